@@ -1,0 +1,15 @@
+//! Just enough HTTP/1.1 to open WebSockets and to serve a small admin interface.
+//!
+//! Owns: parsing one request head (with `httparse`), the RFC 6455 §4.2 handshake checks,
+//! the query's parameters, and writing responses. Sans-I/O: bytes in, values out.
+//! Must not know: sockets, time, JSON, or what the paths mean.
+
+mod query;
+mod request;
+mod response;
+mod upgrade;
+
+pub use query::{Params, percent_decode};
+pub use request::{Head, HeadError, MAX_HEADERS, Request, parse_head};
+pub use response::{Response, Status};
+pub use upgrade::{Refused, Upgrade, check_upgrade};

@@ -1,0 +1,288 @@
+//! One request head: parsed strictly, or refused.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::query::Params;
+
+/// Header fields a request may have. Browsers send about fifteen.
+pub const MAX_HEADERS: usize = 64;
+
+/// A request, borrowed from the bytes it came in.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The method, as sent: it is case-sensitive (RFC 9110 §9.1).
+    pub method: &'a str,
+    /// The path of the target, still percent-encoded.
+    pub path: &'a str,
+    /// What follows the first `?` of the target.
+    pub query: Option<&'a str>,
+    /// The minor version of HTTP/1.
+    pub minor_version: u8,
+    /// The body, once it has been asked for and read.
+    pub body: Option<&'a [u8]>,
+    /// Bytes of body that the head announces.
+    pub content_length: u64,
+    headers: &'a [httparse::Header<'a>],
+}
+
+/// Shows neither query nor header values: both may hold a token.
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.method, self.path)
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The values of a header field in the order they came, trimmed. `name` in any case.
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.headers
+            .iter()
+            .filter(move |header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| header.value.trim_ascii())
+    }
+
+    /// The value of a header field that came exactly once.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        let mut values = self.headers(name);
+        let first = values.next()?;
+        values.next().is_none().then_some(first)
+    }
+
+    /// Whether the field came at all.
+    pub fn has_header(&self, name: &str) -> bool {
+        self.headers(name).next().is_some()
+    }
+
+    /// Whether a header field that is a comma-separated list has this element, in any case
+    /// (RFC 9110 §5.6.1).
+    pub fn list_contains(&self, name: &str, element: &str) -> bool {
+        self.headers(name)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .any(|item| item.trim_ascii().eq_ignore_ascii_case(element.as_bytes()))
+    }
+
+    /// The parameters of the query, decoded as a form is.
+    pub fn params(&self) -> Params<'a> {
+        Params::new(self.query.unwrap_or(""))
+    }
+
+    /// The last value of a query parameter, as h takes it.
+    pub fn last_param(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.params()
+            .filter(|(key, _)| key == name)
+            .last()
+            .map(|(_, value)| value)
+    }
+
+    /// Whether the connection may carry another request after this one (RFC 9112 §9.3).
+    ///
+    /// A request that asked for an upgrade and did not get it ends its connection: a proxy
+    /// that took it for a tunnel must not be able to pass another request through.
+    pub fn keeps_alive(&self) -> bool {
+        self.minor_version == 1
+            && !self.has_header("upgrade")
+            && !self.list_contains("connection", "close")
+    }
+}
+
+/// A head of `len` bytes was parsed, or more bytes are needed.
+pub enum Head<T> {
+    /// What the visitor made of the request, and the head's length in bytes.
+    Complete(T, usize),
+    /// The head has not ended yet.
+    Partial,
+}
+
+/// Why a head is refused. All of them end the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadError {
+    /// Not HTTP/1, or a violation of its grammar.
+    Malformed,
+    /// More than [`MAX_HEADERS`] fields, or more bytes than allowed.
+    TooLarge,
+    /// Framing that two parsers could read differently: `Transfer-Encoding`, a repeated or
+    /// unclear `Content-Length`, a repeated `Host`.
+    Ambiguous,
+}
+
+/// Parses one request head at the start of `bytes`, and gives it to `visit`.
+///
+/// # Errors
+/// [`HeadError`]; the connection must be closed, since where the next request would start is
+/// not known.
+pub fn parse_head<T>(
+    bytes: &[u8],
+    max_len: usize,
+    visit: impl FnOnce(&Request<'_>) -> T,
+) -> Result<Head<T>, HeadError> {
+    // A lone LF or a leading empty line is tolerated by some parsers and not by others; what
+    // proxies could disagree about is refused here.
+    if matches!(bytes.first(), Some(b'\r' | b'\n')) {
+        return Err(HeadError::Malformed);
+    }
+    let window = &bytes[..bytes.len().min(max_len)];
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let len = match parsed.parse(window) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) if bytes.len() >= max_len => return Err(HeadError::TooLarge),
+        Ok(httparse::Status::Partial) => return Ok(Head::Partial),
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
+        Err(_) => return Err(HeadError::Malformed),
+    };
+    if has_bare_line_feed(&window[..len]) {
+        return Err(HeadError::Malformed);
+    }
+    let (Some(method), Some(target), Some(minor_version)) =
+        (parsed.method, parsed.path, parsed.version)
+    else {
+        return Err(HeadError::Malformed);
+    };
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let mut request = Request {
+        method,
+        path,
+        query,
+        minor_version,
+        body: None,
+        content_length: 0,
+        headers: parsed.headers,
+    };
+    request.content_length = content_length(&request)?;
+    Ok(Head::Complete(visit(&request), len))
+}
+
+/// RFC 9112 §2.2: "a recipient MAY recognize a single LF as a line terminator". We do not: a
+/// proxy in front may not either, and then it saw another request than we do.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    head.iter()
+        .enumerate()
+        .any(|(at, &byte)| byte == b'\n' && (at == 0 || head[at - 1] != b'\r'))
+}
+
+/// RFC 9112 §6.3: "If a message is received with both a Transfer-Encoding and a Content-Length
+/// header field …, such a message might indicate an attempt to perform request smuggling".
+/// Nothing here needs a chunked body, so any `Transfer-Encoding` is refused.
+fn content_length(request: &Request<'_>) -> Result<u64, HeadError> {
+    if request.has_header("transfer-encoding") || request.headers("host").count() > 1 {
+        return Err(HeadError::Ambiguous);
+    }
+    let mut values = request.headers("content-length");
+    let Some(value) = values.next() else {
+        return Ok(0);
+    };
+    // Digits only: `+5`, `0x5`, `5, 5` and the empty value are read differently elsewhere.
+    let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
+    if !digits || values.next().is_some() {
+        return Err(HeadError::Ambiguous);
+    }
+    Ok(value
+        .iter()
+        .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(head: &str) -> Result<Option<String>, HeadError> {
+        parse_head(head.as_bytes(), 8192, |request| {
+            format!(
+                "{} {} {:?} {} {}",
+                request.method,
+                request.path,
+                request.query,
+                request.content_length,
+                request.keeps_alive()
+            )
+        })
+        .map(|head| match head {
+            Head::Complete(text, _) => Some(text),
+            Head::Partial => None,
+        })
+    }
+
+    #[test]
+    fn whole_heads() {
+        let table = [
+            ("GET /ws HTTP/1.1\r\nHost: a\r\n\r\n", "GET /ws None 0 true"),
+            (
+                "GET /ws?a=b?c HTTP/1.1\r\nConnection: x, Close\r\n\r\n",
+                "GET /ws Some(\"a=b?c\") 0 false",
+            ),
+            (
+                "POST / HTTP/1.0\r\nContent-Length: 12\r\n\r\n",
+                "POST / None 12 false",
+            ),
+            (
+                "GET / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n",
+                "GET / None 0 false",
+            ),
+        ];
+        for (head, want) in table {
+            assert_eq!(parse(head).unwrap().as_deref(), Some(want), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn every_prefix_of_a_head_is_partial() {
+        let head = "GET /ws HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\n\r\n";
+        for end in 0..head.len() {
+            assert_eq!(parse(&head[..end]), Ok(None), "{end}");
+        }
+    }
+
+    #[test]
+    fn what_two_parsers_could_read_differently_is_refused() {
+        use HeadError::{Ambiguous, Malformed};
+        let table = [
+            ("\r\nGET / HTTP/1.1\r\n\r\n", Malformed),
+            ("GET / HTTP/1.1\nHost: a\n\n", Malformed),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", Malformed),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Malformed),
+            ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Malformed),
+            ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", Malformed),
+            ("GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", Malformed),
+            ("GET / HTTP/2.0\r\n\r\n", Malformed),
+            ("GET /\r\n\r\n", Malformed),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Malformed),
+            ("\u{16}\u{3}\u{1}\u{2}", Malformed),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Ambiguous),
+            (
+                "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Ambiguous,
+            ),
+            (
+                "GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+                Ambiguous,
+            ),
+            ("GET / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", Ambiguous),
+            ("GET / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", Ambiguous),
+            ("GET / HTTP/1.1\r\nContent-Length: 0x1\r\n\r\n", Ambiguous),
+            ("GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", Ambiguous),
+            ("GET / HTTP/1.1\r\nContent-Length:\r\n\r\n", Ambiguous),
+            (
+                "GET / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+                Ambiguous,
+            ),
+        ];
+        for (head, want) in table {
+            assert_eq!(parse(head), Err(want), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn size_and_number_of_fields_are_bounded() {
+        let long = format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(8192));
+        assert_eq!(parse(&long), Err(HeadError::TooLarge));
+        let many = format!(
+            "GET / HTTP/1.1\r\n{}\r\n",
+            "A: b\r\n".repeat(MAX_HEADERS + 1)
+        );
+        assert_eq!(parse(&many), Err(HeadError::TooLarge));
+    }
+}

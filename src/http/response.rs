@@ -1,0 +1,132 @@
+//! Responses, written the way one small server needs them.
+
+use std::borrow::Cow;
+
+/// The status codes this server answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status(pub u16);
+
+impl Status {
+    /// The reason phrase (RFC 9110 §15).
+    pub fn reason(self) -> &'static str {
+        match self.0 {
+            200 => "OK",
+            202 => "Accepted",
+            400 => "Bad Request",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            408 => "Request Timeout",
+            413 => "Content Too Large",
+            426 => "Upgrade Required",
+            431 => "Request Header Fields Too Large",
+            503 => "Service Unavailable",
+            _ => "Unknown",
+        }
+    }
+}
+
+/// A response with a body of known length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status code.
+    pub status: Status,
+    /// The value of `Content-Type`.
+    pub content_type: &'static str,
+    /// Further fields; the values must have no control characters.
+    pub fields: Vec<(&'static str, Cow<'static, str>)>,
+    /// The body.
+    pub body: Cow<'static, [u8]>,
+    /// Whether the connection ends with it, whatever the request would allow.
+    pub close: bool,
+}
+
+impl Response {
+    /// A response of any type.
+    pub fn new(
+        status: u16,
+        content_type: &'static str,
+        body: impl Into<Cow<'static, [u8]>>,
+    ) -> Self {
+        Response {
+            status: Status(status),
+            content_type,
+            fields: Vec::new(),
+            body: body.into(),
+            close: false,
+        }
+    }
+
+    /// A JSON response; `body` is JSON text already.
+    pub fn json(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
+        let body = match body.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Response::new(status, "application/json", body)
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.fields.push((name, value.into()));
+        self
+    }
+
+    /// Ends the connection after this response.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// Writes the response; `head_only` for the answer to a `HEAD` request.
+    pub fn encode(&self, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
+        let Status(code) = self.status;
+        let mut head = format!(
+            "HTTP/1.1 {code} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
+            self.status.reason(),
+            self.content_type,
+            self.body.len()
+        );
+        for (name, value) in &self.fields {
+            debug_assert!(!value.contains(|c: char| c.is_control()));
+            head.push_str(name);
+            head.push_str(": ");
+            head.extend(value.chars().filter(|c| !c.is_control()));
+            head.push_str("\r\n");
+        }
+        if !keep_alive || self.close {
+            head.push_str("Connection: close\r\n");
+        }
+        head.push_str("\r\n");
+        out.extend_from_slice(head.as_bytes());
+        if !head_only {
+            out.extend_from_slice(&self.body);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(response: &Response, keep_alive: bool, head_only: bool) -> String {
+        let mut out = Vec::new();
+        response.encode(keep_alive, head_only, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn responses_announce_their_length_and_their_end() {
+        let response = Response::json(503, "{}").with("Retry-After", "5");
+        assert_eq!(
+            text(&response, true, false),
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+             Content-Length: 2\r\nRetry-After: 5\r\n\r\n{}"
+        );
+        assert!(text(&response, false, false).contains("Connection: close\r\n"));
+        assert!(text(&response.closing(), true, true).ends_with("Connection: close\r\n\r\n"));
+    }
+}

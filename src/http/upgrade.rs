@@ -1,0 +1,162 @@
+//! The server's side of the opening handshake, RFC 6455 §4.2.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
+
+use super::Request;
+
+/// A handshake that passed every check: what the 101 needs of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    accept: [u8; ACCEPT_LEN],
+}
+
+/// The request is no valid WebSocket handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused(
+    /// Which rule it breaks, for a log.
+    pub &'static str,
+);
+
+impl Upgrade {
+    /// Writes the `101 Switching Protocols` response.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(
+            b"HTTP/1.1 101 Switching Protocols\r\n\
+              Upgrade: websocket\r\n\
+              Connection: Upgrade\r\n\
+              Sec-WebSocket-Accept: ",
+        );
+        out.extend_from_slice(&self.accept);
+        out.extend_from_slice(b"\r\n\r\n");
+    }
+}
+
+/// Checks a request against RFC 6455 §4.2.1 and computes the accept value of §4.2.2.
+///
+/// # Errors
+/// [`Refused`], for any request that is not such a handshake. It should be answered with a
+/// client error, and the connection closed: an intermediary may take it for a tunnel.
+pub fn check_upgrade(request: &Request<'_>) -> Result<Upgrade, Refused> {
+    // "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1."
+    if request.method != "GET" || request.minor_version != 1 {
+        return Err(Refused("not a GET of HTTP/1.1"));
+    }
+    if request.content_length != 0 {
+        return Err(Refused("a handshake has no body"));
+    }
+    // "A |Host| header field containing the server's authority."
+    if !request.has_header("host") {
+        return Err(Refused("no Host"));
+    }
+    // "An |Upgrade| header field containing the value "websocket", treated as an ASCII
+    // case-insensitive value." It is a list (RFC 9110 §7.8).
+    if !request.list_contains("upgrade", "websocket") {
+        return Err(Refused("Upgrade has no websocket"));
+    }
+    // "A |Connection| header field that includes the token "Upgrade"".
+    if !request.list_contains("connection", "upgrade") {
+        return Err(Refused("Connection has no upgrade"));
+    }
+    // "A |Sec-WebSocket-Version| header field, with a value of 13."
+    if request.header("sec-websocket-version") != Some(b"13") {
+        return Err(Refused("Sec-WebSocket-Version is not 13"));
+    }
+    // "A |Sec-WebSocket-Key| header field with a base64-encoded value that, when decoded, is
+    // 16 bytes in length." Its decoder is strict here, as §4.1 has the client pick the value.
+    let key = request
+        .header("sec-websocket-key")
+        .filter(|key| is_key(key))
+        .ok_or(Refused("Sec-WebSocket-Key is not 16 bytes in base64"))?;
+    Ok(Upgrade {
+        accept: accept(key),
+    })
+}
+
+fn is_key(key: &[u8]) -> bool {
+    let mut nonce = [0; 18];
+    key.len() == 24 && matches!(STANDARD.decode_slice(key, &mut nonce), Ok(16))
+}
+
+/// §4.2.2: "concatenating the value of the |Sec-WebSocket-Key| header field … with the string
+/// …, taking the SHA-1 hash of this concatenated value to obtain a 20-byte value and
+/// base64-encoding".
+fn accept(key: &[u8]) -> [u8; ACCEPT_LEN] {
+    let mut sha1 = Sha1::new();
+    sha1.update(key);
+    sha1.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let mut out = [0; ACCEPT_LEN];
+    let written = STANDARD.encode_slice(sha1.finalize(), &mut out);
+    debug_assert_eq!(written, Ok(ACCEPT_LEN));
+    out
+}
+
+/// 20 bytes in base64.
+const ACCEPT_LEN: usize = 28;
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Head, parse_head};
+    use super::*;
+
+    const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    fn check(head: &str) -> Result<Upgrade, Refused> {
+        match parse_head(head.as_bytes(), 8192, check_upgrade) {
+            Ok(Head::Complete(result, _)) => result,
+            _ => panic!("{head:?} is no whole head"),
+        }
+    }
+
+    #[test]
+    fn the_example_of_rfc_6455_section_1_3() {
+        let mut out = Vec::new();
+        check(GOOD).unwrap().encode(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
+    }
+
+    #[test]
+    fn what_may_vary() {
+        for (from, to) in [
+            ("websocket", "WebSocket"),
+            ("websocket", "h2c, websocket"),
+            ("Connection: Upgrade", "connection: keep-alive, upgrade"),
+            ("Host: a", "Content-Length: 0\r\nHost: a"),
+        ] {
+            assert!(check(&GOOD.replace(from, to)).is_ok(), "{to}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_handshake() {
+        for (from, to) in [
+            ("GET", "POST"),
+            ("GET", "get"),
+            ("HTTP/1.1", "HTTP/1.0"),
+            ("Host: a\r\n", ""),
+            ("Host: a", "Content-Length: 1\r\nHost: a"),
+            ("Upgrade: websocket\r\n", ""),
+            ("websocket", "websocket2"),
+            ("Connection: Upgrade\r\n", ""),
+            ("Connection: Upgrade", "Connection: upgraded"),
+            ("Sec-WebSocket-Version: 13\r\n", ""),
+            ("Version: 13", "Version: 8"),
+            ("Version: 13", "Version: +13"),
+            ("Version: 13", "Version: 13\r\nSec-WebSocket-Version: 13"),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""),
+            ("dGhlIHNhbXBsZSBub25jZQ==", ""),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZR=="),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j"),
+            (
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            ),
+        ] {
+            assert!(check(&GOOD.replace(from, to)).is_err(), "{to}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The vocabulary that back ends, `realtime` and `admin` share.
+//!
+//! Owns: who somebody is ([`Identity`]), what a back end may be asked ([`Ask`]) and tells
+//! ([`Tell`]), and what is to be said to whom when something happened ([`Plan`]).
+//! Must not know: sockets, JSON, SQL, or any other module of this crate.
+//!
+//! A back end runs on a thread of its own. Whatever it knows of users, groups and permissions
+//! it says as data in a [`Plan`]; the reactor evaluates that in memory, so that no event ever
+//! costs a look-up per connection.
+
+pub mod uri;
+
+use std::fmt;
+
+/// Milliseconds since the Unix epoch.
+pub type UnixMillis = u64;
+
+/// Names one question to a back end; the answer carries it back. Its meaning is the asker's
+/// (the server uses the connection's key), and a back end must not read anything into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// A bearer token as a client sent it. It can be hashed and compared, but neither `Debug` nor
+/// any log shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A back end's name for one token, stable while the token exists. It is not the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenId(pub u64);
+
+/// A member's role in a group, h's `GroupMembershipRoles`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Reads the group.
+    Member,
+    /// Reads the group and moderates its annotations.
+    Moderator,
+    /// As a moderator.
+    Admin,
+    /// As a moderator.
+    Owner,
+}
+
+impl Role {
+    /// Whether the role carries h's `MODERATE` permission.
+    pub fn moderates(self) -> bool {
+        self != Role::Member
+    }
+
+    /// h's own word for the role.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Member => "member",
+            Role::Moderator => "moderator",
+            Role::Admin => "admin",
+            Role::Owner => "owner",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Role::Member, Role::Moderator, Role::Admin, Role::Owner]
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or(())
+    }
+}
+
+/// One group that a user belongs to. `group` is the id the API uses (h's `pubid`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Membership {
+    pub group: Box<str>,
+    pub role: Role,
+}
+
+/// Who a token stands for, as of the moment of the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `acct:name@authority`, in the stored spelling.
+    pub userid: Box<str>,
+    pub memberships: Vec<Membership>,
+    pub token: TokenId,
+    /// When the token ends; `None` is never.
+    pub expires: Option<UnixMillis>,
+}
+
+/// What a back end made of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthReply {
+    Known(Identity),
+    /// Unknown, expired or revoked, or its user is deleted.
+    Unknown,
+    /// The back end cannot say now (its database is away).
+    Unavailable,
+}
+
+/// A question to the back end's thread.
+#[derive(Debug)]
+pub enum Ask {
+    /// Whose token is this? Answered by [`Tell::Authenticated`].
+    Authenticate { ticket: Ticket, token: Secret },
+    /// The body of a publish request: one JSON object, or NDJSON. Answered by
+    /// [`Tell::Published`].
+    Publish { ticket: Ticket, body: Vec<u8> },
+}
+
+/// The back end's queue is full. The question was not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Busy;
+
+/// Where questions to a back end go. Never blocks.
+pub trait Asks {
+    /// Hands a question over, or says that there is no room for it.
+    fn ask(&self, question: Ask) -> Result<(), Busy>;
+}
+
+/// What a back end tells the reactor: answers, and news that nobody asked for.
+#[derive(Debug)]
+pub enum Tell {
+    Authenticated {
+        ticket: Ticket,
+        reply: AuthReply,
+    },
+    Published {
+        ticket: Ticket,
+        result: Result<Vec<Plan>, PublishError>,
+    },
+    /// These are a user's memberships from now on.
+    Memberships {
+        userid: Box<str>,
+        memberships: Vec<Membership>,
+    },
+    /// A token was revoked.
+    TokenEnded {
+        token: TokenId,
+    },
+    /// A user was deleted: every token of theirs has ended.
+    UserGone {
+        userid: Box<str>,
+    },
+    /// Whether the back end can do its work. It starts as not ready.
+    Health {
+        ready: bool,
+    },
+}
+
+/// Why nothing of a publish request was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishError {
+    /// The line of the body, counted from 1.
+    pub line: usize,
+    /// What is wrong with it, for the publisher to read.
+    pub reason: String,
+}
+
+/// The fields a filter may name; h's `/id`, `/group`, `/uri` and `/references`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Field {
+    Id,
+    Group,
+    Uri,
+    References,
+}
+
+impl Field {
+    /// The field that a filter clause names, if there is one of that name.
+    pub fn from_pointer(pointer: &str) -> Option<Field> {
+        match pointer {
+            "/id" => Some(Field::Id),
+            "/group" => Some(Field::Group),
+            "/uri" => Some(Field::Uri),
+            "/references" => Some(Field::References),
+            _ => None,
+        }
+    }
+}
+
+/// A field and one value of it: what filters ask for and annotations have. For [`Field::Uri`]
+/// the value is a scope key of [`uri`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Term {
+    pub field: Field,
+    pub value: Box<str>,
+}
+
+/// What kind of thing happened, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    Create,
+    Update,
+    Delete,
+    SessionChange,
+}
+
+/// One thing that happened, and what is to be said of it to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub kind: EventKind,
+    pub reach: Reach,
+    /// The client whose own action this was; a connection with this client id is passed over.
+    /// `None` excludes nobody.
+    pub exclude_client: Option<Box<str>>,
+    /// In order: the first rule whose conditions all hold decides. None: refused.
+    pub rules: Vec<Rule>,
+    /// The messages, as JSON text; rules name them by index. Each is encoded once, whatever
+    /// the number of its receivers.
+    pub variants: Vec<Box<str>>,
+}
+
+/// Which connections a plan is for, before its rules are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those whose filter has any of these terms.
+    Terms(Vec<Term>),
+    /// Those of this user, whatever their filter.
+    User(Box<str>),
+}
+
+/// If all of `when` hold for the receiver, `then` is what happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub when: Vec<Who>,
+    pub then: Decision,
+}
+
+/// A condition on the receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Logged in as this userid (exactly this spelling).
+    User(Box<str>),
+    /// A member, in any role, of this group.
+    Member(Box<str>),
+    /// A member of this group in a role that moderates.
+    Moderator(Box<str>),
+}
+
+/// What a rule decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Send the variant of this index.
+    Send(usize),
+    /// Send nothing, for this reason.
+    Withhold(Reason),
+}
+
+/// Why somebody whose filter matched is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Not readable by this receiver: private, or of a group they are not in.
+    Permission,
+    /// The author is muted (h's NIPSA).
+    Muted,
+    /// Hidden by moderation.
+    Hidden,
+}

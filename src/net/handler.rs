@@ -1,0 +1,84 @@
+//! What an application gives the engine.
+
+use crate::http::{Request, Response, Upgrade};
+
+use super::{ConnKey, Cx, ListenerId};
+
+/// The application behind the engine: it is told what arrives and says what to send.
+///
+/// For one connection the calls come in this order, each as often as the pattern says:
+///
+/// ```text
+/// ( on_request … )*  on_open  on_message*  on_close
+/// ```
+///
+/// `on_close` is called exactly once for every `on_open`, whatever ended the connection.
+/// Everything a handler does to a connection is recorded in [`Cx`] and happens after the call
+/// has returned, so no call can free, move or re-enter a connection under another's feet.
+pub trait Handler {
+    /// The application's state of one open connection. It lives in the connection's own slot,
+    /// so its size counts for every idle connection.
+    type Session: Default;
+
+    /// What other threads send through the reactor's mailbox.
+    type Command;
+
+    /// A request head has arrived on a listener.
+    ///
+    /// With [`Verdict::ReadBody`] the engine reads the body and calls again with
+    /// [`Request::body`] set. With [`Verdict::Defer`] the connection waits, unread, until
+    /// [`Cx::accept`] or [`Cx::respond`].
+    fn on_request(
+        &mut self,
+        cx: &mut Cx<'_, Self::Session>,
+        key: ConnKey,
+        listener: ListenerId,
+        request: &Request<'_>,
+    ) -> Verdict;
+
+    /// The WebSocket is open; its 101 is on the way.
+    fn on_open(&mut self, cx: &mut Cx<'_, Self::Session>, key: ConnKey) {
+        let _ = (cx, key);
+    }
+
+    /// A whole message has arrived; text has been checked to be UTF-8.
+    fn on_message(&mut self, cx: &mut Cx<'_, Self::Session>, key: ConnKey, message: Message<'_>);
+
+    /// The WebSocket is no longer open. The session is given back.
+    fn on_close(&mut self, cx: &mut Cx<'_, Self::Session>, key: ConnKey, session: Self::Session) {
+        let _ = (cx, key, session);
+    }
+
+    /// Another thread sent something.
+    fn on_command(&mut self, cx: &mut Cx<'_, Self::Session>, command: Self::Command);
+
+    /// Called about every [`TICK_PERIOD`](super::TICK_PERIOD) for whatever hangs on the clock.
+    fn on_tick(&mut self, cx: &mut Cx<'_, Self::Session>) {
+        let _ = cx;
+    }
+}
+
+/// A data message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A text message.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Answer it.
+    Respond(Response),
+    /// Switch to the WebSocket protocol.
+    Upgrade(Upgrade),
+    /// Read its body first, which may have at most `limit` bytes (else it is refused with 413).
+    ReadBody {
+        /// In bytes.
+        limit: usize,
+    },
+    /// Wait for [`Cx::accept`] (where an upgrade is given) or [`Cx::respond`].
+    Defer(Option<Upgrade>),
+}

@@ -1,0 +1,103 @@
+//! What handlers are given to act with: everything is recorded here and done afterwards.
+
+use std::rc::Rc;
+
+use crate::http::Response;
+use crate::ws::{self, CloseCode};
+
+use super::counters::Counters;
+use super::frame::{Delivery, Frame};
+use super::handler::Message;
+use super::{ConnKey, Now};
+
+/// A handler's view of the engine during one call.
+pub struct Cx<'a, C> {
+    pub(super) now: Now,
+    pub(super) sessions: &'a mut dyn Sessions<C>,
+    pub(super) outbox: &'a mut Outbox,
+    pub(super) counters: &'a Counters,
+}
+
+/// Finds the session of an open connection.
+pub trait Sessions<C> {
+    /// `None` when the key is stale or its connection is not open.
+    fn session(&mut self, key: ConnKey) -> Option<&mut C>;
+}
+
+/// What handlers asked for in the calls since it was last emptied.
+#[derive(Default)]
+pub struct Outbox {
+    /// Frames for the connection that is being served, encoded one behind the other.
+    pub(super) cork: Vec<u8>,
+    pub(super) effects: Vec<Effect>,
+}
+
+/// One thing to be done after a handler's call.
+pub(super) enum Effect {
+    Send(ConnKey, Rc<Frame>),
+    FanOut(Delivery),
+    Close(ConnKey, CloseCode, Box<str>),
+    Accept(ConnKey),
+    Respond(ConnKey, Response),
+}
+
+impl<C> Cx<'_, C> {
+    /// Sends a message to the connection whose `on_open` or `on_message` this is. All replies
+    /// of one readiness event leave in one write.
+    ///
+    /// In other calls there is no such connection: use [`Cx::send`]. What is said here then is
+    /// dropped.
+    pub fn reply(&mut self, message: Message<'_>) {
+        match message {
+            Message::Text(text) => {
+                ws::encode_frame(ws::OpCode::Text, text.as_bytes(), &mut self.outbox.cork)
+            }
+            Message::Binary(data) => {
+                ws::encode_frame(ws::OpCode::Binary, data, &mut self.outbox.cork)
+            }
+        }
+    }
+
+    /// Sends a message to one connection, if it is open when the call has returned.
+    pub fn send(&mut self, key: ConnKey, frame: Rc<Frame>) {
+        self.outbox.effects.push(Effect::Send(key, frame));
+    }
+
+    /// Sends a message to many connections, a slice of them each turn.
+    pub fn fan_out(&mut self, delivery: Delivery) {
+        self.outbox.effects.push(Effect::FanOut(delivery));
+    }
+
+    /// Starts the closing handshake (RFC 6455 §7.1.2) behind whatever is queued already. The
+    /// reason is cut to the 123 bytes that a close frame has room for.
+    pub fn close(&mut self, key: ConnKey, code: CloseCode, reason: &str) {
+        self.outbox
+            .effects
+            .push(Effect::Close(key, code, reason.into()));
+    }
+
+    /// Completes a handshake that was deferred with an upgrade.
+    pub fn accept(&mut self, key: ConnKey) {
+        self.outbox.effects.push(Effect::Accept(key));
+    }
+
+    /// Answers a request that was deferred.
+    pub fn respond(&mut self, key: ConnKey, response: Response) {
+        self.outbox.effects.push(Effect::Respond(key, response));
+    }
+
+    /// The session of an open connection; `None` when it is not, or no longer, open.
+    pub fn session(&mut self, key: ConnKey) -> Option<&mut C> {
+        self.sessions.session(key)
+    }
+
+    /// The clock, read once a turn.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// What the engine has counted so far.
+    pub fn counters(&self) -> &Counters {
+        self.counters
+    }
+}

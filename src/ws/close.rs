@@ -1,0 +1,156 @@
+//! Close frames: codes and payloads, RFC 6455 §5.5.1 and §7.4.
+
+use super::decoder::ProtocolError;
+use super::frame::{MAX_CONTROL_PAYLOAD, OpCode, encode_frame};
+
+/// A close code, §7.4.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// "A normal closure".
+    pub const NORMAL: Self = CloseCode(1000);
+    /// "An endpoint is 'going away'". The official client never comes back after it.
+    pub const GOING_AWAY: Self = CloseCode(1001);
+    /// "A protocol error".
+    pub const PROTOCOL_ERROR: Self = CloseCode(1002);
+    /// "Data within a message that was not consistent with the type of the message".
+    pub const INVALID_DATA: Self = CloseCode(1007);
+    /// "A message that violates its policy".
+    pub const POLICY: Self = CloseCode(1008);
+    /// "A message that is too big for it to process".
+    pub const TOO_BIG: Self = CloseCode(1009);
+    /// "An unexpected condition".
+    pub const INTERNAL_ERROR: Self = CloseCode(1011);
+    /// Service restart (IANA registry): the client may come back, after a random delay.
+    pub const SERVICE_RESTART: Self = CloseCode(1012);
+    /// Try again later (IANA registry): the server is overloaded, or the client too slow.
+    pub const TRY_AGAIN_LATER: Self = CloseCode(1013);
+    /// h-realtime: what the connection was authenticated with is no longer valid.
+    pub const CREDENTIALS_ENDED: Self = CloseCode(3000);
+
+    /// Whether a peer may send the code. §7.4.1: 1004 is reserved, and 1005, 1006 and 1015
+    /// "MUST NOT be set as a status code in a Close control frame by an endpoint".
+    pub fn may_be_sent(self) -> bool {
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+/// The payload of a close frame that has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseFrame<'a> {
+    /// Why the peer closes.
+    pub code: CloseCode,
+    /// What it says about it.
+    pub reason: &'a str,
+}
+
+impl<'a> CloseFrame<'a> {
+    /// Reads the payload of a close frame; `None` when it is empty.
+    pub(super) fn parse(payload: &'a [u8]) -> Result<Option<Self>, ProtocolError> {
+        // §5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte
+        // unsigned integer".
+        let (code, reason) = match payload {
+            [] => return Ok(None),
+            [_] => {
+                return Err(ProtocolError::new(
+                    CloseCode::PROTOCOL_ERROR,
+                    "close payload of one byte",
+                ));
+            }
+            [high, low, reason @ ..] => (CloseCode(u16::from_be_bytes([*high, *low])), reason),
+        };
+        if !code.may_be_sent() {
+            return Err(ProtocolError::new(
+                CloseCode::PROTOCOL_ERROR,
+                "invalid close code",
+            ));
+        }
+        // "Following the 2-byte integer, the body MAY contain UTF-8-encoded data".
+        match std::str::from_utf8(reason) {
+            Ok(reason) => Ok(Some(CloseFrame { code, reason })),
+            Err(_) => Err(ProtocolError::new(
+                CloseCode::INVALID_DATA,
+                "close reason is not UTF-8",
+            )),
+        }
+    }
+}
+
+/// Writes a close frame. `None` writes an empty one, the answer to an empty one. A reason that
+/// is too long for a control frame is cut at a character.
+pub fn encode_close(close: Option<CloseFrame<'_>>, out: &mut Vec<u8>) {
+    let Some(CloseFrame { code, reason }) = close else {
+        encode_frame(OpCode::Close, &[], out);
+        return;
+    };
+    let mut end = reason.len().min(MAX_CONTROL_PAYLOAD - 2);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut payload = Vec::with_capacity(2 + end);
+    payload.extend_from_slice(&code.0.to_be_bytes());
+    payload.extend_from_slice(&reason.as_bytes()[..end]);
+    encode_frame(OpCode::Close, &payload, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_that_may_be_sent() {
+        let valid = [
+            1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999,
+            4000, 4999,
+        ];
+        let invalid = [
+            0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535,
+        ];
+        for code in valid {
+            let payload = u16::to_be_bytes(code);
+            let want = CloseFrame {
+                code: CloseCode(code),
+                reason: "",
+            };
+            assert_eq!(CloseFrame::parse(&payload), Ok(Some(want)), "{code}");
+        }
+        for code in invalid {
+            let payload = u16::to_be_bytes(code);
+            assert_eq!(
+                CloseFrame::parse(&payload).unwrap_err().code,
+                CloseCode::PROTOCOL_ERROR,
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn payloads() {
+        assert_eq!(CloseFrame::parse(b""), Ok(None));
+        assert_eq!(
+            CloseFrame::parse(b"\x03").unwrap_err().code,
+            CloseCode::PROTOCOL_ERROR
+        );
+        assert_eq!(
+            CloseFrame::parse(b"\x03\xe8\xff").unwrap_err().code,
+            CloseCode::INVALID_DATA
+        );
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_character() {
+        let mut out = Vec::new();
+        let reason = "é".repeat(100);
+        encode_close(
+            Some(CloseFrame {
+                code: CloseCode::NORMAL,
+                reason: &reason,
+            }),
+            &mut out,
+        );
+        assert_eq!(out[1], 2 + 122);
+        let parsed = CloseFrame::parse(&out[2..]).unwrap().unwrap();
+        assert_eq!(parsed.reason, "é".repeat(61));
+    }
+}

@@ -1,0 +1,179 @@
+//! The decoder, whole and cut at every point.
+
+use super::super::frame::encode_client_frame;
+use super::*;
+
+const LIMITS: Limits = Limits {
+    max_message: 1000,
+    max_fragments: 4,
+};
+
+#[derive(Debug, PartialEq)]
+enum Said {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<(u16, String)>),
+    Failed(u16),
+}
+
+impl From<Event<'_>> for Said {
+    fn from(event: Event<'_>) -> Self {
+        match event {
+            Event::Text(text) => Said::Text(text.into()),
+            Event::Binary(data) => Said::Binary(data.into()),
+            Event::Ping(data) => Said::Ping(data.into()),
+            Event::Pong(data) => Said::Pong(data.into()),
+            Event::Close(close) => Said::Close(close.map(|c| (c.code.0, c.reason.into()))),
+        }
+    }
+}
+
+/// What the decoder says when the bytes come in pieces of these sizes (the last repeats).
+fn decode(bytes: &[u8], sizes: &[usize]) -> (Vec<Said>, Decoder) {
+    let mut decoder = Decoder::default();
+    let mut said = Vec::new();
+    let mut rest = bytes.to_vec();
+    let mut sizes = sizes.iter().chain(sizes.last());
+    let mut size = sizes.next().copied().unwrap_or(1);
+    while !rest.is_empty() {
+        let mut piece: Vec<u8> = rest.drain(..size.min(rest.len())).collect();
+        let mut at = 0;
+        loop {
+            match decoder.next(&mut piece[at..], &LIMITS) {
+                Ok((taken, Some(event))) => {
+                    at += taken;
+                    said.push(event.into());
+                }
+                Ok((taken, None)) => {
+                    assert_eq!(at + taken, piece.len(), "without an event all is taken");
+                    break;
+                }
+                Err(error) => {
+                    said.push(Said::Failed(error.code.0));
+                    return (said, decoder);
+                }
+            }
+        }
+        size = sizes.next().copied().unwrap_or(size);
+    }
+    (said, decoder)
+}
+
+fn frames(list: &[(bool, OpCode, &[u8])]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (at, (fin, opcode, payload)) in list.iter().enumerate() {
+        encode_client_frame(
+            *fin,
+            *opcode,
+            [at as u8, 0x80, 3, 0xFF],
+            payload,
+            &mut bytes,
+        );
+    }
+    bytes
+}
+
+/// The same however the bytes are cut, in two at every place and into pieces of every size.
+fn assert_says(bytes: &[u8], want: &[Said]) {
+    for cut in 1..=bytes.len() {
+        for sizes in [&[cut][..], &[cut, bytes.len()][..]] {
+            let (said, decoder) = decode(bytes, sizes);
+            assert_eq!(said, want, "cut {sizes:?}");
+            let ended = matches!(want.last(), Some(Said::Failed(_)));
+            assert!(
+                ended || !decoder.is_mid_message(),
+                "kept something, cut {sizes:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn messages_and_control_frames_between_their_fragments() {
+    let bytes = frames(&[
+        (true, OpCode::Text, "a κ".as_bytes()),
+        (true, OpCode::Text, b""),
+        (false, OpCode::Text, b"\xce"),
+        (true, OpCode::Ping, b"hey"),
+        (false, OpCode::Continuation, b""),
+        (true, OpCode::Pong, b""),
+        (true, OpCode::Continuation, b"\xbab"),
+        (true, OpCode::Binary, &[0xFF; 300]),
+        (false, OpCode::Binary, b""),
+        (true, OpCode::Continuation, b""),
+        (true, OpCode::Close, b"\x03\xe8bye"),
+    ]);
+    let want = [
+        Said::Text("a κ".into()),
+        Said::Text(String::new()),
+        Said::Ping(b"hey".to_vec()),
+        Said::Pong(vec![]),
+        Said::Text("κb".into()),
+        Said::Binary(vec![0xFF; 300]),
+        Said::Binary(vec![]),
+        Said::Close(Some((1000, "bye".into()))),
+    ];
+    assert_says(&bytes, &want);
+}
+
+#[test]
+fn what_fails_the_connection() {
+    use OpCode::{Binary, Close, Continuation, Ping, Text};
+    let big = vec![0; 1001];
+    let half = vec![0; 600];
+    let table: [(&[(bool, OpCode, &[u8])], u16); 9] = [
+        (&[(true, Continuation, b"")], 1002),
+        (&[(false, Text, b"a"), (true, Text, b"b")], 1002),
+        (&[(false, Text, b"a"), (true, Binary, b"b")], 1002),
+        (&[(true, Binary, &big)], 1009),
+        (&[(false, Binary, &half), (true, Continuation, &half)], 1009),
+        (&[(true, Text, b"\xff")], 1007),
+        (&[(true, Text, b"\xce")], 1007),
+        (&[(false, Text, b"\xce"), (true, Continuation, b"a")], 1007),
+        (&[(true, Close, b"\x03\xed")], 1002),
+    ];
+    for (list, code) in table {
+        let mut bytes = frames(list);
+        assert_says(&bytes, &[Said::Failed(code)]);
+        // What came before it has been said all the same.
+        bytes.splice(0..0, frames(&[(true, Ping, b"x")]));
+        assert_says(&bytes, &[Said::Ping(b"x".to_vec()), Said::Failed(code)]);
+    }
+}
+
+#[test]
+fn empty_fragments_are_counted() {
+    let mut list = vec![(false, OpCode::Text, &b""[..])];
+    list.extend([(false, OpCode::Continuation, &b""[..]); 3]);
+    let (said, _) = decode(&frames(&list), &[1]);
+    assert_eq!(said, []);
+    list.push((false, OpCode::Continuation, b""));
+    assert_says(&frames(&list), &[Said::Failed(1009)]);
+}
+
+#[test]
+fn text_fails_before_its_frame_is_complete() {
+    let whole = frames(&[(true, OpCode::Text, b"ab\xf4\x90cdefgh")]);
+    let header = whole.len() - 10;
+    assert_eq!(decode(&whole[..header + 3], &[64]).0, []);
+    assert_eq!(decode(&whole[..header + 4], &[64]).0, [Said::Failed(1007)]);
+}
+
+#[test]
+fn a_promise_of_two_to_the_forty_reserves_nothing() {
+    let mut head = vec![0x82, 0xFF];
+    head.extend_from_slice(&(1_u64 << 40).to_be_bytes());
+    head.extend_from_slice(&[1, 2, 3, 4]);
+    assert_says(&head, &[Said::Failed(1009)]);
+    for len in [u64::MAX >> 1, (u64::MAX >> 1) - 5] {
+        head[2..10].copy_from_slice(&len.to_be_bytes());
+        assert_says(&head, &[Said::Failed(1009)]);
+    }
+}
+
+#[test]
+fn an_idle_decoder_is_one_null_pointer() {
+    assert_eq!(size_of::<Decoder>(), size_of::<usize>());
+}

@@ -1,0 +1,215 @@
+//! Frame headers, RFC 6455 §5.2.
+
+use super::close::CloseCode;
+use super::decoder::ProtocolError;
+use super::mask::apply_mask;
+
+/// §5.5: "All control frames MUST have a payload length of 125 bytes or less".
+pub const MAX_CONTROL_PAYLOAD: usize = 125;
+
+/// The longest header of a frame that is not masked.
+pub const MAX_SERVER_HEADER: usize = 10;
+
+/// The longest header of a masked frame.
+pub(super) const MAX_CLIENT_HEADER: usize = 14;
+
+/// What a frame is, §11.8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpCode {
+    /// More of the message before it.
+    Continuation = 0x0,
+    /// Text, in UTF-8.
+    Text = 0x1,
+    /// Bytes.
+    Binary = 0x2,
+    /// The closing handshake.
+    Close = 0x8,
+    /// Are you there?
+    Ping = 0x9,
+    /// Yes.
+    Pong = 0xA,
+}
+
+impl OpCode {
+    /// §5.5: "Control frames are identified by opcodes where the most significant bit of the
+    /// opcode is 1."
+    pub fn is_control(self) -> bool {
+        self as u8 & 0x8 != 0
+    }
+
+    fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0x0 => OpCode::Continuation,
+            0x1 => OpCode::Text,
+            0x2 => OpCode::Binary,
+            0x8 => OpCode::Close,
+            0x9 => OpCode::Ping,
+            0xA => OpCode::Pong,
+            _ => return None,
+        })
+    }
+}
+
+/// The header of a client's frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub fin: bool,
+    pub opcode: OpCode,
+    pub mask: [u8; 4],
+    pub len: u64,
+}
+
+impl Header {
+    /// Parses the header at the start of `bytes` and says how long it is; `None` if it is not
+    /// whole yet. Whatever the first two bytes forbid is refused from them alone.
+    pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
+        let &[first, second, ref rest @ ..] = bytes else {
+            return Ok(None);
+        };
+        // "MUST be 0 unless an extension is negotiated that defines meanings for non-zero
+        // values."
+        if first & 0x70 != 0 {
+            return Err(violation("reserved bits are set"));
+        }
+        // "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket
+        // Connection_."
+        let opcode = OpCode::from_bits(first & 0x0F).ok_or(violation("unknown opcode"))?;
+        let fin = first & 0x80 != 0;
+        // §5.1: "The server MUST close the connection upon receiving a frame that is not
+        // masked."
+        if second & 0x80 == 0 {
+            return Err(violation("frame is not masked"));
+        }
+        let short = second & 0x7F;
+        if opcode.is_control() {
+            // §5.5: "All control frames MUST have a payload length of 125 bytes or less and
+            // MUST NOT be fragmented."
+            if usize::from(short) > MAX_CONTROL_PAYLOAD {
+                return Err(violation("control frame is too long"));
+            }
+            if !fin {
+                return Err(violation("control frame is fragmented"));
+            }
+        }
+        let (len, rest) = match (short, rest) {
+            (126, &[a, b, ref rest @ ..]) => {
+                (minimal(u64::from(u16::from_be_bytes([a, b])), 126)?, rest)
+            }
+            (127, &[a, b, c, d, e, f, g, h, ref rest @ ..]) => {
+                let len = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+                // "the most significant bit MUST be 0"
+                if len >> 63 != 0 {
+                    return Err(violation("top bit of the length is set"));
+                }
+                (minimal(len, 1 << 16)?, rest)
+            }
+            (126 | 127, _) => return Ok(None),
+            (len, rest) => (u64::from(len), rest),
+        };
+        let &[a, b, c, d, ref rest @ ..] = rest else {
+            return Ok(None);
+        };
+        let header = Header {
+            fin,
+            opcode,
+            mask: [a, b, c, d],
+            len,
+        };
+        Ok(Some((header, bytes.len() - rest.len())))
+    }
+}
+
+/// "Note that in all cases, the minimal number of bytes MUST be used to encode the length".
+fn minimal(len: u64, least: u64) -> Result<u64, ProtocolError> {
+    if len < least {
+        return Err(violation("length is not minimal"));
+    }
+    Ok(len)
+}
+
+fn violation(reason: &'static str) -> ProtocolError {
+    ProtocolError::new(CloseCode::PROTOCOL_ERROR, reason)
+}
+
+/// Writes an unmasked frame with FIN set, as a server sends it.
+pub fn encode_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
+    encode_header(true, opcode, payload.len(), 0, out);
+    out.extend_from_slice(payload);
+}
+
+/// Writes a masked frame, as a client sends it.
+pub fn encode_client_frame(
+    fin: bool,
+    opcode: OpCode,
+    mask: [u8; 4],
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) {
+    encode_header(fin, opcode, payload.len(), 0x80, out);
+    out.extend_from_slice(&mask);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    apply_mask(&mut out[start..], mask, 0);
+}
+
+fn encode_header(fin: bool, opcode: OpCode, len: usize, mask_bit: u8, out: &mut Vec<u8>) {
+    out.push(if fin { 0x80 } else { 0 } | opcode as u8);
+    match len {
+        0..126 => out.push(mask_bit | len as u8),
+        126..0x1_0000 => {
+            out.push(mask_bit | 126);
+            out.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(mask_bit | 127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_take_the_fewest_bytes_and_come_back() {
+        for len in [0_usize, 1, 125, 126, 65_535, 65_536, 100_000] {
+            let payload = vec![7; len];
+            let mut bytes = Vec::new();
+            encode_client_frame(true, OpCode::Binary, [1, 2, 3, 4], &payload, &mut bytes);
+            let (header, size) = Header::parse(&bytes).unwrap().unwrap();
+            assert_eq!(header.len, len as u64);
+            assert_eq!(bytes.len(), size + len);
+            for end in 0..size {
+                assert_eq!(Header::parse(&bytes[..end]), Ok(None), "{len} {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_rfc_forbids() {
+        let table: [(&[u8], &str); 12] = [
+            (&[0xC1, 0x80], "reserved bits are set"),
+            (&[0xA1, 0x80], "reserved bits are set"),
+            (&[0x91, 0x80], "reserved bits are set"),
+            (&[0x83, 0xFF], "unknown opcode"),
+            (&[0x87, 0xFF], "unknown opcode"),
+            (&[0x8B, 0xFF], "unknown opcode"),
+            (&[0x81, 0x00], "frame is not masked"),
+            (&[0x89, 0xFE], "control frame is too long"),
+            (&[0x09, 0x80], "control frame is fragmented"),
+            (&[0x81, 0xFE, 0, 125], "length is not minimal"),
+            (
+                &[0x81, 0xFF, 0, 0, 0, 0, 0, 0, 255, 255],
+                "length is not minimal",
+            ),
+            (
+                &[0x81, 0xFF, 128, 0, 0, 0, 0, 0, 0, 0],
+                "top bit of the length is set",
+            ),
+        ];
+        for (bytes, reason) in table {
+            assert_eq!(Header::parse(bytes), Err(violation(reason)), "{bytes:x?}");
+        }
+    }
+}
