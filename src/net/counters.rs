@@ -25,6 +25,8 @@ pub struct Counters {
     pub refused_per_ip: u64,
     /// Times `accept` failed for want of descriptors or memory.
     pub accept_failures: u64,
+    /// Connections that sent no whole request head within their deadline, and were cut.
+    pub handshake_timeouts: u64,
     /// TLS handshakes completed.
     pub tls_handshakes: u64,
     /// TLS handshakes that failed.

@@ -36,6 +36,15 @@ pub trait Handler {
         request: &Request<'_>,
     ) -> Verdict;
 
+    /// The engine refuses a request, and ends the connection with this answer.
+    fn on_refusal(&mut self, refusal: Refusal) -> Response {
+        let response = Response::new(refusal.status(), "text/plain", &b""[..]);
+        match refusal.status() {
+            503 => response.with("Retry-After", "5"),
+            _ => response,
+        }
+    }
+
     /// The WebSocket is open; its 101 is on the way.
     fn on_open(&mut self, cx: &mut Cx<'_, Self::Session>, key: ConnKey) {
         let _ = (cx, key);
@@ -81,4 +90,35 @@ pub enum Verdict {
     },
     /// Wait for [`Cx::accept`] (where an upgrade is given) or [`Cx::respond`].
     Defer(Option<Upgrade>),
+}
+
+/// Why the engine itself answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not HTTP/1.1, or ambiguous.
+    Malformed,
+    /// The head is longer than [`Config::max_head`](super::Config::max_head), or has too many
+    /// fields.
+    HeadTooLarge,
+    /// The body is longer than the handler allows.
+    BodyTooLarge,
+    /// The request was not whole within its deadline.
+    Incomplete,
+    /// The handler deferred the request and did not answer within the deadline.
+    TimedOut,
+    /// There are as many connections as there may be, or the server is shutting down.
+    Full,
+}
+
+impl Refusal {
+    /// The status code that says it.
+    pub fn status(self) -> u16 {
+        match self {
+            Refusal::Malformed => 400,
+            Refusal::HeadTooLarge => 431,
+            Refusal::BodyTooLarge => 413,
+            Refusal::Incomplete => 408,
+            Refusal::TimedOut | Refusal::Full => 503,
+        }
+    }
 }

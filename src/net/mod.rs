@@ -3,21 +3,44 @@
 //! Owns: every socket, every byte that waits, and the order in which things happen. Must not
 //! know: JSON, filters, users, back ends. An application is a [`Handler`].
 
+mod arena;
+mod config;
+mod conn;
 mod counters;
+mod engine;
 mod frame;
 mod handler;
 mod key;
+mod listener;
+mod mailbox;
 mod outbox;
+mod queue;
+mod reactor;
 mod scratch;
 mod socket;
+mod stream;
+mod timer;
+mod transport;
 
-pub use counters::Counters;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+pub mod tls;
+
+pub use config::Config;
+pub use counters::{Counters, Ends};
+pub use engine::{Arrival, Engine, Readiness};
 pub use frame::{Delivery, Frame};
-pub use handler::{Handler, Message, Verdict};
+pub use handler::{Handler, Message, Refusal, Verdict};
 pub use key::ConnKey;
+pub use listener::Address;
+pub use mailbox::{Closed, Mailbox};
 pub use outbox::{Cx, Sessions};
+pub use reactor::Reactor;
 pub use scratch::Scratch;
 pub use socket::{Fill, Socket};
+pub use stream::Stream;
 
 /// The clock, read once a turn of the reactor and handed to everything that needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

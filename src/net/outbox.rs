@@ -29,6 +29,8 @@ pub trait Sessions<C> {
 pub struct Outbox {
     /// Frames for the connection that is being served, encoded one behind the other.
     pub(super) cork: Vec<u8>,
+    /// Messages in the cork.
+    pub(super) replies: u64,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -48,6 +50,7 @@ impl<C> Cx<'_, C> {
     /// In other calls there is no such connection: use [`Cx::send`]. What is said here then is
     /// dropped.
     pub fn reply(&mut self, message: Message<'_>) {
+        self.outbox.replies += 1;
         match message {
             Message::Text(text) => {
                 ws::encode_frame(ws::OpCode::Text, text.as_bytes(), &mut self.outbox.cork)

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::close::{CloseCode, CloseFrame};
-use super::frame::{Header, MAX_CLIENT_HEADER, MAX_CONTROL_PAYLOAD, OpCode};
+use super::frame::{Header, MAX_CLIENT_HEADER, OpCode};
 use super::mask::apply_mask;
 use super::utf8::Utf8;
 

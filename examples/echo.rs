@@ -1,0 +1,68 @@
+//! Echoes every message: the smallest use of the engine, and a target for conformance suites.
+//!
+//! ```text
+//! cargo run --release --example echo -- 127.0.0.1:9001 [--tls-cert FILE --tls-key FILE]
+//! ```
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Parser;
+use h_realtime::http::{Request, Response, check_upgrade};
+use h_realtime::net::tls::TlsConfig;
+use h_realtime::net::{Address, Config, ConnKey, Cx, Handler, ListenerId, Message, Reactor, Verdict};
+
+struct Echo;
+
+impl Handler for Echo {
+    type Session = ();
+    type Command = ();
+
+    fn on_request(&mut self, _: &mut Cx<'_, ()>, _: ConnKey, _: ListenerId, request: &Request<'_>) -> Verdict {
+        match check_upgrade(request) {
+            Ok(upgrade) => Verdict::Upgrade(upgrade),
+            Err(refused) => Verdict::Respond(Response::new(400, "text/plain", refused.0.as_bytes())),
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut Cx<'_, ()>, _: ConnKey, message: Message<'_>) {
+        cx.reply(message);
+    }
+
+    fn on_command(&mut self, _: &mut Cx<'_, ()>, (): ()) {}
+}
+
+#[derive(Parser)]
+struct Args {
+    /// Where to listen.
+    #[arg(default_value = "127.0.0.1:9001")]
+    address: std::net::SocketAddr,
+    /// A PEM file with the certificate chain: serves wss:// instead of ws://.
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// A PEM file with its private key.
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let tls = match (args.tls_cert, args.tls_key) {
+        (Some(cert), Some(key)) => Some(TlsConfig::from_pem_files(&cert, &key)?),
+        _ => None,
+    };
+    // Conformance suites send messages of 16 MiB and want them back.
+    let config = Config {
+        max_message: 64 << 20,
+        max_fragments: u32::MAX,
+        queue_soft: 64 << 20,
+        queue_hard: 128 << 20,
+        queue_total: 1 << 30,
+        ..Config::default()
+    };
+    let mut reactor = Reactor::new(config, Echo, 1)?;
+    let listener = reactor.listen(&Address::Tcp(args.address), tls)?;
+    println!("listening on {:?}", reactor.address(listener)?);
+    reactor.run()?;
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Taking a URI apart as CPython 3.11's `urlsplit` and its result's `hostname` and `port` do.
+//!
+//! Owns the grammar and its errors. Must not know what normalisation does with the parts.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use super::UriError;
+
+/// The parts of a URI that say which page it names, as written; a part that is missing is empty.
+///
+/// The fragment is dropped: it names a place within the page.
+pub(super) struct Parts<'a> {
+    /// Up to the first `:`, which is not included.
+    pub scheme: &'a str,
+    /// User information, host and port, between `//` and the path.
+    pub netloc: &'a str,
+    pub path: &'a str,
+    /// Behind the first `?`, which is not included.
+    pub query: &'a str,
+}
+
+/// The parts of a netloc.
+pub(super) struct Authority<'a> {
+    /// Before the last `@`; `None` without one.
+    pub userinfo: Option<&'a str>,
+    /// Without the brackets of an IP literal; empty when missing.
+    pub host: &'a str,
+    port: &'a str,
+}
+
+/// Removes what `urlsplit` does not see: leading controls and spaces, and each tab and line break.
+pub(super) fn without_ignored(uri: &str) -> Cow<'_, str> {
+    let uri = uri.trim_start_matches(|c: char| c <= ' ');
+    if uri.contains(IGNORED) {
+        Cow::Owned(uri.replace(IGNORED, ""))
+    } else {
+        Cow::Borrowed(uri)
+    }
+}
+
+impl<'a> Parts<'a> {
+    /// Splits a URI that has passed [`without_ignored`].
+    pub fn of(uri: &'a str) -> Result<Self, UriError> {
+        let (scheme, rest) = match uri.split_once(':') {
+            Some((scheme, rest)) if is_scheme(scheme) => (scheme, rest),
+            _ => ("", uri),
+        };
+        let (netloc, rest) = match rest.strip_prefix("//") {
+            Some(rest) => rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len())),
+            None => ("", rest),
+        };
+        check_brackets(netloc)?;
+        if !netloc.is_ascii() && netloc.contains(DISGUISED_DELIMITERS) {
+            return Err(UriError::DisguisedDelimiter);
+        }
+        let rest = rest
+            .split_once('#')
+            .map_or(rest, |(before, _fragment)| before);
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        Ok(Self {
+            scheme,
+            netloc,
+            path,
+            query,
+        })
+    }
+}
+
+impl<'a> Authority<'a> {
+    /// Splits a netloc. As in Python, text right before `[` and right behind `]` is lost.
+    pub fn of(netloc: &'a str) -> Self {
+        let (userinfo, hostinfo) = match netloc.rsplit_once('@') {
+            Some((userinfo, hostinfo)) => (Some(userinfo), hostinfo),
+            None => (None, netloc),
+        };
+        let (host, port) = match hostinfo.split_once('[') {
+            Some((_, bracketed)) => {
+                let (host, behind) = bracketed.split_once(']').unwrap_or((bracketed, ""));
+                (host, behind.split_once(':').map_or("", |(_, port)| port))
+            }
+            None => hostinfo.split_once(':').unwrap_or((hostinfo, "")),
+        };
+        Self {
+            userinfo,
+            host,
+            port,
+        }
+    }
+
+    /// The port as a number, `None` without one: `:` alone is no port.
+    pub fn port(&self) -> Result<Option<u16>, UriError> {
+        if self.port.is_empty() {
+            return Ok(None);
+        }
+        // Rust's parser would take a sign, Python's port does not.
+        if !self.port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(UriError::Port);
+        }
+        self.port.parse().map(Some).map_err(|_| UriError::Port)
+    }
+}
+
+/// RFC 3986, section 3.1: "scheme = ALPHA *( ALPHA / DIGIT / "+" / "-" / "." )".
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+}
+
+/// RFC 3986, section 3.2.2: "A host identified by an Internet Protocol literal address, version 6
+/// or later, is distinguished by enclosing the IP literal within square brackets".
+///
+/// Python looks at the first pair of brackets in the whole netloc, user information included.
+fn check_brackets(netloc: &str) -> Result<(), UriError> {
+    match (netloc.split_once('['), netloc.contains(']')) {
+        (None, false) => Ok(()),
+        (Some((_, bracketed)), true) => {
+            let literal = bracketed
+                .split_once(']')
+                .map_or(bracketed, |(literal, _)| literal);
+            if is_ip_literal(literal) {
+                Ok(())
+            } else {
+                Err(UriError::Brackets)
+            }
+        }
+        _ => Err(UriError::Brackets),
+    }
+}
+
+/// An IPv6 address, with or without a zone, or `v<hex>.<anything>` for versions to come.
+fn is_ip_literal(literal: &str) -> bool {
+    if let Some(future) = literal.strip_prefix('v') {
+        return future.split_once('.').is_some_and(|(version, address)| {
+            !version.is_empty()
+                && version.bytes().all(|byte| byte.is_ascii_hexdigit())
+                && !address.is_empty()
+        });
+    }
+    let (address, zone) = match literal.split_once('%') {
+        Some((address, zone)) => (address, Some(zone)),
+        None => (literal, None),
+    };
+    zone.is_none_or(|zone| !zone.is_empty() && !zone.contains('%'))
+        && address.parse::<Ipv6Addr>().is_ok()
+}
+
+/// The WHATWG URL standard removes these wherever they are, and Python follows it.
+const IGNORED: [char; 3] = ['\t', '\r', '\n'];
+
+/// All characters whose NFKC form holds one of `/?#@:`, by Unicode 14.0, which is CPython 3.11's.
+///
+/// Python normalises the netloc and looks for these delimiters in the result; none of them takes
+/// part in a composition, so looking for the characters that expand to them is the same.
+const DISGUISED_DELIMITERS: [char; 19] = [
+    '\u{2047}', '\u{2048}', '\u{2049}', '\u{2100}', '\u{2101}', '\u{2105}', '\u{2106}', '\u{2A74}',
+    '\u{FE13}', '\u{FE16}', '\u{FE55}', '\u{FE56}', '\u{FE5F}', '\u{FE6B}', '\u{FF03}', '\u{FF0F}',
+    '\u{FF1A}', '\u{FF1F}', '\u{FF20}',
+];

@@ -1,0 +1,243 @@
+//! Versions of a page: the suffixes of a filter's URI, and the scope keys of a page's versions.
+//!
+//! Owns the notation (`:v2`, `:all`, `__v2`). Must not know normalisation.
+
+/// Which version of a page is meant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// No version, or version 0, which h takes for the same.
+    Unversioned,
+    /// A version from 1 on, as decimal ASCII digits without leading zeros.
+    ///
+    /// Text, since Python's numbers have no largest and a client may ask for a version of any
+    /// length: no two numbers are mixed up, and nothing can overflow.
+    Number(String),
+    /// Every version, the unversioned page included.
+    All,
+}
+
+impl From<u64> for Version {
+    fn from(number: u64) -> Self {
+        if number == 0 {
+            Self::Unversioned
+        } else {
+            Self::Number(number.to_string())
+        }
+    }
+}
+
+/// The text that a subscription to a version of a page and an annotation of it have in common:
+/// `u`, `u__v2`, or `u__vall`.
+pub fn scope_key(normalized: &str, version: &Version) -> String {
+    match version {
+        Version::Unversioned => normalized.to_owned(),
+        Version::Number(number) => [normalized, "__v", number].concat(),
+        Version::All => [normalized, "__vall"].concat(),
+    }
+}
+
+/// Splits the versions off the end of a filter's URI: `u:v1:all` is `u` in version 1 and in all of
+/// them.
+///
+/// The versions are in the order written; without any the list is empty. The scan stops at the
+/// first part from the right that is no version, so a port stays, and a URI that is nothing but
+/// `v1` is a page.
+pub fn split_versions(uri: &str) -> (&str, Vec<Version>) {
+    let mut base = uri;
+    let mut versions = Vec::new();
+    while let Some((before, last)) = base.rsplit_once(':')
+        && let Some(version) = parse(last)
+    {
+        versions.push(version);
+        base = before;
+    }
+    versions.reverse();
+    (base, versions)
+}
+
+/// Reads `all` or `v` and decimal digits, by h's pattern `^v(\d+)$`, which in Python allows for
+/// digits of every script and a line break at the end.
+fn parse(text: &str) -> Option<Version> {
+    if text == "all" {
+        return Some(Version::All);
+    }
+    let digits = text.strip_prefix('v')?;
+    let digits = digits.strip_suffix('\n').unwrap_or(digits);
+    if digits.is_empty() {
+        return None;
+    }
+    let digits: String = digits.chars().map(ascii_digit).collect::<Option<_>>()?;
+    let number = digits.trim_start_matches('0');
+    Some(if number.is_empty() {
+        Version::Unversioned
+    } else {
+        Version::Number(number.to_owned())
+    })
+}
+
+/// The ASCII digit of the same value as a decimal digit of any script.
+fn ascii_digit(c: char) -> Option<char> {
+    let zeros_up_to = DECIMAL_ZEROS.partition_point(|&zero| zero <= c);
+    let zero = DECIMAL_ZEROS.get(zeros_up_to.checked_sub(1)?)?;
+    char::from_digit(u32::from(c) - u32::from(*zero), 10)
+}
+
+/// The zeros of all scripts with decimal digits (general category Nd) by Unicode 14.0, which is
+/// CPython 3.11's; the digits from one to nine follow each.
+const DECIMAL_ZEROS: [char; 66] = [
+    '\u{0030}',
+    '\u{0660}',
+    '\u{06F0}',
+    '\u{07C0}',
+    '\u{0966}',
+    '\u{09E6}',
+    '\u{0A66}',
+    '\u{0AE6}',
+    '\u{0B66}',
+    '\u{0BE6}',
+    '\u{0C66}',
+    '\u{0CE6}',
+    '\u{0D66}',
+    '\u{0DE6}',
+    '\u{0E50}',
+    '\u{0ED0}',
+    '\u{0F20}',
+    '\u{1040}',
+    '\u{1090}',
+    '\u{17E0}',
+    '\u{1810}',
+    '\u{1946}',
+    '\u{19D0}',
+    '\u{1A80}',
+    '\u{1A90}',
+    '\u{1B50}',
+    '\u{1BB0}',
+    '\u{1C40}',
+    '\u{1C50}',
+    '\u{A620}',
+    '\u{A8D0}',
+    '\u{A900}',
+    '\u{A9D0}',
+    '\u{A9F0}',
+    '\u{AA50}',
+    '\u{ABF0}',
+    '\u{FF10}',
+    '\u{104A0}',
+    '\u{10D30}',
+    '\u{11066}',
+    '\u{110F0}',
+    '\u{11136}',
+    '\u{111D0}',
+    '\u{112F0}',
+    '\u{11450}',
+    '\u{114D0}',
+    '\u{11650}',
+    '\u{116C0}',
+    '\u{11730}',
+    '\u{118E0}',
+    '\u{11950}',
+    '\u{11C50}',
+    '\u{11D50}',
+    '\u{11DA0}',
+    '\u{16A60}',
+    '\u{16AC0}',
+    '\u{16B50}',
+    '\u{1D7CE}',
+    '\u{1D7D8}',
+    '\u{1D7E2}',
+    '\u{1D7EC}',
+    '\u{1D7F6}',
+    '\u{1E140}',
+    '\u{1E2F0}',
+    '\u{1E950}',
+    '\u{1FBF0}',
+];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    const VERSIONS: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/vectors/uri_versions.json"
+    ));
+    const SCOPE_KEYS: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/vectors/scope_key.json"
+    ));
+
+    /// A version as h's vectors have it: null, a number, or "all".
+    fn version(value: &Value) -> Version {
+        match value {
+            Value::Null => Version::Unversioned,
+            Value::String(text) if text == "all" => Version::All,
+            number => Version::Number(number.to_string()),
+        }
+    }
+
+    #[test]
+    fn splits_versions_as_h_does() {
+        let vectors: Vec<Value> = serde_json::from_str(VERSIONS).unwrap();
+        assert_eq!(vectors.len(), 36);
+        for vector in vectors {
+            let (base, versions) = split_versions(vector["in"].as_str().unwrap());
+            assert_eq!(base, vector["ok"][0], "{vector}");
+            let expected: Vec<Version> = vector["ok"][1]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(version)
+                .collect();
+            assert_eq!(versions, expected, "{vector}");
+        }
+    }
+
+    #[test]
+    fn makes_scope_keys_as_h_does() {
+        let vectors: Vec<Value> = serde_json::from_str(SCOPE_KEYS).unwrap();
+        assert_eq!(vectors.len(), 14);
+        for vector in vectors {
+            let version = match &vector["in"][1] {
+                // Python's `True` and negative numbers are no versions here.
+                Value::Bool(_) => continue,
+                Value::Number(number) if number.as_i64() < Some(0) => continue,
+                Value::Number(number) => Version::from(number.as_u64().unwrap()),
+                other => version(other),
+            };
+            assert_eq!(
+                scope_key(vector["in"][0].as_str().unwrap(), &version),
+                vector["ok"],
+                "{vector}"
+            );
+        }
+    }
+
+    #[test]
+    fn reads_digits_of_every_script() {
+        for zero in DECIMAL_ZEROS {
+            for value in 0..10 {
+                let digit = char::from_u32(u32::from(zero) + value).unwrap();
+                assert_eq!(ascii_digit(digit), char::from_digit(value, 10), "{digit:?}");
+            }
+        }
+        for other in ['/', ':', '²', '½', '〇', 'Ⅷ', '\u{0}', '\u{10FFFF}'] {
+            assert_eq!(ascii_digit(other), None, "{other:?}");
+        }
+        assert!(DECIMAL_ZEROS.is_sorted());
+        assert_eq!(split_versions("a:v٠١٢"), ("a", vec![Version::from(12)]));
+    }
+
+    #[test]
+    fn keeps_numbers_of_any_length_apart() {
+        let long = "9".repeat(5000);
+        let uri = format!("a:v00{long}:v{long}8");
+        let (base, versions) = split_versions(&uri);
+        assert_eq!(base, "a");
+        assert_eq!(
+            versions,
+            [Version::Number(long.clone()), Version::Number(long + "8")]
+        );
+    }
+}

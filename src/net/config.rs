@@ -1,0 +1,73 @@
+//! The engine's limits and deadlines, all in one place.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What the engine allows and how long it waits. The defaults suit many idle clients on a
+/// small host.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Connections at once, in any phase. One more is told 503.
+    pub max_connections: usize,
+    /// Connections at once from one IP address; `None` is no limit. Loopback addresses, unix
+    /// sockets and `per_ip_exempt` are never counted.
+    pub max_per_ip: Option<u32>,
+    /// Addresses that `max_per_ip` does not apply to: proxies in front.
+    pub per_ip_exempt: Vec<IpAddr>,
+    /// The longest request head, in bytes.
+    pub max_head: usize,
+    /// The longest message from a client, in bytes.
+    pub max_message: usize,
+    /// The most fragments of one message.
+    pub max_fragments: u32,
+    /// From accept to the end of the request head, TLS included; then anew for each further
+    /// request of a connection.
+    pub handshake_timeout: Duration,
+    /// From the end of a request head to the end of its body.
+    pub body_timeout: Duration,
+    /// How long a deferred request waits for its answer.
+    pub defer_timeout: Duration,
+    /// From our close frame to the end of the connection.
+    pub close_timeout: Duration,
+    /// How long what a peer still sends is read and dropped, so that the kernel does not
+    /// reset the connection under our last words.
+    pub linger_timeout: Duration,
+    /// A connection that has been silent for about this long is sent a ping.
+    pub ping_interval: Duration,
+    /// A connection that shows no sign of life for this long after a ping is cut.
+    pub pong_timeout: Duration,
+    /// Bytes a connection may have waiting in its output queue for at most `slow_timeout`.
+    /// Above it, nothing is read from the connection either.
+    pub queue_soft: usize,
+    /// See `queue_soft`.
+    pub slow_timeout: Duration,
+    /// Bytes a connection may never have waiting, save that one message always fits an empty
+    /// queue.
+    pub queue_hard: usize,
+    /// Bytes waiting in all queues together; beyond, the longest queues are closed.
+    pub queue_total: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            max_connections: 10_000,
+            max_per_ip: None,
+            per_ip_exempt: Vec::new(),
+            max_head: 8 * 1024,
+            max_message: 64 * 1024,
+            max_fragments: 1024,
+            handshake_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            defer_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            linger_timeout: Duration::from_secs(2),
+            ping_interval: Duration::from_secs(30),
+            pong_timeout: Duration::from_secs(20),
+            queue_soft: 64 * 1024,
+            slow_timeout: Duration::from_secs(10),
+            queue_hard: 256 * 1024,
+            queue_total: 64 * 1024 * 1024,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! One connection's state. Its size is what an idle connection costs.
+
+use crate::http::Upgrade;
+use crate::ws::Decoder;
+
+use super::counters::End;
+use super::queue::TxQueue;
+use super::timer::{Linked, Links, Tick};
+use super::transport::Transport;
+use super::{ConnKey, ListenerId, Sessions, arena::Arena};
+
+/// A connection. Whatever is needed only while something is incomplete or queued is behind a
+/// box that is not there otherwise.
+pub(super) struct Conn<S, C> {
+    pub transport: Transport<S>,
+    pub phase: Phase<C>,
+    /// The WebSocket's receiving side.
+    pub decoder: Decoder,
+    pub tx: Option<Box<TxQueue>>,
+    /// The one timer; what it means follows from the phase.
+    pub timer: Links,
+    /// When the peer last showed a sign of life.
+    pub heard: Tick,
+    pub flags: Flags,
+    pub listener: ListenerId,
+}
+
+/// Where a connection is in its life; what belongs to a phase lives in it.
+pub(super) enum Phase<C> {
+    /// TLS handshake, request head or body: at the start, or between two requests.
+    Request(Option<Box<PartialRequest>>),
+    /// The handler will answer later. Nothing is read meanwhile.
+    Deferred(Box<Deferred>),
+    /// The WebSocket is open.
+    Open(C),
+    /// We sent the first close frame and wait for the peer's.
+    Closing,
+    /// All is said: send what is queued, end our direction, and drop what still comes.
+    Linger,
+    /// Ended; freed at the end of the turn.
+    Dead,
+}
+
+/// The bytes of a request that is not whole.
+pub(super) struct PartialRequest {
+    pub bytes: Vec<u8>,
+    /// Length of head and body together, once the body was asked for.
+    pub whole: Option<usize>,
+}
+
+/// What is kept of a request that waits for its answer.
+pub(super) struct Deferred {
+    pub upgrade: Option<Upgrade>,
+    pub keep_alive: bool,
+    pub head_only: bool,
+    /// Bytes that came behind the request.
+    pub trailing: Vec<u8>,
+}
+
+/// Bits of state, in the order in which they matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flags(u16);
+
+impl Flags {
+    /// The socket may have bytes: set by an edge, cleared by what proved it empty.
+    pub const READABLE: Flags = Flags(1);
+    /// The socket may have room: set by an edge, cleared by what proved it full.
+    pub const WRITABLE: Flags = Flags(1 << 1);
+    /// The peer's FIN is there: read until 0, since no further edge will come.
+    pub const READ_CLOSED: Flags = Flags(1 << 2);
+    /// In the run queue.
+    pub const QUEUED: Flags = Flags(1 << 3);
+    /// In the list of those to flush.
+    pub const DIRTY: Flags = Flags(1 << 4);
+    /// A ping was sent, and nothing has been heard since.
+    pub const PING_OUT: Flags = Flags(1 << 5);
+    /// Read returned 0.
+    pub const EOF: Flags = Flags(1 << 6);
+    /// Our direction has been ended.
+    pub const SHUT: Flags = Flags(1 << 7);
+    /// Over the limit of connections: let in only to be told so.
+    pub const SURPLUS: Flags = Flags(1 << 8);
+    /// Counts against its IP address's limit.
+    pub const PER_IP: Flags = Flags(1 << 9);
+    /// The TLS handshake is complete, and was counted.
+    pub const TLS_DONE: Flags = Flags(1 << 10);
+
+    pub fn has(self, flag: Flags) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    pub fn set(&mut self, flag: Flags) {
+        self.0 |= flag.0;
+    }
+
+    pub fn clear(&mut self, flag: Flags) {
+        self.0 &= !flag.0;
+    }
+
+    /// Sets the flag and says whether it was clear.
+    pub fn raise(&mut self, flag: Flags) -> bool {
+        let was = self.has(flag);
+        self.set(flag);
+        !was
+    }
+}
+
+impl<S, C> Conn<S, C> {
+    pub fn new(transport: Transport<S>, listener: ListenerId, now: Tick) -> Self {
+        Conn {
+            transport,
+            phase: Phase::Request(None),
+            decoder: Decoder::default(),
+            tx: None,
+            timer: Links::unarmed(),
+            heard: now,
+            flags: Flags::default(),
+            listener,
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Bytes that wait in the output queue.
+    pub fn queued(&self) -> usize {
+        self.tx.as_ref().map_or(0, |tx| tx.len())
+    }
+}
+
+impl<S, C> Linked for Arena<Conn<S, C>> {
+    fn links(&mut self, index: u32) -> Option<&mut Links> {
+        self.at_mut(index).map(|conn| &mut conn.timer)
+    }
+}
+
+impl<S, C> Sessions<C> for Arena<Conn<S, C>> {
+    fn session(&mut self, key: ConnKey) -> Option<&mut C> {
+        match &mut self.get_mut(key)?.phase {
+            Phase::Open(session) => Some(session),
+            _ => None,
+        }
+    }
+}
+
+/// How a WebSocket's end is begun.
+pub(super) struct Farewell<'a> {
+    pub code: crate::ws::CloseCode,
+    pub reason: &'a str,
+    pub end: End,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stands for a descriptor and what kind of socket it is.
+    type FdSized = (u32, u32);
+
+    #[test]
+    fn a_connection_is_as_small_as_it_was_measured() {
+        assert_eq!(size_of::<Conn<FdSized, ()>>(), 72);
+        assert_eq!(size_of::<Option<Conn<FdSized, ()>>>(), 72);
+        assert_eq!(size_of::<Conn<FdSized, [u64; 6]>>(), 112);
+    }
+}

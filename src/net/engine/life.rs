@@ -1,0 +1,324 @@
+//! The end of connections, their deadlines, and the end of them all.
+
+use std::mem;
+use std::time::Duration;
+
+use crate::ws::{self, CloseCode, CloseFrame, Decoder, OpCode};
+
+use super::super::ConnKey;
+use super::super::conn::{Farewell, Flags, Phase};
+use super::super::counters::End;
+use super::super::handler::{Handler, Refusal};
+use super::super::socket::Socket;
+use super::super::timer::{TICK_MS, Tick};
+use super::{Engine, TICK_PERIOD, TIMER_BUDGET, floor_tick, millis};
+
+/// A shutdown that is under way.
+pub(super) struct Drain {
+    started: u64,
+    over: u64,
+    /// WebSockets that were open when it began.
+    total: u64,
+    closed: u64,
+    /// Slots below this one have been visited.
+    cursor: u32,
+}
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Takes the session out of an open connection and says so to the handler.
+    pub(super) fn end_session(&mut self, key: ConnKey, end: End) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        let session = match mem::replace(&mut conn.phase, Phase::Closing) {
+            Phase::Open(session) => session,
+            other => {
+                conn.phase = other;
+                return;
+            }
+        };
+        conn.flags.clear(Flags::PING_OUT);
+        let is_tls = conn.transport.is_tls();
+        self.counters.open -= 1;
+        self.counters.open_tls -= u64::from(is_tls);
+        self.counters.closed.count(end);
+        self.with_handler(|handler, cx| handler.on_close(cx, key, session));
+    }
+
+    /// Sends the first close frame, and gives the peer a while to answer it.
+    pub(super) fn say_farewell(&mut self, key: ConnKey, farewell: Farewell<'_>) {
+        if !self.arena.get(key).is_some_and(|conn| conn.is_open()) {
+            return;
+        }
+        self.end_session(key, farewell.end);
+        let close = CloseFrame {
+            code: farewell.code,
+            reason: farewell.reason,
+        };
+        self.queue_own(key, |out| ws::encode_close(Some(close), out));
+        self.arm(key, self.config.close_timeout);
+    }
+
+    /// All has been said: what is queued is still sent, then our direction ends, and what the
+    /// peer still sends is dropped for a while. To close while there is something unread would
+    /// make the kernel reset the connection, and our last words could be lost.
+    pub(super) fn linger(&mut self, key: ConnKey) {
+        self.end_session(key, End::Lost);
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if matches!(conn.phase, Phase::Dead) {
+            return;
+        }
+        let has_ended = conn.flags.has(Flags::EOF) && conn.flags.has(Flags::SHUT);
+        if !matches!(conn.phase, Phase::Linger) {
+            conn.phase = Phase::Linger;
+            conn.decoder = Decoder::default();
+            self.arm(key, self.config.close_timeout);
+            self.mark_dirty(key);
+        } else if has_ended {
+            self.kill(key);
+        }
+    }
+
+    /// Ends our direction of a lingering connection that has sent everything.
+    pub(super) fn shut(&mut self, key: ConnKey) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if !conn.flags.raise(Flags::SHUT) {
+            return;
+        }
+        let result = conn.transport.shutdown_write(&mut self.scratch);
+        if result.is_err() || conn.flags.has(Flags::EOF) {
+            return self.kill(key);
+        }
+        self.arm(key, self.config.linger_timeout);
+    }
+
+    /// The connection is broken: nothing more can be said.
+    pub(super) fn lose(&mut self, key: ConnKey) {
+        self.end_session(key, End::Lost);
+        self.kill(key);
+    }
+
+    /// Marks a connection as ended. It is freed by `reap`.
+    fn kill(&mut self, key: ConnKey) {
+        self.drop_queue(key);
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if matches!(conn.phase, Phase::Dead) {
+            return;
+        }
+        debug_assert!(!conn.is_open(), "a session must be given back first");
+        conn.phase = Phase::Dead;
+        conn.decoder = Decoder::default();
+        if conn.flags.has(Flags::PER_IP)
+            && let Some(ip) = self.counted_ips.remove(&key.index)
+            && let Some(count) = self.per_ip.get_mut(&ip)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.per_ip.remove(&ip);
+            }
+        }
+        self.ended.push(key);
+    }
+
+    /// Handles what has come due.
+    pub(super) fn serve_timers(&mut self) {
+        self.wheel.advance(&mut self.arena, floor_tick(self.now));
+        for _ in 0..TIMER_BUDGET {
+            let Some(index) = self.wheel.pop_due(&mut self.arena) else {
+                break;
+            };
+            if let Some(key) = self.arena.key_at(index) {
+                self.on_timer(key);
+            }
+        }
+        if self.now.mono >= self.next_tick {
+            self.next_tick = self.now.mono + TICK_PERIOD;
+            self.with_handler(|handler, cx| handler.on_tick(cx));
+        }
+        self.apply_effects();
+    }
+
+    /// A connection's deadline has passed; the phase says what that means.
+    fn on_timer(&mut self, key: ConnKey) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        match &conn.phase {
+            Phase::Open(_) => self.on_open_timer(key),
+            // A started request deserves an answer; silence does not.
+            Phase::Request(Some(_)) if !conn.transport.is_handshaking() => {
+                self.refuse(key, Refusal::Incomplete);
+            }
+            Phase::Request(_) => {
+                self.counters.handshake_timeouts += 1;
+                self.lose(key);
+            }
+            Phase::Deferred(_) => {
+                conn.phase = Phase::Request(None);
+                self.refuse(key, Refusal::TimedOut);
+            }
+            Phase::Closing | Phase::Linger => {
+                // Its time is up: what it has not taken by now is thrown away.
+                conn.transport.socket_mut().abort_on_drop();
+                self.kill(key);
+            }
+            Phase::Dead => {}
+        }
+    }
+
+    /// An open connection's timer: has it read, is it alive, must it be asked?
+    fn on_open_timer(&mut self, key: ConnKey) {
+        let now = floor_tick(self.now);
+        let slow_after = ticks(self.config.slow_timeout);
+        let pong_after = ticks(self.config.pong_timeout);
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        let over_soft_since = conn.tx.as_ref().and_then(|tx| tx.over_soft_since);
+        if over_soft_since.is_some_and(|since| now >= since.saturating_add(slow_after)) {
+            return self.evict(key);
+        }
+        let silent = now.saturating_sub(conn.heard);
+        if conn.flags.has(Flags::PING_OUT) {
+            if silent >= pong_after {
+                conn.transport.socket_mut().abort_on_drop();
+                self.end_session(key, End::TimedOut);
+                return self.kill(key);
+            }
+            let rest = u64::from(pong_after - silent) * TICK_MS;
+            return self.arm_open(key, Duration::from_millis(rest));
+        }
+        if u64::from(silent) * TICK_MS >= millis(self.config.ping_interval) / 2 {
+            conn.flags.set(Flags::PING_OUT);
+            // From here on it says when the ping was sent.
+            conn.heard = now;
+            self.counters.pings_sent += 1;
+            self.queue_own(key, |out| ws::encode_frame(OpCode::Ping, &[], out));
+            return self.arm_open(key, self.config.pong_timeout);
+        }
+        let heard_ago = Duration::from_millis(u64::from(silent) * TICK_MS);
+        let next = self.spread(9, 11).saturating_sub(heard_ago);
+        self.arm_open(key, next);
+    }
+
+    /// Sets an open connection's timer, no later than its queue wants to be looked at.
+    fn arm_open(&mut self, key: ConnKey, after: Duration) {
+        let tx = self.arena.get(key).and_then(|conn| conn.tx.as_ref());
+        let slow = tx.and_then(|tx| tx.over_soft_since).map(|since| {
+            let at = u64::from(since) * TICK_MS + millis(self.config.slow_timeout);
+            Duration::from_millis(at.saturating_sub(self.now.mono))
+        });
+        self.arm(key, slow.map_or(after, |slow| slow.min(after)));
+    }
+
+    /// When a new connection is first looked at: spread, so that those that came together do
+    /// not stay together.
+    pub(super) fn first_ping(&mut self) -> Duration {
+        self.spread(5, 10)
+    }
+
+    /// The ping interval times a random number of tenths.
+    fn spread(&mut self, from: u64, to: u64) -> Duration {
+        // xorshift64: any numbers will do that are not the same for everybody.
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        let interval = millis(self.config.ping_interval);
+        let span = (interval / 10 * (to - from)).max(1);
+        Duration::from_millis(interval / 10 * from + self.jitter % span)
+    }
+
+    /// Begins the shutdown: nobody is let in any more, and everybody is told to come back
+    /// later, spread over `over`. The first are told at once.
+    pub fn begin_drain(&mut self, over: Duration) {
+        if self.drain.is_none() {
+            self.drain = Some(Drain {
+                started: self.now.mono,
+                over: millis(over),
+                total: self.counters.open,
+                closed: 0,
+                cursor: 0,
+            });
+        }
+    }
+
+    /// Whether a shutdown is under way.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    /// Whether the shutdown is complete.
+    pub fn is_drained(&self) -> bool {
+        self.drain.is_some() && self.arena.len() == 0
+    }
+
+    /// Closes those whose turn it is.
+    pub(super) fn serve_drain(&mut self) {
+        let Some(mut drain) = self.drain.take() else {
+            return;
+        };
+        let quota = drain.quota(self.now.mono);
+        while drain.closed < quota
+            && let Some(key) = self.arena.next_key(drain.cursor)
+        {
+            drain.cursor = key.index + 1;
+            drain.closed += u64::from(self.send_off(key));
+        }
+        self.drain = Some(drain);
+    }
+
+    /// Ends one connection for the shutdown; whether it was a WebSocket.
+    fn send_off(&mut self, key: ConnKey) -> bool {
+        match self.arena.get_mut(key).map(|conn| &mut conn.phase) {
+            Some(Phase::Open(_)) => {
+                // Not 1001: there are clients that take it, like 1000, for a reason never to
+                // come back.
+                let farewell = Farewell {
+                    code: CloseCode::SERVICE_RESTART,
+                    reason: "service restart",
+                    end: End::Shutdown,
+                };
+                self.say_farewell(key, farewell);
+                true
+            }
+            Some(Phase::Request(_)) => {
+                self.lose(key);
+                false
+            }
+            Some(phase @ Phase::Deferred(_)) => {
+                *phase = Phase::Request(None);
+                self.refuse(key, Refusal::Full);
+                false
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Drain {
+    /// How many should have been closed by now. A few are closed at once, whatever the time
+    /// that many would be given.
+    fn quota(&self, now: u64) -> u64 {
+        let elapsed = now.saturating_sub(self.started);
+        if elapsed >= self.over {
+            return u64::MAX;
+        }
+        let paced = self.total.saturating_mul(elapsed) / self.over;
+        paced.max((elapsed + DRAIN_STEP) * DRAIN_RATE / 1000)
+    }
+}
+
+fn ticks(duration: Duration) -> Tick {
+    Tick::try_from(millis(duration).div_ceil(TICK_MS)).unwrap_or(Tick::MAX / 2)
+}
+
+/// Milliseconds between two steps of a shutdown.
+pub(super) const DRAIN_STEP: u64 = 50;
+/// Closes a second that need no spreading: that many clients can come back at once.
+const DRAIN_RATE: u64 = 200;

@@ -1,0 +1,374 @@
+//! The engine: what happens to a connection, whatever its socket and whatever the time.
+//!
+//! Owns the connections and the order of work within a turn. It reads no clock and knows no
+//! poller: readiness, time and sockets are given to it, by the reactor or by a simulation.
+//!
+//! Nothing is freed in the middle of a turn: to end a connection is to mark it, and
+//! [`Engine::reap`] frees the marked ones when nobody holds a key any more that was looked up.
+
+mod fan_out;
+mod life;
+mod read;
+mod request;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::arena::Arena;
+use super::config::Config;
+use super::conn::{Conn, Flags};
+use super::counters::Counters;
+use super::handler::Handler;
+use super::outbox::{Cx, Effect, Outbox};
+use super::scratch::Scratch;
+use super::socket::Socket;
+use super::tls::{TlsConfig, TlsLink};
+use super::timer::{TICK_MS, Tick, Wheel, tick_at};
+use super::transport::Transport;
+use super::{ConnKey, ListenerId, Now, TICK_PERIOD};
+
+/// The engine over any socket and any handler.
+pub struct Engine<S: Socket, H: Handler> {
+    handler: H,
+    config: Config,
+    arena: Arena<Conn<S, H::Session>>,
+    wheel: Wheel,
+    scratch: Scratch,
+    outbox: Outbox,
+    counters: Counters,
+    /// Those with something to read, in the order in which it was noticed.
+    run: VecDeque<ConnKey>,
+    /// Those with something to write.
+    dirty: Vec<ConnKey>,
+    /// Those that ended in this turn.
+    ended: Vec<ConnKey>,
+    fan_out: fan_out::FanOut,
+    /// The connection whose replies are being collected in the outbox's cork.
+    current: Option<ConnKey>,
+    per_ip: HashMap<IpAddr, u32>,
+    /// The address of each connection that counts in `per_ip`.
+    counted_ips: HashMap<u32, IpAddr>,
+    now: Now,
+    next_tick: u64,
+    drain: Option<life::Drain>,
+    jitter: u64,
+    /// Messages handled in this turn.
+    handled: usize,
+    /// TLS handshake steps made in this turn.
+    tls_steps: usize,
+}
+
+/// What a poller says of a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// There may be bytes, or an end, or an error to read.
+    pub readable: bool,
+    /// There may be room.
+    pub writable: bool,
+    /// The peer ended its direction, or the connection broke.
+    pub read_closed: bool,
+}
+
+/// A connection that is about to be accepted.
+pub struct Arrival<S> {
+    /// The connected socket.
+    pub socket: S,
+    /// The listener it came in on.
+    pub listener: ListenerId,
+    /// The peer's address; `None` on a unix socket.
+    pub peer: Option<IpAddr>,
+    /// The certificate to speak TLS with, on a listener that does.
+    pub tls: Option<TlsConfig>,
+}
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// An engine without connections. `seed` spreads heartbeats; it need not be secret.
+    pub fn new(config: Config, handler: H, seed: u64, now: Now) -> Self {
+        Engine {
+            handler,
+            arena: Arena::new(),
+            wheel: Wheel::new(floor_tick(now)),
+            scratch: Scratch::new(READ_SIZE),
+            outbox: Outbox::default(),
+            counters: Counters::default(),
+            run: VecDeque::new(),
+            dirty: Vec::new(),
+            ended: Vec::new(),
+            fan_out: fan_out::FanOut::default(),
+            current: None,
+            per_ip: HashMap::new(),
+            counted_ips: HashMap::new(),
+            now,
+            next_tick: now.mono + TICK_PERIOD,
+            drain: None,
+            jitter: seed | 1,
+            handled: 0,
+            tls_steps: 0,
+            config,
+        }
+    }
+
+    /// The application.
+    pub fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The socket of a connection, for registering it with a poller.
+    pub fn socket_mut(&mut self, key: ConnKey) -> Option<&mut S> {
+        Some(self.arena.get_mut(key)?.transport.socket_mut())
+    }
+
+    /// Takes a new connection in; `None` where a limit forbids even telling it so, and the
+    /// socket is dropped. The connection belongs to the engine from now on: if registering it
+    /// with a poller fails, call [`Engine::abandon`].
+    pub fn accept(&mut self, arrival: Arrival<S>) -> Option<ConnKey> {
+        self.counters.accepted += 1;
+        let surplus = self.arena.len().saturating_sub(self.config.max_connections);
+        if surplus >= SURPLUS || self.drain.is_some() {
+            self.counters.refused_full += 1;
+            return None;
+        }
+        if !self.admit_ip(arrival.peer) {
+            self.counters.refused_per_ip += 1;
+            return None;
+        }
+        let counts = arrival.peer.filter(|ip| self.is_limited(*ip));
+        let is_surplus = self.arena.len() >= self.config.max_connections;
+        let transport = self.transport(arrival.socket, arrival.tls.as_ref())?;
+        let mut conn = Conn::new(transport, arrival.listener, floor_tick(self.now));
+        // A new socket has room; it need not wait for the edge that says so.
+        conn.flags.set(Flags::WRITABLE);
+        if is_surplus {
+            self.counters.refused_full += 1;
+            conn.flags.set(Flags::SURPLUS);
+        }
+        let key = self.arena.insert(conn);
+        if let Some(ip) = counts {
+            *self.per_ip.entry(ip).or_default() += 1;
+            self.counted_ips.insert(key.index, ip);
+            if let Some(conn) = self.arena.get_mut(key) {
+                conn.flags.set(Flags::PER_IP);
+            }
+        }
+        self.counters.connections += 1;
+        self.arm(key, self.config.handshake_timeout);
+        Some(key)
+    }
+
+    /// Ends a connection that could not be registered with a poller.
+    pub fn abandon(&mut self, key: ConnKey) {
+        self.lose(key);
+    }
+
+    /// Counts a connection that could not be accepted at all.
+    pub fn count_accept_failure(&mut self) {
+        self.counters.accept_failures += 1;
+    }
+
+    /// Takes note of readiness. Keys of connections that are gone do nothing.
+    pub fn ready(&mut self, key: ConnKey, readiness: Readiness) {
+        let now = floor_tick(self.now);
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if readiness.read_closed {
+            conn.flags.set(Flags::READ_CLOSED);
+        }
+        if readiness.readable || readiness.read_closed {
+            conn.flags.set(Flags::READABLE);
+            self.enqueue(key);
+        }
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if readiness.writable {
+            if conn.flags.raise(Flags::WRITABLE) {
+                // There was no room, and now there is: the peer is taking what it gets.
+                conn.heard = now;
+                conn.flags.clear(Flags::PING_OUT);
+            }
+            if conn.tx.is_some() || conn.transport.has_output() {
+                self.mark_dirty(key);
+            }
+        }
+    }
+
+    /// Starts a turn: everything in it happens at `now`.
+    pub fn begin_turn(&mut self, now: Now) {
+        self.now = Now {
+            mono: now.mono.max(self.now.mono),
+            unix: now.unix,
+        };
+        self.handled = 0;
+        self.tls_steps = 0;
+    }
+
+    /// Whether there is room for what another command may cause. While there is not, commands
+    /// should stay where they are, so that whoever sends them waits.
+    pub fn wants_commands(&self) -> bool {
+        self.fan_out.backlog() < MAX_BACKLOG
+    }
+
+    /// Hands a command to the handler.
+    pub fn command(&mut self, command: H::Command) {
+        self.with_handler(|handler, cx| handler.on_command(cx, command));
+        self.apply_effects();
+    }
+
+    /// Serves those who have something to read, then the deliveries, then those who have
+    /// something to send, then the clock: each within a budget.
+    pub fn serve(&mut self) {
+        self.serve_readers();
+        self.serve_fan_out();
+        self.flush_dirty();
+        self.serve_timers();
+        self.serve_drain();
+        self.shed_load();
+        self.apply_effects();
+    }
+
+    /// Frees the connections that ended. Returns whether any did, which may have made room
+    /// for an `accept` that failed.
+    pub fn reap(&mut self) -> bool {
+        let any = !self.ended.is_empty();
+        while let Some(key) = self.ended.pop() {
+            self.wheel.disarm(&mut self.arena, key.index);
+            self.arena.remove(key);
+            self.counters.connections -= 1;
+        }
+        any
+    }
+
+    /// How long the poller may wait: zero while work was left behind.
+    pub fn timeout(&self) -> Duration {
+        if !self.run.is_empty() || !self.dirty.is_empty() || self.fan_out.backlog() > 0 {
+            return Duration::ZERO;
+        }
+        let wheel = self.wheel.next_tick().map(|tick| u64::from(tick) * TICK_MS);
+        let next = wheel.map_or(self.next_tick, |wheel| wheel.min(self.next_tick));
+        let drain = self.drain.as_ref().map_or(u64::MAX, |_| life::DRAIN_STEP);
+        Duration::from_millis(next.saturating_sub(self.now.mono).min(drain))
+    }
+
+    fn transport(&mut self, socket: S, tls: Option<&TlsConfig>) -> Option<Transport<S>> {
+        let Some(config) = tls else {
+            return Some(Transport::Plain(socket));
+        };
+        match TlsLink::new(socket, config) {
+            Ok(link) => Some(Transport::Tls(Box::new(link))),
+            Err(error) => {
+                log::error!("a TLS connection cannot be set up: {error}");
+                self.counters.tls_failures += 1;
+                None
+            }
+        }
+    }
+
+    fn is_limited(&self, ip: IpAddr) -> bool {
+        self.config.max_per_ip.is_some()
+            && !ip.to_canonical().is_loopback()
+            && !self.config.per_ip_exempt.contains(&ip.to_canonical())
+    }
+
+    fn admit_ip(&self, peer: Option<IpAddr>) -> bool {
+        match (peer, self.config.max_per_ip) {
+            (Some(ip), Some(max)) if self.is_limited(ip) => {
+                self.per_ip.get(&ip).is_none_or(|count| *count < max)
+            }
+            _ => true,
+        }
+    }
+
+    /// Puts a connection into the run queue, if it is not there.
+    fn enqueue(&mut self, key: ConnKey) {
+        if let Some(conn) = self.arena.get_mut(key)
+            && conn.flags.raise(Flags::QUEUED)
+        {
+            self.run.push_back(key);
+        }
+    }
+
+    /// Puts a connection on the list of those to flush, if it is not there.
+    fn mark_dirty(&mut self, key: ConnKey) {
+        if let Some(conn) = self.arena.get_mut(key)
+            && conn.flags.raise(Flags::DIRTY)
+        {
+            self.dirty.push(key);
+        }
+    }
+
+    /// Sets a connection's timer, in place of what it was set for.
+    fn arm(&mut self, key: ConnKey, after: Duration) {
+        if self.arena.get(key).is_some() {
+            let deadline = tick_at(self.now.mono.saturating_add(millis(after)));
+            self.wheel.arm(&mut self.arena, key.index, deadline);
+        }
+    }
+
+    fn with_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
+        let mut cx = Cx {
+            now: self.now,
+            sessions: &mut self.arena,
+            outbox: &mut self.outbox,
+            counters: &self.counters,
+        };
+        call(&mut self.handler, &mut cx)
+    }
+
+    /// Does what handlers asked for, and what they ask for while it is done.
+    fn apply_effects(&mut self) {
+        while !self.outbox.effects.is_empty() {
+            for effect in std::mem::take(&mut self.outbox.effects) {
+                match effect {
+                    Effect::Send(key, frame) => self.send_frame(key, frame),
+                    Effect::FanOut(delivery) => self.fan_out.push(delivery),
+                    Effect::Close(key, code, reason) => {
+                        self.close_by_application(key, code, &reason)
+                    }
+                    Effect::Accept(key) => self.accept_deferred(key),
+                    Effect::Respond(key, response) => self.respond_deferred(key, response),
+                }
+            }
+        }
+    }
+}
+
+fn floor_tick(now: Now) -> Tick {
+    (now.mono / TICK_MS) as Tick
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
+}
+
+/// Bytes read at once, and the most that a connection is served in a row. All that was read is
+/// handled at once: what is left of a shared buffer cannot wait.
+const READ_SIZE: usize = 64 * 1024;
+/// Connections served in a turn.
+const RUN_BUDGET: usize = 256;
+/// Messages after which a turn goes on to its other duties, so that clients that send many
+/// small ones do not hold up the rest.
+const MESSAGE_BUDGET: usize = 4096;
+/// TLS handshake steps in a turn: each costs as much as a hundred messages.
+const TLS_BUDGET: usize = 8;
+/// Bytes sent to one connection in a turn, before others have theirs.
+const WRITE_BUDGET: usize = 64 * 1024;
+/// Timers handled in a turn.
+const TIMER_BUDGET: usize = 1024;
+/// Connections served with deliveries in a turn: about 5 ms of system calls.
+const FAN_OUT_BUDGET: usize = 512;
+/// Receivers that deliveries may be waiting for, before commands have to wait.
+const MAX_BACKLOG: usize = 1_000_000;
+/// Connections beyond the limit that are let in to be told 503.
+const SURPLUS: usize = 32;
+/// Replies collected before they are written in the midst of a connection's input.
+const CORK_SIZE: usize = 16 * 1024;

@@ -1,0 +1,321 @@
+//! The HTTP side of a connection: heads, bodies, verdicts and answers.
+
+use std::mem;
+
+use crate::http::{Head, HeadError, Request, Response, Upgrade, parse_head};
+
+use super::super::ConnKey;
+use super::super::conn::{Deferred, Flags, PartialRequest, Phase};
+use super::super::handler::{Handler, Refusal, Verdict};
+use super::super::socket::Socket;
+use super::Engine;
+
+/// One request, taken off the front of the bytes.
+struct Taken {
+    verdict: Verdict,
+    /// Length of the head.
+    head: usize,
+    /// Length of the body, as announced.
+    body: u64,
+    keep_alive: bool,
+    head_only: bool,
+    expects_continue: bool,
+}
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Takes as many requests off the bytes as there are, each answered before the next is
+    /// looked at.
+    pub(super) fn take_request_bytes(&mut self, key: ConnKey, fresh: &mut [u8]) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        let Phase::Request(partial) = &mut conn.phase else {
+            return;
+        };
+        let Some(mut partial) = partial.take() else {
+            let used = self.take_requests(key, fresh, None);
+            return self.keep_rest(key, &mut fresh[used..], None);
+        };
+        let before = partial.bytes.len();
+        partial.bytes.extend_from_slice(fresh);
+        if !is_worth_parsing(&partial, before, self.config.max_head) {
+            return self.keep_partial(key, partial);
+        }
+        let PartialRequest { mut bytes, whole } = *partial;
+        let used = self.take_requests(key, &mut bytes, whole);
+        self.keep_rest(key, &mut bytes[used..], None);
+    }
+
+    /// Serves requests from the front of the bytes, and says how many bytes they were.
+    fn take_requests(&mut self, key: ConnKey, bytes: &mut [u8], whole: Option<usize>) -> usize {
+        let mut used = 0;
+        let mut whole = whole;
+        while used < bytes.len()
+            && self
+                .arena
+                .get(key)
+                .is_some_and(|conn| matches!(conn.phase, Phase::Request(_)))
+        {
+            match self.take_request(key, &bytes[used..], whole.take()) {
+                Some(count) => used += count,
+                None => break,
+            }
+        }
+        used
+    }
+
+    /// Serves one request; `None` if it is not whole, or was refused.
+    fn take_request(&mut self, key: ConnKey, bytes: &[u8], whole: Option<usize>) -> Option<usize> {
+        if whole.is_some_and(|whole| bytes.len() < whole) {
+            return None;
+        }
+        let taken = match self.ask_handler(key, bytes, whole) {
+            Ok(Head::Complete(taken, _)) => taken,
+            Ok(Head::Partial) => return None,
+            Err(error) => {
+                self.refuse(key, Refusal::from(error));
+                return None;
+            }
+        };
+        let end = taken.head + whole.map_or(0, |whole| whole - taken.head);
+        let unread_body = taken.body > (end - taken.head) as u64;
+        match taken.verdict {
+            Verdict::ReadBody { limit } => {
+                return self.begin_body(key, bytes, limit, &taken, whole);
+            }
+            Verdict::Respond(response) => {
+                // What would come next on the connection is the body that nobody wanted.
+                let keep_alive = taken.keep_alive && !unread_body;
+                self.respond(key, &response, keep_alive, taken.head_only);
+            }
+            Verdict::Upgrade(upgrade) => self.open(key, &upgrade),
+            Verdict::Defer(upgrade) => self.defer(
+                key,
+                Deferred {
+                    upgrade,
+                    keep_alive: taken.keep_alive && !unread_body,
+                    head_only: taken.head_only,
+                    trailing: Vec::new(),
+                },
+            ),
+        }
+        self.apply_effects();
+        Some(end)
+    }
+
+    fn ask_handler(
+        &mut self,
+        key: ConnKey,
+        bytes: &[u8],
+        whole: Option<usize>,
+    ) -> Result<Head<Taken>, HeadError> {
+        let Some(conn) = self.arena.get(key) else {
+            return Ok(Head::Partial);
+        };
+        let (listener, is_surplus) = (conn.listener, conn.flags.has(Flags::SURPLUS));
+        let max_head = self.config.max_head;
+        let length = parse_head(bytes, max_head, |_| ())?;
+        let Head::Complete((), head) = length else {
+            return Ok(Head::Partial);
+        };
+        parse_head(bytes, max_head, |request| {
+            let mut request: Request<'_> = *request;
+            request.body = whole.map(|whole| &bytes[head..whole]);
+            let verdict = if is_surplus {
+                Verdict::Respond(self.with_handler(|handler, _| handler.on_refusal(Refusal::Full)))
+            } else {
+                self.with_handler(|handler, cx| handler.on_request(cx, key, listener, &request))
+            };
+            Taken {
+                verdict,
+                head,
+                body: request.content_length,
+                keep_alive: request.keeps_alive() && !is_surplus,
+                head_only: request.method == "HEAD",
+                expects_continue: request.list_contains("expect", "100-continue"),
+            }
+        })
+    }
+
+    /// The handler wants the body: waits for it, or asks again at once if it is here.
+    fn begin_body(
+        &mut self,
+        key: ConnKey,
+        bytes: &[u8],
+        limit: usize,
+        taken: &Taken,
+        whole: Option<usize>,
+    ) -> Option<usize> {
+        let body = usize::try_from(taken.body).unwrap_or(usize::MAX);
+        if body > limit || whole.is_some() {
+            debug_assert!(whole.is_none(), "a handler asked twice for the same body");
+            self.refuse(key, Refusal::BodyTooLarge);
+            return None;
+        }
+        let whole = taken.head + body;
+        if bytes.len() >= whole {
+            return self.take_request(key, bytes, Some(whole));
+        }
+        if taken.expects_continue {
+            self.queue_own(key, |out| out.extend_from_slice(CONTINUE));
+        }
+        self.arm(key, self.config.body_timeout);
+        self.keep_partial(
+            key,
+            Box::new(PartialRequest {
+                bytes: bytes.to_vec(),
+                whole: Some(whole),
+            }),
+        );
+        // All of the bytes are kept.
+        Some(bytes.len())
+    }
+
+    /// Keeps what is left when no further request is whole, or gives it to the phase that the
+    /// last request led to.
+    fn keep_rest(&mut self, key: ConnKey, rest: &mut [u8], whole: Option<usize>) {
+        if rest.is_empty() {
+            return;
+        }
+        match self.arena.get_mut(key).map(|conn| &mut conn.phase) {
+            Some(Phase::Request(None)) => self.keep_partial(
+                key,
+                Box::new(PartialRequest {
+                    bytes: rest.to_vec(),
+                    whole,
+                }),
+            ),
+            // Bounded by what one read brings: nothing more is read until the answer.
+            Some(Phase::Deferred(deferred)) => deferred.trailing.extend_from_slice(rest),
+            Some(Phase::Open(_) | Phase::Closing) => self.take_bytes(key, rest),
+            _ => {}
+        }
+    }
+
+    fn keep_partial(&mut self, key: ConnKey, partial: Box<PartialRequest>) {
+        if let Some(conn) = self.arena.get_mut(key)
+            && let Phase::Request(place) = &mut conn.phase
+        {
+            *place = Some(partial);
+        }
+    }
+
+    /// Answers a request, and goes on to the next or ends the connection.
+    fn respond(&mut self, key: ConnKey, response: &Response, keep_alive: bool, head_only: bool) {
+        let keep_alive = keep_alive && !response.close && self.drain.is_none();
+        if response.status.0 >= 400 {
+            self.counters.bad_requests += 1;
+        }
+        self.queue_own(key, |out| response.encode(keep_alive, head_only, out));
+        if keep_alive {
+            if let Some(conn) = self.arena.get_mut(key) {
+                conn.phase = Phase::Request(None);
+            }
+            self.arm(key, self.config.handshake_timeout);
+        } else {
+            self.linger(key);
+        }
+    }
+
+    /// Answers a request that the engine itself refuses, and ends the connection.
+    pub(super) fn refuse(&mut self, key: ConnKey, refusal: Refusal) {
+        log::debug!("{key:?}: refused: {refusal:?}");
+        let response = self.with_handler(|handler, _| handler.on_refusal(refusal));
+        self.respond(key, &response, false, false);
+    }
+
+    /// Switches protocols.
+    fn open(&mut self, key: ConnKey, upgrade: &Upgrade) {
+        let first_ping = self.first_ping();
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        conn.phase = Phase::Open(H::Session::default());
+        self.counters.opened += 1;
+        self.counters.open += 1;
+        self.counters.open_tls += u64::from(conn.transport.is_tls());
+        self.queue_own(key, |out| upgrade.encode(out));
+        self.arm(key, first_ping);
+        self.as_current(key, |engine| {
+            engine.with_handler(|handler, cx| handler.on_open(cx, key));
+        });
+    }
+
+    fn defer(&mut self, key: ConnKey, deferred: Deferred) {
+        if let Some(conn) = self.arena.get_mut(key) {
+            conn.phase = Phase::Deferred(Box::new(deferred));
+        }
+        self.arm(key, self.config.defer_timeout);
+    }
+
+    fn take_deferred(&mut self, key: ConnKey) -> Option<Box<Deferred>> {
+        let conn = self.arena.get_mut(key)?;
+        match mem::replace(&mut conn.phase, Phase::Request(None)) {
+            Phase::Deferred(deferred) => Some(deferred),
+            other => {
+                conn.phase = other;
+                None
+            }
+        }
+    }
+
+    /// The handler lets a deferred handshake go on.
+    pub(super) fn accept_deferred(&mut self, key: ConnKey) {
+        let Some(mut deferred) = self.take_deferred(key) else {
+            return;
+        };
+        let Some(upgrade) = deferred.upgrade.take() else {
+            debug_assert!(false, "accepted a request that is no handshake");
+            return self.refuse(key, Refusal::TimedOut);
+        };
+        self.open(key, &upgrade);
+        self.resume(key, deferred.trailing);
+    }
+
+    /// The handler answers a deferred request.
+    pub(super) fn respond_deferred(&mut self, key: ConnKey, response: Response) {
+        if let Some(deferred) = self.take_deferred(key) {
+            self.respond(key, &response, deferred.keep_alive, deferred.head_only);
+            self.resume(key, deferred.trailing);
+        }
+    }
+
+    /// Goes on with a connection that was not read from: first with what had been read, then
+    /// with what its socket has, of which no edge will tell again.
+    fn resume(&mut self, key: ConnKey, mut trailing: Vec<u8>) {
+        if !trailing.is_empty() {
+            self.as_current(key, |engine| engine.take_bytes(key, &mut trailing));
+        }
+        let Some(conn) = self.arena.get(key) else {
+            return;
+        };
+        if conn.flags.has(Flags::READABLE) {
+            self.enqueue(key);
+        }
+    }
+}
+
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Malformed | HeadError::Ambiguous => Refusal::Malformed,
+            HeadError::TooLarge => Refusal::HeadTooLarge,
+        }
+    }
+}
+
+/// Whether bytes that have arrived could complete a request. Parsing a growing head anew for
+/// each byte of it would cost its square.
+fn is_worth_parsing(partial: &PartialRequest, before: usize, max_head: usize) -> bool {
+    let bytes = &partial.bytes;
+    match partial.whole {
+        Some(whole) => bytes.len() >= whole,
+        None => {
+            let fresh = &bytes[before.saturating_sub(3)..];
+            bytes.len() >= max_head || fresh.windows(4).any(|window| window == b"\r\n\r\n")
+        }
+    }
+}
+
+/// RFC 9110 §10.1.1: "A server that receives a 100-continue expectation … MAY … send a 100".
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

@@ -1,0 +1,356 @@
+//! From the handler to a socket: corked replies, queues, and what is done about slow readers.
+
+use std::io::{self, IoSlice};
+use std::mem;
+use std::rc::Rc;
+
+use crate::ws::CloseCode;
+
+use super::super::ConnKey;
+use super::super::conn::{Conn, Farewell, Flags, Phase};
+use super::super::counters::End;
+use super::super::frame::Frame;
+use super::super::handler::Handler;
+use super::super::queue::TxQueue;
+use super::super::scratch::Scratch;
+use super::super::socket::Socket;
+use super::super::transport::Transport;
+use super::{CORK_SIZE, Engine, WRITE_BUDGET, floor_tick, millis};
+use crate::net::timer::tick_at;
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Runs `work` with `key` as the connection whose replies are collected.
+    pub(super) fn as_current(&mut self, key: ConnKey, work: impl FnOnce(&mut Self)) {
+        if self.current == Some(key) {
+            return work(self);
+        }
+        self.commit_cork();
+        let outer = self.current.replace(key);
+        work(self);
+        self.commit_cork();
+        self.current = outer;
+    }
+
+    /// Writes the replies collected for the current connection; what the kernel does not take
+    /// is queued.
+    pub(super) fn commit_cork(&mut self) {
+        let mut cork = mem::take(&mut self.outbox.cork);
+        self.counters.messages_out += mem::take(&mut self.outbox.replies);
+        if let Some(key) = self.current
+            && !cork.is_empty()
+        {
+            self.write_own(key, &cork);
+        }
+        cork.clear();
+        if cork.capacity() <= 4 * CORK_SIZE {
+            self.outbox.cork = cork;
+        }
+    }
+
+    /// Sends bytes that `encode` writes, behind whatever the connection has to send already.
+    pub(super) fn queue_own(&mut self, key: ConnKey, encode: impl FnOnce(&mut Vec<u8>)) {
+        if self.current == Some(key) {
+            return encode(&mut self.outbox.cork);
+        }
+        let mut bytes = Vec::new();
+        encode(&mut bytes);
+        self.write_own(key, &bytes);
+    }
+
+    /// Sends one shared frame.
+    pub(super) fn send_frame(&mut self, key: ConnKey, frame: Rc<Frame>) {
+        if self.current == Some(key) {
+            self.commit_cork();
+        }
+        if self.send_shared(key, &[frame]) {
+            self.counters.messages_out += 1;
+        } else {
+            self.counters.undelivered += 1;
+        }
+    }
+
+    /// Sends shared frames, straight from the shared bytes where the connection has nothing
+    /// queued; false if it is not open.
+    pub(super) fn send_shared(&mut self, key: ConnKey, frames: &[Rc<Frame>]) -> bool {
+        let mut rest = frames;
+        let mut sent = 0;
+        while let Some(conn) = self.arena.get_mut(key).filter(|conn| conn.is_open()) {
+            if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) || rest.is_empty() {
+                self.queue_shared(key, rest, sent);
+                return true;
+            }
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let mut skip = sent;
+            for (slice, frame) in slices.iter_mut().zip(rest) {
+                *slice = IoSlice::new(&frame.bytes()[mem::take(&mut skip)..]);
+            }
+            let count = rest.len().min(MAX_SLICES);
+            match push_out(conn, &slices[..count], &mut self.scratch) {
+                Ok(bytes) => {
+                    self.counters.bytes_out += bytes as u64;
+                    sent += bytes;
+                    while let Some(frame) = rest.first().filter(|f| f.bytes().len() <= sent) {
+                        sent -= frame.bytes().len();
+                        rest = &rest[1..];
+                    }
+                    if bytes == 0 {
+                        self.queue_shared(key, rest, sent);
+                        return true;
+                    }
+                }
+                Err(error) => return self.broken(key, &error),
+            }
+        }
+        false
+    }
+
+    fn queue_shared(&mut self, key: ConnKey, frames: &[Rc<Frame>], mut sent: usize) {
+        for frame in frames {
+            let Some(conn) = self.arena.get_mut(key).filter(|conn| conn.is_open()) else {
+                self.counters.undelivered += 1;
+                continue;
+            };
+            let tx = conn.tx.get_or_insert_default();
+            let before = tx.len();
+            tx.push_shared(Rc::clone(frame), mem::take(&mut sent));
+            self.counters.queued_bytes += (tx.len() - before) as u64;
+            if before > 0 && tx.len() > self.config.queue_hard {
+                self.evict(key);
+            } else {
+                self.watch_queue(key);
+            }
+        }
+    }
+
+    fn write_own(&mut self, key: ConnKey, mut bytes: &[u8]) {
+        let mut begun = false;
+        while let Some(conn) = self.arena.get_mut(key) {
+            if matches!(conn.phase, Phase::Dead) || bytes.is_empty() {
+                return;
+            }
+            if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) {
+                break;
+            }
+            match push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch) {
+                Ok(0) => break,
+                Ok(sent) => {
+                    self.counters.bytes_out += sent as u64;
+                    bytes = &bytes[sent..];
+                    begun = true;
+                }
+                Err(error) => {
+                    self.broken(key, &error);
+                    return;
+                }
+            }
+        }
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        conn.tx.get_or_insert_default().push_owned(bytes, begun);
+        self.counters.queued_bytes += bytes.len() as u64;
+        self.watch_queue(key);
+    }
+
+    /// Sees to a queue that has grown: it is to be flushed, and not to stay long.
+    fn watch_queue(&mut self, key: ConnKey) {
+        self.mark_dirty(key);
+        let slow = tick_at(self.now.mono + millis(self.config.slow_timeout));
+        let now = floor_tick(self.now);
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        let is_open = conn.is_open();
+        let Some(tx) = conn.tx.as_mut() else { return };
+        if tx.len() > self.config.queue_soft && tx.over_soft_since.is_none() && is_open {
+            tx.over_soft_since = Some(now);
+            if conn.timer.deadline().is_none_or(|armed| armed > slow) {
+                self.wheel.arm(&mut self.arena, key.index, slow);
+            }
+        }
+    }
+
+    /// Flushes those that are marked, each once.
+    pub(super) fn flush_dirty(&mut self) {
+        for key in mem::take(&mut self.dirty) {
+            if let Some(conn) = self.arena.get_mut(key) {
+                conn.flags.clear(Flags::DIRTY);
+                self.flush(key);
+            }
+        }
+    }
+
+    /// Sends what is queued, until the kernel takes no more or the connection had its share.
+    fn flush(&mut self, key: ConnKey) {
+        let mut share = 0;
+        loop {
+            let Some(conn) = self.arena.get_mut(key) else {
+                return;
+            };
+            if matches!(conn.phase, Phase::Dead) {
+                return;
+            }
+            if conn.tx.is_none() && !conn.transport.has_output() {
+                return self.on_flushed(key);
+            }
+            if !conn.flags.has(Flags::WRITABLE) {
+                return;
+            }
+            if share >= WRITE_BUDGET {
+                return self.mark_dirty(key);
+            }
+            match flush_once(conn, &mut self.scratch) {
+                Ok(0) if conn.tx.is_some() || conn.transport.has_output() => return,
+                Ok(sent) => {
+                    share += sent;
+                    if let Some(tx) = conn.tx.as_mut()
+                        && tx.len() <= self.config.queue_soft
+                    {
+                        tx.over_soft_since = None;
+                    }
+                    self.counters.bytes_out += sent as u64;
+                    self.counters.queued_bytes -= sent as u64;
+                }
+                Err(error) => {
+                    self.broken(key, &error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// All that a connection had to send is with the kernel.
+    fn on_flushed(&mut self, key: ConnKey) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if matches!(conn.phase, Phase::Linger) {
+            return self.shut(key);
+        }
+        // It may have been kept from reading by its queue.
+        if conn.flags.has(Flags::READABLE) && !matches!(conn.phase, Phase::Deferred(_)) {
+            self.enqueue(key);
+        }
+    }
+
+    /// Writing failed: the connection is gone. Always false, for the callers' convenience.
+    fn broken(&mut self, key: ConnKey, error: &io::Error) -> bool {
+        log::debug!("{key:?}: {error}");
+        self.lose(key);
+        false
+    }
+
+    /// Closes a connection that does not read what is sent to it. What it has not begun to
+    /// read is dropped; that it missed something it can tell by the code.
+    pub(super) fn evict(&mut self, key: ConnKey) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if let Some(tx) = conn.tx.as_mut() {
+            let before = tx.len();
+            tx.drop_unstarted();
+            self.counters.queued_bytes -= (before - tx.len()) as u64;
+            if tx.len() == 0 {
+                conn.tx = None;
+            }
+        }
+        self.say_farewell(
+            key,
+            Farewell {
+                code: CloseCode::TRY_AGAIN_LATER,
+                reason: "too slow in reading",
+                end: End::Slow,
+            },
+        );
+    }
+
+    /// Holds the queues of all connections together under their limit, by closing those that
+    /// have the most.
+    pub(super) fn shed_load(&mut self) {
+        let limit = self.config.queue_total as u64;
+        if self.counters.queued_bytes <= limit {
+            return;
+        }
+        let mut queues = Vec::new();
+        let mut from = 0;
+        while let Some(key) = self.arena.next_key(from) {
+            from = key.index + 1;
+            let queued = self.arena.get(key).map_or(0, Conn::queued);
+            if queued > 0 {
+                queues.push((queued, key));
+            }
+        }
+        queues.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, key) in queues {
+            if self.counters.queued_bytes <= limit / 4 * 3 {
+                return;
+            }
+            if self.arena.get(key).is_some_and(Conn::is_open) {
+                self.evict(key);
+            } else {
+                self.lose(key);
+            }
+        }
+    }
+
+    /// Takes a connection's queue away.
+    pub(super) fn drop_queue(&mut self, key: ConnKey) {
+        if let Some(conn) = self.arena.get_mut(key)
+            && let Some(tx) = conn.tx.take()
+        {
+            self.counters.queued_bytes -= tx.len() as u64;
+        }
+    }
+}
+
+/// Offers bytes to the transport. The one place that clears `WRITABLE`: the kernel has just
+/// shown that it is full.
+fn push_out<S: Socket, C>(
+    conn: &mut Conn<S, C>,
+    slices: &[IoSlice<'_>],
+    scratch: &mut Scratch,
+) -> io::Result<usize> {
+    push_slices(&mut conn.transport, &mut conn.flags, slices, scratch)
+}
+
+fn push_slices<S: Socket>(
+    transport: &mut Transport<S>,
+    flags: &mut Flags,
+    slices: &[IoSlice<'_>],
+    scratch: &mut Scratch,
+) -> io::Result<usize> {
+    let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+    let sent = match transport.flush()? {
+        true if offered > 0 => transport.send(slices, scratch)?,
+        _ => 0,
+    };
+    // TLS takes a bounded amount at a time: only what it holds back says that it is stuck.
+    let is_full = transport.has_output() || (sent < offered && !transport.is_tls());
+    if is_full || (sent == 0 && offered > 0) {
+        flags.clear(Flags::WRITABLE);
+    }
+    Ok(sent)
+}
+
+/// One system call's worth of the queue; an empty queue is taken away.
+fn flush_once<S: Socket, C>(conn: &mut Conn<S, C>, scratch: &mut Scratch) -> io::Result<usize> {
+    let Conn {
+        tx,
+        transport,
+        flags,
+        ..
+    } = conn;
+    let mut empty = TxQueue::default();
+    let queue = tx.as_deref_mut().unwrap_or(&mut empty);
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let count = queue.slices(&mut slices);
+    let sent = push_slices(transport, flags, &slices[..count], scratch)?;
+    queue.advance(sent);
+    if queue.len() == 0 {
+        *tx = None;
+    }
+    Ok(sent)
+}
+
+/// Slices in one system call. Linux takes 1,024; a client seldom has more than a few.
+const MAX_SLICES: usize = 32;

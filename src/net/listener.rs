@@ -1,0 +1,133 @@
+//! Listening sockets: opening them, and accepting within a budget.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Type};
+
+use super::stream::Stream;
+use super::tls::TlsConfig;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP address; port 0 has the system choose.
+    Tcp(SocketAddr),
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+/// A listening socket.
+pub(super) struct Listener {
+    socket: Socket,
+    pub tls: Option<TlsConfig>,
+    /// There may be connections to accept: set by an edge, cleared by `WouldBlock`.
+    pub pending: bool,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Opens a listening socket.
+    pub fn open(address: &Address, tls: Option<TlsConfig>) -> io::Result<Self> {
+        let socket = match address {
+            Address::Tcp(address) => Socket::Tcp(listen_tcp(*address)?),
+            Address::Unix(path) => {
+                remove_stale(path)?;
+                Socket::Unix(UnixListener::bind(path)?, path.clone())
+            }
+        };
+        Ok(Listener {
+            socket,
+            tls,
+            pending: true,
+        })
+    }
+
+    /// Where it listens, with the port that the system chose.
+    pub fn address(&self) -> io::Result<Address> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            Socket::Unix(_, path) => Ok(Address::Unix(path.clone())),
+        }
+    }
+
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match &mut self.socket {
+            Socket::Tcp(listener) => listener.register(registry, token, Interest::READABLE),
+            Socket::Unix(listener, _) => listener.register(registry, token, Interest::READABLE),
+        }
+    }
+
+    pub fn accept(&self) -> io::Result<Stream> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, _) = listener.accept()?;
+                // Events are small, and each is wanted at once.
+                if let Err(error) = stream.set_nodelay(true) {
+                    log::debug!("TCP_NODELAY: {error}");
+                }
+                Ok(Stream::Tcp(stream))
+            }
+            Socket::Unix(listener, _) => Ok(Stream::Unix(listener.accept()?.0)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Socket::Unix(_, path) = &self.socket
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            log::debug!("{}: {error}", path.display());
+        }
+    }
+}
+
+/// Whether a failed `accept` concerns one connection only, so that the next may be tried.
+pub(super) fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    // EPROTO and EPERM (a firewall's refusal) have no kind of their own on every version.
+    let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+        || matches!(
+            code,
+            Some(rustix::io::Errno::PROTO | rustix::io::Errno::PERM)
+        )
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    // The server ends connections first (RFC 6455 §7.1.1), so their TIME_WAIT is here: without
+    // this a restart could not bind.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // An IPv4 listener of the same port is then a choice of its own, on every system.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// Removes the socket of a process that is gone. One that somebody still listens on is left,
+/// and binding says so.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 1024;

@@ -1,0 +1,64 @@
+//! What stands for TLS in a build without it: types of which there is no value, so that
+//! nothing else has to ask whether there is TLS.
+
+use std::convert::Infallible;
+use std::io::{self, IoSlice};
+use std::marker::PhantomData;
+
+use super::scratch::Scratch;
+use super::socket::{Fill, Socket};
+
+/// A certificate and key; there are none in this build.
+#[derive(Clone, Debug)]
+pub struct TlsConfig(Infallible);
+
+/// A TLS connection; there are none in this build.
+pub struct TlsLink<S>(Infallible, PhantomData<S>);
+
+#[allow(missing_docs, clippy::missing_errors_doc)]
+impl<S: Socket> TlsLink<S> {
+    pub fn new(_: S, config: &TlsConfig) -> Result<Self, Infallible> {
+        match config.0 {}
+    }
+
+    pub fn fill(&mut self, _: &mut Scratch) -> io::Result<Fill> {
+        match self.0 {}
+    }
+
+    pub fn send(&mut self, _: &[IoSlice<'_>], _: &mut Scratch) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    pub fn flush(&mut self) -> io::Result<bool> {
+        match self.0 {}
+    }
+
+    pub fn has_output(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub fn shutdown_write(&mut self, _: &mut Scratch) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub fn socket_mut(&mut self) -> &mut S {
+        match self.0 {}
+    }
+}
+
+#[allow(missing_docs, clippy::missing_errors_doc)]
+impl TlsConfig {
+    pub fn from_pem_files(
+        _: &std::path::Path,
+        _: &std::path::Path,
+    ) -> Result<Self, io::Error> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this build has no TLS",
+        ))
+    }
+}

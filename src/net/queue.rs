@@ -1,0 +1,183 @@
+//! What a connection still has to send.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use super::frame::Frame;
+use super::timer::Tick;
+
+/// Output that the kernel has not taken yet. It exists only while there is some.
+#[derive(Debug, Default)]
+pub(super) struct TxQueue {
+    chunks: VecDeque<Chunk>,
+    /// How much of the first chunk has been sent.
+    sent: usize,
+    /// The first chunk begins inside a frame, whose beginning was sent before it was queued.
+    begins_inside: bool,
+    /// Bytes still to be sent, the pong's included.
+    bytes: usize,
+    /// A pong that waits for its turn: the newest only (RFC 6455 §5.5.3: "it MAY elect to
+    /// send a Pong frame for only the most recently processed Ping frame").
+    pong: Option<Box<[u8]>>,
+    /// Since when there has been more than the soft limit.
+    pub over_soft_since: Option<Tick>,
+}
+
+#[derive(Debug)]
+enum Chunk {
+    Shared(Rc<Frame>),
+    Owned(Box<[u8]>),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Shared(frame) => frame.bytes(),
+            Chunk::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl TxQueue {
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a frame that others send too; `sent` bytes of it are gone already.
+    pub fn push_shared(&mut self, frame: Rc<Frame>, sent: usize) {
+        debug_assert!(sent == 0 || self.chunks.is_empty());
+        self.bytes += frame.bytes().len() - sent;
+        self.sent += sent;
+        self.chunks.push_back(Chunk::Shared(frame));
+    }
+
+    /// Adds frames of the connection's own; `begins_inside` where the first of them was begun.
+    pub fn push_owned(&mut self, bytes: &[u8], begins_inside: bool) {
+        debug_assert!(!begins_inside || self.chunks.is_empty());
+        if bytes.is_empty() {
+            return;
+        }
+        self.begins_inside |= begins_inside;
+        self.bytes += bytes.len();
+        self.chunks.push_back(Chunk::Owned(bytes.into()));
+    }
+
+    /// Adds a pong, in place of one that has not left yet.
+    pub fn set_pong(&mut self, frame: &[u8]) {
+        self.bytes += frame.len();
+        self.bytes -= self.pong.replace(frame.into()).map_or(0, |old| old.len());
+    }
+
+    /// The next bytes to send, as at most as many slices as `out` has room for.
+    pub fn slices<'a>(&'a mut self, out: &mut [IoSlice<'a>]) -> usize {
+        // A control frame may go between frames, never inside one (RFC 6455 §5.4).
+        let is_inside = self.sent > 0 || self.begins_inside;
+        if !is_inside && let Some(pong) = self.pong.take() {
+            self.chunks.push_front(Chunk::Owned(pong));
+        }
+        // The first chunk alone, while a pong waits to go behind it.
+        let limit = if self.pong.is_some() { 1 } else { out.len() };
+        let mut skip = self.sent;
+        let mut count = 0;
+        for (slot, chunk) in out.iter_mut().zip(&self.chunks).take(limit) {
+            *slot = IoSlice::new(&chunk.bytes()[skip..]);
+            skip = 0;
+            count += 1;
+        }
+        count
+    }
+
+    /// Takes note that the first `count` bytes were sent.
+    pub fn advance(&mut self, mut count: usize) {
+        debug_assert!(count <= self.bytes);
+        self.bytes -= count;
+        while let Some(chunk) = self.chunks.front() {
+            let left = chunk.bytes().len() - self.sent;
+            if count < left {
+                self.sent += count;
+                return;
+            }
+            count -= left;
+            self.sent = 0;
+            self.begins_inside = false;
+            self.chunks.pop_front();
+        }
+        debug_assert_eq!(count, 0);
+    }
+
+    /// Drops everything of which nothing was sent: what was begun must be finished, or the
+    /// peer would take the next frame for the rest of it.
+    pub fn drop_unstarted(&mut self) {
+        self.pong = None;
+        let is_inside = self.sent > 0 || self.begins_inside;
+        self.chunks.truncate(usize::from(is_inside));
+        self.bytes = self.chunks.front().map_or(0, |chunk| chunk.bytes().len()) - self.sent;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends `step` bytes at a time, and returns all that came out.
+    fn drain(queue: &mut TxQueue, step: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while queue.len() > 0 {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let count = queue.slices(&mut slices);
+            let all: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
+            let taken = step.min(all.len());
+            assert!(taken > 0, "bytes are counted that are not offered");
+            out.extend_from_slice(&all[..taken]);
+            queue.advance(taken);
+        }
+        out
+    }
+
+    #[test]
+    fn bytes_leave_in_order_whatever_the_kernel_takes() {
+        for step in 1..20 {
+            let mut queue = TxQueue::default();
+            queue.push_shared(Frame::text("one"), 2);
+            for part in [&b"two"[..], b"", b"three"] {
+                queue.push_owned(part, false);
+            }
+            queue.push_shared(Frame::text("four"), 0);
+            assert_eq!(drain(&mut queue, step), b"onetwothree\x81\x04four");
+        }
+    }
+
+    #[test]
+    fn a_pong_goes_behind_the_frame_that_was_begun() {
+        for step in 1..20 {
+            let mut queue = TxQueue::default();
+            queue.push_owned(b"rest", true);
+            queue.push_owned(b"next", false);
+            queue.set_pong(b"old");
+            queue.set_pong(b"PONG");
+            assert_eq!(drain(&mut queue, step), b"restPONGnext");
+        }
+        let mut queue = TxQueue::default();
+        queue.push_owned(b"next", false);
+        queue.set_pong(b"PONG");
+        assert_eq!(drain(&mut queue, 3), b"PONGnext");
+    }
+
+    #[test]
+    fn what_was_begun_is_finished() {
+        let mut queue = TxQueue::default();
+        queue.push_owned(b"first", false);
+        queue.push_owned(b"second", false);
+        queue.set_pong(b"PONG");
+        queue.drop_unstarted();
+        assert_eq!(queue.len(), 0);
+        queue.push_owned(b"first", false);
+        queue.push_owned(b"second", false);
+        queue.advance(2);
+        queue.drop_unstarted();
+        queue.push_owned(b"close", false);
+        assert_eq!(drain(&mut queue, 4), b"rstclose");
+    }
+}

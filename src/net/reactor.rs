@@ -1,0 +1,257 @@
+//! The shell around the engine: mio's events in, in the order that makes a turn.
+
+use std::io;
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::event::Event;
+use mio::{Events, Poll, Token, Waker};
+
+use super::config::Config;
+use super::engine::{Arrival, Engine, Readiness};
+use super::handler::Handler;
+use super::listener::{Address, Listener, concerns_one_connection};
+use super::mailbox::{Inbox, Mail, Mailbox, mailbox};
+use super::stream::Stream;
+use super::tls::TlsConfig;
+use super::{ConnKey, ListenerId, Now};
+
+/// A single-threaded server over a [`Handler`].
+pub struct Reactor<H: Handler> {
+    // Before the poll: sockets go first.
+    engine: Engine<Stream, H>,
+    listeners: Vec<Listener>,
+    poll: Poll,
+    mailbox: Mailbox<H::Command>,
+    inbox: Inbox<H::Command>,
+    clock: Clock,
+    /// When to try `accept` again after it failed for want of descriptors.
+    retry_accept: Option<Instant>,
+    /// Accept failures are told at most this often.
+    complained: Option<Instant>,
+}
+
+impl<H: Handler> Reactor<H> {
+    /// A reactor that listens nowhere yet. `seed` spreads heartbeats; it need not be secret.
+    ///
+    /// # Errors
+    /// When the system refuses the descriptors it needs.
+    pub fn new(config: Config, handler: H, seed: u64) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let (mailbox, inbox) = mailbox(MAILBOX_SIZE, waker);
+        let clock = Clock::start();
+        Ok(Reactor {
+            engine: Engine::new(config, handler, seed, clock.now()),
+            listeners: Vec::new(),
+            poll,
+            mailbox,
+            inbox,
+            clock,
+            retry_accept: None,
+            complained: None,
+        })
+    }
+
+    /// Adds a listener, with TLS where a certificate is given. Connections are told apart by
+    /// the id that is returned: 0 for the first listener, 1 for the second …
+    ///
+    /// # Errors
+    /// Those of binding and listening.
+    pub fn listen(&mut self, address: &Address, tls: Option<TlsConfig>) -> io::Result<ListenerId> {
+        let id = u8::try_from(self.listeners.len())
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "too many listeners"))?;
+        let mut listener = Listener::open(address, tls)?;
+        let token = Token(FIRST_LISTENER.0 + usize::from(id));
+        listener.register(self.poll.registry(), token)?;
+        self.listeners.push(listener);
+        Ok(ListenerId(id))
+    }
+
+    /// Where a listener listens, with the port that the system chose.
+    ///
+    /// # Errors
+    /// When there is no such listener, or the system does not say.
+    pub fn address(&self, id: ListenerId) -> io::Result<Address> {
+        match self.listeners.get(usize::from(id.0)) {
+            Some(listener) => listener.address(),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// A way in for other threads.
+    pub fn mailbox(&self) -> Mailbox<H::Command> {
+        self.mailbox.clone()
+    }
+
+    /// Serves until it is shut down through the mailbox.
+    ///
+    /// # Errors
+    /// When the poller fails: nothing can be served then.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            self.wait(&mut events)?;
+            self.engine.begin_turn(self.clock.now());
+            for event in &events {
+                self.on_event(event);
+            }
+            if self.serve_mail() || self.engine.is_drained() {
+                return Ok(());
+            }
+            self.engine.serve();
+            self.accept();
+            if self.engine.reap() {
+                // Descriptors have become free.
+                self.retry_accept = None;
+            }
+        }
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let may_take_mail = self.inbox.pending && self.engine.wants_commands();
+        let may_accept = self.retry_accept.is_none() && self.listeners.iter().any(|l| l.pending);
+        let timeout = match self.retry_accept {
+            _ if may_take_mail || may_accept => Duration::ZERO,
+            Some(at) => (at.saturating_duration_since(Instant::now())).min(self.engine.timeout()),
+            None => self.engine.timeout(),
+        };
+        // Rounded up, or the last fraction of a millisecond would be spent spinning.
+        let timeout = Duration::from_millis(timeout.as_micros().div_ceil(1000) as u64);
+        match self.poll.poll(events, Some(timeout.min(MAX_WAIT))) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        let token = event.token();
+        if let Some(key) = ConnKey::from_u64(token.0 as u64) {
+            let readiness = Readiness {
+                readable: event.is_readable() || event.is_error(),
+                writable: event.is_writable(),
+                read_closed: event.is_read_closed() || event.is_error(),
+            };
+            self.engine.ready(key, readiness);
+        } else if let Some(listener) = token
+            .0
+            .checked_sub(FIRST_LISTENER.0)
+            .and_then(|number| self.listeners.get_mut(number))
+        {
+            listener.pending = true;
+        }
+    }
+
+    /// Takes what is in the mailbox; true when it said to end at once.
+    fn serve_mail(&mut self) -> bool {
+        self.inbox.answer_bell();
+        for _ in 0..MAIL_BUDGET {
+            if !self.inbox.pending || !self.engine.wants_commands() {
+                break;
+            }
+            match self.inbox.take() {
+                Some(Mail::Command(command)) => self.engine.command(command),
+                Some(Mail::Shutdown(_)) if self.engine.is_draining() => return true,
+                Some(Mail::Shutdown(over)) => {
+                    self.listeners.clear();
+                    self.engine.begin_drain(over);
+                }
+                None => break,
+            }
+        }
+        false
+    }
+
+    fn accept(&mut self) {
+        if self.retry_accept.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        self.retry_accept = None;
+        for number in 0..self.listeners.len() {
+            for _ in 0..ACCEPT_BUDGET {
+                let listener = &mut self.listeners[number];
+                if !listener.pending {
+                    break;
+                }
+                match listener.accept() {
+                    Ok(stream) => self.take_in(stream, number),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        listener.pending = false;
+                    }
+                    Err(error) if concerns_one_connection(&error) => {}
+                    Err(error) => return self.accept_failed(&error),
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, stream: Stream, number: usize) {
+        let arrival = Arrival {
+            listener: ListenerId(number as u8),
+            peer: stream.peer_ip(),
+            tls: self.listeners[number].tls.clone(),
+            socket: stream,
+        };
+        let Some(key) = self.engine.accept(arrival) else {
+            return;
+        };
+        let Some(stream) = self.engine.socket_mut(key) else {
+            return;
+        };
+        let token = Token(key.to_u64() as usize);
+        if let Err(error) = stream.register(self.poll.registry(), token) {
+            self.engine.abandon(key);
+            self.accept_failed(&error);
+        }
+    }
+
+    /// No descriptors, or no memory. What waits in the backlog makes no new edge, so it is
+    /// tried again: when a connection has ended, or after a while.
+    fn accept_failed(&mut self, error: &io::Error) {
+        self.engine.count_accept_failure();
+        let now = Instant::now();
+        self.retry_accept = Some(now + ACCEPT_RETRY);
+        if self.complained.is_none_or(|at| now - at >= COMPLAIN_EVERY) {
+            self.complained = Some(now);
+            log::warn!("no connection can be accepted: {error}");
+        }
+    }
+}
+
+/// The clocks, read once a turn.
+struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Clock {
+            start: Instant::now(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Now {
+            mono: self.start.elapsed().as_millis() as u64,
+            unix: unix.map_or(0, |since| since.as_millis() as u64),
+        }
+    }
+}
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 1024;
+/// Commands handled in a turn.
+const MAIL_BUDGET: usize = 64;
+/// Mails that fit the mailbox, before senders wait.
+const MAILBOX_SIZE: usize = 1024;
+/// Connections accepted in a turn, for each listener.
+const ACCEPT_BUDGET: usize = 64;
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// Far below what the poller can take.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+const WAKER: Token = Token(0);
+const FIRST_LISTENER: Token = Token(1);

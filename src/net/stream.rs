@@ -1,0 +1,73 @@
+//! The sockets of the operating system.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{IpAddr, Shutdown};
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+
+use super::socket::Socket;
+
+/// A connected socket of either kind.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// On this machine.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// The peer's address; `None` for a unix socket.
+    pub(super) fn peer_ip(&self) -> Option<IpAddr> {
+        match self {
+            Stream::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip()),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    /// Both directions, once: mio is edge-triggered, and with one registration for life no
+    /// further system call is needed to change it.
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Stream::Tcp(stream) => stream.register(registry, token, interests),
+            Stream::Unix(stream) => stream.register(registry, token, interests),
+        }
+    }
+}
+
+impl Socket for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buf),
+            Stream::Unix(stream) => stream.read(buf),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match (self, slices) {
+            // `send` is a little cheaper than `writev`.
+            (Stream::Tcp(stream), [one]) => stream.write(one),
+            (Stream::Tcp(stream), many) => stream.write_vectored(many),
+            (Stream::Unix(stream), many) => stream.write_vectored(many),
+        }
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    fn abort_on_drop(&mut self) {
+        if let Stream::Tcp(stream) = self
+            && let Err(error) = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO))
+        {
+            log::debug!("SO_LINGER: {error}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Plain or TLS: the one place where the two differ for the engine.
+
+use std::io::{self, IoSlice};
+
+use super::scratch::Scratch;
+use super::socket::{Fill, Socket};
+use super::tls::TlsLink;
+
+/// How a connection's bytes reach its socket.
+pub(super) enum Transport<S> {
+    Plain(S),
+        Tls(Box<TlsLink<S>>),
+}
+
+impl<S: Socket> Transport<S> {
+    /// Reads once, at most what the scratch input holds.
+    pub fn fill(&mut self, scratch: &mut Scratch) -> io::Result<Fill> {
+        match self {
+            Transport::Plain(socket) => read_once(socket, &mut scratch.input),
+                        Transport::Tls(link) => link.fill(scratch),
+        }
+    }
+
+    /// Reads once, past TLS, what nobody wants any more.
+    pub fn discard(&mut self, scratch: &mut Scratch) -> io::Result<Fill> {
+        read_once(self.socket_mut(), &mut scratch.input)
+    }
+
+    /// Takes a prefix of the slices and says how long it is; 0 when it would block.
+    pub fn send(&mut self, slices: &[IoSlice<'_>], scratch: &mut Scratch) -> io::Result<usize> {
+        match self {
+            Transport::Plain(socket) => write_once(socket, slices),
+                        Transport::Tls(link) => link.send(slices, scratch),
+        }
+    }
+
+    /// Sends what the transport itself holds back; false while some of it is left.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        match self {
+            Transport::Plain(_) => Ok(true),
+                        Transport::Tls(link) => link.flush(),
+        }
+    }
+
+    /// Whether the transport holds output back.
+    pub fn has_output(&self) -> bool {
+        match self {
+            Transport::Plain(_) => false,
+                        Transport::Tls(link) => link.has_output(),
+        }
+    }
+
+    /// Whether the TLS handshake is still under way.
+    pub fn is_handshaking(&self) -> bool {
+        match self {
+            Transport::Plain(_) => false,
+                        Transport::Tls(link) => link.is_handshaking(),
+        }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        !matches!(self, Transport::Plain(_))
+    }
+
+    /// Ends our direction.
+    pub fn shutdown_write(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        match self {
+            Transport::Plain(socket) => socket.shutdown_write(),
+                        Transport::Tls(link) => link.shutdown_write(scratch),
+        }
+    }
+
+    pub fn socket_mut(&mut self) -> &mut S {
+        match self {
+            Transport::Plain(socket) => socket,
+                        Transport::Tls(link) => link.socket_mut(),
+        }
+    }
+}
+
+fn read_once(socket: &mut impl Socket, buf: &mut [u8]) -> io::Result<Fill> {
+    loop {
+        return match socket.read(buf) {
+            Ok(bytes) => Ok(Fill {
+                bytes,
+                // On epoll a short read has emptied the socket, and the next byte to arrive
+                // is a new edge.
+                drained: bytes < buf.len(),
+                eof: bytes == 0,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Fill {
+                bytes: 0,
+                drained: true,
+                eof: false,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+    }
+}
+
+fn write_once(socket: &mut impl Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    loop {
+        return match socket.write_vectored(slices) {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+    }
+}
