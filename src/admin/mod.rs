@@ -1,0 +1,249 @@
+//! The admin listener: publishing, metrics, health, and a page to try it all with.
+//!
+//! Owns: its routes, who may use them, and the Prometheus text format. Must not know: sockets,
+//! filters, SQL. It is served by the same reactor as the WebSockets; what takes long (reading
+//! events and deciding who may hear of them) it hands to the back end.
+
+mod exposition;
+mod guard;
+
+use std::collections::HashSet;
+
+use subtle::ConstantTimeEq;
+
+use crate::http::{Request, Response};
+use crate::model::{Ask, Asks, Busy, PublishError, Ticket};
+use crate::net::{ConnKey, Counters, Cx, Verdict};
+
+pub use exposition::{Exposition, Kind};
+pub use guard::Guard;
+
+/// The admin interface.
+pub struct Admin {
+    guard: Guard,
+    publish_key: Box<str>,
+    asks: Box<dyn Asks>,
+    page: String,
+    /// Publishers that want to know what each of their events matched.
+    detailed: HashSet<Ticket>,
+    counters: AdminCounters,
+}
+
+/// What the admin interface counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AdminCounters {
+    /// Events that were taken.
+    pub events_accepted: u64,
+    /// Publish requests of which nothing was taken, because of an event in them.
+    pub batches_refused: u64,
+    /// Publish requests without the key.
+    pub unauthorized: u64,
+    /// Requests for another host, or from another site's page.
+    pub forbidden: u64,
+}
+
+/// What the rest of the server says of itself.
+pub struct Facts<'a> {
+    /// The metrics, as Prometheus text.
+    pub metrics: &'a dyn Fn(&Counters, &AdminCounters) -> String,
+    /// Whether the back end does its work.
+    pub ready: bool,
+}
+
+impl Admin {
+    /// An admin interface behind `guard`. `ws_url` is what the page proposes to connect to;
+    /// empty to have it guess.
+    pub fn new(guard: Guard, publish_key: &str, ws_url: &str, asks: Box<dyn Asks>) -> Self {
+        Admin {
+            guard,
+            publish_key: publish_key.into(),
+            asks,
+            page: include_str!("page.html").replace("{{WS_URL}}", &escape_attribute(ws_url)),
+            detailed: HashSet::new(),
+            counters: AdminCounters::default(),
+        }
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> &AdminCounters {
+        &self.counters
+    }
+
+    /// Answers a request on the admin listener.
+    pub fn on_request<C>(
+        &mut self,
+        cx: &mut Cx<'_, C>,
+        key: ConnKey,
+        request: &Request<'_>,
+        facts: &Facts<'_>,
+    ) -> Verdict {
+        if let Err(reason) = self.guard.check(request) {
+            self.counters.forbidden += 1;
+            return refuse(403, "forbidden", reason);
+        }
+        let is_read = matches!(request.method, "GET" | "HEAD");
+        match request.path {
+            "/events" if request.method == "POST" => self.publish(key, request),
+            "/events" => not_allowed("POST"),
+            "/" | "/metrics" | "/livez" | "/readyz" if !is_read => not_allowed("GET, HEAD"),
+            "/" => Verdict::Respond(self.page()),
+            "/metrics" => {
+                let text = (facts.metrics)(cx.counters(), &self.counters);
+                Verdict::Respond(uncached(Response::new(
+                    200,
+                    "text/plain; version=0.0.4; charset=utf-8",
+                    text.into_bytes(),
+                )))
+            }
+            // That it answers is all there is to it: a restart would mend nothing else.
+            "/livez" => Verdict::Respond(uncached(Response::json(200, r#"{"status": "okay"}"#))),
+            "/readyz" if facts.ready => {
+                Verdict::Respond(uncached(Response::json(200, r#"{"status": "okay"}"#)))
+            }
+            "/readyz" => Verdict::Respond(uncached(error(
+                503,
+                "not_ready",
+                "The back end is not available.",
+            ))),
+            _ => refuse(404, "not_found", "There is nothing here."),
+        }
+    }
+
+    /// Answers a publish request, when the back end has read it and what it told of is on its
+    /// way: `matched` says to how many connections, for each event.
+    pub fn on_published<C>(
+        &mut self,
+        cx: &mut Cx<'_, C>,
+        ticket: Ticket,
+        result: Result<&[usize], &PublishError>,
+    ) {
+        let detailed = self.detailed.remove(&ticket);
+        let Some(key) = ConnKey::from_u64(ticket.0) else {
+            return;
+        };
+        let response = match result {
+            Ok(matched) => {
+                self.counters.events_accepted += matched.len() as u64;
+                Response::json(202, accepted(matched, detailed))
+            }
+            Err(refused) => {
+                self.counters.batches_refused += 1;
+                let body = serde_json::json!({
+                    "ok": false,
+                    "error": "invalid_event",
+                    "line": refused.line,
+                    "reason": refused.reason,
+                });
+                Response::json(400, body.to_string())
+            }
+        };
+        cx.respond(key, response);
+    }
+
+    fn publish(&mut self, key: ConnKey, request: &Request<'_>) -> Verdict {
+        if !self.has_key(request) {
+            self.counters.unauthorized += 1;
+            let refusal = error(401, "unauthorized", "The publish key is missing or wrong.");
+            return Verdict::Respond(refusal.with("WWW-Authenticate", "Bearer"));
+        }
+        let Some(body) = request.body else {
+            return Verdict::ReadBody { limit: MAX_BODY };
+        };
+        let ticket = Ticket(key.to_u64());
+        let question = Ask::Publish {
+            ticket,
+            body: body.to_vec(),
+        };
+        match self.asks.ask(question) {
+            Ok(()) => {
+                if request.last_param("each").is_some_and(|each| each == "1") {
+                    self.detailed.insert(ticket);
+                }
+                Verdict::Defer(None)
+            }
+            Err(Busy) => {
+                let refusal = error(503, "busy", "The back end has too much to do.");
+                Verdict::Respond(refusal.with("Retry-After", "1"))
+            }
+        }
+    }
+
+    fn has_key(&self, request: &Request<'_>) -> bool {
+        request
+            .header("authorization")
+            .and_then(|value| value.strip_prefix(b"Bearer "))
+            .is_some_and(|key| key.trim_ascii().ct_eq(self.publish_key.as_bytes()).into())
+    }
+
+    fn page(&self) -> Response {
+        uncached(Response::new(
+            200,
+            "text/html; charset=utf-8",
+            self.page.clone().into_bytes(),
+        ))
+        .with("Content-Security-Policy", PAGE_POLICY)
+        .with("Referrer-Policy", "no-referrer")
+        .with("X-Content-Type-Options", "nosniff")
+    }
+}
+
+fn accepted(matched: &[usize], detailed: bool) -> String {
+    let (count, total) = (matched.len(), matched.iter().sum::<usize>());
+    if detailed {
+        format!(r#"{{"accepted":{count},"matched":{total},"each":{matched:?}}}"#)
+    } else {
+        format!(r#"{{"accepted":{count},"matched":{total}}}"#)
+    }
+}
+
+fn error(status: u16, error: &str, reason: &str) -> Response {
+    let body = serde_json::json!({"ok": false, "error": error, "reason": reason});
+    Response::json(status, body.to_string())
+}
+
+fn refuse(status: u16, name: &str, reason: &str) -> Verdict {
+    Verdict::Respond(error(status, name, reason))
+}
+
+fn not_allowed(allowed: &'static str) -> Verdict {
+    let refusal = error(405, "method_not_allowed", "Not with this method.");
+    Verdict::Respond(refusal.with("Allow", allowed))
+}
+
+fn uncached(response: Response) -> Response {
+    response.with("Cache-Control", "no-store")
+}
+
+fn escape_attribute(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('"', "&quot;")
+        .replace('<', "&lt;")
+}
+
+/// The most a publish request may have, in bytes.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+/// The page may do what it does, and nothing that a text it shows could make it do.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
+    script-src 'unsafe-inline'; connect-src 'self' ws: wss:; img-src data:; form-action 'none'; \
+    base-uri 'none'; frame-ancestors 'none'";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_counts_events_and_receivers() {
+        assert_eq!(accepted(&[2, 0, 3], false), r#"{"accepted":3,"matched":5}"#);
+        assert_eq!(
+            accepted(&[2, 0], true),
+            r#"{"accepted":2,"matched":2,"each":[2, 0]}"#
+        );
+    }
+
+    #[test]
+    fn the_page_has_one_place_for_the_address() {
+        assert_eq!(include_str!("page.html").matches("{{WS_URL}}").count(), 1);
+        assert_eq!(escape_attribute(r#"a"b<c&"#), "a&quot;b&lt;c&amp;");
+    }
+}

@@ -1,0 +1,103 @@
+//! The application that the engine serves: the API on its listeners, the admin interface on
+//! its own.
+
+use crate::admin::{Admin, Facts};
+use crate::http::{Request, Response};
+use crate::model::Tell;
+use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Refusal, Verdict};
+use crate::realtime::{Realtime, Session};
+
+use super::metrics;
+
+/// Hands what arrives to whom it concerns.
+pub(super) struct App {
+    pub realtime: Realtime,
+    pub admin: Admin,
+    pub admin_listener: ListenerId,
+    /// Whether the back end does its work.
+    pub ready: bool,
+}
+
+impl Handler for App {
+    type Session = Session;
+    type Command = Tell;
+
+    fn on_request(
+        &mut self,
+        cx: &mut Cx<'_, Session>,
+        key: ConnKey,
+        listener: ListenerId,
+        request: &Request<'_>,
+    ) -> Verdict {
+        if listener != self.admin_listener {
+            return self.realtime.on_request(cx, key, request);
+        }
+        let App {
+            realtime,
+            admin,
+            ready,
+            ..
+        } = self;
+        let facts = Facts {
+            metrics: &|engine, admin| metrics::render(engine, realtime.counters(), admin, *ready),
+            ready: *ready,
+        };
+        admin.on_request(cx, key, request, &facts)
+    }
+
+    fn on_refusal(&mut self, refusal: Refusal) -> Response {
+        let (name, reason) = match refusal {
+            Refusal::Malformed => ("bad_request", "The request is not valid HTTP/1.1."),
+            Refusal::HeadTooLarge => ("head_too_large", "The request's head is too large."),
+            Refusal::BodyTooLarge => ("too_large", "The request's body is too large."),
+            Refusal::Incomplete => ("timeout", "The request was not complete in time."),
+            Refusal::TimedOut => ("unavailable", "The back end did not answer in time."),
+            Refusal::Full => ("full", "The server takes no more connections now."),
+        };
+        let body = format!(r#"{{"ok": false, "error": "{name}", "reason": "{reason}"}}"#);
+        let response = Response::json(refusal.status(), body);
+        match refusal.status() {
+            503 => response.with("Retry-After", "5"),
+            _ => response,
+        }
+    }
+
+    fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
+        self.realtime.on_open(cx, key);
+    }
+
+    fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
+        self.realtime.on_message(cx, key, message);
+    }
+
+    fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
+        self.realtime.on_close(cx, key, session);
+    }
+
+    fn on_command(&mut self, cx: &mut Cx<'_, Session>, tell: Tell) {
+        match tell {
+            Tell::Published {
+                ticket,
+                result: Ok(plans),
+            } => {
+                let matched = self.realtime.deliver(cx, plans);
+                self.admin.on_published(cx, ticket, Ok(&matched));
+            }
+            Tell::Published {
+                ticket,
+                result: Err(refused),
+            } => self.admin.on_published(cx, ticket, Err(&refused)),
+            Tell::Health { ready } => {
+                if ready != self.ready {
+                    log::info!("the back end is {}", if ready { "ready" } else { "away" });
+                }
+                self.ready = ready;
+            }
+            tell => self.realtime.on_tell(cx, tell),
+        }
+    }
+
+    fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
+        self.realtime.on_tick(cx);
+    }
+}

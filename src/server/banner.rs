@@ -1,0 +1,98 @@
+//! What the server says of itself when it starts.
+
+use std::path::Path;
+
+use crate::config::{DEFAULT_DATA, Settings};
+use crate::net::Address;
+
+use super::Bound;
+
+/// A few lines: where everything is, and the commands to try it with.
+pub(super) fn text(settings: &Settings, bound: &Bound, open_files: u64) -> String {
+    let program = program();
+    let data = match settings.data == Path::new(DEFAULT_DATA) {
+        true => String::new(),
+        false => format!(" --data {}", quoted(&settings.data)),
+    };
+    let mut lines = vec![format!("h-realtime {}", env!("CARGO_PKG_VERSION"))];
+    for (address, tls) in &bound.listeners {
+        lines.push(format!("  Real Time API  {}", ws_url(address, *tls)));
+    }
+    let connections = settings.engine.max_connections;
+    let database = settings.data.join("h-realtime.db");
+    lines.push(format!("  admin          {}", admin_url(&bound.admin)));
+    lines.push(format!("  database       {}", database.display()));
+    lines.push(format!(
+        "  open files     {open_files}, so at most {connections} connections"
+    ));
+    lines.push("Add a user, and make a token for them:".into());
+    lines.push(format!("  {program} user add acct:me@example.org{data}"));
+    lines.push(format!("  {program} token create acct:me@example.org{data}"));
+    lines.push("Publish an annotation:".into());
+    lines.push(format!("  echo '{SAMPLE}' | {program} publish -{data}"));
+    lines.push("Ctrl-C ends it.".into());
+    lines.join("\n") + "\n"
+}
+
+/// The URL clients use.
+pub(super) fn ws_url(address: &Address, tls: bool) -> String {
+    match address {
+        Address::Tcp(address) if tls => format!("wss://{address}/ws"),
+        Address::Tcp(address) => format!("ws://{address}/ws"),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+pub(super) fn admin_url(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => format!("http://{address}/"),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+pub(super) fn place(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(path) => path.display().to_string(),
+    }
+}
+
+/// How to call this program again: by its path as seen from here, or by its name when that is
+/// found by itself.
+fn program() -> String {
+    let is_found = std::env::args_os()
+        .next()
+        .is_some_and(|name| !name.to_string_lossy().contains('/'));
+    let path = std::env::current_exe().ok().filter(|_| !is_found);
+    let Some(path) = path else {
+        return "h-realtime".into();
+    };
+    let here = std::env::current_dir().unwrap_or_default();
+    match path.strip_prefix(&here) {
+        Ok(relative) => quoted(&Path::new(".").join(relative)),
+        Err(_) => quoted(&path),
+    }
+}
+
+/// For a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(is_plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+const SAMPLE: &str = r#"{"topic":"annotation","action":"create","annotation":{"id":"AAAAAAAAAAAAAAAAAAAAAQ","user":"acct:me@example.org","uri":"https://example.org/","text":"Hello","permissions":{"read":["group:__world__"]}}}"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_survive_a_shell() {
+        assert_eq!(quoted(Path::new("./a/b-c.d")), "./a/b-c.d");
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+}

@@ -1,0 +1,226 @@
+//! The whole server: builds back end, application and reactor, and runs them to the end.
+
+mod app;
+mod banner;
+mod metrics;
+mod nofile;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::admin::{Admin, Guard};
+use crate::backend::{self, DataDir, embedded::Embedded};
+use crate::cli::exit::Exit;
+use crate::config::{InvalidToken, Settings};
+use crate::model::{Tell, UnixMillis};
+use crate::net::tls::TlsConfig;
+use crate::net::{Address, ListenerId, Mailbox, Reactor};
+use crate::realtime::{self, Realtime};
+
+use app::App;
+
+/// Runs the server until it is told to end, by SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`Exit`] with the code of what stands in the way of starting, or of going on.
+pub fn run(mut settings: Settings) -> Result<(), Exit> {
+    let open_files = nofile::raise_limit();
+    limit_connections(&mut settings, open_files);
+    let tls = match &settings.tls {
+        Some((cert, key)) => Some(
+            TlsConfig::from_pem_files(cert, key).map_err(|error| Exit::new(Exit::CONFIG, error))?,
+        ),
+        None => None,
+    };
+    let data = DataDir::open(&settings.data).map_err(Exit::from)?;
+    let publish_key = data.publish_key().map_err(Exit::from)?;
+    let embedded = Embedded::open(&data, unix_now()).map_err(Exit::from)?;
+
+    // The back end is asked by the application and tells the reactor, which is made of the
+    // application: the way back is handed over when there is one.
+    let (way_back, way) = std::sync::mpsc::channel::<Mailbox<Tell>>();
+    let mut mailbox = None;
+    let tell = move |tell| {
+        if mailbox.is_none() {
+            mailbox = way.recv().ok();
+        }
+        match &mailbox {
+            Some(mailbox) => mailbox.send(tell).map_err(|_| backend::Closed),
+            None => Err(backend::Closed),
+        }
+    };
+    let (asker, thread) = backend::start(embedded, unix_now, tell)
+        .map_err(|error| Exit::new(Exit::OS, format!("a thread for the back end: {error}")))?;
+
+    let realtime = Realtime::new(
+        Box::new(asker.clone()),
+        realtime_settings(&settings),
+        random().map_err(random_failed)?,
+    );
+    let guard = Guard::new(tcp_address(&settings.admin), settings.admin_hosts.clone());
+    let admin = Admin::new(guard, &publish_key, &page_url(&settings), Box::new(asker));
+    let app = App {
+        realtime,
+        admin,
+        admin_listener: ListenerId(0),
+        ready: false,
+    };
+    let [seed] = random().map_err(random_failed)?;
+    let reactor = Reactor::new(settings.engine.clone(), app, seed);
+    let mut reactor = reactor.map_err(|error| Exit::new(Exit::OS, error))?;
+    let bound = bind(&mut reactor, &settings, tls)?;
+    // A failed send means that the back end has ended already; the reactor serves on without.
+    let _ = way_back.send(reactor.mailbox());
+    end_on_signals(reactor.mailbox(), settings.drain)?;
+
+    let address_file = AddressFile::write(&settings.data, &bound.admin)
+        .map_err(|error| Exit::new(Exit::IO, error))?;
+    let text = banner::text(&settings, &bound, open_files);
+    // Nobody reading the banner is no reason not to serve.
+    let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    log::info!("started");
+
+    let result = reactor.run();
+    drop(address_file);
+    drop(reactor);
+    let _ = thread.join();
+    result.map_err(|error| Exit::new(Exit::OS, format!("the poller: {error}")))?;
+    log::info!("ended");
+    Ok(())
+}
+
+/// Where the server listens, with the ports that the system chose.
+struct Bound {
+    admin: Address,
+    /// With whether it has TLS.
+    listeners: Vec<(Address, bool)>,
+}
+
+fn bind(
+    reactor: &mut Reactor<App>,
+    settings: &Settings,
+    tls: Option<TlsConfig>,
+) -> Result<Bound, Exit> {
+    let mut open = |address: &Address, tls: Option<TlsConfig>| {
+        reactor
+            .listen(address, tls)
+            .and_then(|id| reactor.address(id))
+            .map_err(|error| {
+                let place = banner::place(address);
+                Exit::new(Exit::UNAVAILABLE, format!("cannot listen on {place}: {error}"))
+            })
+    };
+    // First: the application knows it as listener 0.
+    let admin = open(&settings.admin, None)?;
+    let mut listeners = Vec::new();
+    for listen in &settings.listen {
+        let tls = tls.clone().filter(|_| listen.tls);
+        listeners.push((open(&listen.address, tls)?, listen.tls));
+    }
+    Ok(Bound { admin, listeners })
+}
+
+/// Connections cannot be more than the files that may be open, less those the server itself
+/// needs.
+fn limit_connections(settings: &mut Settings, open_files: u64) {
+    let most = usize::try_from(open_files).unwrap_or(usize::MAX);
+    let most = most.saturating_sub(nofile::RESERVED).max(1);
+    let wanted = settings.connections.unwrap_or(most);
+    if wanted > most {
+        log::warn!(
+            "limits.connections is {wanted}, but {open_files} open files allow only {most}: \
+             raise the limit on open files (LimitNOFILE, ulimit -n)"
+        );
+    }
+    settings.engine.max_connections = wanted.min(most);
+}
+
+fn realtime_settings(settings: &Settings) -> realtime::Settings {
+    realtime::Settings {
+        invalid_token: match settings.invalid_token {
+            InvalidToken::Anonymous => realtime::InvalidToken::Anonymous,
+            InvalidToken::Reject => realtime::InvalidToken::Reject,
+        },
+        max_terms: settings.filter_terms,
+    }
+}
+
+/// What the admin page proposes to connect to: the first listener that a browser can reach.
+fn page_url(settings: &Settings) -> String {
+    settings
+        .listen
+        .iter()
+        .find_map(|listen| match &listen.address {
+            Address::Tcp(address) if !address.ip().is_unspecified() && address.port() != 0 => {
+                Some(banner::ws_url(&listen.address, listen.tls))
+            }
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+fn tcp_address(address: &Address) -> Option<std::net::SocketAddr> {
+    match address {
+        Address::Tcp(address) => Some(*address),
+        Address::Unix(_) => None,
+    }
+}
+
+/// The first signal begins the shutdown, the second ends it.
+fn end_on_signals(mailbox: Mailbox<Tell>, drain: std::time::Duration) -> Result<(), Exit> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| Exit::new(Exit::OS, format!("signals: {error}")))?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                log::info!("signal {signal}: shutting down");
+                if mailbox.shut_down(drain).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(|error| Exit::new(Exit::OS, format!("a thread for signals: {error}")))?;
+    Ok(())
+}
+
+/// The file that tells commands on this machine where the admin interface is.
+struct AddressFile(PathBuf);
+
+impl AddressFile {
+    fn write(data: &Path, admin: &Address) -> io::Result<Self> {
+        let path = data.join("admin.address");
+        std::fs::write(&path, format!("{}\n", banner::admin_url(admin)))?;
+        Ok(AddressFile(path))
+    }
+}
+
+impl Drop for AddressFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            log::debug!("{}: {error}", self.0.display());
+        }
+    }
+}
+
+fn unix_now() -> UnixMillis {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+fn random<const N: usize>() -> Result<[u64; N], getrandom::Error> {
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = getrandom::u64()?;
+    }
+    Ok(numbers)
+}
+
+fn random_failed(error: getrandom::Error) -> Exit {
+    Exit::new(Exit::OS, format!("random numbers: {error}"))
+}
