@@ -7,10 +7,12 @@
 //! | [`ws`] | RFC 6455 without a socket: bytes in, events out |
 //! | [`http`] | one request head, the upgrade, responses; also without a socket |
 //! | [`net`] | the engine: a mio reactor over `ws` and `http`; an application is a [`net::Handler`] |
+//! | [`cli`] | the commands of the program, one module each |
 //! | [`model`] | the vocabulary that the modules below share |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod cli;
 pub mod http;
 pub mod model;
 pub mod net;

@@ -1,0 +1,204 @@
+//! What a client says when it connects, and what it makes of what it hears. Knows no sockets.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cli::text::printable;
+
+/// The annotations a person asks for: any one that fits any one of these.
+pub(super) struct Wanted {
+    pub uri: Vec<String>,
+    pub group: Vec<String>,
+    pub id: Vec<String>,
+    pub references: Vec<String>,
+}
+
+impl Wanted {
+    /// No annotation at all is asked for.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.clauses().is_empty()
+    }
+
+    fn clauses(&self) -> Vec<Value> {
+        // URIs are the one field that is compared after normalisation.
+        [
+            ("/uri", &self.uri, false),
+            ("/group", &self.group, true),
+            ("/id", &self.id, true),
+            ("/references", &self.references, true),
+        ]
+        .into_iter()
+        .filter(|(_, values, _)| !values.is_empty())
+        .map(|(field, values, case_sensitive)| {
+            json!({"field": field, "operator": "one_of", "value": values, "case_sensitive": case_sensitive})
+        })
+        .collect()
+    }
+}
+
+/// The messages to send on a new connection, in order. `whoami` comes last: messages are
+/// handled in order, so its reply says that the filter is in place.
+pub(super) fn opening(client_id: &str, wanted: &Wanted) -> Vec<String> {
+    let mut messages = vec![json!({"type": "client_id", "value": client_id}).to_string()];
+    let clauses = wanted.clauses();
+    if !clauses.is_empty() {
+        let actions = json!({"create": true, "update": true, "delete": true});
+        let filter = json!({"match_policy": "include_any", "clauses": clauses, "actions": actions});
+        messages.push(json!({"type": "filter", "filter": filter, "id": 1}).to_string());
+    }
+    messages.push(json!({"type": "whoami", "id": 2}).to_string());
+    messages
+}
+
+/// What a text message is to a listener.
+#[derive(Debug, PartialEq)]
+pub(super) enum Heard<'a> {
+    /// An event, as the line to print.
+    Event(Cow<'a, str>),
+    /// The reply to `whoami`: the userid, none when anonymous.
+    Identity(Option<String>),
+    /// Anything else, as the line to say to a person.
+    Other(String),
+}
+
+/// Tells what `text` is.
+pub(super) fn classify(text: &str) -> Heard<'_> {
+    let Ok(Envelope { kind }) = serde_json::from_str(text) else {
+        return Heard::Other(format!("not understood: {}", printable(text)));
+    };
+    match kind.as_ref() {
+        "annotation-notification" | "session-change" => Heard::Event(one_line(text)),
+        "whoyouare" => match serde_json::from_str(text) {
+            Ok(Identity { userid }) => Heard::Identity(userid),
+            Err(_) => Heard::Other(format!("not understood: {}", printable(text))),
+        },
+        "error" => match serde_json::from_str(text) {
+            Ok(Problem { error }) => {
+                Heard::Other(format!("error: {}", printable(&error.description)))
+            }
+            Err(_) => Heard::Other(format!("error: {}", printable(text))),
+        },
+        _ => Heard::Other(format!("reply: {}", printable(text))),
+    }
+}
+
+/// JSON on one line. Inside a JSON string a line break is always escaped, so one that stands
+/// there is white space between values.
+fn one_line(json: &str) -> Cow<'_, str> {
+    if json.contains(['\n', '\r']) {
+        json.replace(['\n', '\r'], " ").into()
+    } else {
+        json.into()
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Identity {
+    userid: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    error: Description,
+}
+
+#[derive(Deserialize)]
+struct Description {
+    description: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(values: &[&str]) -> Vec<String> {
+        values.iter().map(|&value| value.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_opening_holds_one_clause_for_each_field_asked_for() {
+        let wanted = Wanted {
+            uri: strings(&["https://a.example/\"x\"", "https://b.example/"]),
+            group: vec![],
+            id: strings(&["A"]),
+            references: strings(&["R"]),
+        };
+        let expected = [
+            r#"{"type":"client_id","value":"c0ffee"}"#,
+            concat!(
+                r#"{"type":"filter","filter":{"match_policy":"include_any","clauses":["#,
+                r#"{"field":"/uri","operator":"one_of","value":["https://a.example/\"x\"","https://b.example/"],"case_sensitive":false},"#,
+                r#"{"field":"/id","operator":"one_of","value":["A"],"case_sensitive":true},"#,
+                r#"{"field":"/references","operator":"one_of","value":["R"],"case_sensitive":true}],"#,
+                r#""actions":{"create":true,"update":true,"delete":true}},"id":1}"#
+            ),
+            r#"{"type":"whoami","id":2}"#,
+        ];
+        assert_eq!(opening("c0ffee", &wanted), expected);
+    }
+
+    #[test]
+    fn without_a_clause_no_filter_is_sent() {
+        let wanted = Wanted {
+            uri: vec![],
+            group: vec![],
+            id: vec![],
+            references: vec![],
+        };
+        assert!(wanted.is_nothing());
+        assert_eq!(opening("x", &wanted).len(), 2);
+    }
+
+    #[test]
+    fn messages_are_told_apart() {
+        let other = |line: &str| Heard::Other(line.to_owned());
+        for (text, expected) in [
+            (
+                "{\"type\": \"session-change\", \"userid\": 1,\r\n\"model\": {\"a\": \"\\n\"}}",
+                Heard::Event(
+                    "{\"type\": \"session-change\", \"userid\": 1,  \"model\": {\"a\": \"\\n\"}}"
+                        .into(),
+                ),
+            ),
+            (
+                r#"{"payload":[],"type":"annotation-notification"}"#,
+                Heard::Event(r#"{"payload":[],"type":"annotation-notification"}"#.into()),
+            ),
+            (
+                r#"{"type":"whoyouare","userid":"acct:joe@example.org","ok":true}"#,
+                Heard::Identity(Some("acct:joe@example.org".to_owned())),
+            ),
+            (
+                r#"{"type":"whoyouare","userid":null}"#,
+                Heard::Identity(None),
+            ),
+            (
+                r#"{"type":"whoyouare","userid":7}"#,
+                other(r#"not understood: {"type":"whoyouare","userid":7}"#),
+            ),
+            (
+                r#"{"type":"error","error":{"description":"no\u001bgood"},"ok":false}"#,
+                other("error: no good"),
+            ),
+            (r#"{"type":"error"}"#, other(r#"error: {"type":"error"}"#)),
+            (
+                r#"{"type":"pong","ok":true}"#,
+                other(r#"reply: {"type":"pong","ok":true}"#),
+            ),
+            (r#"{"type":1}"#, other(r#"not understood: {"type":1}"#)),
+            ("{", other("not understood: {")),
+            ("[]", other("not understood: []")),
+            ("", other("not understood: ")),
+        ] {
+            assert_eq!(classify(text), expected, "{text}");
+        }
+    }
+}

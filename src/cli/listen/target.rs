@@ -1,0 +1,183 @@
+//! Where to connect to: the URL as typed, taken apart. Knows no sockets.
+
+use std::path::PathBuf;
+
+use tungstenite::http::Uri;
+
+/// A server and what to ask it for.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub way: Way,
+    /// The URL of the request; for a socket file with a host that stands for it.
+    pub request: Uri,
+    /// For messages: never with the query, which may hold a token.
+    pub name: String,
+    /// The query holds an `access_token`.
+    pub has_token: bool,
+}
+
+/// How the server is reached.
+#[derive(Debug, PartialEq)]
+pub(super) enum Way {
+    Tcp { host: String, port: u16 },
+    Tls { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// Takes `url` apart; the error says to a person what is wrong with it.
+    pub(super) fn parse(url: &str) -> Result<Self, String> {
+        if let Some(path) = url.strip_prefix("unix:") {
+            if path.is_empty() {
+                return Err("unix: needs the path of a socket".to_owned());
+            }
+            return Ok(Target {
+                way: Way::Unix(PathBuf::from(path)),
+                request: Uri::from_static("ws://localhost/ws"),
+                name: url.to_owned(),
+                has_token: false,
+            });
+        }
+        let uri: Uri = url.parse().map_err(|error| format!("the URL: {error}"))?;
+        let tls = match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
+            Some("ws") => false,
+            Some("wss") => true,
+            Some("http" | "https") => {
+                return Err("the URL: write ws:// for http://, wss:// for https://".to_owned());
+            }
+            _ => return Err(EXPECTED.to_owned()),
+        };
+        let authority = uri.authority().ok_or(EXPECTED)?;
+        let host = authority.host();
+        if authority.as_str().contains('@') {
+            return Err("the URL: a user name is no use, give a token".to_owned());
+        }
+        let port = match authority.as_str().strip_prefix(host) {
+            Some("") if tls => 443,
+            Some("") => 80,
+            Some(port) => port
+                .strip_prefix(':')
+                .and_then(|port| port.parse().ok())
+                .ok_or("the URL: the port must be a number up to 65535")?,
+            None => return Err(EXPECTED.to_owned()),
+        };
+        if host.is_empty() {
+            return Err(EXPECTED.to_owned());
+        }
+        let path = match uri.path() {
+            "" | "/" => "/ws",
+            path => path,
+        };
+        let scheme = if tls { "wss" } else { "ws" };
+        let name = format!("{scheme}://{authority}{path}");
+        let request = match uri.query() {
+            Some(query) => format!("{name}?{query}"),
+            None => name.clone(),
+        };
+        // An IPv6 address has its brackets in a URL only.
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        Ok(Target {
+            way: if tls {
+                Way::Tls { host, port }
+            } else {
+                Way::Tcp { host, port }
+            },
+            request: request
+                .parse()
+                .map_err(|error| format!("the URL: {error}"))?,
+            name,
+            has_token: uri.query().is_some_and(|query| {
+                query
+                    .split('&')
+                    .any(|pair| pair.starts_with("access_token="))
+            }),
+        })
+    }
+}
+
+const EXPECTED: &str =
+    "the URL: expected ws://HOST[:PORT]/PATH, wss://HOST[:PORT]/PATH or unix:/path/to.sock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(host: &str, port: u16) -> Way {
+        let host = host.to_owned();
+        Way::Tcp { host, port }
+    }
+
+    fn tls(host: &str, port: u16) -> Way {
+        let host = host.to_owned();
+        Way::Tls { host, port }
+    }
+
+    #[test]
+    fn urls_are_taken_apart() {
+        for (url, way, request) in [
+            (
+                "ws://127.0.0.1:5001/ws",
+                tcp("127.0.0.1", 5001),
+                "ws://127.0.0.1:5001/ws",
+            ),
+            (
+                "ws://localhost:5001",
+                tcp("localhost", 5001),
+                "ws://localhost:5001/ws",
+            ),
+            ("WS://h.example/", tcp("h.example", 80), "ws://h.example/ws"),
+            ("ws://[::1]:5001/", tcp("::1", 5001), "ws://[::1]:5001/ws"),
+            (
+                "wss://h.example/a/b?x=1",
+                tls("h.example", 443),
+                "wss://h.example/a/b?x=1",
+            ),
+            (
+                "wss://h.example?x=1",
+                tls("h.example", 443),
+                "wss://h.example/ws?x=1",
+            ),
+            (
+                "unix:/run/h.sock",
+                Way::Unix("/run/h.sock".into()),
+                "ws://localhost/ws",
+            ),
+        ] {
+            let target = Target::parse(url).expect(url);
+            assert_eq!(target.way, way, "{url}");
+            assert_eq!(target.request.to_string(), request, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_token_in_the_query_is_noticed_and_never_named() {
+        let target = Target::parse("ws://h.example/ws?a=1&access_token=secret").expect("a URL");
+        assert!(target.has_token);
+        assert_eq!(target.name, "ws://h.example/ws");
+        let target = Target::parse("ws://h.example/access_token=1?b").expect("a URL");
+        assert!(!target.has_token);
+    }
+
+    #[test]
+    fn other_urls_are_refused() {
+        for (url, part) in [
+            ("", "the URL"),
+            ("127.0.0.1:5001", "expected ws://"),
+            ("/ws", "expected ws://"),
+            ("ftp://h.example/", "expected ws://"),
+            ("http://127.0.0.1:5001/ws", "write ws://"),
+            ("ws://joe:pw@h.example/", "user name"),
+            ("ws://h.example:99999/", "the port"),
+            ("ws://h.example:/", "the port"),
+            ("ws://:80/", "the URL"),
+            ("ws://h example/", "the URL"),
+            ("unix:", "needs the path"),
+        ] {
+            let error = Target::parse(url).expect_err(url);
+            assert!(error.contains(part), "{url}: {error}");
+        }
+    }
+}

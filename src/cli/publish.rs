@@ -1,0 +1,295 @@
+//! `h-realtime publish`: hands events to a running server, one request each.
+//!
+//! This file owns the command line, the reading of the input and the words said about each
+//! event. It checks no event: the server does, and its reasons are passed on. What is known
+//! about the admin listener stands in `admin`.
+
+mod admin;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::StreamDeserializer;
+use serde_json::de::IoRead;
+use serde_json::value::RawValue;
+
+use self::admin::Admin;
+use super::exit::Exit;
+use super::text::printable;
+
+/// Publishes events to a running server
+///
+/// The input is one event as a JSON object, or any number of them one after the other, such as
+/// one a line. Each is sent as soon as it is read, so the input may be a pipe that never ends.
+/// For each event a line is printed that says how many connections it matched. The first event
+/// that the server refuses ends the command; those before it stay published.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct PublishArgs {
+    /// The file with the events, or - for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// The data directory of the server
+    ///
+    /// The admin address and the publish key are read from the files admin.address and
+    /// publish.key there. The environment variable H_REALTIME_PUBLISH_KEY wins over the latter.
+    #[arg(long, value_name = "DIR", default_value = "./h-realtime-data")]
+    pub data: PathBuf,
+
+    /// The admin address, instead of that in the data directory
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+}
+
+/// Publishes all events of the input: see [`PublishArgs`].
+///
+/// # Errors
+/// 66 for an input that cannot be read, 65 for an event that is no JSON or that the server
+/// refuses, 77 for a key that is missing, unreadable or wrong, 69 for a server that is not
+/// there or does not answer as it should, 64 and 78 for an address that is none.
+pub fn run(args: PublishArgs) -> Result<(), Exit> {
+    let input = open(&args.file)?;
+    let key = std::env::var(KEY_VARIABLE).ok();
+    let admin = Admin::find(&args.data, args.admin.as_deref(), key)?;
+    publish(input, |event| admin.send(event), &mut io::stdout().lock())
+}
+
+fn open(file: &Path) -> Result<Box<dyn Read>, Exit> {
+    if file == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    match File::open(file) {
+        Ok(file) => Ok(Box::new(io::BufReader::new(file))),
+        Err(error) => {
+            let message = format!("{}: {error}", file.display());
+            Err(Exit::new(Exit::NO_INPUT, message))
+        }
+    }
+}
+
+/// Sends each event of `input` with `send`, which returns how many connections it matched.
+fn publish(
+    input: impl Read,
+    mut send: impl FnMut(String) -> Result<u64, Exit>,
+    out: &mut dyn Write,
+) -> Result<(), Exit> {
+    let events = StreamDeserializer::<_, Box<RawValue>>::new(IoRead::new(input));
+    for (done, event) in events.enumerate() {
+        let event = event.map_err(|error| unreadable(done, &error))?;
+        let label = label(event.get());
+        let matched = send(compact(event.get())).map_err(|exit| after(done, exit))?;
+        writeln!(out, "{label} matched {matched}")
+            .and_then(|()| out.flush())
+            .map_err(|error| {
+                after(
+                    done + 1,
+                    Exit::new(Exit::IO, format!("standard output: {error}")),
+                )
+            })?;
+    }
+    Ok(())
+}
+
+fn unreadable(done: usize, error: &serde_json::Error) -> Exit {
+    if error.is_io() {
+        return after(
+            done,
+            Exit::new(Exit::NO_INPUT, format!("the input: {error}")),
+        );
+    }
+    let message = format!("event {}: not JSON: {error}", done + 1);
+    Exit::new(Exit::DATA, message)
+}
+
+/// Says with a failure how far the command came, so that a person knows where to go on.
+fn after(done: usize, exit: Exit) -> Exit {
+    let message = match (exit.code, done) {
+        (Exit::DATA, done) => format!("event {}: {}", done + 1, exit.message),
+        (_, 0) => exit.message,
+        (_, 1) => format!("{} (1 event was published before)", exit.message),
+        (_, done) => format!("{} ({done} events were published before)", exit.message),
+    };
+    Exit::new(exit.code, message)
+}
+
+/// What an event is called in the output: its action, and the ID or the user it is about.
+fn label(event: &str) -> String {
+    #[derive(Default, Deserialize)]
+    struct Label {
+        action: Option<String>,
+        annotation_id: Option<String>,
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        userid: Option<String>,
+    }
+    let label: Label = serde_json::from_str(event).unwrap_or_default();
+    let what = label.action.or(label.kind);
+    let whom = label.annotation_id.or(label.userid);
+    printable(&format!(
+        "{} {}",
+        what.as_deref().unwrap_or("event"),
+        whom.as_deref().unwrap_or("-")
+    ))
+}
+
+/// `json` without the white space between its parts, so on one line, and otherwise untouched:
+/// number forms, escapes and repeated keys reach the server as they were written.
+fn compact(json: &str) -> String {
+    let mut short = String::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for c in json.chars() {
+        if in_string {
+            in_string = escaped || c != '"';
+            escaped = c == '\\' && !escaped;
+        } else if c.is_ascii_whitespace() {
+            continue;
+        } else {
+            in_string = c == '"';
+        }
+        short.push(c);
+    }
+    short
+}
+
+const KEY_VARIABLE: &str = "H_REALTIME_PUBLISH_KEY";
+
+const EXAMPLES: &str = "\
+Examples:
+  One event from a file:
+    h-realtime publish event.json
+  Events from another program as they come, one a line:
+    my-program | h-realtime publish - --data /var/lib/h-realtime
+
+An event is what h puts on its message queue, with the annotation inside:
+  {\"topic\":\"annotation\",\"action\":\"create\",\"annotation_id\":\"ID\",\"src_client_id\":null,
+   \"annotation\":{\"id\":\"ID\",\"user\":\"acct:joe@example.org\",\"uri\":\"https://example.com/\",
+                 \"group\":\"__world__\",\"permissions\":{\"read\":[\"group:__world__\"]}}}
+  {\"topic\":\"user\",\"type\":\"group-join\",\"userid\":\"acct:joe@example.org\",\"session_model\":{…}}
+
+Exit codes: 0 all published, 64 wrong usage, 65 an event was refused, 66 the input cannot be
+read, 69 no server, 77 not allowed.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(
+        input: &str,
+        answers: &mut dyn FnMut(&str) -> Result<u64, Exit>,
+    ) -> (Vec<String>, String, Option<Exit>) {
+        let (mut sent, mut out) = (Vec::new(), Vec::new());
+        let send = |event: String| {
+            let answer = answers(&event);
+            sent.push(event);
+            answer
+        };
+        let exit = publish(input.as_bytes(), send, &mut out).err();
+        (sent, String::from_utf8(out).expect("text"), exit)
+    }
+
+    #[test]
+    fn events_are_sent_one_by_one_compactly_and_named() {
+        let input = "\u{20}{ \"topic\": \"annotation\",\n  \"action\": \"create\", \"annotation_id\": \"A b\",\r\n \"n\": 1.50e3 }\n\
+            {\"type\":\"group-join\",\"userid\":\"acct:joe@example.org\"}{\"action\":1}\n\n[ 1 ]\n";
+        let mut count = 0;
+        let (sent, out, exit) = published(input, &mut |_| {
+            count += 1;
+            Ok(count)
+        });
+        assert_eq!(
+            sent,
+            [
+                r#"{"topic":"annotation","action":"create","annotation_id":"A b","n":1.50e3}"#,
+                r#"{"type":"group-join","userid":"acct:joe@example.org"}"#,
+                r#"{"action":1}"#,
+                "[1]",
+            ]
+        );
+        assert_eq!(
+            out,
+            "create A b matched 1\ngroup-join acct:joe@example.org matched 2\n\
+             event - matched 3\nevent - matched 4\n"
+        );
+        assert!(exit.is_none());
+    }
+
+    #[test]
+    fn the_first_failure_ends_it_and_is_numbered() {
+        let refuse = |code, at: usize| {
+            let mut calls = 0;
+            move |_: &str| {
+                calls += 1;
+                if calls == at {
+                    Err(Exit::new(code, "why"))
+                } else {
+                    Ok(0)
+                }
+            }
+        };
+        for (input, code, at, sent, message) in [
+            ("{} {} {}", Exit::DATA, 2, 2, "event 2: why"),
+            ("{} {} {}", Exit::UNAVAILABLE, 1, 1, "why"),
+            (
+                "{} {} {}",
+                Exit::UNAVAILABLE,
+                2,
+                2,
+                "why (1 event was published before)",
+            ),
+            (
+                "{} {} {}",
+                Exit::NO_PERMISSION,
+                3,
+                3,
+                "why (2 events were published before)",
+            ),
+            ("{} {", Exit::DATA, 9, 1, "event 2: not JSON: "),
+            ("{}\n{a:1}", Exit::DATA, 9, 1, "event 2: not JSON: "),
+        ] {
+            let found = published(input, &mut refuse(code, at));
+            let exit = found.2.expect(input);
+            assert_eq!((exit.code, found.0.len()), (code, sent), "{input}");
+            assert!(exit.message.starts_with(message), "{}", exit.message);
+        }
+        assert!(published("", &mut |_| Ok(0)).2.is_none());
+    }
+
+    #[test]
+    fn an_event_is_sent_before_the_next_has_come() {
+        struct Endless<'a>(&'a [u8]);
+        impl Read for Endless<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                match self.0 {
+                    [] => Err(io::Error::other("waits for ever")),
+                    bytes => {
+                        let n = bytes.len().min(buffer.len());
+                        buffer[..n].copy_from_slice(&bytes[..n]);
+                        self.0 = &bytes[n..];
+                        Ok(n)
+                    }
+                }
+            }
+        }
+        let mut out = Vec::new();
+        let exit = publish(Endless(b"{\"action\":\"create\"}\n"), |_| Ok(1), &mut out);
+        assert_eq!(exit.expect_err("the input fails").code, Exit::NO_INPUT);
+        assert_eq!(out, b"create - matched 1\n");
+    }
+
+    #[test]
+    fn only_white_space_between_parts_is_taken_out() {
+        for (json, short) in [
+            ("{ \"a b\" : [ 1 , 2 ] }", r#"{"a b":[1,2]}"#),
+            ("[\"\\\" x\", \"\\\\\" , 1]", r#"["\" x","\\",1]"#),
+            (
+                "{\"\u{a0}\":\t-0.0,\r\n\"\u{a0}\":\"\\ud800\"}",
+                "{\"\u{a0}\":-0.0,\"\u{a0}\":\"\\ud800\"}",
+            ),
+        ] {
+            assert_eq!(compact(json), short);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The admin listener of a running server as a client sees it: where it is, the key, one
+//! request for an event and what its answer means.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use ureq::Agent;
+use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use ureq::http::{HeaderValue, Uri};
+
+use crate::cli::exit::Exit;
+use crate::cli::text::printable;
+
+/// One server's admin listener. Holds the connection between requests.
+pub(super) struct Admin {
+    agent: Agent,
+    url: String,
+    key: HeaderValue,
+}
+
+impl Admin {
+    /// Finds address and key: the ones given, else those that the server left in `data`.
+    pub(super) fn find(
+        data: &Path,
+        address: Option<&str>,
+        key: Option<String>,
+    ) -> Result<Self, Exit> {
+        let url = match address {
+            Some(address) => endpoint(address)
+                .map_err(|why| Exit::new(Exit::USAGE, format!("--admin: {why}")))?,
+            None => {
+                let file = data.join("admin.address");
+                let address = read(&file, "no server runs with this data directory")?;
+                endpoint(&address)
+                    .map_err(|why| Exit::new(Exit::CONFIG, format!("{}: {why}", file.display())))?
+            }
+        };
+        let key = match key {
+            Some(key) => key,
+            None => read(
+                &data.join("publish.key"),
+                "the first start of a server makes it",
+            )?,
+        };
+        let mut key = HeaderValue::try_from(format!("Bearer {}", key.trim()))
+            .map_err(|_| Exit::new(Exit::NO_PERMISSION, "the publish key is not one"))?;
+        key.set_sensitive(true);
+        // No proxy, whatever the environment says: the key is for this machine's server alone.
+        let agent = Agent::config_builder()
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .timeout_global(Some(ANSWER))
+            .build()
+            .into();
+        Ok(Admin { agent, url, key })
+    }
+
+    /// Publishes one event and returns how many connections it matched.
+    pub(super) fn send(&self, event: String) -> Result<u64, Exit> {
+        let request = self
+            .agent
+            .post(&self.url)
+            .header(AUTHORIZATION, self.key.clone())
+            .header(CONTENT_TYPE, "application/json");
+        let mut response = request.send(event).map_err(|error| self.failed(&error))?;
+        // Read to its end also where it says nothing: only then the connection can be kept.
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(LONGEST_ANSWER)
+            .read_to_string()
+            .map_err(|error| self.failed(&error))?;
+        judge(response.status().as_u16(), &body)
+    }
+
+    fn failed(&self, error: &ureq::Error) -> Exit {
+        let why = printable(&error.to_string());
+        let url = &self.url;
+        Exit::new(
+            Exit::UNAVAILABLE,
+            format!("no answer from {url}: {why}. Is `h-realtime serve` running?"),
+        )
+    }
+}
+
+/// Where events go, made of the address as a person or the server wrote it.
+fn endpoint(address: &str) -> Result<String, String> {
+    let address = address.trim();
+    let expected = || format!("expected http://HOST:PORT/, found {}", printable(address));
+    let authority = address.strip_prefix("http://").unwrap_or(address);
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
+        return Err(expected());
+    }
+    let url = format!("http://{authority}/events");
+    match url.parse::<Uri>() {
+        Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) => Ok(url),
+        _ => Err(expected()),
+    }
+}
+
+/// The content of a file of the data directory, or why it cannot be had.
+fn read(file: &Path, absent: &str) -> Result<String, Exit> {
+    fs::read_to_string(file).map_err(|error| {
+        let name = file.display();
+        match error.kind() {
+            ErrorKind::NotFound => {
+                let help = "start one with `h-realtime serve`, or name its directory with --data";
+                Exit::new(
+                    Exit::UNAVAILABLE,
+                    format!("{name} is not there: {absent}; {help}"),
+                )
+            }
+            ErrorKind::PermissionDenied => {
+                Exit::new(Exit::NO_PERMISSION, format!("{name}: {error}"))
+            }
+            _ => Exit::new(Exit::NO_INPUT, format!("{name}: {error}")),
+        }
+    })
+}
+
+/// What an answer means: how many connections were matched, or whose fault it is.
+fn judge(status: u16, body: &str) -> Result<u64, Exit> {
+    #[derive(Deserialize)]
+    struct Accepted {
+        matched: u64,
+    }
+    #[derive(Default, Deserialize)]
+    struct Problem {
+        reason: Option<String>,
+        error: Option<String>,
+    }
+    if status == 202 {
+        return match serde_json::from_str(body) {
+            Ok(Accepted { matched }) => Ok(matched),
+            Err(_) => Err(Exit::new(Exit::UNAVAILABLE, NOT_OURS)),
+        };
+    }
+    let problem: Problem = serde_json::from_str(body).unwrap_or_default();
+    let reason = problem.reason.or(problem.error).unwrap_or_default();
+    let reason = printable(&reason);
+    let (code, what) = match status {
+        400 => (Exit::DATA, ""),
+        413 => (Exit::DATA, "too large: "),
+        401 => (Exit::NO_PERMISSION, "the publish key is not accepted: "),
+        403 => (Exit::NO_PERMISSION, "not allowed: "),
+        500.. => (Exit::UNAVAILABLE, "the server cannot do it now: "),
+        _ => return Err(Exit::new(Exit::UNAVAILABLE, NOT_OURS)),
+    };
+    let reason = if reason.is_empty() {
+        format!("{what}status {status}")
+    } else {
+        format!("{what}{reason}")
+    };
+    Err(Exit::new(code, reason))
+}
+
+const NOT_OURS: &str = "the answer is not that of an admin listener: is the admin address right?";
+
+/// For one event; the server answers once the event is queued to its receivers.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// In bytes. An answer is one short line.
+const LONGEST_ANSWER: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

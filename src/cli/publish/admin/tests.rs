@@ -1,0 +1,191 @@
+//! The admin client, its judgements alone and over a socket to a stub.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use super::*;
+
+#[test]
+fn an_address_becomes_the_endpoint() {
+    for (address, expected) in [
+        (
+            "http://127.0.0.1:5002/\n",
+            Some("http://127.0.0.1:5002/events"),
+        ),
+        ("http://[::1]:5002", Some("http://[::1]:5002/events")),
+        ("localhost:5002", Some("http://localhost:5002/events")),
+        ("https://127.0.0.1:5002/", None),
+        ("http://127.0.0.1:5002/x", None),
+        ("http://joe@127.0.0.1/", None),
+        ("http://:5002/", None),
+        ("a b", None),
+        ("", None),
+    ] {
+        assert_eq!(endpoint(address).ok().as_deref(), expected, "{address}");
+    }
+}
+
+#[test]
+fn an_answer_says_whose_fault_it_is() {
+    for (status, body, code, message) in [
+        (
+            202,
+            r#"{"accepted":1,"matched":-1}"#,
+            Exit::UNAVAILABLE,
+            NOT_OURS,
+        ),
+        (202, "ok", Exit::UNAVAILABLE, NOT_OURS),
+        (200, r#"{"matched":1}"#, Exit::UNAVAILABLE, NOT_OURS),
+        (302, "", Exit::UNAVAILABLE, NOT_OURS),
+        (
+            400,
+            r#"{"ok":false,"error":"bad_event","reason":"no \u001b[1muri","line":1}"#,
+            Exit::DATA,
+            "no  [1muri",
+        ),
+        (400, r#"{"error":"bad_event"}"#, Exit::DATA, "bad_event"),
+        (400, r#"{"reason":5}"#, Exit::DATA, "status 400"),
+        (
+            401,
+            "",
+            Exit::NO_PERMISSION,
+            "the publish key is not accepted: status 401",
+        ),
+        (
+            403,
+            r#"{"reason":"Host"}"#,
+            Exit::NO_PERMISSION,
+            "not allowed: Host",
+        ),
+        (404, "<html>", Exit::UNAVAILABLE, NOT_OURS),
+        (413, "", Exit::DATA, "too large: status 413"),
+        (
+            503,
+            "",
+            Exit::UNAVAILABLE,
+            "the server cannot do it now: status 503",
+        ),
+    ] {
+        let exit = judge(status, body).expect_err(body);
+        assert_eq!(
+            (exit.code, exit.message.as_str()),
+            (code, message),
+            "{status}"
+        );
+    }
+    assert_eq!(judge(202, r#"{"accepted":1,"matched":3}"#).ok(), Some(3));
+}
+
+#[test]
+fn address_and_key_come_from_the_data_directory_unless_given() {
+    let data = tempfile::tempdir().expect("a directory");
+    let found = |address, key: Option<&str>| {
+        Admin::find(data.path(), address, key.map(str::to_owned))
+            .map(|admin| (admin.url, admin.key))
+            .map_err(|exit| exit.code)
+    };
+    assert_eq!(found(None, None), Err(Exit::UNAVAILABLE));
+    fs::write(
+        data.path().join("admin.address"),
+        "http://127.0.0.1:5002/\n",
+    )
+    .expect("a file");
+    assert_eq!(found(None, None), Err(Exit::UNAVAILABLE));
+    fs::write(data.path().join("publish.key"), "k1\n").expect("a file");
+    let url = |port| format!("http://127.0.0.1:{port}/events");
+    let key = |key| HeaderValue::from_static(key);
+    assert_eq!(found(None, None), Ok((url(5002), key("Bearer k1"))));
+    assert_eq!(
+        found(Some("127.0.0.1:7"), Some("k2")),
+        Ok((url(7), key("Bearer k2")))
+    );
+    assert_eq!(found(Some("https://x"), None), Err(Exit::USAGE));
+    assert_eq!(found(None, Some("k\n2")), Err(Exit::NO_PERMISSION));
+    fs::write(data.path().join("admin.address"), "").expect("a file");
+    assert_eq!(found(None, None), Err(Exit::CONFIG));
+}
+
+#[test]
+fn events_go_over_one_connection_with_the_key() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let server = thread::spawn(move || {
+        let mut stream = BufReader::new(listener.accept().expect("a connection").0);
+        let first = serve(&mut stream, "202 Accepted", r#"{"accepted":1,"matched":2}"#);
+        let second = serve(
+            &mut stream,
+            "400 Bad Request",
+            r#"{"reason":"no uri","line":1}"#,
+        );
+        (first, second)
+    });
+    let admin = Admin::find(Path::new("/"), Some(&address), Some("k1".into())).expect("all given");
+    assert_eq!(admin.send("{\"a\":1}".into()).ok(), Some(2));
+    let exit = admin.send("{}".into()).expect_err("refused");
+    assert_eq!((exit.code, exit.message.as_str()), (Exit::DATA, "no uri"));
+    let (first, second) = server.join().expect("the stub");
+    assert!(first.starts_with("POST /events HTTP/1.1\r\n"), "{first}");
+    let lower = first.to_ascii_lowercase();
+    for line in [
+        format!("host: {address}"),
+        "authorization: bearer k1".into(),
+    ] {
+        assert!(
+            lower.contains(&format!("\r\n{line}\r\n")),
+            "{line} in {first}"
+        );
+    }
+    assert!(first.ends_with("{\"a\":1}"), "{first}");
+    assert!(second.ends_with("\r\n\r\n{}"), "{second}");
+}
+
+#[test]
+fn a_server_that_is_not_there_or_speaks_nonsense_is_unavailable() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let server = thread::spawn(move || {
+        let mut stream = listener.accept().expect("a connection").0;
+        let _ = stream.write_all(b"SSH-2.0-x\r\n\r\n");
+    });
+    let admin = Admin::find(Path::new("/"), Some(&address), Some("k1".into())).expect("all given");
+    for _ in 0..2 {
+        let exit = admin.send("{}".into()).expect_err("no server");
+        assert_eq!(exit.code, Exit::UNAVAILABLE);
+        assert!(
+            exit.message.contains("h-realtime serve"),
+            "{}",
+            exit.message
+        );
+        assert!(!exit.message.contains("k1"), "{}", exit.message);
+    }
+    server.join().expect("the stub");
+}
+
+/// Reads one request, answers it, returns it.
+fn serve(stream: &mut BufReader<TcpStream>, status: &str, body: &str) -> String {
+    let (mut request, mut length) = (String::new(), 0);
+    loop {
+        let start = request.len();
+        stream.read_line(&mut request).expect("a line");
+        let line = request[start..].to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a number");
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut event = vec![0; length];
+    stream.read_exact(&mut event).expect("the body");
+    request.push_str(&String::from_utf8(event).expect("text"));
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream
+        .get_mut()
+        .write_all(answer.as_bytes())
+        .expect("written");
+    request
+}
