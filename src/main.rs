@@ -1,1 +1,47 @@
-fn main() {}
+//! The `h-realtime` program: arguments in, exit code out.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use h_realtime::cli::Cli;
+use h_realtime::cli::exit::Exit;
+
+/// After a burst (an event to everybody, a storm of reconnecting clients) glibc keeps the
+/// memory for itself where a few small blocks survive in it; mimalloc gives it back.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for, and come by the same way.
+            let code = if error.use_stderr() { Exit::USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    start_log();
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            let _ = writeln!(std::io::stderr(), "h-realtime: {}", exit.message);
+            ExitCode::from(exit.code)
+        }
+    }
+}
+
+/// To standard error. `RUST_LOG` sets what is shown, but cannot make the client libraries show
+/// the requests they send, which hold tokens.
+fn start_log() {
+    let default = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(default)
+        .filter_module("tungstenite", log::LevelFilter::Info)
+        .filter_module("ureq", log::LevelFilter::Info)
+        .filter_module("ureq_proto", log::LevelFilter::Info)
+        .filter_module("rustls", log::LevelFilter::Info)
+        .init();
+}

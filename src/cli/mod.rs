@@ -1,6 +1,96 @@
-//! The commands of the program, one module each, and what they share.
+//! The command line: what may be typed, and which command it runs.
+//!
+//! Owns: arguments and exit codes. A command that edits the database does so itself, whether
+//! or not a server is running on it; a running server notices.
 
 pub mod exit;
+#[cfg(feature = "sqlite")]
+pub mod group;
 pub mod listen;
 pub mod publish;
+pub mod serve;
 pub mod text;
+#[cfg(feature = "sqlite")]
+pub mod token;
+#[cfg(feature = "sqlite")]
+pub mod user;
+
+use clap::{Parser, Subcommand};
+
+use exit::Exit;
+
+/// The Hypothesis Real Time API as one small server: clients open a WebSocket and learn at
+/// once when an annotation is made, changed or deleted.
+///
+/// Without a command it serves.
+// No `Debug`: the arguments of `listen` may hold a token.
+#[derive(Parser)]
+#[command(name = "h-realtime", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API and the admin interface (what happens without a command, too)
+    Serve(serve::ServeArgs),
+    /// Add, list, mute and delete users
+    #[cfg(feature = "sqlite")]
+    User(user::UserArgs),
+    /// Create, list and revoke the tokens that users log in with
+    #[cfg(feature = "sqlite")]
+    Token(token::TokenArgs),
+    /// Add groups, and say who is in them
+    #[cfg(feature = "sqlite")]
+    Group(group::GroupArgs),
+    /// Publish events, and print how many connections each one goes to
+    Publish(publish::PublishArgs),
+    /// Connect to a server, and print each event as a line of JSON
+    Listen(listen::ListenArgs),
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// [`Exit`], with what to say and the exit code.
+    pub fn run(self) -> Result<(), Exit> {
+        match self.command.unwrap_or(Command::Serve(self.serve)) {
+            Command::Serve(args) => serve::run(args),
+            #[cfg(feature = "sqlite")]
+            Command::User(args) => user::run(args),
+            #[cfg(feature = "sqlite")]
+            Command::Token(args) => token::run(args),
+            #[cfg(feature = "sqlite")]
+            Command::Group(args) => group::run(args),
+            Command::Publish(args) => publish::run(args),
+            Command::Listen(args) => listen::run(args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serving_needs_no_word() {
+        for line in [
+            "h-realtime",
+            "h-realtime --listen ws://127.0.0.1:1",
+            "h-realtime serve --listen ws://127.0.0.1:1 --listen unix:/a",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        assert!(Cli::try_parse_from(["h-realtime", "--bogus"]).is_err());
+    }
+}

@@ -79,7 +79,9 @@ impl std::str::FromStr for Role {
 /// One group that a user belongs to. `group` is the id the API uses (h's `pubid`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Membership {
+    /// The group's id.
     pub group: Box<str>,
+    /// What the user is in it.
     pub role: Role,
 }
 
@@ -88,7 +90,9 @@ pub struct Membership {
 pub struct Identity {
     /// `acct:name@authority`, in the stored spelling.
     pub userid: Box<str>,
+    /// The groups the user belongs to.
     pub memberships: Vec<Membership>,
+    /// Which token it was.
     pub token: TokenId,
     /// When the token ends; `None` is never.
     pub expires: Option<UnixMillis>,
@@ -97,6 +101,7 @@ pub struct Identity {
 /// What a back end made of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthReply {
+    /// It is this user's.
     Known(Identity),
     /// Unknown, expired or revoked, or its user is deleted.
     Unknown,
@@ -108,10 +113,20 @@ pub enum AuthReply {
 #[derive(Debug)]
 pub enum Ask {
     /// Whose token is this? Answered by [`Tell::Authenticated`].
-    Authenticate { ticket: Ticket, token: Secret },
+    Authenticate {
+        /// Names the question.
+        ticket: Ticket,
+        /// The token.
+        token: Secret,
+    },
     /// The body of a publish request: one JSON object, or NDJSON. Answered by
     /// [`Tell::Published`].
-    Publish { ticket: Ticket, body: Vec<u8> },
+    Publish {
+        /// Names the question.
+        ticket: Ticket,
+        /// The body, as it came.
+        body: Vec<u8>,
+    },
 }
 
 /// The back end's queue is full. The question was not taken.
@@ -127,17 +142,25 @@ pub trait Asks {
 /// What a back end tells the reactor: answers, and news that nobody asked for.
 #[derive(Debug)]
 pub enum Tell {
+    /// Answers [`Ask::Authenticate`].
     Authenticated {
+        /// That question's.
         ticket: Ticket,
+        /// The answer.
         reply: AuthReply,
     },
+    /// Answers [`Ask::Publish`].
     Published {
+        /// That question's.
         ticket: Ticket,
+        /// A plan for each event of the body in its order, or why there is none.
         result: Result<Vec<Plan>, PublishError>,
     },
     /// These are a user's memberships from now on.
     Memberships {
+        /// Whose.
         userid: Box<str>,
+        /// All of them.
         memberships: Vec<Membership>,
     },
     /// A token was revoked.
@@ -166,9 +189,13 @@ pub struct PublishError {
 /// The fields a filter may name; h's `/id`, `/group`, `/uri` and `/references`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Field {
+    /// The annotation's own id.
     Id,
+    /// Its group.
     Group,
+    /// The page it is on.
     Uri,
+    /// The annotations it replies to.
     References,
 }
 
@@ -189,23 +216,31 @@ impl Field {
 /// the value is a scope key of [`uri`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Term {
+    /// The field.
     pub field: Field,
+    /// The value, to be equal.
     pub value: Box<str>,
 }
 
 /// What kind of thing happened, for counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
+    /// An annotation was made.
     Create,
+    /// An annotation was changed.
     Update,
+    /// An annotation was deleted.
     Delete,
+    /// A user's groups changed.
     SessionChange,
 }
 
 /// One thing that happened, and what is to be said of it to whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
+    /// What happened.
     pub kind: EventKind,
+    /// Whom it could concern.
     pub reach: Reach,
     /// The client whose own action this was; a connection with this client id is passed over.
     /// `None` excludes nobody.
@@ -229,7 +264,9 @@ pub enum Reach {
 /// If all of `when` hold for the receiver, `then` is what happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
+    /// The conditions; with none it always holds.
     pub when: Vec<Who>,
+    /// The decision.
     pub then: Decision,
 }
 

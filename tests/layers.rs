@@ -1,0 +1,180 @@
+//! The import rule: which module may name which, and which crates.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A module, the modules of this crate that it may import, and the crates besides `std`.
+const RULES: &[(&str, &[&str], &[&str])] = &[
+    ("ws", &[], &[]),
+    ("http", &["ws"], &["httparse", "sha1", "base64"]),
+    (
+        "net",
+        &["ws", "http"],
+        &["mio", "rustls", "socket2", "rustix", "log"],
+    ),
+    ("model", &[], &[]),
+    (
+        "admin",
+        &["model", "net", "http"],
+        &["serde_json", "subtle"],
+    ),
+    (
+        "realtime",
+        &["model", "net", "http", "ws"],
+        &["serde", "serde_json", "foldhash", "hashbrown", "log"],
+    ),
+    (
+        "backend",
+        &["model"],
+        &[
+            "rusqlite", "serde", "serde_json", "sha2", "base64", "jiff", "getrandom", "rustix", "log",
+        ],
+    ),
+];
+
+/// What of `net` an application may use: not its sockets, nor mio's.
+const NET_FOR_APPLICATIONS: &[&str] = &[
+    "ConnKey", "Counters", "Cx", "Delivery", "Frame", "Handler", "ListenerId", "Message", "Now", "Refusal",
+    "Sessions", "Verdict",
+];
+
+/// `rustls` is named where TLS is spoken, and nowhere else.
+const RUSTLS: &[&str] = &["net/tls", "cli/listen/tls.rs"];
+
+#[test]
+fn modules_import_only_what_is_below_them() {
+    let mut faults = Vec::new();
+    for (module, modules, crates) in RULES {
+        for (file, text) in sources(module) {
+            for path in paths(&text) {
+                if let Some(fault) = fault(module, modules, crates, &path) {
+                    faults.push(format!("{}: {fault}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn rustls_is_named_in_one_place() {
+    for (file, text) in sources("") {
+        let name = file.display().to_string();
+        let may = RUSTLS.iter().any(|allowed| name.contains(allowed));
+        let names = paths(&text).iter().any(|path| path.starts_with("rustls::"));
+        assert!(may || !names, "{name} names rustls");
+    }
+}
+
+#[test]
+fn files_hold_one_idea_each() {
+    for (file, text) in sources("") {
+        let lines = text.lines().count();
+        assert!(lines <= 500, "{} has {lines} lines", file.display());
+        let is_tests = file.ends_with("tests.rs");
+        assert!(
+            is_tests || text.starts_with("//!") || text.starts_with("#!"),
+            "{} does not say what it owns",
+            file.display()
+        );
+    }
+}
+
+fn fault(module: &str, modules: &[&str], crates: &[&str], path: &str) -> Option<String> {
+    let (first, rest) = path.split_once("::")?;
+    if first != "crate" {
+        let is_own = ["std", "core", "self", "super", "alloc"].contains(&first);
+        return (!is_own && !crates.contains(&first)).then(|| format!("crate {first}"));
+    }
+    let (target, item) = rest.split_once("::").unwrap_or((rest, ""));
+    if target != module && !modules.contains(&target) {
+        return Some(format!("imports {target}"));
+    }
+    let is_application = matches!(module, "realtime" | "admin");
+    let inner = item.split("::").next().unwrap_or("");
+    let is_forbidden = target == "net"
+        && is_application
+        && !inner.is_empty()
+        && !NET_FOR_APPLICATIONS.contains(&inner);
+    is_forbidden.then(|| format!("uses net::{inner}"))
+}
+
+/// The files of a module, without its tests: those may use what they like.
+fn sources(module: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module);
+    let mut found = Vec::new();
+    let mut folders = vec![root];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no sources in {module}");
+    found
+}
+
+/// Every path a `use` names, each brace opened out, up to `#[cfg(test)]`.
+fn paths(text: &str) -> Vec<String> {
+    let text = text.split("#[cfg(test)]\nmod").next().unwrap_or(text);
+    let mut paths = Vec::new();
+    for statement in text.split(';') {
+        let Some(start) = statement.rfind("\nuse ").or(statement.rfind("    use ")) else {
+            continue;
+        };
+        let tree: String = statement[start..].trim().trim_start_matches("use ").split_whitespace().collect();
+        expand("", &tree, &mut paths);
+    }
+    paths
+}
+
+/// `a::{b, c::{d}}` is `a::b` and `a::c::d`.
+fn expand(prefix: &str, tree: &str, out: &mut Vec<String>) {
+    let Some(open) = tree.find('{') else {
+        out.push(format!("{prefix}{tree}"));
+        return;
+    };
+    let prefix = format!("{prefix}{}", &tree[..open]);
+    let inner = tree[open + 1..].trim_end_matches('}');
+    let mut depth = 0;
+    let mut start = 0;
+    for (at, c) in tree[open + 1..].char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                expand_item(&prefix, &tree[open + 1 + start..open + 1 + at], out);
+                return;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                expand_item(&prefix, &tree[open + 1 + start..open + 1 + at], out);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    expand_item(&prefix, &inner[start.min(inner.len())..], out);
+}
+
+fn expand_item(prefix: &str, item: &str, out: &mut Vec<String>) {
+    if !item.is_empty() {
+        expand(prefix, item, out);
+    }
+}
+
+#[test]
+fn the_reader_of_imports_can_read() {
+    let text = "x\nuse a::{b, c::{d, e}};\nuse std::io;\n";
+    assert_eq!(paths(text), ["a::b", "a::c::d", "a::c::e", "std::io"]);
+    let found = fault("ws", &[], &[], "crate::net::Engine");
+    assert_eq!(found.as_deref(), Some("imports net"));
+    assert!(fault("realtime", &["net"], &[], "crate::net::Engine").is_some());
+    assert!(fault("realtime", &["net"], &[], "crate::net::Cx").is_none());
+    assert!(fault("net", &[], &["mio"], "mio::Poll").is_none());
+    assert!(fault("ws", &[], &[], "serde_json::Value").is_some());
+}

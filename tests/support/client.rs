@@ -1,0 +1,199 @@
+//! A WebSocket client for tests: blocking, and free to break the rules.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use h_realtime::ws::{OpCode, encode_client_frame};
+use serde_json::{Value, json};
+
+use super::PATIENCE;
+
+/// One client over any stream.
+pub struct Client<S = TcpStream> {
+    pub stream: S,
+    /// Bytes that arrived and were not looked at yet.
+    buffer: Vec<u8>,
+    /// The head of the answer to the handshake.
+    pub head: String,
+    fence: u64,
+}
+
+/// What a server says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Received {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<(u16, String)>),
+    /// The stream has ended, or was reset.
+    End,
+}
+
+impl Client<TcpStream> {
+    /// Opens a WebSocket; `fields` are further header fields, each with its CRLF.
+    pub fn open(address: SocketAddr, target: &str, fields: &str) -> Client {
+        let client = Client::try_open(address, target, fields);
+        assert!(client.head.starts_with("HTTP/1.1 101 "), "{}", client.head);
+        client
+    }
+
+    /// Asks for a WebSocket; the head of the answer says what came of it.
+    pub fn try_open(address: SocketAddr, target: &str, fields: &str) -> Client {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client::over(stream, target, fields)
+    }
+
+    /// Ends this direction of the stream.
+    pub fn half_close(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Asks for a WebSocket over a stream that is connected already.
+    pub fn over(stream: S, target: &str, fields: &str) -> Self {
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
+        );
+        let mut client = Client::raw(stream);
+        client.stream.write_all(request.as_bytes()).unwrap();
+        client.head = client.read_head();
+        client
+    }
+
+    /// A client that has said nothing yet.
+    pub fn raw(stream: S) -> Self {
+        Client {
+            stream,
+            buffer: Vec::new(),
+            head: String::new(),
+            fence: 1 << 40,
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub fn send_frame(&mut self, fin: bool, opcode: OpCode, payload: &[u8]) {
+        let mut bytes = Vec::new();
+        encode_client_frame(fin, opcode, [0x12, 0x34, 0x56, 0x78], payload, &mut bytes);
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    pub fn send(&mut self, text: &str) {
+        self.send_frame(true, OpCode::Text, text.as_bytes());
+    }
+
+    pub fn close(&mut self, code: u16, reason: &str) {
+        let mut payload = code.to_be_bytes().to_vec();
+        payload.extend_from_slice(reason.as_bytes());
+        self.send_frame(true, OpCode::Close, &payload);
+    }
+
+    /// The next frame.
+    pub fn receive(&mut self) -> Received {
+        self.try_receive().unwrap_or_else(|error| {
+            use io::ErrorKind::{TimedOut, WouldBlock};
+            assert!(!matches!(error.kind(), TimedOut | WouldBlock), "nothing came");
+            Received::End
+        })
+    }
+
+    /// The next text message, as JSON.
+    pub fn json(&mut self) -> Value {
+        match self.receive() {
+            Received::Text(text) => serde_json::from_str(&text).unwrap(),
+            other => panic!("wanted a text, got {other:?}"),
+        }
+    }
+
+    /// Sends a message, and returns the text that comes next.
+    pub fn ask(&mut self, message: &str) -> String {
+        self.send(message);
+        match self.receive() {
+            Received::Text(text) => text,
+            other => panic!("{message}: got {other:?}"),
+        }
+    }
+
+    /// All that arrives before the answer to a ping that is sent now.
+    pub fn drain(&mut self) -> Vec<Received> {
+        self.fence += 1;
+        let fence = self.fence;
+        self.send(&json!({"type": "ping", "id": fence}).to_string());
+        let mut before = Vec::new();
+        loop {
+            match self.receive() {
+                Received::Text(text) if text.contains(&format!("\"reply_to\": {fence}")) => return before,
+                Received::End => panic!("the connection ended after {before:?}"),
+                other => before.push(other),
+            }
+        }
+    }
+
+    /// Subscribes to one value of a field.
+    pub fn subscribe(&mut self, field: &str, value: &str) {
+        let clause = json!({"field": field, "operator": "one_of", "value": [value]});
+        let filter = json!({"match_policy": "include_any", "clauses": [clause], "actions": {}});
+        self.send(&json!({"filter": filter}).to_string());
+        assert_eq!(self.drain(), []);
+    }
+
+    fn try_receive(&mut self) -> io::Result<Received> {
+        let [first, second] = self.take()?;
+        let length = match second & 0x7F {
+            126 => u16::from_be_bytes(self.take()?).into(),
+            127 => u64::from_be_bytes(self.take()?),
+            short => u64::from(short),
+        };
+        assert_eq!(second & 0x80, 0, "a server's frames are not masked");
+        assert_eq!(first & 0xF0, 0x80, "a server's messages have one frame");
+        let payload = self.take_bytes(length as usize)?;
+        Ok(match first & 0x0F {
+            1 => Received::Text(String::from_utf8(payload).unwrap()),
+            2 => Received::Binary(payload),
+            8 if payload.is_empty() => Received::Close(None),
+            8 => {
+                let code = u16::from_be_bytes([payload[0], payload[1]]);
+                Received::Close(Some((code, String::from_utf8(payload[2..].to_vec()).unwrap())))
+            }
+            9 => Received::Ping(payload),
+            10 => Received::Pong(payload),
+            opcode => panic!("opcode {opcode}"),
+        })
+    }
+
+    fn read_head(&mut self) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match self.take::<1>() {
+                Ok([byte]) => head.push(byte),
+                Err(_) => break,
+            }
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let bytes = self.take_bytes(N)?;
+        Ok(bytes.try_into().unwrap())
+    }
+
+    fn take_bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut chunk = [0; 65_536];
+        while self.buffer.len() < count {
+            let read = self.stream.read(&mut chunk)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.buffer.extend_from_slice(&chunk[..read]);
+        }
+        Ok(self.buffer.drain(..count).collect())
+    }
+}

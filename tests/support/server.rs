@@ -1,0 +1,216 @@
+//! A server process of the test's own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Client, PATIENCE};
+
+/// The built program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_h-realtime");
+
+/// A running server; it is killed when the test ends.
+pub struct Server {
+    pub child: Child,
+    /// Where WebSockets are served, each listener in the order given.
+    pub listeners: Vec<String>,
+    pub admin: SocketAddr,
+    pub banner: String,
+    folder: TempDir,
+}
+
+impl Server {
+    /// A server with defaults, on ports that are free.
+    pub fn start() -> Server {
+        Server::with(&["--listen", "ws://127.0.0.1:0"], "")
+    }
+
+    /// A server with a configuration file of this text.
+    pub fn configured(config: &str) -> Server {
+        Server::with(&["--listen", "ws://127.0.0.1:0"], config)
+    }
+
+    /// A server with these arguments and this configuration file.
+    pub fn with(args: &[&str], config: &str) -> Server {
+        Server::in_folder(TempDir::new().unwrap(), args, config)
+    }
+
+    /// A server on the data of an earlier one.
+    pub fn in_folder(folder: TempDir, args: &[&str], config: &str) -> Server {
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, config).unwrap();
+        let mut child = Command::new(PROGRAM)
+            .args(["serve", "--admin", "127.0.0.1:0", "--config"])
+            .arg(&file)
+            .arg("--data")
+            .arg(folder.path().join("data"))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let banner = read_banner(&mut child);
+        let line = |word: &str| -> Vec<String> {
+            let found = banner.lines().filter_map(|line| line.trim().strip_prefix(word));
+            found.map(|rest| rest.trim().to_owned()).collect()
+        };
+        let admin = line("admin").remove(0);
+        let admin = admin.trim_start_matches("http://").trim_end_matches('/');
+        Server {
+            listeners: line("Real Time API"),
+            admin: admin.parse().unwrap(),
+            child,
+            banner,
+            folder,
+        }
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The folder around it, for files of the test's own.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The address of the first WebSocket listener.
+    pub fn address(&self) -> SocketAddr {
+        let url = &self.listeners[0];
+        let host = url.split("//").nth(1).unwrap_or_else(|| panic!("{url} has no host"));
+        host.trim_end_matches("/ws").parse().unwrap()
+    }
+
+    /// Runs another command of the program on this server's data.
+    pub fn command(&self, args: &[&str]) -> Output {
+        Command::new(PROGRAM)
+            .args(args)
+            .arg("--data")
+            .arg(self.data())
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a command that must succeed, and returns the last line it printed.
+    pub fn run(&self, args: &[&str]) -> String {
+        let output = self.command(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {said}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().last().unwrap_or("").to_owned()
+    }
+
+    /// Adds a user, and returns a token of theirs.
+    pub fn user(&self, userid: &str) -> String {
+        self.run(&["user", "add", userid]);
+        self.run(&["token", "create", userid])
+    }
+
+    /// An anonymous client.
+    pub fn anonymous(&self) -> Client {
+        Client::open(self.address(), "/ws", "")
+    }
+
+    /// A client that is logged in.
+    pub fn logged_in(&self, token: &str) -> Client {
+        let fields = format!("Authorization: Bearer {token}\r\n");
+        Client::open(self.address(), "/ws", &fields)
+    }
+
+    /// The publish key.
+    pub fn publish_key(&self) -> String {
+        let key = std::fs::read_to_string(self.data().join("publish.key")).unwrap();
+        key.trim().to_owned()
+    }
+
+    /// Publishes, and returns status and answer.
+    pub fn publish(&self, body: &str) -> (u16, Value) {
+        let fields = format!("Authorization: Bearer {}\r\n", self.publish_key());
+        self.post_events(&fields, body)
+    }
+
+    /// `POST /events` with header fields of the test's own.
+    pub fn post_events(&self, fields: &str, body: &str) -> (u16, Value) {
+        let request = format!(
+            "POST /events HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n{fields}\r\n{body}",
+            self.admin,
+            body.len()
+        );
+        let (status, _, body) = http(self.admin, request.as_bytes());
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+
+    /// The value of a metric, its labels summed up.
+    pub fn metric(&self, name: &str) -> f64 {
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
+        let (_, _, text) = http(self.admin, request.as_bytes());
+        let is_sample = |line: &&str| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        };
+        let values = text.lines().filter(is_sample);
+        values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the process to end; what it wrote to standard error, and its exit code.
+    pub fn wait(&mut self) -> (String, Option<i32>) {
+        let mut said = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        (said, self.child.wait().unwrap().code())
+    }
+
+    /// Resident memory of the process, in bytes.
+    pub fn resident(&self) -> u64 {
+        let path = format!("/proc/{}/smaps_rollup", self.child.id());
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with("Rss:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines the server prints when it is ready.
+fn read_banner(child: &mut Child) -> String {
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut banner = String::new();
+    while !banner.contains("Ctrl-C") {
+        if reader.read_line(&mut banner).unwrap() == 0 {
+            let mut said = String::new();
+            let _ = child.stderr.take().unwrap().read_to_string(&mut said);
+            panic!("the server did not start: {said}");
+        }
+    }
+    banner
+}
+
+/// Sends a request as it is, and returns status, head and body of the answer. The request
+/// must end the connection.
+pub fn http(address: SocketAddr, request: &[u8]) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.unwrap_or(0), head.to_owned(), body.to_owned())
+}
