@@ -8,9 +8,13 @@
 //! | [`http`] | one request head, the upgrade, responses; also without a socket |
 //! | [`net`] | the engine: a mio reactor over `ws` and `http`; an application is a [`net::Handler`] |
 //! | [`model`] | the vocabulary that the modules below share |
+//! | [`backend`] | who is who and who may read: users, tokens, groups, published events |
+//! | [`cli`] | the commands that a person runs |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod backend;
+pub mod cli;
 pub mod http;
 pub mod model;
 pub mod net;
