@@ -7,13 +7,26 @@
 //! | [`ws`] | RFC 6455 without a socket: bytes in, events out |
 //! | [`http`] | one request head, the upgrade, responses; also without a socket |
 //! | [`net`] | the engine: a mio reactor over `ws` and `http`; an application is a [`net::Handler`] |
-//! | [`cli`] | the commands of the program, one module each |
 //! | [`model`] | the vocabulary that the modules below share |
+//! | [`realtime`] | the API: messages, filters, the index, who may hear what |
+//! | [`admin`] | publishing, metrics, health, and a page to try it with |
+//! | [`backend`] | users, tokens, groups, and what becomes of a published event |
+//! | [`config`], [`cli`], [`server`] | settings, commands, and the whole put together |
+//!
+//! To embed the engine alone, implement [`net::Handler`] and give it to a [`net::Reactor`];
+//! `examples/echo.rs` is the smallest such program.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod admin;
+pub mod backend;
 pub mod cli;
+pub mod clock;
+pub mod config;
 pub mod http;
 pub mod model;
 pub mod net;
+pub mod realtime;
+#[cfg(feature = "sqlite")]
+pub mod server;
 pub mod ws;

@@ -7,12 +7,12 @@
 mod exposition;
 mod guard;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use subtle::ConstantTimeEq;
 
 use crate::http::{Request, Response};
-use crate::model::{Ask, Asks, Busy, PublishError, Ticket};
+use crate::model::{Ask, Asks, Busy, PublishError, Secret, Ticket};
 use crate::net::{ConnKey, Counters, Cx, Verdict};
 
 pub use exposition::{Exposition, Kind};
@@ -21,12 +21,21 @@ pub use guard::Guard;
 /// The admin interface.
 pub struct Admin {
     guard: Guard,
-    publish_key: Box<str>,
+    publish_key: Secret,
     asks: Box<dyn Asks>,
     page: String,
-    /// Publishers that want to know what each of their events matched.
-    detailed: HashSet<Ticket>,
+    /// The requests that the back end has.
+    outstanding: HashMap<Ticket, Outstanding>,
+    /// Bytes of their bodies.
+    outstanding_bytes: usize,
     counters: AdminCounters,
+}
+
+/// A publish request that the back end has.
+struct Outstanding {
+    bytes: usize,
+    /// The publisher wants to know what each event matched.
+    detailed: bool,
 }
 
 /// What the admin interface counts.
@@ -53,13 +62,14 @@ pub struct Facts<'a> {
 impl Admin {
     /// An admin interface behind `guard`. `ws_url` is what the page proposes to connect to;
     /// empty to have it guess.
-    pub fn new(guard: Guard, publish_key: &str, ws_url: &str, asks: Box<dyn Asks>) -> Self {
+    pub fn new(guard: Guard, publish_key: Secret, ws_url: &str, asks: Box<dyn Asks>) -> Self {
         Admin {
             guard,
-            publish_key: publish_key.into(),
+            publish_key,
             asks,
             page: include_str!("page.html").replace("{{WS_URL}}", &escape_attribute(ws_url)),
-            detailed: HashSet::new(),
+            outstanding: HashMap::new(),
+            outstanding_bytes: 0,
             counters: AdminCounters::default(),
         }
     }
@@ -117,14 +127,21 @@ impl Admin {
         ticket: Ticket,
         result: Result<&[usize], &PublishError>,
     ) {
-        let detailed = self.detailed.remove(&ticket);
-        let Some(key) = ConnKey::from_u64(ticket.0) else {
+        let (Some(key), Some(outstanding)) = (
+            ConnKey::from_u64(ticket.0),
+            self.outstanding.remove(&ticket),
+        ) else {
             return;
         };
+        self.outstanding_bytes -= outstanding.bytes;
         let response = match result {
             Ok(matched) => {
                 self.counters.events_accepted += matched.len() as u64;
-                Response::json(202, accepted(matched, detailed))
+                Response::json(202, accepted(matched, outstanding.detailed))
+            }
+            // No line is at fault: the back end could not do its work.
+            Err(PublishError { line: 0, reason }) => {
+                error(503, "unavailable", reason).with("Retry-After", "5")
             }
             Err(refused) => {
                 self.counters.batches_refused += 1;
@@ -149,6 +166,9 @@ impl Admin {
         let Some(body) = request.body else {
             return Verdict::ReadBody { limit: MAX_BODY };
         };
+        if self.outstanding_bytes + body.len() > MAX_OUTSTANDING {
+            return Verdict::Respond(busy());
+        }
         let ticket = Ticket(key.to_u64());
         let question = Ask::Publish {
             ticket,
@@ -156,15 +176,15 @@ impl Admin {
         };
         match self.asks.ask(question) {
             Ok(()) => {
-                if request.last_param("each").is_some_and(|each| each == "1") {
-                    self.detailed.insert(ticket);
-                }
+                let outstanding = Outstanding {
+                    bytes: body.len(),
+                    detailed: request.last_param("each").is_some_and(|each| each == "1"),
+                };
+                self.outstanding_bytes += outstanding.bytes;
+                self.outstanding.insert(ticket, outstanding);
                 Verdict::Defer(None)
             }
-            Err(Busy) => {
-                let refusal = error(503, "busy", "The back end has too much to do.");
-                Verdict::Respond(refusal.with("Retry-After", "1"))
-            }
+            Err(Busy) => Verdict::Respond(busy()),
         }
     }
 
@@ -172,7 +192,7 @@ impl Admin {
         request
             .header("authorization")
             .and_then(|value| value.strip_prefix(b"Bearer "))
-            .is_some_and(|key| key.trim_ascii().ct_eq(self.publish_key.as_bytes()).into())
+            .is_some_and(|key| key.trim_ascii().ct_eq(self.publish_key.0.as_bytes()).into())
     }
 
     fn page(&self) -> Response {
@@ -201,6 +221,10 @@ fn error(status: u16, error: &str, reason: &str) -> Response {
     Response::json(status, body.to_string())
 }
 
+fn busy() -> Response {
+    error(503, "busy", "The back end has too much to do.").with("Retry-After", "1")
+}
+
 fn refuse(status: u16, name: &str, reason: &str) -> Verdict {
     Verdict::Respond(error(status, name, reason))
 }
@@ -222,6 +246,9 @@ fn escape_attribute(text: &str) -> String {
 
 /// The most a publish request may have, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
+
+/// The most that the requests the back end has may come to, in bytes of body.
+const MAX_OUTSTANDING: usize = 16 * MAX_BODY;
 
 /// The page may do what it does, and nothing that a text it shows could make it do.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \

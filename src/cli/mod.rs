@@ -3,7 +3,10 @@
 //! Owns: arguments and exit codes. A command that edits the database does so itself, whether
 //! or not a server is running on it; a running server notices.
 
+#[cfg(feature = "sqlite")]
+mod console;
 pub mod exit;
+mod failure;
 #[cfg(feature = "sqlite")]
 pub mod group;
 pub mod listen;
@@ -18,6 +21,9 @@ pub mod user;
 use clap::{Parser, Subcommand};
 
 use exit::Exit;
+
+#[cfg(feature = "sqlite")]
+use crate::clock::unix_now;
 
 /// The Hypothesis Real Time API as one small server: clients open a WebSocket and learn at
 /// once when an annotation is made, changed or deleted.
@@ -39,17 +45,28 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Add, list, mute and delete users
     #[cfg(feature = "sqlite")]
-    User(user::UserArgs),
+    User(OnData<user::UserArgs>),
     /// Create, list and revoke the tokens that users log in with
     #[cfg(feature = "sqlite")]
-    Token(token::TokenArgs),
+    Token(OnData<token::TokenArgs>),
     /// Add groups, and say who is in them
     #[cfg(feature = "sqlite")]
-    Group(group::GroupArgs),
+    Group(OnData<group::GroupArgs>),
     /// Publish events, and print how many connections each one goes to
     Publish(publish::PublishArgs),
     /// Connect to a server, and print each event as a line of JSON
     Listen(listen::ListenArgs),
+}
+
+/// A command that works on a data directory.
+#[cfg(feature = "sqlite")]
+#[derive(clap::Args)]
+struct OnData<A: clap::Args> {
+    /// The data directory
+    #[arg(long, value_name = "DIR", global = true, default_value = crate::config::DEFAULT_DATA)]
+    data: std::path::PathBuf,
+    #[command(flatten)]
+    args: A,
 }
 
 impl Cli {
@@ -61,11 +78,11 @@ impl Cli {
         match self.command.unwrap_or(Command::Serve(self.serve)) {
             Command::Serve(args) => serve::run(args),
             #[cfg(feature = "sqlite")]
-            Command::User(args) => user::run(args),
+            Command::User(on) => user::run(on.args, &on.data, unix_now()),
             #[cfg(feature = "sqlite")]
-            Command::Token(args) => token::run(args),
+            Command::Token(on) => token::run(on.args, &on.data, unix_now()),
             #[cfg(feature = "sqlite")]
-            Command::Group(args) => group::run(args),
+            Command::Group(on) => group::run(on.args, &on.data, unix_now()),
             Command::Publish(args) => publish::run(args),
             Command::Listen(args) => listen::run(args),
         }

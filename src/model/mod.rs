@@ -180,7 +180,8 @@ pub enum Tell {
 /// Why nothing of a publish request was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishError {
-    /// The line of the body, counted from 1.
+    /// The line of the body, counted from 1. 0 where no line is at fault: the back end could not
+    /// do its work.
     pub line: usize,
     /// What is wrong with it, for the publisher to read.
     pub reason: String,

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use crate::backend::DataDir;
 use crate::config::{DEFAULT_DATA, Settings};
 use crate::net::Address;
 
 use super::Bound;
 
 /// A few lines: where everything is, and the commands to try it with.
-pub(super) fn text(settings: &Settings, bound: &Bound, open_files: u64) -> String {
+pub(super) fn text(settings: &Settings, data_dir: &DataDir, bound: &Bound, open_files: u64) -> String {
     let program = program();
     let data = match settings.data == Path::new(DEFAULT_DATA) {
         true => String::new(),
@@ -19,7 +20,7 @@ pub(super) fn text(settings: &Settings, bound: &Bound, open_files: u64) -> Strin
         lines.push(format!("  Real Time API  {}", ws_url(address, *tls)));
     }
     let connections = settings.engine.max_connections;
-    let database = settings.data.join("h-realtime.db");
+    let database = data_dir.database();
     lines.push(format!("  admin          {}", admin_url(&bound.admin)));
     lines.push(format!("  database       {}", database.display()));
     lines.push(format!(

@@ -7,7 +7,6 @@ mod nofile;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -16,7 +15,8 @@ use crate::admin::{Admin, Guard};
 use crate::backend::{self, DataDir, embedded::Embedded};
 use crate::cli::exit::Exit;
 use crate::config::{InvalidToken, Settings};
-use crate::model::{Tell, UnixMillis};
+use crate::clock::unix_now;
+use crate::model::Tell;
 use crate::net::tls::TlsConfig;
 use crate::net::{Address, ListenerId, Mailbox, Reactor};
 use crate::realtime::{self, Realtime};
@@ -62,7 +62,8 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
         random().map_err(random_failed)?,
     );
     let guard = Guard::new(tcp_address(&settings.admin), settings.admin_hosts.clone());
-    let admin = Admin::new(guard, &publish_key, &page_url(&settings), Box::new(asker));
+    let page_url = page_url(&settings);
+    let admin = Admin::new(guard, publish_key, &page_url, Box::new(asker));
     let app = App {
         realtime,
         admin,
@@ -79,7 +80,7 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
 
     let address_file = AddressFile::write(&settings.data, &bound.admin)
         .map_err(|error| Exit::new(Exit::IO, error))?;
-    let text = banner::text(&settings, &bound, open_files);
+    let text = banner::text(&settings, &data, &bound, open_files);
     // Nobody reading the banner is no reason not to serve.
     let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
     log::info!("started");
@@ -205,12 +206,6 @@ impl Drop for AddressFile {
             log::debug!("{}: {error}", self.0.display());
         }
     }
-}
-
-fn unix_now() -> UnixMillis {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }
 
 fn random<const N: usize>() -> Result<[u64; N], getrandom::Error> {

@@ -1,0 +1,453 @@
+//! What the commands do to users, tokens and groups.
+//!
+//! Each method is one change that either happens or does not. A running server finds out by the
+//! schema's triggers; nothing here has to tell it.
+
+use rusqlite::OptionalExtension as _;
+
+use super::ReadableBy;
+use super::directory::{from_millis, to_millis, token_hash, token_id};
+use super::store::{Store, StoreError};
+use super::userid::{is_userid, is_word};
+use crate::model::{Role, Secret, TokenId, UnixMillis};
+
+/// A user, for `user list`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRow {
+    /// `acct:name@authority`.
+    pub userid: String,
+    /// The name shown with annotations.
+    pub display_name: Option<String>,
+    /// Whether nobody else sees their annotations.
+    pub muted: bool,
+    /// How many of their tokens work.
+    pub tokens: u64,
+    /// How many groups they are a member of.
+    pub groups: u64,
+}
+
+/// A token, for `token list`. The token itself is nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRow {
+    /// Its name in `token revoke`.
+    pub id: TokenId,
+    /// Whom it stands for.
+    pub userid: String,
+    /// When it was made.
+    pub created: UnixMillis,
+    /// When it ends; `None` is never.
+    pub expires: Option<UnixMillis>,
+}
+
+/// A group and who is in it, for `group list`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRow {
+    /// The id that the API uses.
+    pub id: String,
+    /// Who reads it.
+    pub readable_by: ReadableBy,
+    /// The userids of its members and their roles, by userid.
+    pub members: Vec<(String, Role)>,
+}
+
+/// Users.
+impl Store {
+    /// Adds a user.
+    ///
+    /// # Errors
+    /// When the userid or the name has a wrong form, or the user is there already.
+    pub fn add_user(
+        &self,
+        userid: &str,
+        display_name: Option<&str>,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        if !is_userid(userid) {
+            return Err(StoreError::Invalid(format!(
+                "{userid:?} is no userid; they look like acct:joe.bloggs@example.org"
+            )));
+        }
+        if display_name.is_some_and(|name| name.contains(char::is_control)) {
+            return Err(StoreError::Invalid(
+                "a display name has no control characters".to_owned(),
+            ));
+        }
+        let added = self.db().execute(
+            "INSERT INTO user (userid, display_name, created) VALUES (?1, ?2, ?3)
+             ON CONFLICT (userid) DO NOTHING",
+            (userid, display_name, from_millis(now)),
+        )?;
+        if added == 0 {
+            return Err(StoreError::Exists(format!("{userid} is there already")));
+        }
+        Ok(())
+    }
+
+    /// All users, by userid.
+    ///
+    /// # Errors
+    /// When the database cannot be read; so for the other lists.
+    pub fn users(&self, now: UnixMillis) -> Result<Vec<UserRow>, StoreError> {
+        let mut query = self.db().prepare(
+            "SELECT userid, display_name, muted,
+                    (SELECT count(*) FROM token
+                     WHERE user_id = user.id AND (expires IS NULL OR expires > ?1)),
+                    (SELECT count(*) FROM membership WHERE user_id = user.id)
+             FROM user ORDER BY userid",
+        )?;
+        let rows = query.query_map([from_millis(now)], |row| {
+            Ok(UserRow {
+                userid: row.get(0)?,
+                display_name: row.get(1)?,
+                muted: row.get(2)?,
+                tokens: row.get::<_, i64>(3)?.unsigned_abs(),
+                groups: row.get::<_, i64>(4)?.unsigned_abs(),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Mutes a user (h's NIPSA), or ends that.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn set_muted(&self, userid: &str, muted: bool) -> Result<(), StoreError> {
+        let changed = self.db().execute(
+            "UPDATE user SET muted = ?2 WHERE userid = ?1",
+            (userid, muted),
+        )?;
+        some_user(changed, userid)
+    }
+
+    /// Deletes a user with their tokens and memberships.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn delete_user(&self, userid: &str) -> Result<(), StoreError> {
+        let deleted = self
+            .db()
+            .execute("DELETE FROM user WHERE userid = ?1", [userid])?;
+        some_user(deleted, userid)
+    }
+
+    fn user_row(&self, userid: &str) -> Result<i64, StoreError> {
+        self.db()
+            .query_row("SELECT id FROM user WHERE userid = ?1", [userid], |row| {
+                row.get(0)
+            })
+            .optional()?
+            .ok_or_else(|| no_user(userid))
+    }
+}
+
+/// Tokens.
+impl Store {
+    /// Stores a token's hash for a user. It works until `expires`, or for ever.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn add_token(
+        &self,
+        userid: &str,
+        token: &Secret,
+        now: UnixMillis,
+        expires: Option<UnixMillis>,
+    ) -> Result<TokenId, StoreError> {
+        let user = self.user_row(userid)?;
+        self.db().execute(
+            "INSERT INTO token (user_id, hash, created, expires) VALUES (?1, ?2, ?3, ?4)",
+            (
+                user,
+                token_hash(token),
+                from_millis(now),
+                expires.map(from_millis),
+            ),
+        )?;
+        Ok(token_id(self.db().last_insert_rowid()))
+    }
+
+    /// The tokens of one user or of all, oldest first.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn tokens(&self, userid: Option<&str>) -> Result<Vec<TokenRow>, StoreError> {
+        let user = userid.map(|userid| self.user_row(userid)).transpose()?;
+        let mut query = self.db().prepare(
+            "SELECT token.id, user.userid, token.created, token.expires
+             FROM token JOIN user ON user.id = token.user_id
+             WHERE ?1 IS NULL OR user.id = ?1 ORDER BY token.id",
+        )?;
+        let rows = query.query_map([user], |row| {
+            Ok(TokenRow {
+                id: token_id(row.get(0)?),
+                userid: row.get(1)?,
+                created: to_millis(row.get(2)?),
+                expires: row.get::<_, Option<i64>>(3)?.map(to_millis),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Ends a token.
+    ///
+    /// # Errors
+    /// When there is no token of that id.
+    pub fn revoke_token(&self, token: TokenId) -> Result<(), StoreError> {
+        let deleted = self
+            .db()
+            .execute("DELETE FROM token WHERE id = ?1", [token.0.cast_signed()])?;
+        if deleted == 0 {
+            return Err(StoreError::Missing(format!(
+                "there is no token {}",
+                token.0
+            )));
+        }
+        Ok(())
+    }
+
+    /// The id of a token that somebody has.
+    ///
+    /// # Errors
+    /// When it is unknown.
+    pub fn token_of_secret(&self, token: &Secret) -> Result<TokenId, StoreError> {
+        self.db()
+            .query_row(
+                "SELECT id FROM token WHERE hash = ?1",
+                [token_hash(token)],
+                |row| row.get(0).map(token_id),
+            )
+            .optional()?
+            .ok_or_else(|| StoreError::Missing("there is no such token".to_owned()))
+    }
+
+    /// Removes the tokens that ended before a time.
+    pub(super) fn forget_tokens_expired_before(&self, time: UnixMillis) -> Result<(), StoreError> {
+        self.db()
+            .execute("DELETE FROM token WHERE expires < ?1", [from_millis(time)])?;
+        Ok(())
+    }
+}
+
+/// Groups.
+impl Store {
+    /// Adds a group.
+    ///
+    /// # Errors
+    /// When the id has a wrong form, or the group is there already.
+    pub fn add_group(
+        &self,
+        id: &str,
+        readable_by: ReadableBy,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        if !is_word(id) {
+            return Err(StoreError::Invalid(format!(
+                "{id:?} is no id of a group; it has no white space or control characters"
+            )));
+        }
+        let added = self.db().execute(
+            "INSERT INTO grp (id, readable_by, created) VALUES (?1, ?2, ?3)
+             ON CONFLICT (id) DO NOTHING",
+            (id, readable_by.as_str(), from_millis(now)),
+        )?;
+        if added == 0 {
+            return Err(StoreError::Exists(format!(
+                "the group {id} is there already"
+            )));
+        }
+        Ok(())
+    }
+
+    /// All groups with their members, by id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn groups(&self) -> Result<Vec<GroupRow>, StoreError> {
+        let mut groups: Vec<GroupRow> = Vec::new();
+        let mut query = self.db().prepare(
+            "SELECT grp.id, grp.readable_by = 'world', user.userid, membership.role
+             FROM grp
+             LEFT JOIN membership ON membership.group_id = grp.id
+             LEFT JOIN user ON user.id = membership.user_id
+             ORDER BY grp.id, user.userid",
+        )?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let id: String = row.get(0)?;
+            if groups.last().is_none_or(|last| last.id != id) {
+                groups.push(GroupRow {
+                    id,
+                    readable_by: ReadableBy::of_world(row.get(1)?),
+                    members: Vec::new(),
+                });
+            }
+            let role = row.get::<_, Option<String>>(3)?;
+            let role = role.and_then(|role| role.parse().ok());
+            if let (Some(group), Some(userid), Some(role)) = (groups.last_mut(), row.get(2)?, role)
+            {
+                group.members.push((userid, role));
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Makes a user a member of a group, or changes the role they have there.
+    ///
+    /// # Errors
+    /// When there is no such group or user.
+    pub fn set_member(&self, group: &str, userid: &str, role: Role) -> Result<(), StoreError> {
+        let user = self.user_row(userid)?;
+        if self.directory().readable_by(group)?.is_none() {
+            return Err(StoreError::Missing(format!(
+                "there is no group {group}; add it with: h-realtime group add {group}"
+            )));
+        }
+        self.db().execute(
+            "INSERT INTO membership (user_id, group_id, role) VALUES (?1, ?2, ?3)
+             ON CONFLICT (user_id, group_id) DO UPDATE SET role = excluded.role
+             WHERE role <> excluded.role",
+            (user, group, role.as_str()),
+        )?;
+        Ok(())
+    }
+
+    /// Takes a user out of a group.
+    ///
+    /// # Errors
+    /// When they are not in it.
+    pub fn remove_member(&self, group: &str, userid: &str) -> Result<(), StoreError> {
+        let removed = self.db().execute(
+            "DELETE FROM membership WHERE group_id = ?1
+             AND user_id = (SELECT id FROM user WHERE userid = ?2)",
+            (group, userid),
+        )?;
+        if removed == 0 {
+            return Err(StoreError::Missing(format!(
+                "{userid} is no member of {group}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn some_user(changed: usize, userid: &str) -> Result<(), StoreError> {
+    if changed == 0 {
+        return Err(no_user(userid));
+    }
+    Ok(())
+}
+
+fn no_user(userid: &str) -> StoreError {
+    StoreError::Missing(format!(
+        "there is no user {userid}; add them with: h-realtime user add {userid}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOE: &str = "acct:joe@example.org";
+
+    fn store() -> Store {
+        let store = Store::in_memory();
+        store.add_user(JOE, Some("Joe"), 1).unwrap();
+        store
+    }
+
+    #[test]
+    fn users_are_added_once_and_in_the_right_form() {
+        let store = store();
+        let cases = [
+            (JOE, None),
+            ("joe", None),
+            ("acct:joe@", None),
+            ("acct:ann@example.org", Some("A\nnn")),
+        ];
+        for (userid, name) in cases {
+            assert!(
+                store.add_user(userid, name, 1).is_err(),
+                "{userid} {name:?}"
+            );
+        }
+        let expected = UserRow {
+            userid: JOE.to_owned(),
+            display_name: Some("Joe".to_owned()),
+            muted: false,
+            tokens: 0,
+            groups: 0,
+        };
+        assert_eq!(store.users(1).unwrap(), [expected]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_missing() {
+        let store = store();
+        let none = "acct:none@example.org";
+        let results = [
+            store.set_muted(none, true),
+            store.delete_user(none),
+            store
+                .add_token(none, &Secret("t".to_owned()), 1, None)
+                .map(drop),
+            store.tokens(Some(none)).map(drop),
+            store.revoke_token(TokenId(9)),
+            store.token_of_secret(&Secret("t".to_owned())).map(drop),
+            store.set_member("__world__", none, Role::Member),
+            store.set_member("none", JOE, Role::Member),
+            store.remove_member("__world__", JOE),
+        ];
+        for result in results {
+            assert!(matches!(result, Err(StoreError::Missing(_))), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_token_only_the_hash_is_stored_and_its_id_is_never_used_again() {
+        let store = store();
+        let secret = Secret("hrt-very-secret".to_owned());
+        let first = store.add_token(JOE, &secret, 1, None).unwrap();
+        assert_eq!(store.token_of_secret(&secret).unwrap(), first);
+        let stored: Vec<u8> = store
+            .db()
+            .query_row("SELECT hash FROM token", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(stored, token_hash(&secret));
+        store.revoke_token(first).unwrap();
+        let second = store.add_token(JOE, &secret, 1, None).unwrap();
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn tokens_are_listed_and_those_long_expired_are_forgotten() {
+        let store = store();
+        for (name, expires) in [("a", None), ("b", Some(50)), ("c", Some(100))] {
+            let secret = Secret(name.to_owned());
+            store.add_token(JOE, &secret, 7, expires).unwrap();
+        }
+        assert_eq!(store.users(60).unwrap()[0].tokens, 2);
+        store.forget_tokens_expired_before(60).unwrap();
+        let rows = store.tokens(Some(JOE)).unwrap();
+        let short: Vec<_> = rows.iter().map(|row| (row.created, row.expires)).collect();
+        assert_eq!(short, [(7, None), (7, Some(100))]);
+        assert_eq!(store.tokens(None).unwrap(), rows);
+    }
+
+    #[test]
+    fn groups_have_members_and_a_member_has_one_role() {
+        let store = store();
+        store.add_group("g", ReadableBy::Members, 1).unwrap();
+        assert!(store.add_group("g", ReadableBy::World, 1).is_err());
+        assert!(store.add_group("a b", ReadableBy::World, 1).is_err());
+        store.set_member("g", JOE, Role::Member).unwrap();
+        store.set_member("g", JOE, Role::Owner).unwrap();
+        let [world, group] = &store.groups().unwrap()[..] else {
+            panic!("two groups");
+        };
+        assert_eq!((&*world.id, world.members.len()), ("__world__", 0));
+        assert_eq!(group.readable_by, ReadableBy::Members);
+        assert_eq!(group.members, [(JOE.to_owned(), Role::Owner)]);
+        store.remove_member("g", JOE).unwrap();
+        assert!(store.groups().unwrap()[1].members.is_empty());
+    }
+}

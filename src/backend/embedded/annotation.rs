@@ -1,0 +1,311 @@
+//! An annotation as it is published: h's API JSON, checked, and completed where a part has an
+//! obvious default.
+//!
+//! The official client stops showing any event after one annotation that lacks what it depends
+//! on, or has it of another type. So nothing gets past here that does; the rest is the
+//! publisher's business and is passed on as it came.
+
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::{Map, Value, json};
+
+use super::fields::{Fields, Refusal, objects, quoted};
+use super::time::{h_time, is_time};
+use super::userid::{is_userid, is_word};
+use crate::model::UnixMillis;
+
+/// An annotation that may be sent, but for what depends on the receiver.
+#[derive(Debug)]
+pub(super) struct Annotation {
+    pub id: String,
+    /// The author's userid.
+    pub user: String,
+    pub uri: String,
+    pub group: String,
+    /// Who may read it, as far as the annotation says.
+    pub readers: Vec<Reader>,
+    pub references: Vec<String>,
+    /// Hidden by moderation.
+    pub hidden: bool,
+    created: String,
+    updated: String,
+    text: String,
+    tags: Vec<String>,
+    moderation_status: Option<Value>,
+    permissions: Map<String, Value>,
+    target: Vec<Value>,
+    document: Map<String, Value>,
+    links: Map<String, Value>,
+    mentions: Vec<Value>,
+    user_info: Option<Map<String, Value>>,
+    moderation: Option<Map<String, Value>>,
+    /// What this program does not know, which is kept.
+    further: Map<String, Value>,
+}
+
+/// An entry of `permissions.read`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// `group:__world__`
+    World,
+    /// `group:ID`
+    Group(String),
+    /// `acct:NAME@AUTHORITY`
+    User(String),
+}
+
+/// As whom a receiver sees an annotation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct View {
+    /// May moderate it.
+    pub moderates: bool,
+    /// Is told that it is hidden: the author never is.
+    pub hidden: bool,
+}
+
+impl Annotation {
+    /// Checks and completes what was published. `id` is the event's `annotation_id`.
+    pub fn new(
+        json: Map<String, Value>,
+        id: Option<String>,
+        now: UnixMillis,
+    ) -> Result<Annotation, Refusal> {
+        let mut fields = Fields::new("annotation", json);
+        let id = own_id(&mut fields, id)?;
+        let user = fields.needed("user")?;
+        if !is_userid(&user) {
+            return Err(fields.refusal("user", "must look like acct:NAME@AUTHORITY"));
+        }
+        let uri = fields.needed("uri")?;
+        let (permissions, readers) = permissions(&mut fields, &user)?;
+        let group = group(&mut fields, &readers)?;
+        let (moderation_status, hidden) = moderation(&mut fields)?;
+        // What these say depends on the receiver.
+        fields.raw("actions");
+        fields.raw("flagged");
+        Ok(Annotation {
+            created: time(&mut fields, "created", now)?,
+            updated: time(&mut fields, "updated", now)?,
+            text: fields.string("text")?.unwrap_or_default(),
+            tags: fields.strings("tags")?.unwrap_or_default(),
+            target: target(&mut fields, &uri)?,
+            document: fields.object("document")?.unwrap_or_default(),
+            links: fields.object("links")?.unwrap_or_default(),
+            mentions: fields.objects("mentions")?.unwrap_or_default(),
+            user_info: fields.object("user_info")?,
+            references: fields.strings("references")?.unwrap_or_default(),
+            moderation: fields.object("moderation")?,
+            further: fields.rest(),
+            id,
+            user,
+            uri,
+            group,
+            readers,
+            hidden,
+            moderation_status,
+            permissions,
+        })
+    }
+
+    /// The version of the page that this is of, if it says so.
+    pub fn version(&self) -> Option<u64> {
+        self.further.get("version").and_then(Value::as_u64)
+    }
+
+    /// Whether others than single users may read it: h's `shared`.
+    pub fn is_shared(&self) -> bool {
+        self.readers
+            .iter()
+            .any(|reader| !matches!(reader, Reader::User(_)))
+    }
+
+    /// Says how the author is called, unless the publisher did.
+    pub fn name_author(&mut self, display_name: Option<String>) {
+        self.user_info.get_or_insert_with(|| {
+            Map::from_iter([("display_name".to_owned(), Value::from(display_name))])
+        });
+    }
+
+    /// The annotation for a receiver, to be serialised.
+    pub fn shown(&self, view: View) -> impl Serialize + '_ {
+        Shown {
+            annotation: self,
+            view,
+        }
+    }
+}
+
+/// An annotation's id, which the event may have as well.
+fn own_id(fields: &mut Fields, event: Option<String>) -> Result<String, Refusal> {
+    match (fields.string("id")?, event) {
+        (Some(own), Some(event)) if own != event => {
+            Err(fields.refusal("id", "is not the event's annotation_id"))
+        }
+        (Some(id), _) | (None, Some(id)) if !id.is_empty() => Ok(id),
+        (None, None) => Err(fields.refusal("id", "is missing")),
+        _ => Err(fields.refusal("id", "is empty")),
+    }
+}
+
+/// The permissions with their defaults, in h's order, and the readers that they name. Who may
+/// read has no default: a guess could show a private annotation to everybody.
+fn permissions(
+    fields: &mut Fields,
+    user: &str,
+) -> Result<(Map<String, Value>, Vec<Reader>), Refusal> {
+    let given = fields
+        .object("permissions")?
+        .ok_or_else(|| fields.refusal("permissions.read", "is missing: who may read it?"))?;
+    let mut given = Fields::new("annotation.permissions", given);
+    let read = given
+        .strings("read")?
+        .ok_or_else(|| given.refusal("read", "is missing: who may read it?"))?;
+    if read.is_empty() {
+        return Err(given.refusal("read", "is empty: nobody could read it"));
+    }
+    if read.len() > MAX_READERS {
+        let what = format!("has more than {MAX_READERS} entries");
+        return Err(given.refusal("read", &what));
+    }
+    let readers = read
+        .iter()
+        .map(|entry| reader(entry).ok_or_else(|| bad_reader(&given, entry)))
+        .collect::<Result<_, _>>()?;
+    let mut permissions = Map::new();
+    permissions.insert("read".to_owned(), read.into());
+    for key in ["admin", "update", "delete"] {
+        let users = given.strings(key)?;
+        let users = users.unwrap_or_else(|| vec![user.to_owned()]);
+        permissions.insert(key.to_owned(), users.into());
+    }
+    permissions.extend(given.rest());
+    Ok((permissions, readers))
+}
+
+fn reader(entry: &str) -> Option<Reader> {
+    match entry.strip_prefix("group:") {
+        Some(WORLD) => Some(Reader::World),
+        Some(group) => is_word(group).then(|| Reader::Group(group.to_owned())),
+        None => is_userid(entry).then(|| Reader::User(entry.to_owned())),
+    }
+}
+
+fn bad_reader(permissions: &Fields, entry: &str) -> Refusal {
+    let entry = quoted(entry);
+    permissions.refusal(
+        "read",
+        &format!("has {entry}, which is neither group:ID nor acct:NAME@AUTHORITY"),
+    )
+}
+
+/// The group; where none is given, the one that `permissions.read` names first, or the group of
+/// everybody for what is private.
+fn group(fields: &mut Fields, readers: &[Reader]) -> Result<String, Refusal> {
+    match fields.string("group")? {
+        Some(group) if is_word(&group) => Ok(group),
+        Some(_) => Err(fields.refusal("group", "is no id of a group")),
+        None => Ok(readers
+            .iter()
+            .find_map(|reader| match reader {
+                Reader::World => Some(WORLD.to_owned()),
+                Reader::Group(group) => Some(group.clone()),
+                Reader::User(_) => None,
+            })
+            .unwrap_or_else(|| WORLD.to_owned())),
+    }
+}
+
+/// The moderation status as given, and whether the annotation is hidden: by its word `hidden`,
+/// or by any status but `APPROVED`, as in h.
+fn moderation(fields: &mut Fields) -> Result<(Option<Value>, bool), Refusal> {
+    let hidden = fields.boolean("hidden")?.unwrap_or(false);
+    let status = fields.raw("moderation_status");
+    match &status {
+        None | Some(Value::Null) => Ok((status, hidden)),
+        Some(Value::String(word)) => {
+            let hides = word != "APPROVED";
+            Ok((status, hidden || hides))
+        }
+        Some(_) => Err(fields.refusal("moderation_status", "must be a string")),
+    }
+}
+
+fn time(fields: &mut Fields, key: &str, now: UnixMillis) -> Result<String, Refusal> {
+    match fields.string(key)? {
+        None => Ok(h_time(now)),
+        Some(text) if is_time(&text) => Ok(text),
+        Some(_) => Err(fields.refusal(key, "must look like 2024-01-02T03:04:05.678901+00:00")),
+    }
+}
+
+/// The targets; the client looks for a quote in the selectors of each.
+fn target(fields: &mut Fields, uri: &str) -> Result<Vec<Value>, Refusal> {
+    let Some(target) = fields.objects("target")? else {
+        return Ok(vec![json!({ "source": uri })]);
+    };
+    if target.is_empty() {
+        return Err(fields.refusal("target", "is empty"));
+    }
+    let selectors = target.iter().filter_map(|target| target.get("selector"));
+    for selector in selectors.filter(|selector| !selector.is_null()) {
+        if objects(selector.clone()).is_none() {
+            return Err(fields.refusal("target", "has a selector that is no list of objects"));
+        }
+    }
+    Ok(target)
+}
+
+struct Shown<'a> {
+    annotation: &'a Annotation,
+    view: View,
+}
+
+impl Serialize for Shown<'_> {
+    /// In h's order, which readers of logs are used to; what this program does not know comes last.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let it = self.annotation;
+        let actions: &[&str] = if self.view.moderates {
+            &["moderate"]
+        } else {
+            &[]
+        };
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &it.id)?;
+        map.serialize_entry("created", &it.created)?;
+        map.serialize_entry("updated", &it.updated)?;
+        map.serialize_entry("user", &it.user)?;
+        map.serialize_entry("uri", &it.uri)?;
+        map.serialize_entry("text", &it.text)?;
+        map.serialize_entry("tags", &it.tags)?;
+        map.serialize_entry("group", &it.group)?;
+        if let Some(status) = &it.moderation_status {
+            map.serialize_entry("moderation_status", status)?;
+        }
+        map.serialize_entry("permissions", &it.permissions)?;
+        map.serialize_entry("target", &it.target)?;
+        map.serialize_entry("document", &it.document)?;
+        map.serialize_entry("links", &it.links)?;
+        map.serialize_entry("actions", actions)?;
+        map.serialize_entry("mentions", &it.mentions)?;
+        if let Some(user_info) = &it.user_info {
+            map.serialize_entry("user_info", user_info)?;
+        }
+        if !it.references.is_empty() {
+            map.serialize_entry("references", &it.references)?;
+        }
+        // Whether the receiver flagged it is not known here.
+        map.serialize_entry("flagged", &false)?;
+        if let Some(moderation) = it.moderation.as_ref().filter(|_| self.view.moderates) {
+            map.serialize_entry("moderation", moderation)?;
+        }
+        map.serialize_entry("hidden", &self.view.hidden)?;
+        for (key, value) in &it.further {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+/// The group of everybody.
+pub(super) const WORLD: &str = "__world__";
+/// Each entry is a rule that is asked for each receiver. h itself writes one entry.
+const MAX_READERS: usize = 100;

@@ -1,0 +1,238 @@
+//! The rules, asked for every kind of receiver of every kind of annotation.
+
+use serde_json::{Value, json};
+
+use crate::backend::embedded::publish::plans;
+use crate::backend::embedded::{ReadableBy, Store};
+use crate::model::{Decision, Plan, Reason, Role, Who};
+
+const AUTHOR: &str = "acct:author@example.org";
+const MUTED: &str = "acct:muted@example.org";
+const OTHER: &str = "acct:other@example.org";
+const MEMBER: &str = "acct:member@example.org";
+const MODERATOR: &str = "acct:moderator@example.org";
+
+/// The groups `open` and `closed`, where the authors are members, and everybody else is what
+/// their name says.
+fn store() -> Store {
+    let store = Store::in_memory();
+    store.add_group("open", ReadableBy::World, 0).unwrap();
+    store.add_group("closed", ReadableBy::Members, 0).unwrap();
+    for user in [AUTHOR, MUTED, OTHER, MEMBER, MODERATOR] {
+        store.add_user(user, None, 0).unwrap();
+    }
+    store.set_muted(MUTED, true).unwrap();
+    for group in ["open", "closed"] {
+        for user in [AUTHOR, MUTED, MEMBER] {
+            store.set_member(group, user, Role::Member).unwrap();
+        }
+    }
+    for group in ["open", "closed", "__world__"] {
+        store.set_member(group, MODERATOR, Role::Moderator).unwrap();
+    }
+    store
+}
+
+fn plan(store: &Store, action: &str, annotation: &Value) -> Plan {
+    let event = json!({"topic": "annotation", "action": action, "annotation": annotation});
+    let body = event.to_string();
+    let mut plans = plans(body.as_bytes(), &store.directory(), 0).unwrap();
+    assert_eq!(plans.len(), 1);
+    plans.remove(0)
+}
+
+fn annotation(author: &str, group: &str, read: &Value) -> Value {
+    json!({
+        "id": "A", "user": author, "uri": "http://example.com/", "group": group,
+        "permissions": {"read": read}, "moderation": {"flagCount": 2},
+    })
+}
+
+/// What a plan does for somebody: the first rule that holds decides.
+fn decision(store: &Store, plan: &Plan, userid: Option<&str>) -> Decision {
+    let memberships = userid.and_then(|userid| store.directory().memberships(userid).unwrap());
+    let memberships = memberships.unwrap_or_default();
+    let role = |group: &str| {
+        let membership = memberships.iter().find(|m| *m.group == *group);
+        membership.map(|m| m.role)
+    };
+    let holds = |who: &Who| match who {
+        Who::User(user) => userid == Some(user),
+        Who::Member(group) => role(group).is_some(),
+        Who::Moderator(group) => role(group).is_some_and(Role::moderates),
+    };
+    let rule = plan.rules.iter().find(|rule| rule.when.iter().all(holds));
+    rule.expect("a rule for everybody").then
+}
+
+/// The annotation that somebody gets, or why they do not.
+fn received(store: &Store, plan: &Plan, userid: Option<&str>) -> Result<Value, Reason> {
+    match decision(store, plan, userid) {
+        Decision::Withhold(reason) => Err(reason),
+        Decision::Send(variant) => {
+            let message: Value = serde_json::from_str(&plan.variants[variant]).unwrap();
+            Ok(message["payload"][0].clone())
+        }
+    }
+}
+
+/// Group, permissions.read, hidden, muted author; who hears of it, and why the rest does not.
+type Case<'a> = (&'a str, &'a str, bool, bool, &'a [&'a str], Reason);
+
+#[test]
+fn who_hears_of_what() {
+    use Reason::{Hidden, Muted, Permission};
+    let everybody = ["anonymous", "other", "member", "moderator", "author"];
+    #[rustfmt::skip]
+    let cases: [Case<'_>; 16] = [
+        ("__world__", "group:__world__", false, false, &everybody, Permission),
+        ("open", "group:__world__", false, false, &everybody, Permission),
+        ("closed", "group:closed", false, false, &everybody[2..], Permission),
+        ("closed", "AUTHOR", false, false, &["author"], Permission),
+        ("__world__", "group:__world__", true, false, &everybody[3..], Hidden),
+        ("open", "group:open", true, false, &everybody[3..], Hidden),
+        ("closed", "group:closed", true, false, &everybody[3..], Hidden),
+        ("closed", "AUTHOR", true, false, &["author"], Hidden),
+        ("__world__", "group:__world__", false, true, &["author"], Muted),
+        ("open", "group:open", false, true, &["author"], Muted),
+        ("closed", "group:closed", false, true, &["author"], Muted),
+        ("closed", "AUTHOR", false, true, &["author"], Muted),
+        ("__world__", "group:__world__", true, true, &["author"], Muted),
+        ("open", "group:__world__", true, true, &["author"], Muted),
+        ("closed", "group:closed", true, true, &["author"], Muted),
+        ("__world__", "AUTHOR", true, true, &["author"], Muted),
+    ];
+    let store = store();
+    for (group, read, hidden, muted, hear, reason) in cases {
+        for action in ["create", "update", "delete"] {
+            let author = if muted { MUTED } else { AUTHOR };
+            let reader = if read == "AUTHOR" { author } else { read };
+            let mut annotation = annotation(author, group, &json!([reader]));
+            annotation["hidden"] = json!(hidden);
+            let plan = plan(&store, action, &annotation);
+            for name in everybody {
+                let userid = match name {
+                    "anonymous" => None,
+                    "other" => Some(OTHER),
+                    "member" => Some(MEMBER),
+                    "moderator" => Some(MODERATOR),
+                    _ => Some(author),
+                };
+                let case = format!("{group} {read} {hidden} {muted} {action} {name}");
+                match received(&store, &plan, userid) {
+                    Err(why) => {
+                        assert!(!hear.contains(&name), "{case}");
+                        assert_eq!(why, reason, "{case}");
+                    }
+                    Ok(got) => {
+                        assert!(hear.contains(&name), "{case}");
+                        let moderates = name == "moderator" && read != "AUTHOR";
+                        check_view(&got, action, hidden && name != "author", moderates, &case);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check_view(got: &Value, action: &str, hidden: bool, moderates: bool, case: &str) {
+    if action == "delete" {
+        assert_eq!(*got, json!({"id": "A"}), "{case}");
+        return;
+    }
+    assert_eq!(got["hidden"], json!(hidden), "{case}");
+    assert_eq!(got["flagged"], json!(false), "{case}");
+    let actions = if moderates {
+        json!(["moderate"])
+    } else {
+        json!([])
+    };
+    assert_eq!(got["actions"], actions, "{case}");
+    assert_eq!(got.get("moderation").is_some(), moderates, "{case}");
+}
+
+#[test]
+fn entries_of_permissions_read() {
+    // Group, permissions.read; who hears of it.
+    let cases: &[(&str, &[&str], &[&str])] = &[
+        ("closed", &["group:__world__"], &[MEMBER, MODERATOR, AUTHOR]),
+        (
+            "unknown",
+            &["group:__world__"],
+            &["", OTHER, MEMBER, MODERATOR, AUTHOR],
+        ),
+        ("unknown", &["group:unknown"], &[]),
+        ("unknown", &["group:unknown", OTHER], &[OTHER]),
+        ("__world__", &[OTHER, MEMBER], &[OTHER, MEMBER]),
+        ("__world__", &["group:closed"], &[MEMBER, MODERATOR, AUTHOR]),
+        (
+            "closed",
+            &["group:closed", OTHER],
+            &[OTHER, MEMBER, MODERATOR, AUTHOR],
+        ),
+        (
+            "closed",
+            &["group:closed", "group:open"],
+            &["", OTHER, MEMBER, MODERATOR, AUTHOR],
+        ),
+    ];
+    let store = store();
+    for &(group, read, hear) in cases {
+        let plan = plan(&store, "create", &annotation(AUTHOR, group, &json!(read)));
+        let hears = |userid: &&str| {
+            let userid = Some(*userid).filter(|userid| !userid.is_empty());
+            received(&store, &plan, userid).is_ok()
+        };
+        let everybody = ["", OTHER, MEMBER, MODERATOR, AUTHOR];
+        let heard: Vec<_> = everybody.into_iter().filter(hears).collect();
+        assert_eq!(heard, hear, "{group} {read:?}");
+    }
+}
+
+#[test]
+fn an_author_who_left_the_group_hears_of_it_only_where_it_is_hidden() {
+    let store = store();
+    for author in [AUTHOR, MUTED] {
+        store.remove_member("closed", author).unwrap();
+        let mut annotation = annotation(author, "closed", &json!(["group:closed"]));
+        let live = plan(&store, "create", &annotation);
+        let withheld = received(&store, &live, Some(author));
+        assert_eq!(withheld, Err(Reason::Permission), "{author}");
+        annotation["hidden"] = json!(true);
+        let hidden = plan(&store, "create", &annotation);
+        assert!(received(&store, &hidden, Some(author)).is_ok());
+    }
+}
+
+#[test]
+fn an_author_who_moderates_may_and_is_not_told_that_it_is_hidden() {
+    let store = store();
+    for author in [AUTHOR, MUTED] {
+        store.set_member("closed", author, Role::Admin).unwrap();
+        for status in ["APPROVED", "PENDING", "DENIED", "SPAM", "of the future"] {
+            let mut annotation = annotation(author, "closed", &json!(["group:closed"]));
+            annotation["moderation_status"] = json!(status);
+            let plan = plan(&store, "update", &annotation);
+            let got = received(&store, &plan, Some(author)).unwrap();
+            check_view(&got, "update", false, true, status);
+            let hears = received(&store, &plan, Some(MEMBER)).is_ok();
+            assert_eq!(hears, status == "APPROVED" && author == AUTHOR, "{status}");
+        }
+    }
+}
+
+#[test]
+fn there_is_a_variant_only_for_those_who_can_be_there() {
+    let store = store();
+    let count = |action, annotation: &Value| {
+        let plan = plan(&store, action, annotation);
+        (plan.rules.len(), plan.variants.len())
+    };
+    let public = annotation(AUTHOR, "__world__", &json!(["group:__world__"]));
+    assert_eq!(count("create", &public), (2, 2));
+    assert_eq!(count("delete", &public), (1, 1));
+    let private = annotation(AUTHOR, "closed", &json!([AUTHOR]));
+    assert_eq!(count("create", &private), (2, 1));
+    store.remove_member("__world__", MODERATOR).unwrap();
+    assert_eq!(count("create", &public), (1, 1));
+}

@@ -1,0 +1,206 @@
+//! Look-ups: whose token this is, which groups somebody is in, who may read a group.
+
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use sha2::{Digest as _, Sha256};
+
+use crate::model::{Identity, Membership, Secret, TokenId, UnixMillis};
+
+/// What the database says, as questions of the server.
+pub(super) struct Directory<'a> {
+    db: &'a Connection,
+}
+
+/// Who reads a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadableBy {
+    /// Everybody, logged in or not.
+    World,
+    /// Its members.
+    Members,
+}
+
+impl ReadableBy {
+    /// The word for it, as in h.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReadableBy::World => "world",
+            ReadableBy::Members => "members",
+        }
+    }
+
+    pub(super) fn of_world(world: bool) -> Self {
+        if world {
+            ReadableBy::World
+        } else {
+            ReadableBy::Members
+        }
+    }
+}
+
+/// What an event needs to know of an annotation's author.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Author {
+    pub display_name: Option<String>,
+    pub muted: bool,
+}
+
+/// One row of the change log.
+pub(super) struct Change {
+    pub seq: i64,
+    pub kind: String,
+    pub userid: Option<String>,
+    pub token: Option<TokenId>,
+}
+
+impl<'a> Directory<'a> {
+    pub fn new(db: &'a Connection) -> Self {
+        Directory { db }
+    }
+
+    /// Whom a token stands for; nobody if it is unknown or has expired.
+    pub fn identity(
+        &self,
+        token: &Secret,
+        now: UnixMillis,
+    ) -> Result<Option<Identity>, rusqlite::Error> {
+        let found = self
+            .db
+            .prepare_cached(
+                "SELECT token.id, token.expires, user.id, user.userid
+                 FROM token JOIN user ON user.id = token.user_id
+                 WHERE token.hash = ?1 AND (token.expires IS NULL OR token.expires > ?2)",
+            )?
+            .query_row((token_hash(token), from_millis(now)), |row| {
+                Ok((
+                    token_id(row.get(0)?),
+                    row.get::<_, Option<i64>>(1)?.map(to_millis),
+                    row.get::<_, i64>(2)?,
+                    row.get::<_, String>(3)?,
+                ))
+            })
+            .optional()?;
+        let Some((token, expires, user, userid)) = found else {
+            return Ok(None);
+        };
+        Ok(Some(Identity {
+            userid: userid.into(),
+            memberships: self.memberships_of_row(user)?,
+            token,
+            expires,
+        }))
+    }
+
+    /// A user's memberships, in the order of the groups' ids; `None` if there is no such user.
+    pub fn memberships(&self, userid: &str) -> Result<Option<Vec<Membership>>, rusqlite::Error> {
+        let user = self
+            .db
+            .prepare_cached("SELECT id FROM user WHERE userid = ?1")?
+            .query_row([userid], |row| row.get(0))
+            .optional()?;
+        user.map(|user| self.memberships_of_row(user)).transpose()
+    }
+
+    fn memberships_of_row(&self, user: i64) -> Result<Vec<Membership>, rusqlite::Error> {
+        let mut query = self.db.prepare_cached(
+            "SELECT group_id, role FROM membership WHERE user_id = ?1 ORDER BY group_id",
+        )?;
+        let mut rows = query.query([user])?;
+        let mut memberships = Vec::new();
+        while let Some(row) = rows.next()? {
+            // The schema lets no other role in than those of the model.
+            if let Ok(role) = row.get_ref(1)?.as_str()?.parse() {
+                let group = row.get_ref(0)?.as_str()?.into();
+                memberships.push(Membership { group, role });
+            }
+        }
+        Ok(memberships)
+    }
+
+    /// Who reads a group; `None` if there is no such group.
+    pub fn readable_by(&self, group: &str) -> Result<Option<ReadableBy>, rusqlite::Error> {
+        self.db
+            .prepare_cached("SELECT readable_by = 'world' FROM grp WHERE id = ?1")?
+            .query_row([group], |row| row.get(0).map(ReadableBy::of_world))
+            .optional()
+    }
+
+    /// Whether a group has anybody who moderates it.
+    pub fn is_moderated(&self, group: &str) -> Result<bool, rusqlite::Error> {
+        self.db
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM membership WHERE group_id = ?1 AND role <> 'member')",
+            )?
+            .query_row([group], |row| row.get(0))
+    }
+
+    /// What is known of an author: nothing, if they have no row here.
+    pub fn author(&self, userid: &str) -> Result<Author, rusqlite::Error> {
+        let author = self
+            .db
+            .prepare_cached("SELECT display_name, muted FROM user WHERE userid = ?1")?
+            .query_row([userid], |row| {
+                Ok(Author {
+                    display_name: row.get(0)?,
+                    muted: row.get(1)?,
+                })
+            })
+            .optional()?;
+        Ok(author.unwrap_or_default())
+    }
+
+    /// The userid of a token's user; `None` if the token is no more.
+    pub fn holder(&self, token: TokenId) -> Result<Option<String>, rusqlite::Error> {
+        self.db
+            .prepare_cached(
+                "SELECT user.userid FROM token JOIN user ON user.id = token.user_id
+                 WHERE token.id = ?1",
+            )?
+            .query_row([token.0.cast_signed()], |row| row.get(0))
+            .optional()
+    }
+
+    /// The number of the last change; 0 if there was none yet.
+    pub fn last_change(&self) -> Result<i64, rusqlite::Error> {
+        self.db
+            .prepare_cached("SELECT coalesce(max(seq), 0) FROM change")?
+            .query_row([], |row| row.get(0))
+    }
+
+    /// The changes after a number that are still in the log, in order.
+    pub fn changes_after(&self, seq: i64) -> Result<Vec<Change>, rusqlite::Error> {
+        self.db
+            .prepare_cached(
+                "SELECT seq, kind, userid, token FROM change WHERE seq > ?1 ORDER BY seq",
+            )?
+            .query_map([seq], change)?
+            .collect()
+    }
+}
+
+fn change(row: &Row<'_>) -> Result<Change, rusqlite::Error> {
+    Ok(Change {
+        seq: row.get(0)?,
+        kind: row.get(1)?,
+        userid: row.get(2)?,
+        token: row.get::<_, Option<i64>>(3)?.map(token_id),
+    })
+}
+
+/// What is stored of a token. The token has 256 bits of randomness, so that a plain hash is
+/// enough: nobody can guess what would give it.
+pub(super) fn token_hash(token: &Secret) -> [u8; 32] {
+    Sha256::digest(token.0.as_bytes()).into()
+}
+
+/// Row ids are signed in SQLite, though those of this schema never are.
+pub(super) fn token_id(rowid: i64) -> TokenId {
+    TokenId(rowid.cast_unsigned())
+}
+
+pub(super) fn to_millis(stored: i64) -> UnixMillis {
+    UnixMillis::try_from(stored).unwrap_or(0)
+}
+
+pub(super) fn from_millis(time: UnixMillis) -> i64 {
+    i64::try_from(time).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,245 @@
+//! What is published: the body of a request, turned into plans.
+//!
+//! The events are those of h's message queue, with what h would read from its own tables inside:
+//! the annotation, and the other URIs of the same document.
+
+use serde_json::{Map, Value, json};
+
+use super::annotation::Annotation;
+use super::audience::audience;
+use super::directory::Directory;
+use super::fields::{Fields, Refusal, quoted};
+use super::userid::is_userid;
+use crate::model::{
+    Decision, EventKind, Field, Plan, PublishError, Reach, Rule, Term, UnixMillis, Who, uri,
+};
+
+/// Why nothing of a body was taken.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It is wrong.
+    Publisher(PublishError),
+    /// It cannot be known now who may read it.
+    Database(rusqlite::Error),
+}
+
+/// The plans of all events of a body: one JSON object, over as many lines as it likes, or one
+/// object a line. If any is refused, all are.
+pub(super) fn plans(
+    body: &[u8],
+    directory: &Directory<'_>,
+    now: UnixMillis,
+) -> Result<Vec<Plan>, Fault> {
+    let mut plans = Vec::new();
+    for (line, event) in events(body).map_err(Fault::Publisher)? {
+        let plan = plan(event, directory, now).map_err(|error| match error {
+            EventError::Refused(Refusal(reason)) => Fault::Publisher(PublishError { line, reason }),
+            EventError::Database(error) => Fault::Database(error),
+        })?;
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+/// The JSON values of a body, each with the line that it starts in.
+fn events(body: &[u8]) -> Result<Vec<(usize, Value)>, PublishError> {
+    let lines = || {
+        let lines = (1..).zip(body.split(|&byte| byte == b'\n'));
+        lines.filter(|(_, text)| !text.trim_ascii().is_empty())
+    };
+    let Some((start, first)) = lines().next() else {
+        return Err(PublishError {
+            line: 1,
+            reason: "there is no event".to_owned(),
+        });
+    };
+    let whole = match serde_json::from_slice(body) {
+        Ok(event) => return Ok(vec![(start, event)]),
+        Err(error) => error,
+    };
+    // Where the first line is the beginning of a value, the body is one value over many lines.
+    let several = serde_json::from_slice::<Value>(first).map_err(|error| error.is_eof());
+    if several == Err(true) && lines().nth(1).is_some() {
+        return Err(not_json(whole.line(), &whole));
+    }
+    lines()
+        .map(|(line, text)| match serde_json::from_slice(text) {
+            Ok(event) => Ok((line, event)),
+            Err(error) => Err(not_json(line, &error)),
+        })
+        .collect()
+}
+
+fn not_json(line: usize, error: &serde_json::Error) -> PublishError {
+    let text = error.to_string();
+    // The parser counts lines as well, but from wherever it was started.
+    let what = text.split(" at line ").next().unwrap_or_default();
+    PublishError {
+        line,
+        reason: format!("not JSON at column {}: {what}", error.column()),
+    }
+}
+
+enum EventError {
+    Refused(Refusal),
+    Database(rusqlite::Error),
+}
+
+fn plan(event: Value, directory: &Directory<'_>, now: UnixMillis) -> Result<Plan, EventError> {
+    let Value::Object(event) = event else {
+        return Err(EventError::Refused(Refusal("not a JSON object".to_owned())));
+    };
+    let mut event = Fields::new("", event);
+    match event.needed("topic")?.as_str() {
+        "annotation" => annotation_plan(event, directory, now),
+        "user" => Ok(user_plan(event)?),
+        other => {
+            let what = format!("must be annotation or user, not {}", quoted(other));
+            Err(event.refusal("topic", &what).into())
+        }
+    }
+}
+
+fn annotation_plan(
+    mut event: Fields,
+    directory: &Directory<'_>,
+    now: UnixMillis,
+) -> Result<Plan, EventError> {
+    let action = event.needed("action")?;
+    let kind = match action.as_str() {
+        "create" => EventKind::Create,
+        "update" => EventKind::Update,
+        "delete" => EventKind::Delete,
+        other => {
+            let what = format!("must be create, update or delete, not {}", quoted(other));
+            return Err(event.refusal("action", &what).into());
+        }
+    };
+    let id = event.string("annotation_id")?;
+    let exclude_client = event.string("src_client_id")?.map(Into::into);
+    let uris = event.strings("uris")?.unwrap_or_default();
+    let json = event
+        .object("annotation")?
+        .ok_or_else(|| event.refusal("annotation", "is missing: it says who may hear of this"))?;
+    let mut annotation = Annotation::new(json, id, now)?;
+
+    let author = directory.author(&annotation.user)?;
+    annotation.name_author(author.display_name);
+    let deleted = kind == EventKind::Delete;
+    let audience = audience(&annotation, author.muted, deleted, directory)?;
+    let variants = audience.views.iter().map(|&view| {
+        let payload = if deleted {
+            serde_json::to_string(&json!([{ "id": annotation.id }]))
+        } else {
+            serde_json::to_string(&[annotation.shown(view)])
+        };
+        notification(&action, payload)
+    });
+    let variants = variants.collect::<Result<_, _>>()?;
+    Ok(Plan {
+        kind,
+        reach: Reach::Terms(terms(&annotation, &uris)),
+        exclude_client,
+        rules: audience.rules,
+        variants,
+    })
+}
+
+/// The whole message.
+fn notification(
+    action: &str,
+    payload: Result<String, serde_json::Error>,
+) -> Result<Box<str>, Refusal> {
+    let payload = payload.map_err(|error| Refusal(format!("cannot be written: {error}")))?;
+    Ok(format!(
+        r#"{{"type":"annotation-notification","options":{{"action":"{action}"}},"payload":{payload}}}"#
+    )
+    .into())
+}
+
+/// What filters may ask for to hear of this annotation. A URI that has no normal form is not
+/// among it, for no filter can name it either.
+fn terms(annotation: &Annotation, uris: &[String]) -> Vec<Term> {
+    let pages = std::iter::once(&annotation.uri).chain(uris);
+    let keys = uri::annotation_keys(pages.map(String::as_str), annotation.version());
+    let mut terms: Vec<Term> = [
+        (Field::Id, annotation.id.clone()),
+        (Field::Group, annotation.group.clone()),
+    ]
+    .into_iter()
+    .chain(
+        annotation
+            .references
+            .iter()
+            .map(|id| (Field::References, id.clone())),
+    )
+    .chain(keys.into_iter().map(|key| (Field::Uri, key)))
+    .map(|(field, value)| Term {
+        field,
+        value: value.into(),
+    })
+    .collect();
+    terms.sort_unstable();
+    terms.dedup();
+    terms
+}
+
+/// A user joined or left a group: their clients are given their new profile.
+fn user_plan(mut event: Fields) -> Result<Plan, Refusal> {
+    let action = event.needed("type")?;
+    if action != "group-join" && action != "group-leave" {
+        let what = format!("must be group-join or group-leave, not {}", quoted(&action));
+        return Err(event.refusal("type", &what));
+    }
+    let userid = event.needed("userid")?;
+    if !is_userid(&userid) {
+        return Err(event.refusal("userid", "must look like acct:NAME@AUTHORITY"));
+    }
+    let model = event
+        .object("session_model")?
+        .ok_or_else(|| event.refusal("session_model", "is missing"))?;
+    check_session_model(&model)?;
+    let userid: Box<str> = userid.into();
+    let message = json!({ "type": "session-change", "action": action, "model": model });
+    Ok(Plan {
+        kind: EventKind::SessionChange,
+        reach: Reach::User(userid.clone()),
+        exclude_client: None,
+        rules: vec![Rule {
+            when: vec![Who::User(userid)],
+            then: Decision::Send(0),
+        }],
+        variants: vec![message.to_string().into()],
+    })
+}
+
+/// The client takes the model as its whole profile, and fails without what it reads of that.
+fn check_session_model(model: &Map<String, Value>) -> Result<(), Refusal> {
+    let mut fields = Fields::new("session_model", model.clone());
+    fields.needed("userid")?;
+    let missing = if fields.objects("groups")?.is_none() {
+        "groups"
+    } else if fields.object("features")?.is_none() {
+        "features"
+    } else if fields.object("preferences")?.is_none() {
+        "preferences"
+    } else {
+        return Ok(());
+    };
+    Err(fields.refusal(missing, "is missing"))
+}
+
+impl From<Refusal> for EventError {
+    fn from(refusal: Refusal) -> Self {
+        EventError::Refused(refusal)
+    }
+}
+
+impl From<rusqlite::Error> for EventError {
+    fn from(error: rusqlite::Error) -> Self {
+        EventError::Database(error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+use super::*;
+use crate::model::{Secret, Ticket};
+
+const JOE: &str = "acct:joe@example.org";
+
+fn token(text: &str) -> Secret {
+    Secret(text.to_owned())
+}
+
+fn authenticate(number: u64, text: &str) -> Ask {
+    Ask::Authenticate {
+        ticket: Ticket(number),
+        token: token(text),
+    }
+}
+
+/// The answers to tokens, by ticket.
+fn replies(tells: &[Tell]) -> Vec<(u64, &AuthReply)> {
+    let reply = |tell| match tell {
+        &Tell::Authenticated { ticket, ref reply } => Some((ticket.0, reply)),
+        _ => None,
+    };
+    tells.iter().filter_map(reply).collect()
+}
+
+#[test]
+fn tokens_stand_for_users_until_they_expire() {
+    let store = Store::in_memory();
+    store.add_user(JOE, None, 0).unwrap();
+    store.add_group("g", ReadableBy::Members, 0).unwrap();
+    store
+        .set_member("g", JOE, crate::model::Role::Owner)
+        .unwrap();
+    let lasting = store.add_token(JOE, &token("lasting"), 0, None).unwrap();
+    store.add_token(JOE, &token("short"), 0, Some(50)).unwrap();
+    let mut back_end = Embedded::with_store(store, 0).unwrap();
+
+    let ask = || {
+        let texts = ["lasting", "short", "unknown", ""];
+        (0..)
+            .zip(texts)
+            .map(|(n, text)| authenticate(n, text))
+            .collect()
+    };
+    let tells = back_end.turn(ask(), 49);
+    assert!(matches!(tells[0], Tell::Health { ready: true }));
+    let [
+        (0, AuthReply::Known(joe)),
+        (1, AuthReply::Known(short)),
+        (2, unknown),
+        (3, empty),
+    ] = replies(&tells)[..]
+    else {
+        panic!("{tells:?}");
+    };
+    assert_eq!((&*joe.userid, joe.token, joe.expires), (JOE, lasting, None));
+    assert_eq!(&*joe.memberships[0].group, "g");
+    assert_eq!(short.expires, Some(50));
+    assert_eq!((unknown, empty), (&AuthReply::Unknown, &AuthReply::Unknown));
+
+    let tells = back_end.turn(ask(), 50);
+    assert_eq!(tells.len(), 4, "the health is told once: {tells:?}");
+    assert_eq!(replies(&tells)[1], (1, &AuthReply::Unknown));
+}
+
+#[test]
+fn news_come_before_the_answers_of_the_same_turn() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = DataDir::open(temp.path()).unwrap();
+    let writer = Store::open(&data.database()).unwrap();
+    writer.add_user(JOE, None, 0).unwrap();
+    let id = writer.add_token(JOE, &token("t"), 0, None).unwrap();
+    let mut back_end = Embedded::open(&data, 0).unwrap();
+    assert_eq!(back_end.turn(vec![authenticate(1, "t")], 0).len(), 2);
+
+    writer.revoke_token(id).unwrap();
+    let publish = Ask::Publish {
+        ticket: Ticket(3),
+        body: b"{}".to_vec(),
+    };
+    let tells = back_end.turn(vec![authenticate(2, "t"), publish], 0);
+    let [ended, unknown, refused] = &tells[..] else {
+        panic!("{tells:?}");
+    };
+    assert!(matches!(ended, Tell::TokenEnded { token } if *token == id));
+    assert!(matches!(
+        unknown,
+        Tell::Authenticated {
+            reply: AuthReply::Unknown,
+            ..
+        }
+    ));
+    assert!(matches!(refused, Tell::Published { result: Err(error), .. } if error.line == 1));
+}
+
+#[test]
+fn a_database_that_cannot_be_read_is_told_of_and_every_question_answered() {
+    let store = Store::in_memory();
+    let mut back_end = Embedded::with_store(store, 0).unwrap();
+    back_end.turn(Vec::new(), 0);
+    back_end
+        .store
+        .db()
+        .execute_batch("ALTER TABLE change RENAME TO away")
+        .unwrap();
+    let publish = || Ask::Publish {
+        ticket: Ticket(2),
+        body: b"{}".to_vec(),
+    };
+    let tells = back_end.turn(vec![authenticate(1, "t"), publish()], 0);
+    assert!(matches!(tells[0], Tell::Health { ready: false }));
+    assert_eq!(replies(&tells), [(1, &AuthReply::Unavailable)]);
+    assert!(matches!(&tells[2], Tell::Published { result: Err(error), .. } if error.line == 0));
+    assert!(back_end.turn(Vec::new(), 0).is_empty());
+
+    back_end
+        .store
+        .db()
+        .execute_batch("ALTER TABLE away RENAME TO change")
+        .unwrap();
+    let tells = back_end.turn(vec![authenticate(1, "t")], 0);
+    assert!(matches!(tells[0], Tell::Health { ready: true }));
+    assert_eq!(replies(&tells), [(1, &AuthReply::Unknown)]);
+}

@@ -1,0 +1,122 @@
+//! Times as text.
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use crate::model::UnixMillis;
+
+/// A time as h writes it in annotations: always six decimals, always `+00:00`.
+pub(super) fn h_time(time: UnixMillis) -> String {
+    utc(time)
+        .strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00")
+        .to_string()
+}
+
+/// A time for people, to the second.
+pub fn for_people(time: UnixMillis) -> String {
+    utc(time).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// Whether `text` is a date, a time and an offset that JavaScript reads too: the official client
+/// fails to draw an annotation whose time it cannot read.
+///
+/// jiff checks the ranges; the form is checked here because jiff knows others as well.
+pub(super) fn is_time(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let Some((head, tail)) = bytes.split_at_checked(HEAD.len()) else {
+        return false;
+    };
+    let (fraction, offset) = match tail.strip_prefix(b".") {
+        Some(rest) => {
+            let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+            let (fraction, offset) = rest.split_at(digits);
+            (Some(fraction), offset)
+        }
+        None => (None, tail),
+    };
+    has_form(head, HEAD)
+        && !head.ends_with(b":60") // a leap second, which JavaScript does not know
+        && fraction.is_none_or(|digits| (1..=9).contains(&digits.len()))
+        && is_offset(offset)
+        && text.parse::<Timestamp>().is_ok()
+}
+
+fn is_offset(text: &[u8]) -> bool {
+    match text.split_first() {
+        Some((b'Z', rest)) => rest.is_empty(),
+        Some((b'+' | b'-', rest)) => has_form(rest, b"00:00") && rest < b"24".as_slice(),
+        _ => false,
+    }
+}
+
+/// Whether `text` has digits where `form` has zeros, and else the same bytes.
+fn has_form(text: &[u8], form: &[u8]) -> bool {
+    text.len() == form.len()
+        && text.iter().zip(form).all(|(byte, form)| match form {
+            b'0' => byte.is_ascii_digit(),
+            other => byte == other,
+        })
+}
+
+/// A time after the last that jiff can tell (in the year 9999) is told as that.
+fn utc(time: UnixMillis) -> DateTime {
+    let timestamp = i64::try_from(time)
+        .ok()
+        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+        .unwrap_or(Timestamp::MAX);
+    TimeZone::UTC.to_datetime(timestamp)
+}
+
+const HEAD: &[u8] = b"0000-00-00T00:00:00";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_hs_form() {
+        for (time, text) in [
+            (0, "1970-01-01T00:00:00.000000+00:00"),
+            (1_704_164_645_678, "2024-01-02T03:04:05.678000+00:00"),
+            (4_102_444_799_999, "2099-12-31T23:59:59.999000+00:00"),
+        ] {
+            assert_eq!(h_time(time), text);
+            assert!(is_time(text));
+        }
+        assert!(h_time(UnixMillis::MAX).starts_with("9999-12-30T"));
+        assert_eq!(for_people(1_704_164_645_678), "2024-01-02 03:04:05 UTC");
+    }
+
+    #[test]
+    fn only_times_that_javascript_reads_are_times() {
+        for good in [
+            "2024-01-01T00:00:00+00:00",
+            "2024-01-01T00:00:00Z",
+            "2024-01-01T00:00:00.1Z",
+            "2024-02-29T23:59:59.678901-23:59",
+        ] {
+            assert!(is_time(good), "{good}");
+        }
+        for bad in [
+            "",
+            "yesterday",
+            "2024-01-01",
+            "2024-01-01T00:00:00",
+            "2024-01-01 00:00:00Z",
+            "2024-01-01T00:00:00z",
+            "2024-01-01T00:00:00.Z",
+            "2024-01-01T00:00:00.1234567890Z",
+            "2024-01-01T00:00:00,5Z",
+            "2024-01-01T00:00:00+24:00",
+            "2024-01-01T00:00:00+0000",
+            "2024-01-01T00:00:00+00:00[UTC]",
+            "2024-12-31T23:59:60Z",
+            "2024-01-01T24:00:00Z",
+            "2023-02-29T00:00:00Z",
+            "2024-01-01T00:00:00\u{e9}",
+        ] {
+            assert!(!is_time(bad), "{bad:?}");
+        }
+    }
+}

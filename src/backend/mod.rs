@@ -1,0 +1,173 @@
+//! Back ends: what knows users, tokens, groups and who may read what.
+//!
+//! Owns: the thread that a back end runs on, and the channel on which it is asked. Must not know:
+//! sockets, connections or WebSockets; it speaks to the rest only in the words of [`model`].
+//!
+//! [`model`]: crate::model
+
+mod data_dir;
+#[cfg(feature = "sqlite")]
+pub mod embedded;
+mod secret;
+
+pub use data_dir::{DataDir, DataDirError};
+pub use secret::new_secret;
+
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::model::{Ask, Asks, Busy, Tell, UnixMillis};
+
+/// What answers the questions and has the news.
+pub trait BackEnd: Send + 'static {
+    /// Finds out what changed since the last turn, and answers `questions` as things are after
+    /// that: the news come before the answers. Every question gets exactly one answer, also when
+    /// the back end cannot do its work.
+    fn turn(&mut self, questions: Vec<Ask>, now: UnixMillis) -> Vec<Tell>;
+}
+
+/// Nobody listens any more to what a back end tells.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Closed;
+
+/// The way to a back end's thread; as many copies as wanted.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    questions: SyncSender<Ask>,
+}
+
+/// Starts the thread of a back end. It ends when every copy of the [`Asker`] is gone, or when
+/// `tell` says [`Closed`].
+///
+/// `tell` may block: the back end then waits, questions pile up, and [`Asks::ask`] says [`Busy`]
+/// once [`QUEUE`] of them wait.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub fn start<B, C, T>(mut back_end: B, clock: C, mut tell: T) -> io::Result<(Asker, JoinHandle<()>)>
+where
+    B: BackEnd,
+    C: Fn() -> UnixMillis + Send + 'static,
+    T: FnMut(Tell) -> Result<(), Closed> + Send + 'static,
+{
+    let (questions, inbox) = sync_channel(QUEUE);
+    let thread = thread::Builder::new()
+        .name("backend".to_owned())
+        .spawn(move || {
+            // A first turn without questions, so that the back end says at once whether it is ready.
+            let mut batch = Some(Vec::new());
+            while let Some(questions) = batch {
+                for news in back_end.turn(questions, clock()) {
+                    if tell(news).is_err() {
+                        return;
+                    }
+                }
+                batch = next_batch(&inbox);
+            }
+        })?;
+    Ok((Asker { questions }, thread))
+}
+
+/// The questions for the next turn: none when nothing was asked for [`POLL_PERIOD`], and `None`
+/// when nobody can ask any more.
+fn next_batch(inbox: &Receiver<Ask>) -> Option<Vec<Ask>> {
+    match inbox.recv_timeout(POLL_PERIOD) {
+        Ok(first) => {
+            let mut batch = vec![first];
+            batch.extend(inbox.try_iter().take(BATCH - 1));
+            Some(batch)
+        }
+        Err(RecvTimeoutError::Timeout) => Some(Vec::new()),
+        Err(RecvTimeoutError::Disconnected) => None,
+    }
+}
+
+impl Asks for Asker {
+    fn ask(&self, question: Ask) -> Result<(), Busy> {
+        self.questions.try_send(question).map_err(|_| Busy)
+    }
+}
+
+/// How many questions may wait for a back end.
+pub const QUEUE: usize = 4096;
+/// How many questions are answered together: what a storm of reconnecting clients asks is then
+/// answered from one view of the database.
+const BATCH: usize = 256;
+/// How often a back end that is not asked looks for changes. What the commands change must take
+/// effect within a second.
+const POLL_PERIOD: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::model::{AuthReply, Secret, Ticket};
+
+    /// Answers every token with "unknown"; tells of its first turn.
+    struct Echo {
+        told: bool,
+    }
+
+    impl BackEnd for Echo {
+        fn turn(&mut self, questions: Vec<Ask>, _now: UnixMillis) -> Vec<Tell> {
+            let mut tells = Vec::new();
+            if !self.told {
+                self.told = true;
+                tells.push(Tell::Health { ready: true });
+            }
+            tells.extend(questions.into_iter().filter_map(|ask| match ask {
+                Ask::Authenticate { ticket, .. } => Some(Tell::Authenticated {
+                    ticket,
+                    reply: AuthReply::Unknown,
+                }),
+                Ask::Publish { .. } => None,
+            }));
+            tells
+        }
+    }
+
+    fn question(number: u64) -> Ask {
+        Ask::Authenticate {
+            ticket: Ticket(number),
+            token: Secret("t".to_owned()),
+        }
+    }
+
+    #[test]
+    fn says_that_it_is_ready_then_answers_in_order_and_ends_with_its_askers() {
+        let (sender, told) = channel();
+        let tell = move |tell| sender.send(tell).map_err(|_| Closed);
+        let (asker, thread) = start(Echo { told: false }, || 0, tell).unwrap();
+        assert!(matches!(told.recv(), Ok(Tell::Health { ready: true })));
+        let other = asker.clone();
+        for number in 0..10 {
+            other.ask(question(number)).unwrap();
+        }
+        for number in 0..10 {
+            let Ok(Tell::Authenticated { ticket, .. }) = told.recv() else {
+                panic!("no answer");
+            };
+            assert_eq!(ticket, Ticket(number));
+        }
+        drop((asker, other));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_full_queue_is_busy_and_so_is_a_back_end_that_has_ended() {
+        let (held, hold) = channel::<()>();
+        let tell = move |_| hold.recv().map_err(|_| Closed);
+        let (asker, thread) = start(Echo { told: false }, || 0, tell).unwrap();
+        // The thread is stuck telling of its health, so nothing is taken out of the queue.
+        let taken = (0..=QUEUE as u64)
+            .take_while(|&number| asker.ask(question(number)).is_ok())
+            .count();
+        assert_eq!(taken, QUEUE);
+        drop(held);
+        thread.join().unwrap();
+        assert_eq!(asker.ask(question(0)), Err(Busy));
+    }
+}

@@ -1,0 +1,88 @@
+//! Where a command reads and prints: the standard streams, or a test's buffers.
+
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+
+use super::exit::Exit;
+use crate::backend::DataDir;
+use crate::backend::embedded::Store;
+
+/// The streams of a command.
+pub(super) struct Console<'a> {
+    pub input: &'a mut dyn BufRead,
+    /// The results, for people and for scripts.
+    pub out: &'a mut dyn Write,
+    /// The words around them, for people only.
+    pub words: &'a mut dyn Write,
+}
+
+/// Runs a command on the database of a data directory and the standard streams.
+pub(super) fn with_store(
+    data: &Path,
+    command: impl FnOnce(&Store, &mut Console<'_>) -> Result<(), Exit>,
+) -> Result<(), Exit> {
+    let store = Store::open(&DataDir::open(data)?.database())?;
+    let mut console = Console {
+        input: &mut io::stdin().lock(),
+        out: &mut io::stdout().lock(),
+        words: &mut io::stderr().lock(),
+    };
+    command(&store, &mut console)
+}
+
+impl Console<'_> {
+    /// Prints rows in columns as wide as they have to be. The first row is the heading; where it
+    /// is the only one, `none` is said instead.
+    pub fn table(&mut self, rows: &[Vec<String>], none: &str) -> Result<(), Exit> {
+        if rows.len() < 2 {
+            writeln!(self.words, "{none}")?;
+            return Ok(());
+        }
+        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| {
+                let cells = rows.iter().filter_map(|row| row.get(column));
+                cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            })
+            .collect();
+        for row in rows {
+            let cells = row.iter().zip(&widths);
+            let line: Vec<String> = cells
+                .map(|(cell, &width)| format!("{cell:width$}"))
+                .collect();
+            writeln!(self.out, "{}", line.join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a command in a test: its result, what it printed, and the words around that.
+#[cfg(test)]
+pub(super) fn captured(
+    input: &str,
+    command: impl FnOnce(&mut Console<'_>) -> Result<(), Exit>,
+) -> (Result<(), Exit>, String, String) {
+    let (mut out, mut words) = (Vec::new(), Vec::new());
+    let result = command(&mut Console {
+        input: &mut input.as_bytes(),
+        out: &mut out,
+        words: &mut words,
+    });
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (result, text(out), text(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_an_empty_table_says_so() {
+        let rows =
+            [["A", "B"], ["é", "b"], ["long", "b"]].map(|row| row.map(String::from).to_vec());
+        let (_, out, _) = captured("", |console| console.table(&rows, "none"));
+        assert_eq!(out, "A     B\né     b\nlong  b\n");
+        let (_, out, words) = captured("", |console| console.table(&rows[..1], "none"));
+        assert_eq!((&*out, &*words), ("", "none\n"));
+    }
+}

@@ -1,0 +1,258 @@
+//! `h-realtime token`: what users log in with.
+
+use std::io::{BufRead as _, Read as _};
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+
+use super::console::{Console, with_store};
+use super::exit::Exit;
+use crate::backend::embedded::{Store, TokenRow, time};
+use crate::backend::new_secret;
+use crate::model::{Secret, TokenId, UnixMillis};
+
+/// Create, list and revoke tokens.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Create a token for a user and print it, this once
+    ///
+    /// The token is the last line of standard output; everything else goes to standard error.
+    /// Only a hash of it is kept, so nobody can show it again.
+    #[command(after_help = "\
+Example:
+  h-realtime token create acct:joe.bloggs@example.org --expires 30d > token.txt")]
+    Create {
+        /// The userid of a user that was added with `h-realtime user add`
+        userid: String,
+        /// How long it works: a number and one of s, m, h, d, w, such as 30d; for ever if left out
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        expires: Option<UnixMillis>,
+    },
+    /// List tokens: their ids and users, never the tokens themselves
+    List {
+        /// Only the tokens of this user
+        userid: Option<String>,
+    },
+    /// Revoke a token
+    ///
+    /// Open connections that came in with it are closed within a second.
+    #[command(after_help = "\
+Examples:
+  h-realtime token revoke 7                its id, from `h-realtime token list`
+  h-realtime token revoke - < token.txt    the token itself, where `ps` does not show it")]
+    Revoke {
+        /// The token's id, or - to read the token itself from standard input
+        id: String,
+    },
+}
+
+/// Runs `h-realtime token` on a data directory.
+///
+/// # Errors
+/// [`Exit::NO_USER`] for a user or token that is not there, [`Exit::DATA`] for a bad id, and those
+/// of opening the database.
+pub fn run(args: TokenArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
+    with_store(data, |store, console| {
+        run_on(args.command, store, console, now)
+    })
+}
+
+fn run_on(
+    command: TokenCommand,
+    store: &Store,
+    console: &mut Console<'_>,
+    now: UnixMillis,
+) -> Result<(), Exit> {
+    match command {
+        TokenCommand::Create { userid, expires } => {
+            let token = new_secret(PREFIX).map_err(|error| Exit::new(Exit::OS, error))?;
+            let token = Secret(token);
+            let expires = expires.map(|duration| now.saturating_add(duration));
+            let id = store.add_token(&userid, &token, now, expires)?;
+            writeln!(
+                console.words,
+                "Token {} of {userid}, which expires: {}. It is shown only now:",
+                id.0,
+                end(expires)
+            )?;
+            writeln!(console.out, "{}", token.0)?;
+        }
+        TokenCommand::List { userid } => {
+            let rows = store.tokens(userid.as_deref())?;
+            let none = "There are no tokens. Create one with: h-realtime token create USERID";
+            console.table(&table(&rows, now), none)?;
+        }
+        TokenCommand::Revoke { id } => {
+            let id = token_id(&id, store, console)?;
+            store.revoke_token(id)?;
+            writeln!(console.out, "revoked token {}", id.0)?;
+        }
+    }
+    Ok(())
+}
+
+fn token_id(id: &str, store: &Store, console: &mut Console<'_>) -> Result<TokenId, Exit> {
+    if id == "-" {
+        let mut line = String::new();
+        console.input.take(LONGEST_TOKEN).read_line(&mut line)?;
+        return Ok(store.token_of_secret(&Secret(line.trim().to_owned()))?);
+    }
+    // What was typed may be a token, so it is not said again.
+    id.parse().map(TokenId).map_err(|_| {
+        Exit::new(
+            Exit::DATA,
+            "that is no id of a token; see `h-realtime token list`, or pass the token itself on \
+             standard input to `h-realtime token revoke -`",
+        )
+    })
+}
+
+fn table(tokens: &[TokenRow], now: UnixMillis) -> Vec<Vec<String>> {
+    let heading = ["ID", "USERID", "CREATED", "EXPIRES"].map(str::to_owned);
+    let rows = tokens.iter().map(|token| {
+        let expired = token.expires.is_some_and(|expires| expires <= now);
+        vec![
+            token.id.0.to_string(),
+            token.userid.clone(),
+            time::for_people(token.created),
+            format!(
+                "{}{}",
+                end(token.expires),
+                if expired { " (expired)" } else { "" }
+            ),
+        ]
+    });
+    std::iter::once(heading.to_vec()).chain(rows).collect()
+}
+
+fn end(expires: Option<UnixMillis>) -> String {
+    expires.map_or_else(|| "never".to_owned(), time::for_people)
+}
+
+/// Reads a duration such as `30d`, in milliseconds.
+fn duration(text: &str) -> Result<UnixMillis, &'static str> {
+    const WRONG: &str = "not a number and one of s, m, h, d, w, such as 30d";
+    let (digits, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or(WRONG)?;
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        "w" => 7 * 24 * 60 * 60,
+        _ => return Err(WRONG),
+    };
+    let number: u32 = digits.parse().map_err(|_| WRONG)?;
+    if number == 0 {
+        return Err("a token that expires at once is of no use");
+    }
+    Ok(u64::from(number) * seconds * 1000)
+}
+
+/// Marks this program's tokens, so that people and scanners for leaked secrets know one.
+const PREFIX: &str = "hrt-";
+/// How much of standard input is read for a token, in bytes.
+const LONGEST_TOKEN: u64 = 8192;
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::console::captured;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: TokenArgs,
+    }
+
+    const JOE: &str = "acct:joe@example.org";
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Store::open(&temp.path().join("db")).unwrap();
+        store.add_user(JOE, None, 0).unwrap();
+        (temp, store)
+    }
+
+    fn ran(store: &Store, line: &[&str], input: &str) -> (Result<(), u8>, String, String) {
+        let cli = Cli::try_parse_from([&["token"], line].concat()).unwrap();
+        let command = cli.args.command;
+        let (result, out, words) = captured(input, |console| run_on(command, store, console, 1000));
+        (result.map_err(|exit| exit.code), out, words)
+    }
+
+    #[test]
+    fn a_token_is_printed_alone_and_never_again() {
+        let (_temp, store) = store();
+        let (result, out, words) = ran(&store, &["create", JOE, "--expires", "30d"], "");
+        assert_eq!(result, Ok(()));
+        let token = out.strip_suffix('\n').unwrap();
+        assert!(token.starts_with("hrt-") && token.len() == 47, "{token}");
+        assert!(!words.contains(token));
+        assert!(words.contains("1970-01-31 00:00:01 UTC"), "{words}");
+
+        let (_, out, _) = ran(&store, &["list"], "");
+        let expected = "\
+ID  USERID                CREATED                  EXPIRES
+1   acct:joe@example.org  1970-01-01 00:00:01 UTC  1970-01-31 00:00:01 UTC\n";
+        assert_eq!(out, expected);
+
+        let (result, out, _) = ran(&store, &["revoke", "-"], &format!("{token}\r\n"));
+        assert_eq!((result, &*out), (Ok(()), "revoked token 1\n"));
+        assert_eq!(ran(&store, &["revoke", "-"], token).0, Err(Exit::NO_USER));
+    }
+
+    #[test]
+    fn wrong_users_and_ids() {
+        let (_temp, store) = store();
+        assert_eq!(ran(&store, &["create", JOE], "").0, Ok(()));
+        let cases: &[(&[&str], Result<(), u8>)] = &[
+            (&["create", "acct:none@example.org"], Err(Exit::NO_USER)),
+            (&["list", "acct:none@example.org"], Err(Exit::NO_USER)),
+            (&["list", JOE], Ok(())),
+            (&["revoke", "hrt-abc"], Err(Exit::DATA)),
+            (&["revoke", "99"], Err(Exit::NO_USER)),
+            (&["revoke", "1"], Ok(())),
+            (&["revoke", "1"], Err(Exit::NO_USER)),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(ran(&store, line, "").0, *expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [
+            ("1s", 1),
+            ("90m", 5_400),
+            ("12h", 43_200),
+            ("30d", 2_592_000),
+            ("2w", 1_209_600),
+        ] {
+            assert_eq!(duration(text), Ok(seconds * 1000), "{text}");
+        }
+        for text in [
+            "",
+            "d",
+            "30",
+            "0d",
+            "-1d",
+            "1.5h",
+            "1y",
+            "30é",
+            "99999999999d",
+            "1 d",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}
