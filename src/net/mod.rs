@@ -16,6 +16,8 @@ pub use frame::{Delivery, Frame};
 pub use handler::{Handler, Message, Verdict};
 pub use key::ConnKey;
 pub use outbox::{Cx, Sessions};
+#[cfg(test)]
+pub(crate) use outbox::{Effect, Outbox};
 pub use scratch::Scratch;
 pub use socket::{Fill, Socket};
 
