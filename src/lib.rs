@@ -7,6 +7,7 @@
 //! | [`ws`] | RFC 6455 without a socket: bytes in, events out |
 //! | [`http`] | one request head, the upgrade, responses; also without a socket |
 //! | [`net`] | the engine: a mio reactor over `ws` and `http`; an application is a [`net::Handler`] |
+//! | [`realtime`] | the Real Time API: messages, filters, who hears of what |
 //! | [`model`] | the vocabulary that the modules below share |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -14,4 +15,5 @@
 pub mod http;
 pub mod model;
 pub mod net;
+pub mod realtime;
 pub mod ws;
