@@ -36,7 +36,7 @@ pub struct PublishArgs {
     ///
     /// The admin address and the publish key are read from the files admin.address and
     /// publish.key there. The environment variable H_REALTIME_PUBLISH_KEY wins over the latter.
-    #[arg(long, value_name = "DIR", default_value = "./h-realtime-data")]
+    #[arg(long, value_name = "DIR", default_value = crate::config::DEFAULT_DATA)]
     pub data: PathBuf,
 
     /// The admin address, instead of that in the data directory

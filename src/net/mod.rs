@@ -37,6 +37,8 @@ pub use key::ConnKey;
 pub use listener::Address;
 pub use mailbox::{Closed, Mailbox};
 pub use outbox::{Cx, Sessions};
+#[cfg(test)]
+pub(crate) use outbox::{Effect, Outbox};
 pub use reactor::Reactor;
 pub use scratch::Scratch;
 pub use socket::{Fill, Socket};

@@ -28,14 +28,14 @@ pub trait Sessions<C> {
 #[derive(Default)]
 pub struct Outbox {
     /// Frames for the connection that is being served, encoded one behind the other.
-    pub(super) cork: Vec<u8>,
+    pub(crate) cork: Vec<u8>,
     /// Messages in the cork.
-    pub(super) replies: u64,
-    pub(super) effects: Vec<Effect>,
+    pub(crate) replies: u64,
+    pub(crate) effects: Vec<Effect>,
 }
 
 /// One thing to be done after a handler's call.
-pub(super) enum Effect {
+pub(crate) enum Effect {
     Send(ConnKey, Rc<Frame>),
     FanOut(Delivery),
     Close(ConnKey, CloseCode, Box<str>),
@@ -43,7 +43,22 @@ pub(super) enum Effect {
     Respond(ConnKey, Response),
 }
 
-impl<C> Cx<'_, C> {
+impl<'a, C> Cx<'a, C> {
+    /// A view for one call: the engine's, and that of handlers' own tests.
+    pub(crate) fn new(
+        now: Now,
+        sessions: &'a mut dyn Sessions<C>,
+        outbox: &'a mut Outbox,
+        counters: &'a Counters,
+    ) -> Self {
+        Cx {
+            now,
+            sessions,
+            outbox,
+            counters,
+        }
+    }
+
     /// Sends a message to the connection whose `on_open` or `on_message` this is. All replies
     /// of one readiness event leave in one write.
     ///

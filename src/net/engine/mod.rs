@@ -315,12 +315,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     fn with_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
-        let mut cx = Cx {
-            now: self.now,
-            sessions: &mut self.arena,
-            outbox: &mut self.outbox,
-            counters: &self.counters,
-        };
+        let mut cx = Cx::new(
+            self.now,
+            &mut self.arena,
+            &mut self.outbox,
+            &self.counters,
+        );
         call(&mut self.handler, &mut cx)
     }
 

@@ -1,0 +1,72 @@
+//! Who may hear of an event: a plan's rules, asked for one receiver.
+
+use crate::model::{Decision, Reason, Rule, Who};
+
+use super::principals::Principal;
+
+/// What the rules say for somebody; `None` is anonymous. Where no rule applies they are
+/// refused, so a plan without rules is for nobody.
+pub fn decide(rules: &[Rule], receiver: Option<&Principal>) -> Decision {
+    rules
+        .iter()
+        .find(|rule| rule.when.iter().all(|who| applies(who, receiver)))
+        .map_or(Decision::Withhold(Reason::Permission), |rule| rule.then)
+}
+
+fn applies(who: &Who, receiver: Option<&Principal>) -> bool {
+    let Some(principal) = receiver else {
+        return false;
+    };
+    match who {
+        Who::User(userid) => principal.userid() == &**userid,
+        Who::Member(group) => principal.membership(group).is_some(),
+        Who::Moderator(group) => principal
+            .membership(group)
+            .is_some_and(|membership| membership.role.moderates()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::model::Role;
+    use crate::realtime::principals::Principals;
+    use crate::realtime::term::Digester;
+    use crate::realtime::testing::{identity, key, rule};
+
+    #[test]
+    fn the_first_rule_that_applies_decides() {
+        let author = || Who::User("acct:author@x".into());
+        let member = || Who::Member("g".into());
+        let moderator = || Who::Moderator("g".into());
+        let (send, withhold) = (Decision::Send, Decision::Withhold);
+        // A hidden annotation of a muted author in a group that the world reads.
+        let rules = [
+            rule(vec![author()], send(0)),
+            rule(vec![member(), moderator()], send(1)),
+            rule(vec![member()], withhold(Reason::Hidden)),
+            rule(vec![], withhold(Reason::Muted)),
+        ];
+        let people = [
+            ("acct:author@x", "", Role::Member, send(0)),
+            ("acct:author@x", "g", Role::Member, send(0)),
+            ("acct:m@x", "g", Role::Admin, send(1)),
+            ("acct:m@x", "g", Role::Member, withhold(Reason::Hidden)),
+            ("acct:Author@x", "h", Role::Owner, withhold(Reason::Muted)),
+        ];
+        let mut principals = Principals::new(Rc::new(Digester::new([1, 2, 3, 4])));
+        for (userid, group, role, want) in people {
+            let groups = [("a", Role::Owner), (group, role)];
+            principals.log_in(key(0), identity(userid, 1, &groups));
+            assert_eq!(decide(&rules, principals.of(key(0))), want, "{userid}");
+        }
+        assert_eq!(decide(&rules, None), withhold(Reason::Muted));
+        assert_eq!(decide(&rules[..3], None), withhold(Reason::Permission));
+        assert_eq!(
+            decide(&[], principals.of(key(0))),
+            withhold(Reason::Permission)
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! From an event to those who hear of it.
+
+use std::rc::Rc;
+
+use crate::model::{Decision, Plan, Reach, Reason};
+use crate::net::{ConnKey, Cx, Delivery, Frame};
+
+use super::audience::decide;
+use super::{Realtime, Session};
+
+impl Realtime {
+    /// Hands the messages of some events to the engine, and says for each event how many
+    /// connections it goes to.
+    pub fn deliver(&mut self, cx: &mut Cx<'_, Session>, plans: Vec<Plan>) -> Vec<usize> {
+        plans
+            .iter()
+            .map(|plan| self.deliver_one(cx, plan))
+            .collect()
+    }
+
+    fn deliver_one(&mut self, cx: &mut Cx<'_, Session>, plan: &Plan) -> usize {
+        self.counters.events.count(plan.kind);
+        let mut receivers = std::mem::take(&mut self.receivers);
+        self.collect(&plan.reach, &mut receivers);
+
+        let excluded = plan.exclude_client.as_deref();
+        let excluded = excluded.map(|client| self.digester.client_id(client));
+        let anonymous = decide(&plan.rules, None);
+        let mut outgoing = Outgoing::new(plan);
+        for &key in &receivers {
+            let Some(session) = cx.session(key) else {
+                continue;
+            };
+            self.counters.matched += 1;
+            // h compares null with null, and then keeps events without a client from
+            // connections without one. Here only who is named is passed over.
+            if excluded.is_some() && session.client == excluded {
+                self.counters.withheld.own += 1;
+                continue;
+            }
+            let principal = self.principals.of(key);
+            let decision = match principal {
+                Some(_) => decide(&plan.rules, principal),
+                None => anonymous,
+            };
+            match decision {
+                Decision::Withhold(reason) => self.counters.withheld.count(reason),
+                Decision::Send(variant) => {
+                    if !outgoing.add(key, variant) {
+                        self.counters.withheld.count(Reason::Permission);
+                    }
+                }
+            }
+        }
+        receivers.clear();
+        receivers.shrink_to(RECEIVERS_BUFFER);
+        self.receivers = receivers;
+
+        let count = outgoing.delivery.to.len();
+        if count > 0 {
+            self.counters.sent += count as u64;
+            cx.fan_out(outgoing.delivery);
+        }
+        count
+    }
+
+    /// The connections in reach, each once, in the order of the arena: their slots are then
+    /// visited from front to back.
+    fn collect(&self, reach: &Reach, receivers: &mut Vec<ConnKey>) {
+        match reach {
+            Reach::Terms(terms) => {
+                for term in terms {
+                    let digest = self.digester.term(term.field, &term.value);
+                    self.index.collect(digest, receivers);
+                }
+            }
+            Reach::User(userid) => receivers.extend(self.principals.connections_of(userid)),
+        }
+        receivers.sort_unstable();
+        receivers.dedup();
+    }
+}
+
+/// A delivery in the making: each variant is encoded when its first receiver is found.
+struct Outgoing<'a> {
+    plan: &'a Plan,
+    /// The frame of each variant.
+    frames: Vec<Option<u8>>,
+    delivery: Delivery,
+}
+
+impl<'a> Outgoing<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        Outgoing {
+            plan,
+            frames: vec![None; plan.variants.len()],
+            delivery: Delivery::default(),
+        }
+    }
+
+    /// Adds a receiver. False where there is no such variant: the plan is wrong, and nobody is
+    /// told rather than somebody the wrong thing.
+    fn add(&mut self, key: ConnKey, variant: usize) -> bool {
+        let Some(frame) = self.frame(variant) else {
+            return false;
+        };
+        self.delivery.to.push((key, frame));
+        true
+    }
+
+    fn frame(&mut self, variant: usize) -> Option<u8> {
+        let known = self.frames.get_mut(variant)?;
+        if known.is_none() {
+            let text = self.plan.variants.get(variant)?;
+            *known = Some(u8::try_from(self.delivery.frames.len()).ok()?);
+            let frame: Rc<Frame> = Frame::text(text);
+            self.delivery.frames.push(frame);
+        }
+        *known
+    }
+}
+
+/// Receivers for which room is kept from event to event.
+const RECEIVERS_BUFFER: usize = 16_384;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Who gets which message.
+
+use std::collections::BTreeSet;
+
+use crate::model::{Decision, EventKind, Field, Plan, Reach, Reason, Role, Rule, Term, Who};
+use crate::realtime::Settings;
+use crate::realtime::testing::{Did, Random, World, identity, rule, term};
+
+fn for_all() -> Vec<Rule> {
+    vec![rule(vec![], Decision::Send(0))]
+}
+
+fn plan(terms: Vec<Term>, rules: Vec<Rule>) -> Plan {
+    Plan {
+        kind: EventKind::Create,
+        reach: Reach::Terms(terms),
+        exclude_client: None,
+        rules,
+        variants: vec!["zero".into(), "one".into(), "two".into()],
+    }
+}
+
+/// One plan's receivers and what they get.
+fn delivered(world: &mut World, plan: Plan) -> Vec<(u32, String)> {
+    let (counts, did) = world.deliver(vec![plan]);
+    match &did[..] {
+        [] => {
+            assert_eq!(counts, [0]);
+            Vec::new()
+        }
+        [Did::Deliver(to)] => {
+            assert_eq!(counts, [to.len()]);
+            to.clone()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn to(receivers: &[u32], text: &str) -> Vec<(u32, String)> {
+    receivers.iter().map(|&to| (to, text.to_owned())).collect()
+}
+
+#[test]
+fn any_term_is_enough_and_once_is_enough() {
+    let mut world = World::new(Settings::default());
+    for index in 0..5 {
+        world.open(index);
+    }
+    world.filter(4, "/id", &["a", "b"]);
+    world.filter(1, "/uri", &["http://Example.com/p/"]);
+    world.filter(2, "/group", &["a"]);
+    let terms = || {
+        vec![
+            term(Field::Id, "a"),
+            term(Field::Id, "b"),
+            term(Field::Uri, "httpx://example.com/p"),
+        ]
+    };
+    assert_eq!(
+        delivered(&mut world, plan(terms(), for_all())),
+        to(&[1, 4], "zero")
+    );
+    world.close(4);
+    assert_eq!(
+        delivered(&mut world, plan(terms(), for_all())),
+        to(&[1], "zero")
+    );
+    world.filter(1, "/id", &["z"]);
+    assert_eq!(delivered(&mut world, plan(terms(), for_all())), []);
+    assert_eq!(delivered(&mut world, plan(vec![], for_all())), []);
+}
+
+#[test]
+fn only_the_client_that_is_named_is_passed_over() {
+    for (own, source, heard) in [
+        (Some("\"abc\""), Some("abc"), false),
+        (Some("\"abc\""), Some("xyz"), true),
+        (Some("\"abc\""), None, true),
+        (Some("\"\\u0061bc\""), Some("abc"), false),
+        (Some("\"\""), Some(""), false),
+        // h passes these over.
+        (None, None, true),
+        (Some("null"), None, true),
+        (None, Some("abc"), true),
+        // Refused, and so not set.
+        (Some("5"), Some("5"), true),
+    ] {
+        let mut world = World::new(Settings::default());
+        world.open(0);
+        world.filter(0, "/id", &["a"]);
+        if let Some(own) = own {
+            world.text(0, &format!(r#"{{"type":"client_id","value":{own}}}"#));
+        }
+        let plan = Plan {
+            exclude_client: source.map(Into::into),
+            ..plan(vec![term(Field::Id, "a")], for_all())
+        };
+        let got = delivered(&mut world, plan).len();
+        assert_eq!(got, usize::from(heard), "{own:?} {source:?}");
+        assert_eq!(world.realtime.counters().withheld.own, u64::from(!heard));
+    }
+}
+
+#[test]
+fn a_refused_client_id_leaves_the_one_before_and_null_clears_it() {
+    let mut world = World::new(Settings::default());
+    world.open(0);
+    world.filter(0, "/id", &["a"]);
+    let own = || Plan {
+        exclude_client: Some("abc".into()),
+        ..plan(vec![term(Field::Id, "a")], for_all())
+    };
+    for (value, heard) in [("\"abc\"", 0), ("5", 0), ("null", 1)] {
+        world.text(0, &format!(r#"{{"type":"client_id","value":{value}}}"#));
+        assert_eq!(delivered(&mut world, own()).len(), heard, "{value}");
+    }
+}
+
+#[test]
+fn rules_choose_the_variant() {
+    let mut world = World::new(Settings::default());
+    world.open(0);
+    world.open_as(1, identity("acct:author@x", 1, &[]));
+    world.open_as(2, identity("acct:mod@x", 2, &[("g", Role::Moderator)]));
+    world.open_as(3, identity("acct:member@x", 3, &[("g", Role::Member)]));
+    world.open_as(4, identity("acct:other@x", 4, &[]));
+    for index in 0..5 {
+        world.filter(index, "/group", &["g"]);
+    }
+    let rules = vec![
+        rule(vec![Who::User("acct:author@x".into())], Decision::Send(2)),
+        rule(vec![Who::Moderator("g".into())], Decision::Send(1)),
+        rule(
+            vec![Who::Member("g".into())],
+            Decision::Withhold(Reason::Hidden),
+        ),
+        rule(
+            vec![Who::User("acct:other@x".into())],
+            Decision::Withhold(Reason::Muted),
+        ),
+    ];
+    let (counts, did) = world.deliver(vec![
+        plan(vec![term(Field::Group, "g")], rules),
+        plan(vec![term(Field::Group, "none")], for_all()),
+        plan(vec![term(Field::Group, "g")], for_all()),
+    ]);
+    assert_eq!(counts, [2, 0, 5]);
+    let first = vec![(1, "two".to_owned()), (2, "one".to_owned())];
+    let second = to(&[0, 1, 2, 3, 4], "zero");
+    assert_eq!(did, [Did::Deliver(first), Did::Deliver(second)]);
+    let counters = world.realtime.counters();
+    assert_eq!((counters.matched, counters.sent), (10, 7));
+    assert_eq!(counters.events.create, 3);
+    let withheld = counters.withheld;
+    assert_eq!(
+        (withheld.hidden, withheld.muted, withheld.permission),
+        (1, 1, 1)
+    );
+}
+
+#[test]
+fn a_plan_that_names_no_variant_is_for_nobody() {
+    let mut world = World::new(Settings::default());
+    world.open(0);
+    world.filter(0, "/id", &["a"]);
+    let rules = vec![rule(vec![], Decision::Send(3))];
+    assert_eq!(
+        delivered(&mut world, plan(vec![term(Field::Id, "a")], rules)),
+        []
+    );
+    assert_eq!(world.realtime.counters().withheld.permission, 1);
+}
+
+#[test]
+fn a_user_is_reached_on_all_connections_without_a_filter() {
+    let mut world = World::new(Settings::default());
+    world.open_as(3, identity("acct:Luis.Silva@x", 1, &[]));
+    world.open_as(1, identity("acct:Luis.Silva@x", 2, &[]));
+    world.open_as(2, identity("acct:b@x", 3, &[]));
+    world.open(0);
+    for (userid, receivers) in [
+        ("acct:Luis.Silva@x", &[1, 3][..]),
+        ("acct:luis.silva@x", &[]),
+        ("acct:luissilva@x", &[]),
+    ] {
+        let plan = Plan {
+            kind: EventKind::SessionChange,
+            reach: Reach::User(userid.into()),
+            ..plan(vec![], for_all())
+        };
+        assert_eq!(
+            delivered(&mut world, plan),
+            to(receivers, "zero"),
+            "{userid}"
+        );
+    }
+    assert_eq!(world.realtime.counters().events.session_change, 3);
+}
+
+/// Whoever comes, changes and goes: an event reaches whom a look at everybody would find.
+#[test]
+fn agrees_with_a_look_at_everybody() {
+    #[derive(Default)]
+    struct Person {
+        ids: BTreeSet<u64>,
+        member: bool,
+    }
+    for seed in 1..=10 {
+        let mut random = Random(seed);
+        let mut world = World::new(Settings::default());
+        let mut people: std::collections::BTreeMap<u32, Person> = Default::default();
+        for step in 0..600 {
+            let index = random.below(60) as u32;
+            match people.get_mut(&index) {
+                None => {
+                    let mut person = Person::default();
+                    if random.below(2) == 0 {
+                        person.member = random.below(2) == 0;
+                        let groups = [("g", Role::Member)];
+                        let groups = &groups[..usize::from(person.member)];
+                        world.open_as(index, identity(&format!("acct:{index}@x"), 1, groups));
+                    } else {
+                        world.open(index);
+                    }
+                    people.insert(index, person);
+                }
+                Some(person) if random.below(4) > 0 => {
+                    person.ids = (0..random.below(4)).map(|_| random.below(9)).collect();
+                    let ids: Vec<String> = person.ids.iter().map(u64::to_string).collect();
+                    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+                    world.filter(index, "/id", &ids);
+                }
+                Some(_) => {
+                    people.remove(&index);
+                    world.close(index);
+                }
+            }
+            let (a, b) = (random.below(9), random.below(9));
+            let only_members = random.below(2) == 0;
+            let want: Vec<u32> = people
+                .iter()
+                .filter(|(_, p)| p.ids.contains(&a) || p.ids.contains(&b))
+                .filter(|(_, p)| p.member || !only_members)
+                .map(|(&index, _)| index)
+                .collect();
+            let who = only_members.then(|| Who::Member("g".into()));
+            let rules = vec![rule(who.into_iter().collect(), Decision::Send(1))];
+            let terms = [a, b].map(|id| term(Field::Id, &id.to_string()));
+            let got = delivered(&mut world, plan(terms.into(), rules));
+            assert_eq!(got, to(&want, "one"), "seed {seed} step {step}");
+        }
+    }
+}

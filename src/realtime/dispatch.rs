@@ -1,0 +1,135 @@
+//! What is done about a client's message.
+
+use crate::net::{ConnKey, Cx, Message};
+use crate::ws::CloseCode;
+
+use super::filter::{self, FilterError};
+use super::message::{self, Kind, Unreadable};
+use super::reply::{self, Problem};
+use super::{Realtime, Session, encoding, json};
+
+impl Realtime {
+    /// A client has said something. Text and binary messages are treated alike.
+    pub fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
+        let parsed = match message {
+            Message::Text(text) => Some(encoding::without_mark(text).into()),
+            Message::Binary(bytes) => encoding::decode(bytes),
+        };
+        let parsed = match &parsed {
+            Some(text) => message::parse(text),
+            None => Err(Unreadable::NotJson),
+        };
+        match parsed {
+            Ok(message) => self.dispatch(cx, key, message),
+            // h logs an exception, and nothing else happens.
+            Err(Unreadable::NotAnObject) => self.counters.errors.not_object += 1,
+            // h closes with 1000, after which the official client would never come back, and
+            // goes on serving the connection.
+            Err(Unreadable::NotJson) => {
+                self.counters.errors.not_json += 1;
+                cx.close(key, CloseCode::INVALID_DATA, "invalid message format");
+            }
+        }
+    }
+
+    fn dispatch(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: message::Message<'_>) {
+        let outcome = match message.kind {
+            Kind::Ping => {
+                self.counters.messages.ping += 1;
+                Ok(Some(Answer::Pong))
+            }
+            Kind::Whoami => {
+                self.counters.messages.whoami += 1;
+                Ok(Some(Answer::WhoYouAre))
+            }
+            Kind::ClientId { value } => {
+                self.counters.messages.client_id += 1;
+                self.set_client_id(cx, key, value).map(|()| None)
+            }
+            Kind::Filter { filter } => {
+                self.counters.messages.filter += 1;
+                self.set_filter(key, filter).map(|()| None)
+            }
+            Kind::Unknown { type_ } => {
+                self.counters.messages.unknown += 1;
+                Err(Problem::InvalidType(type_))
+            }
+        };
+        if let Err(problem) = outcome {
+            self.count(problem);
+        }
+        let Some(id) = message.id else {
+            self.counters.without_id += 1;
+            return;
+        };
+        self.reply.clear();
+        match outcome {
+            Ok(None) => return,
+            Ok(Some(Answer::Pong)) => reply::pong(&mut self.reply, id),
+            Ok(Some(Answer::WhoYouAre)) => {
+                let userid = self.principals.of(key).map(|principal| principal.userid());
+                reply::whoyouare(&mut self.reply, userid, id);
+            }
+            // h fails on these, which it cannot look up, and says nothing.
+            Err(Problem::InvalidType(type_)) if json::is_container(type_) => return,
+            Err(problem) => reply::error(&mut self.reply, problem, id),
+        }
+        cx.reply(Message::Text(&self.reply));
+        self.reply.shrink_to(REPLY_BUFFER);
+    }
+
+    fn set_client_id(
+        &mut self,
+        cx: &mut Cx<'_, Session>,
+        key: ConnKey,
+        value: Option<&str>,
+    ) -> Result<(), Problem<'static>> {
+        let value = value.ok_or(Problem::MissingValue)?;
+        let client = if value == "null" {
+            None
+        } else {
+            let id = json::string(value).ok_or(Problem::InvalidValue)?;
+            Some(self.digester.client_id(&id))
+        };
+        if let Some(session) = cx.session(key) {
+            session.client = client;
+        }
+        Ok(())
+    }
+
+    fn set_filter(&mut self, key: ConnKey, filter: Option<&str>) -> Result<(), Problem<'static>> {
+        let filter = filter.ok_or(Problem::MissingFilter)?;
+        let limit = self.settings.max_terms;
+        let terms = filter::parse(filter, limit, &self.digester).map_err(|error| match error {
+            FilterError::Malformed => Problem::InvalidFilter,
+            FilterError::TooMany => Problem::TooManyTerms { limit },
+        })?;
+        self.index.replace(key, &terms);
+        Ok(())
+    }
+
+    fn count(&mut self, problem: Problem<'_>) {
+        let errors = &mut self.counters.errors;
+        *match problem {
+            Problem::InvalidType(_) => &mut errors.invalid_type,
+            Problem::MissingValue | Problem::InvalidValue | Problem::MissingFilter => {
+                &mut errors.invalid_data
+            }
+            Problem::InvalidFilter => &mut errors.invalid_filter,
+            Problem::TooManyTerms { .. } => &mut errors.too_many_terms,
+        } += 1;
+    }
+}
+
+/// What is answered to a message that was in order.
+#[derive(Clone, Copy)]
+enum Answer {
+    Pong,
+    WhoYouAre,
+}
+
+/// Replies are short; only one that quotes a client's long text needs more, once.
+const REPLY_BUFFER: usize = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+//! What clients are answered: h's answers as recorded, and where ours are meant to differ.
+
+use crate::net::Message;
+use crate::realtime::testing::{Did, World, identity};
+use crate::realtime::{Counters, Settings};
+
+fn world() -> World {
+    let mut world = World::new(Settings::default());
+    world.open(0);
+    world
+}
+
+/// The only reply to a text; `""` where there is none.
+fn answer(world: &mut World, text: &str) -> String {
+    match &world.text(0, text)[..] {
+        [] => String::new(),
+        [Did::Reply(text)] => text.clone(),
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+fn error(kind: &str, description: &str, id: &str) -> String {
+    let error = format!(r#"{{"type": "{kind}", "description": "{description}"}}"#);
+    format!(r#"{{"type": "error", "error": {error}, "ok": false, "reply_to": {id}}}"#)
+}
+
+fn pong(id: &str) -> String {
+    format!(r#"{{"type": "pong", "ok": true, "reply_to": {id}}}"#)
+}
+
+#[test]
+fn pings_and_ids() {
+    let big = "1".repeat(30_000);
+    for (id, echoed) in [
+        ("1", true),
+        ("-0", true),
+        ("1e2", true),
+        ("1E400", true),
+        ("0.10", true),
+        (big.as_str(), true),
+        ("true", false),
+        ("\"1\"", false),
+        ("null", false),
+        ("[]", false),
+    ] {
+        let want = if echoed { pong(id) } else { String::new() };
+        let text = format!(r#"{{"type":"ping","id":{id},"extra":[1]}}"#);
+        assert_eq!(answer(&mut world(), &text), want);
+    }
+    assert_eq!(answer(&mut world(), r#"{"type":"ping"}"#), "");
+    assert_eq!(answer(&mut world(), r#"{"type":"ping","Id":1}"#), "");
+    assert_eq!(
+        answer(&mut world(), " \r\n\t{\"id\":3,\"type\":\"ping\"} \n"),
+        pong("3")
+    );
+}
+
+#[test]
+fn whoami() {
+    let mut world = world();
+    let text = r#"{"type":"whoami","id":1}"#;
+    let anonymous = r#"{"type": "whoyouare", "userid": null, "ok": true, "reply_to": 1}"#;
+    assert_eq!(answer(&mut world, text), anonymous);
+    world.open_as(1, identity("acct:a@x", 1, &[]));
+    let known = r#"{"type": "whoyouare", "userid": "acct:a@x", "ok": true, "reply_to": 1}"#;
+    assert_eq!(world.text(1, text), [Did::Reply(known.into())]);
+}
+
+#[test]
+fn types_that_there_are_not() {
+    for (type_, shown) in [
+        (r#""foo""#, r#"\"foo\""#),
+        (r#""PING""#, r#"\"PING\""#),
+        ("null", "null"),
+        ("1.0", "1.0"),
+        ("true", "true"),
+        // h would print Infinity.
+        ("1e400", "1e400"),
+    ] {
+        let text = format!(r#"{{"type":{type_},"id":5}}"#);
+        let want = error(
+            "invalid_type",
+            &format!("invalid message type: {shown}"),
+            "5",
+        );
+        assert_eq!(answer(&mut world(), &text), want);
+    }
+    for text in [
+        r#"{"type":[],"id":1}"#,
+        r#"{"type":{},"id":2}"#,
+        r#"{"type":["ping"],"id":3}"#,
+        r#"{"type":"foo"}"#,
+        r#"{"type":"foo","id":true}"#,
+    ] {
+        assert_eq!(answer(&mut world(), text), "", "{text}");
+    }
+}
+
+#[test]
+fn client_ids() {
+    let missing = |id| error("invalid_data", r#"\"value\" is missing"#, id);
+    let no_string = |id| error("invalid_data", r#"\"value\" is not a string"#, id);
+    for (text, want) in [
+        (
+            r#"{"type":"client_id","value":"abc","id":1}"#,
+            String::new(),
+        ),
+        (r#"{"type":"client_id","value":null,"id":1}"#, String::new()),
+        (r#"{"type":"client_id","id":2}"#, missing("2")),
+        (r#"{"type":"client_id"}"#, String::new()),
+        (
+            r#"{"messageType":"client_id","value":"a","id":1}"#,
+            String::new(),
+        ),
+        (r#"{"messageType":"client_id","id":2}"#, missing("2")),
+        // h stores any JSON.
+        (
+            r#"{"type":"client_id","value":{"a":1},"id":4}"#,
+            no_string("4"),
+        ),
+        (r#"{"type":"client_id","value":5,"id":5}"#, no_string("5")),
+        (
+            r#"{"type":"client_id","value":"\ud800","id":5}"#,
+            no_string("5"),
+        ),
+    ] {
+        assert_eq!(answer(&mut world(), text), want, "{text}");
+    }
+}
+
+#[test]
+fn filters() {
+    let failed = |id| error("invalid_data", "failed to parse filter", id);
+    let clause = |clause: &str| {
+        format!(
+            r#"{{"type":"filter","id":1,"filter":{{"match_policy":"include_any","clauses":[{clause}],"actions":{{}}}}}}"#
+        )
+    };
+    for (text, want) in [
+        (
+            r#"{"type":"filter","id":1}"#.to_owned(),
+            error("invalid_data", r#"\"filter\" is missing"#, "1"),
+        ),
+        (r#"{"type":"filter"}"#.into(), String::new()),
+        (r#"{"filter":{},"id":2}"#.into(), failed("2")),
+        (r#"{"filter":{}}"#.into(), String::new()),
+        (
+            r#"{"filter":{},"messageType":"client_id","value":"v","id":3}"#.into(),
+            failed("3"),
+        ),
+        (
+            r#"{"type":"filter","filter":[],"id":1}"#.into(),
+            failed("1"),
+        ),
+        (clause(""), String::new()),
+        (clause(r#"{"field":"/nope"}"#), String::new()),
+        (clause(r#"{"field":"/id","value":["a"]}"#), String::new()),
+        // h drops these without a word, or stores them.
+        (clause("null"), failed("1")),
+        (clause(r#"{"field":"/uri"}"#), failed("1")),
+        (
+            clause(r#"{"field":"/references","value":{"a":1}}"#),
+            failed("1"),
+        ),
+        (
+            clause(r#"{"field":"/uri","value":"http://[::1"}"#),
+            failed("1"),
+        ),
+    ] {
+        assert_eq!(answer(&mut world(), &text), want, "{text}");
+    }
+}
+
+#[test]
+fn a_refused_filter_leaves_the_one_before() {
+    let mut world = World::new(Settings {
+        max_terms: 2,
+        ..Settings::default()
+    });
+    world.open(0);
+    world.filter(0, "/id", &["a", "b"]);
+    let terms = |world: &World| world.realtime.counters().terms;
+    assert_eq!(terms(&world), 2);
+    let three = r#"{"filter":{"match_policy":"include_any","clauses":[{"field":"/id","value":["a","c","d"]}],"actions":0},"id":1}"#;
+    let want = error("invalid_data", "filter has more than 2 values", "1");
+    assert_eq!(answer(&mut world, three), want);
+    assert_ne!(answer(&mut world, r#"{"filter":[],"id":1}"#), "");
+    assert_eq!(terms(&world), 2);
+    world.filter(0, "/id", &[]);
+    assert_eq!(terms(&world), 0);
+}
+
+#[test]
+fn what_is_not_json_closes_and_what_is_no_object_does_not() {
+    let mut world = world();
+    for text in [
+        "",
+        "  \n ",
+        "hello",
+        "NaN",
+        "{'type':'ping'}",
+        r#"{"type":"ping","id":NaN}"#,
+    ] {
+        let close = Did::Close(0, 1007, "invalid message format".into());
+        assert_eq!(world.text(0, text), [close], "{text}");
+    }
+    for text in [
+        "null",
+        "true",
+        "5",
+        "[]",
+        r#"[{"type":"ping","id":1}]"#,
+        "\"a\"",
+    ] {
+        assert_eq!(world.text(0, text), [], "{text}");
+    }
+    let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+    assert_eq!(world.text(0, &deep), []);
+    let deep = format!(r#"{{"type":"ping","id":1,"x":{deep}}}"#);
+    assert_eq!(answer(&mut world, &deep), pong("1"));
+}
+
+#[test]
+fn binary_messages_are_json_too() {
+    let hex = |text: &str| -> Vec<u8> {
+        let digits = text.as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.map(byte).collect()
+    };
+    for (bytes, want) in [
+        (r#"{"type":"ping","id":1}"#.into(), pong("1")),
+        (
+            hex(
+                "fffe7b002200740079007000650022003a002200700069006e00670022002c0022006900640022003a0031007d00",
+            ),
+            pong("1"),
+        ),
+        (
+            hex(
+                "007b002200740079007000650022003a002200700069006e00670022002c0022006900640022003a0032007d",
+            ),
+            pong("2"),
+        ),
+        (
+            hex(
+                "fffe00007b0000002200000074000000790000007000000065000000220000003a0000002200000070000000690000006e00000067000000220000002c000000220000006900000064000000220000003a000000330000007d000000",
+            ),
+            pong("3"),
+        ),
+        (
+            hex("7b2274797065223a22c3bc222c226964223a347d"),
+            error("invalid_type", r#"invalid message type: \"\\u00fc\""#, "4"),
+        ),
+        (
+            hex("efbbbf7b2274797065223a2270696e67222c226964223a357d"),
+            pong("5"),
+        ),
+    ] {
+        let did = world().message(0, Message::Binary(&bytes));
+        assert_eq!(did, [Did::Reply(want)]);
+    }
+    let latin1 = hex("7b2274797065223a22fc222c226964223a317d");
+    let close = Did::Close(0, 1007, "invalid message format".into());
+    assert_eq!(world().message(0, Message::Binary(&latin1)), [close]);
+    assert_eq!(
+        answer(&mut world(), "\u{feff}{\"type\":\"ping\",\"id\":1}"),
+        pong("1")
+    );
+}
+
+#[test]
+fn messages_are_counted() {
+    let mut world = world();
+    for text in [
+        r#"{"type":"ping","id":1}"#,
+        r#"{"type":"ping"}"#,
+        r#"{"type":"whoami","id":1}"#,
+        r#"{"type":"client_id","value":1,"id":1}"#,
+        r#"{"filter":1,"id":1}"#,
+        r#"{"type":"x","id":1}"#,
+        "[]",
+        "x",
+    ] {
+        world.text(0, text);
+    }
+    let Counters {
+        messages,
+        errors,
+        without_id,
+        ..
+    } = world.realtime.counters();
+    assert_eq!((messages.ping, messages.whoami), (2, 1));
+    assert_eq!(
+        (messages.client_id, messages.filter, messages.unknown),
+        (1, 1, 1)
+    );
+    assert_eq!((errors.not_json, errors.not_object), (1, 1));
+    assert_eq!((errors.invalid_type, errors.invalid_data), (1, 1));
+    assert_eq!((errors.invalid_filter, without_id), (1, 1));
+}

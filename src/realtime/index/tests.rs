@@ -1,0 +1,110 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::model::Field;
+use crate::realtime::term::Digester;
+use crate::realtime::testing::{Random, key};
+
+fn digest(n: u64) -> Digest {
+    Digester::new([1, 2, 3, 4]).term(Field::Id, &n.to_string())
+}
+
+fn found(index: &Index, digest: Digest) -> BTreeSet<ConnKey> {
+    let mut out = Vec::new();
+    index.collect(digest, &mut out);
+    let set: BTreeSet<_> = out.iter().copied().collect();
+    assert_eq!(set.len(), out.len(), "a connection is found once");
+    set
+}
+
+#[test]
+fn a_filter_replaces_the_one_before() {
+    let mut index = Index::default();
+    index.replace(key(0), &[digest(1), digest(2)]);
+    index.replace(key(1), &[digest(2)]);
+    assert_eq!(found(&index, digest(2)), [key(0), key(1)].into());
+    index.replace(key(0), &[digest(3)]);
+    assert_eq!(found(&index, digest(1)), [].into());
+    assert_eq!(found(&index, digest(2)), [key(1)].into());
+    assert_eq!((index.subscriptions(), index.terms()), (2, 2));
+    let next = ConnKey {
+        generation: 2,
+        ..key(1)
+    };
+    index.remove(next);
+    assert_eq!(index.subscriptions(), 2, "another connection");
+    index.remove(key(1));
+    index.remove(key(1));
+    index.remove(key(7));
+    index.replace(key(0), &[]);
+    assert_eq!((index.subscriptions(), index.terms()), (0, 0));
+}
+
+/// Whatever happens, the index finds whom a scan of all filters would find.
+#[test]
+fn agrees_with_a_naive_scan() {
+    for seed in 1..=20 {
+        let digests: Vec<Digest> = (0..40).map(digest).collect();
+        let mut random = Random(seed);
+        let mut index = Index::default();
+        let mut naive: BTreeMap<ConnKey, BTreeSet<u64>> = BTreeMap::new();
+        for step in 0..2000 {
+            let key = key(random.below(300) as u32);
+            // First they come, then most of them go.
+            let leaves = random.below(10) < if step < 1000 { 2 } else { 8 };
+            if leaves {
+                index.remove(key);
+                naive.remove(&key);
+            } else {
+                let terms: BTreeSet<u64> = (0..random.below(6)).map(|_| random.below(40)).collect();
+                let asked: Vec<_> = terms.iter().map(|&term| digests[term as usize]).collect();
+                index.replace(key, &asked);
+                naive.insert(key, terms);
+            }
+            if random.below(50) == 0 {
+                index.tidy();
+            }
+            let term = random.below(40);
+            let want: BTreeSet<_> = naive
+                .iter()
+                .filter(|(_, terms)| terms.contains(&term))
+                .map(|(&key, _)| key)
+                .collect();
+            assert_eq!(
+                found(&index, digests[term as usize]),
+                want,
+                "seed {seed} step {step}"
+            );
+        }
+        let distinct: BTreeSet<_> = naive.values().flatten().collect();
+        let subscriptions: usize = naive.values().map(BTreeSet::len).sum();
+        assert_eq!(index.terms(), distinct.len(), "seed {seed}");
+        assert_eq!(index.subscriptions(), subscriptions, "seed {seed}");
+    }
+}
+
+#[test]
+fn an_idle_connection_costs_little_and_gives_it_back() {
+    const CROWD: u32 = 100_000;
+    let digester = Digester::new([1, 2, 3, 4]);
+    let mut index = Index::default();
+    for n in 0..CROWD {
+        let term = digester.term(Field::Uri, &format!("httpx://example.com/{n}"));
+        index.replace(key(n), &[term]);
+    }
+    let each = index.bytes() / CROWD as usize;
+    assert!((50..=75).contains(&each), "{each} bytes a connection");
+    for n in (0..CROWD).filter(|n| n % 64 != 0) {
+        index.remove(key(n));
+    }
+    index.tidy();
+    assert_eq!(index.subscriptions(), CROWD.div_ceil(64) as usize);
+    let heads = CROWD as usize * size_of::<u32>() * 9 / 8;
+    let rest = index.bytes() - heads.min(index.bytes());
+    assert!(rest < CROWD as usize / 64 * 80, "{rest} bytes remain");
+    for n in 0..CROWD {
+        index.remove(key(n));
+    }
+    index.tidy();
+    assert!(index.bytes() < 32_768, "{} bytes remain", index.bytes());
+}

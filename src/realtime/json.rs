@@ -1,0 +1,161 @@
+//! JSON taken apart without being copied.
+//!
+//! Owns: one pass over an object that gives each member's text, and the reading of a string.
+//! Must not know what the members mean.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The text is not JSON, or not of the kind asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch;
+
+/// Gives each member of an object to `visit`: its key, and the text of its value, which is
+/// JSON without white space around it. Repeated keys are given as often as they come.
+///
+/// Values are skipped over without recursion, so nesting costs no stack. A key that is no
+/// Unicode text (a lone surrogate) is no key that anybody here asks for, and left out.
+///
+/// # Errors
+/// [`Mismatch`] when the whole text is not one JSON object; some members may have been given
+/// by then.
+pub fn members<'a>(object: &'a str, visit: impl FnMut(&str, &'a str)) -> Result<(), Mismatch> {
+    let mut deserializer = serde_json::Deserializer::from_str(object);
+    deserializer
+        .deserialize_map(Members(visit))
+        .and_then(|()| deserializer.end())
+        .map_err(|_| Mismatch)
+}
+
+/// The texts of an array's elements.
+///
+/// # Errors
+/// [`Mismatch`] when the text is not a JSON array.
+pub fn elements(array: &str) -> Result<Vec<&RawValue>, Mismatch> {
+    serde_json::from_str(array).map_err(|_| Mismatch)
+}
+
+/// Whether the text is JSON, of whatever kind.
+pub fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+/// What a JSON string says; `None` when the JSON value is none, or is no Unicode text (a lone
+/// surrogate, which JSON can spell).
+pub fn string(value: &str) -> Option<Cow<'_, str>> {
+    let content = string_content(value)?;
+    if content.contains('\\') {
+        serde_json::from_str(value).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(content))
+    }
+}
+
+/// What is between the quotes of a JSON string, escapes and all; `None` when the JSON value is
+/// no string.
+pub fn string_content(value: &str) -> Option<&str> {
+    value.strip_prefix('"')?.strip_suffix('"')
+}
+
+/// Whether a JSON value is a number.
+pub fn is_number(value: &str) -> bool {
+    value.starts_with(|c: char| c == '-' || c.is_ascii_digit())
+}
+
+/// Whether a JSON value is an array or an object.
+pub fn is_container(value: &str) -> bool {
+    value.starts_with(['[', '{'])
+}
+
+struct Members<F>(F);
+
+impl<'a, F: FnMut(&str, &'a str)> Visitor<'a> for Members<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            if let Some(key) = string(key.get()) {
+                (self.0)(&key, value.get());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(object: &str) -> Result<Vec<(String, &str)>, Mismatch> {
+        let mut out = Vec::new();
+        members(object, |key, value| out.push((key.to_owned(), value)))?;
+        Ok(out)
+    }
+
+    #[test]
+    fn members_come_in_order_and_verbatim() {
+        let got =
+            all(" {\"a\" : [1, {\"b\":2}] ,\"\\u0061\":\"\\ud800\",\"\\ud800\":1,\"\":1e400 } ");
+        let want = [("a", "[1, {\"b\":2}]"), ("a", "\"\\ud800\""), ("", "1e400")];
+        let want: Vec<_> = want.map(|(k, v)| (k.to_owned(), v)).into();
+        assert_eq!(got, Ok(want));
+    }
+
+    #[test]
+    fn what_is_not_an_object() {
+        for text in [
+            "",
+            " ",
+            "1",
+            "[]",
+            "null",
+            "{",
+            "{}{}",
+            "{} x",
+            "{a:1}",
+            "{'a':1}",
+            "{\"a\":01}",
+            "{\"a\":1,}",
+            "{\"a\":NaN}",
+            "{\"a\":\"\u{1}\"}",
+            "{\"\u{1}\":1}",
+            "{\"a\":\"\\x\"}",
+        ] {
+            assert_eq!(all(text), Err(Mismatch), "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_costs_no_stack() {
+        let depth = 1_000_000;
+        let array = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(is_json(&array));
+        assert_eq!(
+            all(&format!("{{\"a\":{array}}}")).map(|all| all.len()),
+            Ok(1)
+        );
+        assert!(!is_json(&"[".repeat(depth)));
+    }
+
+    #[test]
+    fn strings() {
+        for (value, want) in [
+            (r#""""#, Some("")),
+            (r#""a""#, Some("a")),
+            (r#""\u0061\ud83d\ude00\/""#, Some("a😀/")),
+            (r#""\ud800""#, None),
+            ("1", None),
+            ("null", None),
+            ("[]", None),
+        ] {
+            assert_eq!(string(value).as_deref(), want, "{value}");
+        }
+    }
+}

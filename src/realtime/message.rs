@@ -1,0 +1,199 @@
+//! What a client says.
+//!
+//! Owns: which message a JSON text is, the untyped forms of old clients included (the official
+//! client still sends them). Must not know what is done about it.
+
+use super::json;
+
+/// A message, borrowed from its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The text of the number that a reply is to carry. Without one there is no reply.
+    pub id: Option<&'a str>,
+    /// What it says.
+    pub kind: Kind<'a>,
+}
+
+/// Which message it is. The members it is about are JSON texts; `None` where they are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind<'a> {
+    Ping,
+    Whoami,
+    ClientId {
+        value: Option<&'a str>,
+    },
+    Filter {
+        filter: Option<&'a str>,
+    },
+    /// The JSON text of a type that there is not: `null` also where none is given.
+    Unknown {
+        type_: &'a str,
+    },
+}
+
+/// Why a text is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Not JSON.
+    NotJson,
+    /// JSON, but no object.
+    NotAnObject,
+}
+
+/// Reads a message. What is in it beyond what its type needs is not looked at.
+///
+/// # Errors
+/// [`Unreadable`]. `NaN` and `Infinity`, which h's parser takes, are not JSON here.
+pub fn parse(text: &str) -> Result<Message<'_>, Unreadable> {
+    let mut members = Members::default();
+    // The last of repeated keys wins, as in Python.
+    let object = json::members(text, |key, value| match key {
+        "type" => members.type_ = Some(value),
+        "id" => members.id = Some(value),
+        "messageType" => members.message_type = Some(value),
+        "value" => members.value = Some(value),
+        "filter" => members.filter = Some(value),
+        _ => {}
+    });
+    match object {
+        Ok(()) => Ok(members.message()),
+        Err(json::Mismatch) if json::is_json(text) => Err(Unreadable::NotAnObject),
+        Err(json::Mismatch) => Err(Unreadable::NotJson),
+    }
+}
+
+/// The members that matter, as JSON texts.
+#[derive(Default)]
+struct Members<'a> {
+    type_: Option<&'a str>,
+    id: Option<&'a str>,
+    message_type: Option<&'a str>,
+    value: Option<&'a str>,
+    filter: Option<&'a str>,
+}
+
+impl<'a> Members<'a> {
+    fn message(self) -> Message<'a> {
+        Message {
+            // h echoes booleans too, which are numbers to Python.
+            id: self.id.filter(|id| json::is_number(id)),
+            kind: self.kind(),
+        }
+    }
+
+    fn kind(&self) -> Kind<'a> {
+        let client_id = Kind::ClientId { value: self.value };
+        let filter = Kind::Filter {
+            filter: self.filter,
+        };
+        let type_ = self.type_.unwrap_or("null");
+        if type_ == "null" {
+            let says_client_id = self.message_type.and_then(json::string);
+            return match says_client_id.as_deref() {
+                // In h, too, a filter wins over what `messageType` says.
+                _ if self.filter.is_some() => filter,
+                Some("client_id") => client_id,
+                _ => Kind::Unknown { type_ },
+            };
+        }
+        match json::string(type_).as_deref() {
+            Some("ping") => Kind::Ping,
+            Some("whoami") => Kind::Whoami,
+            Some("client_id") => client_id,
+            Some("filter") => filter,
+            _ => Kind::Unknown { type_ },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds() {
+        let unknown = |type_| Kind::Unknown { type_ };
+        let client_id = |value| Kind::ClientId { value };
+        let filter = |filter| Kind::Filter { filter };
+        for (text, want) in [
+            (r#"{"type":"ping"}"#, Kind::Ping),
+            (r#"{"type":"p\u0069ng"}"#, Kind::Ping),
+            (r#"{"\u0074ype":"ping"}"#, Kind::Ping),
+            (r#"{"type":"x","type":"ping"}"#, Kind::Ping),
+            (r#"{"type":"ping","filter":{}}"#, Kind::Ping),
+            (r#"{"type":"whoami","x":[[]]}"#, Kind::Whoami),
+            (r#"{"type":"client_id"}"#, client_id(None)),
+            (r#"{"type":"client_id","value":{}}"#, client_id(Some("{}"))),
+            (r#"{"type":"filter"}"#, filter(None)),
+            (r#"{"type":"filter","filter":null}"#, filter(Some("null"))),
+            (r#"{"filter":1}"#, filter(Some("1"))),
+            (r#"{"type":null,"filter":1}"#, filter(Some("1"))),
+            (
+                r#"{"messageType":"client_id","value":"a"}"#,
+                client_id(Some(r#""a""#)),
+            ),
+            (
+                r#"{"type":null,"messageType":"client_id"}"#,
+                client_id(None),
+            ),
+            (
+                r#"{"messageType":"client_id","filter":1}"#,
+                filter(Some("1")),
+            ),
+            (r#"{"messageType":"ping"}"#, unknown("null")),
+            (r#"{"messageType":"filter"}"#, unknown("null")),
+            (r#"{}"#, unknown("null")),
+            (r#"{"TYPE":"ping"}"#, unknown("null")),
+            (r#"{"type":"PING"}"#, unknown(r#""PING""#)),
+            (r#"{"type":"ping "}"#, unknown(r#""ping ""#)),
+            (r#"{"type":"\ud800"}"#, unknown(r#""\ud800""#)),
+            (r#"{"type":1.0}"#, unknown("1.0")),
+            (r#"{"type":["ping"]}"#, unknown(r#"["ping"]"#)),
+        ] {
+            assert_eq!(parse(text).map(|message| message.kind), Ok(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_are_numbers_as_they_were_written() {
+        let long = "9".repeat(5000);
+        for (id, want) in [
+            ("1", true),
+            ("-0", true),
+            ("1e400", true),
+            ("1.50", true),
+            (long.as_str(), true),
+            ("true", false),
+            ("null", false),
+            ("\"1\"", false),
+            ("[1]", false),
+        ] {
+            let text = format!(r#"{{"id":{id}}}"#);
+            let got = parse(&text).map(|message| message.id);
+            assert_eq!(got, Ok(want.then_some(id)), "{id}");
+        }
+        assert_eq!(parse(r#"{"ID":1}"#).map(|message| message.id), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_message() {
+        use Unreadable::{NotAnObject, NotJson};
+        for (text, want) in [
+            ("", NotJson),
+            ("  \n ", NotJson),
+            ("hello", NotJson),
+            ("NaN", NotJson),
+            (r#"{"id":NaN}"#, NotJson),
+            (r#"{"id":01}"#, NotJson),
+            (r#"{"type":"#, NotJson),
+            (r#"{"type":"ping"} // x"#, NotJson),
+            ("null", NotAnObject),
+            (" true", NotAnObject),
+            ("1", NotAnObject),
+            ("\"{}\"", NotAnObject),
+            (r#"[{"type":"ping","id":1}]"#, NotAnObject),
+        ] {
+            assert_eq!(parse(text), Err(want), "{text}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The Real Time API: what clients say, what they are told, and who hears of what.
+//!
+//! Owns: the protocol's messages, filters and their index, and the identities of connections.
+//! Must not know: sockets, TLS, SQL, or where events come from. It meets the engine in [`Cx`]
+//! and back ends in [`crate::model`].
+//!
+//! | file | holds |
+//! |---|---|
+//! | `request` | handshakes, credentials, `/_status` |
+//! | `message`, `filter`, `reply` | the protocol's JSON, both ways |
+//! | `dispatch` | what is done about a message |
+//! | `deliver` | from an event to its receivers |
+//! | `index`, `term` | who asked for what |
+//! | `principals`, `expiry`, `audience` | who somebody is, for how long, and what they may hear |
+
+mod audience;
+mod counters;
+mod deliver;
+mod dispatch;
+mod encoding;
+mod expiry;
+mod filter;
+mod index;
+mod json;
+mod message;
+mod principals;
+mod reply;
+mod request;
+mod session;
+mod slab;
+mod term;
+#[cfg(test)]
+mod testing;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::http::{Request, Upgrade};
+use crate::model::{Ask, Asks, AuthReply, Busy, Secret, Tell, Ticket};
+use crate::net::{ConnKey, Cx, Verdict};
+use crate::ws::CloseCode;
+
+pub use counters::{Auth, Counters, Errors, Events, Messages, Withheld};
+pub use session::Session;
+
+use index::Index;
+use principals::Principals;
+use request::{Credentials, Wanted};
+use term::Digester;
+
+/// How the API behaves where that is a choice.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What becomes of a token that is nobody's (any more).
+    pub invalid_token: InvalidToken,
+    /// Distinct terms that one connection's filter may have.
+    pub max_terms: usize,
+}
+
+/// What becomes of a token that is nobody's (any more).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InvalidToken {
+    /// The connection is anonymous, as in h.
+    #[default]
+    Anonymous,
+    /// The handshake is refused with 401.
+    Reject,
+}
+
+/// The Real Time API over an engine. Its methods are those of a
+/// [`Handler`](crate::net::Handler), without what belongs to other listeners.
+pub struct Realtime {
+    asks: Box<dyn Asks>,
+    settings: Settings,
+    digester: Rc<Digester>,
+    index: Index,
+    principals: Principals,
+    arrivals: BTreeMap<ConnKey, Arrival>,
+    /// Reused from call to call: the text of a reply, and the receivers of an event.
+    reply: String,
+    receivers: Vec<ConnKey>,
+    counters: Counters,
+}
+
+/// A connection whose identity is known and whose WebSocket is about to open.
+struct Arrival {
+    /// Monotonic milliseconds.
+    since: u64,
+    /// Why it has to end as soon as it is open.
+    ended: Option<&'static str>,
+}
+
+impl Realtime {
+    /// `seed` should be random: it keeps clients from preparing filter values that collide.
+    pub fn new(asks: Box<dyn Asks>, settings: Settings, seed: [u64; 4]) -> Self {
+        let digester = Rc::new(Digester::new(seed));
+        Realtime {
+            asks,
+            settings,
+            index: Index::default(),
+            principals: Principals::new(Rc::clone(&digester)),
+            digester,
+            arrivals: BTreeMap::new(),
+            reply: String::new(),
+            receivers: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// A request: a handshake, `/_status`, or something that there is not.
+    pub fn on_request(
+        &mut self,
+        cx: &mut Cx<'_, Session>,
+        key: ConnKey,
+        request: &Request<'_>,
+    ) -> Verdict {
+        let (upgrade, credentials) = match request::read(request, cx.now().unix) {
+            Wanted::Answer(response) => return Verdict::Respond(response),
+            Wanted::Socket(upgrade, credentials) => (upgrade, credentials),
+        };
+        match credentials {
+            Credentials::Anonymous => {
+                self.counters.auth.anonymous += 1;
+                Verdict::Upgrade(upgrade)
+            }
+            Credentials::Nobodys => {
+                self.counters.auth.unknown += 1;
+                match self.settings.invalid_token {
+                    InvalidToken::Anonymous => Verdict::Upgrade(upgrade),
+                    InvalidToken::Reject => Verdict::Respond(request::unauthorized()),
+                }
+            }
+            Credentials::Token(token) => self.authenticate(key, upgrade, token.into_owned()),
+        }
+    }
+
+    /// A WebSocket has opened.
+    pub fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
+        let ended = self.arrivals.remove(&key).and_then(|arrival| arrival.ended);
+        if let Some(reason) = ended {
+            self.close_ended(cx, key, reason);
+        }
+    }
+
+    /// A WebSocket has ended.
+    pub fn on_close(&mut self, _cx: &mut Cx<'_, Session>, key: ConnKey, _session: Session) {
+        self.index.remove(key);
+        self.principals.log_out(key);
+    }
+
+    /// Ends what the clock ends.
+    pub fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
+        let now = cx.now();
+        while let Some(key) = self.principals.next_expired(now.unix) {
+            self.end(cx, key, "token expired");
+        }
+        // Their connections were gone before they could open.
+        let principals = &mut self.principals;
+        self.arrivals.retain(|&key, arrival| {
+            let stays = now.mono.saturating_sub(arrival.since) < ARRIVAL_LIFE;
+            if !stays {
+                principals.log_out(key);
+            }
+            stays
+        });
+        self.index.tidy();
+        self.principals.tidy();
+    }
+
+    /// A back end says something. What is for others ([`Tell::Published`], [`Tell::Health`])
+    /// is passed over; see [`Realtime::deliver`].
+    pub fn on_tell(&mut self, cx: &mut Cx<'_, Session>, tell: Tell) {
+        match tell {
+            Tell::Authenticated { ticket, reply } => self.on_authenticated(cx, ticket, reply),
+            Tell::Memberships {
+                userid,
+                memberships,
+            } => self.principals.set_memberships(&userid, memberships),
+            Tell::TokenEnded { token } => {
+                for key in self.principals.connections_with(token) {
+                    self.end(cx, key, "token revoked");
+                }
+            }
+            Tell::UserGone { userid } => {
+                for key in self.principals.connections_of(&userid) {
+                    self.end(cx, key, "user deleted");
+                }
+            }
+            Tell::Published { .. } | Tell::Health { .. } => {}
+        }
+    }
+
+    /// What has been counted, and how things stand.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            subscriptions: self.index.subscriptions() as u64,
+            terms: self.index.terms() as u64,
+            logins: self.principals.logins() as u64,
+            principals: self.principals.users() as u64,
+            index_bytes: self.index.bytes() as u64,
+            ..self.counters
+        }
+    }
+
+    fn authenticate(&mut self, key: ConnKey, upgrade: Upgrade, token: String) -> Verdict {
+        let question = Ask::Authenticate {
+            ticket: Ticket(key.to_u64()),
+            token: Secret(token),
+        };
+        match self.asks.ask(question) {
+            Ok(()) => Verdict::Defer(Some(upgrade)),
+            Err(Busy) => {
+                self.counters.auth.unavailable += 1;
+                Verdict::Respond(request::unavailable())
+            }
+        }
+    }
+
+    fn on_authenticated(&mut self, cx: &mut Cx<'_, Session>, ticket: Ticket, reply: AuthReply) {
+        let Some(key) = ConnKey::from_u64(ticket.0) else {
+            return;
+        };
+        // A second answer to one question would change who an open connection is.
+        if cx.session(key).is_some() {
+            return;
+        }
+        match reply {
+            // From here on it hears what happens to its user and its token, so nothing that
+            // comes before `on_open` is lost.
+            AuthReply::Known(identity) => {
+                self.counters.auth.known += 1;
+                self.principals.log_in(key, identity);
+                let since = cx.now().mono;
+                self.arrivals.insert(key, Arrival { since, ended: None });
+                cx.accept(key);
+            }
+            AuthReply::Unknown => {
+                self.counters.auth.unknown += 1;
+                match self.settings.invalid_token {
+                    InvalidToken::Anonymous => cx.accept(key),
+                    InvalidToken::Reject => cx.respond(key, request::unauthorized()),
+                }
+            }
+            AuthReply::Unavailable => {
+                self.counters.auth.unavailable += 1;
+                cx.respond(key, request::unavailable());
+            }
+        }
+    }
+
+    /// Ends a connection whose credentials have ended, at once or when it opens. It keeps its
+    /// identity until it is closed: it must not pass for anonymous for a moment.
+    fn end(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, reason: &'static str) {
+        match self.arrivals.get_mut(&key) {
+            Some(arrival) => arrival.ended = Some(reason),
+            None => self.close_ended(cx, key, reason),
+        }
+    }
+
+    fn close_ended(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, reason: &str) {
+        self.counters.credentials_ended += 1;
+        // Not 1000 or 1001, after which the official client never comes back.
+        cx.close(key, CloseCode::CREDENTIALS_ENDED, reason);
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            invalid_token: InvalidToken::default(),
+            max_terms: 200,
+        }
+    }
+}
+
+/// How long an identity waits for its connection to open, in milliseconds. The engine opens it
+/// right after the answer or never, so any time is long enough.
+const ARRIVAL_LIFE: u64 = 10_000;
+
+#[cfg(test)]
+mod tests;

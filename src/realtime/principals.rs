@@ -1,0 +1,419 @@
+//! Who is connected: users, once each, and their connections.
+//!
+//! Owns: the identity of every connection that has one. Must not know sockets, or what a user
+//! may do with it. A user is kept while a connection of theirs is.
+
+use std::rc::Rc;
+
+use hashbrown::HashTable;
+
+use crate::model::{Identity, Membership, TokenId, UnixMillis};
+use crate::net::ConnKey;
+
+use super::expiry::Expiries;
+use super::slab::{ByConn, NONE, Slab};
+use super::term::Digester;
+
+/// The users that have a connection.
+pub struct Principals {
+    digester: Rc<Digester>,
+    by_conn: ByConn,
+    logins: Slab<Login>,
+    users: Slab<Principal>,
+    /// Places in `users`, by userid.
+    table: HashTable<u32>,
+    expiries: Expiries,
+    /// Logins that end by themselves.
+    expiring: usize,
+}
+
+/// A user, shared by their connections.
+#[derive(Default)]
+pub struct Principal {
+    userid: Box<str>,
+    /// By group.
+    memberships: Box<[Membership]>,
+    bucket: u64,
+    /// The first of a list of logins.
+    head: u32,
+}
+
+/// One connection's identity, in a list with the others of the user.
+#[derive(Clone, Copy)]
+struct Login {
+    key: ConnKey,
+    token: TokenId,
+    expires: UnixMillis,
+    user: u32,
+    next: u32,
+    prev: u32,
+}
+
+impl Principal {
+    /// The userid, in the stored spelling.
+    pub fn userid(&self) -> &str {
+        &self.userid
+    }
+
+    /// The membership in a group.
+    pub fn membership(&self, group: &str) -> Option<&Membership> {
+        let at = self
+            .memberships
+            .binary_search_by(|membership| (*membership.group).cmp(group));
+        self.memberships.get(at.ok()?)
+    }
+
+    fn set_memberships(&mut self, mut memberships: Vec<Membership>) {
+        memberships.sort_unstable();
+        self.memberships = memberships.into();
+    }
+}
+
+impl Principals {
+    /// Nobody yet.
+    pub fn new(digester: Rc<Digester>) -> Self {
+        Principals {
+            digester,
+            by_conn: ByConn::default(),
+            logins: Slab::default(),
+            users: Slab::default(),
+            table: HashTable::new(),
+            expiries: Expiries::default(),
+            expiring: 0,
+        }
+    }
+
+    /// Gives a connection an identity. What it says of the user is the newest, so it holds for
+    /// their other connections too.
+    pub fn log_in(&mut self, key: ConnKey, identity: Identity) {
+        self.vacate(key);
+        let user = match self.find(&identity.userid) {
+            Some(user) => user,
+            None => {
+                let bucket = self.digester.userid(&identity.userid).bucket();
+                self.add_user(Principal {
+                    userid: identity.userid,
+                    bucket,
+                    ..Principal::default()
+                })
+            }
+        };
+        if let Some(user) = self.users.get_mut(user) {
+            user.set_memberships(identity.memberships);
+        }
+        let expires = identity.expires.unwrap_or(NEVER);
+        self.attach(key, identity.token, expires, user);
+    }
+
+    /// Takes a connection's identity, if it has one.
+    pub fn log_out(&mut self, key: ConnKey) {
+        if self.login(key).is_some() {
+            self.vacate(key);
+        }
+    }
+
+    /// Who a connection is; `None` is anonymous.
+    pub fn of(&self, key: ConnKey) -> Option<&Principal> {
+        let login = self.login(key)?;
+        self.users.get(login.user)
+    }
+
+    /// These are a user's memberships from now on. Nothing to do where they are not connected.
+    pub fn set_memberships(&mut self, userid: &str, memberships: Vec<Membership>) {
+        let user = self.find(userid);
+        if let Some(user) = user.and_then(|user| self.users.get_mut(user)) {
+            user.set_memberships(memberships);
+        }
+    }
+
+    /// The connections of a user.
+    pub fn connections_of(&self, userid: &str) -> Vec<ConnKey> {
+        let user = self.find(userid).and_then(|user| self.users.get(user));
+        let mut at = user.map_or(NONE, |user| user.head);
+        let mut keys = Vec::new();
+        while let Some(login) = self.logins.get(at) {
+            keys.push(login.key);
+            at = login.next;
+        }
+        keys
+    }
+
+    /// The connections that came with a token. Looks at every login: a revocation is rare, and
+    /// another table would cost every connection.
+    pub fn connections_with(&self, token: TokenId) -> Vec<ConnKey> {
+        self.live()
+            .filter(|login| login.token == token)
+            .map(|login| login.key)
+            .collect()
+    }
+
+    /// A connection whose token has ended by now. Each is named once, and keeps its identity
+    /// until it is logged out.
+    pub fn next_expired(&mut self, now: UnixMillis) -> Option<ConnKey> {
+        while let Some(key) = self.expiries.pop_due(now) {
+            let login = self.logins.get_mut(self.by_conn.get(key));
+            if let Some(login) = login
+                && login.key == key
+                && login.expires <= now
+            {
+                login.expires = NEVER;
+                self.expiring -= 1;
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Connections that have an identity.
+    pub fn logins(&self) -> usize {
+        self.logins.len()
+    }
+
+    /// Distinct users.
+    pub fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Gives back the memory of a crowd that has left.
+    pub fn tidy(&mut self) {
+        if self.logins.is_sparse() {
+            self.rebuild();
+        } else if self.expiries.len() > 2 * self.expiring + 64 {
+            // Those whose connections ended before their tokens.
+            let live = self.live().filter(|login| login.expires != NEVER);
+            self.expiries = live.map(|login| (login.expires, login.key)).collect();
+        }
+    }
+
+    /// Moves those who are left into new, smaller tables.
+    fn rebuild(&mut self) {
+        let digester = Rc::clone(&self.digester);
+        let mut old = std::mem::replace(self, Principals::new(digester));
+        for place in 0..old.users.places().len() as u32 {
+            let Some(user) = old.users.remove(place) else {
+                continue;
+            };
+            // In a vacant place is a user to whom no login belongs.
+            let mut at = user.head;
+            if old.logins.get(at).is_none_or(|login| login.user != place) {
+                continue;
+            }
+            let user = self.add_user(Principal { head: NONE, ..user });
+            while let Some(login) = old.logins.get(at) {
+                self.attach(login.key, login.token, login.expires, user);
+                at = login.next;
+            }
+        }
+    }
+
+    /// Takes the identity of whatever connection had this key's place in the arena: it may
+    /// have ended before it opened, and then nobody logs it out before the place is used again.
+    fn vacate(&mut self, key: ConnKey) {
+        let at = self.by_conn.take(key);
+        let Some(login) = self.logins.remove(at) else {
+            return;
+        };
+        self.expiring -= usize::from(login.expires != NEVER);
+        if let Some(next) = self.logins.get_mut(login.next) {
+            next.prev = login.prev;
+        }
+        if let Some(prev) = self.logins.get_mut(login.prev) {
+            prev.next = login.next;
+            return;
+        }
+        let Some(user) = self.users.get_mut(login.user) else {
+            return;
+        };
+        user.head = login.next;
+        if user.head == NONE {
+            let bucket = user.bucket;
+            self.users.remove(login.user);
+            let entry = self.table.find_entry(bucket, |&at| at == login.user);
+            if let Ok(entry) = entry {
+                entry.remove();
+            }
+        }
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Login> {
+        let places = self.logins.places().iter();
+        places.filter(|login| login.user != NONE)
+    }
+
+    fn login(&self, key: ConnKey) -> Option<&Login> {
+        let login = self.logins.get(self.by_conn.get(key));
+        login.filter(|login| login.key == key)
+    }
+
+    fn find(&self, userid: &str) -> Option<u32> {
+        let bucket = self.digester.userid(userid).bucket();
+        let found = self.table.find(bucket, |&at| {
+            let user = self.users.get(at);
+            user.is_some_and(|user| &*user.userid == userid)
+        });
+        found.copied()
+    }
+
+    fn add_user(&mut self, user: Principal) -> u32 {
+        let bucket = user.bucket;
+        let at = self.users.insert(Principal { head: NONE, ..user });
+        let users = &self.users;
+        self.table.insert_unique(bucket, at, |&at| {
+            users.get(at).map_or(0, |user| user.bucket)
+        });
+        at
+    }
+
+    fn attach(&mut self, key: ConnKey, token: TokenId, expires: UnixMillis, user: u32) {
+        let next = self.users.get(user).map_or(NONE, |user| user.head);
+        let at = self.logins.insert(Login {
+            key,
+            token,
+            expires,
+            user,
+            next,
+            prev: NONE,
+        });
+        if let Some(next) = self.logins.get_mut(next) {
+            next.prev = at;
+        }
+        if let Some(user) = self.users.get_mut(user) {
+            user.head = at;
+        }
+        self.by_conn.set(key, at);
+        if expires != NEVER {
+            self.expiring += 1;
+            self.expiries.push(expires, key);
+        }
+    }
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        Login {
+            key: ConnKey {
+                index: NONE,
+                generation: 0,
+            },
+            token: TokenId(0),
+            expires: NEVER,
+            user: NONE,
+            next: NONE,
+            prev: NONE,
+        }
+    }
+}
+
+const NEVER: UnixMillis = UnixMillis::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Role;
+    use crate::realtime::testing::{Random, identity, key};
+
+    fn principals() -> Principals {
+        Principals::new(Rc::new(Digester::new([1, 2, 3, 4])))
+    }
+
+    #[test]
+    fn a_user_is_shared_and_gone_with_the_last_connection() {
+        let mut principals = principals();
+        principals.log_in(key(0), identity("acct:a@x", 1, &[("g", Role::Member)]));
+        principals.log_in(key(1), identity("acct:a@x", 2, &[("h", Role::Owner)]));
+        principals.log_in(key(2), identity("acct:b@x", 3, &[]));
+        assert_eq!((principals.logins(), principals.users()), (3, 2));
+
+        let user = principals.of(key(0)).unwrap();
+        assert_eq!(user.userid(), "acct:a@x");
+        assert!(user.membership("g").is_none(), "the newer identity holds");
+        assert_eq!(user.membership("h").map(|m| m.role), Some(Role::Owner));
+        let memberships = identity("", 0, &[("z", Role::Member), ("a", Role::Admin)]).memberships;
+        principals.set_memberships("acct:a@x", memberships);
+        principals.set_memberships("acct:nobody@x", vec![]);
+        let user = principals.of(key(1)).unwrap();
+        assert!(user.membership("z").is_some() && user.membership("a").is_some());
+
+        assert_eq!(principals.connections_of("acct:a@x"), [key(1), key(0)]);
+        assert_eq!(principals.connections_of("acct:A@x"), []);
+        assert_eq!(principals.connections_with(TokenId(2)), [key(1)]);
+        principals.log_out(key(1));
+        principals.log_out(key(1));
+        assert_eq!(principals.connections_of("acct:a@x"), [key(0)]);
+        principals.log_out(key(0));
+        assert!(principals.of(key(0)).is_none());
+        assert_eq!((principals.logins(), principals.users()), (1, 1));
+    }
+
+    #[test]
+    fn the_next_connection_in_a_place_is_another() {
+        let mut principals = principals();
+        let (old, new) = (
+            key(2),
+            ConnKey {
+                generation: 2,
+                ..key(2)
+            },
+        );
+        principals.log_in(old, identity("acct:a@x", 1, &[]));
+        assert!(principals.of(new).is_none());
+        principals.log_out(new);
+        assert!(principals.of(old).is_some());
+        principals.log_in(new, identity("acct:b@x", 2, &[]));
+        principals.log_out(old);
+        assert_eq!(principals.of(new).map(Principal::userid), Some("acct:b@x"));
+        assert_eq!((principals.logins(), principals.users()), (1, 1));
+    }
+
+    #[test]
+    fn tokens_expire_in_order_and_the_heap_stays_small() {
+        let mut principals = principals();
+        let expiring = |expires| Identity {
+            expires: Some(expires),
+            ..identity("acct:a@x", 1, &[])
+        };
+        principals.log_in(key(0), expiring(300));
+        principals.log_in(key(1), expiring(100));
+        principals.log_in(key(2), identity("acct:a@x", 1, &[]));
+        principals.log_in(key(3), expiring(100));
+        principals.log_out(key(3));
+        assert_eq!(principals.next_expired(99), None);
+        assert_eq!(principals.next_expired(100), Some(key(1)));
+        assert_eq!(principals.next_expired(299), None);
+        for n in 10..10_000 {
+            principals.log_in(key(n), expiring(1000));
+            principals.log_out(key(n));
+            principals.tidy();
+            assert!(principals.expiries.len() <= 100);
+        }
+        assert_eq!(principals.next_expired(300), Some(key(0)));
+        assert_eq!(principals.next_expired(u64::MAX - 1), None);
+    }
+
+    #[test]
+    fn a_crowd_may_leave() {
+        let mut principals = principals();
+        let mut random = Random(7);
+        for n in 0..5000 {
+            let user = format!("acct:{}@x", n % 500);
+            let identity = identity(&user, n, &[("g", Role::Member)]);
+            principals.log_in(key(n as u32), identity);
+        }
+        let staying: Vec<u32> = (0..5000).filter(|_| random.below(50) == 0).collect();
+        for n in (0..5000).filter(|n| !staying.contains(n)) {
+            principals.log_out(key(n));
+        }
+        principals.tidy();
+        assert_eq!(principals.logins.places().len(), staying.len());
+        for n in staying {
+            let user = principals.of(key(n)).unwrap();
+            assert_eq!(user.userid(), format!("acct:{}@x", n % 500));
+            assert!(user.membership("g").is_some());
+            let connections = principals.connections_of(&format!("acct:{}@x", n % 500));
+            assert!(connections.contains(&key(n)));
+            principals.log_out(key(n));
+        }
+        assert_eq!((principals.logins(), principals.users()), (0, 0));
+        assert_eq!(principals.table.len(), 0);
+    }
+}

@@ -1,0 +1,233 @@
+//! What clients are answered, byte for byte as h writes it.
+//!
+//! Owns: the text of replies: Python's `json.dumps` with its separators, in ASCII. Must not
+//! know who asked, or how it is sent. Every function writes behind what `out` holds.
+
+use super::json;
+
+/// Why a message was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem<'a> {
+    /// There is no such type; its JSON text.
+    InvalidType(&'a str),
+    /// `client_id` without `value`.
+    MissingValue,
+    /// A client id that is neither a string nor null.
+    InvalidValue,
+    /// `filter` without `filter`.
+    MissingFilter,
+    /// A filter that is not built as one.
+    InvalidFilter,
+    /// A filter with more terms than the limit.
+    TooManyTerms { limit: usize },
+}
+
+/// The reply to `ping`.
+pub fn pong(out: &mut String, id: &str) {
+    out.push_str(r#"{"type": "pong", "ok": true, "reply_to": "#);
+    out.push_str(id);
+    out.push('}');
+}
+
+/// The reply to `whoami`; nobody is anonymous.
+pub fn whoyouare(out: &mut String, userid: Option<&str>, id: &str) {
+    out.push_str(r#"{"type": "whoyouare", "userid": "#);
+    match userid {
+        Some(userid) => push_string(out, userid),
+        None => out.push_str("null"),
+    }
+    out.push_str(r#", "ok": true, "reply_to": "#);
+    out.push_str(id);
+    out.push('}');
+}
+
+/// The reply to what was refused.
+pub fn error(out: &mut String, problem: Problem<'_>, id: &str) {
+    let (kind, description) = match problem {
+        Problem::InvalidType(type_) => {
+            let mut description = String::from("invalid message type: ");
+            push_value(&mut description, type_);
+            ("invalid_type", description)
+        }
+        Problem::MissingValue => ("invalid_data", "\"value\" is missing".to_owned()),
+        Problem::InvalidValue => ("invalid_data", "\"value\" is not a string".to_owned()),
+        Problem::MissingFilter => ("invalid_data", "\"filter\" is missing".to_owned()),
+        Problem::InvalidFilter => ("invalid_data", "failed to parse filter".to_owned()),
+        Problem::TooManyTerms { limit } => (
+            "invalid_data",
+            format!("filter has more than {limit} values"),
+        ),
+    };
+    out.push_str(r#"{"type": "error", "error": {"type": ""#);
+    out.push_str(kind);
+    out.push_str(r#"", "description": "#);
+    push_string(out, &description);
+    out.push_str(r#"}, "ok": false, "reply_to": "#);
+    out.push_str(id);
+    out.push('}');
+}
+
+/// Writes a JSON value again: strings as Python writes them, other values as they came.
+fn push_value(out: &mut String, value: &str) {
+    let Some(content) = json::string_content(value) else {
+        out.push_str(value);
+        return;
+    };
+    out.push('"');
+    let mut chars = content.chars();
+    let mut units = [0; 2];
+    while let Some(char) = chars.next() {
+        if char != '\\' {
+            push_units(out, char.encode_utf16(&mut units));
+            continue;
+        }
+        // One UTF-16 unit a time, so that a lone surrogate stays what it is.
+        let unit = match chars.next() {
+            Some('u') => {
+                let (digits, rest) = chars.as_str().split_at_checked(4).unwrap_or_default();
+                chars = rest.chars();
+                u16::from_str_radix(digits, 16).unwrap_or_default()
+            }
+            Some('b') => 8,
+            Some('f') => 12,
+            Some('n') => 10,
+            Some('r') => 13,
+            Some('t') => 9,
+            Some('"') => u16::from(b'"'),
+            Some('/') => u16::from(b'/'),
+            _ => u16::from(b'\\'),
+        };
+        push_units(out, &[unit]);
+    }
+    out.push('"');
+}
+
+/// Writes a text as a JSON string.
+fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    let mut units = [0; 2];
+    for char in text.chars() {
+        push_units(out, char.encode_utf16(&mut units));
+    }
+    out.push('"');
+}
+
+/// Writes UTF-16 units as Python's encoder does: whatever is not printable ASCII is escaped,
+/// U+007F too.
+fn push_units(out: &mut String, units: &[u16]) {
+    for &unit in units {
+        match u8::try_from(unit) {
+            Ok(b'"') => out.push_str("\\\""),
+            Ok(b'\\') => out.push_str("\\\\"),
+            Ok(b'\n') => out.push_str("\\n"),
+            Ok(b'\r') => out.push_str("\\r"),
+            Ok(b'\t') => out.push_str("\\t"),
+            Ok(8) => out.push_str("\\b"),
+            Ok(12) => out.push_str("\\f"),
+            Ok(ascii @ b' '..=b'~') => out.push(char::from(ascii)),
+            _ => {
+                out.push_str("\\u");
+                let nibbles = [unit >> 12, unit >> 8 & 15, unit >> 4 & 15, unit & 15];
+                out.extend(
+                    nibbles
+                        .iter()
+                        .filter_map(|&n| char::from_digit(n.into(), 16)),
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut String)) -> String {
+        let mut out = String::new();
+        write(&mut out);
+        out
+    }
+
+    #[test]
+    fn pong_and_whoyouare() {
+        assert_eq!(
+            written(|out| pong(out, "1e400")),
+            r#"{"type": "pong", "ok": true, "reply_to": 1e400}"#
+        );
+        assert_eq!(
+            written(|out| whoyouare(out, None, "1")),
+            r#"{"type": "whoyouare", "userid": null, "ok": true, "reply_to": 1}"#
+        );
+        assert_eq!(
+            written(|out| whoyouare(out, Some("acct:Zoë@x"), "1")),
+            r#"{"type": "whoyouare", "userid": "acct:Zo\u00eb@x", "ok": true, "reply_to": 1}"#
+        );
+    }
+
+    #[test]
+    fn errors() {
+        for (problem, kind, description) in [
+            (
+                Problem::InvalidType("null"),
+                "invalid_type",
+                "invalid message type: null",
+            ),
+            (
+                Problem::MissingValue,
+                "invalid_data",
+                r#"\"value\" is missing"#,
+            ),
+            (
+                Problem::InvalidValue,
+                "invalid_data",
+                r#"\"value\" is not a string"#,
+            ),
+            (
+                Problem::MissingFilter,
+                "invalid_data",
+                r#"\"filter\" is missing"#,
+            ),
+            (
+                Problem::InvalidFilter,
+                "invalid_data",
+                "failed to parse filter",
+            ),
+            (
+                Problem::TooManyTerms { limit: 200 },
+                "invalid_data",
+                "filter has more than 200 values",
+            ),
+        ] {
+            let want = format!(
+                r#"{{"type": "error", "error": {{"type": "{kind}", "description": "{description}"}}, "ok": false, "reply_to": -7}}"#
+            );
+            assert_eq!(written(|out| error(out, problem, "-7")), want);
+        }
+    }
+
+    /// As h was seen to answer.
+    #[test]
+    fn the_type_is_quoted_twice() {
+        for (type_, want) in [
+            (r#""foo""#, r#"\"foo\""#),
+            (r#""""#, r#"\"\""#),
+            (
+                "\"ü☃😀\u{2028}\"",
+                r#"\"\\u00fc\\u2603\\ud83d\\ude00\\u2028\""#,
+            ),
+            (r#""\ud800""#, r#"\"\\ud800\""#),
+            (r#""\uD83D\uDE00""#, r#"\"\\ud83d\\ude00\""#),
+            (
+                "\"\\u0000\\u0001\\t\\n\\\"\\\\\\/\u{7f}</\"",
+                r#"\"\\u0000\\u0001\\t\\n\\\"\\\\/\\u007f</\""#,
+            ),
+            (r#""\b\f\r""#, r#"\"\\b\\f\\r\""#),
+            ("1.0", "1.0"),
+            ("true", "true"),
+        ] {
+            let got = written(|out| error(out, Problem::InvalidType(type_), "1"));
+            let want = format!(r#""description": "invalid message type: {want}"}}"#);
+            assert!(got.contains(&want), "{type_}: {got}");
+        }
+    }
+}

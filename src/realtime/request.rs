@@ -1,0 +1,260 @@
+//! What arrives over HTTP: opening handshakes, and `/_status`.
+//!
+//! Owns: whose token a request brings, and the JSON answers. Must not know who a token is for.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
+
+use crate::http::{Request, Response, Upgrade, check_upgrade, percent_decode};
+use crate::model::UnixMillis;
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// A WebSocket, with these credentials.
+    Socket(Upgrade, Credentials<'a>),
+    /// The answer is clear already.
+    Answer(Response),
+}
+
+/// Who a client says it is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Credentials<'a> {
+    /// It does not say.
+    Anonymous,
+    /// By a token that cannot be anybody's: empty, or no text.
+    Nobodys,
+    /// By this token.
+    Token(Cow<'a, str>),
+}
+
+/// Finds out what a request asks for.
+pub fn read<'a>(request: &Request<'a>, now: UnixMillis) -> Wanted<'a> {
+    match &*percent_decode(request.path) {
+        "/ws" => match check_upgrade(request) {
+            Ok(upgrade) => Wanted::Socket(upgrade, credentials(request)),
+            Err(_) => Wanted::Answer(bad_handshake()),
+        },
+        "/_status" if accepts_json(request) => Wanted::Answer(status(now)),
+        _ => Wanted::Answer(not_found()),
+    }
+}
+
+/// The answer to a token that is nobody's, where that is refused.
+pub fn unauthorized() -> Response {
+    let body = r#"{"ok": false, "error": "invalid_token", "reason": "The access token is unknown or has ended."}"#;
+    // RFC 6750 §3.1 has the name of this error.
+    Response::json(401, body)
+        .with("WWW-Authenticate", r#"Bearer error="invalid_token""#)
+        .closing()
+}
+
+/// The answer while nobody can say whose a token is. Not even with tokens that are not refused
+/// is it served as anonymous then: its owner would wait for events that never come.
+pub fn unavailable() -> Response {
+    let body = r#"{"ok": false, "error": "unavailable", "reason": "The access token cannot be checked now. Please try again."}"#;
+    Response::json(503, body)
+        .with("Retry-After", RETRY_AFTER)
+        .closing()
+}
+
+/// As h has it: the query's `access_token` wins, the last one, and even an empty one hides the
+/// header; and of repeated headers, which h joins with a comma, no token can come.
+fn credentials<'a>(request: &Request<'a>) -> Credentials<'a> {
+    if let Some(token) = request.last_param("access_token") {
+        return match token.is_empty() {
+            true => Credentials::Nobodys,
+            false => Credentials::Token(token),
+        };
+    }
+    let mut headers = request.headers("authorization");
+    let token = headers
+        .next()
+        .and_then(|value| value.strip_prefix(b"Bearer "));
+    let Some(token) = token else {
+        return Credentials::Anonymous;
+    };
+    match std::str::from_utf8(token.trim_ascii()) {
+        Ok(token) if !token.is_empty() && headers.next().is_none() => {
+            Credentials::Token(token.into())
+        }
+        _ => Credentials::Nobodys,
+    }
+}
+
+fn bad_handshake() -> Response {
+    let body = r#"{"ok": false, "error": "bad_handshake", "reason": "Handshake failed. Are you a WebSocket client?"}"#;
+    // RFC 6455 §4.2.2: "a |Sec-WebSocket-Version| header field indicating the version(s) the
+    // server is capable of understanding".
+    Response::json(400, body).with("Sec-WebSocket-Version", "13")
+}
+
+fn not_found() -> Response {
+    let body = r#"{"ok": false, "error": "not_found", "reason": "These are not the droids you are looking for."}"#;
+    Response::json(404, body)
+}
+
+fn status(now: UnixMillis) -> Response {
+    let mut response = Response::json(200, r#"{"status": "okay"}"#).with(
+        "Cache-Control",
+        "max-age=0, must-revalidate, no-cache, no-store",
+    );
+    if let Some(date) = http_date(now) {
+        response = response
+            .with("Expires", date.clone())
+            .with("Last-Modified", date);
+    }
+    response.with("Pragma", "no-cache")
+}
+
+/// RFC 9110 §5.6.7. `None` for a clock that is beyond the year 9999.
+fn http_date(now: UnixMillis) -> Option<String> {
+    let now = Timestamp::from_millisecond(i64::try_from(now).ok()?).ok()?;
+    DateTimePrinter::new()
+        .timestamp_to_rfc9110_string(&now)
+        .ok()
+}
+
+/// RFC 9110 §12.5.1. Without the field anything is acceptable.
+fn accepts_json(request: &Request<'_>) -> bool {
+    let mut ranges = request
+        .headers("accept")
+        .flat_map(|value| value.split(|&byte| byte == b','))
+        .filter_map(|range| std::str::from_utf8(range.trim_ascii()).ok())
+        .filter(|range| !range.is_empty())
+        .peekable();
+    ranges.peek().is_none()
+        || ranges.any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let refused = parts
+                .filter_map(|part| part.strip_prefix("q=")?.parse().ok())
+                .any(|weight: f32| weight == 0.0);
+            matches!(&*media, "*/*" | "application/*" | "application/json") && !refused
+        })
+}
+
+/// In seconds. The official client has its own delays and does not look.
+const RETRY_AFTER: &str = "5";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{Head, parse_head};
+    use crate::realtime::testing::HANDSHAKE;
+
+    /// `Ok` with the credentials of a handshake, or the answer.
+    fn wanted(target: &str, fields: &[u8]) -> Result<String, Response> {
+        let head = [b"GET ", target.as_bytes(), HANDSHAKE, fields, b"\r\n"].concat();
+        read_head(&head)
+    }
+
+    fn read_head(head: &[u8]) -> Result<String, Response> {
+        let parsed = parse_head(head, 8192, |request| match read(request, 0) {
+            Wanted::Socket(_, credentials) => Ok(format!("{credentials:?}")),
+            Wanted::Answer(response) => Err(response),
+        });
+        match parsed {
+            Ok(Head::Complete(wanted, _)) => wanted,
+            _ => panic!("no whole head"),
+        }
+    }
+
+    #[test]
+    fn credentials_by_hs_rules() {
+        let bearer = b"Authorization: Bearer h\r\n";
+        for (target, fields, want) in [
+            ("/ws", &b""[..], "Anonymous"),
+            ("/%77s?x=1", b"", "Anonymous"),
+            ("/ws", bearer, "Token(\"h\")"),
+            ("/ws?access_token=q", bearer, "Token(\"q\")"),
+            (
+                "/ws?access_token=1&access_token=a+b%20c",
+                b"",
+                "Token(\"a b c\")",
+            ),
+            ("/ws?access_token=1&access_token=", bearer, "Nobodys"),
+            ("/ws?access_token", bearer, "Nobodys"),
+            ("/ws?ACCESS_TOKEN=q", b"", "Anonymous"),
+            ("/ws", b"Authorization: Bearer    h   \r\n", "Token(\"h\")"),
+            (
+                "/ws",
+                b"authorization: Bearer a, Bearer b\r\n",
+                "Token(\"a, Bearer b\")",
+            ),
+            ("/ws", b"Authorization: bearer h\r\n", "Anonymous"),
+            ("/ws", b"Authorization: BEARER h\r\n", "Anonymous"),
+            ("/ws", b"Authorization: Bearer\th\r\n", "Anonymous"),
+            ("/ws", b"Authorization: Bearer\r\n", "Anonymous"),
+            ("/ws", b"Authorization: Bearer \r\n", "Anonymous"),
+            ("/ws", b"Authorization: Basic YTpi\r\n", "Anonymous"),
+            ("/ws", b"Authorization: h\r\n", "Anonymous"),
+            ("/ws", b"Authorization: Bearer \xff\r\n", "Nobodys"),
+            (
+                "/ws",
+                b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n",
+                "Nobodys",
+            ),
+        ] {
+            assert_eq!(
+                wanted(target, fields).as_deref(),
+                Ok(want),
+                "{target} {fields:x?}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_requests() {
+        for (target, status) in [
+            ("/", 404),
+            ("/ws/", 404),
+            ("//ws", 404),
+            ("/WS", 404),
+            ("/api/annotations/x", 404),
+            ("http://localhost/ws", 404),
+            ("/_status/", 404),
+            ("/_status?sentry", 200),
+        ] {
+            assert_eq!(
+                wanted(target, b"").unwrap_err().status.0,
+                status,
+                "{target}"
+            );
+        }
+        let refused = read_head(b"GET /ws HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n");
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.status.0, 400);
+        assert!(
+            refused
+                .body
+                .starts_with(br#"{"ok": false, "error": "bad_handshake""#)
+        );
+        assert_eq!(refused.fields, [("Sec-WebSocket-Version", "13".into())]);
+    }
+
+    #[test]
+    fn status_for_those_who_take_json() {
+        for (method, accept, status) in [
+            ("GET", "", 200),
+            ("HEAD", "", 200),
+            ("POST", "", 200),
+            ("GET", "Accept: */*\r\n", 200),
+            ("GET", "Accept: application/json\r\n", 200),
+            ("GET", "Accept: text/html, Application/*;q=0.1\r\n", 200),
+            ("GET", "Accept:\r\n", 200),
+            ("GET", "Accept: text/html\r\n", 404),
+            ("GET", "Accept: text/html, application/json;q=0\r\n", 404),
+        ] {
+            let head = format!("{method} /_status HTTP/1.1\r\nHost: a\r\n{accept}\r\n");
+            let answer = read_head(head.as_bytes()).unwrap_err();
+            assert_eq!(answer.status.0, status, "{head}");
+        }
+        let answer = super::status(784_111_777_000);
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert!(answer.fields.contains(&("Expires", date.into())));
+        assert_eq!(super::status(u64::MAX).fields.len(), 2);
+    }
+}

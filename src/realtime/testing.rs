@@ -1,0 +1,269 @@
+//! What the tests of this module share.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::http::{Head, parse_head};
+use crate::model::{
+    Ask, Asks, AuthReply, Busy, Decision, Field, Identity, Membership, Plan, Role, Rule, Secret,
+    Tell, Term, Ticket, TokenId, Who,
+};
+use crate::net::{ConnKey, Counters, Cx, Effect, Message, Now, Outbox, Sessions, Verdict};
+
+use super::{Realtime, Session, Settings};
+
+/// A small generator (xorshift), so that a failing seed can be run again.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        // The low bits of small seeds are poor at first.
+        (self.0 >> 11) % end
+    }
+}
+
+pub fn key(index: u32) -> ConnKey {
+    ConnKey {
+        index,
+        generation: 1,
+    }
+}
+
+pub fn identity(userid: &str, token: u64, groups: &[(&str, Role)]) -> Identity {
+    let membership = |&(group, role): &(&str, Role)| Membership {
+        group: group.into(),
+        role,
+    };
+    Identity {
+        userid: userid.into(),
+        memberships: groups.iter().map(membership).collect(),
+        token: TokenId(token),
+        expires: None,
+    }
+}
+
+pub fn rule(when: Vec<Who>, then: Decision) -> Rule {
+    Rule { when, then }
+}
+
+pub fn term(field: Field, value: &str) -> Term {
+    Term {
+        field,
+        value: value.into(),
+    }
+}
+
+/// What follows the target of a good handshake; further fields and an empty line are to come.
+pub const HANDSHAKE: &[u8] =
+    b" HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+
+/// The API with a stand-in for the engine and for the back end.
+pub struct World {
+    pub realtime: Realtime,
+    pub now: Now,
+    pub asked: Asked,
+    sessions: Slots,
+    outbox: Outbox,
+    counters: Counters,
+}
+
+/// What came of a call, in order. Replies come first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Did {
+    Reply(String),
+    Deliver(Vec<(u32, String)>),
+    Close(u32, u16, String),
+    Accept(u32),
+    Respond(u32, u16, Option<String>),
+}
+
+/// A back end that remembers what it was asked: tickets and tokens.
+#[derive(Clone, Default)]
+pub struct Asked {
+    pub questions: Rc<RefCell<Vec<(u64, String)>>>,
+    pub busy: Rc<RefCell<bool>>,
+}
+
+impl Asks for Asked {
+    fn ask(&self, question: Ask) -> Result<(), Busy> {
+        if *self.busy.borrow() {
+            return Err(Busy);
+        }
+        if let Ask::Authenticate {
+            ticket: Ticket(ticket),
+            token: Secret(token),
+        } = question
+        {
+            self.questions.borrow_mut().push((ticket, token));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Slots(HashMap<ConnKey, Session>);
+
+impl Sessions<Session> for Slots {
+    fn session(&mut self, key: ConnKey) -> Option<&mut Session> {
+        self.0.get_mut(&key)
+    }
+}
+
+impl World {
+    pub fn new(settings: Settings) -> Self {
+        let asked = Asked::default();
+        World {
+            realtime: Realtime::new(Box::new(asked.clone()), settings, [1, 2, 3, 4]),
+            now: Now::default(),
+            asked,
+            sessions: Slots::default(),
+            outbox: Outbox::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Makes a call and says what it did.
+    pub fn call<R>(
+        &mut self,
+        call: impl FnOnce(&mut Realtime, &mut Cx<'_, Session>) -> R,
+    ) -> (R, Vec<Did>) {
+        let mut cx = Cx::new(
+            self.now,
+            &mut self.sessions,
+            &mut self.outbox,
+            &self.counters,
+        );
+        let result = call(&mut self.realtime, &mut cx);
+        let mut did = Vec::new();
+        let cork = std::mem::take(&mut self.outbox.cork);
+        let mut rest = &cork[..];
+        while !rest.is_empty() {
+            let (text, after) = split_frame(rest);
+            did.push(Did::Reply(text));
+            rest = after;
+        }
+        did.extend(self.outbox.effects.drain(..).map(told));
+        (result, did)
+    }
+
+    /// The verdict on a handshake with this target and these further fields.
+    pub fn request(&mut self, index: u32, target: &str, fields: &str) -> (Verdict, Vec<Did>) {
+        let head = [
+            b"GET ",
+            target.as_bytes(),
+            HANDSHAKE,
+            fields.as_bytes(),
+            b"\r\n",
+        ]
+        .concat();
+        self.call(|realtime, cx| {
+            let verdict = parse_head(&head, 8192, |request| {
+                realtime.on_request(cx, key(index), request)
+            });
+            match verdict {
+                Ok(Head::Complete(verdict, _)) => verdict,
+                _ => panic!("no whole head"),
+            }
+        })
+    }
+
+    /// Opens a connection as the engine does.
+    pub fn open(&mut self, index: u32) -> Vec<Did> {
+        self.sessions.0.insert(key(index), Session::default());
+        self.call(|realtime, cx| realtime.on_open(cx, key(index))).1
+    }
+
+    /// Opens a connection of a user.
+    pub fn open_as(&mut self, index: u32, identity: Identity) {
+        let accepted = self.authenticated(index, AuthReply::Known(identity));
+        assert_eq!(accepted, [Did::Accept(index)]);
+        assert_eq!(self.open(index), []);
+    }
+
+    pub fn close(&mut self, index: u32) {
+        let session = self.sessions.0.remove(&key(index)).expect("an open one");
+        let (_, did) = self.call(|realtime, cx| realtime.on_close(cx, key(index), session));
+        assert_eq!(did, []);
+    }
+
+    pub fn authenticated(&mut self, index: u32, reply: AuthReply) -> Vec<Did> {
+        let ticket = Ticket(key(index).to_u64());
+        self.tell(Tell::Authenticated { ticket, reply })
+    }
+
+    pub fn tell(&mut self, tell: Tell) -> Vec<Did> {
+        self.call(|realtime, cx| realtime.on_tell(cx, tell)).1
+    }
+
+    pub fn tick(&mut self, now: Now) -> Vec<Did> {
+        self.now = now;
+        self.call(|realtime, cx| realtime.on_tick(cx)).1
+    }
+
+    pub fn message(&mut self, index: u32, message: Message<'_>) -> Vec<Did> {
+        self.call(|realtime, cx| realtime.on_message(cx, key(index), message))
+            .1
+    }
+
+    /// The replies to a text, without the closes.
+    pub fn text(&mut self, index: u32, text: &str) -> Vec<Did> {
+        self.message(index, Message::Text(text))
+    }
+
+    /// Asks for values of a field.
+    pub fn filter(&mut self, index: u32, field: &str, values: &[&str]) {
+        let values: Vec<_> = values.iter().map(|value| format!("{value:?}")).collect();
+        let text = format!(
+            r#"{{"filter":{{"match_policy":"include_any","clauses":[{{"field":{field:?},"value":[{}]}}],"actions":{{}}}},"id":1}}"#,
+            values.join(",")
+        );
+        assert_eq!(self.text(index, &text), []);
+    }
+
+    pub fn deliver(&mut self, plans: Vec<Plan>) -> (Vec<usize>, Vec<Did>) {
+        self.call(|realtime, cx| realtime.deliver(cx, plans))
+    }
+}
+
+fn told(effect: Effect) -> Did {
+    match effect {
+        Effect::Send(..) => panic!("nothing is sent to one connection alone"),
+        Effect::FanOut(delivery) => {
+            let receiver = |(key, frame): (ConnKey, u8)| {
+                let frame = &delivery.frames[usize::from(frame)];
+                (key.index, split_frame(frame.bytes()).0)
+            };
+            Did::Deliver(delivery.to.iter().copied().map(receiver).collect())
+        }
+        Effect::Close(key, code, reason) => Did::Close(key.index, code.0, reason.into()),
+        Effect::Accept(key) => Did::Accept(key.index),
+        Effect::Respond(key, response) => {
+            let retry = response
+                .fields
+                .iter()
+                .find(|field| field.0 == "Retry-After");
+            let retry = retry.map(|field| field.1.to_string());
+            Did::Respond(key.index, response.status.0, retry)
+        }
+    }
+}
+
+/// The text of a server's frame, and what follows it.
+fn split_frame(bytes: &[u8]) -> (String, &[u8]) {
+    assert_eq!(bytes[0], 0x81, "a text frame");
+    let (len, header) = match bytes[1] {
+        126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
+        127 => (
+            u64::from_be_bytes(bytes[2..10].try_into().unwrap()) as usize,
+            10,
+        ),
+        len => (usize::from(len), 2),
+    };
+    let (text, rest) = bytes[header..].split_at(len);
+    (String::from_utf8(text.to_vec()).unwrap(), rest)
+}

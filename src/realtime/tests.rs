@@ -1,0 +1,217 @@
+//! Who a connection is, and for how long.
+
+use super::testing::{Did, World, identity, key, term};
+use super::*;
+use crate::model::Identity;
+use crate::model::{Decision, EventKind, Field, Membership, Plan, Reach, Role, Rule, TokenId, Who};
+use crate::net::Now;
+
+const WHOAMI: &str = r#"{"type":"whoami","id":1}"#;
+
+fn world(invalid_token: InvalidToken) -> World {
+    World::new(Settings {
+        invalid_token,
+        ..Settings::default()
+    })
+}
+
+/// What `whoami` says of a connection.
+fn who(world: &mut World, index: u32) -> String {
+    match &world.text(index, WHOAMI)[..] {
+        [Did::Reply(text)] => text
+            .trim_start_matches(r#"{"type": "whoyouare", "userid": "#)
+            .trim_end_matches(r#", "ok": true, "reply_to": 1}"#)
+            .to_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn close(index: u32, reason: &str) -> Did {
+    Did::Close(index, 3000, reason.into())
+}
+
+#[test]
+fn without_a_token_nobody_is_asked() {
+    let mut world = world(InvalidToken::Anonymous);
+    let (verdict, did) = world.request(0, "/ws", "");
+    assert!(matches!(verdict, Verdict::Upgrade(_)));
+    assert_eq!(did, []);
+    assert!(world.asked.questions.borrow().is_empty());
+    assert_eq!(world.open(0), []);
+    assert_eq!(who(&mut world, 0), "null");
+    let (verdict, _) = world.request(1, "/nowhere", "");
+    assert!(matches!(verdict, Verdict::Respond(response) if response.status.0 == 404));
+}
+
+#[test]
+fn a_token_is_asked_about_before_the_socket_opens() {
+    let mut world = world(InvalidToken::Anonymous);
+    let (verdict, _) = world.request(4, "/ws?access_token=tok", "");
+    assert!(matches!(verdict, Verdict::Defer(Some(_))));
+    let question = (key(4).to_u64(), "tok".to_owned());
+    assert_eq!(*world.asked.questions.borrow(), [question]);
+    world.open_as(4, identity("acct:Luis.Silva@localhost", 1, &[]));
+    assert_eq!(who(&mut world, 4), r#""acct:Luis.Silva@localhost""#);
+    world.close(4);
+    let counters = world.realtime.counters();
+    assert_eq!((counters.logins, counters.principals), (0, 0));
+    assert_eq!(counters.auth.known, 1);
+}
+
+#[test]
+fn tokens_of_nobody() {
+    for (setting, empty, unknown) in [
+        (InvalidToken::Anonymous, None, Did::Accept(0)),
+        (InvalidToken::Reject, Some(401), Did::Respond(0, 401, None)),
+    ] {
+        let mut world = world(setting);
+        let (verdict, _) = world.request(0, "/ws?access_token=", "Authorization: Bearer x\r\n");
+        let status = match verdict {
+            Verdict::Respond(response) => Some(response.status.0),
+            Verdict::Upgrade(_) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(status, empty);
+        assert!(world.asked.questions.borrow().is_empty());
+        assert_eq!(world.authenticated(0, AuthReply::Unknown), [unknown]);
+        assert_eq!(world.realtime.counters().auth.unknown, 2);
+    }
+}
+
+/// However lenient the server is, it does not serve somebody's token as nobody's because it
+/// could not ask.
+#[test]
+fn a_back_end_that_cannot_answer() {
+    let mut world = world(InvalidToken::Anonymous);
+    let unavailable = Did::Respond(0, 503, Some("5".into()));
+    assert_eq!(
+        world.authenticated(0, AuthReply::Unavailable),
+        [unavailable]
+    );
+    *world.asked.busy.borrow_mut() = true;
+    let (verdict, _) = world.request(0, "/ws?access_token=tok", "");
+    assert!(matches!(verdict, Verdict::Respond(response) if response.status.0 == 503));
+    assert_eq!(world.realtime.counters().auth.unavailable, 2);
+}
+
+#[test]
+fn credentials_that_end_close_the_connections_that_have_them() {
+    let mut world = world(InvalidToken::Anonymous);
+    world.open_as(0, identity("acct:a@x", 10, &[]));
+    world.open_as(1, identity("acct:a@x", 11, &[]));
+    world.open_as(2, identity("acct:b@x", 12, &[]));
+    let token = TokenId(11);
+    assert_eq!(
+        world.tell(Tell::TokenEnded { token }),
+        [close(1, "token revoked")]
+    );
+    world.close(1);
+    assert_eq!(world.tell(Tell::TokenEnded { token }), []);
+    let userid = "acct:a@x".into();
+    assert_eq!(
+        world.tell(Tell::UserGone { userid }),
+        [close(0, "user deleted")]
+    );
+    assert_eq!(who(&mut world, 0), r#""acct:a@x""#, "never anonymous");
+    assert_eq!(who(&mut world, 2), r#""acct:b@x""#);
+}
+
+#[test]
+fn tokens_expire() {
+    let mut world = world(InvalidToken::Anonymous);
+    let expiring = |expires| Identity {
+        expires: Some(expires),
+        ..identity("acct:a@x", expires, &[])
+    };
+    let at = |unix| Now { mono: unix, unix };
+    world.open_as(0, expiring(1000));
+    world.open_as(1, expiring(900));
+    world.open_as(2, expiring(900));
+    world.open_as(3, identity("acct:a@x", 1, &[]));
+    world.close(1);
+    assert_eq!(world.tick(at(899)), []);
+    assert_eq!(world.tick(at(900)), [close(2, "token expired")]);
+    assert_eq!(world.tick(at(950)), [], "once");
+    assert_eq!(world.tick(at(5000)), [close(0, "token expired")]);
+    assert_eq!(world.realtime.counters().credentials_ended, 2);
+}
+
+#[test]
+fn what_happens_before_the_socket_opens_is_not_lost() {
+    let token = TokenId(1);
+    let endings: [(Tell, &str); 2] = [
+        (Tell::TokenEnded { token }, "token revoked"),
+        (
+            Tell::UserGone {
+                userid: "acct:a@x".into(),
+            },
+            "user deleted",
+        ),
+    ];
+    for (tell, reason) in endings {
+        let mut world = world(InvalidToken::Anonymous);
+        world.authenticated(0, AuthReply::Known(identity("acct:a@x", 1, &[])));
+        assert_eq!(world.tell(tell), []);
+        assert_eq!(world.open(0), [close(0, reason)]);
+        assert_eq!(who(&mut world, 0), r#""acct:a@x""#);
+    }
+    let mut world = world(InvalidToken::Anonymous);
+    world.authenticated(0, AuthReply::Known(identity("acct:a@x", 1, &[])));
+    join(&mut world, "g");
+    assert_eq!(world.open(0), []);
+    assert_eq!(for_members(&mut world, "g"), 1);
+}
+
+#[test]
+fn memberships_follow_the_group() {
+    let mut world = world(InvalidToken::Anonymous);
+    world.open_as(0, identity("acct:a@x", 1, &[("g", Role::Member)]));
+    assert_eq!(for_members(&mut world, "g"), 1);
+    join(&mut world, "h");
+    assert_eq!(
+        for_members(&mut world, "g"),
+        0,
+        "one who left hears no more"
+    );
+    assert_eq!(for_members(&mut world, "h"), 1);
+}
+
+/// A connection that is gone before it could open leaves nothing behind.
+#[test]
+fn an_identity_does_not_wait_for_ever() {
+    let mut world = world(InvalidToken::Anonymous);
+    world.authenticated(0, AuthReply::Known(identity("acct:a@x", 1, &[])));
+    let at = |mono| Now { mono, unix: 0 };
+    world.tick(at(ARRIVAL_LIFE - 1));
+    assert_eq!(world.realtime.counters().logins, 1);
+    world.tick(at(ARRIVAL_LIFE));
+    assert_eq!(world.realtime.counters().logins, 0);
+    assert_eq!(world.open(1), []);
+    assert_eq!(who(&mut world, 1), "null");
+}
+
+fn join(world: &mut World, group: &str) {
+    let role = Role::Member;
+    let group = group.into();
+    let did = world.tell(Tell::Memberships {
+        userid: "acct:a@x".into(),
+        memberships: vec![Membership { group, role }],
+    });
+    assert_eq!(did, []);
+}
+
+/// How many members of the group hear of something that connection 0 asks for.
+fn for_members(world: &mut World, group: &str) -> usize {
+    world.filter(0, "/id", &["x"]);
+    let plan = Plan {
+        kind: EventKind::Create,
+        reach: Reach::Terms(vec![term(Field::Id, "x")]),
+        exclude_client: None,
+        rules: vec![Rule {
+            when: vec![Who::Member(group.into())],
+            then: Decision::Send(0),
+        }],
+        variants: vec!["{}".into()],
+    };
+    world.deliver(vec![plan]).0[0]
+}
