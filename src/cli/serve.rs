@@ -55,8 +55,17 @@ pub fn run(args: ServeArgs) -> Result<(), Exit> {
         Some(path) => File::read(path).map_err(config)?,
         None => File::default(),
     };
-    let settings = args.over(file).settle().map_err(config)?;
+    serve(args.over(file).settle().map_err(config)?)
+}
+
+#[cfg(feature = "sqlite")]
+fn serve(settings: crate::config::Settings) -> Result<(), Exit> {
     crate::server::run(settings)
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn serve(_: crate::config::Settings) -> Result<(), Exit> {
+    Err(Exit::new(Exit::CONFIG, "this build has no back end to serve from"))
 }
 
 const AFTER_HELP: &str = "\

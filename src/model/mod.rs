@@ -165,14 +165,17 @@ pub enum Tell {
     },
     /// A token was revoked.
     TokenEnded {
+        /// Which.
         token: TokenId,
     },
     /// A user was deleted: every token of theirs has ended.
     UserGone {
+        /// Who.
         userid: Box<str>,
     },
     /// Whether the back end can do its work. It starts as not ready.
     Health {
+        /// Whether it can.
         ready: bool,
     },
 }

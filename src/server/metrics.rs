@@ -1,0 +1,200 @@
+//! What each layer has counted, under the names that operators see.
+
+use crate::admin::{AdminCounters, Exposition, Kind};
+use crate::net;
+use crate::realtime;
+
+/// All metrics, as Prometheus text.
+pub(super) fn render(
+    engine: &net::Counters,
+    api: realtime::Counters,
+    admin: &AdminCounters,
+    ready: bool,
+) -> String {
+    let mut out = Exposition::default();
+    connections(&mut out, engine, &api);
+    traffic(&mut out, engine);
+    messages(&mut out, &api);
+    events(&mut out, engine, &api, admin);
+    out.gauge(
+        "h_realtime_backend_ready",
+        "Whether the back end does its work.",
+        f64::from(u8::from(ready)),
+    );
+    out.family(
+        "h_realtime_build_info",
+        Kind::Gauge,
+        "The version that runs; always 1.",
+        [(
+            concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""),
+            1.0,
+        )],
+    );
+    out.finish()
+}
+
+fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Counters) {
+    let counts = |pairs: &[(&'static str, u64)]| -> Vec<(&'static str, f64)> {
+        pairs.iter().map(|(labels, n)| (*labels, *n as f64)).collect()
+    };
+    out.family(
+        "h_realtime_connections",
+        Kind::Gauge,
+        "Connections now: with an open WebSocket, or in any other phase.",
+        counts(&[
+            (r#"state="open""#, engine.open),
+            (r#"state="other""#, engine.connections - engine.open),
+        ]),
+    );
+    out.gauge("h_realtime_connections_tls", "Open WebSockets over TLS now.", engine.open_tls as f64);
+    out.gauge("h_realtime_connections_logged_in", "Connections with an identity now.", api.logins as f64);
+    out.gauge("h_realtime_users", "Distinct users connected now.", api.principals as f64);
+    out.counter("h_realtime_accepts_total", "Connections accepted.", engine.accepted);
+    out.counter("h_realtime_connects_total", "WebSockets opened.", engine.opened);
+    let ends = &engine.closed;
+    out.family(
+        "h_realtime_disconnects_total",
+        Kind::Counter,
+        "WebSockets ended, by reason.",
+        counts(&[
+            (r#"reason="client""#, ends.by_peer),
+            (r#"reason="server""#, ends.by_application),
+            (r#"reason="protocol""#, ends.protocol),
+            (r#"reason="lost""#, ends.lost),
+            (r#"reason="timeout""#, ends.timed_out),
+            (r#"reason="slow""#, ends.slow),
+            (r#"reason="shutdown""#, ends.shutdown),
+        ]),
+    );
+    out.family(
+        "h_realtime_handshake_failures_total",
+        Kind::Counter,
+        "Connections or requests that led nowhere, by reason.",
+        counts(&[
+            (r#"reason="request""#, engine.bad_requests),
+            (r#"reason="timeout""#, engine.handshake_timeouts),
+            (r#"reason="tls""#, engine.tls_failures),
+            (r#"reason="full""#, engine.refused_full),
+            (r#"reason="per_ip""#, engine.refused_per_ip),
+            (r#"reason="no_descriptors""#, engine.accept_failures),
+        ]),
+    );
+    out.family(
+        "h_realtime_authentications_total",
+        Kind::Counter,
+        "Handshakes by what their token was worth.",
+        counts(&[
+            (r#"result="none""#, api.auth.anonymous),
+            (r#"result="known""#, api.auth.known),
+            (r#"result="unknown""#, api.auth.unknown),
+            (r#"result="unavailable""#, api.auth.unavailable),
+        ]),
+    );
+    out.counter(
+        "h_realtime_credentials_ended_total",
+        "Connections closed because their token or user had ended.",
+        api.credentials_ended,
+    );
+    out.counter("h_realtime_tls_handshakes_total", "TLS handshakes completed.", engine.tls_handshakes);
+}
+
+fn traffic(out: &mut Exposition, engine: &net::Counters) {
+    out.counter("h_realtime_received_bytes_total", "Bytes read from sockets, before TLS.", engine.bytes_in);
+    out.counter("h_realtime_sent_bytes_total", "Bytes written to sockets, before TLS.", engine.bytes_out);
+    out.gauge("h_realtime_queued_bytes", "Bytes that wait in output queues now.", engine.queued_bytes as f64);
+    out.counter("h_realtime_messages_received_total", "Messages received.", engine.messages_in);
+    out.counter("h_realtime_messages_sent_total", "Messages sent, or queued to be.", engine.messages_out);
+    out.counter("h_realtime_pings_sent_total", "Heartbeat pings sent.", engine.pings_sent);
+}
+
+fn messages(out: &mut Exposition, api: &realtime::Counters) {
+    let (messages, errors) = (&api.messages, &api.errors);
+    out.family(
+        "h_realtime_client_messages_total",
+        Kind::Counter,
+        "Messages by type.",
+        [
+            (r#"type="ping""#, messages.ping as f64),
+            (r#"type="whoami""#, messages.whoami as f64),
+            (r#"type="client_id""#, messages.client_id as f64),
+            (r#"type="filter""#, messages.filter as f64),
+            (r#"type="unknown""#, messages.unknown as f64),
+        ],
+    );
+    out.family(
+        "h_realtime_client_errors_total",
+        Kind::Counter,
+        "Messages that were refused or passed over, by reason.",
+        [
+            (r#"reason="not_json""#, errors.not_json as f64),
+            (r#"reason="not_object""#, errors.not_object as f64),
+            (r#"reason="invalid_type""#, errors.invalid_type as f64),
+            (r#"reason="invalid_data""#, errors.invalid_data as f64),
+            (r#"reason="invalid_filter""#, errors.invalid_filter as f64),
+            (r#"reason="too_many_terms""#, errors.too_many_terms as f64),
+        ],
+    );
+    out.counter(
+        "h_realtime_messages_without_id_total",
+        "Messages without a numeric id, which are not answered.",
+        api.without_id,
+    );
+    out.gauge("h_realtime_subscriptions", "Filter terms of all connections now.", api.subscriptions as f64);
+    out.gauge("h_realtime_terms", "Distinct filter terms now.", api.terms as f64);
+    out.gauge("h_realtime_index_bytes", "Memory of the subscriptions now.", api.index_bytes as f64);
+}
+
+fn events(
+    out: &mut Exposition,
+    engine: &net::Counters,
+    api: &realtime::Counters,
+    admin: &AdminCounters,
+) {
+    out.family(
+        "h_realtime_events_received_total",
+        Kind::Counter,
+        "Events taken, by kind.",
+        [
+            (r#"kind="create""#, api.events.create as f64),
+            (r#"kind="update""#, api.events.update as f64),
+            (r#"kind="delete""#, api.events.delete as f64),
+            (r#"kind="session-change""#, api.events.session_change as f64),
+        ],
+    );
+    out.family(
+        "h_realtime_publish_refusals_total",
+        Kind::Counter,
+        "Publish requests that were refused, by reason.",
+        [
+            (r#"reason="event""#, admin.batches_refused as f64),
+            (r#"reason="key""#, admin.unauthorized as f64),
+            (r#"reason="origin""#, admin.forbidden as f64),
+        ],
+    );
+    out.counter(
+        "h_realtime_events_matched_total",
+        "Connections whose filter an event matched, or whose user it was about.",
+        api.matched,
+    );
+    out.counter(
+        "h_realtime_notifications_sent_total",
+        "Notifications on their way to a connection.",
+        api.sent,
+    );
+    out.family(
+        "h_realtime_notifications_suppressed_total",
+        Kind::Counter,
+        "Connections that an event matched and that were not told, by rule.",
+        [
+            (r#"rule="own_event""#, api.withheld.own as f64),
+            (r#"rule="permission""#, api.withheld.permission as f64),
+            (r#"rule="muted_author""#, api.withheld.muted as f64),
+            (r#"rule="hidden""#, api.withheld.hidden as f64),
+        ],
+    );
+    out.counter(
+        "h_realtime_notifications_dropped_total",
+        "Notifications whose connection had ended by the time they were to be sent.",
+        engine.undelivered,
+    );
+}
