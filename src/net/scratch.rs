@@ -5,19 +5,31 @@
 pub struct Scratch {
     /// Plaintext that has just been read; [`Fill::bytes`](super::Fill::bytes) says how much.
     pub input: Box<[u8]>,
-    /// Ciphertext while it is decrypted in place (input) or on its way out (output).
-    pub cipher_in: Vec<u8>,
-    /// See `cipher_in`.
-    pub cipher_out: Vec<u8>,
+    /// What TLS needs besides.
+    pub(super) cipher: Cipher,
+}
+
+/// The buffers of encryption. Without a TLS connection they take no memory.
+#[derive(Default)]
+pub(super) struct Cipher {
+    /// Records as they came, decrypted in place.
+    pub incoming: Vec<u8>,
+    /// Plaintext of several frames, put together for one record.
+    pub gathered: Vec<u8>,
+    /// Records on their way out.
+    pub outgoing: Vec<u8>,
 }
 
 impl Scratch {
-    /// Buffers that read at most `read_size` bytes at once.
+    /// Buffers that read at most `read_size` bytes at once, but no less than 32 KiB, so that a
+    /// TLS record is never longer.
     pub fn new(read_size: usize) -> Self {
         Scratch {
-            input: vec![0; read_size].into_boxed_slice(),
-            cipher_in: Vec::new(),
-            cipher_out: Vec::new(),
+            input: vec![0; read_size.max(MIN_READ_SIZE)].into_boxed_slice(),
+            cipher: Cipher::default(),
         }
     }
 }
+
+/// Twice what a record carries.
+const MIN_READ_SIZE: usize = 32 * 1024;

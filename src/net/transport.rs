@@ -78,7 +78,7 @@ impl<S: Socket> Transport<S> {
     }
 }
 
-fn read_once(socket: &mut impl Socket, buf: &mut [u8]) -> io::Result<Fill> {
+pub(super) fn read_once(socket: &mut impl Socket, buf: &mut [u8]) -> io::Result<Fill> {
     loop {
         return match socket.read(buf) {
             Ok(bytes) => Ok(Fill {
@@ -99,7 +99,7 @@ fn read_once(socket: &mut impl Socket, buf: &mut [u8]) -> io::Result<Fill> {
     }
 }
 
-fn write_once(socket: &mut impl Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+pub(super) fn write_once(socket: &mut impl Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     loop {
         return match socket.write_vectored(slices) {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),

@@ -1,0 +1,204 @@
+//! Between records and plaintext: one session, buffers that are somebody else's, no socket.
+
+use std::io::{self, IoSlice};
+
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+    WriteTraffic,
+};
+
+/// A session that is ready to write.
+pub(super) type Traffic<'a> = WriteTraffic<'a, ServerConnectionData>;
+
+/// How far one pass over received records has come.
+#[derive(Default)]
+pub(super) struct Pass {
+    /// Bytes of records that are done with.
+    pub done: usize,
+    /// Bytes of plaintext.
+    pub plain: usize,
+    /// The peer said close_notify.
+    pub has_ended: bool,
+}
+
+impl Pass {
+    /// Processes all records that are whole.
+    ///
+    /// Whichever state the session is in, either a turn of the loop takes something from it
+    /// that it does not have again (a record's plaintext, a record to be sent, the news that
+    /// it was taken or that the peer closed), or it is the last turn.
+    pub fn run(
+        &mut self,
+        session: &mut UnbufferedServerConnection,
+        received: &mut [u8],
+        plain: &mut [u8],
+        outgoing: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        loop {
+            let rest = received.get_mut(self.done..).unwrap_or_default();
+            let (left, plain_before) = (rest.len(), self.plain);
+            let UnbufferedStatus { discard, state } = session.process_tls_records(rest);
+            // Also when it failed: what is discarded then must not be seen again either.
+            debug_assert!(discard <= left);
+            self.done += discard;
+            match state? {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        self.done += record.discard;
+                        self.keep(record.payload, plain)?;
+                    }
+                    debug_assert!(self.plain - plain_before <= left);
+                }
+                ConnectionState::EncodeTlsData(mut record) => {
+                    append(outgoing, |room| record.encode(room))?;
+                }
+                // It is in our hands now, which is all that the session need know.
+                ConnectionState::TransmitTlsData(sent) => sent.done(),
+                ConnectionState::PeerClosed => self.has_ended = true,
+                ConnectionState::BlockedHandshake
+                | ConnectionState::WriteTraffic(_)
+                | ConnectionState::Closed => return Ok(()),
+                // 0-RTT, and whatever a later version of the library may think of.
+                _ => return Err(Error::Ours("an unexpected state of the TLS session")),
+            }
+        }
+    }
+
+    fn keep(&mut self, payload: &[u8], plain: &mut [u8]) -> Result<(), Error> {
+        let end = self.plain + payload.len();
+        let Some(room) = plain.get_mut(self.plain..end) else {
+            debug_assert!(false, "plaintext is shorter than its records");
+            return Err(Error::Ours("plaintext longer than its records"));
+        };
+        room.copy_from_slice(payload);
+        self.plain = end;
+        Ok(())
+    }
+}
+
+/// Fetches from a failed session the alert that says so.
+///
+/// It hands out records before it looks at input, and must not come to look at it again: that
+/// would be another failure, which it is not made for. So no call more than it has records,
+/// and with the very bytes that it knows positions in.
+pub(super) fn take_alert(
+    session: &mut UnbufferedServerConnection,
+    rest: &mut [u8],
+    outgoing: &mut Vec<u8>,
+) {
+    while session.wants_write() {
+        let Ok(ConnectionState::EncodeTlsData(mut record)) =
+            session.process_tls_records(rest).state
+        else {
+            return;
+        };
+        if append(outgoing, |room| record.encode(room)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Appends what `encode` writes. Given too little room it says how much it needs and leaves
+/// everything as it was; it is asked with none first.
+pub(super) fn append<E: Shortage>(
+    outgoing: &mut Vec<u8>,
+    mut encode: impl FnMut(&mut [u8]) -> Result<usize, E>,
+) -> Result<(), Error> {
+    let start = outgoing.len();
+    loop {
+        let room = outgoing.len() - start;
+        match encode(&mut outgoing[start..]).map_err(|error| error.required()) {
+            Ok(written) => {
+                debug_assert!(written <= room);
+                outgoing.truncate(start + written);
+                return Ok(());
+            }
+            Err(Some(required)) if required > room => outgoing.resize(start + required, 0),
+            Err(_) => return Err(Error::Ours("the TLS session's keys are used up")),
+        }
+    }
+}
+
+/// The library's two ways to say that there is too little room.
+pub(super) trait Shortage {
+    /// The room that would do; `None` for any other failure.
+    fn required(self) -> Option<usize>;
+}
+
+impl Shortage for EncodeError {
+    fn required(self) -> Option<usize> {
+        match self {
+            EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => {
+                Some(required_size)
+            }
+            EncodeError::AlreadyEncoded => None,
+        }
+    }
+}
+
+impl Shortage for EncryptError {
+    fn required(self) -> Option<usize> {
+        match self {
+            EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => {
+                Some(required_size)
+            }
+            EncryptError::EncryptExhausted => None,
+        }
+    }
+}
+
+/// The plaintext of the record that begins `skip` bytes into the slices; copied together only
+/// where it is in several of them. Empty at their end.
+pub(super) fn next_record<'a>(
+    slices: &'a [IoSlice<'_>],
+    mut skip: usize,
+    gathered: &'a mut Vec<u8>,
+) -> &'a [u8] {
+    let mut parts = slices
+        .iter()
+        .filter_map(|slice| {
+            let start = skip.min(slice.len());
+            skip -= start;
+            Some(&slice[start..]).filter(|part| !part.is_empty())
+        })
+        .peekable();
+    let first = parts.next().unwrap_or_default();
+    if first.len() >= MAX_RECORD || parts.peek().is_none() {
+        return &first[..first.len().min(MAX_RECORD)];
+    }
+    gathered.clear();
+    gathered.extend_from_slice(first);
+    for part in parts {
+        let room = MAX_RECORD - gathered.len();
+        gathered.extend_from_slice(&part[..part.len().min(room)]);
+    }
+    gathered
+}
+
+/// Why records could not be processed.
+pub(super) enum Error {
+    /// The peer broke TLS, or gave an alert.
+    Peer(Box<dyn std::error::Error + Send + Sync>),
+    /// Our own fault.
+    Ours(&'static str),
+}
+
+impl From<rustls::Error> for Error {
+    fn from(error: rustls::Error) -> Self {
+        Error::Peer(error.into())
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Peer(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+            Error::Ours(what) => io::Error::other(what),
+        }
+    }
+}
+
+/// Plaintext of a record (RFC 8446 §5.1: "The length MUST NOT exceed 2^14 bytes").
+pub(super) const MAX_RECORD: usize = 16 * 1024;

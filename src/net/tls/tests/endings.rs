@@ -1,0 +1,284 @@
+//! Broken peers, broken sockets, and the ways to part.
+
+use std::io::{ErrorKind, IoSlice};
+use std::sync::Arc;
+
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::version::{TLS12, TLS13};
+
+use super::BOTH;
+use super::wire::{Forger, Pair, client_config, configs};
+
+#[test]
+fn no_byte_that_is_corrupt_does_harm() {
+    for version in BOTH {
+        let configs = configs(version);
+        let len = Pair::new(&configs).client_flight().len();
+        for at in 0..len {
+            let mut pair = Pair::new(&configs);
+            let mut hello = pair.client_flight();
+            hello[at] ^= 0x15;
+            pair.wire.feed(&hello);
+            pair.wire.feed(&hello);
+            pair.wire.end();
+            pair.fill_to_the_end();
+        }
+        for at in 0..80 {
+            let mut pair = Pair::new(&configs);
+            let hello = pair.client_flight();
+            pair.wire.feed(&hello);
+            assert_eq!(pair.fill_all(), b"");
+            assert_eq!(pair.client_hears(), b"");
+            let mut flight = pair.client_flight();
+            if let Some(byte) = flight.get_mut(at) {
+                *byte ^= 0x15;
+            }
+            pair.wire.feed(&flight);
+            pair.wire.end();
+            pair.fill_to_the_end();
+        }
+    }
+}
+
+#[test]
+fn garbage_behind_the_start_of_a_client_hello_is_an_error() {
+    let (server, _) = configs(&TLS13);
+    let mut client = client_config(&TLS13, None);
+    client.max_fragment_size = Some(64);
+    let mut pair = Pair::new(&(server, Arc::new(client)));
+    let hello = pair.client_flight();
+    pair.wire.feed(&hello[..100]);
+    assert_eq!(pair.fill_all(), b"");
+    pair.wire
+        .feed(b"GET / HTTP/1.1\r\n\r\n and whatever else would fill up a record of 64 bytes");
+    assert_eq!(pair.fill_error(), ErrorKind::InvalidData);
+    assert!(pair.link.partial.is_none());
+}
+
+#[test]
+fn key_updates_without_end_are_an_error() {
+    let mut pair = Pair::new(&configs(&TLS13));
+    pair.shake_hands();
+    for _ in 0..33 {
+        pair.client.refresh_traffic_keys().unwrap();
+        pair.client_writes();
+    }
+    assert_eq!(pair.fill_error(), ErrorKind::InvalidData);
+}
+
+#[test]
+fn a_failure_amid_a_fragmented_handshake_message_is_an_error() {
+    let (server, _) = configs(&TLS13);
+    let mut client = client_config(&TLS13, Some(TLS13_AES_128_GCM_SHA256));
+    client.enable_secret_extraction = true;
+    let mut pair = Pair::new(&(server, Arc::new(client)));
+    pair.shake_hands();
+    let Pair {
+        wire,
+        mut link,
+        mut scratch,
+        client,
+    } = pair;
+    let mut forger = Forger::new(client, TLS13_AES_128_GCM_SHA256);
+    // Two messages that make no sense and the start of a third.
+    wire.feed(&forger.handshake_record(&[20, 0, 0, 0, 20, 0, 0, 0, 20]));
+    let error = link.fill(&mut scratch).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    assert!(link.partial.is_none());
+    let refused = link.send(&[IoSlice::new(b"x")], &mut scratch);
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    link.shutdown_write(&mut scratch).unwrap();
+    assert!(wire.is_shut());
+}
+
+#[test]
+fn plain_http_gets_an_alert_and_an_error() {
+    let mut pair = Pair::new(&configs(&TLS13));
+    pair.wire.feed(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(pair.fill_error(), ErrorKind::InvalidData);
+    // RFC 8446 §6: alert (21), fatal (2).
+    let alert = pair.wire.take_sent();
+    assert_eq!((alert[0], alert[5], alert.len()), (21, 2, 7));
+    // What comes after is dropped, and the end is an end.
+    pair.wire.feed(b"more of it");
+    let fill = pair.fill().unwrap();
+    assert_eq!((fill.bytes, fill.drained, fill.eof), (0, false, false));
+    pair.wire.end();
+    assert!(pair.fill().unwrap().eof);
+    pair.link.shutdown_write(&mut pair.scratch).unwrap();
+    assert!(pair.wire.is_shut());
+    assert_eq!(pair.wire.sent(), 0, "no close_notify behind an alert");
+}
+
+#[test]
+fn an_alert_that_would_block_is_sent_by_flush_before_the_end() {
+    let mut pair = Pair::new(&configs(&TLS13));
+    pair.wire.write_at_most(&[0, 3, 0, 0]);
+    pair.wire.feed(b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(pair.fill_error(), ErrorKind::InvalidData);
+    assert!(pair.link.has_output());
+    pair.link.shutdown_write(&mut pair.scratch).unwrap();
+    assert!(!pair.wire.is_shut());
+    pair.wire.write_at_most(&[]);
+    assert!(pair.link.flush().unwrap());
+    assert_eq!(pair.wire.take_sent().len(), 7);
+    assert!(pair.wire.is_shut());
+}
+
+#[test]
+fn a_broken_record_is_an_error_and_gets_an_alert() {
+    for version in BOTH {
+        let mut pair = Pair::new(&configs(version));
+        pair.shake_hands();
+        pair.client_says(b"hello");
+        pair.wire.corrupt_last_byte();
+        assert_eq!(pair.fill_error(), ErrorKind::InvalidData);
+        let client_error = pair.client_error();
+        assert!(client_error.contains("BadRecordMac"), "{client_error}");
+    }
+}
+
+#[test]
+fn a_record_that_is_too_long_is_an_error() {
+    let mut pair = Pair::new(&configs(&TLS13));
+    pair.shake_hands();
+    // The library would wait for up to 18 KiB.
+    pair.wire.feed(&[23, 3, 3, 0x47, 0xff]);
+    pair.wire.feed(&[0; 16 * 1024]);
+    assert_eq!(pair.fill_all(), b"");
+    pair.wire.feed(&[0; 400]);
+    assert_eq!(pair.fill_error(), ErrorKind::InvalidData);
+    assert!(pair.link.partial.is_none());
+}
+
+#[test]
+fn no_common_protocol_is_an_error() {
+    let (server, _) = configs(&TLS13);
+    let mut client = client_config(&TLS13, None);
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    let mut pair = Pair::new(&(server, Arc::new(client)));
+    let hello = pair.client_flight();
+    pair.wire.feed(&hello);
+    assert_eq!(pair.fill_error(), ErrorKind::InvalidData);
+    let client_error = pair.client_error();
+    assert!(
+        client_error.contains("NoApplicationProtocol"),
+        "{client_error}"
+    );
+}
+
+#[test]
+fn close_notify_in_a_handshake_ends_without_spinning() {
+    let close_notify = [21, 3, 3, 0, 2, 1, 0];
+    // In place of a ClientHello: tolerated a few times, as warnings are.
+    let mut pair = Pair::new(&configs(&TLS12));
+    let results: Vec<_> = (0..10)
+        .map_while(|_| {
+            pair.wire.feed(&close_notify);
+            pair.fill().ok()
+        })
+        .collect();
+    assert!(results.len() < 10);
+    assert!(results.iter().all(|fill| fill.bytes == 0 && !fill.eof));
+
+    // In place of the client's second flight.
+    for version in BOTH {
+        let mut pair = Pair::new(&configs(version));
+        let hello = pair.client_flight();
+        pair.wire.feed(&hello);
+        assert_eq!(pair.fill_all(), b"");
+        for _ in 0..10 {
+            pair.wire.feed(&close_notify);
+        }
+        assert_eq!(pair.fill_error(), ErrorKind::InvalidData);
+        pair.link.shutdown_write(&mut pair.scratch).unwrap();
+        assert!(pair.wire.is_shut());
+    }
+}
+
+#[test]
+fn an_end_without_close_notify_is_an_end() {
+    for version in BOTH {
+        let mut pair = Pair::new(&configs(version));
+        pair.shake_hands();
+        pair.client_says(b"last words");
+        pair.client_says(b"cut");
+        pair.wire.forget_last_byte();
+        pair.wire.end();
+        let fill = pair.fill().unwrap();
+        assert_eq!((fill.bytes, fill.eof), (10, false));
+        let fill = pair.fill().unwrap();
+        assert_eq!((fill.bytes, fill.eof), (0, true));
+        // We can still speak, and end in good order.
+        assert_eq!(pair.send(b"bye"), 3);
+        pair.link.shutdown_write(&mut pair.scratch).unwrap();
+        assert_eq!(pair.client_hears(), b"bye");
+    }
+}
+
+#[test]
+fn an_end_right_behind_handshake_bytes_is_not_overlooked() {
+    let mut pair = Pair::new(&configs(&TLS13));
+    let hello = pair.client_flight();
+    pair.wire.feed(&hello[..50]);
+    pair.wire.end();
+    let fill = pair.fill().unwrap();
+    assert_eq!((fill.bytes, fill.drained, fill.eof), (0, false, false));
+    assert!(pair.fill().unwrap().eof);
+}
+
+#[test]
+fn close_notify_is_an_end_and_what_follows_is_dropped() {
+    for version in BOTH {
+        let mut pair = Pair::new(&configs(version));
+        pair.shake_hands();
+        pair.client_says(b"last words");
+        pair.client.send_close_notify();
+        pair.client_writes();
+        pair.wire.feed(&[0xff; 20_000]);
+        let fill = pair.fill().unwrap();
+        assert_eq!((fill.bytes, fill.eof), (10, true));
+        pair.wire.feed(b"nor this");
+        let fill = pair.fill().unwrap();
+        assert_eq!((fill.bytes, fill.eof), (0, true));
+        pair.assert_idle();
+        // Only the peer's direction has ended.
+        assert_eq!(pair.send(b"bye"), 3);
+        pair.link.shutdown_write(&mut pair.scratch).unwrap();
+        assert_eq!(pair.client_hears(), b"bye");
+    }
+}
+
+#[test]
+fn our_end_is_said_once_and_only_behind_the_rest() {
+    for version in BOTH {
+        let mut pair = Pair::new(&configs(version));
+        pair.shake_hands();
+        pair.wire.write_at_most(&[10, 0, 0, 0]);
+        assert_eq!(pair.send(b"our last words"), 14);
+        pair.link.shutdown_write(&mut pair.scratch).unwrap();
+        pair.link.shutdown_write(&mut pair.scratch).unwrap();
+        assert!(!pair.wire.is_shut());
+        let refused = pair.link.send(&[IoSlice::new(b"x")], &mut pair.scratch);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        pair.wire.write_at_most(&[]);
+        assert!(pair.link.flush().unwrap());
+        assert!(pair.wire.is_shut());
+        assert_eq!(pair.client_hears(), b"our last words");
+        assert!(pair.client_has_seen_close());
+        // The other direction is still open.
+        pair.client_says(b"yours");
+        assert_eq!(pair.fill_all(), b"yours");
+        pair.assert_idle();
+    }
+}
+
+#[test]
+fn a_socket_that_is_broken_is_shut_all_the_same() {
+    let mut pair = Pair::new(&configs(&TLS13));
+    pair.shake_hands();
+    pair.wire.break_writing();
+    pair.link.shutdown_write(&mut pair.scratch).unwrap();
+    assert!(pair.wire.is_shut());
+    assert!(!pair.link.has_output());
+}
