@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use clap::Parser;
 use h_realtime::http::{Request, Response, check_upgrade};
 use h_realtime::net::tls::TlsConfig;
-use h_realtime::net::{Address, Config, ConnKey, Cx, Handler, ListenerId, Message, Reactor, Verdict};
+use h_realtime::net::{
+    Address, Config, ConnKey, Cx, Handler, ListenerId, Message, Reactor, Verdict,
+};
 
 struct Echo;
 
@@ -18,10 +20,18 @@ impl Handler for Echo {
     type Session = ();
     type Command = ();
 
-    fn on_request(&mut self, _: &mut Cx<'_, ()>, _: ConnKey, _: ListenerId, request: &Request<'_>) -> Verdict {
+    fn on_request(
+        &mut self,
+        _: &mut Cx<'_, ()>,
+        _: ConnKey,
+        _: ListenerId,
+        request: &Request<'_>,
+    ) -> Verdict {
         match check_upgrade(request) {
             Ok(upgrade) => Verdict::Upgrade(upgrade),
-            Err(refused) => Verdict::Respond(Response::new(400, "text/plain", refused.0.as_bytes())),
+            Err(refused) => {
+                Verdict::Respond(Response::new(400, "text/plain", refused.0.as_bytes()))
+            }
         }
     }
 

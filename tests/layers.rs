@@ -27,15 +27,33 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         "backend",
         &["model"],
         &[
-            "rusqlite", "serde", "serde_json", "sha2", "base64", "jiff", "getrandom", "rustix", "log",
+            "rusqlite",
+            "serde",
+            "serde_json",
+            "sha2",
+            "base64",
+            "jiff",
+            "getrandom",
+            "rustix",
+            "log",
         ],
     ),
 ];
 
 /// What of `net` an application may use: not its sockets, nor mio's.
 const NET_FOR_APPLICATIONS: &[&str] = &[
-    "ConnKey", "Counters", "Cx", "Delivery", "Frame", "Handler", "ListenerId", "Message", "Now", "Refusal",
-    "Sessions", "Verdict",
+    "ConnKey",
+    "Counters",
+    "Cx",
+    "Delivery",
+    "Frame",
+    "Handler",
+    "ListenerId",
+    "Message",
+    "Now",
+    "Refusal",
+    "Sessions",
+    "Verdict",
 ];
 
 /// `rustls` is named where TLS is spoken, and nowhere else.
@@ -101,7 +119,9 @@ fn fault(module: &str, modules: &[&str], crates: &[&str], path: &str) -> Option<
 
 /// The files of a module, without its tests: those may use what they like.
 fn sources(module: &str) -> Vec<(PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src")
+        .join(module);
     let mut found = Vec::new();
     let mut folders = vec![root];
     while let Some(folder) = folders.pop() {
@@ -127,7 +147,11 @@ fn paths(text: &str) -> Vec<String> {
         let Some(start) = statement.rfind("\nuse ").or(statement.rfind("    use ")) else {
             continue;
         };
-        let tree: String = statement[start..].trim().trim_start_matches("use ").split_whitespace().collect();
+        let tree: String = statement[start..]
+            .trim()
+            .trim_start_matches("use ")
+            .split_whitespace()
+            .collect();
         expand("", &tree, &mut paths);
     }
     paths

@@ -56,7 +56,11 @@ impl Guard {
 
     fn is_own_host(&self, host: &str) -> bool {
         let Some(own) = self.address else { return true };
-        if self.names.iter().any(|name| name.eq_ignore_ascii_case(host)) {
+        if self
+            .names
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(host))
+        {
             return true;
         }
         let (name, port) = match host.rsplit_once(':') {
@@ -132,7 +136,11 @@ mod tests {
     #[test]
     fn on_all_addresses_any_address_but_no_name() {
         let guard = Guard::new(Some("[::]:80".parse().unwrap()), Vec::new());
-        for good in ["Host: 192.0.2.1\r\n", "Host: [2001:db8::1]:80\r\n", "Host: [::1]\r\n"] {
+        for good in [
+            "Host: 192.0.2.1\r\n",
+            "Host: [2001:db8::1]:80\r\n",
+            "Host: [::1]\r\n",
+        ] {
             assert!(check(&guard, good), "{good}");
         }
         assert!(!check(&guard, "Host: example.org\r\n"));
@@ -142,6 +150,9 @@ mod tests {
     fn a_unix_socket_is_out_of_any_pages_reach() {
         let guard = Guard::new(None, Vec::new());
         assert!(check(&guard, "Host: anything\r\n"));
-        assert!(!check(&guard, "Host: anything\r\nOrigin: http://example.org\r\n"));
+        assert!(!check(
+            &guard,
+            "Host: anything\r\nOrigin: http://example.org\r\n"
+        ));
     }
 }

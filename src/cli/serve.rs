@@ -65,7 +65,10 @@ fn serve(settings: crate::config::Settings) -> Result<(), Exit> {
 
 #[cfg(not(feature = "sqlite"))]
 fn serve(_: crate::config::Settings) -> Result<(), Exit> {
-    Err(Exit::new(Exit::CONFIG, "this build has no back end to serve from"))
+    Err(Exit::new(
+        Exit::CONFIG,
+        "this build has no back end to serve from",
+    ))
 }
 
 const AFTER_HELP: &str = "\

@@ -209,13 +209,25 @@ impl File {
             max_connections: limits.connections.unwrap_or(default.max_connections),
             max_per_ip: limits.connections_per_ip,
             per_ip_exempt: limits.trusted_proxies.clone(),
-            max_head: size("limits.request_head", &limits.request_head, default.max_head)?,
+            max_head: size(
+                "limits.request_head",
+                &limits.request_head,
+                default.max_head,
+            )?,
             max_message: size("limits.message", &limits.message, default.max_message)?,
             max_fragments: limits.fragments.unwrap_or(default.max_fragments),
             queue_soft: size("limits.queue_soft", &limits.queue_soft, default.queue_soft)?,
             queue_hard: size("limits.queue_hard", &limits.queue_hard, default.queue_hard)?,
-            queue_total: size("limits.queue_total", &limits.queue_total, default.queue_total)?,
-            handshake_timeout: duration("timeouts.handshake", &timeouts.handshake, default.handshake_timeout)?,
+            queue_total: size(
+                "limits.queue_total",
+                &limits.queue_total,
+                default.queue_total,
+            )?,
+            handshake_timeout: duration(
+                "timeouts.handshake",
+                &timeouts.handshake,
+                default.handshake_timeout,
+            )?,
             body_timeout: duration("timeouts.body", &timeouts.body, default.body_timeout)?,
             defer_timeout: duration("timeouts.auth", &timeouts.auth, default.defer_timeout)?,
             close_timeout: duration("timeouts.close", &timeouts.close, default.close_timeout)?,
@@ -245,7 +257,9 @@ fn size(name: &str, text: &Option<String>, default: usize) -> Result<usize, Conf
     match text {
         None => Ok(default),
         Some(text) => parse_size(text).ok_or_else(|| {
-            ConfigError(format!("{name}: {text:?} is no size; write it like \"64KiB\""))
+            ConfigError(format!(
+                "{name}: {text:?} is no size; write it like \"64KiB\""
+            ))
         }),
     }
 }
@@ -254,7 +268,9 @@ fn duration(name: &str, text: &Option<String>, default: Duration) -> Result<Dura
     match text {
         None => Ok(default),
         Some(text) => parse_duration(text).ok_or_else(|| {
-            ConfigError(format!("{name}: {text:?} is no duration; write it like \"30s\""))
+            ConfigError(format!(
+                "{name}: {text:?} is no duration; write it like \"30s\""
+            ))
         }),
     }
 }
@@ -268,14 +284,20 @@ fn parse_listen(url: &str) -> Result<Listen, ConfigError> {
     };
     if let Some(path) = url.strip_prefix("unix:") {
         let address = Address::Unix(unix_path(path).ok_or_else(error)?);
-        return Ok(Listen { address, tls: false });
+        return Ok(Listen {
+            address,
+            tls: false,
+        });
     }
     let (host, tls) = match url.strip_prefix("wss://") {
         Some(host) => (host, true),
         None => (url.strip_prefix("ws://").ok_or_else(error)?, false),
     };
     // The path is always /ws: it may be there, as in the address that clients use.
-    let host = host.strip_suffix("/ws").or(host.strip_suffix('/')).unwrap_or(host);
+    let host = host
+        .strip_suffix("/ws")
+        .or(host.strip_suffix('/'))
+        .unwrap_or(host);
     let address = Address::Tcp(parse_socket(host).ok_or_else(error)?);
     Ok(Listen { address, tls })
 }
@@ -289,7 +311,9 @@ fn parse_admin(text: &str) -> Result<Address, ConfigError> {
         }
     };
     address.ok_or_else(|| {
-        ConfigError(format!("admin: {text:?} is none of HOST:PORT, unix:/path/to.sock"))
+        ConfigError(format!(
+            "admin: {text:?} is none of HOST:PORT, unix:/path/to.sock"
+        ))
     })
 }
 
@@ -336,7 +360,10 @@ mod tests {
                 tls: false
             }]
         );
-        assert_eq!(settings.admin, Address::Tcp("127.0.0.1:5002".parse().unwrap()));
+        assert_eq!(
+            settings.admin,
+            Address::Tcp("127.0.0.1:5002".parse().unwrap())
+        );
         assert_eq!(settings.invalid_token, InvalidToken::Anonymous);
         assert_eq!(settings.engine.max_message, 64 * 1024);
         assert_eq!(settings.drain, Duration::from_secs(10));
@@ -365,8 +392,14 @@ mod tests {
         )
         .unwrap();
         assert!(settings.listen[0].tls);
-        assert_eq!(settings.listen[1].address, Address::Unix("/run/h.sock".into()));
-        assert_eq!(settings.listen[2].address, Address::Tcp("127.0.0.1:80".parse().unwrap()));
+        assert_eq!(
+            settings.listen[1].address,
+            Address::Unix("/run/h.sock".into())
+        );
+        assert_eq!(
+            settings.listen[2].address,
+            Address::Tcp("127.0.0.1:80".parse().unwrap())
+        );
         assert_eq!(settings.invalid_token, InvalidToken::Reject);
         assert_eq!(settings.engine.max_message, 1 << 20);
         assert_eq!(settings.engine.ping_interval, Duration::from_secs(60));

@@ -63,7 +63,11 @@ mod tests {
             ("99999999999999999999s", None),
             ("18446744073709551615w", None),
         ] {
-            assert_eq!(parse_duration(text), millis.map(Duration::from_millis), "{text}");
+            assert_eq!(
+                parse_duration(text),
+                millis.map(Duration::from_millis),
+                "{text}"
+            );
         }
     }
 

@@ -96,12 +96,16 @@ impl Drop for Listener {
 pub(super) fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     // EPROTO and EPERM (a firewall's refusal) have no kind of their own on every version.
-    let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
-        || matches!(
-            code,
-            Some(rustix::io::Errno::PROTO | rustix::io::Errno::PERM)
-        )
+    let code = error
+        .raw_os_error()
+        .map(rustix::io::Errno::from_raw_os_error);
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    ) || matches!(
+        code,
+        Some(rustix::io::Errno::PROTO | rustix::io::Errno::PERM)
+    )
 }
 
 fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {

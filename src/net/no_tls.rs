@@ -52,10 +52,7 @@ impl<S: Socket> TlsLink<S> {
 
 #[allow(missing_docs, clippy::missing_errors_doc)]
 impl TlsConfig {
-    pub fn from_pem_files(
-        _: &std::path::Path,
-        _: &std::path::Path,
-    ) -> Result<Self, io::Error> {
+    pub fn from_pem_files(_: &std::path::Path, _: &std::path::Path) -> Result<Self, io::Error> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "this build has no TLS",

@@ -9,7 +9,7 @@ use super::tls::TlsLink;
 /// How a connection's bytes reach its socket.
 pub(super) enum Transport<S> {
     Plain(S),
-        Tls(Box<TlsLink<S>>),
+    Tls(Box<TlsLink<S>>),
 }
 
 impl<S: Socket> Transport<S> {
@@ -17,7 +17,7 @@ impl<S: Socket> Transport<S> {
     pub fn fill(&mut self, scratch: &mut Scratch) -> io::Result<Fill> {
         match self {
             Transport::Plain(socket) => read_once(socket, &mut scratch.input),
-                        Transport::Tls(link) => link.fill(scratch),
+            Transport::Tls(link) => link.fill(scratch),
         }
     }
 
@@ -30,7 +30,7 @@ impl<S: Socket> Transport<S> {
     pub fn send(&mut self, slices: &[IoSlice<'_>], scratch: &mut Scratch) -> io::Result<usize> {
         match self {
             Transport::Plain(socket) => write_once(socket, slices),
-                        Transport::Tls(link) => link.send(slices, scratch),
+            Transport::Tls(link) => link.send(slices, scratch),
         }
     }
 
@@ -38,7 +38,7 @@ impl<S: Socket> Transport<S> {
     pub fn flush(&mut self) -> io::Result<bool> {
         match self {
             Transport::Plain(_) => Ok(true),
-                        Transport::Tls(link) => link.flush(),
+            Transport::Tls(link) => link.flush(),
         }
     }
 
@@ -46,7 +46,7 @@ impl<S: Socket> Transport<S> {
     pub fn has_output(&self) -> bool {
         match self {
             Transport::Plain(_) => false,
-                        Transport::Tls(link) => link.has_output(),
+            Transport::Tls(link) => link.has_output(),
         }
     }
 
@@ -54,7 +54,7 @@ impl<S: Socket> Transport<S> {
     pub fn is_handshaking(&self) -> bool {
         match self {
             Transport::Plain(_) => false,
-                        Transport::Tls(link) => link.is_handshaking(),
+            Transport::Tls(link) => link.is_handshaking(),
         }
     }
 
@@ -66,14 +66,14 @@ impl<S: Socket> Transport<S> {
     pub fn shutdown_write(&mut self, scratch: &mut Scratch) -> io::Result<()> {
         match self {
             Transport::Plain(socket) => socket.shutdown_write(),
-                        Transport::Tls(link) => link.shutdown_write(scratch),
+            Transport::Tls(link) => link.shutdown_write(scratch),
         }
     }
 
     pub fn socket_mut(&mut self) -> &mut S {
         match self {
             Transport::Plain(socket) => socket,
-                        Transport::Tls(link) => link.socket_mut(),
+            Transport::Tls(link) => link.socket_mut(),
         }
     }
 }

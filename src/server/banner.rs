@@ -9,7 +9,12 @@ use crate::net::Address;
 use super::Bound;
 
 /// A few lines: where everything is, and the commands to try it with.
-pub(super) fn text(settings: &Settings, data_dir: &DataDir, bound: &Bound, open_files: u64) -> String {
+pub(super) fn text(
+    settings: &Settings,
+    data_dir: &DataDir,
+    bound: &Bound,
+    open_files: u64,
+) -> String {
     let program = program();
     let data = match settings.data == Path::new(DEFAULT_DATA) {
         true => String::new(),
@@ -28,7 +33,9 @@ pub(super) fn text(settings: &Settings, data_dir: &DataDir, bound: &Bound, open_
     ));
     lines.push("Add a user, and make a token for them:".into());
     lines.push(format!("  {program} user add acct:me@example.org{data}"));
-    lines.push(format!("  {program} token create acct:me@example.org{data}"));
+    lines.push(format!(
+        "  {program} token create acct:me@example.org{data}"
+    ));
     lines.push("Publish an annotation:".into());
     lines.push(format!("  echo '{SAMPLE}' | {program} publish -{data}"));
     lines.push("Ctrl-C ends it.".into());

@@ -25,17 +25,17 @@ pub(super) fn render(
         "h_realtime_build_info",
         Kind::Gauge,
         "The version that runs; always 1.",
-        [(
-            concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""),
-            1.0,
-        )],
+        [(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1.0)],
     );
     out.finish()
 }
 
 fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Counters) {
     let counts = |pairs: &[(&'static str, u64)]| -> Vec<(&'static str, f64)> {
-        pairs.iter().map(|(labels, n)| (*labels, *n as f64)).collect()
+        pairs
+            .iter()
+            .map(|(labels, n)| (*labels, *n as f64))
+            .collect()
     };
     out.family(
         "h_realtime_connections",
@@ -46,11 +46,31 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Cou
             (r#"state="other""#, engine.connections - engine.open),
         ]),
     );
-    out.gauge("h_realtime_connections_tls", "Open WebSockets over TLS now.", engine.open_tls as f64);
-    out.gauge("h_realtime_connections_logged_in", "Connections with an identity now.", api.logins as f64);
-    out.gauge("h_realtime_users", "Distinct users connected now.", api.principals as f64);
-    out.counter("h_realtime_accepts_total", "Connections accepted.", engine.accepted);
-    out.counter("h_realtime_connects_total", "WebSockets opened.", engine.opened);
+    out.gauge(
+        "h_realtime_connections_tls",
+        "Open WebSockets over TLS now.",
+        engine.open_tls as f64,
+    );
+    out.gauge(
+        "h_realtime_connections_logged_in",
+        "Connections with an identity now.",
+        api.logins as f64,
+    );
+    out.gauge(
+        "h_realtime_users",
+        "Distinct users connected now.",
+        api.principals as f64,
+    );
+    out.counter(
+        "h_realtime_accepts_total",
+        "Connections accepted.",
+        engine.accepted,
+    );
+    out.counter(
+        "h_realtime_connects_total",
+        "WebSockets opened.",
+        engine.opened,
+    );
     let ends = &engine.closed;
     out.family(
         "h_realtime_disconnects_total",
@@ -95,16 +115,44 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Cou
         "Connections closed because their token or user had ended.",
         api.credentials_ended,
     );
-    out.counter("h_realtime_tls_handshakes_total", "TLS handshakes completed.", engine.tls_handshakes);
+    out.counter(
+        "h_realtime_tls_handshakes_total",
+        "TLS handshakes completed.",
+        engine.tls_handshakes,
+    );
 }
 
 fn traffic(out: &mut Exposition, engine: &net::Counters) {
-    out.counter("h_realtime_received_bytes_total", "Bytes read from sockets, before TLS.", engine.bytes_in);
-    out.counter("h_realtime_sent_bytes_total", "Bytes written to sockets, before TLS.", engine.bytes_out);
-    out.gauge("h_realtime_queued_bytes", "Bytes that wait in output queues now.", engine.queued_bytes as f64);
-    out.counter("h_realtime_messages_received_total", "Messages received.", engine.messages_in);
-    out.counter("h_realtime_messages_sent_total", "Messages sent, or queued to be.", engine.messages_out);
-    out.counter("h_realtime_pings_sent_total", "Heartbeat pings sent.", engine.pings_sent);
+    out.counter(
+        "h_realtime_received_bytes_total",
+        "Bytes read from sockets, before TLS.",
+        engine.bytes_in,
+    );
+    out.counter(
+        "h_realtime_sent_bytes_total",
+        "Bytes written to sockets, before TLS.",
+        engine.bytes_out,
+    );
+    out.gauge(
+        "h_realtime_queued_bytes",
+        "Bytes that wait in output queues now.",
+        engine.queued_bytes as f64,
+    );
+    out.counter(
+        "h_realtime_messages_received_total",
+        "Messages received.",
+        engine.messages_in,
+    );
+    out.counter(
+        "h_realtime_messages_sent_total",
+        "Messages sent, or queued to be.",
+        engine.messages_out,
+    );
+    out.counter(
+        "h_realtime_pings_sent_total",
+        "Heartbeat pings sent.",
+        engine.pings_sent,
+    );
 }
 
 fn messages(out: &mut Exposition, api: &realtime::Counters) {
@@ -139,9 +187,21 @@ fn messages(out: &mut Exposition, api: &realtime::Counters) {
         "Messages without a numeric id, which are not answered.",
         api.without_id,
     );
-    out.gauge("h_realtime_subscriptions", "Filter terms of all connections now.", api.subscriptions as f64);
-    out.gauge("h_realtime_terms", "Distinct filter terms now.", api.terms as f64);
-    out.gauge("h_realtime_index_bytes", "Memory of the subscriptions now.", api.index_bytes as f64);
+    out.gauge(
+        "h_realtime_subscriptions",
+        "Filter terms of all connections now.",
+        api.subscriptions as f64,
+    );
+    out.gauge(
+        "h_realtime_terms",
+        "Distinct filter terms now.",
+        api.terms as f64,
+    );
+    out.gauge(
+        "h_realtime_index_bytes",
+        "Memory of the subscriptions now.",
+        api.index_bytes as f64,
+    );
 }
 
 fn events(

@@ -14,8 +14,8 @@ use signal_hook::iterator::Signals;
 use crate::admin::{Admin, Guard};
 use crate::backend::{self, DataDir, embedded::Embedded};
 use crate::cli::exit::Exit;
-use crate::config::{InvalidToken, Settings};
 use crate::clock::unix_now;
+use crate::config::{InvalidToken, Settings};
 use crate::model::Tell;
 use crate::net::tls::TlsConfig;
 use crate::net::{Address, ListenerId, Mailbox, Reactor};
@@ -82,7 +82,9 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
         .map_err(|error| Exit::new(Exit::IO, error))?;
     let text = banner::text(&settings, &data, &bound, open_files);
     // Nobody reading the banner is no reason not to serve.
-    let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    let _ = io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| io::stdout().flush());
     log::info!("started");
 
     let result = reactor.run();
@@ -112,7 +114,10 @@ fn bind(
             .and_then(|id| reactor.address(id))
             .map_err(|error| {
                 let place = banner::place(address);
-                Exit::new(Exit::UNAVAILABLE, format!("cannot listen on {place}: {error}"))
+                Exit::new(
+                    Exit::UNAVAILABLE,
+                    format!("cannot listen on {place}: {error}"),
+                )
             })
     };
     // First: the application knows it as listener 0.

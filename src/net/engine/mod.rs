@@ -26,8 +26,8 @@ use super::handler::Handler;
 use super::outbox::{Cx, Effect, Outbox};
 use super::scratch::Scratch;
 use super::socket::Socket;
-use super::tls::{TlsConfig, TlsLink};
 use super::timer::{TICK_MS, Tick, Wheel, tick_at};
+use super::tls::{TlsConfig, TlsLink};
 use super::transport::Transport;
 use super::{ConnKey, ListenerId, Now, TICK_PERIOD};
 
@@ -315,12 +315,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     fn with_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
-        let mut cx = Cx::new(
-            self.now,
-            &mut self.arena,
-            &mut self.outbox,
-            &self.counters,
-        );
+        let mut cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
         call(&mut self.handler, &mut cx)
     }
 

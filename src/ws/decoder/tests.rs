@@ -61,7 +61,10 @@ fn decode(bytes: &[u8], sizes: &[usize]) -> (Vec<Said>, Decoder) {
     (said, decoder)
 }
 
-fn frames(list: &[(bool, OpCode, &[u8])]) -> Vec<u8> {
+/// FIN, opcode, payload.
+type FrameParts<'a> = (bool, OpCode, &'a [u8]);
+
+fn frames(list: &[FrameParts<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (at, (fin, opcode, payload)) in list.iter().enumerate() {
         encode_client_frame(
@@ -123,7 +126,7 @@ fn what_fails_the_connection() {
     use OpCode::{Binary, Close, Continuation, Ping, Text};
     let big = vec![0; 1001];
     let half = vec![0; 600];
-    let table: [(&[(bool, OpCode, &[u8])], u16); 9] = [
+    let table: [(&[FrameParts<'_>], u16); 9] = [
         (&[(true, Continuation, b"")], 1002),
         (&[(false, Text, b"a"), (true, Text, b"b")], 1002),
         (&[(false, Text, b"a"), (true, Binary, b"b")], 1002),
