@@ -11,7 +11,8 @@ use clap::Parser;
 use h_realtime::http::{Request, Response, check_upgrade};
 use h_realtime::net::tls::TlsConfig;
 use h_realtime::net::{
-    Address, Config, ConnKey, Cx, Handler, ListenerId, Message, Reactor, Verdict,
+    Address, Config, ConnKey, Cx, Handler, ListenerId, Message, Reactor, Verdict, most_connections,
+    raise_open_files,
 };
 
 struct Echo;
@@ -63,6 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     // Conformance suites send messages of 16 MiB and want them back.
     let config = Config {
+        max_connections: most_connections(raise_open_files()),
         max_message: 64 << 20,
         max_fragments: u32::MAX,
         queue_soft: 64 << 20,
@@ -72,7 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut reactor = Reactor::new(config, Echo, 1)?;
     let listener = reactor.listen(&Address::Tcp(args.address), tls)?;
-    println!("listening on {:?}", reactor.address(listener)?);
+    println!("listening on {}", reactor.address(listener)?);
     reactor.run()?;
     Ok(())
 }
