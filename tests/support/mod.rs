@@ -5,7 +5,9 @@
 mod client;
 mod server;
 
+#[allow(unused_imports)]
 pub use client::{Client, Received};
+#[allow(unused_imports)]
 pub use server::{Server, http};
 
 /// Long enough for a loaded machine; no test waits for it unless it fails.
