@@ -12,33 +12,17 @@ use crate::http::Request;
 /// come from no page but the one that is served here.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    place: Place,
+    /// `None` for a unix socket, which no page can reach.
+    address: Option<SocketAddr>,
     /// Further names that the listener goes by, with a port or for any.
     names: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Unknown,
-    Tcp(SocketAddr),
-    /// A unix socket, which no page can reach.
-    Unix,
-}
-
 impl Guard {
-    /// A guard that refuses everything.
-    pub fn closed() -> Self {
-        Guard {
-            place: Place::Unknown,
-            names: Vec::new(),
-        }
-    }
-
-    /// A guard for a listener at this address; `None` for a unix socket. `names` are further values of `Host` that are
+    /// A guard for a listener at this address. `names` are further values of `Host` that are
     /// good, for example those of a proxy in front.
     pub fn new(address: Option<SocketAddr>, names: Vec<String>) -> Self {
-        let place = address.map_or(Place::Unix, Place::Tcp);
-        Guard { place, names }
+        Guard { address, names }
     }
 
     /// Refuses what a foreign page could have sent.
@@ -71,11 +55,7 @@ impl Guard {
     }
 
     fn is_own_host(&self, host: &str) -> bool {
-        let own = match self.place {
-            Place::Unknown => return false,
-            Place::Unix => return true,
-            Place::Tcp(own) => own,
-        };
+        let Some(own) = self.address else { return true };
         if self
             .names
             .iter()

@@ -60,26 +60,18 @@ pub struct Facts<'a> {
 }
 
 impl Admin {
-    /// An admin interface that does not know yet where it is: it refuses everything until
-    /// [`Admin::set_place`].
-    pub fn new(publish_key: Secret, asks: Box<dyn Asks>) -> Self {
+    /// An admin interface behind `guard`. `ws_url` is what the page proposes to connect to;
+    /// empty to have it guess.
+    pub fn new(guard: Guard, publish_key: Secret, ws_url: &str, asks: Box<dyn Asks>) -> Self {
         Admin {
-            guard: Guard::closed(),
+            guard,
             publish_key,
             asks,
-            page: String::new(),
+            page: include_str!("page.html").replace("{{WS_URL}}", &escape_attribute(ws_url)),
             outstanding: HashMap::new(),
             outstanding_bytes: 0,
             counters: AdminCounters::default(),
         }
-    }
-
-    /// Says where it is: `guard` knows the address, and `ws_url` is what the page proposes to
-    /// connect to; empty to have it guess.
-    pub fn set_place(&mut self, guard: Guard, ws_url: &str) {
-        self.guard = guard;
-        let ws_url = escape_attribute(ws_url);
-        self.page = include_str!("page.html").replace("{{WS_URL}}", &ws_url);
     }
 
     /// What has been counted.

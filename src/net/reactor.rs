@@ -78,11 +78,6 @@ impl<H: Handler> Reactor<H> {
         }
     }
 
-    /// The application, to be completed with what is known only now, as where it listens.
-    pub fn handler_mut(&mut self) -> &mut H {
-        self.engine.handler_mut()
-    }
-
     /// A way in for other threads.
     pub fn mailbox(&self) -> Mailbox<H::Command> {
         self.mailbox.clone()

@@ -60,7 +60,9 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
         realtime_settings(&settings),
         random().map_err(random_failed)?,
     );
-    let admin = Admin::new(publish_key, Box::new(asker));
+    let guard = Guard::new(tcp_address(&settings.admin), settings.admin_hosts.clone());
+    let page_url = page_url(&settings);
+    let admin = Admin::new(guard, publish_key, &page_url, Box::new(asker));
     let app = App {
         realtime,
         admin,
@@ -71,11 +73,6 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
     let reactor = Reactor::new(settings.engine.clone(), app, seed);
     let mut reactor = reactor.map_err(|error| Exit::new(Exit::OS, error))?;
     let bound = bind(&mut reactor, &settings, tls)?;
-    let guard = Guard::new(tcp_address(&bound.admin), settings.admin_hosts.clone());
-    reactor
-        .handler_mut()
-        .admin
-        .set_place(guard, &page_url(&bound));
     // A failed send means that the back end has ended already; the reactor serves on without.
     let _ = way_back.send(reactor.mailbox());
     end_on_signals(reactor.mailbox(), settings.drain)?;
@@ -153,18 +150,18 @@ fn realtime_settings(settings: &Settings) -> realtime::Settings {
     }
 }
 
-/// What the admin page proposes to connect to: the first listener with an address of its own.
-fn page_url(bound: &Bound) -> String {
-    let is_place = |address: &Address| match address {
-        Address::Tcp(address) => !address.ip().is_unspecified(),
-        Address::Unix(_) => false,
-    };
-    let mut listeners = bound.listeners.iter();
-    listeners
-        .find(|(address, _)| is_place(address))
-        .map_or(String::new(), |(address, tls)| {
-            banner::ws_url(address, *tls)
+/// What the admin page proposes to connect to: the first listener that a browser can reach.
+fn page_url(settings: &Settings) -> String {
+    settings
+        .listen
+        .iter()
+        .find_map(|listen| match &listen.address {
+            Address::Tcp(address) if !address.ip().is_unspecified() && address.port() != 0 => {
+                Some(banner::ws_url(&listen.address, listen.tls))
+            }
+            _ => None,
         })
+        .unwrap_or_default()
 }
 
 fn tcp_address(address: &Address) -> Option<std::net::SocketAddr> {

@@ -115,11 +115,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         &self.handler
     }
 
-    /// The application, to be changed between turns.
-    pub fn handler_mut(&mut self) -> &mut H {
-        &mut self.handler
-    }
-
     /// What has been counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
