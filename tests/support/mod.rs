@@ -1,14 +1,18 @@
 //! What tests of the real server share: a server process on free ports, and a client that can
 //! say anything.
-#![allow(dead_code)] // Every test file uses some of it.
+#![allow(dead_code, unused_imports)] // Every test file uses some of it.
 
 mod client;
 mod server;
+mod site;
+mod webdriver;
 
 #[allow(unused_imports)]
 pub use client::{Client, Received};
 #[allow(unused_imports)]
 pub use server::{Server, http};
+pub use site::serve_page;
+pub use webdriver::{Browser, CONTROL, ENTER, TAB};
 
 /// Long enough for a loaded machine; no test waits for it unless it fails.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
