@@ -201,10 +201,10 @@ mod tests {
         wheel.arm(&mut e, 2, 5 + SLOTS as Tick);
         wheel.arm(&mut e, 3, 7);
         assert_eq!(wheel.next_tick(), Some(5));
-        assert_eq!(pop_all(&mut wheel, &mut e, 4), []);
+        assert_eq!(pop_all(&mut wheel, &mut e, 4), Vec::<u32>::new());
         assert_eq!(pop_all(&mut wheel, &mut e, 5), [0, 1]);
         wheel.disarm(&mut e, 3);
-        assert_eq!(pop_all(&mut wheel, &mut e, 100), []);
+        assert_eq!(pop_all(&mut wheel, &mut e, 100), Vec::<u32>::new());
         assert_eq!(pop_all(&mut wheel, &mut e, 5 + SLOTS as Tick), [2]);
         assert_eq!(wheel.next_tick(), None);
     }
@@ -216,7 +216,7 @@ mod tests {
             wheel.arm(&mut e, index, 1 + index * 3);
         }
         assert_eq!(pop_all(&mut wheel, &mut e, 36_000).len(), 1000);
-        assert_eq!(pop_all(&mut wheel, &mut e, 72_000), []);
+        assert_eq!(pop_all(&mut wheel, &mut e, 72_000), Vec::<u32>::new());
     }
 
     #[test]
