@@ -107,6 +107,21 @@ impl TxQueue {
         debug_assert_eq!(count, 0);
     }
 
+    /// Whether its figures are right; says what is not.
+    pub fn verify(&self) -> Result<(), String> {
+        let first = self.chunks.front().map_or(0, |chunk| chunk.bytes().len());
+        if self.sent > 0 && self.sent >= first {
+            return Err(format!("{} of the first {first} bytes are sent", self.sent));
+        }
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.bytes().len()).sum();
+        let pong = self.pong.as_ref().map_or(0, |pong| pong.len());
+        match chunks - self.sent + pong {
+            0 => Err("an empty queue was kept".to_owned()),
+            bytes if bytes != self.bytes => Err(format!("{} bytes, not {bytes}", self.bytes)),
+            _ => Ok(()),
+        }
+    }
+
     /// Drops everything of which nothing was sent: what was begun must be finished, or the
     /// peer would take the next frame for the rest of it.
     pub fn drop_unstarted(&mut self) {

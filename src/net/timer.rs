@@ -131,6 +131,35 @@ impl Wheel {
             })
     }
 
+    /// Walks every list: how many entries hang in them, or what is wrong with one.
+    pub fn verify(&self, links: impl Fn(u32) -> Option<Links>) -> Result<usize, String> {
+        let mut count = 0;
+        let lists = self.heads.iter().enumerate();
+        let lists = lists.map(|(slot, head)| (Some(slot), *head));
+        for (slot, head) in lists.chain([(None, self.due)]) {
+            if let Some(slot) = slot
+                && head != NIL
+                && self.occupied[slot / 64] & (1 << (slot % 64)) == 0
+            {
+                return Err(format!("slot {slot} is used and not marked"));
+            }
+            let (mut before, mut index) = (NIL, head);
+            while index != NIL {
+                let entry = links(index).ok_or_else(|| format!("{index} is not there"))?;
+                let is_due = entry.deadline <= self.now;
+                if entry.prev != before || slot.is_none() != is_due {
+                    return Err(format!("{index} hangs wrongly: {entry:?}"));
+                }
+                if slot.is_some_and(|slot| entry.deadline as usize % SLOTS != slot) {
+                    return Err(format!("{index} is in another's slot: {entry:?}"));
+                }
+                (before, index) = (index, entry.next);
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
     /// Moves the entries of a slot that are due to the list of the due; those of a later
     /// round stay.
     fn collect(&mut self, entries: &mut impl Linked, slot: usize) {

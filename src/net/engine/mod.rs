@@ -7,12 +7,16 @@
 //! [`Engine::reap`] frees the marked ones when nobody holds a key any more that was looked up.
 
 mod fan_out;
+mod invariants;
 mod life;
 mod read;
 mod request;
 #[cfg(test)]
 mod tests;
 mod write;
+
+#[doc(hidden)]
+pub use invariants::Interest;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
