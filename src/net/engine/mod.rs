@@ -318,7 +318,18 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
+    /// Calls the handler where there is no connection that a reply could be meant for: what it
+    /// says there must not reach whoever happens to be served.
     fn with_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
+        let (bytes, replies) = (self.outbox.cork.len(), self.outbox.replies);
+        let result = self.with_replies(call);
+        self.outbox.cork.truncate(bytes);
+        self.outbox.replies = replies;
+        result
+    }
+
+    /// Calls the handler for the current connection, and collects its replies.
+    fn with_replies<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
         let mut cx = Cx {
             now: self.now,
             sessions: &mut self.arena,

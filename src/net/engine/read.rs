@@ -205,7 +205,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn on_message(&mut self, key: ConnKey, message: Message<'_>) {
         self.handled += 1;
         self.counters.messages_in += 1;
-        self.with_handler(|handler, cx| handler.on_message(cx, key, message));
+        self.with_replies(|handler, cx| handler.on_message(cx, key, message));
         self.apply_effects();
     }
 

@@ -237,7 +237,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.queue_own(key, |out| upgrade.encode(out));
         self.arm(key, first_ping);
         self.as_current(key, |engine| {
-            engine.with_handler(|handler, cx| handler.on_open(cx, key));
+            engine.with_replies(|handler, cx| handler.on_open(cx, key));
         });
     }
 
