@@ -86,7 +86,7 @@ impl App {
     fn answer(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, accept: bool) {
         let mut log = self.log.get();
         let at = log.deferred.iter().position(|(waiting, _)| *waiting == key);
-        let is_handshake = at.is_some_and(|at| log.deferred.swap_remove(at).1);
+        let is_handshake = at.is_none_or(|at| log.deferred.swap_remove(at).1);
         match (is_handshake, accept) {
             (true, true) => cx.accept(key),
             (true, false) => cx.respond(key, Response::new(403, "text/plain", &b"no"[..])),
@@ -306,8 +306,7 @@ impl Handler for App {
                     self.answer(cx, *key, accept);
                 }
             }
-            Command::AnswerTo { key, accept: true } => cx.accept(key),
-            Command::AnswerTo { key, accept: false } => self.answer(cx, key, false),
+            Command::AnswerTo { key, accept } => self.answer(cx, key, accept),
             Command::FanOut { percent, size } => {
                 let keys = self.some_of_the_open(percent);
                 self.fan_out(cx, &keys, size);
