@@ -57,6 +57,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         self.queue_own(key, |out| ws::encode_close(Some(close), out));
         self.arm(key, self.config.close_timeout);
+        // A long queue no longer keeps it from being read from.
+        self.read_again(key);
     }
 
     /// All has been said: what is queued is still sent, then our direction ends, and what the
@@ -76,6 +78,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             conn.decoder = Decoder::default();
             self.arm(key, self.config.close_timeout);
             self.mark_dirty(key);
+            self.read_again(key);
         } else if has_ended {
             self.kill(key);
         }

@@ -301,6 +301,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
+    /// Has a connection read from again that something has kept from it: of what its socket
+    /// has already no edge will tell.
+    fn read_again(&mut self, key: ConnKey) {
+        let conn = self.arena.get(key);
+        if conn.is_some_and(|conn| conn.flags.has(Flags::READABLE)) {
+            self.enqueue(key);
+        }
+    }
+
     /// Puts a connection on the list of those to flush, if it is not there.
     fn mark_dirty(&mut self, key: ConnKey) {
         if let Some(conn) = self.arena.get_mut(key)

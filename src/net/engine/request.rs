@@ -282,17 +282,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Goes on with a connection that was not read from: first with what had been read, then
-    /// with what its socket has, of which no edge will tell again.
+    /// with what its socket has.
     fn resume(&mut self, key: ConnKey, mut trailing: Vec<u8>) {
         if !trailing.is_empty() {
             self.as_current(key, |engine| engine.take_bytes(key, &mut trailing));
         }
-        let Some(conn) = self.arena.get(key) else {
-            return;
-        };
-        if conn.flags.has(Flags::READABLE) {
-            self.enqueue(key);
-        }
+        self.read_again(key);
     }
 }
 

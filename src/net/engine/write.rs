@@ -227,10 +227,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if matches!(conn.phase, Phase::Linger) {
             return self.shut(key);
         }
-        // It may have been kept from reading by its queue.
-        if conn.flags.has(Flags::READABLE) && !matches!(conn.phase, Phase::Deferred(_)) {
-            self.enqueue(key);
-        }
+        // Its queue may have kept it from being read from.
+        self.read_again(key);
     }
 
     /// Writing failed: the connection is gone. Always false, for the callers' convenience.
