@@ -133,28 +133,15 @@ impl Wheel {
 
     /// Walks every list: how many entries hang in them, or what is wrong with one.
     pub fn verify(&self, links: impl Fn(u32) -> Option<Links>) -> Result<usize, String> {
-        let mut count = 0;
-        let lists = self.heads.iter().enumerate();
-        let lists = lists.map(|(slot, head)| (Some(slot), *head));
-        for (slot, head) in lists.chain([(None, self.due)]) {
-            if let Some(slot) = slot
-                && head != NIL
-                && self.occupied[slot / 64] & (1 << (slot % 64)) == 0
-            {
-                return Err(format!("slot {slot} is used and not marked"));
-            }
-            let (mut before, mut index) = (NIL, head);
-            while index != NIL {
-                let entry = links(index).ok_or_else(|| format!("{index} is not there"))?;
-                let is_due = entry.deadline <= self.now;
-                if entry.prev != before || slot.is_none() != is_due {
-                    return Err(format!("{index} hangs wrongly: {entry:?}"));
-                }
-                if slot.is_some_and(|slot| entry.deadline as usize % SLOTS != slot) {
-                    return Err(format!("{index} is in another's slot: {entry:?}"));
-                }
-                (before, index) = (index, entry.next);
-                count += 1;
+        let mut count = verify_list(self.due, &links, |entry| entry.deadline <= self.now)?;
+        for (number, word) in self.occupied.iter().enumerate() {
+            let mut word = *word;
+            while word != 0 {
+                let slot = 64 * number + word.trailing_zeros() as usize;
+                word &= word - 1;
+                count += verify_list(self.heads[slot], &links, |entry| {
+                    entry.deadline > self.now && entry.deadline as usize % SLOTS == slot
+                })?;
             }
         }
         Ok(count)
@@ -191,6 +178,23 @@ fn link(entries: &mut impl Linked, index: u32, head: u32, deadline: Tick) {
     if let Some(head) = entries.links(head) {
         head.prev = index;
     }
+}
+
+fn verify_list(
+    head: u32,
+    links: impl Fn(u32) -> Option<Links>,
+    belongs: impl Fn(&Links) -> bool,
+) -> Result<usize, String> {
+    let (mut count, mut before, mut index) = (0, NIL, head);
+    while index != NIL {
+        let entry = links(index).ok_or_else(|| format!("{index} is not there"))?;
+        if entry.prev != before || !belongs(&entry) {
+            return Err(format!("{index} hangs wrongly: {entry:?}"));
+        }
+        (before, index) = (index, entry.next);
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// 51.2 s a round: longer than any deadline of the default configuration.

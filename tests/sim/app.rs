@@ -109,7 +109,8 @@ impl App {
         let variants = [0, 1].map(|variant| format!("event {number} {variant} {}", pad(size)));
         let mut to = Vec::new();
         for &key in keys {
-            let variant = self.rng.below(2);
+            // One for each, since the order of two would not be fixed.
+            let variant = (key.to_u64().wrapping_add(number) % 2) as usize;
             to.push((key, variant as u8));
             if let Some(life) = log.living(key) {
                 life.deliveries.push(Said::Text(variants[variant].clone()));

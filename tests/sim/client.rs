@@ -206,7 +206,12 @@ impl Client {
         }
     }
 
-    /// Moves everything that is on its way; says whether anything was.
+    /// The server has dropped its socket, and there is nothing left to hear.
+    pub fn is_over(&self) -> bool {
+        self.progress.has_ended && self.wire.state().is_closed
+    }
+
+    /// Nothing is on its way to it or from it.
     pub fn is_done(&self) -> bool {
         self.wire.state().is_quiet()
     }

@@ -18,5 +18,5 @@ pub mod world;
 pub use app::{Command, pad};
 pub use client::{Client, Conduct};
 pub use frames::{Heard, client_frame, handshake};
-pub use socket::{End, Faults, Limits, ROOMY};
+pub use socket::{Calls, End, Faults, Limits, ROOMY};
 pub use world::World;

@@ -5,7 +5,6 @@
 //! was cut short; what it says is how things stand when it is collected.
 
 use std::cell::{RefCell, RefMut};
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::rc::Rc;
 
@@ -23,12 +22,12 @@ pub struct Wire(Rc<RefCell<State>>);
 /// What is in the kernels, and what has happened.
 pub struct State {
     /// Sent by the peer, and not arrived.
-    flight: VecDeque<u8>,
+    flight: Vec<u8>,
     fin: Fin,
     /// Arrived, and not read by the server.
-    received: VecDeque<u8>,
+    received: Vec<u8>,
     /// Written by the server, and not read by the peer.
-    sending: VecDeque<u8>,
+    sending: Vec<u8>,
     /// A write was cut short: an edge will tell of room.
     is_full: bool,
     reset: Reset,
@@ -111,10 +110,10 @@ pub const ROOMY: Limits = Limits {
 impl Wire {
     pub fn new(limits: Limits, rng: Rng) -> Self {
         Wire(Rc::new(RefCell::new(State {
-            flight: VecDeque::new(),
+            flight: Vec::new(),
             fin: Fin::No,
-            received: VecDeque::new(),
-            sending: VecDeque::new(),
+            received: Vec::new(),
+            sending: Vec::new(),
             is_full: false,
             reset: Reset::No,
             has_read_end: false,
@@ -143,7 +142,7 @@ impl Wire {
 impl State {
     pub fn peer_send(&mut self, bytes: &[u8]) {
         if self.fin == Fin::No && self.reset == Reset::No {
-            self.flight.extend(bytes);
+            self.flight.extend_from_slice(bytes);
         }
     }
 
@@ -181,7 +180,7 @@ impl State {
             }
             return anything;
         }
-        self.received.extend(self.flight.drain(..count));
+        self.received.append(&mut take_front(&mut self.flight, count));
         let fin = self.flight.is_empty() && self.fin == Fin::InFlight;
         if fin {
             self.fin = Fin::Arrived;
@@ -193,7 +192,7 @@ impl State {
     /// Reads at most `max` bytes of what the server wrote.
     pub fn peer_take(&mut self, max: usize) -> Vec<u8> {
         let count = max.min(self.sending.len());
-        let bytes: Vec<u8> = self.sending.drain(..count).collect();
+        let bytes = take_front(&mut self.sending, count);
         if self.is_full && self.has_room() && !self.is_closed {
             self.is_full = false;
             self.has_edge = true;
@@ -304,9 +303,7 @@ impl State {
         let count = buf.len().min(self.received.len());
         if count > 0 {
             // All that fits: under edge triggering less would say that there is no more.
-            for (to, from) in buf.iter_mut().zip(self.received.drain(..count)) {
-                *to = from;
-            }
+            buf[..count].copy_from_slice(&take_front(&mut self.received, count));
             return Ok(count);
         }
         match self.reset {
@@ -343,8 +340,12 @@ impl State {
         if count > 0 && self.rng.chance(self.faults.short_write) {
             count = 1 + self.rng.below(count);
         }
-        self.sending
-            .extend(slices.iter().flat_map(|slice| slice.iter()).take(count));
+        let mut left = count;
+        for slice in slices {
+            let taken = left.min(slice.len());
+            self.sending.extend_from_slice(&slice[..taken]);
+            left -= taken;
+        }
         if count < offered {
             self.is_full = !self.has_room();
             self.has_edge |= self.has_room();
@@ -354,6 +355,12 @@ impl State {
             count => Ok(count),
         }
     }
+}
+
+/// Takes bytes off the front.
+fn take_front(bytes: &mut Vec<u8>, count: usize) -> Vec<u8> {
+    let rest = bytes.split_off(count);
+    std::mem::replace(bytes, rest)
 }
 
 impl Socket for SimSocket {

@@ -10,7 +10,7 @@ use super::app::{App, Command, Log};
 use super::client::{Client, Conduct};
 use super::oracle;
 use super::rng::Rng;
-use super::socket::{End, Faults, Limits, ROOMY, SimSocket, Wire};
+use super::socket::{Calls, End, Faults, Limits, ROOMY, SimSocket, Wire};
 
 pub struct World {
     pub engine: Engine<SimSocket, App>,
@@ -21,9 +21,13 @@ pub struct World {
     pub limits: Limits,
     /// Milliseconds.
     pub clock: u64,
+    /// Queues may grow so long together that those of closing connections are shed, too.
+    may_shed: bool,
     rng: Rng,
     arrivals: VecDeque<(usize, Arrival<SimSocket>)>,
     commands: VecDeque<Command>,
+    /// The clients of whom there is more to come.
+    active: Vec<usize>,
 }
 
 /// What the poller does to events, in percent.
@@ -46,6 +50,7 @@ impl World {
         let log = Log::default();
         let app = App::new(log.clone(), rng.fork());
         let clock = 1_000_000;
+        let may_shed = config.queue_total < 1 << 20;
         World {
             engine: Engine::new(config, app, rng.next(), at(clock)),
             clients: Vec::new(),
@@ -53,9 +58,11 @@ impl World {
             disorder: Disorder::default(),
             limits: ROOMY,
             clock,
+            may_shed,
             rng,
             arrivals: VecDeque::new(),
             commands: VecDeque::new(),
+            active: Vec::new(),
         }
     }
 
@@ -83,6 +90,7 @@ impl World {
         let rng = self.rng.fork();
         self.clients.push(Client::new(wire, rng, conduct));
         let number = self.clients.len() - 1;
+        self.active.push(number);
         self.arrivals.push_back((number, arrival));
         number
     }
@@ -116,6 +124,22 @@ impl World {
         self.engine.interest(self.clients[number].key?)
     }
 
+    /// Has everything that a client sent arrive.
+    pub fn deliver(&mut self, number: usize) {
+        self.clients[number].wire.state().deliver(usize::MAX);
+    }
+
+    /// The system calls made on a client's socket since they were last asked for.
+    pub fn calls(&mut self, number: usize) -> Calls {
+        std::mem::take(&mut self.clients[number].wire.state().calls)
+    }
+
+    /// What the application got of a client.
+    pub fn inbox(&self, number: usize) -> usize {
+        let key = self.key(number);
+        self.log.get().lives.get(&key).map_or(0, |life| life.inbox.len())
+    }
+
     pub fn command(&mut self, command: Command) {
         self.commands.push_back(command);
     }
@@ -145,7 +169,8 @@ impl World {
     /// The events of a turn.
     pub fn poll(&mut self, delayed: u32) -> Vec<(ConnKey, Readiness)> {
         let mut events = Vec::new();
-        for client in &self.clients {
+        for &number in &self.active {
+            let client = &self.clients[number];
             let mut state = client.wire.state();
             if let Some(key) = client.key
                 && state.has_edge()
@@ -193,18 +218,21 @@ impl World {
         }
         let breaches = std::mem::take(&mut self.log.get().breaches);
         assert!(breaches.is_empty(), "{breaches:?}");
-        for number in 0..self.clients.len() {
+        for number in self.active.clone() {
             let client = &mut self.clients[number];
             let result = oracle::check_inbox(client, &self.log);
-            let result = result.and_then(|()| oracle::check_end(client));
+            let result = result.and_then(|()| oracle::check_end(client, self.may_shed));
             self.judge(number, result);
         }
+        let clients = &self.clients;
+        self.active.retain(|&number| !clients[number].is_over());
     }
 
     fn judge(&self, number: usize, result: Result<(), String>) {
         if let Err(what) = result {
             let client = &self.clients[number];
-            panic!("client {number} ({:?}): {what}", client.key);
+            let counters = self.engine.counters();
+            panic!("client {number} ({:?}): {what}; {:?} {:?}", client.key, client.conduct, counters.closed);
         }
     }
 
@@ -226,7 +254,8 @@ impl World {
             let events = self.poll(0);
             let is_quiet = events.is_empty();
             self.turn_with(events);
-            let has_edge = self.clients.iter().any(|client| client.wire.state().has_edge());
+            let mut active = self.active.iter().map(|&number| &self.clients[number]);
+            let has_edge = active.any(|client| client.wire.state().has_edge());
             if is_quiet && !has_edge && self.engine.timeout() > Duration::ZERO {
                 return self.check_quiet();
             }
@@ -235,7 +264,8 @@ impl World {
     }
 
     fn check_quiet(&mut self) {
-        for (number, client) in self.clients.iter().enumerate() {
+        for &number in &self.active {
+            let client = &self.clients[number];
             if let Some(interest) = client.key.and_then(|key| self.engine.interest(key)) {
                 let result = oracle::check_quiet(client, interest);
                 let result = result.and_then(|()| match interest.is_open && client.is_done() {
@@ -261,7 +291,7 @@ impl World {
     /// Moves what is on its way to and from eager clients, once; says whether anything was.
     pub fn exchange(&mut self) -> bool {
         let mut any = false;
-        for number in 0..self.clients.len() {
+        for number in self.active.clone() {
             if !self.clients[number].conduct.is_eager {
                 continue;
             }
