@@ -15,7 +15,7 @@ pub mod rng;
 pub mod socket;
 pub mod world;
 
-pub use app::{Command, pad};
+pub use app::{Command, Said, pad};
 pub use client::{Client, Conduct};
 pub use frames::{Heard, client_frame, handshake};
 pub use socket::{Calls, End, Faults, Limits, ROOMY};
