@@ -179,6 +179,24 @@ fn one_who_leaves_while_its_handshake_waits_is_gone_at_once() {
     assert_eq!(world.engine.counters().opened, 0);
 }
 
+// A request that was begun, and behind it the end: what was asked before is answered.
+#[test]
+fn half_a_request_does_not_take_the_answer_before_it_away() {
+    let mut world = World::calm();
+    world.limits.send = 1000;
+    let client = world.connect();
+    world.client(client).conduct.is_eager = false;
+    world.client(client).request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+    world.client(client).raw("GET /b");
+    world.client(client).finish();
+    world.deliver(client);
+    world.settle();
+    world.client(client).conduct.is_eager = true;
+    world.flow();
+    assert_eq!(world.clients[client].statuses(), [200]);
+    assert!(is_gone(&world, client));
+}
+
 // A message and a close frame in one read: the answer comes first.
 #[test]
 fn what_was_asked_before_the_end_is_answered_before_the_end() {

@@ -265,16 +265,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         conn.flags.set(Flags::EOF);
         conn.flags.clear(Flags::READABLE);
         match conn.phase {
-            // A peer that only ended its own direction still gets what it asked for. It can
-            // send no close frame any more, so none is waited for.
-            Phase::Open(_) => {
-                self.end_session(key, End::Lost);
-                self.linger(key);
-            }
-            Phase::Request(None) | Phase::Closing | Phase::Linger => self.linger(key),
-            Phase::Request(Some(_)) => self.lose(key),
             // A deferred request that is no handshake keeps its answer.
             Phase::Deferred(_) | Phase::Dead => {}
+            // A peer that only ended its own direction still gets what it asked for. It can
+            // send no close frame any more, so none is waited for.
+            _ => self.linger(key),
         }
     }
 
