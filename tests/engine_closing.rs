@@ -46,6 +46,22 @@ fn a_close_frame_arrives_although_its_reader_goes_on_talking() {
     assert_eq!(world.clients[client].end(), End::Eof);
 }
 
+// W8, W10
+#[test]
+fn what_the_kernel_has_taken_is_not_thrown_away() {
+    let mut world = World::calm();
+    let client = world.connect();
+    world.client(client).conduct.is_eager = false;
+    let request = "GET /big HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n";
+    world.client(client).request(request, &[200]);
+    world.deliver(client);
+    world.wait(3_000);
+    assert!(is_gone(&world, client), "it was given 2 s");
+    assert!(!world.clients[client].wire.state().is_aborted);
+    world.listen(client, usize::MAX);
+    assert_eq!(world.clients[client].statuses(), [200]);
+}
+
 // W11
 #[test]
 fn one_who_does_not_answer_a_close_frame_is_cut_after_five_seconds() {

@@ -167,8 +167,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.refuse(key, Refusal::TimedOut);
             }
             Phase::Closing | Phase::Linger => {
-                // Its time is up: what it has not taken by now is thrown away.
-                conn.transport.socket_mut().abort_on_drop();
+                // Its time is up: what is still queued is thrown away. What the kernel has
+                // taken, our end included, it may still deliver.
+                if !conn.flags.has(Flags::SHUT) {
+                    conn.transport.socket_mut().abort_on_drop();
+                }
                 self.kill(key);
             }
             Phase::Dead => {}
