@@ -89,6 +89,21 @@ fn traffic_does_not_stretch_the_close_deadline() {
     assert!(is_gone(&world, client));
 }
 
+// W11: its close frame comes, but the end of its stream does not.
+#[test]
+fn a_late_answer_does_not_stretch_the_close_deadline() {
+    for (late, gone_after) in [(0, 2_200), (4_800, 5_200)] {
+        let mut world = World::calm();
+        let client = world.open_lazy();
+        close(&mut world, client, 4000);
+        world.wait(late);
+        world.client(client).close(4000);
+        world.deliver(client);
+        world.wait(gone_after - late);
+        assert!(is_gone(&world, client), "{late}");
+    }
+}
+
 // W11: RFC 6455 §7.1.1 wants the server to close the TCP connection first.
 #[test]
 fn the_server_ends_the_connection_when_both_have_said_so() {

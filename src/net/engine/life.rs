@@ -65,6 +65,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// peer still sends is dropped for a while. To close while there is something unread would
     /// make the kernel reset the connection, and our last words could be lost.
     pub(super) fn linger(&mut self, key: ConnKey) {
+        let phase = self.arena.get(key).map(|conn| &conn.phase);
+        let is_closing = matches!(phase, Some(Phase::Closing));
         self.end_session(key, End::Lost);
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -76,7 +78,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if !matches!(conn.phase, Phase::Linger) {
             conn.phase = Phase::Linger;
             conn.decoder = Decoder::default();
-            self.arm(key, self.config.close_timeout);
+            if !is_closing {
+                self.arm(key, self.config.close_timeout);
+            }
             self.mark_dirty(key);
             self.read_again(key);
         } else if has_ended {
@@ -96,7 +100,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if result.is_err() || conn.flags.has(Flags::EOF) {
             return self.kill(key);
         }
-        self.arm(key, self.config.linger_timeout);
+        self.arm_sooner(key, self.config.linger_timeout);
     }
 
     /// The connection is broken: nothing more can be said.

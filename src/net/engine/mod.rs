@@ -327,6 +327,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
+    /// Sets a connection's timer, unless it is set for an earlier time already.
+    fn arm_sooner(&mut self, key: ConnKey, after: Duration) {
+        let deadline = tick_at(self.now.mono.saturating_add(millis(after)));
+        let armed = self.arena.get(key).and_then(|conn| conn.timer.deadline());
+        if armed.is_none_or(|armed| armed > deadline) {
+            self.arm(key, after);
+        }
+    }
+
     /// Calls the handler where there is no connection that a reply could be meant for: what it
     /// says there must not reach whoever happens to be served.
     fn with_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {

@@ -238,6 +238,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
             self.end_session(key, End::ByPeer);
             self.queue_own(key, |out| ws::encode_close(frame, out));
+            self.arm(key, self.config.close_timeout);
         }
         self.linger(key);
     }
