@@ -208,9 +208,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         self.queue_own(key, |out| response.encode(keep_alive, head_only, out));
         if keep_alive {
-            if let Some(conn) = self.arena.get_mut(key) {
-                conn.phase = Phase::Request(None);
-            }
             self.arm(key, self.config.handshake_timeout);
         } else {
             self.linger(key);
@@ -227,17 +224,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Switches protocols.
     fn open(&mut self, key: ConnKey, upgrade: &Upgrade) {
         let first_ping = self.first_ping();
+        self.queue_own(key, |out| upgrade.encode(out));
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
+        if matches!(conn.phase, Phase::Dead) {
+            // The 101 could not be sent: the peer has gone while the handler thought.
+            return;
+        }
         conn.phase = Phase::Open(H::Session::default());
         self.counters.opened += 1;
         self.counters.open += 1;
         self.counters.open_tls += u64::from(conn.transport.is_tls());
-        self.queue_own(key, |out| upgrade.encode(out));
         self.arm(key, first_ping);
         self.as_current(key, |engine| {
-            engine.with_handler(|handler, cx| handler.on_open(cx, key));
+            engine.with_replies(|handler, cx| handler.on_open(cx, key));
         });
     }
 
@@ -281,17 +282,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Goes on with a connection that was not read from: first with what had been read, then
-    /// with what its socket has, of which no edge will tell again.
+    /// with what its socket has.
     fn resume(&mut self, key: ConnKey, mut trailing: Vec<u8>) {
         if !trailing.is_empty() {
             self.as_current(key, |engine| engine.take_bytes(key, &mut trailing));
         }
-        let Some(conn) = self.arena.get(key) else {
-            return;
-        };
-        if conn.flags.has(Flags::READABLE) {
-            self.enqueue(key);
-        }
+        self.read_again(key);
     }
 }
 

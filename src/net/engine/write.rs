@@ -15,8 +15,7 @@ use super::super::queue::TxQueue;
 use super::super::scratch::Scratch;
 use super::super::socket::Socket;
 use super::super::transport::Transport;
-use super::{CORK_SIZE, Engine, WRITE_BUDGET, floor_tick, millis};
-use crate::net::timer::tick_at;
+use super::{CORK_SIZE, Engine, WRITE_BUDGET, floor_tick};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Runs `work` with `key` as the connection whose replies are collected.
@@ -155,7 +154,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Sees to a queue that has grown: it is to be flushed, and not to stay long.
     fn watch_queue(&mut self, key: ConnKey) {
         self.mark_dirty(key);
-        let slow = tick_at(self.now.mono + millis(self.config.slow_timeout));
         let now = floor_tick(self.now);
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -164,9 +162,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(tx) = conn.tx.as_mut() else { return };
         if tx.len() > self.config.queue_soft && tx.over_soft_since.is_none() && is_open {
             tx.over_soft_since = Some(now);
-            if conn.timer.deadline().is_none_or(|armed| armed > slow) {
-                self.wheel.arm(&mut self.arena, key.index, slow);
-            }
+            self.arm_sooner(key, self.config.slow_timeout);
         }
     }
 
@@ -227,10 +223,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if matches!(conn.phase, Phase::Linger) {
             return self.shut(key);
         }
-        // It may have been kept from reading by its queue.
-        if conn.flags.has(Flags::READABLE) && !matches!(conn.phase, Phase::Deferred(_)) {
-            self.enqueue(key);
-        }
+        // Its queue may have kept it from being read from.
+        self.read_again(key);
     }
 
     /// Writing failed: the connection is gone. Always false, for the callers' convenience.
