@@ -1,11 +1,11 @@
 //! What tests of the real server share: a server process on free ports, and a client that can
 //! say anything.
-#![allow(dead_code)] // Every test file uses some of it.
+#![allow(dead_code, unused_imports)] // Every test file uses some of it.
 
 mod client;
 mod server;
 
-pub use client::{Client, Received};
+pub use client::{Answer, Client, Received, connect};
 pub use server::{Server, http};
 
 /// Long enough for a loaded machine; no test waits for it unless it fails.
