@@ -95,14 +95,19 @@ impl Client<TcpStream> {
 impl<S: Read + Write> Client<S> {
     /// Asks for a WebSocket over a stream that is connected already.
     pub fn over(stream: S, target: &str, fields: &str) -> Self {
+        let mut client = Client::raw(stream);
+        client.ask_for_websocket(target, fields);
+        client.head = client.read_head();
+        client
+    }
+
+    /// Sends the request of a handshake.
+    pub fn ask_for_websocket(&mut self, target: &str, fields: &str) {
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
         );
-        let mut client = Client::raw(stream);
-        client.stream.write_all(request.as_bytes()).unwrap();
-        client.head = client.read_head();
-        client
+        self.send_raw(request.as_bytes());
     }
 
     /// A client that has said nothing yet.

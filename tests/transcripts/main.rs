@@ -21,8 +21,6 @@ mod support;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use h_realtime::backend::DataDir;
-use h_realtime::backend::embedded::Store;
 use h_realtime::model::Secret;
 use serde_json::Value;
 
@@ -109,8 +107,7 @@ fn transcripts() -> Vec<Value> {
 
 /// The users and tokens that the transcripts name. A user who is deleted in h is not there.
 fn add_users(server: &Server) {
-    let database = DataDir::open(&server.data()).unwrap().database();
-    let store = Store::open(&database).unwrap();
+    let store = server.store();
     for &(userid, tokens) in USERS {
         store.add_user(userid, None, 0).unwrap();
         for &(token, expires) in tokens {
