@@ -3,7 +3,7 @@
 mod support;
 
 use h_realtime::ws::OpCode;
-use support::{Client, Received, Server};
+use support::{Received, Server};
 
 #[test]
 fn every_message_has_its_answer_or_none() {

@@ -3,9 +3,11 @@
 #![allow(dead_code, unused_imports)] // Every test file uses some of it.
 
 mod client;
+mod events;
 mod server;
 
 pub use client::{Answer, Client, Received, connect};
+pub use events::{event, filter};
 pub use server::{Server, http};
 
 /// Long enough for a loaded machine; no test waits for it unless it fails.

@@ -190,13 +190,16 @@ impl Server {
             "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             self.admin
         );
-        let (_, _, text) = http(self.admin, request.as_bytes());
+        let (status, _, text) = http(self.admin, request.as_bytes());
+        assert_eq!(status, 200, "{text}");
         let is_sample = |line: &&str| {
             line.strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with(['{', ' ']))
         };
-        let values = text.lines().filter(is_sample);
-        values
+        let samples: Vec<_> = text.lines().filter(is_sample).collect();
+        assert!(!samples.is_empty(), "there is no {name}");
+        samples
+            .iter()
             .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
             .sum()
     }
