@@ -12,6 +12,7 @@ use h_realtime::http::{Request, Response, check_upgrade};
 use h_realtime::net::tls::TlsConfig;
 use h_realtime::net::{
     Address, Config, ConnKey, Cx, Handler, Listener, ListenerId, Message, Reactor, Verdict,
+    most_connections, raise_open_files,
 };
 
 struct Echo;
@@ -63,6 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     // Conformance suites send messages of 16 MiB and want them back.
     let config = Config {
+        max_connections: most_connections(raise_open_files()),
         max_message: 64 << 20,
         max_fragments: u32::MAX,
         queue_soft: 64 << 20,
@@ -71,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..Config::default()
     };
     let listener = Listener::open(&Address::Tcp(args.address), tls)?;
-    println!("listening on {:?}", listener.address()?);
+    println!("listening on {}", listener.address()?);
     let mut reactor = Reactor::new(config, Echo, 1)?;
     reactor.listen(listener)?;
     reactor.run()?;

@@ -13,6 +13,7 @@ mod handler;
 mod key;
 mod listener;
 mod mailbox;
+mod nofile;
 mod outbox;
 mod queue;
 mod reactor;
@@ -36,6 +37,7 @@ pub use handler::{Handler, Message, Refusal, Verdict};
 pub use key::ConnKey;
 pub use listener::{Address, Listener};
 pub use mailbox::{Closed, Mailbox};
+pub use nofile::{most_connections, raise_open_files};
 pub use outbox::{Cx, Sessions};
 #[cfg(test)]
 pub(crate) use outbox::{Effect, Outbox};

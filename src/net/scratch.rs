@@ -6,11 +6,13 @@ pub struct Scratch {
     /// Plaintext that has just been read; [`Fill::bytes`](super::Fill::bytes) says how much.
     pub input: Box<[u8]>,
     /// What TLS needs besides.
+    #[cfg(feature = "tls")]
     pub(super) cipher: Cipher,
 }
 
 /// The buffers of encryption. Without a TLS connection they take no memory.
 #[derive(Default)]
+#[cfg(feature = "tls")]
 pub(super) struct Cipher {
     /// Records as they came, decrypted in place.
     pub incoming: Vec<u8>,
@@ -26,6 +28,7 @@ impl Scratch {
     pub fn new(read_size: usize) -> Self {
         Scratch {
             input: vec![0; read_size.max(MIN_READ_SIZE)].into_boxed_slice(),
+            #[cfg(feature = "tls")]
             cipher: Cipher::default(),
         }
     }

@@ -189,7 +189,7 @@ impl Principals {
     fn rebuild(&mut self) {
         let digester = Rc::clone(&self.digester);
         let mut old = std::mem::replace(self, Principals::new(digester));
-        for place in 0..old.users.places().len() as u32 {
+        for place in 0..old.users.places().count() as u32 {
             let Some(user) = old.users.remove(place) else {
                 continue;
             };
@@ -236,8 +236,7 @@ impl Principals {
     }
 
     fn live(&self) -> impl Iterator<Item = &Login> {
-        let places = self.logins.places().iter();
-        places.filter(|login| login.user != NONE)
+        self.logins.places().filter(|login| login.user != NONE)
     }
 
     fn login(&self, key: ConnKey) -> Option<&Login> {
@@ -404,7 +403,7 @@ mod tests {
             principals.log_out(key(n));
         }
         principals.tidy();
-        assert_eq!(principals.logins.places().len(), staying.len());
+        assert_eq!(principals.logins.places().count(), staying.len());
         for n in staying {
             let user = principals.of(key(n)).unwrap();
             assert_eq!(user.userid(), format!("acct:{}@x", n % 500));

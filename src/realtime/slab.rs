@@ -1,7 +1,8 @@
-//! Vectors that hold small things by number.
+//! Tables that hold small things by number.
 //!
-//! Owns: places that are used again, and growth in small steps: a vector that doubles would
-//! keep up to twice of what is needed, for every connection. Must not know what is held.
+//! Owns: places that are used again, and growth by pages: a vector that grows as one block
+//! leaves holes of all its former sizes behind, and every idle connection pays for them. Must
+//! not know what is held.
 
 use crate::net::ConnKey;
 
@@ -9,8 +10,9 @@ use crate::net::ConnKey;
 pub const NONE: u32 = u32::MAX;
 
 /// Values by number. A place that was given up holds `T::default()` until it is used again.
+#[derive(Default)]
 pub struct Slab<T> {
-    entries: Vec<T>,
+    entries: Pages<T>,
     vacant: Vec<u32>,
 }
 
@@ -18,8 +20,17 @@ pub struct Slab<T> {
 /// engine's arena, which is dense. [`NONE`] stands for none.
 #[derive(Default)]
 pub struct ByConn {
-    numbers: Vec<u32>,
+    numbers: Pages<Number>,
 }
+
+/// A vector in pages of [`PAGE`] values.
+struct Pages<T> {
+    pages: Vec<Box<[T]>>,
+    len: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Number(u32);
 
 impl<T: Default> Slab<T> {
     /// Stores a value and says where.
@@ -32,9 +43,8 @@ impl<T: Default> Slab<T> {
         }
         // The number of connections, times the terms of each, is far from 2^32: descriptors
         // end long before.
-        debug_assert!(self.entries.len() < NONE as usize);
-        let at = self.entries.len() as u32;
-        reserve_one(&mut self.entries);
+        debug_assert!(self.entries.len < NONE as usize);
+        let at = self.entries.len as u32;
         self.entries.push(entry);
         at
     }
@@ -57,32 +67,23 @@ impl<T: Default> Slab<T> {
     }
 
     /// All places, vacant ones too, in order.
-    pub fn places(&self) -> &[T] {
-        &self.entries
+    pub fn places(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter()
     }
 
     /// How many values there are.
     pub fn len(&self) -> usize {
-        self.entries.len() - self.vacant.len()
+        self.entries.len - self.vacant.len()
     }
 
     /// Whether most of a large memory holds nothing, and building it anew would pay.
     pub fn is_sparse(&self) -> bool {
-        self.entries.len() > 256 && self.len() < self.entries.len() / 4
+        self.entries.len > PAGE && self.len() < self.entries.len / 4
     }
 
     /// Bytes held, without what the values themselves point to.
     pub fn bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<T>() + self.vacant.capacity() * size_of::<u32>()
-    }
-}
-
-impl<T> Default for Slab<T> {
-    fn default() -> Self {
-        Slab {
-            entries: Vec::new(),
-            vacant: Vec::new(),
-        }
+        self.entries.bytes() + self.vacant.capacity() * size_of::<u32>()
     }
 }
 
@@ -90,18 +91,17 @@ impl ByConn {
     /// The connection's number.
     pub fn get(&self, key: ConnKey) -> u32 {
         let number = self.numbers.get(key.index as usize);
-        number.copied().unwrap_or(NONE)
+        number.map_or(NONE, |number| number.0)
     }
 
     /// Gives the connection a number.
     pub fn set(&mut self, key: ConnKey, number: u32) {
         let at = key.index as usize;
-        while self.numbers.len() <= at {
-            reserve_one(&mut self.numbers);
-            self.numbers.push(NONE);
+        while self.numbers.len <= at {
+            self.numbers.push(Number::default());
         }
         if let Some(place) = self.numbers.get_mut(at) {
-            *place = number;
+            *place = Number(number);
         }
     }
 
@@ -110,34 +110,86 @@ impl ByConn {
         let Some(place) = self.numbers.get_mut(key.index as usize) else {
             return NONE;
         };
-        let number = std::mem::replace(place, NONE);
-        while self.numbers.last() == Some(&NONE) {
-            self.numbers.pop();
-        }
+        let number = std::mem::take(place).0;
+        self.numbers.drop_empty_tail();
         number
     }
 
     /// The numbers, in the order of the arena.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
-        self.numbers
-            .iter()
-            .copied()
-            .filter(|&number| number != NONE)
+        let numbers = self.numbers.iter().map(|number| number.0);
+        numbers.filter(|&number| number != NONE)
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.numbers.capacity() * size_of::<u32>()
+        self.numbers.bytes()
     }
 }
 
-/// Grows by an eighth: five times the copying of a vector that doubles, but a third of its
-/// slack, and every idle connection pays for slack.
-fn reserve_one<T>(vec: &mut Vec<T>) {
-    if vec.len() == vec.capacity() {
-        vec.reserve_exact((vec.len() / 8).max(16));
+impl<T: Default> Pages<T> {
+    fn push(&mut self, value: T) {
+        if self.len == self.pages.len() * PAGE {
+            let page = std::iter::repeat_with(T::default).take(PAGE).collect();
+            self.pages.push(page);
+        }
+        self.len += 1;
+        if let Some(place) = self.get_mut(self.len - 1) {
+            *place = value;
+        }
+    }
+
+    fn get_mut(&mut self, at: usize) -> Option<&mut T> {
+        let page = self.pages.get_mut(at / PAGE)?;
+        page.get_mut(at % PAGE).filter(|_| at < self.len)
     }
 }
+
+impl<T> Pages<T> {
+    fn get(&self, at: usize) -> Option<&T> {
+        let page = self.pages.get(at / PAGE)?;
+        page.get(at % PAGE).filter(|_| at < self.len)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.pages
+            .iter()
+            .flat_map(|page| page.iter())
+            .take(self.len)
+    }
+
+    fn bytes(&self) -> usize {
+        self.pages.len() * PAGE * size_of::<T>() + self.pages.capacity() * size_of::<Box<[T]>>()
+    }
+}
+
+impl<T: Default + PartialEq> Pages<T> {
+    fn drop_empty_tail(&mut self) {
+        let empty = T::default();
+        while self.len > 0 && self.get(self.len - 1) == Some(&empty) {
+            self.len -= 1;
+        }
+        self.pages.truncate(self.len.div_ceil(PAGE));
+    }
+}
+
+impl<T> Default for Pages<T> {
+    fn default() -> Self {
+        Pages {
+            pages: Vec::new(),
+            len: 0,
+        }
+    }
+}
+
+impl Default for Number {
+    fn default() -> Self {
+        Number(NONE)
+    }
+}
+
+/// Small enough that a server with few connections does not notice it.
+const PAGE: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -151,7 +203,7 @@ mod tests {
         assert_eq!(slab.remove(1), Some(2));
         assert_eq!((slab.get(1), slab.len()), (Some(&0), 2));
         assert_eq!(slab.insert(9), 1);
-        assert_eq!(slab.places(), [1, 9, 3]);
+        assert_eq!(slab.places().collect::<Vec<_>>(), [&1, &9, &3]);
         assert_eq!(slab.remove(NONE), None);
     }
 
@@ -167,6 +219,6 @@ mod tests {
         assert_eq!(numbers.iter().collect::<Vec<_>>(), [20, 50]);
         assert_eq!((numbers.get(key(5)), numbers.get(key(9))), (50, NONE));
         assert_eq!((numbers.take(key(5)), numbers.take(key(5))), (50, NONE));
-        assert_eq!(numbers.numbers.len(), 3);
+        assert_eq!(numbers.numbers.len, 3);
     }
 }

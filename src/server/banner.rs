@@ -47,21 +47,14 @@ pub(super) fn ws_url(address: &Address, tls: bool) -> String {
     match address {
         Address::Tcp(address) if tls => format!("wss://{address}/ws"),
         Address::Tcp(address) => format!("ws://{address}/ws"),
-        Address::Unix(path) => format!("unix:{}", path.display()),
+        Address::Unix(_) => address.to_string(),
     }
 }
 
 pub(super) fn admin_url(address: &Address) -> String {
     match address {
         Address::Tcp(address) => format!("http://{address}/"),
-        Address::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
-pub(super) fn place(address: &Address) -> String {
-    match address {
-        Address::Tcp(address) => address.to_string(),
-        Address::Unix(path) => path.display().to_string(),
+        Address::Unix(_) => address.to_string(),
     }
 }
 

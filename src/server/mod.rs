@@ -3,7 +3,6 @@
 mod app;
 mod banner;
 mod metrics;
-mod nofile;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +17,9 @@ use crate::clock::unix_now;
 use crate::config::{InvalidToken, Settings};
 use crate::model::Tell;
 use crate::net::tls::TlsConfig;
-use crate::net::{Address, Listener, ListenerId, Mailbox, Reactor};
+use crate::net::{
+    Address, Listener, ListenerId, Mailbox, Reactor, most_connections, raise_open_files,
+};
 use crate::realtime::{self, Realtime};
 
 use app::App;
@@ -28,7 +29,7 @@ use app::App;
 /// # Errors
 /// [`Exit`] with the code of what stands in the way of starting, or of going on.
 pub fn run(mut settings: Settings) -> Result<(), Exit> {
-    let open_files = nofile::raise_limit();
+    let open_files = raise_open_files();
     limit_connections(&mut settings, open_files);
     let tls = certificate(&settings)?;
     let data = DataDir::open(&settings.data).map_err(Exit::from)?;
@@ -129,11 +130,8 @@ fn bind(settings: &Settings, tls: Option<TlsConfig>) -> Result<(Vec<Listener>, B
         let opened = Listener::open(address, tls)
             .and_then(|listener| listener.address().map(|bound| (listener, bound)));
         let (listener, bound) = opened.map_err(|error| {
-            let place = banner::place(address);
-            Exit::new(
-                Exit::UNAVAILABLE,
-                format!("cannot listen on {place}: {error}"),
-            )
+            let message = format!("cannot listen on {address}: {error}");
+            Exit::new(Exit::UNAVAILABLE, message)
         })?;
         sockets.push(listener);
         Ok::<_, Exit>(bound)
@@ -150,8 +148,7 @@ fn bind(settings: &Settings, tls: Option<TlsConfig>) -> Result<(Vec<Listener>, B
 /// Connections cannot be more than the files that may be open, less those the server itself
 /// needs.
 fn limit_connections(settings: &mut Settings, open_files: u64) {
-    let most = usize::try_from(open_files).unwrap_or(usize::MAX);
-    let most = most.saturating_sub(nofile::RESERVED).max(1);
+    let most = most_connections(open_files);
     let wanted = settings.connections.unwrap_or(most);
     if wanted > most {
         log::warn!(

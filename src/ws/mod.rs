@@ -15,4 +15,4 @@ pub use frame::{
     MAX_CONTROL_PAYLOAD, MAX_SERVER_HEADER, OpCode, encode_client_frame, encode_frame,
 };
 pub use mask::apply_mask;
-pub use utf8::Utf8;
+pub use utf8::{InvalidUtf8, Utf8};

@@ -5,10 +5,14 @@
 mod client;
 mod events;
 mod server;
+mod site;
+mod webdriver;
 
 pub use client::{Answer, Client, Received, connect};
 pub use events::{event, filter};
 pub use server::{Server, http};
+pub use site::serve_page;
+pub use webdriver::{Browser, CONTROL, ENTER, TAB};
 
 /// Long enough for a loaded machine; no test waits for it unless it fails.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);

@@ -1,10 +1,10 @@
-//! The limit on open files.
+//! The limit on open files, which is the limit on connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one, and says what it is then. The soft limit's usual
-/// 1,024 is for programs that use `select`.
-pub(super) fn raise_limit() -> u64 {
+/// Raises the process's soft limit on open files to the hard one, and says what it is then.
+/// The soft limit's usual 1,024 is for programs that use `select`.
+pub fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(UNLIMITED);
     if limit.current.unwrap_or(UNLIMITED) >= wanted {
@@ -23,8 +23,16 @@ pub(super) fn raise_limit() -> u64 {
     }
 }
 
-/// Descriptors for what is no connection: listeners, the database, standard streams, and room
+/// The most connections that go with a limit on open files, at least 1.
+pub fn most_connections(open_files: u64) -> usize {
+    usize::try_from(open_files)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(RESERVED)
+        .max(1)
+}
+
+/// Descriptors for what is no connection: listeners, a database, standard streams, and room
 /// for those who are let in only to be told that there is none.
-pub(super) const RESERVED: usize = 64;
+const RESERVED: usize = 64;
 /// Linux's default `fs.nr_open`, which no process exceeds.
 const UNLIMITED: u64 = 1 << 20;

@@ -1,0 +1,348 @@
+//! The admin page in a real Chromium, against the real server.
+
+mod support;
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use support::{Browser, CONTROL, ENTER, Server, TAB, serve_page};
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
+fn a_page_connects_and_is_told_who_it_is() {
+    let server = Server::start();
+    let token = server.user("acct:joe.bloggs@example.org");
+    let browser = open_page(&server);
+    // The port was chosen by the system: only the server itself can have told the page.
+    assert_eq!(
+        browser.value(&value_of("#ws-url")),
+        json!(server.listeners[0])
+    );
+
+    browser.click("#connect");
+    browser.until(&state_is("open"));
+    browser.click("#ping");
+    let pong = browser.until(&frame("in", "m.type === 'pong'"));
+    assert_eq!(pong, json!({"type": "pong", "ok": true, "reply_to": 1}));
+    browser.click("#whoami");
+    let nobody = browser.until(&frame("in", "m.type === 'whoyouare'"));
+    assert_eq!(nobody["userid"], Value::Null);
+    browser.click("#disconnect");
+    browser.until(&state_is("closed"));
+    // The page closed with 1000, and the server echoed that.
+    assert!(browser.text("#state").contains("Closed: 1000"));
+
+    browser.fill("#token", &token);
+    browser.click("#connect");
+    browser.until(&state_is("open"));
+    browser.click("#whoami");
+    let joe = browser.until(&frame("in", "m.userid"));
+    assert_eq!(joe["userid"], "acct:joe.bloggs@example.org");
+    let shown = browser.value("document.documentElement.outerHTML");
+    assert!(!shown.as_str().unwrap().contains(&token));
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
+fn what_is_published_is_seen_where_the_filter_matches() {
+    let server = Server::start();
+    let browser = open_page(&server);
+    connect(&browser);
+    browser.until("document.querySelector('#connections-now').textContent === '1'");
+    browser.fill("#filter-values", "https://example.com/a page");
+    browser.click("#set-filter");
+    browser.fill("#publish-key", &server.publish_key());
+    browser.click("#publish");
+    browser.until(&outcome_is("good"));
+    assert_eq!(
+        browser.text("#publish-result"),
+        r#"202 {"accepted":1,"matched":1}"#
+    );
+    let event = browser.until(&frame("in", NOTIFICATION));
+    assert_eq!(event["options"], json!({"action": "create"}));
+    assert_eq!(event["payload"][0]["uri"], "https://example.com/a page");
+    browser.until("/[1-9].* received, .*[1-9].* sent/.test(document.querySelector('#events-now').textContent)");
+
+    // The server normalises URIs: this is the same page. The next one is another.
+    assert_eq!(
+        server
+            .publish(&annotation("same", "https://example.com/a%20page#part"))
+            .1["matched"],
+        1
+    );
+    assert_eq!(
+        server
+            .publish(&annotation("other", "https://example.com/b"))
+            .1["matched"],
+        0
+    );
+    browser.click("#ping");
+    browser.until(&frame("in", "m.type === 'pong'"));
+    let ids = browser.value(&format!(
+        "{}.filter((m) => {NOTIFICATION}).map((m) => m.payload[0].id)",
+        frames("in")
+    ));
+    assert_eq!(ids, json!([event["payload"][0]["id"], "same"]));
+    browser.click(".frame:has(+ .frame[data-direction=out]) summary");
+    browser.run("window.scrollTo(0, 0)");
+    browser.screenshot("light");
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
+fn a_refused_event_is_shown_as_refused() {
+    let server = Server::start();
+    let browser = open_page(&server);
+    let publish = |key: &str, event: &str| {
+        browser.fill("#publish-key", key);
+        browser.fill("#publish-event", event);
+        browser.click("#publish");
+        browser.until(&outcome_is("bad"));
+        browser.text("#publish-result")
+    };
+    let good = annotation("id", "https://example.com/");
+    let key = server.publish_key();
+    assert!(publish("wrong", &good).starts_with("401 "));
+    let said = publish(&key, &format!("{good}\n{{\"topic\": \"weather\"}}"));
+    assert!(
+        said.starts_with("400 ") && said.contains(r#""line":2"#),
+        "{said}"
+    );
+    assert_eq!(server.metric("h_realtime_events_received_total"), 0.0);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
+fn the_page_needs_no_mouse() {
+    let server = Server::start();
+    let token = server.user("acct:joe.bloggs@example.org");
+    let browser = open_page(&server);
+    tab_to(&browser, "#token");
+    browser.press(&token);
+    browser.press(ENTER);
+    browser.until(&state_is("open"));
+    tab_to(&browser, "#whoami");
+    browser.press(ENTER);
+    browser.until(&frame("in", "m.userid === 'acct:joe.bloggs@example.org'"));
+    tab_to(&browser, "#filter-values");
+    browser.press_with(CONTROL, ENTER);
+    browser.until(&frame("out", "m.type === 'filter'"));
+    tab_to(&browser, "#publish-key");
+    browser.press(&server.publish_key());
+    browser.press(ENTER);
+    browser.until(&outcome_is("good"));
+    browser.until(&frame("in", NOTIFICATION));
+    // Of all frames one is in the tab order: the newest.
+    tab_to(&browser, "#log summary");
+    browser.press(ENTER);
+    browser.until(
+        "document.activeElement.closest('.frame').matches('[open][data-raw*=notification]')",
+    );
+    browser.press(UP);
+    browser.until("document.activeElement.closest('.frame').matches('[data-direction=out]')");
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
+fn a_narrow_window_is_not_scrolled_sideways() {
+    let server = Server::start();
+    let browser = open_page(&server);
+    browser.resize(320, 640);
+    let fits = || browser.value("document.documentElement.scrollWidth <= innerWidth");
+    assert_eq!(fits(), true);
+    connect(&browser);
+    browser.fill("#filter-values", "https://example.com/");
+    browser.click("#set-filter");
+    let long = format!("https://example.com/#{}", "long".repeat(500));
+    assert_eq!(server.publish(&annotation("an-id", &long)).1["matched"], 1);
+    browser.until(&frame("in", NOTIFICATION));
+    assert_eq!(fits(), true);
+    browser.click(".frame[data-direction=in] summary");
+    browser.fill("#publish-key", &server.publish_key());
+    browser.fill(
+        "#publish-event",
+        &format!("{{\"{}\": 1}}", "long".repeat(500)),
+    );
+    browser.click("#publish");
+    browser.until(&outcome_is("bad"));
+    assert_eq!(fits(), true);
+    browser.screenshot("narrow-publish");
+    browser.run("document.querySelector('#log-title').scrollIntoView()");
+    browser.screenshot("narrow-log");
+    browser.run("window.scrollTo(0, 0)");
+    browser.screenshot("narrow");
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
+fn the_page_is_dark_where_everything_is() {
+    let server = Server::start();
+    let browser = open_page(&server);
+    let background = || browser.value("getComputedStyle(document.body).backgroundColor");
+    browser.until("matchMedia('(prefers-color-scheme: light)').matches");
+    assert_eq!(background(), "rgb(244, 246, 248)");
+    let dark = json!([{"name": "prefers-color-scheme", "value": "dark"}]);
+    browser.devtools("Emulation.setEmulatedMedia", &json!({"features": dark}));
+    browser.until("matchMedia('(prefers-color-scheme: dark)').matches");
+    assert_eq!(background(), "rgb(18, 21, 26)");
+    connect(&browser);
+    browser.click("#ping");
+    browser.until(&frame("in", "m.type === 'pong'"));
+    browser.click(".frame[data-direction=in] summary");
+    browser.until("/received/.test(document.querySelector('#events-now').textContent)");
+    browser.screenshot("dark");
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
+fn the_page_tells_that_the_server_has_ended() {
+    let mut server = Server::start();
+    let browser = open_page(&server);
+    connect(&browser);
+    server.signal(rustix::process::Signal::TERM);
+    browser.until(&state_is("closed"));
+    assert!(
+        browser
+            .text("#state")
+            .contains("Closed: 1012 (service restart)")
+    );
+    assert_eq!(server.wait().1, Some(0));
+    browser.until("document.querySelector('#metrics-state').dataset.failed === 'true'");
+    browser.click("#connect");
+    browser.until(&state_is("failed"));
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
+fn another_sites_page_cannot_publish() {
+    let server = Server::start();
+    let mut reader = server.anonymous();
+    reader.subscribe("/uri", "https://example.com/");
+    let site = serve_page("<!doctype html><title>Another site</title><body>");
+    let browser = Browser::start();
+    browser.open(&format!("http://{site}/"));
+    let event = annotation("id", "https://example.com/");
+    let key = format!("Bearer {}", server.publish_key());
+    let tries = [
+        // Even with the key: the browser asks first whether it may send it.
+        (
+            "/events",
+            json!({"method": "POST", "body": event, "headers": {"Authorization": key}}),
+            "refused",
+        ),
+        (
+            "/events",
+            json!({"method": "POST", "body": event}),
+            "refused",
+        ),
+        // Sent without asking; what comes of it the page is not told.
+        (
+            "/events",
+            json!({"method": "POST", "body": event, "mode": "no-cors"}),
+            "opaque",
+        ),
+        ("/metrics", json!({}), "refused"),
+        ("/", json!({}), "refused"),
+    ];
+    for (path, options, outcome) in tries {
+        let url = format!("http://{}{path}", server.admin);
+        let script =
+            format!("return fetch('{url}', {options}).then((r) => r.type, () => 'refused')");
+        assert_eq!(browser.run(&script), outcome, "{path} {options}");
+    }
+    submit_form(&browser, server.admin, &event);
+    browser.until("document.body.innerText.includes('forbidden')");
+    // A name that was made to resolve to the server's address makes the page no more its own.
+    browser.open(&format!(
+        "http://rebound.localhost:{}/",
+        server.admin.port()
+    ));
+    browser.until("document.body.innerText.includes('forbidden')");
+
+    assert_eq!(reader.drain(), []);
+    assert_eq!(server.metric("h_realtime_events_received_total"), 0.0);
+    assert!(server.metric("h_realtime_publish_refusals_total") >= 7.0);
+}
+
+fn open_page(server: &Server) -> Browser {
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", server.admin));
+    browser.until(&state_is("idle"));
+    browser
+}
+
+fn connect(browser: &Browser) {
+    browser.click("#connect");
+    browser.until(&state_is("open"));
+}
+
+/// Presses Tab until the focus is where it should be, and can be seen to be there.
+fn tab_to(browser: &Browser, selector: &str) {
+    for _ in 0..40 {
+        browser.press(TAB);
+        if browser.value(&format!("document.activeElement.matches({selector:?})")) == true {
+            let outline = browser.value("getComputedStyle(document.activeElement).outlineStyle");
+            assert_eq!(outline, "solid", "{selector}");
+            return;
+        }
+    }
+    panic!("Tab does not lead to {selector}");
+}
+
+/// A form needs no script, and so no leave to send what it sends.
+fn submit_form(browser: &Browser, admin: SocketAddr, event: &str) {
+    browser.run(&format!(
+        "const form = document.createElement('form');
+         form.method = 'post';
+         form.enctype = 'text/plain';
+         form.action = 'http://{admin}/events';
+         const field = document.createElement('textarea');
+         [field.name, field.value] = [{event:?}, ''];
+         form.append(field);
+         document.body.append(form);
+         form.submit();"
+    ));
+}
+
+fn value_of(selector: &str) -> String {
+    format!("document.querySelector({selector:?}).value")
+}
+
+fn state_is(state: &str) -> String {
+    format!("document.querySelector('#state').dataset.state === {state:?}")
+}
+
+fn outcome_is(outcome: &str) -> String {
+    format!("document.querySelector('#publish-result').dataset.outcome === {outcome:?}")
+}
+
+/// The messages in the log.
+fn frames(direction: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('.frame[data-direction={direction}]')]\
+         .map((frame) => JSON.parse(frame.dataset.raw))"
+    )
+}
+
+/// The first message `m` in the log for which this is true.
+fn frame(direction: &str, condition: &str) -> String {
+    format!("{}.find((m) => {condition})", frames(direction))
+}
+
+fn annotation(id: &str, uri: &str) -> String {
+    let annotation = json!({
+        "id": id,
+        "user": "acct:joe.bloggs@example.org",
+        "uri": uri,
+        "permissions": {"read": ["group:__world__"]},
+    });
+    json!({"topic": "annotation", "action": "create", "annotation_id": id, "annotation": annotation})
+        .to_string()
+}
+
+const NOTIFICATION: &str = "m.type === 'annotation-notification'";
+const UP: &str = "\u{E013}";
