@@ -50,7 +50,10 @@ pub fn error(out: &mut String, problem: Problem<'_>, id: &str) {
             ("invalid_type", description)
         }
         Problem::MissingValue => ("invalid_data", "\"value\" is missing".to_owned()),
-        Problem::InvalidValue => ("invalid_data", "\"value\" is not a string".to_owned()),
+        Problem::InvalidValue => (
+            "invalid_data",
+            "\"value\" must be a string or null".to_owned(),
+        ),
         Problem::MissingFilter => ("invalid_data", "\"filter\" is missing".to_owned()),
         Problem::InvalidFilter => ("invalid_data", "failed to parse filter".to_owned()),
         Problem::TooManyTerms { limit } => (
@@ -180,7 +183,7 @@ mod tests {
             (
                 Problem::InvalidValue,
                 "invalid_data",
-                r#"\"value\" is not a string"#,
+                r#"\"value\" must be a string or null"#,
             ),
             (
                 Problem::MissingFilter,

@@ -15,7 +15,42 @@ pub struct Client<S = TcpStream> {
     buffer: Vec<u8>,
     /// The head of the answer to the handshake.
     pub head: String,
+    /// Whether the stream ended with a reset, by which what was sent before can be lost.
+    pub was_reset: bool,
     fence: u64,
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status line and the fields.
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn status(&self) -> u16 {
+        let status = self
+            .head
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3));
+        status
+            .and_then(|status| status.parse().ok())
+            .unwrap_or_else(|| panic!("{}", self.head))
+    }
+
+    /// The value of a field, whose name may be in any case.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let fields = self
+            .head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(": "));
+        fields
+            .filter(|(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .last()
+    }
 }
 
 /// What a server says.
@@ -30,6 +65,14 @@ pub enum Received {
     End,
 }
 
+/// A connection that does not wait for ever.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
 impl Client<TcpStream> {
     /// Opens a WebSocket; `fields` are further header fields, each with its CRLF.
     pub fn open(address: SocketAddr, target: &str, fields: &str) -> Client {
@@ -40,10 +83,7 @@ impl Client<TcpStream> {
 
     /// Asks for a WebSocket; the head of the answer says what came of it.
     pub fn try_open(address: SocketAddr, target: &str, fields: &str) -> Client {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client::over(stream, target, fields)
+        Client::over(connect(address), target, fields)
     }
 
     /// Ends this direction of the stream.
@@ -55,14 +95,19 @@ impl Client<TcpStream> {
 impl<S: Read + Write> Client<S> {
     /// Asks for a WebSocket over a stream that is connected already.
     pub fn over(stream: S, target: &str, fields: &str) -> Self {
+        let mut client = Client::raw(stream);
+        client.ask_for_websocket(target, fields);
+        client.head = client.read_head();
+        client
+    }
+
+    /// Sends the request of a handshake.
+    pub fn ask_for_websocket(&mut self, target: &str, fields: &str) {
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
         );
-        let mut client = Client::raw(stream);
-        client.stream.write_all(request.as_bytes()).unwrap();
-        client.head = client.read_head();
-        client
+        self.send_raw(request.as_bytes());
     }
 
     /// A client that has said nothing yet.
@@ -71,6 +116,7 @@ impl<S: Read + Write> Client<S> {
             stream,
             buffer: Vec::new(),
             head: String::new(),
+            was_reset: false,
             fence: 1 << 40,
         }
     }
@@ -98,14 +144,45 @@ impl<S: Read + Write> Client<S> {
 
     /// The next frame.
     pub fn receive(&mut self) -> Received {
-        self.try_receive().unwrap_or_else(|error| {
-            use io::ErrorKind::{TimedOut, WouldBlock};
-            assert!(
-                !matches!(error.kind(), TimedOut | WouldBlock),
-                "nothing came"
-            );
-            Received::End
-        })
+        match self.try_receive() {
+            Ok(received) => received,
+            Err(error) => {
+                self.note_end(&error);
+                Received::End
+            }
+        }
+    }
+
+    /// The server must end the stream now, after all it had to say and without a reset.
+    pub fn expect_end(&mut self) {
+        assert_eq!(self.receive(), Received::End);
+        assert!(
+            self.buffer.is_empty(),
+            "the stream ended in a frame: {:?}",
+            self.buffer
+        );
+        assert!(!self.was_reset, "the stream was reset");
+    }
+
+    /// The next HTTP answer; `None` when the stream has ended. `head_only` for the answer to a
+    /// `HEAD` request, whose length is not that of a body.
+    pub fn answer(&mut self, head_only: bool) -> Option<Answer> {
+        let head = self.read_head();
+        if head.is_empty() {
+            return None;
+        }
+        let mut answer = Answer {
+            head,
+            body: String::new(),
+        };
+        let length = answer
+            .field("Content-Length")
+            .map_or(0, |length| length.parse().unwrap());
+        if !head_only && answer.status() != 101 {
+            let body = self.take_bytes(length).expect("the whole body");
+            answer.body = String::from_utf8(body).unwrap();
+        }
+        Some(answer)
     }
 
     /// The next text message, as JSON.
@@ -182,10 +259,22 @@ impl<S: Read + Write> Client<S> {
         while !head.ends_with(b"\r\n\r\n") {
             match self.take::<1>() {
                 Ok([byte]) => head.push(byte),
-                Err(_) => break,
+                Err(error) => {
+                    self.note_end(&error);
+                    break;
+                }
             }
         }
         String::from_utf8(head).unwrap()
+    }
+
+    fn note_end(&mut self, error: &io::Error) {
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        assert!(
+            !matches!(error.kind(), TimedOut | WouldBlock),
+            "nothing came"
+        );
+        self.was_reset = error.kind() == io::ErrorKind::ConnectionReset;
     }
 
     fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {

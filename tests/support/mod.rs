@@ -3,13 +3,13 @@
 #![allow(dead_code, unused_imports)] // Every test file uses some of it.
 
 mod client;
+mod events;
 mod server;
 mod site;
 mod webdriver;
 
-#[allow(unused_imports)]
-pub use client::{Client, Received};
-#[allow(unused_imports)]
+pub use client::{Answer, Client, Received, connect};
+pub use events::{event, filter};
 pub use server::{Server, http};
 pub use site::serve_page;
 pub use webdriver::{Browser, CONTROL, ENTER, TAB};

@@ -1,10 +1,13 @@
 //! A server process of the test's own.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use h_realtime::backend::DataDir;
+use h_realtime::backend::embedded::Store;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -39,20 +42,40 @@ impl Server {
         Server::in_folder(TempDir::new().unwrap(), args, config)
     }
 
+    /// A server that logs all it can, to be read with [`Server::log`].
+    pub fn verbose(config: &str) -> Server {
+        let folder = TempDir::new().unwrap();
+        let log = File::create(folder.path().join("log")).unwrap();
+        let args = ["--listen", "ws://127.0.0.1:0"];
+        Server::spawn(folder, &args, config, |command| {
+            command.env("RUST_LOG", "trace").stderr(log);
+        })
+    }
+
     /// A server on the data of an earlier one.
     pub fn in_folder(folder: TempDir, args: &[&str], config: &str) -> Server {
+        Server::spawn(folder, args, config, |_| {})
+    }
+
+    fn spawn(
+        folder: TempDir,
+        args: &[&str],
+        config: &str,
+        set: impl FnOnce(&mut Command),
+    ) -> Server {
         let file = folder.path().join("config.toml");
         std::fs::write(&file, config).unwrap();
-        let mut child = Command::new(PROGRAM)
+        let mut command = Command::new(PROGRAM);
+        command
             .args(["serve", "--admin", "127.0.0.1:0", "--config"])
             .arg(&file)
             .arg("--data")
             .arg(folder.path().join("data"))
             .args(args)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::piped());
+        set(&mut command);
+        let mut child = command.spawn().unwrap();
         let banner = read_banner(&mut child);
         let line = |word: &str| -> Vec<String> {
             let found = banner
@@ -89,6 +112,17 @@ impl Server {
             .nth(1)
             .unwrap_or_else(|| panic!("{url} has no host"));
         host.trim_end_matches("/ws").parse().unwrap()
+    }
+
+    /// What a verbose server has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// The database, for what the commands do not do.
+    pub fn store(&self) -> Store {
+        let data = DataDir::open(&self.data()).unwrap();
+        Store::open(&data.database()).unwrap()
     }
 
     /// Runs another command of the program on this server's data.
@@ -156,13 +190,16 @@ impl Server {
             "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             self.admin
         );
-        let (_, _, text) = http(self.admin, request.as_bytes());
+        let (status, _, text) = http(self.admin, request.as_bytes());
+        assert_eq!(status, 200, "{text}");
         let is_sample = |line: &&str| {
             line.strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with(['{', ' ']))
         };
-        let values = text.lines().filter(is_sample);
-        values
+        let samples: Vec<_> = text.lines().filter(is_sample).collect();
+        assert!(!samples.is_empty(), "there is no {name}");
+        samples
+            .iter()
             .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
             .sum()
     }
@@ -209,7 +246,9 @@ fn read_banner(child: &mut Child) -> String {
     while !banner.contains("Ctrl-C") {
         if reader.read_line(&mut banner).unwrap() == 0 {
             let mut said = String::new();
-            let _ = child.stderr.take().unwrap().read_to_string(&mut said);
+            if let Some(mut stderr) = child.stderr.take() {
+                let _ = stderr.read_to_string(&mut said);
+            }
             panic!("the server did not start: {said}");
         }
     }

@@ -99,7 +99,7 @@ fn types_that_there_are_not() {
 #[test]
 fn client_ids() {
     let missing = |id| error("invalid_data", r#"\"value\" is missing"#, id);
-    let no_string = |id| error("invalid_data", r#"\"value\" is not a string"#, id);
+    let no_string = |id| error("invalid_data", r#"\"value\" must be a string or null"#, id);
     for (text, want) in [
         (
             r#"{"type":"client_id","value":"abc","id":1}"#,

@@ -1,0 +1,271 @@
+//! Where this server means to answer otherwise than h, and why.
+//!
+//! Each group says what comes here instead, in the steps that differ: the step's number, and the
+//! events in short. A transcript that is listed and comes out the same, or different in another
+//! way, fails the test as one that is not listed does.
+
+use std::collections::BTreeMap;
+
+/// What comes here, by the names of the transcripts.
+pub fn listed() -> BTreeMap<&'static str, &'static str> {
+    let mut listed = BTreeMap::new();
+    for group in DIFFERENCES {
+        assert!(!group.reason.is_empty());
+        for name in group.transcripts {
+            let before = listed.insert(*name, group.here);
+            assert!(before.is_none(), "{name} is listed twice");
+        }
+    }
+    listed
+}
+
+struct Group {
+    /// Why it is meant to be so.
+    reason: &'static str,
+    here: &'static str,
+    transcripts: &'static [&'static str],
+}
+
+const DIFFERENCES: &[Group] = &[
+    // Handshakes.
+    Group {
+        reason: "RFC 6455 §4.2.1 asks for HTTP/1.1, Host, a list element `websocket`, a key of 16 \
+                 bytes and version 13; and a request that is a handshake and has a body is one \
+                 that two parsers could take apart differently",
+        here: "0: 400 bad_handshake, eof; 1: nothing",
+        transcripts: &[
+            "hs_get_body",
+            "hs_http10_no_host",
+            "hs_key_empty",
+            "hs_no_host",
+            "hs_upgrade_substring",
+            "hs_version_8",
+            "hs_version_plus13",
+        ],
+    },
+    Group {
+        reason: "a bad key is the client's fault, not the server's (h: 500)",
+        here: "0: 400 bad_handshake, eof",
+        transcripts: &["hs_key_bad_padding"],
+    },
+    Group {
+        reason: "RFC 9112 §2.2, §5.1 and §5.2: what is no header field, or is folded over lines, may \
+                 be refused; intermediaries read it differently. No HTTP/1.2 was ever defined",
+        here: "0: 400 bad_request, eof; 1: nothing",
+        transcripts: &["hs_header_no_colon", "hs_http12", "hs_obs_fold"],
+    },
+    Group {
+        reason: "refused as by h, with a JSON body that says so (h: none)",
+        here: "0: 400 bad_request, eof",
+        transcripts: &["hs_http20_line", "hs_http2_preface", "hs_leading_crlf"],
+    },
+    Group {
+        reason: "a head has 8 KiB; h lets 9,000 bytes of header pass",
+        here: "0: 431 head_too_large, eof; 1: nothing",
+        transcripts: &["hs_header_8k"],
+    },
+    Group {
+        reason: "a head has 8 KiB, whatever part of it is long (h: 414 for the target, with no body)",
+        here: "0: 431 head_too_large, eof",
+        transcripts: &["hs_uri_9k"],
+    },
+    Group {
+        reason: "a frame sent with the handshake is the first frame; h loses it",
+        here: "0: 101, 1 pong",
+        transcripts: &["hs_pipelined_frame"],
+    },
+    Group {
+        reason: "a query parameter that is no text and that nobody looks at does no harm (h: 500)",
+        here: "0: 101; 1: 1 pong",
+        transcripts: &["hs_query_bad_utf8"],
+    },
+    // Credentials.
+    Group {
+        reason: "an empty token is nobody's, even where one was stored",
+        here: "1: 1 is null",
+        transcripts: &["whoami_query_noequals"],
+    },
+    Group {
+        reason: "a token that cannot be is an unknown one, and served as anonymous (h: 500)",
+        here: "0: 101; 1: 1 is null",
+        transcripts: &["whoami_query_nul"],
+    },
+    Group {
+        reason: "only `&` separates parameters, as everywhere today (WHATWG URL); a token after a \
+                 `;` is part of another parameter's value to every proxy on the way",
+        here: "1: 1 is null",
+        transcripts: &["whoami_query_semicolon"],
+    },
+    // Messages.
+    Group {
+        reason: "RFC 6455 §7.4.1 has 1007 for a message that is not what it should be. After h's \
+                 1000 the official client would never come back",
+        here: "1: close 1007 invalid message format",
+        transcripts: &["binary_latin1"],
+    },
+    Group {
+        reason: "the same, and §5.5.1: after the close frame the connection says nothing more (h \
+                 goes on serving it)",
+        here: "1: close 1007 invalid message format; 2: nothing",
+        transcripts: &[
+            "json_bad_blank",
+            "json_bad_comment",
+            "json_bad_control_char_in_string",
+            "json_bad_empty",
+            "json_bad_leading_zero",
+            "json_bad_single_quotes",
+            "json_bad_trailing_comma",
+            "json_bad_truncated",
+            "json_nan", // `NaN` is no JSON (RFC 8259 §6), though Python's parser takes it.
+        ],
+    },
+    Group {
+        reason: "`NaN` is no JSON",
+        here: "6: close 1007 invalid message format; 7: nothing",
+        transcripts: &["type_scalar"],
+    },
+    Group {
+        reason: "a boolean is no number (to Python it is one), and only a number is answered",
+        here: "2: nothing",
+        transcripts: &["ids_error_reply"],
+    },
+    Group {
+        reason: "a client id is a string, or null; h keeps any JSON",
+        here: r#"5: 4 "\"value\" must be a string or null"; 6: 5 "\"value\" must be a string or null""#,
+        transcripts: &["client_id_reply"],
+    },
+    Group {
+        reason: "a filter that cannot be used is said to be so; h drops it in silence, or keeps it \
+                 and fails at events",
+        here: r#"1: 1 "failed to parse filter""#,
+        transcripts: &[
+            "filter_reply_clause_field_array",
+            "filter_reply_clause_no_field",
+            "filter_reply_clause_no_value",
+            "filter_reply_clause_null",
+            "filter_reply_clause_number",
+            "filter_reply_clause_string",
+            "filter_reply_uri_null",
+            "filter_reply_uri_object",
+            "filter_reply_uri_unparsable",
+            "filter_reply_value_list_mixed",
+            "filter_reply_value_list_of_objects",
+        ],
+    },
+    // Close frames.
+    Group {
+        reason: "§7.4: a code that must not be sent breaks the protocol. h answers 1005, which must \
+                 not be sent either",
+        here: "1: close 1002 invalid close code, eof",
+        transcripts: &[
+            "close_0",
+            "close_1004",
+            "close_1006",
+            "close_1015",
+            "close_1016",
+            "close_2999",
+            "close_5000",
+            "close_65535",
+            "close_999",
+        ],
+    },
+    Group {
+        reason: "1013 is in the IANA registry, and echoed like any other code",
+        here: "1: close 1013 because, eof",
+        transcripts: &["close_1013"],
+    },
+    Group {
+        reason: "so is 1014",
+        here: "1: close 1014 because, eof",
+        transcripts: &["close_1014"],
+    },
+    Group {
+        reason: "a close frame without a code is answered by one without; h writes 1005, which §7.4.1 \
+                 forbids",
+        here: "1: close without a code, eof",
+        transcripts: &["close_empty"],
+    },
+    // Frames: the same code, in our own words.
+    Group {
+        reason: WORDS,
+        here: "1: close 1007 close reason is not UTF-8, eof",
+        transcripts: &["close_bad_utf8_reason"],
+    },
+    Group {
+        reason: WORDS,
+        here: "1: close 1002 control frame is too long, eof",
+        transcripts: &["close_reason_124"],
+    },
+    Group {
+        reason: WORDS,
+        here: "1: close 1002 control frame is fragmented, eof",
+        transcripts: &["protocol_ping_fragmented"],
+    },
+    Group {
+        reason: WORDS,
+        here: "2: close 1002 message inside a message, eof",
+        transcripts: &["fragments_new_text_inside"],
+    },
+    Group {
+        reason: WORDS,
+        here: "2: close 1002 nothing to continue, eof",
+        transcripts: &["fragments_orphan_after_message"],
+    },
+    Group {
+        reason: WORDS,
+        here: "1: close 1002 nothing to continue, eof",
+        transcripts: &["fragments_orphan_continuation"],
+    },
+    Group {
+        reason: WORDS,
+        here: "1: close 1007 text is not UTF-8, eof",
+        transcripts: &[
+            "fragments_split_utf8_bad",
+            "invalid_utf8_surrogate",
+            "invalid_utf8_text",
+        ],
+    },
+    Group {
+        reason: WORDS,
+        here: "1: close 1002 unknown opcode, eof",
+        transcripts: &[
+            "reserved_opcode_3",
+            "reserved_opcode_11",
+            "reserved_opcode_15",
+        ],
+    },
+    Group {
+        reason: WORDS,
+        here: "1: close 1002 reserved bits are set, eof",
+        transcripts: &["rsv_1", "rsv_4"],
+    },
+    Group {
+        reason: WORDS,
+        here: "1: close 1002 frame is not masked, eof",
+        transcripts: &["unmasked_close", "unmasked_ping", "unmasked_text"],
+    },
+    Group {
+        reason: WORDS,
+        here: "1: close 1002 top bit of the length is set, eof",
+        transcripts: &["big_length_msb"],
+    },
+    // Frames: what h lets pass.
+    Group {
+        reason: "§5.1: every frame from a client is masked, empty or not",
+        here: "1: close 1002 frame is not masked, eof",
+        transcripts: &["unmasked_empty_ping", "unmasked_empty_text"],
+    },
+    Group {
+        reason: "§5.2: \"the minimal number of bytes MUST be used to encode the length\"",
+        here: "1: close 1002 length is not minimal, eof; 2: nothing",
+        transcripts: &["length_not_minimal"],
+    },
+    Group {
+        reason: "a message has 64 KiB, which is said as soon as a header announces more; h runs out \
+                 of memory and drops the connection",
+        here: "1: close 1009 message is too big, eof",
+        transcripts: &["big_length_lie"],
+    },
+];
+
+const WORDS: &str = "the close code is the same; the words are our own, and say what is wrong";
