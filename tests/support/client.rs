@@ -100,7 +100,10 @@ impl<S: Read + Write> Client<S> {
     pub fn receive(&mut self) -> Received {
         self.try_receive().unwrap_or_else(|error| {
             use io::ErrorKind::{TimedOut, WouldBlock};
-            assert!(!matches!(error.kind(), TimedOut | WouldBlock), "nothing came");
+            assert!(
+                !matches!(error.kind(), TimedOut | WouldBlock),
+                "nothing came"
+            );
             Received::End
         })
     }
@@ -130,7 +133,9 @@ impl<S: Read + Write> Client<S> {
         let mut before = Vec::new();
         loop {
             match self.receive() {
-                Received::Text(text) if text.contains(&format!("\"reply_to\": {fence}")) => return before,
+                Received::Text(text) if text.contains(&format!("\"reply_to\": {fence}")) => {
+                    return before;
+                }
                 Received::End => panic!("the connection ended after {before:?}"),
                 other => before.push(other),
             }
@@ -161,7 +166,10 @@ impl<S: Read + Write> Client<S> {
             8 if payload.is_empty() => Received::Close(None),
             8 => {
                 let code = u16::from_be_bytes([payload[0], payload[1]]);
-                Received::Close(Some((code, String::from_utf8(payload[2..].to_vec()).unwrap())))
+                Received::Close(Some((
+                    code,
+                    String::from_utf8(payload[2..].to_vec()).unwrap(),
+                )))
             }
             9 => Received::Ping(payload),
             10 => Received::Pong(payload),

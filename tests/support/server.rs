@@ -70,7 +70,9 @@ impl Server {
             .unwrap();
         let banner = read_banner(&mut child, folder.path());
         let line = |word: &str| -> Vec<String> {
-            let found = banner.lines().filter_map(|line| line.trim().strip_prefix(word));
+            let found = banner
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix(word));
             found.map(|rest| rest.trim().to_owned()).collect()
         };
         let admin = line("admin").remove(0);
@@ -97,7 +99,10 @@ impl Server {
     /// The address of the first WebSocket listener.
     pub fn address(&self) -> SocketAddr {
         let url = &self.listeners[0];
-        let host = url.split("//").nth(1).unwrap_or_else(|| panic!("{url} has no host"));
+        let host = url
+            .split("//")
+            .nth(1)
+            .unwrap_or_else(|| panic!("{url} has no host"));
         host.trim_end_matches("/ws").parse().unwrap()
     }
 
@@ -162,14 +167,19 @@ impl Server {
 
     /// The value of a metric, its labels summed up.
     pub fn metric(&self, name: &str) -> f64 {
-        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.admin
+        );
         let (_, _, text) = http(self.admin, request.as_bytes());
         let is_sample = |line: &&str| {
             line.strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with(['{', ' ']))
         };
         let values = text.lines().filter(is_sample);
-        values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        values
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
     }
 
     /// Sends a signal to the process.
@@ -206,7 +216,12 @@ impl Server {
         let path = format!("/proc/{}/smaps_rollup", self.child.id());
         let text = std::fs::read_to_string(path).unwrap();
         let line = text.lines().find(|line| line.starts_with("Rss:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1024
     }
 }
 
@@ -240,6 +255,9 @@ pub fn http(address: SocketAddr, request: &[u8]) -> (u16, String, String) {
     stream.read_to_end(&mut answer).unwrap();
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     (status.unwrap_or(0), head.to_owned(), body.to_owned())
 }

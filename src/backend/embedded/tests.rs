@@ -1,3 +1,5 @@
+//! The embedded back end as the reactor meets it: questions in, answers and news out.
+
 use super::*;
 use crate::model::{Secret, Ticket};
 

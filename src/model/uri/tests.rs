@@ -1,3 +1,5 @@
+//! The vectors recorded from h, edge cases of Python, and what must hold for any text.
+
 use std::time::{Duration, Instant};
 
 use serde_json::Value;

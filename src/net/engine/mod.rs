@@ -10,8 +10,6 @@ mod fan_out;
 mod life;
 mod read;
 mod request;
-#[cfg(test)]
-mod tests;
 mod write;
 
 use std::collections::{HashMap, VecDeque};

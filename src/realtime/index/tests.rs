@@ -1,3 +1,5 @@
+//! The index against a naive scan, and what it costs.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;

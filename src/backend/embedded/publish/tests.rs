@@ -1,3 +1,5 @@
+//! Bodies that are taken, with what becomes of them, and bodies that are refused.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,0 +1,209 @@
+//! `wss://` on a real server: both versions of TLS, however the first flight is cut, and what
+//! is no TLS at all.
+#![cfg(feature = "tls")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
+use support::{Client, PATIENCE, Received, Server};
+use tempfile::TempDir;
+
+type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+
+/// A server with a certificate for `localhost`, beside one plain listener.
+struct TlsServer {
+    server: Server,
+    cert: PathBuf,
+    _folder: TempDir,
+}
+
+impl TlsServer {
+    fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (cert, key) = (
+            folder.path().join("cert.pem"),
+            folder.path().join("key.pem"),
+        );
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let args = [
+            "--listen",
+            "wss://127.0.0.1:0",
+            "--listen",
+            "ws://127.0.0.1:0",
+            "--tls-cert",
+            cert.to_str().unwrap(),
+            "--tls-key",
+            key.to_str().unwrap(),
+        ];
+        TlsServer {
+            server: Server::with(&args, ""),
+            cert,
+            _folder: folder,
+        }
+    }
+
+    fn config(&self, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_file(&self.cert).unwrap())
+            .unwrap();
+        let config = ClientConfig::builder_with_protocol_versions(&[version]);
+        Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+    }
+
+    fn tcp(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.server.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    fn connect(&self, config: &Arc<ClientConfig>, fields: &str) -> Client<TlsStream> {
+        let session = ClientConnection::new(Arc::clone(config), name()).unwrap();
+        let client = Client::over(StreamOwned::new(session, self.tcp()), "/ws", fields);
+        assert!(client.head.starts_with("HTTP/1.1 101 "), "{}", client.head);
+        client
+    }
+
+    /// A client of the plain listener.
+    fn plain(&self) -> Client {
+        let url = &self.server.listeners[1];
+        let address = url.trim_start_matches("ws://").trim_end_matches("/ws");
+        Client::open(address.parse().unwrap(), "/ws", "")
+    }
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from("localhost").unwrap()
+}
+
+#[test]
+fn the_api_over_both_versions_of_tls() {
+    let tls = TlsServer::start();
+    let token = tls.server.user("acct:me@example.org");
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let config = tls.config(version);
+        let mut client = tls.connect(&config, &format!("Authorization: Bearer {token}\r\n"));
+        let me = client.ask(r#"{"type":"whoami","id":1}"#);
+        assert!(me.contains("acct:me@example.org"), "{me}");
+        client.subscribe("/uri", "https://example.org/");
+        // Larger than a TLS record.
+        let text = "x".repeat(100_000);
+        let event = format!(
+            r#"{{"topic":"annotation","action":"create","annotation":{{"id":"a","user":"acct:me@example.org","uri":"https://example.org/","text":"{text}","permissions":{{"read":["group:__world__"]}}}}}}"#
+        );
+        assert_eq!(tls.server.publish(&event).0, 202);
+        assert_eq!(client.json()["payload"][0]["text"], text);
+        client.close(1000, "bye");
+        assert_eq!(
+            client.receive(),
+            Received::Close(Some((1000, "bye".into())))
+        );
+        assert_eq!(client.receive(), Received::End);
+    }
+}
+
+#[test]
+fn the_client_hello_may_be_cut_anywhere() {
+    let tls = TlsServer::start();
+    let config = tls.config(&rustls::version::TLS13);
+    let mut fence = tls.plain();
+    let length = hello(&config).1.len();
+    for cut in 1..length {
+        let (session, hello) = hello(&config);
+        let mut stream = tls.tcp();
+        stream.write_all(&hello[..cut.min(hello.len())]).unwrap();
+        // The server has had a turn when it has answered somebody else.
+        assert_eq!(fence.drain(), []);
+        stream.write_all(&hello[cut.min(hello.len())..]).unwrap();
+        let mut client = Client::over(StreamOwned::new(session, stream), "/ws", "");
+        assert!(client.head.starts_with("HTTP/1.1 101 "), "cut at {cut}");
+        let pong = client.ask(r#"{"type":"ping","id":1}"#);
+        assert!(pong.contains("pong"), "cut at {cut}: {pong}");
+    }
+}
+
+/// A client's session, and its first flight.
+fn hello(config: &Arc<ClientConfig>) -> (ClientConnection, Vec<u8>) {
+    let mut session = ClientConnection::new(Arc::clone(config), name()).unwrap();
+    let mut bytes = Vec::new();
+    session.write_tls(&mut bytes).unwrap();
+    (session, bytes)
+}
+
+#[test]
+fn what_is_no_tls_gets_an_alert_and_nobody_else_notices() {
+    let tls = TlsServer::start();
+    let mut other = tls.connect(&tls.config(&rustls::version::TLS13), "");
+    for garbage in [
+        &b"GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n"[..],
+        &[0xFF; 20_000],
+        b"\x16\x03\x01\xFF\xFF",
+    ] {
+        let mut stream = tls.tcp();
+        stream.write_all(garbage).unwrap();
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        // RFC 8446 §5.1: 21 is an alert. One that is merely cut off gets none.
+        assert!(answer.is_empty() || answer[0] == 21, "{answer:x?}");
+        assert_eq!(other.drain(), []);
+    }
+    // Somebody who goes away in the midst of a handshake.
+    let (_, hello) = hello(&tls.config(&rustls::version::TLS13));
+    tls.tcp().write_all(&hello[..50]).unwrap();
+    assert_eq!(other.drain(), []);
+}
+
+#[test]
+fn the_listen_command_trusts_the_certificate_it_is_given() {
+    let tls = TlsServer::start();
+    let url = tls.server.listeners[0].replace("127.0.0.1", "localhost");
+    let listen = |extra: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_h-realtime"));
+        command.args([
+            "listen",
+            &url,
+            "--uri",
+            "https://example.org/",
+            "--no-reconnect",
+            "--count",
+            "1",
+        ]);
+        command
+            .args(extra)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let refused = listen(&[]).wait_with_output().unwrap();
+    assert_eq!(
+        refused.status.code(),
+        Some(69),
+        "an unknown certificate must be refused"
+    );
+
+    let mut child = listen(&["--ca-cert", tls.cert.to_str().unwrap()]);
+    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert!(line.contains("connected"), "{line}");
+    let event = r#"{"topic":"annotation","action":"delete","annotation":{"id":"a","user":"acct:me@example.org","uri":"https://example.org/","permissions":{"read":["group:__world__"]}}}"#;
+    assert_eq!(tls.server.publish(event).1["matched"], 1);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(r#""payload":[{"id":"a"}]"#), "{text}");
+}
