@@ -11,8 +11,8 @@ use clap::Parser;
 use h_realtime::http::{Request, Response, check_upgrade};
 use h_realtime::net::tls::TlsConfig;
 use h_realtime::net::{
-    Address, Config, ConnKey, Cx, Handler, ListenerId, Message, Reactor, Verdict, most_connections,
-    raise_open_files,
+    Address, Config, ConnKey, Cx, Handler, Listener, ListenerId, Message, Reactor, Verdict,
+    most_connections, raise_open_files,
 };
 
 struct Echo;
@@ -72,9 +72,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         queue_total: 1 << 30,
         ..Config::default()
     };
+    let listener = Listener::open(&Address::Tcp(args.address), tls)?;
+    println!("listening on {}", listener.address()?);
     let mut reactor = Reactor::new(config, Echo, 1)?;
-    let listener = reactor.listen(&Address::Tcp(args.address), tls)?;
-    println!("listening on {}", reactor.address(listener)?);
+    reactor.listen(listener)?;
     reactor.run()?;
     Ok(())
 }

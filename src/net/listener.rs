@@ -32,12 +32,12 @@ impl fmt::Display for Address {
     }
 }
 
-/// A listening socket.
-pub(super) struct Listener {
+/// A listening socket. What connects before a reactor has it waits.
+pub struct Listener {
     socket: Socket,
-    pub tls: Option<TlsConfig>,
+    pub(super) tls: Option<TlsConfig>,
     /// There may be connections to accept: set by an edge, cleared by `WouldBlock`.
-    pub pending: bool,
+    pub(super) pending: bool,
 }
 
 enum Socket {
@@ -46,7 +46,10 @@ enum Socket {
 }
 
 impl Listener {
-    /// Opens a listening socket.
+    /// Opens a listening socket, with TLS where a certificate is given.
+    ///
+    /// # Errors
+    /// Those of binding and listening.
     pub fn open(address: &Address, tls: Option<TlsConfig>) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp(address) => Socket::Tcp(listen_tcp(*address)?),
@@ -63,6 +66,9 @@ impl Listener {
     }
 
     /// Where it listens, with the port that the system chose.
+    ///
+    /// # Errors
+    /// When the system does not say.
     pub fn address(&self) -> io::Result<Address> {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
@@ -70,14 +76,14 @@ impl Listener {
         }
     }
 
-    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match &mut self.socket {
             Socket::Tcp(listener) => listener.register(registry, token, Interest::READABLE),
             Socket::Unix(listener, _) => listener.register(registry, token, Interest::READABLE),
         }
     }
 
-    pub fn accept(&self) -> io::Result<Stream> {
+    pub(super) fn accept(&self) -> io::Result<Stream> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, _) = listener.accept()?;

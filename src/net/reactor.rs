@@ -9,10 +9,9 @@ use mio::{Events, Poll, Token, Waker};
 use super::config::Config;
 use super::engine::{Arrival, Engine, Readiness};
 use super::handler::Handler;
-use super::listener::{Address, Listener, concerns_one_connection};
+use super::listener::{Listener, concerns_one_connection};
 use super::mailbox::{Inbox, Mail, Mailbox, mailbox};
 use super::stream::Stream;
-use super::tls::TlsConfig;
 use super::{ConnKey, ListenerId, Now};
 
 /// A single-threaded server over a [`Handler`].
@@ -52,30 +51,18 @@ impl<H: Handler> Reactor<H> {
         })
     }
 
-    /// Adds a listener, with TLS where a certificate is given. Connections are told apart by
-    /// the id that is returned: 0 for the first listener, 1 for the second …
+    /// Adds a listener. Connections are told apart by the id that is returned: 0 for the first
+    /// listener, 1 for the second …
     ///
     /// # Errors
-    /// Those of binding and listening.
-    pub fn listen(&mut self, address: &Address, tls: Option<TlsConfig>) -> io::Result<ListenerId> {
+    /// When there are 256 already, or the system does not watch the socket.
+    pub fn listen(&mut self, mut listener: Listener) -> io::Result<ListenerId> {
         let id = u8::try_from(self.listeners.len())
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "too many listeners"))?;
-        let mut listener = Listener::open(address, tls)?;
         let token = Token(FIRST_LISTENER.0 + usize::from(id));
         listener.register(self.poll.registry(), token)?;
         self.listeners.push(listener);
         Ok(ListenerId(id))
-    }
-
-    /// Where a listener listens, with the port that the system chose.
-    ///
-    /// # Errors
-    /// When there is no such listener, or the system does not say.
-    pub fn address(&self, id: ListenerId) -> io::Result<Address> {
-        match self.listeners.get(usize::from(id.0)) {
-            Some(listener) => listener.address(),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
     }
 
     /// A way in for other threads.

@@ -17,7 +17,9 @@ use crate::clock::unix_now;
 use crate::config::{InvalidToken, Settings};
 use crate::model::Tell;
 use crate::net::tls::TlsConfig;
-use crate::net::{Address, ListenerId, Mailbox, Reactor, most_connections, raise_open_files};
+use crate::net::{
+    Address, Listener, ListenerId, Mailbox, Reactor, most_connections, raise_open_files,
+};
 use crate::realtime::{self, Realtime};
 
 use app::App;
@@ -29,12 +31,7 @@ use app::App;
 pub fn run(mut settings: Settings) -> Result<(), Exit> {
     let open_files = raise_open_files();
     limit_connections(&mut settings, open_files);
-    let tls = match &settings.tls {
-        Some((cert, key)) => Some(
-            TlsConfig::from_pem_files(cert, key).map_err(|error| Exit::new(Exit::CONFIG, error))?,
-        ),
-        None => None,
-    };
+    let tls = certificate(&settings)?;
     let data = DataDir::open(&settings.data).map_err(Exit::from)?;
     let publish_key = data.publish_key().map_err(Exit::from)?;
     let embedded = Embedded::open(&data, unix_now()).map_err(Exit::from)?;
@@ -60,9 +57,9 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
         realtime_settings(&settings),
         random().map_err(random_failed)?,
     );
-    let guard = Guard::new(tcp_address(&settings.admin), settings.admin_hosts.clone());
-    let page_url = page_url(&settings);
-    let admin = Admin::new(guard, publish_key, &page_url, Box::new(asker));
+    let (sockets, bound) = bind(&settings, tls)?;
+    let guard = Guard::new(tcp_address(&bound.admin), settings.admin_hosts.clone());
+    let admin = Admin::new(guard, publish_key, &bound.page_url(), Box::new(asker));
     let app = App {
         realtime,
         admin,
@@ -72,7 +69,10 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
     let [seed] = random().map_err(random_failed)?;
     let reactor = Reactor::new(settings.engine.clone(), app, seed);
     let mut reactor = reactor.map_err(|error| Exit::new(Exit::OS, error))?;
-    let bound = bind(&mut reactor, &settings, tls)?;
+    for socket in sockets {
+        let added = reactor.listen(socket);
+        added.map_err(|error| Exit::new(Exit::OS, error))?;
+    }
     // A failed send means that the back end has ended already; the reactor serves on without.
     let _ = way_back.send(reactor.mailbox());
     end_on_signals(reactor.mailbox(), settings.drain)?;
@@ -95,6 +95,16 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
     Ok(())
 }
 
+fn certificate(settings: &Settings) -> Result<Option<TlsConfig>, Exit> {
+    let Some((cert, key)) = &settings.tls else {
+        return Ok(None);
+    };
+    let config = TlsConfig::from_pem_files(cert, key);
+    config
+        .map(Some)
+        .map_err(|error| Exit::new(Exit::CONFIG, error))
+}
+
 /// Where the server listens, with the ports that the system chose.
 struct Bound {
     admin: Address,
@@ -102,28 +112,37 @@ struct Bound {
     listeners: Vec<(Address, bool)>,
 }
 
-fn bind(
-    reactor: &mut Reactor<App>,
-    settings: &Settings,
-    tls: Option<TlsConfig>,
-) -> Result<Bound, Exit> {
+impl Bound {
+    /// What the admin page proposes to connect to: the first listener that a browser can reach.
+    /// Empty if there is none.
+    fn page_url(&self) -> String {
+        let mut listeners = self.listeners.iter();
+        let reachable = listeners.find(|(address, _)| tcp_address(address).is_some());
+        reachable.map_or_else(String::new, |(address, tls)| banner::ws_url(address, *tls))
+    }
+}
+
+/// Opens the listening sockets, that of the admin interface first: the application knows it as
+/// listener 0.
+fn bind(settings: &Settings, tls: Option<TlsConfig>) -> Result<(Vec<Listener>, Bound), Exit> {
+    let mut sockets = Vec::new();
     let mut open = |address: &Address, tls: Option<TlsConfig>| {
-        reactor
-            .listen(address, tls)
-            .and_then(|id| reactor.address(id))
-            .map_err(|error| {
-                let message = format!("cannot listen on {address}: {error}");
-                Exit::new(Exit::UNAVAILABLE, message)
-            })
+        let opened = Listener::open(address, tls)
+            .and_then(|listener| listener.address().map(|bound| (listener, bound)));
+        let (listener, bound) = opened.map_err(|error| {
+            let message = format!("cannot listen on {address}: {error}");
+            Exit::new(Exit::UNAVAILABLE, message)
+        })?;
+        sockets.push(listener);
+        Ok::<_, Exit>(bound)
     };
-    // First: the application knows it as listener 0.
     let admin = open(&settings.admin, None)?;
     let mut listeners = Vec::new();
     for listen in &settings.listen {
         let tls = tls.clone().filter(|_| listen.tls);
         listeners.push((open(&listen.address, tls)?, listen.tls));
     }
-    Ok(Bound { admin, listeners })
+    Ok((sockets, Bound { admin, listeners }))
 }
 
 /// Connections cannot be more than the files that may be open, less those the server itself
@@ -148,20 +167,6 @@ fn realtime_settings(settings: &Settings) -> realtime::Settings {
         },
         max_terms: settings.filter_terms,
     }
-}
-
-/// What the admin page proposes to connect to: the first listener that a browser can reach.
-fn page_url(settings: &Settings) -> String {
-    settings
-        .listen
-        .iter()
-        .find_map(|listen| match &listen.address {
-            Address::Tcp(address) if !address.ip().is_unspecified() && address.port() != 0 => {
-                Some(banner::ws_url(&listen.address, listen.tls))
-            }
-            _ => None,
-        })
-        .unwrap_or_default()
 }
 
 fn tcp_address(address: &Address) -> Option<std::net::SocketAddr> {
