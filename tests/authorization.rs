@@ -125,7 +125,10 @@ fn audience() -> (Server, Vec<Reader>) {
         (MUTED, "member"),
     ] {
         let token = server.user(userid);
-        for group in ["__world__", "open", "closed"].iter().filter(|_| role != "") {
+        for group in ["__world__", "open", "closed"]
+            .iter()
+            .filter(|_| role != "")
+        {
             server.run(&["group", "member", "add", group, userid, "--role", role]);
         }
         readers.push(Reader {

@@ -204,10 +204,7 @@ impl Server {
         let _ = self.child.kill();
         self.wait();
         let listeners = self.listeners.clone();
-        let args: Vec<&str> = listeners
-            .iter()
-            .flat_map(|url| ["--listen", url])
-            .collect();
+        let args: Vec<&str> = listeners.iter().flat_map(|url| ["--listen", url]).collect();
         *self = Server::launch(Command::new(PROGRAM), Arc::clone(&self.folder), &args);
     }
 
