@@ -23,7 +23,10 @@ fn a_reply_where_there_is_nobody_to_reply_to_reaches_nobody() {
     for (client, text) in [(one, "b"), (two, "a")] {
         let last = format!("echo {text}");
         let texts = world.clients[client].texts();
-        assert!(texts.last().is_some_and(|text| text.ends_with(&last)), "{texts:?}");
+        assert!(
+            texts.last().is_some_and(|text| text.ends_with(&last)),
+            "{texts:?}"
+        );
         assert!(!texts.contains(&"stray"));
     }
     assert_eq!(world.clients[two].closed_with(), Some(CloseCode(4000).0));
@@ -44,10 +47,18 @@ fn an_answer_for_one_that_has_gone_does_nothing() {
     let next = world.connect();
     world.client(next).shake("/later");
     world.flow();
-    assert_eq!(world.key(next).to_u64() as u32, key.to_u64() as u32, "the same slot");
+    assert_eq!(
+        world.key(next).to_u64() as u32,
+        key.to_u64() as u32,
+        "the same slot"
+    );
     world.command(Command::AnswerTo { key, accept: true });
     world.flow();
-    assert!(world.interest(next).is_some_and(|interest| interest.is_deferred));
+    assert!(
+        world
+            .interest(next)
+            .is_some_and(|interest| interest.is_deferred)
+    );
     let key = world.key(next);
     world.command(Command::AnswerTo { key, accept: true });
     world.flow();

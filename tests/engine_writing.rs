@@ -17,13 +17,19 @@ fn blocked(world: &mut World) -> usize {
     let keys = vec![world.key(client)];
     world.command(Command::FanOutTo { keys, size: 3000 });
     world.settle();
-    assert!(world.interest(client).is_some_and(|interest| interest.queued > 0));
+    assert!(
+        world
+            .interest(client)
+            .is_some_and(|interest| interest.queued > 0)
+    );
     client
 }
 
 fn pongs(world: &World, client: usize) -> Vec<&Heard> {
     let heard = world.clients[client].heard.iter();
-    heard.filter(|heard| matches!(heard, Heard::Pong(_))).collect()
+    heard
+        .filter(|heard| matches!(heard, Heard::Pong(_)))
+        .collect()
 }
 
 // W2, W3: the oracle compares every message, and the decoder every byte of a header.
@@ -34,7 +40,9 @@ fn a_kernel_that_takes_a_byte_at_a_time_gets_every_byte_in_order() {
         let client = world.open();
         let keys = vec![world.key(client); 2];
         for number in 0..10 {
-            world.client(client).text(&format!("twice {number} {}", pad(number * 20)));
+            world
+                .client(client)
+                .text(&format!("twice {number} {}", pad(number * 20)));
             world.client(client).ping();
             world.client(client).text("self");
             let keys = keys.clone();
@@ -62,7 +70,9 @@ fn writes_cut_short_at_any_point_lose_nothing() {
     }
     for number in 0..50 {
         for client in clients {
-            world.client(client).text(&format!("all {number} {}", pad(number * 40)));
+            world
+                .client(client)
+                .text(&format!("all {number} {}", pad(number * 40)));
         }
         world.flow();
     }
@@ -106,7 +116,10 @@ fn pings_of_one_that_does_not_read_leave_one_pong_to_send() {
     assert_eq!(queued, before + 2 + "ping 100000".len());
     world.client(client).conduct.is_eager = true;
     world.flow();
-    assert_eq!(pongs(&world, client), [&Heard::Pong(b"ping 100000".to_vec())]);
+    assert_eq!(
+        pongs(&world, client),
+        [&Heard::Pong(b"ping 100000".to_vec())]
+    );
 }
 
 // W5
@@ -162,7 +175,9 @@ fn a_round_trip_costs_one_read_and_one_write() {
     let mut world = World::calm();
     let client = world.open();
     world.calls(client);
-    world.client(client).text(r#"echo {"type": "ping", "id": 1}"#);
+    world
+        .client(client)
+        .text(r#"echo {"type": "ping", "id": 1}"#);
     world.flow();
     let once = Calls {
         reads: 1,

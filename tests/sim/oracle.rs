@@ -107,8 +107,7 @@ pub fn check_end(client: &mut Client, may_shed: bool) -> Result<(), String> {
     }
     progress.has_ended = true;
     let conduct = &client.conduct;
-    let is_strict =
-        conduct.is_eager && !conduct.is_wrong && !conduct.has_finished && !may_shed;
+    let is_strict = conduct.is_eager && !conduct.is_wrong && !conduct.has_finished && !may_shed;
     if is_strict && progress.is_open && !progress.is_closed {
         return Err("was left without a close frame".to_owned());
     }
@@ -123,7 +122,9 @@ pub fn check_quiet(client: &Client, interest: Interest) -> Result<(), String> {
         return Err(format!("is scheduled, and nobody is awake: {interest:?}"));
     }
     if state.is_unread() && !interest.is_deferred && !interest.is_choked {
-        return Err(format!("has something to read that is not read: {interest:?}"));
+        return Err(format!(
+            "has something to read that is not read: {interest:?}"
+        ));
     }
     if state.has_room() && interest.queued > 0 {
         return Err(format!("has room for what is not written: {interest:?}"));
@@ -146,7 +147,9 @@ pub fn check_complete(client: &Client, interest: Interest, log: &Log) -> Result<
     let seen = (progress.replies, progress.sends, progress.deliveries);
     let all = (life.replies.len(), life.sends.len(), life.deliveries.len());
     if seen != all {
-        return Err(format!("heard {seen:?} of {all:?} replies, sends, deliveries"));
+        return Err(format!(
+            "heard {seen:?} of {all:?} replies, sends, deliveries"
+        ));
     }
     if life.inbox.len() != client.said.len() {
         let (got, said) = (life.inbox.len(), client.said.len());
