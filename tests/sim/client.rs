@@ -24,6 +24,8 @@ pub struct Client {
     /// The answers that are awaited: for each request those that are right.
     pub expected: VecDeque<&'static [u16]>,
     pub progress: Progress,
+    /// A test has sent a part of something by hand.
+    pub has_begun: bool,
     ear: Ear,
     part: Option<Part>,
     rng: Rng,
@@ -73,6 +75,7 @@ impl Client {
             pings: Vec::new(),
             expected: VecDeque::new(),
             progress: Progress::default(),
+            has_begun: false,
             ear: Ear::default(),
             part: None,
             rng,
@@ -222,7 +225,7 @@ impl Client {
 
     /// Whether it has sent a part of something only.
     pub fn is_mid_word(&self) -> bool {
-        self.part.is_some() || self.ear.is_mid_word()
+        self.has_begun || self.part.is_some() || self.ear.is_mid_word()
     }
 
     /// The code of the close frame that it has heard.
