@@ -26,6 +26,19 @@ fn seconds_until(world: &mut World, mut holds: impl FnMut(&mut World) -> bool) -
 }
 
 #[test]
+fn silence_brings_a_ping_after_about_half_a_minute() {
+    let mut world = World::calm();
+    let client = world.open();
+    // It answers, so that it is asked again and again; the first time comes early for some.
+    seconds_until(&mut world, |world| pings(world, client) == 1);
+    for count in 2..6 {
+        let after = seconds_until(&mut world, |world| pings(world, client) == count);
+        assert!((26..=34).contains(&after), "{after} s");
+    }
+    assert!(!is_gone(&world, client));
+}
+
+#[test]
 fn one_who_talks_is_not_pinged() {
     let mut world = World::calm();
     let client = world.open();

@@ -204,7 +204,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let rest = u64::from(pong_after - silent) * TICK_MS;
             return self.arm_open(key, Duration::from_millis(rest));
         }
-        if u64::from(silent) * TICK_MS >= millis(self.config.ping_interval) / 2 {
+        let tenths = if conn.flags.has(Flags::YOUNG) { 5 } else { 9 };
+        conn.flags.clear(Flags::YOUNG);
+        if u64::from(silent) * TICK_MS >= millis(self.config.ping_interval) / 10 * tenths {
             conn.flags.set(Flags::PING_OUT);
             // From here on it says when the ping was sent.
             conn.heard = now;

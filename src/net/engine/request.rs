@@ -233,6 +233,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         conn.phase = Phase::Open(H::Session::default());
+        conn.flags.set(Flags::YOUNG);
         self.counters.opened += 1;
         self.counters.open += 1;
         self.counters.open_tls += u64::from(conn.transport.is_tls());
