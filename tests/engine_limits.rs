@@ -137,3 +137,20 @@ fn a_shutdown_lets_nobody_in_and_leaves_nobody_waiting() {
     world.wait(5000);
     assert!(world.engine.is_drained());
 }
+
+#[test]
+fn a_shutdown_does_not_cut_an_answer_short() {
+    let mut world = World::calm();
+    world.limits.send = 1000;
+    let client = world.connect();
+    world.client(client).conduct.is_eager = false;
+    world.client(client).request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+    world.deliver(client);
+    world.settle();
+    world.engine.begin_drain(Duration::ZERO);
+    world.settle();
+    world.client(client).conduct.is_eager = true;
+    world.flow();
+    assert_eq!(world.clients[client].statuses(), [200]);
+    assert!(world.engine.is_drained());
+}
