@@ -110,6 +110,26 @@ fn more_than_the_hard_limit_never_waits() {
 }
 
 #[test]
+fn replies_count_as_events_do() {
+    let config = Config {
+        queue_soft: 30_000,
+        queue_hard: 60_000,
+        ..Config::default()
+    };
+    let mut world = world(config);
+    let client = world.open_lazy();
+    // All in one read, before anything can keep it from being read from.
+    for number in 0..60 {
+        world.client(client).text(&format!("twice {number} {}", pad(1000)));
+    }
+    world.deliver(client);
+    world.settle();
+    assert!(!is_open(&world, client));
+    assert!(queued(&world, client) <= 60_000);
+    assert_eq!(code(&mut world, client), Some(1013));
+}
+
+#[test]
 fn one_message_always_fits_an_empty_queue() {
     let mut world = world(Config::default());
     let client = world.open_lazy();
