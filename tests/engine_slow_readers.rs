@@ -130,6 +130,25 @@ fn replies_count_as_events_do() {
 }
 
 #[test]
+fn answers_to_requests_that_are_piled_up_do_not_pile_up() {
+    let mut world = world(Config::default());
+    let client = world.connect();
+    world.client(client).conduct.is_eager = false;
+    for _ in 0..2000 {
+        world.client(client).request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+    }
+    world.deliver(client);
+    world.settle();
+    let queued = queued(&world, client);
+    assert!(queued <= 256 * KIB + 40_000, "{queued}");
+    // What was answered is sent.
+    world.client(client).conduct.is_eager = true;
+    world.flow();
+    assert!(world.clients[client].statuses().len() >= 10);
+    assert!(world.interest(client).is_none());
+}
+
+#[test]
 fn one_message_always_fits_an_empty_queue() {
     let mut world = world(Config::default());
     let client = world.open_lazy();
