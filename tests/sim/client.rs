@@ -154,6 +154,12 @@ impl Client {
         self.pings.push(payload);
     }
 
+    /// Whether its newest ping has had its pong; older ones may have none.
+    pub fn has_its_pong(&self) -> bool {
+        let newest = format!("ping {}", self.pings_sent);
+        self.pings.last().is_none_or(|ping| *ping != newest.as_bytes())
+    }
+
     pub fn close(&mut self, code: u16) {
         self.finish_part();
         self.frame(0x88, &code.to_be_bytes());
