@@ -24,6 +24,8 @@ pub struct Client {
     /// The answers that are awaited: for each request those that are right.
     pub expected: VecDeque<&'static [u16]>,
     pub progress: Progress,
+    /// A test has sent a part of something by hand.
+    pub has_begun: bool,
     ear: Ear,
     part: Option<Part>,
     rng: Rng,
@@ -73,6 +75,7 @@ impl Client {
             pings: Vec::new(),
             expected: VecDeque::new(),
             progress: Progress::default(),
+            has_begun: false,
             ear: Ear::default(),
             part: None,
             rng,
@@ -151,6 +154,12 @@ impl Client {
         self.pings.push(payload);
     }
 
+    /// Whether its newest ping has had its pong; older ones may have none.
+    pub fn has_its_pong(&self) -> bool {
+        let newest = format!("ping {}", self.pings_sent);
+        self.pings.last().is_none_or(|ping| *ping != newest.as_bytes())
+    }
+
     pub fn close(&mut self, code: u16) {
         self.finish_part();
         self.frame(0x88, &code.to_be_bytes());
@@ -222,7 +231,7 @@ impl Client {
 
     /// Whether it has sent a part of something only.
     pub fn is_mid_word(&self) -> bool {
-        self.part.is_some() || self.ear.is_mid_word()
+        self.has_begun || self.part.is_some() || self.ear.is_mid_word()
     }
 
     /// The code of the close frame that it has heard.

@@ -155,6 +155,9 @@ pub fn check_complete(client: &Client, interest: Interest, log: &Log) -> Result<
         let (got, said) = (life.inbox.len(), client.said.len());
         return Err(format!("the application got {got} of {said} messages"));
     }
+    if !client.has_its_pong() {
+        return Err("has no answer to its newest ping".to_owned());
+    }
     if client.is_mid_word() {
         return Ok(());
     }

@@ -204,7 +204,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let rest = u64::from(pong_after - silent) * TICK_MS;
             return self.arm_open(key, Duration::from_millis(rest));
         }
-        if u64::from(silent) * TICK_MS >= millis(self.config.ping_interval) / 2 {
+        let tenths = if conn.flags.has(Flags::YOUNG) { 5 } else { 9 };
+        conn.flags.clear(Flags::YOUNG);
+        if u64::from(silent) * TICK_MS >= millis(self.config.ping_interval) / 10 * tenths {
             conn.flags.set(Flags::PING_OUT);
             // From here on it says when the ping was sent.
             conn.heard = now;
@@ -285,6 +287,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Ends one connection for the shutdown; whether it was a WebSocket.
     fn send_off(&mut self, key: ConnKey) -> bool {
+        let has_answers = self.arena.get(key).is_some_and(|conn| conn.tx.is_some());
         match self.arena.get_mut(key).map(|conn| &mut conn.phase) {
             Some(Phase::Open(_)) => {
                 // Not 1001: there are clients that take it, like 1000, for a reason never to
@@ -298,7 +301,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 true
             }
             Some(Phase::Request(_)) => {
-                self.lose(key);
+                match has_answers {
+                    true => self.linger(key),
+                    false => self.lose(key),
+                }
                 false
             }
             Some(phase @ Phase::Deferred(_)) => {

@@ -5,10 +5,10 @@ use std::mem;
 use crate::http::{Head, HeadError, Request, Response, Upgrade, parse_head};
 
 use super::super::ConnKey;
-use super::super::conn::{Deferred, Flags, PartialRequest, Phase};
+use super::super::conn::{Conn, Deferred, Flags, PartialRequest, Phase};
 use super::super::handler::{Handler, Refusal, Verdict};
 use super::super::socket::Socket;
-use super::Engine;
+use super::{CORK_SIZE, Engine};
 
 /// One request, taken off the front of the bytes.
 struct Taken {
@@ -59,6 +59,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             match self.take_request(key, &bytes[used..], whole.take()) {
                 Some(count) => used += count,
                 None => break,
+            }
+            if self.outbox.cork.len() >= CORK_SIZE {
+                self.commit_cork();
+                // Answers are longer than requests: who piles these up gets no more of them.
+                let queued = self.arena.get(key).map_or(0, Conn::queued);
+                if queued > self.config.queue_hard {
+                    self.linger(key);
+                }
             }
         }
         used
@@ -233,6 +241,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         conn.phase = Phase::Open(H::Session::default());
+        conn.flags.set(Flags::YOUNG);
         self.counters.opened += 1;
         self.counters.open += 1;
         self.counters.open_tls += u64::from(conn.transport.is_tls());

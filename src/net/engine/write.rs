@@ -35,10 +35,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn commit_cork(&mut self) {
         let mut cork = mem::take(&mut self.outbox.cork);
         self.counters.messages_out += mem::take(&mut self.outbox.replies);
-        if let Some(key) = self.current
-            && !cork.is_empty()
+        if !cork.is_empty()
+            && let Some(key) = self.current.take()
         {
+            // Without a current connection: a close frame that this may lead to goes straight
+            // behind it.
             self.write_own(key, &cork);
+            self.current = Some(key);
         }
         cork.clear();
         if cork.capacity() <= 4 * CORK_SIZE {
@@ -113,11 +116,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let before = tx.len();
             tx.push_shared(Rc::clone(frame), mem::take(&mut sent));
             self.counters.queued_bytes += (tx.len() - before) as u64;
-            if before > 0 && tx.len() > self.config.queue_hard {
-                self.evict(key);
-            } else {
-                self.watch_queue(key);
-            }
+            self.watch_queue(key, before);
         }
     }
 
@@ -146,21 +145,27 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
+        let before = conn.queued();
         conn.tx.get_or_insert_default().push_owned(bytes, begun);
         self.counters.queued_bytes += bytes.len() as u64;
-        self.watch_queue(key);
+        self.watch_queue(key, before);
     }
 
-    /// Sees to a queue that has grown: it is to be flushed, and not to stay long.
-    fn watch_queue(&mut self, key: ConnKey) {
+    /// Sees to a queue that was shorter `before`: it is to be flushed, and not to stay long.
+    fn watch_queue(&mut self, key: ConnKey, before: usize) {
         self.mark_dirty(key);
         let now = floor_tick(self.now);
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
-        let is_open = conn.is_open();
+        if !conn.is_open() {
+            return;
+        }
         let Some(tx) = conn.tx.as_mut() else { return };
-        if tx.len() > self.config.queue_soft && tx.over_soft_since.is_none() && is_open {
+        if before > 0 && tx.len() > self.config.queue_hard {
+            return self.evict(key);
+        }
+        if tx.len() > self.config.queue_soft && tx.over_soft_since.is_none() {
             tx.over_soft_since = Some(now);
             self.arm_sooner(key, self.config.slow_timeout);
         }
