@@ -21,14 +21,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     (
         "realtime",
         &["model", "net", "http", "ws"],
-        &[
-            "serde",
-            "serde_json",
-            "foldhash",
-            "hashbrown",
-            "jiff",
-            "log",
-        ],
+        &["serde", "serde_json", "foldhash", "hashbrown", "log"],
     ),
     (
         "backend",

@@ -4,11 +4,13 @@
 //! the query's parameters, and writing responses. Sans-I/O: bytes in, values out.
 //! Must not know: sockets, time, JSON, or what the paths mean.
 
+mod date;
 mod query;
 mod request;
 mod response;
 mod upgrade;
 
+pub use date::http_date;
 pub use query::{Params, percent_decode};
 pub use request::{Head, HeadError, MAX_HEADERS, Request, parse_head};
 pub use response::{Response, Status};

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::http_date;
+
 /// The status codes this server answers with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(pub u16);
@@ -81,12 +83,16 @@ impl Response {
         self
     }
 
-    /// Writes the response; `head_only` for the answer to a `HEAD` request.
-    pub fn encode(&self, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
+    /// Writes the response, with the time (in milliseconds since the Unix epoch) that it is
+    /// made at; `head_only` for the answer to a `HEAD` request.
+    pub fn encode(&self, now: u64, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
         let Status(code) = self.status;
+        // RFC 9110 §6.6.1: "An origin server with a clock … MUST generate a Date header field in
+        // all 2xx (Successful), 3xx (Redirection), and 4xx (Client Error) responses".
         let mut head = format!(
-            "HTTP/1.1 {code} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
+            "HTTP/1.1 {code} {}\r\nDate: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
             self.status.reason(),
+            http_date(now),
             self.content_type,
             self.body.len()
         );
@@ -114,7 +120,7 @@ mod tests {
 
     fn text(response: &Response, keep_alive: bool, head_only: bool) -> String {
         let mut out = Vec::new();
-        response.encode(keep_alive, head_only, &mut out);
+        response.encode(784_111_777_000, keep_alive, head_only, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -123,8 +129,8 @@ mod tests {
         let response = Response::json(503, "{}").with("Retry-After", "5");
         assert_eq!(
             text(&response, true, false),
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-             Content-Length: 2\r\nRetry-After: 5\r\n\r\n{}"
+            "HTTP/1.1 503 Service Unavailable\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+             Content-Type: application/json\r\nContent-Length: 2\r\nRetry-After: 5\r\n\r\n{}"
         );
         assert!(text(&response, false, false).contains("Connection: close\r\n"));
         assert!(text(&response.closing(), true, true).ends_with("Connection: close\r\n\r\n"));

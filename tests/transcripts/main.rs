@@ -8,7 +8,7 @@
 //! WebSocket handshake are compared. Not compared is how the fields are ordered, nor these, in
 //! which all answers differ:
 //!
-//! - `Date`, which is not sent here (RFC 9110 §6.6.1 lets a server without a clock leave it out);
+//! - `Date`, which says when it was;
 //! - `Content-Length` and `Sec-WebSocket-Version` in a 101, which h adds: RFC 9110 §8.6 forbids
 //!   the one, and RFC 6455 §4.2.2 has the other only where a version is refused;
 //! - `Connection: close`, which is announced here wherever the connection ends, and by h not.

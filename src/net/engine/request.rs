@@ -214,7 +214,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if response.status.0 >= 400 {
             self.counters.bad_requests += 1;
         }
-        self.queue_own(key, |out| response.encode(keep_alive, head_only, out));
+        let now = self.now.unix;
+        self.queue_own(key, |out| {
+            response.encode(now, keep_alive, head_only, out);
+        });
         if keep_alive {
             self.arm(key, self.config.handshake_timeout);
         } else {
