@@ -34,10 +34,15 @@ impl Program {
         next(&self.out)
     }
 
+    /// The next line of standard error; `None` at its end.
+    pub fn word(&self) -> Option<String> {
+        next(&self.words)
+    }
+
     /// The next line of standard error that has this in it.
     pub fn said(&self, part: &str) -> String {
         let mut others = Vec::new();
-        while let Some(line) = next(&self.words) {
+        while let Some(line) = self.word() {
             if line.contains(part) {
                 return line;
             }
