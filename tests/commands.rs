@@ -159,7 +159,7 @@ fn how_each_command_ends() {
         (&["publish", "nothing"], 66, "nothing"),
         (&["listen", closed, "--token-file", "nothing"], 66, "nothing"),
         (&["publish", "event"], 69, "no server"),
-        (&["publish", "event", "--admin", "http://127.0.0.1:1/"], 66, "publish.key"),
+        (&["publish", "event", "--admin", "http://127.0.0.1:1/"], 69, "publish.key"),
         (&["listen", closed, "--no-reconnect"], 69, "refused"),
         (&["serve", "--listen", "ftp://127.0.0.1:0"], 78, "listen: \"ftp://127.0.0.1:0\""),
         (&["serve", "--listen", "wss://127.0.0.1:0"], 78, "tls.cert"),

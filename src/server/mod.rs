@@ -4,7 +4,9 @@ mod app;
 mod banner;
 mod metrics;
 
+use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -75,10 +77,9 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
     }
     // A failed send means that the back end has ended already; the reactor serves on without.
     let _ = way_back.send(reactor.mailbox());
-    end_on_signals(reactor.mailbox(), settings.drain)?;
-
     let address_file = AddressFile::write(&settings.data, &bound.admin)
         .map_err(|error| Exit::new(Exit::IO, error))?;
+    end_on_signals(reactor.mailbox(), settings.drain, address_file)?;
     let text = banner::text(&settings, &data, &bound, open_files);
     // Nobody reading the banner is no reason not to serve.
     let _ = io::stdout()
@@ -87,7 +88,6 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
     log::info!("started");
 
     let result = reactor.run();
-    drop(address_file);
     drop(reactor);
     let _ = thread.join();
     result.map_err(|error| Exit::new(Exit::OS, format!("the poller: {error}")))?;
@@ -177,13 +177,21 @@ fn tcp_address(address: &Address) -> Option<std::net::SocketAddr> {
 }
 
 /// The first signal begins the shutdown, the second ends it.
-fn end_on_signals(mailbox: Mailbox<Tell>, drain: std::time::Duration) -> Result<(), Exit> {
+fn end_on_signals(
+    mailbox: Mailbox<Tell>,
+    drain: std::time::Duration,
+    address_file: AddressFile,
+) -> Result<(), Exit> {
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|error| Exit::new(Exit::OS, format!("signals: {error}")))?;
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
+            let mut address_file = Some(address_file);
             for signal in signals.forever() {
+                // Before the addresses are free: the next server to take them may start while
+                // this one still sees its clients off, and has a file of its own by then.
+                drop(address_file.take());
                 log::info!("signal {signal}: shutting down");
                 if mailbox.shut_down(drain).is_err() {
                     return;
@@ -200,7 +208,9 @@ struct AddressFile(PathBuf);
 impl AddressFile {
     fn write(data: &Path, admin: &Address) -> io::Result<Self> {
         let path = data.join("admin.address");
-        std::fs::write(&path, format!("{}\n", banner::admin_url(admin)))?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        writeln!(options.open(&path)?, "{}", banner::admin_url(admin))?;
         Ok(AddressFile(path))
     }
 }

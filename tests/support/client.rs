@@ -283,8 +283,8 @@ impl<S: Read + Write> Client<S> {
     }
 
     fn take_bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
-        let mut chunk = [0; 65_536];
         while self.buffer.len() < count {
+            let mut chunk = [0; 65_536];
             let read = self.stream.read(&mut chunk)?;
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());

@@ -223,9 +223,14 @@ impl Server {
     pub fn restart(&mut self) {
         let _ = self.child.kill();
         self.wait();
-        let listeners = self.listeners.clone();
-        let args: Vec<&str> = listeners.iter().flat_map(|url| ["--listen", url]).collect();
-        *self = Server::launch(Command::new(PROGRAM), Arc::clone(&self.folder), &args);
+        *self = self.successor();
+    }
+
+    /// Another server on the same data and in the same places, which this one must have left.
+    pub fn successor(&self) -> Server {
+        let listeners = self.listeners.iter();
+        let args: Vec<&str> = listeners.flat_map(|url| ["--listen", url]).collect();
+        Server::launch(Command::new(PROGRAM), Arc::clone(&self.folder), &args)
     }
 
     /// Resident memory of the process, in bytes.
