@@ -212,7 +212,9 @@ fn a_burst_of_events_costs_each_receiver_one_write() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..20).map(|_| world.open()).collect();
     let keys: Vec<_> = clients.iter().map(|&client| world.key(client)).collect();
-    clients.iter().for_each(|&client| drop(world.calls(client)));
+    for &client in &clients {
+        let _ = world.calls(client);
+    }
     for _ in 0..10 {
         let keys = keys.clone();
         world.command(Command::FanOutTo { keys, size: 300 });

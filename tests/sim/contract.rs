@@ -92,9 +92,8 @@ pub fn check(pair: &mut impl Pair) {
 
 fn expect(pair: &mut impl Pair, situation: &str, want: &[u8]) {
     let bits = |event: &Readiness| {
-        u8::from(event.readable) * R
-            | u8::from(event.writable) * W
-            | u8::from(event.read_closed) * CLOSED
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        bit(event.readable, R) | bit(event.writable, W) | bit(event.read_closed, CLOSED)
     };
     let got: Vec<u8> = pair.events().iter().map(bits).collect();
     assert_eq!(got, want, "{situation}");

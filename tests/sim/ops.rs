@@ -367,8 +367,8 @@ fn say(client: &mut Client, verb: u8, size: usize) {
         9..11 => "all",
         11 => "let",
         12 => return client.binary(&vec![verb; size]),
-        13 if size % 8 == 0 => "bye",
-        14 if size % 8 == 0 => "kill",
+        13 if size.is_multiple_of(8) => "bye",
+        14 if size.is_multiple_of(8) => "kill",
         _ => "echo",
     };
     client.text(&format!("{verb} {}", pad(size)));
