@@ -50,8 +50,7 @@ fn what_is_published_is_seen_where_the_filter_matches() {
     let browser = open_page(&server);
     connect(&browser);
     browser.until("document.querySelector('#connections-now').textContent === '1'");
-    browser.fill("#filter-values", "https://example.com/a page");
-    browser.click("#set-filter");
+    set_filter(&browser, "https://example.com/a page");
     browser.fill("#publish-key", &server.publish_key());
     browser.click("#publish");
     browser.until(&outcome_is("good"));
@@ -77,14 +76,13 @@ fn what_is_published_is_seen_where_the_filter_matches() {
             .1["matched"],
         0
     );
-    browser.click("#ping");
-    browser.until(&frame("in", "m.type === 'pong'"));
+    fence(&browser);
     let ids = browser.value(&format!(
         "{}.filter((m) => {NOTIFICATION}).map((m) => m.payload[0].id)",
         frames("in")
     ));
     assert_eq!(ids, json!([event["payload"][0]["id"], "same"]));
-    browser.click(".frame:has(+ .frame[data-direction=out]) summary");
+    browser.click(".frame[data-raw*='\"same\"'] summary");
     browser.run("window.scrollTo(0, 0)");
     browser.screenshot("light");
     assert_eq!(browser.console(), [""; 0]);
@@ -154,13 +152,12 @@ fn a_narrow_window_is_not_scrolled_sideways() {
     let fits = || browser.value("document.documentElement.scrollWidth <= innerWidth");
     assert_eq!(fits(), true);
     connect(&browser);
-    browser.fill("#filter-values", "https://example.com/");
-    browser.click("#set-filter");
+    set_filter(&browser, "https://example.com/");
     let long = format!("https://example.com/#{}", "long".repeat(500));
     assert_eq!(server.publish(&annotation("an-id", &long)).1["matched"], 1);
     browser.until(&frame("in", NOTIFICATION));
     assert_eq!(fits(), true);
-    browser.click(".frame[data-direction=in] summary");
+    browser.click(".frame[data-raw*=notification] summary");
     browser.fill("#publish-key", &server.publish_key());
     browser.fill(
         "#publish-event",
@@ -278,6 +275,21 @@ fn open_page(server: &Server) -> Browser {
 fn connect(browser: &Browser) {
     browser.click("#connect");
     browser.until(&state_is("open"));
+}
+
+/// Sets a filter on URIs, and waits until it is in force.
+fn set_filter(browser: &Browser, uri: &str) {
+    browser.fill("#filter-values", uri);
+    browser.click("#set-filter");
+    fence(browser);
+}
+
+/// Waits until the server has answered all that the page has sent.
+fn fence(browser: &Browser) {
+    let pongs = format!("{}.filter((m) => m.type === 'pong').length", frames("in"));
+    let before = browser.value(&pongs);
+    browser.click("#ping");
+    browser.until(&format!("{pongs} > {before}"));
 }
 
 /// Presses Tab until the focus is where it should be, and can be seen to be there.

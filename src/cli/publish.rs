@@ -121,13 +121,19 @@ fn label(event: &str) -> String {
     struct Label {
         action: Option<String>,
         annotation_id: Option<String>,
+        annotation: Option<Annotation>,
         #[serde(rename = "type")]
         kind: Option<String>,
         userid: Option<String>,
     }
+    #[derive(Deserialize)]
+    struct Annotation {
+        id: Option<String>,
+    }
     let label: Label = serde_json::from_str(event).unwrap_or_default();
     let what = label.action.or(label.kind);
-    let whom = label.annotation_id.or(label.userid);
+    let own_id = label.annotation.and_then(|annotation| annotation.id);
+    let whom = label.annotation_id.or(own_id).or(label.userid);
     printable(&format!(
         "{} {}",
         what.as_deref().unwrap_or("event"),
@@ -193,7 +199,8 @@ mod tests {
     #[test]
     fn events_are_sent_one_by_one_compactly_and_named() {
         let input = "\u{20}{ \"topic\": \"annotation\",\n  \"action\": \"create\", \"annotation_id\": \"A b\",\r\n \"n\": 1.50e3 }\n\
-            {\"type\":\"group-join\",\"userid\":\"acct:joe@example.org\"}{\"action\":1}\n\n[ 1 ]\n";
+            {\"type\":\"group-join\",\"userid\":\"acct:joe@example.org\"}{\"action\":1}\n\n[ 1 ]\n\
+            {\"action\":\"update\",\"annotation\":{\"id\":\"C\",\"x\":{}}}";
         let mut count = 0;
         let (sent, out, exit) = published(input, &mut |_| {
             count += 1;
@@ -206,12 +213,13 @@ mod tests {
                 r#"{"type":"group-join","userid":"acct:joe@example.org"}"#,
                 r#"{"action":1}"#,
                 "[1]",
+                r#"{"action":"update","annotation":{"id":"C","x":{}}}"#,
             ]
         );
         assert_eq!(
             out,
             "create A b matched 1\ngroup-join acct:joe@example.org matched 2\n\
-             event - matched 3\nevent - matched 4\n"
+             event - matched 3\nevent - matched 4\nupdate C matched 5\n"
         );
         assert!(exit.is_none());
     }

@@ -103,6 +103,10 @@ impl<T> Arena<T> {
         while index < end {
             match &self.pages[index / PAGE] {
                 Some(page) if page.used > 0 => {
+                    if index.is_multiple_of(64) && page.free[index % PAGE / 64] == u64::MAX {
+                        index += 64;
+                        continue;
+                    }
                     if let Some(key) = self.key_at(index as u32) {
                         return Some(key);
                     }

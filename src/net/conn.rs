@@ -84,6 +84,8 @@ impl Flags {
     pub const PER_IP: Flags = Flags(1 << 9);
     /// The TLS handshake is complete, and was counted.
     pub const TLS_DONE: Flags = Flags(1 << 10);
+    /// Its first heartbeat is still to come, sooner than the later ones.
+    pub const YOUNG: Flags = Flags(1 << 11);
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

@@ -31,6 +31,8 @@ pub mod tls;
 
 pub use config::Config;
 pub use counters::{Counters, Ends};
+#[doc(hidden)]
+pub use engine::Interest;
 pub use engine::{Arrival, Engine, Readiness};
 pub use frame::{Delivery, Frame};
 pub use handler::{Handler, Message, Refusal, Verdict};

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::mem;
 use std::rc::Rc;
 
 use super::frame::Frame;
@@ -71,28 +72,45 @@ impl TxQueue {
     }
 
     /// The next bytes to send, as at most as many slices as `out` has room for.
-    pub fn slices<'a>(&'a mut self, out: &mut [IoSlice<'a>]) -> usize {
+    pub fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         // A control frame may go between frames, never inside one (RFC 6455 §5.4).
-        let is_inside = self.sent > 0 || self.begins_inside;
-        if !is_inside && let Some(pong) = self.pong.take() {
-            self.chunks.push_front(Chunk::Owned(pong));
-        }
+        let pong = self.pong.as_deref().filter(|_| !self.is_inside());
         // The first chunk alone, while a pong waits to go behind it.
-        let limit = if self.pong.is_some() { 1 } else { out.len() };
+        let limit = match self.pong.is_some() && pong.is_none() {
+            true => 1,
+            false => out.len(),
+        };
         let mut skip = self.sent;
+        let chunks = self.chunks.iter();
+        let chunks = chunks.map(|chunk| &chunk.bytes()[mem::take(&mut skip)..]);
         let mut count = 0;
-        for (slot, chunk) in out.iter_mut().zip(&self.chunks).take(limit) {
-            *slot = IoSlice::new(&chunk.bytes()[skip..]);
-            skip = 0;
+        for (slot, bytes) in out
+            .iter_mut()
+            .zip(pong.into_iter().chain(chunks))
+            .take(limit)
+        {
+            *slot = IoSlice::new(bytes);
             count += 1;
         }
         count
+    }
+
+    /// Whether the peer is in the midst of a frame.
+    fn is_inside(&self) -> bool {
+        self.sent > 0 || self.begins_inside
     }
 
     /// Takes note that the first `count` bytes were sent.
     pub fn advance(&mut self, mut count: usize) {
         debug_assert!(count <= self.bytes);
         self.bytes -= count;
+        // A pong that was offered stays one that can be replaced, until a byte of it is sent.
+        if count > 0
+            && !self.is_inside()
+            && let Some(pong) = self.pong.take()
+        {
+            self.chunks.push_front(Chunk::Owned(pong));
+        }
         while let Some(chunk) = self.chunks.front() {
             let left = chunk.bytes().len() - self.sent;
             if count < left {
@@ -107,12 +125,26 @@ impl TxQueue {
         debug_assert_eq!(count, 0);
     }
 
+    /// Whether its figures are right; says what is not.
+    pub fn verify(&self) -> Result<(), String> {
+        let first = self.chunks.front().map_or(0, |chunk| chunk.bytes().len());
+        if self.sent > 0 && self.sent >= first {
+            return Err(format!("{} of the first {first} bytes are sent", self.sent));
+        }
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.bytes().len()).sum();
+        let pong = self.pong.as_ref().map_or(0, |pong| pong.len());
+        match chunks - self.sent + pong {
+            0 => Err("an empty queue was kept".to_owned()),
+            bytes if bytes != self.bytes => Err(format!("{} bytes, not {bytes}", self.bytes)),
+            _ => Ok(()),
+        }
+    }
+
     /// Drops everything of which nothing was sent: what was begun must be finished, or the
     /// peer would take the next frame for the rest of it.
     pub fn drop_unstarted(&mut self) {
         self.pong = None;
-        let is_inside = self.sent > 0 || self.begins_inside;
-        self.chunks.truncate(usize::from(is_inside));
+        self.chunks.truncate(usize::from(self.is_inside()));
         self.bytes = self.chunks.front().map_or(0, |chunk| chunk.bytes().len()) - self.sent;
     }
 }

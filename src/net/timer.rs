@@ -131,6 +131,22 @@ impl Wheel {
             })
     }
 
+    /// Walks every list: how many entries hang in them, or what is wrong with one.
+    pub fn verify(&self, links: impl Fn(u32) -> Option<Links>) -> Result<usize, String> {
+        let mut count = verify_list(self.due, &links, |entry| entry.deadline <= self.now)?;
+        for (number, word) in self.occupied.iter().enumerate() {
+            let mut word = *word;
+            while word != 0 {
+                let slot = 64 * number + word.trailing_zeros() as usize;
+                word &= word - 1;
+                count += verify_list(self.heads[slot], &links, |entry| {
+                    entry.deadline > self.now && entry.deadline as usize % SLOTS == slot
+                })?;
+            }
+        }
+        Ok(count)
+    }
+
     /// Moves the entries of a slot that are due to the list of the due; those of a later
     /// round stay.
     fn collect(&mut self, entries: &mut impl Linked, slot: usize) {
@@ -162,6 +178,23 @@ fn link(entries: &mut impl Linked, index: u32, head: u32, deadline: Tick) {
     if let Some(head) = entries.links(head) {
         head.prev = index;
     }
+}
+
+fn verify_list(
+    head: u32,
+    links: impl Fn(u32) -> Option<Links>,
+    belongs: impl Fn(&Links) -> bool,
+) -> Result<usize, String> {
+    let (mut count, mut before, mut index) = (0, NIL, head);
+    while index != NIL {
+        let entry = links(index).ok_or_else(|| format!("{index} is not there"))?;
+        if entry.prev != before || !belongs(&entry) {
+            return Err(format!("{index} hangs wrongly: {entry:?}"));
+        }
+        (before, index) = (index, entry.next);
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// 51.2 s a round: longer than any deadline of the default configuration.

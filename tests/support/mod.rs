@@ -4,13 +4,15 @@
 
 mod client;
 mod events;
+mod program;
 mod server;
 mod site;
 mod webdriver;
 
 pub use client::{Answer, Client, Received, connect};
 pub use events::{event, filter};
-pub use server::{Server, http};
+pub use program::{Program, eventually};
+pub use server::{PROGRAM, Server, http};
 pub use site::serve_page;
 pub use webdriver::{Browser, CONTROL, ENTER, TAB};
 

@@ -1,17 +1,18 @@
 //! A server process of the test's own.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 
 use h_realtime::backend::DataDir;
 use h_realtime::backend::embedded::Store;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Client, PATIENCE};
+use super::{Client, PATIENCE, eventually};
 
 /// The built program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_h-realtime");
@@ -23,7 +24,7 @@ pub struct Server {
     pub listeners: Vec<String>,
     pub admin: SocketAddr,
     pub banner: String,
-    folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 impl Server {
@@ -45,38 +46,40 @@ impl Server {
     /// A server that logs all it can, to be read with [`Server::log`].
     pub fn verbose(config: &str) -> Server {
         let folder = TempDir::new().unwrap();
-        let log = File::create(folder.path().join("log")).unwrap();
-        let args = ["--listen", "ws://127.0.0.1:0"];
-        Server::spawn(folder, &args, config, |command| {
-            command.env("RUST_LOG", "trace").stderr(log);
-        })
-    }
-
-    /// A server on the data of an earlier one.
-    pub fn in_folder(folder: TempDir, args: &[&str], config: &str) -> Server {
-        Server::spawn(folder, args, config, |_| {})
-    }
-
-    fn spawn(
-        folder: TempDir,
-        args: &[&str],
-        config: &str,
-        set: impl FnOnce(&mut Command),
-    ) -> Server {
-        let file = folder.path().join("config.toml");
-        std::fs::write(&file, config).unwrap();
+        std::fs::write(folder.path().join("config.toml"), config).unwrap();
         let mut command = Command::new(PROGRAM);
-        command
+        command.env("RUST_LOG", "trace");
+        Server::launch(command, folder, &["--listen", "ws://127.0.0.1:0"])
+    }
+
+    /// A server in a folder of the test's own.
+    pub fn in_folder(folder: TempDir, args: &[&str], config: &str) -> Server {
+        let config_file = folder.path().join("config.toml");
+        std::fs::write(config_file, config).unwrap();
+        Server::launch(Command::new(PROGRAM), folder, args)
+    }
+
+    /// A server by a command of the test's own, which the arguments are added to. There must be
+    /// a `config.toml` in the folder.
+    pub fn launch(command: Command, folder: impl Into<Arc<TempDir>>, args: &[&str]) -> Server {
+        let (mut command, folder) = (command, folder.into());
+        // A pipe that nobody reads would fill up, and stop the server.
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(folder.path().join("log"))
+            .unwrap();
+        let mut child = command
             .args(["serve", "--admin", "127.0.0.1:0", "--config"])
-            .arg(&file)
+            .arg(folder.path().join("config.toml"))
             .arg("--data")
             .arg(folder.path().join("data"))
             .args(args)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        set(&mut command);
-        let mut child = command.spawn().unwrap();
-        let banner = read_banner(&mut child);
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let banner = read_banner(&mut child, folder.path());
         let line = |word: &str| -> Vec<String> {
             let found = banner
                 .lines()
@@ -112,11 +115,6 @@ impl Server {
             .nth(1)
             .unwrap_or_else(|| panic!("{url} has no host"));
         host.trim_end_matches("/ws").parse().unwrap()
-    }
-
-    /// What a verbose server has logged so far.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
     /// The database, for what the commands do not do.
@@ -212,10 +210,22 @@ impl Server {
 
     /// Waits for the process to end; what it wrote to standard error, and its exit code.
     pub fn wait(&mut self) -> (String, Option<i32>) {
-        let mut said = String::new();
-        let mut stderr = self.child.stderr.take().unwrap();
-        stderr.read_to_string(&mut said).unwrap();
-        (said, self.child.wait().unwrap().code())
+        let status = eventually(PATIENCE, || self.child.try_wait().unwrap());
+        (self.log(), status.code())
+    }
+
+    /// What the server has written to standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder().join("log")).unwrap()
+    }
+
+    /// Kills the process, and starts another on the same data and in the same places.
+    pub fn restart(&mut self) {
+        let _ = self.child.kill();
+        self.wait();
+        let listeners = self.listeners.clone();
+        let args: Vec<&str> = listeners.iter().flat_map(|url| ["--listen", url]).collect();
+        *self = Server::launch(Command::new(PROGRAM), Arc::clone(&self.folder), &args);
     }
 
     /// Resident memory of the process, in bytes.
@@ -240,16 +250,13 @@ impl Drop for Server {
 }
 
 /// The lines the server prints when it is ready.
-fn read_banner(child: &mut Child) -> String {
+fn read_banner(child: &mut Child, folder: &Path) -> String {
     let mut reader = BufReader::new(child.stdout.take().unwrap());
     let mut banner = String::new();
     while !banner.contains("Ctrl-C") {
         if reader.read_line(&mut banner).unwrap() == 0 {
-            let mut said = String::new();
-            if let Some(mut stderr) = child.stderr.take() {
-                let _ = stderr.read_to_string(&mut said);
-            }
-            panic!("the server did not start: {said}");
+            let said = std::fs::read_to_string(folder.join("log"));
+            panic!("the server did not start: {said:?}");
         }
     }
     banner

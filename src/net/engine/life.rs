@@ -57,12 +57,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         self.queue_own(key, |out| ws::encode_close(Some(close), out));
         self.arm(key, self.config.close_timeout);
+        // A long queue no longer keeps it from being read from.
+        self.read_again(key);
     }
 
     /// All has been said: what is queued is still sent, then our direction ends, and what the
     /// peer still sends is dropped for a while. To close while there is something unread would
     /// make the kernel reset the connection, and our last words could be lost.
     pub(super) fn linger(&mut self, key: ConnKey) {
+        let phase = self.arena.get(key).map(|conn| &conn.phase);
+        let is_closing = matches!(phase, Some(Phase::Closing));
         self.end_session(key, End::Lost);
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -74,8 +78,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if !matches!(conn.phase, Phase::Linger) {
             conn.phase = Phase::Linger;
             conn.decoder = Decoder::default();
-            self.arm(key, self.config.close_timeout);
+            if !is_closing {
+                self.arm(key, self.config.close_timeout);
+            }
             self.mark_dirty(key);
+            self.read_again(key);
         } else if has_ended {
             self.kill(key);
         }
@@ -93,7 +100,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if result.is_err() || conn.flags.has(Flags::EOF) {
             return self.kill(key);
         }
-        self.arm(key, self.config.linger_timeout);
+        self.arm_sooner(key, self.config.linger_timeout);
     }
 
     /// The connection is broken: nothing more can be said.
@@ -164,8 +171,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.refuse(key, Refusal::TimedOut);
             }
             Phase::Closing | Phase::Linger => {
-                // Its time is up: what it has not taken by now is thrown away.
-                conn.transport.socket_mut().abort_on_drop();
+                // Its time is up: what is still queued is thrown away. What the kernel has
+                // taken, our end included, it may still deliver.
+                if !conn.flags.has(Flags::SHUT) {
+                    conn.transport.socket_mut().abort_on_drop();
+                }
                 self.kill(key);
             }
             Phase::Dead => {}
@@ -194,7 +204,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let rest = u64::from(pong_after - silent) * TICK_MS;
             return self.arm_open(key, Duration::from_millis(rest));
         }
-        if u64::from(silent) * TICK_MS >= millis(self.config.ping_interval) / 2 {
+        let tenths = if conn.flags.has(Flags::YOUNG) { 5 } else { 9 };
+        conn.flags.clear(Flags::YOUNG);
+        if u64::from(silent) * TICK_MS >= millis(self.config.ping_interval) / 10 * tenths {
             conn.flags.set(Flags::PING_OUT);
             // From here on it says when the ping was sent.
             conn.heard = now;
@@ -275,6 +287,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Ends one connection for the shutdown; whether it was a WebSocket.
     fn send_off(&mut self, key: ConnKey) -> bool {
+        let has_answers = self.arena.get(key).is_some_and(|conn| conn.tx.is_some());
         match self.arena.get_mut(key).map(|conn| &mut conn.phase) {
             Some(Phase::Open(_)) => {
                 // Not 1001: there are clients that take it, like 1000, for a reason never to
@@ -288,7 +301,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 true
             }
             Some(Phase::Request(_)) => {
-                self.lose(key);
+                match has_answers {
+                    true => self.linger(key),
+                    false => self.lose(key),
+                }
                 false
             }
             Some(phase @ Phase::Deferred(_)) => {

@@ -7,10 +7,14 @@
 //! [`Engine::reap`] frees the marked ones when nobody holds a key any more that was looked up.
 
 mod fan_out;
+mod invariants;
 mod life;
 mod read;
 mod request;
 mod write;
+
+#[doc(hidden)]
+pub use invariants::Interest;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -295,6 +299,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
+    /// Has a connection read from again that something has kept from it: of what its socket
+    /// has already no edge will tell.
+    fn read_again(&mut self, key: ConnKey) {
+        let conn = self.arena.get(key);
+        if conn.is_some_and(|conn| conn.flags.has(Flags::READABLE)) {
+            self.enqueue(key);
+        }
+    }
+
     /// Puts a connection on the list of those to flush, if it is not there.
     fn mark_dirty(&mut self, key: ConnKey) {
         if let Some(conn) = self.arena.get_mut(key)
@@ -312,7 +325,27 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
+    /// Sets a connection's timer, unless it is set for an earlier time already.
+    fn arm_sooner(&mut self, key: ConnKey, after: Duration) {
+        let deadline = tick_at(self.now.mono.saturating_add(millis(after)));
+        let armed = self.arena.get(key).and_then(|conn| conn.timer.deadline());
+        if armed.is_none_or(|armed| armed > deadline) {
+            self.arm(key, after);
+        }
+    }
+
+    /// Calls the handler where there is no connection that a reply could be meant for: what it
+    /// says there must not reach whoever happens to be served.
     fn with_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
+        let (bytes, replies) = (self.outbox.cork.len(), self.outbox.replies);
+        let result = self.with_replies(call);
+        self.outbox.cork.truncate(bytes);
+        self.outbox.replies = replies;
+        result
+    }
+
+    /// Calls the handler for the current connection, and collects its replies.
+    fn with_replies<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
         let mut cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
         call(&mut self.handler, &mut cx)
     }

@@ -206,7 +206,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn on_message(&mut self, key: ConnKey, message: Message<'_>) {
         self.handled += 1;
         self.counters.messages_in += 1;
-        self.with_handler(|handler, cx| handler.on_message(cx, key, message));
+        self.with_replies(|handler, cx| handler.on_message(cx, key, message));
         self.apply_effects();
     }
 
@@ -239,6 +239,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
             self.end_session(key, End::ByPeer);
             self.queue_own(key, |out| ws::encode_close(frame, out));
+            self.arm(key, self.config.close_timeout);
         }
         self.linger(key);
     }
@@ -266,16 +267,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         conn.flags.set(Flags::EOF);
         conn.flags.clear(Flags::READABLE);
         match conn.phase {
-            // A peer that only ended its own direction still gets what it asked for. It can
-            // send no close frame any more, so none is waited for.
-            Phase::Open(_) => {
-                self.end_session(key, End::Lost);
-                self.linger(key);
-            }
-            Phase::Request(None) | Phase::Closing | Phase::Linger => self.linger(key),
-            Phase::Request(Some(_)) => self.lose(key),
             // A deferred request that is no handshake keeps its answer.
             Phase::Deferred(_) | Phase::Dead => {}
+            // A peer that only ended its own direction still gets what it asked for. It can
+            // send no close frame any more, so none is waited for.
+            _ => self.linger(key),
         }
     }
 

@@ -5,10 +5,10 @@ use std::mem;
 use crate::http::{Head, HeadError, Request, Response, Upgrade, parse_head};
 
 use super::super::ConnKey;
-use super::super::conn::{Deferred, Flags, PartialRequest, Phase};
+use super::super::conn::{Conn, Deferred, Flags, PartialRequest, Phase};
 use super::super::handler::{Handler, Refusal, Verdict};
 use super::super::socket::Socket;
-use super::Engine;
+use super::{CORK_SIZE, Engine};
 
 /// One request, taken off the front of the bytes.
 struct Taken {
@@ -59,6 +59,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             match self.take_request(key, &bytes[used..], whole.take()) {
                 Some(count) => used += count,
                 None => break,
+            }
+            if self.outbox.cork.len() >= CORK_SIZE {
+                self.commit_cork();
+                // Answers are longer than requests: who piles these up gets no more of them.
+                let queued = self.arena.get(key).map_or(0, Conn::queued);
+                if queued > self.config.queue_hard {
+                    self.linger(key);
+                }
             }
         }
         used
@@ -211,9 +219,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             response.encode(now, keep_alive, head_only, out);
         });
         if keep_alive {
-            if let Some(conn) = self.arena.get_mut(key) {
-                conn.phase = Phase::Request(None);
-            }
             self.arm(key, self.config.handshake_timeout);
         } else {
             self.linger(key);
@@ -230,17 +235,22 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Switches protocols.
     fn open(&mut self, key: ConnKey, upgrade: &Upgrade) {
         let first_ping = self.first_ping();
+        self.queue_own(key, |out| upgrade.encode(out));
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
+        if matches!(conn.phase, Phase::Dead) {
+            // The 101 could not be sent: the peer has gone while the handler thought.
+            return;
+        }
         conn.phase = Phase::Open(H::Session::default());
+        conn.flags.set(Flags::YOUNG);
         self.counters.opened += 1;
         self.counters.open += 1;
         self.counters.open_tls += u64::from(conn.transport.is_tls());
-        self.queue_own(key, |out| upgrade.encode(out));
         self.arm(key, first_ping);
         self.as_current(key, |engine| {
-            engine.with_handler(|handler, cx| handler.on_open(cx, key));
+            engine.with_replies(|handler, cx| handler.on_open(cx, key));
         });
     }
 
@@ -284,17 +294,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Goes on with a connection that was not read from: first with what had been read, then
-    /// with what its socket has, of which no edge will tell again.
+    /// with what its socket has.
     fn resume(&mut self, key: ConnKey, mut trailing: Vec<u8>) {
         if !trailing.is_empty() {
             self.as_current(key, |engine| engine.take_bytes(key, &mut trailing));
         }
-        let Some(conn) = self.arena.get(key) else {
-            return;
-        };
-        if conn.flags.has(Flags::READABLE) {
-            self.enqueue(key);
-        }
+        self.read_again(key);
     }
 }
 

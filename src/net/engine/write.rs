@@ -15,8 +15,7 @@ use super::super::queue::TxQueue;
 use super::super::scratch::Scratch;
 use super::super::socket::Socket;
 use super::super::transport::Transport;
-use super::{CORK_SIZE, Engine, WRITE_BUDGET, floor_tick, millis};
-use crate::net::timer::tick_at;
+use super::{CORK_SIZE, Engine, WRITE_BUDGET, floor_tick};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Runs `work` with `key` as the connection whose replies are collected.
@@ -36,10 +35,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn commit_cork(&mut self) {
         let mut cork = mem::take(&mut self.outbox.cork);
         self.counters.messages_out += mem::take(&mut self.outbox.replies);
-        if let Some(key) = self.current
-            && !cork.is_empty()
+        if !cork.is_empty()
+            && let Some(key) = self.current.take()
         {
+            // Without a current connection: a close frame that this may lead to goes straight
+            // behind it.
             self.write_own(key, &cork);
+            self.current = Some(key);
         }
         cork.clear();
         if cork.capacity() <= 4 * CORK_SIZE {
@@ -114,11 +116,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let before = tx.len();
             tx.push_shared(Rc::clone(frame), mem::take(&mut sent));
             self.counters.queued_bytes += (tx.len() - before) as u64;
-            if before > 0 && tx.len() > self.config.queue_hard {
-                self.evict(key);
-            } else {
-                self.watch_queue(key);
-            }
+            self.watch_queue(key, before);
         }
     }
 
@@ -147,26 +145,29 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
+        let before = conn.queued();
         conn.tx.get_or_insert_default().push_owned(bytes, begun);
         self.counters.queued_bytes += bytes.len() as u64;
-        self.watch_queue(key);
+        self.watch_queue(key, before);
     }
 
-    /// Sees to a queue that has grown: it is to be flushed, and not to stay long.
-    fn watch_queue(&mut self, key: ConnKey) {
+    /// Sees to a queue that was shorter `before`: it is to be flushed, and not to stay long.
+    fn watch_queue(&mut self, key: ConnKey, before: usize) {
         self.mark_dirty(key);
-        let slow = tick_at(self.now.mono + millis(self.config.slow_timeout));
         let now = floor_tick(self.now);
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
-        let is_open = conn.is_open();
+        if !conn.is_open() {
+            return;
+        }
         let Some(tx) = conn.tx.as_mut() else { return };
-        if tx.len() > self.config.queue_soft && tx.over_soft_since.is_none() && is_open {
+        if before > 0 && tx.len() > self.config.queue_hard {
+            return self.evict(key);
+        }
+        if tx.len() > self.config.queue_soft && tx.over_soft_since.is_none() {
             tx.over_soft_since = Some(now);
-            if conn.timer.deadline().is_none_or(|armed| armed > slow) {
-                self.wheel.arm(&mut self.arena, key.index, slow);
-            }
+            self.arm_sooner(key, self.config.slow_timeout);
         }
     }
 
@@ -227,10 +228,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if matches!(conn.phase, Phase::Linger) {
             return self.shut(key);
         }
-        // It may have been kept from reading by its queue.
-        if conn.flags.has(Flags::READABLE) && !matches!(conn.phase, Phase::Deferred(_)) {
-            self.enqueue(key);
-        }
+        // Its queue may have kept it from being read from.
+        self.read_again(key);
     }
 
     /// Writing failed: the connection is gone. Always false, for the callers' convenience.

@@ -1,0 +1,139 @@
+//! What must hold between any two calls of the engine; for tests and simulations only.
+//!
+//! Owns nothing and changes nothing: it counts again, slowly, what the engine keeps count of.
+
+use super::super::ConnKey;
+use super::super::conn::{Flags, Phase};
+use super::super::handler::Handler;
+use super::super::socket::Socket;
+use super::Engine;
+
+/// What the engine has in mind for one connection.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// In the run queue, or on the list of those to flush.
+    pub is_scheduled: bool,
+    /// Not read from, because its handler has yet to answer.
+    pub is_deferred: bool,
+    /// Not read from, because it has yet to take what is queued for it.
+    pub is_choked: bool,
+    /// A WebSocket, and open.
+    pub is_open: bool,
+    /// Without anything incomplete or queued.
+    pub is_idle: bool,
+    /// All has been said, and our direction has not been ended.
+    pub is_to_be_shut: bool,
+    /// Bytes that wait to be sent.
+    pub queued: usize,
+}
+
+/// Figures that the connections themselves give.
+#[derive(Default)]
+struct Sums {
+    open: u64,
+    queued_bytes: u64,
+    armed: usize,
+    in_run: usize,
+    dirty: usize,
+    dead: usize,
+    per_ip: usize,
+}
+
+#[doc(hidden)]
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// What the engine has in mind for a connection; `None` when it is gone.
+    pub fn interest(&self, key: ConnKey) -> Option<Interest> {
+        let conn = self.arena.get(key)?;
+        let queued = conn.queued();
+        let is_partial =
+            conn.decoder.is_mid_message() || matches!(conn.phase, Phase::Request(Some(_)));
+        let is_asking = matches!(conn.phase, Phase::Open(_) | Phase::Request(_));
+        Some(Interest {
+            is_scheduled: conn.flags.has(Flags::QUEUED) || conn.flags.has(Flags::DIRTY),
+            is_deferred: matches!(conn.phase, Phase::Deferred(_)),
+            is_choked: is_asking && queued > 0,
+            is_open: conn.is_open(),
+            is_idle: conn.tx.is_none() && !is_partial,
+            is_to_be_shut: matches!(conn.phase, Phase::Linger) && !conn.flags.has(Flags::SHUT),
+            queued,
+        })
+    }
+
+    /// Checks everything that must hold between two turns.
+    ///
+    /// # Errors
+    /// What does not hold, in words.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        let mut sums = Sums::default();
+        let mut from = 0;
+        while let Some(key) = self.arena.next_key(from) {
+            from = key.index + 1;
+            self.check_connection(key, &mut sums)
+                .map_err(|what| format!("{key:?}: {what}"))?;
+        }
+        self.check_lists(&sums)?;
+        let armed = self.wheel.verify(|index| {
+            let key = self.arena.key_at(index)?;
+            self.arena.get(key).map(|conn| conn.timer)
+        })?;
+        equal("entries of the wheel", armed, sums.armed)?;
+        let counters = &self.counters;
+        equal("connections", counters.connections, self.arena.len() as u64)?;
+        equal("open", counters.open, sums.open)?;
+        equal("queued bytes", counters.queued_bytes, sums.queued_bytes)?;
+        let per_ip: u32 = self.per_ip.values().sum();
+        equal("counted by address", per_ip as usize, sums.per_ip)?;
+        equal("counted addresses", self.counted_ips.len(), sums.per_ip)?;
+        equal("effects left", self.outbox.effects.len(), 0)?;
+        equal("bytes left in the cork", self.outbox.cork.len(), 0)?;
+        equal("current connection", self.current, None)
+    }
+
+    fn check_connection(&self, key: ConnKey, sums: &mut Sums) -> Result<(), String> {
+        let Some(conn) = self.arena.get(key) else {
+            return Err("has a key that finds nothing".to_owned());
+        };
+        let is_dead = matches!(conn.phase, Phase::Dead);
+        let is_armed = conn.timer.deadline().is_some();
+        if let Some(tx) = &conn.tx {
+            tx.verify()?;
+            if is_dead {
+                return Err("is dead and has a queue".to_owned());
+            }
+        }
+        if !is_armed && !is_dead {
+            return Err("has no deadline".to_owned());
+        }
+        sums.open += u64::from(conn.is_open());
+        sums.queued_bytes += conn.queued() as u64;
+        sums.armed += usize::from(is_armed);
+        sums.in_run += usize::from(conn.flags.has(Flags::QUEUED));
+        sums.dirty += usize::from(conn.flags.has(Flags::DIRTY));
+        sums.dead += usize::from(is_dead);
+        sums.per_ip += usize::from(conn.flags.has(Flags::PER_IP) && !is_dead);
+        Ok(())
+    }
+
+    /// Every list has those who say that they are in it, each once; beside them only keys of
+    /// connections that are gone.
+    fn check_lists(&self, sums: &Sums) -> Result<(), String> {
+        let listed = |keys: &mut dyn Iterator<Item = &ConnKey>| {
+            keys.filter(|key| self.arena.get(**key).is_some()).count()
+        };
+        equal(
+            "in the run queue",
+            listed(&mut self.run.iter()),
+            sums.in_run,
+        )?;
+        equal("to flush", listed(&mut self.dirty.iter()), sums.dirty)?;
+        equal("ended", self.ended.len(), sums.dead)
+    }
+}
+
+fn equal<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should: T) -> Result<(), String> {
+    if is == should {
+        return Ok(());
+    }
+    Err(format!("{what}: {is:?}, should be {should:?}"))
+}

@@ -1,0 +1,235 @@
+//! Everything that is waited for is waited for so long and no longer.
+
+mod sim;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use sim::{Command, Conduct, End, Heard, World, handshake};
+
+fn is_gone(world: &World, client: usize) -> bool {
+    world.interest(client).is_none()
+}
+
+fn pings(world: &World, client: usize) -> usize {
+    let heard = world.clients[client].heard.iter();
+    heard.filter(|heard| matches!(heard, Heard::Ping(_))).count()
+}
+
+/// Waits, a second at a time, until a condition holds, and says how many seconds that was.
+fn seconds_until(world: &mut World, mut holds: impl FnMut(&mut World) -> bool) -> u64 {
+    (1..200)
+        .find(|_| {
+            world.wait(1000);
+            holds(world)
+        })
+        .expect("it never came to that")
+}
+
+#[test]
+fn silence_brings_a_ping_after_about_half_a_minute() {
+    let mut world = World::calm();
+    let client = world.open();
+    // It answers, so that it is asked again and again; the first time comes early for some.
+    seconds_until(&mut world, |world| pings(world, client) == 1);
+    for count in 2..6 {
+        let after = seconds_until(&mut world, |world| pings(world, client) == count);
+        assert!((26..=34).contains(&after), "{after} s");
+    }
+    assert!(!is_gone(&world, client));
+}
+
+#[test]
+fn one_who_talks_is_not_pinged() {
+    let mut world = World::calm();
+    let client = world.open();
+    for _ in 0..30 {
+        world.wait(10_000);
+        world.client(client).text("echo");
+    }
+    assert_eq!(world.engine.counters().pings_sent, 0);
+}
+
+// W17
+#[test]
+fn one_who_has_vanished_is_cut_twenty_seconds_after_its_ping() {
+    let mut world = World::calm();
+    let client = world.open();
+    world.client(client).vanish();
+    let asked = |world: &mut World| world.engine.counters().pings_sent == 1;
+    let silent = seconds_until(&mut world, asked);
+    assert!((15..=33).contains(&silent), "{silent} s");
+    let cut = seconds_until(&mut world, |world| is_gone(world, client));
+    assert!((19..=21).contains(&cut), "{cut} s");
+    assert_eq!(world.engine.counters().closed.timed_out, 1);
+    assert!(world.clients[client].wire.state().is_aborted);
+}
+
+// W17: with its kernel's buffer full of what nobody reads, the ping cannot even leave.
+#[test]
+fn one_who_has_vanished_in_the_midst_of_events_is_cut_as_well() {
+    let mut world = World::calm();
+    world.limits.send = 3000;
+    let client = world.open();
+    world.client(client).vanish();
+    let keys = vec![world.key(client)];
+    world.command(Command::FanOutTo { keys, size: 20_000 });
+    world.wait(55_000);
+    assert!(is_gone(&world, client));
+    assert_eq!(world.engine.counters().closed.timed_out, 1);
+}
+
+// W17
+#[test]
+fn any_byte_is_a_sign_of_life() {
+    let mut world = World::calm();
+    let client = world.open_lazy();
+    // One frame, a byte at a time.
+    let frame = sim::client_frame(0x82, &[0; 100], [9; 4]);
+    let last = frame.len() - 1;
+    for (at, byte) in frame.into_iter().enumerate() {
+        world.wait(19_000);
+        world.client(client).has_begun = at != last;
+        if at == last {
+            world.client(client).said.push(sim::Said::Binary(vec![0; 100]));
+        }
+        world.client(client).raw([byte]);
+        world.deliver(client);
+    }
+    world.wait(1);
+    assert!(!is_gone(&world, client));
+    assert_eq!(world.inbox(client), 1);
+}
+
+// W18
+#[test]
+fn those_who_came_together_are_not_pinged_together() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..1000).map(|_| world.connect()).collect();
+    clients.iter().for_each(|&client| world.client(client).shake("/ws"));
+    world.flow();
+    let mut before = 0;
+    let mut most = 0;
+    for _ in 0..40 {
+        world.wait(1000);
+        let sent = world.engine.counters().pings_sent;
+        most = most.max(sent - before);
+        before = sent;
+    }
+    assert!(before >= 1000, "{before}");
+    assert!(most < 200, "{most} in one second");
+}
+
+// W18, W19: the machine slept for an hour, and everybody's deadline has passed.
+#[test]
+fn after_a_jump_of_the_clock_those_who_answer_stay_and_the_rest_go() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..1500).map(|_| world.connect()).collect();
+    clients.iter().for_each(|&client| world.client(client).shake("/ws"));
+    let silent = world.connect();
+    world.flow();
+    let vanished = clients[7];
+    world.client(vanished).vanish();
+    let ticks = world.log.get().ticks;
+    world.clock += 3_600_000;
+    world.turn();
+    let first = world.engine.counters().pings_sent;
+    assert!((1..1500).contains(&first), "so many at most in a turn: {first}");
+    world.flow();
+    assert_eq!(world.engine.counters().pings_sent, 1500);
+    assert!(world.log.get().ticks - ticks <= 2, "missed ticks are not caught up");
+    assert!(is_gone(&world, silent));
+    world.wait(20_200);
+    assert_eq!(world.engine.counters().open, 1499);
+    assert!(is_gone(&world, vanished));
+}
+
+#[test]
+fn a_head_has_ten_seconds_from_accept_however_it_comes() {
+    let mut world = World::calm();
+    let (silent, dripping) = (world.connect(), world.connect());
+    let head = handshake("/ws");
+    for (second, byte) in head.iter().enumerate().take(9) {
+        world.wait(1000);
+        world.client(dripping).raw([*byte]);
+        assert!(!is_gone(&world, silent), "{second}");
+    }
+    world.wait(800);
+    assert!(!is_gone(&world, silent) && !is_gone(&world, dripping));
+    world.wait(300);
+    assert!(is_gone(&world, silent));
+    assert_eq!(world.clients[silent].heard, []);
+    assert_eq!(world.clients[dripping].statuses(), [408], "it had begun a request");
+    assert_eq!(world.clients[dripping].end(), End::Eof);
+}
+
+#[test]
+fn each_further_request_has_its_own_ten_seconds() {
+    let mut world = World::calm();
+    let client = world.connect();
+    for _ in 0..5 {
+        world.wait(9_000);
+        world.client(client).request("GET /ok HTTP/1.1\r\n\r\n", &[200]);
+    }
+    world.wait(9_900);
+    assert_eq!(world.clients[client].statuses(), [200; 5]);
+    assert!(!is_gone(&world, client));
+    world.wait(300);
+    assert!(is_gone(&world, client));
+}
+
+#[test]
+fn a_body_has_ten_seconds_from_its_head() {
+    let mut world = World::calm();
+    let client = world.connect();
+    world.wait(9_000);
+    let head = "POST /body HTTP/1.1\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    world.client(client).request(head, &[200]);
+    for _ in 0..9 {
+        world.wait(1000);
+        world.client(client).raw("x");
+    }
+    world.wait(900);
+    assert_eq!(world.clients[client].heard, [Heard::Continue]);
+    world.wait(300);
+    assert_eq!(world.clients[client].statuses(), [408]);
+}
+
+#[test]
+fn a_deferred_handshake_that_nobody_answers_is_told_503() {
+    let mut world = World::calm();
+    let client = world.connect();
+    world.client(client).shake("/later");
+    world.wait(9_900);
+    assert_eq!(world.clients[client].heard, []);
+    world.wait(300);
+    assert_eq!(world.clients[client].statuses(), [503]);
+    assert!(is_gone(&world, client));
+    // The answer comes after all.
+    let key = world.key(client);
+    world.command(Command::AnswerTo { key, accept: true });
+    world.flow();
+    assert_eq!(world.engine.counters().opened, 0);
+}
+
+// A4
+#[test]
+fn two_thousand_silent_sockets_are_gone_after_ten_seconds() {
+    let mut world = World::calm();
+    let peer = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    for number in 0..2000 {
+        let conduct = Conduct::default();
+        let client = world.connect_from(Some(peer), conduct);
+        if number % 2 == 1 {
+            world.client(client).raw("G");
+            world.deliver(client);
+        }
+    }
+    let client = world.open();
+    assert_eq!(world.engine.counters().connections, 2001);
+    world.client(client).text("echo still served");
+    // Those that began a request are told so, and not waited for.
+    world.wait(10_100 + 2_100);
+    assert_eq!(world.engine.counters().connections, 1);
+    assert_eq!(world.engine.counters().handshake_timeouts, 1000);
+    assert_eq!(world.inbox(client), 1);
+}

@@ -1,0 +1,156 @@
+//! How many are let in, and how all are sent away.
+
+mod sim;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use h_realtime::net::Config;
+use sim::{Conduct, End, World};
+
+const EAGER: Conduct = Conduct {
+    is_eager: true,
+    is_mute: false,
+    is_wrong: false,
+    has_finished: false,
+    has_sent_close: false,
+};
+
+fn ip(last: u8) -> Option<IpAddr> {
+    Some(Ipv4Addr::new(192, 0, 2, last).into())
+}
+
+#[test]
+fn the_surplus_is_told_503() {
+    let config = Config {
+        max_connections: 5,
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let first: Vec<_> = (0..5).map(|_| world.open()).collect();
+    let surplus = world.connect();
+    world.client(surplus).shake("/ws");
+    world.flow();
+    assert_eq!(world.clients[surplus].statuses(), [503]);
+    assert_eq!(world.clients[surplus].end(), End::Eof);
+    // Those who are told have to be let in for it; so many and no more.
+    let crowd: Vec<_> = (0..100).map(|_| world.connect()).collect();
+    world.flow();
+    assert_eq!(world.engine.counters().connections, 5 + 32);
+    assert!(crowd[32..].iter().all(|&client| world.clients[client].key.is_none()));
+    assert_eq!(world.engine.counters().refused_full, 101);
+    // Where one has left, one is let in.
+    crowd.iter().for_each(|&client| world.client(client).finish());
+    world.client(first[0]).close(1000);
+    world.flow();
+    world.open();
+    assert_eq!(world.engine.counters().open, 5);
+}
+
+#[test]
+fn an_address_has_its_own_limit() {
+    let config = Config {
+        max_per_ip: Some(2),
+        per_ip_exempt: ip(9).into_iter().collect(),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let clients: Vec<_> = (0..3).map(|_| world.connect_from(ip(1), EAGER)).collect();
+    world.connect_from(ip(2), EAGER);
+    world.flow();
+    let is_in = |world: &World, client: usize| world.clients[client].key.is_some();
+    assert!(is_in(&world, clients[0]) && is_in(&world, clients[1]));
+    assert!(!is_in(&world, clients[2]));
+    assert_eq!(world.engine.counters().refused_per_ip, 1);
+    // Where one has left, one is let in.
+    world.client(clients[0]).finish();
+    world.flow();
+    let next = world.connect_from(ip(1), EAGER);
+    world.flow();
+    assert!(is_in(&world, next));
+    // Loopback, unix sockets and proxies are nobody's address.
+    let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+    for peer in [
+        None,
+        ip(9),
+        Some(Ipv4Addr::LOCALHOST.into()),
+        Some(Ipv6Addr::LOCALHOST.into()),
+        Some(mapped.into()),
+    ] {
+        let clients: Vec<_> = (0..10).map(|_| world.connect_from(peer, EAGER)).collect();
+        world.flow();
+        assert!(clients.iter().all(|&client| is_in(&world, client)), "{peer:?}");
+    }
+    world.finish();
+}
+
+#[test]
+fn a_shutdown_closes_everybody_with_1012_at_a_pace() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..1200).map(|_| world.connect()).collect();
+    clients.iter().for_each(|&client| world.client(client).shake("/ws"));
+    world.flow();
+    assert_eq!(world.engine.counters().open, 1200);
+    world.engine.begin_drain(Duration::from_secs(4));
+    world.flow();
+    let at_once = world.engine.counters().closed.shutdown;
+    assert!((1..=20).contains(&at_once), "{at_once}");
+    for second in 1..4 {
+        world.wait(1000);
+        let closed = world.engine.counters().closed.shutdown;
+        let want = 300 * second;
+        assert!((want - 40..=want + 40).contains(&closed), "{closed} after {second} s");
+    }
+    assert!(!world.engine.is_drained());
+    world.wait(1100);
+    assert!(world.engine.is_drained());
+    let told = |&client: &usize| world.clients[client].closed_with() == Some(1012);
+    assert!(clients.iter().all(told));
+}
+
+#[test]
+fn a_few_are_closed_sooner_than_the_time_there_is() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..40).map(|_| world.open()).collect();
+    world.engine.begin_drain(Duration::from_secs(10));
+    world.wait(500);
+    assert!(world.engine.is_drained());
+    assert!(clients.iter().all(|&client| world.clients[client].closed_with() == Some(1012)));
+}
+
+#[test]
+fn a_shutdown_lets_nobody_in_and_leaves_nobody_waiting() {
+    let mut world = World::calm();
+    let waiting = world.connect();
+    world.client(waiting).shake("/later");
+    let silent = world.connect();
+    let deaf = world.open_lazy();
+    world.flow();
+    world.engine.begin_drain(Duration::from_secs(1));
+    let late = world.connect();
+    world.wait(1100);
+    assert_eq!(world.clients[late].key, None);
+    assert_eq!(world.clients[waiting].statuses(), [503]);
+    assert!(world.interest(silent).is_none());
+    // It does not answer our close frame.
+    assert!(world.interest(deaf).is_some());
+    world.wait(5000);
+    assert!(world.engine.is_drained());
+}
+
+#[test]
+fn a_shutdown_does_not_cut_an_answer_short() {
+    let mut world = World::calm();
+    world.limits.send = 1000;
+    let client = world.connect();
+    world.client(client).conduct.is_eager = false;
+    world.client(client).request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+    world.deliver(client);
+    world.settle();
+    world.engine.begin_drain(Duration::ZERO);
+    world.settle();
+    world.client(client).conduct.is_eager = true;
+    world.flow();
+    assert_eq!(world.clients[client].statuses(), [200]);
+    assert!(world.engine.is_drained());
+}

@@ -1,0 +1,199 @@
+//! Who does not read what is sent to it is closed, and nobody else notices.
+
+mod sim;
+
+use h_realtime::net::Config;
+use sim::{Command, World, pad};
+
+const KIB: usize = 1024;
+
+/// A world with small buffers in the kernel, so that what waits does so in the queues.
+fn world(config: Config) -> World {
+    let mut world = World::new(config, 1);
+    world.limits.send = 1000;
+    world
+}
+
+/// One event for each of these.
+fn publish(world: &mut World, clients: &[usize], size: usize) {
+    let keys = clients.iter().map(|&client| world.key(client)).collect();
+    world.command(Command::FanOutTo { keys, size });
+    world.flow();
+}
+
+fn queued(world: &World, client: usize) -> usize {
+    world.interest(client).map_or(0, |interest| interest.queued)
+}
+
+fn is_open(world: &World, client: usize) -> bool {
+    world.interest(client).is_some_and(|interest| interest.is_open)
+}
+
+/// What a client is closed with once it reads again.
+fn code(world: &mut World, client: usize) -> Option<u16> {
+    world.client(client).conduct.is_eager = true;
+    world.flow();
+    world.clients[client].closed_with()
+}
+
+#[test]
+fn more_than_the_soft_limit_may_wait_for_ten_seconds() {
+    let mut world = world(Config::default());
+    let (slow, quick) = (world.open_lazy(), world.open());
+    for _ in 0..10 {
+        publish(&mut world, &[slow, quick], 10 * KIB);
+    }
+    assert!((64 * KIB..256 * KIB).contains(&queued(&world, slow)));
+    world.wait(9_500);
+    assert!(is_open(&world, slow));
+    world.wait(800);
+    assert!(!is_open(&world, slow));
+    // What was begun is finished, and then it is told why: the oracle checks the prefix.
+    assert_eq!(code(&mut world, slow), Some(1013));
+    assert_eq!(world.engine.counters().closed.slow, 1);
+    // The other one has had everything, which the oracle checks as well.
+    assert!(is_open(&world, quick));
+    assert!(world.interest(quick).is_some_and(|interest| interest.is_idle));
+}
+
+#[test]
+fn one_who_reads_in_time_is_not_slow() {
+    let mut world = world(Config::default());
+    let client = world.open_lazy();
+    for _ in 0..10 {
+        for _ in 0..10 {
+            publish(&mut world, &[client], 10 * KIB);
+        }
+        assert!(queued(&world, client) > 64 * KIB);
+        world.wait(9_000);
+        // Just below the limit again.
+        while queued(&world, client) > 60 * KIB {
+            world.listen(client, 1000);
+            world.settle();
+        }
+        world.client(client).text("quiet still here");
+        world.deliver(client);
+        world.wait(2_000);
+    }
+    assert!(is_open(&world, client));
+}
+
+#[test]
+fn less_than_the_soft_limit_may_wait_as_long_as_its_reader_lives() {
+    let mut world = world(Config::default());
+    let client = world.open_lazy();
+    for _ in 0..6 {
+        publish(&mut world, &[client], 10 * KIB);
+    }
+    for _ in 0..20 {
+        world.wait(10_000);
+        world.client(client).text("quiet still here");
+        world.deliver(client);
+    }
+    assert!(is_open(&world, client));
+    world.client(client).conduct.is_eager = true;
+    world.flow();
+}
+
+#[test]
+fn more_than_the_hard_limit_never_waits() {
+    let mut world = world(Config::default());
+    let (slow, quick) = (world.open_lazy(), world.open());
+    while is_open(&world, slow) {
+        assert!(queued(&world, slow) <= 256 * KIB);
+        publish(&mut world, &[slow, quick], 10 * KIB);
+    }
+    assert!(queued(&world, slow) < 12 * KIB, "what was not begun was dropped");
+    assert_eq!(code(&mut world, slow), Some(1013));
+    assert!(is_open(&world, quick));
+    assert_eq!(world.engine.counters().closed.slow, 1);
+}
+
+#[test]
+fn replies_count_as_events_do() {
+    let config = Config {
+        queue_soft: 30_000,
+        queue_hard: 60_000,
+        ..Config::default()
+    };
+    let mut world = world(config);
+    let client = world.open_lazy();
+    // All in one read, before anything can keep it from being read from.
+    for number in 0..60 {
+        world.client(client).text(&format!("twice {number} {}", pad(1000)));
+    }
+    world.deliver(client);
+    world.settle();
+    assert!(!is_open(&world, client));
+    assert!(queued(&world, client) <= 60_000);
+    assert_eq!(code(&mut world, client), Some(1013));
+}
+
+#[test]
+fn answers_to_requests_that_are_piled_up_do_not_pile_up() {
+    let mut world = world(Config::default());
+    let client = world.connect();
+    world.client(client).conduct.is_eager = false;
+    for _ in 0..2000 {
+        world.client(client).request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+    }
+    world.deliver(client);
+    world.settle();
+    let queued = queued(&world, client);
+    assert!(queued <= 256 * KIB + 40_000, "{queued}");
+    // What was answered is sent.
+    world.client(client).conduct.is_eager = true;
+    world.flow();
+    assert!(world.clients[client].statuses().len() >= 10);
+    assert!(world.interest(client).is_none());
+}
+
+#[test]
+fn one_message_always_fits_an_empty_queue() {
+    let mut world = world(Config::default());
+    let client = world.open_lazy();
+    publish(&mut world, &[client], 1000 * KIB);
+    assert!(is_open(&world, client));
+    world.client(client).conduct.is_eager = true;
+    world.flow();
+    assert!(is_open(&world, client));
+}
+
+#[test]
+fn one_who_never_reads_is_cut_five_seconds_after_it_was_closed() {
+    let mut world = world(Config::default());
+    let client = world.open_lazy();
+    while is_open(&world, client) {
+        publish(&mut world, &[client], 50 * KIB);
+    }
+    world.wait(4_800);
+    assert!(world.interest(client).is_some());
+    world.wait(400);
+    assert!(world.interest(client).is_none());
+    assert!(world.clients[client].wire.state().is_aborted);
+    assert_eq!(world.engine.counters().queued_bytes, 0);
+}
+
+#[test]
+fn all_queues_together_are_held_under_their_limit_by_closing_the_longest() {
+    let config = Config {
+        queue_total: 2000 * KIB,
+        ..Config::default()
+    };
+    let mut world = world(config);
+    let fat: Vec<_> = (0..20).map(|_| world.open_lazy()).collect();
+    let lean: Vec<_> = (0..20).map(|_| world.open_lazy()).collect();
+    let quick = world.open();
+    let all: Vec<_> = fat.iter().chain(&lean).copied().chain([quick]).collect();
+    publish(&mut world, &all, 5 * KIB);
+    for _ in 0..25 {
+        publish(&mut world, &fat, 5 * KIB);
+        assert!(world.engine.counters().queued_bytes <= 2000 * KIB as u64);
+    }
+    assert!(world.engine.counters().closed.slow >= 5);
+    assert!(lean.iter().all(|&client| is_open(&world, client)));
+    assert!(is_open(&world, quick));
+    let closed = fat.iter().find(|&&client| !is_open(&world, client));
+    let closed = *closed.expect("some of the fat ones");
+    assert_eq!(code(&mut world, closed), Some(1013));
+}

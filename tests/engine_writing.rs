@@ -1,0 +1,228 @@
+//! What is sent arrives whole and in order, whatever the kernel takes, and in few calls.
+
+mod sim;
+
+use h_realtime::net::Readiness;
+use sim::{Calls, Command, Faults, Heard, World, pad};
+
+fn with_send_buffer(size: usize) -> World {
+    let mut world = World::calm();
+    world.limits.send = size;
+    world
+}
+
+/// A client that does not read, with an event for it that the kernel has taken a part of.
+fn blocked(world: &mut World) -> usize {
+    let client = world.open_lazy();
+    let keys = vec![world.key(client)];
+    world.command(Command::FanOutTo { keys, size: 3000 });
+    world.settle();
+    assert!(
+        world
+            .interest(client)
+            .is_some_and(|interest| interest.queued > 0)
+    );
+    client
+}
+
+fn pongs(world: &World, client: usize) -> Vec<&Heard> {
+    let heard = world.clients[client].heard.iter();
+    heard
+        .filter(|heard| matches!(heard, Heard::Pong(_)))
+        .collect()
+}
+
+// W2, W3: the oracle compares every message, and the decoder every byte of a header.
+#[test]
+fn a_kernel_that_takes_a_byte_at_a_time_gets_every_byte_in_order() {
+    for send in [1, 2, 3, 7, 100] {
+        let mut world = with_send_buffer(send);
+        let client = world.open();
+        let keys = vec![world.key(client); 2];
+        for number in 0..10 {
+            world
+                .client(client)
+                .text(&format!("twice {number} {}", pad(number * 20)));
+            world.client(client).ping();
+            world.client(client).text("self");
+            let keys = keys.clone();
+            world.command(Command::FanOutTo { keys, size: 150 });
+            world.exchange();
+            world.turn();
+        }
+        world.client(client).text("bye");
+        world.flow();
+        assert_eq!(world.clients[client].closed_with(), Some(4001), "{send}");
+    }
+}
+
+// W2
+#[test]
+fn writes_cut_short_at_any_point_lose_nothing() {
+    let mut world = World::calm();
+    let clients = [world.open(), world.open(), world.open()];
+    for client in clients {
+        world.clients[client].wire.state().faults = Faults {
+            short_write: 90,
+            would_block: 20,
+            ..Faults::default()
+        };
+    }
+    for number in 0..50 {
+        for client in clients {
+            world
+                .client(client)
+                .text(&format!("all {number} {}", pad(number * 40)));
+        }
+        world.flow();
+    }
+}
+
+// W3, W4
+#[test]
+fn a_pong_goes_behind_the_frame_that_was_begun_and_before_those_that_were_not() {
+    let mut world = with_send_buffer(1000);
+    let client = blocked(&mut world);
+    let keys = vec![world.key(client)];
+    world.command(Command::FanOutTo { keys, size: 3000 });
+    world.settle();
+    world.client(client).ping();
+    world.deliver(client);
+    world.settle();
+    world.client(client).conduct.is_eager = true;
+    let before = world.clients[client].heard.len();
+    world.flow();
+    let heard = &world.clients[client].heard[before..];
+    assert!(
+        matches!(heard, [Heard::Text(_), Heard::Pong(_), Heard::Text(_)]),
+        "{heard:.60?}"
+    );
+}
+
+// W5
+#[test]
+fn pings_of_one_that_does_not_read_leave_one_pong_to_send() {
+    let mut world = with_send_buffer(1000);
+    let client = blocked(&mut world);
+    let before = world.interest(client).unwrap().queued;
+    for _ in 0..100 {
+        for _ in 0..1000 {
+            world.client(client).ping();
+        }
+        world.deliver(client);
+        world.settle();
+    }
+    let queued = world.interest(client).unwrap().queued;
+    assert_eq!(queued, before + 2 + "ping 100000".len());
+    world.client(client).conduct.is_eager = true;
+    world.flow();
+    assert_eq!(
+        pongs(&world, client),
+        [&Heard::Pong(b"ping 100000".to_vec())]
+    );
+}
+
+// W5
+#[test]
+fn edges_without_room_do_not_pile_up_pongs() {
+    let mut world = with_send_buffer(1000);
+    let client = world.open_lazy();
+    // Two events of 2500 bytes, of which the first and no byte of the second is sent.
+    for _ in 0..2 {
+        let keys = vec![world.key(client)];
+        world.command(Command::FanOutTo { keys, size: 2486 });
+    }
+    world.settle();
+    for _ in 0..3 {
+        world.listen(client, 500);
+        world.settle();
+    }
+    let before = world.interest(client).unwrap().queued;
+    assert_eq!(before, 2500);
+    let key = world.key(client);
+    for _ in 0..50 {
+        world.client(client).ping();
+        world.deliver(client);
+        let readiness = Readiness {
+            readable: true,
+            writable: true,
+            read_closed: false,
+        };
+        world.turn_with(vec![(key, readiness)]);
+    }
+    let queued = world.interest(client).unwrap().queued;
+    assert_eq!(queued, before + 2 + "ping 50".len());
+    world.client(client).conduct.is_eager = true;
+    world.flow();
+    assert_eq!(pongs(&world, client), [&Heard::Pong(b"ping 50".to_vec())]);
+}
+
+// W7
+#[test]
+fn a_socket_that_takes_nothing_and_says_nothing_of_it_is_broken() {
+    let mut world = World::calm();
+    let client = world.open_lazy();
+    world.clients[client].wire.state().faults.zero_writes = true;
+    world.client(client).text("echo");
+    world.deliver(client);
+    world.settle();
+    assert_eq!(world.interest(client), None);
+    assert_eq!(world.engine.counters().closed.lost, 1);
+}
+
+#[test]
+fn a_round_trip_costs_one_read_and_one_write() {
+    let mut world = World::calm();
+    let client = world.open();
+    world.calls(client);
+    world
+        .client(client)
+        .text(r#"echo {"type": "ping", "id": 1}"#);
+    world.flow();
+    let once = Calls {
+        reads: 1,
+        writes: 1,
+    };
+    assert_eq!(world.calls(client), once);
+    // So does a ping.
+    world.client(client).ping();
+    world.flow();
+    assert_eq!(world.calls(client), once);
+    // And a handshake.
+    let client = world.open();
+    assert_eq!(world.calls(client), once);
+}
+
+#[test]
+fn messages_that_come_together_cost_one_read_and_one_write() {
+    let mut world = World::calm();
+    let client = world.open();
+    world.calls(client);
+    for number in 0..16 {
+        world.client(client).text(&format!("echo {number}"));
+    }
+    world.flow();
+    let calls = world.calls(client);
+    assert_eq!((calls.reads, calls.writes), (1, 1));
+    assert_eq!(world.inbox(client), 16);
+}
+
+#[test]
+fn a_burst_of_events_costs_each_receiver_one_write() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..20).map(|_| world.open()).collect();
+    let keys: Vec<_> = clients.iter().map(|&client| world.key(client)).collect();
+    clients.iter().for_each(|&client| drop(world.calls(client)));
+    for _ in 0..10 {
+        let keys = keys.clone();
+        world.command(Command::FanOutTo { keys, size: 300 });
+    }
+    world.flow();
+    for client in clients {
+        let calls = world.calls(client);
+        assert_eq!((calls.reads, calls.writes), (0, 1));
+        let texts = world.clients[client].texts();
+        let events = texts.iter().filter(|text| text.starts_with("event "));
+        assert_eq!(events.count(), 10);
+    }
+}

@@ -1,0 +1,375 @@
+//! The model handler: does what messages and commands tell it, and writes down what each
+//! client must therefore hear.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use h_realtime::http::{Request, Response, check_upgrade};
+use h_realtime::net::{ConnKey, Cx, Delivery, Frame, Handler, ListenerId, Message, Verdict};
+use h_realtime::ws::CloseCode;
+
+use super::rng::Rng;
+
+/// The application.
+pub struct App {
+    log: Log,
+    rng: Rng,
+}
+
+/// What the application has written down; shared with the simulation.
+#[derive(Clone, Default)]
+pub struct Log(Rc<RefCell<Record>>);
+
+#[derive(Default)]
+pub struct Record {
+    pub lives: HashMap<ConnKey, Life>,
+    /// Those that are open, in the order in which they opened.
+    pub open: Vec<ConnKey>,
+    /// Requests that wait for an answer, or did; whether each is a handshake.
+    pub deferred: Vec<(ConnKey, bool)>,
+    /// Breaches of the order of calls.
+    pub breaches: Vec<String>,
+    pub deliveries: u64,
+    pub ticks: u64,
+}
+
+/// One WebSocket, from `on_open` to `on_close`.
+#[derive(Default)]
+pub struct Life {
+    pub is_over: bool,
+    /// Messages that came in.
+    pub inbox: Vec<Said>,
+    /// What was said to it, in three streams that are each in order.
+    pub replies: Vec<Said>,
+    pub sends: Vec<Said>,
+    pub deliveries: Vec<Said>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    Text(String),
+    Binary(Vec<u8>),
+}
+
+/// Knows its own connection, so that a session of another's is noticed.
+#[derive(Default)]
+pub struct Session {
+    key: Option<ConnKey>,
+}
+
+/// What other threads ask for. Numbers choose among those there are.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Lets a deferred handshake go on or refuses it, or answers another deferred request.
+    Answer {
+        pick: usize,
+        accept: bool,
+    },
+    /// The same for one connection, whether the application thinks that it waits or not.
+    AnswerTo {
+        key: ConnKey,
+        accept: bool,
+    },
+    /// One message to about `percent` of those that are open.
+    FanOut {
+        percent: u32,
+        size: usize,
+    },
+    /// The same to these.
+    FanOutTo {
+        keys: Vec<ConnKey>,
+        size: usize,
+    },
+    /// A message to one.
+    Send {
+        pick: usize,
+        size: usize,
+    },
+    SendTo {
+        key: ConnKey,
+        text: String,
+    },
+    Close {
+        pick: usize,
+        code: u16,
+    },
+    CloseOne {
+        key: ConnKey,
+        code: u16,
+    },
+    /// Says something to nobody, which must reach nobody.
+    Stray,
+}
+
+impl App {
+    pub fn new(log: Log, rng: Rng) -> Self {
+        App { log, rng }
+    }
+
+    fn answer(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, accept: bool) {
+        let mut log = self.log.get();
+        let at = log.deferred.iter().position(|(waiting, _)| *waiting == key);
+        let is_handshake = at.is_none_or(|at| log.deferred.swap_remove(at).1);
+        match (is_handshake, accept) {
+            (true, true) => cx.accept(key),
+            (true, false) => cx.respond(key, Response::new(403, "text/plain", &b"no"[..])),
+            (false, _) => cx.respond(key, Response::new(200, "text/plain", &b"late"[..])),
+        }
+    }
+
+    fn send(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, text: &str) {
+        if let Some(life) = self.log.get().living(key) {
+            let text = format!("send {} {text}", life.sends.len());
+            cx.send(key, Frame::text(&text));
+            life.sends.push(Said::Text(text));
+        }
+    }
+
+    fn fan_out(&mut self, cx: &mut Cx<'_, Session>, keys: &[ConnKey], size: usize) {
+        let mut log = self.log.get();
+        log.deliveries += 1;
+        let number = log.deliveries;
+        let variants = [0, 1].map(|variant| format!("event {number} {variant} {}", pad(size)));
+        let mut to = Vec::new();
+        for &key in keys {
+            // One for each, since the order of two would not be fixed.
+            let variant = (key.to_u64().wrapping_add(number) % 2) as usize;
+            to.push((key, variant as u8));
+            if let Some(life) = log.living(key) {
+                life.deliveries.push(Said::Text(variants[variant].clone()));
+            }
+        }
+        // In any order: sorting is the engine's.
+        self.rng.shuffle(&mut to);
+        let frames = variants.iter().map(|text| Frame::text(text)).collect();
+        cx.fan_out(Delivery { frames, to });
+    }
+
+    fn pick_open(&self, pick: usize) -> Option<ConnKey> {
+        let log = self.log.get();
+        log.open.get(pick % log.open.len().max(1)).copied()
+    }
+
+    fn some_of_the_open(&mut self, percent: u32) -> Vec<ConnKey> {
+        let mut keys = self.log.get().open.clone();
+        keys.retain(|_| self.rng.chance(percent));
+        keys
+    }
+
+    /// Does what the first word of a message says.
+    fn obey(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, text: &str) {
+        let size = text.len();
+        match text.split(' ').next().unwrap_or_default() {
+            "echo" => self.reply(cx, key, text),
+            "twice" => {
+                self.reply(cx, key, text);
+                self.reply(cx, key, "again");
+            }
+            "self" => self.send(cx, key, text),
+            "bye" => {
+                self.reply(cx, key, "bye");
+                cx.close(key, CloseCode(4001), "bye");
+            }
+            "all" => {
+                let keys = self.some_of_the_open(70);
+                self.fan_out(cx, &keys, size);
+            }
+            "kill" => {
+                let pick = self.rng.below(usize::MAX);
+                if let Some(other) = self.pick_open(pick) {
+                    cx.close(other, CloseCode(4002), "killed");
+                }
+            }
+            "let" => {
+                let waiting = self.log.get().deferred.last().copied();
+                if let Some((other, _)) = waiting {
+                    self.answer(cx, other, true);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn reply(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, text: &str) {
+        if let Some(life) = self.log.get().living(key) {
+            let text = format!("reply {} {text}", life.replies.len());
+            cx.reply(Message::Text(&text));
+            life.replies.push(Said::Text(text));
+        }
+    }
+}
+
+/// `size` letters.
+pub fn pad(size: usize) -> String {
+    "x".repeat(size)
+}
+
+impl Log {
+    pub fn get(&self) -> RefMut<'_, Record> {
+        self.0.borrow_mut()
+    }
+}
+
+impl Record {
+    pub fn living(&mut self, key: ConnKey) -> Option<&mut Life> {
+        self.lives.get_mut(&key).filter(|life| !life.is_over)
+    }
+
+    fn breach(&mut self, key: ConnKey, what: &str) {
+        self.breaches.push(format!("{key:?}: {what}"));
+    }
+}
+
+impl Handler for App {
+    type Session = Session;
+    type Command = Command;
+
+    fn on_request(
+        &mut self,
+        cx: &mut Cx<'_, Session>,
+        key: ConnKey,
+        _: ListenerId,
+        request: &Request<'_>,
+    ) -> Verdict {
+        if self.log.get().lives.contains_key(&key) {
+            self.log.get().breach(key, "a request of a WebSocket");
+        }
+        if cx.session(key).is_some() {
+            self.log
+                .get()
+                .breach(key, "has a session before it is open");
+        }
+        let text = |status, body: String| {
+            Verdict::Respond(Response::new(status, "text/plain", body.into_bytes()))
+        };
+        match (request.path, check_upgrade(request)) {
+            ("/ws", Ok(upgrade)) => Verdict::Upgrade(upgrade),
+            ("/later", Ok(upgrade)) => {
+                self.log.get().deferred.push((key, true));
+                Verdict::Defer(Some(upgrade))
+            }
+            ("/slow", _) => {
+                self.log.get().deferred.push((key, false));
+                Verdict::Defer(None)
+            }
+            ("/body", _) => match request.body {
+                None => Verdict::ReadBody { limit: BODY_LIMIT },
+                Some(body) => text(200, body.len().to_string()),
+            },
+            ("/big", _) => text(200, pad(20_000)),
+            ("/ok", _) => text(200, "ok".to_owned()),
+            ("/ws" | "/later", Err(refused)) => text(400, refused.0.to_owned()),
+            _ => text(404, String::new()),
+        }
+    }
+
+    fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
+        let greets = self.rng.chance(30);
+        let mut log = self.log.get();
+        if log.lives.insert(key, Life::default()).is_some() {
+            log.breach(key, "opened twice");
+        }
+        log.open.push(key);
+        match cx.session(key) {
+            Some(session) => session.key = Some(key),
+            None => log.breach(key, "has no session in on_open"),
+        }
+        drop(log);
+        if greets {
+            self.reply(cx, key, "hello");
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
+        if cx
+            .session(key)
+            .is_none_or(|session| session.key != Some(key))
+        {
+            self.log
+                .get()
+                .breach(key, "has not its own session in on_message");
+        }
+        let said = match message {
+            Message::Text(text) => Said::Text(text.to_owned()),
+            Message::Binary(data) => Said::Binary(data.to_vec()),
+        };
+        match self.log.get().living(key) {
+            Some(life) => life.inbox.push(said),
+            None => {
+                return self
+                    .log
+                    .get()
+                    .breach(key, "a message of one that is not open");
+            }
+        }
+        match message {
+            Message::Text(text) => self.obey(cx, key, text),
+            Message::Binary(data) => {
+                cx.reply(message);
+                if let Some(life) = self.log.get().living(key) {
+                    life.replies.push(Said::Binary(data.to_vec()));
+                }
+            }
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
+        let mut log = self.log.get();
+        match log.living(key) {
+            Some(life) => life.is_over = true,
+            None => log.breach(key, "closed without being open"),
+        }
+        log.open.retain(|open| *open != key);
+        if session.key != Some(key) {
+            log.breach(key, "was given back another's session");
+        }
+        if cx.session(key).is_some() {
+            log.breach(key, "still has a session in on_close");
+        }
+        drop(log);
+        cx.reply(Message::Text("stray"));
+        if self.rng.chance(20) {
+            let keys = self.some_of_the_open(20);
+            self.fan_out(cx, &keys, 20);
+        }
+    }
+
+    fn on_command(&mut self, cx: &mut Cx<'_, Session>, command: Command) {
+        match command {
+            Command::Answer { pick, accept } => {
+                let waiting = self.log.get().deferred.clone();
+                if let Some((key, _)) = waiting.get(pick % waiting.len().max(1)) {
+                    self.answer(cx, *key, accept);
+                }
+            }
+            Command::AnswerTo { key, accept } => self.answer(cx, key, accept),
+            Command::FanOut { percent, size } => {
+                let keys = self.some_of_the_open(percent);
+                self.fan_out(cx, &keys, size);
+            }
+            Command::FanOutTo { keys, size } => self.fan_out(cx, &keys, size),
+            Command::Send { pick, size } => {
+                if let Some(key) = self.pick_open(pick) {
+                    self.send(cx, key, &pad(size));
+                }
+            }
+            Command::SendTo { key, text } => self.send(cx, key, &text),
+            Command::Close { pick, code } => {
+                if let Some(key) = self.pick_open(pick) {
+                    cx.close(key, CloseCode(code), "told to");
+                }
+            }
+            Command::CloseOne { key, code } => cx.close(key, CloseCode(code), "told to"),
+            Command::Stray => cx.reply(Message::Text("stray")),
+        }
+    }
+
+    fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
+        self.log.get().ticks += 1;
+        cx.reply(Message::Text("stray"));
+    }
+}
+
+/// The longest body that is read.
+pub const BODY_LIMIT: usize = 3000;

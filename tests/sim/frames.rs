@@ -1,0 +1,167 @@
+//! The client's side of the wire: what it writes, and what it makes of the server's bytes.
+//!
+//! Written apart from the crate's own codec, so that an error there is not made here too.
+
+/// What a client has heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// An answer that is no 101 and no 100.
+    Response {
+        status: u16,
+        body: Vec<u8>,
+    },
+    /// `100 Continue`.
+    Continue,
+    /// `101 Switching Protocols`, with the right accept value.
+    Open,
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    /// With code and reason; `None` where the frame is empty.
+    Close(Option<(u16, String)>),
+}
+
+/// Takes the server's bytes apart, strictly.
+#[derive(Default)]
+pub struct Ear {
+    bytes: Vec<u8>,
+    is_open: bool,
+}
+
+impl Ear {
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Whether something has begun and not ended.
+    pub fn is_mid_word(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
+    /// The next thing that is whole.
+    pub fn next(&mut self) -> Result<Option<Heard>, String> {
+        let parsed = match self.is_open {
+            true => parse_frame(&self.bytes)?,
+            false => parse_response(&self.bytes)?,
+        };
+        let Some((heard, length)) = parsed else {
+            return Ok(None);
+        };
+        self.bytes.drain(..length);
+        self.is_open |= heard == Heard::Open;
+        Ok(Some(heard))
+    }
+}
+
+fn parse_frame(bytes: &[u8]) -> Result<Option<(Heard, usize)>, String> {
+    let &[first, second, ref rest @ ..] = bytes else {
+        return Ok(None);
+    };
+    if first & 0xF0 != 0x80 || second & 0x80 != 0 {
+        return Err(format!(
+            "no server's frame begins with {first:02x} {second:02x}"
+        ));
+    }
+    let (length, header) = match (second, rest) {
+        (126, [a, b, ..]) => (usize::from(u16::from_be_bytes([*a, *b])), 4),
+        (127, [a, b, c, d, e, f, g, h, ..]) => {
+            let length = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+            (length as usize, 10)
+        }
+        (126 | 127, _) => return Ok(None),
+        (length, _) => (usize::from(length), 2),
+    };
+    let least = match header {
+        2 => 0,
+        4 => 126,
+        _ => 65_536,
+    };
+    if length < least {
+        return Err(format!("{length} in a header of {header} bytes"));
+    }
+    let Some(payload) = bytes.get(header..header + length) else {
+        return Ok(None);
+    };
+    let text = |bytes: &[u8]| {
+        String::from_utf8(bytes.to_vec()).map_err(|_| format!("{bytes:x?} is not UTF-8"))
+    };
+    let heard = match (first & 0x0F, payload) {
+        (1, payload) => Heard::Text(text(payload)?),
+        (2, payload) => Heard::Binary(payload.to_vec()),
+        (8.., payload) if payload.len() > 125 => return Err("control frame too long".to_owned()),
+        (8, []) => Heard::Close(None),
+        (8, [high, low, reason @ ..]) => {
+            Heard::Close(Some((u16::from_be_bytes([*high, *low]), text(reason)?)))
+        }
+        (9, payload) => Heard::Ping(payload.to_vec()),
+        (10, payload) => Heard::Pong(payload.to_vec()),
+        (opcode, _) => return Err(format!("opcode {opcode}")),
+    };
+    Ok(Some((heard, header + length)))
+}
+
+fn parse_response(bytes: &[u8]) -> Result<Option<(Heard, usize)>, String> {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let head = std::str::from_utf8(&bytes[..end]).map_err(|error| error.to_string())?;
+    let status = head
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3)?.parse().ok())
+        .ok_or_else(|| format!("no response: {head:?}"))?;
+    let field = |name: &str| {
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    let body = end + 4;
+    match status {
+        100 => Ok(Some((Heard::Continue, body))),
+        101 if field("Sec-WebSocket-Accept") == Some(ACCEPT) => Ok(Some((Heard::Open, body))),
+        101 => Err(format!("wrong accept value: {head:?}")),
+        status => {
+            let length = field("Content-Length").and_then(|value| value.parse::<usize>().ok());
+            let length = length.ok_or_else(|| format!("no length: {head:?}"))?;
+            Ok(bytes.get(body..body + length).map(|bytes| {
+                let body = bytes.to_vec();
+                (Heard::Response { status, body }, end + 4 + length)
+            }))
+        }
+    }
+}
+
+/// A frame as a client sends it, whatever its first byte says.
+pub fn client_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+    let mut out = vec![first];
+    match payload.len() {
+        length @ 0..126 => out.push(0x80 | length as u8),
+        length @ 126..65_536 => {
+            out.push(0x80 | 126);
+            out.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            out.push(0x80 | 127);
+            out.extend((length as u64).to_be_bytes());
+        }
+    }
+    out.extend(mask);
+    out.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
+    out
+}
+
+/// A handshake as browsers send it.
+pub fn handshake(path: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// The example of RFC 6455 §1.3.
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";

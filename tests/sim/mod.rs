@@ -1,0 +1,22 @@
+//! A simulated network around the engine, the same for the same seed.
+//!
+//! Owns: sockets with the readiness of mio on Linux, a clock, clients that behave well and
+//! badly, an application, and the oracles that judge what comes of it. A test either plays
+//! random operations ([`ops::run`]) or drives a [`World`] by hand.
+#![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
+
+pub mod app;
+pub mod client;
+pub mod contract;
+pub mod frames;
+pub mod ops;
+mod oracle;
+pub mod rng;
+pub mod socket;
+pub mod world;
+
+pub use app::{Command, Said, pad};
+pub use client::{Client, Conduct};
+pub use frames::{Heard, client_frame, handshake};
+pub use socket::{Calls, End, Faults, Limits, ROOMY};
+pub use world::World;

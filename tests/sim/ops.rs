@@ -1,0 +1,400 @@
+//! Random operations: made from a seed, or given as a list, and played in a [`World`].
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use h_realtime::net::Config;
+
+use super::app::{BODY_LIMIT, Command, Said, pad};
+use super::client::{Client, Conduct};
+use super::frames::handshake;
+use super::rng::Rng;
+use super::socket::{Faults, Limits};
+use super::world::{Disorder, World};
+
+/// One thing that happens. Numbers are taken modulo what there is to choose from, so that any
+/// sequence of any operations can be played.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Somebody connects; the kind says with what in mind.
+    Connect {
+        kind: u8,
+        eager: bool,
+        address: u8,
+    },
+    /// The network brings bytes to the server.
+    Deliver {
+        who: u8,
+        bytes: u16,
+    },
+    /// A client reads.
+    Listen {
+        who: u8,
+        bytes: u16,
+    },
+    /// A client says something; the verb says what the application makes of it.
+    Say {
+        who: u8,
+        verb: u8,
+        size: u16,
+    },
+    /// A client sends a fragment of a message.
+    Fragment {
+        who: u8,
+        size: u16,
+    },
+    Ping {
+        who: u8,
+    },
+    /// A client breaks the protocol.
+    Violate {
+        who: u8,
+        how: u8,
+    },
+    Close {
+        who: u8,
+    },
+    Finish {
+        who: u8,
+    },
+    Reset {
+        who: u8,
+    },
+    Vanish {
+        who: u8,
+    },
+    Command(Command),
+    Turn,
+    /// Everything comes to rest, but for the network.
+    Settle,
+    Wait {
+        ms: u16,
+    },
+    /// The machine sleeps for an hour.
+    Jump,
+    Drain {
+        ms: u16,
+    },
+}
+
+/// Plays operations, and what must follow them: everybody leaves, and nothing is left.
+pub fn run(seed: u64, ops: impl IntoIterator<Item = Op>) {
+    let mut rng = Rng::new(seed);
+    let mut world = World::new(config(&mut rng), rng.next());
+    world.disorder = Disorder {
+        delayed: rng.below(60) as u32,
+        spurious: 10,
+        repeated: 5,
+        shuffled: true,
+    };
+    let faults = faults(&mut rng);
+    let is_told = std::env::var_os("TELL").is_some();
+    for op in ops {
+        if is_told {
+            eprintln!("{op:?}");
+        }
+        world.play(&op, &mut rng, faults);
+    }
+    world.finish();
+}
+
+/// Operations that a seed stands for.
+pub fn random(seed: u64, count: usize) -> impl Iterator<Item = Op> {
+    let mut rng = Rng::new(seed ^ 0x0905);
+    (0..count).map(move |_| Op::random(&mut rng))
+}
+
+/// Small limits for most, so that they are met; the real ones for some.
+fn config(rng: &mut Rng) -> Config {
+    let mut config = Config {
+        max_connections: 12 + rng.below(8),
+        max_per_ip: rng.chance(30).then_some(3),
+        max_message: 16 * 1024,
+        ..Config::default()
+    };
+    if rng.chance(60) {
+        config.queue_soft = 1 << (9 + rng.below(6));
+        config.queue_hard = config.queue_soft * (2 + rng.below(4));
+        if rng.chance(30) {
+            config.queue_total = config.queue_hard * (2 + rng.below(8));
+        }
+    }
+    config
+}
+
+fn faults(rng: &mut Rng) -> Faults {
+    let mut some = |percent: u32| match rng.chance(50) {
+        true => percent,
+        false => 0,
+    };
+    Faults {
+        interrupted: some(10),
+        would_block: some(20),
+        short_write: some(50),
+        broken: some(20),
+        zero_writes: false,
+    }
+}
+
+impl Op {
+    fn random(rng: &mut Rng) -> Op {
+        let who = rng.below(256) as u8;
+        let bytes = match rng.below(4) {
+            0 => 1 + rng.below(8) as u16,
+            1 => 1 + rng.below(200) as u16,
+            _ => u16::MAX,
+        };
+        // Most messages are small.
+        let size = match rng.below(12) {
+            0 => rng.below(12_000) as u16,
+            1..4 => rng.below(1000) as u16,
+            _ => rng.below(60) as u16,
+        };
+        match rng.below(1000) {
+            0..40 => Op::Connect {
+                kind: rng.below(16) as u8,
+                eager: rng.chance(50),
+                address: rng.below(6) as u8,
+            },
+            40..180 => Op::Deliver { who, bytes },
+            180..320 => Op::Listen { who, bytes },
+            320..500 => Op::Say {
+                who,
+                verb: rng.below(16) as u8,
+                size,
+            },
+            500..530 => Op::Fragment { who, size },
+            530..560 => Op::Ping { who },
+            560..566 => Op::Violate {
+                who,
+                how: rng.below(16) as u8,
+            },
+            566..574 => Op::Close { who },
+            574..580 => Op::Finish { who },
+            580..586 => Op::Reset { who },
+            586..588 => Op::Vanish { who },
+            588..680 => Op::Command(Op::command(rng, size)),
+            680..900 => Op::Turn,
+            900..950 => Op::Settle,
+            950..999 => Op::Wait {
+                ms: rng.below(1500) as u16,
+            },
+            _ if rng.chance(70) => Op::Jump,
+            _ => Op::Drain {
+                ms: rng.below(5000) as u16,
+            },
+        }
+    }
+
+    fn command(rng: &mut Rng, size: u16) -> Command {
+        let (pick, size) = (rng.below(1000), usize::from(size));
+        match rng.below(20) {
+            0..6 => Command::Answer {
+                pick,
+                accept: rng.chance(70),
+            },
+            6..13 => Command::FanOut {
+                percent: rng.below(101) as u32,
+                size,
+            },
+            13..18 => Command::Send { pick, size },
+            18 => Command::Close { pick, code: 4003 },
+            _ => Command::Stray,
+        }
+    }
+}
+
+impl World {
+    fn play(&mut self, op: &Op, rng: &mut Rng, faults: Faults) {
+        match op {
+            Op::Connect {
+                kind,
+                eager,
+                address,
+            } => self.play_connect(*kind, *eager, *address, rng, faults),
+            Op::Command(command) => self.command(command.clone()),
+            Op::Turn => {
+                self.exchange();
+                self.turn();
+            }
+            Op::Settle => self.settle(),
+            Op::Wait { ms } => self.wait(u64::from(*ms)),
+            Op::Jump => {
+                self.flow();
+                self.clock += 3_600_000;
+                self.flow();
+            }
+            Op::Drain { ms } => self
+                .engine
+                .begin_drain(Duration::from_millis(u64::from(*ms))),
+            Op::Listen { who, bytes } => {
+                if let Some(number) = self.choose(*who) {
+                    self.listen(number, usize::from(*bytes));
+                }
+            }
+            _ => self.play_client(op, rng),
+        }
+    }
+
+    /// Somebody among the last few, since the first are soon gone.
+    fn choose(&self, who: u8) -> Option<usize> {
+        let count = self.clients.len();
+        let recent = count.min(16);
+        (count > 0).then(|| count - 1 - usize::from(who) % recent)
+    }
+
+    fn play_connect(&mut self, kind: u8, eager: bool, address: u8, rng: &mut Rng, faults: Faults) {
+        let peer = match address {
+            0 => None,
+            1 => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            host => Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, host))),
+        };
+        let sizes = [300, 2000, 10_000, 100_000];
+        self.limits = Limits {
+            receive: sizes[rng.below(4)],
+            send: sizes[rng.below(4)],
+        };
+        let conduct = Conduct {
+            is_eager: eager,
+            ..Conduct::default()
+        };
+        let number = self.connect_from(peer, conduct);
+        let client = &mut self.clients[number];
+        client.wire.state().faults = Faults {
+            // Only to those of whom nothing is expected.
+            broken: if eager { 0 } else { faults.broken },
+            ..faults
+        };
+        begin(client, kind);
+    }
+
+    fn play_client(&mut self, op: &Op, rng: &mut Rng) {
+        let (Op::Deliver { who, .. }
+        | Op::Say { who, .. }
+        | Op::Fragment { who, .. }
+        | Op::Ping { who }
+        | Op::Violate { who, .. }
+        | Op::Close { who }
+        | Op::Finish { who }
+        | Op::Reset { who }
+        | Op::Vanish { who }) = op
+        else {
+            return;
+        };
+        let Some(number) = self.choose(*who) else {
+            return;
+        };
+        let client = &mut self.clients[number];
+        let may_speak = client.progress.is_open
+            && !client.conduct.has_sent_close
+            && !client.conduct.has_finished
+            && !client.conduct.is_wrong;
+        match op {
+            Op::Deliver { bytes, .. } => drop(client.wire.state().deliver(usize::from(*bytes))),
+            Op::Finish { .. } => client.finish(),
+            Op::Reset { .. } => client.reset(),
+            Op::Vanish { .. } => client.vanish(),
+            Op::Violate { how, .. } if may_speak => violate(client, *how),
+            Op::Ping { .. } if may_speak => client.ping(),
+            Op::Close { .. } if may_speak => client.close(1000),
+            Op::Fragment { size, .. } if may_speak => {
+                let text = rng.chance(50);
+                let message = || match text {
+                    true => Said::Text(format!("echo é{}", pad(usize::from(*size)))),
+                    false => Said::Binary(vec![7; usize::from(*size)]),
+                };
+                client.fragment(message, 1 + usize::from(*size) / 3);
+            }
+            Op::Say { verb, size, .. } if may_speak => say(client, *verb, usize::from(*size)),
+            Op::Say { verb, .. } if !client.progress.is_open => ask(client, *verb),
+            _ => {}
+        }
+    }
+}
+
+/// What a client does first.
+fn begin(client: &mut Client, kind: u8) {
+    match kind {
+        0..8 => client.shake("/ws"),
+        8..11 => client.shake("/later"),
+        11 => ask(client, 0),
+        12 => ask(client, 3),
+        13 => {
+            client.conduct.is_wrong = true;
+            client.raw("GET / HTTP/1.1\nHost: sim\n\n");
+        }
+        14 => {
+            // The beginning of a handshake, and no end.
+            client.conduct.is_wrong = true;
+            client.raw(&handshake("/ws")[..40]);
+        }
+        _ => {}
+    }
+}
+
+/// One more request, behind those that were sent.
+fn ask(client: &mut Client, what: u8) {
+    let is_tunnel = client.expected.iter().any(|right| right.contains(&101));
+    if client.conduct.is_wrong || client.conduct.has_finished || is_tunnel {
+        return;
+    }
+    let body = BODY_LIMIT - 10 + usize::from(what);
+    let with_body = |expect| {
+        let head =
+            format!("POST /body HTTP/1.1\r\nHost: sim\r\nContent-Length: {body}{expect}\r\n\r\n");
+        head + &pad(body)
+    };
+    match what {
+        0..6 => client.request("GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
+        6 => client.request("GET /big HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
+        7 => client.request("GET /none HTTP/1.1\r\nHost: sim\r\n\r\n", &[404]),
+        8 => client.request("GET /slow HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
+        9 => client.request(with_body(""), &[200]),
+        10 => client.request(with_body("\r\nExpect: 100-continue"), &[200]),
+        11 => client.request(with_body(""), &[413]),
+        12 => client.shake("/later"),
+        13 => client.request("GET /ws HTTP/1.1\r\nHost: sim\r\n\r\n", &[400]),
+        _ => client.shake("/ws"),
+    }
+}
+
+fn say(client: &mut Client, verb: u8, size: usize) {
+    let verb = match verb {
+        0..5 => "echo",
+        5 => "quiet",
+        6..8 => "twice",
+        8 => "self",
+        9..11 => "all",
+        11 => "let",
+        12 => return client.binary(&vec![verb; size]),
+        13 if size % 8 == 0 => "bye",
+        14 if size % 8 == 0 => "kill",
+        _ => "echo",
+    };
+    client.text(&format!("{verb} {}", pad(size)));
+}
+
+/// Breaks the protocol in one of the ways there are.
+fn violate(client: &mut Client, how: u8) {
+    client.finish_part();
+    client.conduct.is_wrong = true;
+    match how {
+        0 => client.frame(0xC1, b"reserved bit"),
+        1 => client.frame(0x83, b"unknown opcode"),
+        2 => client.frame(0x80, b"nothing to continue"),
+        3 => client.raw([0x81, 2, b'h', b'i']),
+        4 => client.frame(0x81, &[0xFF, 0xFE]),
+        5 => client.frame(0x82, &vec![0; 20_000]),
+        6 => client.frame(0x88, &[3]),
+        7 => client.frame(0x88, &1005_u16.to_be_bytes()),
+        8 => client.frame(0x09, b"a ping in pieces"),
+        9 => client.frame(0x89, &[0; 126]),
+        10 => client.raw(b"GET / HTTP/1.1\r\n\r\n"),
+        // Data behind a close frame.
+        11 => {
+            client.close(1000);
+            client.frame(0x81, b"echo too late");
+        }
+        _ => client.frame(0x88, &[]),
+    }
+}

@@ -1,0 +1,405 @@
+//! A simulated connection: the server's socket, what the kernels hold, and the peer's end.
+//!
+//! Readiness is that of mio on Linux, which `tests/edge_contract.rs` holds against the real
+//! one: an edge comes when bytes, a FIN or a RST arrive, and when room appears after a write
+//! was cut short; what it says is how things stand when it is collected.
+
+use std::cell::{RefCell, RefMut};
+use std::io::{self, ErrorKind, IoSlice};
+use std::rc::Rc;
+
+use h_realtime::net::{Readiness, Socket};
+
+use super::rng::Rng;
+
+/// The server's end, given to the engine.
+pub struct SimSocket(Wire);
+
+/// Both ends of one connection, shared by the simulation and the engine's socket.
+#[derive(Clone)]
+pub struct Wire(Rc<RefCell<State>>);
+
+/// What is in the kernels, and what has happened.
+pub struct State {
+    /// Sent by the peer, and not arrived.
+    flight: Vec<u8>,
+    fin: Fin,
+    /// Arrived, and not read by the server.
+    received: Vec<u8>,
+    /// Written by the server, and not read by the peer.
+    sending: Vec<u8>,
+    /// A write was cut short: an edge will tell of room.
+    is_full: bool,
+    reset: Reset,
+    /// The server has read the end of the peer's stream.
+    has_read_end: bool,
+    /// The server ended its direction.
+    pub is_shut: bool,
+    /// The server dropped its socket.
+    pub is_closed: bool,
+    /// The server asked that the drop reset the connection.
+    pub is_aborted: bool,
+    /// The peer was sent a reset: what it had not read is gone.
+    pub peer_was_reset: bool,
+    /// An edge that has not been collected.
+    has_edge: bool,
+    pub limits: Limits,
+    pub faults: Faults,
+    pub calls: Calls,
+    rng: Rng,
+}
+
+/// Sizes of the kernel's buffers, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub receive: usize,
+    pub send: usize,
+}
+
+/// How often calls do not do what was hoped for, in percent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub interrupted: u32,
+    /// `WouldBlock` in spite of bytes or room; an edge follows.
+    pub would_block: u32,
+    /// Fewer bytes written than there is room for; an edge follows.
+    pub short_write: u32,
+    /// The connection breaks, in calls of ten thousand.
+    pub broken: u32,
+    /// Writes say that they took 0 bytes.
+    pub zero_writes: bool,
+}
+
+/// System calls that the server made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    pub reads: usize,
+    pub writes: usize,
+}
+
+/// What the peer is left with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Open,
+    /// All was read, and no more will come.
+    Eof,
+    Reset,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fin {
+    No,
+    InFlight,
+    Arrived,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reset {
+    No,
+    /// The next call is told, once.
+    Arrived,
+    Told,
+}
+
+/// What a Linux TCP socket on loopback would hold at least.
+pub const ROOMY: Limits = Limits {
+    receive: 1 << 20,
+    send: 1 << 20,
+};
+
+impl Wire {
+    pub fn new(limits: Limits, rng: Rng) -> Self {
+        Wire(Rc::new(RefCell::new(State {
+            flight: Vec::new(),
+            fin: Fin::No,
+            received: Vec::new(),
+            sending: Vec::new(),
+            is_full: false,
+            reset: Reset::No,
+            has_read_end: false,
+            is_shut: false,
+            is_closed: false,
+            is_aborted: false,
+            peer_was_reset: false,
+            has_edge: false,
+            limits,
+            faults: Faults::default(),
+            calls: Calls::default(),
+            rng,
+        })))
+    }
+
+    pub fn socket(&self) -> SimSocket {
+        SimSocket(self.clone())
+    }
+
+    pub fn state(&self) -> RefMut<'_, State> {
+        self.0.borrow_mut()
+    }
+}
+
+/// The peer's end, and the network between.
+impl State {
+    pub fn peer_send(&mut self, bytes: &[u8]) {
+        if self.fin == Fin::No && self.reset == Reset::No {
+            self.flight.extend_from_slice(bytes);
+        }
+    }
+
+    /// The peer ends its direction.
+    pub fn peer_finish(&mut self) {
+        if self.fin == Fin::No {
+            self.fin = Fin::InFlight;
+        }
+    }
+
+    /// The peer resets the connection; that arrives at once.
+    pub fn peer_reset(&mut self) {
+        self.flight.clear();
+        self.sending.clear();
+        self.peer_was_reset = true;
+        if self.reset == Reset::No {
+            self.reset = Reset::Arrived;
+            self.has_edge = true;
+        }
+    }
+
+    /// Has at most `max` bytes arrive, and the FIN behind the last; says whether anything did.
+    pub fn deliver(&mut self, max: usize) -> bool {
+        if self.reset != Reset::No {
+            return false;
+        }
+        let room = self.limits.receive.saturating_sub(self.received.len());
+        let count = max.min(self.flight.len()).min(room);
+        if self.is_closed {
+            // Nobody is there to take it: the kernel answers with a reset.
+            let anything = max > 0 && !self.flight.is_empty();
+            self.flight.clear();
+            if anything {
+                self.reset_peer();
+            }
+            return anything;
+        }
+        self.received
+            .append(&mut take_front(&mut self.flight, count));
+        let fin = self.flight.is_empty() && self.fin == Fin::InFlight;
+        if fin {
+            self.fin = Fin::Arrived;
+        }
+        self.has_edge |= count > 0 || fin;
+        count > 0 || fin
+    }
+
+    /// Reads at most `max` bytes of what the server wrote.
+    pub fn peer_take(&mut self, max: usize) -> Vec<u8> {
+        let count = max.min(self.sending.len());
+        let bytes = take_front(&mut self.sending, count);
+        if self.is_full && self.has_room() && !self.is_closed {
+            self.is_full = false;
+            self.has_edge = true;
+        }
+        bytes
+    }
+
+    pub fn peer_end(&self) -> End {
+        if self.peer_was_reset {
+            End::Reset
+        } else if (self.is_shut || self.is_closed) && self.sending.is_empty() {
+            End::Eof
+        } else {
+            End::Open
+        }
+    }
+
+    /// Nothing is on its way in either direction.
+    pub fn is_quiet(&self) -> bool {
+        self.flight.is_empty()
+            && self.received.is_empty()
+            && self.sending.is_empty()
+            && self.fin != Fin::InFlight
+    }
+
+    /// Bytes that the peer has sent and the server not read.
+    pub fn unread(&self) -> usize {
+        self.flight.len() + self.received.len()
+    }
+
+    /// Bytes that the server has written and the peer not read.
+    pub fn untaken(&self) -> usize {
+        self.sending.len()
+    }
+
+    fn reset_peer(&mut self) {
+        self.peer_was_reset = true;
+        self.sending.clear();
+    }
+}
+
+/// The poller's view of the server's end.
+impl State {
+    /// Registers the socket: the first edge says how things stand.
+    pub fn register(&mut self) {
+        self.has_edge = true;
+    }
+
+    pub fn has_edge(&self) -> bool {
+        self.has_edge && !self.is_closed
+    }
+
+    /// Collects the edge, if there is one and it still says anything.
+    pub fn take_edge(&mut self) -> Option<Readiness> {
+        let says = Readiness {
+            readable: self.is_readable(),
+            writable: self.has_room() || self.is_shut || self.reset != Reset::No,
+            read_closed: self.fin == Fin::Arrived || self.reset != Reset::No,
+        };
+        let is_new = std::mem::take(&mut self.has_edge);
+        (is_new && says != Readiness::default()).then_some(says)
+    }
+
+    /// There are bytes, an end, or an error to read.
+    pub fn is_readable(&self) -> bool {
+        !self.received.is_empty() || self.fin == Fin::Arrived || self.reset != Reset::No
+    }
+
+    /// The same, and the server has not heard of it yet.
+    pub fn is_unread(&self) -> bool {
+        self.is_readable() && !self.has_read_end
+    }
+
+    /// Linux tells of room only when a third of the buffer is free.
+    pub fn has_room(&self) -> bool {
+        let room = self.limits.send.saturating_sub(self.sending.len());
+        room > 0 && 2 * room >= self.sending.len()
+    }
+
+    /// Whether the connection broke by a fault of the simulation.
+    pub fn break_now(&mut self) {
+        self.peer_reset();
+    }
+
+    fn fault(&mut self) -> io::Result<()> {
+        let Faults {
+            interrupted,
+            would_block,
+            broken,
+            ..
+        } = self.faults;
+        if broken > 0 && self.rng.below(10_000) < broken as usize {
+            self.break_now();
+        }
+        if self.rng.chance(interrupted) {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        if self.rng.chance(would_block) {
+            self.has_edge = true;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.calls.reads += 1;
+        self.fault()?;
+        let count = buf.len().min(self.received.len());
+        if count > 0 {
+            // All that fits: under edge triggering less would say that there is no more.
+            buf[..count].copy_from_slice(&take_front(&mut self.received, count));
+            return Ok(count);
+        }
+        match self.reset {
+            Reset::Arrived => {
+                self.reset = Reset::Told;
+                Err(ErrorKind::ConnectionReset.into())
+            }
+            Reset::No if self.fin != Fin::Arrived => Err(ErrorKind::WouldBlock.into()),
+            Reset::No | Reset::Told => {
+                self.has_read_end = true;
+                Ok(0)
+            }
+        }
+    }
+
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.calls.writes += 1;
+        if let Err(error) = self.fault() {
+            self.is_full |= error.kind() == ErrorKind::WouldBlock;
+            return Err(error);
+        }
+        match self.reset {
+            Reset::Arrived => {
+                self.reset = Reset::Told;
+                return Err(ErrorKind::ConnectionReset.into());
+            }
+            Reset::Told => return Err(ErrorKind::BrokenPipe.into()),
+            Reset::No if self.is_shut => return Err(ErrorKind::BrokenPipe.into()),
+            Reset::No if self.faults.zero_writes => return Ok(0),
+            Reset::No => {}
+        }
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut count = self
+            .limits
+            .send
+            .saturating_sub(self.sending.len())
+            .min(offered);
+        if count > 0 && self.rng.chance(self.faults.short_write) {
+            count = 1 + self.rng.below(count);
+        }
+        let mut left = count;
+        for slice in slices {
+            let taken = left.min(slice.len());
+            self.sending.extend_from_slice(&slice[..taken]);
+            left -= taken;
+        }
+        if count < offered {
+            self.is_full = !self.has_room();
+            self.has_edge |= self.has_room();
+        }
+        match count {
+            0 if offered > 0 => Err(ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+}
+
+/// Takes bytes off the front.
+fn take_front(bytes: &mut Vec<u8>, count: usize) -> Vec<u8> {
+    let rest = bytes.split_off(count);
+    std::mem::replace(bytes, rest)
+}
+
+impl Socket for SimSocket {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.state().read(buf)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.state().write(slices)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        let mut state = self.0.state();
+        if state.reset != Reset::No {
+            return Err(ErrorKind::NotConnected.into());
+        }
+        state.is_shut = true;
+        state.has_edge |= state.fin == Fin::Arrived;
+        Ok(())
+    }
+
+    fn abort_on_drop(&mut self) {
+        self.0.state().is_aborted = true;
+    }
+}
+
+/// To close a socket that has something unread resets the connection, and the peer may lose
+/// what it has not read yet.
+impl Drop for SimSocket {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.is_closed = true;
+        if state.is_aborted || !state.received.is_empty() {
+            state.reset_peer();
+        }
+    }
+}

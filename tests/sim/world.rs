@@ -1,0 +1,364 @@
+//! The engine, its clients and the clock, a turn at a time.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use h_realtime::net::{Arrival, Config, ConnKey, Engine, Interest, ListenerId, Now, Readiness};
+
+use super::app::{App, Command, Log};
+use super::client::{Client, Conduct};
+use super::oracle;
+use super::rng::Rng;
+use super::socket::{Calls, End, Faults, Limits, ROOMY, SimSocket, Wire};
+
+pub struct World {
+    pub engine: Engine<SimSocket, App>,
+    pub clients: Vec<Client>,
+    pub log: Log,
+    pub disorder: Disorder,
+    /// Sizes of the kernel's buffers for those who connect.
+    pub limits: Limits,
+    /// Milliseconds.
+    pub clock: u64,
+    /// Queues may grow so long together that those of closing connections are shed, too.
+    may_shed: bool,
+    rng: Rng,
+    arrivals: VecDeque<(usize, Arrival<SimSocket>)>,
+    commands: VecDeque<Command>,
+    /// The clients of whom there is more to come.
+    active: Vec<usize>,
+}
+
+/// What the poller does to events, in percent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disorder {
+    /// Left for a later turn.
+    pub delayed: u32,
+    /// Of nothing, in each turn.
+    pub spurious: u32,
+    /// Told twice.
+    pub repeated: u32,
+    /// In any order.
+    pub shuffled: bool,
+}
+
+impl World {
+    /// A world in which nothing goes wrong by itself.
+    pub fn new(config: Config, seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let log = Log::default();
+        let app = App::new(log.clone(), rng.fork());
+        let clock = 1_000_000;
+        let may_shed = config.queue_total < 1 << 20;
+        World {
+            engine: Engine::new(config, app, rng.next(), at(clock)),
+            clients: Vec::new(),
+            log,
+            disorder: Disorder::default(),
+            limits: ROOMY,
+            clock,
+            may_shed,
+            rng,
+            arrivals: VecDeque::new(),
+            commands: VecDeque::new(),
+            active: Vec::new(),
+        }
+    }
+
+    pub fn calm() -> Self {
+        World::new(Config::default(), 1)
+    }
+
+    /// A client connects from this machine; it is accepted in the next turn.
+    pub fn connect(&mut self) -> usize {
+        let conduct = Conduct {
+            is_eager: true,
+            ..Conduct::default()
+        };
+        self.connect_from(Some(Ipv4Addr::LOCALHOST.into()), conduct)
+    }
+
+    pub fn connect_from(&mut self, peer: Option<IpAddr>, conduct: Conduct) -> usize {
+        let wire = Wire::new(self.limits, self.rng.fork());
+        let arrival = Arrival {
+            socket: wire.socket(),
+            listener: ListenerId(0),
+            peer,
+            tls: None,
+        };
+        let rng = self.rng.fork();
+        self.clients.push(Client::new(wire, rng, conduct));
+        let number = self.clients.len() - 1;
+        self.active.push(number);
+        self.arrivals.push_back((number, arrival));
+        number
+    }
+
+    /// A client with an open WebSocket, from this machine.
+    pub fn open(&mut self) -> usize {
+        let number = self.connect();
+        self.client(number).shake("/ws");
+        self.flow();
+        assert!(self.clients[number].progress.is_open, "it was not let in");
+        number
+    }
+
+    /// The same, and from now on it reads and sends only when it is told to.
+    pub fn open_lazy(&mut self) -> usize {
+        let number = self.open();
+        self.client(number).conduct.is_eager = false;
+        number
+    }
+
+    pub fn client(&mut self, number: usize) -> &mut Client {
+        &mut self.clients[number]
+    }
+
+    pub fn key(&self, number: usize) -> ConnKey {
+        self.clients[number].key.expect("it was not accepted")
+    }
+
+    /// What the engine has in mind for a client; `None` when it is gone.
+    pub fn interest(&self, number: usize) -> Option<Interest> {
+        self.engine.interest(self.clients[number].key?)
+    }
+
+    /// Has everything that a client sent arrive.
+    pub fn deliver(&mut self, number: usize) {
+        self.clients[number].wire.state().deliver(usize::MAX);
+    }
+
+    /// The system calls made on a client's socket since they were last asked for.
+    pub fn calls(&mut self, number: usize) -> Calls {
+        std::mem::take(&mut self.clients[number].wire.state().calls)
+    }
+
+    /// What the application got of a client.
+    pub fn inbox(&self, number: usize) -> usize {
+        let key = self.key(number);
+        self.log
+            .get()
+            .lives
+            .get(&key)
+            .map_or(0, |life| life.inbox.len())
+    }
+
+    pub fn command(&mut self, command: Command) {
+        self.commands.push_back(command);
+    }
+
+    /// One turn, in the order of the reactor's.
+    pub fn turn(&mut self) {
+        let events = self.poll(self.disorder.delayed);
+        self.turn_with(events);
+    }
+
+    pub fn turn_with(&mut self, events: Vec<(ConnKey, Readiness)>) {
+        self.engine.begin_turn(at(self.clock));
+        for (key, readiness) in events {
+            self.engine.ready(key, readiness);
+        }
+        while self.engine.wants_commands()
+            && let Some(command) = self.commands.pop_front()
+        {
+            self.engine.command(command);
+        }
+        self.engine.serve();
+        self.accept();
+        self.engine.reap();
+        self.check();
+    }
+
+    /// The events of a turn.
+    pub fn poll(&mut self, delayed: u32) -> Vec<(ConnKey, Readiness)> {
+        let mut events = Vec::new();
+        for &number in &self.active {
+            let client = &self.clients[number];
+            let mut state = client.wire.state();
+            if let Some(key) = client.key
+                && state.has_edge()
+                && !self.rng.chance(delayed)
+                && let Some(readiness) = state.take_edge()
+            {
+                events.push((key, readiness));
+                if self.rng.chance(self.disorder.repeated) {
+                    events.push((key, readiness));
+                }
+            }
+        }
+        if self.rng.chance(self.disorder.spurious) && !self.clients.is_empty() {
+            // Of anybody who ever was here.
+            let number = self.rng.below(self.clients.len());
+            if let Some(key) = self.clients[number].key {
+                let readiness = Readiness {
+                    readable: self.rng.chance(50),
+                    writable: self.rng.chance(50),
+                    read_closed: false,
+                };
+                events.push((key, readiness));
+            }
+        }
+        if self.disorder.shuffled {
+            self.rng.shuffle(&mut events);
+        }
+        events
+    }
+
+    fn accept(&mut self) {
+        while let Some((number, arrival)) = self.arrivals.pop_front() {
+            let key = self.engine.accept(arrival);
+            self.clients[number].key = key;
+            if key.is_some() {
+                self.clients[number].wire.state().register();
+            }
+        }
+    }
+
+    /// What holds after every turn.
+    fn check(&mut self) {
+        if let Err(what) = self.engine.check_invariants() {
+            panic!("{what}");
+        }
+        let breaches = std::mem::take(&mut self.log.get().breaches);
+        assert!(breaches.is_empty(), "{breaches:?}");
+        for number in self.active.clone() {
+            let client = &mut self.clients[number];
+            let result = oracle::check_inbox(client, &self.log);
+            let result = result.and_then(|()| oracle::check_end(client, self.may_shed));
+            self.judge(number, result);
+        }
+        let clients = &self.clients;
+        self.active.retain(|&number| !clients[number].is_over());
+    }
+
+    fn judge(&self, number: usize, result: Result<(), String>) {
+        if let Err(what) = result {
+            let client = &self.clients[number];
+            let counters = self.engine.counters();
+            panic!(
+                "client {number} ({:?}): {what}; {:?} {:?}",
+                client.key, client.conduct, counters.closed
+            );
+        }
+    }
+
+    /// A client reads at most `max` bytes.
+    pub fn listen(&mut self, number: usize, max: usize) {
+        let result = self.clients[number].listen(max);
+        let result = result.and_then(|fresh| {
+            let client = &mut self.clients[number];
+            let mut heard = fresh.iter();
+            heard.try_for_each(|heard| oracle::check_heard(client, heard, &self.log))
+        });
+        self.judge(number, result);
+    }
+
+    /// Turns until no edge is outstanding and the engine would sleep; nothing moves on the
+    /// network meanwhile.
+    pub fn settle(&mut self) {
+        for _ in 0..MAX_TURNS {
+            let events = self.poll(0);
+            let is_quiet = events.is_empty();
+            self.turn_with(events);
+            let mut active = self.active.iter().map(|&number| &self.clients[number]);
+            let has_edge = active.any(|client| client.wire.state().has_edge());
+            if is_quiet && !has_edge && self.engine.timeout() > Duration::ZERO {
+                return self.check_quiet();
+            }
+        }
+        panic!("the engine spins: {:?}", self.engine.counters());
+    }
+
+    fn check_quiet(&mut self) {
+        for &number in &self.active {
+            let client = &self.clients[number];
+            if let Some(interest) = client.key.and_then(|key| self.engine.interest(key)) {
+                let result = oracle::check_quiet(client, interest);
+                let result = result.and_then(|()| match interest.is_open && client.is_done() {
+                    true => oracle::check_complete(client, interest, &self.log),
+                    false => Ok(()),
+                });
+                self.judge(number, result);
+            }
+        }
+    }
+
+    /// Has everything of the eager clients reach its end.
+    pub fn flow(&mut self) {
+        for _ in 0..MAX_TURNS {
+            self.settle();
+            if !self.exchange() {
+                return;
+            }
+        }
+        panic!("somebody never stops talking");
+    }
+
+    /// Moves what is on its way to and from eager clients, once; says whether anything was.
+    pub fn exchange(&mut self) -> bool {
+        let mut any = false;
+        for number in self.active.clone() {
+            if !self.clients[number].conduct.is_eager {
+                continue;
+            }
+            let untaken = self.clients[number].wire.state().untaken();
+            self.listen(number, usize::MAX);
+            any |= self.clients[number].wire.state().deliver(usize::MAX) || untaken > 0;
+        }
+        any
+    }
+
+    /// Lets time pass, with the eager clients doing what they must.
+    pub fn wait(&mut self, ms: u64) {
+        self.flow();
+        let end = self.clock + ms;
+        while self.clock < end {
+            let timeout = self.engine.timeout().as_millis() as u64;
+            self.clock = end.min(self.clock + timeout.clamp(1, 500));
+            self.flow();
+        }
+    }
+
+    /// Everybody leaves, time passes, and nothing must be left.
+    pub fn finish(&mut self) {
+        self.disorder = Disorder::default();
+        self.flow();
+        for number in 0..self.clients.len() {
+            let client = &mut self.clients[number];
+            // Room that comes of no reading would pass for a sign of life.
+            client.wire.state().faults = Faults::default();
+            match (client.conduct.is_eager, self.rng.below(3)) {
+                (true, _) | (_, 0) => client.finish(),
+                (_, 1) => client.reset(),
+                _ => client.vanish(),
+            }
+        }
+        self.wait(60_000);
+        for (number, client) in self.clients.iter().enumerate() {
+            if let Some(interest) = client.key.and_then(|key| self.engine.interest(key)) {
+                panic!(
+                    "client {number} is left, {:?}: {interest:?}",
+                    client.conduct
+                );
+            }
+        }
+        let counters = self.engine.counters();
+        let left = (counters.connections, counters.open, counters.queued_bytes);
+        assert_eq!(left, (0, 0, 0), "connections, open, queued bytes");
+        let live = |client: &&Client| !client.wire.state().is_closed;
+        assert_eq!(self.clients.iter().filter(live).count(), 0, "sockets left");
+        let result = oracle::check_over(&self.log);
+        assert_eq!(result, Ok(()));
+    }
+}
+
+fn at(clock: u64) -> Now {
+    Now {
+        mono: clock,
+        unix: 1_700_000_000_000 + clock,
+    }
+}
+
+/// Turns in which everything must come to rest.
+const MAX_TURNS: usize = 20_000;
