@@ -22,91 +22,8 @@ fn any_clause_and_any_value_of_it_is_enough() {
         "urn:x-pdf:1234",
         "http://[bad"
     ]);
-    for (clauses, matches) in [
-        (json!([]), false),
-        (
-            json!([{"field": "/uri", "value": "https://example.org/page"}]),
-            true,
-        ),
-        (
-            json!([{"field": "/uri", "value": "https://example.org/other"}]),
-            false,
-        ),
-        (
-            json!([{"field": "/uri", "value": ["https://a.example", "https://example.org/page"]}]),
-            true,
-        ),
-        // Other URIs of the same document.
-        (
-            json!([{"field": "/uri", "value": ["http://EXAMPLE.org/page.pdf#page=2"]}]),
-            true,
-        ),
-        (
-            json!([{"field": "/uri", "value": ["urn:x-pdf:1234"]}]),
-            true,
-        ),
-        (
-            json!([{"field": "/uri", "value": ["urn:x-pdf:12345"]}]),
-            false,
-        ),
-        (json!([{"field": "/uri", "value": []}]), false),
-        (json!([{"field": "/group", "value": "friends"}]), true),
-        (json!([{"field": "/group", "value": "Friends"}]), false),
-        (json!([{"field": "/group", "value": "__world__"}]), false),
-        (json!([{"field": "/id", "value": "own"}]), true),
-        (
-            json!([{"field": "/id", "value": ["no", "own", "own"]}]),
-            true,
-        ),
-        (json!([{"field": "/id", "value": "root"}]), false),
-        (json!([{"field": "/references", "value": "root"}]), true),
-        (json!([{"field": "/references", "value": "parent"}]), true),
-        (json!([{"field": "/references", "value": "own"}]), false),
-        // `operator` and `case_sensitive` have no effect.
-        (
-            json!([{"field": "/id", "operator": "equals", "value": ["own"]}]),
-            true,
-        ),
-        (
-            json!([{"field": "/id", "operator": 5, "value": "own"}]),
-            true,
-        ),
-        (
-            json!([{"field": "/id", "case_sensitive": false, "value": "OWN"}]),
-            false,
-        ),
-        // What the official client asks for on a page of one thread.
-        (
-            json!([{"field": "/references", "operator": "one_of", "value": "root"},
-                   {"field": "/id", "operator": "equals", "value": "root"}]),
-            true,
-        ),
-        // An event that several clauses match comes once.
-        (
-            json!([{"field": "/id", "value": "own"}, {"field": "/references", "value": ["root", "parent"]},
-                   {"field": "/uri", "value": ["https://example.org/page", "urn:x-pdf:1234"]}]),
-            true,
-        ),
-        // Unknown fields are passed over, whatever they ask for.
-        (
-            json!([{"field": "/user", "value": "acct:author@example.org"}]),
-            false,
-        ),
-        (
-            json!([{"field": "/nope", "value": {}}, {"field": "/id", "value": "own"}]),
-            true,
-        ),
-        (
-            json!([{"field": "id"}, {"field": "/id/"}, {"field": "/ID", "value": "own"}]),
-            false,
-        ),
-        // The texts of different fields are different.
-        (
-            json!([{"field": "/uri", "value": "own"}, {"field": "/group", "value": "own"}]),
-            false,
-        ),
-        (json!([{"field": "/id", "value": "friends"}]), false),
-    ] {
+    let table = [by_uri(), by_other_fields(), by_several()].concat();
+    for (clauses, matches) in table {
         client.send(&filter(clauses.clone()).to_string());
         assert_eq!(
             hears(&server, &mut client, &event),
@@ -380,6 +297,105 @@ fn versions_of_a_page_are_told_apart() {
         event["uris"] = json!(["urn:x-pdf:1234"]);
         assert_eq!(hears(&server, &mut client, &event), matches, "{version:?}");
     }
+}
+
+/// Clauses, and whether they match the annotation of the test.
+fn by_uri() -> Vec<(Value, bool)> {
+    vec![
+        (json!([]), false),
+        (
+            json!([{"field": "/uri", "value": "https://example.org/page"}]),
+            true,
+        ),
+        (
+            json!([{"field": "/uri", "value": "https://example.org/other"}]),
+            false,
+        ),
+        (
+            json!([{"field": "/uri", "value": ["https://a.example", "https://example.org/page"]}]),
+            true,
+        ),
+        // Other URIs of the same document.
+        (
+            json!([{"field": "/uri", "value": ["http://EXAMPLE.org/page.pdf#page=2"]}]),
+            true,
+        ),
+        (
+            json!([{"field": "/uri", "value": ["urn:x-pdf:1234"]}]),
+            true,
+        ),
+        (
+            json!([{"field": "/uri", "value": ["urn:x-pdf:12345"]}]),
+            false,
+        ),
+        (json!([{"field": "/uri", "value": []}]), false),
+    ]
+}
+
+fn by_other_fields() -> Vec<(Value, bool)> {
+    vec![
+        (json!([{"field": "/group", "value": "friends"}]), true),
+        (json!([{"field": "/group", "value": "Friends"}]), false),
+        (json!([{"field": "/group", "value": "__world__"}]), false),
+        (json!([{"field": "/id", "value": "own"}]), true),
+        (
+            json!([{"field": "/id", "value": ["no", "own", "own"]}]),
+            true,
+        ),
+        (json!([{"field": "/id", "value": "root"}]), false),
+        (json!([{"field": "/references", "value": "root"}]), true),
+        (json!([{"field": "/references", "value": "parent"}]), true),
+        (json!([{"field": "/references", "value": "own"}]), false),
+        // `operator` and `case_sensitive` have no effect.
+        (
+            json!([{"field": "/id", "operator": "equals", "value": ["own"]}]),
+            true,
+        ),
+        (
+            json!([{"field": "/id", "operator": 5, "value": "own"}]),
+            true,
+        ),
+        (
+            json!([{"field": "/id", "case_sensitive": false, "value": "OWN"}]),
+            false,
+        ),
+    ]
+}
+
+fn by_several() -> Vec<(Value, bool)> {
+    vec![
+        // What the official client asks for on a page of one thread.
+        (
+            json!([{"field": "/references", "operator": "one_of", "value": "root"},
+                   {"field": "/id", "operator": "equals", "value": "root"}]),
+            true,
+        ),
+        // An event that several clauses match comes once.
+        (
+            json!([{"field": "/id", "value": "own"}, {"field": "/references", "value": ["root", "parent"]},
+                   {"field": "/uri", "value": ["https://example.org/page", "urn:x-pdf:1234"]}]),
+            true,
+        ),
+        // Unknown fields are passed over, whatever they ask for.
+        (
+            json!([{"field": "/user", "value": "acct:author@example.org"}]),
+            false,
+        ),
+        (
+            json!([{"field": "/nope", "value": {}}, {"field": "/id", "value": "own"}]),
+            true,
+        ),
+        (
+            json!([{"field": "id"}, {"field": "/id/"}, {"field": "/ID", "value": "own"}]),
+            false,
+        ),
+        // The texts of different fields are different.
+        (
+            json!([{"field": "/uri", "value": "own"}, {"field": "/group", "value": "own"}]),
+            false,
+        ),
+        (json!([{"field": "/id", "value": "friends"}]), false),
+    ]
 }
 
 /// Publishes one event, and says how many messages the client gets, which must be as many as

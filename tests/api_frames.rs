@@ -156,135 +156,8 @@ fn a_close_frame_is_answered_and_the_server_ends_the_stream() {
 #[test]
 fn a_violation_ends_the_connection() {
     let server = Server::start();
-    let unfinished = frame(0x01, "{");
-    let after_unfinished = |rest: Vec<u8>| [unfinished.clone(), rest].concat();
-    let table: Vec<(Vec<u8>, u16, &str)> = vec![
-        // §5.2: reserved bits and opcodes.
-        (frame(0xC1, "{}"), 1002, "reserved bits are set"),
-        (frame(0xA1, "{}"), 1002, "reserved bits are set"),
-        (frame(0x91, "{}"), 1002, "reserved bits are set"),
-        (frame(0xC9, ""), 1002, "reserved bits are set"),
-        (
-            after_unfinished(frame(0xC0, "}")),
-            1002,
-            "reserved bits are set",
-        ),
-        (frame(0x83, "{}"), 1002, "unknown opcode"),
-        (frame(0x87, ""), 1002, "unknown opcode"),
-        (frame(0x8B, "{}"), 1002, "unknown opcode"),
-        (frame(0x8F, ""), 1002, "unknown opcode"),
-        // §5.1: every frame is masked, empty or not.
-        (b"\x81\x02{}".to_vec(), 1002, "frame is not masked"),
-        (b"\x81\0".to_vec(), 1002, "frame is not masked"),
-        (b"\x89\0".to_vec(), 1002, "frame is not masked"),
-        (b"\x88\x02\x03\xe8".to_vec(), 1002, "frame is not masked"),
-        // §5.5: control frames are short and whole.
-        (frame(0x09, "x"), 1002, "control frame is fragmented"),
-        (frame(0x08, ""), 1002, "control frame is fragmented"),
-        (
-            frame(0x89, &"x".repeat(126)),
-            1002,
-            "control frame is too long",
-        ),
-        (
-            frame(0x88, &"x".repeat(126)),
-            1002,
-            "control frame is too long",
-        ),
-        // §5.4: the order of fragments.
-        (frame(0x80, "{}"), 1002, "nothing to continue"),
-        (frame(0x00, "{}"), 1002, "nothing to continue"),
-        (
-            after_unfinished(frame(0x81, "{}")),
-            1002,
-            "message inside a message",
-        ),
-        (
-            after_unfinished(frame(0x02, "{}")),
-            1002,
-            "message inside a message",
-        ),
-        // §5.2: "the minimal number of bytes MUST be used to encode the length".
-        (
-            b"\x81\xfe\0\x02\0\0\0\0{}".to_vec(),
-            1002,
-            "length is not minimal",
-        ),
-        (b"\x81\xfe\0\x7d".to_vec(), 1002, "length is not minimal"),
-        (
-            b"\x81\xff\0\0\0\0\0\0\xff\xff".to_vec(),
-            1002,
-            "length is not minimal",
-        ),
-        (
-            b"\x81\xff\x80\0\0\0\0\0\0\x05".to_vec(),
-            1002,
-            "top bit of the length is set",
-        ),
-        // §8.1: text is UTF-8; said at the first byte that makes it certain.
-        (frame_of_bytes(0x81, b"\xff"), 1007, "text is not UTF-8"),
-        (
-            frame_of_bytes(0x81, b"\"\xed\xa0\x80\""),
-            1007,
-            "text is not UTF-8",
-        ),
-        (
-            frame_of_bytes(0x81, b"\"\xc0\x80\""),
-            1007,
-            "text is not UTF-8",
-        ),
-        (
-            frame_of_bytes(0x81, b"\"\xf4\x90\x80\x80\""),
-            1007,
-            "text is not UTF-8",
-        ),
-        (
-            frame_of_bytes(0x81, b"\"\xe2\x98"),
-            1007,
-            "text is not UTF-8",
-        ),
-        (
-            frame_of_bytes(0x01, b"\"\xe2\x28"),
-            1007,
-            "text is not UTF-8",
-        ),
-        (
-            [
-                frame_of_bytes(0x01, b"\"\xe2"),
-                frame_of_bytes(0x00, b"\x28"),
-            ]
-            .concat(),
-            1007,
-            "text is not UTF-8",
-        ),
-        // Too much; said as soon as it is announced.
-        (
-            b"\x81\xff\0\0\0\0\0\x01\0\x01\0\0\0\0".to_vec(),
-            1009,
-            "message is too big",
-        ),
-        (
-            b"\x82\xff\0\0\x01\0\0\0\0\0\0\0\0\0".to_vec(),
-            1009,
-            "message is too big",
-        ),
-        (
-            b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0".to_vec(),
-            1009,
-            "message is too big",
-        ),
-        (
-            [frame(0x01, &"x".repeat(65_536)), frame(0x80, "x")].concat(),
-            1009,
-            "message is too big",
-        ),
-        (
-            [frame(0x01, "{"), frame(0x00, "").repeat(1024)].concat(),
-            1009,
-            "too many fragments",
-        ),
-    ];
     let mut count = 0.0;
+    let table = [wrong_headers(), wrong_order(), wrong_text(), too_much()].concat();
     for (bytes, code, reason) in table {
         // Byte by byte where that is not too much: the server must not wait for more than it needs.
         let sizes = if bytes.len() < 200 {
@@ -406,6 +279,155 @@ fn a_connection_that_is_lost_is_forgotten() {
         server.metric(r#"h_realtime_disconnects_total{reason="lost"}"#),
         20.0
     );
+}
+
+/// What is sent, and the close frame's code and reason.
+type Violation = (Vec<u8>, u16, &'static str);
+
+fn wrong_headers() -> Vec<Violation> {
+    vec![
+        // §5.2: reserved bits and opcodes.
+        (frame(0xC1, "{}"), 1002, "reserved bits are set"),
+        (frame(0xA1, "{}"), 1002, "reserved bits are set"),
+        (frame(0x91, "{}"), 1002, "reserved bits are set"),
+        (frame(0xC9, ""), 1002, "reserved bits are set"),
+        (frame(0x83, "{}"), 1002, "unknown opcode"),
+        (frame(0x87, ""), 1002, "unknown opcode"),
+        (frame(0x8B, "{}"), 1002, "unknown opcode"),
+        (frame(0x8F, ""), 1002, "unknown opcode"),
+        // §5.1: every frame is masked, empty or not.
+        (b"\x81\x02{}".to_vec(), 1002, "frame is not masked"),
+        (b"\x81\0".to_vec(), 1002, "frame is not masked"),
+        (b"\x89\0".to_vec(), 1002, "frame is not masked"),
+        (b"\x88\x02\x03\xe8".to_vec(), 1002, "frame is not masked"),
+        // §5.5: control frames are short and whole.
+        (frame(0x09, "x"), 1002, "control frame is fragmented"),
+        (frame(0x08, ""), 1002, "control frame is fragmented"),
+        (
+            frame(0x89, &"x".repeat(126)),
+            1002,
+            "control frame is too long",
+        ),
+        (
+            frame(0x88, &"x".repeat(126)),
+            1002,
+            "control frame is too long",
+        ),
+        // §5.2: "the minimal number of bytes MUST be used to encode the length".
+        (
+            b"\x81\xfe\0\x02\0\0\0\0{}".to_vec(),
+            1002,
+            "length is not minimal",
+        ),
+        (b"\x81\xfe\0\x7d".to_vec(), 1002, "length is not minimal"),
+        (
+            b"\x81\xff\0\0\0\0\0\0\xff\xff".to_vec(),
+            1002,
+            "length is not minimal",
+        ),
+        (
+            b"\x81\xff\x80\0\0\0\0\0\0\x05".to_vec(),
+            1002,
+            "top bit of the length is set",
+        ),
+    ]
+}
+
+fn wrong_order() -> Vec<Violation> {
+    let unfinished = frame(0x01, "{");
+    let after_unfinished = |rest: Vec<u8>| [unfinished.clone(), rest].concat();
+    vec![
+        // §5.4: the order of fragments.
+        (frame(0x80, "{}"), 1002, "nothing to continue"),
+        (frame(0x00, "{}"), 1002, "nothing to continue"),
+        (
+            after_unfinished(frame(0x81, "{}")),
+            1002,
+            "message inside a message",
+        ),
+        (
+            after_unfinished(frame(0x02, "{}")),
+            1002,
+            "message inside a message",
+        ),
+        (
+            after_unfinished(frame(0xC0, "}")),
+            1002,
+            "reserved bits are set",
+        ),
+    ]
+}
+
+fn wrong_text() -> Vec<Violation> {
+    vec![
+        // §8.1: text is UTF-8; said at the first byte that makes it certain.
+        (frame_of_bytes(0x81, b"\xff"), 1007, "text is not UTF-8"),
+        (
+            frame_of_bytes(0x81, b"\"\xed\xa0\x80\""),
+            1007,
+            "text is not UTF-8",
+        ),
+        (
+            frame_of_bytes(0x81, b"\"\xc0\x80\""),
+            1007,
+            "text is not UTF-8",
+        ),
+        (
+            frame_of_bytes(0x81, b"\"\xf4\x90\x80\x80\""),
+            1007,
+            "text is not UTF-8",
+        ),
+        (
+            frame_of_bytes(0x81, b"\"\xe2\x98"),
+            1007,
+            "text is not UTF-8",
+        ),
+        (
+            frame_of_bytes(0x01, b"\"\xe2\x28"),
+            1007,
+            "text is not UTF-8",
+        ),
+        (
+            [
+                frame_of_bytes(0x01, b"\"\xe2"),
+                frame_of_bytes(0x00, b"\x28"),
+            ]
+            .concat(),
+            1007,
+            "text is not UTF-8",
+        ),
+    ]
+}
+
+fn too_much() -> Vec<Violation> {
+    vec![
+        // Too much; said as soon as it is announced.
+        (
+            b"\x81\xff\0\0\0\0\0\x01\0\x01\0\0\0\0".to_vec(),
+            1009,
+            "message is too big",
+        ),
+        (
+            b"\x82\xff\0\0\x01\0\0\0\0\0\0\0\0\0".to_vec(),
+            1009,
+            "message is too big",
+        ),
+        (
+            b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0".to_vec(),
+            1009,
+            "message is too big",
+        ),
+        (
+            [frame(0x01, &"x".repeat(65_536)), frame(0x80, "x")].concat(),
+            1009,
+            "message is too big",
+        ),
+        (
+            [frame(0x01, "{"), frame(0x00, "").repeat(1024)].concat(),
+            1009,
+            "too many fragments",
+        ),
+    ]
 }
 
 /// A masked frame with this first byte.
