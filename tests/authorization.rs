@@ -127,14 +127,14 @@ fn audience() -> (Server, Vec<Reader>) {
         let token = server.user(userid);
         for group in ["__world__", "open", "closed"]
             .iter()
-            .filter(|_| role != "")
+            .filter(|_| !role.is_empty())
         {
             server.run(&["group", "member", "add", group, userid, "--role", role]);
         }
         readers.push(Reader {
             userid,
-            is_member: role != "",
-            moderates: role != "" && role != "member",
+            is_member: !role.is_empty(),
+            moderates: !role.is_empty() && role != "member",
             client: server.logged_in(&token),
         });
     }
