@@ -107,7 +107,7 @@ pub fn random(seed: u64, count: usize) -> impl Iterator<Item = Op> {
 /// Small limits for most, so that they are met; the real ones for some.
 fn config(rng: &mut Rng) -> Config {
     let mut config = Config {
-        max_connections: 12 + rng.below(8),
+        max_connections: 12 + rng.below(24),
         max_per_ip: rng.chance(30).then_some(3),
         max_message: 16 * 1024,
         ..Config::default()
@@ -236,11 +236,10 @@ impl World {
         }
     }
 
-    /// Somebody among the last few, since the first are soon gone.
+    /// Somebody of whom there is more to come.
     fn choose(&self, who: u8) -> Option<usize> {
-        let count = self.clients.len();
-        let recent = count.min(16);
-        (count > 0).then(|| count - 1 - usize::from(who) % recent)
+        let count = self.active.len().max(1);
+        self.active.get(usize::from(who) % count).copied()
     }
 
     fn play_connect(&mut self, kind: u8, eager: bool, address: u8, rng: &mut Rng, faults: Faults) {

@@ -27,7 +27,7 @@ pub struct World {
     arrivals: VecDeque<(usize, Arrival<SimSocket>)>,
     commands: VecDeque<Command>,
     /// The clients of whom there is more to come.
-    active: Vec<usize>,
+    pub active: Vec<usize>,
 }
 
 /// What the poller does to events, in percent.
