@@ -116,25 +116,24 @@ fn audience() -> (Server, Vec<Reader>) {
         client: server.anonymous(),
     }];
     for (userid, role) in [
-        (OTHER, ""),
-        (MEMBER, "member"),
-        (MODERATOR, "moderator"),
-        (ADMIN, "admin"),
-        (OWNER, "owner"),
-        (AUTHOR, "member"),
-        (MUTED, "member"),
+        (OTHER, None),
+        (MEMBER, Some("member")),
+        (MODERATOR, Some("moderator")),
+        (ADMIN, Some("admin")),
+        (OWNER, Some("owner")),
+        (AUTHOR, Some("member")),
+        (MUTED, Some("member")),
     ] {
         let token = server.user(userid);
-        for group in ["__world__", "open", "closed"]
-            .iter()
-            .filter(|_| role != "")
-        {
-            server.run(&["group", "member", "add", group, userid, "--role", role]);
+        if let Some(role) = role {
+            for group in ["__world__", "open", "closed"] {
+                server.run(&["group", "member", "add", group, userid, "--role", role]);
+            }
         }
         readers.push(Reader {
             userid,
-            is_member: role != "",
-            moderates: role != "" && role != "member",
+            is_member: role.is_some(),
+            moderates: role.is_some_and(|role| role != "member"),
             client: server.logged_in(&token),
         });
     }
