@@ -207,6 +207,7 @@ impl File {
         let (limits, timeouts, default) = (&self.limits, &self.timeouts, Config::default());
         let config = Config {
             max_connections: limits.connections.unwrap_or(default.max_connections),
+            reserved_listener: None,
             max_per_ip: limits.connections_per_ip,
             per_ip_exempt: limits.trusted_proxies.clone(),
             max_head: size(

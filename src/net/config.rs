@@ -3,12 +3,18 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::ListenerId;
+
 /// What the engine allows and how long it waits. The defaults suit many idle clients on a
 /// small host.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Connections at once, in any phase. One more is told 503.
     pub max_connections: usize,
+    /// A listener whose connections are counted apart: the limits on connections are for
+    /// others, so that the operator gets in when nobody else does. It has places of its own,
+    /// [`RESERVED_CONNECTIONS`].
+    pub reserved_listener: Option<ListenerId>,
     /// Connections at once from one IP address; `None` is no limit. Loopback addresses, unix
     /// sockets and `per_ip_exempt` are never counted.
     pub max_per_ip: Option<u32>,
@@ -52,6 +58,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             max_connections: 10_000,
+            reserved_listener: None,
             max_per_ip: None,
             per_ip_exempt: Vec::new(),
             max_head: 8 * 1024,
@@ -71,3 +78,6 @@ impl Default for Config {
         }
     }
 }
+
+/// Connections at once of [`Config::reserved_listener`]; one more is told 503.
+pub const RESERVED_CONNECTIONS: usize = 16;

@@ -82,8 +82,8 @@ impl Flags {
     pub const SURPLUS: Flags = Flags(1 << 8);
     /// Counts against its IP address's limit.
     pub const PER_IP: Flags = Flags(1 << 9);
-    /// The TLS handshake is complete, and was counted.
-    pub const TLS_DONE: Flags = Flags(1 << 10);
+    /// Came in on the reserved listener.
+    pub const RESERVED: Flags = Flags(1 << 10);
     /// Its first heartbeat is still to come, sooner than the later ones.
     pub const YOUNG: Flags = Flags(1 << 11);
 

@@ -65,10 +65,11 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
     let app = App {
         realtime,
         admin,
-        admin_listener: ListenerId(0),
+        admin_listener: ADMIN,
         ready: false,
     };
     let [seed] = random().map_err(random_failed)?;
+    settings.engine.reserved_listener = Some(ADMIN);
     let reactor = Reactor::new(settings.engine.clone(), app, seed);
     let mut reactor = reactor.map_err(|error| Exit::new(Exit::OS, error))?;
     for socket in sockets {
@@ -234,3 +235,6 @@ fn random<const N: usize>() -> Result<[u64; N], getrandom::Error> {
 fn random_failed(error: getrandom::Error) -> Exit {
     Exit::new(Exit::OS, format!("random numbers: {error}"))
 }
+
+/// The first listener is that of the admin interface.
+const ADMIN: ListenerId = ListenerId(0);

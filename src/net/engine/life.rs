@@ -121,6 +121,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         debug_assert!(!conn.is_open(), "a session must be given back first");
         conn.phase = Phase::Dead;
         conn.decoder = Decoder::default();
+        self.ended.push(key);
         if conn.flags.has(Flags::PER_IP)
             && let Some(ip) = self.counted_ips.remove(&key.index)
             && let Some(count) = self.per_ip.get_mut(&ip)
@@ -130,7 +131,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.per_ip.remove(&ip);
             }
         }
-        self.ended.push(key);
     }
 
     /// Handles what has come due.

@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::arena::Arena;
-use super::config::Config;
+use super::config::{Config, RESERVED_CONNECTIONS};
 use super::conn::{Conn, Flags};
 use super::counters::Counters;
 use super::handler::Handler;
@@ -51,6 +51,8 @@ pub struct Engine<S: Socket, H: Handler> {
     fan_out: fan_out::FanOut,
     /// The connection whose replies are being collected in the outbox's cork.
     current: Option<ConnKey>,
+    /// Connections of the reserved listener.
+    reserved: usize,
     per_ip: HashMap<IpAddr, u32>,
     /// The address of each connection that counts in `per_ip`.
     counted_ips: HashMap<u32, IpAddr>,
@@ -102,6 +104,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             ended: Vec::new(),
             fan_out: fan_out::FanOut::default(),
             current: None,
+            reserved: 0,
             per_ip: HashMap::new(),
             counted_ips: HashMap::new(),
             now,
@@ -134,22 +137,34 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// with a poller fails, call [`Engine::abandon`].
     pub fn accept(&mut self, arrival: Arrival<S>) -> Option<ConnKey> {
         self.counters.accepted += 1;
-        let surplus = self.arena.len().saturating_sub(self.config.max_connections);
-        if surplus >= SURPLUS || self.drain.is_some() {
+        let is_reserved = Some(arrival.listener) == self.config.reserved_listener;
+        let (taken, places) = match is_reserved {
+            true => (self.reserved, RESERVED_CONNECTIONS),
+            false => (
+                self.arena.len() - self.reserved,
+                self.config.max_connections,
+            ),
+        };
+        if taken >= places.saturating_add(SURPLUS) || self.drain.is_some() {
             self.counters.refused_full += 1;
             return None;
         }
-        if !self.admit_ip(arrival.peer) {
+        if !is_reserved && !self.admit_ip(arrival.peer) {
             self.counters.refused_per_ip += 1;
             return None;
         }
-        let counts = arrival.peer.filter(|ip| self.is_limited(*ip));
-        let is_surplus = self.arena.len() >= self.config.max_connections;
+        let counts = arrival
+            .peer
+            .filter(|ip| !is_reserved && self.is_limited(*ip));
         let transport = self.transport(arrival.socket, arrival.tls.as_ref())?;
         let mut conn = Conn::new(transport, arrival.listener, floor_tick(self.now));
         // A new socket has room; it need not wait for the edge that says so.
         conn.flags.set(Flags::WRITABLE);
-        if is_surplus {
+        if is_reserved {
+            self.reserved += 1;
+            conn.flags.set(Flags::RESERVED);
+        }
+        if taken >= places {
             self.counters.refused_full += 1;
             conn.flags.set(Flags::SURPLUS);
         }
@@ -244,7 +259,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let any = !self.ended.is_empty();
         while let Some(key) = self.ended.pop() {
             self.wheel.disarm(&mut self.arena, key.index);
-            self.arena.remove(key);
+            let ended = self.arena.remove(key);
+            if ended.is_some_and(|conn| conn.flags.has(Flags::RESERVED)) {
+                self.reserved -= 1;
+            }
             self.counters.connections -= 1;
         }
         any

@@ -89,7 +89,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             _ => conn.transport.fill(&mut self.scratch),
         };
         if was_handshaking && !conn.transport.is_handshaking() {
-            conn.flags.set(Flags::TLS_DONE);
             self.counters.tls_handshakes += 1;
         }
         match result {
