@@ -5,89 +5,10 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
-};
-use support::{Client, PATIENCE, Received, Server};
-use tempfile::TempDir;
-
-type TlsStream = StreamOwned<ClientConnection, TcpStream>;
-
-/// A server with a certificate for `localhost`, beside one plain listener.
-struct TlsServer {
-    server: Server,
-    cert: PathBuf,
-    _folder: TempDir,
-}
-
-impl TlsServer {
-    fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let (cert, key) = (
-            folder.path().join("cert.pem"),
-            folder.path().join("key.pem"),
-        );
-        std::fs::write(&cert, made.cert.pem()).unwrap();
-        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let args = [
-            "--listen",
-            "wss://127.0.0.1:0",
-            "--listen",
-            "ws://127.0.0.1:0",
-            "--tls-cert",
-            cert.to_str().unwrap(),
-            "--tls-key",
-            key.to_str().unwrap(),
-        ];
-        TlsServer {
-            server: Server::with(&args, ""),
-            cert,
-            _folder: folder,
-        }
-    }
-
-    fn config(&self, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_file(&self.cert).unwrap())
-            .unwrap();
-        let config = ClientConfig::builder_with_protocol_versions(&[version]);
-        Arc::new(config.with_root_certificates(roots).with_no_client_auth())
-    }
-
-    fn tcp(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.server.address()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream
-    }
-
-    fn connect(&self, config: &Arc<ClientConfig>, fields: &str) -> Client<TlsStream> {
-        let session = ClientConnection::new(Arc::clone(config), name()).unwrap();
-        let client = Client::over(StreamOwned::new(session, self.tcp()), "/ws", fields);
-        assert!(client.head.starts_with("HTTP/1.1 101 "), "{}", client.head);
-        client
-    }
-
-    /// A client of the plain listener.
-    fn plain(&self) -> Client {
-        let url = &self.server.listeners[1];
-        let address = url.trim_start_matches("ws://").trim_end_matches("/ws");
-        Client::open(address.parse().unwrap(), "/ws", "")
-    }
-}
-
-fn name() -> ServerName<'static> {
-    ServerName::try_from("localhost").unwrap()
-}
+use rustls::StreamOwned;
+use support::{Client, Received, TlsServer, hello};
 
 #[test]
 fn the_api_over_both_versions_of_tls() {
@@ -133,14 +54,6 @@ fn the_client_hello_may_be_cut_anywhere() {
         let pong = client.ask(r#"{"type":"ping","id":1}"#);
         assert!(pong.contains("pong"), "cut at {cut}: {pong}");
     }
-}
-
-/// A client's session, and its first flight.
-fn hello(config: &Arc<ClientConfig>) -> (ClientConnection, Vec<u8>) {
-    let mut session = ClientConnection::new(Arc::clone(config), name()).unwrap();
-    let mut bytes = Vec::new();
-    session.write_tls(&mut bytes).unwrap();
-    (session, bytes)
 }
 
 #[test]

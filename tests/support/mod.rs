@@ -6,14 +6,20 @@ mod client;
 mod events;
 mod program;
 mod server;
+mod siege;
 mod site;
+#[cfg(feature = "tls")]
+mod tls;
 mod webdriver;
 
 pub use client::{Answer, Client, Received, connect};
 pub use events::{event, filter};
 pub use program::{Program, eventually};
 pub use server::{PROGRAM, Server, http};
+pub use siege::{Siege, cpu, reset};
 pub use site::serve_page;
+#[cfg(feature = "tls")]
+pub use tls::{TlsServer, hello};
 pub use webdriver::{Browser, CONTROL, ENTER, TAB};
 
 /// Long enough for a loaded machine; no test waits for it unless it fails.

@@ -1,0 +1,99 @@
+//! A server that speaks TLS, and its clients.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
+use tempfile::TempDir;
+
+use super::{Client, PATIENCE, Server};
+
+type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+
+/// A server with a certificate for `localhost`, beside one plain listener.
+pub struct TlsServer {
+    pub server: Server,
+    pub cert: PathBuf,
+}
+
+impl TlsServer {
+    pub fn start() -> Self {
+        TlsServer::configured("")
+    }
+
+    /// The same, with a configuration file of this text.
+    pub fn configured(config: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (cert, key) = (
+            folder.path().join("cert.pem"),
+            folder.path().join("key.pem"),
+        );
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let args = [
+            "--listen",
+            "wss://127.0.0.1:0",
+            "--listen",
+            "ws://127.0.0.1:0",
+            "--tls-cert",
+            cert.to_str().unwrap(),
+            "--tls-key",
+            key.to_str().unwrap(),
+        ];
+        TlsServer {
+            server: Server::in_folder(folder, &args, config),
+            cert,
+        }
+    }
+
+    /// What a client of one version of TLS trusts.
+    pub fn config(&self, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_file(&self.cert).unwrap())
+            .unwrap();
+        let config = ClientConfig::builder_with_protocol_versions(&[version]);
+        Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+    }
+
+    /// A connection to the listener with TLS, on which nothing has been said.
+    pub fn tcp(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.server.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// A WebSocket over TLS.
+    pub fn connect(&self, config: &Arc<ClientConfig>, fields: &str) -> Client<TlsStream> {
+        let session = ClientConnection::new(Arc::clone(config), name()).unwrap();
+        let client = Client::over(StreamOwned::new(session, self.tcp()), "/ws", fields);
+        assert!(client.head.starts_with("HTTP/1.1 101 "), "{}", client.head);
+        client
+    }
+
+    /// A client of the plain listener.
+    pub fn plain(&self) -> Client {
+        let url = &self.server.listeners[1];
+        let address = url.trim_start_matches("ws://").trim_end_matches("/ws");
+        Client::open(address.parse().unwrap(), "/ws", "")
+    }
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from("localhost").unwrap()
+}
+
+/// A client's session, and its first flight.
+pub fn hello(config: &Arc<ClientConfig>) -> (ClientConnection, Vec<u8>) {
+    let mut session = ClientConnection::new(Arc::clone(config), name()).unwrap();
+    let mut bytes = Vec::new();
+    session.write_tls(&mut bytes).unwrap();
+    (session, bytes)
+}
