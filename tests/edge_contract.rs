@@ -39,13 +39,16 @@ mod real {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             peer.set_nodelay(true).unwrap();
-            peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            peer.set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
             let (server, _) = listener.accept().unwrap();
             server.set_nonblocking(true).unwrap();
             let mut server = net::TcpStream::from_std(server);
             let poll = Poll::new().unwrap();
             let interests = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(&mut server, Token(1), interests).unwrap();
+            poll.registry()
+                .register(&mut server, Token(1), interests)
+                .unwrap();
             RealPair { poll, server, peer }
         }
     }

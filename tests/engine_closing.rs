@@ -165,7 +165,11 @@ fn close_frames_are_answered_in_kind() {
         world.client(client).conduct.has_sent_close = true;
         world.client(client).frame(0x88, payload);
         world.flow();
-        assert_eq!(world.clients[client].closed_with(), Some(code), "{payload:?}");
+        assert_eq!(
+            world.clients[client].closed_with(),
+            Some(code),
+            "{payload:?}"
+        );
         assert!(is_gone(&world, client), "{payload:?}");
     }
 }
@@ -177,21 +181,34 @@ fn one_who_has_ended_its_side_is_sent_all_its_answers_and_waited_for_no_more() {
     world.limits.send = 1000;
     let client = world.open_lazy();
     for number in 0..50 {
-        world.client(client).text(&format!("echo {number} {}", pad(500)));
+        world
+            .client(client)
+            .text(&format!("echo {number} {}", pad(500)));
     }
     world.client(client).finish();
     world.deliver(client);
     world.settle();
-    assert!(world.interest(client).is_some_and(|interest| interest.queued > 10_000));
+    assert!(
+        world
+            .interest(client)
+            .is_some_and(|interest| interest.queued > 10_000)
+    );
     assert_eq!(world.engine.counters().open, 0);
     while world.clients[client].end() == End::Open {
         world.listen(client, 800);
         world.settle();
     }
     let texts = world.clients[client].texts();
-    assert_eq!(texts.iter().filter(|text| text.contains("echo ")).count(), 50);
+    assert_eq!(
+        texts.iter().filter(|text| text.contains("echo ")).count(),
+        50
+    );
     assert!(is_gone(&world, client));
-    assert_eq!(world.engine.counters().closed.lost, 1, "there was no close frame");
+    assert_eq!(
+        world.engine.counters().closed.lost,
+        1,
+        "there was no close frame"
+    );
 }
 
 // W15
@@ -217,7 +234,9 @@ fn half_a_request_does_not_take_the_answer_before_it_away() {
     world.limits.send = 1000;
     let client = world.connect();
     world.client(client).conduct.is_eager = false;
-    world.client(client).request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+    world
+        .client(client)
+        .request("GET /big HTTP/1.1\r\n\r\n", &[200]);
     world.client(client).raw("GET /b");
     world.client(client).finish();
     world.deliver(client);
@@ -235,7 +254,10 @@ fn what_was_asked_before_the_end_is_answered_before_the_end() {
     let client = world.open();
     let mut bytes = client_frame(0x81, b"echo 1", [1, 2, 3, 4]);
     bytes.extend(client_frame(0x88, &[3, 0xE8], [5, 6, 7, 8]));
-    world.client(client).said.push(sim::Said::Text("echo 1".to_owned()));
+    world
+        .client(client)
+        .said
+        .push(sim::Said::Text("echo 1".to_owned()));
     world.client(client).conduct.has_sent_close = true;
     world.client(client).raw(bytes);
     world.flow();

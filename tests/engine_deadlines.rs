@@ -12,7 +12,9 @@ fn is_gone(world: &World, client: usize) -> bool {
 
 fn pings(world: &World, client: usize) -> usize {
     let heard = world.clients[client].heard.iter();
-    heard.filter(|heard| matches!(heard, Heard::Ping(_))).count()
+    heard
+        .filter(|heard| matches!(heard, Heard::Ping(_)))
+        .count()
 }
 
 /// Waits, a second at a time, until a condition holds, and says how many seconds that was.
@@ -90,7 +92,10 @@ fn any_byte_is_a_sign_of_life() {
         world.wait(19_000);
         world.client(client).has_begun = at != last;
         if at == last {
-            world.client(client).said.push(sim::Said::Binary(vec![0; 100]));
+            world
+                .client(client)
+                .said
+                .push(sim::Said::Binary(vec![0; 100]));
         }
         world.client(client).raw([byte]);
         world.deliver(client);
@@ -105,7 +110,9 @@ fn any_byte_is_a_sign_of_life() {
 fn those_who_came_together_are_not_pinged_together() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..1000).map(|_| world.connect()).collect();
-    clients.iter().for_each(|&client| world.client(client).shake("/ws"));
+    clients
+        .iter()
+        .for_each(|&client| world.client(client).shake("/ws"));
     world.flow();
     let mut before = 0;
     let mut most = 0;
@@ -124,7 +131,9 @@ fn those_who_came_together_are_not_pinged_together() {
 fn after_a_jump_of_the_clock_those_who_answer_stay_and_the_rest_go() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..1500).map(|_| world.connect()).collect();
-    clients.iter().for_each(|&client| world.client(client).shake("/ws"));
+    clients
+        .iter()
+        .for_each(|&client| world.client(client).shake("/ws"));
     let silent = world.connect();
     world.flow();
     let vanished = clients[7];
@@ -133,10 +142,16 @@ fn after_a_jump_of_the_clock_those_who_answer_stay_and_the_rest_go() {
     world.clock += 3_600_000;
     world.turn();
     let first = world.engine.counters().pings_sent;
-    assert!((1..1500).contains(&first), "so many at most in a turn: {first}");
+    assert!(
+        (1..1500).contains(&first),
+        "so many at most in a turn: {first}"
+    );
     world.flow();
     assert_eq!(world.engine.counters().pings_sent, 1500);
-    assert!(world.log.get().ticks - ticks <= 2, "missed ticks are not caught up");
+    assert!(
+        world.log.get().ticks - ticks <= 2,
+        "missed ticks are not caught up"
+    );
     assert!(is_gone(&world, silent));
     world.wait(20_200);
     assert_eq!(world.engine.counters().open, 1499);
@@ -158,7 +173,11 @@ fn a_head_has_ten_seconds_from_accept_however_it_comes() {
     world.wait(300);
     assert!(is_gone(&world, silent));
     assert_eq!(world.clients[silent].heard, []);
-    assert_eq!(world.clients[dripping].statuses(), [408], "it had begun a request");
+    assert_eq!(
+        world.clients[dripping].statuses(),
+        [408],
+        "it had begun a request"
+    );
     assert_eq!(world.clients[dripping].end(), End::Eof);
 }
 
@@ -168,7 +187,9 @@ fn each_further_request_has_its_own_ten_seconds() {
     let client = world.connect();
     for _ in 0..5 {
         world.wait(9_000);
-        world.client(client).request("GET /ok HTTP/1.1\r\n\r\n", &[200]);
+        world
+            .client(client)
+            .request("GET /ok HTTP/1.1\r\n\r\n", &[200]);
     }
     world.wait(9_900);
     assert_eq!(world.clients[client].statuses(), [200; 5]);

@@ -27,14 +27,22 @@ fn an_event_for_one_that_has_gone_does_not_reach_the_next_in_its_place() {
     world.client(new).shake("/ws");
     world.turn_with(vec![(old_key, EVERYTHING); 3]);
     assert_eq!(world.interest(old), None);
-    assert_ne!(slot(world.key(new)), slot(old_key), "nothing is freed within a turn");
+    assert_ne!(
+        slot(world.key(new)),
+        slot(old_key),
+        "nothing is freed within a turn"
+    );
     world.flow();
     // The next one gets the place, and then events of the old one are still about.
     let newest = world.open();
     assert_eq!(slot(world.key(newest)), slot(old_key));
     world.turn_with(vec![(old_key, EVERYTHING)]);
     world.flow();
-    assert!(world.interest(newest).is_some_and(|interest| interest.is_open));
+    assert!(
+        world
+            .interest(newest)
+            .is_some_and(|interest| interest.is_open)
+    );
     assert_eq!(world.engine.counters().open, 2);
 }
 
@@ -97,7 +105,10 @@ fn a_deadline_of_one_that_has_gone_does_not_meet_the_next_in_its_place() {
     world.flow();
     assert_eq!(slot(world.key(new)), slot(key));
     world.wait(9_500);
-    assert!(world.interest(new).is_some(), "the first one's 10 s are over");
+    assert!(
+        world.interest(new).is_some(),
+        "the first one's 10 s are over"
+    );
     world.wait(1_000);
     assert!(world.interest(new).is_none(), "its own are");
 }

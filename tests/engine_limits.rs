@@ -37,10 +37,16 @@ fn the_surplus_is_told_503() {
     let crowd: Vec<_> = (0..100).map(|_| world.connect()).collect();
     world.flow();
     assert_eq!(world.engine.counters().connections, 5 + 32);
-    assert!(crowd[32..].iter().all(|&client| world.clients[client].key.is_none()));
+    assert!(
+        crowd[32..]
+            .iter()
+            .all(|&client| world.clients[client].key.is_none())
+    );
     assert_eq!(world.engine.counters().refused_full, 101);
     // Where one has left, one is let in.
-    crowd.iter().for_each(|&client| world.client(client).finish());
+    crowd
+        .iter()
+        .for_each(|&client| world.client(client).finish());
     world.client(first[0]).close(1000);
     world.flow();
     world.open();
@@ -79,7 +85,10 @@ fn an_address_has_its_own_limit() {
     ] {
         let clients: Vec<_> = (0..10).map(|_| world.connect_from(peer, EAGER)).collect();
         world.flow();
-        assert!(clients.iter().all(|&client| is_in(&world, client)), "{peer:?}");
+        assert!(
+            clients.iter().all(|&client| is_in(&world, client)),
+            "{peer:?}"
+        );
     }
     world.finish();
 }
@@ -88,7 +97,9 @@ fn an_address_has_its_own_limit() {
 fn a_shutdown_closes_everybody_with_1012_at_a_pace() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..1200).map(|_| world.connect()).collect();
-    clients.iter().for_each(|&client| world.client(client).shake("/ws"));
+    clients
+        .iter()
+        .for_each(|&client| world.client(client).shake("/ws"));
     world.flow();
     assert_eq!(world.engine.counters().open, 1200);
     world.engine.begin_drain(Duration::from_secs(4));
@@ -99,7 +110,10 @@ fn a_shutdown_closes_everybody_with_1012_at_a_pace() {
         world.wait(1000);
         let closed = world.engine.counters().closed.shutdown;
         let want = 300 * second;
-        assert!((want - 40..=want + 40).contains(&closed), "{closed} after {second} s");
+        assert!(
+            (want - 40..=want + 40).contains(&closed),
+            "{closed} after {second} s"
+        );
     }
     assert!(!world.engine.is_drained());
     world.wait(1100);
@@ -115,7 +129,11 @@ fn a_few_are_closed_sooner_than_the_time_there_is() {
     world.engine.begin_drain(Duration::from_secs(10));
     world.wait(500);
     assert!(world.engine.is_drained());
-    assert!(clients.iter().all(|&client| world.clients[client].closed_with() == Some(1012)));
+    assert!(
+        clients
+            .iter()
+            .all(|&client| world.clients[client].closed_with() == Some(1012))
+    );
 }
 
 #[test]
@@ -144,7 +162,9 @@ fn a_shutdown_does_not_cut_an_answer_short() {
     world.limits.send = 1000;
     let client = world.connect();
     world.client(client).conduct.is_eager = false;
-    world.client(client).request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+    world
+        .client(client)
+        .request("GET /big HTTP/1.1\r\n\r\n", &[200]);
     world.deliver(client);
     world.settle();
     world.engine.begin_drain(Duration::ZERO);

@@ -37,7 +37,10 @@ fn one_edge_is_enough_for_more_than_one_read() {
     world.deliver(client);
     world.turn();
     let first = world.inbox(client);
-    assert!((1..100).contains(&first), "a connection has its share only: {first}");
+    assert!(
+        (1..100).contains(&first),
+        "a connection has its share only: {first}"
+    );
     work_on(&mut world);
     assert_eq!(world.inbox(client), 300);
 }
@@ -47,14 +50,19 @@ fn one_edge_is_enough_for_more_than_one_read() {
 fn one_batch_of_edges_may_be_of_more_connections_than_a_turn_serves() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..600).map(|_| world.connect()).collect();
-    clients.iter().for_each(|&client| world.client(client).shake("/ws"));
+    clients
+        .iter()
+        .for_each(|&client| world.client(client).shake("/ws"));
     world.flow();
     for &client in &clients {
         world.client(client).text("quiet");
         world.deliver(client);
     }
     world.turn();
-    let served = clients.iter().filter(|&&client| world.inbox(client) == 1).count();
+    let served = clients
+        .iter()
+        .filter(|&&client| world.inbox(client) == 1)
+        .count();
     assert!(served < 600, "a turn has its limit");
     work_on(&mut world);
     assert!(clients.iter().all(|&client| world.inbox(client) == 1));
@@ -100,8 +108,14 @@ fn what_comes_while_a_handshake_waits_is_served_when_it_goes_on() {
     work_on(&mut world);
     world.listen(client, usize::MAX);
     let texts = world.clients[client].texts();
-    assert!(texts.iter().any(|text| text.ends_with("echo 1")), "{texts:?}");
-    assert!(texts.iter().any(|text| text.ends_with("echo 2")), "{texts:?}");
+    assert!(
+        texts.iter().any(|text| text.ends_with("echo 1")),
+        "{texts:?}"
+    );
+    assert!(
+        texts.iter().any(|text| text.ends_with("echo 2")),
+        "{texts:?}"
+    );
 }
 
 // R1: bytes queued from the read path.
@@ -110,7 +124,9 @@ fn what_the_kernel_had_no_room_for_leaves_when_there_is_room() {
     let mut world = soon_choked();
     let client = world.open_lazy();
     for number in 0..20 {
-        world.client(client).text(&format!("echo {number} {}", pad(900)));
+        world
+            .client(client)
+            .text(&format!("echo {number} {}", pad(900)));
     }
     world.deliver(client);
     world.settle();
@@ -118,7 +134,11 @@ fn what_the_kernel_had_no_room_for_leaves_when_there_is_room() {
     assert!(interest.queued > 2000, "{interest:?}");
     world.client(client).conduct.is_eager = true;
     world.flow();
-    assert!(world.interest(client).is_some_and(|interest| interest.is_idle));
+    assert!(
+        world
+            .interest(client)
+            .is_some_and(|interest| interest.is_idle)
+    );
 }
 
 // R1
@@ -127,7 +147,9 @@ fn one_who_was_not_read_from_is_read_from_when_it_has_read() {
     let mut world = soon_choked();
     let client = world.open_lazy();
     for number in 0..200 {
-        world.client(client).text(&format!("echo {number} {}", pad(900)));
+        world
+            .client(client)
+            .text(&format!("echo {number} {}", pad(900)));
     }
     world.deliver(client);
     world.settle();
@@ -154,14 +176,22 @@ fn one_who_was_not_read_from_is_read_from_when_its_end_begins() {
     world.client(client).finish();
     world.deliver(client);
     world.settle();
-    assert!(world.interest(client).is_some_and(|interest| interest.is_choked));
+    assert!(
+        world
+            .interest(client)
+            .is_some_and(|interest| interest.is_choked)
+    );
     // Its time for a whole request is up.
     world.wait(10_100);
     world.client(client).conduct.is_eager = true;
     world.flow();
     assert_eq!(world.clients[client].statuses(), [200, 408]);
     assert_eq!(world.clients[client].end(), End::Eof);
-    assert_eq!(world.interest(client), None, "it is gone as soon as both have ended");
+    assert_eq!(
+        world.interest(client),
+        None,
+        "it is gone as soon as both have ended"
+    );
 }
 
 // R1
@@ -175,11 +205,19 @@ fn one_who_was_not_read_from_is_read_from_when_it_is_closed() {
     world.client(client).close(1000);
     world.deliver(client);
     world.settle();
-    assert!(world.interest(client).is_some_and(|interest| interest.is_choked));
+    assert!(
+        world
+            .interest(client)
+            .is_some_and(|interest| interest.is_choked)
+    );
     let key = world.key(client);
     world.command(Command::CloseOne { key, code: 4000 });
     world.settle();
-    assert!(world.interest(client).is_some_and(|interest| interest.is_to_be_shut));
+    assert!(
+        world
+            .interest(client)
+            .is_some_and(|interest| interest.is_to_be_shut)
+    );
 }
 
 // R2
@@ -193,7 +231,10 @@ fn bytes_and_the_end_on_one_edge_are_both_noticed() {
     world.settle();
     world.listen(client, usize::MAX);
     let texts = world.clients[client].texts();
-    assert!(texts.iter().any(|text| text.ends_with("last words")), "{texts:?}");
+    assert!(
+        texts.iter().any(|text| text.ends_with("last words")),
+        "{texts:?}"
+    );
     assert_eq!(world.clients[client].end(), End::Eof);
     assert_eq!(world.interest(client), None);
 }

@@ -26,7 +26,9 @@ fn nothing_is_lost_reordered_or_left_behind() {
         let threads: Vec<_> = (0..workers)
             .map(|first| scope.spawn(move || play_some(first)))
             .collect();
-        let results = threads.into_iter().map(|thread| thread.join().ok().flatten());
+        let results = threads
+            .into_iter()
+            .map(|thread| thread.join().ok().flatten());
         results.flatten().min()
     });
     if let Some(seed) = failed {

@@ -26,7 +26,9 @@ fn queued(world: &World, client: usize) -> usize {
 }
 
 fn is_open(world: &World, client: usize) -> bool {
-    world.interest(client).is_some_and(|interest| interest.is_open)
+    world
+        .interest(client)
+        .is_some_and(|interest| interest.is_open)
 }
 
 /// What a client is closed with once it reads again.
@@ -53,7 +55,11 @@ fn more_than_the_soft_limit_may_wait_for_ten_seconds() {
     assert_eq!(world.engine.counters().closed.slow, 1);
     // The other one has had everything, which the oracle checks as well.
     assert!(is_open(&world, quick));
-    assert!(world.interest(quick).is_some_and(|interest| interest.is_idle));
+    assert!(
+        world
+            .interest(quick)
+            .is_some_and(|interest| interest.is_idle)
+    );
 }
 
 #[test]
@@ -103,7 +109,10 @@ fn more_than_the_hard_limit_never_waits() {
         assert!(queued(&world, slow) <= 256 * KIB);
         publish(&mut world, &[slow, quick], 10 * KIB);
     }
-    assert!(queued(&world, slow) < 12 * KIB, "what was not begun was dropped");
+    assert!(
+        queued(&world, slow) < 12 * KIB,
+        "what was not begun was dropped"
+    );
     assert_eq!(code(&mut world, slow), Some(1013));
     assert!(is_open(&world, quick));
     assert_eq!(world.engine.counters().closed.slow, 1);
@@ -120,7 +129,9 @@ fn replies_count_as_events_do() {
     let client = world.open_lazy();
     // All in one read, before anything can keep it from being read from.
     for number in 0..60 {
-        world.client(client).text(&format!("twice {number} {}", pad(1000)));
+        world
+            .client(client)
+            .text(&format!("twice {number} {}", pad(1000)));
     }
     world.deliver(client);
     world.settle();
@@ -135,7 +146,9 @@ fn answers_to_requests_that_are_piled_up_do_not_pile_up() {
     let client = world.connect();
     world.client(client).conduct.is_eager = false;
     for _ in 0..2000 {
-        world.client(client).request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+        world
+            .client(client)
+            .request("GET /big HTTP/1.1\r\n\r\n", &[200]);
     }
     world.deliver(client);
     world.settle();

@@ -2,7 +2,7 @@
 
 mod sim;
 
-use h_realtime::net::Readiness;
+use h_realtime::net::{Config, Readiness};
 use sim::{Calls, Command, Faults, Heard, World, pad};
 
 fn with_send_buffer(size: usize) -> World {
@@ -17,13 +17,19 @@ fn blocked(world: &mut World) -> usize {
     let keys = vec![world.key(client)];
     world.command(Command::FanOutTo { keys, size: 3000 });
     world.settle();
-    assert!(world.interest(client).is_some_and(|interest| interest.queued > 0));
+    assert!(
+        world
+            .interest(client)
+            .is_some_and(|interest| interest.queued > 0)
+    );
     client
 }
 
 fn pongs(world: &World, client: usize) -> Vec<&Heard> {
     let heard = world.clients[client].heard.iter();
-    heard.filter(|heard| matches!(heard, Heard::Pong(_))).collect()
+    heard
+        .filter(|heard| matches!(heard, Heard::Pong(_)))
+        .collect()
 }
 
 // W2, W3: the oracle compares every message, and the decoder every byte of a header.
@@ -34,7 +40,9 @@ fn a_kernel_that_takes_a_byte_at_a_time_gets_every_byte_in_order() {
         let client = world.open();
         let keys = vec![world.key(client); 2];
         for number in 0..10 {
-            world.client(client).text(&format!("twice {number} {}", pad(number * 20)));
+            world
+                .client(client)
+                .text(&format!("twice {number} {}", pad(number * 20)));
             world.client(client).ping();
             world.client(client).text("self");
             let keys = keys.clone();
@@ -62,7 +70,9 @@ fn writes_cut_short_at_any_point_lose_nothing() {
     }
     for number in 0..50 {
         for client in clients {
-            world.client(client).text(&format!("all {number} {}", pad(number * 40)));
+            world
+                .client(client)
+                .text(&format!("all {number} {}", pad(number * 40)));
         }
         world.flow();
     }
@@ -106,7 +116,10 @@ fn pings_of_one_that_does_not_read_leave_one_pong_to_send() {
     assert_eq!(queued, before + 2 + "ping 100000".len());
     world.client(client).conduct.is_eager = true;
     world.flow();
-    assert_eq!(pongs(&world, client), [&Heard::Pong(b"ping 100000".to_vec())]);
+    assert_eq!(
+        pongs(&world, client),
+        [&Heard::Pong(b"ping 100000".to_vec())]
+    );
 }
 
 // W5
@@ -157,12 +170,63 @@ fn a_socket_that_takes_nothing_and_says_nothing_of_it_is_broken() {
     assert_eq!(world.engine.counters().closed.lost, 1);
 }
 
+// R1, W6: a connection has its share of a turn, and no edge tells of room that was there.
+#[test]
+fn a_long_queue_leaves_over_several_turns_without_further_edges() {
+    let config = Config {
+        queue_soft: 1 << 20,
+        queue_hard: 1 << 20,
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    world.limits.send = 1000;
+    let client = world.open_lazy();
+    for _ in 0..150 {
+        let keys = vec![world.key(client)];
+        world.command(Command::FanOutTo { keys, size: 5000 });
+    }
+    world.settle();
+    // Suddenly there is room for everything.
+    world.clients[client].wire.state().limits.send = 2 << 20;
+    world.listen(client, 500);
+    world.turn();
+    let queued = world.interest(client).unwrap().queued;
+    assert!((400_000..700_000).contains(&queued), "{queued}");
+    world.settle();
+    assert!(
+        world
+            .interest(client)
+            .is_some_and(|interest| interest.is_idle)
+    );
+}
+
+#[test]
+fn a_kernel_that_is_full_is_not_asked_again() {
+    let mut world = with_send_buffer(1000);
+    let client = world.open_lazy();
+    world.calls(client);
+    for _ in 0..3 {
+        let keys = vec![world.key(client)];
+        world.command(Command::FanOutTo { keys, size: 3000 });
+        world.settle();
+    }
+    assert_eq!(
+        world.calls(client),
+        Calls {
+            reads: 0,
+            writes: 1
+        }
+    );
+}
+
 #[test]
 fn a_round_trip_costs_one_read_and_one_write() {
     let mut world = World::calm();
     let client = world.open();
     world.calls(client);
-    world.client(client).text(r#"echo {"type": "ping", "id": 1}"#);
+    world
+        .client(client)
+        .text(r#"echo {"type": "ping", "id": 1}"#);
     world.flow();
     let once = Calls {
         reads: 1,
@@ -197,7 +261,9 @@ fn a_burst_of_events_costs_each_receiver_one_write() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..20).map(|_| world.open()).collect();
     let keys: Vec<_> = clients.iter().map(|&client| world.key(client)).collect();
-    clients.iter().for_each(|&client| drop(world.calls(client)));
+    for &client in &clients {
+        world.calls(client);
+    }
     for _ in 0..10 {
         let keys = keys.clone();
         world.command(Command::FanOutTo { keys, size: 300 });

@@ -84,7 +84,11 @@ impl TxQueue {
         let chunks = self.chunks.iter();
         let chunks = chunks.map(|chunk| &chunk.bytes()[mem::take(&mut skip)..]);
         let mut count = 0;
-        for (slot, bytes) in out.iter_mut().zip(pong.into_iter().chain(chunks)).take(limit) {
+        for (slot, bytes) in out
+            .iter_mut()
+            .zip(pong.into_iter().chain(chunks))
+            .take(limit)
+        {
             *slot = IoSlice::new(bytes);
             count += 1;
         }

@@ -40,9 +40,9 @@ pub struct Life {
     pub is_over: bool,
     /// Messages that came in.
     pub inbox: Vec<Said>,
-    /// What was said to it, in three streams that are each in order.
+    /// Replies to it, and what was sent to it alone.
     pub replies: Vec<Said>,
-    pub sends: Vec<Said>,
+    /// What it was sent together with others, which takes its own time.
     pub deliveries: Vec<Said>,
 }
 
@@ -62,18 +62,42 @@ pub struct Session {
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Lets a deferred handshake go on or refuses it, or answers another deferred request.
-    Answer { pick: usize, accept: bool },
+    Answer {
+        pick: usize,
+        accept: bool,
+    },
     /// The same for one connection, whether the application thinks that it waits or not.
-    AnswerTo { key: ConnKey, accept: bool },
+    AnswerTo {
+        key: ConnKey,
+        accept: bool,
+    },
     /// One message to about `percent` of those that are open.
-    FanOut { percent: u32, size: usize },
+    FanOut {
+        percent: u32,
+        size: usize,
+    },
     /// The same to these.
-    FanOutTo { keys: Vec<ConnKey>, size: usize },
+    FanOutTo {
+        keys: Vec<ConnKey>,
+        size: usize,
+    },
     /// A message to one.
-    Send { pick: usize, size: usize },
-    SendTo { key: ConnKey, text: String },
-    Close { pick: usize, code: u16 },
-    CloseOne { key: ConnKey, code: u16 },
+    Send {
+        pick: usize,
+        size: usize,
+    },
+    SendTo {
+        key: ConnKey,
+        text: String,
+    },
+    Close {
+        pick: usize,
+        code: u16,
+    },
+    CloseOne {
+        key: ConnKey,
+        code: u16,
+    },
     /// Says something to nobody, which must reach nobody.
     Stray,
 }
@@ -96,9 +120,9 @@ impl App {
 
     fn send(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, text: &str) {
         if let Some(life) = self.log.get().living(key) {
-            let text = format!("send {} {text}", life.sends.len());
+            let text = format!("send {} {text}", life.replies.len());
             cx.send(key, Frame::text(&text));
-            life.sends.push(Said::Text(text));
+            life.replies.push(Said::Text(text));
         }
     }
 
@@ -212,7 +236,9 @@ impl Handler for App {
             self.log.get().breach(key, "a request of a WebSocket");
         }
         if cx.session(key).is_some() {
-            self.log.get().breach(key, "has a session before it is open");
+            self.log
+                .get()
+                .breach(key, "has a session before it is open");
         }
         let text = |status, body: String| {
             Verdict::Respond(Response::new(status, "text/plain", body.into_bytes()))
@@ -256,8 +282,13 @@ impl Handler for App {
     }
 
     fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
-        if cx.session(key).is_none_or(|session| session.key != Some(key)) {
-            self.log.get().breach(key, "has not its own session in on_message");
+        if cx
+            .session(key)
+            .is_none_or(|session| session.key != Some(key))
+        {
+            self.log
+                .get()
+                .breach(key, "has not its own session in on_message");
         }
         let said = match message {
             Message::Text(text) => Said::Text(text.to_owned()),
@@ -265,7 +296,12 @@ impl Handler for App {
         };
         match self.log.get().living(key) {
             Some(life) => life.inbox.push(said),
-            None => return self.log.get().breach(key, "a message of one that is not open"),
+            None => {
+                return self
+                    .log
+                    .get()
+                    .breach(key, "a message of one that is not open");
+            }
         }
         match message {
             Message::Text(text) => self.obey(cx, key, text),

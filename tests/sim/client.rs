@@ -54,7 +54,6 @@ pub struct Progress {
     pub has_ended: bool,
     pub inbox: usize,
     pub replies: usize,
-    pub sends: usize,
     pub deliveries: usize,
 }
 
@@ -157,7 +156,9 @@ impl Client {
     /// Whether its newest ping has had its pong; older ones may have none.
     pub fn has_its_pong(&self) -> bool {
         let newest = format!("ping {}", self.pings_sent);
-        self.pings.last().is_none_or(|ping| *ping != newest.as_bytes())
+        self.pings
+            .last()
+            .is_none_or(|ping| *ping != newest.as_bytes())
     }
 
     pub fn close(&mut self, code: u16) {

@@ -6,7 +6,10 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// An answer that is no 101 and no 100.
-    Response { status: u16, body: Vec<u8> },
+    Response {
+        status: u16,
+        body: Vec<u8>,
+    },
     /// `100 Continue`.
     Continue,
     /// `101 Switching Protocols`, with the right accept value.
@@ -56,7 +59,9 @@ fn parse_frame(bytes: &[u8]) -> Result<Option<(Heard, usize)>, String> {
         return Ok(None);
     };
     if first & 0xF0 != 0x80 || second & 0x80 != 0 {
-        return Err(format!("no server's frame begins with {first:02x} {second:02x}"));
+        return Err(format!(
+            "no server's frame begins with {first:02x} {second:02x}"
+        ));
     }
     let (length, header) = match (second, rest) {
         (126, [a, b, ..]) => (usize::from(u16::from_be_bytes([*a, *b])), 4),
@@ -140,7 +145,12 @@ pub fn client_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
         }
     }
     out.extend(mask);
-    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    out.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     out
 }
 

@@ -17,30 +17,64 @@ use super::world::{Disorder, World};
 #[derive(Clone, Debug)]
 pub enum Op {
     /// Somebody connects; the kind says with what in mind.
-    Connect { kind: u8, eager: bool, address: u8 },
+    Connect {
+        kind: u8,
+        eager: bool,
+        address: u8,
+    },
     /// The network brings bytes to the server.
-    Deliver { who: u8, bytes: u16 },
+    Deliver {
+        who: u8,
+        bytes: u16,
+    },
     /// A client reads.
-    Listen { who: u8, bytes: u16 },
+    Listen {
+        who: u8,
+        bytes: u16,
+    },
     /// A client says something; the verb says what the application makes of it.
-    Say { who: u8, verb: u8, size: u16 },
+    Say {
+        who: u8,
+        verb: u8,
+        size: u16,
+    },
     /// A client sends a fragment of a message.
-    Fragment { who: u8, size: u16 },
-    Ping { who: u8 },
+    Fragment {
+        who: u8,
+        size: u16,
+    },
+    Ping {
+        who: u8,
+    },
     /// A client breaks the protocol.
-    Violate { who: u8, how: u8 },
-    Close { who: u8 },
-    Finish { who: u8 },
-    Reset { who: u8 },
-    Vanish { who: u8 },
+    Violate {
+        who: u8,
+        how: u8,
+    },
+    Close {
+        who: u8,
+    },
+    Finish {
+        who: u8,
+    },
+    Reset {
+        who: u8,
+    },
+    Vanish {
+        who: u8,
+    },
     Command(Command),
     Turn,
     /// Everything comes to rest, but for the network.
     Settle,
-    Wait { ms: u16 },
+    Wait {
+        ms: u16,
+    },
     /// The machine sleeps for an hour.
     Jump,
-    Drain { ms: u16 },
+    Drain {
+        ms: u16,
+    },
 }
 
 /// Plays operations, and what must follow them: everybody leaves, and nothing is left.
@@ -190,7 +224,9 @@ impl World {
                 self.clock += 3_600_000;
                 self.flow();
             }
-            Op::Drain { ms } => self.engine.begin_drain(Duration::from_millis(u64::from(*ms))),
+            Op::Drain { ms } => self
+                .engine
+                .begin_drain(Duration::from_millis(u64::from(*ms))),
             Op::Listen { who, bytes } => {
                 if let Some(number) = self.choose(*who) {
                     self.listen(number, usize::from(*bytes));
@@ -303,7 +339,8 @@ fn ask(client: &mut Client, what: u8) {
     }
     let body = BODY_LIMIT - 10 + usize::from(what);
     let with_body = |expect| {
-        let head = format!("POST /body HTTP/1.1\r\nHost: sim\r\nContent-Length: {body}{expect}\r\n\r\n");
+        let head =
+            format!("POST /body HTTP/1.1\r\nHost: sim\r\nContent-Length: {body}{expect}\r\n\r\n");
         head + &pad(body)
     };
     match what {
@@ -329,8 +366,8 @@ fn say(client: &mut Client, verb: u8, size: usize) {
         9..11 => "all",
         11 => "let",
         12 => return client.binary(&vec![verb; size]),
-        13 if size % 8 == 0 => "bye",
-        14 if size % 8 == 0 => "kill",
+        13 if size.is_multiple_of(8) => "bye",
+        14 if size.is_multiple_of(8) => "kill",
         _ => "echo",
     };
     client.text(&format!("{verb} {}", pad(size)));

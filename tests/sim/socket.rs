@@ -180,7 +180,8 @@ impl State {
             }
             return anything;
         }
-        self.received.append(&mut take_front(&mut self.flight, count));
+        self.received
+            .append(&mut take_front(&mut self.flight, count));
         let fin = self.flight.is_empty() && self.fin == Fin::InFlight;
         if fin {
             self.fin = Fin::Arrived;
@@ -336,7 +337,11 @@ impl State {
             Reset::No => {}
         }
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-        let mut count = self.limits.send.saturating_sub(self.sending.len()).min(offered);
+        let mut count = self
+            .limits
+            .send
+            .saturating_sub(self.sending.len())
+            .min(offered);
         if count > 0 && self.rng.chance(self.faults.short_write) {
             count = 1 + self.rng.below(count);
         }

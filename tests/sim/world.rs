@@ -137,7 +137,11 @@ impl World {
     /// What the application got of a client.
     pub fn inbox(&self, number: usize) -> usize {
         let key = self.key(number);
-        self.log.get().lives.get(&key).map_or(0, |life| life.inbox.len())
+        self.log
+            .get()
+            .lives
+            .get(&key)
+            .map_or(0, |life| life.inbox.len())
     }
 
     pub fn command(&mut self, command: Command) {
@@ -232,7 +236,10 @@ impl World {
         if let Err(what) = result {
             let client = &self.clients[number];
             let counters = self.engine.counters();
-            panic!("client {number} ({:?}): {what}; {:?} {:?}", client.key, client.conduct, counters.closed);
+            panic!(
+                "client {number} ({:?}): {what}; {:?} {:?}",
+                client.key, client.conduct, counters.closed
+            );
         }
     }
 
@@ -330,7 +337,10 @@ impl World {
         self.wait(60_000);
         for (number, client) in self.clients.iter().enumerate() {
             if let Some(interest) = client.key.and_then(|key| self.engine.interest(key)) {
-                panic!("client {number} is left, {:?}: {interest:?}", client.conduct);
+                panic!(
+                    "client {number} is left, {:?}: {interest:?}",
+                    client.conduct
+                );
             }
         }
         let counters = self.engine.counters();

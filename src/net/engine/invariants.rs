@@ -46,7 +46,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub fn interest(&self, key: ConnKey) -> Option<Interest> {
         let conn = self.arena.get(key)?;
         let queued = conn.queued();
-        let is_partial = conn.decoder.is_mid_message() || matches!(conn.phase, Phase::Request(Some(_)));
+        let is_partial =
+            conn.decoder.is_mid_message() || matches!(conn.phase, Phase::Request(Some(_)));
         let is_asking = matches!(conn.phase, Phase::Open(_) | Phase::Request(_));
         Some(Interest {
             is_scheduled: conn.flags.has(Flags::QUEUED) || conn.flags.has(Flags::DIRTY),
@@ -120,7 +121,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let listed = |keys: &mut dyn Iterator<Item = &ConnKey>| {
             keys.filter(|key| self.arena.get(**key).is_some()).count()
         };
-        equal("in the run queue", listed(&mut self.run.iter()), sums.in_run)?;
+        equal(
+            "in the run queue",
+            listed(&mut self.run.iter()),
+            sums.in_run,
+        )?;
         equal("to flush", listed(&mut self.dirty.iter()), sums.dirty)?;
         equal("ended", self.ended.len(), sums.dead)
     }

@@ -11,8 +11,6 @@ mod invariants;
 mod life;
 mod read;
 mod request;
-#[cfg(test)]
-mod tests;
 mod write;
 
 #[doc(hidden)]
@@ -30,8 +28,8 @@ use super::handler::Handler;
 use super::outbox::{Cx, Effect, Outbox};
 use super::scratch::Scratch;
 use super::socket::Socket;
-use super::tls::{TlsConfig, TlsLink};
 use super::timer::{TICK_MS, Tick, Wheel, tick_at};
+use super::tls::{TlsConfig, TlsLink};
 use super::transport::Transport;
 use super::{ConnKey, ListenerId, Now, TICK_PERIOD};
 

@@ -4,11 +4,11 @@ use std::mem;
 
 use crate::ws::{self, CloseCode, CloseFrame, Event, OpCode, ProtocolError};
 
+use super::super::ConnKey;
 use super::super::conn::{Farewell, Flags, Phase};
 use super::super::counters::End;
 use super::super::handler::{Handler, Message};
 use super::super::socket::{Fill, Socket};
-use super::super::ConnKey;
 use super::{CORK_SIZE, Engine, MESSAGE_BUDGET, READ_SIZE, RUN_BUDGET, TLS_BUDGET, floor_tick};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
