@@ -122,6 +122,11 @@ impl Principals {
         self.users.get(login.user)
     }
 
+    /// Whether a connection has an identity whose token has ended by now, be it closed or not.
+    pub fn has_expired(&self, key: ConnKey, now: UnixMillis) -> bool {
+        self.login(key).is_some_and(|login| login.expires <= now)
+    }
+
     /// These are a user's memberships from now on. Nothing to do where they are not connected.
     pub fn set_memberships(&mut self, userid: &str, memberships: Vec<Membership>) {
         let user = self.find(userid);
