@@ -277,3 +277,39 @@ fn a_burst_of_events_costs_each_receiver_one_write() {
         assert_eq!(events.count(), 10);
     }
 }
+
+// A client that does not wait for its 101 gets it all the same, and before all else.
+#[test]
+fn no_frame_overtakes_the_answer_to_the_handshake() {
+    for path in ["/ws", "/later"] {
+        let mut world = World::calm();
+        let client = world.connect();
+        world.client(client).conduct.is_eager = false;
+        world.turn();
+        // The answer to the first request does not go out, so neither does the 101.
+        world
+            .client(client)
+            .request("GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]);
+        world.deliver(client);
+        world.client(client).wire.state().limits.send = 0;
+        world.turn();
+        world.client(client).shake(path);
+        world.client(client).ping();
+        world.client(client).text("echo");
+        world.deliver(client);
+        world.turn();
+        let key = world.key(client);
+        world.command(Command::AnswerTo { key, accept: true });
+        world.turn();
+        world.client(client).conduct.is_eager = true;
+        world.client(client).wire.state().limits.send = 1000;
+        let readiness = Readiness {
+            writable: true,
+            ..Readiness::default()
+        };
+        world.turn_with(vec![(key, readiness)]);
+        world.flow();
+        assert_eq!(world.clients[client].statuses(), [200, 101], "{path}");
+        assert_eq!(pongs(&world, client).len(), 1, "{path}");
+    }
+}
