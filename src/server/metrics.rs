@@ -136,6 +136,11 @@ fn traffic(out: &mut Exposition, engine: &net::Counters) {
         "Bytes that wait in output queues now.",
         engine.queued_bytes as f64,
     );
+    out.gauge(
+        "h_realtime_unfinished_bytes",
+        "Bytes that hold requests and messages that are not whole now.",
+        engine.unfinished_bytes as f64,
+    );
     out.counter(
         "h_realtime_messages_received_total",
         "Messages received.",
