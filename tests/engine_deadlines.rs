@@ -3,7 +3,9 @@
 mod sim;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
+use h_realtime::net::Config;
 use sim::{Command, Conduct, End, Heard, World, handshake};
 
 fn is_gone(world: &World, client: usize) -> bool {
@@ -83,7 +85,11 @@ fn one_who_has_vanished_in_the_midst_of_events_is_cut_as_well() {
 // W17
 #[test]
 fn any_byte_is_a_sign_of_life() {
-    let mut world = World::calm();
+    let config = Config {
+        message_timeout: Duration::from_secs(3600),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
     let client = world.open_lazy();
     // One frame, a byte at a time.
     let frame = sim::client_frame(0x82, &[0; 100], [9; 4]);
@@ -103,6 +109,55 @@ fn any_byte_is_a_sign_of_life() {
     world.wait(1);
     assert!(!is_gone(&world, client));
     assert_eq!(world.inbox(client), 1);
+}
+
+// CVE-2014-0193: neither bytes nor control frames nor fragments stretch the time of a message.
+#[test]
+fn a_message_has_ten_seconds_however_it_comes() {
+    for drip in [&b"\x00\x81\0\0\0\0x"[..], b"\x8A\x80\0\0\0\0", b"\x00"] {
+        let mut world = World::calm();
+        let client = world.open();
+        world.wait(60_000);
+        world.client(client).conduct.is_wrong = true;
+        world.client(client).has_begun = true;
+        // The first fragment, and of the last drip, the head of a frame of many bytes.
+        world.client(client).raw(b"\x01\x81\0\0\0\0x");
+        if drip.len() == 1 {
+            world.client(client).raw(b"\x00\xfe\x10\0\0\0\0\0");
+        }
+        for second in 0..10 {
+            assert!(!is_gone(&world, client), "after {second} s");
+            assert_eq!(world.clients[client].closed_with(), None);
+            world.client(client).raw(drip);
+            world.wait(990);
+        }
+        world.wait(300);
+        assert_eq!(world.clients[client].closed_with(), Some(1008), "{drip:x?}");
+        assert_eq!(world.engine.counters().unfinished_bytes, 0);
+    }
+}
+
+/// A message that is whole ends its time, also where the next has begun right behind it.
+#[test]
+fn one_whose_messages_overlap_its_writes_has_all_the_time_it_wants() {
+    let mut world = World::calm();
+    let client = world.open();
+    let frame = sim::client_frame(0x82, b"ab", [9; 4]);
+    world.client(client).has_begun = true;
+    world.client(client).raw(&frame[..5]);
+    for _ in 0..10 {
+        world.wait(9_000);
+        world
+            .client(client)
+            .said
+            .push(sim::Said::Binary(b"ab".to_vec()));
+        world
+            .client(client)
+            .raw([&frame[5..], &frame[..5]].concat());
+    }
+    world.wait(1_000);
+    assert!(!is_gone(&world, client));
+    assert_eq!(world.inbox(client), 10);
 }
 
 // W18

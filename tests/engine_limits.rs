@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use h_realtime::net::Config;
-use sim::{Conduct, End, World};
+use sim::{Conduct, End, Said, World};
 
 const EAGER: Conduct = Conduct {
     is_eager: true,
@@ -173,4 +173,44 @@ fn a_shutdown_does_not_cut_an_answer_short() {
     world.flow();
     assert_eq!(world.clients[client].statuses(), [200]);
     assert!(world.engine.is_drained());
+}
+
+// CVE-2026-15565: the limit is one for all connections together, whether they are logged in or
+// not, and those that have the most are given up first.
+#[test]
+fn what_is_unfinished_has_one_limit_for_all() {
+    let config = Config {
+        unfinished_total: 1 << 20,
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let modest = world.open();
+    world.client(modest).has_begun = true;
+    let frame = sim::client_frame(0x82, b"ab", [9; 4]);
+    world.client(modest).raw(&frame[..5]);
+    let asker = world.connect();
+    world.client(asker).has_begun = true;
+    world.client(asker).raw("GET /ws HTTP/1.1\r\n");
+    for number in 0..40 {
+        let client = world.open();
+        world.client(client).conduct.is_wrong = true;
+        world.client(client).has_begun = true;
+        // 60,000 of the 65,535 bytes that the header announces.
+        world.client(client).raw(b"\x82\xfe\xff\xff\0\0\0\0");
+        world.client(client).raw(vec![0; 60_000]);
+        world.flow();
+        let held = world.engine.counters().unfinished_bytes;
+        assert!(held <= 1 << 20, "{held} after {number}");
+    }
+    let closed = |client: usize| world.clients[client].closed_with();
+    let given_up = (0..world.clients.len()).filter(|&client| closed(client) == Some(1013));
+    assert!(given_up.count() > 20);
+    assert_eq!(closed(modest), None);
+    world.client(modest).raw(&frame[5..]);
+    world.client(modest).said.push(Said::Binary(b"ab".to_vec()));
+    world.client(asker).raw("Host: a\r\n\r\n");
+    world.client(asker).expected.push_back(&[400]);
+    world.flow();
+    assert_eq!(world.inbox(modest), 1);
+    assert_eq!(world.clients[asker].statuses(), [400]);
 }

@@ -82,6 +82,7 @@ pub struct LimitsSection {
     pub queue_soft: Option<String>,
     pub queue_hard: Option<String>,
     pub queue_total: Option<String>,
+    pub unfinished_total: Option<String>,
 }
 
 /// `[timeouts]`; durations as `"30s"`.
@@ -91,6 +92,7 @@ pub struct LimitsSection {
 pub struct TimeoutsSection {
     pub handshake: Option<String>,
     pub body: Option<String>,
+    pub message: Option<String>,
     pub auth: Option<String>,
     pub close: Option<String>,
     pub linger: Option<String>,
@@ -224,12 +226,22 @@ impl File {
                 &limits.queue_total,
                 default.queue_total,
             )?,
+            unfinished_total: size(
+                "limits.unfinished_total",
+                &limits.unfinished_total,
+                default.unfinished_total,
+            )?,
             handshake_timeout: duration(
                 "timeouts.handshake",
                 &timeouts.handshake,
                 default.handshake_timeout,
             )?,
             body_timeout: duration("timeouts.body", &timeouts.body, default.body_timeout)?,
+            message_timeout: duration(
+                "timeouts.message",
+                &timeouts.message,
+                default.message_timeout,
+            )?,
             defer_timeout: duration("timeouts.auth", &timeouts.auth, default.defer_timeout)?,
             close_timeout: duration("timeouts.close", &timeouts.close, default.close_timeout)?,
             linger_timeout: duration("timeouts.linger", &timeouts.linger, default.linger_timeout)?,

@@ -31,6 +31,8 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// From the end of a request head to the end of its body.
     pub body_timeout: Duration,
+    /// From the first byte of a message to its last, whatever comes in between.
+    pub message_timeout: Duration,
     /// How long a deferred request waits for its answer.
     pub defer_timeout: Duration,
     /// From our close frame to the end of the connection.
@@ -52,6 +54,9 @@ pub struct Config {
     pub queue_hard: usize,
     /// Bytes waiting in all queues together; beyond, the longest queues are closed.
     pub queue_total: usize,
+    /// Bytes that may hold what has come of requests and messages that are not whole, of all
+    /// connections together; beyond, those that have the most of it are given up.
+    pub unfinished_total: usize,
 }
 
 impl Default for Config {
@@ -66,6 +71,7 @@ impl Default for Config {
             max_fragments: 1024,
             handshake_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(10),
             defer_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             linger_timeout: Duration::from_secs(2),
@@ -75,6 +81,7 @@ impl Default for Config {
             slow_timeout: Duration::from_secs(10),
             queue_hard: 256 * 1024,
             queue_total: 64 * 1024 * 1024,
+            unfinished_total: 64 * 1024 * 1024,
         }
     }
 }

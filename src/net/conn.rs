@@ -5,6 +5,7 @@ use crate::ws::Decoder;
 
 use super::counters::End;
 use super::queue::TxQueue;
+use super::socket::Socket;
 use super::timer::{Linked, Links, Tick};
 use super::transport::Transport;
 use super::{ConnKey, ListenerId, Sessions, arena::Arena};
@@ -86,6 +87,8 @@ impl Flags {
     pub const RESERVED: Flags = Flags(1 << 10);
     /// Its first heartbeat is still to come, sooner than the later ones.
     pub const YOUNG: Flags = Flags(1 << 11);
+    /// In the account of what is unfinished.
+    pub const UNFINISHED: Flags = Flags(1 << 12);
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -104,6 +107,20 @@ impl Flags {
         let was = self.has(flag);
         self.set(flag);
         !was
+    }
+}
+
+impl<S: Socket, C> Conn<S, C> {
+    /// Bytes of memory that what has come and is not whole takes. A body is not counted: its
+    /// handler has asked for it, and said how long it may be.
+    pub fn unfinished(&self) -> usize {
+        let kept = match &self.phase {
+            Phase::Dead => return 0,
+            Phase::Request(Some(partial)) if partial.whole.is_none() => partial.bytes.capacity(),
+            Phase::Deferred(deferred) => deferred.trailing.capacity(),
+            _ => 0,
+        };
+        kept + self.decoder.held() + self.transport.held()
     }
 }
 

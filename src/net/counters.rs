@@ -11,6 +11,8 @@ pub struct Counters {
     pub open_tls: u64,
     /// Bytes that wait in the connections' output queues now.
     pub queued_bytes: u64,
+    /// Bytes that hold what has come of requests and messages that are not whole now.
+    pub unfinished_bytes: u64,
     /// Connections accepted from a listener.
     pub accepted: u64,
     /// Handshakes completed.

@@ -37,6 +37,10 @@ impl<S: Socket> TlsLink<S> {
         match self.0 {}
     }
 
+    pub fn held(&self) -> usize {
+        match self.0 {}
+    }
+
     pub fn is_handshaking(&self) -> bool {
         match self.0 {}
     }

@@ -58,6 +58,14 @@ impl<S: Socket> Transport<S> {
         }
     }
 
+    /// Bytes of a TLS record that is not whole.
+    pub fn held(&self) -> usize {
+        match self {
+            Transport::Plain(_) => 0,
+            Transport::Tls(link) => link.held(),
+        }
+    }
+
     pub fn is_tls(&self) -> bool {
         !matches!(self, Transport::Plain(_))
     }

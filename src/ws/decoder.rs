@@ -42,7 +42,7 @@ pub struct ProtocolError {
 }
 
 impl ProtocolError {
-    pub(super) fn new(code: CloseCode, reason: &'static str) -> Self {
+    pub(crate) fn new(code: CloseCode, reason: &'static str) -> Self {
         ProtocolError { code, reason }
     }
 }
@@ -90,6 +90,16 @@ impl Decoder {
     /// Whether something is incomplete: a header, a frame, or a message.
     pub fn is_mid_message(&self) -> bool {
         self.partial.is_some()
+    }
+
+    /// Bytes of memory that what is incomplete takes.
+    pub fn held(&self) -> usize {
+        self.partial.as_deref().map_or(0, |partial| {
+            let message = partial.message.as_ref();
+            size_of::<Partial>()
+                + partial.control.capacity()
+                + message.map_or(0, |message| message.data.capacity())
+        })
     }
 
     /// Takes bytes from the front of `input`, up to the end of the next event, and says how

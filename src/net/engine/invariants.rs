@@ -33,6 +33,8 @@ pub struct Interest {
 struct Sums {
     open: u64,
     queued_bytes: u64,
+    unfinished: usize,
+    unfinished_bytes: u64,
     armed: usize,
     in_run: usize,
     dirty: usize,
@@ -82,6 +84,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         equal("connections", counters.connections, self.arena.len() as u64)?;
         equal("open", counters.open, sums.open)?;
         equal("queued bytes", counters.queued_bytes, sums.queued_bytes)?;
+        let noted = self.unfinished.len();
+        equal(
+            "in the account of what is unfinished",
+            noted,
+            sums.unfinished,
+        )?;
+        let bytes = counters.unfinished_bytes;
+        equal("unfinished bytes", bytes, sums.unfinished_bytes)?;
         let per_ip: u32 = self.per_ip.values().sum();
         equal("counted by address", per_ip as usize, sums.per_ip)?;
         equal("counted addresses", self.counted_ips.len(), sums.per_ip)?;
@@ -107,6 +117,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         sums.open += u64::from(conn.is_open());
         sums.queued_bytes += conn.queued() as u64;
+        let unfinished = conn.unfinished();
+        if conn.flags.has(Flags::UNFINISHED) != (unfinished > 0) {
+            return Err(format!("{unfinished} bytes are unfinished, and not noted"));
+        }
+        sums.unfinished += usize::from(unfinished > 0);
+        sums.unfinished_bytes += unfinished as u64;
         sums.armed += usize::from(is_armed);
         sums.in_run += usize::from(conn.flags.has(Flags::QUEUED));
         sums.dirty += usize::from(conn.flags.has(Flags::DIRTY));

@@ -78,6 +78,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if !matches!(conn.phase, Phase::Linger) {
             conn.phase = Phase::Linger;
             conn.decoder = Decoder::default();
+            self.note_unfinished(key);
             if !is_closing {
                 self.arm(key, self.config.close_timeout);
             }
@@ -131,6 +132,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.per_ip.remove(&ip);
             }
         }
+        self.note_unfinished(key);
     }
 
     /// Handles what has come due.
@@ -194,6 +196,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if over_soft_since.is_some_and(|since| now >= since.saturating_add(slow_after)) {
             return self.evict(key);
         }
+        if self.time_to_complete(key) == Some(0) {
+            return self.give_up_message(key);
+        }
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
         let silent = now.saturating_sub(conn.heard);
         if conn.flags.has(Flags::PING_OUT) {
             if silent >= pong_after {
@@ -219,14 +227,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.arm_open(key, next);
     }
 
-    /// Sets an open connection's timer, no later than its queue wants to be looked at.
+    /// Sets an open connection's timer, no later than its queue or its unfinished message wants
+    /// to be looked at.
     fn arm_open(&mut self, key: ConnKey, after: Duration) {
         let tx = self.arena.get(key).and_then(|conn| conn.tx.as_ref());
         let slow = tx.and_then(|tx| tx.over_soft_since).map(|since| {
             let at = u64::from(since) * TICK_MS + millis(self.config.slow_timeout);
             Duration::from_millis(at.saturating_sub(self.now.mono))
         });
-        self.arm(key, slow.map_or(after, |slow| slow.min(after)));
+        let unfinished = self.time_to_complete(key).map(Duration::from_millis);
+        let sooner = [slow, unfinished].into_iter().flatten().min();
+        self.arm(key, sooner.map_or(after, |sooner| sooner.min(after)));
     }
 
     /// When a new connection is first looked at: spread, so that those that came together do

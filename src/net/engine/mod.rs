@@ -11,6 +11,7 @@ mod invariants;
 mod life;
 mod read;
 mod request;
+mod unfinished;
 mod write;
 
 #[doc(hidden)]
@@ -49,6 +50,7 @@ pub struct Engine<S: Socket, H: Handler> {
     /// Those that ended in this turn.
     ended: Vec<ConnKey>,
     fan_out: fan_out::FanOut,
+    unfinished: unfinished::Unfinished,
     /// The connection whose replies are being collected in the outbox's cork.
     current: Option<ConnKey>,
     /// Connections of the reserved listener.
@@ -103,6 +105,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             dirty: Vec::new(),
             ended: Vec::new(),
             fan_out: fan_out::FanOut::default(),
+            unfinished: unfinished::Unfinished::default(),
             current: None,
             reserved: 0,
             per_ip: HashMap::new(),
@@ -250,6 +253,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.serve_timers();
         self.serve_drain();
         self.shed_load();
+        self.shed_unfinished();
         self.apply_effects();
     }
 

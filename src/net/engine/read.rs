@@ -45,6 +45,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             if fill.bytes > 0 {
                 self.take_input(key, fill.bytes);
             }
+            self.note_unfinished(key);
             if fill.eof {
                 self.on_eof(key);
                 return;
@@ -159,11 +160,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         let mut decoder = mem::take(&mut conn.decoder);
-        let mut at = 0;
+        let (mut at, mut any_message) = (0, false);
         loop {
             match decoder.next(&mut bytes[at..], &limits) {
                 Ok((taken, Some(event))) => {
                     at += taken;
+                    any_message |= matches!(event, Event::Text(_) | Event::Binary(_));
                     if !self.on_event(key, event) {
                         return;
                     }
@@ -174,6 +176,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         if let Some(conn) = self.arena.get_mut(key) {
             conn.decoder = decoder;
+        }
+        if any_message {
+            self.restart_unfinished(key);
         }
     }
 
@@ -245,7 +250,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// §7.1.7 _Fail the WebSocket Connection_: "the endpoint SHOULD send a Close frame with an
     /// appropriate status code … before proceeding to _Close the WebSocket Connection_".
-    fn fail(&mut self, key: ConnKey, error: ProtocolError) {
+    pub(super) fn fail(&mut self, key: ConnKey, error: ProtocolError) {
         log::debug!("{key:?}: {error}");
         self.say_farewell(
             key,

@@ -252,6 +252,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         conn.phase = Phase::Open(H::Session::default());
+        self.restart_unfinished(key);
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
         conn.flags.set(Flags::YOUNG);
         self.counters.opened += 1;
         self.counters.open += 1;
@@ -307,6 +311,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if !trailing.is_empty() {
             self.as_current(key, |engine| engine.take_bytes(key, &mut trailing));
         }
+        self.note_unfinished(key);
         self.read_again(key);
     }
 }

@@ -273,6 +273,11 @@ impl<S: Socket> TlsLink<S> {
         }
         Ok(())
     }
+
+    /// Bytes of a record that is not whole.
+    pub fn held(&self) -> usize {
+        self.partial.as_deref().map_or(0, <[u8]>::len)
+    }
 }
 
 impl<S> TlsLink<S> {
