@@ -1,7 +1,5 @@
 //! What happens by chance.
 
-use std::time::Duration;
-
 use h_realtime::model::{AuthReply, Identity, Tell, Ticket, TokenId, UnixMillis};
 use h_realtime::net::Config;
 use h_realtime::realtime::{InvalidToken, Settings};
@@ -364,9 +362,6 @@ impl Play {
 fn config(rng: &mut Rng) -> Config {
     let mut config = Config {
         max_connections: 12 + rng.below(24),
-        // A clock that jumps by hours would end every message that takes two reads; what the
-        // engine does about those is held elsewhere.
-        message_timeout: Duration::from_secs(1 << 30),
         ..Config::default()
     };
     if rng.chance(60) {
