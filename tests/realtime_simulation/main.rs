@@ -28,4 +28,4 @@ fn everybody_hears_what_is_for_them_and_nothing_else() {
 }
 
 const SEEDS: u64 = 256;
-const STEPS: u64 = 500;
+const STEPS: u64 = 400;

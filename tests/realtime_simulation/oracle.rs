@@ -63,6 +63,8 @@ fn closed(client: &Client, life: &Life, code: Option<u16>) -> Result<(), String>
         (None, Some(1000)) => client.conduct.has_sent_close,
         // It did not read.
         (None, Some(1013)) => true,
+        // It left a message unfinished for too long, as the network did to it.
+        (None, Some(1008)) => !client.conduct.is_eager,
         (None, Some(1002 | 1007)) => client.conduct.is_wrong,
         _ => false,
     };
