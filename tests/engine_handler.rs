@@ -4,7 +4,7 @@ mod sim;
 
 use h_realtime::net::Readiness;
 use h_realtime::ws::CloseCode;
-use sim::{Command, World};
+use sim::{Command, Heard, World};
 
 #[test]
 fn a_reply_where_there_is_nobody_to_reply_to_reaches_nobody() {
@@ -108,4 +108,41 @@ fn a_broken_connection_is_not_taken_up_again_by_its_answer() {
     world.command(Command::AnswerTo { key, accept: false });
     world.turn_with(Vec::new());
     assert_eq!(world.engine.counters().connections, 0);
+}
+
+#[test]
+fn a_request_may_come_in_any_two_pieces() {
+    let mut world = World::calm();
+    let head = sim::handshake("/ws");
+    for at in 1..head.len() {
+        let client = world.connect();
+        world.client(client).expected.push_back(&[101]);
+        world.client(client).raw(&head[..at]);
+        world.flow();
+        world.client(client).raw(&head[at..]);
+        // A message behind it, in the same bytes.
+        world.client(client).text("echo");
+        world.flow();
+        assert_eq!(world.clients[client].statuses(), [101], "{at}");
+        assert_eq!(world.inbox(client), 1, "{at}");
+    }
+}
+
+#[test]
+fn a_body_may_come_in_any_pieces_and_the_next_request_behind_it() {
+    let mut world = World::calm();
+    let requests = b"POST /body HTTP/1.1\r\nContent-Length: 5\r\n\r\nhelloGET /ok HTTP/1.1\r\n\r\n";
+    for size in 1..requests.len() {
+        let client = world.connect();
+        world.client(client).expected.extend([&[200][..], &[200]]);
+        for piece in requests.chunks(size) {
+            world.client(client).raw(piece);
+            world.flow();
+        }
+        let bodies = world.clients[client].heard.iter().map(|heard| match heard {
+            Heard::Response { body, .. } => body.as_slice(),
+            _ => b"?",
+        });
+        assert_eq!(bodies.collect::<Vec<_>>(), [&b"5"[..], b"ok"], "{size}");
+    }
 }

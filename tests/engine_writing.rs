@@ -2,7 +2,7 @@
 
 mod sim;
 
-use h_realtime::net::Readiness;
+use h_realtime::net::{Config, Readiness};
 use sim::{Calls, Command, Faults, Heard, World, pad};
 
 fn with_send_buffer(size: usize) -> World {
@@ -170,6 +170,55 @@ fn a_socket_that_takes_nothing_and_says_nothing_of_it_is_broken() {
     assert_eq!(world.engine.counters().closed.lost, 1);
 }
 
+// R1, W6: a connection has its share of a turn, and no edge tells of room that was there.
+#[test]
+fn a_long_queue_leaves_over_several_turns_without_further_edges() {
+    let config = Config {
+        queue_soft: 1 << 20,
+        queue_hard: 1 << 20,
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    world.limits.send = 1000;
+    let client = world.open_lazy();
+    for _ in 0..150 {
+        let keys = vec![world.key(client)];
+        world.command(Command::FanOutTo { keys, size: 5000 });
+    }
+    world.settle();
+    // Suddenly there is room for everything.
+    world.clients[client].wire.state().limits.send = 2 << 20;
+    world.listen(client, 500);
+    world.turn();
+    let queued = world.interest(client).unwrap().queued;
+    assert!((400_000..700_000).contains(&queued), "{queued}");
+    world.settle();
+    assert!(
+        world
+            .interest(client)
+            .is_some_and(|interest| interest.is_idle)
+    );
+}
+
+#[test]
+fn a_kernel_that_is_full_is_not_asked_again() {
+    let mut world = with_send_buffer(1000);
+    let client = world.open_lazy();
+    world.calls(client);
+    for _ in 0..3 {
+        let keys = vec![world.key(client)];
+        world.command(Command::FanOutTo { keys, size: 3000 });
+        world.settle();
+    }
+    assert_eq!(
+        world.calls(client),
+        Calls {
+            reads: 0,
+            writes: 1
+        }
+    );
+}
+
 #[test]
 fn a_round_trip_costs_one_read_and_one_write() {
     let mut world = World::calm();
@@ -213,7 +262,7 @@ fn a_burst_of_events_costs_each_receiver_one_write() {
     let clients: Vec<_> = (0..20).map(|_| world.open()).collect();
     let keys: Vec<_> = clients.iter().map(|&client| world.key(client)).collect();
     for &client in &clients {
-        let _ = world.calls(client);
+        world.calls(client);
     }
     for _ in 0..10 {
         let keys = keys.clone();
@@ -226,5 +275,41 @@ fn a_burst_of_events_costs_each_receiver_one_write() {
         let texts = world.clients[client].texts();
         let events = texts.iter().filter(|text| text.starts_with("event "));
         assert_eq!(events.count(), 10);
+    }
+}
+
+// A client that does not wait for its 101 gets it all the same, and before all else.
+#[test]
+fn no_frame_overtakes_the_answer_to_the_handshake() {
+    for path in ["/ws", "/later"] {
+        let mut world = World::calm();
+        let client = world.connect();
+        world.client(client).conduct.is_eager = false;
+        world.turn();
+        // The answer to the first request does not go out, so neither does the 101.
+        world
+            .client(client)
+            .request("GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]);
+        world.deliver(client);
+        world.client(client).wire.state().limits.send = 0;
+        world.turn();
+        world.client(client).shake(path);
+        world.client(client).ping();
+        world.client(client).text("echo");
+        world.deliver(client);
+        world.turn();
+        let key = world.key(client);
+        world.command(Command::AnswerTo { key, accept: true });
+        world.turn();
+        world.client(client).conduct.is_eager = true;
+        world.client(client).wire.state().limits.send = 1000;
+        let readiness = Readiness {
+            writable: true,
+            ..Readiness::default()
+        };
+        world.turn_with(vec![(key, readiness)]);
+        world.flow();
+        assert_eq!(world.clients[client].statuses(), [200, 101], "{path}");
+        assert_eq!(pongs(&world, client).len(), 1, "{path}");
     }
 }

@@ -71,6 +71,18 @@ impl TxQueue {
         self.bytes -= self.pong.replace(frame.into()).map_or(0, |old| old.len());
     }
 
+    /// Has all that waits sent first and whole, whatever else comes.
+    pub fn seal(&mut self) {
+        let mut bytes = Vec::with_capacity(self.bytes);
+        let mut skip = mem::take(&mut self.sent);
+        for chunk in self.chunks.drain(..) {
+            bytes.extend_from_slice(&chunk.bytes()[mem::take(&mut skip)..]);
+        }
+        self.begins_inside = !bytes.is_empty();
+        self.chunks
+            .extend(self.begins_inside.then(|| Chunk::Owned(bytes.into())));
+    }
+
     /// The next bytes to send, as at most as many slices as `out` has room for.
     pub fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         // A control frame may go between frames, never inside one (RFC 6455 §5.4).
@@ -195,6 +207,29 @@ mod tests {
         queue.push_owned(b"next", false);
         queue.set_pong(b"PONG");
         assert_eq!(drain(&mut queue, 3), b"PONGnext");
+    }
+
+    #[test]
+    fn nothing_overtakes_what_is_sealed() {
+        for step in 1..20 {
+            let mut queue = TxQueue::default();
+            queue.push_owned(b"answer", false);
+            queue.push_owned(b"switch", false);
+            queue.advance(2);
+            queue.seal();
+            assert_eq!(queue.verify(), Ok(()));
+            queue.set_pong(b"PONG");
+            queue.push_owned(b"next", false);
+            assert_eq!(drain(&mut queue, step), b"swerswitchPONGnext");
+        }
+        let mut queue = TxQueue::default();
+        queue.push_owned(b"switch", false);
+        queue.seal();
+        queue.push_owned(b"next", false);
+        queue.drop_unstarted();
+        assert_eq!(drain(&mut queue, 100), b"switch");
+        queue.seal();
+        assert_eq!(queue.len(), 0);
     }
 
     #[test]

@@ -25,6 +25,7 @@ impl Realtime {
 
         let excluded = plan.exclude_client.as_deref();
         let excluded = excluded.map(|client| self.digester.client_id(client));
+        let now = cx.now().unix;
         let anonymous = decide(&plan.rules, None);
         let mut outgoing = Outgoing::new(plan);
         for &key in &receivers {
@@ -40,6 +41,10 @@ impl Realtime {
             }
             let principal = self.principals.of(key);
             let decision = match principal {
+                // The next tick closes it, which is too late where the clock has jumped.
+                Some(_) if self.principals.has_expired(key, now) => {
+                    Decision::Withhold(Reason::Permission)
+                }
                 Some(_) => decide(&plan.rules, principal),
                 None => anonymous,
             };

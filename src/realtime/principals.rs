@@ -86,6 +86,10 @@ impl Principals {
     /// Gives a connection an identity. What it says of the user is the newest, so it holds for
     /// their other connections too.
     pub fn log_in(&mut self, key: ConnKey, identity: Identity) {
+        // An answer may be so late that its connection has gone and another has its place.
+        if self.has_successor(key) {
+            return self.set_memberships(&identity.userid, identity.memberships);
+        }
         self.vacate(key);
         let user = match self.find(&identity.userid) {
             Some(user) => user,
@@ -116,6 +120,11 @@ impl Principals {
     pub fn of(&self, key: ConnKey) -> Option<&Principal> {
         let login = self.login(key)?;
         self.users.get(login.user)
+    }
+
+    /// Whether a connection has an identity whose token has ended by now, be it closed or not.
+    pub fn has_expired(&self, key: ConnKey, now: UnixMillis) -> bool {
+        self.login(key).is_some_and(|login| login.expires <= now)
     }
 
     /// These are a user's memberships from now on. Nothing to do where they are not connected.
@@ -233,6 +242,16 @@ impl Principals {
                 entry.remove();
             }
         }
+    }
+
+    /// Whether a later connection in this key's place in the arena has an identity.
+    fn has_successor(&self, key: ConnKey) -> bool {
+        let login = self.logins.get(self.by_conn.get(key));
+        // Generations count connections, and begin anew after 2^32 of them.
+        login.is_some_and(|login| {
+            let ahead = login.key.generation.wrapping_sub(key.generation);
+            (1..1 << 31).contains(&ahead)
+        })
     }
 
     fn live(&self) -> impl Iterator<Item = &Login> {
@@ -361,6 +380,17 @@ mod tests {
         principals.log_in(new, identity("acct:b@x", 2, &[]));
         principals.log_out(old);
         assert_eq!(principals.of(new).map(Principal::userid), Some("acct:b@x"));
+        assert_eq!((principals.logins(), principals.users()), (1, 1));
+
+        let memberships = &[("g", Role::Member)];
+        principals.log_in(old, identity("acct:a@x", 3, &[]));
+        principals.log_in(old, identity("acct:b@x", 3, memberships));
+        let user = principals
+            .of(new)
+            .expect("an answer too late takes nothing");
+        assert_eq!(user.userid(), "acct:b@x");
+        assert!(user.membership("g").is_some(), "it is news all the same");
+        assert!(principals.of(old).is_none());
         assert_eq!((principals.logins(), principals.users()), (1, 1));
     }
 

@@ -136,6 +136,21 @@ fn tokens_expire() {
     assert_eq!(world.realtime.counters().credentials_ended, 2);
 }
 
+/// However late the tick is that closes the connection.
+#[test]
+fn an_expired_token_hears_nothing() {
+    let mut world = world(InvalidToken::Anonymous);
+    let mut identity = identity("acct:a@x", 1, &[("g", Role::Member)]);
+    identity.expires = Some(1000);
+    world.open_as(0, identity);
+    world.now.unix = 999;
+    assert_eq!(for_members(&mut world, "g"), 1);
+    world.now.unix = 1000;
+    assert_eq!(for_members(&mut world, "g"), 0);
+    assert_eq!(who(&mut world, 0), r#""acct:a@x""#, "never anonymous");
+    assert_eq!(world.realtime.counters().withheld.permission, 1);
+}
+
 #[test]
 fn what_happens_before_the_socket_opens_is_not_lost() {
     let token = TokenId(1);

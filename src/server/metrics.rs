@@ -13,6 +13,7 @@ pub(super) fn render(
 ) -> String {
     let mut out = Exposition::default();
     connections(&mut out, engine, &api);
+    handshakes_and_ends(&mut out, engine, &api);
     traffic(&mut out, engine);
     messages(&mut out, &api);
     events(&mut out, engine, &api, admin);
@@ -31,12 +32,6 @@ pub(super) fn render(
 }
 
 fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Counters) {
-    let counts = |pairs: &[(&'static str, u64)]| -> Vec<(&'static str, f64)> {
-        pairs
-            .iter()
-            .map(|(labels, n)| (*labels, *n as f64))
-            .collect()
-    };
     out.family(
         "h_realtime_connections",
         Kind::Gauge,
@@ -71,6 +66,9 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Cou
         "WebSockets opened.",
         engine.opened,
     );
+}
+
+fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realtime::Counters) {
     let ends = &engine.closed;
     out.family(
         "h_realtime_disconnects_total",
@@ -262,4 +260,12 @@ fn events(
         "Notifications whose connection had ended by the time they were to be sent.",
         engine.undelivered,
     );
+}
+
+/// Counts, by their labels.
+fn counts(pairs: &[(&'static str, u64)]) -> Vec<(&'static str, f64)> {
+    pairs
+        .iter()
+        .map(|(labels, count)| (*labels, *count as f64))
+        .collect()
 }

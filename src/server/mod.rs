@@ -8,6 +8,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -38,19 +39,7 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
     let publish_key = data.publish_key().map_err(Exit::from)?;
     let embedded = Embedded::open(&data, unix_now()).map_err(Exit::from)?;
 
-    // The back end is asked by the application and tells the reactor, which is made of the
-    // application: the way back is handed over when there is one.
-    let (way_back, way) = std::sync::mpsc::channel::<Mailbox<Tell>>();
-    let mut mailbox = None;
-    let tell = move |tell| {
-        if mailbox.is_none() {
-            mailbox = way.recv().ok();
-        }
-        match &mailbox {
-            Some(mailbox) => mailbox.send(tell).map_err(|_| backend::Closed),
-            None => Err(backend::Closed),
-        }
-    };
+    let (way_back, tell) = tell_when_known();
     let (asker, thread) = backend::start(embedded, unix_now, tell)
         .map_err(|error| Exit::new(Exit::OS, format!("a thread for the back end: {error}")))?;
 
@@ -94,6 +83,26 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
     result.map_err(|error| Exit::new(Exit::OS, format!("the poller: {error}")))?;
     log::info!("ended");
     Ok(())
+}
+
+/// The back end is asked by the application and tells the reactor, which is made of the
+/// application: the back end's way to it is handed over when there is one, and waited for.
+fn tell_when_known() -> (
+    Sender<Mailbox<Tell>>,
+    impl FnMut(Tell) -> Result<(), backend::Closed> + Send,
+) {
+    let (way_back, way) = channel::<Mailbox<Tell>>();
+    let mut mailbox = None;
+    let tell = move |tell| {
+        if mailbox.is_none() {
+            mailbox = way.recv().ok();
+        }
+        match &mailbox {
+            Some(mailbox) => mailbox.send(tell).map_err(|_| backend::Closed),
+            None => Err(backend::Closed),
+        }
+    };
+    (way_back, tell)
 }
 
 fn certificate(settings: &Settings) -> Result<Option<TlsConfig>, Exit> {

@@ -40,9 +40,9 @@ pub struct Life {
     pub is_over: bool,
     /// Messages that came in.
     pub inbox: Vec<Said>,
-    /// What was said to it, in three streams that are each in order.
+    /// Replies to it, and what was sent to it alone.
     pub replies: Vec<Said>,
-    pub sends: Vec<Said>,
+    /// What it was sent together with others, which takes its own time.
     pub deliveries: Vec<Said>,
 }
 
@@ -120,9 +120,9 @@ impl App {
 
     fn send(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, text: &str) {
         if let Some(life) = self.log.get().living(key) {
-            let text = format!("send {} {text}", life.sends.len());
+            let text = format!("send {} {text}", life.replies.len());
             cx.send(key, Frame::text(&text));
-            life.sends.push(Said::Text(text));
+            life.replies.push(Said::Text(text));
         }
     }
 

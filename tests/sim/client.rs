@@ -54,7 +54,6 @@ pub struct Progress {
     pub has_ended: bool,
     pub inbox: usize,
     pub replies: usize,
-    pub sends: usize,
     pub deliveries: usize,
 }
 

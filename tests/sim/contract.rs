@@ -92,8 +92,9 @@ pub fn check(pair: &mut impl Pair) {
 
 fn expect(pair: &mut impl Pair, situation: &str, want: &[u8]) {
     let bits = |event: &Readiness| {
-        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
-        bit(event.readable, R) | bit(event.writable, W) | bit(event.read_closed, CLOSED)
+        let readable = if event.readable { R } else { 0 };
+        let writable = if event.writable { W } else { 0 };
+        readable | writable | if event.read_closed { CLOSED } else { 0 }
     };
     let got: Vec<u8> = pair.events().iter().map(bits).collect();
     assert_eq!(got, want, "{situation}");

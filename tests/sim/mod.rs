@@ -10,8 +10,9 @@ pub mod client;
 pub mod contract;
 pub mod frames;
 pub mod ops;
-mod oracle;
+pub mod oracle;
 pub mod rng;
+pub mod seeds;
 pub mod socket;
 pub mod world;
 

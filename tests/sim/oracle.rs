@@ -53,7 +53,6 @@ fn answered(client: &mut Client, heard: &Heard) -> Result<(), String> {
 fn said(client: &mut Client, life: &Life, message: &Said) -> Result<(), String> {
     let progress = &mut client.progress;
     let (stream, seen) = match message {
-        Said::Text(text) if text.starts_with("send ") => (&life.sends, &mut progress.sends),
         Said::Text(text) if text.starts_with("event ") => {
             (&life.deliveries, &mut progress.deliveries)
         }
@@ -77,8 +76,7 @@ fn closed(client: &mut Client, life: &Life, code: Option<u16>) -> Result<(), Str
         return Err(format!("was closed with {code:?} for nothing"));
     }
     // Everything that was said before comes before, save to one that does not read.
-    let is_all = progress.replies == life.replies.len() && progress.sends == life.sends.len();
-    if code != Some(1013) && !is_all {
+    if code != Some(1013) && progress.replies != life.replies.len() {
         return Err(format!("was closed with {code:?} before it had heard all"));
     }
     Ok(())
@@ -144,12 +142,10 @@ pub fn check_complete(client: &Client, interest: Interest, log: &Log) -> Result<
         return Err("is open, and the application does not know".to_owned());
     };
     let progress = &client.progress;
-    let seen = (progress.replies, progress.sends, progress.deliveries);
-    let all = (life.replies.len(), life.sends.len(), life.deliveries.len());
+    let seen = (progress.replies, progress.deliveries);
+    let all = (life.replies.len(), life.deliveries.len());
     if seen != all {
-        return Err(format!(
-            "heard {seen:?} of {all:?} replies, sends, deliveries"
-        ));
+        return Err(format!("heard {seen:?} of {all:?} replies and deliveries"));
     }
     if life.inbox.len() != client.said.len() {
         let (got, said) = (life.inbox.len(), client.said.len());

@@ -236,9 +236,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn open(&mut self, key: ConnKey, upgrade: &Upgrade) {
         let first_ping = self.first_ping();
         self.queue_own(key, |out| upgrade.encode(out));
+        if self.current == Some(key) {
+            self.commit_cork();
+        }
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
+        // RFC 6455 §4.1 has the client wait for it. To one that does not wait, no pong may come
+        // before it, nor a close frame in its place.
+        if let Some(tx) = conn.tx.as_mut() {
+            tx.seal();
+        }
         if matches!(conn.phase, Phase::Dead) {
             // The 101 could not be sent: the peer has gone while the handler thought.
             return;

@@ -1,0 +1,124 @@
+"""Makes a private copy of Autobahn's test suite that runs on Python 3, in the folder given.
+
+The suite is written for Python 2. Its cases keep bytes in `str`, whose characters here stand for the
+bytes of the same number: fuzz.py translates at the edge of the protocol. So what is left to mend after
+lib2to3 is where the suite itself goes from text to bytes, and what Python 3 has no more.
+Nothing of the suite is kept in this repository. A copy that is whole is left alone.
+
+Usage: prepare.py FOLDER
+"""
+
+import glob
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+
+SUITE = "autobahntestsuite==25.10.1"
+# The last line of clients whose interface is the one that the suite was written to.
+CLIENT = "autobahn==0.10.9"
+LIBRARIES = ["twisted==26.*", "txaio==25.*", "six==1.*", "pyopenssl", "service_identity"]
+
+# (files, what is there, what is put there). Each must be found: another version of the suite needs
+# another look.
+REPAIRS = [
+    ("case/*.py", "(object, Case, )", "(Case,)"),
+    ("case/__init__.py", "from .case9_9_1 import *", ""),
+    ("case/case.py", "pickle.dumps(obj1) == pickle.dumps(obj2)", "obj1 == obj2"),
+    ("case/case10_1_1.py", "len(self.payload) / ", "len(self.payload) // "),
+    ("case/case6_x_x.py", "v.validate(vss[:i])", "v.validate(vss[:i].encode('latin-1'))"),
+    ("case/*.py", "import binascii", "from autobahntestsuite import python2 as binascii"),
+    ("case/*.py", "import copy, os, pkg_resources, hashlib, binascii",
+     "import copy, os, hashlib\nfrom autobahntestsuite import python2 as binascii\npkg_resources = binascii"),
+    ("fuzzing.py", "import os, json, binascii, time, textwrap, pkg_resources",
+     "import os, json, time"),
+    # Its HTML, for which it would need more libraries.
+    ("fuzzing.py", "from .report import", "from .python2 import"),
+]
+
+PYTHON2 = '''
+import binascii, os
+
+
+def b2a_hex(data):
+    data = data.encode("latin-1") if isinstance(data, str) else data
+    return binascii.b2a_hex(data).decode()
+
+
+hexlify = b2a_hex
+CSS_COMMON = CSS_DETAIL_REPORT = CSS_MASTER_REPORT = JS_MASTER_REPORT = ""
+
+
+def resource_filename(package, name):
+    return os.path.join(os.path.dirname(__file__), name)
+'''
+
+
+def main(folder):
+    with open(__file__, encoding="utf-8") as script:
+        this = script.read()
+    made_by = os.path.join(folder, "made-by")
+    if os.path.exists(made_by):
+        with open(made_by, encoding="utf-8") as script:
+            if script.read() == this:
+                return
+    shutil.rmtree(folder, ignore_errors=True)
+    environment = os.path.join(folder, "python")
+    venv.create(environment, with_pip=True)
+    pip = [os.path.join(environment, "bin", "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.check_call([*pip, "install", *LIBRARIES])
+    sources = os.path.join(folder, "sources")
+    subprocess.check_call(
+        [*pip, "download", "--no-deps", "--no-binary", "autobahn,autobahntestsuite", "--dest", sources, SUITE, CLIENT]
+    )
+    for archive in glob.glob(os.path.join(sources, "*.tar.gz")):
+        unpack(archive, folder)
+    convert(os.path.join(folder, "autobahntestsuite"))
+    # Last: whoever is interrupted begins anew.
+    with open(made_by, "w", encoding="utf-8") as script:
+        script.write(this)
+
+
+def unpack(archive, folder):
+    """Its package alone, without the folder that has the version in its name."""
+    with tarfile.open(archive) as tar:
+        for member in tar.getmembers():
+            package, _, path = member.name.partition("/")[2].partition("/")
+            if package in ("autobahn", "autobahntestsuite") and path and member.isfile():
+                member.name = os.path.join(package, path)
+                tar.extract(member, folder)
+
+
+def convert(suite):
+    from lib2to3.refactor import RefactoringTool, get_fixers_from_package
+
+    with open(os.path.join(suite, "python2.py"), "w", encoding="utf-8") as file:
+        file.write(PYTHON2)
+    # It imports all that the suite can do. Only the fuzzing client and its cases are wanted.
+    with open(os.path.join(suite, "__init__.py"), "w", encoding="utf-8") as file:
+        file.write("from ._version import __version__ as version\n")
+    tool = RefactoringTool(get_fixers_from_package("lib2to3.fixes"))
+    found = set()
+    for path in [os.path.join(suite, name) for name in ("fuzzing.py", "caseset.py")] + glob.glob(
+        os.path.join(suite, "case", "*.py")
+    ):
+        # As Latin-1: what is not ASCII in a literal is bytes, too.
+        with open(path, encoding="latin-1") as file:
+            text = file.read()
+        text = str(tool.refactor_string(text.rstrip() + "\n", path))
+        for repair in REPAIRS:
+            pattern, old, new = repair
+            if path in glob.glob(os.path.join(suite, pattern)) and old in text:
+                text = text.replace(old, new)
+                found.add(repair)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    missed = [repair[:2] for repair in REPAIRS if repair not in found]
+    if missed:
+        raise SystemExit(f"the suite has changed: {missed}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,120 @@
+//! The API as the engine's handler, and the back end that it asks. Every call is told to the
+//! model, too.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use h_realtime::http::Request;
+use h_realtime::model::{Ask, Asks, Busy, Plan, Secret, Tell, Ticket};
+use h_realtime::net::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
+use h_realtime::realtime::{Realtime, Session, Settings};
+
+use super::matcher::Model;
+
+pub struct App {
+    pub realtime: Realtime,
+    model: Rc<RefCell<Model>>,
+    asked: Asked,
+}
+
+pub enum Command {
+    Tell(Tell),
+    Deliver(Vec<Plan>),
+}
+
+/// A back end's end of the queue: the questions that wait, tickets and tokens.
+#[derive(Clone, Default)]
+pub struct Asked {
+    pub questions: Rc<RefCell<Vec<(Ticket, String)>>>,
+    pub is_busy: Rc<Cell<bool>>,
+}
+
+impl App {
+    pub fn new(model: Rc<RefCell<Model>>, asked: Asked, settings: Settings, seed: u64) -> Self {
+        let seed = [seed, 1, 2, 3];
+        App {
+            realtime: Realtime::new(Box::new(asked.clone()), settings, seed),
+            model,
+            asked,
+        }
+    }
+
+    fn deliver(&mut self, cx: &mut Cx<'_, Session>, plans: Vec<Plan>) {
+        let now = cx.now().unix;
+        let mut model = self.model.borrow_mut();
+        let want: Vec<usize> = plans.iter().map(|plan| model.deliver(plan, now)).collect();
+        let got = self.realtime.deliver(cx, plans.clone());
+        if got != want {
+            let what = format!("{got:?} for {want:?} that must hear of {plans:?}");
+            model.breaches.push(what);
+        }
+    }
+}
+
+impl Asks for Asked {
+    fn ask(&self, question: Ask) -> Result<(), Busy> {
+        if self.is_busy.get() {
+            return Err(Busy);
+        }
+        if let Ask::Authenticate {
+            ticket,
+            token: Secret(token),
+        } = question
+        {
+            self.questions.borrow_mut().push((ticket, token));
+        }
+        Ok(())
+    }
+}
+
+impl Handler for App {
+    type Session = Session;
+    type Command = Command;
+
+    fn on_request(
+        &mut self,
+        cx: &mut Cx<'_, Session>,
+        key: ConnKey,
+        _: ListenerId,
+        request: &Request<'_>,
+    ) -> Verdict {
+        let verdict = self.realtime.on_request(cx, key, request);
+        let is_busy = self.asked.is_busy.get();
+        self.model.borrow_mut().requested(key, &verdict, is_busy);
+        verdict
+    }
+
+    fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
+        self.model.borrow_mut().opened(key);
+        self.realtime.on_open(cx, key);
+    }
+
+    fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
+        self.model.borrow_mut().heard(key, message);
+        self.realtime.on_message(cx, key, message);
+    }
+
+    fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
+        self.model.borrow_mut().closed(key);
+        self.realtime.on_close(cx, key, session);
+    }
+
+    fn on_command(&mut self, cx: &mut Cx<'_, Session>, command: Command) {
+        match command {
+            Command::Deliver(plans) => self.deliver(cx, plans),
+            Command::Tell(tell) => {
+                let key = match &tell {
+                    Tell::Authenticated { ticket, .. } => ConnKey::from_u64(ticket.0),
+                    _ => None,
+                };
+                self.model.borrow_mut().told(key, &tell);
+                self.realtime.on_tell(cx, tell);
+            }
+        }
+    }
+
+    fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
+        self.model.borrow_mut().ticked(cx.now().unix);
+        self.realtime.on_tick(cx);
+    }
+}

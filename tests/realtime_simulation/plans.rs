@@ -1,0 +1,101 @@
+//! Users and what becomes of them, and random events: plans that no back end would make, too.
+
+use h_realtime::model::{
+    Decision, EventKind, Field, Membership, Plan, Reach, Reason, Role, Rule, Term, Who,
+};
+
+use crate::sim::pad;
+use crate::sim::rng::Rng;
+
+use super::says::{CLIENT_IDS, GROUPS, IDS, PAGES, VERSIONS, page_key, pick, term};
+
+/// Userids, two of which differ in case only.
+pub const USERS: &[&str] = &["acct:ann@x", "acct:Ann@x", "acct:bob@x", "acct:zoë@x"];
+
+/// A userid as Python writes it in JSON.
+pub fn in_json(userid: &str) -> String {
+    format!("\"{}\"", userid.replace('ë', "\\u00eb"))
+}
+
+/// Any memberships, in any order.
+pub fn memberships(rng: &mut Rng) -> Vec<Membership> {
+    let mut groups = GROUPS.to_vec();
+    rng.shuffle(&mut groups);
+    groups.truncate(rng.below(GROUPS.len() + 1));
+    let roles = [Role::Member, Role::Moderator, Role::Admin, Role::Owner];
+    let membership = |group: &str| Membership {
+        group: group.into(),
+        role: roles[rng.below(4)],
+    };
+    groups.into_iter().map(membership).collect()
+}
+
+/// Any event; `number` tells it from all others.
+pub fn any(rng: &mut Rng, number: u64) -> Plan {
+    let size = match rng.below(6) {
+        0 => rng.below(6000),
+        _ => rng.below(100),
+    };
+    let variant = |variant: usize| {
+        format!(
+            r#"{{"event": {number}, "variant": {variant}, "pad": "{}"}}"#,
+            pad(size)
+        )
+        .into()
+    };
+    let count = 1 + rng.below(3);
+    let kinds = [EventKind::Create, EventKind::Update, EventKind::Delete];
+    let (kind, reach) = match rng.chance(25) {
+        true => (
+            EventKind::SessionChange,
+            Reach::User(pick(rng, USERS).into()),
+        ),
+        false => (kinds[rng.below(3)], Reach::Terms(terms(rng))),
+    };
+    Plan {
+        kind,
+        reach,
+        exclude_client: rng.chance(30).then(|| pick(rng, CLIENT_IDS).into()),
+        rules: rules(rng, kind, count),
+        variants: (0..count).map(variant).collect(),
+    }
+}
+
+fn rules(rng: &mut Rng, kind: EventKind, variants: usize) -> Vec<Rule> {
+    if kind == EventKind::SessionChange && rng.chance(70) {
+        let then = Decision::Send(0);
+        return vec![Rule { when: vec![], then }];
+    }
+    (0..rng.below(4)).map(|_| rule(rng, variants)).collect()
+}
+
+fn terms(rng: &mut Rng) -> Vec<Term> {
+    let count = rng.below(7);
+    let any = |rng: &mut Rng| match rng.below(4) {
+        0 => term(Field::Id, pick(rng, IDS)),
+        1 => term(Field::References, pick(rng, IDS)),
+        2 => term(Field::Group, pick(rng, GROUPS)),
+        _ => {
+            let page = pick(rng, PAGES);
+            term(Field::Uri, &page_key(page, pick(rng, VERSIONS)))
+        }
+    };
+    (0..count).map(|_| any(rng)).collect()
+}
+
+fn rule(rng: &mut Rng, variants: usize) -> Rule {
+    let when = (0..rng.below(3)).map(|_| match rng.below(3) {
+        0 => Who::User(pick(rng, USERS).into()),
+        1 => Who::Member(pick(rng, GROUPS).into()),
+        _ => Who::Moderator(pick(rng, GROUPS).into()),
+    });
+    let when = when.collect();
+    let reasons = [Reason::Permission, Reason::Muted, Reason::Hidden];
+    let then = match rng.below(10) {
+        0..7 => Decision::Send(rng.below(variants)),
+        // There is no such variant.
+        7 if rng.chance(20) => Decision::Send(variants),
+        _ => Decision::Withhold(reasons[rng.below(3)]),
+    };
+    Rule { when, then }
+}

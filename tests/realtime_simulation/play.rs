@@ -1,0 +1,397 @@
+//! What happens by chance.
+
+use h_realtime::model::{AuthReply, Identity, Tell, Ticket, TokenId, UnixMillis};
+use h_realtime::net::Config;
+use h_realtime::realtime::{InvalidToken, Settings};
+
+use crate::sim::rng::Rng;
+use crate::sim::world::Disorder;
+use crate::sim::{Conduct, Faults, Limits, handshake};
+
+use super::app::Command;
+use super::matcher::Wants;
+use super::plans::{self, USERS};
+use super::says::{self, pick};
+use super::world::World;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Connect,
+    /// The network brings bytes to the server.
+    Bring,
+    /// A client reads.
+    Listen,
+    Say,
+    Ping,
+    /// A client goes away, in one of the ways there are.
+    Leave,
+    /// The back end answers one of its questions.
+    Answer,
+    /// It answers one that it has answered before.
+    AnswerAgain,
+    /// It forgets one.
+    Lose,
+    /// A user's memberships change.
+    Regroup,
+    EndToken,
+    EndUser,
+    /// The back end's queue is full, or not any more.
+    Overload,
+    Publish,
+    Turn,
+    /// Everything comes to rest, but for the network.
+    Settle,
+    Wait,
+    /// The machine sleeps for an hour.
+    Sleep,
+    /// The wall clock is set an hour forward or back.
+    SetClock,
+}
+
+/// A game: the world, and what the back end knows.
+struct Play {
+    world: World,
+    rng: Rng,
+    faults: Faults,
+    max_terms: usize,
+    tokens: Vec<Token>,
+    answered: Vec<(Ticket, String)>,
+    events: u64,
+}
+
+struct Token {
+    userid: &'static str,
+    expires: Option<UnixMillis>,
+    has_ended: bool,
+}
+
+/// Plays so many steps, and what must follow them: everybody leaves, and nothing is left.
+pub fn run(seed: u64, steps: usize) {
+    let mut play = Play::new(seed);
+    let is_told = std::env::var_os("TELL").is_some();
+    let total: usize = STEPS.iter().map(|(weight, _)| weight).sum();
+    for _ in 0..4 {
+        play.connect();
+    }
+    for _ in 0..steps {
+        let mut at = play.rng.below(total);
+        let step = STEPS.iter().find(|(weight, _)| {
+            let is_it = at < *weight;
+            at = at.saturating_sub(*weight);
+            is_it
+        });
+        if let Some((_, step)) = step {
+            if is_told {
+                eprintln!("{step:?}");
+            }
+            play.step(*step);
+        }
+    }
+    play.world.asked.is_busy.set(false);
+    play.answer();
+    play.world.finish();
+}
+
+impl Play {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let rejects = rng.chance(40);
+        let settings = Settings {
+            invalid_token: match rejects {
+                true => InvalidToken::Reject,
+                false => InvalidToken::Anonymous,
+            },
+            max_terms: if rng.chance(30) { 6 } else { 200 },
+        };
+        let max_terms = settings.max_terms;
+        let config = config(&mut rng);
+        let mut world = World::new(config, settings, rejects, rng.fork());
+        world.disorder = Disorder {
+            delayed: rng.below(60) as u32,
+            spurious: 10,
+            repeated: 5,
+            shuffled: true,
+        };
+        let mut some = |percent: u32| if rng.chance(50) { percent } else { 0 };
+        let faults = Faults {
+            interrupted: some(10),
+            would_block: some(20),
+            short_write: some(50),
+            broken: some(20),
+            zero_writes: false,
+        };
+        Play {
+            world,
+            rng,
+            faults,
+            max_terms,
+            tokens: Vec::new(),
+            answered: Vec::new(),
+            events: 0,
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Connect => self.connect(),
+            Step::Bring | Step::Listen | Step::Say | Step::Ping | Step::Leave => {
+                let at = self.rng.below(self.world.active.len());
+                if let Some(number) = self.world.active.get(at).copied() {
+                    self.step_of(number, step);
+                }
+            }
+            Step::Answer => self.answer(),
+            Step::AnswerAgain => self.answer_again(),
+            Step::Lose => {
+                let mut questions = self.world.asked.questions.borrow_mut();
+                let at = self.rng.below(questions.len());
+                if at < questions.len() {
+                    questions.remove(at);
+                }
+            }
+            Step::Regroup => {
+                let userid = pick(&mut self.rng, USERS).into();
+                let memberships = plans::memberships(&mut self.rng);
+                self.tell(Tell::Memberships {
+                    userid,
+                    memberships,
+                });
+            }
+            Step::EndToken => self.end_token(),
+            Step::EndUser => self.end_user(),
+            Step::Overload => {
+                let is_busy = self.rng.chance(25);
+                self.world.asked.is_busy.set(is_busy);
+            }
+            Step::Publish => self.publish(),
+            Step::Turn => {
+                self.world.exchange();
+                self.world.turn();
+            }
+            Step::Settle => self.world.settle(),
+            Step::Wait => self.world.wait(self.rng.below(1500) as u64),
+            Step::Sleep => {
+                self.world.flow();
+                self.world.clock += HOUR;
+                self.maybe_publish();
+                self.world.flow();
+            }
+            Step::SetClock => {
+                match self.rng.chance(50) {
+                    true => self.world.wall += HOUR,
+                    false => self.world.wall -= HOUR,
+                }
+                self.maybe_publish();
+            }
+        }
+    }
+
+    fn step_of(&mut self, number: usize, step: Step) {
+        let bytes = match self.rng.below(4) {
+            0 => 1 + self.rng.below(8),
+            1 => 1 + self.rng.below(200),
+            _ => usize::MAX,
+        };
+        let client = &mut self.world.clients[number];
+        // Some do not wait for the answer to their handshake.
+        let may_speak = client.key.is_some()
+            && (client.progress.is_open || self.rng.chance(20))
+            && !client.conduct.has_sent_close
+            && !client.conduct.has_finished
+            && !client.conduct.is_wrong;
+        match step {
+            Step::Bring => drop(client.wire.state().deliver(bytes)),
+            Step::Listen => self.world.listen(number, bytes),
+            Step::Ping if may_speak => client.ping(),
+            Step::Say if may_speak => {
+                let say = says::any(&mut self.rng, self.max_terms);
+                let fragment = self.rng.chance(15).then(|| self.rng.below(30));
+                self.world.say(number, say, fragment);
+            }
+            Step::Leave => match self.rng.below(6) {
+                0..2 if may_speak => client.close(1000),
+                2 => client.finish(),
+                3 => client.reset(),
+                4 => client.vanish(),
+                5 if may_speak => {
+                    client.conduct.is_wrong = true;
+                    client.frame(0x83, b"unknown opcode");
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    fn connect(&mut self) {
+        let rng = &mut self.rng;
+        let conduct = Conduct {
+            is_eager: rng.chance(60),
+            ..Conduct::default()
+        };
+        let sizes = [300, 2000, 10_000, 100_000];
+        let limits = Limits {
+            receive: sizes[rng.below(4)],
+            send: sizes[rng.below(4)],
+        };
+        let faults = Faults {
+            // Only to those of whom nothing is expected.
+            broken: if conduct.is_eager {
+                0
+            } else {
+                self.faults.broken
+            },
+            ..self.faults
+        };
+        let (wants, hello) = match rng.below(20) {
+            0..5 => (Wants::Anonymous, handshake("/ws")),
+            5 => (Wants::Nobody, handshake("/ws?access_token=")),
+            6 => (Wants::Token, handshake("/ws?access_token=wrong")),
+            _ => (Wants::Token, self.handshake()),
+        };
+        self.world.connect(conduct, limits, faults, wants, hello);
+    }
+
+    /// A handshake with a token, old or new.
+    fn handshake(&mut self) -> Vec<u8> {
+        let mut at = self.rng.below(self.tokens.len());
+        if self.tokens.is_empty() || self.rng.chance(30) {
+            at = self.tokens.len();
+            let life = [HOUR / 2, 1000 + self.rng.below(20_000) as u64][self.rng.below(2)];
+            let expires = self.world.now().unix + life;
+            self.tokens.push(Token {
+                userid: pick(&mut self.rng, USERS),
+                expires: self.rng.chance(50).then_some(expires),
+                has_ended: false,
+            });
+        }
+        if self.rng.chance(50) {
+            return handshake(&format!("/ws?access_token=t{at}"));
+        }
+        let mut head = handshake("/ws");
+        head.truncate(head.len() - 2);
+        head.extend(format!("Authorization: Bearer t{at}\r\n\r\n").bytes());
+        head
+    }
+
+    /// Answers one question, not always the oldest.
+    fn answer(&mut self) {
+        let count = self.world.asked.questions.borrow().len();
+        if count == 0 {
+            return;
+        }
+        let at = match self.rng.chance(60) {
+            true => 0,
+            false => self.rng.below(count),
+        };
+        let question = self.world.asked.questions.borrow_mut().remove(at);
+        let reply = match self.rng.chance(5) {
+            true => AuthReply::Unavailable,
+            false => self.reply(&question.1),
+        };
+        let ticket = question.0;
+        self.answered.push(question);
+        self.tell(Tell::Authenticated { ticket, reply });
+    }
+
+    /// Whose a token is now.
+    fn reply(&mut self, token: &str) -> AuthReply {
+        let number = token.strip_prefix('t').and_then(|rest| rest.parse().ok());
+        let number: usize = number.unwrap_or(usize::MAX);
+        match self.tokens.get(number).filter(|token| !token.has_ended) {
+            Some(token) => AuthReply::Known(Identity {
+                userid: token.userid.into(),
+                memberships: plans::memberships(&mut self.rng),
+                token: TokenId(number as u64),
+                expires: token.expires,
+            }),
+            None => AuthReply::Unknown,
+        }
+    }
+
+    fn answer_again(&mut self) {
+        let at = self.rng.below(self.answered.len());
+        if let Some((ticket, _)) = self.answered.get(at).cloned() {
+            // Somebody else's, even.
+            let other = format!("t{}", self.rng.below(self.tokens.len() + 1));
+            let reply = self.reply(&other);
+            self.tell(Tell::Authenticated { ticket, reply });
+        }
+    }
+
+    fn end_token(&mut self) {
+        let at = self.rng.below(self.tokens.len() + 1);
+        if let Some(token) = self.tokens.get_mut(at) {
+            token.has_ended = true;
+        }
+        let token = TokenId(at as u64);
+        self.tell(Tell::TokenEnded { token });
+    }
+
+    fn end_user(&mut self) {
+        let userid = pick(&mut self.rng, USERS);
+        for token in &mut self.tokens {
+            token.has_ended |= token.userid == userid;
+        }
+        let userid = userid.into();
+        self.tell(Tell::UserGone { userid });
+    }
+
+    fn publish(&mut self) {
+        let count = 1 + self.rng.below(6) as u64;
+        let first = self.events;
+        self.events += count;
+        let plans = (first..self.events).map(|number| plans::any(&mut self.rng, number));
+        let plans = plans.collect();
+        self.world.command(Command::Deliver(plans));
+    }
+
+    /// The first that is done when the clock has jumped.
+    fn maybe_publish(&mut self) {
+        for _ in 0..self.rng.below(4) {
+            self.publish();
+        }
+    }
+
+    fn tell(&mut self, tell: Tell) {
+        self.world.command(Command::Tell(tell));
+    }
+}
+
+/// Small limits for most, so that they are met; the real ones for some.
+fn config(rng: &mut Rng) -> Config {
+    let mut config = Config {
+        max_connections: 12 + rng.below(24),
+        ..Config::default()
+    };
+    if rng.chance(60) {
+        config.queue_soft = 1 << (9 + rng.below(5));
+        config.queue_hard = config.queue_soft * (2 + rng.below(4));
+    }
+    config
+}
+
+const HOUR: u64 = 3_600_000;
+
+/// The steps, and how often each is taken.
+const STEPS: &[(usize, Step)] = &[
+    (70, Step::Connect),
+    (130, Step::Bring),
+    (130, Step::Listen),
+    (260, Step::Say),
+    (20, Step::Ping),
+    (16, Step::Leave),
+    (90, Step::Answer),
+    (8, Step::AnswerAgain),
+    (8, Step::Lose),
+    (30, Step::Regroup),
+    (8, Step::EndToken),
+    (3, Step::EndUser),
+    (6, Step::Overload),
+    (190, Step::Publish),
+    (90, Step::Turn),
+    (30, Step::Settle),
+    (40, Step::Wait),
+    (2, Step::Sleep),
+    (2, Step::SetClock),
+];
