@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::{Client, Server, Siege, connect, event};
+use support::{Client, Received, Server, Siege, connect, event};
 
 /// Requests that two parsers could disagree about: where they end, or what they are.
 fn ambiguous(line: &str, host: &str) -> Vec<String> {
@@ -163,6 +163,68 @@ fn nothing_behind_an_upgrade_that_failed_is_executed() {
     // The witness, and those who were there before.
     assert_eq!(siege.server.metric("h_realtime_connects_total"), 1.0);
     siege.answer();
+    siege.lift();
+}
+
+// CVE-2022-21676: what is wrong with a frame is seen wherever it begins.
+#[test]
+fn a_violation_in_one_piece_with_the_handshake_is_answered_behind_it() {
+    let mut siege = Siege::new("");
+    let token = siege.server.user("acct:me@example.org");
+    for query in [String::new(), format!("?access_token={token}")] {
+        for (frame, code) in [
+            (&b"\xC1\x80\0\0\0\0"[..], 1002),
+            (b"\xA1\x80\0\0\0\0", 1002),
+            (b"\x91\x80\0\0\0\0", 1002),
+            (b"\x83\xFF", 1002),
+            (b"\x81\x02{}", 1002),
+            (b"\x80\x80\0\0\0\0", 1002),
+            (b"\x81\xFF\x80\0\0\0\0\0\0\0\0\0\0\0", 1002),
+            (b"\x81\xFF\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\0\0\0", 1009),
+            (b"\x81\x81\0\0\0\0\xFF", 1007),
+        ] {
+            let head = format!(
+                "GET /ws{query} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            );
+            let mut client = Client::raw(connect(siege.server.address()));
+            client.send_raw(&[head.as_bytes(), frame].concat());
+            assert_eq!(client.answer(false).unwrap().status(), 101);
+            let close = client.receive();
+            assert!(
+                matches!(close, Received::Close(Some((found, _))) if found == code),
+                "{frame:x?}: {close:?}"
+            );
+            client.expect_end();
+        }
+    }
+    siege.answer();
+    siege.lift();
+}
+
+// M10: at the level that the server logs at by itself, no peer can make it write.
+#[test]
+fn peers_leave_the_log_alone() {
+    let mut siege = Siege::new("");
+    for _ in 0..100 {
+        let mut client = Client::raw(connect(siege.server.address()));
+        assert_eq!(answers(&mut client, b"nonsense\r\n\r\n"), [400]);
+        let mut client = siege.server.anonymous();
+        client.send("not JSON");
+        client.receive();
+        support::reset(client.stream);
+        let mut client = Client::raw(connect(siege.server.admin));
+        assert_eq!(
+            answers(
+                &mut client,
+                b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            ),
+            [403]
+        );
+    }
+    siege.answer();
+    let log = siege.server.log();
+    assert!(log.lines().count() < 5, "{log}");
     siege.lift();
 }
 

@@ -112,3 +112,21 @@ fn a_deadline_of_one_that_has_gone_does_not_meet_the_next_in_its_place() {
     world.wait(1_000);
     assert!(world.interest(new).is_none(), "its own are");
 }
+
+// A7
+#[test]
+fn one_that_no_poller_takes_leaves_nothing_behind() {
+    let mut world = World::calm();
+    let client = world.connect();
+    world.turn();
+    let key = world.key(client);
+    world.engine.abandon(key);
+    // Its poller, or its own edge, may say so as well.
+    world.engine.abandon(key);
+    world.turn();
+    assert_eq!(world.interest(client), None);
+    assert_eq!(world.engine.counters().connections, 0);
+    world.engine.check_invariants().unwrap();
+    let next = world.open();
+    assert!(world.interest(next).is_some());
+}

@@ -298,3 +298,22 @@ fn one_who_ends_its_side_still_gets_what_it_asked_for() {
     assert_eq!(world.clients[client].statuses(), [200]);
     assert_eq!(world.interest(client), None);
 }
+
+// R10: however far the next deadline is, the clock is looked at again before.
+#[test]
+fn no_sleep_is_longer_than_a_second() {
+    let config = Config {
+        ping_interval: Duration::from_secs(60 * 60 * 24 * 40),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    for _ in 0..2 {
+        world.wait(1);
+        let timeout = world.engine.timeout();
+        assert!(
+            timeout > Duration::ZERO && timeout <= Duration::from_secs(1),
+            "{timeout:?}"
+        );
+        world.open();
+    }
+}

@@ -222,3 +222,23 @@ fn the_reader_of_imports_can_read() {
     assert!(fault("net", &[], &["mio"], "mio::Poll").is_none());
     assert!(fault("ws", &[], &[], "serde_json::Value").is_some());
 }
+
+// R6: what is cleared elsewhere than behind the system call that proved it is forgotten.
+#[test]
+fn a_socket_is_taken_for_empty_or_full_only_where_that_was_proved() {
+    for (flag, file, count) in [
+        ("READABLE", "engine/read.rs", 2),
+        ("WRITABLE", "engine/write.rs", 1),
+    ] {
+        let clear = format!("clear(Flags::{flag})");
+        for (path, text) in sources("net") {
+            let expected = if path.ends_with(file) { count } else { 0 };
+            assert_eq!(
+                text.matches(&clear).count(),
+                expected,
+                "{flag} in {}",
+                path.display()
+            );
+        }
+    }
+}

@@ -151,3 +151,34 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    // A2
+    #[test]
+    fn a_failure_of_one_connection_is_no_failure_of_the_listener() {
+        let concerns_one = |errno: Errno| concerns_one_connection(&errno.into());
+        for errno in [
+            Errno::CONNABORTED,
+            Errno::CONNRESET,
+            Errno::PROTO,
+            Errno::PERM,
+            Errno::INTR,
+        ] {
+            assert!(concerns_one(errno), "{errno}");
+        }
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::BADF,
+        ] {
+            assert!(!concerns_one(errno), "{errno}");
+        }
+    }
+}

@@ -186,6 +186,19 @@ mod tests {
         }
     }
 
+    // CVE-2026-19204: whatever length an opcode that there is not announces.
+    #[test]
+    fn unknown_opcodes_are_refused_before_their_length_is_read() {
+        for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
+            for length in 0x80..=0xFF {
+                for fin in [0, 0x80] {
+                    let refused = Err(violation("unknown opcode"));
+                    assert_eq!(Header::parse(&[fin | opcode, length]), refused);
+                }
+            }
+        }
+    }
+
     #[test]
     fn what_the_rfc_forbids() {
         let table: [(&[u8], &str); 12] = [
