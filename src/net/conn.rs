@@ -86,6 +86,10 @@ impl Flags {
     pub const TLS_DONE: Flags = Flags(1 << 10);
     /// Its first heartbeat is still to come, sooner than the later ones.
     pub const YOUNG: Flags = Flags(1 << 11);
+    /// permessage-deflate was negotiated: what it sends may be compressed.
+    pub const DEFLATE: Flags = Flags(1 << 12);
+    /// And so may be what is sent to it.
+    pub const DEFLATE_OUT: Flags = Flags(1 << 13);
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

@@ -240,12 +240,12 @@ fn writing_is_safe_amid_a_fragmented_handshake_message() {
     let second = forger.handshake_record(&message[3..]);
     for part in [&first[..], &second[..9]] {
         wire.feed(part);
-        assert_eq!(link.fill(&mut scratch).unwrap().bytes, 0);
+        assert_eq!(link.fill(&mut scratch, usize::MAX).unwrap().bytes, 0);
         assert!(link.partial.is_some());
         say(&mut link, &mut scratch);
     }
     wire.feed(&second[9..]);
-    assert_eq!(link.fill(&mut scratch).unwrap().bytes, 0);
+    assert_eq!(link.fill(&mut scratch, usize::MAX).unwrap().bytes, 0);
     assert!(link.partial.is_none());
     say(&mut link, &mut scratch);
     link.shutdown_write(&mut scratch).unwrap();
