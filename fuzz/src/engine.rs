@@ -1,0 +1,77 @@
+//! The engine in the simulation of `tests/sim`, under operations that the bytes stand for.
+
+use crate::sim::Command;
+use crate::sim::ops::{self, Op};
+
+/// A seed of two bytes, for all that the operations leave open, and operations of four bytes
+/// each. The simulation's oracles judge.
+pub fn engine_ops(input: &[u8]) {
+    let &[high, low, ref rest @ ..] = input else {
+        return;
+    };
+    let seed = u64::from(u16::from_be_bytes([high, low]));
+    let (records, _) = rest.as_chunks::<4>();
+    ops::run(seed, records.iter().take(MAX_OPS).map(|&record| op(record)));
+}
+
+fn op([kind, who, high, low]: [u8; 4]) -> Op {
+    let number = u16::from_be_bytes([high, low]);
+    // The simulation's buffers and limits are a few thousand bytes.
+    let size = number % 12_000;
+    match kind % 20 {
+        0..3 => Op::Connect {
+            kind: who % 16,
+            eager: high & 1 == 0,
+            address: low % 6,
+        },
+        3..5 => Op::Deliver { who, bytes: number },
+        5..7 => Op::Listen { who, bytes: number },
+        7..10 => Op::Say {
+            who,
+            verb: kind / 20,
+            size,
+        },
+        10 => Op::Fragment { who, size },
+        11 => Op::Ping { who },
+        12 => Op::Violate { who, how: low % 16 },
+        13 => leave(who, low),
+        14 | 15 => Op::Command(command(who, high, usize::from(size))),
+        16 => Op::Turn,
+        17 => Op::Settle,
+        18 => Op::Wait { ms: number % 1500 },
+        _ => match who % 16 {
+            0 => Op::Jump,
+            1 => Op::Drain { ms: number % 5000 },
+            _ => Op::Turn,
+        },
+    }
+}
+
+fn leave(who: u8, how: u8) -> Op {
+    match how % 4 {
+        0 => Op::Close { who },
+        1 => Op::Finish { who },
+        2 => Op::Reset { who },
+        _ => Op::Vanish { who },
+    }
+}
+
+fn command(pick: u8, kind: u8, size: usize) -> Command {
+    let pick = usize::from(pick);
+    match kind % 8 {
+        0 | 1 => Command::Answer {
+            pick,
+            accept: kind & 1 == 0,
+        },
+        2..5 => Command::FanOut {
+            percent: (pick % 101) as u32,
+            size,
+        },
+        5 | 6 => Command::Send { pick, size },
+        _ if pick.is_multiple_of(4) => Command::Stray,
+        _ => Command::Close { pick, code: 4003 },
+    }
+}
+
+/// So that one input is done within a second.
+const MAX_OPS: usize = 500;

@@ -1,0 +1,144 @@
+//! Request heads, held against a naive reading of the lines.
+
+use h_realtime::http::{Head, HeadError, check_upgrade, parse_head, percent_decode};
+
+/// The bytes of a request.
+pub fn request_head(input: &[u8]) {
+    let names = naive_names(input);
+    let whole = read(input, &names);
+    let len = match &whole {
+        Ok(Some(view)) => view.len,
+        _ => input.len(),
+    };
+    if let Ok(Some(view)) = &whole {
+        check_against_lines(view, &input[..view.len], &names);
+        let alone = read(&input[..view.len], &names);
+        assert_eq!(alone, whole, "without what follows");
+    }
+    // What has arrived so far is either not enough, or wrong as the whole is.
+    let step = len / 64 + 1;
+    for end in (0..len).step_by(step) {
+        match (read(&input[..end], &names), &whole) {
+            (Ok(None), _) => {}
+            (Err(HeadError::TooLarge), Err(_)) => {}
+            (early, Err(error)) => assert_eq!(early, Err(*error), "{end}"),
+            (early, late) => panic!("{early:?} of {end} bytes, and then {late:?}"),
+        }
+    }
+}
+
+/// What is read of a head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct View {
+    len: usize,
+    method: String,
+    target: String,
+    content_length: u64,
+    keeps_alive: bool,
+    /// The values of each name asked for.
+    values: Vec<Vec<Vec<u8>>>,
+}
+
+fn read(input: &[u8], names: &[String]) -> Result<Option<View>, HeadError> {
+    let head = parse_head(input, MAX_HEAD, |request| {
+        let query = request.query.map(|query| format!("?{query}"));
+        // That nothing panics is all that can be said of these here.
+        percent_decode(request.path);
+        request.last_param("access_token");
+        if let Ok(upgrade) = check_upgrade(request) {
+            let mut answer = Vec::new();
+            upgrade.encode(&mut answer);
+            check_switch(&answer);
+        }
+        View {
+            len: 0,
+            method: request.method.to_owned(),
+            target: [request.path, &query.unwrap_or_default()].concat(),
+            content_length: request.content_length,
+            keeps_alive: request.keeps_alive(),
+            values: (names.iter())
+                .map(|name| request.headers(name).map(<[u8]>::to_vec).collect())
+                .collect(),
+        }
+    })?;
+    Ok(match head {
+        Head::Complete(view, len) => Some(View { len, ..view }),
+        Head::Partial => None,
+    })
+}
+
+/// A 101 of one head, whatever the request had in it.
+fn check_switch(answer: &[u8]) {
+    let text = std::str::from_utf8(answer).expect("ASCII");
+    assert!(text.starts_with("HTTP/1.1 101 "));
+    assert_eq!(text.find("\r\n\r\n"), Some(text.len() - 4));
+}
+
+/// The names of all fields up to the first empty line, in lower case.
+fn naive_names(input: &[u8]) -> Vec<String> {
+    let mut names: Vec<_> = fields(input).into_iter().map(|(name, _)| name).collect();
+    names.extend(["host".to_owned(), "upgrade".to_owned()]);
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Lines that have a colon, as name and value.
+fn fields(head: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let text: String = head.iter().map(|&byte| char::from(byte)).collect();
+    let mut fields = Vec::new();
+    for line in text.split("\r\n").skip(1) {
+        if line.is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':') {
+            // Each char is one byte.
+            let value = value.trim_matches([' ', '\t']);
+            let value = value.chars().map(|char| char as u8).collect();
+            fields.push((name.to_ascii_lowercase(), value));
+        }
+    }
+    fields
+}
+
+fn check_against_lines(view: &View, head: &[u8], names: &[String]) {
+    assert!(head.ends_with(b"\r\n\r\n"));
+    let lines = head.split(|&byte| byte == b'\n');
+    let (last, rest) = head.split_last().expect("an end");
+    assert_eq!((*last, rest.last()), (b'\n', Some(&b'\r')));
+    assert!(
+        lines
+            .clone()
+            .all(|line| line.is_empty() || line.ends_with(b"\r")),
+        "a bare line feed"
+    );
+    let request_line = format!("{} {} HTTP/1.", view.method, view.target);
+    assert!(head.starts_with(request_line.as_bytes()), "{view:?}");
+
+    let fields = fields(head);
+    // The request line, and the two ends of the empty line behind the fields.
+    assert_eq!(fields.len() + 3, lines.count(), "a line that is no field");
+    let all = |name: &str| -> Vec<Vec<u8>> {
+        let named = fields.iter().filter(|field| field.0 == name);
+        named.map(|field| field.1.clone()).collect()
+    };
+    for (name, values) in names.iter().zip(&view.values) {
+        assert_eq!(*values, all(name), "{name}");
+    }
+    // Nothing that somebody in front could frame differently.
+    assert!(all("transfer-encoding").is_empty());
+    assert!(all("host").len() <= 1);
+    let length = match all("content-length").as_slice() {
+        [] => 0,
+        [digits] => {
+            let digits = std::str::from_utf8(digits).expect("ASCII");
+            assert!(digits.bytes().all(|byte| byte.is_ascii_digit()));
+            digits.parse().expect("a number")
+        }
+        several => panic!("{several:?}"),
+    };
+    assert_eq!(view.content_length, length);
+    assert!(!view.keeps_alive || all("upgrade").is_empty());
+}
+
+const MAX_HEAD: usize = 2048;

@@ -1,0 +1,52 @@
+//! What the fuzz targets check: one function a target, of bytes, which panics where something
+//! is wrong.
+//!
+//! The functions know nothing of libFuzzer, so that `tests/corpus.rs` runs the same ones over the
+//! committed corpus with any compiler. Each holds the product against something simpler that was
+//! written apart from it: the standard library, another crate, a naive search, or the rule's own
+//! words.
+#![forbid(unsafe_code)]
+
+mod api;
+mod close;
+mod decoder;
+mod differential;
+mod engine;
+mod events;
+mod filter;
+mod head;
+mod small;
+mod stage;
+mod uri;
+
+#[path = "../../tests/sim/mod.rs"]
+mod sim;
+
+pub use api::client_message;
+pub use close::close_payload;
+pub use decoder::frame_decoder;
+pub use differential::frame_differential;
+pub use engine::engine_ops;
+pub use events::event_body;
+pub use filter::filter;
+pub use head::request_head;
+pub use small::{mask, utf8};
+pub use uri::uri_normalize;
+
+/// A target's name, which is also that of its file and of its corpus, and its function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    ("client_message", client_message),
+    ("close_payload", close_payload),
+    ("engine_ops", engine_ops),
+    ("event_body", event_body),
+    ("filter", filter),
+    ("frame_decoder", frame_decoder),
+    ("frame_differential", frame_differential),
+    ("mask", mask),
+    ("request_head", request_head),
+    ("uri_normalize", uri_normalize),
+    ("utf8", utf8),
+];

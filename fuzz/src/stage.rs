@@ -1,0 +1,175 @@
+//! The whole API on simulated sockets: the engine, the Real Time API on it, and clients.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use h_realtime::http::Request;
+use h_realtime::model::{Ask, Asks, Busy, Plan};
+use h_realtime::net::{
+    Arrival, Config, ConnKey, Cx, Engine, Handler, ListenerId, Message, Now, Verdict,
+};
+use h_realtime::realtime::{Realtime, Session, Settings};
+
+use crate::sim::frames::{Ear, client_frame, handshake};
+use crate::sim::rng::Rng;
+use crate::sim::socket::{SimSocket, Wire};
+use crate::sim::{Heard, ROOMY};
+
+/// A server and its clients, at rest between two calls.
+pub struct Stage {
+    engine: Engine<SimSocket, Api>,
+    guests: Vec<Guest>,
+    plans: VecDeque<Plan>,
+}
+
+struct Guest {
+    wire: Wire,
+    key: ConnKey,
+    ear: Ear,
+}
+
+impl Stage {
+    /// `max_terms` as in [`Settings`].
+    pub fn new(max_terms: usize) -> Stage {
+        let settings = Settings {
+            max_terms,
+            ..Settings::default()
+        };
+        let realtime = Realtime::new(Box::new(Nobody), settings, [1, 2, 3, 4]);
+        Stage {
+            engine: Engine::new(Config::default(), Api(realtime), 1, NOW),
+            guests: Vec::new(),
+            plans: VecDeque::new(),
+        }
+    }
+
+    /// The number of a new client, whose WebSocket is open.
+    pub fn open(&mut self) -> usize {
+        let wire = Wire::new(ROOMY, Rng::new(1));
+        let arrival = Arrival {
+            socket: wire.socket(),
+            listener: ListenerId(0),
+            peer: None,
+            tls: None,
+        };
+        let key = self.engine.accept(arrival).expect("room");
+        wire.state().register();
+        let ear = Ear::default();
+        self.guests.push(Guest { wire, key, ear });
+        let number = self.guests.len() - 1;
+        self.write(number, &handshake("/ws"));
+        assert_eq!(self.hear(number), [Heard::Open]);
+        number
+    }
+
+    /// A client sends a frame, whose first byte is given, and everything takes its course.
+    pub fn send(&mut self, number: usize, first: u8, payload: &[u8]) {
+        self.write(number, &client_frame(first, payload, [5, 6, 7, 8]));
+    }
+
+    /// An event is published.
+    pub fn publish(&mut self, plan: Plan) {
+        self.plans.push_back(plan);
+        self.settle();
+    }
+
+    /// What a client has heard since it was last asked.
+    pub fn hear(&mut self, number: usize) -> Vec<Heard> {
+        let guest = &mut self.guests[number];
+        guest.ear.feed(&guest.wire.state().peer_take(usize::MAX));
+        let mut heard = Vec::new();
+        while let Some(next) = guest.ear.next().expect("the server keeps to the protocol") {
+            heard.push(next);
+        }
+        assert!(!guest.ear.is_mid_word());
+        heard
+    }
+
+    fn write(&mut self, number: usize, bytes: &[u8]) {
+        let mut state = self.guests[number].wire.state();
+        state.peer_send(bytes);
+        state.deliver(usize::MAX);
+        drop(state);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..MAX_TURNS {
+            self.engine.begin_turn(NOW);
+            for guest in &self.guests {
+                let edge = guest.wire.state().take_edge();
+                if let Some(readiness) = edge {
+                    self.engine.ready(guest.key, readiness);
+                }
+            }
+            while self.engine.wants_commands()
+                && let Some(plan) = self.plans.pop_front()
+            {
+                self.engine.command(plan);
+            }
+            self.engine.serve();
+            self.engine.reap();
+            let mut guests = self.guests.iter();
+            let has_edge = guests.any(|guest| guest.wire.state().has_edge());
+            if !has_edge && self.plans.is_empty() && self.engine.timeout() > Duration::ZERO {
+                assert_eq!(self.engine.check_invariants(), Ok(()));
+                return;
+            }
+        }
+        panic!("it never comes to rest");
+    }
+}
+
+/// The API; its commands are events.
+struct Api(Realtime);
+
+impl Handler for Api {
+    type Session = Session;
+    type Command = Plan;
+
+    fn on_request(
+        &mut self,
+        cx: &mut Cx<'_, Session>,
+        key: ConnKey,
+        _: ListenerId,
+        request: &Request<'_>,
+    ) -> Verdict {
+        self.0.on_request(cx, key, request)
+    }
+
+    fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
+        self.0.on_open(cx, key);
+    }
+
+    fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
+        self.0.on_message(cx, key, message);
+    }
+
+    fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
+        self.0.on_close(cx, key, session);
+    }
+
+    fn on_command(&mut self, cx: &mut Cx<'_, Session>, plan: Plan) {
+        self.0.deliver(cx, vec![plan]);
+    }
+
+    fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
+        self.0.on_tick(cx);
+    }
+}
+
+/// A back end that nobody needs: all clients are anonymous.
+struct Nobody;
+
+impl Asks for Nobody {
+    fn ask(&self, _: Ask) -> Result<(), Busy> {
+        Err(Busy)
+    }
+}
+
+/// Time stands still: there are neither pings nor timeouts.
+const NOW: Now = Now {
+    mono: 1_000_000,
+    unix: 1_700_000_000_000,
+};
+const MAX_TURNS: usize = 1000;
