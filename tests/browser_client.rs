@@ -27,8 +27,10 @@ fn a_sidebar_that_is_logged_in() {
         first,
         json!({"type": "whoyouare", "userid": alice, "ok": true, "reply_to": 1})
     );
-    // Chromium has offered permessage-deflate.
-    assert_eq!(browser.value("socket.extensions + socket.protocol"), "");
+    assert_eq!(browser.value("socket.protocol"), "");
+    let extensions = browser.value("socket.extensions");
+    let agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    assert_eq!(extensions, agreed, "Chromium offers it");
     fence(&browser);
 
     server.publish(&event("create", "theirs", "https://example.org/1", "b2"));

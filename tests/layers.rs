@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A module, the modules of this crate that it may import, and the crates besides `std`.
 const RULES: &[(&str, &[&str], &[&str])] = &[
-    ("ws", &[], &[]),
+    ("ws", &[], &["zlib_rs"]),
     ("http", &["ws"], &["httparse", "sha1", "base64"]),
     (
         "net",

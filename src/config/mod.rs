@@ -32,6 +32,8 @@ pub struct File {
     pub tls: TlsSection,
     /// Section `[auth]`.
     pub auth: AuthSection,
+    /// Section `[compression]`.
+    pub compression: CompressionSection,
     /// Section `[limits]`.
     pub limits: LimitsSection,
     /// Section `[timeouts]`.
@@ -65,6 +67,20 @@ pub enum InvalidToken {
     Anonymous,
     /// It is refused with 401.
     Reject,
+}
+
+/// `[compression]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompressionSection {
+    /// Whether messages may be compressed, with clients that offer it.
+    pub enabled: bool,
+}
+
+impl Default for CompressionSection {
+    fn default() -> Self {
+        CompressionSection { enabled: true }
+    }
 }
 
 /// `[limits]`; sizes as `"64KiB"`.
@@ -219,6 +235,7 @@ impl File {
             )?,
             max_message: size("limits.message", &limits.message, default.max_message)?,
             max_fragments: limits.fragments.unwrap_or(default.max_fragments),
+            deflate: self.compression.enabled,
             queue_soft: size("limits.queue_soft", &limits.queue_soft, default.queue_soft)?,
             queue_hard: size("limits.queue_hard", &limits.queue_hard, default.queue_hard)?,
             queue_total: size(
@@ -379,6 +396,7 @@ mod tests {
         );
         assert_eq!(settings.invalid_token, InvalidToken::Anonymous);
         assert_eq!(settings.engine.max_message, 64 * 1024);
+        assert!(settings.engine.deflate);
         assert_eq!(settings.drain, Duration::from_secs(10));
     }
 
@@ -393,6 +411,8 @@ mod tests {
             key = "b.pem"
             [auth]
             invalid_token = "reject"
+            [compression]
+            enabled = false
             [limits]
             connections = 5
             connections_per_ip = 2
@@ -414,6 +434,7 @@ mod tests {
             Address::Tcp("127.0.0.1:80".parse().unwrap())
         );
         assert_eq!(settings.invalid_token, InvalidToken::Reject);
+        assert!(!settings.engine.deflate);
         assert_eq!(settings.engine.max_message, 1 << 20);
         assert_eq!(settings.engine.ping_interval, Duration::from_secs(60));
         assert_eq!(settings.engine.slow_timeout, Duration::from_millis(500));
@@ -426,6 +447,7 @@ mod tests {
             ("[limits]\nmessage = 5", "line 2"),
             ("[limits]\nmessage = \"5 bananas\"", "limits.message"),
             ("[timeouts]\nping = \"soon\"", "timeouts.ping"),
+            ("[compression]\nenabled = 6", "line 2"),
             ("[auth]\ninvalid_token = \"ignore\"", "unknown variant"),
             ("listen = [\"http://127.0.0.1:1\"]", "listen"),
             ("listen = [\"wss://127.0.0.1:1\"]", "tls.cert"),

@@ -5,11 +5,13 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
 use super::Request;
+use super::extensions::{Deflate, negotiate};
 
 /// A handshake that passed every check: what the 101 needs of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade {
     accept: [u8; ACCEPT_LEN],
+    deflate: Option<Deflate>,
 }
 
 /// The request is no valid WebSocket handshake.
@@ -29,7 +31,22 @@ impl Upgrade {
               Sec-WebSocket-Accept: ",
         );
         out.extend_from_slice(&self.accept);
-        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(b"\r\n");
+        if let Some(deflate) = self.deflate {
+            deflate.encode(out);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Whether messages may be compressed, and how. As it stands, it is what we answer to the
+    /// client's offer.
+    pub fn deflate(&self) -> Option<Deflate> {
+        self.deflate
+    }
+
+    /// Declines every offer to compress.
+    pub fn decline_deflate(&mut self) {
+        self.deflate = None;
     }
 }
 
@@ -71,6 +88,7 @@ pub fn check_upgrade(request: &Request<'_>) -> Result<Upgrade, Refused> {
         .ok_or(Refused("Sec-WebSocket-Key is not 16 bytes in base64"))?;
     Ok(Upgrade {
         accept: accept(key),
+        deflate: negotiate(request.headers("sec-websocket-extensions")),
     })
 }
 
@@ -116,6 +134,25 @@ mod tests {
         check(GOOD).unwrap().encode(&mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
+    }
+
+    #[test]
+    fn compression_is_answered_where_it_is_offered_and_not_declined() {
+        let head = GOOD.replace(
+            "Host: a",
+            "sec-websocket-extensions: x\r\nHost: a\r\nSec-WebSocket-Extensions: permessage-deflate",
+        );
+        let answer = |upgrade: &Upgrade| {
+            let mut out = Vec::new();
+            upgrade.encode(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let mut upgrade = check(&head).unwrap();
+        let field = "\r\nSec-WebSocket-Extensions: permessage-deflate; \
+                     server_no_context_takeover; client_no_context_takeover\r\n\r\n";
+        assert!(answer(&upgrade).ends_with(field));
+        upgrade.decline_deflate();
+        assert_eq!(answer(&upgrade), answer(&check(GOOD).unwrap()));
     }
 
     #[test]

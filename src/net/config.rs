@@ -26,6 +26,9 @@ pub struct Config {
     pub max_message: usize,
     /// The most fragments of one message.
     pub max_fragments: u32,
+    /// Whether messages may be compressed (permessage-deflate, RFC 7692), with clients that
+    /// offer it. Not in a build without the feature `deflate`.
+    pub deflate: bool,
     /// From accept to the end of the request head, TLS included; then anew for each further
     /// request of a connection.
     pub handshake_timeout: Duration,
@@ -69,6 +72,7 @@ impl Default for Config {
             max_head: 8 * 1024,
             max_message: 64 * 1024,
             max_fragments: 1024,
+            deflate: true,
             handshake_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(10),

@@ -89,6 +89,10 @@ impl Flags {
     pub const YOUNG: Flags = Flags(1 << 11);
     /// In the account of what is unfinished.
     pub const UNFINISHED: Flags = Flags(1 << 12);
+    /// permessage-deflate was negotiated: what it sends may be compressed.
+    pub const DEFLATE: Flags = Flags(1 << 13);
+    /// And so may be what is sent to it.
+    pub const DEFLATE_OUT: Flags = Flags(1 << 14);
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

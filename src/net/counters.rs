@@ -46,6 +46,29 @@ pub struct Counters {
     /// Messages of a delivery that were not queued, because the connection was gone or
     /// closing by then.
     pub undelivered: u64,
+    /// What was compressed.
+    pub compression: Compression,
+}
+
+/// Compressed messages, both ways; bytes are those of payloads.
+#[derive(Clone, Debug, Default)]
+pub struct Compression {
+    /// Messages compressed, each once for all its receivers.
+    pub deflated: u64,
+    /// Their bytes before.
+    pub deflated_from: u64,
+    /// Their bytes after.
+    pub deflated_to: u64,
+    /// Compressed messages queued or written, each receiver counted.
+    pub sent: u64,
+    /// Compressed messages received.
+    pub inflated: u64,
+    /// Their bytes as received.
+    pub inflated_from: u64,
+    /// Their bytes once decompressed.
+    pub inflated_to: u64,
+    /// Compressed messages that broke off: corrupt, no text where they should be, or too big.
+    pub failures: u64,
 }
 
 /// How WebSockets ended.

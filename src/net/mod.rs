@@ -30,7 +30,7 @@ pub mod tls;
 pub mod tls;
 
 pub use config::{Config, RESERVED_CONNECTIONS};
-pub use counters::{Counters, Ends};
+pub use counters::{Compression, Counters, Ends};
 #[doc(hidden)]
 pub use engine::Interest;
 pub use engine::{Arrival, Engine, Readiness};

@@ -21,7 +21,7 @@ impl<S: Socket> TlsLink<S> {
         match config.0 {}
     }
 
-    pub fn fill(&mut self, _: &mut Scratch) -> io::Result<Fill> {
+    pub fn fill(&mut self, _: &mut Scratch, _: usize) -> io::Result<Fill> {
         match self.0 {}
     }
 

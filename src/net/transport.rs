@@ -13,11 +13,13 @@ pub(super) enum Transport<S> {
 }
 
 impl<S: Socket> Transport<S> {
-    /// Reads once, at most what the scratch input holds.
-    pub fn fill(&mut self, scratch: &mut Scratch) -> io::Result<Fill> {
+    /// Reads once, at most `limit` bytes (with TLS, of records) and what the scratch input
+    /// holds.
+    pub fn fill(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
+        let limit = limit.min(scratch.input.len());
         match self {
-            Transport::Plain(socket) => read_once(socket, &mut scratch.input),
-            Transport::Tls(link) => link.fill(scratch),
+            Transport::Plain(socket) => read_once(socket, &mut scratch.input[..limit]),
+            Transport::Tls(link) => link.fill(scratch, limit),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::model::{Decision, Plan, Reach, Reason};
+use crate::model::{Decision, EventKind, Plan, Reach, Reason};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 
 use super::audience::decide;
@@ -118,7 +118,11 @@ impl<'a> Outgoing<'a> {
         if known.is_none() {
             let text = self.plan.variants.get(variant)?;
             *known = Some(u8::try_from(self.delivery.frames.len()).ok()?);
-            let frame: Rc<Frame> = Frame::text(text);
+            let frame: Rc<Frame> = match self.plan.kind {
+                // It tells a user's own affairs. Annotations say the same to all their readers.
+                EventKind::SessionChange => Frame::uncompressed(text),
+                EventKind::Create | EventKind::Update | EventKind::Delete => Frame::text(text),
+            };
             self.delivery.frames.push(frame);
         }
         *known

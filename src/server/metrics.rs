@@ -15,6 +15,7 @@ pub(super) fn render(
     connections(&mut out, engine, &api);
     handshakes_and_ends(&mut out, engine, &api);
     traffic(&mut out, engine);
+    compression(&mut out, &engine.compression);
     messages(&mut out, &api);
     events(&mut out, engine, &api, admin);
     out.gauge(
@@ -155,6 +156,51 @@ fn traffic(out: &mut Exposition, engine: &net::Counters) {
         "h_realtime_pings_sent_total",
         "Heartbeat pings sent.",
         engine.pings_sent,
+    );
+}
+
+fn compression(out: &mut Exposition, compression: &net::Compression) {
+    out.family(
+        "h_realtime_compressed_messages_total",
+        Kind::Counter,
+        "Compressed messages, received or sent.",
+        [
+            (r#"direction="in""#, compression.inflated as f64),
+            (r#"direction="out""#, compression.sent as f64),
+        ],
+    );
+    out.counter(
+        "h_realtime_compressions_total",
+        "Messages compressed, each once for all its receivers.",
+        compression.deflated,
+    );
+    out.family(
+        "h_realtime_compression_bytes_total",
+        Kind::Counter,
+        "Bytes of messages that were compressed or decompressed here.",
+        [
+            (
+                r#"direction="in",form="compressed""#,
+                compression.inflated_from as f64,
+            ),
+            (
+                r#"direction="in",form="plain""#,
+                compression.inflated_to as f64,
+            ),
+            (
+                r#"direction="out",form="compressed""#,
+                compression.deflated_to as f64,
+            ),
+            (
+                r#"direction="out",form="plain""#,
+                compression.deflated_from as f64,
+            ),
+        ],
+    );
+    out.counter(
+        "h_realtime_decompression_failures_total",
+        "Compressed messages that were corrupt or too big.",
+        compression.failures,
     );
 }
 

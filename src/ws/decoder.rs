@@ -15,6 +15,9 @@ pub struct Limits {
     /// The most frames of one message. Empty ones count: each costs work and no byte of
     /// `max_message`.
     pub max_fragments: u32,
+    /// Whether permessage-deflate was negotiated. A compressed message is held to `max_message`
+    /// twice: here as it comes, and by who decompresses it.
+    pub deflate: bool,
 }
 
 /// What a peer said.
@@ -24,12 +27,31 @@ pub enum Event<'a> {
     Text(&'a str),
     /// A whole binary message.
     Binary(&'a [u8]),
+    /// A whole message that is compressed still; [`Inflater`](super::Inflater) makes one of the
+    /// two above of it.
+    Compressed {
+        /// What it is to become.
+        is_text: bool,
+        /// The payloads of its frames.
+        data: &'a [u8],
+    },
     /// To be answered by a pong of the same payload (§5.5.2).
     Ping(&'a [u8]),
     /// Sign of life.
     Pong(&'a [u8]),
     /// The closing handshake; `None` where it gives no code.
     Close(Option<CloseFrame<'a>>),
+}
+
+impl Event<'_> {
+    /// Bytes of a data message; 0 for any other event.
+    pub fn size(&self) -> usize {
+        match self {
+            Event::Text(text) => text.len(),
+            Event::Binary(data) | Event::Compressed { data, .. } => data.len(),
+            Event::Ping(_) | Event::Pong(_) | Event::Close(_) => 0,
+        }
+    }
 }
 
 /// The peer broke the protocol or a limit: the connection must be failed (§7.1.7).
@@ -81,6 +103,7 @@ struct Partial {
 #[derive(Debug)]
 struct Message {
     is_text: bool,
+    compressed: bool,
     utf8: Utf8,
     frames: u32,
     data: Vec<u8>,
@@ -114,13 +137,17 @@ impl Decoder {
     ) -> Result<(usize, Option<Event<'a>>), ProtocolError> {
         self.forget_delivered();
         if self.partial.is_none() {
-            match Header::parse(input)? {
+            match Header::parse(input, limits.deflate)? {
                 Some((header, size)) if is_whole_event(&header, input.len() - size) => {
                     check_size(0, &header, limits)?;
                     let end = size + header.len as usize;
                     let payload = &mut input[size..end];
                     apply_mask(payload, header.mask, 0);
-                    return Ok((end, Some(whole_event(header.opcode, payload)?)));
+                    let event = match header.compressed {
+                        true => compressed_event(header.opcode == OpCode::Text, payload),
+                        false => whole_event(header.opcode, payload)?,
+                    };
+                    return Ok((end, Some(event)));
                 }
                 None if input.is_empty() => return Ok((0, None)),
                 _ => {}
@@ -170,7 +197,8 @@ impl Decoder {
         let fresh = input.len().min(MAX_CLIENT_HEADER - before);
         partial.spill[before..before + fresh].copy_from_slice(&input[..fresh]);
         partial.spilled += fresh;
-        let Some((header, size)) = Header::parse(&partial.spill[..partial.spilled])? else {
+        let spill = &partial.spill[..partial.spilled];
+        let Some((header, size)) = Header::parse(spill, limits.deflate)? else {
             return Ok(fresh);
         };
         partial.begin_frame(header, limits)?;
@@ -197,8 +225,10 @@ impl Decoder {
             // It grows with what arrives, never with what a header promises.
             message.data.extend_from_slice(payload);
             // §8.1: text that is not UTF-8 fails the connection; here at the first byte that
-            // makes it certain, be the frame complete or not.
-            if message.is_text && message.utf8.feed(payload).is_err() {
+            // makes it certain, be the frame complete or not. What compressed text says is not
+            // known before it is whole.
+            let is_plain_text = message.is_text && !message.compressed;
+            if is_plain_text && message.utf8.feed(payload).is_err() {
                 return Err(not_utf8());
             }
         }
@@ -229,6 +259,12 @@ impl Decoder {
             Some(Partial {
                 message: Some(message),
                 ..
+            }) if message.compressed => {
+                return Ok(compressed_event(message.is_text, &message.data));
+            }
+            Some(Partial {
+                message: Some(message),
+                ..
             }) => message.data.as_slice(),
             _ => &[],
         };
@@ -256,6 +292,7 @@ impl Partial {
                 check_size(0, &header, limits)?;
                 *empty = Some(Message {
                     is_text: header.opcode == OpCode::Text,
+                    compressed: header.compressed,
                     utf8: Utf8::default(),
                     frames: 1,
                     data: Vec::new(),
@@ -285,7 +322,11 @@ fn is_whole_event(header: &Header, available: usize) -> bool {
     header.fin && header.opcode != OpCode::Continuation && header.len <= available as u64
 }
 
-fn whole_event(opcode: OpCode, payload: &[u8]) -> Result<Event<'_>, ProtocolError> {
+fn compressed_event(is_text: bool, data: &[u8]) -> Event<'_> {
+    Event::Compressed { is_text, data }
+}
+
+pub(super) fn whole_event(opcode: OpCode, payload: &[u8]) -> Result<Event<'_>, ProtocolError> {
     Ok(match opcode {
         OpCode::Text => Event::Text(std::str::from_utf8(payload).map_err(|_| not_utf8())?),
         OpCode::Binary | OpCode::Continuation => Event::Binary(payload),

@@ -54,6 +54,8 @@ impl OpCode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub fin: bool,
+    /// RSV1: the message that begins here is compressed.
+    pub compressed: bool,
     pub opcode: OpCode,
     pub mask: [u8; 4],
     pub len: u64,
@@ -61,19 +63,28 @@ pub(super) struct Header {
 
 impl Header {
     /// Parses the header at the start of `bytes` and says how long it is; `None` if it is not
-    /// whole yet. Whatever the first two bytes forbid is refused from them alone.
-    pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
+    /// whole yet. Whatever the first two bytes forbid is refused from them alone. `deflate` says
+    /// whether messages may be compressed.
+    pub fn parse(bytes: &[u8], deflate: bool) -> Result<Option<(Header, usize)>, ProtocolError> {
         let &[first, second, ref rest @ ..] = bytes else {
             return Ok(None);
         };
         // "MUST be 0 unless an extension is negotiated that defines meanings for non-zero
         // values."
-        if first & 0x70 != 0 {
+        let compressed = deflate && first & RSV1 != 0;
+        if first & 0x70 != 0 && !(compressed && first & 0x30 == 0) {
             return Err(violation("reserved bits are set"));
         }
         // "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket
         // Connection_."
         let opcode = OpCode::from_bits(first & 0x0F).ok_or(violation("unknown opcode"))?;
+        // RFC 7692 §6.1: "An endpoint MUST NOT set the "Per-Message Compressed" bit of control
+        // frames and non-first fragments of a data message."
+        if compressed && !matches!(opcode, OpCode::Text | OpCode::Binary) {
+            return Err(violation(
+                "only a message's first frame can say it is compressed",
+            ));
+        }
         let fin = first & 0x80 != 0;
         // §5.1: "The server MUST close the connection upon receiving a frame that is not
         // masked."
@@ -111,6 +122,7 @@ impl Header {
         };
         let header = Header {
             fin,
+            compressed,
             opcode,
             mask: [a, b, c, d],
             len,
@@ -133,7 +145,13 @@ fn violation(reason: &'static str) -> ProtocolError {
 
 /// Writes an unmasked frame with FIN set, as a server sends it.
 pub fn encode_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
-    encode_header(true, opcode, payload.len(), 0, out);
+    encode_header(0x80 | opcode as u8, payload.len(), 0, out);
+    out.extend_from_slice(payload);
+}
+
+/// The same of a message whose payload is compressed.
+pub fn encode_compressed(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
+    encode_header(0x80 | RSV1 | opcode as u8, payload.len(), 0, out);
     out.extend_from_slice(payload);
 }
 
@@ -145,15 +163,16 @@ pub fn encode_client_frame(
     payload: &[u8],
     out: &mut Vec<u8>,
 ) {
-    encode_header(fin, opcode, payload.len(), 0x80, out);
+    let fin = if fin { 0x80 } else { 0 };
+    encode_header(fin | opcode as u8, payload.len(), 0x80, out);
     out.extend_from_slice(&mask);
     let start = out.len();
     out.extend_from_slice(payload);
     apply_mask(&mut out[start..], mask, 0);
 }
 
-fn encode_header(fin: bool, opcode: OpCode, len: usize, mask_bit: u8, out: &mut Vec<u8>) {
-    out.push(if fin { 0x80 } else { 0 } | opcode as u8);
+fn encode_header(first: u8, len: usize, mask_bit: u8, out: &mut Vec<u8>) {
+    out.push(first);
     match len {
         0..126 => out.push(mask_bit | len as u8),
         126..0x1_0000 => {
@@ -167,6 +186,9 @@ fn encode_header(fin: bool, opcode: OpCode, len: usize, mask_bit: u8, out: &mut 
     }
 }
 
+/// RFC 7692 §6: "the RSV1 bit of the WebSocket header" says that a message is compressed.
+const RSV1: u8 = 0x40;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,11 +199,11 @@ mod tests {
             let payload = vec![7; len];
             let mut bytes = Vec::new();
             encode_client_frame(true, OpCode::Binary, [1, 2, 3, 4], &payload, &mut bytes);
-            let (header, size) = Header::parse(&bytes).unwrap().unwrap();
+            let (header, size) = Header::parse(&bytes, false).unwrap().unwrap();
             assert_eq!(header.len, len as u64);
             assert_eq!(bytes.len(), size + len);
             for end in 0..size {
-                assert_eq!(Header::parse(&bytes[..end]), Ok(None), "{len} {end}");
+                assert_eq!(Header::parse(&bytes[..end], false), Ok(None), "{len} {end}");
             }
         }
     }
@@ -193,7 +215,7 @@ mod tests {
             for length in 0x80..=0xFF {
                 for fin in [0, 0x80] {
                     let refused = Err(violation("unknown opcode"));
-                    assert_eq!(Header::parse(&[fin | opcode, length]), refused);
+                    assert_eq!(Header::parse(&[fin | opcode, length], false), refused);
                 }
             }
         }
@@ -223,7 +245,27 @@ mod tests {
             ),
         ];
         for (bytes, reason) in table {
-            assert_eq!(Header::parse(bytes), Err(violation(reason)), "{bytes:x?}");
+            let parsed = Header::parse(bytes, false);
+            assert_eq!(parsed, Err(violation(reason)), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn which_reserved_bits_a_frame_may_have_where_messages_may_be_compressed() {
+        for first in 0..=0xFF_u8 {
+            let parsed = Header::parse(&[first, 0x80, 1, 2, 3, 4], true);
+            let opcode = OpCode::from_bits(first & 0x0F);
+            let is_data = matches!(opcode, Some(OpCode::Text | OpCode::Binary));
+            let may_be = match first & 0x70 {
+                0 => opcode.is_some_and(|opcode| !opcode.is_control() || first & 0x80 != 0),
+                RSV1 => is_data,
+                _ => false,
+            };
+            match parsed {
+                Ok(Some((header, 6))) => assert_eq!(header.compressed, first & RSV1 != 0),
+                other => assert!(other.is_err(), "{first:x}: {other:?}"),
+            }
+            assert_eq!(parsed.is_ok(), may_be, "{first:x}");
         }
     }
 }

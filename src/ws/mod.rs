@@ -1,7 +1,7 @@
 //! The WebSocket protocol (RFC 6455) without a socket: bytes in, events out, frames as bytes.
 //!
-//! Owns: frame headers, masking, UTF-8 of messages that arrive in pieces, fragmentation and
-//! close codes. Must not know: sockets, HTTP, JSON, time.
+//! Owns: frame headers, masking, UTF-8 of messages that arrive in pieces, fragmentation,
+//! compressed messages (RFC 7692) and close codes. Must not know: sockets, HTTP, JSON, time.
 
 mod close;
 mod decoder;
@@ -9,10 +9,21 @@ mod frame;
 mod mask;
 mod utf8;
 
+#[cfg(feature = "deflate")]
+mod deflate;
+#[cfg(not(feature = "deflate"))]
+#[path = "no_deflate.rs"]
+mod deflate;
+
 pub use close::{CloseCode, CloseFrame, encode_close};
 pub use decoder::{Decoder, Event, Limits, ProtocolError};
+pub use deflate::{CAN_DEFLATE, Deflater, Inflater};
 pub use frame::{
-    MAX_CONTROL_PAYLOAD, MAX_SERVER_HEADER, OpCode, encode_client_frame, encode_frame,
+    MAX_CONTROL_PAYLOAD, MAX_SERVER_HEADER, OpCode, encode_client_frame, encode_compressed,
+    encode_frame,
 };
 pub use mask::apply_mask;
 pub use utf8::{InvalidUtf8, Utf8};
+
+/// How far back what we compress refers, as a power of two of bytes (RFC 7692 §7.1.2.1).
+pub const DEFLATE_WINDOW_BITS: u8 = 12;

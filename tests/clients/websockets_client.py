@@ -15,6 +15,7 @@ import urllib.request
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 PATIENCE = 20
 MESSAGE_LIMIT = 64 * 1024
@@ -31,12 +32,24 @@ async def ask(ws, message):
 
 
 async def handshake(server):
-    """The library offers compression, and lives without it."""
-    async with connect(server["url"]) as ws:
-        assert ws.request.headers["Sec-WebSocket-Extensions"].startswith("permessage-deflate")
+    """The library offers compression, which is agreed to in the way that it asks for."""
+    agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    offers = (
+        (None, agreed),
+        (ClientPerMessageDeflateFactory(server_max_window_bits=15), agreed + "; server_max_window_bits=12"),
+        (ClientPerMessageDeflateFactory(server_max_window_bits=9), agreed + "; server_max_window_bits=9"),
+        (ClientPerMessageDeflateFactory(server_max_window_bits=8), None),
+        (ClientPerMessageDeflateFactory(client_max_window_bits=9), agreed),
+    )
+    for offer, answer in offers:
+        choice = {"extensions": [offer], "compression": None} if offer else {}
+        async with connect(server["url"], **choice) as ws:
+            assert ws.response.headers.get("Sec-WebSocket-Extensions") == answer
+            assert ws.subprotocol is None
+            # The library compresses all that it sends.
+            assert (await ask(ws, {"type": "whoami", "id": 1, "more": "x" * 1000}))["userid"] is None
+    async with connect(server["url"], compression=None) as ws:
         assert "Sec-WebSocket-Extensions" not in ws.response.headers
-        assert ws.subprotocol is None
-        assert (await ask(ws, {"type": "whoami", "id": 1}))["userid"] is None
     try:
         async with connect(server["url"] + "/nowhere"):
             raise AssertionError("a WebSocket at a path where there is none")

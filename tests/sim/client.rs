@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use h_realtime::net::ConnKey;
 
 use super::app::Said;
-use super::frames::{Ear, Heard, client_frame, handshake};
+use super::frames::{Ear, Heard, client_frame, deflate, handshake_with};
 use super::rng::Rng;
 use super::socket::{End, Wire};
 
@@ -26,6 +26,8 @@ pub struct Client {
     pub progress: Progress,
     /// A test has sent a part of something by hand.
     pub has_begun: bool,
+    /// Offers compression, and then compresses every other message.
+    pub compresses: bool,
     ear: Ear,
     part: Option<Part>,
     rng: Rng,
@@ -75,6 +77,7 @@ impl Client {
             expected: VecDeque::new(),
             progress: Progress::default(),
             has_begun: false,
+            compresses: false,
             ear: Ear::default(),
             part: None,
             rng,
@@ -90,7 +93,11 @@ impl Client {
     /// Asks for a WebSocket.
     pub fn shake(&mut self, path: &str) {
         self.expected.push_back(&[101, 403]);
-        self.raw(handshake(path));
+        let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+        self.raw(handshake_with(
+            path,
+            if self.compresses { offer } else { "" },
+        ));
     }
 
     /// Sends a request that is no handshake; these answers to it are right.
@@ -104,15 +111,27 @@ impl Client {
         self.raw(client_frame(first, payload, mask));
     }
 
+    fn message(&mut self, first: u8, message: &[u8]) {
+        match self.compresses && self.rng.chance(50) {
+            true => self.frame(first | 0x40, &deflate(message)),
+            false => self.frame(first, message),
+        }
+    }
+
+    /// How many messages it has heard that were compressed.
+    pub fn inflated(&self) -> usize {
+        self.ear.inflated
+    }
+
     pub fn text(&mut self, text: &str) {
         self.finish_part();
-        self.frame(0x81, text.as_bytes());
+        self.message(0x81, text.as_bytes());
         self.said.push(Said::Text(text.to_owned()));
     }
 
     pub fn binary(&mut self, data: &[u8]) {
         self.finish_part();
-        self.frame(0x82, data);
+        self.message(0x82, data);
         self.said.push(Said::Binary(data.to_vec()));
     }
 

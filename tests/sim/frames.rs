@@ -26,6 +26,9 @@ pub enum Heard {
 #[derive(Default)]
 pub struct Ear {
     bytes: Vec<u8>,
+    may_be_compressed: bool,
+    /// Messages that came compressed.
+    pub inflated: usize,
     is_open: bool,
 }
 
@@ -42,63 +45,83 @@ impl Ear {
     /// The next thing that is whole.
     pub fn next(&mut self) -> Result<Option<Heard>, String> {
         let parsed = match self.is_open {
-            true => parse_frame(&self.bytes)?,
+            true => self.parse_frame()?,
             false => parse_response(&self.bytes)?,
         };
         let Some((heard, length)) = parsed else {
             return Ok(None);
         };
-        self.bytes.drain(..length);
+        let taken: Vec<u8> = self.bytes.drain(..length).collect();
+        if heard == Heard::Open {
+            let extension = b"\r\nSec-WebSocket-Extensions: permessage-deflate; ";
+            self.may_be_compressed = taken.windows(extension.len()).any(|at| at == extension);
+        }
         self.is_open |= heard == Heard::Open;
         Ok(Some(heard))
     }
-}
 
-fn parse_frame(bytes: &[u8]) -> Result<Option<(Heard, usize)>, String> {
-    let &[first, second, ref rest @ ..] = bytes else {
-        return Ok(None);
-    };
-    if first & 0xF0 != 0x80 || second & 0x80 != 0 {
-        return Err(format!(
-            "no server's frame begins with {first:02x} {second:02x}"
-        ));
-    }
-    let (length, header) = match (second, rest) {
-        (126, [a, b, ..]) => (usize::from(u16::from_be_bytes([*a, *b])), 4),
-        (127, [a, b, c, d, e, f, g, h, ..]) => {
-            let length = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-            (length as usize, 10)
+    fn parse_frame(&mut self) -> Result<Option<(Heard, usize)>, String> {
+        let bytes = &self.bytes;
+        let &[first, second, ref rest @ ..] = bytes.as_slice() else {
+            return Ok(None);
+        };
+        let is_compressed = first & 0x40 != 0 && self.may_be_compressed;
+        if first & 0xF0 != if is_compressed { 0xC0 } else { 0x80 } || second & 0x80 != 0 {
+            return Err(format!(
+                "no server's frame begins with {first:02x} {second:02x}"
+            ));
         }
-        (126 | 127, _) => return Ok(None),
-        (length, _) => (usize::from(length), 2),
-    };
-    let least = match header {
-        2 => 0,
-        4 => 126,
-        _ => 65_536,
-    };
-    if length < least {
-        return Err(format!("{length} in a header of {header} bytes"));
-    }
-    let Some(payload) = bytes.get(header..header + length) else {
-        return Ok(None);
-    };
-    let text = |bytes: &[u8]| {
-        String::from_utf8(bytes.to_vec()).map_err(|_| format!("{bytes:x?} is not UTF-8"))
-    };
-    let heard = match (first & 0x0F, payload) {
-        (1, payload) => Heard::Text(text(payload)?),
-        (2, payload) => Heard::Binary(payload.to_vec()),
-        (8.., payload) if payload.len() > 125 => return Err("control frame too long".to_owned()),
-        (8, []) => Heard::Close(None),
-        (8, [high, low, reason @ ..]) => {
-            Heard::Close(Some((u16::from_be_bytes([*high, *low]), text(reason)?)))
+        let (length, header) = match (second, rest) {
+            (126, [a, b, ..]) => (usize::from(u16::from_be_bytes([*a, *b])), 4),
+            (127, [a, b, c, d, e, f, g, h, ..]) => {
+                let length = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+                (length as usize, 10)
+            }
+            (126 | 127, _) => return Ok(None),
+            (length, _) => (usize::from(length), 2),
+        };
+        let least = match header {
+            2 => 0,
+            4 => 126,
+            _ => 65_536,
+        };
+        if length < least {
+            return Err(format!("{length} in a header of {header} bytes"));
         }
-        (9, payload) => Heard::Ping(payload.to_vec()),
-        (10, payload) => Heard::Pong(payload.to_vec()),
-        (opcode, _) => return Err(format!("opcode {opcode}")),
-    };
-    Ok(Some((heard, header + length)))
+        let Some(payload) = bytes.get(header..header + length) else {
+            return Ok(None);
+        };
+        if is_compressed {
+            if !matches!(first & 0x0F, 1 | 2) {
+                return Err("a compressed control frame".to_owned());
+            }
+            self.inflated += 1;
+            let message = inflate(payload)?;
+            let heard = match first & 0x0F {
+                1 => Heard::Text(String::from_utf8(message).map_err(|_| "no text")?),
+                _ => Heard::Binary(message),
+            };
+            return Ok(Some((heard, header + length)));
+        }
+        let text = |bytes: &[u8]| {
+            String::from_utf8(bytes.to_vec()).map_err(|_| format!("{bytes:x?} is not UTF-8"))
+        };
+        let heard = match (first & 0x0F, payload) {
+            (1, payload) => Heard::Text(text(payload)?),
+            (2, payload) => Heard::Binary(payload.to_vec()),
+            (8.., payload) if payload.len() > 125 => {
+                return Err("control frame too long".to_owned());
+            }
+            (8, []) => Heard::Close(None),
+            (8, [high, low, reason @ ..]) => {
+                Heard::Close(Some((u16::from_be_bytes([*high, *low]), text(reason)?)))
+            }
+            (9, payload) => Heard::Ping(payload.to_vec()),
+            (10, payload) => Heard::Pong(payload.to_vec()),
+            (opcode, _) => return Err(format!("opcode {opcode}")),
+        };
+        Ok(Some((heard, header + length)))
+    }
 }
 
 fn parse_response(bytes: &[u8]) -> Result<Option<(Heard, usize)>, String> {
@@ -156,12 +179,36 @@ pub fn client_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
 
 /// A handshake as browsers send it.
 pub fn handshake(path: &str) -> Vec<u8> {
+    handshake_with(path, "")
+}
+
+/// A handshake with further fields, each with its CRLF.
+pub fn handshake_with(path: &str, fields: &str) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"
     )
     .into_bytes()
 }
 
 /// The example of RFC 6455 §1.3.
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// The payload of a compressed message (RFC 7692 §7.2.1).
+pub fn deflate(message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 * message.len() + 1024);
+    let mut stream = flate2::Compress::new(flate2::Compression::best(), false);
+    let flush = flate2::FlushCompress::Sync;
+    stream.compress_vec(message, &mut out, flush).unwrap();
+    out.truncate(out.len() - 4);
+    out
+}
+
+fn inflate(payload: &[u8]) -> Result<Vec<u8>, String> {
+    let data = [payload, &[0, 0, 0xFF, 0xFF]].concat();
+    let mut out = Vec::with_capacity(1 << 20);
+    let mut stream = flate2::Decompress::new(false);
+    let flush = flate2::FlushDecompress::Sync;
+    let result = stream.decompress_vec(&data, &mut out, flush);
+    result.map(|_| out).map_err(|error| error.to_string())
+}

@@ -18,6 +18,6 @@ pub mod world;
 
 pub use app::{Command, Said, pad};
 pub use client::{Client, Conduct};
-pub use frames::{Heard, client_frame, handshake};
+pub use frames::{Heard, client_frame, deflate, handshake, handshake_with};
 pub use socket::{Calls, End, Faults, Limits, ROOMY};
 pub use world::World;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use h_realtime::net::Config;
+use h_realtime::ws::CAN_DEFLATE;
 
 use super::app::{BODY_LIMIT, Command, Said, pad};
 use super::client::{Client, Conduct};
@@ -258,6 +259,7 @@ impl World {
             ..Conduct::default()
         };
         let number = self.connect_from(peer, conduct);
+        self.client(number).compresses = CAN_DEFLATE && rng.chance(30);
         let client = &mut self.clients[number];
         client.wire.state().faults = Faults {
             // Only to those of whom nothing is expected.

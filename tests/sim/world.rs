@@ -104,7 +104,17 @@ impl World {
         number
     }
 
-    /// The same, and from now on it reads and sends only when it is told to.
+    /// The same of a client that compresses.
+    pub fn open_compressing(&mut self) -> usize {
+        let number = self.connect();
+        self.client(number).compresses = true;
+        self.client(number).shake("/ws");
+        self.flow();
+        assert!(self.clients[number].progress.is_open, "it was not let in");
+        number
+    }
+
+    /// A client with an open WebSocket, and from now on it reads and sends only when it is told to.
     pub fn open_lazy(&mut self) -> usize {
         let number = self.open();
         self.client(number).conduct.is_eager = false;

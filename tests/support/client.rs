@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use h_realtime::ws::{OpCode, encode_client_frame};
 use serde_json::{Value, json};
 
@@ -17,6 +18,8 @@ pub struct Client<S = TcpStream> {
     pub head: String,
     /// Whether the stream ended with a reset, by which what was sent before can be lost.
     pub was_reset: bool,
+    /// Messages that came compressed.
+    pub inflated: usize,
     fence: u64,
 }
 
@@ -117,6 +120,7 @@ impl<S: Read + Write> Client<S> {
             buffer: Vec::new(),
             head: String::new(),
             was_reset: false,
+            inflated: 0,
             fence: 1 << 40,
         }
     }
@@ -134,6 +138,19 @@ impl<S: Read + Write> Client<S> {
 
     pub fn send(&mut self, text: &str) {
         self.send_frame(true, OpCode::Text, text.as_bytes());
+    }
+
+    /// Sends a message of one frame, compressed.
+    pub fn send_compressed(&mut self, opcode: OpCode, message: &[u8]) {
+        self.send_rsv1(opcode, &deflate(message));
+    }
+
+    /// Sends a frame that says that its payload is compressed.
+    pub fn send_rsv1(&mut self, opcode: OpCode, payload: &[u8]) {
+        let mut bytes = Vec::new();
+        encode_client_frame(true, opcode, [0x12, 0x34, 0x56, 0x78], payload, &mut bytes);
+        bytes[0] |= 0x40;
+        self.stream.write_all(&bytes).unwrap();
     }
 
     pub fn close(&mut self, code: u16, reason: &str) {
@@ -235,8 +252,17 @@ impl<S: Read + Write> Client<S> {
             short => u64::from(short),
         };
         assert_eq!(second & 0x80, 0, "a server's frames are not masked");
-        assert_eq!(first & 0xF0, 0x80, "a server's messages have one frame");
-        let payload = self.take_bytes(length as usize)?;
+        assert_eq!(first & 0xB0, 0x80, "a server's messages have one frame");
+        let mut payload = self.take_bytes(length as usize)?;
+        if first & 0x40 != 0 {
+            assert!(self.head.contains("permessage-deflate"), "{}", self.head);
+            assert!(
+                matches!(first & 0x0F, 1 | 2),
+                "a control frame is compressed"
+            );
+            payload = inflate(&payload);
+            self.inflated += 1;
+        }
         Ok(match first & 0x0F {
             1 => Received::Text(String::from_utf8(payload).unwrap()),
             2 => Received::Binary(payload),
@@ -293,4 +319,26 @@ impl<S: Read + Write> Client<S> {
         }
         Ok(self.buffer.drain(..count).collect())
     }
+}
+
+/// The payload of a compressed message (RFC 7692 §7.2.1).
+pub fn deflate(message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 * message.len() + 1024);
+    let mut stream = Compress::new(Compression::best(), false);
+    let flush = FlushCompress::Sync;
+    stream.compress_vec(message, &mut out, flush).unwrap();
+    assert!(out.ends_with(&[0, 0, 0xFF, 0xFF]));
+    out.truncate(out.len() - 4);
+    out
+}
+
+/// The message of a compressed payload (§7.2.2).
+pub fn inflate(payload: &[u8]) -> Vec<u8> {
+    let data = [payload, &[0, 0, 0xFF, 0xFF]].concat();
+    let mut out = Vec::with_capacity(1 << 20);
+    let mut stream = Decompress::new(false);
+    let flush = FlushDecompress::Sync;
+    stream.decompress_vec(&data, &mut out, flush).unwrap();
+    assert_eq!(stream.total_in() as usize, data.len());
+    out
 }

@@ -12,7 +12,7 @@ mod site;
 mod tls;
 mod webdriver;
 
-pub use client::{Answer, Client, Received, connect};
+pub use client::{Answer, Client, Received, connect, deflate};
 pub use events::{event, filter};
 pub use program::{Program, eventually};
 pub use server::{PROGRAM, Server, http};

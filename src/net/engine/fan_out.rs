@@ -98,7 +98,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let Some(key) = fan_out.next(&mut frames) else {
                 break;
             };
-            if self.arena.get(key).is_some_and(Conn::is_open) && self.send_shared(key, &frames) {
+            if self.arena.get(key).is_some_and(Conn::is_open) && self.send_shared(key, &mut frames)
+            {
                 self.counters.messages_out += frames.len() as u64;
             } else {
                 self.counters.undelivered += frames.len() as u64;

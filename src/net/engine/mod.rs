@@ -21,6 +21,8 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::ws::{Deflater, Inflater};
+
 use super::arena::Arena;
 use super::config::{Config, RESERVED_CONNECTIONS};
 use super::conn::{Conn, Flags};
@@ -41,6 +43,8 @@ pub struct Engine<S: Socket, H: Handler> {
     arena: Arena<Conn<S, H::Session>>,
     wheel: Wheel,
     scratch: Scratch,
+    deflater: Deflater,
+    inflater: Inflater,
     outbox: Outbox,
     counters: Counters,
     /// Those with something to read, in the order in which it was noticed.
@@ -64,6 +68,8 @@ pub struct Engine<S: Socket, H: Handler> {
     jitter: u64,
     /// Messages handled in this turn.
     handled: usize,
+    /// Bytes that came of decompression since the last read.
+    inflated: usize,
     /// TLS handshake steps made in this turn.
     tls_steps: usize,
 }
@@ -99,6 +105,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             arena: Arena::new(),
             wheel: Wheel::new(floor_tick(now)),
             scratch: Scratch::new(READ_SIZE),
+            deflater: Deflater::default(),
+            inflater: Inflater::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),
             run: VecDeque::new(),
@@ -115,6 +123,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             drain: None,
             jitter: seed | 1,
             handled: 0,
+            inflated: 0,
             tls_steps: 0,
             config,
         }
@@ -401,6 +410,10 @@ fn millis(duration: Duration) -> u64 {
 /// Bytes read at once, and the most that a connection is served in a row. All that was read is
 /// handled at once: what is left of a shared buffer cannot wait.
 const READ_SIZE: usize = 64 * 1024;
+/// Bytes read at once that may be compressed: each may stand for a thousand.
+const COMPRESSED_READ_SIZE: usize = 4 * 1024;
+/// Bytes that cost as much to decompress and to look at as a small message does to handle.
+const INFLATED_MESSAGE: usize = 256;
 /// Connections served in a turn.
 const RUN_BUDGET: usize = 256;
 /// Messages after which a turn goes on to its other duties, so that clients that send many

@@ -5,11 +5,14 @@ use std::mem;
 use crate::ws::{self, CloseCode, CloseFrame, Event, OpCode, ProtocolError};
 
 use super::super::ConnKey;
-use super::super::conn::{Farewell, Flags, Phase};
+use super::super::conn::{Conn, Farewell, Flags, Phase};
 use super::super::counters::End;
 use super::super::handler::{Handler, Message};
 use super::super::socket::{Fill, Socket};
-use super::{CORK_SIZE, Engine, MESSAGE_BUDGET, READ_SIZE, RUN_BUDGET, TLS_BUDGET, floor_tick};
+use super::{
+    COMPRESSED_READ_SIZE, CORK_SIZE, Engine, INFLATED_MESSAGE, MESSAGE_BUDGET, READ_SIZE,
+    RUN_BUDGET, TLS_BUDGET, floor_tick,
+};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Serves those in the run queue, each once.
@@ -44,6 +47,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             share += fill.bytes.max(READ_SIZE / 16);
             if fill.bytes > 0 {
                 self.take_input(key, fill.bytes);
+                share += mem::take(&mut self.inflated);
             }
             self.note_unfinished(key);
             if fill.eof {
@@ -83,11 +87,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Reads once; `None` when that ended the connection.
     fn fill(&mut self, key: ConnKey) -> Option<Fill> {
         let conn = self.arena.get_mut(key)?;
+        let limit = read_size(conn, self.config.max_head);
         let was_handshaking = conn.transport.is_handshaking();
         self.tls_steps += usize::from(was_handshaking);
         let result = match conn.phase {
             Phase::Linger => conn.transport.discard(&mut self.scratch),
-            _ => conn.transport.fill(&mut self.scratch),
+            _ => conn.transport.fill(&mut self.scratch, limit),
         };
         if was_handshaking && !conn.transport.is_handshaking() {
             self.counters.tls_handshakes += 1;
@@ -152,12 +157,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Decodes frames until the bytes or the WebSocket end.
     fn take_frames(&mut self, key: ConnKey, bytes: &mut [u8]) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
         let limits = ws::Limits {
             max_message: self.config.max_message,
             max_fragments: self.config.max_fragments,
-        };
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
+            deflate: conn.flags.has(Flags::DEFLATE),
         };
         let mut decoder = mem::take(&mut conn.decoder);
         let (mut at, mut any_message) = (0, false);
@@ -165,7 +171,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             match decoder.next(&mut bytes[at..], &limits) {
                 Ok((taken, Some(event))) => {
                     at += taken;
-                    any_message |= matches!(event, Event::Text(_) | Event::Binary(_));
+                    any_message |= !matches!(event, Event::Ping(_) | Event::Pong(_));
                     if !self.on_event(key, event) {
                         return;
                     }
@@ -194,6 +200,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             _ if !is_open => {}
             Event::Text(text) => self.on_message(key, Message::Text(text)),
             Event::Binary(data) => self.on_message(key, Message::Binary(data)),
+            Event::Compressed { is_text, data } => return self.on_compressed(key, is_text, data),
             Event::Ping(payload) => self.pong(key, payload),
             // RFC 6455 §5.5.3: "A response to an unsolicited Pong frame is not expected."
             Event::Pong(_) => {}
@@ -205,6 +212,31 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.arena.get(key).map(|conn| &conn.phase),
             Some(Phase::Open(_) | Phase::Closing)
         )
+    }
+
+    /// Decompresses a message; what comes out counts as if it had been read.
+    fn on_compressed(&mut self, key: ConnKey, is_text: bool, data: &[u8]) -> bool {
+        // Taken out, so that its output can be lent while the engine works.
+        let mut inflater = mem::take(&mut self.inflater);
+        let goes_on = match inflater.inflate(is_text, data, self.config.max_message) {
+            Ok(event) => {
+                let size = event.size();
+                self.inflated += size;
+                self.handled += size / INFLATED_MESSAGE;
+                let counters = &mut self.counters.compression;
+                counters.inflated += 1;
+                counters.inflated_from += data.len() as u64;
+                counters.inflated_to += size as u64;
+                self.on_event(key, event)
+            }
+            Err(error) => {
+                self.counters.compression.failures += 1;
+                self.fail(key, error);
+                false
+            }
+        };
+        self.inflater = inflater;
+        goes_on
     }
 
     fn on_message(&mut self, key: ConnKey, message: Message<'_>) {
@@ -292,5 +324,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 },
             );
         }
+    }
+}
+
+/// How much to read at once. All that was read is handled at once, so it is little where it may
+/// be compressed: on such a connection, and behind a head that may ask for one.
+fn read_size<S, C>(conn: &Conn<S, C>, max_head: usize) -> usize {
+    match &conn.phase {
+        Phase::Open(_) if conn.flags.has(Flags::DEFLATE) => COMPRESSED_READ_SIZE,
+        Phase::Request(partial) if partial.as_ref().is_none_or(|part| part.whole.is_none()) => {
+            max_head
+        }
+        _ => READ_SIZE,
     }
 }

@@ -3,6 +3,7 @@
 use std::mem;
 
 use crate::http::{Head, HeadError, Request, Response, Upgrade, parse_head};
+use crate::ws::CAN_DEFLATE;
 
 use super::super::ConnKey;
 use super::super::conn::{Conn, Deferred, Flags, PartialRequest, Phase};
@@ -96,7 +97,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 let keep_alive = taken.keep_alive && !unread_body;
                 self.respond(key, &response, keep_alive, taken.head_only);
             }
-            Verdict::Upgrade(upgrade) => self.open(key, &upgrade),
+            Verdict::Upgrade(upgrade) => self.open(key, upgrade),
             Verdict::Defer(upgrade) => self.defer(
                 key,
                 Deferred {
@@ -233,8 +234,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Switches protocols.
-    fn open(&mut self, key: ConnKey, upgrade: &Upgrade) {
+    fn open(&mut self, key: ConnKey, mut upgrade: Upgrade) {
         let first_ping = self.first_ping();
+        if !self.config.deflate || !CAN_DEFLATE {
+            upgrade.decline_deflate();
+        }
         self.queue_own(key, |out| upgrade.encode(out));
         if self.current == Some(key) {
             self.commit_cork();
@@ -257,6 +261,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         conn.flags.set(Flags::YOUNG);
+        if let Some(deflate) = upgrade.deflate() {
+            conn.flags.set(Flags::DEFLATE);
+            if deflate.may_send() {
+                conn.flags.set(Flags::DEFLATE_OUT);
+            }
+        }
         self.counters.opened += 1;
         self.counters.open += 1;
         self.counters.open_tls += u64::from(conn.transport.is_tls());
@@ -293,7 +303,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             debug_assert!(false, "accepted a request that is no handshake");
             return self.refuse(key, Refusal::TimedOut);
         };
-        self.open(key, &upgrade);
+        self.open(key, upgrade);
         self.resume(key, deferred.trailing);
     }
 

@@ -9,7 +9,7 @@ use crate::ws::CloseCode;
 use super::super::ConnKey;
 use super::super::conn::{Conn, Farewell, Flags, Phase};
 use super::super::counters::End;
-use super::super::frame::Frame;
+use super::super::frame::{Deflated, Frame};
 use super::super::handler::Handler;
 use super::super::queue::TxQueue;
 use super::super::scratch::Scratch;
@@ -64,7 +64,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if self.current == Some(key) {
             self.commit_cork();
         }
-        if self.send_shared(key, &[frame]) {
+        if self.send_shared(key, &mut [frame]) {
             self.counters.messages_out += 1;
         } else {
             self.counters.undelivered += 1;
@@ -72,9 +72,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Sends shared frames, straight from the shared bytes where the connection has nothing
-    /// queued; false if it is not open.
-    pub(super) fn send_shared(&mut self, key: ConnKey, frames: &[Rc<Frame>]) -> bool {
-        let mut rest = frames;
+    /// queued; false if it is not open. In place of frames stand afterwards their compressed
+    /// twins, where these were sent.
+    pub(super) fn send_shared(&mut self, key: ConnKey, frames: &mut [Rc<Frame>]) -> bool {
+        let conn = self.arena.get(key).filter(|conn| conn.is_open());
+        if conn.is_some_and(|conn| conn.flags.has(Flags::DEFLATE_OUT)) {
+            frames.iter_mut().for_each(|frame| self.compress(frame));
+        }
+        let mut rest = &*frames;
         let mut sent = 0;
         while let Some(conn) = self.arena.get_mut(key).filter(|conn| conn.is_open()) {
             if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) || rest.is_empty() {
@@ -104,6 +109,23 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
         }
         false
+    }
+
+    /// Puts the compressed twin in a frame's place, if there is to be one.
+    fn compress(&mut self, frame: &mut Rc<Frame>) {
+        let counters = &mut self.counters.compression;
+        let twin = match frame.deflated(&mut self.deflater) {
+            Deflated::Plain => return,
+            Deflated::Known(twin) => twin,
+            Deflated::Fresh(twin) => {
+                counters.deflated += 1;
+                counters.deflated_from += frame.payload().len() as u64;
+                counters.deflated_to += twin.payload().len() as u64;
+                twin
+            }
+        };
+        counters.sent += 1;
+        *frame = twin;
     }
 
     fn queue_shared(&mut self, key: ConnKey, frames: &[Rc<Frame>], mut sent: usize) {

@@ -66,7 +66,7 @@ impl<S: Socket> TlsLink<S> {
         })
     }
 
-    /// Reads once from the socket; the plaintext of all records that are whole now is at the
+    /// Reads once from the socket, at most `limit` bytes; the plaintext of all records that are whole now is at the
     /// start of the scratch input. What the session has to say to it, be it the handshake, a
     /// ticket or an alert, is sent at once, or kept ([`has_output`](Self::has_output)).
     ///
@@ -77,7 +77,7 @@ impl<S: Socket> TlsLink<S> {
     /// # Errors
     /// Those of the socket. `InvalidData` when the peer broke TLS or gave an alert; our own
     /// alert is on its way then, and whatever comes after is read and dropped.
-    pub fn fill(&mut self, scratch: &mut Scratch) -> io::Result<Fill> {
+    pub fn fill(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
         let Scratch { input, cipher } = scratch;
         if cipher.incoming.len() < input.len() {
             cipher.incoming.resize(input.len(), 0);
@@ -87,7 +87,8 @@ impl<S: Socket> TlsLink<S> {
         } = cipher;
         let kept = self.partial.as_deref().map_or(0, <[u8]>::len);
         // No record's plaintext is longer than the record, so all of it will fit the input.
-        let Some(space) = incoming.get_mut(kept..input.len()) else {
+        let Some(space) = incoming.get_mut(kept..input.len().min(kept.saturating_add(limit)))
+        else {
             return Err(io::Error::other("a read buffer smaller than a TLS record"));
         };
         debug_assert!(!space.is_empty());

@@ -101,6 +101,27 @@ fn frames_in_one_record_and_in_many_arrive_together() {
 }
 
 #[test]
+fn a_record_arrives_however_little_is_read_at_once() {
+    let mut pair = Pair::new(&configs(&TLS13));
+    pair.shake_hands();
+    let text = [b'x'; 16_000];
+    for limit in [1000, 4096] {
+        pair.client_says(&text);
+        pair.client_says(b"short");
+        let mut plain = Vec::new();
+        let mut fills = 0;
+        while plain.len() < text.len() + 5 {
+            let fill = pair.link.fill(&mut pair.scratch, limit).unwrap();
+            plain.extend_from_slice(&pair.scratch.input[..fill.bytes]);
+            fills += 1;
+        }
+        assert_eq!(plain, [&text[..], b"short"].concat());
+        assert_eq!(fills, 16_067_usize.div_ceil(limit), "{limit}");
+        pair.assert_idle();
+    }
+}
+
+#[test]
 fn short_frames_share_a_record() {
     let mut pair = Pair::new(&configs(&TLS13));
     pair.shake_hands();
@@ -244,12 +265,12 @@ fn writing_is_safe_amid_a_fragmented_handshake_message() {
     let second = forger.handshake_record(&message[3..]);
     for part in [&first[..], &second[..9]] {
         wire.feed(part);
-        assert_eq!(link.fill(&mut scratch).unwrap().bytes, 0);
+        assert_eq!(link.fill(&mut scratch, usize::MAX).unwrap().bytes, 0);
         assert!(link.partial.is_some());
         say(&mut link, &mut scratch);
     }
     wire.feed(&second[9..]);
-    assert_eq!(link.fill(&mut scratch).unwrap().bytes, 0);
+    assert_eq!(link.fill(&mut scratch, usize::MAX).unwrap().bytes, 0);
     assert!(link.partial.is_none());
     say(&mut link, &mut scratch);
     link.shutdown_write(&mut scratch).unwrap();

@@ -6,12 +6,14 @@ use super::*;
 const LIMITS: Limits = Limits {
     max_message: 1000,
     max_fragments: 4,
+    deflate: false,
 };
 
 #[derive(Debug, PartialEq)]
 enum Said {
     Text(String),
     Binary(Vec<u8>),
+    Compressed(bool, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<(u16, String)>),
@@ -23,6 +25,7 @@ impl From<Event<'_>> for Said {
         match event {
             Event::Text(text) => Said::Text(text.into()),
             Event::Binary(data) => Said::Binary(data.into()),
+            Event::Compressed { is_text, data } => Said::Compressed(is_text, data.into()),
             Event::Ping(data) => Said::Ping(data.into()),
             Event::Pong(data) => Said::Pong(data.into()),
             Event::Close(close) => Said::Close(close.map(|c| (c.code.0, c.reason.into()))),
@@ -30,8 +33,17 @@ impl From<Event<'_>> for Said {
     }
 }
 
+const COMPRESSION: Limits = Limits {
+    deflate: true,
+    ..LIMITS
+};
+
 /// What the decoder says when the bytes come in pieces of these sizes (the last repeats).
 fn decode(bytes: &[u8], sizes: &[usize]) -> (Vec<Said>, Decoder) {
+    decode_within(&LIMITS, bytes, sizes)
+}
+
+fn decode_within(limits: &Limits, bytes: &[u8], sizes: &[usize]) -> (Vec<Said>, Decoder) {
     let mut decoder = Decoder::default();
     let mut said = Vec::new();
     let mut rest = bytes.to_vec();
@@ -41,7 +53,7 @@ fn decode(bytes: &[u8], sizes: &[usize]) -> (Vec<Said>, Decoder) {
         let mut piece: Vec<u8> = rest.drain(..size.min(rest.len())).collect();
         let mut at = 0;
         loop {
-            match decoder.next(&mut piece[at..], &LIMITS) {
+            match decoder.next(&mut piece[at..], limits) {
                 Ok((taken, Some(event))) => {
                     at += taken;
                     said.push(event.into());
@@ -80,9 +92,13 @@ fn frames(list: &[FrameParts<'_>]) -> Vec<u8> {
 
 /// The same however the bytes are cut, in two at every place and into pieces of every size.
 fn assert_says(bytes: &[u8], want: &[Said]) {
+    assert_says_within(&LIMITS, bytes, want);
+}
+
+fn assert_says_within(limits: &Limits, bytes: &[u8], want: &[Said]) {
     for cut in 1..=bytes.len() {
         for sizes in [&[cut][..], &[cut, bytes.len()][..]] {
-            let (said, decoder) = decode(bytes, sizes);
+            let (said, decoder) = decode_within(limits, bytes, sizes);
             assert_eq!(said, want, "cut {sizes:?}");
             let ended = matches!(want.last(), Some(Said::Failed(_)));
             assert!(
@@ -181,4 +197,95 @@ fn a_promise_of_two_to_the_forty_reserves_nothing() {
 #[test]
 fn an_idle_decoder_is_one_null_pointer() {
     assert_eq!(size_of::<Decoder>(), size_of::<usize>());
+}
+
+/// Frames of which the numbered ones have RSV1.
+fn with_rsv1(list: &[FrameParts<'_>], marked: &[usize]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for at in 0..list.len() {
+        let start = bytes.len();
+        bytes.extend(frames(&list[at..=at]));
+        if marked.contains(&at) {
+            bytes[start] |= 0x40;
+        }
+    }
+    bytes
+}
+
+#[test]
+fn compressed_messages_come_as_they_are() {
+    let list: [FrameParts<'_>; 10] = [
+        (true, OpCode::Text, b"\xf2\x48\xff"),
+        (true, OpCode::Text, b"plain"),
+        (false, OpCode::Text, b"\xff"),
+        (true, OpCode::Ping, b"hey"),
+        (false, OpCode::Continuation, b""),
+        (true, OpCode::Pong, b""),
+        (true, OpCode::Continuation, b"\xfe"),
+        (true, OpCode::Binary, &[0xFF; 300]),
+        (true, OpCode::Binary, b""),
+        (true, OpCode::Close, b""),
+    ];
+    let want = [
+        Said::Compressed(true, b"\xf2\x48\xff".to_vec()),
+        Said::Text("plain".into()),
+        Said::Ping(b"hey".to_vec()),
+        Said::Pong(vec![]),
+        Said::Compressed(true, b"\xff\xfe".to_vec()),
+        Said::Compressed(false, vec![0xFF; 300]),
+        Said::Compressed(false, vec![]),
+        Said::Close(None),
+    ];
+    let bytes = with_rsv1(&list, &[0, 2, 7, 8]);
+    assert_says_within(&COMPRESSION, &bytes, &want);
+    assert_says(&bytes, &[Said::Failed(1002)]);
+}
+
+#[test]
+fn where_rsv1_must_not_be() {
+    use OpCode::{Binary, Close, Continuation, Ping, Pong, Text};
+    let first: FrameParts<'_> = (false, Text, b"a");
+    for second in [
+        (true, Continuation, &b"b"[..]),
+        (false, Continuation, b""),
+        (true, Ping, b""),
+        (true, Pong, b""),
+        (true, Close, b""),
+        (true, Binary, b""),
+    ] {
+        // Whether the message that it is in the midst of is compressed or not.
+        for marked in [&[0, 1][..], &[1]] {
+            let bytes = with_rsv1(&[first, second], marked);
+            assert_says_within(&COMPRESSION, &bytes, &[Said::Failed(1002)]);
+        }
+    }
+    // The other reserved bits have no meaning still.
+    for bits in [0x20, 0x10, 0x60, 0x50, 0x70] {
+        let mut bytes = frames(&[(true, Text, b"a")]);
+        bytes[0] |= bits;
+        assert_says_within(&COMPRESSION, &bytes, &[Said::Failed(1002)]);
+    }
+}
+
+#[test]
+fn limits_are_those_of_any_message_as_it_comes() {
+    use OpCode::{Binary, Continuation};
+    let half = vec![0; 600];
+    let whole = vec![0; 1000];
+    let want = Said::Compressed(false, whole.clone());
+    let bytes = with_rsv1(&[(true, Binary, &whole)], &[0]);
+    assert_says_within(&COMPRESSION, &bytes, &[want]);
+    let bytes = with_rsv1(&[(false, Binary, &half), (true, Continuation, &half)], &[0]);
+    assert_says_within(&COMPRESSION, &bytes, &[Said::Failed(1009)]);
+    let mut list = vec![(false, Binary, &b""[..])];
+    list.extend([(false, Continuation, &b""[..]); 4]);
+    assert_says_within(&COMPRESSION, &with_rsv1(&list, &[0]), &[Said::Failed(1009)]);
+}
+
+#[test]
+fn plain_text_fails_as_early_where_it_could_have_been_compressed() {
+    let whole = frames(&[(true, OpCode::Text, b"ab\xf4\x90cdefgh")]);
+    let cut = whole.len() - 10 + 4;
+    let (said, _) = decode_within(&COMPRESSION, &whole[..cut], &[64]);
+    assert_eq!(said, [Said::Failed(1007)]);
 }

@@ -82,7 +82,7 @@ fn a_failure_amid_a_fragmented_handshake_message_is_an_error() {
     let mut forger = Forger::new(client, TLS13_AES_128_GCM_SHA256);
     // Two messages that make no sense and the start of a third.
     wire.feed(&forger.handshake_record(&[20, 0, 0, 0, 20, 0, 0, 0, 20]));
-    let error = link.fill(&mut scratch).unwrap_err();
+    let error = link.fill(&mut scratch, usize::MAX).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidData);
     assert!(link.partial.is_none());
     let refused = link.send(&[IoSlice::new(b"x")], &mut scratch);

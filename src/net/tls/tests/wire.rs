@@ -272,7 +272,7 @@ impl Pair {
     }
 
     pub fn fill(&mut self) -> io::Result<Fill> {
-        self.link.fill(&mut self.scratch)
+        self.link.fill(&mut self.scratch, usize::MAX)
     }
 
     /// Fills as the engine does, until the socket is empty.
