@@ -74,6 +74,7 @@ fn what_a_get_would_say_of_itself_a_head_says_too() {
     }
 }
 
+// CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
 #[test]
 fn another_sites_page_is_refused() {
     let server = Server::start();
@@ -136,6 +137,7 @@ fn the_page_is_one_file_that_may_do_little() {
     assert!(!page.contains(&server.publish_key()));
 }
 
+// CVE-2026-33247
 #[test]
 fn metrics_are_prometheus_text_and_count() {
     let server = Server::start();

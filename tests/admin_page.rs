@@ -213,6 +213,7 @@ fn the_page_tells_that_the_server_has_ended() {
     browser.until(&state_is("failed"));
 }
 
+// CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
 fn another_sites_page_cannot_publish() {

@@ -101,6 +101,7 @@ fn lengths_at_every_border_are_read() {
     }
 }
 
+// W13
 #[test]
 fn a_close_frame_is_answered_and_the_server_ends_the_stream() {
     let server = Server::start();
@@ -153,6 +154,7 @@ fn a_close_frame_is_answered_and_the_server_ends_the_stream() {
     client.expect_end();
 }
 
+// CVE-2020-27813, CVE-2020-13935, CVE-2026-27889
 #[test]
 fn a_violation_ends_the_connection() {
     let server = Server::start();
@@ -227,6 +229,7 @@ fn the_limits_are_settings() {
     assert_eq!(client.receive(), close);
 }
 
+// R5
 #[test]
 fn who_only_ends_its_own_direction_still_gets_its_answers() {
     let server = Server::start();

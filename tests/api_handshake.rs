@@ -75,6 +75,7 @@ fn a_bad_handshake_is_told_so() {
     }
 }
 
+// CVE-2020-7693
 #[test]
 fn every_other_path_is_not_found() {
     let server = Server::start();

@@ -97,6 +97,7 @@ fn end_all(siege: &mut Siege, phase: &str, streams: Vec<TcpStream>) {
     siege.wait_until_alone();
 }
 
+// CVE-2017-2670, W1
 #[test]
 fn half_closes_and_resets_in_every_phase_end_it_at_once() {
     let mut siege = Siege::new("");
@@ -110,6 +111,7 @@ fn half_closes_and_resets_in_every_phase_end_it_at_once() {
     siege.lift();
 }
 
+// RUSTSEC-2024-0336, T2
 #[cfg(feature = "tls")]
 #[test]
 fn the_same_in_and_behind_a_tls_handshake() {

@@ -57,6 +57,7 @@ fn a_million_fragments_that_never_end_a_message_cost_no_memory() {
     siege.lift();
 }
 
+// CVE-2014-0193
 #[test]
 fn a_million_fragments_of_one_message_end_at_the_limit() {
     let mut siege = Siege::new("");
@@ -76,6 +77,7 @@ fn a_million_fragments_of_one_message_end_at_the_limit() {
     siege.lift();
 }
 
+// W5
 // CVE-2021-3690 is about pongs that nobody asked for, which were kept.
 #[test]
 fn a_million_pings_and_pongs_of_one_who_does_not_read_pile_up_nowhere() {
@@ -97,6 +99,7 @@ fn a_million_pings_and_pongs_of_one_who_does_not_read_pile_up_nowhere() {
     }
 }
 
+// M7
 /// Filters of the largest kind there is, again and again, from several clients at once.
 #[test]
 fn filters_that_are_large_or_many_or_change_all_the_time_stay_within_bounds() {
@@ -141,6 +144,7 @@ fn filters_that_are_large_or_many_or_change_all_the_time_stay_within_bounds() {
     siege.lift();
 }
 
+// M2
 // CVE-2024-23672 and its like: what leaves must leave nothing behind, however it leaves.
 #[test]
 fn five_thousand_that_come_and_go_leave_nothing_behind() {
@@ -164,7 +168,7 @@ fn five_thousand_that_come_and_go_leave_nothing_behind() {
     siege.lift();
 }
 
-// CVE-2017-2670 and trap A1: out of descriptors, the server neither spins nor falls silent, and
+// CVE-2017-2670 and traps A1 and A5: out of descriptors, the server neither spins nor falls silent, and
 // goes on by itself when its deadlines have freed some.
 #[test]
 fn all_descriptors_taken_by_those_who_say_nothing_are_won_back() {

@@ -71,6 +71,7 @@ fn what_follows_an_ambiguous_request_is_never_executed() {
     siege.lift();
 }
 
+// CVE-2021-21299, CVE-2021-32714, CVE-2021-32715, CVE-2020-35863, CVE-2020-35884, CVE-2021-38512
 #[test]
 fn the_admin_listener_publishes_nothing_that_is_hidden_in_another_request() {
     let siege = Siege::new("");
@@ -166,6 +167,7 @@ fn nothing_behind_an_upgrade_that_failed_is_executed() {
     siege.lift();
 }
 
+// CVE-2020-27813
 // CVE-2022-21676: what is wrong with a frame is seen wherever it begins.
 #[test]
 fn a_violation_in_one_piece_with_the_handshake_is_answered_behind_it() {

@@ -38,6 +38,7 @@ fn has_ended(peer: &mut TcpStream) -> bool {
     }
 }
 
+// A4
 #[test]
 fn heads_that_drip_are_gone_at_their_deadline() {
     let mut siege = Siege::new(SHORT);
@@ -75,6 +76,7 @@ fn frames_that_drip_are_gone_at_their_deadline() {
     siege.lift();
 }
 
+// T4
 #[cfg(feature = "tls")]
 #[test]
 fn tls_handshakes_that_drip_are_gone_at_their_deadline() {
@@ -164,6 +166,7 @@ fn two_thousand_that_hold_all_they_may_take_no_more_than_they_may() {
     siege.lift();
 }
 
+// W6
 /// Those who read nothing hold nobody else up: CVE-2020-35896, CVE-2026-79677.
 #[test]
 fn two_thousand_who_read_nothing_hold_nobody_up() {

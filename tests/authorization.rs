@@ -154,6 +154,7 @@ fn heard(client: &mut Client) -> Vec<Value> {
     client.drain().into_iter().map(read).collect()
 }
 
+// CVE-2025-55070
 #[test]
 fn every_event_reaches_who_may_hear_of_it_and_shows_what_they_may_see() {
     let (server, mut readers) = audience();

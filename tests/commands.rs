@@ -269,6 +269,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
         .any(|window| window == text.as_bytes())
 }
 
+// CVE-2026-33247
 /// With all there is to log, on both sides, and every way to hand a token over.
 #[test]
 fn secrets_are_not_in_logs_nor_in_the_list_of_processes() {

@@ -62,6 +62,7 @@ fn what_the_kernel_has_taken_is_not_thrown_away() {
     assert_eq!(world.clients[client].statuses(), [200]);
 }
 
+// CVE-2024-23672
 // W11
 #[test]
 fn one_who_does_not_answer_a_close_frame_is_cut_after_five_seconds() {

@@ -15,6 +15,7 @@ fn slot(key: ConnKey) -> u32 {
     key.to_u64() as u32
 }
 
+// RUSTSEC-2024-0019
 // K1
 #[test]
 fn an_event_for_one_that_has_gone_does_not_reach_the_next_in_its_place() {
@@ -65,6 +66,7 @@ fn what_is_said_to_one_that_has_gone_does_not_reach_the_next_in_its_place() {
     assert_eq!(world.engine.counters().undelivered, 1);
 }
 
+// OSV-2020-1695, OSV-2020-1694, OSV-2021-414
 // K2: the model application objects to a second on_close.
 #[test]
 fn several_ends_at_once_are_one_end() {

@@ -53,6 +53,7 @@ fn the_surplus_is_told_503() {
     assert_eq!(world.engine.counters().open, 5);
 }
 
+// A4
 #[test]
 fn an_address_has_its_own_limit() {
     let config = Config {

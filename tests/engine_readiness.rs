@@ -68,6 +68,7 @@ fn one_batch_of_edges_may_be_of_more_connections_than_a_turn_serves() {
     assert!(clients.iter().all(|&client| world.inbox(client) == 1));
 }
 
+// R8
 // R1, R7: what many small messages cost is not their bytes.
 #[test]
 fn a_turn_goes_on_to_its_other_duties_after_so_many_messages() {

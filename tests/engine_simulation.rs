@@ -5,6 +5,7 @@ mod sim;
 
 use sim::{ops, seeds};
 
+// OSV-2020-1695, OSV-2020-1694, OSV-2021-414, R1, K6
 #[test]
 fn nothing_is_lost_reordered_or_left_behind() {
     seeds::play_all("engine_simulation", SEEDS, STEPS, |seed, steps| {

@@ -38,6 +38,7 @@ fn code(world: &mut World, client: usize) -> Option<u16> {
     world.clients[client].closed_with()
 }
 
+// CVE-2026-79677
 #[test]
 fn more_than_the_soft_limit_may_wait_for_ten_seconds() {
     let mut world = world(Config::default());
@@ -101,6 +102,7 @@ fn less_than_the_soft_limit_may_wait_as_long_as_its_reader_lives() {
     world.flow();
 }
 
+// CVE-2020-35896
 #[test]
 fn more_than_the_hard_limit_never_waits() {
     let mut world = world(Config::default());
@@ -187,6 +189,7 @@ fn one_who_never_reads_is_cut_five_seconds_after_it_was_closed() {
     assert_eq!(world.engine.counters().queued_bytes, 0);
 }
 
+// M6
 #[test]
 fn all_queues_together_are_held_under_their_limit_by_closing_the_longest() {
     let config = Config {

@@ -242,3 +242,19 @@ fn a_socket_is_taken_for_empty_or_full_only_where_that_was_proved() {
         }
     }
 }
+
+#[test]
+fn every_test_that_the_security_notes_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let notes = fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
+    let mut count = 0;
+    for name in notes.split('`').filter(|name| name.contains(".rs::")) {
+        let (file, test) = name.split_once("::").unwrap();
+        let text = fs::read_to_string(root.join("tests").join(file))
+            .or_else(|_| fs::read_to_string(root.join("src").join(file)));
+        let text = text.unwrap_or_else(|_| panic!("there is no {file}"));
+        assert!(text.contains(&format!("fn {test}()")), "there is no {name}");
+        count += 1;
+    }
+    assert!(count > 100, "only {count} are named");
+}

@@ -139,6 +139,7 @@ fn a_token_that_expires_ends_its_connections() {
     assert_eq!(whoami(&mut server.logged_in(&token)), Value::Null);
 }
 
+// CVE-2025-55070
 #[test]
 fn a_deleted_user_is_sent_away_on_all_connections() {
     let server = Server::start();
@@ -155,6 +156,7 @@ fn a_deleted_user_is_sent_away_on_all_connections() {
     assert_eq!(whoami(&mut server.logged_in(&token)), Value::Null);
 }
 
+// CVE-2025-55070
 /// Between the end of the token and the close there is no moment in which the connection is
 /// served as somebody else.
 #[test]

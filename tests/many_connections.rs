@@ -70,6 +70,7 @@ fn ten_thousand_at_once_idle_and_then_all_served() {
     assert_eq!(server.anonymous().drain(), []);
 }
 
+// A3
 #[test]
 fn the_soft_limit_on_open_files_is_raised_to_the_hard_one_and_told() {
     let server = limited("-S -n 256");
@@ -141,6 +142,7 @@ fn let_in(server: &Server) -> Client {
     })
 }
 
+// A1
 /// With fewer descriptors than it would have kept free for itself.
 #[test]
 fn without_descriptors_it_goes_on_and_takes_in_who_waits() {

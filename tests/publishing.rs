@@ -189,6 +189,7 @@ fn numbers_and_unknown_keys_arrive_as_they_were_written() {
     }
 }
 
+// CVE-2021-33880
 #[test]
 fn only_with_the_key_and_every_refusal_is_the_same() {
     let server = Server::start();
@@ -370,6 +371,7 @@ fn a_users_news_go_to_all_their_connections_and_nobody_else() {
     assert_eq!(other.drain(), []);
 }
 
+// R7, W6
 /// A connection that never reads is cut once too much waits for it; neither publishers nor
 /// other readers wait.
 #[test]

@@ -131,6 +131,7 @@ fn many_are_sent_away_in_their_turn() {
     ended_well(&mut server);
 }
 
+// A6
 #[test]
 fn the_next_server_starts_on_the_same_port_at_once() {
     let mut server = Server::start();

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use rustls::StreamOwned;
 use support::{Client, Received, TlsServer, hello};
 
+// T8
 #[test]
 fn the_api_over_both_versions_of_tls() {
     let tls = TlsServer::start();
@@ -36,6 +37,7 @@ fn the_api_over_both_versions_of_tls() {
     }
 }
 
+// RUSTSEC-2024-0399
 #[test]
 fn the_client_hello_may_be_cut_anywhere() {
     let tls = TlsServer::start();
@@ -56,6 +58,7 @@ fn the_client_hello_may_be_cut_anywhere() {
     }
 }
 
+// T9
 #[test]
 fn what_is_no_tls_gets_an_alert_and_nobody_else_notices() {
     let tls = TlsServer::start();

@@ -97,6 +97,7 @@ mod tests {
         }
     }
 
+    // CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
     #[test]
     fn only_the_address_itself_and_its_own_page() {
         let guard = Guard::new(

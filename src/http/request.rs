@@ -228,6 +228,7 @@ mod tests {
         }
     }
 
+    // CVE-2021-45945
     #[test]
     fn every_prefix_of_a_head_is_partial() {
         let head = "GET /ws HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\n\r\n";
@@ -236,6 +237,8 @@ mod tests {
         }
     }
 
+    // CVE-2021-21299, CVE-2021-32714, CVE-2021-32715, CVE-2020-35863, CVE-2020-35884,
+    // CVE-2021-38512
     #[test]
     fn what_two_parsers_could_read_differently_is_refused() {
         use HeadError::{Ambiguous, Malformed};

@@ -228,6 +228,7 @@ mod tests {
         assert_eq!(arena.len(), 1);
     }
 
+    // K5
     #[test]
     fn pages_of_a_past_crowd_are_given_back() {
         let mut arena = Arena::new();

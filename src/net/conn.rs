@@ -181,6 +181,7 @@ mod tests {
     /// Stands for a descriptor and what kind of socket it is.
     type FdSized = (u32, u32);
 
+    // M8
     #[test]
     fn a_connection_is_as_small_as_it_was_measured() {
         assert_eq!(size_of::<Conn<FdSized, ()>>(), 72);

@@ -131,6 +131,7 @@ mod tests {
     use super::*;
     use mio::{Events, Poll, Token};
 
+    // R9
     #[test]
     fn nothing_is_lost_between_the_bell_and_the_look() {
         const EACH: usize = 20_000;

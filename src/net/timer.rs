@@ -251,6 +251,7 @@ mod tests {
         assert_eq!(wheel.next_tick(), None);
     }
 
+    // W19
     #[test]
     fn a_clock_that_jumps_an_hour_finds_everything_due_once() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(1000));
@@ -279,6 +280,7 @@ mod tests {
         );
     }
 
+    // CVE-2026-79677
     #[test]
     fn agrees_with_a_sorted_list() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(200));

@@ -236,6 +236,7 @@ mod tests {
         }
     }
 
+    // M7
     #[test]
     fn the_limit_counts_distinct_terms() {
         let list = |n: usize| -> String {

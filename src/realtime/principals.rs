@@ -419,6 +419,7 @@ mod tests {
         assert_eq!(principals.next_expired(u64::MAX - 1), None);
     }
 
+    // M1
     #[test]
     fn a_crowd_may_leave() {
         let mut principals = principals();

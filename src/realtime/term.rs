@@ -80,6 +80,7 @@ mod tests {
 
     use super::*;
 
+    // CVE-2026-39972, M9
     #[test]
     fn digests_differ_by_value_by_kind_and_by_seed() {
         let digester = Digester::new([1, 2, 3, 4]);

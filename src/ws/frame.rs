@@ -221,6 +221,7 @@ mod tests {
         }
     }
 
+    // CVE-2020-13935
     #[test]
     fn what_the_rfc_forbids() {
         let table: [(&[u8], &str); 12] = [

@@ -402,6 +402,7 @@ mod tests {
         }
     }
 
+    // CVE-2021-33880
     #[test]
     fn of_a_token_only_the_hash_is_stored_and_its_id_is_never_used_again() {
         let store = store();

@@ -54,6 +54,7 @@ fn a_client_hello_may_be_split_anywhere() {
     }
 }
 
+// T7
 #[test]
 fn everything_may_come_byte_by_byte() {
     for version in BOTH {
@@ -66,6 +67,7 @@ fn everything_may_come_byte_by_byte() {
     }
 }
 
+// RUSTSEC-2024-0399
 #[test]
 fn a_client_hello_may_come_in_several_records() {
     let (server, _) = configs(&TLS13);
@@ -82,6 +84,7 @@ fn a_client_hello_may_come_in_several_records() {
     }
 }
 
+// T3
 #[test]
 fn frames_in_one_record_and_in_many_arrive_together() {
     let mut pair = Pair::new(&configs(&TLS13));
@@ -215,6 +218,7 @@ fn a_flight_that_would_block_is_completed_by_flush() {
     }
 }
 
+// T1
 #[test]
 fn a_key_update_is_answered_before_the_next_data() {
     let mut pair = Pair::new(&configs(&TLS13));

@@ -42,6 +42,7 @@ fn a_filter_replaces_the_one_before() {
     assert_eq!((index.subscriptions(), index.terms()), (0, 0));
 }
 
+// OSV-2020-1695, OSV-2020-1694, OSV-2021-414
 /// Whatever happens, the index finds whom a scan of all filters would find.
 #[test]
 fn agrees_with_a_naive_scan() {
@@ -85,6 +86,7 @@ fn agrees_with_a_naive_scan() {
     }
 }
 
+// M1
 #[test]
 fn an_idle_connection_costs_little_and_gives_it_back() {
     const CROWD: u32 = 100_000;

@@ -162,6 +162,7 @@ fn what_fails_the_connection() {
     }
 }
 
+// CVE-2026-48779, CVE-2026-62389
 #[test]
 fn empty_fragments_are_counted() {
     let mut list = vec![(false, OpCode::Text, &b""[..])];
@@ -180,6 +181,7 @@ fn text_fails_before_its_frame_is_complete() {
     assert_eq!(decode(&whole[..header + 4], &[64]).0, [Said::Failed(1007)]);
 }
 
+// CVE-2022-35922
 #[test]
 fn a_promise_of_two_to_the_forty_reserves_nothing() {
     let mut head = vec![0x82, 0xFF];

@@ -91,6 +91,7 @@ fn a_failure_amid_a_fragmented_handshake_message_is_an_error() {
     assert!(wire.is_shut());
 }
 
+// T9
 #[test]
 fn plain_http_gets_an_alert_and_an_error() {
     let mut pair = Pair::new(&configs(&TLS13));
@@ -138,6 +139,7 @@ fn a_broken_record_is_an_error_and_gets_an_alert() {
     }
 }
 
+// T4
 #[test]
 fn a_record_that_is_too_long_is_an_error() {
     let mut pair = Pair::new(&configs(&TLS13));
@@ -167,6 +169,7 @@ fn no_common_protocol_is_an_error() {
     );
 }
 
+// RUSTSEC-2024-0336
 #[test]
 fn close_notify_in_a_handshake_ends_without_spinning() {
     let close_notify = [21, 3, 3, 0, 2, 1, 0];
@@ -196,6 +199,7 @@ fn close_notify_in_a_handshake_ends_without_spinning() {
     }
 }
 
+// T5
 #[test]
 fn an_end_without_close_notify_is_an_end() {
     for version in BOTH {
@@ -249,6 +253,7 @@ fn close_notify_is_an_end_and_what_follows_is_dropped() {
     }
 }
 
+// W9, T6
 #[test]
 fn our_end_is_said_once_and_only_behind_the_rest() {
     for version in BOTH {
@@ -273,6 +278,7 @@ fn our_end_is_said_once_and_only_behind_the_rest() {
     }
 }
 
+// T2
 #[test]
 fn a_socket_that_is_broken_is_shut_all_the_same() {
     let mut pair = Pair::new(&configs(&TLS13));
