@@ -3,16 +3,17 @@
 use h_realtime::model::{AuthReply, Identity, Tell, Ticket, TokenId, UnixMillis};
 use h_realtime::net::Config;
 use h_realtime::realtime::{InvalidToken, Settings};
+use h_realtime::ws::CAN_DEFLATE;
 
 use crate::sim::rng::Rng;
 use crate::sim::world::Disorder;
-use crate::sim::{Conduct, Faults, Limits, handshake};
+use crate::sim::{Conduct, Faults, Limits, OFFER, deflate, frames::handshake_with};
 
 use super::app::Command;
 use super::matcher::Wants;
 use super::plans::{self, USERS};
 use super::says::{self, pick};
-use super::world::World;
+use super::world::{Hello, World};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -112,10 +113,15 @@ impl Play {
             repeated: 5,
             shuffled: true,
         };
+        if rng.chance(30) {
+            world.backlog.descriptors = 3 + rng.below(20);
+        }
+        world.backlog.unregistered = if rng.chance(30) { 10 } else { 0 };
         let mut some = |percent: u32| if rng.chance(50) { percent } else { 0 };
         let faults = Faults {
             interrupted: some(10),
             would_block: some(20),
+            short_read: some(30),
             short_write: some(50),
             broken: some(20),
             zero_writes: false,
@@ -208,7 +214,7 @@ impl Play {
                 let fragment = self.rng.chance(15).then(|| self.rng.below(30));
                 self.world.say(number, say, fragment);
             }
-            Step::Leave => match self.rng.below(6) {
+            Step::Leave => match self.rng.below(7) {
                 0..2 if may_speak => client.close(1000),
                 2 => client.finish(),
                 3 => client.reset(),
@@ -216,6 +222,11 @@ impl Play {
                 5 if may_speak => {
                     client.conduct.is_wrong = true;
                     client.frame(0x83, b"unknown opcode");
+                }
+                6 if may_speak && client.compresses => {
+                    client.conduct.is_wrong = true;
+                    client.finish_part();
+                    client.frame(0xC1, &deflate(&vec![b' '; 1 << 17]));
                 }
                 _ => {}
             },
@@ -243,17 +254,27 @@ impl Play {
             },
             ..self.faults
         };
-        let (wants, hello) = match rng.below(20) {
-            0..5 => (Wants::Anonymous, handshake("/ws")),
-            5 => (Wants::Nobody, handshake("/ws?access_token=")),
-            6 => (Wants::Token, handshake("/ws?access_token=wrong")),
-            _ => (Wants::Token, self.handshake()),
+        let compresses = CAN_DEFLATE && rng.chance(40);
+        let offer = if compresses { OFFER } else { "" };
+        let (wants, bytes) = match rng.below(20) {
+            0..5 => (Wants::Anonymous, handshake_with("/ws", offer)),
+            5 => (Wants::Nobody, handshake_with("/ws?access_token=", offer)),
+            6 => (
+                Wants::Token,
+                handshake_with("/ws?access_token=wrong", offer),
+            ),
+            _ => (Wants::Token, self.handshake(offer)),
         };
-        self.world.connect(conduct, limits, faults, wants, hello);
+        let hello = Hello {
+            wants,
+            bytes,
+            compresses,
+        };
+        self.world.connect(conduct, limits, faults, hello);
     }
 
     /// A handshake with a token, old or new.
-    fn handshake(&mut self) -> Vec<u8> {
+    fn handshake(&mut self, offer: &str) -> Vec<u8> {
         let mut at = self.rng.below(self.tokens.len());
         if self.tokens.is_empty() || self.rng.chance(30) {
             at = self.tokens.len();
@@ -266,12 +287,10 @@ impl Play {
             });
         }
         if self.rng.chance(50) {
-            return handshake(&format!("/ws?access_token=t{at}"));
+            return handshake_with(&format!("/ws?access_token=t{at}"), offer);
         }
-        let mut head = handshake("/ws");
-        head.truncate(head.len() - 2);
-        head.extend(format!("Authorization: Bearer t{at}\r\n\r\n").bytes());
-        head
+        let fields = format!("{offer}Authorization: Bearer t{at}\r\n");
+        handshake_with("/ws", &fields)
     }
 
     /// Answers one question, not always the oldest.

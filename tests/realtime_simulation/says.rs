@@ -189,6 +189,18 @@ fn uri(rng: &mut Rng, terms: &mut BTreeSet<Term>) -> String {
     uri
 }
 
+/// Every term that a filter or an event may have.
+pub fn all_terms() -> impl Iterator<Item = Term> {
+    let by_id = IDS.iter().map(|id| term(Field::Id, id));
+    let by_reference = IDS.iter().map(|id| term(Field::References, id));
+    let by_group = GROUPS.iter().map(|group| term(Field::Group, group));
+    let pages = PAGES.iter().flat_map(|page| {
+        let keys = VERSIONS.iter().map(|version| page_key(page, version));
+        keys.map(|key| term(Field::Uri, &key))
+    });
+    by_id.chain(by_reference).chain(by_group).chain(pages)
+}
+
 /// What annotations on a page are found by.
 pub fn page_key(page: &str, version: &str) -> String {
     format!("httpx://example.com/{page}{version}")

@@ -8,7 +8,7 @@ use h_realtime::ws::CAN_DEFLATE;
 
 use super::app::{BODY_LIMIT, Command, Said, pad};
 use super::client::{Client, Conduct};
-use super::frames::handshake;
+use super::frames::{deflate, handshake};
 use super::rng::Rng;
 use super::socket::{Faults, Limits};
 use super::world::{Disorder, World};
@@ -89,6 +89,10 @@ pub fn run(seed: u64, ops: impl IntoIterator<Item = Op>) {
         shuffled: true,
     };
     let faults = faults(&mut rng);
+    if rng.chance(30) {
+        world.backlog.descriptors = 3 + rng.below(20);
+    }
+    world.backlog.unregistered = if rng.chance(30) { 10 } else { 0 };
     let is_told = std::env::var_os("TELL").is_some();
     for op in ops {
         if is_told {
@@ -131,6 +135,7 @@ fn faults(rng: &mut Rng) -> Faults {
     Faults {
         interrupted: some(10),
         would_block: some(20),
+        short_read: some(30),
         short_write: some(50),
         broken: some(20),
         zero_writes: false,
@@ -396,6 +401,8 @@ fn violate(client: &mut Client, how: u8) {
             client.close(1000);
             client.frame(0x81, b"echo too late");
         }
+        // A bomb, where it is not a reserved bit.
+        12 => client.frame(0xC2, &deflate(&vec![0; 1 << 17])),
         _ => client.frame(0x88, &[]),
     }
 }

@@ -1,7 +1,7 @@
 //! A server under attack, and somebody who goes on using it.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use h_realtime::net::raise_open_files;
@@ -42,6 +42,16 @@ impl Siege {
         let since = Instant::now();
         assert_eq!(self.witness.drain(), []);
         since.elapsed()
+    }
+
+    /// The witness goes, and another must be let in.
+    pub fn relieve(&mut self) {
+        self.witness.stream.shutdown(Shutdown::Both).unwrap();
+        self.witness = eventually(PATIENCE, || {
+            let client = Client::try_open(self.server.address(), "/ws", "");
+            client.head.starts_with("HTTP/1.1 101 ").then_some(client)
+        });
+        self.answer();
     }
 
     /// What the server takes now beyond what it took before, in bytes.
