@@ -30,5 +30,5 @@ fn a_storm_of_signals_interrupts_nothing() {
         }
     }
     let log = server.log();
-    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }

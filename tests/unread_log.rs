@@ -36,7 +36,8 @@ fn a_pipe_that_nobody_reads_stops_nobody() {
         assert_eq!(client.answer(false).unwrap().status(), 400);
         assert_eq!(witness.drain(), []);
     }
-    assert_eq!(server.metric("h_realtime_bad_requests_total"), 2000.0);
+    let refused = r#"h_realtime_handshake_failures_total{reason="request"}"#;
+    assert_eq!(server.metric(refused), 2000.0);
     server.signal(Signal::TERM);
     assert!(matches!(witness.receive(), Received::Close(_)));
     drop(witness);

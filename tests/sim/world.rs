@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 
+use h_realtime::net::tls::TlsConfig;
 use h_realtime::net::{Arrival, Config, ConnKey, Engine, Interest, ListenerId, Now, Readiness};
 
 use super::app::{App, Command, Log};
@@ -19,6 +20,8 @@ pub struct World {
     pub disorder: Disorder,
     /// Sizes of the kernel's buffers for those who connect.
     pub limits: Limits,
+    /// What those who connect must speak TLS with.
+    pub tls: Option<TlsConfig>,
     /// Milliseconds.
     pub clock: u64,
     /// Queues may grow so long together that those of closing connections are shed, too.
@@ -57,6 +60,7 @@ impl World {
             log,
             disorder: Disorder::default(),
             limits: ROOMY,
+            tls: None,
             clock,
             may_shed,
             rng,
@@ -85,7 +89,7 @@ impl World {
             socket: wire.socket(),
             listener: ListenerId(0),
             peer,
-            tls: None,
+            tls: self.tls.clone(),
         };
         let rng = self.rng.fork();
         self.clients.push(Client::new(wire, rng, conduct));

@@ -70,13 +70,18 @@ impl Siege {
 
     /// The attack is over: everybody else is gone, the witness has never been let down, what it
     /// took is given back, and nothing is left to do.
-    pub fn lift(mut self) {
+    pub fn lift(self) {
+        self.lift_but_for(SLACK);
+    }
+
+    /// The same where so many bytes may be kept.
+    pub fn lift_but_for(mut self, kept: u64) {
         self.wait_until_alone();
         assert_eq!(self.server.metric("h_realtime_queued_bytes"), 0.0);
         assert_eq!(self.server.metric("h_realtime_unfinished_bytes"), 0.0);
         eventually(PATIENCE, || {
             self.answer();
-            (self.growth() < SLACK).then_some(())
+            (self.growth() < kept).then_some(())
         });
         eventually(PATIENCE, || {
             let before = cpu(&self.server);
