@@ -23,6 +23,8 @@ enum Step {
     /// A client reads.
     Listen,
     Say,
+    /// A client says more at once than it is read from in a row.
+    Burst,
     Ping,
     /// A client goes away, in one of the ways there are.
     Leave,
@@ -140,7 +142,7 @@ impl Play {
     fn step(&mut self, step: Step) {
         match step {
             Step::Connect => self.connect(),
-            Step::Bring | Step::Listen | Step::Say | Step::Ping | Step::Leave => {
+            Step::Bring | Step::Listen | Step::Say | Step::Burst | Step::Ping | Step::Leave => {
                 let at = self.rng.below(self.world.active.len());
                 if let Some(number) = self.world.active.get(at).copied() {
                     self.step_of(number, step);
@@ -214,6 +216,11 @@ impl Play {
                 let fragment = self.rng.chance(15).then(|| self.rng.below(30));
                 self.world.say(number, say, fragment);
             }
+            Step::Burst if may_speak => {
+                (0..100).for_each(|_| self.world.say(number, says::long(), None));
+                let client = &mut self.world.clients[number];
+                client.wire.state().deliver(usize::MAX);
+            }
             Step::Leave => match self.rng.below(7) {
                 0..2 if may_speak => client.close(1000),
                 2 => client.finish(),
@@ -240,7 +247,7 @@ impl Play {
             is_eager: rng.chance(60),
             ..Conduct::default()
         };
-        let sizes = [300, 2000, 10_000, 100_000];
+        let sizes = [300, 2000, 10_000, 200_000];
         let limits = Limits {
             receive: sizes[rng.below(4)],
             send: sizes[rng.below(4)],
@@ -398,6 +405,7 @@ const STEPS: &[(usize, Step)] = &[
     (130, Step::Bring),
     (130, Step::Listen),
     (260, Step::Say),
+    (5, Step::Burst),
     (20, Step::Ping),
     (16, Step::Leave),
     (90, Step::Answer),

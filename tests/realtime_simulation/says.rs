@@ -54,6 +54,16 @@ pub fn any(rng: &mut Rng, max_terms: usize) -> Say {
     }
 }
 
+/// A long message, which is a ping without a number.
+pub fn long() -> Say {
+    let text = format!(r#"{{"type": "ping", "pad": "{}"}}"#, "x".repeat(1000));
+    Say {
+        message: Said::Text(text),
+        meaning: Meaning::Ping,
+        id: None,
+    }
+}
+
 fn said(rng: &mut Rng, text: String) -> Said {
     match rng.chance(20) {
         true => Said::Binary(text.into_bytes()),

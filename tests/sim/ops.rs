@@ -39,6 +39,10 @@ pub enum Op {
         verb: u8,
         size: u16,
     },
+    /// A client says more at once than it is read from in a row.
+    Burst {
+        who: u8,
+    },
     /// A client sends a fragment of a message.
     Fragment {
         who: u8,
@@ -164,7 +168,8 @@ impl Op {
             },
             40..180 => Op::Deliver { who, bytes },
             180..320 => Op::Listen { who, bytes },
-            320..500 => Op::Say {
+            320..325 => Op::Burst { who },
+            325..500 => Op::Say {
                 who,
                 verb: rng.below(16) as u8,
                 size,
@@ -254,7 +259,7 @@ impl World {
             1 => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             host => Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, host))),
         };
-        let sizes = [300, 2000, 10_000, 100_000];
+        let sizes = [300, 2000, 10_000, 200_000];
         self.limits = Limits {
             receive: sizes[rng.below(4)],
             send: sizes[rng.below(4)],
@@ -277,6 +282,7 @@ impl World {
     fn play_client(&mut self, op: &Op, rng: &mut Rng) {
         let (Op::Deliver { who, .. }
         | Op::Say { who, .. }
+        | Op::Burst { who }
         | Op::Fragment { who, .. }
         | Op::Ping { who }
         | Op::Violate { who, .. }
@@ -310,6 +316,10 @@ impl World {
                     false => Said::Binary(vec![7; usize::from(*size)]),
                 };
                 client.fragment(message, 1 + usize::from(*size) / 3);
+            }
+            Op::Burst { .. } if may_speak => {
+                (0..100).for_each(|_| client.text(&format!("quiet {}", pad(1000))));
+                client.wire.state().deliver(usize::MAX);
             }
             Op::Say { verb, size, .. } if may_speak => say(client, *verb, usize::from(*size)),
             Op::Say { verb, .. } if !client.progress.is_open => ask(client, *verb),
