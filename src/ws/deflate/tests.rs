@@ -189,6 +189,10 @@ fn a_bomb_is_stopped_at_the_limit() {
     }
     assert_eq!(inflater.out.len(), LIMIT + 1);
     assert!(inflater.out.capacity() <= 2 * LIMIT);
+    // A lower limit holds in a buffer that a higher one has made longer.
+    let error = inflater.inflate(false, &bomb, 10).unwrap_err();
+    assert_eq!(error.code, CloseCode::TOO_BIG);
+    assert_eq!(inflater.stream.as_ref().unwrap().total_out(), 11);
     // One behind another.
     let bombs = [
         &flushed(&vec![0; 1 << 20], 9, FlushCompress::Finish)[..],
