@@ -69,6 +69,8 @@ pub enum Op {
         who: u8,
     },
     Command(Command),
+    /// More events at once than a connection is sent in a row.
+    Flood,
     Turn,
     /// Everything comes to rest, but for the network.
     Settle,
@@ -184,7 +186,8 @@ impl Op {
             574..580 => Op::Finish { who },
             580..586 => Op::Reset { who },
             586..588 => Op::Vanish { who },
-            588..680 => Op::Command(Op::command(rng, size)),
+            588..590 => Op::Flood,
+            590..680 => Op::Command(Op::command(rng, size)),
             680..900 => Op::Turn,
             900..950 => Op::Settle,
             950..999 => Op::Wait {
@@ -224,6 +227,10 @@ impl World {
                 address,
             } => self.play_connect(*kind, *eager, *address, rng, faults),
             Op::Command(command) => self.command(command.clone()),
+            Op::Flood => {
+                let (percent, size) = (80, 10_000);
+                (0..30).for_each(|_| self.command(Command::FanOut { percent, size }));
+            }
             Op::Turn => {
                 self.exchange();
                 self.turn();
