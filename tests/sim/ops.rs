@@ -186,8 +186,8 @@ impl Op {
             574..580 => Op::Finish { who },
             580..586 => Op::Reset { who },
             586..588 => Op::Vanish { who },
-            588..590 => Op::Flood,
-            590..680 => Op::Command(Op::command(rng, size)),
+            588 => Op::Flood,
+            589..680 => Op::Command(Op::command(rng, size)),
             680..900 => Op::Turn,
             900..950 => Op::Settle,
             950..999 => Op::Wait {
@@ -228,8 +228,8 @@ impl World {
             } => self.play_connect(*kind, *eager, *address, rng, faults),
             Op::Command(command) => self.command(command.clone()),
             Op::Flood => {
-                let (percent, size) = (80, 10_000);
-                (0..30).for_each(|_| self.command(Command::FanOut { percent, size }));
+                let (percent, size) = (80, 1000);
+                (0..300).for_each(|_| self.command(Command::FanOut { percent, size }));
             }
             Op::Turn => {
                 self.exchange();
