@@ -38,10 +38,12 @@ impl Deflater {
         stream.reset();
         // One byte more than fits: output that fills all the room may not be all there is.
         self.out.resize(limit + TAIL.len() + 1, 0);
-        let flush = DeflateFlush::SyncFlush;
-        let status = stream.compress(message, &mut self.out, flush).ok()?;
+        let status = stream.compress(message, &mut self.out, DeflateFlush::SyncFlush);
         let written = stream.total_out() as usize;
-        if status != Status::Ok || written >= self.out.len() {
+        if status != Ok(Status::Ok) || written >= self.out.len() {
+            // The rest of the output is in there still. `reset` forgets it, but does not give
+            // back its room (zlib-rs 0.6.8), and without room it panics.
+            self.stream = None;
             return None;
         }
         // "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail end."

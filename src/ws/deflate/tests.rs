@@ -224,3 +224,22 @@ fn compression_that_does_not_fit_is_given_up() {
     assert_eq!(deflater.deflate(message, 0), None);
     assert_eq!(deflater.deflate(b"Hello", 5), None);
 }
+
+/// What did not fit is gone: it takes no room from the messages behind it, and changes none.
+// K6
+#[test]
+fn giving_up_leaves_nothing_behind_however_often() {
+    let noise = &messages()[4];
+    let mut deflater = Deflater::default();
+    for n in 0..300 {
+        let message = &noise[n..][..256 + 13 * n];
+        let limit = message.len() / 10 * 9;
+        assert_eq!(deflater.deflate(message, limit), None, "{n}");
+        if n % 20 == 0 {
+            let text = &messages()[2];
+            let data = deflater.deflate(text, LIMIT).unwrap();
+            assert_eq!(inflate(data, LIMIT).as_ref(), Ok(text));
+            assert_eq!(data, Deflater::default().deflate(text, LIMIT).unwrap());
+        }
+    }
+}
