@@ -27,6 +27,6 @@ pub mod http;
 pub mod model;
 pub mod net;
 pub mod realtime;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "h"))]
 pub mod server;
 pub mod ws;

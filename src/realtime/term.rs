@@ -61,6 +61,13 @@ impl Digester {
         self.digest(5, value)
     }
 
+    /// A number that looks random, and is always the same for the same number.
+    pub fn scatter(&self, number: u64) -> u64 {
+        let mut hasher = FoldHasher::with_seed(self.seeds[0], &self.shared[0]);
+        hasher.write_u64(number);
+        hasher.finish()
+    }
+
     fn digest(&self, tag: u8, value: &str) -> Digest {
         let [shared_a, shared_b] = &self.shared;
         let [a, b] = self.seeds;

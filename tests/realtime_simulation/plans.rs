@@ -91,18 +91,27 @@ fn terms(rng: &mut Rng) -> Vec<Term> {
 }
 
 fn rule(rng: &mut Rng, variants: usize) -> Rule {
-    let when = (0..rng.below(3)).map(|_| match rng.below(3) {
+    let when = (0..rng.below(3)).map(|_| match rng.below(4) {
         0 => Who::User(pick(rng, USERS).into()),
         1 => Who::Member(pick(rng, GROUPS).into()),
-        _ => Who::Moderator(pick(rng, GROUPS).into()),
+        2 => Who::Moderator(pick(rng, GROUPS).into()),
+        _ => {
+            let count = rng.below(4);
+            Who::OneOf((0..count).map(|_| pick(rng, USERS)).collect())
+        }
     });
     let when = when.collect();
-    let reasons = [Reason::Permission, Reason::Muted, Reason::Hidden];
+    let reasons = [
+        Reason::Permission,
+        Reason::Muted,
+        Reason::Hidden,
+        Reason::Checkpoint,
+    ];
     let then = match rng.below(10) {
         0..7 => Decision::Send(rng.below(variants)),
         // There is no such variant.
         7 if rng.chance(20) => Decision::Send(variants),
-        _ => Decision::Withhold(reasons[rng.below(3)]),
+        _ => Decision::Withhold(reasons[rng.below(reasons.len())]),
     };
     Rule { when, then }
 }

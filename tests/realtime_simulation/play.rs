@@ -105,6 +105,7 @@ impl Play {
                 false => InvalidToken::Anonymous,
             },
             max_terms: if rng.chance(30) { 6 } else { 200 },
+            ..Settings::default()
         };
         let max_terms = settings.max_terms;
         let config = config(&mut rng);

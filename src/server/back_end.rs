@@ -1,0 +1,118 @@
+//! The back end that was chosen: prepared first, and started when there is a way to the reactor.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::backend::{Closed, DataDir, Stats, Undelivered, Way};
+use crate::cli::exit::Exit;
+use crate::config::{BackEndSettings, Settings};
+use crate::model::{Asks, Secret, Tell};
+use crate::net::{self, Mailbox};
+
+/// A back end that has not begun to work.
+pub(super) struct BackEnd {
+    /// Where questions go.
+    pub asker: Rc<dyn Asks>,
+    /// What publishers must know, where events come by HTTP.
+    pub publish_key: Option<Secret>,
+    /// Where users, tokens and groups are kept, where that is here.
+    pub data: Option<DataDir>,
+    pub stats: Arc<Stats>,
+    start: Start,
+}
+
+type Start = Box<dyn FnOnce(&Mailbox<Tell>) -> io::Result<Threads>>;
+
+/// The threads of a back end that works.
+#[derive(Default)]
+pub(super) struct Threads {
+    /// The thread that answers; it ends when nobody can ask any more.
+    answering: Option<JoinHandle<()>>,
+}
+
+impl BackEnd {
+    /// What the settings ask for.
+    pub fn prepare(settings: &Settings) -> Result<BackEnd, Exit> {
+        match &settings.back_end {
+            BackEndSettings::Embedded(broker) => embedded(settings, broker.as_ref()),
+            BackEndSettings::H(h) => of_h(h),
+        }
+    }
+
+    /// Has it begin to work.
+    pub fn start(self, mailbox: &Mailbox<Tell>) -> Result<Threads, Exit> {
+        (self.start)(mailbox)
+            .map_err(|error| Exit::new(Exit::OS, format!("a thread for the back end: {error}")))
+    }
+}
+
+impl Threads {
+    /// Waits until they have ended. Nobody must be able to ask any more.
+    pub fn finish(self) {
+        if let Some(thread) = self.answering {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The way to the reactor is its mailbox.
+struct ByMailbox(Mailbox<Tell>);
+
+impl Way for ByMailbox {
+    fn tell(&self, tell: Tell) -> Result<(), Closed> {
+        self.0.send(tell).map_err(|net::Closed| Closed)
+    }
+
+    fn try_tell(&self, tell: Tell) -> Result<(), Undelivered> {
+        self.0.try_send(tell).map_err(|error| match error {
+            net::Undelivered::Full(tell) => Undelivered::Full(tell),
+            net::Undelivered::Closed => Undelivered::Closed,
+        })
+    }
+}
+
+#[cfg(feature = "sqlite")]
+fn embedded(
+    settings: &Settings,
+    broker: Option<&crate::config::BrokerSettings>,
+) -> Result<BackEnd, Exit> {
+    use crate::backend::{self, embedded::Embedded};
+    use crate::clock::unix_now;
+
+    if broker.is_some() {
+        let message = "this build cannot take events from RabbitMQ: it needs the feature amqp";
+        return Err(Exit::new(Exit::CONFIG, message));
+    }
+    let stats = Arc::new(Stats::default());
+    let data = DataDir::open(&settings.data).map_err(Exit::from)?;
+    let publish_key = data.publish_key().map_err(Exit::from)?;
+    let embedded = Embedded::open(&data, Arc::clone(&stats), unix_now()).map_err(Exit::from)?;
+    let (asker, questions) = backend::questions();
+    let start = move |mailbox: &Mailbox<Tell>| {
+        let way = ByMailbox(mailbox.clone());
+        Ok(Threads {
+            answering: Some(backend::start(embedded, questions, unix_now, way)?),
+        })
+    };
+    Ok(BackEnd {
+        asker: Rc::new(asker),
+        publish_key: Some(publish_key),
+        data: Some(data),
+        stats,
+        start: Box::new(start),
+    })
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn embedded(_: &Settings, _: Option<&crate::config::BrokerSettings>) -> Result<BackEnd, Exit> {
+    let message = "this build has no embedded back end: it needs the feature sqlite";
+    Err(Exit::new(Exit::CONFIG, message))
+}
+
+#[cfg(not(feature = "h"))]
+fn of_h(_: &crate::config::HSettings) -> Result<BackEnd, Exit> {
+    let message = "this build has no back end for h: it needs the feature h";
+    Err(Exit::new(Exit::CONFIG, message))
+}
