@@ -11,7 +11,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::player::{Found, Message, Player, World};
-use crate::support::{Client, PATIENCE, Postgres, Publisher, RabbitMq, Server, eventually, sql};
+use crate::support::{
+    Client, PATIENCE, Postgres, Publisher, RabbitMq, Server, Site, eventually, sql,
+};
 use crate::transcript::Transcript;
 
 pub struct Surroundings<'b> {
@@ -37,13 +39,13 @@ enum Restart<'b> {
 impl<'b> Surroundings<'b> {
     /// A server of the test's own, and a database and a virtual host of its own.
     pub fn of_the_test(database: &Postgres, broker: &'b RabbitMq, config: &str) -> Self {
-        let (at, to) = (database.database(), broker.vhost());
-        let server = Server::of_h(&at, &to, config);
+        let site = Site::on(database, broker);
+        let server = site.server(config);
         Surroundings {
             address: server.address(),
             server: Some(server),
             restart: Restart::Own(broker),
-            ..Surroundings::new(at, to)
+            ..Surroundings::new(site.database, site.broker)
         }
     }
 

@@ -190,6 +190,32 @@ impl Publisher {
         assert!(routed, "no queue takes {key}");
     }
 
+    /// Publishes events in a row, as fast as the broker takes them.
+    pub fn publish_all(&self, key: &str, events: impl IntoIterator<Item = Value>) {
+        let options = BasicPublishOptions::default();
+        let kind = "application/json";
+        let properties = BasicProperties::default().with_content_type(kind.into());
+        let published = self.runtime.block_on(async {
+            let mut confirms = Vec::new();
+            for event in events {
+                let body = event.to_string();
+                let publish = self.channel.basic_publish(
+                    "realtime".into(),
+                    key.into(),
+                    options,
+                    body.as_bytes(),
+                    properties.clone(),
+                );
+                confirms.push(publish.await?);
+            }
+            for confirm in confirms {
+                confirm.await?;
+            }
+            Ok::<_, lapin::Error>(())
+        });
+        published.unwrap();
+    }
+
     /// Publishes anything; an empty type or encoding is left out. Returns whether any queue has it.
     pub fn publish_raw(&self, key: &str, body: &[u8], kind: &str, encoding: &str) -> bool {
         let mut properties = BasicProperties::default()
