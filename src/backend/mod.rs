@@ -8,6 +8,8 @@
 mod data_dir;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
+#[cfg(feature = "h")]
+pub mod h;
 mod secret;
 mod stats;
 

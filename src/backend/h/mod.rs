@@ -1,0 +1,24 @@
+//! h's own PostgreSQL database and message queue, in place of the embedded back end.
+//!
+//! Owns: what h's tables say of a token, a user and an annotation, and what an event of h's
+//! message queue becomes. Must not know: connections, filters, and how a plan goes out.
+//! Only reads: h itself is the only one that writes.
+
+mod event;
+mod facts;
+mod ids;
+mod links;
+mod payload;
+mod plan;
+mod read;
+mod row;
+mod session;
+mod sql;
+mod store;
+mod time;
+mod tls;
+mod url;
+mod userid;
+
+pub use event::{AnnotationEvent, user_plan};
+pub use store::{Away, Settings, Standing, Store};
