@@ -283,6 +283,5 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// For all of what is asked together. Longer than the server itself allows for one statement,
 /// and shorter than handshakes wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
-/// So many are found in some 50 ms, so a sweep over 100,000 connections keeps no answer waiting
-/// for long, and is never too much for one statement.
-const SWEPT: usize = 2000;
+/// Tokens that one statement of [`Store::sweep`] is about. That many take it some 50 ms.
+pub const SWEPT: usize = 2000;
