@@ -5,9 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+#[cfg(not(feature = "amqp"))]
+use super::no_amqp::{Feed, names, source};
+#[cfg(feature = "amqp")]
+use crate::backend::amqp::{self, Broker, Feed, Source};
 use crate::backend::{Closed, DataDir, Stats, Undelivered, Way};
 use crate::cli::exit::Exit;
-use crate::config::{BackEndSettings, Settings};
+use crate::config::{BackEndSettings, BrokerSettings, Settings};
 use crate::model::{Asks, Secret, Tell};
 use crate::net::{self, Mailbox};
 
@@ -19,6 +23,8 @@ pub(super) struct BackEnd {
     pub publish_key: Option<Secret>,
     /// Where users, tokens and groups are kept, where that is here.
     pub data: Option<DataDir>,
+    /// Where events come from besides, without credentials.
+    pub brokers: Option<String>,
     pub stats: Arc<Stats>,
     start: Start,
 }
@@ -30,6 +36,8 @@ type Start = Box<dyn FnOnce(&Mailbox<Tell>) -> io::Result<Threads>>;
 pub(super) struct Threads {
     /// The thread that answers; it ends when nobody can ask any more.
     answering: Option<JoinHandle<()>>,
+    /// The thread that hands over events from a message queue. It asks, too.
+    feed: Option<Feed>,
 }
 
 impl BackEnd {
@@ -51,6 +59,9 @@ impl BackEnd {
 impl Threads {
     /// Waits until they have ended. Nobody must be able to ask any more.
     pub fn finish(self) {
+        if let Some(feed) = self.feed {
+            feed.finish();
+        }
         if let Some(thread) = self.answering {
             let _ = thread.join();
         }
@@ -74,41 +85,72 @@ impl Way for ByMailbox {
 }
 
 #[cfg(feature = "sqlite")]
-fn embedded(
-    settings: &Settings,
-    broker: Option<&crate::config::BrokerSettings>,
-) -> Result<BackEnd, Exit> {
+fn embedded(settings: &Settings, broker: Option<&BrokerSettings>) -> Result<BackEnd, Exit> {
     use crate::backend::{self, embedded::Embedded};
     use crate::clock::unix_now;
 
-    if broker.is_some() {
-        let message = "this build cannot take events from RabbitMQ: it needs the feature amqp";
-        return Err(Exit::new(Exit::CONFIG, message));
-    }
-    let stats = Arc::new(Stats::default());
+    let stats = Arc::new(Stats::needing(broker.is_some(), false));
+    let source = match broker {
+        Some(broker) => Some(source(broker, &stats)?),
+        None => None,
+    };
     let data = DataDir::open(&settings.data).map_err(Exit::from)?;
     let publish_key = data.publish_key().map_err(Exit::from)?;
     let embedded = Embedded::open(&data, Arc::clone(&stats), unix_now()).map_err(Exit::from)?;
     let (asker, questions) = backend::questions();
+    let brokers = source.as_ref().map(names);
+    let feeding = asker.clone();
     let start = move |mailbox: &Mailbox<Tell>| {
         let way = ByMailbox(mailbox.clone());
         Ok(Threads {
             answering: Some(backend::start(embedded, questions, unix_now, way)?),
+            feed: match source {
+                Some(source) => Some(Feed::start(source, feeding)?),
+                None => None,
+            },
         })
     };
     Ok(BackEnd {
         asker: Rc::new(asker),
         publish_key: Some(publish_key),
         data: Some(data),
+        brokers,
         stats,
         start: Box::new(start),
     })
 }
 
 #[cfg(not(feature = "sqlite"))]
-fn embedded(_: &Settings, _: Option<&crate::config::BrokerSettings>) -> Result<BackEnd, Exit> {
+fn embedded(_: &Settings, _: Option<&BrokerSettings>) -> Result<BackEnd, Exit> {
     let message = "this build has no embedded back end: it needs the feature sqlite";
     Err(Exit::new(Exit::CONFIG, message))
+}
+
+/// The embedded back end's queue of messages.
+#[cfg(all(feature = "sqlite", feature = "amqp"))]
+fn source(broker: &BrokerSettings, stats: &Arc<Stats>) -> Result<Source, Exit> {
+    source_of(broker, amqp::PREFETCH, stats)
+}
+
+#[cfg(feature = "amqp")]
+fn source_of(broker: &BrokerSettings, prefetch: u16, stats: &Arc<Stats>) -> Result<Source, Exit> {
+    let parsed = broker.urls.iter().map(|url| Broker::parse(url));
+    let brokers = parsed.collect::<Result<_, _>>().map_err(|error| {
+        let message = format!("BROKER_URL or amqp.url: {error}");
+        Exit::new(Exit::CONFIG, message)
+    })?;
+    Ok(Source {
+        brokers,
+        prefetch,
+        stats: Arc::clone(stats),
+    })
+}
+
+/// Where the brokers are.
+#[cfg(feature = "amqp")]
+fn names(source: &Source) -> String {
+    let names: Vec<String> = source.brokers.iter().map(Broker::to_string).collect();
+    names.join(", ")
 }
 
 #[cfg(not(feature = "h"))]
