@@ -36,6 +36,11 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "getrandom",
             "rustix",
             "log",
+            "tokio",
+            "tokio_postgres",
+            "tokio_postgres_rustls",
+            "rustls",
+            "rustls_native_certs",
         ],
     ),
 ];
@@ -57,7 +62,7 @@ const NET_FOR_APPLICATIONS: &[&str] = &[
 ];
 
 /// `rustls` is named where TLS is spoken, and nowhere else.
-const RUSTLS: &[&str] = &["net/tls", "cli/listen/tls.rs"];
+const RUSTLS: &[&str] = &["net/tls", "cli/listen/tls.rs", "backend/h/tls.rs"];
 
 #[test]
 fn modules_import_only_what_is_below_them() {

@@ -10,6 +10,8 @@ pub mod amqp;
 mod data_dir;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
+#[cfg(feature = "h")]
+pub mod h;
 mod rarely;
 mod secret;
 mod stats;

@@ -11,7 +11,7 @@ use super::no_amqp::{Feed, names, source};
 use crate::backend::amqp::{self, Broker, Feed, Source};
 use crate::backend::{Closed, DataDir, Stats, Undelivered, Way};
 use crate::cli::exit::Exit;
-use crate::config::{BackEndSettings, BrokerSettings, Settings};
+use crate::config::{BackEndSettings, BrokerSettings, HSettings, Settings};
 use crate::model::{Asks, Secret, Tell};
 use crate::net::{self, Mailbox};
 
@@ -126,35 +126,76 @@ fn embedded(_: &Settings, _: Option<&BrokerSettings>) -> Result<BackEnd, Exit> {
     Err(Exit::new(Exit::CONFIG, message))
 }
 
-/// The embedded back end's queue of messages.
 #[cfg(all(feature = "sqlite", feature = "amqp"))]
 fn source(broker: &BrokerSettings, stats: &Arc<Stats>) -> Result<Source, Exit> {
-    source_of(broker, amqp::PREFETCH, stats)
-}
-
-#[cfg(feature = "amqp")]
-fn source_of(broker: &BrokerSettings, prefetch: u16, stats: &Arc<Stats>) -> Result<Source, Exit> {
-    let parsed = broker.urls.iter().map(|url| Broker::parse(url));
-    let brokers = parsed.collect::<Result<_, _>>().map_err(|error| {
-        let message = format!("BROKER_URL or amqp.url: {error}");
-        Exit::new(Exit::CONFIG, message)
-    })?;
     Ok(Source {
-        brokers,
-        prefetch,
+        brokers: brokers(broker)?,
+        prefetch: amqp::PREFETCH,
         stats: Arc::clone(stats),
     })
 }
 
 /// Where the brokers are.
-#[cfg(feature = "amqp")]
+#[cfg(all(feature = "sqlite", feature = "amqp"))]
 fn names(source: &Source) -> String {
-    let names: Vec<String> = source.brokers.iter().map(Broker::to_string).collect();
+    names_of(&source.brokers)
+}
+
+#[cfg(feature = "amqp")]
+fn brokers(settings: &BrokerSettings) -> Result<Vec<Broker>, Exit> {
+    let brokers = settings.urls.iter().map(|url| Broker::parse(url));
+    brokers.collect::<Result<_, _>>().map_err(|error| {
+        let message = format!("BROKER_URL or amqp.url: {error}");
+        Exit::new(Exit::CONFIG, message)
+    })
+}
+
+#[cfg(feature = "amqp")]
+fn names_of(brokers: &[Broker]) -> String {
+    let names: Vec<String> = brokers.iter().map(Broker::to_string).collect();
     names.join(", ")
 }
 
+#[cfg(feature = "h")]
+fn of_h(settings: &HSettings) -> Result<BackEnd, Exit> {
+    use crate::backend::h::{self, Store};
+    use crate::clock::unix_now;
+
+    let stats = Arc::new(Stats::needing(true, true));
+    let database = h::Settings {
+        database_url: settings.database_url.clone(),
+        authority: settings.authority.clone(),
+        app_url: settings.app_url.clone(),
+        bouncer_url: settings.bouncer_url.clone(),
+    };
+    let store = Store::new(&database, Arc::clone(&stats)).map_err(|error| {
+        let message = format!("DATABASE_URL or h.database_url: {error}");
+        Exit::new(Exit::CONFIG, message)
+    })?;
+    let brokers = brokers(&settings.broker)?;
+    let names = names_of(&brokers);
+    let (asker, questions) = h::questions();
+    let counted = Arc::clone(&stats);
+    let start = move |mailbox: &Mailbox<Tell>| {
+        let way = ByMailbox(mailbox.clone());
+        let thread = h::start(store, brokers, questions, counted, unix_now, way)?;
+        Ok(Threads {
+            answering: Some(thread),
+            ..Threads::default()
+        })
+    };
+    Ok(BackEnd {
+        asker: Rc::new(asker),
+        publish_key: None,
+        data: None,
+        brokers: Some(names),
+        stats,
+        start: Box::new(start),
+    })
+}
+
 #[cfg(not(feature = "h"))]
-fn of_h(_: &crate::config::HSettings) -> Result<BackEnd, Exit> {
+fn of_h(_: &HSettings) -> Result<BackEnd, Exit> {
     let message = "this build has no back end for h: it needs the feature h";
     Err(Exit::new(Exit::CONFIG, message))
 }
