@@ -11,7 +11,7 @@ use clap::Parser;
 use h_realtime::http::{Request, Response, check_upgrade};
 use h_realtime::net::tls::TlsConfig;
 use h_realtime::net::{
-    Address, Config, ConnKey, Cx, Handler, Listener, ListenerId, Message, Reactor, Verdict,
+    Address, Config, ConnKey, Cx, Frame, Handler, Listener, ListenerId, Message, Reactor, Verdict,
     most_connections, raise_open_files,
 };
 
@@ -36,8 +36,12 @@ impl Handler for Echo {
         }
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, ()>, _: ConnKey, message: Message<'_>) {
-        cx.reply(message);
+    fn on_message(&mut self, cx: &mut Cx<'_, ()>, key: ConnKey, message: Message<'_>) {
+        // Not as a reply, which is never compressed: a frame is, for a client that agreed to it.
+        match message {
+            Message::Text(text) => cx.send(key, Frame::text(text)),
+            Message::Binary(bytes) => cx.send(key, Frame::binary(bytes)),
+        }
     }
 
     fn on_command(&mut self, _: &mut Cx<'_, ()>, (): ()) {}

@@ -13,6 +13,7 @@ pub struct Outcome {
 pub enum Said {
     Text(String),
     Binary(Vec<u8>),
+    Compressed { is_text: bool, data: Vec<u8> },
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<(u16, String)>),
@@ -96,8 +97,10 @@ fn owned(event: Event<'_>) -> Said {
         Event::Binary(data) => Said::Binary(data.to_vec()),
         Event::Ping(data) => Said::Ping(data.to_vec()),
         Event::Pong(data) => Said::Pong(data.to_vec()),
-        // Not while nothing was negotiated.
-        Event::Compressed { .. } => unreachable!("compression was not negotiated"),
+        Event::Compressed { is_text, data } => {
+            let data = data.to_vec();
+            Said::Compressed { is_text, data }
+        }
         Event::Close(close) => {
             Said::Close(close.map(|close| (close.code.0, close.reason.to_owned())))
         }
@@ -107,7 +110,8 @@ fn owned(event: Event<'_>) -> Said {
 fn check_size(event: &Said, limits: &Limits) {
     let (length, most) = match event {
         Said::Text(text) => (text.len(), limits.max_message),
-        Said::Binary(data) => (data.len(), limits.max_message),
+        Said::Compressed { .. } if !limits.deflate => panic!("compression was not agreed on"),
+        Said::Binary(data) | Said::Compressed { data, .. } => (data.len(), limits.max_message),
         Said::Ping(data) | Said::Pong(data) => (data.len(), 125),
         Said::Close(close) => (close.as_ref().map_or(0, |close| close.1.len()), 123),
     };
@@ -120,7 +124,7 @@ fn limits(choice: u8) -> Limits {
     Limits {
         max_message: sizes[usize::from(choice & 3)],
         max_fragments: fragments[usize::from(choice >> 2 & 3)],
-        deflate: false,
+        deflate: choice & 0x10 != 0,
     }
 }
 

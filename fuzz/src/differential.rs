@@ -7,7 +7,8 @@
 //! - We fail at the first byte that makes it certain; tungstenite only when the frame is whole.
 //!   So it may still be waiting where we have failed.
 //! - We refuse a close frame whose code must not be sent (§7.4.1); tungstenite makes a close
-//!   frame of code 1002 of it. It does so for 1014, too, which IANA has registered since.
+//!   frame of code 1002 of it, or fails where the reason is not UTF-8 either. It does so for
+//!   1014, too, which IANA has registered since.
 
 use std::io::{self, Read, Write};
 
@@ -39,7 +40,8 @@ pub fn frame_differential(input: &[u8]) {
         End::Failed(error) if error.reason == "length is not minimal" => is_ahead,
         End::Failed(error) if error.reason == "invalid close code" => {
             let refused = Said::Close(Some((1002, REFUSED_CLOSE.to_owned())));
-            is_ahead && theirs.said[said.len()..] == [refused]
+            let answers = is_ahead && theirs.said[said.len()..] == [refused];
+            answers || is_same && theirs.end == Theirs::Failed
         }
         End::Failed(_) => is_same,
     };

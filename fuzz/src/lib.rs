@@ -13,8 +13,10 @@ mod decoder;
 mod differential;
 mod engine;
 mod events;
+mod extensions;
 mod filter;
 mod head;
+mod inflate;
 mod small;
 mod stage;
 mod uri;
@@ -28,8 +30,10 @@ pub use decoder::frame_decoder;
 pub use differential::frame_differential;
 pub use engine::engine_ops;
 pub use events::event_body;
+pub use extensions::extensions;
 pub use filter::filter;
 pub use head::request_head;
+pub use inflate::inflate;
 pub use small::{mask, utf8};
 pub use uri::uri_normalize;
 
@@ -42,9 +46,11 @@ pub const TARGETS: &[Target] = &[
     ("close_payload", close_payload),
     ("engine_ops", engine_ops),
     ("event_body", event_body),
+    ("extensions", extensions),
     ("filter", filter),
     ("frame_decoder", frame_decoder),
     ("frame_differential", frame_differential),
+    ("inflate", inflate),
     ("mask", mask),
     ("request_head", request_head),
     ("uri_normalize", uri_normalize),

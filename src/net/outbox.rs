@@ -60,7 +60,8 @@ impl<'a, C> Cx<'a, C> {
     }
 
     /// Sends a message to the connection whose `on_open` or `on_message` this is. All replies
-    /// of one readiness event leave in one write.
+    /// of one readiness event leave in one write. It is never compressed; what [`Cx::send`]
+    /// sends may be.
     ///
     /// In other calls there is no such connection: use [`Cx::send`]. What is said here then is
     /// dropped.

@@ -13,6 +13,7 @@
 //! | `index`, `term` | who asked for what |
 //! | `credentials` | what becomes of a token: at the handshake, and when it ends |
 //! | `principals`, `expiry`, `audience` | who somebody is, for how long, and what they may hear |
+//! | `invariants` | what must hold between any two calls |
 
 mod audience;
 mod counters;
@@ -23,6 +24,7 @@ mod encoding;
 mod expiry;
 mod filter;
 mod index;
+mod invariants;
 mod json;
 mod message;
 mod principals;

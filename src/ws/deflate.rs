@@ -38,10 +38,12 @@ impl Deflater {
         stream.reset();
         // One byte more than fits: output that fills all the room may not be all there is.
         self.out.resize(limit + TAIL.len() + 1, 0);
-        let flush = DeflateFlush::SyncFlush;
-        let status = stream.compress(message, &mut self.out, flush).ok()?;
+        let status = stream.compress(message, &mut self.out, DeflateFlush::SyncFlush);
         let written = stream.total_out() as usize;
-        if status != Status::Ok || written >= self.out.len() {
+        if status != Ok(Status::Ok) || written >= self.out.len() {
+            // The rest of the output is in there still. `reset` forgets it, but does not give
+            // back its room (zlib-rs 0.6.8), and without room it panics.
+            self.stream = None;
             return None;
         }
         // "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail end."
@@ -103,9 +105,9 @@ impl Run<'_> {
     /// Takes all of `input`; whether its end is that of a final block.
     fn feed(&mut self, mut input: &[u8]) -> Result<bool, ProtocolError> {
         loop {
-            self.make_room()?;
+            let end = self.make_room()?;
             let (taken, written) = (self.stream.total_in(), self.stream.total_out());
-            let room = self.out.get_mut(self.written..).unwrap_or_default();
+            let room = self.out.get_mut(self.written..end).unwrap_or_default();
             let status = self
                 .stream
                 .decompress(input, room, InflateFlush::NoFlush)
@@ -120,7 +122,7 @@ impl Run<'_> {
                     self.make_room()?;
                     return Ok(true);
                 }
-            } else if self.written < self.out.len() {
+            } else if self.written < end {
                 // It had room to go on, and did not.
                 return if input.is_empty() {
                     Ok(false)
@@ -131,16 +133,18 @@ impl Run<'_> {
         }
     }
 
-    /// The output grows with what comes out, and never beyond one byte more than allowed.
-    fn make_room(&mut self) -> Result<(), ProtocolError> {
+    /// The output grows with what comes out. Where its room ends: never beyond one byte more
+    /// than allowed, be it longer from a message that was allowed more.
+    fn make_room(&mut self) -> Result<usize, ProtocolError> {
         if self.written > self.limit {
             return Err(ProtocolError::new(CloseCode::TOO_BIG, "message is too big"));
         }
+        let most = self.limit.saturating_add(1);
         if self.written == self.out.len() {
             let longer = self.written.saturating_mul(2).max(FIRST_OUTPUT);
-            self.out.resize(longer.min(self.limit.saturating_add(1)), 0);
+            self.out.resize(longer.min(most), 0);
         }
-        Ok(())
+        Ok(self.out.len().min(most))
     }
 }
 

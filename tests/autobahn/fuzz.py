@@ -99,6 +99,8 @@ class Protocol(fuzzing.FuzzingClientProtocol):
                 "behaviorClose": self.runCase.behaviorClose,
                 "remoteCloseCode": self.remoteCloseCode,
                 "duration": int(1000 * (fuzzing.time.time() - self.caseStart)),
+                "compressed": self.trafficStats.incomingOctetsWebSocketLevel
+                < self.trafficStats.incomingOctetsAppLevel,
                 "result": [self.runCase.result, self.runCase.resultClose],
             }
         )

@@ -5,6 +5,8 @@ bytes of the same number: fuzz.py translates at the edge of the protocol. So wha
 lib2to3 is where the suite itself goes from text to bytes, and what Python 3 has no more.
 Nothing of the suite is kept in this repository. A copy that is whole is left alone.
 
+Needs Python 3.10 or later with venv, and PyPI.
+
 Usage: prepare.py FOLDER
 """
 
@@ -20,6 +22,8 @@ SUITE = "autobahntestsuite==25.10.1"
 # The last line of clients whose interface is the one that the suite was written to.
 CLIENT = "autobahn==0.10.9"
 LIBRARIES = ["twisted==26.*", "txaio==25.*", "six==1.*", "pyopenssl", "service_identity"]
+# Python's own lib2to3, which Python 3.13 has no more.
+CONVERTER = "fissix==24.4.24"
 
 # (files, what is there, what is put there). Each must be found: another version of the suite needs
 # another look.
@@ -60,25 +64,36 @@ def main(folder):
     with open(__file__, encoding="utf-8") as script:
         this = script.read()
     made_by = os.path.join(folder, "made-by")
-    if os.path.exists(made_by):
-        with open(made_by, encoding="utf-8") as script:
-            if script.read() == this:
-                return
-    shutil.rmtree(folder, ignore_errors=True)
     environment = os.path.join(folder, "python")
+    python = os.path.join(environment, "bin", "python")
+    if is_whole(made_by, this, python):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
     venv.create(environment, with_pip=True)
-    pip = [os.path.join(environment, "bin", "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.check_call([*pip, "install", *LIBRARIES])
+    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.check_call([*pip, "install", *LIBRARIES, CONVERTER])
     sources = os.path.join(folder, "sources")
     subprocess.check_call(
         [*pip, "download", "--no-deps", "--no-binary", "autobahn,autobahntestsuite", "--dest", sources, SUITE, CLIENT]
     )
     for archive in glob.glob(os.path.join(sources, "*.tar.gz")):
         unpack(archive, folder)
-    convert(os.path.join(folder, "autobahntestsuite"))
+    # The converter keeps what it knows of the grammar in the user's cache; not outside of the folder.
+    cache = {**os.environ, "XDG_CACHE_HOME": os.path.abspath(os.path.join(folder, "cache"))}
+    suite = os.path.join(folder, "autobahntestsuite")
+    subprocess.check_call([python, "-W", "ignore", __file__, "--convert", suite], env=cache)
     # Last: whoever is interrupted begins anew.
     with open(made_by, "w", encoding="utf-8") as script:
         script.write(this)
+
+
+def is_whole(made_by, this, python):
+    """Whether there is a copy that this script made, for a Python that is still there."""
+    try:
+        with open(made_by, encoding="utf-8") as script:
+            return script.read() == this and subprocess.call([python, "-c", "import twisted"]) == 0
+    except OSError:
+        return False
 
 
 def unpack(archive, folder):
@@ -92,14 +107,14 @@ def unpack(archive, folder):
 
 
 def convert(suite):
-    from lib2to3.refactor import RefactoringTool, get_fixers_from_package
+    from fissix.refactor import RefactoringTool, get_fixers_from_package
 
     with open(os.path.join(suite, "python2.py"), "w", encoding="utf-8") as file:
         file.write(PYTHON2)
     # It imports all that the suite can do. Only the fuzzing client and its cases are wanted.
     with open(os.path.join(suite, "__init__.py"), "w", encoding="utf-8") as file:
         file.write("from ._version import __version__ as version\n")
-    tool = RefactoringTool(get_fixers_from_package("lib2to3.fixes"))
+    tool = RefactoringTool(get_fixers_from_package("fissix.fixes"))
     found = set()
     for path in [os.path.join(suite, name) for name in ("fuzzing.py", "caseset.py")] + glob.glob(
         os.path.join(suite, "case", "*.py")
@@ -121,4 +136,7 @@ def convert(suite):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if sys.argv[1] == "--convert":
+        convert(sys.argv[2])
+    else:
+        main(sys.argv[1])

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use h_realtime::ws::{OpCode, encode_client_frame};
@@ -87,6 +88,18 @@ impl Client<TcpStream> {
     /// Asks for a WebSocket; the head of the answer says what came of it.
     pub fn try_open(address: SocketAddr, target: &str, fields: &str) -> Client {
         Client::over(connect(address), target, fields)
+    }
+
+    /// Whether nothing has arrived, nor does for this long.
+    pub fn is_quiet(&self, long: Duration) -> bool {
+        if !self.buffer.is_empty() {
+            return false;
+        }
+        self.stream.set_read_timeout(Some(long)).unwrap();
+        let looked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        matches!(looked, Err(error) if matches!(error.kind(), TimedOut | WouldBlock))
     }
 
     /// Ends this direction of the stream.

@@ -4,6 +4,8 @@
 
 mod client;
 mod events;
+#[cfg(feature = "h")]
+mod h;
 #[cfg(feature = "amqp")]
 mod kept;
 #[cfg(feature = "h")]
@@ -20,6 +22,10 @@ mod webdriver;
 
 pub use client::{Answer, Client, Received, connect, deflate};
 pub use events::{event, filter};
+#[cfg(feature = "h")]
+pub use h::{OF_GROUP, PUBLIC, Site, annotation_event, heard, user_event};
+#[cfg(feature = "amqp")]
+pub use kept::free_port;
 #[cfg(feature = "h")]
 pub use postgres::{Postgres, sql};
 pub use program::{Program, eventually};

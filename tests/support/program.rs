@@ -39,6 +39,12 @@ impl Program {
         next(&self.words)
     }
 
+    /// The next line of standard error, which may take so long to come: the error says whether
+    /// it took longer or was the end.
+    pub fn word_within(&self, patience: Duration) -> Result<String, RecvTimeoutError> {
+        self.words.recv_timeout(patience)
+    }
+
     /// The next line of standard error that has this in it.
     pub fn said(&self, part: &str) -> String {
         let mut others = Vec::new();

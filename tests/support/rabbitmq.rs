@@ -9,7 +9,9 @@ use std::sync::{Mutex, OnceLock};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -181,18 +183,41 @@ impl Publisher {
         }
     }
 
-    /// Publishes an event as h does, and waits until the broker has it.
+    /// Publishes an event as h does, and waits until the broker has put it into a queue.
     pub fn publish(&self, key: &str, event: &Value) {
-        self.publish_raw(
-            key,
-            event.to_string().as_bytes(),
-            "application/json",
-            "utf-8",
-        );
+        let body = event.to_string();
+        let routed = self.publish_raw(key, body.as_bytes(), "application/json", "utf-8");
+        assert!(routed, "no queue takes {key}");
     }
 
-    /// Publishes anything; an empty type or encoding is left out.
-    pub fn publish_raw(&self, key: &str, body: &[u8], kind: &str, encoding: &str) {
+    /// Publishes events in a row, as fast as the broker takes them.
+    pub fn publish_all(&self, key: &str, events: impl IntoIterator<Item = Value>) {
+        let options = BasicPublishOptions::default();
+        let kind = "application/json";
+        let properties = BasicProperties::default().with_content_type(kind.into());
+        let published = self.runtime.block_on(async {
+            let mut confirms = Vec::new();
+            for event in events {
+                let body = event.to_string();
+                let publish = self.channel.basic_publish(
+                    "realtime".into(),
+                    key.into(),
+                    options,
+                    body.as_bytes(),
+                    properties.clone(),
+                );
+                confirms.push(publish.await?);
+            }
+            for confirm in confirms {
+                confirm.await?;
+            }
+            Ok::<_, lapin::Error>(())
+        });
+        published.unwrap();
+    }
+
+    /// Publishes anything; an empty type or encoding is left out. Returns whether any queue has it.
+    pub fn publish_raw(&self, key: &str, body: &[u8], kind: &str, encoding: &str) -> bool {
         let mut properties = BasicProperties::default()
             .with_delivery_mode(1)
             .with_priority(0);
@@ -202,7 +227,10 @@ impl Publisher {
         if !encoding.is_empty() {
             properties = properties.with_content_encoding(encoding.into());
         }
-        let options = BasicPublishOptions::default();
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
         let confirmed = self.runtime.block_on(async {
             let publish = self.channel.basic_publish(
                 "realtime".into(),
@@ -213,7 +241,8 @@ impl Publisher {
             );
             publish.await?.await
         });
-        confirmed.unwrap();
+        // What cannot be routed comes back, and is confirmed all the same.
+        matches!(confirmed.unwrap(), Confirmation::Ack(None))
     }
 }
 

@@ -60,7 +60,7 @@ impl Server {
     }
 
     /// A server with h's back end, on this database and this broker, which does its work.
-    pub fn of_h(database: &str, broker: &str, config: &str) -> Server {
+    pub fn of_h(database: &str, broker: &str, listen: &str, config: &str) -> Server {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
         let mut command = Command::new(PROGRAM);
@@ -68,7 +68,7 @@ impl Server {
             .env("DATABASE_URL", database)
             .env("BROKER_URL", broker)
             .envs(OF_H);
-        let args = ["--backend", "h", "--listen", "ws://127.0.0.1:0"];
+        let args = ["--backend", "h", "--listen", listen];
         let server = Server::launch(command, folder, &args);
         server.wait_until_ready();
         server

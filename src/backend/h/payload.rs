@@ -348,4 +348,4 @@ const ESCAPED_NUL: &str = r"\u0000";
 const ESCAPED_NUL_AS_JSON: &str = r"\\u0000";
 
 #[cfg(test)]
-mod tests {}
+mod tests;

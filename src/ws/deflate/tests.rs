@@ -189,6 +189,10 @@ fn a_bomb_is_stopped_at_the_limit() {
     }
     assert_eq!(inflater.out.len(), LIMIT + 1);
     assert!(inflater.out.capacity() <= 2 * LIMIT);
+    // A lower limit holds in a buffer that a higher one has made longer.
+    let error = inflater.inflate(false, &bomb, 10).unwrap_err();
+    assert_eq!(error.code, CloseCode::TOO_BIG);
+    assert_eq!(inflater.stream.as_ref().unwrap().total_out(), 11);
     // One behind another.
     let bombs = [
         &flushed(&vec![0; 1 << 20], 9, FlushCompress::Finish)[..],
@@ -219,4 +223,23 @@ fn compression_that_does_not_fit_is_given_up() {
     assert!(deflater.deflate(message, size).is_some());
     assert_eq!(deflater.deflate(message, 0), None);
     assert_eq!(deflater.deflate(b"Hello", 5), None);
+}
+
+/// What did not fit is gone: it takes no room from the messages behind it, and changes none.
+// K6
+#[test]
+fn giving_up_leaves_nothing_behind_however_often() {
+    let noise = &messages()[4];
+    let mut deflater = Deflater::default();
+    for n in 0..300 {
+        let message = &noise[n..][..256 + 13 * n];
+        let limit = message.len() / 10 * 9;
+        assert_eq!(deflater.deflate(message, limit), None, "{n}");
+        if n % 20 == 0 {
+            let text = &messages()[2];
+            let data = deflater.deflate(text, LIMIT).unwrap();
+            assert_eq!(inflate(data, LIMIT).as_ref(), Ok(text));
+            assert_eq!(data, Deflater::default().deflate(text, LIMIT).unwrap());
+        }
+    }
 }

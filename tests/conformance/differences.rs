@@ -6,10 +6,27 @@
 
 use std::collections::BTreeMap;
 
-/// What comes here, by the names of the transcripts.
-pub fn listed() -> BTreeMap<&'static str, &'static str> {
-    let mut listed = BTreeMap::new();
-    for group in DIFFERENCES {
+/// What is meant to come, by the names of the transcripts.
+pub type Listed = BTreeMap<&'static str, &'static str>;
+
+pub fn of_the_embedded_back_end() -> Listed {
+    listed(&[DIFFERENCES])
+}
+
+#[cfg(feature = "h")]
+pub fn of_h() -> Listed {
+    listed(&[DIFFERENCES, OF_EVENTS])
+}
+
+/// For a server from which only the same as from h is right.
+#[cfg(feature = "h")]
+pub fn none() -> Listed {
+    Listed::new()
+}
+
+fn listed(lists: &[&[Group]]) -> Listed {
+    let mut listed = Listed::new();
+    for group in lists.iter().copied().flatten() {
         assert!(!group.reason.is_empty());
         for name in group.transcripts {
             let before = listed.insert(*name, group.here);
@@ -267,5 +284,9 @@ const DIFFERENCES: &[Group] = &[
         transcripts: &["big_length_lie"],
     },
 ];
+
+/// What has to do with events, h's database or its message queue.
+#[cfg(feature = "h")]
+const OF_EVENTS: &[Group] = &[];
 
 const WORDS: &str = "the close code is the same; the words are our own, and say what is wrong";

@@ -1,0 +1,238 @@
+//! The negotiation of compression, held against a naive reading of the fields and against what
+//! RFC 7692 §7.1 lets a server answer.
+
+use h_realtime::http::{Head, Upgrade, check_upgrade, parse_head};
+use h_realtime::ws::DEFLATE_WINDOW_BITS;
+
+/// A choice, and the fields, one a line.
+pub fn extensions(input: &[u8]) {
+    let &[choice, ref lines @ ..] = input else {
+        return;
+    };
+    let lines = lines.split(|&byte| byte == b'\n').take(MAX_FIELDS);
+    let fields: Vec<_> = lines.collect();
+    if choice == LONG {
+        // That it takes no more than linear time is for the fuzzer's timeout to notice.
+        upgrade(&[&fields[0].repeat(LONG_FIELD / fields[0].len().max(1))]);
+        return;
+    }
+    // What no head can have in it does not get as far as that.
+    let Some(upgrade) = upgrade(&fields) else {
+        return;
+    };
+    let offers = read_all(&fields).unwrap_or_default();
+    let answer = answer(&upgrade);
+    let expected = offers.iter().find_map(expected_answer);
+    assert_eq!(answer, expected, "to {offers:?}");
+    let bits = answer.as_ref().map(|answer| answer.bits("server"));
+    assert_eq!(
+        upgrade.deflate().map(|deflate| deflate.may_send()),
+        bits.map(|bits| bits.is_none_or(|bits| bits >= DEFLATE_WINDOW_BITS)),
+    );
+    if let Some(answer) = &answer {
+        assert!(offers.iter().any(|offer| may_answer(answer, offer)));
+    }
+}
+
+/// What becomes of a handshake with these fields: it never fails for them.
+fn upgrade(fields: &[&[u8]]) -> Option<Upgrade> {
+    let mut head = HANDSHAKE.to_vec();
+    for field in fields {
+        head.extend_from_slice(b"Sec-WebSocket-Extensions: ");
+        head.extend_from_slice(field);
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    match parse_head(&head, head.len(), check_upgrade) {
+        Ok(Head::Complete(upgrade, _)) => Some(upgrade.expect("a handshake")),
+        Ok(Head::Partial) => panic!("a head without an end"),
+        Err(_) => None,
+    }
+}
+
+/// The field of our answer, which is one extension.
+fn answer(upgrade: &Upgrade) -> Option<Extension> {
+    let mut head = Vec::new();
+    upgrade.encode(&mut head);
+    let head = String::from_utf8(head).expect("ASCII");
+    let mut lines = head.split("\r\n");
+    let field = lines.find_map(|line| line.strip_prefix("Sec-WebSocket-Extensions: "))?;
+    let [extension] = &read(field.as_bytes()).expect("a list")[..] else {
+        panic!("not one extension: {field}");
+    };
+    Some(extension.clone())
+}
+
+/// An extension's name and its parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Extension {
+    name: String,
+    parameters: Vec<(String, Option<String>)>,
+}
+
+impl Extension {
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Option<&'a str>> {
+        let named = self.parameters.iter().filter(move |named| named.0 == name);
+        named.map(|named| named.1.as_deref())
+    }
+
+    fn bits(&self, side: &str) -> Option<u8> {
+        let name = format!("{side}_max_window_bits");
+        self.all(&name).flatten().next()?.parse().ok()
+    }
+
+    /// Whether it is permessage-deflate with parameters that §7.1 defines, each once, and with
+    /// the values that they may have.
+    fn is_valid(&self) -> bool {
+        let bits: Vec<_> = (8..16).map(|bits: u8| bits.to_string()).collect();
+        let is_bits = |value: &Option<String>| value.as_ref().is_some_and(|v| bits.contains(v));
+        let is_known = |(name, value): &(String, Option<String>)| match name.as_str() {
+            "server_no_context_takeover" | "client_no_context_takeover" => value.is_none(),
+            "server_max_window_bits" => is_bits(value),
+            "client_max_window_bits" => value.is_none() || is_bits(value),
+            _ => false,
+        };
+        self.name == "permessage-deflate"
+            && self.parameters.iter().all(is_known)
+            && KNOWN.iter().all(|name| self.all(name).count() <= 1)
+    }
+}
+
+/// What we say to an offer, by the table of `http::extensions`.
+fn expected_answer(offer: &Extension) -> Option<Extension> {
+    let bits = offer.bits("server");
+    if !offer.is_valid() || bits == Some(8) {
+        return None;
+    }
+    let mut parameters = vec![
+        ("server_no_context_takeover".to_owned(), None),
+        ("client_no_context_takeover".to_owned(), None),
+    ];
+    if let Some(bits) = bits {
+        let bits = bits.min(DEFLATE_WINDOW_BITS).to_string();
+        parameters.push(("server_max_window_bits".to_owned(), Some(bits)));
+    }
+    Some(Extension {
+        name: offer.name.clone(),
+        parameters,
+    })
+}
+
+/// Whether §7.1 lets a server answer this to that.
+fn may_answer(answer: &Extension, offer: &Extension) -> bool {
+    // Bits that were offered are not exceeded. Those of the server must be confirmed, and it may
+    // name some unasked (§7.1.2.1); those of the client need not be, and it may not (§7.1.2.2).
+    let is_within = |side| match (answer.bits(side), offer.bits(side)) {
+        (Some(ours), Some(theirs)) => ours <= theirs,
+        (None, Some(_)) => side == "client",
+        (Some(_), None) => side == "server" || has(offer, "client_max_window_bits"),
+        (None, None) => true,
+    };
+    answer.is_valid()
+        && offer.is_valid()
+        && is_within("server")
+        && is_within("client")
+        // §7.1.1: to keep no context may be said unasked; the client's wish must be confirmed.
+        && (!has(offer, "server_no_context_takeover") || has(answer, "server_no_context_takeover"))
+        // Only an offer may leave the value out.
+        && answer.all("client_max_window_bits").all(|value| value.is_some())
+}
+
+fn has(extension: &Extension, name: &str) -> bool {
+    extension.all(name).next().is_some()
+}
+
+/// All that is offered, in order; `None` if any field breaks the grammar of RFC 6455 §9.1.
+fn read_all(fields: &[&[u8]]) -> Option<Vec<Extension>> {
+    let lists: Option<Vec<_>> = fields.iter().map(|field| read(field)).collect();
+    Some(lists?.concat())
+}
+
+/// A list is words and what is between them, without the spaces; then it is split.
+fn read(field: &[u8]) -> Option<Vec<Extension>> {
+    let lexemes = lexemes(field)?;
+    let elements = lexemes.split(|lexeme| *lexeme == Lexeme::Mark(b','));
+    let elements = elements.filter(|element| !element.is_empty());
+    elements.map(read_extension).collect()
+}
+
+fn read_extension(element: &[Lexeme]) -> Option<Extension> {
+    let mut parts = element.split(|lexeme| *lexeme == Lexeme::Mark(b';'));
+    let Some([Lexeme::Word(name)]) = parts.next() else {
+        return None;
+    };
+    let parameter = |part: &[Lexeme]| match part {
+        [Lexeme::Word(name)] => Some((name.clone(), None)),
+        [Lexeme::Word(name), Lexeme::Mark(b'='), value] => match value {
+            Lexeme::Word(value) | Lexeme::Quoted(value) => {
+                Some((name.clone(), Some(value.clone())))
+            }
+            Lexeme::Mark(_) => None,
+        },
+        _ => None,
+    };
+    let parameters: Option<Vec<_>> = parts.map(parameter).collect();
+    Some(Extension {
+        name: name.clone(),
+        parameters: parameters?,
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Lexeme {
+    Word(String),
+    Quoted(String),
+    Mark(u8),
+}
+
+/// `None` where there is what is neither a word nor a mark, or a quoted string that is no word.
+fn lexemes(field: &[u8]) -> Option<Vec<Lexeme>> {
+    let mut lexemes = Vec::new();
+    let mut bytes = field.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        lexemes.push(match byte {
+            b' ' | b'\t' => continue,
+            b',' | b';' | b'=' => Lexeme::Mark(byte),
+            b'"' => {
+                let mut quoted = Vec::new();
+                loop {
+                    match bytes.next()? {
+                        b'"' => break,
+                        b'\\' => quoted.push(bytes.next()?),
+                        byte => quoted.push(byte),
+                    }
+                }
+                Lexeme::Quoted(word(quoted)?)
+            }
+            byte => {
+                let mut plain = vec![byte];
+                while let Some(byte) = bytes.next_if(|byte| !b" \t,;=\"".contains(byte)) {
+                    plain.push(byte);
+                }
+                Lexeme::Word(word(plain)?)
+            }
+        });
+    }
+    Some(lexemes)
+}
+
+/// A token of RFC 9110 §5.6.2: printable, and none of the delimiters.
+fn word(bytes: Vec<u8>) -> Option<String> {
+    let is_fit = |byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte);
+    let is_word = !bytes.is_empty() && bytes.iter().all(is_fit);
+    String::from_utf8(bytes).ok().filter(|_| is_word)
+}
+
+const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n";
+const KNOWN: [&str; 4] = [
+    "server_no_context_takeover",
+    "client_no_context_takeover",
+    "server_max_window_bits",
+    "client_max_window_bits",
+];
+const MAX_FIELDS: usize = 16;
+/// Makes one field of the first line, again and again up to a length that no head could have.
+const LONG: u8 = 0xFF;
+const LONG_FIELD: usize = 64 * 1024;
