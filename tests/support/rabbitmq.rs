@@ -162,7 +162,9 @@ impl Publisher {
             .build()
             .unwrap();
         let opened = runtime.block_on(async {
-            let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+            // Nobody here would answer a heartbeat between two events.
+            let url = format!("{url}?heartbeat=0");
+            let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
             let channel = connection.create_channel().await?;
             // As h declares it: whoever comes first must, and all alike.
             let options = ExchangeDeclareOptions::default();
