@@ -258,6 +258,8 @@ fn the_embedded_back_end_is_fed() {
     let broker = RabbitMq::start();
     let config = format!("events = \"amqp\"\n[amqp]\nurl = \"{}\"\n", broker.vhost());
     let config = config.replace("guest:guest", "guest:gu%65st");
+    // It is long until the broker is there again, on a machine that is busy.
+    let config = format!("{config}[timeouts]\nping = \"10m\"\n");
     let mut server = Server::configured(&config);
     server.wait_until_ready();
     let mut client = server.anonymous();
