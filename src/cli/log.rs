@@ -36,7 +36,14 @@ struct Lines {
 /// requests they send, which hold tokens.
 pub fn start() -> Log {
     let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
-    for client in ["tungstenite", "ureq", "ureq_proto", "rustls"] {
+    for client in [
+        "tungstenite",
+        "ureq",
+        "ureq_proto",
+        "rustls",
+        "tokio_postgres",
+        "lapin",
+    ] {
         builder.filter_module(client, LevelFilter::Info);
     }
     let log = Log(Arc::default());

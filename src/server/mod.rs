@@ -4,6 +4,8 @@ mod app;
 mod back_end;
 mod banner;
 mod metrics;
+#[cfg(not(feature = "amqp"))]
+mod no_amqp;
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};

@@ -4,6 +4,8 @@
 //! message queue becomes. Must not know: connections, filters, and how a plan goes out.
 //! Only reads: h itself is the only one that writes.
 
+mod backlog;
+mod database;
 mod event;
 mod facts;
 mod ids;
@@ -15,10 +17,14 @@ mod row;
 mod session;
 mod sql;
 mod store;
+mod thread;
 mod time;
 mod tls;
+mod told;
 mod url;
 mod userid;
+mod worker;
 
 pub use event::{AnnotationEvent, user_plan};
 pub use store::{Away, SWEPT, Settings, Standing, Store};
+pub use thread::{Asker, Questions, questions, start};

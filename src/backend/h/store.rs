@@ -40,7 +40,7 @@ pub struct Settings {
 
 /// The database cannot be asked now; the cause, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Away(String);
+pub struct Away(pub(super) String);
 
 /// h's database.
 pub struct Store {
