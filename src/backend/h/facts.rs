@@ -113,3 +113,43 @@ impl Annotation {
 pub(super) const APPROVED: &str = "APPROVED";
 /// The group of everybody.
 pub(super) const WORLD: &str = "__world__";
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// An annotation that says little.
+    pub fn facts(userid: &str, groupid: &str) -> Facts {
+        let annotation = Annotation {
+            id: Uuid(0x0000_0001_1111_11e6_8000_0000_0000_0001_u128.to_be_bytes()),
+            created: PgTime(0),
+            updated: PgTime(1_500_000),
+            userid: userid.to_owned(),
+            groupid: groupid.to_owned(),
+            text: Some("Hello".to_owned()),
+            tags: Some(Vec::new()),
+            shared: true,
+            target_uri: Some("http://example.com/a".to_owned()),
+            target_selectors: Some("[]".to_owned()),
+            references: Some(Vec::new()),
+            extra: "{}".to_owned(),
+            deleted: false,
+            moderation_status: None,
+            target_description: None,
+            version: None,
+        };
+        Facts {
+            annotation,
+            group: None,
+            author: None,
+            title: None,
+            web_address: None,
+            pages: Vec::new(),
+            mentions: Vec::new(),
+            flaggers: Vec::new(),
+            moderators: Vec::new(),
+            students: Vec::new(),
+            parents: Vec::new(),
+        }
+    }
+}

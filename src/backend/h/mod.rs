@@ -21,4 +21,4 @@ mod url;
 mod userid;
 
 pub use event::{AnnotationEvent, user_plan};
-pub use store::{Away, Settings, Standing, Store};
+pub use store::{Away, SWEPT, Settings, Standing, Store};

@@ -275,4 +275,4 @@ impl Audience {
 const MAX_NOTIFICATION: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -1,7 +1,7 @@
 //! Times of the database: `timestamp without time zone`, which h fills with UTC.
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use jiff::SignedDuration;
+use jiff::civil::{DateTime, date};
 
 use crate::model::UnixMillis;
 
@@ -13,9 +13,8 @@ impl PgTime {
     /// As h writes it: always six decimals, always `+00:00`. h pads no year to four digits.
     /// `None` for a time that h cannot tell either: infinite, or before the year 1.
     pub fn to_text(self) -> Option<String> {
-        let micros = self.0.checked_add(EPOCH)?;
-        let time = Timestamp::from_microsecond(micros).ok()?;
-        let time = TimeZone::UTC.to_datetime(time);
+        let since = SignedDuration::from_micros(self.0);
+        let time: DateTime = date(2000, 1, 1).at(0, 0, 0, 0).checked_add(since).ok()?;
         (time.year() > 0).then(|| {
             let year = time.year();
             format!("{year}-{}", time.strftime("%m-%dT%H:%M:%S%.6f+00:00"))
@@ -37,7 +36,6 @@ const EPOCH: i64 = 946_684_800_000_000;
 
 #[cfg(test)]
 mod tests {
-    use jiff::civil::DateTime;
     use serde_json::Value;
 
     use super::*;
@@ -49,8 +47,8 @@ mod tests {
 
     fn time(text: &str) -> PgTime {
         let time: DateTime = text.parse().unwrap();
-        let time = TimeZone::UTC.to_timestamp(time).unwrap();
-        PgTime(time.as_microsecond() - EPOCH)
+        let since = time.duration_since(date(2000, 1, 1).at(0, 0, 0, 0));
+        PgTime(since.as_micros().try_into().unwrap())
     }
 
     #[test]

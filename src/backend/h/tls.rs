@@ -174,4 +174,4 @@ impl ServerCertVerifier for Verifier {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
