@@ -135,13 +135,22 @@ impl Connection {
         events
     }
 
-    /// All that comes before the end, which must come.
+    /// All that comes before the end, which must come. A close frame is answered, as by any
+    /// client.
     pub fn listen_to_end(&mut self) -> Vec<Value> {
-        match self.phase {
-            Phase::Ended => Vec::new(),
-            Phase::Http => self.answer(false),
-            Phase::WebSocket | Phase::Closing => self.receive(true),
+        if self.phase == Phase::Http {
+            return self.answer(false);
         }
+        let mut events = Vec::new();
+        while self.phase != Phase::Ended {
+            let received = self.client.receive();
+            if let Received::Close(Some((code, _))) = &received {
+                let close = masked(0x88, &code.to_be_bytes());
+                self.send(&close);
+            }
+            events.push(self.event(received));
+        }
+        events
     }
 
     fn answer(&mut self, head_only: bool) -> Vec<Value> {

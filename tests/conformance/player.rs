@@ -81,7 +81,10 @@ impl<'w> Player<'w> {
             write!(found.here, "{number}: {words}").unwrap();
             writeln!(found.both, "  {number} sent {asked}").unwrap();
             for (side, events) in [("h", expected), ("here", &here)] {
-                writeln!(found.both, "  {number} {side:4} {events:?}").unwrap();
+                for (name, events) in events {
+                    let events = Value::from(events.clone());
+                    writeln!(found.both, "  {number} {side:4} {name}: {events}").unwrap();
+                }
             }
         }
         found

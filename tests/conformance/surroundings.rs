@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use h_realtime::ws::OpCode;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::player::{Found, Message, Player, World};
 use crate::support::{
-    Client, PATIENCE, Postgres, Publisher, RabbitMq, Server, Site, eventually, sql,
+    Client, PATIENCE, Postgres, Publisher, RabbitMq, Received, Server, Site, eventually, sql,
 };
 use crate::transcript::Transcript;
 
@@ -124,8 +125,14 @@ impl<'b> Surroundings<'b> {
             ),
         };
         self.publish_one(key, &json(&event));
-        let received = witness.json();
-        assert_eq!(received["type"], kind, "{received}");
+        let text = loop {
+            match witness.receive() {
+                Received::Ping(payload) => witness.send_frame(true, OpCode::Pong, &payload),
+                Received::Text(text) => break text,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(text.contains(kind), "{text}");
     }
 
     fn new_witness(&self) -> Client {

@@ -1,5 +1,8 @@
 //! A server program that a test needs beside its own, and that ends with the test.
 
+use std::hash::{BuildHasher, RandomState};
+use std::net::TcpListener;
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -81,12 +84,18 @@ pub fn give_to(user: &str, folder: &Path) {
     }
 }
 
-/// A TCP port that was free a moment ago.
+/// A TCP port that nobody listens on, below those that systems give to outgoing connections: a
+/// server that is stopped must find it free when it starts again.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let random = RandomState::new().hash_one(std::process::id());
+    let first = (random % u64::from(PORTS.end - PORTS.start)) as u16;
+    let mut from_there = (PORTS.start + first..PORTS.end).chain(PORTS.start..PORTS.start + first);
+    from_there.find(is_free).expect("a free port")
 }
 
+/// Linux begins to give ports at 32768.
+const PORTS: Range<u16> = 16_000..32_000;
 /// Reads until the test's process is there no more. A server may take a moment to end its own
 /// processes, which write into the folder.
 const WATCH: &str = r#"cat; kill -KILL "$1"; sleep 1; rm -rf "$2""#;

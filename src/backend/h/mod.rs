@@ -26,5 +26,5 @@ mod userid;
 mod worker;
 
 pub use event::{AnnotationEvent, user_plan};
-pub use store::{Away, Settings, Standing, Store};
+pub use store::{Away, SWEPT, Settings, Standing, Store};
 pub use thread::{Asker, Questions, questions, start};

@@ -3,7 +3,7 @@
 //! Owns: which key says what, and their order. Must not know: who gets which view.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -59,6 +59,8 @@ fn message(action: &str, payload: &str) -> Box<str> {
 /// What all views of an annotation have in common.
 struct Body<'a> {
     annotation: &'a Annotation,
+    /// What clients may store with an annotation besides what h knows. Nothing of it may take the
+    /// place of what h says itself, be that in every message or only in some.
     extra: Entries,
     id: String,
     created: String,
@@ -82,7 +84,7 @@ impl<'a> Body<'a> {
         let id = annotation.id.to_url_safe();
         Some(Body {
             annotation,
-            extra: extra(&annotation.extra),
+            extra: serde_json::from_str(&annotation.extra).unwrap_or_default(),
             created: annotation.created.to_text()?,
             updated: annotation.updated.to_text()?,
             tags: annotation
@@ -182,14 +184,6 @@ fn mention(mention: &Mention, site: &Site) -> Value {
 #[derive(Default)]
 struct Entries(Vec<(String, Box<RawValue>)>);
 
-/// What clients may store with an annotation besides what h knows. Nothing of it may take the
-/// place of what h says itself, be that in every message or only in some.
-fn extra(json: &str) -> Entries {
-    let mut extra: Entries = serde_json::from_str(json).unwrap_or_default();
-    extra.0.retain(|(key, _)| !OWN_KEYS.contains(&&**key));
-    extra
-}
-
 /// The selectors; of the list in the row those that are objects, since clients fail on others.
 fn selectors(json: Option<&str>) -> Vec<Box<RawValue>> {
     let all: Vec<Box<RawValue>> = json
@@ -281,45 +275,67 @@ struct Shown<'a> {
 }
 
 impl Serialize for Shown<'_> {
+    /// First what is stored besides, then what h says. A stored key that h has as well says what
+    /// h says, but where it is stored.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Shown { body, view } = *self;
-        let annotation = body.annotation;
-        let actions: &[&str] = if view.moderates { &["moderate"] } else { &[] };
+        let extra = &self.body.extra.0;
         let mut map = serializer.serialize_map(None)?;
-        for (key, value) in &body.extra.0 {
-            map.serialize_entry(key, value)?;
+        for (key, value) in extra {
+            if OWN_KEYS.contains(&&**key) {
+                self.entry(&mut map, key)?;
+            } else {
+                map.serialize_entry(key, value)?;
+            }
         }
-        map.serialize_entry("id", &body.id)?;
-        map.serialize_entry("created", &body.created)?;
-        map.serialize_entry("updated", &body.updated)?;
-        map.serialize_entry("user", &annotation.userid)?;
-        map.serialize_entry("uri", uri(annotation))?;
-        map.serialize_entry("text", annotation.text.as_deref().unwrap_or_default())?;
-        map.serialize_entry("tags", &body.tags)?;
-        map.serialize_entry("group", &annotation.groupid)?;
-        map.serialize_entry("moderation_status", &body.moderation_status())?;
-        map.serialize_entry("permissions", &body.permissions)?;
-        map.serialize_entry("target", &body.target)?;
-        map.serialize_entry("document", &body.document)?;
-        map.serialize_entry("links", &body.links)?;
-        map.serialize_entry("actions", actions)?;
-        map.serialize_entry("mentions", &body.mentions)?;
-        if let Some(user_info) = &body.user_info {
-            map.serialize_entry("user_info", user_info)?;
+        for own in OWN_KEYS {
+            if !extra.iter().any(|(key, _)| key == own) {
+                self.entry(&mut map, own)?;
+            }
         }
-        if !body.references.is_empty() {
-            map.serialize_entry("references", &body.references)?;
-        }
-        map.serialize_entry("flagged", &view.flagged)?;
-        if view.moderates {
-            map.serialize_entry("moderation", &json!({ "flagCount": body.flags }))?;
-        }
-        map.serialize_entry("hidden", &view.hidden)?;
         map.end()
     }
 }
 
-/// Every key of h's annotation JSON, `metadata` of its API's included.
+impl Shown<'_> {
+    /// The entry of one of h's own keys, if this receiver is shown it.
+    fn entry<M: SerializeMap>(&self, map: &mut M, key: &str) -> Result<(), M::Error> {
+        let Shown { body, view } = *self;
+        let annotation = body.annotation;
+        match key {
+            "id" => map.serialize_entry(key, &body.id),
+            "created" => map.serialize_entry(key, &body.created),
+            "updated" => map.serialize_entry(key, &body.updated),
+            "user" => map.serialize_entry(key, &annotation.userid),
+            "uri" => map.serialize_entry(key, uri(annotation)),
+            "text" => map.serialize_entry(key, annotation.text.as_deref().unwrap_or_default()),
+            "tags" => map.serialize_entry(key, &body.tags),
+            "group" => map.serialize_entry(key, &annotation.groupid),
+            "moderation_status" => map.serialize_entry(key, &body.moderation_status()),
+            "permissions" => map.serialize_entry(key, &body.permissions),
+            "target" => map.serialize_entry(key, &body.target),
+            "document" => map.serialize_entry(key, &body.document),
+            "links" => map.serialize_entry(key, &body.links),
+            "actions" if view.moderates => map.serialize_entry(key, &["moderate"]),
+            "actions" => map.serialize_entry(key, &[(); 0]),
+            "mentions" => map.serialize_entry(key, &body.mentions),
+            "user_info" => match &body.user_info {
+                Some(user_info) => map.serialize_entry(key, user_info),
+                None => Ok(()),
+            },
+            "references" if !body.references.is_empty() => {
+                map.serialize_entry(key, &body.references)
+            }
+            "flagged" => map.serialize_entry(key, &view.flagged),
+            "moderation" if view.moderates => {
+                map.serialize_entry(key, &json!({ "flagCount": body.flags }))
+            }
+            "hidden" => map.serialize_entry(key, &view.hidden),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Every key of h's annotation JSON, in its order; `metadata` is only in its API's.
 const OWN_KEYS: [&str; 21] = [
     "id",
     "created",

@@ -3,21 +3,28 @@
 //! Owns: which statements go together. Their number is the same for every event, whatever the
 //! number of receivers, and they take two round trips: the row, and then all that depends on it.
 
-use log::warn;
+use log::debug;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, Row};
 
+use super::event::AnnotationEvent;
 use super::facts::{Annotation, Facts};
 use super::ids::Uuid;
 use super::session::{Session, cause};
 use super::{row, sql, userid};
 use crate::backend::Fate;
-use crate::model::uri;
+use crate::model::{EventKind, uri};
 
 /// Reads the facts of an annotation. An error is one of the connection, which is not to be used
 /// any more; where only this annotation cannot be read, that is its fate.
-pub(super) async fn facts(session: &Session, id: Uuid) -> Result<Result<Facts, Fate>, Error> {
+pub(super) async fn facts(
+    session: &Session,
+    event: &AnnotationEvent,
+) -> Result<Result<Facts, Fate>, Error> {
+    let id = event.uuid;
     let hex = id.to_hex();
+    // Of an annotation that has ended nothing is shown. h has no index to find mentions by.
+    let shown = (event.kind() != EventKind::Delete).then_some(&hex);
     let (begun, found) = tokio::join!(
         biased;
         session.command(sql::BEGIN),
@@ -25,7 +32,7 @@ pub(super) async fn facts(session: &Session, id: Uuid) -> Result<Result<Facts, F
     );
     begun?;
     let read = match first(id, found) {
-        Ok(first) => rest(session, &hex, first).await,
+        Ok(first) => rest(session, shown, first).await,
         Err(Failure::Event(fate)) => {
             session.command(sql::ROLLBACK).await?;
             return Ok(Err(fate));
@@ -80,7 +87,7 @@ fn first(id: Uuid, found: Result<Vec<Row>, Error>) -> Result<First, Failure> {
 
 /// The transaction's second half. Even of the statements that cannot have an answer, because
 /// there is no group say, none is left out.
-async fn rest(session: &Session, hex: &String, first: First) -> Result<Facts, Failure> {
+async fn rest(session: &Session, shown: Option<&String>, first: First) -> Result<Facts, Failure> {
     let statements = &session.statements;
     let (mut facts, group_id, document_id) = (first.facts, first.group_id, first.document_id);
     let Annotation {
@@ -97,8 +104,8 @@ async fn rest(session: &Session, hex: &String, first: First) -> Result<Facts, Fa
         biased;
         session.query(&statements.author, [&name, &authority, &group_id]),
         session.query(&statements.pages, [&page, &document_id, target_uri]),
-        session.query(&statements.mentions, [hex]),
-        session.query(&statements.flaggers, [hex]),
+        session.query(&statements.mentions, [&shown]),
+        session.query(&statements.flaggers, [&shown]),
         session.query(&statements.moderators, [&group_id]),
         session.query(&statements.students, [&group_id, &document_id]),
         session.query(&statements.parents, [&references, groupid]),
@@ -136,7 +143,7 @@ fn answered(answer: Result<Vec<Row>, Error>) -> Result<Vec<Row>, Failure> {
 
 /// A value of a row that cannot be read.
 fn unreadable(error: Error) -> Failure {
-    warn!("an annotation cannot be read: {}", cause(&error));
+    debug!("an annotation cannot be read: {}", cause(&error));
     Failure::Event(Fate::Unreadable)
 }
 

@@ -7,17 +7,16 @@
 //! connection over which anything went wrong is given up: what may still come over it could be
 //! taken for the answer to something else.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::Error;
-use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::event::AnnotationEvent;
-use super::ids::Uuid;
 use super::links::Site;
 use super::session::{Session, cause};
 use super::time::PgTime;
@@ -51,8 +50,6 @@ pub struct Store {
     stats: Arc<Stats>,
     /// Taken out while something is asked, so that it is gone when no answer has come.
     session: Option<Session>,
-    /// The annotation over which the last connection was given up.
-    gave_up_over: Option<Uuid>,
 }
 
 impl Store {
@@ -70,7 +67,6 @@ impl Store {
             site: Site::new(&settings.authority, &settings.app_url, bouncer_url),
             stats,
             session: None,
-            gave_up_over: None,
         })
     }
 
@@ -168,7 +164,8 @@ impl Store {
     }
 
     /// What is to be said now of tokens that connections have: their user and that user's groups,
-    /// or nothing where the token has ended, or its user was deleted. One statement for all.
+    /// or nothing where the token has ended, or its user was deleted. One statement for every
+    /// [`SWEPT`] of them.
     ///
     /// # Errors
     /// [`Away`].
@@ -177,9 +174,19 @@ impl Store {
         tokens: &[TokenId],
         now: UnixMillis,
     ) -> Result<Vec<(TokenId, Option<Standing>)>, Away> {
-        if tokens.is_empty() {
-            return Ok(Vec::new());
+        let mut swept = Vec::with_capacity(tokens.len());
+        for some in tokens.chunks(SWEPT) {
+            self.sweep_some(some, now, &mut swept).await?;
         }
+        Ok(swept)
+    }
+
+    async fn sweep_some(
+        &mut self,
+        tokens: &[TokenId],
+        now: UnixMillis,
+        swept: &mut Vec<(TokenId, Option<Standing>)>,
+    ) -> Result<(), Away> {
         let ids = tokens
             .iter()
             .filter_map(|token| i32::try_from(token.0).ok());
@@ -190,7 +197,7 @@ impl Store {
                 session.query(statement, [&ids]).await
             })
             .await?;
-        let mut found = std::collections::HashMap::with_capacity(rows.len());
+        let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {
             let expires: Option<PgTime> = row.try_get("expires").map_err(odd)?;
             let expires = expires.and_then(PgTime::to_unix);
@@ -200,35 +207,22 @@ impl Store {
                 found.insert(row::token(row).map_err(odd)?, (userid, memberships));
             }
         }
-        let standing = |token: &TokenId| (*token, found.remove(token));
-        Ok(tokens.iter().map(standing).collect())
+        swept.extend(tokens.iter().map(|token| (*token, found.remove(token))));
+        Ok(())
     }
 
     /// The plan of an event, by what the database says of its annotation now, in one transaction.
     ///
     /// # Errors
     /// [`Away`], after which the event can be tried again; and the [`Fate`] of an event that
-    /// leads to nothing.
+    /// leads to nothing. Over one event a database may be away for ever, if that takes too long.
     pub async fn annotation(
         &mut self,
         event: &AnnotationEvent,
     ) -> Result<Result<Plan, Fate>, Away> {
-        let read = self
-            .ask(async |session| read::facts(session, event.uuid).await)
-            .await;
-        let facts = match read {
-            Ok(facts) => facts,
-            // An event over which the server always fails is not to be tried for ever.
-            Err(trouble) if trouble.is_answer() => {
-                let before = self.gave_up_over.replace(event.uuid);
-                if before != Some(event.uuid) {
-                    return Err(trouble.into());
-                }
-                Err(Fate::Unreadable)
-            }
-            Err(trouble) => return Err(trouble.into()),
-        };
-        self.gave_up_over = None;
+        let facts = self
+            .ask(async |session| read::facts(session, event).await)
+            .await?;
         Ok(facts.and_then(|facts| plan::plan(event, &facts, &self.site)))
     }
 
@@ -236,63 +230,23 @@ impl Store {
     async fn ask<T>(
         &mut self,
         work: impl AsyncFnOnce(&Session) -> Result<T, Error>,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, Away> {
         let open = self.session.take().filter(Session::is_open);
-        let session = open.ok_or(Trouble::NotConnected)?;
-        match timeout(ANSWER_TIMEOUT, work(&session)).await {
-            Ok(Ok(answer)) => {
-                self.session = Some(session);
-                Ok(answer)
-            }
-            Ok(Err(error)) => Err(Trouble::Error(error)),
-            Err(_) => Err(Trouble::Silence),
-        }
+        let session = open.ok_or_else(|| Away("not connected".to_owned()))?;
+        let answer = timeout(ANSWER_TIMEOUT, work(&session)).await;
+        let answer = answer.map_err(|_| Away("no answer in time".to_owned()))?;
+        let answer = answer.map_err(|error| Away(cause(&error)))?;
+        self.session = Some(session);
+        Ok(answer)
     }
 }
 
 /// Whose a token is now: the userid and the groups.
 pub type Standing = (Box<str>, Vec<Membership>);
 
-/// Why there is no answer.
-enum Trouble {
-    NotConnected,
-    Silence,
-    Error(Error),
-}
-
-impl Trouble {
-    /// Whether the server is well and could not answer this all the same.
-    fn is_answer(&self) -> bool {
-        match self {
-            Trouble::Error(error) => error.code().is_some_and(|code| !is_going(code)),
-            Trouble::NotConnected | Trouble::Silence => false,
-        }
-    }
-}
-
-/// Whether a server that says this is not well: it shuts down or starts, has no resources left,
-/// or the standby server has to catch up first.
-fn is_going(code: &SqlState) -> bool {
-    let class = code.code().get(..3).unwrap_or_default();
-    [
-        "57P", "530", "531", "532", "533", "534", "080", "08P", "400",
-    ]
-    .contains(&class)
-}
-
 /// An answer that is not of the type asked for, which can only be after the tables have changed.
 fn odd(error: Error) -> Away {
     Away(cause(&error))
-}
-
-impl From<Trouble> for Away {
-    fn from(trouble: Trouble) -> Self {
-        Away(match trouble {
-            Trouble::NotConnected => "not connected".to_owned(),
-            Trouble::Silence => "no answer in time".to_owned(),
-            Trouble::Error(error) => cause(&error),
-        })
-    }
 }
 
 impl fmt::Display for Away {
@@ -329,3 +283,5 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// For all of what is asked together. Longer than the server itself allows for one statement,
 /// and shorter than handshakes wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
+/// Tokens that one statement of [`Store::sweep`] is about. That many take it some 50 ms.
+pub const SWEPT: usize = 2000;

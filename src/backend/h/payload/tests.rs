@@ -154,9 +154,16 @@ fn extra_keys_neither_override_nor_forge() {
         format!(r#"{{{forged}"zzz": {number}, "deep": {deep}, "foo": {{"id": "kept"}}}}"#);
     let text = text(&facts, View::default());
     assert!(!text.contains("forged"));
-    assert!(text.contains(&format!(
-        r#""payload":[{{"zzz":{number},"deep":{deep},"foo":{{"id": "kept"}},"id":"#
-    )));
+    let tail =
+        format!(r#","hidden":false,"zzz":{number},"deep":{deep},"foo":{{"id": "kept"}}}}]}}"#);
+    assert!(text.ends_with(&tail), "{text}");
+    // As in h, a key is where it is stored, and says what it says else.
+    facts.annotation.extra = r#"{"text": 1, "user_info": {"x": 1}, "b": 2, "id": []}"#.to_owned();
+    facts.author = known(None);
+    let text = super::tests::text(&facts, View::default());
+    let start = r#""payload":[{"text":"Hello","user_info":{"display_name":null},"b":2,"id":"AAAAAREREeaAAAAAAAAAAQ","created":"#;
+    assert!(text.contains(start), "{text}");
+    assert_eq!(text.matches("user_info").count(), 1);
     for no_object in ["[1]", "null", "5", r#""text""#] {
         facts.annotation.extra = no_object.to_owned();
         assert!(payload(&facts).is_object(), "{no_object}");
