@@ -65,7 +65,7 @@ impl Listening {
     }
 
     fn until_up(&self) {
-        eventually(PATIENCE, || self.stats.is_connected().then_some(()));
+        eventually(BACK, || self.stats.is_connected().then_some(()));
     }
 
     fn next(&self) -> Delivery {
@@ -109,6 +109,8 @@ fn exists(url: &str, queue: &str) -> bool {
 }
 
 const JSON: &str = "application/json";
+/// The server may have waited for half a minute before it tries again.
+const BACK: Duration = Duration::from_secs(60);
 
 #[test]
 #[ignore = "needs RabbitMQ: run tests/run"]

@@ -255,4 +255,4 @@ const SCRIPT: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 /// How many tests can have one of their own.
 const VHOSTS: usize = 24;
 /// It takes five seconds of processor time to start.
-const BOOT: std::time::Duration = std::time::Duration::from_secs(90);
+const BOOT: std::time::Duration = std::time::Duration::from_secs(300);

@@ -204,9 +204,10 @@ impl Server {
         http(host, request.as_bytes()).0
     }
 
-    /// Waits until its back end does its work.
+    /// Waits until its back end does its work. What that needs may just have come back, and the
+    /// server waits for up to half a minute before it tries again.
     pub fn wait_until_ready(&self) {
-        eventually(PATIENCE, || (self.readiness() == 200).then_some(()));
+        eventually(3 * PATIENCE, || (self.readiness() == 200).then_some(()));
     }
 
     /// The value of a metric, its labels summed up.
