@@ -254,3 +254,60 @@ const HEARTBEAT: u16 = 20;
 const MAX_FRAME: u32 = 16 << 10;
 /// AMQP's reply code for a good end.
 const REPLY_SUCCESS: u16 = 200;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Threads of this process by which lapin waits for a broker. No other test makes any.
+    fn waiting() -> usize {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = threads.map(|thread| std::fs::read_to_string(thread.path().join("comm")));
+        names
+            .filter(|name| name.as_ref().is_ok_and(|name| name.starts_with("lapin")))
+            .count()
+    }
+
+    /// Waits for the threads of lapin's to be so many.
+    fn until_waiting(count: usize) {
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while waiting() != count {
+            assert!(std::time::Instant::now() < end, "{} wait", waiting());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_says_nothing_is_given_up_and_leaves_nothing_behind() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("amqp://{}//", listener.local_addr().unwrap());
+        let broker = Broker::parse(&url).unwrap();
+        let opening = tokio::spawn(async move { Session::open(&broker, 1, 0).await.err() });
+        let silent = tokio::task::spawn_blocking(move || {
+            let accepted = listener.accept().unwrap();
+            until_waiting(1);
+            accepted
+        });
+        let _silent = silent.await.unwrap();
+        tokio::time::pause();
+        tokio::time::advance(OPEN_TIMEOUT).await;
+        let failure = opening.await.unwrap().unwrap().to_string();
+        assert_eq!(failure, "it did not answer within 10 s");
+        let ended = tokio::task::spawn_blocking(|| until_waiting(0));
+        ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_there_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let url = format!("amqp://u:secret@{address}//?ssl_ca_certs=/nowhere/ca.pem");
+        let failure = Session::open(&Broker::parse(&url).unwrap(), 1, 0)
+            .await
+            .err();
+        let failure = failure.unwrap().to_string();
+        assert!(failure.starts_with("/nowhere/ca.pem: "), "{failure}");
+    }
+}

@@ -22,7 +22,7 @@ pub(super) struct Told {
 struct Known {
     /// Of the userid.
     user: u64,
-    /// The last sweep did not ask about it: its connection may be about to open.
+    /// No sweep has ended since: its connection may be about to open.
     is_new: bool,
 }
 
@@ -48,7 +48,6 @@ impl Told {
 
     /// What is news of what a sweep has found. From then on it is told.
     pub fn news(&mut self, found: Vec<(TokenId, Option<Standing>)>) -> Vec<Tell> {
-        self.forget_all_but(&found);
         let mut news = Vec::new();
         for (token, standing) in found {
             let Some((userid, memberships)) = standing else {
@@ -78,12 +77,12 @@ impl Told {
         news
     }
 
-    /// Forgets the tokens that no connection has any more. One that was not asked about is
-    /// forgotten the second time.
-    fn forget_all_but(&mut self, found: &[(TokenId, Option<Standing>)]) {
-        let asked: HashSet<TokenId> = found.iter().map(|(token, _)| *token).collect();
+    /// Forgets the tokens that no connection has any more: those that a whole sweep was not
+    /// about, but a new one only the second time.
+    pub fn forget_all_but(&mut self, swept: &[TokenId]) {
+        let swept: HashSet<TokenId> = swept.iter().copied().collect();
         self.tokens.retain(|token, known| {
-            let stays = asked.contains(token) || known.is_new;
+            let stays = swept.contains(token) || known.is_new;
             known.is_new = false;
             stays
         });
@@ -190,11 +189,14 @@ mod tests {
     fn who_is_about_to_open_is_not_forgotten_and_who_has_gone_is() {
         let mut table = Told::default();
         table.let_in(&identity(1, "a", &[]));
-        assert_eq!(told(table.news(Vec::new())), [""; 0]);
+        table.let_in(&identity(2, "c", &[]));
+        table.forget_all_but(&[TokenId(2)]);
         assert_eq!(told(table.news(vec![found(1, "b", &[])])), ["1 ended"]);
         table.let_in(&identity(1, "a", &[]));
-        table.news(Vec::new());
-        table.news(Vec::new());
+        table.forget_all_but(&[TokenId(2)]);
+        table.forget_all_but(&[TokenId(2)]);
+        assert_eq!((table.tokens.len(), table.users.len()), (1, 1));
+        table.forget_all_but(&[]);
         assert!(table.tokens.is_empty() && table.users.is_empty());
     }
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::backlog::{Backlog, Waiting};
 use super::database::{Data, Database};
 use super::event::{AnnotationEvent, user_plan};
+use super::store::SWEPT;
 use super::told::Told;
 use crate::backend::amqp::Delivery;
 use crate::backend::rarely::Rarely;
@@ -31,12 +32,19 @@ pub(super) struct Worker<D, W, C> {
     questions: Receiver<Ask>,
     deliveries: Receiver<Delivery>,
     logins: Vec<(Ticket, Secret)>,
-    sweep: Option<Vec<TokenId>>,
+    sweep: Option<Sweep>,
     events: Backlog,
     told: Told,
     /// What was last told of the health.
     ready: bool,
     drops: Drops,
+}
+
+/// A sweep under way.
+struct Sweep {
+    tokens: Vec<TokenId>,
+    /// How many of them the database was asked about.
+    done: usize,
 }
 
 /// What is done about events that lead to nothing.
@@ -96,14 +104,14 @@ where
             // event comes after each batch of them.
             self.answer_logins().await?;
             if self.database.is_up()
-                && let Some(tokens) = self.sweep.take()
+                && let Some(sweep) = self.sweep.take()
             {
-                self.sweep(tokens).await?;
+                self.go_on_with(sweep).await?;
             }
             if self.database.is_up() {
                 match self.next_event() {
                     Some(waiting) => self.handle(waiting).await?,
-                    None if self.logins.is_empty() => self.wait().await?,
+                    None if self.logins.is_empty() && self.sweep.is_none() => self.wait().await?,
                     None => {}
                 }
             }
@@ -140,7 +148,7 @@ where
     async fn sort(&mut self, question: Ask) -> Result<(), Closed> {
         match question {
             Ask::Authenticate { ticket, token } => self.logins.push((ticket, token)),
-            Ask::Sweep { tokens } => self.sweep = Some(tokens),
+            Ask::Sweep { tokens } => self.sweep = Some(Sweep { tokens, done: 0 }),
             other => turn_away(&self.way, other).await?,
         }
         Ok(())
@@ -174,16 +182,27 @@ where
         Ok(())
     }
 
-    /// Looks for what no event has told of. Where the database is away, the next sweep does.
-    async fn sweep(&mut self, tokens: Vec<TokenId>) -> Result<(), Closed> {
+    /// Looks for what no event has told of, about some of the tokens: whoever logs in must not
+    /// wait for all of them. Where the database is away, the next sweep begins anew.
+    async fn go_on_with(&mut self, mut sweep: Sweep) -> Result<(), Closed> {
+        let rest = &sweep.tokens[sweep.done..];
+        let some = &rest[..rest.len().min(SWEPT)];
         let now = (self.clock)();
         let found = self
             .database
-            .ask(async |data| data.sweep(&tokens, now).await)
+            .ask(async |data| data.sweep(some, now).await)
             .await;
-        let news = found.map(|found| self.told.news(found));
-        for news in news.unwrap_or_default() {
+        let Some(found) = found else {
+            return Ok(());
+        };
+        sweep.done += some.len();
+        for news in self.told.news(found) {
             tell(&self.way, news).await?;
+        }
+        if sweep.done < sweep.tokens.len() {
+            self.sweep = Some(sweep);
+        } else {
+            self.told.forget_all_but(&sweep.tokens);
         }
         Ok(())
     }
@@ -358,7 +377,7 @@ const RETRY: Duration = Duration::from_millis(5);
 /// How often it is looked whether the connection to the database has ended, where it is not used.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// How often an event is tried, over which the database goes away.
-const MAX_FAILURES: u8 = 5;
+const MAX_FAILURES: u8 = 3;
 
 #[cfg(test)]
 mod tests;

@@ -1,273 +1,22 @@
-//! The worker over data that the tests make, in time that they make: what is answered when, in
-//! which order, and what is kept.
+//! What is answered when, in which order, and what is kept.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::sync::{Mutex, MutexGuard};
+mod around;
 
-use serde_json::{Value, json};
-use tokio::sync::mpsc::{Sender, channel};
+use std::sync::mpsc;
+
+use serde_json::json;
+use tokio::sync::mpsc::channel;
 
 use super::super::backlog::MAX_EVENTS;
-use super::super::store::{Away, Standing};
 use super::*;
-use crate::model::{Identity, Membership, Receipt, Role};
-
-/// A database as the tests have it.
-#[derive(Default)]
-struct Shelf {
-    /// Whether it can be connected to.
-    reachable: bool,
-    /// Whether the connection there is works.
-    connected: bool,
-    /// How long everything takes.
-    latency: Duration,
-    people: HashMap<String, Identity>,
-    members: HashMap<String, Vec<Membership>>,
-    swept: VecDeque<Vec<(TokenId, Option<Standing>)>>,
-    /// The annotation over which the connection always breaks.
-    poison: Option<String>,
-    asked: Vec<String>,
-}
-
-#[derive(Clone, Default)]
-struct Fake(Arc<Mutex<Shelf>>);
-
-impl Fake {
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.0.lock().unwrap()
-    }
-
-    async fn ask(&self, what: String) -> Result<(), Away> {
-        let latency = self.shelf().latency;
-        sleep(latency).await;
-        let mut shelf = self.shelf();
-        if !shelf.connected {
-            return Err(Away("cut".into()));
-        }
-        shelf.asked.push(what);
-        Ok(())
-    }
-
-    /// The server ends; whether it can be connected to again at once.
-    fn restart(&self, reachable: bool) {
-        let mut shelf = self.shelf();
-        shelf.connected = false;
-        shelf.reachable = reachable;
-    }
-}
-
-impl Data for Fake {
-    async fn connect(&mut self) -> Result<(), Away> {
-        let mut shelf = self.shelf();
-        shelf.connected = shelf.reachable;
-        match shelf.reachable {
-            true => Ok(()),
-            false => Err(Away("refused".into())),
-        }
-    }
-
-    fn is_connected(&self) -> bool {
-        self.shelf().connected
-    }
-
-    async fn identities(
-        &mut self,
-        tokens: &[&str],
-        _: UnixMillis,
-    ) -> Result<Vec<Option<Identity>>, Away> {
-        self.ask(format!("{} tokens", tokens.len())).await?;
-        let shelf = self.shelf();
-        let identities = tokens.iter().map(|token| shelf.people.get(*token).cloned());
-        Ok(identities.collect())
-    }
-
-    async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Away> {
-        self.ask(userid.to_owned()).await?;
-        Ok(self.shelf().members.get(userid).cloned())
-    }
-
-    async fn sweep(
-        &mut self,
-        tokens: &[TokenId],
-        _: UnixMillis,
-    ) -> Result<Vec<(TokenId, Option<Standing>)>, Away> {
-        self.ask(format!("sweep of {}", tokens.len())).await?;
-        Ok(self.shelf().swept.pop_front().unwrap_or_default())
-    }
-
-    async fn annotation(&mut self, event: &AnnotationEvent) -> Result<Result<Plan, Fate>, Away> {
-        self.ask(event.action.clone()).await?;
-        let mut shelf = self.shelf();
-        if shelf.poison.as_ref() == Some(&event.action) {
-            shelf.connected = false;
-            return Err(Away("crashed".into()));
-        }
-        if event.action == "missing" {
-            return Ok(Err(Fate::Missing));
-        }
-        let user = json!({"type": event.action, "userid": "acct:a@b", "session_model": {}});
-        let Value::Object(user) = user else {
-            unreachable!("it is an object");
-        };
-        Ok(user_plan(&user).map(|(_, plan)| plan))
-    }
-}
-
-/// A mailbox of the reactor's.
-struct Mail(SyncSender<Tell>);
-
-impl Way for Mail {
-    fn tell(&self, _: Tell) -> Result<(), Closed> {
-        panic!("the thread must not block");
-    }
-
-    fn try_tell(&self, tell: Tell) -> Result<(), Undelivered> {
-        self.0.try_send(tell).map_err(|error| match error {
-            TrySendError::Full(tell) => Undelivered::Full(tell),
-            TrySendError::Disconnected(_) => Undelivered::Closed,
-        })
-    }
-}
-
-/// All that is around a worker.
-struct Around {
-    fake: Fake,
-    stats: Arc<Stats>,
-    asker: Sender<Ask>,
-    events: Sender<Delivery>,
-    mail: mpsc::Receiver<Tell>,
-    handled: Arc<AtomicUsize>,
-}
-
-/// Has a worker work while `script` says what happens around it.
-async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
-    let (asker, questions) = channel(4096);
-    let (events, deliveries) = channel(16);
-    let (sender, mail) = mpsc::sync_channel(room);
-    let mut around = Around {
-        fake: Fake::default(),
-        stats: Arc::default(),
-        asker,
-        events,
-        mail,
-        handled: Arc::default(),
-    };
-    around.fake.restart(true);
-    let database = Database::new(around.fake.clone(), || 0);
-    let stats = Arc::clone(&around.stats);
-    let worker = Worker::new(database, Mail(sender), || 7, stats, questions, deliveries);
-    tokio::select! {
-        () = worker.run() => panic!("it ended"),
-        () = script(&mut around) => {}
-    }
-}
-
-impl Around {
-    fn ask(&self, ask: Ask) {
-        self.asker.try_send(ask).unwrap();
-    }
-
-    fn log_in(&self, ticket: u64, token: &str) {
-        self.ask(Ask::Authenticate {
-            ticket: Ticket(ticket),
-            token: Secret(token.into()),
-        });
-    }
-
-    async fn event(&self, topic: Topic, event: Value) {
-        let Value::Object(event) = event else {
-            panic!("no object");
-        };
-        let handled = Arc::clone(&self.handled);
-        let receipt = Receipt::new(move || {
-            handled.fetch_add(1, Ordering::Relaxed);
-        });
-        let size = 100;
-        let delivery = Delivery {
-            topic,
-            event,
-            size,
-            receipt,
-        };
-        self.events.send(delivery).await.unwrap();
-    }
-
-    async fn annotation(&self, action: &str) {
-        let id = "AAAAAREREeaAAAAAAAAAAQ";
-        let event = json!({"action": action, "annotation_id": id, "src_client_id": null});
-        self.event(Topic::Annotation, event).await;
-    }
-
-    async fn user(&self, userid: &str) {
-        let event = json!({"type": "group-join", "userid": userid, "session_model": {}});
-        self.event(Topic::User, event).await;
-    }
-
-    fn handled(&self) -> usize {
-        self.handled.load(Ordering::Relaxed)
-    }
-
-    /// What has been told so far, in short.
-    fn told(&self) -> Vec<String> {
-        self.mail.try_iter().map(short).collect()
-    }
-
-    /// What is told within this time.
-    async fn told_in(&self, millis: u64) -> Vec<String> {
-        sleep(Duration::from_millis(millis)).await;
-        self.told()
-    }
-}
-
-fn short(tell: Tell) -> String {
-    match tell {
-        Tell::Health { ready } => format!("ready {ready}"),
-        Tell::Authenticated { ticket, reply } => match reply {
-            AuthReply::Known(identity) => format!("{} {}", ticket.0, identity.userid),
-            AuthReply::Unknown => format!("{} unknown", ticket.0),
-            AuthReply::Unavailable => format!("{} unavailable", ticket.0),
-        },
-        Tell::Published { ticket, result } => {
-            format!("{} line {}", ticket.0, result.unwrap_err().line)
-        }
-        Tell::Happened { plans } => {
-            let message: Value = serde_json::from_str(&plans[0].variants[0]).unwrap();
-            message["action"].as_str().unwrap().to_owned()
-        }
-        Tell::Memberships {
-            userid,
-            memberships,
-        } => format!("{userid} in {}", memberships.len()),
-        Tell::UserGone { userid } => format!("{userid} gone"),
-        Tell::TokenEnded { token } => format!("token {} ended", token.0),
-    }
-}
-
-fn person(token: u64, userid: &str, groups: &[&str]) -> Identity {
-    Identity {
-        userid: userid.into(),
-        memberships: members(groups),
-        token: TokenId(token),
-        expires: None,
-    }
-}
-
-fn members(groups: &[&str]) -> Vec<Membership> {
-    let membership = |group: &&str| Membership {
-        group: (*group).into(),
-        role: Role::Member,
-    };
-    groups.iter().map(membership).collect()
-}
+use around::{Fake, Mail, members, person, play, short};
 
 #[tokio::test(start_paused = true)]
 async fn who_logs_in_is_answered_in_order_and_many_at_once() {
     play(4096, async |around| {
         assert_eq!(around.told_in(2).await, ["ready true"]);
         let joe = person(1, "acct:joe@b", &[]);
-        around.fake.shelf().people.insert("t".into(), joe);
+        around.fake.has_token("t", joe);
         for ticket in 0..600 {
             around.log_in(ticket, if ticket % 2 == 0 { "t" } else { "x" });
         }
@@ -376,7 +125,7 @@ async fn a_restart_of_the_database_that_is_over_costs_nobody_anything() {
     play(4096, async |around| {
         assert_eq!(around.told_in(2).await, ["ready true"]);
         let joe = person(1, "acct:joe@b", &[]);
-        around.fake.shelf().people.insert("t".into(), joe);
+        around.fake.has_token("t", joe);
         around.fake.restart(true);
         around.log_in(1, "t");
         around.fake.restart(true);
@@ -421,9 +170,7 @@ async fn the_oldest_events_go_when_too_many_wait_for_the_database() {
 async fn groups_are_told_before_the_session_change_that_speaks_of_them() {
     play(4096, async |around| {
         let groups = members(&["g", "h"]);
-        let mut shelf = around.fake.shelf();
-        shelf.members.insert("acct:joe@b".into(), groups);
-        drop(shelf);
+        around.fake.has_members("acct:joe@b", groups);
         around.user("acct:joe@b").await;
         around.user("acct:nobody@b").await;
         let told = around.told_in(2).await;
@@ -466,10 +213,9 @@ async fn an_event_over_which_the_database_always_goes_away_does_not_stay() {
 #[tokio::test(start_paused = true)]
 async fn a_sweep_tells_what_no_event_has_told() {
     play(4096, async |around| {
-        let mut shelf = around.fake.shelf();
         for (token, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "c")] {
             let identity = person(token, name, &["g"]);
-            shelf.people.insert(token.to_string(), identity);
+            around.fake.has_token(&token.to_string(), identity);
         }
         let standing = |name: &str, groups| Some((name.into(), members(groups)));
         let found = vec![
@@ -478,8 +224,7 @@ async fn a_sweep_tells_what_no_event_has_told() {
             (TokenId(3), standing("c", &[])),
             (TokenId(4), standing("c", &[])),
         ];
-        shelf.swept = [found.clone(), vec![]].into();
-        drop(shelf);
+        around.fake.will_sweep(found.clone());
         for token in 1..=4 {
             around.log_in(token, &token.to_string());
         }
@@ -497,9 +242,28 @@ async fn a_sweep_tells_what_no_event_has_told() {
         assert_eq!(around.told_in(31_000).await, ["ready true"]);
         let mut again = found;
         again.remove(1);
-        around.fake.shelf().swept = [again].into();
+        around.fake.will_sweep(again);
         around.ask(sweep());
         assert_eq!(around.told_in(2).await, [""; 0]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_logs_in_does_not_wait_for_a_long_sweep() {
+    play(4096, async |around| {
+        around.fake.shelf().latency = Duration::from_millis(100);
+        let tokens = (0..10 * SWEPT as u64).map(TokenId).collect();
+        around.ask(Ask::Sweep { tokens });
+        sleep(Duration::from_millis(350)).await;
+        around.log_in(1, "x");
+        around.annotation("create").await;
+        let told = around.told_in(260).await;
+        assert_eq!(told, ["ready true", "create", "1 unknown"]);
+        sleep(Duration::from_secs(2)).await;
+        let asked = &around.fake.shelf().asked;
+        let swept = asked.iter().filter(|asked| asked.starts_with("sweep"));
+        assert_eq!(swept.count(), 10, "{asked:?}");
     })
     .await;
 }
