@@ -12,6 +12,7 @@ mod data_dir;
 pub mod embedded;
 #[cfg(feature = "h")]
 pub mod h;
+#[cfg(any(feature = "amqp", feature = "sqlite"))]
 mod rarely;
 mod secret;
 mod stats;

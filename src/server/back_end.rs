@@ -7,8 +7,10 @@ use std::thread::JoinHandle;
 
 #[cfg(not(feature = "amqp"))]
 use super::no_amqp::{Feed, names, source};
+#[cfg(all(feature = "sqlite", feature = "amqp"))]
+use crate::backend::amqp::{self, Source};
 #[cfg(feature = "amqp")]
-use crate::backend::amqp::{self, Broker, Feed, Source};
+use crate::backend::amqp::{Broker, Feed};
 use crate::backend::{Closed, DataDir, Stats, Undelivered, Way};
 use crate::cli::exit::Exit;
 use crate::config::{BackEndSettings, BrokerSettings, HSettings, Settings};
