@@ -120,7 +120,6 @@ fn events_come_by_their_routing_key_and_in_order() {
     let publisher = Publisher::new(&url);
     for n in 0..300 {
         publisher.publish(if n % 3 == 0 { "user" } else { "annotation" }, &numbered(n));
-        publisher.publish("group", &numbered(n));
     }
     // One publisher, one exchange: here even the order between the keys is that of publishing.
     for n in 0..300 {
@@ -250,6 +249,36 @@ fn a_broker_that_comes_back_is_connected_to_again() {
     for n in 2..200 {
         publisher.publish("user", &numbered(n));
         assert_eq!(listening.number(), (Topic::User, n));
+    }
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run tests/run"]
+fn tls_is_spoken_with_whom_it_vouches_for() {
+    let broker = RabbitMq::shared();
+    let url = broker.secure_vhost();
+    let vhost = url.rsplit('/').next().unwrap();
+    let plain = broker.vhost();
+    let plain = plain.replace(plain.rsplit('/').next().unwrap(), vhost);
+    let authority = format!("ssl_ca_certs={}", broker.file("ca.pem"));
+    let identity = format!(
+        "ssl_certfile={}&ssl_keyfile={}",
+        broker.file("client.pem"),
+        broker.file("client.key")
+    );
+    // An authority that nobody knows; a name that is not in the certificate; no identity.
+    let numeric = url.replace("localhost", "127.0.0.1");
+    let refused = [
+        format!("{url}?{identity}"),
+        format!("{numeric}?{authority}&{identity}"),
+        format!("{url}?{authority}"),
+    ];
+    let refused = refused.map(|url| Listening::to(&[&url], 1, 7));
+    let listening = Listening::on(&format!("{url}?{authority}&{identity}"), 8);
+    Publisher::new(&plain).publish("annotation", &numbered(1));
+    assert_eq!(listening.number(), (Topic::Annotation, 1));
+    for one in &refused {
+        assert_eq!(one.stats.broker.connects(), 0);
     }
 }
 

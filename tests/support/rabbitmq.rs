@@ -12,6 +12,7 @@ use lapin::types::FieldTable;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
 };
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -32,6 +33,7 @@ pub struct RabbitMq {
 
 struct Ports {
     amqp: u16,
+    amqps: u16,
     node: u16,
     epmd: u16,
 }
@@ -48,6 +50,7 @@ impl RabbitMq {
         let folder = TempDir::new().unwrap();
         let ports = Ports {
             amqp: free_port(),
+            amqps: free_port(),
             node: free_port(),
             epmd: free_port(),
         };
@@ -72,6 +75,22 @@ impl RabbitMq {
         let number = self.vhosts.fetch_add(1, Ordering::Relaxed);
         assert!(number < VHOSTS, "there are only {VHOSTS} virtual hosts");
         format!("amqp://guest:guest@127.0.0.1:{}/v{number}", self.ports.amqp)
+    }
+
+    /// The URL of another, where TLS is spoken. Who comes must show a certificate.
+    pub fn secure_vhost(&self) -> String {
+        let url = self.vhost();
+        let ports = (self.ports.amqp, self.ports.amqps);
+        url.replacen("amqp://", "amqps://", 1).replacen(
+            &format!("@127.0.0.1:{}", ports.0),
+            &format!("@localhost:{}", ports.1),
+            1,
+        )
+    }
+
+    /// What [`RabbitMq::secure_vhost`] needs as well: `ca.pem`, `client.pem`, `client.key`.
+    pub fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// Stops it at once: connections are cut, and what was not durable is gone.
@@ -104,11 +123,17 @@ impl RabbitMq {
 
 /// What is the same at every start.
 fn configure(folder: &Path, ports: &Ports) {
+    certify(folder);
     let definitions = folder.join("definitions.json");
     let config = format!(
-        "listeners.tcp.1 = 127.0.0.1:{}\nload_definitions = {}\nlog.file.level = warning\n",
+        "listeners.tcp.1 = 127.0.0.1:{}\nload_definitions = {}\nlog.file.level = warning\n\
+         listeners.ssl.1 = 127.0.0.1:{}\nssl_options.verify = verify_peer\n\
+         ssl_options.fail_if_no_peer_cert = true\nssl_options.cacertfile = {folder}/ca.pem\n\
+         ssl_options.certfile = {folder}/server.pem\nssl_options.keyfile = {folder}/server.key\n",
         ports.amqp,
         definitions.display(),
+        ports.amqps,
+        folder = folder.display(),
     );
     fs::write(folder.join("rabbitmq.conf"), config).unwrap();
     fs::write(folder.join("enabled_plugins"), "[].").unwrap();
@@ -122,6 +147,24 @@ fn configure(folder: &Path, ports: &Ports) {
         "vhosts": vhosts,
     });
     fs::write(definitions, made.to_string()).unwrap();
+}
+
+/// An authority, and what it vouches for: the server and a client.
+fn certify(folder: &Path) {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "authority");
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+    for (name, host) in [("server", "localhost"), ("client", "client.example")] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([host.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap();
+        fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
 }
 
 /// Everything that RabbitMQ and Erlang would else have in places that a machine has once.
