@@ -20,6 +20,7 @@
 
 pub mod admin;
 pub mod backend;
+pub mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -27,6 +28,6 @@ pub mod http;
 pub mod model;
 pub mod net;
 pub mod realtime;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "h"))]
 pub mod server;
 pub mod ws;

@@ -13,6 +13,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["mio", "rustls", "socket2", "rustix", "log"],
     ),
     ("model", &[], &[]),
+    ("backoff.rs", &[], &[]),
     (
         "admin",
         &["model", "net", "http"],
@@ -25,7 +26,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "backend",
-        &["model"],
+        &["model", "backoff"],
         &[
             "rusqlite",
             "serde",
@@ -36,6 +37,14 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "getrandom",
             "rustix",
             "log",
+            "lapin",
+            "percent_encoding",
+            "url",
+            "tokio",
+            "tokio_postgres",
+            "tokio_postgres_rustls",
+            "rustls",
+            "rustls_native_certs",
         ],
     ),
 ];
@@ -56,8 +65,17 @@ const NET_FOR_APPLICATIONS: &[&str] = &[
     "Verdict",
 ];
 
-/// `rustls` is named where TLS is spoken, and nowhere else.
-const RUSTLS: &[&str] = &["net/tls", "cli/listen/tls.rs"];
+/// Crates that are named in these places, and nowhere else.
+const CONFINED: &[(&str, &[&str])] = &[
+    (
+        "rustls",
+        &["net/tls", "cli/listen/tls.rs", "backend/h/tls.rs"],
+    ),
+    ("lapin", &["backend/amqp"]),
+    ("tokio", &["backend/amqp", "backend/h"]),
+    ("tokio_postgres", &["backend/h"]),
+    ("rusqlite", &["backend/embedded"]),
+];
 
 #[test]
 fn modules_import_only_what_is_below_them() {
@@ -78,15 +96,18 @@ fn modules_import_only_what_is_below_them() {
 }
 
 #[test]
-fn rustls_is_named_in_one_place() {
+fn some_crates_are_named_in_one_place() {
     for (file, text) in sources("") {
         let name = file.display().to_string();
         if is_test(&file) {
             continue;
         }
-        let may = RUSTLS.iter().any(|allowed| name.contains(allowed));
-        let names = paths(&text).iter().any(|path| path.starts_with("rustls::"));
-        assert!(may || !names, "{name} names rustls");
+        for (confined, places) in CONFINED {
+            let may = places.iter().any(|place| name.contains(place));
+            let prefix = format!("{confined}::");
+            let names = paths(&text).iter().any(|path| path.starts_with(&prefix));
+            assert!(may || !names, "{name} names {confined}");
+        }
     }
 }
 
@@ -134,6 +155,10 @@ fn sources(module: &str) -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("src")
         .join(module);
+    if root.is_file() {
+        let text = fs::read_to_string(&root).unwrap();
+        return vec![(root, text)];
+    }
     let mut found = Vec::new();
     let mut folders = vec![root];
     while let Some(folder) = folders.pop() {
@@ -244,17 +269,34 @@ fn a_socket_is_taken_for_empty_or_full_only_where_that_was_proved() {
 }
 
 #[test]
-fn every_test_that_the_security_notes_name_is_there() {
+fn every_test_that_the_security_notes_name_is_there_and_says_what_for() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let notes = fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
     let mut count = 0;
-    for name in notes.split('`').filter(|name| name.contains(".rs::")) {
-        let (file, test) = name.split_once("::").unwrap();
-        let text = fs::read_to_string(root.join("tests").join(file))
-            .or_else(|_| fs::read_to_string(root.join("src").join(file)));
-        let text = text.unwrap_or_else(|_| panic!("there is no {file}"));
-        assert!(text.contains(&format!("fn {test}()")), "there is no {name}");
-        count += 1;
+    for line in notes.lines().filter(|line| line.starts_with('|')) {
+        let first = line.split('|').nth(1).unwrap_or("").split(" (").next();
+        let ids: Vec<&str> = first.unwrap_or("").split(", ").map(str::trim).collect();
+        for name in line.split('`').filter(|name| name.contains(".rs::")) {
+            let (file, test) = name.split_once("::").unwrap();
+            let text = fs::read_to_string(root.join("tests").join(file))
+                .or_else(|_| fs::read_to_string(root.join("src").join(file)));
+            let text = text.unwrap_or_else(|_| panic!("there is no {file}"));
+            let (above, _) = text
+                .split_once(&format!("fn {test}()"))
+                .unwrap_or_else(|| panic!("there is no {name}"));
+            for id in &ids {
+                assert!(is_named_above(above, id), "{name} does not name {id}");
+            }
+            count += 1;
+        }
     }
     assert!(count > 100, "only {count} are named");
+}
+
+/// Whether an id stands in the comments right above a function.
+fn is_named_above(above: &str, id: &str) -> bool {
+    let lines = above.lines().rev().skip(1);
+    let comments = lines.take_while(|line| line.trim_start().starts_with(['/', '#']));
+    let mut words = comments.flat_map(|line| line.split([' ', ',', ':', '.', ';']));
+    words.any(|word| word == id)
 }

@@ -21,7 +21,8 @@ pub use guard::Guard;
 /// The admin interface.
 pub struct Admin {
     guard: Guard,
-    publish_key: Secret,
+    /// Nothing where events come from elsewhere.
+    publish_key: Option<Secret>,
     asks: Box<dyn Asks>,
     page: String,
     /// The requests that the back end has.
@@ -61,8 +62,13 @@ pub struct Facts<'a> {
 
 impl Admin {
     /// An admin interface behind `guard`. `ws_url` is what the page proposes to connect to;
-    /// empty to have it guess.
-    pub fn new(guard: Guard, publish_key: Secret, ws_url: &str, asks: Box<dyn Asks>) -> Self {
+    /// empty to have it guess. Without a publish key nothing can be published.
+    pub fn new(
+        guard: Guard,
+        publish_key: Option<Secret>,
+        ws_url: &str,
+        asks: Box<dyn Asks>,
+    ) -> Self {
         Admin {
             guard,
             publish_key,
@@ -158,7 +164,10 @@ impl Admin {
     }
 
     fn publish(&mut self, key: ConnKey, request: &Request<'_>) -> Verdict {
-        if !self.has_key(request) {
+        let Some(publish_key) = &self.publish_key else {
+            return refuse(404, "not_found", "Events come from the message queue here.");
+        };
+        if !has_key(request, publish_key) {
             self.counters.unauthorized += 1;
             let refusal = error(401, "unauthorized", "The publish key is missing or wrong.");
             return Verdict::Respond(refusal.with("WWW-Authenticate", "Bearer"));
@@ -186,13 +195,6 @@ impl Admin {
             }
             Err(Busy) => Verdict::Respond(busy()),
         }
-    }
-
-    fn has_key(&self, request: &Request<'_>) -> bool {
-        request
-            .header("authorization")
-            .and_then(|value| value.strip_prefix(b"Bearer "))
-            .is_some_and(|key| key.trim_ascii().ct_eq(self.publish_key.0.as_bytes()).into())
     }
 
     fn page(&self) -> Response {
@@ -223,6 +225,13 @@ fn error(status: u16, error: &str, reason: &str) -> Response {
 
 fn busy() -> Response {
     error(503, "busy", "The back end has too much to do.").with("Retry-After", "1")
+}
+
+fn has_key(request: &Request<'_>, publish_key: &Secret) -> bool {
+    request
+        .header("authorization")
+        .and_then(|value| value.strip_prefix(b"Bearer "))
+        .is_some_and(|key| key.trim_ascii().ct_eq(publish_key.0.as_bytes()).into())
 }
 
 fn refuse(status: u16, name: &str, reason: &str) -> Verdict {

@@ -5,16 +5,24 @@
 //!
 //! [`model`]: crate::model
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 mod data_dir;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
+#[cfg(feature = "h")]
+pub mod h;
+#[cfg(any(feature = "amqp", feature = "sqlite"))]
+mod rarely;
 mod secret;
+mod stats;
 
 pub use data_dir::{DataDir, DataDirError};
 pub use secret::new_secret;
+pub use stats::{Fate, Link, Stats, Topic};
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -23,8 +31,8 @@ use crate::model::{Ask, Asks, Busy, Tell, UnixMillis};
 /// What answers the questions and has the news.
 pub trait BackEnd: Send + 'static {
     /// Finds out what changed since the last turn, and answers `questions` as things are after
-    /// that: the news come before the answers. Every question gets exactly one answer, also when
-    /// the back end cannot do its work.
+    /// that: the news come before the answers. Every question that asks for an answer gets exactly
+    /// one, also when the back end cannot do its work.
     fn turn(&mut self, questions: Vec<Ask>, now: UnixMillis) -> Vec<Tell>;
 }
 
@@ -32,42 +40,80 @@ pub trait BackEnd: Send + 'static {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Closed;
 
+/// Why something that a back end tells was not taken.
+#[derive(Debug)]
+pub enum Undelivered {
+    /// There is no room for it now; here it is again.
+    Full(Tell),
+    /// Nobody listens any more.
+    Closed,
+}
+
+/// The way from a back end to the reactor.
+pub trait Way: Send + 'static {
+    /// Hands something over; waits while there is no room for it.
+    fn tell(&self, tell: Tell) -> Result<(), Closed>;
+
+    /// Hands something over, or gives it back: for a thread that has other things to do than
+    /// to wait.
+    fn try_tell(&self, tell: Tell) -> Result<(), Undelivered>;
+}
+
 /// The way to a back end's thread; as many copies as wanted.
 #[derive(Clone, Debug)]
 pub struct Asker {
     questions: SyncSender<Ask>,
 }
 
+/// What was asked and not answered yet.
+#[derive(Debug)]
+pub struct Questions(Receiver<Ask>);
+
+#[cfg(all(test, feature = "amqp"))]
+impl Questions {
+    /// The next one, if any waits.
+    pub(crate) fn try_next(&self) -> Option<Ask> {
+        self.0.try_recv().ok()
+    }
+}
+
+/// A queue of questions: for those who ask, and for the back end that answers. [`Asks::ask`]
+/// says [`Busy`] once [`QUEUE`] of them wait.
+pub fn questions() -> (Asker, Questions) {
+    let (questions, inbox) = sync_channel(QUEUE);
+    (Asker { questions }, Questions(inbox))
+}
+
 /// Starts the thread of a back end. It ends when every copy of the [`Asker`] is gone, or when
-/// `tell` says [`Closed`].
-///
-/// `tell` may block: the back end then waits, questions pile up, and [`Asks::ask`] says [`Busy`]
-/// once [`QUEUE`] of them wait.
+/// `way` says [`Closed`].
 ///
 /// # Errors
 /// When the system refuses a thread.
-pub fn start<B, C, T>(mut back_end: B, clock: C, mut tell: T) -> io::Result<(Asker, JoinHandle<()>)>
+pub fn start<B, C, W>(
+    mut back_end: B,
+    questions: Questions,
+    clock: C,
+    way: W,
+) -> io::Result<JoinHandle<()>>
 where
     B: BackEnd,
     C: Fn() -> UnixMillis + Send + 'static,
-    T: FnMut(Tell) -> Result<(), Closed> + Send + 'static,
+    W: Way,
 {
-    let (questions, inbox) = sync_channel(QUEUE);
-    let thread = thread::Builder::new()
+    thread::Builder::new()
         .name("backend".to_owned())
         .spawn(move || {
             // A first turn without questions, so that the back end says at once whether it is ready.
             let mut batch = Some(Vec::new());
-            while let Some(questions) = batch {
-                for news in back_end.turn(questions, clock()) {
-                    if tell(news).is_err() {
+            while let Some(asked) = batch {
+                for news in back_end.turn(asked, clock()) {
+                    if way.tell(news).is_err() {
                         return;
                     }
                 }
-                batch = next_batch(&inbox);
+                batch = next_batch(&questions.0);
             }
-        })?;
-    Ok((Asker { questions }, thread))
+        })
 }
 
 /// The questions for the next turn: none when nothing was asked for [`POLL_PERIOD`], and `None`
@@ -84,9 +130,23 @@ fn next_batch(inbox: &Receiver<Ask>) -> Option<Vec<Ask>> {
     }
 }
 
+impl Asker {
+    /// As [`Asks::ask`], but gives a question back that there is no room for, or nobody to answer.
+    ///
+    /// # Errors
+    /// The question.
+    pub fn offer(&self, question: Ask) -> Result<(), Ask> {
+        self.questions
+            .try_send(question)
+            .map_err(|error| match error {
+                TrySendError::Full(question) | TrySendError::Disconnected(question) => question,
+            })
+    }
+}
+
 impl Asks for Asker {
     fn ask(&self, question: Ask) -> Result<(), Busy> {
-        self.questions.try_send(question).map_err(|_| Busy)
+        self.offer(question).map_err(|_| Busy)
     }
 }
 
@@ -101,7 +161,7 @@ const POLL_PERIOD: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
 
     use super::*;
     use crate::model::{AuthReply, Secret, Ticket};
@@ -123,7 +183,7 @@ mod tests {
                     ticket,
                     reply: AuthReply::Unknown,
                 }),
-                Ask::Publish { .. } => None,
+                Ask::Publish { .. } | Ask::Event { .. } | Ask::Sweep { .. } => None,
             }));
             tells
         }
@@ -136,11 +196,37 @@ mod tests {
         }
     }
 
+    struct Told(Sender<Tell>);
+
+    impl Way for Told {
+        fn tell(&self, tell: Tell) -> Result<(), Closed> {
+            self.0.send(tell).map_err(|_| Closed)
+        }
+
+        fn try_tell(&self, tell: Tell) -> Result<(), Undelivered> {
+            self.tell(tell).map_err(|Closed| Undelivered::Closed)
+        }
+    }
+
+    /// Takes nothing, and says so when its other end is dropped.
+    struct Stuck(std::sync::Mutex<Receiver<()>>);
+
+    impl Way for Stuck {
+        fn tell(&self, _: Tell) -> Result<(), Closed> {
+            let hold = self.0.lock().map_err(|_| Closed)?;
+            hold.recv().map_err(|_| Closed)
+        }
+
+        fn try_tell(&self, tell: Tell) -> Result<(), Undelivered> {
+            Err(Undelivered::Full(tell))
+        }
+    }
+
     #[test]
     fn says_that_it_is_ready_then_answers_in_order_and_ends_with_its_askers() {
         let (sender, told) = channel();
-        let tell = move |tell| sender.send(tell).map_err(|_| Closed);
-        let (asker, thread) = start(Echo { told: false }, || 0, tell).unwrap();
+        let (asker, inbox) = questions();
+        let thread = start(Echo { told: false }, inbox, || 0, Told(sender)).unwrap();
         assert!(matches!(told.recv(), Ok(Tell::Health { ready: true })));
         let other = asker.clone();
         for number in 0..10 {
@@ -159,8 +245,8 @@ mod tests {
     #[test]
     fn a_full_queue_is_busy_and_so_is_a_back_end_that_has_ended() {
         let (held, hold) = channel::<()>();
-        let tell = move |_| hold.recv().map_err(|_| Closed);
-        let (asker, thread) = start(Echo { told: false }, || 0, tell).unwrap();
+        let (asker, inbox) = questions();
+        let thread = start(Echo { told: false }, inbox, || 0, Stuck(hold.into())).unwrap();
         // The thread is stuck telling of its health, so nothing is taken out of the queue.
         let taken = (0..=QUEUE as u64)
             .take_while(|&number| asker.ask(question(number)).is_ok())

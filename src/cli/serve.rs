@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::Exit;
-use crate::config::File;
+use crate::config::{BackEndKind, EventSource, File};
 
 /// What `serve` takes. A flag wins over the configuration file.
 #[derive(Args)]
@@ -21,6 +21,14 @@ pub struct ServeArgs {
     /// Where to serve the admin interface: HOST:PORT, or unix:/path/to.sock
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
+    /// What knows users, tokens and groups: `h` takes h's own database and message queue, which
+    /// DATABASE_URL and BROKER_URL name
+    #[arg(long, value_name = "KIND")]
+    backend: Option<BackEndKind>,
+    /// Where the embedded back end has events from, besides POST /events: `amqp` is the RabbitMQ
+    /// that BROKER_URL names
+    #[arg(long, value_name = "SOURCE")]
+    events: Option<EventSource>,
     /// The data directory: database, publish key; made if it is not there
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -38,6 +46,8 @@ impl ServeArgs {
             file.listen = self.listen;
         }
         file.admin = self.admin.or(file.admin);
+        file.backend = self.backend.unwrap_or(file.backend);
+        file.events = self.events.unwrap_or(file.events);
         file.data = self.data.or(file.data);
         file.tls.cert = self.tls_cert.or(file.tls.cert);
         file.tls.key = self.tls_key.or(file.tls.key);
@@ -58,12 +68,12 @@ pub fn run(args: ServeArgs) -> Result<(), Exit> {
     serve(args.over(file).settle().map_err(config)?)
 }
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "h"))]
 fn serve(settings: crate::config::Settings) -> Result<(), Exit> {
     crate::server::run(settings)
 }
 
-#[cfg(not(feature = "sqlite"))]
+#[cfg(not(any(feature = "sqlite", feature = "h")))]
 fn serve(_: crate::config::Settings) -> Result<(), Exit> {
     Err(Exit::new(
         Exit::CONFIG,
@@ -78,5 +88,6 @@ Examples:
   h-realtime serve
   h-realtime serve --listen ws://0.0.0.0:5001 --data /var/lib/h-realtime
   h-realtime serve --listen wss://0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
+  DATABASE_URL=postgresql://h@db/h BROKER_URL=amqp://mq// h-realtime serve --backend h
 
 SIGTERM or Ctrl-C tells everybody to come back later, and ends; a second one ends at once.";

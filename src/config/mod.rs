@@ -4,9 +4,11 @@
 //! Two levels: [`File`] is what was written, [`Settings`] what it means, checked. Nothing else
 //! reads options.
 
+mod address;
+mod back_end;
 mod units;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +16,11 @@ use serde::Deserialize;
 
 use crate::net::{Address, Config};
 
+use address::{parse_admin, parse_listen};
+
+pub use back_end::{
+    AmqpSection, BackEndKind, BackEndSettings, BrokerSettings, EventSource, HSection, HSettings,
+};
 pub use units::{parse_duration, parse_size};
 
 /// What a configuration file may say. Every key may be left out.
@@ -22,12 +29,22 @@ pub use units::{parse_duration, parse_size};
 pub struct File {
     /// `ws://HOST:PORT`, `wss://HOST:PORT` or `unix:/path`.
     pub listen: Vec<String>,
+    /// Whether other processes may listen on the same TCP ports (`SO_REUSEPORT`).
+    pub reuse_port: bool,
     /// `HOST:PORT` or `unix:/path`.
     pub admin: Option<String>,
     /// Values of `Host` by which the admin listener is reached besides its address.
     pub admin_hosts: Vec<String>,
     /// The data directory.
     pub data: Option<PathBuf>,
+    /// What knows users, tokens and groups.
+    pub backend: BackEndKind,
+    /// Where the embedded back end has events from, besides its HTTP endpoint.
+    pub events: EventSource,
+    /// Section `[h]`.
+    pub h: HSection,
+    /// Section `[amqp]`.
+    pub amqp: AmqpSection,
     /// Section `[tls]`.
     pub tls: TlsSection,
     /// Section `[auth]`.
@@ -56,6 +73,24 @@ pub struct TlsSection {
 pub struct AuthSection {
     /// What becomes of an unknown or expired token.
     pub invalid_token: InvalidToken,
+    /// What becomes of an open connection whose token ends.
+    pub on_expiry: OnExpiry,
+    /// Over how long the closes of connections whose tokens end together are spread.
+    pub expiry_spread: Option<String>,
+    /// How often h's database is asked about all who are connected.
+    pub sweep: Option<String>,
+}
+
+/// What becomes of an open connection whose token has expired or was revoked, or whose user was
+/// deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExpiry {
+    /// It is closed with 3000, to come back with another token.
+    #[default]
+    Close,
+    /// It stays, as in h.
+    Keep,
 }
 
 /// What becomes of a handshake with an unknown or expired token.
@@ -127,12 +162,22 @@ pub struct Settings {
     pub admin: Address,
     /// See [`File::admin_hosts`].
     pub admin_hosts: Vec<String>,
-    /// The data directory.
+    /// See [`File::reuse_port`].
+    pub reuse_port: bool,
+    /// The data directory, of the embedded back end.
     pub data: PathBuf,
+    /// What knows users, tokens and groups, and where events come from.
+    pub back_end: BackEndSettings,
     /// Certificate chain and key, for the listeners with TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// See [`AuthSection::invalid_token`].
     pub invalid_token: InvalidToken,
+    /// See [`AuthSection::on_expiry`].
+    pub on_expiry: OnExpiry,
+    /// See [`AuthSection::expiry_spread`].
+    pub expiry_spread: Duration,
+    /// See [`AuthSection::sweep`]; `None` where the back end tells of changes by itself.
+    pub sweep: Option<Duration>,
     /// Terms that one connection's filter may have.
     pub filter_terms: usize,
     /// Whether the limit on connections was set, rather than to be derived from the limit on
@@ -190,6 +235,12 @@ impl File {
     /// [`ConfigError`] for the first setting that cannot be.
     pub fn settle(self) -> Result<Settings, ConfigError> {
         let engine = self.engine()?;
+        let back_end = back_end::settle(self.backend, self.events, self.h, self.amqp)?;
+        let is_h = matches!(back_end, BackEndSettings::H(_));
+        // The tokens of h's own clients end together after a restart of the server.
+        let spread = if is_h { DEFAULT_SPREAD } else { Duration::ZERO };
+        let spread = duration("auth.expiry_spread", &self.auth.expiry_spread, spread)?;
+        let sweep = duration("auth.sweep", &self.auth.sweep, DEFAULT_SWEEP)?;
         let mut listen = Vec::new();
         for url in &self.listen {
             listen.push(parse_listen(url)?);
@@ -211,9 +262,14 @@ impl File {
             listen,
             admin,
             admin_hosts: self.admin_hosts,
+            reuse_port: self.reuse_port,
+            back_end,
             data: self.data.unwrap_or_else(|| DEFAULT_DATA.into()),
             tls,
             invalid_token: self.auth.invalid_token,
+            on_expiry: self.auth.on_expiry,
+            expiry_spread: spread,
+            sweep: is_h.then_some(sweep),
             filter_terms: self.limits.filter_terms.unwrap_or(DEFAULT_FILTER_TERMS),
             connections: self.limits.connections,
             drain: duration("timeouts.drain", &self.timeouts.drain, DEFAULT_DRAIN)?,
@@ -305,61 +361,6 @@ fn duration(name: &str, text: &Option<String>, default: Duration) -> Result<Dura
     }
 }
 
-/// Reads where to serve WebSockets.
-fn parse_listen(url: &str) -> Result<Listen, ConfigError> {
-    let error = || {
-        ConfigError(format!(
-            "listen: {url:?} is none of ws://HOST:PORT, wss://HOST:PORT, unix:/path/to.sock"
-        ))
-    };
-    if let Some(path) = url.strip_prefix("unix:") {
-        let address = Address::Unix(unix_path(path).ok_or_else(error)?);
-        return Ok(Listen {
-            address,
-            tls: false,
-        });
-    }
-    let (host, tls) = match url.strip_prefix("wss://") {
-        Some(host) => (host, true),
-        None => (url.strip_prefix("ws://").ok_or_else(error)?, false),
-    };
-    // The path is always /ws: it may be there, as in the address that clients use.
-    let host = host
-        .strip_suffix("/ws")
-        .or(host.strip_suffix('/'))
-        .unwrap_or(host);
-    let address = Address::Tcp(parse_socket(host).ok_or_else(error)?);
-    Ok(Listen { address, tls })
-}
-
-fn parse_admin(text: &str) -> Result<Address, ConfigError> {
-    let address = match text.strip_prefix("unix:") {
-        Some(path) => unix_path(path).map(Address::Unix),
-        None => {
-            let host = text.strip_prefix("http://").unwrap_or(text);
-            parse_socket(host.trim_end_matches('/')).map(Address::Tcp)
-        }
-    };
-    address.ok_or_else(|| {
-        ConfigError(format!(
-            "admin: {text:?} is none of HOST:PORT, unix:/path/to.sock"
-        ))
-    })
-}
-
-fn unix_path(path: &str) -> Option<PathBuf> {
-    (!path.is_empty()).then(|| path.into())
-}
-
-/// An address and port; `localhost` is 127.0.0.1, and other names are not looked up: what a
-/// server listens on should not depend on a name server.
-fn parse_socket(text: &str) -> Option<SocketAddr> {
-    match text.strip_prefix("localhost:") {
-        Some(port) => Some(SocketAddr::from(([127, 0, 0, 1], port.parse().ok()?))),
-        None => text.parse().ok(),
-    }
-}
-
 /// Where WebSockets are served if nothing else is said.
 pub const DEFAULT_LISTEN: &str = "ws://127.0.0.1:5001";
 /// Where the admin interface is served if nothing else is said.
@@ -369,97 +370,9 @@ pub const DEFAULT_DATA: &str = "./h-realtime-data";
 /// The official client sends about three.
 const DEFAULT_FILTER_TERMS: usize = 200;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
+/// Half a minute: the official client comes back two seconds after it was closed.
+const DEFAULT_SPREAD: Duration = Duration::from_secs(30);
+const DEFAULT_SWEEP: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settle(text: &str) -> Result<Settings, String> {
-        File::parse(text)
-            .and_then(File::settle)
-            .map_err(|error| error.0)
-    }
-
-    #[test]
-    fn nothing_said_is_the_default() {
-        let settings = settle("").unwrap();
-        assert_eq!(
-            settings.listen,
-            [Listen {
-                address: Address::Tcp("127.0.0.1:5001".parse().unwrap()),
-                tls: false
-            }]
-        );
-        assert_eq!(
-            settings.admin,
-            Address::Tcp("127.0.0.1:5002".parse().unwrap())
-        );
-        assert_eq!(settings.invalid_token, InvalidToken::Anonymous);
-        assert_eq!(settings.engine.max_message, 64 * 1024);
-        assert!(settings.engine.deflate);
-        assert_eq!(settings.drain, Duration::from_secs(10));
-    }
-
-    #[test]
-    fn all_that_can_be_said() {
-        let settings = settle(
-            r#"
-            listen = ["wss://[::1]:443/ws", "unix:/run/h.sock", "ws://localhost:80"]
-            admin = "unix:/run/admin.sock"
-            [tls]
-            cert = "a.pem"
-            key = "b.pem"
-            [auth]
-            invalid_token = "reject"
-            [compression]
-            enabled = false
-            [limits]
-            connections = 5
-            connections_per_ip = 2
-            trusted_proxies = ["192.0.2.1"]
-            message = "1MiB"
-            [timeouts]
-            ping = "1m"
-            slow = "500ms"
-            "#,
-        )
-        .unwrap();
-        assert!(settings.listen[0].tls);
-        assert_eq!(
-            settings.listen[1].address,
-            Address::Unix("/run/h.sock".into())
-        );
-        assert_eq!(
-            settings.listen[2].address,
-            Address::Tcp("127.0.0.1:80".parse().unwrap())
-        );
-        assert_eq!(settings.invalid_token, InvalidToken::Reject);
-        assert!(!settings.engine.deflate);
-        assert_eq!(settings.engine.max_message, 1 << 20);
-        assert_eq!(settings.engine.ping_interval, Duration::from_secs(60));
-        assert_eq!(settings.engine.slow_timeout, Duration::from_millis(500));
-    }
-
-    #[test]
-    fn what_cannot_be_is_named() {
-        for (text, part) in [
-            ("lisen = []", "unknown field `lisen`"),
-            ("[limits]\nmessage = 5", "line 2"),
-            ("[limits]\nmessage = \"5 bananas\"", "limits.message"),
-            ("[timeouts]\nping = \"soon\"", "timeouts.ping"),
-            ("[compression]\nenabled = 6", "line 2"),
-            ("[auth]\ninvalid_token = \"ignore\"", "unknown variant"),
-            ("listen = [\"http://127.0.0.1:1\"]", "listen"),
-            ("listen = [\"wss://127.0.0.1:1\"]", "tls.cert"),
-            ("listen = [\"ws://example.org:80\"]", "listen"),
-            ("listen = [\"unix:\"]", "listen"),
-            ("admin = \"5002\"", "admin"),
-            ("[tls]\ncert = \"a\"", "go together"),
-            ("[limits]\nqueue_soft = \"1MiB\"", "queue_soft"),
-            ("[limits]\nconnections = 0", "limits.connections"),
-        ] {
-            let error = settle(text).unwrap_err();
-            assert!(error.contains(part), "{text:?}: {error}");
-        }
-    }
-}
+mod tests;

@@ -11,6 +11,8 @@
 pub mod uri;
 
 use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// Milliseconds since the Unix epoch.
 pub type UnixMillis = u64;
@@ -127,6 +129,46 @@ pub enum Ask {
         /// The body, as it came.
         body: Vec<u8>,
     },
+    /// One event from a message queue, which waits for no answer. Where it can be understood it
+    /// becomes a [`Tell::Happened`].
+    Event {
+        /// The event: one JSON object.
+        body: Vec<u8>,
+        /// To be dropped when the event has been dealt with.
+        receipt: Receipt,
+    },
+    /// These are the tokens that connections have now. What has changed about them or their users
+    /// without any event is told, as [`Tell::TokenEnded`] and [`Tell::Memberships`]; there is no
+    /// other answer.
+    Sweep {
+        /// Each once.
+        tokens: Vec<TokenId>,
+    },
+}
+
+/// Held for as long as an event from a message queue is being dealt with. The queue hands out
+/// only so many at a time, and is told of each whose receipt has been dropped.
+pub struct Receipt(Option<Box<dyn FnOnce() + Send>>);
+
+impl Receipt {
+    /// One that calls this when it is dropped.
+    pub fn new(dropped: impl FnOnce() + Send + 'static) -> Self {
+        Receipt(Some(Box::new(dropped)))
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(dropped) = self.0.take() {
+            dropped();
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Receipt")
+    }
 }
 
 /// The back end's queue is full. The question was not taken.
@@ -137,6 +179,12 @@ pub struct Busy;
 pub trait Asks {
     /// Hands a question over, or says that there is no room for it.
     fn ask(&self, question: Ask) -> Result<(), Busy>;
+}
+
+impl<A: Asks + ?Sized> Asks for Rc<A> {
+    fn ask(&self, question: Ask) -> Result<(), Busy> {
+        (**self).ask(question)
+    }
 }
 
 /// What a back end tells the reactor: answers, and news that nobody asked for.
@@ -156,6 +204,11 @@ pub enum Tell {
         /// A plan for each event of the body in its order, or why there is none.
         result: Result<Vec<Plan>, PublishError>,
     },
+    /// Something happened, of which nobody here has asked.
+    Happened {
+        /// A plan for each event, in their order.
+        plans: Vec<Plan>,
+    },
     /// These are a user's memberships from now on.
     Memberships {
         /// Whose.
@@ -163,7 +216,7 @@ pub enum Tell {
         /// All of them.
         memberships: Vec<Membership>,
     },
-    /// A token was revoked.
+    /// A token was revoked, or its user has another name now or is no more.
     TokenEnded {
         /// Which.
         token: TokenId,
@@ -283,6 +336,38 @@ pub enum Who {
     Member(Box<str>),
     /// A member of this group in a role that moderates.
     Moderator(Box<str>),
+    /// Logged in as one of these.
+    OneOf(Userids),
+}
+
+/// A set of userids, shared by the rules that name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Userids(Arc<[Box<str>]>);
+
+impl Userids {
+    /// Whether there is nobody in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether somebody of exactly this spelling is in it.
+    pub fn contains(&self, userid: &str) -> bool {
+        self.0.binary_search_by(|one| (**one).cmp(userid)).is_ok()
+    }
+
+    /// All of them, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|one| &**one)
+    }
+}
+
+impl<T: Into<Box<str>>> FromIterator<T> for Userids {
+    fn from_iter<I: IntoIterator<Item = T>>(userids: I) -> Self {
+        let mut all: Vec<Box<str>> = userids.into_iter().map(Into::into).collect();
+        all.sort_unstable();
+        all.dedup();
+        Userids(all.into())
+    }
 }
 
 /// What a rule decides.
@@ -303,4 +388,6 @@ pub enum Reason {
     Muted,
     /// Hidden by moderation.
     Hidden,
+    /// Hidden from students until their teacher reveals it (h's checkpoints).
+    Checkpoint,
 }

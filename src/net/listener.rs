@@ -51,8 +51,21 @@ impl Listener {
     /// # Errors
     /// Those of binding and listening.
     pub fn open(address: &Address, tls: Option<TlsConfig>) -> io::Result<Self> {
+        Self::open_as(address, tls, false)
+    }
+
+    /// As [`Listener::open`], on a TCP port that other processes of the same user may listen on
+    /// as well, if they say so too (`SO_REUSEPORT`): the system spreads connections over them.
+    ///
+    /// # Errors
+    /// Those of binding and listening.
+    pub fn open_shared(address: &Address, tls: Option<TlsConfig>) -> io::Result<Self> {
+        Self::open_as(address, tls, true)
+    }
+
+    fn open_as(address: &Address, tls: Option<TlsConfig>, shared: bool) -> io::Result<Self> {
         let socket = match address {
-            Address::Tcp(address) => Socket::Tcp(listen_tcp(*address)?),
+            Address::Tcp(address) => Socket::Tcp(listen_tcp(*address, shared)?),
             Address::Unix(path) => {
                 remove_stale(path)?;
                 Socket::Unix(UnixListener::bind(path)?, path.clone())
@@ -124,12 +137,13 @@ pub(super) fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen_tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // The server ends connections first (RFC 6455 §7.1.1), so their TIME_WAIT is here: without
     // this a restart could not bind.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
         // An IPv4 listener of the same port is then a choice of its own, on every system.
         socket.set_only_v6(true)?;

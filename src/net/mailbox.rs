@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::Duration;
 
 use mio::Waker;
@@ -25,6 +25,15 @@ pub(super) enum Mail<C> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
+/// Why a command was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undelivered<C> {
+    /// The mailbox is full; here it is again.
+    Full(C),
+    /// The reactor is gone.
+    Closed,
+}
+
 impl<C> Mailbox<C> {
     /// Hands a command to the reactor; waits while the mailbox is full. That is the
     /// back-pressure on whoever sends.
@@ -33,6 +42,22 @@ impl<C> Mailbox<C> {
     /// [`Closed`] when the reactor has ended.
     pub fn send(&self, command: C) -> Result<(), Closed> {
         self.put(Mail::Command(command))
+    }
+
+    /// Hands a command to the reactor, or gives it back where the mailbox is full: for threads
+    /// that have other things to do than to wait.
+    ///
+    /// # Errors
+    /// [`Undelivered`], with the command where it may be tried again.
+    pub fn try_send(&self, command: C) -> Result<(), Undelivered<C>> {
+        match self.sender.try_send(Mail::Command(command)) {
+            Ok(()) => {
+                self.bell.ring();
+                Ok(())
+            }
+            Err(TrySendError::Full(Mail::Command(command))) => Err(Undelivered::Full(command)),
+            Err(_) => Err(Undelivered::Closed),
+        }
     }
 
     /// Shuts the reactor down: everybody is told to come back later, spread over `over`. Said
@@ -131,10 +156,25 @@ mod tests {
     use super::*;
     use mio::{Events, Poll, Token};
 
+    #[test]
+    fn a_full_mailbox_gives_back_what_it_has_no_room_for() {
+        let poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+        let (mailbox, mut inbox) = mailbox(1, waker);
+        assert_eq!(mailbox.try_send(1), Ok(()));
+        assert_eq!(mailbox.try_send(2), Err(Undelivered::Full(2)));
+        inbox.answer_bell();
+        assert!(inbox.pending, "the first one rang");
+        assert!(matches!(inbox.take(), Some(Mail::Command(1))));
+        assert_eq!(mailbox.try_send(3), Ok(()));
+        drop(inbox);
+        assert_eq!(mailbox.try_send(4), Err(Undelivered::Closed));
+    }
+
     // R9
     #[test]
     fn nothing_is_lost_between_the_bell_and_the_look() {
-        const EACH: usize = 20_000;
+        const EACH: usize = 100_000;
         let mut poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
         let (mailbox, mut inbox) = mailbox(64, waker);

@@ -38,7 +38,7 @@ pub use frame::{Delivery, Frame};
 pub use handler::{Handler, Message, Refusal, Verdict};
 pub use key::ConnKey;
 pub use listener::{Address, Listener};
-pub use mailbox::{Closed, Mailbox};
+pub use mailbox::{Closed, Mailbox, Undelivered};
 pub use nofile::{most_connections, raise_open_files};
 pub use outbox::{Cx, Sessions};
 #[cfg(test)]

@@ -23,6 +23,7 @@ fn applies(who: &Who, receiver: Option<&Principal>) -> bool {
         Who::Moderator(group) => principal
             .membership(group)
             .is_some_and(|membership| membership.role.moderates()),
+        Who::OneOf(userids) => userids.contains(principal.userid()),
     }
 }
 
@@ -31,10 +32,29 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::model::Role;
+    use crate::model::{Role, Userids};
     use crate::realtime::principals::Principals;
     use crate::realtime::term::Digester;
     use crate::realtime::testing::{identity, key, rule};
+
+    #[test]
+    fn a_set_of_users_is_met_by_each_of_them() {
+        let some: Userids = ["acct:c@x", "acct:a@x", "acct:c@x"].into_iter().collect();
+        assert_eq!(some.iter().collect::<Vec<_>>(), ["acct:a@x", "acct:c@x"]);
+        let rules = [rule(vec![Who::OneOf(some)], Decision::Send(0))];
+        let mut principals = Principals::new(Rc::new(Digester::new([1, 2, 3, 4])));
+        for (userid, is_in) in [
+            ("acct:a@x", true),
+            ("acct:b@x", false),
+            ("acct:c@x", true),
+            ("acct:C@x", false),
+        ] {
+            principals.log_in(key(0), identity(userid, 1, &[]));
+            let decision = decide(&rules, principals.of(key(0)));
+            assert_eq!(decision == Decision::Send(0), is_in, "{userid}");
+        }
+        assert_eq!(decide(&rules, None), Decision::Withhold(Reason::Permission));
+    }
 
     #[test]
     fn the_first_rule_that_applies_decides() {

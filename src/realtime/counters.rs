@@ -91,6 +91,8 @@ pub struct Withheld {
     pub muted: u64,
     /// It is hidden.
     pub hidden: u64,
+    /// It is hidden from students, until it is revealed.
+    pub checkpoint: u64,
 }
 
 /// What came of handshakes.
@@ -123,6 +125,7 @@ impl Withheld {
             Reason::Permission => &mut self.permission,
             Reason::Muted => &mut self.muted,
             Reason::Hidden => &mut self.hidden,
+            Reason::Checkpoint => &mut self.checkpoint,
         } += 1;
     }
 }

@@ -11,16 +11,20 @@
 //! | `dispatch` | what is done about a message |
 //! | `deliver` | from an event to its receivers |
 //! | `index`, `term` | who asked for what |
+//! | `credentials` | what becomes of a token: at the handshake, and when it ends |
 //! | `principals`, `expiry`, `audience` | who somebody is, for how long, and what they may hear |
+//! | `invariants` | what must hold between any two calls |
 
 mod audience;
 mod counters;
+mod credentials;
 mod deliver;
 mod dispatch;
 mod encoding;
 mod expiry;
 mod filter;
 mod index;
+mod invariants;
 mod json;
 mod message;
 mod principals;
@@ -35,10 +39,9 @@ mod testing;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::http::{Request, Upgrade};
-use crate::model::{Ask, Asks, AuthReply, Busy, Secret, Tell, Ticket};
+use crate::http::Request;
+use crate::model::{Asks, Tell};
 use crate::net::{ConnKey, Cx, Verdict};
-use crate::ws::CloseCode;
 
 pub use counters::{Auth, Counters, Errors, Events, Messages, Withheld};
 pub use session::Session;
@@ -55,6 +58,25 @@ pub struct Settings {
     pub invalid_token: InvalidToken,
     /// Distinct terms that one connection's filter may have.
     pub max_terms: usize,
+    /// What becomes of an open connection whose token has ended.
+    pub on_expiry: OnExpiry,
+    /// Over how many milliseconds the closes of those whose tokens end together are spread, so
+    /// that they do not come back together. 0 closes at once.
+    pub expiry_spread: u64,
+    /// How often the back end is asked whether anything has changed about the tokens that are
+    /// connected, in milliseconds. Never for a back end that tells by itself.
+    pub sweep_period: Option<u64>,
+}
+
+/// What becomes of an open connection whose token has expired or was revoked, or whose user was
+/// deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExpiry {
+    /// It is closed with 3000, and may come back with another token.
+    #[default]
+    Close,
+    /// It stays, as in h.
+    Keep,
 }
 
 /// What becomes of a token that is nobody's (any more).
@@ -79,6 +101,8 @@ pub struct Realtime {
     /// Reused from call to call: the text of a reply, and the receivers of an event.
     reply: String,
     receivers: Vec<ConnKey>,
+    /// When the back end was last asked about the tokens, in monotonic milliseconds.
+    swept: u64,
     counters: Counters,
 }
 
@@ -103,6 +127,7 @@ impl Realtime {
             arrivals: BTreeMap::new(),
             reply: String::new(),
             receivers: Vec::new(),
+            swept: 0,
             counters: Counters::default(),
         }
     }
@@ -154,6 +179,7 @@ impl Realtime {
         while let Some(key) = self.principals.next_expired(now.unix) {
             self.end(cx, key, "token expired");
         }
+        self.sweep(now.mono);
         // Their connections were gone before they could open.
         let principals = &mut self.principals;
         self.arrivals.retain(|&key, arrival| {
@@ -167,8 +193,8 @@ impl Realtime {
         self.principals.tidy();
     }
 
-    /// A back end says something. What is for others ([`Tell::Published`], [`Tell::Health`])
-    /// is passed over; see [`Realtime::deliver`].
+    /// A back end says something. Events ([`Tell::Published`], [`Tell::Happened`]), which go to
+    /// [`Realtime::deliver`], and what is for others ([`Tell::Health`]) are passed over.
     pub fn on_tell(&mut self, cx: &mut Cx<'_, Session>, tell: Tell) {
         match tell {
             Tell::Authenticated { ticket, reply } => self.on_authenticated(cx, ticket, reply),
@@ -177,16 +203,14 @@ impl Realtime {
                 memberships,
             } => self.principals.set_memberships(&userid, memberships),
             Tell::TokenEnded { token } => {
-                for key in self.principals.connections_with(token) {
-                    self.end(cx, key, "token revoked");
-                }
+                let keys = self.principals.connections_with(token);
+                self.end_all(cx, keys, "token revoked");
             }
             Tell::UserGone { userid } => {
-                for key in self.principals.connections_of(&userid) {
-                    self.end(cx, key, "user deleted");
-                }
+                let keys = self.principals.connections_of(&userid);
+                self.end_all(cx, keys, "user deleted");
             }
-            Tell::Published { .. } | Tell::Health { .. } => {}
+            Tell::Published { .. } | Tell::Happened { .. } | Tell::Health { .. } => {}
         }
     }
 
@@ -201,67 +225,6 @@ impl Realtime {
             ..self.counters
         }
     }
-
-    fn authenticate(&mut self, key: ConnKey, upgrade: Upgrade, token: String) -> Verdict {
-        let question = Ask::Authenticate {
-            ticket: Ticket(key.to_u64()),
-            token: Secret(token),
-        };
-        match self.asks.ask(question) {
-            Ok(()) => Verdict::Defer(Some(upgrade)),
-            Err(Busy) => {
-                self.counters.auth.unavailable += 1;
-                Verdict::Respond(request::unavailable())
-            }
-        }
-    }
-
-    fn on_authenticated(&mut self, cx: &mut Cx<'_, Session>, ticket: Ticket, reply: AuthReply) {
-        let Some(key) = ConnKey::from_u64(ticket.0) else {
-            return;
-        };
-        // A second answer to one question would change who an open connection is.
-        if cx.session(key).is_some() {
-            return;
-        }
-        match reply {
-            // From here on it hears what happens to its user and its token, so nothing that
-            // comes before `on_open` is lost.
-            AuthReply::Known(identity) => {
-                self.counters.auth.known += 1;
-                self.principals.log_in(key, identity);
-                let since = cx.now().mono;
-                self.arrivals.insert(key, Arrival { since, ended: None });
-                cx.accept(key);
-            }
-            AuthReply::Unknown => {
-                self.counters.auth.unknown += 1;
-                match self.settings.invalid_token {
-                    InvalidToken::Anonymous => cx.accept(key),
-                    InvalidToken::Reject => cx.respond(key, request::unauthorized()),
-                }
-            }
-            AuthReply::Unavailable => {
-                self.counters.auth.unavailable += 1;
-                cx.respond(key, request::unavailable());
-            }
-        }
-    }
-
-    /// Ends a connection whose credentials have ended, at once or when it opens. It keeps its
-    /// identity until it is closed: it must not pass for anonymous for a moment.
-    fn end(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, reason: &'static str) {
-        match self.arrivals.get_mut(&key) {
-            Some(arrival) => arrival.ended = Some(reason),
-            None => self.close_ended(cx, key, reason),
-        }
-    }
-
-    fn close_ended(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, reason: &str) {
-        self.counters.credentials_ended += 1;
-        // Not 1000 or 1001, after which the official client never comes back.
-        cx.close(key, CloseCode::CREDENTIALS_ENDED, reason);
-    }
 }
 
 impl Default for Settings {
@@ -269,6 +232,9 @@ impl Default for Settings {
         Settings {
             invalid_token: InvalidToken::default(),
             max_terms: 200,
+            on_expiry: OnExpiry::default(),
+            expiry_spread: 0,
+            sweep_period: None,
         }
     }
 }

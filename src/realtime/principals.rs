@@ -156,6 +156,27 @@ impl Principals {
             .collect()
     }
 
+    /// A connection's token has ended: it hears nothing more, and is named by
+    /// [`Principals::next_expired`] when `close_at` has come.
+    pub fn end(&mut self, key: ConnKey, now: UnixMillis, close_at: UnixMillis) {
+        let login = self.logins.get_mut(self.by_conn.get(key));
+        // One that has ended already is closed when that was to be.
+        let Some(login) = login.filter(|login| login.key == key && login.expires > now) else {
+            return;
+        };
+        self.expiring += usize::from(login.expires == NEVER);
+        login.expires = now;
+        self.expiries.push(close_at, key);
+    }
+
+    /// The tokens that connections have, each once.
+    pub fn tokens(&self) -> Vec<TokenId> {
+        let mut tokens: Vec<_> = self.live().map(|login| login.token).collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        tokens
+    }
+
     /// A connection whose token has ended by now. Each is named once, and keeps its identity
     /// until it is logged out.
     pub fn next_expired(&mut self, now: UnixMillis) -> Option<ConnKey> {
@@ -323,6 +344,8 @@ impl Default for Login {
 }
 
 const NEVER: UnixMillis = UnixMillis::MAX;
+
+mod verify;
 
 #[cfg(test)]
 mod tests {

@@ -86,6 +86,7 @@ pub enum Did {
 #[derive(Clone, Default)]
 pub struct Asked {
     pub questions: Rc<RefCell<Vec<(u64, String)>>>,
+    swept: Rc<RefCell<Vec<Vec<TokenId>>>>,
     pub busy: Rc<RefCell<bool>>,
 }
 
@@ -94,14 +95,22 @@ impl Asks for Asked {
         if *self.busy.borrow() {
             return Err(Busy);
         }
-        if let Ask::Authenticate {
-            ticket: Ticket(ticket),
-            token: Secret(token),
-        } = question
-        {
-            self.questions.borrow_mut().push((ticket, token));
+        match question {
+            Ask::Authenticate {
+                ticket: Ticket(ticket),
+                token: Secret(token),
+            } => self.questions.borrow_mut().push((ticket, token)),
+            Ask::Sweep { tokens } => self.swept.borrow_mut().push(tokens),
+            Ask::Publish { .. } | Ask::Event { .. } => {}
         }
         Ok(())
+    }
+}
+
+impl Asked {
+    /// The sweeps that were asked for since this was last called.
+    pub fn take_swept(&self) -> Vec<Vec<TokenId>> {
+        self.swept.take()
     }
 }
 

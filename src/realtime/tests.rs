@@ -2,8 +2,10 @@
 
 use super::testing::{Did, World, identity, key, term};
 use super::*;
-use crate::model::Identity;
-use crate::model::{Decision, EventKind, Field, Membership, Plan, Reach, Role, Rule, TokenId, Who};
+use crate::model::{
+    AuthReply, Decision, EventKind, Field, Identity, Membership, Plan, Reach, Role, Rule, TokenId,
+    Who,
+};
 use crate::net::Now;
 
 const WHOAMI: &str = r#"{"type":"whoami","id":1}"#;
@@ -134,6 +136,106 @@ fn tokens_expire() {
     assert_eq!(world.tick(at(950)), [], "once");
     assert_eq!(world.tick(at(5000)), [close(0, "token expired")]);
     assert_eq!(world.realtime.counters().credentials_ended, 2);
+}
+
+/// Those whose tokens end together are sent away one by one: they come back two seconds later,
+/// and would come back together.
+#[test]
+fn ends_are_spread() {
+    let spread = 30_000;
+    let mut world = World::new(Settings {
+        expiry_spread: spread,
+        ..Settings::default()
+    });
+    let connections = 300;
+    for number in 0..connections {
+        let mut identity = identity("acct:a@x", 1, &[("g", Role::Member)]);
+        // Half of them end by the clock.
+        identity.expires = (number % 2 == 0).then_some(1000);
+        world.open_as(number, identity);
+    }
+    let at = |unix| Now { mono: unix, unix };
+    world.tick(at(1000));
+    assert_eq!(world.tell(Tell::TokenEnded { token: TokenId(1) }), []);
+    let mut closed = 0;
+    let mut fullest = 0;
+    for second in 0..=spread / 1000 {
+        let did = world.tick(at(1000 + 1000 * second));
+        for one in &did {
+            assert!(
+                matches!(one, Did::Close(_, 3000, reason) if reason == "token expired"),
+                "{one:?}"
+            );
+        }
+        closed += did.len();
+        fullest = fullest.max(did.len());
+    }
+    assert_eq!(closed, connections as usize);
+    assert!(fullest < 40, "{fullest} of {connections} in one second");
+}
+
+/// Expiry is no distrust: until its turn to be closed has come, it is served. A token that was
+/// revoked hears nothing from that moment.
+#[test]
+fn what_is_heard_between_the_end_of_a_token_and_that_of_the_connection() {
+    let mut world = World::new(Settings {
+        expiry_spread: 1 << 40,
+        ..Settings::default()
+    });
+    let mut identity = identity("acct:a@x", 1, &[("g", Role::Member)]);
+    identity.expires = Some(1000);
+    world.open_as(0, identity);
+    world.now.unix = 1001;
+    assert_eq!(for_members(&mut world, "g"), 1);
+    let token = TokenId(1);
+    assert_eq!(world.tell(Tell::TokenEnded { token }), []);
+    assert_eq!(for_members(&mut world, "g"), 0);
+    assert_eq!(who(&mut world, 0), r#""acct:a@x""#, "never anonymous");
+}
+
+#[test]
+fn ends_may_be_overlooked_as_in_h() {
+    let mut world = World::new(Settings {
+        on_expiry: OnExpiry::Keep,
+        ..Settings::default()
+    });
+    let mut identity = identity("acct:a@x", 1, &[("g", Role::Member)]);
+    identity.expires = Some(1000);
+    world.open_as(0, identity);
+    let (token, userid) = (TokenId(1), "acct:a@x".into());
+    assert_eq!(world.tell(Tell::TokenEnded { token }), []);
+    assert_eq!(world.tell(Tell::UserGone { userid }), []);
+    assert_eq!(
+        world.tick(Now {
+            mono: 5000,
+            unix: 5000
+        }),
+        []
+    );
+    assert_eq!(for_members(&mut world, "g"), 1);
+}
+
+#[test]
+fn the_back_end_is_asked_about_all_tokens_now_and_then() {
+    let mut world = World::new(Settings {
+        sweep_period: Some(60_000),
+        ..Settings::default()
+    });
+    let at = |mono| Now { mono, unix: 0 };
+    world.tick(at(60_000));
+    assert!(world.asked.take_swept().is_empty(), "nobody is logged in");
+    for (number, token) in [(0, 7), (1, 5), (2, 7)] {
+        world.open_as(number, identity("acct:a@x", token, &[]));
+    }
+    world.tick(at(119_999));
+    assert!(world.asked.take_swept().is_empty());
+    *world.asked.busy.borrow_mut() = true;
+    world.tick(at(120_000));
+    *world.asked.busy.borrow_mut() = false;
+    world.tick(at(121_000));
+    assert_eq!(world.asked.take_swept(), [vec![TokenId(5), TokenId(7)]]);
+    world.tick(at(122_000));
+    assert!(world.asked.take_swept().is_empty());
 }
 
 /// However late the tick is that closes the connection.

@@ -1,7 +1,10 @@
 //! The application that the engine serves: the API on its listeners, the admin interface on
 //! its own.
 
+use std::sync::Arc;
+
 use crate::admin::{Admin, Facts};
+use crate::backend::Stats;
 use crate::http::{Request, Response};
 use crate::model::Tell;
 use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Refusal, Verdict};
@@ -16,6 +19,8 @@ pub(super) struct App {
     pub admin_listener: ListenerId,
     /// Whether the back end does its work.
     pub ready: bool,
+    /// What the back end counts.
+    pub stats: Arc<Stats>,
 }
 
 impl Handler for App {
@@ -36,11 +41,16 @@ impl Handler for App {
             realtime,
             admin,
             ready,
+            stats,
             ..
         } = self;
+        let ready = *ready && stats.is_connected();
         let facts = Facts {
-            metrics: &|engine, admin| metrics::render(engine, realtime.counters(), admin, *ready),
-            ready: *ready,
+            metrics: &|engine, admin| {
+                let back_end = metrics::BackEnd { ready, stats };
+                metrics::render(engine, realtime.counters(), admin, &back_end)
+            },
+            ready,
         };
         admin.on_request(cx, key, request, &facts)
     }
@@ -87,6 +97,9 @@ impl Handler for App {
                 ticket,
                 result: Err(refused),
             } => self.admin.on_published(cx, ticket, Err(&refused)),
+            Tell::Happened { plans } => {
+                self.realtime.deliver(cx, plans);
+            }
             Tell::Health { ready } => {
                 if ready != self.ready {
                     log::info!("the back end is {}", if ready { "ready" } else { "away" });

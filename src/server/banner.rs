@@ -2,44 +2,56 @@
 
 use std::path::Path;
 
-use crate::backend::DataDir;
 use crate::config::{DEFAULT_DATA, Settings};
 use crate::net::Address;
 
 use super::Bound;
+use super::back_end::BackEnd;
 
 /// A few lines: where everything is, and the commands to try it with.
 pub(super) fn text(
     settings: &Settings,
-    data_dir: &DataDir,
+    back_end: &BackEnd,
     bound: &Bound,
     open_files: u64,
 ) -> String {
+    let mut lines = vec![format!("h-realtime {}", env!("CARGO_PKG_VERSION"))];
+    for (address, tls) in &bound.listeners {
+        lines.push(format!("  Real Time API  {}", ws_url(address, *tls)));
+    }
+    lines.push(format!("  admin          {}", admin_url(&bound.admin)));
+    match &back_end.data {
+        Some(data) => lines.push(format!("  database       {}", data.database().display())),
+        None => lines.push("  back end       h's PostgreSQL and RabbitMQ".into()),
+    }
+    if let Some(brokers) = &back_end.brokers {
+        lines.push(format!("  message queue  {brokers}"));
+    }
+    let connections = settings.engine.max_connections;
+    lines.push(format!(
+        "  open files     {open_files}, so at most {connections} connections"
+    ));
+    if back_end.data.is_some() {
+        lines.extend(first_steps(settings));
+    }
+    lines.push("Ctrl-C ends it.".into());
+    lines.join("\n") + "\n"
+}
+
+/// What to do with a server that knows nobody yet.
+fn first_steps(settings: &Settings) -> [String; 5] {
     let program = program();
     let data = match settings.data == Path::new(DEFAULT_DATA) {
         true => String::new(),
         false => format!(" --data {}", quoted(&settings.data)),
     };
-    let mut lines = vec![format!("h-realtime {}", env!("CARGO_PKG_VERSION"))];
-    for (address, tls) in &bound.listeners {
-        lines.push(format!("  Real Time API  {}", ws_url(address, *tls)));
-    }
-    let connections = settings.engine.max_connections;
-    let database = data_dir.database();
-    lines.push(format!("  admin          {}", admin_url(&bound.admin)));
-    lines.push(format!("  database       {}", database.display()));
-    lines.push(format!(
-        "  open files     {open_files}, so at most {connections} connections"
-    ));
-    lines.push("Add a user, and make a token for them:".into());
-    lines.push(format!("  {program} user add acct:me@example.org{data}"));
-    lines.push(format!(
-        "  {program} token create acct:me@example.org{data}"
-    ));
-    lines.push("Publish an annotation:".into());
-    lines.push(format!("  echo '{SAMPLE}' | {program} publish -{data}"));
-    lines.push("Ctrl-C ends it.".into());
-    lines.join("\n") + "\n"
+    [
+        "Add a user, and make a token for them:".into(),
+        format!("  {program} user add acct:me@example.org{data}"),
+        format!("  {program} token create acct:me@example.org{data}"),
+        "Publish an annotation:".into(),
+        format!("  echo '{SAMPLE}' | {program} publish -{data}"),
+    ]
 }
 
 /// The URL clients use.

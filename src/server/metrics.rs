@@ -1,15 +1,24 @@
 //! What each layer has counted, under the names that operators see.
 
+use std::sync::atomic::Ordering;
+
 use crate::admin::{AdminCounters, Exposition, Kind};
+use crate::backend::{Fate, Stats, Topic};
 use crate::net;
 use crate::realtime;
+
+/// How the back end is.
+pub(super) struct BackEnd<'a> {
+    pub ready: bool,
+    pub stats: &'a Stats,
+}
 
 /// All metrics, as Prometheus text.
 pub(super) fn render(
     engine: &net::Counters,
     api: realtime::Counters,
     admin: &AdminCounters,
-    ready: bool,
+    back_end: &BackEnd<'_>,
 ) -> String {
     let mut out = Exposition::default();
     connections(&mut out, engine, &api);
@@ -18,11 +27,7 @@ pub(super) fn render(
     compression(&mut out, &engine.compression);
     messages(&mut out, &api);
     events(&mut out, engine, &api, admin);
-    out.gauge(
-        "h_realtime_backend_ready",
-        "Whether the back end does its work.",
-        f64::from(u8::from(ready)),
-    );
+    back_end_state(&mut out, back_end);
     out.family(
         "h_realtime_build_info",
         Kind::Gauge,
@@ -299,12 +304,76 @@ fn events(
             (r#"rule="permission""#, api.withheld.permission as f64),
             (r#"rule="muted_author""#, api.withheld.muted as f64),
             (r#"rule="hidden""#, api.withheld.hidden as f64),
+            (r#"rule="checkpoint""#, api.withheld.checkpoint as f64),
         ],
     );
     out.counter(
         "h_realtime_notifications_dropped_total",
         "Notifications whose connection had ended by the time they were to be sent.",
         engine.undelivered,
+    );
+}
+
+fn back_end_state(out: &mut Exposition, back_end: &BackEnd<'_>) {
+    let BackEnd { ready, stats } = back_end;
+    let flag = |is: bool| f64::from(u8::from(is));
+    out.gauge(
+        "h_realtime_backend_ready",
+        "Whether the back end does its work.",
+        flag(*ready),
+    );
+    let links = [
+        (r#"server="broker""#, &stats.broker),
+        (r#"server="database""#, &stats.database),
+    ];
+    out.family(
+        "h_realtime_backend_connected",
+        Kind::Gauge,
+        "Whether the connection to a server that the back end needs is up.",
+        links.map(|(labels, link)| (labels, flag(link.is_up()))),
+    );
+    out.family(
+        "h_realtime_backend_connects_total",
+        Kind::Counter,
+        "Connections made to servers that the back end needs.",
+        links.map(|(labels, link)| (labels, link.connects() as f64)),
+    );
+    out.family(
+        "h_realtime_backend_losses_total",
+        Kind::Counter,
+        "Connections lost to servers that the back end needs; events may have been missed.",
+        links.map(|(labels, link)| (labels, link.losses() as f64)),
+    );
+    out.counter(
+        "h_realtime_database_statements_total",
+        "Statements sent to the database server.",
+        stats.statements.load(Ordering::Relaxed),
+    );
+    out.family(
+        "h_realtime_queue_events_total",
+        Kind::Counter,
+        "Events that have come from the message queue, by topic.",
+        [
+            (
+                r#"topic="annotation""#,
+                stats.received(Topic::Annotation) as f64,
+            ),
+            (r#"topic="user""#, stats.received(Topic::User) as f64),
+        ],
+    );
+    let dropped = |fate: Fate| stats.dropped(fate) as f64;
+    out.family(
+        "h_realtime_queue_events_dropped_total",
+        Kind::Counter,
+        "Events from the message queue that have led to nothing, by reason.",
+        [
+            (r#"reason="undecodable""#, dropped(Fate::Undecodable)),
+            (r#"reason="malformed""#, dropped(Fate::Malformed)),
+            (r#"reason="missing""#, dropped(Fate::Missing)),
+            (r#"reason="unreadable""#, dropped(Fate::Unreadable)),
+            (r#"reason="too_large""#, dropped(Fate::TooLarge)),
+            (r#"reason="overflow""#, dropped(Fate::Overflow)),
+        ],
     );
 }
 

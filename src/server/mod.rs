@@ -1,23 +1,26 @@
 //! The whole server: builds back end, application and reactor, and runs them to the end.
 
 mod app;
+mod back_end;
 mod banner;
 mod metrics;
+#[cfg(not(feature = "amqp"))]
+mod no_amqp;
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::admin::{Admin, Guard};
-use crate::backend::{self, DataDir, embedded::Embedded};
 use crate::cli::exit::Exit;
-use crate::clock::unix_now;
-use crate::config::{InvalidToken, Settings};
+use crate::config::{InvalidToken, OnExpiry, Settings};
 use crate::model::Tell;
 use crate::net::tls::TlsConfig;
 use crate::net::{
@@ -26,6 +29,7 @@ use crate::net::{
 use crate::realtime::{self, Realtime};
 
 use app::App;
+use back_end::BackEnd;
 
 /// Runs the server until it is told to end, by SIGTERM or SIGINT.
 ///
@@ -35,27 +39,25 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
     let open_files = raise_open_files();
     limit_connections(&mut settings, open_files);
     let tls = certificate(&settings)?;
-    let data = DataDir::open(&settings.data).map_err(Exit::from)?;
-    let publish_key = data.publish_key().map_err(Exit::from)?;
-    let embedded = Embedded::open(&data, unix_now()).map_err(Exit::from)?;
-
-    let (way_back, tell) = tell_when_known();
-    let (asker, thread) = backend::start(embedded, unix_now, tell)
-        .map_err(|error| Exit::new(Exit::OS, format!("a thread for the back end: {error}")))?;
-
+    let back_end = BackEnd::prepare(&settings)?;
     let realtime = Realtime::new(
-        Box::new(asker.clone()),
+        Box::new(Rc::clone(&back_end.asker)),
         realtime_settings(&settings),
         random().map_err(random_failed)?,
     );
     let (sockets, bound) = bind(&settings, tls)?;
-    let guard = Guard::new(tcp_address(&bound.admin), settings.admin_hosts.clone());
-    let admin = Admin::new(guard, publish_key, &bound.page_url(), Box::new(asker));
+    let admin = Admin::new(
+        Guard::new(tcp_address(&bound.admin), settings.admin_hosts.clone()),
+        back_end.publish_key.clone(),
+        &bound.page_url(),
+        Box::new(Rc::clone(&back_end.asker)),
+    );
     let app = App {
         realtime,
         admin,
         admin_listener: ADMIN,
         ready: false,
+        stats: Arc::clone(&back_end.stats),
     };
     let [seed] = random().map_err(random_failed)?;
     settings.engine.reserved_listener = Some(ADMIN);
@@ -65,12 +67,16 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
         let added = reactor.listen(socket);
         added.map_err(|error| Exit::new(Exit::OS, error))?;
     }
-    // A failed send means that the back end has ended already; the reactor serves on without.
-    let _ = way_back.send(reactor.mailbox());
-    let address_file = AddressFile::write(&settings.data, &bound.admin)
-        .map_err(|error| Exit::new(Exit::IO, error))?;
+    let text = banner::text(&settings, &back_end, &bound, open_files);
+    let address_file = match &back_end.data {
+        Some(_) => {
+            let written = AddressFile::write(&settings.data, &bound.admin);
+            Some(written.map_err(|error| Exit::new(Exit::IO, error))?)
+        }
+        None => None,
+    };
+    let threads = back_end.start(&reactor.mailbox())?;
     end_on_signals(reactor.mailbox(), settings.drain, address_file)?;
-    let text = banner::text(&settings, &data, &bound, open_files);
     // Nobody reading the banner is no reason not to serve.
     let _ = io::stdout()
         .write_all(text.as_bytes())
@@ -79,30 +85,10 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
 
     let result = reactor.run();
     drop(reactor);
-    let _ = thread.join();
+    threads.finish();
     result.map_err(|error| Exit::new(Exit::OS, format!("the poller: {error}")))?;
     log::info!("ended");
     Ok(())
-}
-
-/// The back end is asked by the application and tells the reactor, which is made of the
-/// application: the back end's way to it is handed over when there is one, and waited for.
-fn tell_when_known() -> (
-    Sender<Mailbox<Tell>>,
-    impl FnMut(Tell) -> Result<(), backend::Closed> + Send,
-) {
-    let (way_back, way) = channel::<Mailbox<Tell>>();
-    let mut mailbox = None;
-    let tell = move |tell| {
-        if mailbox.is_none() {
-            mailbox = way.recv().ok();
-        }
-        match &mailbox {
-            Some(mailbox) => mailbox.send(tell).map_err(|_| backend::Closed),
-            None => Err(backend::Closed),
-        }
-    };
-    (way_back, tell)
 }
 
 fn certificate(settings: &Settings) -> Result<Option<TlsConfig>, Exit> {
@@ -136,9 +122,12 @@ impl Bound {
 /// listener 0.
 fn bind(settings: &Settings, tls: Option<TlsConfig>) -> Result<(Vec<Listener>, Bound), Exit> {
     let mut sockets = Vec::new();
-    let mut open = |address: &Address, tls: Option<TlsConfig>| {
-        let opened = Listener::open(address, tls)
-            .and_then(|listener| listener.address().map(|bound| (listener, bound)));
+    let mut open = |address: &Address, tls: Option<TlsConfig>, shared: bool| {
+        let opened = match shared {
+            true => Listener::open_shared(address, tls),
+            false => Listener::open(address, tls),
+        };
+        let opened = opened.and_then(|listener| listener.address().map(|bound| (listener, bound)));
         let (listener, bound) = opened.map_err(|error| {
             let message = format!("cannot listen on {address}: {error}");
             Exit::new(Exit::UNAVAILABLE, message)
@@ -146,11 +135,12 @@ fn bind(settings: &Settings, tls: Option<TlsConfig>) -> Result<(Vec<Listener>, B
         sockets.push(listener);
         Ok::<_, Exit>(bound)
     };
-    let admin = open(&settings.admin, None)?;
+    let admin = open(&settings.admin, None, false)?;
     let mut listeners = Vec::new();
     for listen in &settings.listen {
         let tls = tls.clone().filter(|_| listen.tls);
-        listeners.push((open(&listen.address, tls)?, listen.tls));
+        let bound = open(&listen.address, tls, settings.reuse_port)?;
+        listeners.push((bound, listen.tls));
     }
     Ok((sockets, Bound { admin, listeners }))
 }
@@ -176,7 +166,17 @@ fn realtime_settings(settings: &Settings) -> realtime::Settings {
             InvalidToken::Reject => realtime::InvalidToken::Reject,
         },
         max_terms: settings.filter_terms,
+        on_expiry: match settings.on_expiry {
+            OnExpiry::Close => realtime::OnExpiry::Close,
+            OnExpiry::Keep => realtime::OnExpiry::Keep,
+        },
+        expiry_spread: millis(settings.expiry_spread),
+        sweep_period: settings.sweep.map(millis),
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn tcp_address(address: &Address) -> Option<std::net::SocketAddr> {
@@ -189,15 +189,15 @@ fn tcp_address(address: &Address) -> Option<std::net::SocketAddr> {
 /// The first signal begins the shutdown, the second ends it.
 fn end_on_signals(
     mailbox: Mailbox<Tell>,
-    drain: std::time::Duration,
-    address_file: AddressFile,
+    drain: Duration,
+    address_file: Option<AddressFile>,
 ) -> Result<(), Exit> {
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|error| Exit::new(Exit::OS, format!("signals: {error}")))?;
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            let mut address_file = Some(address_file);
+            let mut address_file = address_file;
             for signal in signals.forever() {
                 // Before the addresses are free: the next server to take them may start while
                 // this one still sees its clients off, and has a file of its own by then.

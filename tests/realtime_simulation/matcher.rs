@@ -182,7 +182,7 @@ impl Model {
             }
             Tell::TokenEnded { token } => self.end(|login| login.token == *token),
             Tell::UserGone { userid } => self.end(|login| login.userid == *userid),
-            Tell::Published { .. } | Tell::Health { .. } => {}
+            Tell::Published { .. } | Tell::Happened { .. } | Tell::Health { .. } => {}
         }
     }
 
@@ -238,6 +238,7 @@ impl Model {
                 Fate::Withheld(Reason::Permission) => withheld.permission += 1,
                 Fate::Withheld(Reason::Muted) => withheld.muted += 1,
                 Fate::Withheld(Reason::Hidden) => withheld.hidden += 1,
+                Fate::Withheld(Reason::Checkpoint) => withheld.checkpoint += 1,
                 Fate::Sent(text) => {
                     life.events.push_back(text);
                     count += 1;
@@ -294,6 +295,9 @@ impl Life {
             Who::Moderator(group) => memberships
                 .iter()
                 .any(|one| one.group == *group && one.role.moderates()),
+            Who::OneOf(userids) => {
+                login.is_some_and(|login| userids.iter().any(|one| *one == *login.userid))
+            }
         };
         for rule in &plan.rules {
             if rule.when.iter().all(is_one) {

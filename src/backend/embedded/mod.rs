@@ -21,12 +21,15 @@ pub use accounts::{GroupRow, TokenRow, UserRow};
 pub use directory::ReadableBy;
 pub use store::{Store, StoreError};
 
-use log::{error, info};
+use std::sync::Arc;
+
+use log::{error, info, warn};
 
 use self::directory::Directory;
 use self::publish::Fault;
 use self::watch::{News, Watch};
-use super::{BackEnd, DataDir};
+use super::rarely::Rarely;
+use super::{BackEnd, DataDir, Fate, Stats};
 use crate::model::{Ask, AuthReply, PublishError, Tell, UnixMillis};
 
 /// The embedded back end, for [`start`](super::start).
@@ -34,8 +37,10 @@ use crate::model::{Ask, AuthReply, PublishError, Tell, UnixMillis};
 pub struct Embedded {
     store: Store,
     watch: Watch,
+    stats: Arc<Stats>,
     /// What was last told of the health; nothing yet at first.
     ready: Option<bool>,
+    passed_over: Rarely,
 }
 
 impl Embedded {
@@ -44,17 +49,27 @@ impl Embedded {
     ///
     /// # Errors
     /// Those of [`Store::open`].
-    pub fn open(data: &DataDir, now: UnixMillis) -> Result<Embedded, StoreError> {
-        Embedded::with_store(Store::open(&data.database())?, now)
+    pub fn open(
+        data: &DataDir,
+        stats: Arc<Stats>,
+        now: UnixMillis,
+    ) -> Result<Embedded, StoreError> {
+        Embedded::with_store(Store::open(&data.database())?, stats, now)
     }
 
-    fn with_store(store: Store, now: UnixMillis) -> Result<Embedded, StoreError> {
+    fn with_store(
+        store: Store,
+        stats: Arc<Stats>,
+        now: UnixMillis,
+    ) -> Result<Embedded, StoreError> {
         store.forget_tokens_expired_before(now.saturating_sub(EXPIRED_TOKENS_KEPT))?;
         let watch = Watch::start(&store.directory())?;
         Ok(Embedded {
             store,
             watch,
+            stats,
             ready: None,
+            passed_over: Rarely::default(),
         })
     }
 
@@ -68,11 +83,76 @@ impl Embedded {
         let view = self.store.view()?;
         let directory = Directory::new(&view);
         let news = self.watch.news(&directory)?;
-        let answers = questions
-            .iter()
-            .map(|question| answer(question, &directory, now))
-            .collect::<Result<_, _>>()?;
+        let mut answers = Vec::with_capacity(questions.len());
+        for question in questions {
+            answers.extend(self.answer(question, &directory, now)?);
+        }
         Ok((news, answers))
+    }
+
+    fn answer(
+        &self,
+        question: &Ask,
+        directory: &Directory<'_>,
+        now: UnixMillis,
+    ) -> Result<Option<Tell>, rusqlite::Error> {
+        Ok(Some(match question {
+            Ask::Authenticate { ticket, token } => Tell::Authenticated {
+                ticket: *ticket,
+                reply: match directory.identity(token, now)? {
+                    Some(identity) => AuthReply::Known(identity),
+                    None => AuthReply::Unknown,
+                },
+            },
+            Ask::Publish { ticket, body } => Tell::Published {
+                ticket: *ticket,
+                result: match publish::plans(body, directory, now) {
+                    Ok(plans) => Ok(plans),
+                    Err(Fault::Publisher(error)) => Err(error),
+                    Err(Fault::Database(error)) => return Err(error),
+                },
+            },
+            Ask::Event { body, .. } => match publish::plans(body, directory, now) {
+                Ok(plans) => Tell::Happened { plans },
+                Err(Fault::Publisher(error)) => {
+                    self.pass_over(&error.reason, now);
+                    return Ok(None);
+                }
+                Err(Fault::Database(error)) => return Err(error),
+            },
+            // The change log tells of everything by itself.
+            Ask::Sweep { .. } => return Ok(None),
+        }))
+    }
+
+    /// `reason` is in our words, but for short quotations of what was wrong.
+    fn pass_over(&self, reason: &str, now: UnixMillis) {
+        self.stats.count_dropped(Fate::Malformed);
+        if let Some(count) = self.passed_over.count(now) {
+            warn!("an event from the queue is no event: {reason}; {count} passed over of late");
+        }
+    }
+
+    /// The answer while the database cannot be read.
+    fn unavailable(&self, question: &Ask) -> Option<Tell> {
+        match question {
+            Ask::Authenticate { ticket, .. } => Some(Tell::Authenticated {
+                ticket: *ticket,
+                reply: AuthReply::Unavailable,
+            }),
+            Ask::Publish { ticket, .. } => Some(Tell::Published {
+                ticket: *ticket,
+                result: Err(PublishError {
+                    line: 0,
+                    reason: "the database cannot be read now".to_owned(),
+                }),
+            }),
+            Ask::Event { .. } => {
+                self.stats.count_dropped(Fate::Unreadable);
+                None
+            }
+            Ask::Sweep { .. } => None,
+        }
     }
 
     /// Tells of the health where it differs from what was last told.
@@ -111,50 +191,14 @@ impl BackEnd for Embedded {
             }
             Err(cause) => {
                 self.health(Err(&cause), &mut tells);
-                tells.extend(questions.iter().map(unavailable));
+                tells.extend(
+                    questions
+                        .iter()
+                        .filter_map(|question| self.unavailable(question)),
+                );
             }
         }
         tells
-    }
-}
-
-fn answer(
-    question: &Ask,
-    directory: &Directory<'_>,
-    now: UnixMillis,
-) -> Result<Tell, rusqlite::Error> {
-    Ok(match question {
-        Ask::Authenticate { ticket, token } => Tell::Authenticated {
-            ticket: *ticket,
-            reply: match directory.identity(token, now)? {
-                Some(identity) => AuthReply::Known(identity),
-                None => AuthReply::Unknown,
-            },
-        },
-        Ask::Publish { ticket, body } => Tell::Published {
-            ticket: *ticket,
-            result: match publish::plans(body, directory, now) {
-                Ok(plans) => Ok(plans),
-                Err(Fault::Publisher(error)) => Err(error),
-                Err(Fault::Database(error)) => return Err(error),
-            },
-        },
-    })
-}
-
-fn unavailable(question: &Ask) -> Tell {
-    match question {
-        Ask::Authenticate { ticket, .. } => Tell::Authenticated {
-            ticket: *ticket,
-            reply: AuthReply::Unavailable,
-        },
-        Ask::Publish { ticket, .. } => Tell::Published {
-            ticket: *ticket,
-            result: Err(PublishError {
-                line: 0,
-                reason: "the database cannot be read now".to_owned(),
-            }),
-        },
     }
 }
 

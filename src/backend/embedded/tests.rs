@@ -1,7 +1,7 @@
 //! The embedded back end as the reactor meets it: questions in, answers and news out.
 
 use super::*;
-use crate::model::{Secret, Ticket};
+use crate::model::{Receipt, Secret, Ticket};
 
 const JOE: &str = "acct:joe@example.org";
 
@@ -35,7 +35,7 @@ fn tokens_stand_for_users_until_they_expire() {
         .unwrap();
     let lasting = store.add_token(JOE, &token("lasting"), 0, None).unwrap();
     store.add_token(JOE, &token("short"), 0, Some(50)).unwrap();
-    let mut back_end = Embedded::with_store(store, 0).unwrap();
+    let mut back_end = Embedded::with_store(store, Arc::default(), 0).unwrap();
 
     let ask = || {
         let texts = ["lasting", "short", "unknown", ""];
@@ -72,7 +72,7 @@ fn news_come_before_the_answers_of_the_same_turn() {
     let writer = Store::open(&data.database()).unwrap();
     writer.add_user(JOE, None, 0).unwrap();
     let id = writer.add_token(JOE, &token("t"), 0, None).unwrap();
-    let mut back_end = Embedded::open(&data, 0).unwrap();
+    let mut back_end = Embedded::open(&data, Arc::default(), 0).unwrap();
     assert_eq!(back_end.turn(vec![authenticate(1, "t")], 0).len(), 2);
 
     writer.revoke_token(id).unwrap();
@@ -98,7 +98,7 @@ fn news_come_before_the_answers_of_the_same_turn() {
 #[test]
 fn a_database_that_cannot_be_read_is_told_of_and_every_question_answered() {
     let store = Store::in_memory();
-    let mut back_end = Embedded::with_store(store, 0).unwrap();
+    let mut back_end = Embedded::with_store(store, Arc::default(), 0).unwrap();
     back_end.turn(Vec::new(), 0);
     back_end
         .store
@@ -123,4 +123,24 @@ fn a_database_that_cannot_be_read_is_told_of_and_every_question_answered() {
     let tells = back_end.turn(vec![authenticate(1, "t")], 0);
     assert!(matches!(tells[0], Tell::Health { ready: true }));
     assert_eq!(replies(&tells), [(1, &AuthReply::Unknown)]);
+}
+
+/// Events from a message queue: nobody waits for an answer, and one that is wrong is counted.
+#[test]
+fn events_from_a_queue_become_plans_or_are_counted() {
+    let stats = Arc::new(Stats::default());
+    let store = Store::in_memory();
+    let mut back_end = Embedded::with_store(store, Arc::clone(&stats), 0).unwrap();
+    let event = |body: &str| Ask::Event {
+        body: body.into(),
+        receipt: Receipt::new(|| {}),
+    };
+    let good = r#"{"topic":"annotation","action":"create","annotation":{"id":"a","user":
+        "acct:joe@example.org","uri":"http://a/","permissions":{"read":["group:__world__"]}}}"#;
+    let tells = back_end.turn(vec![event("{}"), event(good), event("[")], 0);
+    let [Tell::Health { ready: true }, Tell::Happened { plans }] = &tells[..] else {
+        panic!("{tells:?}");
+    };
+    assert_eq!(plans.len(), 1);
+    assert_eq!(stats.dropped(Fate::Malformed), 2);
 }

@@ -60,6 +60,7 @@ fn decision(store: &Store, plan: &Plan, userid: Option<&str>) -> Decision {
         Who::User(user) => userid == Some(user),
         Who::Member(group) => role(group).is_some(),
         Who::Moderator(group) => role(group).is_some_and(Role::moderates),
+        Who::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
     };
     let rule = plan.rules.iter().find(|rule| rule.when.iter().all(holds));
     rule.expect("a rule for everybody").then
