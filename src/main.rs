@@ -15,6 +15,7 @@ use h_realtime::cli::{Cli, log};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    refuse_huge_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -35,4 +36,12 @@ fn main() -> ExitCode {
             ExitCode::from(exit.code)
         }
     }
+}
+
+/// Memory comes in pages of 4 KB. In transparent ones of 2 MB a small heap would take twice what
+/// it needs and more, and who is idle would cost what its neighbours on a page do. Where the
+/// kernel does not know of them, there are none.
+fn refuse_huge_pages() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
