@@ -105,13 +105,17 @@ pub struct Common {
 #[derive(Args)]
 pub struct Probe {
     /// Another client asks every so many milliseconds; 0 is none
-    #[arg(long = "probe", default_value_t = 0)]
+    #[arg(id = "probe", long = "probe", default_value_t = 0)]
     pub every_ms: u64,
     /// Where it connects to, if not to the same URL
-    #[arg(long = "probe-url")]
+    #[arg(id = "probe_url", long = "probe-url")]
     pub url: Option<String>,
     /// What it says
-    #[arg(long = "probe-message", default_value = "are you there?")]
+    #[arg(
+        id = "probe_message",
+        long = "probe-message",
+        default_value = "are you there?"
+    )]
     pub message: String,
 }
 
@@ -223,4 +227,30 @@ pub struct Handshake {
     pub resume: bool,
     #[command(flatten)]
     pub probe: Probe,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_mode_can_be_called() {
+        Cli::command().debug_assert();
+        for mode in [
+            "idle",
+            "echo",
+            "pipelined",
+            "fan-out",
+            "selective",
+            "handshake",
+            "storm",
+        ] {
+            assert!(
+                Cli::try_parse_from(["load", mode, "ws://127.0.0.1:1/"]).is_ok(),
+                "{mode}"
+            );
+        }
+    }
 }

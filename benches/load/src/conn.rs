@@ -72,6 +72,8 @@ pub struct Conn {
     pub awaited: u32,
     /// Whether it has said and heard all that comes before the measurement.
     pub ready: bool,
+    /// Whether what it is sent is nobody's business: that of a publisher.
+    pub ignored: bool,
     /// Heartbeats of the server that it has answered.
     pub pongs: u64,
     stream: TcpStream,
@@ -108,6 +110,7 @@ impl Conn {
             number,
             awaited: 0,
             ready: false,
+            ignored: false,
             pongs: 0,
             stream: target.connect(number)?,
             tls,

@@ -36,6 +36,8 @@ impl Publisher {
     pub fn new(args: &FanOut, crowd: &mut Crowd) -> Result<Publisher> {
         let Some(url) = &args.publish else {
             let index = crowd.open(1, 1, &[], 0)?;
+            // Some servers send it what it publishes, others do not.
+            crowd.conn(index).ok_or("the publisher is gone")?.ignored = true;
             let text = args.payload.text();
             let frame = frames::encode(frames::TEXT, text.as_bytes(), crowd.script.mask);
             return Ok(Publisher::Client { index, frame });

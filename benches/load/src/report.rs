@@ -101,6 +101,8 @@ impl Report {
         }
         for (name, value) in &self.figures {
             match value {
+                // For programs.
+                Value::String(_) if name == "delivered" => {}
                 Value::Object(parts) => {
                     let parts = parts.iter().map(|(name, value)| format!("{name} {value}"));
                     println!("{name:<32} {}", parts.collect::<Vec<_>>().join("  "));

@@ -23,7 +23,9 @@ type Fan = broadcast::Sender<(u64, Bytes)>;
 fn main() -> Result<()> {
     let args = Args::parse();
     raise_open_files();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
     runtime.block_on(serve(args))
 }
 
@@ -93,7 +95,11 @@ async fn echo(upgraded: UpgradeFut) -> std::result::Result<(), WebSocketError> {
 }
 
 /// One task reads and one writes, so that neither is cut off in the middle of a frame.
-async fn share(upgraded: UpgradeFut, fan: Fan, number: u64) -> std::result::Result<(), WebSocketError> {
+async fn share(
+    upgraded: UpgradeFut,
+    fan: Fan,
+    number: u64,
+) -> std::result::Result<(), WebSocketError> {
     let (read, mut write) = upgraded.await?.split(tokio::io::split);
     let mut receiver = fan.subscribe();
     let writer = tokio::spawn(async move {

@@ -20,7 +20,9 @@ type Fan = broadcast::Sender<(u64, Message)>;
 fn main() -> Result<()> {
     let args = Args::parse();
     raise_open_files();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
     runtime.block_on(serve(args))
 }
 
