@@ -59,6 +59,7 @@ pub(super) fn run(name: &str, args: &Echo, depth: u64) -> Result<Report> {
     if let Some(watch) = &mut crowd.watch {
         watch.reset();
     }
+    let warm = server.resident()?;
     let mark = Mark::new(server.process, crowd.spun)?;
     echoes.go(&mut crowd, args, name_of(depth), args.seconds)?;
     let span = mark.end(crowd.spun)?;
@@ -76,8 +77,9 @@ pub(super) fn run(name: &str, args: &Echo, depth: u64) -> Result<Report> {
     if let Some(watch) = &crowd.watch {
         report.latency("probe_us", &watch.latency);
     }
-    if let (Some(start), Some(end)) = (start, server.resident()?) {
+    if let (Some(start), Some(warm), Some(end)) = (start, warm, server.resident()?) {
         report.set("resident_at_start", start);
+        report.set("resident_after_warm_up", warm);
         report.set("resident_at_end", end);
     }
     report.busy(&span);
