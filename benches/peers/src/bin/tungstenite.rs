@@ -56,6 +56,8 @@ where
     let config = WebSocketConfig::default().read_buffer_size(4096);
     let path = Arc::new(Mutex::new(String::new()));
     let seen = Arc::clone(&path);
+    // The error, a whole response, is the library's choice.
+    #[allow(clippy::result_large_err)]
     let note = move |request: &Request, response: Response| {
         if let Ok(mut path) = seen.lock() {
             *path = request.uri().path().to_owned();
