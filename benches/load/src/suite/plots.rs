@@ -34,6 +34,7 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
             whole: Some("idle"),
             figure: "resident_with_all",
             factor: mebibyte,
+            logarithmic: false,
         },
     )?;
     lines(
@@ -45,6 +46,7 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
             whole: None,
             figure: "server_cpu_us_per_message",
             factor: 1.0,
+            logarithmic: true,
         },
     )?;
     lines(
@@ -56,6 +58,7 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
             whole: None,
             figure: "to_last_us.p50",
             factor: 1e-3,
+            logarithmic: false,
         },
     )?;
     lines(
@@ -67,6 +70,7 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
             whole: None,
             figure: "server_cpu_us_per_delivery",
             factor: 1.0,
+            logarithmic: false,
         },
     )
 }
@@ -80,6 +84,8 @@ struct Axes<'a> {
     whole: Option<&'a str>,
     figure: &'a str,
     factor: f64,
+    /// Whether the numbers of connections are shown by their logarithm.
+    logarithmic: bool,
 }
 
 fn lines(results: &Results, file: &Path, axes: &Axes<'_>) -> Result<()> {
@@ -106,7 +112,11 @@ fn lines(results: &Results, file: &Path, axes: &Axes<'_>) -> Result<()> {
     chart
         .configure_mesh()
         .light_line_style(WHITE)
-        .x_label_formatter(&|value| short(*value))
+        .x_labels(if axes.logarithmic { 5 } else { 10 })
+        .x_label_formatter(&|value| match axes.logarithmic {
+            true => short(10_f64.powf(*value)),
+            false => short(*value),
+        })
         .y_label_formatter(&|value| short(*value))
         .draw()?;
     for (name, points) in series {
@@ -125,7 +135,10 @@ fn lines(results: &Results, file: &Path, axes: &Axes<'_>) -> Result<()> {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(match axes.logarithmic {
+            true => SeriesLabelPosition::UpperRight,
+            false => SeriesLabelPosition::UpperLeft,
+        })
         .background_style(WHITE.mix(0.85))
         .label_font(("sans-serif", 13))
         .draw()?;
@@ -142,7 +155,13 @@ fn points(results: &Results, server: &str, axes: &Axes<'_>) -> Vec<(f64, f64)> {
         };
         let value = results.median(id, server, axes.figure);
         if let (Some(number), Some(value)) = (number, value) {
-            points.push((number, value * axes.factor));
+            let number: f64 = number;
+            let across = if axes.logarithmic {
+                number.log10()
+            } else {
+                number
+            };
+            points.push((across, value * axes.factor));
         }
     }
     points.sort_by(|one, other| one.0.total_cmp(&other.0));
@@ -178,9 +197,10 @@ fn bars(results: &Results, file: &Path, title: &str, ids: &[&str], figure: &str)
             bar
         }))?;
         let font = ("sans-serif", 14).into_font();
-        let label = Text::new((*name).to_owned(), (0.025, row + 1), font.clone());
-        let number = Text::new(short(*value), (value * 1.2, row + 1), font);
-        chart.draw_series([label, number])?;
+        let label = Text::new((*name).to_owned(), (0, 7), font.clone());
+        let number = Text::new(short(*value), (0, 7), font);
+        chart.draw_series([EmptyElement::at((0.025, row + 1)) + label])?;
+        chart.draw_series([EmptyElement::at((value * 1.2, row + 1)) + number])?;
     }
     Ok(root.present()?)
 }
