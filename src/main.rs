@@ -5,8 +5,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use h_realtime::cli::Cli;
 use h_realtime::cli::exit::Exit;
+use h_realtime::cli::{Cli, log};
 
 /// After a burst (an event to everybody, a storm of reconnecting clients) glibc keeps the
 /// memory for itself where a few small blocks survive in it; mimalloc gives it back.
@@ -24,24 +24,15 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    start_log();
-    match cli.run() {
+    let log = log::start();
+    let result = cli.run();
+    // Its last lines come before the last word.
+    drop(log);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
             let _ = writeln!(std::io::stderr(), "h-realtime: {}", exit.message);
             ExitCode::from(exit.code)
         }
     }
-}
-
-/// To standard error. `RUST_LOG` sets what is shown, but cannot make the client libraries show
-/// the requests they send, which hold tokens.
-fn start_log() {
-    let default = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(default)
-        .filter_module("tungstenite", log::LevelFilter::Info)
-        .filter_module("ureq", log::LevelFilter::Info)
-        .filter_module("ureq_proto", log::LevelFilter::Info)
-        .filter_module("rustls", log::LevelFilter::Info)
-        .init();
 }

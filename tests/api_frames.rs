@@ -333,6 +333,16 @@ fn wrong_headers() -> Vec<Violation> {
             1002,
             "top bit of the length is set",
         ),
+        (
+            b"\x82\xff\x80\0\0\0\0\0\0\0".to_vec(),
+            1002,
+            "top bit of the length is set",
+        ),
+        (
+            b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(),
+            1002,
+            "top bit of the length is set",
+        ),
     ]
 }
 
@@ -417,6 +427,16 @@ fn too_much() -> Vec<Violation> {
         ),
         (
             b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0".to_vec(),
+            1009,
+            "message is too big",
+        ),
+        // The sum of lengths is too much for any integer.
+        (
+            [
+                &frame(0x01, "{")[..],
+                b"\x80\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0",
+            ]
+            .concat(),
             1009,
             "message is too big",
         ),

@@ -104,6 +104,59 @@ fn the_admin_listener_publishes_nothing_that_is_hidden_in_another_request() {
     siege.lift();
 }
 
+// CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883: any page can have its visitor's
+// browser send requests here, as often as it likes and even with a key that it knows.
+#[test]
+fn requests_across_origins_reach_nothing() {
+    let mut siege = Siege::new("");
+    let (admin, key) = (siege.server.admin, siege.server.publish_key());
+    let body = event("create", json!({})).to_string();
+    let port = admin.port();
+    let sites = [
+        format!("Host: {admin}\r\nOrigin: https://example.org"),
+        format!("Host: {admin}\r\nOrigin: http://{admin}.example.org"),
+        format!("Host: {admin}\r\nOrigin: http://example.org/{admin}"),
+        format!("Host: {admin}\r\nOrigin: http://127.0.0.1"),
+        format!("Host: {admin}\r\nOrigin: http://{}", siege.server.address()),
+        format!("Host: {admin}\r\nOrigin: ws://{admin}"),
+        format!("Host: {admin}\r\nOrigin: null"),
+        format!("Host: evil.example:{port}\r\nOrigin: http://evil.example:{port}"),
+        format!("Host: evil.example:{port}"),
+    ];
+    let length = format!("Content-Length: {}", body.len());
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    for _ in 0..20 {
+        for site in &sites {
+            for (line, fields, body) in [
+                ("GET /", "Connection: close", ""),
+                ("GET /metrics", "Connection: close", ""),
+                (
+                    "OPTIONS /events",
+                    "Access-Control-Request-Method: POST\r\nConnection: close",
+                    "",
+                ),
+                ("POST /events", &length, &body[..]),
+                ("GET /events", upgrade, ""),
+            ] {
+                let head = format!("{line} HTTP/1.1\r\n{site}\r\nAuthorization: Bearer {key}");
+                let mut client = Client::raw(connect(admin));
+                client.send_raw(format!("{head}\r\n{fields}\r\n\r\n{body}").as_bytes());
+                client.half_close();
+                let answer = client.answer(false).unwrap();
+                assert_eq!(answer.status(), 403, "{line} {site}");
+                assert!(!answer.head.to_lowercase().contains("access-control"));
+            }
+        }
+        siege.answer();
+    }
+    let received = siege.server.metric("h_realtime_events_received_total");
+    assert_eq!(received, 0.0);
+    assert_eq!(siege.server.publish(&body).0, 202);
+    siege.answer();
+    siege.lift();
+}
+
 // RUSTSEC-2026-0033, CVE-2020-7693: a proxy that takes a connection for a tunnel must not be
 // able to pass a second request through it, on whatever route the first one failed.
 #[test]

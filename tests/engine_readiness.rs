@@ -90,6 +90,39 @@ fn a_turn_goes_on_to_its_other_duties_after_so_many_messages() {
     assert_eq!(clients.map(|client| world.inbox(client)), [1, 1]);
 }
 
+// R8
+#[test]
+fn those_who_all_talk_are_served_alike() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..20).map(|_| world.open_lazy()).collect();
+    for (number, &client) in clients.iter().enumerate() {
+        // Some in many small messages, some in few large ones.
+        let message = format!("quiet {}", pad([0, 100, 1000, 10_000][number % 4]));
+        for _ in 0..900_000 / message.len() {
+            world.client(client).text(&message);
+        }
+        world.deliver(client);
+    }
+    let unread = |world: &World, client: usize| world.clients[client].wire.state().unread();
+    let before: Vec<_> = clients
+        .iter()
+        .map(|&client| unread(&world, client))
+        .collect();
+    for turns in 1..=40 {
+        world.turn();
+        let served = clients.iter().zip(&before);
+        let served: Vec<_> = served
+            .map(|(&client, before)| before - unread(&world, client))
+            .collect();
+        let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
+        // One may have had its share where another has its own still to come.
+        assert!(most / 4 <= *least + 65_536, "{served:?} after {turns}");
+        if turns == 40 {
+            assert!(most / 4 <= *least && *most < before[0], "{served:?}");
+        }
+    }
+}
+
 // R1
 #[test]
 fn what_comes_while_a_handshake_waits_is_served_when_it_goes_on() {

@@ -63,6 +63,26 @@ fn more_than_the_soft_limit_may_wait_for_ten_seconds() {
     );
 }
 
+/// Answers that waited when the WebSocket opened wait no longer than what is said on it.
+#[test]
+fn what_waited_before_the_handshake_counts_from_then_on() {
+    let mut world = world(Config::default());
+    let client = world.connect();
+    world.client(client).conduct.is_eager = false;
+    for _ in 0..5 {
+        let request = "GET /big HTTP/1.1\r\n\r\n";
+        world.client(client).request(request, &[200]);
+    }
+    world.client(client).shake("/ws");
+    world.deliver(client);
+    world.settle();
+    assert!(is_open(&world, client) && queued(&world, client) > 64 * KIB);
+    world.wait(9_500);
+    assert!(is_open(&world, client));
+    world.wait(800);
+    assert_eq!(world.engine.counters().closed.slow, 1);
+}
+
 #[test]
 fn one_who_reads_in_time_is_not_slow() {
     let mut world = world(Config::default());

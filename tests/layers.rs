@@ -244,17 +244,34 @@ fn a_socket_is_taken_for_empty_or_full_only_where_that_was_proved() {
 }
 
 #[test]
-fn every_test_that_the_security_notes_name_is_there() {
+fn every_test_that_the_security_notes_name_is_there_and_says_what_for() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let notes = fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
     let mut count = 0;
-    for name in notes.split('`').filter(|name| name.contains(".rs::")) {
-        let (file, test) = name.split_once("::").unwrap();
-        let text = fs::read_to_string(root.join("tests").join(file))
-            .or_else(|_| fs::read_to_string(root.join("src").join(file)));
-        let text = text.unwrap_or_else(|_| panic!("there is no {file}"));
-        assert!(text.contains(&format!("fn {test}()")), "there is no {name}");
-        count += 1;
+    for line in notes.lines().filter(|line| line.starts_with('|')) {
+        let first = line.split('|').nth(1).unwrap_or("").split(" (").next();
+        let ids: Vec<&str> = first.unwrap_or("").split(", ").map(str::trim).collect();
+        for name in line.split('`').filter(|name| name.contains(".rs::")) {
+            let (file, test) = name.split_once("::").unwrap();
+            let text = fs::read_to_string(root.join("tests").join(file))
+                .or_else(|_| fs::read_to_string(root.join("src").join(file)));
+            let text = text.unwrap_or_else(|_| panic!("there is no {file}"));
+            let (above, _) = text
+                .split_once(&format!("fn {test}()"))
+                .unwrap_or_else(|| panic!("there is no {name}"));
+            for id in &ids {
+                assert!(is_named_above(above, id), "{name} does not name {id}");
+            }
+            count += 1;
+        }
     }
     assert!(count > 100, "only {count} are named");
+}
+
+/// Whether an id stands in the comments right above a function.
+fn is_named_above(above: &str, id: &str) -> bool {
+    let lines = above.lines().rev().skip(1);
+    let comments = lines.take_while(|line| line.trim_start().starts_with(['/', '#']));
+    let mut words = comments.flat_map(|line| line.split([' ', ',', ':', '.', ';']));
+    words.any(|word| word == id)
 }

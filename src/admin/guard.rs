@@ -128,6 +128,13 @@ mod tests {
             "Host: 127.0.0.1:5002\r\nOrigin: http://127.0.0.1:5001\r\n",
             "Host: 127.0.0.1:5002\r\nOrigin: https://example.org\r\n",
             "Host: 127.0.0.1:5002\r\nOrigin: \r\n",
+            "Host: 127.0.0.1:5002\r\nOrigin: 127.0.0.1:5002\r\n",
+            "Host: 127.0.0.1:5002\r\nOrigin: ws://127.0.0.1:5002\r\n",
+            "Host: 127.0.0.1:5002\r\nOrigin: http://127.0.0.1\r\n",
+            "Host: 127.0.0.1:5002\r\nOrigin: http://evil.example/127.0.0.1:5002\r\n",
+            "Host: admin.example:443\r\nOrigin: https://admin.example:443.evil.example\r\n",
+            "Host: admin.example:443\r\nOrigin: https://evil-admin.example:443\r\n",
+            "Host: admin.example:443.evil.example\r\n",
             "Host: 127.0.0.1:5002\r\nOrigin: http://127.0.0.1:5002\r\nOrigin: http://127.0.0.1:5002\r\n",
         ] {
             assert!(!check(&guard, bad), "{bad}");

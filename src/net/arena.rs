@@ -53,7 +53,7 @@ impl<T> Arena<T> {
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         self.len += 1;
         let page = self.pages[number].get_or_insert_with(Page::new);
-        if page.used == 0 {
+        if self.empty == Some(number) {
             self.empty = None;
         }
         let slot = page.take_lowest();
@@ -138,6 +138,31 @@ impl<T> Arena<T> {
         value
     }
 
+    /// Goes through all slots: whether the figures are right, or what is not. For tests and
+    /// simulations only.
+    pub fn verify(&self) -> Result<(), String> {
+        let mut len = 0;
+        for (number, page) in self.pages.iter().enumerate() {
+            let used = page.as_ref().map_or(0, |page| page.used);
+            if number < self.first_free && used < PAGE {
+                return Err(format!("page {number} has room, and is passed over"));
+            }
+            let is_spare = page.is_some() && used == 0;
+            if is_spare != (self.empty == Some(number)) {
+                return Err(format!("page {number}: {used} used, kept: {is_spare}"));
+            }
+            if let Some(page) = page {
+                page.verify()
+                    .map_err(|what| format!("page {number}: {what}"))?;
+            }
+            len += used;
+        }
+        match len == self.len {
+            true => Ok(()),
+            false => Err(format!("{len} values, not {}", self.len)),
+        }
+    }
+
     /// Keeps the lower of two empty pages.
     fn give_back(&mut self, number: usize) {
         let spare = match self.empty {
@@ -197,6 +222,21 @@ impl<T> Page<T> {
         }
     }
 
+    fn verify(&self) -> Result<(), String> {
+        let mut used = 0;
+        for (at, slot) in self.slots.iter().enumerate() {
+            let is_free = self.free[at / 64] >> (at % 64) & 1 == 1;
+            if slot.value.is_none() != is_free || (slot.generation == 0) != is_free {
+                return Err(format!("slot {at} is free and not free"));
+            }
+            used += usize::from(!is_free);
+        }
+        match used == self.used {
+            true => Ok(()),
+            false => Err(format!("{used} values, not {}", self.used)),
+        }
+    }
+
     fn take_lowest(&mut self) -> usize {
         debug_assert!(self.used < PAGE);
         let word = self.free.iter().position(|&word| word != 0).unwrap_or(0);
@@ -207,11 +247,13 @@ impl<T> Page<T> {
     }
 }
 
-/// Slots a page: about 100 KiB of connections.
-const PAGE: usize = 1024;
+/// Slots a page: about 100 KiB of connections. Miri, which is slow, sees more of fewer.
+const PAGE: usize = if cfg!(miri) { 64 } else { 1024 };
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -232,16 +274,18 @@ mod tests {
     #[test]
     fn pages_of_a_past_crowd_are_given_back() {
         let mut arena = Arena::new();
-        let keys: Vec<_> = (0..10 * PAGE).map(|n| arena.insert(n)).collect();
-        assert_eq!(arena.pages.len(), 10);
-        for key in &keys[100..] {
+        let (pages, few) = (if cfg!(miri) { 20 } else { 100 }, PAGE / 64 * 63);
+        let keys: Vec<_> = (0..pages * PAGE).map(|n| arena.insert(n)).collect();
+        assert_eq!(arena.pages.len(), pages);
+        for key in &keys[few..] {
             arena.remove(*key);
         }
-        assert_eq!(arena.len(), 100);
+        assert_eq!(arena.len(), few);
         assert!(arena.pages.iter().flatten().count() <= 2);
-        for (n, key) in keys[..100].iter().enumerate() {
+        for (n, key) in keys[..few].iter().enumerate() {
             assert_eq!(arena.get(*key), Some(&n));
         }
+        assert_eq!(arena.verify(), Ok(()));
         let again: Vec<_> = (0..2 * PAGE).map(|n| arena.insert(n)).collect();
         assert!(again.iter().all(|key| (key.index as usize) < 3 * PAGE));
     }
@@ -261,6 +305,45 @@ mod tests {
         }
         let want: Vec<_> = keys.into_iter().filter(|key| key.index % 7 == 0).collect();
         assert_eq!(seen, want);
+    }
+
+    // K5
+    /// Crowds come and go, in any order; with every one of them all is counted again.
+    #[test]
+    fn agrees_with_a_plain_map() {
+        let (mut arena, mut map) = (Arena::new(), BTreeMap::new());
+        let mut seed = 1_u64;
+        let mut below = |end: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as usize % end.max(1)
+        };
+        for round in 0..if cfg!(miri) { 4 } else { 300 } {
+            let crowd = below(3 * PAGE);
+            if below(2) == 0 {
+                for n in 0..crowd {
+                    map.insert(arena.insert(n), n);
+                }
+            } else {
+                // Some from all over, or all that came together.
+                let every = 1 + below(2) * below(8);
+                let first = below(map.len());
+                let keys: Vec<_> = map.keys().copied().skip(first).step_by(every).collect();
+                for key in keys.into_iter().take(crowd) {
+                    assert_eq!(arena.remove(key), map.remove(&key));
+                    assert_eq!(arena.remove(key), None);
+                }
+            }
+            assert_eq!(arena.verify(), Ok(()), "round {round}");
+            assert_eq!(arena.len(), map.len());
+            let mut walked = 0;
+            let mut from = 0;
+            while let Some(key) = arena.next_key(from) {
+                assert_eq!(arena.get(key), map.get(&key));
+                from = key.index + 1;
+                walked += 1;
+            }
+            assert_eq!(walked, map.len());
+        }
     }
 
     #[test]

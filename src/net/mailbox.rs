@@ -134,7 +134,7 @@ mod tests {
     // R9
     #[test]
     fn nothing_is_lost_between_the_bell_and_the_look() {
-        const EACH: usize = 20_000;
+        const EACH: usize = 100_000;
         let mut poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
         let (mailbox, mut inbox) = mailbox(64, waker);

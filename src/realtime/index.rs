@@ -212,5 +212,7 @@ impl Default for Term {
     }
 }
 
+mod verify;
+
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@
 //! | `deliver` | from an event to its receivers |
 //! | `index`, `term` | who asked for what |
 //! | `principals`, `expiry`, `audience` | who somebody is, for how long, and what they may hear |
+//! | `invariants` | what must hold between any two calls |
 
 mod audience;
 mod counters;
@@ -21,6 +22,7 @@ mod encoding;
 mod expiry;
 mod filter;
 mod index;
+mod invariants;
 mod json;
 mod message;
 mod principals;

@@ -324,6 +324,8 @@ impl Default for Login {
 
 const NEVER: UnixMillis = UnixMillis::MAX;
 
+mod verify;
+
 #[cfg(test)]
 mod tests {
     use super::*;

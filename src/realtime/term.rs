@@ -85,7 +85,10 @@ mod tests {
     fn digests_differ_by_value_by_kind_and_by_seed() {
         let digester = Digester::new([1, 2, 3, 4]);
         let mut seen = HashSet::new();
-        for value in ["", "a", "b", "a\0", "\0a", &"a".repeat(100)] {
+        // What a key of two parts joined to one text would confuse is here, too.
+        let joined = ["a:b", "b:c", "a:b:c", "ab", "\u{1}a", "\u{2}a", "1a"];
+        let others = ["", "a", "b", "a\0", "\0a", &"a".repeat(100)];
+        for value in others.into_iter().chain(joined) {
             for field in [Field::Id, Field::Group, Field::Uri, Field::References] {
                 assert!(seen.insert(digester.term(field, value)), "{value}");
             }

@@ -36,13 +36,6 @@ pub fn any(rng: &mut Rng, number: u64) -> Plan {
         0 => rng.below(6000),
         _ => rng.below(100),
     };
-    let variant = |variant: usize| {
-        format!(
-            r#"{{"event": {number}, "variant": {variant}, "pad": "{}"}}"#,
-            pad(size)
-        )
-        .into()
-    };
     let count = 1 + rng.below(3);
     let kinds = [EventKind::Create, EventKind::Update, EventKind::Delete];
     let (kind, reach) = match rng.chance(25) {
@@ -52,6 +45,17 @@ pub fn any(rng: &mut Rng, number: u64) -> Plan {
         ),
         false => (kinds[rng.below(3)], Reach::Terms(terms(rng))),
     };
+    let about = match kind {
+        EventKind::SessionChange => PRIVATE,
+        _ => "all",
+    };
+    let variant = |variant: usize| {
+        format!(
+            r#"{{"event": {number}, "variant": {variant}, "for": "{about}", "pad": "{}"}}"#,
+            pad(size)
+        )
+        .into()
+    };
     Plan {
         kind,
         reach,
@@ -60,6 +64,9 @@ pub fn any(rng: &mut Rng, number: u64) -> Plan {
         variants: (0..count).map(variant).collect(),
     }
 }
+
+/// Stands in what only its receiver should know.
+pub const PRIVATE: &str = "you alone";
 
 fn rules(rng: &mut Rng, kind: EventKind, variants: usize) -> Vec<Rule> {
     if kind == EventKind::SessionChange && rng.chance(70) {

@@ -3,16 +3,17 @@
 use h_realtime::model::{AuthReply, Identity, Tell, Ticket, TokenId, UnixMillis};
 use h_realtime::net::Config;
 use h_realtime::realtime::{InvalidToken, Settings};
+use h_realtime::ws::CAN_DEFLATE;
 
 use crate::sim::rng::Rng;
 use crate::sim::world::Disorder;
-use crate::sim::{Conduct, Faults, Limits, handshake};
+use crate::sim::{Conduct, Faults, Limits, OFFER, deflate, frames::handshake_with};
 
 use super::app::Command;
 use super::matcher::Wants;
 use super::plans::{self, USERS};
 use super::says::{self, pick};
-use super::world::World;
+use super::world::{Hello, World};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -22,6 +23,8 @@ enum Step {
     /// A client reads.
     Listen,
     Say,
+    /// A client says more at once than it is read from in a row.
+    Burst,
     Ping,
     /// A client goes away, in one of the ways there are.
     Leave,
@@ -112,10 +115,15 @@ impl Play {
             repeated: 5,
             shuffled: true,
         };
+        if rng.chance(30) {
+            world.backlog.descriptors = 3 + rng.below(20);
+        }
+        world.backlog.unregistered = if rng.chance(30) { 10 } else { 0 };
         let mut some = |percent: u32| if rng.chance(50) { percent } else { 0 };
         let faults = Faults {
             interrupted: some(10),
             would_block: some(20),
+            short_read: some(30),
             short_write: some(50),
             broken: some(20),
             zero_writes: false,
@@ -134,7 +142,7 @@ impl Play {
     fn step(&mut self, step: Step) {
         match step {
             Step::Connect => self.connect(),
-            Step::Bring | Step::Listen | Step::Say | Step::Ping | Step::Leave => {
+            Step::Bring | Step::Listen | Step::Say | Step::Burst | Step::Ping | Step::Leave => {
                 let at = self.rng.below(self.world.active.len());
                 if let Some(number) = self.world.active.get(at).copied() {
                     self.step_of(number, step);
@@ -208,7 +216,12 @@ impl Play {
                 let fragment = self.rng.chance(15).then(|| self.rng.below(30));
                 self.world.say(number, say, fragment);
             }
-            Step::Leave => match self.rng.below(6) {
+            Step::Burst if may_speak => {
+                (0..100).for_each(|_| self.world.say(number, says::long(), None));
+                let client = &mut self.world.clients[number];
+                client.wire.state().deliver(usize::MAX);
+            }
+            Step::Leave => match self.rng.below(7) {
                 0..2 if may_speak => client.close(1000),
                 2 => client.finish(),
                 3 => client.reset(),
@@ -216,6 +229,11 @@ impl Play {
                 5 if may_speak => {
                     client.conduct.is_wrong = true;
                     client.frame(0x83, b"unknown opcode");
+                }
+                6 if may_speak && client.compresses => {
+                    client.conduct.is_wrong = true;
+                    client.finish_part();
+                    client.frame(0xC1, &deflate(&vec![b' '; 1 << 17]));
                 }
                 _ => {}
             },
@@ -229,7 +247,7 @@ impl Play {
             is_eager: rng.chance(60),
             ..Conduct::default()
         };
-        let sizes = [300, 2000, 10_000, 100_000];
+        let sizes = [300, 2000, 10_000, 200_000];
         let limits = Limits {
             receive: sizes[rng.below(4)],
             send: sizes[rng.below(4)],
@@ -243,17 +261,27 @@ impl Play {
             },
             ..self.faults
         };
-        let (wants, hello) = match rng.below(20) {
-            0..5 => (Wants::Anonymous, handshake("/ws")),
-            5 => (Wants::Nobody, handshake("/ws?access_token=")),
-            6 => (Wants::Token, handshake("/ws?access_token=wrong")),
-            _ => (Wants::Token, self.handshake()),
+        let compresses = CAN_DEFLATE && rng.chance(40);
+        let offer = if compresses { OFFER } else { "" };
+        let (wants, bytes) = match rng.below(20) {
+            0..5 => (Wants::Anonymous, handshake_with("/ws", offer)),
+            5 => (Wants::Nobody, handshake_with("/ws?access_token=", offer)),
+            6 => (
+                Wants::Token,
+                handshake_with("/ws?access_token=wrong", offer),
+            ),
+            _ => (Wants::Token, self.handshake(offer)),
         };
-        self.world.connect(conduct, limits, faults, wants, hello);
+        let hello = Hello {
+            wants,
+            bytes,
+            compresses,
+        };
+        self.world.connect(conduct, limits, faults, hello);
     }
 
     /// A handshake with a token, old or new.
-    fn handshake(&mut self) -> Vec<u8> {
+    fn handshake(&mut self, offer: &str) -> Vec<u8> {
         let mut at = self.rng.below(self.tokens.len());
         if self.tokens.is_empty() || self.rng.chance(30) {
             at = self.tokens.len();
@@ -266,12 +294,10 @@ impl Play {
             });
         }
         if self.rng.chance(50) {
-            return handshake(&format!("/ws?access_token=t{at}"));
+            return handshake_with(&format!("/ws?access_token=t{at}"), offer);
         }
-        let mut head = handshake("/ws");
-        head.truncate(head.len() - 2);
-        head.extend(format!("Authorization: Bearer t{at}\r\n\r\n").bytes());
-        head
+        let fields = format!("{offer}Authorization: Bearer t{at}\r\n");
+        handshake_with("/ws", &fields)
     }
 
     /// Answers one question, not always the oldest.
@@ -379,6 +405,7 @@ const STEPS: &[(usize, Step)] = &[
     (130, Step::Bring),
     (130, Step::Listen),
     (260, Step::Say),
+    (5, Step::Burst),
     (20, Step::Ping),
     (16, Step::Leave),
     (90, Step::Answer),

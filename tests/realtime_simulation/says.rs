@@ -54,6 +54,16 @@ pub fn any(rng: &mut Rng, max_terms: usize) -> Say {
     }
 }
 
+/// A long message, which is a ping without a number.
+pub fn long() -> Say {
+    let text = format!(r#"{{"type": "ping", "pad": "{}"}}"#, "x".repeat(1000));
+    Say {
+        message: Said::Text(text),
+        meaning: Meaning::Ping,
+        id: None,
+    }
+}
+
 fn said(rng: &mut Rng, text: String) -> Said {
     match rng.chance(20) {
         true => Said::Binary(text.into_bytes()),
@@ -187,6 +197,18 @@ fn uri(rng: &mut Rng, terms: &mut BTreeSet<Term>) -> String {
     let keys = versions.iter().map(|version| page_key(page, version));
     terms.extend(keys.map(|key| term(Field::Uri, &key)));
     uri
+}
+
+/// Every term that a filter or an event may have.
+pub fn all_terms() -> impl Iterator<Item = Term> {
+    let by_id = IDS.iter().map(|id| term(Field::Id, id));
+    let by_reference = IDS.iter().map(|id| term(Field::References, id));
+    let by_group = GROUPS.iter().map(|group| term(Field::Group, group));
+    let pages = PAGES.iter().flat_map(|page| {
+        let keys = VERSIONS.iter().map(|version| page_key(page, version));
+        keys.map(|key| term(Field::Uri, &key))
+    });
+    by_id.chain(by_reference).chain(by_group).chain(pages)
 }
 
 /// What annotations on a page are found by.

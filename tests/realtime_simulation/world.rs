@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use h_realtime::net::{Arrival, Config, ConnKey, Engine, ListenerId, Now, Readiness};
 use h_realtime::realtime::Settings;
 
+use crate::sim::backlog::{Accept, Backlog};
 use crate::sim::oracle::check_quiet;
 use crate::sim::rng::Rng;
 use crate::sim::socket::{SimSocket, Wire};
@@ -33,8 +33,16 @@ pub struct World {
     /// The clients of whom there is more to come.
     pub active: Vec<usize>,
     rng: Rng,
-    arrivals: VecDeque<(usize, Wants, Arrival<SimSocket>)>,
+    pub backlog: Backlog<(usize, Wants, Arrival<SimSocket>)>,
     commands: VecDeque<Command>,
+}
+
+/// What a client begins with.
+pub struct Hello {
+    pub wants: Wants,
+    pub bytes: Vec<u8>,
+    /// Whether it offers compression.
+    pub compresses: bool,
 }
 
 impl World {
@@ -60,7 +68,7 @@ impl World {
             wall,
             active: Vec::new(),
             rng,
-            arrivals: VecDeque::new(),
+            backlog: Backlog::new(),
             commands: VecDeque::new(),
         }
     }
@@ -73,14 +81,7 @@ impl World {
     }
 
     /// A client connects; it is accepted in the next turn.
-    pub fn connect(
-        &mut self,
-        conduct: Conduct,
-        limits: Limits,
-        faults: Faults,
-        wants: Wants,
-        handshake: Vec<u8>,
-    ) {
+    pub fn connect(&mut self, conduct: Conduct, limits: Limits, faults: Faults, hello: Hello) {
         let wire = Wire::new(limits, self.rng.fork());
         wire.state().faults = faults;
         let arrival = Arrival {
@@ -90,11 +91,12 @@ impl World {
             tls: None,
         };
         let mut client = Client::new(wire, self.rng.fork(), conduct);
-        client.raw(handshake);
+        client.compresses = hello.compresses;
+        client.raw(hello.bytes);
         self.clients.push(client);
         let number = self.clients.len() - 1;
         self.active.push(number);
-        self.arrivals.push_back((number, wants, arrival));
+        self.backlog.push((number, hello.wants, arrival));
     }
 
     /// A client says something, in one frame or in several.
@@ -138,7 +140,9 @@ impl World {
         }
         self.engine.serve();
         self.accept();
-        self.engine.reap();
+        if self.engine.reap() {
+            self.backlog.reaped();
+        }
         self.check();
     }
 
@@ -175,17 +179,28 @@ impl World {
     }
 
     fn accept(&mut self) {
-        while let Some((number, wants, arrival)) = self.arrivals.pop_front() {
+        loop {
+            let connections = self.engine.counters().connections;
+            let (number, wants, arrival) = match self.backlog.accept(self.clock, connections) {
+                Accept::One(arrival) => arrival,
+                Accept::NoDescriptor => return self.engine.count_accept_failure(),
+                Accept::Nobody => return,
+            };
             let key = self.engine.accept(arrival);
             self.clients[number].key = key;
-            if let Some(key) = key {
-                self.clients[number].wire.state().register();
-                let life = Life {
-                    wants,
-                    ..Life::default()
-                };
-                self.model.borrow_mut().lives.insert(key, life);
+            let Some(key) = key else { continue };
+            if self.rng.chance(self.backlog.unregistered) {
+                self.clients[number].conduct.is_wrong = true;
+                self.engine.abandon(key);
+                self.engine.count_accept_failure();
+                return self.backlog.refuse(self.clock);
             }
+            self.clients[number].wire.state().register();
+            let life = Life {
+                wants,
+                ..Life::default()
+            };
+            self.model.borrow_mut().lives.insert(key, life);
         }
     }
 
@@ -196,8 +211,10 @@ impl World {
         }
         let model = self.model.borrow();
         assert!(model.breaches.is_empty(), "{:#?}", model.breaches);
-        let counters = self.engine.handler().realtime.counters();
-        if let Err(what) = oracle::check_counters(&model, &counters) {
+        let realtime = &self.engine.handler().realtime;
+        let result = oracle::check_counters(&model, &realtime.counters());
+        let result = result.and_then(|()| oracle::check_tables(&model, realtime));
+        if let Err(what) = result {
             panic!("{what}");
         }
         for (key, life) in model.open() {
@@ -231,9 +248,14 @@ impl World {
             let mut model = self.model.borrow_mut();
             let life = client.key.and_then(|key| model.lives.get_mut(&key));
             match life {
-                Some(life) => fresh
-                    .iter()
-                    .try_for_each(|heard| oracle::check_heard(client, heard, life)),
+                Some(life) => {
+                    let squeezed = client.squeezed.clone();
+                    let mut heard = fresh.iter().zip(squeezed);
+                    heard.try_for_each(|(heard, squeezed)| {
+                        oracle::check_form(client, heard, squeezed)?;
+                        oracle::check_heard(client, heard, life)
+                    })
+                }
                 None if fresh.is_empty() => Ok(()),
                 None => Err(format!("heard {fresh:?} and was not accepted")),
             }
@@ -249,15 +271,26 @@ impl World {
             let is_quiet = events.is_empty();
             self.turn_with(events);
             let mut active = self.active.iter().map(|&number| &self.clients[number]);
-            let has_edge = active.any(|client| client.wire.state().has_edge());
-            if is_quiet && !has_edge && self.engine.timeout() > Duration::ZERO {
+            let has_edge =
+                active.any(|client| client.key.is_some() && client.wire.state().has_edge());
+            if is_quiet && !has_edge && self.timeout() > 0 {
                 return self.check_quiet();
             }
         }
         panic!("the engine spins: {:?}", self.engine.counters());
     }
 
+    /// Milliseconds that the reactor would sleep.
+    fn timeout(&self) -> u64 {
+        let engine = self.engine.timeout().as_millis() as u64;
+        engine.min(self.backlog.timeout(self.clock))
+    }
+
     fn check_quiet(&mut self) {
+        let connections = self.engine.counters().connections;
+        if let Err(what) = self.backlog.check_quiet(connections) {
+            panic!("{what}");
+        }
         let model = self.model.borrow();
         for &number in &self.active {
             let client = &self.clients[number];
@@ -307,8 +340,7 @@ impl World {
         self.flow();
         let end = self.clock + ms;
         while self.clock < end {
-            let timeout = self.engine.timeout().as_millis() as u64;
-            self.clock = end.min(self.clock + timeout.clamp(1, 500));
+            self.clock = end.min(self.clock + self.timeout().clamp(1, 500));
             self.flow();
         }
     }
@@ -316,6 +348,7 @@ impl World {
     /// Everybody leaves, time passes, and nothing must be left.
     pub fn finish(&mut self) {
         self.disorder = Disorder::default();
+        self.backlog.lift();
         self.flow();
         for number in 0..self.clients.len() {
             let client = &mut self.clients[number];

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use h_realtime::net::ConnKey;
 
 use super::app::Said;
-use super::frames::{Ear, Heard, client_frame, deflate, handshake_with};
+use super::frames::{Ear, Heard, OFFER, client_frame, deflate, handshake_with};
 use super::rng::Rng;
 use super::socket::{End, Wire};
 
@@ -17,6 +17,8 @@ pub struct Client {
     pub conduct: Conduct,
     /// All that it has heard.
     pub heard: Vec<Heard>,
+    /// Of each that it has heard last, whether it came compressed.
+    pub squeezed: Vec<bool>,
     /// The data messages that it has sent whole.
     pub said: Vec<Said>,
     /// Pings that no pong has answered.
@@ -62,6 +64,9 @@ pub struct Progress {
 /// A message of which some fragments have been sent.
 struct Part {
     message: Said,
+    /// Its first byte, without FIN, and its bytes on the wire.
+    first: u8,
+    bytes: Vec<u8>,
     sent: usize,
 }
 
@@ -72,6 +77,7 @@ impl Client {
             key: None,
             conduct,
             heard: Vec::new(),
+            squeezed: Vec::new(),
             said: Vec::new(),
             pings: Vec::new(),
             expected: VecDeque::new(),
@@ -93,10 +99,9 @@ impl Client {
     /// Asks for a WebSocket.
     pub fn shake(&mut self, path: &str) {
         self.expected.push_back(&[101, 403]);
-        let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
         self.raw(handshake_with(
             path,
-            if self.compresses { offer } else { "" },
+            if self.compresses { OFFER } else { "" },
         ));
     }
 
@@ -137,26 +142,38 @@ impl Client {
 
     /// Begins a message of several frames, or goes on with it; true while it is not whole.
     pub fn fragment(&mut self, message: impl FnOnce() -> Said, size: usize) -> bool {
-        let part = self.part.take();
-        let mut part = part.unwrap_or_else(|| Part {
-            message: message(),
-            sent: 0,
-        });
-        let (opcode, bytes) = match &part.message {
-            Said::Text(text) => (1, text.as_bytes()),
-            Said::Binary(data) => (2, data.as_slice()),
+        let mut part = match self.part.take() {
+            Some(part) => part,
+            None => self.begin(message()),
         };
-        let opcode = if part.sent == 0 { opcode } else { 0 };
-        let end = bytes.len().min(part.sent + size.max(1));
-        let is_last = end == bytes.len();
-        let fragment = bytes[part.sent..end].to_vec();
-        self.frame(if is_last { 0x80 } else { 0 } | opcode, &fragment);
+        let first = if part.sent == 0 { part.first } else { 0 };
+        let end = part.bytes.len().min(part.sent + size.max(1));
+        let is_last = end == part.bytes.len();
+        let fragment = part.bytes[part.sent..end].to_vec();
+        self.frame(if is_last { 0x80 } else { 0 } | first, &fragment);
         part.sent = end;
         match is_last {
             true => self.said.push(part.message),
             false => self.part = Some(part),
         }
         !is_last
+    }
+
+    fn begin(&mut self, message: Said) -> Part {
+        let (opcode, bytes) = match &message {
+            Said::Text(text) => (1, text.as_bytes()),
+            Said::Binary(data) => (2, data.as_slice()),
+        };
+        let (first, bytes) = match self.compresses && self.rng.chance(50) {
+            true => (opcode | 0x40, deflate(bytes)),
+            false => (opcode, bytes.to_vec()),
+        };
+        Part {
+            message,
+            first,
+            bytes,
+            sent: 0,
+        }
     }
 
     /// Sends the rest of a message that it has begun.
@@ -209,7 +226,11 @@ impl Client {
         let bytes = self.wire.state().peer_take(max);
         self.ear.feed(&bytes);
         let mut fresh = Vec::new();
+        self.squeezed.clear();
+        let mut inflated = self.ear.inflated;
         while let Some(heard) = self.ear.next()? {
+            self.squeezed.push(self.ear.inflated > inflated);
+            inflated = self.ear.inflated;
             if !self.conduct.is_mute {
                 self.react(&heard);
             }

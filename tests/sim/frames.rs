@@ -182,6 +182,9 @@ pub fn handshake(path: &str) -> Vec<u8> {
     handshake_with(path, "")
 }
 
+/// What browsers offer.
+pub const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+
 /// A handshake with further fields, each with its CRLF.
 pub fn handshake_with(path: &str, fields: &str) -> Vec<u8> {
     format!(

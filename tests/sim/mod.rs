@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 
 pub mod app;
+pub mod backlog;
 pub mod client;
 pub mod contract;
 pub mod frames;
@@ -18,6 +19,6 @@ pub mod world;
 
 pub use app::{Command, Said, pad};
 pub use client::{Client, Conduct};
-pub use frames::{Heard, client_frame, deflate, handshake, handshake_with};
+pub use frames::{Heard, OFFER, client_frame, deflate, handshake, handshake_with};
 pub use socket::{Calls, End, Faults, Limits, ROOMY};
 pub use world::World;

@@ -8,7 +8,7 @@ use h_realtime::ws::CAN_DEFLATE;
 
 use super::app::{BODY_LIMIT, Command, Said, pad};
 use super::client::{Client, Conduct};
-use super::frames::handshake;
+use super::frames::{deflate, handshake};
 use super::rng::Rng;
 use super::socket::{Faults, Limits};
 use super::world::{Disorder, World};
@@ -39,6 +39,10 @@ pub enum Op {
         verb: u8,
         size: u16,
     },
+    /// A client says more at once than it is read from in a row.
+    Burst {
+        who: u8,
+    },
     /// A client sends a fragment of a message.
     Fragment {
         who: u8,
@@ -65,6 +69,8 @@ pub enum Op {
         who: u8,
     },
     Command(Command),
+    /// More events at once than a connection is sent in a row.
+    Flood,
     Turn,
     /// Everything comes to rest, but for the network.
     Settle,
@@ -89,6 +95,10 @@ pub fn run(seed: u64, ops: impl IntoIterator<Item = Op>) {
         shuffled: true,
     };
     let faults = faults(&mut rng);
+    if rng.chance(30) {
+        world.backlog.descriptors = 3 + rng.below(20);
+    }
+    world.backlog.unregistered = if rng.chance(30) { 10 } else { 0 };
     let is_told = std::env::var_os("TELL").is_some();
     for op in ops {
         if is_told {
@@ -131,6 +141,7 @@ fn faults(rng: &mut Rng) -> Faults {
     Faults {
         interrupted: some(10),
         would_block: some(20),
+        short_read: some(30),
         short_write: some(50),
         broken: some(20),
         zero_writes: false,
@@ -159,7 +170,8 @@ impl Op {
             },
             40..180 => Op::Deliver { who, bytes },
             180..320 => Op::Listen { who, bytes },
-            320..500 => Op::Say {
+            320..325 => Op::Burst { who },
+            325..500 => Op::Say {
                 who,
                 verb: rng.below(16) as u8,
                 size,
@@ -174,7 +186,8 @@ impl Op {
             574..580 => Op::Finish { who },
             580..586 => Op::Reset { who },
             586..588 => Op::Vanish { who },
-            588..680 => Op::Command(Op::command(rng, size)),
+            588 => Op::Flood,
+            589..680 => Op::Command(Op::command(rng, size)),
             680..900 => Op::Turn,
             900..950 => Op::Settle,
             950..999 => Op::Wait {
@@ -214,6 +227,10 @@ impl World {
                 address,
             } => self.play_connect(*kind, *eager, *address, rng, faults),
             Op::Command(command) => self.command(command.clone()),
+            Op::Flood => {
+                let (percent, size) = (80, 1000);
+                (0..300).for_each(|_| self.command(Command::FanOut { percent, size }));
+            }
             Op::Turn => {
                 self.exchange();
                 self.turn();
@@ -249,7 +266,7 @@ impl World {
             1 => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             host => Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, host))),
         };
-        let sizes = [300, 2000, 10_000, 100_000];
+        let sizes = [300, 2000, 10_000, 200_000];
         self.limits = Limits {
             receive: sizes[rng.below(4)],
             send: sizes[rng.below(4)],
@@ -272,6 +289,7 @@ impl World {
     fn play_client(&mut self, op: &Op, rng: &mut Rng) {
         let (Op::Deliver { who, .. }
         | Op::Say { who, .. }
+        | Op::Burst { who }
         | Op::Fragment { who, .. }
         | Op::Ping { who }
         | Op::Violate { who, .. }
@@ -305,6 +323,10 @@ impl World {
                     false => Said::Binary(vec![7; usize::from(*size)]),
                 };
                 client.fragment(message, 1 + usize::from(*size) / 3);
+            }
+            Op::Burst { .. } if may_speak => {
+                (0..100).for_each(|_| client.text(&format!("quiet {}", pad(1000))));
+                client.wire.state().deliver(usize::MAX);
             }
             Op::Say { verb, size, .. } if may_speak => say(client, *verb, usize::from(*size)),
             Op::Say { verb, .. } if !client.progress.is_open => ask(client, *verb),
@@ -396,6 +418,8 @@ fn violate(client: &mut Client, how: u8) {
             client.close(1000);
             client.frame(0x81, b"echo too late");
         }
+        // A bomb, where it is not a reserved bit.
+        12 => client.frame(0xC2, &deflate(&vec![0; 1 << 17])),
         _ => client.frame(0x88, &[]),
     }
 }

@@ -4,18 +4,19 @@
 use std::panic::catch_unwind;
 use std::thread;
 
-/// Plays `SEED`, or `SEEDS` seeds from 0 on, of `STEPS` operations each; the arguments say how
-/// many there are by default.
+/// Plays `SEED`, or `SEEDS` seeds from `FROM` (or 0) on, of `STEPS` operations each; the
+/// arguments say how many there are by default.
 pub fn play_all(test: &str, seeds: u64, steps: u64, play: fn(u64, usize)) {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let steps = number("STEPS").unwrap_or(steps) as usize;
     if let Some(seed) = number("SEED") {
         return play(seed, steps);
     }
-    let seeds = number("SEEDS").unwrap_or(seeds);
+    let from = number("FROM").unwrap_or(0);
+    let end = from + number("SEEDS").unwrap_or(seeds);
     let workers = thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let play_some = |first| {
-        let mut seeds = (first..seeds).step_by(workers as usize);
+        let mut seeds = (from + first..end).step_by(workers as usize);
         seeds.find(|&seed| catch_unwind(move || play(seed, steps)).is_err())
     };
     let failed = thread::scope(|scope| {

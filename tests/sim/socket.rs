@@ -62,6 +62,9 @@ pub struct Faults {
     pub interrupted: u32,
     /// `WouldBlock` in spite of bytes or room; an edge follows.
     pub would_block: u32,
+    /// Fewer bytes read than there are, as if the rest came right behind the call; an edge
+    /// follows.
+    pub short_read: u32,
     /// Fewer bytes written than there is room for; an edge follows.
     pub short_write: u32,
     /// The connection breaks, in calls of ten thousand.
@@ -301,9 +304,14 @@ impl State {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.calls.reads += 1;
         self.fault()?;
-        let count = buf.len().min(self.received.len());
+        let mut count = buf.len().min(self.received.len());
         if count > 0 {
-            // All that fits: under edge triggering less would say that there is no more.
+            // Under edge triggering less than fits says that there is no more: what there is
+            // all the same must have come since, and makes an edge.
+            if self.rng.chance(self.faults.short_read) {
+                count = 1 + self.rng.below(count);
+                self.has_edge |= count < self.received.len();
+            }
             buf[..count].copy_from_slice(&take_front(&mut self.received, count));
             return Ok(count);
         }

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
+use h_realtime::net::tls::TlsConfig;
 use h_realtime::net::{Arrival, Config, ConnKey, Engine, Interest, ListenerId, Now, Readiness};
 
 use super::app::{App, Command, Log};
+use super::backlog::{Accept, Backlog};
 use super::client::{Client, Conduct};
 use super::oracle;
 use super::rng::Rng;
@@ -19,12 +20,14 @@ pub struct World {
     pub disorder: Disorder,
     /// Sizes of the kernel's buffers for those who connect.
     pub limits: Limits,
+    /// What those who connect must speak TLS with.
+    pub tls: Option<TlsConfig>,
     /// Milliseconds.
     pub clock: u64,
     /// Queues may grow so long together that those of closing connections are shed, too.
     may_shed: bool,
     rng: Rng,
-    arrivals: VecDeque<(usize, Arrival<SimSocket>)>,
+    pub backlog: Backlog<(usize, Arrival<SimSocket>)>,
     commands: VecDeque<Command>,
     /// The clients of whom there is more to come.
     pub active: Vec<usize>,
@@ -57,10 +60,11 @@ impl World {
             log,
             disorder: Disorder::default(),
             limits: ROOMY,
+            tls: None,
             clock,
             may_shed,
             rng,
-            arrivals: VecDeque::new(),
+            backlog: Backlog::new(),
             commands: VecDeque::new(),
             active: Vec::new(),
         }
@@ -85,13 +89,13 @@ impl World {
             socket: wire.socket(),
             listener: ListenerId(0),
             peer,
-            tls: None,
+            tls: self.tls.clone(),
         };
         let rng = self.rng.fork();
         self.clients.push(Client::new(wire, rng, conduct));
         let number = self.clients.len() - 1;
         self.active.push(number);
-        self.arrivals.push_back((number, arrival));
+        self.backlog.push((number, arrival));
         number
     }
 
@@ -176,7 +180,9 @@ impl World {
         }
         self.engine.serve();
         self.accept();
-        self.engine.reap();
+        if self.engine.reap() {
+            self.backlog.reaped();
+        }
         self.check();
     }
 
@@ -216,12 +222,23 @@ impl World {
     }
 
     fn accept(&mut self) {
-        while let Some((number, arrival)) = self.arrivals.pop_front() {
+        loop {
+            let connections = self.engine.counters().connections;
+            let (number, arrival) = match self.backlog.accept(self.clock, connections) {
+                Accept::One(arrival) => arrival,
+                Accept::NoDescriptor => return self.engine.count_accept_failure(),
+                Accept::Nobody => return,
+            };
             let key = self.engine.accept(arrival);
             self.clients[number].key = key;
-            if key.is_some() {
-                self.clients[number].wire.state().register();
+            let Some(key) = key else { continue };
+            if self.rng.chance(self.backlog.unregistered) {
+                self.clients[number].conduct.is_wrong = true;
+                self.engine.abandon(key);
+                self.engine.count_accept_failure();
+                return self.backlog.refuse(self.clock);
             }
+            self.clients[number].wire.state().register();
         }
     }
 
@@ -272,15 +289,26 @@ impl World {
             let is_quiet = events.is_empty();
             self.turn_with(events);
             let mut active = self.active.iter().map(|&number| &self.clients[number]);
-            let has_edge = active.any(|client| client.wire.state().has_edge());
-            if is_quiet && !has_edge && self.engine.timeout() > Duration::ZERO {
+            let has_edge =
+                active.any(|client| client.key.is_some() && client.wire.state().has_edge());
+            if is_quiet && !has_edge && self.timeout() > 0 {
                 return self.check_quiet();
             }
         }
         panic!("the engine spins: {:?}", self.engine.counters());
     }
 
+    /// Milliseconds that the reactor would sleep.
+    fn timeout(&self) -> u64 {
+        let engine = self.engine.timeout().as_millis() as u64;
+        engine.min(self.backlog.timeout(self.clock))
+    }
+
     fn check_quiet(&mut self) {
+        let connections = self.engine.counters().connections;
+        if let Err(what) = self.backlog.check_quiet(connections) {
+            panic!("{what}");
+        }
         for &number in &self.active {
             let client = &self.clients[number];
             if let Some(interest) = client.key.and_then(|key| self.engine.interest(key)) {
@@ -324,8 +352,7 @@ impl World {
         self.flow();
         let end = self.clock + ms;
         while self.clock < end {
-            let timeout = self.engine.timeout().as_millis() as u64;
-            self.clock = end.min(self.clock + timeout.clamp(1, 500));
+            self.clock = end.min(self.clock + self.timeout().clamp(1, 500));
             self.flow();
         }
     }
@@ -333,6 +360,7 @@ impl World {
     /// Everybody leaves, time passes, and nothing must be left.
     pub fn finish(&mut self) {
         self.disorder = Disorder::default();
+        self.backlog.lift();
         self.flow();
         for number in 0..self.clients.len() {
             let client = &mut self.clients[number];

@@ -1,7 +1,7 @@
 //! A server under attack, and somebody who goes on using it.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use h_realtime::net::raise_open_files;
@@ -44,6 +44,16 @@ impl Siege {
         since.elapsed()
     }
 
+    /// The witness goes, and another must be let in.
+    pub fn relieve(&mut self) {
+        self.witness.stream.shutdown(Shutdown::Both).unwrap();
+        self.witness = eventually(PATIENCE, || {
+            let client = Client::try_open(self.server.address(), "/ws", "");
+            client.head.starts_with("HTTP/1.1 101 ").then_some(client)
+        });
+        self.answer();
+    }
+
     /// What the server takes now beyond what it took before, in bytes.
     pub fn growth(&self) -> u64 {
         self.server.resident().saturating_sub(self.resident)
@@ -60,13 +70,18 @@ impl Siege {
 
     /// The attack is over: everybody else is gone, the witness has never been let down, what it
     /// took is given back, and nothing is left to do.
-    pub fn lift(mut self) {
+    pub fn lift(self) {
+        self.lift_but_for(SLACK);
+    }
+
+    /// The same where so many bytes may be kept.
+    pub fn lift_but_for(mut self, kept: u64) {
         self.wait_until_alone();
         assert_eq!(self.server.metric("h_realtime_queued_bytes"), 0.0);
         assert_eq!(self.server.metric("h_realtime_unfinished_bytes"), 0.0);
         eventually(PATIENCE, || {
             self.answer();
-            (self.growth() < SLACK).then_some(())
+            (self.growth() < kept).then_some(())
         });
         eventually(PATIENCE, || {
             let before = cpu(&self.server);

@@ -46,6 +46,20 @@ impl FanOut {
         self.backlog
     }
 
+    /// Whether the backlog is what is left to do; says what is not.
+    pub fn verify(&self) -> Result<(), String> {
+        let waiting: usize = self.waiting.iter().map(|delivery| delivery.to.len()).sum();
+        let left = |progress: &Progress| progress.delivery.to.len().saturating_sub(progress.next);
+        let under_way: usize = self.wave.iter().map(left).sum();
+        match waiting + under_way == self.backlog {
+            true => Ok(()),
+            false => Err(format!(
+                "{waiting} and {under_way} are to be served, not {}",
+                self.backlog
+            )),
+        }
+    }
+
     /// The next connection of the wave, with all that the wave has for it. A wave that is over
     /// makes room for the next.
     fn next(&mut self, frames: &mut Vec<Rc<Frame>>) -> Option<ConnKey> {
@@ -98,12 +112,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let Some(key) = fan_out.next(&mut frames) else {
                 break;
             };
-            if self.arena.get(key).is_some_and(Conn::is_open) && self.send_shared(key, &mut frames)
-            {
-                self.counters.messages_out += frames.len() as u64;
-            } else {
-                self.counters.undelivered += frames.len() as u64;
-            }
+            let sent = match self.arena.get(key).is_some_and(Conn::is_open) {
+                true => self.send_shared(key, &mut frames),
+                false => 0,
+            };
+            self.counters.messages_out += sent as u64;
+            self.counters.undelivered += (frames.len() - sent) as u64;
             frames.clear();
         }
         // What handlers say meanwhile is recorded in the outbox, and comes here after it.

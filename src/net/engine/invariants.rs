@@ -3,10 +3,11 @@
 //! Owns nothing and changes nothing: it counts again, slowly, what the engine keeps count of.
 
 use super::super::ConnKey;
-use super::super::conn::{Flags, Phase};
+use super::super::conn::{Conn, Flags, Phase};
 use super::super::handler::Handler;
 use super::super::socket::Socket;
-use super::Engine;
+use super::super::timer::{Tick, tick_at};
+use super::{Engine, millis};
 
 /// What the engine has in mind for one connection.
 #[doc(hidden)]
@@ -67,6 +68,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// # Errors
     /// What does not hold, in words.
     pub fn check_invariants(&self) -> Result<(), String> {
+        self.arena.verify()?;
+        self.fan_out.verify()?;
         let mut sums = Sums::default();
         let mut from = 0;
         while let Some(key) = self.arena.next_key(from) {
@@ -115,6 +118,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if !is_armed && !is_dead {
             return Err("has no deadline".to_owned());
         }
+        check_wakeups(conn)?;
+        self.check_deadline(key, conn)?;
         sums.open += u64::from(conn.is_open());
         sums.queued_bytes += conn.queued() as u64;
         let unfinished = conn.unfinished();
@@ -129,6 +134,32 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         sums.dead += usize::from(is_dead);
         sums.per_ip += usize::from(conn.flags.has(Flags::PER_IP) && !is_dead);
         Ok(())
+    }
+
+    /// An open connection is looked at before its queue or its message has waited too long.
+    fn check_deadline(&self, key: ConnKey, conn: &Conn<S, H::Session>) -> Result<(), String> {
+        let (true, Some(deadline)) = (conn.is_open(), conn.timer.deadline()) else {
+            return Ok(());
+        };
+        // Moments are rounded down where they begin and up where they end.
+        let latest = |since: Tick, after| since + tick_at(millis(after)) + 1;
+        let tx = conn.tx.as_ref();
+        match tx.and_then(|tx| tx.over_soft_since) {
+            Some(since) if deadline > latest(since, self.config.slow_timeout) => {
+                return Err("its queue has no deadline".to_owned());
+            }
+            // A pong does not count.
+            None if conn.queued() > self.config.queue_soft + MAX_CONTROL => {
+                return Err("is over its limit, and nobody minds".to_owned());
+            }
+            _ => {}
+        }
+        match self.unfinished.since(key) {
+            Some(since) if deadline > latest(since, self.config.message_timeout) => {
+                Err("its message has no deadline".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Every list has those who say that they are in it, each once; beside them only keys of
@@ -147,9 +178,32 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
+/// Nothing that may be done now is left to an edge that will not come.
+fn check_wakeups<S: Socket, C>(conn: &Conn<S, C>) -> Result<(), String> {
+    let flags = conn.flags;
+    let has_gone = flags.has(Flags::READ_CLOSED);
+    let is_paused = match &conn.phase {
+        Phase::Dead => return Ok(()),
+        Phase::Deferred(deferred) => deferred.upgrade.is_none() || !has_gone,
+        Phase::Open(_) | Phase::Request(_) => conn.queued() > 0,
+        Phase::Closing | Phase::Linger => false,
+    };
+    if flags.has(Flags::READABLE) && !is_paused && !flags.has(Flags::QUEUED) {
+        return Err("may have something to read, and is not in the run queue".to_owned());
+    }
+    let has_output = conn.tx.is_some() || conn.transport.has_output();
+    if has_output && flags.has(Flags::WRITABLE) && !flags.has(Flags::DIRTY) {
+        return Err("has something to send and room for it, and is not flushed".to_owned());
+    }
+    Ok(())
+}
+
 fn equal<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should: T) -> Result<(), String> {
     if is == should {
         return Ok(());
     }
     Err(format!("{what}: {is:?}, should be {should:?}"))
 }
+
+/// The longest control frame of a server: RFC 6455 §5.5 allows a payload of 125 bytes.
+const MAX_CONTROL: usize = 127;

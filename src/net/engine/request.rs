@@ -270,7 +270,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.counters.opened += 1;
         self.counters.open += 1;
         self.counters.open_tls += u64::from(conn.transport.is_tls());
+        let waits = conn.tx.is_some();
         self.arm(key, first_ping);
+        if waits {
+            // Answers to what it asked before; from now on it can be too slow in reading them.
+            self.watch_queue(key, 0);
+        }
         self.as_current(key, |engine| {
             engine.with_replies(|handler, cx| handler.on_open(cx, key));
         });

@@ -64,17 +64,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if self.current == Some(key) {
             self.commit_cork();
         }
-        if self.send_shared(key, &mut [frame]) {
-            self.counters.messages_out += 1;
-        } else {
-            self.counters.undelivered += 1;
-        }
+        let sent = self.send_shared(key, &mut [frame]);
+        self.counters.messages_out += sent as u64;
+        self.counters.undelivered += 1 - sent as u64;
     }
 
     /// Sends shared frames, straight from the shared bytes where the connection has nothing
-    /// queued; false if it is not open. In place of frames stand afterwards their compressed
-    /// twins, where these were sent.
-    pub(super) fn send_shared(&mut self, key: ConnKey, frames: &mut [Rc<Frame>]) -> bool {
+    /// queued; how many of them were sent or queued. In place of frames stand afterwards their
+    /// compressed twins, where these were sent.
+    pub(super) fn send_shared(&mut self, key: ConnKey, frames: &mut [Rc<Frame>]) -> usize {
         let conn = self.arena.get(key).filter(|conn| conn.is_open());
         if conn.is_some_and(|conn| conn.flags.has(Flags::DEFLATE_OUT)) {
             frames.iter_mut().for_each(|frame| self.compress(frame));
@@ -83,8 +81,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let mut sent = 0;
         while let Some(conn) = self.arena.get_mut(key).filter(|conn| conn.is_open()) {
             if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) || rest.is_empty() {
-                self.queue_shared(key, rest, sent);
-                return true;
+                return frames.len() - rest.len() + self.queue_shared(key, rest, sent);
             }
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let mut skip = sent;
@@ -101,14 +98,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                         rest = &rest[1..];
                     }
                     if bytes == 0 {
-                        self.queue_shared(key, rest, sent);
-                        return true;
+                        return frames.len() - rest.len() + self.queue_shared(key, rest, sent);
                     }
                 }
-                Err(error) => return self.broken(key, &error),
+                Err(error) => {
+                    self.broken(key, &error);
+                    return frames.len() - rest.len();
+                }
             }
         }
-        false
+        0
     }
 
     /// Puts the compressed twin in a frame's place, if there is to be one.
@@ -128,11 +127,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         *frame = twin;
     }
 
-    fn queue_shared(&mut self, key: ConnKey, frames: &[Rc<Frame>], mut sent: usize) {
-        for frame in frames {
+    /// Queues frames, of the first of which so much is sent; how many it came to before they
+    /// were too many.
+    fn queue_shared(&mut self, key: ConnKey, frames: &[Rc<Frame>], mut sent: usize) -> usize {
+        for (count, frame) in frames.iter().enumerate() {
             let Some(conn) = self.arena.get_mut(key).filter(|conn| conn.is_open()) else {
-                self.counters.undelivered += 1;
-                continue;
+                return count;
             };
             let tx = conn.tx.get_or_insert_default();
             let before = tx.len();
@@ -140,6 +140,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counters.queued_bytes += (tx.len() - before) as u64;
             self.watch_queue(key, before);
         }
+        frames.len()
     }
 
     fn write_own(&mut self, key: ConnKey, mut bytes: &[u8]) {
@@ -174,7 +175,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Sees to a queue that was shorter `before`: it is to be flushed, and not to stay long.
-    fn watch_queue(&mut self, key: ConnKey, before: usize) {
+    pub(super) fn watch_queue(&mut self, key: ConnKey, before: usize) {
         self.mark_dirty(key);
         let now = floor_tick(self.now);
         let Some(conn) = self.arena.get_mut(key) else {
@@ -254,11 +255,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.read_again(key);
     }
 
-    /// Writing failed: the connection is gone. Always false, for the callers' convenience.
-    fn broken(&mut self, key: ConnKey, error: &io::Error) -> bool {
+    /// Writing failed: the connection is gone.
+    fn broken(&mut self, key: ConnKey, error: &io::Error) {
         log::debug!("{key:?}: {error}");
         self.lose(key);
-        false
     }
 
     /// Closes a connection that does not read what is sent to it. What it has not begun to

@@ -226,6 +226,7 @@ fn compression_that_does_not_fit_is_given_up() {
 }
 
 /// What did not fit is gone: it takes no room from the messages behind it, and changes none.
+// K6
 #[test]
 fn giving_up_leaves_nothing_behind_however_often() {
     let noise = &messages()[4];
