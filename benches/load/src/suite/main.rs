@@ -100,6 +100,8 @@ fn run(args: &Args) -> Result<()> {
         .sum::<u64>();
     let bar = progress("suite", steps * scale.rounds);
     let began = Instant::now();
+    fs::create_dir_all(&args.results)?;
+    let file = args.results.join(format!("{}.json", results.name()));
     for round in 0..scale.rounds {
         for measure in &all {
             for arm in turn(&measure.arms, round) {
@@ -109,12 +111,12 @@ fn run(args: &Args) -> Result<()> {
                 }
             }
         }
+        // A run that is cut short has measured something, too.
+        results.rounds_done(round + 1);
+        results.write(&file)?;
     }
     bar.finish_and_clear();
     table::print(&results);
-    fs::create_dir_all(&args.results)?;
-    let file = args.results.join(format!("{}.json", results.name()));
-    results.write(&file)?;
     plots::draw(&results, &args.results)?;
     let minutes = began.elapsed().as_secs() / 60;
     println!(

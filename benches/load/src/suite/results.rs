@@ -84,6 +84,10 @@ impl Results {
         }
     }
 
+    pub fn rounds_done(&mut self, rounds: u64) {
+        self.root["rounds"] = json!(rounds);
+    }
+
     pub fn facts(&self) -> &Value {
         &self.root
     }
