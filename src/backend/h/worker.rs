@@ -121,6 +121,7 @@ where
     /// Waits until there is something to do.
     async fn wait(&mut self) -> Result<(), Closed> {
         tokio::select! {
+            biased;
             question = self.questions.recv() => self.sort(question.ok_or(Closed)?).await,
             Some(delivery) = self.deliveries.recv() => {
                 self.events.push(delivery);
@@ -295,6 +296,8 @@ where
         let mut back = pin!(self.database.come_back());
         loop {
             tokio::select! {
+                biased;
+                () = &mut back => break,
                 question = self.questions.recv() => {
                     turn_away(&self.way, question.ok_or(Closed)?).await?;
                 }
@@ -302,7 +305,6 @@ where
                     let dropped = self.events.push(delivery);
                     self.drops.overflow(dropped);
                 }
-                () = &mut back => break,
             }
         }
         self.ready = true;

@@ -169,6 +169,8 @@ pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
     let stats = Arc::clone(&around.stats);
     let worker = Worker::new(database, Mail(sender), || 7, stats, questions, deliveries);
     tokio::select! {
+        // In the same order every time, so that the tests mean the same every time.
+        biased;
         () = worker.run() => panic!("it ended"),
         () = script(&mut around) => {}
     }
