@@ -37,15 +37,20 @@ impl Handler for Echo {
     }
 
     fn on_message(&mut self, cx: &mut Cx<'_, ()>, key: ConnKey, message: Message<'_>) {
-        // Not as a reply, which is never compressed: a frame is, for a client that agreed to it.
+        // Replies leave in one write, but never compressed; a frame is compressed where it is
+        // long and the client has agreed.
         match message {
-            Message::Text(text) => cx.send(key, Frame::text(text)),
-            Message::Binary(bytes) => cx.send(key, Frame::binary(bytes)),
+            Message::Text(text) if text.len() >= LONG => cx.send(key, Frame::text(text)),
+            Message::Binary(data) if data.len() >= LONG => cx.send(key, Frame::binary(data)),
+            short => cx.reply(short),
         }
     }
 
     fn on_command(&mut self, _: &mut Cx<'_, ()>, (): ()) {}
 }
+
+/// Bytes from which on a message may be worth compressing.
+const LONG: usize = 256;
 
 #[derive(Parser)]
 struct Args {
