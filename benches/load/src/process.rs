@@ -16,7 +16,8 @@ pub struct Process {
 /// Processor time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cpu {
-    /// All of it, in nanoseconds: what the scheduler has counted, exact.
+    /// All of it, in nanoseconds: what the scheduler has counted, exact; where the kernel keeps
+    /// no such count, the sum of the samples below.
     pub total: f64,
     /// Of it in user mode. The kernel only samples this, at each tick: over seconds it is good
     /// to a few percent of the total.
@@ -29,12 +30,6 @@ impl Process {
     ///
     /// If the process is no more.
     pub fn cpu(self) -> Result<Cpu> {
-        let mut total = 0.0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            let first = text.split_whitespace().next().unwrap_or_default();
-            total += first.parse::<f64>()?;
-        }
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
         // The second field is a name in parentheses, and may hold spaces.
         let (_, rest) = stat.rsplit_once(')').ok_or("no stat")?;
@@ -42,21 +37,42 @@ impl Process {
             let text = rest.split_whitespace().nth(number - 3);
             Ok(text.ok_or("stat is short")?.parse::<f64>()? * TICK)
         };
+        let (user, system) = (field(14)?, field(15)?);
         Ok(Cpu {
-            total,
-            user: field(14)?,
-            system: field(15)?,
+            total: self.scheduled().unwrap_or(user + system),
+            user,
+            system,
         })
     }
 
-    /// Resident memory, in bytes, exact to a page.
+    /// What the scheduler has counted of all its threads, in nanoseconds. A kernel without
+    /// CONFIG_SCHED_INFO has no such file.
+    fn scheduled(self) -> Option<f64> {
+        let mut total = 0.0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid)).ok()? {
+            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            total += text.split_whitespace().next()?.parse::<f64>().ok()?;
+        }
+        Some(total)
+    }
+
+    /// Resident memory, in bytes, exact to a page; where the kernel does not walk the pages
+    /// for us (no CONFIG_PROC_PAGE_MONITOR), what it keeps count of, which can be some dozens of
+    /// pages behind for each processor.
     ///
     /// # Errors
     ///
     /// If the process is no more.
     pub fn resident(self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid))?;
-        let line = text.lines().find(|line| line.starts_with("Rss:"));
+        let exact = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid));
+        let (text, name) = match exact {
+            Ok(text) => (text, "Rss:"),
+            Err(_) => (
+                fs::read_to_string(format!("/proc/{}/status", self.pid))?,
+                "VmRSS:",
+            ),
+        };
+        let line = text.lines().find(|line| line.starts_with(name));
         let figure = line.and_then(|line| line.split_whitespace().nth(1));
         Ok(figure.ok_or("no Rss")?.parse::<f64>()? * 1024.0)
     }
@@ -99,6 +115,10 @@ mod tests {
         let process = Process {
             pid: std::process::id(),
         };
+        // A tick's worth at least, for kernels where nothing finer is counted.
+        while own_cpu() < 0.05 {
+            std::hint::black_box(0);
+        }
         assert!(process.cpu().unwrap().total > 0.0);
         assert!(process.resident().unwrap() > 100_000.0);
         assert!(own_cpu() > 0.0);
