@@ -159,6 +159,7 @@ fn limit_connections(settings: &mut Settings, open_files: u64) {
 
 fn realtime_settings(settings: &Settings) -> realtime::Settings {
     realtime::Settings {
+        origins: Vec::new(),
         invalid_token: match settings.invalid_token {
             InvalidToken::Anonymous => realtime::InvalidToken::Anonymous,
             InvalidToken::Reject => realtime::InvalidToken::Reject,
