@@ -10,7 +10,6 @@ mod failure;
 #[cfg(feature = "sqlite")]
 pub mod group;
 pub mod listen;
-pub mod log;
 pub mod publish;
 pub mod serve;
 pub mod text;
