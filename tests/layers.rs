@@ -13,6 +13,12 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["mio", "rustls", "socket2", "rustix", "log"],
     ),
     ("model", &[], &[]),
+    ("logging", &[], &["log", "jiff", "rustix", "serde_json"]),
+    (
+        "config",
+        &["net", "http", "logging"],
+        &["toml", "clap", "strsim", "log"],
+    ),
     (
         "admin",
         &["model", "net", "http"],

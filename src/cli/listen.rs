@@ -30,6 +30,7 @@ use self::target::{Target, Way};
 use self::tls::Trust;
 use super::exit::Exit;
 use super::text::printable;
+use crate::config::TOKEN_VARIABLE;
 
 /// Listens to a server and prints each event as one line of JSON
 ///
@@ -407,8 +408,6 @@ mod tls {
         }
     }
 }
-
-const TOKEN_VARIABLE: &str = "H_REALTIME_TOKEN";
 
 const EXAMPLES: &str = "\
 Examples:
