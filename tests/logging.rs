@@ -78,7 +78,7 @@ fn what_nobody_takes_is_dropped_and_that_is_told() {
     let folder = TempDir::new().unwrap();
     fs::write(
         folder.path().join("config.toml"),
-        "[log]\nlevel = \"debug\"",
+        "[log]\nlevel = \"debug\"\n[timeouts]\nping = \"1h\"",
     )
     .unwrap();
     let pipe = folder.path().join("pipe");
