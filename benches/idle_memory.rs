@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Each row is a server process of its own. All pages that the process has touched count; the
-//! kernel's own memory for a socket does not.
+//! kernel's own memory for a socket does not. On a busy machine a row may take longer than the
+//! server waits for a sign of life, so there is one from everybody now and then.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,6 +15,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use h_realtime::ws::{OpCode, encode_client_frame};
 use rustls::pki_types::pem::PemObject;
@@ -73,7 +75,7 @@ impl Drop for Server {
     }
 }
 
-fn row<S>(
+fn row<S: Write>(
     name: &str,
     count: usize,
     server: &mut Server,
@@ -81,18 +83,48 @@ fn row<S>(
 ) -> Result<()> {
     // The first ones pay for what is there once: pages of code, buffers, tables.
     let warm = count / 10;
-    let mut open = Vec::with_capacity(count);
+    let mut crowd = Crowd {
+        streams: Vec::with_capacity(count),
+        said: Instant::now(),
+    };
     for number in 0..warm {
-        open.push(connect(server.address, number)?);
+        crowd.add(connect(server.address, number)?)?;
     }
     let before = resident(server)?;
     for number in warm..count {
-        open.push(connect(server.address, number)?);
+        crowd.add(connect(server.address, number)?)?;
     }
     let each = (resident(server)? - before) / (count - warm) as f64;
     println!("{name:<44} {count:>11} {each:>16.0}");
     Ok(())
 }
+
+/// Those who are connected.
+struct Crowd<S> {
+    streams: Vec<S>,
+    /// When they last showed that they are there.
+    said: Instant,
+}
+
+impl<S: Write> Crowd<S> {
+    fn add(&mut self, stream: S) -> Result<()> {
+        self.streams.push(stream);
+        if self.said.elapsed() < SIGN_OF_LIFE {
+            return Ok(());
+        }
+        self.said = Instant::now();
+        let mut pong = Vec::new();
+        encode_client_frame(true, OpCode::Pong, [1, 2, 3, 4], &[], &mut pong);
+        for stream in &mut self.streams {
+            stream.write_all(&pong)?;
+        }
+        Ok(())
+    }
+}
+
+/// Half of the silence after which a server would send pings: unanswered, they would be the end
+/// of the crowd.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
 fn echo(flags: &[&str]) -> Result<Server> {
     let mut target = std::env::current_exe()?;

@@ -17,6 +17,7 @@ use log::LevelFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    refuse_huge_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -46,4 +47,12 @@ fn start_log() {
     if let Err(error) = logging::start(level.unwrap_or(LevelFilter::Info)) {
         let _ = writeln!(std::io::stderr(), "h-realtime: there is no log: {error}");
     }
+}
+
+/// Memory comes in pages of 4 KB. In transparent ones of 2 MB a small heap would take twice what
+/// it needs and more, and who is idle would cost what its neighbours on a page do. Where the
+/// kernel does not know of them, there are none.
+fn refuse_huge_pages() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }

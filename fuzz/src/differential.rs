@@ -2,8 +2,8 @@
 //!
 //! Both must say the same, or both must fail. Where they may differ, and why:
 //!
-//! - We refuse a length that is not written in the fewest bytes (RFC 6455 §5.2); tungstenite
-//!   takes it.
+//! - We refuse a length that is not written in the fewest bytes (RFC 6455 §5.2), and take a
+//!   control frame that has one to be too long; tungstenite takes it.
 //! - We fail at the first byte that makes it certain; tungstenite only when the frame is whole.
 //!   So it may still be waiting where we have failed.
 //! - We refuse a close frame whose code must not be sent (§7.4.1); tungstenite makes a close
@@ -37,7 +37,7 @@ pub fn frame_differential(input: &[u8]) {
     let agrees = match end {
         End::Open { .. } => is_same && theirs.end == Theirs::Waits,
         End::Closed => is_same,
-        End::Failed(error) if error.reason == "length is not minimal" => is_ahead,
+        End::Failed(error) if NOT_MINIMAL.contains(&error.reason) => is_ahead,
         End::Failed(error) if error.reason == "invalid close code" => {
             let refused = Said::Close(Some((1002, REFUSED_CLOSE.to_owned())));
             let answers = is_ahead && theirs.said[said.len()..] == [refused];
@@ -112,5 +112,7 @@ impl Write for Wire<'_> {
 }
 
 const MAX_MESSAGE: usize = 2000;
+/// What we may say of a length that is not minimal.
+const NOT_MINIMAL: [&str; 2] = ["length is not minimal", "control frame is too long"];
 /// What tungstenite makes of a close frame with a code that must not be sent.
 const REFUSED_CLOSE: &str = "Protocol violation";

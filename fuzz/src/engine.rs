@@ -11,7 +11,14 @@ pub fn engine_ops(input: &[u8]) {
     };
     let seed = u64::from(u16::from_be_bytes([high, low]));
     let (records, _) = rest.as_chunks::<4>();
-    ops::run(seed, records.iter().take(MAX_OPS).map(|&record| op(record)));
+    let mut large = 0;
+    let ops = records.iter().take(MAX_OPS).map(|&record| op(record));
+    let ops = ops.filter(|op| {
+        let is_large = matches!(op, Op::Burst { .. } | Op::Flood);
+        large += usize::from(is_large);
+        !is_large || large <= MAX_LARGE
+    });
+    ops::run(seed, ops);
 }
 
 fn op([kind, who, high, low]: [u8; 4]) -> Op {
@@ -42,6 +49,8 @@ fn op([kind, who, high, low]: [u8; 4]) -> Op {
         _ => match who % 16 {
             0 => Op::Jump,
             1 => Op::Drain { ms: number % 5000 },
+            2 => Op::Burst { who: low },
+            3 => Op::Flood,
             _ => Op::Turn,
         },
     }
@@ -75,3 +84,5 @@ fn command(pick: u8, kind: u8, size: usize) -> Command {
 
 /// So that one input is done within a second.
 const MAX_OPS: usize = 500;
+/// Of operations that stand for hundreds of messages each.
+const MAX_LARGE: usize = 5;

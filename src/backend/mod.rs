@@ -5,9 +5,15 @@
 //!
 //! [`model`]: crate::model
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 mod data_dir;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
+#[cfg(feature = "h")]
+pub mod h;
+#[cfg(any(feature = "amqp", feature = "sqlite"))]
+mod rarely;
 mod secret;
 mod stats;
 
@@ -16,7 +22,7 @@ pub use secret::new_secret;
 pub use stats::{Fate, Link, Stats, Topic};
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -62,6 +68,14 @@ pub struct Asker {
 /// What was asked and not answered yet.
 #[derive(Debug)]
 pub struct Questions(Receiver<Ask>);
+
+#[cfg(all(test, feature = "amqp"))]
+impl Questions {
+    /// The next one, if any waits.
+    pub(crate) fn try_next(&self) -> Option<Ask> {
+        self.0.try_recv().ok()
+    }
+}
 
 /// A queue of questions: for those who ask, and for the back end that answers. [`Asks::ask`]
 /// says [`Busy`] once [`QUEUE`] of them wait.
@@ -116,9 +130,23 @@ fn next_batch(inbox: &Receiver<Ask>) -> Option<Vec<Ask>> {
     }
 }
 
+impl Asker {
+    /// As [`Asks::ask`], but gives a question back that there is no room for, or nobody to answer.
+    ///
+    /// # Errors
+    /// The question.
+    pub fn offer(&self, question: Ask) -> Result<(), Ask> {
+        self.questions
+            .try_send(question)
+            .map_err(|error| match error {
+                TrySendError::Full(question) | TrySendError::Disconnected(question) => question,
+            })
+    }
+}
+
 impl Asks for Asker {
     fn ask(&self, question: Ask) -> Result<(), Busy> {
-        self.questions.try_send(question).map_err(|_| Busy)
+        self.offer(question).map_err(|_| Busy)
     }
 }
 

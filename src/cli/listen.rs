@@ -4,7 +4,6 @@
 //! are pure and stand in the modules below: the URL, the messages, the delays. None of this
 //! knows the server of this crate: it speaks to any server of the Real Time API.
 
-mod backoff;
 mod connect;
 mod messages;
 mod target;
@@ -23,13 +22,13 @@ use tungstenite::http::HeaderValue;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use self::backoff::Backoff;
 use self::connect::{Refused, Socket};
 use self::messages::{Heard, Wanted};
 use self::target::{Target, Way};
 use self::tls::Trust;
 use super::exit::Exit;
 use super::text::printable;
+use crate::backoff::Backoff;
 use crate::config::TOKEN_VARIABLE;
 
 /// Listens to a server and prints each event as one line of JSON
@@ -200,7 +199,7 @@ fn listen(plan: &Plan, mut console: Console<'_>) -> Result<(), Exit> {
         console.say(format_args!("warning: {warning}"));
     }
     let mut left = plan.count;
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new(SHORTEST_DELAY, LONGEST_DELAY);
     loop {
         let (lost, lasted) = match connect::connect(plan) {
             Ok(mut socket) => {
@@ -408,6 +407,10 @@ mod tls {
         }
     }
 }
+
+/// From between one and two seconds up to a minute.
+const SHORTEST_DELAY: Duration = Duration::from_secs(1);
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
 const EXAMPLES: &str = "\
 Examples:

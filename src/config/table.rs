@@ -176,9 +176,9 @@ pub static SETTINGS: &[Setting] = &[
     set("data", Kind::Path, r#""./h-realtime-data""#,
         "where database and publish key are").fixed(),
     set("backend", Kind::OneOf(&["embedded", "h"]), r#""embedded""#,
-        "or \"h\": h's own database and message queue").fixed(),
+        "or \"h\": h's database and message queue (feature h)").fixed(),
     set("events", Kind::OneOf(&["http", "amqp"]), r#""http""#,
-        "or \"amqp\": events for the embedded back end from RabbitMQ, too").fixed(),
+        "or \"amqp\": events come from RabbitMQ as well (feature amqp)").fixed(),
 
     unset("h.database_url", Kind::Text, "there has to be one for h",
         "PostgreSQL, with its password").fixed().secret().or("DATABASE_URL"),

@@ -134,6 +134,8 @@ pub enum Ask {
     Event {
         /// The event: one JSON object.
         body: Vec<u8>,
+        /// To be dropped when the event has been dealt with.
+        receipt: Receipt,
     },
     /// These are the tokens that connections have now. What has changed about them or their users
     /// without any event is told, as [`Tell::TokenEnded`] and [`Tell::Memberships`]; there is no
@@ -142,6 +144,31 @@ pub enum Ask {
         /// Each once.
         tokens: Vec<TokenId>,
     },
+}
+
+/// Held for as long as an event from a message queue is being dealt with. The queue hands out
+/// only so many at a time, and is told of each whose receipt has been dropped.
+pub struct Receipt(Option<Box<dyn FnOnce() + Send>>);
+
+impl Receipt {
+    /// One that calls this when it is dropped.
+    pub fn new(dropped: impl FnOnce() + Send + 'static) -> Self {
+        Receipt(Some(Box::new(dropped)))
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(dropped) = self.0.take() {
+            dropped();
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Receipt")
+    }
 }
 
 /// The back end's queue is full. The question was not taken.

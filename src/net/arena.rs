@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn pages_of_a_past_crowd_are_given_back() {
         let mut arena = Arena::new();
-        let (pages, few) = (100, PAGE / 64 * 63);
+        let (pages, few) = (if cfg!(miri) { 20 } else { 100 }, PAGE / 64 * 63);
         let keys: Vec<_> = (0..pages * PAGE).map(|n| arena.insert(n)).collect();
         assert_eq!(arena.pages.len(), pages);
         for key in &keys[few..] {
@@ -317,7 +317,7 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (seed >> 33) as usize % end.max(1)
         };
-        for round in 0..if cfg!(miri) { 5 } else { 300 } {
+        for round in 0..if cfg!(miri) { 4 } else { 300 } {
             let crowd = below(3 * PAGE);
             if below(2) == 0 {
                 for n in 0..crowd {

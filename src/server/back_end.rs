@@ -5,9 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+#[cfg(not(feature = "amqp"))]
+use super::no_amqp::{Feed, names, source};
+#[cfg(all(feature = "sqlite", feature = "amqp"))]
+use crate::backend::amqp::{self, Source};
+#[cfg(feature = "amqp")]
+use crate::backend::amqp::{Broker, Feed};
 use crate::backend::{Closed, DataDir, Stats, Undelivered, Way};
 use crate::cli::exit::Exit;
-use crate::config::{BackEndSettings, Settings};
+use crate::config::{BackEndSettings, BrokerSettings, HSettings, Settings};
 use crate::model::{Asks, Secret, Tell};
 use crate::net::{self, Mailbox};
 
@@ -19,6 +25,8 @@ pub(super) struct BackEnd {
     pub publish_key: Option<Secret>,
     /// Where users, tokens and groups are kept, where that is here.
     pub data: Option<DataDir>,
+    /// Where events come from besides, without credentials.
+    pub brokers: Option<String>,
     pub stats: Arc<Stats>,
     start: Start,
 }
@@ -30,6 +38,8 @@ type Start = Box<dyn FnOnce(&Mailbox<Tell>) -> io::Result<Threads>>;
 pub(super) struct Threads {
     /// The thread that answers; it ends when nobody can ask any more.
     answering: Option<JoinHandle<()>>,
+    /// The thread that hands over events from a message queue. It asks, too.
+    feed: Option<Feed>,
 }
 
 impl BackEnd {
@@ -51,6 +61,9 @@ impl BackEnd {
 impl Threads {
     /// Waits until they have ended. Nobody must be able to ask any more.
     pub fn finish(self) {
+        if let Some(feed) = self.feed {
+            feed.finish();
+        }
         if let Some(thread) = self.answering {
             let _ = thread.join();
         }
@@ -74,45 +87,117 @@ impl Way for ByMailbox {
 }
 
 #[cfg(feature = "sqlite")]
-fn embedded(
-    settings: &Settings,
-    broker: Option<&crate::config::BrokerSettings>,
-) -> Result<BackEnd, Exit> {
+fn embedded(settings: &Settings, broker: Option<&BrokerSettings>) -> Result<BackEnd, Exit> {
     use crate::backend::{self, embedded::Embedded};
     use crate::clock::unix_now;
 
-    if broker.is_some() {
-        let message = "this build cannot take events from RabbitMQ: it needs the feature amqp";
-        return Err(Exit::new(Exit::CONFIG, message));
-    }
-    let stats = Arc::new(Stats::default());
+    let stats = Arc::new(Stats::needing(broker.is_some(), false));
+    let source = match broker {
+        Some(broker) => Some(source(broker, &stats)?),
+        None => None,
+    };
     let data = DataDir::open(&settings.data).map_err(Exit::from)?;
     let publish_key = data.publish_key().map_err(Exit::from)?;
     let embedded = Embedded::open(&data, Arc::clone(&stats), unix_now()).map_err(Exit::from)?;
     let (asker, questions) = backend::questions();
+    let brokers = source.as_ref().map(names);
+    let feeding = asker.clone();
     let start = move |mailbox: &Mailbox<Tell>| {
         let way = ByMailbox(mailbox.clone());
         Ok(Threads {
             answering: Some(backend::start(embedded, questions, unix_now, way)?),
+            feed: match source {
+                Some(source) => Some(Feed::start(source, feeding)?),
+                None => None,
+            },
         })
     };
     Ok(BackEnd {
         asker: Rc::new(asker),
         publish_key: Some(publish_key),
         data: Some(data),
+        brokers,
         stats,
         start: Box::new(start),
     })
 }
 
 #[cfg(not(feature = "sqlite"))]
-fn embedded(_: &Settings, _: Option<&crate::config::BrokerSettings>) -> Result<BackEnd, Exit> {
+fn embedded(_: &Settings, _: Option<&BrokerSettings>) -> Result<BackEnd, Exit> {
     let message = "this build has no embedded back end: it needs the feature sqlite";
     Err(Exit::new(Exit::CONFIG, message))
 }
 
+#[cfg(all(feature = "sqlite", feature = "amqp"))]
+fn source(broker: &BrokerSettings, stats: &Arc<Stats>) -> Result<Source, Exit> {
+    Ok(Source {
+        brokers: brokers(broker)?,
+        prefetch: amqp::PREFETCH,
+        stats: Arc::clone(stats),
+    })
+}
+
+/// Where the brokers are.
+#[cfg(all(feature = "sqlite", feature = "amqp"))]
+fn names(source: &Source) -> String {
+    names_of(&source.brokers)
+}
+
+#[cfg(feature = "amqp")]
+fn brokers(settings: &BrokerSettings) -> Result<Vec<Broker>, Exit> {
+    let brokers = settings.urls.iter().map(|url| Broker::parse(url));
+    brokers.collect::<Result<_, _>>().map_err(|error| {
+        let message = format!("BROKER_URL or amqp.url: {error}");
+        Exit::new(Exit::CONFIG, message)
+    })
+}
+
+#[cfg(feature = "amqp")]
+fn names_of(brokers: &[Broker]) -> String {
+    let names: Vec<String> = brokers.iter().map(Broker::to_string).collect();
+    names.join(", ")
+}
+
+#[cfg(feature = "h")]
+fn of_h(settings: &HSettings) -> Result<BackEnd, Exit> {
+    use crate::backend::h::{self, Store};
+    use crate::clock::unix_now;
+
+    let stats = Arc::new(Stats::needing(true, true));
+    let database = h::Settings {
+        database_url: settings.database_url.clone(),
+        authority: settings.authority.clone(),
+        app_url: settings.app_url.clone(),
+        bouncer_url: settings.bouncer_url.clone(),
+    };
+    let store = Store::new(&database, Arc::clone(&stats)).map_err(|error| {
+        let message = format!("DATABASE_URL or h.database_url: {error}");
+        Exit::new(Exit::CONFIG, message)
+    })?;
+    let brokers = brokers(&settings.broker)?;
+    let names = names_of(&brokers);
+    let (asker, questions) = h::questions();
+    let counted = Arc::clone(&stats);
+    let start = move |mailbox: &Mailbox<Tell>| {
+        let way = ByMailbox(mailbox.clone());
+        let thread = h::start(store, brokers, questions, counted, unix_now, way)?;
+        Ok(Threads {
+            answering: Some(thread),
+            ..Threads::default()
+        })
+    };
+    Ok(BackEnd {
+        asker: Rc::new(asker),
+        publish_key: None,
+        data: None,
+        brokers: Some(names),
+        stats,
+        start: Box::new(start),
+    })
+}
+
 #[cfg(not(feature = "h"))]
-fn of_h(_: &crate::config::HSettings) -> Result<BackEnd, Exit> {
+fn of_h(_: &HSettings) -> Result<BackEnd, Exit> {
     let message = "this build has no back end for h: it needs the feature h";
     Err(Exit::new(Exit::CONFIG, message))
 }

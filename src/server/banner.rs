@@ -24,6 +24,9 @@ pub(super) fn text(
         Some(data) => lines.push(format!("  database       {}", data.database().display())),
         None => lines.push("  back end       h's PostgreSQL and RabbitMQ".into()),
     }
+    if let Some(brokers) = &back_end.brokers {
+        lines.push(format!("  message queue  {brokers}"));
+    }
     let connections = settings.engine.max_connections;
     lines.push(format!(
         "  open files     {open_files}, so at most {connections} connections"

@@ -5,6 +5,8 @@ mod back_end;
 mod banner;
 mod certificate;
 mod metrics;
+#[cfg(not(feature = "amqp"))]
+mod no_amqp;
 mod reload;
 
 use std::fs::OpenOptions;

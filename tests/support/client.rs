@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use h_realtime::ws::{OpCode, encode_client_frame};
@@ -87,6 +88,18 @@ impl Client<TcpStream> {
     /// Asks for a WebSocket; the head of the answer says what came of it.
     pub fn try_open(address: SocketAddr, target: &str, fields: &str) -> Client {
         Client::over(connect(address), target, fields)
+    }
+
+    /// Whether nothing has arrived, nor does for this long.
+    pub fn is_quiet(&self, long: Duration) -> bool {
+        if !self.buffer.is_empty() {
+            return false;
+        }
+        self.stream.set_read_timeout(Some(long)).unwrap();
+        let looked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        matches!(looked, Err(error) if matches!(error.kind(), TimedOut | WouldBlock))
     }
 
     /// Ends this direction of the stream.
@@ -204,7 +217,7 @@ impl<S: Read + Write> Client<S> {
 
     /// The next text message, as JSON.
     pub fn json(&mut self) -> Value {
-        match self.receive() {
+        match self.receive_beyond_heartbeats() {
             Received::Text(text) => serde_json::from_str(&text).unwrap(),
             other => panic!("wanted a text, got {other:?}"),
         }
@@ -213,9 +226,20 @@ impl<S: Read + Write> Client<S> {
     /// Sends a message, and returns the text that comes next.
     pub fn ask(&mut self, message: &str) -> String {
         self.send(message);
-        match self.receive() {
+        match self.receive_beyond_heartbeats() {
             Received::Text(text) => text,
             other => panic!("{message}: got {other:?}"),
+        }
+    }
+
+    /// What comes next that is no ping. Pings are answered, as every client does: on a busy machine
+    /// a test can take longer than a heartbeat.
+    fn receive_beyond_heartbeats(&mut self) -> Received {
+        loop {
+            match self.receive() {
+                Received::Ping(payload) => self.send_frame(true, OpCode::Pong, &payload),
+                other => return other,
+            }
         }
     }
 

@@ -4,7 +4,15 @@
 
 mod client;
 mod events;
+#[cfg(feature = "h")]
+mod h;
+#[cfg(feature = "amqp")]
+mod kept;
+#[cfg(feature = "h")]
+mod postgres;
 mod program;
+#[cfg(feature = "amqp")]
+mod rabbitmq;
 mod server;
 mod siege;
 mod site;
@@ -14,7 +22,15 @@ mod webdriver;
 
 pub use client::{Answer, Client, Received, connect, deflate};
 pub use events::{event, filter};
+#[cfg(feature = "h")]
+pub use h::{OF_GROUP, PUBLIC, Site, annotation_event, heard, user_event};
+#[cfg(feature = "amqp")]
+pub use kept::free_port;
+#[cfg(feature = "h")]
+pub use postgres::{Postgres, sql};
 pub use program::{Program, eventually};
+#[cfg(feature = "amqp")]
+pub use rabbitmq::{Publisher, RabbitMq};
 pub use server::{PROGRAM, Server, http};
 pub use siege::{Siege, cpu, reset};
 pub use site::serve_page;

@@ -59,6 +59,21 @@ impl Server {
         Server::launch(Command::new(PROGRAM), folder, args)
     }
 
+    /// A server with h's back end, on this database and this broker, which does its work.
+    pub fn of_h(database: &str, broker: &str, listen: &str, config: &str) -> Server {
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("config.toml"), config).unwrap();
+        let mut command = Command::new(PROGRAM);
+        command
+            .env("DATABASE_URL", database)
+            .env("BROKER_URL", broker)
+            .envs(OF_H);
+        let args = ["--backend", "h", "--listen", listen];
+        let server = Server::launch(command, folder, &args);
+        server.wait_until_ready();
+        server
+    }
+
     /// A server by a command of the test's own, which the arguments are added to. There must be
     /// a `config.toml` in the folder.
     pub fn launch(command: Command, folder: impl Into<Arc<TempDir>>, args: &[&str]) -> Server {
@@ -182,6 +197,19 @@ impl Server {
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
+    /// The status of `/readyz`.
+    pub fn readiness(&self) -> u16 {
+        let host = self.admin;
+        let request = format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        http(host, request.as_bytes()).0
+    }
+
+    /// Waits until its back end does its work. What that needs may just have come back, and the
+    /// server waits for up to half a minute before it tries again.
+    pub fn wait_until_ready(&self) {
+        eventually(3 * PATIENCE, || (self.readiness() == 200).then_some(()));
+    }
+
     /// The value of a metric, its labels summed up.
     pub fn metric(&self, name: &str) -> f64 {
         let request = format!(
@@ -283,3 +311,10 @@ pub fn http(address: SocketAddr, request: &[u8]) -> (u16, String, String) {
         .and_then(|status| status.parse().ok());
     (status.unwrap_or(0), head.to_owned(), body.to_owned())
 }
+
+/// What else h's back end is told by its environment, in all tests.
+const OF_H: [(&str, &str); 3] = [
+    ("AUTHORITY", "localhost"),
+    ("APP_URL", "http://localhost:5000"),
+    ("BOUNCER_URL", "http://localhost:8000"),
+];

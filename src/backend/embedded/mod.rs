@@ -28,6 +28,7 @@ use log::{error, info, warn};
 use self::directory::Directory;
 use self::publish::Fault;
 use self::watch::{News, Watch};
+use super::rarely::Rarely;
 use super::{BackEnd, DataDir, Fate, Stats};
 use crate::model::{Ask, AuthReply, PublishError, Tell, UnixMillis};
 
@@ -39,6 +40,7 @@ pub struct Embedded {
     stats: Arc<Stats>,
     /// What was last told of the health; nothing yet at first.
     ready: Option<bool>,
+    passed_over: Rarely,
 }
 
 impl Embedded {
@@ -67,6 +69,7 @@ impl Embedded {
             watch,
             stats,
             ready: None,
+            passed_over: Rarely::default(),
         })
     }
 
@@ -109,12 +112,10 @@ impl Embedded {
                     Err(Fault::Database(error)) => return Err(error),
                 },
             },
-            Ask::Event { body } => match publish::plans(body, directory, now) {
+            Ask::Event { body, .. } => match publish::plans(body, directory, now) {
                 Ok(plans) => Tell::Happened { plans },
                 Err(Fault::Publisher(error)) => {
-                    self.stats.count_dropped(Fate::Malformed);
-                    // The words are ours, but for short quotations of what was wrong.
-                    warn!("an event from the queue is passed over: {}", error.reason);
+                    self.pass_over(&error.reason, now);
                     return Ok(None);
                 }
                 Err(Fault::Database(error)) => return Err(error),
@@ -122,6 +123,14 @@ impl Embedded {
             // The change log tells of everything by itself.
             Ask::Sweep { .. } => return Ok(None),
         }))
+    }
+
+    /// `reason` is in our words, but for short quotations of what was wrong.
+    fn pass_over(&self, reason: &str, now: UnixMillis) {
+        self.stats.count_dropped(Fate::Malformed);
+        if let Some(count) = self.passed_over.count(now) {
+            warn!("an event from the queue is no event: {reason}; {count} passed over of late");
+        }
     }
 
     /// The answer while the database cannot be read.

@@ -1,7 +1,7 @@
 //! The embedded back end as the reactor meets it: questions in, answers and news out.
 
 use super::*;
-use crate::model::{Secret, Ticket};
+use crate::model::{Receipt, Secret, Ticket};
 
 const JOE: &str = "acct:joe@example.org";
 
@@ -131,7 +131,10 @@ fn events_from_a_queue_become_plans_or_are_counted() {
     let stats = Arc::new(Stats::default());
     let store = Store::in_memory();
     let mut back_end = Embedded::with_store(store, Arc::clone(&stats), 0).unwrap();
-    let event = |body: &str| Ask::Event { body: body.into() };
+    let event = |body: &str| Ask::Event {
+        body: body.into(),
+        receipt: Receipt::new(|| {}),
+    };
     let good = r#"{"topic":"annotation","action":"create","annotation":{"id":"a","user":
         "acct:joe@example.org","uri":"http://a/","permissions":{"read":["group:__world__"]}}}"#;
     let tells = back_end.turn(vec![event("{}"), event(good), event("[")], 0);

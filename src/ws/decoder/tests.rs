@@ -96,7 +96,12 @@ fn assert_says(bytes: &[u8], want: &[Said]) {
 }
 
 fn assert_says_within(limits: &Limits, bytes: &[u8], want: &[Said]) {
-    for cut in 1..=bytes.len() {
+    // Miri is slow, and one is enough for it.
+    let (first, step) = match cfg!(miri) {
+        true => (bytes.len().min(7), bytes.len()),
+        false => (1, 1),
+    };
+    for cut in (first..=bytes.len()).step_by(step) {
         for sizes in [&[cut][..], &[cut, bytes.len()][..]] {
             let (said, decoder) = decode_within(limits, bytes, sizes);
             assert_eq!(said, want, "cut {sizes:?}");

@@ -6,10 +6,27 @@
 
 use std::collections::BTreeMap;
 
-/// What comes here, by the names of the transcripts.
-pub fn listed() -> BTreeMap<&'static str, &'static str> {
-    let mut listed = BTreeMap::new();
-    for group in DIFFERENCES {
+/// What is meant to come, by the names of the transcripts.
+pub type Listed = BTreeMap<&'static str, &'static str>;
+
+pub fn of_the_embedded_back_end() -> Listed {
+    listed(&[DIFFERENCES])
+}
+
+#[cfg(feature = "h")]
+pub fn of_h() -> Listed {
+    listed(&[DIFFERENCES, OF_EVENTS])
+}
+
+/// For a server from which only the same as from h is right.
+#[cfg(feature = "h")]
+pub fn none() -> Listed {
+    Listed::new()
+}
+
+fn listed(lists: &[&[Group]]) -> Listed {
+    let mut listed = Listed::new();
+    for group in lists.iter().copied().flatten() {
         assert!(!group.reason.is_empty());
         for name in group.transcripts {
             let before = listed.insert(*name, group.here);
@@ -24,6 +41,21 @@ struct Group {
     reason: &'static str,
     here: &'static str,
     transcripts: &'static [&'static str],
+}
+
+/// All who are in `deliver_*` hear of all that happens to an annotation.
+#[cfg(feature = "h")]
+macro_rules! everybody {
+    ($id:literal) => {
+        concat!(
+            "2: alice anon bob carol dave luis mallory nogroups student1 student2 teacher: create ",
+            $id,
+            "; 3: alice anon bob carol dave luis mallory nogroups student1 student2 teacher: update ",
+            $id,
+            "; 4: alice anon bob carol dave luis mallory nogroups student1 student2 teacher: delete ",
+            $id
+        )
+    };
 }
 
 const DIFFERENCES: &[Group] = &[
@@ -265,6 +297,115 @@ const DIFFERENCES: &[Group] = &[
                  of memory and drops the connection",
         here: "1: close 1009 message is too big, eof",
         transcripts: &["big_length_lie"],
+    },
+];
+
+/// What has to do with events, h's database or its message queue.
+#[cfg(feature = "h")]
+const OF_EVENTS: &[Group] = &[
+    // What is delivered.
+    Group {
+        reason: "an annotation without references, which h stores as none or as an empty list, is \
+                 no reply; h fails at none and loses the event",
+        here: everybody!("AAAAGxEREeaAAAAAAAAAGw"),
+        transcripts: &["deliver_refs_null"],
+    },
+    Group {
+        reason: "a URI that is none, or that cannot be taken apart, matches no filter on URIs; filters \
+                 on anything else match all the same. h fails, and loses the event for everybody",
+        here: everybody!("AAAAJREREeaAAAAAAAAAJQ"),
+        transcripts: &["deliver_uri_null"],
+    },
+    Group {
+        reason: "the same",
+        here: everybody!("AAAAJhEREeaAAAAAAAAAJg"),
+        transcripts: &["deliver_uri_bad"],
+    },
+    Group {
+        reason: "links are to where APP_URL says that h's pages are; in this one h names `localhost` \
+                 whatever APP_URL says",
+        here: concat!(
+            "2: alice anon bob carol dave luis mallory nogroups student1 student2 teacher: ",
+            "create AAAAHBEREeaAAAAAAAAAHA with ",
+            "/payload/0/mentions/0/link \"http://localhost:5000/users/bob\", ",
+            "/payload/0/mentions/2/link \"http://localhost:5000/users/Luis.Silva\"; ",
+            "3: alice anon bob carol dave luis mallory nogroups student1 student2 teacher: ",
+            "update AAAAHBEREeaAAAAAAAAAHA with ",
+            "/payload/0/mentions/0/link \"http://localhost:5000/users/bob\", ",
+            "/payload/0/mentions/2/link \"http://localhost:5000/users/Luis.Silva\""
+        ),
+        transcripts: &["deliver_mention"],
+    },
+    Group {
+        reason: "`:all` is every version, and none, as it says; to h it is a version that no annotation \
+                 has",
+        here: "30: 06: create AAAAEREREeaAAAAAAAAAEQ; 31: 06: create AAAAEhEREeaAAAAAAAAAEg; \
+               32: 06: create AAAAExEREeaAAAAAAAAAEw",
+        transcripts: &["uri_versions"],
+    },
+    // Whom an event passes over.
+    Group {
+        reason: "an event that no client caused passes nobody over; in h it does all who have said no \
+                 client id",
+        here: "3: create AAAAAREREeaAAAAAAAAAAQ",
+        transcripts: &["echo_client_null_sent"],
+    },
+    Group {
+        reason: "a client id is a string (see `client_id_reply`), so these clients have none",
+        here: "3: create AAAAAREREeaAAAAAAAAAAQ",
+        transcripts: &[
+            "echo_number_same",
+            "echo_number_vs_float",
+            "echo_object_same",
+        ],
+    },
+    Group {
+        reason: "a filter that cannot be used is refused (see `filter_reply_value_list_of_objects`); \
+                 h keeps it, and then one client withholds events from others",
+        here: "3: 04 07 08 11 15: create AAAAAREREeaAAAAAAAAAAQ; \
+               4: 04 07 08 11 15: create AAAAAREREeaAAAAAAAAAAQ",
+        transcripts: &["match_poison_many"],
+    },
+    // Identity.
+    Group {
+        reason: "who was removed from a group hears nothing more of it, as soon as that is known here: \
+                 the new handshake asks. In h it never is",
+        here: "7: nothing",
+        transcripts: &["stale_membership_removed"],
+    },
+    // The end of a connection, and of others.
+    Group {
+        reason: "RFC 6455 §7.4.1 and §5.5.1, as in `json_bad_empty`",
+        here: "2: close 1007 invalid message format; 3: nothing; 4: nothing",
+        transcripts: &["send_after_invalid_json_close"],
+    },
+    Group {
+        reason: "a ping tells whether somebody is there; a pong that nobody asked for does not",
+        here: "1: ping",
+        transcripts: &["heartbeat"],
+    },
+    Group {
+        reason: "who answers no ping is gone: their place is given to others",
+        here: "2: ping, eof; 3: nothing",
+        transcripts: &["heartbeat_silent_client"],
+    },
+    Group {
+        reason: "who finds no place is told so, and may try another server; h leaves them waiting",
+        here: "1: 503 full, eof",
+        transcripts: &["ops_pool_full"],
+    },
+    Group {
+        reason: "clients are told that the server restarts, so that they come back; those who found no \
+                 place have been told already",
+        here: "1: 503 full, eof; 3: 04 05 06 07: close 1012 service restart, eof / \
+               08 09 10 11: nothing",
+        transcripts: &["ops_sigterm"],
+    },
+    Group {
+        reason: "pings are answered at once, and events arrive as soon as there is a queue for them \
+                 again; h loses the first",
+        here: "4: 1 pong; 5: a u: create AAAAAREREeaAAAAAAAAAAQ",
+        transcripts: &["ops_rabbit_restart"],
     },
 ];
 

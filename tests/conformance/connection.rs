@@ -1,23 +1,20 @@
-//! Plays one transcript, and says what comes back.
+//! One connection of a transcript: says what a step has it say, and tells what comes back.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
 
 use h_realtime::ws::{OpCode, encode_client_frame};
 use serde_json::{Map, Value, json};
 
 use crate::support::{Answer, Client, Received, connect};
+use crate::transcript::notification;
 
-/// The connections of one transcript, by name.
-pub struct Player {
-    address: SocketAddr,
-    connections: BTreeMap<String, Connection>,
-}
-
-struct Connection {
+pub struct Connection {
     client: Client,
     phase: Phase,
+    /// For a server that keeps no order between an answer and a pong: how long to wait for more.
+    settle: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -29,61 +26,36 @@ enum Phase {
     Ended,
 }
 
-impl Player {
-    pub fn new(address: SocketAddr) -> Player {
-        Player {
-            address,
-            connections: BTreeMap::new(),
-        }
-    }
-
-    /// Does what a step says, and returns all that comes back before the next may begin.
-    pub fn play(&mut self, step: &Value) -> Vec<Value> {
-        let name = step["conn"].as_str().unwrap_or("a").to_owned();
-        let op = step["op"].as_str().unwrap();
-        if op == "connect" || (op == "http" && step["reuse"] != true) {
-            let client = Client::raw(connect(self.address));
-            let connection = Connection {
-                client,
-                phase: Phase::Http,
-            };
-            self.connections.insert(name.clone(), connection);
-        }
-        let connection = self.connections.get_mut(&name).unwrap();
-        match op {
-            "connect" => connection.ask(&handshake(step), false),
-            "http" => {
-                let mut request = content(step);
-                request.extend(hex(step["then_hex"].as_str().unwrap_or("")));
-                connection.ask(&request, step["head"] == true)
-            }
-            "tcp_close" => {
-                connection.client.stream.shutdown(Shutdown::Both).unwrap();
-                connection.phase = Phase::Ended;
-                Vec::new()
-            }
-            _ => connection.say(step),
-        }
-    }
-}
-
 impl Connection {
-    /// Sends a request; the answer, and whatever follows it at once.
-    fn ask(&mut self, request: &[u8], head_only: bool) -> Vec<Value> {
-        self.send(request);
-        let Some(answer) = self.client.answer(head_only) else {
-            return vec![self.end()];
-        };
-        if answer.status() == 101 {
-            self.phase = Phase::WebSocket;
+    pub fn open(address: SocketAddr, settle: Option<Duration>) -> Connection {
+        Connection {
+            client: Client::raw(connect(address)),
+            phase: Phase::Http,
+            settle,
         }
-        let mut events = vec![http(&answer)];
+    }
+
+    /// Sends a request; the answer, and whatever follows it at once.
+    pub fn ask(&mut self, request: &[u8], head_only: bool) -> Vec<Value> {
+        self.send(request);
+        if let Some(settle) = self.settle
+            && self.client.is_quiet(UNANSWERED.max(settle))
+        {
+            return Vec::new();
+        }
+        let mut events = self.answer(head_only);
         events.extend(self.settle(false));
         events
     }
 
+    /// Sends a part of a request, which nothing can answer.
+    pub fn begin(&mut self, part: &[u8]) -> Vec<Value> {
+        self.send(part);
+        Vec::new()
+    }
+
     /// Sends bytes or frames. What is no WebSocket (any more) is sent none, as by any client.
-    fn say(&mut self, step: &Value) -> Vec<Value> {
+    pub fn say(&mut self, step: &Value) -> Vec<Value> {
         if !matches!(self.phase, Phase::WebSocket | Phase::Closing) {
             return Vec::new();
         }
@@ -98,11 +70,18 @@ impl Connection {
         self.settle(op == "close" || expects_end(step))
     }
 
+    /// Ends the stream without a word.
+    pub fn cut(&mut self) -> Vec<Value> {
+        self.client.stream.shutdown(Shutdown::Both).unwrap();
+        self.phase = Phase::Ended;
+        Vec::new()
+    }
+
     /// All that comes before the answer to something that is always answered, or before the end.
     /// After a close frame nothing is answered any more: the end is only waited for where it
     /// must come, because both sides have closed or h ended the stream there as well.
-    fn settle(&mut self, must_end: bool) -> Vec<Value> {
-        match self.phase {
+    pub fn settle(&mut self, must_end: bool) -> Vec<Value> {
+        let mut events = match self.phase {
             Phase::Http => {
                 self.send(b"GET /_status HTTP/1.1\r\nHost: fence\r\n\r\n");
                 match self.client.answer(false) {
@@ -116,29 +95,100 @@ impl Connection {
             }
             Phase::Closing if must_end => self.receive(true),
             Phase::Closing | Phase::Ended => Vec::new(),
+        };
+        if let Some(settle) = self.settle {
+            events.extend(self.listen(Instant::now() + settle, true));
         }
+        events
+    }
+
+    /// The same of a WebSocket; with no other is there anything to be waited for.
+    pub fn settle_open(&mut self) -> Vec<Value> {
+        match self.phase {
+            Phase::Http => Vec::new(),
+            _ => self.settle(false),
+        }
+    }
+
+    /// All that comes until then. Pings are answered, as by any client, unless it is `silent`;
+    /// how many come in a row is not told.
+    pub fn listen(&mut self, until: Instant, silent: bool) -> Vec<Value> {
+        let mut events = Vec::new();
+        while self.phase != Phase::Ended {
+            let left = until.saturating_duration_since(Instant::now());
+            // Of nothing the system would make for ever.
+            if self.client.is_quiet(left.max(Duration::from_millis(1))) {
+                break;
+            }
+            if self.phase == Phase::Http {
+                events.extend(self.answer(false));
+                continue;
+            }
+            let received = self.client.receive();
+            if let (Received::Ping(payload), false) = (&received, silent) {
+                let pong = masked(0x8A, payload);
+                self.send(&pong);
+            }
+            events.push(self.event(received));
+        }
+        events.dedup_by(|one, other| one == "ping" && other == "ping");
+        events
+    }
+
+    /// All that comes before the end, which must come. A close frame is answered, as by any
+    /// client.
+    pub fn listen_to_end(&mut self) -> Vec<Value> {
+        if self.phase == Phase::Http {
+            return self.answer(false);
+        }
+        let mut events = Vec::new();
+        while self.phase != Phase::Ended {
+            let received = self.client.receive();
+            if let Received::Close(Some((code, _))) = &received {
+                let close = masked(0x88, &code.to_be_bytes());
+                self.send(&close);
+            }
+            events.push(self.event(received));
+        }
+        events
+    }
+
+    fn answer(&mut self, head_only: bool) -> Vec<Value> {
+        let Some(answer) = self.client.answer(head_only) else {
+            return vec![self.end()];
+        };
+        if answer.status() == 101 {
+            self.phase = Phase::WebSocket;
+        }
+        vec![http(&answer)]
     }
 
     fn receive(&mut self, must_end: bool) -> Vec<Value> {
         let mut events = Vec::new();
         loop {
-            events.push(match self.client.receive() {
-                Received::Pong(payload) if payload == FENCE => return events,
-                Received::Pong(payload) => json!({ "pong": String::from_utf8(payload).unwrap() }),
-                Received::Text(text) => json!({ "text": text }),
-                Received::Close(close) => {
-                    self.phase = Phase::Closing;
-                    json!({ "close": close })
-                }
-                Received::End => {
-                    events.push(self.end());
-                    return events;
-                }
-                other => panic!("{other:?}"),
-            });
-            if self.phase == Phase::Closing && !(must_end || failed(&events)) {
+            let received = self.client.receive();
+            if received == Received::Pong(FENCE.to_vec()) {
                 return events;
             }
+            events.push(self.event(received));
+            let is_over = self.phase == Phase::Closing && !(must_end || failed(&events));
+            if self.phase == Phase::Ended || is_over {
+                return events;
+            }
+        }
+    }
+
+    fn event(&mut self, received: Received) -> Value {
+        match received {
+            Received::Pong(payload) => json!({ "pong": String::from_utf8(payload).unwrap() }),
+            Received::Ping(_) => json!("ping"),
+            Received::Text(text) => message(&text),
+            Received::Close(close) => {
+                self.phase = Phase::Closing;
+                json!({ "close": close })
+            }
+            Received::End => self.end(),
+            Received::Binary(bytes) => panic!("{bytes:?}"),
         }
     }
 
@@ -154,6 +204,17 @@ impl Connection {
     /// The server may have ended the stream already; what it said before is still read.
     fn send(&mut self, bytes: &[u8]) {
         let _ = self.client.stream.write_all(bytes);
+    }
+}
+
+fn message(text: &str) -> Value {
+    let parsed: Option<Value> = serde_json::from_str(text).ok();
+    let kind = parsed.as_ref().and_then(|message| message["type"].as_str());
+    match (kind, &parsed) {
+        (Some("annotation-notification" | "session-change"), Some(message)) => {
+            notification(message)
+        }
+        _ => json!({ "text": text }),
     }
 }
 
@@ -190,56 +251,6 @@ fn http(answer: &Answer) -> Value {
     event
 }
 
-/// Events in a few words.
-pub fn summary(events: &[Value]) -> String {
-    let words: Vec<_> = events.iter().map(in_words).collect();
-    match words.is_empty() {
-        true => "nothing".to_owned(),
-        false => words.join(", "),
-    }
-}
-
-fn in_words(event: &Value) -> String {
-    if let Some(status) = event["status"].as_u64() {
-        let body = event["body"]
-            .as_str()
-            .and_then(|body| serde_json::from_str(body).ok());
-        let error = body
-            .as_ref()
-            .and_then(|body: &Value| body["error"].as_str());
-        return format!("{status} {}", error.unwrap_or(""))
-            .trim_end()
-            .to_owned();
-    }
-    if let Some(text) = event["text"].as_str() {
-        let message: Value = serde_json::from_str(text).unwrap();
-        return match (message["type"].as_str(), &message["reply_to"]) {
-            (Some("whoyouare"), id) => format!("{id} is {}", message["userid"]),
-            (Some("error"), id) => format!("{id} {}", message["error"]["description"]),
-            (kind, id) => format!("{id} {}", kind.unwrap()),
-        };
-    }
-    match &event["close"] {
-        Value::Array(close) => format!("close {} {}", close[0], close[1].as_str().unwrap()),
-        _ if event.get("close").is_some() => "close without a code".to_owned(),
-        _ => event.as_str().unwrap_or("pong").to_owned(),
-    }
-}
-
-fn handshake(step: &Value) -> Vec<u8> {
-    let path = step["path"].as_str().unwrap_or("/ws");
-    let mut request = format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    );
-    for field in step["headers"].as_array().into_iter().flatten() {
-        let [name, value] = [0, 1].map(|at| field[at].as_str().unwrap());
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
-    request.push_str("\r\n");
-    request.into_bytes()
-}
-
 /// The bytes of a step that is not made of requests.
 fn frame(step: &Value, op: &str) -> Vec<u8> {
     let content = content(step);
@@ -274,7 +285,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// What a step sends: as text, as hexadecimal digits, or generated.
-fn content(step: &Value) -> Vec<u8> {
+pub fn content(step: &Value) -> Vec<u8> {
     for key in ["data", "raw"] {
         if let Some(text) = step[key].as_str() {
             return text.as_bytes().to_vec();
@@ -288,7 +299,7 @@ fn content(step: &Value) -> Vec<u8> {
     hex(step["hex"].as_str().unwrap_or(""))
 }
 
-fn hex(digits: &str) -> Vec<u8> {
+pub fn hex(digits: &str) -> Vec<u8> {
     let pairs = digits
         .as_bytes()
         .chunks(2)
@@ -299,3 +310,5 @@ fn hex(digits: &str) -> Vec<u8> {
 }
 
 const FENCE: &[u8] = b"a fence";
+/// How long a server that may leave a request unanswered is given.
+const UNANSWERED: Duration = Duration::from_secs(2);

@@ -3,23 +3,36 @@
 use std::time::Duration;
 
 /// The connections that failed or ended soon, one after the other.
-#[derive(Default)]
-pub(super) struct Backoff {
+#[derive(Debug)]
+pub struct Backoff {
+    shortest_ms: u64,
+    longest_ms: u64,
     failures: u32,
 }
 
 impl Backoff {
+    /// Delays from `shortest`, doubled with every failure, up to `longest`.
+    pub fn new(shortest: Duration, longest: Duration) -> Self {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Backoff {
+            shortest_ms: millis(shortest),
+            longest_ms: millis(longest),
+            failures: 0,
+        }
+    }
+
     /// The delay after a connection that `lasted` so long (zero: it was never made), between
     /// half of the current bound and all of it as `random` says. A server that restarts loses
     /// all its clients in one moment and must not get them all back in one.
-    pub(super) fn next(&mut self, lasted: Duration, random: u64) -> Duration {
+    pub fn next(&mut self, lasted: Duration, random: u64) -> Duration {
         if lasted >= STEADY {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
-        let bound = SHORTEST_MS
+        let bound = self
+            .shortest_ms
             .saturating_mul(1 << self.failures.min(16))
-            .min(LONGEST_MS);
+            .min(self.longest_ms);
         let half = bound / 2;
         Duration::from_millis(half + random % (half + 1))
     }
@@ -27,12 +40,14 @@ impl Backoff {
 
 /// A connection that lasted so long was a good one.
 const STEADY: Duration = Duration::from_secs(30);
-const SHORTEST_MS: u64 = 1_000;
-const LONGEST_MS: u64 = 60_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn backoff() -> Backoff {
+        Backoff::new(Duration::from_secs(1), Duration::from_secs(60))
+    }
 
     #[test]
     fn delays_double_up_to_a_minute_and_are_spread() {
@@ -45,7 +60,7 @@ mod tests {
             (30, 60),
             (30, 60),
         ];
-        let (mut low, mut high) = (Backoff::default(), Backoff::default());
+        let (mut low, mut high) = (backoff(), backoff());
         for (least, most) in bounds {
             let most_ms = most * 1_000;
             assert_eq!(low.next(Duration::ZERO, 0), Duration::from_secs(least));
@@ -62,7 +77,7 @@ mod tests {
 
     #[test]
     fn only_a_connection_that_lasted_starts_anew() {
-        let mut backoff = Backoff::default();
+        let mut backoff = backoff();
         for _ in 0..100 {
             backoff.next(Duration::ZERO, 0);
         }

@@ -1,0 +1,98 @@
+//! Idle connections: what each costs in memory, and all of them in time.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::Result;
+use crate::cli::Idle;
+use crate::crowd::{Crowd, LONG, progress};
+use crate::report::{Mark, Report};
+use crate::server::Server;
+
+pub(super) fn run(name: &str, args: &Idle) -> Result<Report> {
+    let common = &args.common;
+    let mut crowd = Crowd::new(common, false)?;
+    let server = Server::new(common, &crowd.target)?;
+    let mut report = Report::new(name, common);
+    let (hello, answers) = match args.large {
+        0 => (common.hello.clone(), common.hello_answers),
+        large => {
+            let large = "x".repeat(usize::try_from(large)?);
+            let hello = [common.hello.clone(), vec![large]].concat();
+            (hello, common.hello_answers + 1)
+        }
+    };
+
+    let start = server.resident()?;
+    // The first ones pay for what is there once: pages of code, buffers, tables.
+    let warm = common.connections / 10;
+    crowd.open(warm, common.opening, &hello, answers)?;
+    rest(&mut crowd, QUIET)?;
+    let before = server.resident()?;
+    let opening = Mark::new(server.process, Duration::ZERO)?;
+    crowd.open(common.connections - warm, common.opening, &hello, answers)?;
+    let opened = opening.end(Duration::ZERO)?;
+    rest(&mut crowd, QUIET)?;
+    if let (Some(start), Some(before), Some(full)) = (start, before, server.resident()?) {
+        let slope = (full - before) / (common.connections - warm).max(1) as f64;
+        report.number("bytes_per_connection", slope);
+        report.set("resident_at_start", start);
+        report.set("resident_with_all", full);
+    }
+    report.cpu("connection", opened.server, common.connections - warm);
+
+    if args.hold > 0 {
+        hold(args, &mut crowd, &server, &mut report)?;
+    }
+    if args.leave {
+        let count = crowd.len();
+        for index in 0..count {
+            match index % 2 {
+                0 => drop(crowd.drop_conn(index)),
+                _ => crowd.end_conn(index),
+            }
+        }
+        thread::sleep(Duration::from_secs(args.settle));
+        if let (Some(start), Some(end)) = (start, server.resident()?) {
+            report.set("resident_after_all_left", end);
+            report.set("resident_growth", end - start);
+        }
+    }
+    Ok(report)
+}
+
+/// Holds them, and answers heartbeats.
+fn hold(args: &Idle, crowd: &mut Crowd, server: &Server, report: &mut Report) -> Result<()> {
+    let pongs = crowd.pongs();
+    let span = Mark::new(server.process, crowd.spun)?;
+    let bar = progress("holding", args.hold);
+    while span.elapsed() < Duration::from_secs(args.hold) {
+        crowd.turn(LONG, &mut |_, _| Ok(()))?;
+        bar.set_position(span.elapsed().as_secs());
+    }
+    bar.finish_and_clear();
+    let span = span.end(crowd.spun)?;
+    let pings = crowd.pongs() - pongs;
+    report.number("held_s", span.wall);
+    report.set("pings_answered", pings);
+    if let Some(cpu) = span.server {
+        report.number("server_cpu_ms_held", cpu.total / 1e6);
+        report.number("server_user_ms_held", cpu.user / 1e6);
+    }
+    if pings > 0 {
+        report.cpu("ping", span.server, pings);
+    }
+    report.busy(&span);
+    Ok(())
+}
+
+/// Lets the server do what it has put off.
+fn rest(crowd: &mut Crowd, time: Duration) -> Result<()> {
+    let began = std::time::Instant::now();
+    while began.elapsed() < time {
+        crowd.turn(Duration::from_millis(20), &mut |_, _| Ok(()))?;
+    }
+    Ok(())
+}
+
+const QUIET: Duration = Duration::from_millis(500);

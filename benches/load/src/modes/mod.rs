@@ -1,0 +1,31 @@
+//! The modes: what is done to the server, and what is then said of it.
+
+mod echo;
+mod fan_out;
+mod handshake;
+mod idle;
+
+use crate::Result;
+use crate::cli::Mode;
+use crate::report::Report;
+
+/// Runs one.
+///
+/// # Errors
+///
+/// If the server, or the run, fails: a figure of a run that failed is worth nothing.
+pub fn run(mode: &Mode) -> Result<Report> {
+    let name = mode.name();
+    match mode {
+        Mode::Idle(args) => idle::run(name, args),
+        Mode::Echo(args) => echo::run(name, args, args.depth.unwrap_or(1)),
+        Mode::Pipelined(args) => echo::run(name, args, args.depth.unwrap_or(16)),
+        Mode::FanOut(args) => fan_out::run(name, args, false),
+        Mode::Selective(args) => fan_out::run(name, args, true),
+        Mode::Handshake(args) => handshake::run(name, args, 0),
+        Mode::Storm(args) if args.probe.every_ms == 0 => {
+            Err("storm needs --probe MILLISECONDS".into())
+        }
+        Mode::Storm(args) => handshake::run(name, args, args.common.connections),
+    }
+}

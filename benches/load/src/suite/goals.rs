@@ -1,0 +1,262 @@
+//! What was set out to be reached, and whether it is.
+
+use super::results::Results;
+
+/// A goal, and what was measured.
+pub struct Verdict {
+    pub text: String,
+    pub value: f64,
+    pub limit: f64,
+    pub unit: &'static str,
+}
+
+impl Verdict {
+    pub fn is_met(&self) -> bool {
+        self.value <= self.limit
+    }
+}
+
+/// All goals that something was measured for.
+pub fn judge(results: &Results) -> Vec<Verdict> {
+    let judge = Judge { results };
+    let all = [
+        judge.memory(),
+        judge.pings(),
+        judge.deliveries(),
+        judge.handshakes(),
+    ];
+    all.into_iter().flatten().flatten().collect()
+}
+
+struct Judge<'a> {
+    results: &'a Results,
+}
+
+type Found = Option<Verdict>;
+
+impl Judge<'_> {
+    fn memory(&self) -> Vec<Found> {
+        let each = "bytes_per_connection";
+        let grown = |large: &str, idle: &str| {
+            let large = self.results.median(large, "engine", each)?;
+            Some(large - self.results.median(idle, "engine", each)?)
+        };
+        let peers = ["uWebSockets", "fastwebsockets", "tungstenite"];
+        let best = peers.map(|peer| {
+            self.results
+                .ratio(("idle-tls", "engine", each), ("idle-tls", peer, each))
+        });
+        vec![
+            self.at_most(
+                "an idle connection of the engine",
+                "bytes",
+                self.results.median("idle", "engine", each),
+                128.0,
+            ),
+            self.at_most(
+                "with a client id and a /uri of its own",
+                "bytes",
+                self.results.median("idle-subscribed", "h-realtime", each),
+                224.0,
+            ),
+            self.at_most(
+                "over TLS",
+                "bytes",
+                self.results.median("idle-tls", "engine", each),
+                3600.0,
+            ),
+            self.at_most(
+                "over TLS, engine ÷ best peer",
+                "×",
+                best.into_iter().flatten().reduce(f64::max),
+                0.25,
+            ),
+            self.at_most(
+                "more after a large message",
+                "bytes",
+                grown("idle-large", "idle"),
+                8.0,
+            ),
+            self.at_most(
+                "more after a large message, over TLS",
+                "bytes",
+                grown("idle-large-tls", "idle-tls"),
+                64.0,
+            ),
+            self.at_most(
+                "more in all when everybody has left",
+                "MiB",
+                self.results
+                    .median("idle-subscribed", "h-realtime", "resident_growth")
+                    .map(|bytes| bytes / 1_048_576.0),
+                2.0,
+            ),
+        ]
+    }
+
+    fn pings(&self) -> Vec<Found> {
+        let cpu = "server_cpu_us_per_message";
+        let user = "server_user_us_per_message";
+        vec![
+            self.at_most(
+                "a heartbeat, user time",
+                "µs",
+                self.results
+                    .median("heartbeats", "h-realtime", "server_user_us_per_ping"),
+                0.1,
+            ),
+            self.against(
+                "a heartbeat",
+                "heartbeats",
+                "h-realtime",
+                "floor",
+                "server_cpu_us_per_ping",
+                1.1,
+            ),
+            self.against(
+                "a ping, 1 connection",
+                "echo-1",
+                "h-realtime",
+                "floor",
+                cpu,
+                1.05,
+            ),
+            self.against(
+                "a ping, 100 connections",
+                "echo-100",
+                "h-realtime",
+                "floor",
+                cpu,
+                1.05,
+            ),
+            self.at_most(
+                "a ping, 100 connections, user time",
+                "µs",
+                self.results.median("echo-100", "h-realtime", user),
+                0.5,
+            ),
+            self.against(
+                "16 pings in one write",
+                "pipelined-100",
+                "h-realtime",
+                "uWebSockets",
+                cpu,
+                1.0,
+            ),
+        ]
+    }
+
+    fn deliveries(&self) -> Vec<Found> {
+        let cpu = "server_cpu_us_per_delivery";
+        let mut found = Vec::new();
+        let sizes = |prefix: &'static str| {
+            let ids = self.results.measures().map(|(id, _)| id.as_str());
+            ids.filter_map(move |id| id.strip_prefix(prefix))
+                .collect::<Vec<_>>()
+        };
+        for n in sizes("fan-out-") {
+            let id = format!("fan-out-{n}");
+            let text = format!("an event to {n}, per delivery");
+            found.push(self.against(&text, &id, "h-realtime", "floor", cpu, 1.03));
+        }
+        for n in sizes("ping-meanwhile-") {
+            let id = format!("ping-meanwhile-{n}");
+            let worst = self.results.worst(&id, "h-realtime", "probe_us.max");
+            let text = format!("another client's ping meanwhile, {n} receivers, at most");
+            found.push(self.at_most(&text, "ms", worst.map(|us| us / 1e3), 20.0));
+        }
+        let few = ("selective-few", "h-realtime", cpu);
+        let selective = self
+            .results
+            .ratio(("selective-many", "h-realtime", cpu), few);
+        found.extend([
+            self.at_most(
+                "a burst of 10, per delivery",
+                "µs",
+                self.results.median("burst", "h-realtime", cpu),
+                1.5,
+            ),
+            self.against(
+                "a burst of 10, per delivery",
+                "burst",
+                "h-realtime",
+                "uWebSockets",
+                cpu,
+                1.0,
+            ),
+            self.at_most("an event for 1 of many ÷ for 1 of 100", "×", selective, 1.1),
+            self.against(
+                "a compressed event, per delivery",
+                "deflate",
+                "h-realtime",
+                "uWebSockets",
+                cpu,
+                1.0,
+            ),
+        ]);
+        found
+    }
+
+    fn handshakes(&self) -> Vec<Found> {
+        let cpu = "server_cpu_us_per_handshake";
+        let worst = |id: &str| {
+            let worst = self.results.worst(id, "h-realtime", "probe_us.max");
+            worst.map(|us| us / 1e3)
+        };
+        vec![
+            self.against("an upgrade", "upgrade", "engine", "floor", cpu, 1.1),
+            self.against("an upgrade", "upgrade", "h-realtime", "floor", cpu, 1.1),
+            self.against(
+                "a full TLS handshake",
+                "tls-full",
+                "engine",
+                "fastwebsockets",
+                cpu,
+                1.0,
+            ),
+            self.against(
+                "a resumed one",
+                "tls-resumed",
+                "engine",
+                "fastwebsockets",
+                cpu,
+                1.0,
+            ),
+            self.at_most(
+                "a ping in a storm of upgrades, at most",
+                "ms",
+                worst("storm"),
+                50.0,
+            ),
+            self.at_most(
+                "a ping in a storm of TLS handshakes, at most",
+                "ms",
+                worst("storm-tls"),
+                50.0,
+            ),
+        ]
+    }
+
+    fn at_most(&self, text: &str, unit: &'static str, value: Option<f64>, limit: f64) -> Found {
+        Some(Verdict {
+            text: text.to_owned(),
+            value: value?,
+            limit,
+            unit,
+        })
+    }
+
+    /// Against another server in the same measure.
+    fn against(
+        &self,
+        text: &str,
+        id: &str,
+        one: &str,
+        other: &str,
+        figure: &str,
+        limit: f64,
+    ) -> Found {
+        let ratio = self.results.ratio((id, one, figure), (id, other, figure));
+        self.at_most(&format!("{text}, {one} ÷ {other}"), "×", ratio, limit)
+    }
+}

@@ -1,0 +1,171 @@
+//! The suite: this server and others in turn, on one machine, in one run.
+//!
+//! Figures of different runs, or of different machines, say little beside each other; so every
+//! round starts each server anew, loads it, and goes on to the next, and what is compared is
+//! compared within a round. The main path: `main → measures::all → servers::start → load →
+//! results → goals, table, plots`.
+
+mod goals;
+mod machine;
+mod measures;
+mod plots;
+mod results;
+mod servers;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use clap::Parser;
+use indicatif::ProgressBar;
+use load::Result;
+use load::crowd::progress;
+use serde_json::Value;
+
+use measures::{Arm, Measure, Scale};
+use results::Results;
+use servers::Places;
+
+/// Measures this server beside others, and says which goals are met
+#[derive(Parser)]
+struct Args {
+    /// A few minutes' version: fewer rounds, connections and seconds, and no slow peers
+    #[arg(long)]
+    quick: bool,
+    /// Rounds
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: Option<u64>,
+    /// Seconds of each timed measurement
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: Option<u64>,
+    /// The most connections
+    #[arg(long, value_parser = clap::value_parser!(u64).range(200..=19_000))]
+    connections: Option<u64>,
+    /// Only measures whose name contains this; can be repeated
+    #[arg(long)]
+    only: Vec<String>,
+    /// Where the results go
+    #[arg(long, default_value = "benches/results")]
+    results: PathBuf,
+    /// Nothing is measured: the table and plots of a file of results
+    #[arg(long)]
+    show: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("suite: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    if let Some(file) = &args.show {
+        let results = Results::read(file)?;
+        table::print(&results);
+        return plots::draw(&results, &args.results);
+    }
+    let scale = Scale {
+        rounds: args.rounds.unwrap_or(if args.quick { 2 } else { 5 }),
+        seconds: args.seconds.unwrap_or(if args.quick { 1 } else { 3 }),
+        most: args
+            .connections
+            .unwrap_or(if args.quick { 4_000 } else { 19_000 }),
+        quick: args.quick,
+    };
+    let folder = tempfile::tempdir()?;
+    let places = Places::find(folder.path())?;
+    let message = measures::sample(&places)?;
+    let mut all = measures::all(&scale, &message);
+    all.retain(|measure| {
+        args.only.is_empty()
+            || args
+                .only
+                .iter()
+                .any(|word| measure.id.contains(word.as_str()))
+    });
+    for missing in places.missing() {
+        println!("Without {missing}: it was not built, or is not installed.");
+    }
+
+    let mut results = Results::new(&scale, machine::facts());
+    let steps = all
+        .iter()
+        .map(|measure| measure.arms.len() as u64)
+        .sum::<u64>();
+    let bar = progress("suite", steps * scale.rounds);
+    let began = Instant::now();
+    fs::create_dir_all(&args.results)?;
+    let file = args.results.join(format!("{}.json", results.name()));
+    for round in 0..scale.rounds {
+        for measure in &all {
+            for arm in turn(&measure.arms, round) {
+                bar.inc(1);
+                if places.has(&arm.server) && (round < RARELY || !arm.rare) {
+                    step(&bar, measure, arm, &places, &mut results);
+                }
+            }
+        }
+        // A run that is cut short has measured something, too.
+        results.rounds_done(round + 1);
+        results.write(&file)?;
+    }
+    bar.finish_and_clear();
+    table::print(&results);
+    plots::draw(&results, &args.results)?;
+    let minutes = began.elapsed().as_secs() / 60;
+    println!(
+        "{minutes} minutes; {} and the plots are in {}",
+        file.display(),
+        args.results.display()
+    );
+    Ok(())
+}
+
+/// Who comes first changes from round to round.
+fn turn(arms: &[Arm], round: u64) -> impl Iterator<Item = &Arm> {
+    let skip = usize::try_from(round).unwrap_or_default() % arms.len().max(1);
+    arms.iter().cycle().skip(skip).take(arms.len())
+}
+
+/// One server, loaded once. What fails is said, and left out.
+fn step(bar: &ProgressBar, measure: &Measure, arm: &Arm, places: &Places, results: &mut Results) {
+    bar.set_message(format!("{} {}", measure.id, arm.name));
+    match once(arm, places) {
+        Ok(figures) => results.add(measure, arm, figures),
+        Err(error) => bar.suspend(|| println!("{}, {}: {error}", measure.id, arm.name)),
+    }
+}
+
+fn once(arm: &Arm, places: &Places) -> Result<Value> {
+    let server = servers::start(&arm.server, places)?;
+    let mut command = places.pinned(1, &places.load());
+    for word in &arm.load {
+        command.arg(server.fill(word, places));
+    }
+    command.args(["--pid", &server.pid().to_string(), "--json", "-"]);
+    figures(&mut command)
+}
+
+/// Runs the load, and reads its report.
+fn figures(command: &mut Command) -> Result<Value> {
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()?;
+    match output.status.success() {
+        true => Ok(serde_json::from_slice(&output.stdout)?),
+        false => Err(String::from_utf8_lossy(&output.stderr)
+            .trim()
+            .to_owned()
+            .into()),
+    }
+}
+
+/// In how many rounds those take part that are far behind.
+const RARELY: u64 = 2;

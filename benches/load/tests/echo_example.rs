@@ -1,0 +1,104 @@
+//! The modes that an echo server serves, against `examples/echo.rs` of this repository.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start() -> (Server, String) {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+    let built = ["release", "debug"].map(|kind| target.join(kind).join("examples/echo"));
+    let program = built.iter().find(|file| file.exists());
+    let program = program.expect("cargo build --example echo comes first");
+    let mut child = Command::new(program)
+        .arg("127.0.0.1:0")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let output = child.stdout.take().unwrap();
+    BufReader::new(output).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on ").unwrap();
+    (Server(child), format!("ws://{address}/"))
+}
+
+fn load(server: &Server, words: &str, more: &[&str]) -> Result<Value, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_load"))
+        .args(words.split_whitespace())
+        .args(more)
+        .args(["--pid", &server.0.id().to_string(), "--json", "-"])
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+fn number(report: &Value, figure: &str) -> f64 {
+    report[figure]
+        .as_f64()
+        .unwrap_or_else(|| panic!("no {figure} in {report}"))
+}
+
+#[test]
+fn messages_come_back() {
+    let (server, url) = start();
+    for mode in ["echo", "pipelined"] {
+        let report = load(
+            &server,
+            &format!("{mode} {url} -n 10 --seconds 1 --warm-up 0"),
+            &[],
+        )
+        .unwrap();
+        assert!(number(&report, "messages") >= 10.0);
+        assert!(number(&report, "server_cpu_us_per_message") > 0.0);
+        assert!(number(&report["latency_us"], "p50") > 0.0);
+    }
+    let slow = load(
+        &server,
+        &format!("echo {url} -n 3 --seconds 1 --rate 50"),
+        &[],
+    )
+    .unwrap();
+    assert!((20.0..=60.0).contains(&number(&slow, "messages")), "{slow}");
+}
+
+#[test]
+fn an_answer_that_is_not_expected_ends_the_run() {
+    let (server, url) = start();
+    let failed = load(
+        &server,
+        &format!("echo {url} -n 1 --seconds 1 --expect"),
+        &["something else"],
+    );
+    assert!(failed.unwrap_err().contains("not expected"));
+}
+
+#[test]
+fn idle_connections_come_and_go() {
+    let (server, url) = start();
+    let words = format!("idle {url} -n 50 --large 100000 --hold 1 --leave --settle 1");
+    let report = load(&server, &words, &[]).unwrap();
+    assert!(number(&report, "resident_with_all") > 0.0);
+    assert!(number(&report, "resident_after_all_left") > 0.0);
+}
+
+#[test]
+fn handshakes_are_counted_and_a_probe_is_answered_meanwhile() {
+    let (server, url) = start();
+    let words = format!("storm {url} -n 5 --concurrent 10 --seconds 1 --warm-up 0 --probe 20");
+    let report = load(&server, &words, &[]).unwrap();
+    assert!(number(&report, "handshakes") > 10.0);
+    assert!(number(&report["probe_us"], "count") > 1.0);
+}

@@ -1,0 +1,240 @@
+//! What the kernel alone costs: an epoll loop that answers with fixed bytes and parses nothing.
+//!
+//! It is no WebSocket server. It takes the first bytes of a connection for a request, finds the
+//! key in it, and answers with the right `Sec-WebSocket-Accept`, since clients check that. After
+//! that it counts bytes, and for every `--question` bytes sends one frame of `--answer` bytes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use clap::{Parser, ValueEnum};
+use h_realtime_peers::{Result, raise_open_files};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use sha1::{Digest, Sha1};
+use slab::Slab;
+
+#[derive(Parser)]
+struct Args {
+    #[arg(default_value = "127.0.0.1:0")]
+    address: std::net::SocketAddr,
+    #[arg(long, default_value = "echo")]
+    mode: Mode,
+    /// Payload bytes of what clients send.
+    #[arg(long, default_value_t = 24)]
+    question: usize,
+    /// Text of what they are sent; as many letters as the question has, if not given.
+    #[arg(long)]
+    answer: Option<String>,
+    /// In heartbeat mode: each connection is sent a ping once in so many milliseconds.
+    #[arg(long, default_value_t = 1000)]
+    every: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Echo,
+    /// What one sends makes a frame to everybody else.
+    Fan,
+    /// Pings to everybody, one after the other, spread over the time.
+    Heartbeat,
+}
+
+struct Floor {
+    poll: Poll,
+    conns: Slab<Conn>,
+    mode: Mode,
+    question: usize,
+    frame: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+struct Conn {
+    stream: TcpStream,
+    is_open: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    raise_open_files();
+    let mut listener = TcpListener::bind(args.address)?;
+    println!("listening on {}", listener.local_addr()?);
+    let letters = || ('a'..='z').cycle().take(args.question).collect();
+    let answer = args.answer.unwrap_or_else(letters);
+    let mut floor = Floor {
+        poll: Poll::new()?,
+        conns: Slab::new(),
+        mode: args.mode,
+        question: args.question + header(args.question) + 4,
+        frame: match args.mode {
+            Mode::Heartbeat => vec![0x89, 0],
+            _ => frame(&answer),
+        },
+        buffer: vec![0; 64 * 1024],
+    };
+    let registry = floor.poll.registry();
+    registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+    let mut events = Events::with_capacity(1024);
+    let mut beat = Beat::new(args.every);
+    loop {
+        let wait = (args.mode == Mode::Heartbeat).then_some(BEAT);
+        match floor.poll.poll(&mut events, wait) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            polled => polled?,
+        }
+        for event in &events {
+            match event.token() {
+                LISTENER => floor.accept(&listener)?,
+                Token(index) => floor.serve(index)?,
+            }
+        }
+        if args.mode == Mode::Heartbeat {
+            floor.beat(&mut beat)?;
+        }
+    }
+}
+
+impl Floor {
+    fn accept(&mut self, listener: &TcpListener) -> Result<()> {
+        loop {
+            let mut stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            stream.set_nodelay(true)?;
+            let entry = self.conns.vacant_entry();
+            let registry = self.poll.registry();
+            registry.register(&mut stream, Token(entry.key()), Interest::READABLE)?;
+            entry.insert(Conn {
+                stream,
+                is_open: false,
+            });
+        }
+    }
+
+    fn serve(&mut self, index: usize) -> Result<()> {
+        let Some(conn) = self.conns.get_mut(index) else {
+            return Ok(());
+        };
+        let read = match conn.stream.read(&mut self.buffer) {
+            Ok(0) => {
+                self.conns.remove(index);
+                return Ok(());
+            }
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => {
+                self.conns.remove(index);
+                return Ok(());
+            }
+        };
+        if !conn.is_open {
+            let answer = upgrade(&self.buffer[..read])?;
+            conn.is_open = conn.stream.write_all(&answer).is_ok();
+            return Ok(());
+        }
+        if self.mode == Mode::Heartbeat {
+            return Ok(());
+        }
+        let count = read / self.question;
+        let bytes = self.frame.repeat(count);
+        match self.mode {
+            Mode::Fan => {
+                let others = self.conns.iter_mut().filter(|(other, _)| *other != index);
+                for (_, other) in others.filter(|(_, other)| other.is_open) {
+                    other.stream.write_all(&bytes)?;
+                }
+                Ok(())
+            }
+            _ => Ok(conn.stream.write_all(&bytes)?),
+        }
+    }
+
+    fn beat(&mut self, beat: &mut Beat) -> Result<()> {
+        let due = beat.due(self.conns.len());
+        for _ in 0..due {
+            beat.next = (beat.next + 1) % self.conns.len().max(1);
+            if let Some(conn) = self.conns.get_mut(beat.next).filter(|conn| conn.is_open) {
+                conn.stream.write_all(&self.frame)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who is sent a ping next, and how many that is by now.
+struct Beat {
+    every: Duration,
+    last: Instant,
+    next: usize,
+}
+
+impl Beat {
+    fn new(millis: u64) -> Beat {
+        Beat {
+            every: Duration::from_millis(millis),
+            last: Instant::now(),
+            next: 0,
+        }
+    }
+
+    fn due(&mut self, conns: usize) -> usize {
+        if self.last.elapsed() < BEAT {
+            return 0;
+        }
+        let share = self.last.elapsed().as_secs_f64() / self.every.as_secs_f64();
+        self.last = Instant::now();
+        (share.min(1.0) * conns as f64).round() as usize
+    }
+}
+
+/// The answer to a request that is whole, as those over loopback are.
+fn upgrade(request: &[u8]) -> Result<Vec<u8>> {
+    const FIELD: &[u8] = b"Sec-WebSocket-Key: ";
+    let at = request.windows(FIELD.len()).position(|part| part == FIELD);
+    let key = &request[at.ok_or("no key")? + FIELD.len()..];
+    let key = key.get(..24).ok_or("a short key")?;
+    let mut digest = Sha1::new();
+    digest.update(key);
+    digest.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let mut answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Accept: "
+        .to_vec();
+    answer.extend(BASE64_STANDARD.encode(digest.finalize()).as_bytes());
+    answer.extend(b"\r\n\r\n");
+    Ok(answer)
+}
+
+/// A text frame.
+fn frame(text: &str) -> Vec<u8> {
+    let mut bytes = vec![0x81];
+    match u16::try_from(text.len()) {
+        Ok(short @ 0..126) => bytes.push(short.to_le_bytes()[0]),
+        Ok(length) => {
+            bytes.push(126);
+            bytes.extend(length.to_be_bytes());
+        }
+        Err(_) => {
+            bytes.push(127);
+            bytes.extend((text.len() as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(text.as_bytes());
+    bytes
+}
+
+/// The length of a frame's header, without the mask.
+fn header(payload: usize) -> usize {
+    match payload {
+        0..126 => 2,
+        126..65_536 => 4,
+        _ => 10,
+    }
+}
+
+const LISTENER: Token = Token(usize::MAX);
+
+/// How often heartbeats are sent, in time slices: as the timer wheels of servers do.
+const BEAT: Duration = Duration::from_millis(10);

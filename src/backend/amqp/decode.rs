@@ -1,0 +1,123 @@
+//! From the body of a message to an event, by its content type, as kombu does it for h.
+
+use serde_json::{Map, Value};
+
+use crate::backend::Fate;
+
+/// The event in a message: only what is marked as JSON is one.
+///
+/// # Errors
+/// Why it is none.
+pub(super) fn decode(
+    content_type: Option<&str>,
+    content_encoding: Option<&str>,
+    body: &[u8],
+) -> Result<Map<String, Value>, Fate> {
+    if body.len() > MAX_EVENT {
+        return Err(Fate::TooLarge);
+    }
+    // Exactly so: with a parameter, kombu takes it for another type.
+    if content_type != Some("application/json") || !is_readable(content_encoding, body) {
+        return Err(Fate::Undecodable);
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(event)) => Ok(event),
+        Ok(_) | Err(_) => Err(Fate::Undecodable),
+    }
+}
+
+/// Whether the body is what it looks like as UTF-8. h's publisher leaves nothing but ASCII in it,
+/// which is the same in whatever it could name here.
+fn is_readable(content_encoding: Option<&str>, body: &[u8]) -> bool {
+    let encoding = content_encoding.unwrap_or("").to_ascii_lowercase();
+    body.is_ascii() || ["", "utf-8", "utf8", "binary"].contains(&&*encoding)
+}
+
+/// The most bytes of an event. h's are a few hundred, or a user's groups and settings; whole
+/// annotations are as `POST /events` takes them.
+const MAX_EVENT: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JSON: Option<&str> = Some("application/json");
+
+    #[test]
+    fn an_object_marked_as_json_is_an_event() {
+        let event = decode(JSON, Some("utf-8"), br#"{"b": 1, "a": [1e+400], "b": 2}"#).unwrap();
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(text, r#"{"b":2,"a":[1e+400]}"#, "the last of a name wins");
+    }
+
+    #[test]
+    fn nothing_else_is() {
+        for kind in [
+            "",
+            "text/plain",
+            "application/octet-stream",
+            "application/json; charset=utf-8",
+            "application/vnd.x+json",
+            "Application/JSON",
+            "application/x-python-serialize",
+        ] {
+            assert_eq!(
+                decode(Some(kind), Some("utf-8"), b"{}"),
+                Err(Fate::Undecodable),
+                "{kind}"
+            );
+        }
+        assert_eq!(decode(None, None, b"{}"), Err(Fate::Undecodable));
+        for body in [
+            &b""[..],
+            b"{",
+            b"{}{}",
+            b"[]",
+            b"null",
+            b"\"{}\"",
+            b"{\"a\": NaN}",
+            b"{\"\xff\": 1}",
+            b"\xef\xbb\xbf{}",
+            &[b'['; 100_000],
+        ] {
+            assert_eq!(
+                decode(JSON, Some("utf-8"), body),
+                Err(Fate::Undecodable),
+                "{body:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_encoding_matters_only_beyond_ascii() {
+        for encoding in [None, Some("utf-8"), Some("UTF8"), Some("binary"), Some("")] {
+            assert!(
+                decode(JSON, encoding, "{\"a\":\"ä\"}".as_bytes()).is_ok(),
+                "{encoding:?}"
+            );
+        }
+        for encoding in ["us-ascii", "latin-1", "cp1252"] {
+            assert!(
+                decode(JSON, Some(encoding), br#"{"a":"\u00e4"}"#).is_ok(),
+                "{encoding}"
+            );
+            let body = "{\"a\":\"ä\"}".as_bytes();
+            assert_eq!(
+                decode(JSON, Some(encoding), body),
+                Err(Fate::Undecodable),
+                "{encoding}"
+            );
+        }
+        let wide: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(decode(JSON, Some("utf-16"), &wide), Err(Fate::Undecodable));
+    }
+
+    #[test]
+    fn size_comes_first() {
+        let mut body = vec![b' '; MAX_EVENT - 2];
+        body.extend(b"{}");
+        assert!(decode(JSON, None, &body).is_ok());
+        body.push(b' ');
+        assert_eq!(decode(JSON, None, &body), Err(Fate::TooLarge));
+    }
+}

@@ -1,0 +1,193 @@
+//! Asking the database, which may go away at any time.
+//!
+//! Owns: when to connect again, and what is said of it in the log. Must not know: what is asked.
+
+use std::time::Duration;
+
+use log::{error, info, warn};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::event::AnnotationEvent;
+use super::store::{Away, Standing, Store};
+use crate::backend::Fate;
+use crate::backend::amqp::{LONGEST_DELAY, SHORTEST_DELAY};
+use crate::backoff::Backoff;
+use crate::model::{Identity, Membership, Plan, TokenId, UnixMillis};
+
+/// What is asked of h's data: the methods of [`Store`], which say what they do.
+#[allow(missing_docs)]
+pub(super) trait Data {
+    async fn connect(&mut self) -> Result<(), Away>;
+    fn is_connected(&self) -> bool;
+    async fn identities(
+        &mut self,
+        tokens: &[&str],
+        now: UnixMillis,
+    ) -> Result<Vec<Option<Identity>>, Away>;
+    async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Away>;
+    async fn sweep(
+        &mut self,
+        tokens: &[TokenId],
+        now: UnixMillis,
+    ) -> Result<Vec<(TokenId, Option<Standing>)>, Away>;
+    async fn annotation(&mut self, event: &AnnotationEvent) -> Result<Result<Plan, Fate>, Away>;
+}
+
+impl Data for Store {
+    async fn connect(&mut self) -> Result<(), Away> {
+        Store::connect(self).await
+    }
+
+    fn is_connected(&self) -> bool {
+        Store::is_connected(self)
+    }
+
+    async fn identities(
+        &mut self,
+        tokens: &[&str],
+        now: UnixMillis,
+    ) -> Result<Vec<Option<Identity>>, Away> {
+        Store::identities(self, tokens, now).await
+    }
+
+    async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Away> {
+        Store::memberships(self, userid).await
+    }
+
+    async fn sweep(
+        &mut self,
+        tokens: &[TokenId],
+        now: UnixMillis,
+    ) -> Result<Vec<(TokenId, Option<Standing>)>, Away> {
+        Store::sweep(self, tokens, now).await
+    }
+
+    async fn annotation(&mut self, event: &AnnotationEvent) -> Result<Result<Plan, Fate>, Away> {
+        Store::annotation(self, event).await
+    }
+}
+
+/// A database that is there or away.
+pub(super) struct Database<D> {
+    data: D,
+    state: State,
+    backoff: Backoff,
+    random: Box<dyn FnMut() -> u64>,
+}
+
+enum State {
+    Up {
+        since: Instant,
+    },
+    Away {
+        since: Instant,
+        /// How long it had been up.
+        lasted: Duration,
+        /// It never was up, or its end was not said yet; this one is not yet said.
+        unsaid: bool,
+    },
+}
+
+impl<D: Data> Database<D> {
+    /// One that was not connected to yet.
+    pub fn new(data: D, random: impl FnMut() -> u64 + 'static) -> Self {
+        Database {
+            data,
+            state: State::Away {
+                since: Instant::now(),
+                lasted: Duration::ZERO,
+                unsaid: true,
+            },
+            backoff: Backoff::new(SHORTEST_DELAY, LONGEST_DELAY),
+            random: Box::new(random),
+        }
+    }
+
+    /// Whether it can be asked.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Up { .. })
+    }
+
+    /// The answer, or nothing if the database is away. That a connection has ended is often only
+    /// seen when it is used, and the server may be back by then: it is connected to once, and
+    /// asked again.
+    pub async fn ask<T>(&mut self, question: impl AsyncFn(&mut D) -> Result<T, Away>) -> Option<T> {
+        match question(&mut self.data).await {
+            Ok(answer) => return Some(answer),
+            Err(away) => self.revive(away).await.ok()?,
+        }
+        match question(&mut self.data).await {
+            Ok(answer) => Some(answer),
+            Err(away) => {
+                self.lost(&away);
+                None
+            }
+        }
+    }
+
+    /// Looks whether the connection has ended while nothing was asked.
+    pub async fn look(&mut self) {
+        if !self.data.is_connected() {
+            // It is away then, or up again.
+            let _ = self.revive(Away("the connection ended".into())).await;
+        }
+    }
+
+    /// Connects at once; where that is in vain, the database is away.
+    async fn revive(&mut self, lost: Away) -> Result<(), ()> {
+        match timeout(REVIVAL, self.data.connect()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                self.lost(&lost);
+                Err(())
+            }
+        }
+    }
+
+    fn lost(&mut self, away: &Away) {
+        let State::Up { since } = self.state else {
+            return;
+        };
+        warn!("the database is away: {away}; who comes with a token is told to come back later");
+        self.state = State::Away {
+            since: Instant::now(),
+            lasted: since.elapsed(),
+            unsaid: false,
+        };
+    }
+
+    /// Connects, for as long as that takes.
+    pub async fn come_back(&mut self) {
+        while let State::Away {
+            since,
+            lasted,
+            unsaid,
+        } = &mut self.state
+        {
+            // It is said by now, unless this is the first attempt of all.
+            if !*unsaid {
+                sleep(self.backoff.next(*lasted, (self.random)())).await;
+            }
+            match self.data.connect().await {
+                Ok(()) => {
+                    if !*unsaid {
+                        let seconds = since.elapsed().as_secs_f64();
+                        info!("the database is there again, after {seconds:.1} s");
+                    }
+                    let since = Instant::now();
+                    self.state = State::Up { since };
+                }
+                Err(away) => {
+                    if *unsaid {
+                        error!("the database cannot be reached: {away}; trying again");
+                    }
+                    (*lasted, *unsaid) = (Duration::ZERO, false);
+                }
+            }
+        }
+    }
+}
+
+/// How long a question waits for a connection to be made in place of one that has ended.
+/// Handshakes wait for it.
+const REVIVAL: Duration = Duration::from_secs(2);

@@ -1,0 +1,30 @@
+//! h's own PostgreSQL database and message queue, in place of the embedded back end.
+//!
+//! Owns: what h's tables say of a token, a user and an annotation, and what an event of h's
+//! message queue becomes. Must not know: connections, filters, and how a plan goes out.
+//! Only reads: h itself is the only one that writes.
+
+mod backlog;
+mod database;
+mod event;
+mod facts;
+mod ids;
+mod links;
+mod payload;
+mod plan;
+mod read;
+mod row;
+mod session;
+mod sql;
+mod store;
+mod thread;
+mod time;
+mod tls;
+mod told;
+mod url;
+mod userid;
+mod worker;
+
+pub use event::{AnnotationEvent, user_plan};
+pub use store::{Away, SWEPT, Settings, Standing, Store};
+pub use thread::{Asker, Questions, questions, start};

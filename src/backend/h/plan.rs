@@ -1,0 +1,278 @@
+//! Who hears of an annotation, and as whom: h's `READ_REALTIME_UPDATES`, `MODERATE`, NIPSA and
+//! checkpoints as rules.
+//!
+//! Owns: the semantics. Must not know: SQL. The rules deny by default, and are stricter than h
+//! where that lets something through by mistake: a muted author's annotations reach nobody else,
+//! and nothing but its end is told of what is deleted.
+
+use super::event::AnnotationEvent;
+use super::facts::{Facts, Group};
+use super::links::Site;
+use super::payload::{self, View};
+use crate::backend::Fate;
+use crate::model::{
+    Decision, EventKind, Field, Plan, Reach, Reason, Rule, Term, Userids, Who, uri,
+};
+
+/// The plan of an event, from what the database says of its annotation now.
+///
+/// # Errors
+/// [`Fate::Missing`] for news of what is deleted, [`Fate::Unreadable`] where the row cannot be
+/// told, [`Fate::TooLarge`].
+pub(super) fn plan(event: &AnnotationEvent, facts: &Facts, site: &Site) -> Result<Plan, Fate> {
+    let kind = event.kind();
+    if facts.annotation.deleted && kind != EventKind::Delete {
+        return Err(Fate::Missing);
+    }
+    let audience = Audience::new(facts, kind == EventKind::Delete);
+    let variants = if kind == EventKind::Delete {
+        vec![payload::deletion(&event.action, &event.annotation_id)]
+    } else {
+        payload::notifications(&event.action, facts, site, &audience.views)?
+    };
+    if variants
+        .iter()
+        .any(|variant| variant.len() > MAX_NOTIFICATION)
+    {
+        return Err(Fate::TooLarge);
+    }
+    Ok(Plan {
+        kind,
+        reach: Reach::Terms(terms(facts)),
+        exclude_client: event.src_client_id.as_deref().map(Into::into),
+        rules: audience.rules,
+        variants,
+    })
+}
+
+/// What filters may ask for to hear of the annotation.
+fn terms(facts: &Facts) -> Vec<Term> {
+    let annotation = &facts.annotation;
+    let references = annotation.references();
+    let mut terms: Vec<Term> = [
+        (Field::Id, annotation.id.to_url_safe()),
+        (Field::Group, annotation.groupid.clone()),
+    ]
+    .into_iter()
+    .chain(references.map(|id| (Field::References, id.to_url_safe())))
+    .chain(pages(facts).into_iter().map(|key| (Field::Uri, key)))
+    .map(|(field, value)| Term {
+        field,
+        value: value.into(),
+    })
+    .collect();
+    terms.sort_unstable();
+    terms.dedup();
+    terms
+}
+
+/// The keys of the annotation's page under all its names. A page without a normal form has none,
+/// for no filter can name it either; nor has one of a version that no filter can name.
+fn pages(facts: &Facts) -> Vec<String> {
+    let Some(own) = facts.annotation.target_uri.as_deref() else {
+        return Vec::new();
+    };
+    let Ok(version) = facts.annotation.version.map(u64::try_from).transpose() else {
+        return Vec::new();
+    };
+    // All annotations of a page that was annotated under its canonical address have that, so its
+    // other names need not be trusted.
+    if facts.pages.iter().any(|page| page.is_canonical) {
+        return uri::annotation_keys(std::iter::once(own), version);
+    }
+    let others = facts.pages.iter().map(|page| page.normalized.as_str());
+    uri::annotation_keys(std::iter::once(own).chain(others), version)
+}
+
+/// Rules, and the views that their decisions name by index.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Audience {
+    rules: Vec<Rule>,
+    views: Vec<View>,
+}
+
+/// Those who are told differently, or not at all.
+struct Parties {
+    author: Who,
+    moderators: Option<Who>,
+    flaggers: Option<Who>,
+    /// Those from whom a checkpoint hides the annotation.
+    kept_out: Option<Who>,
+    muted: bool,
+}
+
+impl Parties {
+    fn of(facts: &Facts) -> Parties {
+        let annotation = &facts.annotation;
+        let all = |userids: &[String]| some(userids.iter().map(String::as_str).collect());
+        Parties {
+            author: Who::User(annotation.userid.as_str().into()),
+            // h knows no moderation of what is private.
+            moderators: all(&facts.moderators).filter(|_| annotation.shared),
+            flaggers: all(&facts.flaggers),
+            kept_out: some(kept_out(facts)),
+            muted: facts.author.as_ref().is_some_and(|author| author.muted),
+        }
+    }
+}
+
+/// Those from whom a checkpoint hides the annotation: the students, but not the one who wrote it;
+/// and of what instructors write, notes are for all, and replies for those that they answer.
+fn kept_out(facts: &Facts) -> Userids {
+    let annotation = &facts.annotation;
+    let by_instructor = facts
+        .author
+        .as_ref()
+        .is_some_and(|author| author.instructs && author.userid == annotation.userid);
+    if by_instructor && annotation.references().next().is_none() {
+        return Userids::default();
+    }
+    let is_answered =
+        |student: &str| by_instructor && facts.parents.iter().any(|parent| parent == student);
+    let students = facts.students.iter().map(String::as_str);
+    students
+        .filter(|student| *student != annotation.userid && !is_answered(student))
+        .collect()
+}
+
+/// A condition on a set that somebody is in.
+fn some(userids: Userids) -> Option<Who> {
+    (!userids.is_empty()).then_some(Who::OneOf(userids))
+}
+
+impl Audience {
+    /// With `same_for_all` every receiver gets the same, since nothing of the annotation but its
+    /// id is sent.
+    fn new(facts: &Facts, same_for_all: bool) -> Audience {
+        let annotation = &facts.annotation;
+        let mut parties = Parties::of(facts);
+        let mut audience = Audience::default();
+        if same_for_all {
+            parties.flaggers = None;
+        }
+        if annotation.is_hidden() {
+            audience.of_hidden(&parties);
+        } else if annotation.shared {
+            if same_for_all {
+                parties.moderators = None;
+            }
+            audience.of_shared(&parties, facts);
+        } else {
+            audience.send(&[&parties.author], &parties, View::default());
+            audience.withhold(&[], Reason::Permission);
+        }
+        if same_for_all {
+            audience.unite();
+        }
+        audience
+    }
+
+    /// For the author, who is not told that it is hidden, and for moderators, who are.
+    fn of_hidden(&mut self, parties: &Parties) {
+        self.send(&[&parties.author], parties, View::default());
+        if parties.muted {
+            return self.withhold(&[], Reason::Muted);
+        }
+        if let Some(moderators) = &parties.moderators {
+            if let Some(kept_out) = &parties.kept_out {
+                self.withhold(&[moderators, kept_out], Reason::Checkpoint);
+            }
+            let hidden = View {
+                hidden: true,
+                ..View::default()
+            };
+            self.send(&[moderators], parties, hidden);
+        }
+        self.withhold(&[], Reason::Hidden);
+    }
+
+    /// For those who read the group; where the author is muted, for none but the author, who must
+    /// read the group all the same: as in h, authors who have left a group do not hear of it.
+    fn of_shared(&mut self, parties: &Parties, facts: &Facts) {
+        let member = Who::Member(facts.annotation.groupid.as_str().into());
+        let reading: &[&Who] = match facts.group {
+            Some(Group::World) => &[],
+            Some(Group::Members) => &[&member],
+            Some(Group::Nobody) | None => return self.withhold(&[], Reason::Permission),
+        };
+        if parties.muted {
+            let reading_author = [&[&parties.author], reading].concat();
+            self.send(&reading_author, parties, View::default());
+            self.withhold(&[&parties.author], Reason::Permission);
+            return self.withhold(&[], Reason::Muted);
+        }
+        if let Some(kept_out) = &parties.kept_out {
+            self.withhold(&[&[kept_out], reading].concat(), Reason::Checkpoint);
+        }
+        self.send(reading, parties, View::default());
+        self.withhold(&[], Reason::Permission);
+    }
+
+    /// Sends to all of whom `when` holds, each with the view that is theirs.
+    fn send(&mut self, when: &[&Who], parties: &Parties, view: View) {
+        // The first rule that holds decides, so those that ask for more come first.
+        for (moderates, flagged) in [(true, true), (true, false), (false, true), (false, false)] {
+            let moderators = moderates.then_some(parties.moderators.as_ref());
+            let flaggers = flagged.then_some(parties.flaggers.as_ref());
+            let further = [moderators, flaggers].into_iter().flatten();
+            let Some(further) = further.collect::<Option<Vec<&Who>>>() else {
+                continue; // there is nobody of that kind
+            };
+            let view = View {
+                moderates,
+                flagged,
+                ..view
+            };
+            let index = self.view(view);
+            self.rule(&[when, &further].concat(), Decision::Send(index));
+        }
+    }
+
+    fn withhold(&mut self, when: &[&Who], reason: Reason) {
+        self.rule(when, Decision::Withhold(reason));
+    }
+
+    fn rule(&mut self, when: &[&Who], then: Decision) {
+        let mut conditions: Vec<Who> = Vec::with_capacity(when.len());
+        for who in when {
+            // Moderators are named twice where only they hear of it.
+            if !conditions.contains(who) {
+                conditions.push((*who).clone());
+            }
+        }
+        // A rule before it may have decided for everybody it could hold for.
+        let decided = |rule: &Rule| rule.when.iter().all(|who| conditions.contains(who));
+        if !self.rules.iter().any(decided) {
+            let when = conditions;
+            self.rules.push(Rule { when, then });
+        }
+    }
+
+    fn view(&mut self, view: View) -> usize {
+        let known = self.views.iter().position(|known| *known == view);
+        known.unwrap_or_else(|| {
+            self.views.push(view);
+            self.views.len() - 1
+        })
+    }
+
+    /// Gives all who are sent anything the same view.
+    fn unite(&mut self) {
+        self.views = vec![View::default()];
+        let rules = std::mem::take(&mut self.rules);
+        for Rule { when, then } in rules {
+            let then = match then {
+                Decision::Send(_) => Decision::Send(0),
+                withhold @ Decision::Withhold(_) => withhold,
+            };
+            self.rule(&when.iter().collect::<Vec<_>>(), then);
+        }
+    }
+}
+
+/// The longest notification, in bytes. Longer than what h lets anybody write by far; what is
+/// longer all the same would only fill the queues of those it is for.
+const MAX_NOTIFICATION: usize = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,317 @@
+//! The rules, asked for every kind of receiver of every kind of annotation.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::backend::h::facts::testing::facts;
+use crate::backend::h::facts::{Author, Page};
+use crate::backend::h::ids::Uuid;
+
+const AUTHOR: &str = "acct:author@example.org";
+const OTHER: &str = "acct:other@example.org";
+const MEMBER: &str = "acct:member@example.org";
+const MODERATOR: &str = "acct:moderator@example.org";
+const STUDENT: &str = "acct:student@example.org";
+
+/// Who is in the group; everybody but [`OTHER`] and those who are not logged in.
+const MEMBERS: [&str; 4] = [AUTHOR, MEMBER, MODERATOR, STUDENT];
+
+fn plan_for(action: &str, facts: &Facts) -> Result<Plan, Fate> {
+    let event = json!({
+        "action": action, "annotation_id": "AAAAAREREeaAAAAAAAAAAQ", "src_client_id": "c",
+    });
+    let event = AnnotationEvent::parse(event.as_object().unwrap()).unwrap();
+    let site = Site::new("example.org", "https://h.example.org", None);
+    plan(&event, facts, &site)
+}
+
+/// What somebody gets of a plan, or why they do not: the first rule that holds decides.
+fn received(plan: &Plan, userid: Option<&str>) -> Result<Value, Reason> {
+    let holds = |who: &Who| match who {
+        Who::User(user) => userid == Some(user),
+        Who::Member(group) => {
+            assert_eq!(&**group, "group");
+            userid.is_some_and(|userid| MEMBERS.contains(&userid))
+        }
+        Who::Moderator(_) => panic!("moderators are named"),
+        Who::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
+    };
+    let rule = plan.rules.iter().find(|rule| rule.when.iter().all(holds));
+    match rule.expect("a rule for everybody").then {
+        Decision::Withhold(reason) => Err(reason),
+        Decision::Send(variant) => {
+            let message: Value = serde_json::from_str(&plan.variants[variant]).unwrap();
+            Ok(message["payload"][0].clone())
+        }
+    }
+}
+
+/// In short: what is shown of those who hear of it (`M` may moderate, `F` has flagged, `H` is
+/// told that it is hidden, `-` none of these), and else the reason's first letter, small.
+fn outline(facts: &Facts, action: &str) -> String {
+    let plan = plan_for(action, facts).unwrap();
+    let everybody = [None, Some(OTHER)].into_iter().chain(MEMBERS.map(Some));
+    let outlines = everybody.map(|userid| match received(&plan, userid) {
+        Err(reason) => match reason {
+            Reason::Permission => "p",
+            Reason::Muted => "m",
+            Reason::Hidden => "h",
+            Reason::Checkpoint => "c",
+        }
+        .to_owned(),
+        Ok(payload) => {
+            let is_moderator = payload["actions"] == json!(["moderate"]);
+            assert_eq!(is_moderator, payload.get("moderation").is_some());
+            let parts = [
+                (is_moderator, "M"),
+                (payload["flagged"] == true, "F"),
+                (payload["hidden"] == true, "H"),
+            ];
+            let parts = parts.into_iter().filter(|(is_so, _)| *is_so);
+            let parts = parts.map(|(_, letter)| letter).collect::<String>();
+            if parts.is_empty() {
+                "-".to_owned()
+            } else {
+                parts
+            }
+        }
+    });
+    outlines.collect::<Vec<_>>().join(" ")
+}
+
+/// An annotation of [`AUTHOR`] in the group, in which one moderates, and which one has flagged.
+fn shared() -> Facts {
+    let mut facts = facts(AUTHOR, "group");
+    facts.group = Some(Group::Members);
+    facts.moderators = vec![MODERATOR.to_owned()];
+    facts.flaggers = vec![MEMBER.to_owned()];
+    facts
+}
+
+fn hidden() -> Facts {
+    let mut facts = shared();
+    facts.annotation.moderation_status = Some("DENIED".to_owned());
+    facts
+}
+
+fn muted(mut facts: Facts) -> Facts {
+    facts.author = Some(Author {
+        userid: AUTHOR.to_owned(),
+        display_name: None,
+        muted: true,
+        instructs: false,
+    });
+    facts
+}
+
+fn open(mut facts: Facts) -> Facts {
+    facts.group = Some(Group::World);
+    facts
+}
+
+fn private(mut facts: Facts) -> Facts {
+    facts.annotation.shared = false;
+    facts
+}
+
+#[test]
+fn readers_are_those_of_the_group() {
+    //                           anonymous, other, author, member, moderator, student
+    assert_eq!(outline(&shared(), "create"), "p p - F M -");
+    assert_eq!(outline(&open(shared()), "update"), "- - - F M -");
+    for group in [None, Some(Group::Nobody)] {
+        let mut facts = shared();
+        facts.group = group;
+        assert_eq!(outline(&facts, "create"), "p p p p p p");
+        assert_eq!(outline(&facts, "delete"), "p p p p p p");
+    }
+    assert_eq!(outline(&shared(), "delete"), "p p - - - -");
+}
+
+#[test]
+fn what_is_private_is_its_authors_alone() {
+    assert_eq!(outline(&private(shared()), "create"), "p p - p p p");
+    assert_eq!(outline(&private(open(shared())), "delete"), "p p - p p p");
+    // There is no moderation of it, even where its status says so.
+    assert_eq!(outline(&private(hidden()), "create"), "h h - h h h");
+}
+
+#[test]
+fn what_is_hidden_is_its_authors_and_its_moderators() {
+    for status in ["DENIED", "PENDING", "SPAM", "SOMETHING NEW"] {
+        let mut facts = open(shared());
+        facts.annotation.moderation_status = Some(status.to_owned());
+        assert_eq!(outline(&facts, "update"), "h h - h MH h", "{status}");
+        assert_eq!(outline(&facts, "delete"), "h h - h - h", "{status}");
+        facts.annotation.deleted = true;
+        assert_eq!(outline(&facts, "delete"), "h h - h - h", "{status}");
+    }
+    let mut approved = shared();
+    approved.annotation.moderation_status = Some("APPROVED".to_owned());
+    assert_eq!(outline(&approved, "update"), "p p - F M -");
+    // Who moderates their own is not told that it is hidden.
+    let mut own = hidden();
+    own.moderators = vec![AUTHOR.to_owned(), MEMBER.to_owned()];
+    own.flaggers.push(AUTHOR.to_owned());
+    assert_eq!(outline(&own, "update"), "h h MF MFH h h");
+}
+
+#[test]
+fn a_muted_author_reaches_nobody_else() {
+    assert_eq!(outline(&muted(shared()), "create"), "m m - m m m");
+    assert_eq!(outline(&muted(open(shared())), "delete"), "m m - m m m");
+    assert_eq!(outline(&muted(hidden()), "update"), "m m - m m m");
+    assert_eq!(outline(&muted(private(shared())), "update"), "p p - p p p");
+    // Not even themselves, in a group they are not in.
+    let mut outside = muted(shared());
+    outside.annotation.userid = OTHER.to_owned();
+    assert_eq!(outline(&outside, "create"), "m p m m m m");
+}
+
+#[test]
+fn of_what_is_deleted_no_news_is_told() {
+    let mut facts = shared();
+    facts.annotation.deleted = true;
+    for action in ["create", "update", "else"] {
+        assert_eq!(plan_for(action, &facts), Err(Fate::Missing));
+    }
+    assert_eq!(outline(&facts, "delete"), "p p - - - -");
+}
+
+#[test]
+fn a_checkpoint_hides_what_others_write_from_students() {
+    let mut facts = shared();
+    facts.students = [STUDENT, AUTHOR, MODERATOR, OTHER]
+        .map(str::to_owned)
+        .into();
+    assert_eq!(outline(&facts, "create"), "p p - F c c");
+    assert_eq!(outline(&facts, "delete"), "p p - - c c");
+    assert_eq!(outline(&open(facts.clone()), "create"), "- c - F c c");
+    let mut hidden = hidden();
+    hidden.students = facts.students.clone();
+    assert_eq!(outline(&hidden, "update"), "h h - h c h");
+    hidden.students = vec![STUDENT.to_owned()];
+    assert_eq!(outline(&hidden, "update"), "h h - h MH h");
+}
+
+#[test]
+fn a_checkpoint_hides_of_an_instructor_only_what_is_said_to_others() {
+    let mut facts = shared();
+    facts.students = vec![STUDENT.to_owned(), MEMBER.to_owned()];
+    facts.flaggers.clear();
+    let author = |userid: &str, instructs| {
+        Some(Author {
+            userid: userid.to_owned(),
+            display_name: None,
+            muted: false,
+            instructs,
+        })
+    };
+    facts.author = author(AUTHOR, true);
+    assert_eq!(outline(&facts, "create"), "p p - - M -");
+    facts.annotation.references = None;
+    assert_eq!(outline(&facts, "create"), "p p - - M -");
+    facts.annotation.references = Some(vec![Some(Uuid([1; 16]))]);
+    assert_eq!(outline(&facts, "create"), "p p - c M c");
+    facts.parents = vec![STUDENT.to_owned(), OTHER.to_owned()];
+    assert_eq!(outline(&facts, "create"), "p p - c M -");
+    // A student's reply to a student, and an instructor of another spelling.
+    for not_an_instructor in [
+        author(AUTHOR, false),
+        author("acct:Author@example.org", true),
+    ] {
+        facts.author = not_an_instructor;
+        assert_eq!(outline(&facts, "create"), "p p - c M c");
+    }
+}
+
+#[test]
+fn nobody_is_asked_for_where_there_is_nobody() {
+    let mut facts = open(shared());
+    facts.moderators.clear();
+    facts.flaggers.clear();
+    let plan = plan_for("create", &facts).unwrap();
+    assert_eq!(plan.variants.len(), 1);
+    let send = Rule {
+        when: Vec::new(),
+        then: Decision::Send(0),
+    };
+    assert_eq!(plan.rules, [send]);
+    let plan = plan_for("delete", &open(shared())).unwrap();
+    assert_eq!((plan.rules.len(), plan.variants.len()), (1, 1));
+}
+
+fn pages_of(facts: &Facts) -> Vec<String> {
+    let Reach::Terms(terms) = plan_for("create", facts).unwrap().reach else {
+        panic!("no terms");
+    };
+    let pages = terms.into_iter().filter(|term| term.field == Field::Uri);
+    pages.map(|term| term.value.into()).collect()
+}
+
+#[test]
+fn a_page_is_also_what_its_document_is_called() {
+    let page = |normalized: &str, is_canonical| Page {
+        normalized: normalized.to_owned(),
+        is_canonical,
+    };
+    let mut facts = shared();
+    let own = ["httpx://example.com/a", "httpx://example.com/a__vall"];
+    assert_eq!(pages_of(&facts), own);
+    facts.pages = vec![page("httpx://example.com/a", false), page("urn:b", false)];
+    let all = [own[0], own[1], "urn:b", "urn:b__vall"];
+    assert_eq!(pages_of(&facts), all);
+    facts.annotation.version = Some(0);
+    assert_eq!(pages_of(&facts), all);
+    facts.annotation.version = Some(2);
+    assert_eq!(
+        pages_of(&facts),
+        [
+            "httpx://example.com/a__v2",
+            own[1],
+            "urn:b__v2",
+            "urn:b__vall"
+        ]
+    );
+    facts.annotation.version = Some(-1);
+    assert_eq!(pages_of(&facts), [""; 0]);
+    facts.annotation.version = None;
+    facts.pages[0].is_canonical = true;
+    assert_eq!(pages_of(&facts), own);
+}
+
+#[test]
+fn without_a_page_the_other_terms_are_left() {
+    let mut facts = shared();
+    facts.annotation.references = Some(vec![Some(Uuid([1; 16])), None]);
+    for uri in [None, Some("http://[::1".to_owned())] {
+        facts.annotation.target_uri = uri;
+        let plan = plan_for("create", &facts).unwrap();
+        let term = |field, value: &str| Term {
+            field,
+            value: value.into(),
+        };
+        let terms = vec![
+            term(Field::Id, "AAAAAREREeaAAAAAAAAAAQ"),
+            term(Field::Group, "group"),
+            term(Field::References, "AQEBAQEBAQEBAQEBAQEBAQ"),
+        ];
+        assert_eq!(plan.reach, Reach::Terms(terms));
+    }
+}
+
+#[test]
+fn a_notification_has_a_longest_length() {
+    let mut facts = shared();
+    facts.annotation.text = Some("a".repeat(MAX_NOTIFICATION));
+    assert_eq!(plan_for("create", &facts), Err(Fate::TooLarge));
+    assert!(plan_for("delete", &facts).is_ok());
+    facts.annotation.text = Some("a".repeat(MAX_NOTIFICATION - 2000));
+    assert!(plan_for("create", &facts).is_ok());
+}
+
+#[test]
+fn the_client_whose_doing_it_was_is_passed_over() {
+    let plan = plan_for("create", &shared()).unwrap();
+    assert_eq!(plan.exclude_client.as_deref(), Some("c"));
+}

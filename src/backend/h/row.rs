@@ -1,0 +1,122 @@
+//! Rows of the database, as plain data. Must not know: how they were asked for.
+
+use std::error::Error as StdError;
+
+use tokio_postgres::types::{FromSql, Type, accepts};
+use tokio_postgres::{Error, Row};
+
+use super::facts::{Annotation, Author, Group, Mention, Page};
+use super::ids::Uuid;
+use super::time::PgTime;
+use super::userid;
+use crate::model::{Membership, Role, TokenId};
+
+type SqlResult<T> = Result<T, Box<dyn StdError + Sync + Send>>;
+
+impl FromSql<'_> for Uuid {
+    fn from_sql(_: &Type, raw: &[u8]) -> SqlResult<Self> {
+        Ok(Uuid(raw.try_into()?))
+    }
+
+    accepts!(UUID);
+}
+
+impl FromSql<'_> for PgTime {
+    fn from_sql(_: &Type, raw: &[u8]) -> SqlResult<Self> {
+        Ok(PgTime(i64::from_be_bytes(raw.try_into()?)))
+    }
+
+    accepts!(TIMESTAMP);
+}
+
+/// The userid of a row that has a user's two columns.
+pub(super) fn userid(row: &Row) -> Result<String, Error> {
+    Ok(userid::join(
+        row.try_get("username")?,
+        row.try_get("authority")?,
+    ))
+}
+
+/// The token of a row of `token`.
+pub(super) fn token(row: &Row) -> Result<TokenId, Error> {
+    let id: i32 = row.try_get("id")?;
+    // A sequence counts from 1 on. What is below has no name here, and is swept away.
+    Ok(TokenId(u64::try_from(id).unwrap_or(u64::MAX)))
+}
+
+/// The memberships of a row that has the columns of a user's groups and roles.
+pub(super) fn memberships(row: &Row) -> Result<Vec<Membership>, Error> {
+    let groups: Option<Vec<String>> = row.try_get("groups")?;
+    let roles: Option<Vec<Option<String>>> = row.try_get("roles")?;
+    let roles = roles.unwrap_or_default().into_iter();
+    let both = groups.unwrap_or_default().into_iter().zip(roles);
+    Ok(both
+        .map(|(group, role)| Membership {
+            group: group.into(),
+            // A role that is not known here is a member's at least.
+            role: role
+                .and_then(|role| role.parse().ok())
+                .unwrap_or(Role::Member),
+        })
+        .collect())
+}
+
+pub(super) fn annotation(id: Uuid, row: &Row) -> Result<Annotation, Error> {
+    Ok(Annotation {
+        id,
+        created: row.try_get("created")?,
+        updated: row.try_get("updated")?,
+        userid: row.try_get("userid")?,
+        groupid: row.try_get("groupid")?,
+        text: row.try_get("text")?,
+        tags: row.try_get("tags")?,
+        shared: row.try_get("shared")?,
+        target_uri: row.try_get("target_uri")?,
+        target_selectors: row.try_get("target_selectors")?,
+        references: row.try_get("references")?,
+        extra: row.try_get("extra")?,
+        deleted: row.try_get("deleted")?,
+        moderation_status: row.try_get("moderation_status")?,
+        target_description: row.try_get("target_description")?,
+        version: row.try_get("version")?,
+    })
+}
+
+/// The group of an annotation's row, if there is one.
+pub(super) fn group(row: &Row) -> Result<Option<Group>, Error> {
+    let id: Option<i32> = row.try_get("group_id")?;
+    let readable_by: Option<&str> = row.try_get("readable_by")?;
+    Ok(id.map(|_| match readable_by {
+        Some("world") => Group::World,
+        Some("members") => Group::Members,
+        // Another word is one of a later h, whose meaning is not known: it lets nobody in.
+        _ => Group::Nobody,
+    }))
+}
+
+pub(super) fn author(row: &Row) -> Result<Author, Error> {
+    Ok(Author {
+        userid: userid(row)?,
+        display_name: row.try_get("display_name")?,
+        muted: row.try_get("nipsa")?,
+        instructs: row.try_get("instructs")?,
+    })
+}
+
+pub(super) fn page(row: &Row) -> Result<Page, Error> {
+    Ok(Page {
+        normalized: row.try_get("uri_normalized")?,
+        is_canonical: row.try_get("is_canonical")?,
+    })
+}
+
+pub(super) fn mention(row: &Row) -> Result<Mention, Error> {
+    Ok(Mention {
+        original_username: row.try_get("original_username")?,
+        username: row.try_get("username")?,
+        authority: row.try_get("authority")?,
+        display_name: row.try_get("display_name")?,
+        description: row.try_get("description")?,
+        joined: row.try_get("activation_date")?,
+    })
+}

@@ -1,0 +1,191 @@
+//! The statements. Owns all of the SQL: every table and column of h's that is read is named
+//! here. Must not know: when statements are sent, and what follows from the answers.
+//!
+//! Where a parameter is a `uuid`, it is sent as its 32 hexadecimal digits.
+
+use tokio_postgres::{Client, Error, Statement};
+
+/// The statements, prepared on a connection. Their rows are read by [`row`](super::row).
+pub(super) struct Statements {
+    pub identities: Statement,
+    pub memberships: Statement,
+    pub sweep: Statement,
+    pub annotation: Statement,
+    pub author: Statement,
+    pub pages: Statement,
+    pub mentions: Statement,
+    pub flaggers: Statement,
+    pub moderators: Statement,
+    pub students: Statement,
+    pub parents: Statement,
+}
+
+impl Statements {
+    /// Prepares them all at once.
+    pub async fn prepare(client: &Client) -> Result<Statements, Error> {
+        let (identities, memberships, sweep) = (
+            [IDENTITIES, OF_USER].concat(),
+            [MEMBERSHIPS, OF_USER, NAMED].concat(),
+            [SWEEP, OF_USER, AMONG].concat(),
+        );
+        let prepared = tokio::try_join!(
+            client.prepare(&identities),
+            client.prepare(&memberships),
+            client.prepare(&sweep),
+            client.prepare(ANNOTATION),
+            client.prepare(AUTHOR),
+            client.prepare(PAGES),
+            client.prepare(MENTIONS),
+            client.prepare(FLAGGERS),
+            client.prepare(MODERATORS),
+            client.prepare(STUDENTS),
+            client.prepare(PARENTS),
+        )?;
+        Ok(Statements {
+            identities: prepared.0,
+            memberships: prepared.1,
+            sweep: prepared.2,
+            annotation: prepared.3,
+            author: prepared.4,
+            pages: prepared.5,
+            mentions: prepared.6,
+            flaggers: prepared.7,
+            moderators: prepared.8,
+            students: prepared.9,
+            parents: prepared.10,
+        })
+    }
+}
+
+/// A connection's settings, which are [`SETTINGS`] statements. A statement that takes longer than
+/// this is given up by the server itself, so that it does not go on working for nobody.
+pub(super) const SET_UP: &str = "\
+    SET default_transaction_read_only = on; \
+    SET statement_timeout = '4s'; \
+    SET idle_in_transaction_session_timeout = '10s'";
+pub(super) const SETTINGS: u64 = 3;
+
+/// What one event reads is of one moment.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(super) const COMMIT: &str = "COMMIT";
+pub(super) const ROLLBACK: &str = "ROLLBACK";
+
+/// The tokens of a list of values, each with its place in the list, from 1. The empty value is
+/// nobody's, even if a row has it.
+const IDENTITIES: &str = r#"
+SELECT asked.place, token.id, token.expires, owner.username, owner.authority, joined.*
+FROM unnest($1::text[]) WITH ORDINALITY AS asked(value, place)
+JOIN token ON token.value = asked.value AND asked.value <> ''
+JOIN "user" AS owner ON owner.id = token.user_id AND NOT owner.deleted
+"#;
+
+/// The tokens of a list of ids.
+const SWEEP: &str = r#"
+SELECT token.id, token.expires, owner.username, owner.authority, joined.*
+FROM token
+JOIN "user" AS owner ON owner.id = token.user_id AND NOT owner.deleted
+"#;
+const AMONG: &str = "WHERE token.id = ANY($1::int[])";
+
+const MEMBERSHIPS: &str = r#"
+SELECT joined.*
+FROM "user" AS owner
+"#;
+
+/// The memberships of `owner`: the ids of the groups, and the roles in the same order.
+const OF_USER: &str = r#"
+CROSS JOIN LATERAL (
+    SELECT array_agg("group".pubid) AS groups, array_agg(member.roles ->> 0) AS roles
+    FROM user_group AS member JOIN "group" ON "group".id = member.group_id
+    WHERE member.user_id = owner.id
+) AS joined
+"#;
+
+/// h takes names that differ in dots and case for the same; there is an index for it.
+const NAMED: &str = r"
+WHERE lower(replace(owner.username, '.', '')) = lower(replace($1::text, '.', ''))
+AND owner.authority = $2::text AND NOT owner.deleted
+";
+
+const ANNOTATION: &str = r#"
+SELECT annotation.created, annotation.updated, annotation.userid, annotation.groupid,
+    annotation.text, annotation.tags, annotation.shared, annotation.target_uri,
+    annotation.target_selectors::text, annotation."references", annotation.extra::text,
+    annotation.deleted, annotation.document_id, annotation.moderation_status::text,
+    annotation.target_description, annotation.version,
+    "group".id AS group_id, "group".readable_by::text, document.title,
+    CASE WHEN annotation.target_uri LIKE 'urn:x-pdf:%' THEN (
+        SELECT uri FROM document_uri
+        WHERE document_uri.document_id = annotation.document_id
+        AND (uri LIKE 'http://%' OR uri LIKE 'https://%')
+        ORDER BY document_uri.updated DESC LIMIT 1
+    ) END AS web_address
+FROM annotation
+LEFT JOIN "group" ON "group".pubid = annotation.groupid
+LEFT JOIN document ON document.id = annotation.document_id
+WHERE annotation.id = $1::text::uuid
+"#;
+
+/// The user of a name and an authority, muted and deleted ones too, and whether they are an
+/// instructor of a group.
+const AUTHOR: &str = r#"
+SELECT username, authority, display_name, nipsa, EXISTS (
+    SELECT FROM user_group
+    WHERE user_id = "user".id AND group_id = $3::int AND lms_role = 'lms_instructor'
+) AS instructs
+FROM "user"
+WHERE lower(replace(username, '.', '')) = lower(replace($1::text, '.', ''))
+AND authority = $2::text
+"#;
+
+/// All names of the document that has a page, given in normal form. Where several documents have
+/// it, h takes any of them; here it is the annotation's own, or the oldest.
+const PAGES: &str = r"
+SELECT DISTINCT uri_normalized, type = 'rel-canonical' AND uri = $3::text AS is_canonical
+FROM document_uri
+WHERE document_id = (
+    SELECT document_id FROM document_uri WHERE uri_normalized = $1::text
+    ORDER BY document_id <> $2::int, document_id LIMIT 1
+)
+ORDER BY is_canonical DESC, uri_normalized LIMIT 10000
+";
+
+const MENTIONS: &str = r#"
+SELECT mention.username AS original_username, "user".username, "user".authority,
+    "user".display_name, "user".description, "user".activation_date
+FROM mention JOIN "user" ON "user".id = mention.user_id
+WHERE mention.annotation_id = $1::text::uuid
+ORDER BY mention.id
+"#;
+
+const FLAGGERS: &str = r#"
+SELECT "user".username, "user".authority
+FROM flag JOIN "user" ON "user".id = flag.user_id
+WHERE flag.annotation_id = $1::text::uuid
+"#;
+
+const MODERATORS: &str = r#"
+SELECT "user".username, "user".authority
+FROM user_group JOIN "user" ON "user".id = user_group.user_id
+WHERE user_group.group_id = $1::int
+AND user_group.roles ->> 0 IN ('moderator', 'admin', 'owner')
+"#;
+
+/// Those for whom a checkpoint counts, if one is active for the group and the document.
+const STUDENTS: &str = r#"
+SELECT "user".username, "user".authority
+FROM user_group JOIN "user" ON "user".id = user_group.user_id
+WHERE user_group.group_id = $1::int
+AND user_group.lms_role IS DISTINCT FROM 'lms_instructor'
+AND EXISTS (
+    SELECT FROM checkpoint
+    WHERE checkpoint.group_id = $1::int AND checkpoint.document_id = $2::int
+    AND (reveal_date IS NULL OR reveal_date > now() AT TIME ZONE 'UTC')
+)
+"#;
+
+/// The authors of a list of annotations, as far as those are of a group.
+const PARENTS: &str = r"
+SELECT DISTINCT userid FROM annotation
+WHERE id = ANY($1::text[]::uuid[]) AND groupid = $2::text
+";

@@ -1,0 +1,177 @@
+//! TLS to the database: which certificates will do, by libpq's `sslmode` and `sslrootcert`.
+//! Must not know: anything of the database.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+
+/// What is asked of the server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// Nothing: what is sent cannot be read on the way, but whom it is sent to is not known.
+    Nothing,
+    /// It must be of a CA that is trusted.
+    Chain(Roots),
+    /// And it must be for the host that was named.
+    Name(Roots),
+}
+
+/// Which certificates to trust.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Roots {
+    /// The system's.
+    System,
+    /// Those in this PEM file.
+    File(String),
+}
+
+/// What makes TLS connections of which this is asked.
+///
+/// # Errors
+/// For a person, when there are no certificates to trust.
+pub(super) fn client(check: &Check) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Verifier::new(check, &provider)?;
+    let versions = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(versions
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth())
+}
+
+#[derive(Debug)]
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    /// `None` takes any certificate.
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    name_counts: bool,
+    /// Certificates that are taken as they are: a file with a self-signed certificate of the
+    /// server's own is common, and the web's rules do not take a CA's certificate as a server's.
+    given: Vec<CertificateDer<'static>>,
+}
+
+impl Verifier {
+    fn new(check: &Check, provider: &Arc<CryptoProvider>) -> Result<Verifier, String> {
+        let (roots, name_counts) = match check {
+            Check::Nothing => (None, false),
+            Check::Chain(roots) => (Some(roots), false),
+            Check::Name(roots) => (Some(roots), true),
+        };
+        let mut given = Vec::new();
+        let chain = match roots {
+            None => None,
+            Some(roots) => {
+                let mut store = RootCertStore::empty();
+                match roots {
+                    Roots::System => {
+                        let found = rustls_native_certs::load_native_certs();
+                        store.add_parsable_certificates(found.certs);
+                        if store.is_empty() {
+                            return Err("the system has no CA certificates".to_owned());
+                        }
+                    }
+                    Roots::File(file) => {
+                        given = read(file)?;
+                        for certificate in &given {
+                            let added = store.add(certificate.clone());
+                            added.map_err(|error| format!("{file}: {error}"))?;
+                        }
+                    }
+                }
+                let built =
+                    WebPkiServerVerifier::builder_with_provider(store.into(), Arc::clone(provider));
+                Some(built.build().map_err(|error| error.to_string())?)
+            }
+        };
+        Ok(Verifier {
+            provider: Arc::clone(provider),
+            chain,
+            name_counts,
+            given,
+        })
+    }
+}
+
+fn read(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| format!("{file}: {error}"))?;
+    if certificates.is_empty() {
+        return Err(format!("{file} holds no certificate in PEM form"));
+    }
+    Ok(certificates)
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(chain) = &self.chain else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let verdict =
+            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verdict {
+            // The name is looked at last, so all else is in order by then.
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if !self.name_counts => Ok(ServerCertVerified::assertion()),
+            // `Other` is how "a CA's certificate as a server's" comes. Dates have been checked by
+            // then; the name has not.
+            Err(Error::InvalidCertificate(CertificateError::Other(_)))
+                if self.given.contains(end_entity) =>
+            {
+                if self.name_counts {
+                    let certificate = ParsedCertificate::try_from(end_entity)?;
+                    rustls::client::verify_server_name(&certificate, server_name)?;
+                }
+                Ok(ServerCertVerified::assertion())
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! Handshakes with servers of all kinds.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConnection, ServerConfig, ServerConnection};
+
+use super::*;
+
+struct Own {
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+    params: CertificateParams,
+}
+
+/// A certificate for `localhost`, self-signed unless there is an issuer.
+fn certificate(is_ca: IsCa, issuer: Option<&Issuer<'_, KeyPair>>) -> Own {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.is_ca = is_ca;
+    let certificate = match issuer {
+        Some(issuer) => params.signed_by(&key, issuer),
+        None => params.self_signed(&key),
+    };
+    Own {
+        certificate: certificate.unwrap(),
+        key,
+        params,
+    }
+}
+
+/// Makes one handshake with a server that has this certificate.
+fn shake(own: &Own, check: &Check, host: &'static str) -> Result<(), String> {
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.certificate.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let server = thread::spawn(move || {
+        let mut tcp = listener.accept().unwrap().0;
+        let mut tls = ServerConnection::new(Arc::new(config)).unwrap();
+        while tls.is_handshaking() && tls.complete_io(&mut tcp).is_ok() {}
+    });
+    let name = ServerName::try_from(host).unwrap();
+    let mut tls = ClientConnection::new(Arc::new(client(check)?), name).unwrap();
+    let mut result = Ok(());
+    while tls.is_handshaking() && result.is_ok() {
+        result = tls.complete_io(&mut tcp).map(|_| ());
+    }
+    server.join().unwrap();
+    result.map_err(|error: io::Error| error.to_string())
+}
+
+#[test]
+fn of_the_certificate_what_sslmode_asks_for_is_checked() {
+    let ca = || IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = certificate(ca(), None);
+    let root_pem = root.certificate.pem();
+    let issuer = Issuer::new(root.params, root.key);
+    let plain = certificate(IsCa::NoCa, None);
+    let openssl = certificate(ca(), None);
+    let issued = certificate(IsCa::NoCa, Some(&issuer));
+    let stranger = certificate(IsCa::NoCa, None).certificate.pem();
+    let in_file = |pem: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), pem).unwrap();
+        let roots = Roots::File(file.path().to_str().unwrap().to_owned());
+        (file, roots)
+    };
+    for (name, own, pem) in [
+        ("plain", &plain, plain.certificate.pem()),
+        ("openssl", &openssl, openssl.certificate.pem()),
+        ("issued", &issued, root_pem),
+    ] {
+        let (_trusted_file, trusted) = in_file(&pem);
+        let (_strange_file, strange) = in_file(&stranger);
+        for host in ["localhost", "127.0.0.1"] {
+            assert_eq!(shake(own, &Check::Nothing, host), Ok(()), "{name} {host}");
+            let chain = Check::Chain(trusted.clone());
+            assert_eq!(shake(own, &chain, host), Ok(()), "{name} {host}");
+            for check in [Check::Chain(strange.clone()), Check::Name(strange.clone())] {
+                assert!(shake(own, &check, host).is_err(), "{name} {host}");
+            }
+        }
+        let full = Check::Name(trusted.clone());
+        assert_eq!(shake(own, &full, "localhost"), Ok(()), "{name}");
+        let error = shake(own, &full, "127.0.0.1").unwrap_err();
+        assert!(error.contains("not valid for name"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_file_without_a_certificate_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for path in [file.path().to_str().unwrap(), "/nonexistent/ca.pem"] {
+        let check = Check::Chain(Roots::File(path.to_owned()));
+        let error = client(&check).map(|_| ()).unwrap_err();
+        assert!(error.contains(path), "{error}");
+    }
+}

@@ -1,0 +1,385 @@
+//! What the back end's thread does: answers questions and turns events into plans, one thing
+//! after the other.
+//!
+//! Owns: what comes first, and what becomes of it all while the database is away or the reactor
+//! has no room. Must not know: SQL, AMQP, or when to connect again.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::warn;
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::time::{Instant, sleep};
+
+use super::backlog::{Backlog, Waiting};
+use super::database::{Data, Database};
+use super::event::{AnnotationEvent, user_plan};
+use super::store::SWEPT;
+use super::told::Told;
+use crate::backend::amqp::Delivery;
+use crate::backend::rarely::Rarely;
+use crate::backend::{BATCH, Closed, Fate, Stats, Topic, Undelivered, Way};
+use crate::model::{Ask, AuthReply, Plan, PublishError, Secret, Tell, Ticket, TokenId, UnixMillis};
+
+/// The back end at work.
+pub(super) struct Worker<D, W, C> {
+    database: Database<D>,
+    way: W,
+    clock: C,
+    questions: Receiver<Ask>,
+    deliveries: Receiver<Delivery>,
+    logins: Vec<(Ticket, Secret)>,
+    sweep: Option<Sweep>,
+    events: Backlog,
+    told: Told,
+    /// What was last told of the health.
+    ready: bool,
+    drops: Drops,
+}
+
+/// A sweep under way.
+struct Sweep {
+    tokens: Vec<TokenId>,
+    /// How many of them the database was asked about.
+    done: usize,
+}
+
+/// What is done about events that lead to nothing.
+struct Drops {
+    stats: Arc<Stats>,
+    started: Instant,
+    overflowed: Rarely,
+    others: Rarely,
+}
+
+impl<D, W, C> Worker<D, W, C>
+where
+    D: Data,
+    W: Way,
+    C: Fn() -> UnixMillis,
+{
+    pub fn new(
+        database: Database<D>,
+        way: W,
+        clock: C,
+        stats: Arc<Stats>,
+        questions: Receiver<Ask>,
+        deliveries: Receiver<Delivery>,
+    ) -> Self {
+        Worker {
+            database,
+            way,
+            clock,
+            questions,
+            deliveries,
+            logins: Vec::new(),
+            sweep: None,
+            events: Backlog::default(),
+            told: Told::default(),
+            ready: false,
+            drops: Drops {
+                stats,
+                started: Instant::now(),
+                overflowed: Rarely::default(),
+                others: Rarely::default(),
+            },
+        }
+    }
+
+    /// Works until nobody asks or listens any more.
+    pub async fn run(mut self) {
+        let Err(Closed) = self.work().await;
+    }
+
+    async fn work(&mut self) -> Result<Infallible, Closed> {
+        loop {
+            if !self.database.is_up() {
+                self.wait_for_database().await?;
+            }
+            self.take_questions().await?;
+            // Somebody waits for these, so they pass by whatever number of events waits; but an
+            // event comes after each batch of them.
+            self.answer_logins().await?;
+            if self.database.is_up()
+                && let Some(sweep) = self.sweep.take()
+            {
+                self.go_on_with(sweep).await?;
+            }
+            if self.database.is_up() {
+                match self.next_event() {
+                    Some(waiting) => self.handle(waiting).await?,
+                    None if self.logins.is_empty() && self.sweep.is_none() => self.wait().await?,
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&mut self) -> Result<(), Closed> {
+        tokio::select! {
+            biased;
+            question = self.questions.recv() => self.sort(question.ok_or(Closed)?).await,
+            Some(delivery) = self.deliveries.recv() => {
+                self.events.push(delivery);
+                Ok(())
+            }
+            () = sleep(LOOK_PERIOD) => {
+                self.database.look().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what was asked, as far as it can be answered together.
+    async fn take_questions(&mut self) -> Result<(), Closed> {
+        while self.logins.len() < BATCH {
+            match self.questions.try_recv() {
+                Ok(question) => self.sort(question).await?,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(Closed),
+            }
+        }
+        Ok(())
+    }
+
+    async fn sort(&mut self, question: Ask) -> Result<(), Closed> {
+        match question {
+            Ask::Authenticate { ticket, token } => self.logins.push((ticket, token)),
+            Ask::Sweep { tokens } => self.sweep = Some(Sweep { tokens, done: 0 }),
+            other => turn_away(&self.way, other).await?,
+        }
+        Ok(())
+    }
+
+    async fn answer_logins(&mut self) -> Result<(), Closed> {
+        if self.logins.is_empty() {
+            return Ok(());
+        }
+        let logins = std::mem::take(&mut self.logins);
+        let tokens: Vec<&str> = logins.iter().map(|(_, token)| &*token.0).collect();
+        let now = (self.clock)();
+        let identities = self
+            .database
+            .ask(async |data| data.identities(&tokens, now).await)
+            .await;
+        let mut identities = identities.map(Vec::into_iter);
+        for (ticket, _) in logins {
+            let reply = match &mut identities {
+                Some(identities) => match identities.next().flatten() {
+                    Some(identity) => {
+                        self.told.let_in(&identity);
+                        AuthReply::Known(identity)
+                    }
+                    None => AuthReply::Unknown,
+                },
+                None => AuthReply::Unavailable,
+            };
+            tell(&self.way, Tell::Authenticated { ticket, reply }).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks for what no event has told of, about some of the tokens: whoever logs in must not
+    /// wait for all of them. Where the database is away, the next sweep begins anew.
+    async fn go_on_with(&mut self, mut sweep: Sweep) -> Result<(), Closed> {
+        let rest = &sweep.tokens[sweep.done..];
+        let some = &rest[..rest.len().min(SWEPT)];
+        let now = (self.clock)();
+        let found = self
+            .database
+            .ask(async |data| data.sweep(some, now).await)
+            .await;
+        let Some(found) = found else {
+            return Ok(());
+        };
+        sweep.done += some.len();
+        for news in self.told.news(found) {
+            tell(&self.way, news).await?;
+        }
+        if sweep.done < sweep.tokens.len() {
+            self.sweep = Some(sweep);
+        } else {
+            self.told.forget_all_but(&sweep.tokens);
+        }
+        Ok(())
+    }
+
+    fn next_event(&mut self) -> Option<Waiting> {
+        if let Some(waiting) = self.events.pop() {
+            return Some(waiting);
+        }
+        let delivery = self.deliveries.try_recv().ok()?;
+        Some(Waiting {
+            delivery,
+            failures: 0,
+        })
+    }
+
+    /// Deals with an event. Its receipt is held until what it led to has been taken.
+    async fn handle(&mut self, mut waiting: Waiting) -> Result<(), Closed> {
+        let delivery = &waiting.delivery;
+        let outcome = match delivery.topic {
+            Topic::Annotation => self.annotation(delivery).await,
+            Topic::User => self.user(delivery).await?,
+        };
+        match outcome {
+            Some(Ok(plan)) => {
+                let plans = vec![plan];
+                tell(&self.way, Tell::Happened { plans }).await?;
+            }
+            Some(Err(fate)) => self.drops.count(fate),
+            // Events are never passed by by later ones, so one over which the database goes away
+            // again and again must not stay.
+            None => {
+                waiting.failures += 1;
+                if waiting.failures < MAX_FAILURES {
+                    self.events.put_back(waiting);
+                } else {
+                    self.drops.count(Fate::Unreadable);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What an event means, or nothing while the database is away.
+    async fn annotation(&mut self, delivery: &Delivery) -> Option<Result<Plan, Fate>> {
+        let event = match AnnotationEvent::parse(&delivery.event) {
+            Ok(event) => event,
+            Err(fate) => return Some(Err(fate)),
+        };
+        self.database
+            .ask(async |data| data.annotation(&event).await)
+            .await
+    }
+
+    /// As [`Worker::annotation`]. What it says of the user's groups is read anew, and comes first.
+    async fn user(&mut self, delivery: &Delivery) -> Result<Option<Result<Plan, Fate>>, Closed> {
+        let (userid, plan) = match user_plan(&delivery.event) {
+            Ok(read) => read,
+            Err(fate) => return Ok(Some(Err(fate))),
+        };
+        let found = self
+            .database
+            .ask(async |data| data.memberships(&userid).await)
+            .await;
+        let news = match found {
+            None => return Ok(None),
+            Some(Some(memberships)) => {
+                self.told.memberships(&userid, &memberships);
+                Tell::Memberships {
+                    userid,
+                    memberships,
+                }
+            }
+            Some(None) => {
+                self.told.gone(&userid);
+                Tell::UserGone { userid }
+            }
+        };
+        tell(&self.way, news).await?;
+        Ok(Some(Ok(plan)))
+    }
+
+    /// Until the database is there: who asks is told so at once, and events wait.
+    async fn wait_for_database(&mut self) -> Result<(), Closed> {
+        if std::mem::take(&mut self.ready) {
+            tell(&self.way, Tell::Health { ready: false }).await?;
+        }
+        for (ticket, _) in self.logins.drain(..) {
+            tell(&self.way, unavailable(ticket)).await?;
+        }
+        let mut back = pin!(self.database.come_back());
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut back => break,
+                question = self.questions.recv() => {
+                    turn_away(&self.way, question.ok_or(Closed)?).await?;
+                }
+                Some(delivery) = self.deliveries.recv() => {
+                    let dropped = self.events.push(delivery);
+                    self.drops.overflow(dropped);
+                }
+            }
+        }
+        self.ready = true;
+        tell(&self.way, Tell::Health { ready: true }).await
+    }
+}
+
+impl Drops {
+    fn count(&self, fate: Fate) {
+        self.stats.count_dropped(fate);
+        let what = match fate {
+            // What is deleted soon after it was made: nothing is wrong.
+            Fate::Missing => return,
+            Fate::Malformed => "lacks what an event must have",
+            _ => "is about something that the database cannot be asked about",
+        };
+        if let Some(count) = self.others.count(self.now()) {
+            warn!("an event from the queue {what}; {count} passed over of late");
+        }
+    }
+
+    fn overflow(&self, dropped: usize) {
+        for _ in 0..dropped {
+            self.stats.count_dropped(Fate::Overflow);
+            if let Some(count) = self.overflowed.count(self.now()) {
+                warn!("too many events wait for the database; {count} of the oldest given up");
+            }
+        }
+    }
+
+    /// In milliseconds.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Hands something to the reactor; waits while it has no room. Only this waits then: the
+/// connections to the servers are kept up.
+async fn tell<W: Way>(way: &W, mut tell: Tell) -> Result<(), Closed> {
+    loop {
+        match way.try_tell(tell) {
+            Ok(()) => return Ok(()),
+            Err(Undelivered::Full(back)) => tell = back,
+            Err(Undelivered::Closed) => return Err(Closed),
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// The answer to what cannot be answered, or not now.
+async fn turn_away<W: Way>(way: &W, question: Ask) -> Result<(), Closed> {
+    match question {
+        Ask::Authenticate { ticket, .. } => tell(way, unavailable(ticket)).await,
+        Ask::Publish { ticket, .. } => {
+            let reason = "events come from the message queue here".to_owned();
+            let result = Err(PublishError { line: 0, reason });
+            tell(way, Tell::Published { ticket, result }).await
+        }
+        Ask::Event { .. } | Ask::Sweep { .. } => Ok(()),
+    }
+}
+
+fn unavailable(ticket: Ticket) -> Tell {
+    Tell::Authenticated {
+        ticket,
+        reply: AuthReply::Unavailable,
+    }
+}
+
+/// How long to wait before the reactor's mailbox is tried again.
+const RETRY: Duration = Duration::from_millis(5);
+/// How often it is looked whether the connection to the database has ended, where it is not used.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// How often an event is tried, over which the database goes away.
+const MAX_FAILURES: u8 = 3;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! What is answered when, in which order, and what is kept.
+
+mod around;
+
+use std::sync::mpsc;
+
+use serde_json::json;
+use tokio::sync::mpsc::channel;
+
+use super::super::backlog::MAX_EVENTS;
+use super::*;
+use around::{Fake, Mail, members, person, play, short};
+
+#[tokio::test(start_paused = true)]
+async fn who_logs_in_is_answered_in_order_and_many_at_once() {
+    play(4096, async |around| {
+        assert_eq!(around.told_in(2).await, ["ready true"]);
+        let joe = person(1, "acct:joe@b", &[]);
+        around.fake.has_token("t", joe);
+        for ticket in 0..600 {
+            around.log_in(ticket, if ticket % 2 == 0 { "t" } else { "x" });
+        }
+        let told = around.told_in(10).await;
+        assert_eq!(told.len(), 600);
+        for (ticket, told) in told.iter().enumerate() {
+            let who = ["acct:joe@b", "unknown"][ticket % 2];
+            assert_eq!(*told, format!("{ticket} {who}"));
+        }
+        let asked = &around.fake.shelf().asked;
+        assert!(asked.len() <= 4, "{asked:?}");
+        assert!(asked.contains(&"256 tokens".into()), "{asked:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_logs_in_does_not_wait_for_all_events_nor_events_for_all_logins() {
+    play(4096, async |around| {
+        around.fake.shelf().latency = Duration::from_millis(100);
+        let many = async {
+            for number in 0..50 {
+                around.annotation(&number.to_string()).await;
+            }
+        };
+        let script = async {
+            sleep(Duration::from_millis(1_050)).await;
+            assert_eq!(around.told().last().unwrap(), "9");
+            for ticket in 0..600 {
+                around.log_in(1000 + ticket, "x");
+            }
+            // The event under way, a batch, an event.
+            let told = around.told_in(300).await;
+            assert_eq!(told[0], "10");
+            assert_eq!(told[1], "1000 unknown");
+            assert_eq!(told[257], "11", "{told:?}");
+            let told = around.told_in(10_000).await;
+            assert_eq!(told.last().unwrap(), "49");
+        };
+        tokio::join!(many, script);
+        assert_eq!(around.handled(), 50);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_held_until_the_reactor_has_taken_it() {
+    play(2, async |around| {
+        sleep(Duration::from_millis(2)).await;
+        for number in 0..10 {
+            around.annotation(&number.to_string()).await;
+        }
+        sleep(Duration::from_secs(60)).await;
+        // The health and the first have filled the mailbox.
+        assert_eq!(around.handled(), 1);
+        let mut told = Vec::new();
+        while told.len() < 11 {
+            told.push(short(around.mail.recv().unwrap()));
+            sleep(2 * RETRY).await;
+            // What has been taken, and what is in the mailbox; the health is no event.
+            assert_eq!(around.handled(), 10.min(told.len() + 2 - 1));
+        }
+        let expected = (0..10).map(|number| number.to_string());
+        assert_eq!(told[1..], expected.collect::<Vec<_>>());
+        assert_eq!(around.handled(), 10);
+        assert_eq!(around.stats.dropped(Fate::Overflow), 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_database_is_away_logins_are_refused_and_events_wait() {
+    play(4096, async |around| {
+        assert_eq!(around.told_in(2).await, ["ready true"]);
+        around.fake.restart(false);
+        around.log_in(1, "t");
+        assert_eq!(around.told_in(2).await, ["1 unavailable", "ready false"]);
+        for number in 0..40 {
+            around.annotation(&number.to_string()).await;
+        }
+        around.user("acct:joe@b").await;
+        around.annotation("last").await;
+        around.log_in(2, "t");
+        around.ask(Ask::Sweep { tokens: vec![] });
+        around.ask(Ask::Publish {
+            ticket: Ticket(3),
+            body: Vec::new(),
+        });
+        assert_eq!(around.told_in(2).await, ["2 unavailable", "3 line 0"]);
+        // However long it takes.
+        assert_eq!(around.told_in(600_000).await, [""; 0]);
+        assert_eq!(around.handled(), 0);
+        around.fake.shelf().reachable = true;
+        let told = around.told_in(31_000).await;
+        assert_eq!(told[0], "ready true");
+        let numbers = (0..40).map(|number| number.to_string());
+        assert_eq!(told[1..41], numbers.collect::<Vec<_>>());
+        assert_eq!(told[41..], ["acct:joe@b gone", "group-join", "last"]);
+        assert_eq!(around.handled(), 42);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_database_that_is_over_costs_nobody_anything() {
+    play(4096, async |around| {
+        assert_eq!(around.told_in(2).await, ["ready true"]);
+        let joe = person(1, "acct:joe@b", &[]);
+        around.fake.has_token("t", joe);
+        around.fake.restart(true);
+        around.log_in(1, "t");
+        around.fake.restart(true);
+        around.annotation("create").await;
+        assert_eq!(around.told_in(2).await, ["1 acct:joe@b", "create"]);
+        around.fake.restart(true);
+        around.annotation("update").await;
+        assert_eq!(around.told_in(2).await, ["update"]);
+        // Where nothing is asked, it is looked for.
+        around.fake.restart(true);
+        assert_eq!(around.told_in(1_100).await, [""; 0]);
+        assert!(around.fake.shelf().connected);
+        around.fake.restart(false);
+        assert_eq!(around.told_in(1_100).await, ["ready false"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_events_go_when_too_many_wait_for_the_database() {
+    play(2 * MAX_EVENTS, async |around| {
+        sleep(Duration::from_millis(2)).await;
+        around.fake.restart(false);
+        around.log_in(1, "t");
+        sleep(Duration::from_millis(2)).await;
+        for number in 0..MAX_EVENTS + 10 {
+            around.annotation(&number.to_string()).await;
+        }
+        sleep(Duration::from_millis(2)).await;
+        assert_eq!(around.stats.dropped(Fate::Overflow), 10);
+        assert_eq!(around.handled(), 10);
+        around.fake.shelf().reachable = true;
+        let told = around.told_in(31_000).await;
+        assert_eq!(told[3..5], ["ready true", "10"]);
+        assert_eq!(*told.last().unwrap(), (MAX_EVENTS + 9).to_string());
+        assert_eq!(around.handled(), MAX_EVENTS + 10);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_are_told_before_the_session_change_that_speaks_of_them() {
+    play(4096, async |around| {
+        let groups = members(&["g", "h"]);
+        around.fake.has_members("acct:joe@b", groups);
+        around.user("acct:joe@b").await;
+        around.user("acct:nobody@b").await;
+        let told = around.told_in(2).await;
+        let expected = ["acct:joe@b in 2", "group-join"];
+        assert_eq!(told[1..3], expected);
+        assert_eq!(told[3..], ["acct:nobody@b gone", "group-join"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_leads_to_nothing_is_counted_and_forgotten() {
+    play(4096, async |around| {
+        around.event(Topic::Annotation, json!({})).await;
+        around.event(Topic::User, json!({"userid": 5})).await;
+        around.annotation("missing").await;
+        around.annotation("create").await;
+        assert_eq!(around.told_in(2).await, ["ready true", "create"]);
+        assert_eq!(around.stats.dropped(Fate::Malformed), 2);
+        assert_eq!(around.stats.dropped(Fate::Missing), 1);
+        assert_eq!(around.handled(), 4);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_over_which_the_database_always_goes_away_does_not_stay() {
+    play(4096, async |around| {
+        around.fake.shelf().poison = Some("poison".into());
+        around.annotation("poison").await;
+        around.annotation("create").await;
+        let told = around.told_in(120_000).await;
+        assert_eq!(told.last().unwrap(), "create");
+        assert_eq!(around.stats.dropped(Fate::Unreadable), 1);
+        assert_eq!(around.handled(), 2);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_tells_what_no_event_has_told() {
+    play(4096, async |around| {
+        for (token, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "c")] {
+            let identity = person(token, name, &["g"]);
+            around.fake.has_token(&token.to_string(), identity);
+        }
+        let standing = |name: &str, groups| Some((name.into(), members(groups)));
+        let found = vec![
+            (TokenId(1), standing("a", &["g"])),
+            (TokenId(2), None),
+            (TokenId(3), standing("c", &[])),
+            (TokenId(4), standing("c", &[])),
+        ];
+        around.fake.will_sweep(found.clone());
+        for token in 1..=4 {
+            around.log_in(token, &token.to_string());
+        }
+        assert_eq!(around.told_in(2).await.len(), 5);
+        let sweep = || Ask::Sweep {
+            tokens: vec![TokenId(1)],
+        };
+        around.ask(sweep());
+        assert_eq!(around.told_in(2).await, ["token 2 ended", "c in 0"]);
+        // In vain, which must not be taken for an answer.
+        around.fake.restart(false);
+        around.ask(sweep());
+        assert_eq!(around.told_in(2).await, ["ready false"]);
+        around.fake.shelf().reachable = true;
+        assert_eq!(around.told_in(31_000).await, ["ready true"]);
+        let mut again = found;
+        again.remove(1);
+        around.fake.will_sweep(again);
+        around.ask(sweep());
+        assert_eq!(around.told_in(2).await, [""; 0]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_logs_in_does_not_wait_for_a_long_sweep() {
+    play(4096, async |around| {
+        around.fake.shelf().latency = Duration::from_millis(100);
+        let tokens = (0..10 * SWEPT as u64).map(TokenId).collect();
+        around.ask(Ask::Sweep { tokens });
+        sleep(Duration::from_millis(350)).await;
+        around.log_in(1, "x");
+        around.annotation("create").await;
+        let told = around.told_in(260).await;
+        assert_eq!(told, ["ready true", "create", "1 unknown"]);
+        sleep(Duration::from_secs(2)).await;
+        let asked = &around.fake.shelf().asked;
+        let swept = asked.iter().filter(|asked| asked.starts_with("sweep"));
+        assert_eq!(swept.count(), 10, "{asked:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_with_those_who_ask_and_with_those_who_listen() {
+    for listens in [true, false] {
+        let (asker, questions) = channel(1);
+        let (_events, deliveries) = channel(1);
+        let (sender, mail) = mpsc::sync_channel(8);
+        let database = Database::new(Fake::default(), || 0);
+        let way = Mail(sender);
+        let worker = Worker::new(database, way, || 7, Arc::default(), questions, deliveries);
+        let question = Ask::Publish {
+            ticket: Ticket(1),
+            body: Vec::new(),
+        };
+        match listens {
+            true => drop(asker),
+            false => {
+                drop(mail);
+                asker.try_send(question).unwrap();
+            }
+        }
+        // It is not even connected.
+        worker.run().await;
+    }
+}

@@ -1,0 +1,275 @@
+//! What is around a worker in its tests: data, mail and time that they make.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::{Mutex, MutexGuard};
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{Sender, channel};
+
+use super::super::*;
+use crate::backend::h::store::{Away, Standing};
+use crate::model::{Identity, Membership, Receipt, Role};
+
+/// A database as the tests have it.
+#[derive(Default)]
+pub struct Shelf {
+    /// Whether it can be connected to.
+    pub reachable: bool,
+    /// Whether the connection there is works.
+    pub connected: bool,
+    /// How long everything takes.
+    pub latency: Duration,
+    pub people: HashMap<String, Identity>,
+    pub members: HashMap<String, Vec<Membership>>,
+    pub swept: VecDeque<Vec<(TokenId, Option<Standing>)>>,
+    /// The annotation over which the connection always breaks.
+    pub poison: Option<String>,
+    pub asked: Vec<String>,
+}
+
+#[derive(Clone, Default)]
+pub struct Fake(Arc<Mutex<Shelf>>);
+
+impl Fake {
+    pub fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.0.lock().unwrap()
+    }
+
+    pub fn has_token(&self, token: &str, identity: Identity) {
+        self.shelf().people.insert(token.into(), identity);
+    }
+
+    pub fn has_members(&self, userid: &str, groups: Vec<Membership>) {
+        self.shelf().members.insert(userid.into(), groups);
+    }
+
+    pub fn will_sweep(&self, found: Vec<(TokenId, Option<Standing>)>) {
+        self.shelf().swept.push_back(found);
+    }
+
+    pub async fn ask(&self, what: String) -> Result<(), Away> {
+        let latency = self.shelf().latency;
+        sleep(latency).await;
+        let mut shelf = self.shelf();
+        if !shelf.connected {
+            return Err(Away("cut".into()));
+        }
+        shelf.asked.push(what);
+        Ok(())
+    }
+
+    /// The server ends; whether it can be connected to again at once.
+    pub fn restart(&self, reachable: bool) {
+        let mut shelf = self.shelf();
+        shelf.connected = false;
+        shelf.reachable = reachable;
+    }
+}
+
+impl Data for Fake {
+    async fn connect(&mut self) -> Result<(), Away> {
+        let mut shelf = self.shelf();
+        shelf.connected = shelf.reachable;
+        match shelf.reachable {
+            true => Ok(()),
+            false => Err(Away("refused".into())),
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.shelf().connected
+    }
+
+    async fn identities(
+        &mut self,
+        tokens: &[&str],
+        _: UnixMillis,
+    ) -> Result<Vec<Option<Identity>>, Away> {
+        self.ask(format!("{} tokens", tokens.len())).await?;
+        let shelf = self.shelf();
+        let identities = tokens.iter().map(|token| shelf.people.get(*token).cloned());
+        Ok(identities.collect())
+    }
+
+    async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Away> {
+        self.ask(userid.to_owned()).await?;
+        Ok(self.shelf().members.get(userid).cloned())
+    }
+
+    async fn sweep(
+        &mut self,
+        tokens: &[TokenId],
+        _: UnixMillis,
+    ) -> Result<Vec<(TokenId, Option<Standing>)>, Away> {
+        self.ask(format!("sweep of {}", tokens.len())).await?;
+        Ok(self.shelf().swept.pop_front().unwrap_or_default())
+    }
+
+    async fn annotation(&mut self, event: &AnnotationEvent) -> Result<Result<Plan, Fate>, Away> {
+        self.ask(event.action.clone()).await?;
+        let mut shelf = self.shelf();
+        if shelf.poison.as_ref() == Some(&event.action) {
+            shelf.connected = false;
+            return Err(Away("crashed".into()));
+        }
+        if event.action == "missing" {
+            return Ok(Err(Fate::Missing));
+        }
+        let user = json!({"type": event.action, "userid": "acct:a@b", "session_model": {}});
+        let Value::Object(user) = user else {
+            unreachable!("it is an object");
+        };
+        Ok(user_plan(&user).map(|(_, plan)| plan))
+    }
+}
+
+/// A mailbox of the reactor's.
+pub struct Mail(pub SyncSender<Tell>);
+
+impl Way for Mail {
+    fn tell(&self, _: Tell) -> Result<(), Closed> {
+        panic!("the thread must not block");
+    }
+
+    fn try_tell(&self, tell: Tell) -> Result<(), Undelivered> {
+        self.0.try_send(tell).map_err(|error| match error {
+            TrySendError::Full(tell) => Undelivered::Full(tell),
+            TrySendError::Disconnected(_) => Undelivered::Closed,
+        })
+    }
+}
+
+/// All that is around a worker.
+pub struct Around {
+    pub fake: Fake,
+    pub stats: Arc<Stats>,
+    pub asker: Sender<Ask>,
+    pub events: Sender<Delivery>,
+    pub mail: mpsc::Receiver<Tell>,
+    pub handled: Arc<AtomicUsize>,
+}
+
+/// Has a worker work while `script` says what happens around it.
+pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
+    let (asker, questions) = channel(4096);
+    let (events, deliveries) = channel(16);
+    let (sender, mail) = mpsc::sync_channel(room);
+    let mut around = Around {
+        fake: Fake::default(),
+        stats: Arc::default(),
+        asker,
+        events,
+        mail,
+        handled: Arc::default(),
+    };
+    around.fake.restart(true);
+    let database = Database::new(around.fake.clone(), || 0);
+    let stats = Arc::clone(&around.stats);
+    let worker = Worker::new(database, Mail(sender), || 7, stats, questions, deliveries);
+    tokio::select! {
+        // In the same order every time, so that the tests mean the same every time.
+        biased;
+        () = worker.run() => panic!("it ended"),
+        () = script(&mut around) => {}
+    }
+}
+
+impl Around {
+    pub fn ask(&self, ask: Ask) {
+        self.asker.try_send(ask).unwrap();
+    }
+
+    pub fn log_in(&self, ticket: u64, token: &str) {
+        self.ask(Ask::Authenticate {
+            ticket: Ticket(ticket),
+            token: Secret(token.into()),
+        });
+    }
+
+    pub async fn event(&self, topic: Topic, event: Value) {
+        let Value::Object(event) = event else {
+            panic!("no object");
+        };
+        let handled = Arc::clone(&self.handled);
+        let receipt = Receipt::new(move || {
+            handled.fetch_add(1, Ordering::Relaxed);
+        });
+        let size = 100;
+        let delivery = Delivery {
+            topic,
+            event,
+            size,
+            receipt,
+        };
+        self.events.send(delivery).await.unwrap();
+    }
+
+    pub async fn annotation(&self, action: &str) {
+        let id = "AAAAAREREeaAAAAAAAAAAQ";
+        let event = json!({"action": action, "annotation_id": id, "src_client_id": null});
+        self.event(Topic::Annotation, event).await;
+    }
+
+    pub async fn user(&self, userid: &str) {
+        let event = json!({"type": "group-join", "userid": userid, "session_model": {}});
+        self.event(Topic::User, event).await;
+    }
+
+    pub fn handled(&self) -> usize {
+        self.handled.load(Ordering::Relaxed)
+    }
+
+    /// What has been told so far, in short.
+    pub fn told(&self) -> Vec<String> {
+        self.mail.try_iter().map(short).collect()
+    }
+
+    /// What is told within this time.
+    pub async fn told_in(&self, millis: u64) -> Vec<String> {
+        sleep(Duration::from_millis(millis)).await;
+        self.told()
+    }
+}
+
+pub fn short(tell: Tell) -> String {
+    match tell {
+        Tell::Health { ready } => format!("ready {ready}"),
+        Tell::Authenticated { ticket, reply } => match reply {
+            AuthReply::Known(identity) => format!("{} {}", ticket.0, identity.userid),
+            AuthReply::Unknown => format!("{} unknown", ticket.0),
+            AuthReply::Unavailable => format!("{} unavailable", ticket.0),
+        },
+        Tell::Published { ticket, result } => {
+            format!("{} line {}", ticket.0, result.unwrap_err().line)
+        }
+        Tell::Happened { plans } => {
+            let message: Value = serde_json::from_str(&plans[0].variants[0]).unwrap();
+            message["action"].as_str().unwrap().to_owned()
+        }
+        Tell::Memberships {
+            userid,
+            memberships,
+        } => format!("{userid} in {}", memberships.len()),
+        Tell::UserGone { userid } => format!("{userid} gone"),
+        Tell::TokenEnded { token } => format!("token {} ended", token.0),
+    }
+}
+
+pub fn person(token: u64, userid: &str, groups: &[&str]) -> Identity {
+    Identity {
+        userid: userid.into(),
+        memberships: members(groups),
+        token: TokenId(token),
+        expires: None,
+    }
+}
+
+pub fn members(groups: &[&str]) -> Vec<Membership> {
+    let membership = |group: &&str| Membership {
+        group: (*group).into(),
+        role: Role::Member,
+    };
+    groups.iter().map(membership).collect()
+}

@@ -1,0 +1,99 @@
+//! What an event costs: the same of the database, whatever the number of those who hear of it.
+
+use std::time::{Duration, Instant};
+
+use h_realtime::net::raise_open_files;
+
+use crate::support::{
+    Client, OF_GROUP, PUBLIC, Publisher, Server, Site, annotation_event, heard, user_event,
+};
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn statements_for_an_event_are_as_many_for_ten_thousand_receivers_as_for_one() {
+    raise_open_files();
+    let site = Site::new();
+    // The sweep asks, too; and nobody here answers a ping.
+    let server = site.server("[auth]\nsweep = \"1h\"\n[timeouts]\nping = \"1h\"");
+    let publisher = site.publisher();
+    let mut clients = vec![server.user_of_h("alice")];
+    clients[0].subscribe_to_both();
+    let one = measure(&server, &publisher, &mut clients);
+    let users = ["alice", "bob", "carol", "dave"];
+    while clients.len() < RECEIVERS {
+        let mut client = server.user_of_h(users[clients.len() % users.len()]);
+        client.subscribe_to_both();
+        clients.push(client);
+    }
+    let many = measure(&server, &publisher, &mut clients);
+    for (one, many) in one.iter().zip(&many) {
+        let (statements, last) = (many.statements, many.last);
+        println!(
+            "{}: {statements} statements for {RECEIVERS} receivers, {} for one; the last had it \
+             {last:?} after it was published, the only one {:?}",
+            many.name, one.statements, one.last
+        );
+        assert_eq!(statements, one.statements, "{}", many.name);
+        assert!(last < GENEROUS, "{last:?}");
+    }
+}
+
+#[derive(Debug)]
+struct Cost {
+    name: &'static str,
+    statements: f64,
+    /// From publishing to when the last receiver had it.
+    last: Duration,
+}
+
+fn measure(server: &Server, publisher: &Publisher, clients: &mut [Client]) -> Vec<Cost> {
+    let mut costs = Vec::new();
+    for (name, id) in [("a public annotation", PUBLIC), ("a group's", OF_GROUP)] {
+        costs.push(cost(server, clients, name, |clients| {
+            publisher.publish("annotation", &annotation_event("update", id));
+            for client in clients {
+                assert_eq!(heard(&client.json()), ("update", id));
+            }
+        }));
+    }
+    costs.push(cost(server, clients, "a user's groups", |clients| {
+        publisher.publish(
+            "user",
+            &user_event("group-join", "acct:alice@localhost", "x"),
+        );
+        for client in clients.iter_mut().step_by(4) {
+            assert_eq!(client.json()["action"], "group-join");
+        }
+    }));
+    costs
+}
+
+fn cost(
+    server: &Server,
+    clients: &mut [Client],
+    name: &'static str,
+    event: impl FnOnce(&mut [Client]),
+) -> Cost {
+    let before = server.metric(STATEMENTS);
+    let since = Instant::now();
+    event(clients);
+    Cost {
+        name,
+        last: since.elapsed(),
+        statements: server.metric(STATEMENTS) - before,
+    }
+}
+
+impl Client {
+    fn subscribe_to_both(&mut self) {
+        let ids = serde_json::json!([PUBLIC, OF_GROUP]);
+        let clause = serde_json::json!({"field": "/id", "operator": "one_of", "value": ids});
+        self.send(&crate::support::filter(serde_json::json!([clause])).to_string());
+        assert_eq!(self.drain(), []);
+    }
+}
+
+const RECEIVERS: usize = 10_000;
+const STATEMENTS: &str = "h_realtime_database_statements_total";
+/// For a debug build on a machine that does other things, too.
+const GENEROUS: Duration = Duration::from_secs(15);

@@ -1,0 +1,182 @@
+//! What changes in h's database while clients are connected.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Client, OF_GROUP, PATIENCE, PUBLIC, Publisher, Received, Server, Site, annotation_event,
+    eventually, heard, user_event,
+};
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn who_joins_or_leaves_a_group_hears_accordingly_from_the_event_on() {
+    let site = Site::new();
+    // Only events tell of it here.
+    let server = site.server("[auth]\nsweep = \"1h\"");
+    let publisher = site.publisher();
+    let mut client = subscribed(server.user_of_h("luis"));
+    assert!(!hears(&publisher, &mut client));
+
+    site.sql("INSERT INTO user_group (user_id, group_id) VALUES (6, 4)");
+    let luis = "acct:Luis.Silva@localhost";
+    publisher.publish("user", &user_event("group-join", luis, "priv1234"));
+    assert_eq!(client.json()["action"], "group-join");
+    assert!(hears(&publisher, &mut client));
+
+    site.sql("DELETE FROM user_group WHERE user_id = 6");
+    publisher.publish("user", &user_event("group-leave", luis, "priv1234"));
+    assert_eq!(client.json()["action"], "group-leave");
+    assert!(!hears(&publisher, &mut client));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn the_sweep_finds_who_has_left_or_joined_without_an_event() {
+    let site = Site::new();
+    let server = site.server(SWEPT);
+    let publisher = site.publisher();
+    let mut carol = subscribed(server.user_of_h("carol"));
+    let mut luis = subscribed(server.user_of_h("luis"));
+    assert!(hears(&publisher, &mut carol));
+    site.sql(
+        "DELETE FROM user_group WHERE user_id = 3 AND group_id = 4;
+         INSERT INTO user_group (user_id, group_id) VALUES (6, 4)",
+    );
+    eventually(PATIENCE, || (!hears(&publisher, &mut carol)).then_some(()));
+    eventually(PATIENCE, || hears(&publisher, &mut luis).then_some(()));
+    carol.drain();
+    assert_eq!(who(&mut carol), "acct:carol@localhost");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn the_sweep_finds_what_has_ended() {
+    let site = Site::new();
+    let server = site.server(SWEPT);
+    let mut stays = server.user_of_h("alice");
+    for (name, change) in [
+        ("carol", "DELETE FROM token WHERE user_id = 3"),
+        ("bob", "UPDATE \"user\" SET deleted = true WHERE id = 2"),
+        (
+            "dave",
+            "UPDATE token SET expires = '2001-01-01' WHERE user_id = 4",
+        ),
+    ] {
+        let mut client = server.user_of_h(name);
+        assert_eq!(who(&mut client), format!("acct:{name}@localhost"));
+        site.sql(change);
+        let Received::Close(Some((3000, _))) = client.receive() else {
+            panic!("{name} is not told to log in again");
+        };
+        // Whoever comes with the same token is nobody now.
+        assert_eq!(who(&mut server.user_of_h(name)), "");
+    }
+    assert_eq!(who(&mut stays), "acct:alice@localhost");
+    assert_eq!(server.metric("h_realtime_credentials_ended_total"), 3.0);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn a_token_ends_when_it_says_that_it_does() {
+    let site = Site::new();
+    let server = site.server("[auth]\nsweep = \"1h\"\nexpiry_spread = \"0s\"");
+    let mut client = with_short_token(&site, &server);
+    let mut stays = server.user_of_h("carol");
+    let end = Received::Close(Some((3000, "token expired".into())));
+    assert_eq!(client.receive(), end);
+    assert_eq!(who(&mut stays), "acct:carol@localhost");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn those_whose_tokens_end_together_are_closed_one_after_the_other() {
+    let site = Site::new();
+    let server = site.server("[auth]\nsweep = \"1h\"\nexpiry_spread = \"2s\"");
+    let mut clients = vec![with_short_token(&site, &server)];
+    clients.extend((1..50).map(|_| server.logged_in(SHORT)));
+    let mut ends = Vec::new();
+    // Each at its own time, which is not known; they are looked at in turn.
+    eventually(PATIENCE, || {
+        clients.retain_mut(|client| {
+            if client.is_quiet(Duration::from_millis(1)) {
+                return true;
+            }
+            let end = Received::Close(Some((3000, "token expired".into())));
+            assert_eq!(client.receive(), end);
+            ends.push(Instant::now());
+            false
+        });
+        clients.is_empty().then_some(())
+    });
+    // Fifty at random over two seconds are not all within a tenth of that.
+    assert!(ends[49] - ends[0] > Duration::from_millis(200), "{ends:?}");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn an_installation_may_keep_those_whose_tokens_have_ended() {
+    let site = Site::new();
+    let server = site.server("[auth]\nsweep = \"100ms\"\non_expiry = \"keep\"");
+    let publisher = site.publisher();
+    let mut expires = with_short_token(&site, &server);
+    let mut revoked = server.user_of_h("carol");
+    let mut luis = subscribed(server.user_of_h("luis"));
+    // What the sweep finds last says that it has found the rest.
+    eventually(PATIENCE, || {
+        let count =
+            "SELECT count(*) FROM token WHERE expires < now() AT TIME ZONE 'utc' AND id > 18";
+        (site.sql(count).trim() == "1").then_some(())
+    });
+    site.sql(
+        "DELETE FROM token WHERE user_id = 3;
+         INSERT INTO user_group (user_id, group_id) VALUES (6, 4)",
+    );
+    eventually(PATIENCE, || hears(&publisher, &mut luis).then_some(()));
+    assert_eq!(who(&mut revoked), "acct:carol@localhost");
+    assert_eq!(who(&mut expires), "acct:alice@localhost");
+    assert_eq!(server.metric("h_realtime_credentials_ended_total"), 0.0);
+}
+
+/// A client with a token of alice's that ends in two seconds.
+fn with_short_token(site: &Site, server: &Server) -> Client {
+    site.sql(&format!(
+        "INSERT INTO token (value, user_id, expires)
+         VALUES ('{SHORT}', 1, now() AT TIME ZONE 'utc' + interval '2 seconds')"
+    ));
+    let mut client = server.logged_in(SHORT);
+    assert_eq!(who(&mut client), "acct:alice@localhost");
+    client
+}
+
+fn subscribed(mut client: Client) -> Client {
+    let ids = serde_json::json!([PUBLIC, OF_GROUP]);
+    let clause = serde_json::json!({"field": "/id", "operator": "one_of", "value": ids});
+    let filter = crate::support::filter(serde_json::json!([clause]));
+    client.send(&filter.to_string());
+    assert_eq!(client.drain(), []);
+    client
+}
+
+/// Whether a client hears of the group. What everybody may read comes after that.
+fn hears(publisher: &Publisher, client: &mut Client) -> bool {
+    for id in [OF_GROUP, PUBLIC] {
+        publisher.publish("annotation", &annotation_event("update", id));
+    }
+    let mut of_group = 0;
+    loop {
+        match heard(&client.json()) {
+            (_, OF_GROUP) => of_group += 1,
+            _ => return of_group > 0,
+        }
+    }
+}
+
+/// The userid that a client is served as; empty for anonymous.
+fn who(client: &mut Client) -> String {
+    let answer = client.ask(r#"{"type": "whoami", "id": 1}"#);
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    answer["userid"].as_str().unwrap_or("").to_owned()
+}
+
+const SWEPT: &str = "[auth]\nsweep = \"100ms\"\nexpiry_spread = \"0s\"";
+const SHORT: &str = "5768-alice-short";

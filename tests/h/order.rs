@@ -1,0 +1,129 @@
+//! Events in a row: nothing is lost, nothing overtakes, and nobody waits for who does not read.
+
+use std::thread;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use socket2::SockRef;
+
+use crate::support::{
+    Client, PATIENCE, PUBLIC, Received, Server, Site, annotation_event, connect, eventually, heard,
+    user_event,
+};
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn two_thousand_events_in_a_row_arrive_in_their_order() {
+    let site = Site::new();
+    let server = site.server("");
+    let mut clients = vec![server.anonymous(), server.user_of_h("nogroups")];
+    clients.push(server.user_of_h("alice"));
+    let readers: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            client.subscribe("/id", PUBLIC);
+            thread::spawn(move || read_all(client))
+        })
+        .collect();
+    let publisher = site.publisher();
+    let session = |n: usize| user_event(&number(n), "acct:alice@localhost", "open1234");
+    let users = site.publisher();
+    thread::scope(|scope| {
+        scope.spawn(move || users.publish_all("user", (0..SESSIONS).map(session)));
+        publisher.publish_all("annotation", all());
+    });
+    let all: Vec<String> = (0..EVENTS).map(number).collect();
+    for (reader, is_alice) in readers.into_iter().zip([false, false, true]) {
+        let (annotations, sessions) = reader.join().unwrap();
+        assert_eq!(annotations, all);
+        if is_alice {
+            // The last ones may still be on their way: there is no order between the two keys.
+            assert_eq!(sessions, all[..sessions.len()]);
+        } else {
+            assert!(sessions.is_empty(), "{sessions:?}");
+        }
+    }
+    eventually(PATIENCE, || {
+        (server.metric("h_realtime_queue_events_total") == (EVENTS + SESSIONS) as f64).then_some(())
+    });
+    assert_eq!(server.metric("h_realtime_queue_events_dropped_total"), 0.0);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn who_does_not_read_holds_nobody_up() {
+    let site = Site::new();
+    let server = site.server("");
+    let mut reader = server.anonymous();
+    reader.subscribe("/id", PUBLIC);
+    let mut stalled: Vec<Client> = (0..5).map(|_| stalled(&server)).collect();
+    let reader = thread::spawn(move || read_all(reader));
+    site.publisher().publish_all("annotation", all());
+    let (annotations, _) = reader.join().unwrap();
+    let expected: Vec<String> = (0..EVENTS).map(number).collect();
+    assert_eq!(annotations, expected);
+    // What waited for them was over its limit, and they are told to come back.
+    for client in &mut stalled {
+        let end = loop {
+            match client.receive() {
+                Received::Text(_) => {}
+                other => break other,
+            }
+        };
+        assert!(
+            matches!(end, Received::Close(Some((1013, _))) | Received::End),
+            "{end:?}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn a_server_that_was_stopped_for_a_while_catches_up() {
+    let site = Site::new();
+    let server = site.server("");
+    let mut client = server.anonymous();
+    client.subscribe("/id", PUBLIC);
+    server.signal(Signal::STOP);
+    site.publisher().publish_all("annotation", all());
+    let reader = thread::spawn(move || read_all(client));
+    server.signal(Signal::CONT);
+    let expected: Vec<String> = (0..EVENTS).map(number).collect();
+    assert_eq!(reader.join().unwrap().0, expected);
+}
+
+/// A client that takes in as little as can be, and nothing by itself.
+fn stalled(server: &Server) -> Client {
+    let stream = connect(server.address());
+    SockRef::from(&stream).set_recv_buffer_size(1024).unwrap();
+    let mut client = Client::over(stream, "/ws", "");
+    client.subscribe("/id", PUBLIC);
+    client
+}
+
+/// The actions of all notifications until the last annotation's, and of all session changes
+/// that came before it.
+fn read_all(mut client: Client) -> (Vec<String>, Vec<String>) {
+    let (mut annotations, mut sessions) = (Vec::new(), Vec::new());
+    while annotations.len() < EVENTS {
+        let message = client.json();
+        if message["type"] == "session-change" {
+            sessions.push(message["action"].as_str().unwrap().to_owned());
+        } else {
+            annotations.push(heard(&message).0.to_owned());
+        }
+    }
+    (annotations, sessions)
+}
+
+/// Events that can be told apart: what h does not know as an action is passed on as it is.
+fn all() -> impl Iterator<Item = Value> {
+    (0..EVENTS).map(|n| annotation_event(&number(n), PUBLIC))
+}
+
+fn number(n: usize) -> String {
+    format!("n{n:05}")
+}
+
+const EVENTS: usize = 2000;
+const SESSIONS: usize = 200;

@@ -1,0 +1,132 @@
+//! The message broker and the database go away and come back, under a thousand clients: nobody
+//! is disconnected, and everything that can be answered is.
+
+mod support;
+
+use std::thread;
+
+use h_realtime::net::raise_open_files;
+
+use support::{
+    Client, PATIENCE, PUBLIC, Postgres, RabbitMq, Server, Site, annotation_event, eventually,
+    heard, http,
+};
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn the_broker_and_the_database_go_away_and_come_back() {
+    raise_open_files();
+    let broker = thread::spawn(RabbitMq::start);
+    let database = Postgres::start();
+    let broker = broker.join().unwrap();
+    let site = Site::on(&database, &broker);
+    // Swept often, so that some sweeps find no database.
+    let server = site.server("[auth]\nsweep = \"200ms\"\n[timeouts]\nping = \"10m\"");
+    let mut clients = a_thousand(&server);
+    publish(&site, "before");
+    all_hear(&mut clients, "before");
+    without_the_broker(&site, &broker, &server, &mut clients);
+    for round in 0..2 {
+        without_the_database(&site, &database, &server, &mut clients, round);
+    }
+    // Each has heard all, so none has come back in between.
+    all_are_answered(&mut clients);
+}
+
+fn without_the_broker(site: &Site, broker: &RabbitMq, server: &Server, clients: &mut [Client]) {
+    broker.stop();
+    eventually(PATIENCE, || (server.readiness() == 503).then_some(()));
+    assert_eq!(public_status(server), 200);
+    all_are_answered(clients);
+    // The database is there, and so it is known who somebody is.
+    assert!(arrival(server, ALICE).starts_with("HTTP/1.1 101 "));
+    broker.start_again();
+    server.wait_until_ready();
+    publish(site, "after the broker");
+    all_hear(clients, "after the broker");
+}
+
+fn without_the_database(
+    site: &Site,
+    database: &Postgres,
+    server: &Server,
+    clients: &mut [Client],
+    round: usize,
+) {
+    let dropped = || server.metric("h_realtime_queue_events_dropped_total");
+    let dropped_before = dropped();
+    database.stop();
+    eventually(PATIENCE, || (server.readiness() == 503).then_some(()));
+    assert_eq!(public_status(server), 200);
+    all_are_answered(clients);
+    let refused = arrival(server, ALICE);
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(refused.contains("\r\nRetry-After: "), "{refused}");
+    assert!(arrival(server, "").starts_with("HTTP/1.1 101 "));
+    for number in 0..WAITING {
+        publish(site, &format!("waits {round} {number}"));
+    }
+    all_are_answered(clients);
+    database.start_again();
+    server.wait_until_ready();
+    publish(site, "after the database");
+    for client in clients {
+        let mut waited = Vec::new();
+        loop {
+            let message = client.json();
+            match heard(&message).0 {
+                "after the database" => break,
+                action => waited.push(action.to_owned()),
+            }
+        }
+        let kept = (0..WAITING).map(|number| format!("waits {round} {number}"));
+        let kept: Vec<String> = kept.skip((dropped() - dropped_before) as usize).collect();
+        assert_eq!(waited, kept, "neither delivered nor counted");
+    }
+    assert!(arrival(server, ALICE).starts_with("HTTP/1.1 101 "));
+}
+
+/// Half of them logged in.
+fn a_thousand(server: &Server) -> Vec<Client> {
+    let mut clients: Vec<Client> = (0..1000)
+        .map(|number| match number % 2 {
+            0 => server.anonymous(),
+            _ => server.user_of_h("alice"),
+        })
+        .collect();
+    for client in &mut clients {
+        client.subscribe("/id", PUBLIC);
+    }
+    clients
+}
+
+fn publish(site: &Site, action: &str) {
+    let event = annotation_event(action, PUBLIC);
+    site.publisher().publish("annotation", &event);
+}
+
+fn all_hear(clients: &mut [Client], action: &str) {
+    for client in clients {
+        assert_eq!(heard(&client.json()).0, action);
+    }
+}
+
+fn all_are_answered(clients: &mut [Client]) {
+    for client in clients {
+        assert_eq!(client.drain(), []);
+    }
+}
+
+/// The head of the answer to somebody who comes with these fields.
+fn arrival(server: &Server, fields: &str) -> String {
+    Client::try_open(server.address(), "/ws", fields).head
+}
+
+fn public_status(server: &Server) -> u16 {
+    let request = b"GET /_status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    http(server.address(), request).0
+}
+
+const ALICE: &str = "Authorization: Bearer 6879-alice-developer-token\r\n";
+/// Events that are published while the database is away.
+const WAITING: usize = 3;
