@@ -11,7 +11,7 @@
 //! | [`realtime`] | the API: messages, filters, the index, who may hear what |
 //! | [`admin`] | publishing, metrics, health, and a page to try it with |
 //! | [`backend`] | users, tokens, groups, and what becomes of a published event |
-//! | [`config`], [`cli`], [`server`] | settings, commands, and the whole put together |
+//! | [`config`], [`logging`], [`cli`], [`server`] | settings, the log, commands, and the whole put together |
 //!
 //! To embed the engine alone, implement [`net::Handler`] and give it to a [`net::Reactor`];
 //! `examples/echo.rs` is the smallest such program.
@@ -25,6 +25,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod http;
+pub mod logging;
 pub mod model;
 pub mod net;
 pub mod realtime;

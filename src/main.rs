@@ -5,8 +5,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use h_realtime::cli::Cli;
 use h_realtime::cli::exit::Exit;
-use h_realtime::cli::{Cli, log};
+use h_realtime::logging;
+use log::LevelFilter;
 
 /// After a burst (an event to everybody, a storm of reconnecting clients) glibc keeps the
 /// memory for itself where a few small blocks survive in it; mimalloc gives it back.
@@ -25,16 +27,25 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let log = log::start();
+    start_log();
     let result = cli.run();
-    // Its last lines come before the last word.
-    drop(log);
+    logging::finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
             let _ = writeln!(std::io::stderr(), "h-realtime: {}", exit.message);
             ExitCode::from(exit.code)
         }
+    }
+}
+
+/// `RUST_LOG` says how much; for the server it is one of several ways to say so, and what is wrong
+/// with it is told there.
+fn start_log() {
+    let level = std::env::var("RUST_LOG").ok();
+    let level = level.and_then(|level| level.parse().ok());
+    if let Err(error) = logging::start(level.unwrap_or(LevelFilter::Info)) {
+        let _ = writeln!(std::io::stderr(), "h-realtime: there is no log: {error}");
     }
 }
 

@@ -14,6 +14,12 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("model", &[], &[]),
     ("backoff.rs", &[], &[]),
+    ("logging", &[], &["log", "jiff", "rustix", "serde_json"]),
+    (
+        "config",
+        &["net", "http", "logging"],
+        &["toml", "clap", "strsim", "log"],
+    ),
     (
         "admin",
         &["model", "net", "http"],

@@ -1,4 +1,4 @@
-//! Which exit code a failure of the back end ends with.
+//! Which exit code a failure of the configuration or the back end ends with.
 
 use std::io;
 
@@ -6,6 +6,13 @@ use super::exit::Exit;
 use crate::backend::DataDirError;
 #[cfg(feature = "sqlite")]
 use crate::backend::embedded::StoreError;
+use crate::config::ConfigError;
+
+impl From<ConfigError> for Exit {
+    fn from(error: ConfigError) -> Self {
+        Exit::new(Exit::CONFIG, error)
+    }
+}
 
 impl From<DataDirError> for Exit {
     fn from(error: DataDirError) -> Self {

@@ -29,6 +29,7 @@ use self::tls::Trust;
 use super::exit::Exit;
 use super::text::printable;
 use crate::backoff::Backoff;
+use crate::config::TOKEN_VARIABLE;
 
 /// Listens to a server and prints each event as one line of JSON
 ///
@@ -410,8 +411,6 @@ mod tls {
 /// From between one and two seconds up to a minute.
 const SHORTEST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
-
-const TOKEN_VARIABLE: &str = "H_REALTIME_TOKEN";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 //! Owns: arguments and exit codes. A command that edits the database does so itself, whether
 //! or not a server is running on it; a running server notices.
 
+pub mod config;
 #[cfg(feature = "sqlite")]
 mod console;
 pub mod exit;
@@ -10,7 +11,6 @@ mod failure;
 #[cfg(feature = "sqlite")]
 pub mod group;
 pub mod listen;
-pub mod log;
 pub mod publish;
 pub mod serve;
 pub mod text;
@@ -25,6 +25,8 @@ use exit::Exit;
 
 #[cfg(feature = "sqlite")]
 use crate::clock::unix_now;
+#[cfg(feature = "sqlite")]
+use crate::config::data_directory;
 
 /// The Hypothesis Real Time API as one small server: clients open a WebSocket and learn at
 /// once when an annotation is made, changed or deleted.
@@ -44,6 +46,8 @@ pub struct Cli {
 enum Command {
     /// Serve the API and the admin interface (what happens without a command, too)
     Serve(serve::ServeArgs),
+    /// Check the configuration, and show it
+    Config(config::ConfigArgs),
     /// Add, list, mute and delete users
     #[cfg(feature = "sqlite")]
     User(OnData<user::UserArgs>),
@@ -63,9 +67,9 @@ enum Command {
 #[cfg(feature = "sqlite")]
 #[derive(clap::Args)]
 struct OnData<A: clap::Args> {
-    /// The data directory
-    #[arg(long, value_name = "DIR", global = true, default_value = crate::config::DEFAULT_DATA)]
-    data: std::path::PathBuf,
+    /// The data directory, if it is not that of the configuration
+    #[arg(long, value_name = "DIR", global = true)]
+    data: Option<String>,
     #[command(flatten)]
     args: A,
 }
@@ -78,16 +82,23 @@ impl Cli {
     pub fn run(self) -> Result<(), Exit> {
         match self.command.unwrap_or(Command::Serve(self.serve)) {
             Command::Serve(args) => serve::run(args),
+            Command::Config(args) => config::run(args),
             #[cfg(feature = "sqlite")]
-            Command::User(on) => user::run(on.args, &on.data, unix_now()),
+            Command::User(on) => user::run(on.args, &data(on.data)?, unix_now()),
             #[cfg(feature = "sqlite")]
-            Command::Token(on) => token::run(on.args, &on.data, unix_now()),
+            Command::Token(on) => token::run(on.args, &data(on.data)?, unix_now()),
             #[cfg(feature = "sqlite")]
-            Command::Group(on) => group::run(on.args, &on.data, unix_now()),
+            Command::Group(on) => group::run(on.args, &data(on.data)?, unix_now()),
             Command::Publish(args) => publish::run(args),
             Command::Listen(args) => listen::run(args),
         }
     }
+}
+
+/// The data directory to work on.
+#[cfg(feature = "sqlite")]
+fn data(named: Option<String>) -> Result<std::path::PathBuf, Exit> {
+    Ok(data_directory(named.map(Into::into))?)
 }
 
 #[cfg(test)]

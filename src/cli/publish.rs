@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use self::admin::Admin;
 use super::exit::Exit;
 use super::text::printable;
+use crate::config::{KEY_VARIABLE, data_directory};
 
 /// Publishes events to a running server
 ///
@@ -32,12 +33,12 @@ pub struct PublishArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// The data directory of the server
+    /// The data directory of the server, if it is not that of the configuration
     ///
     /// The admin address and the publish key are read from the files admin.address and
     /// publish.key there. The environment variable H_REALTIME_PUBLISH_KEY wins over the latter.
-    #[arg(long, value_name = "DIR", default_value = crate::config::DEFAULT_DATA)]
-    pub data: PathBuf,
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
 
     /// The admin address, instead of that in the data directory
     #[arg(long, value_name = "URL")]
@@ -53,7 +54,8 @@ pub struct PublishArgs {
 pub fn run(args: PublishArgs) -> Result<(), Exit> {
     let input = open(&args.file)?;
     let key = std::env::var(KEY_VARIABLE).ok();
-    let admin = Admin::find(&args.data, args.admin.as_deref(), key)?;
+    let data = data_directory(args.data)?;
+    let admin = Admin::find(&data, args.admin.as_deref(), key)?;
     publish(input, |event| admin.send(event), &mut io::stdout().lock())
 }
 
@@ -159,8 +161,6 @@ fn compact(json: &str) -> String {
     }
     short
 }
-
-const KEY_VARIABLE: &str = "H_REALTIME_PUBLISH_KEY";
 
 const EXAMPLES: &str = "\
 Examples:

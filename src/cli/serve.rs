@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::exit::Exit;
-use crate::config::{BackEndKind, EventSource, File};
+use crate::config::{BackEndKind, EventSource, Flag, Sources, Value};
 
-/// What `serve` takes. A flag wins over the configuration file.
+/// What `serve` takes. A flag wins over the environment, and that over the configuration file.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct ServeArgs {
-    /// A configuration file (TOML); see the README for its settings
+    /// The configuration file (TOML); else /etc/h-realtime/h-realtime.toml if it is there.
+    /// `h-realtime config default` prints one with all settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where to serve WebSockets: ws://HOST:PORT, wss://HOST:PORT or unix:/path/to.sock; may
@@ -21,6 +22,10 @@ pub struct ServeArgs {
     /// Where to serve the admin interface: HOST:PORT, or unix:/path/to.sock
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
+    /// A page that may connect, by its origin: scheme, host and port; may be given several times.
+    /// Without any, all may
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Vec<String>,
     /// What knows users, tokens and groups: `h` takes h's own database and message queue, which
     /// DATABASE_URL and BROKER_URL name
     #[arg(long, value_name = "KIND")]
@@ -31,27 +36,71 @@ pub struct ServeArgs {
     events: Option<EventSource>,
     /// The data directory: database, publish key; made if it is not there
     #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    data: Option<String>,
     /// The certificate chain for wss://, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
     /// The private key of the certificate, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// How much to log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// How to log: text, journal, json, or auto
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
 }
 
 impl ServeArgs {
-    fn over(self, mut file: File) -> File {
-        if !self.listen.is_empty() {
-            file.listen = self.listen;
+    /// Where the settings are to be read from.
+    pub fn sources(self) -> Sources {
+        let name = |value: Option<clap::builder::PossibleValue>| {
+            value.map(|value| value.get_name().to_owned())
+        };
+        let lists = [
+            ("--listen", "listen", self.listen),
+            ("--origin", "origins", self.origin),
+        ];
+        let texts = [
+            ("--admin", "admin", self.admin),
+            (
+                "--backend",
+                "backend",
+                name(self.backend.and_then(|kind| kind.to_possible_value())),
+            ),
+            (
+                "--events",
+                "events",
+                name(self.events.and_then(|source| source.to_possible_value())),
+            ),
+            ("--data", "data", self.data),
+            ("--tls-cert", "tls.cert", self.tls_cert),
+            ("--tls-key", "tls.key", self.tls_key),
+            ("--log-level", "log.level", self.log_level),
+            ("--log-format", "log.format", self.log_format),
+        ];
+        let mut flags = Vec::new();
+        for (flag, setting, items) in lists {
+            if !items.is_empty() {
+                let value = Value::List(items);
+                flags.push(Flag {
+                    flag,
+                    setting,
+                    value,
+                });
+            }
         }
-        file.admin = self.admin.or(file.admin);
-        file.backend = self.backend.unwrap_or(file.backend);
-        file.events = self.events.unwrap_or(file.events);
-        file.data = self.data.or(file.data);
-        file.tls.cert = self.tls_cert.or(file.tls.cert);
-        file.tls.key = self.tls_key.or(file.tls.key);
-        file
+        for (flag, setting, text) in texts {
+            if let Some(text) = text {
+                let value = Value::Text(text);
+                flags.push(Flag {
+                    flag,
+                    setting,
+                    value,
+                });
+            }
+        }
+        Sources::of_process(flags, self.config)
     }
 }
 
@@ -60,21 +109,16 @@ impl ServeArgs {
 /// # Errors
 /// [`Exit`], with the code of what is in the way.
 pub fn run(args: ServeArgs) -> Result<(), Exit> {
-    let config = |error| Exit::new(Exit::CONFIG, error);
-    let file = match &args.config {
-        Some(path) => File::read(path).map_err(config)?,
-        None => File::default(),
-    };
-    serve(args.over(file).settle().map_err(config)?)
+    serve(args.sources())
 }
 
 #[cfg(any(feature = "sqlite", feature = "h"))]
-fn serve(settings: crate::config::Settings) -> Result<(), Exit> {
-    crate::server::run(settings)
+fn serve(sources: Sources) -> Result<(), Exit> {
+    crate::server::run(sources)
 }
 
 #[cfg(not(any(feature = "sqlite", feature = "h")))]
-fn serve(_: crate::config::Settings) -> Result<(), Exit> {
+fn serve(_: Sources) -> Result<(), Exit> {
     Err(Exit::new(
         Exit::CONFIG,
         "this build has no back end to serve from",
@@ -84,10 +128,15 @@ fn serve(_: crate::config::Settings) -> Result<(), Exit> {
 const AFTER_HELP: &str = "\
 Defaults: --listen ws://127.0.0.1:5001 --admin 127.0.0.1:5002 --data ./h-realtime-data
 
+Every setting of the configuration file can be given by the environment, too: limits.message by
+H_REALTIME_LIMITS__MESSAGE, listen by H_REALTIME_LISTEN. Passwords are given by the environment, a
+file or systemd's credentials, never by a flag.
+
 Examples:
   h-realtime serve
   h-realtime serve --listen ws://0.0.0.0:5001 --data /var/lib/h-realtime
   h-realtime serve --listen wss://0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
   DATABASE_URL=postgresql://h@db/h BROKER_URL=amqp://mq// h-realtime serve --backend h
 
-SIGTERM or Ctrl-C tells everybody to come back later, and ends; a second one ends at once.";
+SIGTERM or Ctrl-C tells everybody to come back later, and ends; a second one ends at once.
+SIGHUP reads the configuration and the certificate again; nobody is disconnected.";

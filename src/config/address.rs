@@ -3,49 +3,40 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{ConfigError, Listen};
+use super::Listen;
 use crate::net::Address;
 
-/// Reads where to serve WebSockets.
-pub(super) fn parse_listen(url: &str) -> Result<Listen, ConfigError> {
-    let error = || {
-        ConfigError(format!(
-            "listen: {url:?} is none of ws://HOST:PORT, wss://HOST:PORT, unix:/path/to.sock"
-        ))
-    };
+/// Reads where to serve WebSockets: `ws://HOST:PORT`, `wss://HOST:PORT` or `unix:/path/to.sock`.
+pub(super) fn parse_listen(url: &str) -> Option<Listen> {
     if let Some(path) = url.strip_prefix("unix:") {
-        let address = Address::Unix(unix_path(path).ok_or_else(error)?);
-        return Ok(Listen {
+        let address = Address::Unix(unix_path(path)?);
+        return Some(Listen {
             address,
             tls: false,
         });
     }
     let (host, tls) = match url.strip_prefix("wss://") {
         Some(host) => (host, true),
-        None => (url.strip_prefix("ws://").ok_or_else(error)?, false),
+        None => (url.strip_prefix("ws://")?, false),
     };
     // The path is always /ws: it may be there, as in the address that clients use.
     let host = host
         .strip_suffix("/ws")
         .or(host.strip_suffix('/'))
         .unwrap_or(host);
-    let address = Address::Tcp(parse_socket(host).ok_or_else(error)?);
-    Ok(Listen { address, tls })
+    let address = Address::Tcp(parse_socket(host)?);
+    Some(Listen { address, tls })
 }
 
-pub(super) fn parse_admin(text: &str) -> Result<Address, ConfigError> {
-    let address = match text.strip_prefix("unix:") {
+/// Reads where to serve the admin interface: `HOST:PORT` or `unix:/path/to.sock`.
+pub(super) fn parse_admin(text: &str) -> Option<Address> {
+    match text.strip_prefix("unix:") {
         Some(path) => unix_path(path).map(Address::Unix),
         None => {
             let host = text.strip_prefix("http://").unwrap_or(text);
             parse_socket(host.trim_end_matches('/')).map(Address::Tcp)
         }
-    };
-    address.ok_or_else(|| {
-        ConfigError(format!(
-            "admin: {text:?} is none of HOST:PORT, unix:/path/to.sock"
-        ))
-    })
+    }
 }
 
 fn unix_path(path: &str) -> Option<PathBuf> {

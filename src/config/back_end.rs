@@ -1,15 +1,13 @@
 //! Which back end, and where it finds the servers it needs.
 //!
-//! Owns: h's own environment variables, by which a server of h is told the same. They win over
-//! the configuration file, as the environment does everywhere.
-
-use serde::Deserialize;
+//! The settings of section `[h]` and that of `[amqp]` have h's own environment variables as well,
+//! by which a server of h is told the same: see the table.
 
 use super::ConfigError;
+use super::values::Values;
 
 /// What knows users, tokens and groups.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum BackEndKind {
     /// A SQLite file of our own.
     #[default]
@@ -19,36 +17,13 @@ pub enum BackEndKind {
 }
 
 /// Where the embedded back end has events from, besides its HTTP endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum EventSource {
     /// From nowhere else.
     #[default]
     Http,
     /// From RabbitMQ.
     Amqp,
-}
-
-/// `[h]`: what h's servers have in their environment.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HSection {
-    /// `DATABASE_URL`: PostgreSQL.
-    pub database_url: Option<String>,
-    /// `AUTHORITY`: the authority of the users of this installation.
-    pub authority: Option<String>,
-    /// `APP_URL`: where h's web pages are; the base of links.
-    pub app_url: Option<String>,
-    /// `BOUNCER_URL`: the base of links to annotations in their context.
-    pub bouncer_url: Option<String>,
-}
-
-/// `[amqp]`.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AmqpSection {
-    /// `BROKER_URL`: RabbitMQ. Several, separated by `;`, are tried in turn.
-    pub url: Option<String>,
 }
 
 /// What the server is to work with.
@@ -82,28 +57,16 @@ pub struct HSettings {
     pub bouncer_url: Option<String>,
 }
 
-/// What the settings come to, with the process's environment.
-pub(super) fn settle(
-    kind: BackEndKind,
-    events: EventSource,
-    h: HSection,
-    amqp: AmqpSection,
-) -> Result<BackEndSettings, ConfigError> {
-    settle_with(kind, events, h, amqp, |name| std::env::var(name).ok())
-}
-
-fn settle_with(
-    kind: BackEndKind,
-    events: EventSource,
-    h: HSection,
-    amqp: AmqpSection,
-    environment: impl Fn(&str) -> Option<String>,
-) -> Result<BackEndSettings, ConfigError> {
-    // A variable that is set to nothing counts as one that is not set, as in h.
-    let chosen = |name, setting: Option<String>| {
-        let value = environment(name).or(setting);
-        value.filter(|value| !value.is_empty())
-    };
+/// What the settings come to.
+pub(super) fn settle(values: &Values) -> Result<BackEndSettings, ConfigError> {
+    let kind = values.choice(
+        "backend",
+        &[("embedded", BackEndKind::Embedded), ("h", BackEndKind::H)],
+    )?;
+    let events = values.choice(
+        "events",
+        &[("http", EventSource::Http), ("amqp", EventSource::Amqp)],
+    )?;
     if kind == BackEndKind::H && events == EventSource::Amqp {
         let message = "events = \"amqp\" is for the embedded back end: h's always come from there";
         return Err(ConfigError(message.into()));
@@ -111,8 +74,7 @@ fn settle_with(
     if kind == BackEndKind::Embedded && events == EventSource::Http {
         return Ok(BackEndSettings::Embedded(None));
     }
-    let urls = chosen("BROKER_URL", amqp.url);
-    let urls = urls.as_deref().unwrap_or(DEFAULT_BROKER);
+    let urls = values.word("amqp.url")?;
     let urls = urls.split(';').filter(|url| !url.is_empty());
     let broker = BrokerSettings {
         urls: urls.map(str::to_owned).collect(),
@@ -123,32 +85,19 @@ fn settle_with(
     if kind == BackEndKind::Embedded {
         return Ok(BackEndSettings::Embedded(Some(broker)));
     }
-    let database_url = chosen("DATABASE_URL", h.database_url).ok_or_else(|| {
+    let database_url = values.text("h.database_url").ok_or_else(|| {
         ConfigError("h's back end needs DATABASE_URL, or the setting h.database_url".into())
     })?;
-    let app_url = chosen("APP_URL", h.app_url).unwrap_or_else(|| DEFAULT_APP.into());
     Ok(BackEndSettings::H(HSettings {
         database_url,
         broker,
-        authority: chosen("AUTHORITY", h.authority).unwrap_or_else(|| DEFAULT_AUTHORITY.into()),
-        app_url: app_url.trim_end_matches('/').to_owned(),
-        bouncer_url: chosen("BOUNCER_URL", h.bouncer_url),
+        authority: values.word("h.authority")?,
+        app_url: values.word("h.app_url")?.trim_end_matches('/').to_owned(),
+        bouncer_url: values.text("h.bouncer_url"),
     }))
 }
 
-// None of these is shown with its URLs: there are passwords in them.
-
-impl std::fmt::Debug for HSection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HSection").finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for AmqpSection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AmqpSection").finish_non_exhaustive()
-    }
-}
+// Neither is shown with its URLs: there are passwords in them.
 
 impl std::fmt::Debug for BrokerSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -166,44 +115,28 @@ impl std::fmt::Debug for HSettings {
     }
 }
 
-/// h's own defaults.
-const DEFAULT_BROKER: &str = "amqp://guest:guest@localhost:5672//";
-const DEFAULT_APP: &str = "http://localhost:5000";
-const DEFAULT_AUTHORITY: &str = "localhost";
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::values;
 
-    fn settled(
-        kind: BackEndKind,
-        events: EventSource,
-        environment: &[(&str, &str)],
-    ) -> Result<BackEndSettings, String> {
-        let h = HSection {
-            app_url: Some("https://file.example/".into()),
-            authority: Some("file.example".into()),
-            ..HSection::default()
-        };
-        let variable = |name: &str| {
-            let found = environment.iter().find(|(known, _)| *known == name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        settle_with(kind, events, h, AmqpSection::default(), variable).map_err(|error| error.0)
+    fn settled(text: &str) -> Result<BackEndSettings, String> {
+        settle(&values(text)).map_err(|error| error.0)
     }
 
     #[test]
-    fn h_is_told_by_its_own_environment() {
-        let Ok(BackEndSettings::H(h)) = settled(
-            BackEndKind::H,
-            EventSource::Http,
-            &[
-                ("DATABASE_URL", "postgresql://u:p@db/h"),
-                ("BROKER_URL", "amqp://a//;amqp://b//"),
-                ("AUTHORITY", "example.org"),
-                ("BOUNCER_URL", ""),
-            ],
-        ) else {
+    fn h_is_told_where_its_servers_are() {
+        let text = r#"
+            backend = "h"
+            [h]
+            database_url = "postgresql://u:p@db/h"
+            authority = "example.org"
+            app_url = "https://file.example/"
+            bouncer_url = ""
+            [amqp]
+            url = "amqp://a//;amqp://b//"
+        "#;
+        let Ok(BackEndSettings::H(h)) = settled(text) else {
             panic!("not settled");
         };
         assert_eq!(h.database_url, "postgresql://u:p@db/h");
@@ -218,24 +151,23 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_cannot_be() {
-        let error = settled(BackEndKind::H, EventSource::Http, &[]).unwrap_err();
+        let error = settled("backend = \"h\"").unwrap_err();
         assert!(error.contains("DATABASE_URL"), "{error}");
-        let database = ("DATABASE_URL", "postgresql://db/h");
-        assert!(settled(BackEndKind::H, EventSource::Amqp, &[database]).is_err());
-        let no_broker = [database, ("BROKER_URL", ";")];
-        assert!(settled(BackEndKind::H, EventSource::Http, &no_broker).is_err());
+        let database = "backend = \"h\"\nh.database_url = \"postgresql://db/h\"\n";
+        assert!(settled(&format!("{database}events = \"amqp\"")).is_err());
+        assert!(settled(&format!("{database}amqp.url = \";\"")).is_err());
+        assert!(settled(database).is_ok());
     }
 
     #[test]
     fn the_embedded_back_end_needs_nothing() {
-        let settled = |events| settled(BackEndKind::Embedded, events, &[]).unwrap();
         assert!(matches!(
-            settled(EventSource::Http),
+            settled("").unwrap(),
             BackEndSettings::Embedded(None)
         ));
-        let BackEndSettings::Embedded(Some(broker)) = settled(EventSource::Amqp) else {
+        let BackEndSettings::Embedded(Some(broker)) = settled("events = \"amqp\"").unwrap() else {
             panic!("no broker");
         };
-        assert_eq!(broker.urls, [DEFAULT_BROKER]);
+        assert_eq!(broker.urls, ["amqp://guest:guest@localhost:5672//"]);
     }
 }

@@ -1,11 +1,28 @@
 //! What may be written in a configuration file, and what may not.
 
+use std::path::Path;
+
+use super::values::Layer;
 use super::*;
 
+fn read(text: &str) -> Result<Values, String> {
+    let (mut layer, mut errors) = (Layer::default(), Vec::new());
+    file::read(Path::new("file"), text, &mut layer, &mut errors);
+    let mut values = Values::default();
+    values.add(layer);
+    match errors.is_empty() {
+        true => Ok(values),
+        false => Err(errors.join("\n")),
+    }
+}
+
+/// What a good file says.
+pub(super) fn values(text: &str) -> Values {
+    read(text).unwrap()
+}
+
 fn settle(text: &str) -> Result<Settings, String> {
-    File::parse(text)
-        .and_then(File::settle)
-        .map_err(|error| error.0)
+    read(text)?.settle().map_err(|error| error.0)
 }
 
 #[test]
@@ -26,6 +43,155 @@ fn nothing_said_is_the_default() {
     assert_eq!(settings.engine.max_message, 64 * 1024);
     assert!(settings.engine.deflate);
     assert_eq!(settings.drain, Duration::from_secs(10));
+    // The table's defaults are the engine's.
+    let engine = format!("{:?}", settings.engine);
+    assert_eq!(engine, format!("{:?}", Config::default()));
+}
+
+#[test]
+fn the_defaults_that_are_shown_are_a_file_that_changes_nothing() {
+    let shown = values(&defaults());
+    assert_eq!(shown.differing(&Values::default()).count(), 0);
+    assert!(shown.settle().is_ok());
+    let lines = defaults();
+    let longest = lines.lines().map(|line| line.chars().count()).max();
+    assert!(longest < Some(121), "{longest:?}");
+    // And so is what is shown to be in force.
+    let set = values("origins = [\"https://a.example\"]\n[limits]\nconnections = 7");
+    assert_eq!(values(&effective(&set)).differing(&set).count(), 0);
+}
+
+/// Another value than the default for every setting.
+const OTHERS: &[(&str, &str)] = &[
+    ("listen", r#"["unix:/a"]"#),
+    ("reuse_port", "true"),
+    ("admin", r#""127.0.0.1:1""#),
+    ("admin_hosts", r#"["a"]"#),
+    ("admin_public", "true"),
+    ("origins", r#"["https://a.example"]"#),
+    ("data", r#""/a""#),
+    ("backend", r#""embedded""#),
+    ("events", r#""amqp""#),
+    ("h.database_url", r#""postgresql://other/h""#),
+    ("h.authority", r#""a.example""#),
+    ("h.app_url", r#""https://a.example""#),
+    ("h.bouncer_url", r#""https://b.example""#),
+    ("amqp.url", r#""amqp://a//""#),
+    ("tls.cert", r#""a""#),
+    ("tls.key", r#""a""#),
+    ("auth.invalid_token", r#""reject""#),
+    ("auth.on_expiry", r#""keep""#),
+    ("auth.expiry_spread", r#""7s""#),
+    ("auth.sweep", r#""7s""#),
+    ("compression.enabled", "false"),
+    ("limits.connections", "7"),
+    ("limits.connections_per_ip", "7"),
+    ("limits.trusted_proxies", r#"["192.0.2.1"]"#),
+    ("limits.request_head", r#""7KiB""#),
+    ("limits.message", r#""7KiB""#),
+    ("limits.fragments", "7"),
+    ("limits.filter_terms", "7"),
+    ("limits.queue_soft", r#""7KiB""#),
+    ("limits.queue_hard", r#""70KiB""#),
+    ("limits.queue_total", r#""7MiB""#),
+    ("limits.unfinished_total", r#""7MiB""#),
+    ("timeouts.handshake", r#""7s""#),
+    ("timeouts.body", r#""7s""#),
+    ("timeouts.message", r#""7s""#),
+    ("timeouts.auth", r#""7s""#),
+    ("timeouts.close", r#""7s""#),
+    ("timeouts.linger", r#""7s""#),
+    ("timeouts.ping", r#""7s""#),
+    ("timeouts.pong", r#""7s""#),
+    ("timeouts.slow", r#""7s""#),
+    ("timeouts.drain", r#""7s""#),
+    ("log.level", r#""debug""#),
+    ("log.format", r#""json""#),
+];
+
+#[test]
+fn every_setting_has_an_effect() {
+    let base = "[tls]\ncert = \"c\"\nkey = \"k\"\n[h]\ndatabase_url = \"postgresql://db/h\"\n";
+    // What is in force, secrets as well, with one setting of all in a file of its own.
+    let in_force = |setting: &str, text: &str| {
+        let (mut layer, mut errors) = (Layer::default(), Vec::new());
+        file::read(Path::new("one"), text, &mut layer, &mut errors);
+        let mut values = Values::default();
+        values.add(layer);
+        // Only h's back end has use for these.
+        let is_of_h = ["h.", "amqp.", "auth.sweep"]
+            .iter()
+            .any(|part| setting.starts_with(part));
+        let backend = if is_of_h { "backend = \"h\"\n" } else { "" };
+        let mut layer = Layer::default();
+        file::read(
+            Path::new("base"),
+            &format!("{backend}{base}"),
+            &mut layer,
+            &mut errors,
+        );
+        values.add(layer);
+        assert_eq!(errors, [""; 0]);
+        let settings = values.settle().unwrap();
+        let secrets = match &settings.back_end {
+            BackEndSettings::H(h) => format!("{} {:?}", h.database_url, h.broker.urls),
+            BackEndSettings::Embedded(_) => String::new(),
+        };
+        format!("{settings:?} {secrets}")
+    };
+    for setting in SETTINGS {
+        let other = OTHERS.iter().find(|(name, _)| *name == setting.name);
+        let (name, value) = other.unwrap_or_else(|| panic!("{} is new", setting.name));
+        if *name == "backend" {
+            continue; // By which all of this is told apart.
+        }
+        let changed = in_force(name, &format!("{name} = {value}"));
+        assert_ne!(
+            changed,
+            in_force(name, ""),
+            "{name} = {value} changes nothing"
+        );
+    }
+}
+
+#[test]
+fn what_only_a_start_takes_over_stays_until_then() {
+    let running = values("listen = [\"unix:/a\"]\n[limits]\nmessage = \"1KiB\"");
+    let new = values("admin = \"127.0.0.1:9\"\n[limits]\nmessage = \"2KiB\"");
+    let names = |values: &Values| -> Vec<_> {
+        values
+            .differing(&running)
+            .map(|setting| setting.name)
+            .collect()
+    };
+    assert_eq!(names(&new), ["listen", "admin", "limits.message"]);
+    assert_eq!(names(&new.over(&running)), ["limits.message"]);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let shown = effective(&values(
+        "[h]\ndatabase_url = \"postgresql://u:hunter2@db/h\"\n[amqp]\nurl = \"amqp://u:hunter2@mq//\"",
+    ));
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("h.database_url = \"***\""), "{shown}");
+    assert!(shown.contains("# file, line 2"), "{shown}");
+}
+
+// GO-2026-4703
+#[test]
+fn an_admin_address_for_strangers_has_to_be_said_twice() {
+    let open = "admin = \"0.0.0.0:5002\"\n";
+    let said = settle(open).unwrap_err();
+    assert!(said.contains("admin_public"), "{said}");
+    let settings = settle(&format!("{open}admin_public = true")).unwrap();
+    assert!(Danger::AdminPublic.is_in(&settings));
+    let settings = settle("admin = \"10.0.0.1:5002\"\nadmin_public = true").unwrap();
+    assert!(!Danger::AdminPublic.is_in(&settings));
+    assert!(settle("admin = \"unix:/run/admin.sock\"").is_ok());
+    let settings = settle("[auth]\non_expiry = \"keep\"").unwrap();
+    assert!(Danger::OnExpiryKeep.is_in(&settings));
+    assert_eq!(warnings(&settings, &Values::default()).len(), 1);
 }
 
 #[test]
@@ -71,12 +237,18 @@ fn all_that_can_be_said() {
 #[test]
 fn what_cannot_be_is_named() {
     for (text, part) in [
-        ("lisen = []", "unknown field `lisen`"),
+        (
+            "lisen = []",
+            "line 1: there is no setting lisen; did you mean listen?",
+        ),
         ("[limits]\nmessage = 5", "line 2"),
         ("[limits]\nmessage = \"5 bananas\"", "limits.message"),
         ("[timeouts]\nping = \"soon\"", "timeouts.ping"),
         ("[compression]\nenabled = 6", "line 2"),
-        ("[auth]\ninvalid_token = \"ignore\"", "unknown variant"),
+        (
+            "[auth]\ninvalid_token = \"ignore\"",
+            "line 2: auth.invalid_token: \"ignore\" is none of",
+        ),
         ("listen = [\"http://127.0.0.1:1\"]", "listen"),
         ("listen = [\"wss://127.0.0.1:1\"]", "tls.cert"),
         ("listen = [\"ws://example.org:80\"]", "listen"),
@@ -85,6 +257,10 @@ fn what_cannot_be_is_named() {
         ("[tls]\ncert = \"a\"", "go together"),
         ("[limits]\nqueue_soft = \"1MiB\"", "queue_soft"),
         ("[limits]\nconnections = 0", "limits.connections"),
+        ("[limits]\nconnections_per_ip = 4294967296", "too large"),
+        ("[timeouts]\nping = \"0s\"", "too short"),
+        ("origins = [\"example.org\"]", "no origin"),
+        ("listen = []", "listen"),
     ] {
         let error = settle(text).unwrap_err();
         assert!(error.contains(part), "{text:?}: {error}");

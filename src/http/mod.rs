@@ -1,11 +1,13 @@
 //! Just enough HTTP/1.1 to open WebSockets and to serve a small admin interface.
 //!
 //! Owns: parsing one request head (with `httparse`), the RFC 6455 §4.2 handshake checks,
-//! the negotiation of compression, the query's parameters, and writing responses. Sans-I/O: bytes in, values out.
+//! the negotiation of compression, the query's parameters, origins, and writing responses. Sans-I/O: bytes in,
+//! values out.
 //! Must not know: sockets, time, JSON, or what the paths mean.
 
 mod date;
 mod extensions;
+mod origin;
 mod query;
 mod request;
 mod response;
@@ -13,6 +15,7 @@ mod upgrade;
 
 pub use date::http_date;
 pub use extensions::Deflate;
+pub use origin::Origin;
 pub use query::{Params, percent_decode};
 pub use request::{Head, HeadError, MAX_HEADERS, Request, parse_head};
 pub use response::{Response, Status};

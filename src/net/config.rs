@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::ListenerId;
+use super::tls::TlsConfig;
 
 /// What the engine allows and how long it waits. The defaults suit many idle clients on a
 /// small host.
@@ -60,6 +61,19 @@ pub struct Config {
     /// Bytes that may hold what has come of requests and messages that are not whole, of all
     /// connections together; beyond, those that have the most of it are given up.
     pub unfinished_total: usize,
+}
+
+/// What a reactor that runs can be given anew: see [`Mailbox::reload`](super::Mailbox::reload).
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// The limits and deadlines from now on, for those who are connected, too. A limit that has
+    /// become lower cuts nobody by itself: it counts when more comes. Deadlines of queues and of
+    /// messages are those from now on, others that run already run as they were set. Which
+    /// listener is reserved stays.
+    pub config: Config,
+    /// The certificate for the handshakes from now on, on all listeners with TLS; `None` leaves
+    /// it as it is.
+    pub tls: Option<TlsConfig>,
 }
 
 impl Default for Config {

@@ -61,6 +61,12 @@ pub trait Handler {
     /// Another thread sent something.
     fn on_command(&mut self, cx: &mut Cx<'_, Self::Session>, command: Self::Command);
 
+    /// The engine has other limits from now on: what belongs to the application may change with
+    /// them.
+    fn on_reload(&mut self, cx: &mut Cx<'_, Self::Session>) {
+        let _ = cx;
+    }
+
     /// Called about every [`TICK_PERIOD`](super::TICK_PERIOD) for whatever hangs on the clock.
     fn on_tick(&mut self, cx: &mut Cx<'_, Self::Session>) {
         let _ = cx;

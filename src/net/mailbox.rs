@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use mio::Waker;
 
+use super::config::Reload;
+
 /// A way into the reactor: bounded, and the reactor wakes up for what is put in.
 pub struct Mailbox<C> {
     sender: SyncSender<Mail<C>>,
@@ -19,6 +21,8 @@ pub(super) enum Mail<C> {
     Command(C),
     /// Shut down over this time; when told again, at once.
     Shutdown(Duration),
+    /// Take this over.
+    Reload(Box<Reload>),
 }
 
 /// The reactor is gone; nothing will be read any more.
@@ -67,6 +71,14 @@ impl<C> Mailbox<C> {
     /// [`Closed`] when the reactor has ended.
     pub fn shut_down(&self, over: Duration) -> Result<(), Closed> {
         self.put(Mail::Shutdown(over))
+    }
+
+    /// Has the reactor go on with other limits or another certificate, between two turns.
+    ///
+    /// # Errors
+    /// [`Closed`] when the reactor has ended.
+    pub fn reload(&self, reload: Reload) -> Result<(), Closed> {
+        self.put(Mail::Reload(Box::new(reload)))
     }
 
     fn put(&self, mail: Mail<C>) -> Result<(), Closed> {

@@ -29,7 +29,7 @@ pub mod tls;
 #[path = "no_tls.rs"]
 pub mod tls;
 
-pub use config::{Config, RESERVED_CONNECTIONS};
+pub use config::{Config, RESERVED_CONNECTIONS, Reload};
 pub use counters::{Compression, Counters, Ends};
 #[doc(hidden)]
 pub use engine::Interest;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 
-use super::config::Config;
+use super::config::{Config, Reload};
 use super::engine::{Arrival, Engine, Readiness};
 use super::handler::Handler;
 use super::listener::{Listener, concerns_one_connection};
@@ -145,10 +145,21 @@ impl<H: Handler> Reactor<H> {
                     self.listeners.clear();
                     self.engine.begin_drain(over);
                 }
+                Some(Mail::Reload(reload)) => self.reload(*reload),
                 None => break,
             }
         }
         false
+    }
+
+    fn reload(&mut self, reload: Reload) {
+        self.engine.reconfigure(reload.config);
+        let Some(tls) = reload.tls else { return };
+        for listener in &mut self.listeners {
+            if let Some(config) = &mut listener.tls {
+                *config = tls.clone();
+            }
+        }
     }
 
     fn accept(&mut self) {

@@ -21,6 +21,8 @@ pub struct Counters {
     pub withheld: Withheld,
     /// What came of handshakes, by who it was.
     pub auth: Auth,
+    /// Handshakes from pages that may not connect.
+    pub refused_origins: u64,
     /// Connections closed because their token or user ended.
     pub credentials_ended: u64,
     /// Subscriptions now: connections times their filter's terms.

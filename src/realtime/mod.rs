@@ -39,7 +39,7 @@ mod testing;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::http::Request;
+use crate::http::{Origin, Request};
 use crate::model::{Asks, Tell};
 use crate::net::{ConnKey, Cx, Verdict};
 
@@ -54,6 +54,8 @@ use term::Digester;
 /// How the API behaves where that is a choice.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The pages that may connect; where there are none, all may.
+    pub origins: Vec<Origin>,
     /// What becomes of a token that is nobody's (any more).
     pub invalid_token: InvalidToken,
     /// Distinct terms that one connection's filter may have.
@@ -143,6 +145,10 @@ impl Realtime {
             Wanted::Answer(response) => return Verdict::Respond(response),
             Wanted::Socket(upgrade, credentials) => (upgrade, credentials),
         };
+        if !request::may_connect(request, &self.settings.origins) {
+            self.counters.refused_origins += 1;
+            return Verdict::Respond(request::forbidden_origin());
+        }
         match credentials {
             Credentials::Anonymous => {
                 self.counters.auth.anonymous += 1;
@@ -157,6 +163,12 @@ impl Realtime {
             }
             Credentials::Token(token) => self.authenticate(key, upgrade, token.into_owned()),
         }
+    }
+
+    /// From now on behaves like this. Who is connected stays, with the filter that it has and
+    /// until the moment at which its token was to end.
+    pub fn reconfigure(&mut self, settings: Settings) {
+        self.settings = settings;
     }
 
     /// A WebSocket has opened.
@@ -230,6 +242,7 @@ impl Realtime {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
+            origins: Vec::new(),
             invalid_token: InvalidToken::default(),
             max_terms: 200,
             on_expiry: OnExpiry::default(),

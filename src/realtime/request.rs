@@ -1,10 +1,11 @@
 //! What arrives over HTTP: opening handshakes, and `/_status`.
 //!
-//! Owns: whose token a request brings, and the JSON answers. Must not know who a token is for.
+//! Owns: whose token a request brings, from which pages it may come, and the JSON answers. Must
+//! not know who a token is for.
 
 use std::borrow::Cow;
 
-use crate::http::{Request, Response, Upgrade, check_upgrade, http_date, percent_decode};
+use crate::http::{Origin, Request, Response, Upgrade, check_upgrade, http_date, percent_decode};
 use crate::model::UnixMillis;
 
 /// What a request asks for.
@@ -37,6 +38,25 @@ pub fn read<'a>(request: &Request<'a>, now: UnixMillis) -> Wanted<'a> {
         "/_status" if accepts_json(request) => Wanted::Answer(status(now)),
         _ => Wanted::Answer(not_found()),
     }
+}
+
+/// Whether a handshake may come from where it comes from. Who says nothing is no page: browsers
+/// always do. Two fields are nobody's, and neither is one that is no origin, such as `null`.
+pub fn may_connect(request: &Request<'_>, origins: &[Origin]) -> bool {
+    let mut fields = request.headers("origin");
+    let Some(field) = fields.next().filter(|_| !origins.is_empty()) else {
+        return true;
+    };
+    let origin = std::str::from_utf8(field).ok().and_then(Origin::parse);
+    fields.next().is_none() && origin.is_some_and(|origin| origins.contains(&origin))
+}
+
+/// The answer to a page that may not connect.
+pub fn forbidden_origin() -> Response {
+    let body = r#"{"ok": false, "error": "forbidden_origin", "reason": "Pages of this origin may not connect."}"#;
+    // RFC 6455 §4.2.2: "If the server does not wish to accept this connection, it MUST return an
+    // appropriate HTTP error code (e.g., 403 Forbidden)".
+    Response::json(403, body).closing()
 }
 
 /// The answer to a token that is nobody's, where that is refused.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use crate::admin::{Admin, Facts};
 use crate::backend::Stats;
+use crate::config::Danger;
 use crate::http::{Request, Response};
 use crate::model::Tell;
 use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Refusal, Verdict};
 use crate::realtime::{Realtime, Session};
 
 use super::metrics;
+use super::reload::Shared;
 
 /// Hands what arrives to whom it concerns.
 pub(super) struct App {
@@ -21,6 +23,10 @@ pub(super) struct App {
     pub ready: bool,
     /// What the back end counts.
     pub stats: Arc<Stats>,
+    /// What the settings allow that is dangerous.
+    pub dangers: Vec<Danger>,
+    /// Where other settings come from.
+    pub shared: Arc<Shared>,
 }
 
 impl Handler for App {
@@ -42,13 +48,16 @@ impl Handler for App {
             admin,
             ready,
             stats,
+            dangers,
+            shared,
             ..
         } = self;
         let ready = *ready && stats.is_connected();
         let facts = Facts {
             metrics: &|engine, admin| {
                 let back_end = metrics::BackEnd { ready, stats };
-                metrics::render(engine, realtime.counters(), admin, &back_end)
+                let process = metrics::Process { dangers, shared };
+                metrics::render(engine, realtime.counters(), admin, &back_end, &process)
             },
             ready,
         };
@@ -107,6 +116,14 @@ impl Handler for App {
                 self.ready = ready;
             }
             tell => self.realtime.on_tell(cx, tell),
+        }
+    }
+
+    fn on_reload(&mut self, _cx: &mut Cx<'_, Session>) {
+        // A certificate alone changes nothing here.
+        if let Some(next) = self.shared.take() {
+            self.realtime.reconfigure(next.realtime);
+            self.dangers = next.dangers;
         }
     }
 

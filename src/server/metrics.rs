@@ -4,13 +4,23 @@ use std::sync::atomic::Ordering;
 
 use crate::admin::{AdminCounters, Exposition, Kind};
 use crate::backend::{Fate, Stats, Topic};
+use crate::config::Danger;
+use crate::logging;
 use crate::net;
 use crate::realtime;
+
+use super::reload::Shared;
 
 /// How the back end is.
 pub(super) struct BackEnd<'a> {
     pub ready: bool,
     pub stats: &'a Stats,
+}
+
+/// How the process is.
+pub(super) struct Process<'a> {
+    pub dangers: &'a [Danger],
+    pub shared: &'a Shared,
 }
 
 /// All metrics, as Prometheus text.
@@ -19,6 +29,7 @@ pub(super) fn render(
     api: realtime::Counters,
     admin: &AdminCounters,
     back_end: &BackEnd<'_>,
+    process: &Process<'_>,
 ) -> String {
     let mut out = Exposition::default();
     connections(&mut out, engine, &api);
@@ -28,6 +39,7 @@ pub(super) fn render(
     messages(&mut out, &api);
     events(&mut out, engine, &api, admin);
     back_end_state(&mut out, back_end);
+    process_state(&mut out, process);
     out.family(
         "h_realtime_build_info",
         Kind::Gauge,
@@ -35,6 +47,33 @@ pub(super) fn render(
         [(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1.0)],
     );
     out.finish()
+}
+
+fn process_state(out: &mut Exposition, process: &Process<'_>) {
+    let shared = process.shared;
+    out.family(
+        "h_realtime_reloads_total",
+        Kind::Counter,
+        "Times another configuration or certificate was to be taken over.",
+        counts(&[
+            (r#"result="ok""#, shared.succeeded.load(Ordering::Relaxed)),
+            (r#"result="error""#, shared.failed.load(Ordering::Relaxed)),
+        ]),
+    );
+    let labels = Danger::ALL.map(|danger| format!("setting=\"{}\"", danger.setting()));
+    let is_there = Danger::ALL.map(|danger| process.dangers.contains(&danger));
+    let samples = labels.iter().zip(is_there);
+    out.family(
+        "h_realtime_dangerous_setting",
+        Kind::Gauge,
+        "Whether a setting takes a protection away.",
+        samples.map(|(label, is_there)| (&**label, f64::from(u8::from(is_there)))),
+    );
+    out.counter(
+        "h_realtime_log_lines_dropped_total",
+        "Lines of the log that were dropped because nobody took them.",
+        logging::dropped(),
+    );
 }
 
 fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Counters) {
@@ -101,6 +140,7 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
             (r#"reason="full""#, engine.refused_full),
             (r#"reason="per_ip""#, engine.refused_per_ip),
             (r#"reason="no_descriptors""#, engine.accept_failures),
+            (r#"reason="origin""#, api.refused_origins),
         ]),
     );
     out.family(

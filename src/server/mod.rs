@@ -3,9 +3,11 @@
 mod app;
 mod back_end;
 mod banner;
+mod certificate;
 mod metrics;
 #[cfg(not(feature = "amqp"))]
 mod no_amqp;
+mod reload;
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -13,56 +15,47 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::admin::{Admin, Guard};
 use crate::cli::exit::Exit;
-use crate::config::{InvalidToken, OnExpiry, Settings};
+use crate::config::{InvalidToken, OnExpiry, Settings, Sources, warnings};
+use crate::logging;
 use crate::model::Tell;
 use crate::net::tls::TlsConfig;
 use crate::net::{
-    Address, Listener, ListenerId, Mailbox, Reactor, most_connections, raise_open_files,
+    Address, Config, Listener, ListenerId, Mailbox, Reactor, most_connections, raise_open_files,
 };
 use crate::realtime::{self, Realtime};
 
 use app::App;
 use back_end::BackEnd;
+use certificate::Certificate;
+use reload::{Application, Reloader, Shared};
 
-/// Runs the server until it is told to end, by SIGTERM or SIGINT.
+/// Reads the configuration, and runs the server until it is told to end, by SIGTERM or SIGINT.
 ///
 /// # Errors
 /// [`Exit`] with the code of what stands in the way of starting, or of going on.
-pub fn run(mut settings: Settings) -> Result<(), Exit> {
+pub fn run(mut sources: Sources) -> Result<(), Exit> {
+    let values = sources.read()?;
+    sources.hold_on_to(&values);
+    let mut settings = values.settle()?;
+    logging::set(settings.log_level, settings.log_format);
+    for warning in warnings(&settings, &values) {
+        log::warn!("{warning}");
+    }
     let open_files = raise_open_files();
     limit_connections(&mut settings, open_files);
-    let tls = certificate(&settings)?;
+    let (certificate, tls) = certificate(&settings)?.unzip();
     let back_end = BackEnd::prepare(&settings)?;
-    let realtime = Realtime::new(
-        Box::new(Rc::clone(&back_end.asker)),
-        realtime_settings(&settings),
-        random().map_err(random_failed)?,
-    );
+    let shared = Arc::new(Shared::new(&settings));
     let (sockets, bound) = bind(&settings, tls)?;
-    let admin = Admin::new(
-        Guard::new(tcp_address(&bound.admin), settings.admin_hosts.clone()),
-        back_end.publish_key.clone(),
-        &bound.page_url(),
-        Box::new(Rc::clone(&back_end.asker)),
-    );
-    let app = App {
-        realtime,
-        admin,
-        admin_listener: ADMIN,
-        ready: false,
-        stats: Arc::clone(&back_end.stats),
-    };
-    let [seed] = random().map_err(random_failed)?;
-    settings.engine.reserved_listener = Some(ADMIN);
-    let reactor = Reactor::new(settings.engine.clone(), app, seed);
-    let mut reactor = reactor.map_err(|error| Exit::new(Exit::OS, error))?;
+    let mut reactor = reactor(&settings, &back_end, &bound, &shared)?;
     for socket in sockets {
         let added = reactor.listen(socket);
         added.map_err(|error| Exit::new(Exit::OS, error))?;
@@ -76,7 +69,18 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
         None => None,
     };
     let threads = back_end.start(&reactor.mailbox())?;
-    end_on_signals(reactor.mailbox(), settings.drain, address_file)?;
+    let reloader = Reloader {
+        sources,
+        started: values.clone(),
+        values,
+        settings,
+        certificate,
+        open_files,
+        mailbox: reactor.mailbox(),
+        shared: Arc::clone(&shared),
+    };
+    let reload = reloader.start().map_err(no_thread)?;
+    heed_signals(reactor.mailbox(), shared, reload, address_file)?;
     // Nobody reading the banner is no reason not to serve.
     let _ = io::stdout()
         .write_all(text.as_bytes())
@@ -91,13 +95,48 @@ pub fn run(mut settings: Settings) -> Result<(), Exit> {
     Ok(())
 }
 
-fn certificate(settings: &Settings) -> Result<Option<TlsConfig>, Exit> {
+/// The reactor, with the application, and without its sockets.
+fn reactor(
+    settings: &Settings,
+    back_end: &BackEnd,
+    bound: &Bound,
+    shared: &Arc<Shared>,
+) -> Result<Reactor<App>, Exit> {
+    let Application { realtime, dangers } = Application::new(settings);
+    let realtime = Realtime::new(
+        Box::new(Rc::clone(&back_end.asker)),
+        realtime,
+        random().map_err(random_failed)?,
+    );
+    let admin = Admin::new(
+        Guard::new(tcp_address(&bound.admin), settings.admin_hosts.clone()),
+        back_end.publish_key.clone(),
+        &bound.page_url(),
+        Box::new(Rc::clone(&back_end.asker)),
+    );
+    let app = App {
+        realtime,
+        admin,
+        admin_listener: ADMIN,
+        ready: false,
+        stats: Arc::clone(&back_end.stats),
+        dangers,
+        shared: Arc::clone(shared),
+    };
+    let [seed] = random().map_err(random_failed)?;
+    let config = Config {
+        reserved_listener: Some(ADMIN),
+        ..settings.engine.clone()
+    };
+    Reactor::new(config, app, seed).map_err(|error| Exit::new(Exit::OS, error))
+}
+
+fn certificate(settings: &Settings) -> Result<Option<(Certificate, TlsConfig)>, Exit> {
     let Some((cert, key)) = &settings.tls else {
         return Ok(None);
     };
-    let config = TlsConfig::from_pem_files(cert, key);
-    config
-        .map(Some)
+    let read = Certificate::read(cert, key);
+    read.map(Some)
         .map_err(|error| Exit::new(Exit::CONFIG, error))
 }
 
@@ -161,6 +200,7 @@ fn limit_connections(settings: &mut Settings, open_files: u64) {
 
 fn realtime_settings(settings: &Settings) -> realtime::Settings {
     realtime::Settings {
+        origins: settings.origins.clone(),
         invalid_token: match settings.invalid_token {
             InvalidToken::Anonymous => realtime::InvalidToken::Anonymous,
             InvalidToken::Reject => realtime::InvalidToken::Reject,
@@ -186,30 +226,39 @@ fn tcp_address(address: &Address) -> Option<std::net::SocketAddr> {
     }
 }
 
-/// The first signal begins the shutdown, the second ends it.
-fn end_on_signals(
+/// The first SIGTERM or SIGINT begins the shutdown, the second ends it; SIGHUP reloads.
+fn heed_signals(
     mailbox: Mailbox<Tell>,
-    drain: Duration,
+    shared: Arc<Shared>,
+    reload: SyncSender<()>,
     address_file: Option<AddressFile>,
 ) -> Result<(), Exit> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Exit::new(Exit::OS, format!("signals: {error}")))?;
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            let mut address_file = address_file;
-            for signal in signals.forever() {
-                // Before the addresses are free: the next server to take them may start while
-                // this one still sees its clients off, and has a file of its own by then.
-                drop(address_file.take());
-                log::info!("signal {signal}: shutting down");
-                if mailbox.shut_down(drain).is_err() {
-                    return;
-                }
+    let run = move || {
+        let mut address_file = address_file;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                // Where one waits already, that one will see what has changed.
+                let _ = reload.try_send(());
+                continue;
             }
-        })
-        .map_err(|error| Exit::new(Exit::OS, format!("a thread for signals: {error}")))?;
+            // Before the addresses are free: the next server to take them may start while
+            // this one still sees its clients off, and has a file of its own by then.
+            drop(address_file.take());
+            log::info!("signal {signal}: shutting down");
+            if mailbox.shut_down(shared.drain()).is_err() {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".into());
+    thread.spawn(run).map_err(no_thread)?;
     Ok(())
+}
+
+fn no_thread(error: io::Error) -> Exit {
+    Exit::new(Exit::OS, format!("a thread: {error}"))
 }
 
 /// The file that tells commands on this machine where the admin interface is.

@@ -82,6 +82,10 @@ pub enum Op {
     Drain {
         ms: u16,
     },
+    /// The operator sets other limits and deadlines, which the number stands for.
+    Reload {
+        seed: u16,
+    },
 }
 
 /// Plays operations, and what must follow them: everybody leaves, and nothing is left.
@@ -187,7 +191,10 @@ impl Op {
             580..586 => Op::Reset { who },
             586..588 => Op::Vanish { who },
             588 => Op::Flood,
-            589..680 => Op::Command(Op::command(rng, size)),
+            589 => Op::Reload {
+                seed: rng.below(1 << 16) as u16,
+            },
+            590..680 => Op::Command(Op::command(rng, size)),
             680..900 => Op::Turn,
             900..950 => Op::Settle,
             950..999 => Op::Wait {
@@ -245,6 +252,13 @@ impl World {
             Op::Drain { ms } => self
                 .engine
                 .begin_drain(Duration::from_millis(u64::from(*ms))),
+            Op::Reload { seed } => {
+                let mut rng = Rng::new(u64::from(*seed));
+                let mut config = config(&mut rng);
+                let mut some = || Duration::from_millis(500 + rng.below(10_000) as u64);
+                (config.slow_timeout, config.message_timeout) = (some(), some());
+                self.reload(config);
+            }
             Op::Listen { who, bytes } => {
                 if let Some(number) = self.choose(*who) {
                     self.listen(number, usize::from(*bytes));

@@ -162,6 +162,12 @@ impl World {
         self.commands.push_back(command);
     }
 
+    /// Gives the engine other limits.
+    pub fn reload(&mut self, config: Config) {
+        self.may_shed |= config.queue_total < 1 << 20;
+        self.engine.reconfigure(config);
+    }
+
     /// One turn, in the order of the reactor's.
     pub fn turn(&mut self) {
         let events = self.poll(self.disorder.delayed);

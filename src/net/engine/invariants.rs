@@ -7,7 +7,7 @@ use super::super::conn::{Conn, Flags, Phase};
 use super::super::handler::Handler;
 use super::super::socket::Socket;
 use super::super::timer::{Tick, tick_at};
-use super::{Engine, millis};
+use super::{Engine, floor_tick, millis};
 
 /// What the engine has in mind for one connection.
 #[doc(hidden)]
@@ -141,8 +141,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let (true, Some(deadline)) = (conn.is_open(), conn.timer.deadline()) else {
             return Ok(());
         };
-        // Moments are rounded down where they begin and up where they end.
-        let latest = |since: Tick, after| since + tick_at(millis(after)) + 1;
+        // Moments are rounded down where they begin and up where they end. What a shorter time has
+        // made overdue is looked at now.
+        let now = floor_tick(self.now);
+        let latest = |since: Tick, after| (since + tick_at(millis(after))).max(now) + 1;
         let tx = conn.tx.as_ref();
         match tx.and_then(|tx| tx.over_soft_since) {
             Some(since) if deadline > latest(since, self.config.slow_timeout) => {

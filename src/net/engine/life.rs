@@ -230,14 +230,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Sets an open connection's timer, no later than its queue or its unfinished message wants
     /// to be looked at.
     fn arm_open(&mut self, key: ConnKey, after: Duration) {
+        let sooner = self.wanted_within(key);
+        self.arm(key, sooner.map_or(after, |sooner| sooner.min(after)));
+    }
+
+    /// When a connection's queue or its unfinished message wants to be looked at.
+    pub(super) fn wanted_within(&self, key: ConnKey) -> Option<Duration> {
         let tx = self.arena.get(key).and_then(|conn| conn.tx.as_ref());
         let slow = tx.and_then(|tx| tx.over_soft_since).map(|since| {
             let at = u64::from(since) * TICK_MS + millis(self.config.slow_timeout);
             Duration::from_millis(at.saturating_sub(self.now.mono))
         });
         let unfinished = self.time_to_complete(key).map(Duration::from_millis);
-        let sooner = [slow, unfinished].into_iter().flatten().min();
-        self.arm(key, sooner.map_or(after, |sooner| sooner.min(after)));
+        [slow, unfinished].into_iter().flatten().min()
     }
 
     /// When a new connection is first looked at: spread, so that those that came together do

@@ -10,6 +10,7 @@ mod fan_out;
 mod invariants;
 mod life;
 mod read;
+mod reload;
 mod request;
 mod unfinished;
 mod write;

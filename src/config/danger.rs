@@ -1,0 +1,146 @@
+//! Settings that take a protection away.
+//!
+//! Owns: which they are, which are refused, and what is said of the rest, loudly: at the start,
+//! by `config check`, and in the metrics.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::values::{Values, Whence};
+use super::{ConfigError, OnExpiry, Settings};
+use crate::net::Address;
+
+/// What is dangerous, by the setting that makes it so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Danger {
+    /// The admin address is one that strangers may reach, and `admin_public` says that it may be.
+    AdminPublic,
+    /// Who is connected stays so when the token has ended.
+    OnExpiryKeep,
+}
+
+impl Danger {
+    /// All that there are.
+    pub const ALL: [Danger; 2] = [Danger::AdminPublic, Danger::OnExpiryKeep];
+
+    /// The name of the setting.
+    pub fn setting(self) -> &'static str {
+        match self {
+            Danger::AdminPublic => "admin_public",
+            Danger::OnExpiryKeep => "auth.on_expiry",
+        }
+    }
+
+    /// What to say of it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Danger::AdminPublic => {
+                "admin_public: whoever reaches the admin address sees all metrics, and the \
+                 publish key crosses the network unencrypted; something else must keep it private"
+            }
+            Danger::OnExpiryKeep => {
+                "auth.on_expiry = \"keep\": who is connected goes on to hear what its user may \
+                 hear after its token has expired or was revoked"
+            }
+        }
+    }
+
+    /// Whether these settings have it.
+    pub fn is_in(self, settings: &Settings) -> bool {
+        match self {
+            Danger::AdminPublic => settings.admin_public && is_public(&settings.admin),
+            Danger::OnExpiryKeep => settings.on_expiry == OnExpiry::Keep,
+        }
+    }
+}
+
+/// Refuses what nobody can mean, and what has to be said twice.
+pub(super) fn refuse(settings: &Settings) -> Result<(), ConfigError> {
+    if is_public(&settings.admin) && !settings.admin_public {
+        return Err(ConfigError(format!(
+            "admin: {} may be reached by strangers, who would see all metrics, and a publish key \
+             that crosses the network unencrypted; take a loopback or private address or a unix \
+             socket, or set admin_public = true where something else keeps it private",
+            settings.admin
+        )));
+    }
+    Ok(())
+}
+
+/// What is to be said loudly of these settings, each in a line.
+pub fn warnings(settings: &Settings, values: &Values) -> Vec<String> {
+    let present = Danger::ALL
+        .into_iter()
+        .filter(|danger| danger.is_in(settings));
+    let mut lines: Vec<String> = present.map(|danger| danger.words().to_owned()).collect();
+    if let Some((_, key)) = &settings.tls {
+        lines.extend(open_to_all(key, "the private key"));
+    }
+    for setting in super::table::SETTINGS
+        .iter()
+        .filter(|setting| setting.is_secret)
+    {
+        if let Some(Whence::Line(path, _) | Whence::Held(path, _)) = values.whence(setting) {
+            lines.extend(open_to_all(path, setting.name));
+        }
+    }
+    lines
+}
+
+fn open_to_all(path: &Path, what: &str) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    let is_open = mode & 0o004 != 0;
+    is_open.then(|| format!("{}: everybody on this host can read {what}", path.display()))
+}
+
+/// Whether strangers may reach an address. All addresses at once (`0.0.0.0`) are public, too.
+fn is_public(address: &Address) -> bool {
+    match address {
+        Address::Tcp(address) => !is_private(address),
+        Address::Unix(_) => false,
+    }
+}
+
+/// Loopback, link-local, RFC 1918, RFC 4193, and RFC 6598, which carriers and overlay networks use.
+fn is_private(address: &SocketAddr) -> bool {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            let is_shared = first == 100 && (64..128).contains(&second);
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared
+        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_that_strangers_cannot_have_are_private() {
+        for (address, is) in [
+            ("127.0.0.1:1", true),
+            ("127.8.8.8:1", true),
+            ("10.1.2.3:1", true),
+            ("172.16.0.1:1", true),
+            ("172.32.0.1:1", false),
+            ("192.168.1.1:1", true),
+            ("169.254.1.1:1", true),
+            ("100.64.0.1:1", true),
+            ("100.128.0.1:1", false),
+            ("0.0.0.0:1", false),
+            ("192.0.2.1:1", false),
+            ("[::1]:1", true),
+            ("[::]:1", false),
+            ("[fd00::1]:1", true),
+            ("[fe80::1]:1", true),
+            ("[2001:db8::1]:1", false),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("[::ffff:192.0.2.1]:1", false),
+        ] {
+            assert_eq!(is_private(&address.parse().unwrap()), is, "{address}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! From what was written to what it means.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::address::{parse_admin, parse_listen};
+use super::values::Values;
+use super::{BackEndSettings, ConfigError, InvalidToken, Listen, OnExpiry, Settings};
+use super::{back_end, danger};
+use crate::http::Origin;
+use crate::logging::Format;
+use crate::net::Config;
+
+impl Values {
+    /// What the values come to.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for what does not go together, or is too dangerous to be what is meant.
+    pub fn settle(&self) -> Result<Settings, ConfigError> {
+        let back_end = back_end::settle(self)?;
+        let is_h = matches!(back_end, BackEndSettings::H(_));
+        // The tokens of h's own clients end together after a restart of the server.
+        let spread = if is_h { DEFAULT_SPREAD } else { Duration::ZERO };
+        let listen = self.listen()?;
+        let tls = match (self.path("tls.cert"), self.path("tls.key")) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => return Err(ConfigError("tls.cert and tls.key go together".into())),
+        };
+        if tls.is_none() && listen.iter().any(|listen| listen.tls) {
+            let message = "a wss:// listener needs tls.cert and tls.key";
+            return Err(ConfigError(message.into()));
+        }
+        let sweep = self.time("auth.sweep")?;
+        let settings = Settings {
+            listen,
+            admin: parse_admin(&self.word("admin")?).ok_or_else(|| odd("admin"))?,
+            admin_hosts: self.list("admin_hosts"),
+            admin_public: self.flag("admin_public")?,
+            origins: self.each("origins", Origin::parse)?,
+            reuse_port: self.flag("reuse_port")?,
+            back_end,
+            data: self.path("data").ok_or_else(|| odd("data"))?,
+            tls,
+            invalid_token: self.choice(
+                "auth.invalid_token",
+                &[
+                    ("anonymous", InvalidToken::Anonymous),
+                    ("reject", InvalidToken::Reject),
+                ],
+            )?,
+            on_expiry: self.choice(
+                "auth.on_expiry",
+                &[("close", OnExpiry::Close), ("keep", OnExpiry::Keep)],
+            )?,
+            expiry_spread: self.some_time("auth.expiry_spread").unwrap_or(spread),
+            sweep: is_h.then_some(sweep),
+            filter_terms: self.count("limits.filter_terms")?,
+            connections: self.number("limits.connections").map(saturated),
+            drain: self.time("timeouts.drain")?,
+            log_level: self
+                .word("log.level")?
+                .parse()
+                .map_err(|_| odd("log.level"))?,
+            log_format: self.choice(
+                "log.format",
+                &[
+                    ("auto", Format::detected()),
+                    ("text", Format::Text),
+                    ("journal", Format::Journal),
+                    ("json", Format::Json),
+                ],
+            )?,
+            engine: self.engine()?,
+        };
+        danger::refuse(&settings)?;
+        Ok(settings)
+    }
+
+    fn listen(&self) -> Result<Vec<Listen>, ConfigError> {
+        self.each("listen", parse_listen)
+    }
+
+    fn engine(&self) -> Result<Config, ConfigError> {
+        let default = Config::default();
+        let config = Config {
+            max_connections: self
+                .number("limits.connections")
+                .map_or(default.max_connections, saturated),
+            reserved_listener: None,
+            max_per_ip: match self.number("limits.connections_per_ip") {
+                Some(_) => Some(self.count("limits.connections_per_ip")?),
+                None => None,
+            },
+            per_ip_exempt: self.each("limits.trusted_proxies", |text| {
+                text.parse().ok().map(|ip: IpAddr| ip.to_canonical())
+            })?,
+            max_head: self.size("limits.request_head")?,
+            max_message: self.size("limits.message")?,
+            max_fragments: self.count("limits.fragments")?,
+            deflate: self.flag("compression.enabled")?,
+            queue_soft: self.size("limits.queue_soft")?,
+            queue_hard: self.size("limits.queue_hard")?,
+            queue_total: self.size("limits.queue_total")?,
+            unfinished_total: self.size("limits.unfinished_total")?,
+            handshake_timeout: self.time("timeouts.handshake")?,
+            body_timeout: self.time("timeouts.body")?,
+            message_timeout: self.time("timeouts.message")?,
+            defer_timeout: self.time("timeouts.auth")?,
+            close_timeout: self.time("timeouts.close")?,
+            linger_timeout: self.time("timeouts.linger")?,
+            ping_interval: self.time("timeouts.ping")?,
+            pong_timeout: self.time("timeouts.pong")?,
+            slow_timeout: self.time("timeouts.slow")?,
+        };
+        if config.queue_soft > config.queue_hard || config.queue_hard > config.queue_total {
+            let message = "limits.queue_soft <= limits.queue_hard <= limits.queue_total must hold";
+            return Err(ConfigError(message.into()));
+        }
+        Ok(config)
+    }
+
+    /// The items of a list.
+    fn each<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let items = self.list(name);
+        let items = items
+            .iter()
+            .map(|item| parse(item).ok_or_else(|| odd(name)));
+        items.collect()
+    }
+
+    /// What a word stands for.
+    pub(super) fn choice<T: Copy>(
+        &self,
+        name: &str,
+        words: &[(&str, T)],
+    ) -> Result<T, ConfigError> {
+        let wanted = self.word(name)?;
+        let found = words.iter().find(|(word, _)| *word == wanted);
+        found.map(|(_, meaning)| *meaning).ok_or_else(|| odd(name))
+    }
+}
+
+fn saturated(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// For a value that its kind should have refused.
+fn odd(name: &str) -> ConfigError {
+    ConfigError(format!("{name} is not what it should be"))
+}
+
+/// Half a minute: the official client comes back two seconds after it was closed.
+const DEFAULT_SPREAD: Duration = Duration::from_secs(30);

@@ -1,0 +1,249 @@
+//! Where settings are read from: flags, the environment, credentials, the configuration file.
+//!
+//! Owns: how the sources are read, and their order. The environment is looked at once, when the
+//! process starts; files are read again whenever settings are.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::near::nearest;
+use super::table::{PREFIX, SETTINGS, Setting, all_names, variable};
+use super::value::{Kind, Value};
+use super::values::{Layer, Values, Whence, read_secret};
+use super::{ConfigError, file};
+
+/// All that settings can come from.
+// No `Debug`: there may be passwords in the environment.
+#[derive(Clone)]
+pub struct Sources {
+    flags: Vec<Flag>,
+    file: ConfigFile,
+    environment: BTreeMap<String, OsString>,
+}
+
+/// What a flag of the command line says.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// The flag, as `--listen`.
+    pub flag: &'static str,
+    /// The setting that it is for.
+    pub setting: &'static str,
+    /// What is behind it.
+    pub value: Value,
+}
+
+/// Which file is read.
+#[derive(Clone, Debug)]
+enum ConfigFile {
+    /// This one, which must be there.
+    Named(PathBuf),
+    /// This one if it is there.
+    Usual(PathBuf),
+}
+
+impl Sources {
+    /// The sources of this process. Without a file the variable H_REALTIME_CONFIG names one;
+    /// without that it is [`USUAL_FILE`], if that is there.
+    pub fn of_process(flags: Vec<Flag>, file: Option<PathBuf>) -> Self {
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        Sources::new(flags, file, environment)
+    }
+
+    fn new(
+        flags: Vec<Flag>,
+        file: Option<PathBuf>,
+        environment: impl Iterator<Item = (String, OsString)>,
+    ) -> Self {
+        // A variable that is set to nothing counts as one that is not set, as in h.
+        let environment: BTreeMap<_, _> = environment
+            .filter(|(_, value)| !value.is_empty())
+            .filter(|(name, _)| is_wanted(name))
+            .collect();
+        let named = file.or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
+        let file = match named {
+            Some(path) => ConfigFile::Named(path),
+            None => ConfigFile::Usual(USUAL_FILE.into()),
+        };
+        Sources {
+            flags,
+            file,
+            environment,
+        }
+    }
+
+    /// Reads them all. A value wins over those that come later in this order: flags, our own
+    /// variables, credentials, h's variables, the configuration file.
+    ///
+    /// # Errors
+    /// All that is wrong, a line each, with where it is.
+    pub fn read(&self) -> Result<Values, ConfigError> {
+        let mut errors = Vec::new();
+        let mut values = Values::default();
+        values.add(self.read_flags(&mut errors));
+        values.add(self.read_variables(&mut errors));
+        values.add(self.read_credentials(&mut errors));
+        values.add(self.read_other_variables(&mut errors));
+        let mut layer = Layer::default();
+        let (path, must_be) = match &self.file {
+            ConfigFile::Named(path) => (path, true),
+            ConfigFile::Usual(path) => (path, false),
+        };
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                file::read(path, &text, &mut layer, &mut errors);
+                values.file = Some(path.clone());
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && !must_be => {}
+            Err(error) => errors.push(format!("{}: {error}", path.display())),
+        }
+        values.add(layer);
+        match errors.is_empty() {
+            true => Ok(values),
+            false => Err(ConfigError(errors.join("\n"))),
+        }
+    }
+
+    /// From now on a file that was read must be there: that it has gone is no reason to go back
+    /// to defaults.
+    pub fn hold_on_to(&mut self, values: &Values) {
+        if let Some(path) = &values.file {
+            self.file = ConfigFile::Named(path.clone());
+        }
+    }
+
+    fn read_flags(&self, errors: &mut Vec<String>) -> Layer {
+        let mut layer = Layer::default();
+        for Flag {
+            flag,
+            setting,
+            value,
+        } in &self.flags
+        {
+            let known = SETTINGS.iter().find(|known| known.name == *setting);
+            let value = match known {
+                Some(known) => known.kind.accept(value.clone()).map(|value| (known, value)),
+                None => Err(super::table::unknown(setting)),
+            };
+            let put =
+                value.and_then(|(known, value)| layer.put(known, false, value, Whence::Flag(flag)));
+            errors.extend(put.err().map(|what| format!("{flag}: {what}")));
+        }
+        layer
+    }
+
+    fn read_variables(&self, errors: &mut Vec<String>) -> Layer {
+        let mut layer = Layer::default();
+        for name in self.environment.keys() {
+            if !name.starts_with(PREFIX) || is_foreign(name) {
+                continue;
+            }
+            let found = all_names().find(|known| variable(known) == *name);
+            let Some((setting, is_file)) = found.and_then(|name| super::table::find(&name)) else {
+                errors.push(unknown_variable(name));
+                continue;
+            };
+            let kind = if is_file { Kind::Path } else { setting.kind };
+            self.read_variable(name, setting, (kind, is_file), &mut layer, errors);
+        }
+        layer
+    }
+
+    /// h's variables, and that by which programs are told what to log.
+    fn read_other_variables(&self, errors: &mut Vec<String>) -> Layer {
+        let mut layer = Layer::default();
+        for setting in SETTINGS {
+            if let Some(name) = setting.variable
+                && self.environment.contains_key(name)
+            {
+                self.read_variable(name, setting, (setting.kind, false), &mut layer, errors);
+            }
+        }
+        layer
+    }
+
+    fn read_variable(
+        &self,
+        name: &str,
+        setting: &'static Setting,
+        (kind, is_file): (Kind, bool),
+        layer: &mut Layer,
+        errors: &mut Vec<String>,
+    ) {
+        let text = self.environment.get(name).and_then(|text| text.to_str());
+        let value = match text {
+            Some(text) => kind.read(text),
+            None => Err("this is no text".to_owned()),
+        };
+        let put = value.and_then(|value| {
+            layer.put(setting, is_file, value, Whence::Variable(name.to_owned()))
+        });
+        errors.extend(put.err().map(|what| format!("{name}: {what}")));
+    }
+
+    fn read_credentials(&self, errors: &mut Vec<String>) -> Layer {
+        let mut layer = Layer::default();
+        let Some(folder) = self.environment.get(CREDENTIALS_VARIABLE) else {
+            return layer;
+        };
+        for setting in SETTINGS.iter().filter(|setting| setting.by_credential) {
+            let path = Path::new(folder).join(setting.name);
+            let text = match setting.is_secret {
+                true => read_secret(&path),
+                false => std::fs::metadata(&path).map(|_| path.display().to_string()),
+            };
+            let put = match text {
+                Ok(text) => {
+                    let whence = Whence::Credential(path.clone());
+                    layer.put(setting, false, Value::Text(text), whence)
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error.to_string()),
+            };
+            errors.extend(put.err().map(|what| format!("{}: {what}", path.display())));
+        }
+        layer
+    }
+}
+
+fn is_wanted(name: &str) -> bool {
+    name.starts_with(PREFIX)
+        || name == CREDENTIALS_VARIABLE
+        || SETTINGS
+            .iter()
+            .any(|setting| setting.variable == Some(name))
+}
+
+/// Whether a variable begins like ours and is not for a setting.
+fn is_foreign(name: &str) -> bool {
+    let is_of_a_cluster = name.starts_with("H_REALTIME_SERVICE_")
+        || name == "H_REALTIME_PORT"
+        || name.starts_with("H_REALTIME_PORT_");
+    is_of_a_cluster || OTHER_VARIABLES.contains(&name)
+}
+
+fn unknown_variable(name: &str) -> String {
+    match nearest(name, all_names().map(|known| variable(&known))) {
+        Some(near) => format!("{name}: there is no such setting; did you mean {near}?"),
+        None => format!("{name}: there is no such setting"),
+    }
+}
+
+/// The configuration file that is read where none is named, if it is there.
+pub const USUAL_FILE: &str = "/etc/h-realtime/h-realtime.toml";
+/// The variable that names the configuration file, where no flag does.
+const CONFIG_VARIABLE: &str = "H_REALTIME_CONFIG";
+/// Where systemd puts what a unit has by `LoadCredential=`.
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+/// The token for the command `listen`.
+pub const TOKEN_VARIABLE: &str = "H_REALTIME_TOKEN";
+/// The key for the command `publish`.
+pub const KEY_VARIABLE: &str = "H_REALTIME_PUBLISH_KEY";
+/// Kubernetes, too, has variables that begin like ours in every container beside a service of
+/// our name: see [`is_foreign`].
+const OTHER_VARIABLES: &[&str] = &[CONFIG_VARIABLE, TOKEN_VARIABLE, KEY_VARIABLE];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! Which source wins, and what is told of those that cannot be read.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::table::find;
+
+/// Sources with this file, these variables and this flag.
+struct Told {
+    folder: TempDir,
+    file: Option<&'static str>,
+    environment: Vec<(&'static str, String)>,
+    flags: Vec<Flag>,
+}
+
+fn told(file: &'static str) -> Told {
+    Told {
+        folder: TempDir::new().unwrap(),
+        file: Some(file),
+        environment: Vec::new(),
+        flags: Vec::new(),
+    }
+}
+
+impl Told {
+    fn variable(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    fn flag(mut self, setting: &'static str, value: &str) -> Self {
+        let value = Value::Text(value.to_owned());
+        let flag = "--flag";
+        self.flags.push(Flag {
+            flag,
+            setting,
+            value,
+        });
+        self
+    }
+
+    /// A credential of systemd's.
+    fn credential(self, name: &str, text: &str) -> Self {
+        fs::write(self.folder.path().join(name), text).unwrap();
+        let folder = self.folder.path().display().to_string();
+        self.variable(CREDENTIALS_VARIABLE, &folder)
+    }
+
+    fn read(&self) -> Result<Values, String> {
+        let file = self.file.map(|text| {
+            let path = self.folder.path().join("config.toml");
+            fs::write(&path, text).unwrap();
+            path
+        });
+        let environment = self.environment.iter();
+        let environment = environment.map(|(name, value)| ((*name).to_owned(), value.into()));
+        let sources = Sources::new(self.flags.clone(), file, environment);
+        sources.read().map_err(|error| error.0)
+    }
+
+    /// The value of a setting, and the first word of where it comes from.
+    fn value(&self, name: &str) -> (Option<Value>, String) {
+        let values = self.read().unwrap();
+        let (setting, _) = find(name).unwrap();
+        let whence = values.whence(setting);
+        let whence = whence.map_or("default".to_owned(), Whence::to_string);
+        let word = whence.rsplit(['/', ' ']).next().unwrap_or_default();
+        (values.value(setting), word.to_owned())
+    }
+}
+
+fn text(text: &str) -> Option<Value> {
+    Some(Value::Text(text.to_owned()))
+}
+
+#[test]
+fn flags_win_over_the_environment_that_over_the_file_and_that_over_the_default() {
+    let nothing = told("");
+    let by_file = || told("\n[log]\nlevel = \"warn\"");
+    let by_environment = || by_file().variable("H_REALTIME_LOG__LEVEL", "debug");
+    let by_flag = by_environment().flag("log.level", "trace");
+    for (told, value, whence) in [
+        (nothing, "info", "default"),
+        (by_file(), "warn", "3"),
+        (by_file().variable("H_REALTIME_LOG__LEVEL", ""), "warn", "3"),
+        (by_file().variable("RUST_LOG", "error"), "error", "RUST_LOG"),
+        (by_environment(), "debug", "H_REALTIME_LOG__LEVEL"),
+        (
+            by_environment().variable("RUST_LOG", "error"),
+            "debug",
+            "H_REALTIME_LOG__LEVEL",
+        ),
+        (by_flag, "trace", "--flag"),
+    ] {
+        assert_eq!(told.value("log.level"), (text(value), whence.to_owned()));
+    }
+}
+
+#[test]
+fn hs_variables_rank_below_ours_and_credentials_and_above_the_file() {
+    let by_file = || told("[h]\ndatabase_url = \"file\"");
+    let by_h = || by_file().variable("DATABASE_URL", "theirs");
+    let by_credential = || by_h().credential("h.database_url", "credential\n");
+    let by_ours = by_credential().variable("H_REALTIME_H__DATABASE_URL", "ours");
+    for (told, value) in [
+        (by_file(), "file"),
+        (by_file().variable("DATABASE_URL", ""), "file"),
+        (by_h(), "theirs"),
+        (by_credential(), "credential"),
+        (by_ours, "ours"),
+    ] {
+        assert_eq!(told.value("h.database_url").0, text(value));
+    }
+}
+
+#[test]
+fn secrets_may_be_in_files() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("secret");
+    fs::write(&path, "amqp://u:p@mq//\n").unwrap();
+    let path = path.to_str().unwrap();
+    let by_variable = || told("").variable("H_REALTIME_AMQP__URL_FILE", path);
+    assert_eq!(by_variable().value("amqp.url").0, text("amqp://u:p@mq//"));
+    let file: &'static str = format!("[amqp]\nurl_file = {path:?}").leak();
+    assert_eq!(told(file).value("amqp.url").0, text("amqp://u:p@mq//"));
+    let both = by_variable().variable("H_REALTIME_AMQP__URL", "amqp://other//");
+    let said = both.read().err().unwrap();
+    assert!(said.contains("only one of them"), "{said}");
+    fs::write(path, "\n").unwrap();
+    let said = by_variable().read().err().unwrap();
+    assert!(said.contains("nothing in it"), "{said}");
+    fs::remove_file(path).unwrap();
+    let said = by_variable().read().err().unwrap();
+    assert!(
+        said.contains(path) && said.contains("H_REALTIME_AMQP__URL_FILE"),
+        "{said}"
+    );
+}
+
+#[test]
+fn certificates_may_be_credentials_and_are_paths_then() {
+    let told = told("").credential("tls.key", "PEM");
+    let path = told.folder.path().join("tls.key").display().to_string();
+    assert_eq!(told.value("tls.key").0, text(&path));
+    assert_eq!(told.value("tls.cert").0, None);
+    // Only of these settings.
+    let told = told.credential("listen", "ws://127.0.0.1:1");
+    assert_eq!(told.value("listen").1, "default");
+}
+
+#[test]
+fn all_that_is_wrong_is_told_and_where() {
+    let told =
+        told("lisen = []\nlog = 5\n[limit]\na = 1\n[limits]\nmessage = 7\n[tls]\ncert.x = 1\n")
+            .variable("H_REALTIME_LIMITS__MESAGE", "1MiB")
+            .variable("H_REALTIME_TIMEOUTS__PING", "soon")
+            .flag("data", "");
+    let said = told.read().err().unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    let parts = [
+        "--flag: the path is empty",
+        "H_REALTIME_LIMITS__MESAGE: there is no such setting; did you mean H_REALTIME_LIMITS__MESSAGE?",
+        "H_REALTIME_TIMEOUTS__PING: \"soon\" is no duration",
+        "line 1: there is no setting lisen; did you mean listen?",
+        "line 2: log is a section: [log]",
+        "line 3: there is no section [limit]; did you mean [limits]?",
+        "line 6: limits.message: this must be a size",
+        "line 8: tls.cert: this must be a text",
+    ];
+    assert_eq!(lines.len(), parts.len(), "{said}");
+    for (line, part) in lines.iter().zip(parts) {
+        assert!(line.contains(part), "{line} / {part}");
+    }
+}
+
+// CVE-2026-33247
+#[test]
+fn a_file_that_is_no_toml_is_told_by_its_line_which_is_not_shown() {
+    let said = told("[h]\ndatabase_url = \"postgresql://u:hunter2@db/h\n")
+        .read()
+        .err()
+        .unwrap();
+    assert!(said.contains("line 2"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn variables_that_only_begin_like_ours_are_left_alone() {
+    let told = told("")
+        .variable("H_REALTIME_TOKEN", "t")
+        .variable("H_REALTIME_PUBLISH_KEY", "k")
+        .variable("H_REALTIME_PORT", "tcp://10.0.0.1:5001")
+        .variable("H_REALTIME_PORT_5001_TCP_ADDR", "10.0.0.1")
+        .variable("H_REALTIME_SERVICE_HOST", "10.0.0.1")
+        .variable("H_REALTIMES", "x");
+    assert!(told.read().is_ok());
+}
+
+// CVE-2017-7652
+#[test]
+fn a_file_that_was_named_or_read_before_must_be_there() {
+    let mut told = told("");
+    told.file = None;
+    let named = |path: &Path| {
+        let path = path.display().to_string();
+        Sources::new(
+            vec![],
+            None,
+            [(CONFIG_VARIABLE.to_owned(), path.into())].into_iter(),
+        )
+    };
+    let path = told.folder.path().join("named.toml");
+    let said = named(&path).read().err().unwrap();
+    assert!(said.0.contains("named.toml"), "{said}");
+    fs::write(&path, "").unwrap();
+    assert_eq!(
+        named(&path).read().ok().and_then(|values| values.file),
+        Some(path.clone())
+    );
+
+    let mut usual = named(&path);
+    usual.file = ConfigFile::Usual(path.clone());
+    let values = usual.read().ok().unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(usual.read().is_ok());
+    usual.hold_on_to(&values);
+    assert!(usual.read().is_err());
+}

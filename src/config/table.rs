@@ -1,0 +1,299 @@
+//! Every setting there is: its name, its kind, its default, and what it is for.
+//!
+//! Owns: the list, and nothing of what the settings come to. The keys of the file, the variables
+//! of the environment, the words of errors, what `config show` and `config default` print and the
+//! list in the README are all made from it.
+
+use super::near::nearest;
+use super::value::Kind;
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key in the file, behind that of its section: `limits.message`.
+    pub name: &'static str,
+    /// What may be written.
+    pub kind: Kind,
+    /// What it is where nothing is said.
+    pub preset: Preset,
+    /// Whether a reload (SIGHUP) takes a new value over; else the next start does.
+    pub is_live: bool,
+    /// Whether its value must not be shown. Such a setting has a second form, with `_file` at
+    /// the end of its name, which names a file that holds the value; and no flag.
+    pub is_secret: bool,
+    /// Whether it may come from systemd's credentials, under its own name: a secret as the value,
+    /// any other as the path.
+    pub by_credential: bool,
+    /// A variable of the environment besides our own, which ranks below that and above the file.
+    pub variable: Option<&'static str>,
+    /// What it is for, in one line.
+    pub doc: &'static str,
+}
+
+/// What a setting is where nothing is said.
+#[derive(Clone, Copy, Debug)]
+pub enum Preset {
+    /// This, as the file would have it.
+    Is(&'static str),
+    /// Nothing; with what that comes to.
+    Unset(&'static str),
+}
+
+impl Setting {
+    /// The section that it is in, which is empty for those above all sections, and its key there.
+    pub fn place(&self) -> (&'static str, &'static str) {
+        self.name.split_once('.').unwrap_or(("", self.name))
+    }
+
+    /// Its variable of the environment.
+    pub fn own_variable(&self) -> String {
+        variable(self.name)
+    }
+
+    /// The name of the form that names a file.
+    pub fn file_form(&self) -> Option<String> {
+        self.is_secret.then(|| format!("{}{FILE}", self.name))
+    }
+
+    const fn new(name: &'static str, kind: Kind, preset: Preset, doc: &'static str) -> Self {
+        Setting {
+            name,
+            kind,
+            preset,
+            is_live: true,
+            is_secret: false,
+            by_credential: false,
+            variable: None,
+            doc,
+        }
+    }
+
+    const fn fixed(mut self) -> Self {
+        self.is_live = false;
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.is_secret = true;
+        self.by_credential = true;
+        self
+    }
+
+    const fn by_credential(mut self) -> Self {
+        self.by_credential = true;
+        self
+    }
+
+    const fn or(mut self, variable: &'static str) -> Self {
+        self.variable = Some(variable);
+        self
+    }
+}
+
+/// The setting of a name, and whether the name is that of the form that names a file.
+pub fn find(name: &str) -> Option<(&'static Setting, bool)> {
+    let named = |name: &str| SETTINGS.iter().find(|setting| setting.name == name);
+    let of_file = || name.strip_suffix(FILE).and_then(named);
+    named(name)
+        .map(|setting| (setting, false))
+        .or_else(|| Some((of_file().filter(|setting| setting.is_secret)?, true)))
+}
+
+/// What is said of a name that no setting has.
+pub fn unknown(name: &str) -> String {
+    let key = name.rsplit('.').next().unwrap_or(name);
+    // Rather the right key in a wrong section than another key that looks like it.
+    let elsewhere = SETTINGS.iter().find(|setting| setting.place().1 == key);
+    let near = match elsewhere {
+        Some(setting) => Some(setting.name.to_owned()),
+        None => nearest(name, all_names()),
+    };
+    match near {
+        Some(near) => format!("there is no setting {name}; did you mean {near}?"),
+        None => format!("there is no setting {name}"),
+    }
+}
+
+/// All names that may be written, those that name files too.
+pub fn all_names() -> impl Iterator<Item = String> {
+    let forms = |setting: &Setting| [Some(setting.name.to_owned()), setting.file_form()];
+    SETTINGS.iter().flat_map(forms).flatten()
+}
+
+/// The variable of the environment for a name.
+pub fn variable(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_uppercase().replace('.', "__"))
+}
+
+/// What all variables of ours begin with.
+pub const PREFIX: &str = "H_REALTIME_";
+/// What the name of the form that names a file ends with.
+const FILE: &str = "_file";
+
+/// The sections, in order, and what each is about.
+pub static SECTIONS: &[(&str, &str)] = &[
+    ("", ""),
+    ("h", "what h's own servers have in their environment"),
+    ("amqp", "RabbitMQ, for h and for events = \"amqp\""),
+    ("tls", "for wss://"),
+    ("auth", ""),
+    ("compression", ""),
+    ("limits", ""),
+    ("timeouts", ""),
+    ("log", ""),
+];
+
+use self::Preset::{Is, Unset};
+
+const ANY_TIME: Kind = Kind::Time { least: 0 };
+const TIME: Kind = Kind::Time { least: 1 };
+const ANY_SIZE: Kind = Kind::Size { least: 0 };
+const SIZE: Kind = Kind::Size { least: 1 };
+
+const fn set(name: &'static str, kind: Kind, preset: &'static str, doc: &'static str) -> Setting {
+    Setting::new(name, kind, Is(preset), doc)
+}
+
+const fn unset(name: &'static str, kind: Kind, preset: &'static str, doc: &'static str) -> Setting {
+    Setting::new(name, kind, Unset(preset), doc)
+}
+
+/// All settings, those of a section one behind the other.
+#[rustfmt::skip]
+pub static SETTINGS: &[Setting] = &[
+    set("listen", Kind::Places, r#"["ws://127.0.0.1:5001"]"#,
+        "ws://HOST:PORT, wss://HOST:PORT, unix:/path/to.sock").fixed(),
+    set("reuse_port", Kind::Flag, "false",
+        "let other processes listen on the same TCP ports, too").fixed(),
+    set("admin", Kind::Place, r#""127.0.0.1:5002""#,
+        "HOST:PORT or unix:/path/to.sock; keep it private").fixed(),
+    set("admin_hosts", Kind::Names, "[]",
+        "other values of Host for the admin address, as of a proxy").fixed(),
+    set("admin_public", Kind::Flag, "false",
+        "let the admin address be one that strangers may reach").fixed(),
+    set("origins", Kind::Origins, "[]",
+        "pages that may connect, like \"https://example.org\"; none is all"),
+    set("data", Kind::Path, r#""./h-realtime-data""#,
+        "where database and publish key are").fixed(),
+    set("backend", Kind::OneOf(&["embedded", "h"]), r#""embedded""#,
+        "or \"h\": h's database and message queue (feature h)").fixed(),
+    set("events", Kind::OneOf(&["http", "amqp"]), r#""http""#,
+        "or \"amqp\": events come from RabbitMQ as well (feature amqp)").fixed(),
+
+    unset("h.database_url", Kind::Text, "there has to be one for h",
+        "PostgreSQL, with its password").fixed().secret().or("DATABASE_URL"),
+    set("h.authority", Kind::Text, r#""localhost""#,
+        "the authority of the users").fixed().or("AUTHORITY"),
+    set("h.app_url", Kind::Text, r#""http://localhost:5000""#,
+        "where h's pages are, the base of links").fixed().or("APP_URL"),
+    unset("h.bouncer_url", Kind::Text, "no such links",
+        "the base of links to annotations in context").fixed().or("BOUNCER_URL"),
+
+    set("amqp.url", Kind::Text, r#""amqp://guest:guest@localhost:5672//""#,
+        "several, separated by ;, are tried in turn").fixed().secret().or("BROKER_URL"),
+
+    unset("tls.cert", Kind::Path, "there has to be one for wss://",
+        "a PEM file with the chain").by_credential(),
+    unset("tls.key", Kind::Path, "there has to be one for wss://",
+        "a PEM file with the private key").by_credential(),
+
+    set("auth.invalid_token", Kind::OneOf(&["anonymous", "reject"]), r#""anonymous""#,
+        "or \"reject\": answer an unknown or expired token with 401"),
+    set("auth.on_expiry", Kind::OneOf(&["close", "keep"]), r#""close""#,
+        "or \"keep\": leave those connected whose token has ended"),
+    unset("auth.expiry_spread", ANY_TIME, "30s for h, else 0s",
+        "spreads the closes of those whose tokens end together"),
+    set("auth.sweep", TIME, r#""60s""#,
+        "how often h's database is asked whether tokens are still good"),
+
+    set("compression.enabled", Kind::Flag, "true",
+        "permessage-deflate, with clients that offer it"),
+
+    unset("limits.connections", Kind::Number { least: 1, most: u64::MAX },
+        "the limit on open files, less 64", "connections at once"),
+    unset("limits.connections_per_ip", Kind::Number { least: 1, most: u32::MAX as u64 },
+        "none", "never for loopback and unix sockets"),
+    set("limits.trusted_proxies", Kind::Addresses, "[]",
+        "addresses that connections_per_ip does not apply to"),
+    set("limits.request_head", SIZE, r#""8KiB""#, "the longest head of a request"),
+    set("limits.message", SIZE, r#""64KiB""#, "what a client may send"),
+    set("limits.fragments", Kind::Number { least: 1, most: u32::MAX as u64 }, "1024",
+        "of one message"),
+    set("limits.filter_terms", Kind::Number { least: 0, most: u32::MAX as u64 }, "200",
+        "different values in one client's filter"),
+    set("limits.queue_soft", ANY_SIZE, r#""64KiB""#,
+        "what may wait for one client for timeouts.slow"),
+    set("limits.queue_hard", ANY_SIZE, r#""256KiB""#, "what may ever wait for one client"),
+    set("limits.queue_total", ANY_SIZE, r#""64MiB""#, "what may wait for all"),
+    set("limits.unfinished_total", ANY_SIZE, r#""64MiB""#,
+        "what heads and messages that are not whole may take, of all"),
+
+    set("timeouts.handshake", TIME, r#""10s""#,
+        "from accept to the end of the request head, TLS included"),
+    set("timeouts.body", TIME, r#""10s""#, "from the end of the head to that of the body"),
+    set("timeouts.message", TIME, r#""10s""#, "from a message's first byte to its last"),
+    set("timeouts.auth", TIME, r#""10s""#, "for the back end to say whose a token is"),
+    set("timeouts.close", TIME, r#""5s""#, "from our close frame to the end"),
+    set("timeouts.linger", ANY_TIME, r#""2s""#, "for which is read what a peer still sends"),
+    set("timeouts.ping", TIME, r#""30s""#, "silence after which a client is sent a ping"),
+    set("timeouts.pong", TIME, r#""20s""#, "then it is cut if it stays silent"),
+    set("timeouts.slow", ANY_TIME, r#""10s""#, "how long more than queue_soft may wait"),
+    set("timeouts.drain", ANY_TIME, r#""10s""#, "over how long a shutdown spreads its closes"),
+
+    set("log.level", Kind::OneOf(&["error", "warn", "info", "debug", "trace"]), r#""info""#,
+        "error, warn, info, debug or trace").or("RUST_LOG"),
+    set("log.format", Kind::OneOf(&["auto", "text", "journal", "json"]), r#""auto""#,
+        "text, journal or json; auto is journal under systemd, else text"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_in_order_and_every_default_is_good() {
+        let mut sections = SECTIONS.iter().map(|(section, _)| *section).peekable();
+        for setting in SETTINGS {
+            let (section, key) = setting.place();
+            while sections.peek().is_some_and(|next| *next != section) {
+                sections.next();
+            }
+            assert!(
+                sections.peek().is_some(),
+                "{} is out of order",
+                setting.name
+            );
+            assert!(!key.contains('.') && !setting.doc.is_empty());
+            if let Is(text) = setting.preset {
+                let value = crate::config::value::Value::from_toml(text).unwrap();
+                setting.kind.accept(value).unwrap();
+            }
+            let again = SETTINGS.iter().filter(|other| other.name == setting.name);
+            assert_eq!(again.count(), 1, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn names_are_found_and_mistakes_are_answered_with_what_is_near() {
+        assert!(find("h.database_url_file").unwrap().1);
+        assert!(find("h.authority_file").is_none() && find("limits").is_none());
+        for (wrong, right) in [
+            ("lisen", Some("listen")),
+            ("limits.mesage", Some("limits.message")),
+            ("limit.message", Some("limits.message")),
+            ("limits.ping", Some("timeouts.ping")),
+            ("amqp.urlfile", Some("amqp.url_file")),
+            ("colour", None),
+        ] {
+            let said = unknown(wrong);
+            match right {
+                Some(right) => assert!(said.ends_with(&format!("mean {right}?")), "{said}"),
+                None => assert_eq!(said, format!("there is no setting {wrong}")),
+            }
+        }
+        assert_eq!(
+            variable("limits.connections_per_ip"),
+            "H_REALTIME_LIMITS__CONNECTIONS_PER_IP"
+        );
+    }
+}

@@ -1,0 +1,199 @@
+//! The log: lines on standard error.
+//!
+//! Owns: what is logged (the level), how (the format), and the thread that writes. Who logs never
+//! waits: a line is put into a queue, and where that is full, because nobody takes what is
+//! written, it is dropped and counted. Must not know what the lines are about.
+
+mod format;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+pub use format::Format;
+
+/// Starts to log: what is at least as grave as `level`, in the detected format.
+///
+/// # Errors
+/// When there can be no thread for it, or there is a log already.
+pub fn start(level: LevelFilter) -> io::Result<()> {
+    let (queue, lines) = sync_channel(QUEUE);
+    let logger = LOGGER.get_or_init(|| Logger {
+        queue,
+        dropped: AtomicU64::new(0),
+        format: AtomicU8::new(Format::detected() as u8),
+    });
+    // Not the standard library's handle, whose lock would be held while a line is stuck.
+    let mut out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    thread::Builder::new()
+        .name("log".into())
+        .spawn(move || write_lines(&lines, &logger.dropped, &mut out))?;
+    log::set_logger(logger).map_err(io::Error::other)?;
+    log::set_max_level(level);
+    Ok(())
+}
+
+/// From now on logs so much, in this format.
+pub fn set(level: LevelFilter, format: Format) {
+    if let Some(logger) = LOGGER.get() {
+        logger.format.store(format as u8, Ordering::Relaxed);
+    }
+    log::set_max_level(level);
+}
+
+/// Waits until all lines so far are written, but not for long.
+pub fn finish() {
+    let Some(logger) = LOGGER.get() else { return };
+    let end = Instant::now() + PATIENCE;
+    let (done, is_done) = sync_channel(1);
+    while logger.queue.try_send(Item::Flush(done.clone())).is_err() {
+        if Instant::now() >= end {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let _ = is_done.recv_timeout(end.saturating_duration_since(Instant::now()));
+}
+
+/// Lines that were dropped since the start.
+pub fn dropped() -> u64 {
+    let logger = LOGGER.get();
+    logger.map_or(0, |logger| logger.dropped.load(Ordering::Relaxed))
+}
+
+struct Logger {
+    queue: SyncSender<Item>,
+    dropped: AtomicU64,
+    /// A [`Format`].
+    format: AtomicU8,
+}
+
+enum Item {
+    Line(String),
+    Flush(SyncSender<()>),
+}
+
+impl Log for Logger {
+    /// Libraries may say no more than `info`, whatever the level is: at their lower levels some
+    /// show what they send, and with it tokens and passwords.
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let is_ours = metadata.target().starts_with(OURS);
+        metadata.level() <= log::max_level() && (is_ours || metadata.level() <= Level::Info)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let format = Format::from_number(self.format.load(Ordering::Relaxed));
+        let line = format.line(jiff::Timestamp::now(), record);
+        if self.queue.try_send(Item::Line(line)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn flush(&self) {
+        finish();
+    }
+}
+
+/// Writes what comes, until nobody can log any more. How many lines were dropped is told when
+/// those that were not are written.
+fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64, out: &mut dyn Write) {
+    let mut told = 0;
+    loop {
+        let item = match lines.try_recv() {
+            Ok(item) => item,
+            Err(TryRecvError::Disconnected) => return,
+            Err(TryRecvError::Empty) => {
+                let now = dropped.load(Ordering::Relaxed);
+                if now > told {
+                    let count = now - told;
+                    told = now;
+                    log::warn!("{count} lines of the log were dropped: nobody took them");
+                }
+                match lines.recv() {
+                    Ok(item) => item,
+                    Err(_) => return,
+                }
+            }
+        };
+        match item {
+            // There is nobody to tell of an error.
+            Item::Line(line) => {
+                let _ = out.write_all(line.as_bytes());
+            }
+            Item::Flush(done) => {
+                let _ = done.try_send(());
+            }
+        }
+    }
+}
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+/// Lines that may wait to be written.
+const QUEUE: usize = 1024;
+/// How long the end of the process may wait for the log.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What the names of our own modules begin with.
+const OURS: &str = "h_realtime";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logger(room: usize) -> (Logger, Receiver<Item>) {
+        let (queue, lines) = sync_channel(room);
+        let logger = Logger {
+            queue,
+            dropped: AtomicU64::new(0),
+            format: AtomicU8::new(Format::Journal as u8),
+        };
+        (logger, lines)
+    }
+
+    fn say(logger: &Logger, target: &str, level: Level, text: &str) {
+        let arguments = format_args!("{text}");
+        let record = Record::builder()
+            .args(arguments)
+            .level(level)
+            .target(target)
+            .build();
+        logger.log(&record);
+    }
+
+    // M10
+    #[test]
+    fn what_there_is_no_room_for_is_dropped_and_counted() {
+        log::set_max_level(LevelFilter::Trace);
+        let (logger, lines) = logger(2);
+        for number in 0..5 {
+            say(&logger, OURS, Level::Info, &number.to_string());
+        }
+        assert_eq!(logger.dropped.load(Ordering::Relaxed), 3);
+        drop(logger.queue);
+        let mut out = Vec::new();
+        write_lines(&lines, &logger.dropped, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "<6>0\n<6>1\n");
+    }
+
+    #[test]
+    fn libraries_say_no_more_than_they_should() {
+        log::set_max_level(LevelFilter::Trace);
+        let (logger, lines) = logger(9);
+        say(&logger, "tungstenite::protocol", Level::Debug, "token");
+        say(&logger, "tungstenite::protocol", Level::Info, "1");
+        say(&logger, "h_realtime::net", Level::Trace, "2");
+        let said = lines
+            .try_iter()
+            .filter(|item| matches!(item, Item::Line(_)));
+        assert_eq!(said.count(), 2);
+    }
+}

@@ -1,0 +1,226 @@
+//! Another configuration for a server that runs: read, checked, and then taken over as a whole;
+//! or, on any error, not at all.
+//!
+//! Owns: the thread that does so, on SIGHUP and when the certificate's files have changed. It
+//! reads files, which the reactor never waits for; the reactor is handed what has been checked.
+
+use std::fmt::Display;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::config::{ConfigError, Danger, Settings, Sources, Values, warnings};
+use crate::logging;
+use crate::model::Tell;
+use crate::net::tls::TlsConfig;
+use crate::net::{Closed, Mailbox, Reload};
+use crate::realtime;
+
+use super::certificate::Certificate;
+use super::{limit_connections, millis, realtime_settings};
+
+/// What a reload starts from.
+pub(super) struct Reloader {
+    pub sources: Sources,
+    /// What the server was started with.
+    pub started: Values,
+    /// What is in force.
+    pub values: Values,
+    pub settings: Settings,
+    /// The files of the certificate that is in use, if one is.
+    pub certificate: Option<Certificate>,
+    pub open_files: u64,
+    pub mailbox: Mailbox<Tell>,
+    pub shared: Arc<Shared>,
+}
+
+/// What other threads see of it.
+pub(super) struct Shared {
+    /// For the application, which takes it when the engine is reloaded.
+    application: Mutex<Option<Application>>,
+    /// Over how many milliseconds a shutdown is spread.
+    drain: AtomicU64,
+    /// Reloads that were taken over, of the configuration or of a certificate.
+    pub succeeded: AtomicU64,
+    /// Those that were not.
+    pub failed: AtomicU64,
+}
+
+/// What the application is to go on with.
+pub(super) struct Application {
+    pub realtime: realtime::Settings,
+    pub dangers: Vec<Danger>,
+}
+
+/// What has been checked, and can be taken over.
+struct Checked {
+    values: Values,
+    settings: Settings,
+    certificate: Option<(Certificate, TlsConfig)>,
+    warnings: Vec<String>,
+}
+
+impl Application {
+    pub fn new(settings: &Settings) -> Self {
+        let dangers = Danger::ALL.into_iter();
+        Application {
+            realtime: realtime_settings(settings),
+            dangers: dangers.filter(|danger| danger.is_in(settings)).collect(),
+        }
+    }
+}
+
+impl Shared {
+    pub fn new(settings: &Settings) -> Self {
+        Shared {
+            application: Mutex::new(None),
+            drain: AtomicU64::new(millis(settings.drain)),
+            succeeded: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
+
+    /// What the application has not taken yet.
+    pub fn take(&self) -> Option<Application> {
+        let mut application = self.application.lock();
+        let application = application.as_mut().unwrap_or_else(|error| error.get_mut());
+        application.take()
+    }
+
+    /// Over how long a shutdown that begins now is spread.
+    pub fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain.load(Ordering::Relaxed))
+    }
+}
+
+impl Reloader {
+    /// Starts the thread. It reloads whenever something is sent; one that waits already is enough
+    /// for several.
+    pub fn start(mut self) -> io::Result<SyncSender<()>> {
+        let (bell, rung) = sync_channel(1);
+        let run = move || {
+            loop {
+                let reloaded = match rung.recv_timeout(LOOK_EVERY) {
+                    Ok(()) => self.reload(),
+                    Err(RecvTimeoutError::Timeout) => self.look_at_certificate(),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
+                if reloaded == Err(Closed) {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("reload".into()).spawn(run)?;
+        Ok(bell)
+    }
+
+    fn reload(&mut self) -> Result<(), Closed> {
+        match self.check() {
+            Ok(checked) => self.take_over(checked),
+            Err(error) => {
+                self.refused("the configuration stays as it was", &error);
+                Ok(())
+            }
+        }
+    }
+
+    fn check(&self) -> Result<Checked, ConfigError> {
+        let read = self.sources.read()?;
+        // What the next start would make of it has to be good, too.
+        read.settle()?;
+        let waiting = read
+            .differing(&self.started)
+            .filter(|setting| !setting.is_live);
+        let waiting: Vec<_> = waiting.map(|setting| setting.name).collect();
+        let values = read.over(&self.started);
+        let mut settings = values.settle()?;
+        limit_connections(&mut settings, self.open_files);
+        let certificate = match &settings.tls {
+            Some((cert, key)) => {
+                let read = Certificate::read(cert, key);
+                Some(read.map_err(|error| ConfigError(error.to_string()))?)
+            }
+            None => None,
+        };
+        let mut warnings = warnings(&settings, &values);
+        if !waiting.is_empty() {
+            let names = waiting.join(", ");
+            warnings.push(format!(
+                "changed, but in force only after a restart: {names}"
+            ));
+        }
+        Ok(Checked {
+            values,
+            settings,
+            certificate,
+            warnings,
+        })
+    }
+
+    fn take_over(&mut self, checked: Checked) -> Result<(), Closed> {
+        let changed = checked.values.differing(&self.values);
+        let changed: Vec<_> = changed.map(|setting| setting.name).collect();
+        (self.values, self.settings) = (checked.values, checked.settings);
+        let tls = checked.certificate.map(|(certificate, config)| {
+            self.certificate = Some(certificate);
+            config
+        });
+        let application = Application::new(&self.settings);
+        let mut waiting = self
+            .shared
+            .application
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *waiting = Some(application);
+        drop(waiting);
+        self.hand_over(tls)?;
+        let drain = millis(self.settings.drain);
+        self.shared.drain.store(drain, Ordering::Relaxed);
+        logging::set(self.settings.log_level, self.settings.log_format);
+        self.shared.succeeded.fetch_add(1, Ordering::Relaxed);
+        match changed.is_empty() {
+            true => log::info!("reloaded; no setting has changed"),
+            false => log::info!("reloaded; changed: {}", changed.join(", ")),
+        }
+        for warning in checked.warnings {
+            log::warn!("{warning}");
+        }
+        Ok(())
+    }
+
+    fn look_at_certificate(&mut self) -> Result<(), Closed> {
+        let Some(certificate) = self.certificate.as_mut() else {
+            return Ok(());
+        };
+        if !certificate.has_changed() {
+            return Ok(());
+        }
+        match certificate.read_again().map_err(|error| error.to_string()) {
+            Ok(tls) => {
+                self.hand_over(Some(tls))?;
+                self.shared.succeeded.fetch_add(1, Ordering::Relaxed);
+                log::info!("the certificate's files have changed, and are in use now");
+            }
+            Err(error) => self.refused("the certificate stays as it was", &error),
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, tls: Option<TlsConfig>) -> Result<(), Closed> {
+        let config = self.settings.engine.clone();
+        self.mailbox.reload(Reload { config, tls })
+    }
+
+    fn refused(&self, what_stays: &str, error: &dyn Display) {
+        self.shared.failed.fetch_add(1, Ordering::Relaxed);
+        let error = error.to_string().replace('\n', "; ");
+        log::error!("not reloaded, {what_stays}: {error}");
+    }
+}
+
+/// How often the certificate's files are looked at. A change is taken over when they have not
+/// changed any more from one look to the next.
+const LOOK_EVERY: Duration = Duration::from_secs(2);

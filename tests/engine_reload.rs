@@ -1,0 +1,153 @@
+//! Other limits for an engine that runs: what is under way goes on, and is held to them from then
+//! on. Each step checks that the engine's accounts agree.
+
+mod sim;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use h_realtime::net::Config;
+use sim::{Command, Conduct, World};
+
+const KIB: usize = 1024;
+
+fn ip(last: u8) -> Option<IpAddr> {
+    Some(Ipv4Addr::new(192, 0, 2, last).into())
+}
+
+fn change(world: &mut World, change: impl FnOnce(&mut Config)) {
+    let mut config = Config::default();
+    change(&mut config);
+    world.reload(config);
+    world.flow();
+}
+
+#[test]
+fn a_head_and_a_message_that_are_longer_already_than_they_may_be_now() {
+    let mut world = World::calm();
+    let asking = world.connect();
+    let half = format!("GET /ws HTTP/1.1\r\nHost: sim\r\nX: {}", "x".repeat(1000));
+    world.client(asking).request(half, &[431]);
+    world.client(asking).has_begun = true;
+    let telling = world.open();
+    world.client(telling).has_begun = true;
+    world.client(telling).frame(0x01, &[b'x'; 1000]);
+    let other = world.open();
+    world.flow();
+    change(&mut world, |config| {
+        config.max_head = 500;
+        config.max_message = 500;
+    });
+    // Nobody is cut by it; the next byte is too much.
+    assert_eq!(world.engine.counters().connections, 3);
+    world.client(asking).raw("x");
+    world.client(telling).conduct.is_wrong = true;
+    world.client(telling).frame(0x00, b"x");
+    world.flow();
+    assert_eq!(world.clients[asking].statuses(), [431]);
+    assert_eq!(world.clients[telling].closed_with(), Some(1009));
+    world.client(other).text("short");
+    world.flow();
+    assert!(
+        world
+            .interest(other)
+            .is_some_and(|interest| interest.is_open)
+    );
+}
+
+#[test]
+fn the_limit_for_an_address_counts_those_who_come_under_it() {
+    let mut world = World::calm();
+    let conduct = Conduct {
+        is_eager: true,
+        ..Conduct::default()
+    };
+    let come = |world: &mut World| {
+        let client = world.connect_from(ip(1), conduct);
+        world.flow();
+        client
+    };
+    let is_in = |world: &World, client: usize| world.clients[client].key.is_some();
+    let before: Vec<_> = (0..3).map(|_| come(&mut world)).collect();
+    change(&mut world, |config| config.max_per_ip = Some(1));
+    let (first, second) = (come(&mut world), come(&mut world));
+    assert!(is_in(&world, first) && !is_in(&world, second));
+    // One who was not counted makes no room when it leaves.
+    world.client(before[0]).finish();
+    world.flow();
+    let third = come(&mut world);
+    assert!(!is_in(&world, third));
+    change(&mut world, |_| {});
+    let fourth = come(&mut world);
+    assert!(is_in(&world, fourth));
+    world.client(first).finish();
+    world.flow();
+    change(&mut world, |config| config.max_per_ip = Some(1));
+    let fifth = come(&mut world);
+    assert!(is_in(&world, fifth));
+    world.finish();
+}
+
+#[test]
+fn one_who_is_no_longer_slow_by_a_higher_limit_is_let_be() {
+    let mut world = World::calm();
+    world.limits.send = 1000;
+    let slow = world.open_lazy();
+    for _ in 0..10 {
+        let keys = vec![world.key(slow)];
+        let size = 10 * KIB;
+        world.command(Command::FanOutTo { keys, size });
+        world.flow();
+    }
+    let is_open = |world: &World| {
+        world
+            .interest(slow)
+            .is_some_and(|interest| interest.is_open)
+    };
+    world.wait(9_000);
+    change(&mut world, |config| config.queue_soft = 200 * KIB);
+    world.wait(3_000);
+    assert!(is_open(&world));
+    // And by a lower one it is, without anything more being sent to it.
+    change(&mut world, |config| {
+        config.queue_soft = 10 * KIB;
+        config.slow_timeout = Duration::from_secs(1);
+    });
+    world.wait(1_300);
+    assert!(!is_open(&world));
+}
+
+#[test]
+fn a_message_has_the_time_that_it_has_now() {
+    let mut world = World::calm();
+    let client = world.open();
+    world.client(client).has_begun = true;
+    world.client(client).frame(0x01, b"x");
+    world.flow();
+    world.wait(500);
+    change(&mut world, |config| {
+        config.message_timeout = Duration::from_secs(1);
+    });
+    world.wait(300);
+    assert_eq!(world.clients[client].closed_with(), None);
+    world.wait(400);
+    assert_eq!(world.clients[client].closed_with(), Some(1008));
+}
+
+#[test]
+fn fewer_connections_close_nobody() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..5).map(|_| world.open()).collect();
+    change(&mut world, |config| config.max_connections = 2);
+    assert_eq!(world.engine.counters().open, 5);
+    let surplus = world.connect();
+    world.client(surplus).shake("/ws");
+    world.flow();
+    assert_eq!(world.clients[surplus].statuses(), [503]);
+    for &client in &clients[..4] {
+        world.client(client).close(1000);
+    }
+    world.flow();
+    world.open();
+    assert_eq!(world.engine.counters().open, 2);
+}
