@@ -293,6 +293,37 @@ mod tests {
 
     use super::*;
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_is_turned_away_gets_to_the_other_who_listens() {
+        use std::io::ErrorKind;
+        use std::net::TcpStream;
+        use std::time::Duration;
+
+        let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let first = Listener::open_shared(&any, None).unwrap();
+        let Ok(Address::Tcp(address)) = first.address() else {
+            panic!("no address");
+        };
+        let early = TcpStream::connect(address).unwrap();
+        first.turn_away().unwrap();
+        // Nobody answers, neither well nor badly.
+        let short = Duration::from_millis(200);
+        let error = TcpStream::connect_timeout(&address, short).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        // Who was there before is still there, and goes on to be heard.
+        let taken = first.accept().unwrap();
+        drop(early);
+        drop(taken);
+        // Who tries meanwhile is taken by the next, when TCP tries again.
+        let patient = std::thread::spawn(move || TcpStream::connect(address));
+        std::thread::sleep(short);
+        let next = Listener::open_shared(&Address::Tcp(address), None).unwrap();
+        drop(first);
+        patient.join().unwrap().unwrap();
+        assert!(next.accept().is_ok());
+    }
+
     // A2
     #[test]
     fn a_failure_of_one_connection_is_no_failure_of_the_listener() {
