@@ -12,6 +12,7 @@ mod kept;
 #[cfg(feature = "h")]
 mod postgres;
 mod program;
+mod python;
 #[cfg(feature = "amqp")]
 mod rabbitmq;
 mod server;
@@ -31,6 +32,7 @@ pub use kept::free_port;
 #[cfg(feature = "h")]
 pub use postgres::{Postgres, sql};
 pub use program::{Program, eventually};
+pub use python::{interpreter, python};
 #[cfg(feature = "amqp")]
 pub use rabbitmq::{Publisher, RabbitMq};
 pub use server::{PROGRAM, Server, http};
