@@ -191,3 +191,32 @@ fn systemds_activator_starts_it() {
     );
     assert_eq!(http(address(admin), request.as_bytes()).0, 200);
 }
+
+/// systemd understands the units, and finds little that they leave open.
+#[test]
+#[ignore = "needs systemd-analyze"]
+fn the_units_are_right() {
+    let folder = TempDir::new().unwrap();
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["verify", "--man=no"]);
+    for entry in fs::read_dir("docs/systemd").unwrap() {
+        let path = entry.unwrap().path();
+        let unit = fs::read_to_string(&path).unwrap();
+        // The program is not installed here.
+        let unit = unit.replace("/usr/bin/h-realtime", PROGRAM);
+        let copy = folder.path().join(path.file_name().unwrap());
+        fs::write(&copy, unit).unwrap();
+        analyze.arg(copy);
+    }
+    let Output { status, stderr, .. } = analyze.output().unwrap();
+    let said = String::from_utf8_lossy(&stderr);
+    assert!(status.success() && said.is_empty(), "{said}");
+
+    // In tenths, of at most 100.
+    let Output { status, stdout, .. } = Command::new("systemd-analyze")
+        .args(["security", "--offline=yes", "--no-pager", "--threshold=15"])
+        .arg("docs/systemd/h-realtime.service")
+        .output()
+        .unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stdout));
+}

@@ -147,9 +147,9 @@ impl Crowd {
                 Err(_) => return State::Shaking(stream, false, bytes),
             }
             let request = request(self.address);
-            match stream.write(request.as_bytes()) {
-                Ok(length) => assert_eq!(length, request.len(), "it fits an empty socket"),
-                Err(error) => return self.fault(number, format!("handshake: {error}")),
+            // It fits an empty socket.
+            if let Err(error) = stream.write_all(request.as_bytes()) {
+                return self.fault(number, format!("handshake: {error}"));
             }
         }
         match receive(&mut stream, &mut bytes) {
@@ -181,8 +181,8 @@ impl Crowd {
                 self.told.push(Instant::now());
                 // With a mask of zeros.
                 let answer = [0x88, 0x82, 0, 0, 0, 0, high, low];
-                match stream.write(&answer) {
-                    Ok(_) => self.go_on(number, State::Closing(stream)),
+                match stream.write_all(&answer) {
+                    Ok(()) => self.go_on(number, State::Closing(stream)),
                     Err(error) => self.fault(number, format!("close: {error}")),
                 }
             }
