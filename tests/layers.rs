@@ -10,7 +10,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     (
         "net",
         &["ws", "http"],
-        &["mio", "rustls", "socket2", "rustix", "log"],
+        &["mio", "rustls", "x509_cert", "socket2", "rustix", "log"],
     ),
     ("model", &[], &[]),
     ("backoff.rs", &[], &[]),
@@ -77,6 +77,7 @@ const CONFINED: &[(&str, &[&str])] = &[
         "rustls",
         &["net/tls", "cli/listen/tls.rs", "backend/h/tls.rs"],
     ),
+    ("x509_cert", &["net/tls"]),
     ("lapin", &["backend/amqp"]),
     ("tokio", &["backend/amqp", "backend/h"]),
     ("tokio_postgres", &["backend/h"]),

@@ -4,6 +4,7 @@ mod app;
 mod back_end;
 mod banner;
 mod certificate;
+mod figures;
 mod metrics;
 #[cfg(not(feature = "amqp"))]
 mod no_amqp;
@@ -35,6 +36,7 @@ use crate::realtime::{self, Realtime};
 use app::App;
 use back_end::BackEnd;
 use certificate::Certificate;
+use figures::Figures;
 use reload::{Application, Reloader, Shared};
 
 /// Reads the configuration, and runs the server until it is told to end, by SIGTERM or SIGINT.
@@ -54,6 +56,7 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let (certificate, tls) = certificate(&settings)?.unzip();
     let back_end = BackEnd::prepare(&settings)?;
     let shared = Arc::new(Shared::new(&settings));
+    shared.has_certificate(tls.as_ref());
     let (sockets, bound) = bind(&settings, tls)?;
     let mut reactor = reactor(&settings, &back_end, &bound, &shared)?;
     for socket in sockets {
@@ -122,6 +125,8 @@ fn reactor(
         stats: Arc::clone(&back_end.stats),
         dangers,
         shared: Arc::clone(shared),
+        figures: Figures::start(),
+        was_ready: None,
     };
     let [seed] = random().map_err(random_failed)?;
     let config = Config {
