@@ -135,7 +135,7 @@ fn one_connection_is_logged_that_asks_for_it() {
     let from = stream.local_addr().unwrap();
     let mut client = Client::over(stream, &target, "");
     client.ask(r#"{"type": "whoami", "id": 1}"#);
-    client.ask("{\"type\": \"forge\\nted\", \"id\": 2}");
+    client.ask(r#"{"type": "forged", "id": 2}"#);
     client.subscribe("/group", "__world__");
     let other = server.anonymous();
     let event = serde_json::json!({"topic": "annotation", "action": "create", "annotation": {
