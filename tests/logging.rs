@@ -175,6 +175,7 @@ fn one_connection_is_logged_that_asks_for_it() {
     assert!(lines.iter().all(|line| line.contains(" INFO ")), "{log}");
 }
 
+// M10
 #[test]
 fn one_connection_cannot_fill_the_log() {
     let mut server = Server::start();

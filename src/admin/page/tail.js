@@ -63,7 +63,10 @@ function rowOf(event) {
   const about = element('td', 'about');
   about.append(element('span', 'mono', event.id ?? '–'));
   if (event.group !== null) about.append(' ', element('span', 'hint', `in ${event.group}`));
-  row.append(element('td', 'time mono', timeText(new Date(event.time))), element('td', 'action', event.action), about,
+  const at = timeText(new Date(event.time));
+  const time = element('td', 'time mono', at.slice(0, -4));
+  time.append(element('span', 'ms', at.slice(-4)));
+  row.append(time, element('td', 'action', event.action), about,
     element('td', 'matched', event.matched.toLocaleString('en')));
   return row;
 }

@@ -75,7 +75,7 @@ pub(super) fn events(
     out.family(
         "h_realtime_publish_refusals_total",
         Kind::Counter,
-        "Publish requests that were refused, by reason.",
+        "Requests to publish, or for the last events, that were refused, by reason.",
         [
             (r#"reason="event""#, admin.batches_refused as f64),
             (r#"reason="key""#, admin.unauthorized as f64),
