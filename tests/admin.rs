@@ -1,11 +1,8 @@
-//! The rest of the admin listener: who may talk to it, the page, health, and metrics that a
-//! strict reader of Prometheus' format understands.
+//! The rest of the admin listener: who may talk to it, the page, health, and the last events.
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{PATIENCE, Server, eventually, http};
 
 fn request(server: &Server, line: &str, fields: &str) -> (u16, String, String) {
@@ -37,6 +34,11 @@ fn routes_and_methods() {
         ("GET /metrics", 200, None),
         ("GET /livez", 200, None),
         ("GET /readyz", 200, None),
+        ("GET /page.css", 200, None),
+        ("GET /overview.js", 200, None),
+        ("GET /tail", 401, None),
+        ("POST /tail", 405, Some("GET, HEAD")),
+        ("POST /page.css", 405, Some("GET, HEAD")),
         ("GET /events", 405, Some("POST")),
         ("PUT /events", 405, Some("POST")),
         ("POST /", 405, Some("GET, HEAD")),
@@ -65,7 +67,7 @@ fn routes_and_methods() {
 fn what_a_get_would_say_of_itself_a_head_says_too() {
     let server = ready();
     let host = format!("Host: {}\r\n", server.admin);
-    for path in ["/", "/livez", "/readyz", "/nothing"] {
+    for path in ["/", "/page.css", "/livez", "/readyz", "/nothing"] {
         let (status, head, body) = get(&server, path);
         let expected = (status, head, String::new());
         let found = request(&server, &format!("HEAD {path}"), &host);
@@ -115,139 +117,96 @@ fn another_sites_page_is_refused() {
 }
 
 #[test]
-fn the_page_is_one_file_that_may_do_little() {
+fn the_page_is_of_this_server_alone_and_may_do_little() {
     let server = Server::start();
     let (status, head, page) = get(&server, "/");
     assert_eq!(status, 200);
-    for field in [
-        "Content-Type: text/html; charset=utf-8",
-        "Cache-Control: no-store",
-        "Content-Security-Policy: default-src 'none';",
-        "X-Content-Type-Options: nosniff",
-    ] {
-        assert!(head.contains(field), "{field}: {head}");
-    }
+    let policy = field(&head, "Content-Security-Policy").unwrap();
+    assert!(
+        policy.starts_with("default-src 'none';") && !policy.contains("unsafe"),
+        "{policy}"
+    );
     assert!(
         page.contains(&server.listeners[0]),
         "the page does not know where to connect"
     );
-    for outside in ["src=", "@import", "url(", "href=\"http", "<base"] {
-        assert!(!page.contains(outside), "{outside}");
-    }
     assert!(!page.contains(&server.publish_key()));
-}
-
-// CVE-2026-33247
-#[test]
-fn metrics_are_prometheus_text_and_count() {
-    let server = Server::start();
-    let before = parse(&get(&server, "/metrics").2);
-    let token = server.user("acct:me@example.org");
-    let mut me = server.logged_in(&token);
-    let mut other = server.anonymous();
-    me.subscribe("/group", "__world__");
-    other.subscribe("/group", "__world__");
-    other.close(1000, "");
-    other.receive();
-    let event = json!({"topic": "annotation", "action": "create", "annotation": {
-        "id": "A", "user": "acct:a@b", "uri": "https://example.org/",
-        "permissions": {"read": ["group:__world__"]}}});
-    server.publish(&event.to_string());
-    assert_eq!(me.drain().len(), 1);
-
-    let (status, head, text) = get(&server, "/metrics");
-    assert_eq!(status, 200);
-    assert!(head.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8"));
-    assert!(!text.contains(&token) && !text.contains(&server.publish_key()));
-    let after = parse(&text);
-    for (name, value) in [
-        ("h_realtime_connections{state=\"open\"}", 1.0),
-        ("h_realtime_connections_logged_in", 1.0),
-        ("h_realtime_users", 1.0),
-        ("h_realtime_connects_total", 2.0),
-        ("h_realtime_disconnects_total{reason=\"client\"}", 1.0),
-        ("h_realtime_authentications_total{result=\"known\"}", 1.0),
-        ("h_realtime_authentications_total{result=\"none\"}", 1.0),
-        ("h_realtime_client_messages_total{type=\"filter\"}", 2.0),
-        ("h_realtime_events_received_total{kind=\"create\"}", 1.0),
-        ("h_realtime_events_matched_total", 1.0),
-        ("h_realtime_notifications_sent_total", 1.0),
-        ("h_realtime_subscriptions", 1.0),
-        ("h_realtime_backend_ready", 1.0),
-    ] {
-        assert_eq!(after.get(name), Some(&value), "{name}");
+    let quoted = |before: &str| -> Vec<String> {
+        let parts = page.split(before).skip(1);
+        parts
+            .map(|rest| rest.split('"').next().unwrap().to_owned())
+            .collect()
+    };
+    let parts = [quoted("src=\""), quoted("rel=\"stylesheet\" href=\"")].concat();
+    assert_eq!(parts.len(), 4);
+    let mut texts = vec![(head, page.clone())];
+    for part in parts {
+        let (status, head, text) = get(&server, &part);
+        assert_eq!(status, 200, "{part}");
+        let kind = match part.rsplit_once('.').unwrap().1 {
+            "css" => "text/css; charset=utf-8",
+            _ => "text/javascript; charset=utf-8",
+        };
+        assert_eq!(field(&head, "Content-Type"), Some(kind), "{part}");
+        texts.push((head, text));
     }
-    // A series that appears only once it has counted would be missed by whoever watches it.
-    let names = |samples: &BTreeMap<String, f64>| samples.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&before), names(&after));
-    for (name, value) in &before {
-        let grows = name.contains("_total");
-        assert!(!grows || after[name] >= *value, "{name}");
-    }
-}
-
-/// The samples of a text in the exposition format 0.0.4, by name and labels. Stricter than
-/// Prometheus: every family must be whole, described and named by the conventions.
-fn parse(text: &str) -> BTreeMap<String, f64> {
-    assert!(text.ends_with('\n'), "the last line has no end");
-    let mut samples = BTreeMap::new();
-    let mut families = BTreeSet::new();
-    let (mut described, mut family) = (None, None);
-    for line in text.lines() {
-        if let Some(rest) = line.strip_prefix("# HELP ") {
-            let (name, help) = rest.split_once(' ').unwrap();
-            assert!(is_name(name) && !help.is_empty(), "{line}");
-            assert!(families.insert(name), "a second family {name}");
-            described = Some(name);
-        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = rest.split_once(' ').unwrap();
-            assert_eq!(described.take(), Some(name), "{line}");
-            assert!(["counter", "gauge"].contains(&kind), "{line}");
-            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
-            family = Some(name);
-        } else {
-            let (name, labels, value) = sample(line);
-            assert_eq!(family, Some(name), "{line}");
-            let value: f64 = value.parse().unwrap();
-            assert!(value.is_finite() && value >= 0.0, "{line}");
-            let series = format!("{name}{labels}");
-            assert_eq!(samples.insert(series, value), None, "twice: {line}");
+    for (head, text) in texts {
+        assert_eq!(field(&head, "Cache-Control"), Some("no-store"));
+        assert_eq!(field(&head, "X-Content-Type-Options"), Some("nosniff"));
+        for outside in [
+            "@import",
+            "url(",
+            "href=\"http",
+            "src=\"http",
+            "<base",
+            "innerHTML",
+            "style=\"",
+        ] {
+            assert!(!text.contains(outside), "{outside}");
         }
     }
-    assert!(!samples.is_empty());
-    samples
 }
 
-/// Name, labels with their braces, and value.
-fn sample(line: &str) -> (&str, &str, &str) {
-    let end = line.find(['{', ' ']).unwrap();
-    let (name, rest) = line.split_at(end);
-    assert!(is_name(name), "{line}");
-    let (labels, value) = match rest.find('}') {
-        Some(end) => rest.split_at(end + 1),
-        None => ("", rest),
-    };
-    for label in labels
-        .trim_matches(['{', '}'])
-        .split(',')
-        .filter(|label| !label.is_empty())
-    {
-        let (name, value) = label.split_once('=').unwrap();
-        let inner = value
-            .strip_prefix('"')
-            .and_then(|value| value.strip_suffix('"'));
-        assert!(is_name(name) && !name.contains(':'), "{line}");
-        assert!(
-            inner.is_some_and(|text| !text.contains(['"', '\\'])),
-            "{line}"
+#[test]
+fn the_last_events_are_for_those_with_the_key_and_say_nothing_of_what_is_written() {
+    let server = ready();
+    let key = server.publish_key();
+    let tail = |key: &str, query: &str| {
+        let fields = format!("Host: {}\r\nAuthorization: Bearer {key}\r\n", server.admin);
+        let (status, head, body) = request(&server, &format!("GET /tail{query}"), &fields);
+        assert_eq!(
+            field(&head, "Cache-Control"),
+            (status == 200).then_some("no-store")
         );
-    }
-    let value = value.strip_prefix(' ').unwrap();
-    assert!(!value.contains(' '), "{line}");
-    (name, labels, value)
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    assert_eq!(tail("wrong", "").0, 401);
+    assert_eq!(tail(&key, ""), (200, json!({"last": 0, "events": []})));
+    let mut reader = server.anonymous();
+    reader.subscribe("/group", "__world__");
+    let event = json!({"topic": "annotation", "action": "update", "annotation": {
+        "id": "A", "user": "acct:joe@example.org", "uri": "https://example.org/", "text": "secret",
+        "permissions": {"read": ["group:__world__"]}}});
+    server.publish(&event.to_string());
+    server.publish(&event.to_string());
+    let (status, mut told) = tail(&key, "");
+    assert_eq!((status, &told["last"]), (200, &json!(2)));
+    let first = told["events"][0].as_object_mut().unwrap();
+    assert!(first.remove("time").unwrap().as_u64().unwrap() > 1_600_000_000_000);
+    let expected =
+        json!({"number": 1, "action": "update", "id": "A", "group": "__world__", "matched": 1});
+    assert_eq!(Value::from(first.clone()), expected);
+    let (_, newer) = tail(&key, "?after=1");
+    assert_eq!(newer["events"].as_array().unwrap().len(), 1);
+    assert_eq!(tail(&key, "?after=2").1["events"], json!([]));
+    assert_eq!(tail(&key, "?after=nonsense").1["last"], 2);
+    assert_eq!(
+        server.metric("h_realtime_publish_refusals_total{reason=\"key\"}"),
+        1.0
+    );
 }
 
-fn is_name(name: &str) -> bool {
-    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
-    name.starts_with(is_letter) && name.chars().all(|c| is_letter(c) || c.is_ascii_digit())
+fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = head.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }

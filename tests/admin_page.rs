@@ -5,7 +5,7 @@ mod support;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use support::{Browser, CONTROL, ENTER, Server, TAB, serve_page};
+use support::{Browser, CONTROL, Client, ENTER, Server, TAB, TlsServer, serve_page};
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
@@ -196,6 +196,113 @@ fn the_page_is_dark_where_everything_is() {
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
+fn an_operator_sees_how_the_server_is() {
+    let server = TlsServer::start();
+    let (token, key) = (
+        server.server.user("acct:joe@example.org"),
+        server.server.publish_key(),
+    );
+    let mut readers: Vec<_> = (0..24)
+        .map(|number| match number % 3 {
+            0 => server.plain(),
+            _ => server.plain_at(&format!("/ws?access_token={token}")),
+        })
+        .collect();
+    for reader in &mut readers {
+        reader.subscribe("/group", "__world__");
+    }
+    let browser = open_page(&server.server);
+    browser.until(&shows("#connections-now", "24"));
+    browser.until(&shows(
+        "#connections-more",
+        "16 logged in, 1 user, 0 by TLS",
+    ));
+    browser.until(&shows("#backend-now", "ready"));
+    assert!(browser.text("#certificate-now").ends_with(" days left"));
+    assert_eq!(browser.text("#certificate-more"), "until 4096-01-01");
+    assert!(browser.text("#memory-now").ends_with(" MiB"));
+
+    for (number, reader) in readers.drain(12..).enumerate() {
+        close(reader, if number % 4 == 0 { 4000 } else { 1000 });
+    }
+    browser.until(&shows("#connections-now", "12"));
+    let codes = "[...document.querySelectorAll('#codes .bar')].map((bar) => bar.innerText)";
+    let told = browser.until(&format!("{codes}.length === 2 && {codes}"));
+    assert_eq!(told, json!(["1000 normal\n9", "other\n3"]));
+    let reasons = browser.value("document.querySelector('#reasons').innerText");
+    assert_eq!(reasons, "client\n12");
+
+    // The tail says what happened, and whom it concerned; never what was written.
+    browser.click("#watch");
+    browser.until(&shows("#tail-state", "The publish key is needed."));
+    browser.fill("#tail-key", "wrong");
+    browser.click("#watch");
+    browser.until("/^401 /.test(document.querySelector('#tail-state').textContent)");
+    let refused = browser.console();
+    assert!(
+        refused.len() == 1 && refused[0].contains("401"),
+        "{refused:?}"
+    );
+    browser.fill("#tail-key", &key);
+    assert_eq!(browser.value(&value_of("#publish-key")), json!(key));
+    browser.press(ENTER);
+    browser.until(&shows("#tail-state", "Watching"));
+    let hostile = "<img src=x onerror=alert(1)>";
+    for id in ["first", hostile] {
+        server
+            .server
+            .publish(&annotation(id, "https://example.com/"));
+    }
+    let rows = "[...document.querySelectorAll('#tail-rows tr')].map((row) => \
+                [...row.cells].slice(1).map((cell) => cell.textContent))";
+    let told = browser.until(&format!("{rows}.length === 2 && {rows}"));
+    let row = |id: &str| json!(["create", format!("{id} in __world__"), "12"]);
+    assert_eq!(told, json!([row(hostile), row("first")]));
+    browser.until(&format!("/ms$/.test({})", text_of("#latency-now")));
+    browser.click("#watch");
+    browser.until(&shows("#tail-state", "Not watching"));
+    // Its chart says in words what it shows.
+    let said = "document.querySelector('#connections-chart').getAttribute('aria-label')";
+    assert!(
+        browser
+            .value(said)
+            .as_str()
+            .unwrap()
+            .contains("now 12, lowest 12, highest 24")
+    );
+    look_at_all_widths(&browser);
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+/// Pictures for whoever wants to see them; and nothing is wider than the window.
+fn look_at_all_widths(browser: &Browser) {
+    let dark = |scheme: &str| {
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        browser.devtools("Emulation.setEmulatedMedia", &json!({"features": features}));
+    };
+    for (width, height) in [(1600, 1000), (1000, 1400), (320, 1900)] {
+        browser.resize(width, height);
+        for scheme in ["light", "dark"] {
+            dark(scheme);
+            browser.until(&format!(
+                "matchMedia('(prefers-color-scheme: {scheme})').matches"
+            ));
+            let fits = "document.documentElement.scrollWidth <= innerWidth && \
+                        document.querySelector('.rows').scrollWidth <= document.querySelector('.rows').clientWidth";
+            assert_eq!(browser.value(fits), true, "{width}");
+            browser.run("window.scrollTo(0, 0)");
+            browser.screenshot(&format!("overview-{width}-{scheme}"));
+        }
+    }
+}
+
+fn close(mut client: Client, code: u16) {
+    client.close(code, "");
+    client.receive();
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
 fn the_page_tells_that_the_server_has_ended() {
     let mut server = Server::start();
     let browser = open_page(&server);
@@ -319,6 +426,14 @@ fn submit_form(browser: &Browser, admin: SocketAddr, event: &str) {
          document.body.append(form);
          form.submit();"
     ));
+}
+
+fn text_of(selector: &str) -> String {
+    format!("document.querySelector({selector:?}).textContent")
+}
+
+fn shows(selector: &str, text: &str) -> String {
+    format!("{} === {text:?}", text_of(selector))
 }
 
 fn value_of(selector: &str) -> String {

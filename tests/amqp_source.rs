@@ -31,6 +31,7 @@ impl Listening {
             brokers: urls.iter().map(|url| Broker::parse(url).unwrap()).collect(),
             prefetch,
             stats: Arc::clone(&stats),
+            clock: || 7,
         };
         let (sender, deliveries) = channel();
         let thread = std::thread::spawn(move || {

@@ -100,7 +100,7 @@ fn who_does_not_answer_a_close_frame_is_cut() {
     assert!(matches!(client.receive(), Received::Close(Some((1000, _)))));
     client.expect_end();
     let deadline = Instant::now() + PATIENCE;
-    while server.metric(r#"h_realtime_connections{state="other"}"#) > 1.0 {
+    while server.metric(r#"h_realtime_connections{state="closing"}"#) > 0.0 {
         assert!(
             Instant::now() < deadline,
             "the server still has a connection"

@@ -2,6 +2,8 @@
 
 mod sim;
 
+use std::time::Duration;
+
 use h_realtime::net::{Config, Readiness};
 use sim::{Calls, Command, Faults, Heard, World, pad};
 
@@ -312,4 +314,23 @@ fn no_frame_overtakes_the_answer_to_the_handshake() {
         assert_eq!(world.clients[client].statuses(), [200, 101], "{path}");
         assert_eq!(pongs(&world, client).len(), 1, "{path}");
     }
+}
+
+#[test]
+fn how_long_a_message_was_on_its_way_is_known_when_its_turn_is_over() {
+    let mut world = World::calm();
+    let keys = [world.open(), world.open()].map(|client| world.key(client));
+    let keys = keys.to_vec();
+    world.command(Command::FanOutTo { keys, size: 100 });
+    world.turn();
+    assert_eq!(world.engine.counters().latency.count(), 0);
+    world.engine.end_turn(Duration::from_millis(30));
+    let counters = world.engine.counters();
+    assert_eq!(counters.latency.count(), 2);
+    assert!((counters.latency.sum() - 0.06).abs() < 1e-9);
+    assert_eq!((counters.turns.count(), counters.turns.sum()), (1, 0.03));
+    // Each is counted once.
+    world.turn();
+    world.engine.end_turn(Duration::from_millis(30));
+    assert_eq!(world.engine.counters().latency.count(), 2);
 }

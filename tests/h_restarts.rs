@@ -31,6 +31,12 @@ fn the_broker_and_the_database_go_away_and_come_back() {
     }
     // Each has heard all, so none has come back in between.
     all_are_answered(&mut clients);
+    // And whoever reads the log has a line for each beginning and each end.
+    let lines = |part: &str| server.log().matches(part).count();
+    eventually(PATIENCE, || {
+        (lines("] recovered: the back end is ready") == 3).then_some(())
+    });
+    assert_eq!(lines("] degraded: the back end is away"), 3);
 }
 
 fn without_the_broker(site: &Site, broker: &RabbitMq, server: &Server, clients: &mut [Client]) {

@@ -10,7 +10,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     (
         "net",
         &["ws", "http"],
-        &["mio", "rustls", "socket2", "rustix", "log"],
+        &["mio", "rustls", "x509_cert", "socket2", "rustix", "log"],
     ),
     ("model", &[], &[]),
     ("backoff.rs", &[], &[]),
@@ -73,6 +73,7 @@ const NET_FOR_APPLICATIONS: &[&str] = &[
 /// Crates that are named in these places, and nowhere else.
 const CONFINED: &[(&str, &[&str])] = &[
     ("rustls", &["net/tls", "trust", "cli/listen/tls.rs"]),
+    ("x509_cert", &["net/tls"]),
     ("lapin", &["backend/amqp"]),
     ("tokio", &["backend/amqp", "backend/h"]),
     ("tokio_postgres", &["backend/h"]),

@@ -125,3 +125,74 @@ fn what_nobody_takes_is_dropped_and_that_is_told() {
     nonsense(&server);
     assert_eq!(witness.drain(), []);
 }
+
+#[test]
+fn one_connection_is_logged_that_asks_for_it() {
+    let mut server = Server::start();
+    let token = server.user("acct:joe@example.org");
+    let target = format!("/ws?access_token={token}&debug=1");
+    let stream = connect(server.address());
+    let from = stream.local_addr().unwrap();
+    let mut client = Client::over(stream, &target, "");
+    client.ask(r#"{"type": "whoami", "id": 1}"#);
+    client.ask(r#"{"type": "forged", "id": 2}"#);
+    client.subscribe("/group", "__world__");
+    let other = server.anonymous();
+    let event = serde_json::json!({"topic": "annotation", "action": "create", "annotation": {
+        "id": "A", "user": "acct:joe@example.org", "uri": "https://example.org/",
+        "permissions": {"read": ["group:__world__"]}}});
+    server.publish(&event.to_string());
+    client.close(4321, "a reason of its own");
+    client.receive();
+    client.receive();
+    drop(other);
+    server.signal(Signal::TERM);
+    let (log, code) = server.wait();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(
+        !log.contains(&token) && !log.contains("debug=1") && !log.contains("forge"),
+        "{log}"
+    );
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("] #")).collect();
+    let told: Vec<&str> = lines
+        .iter()
+        .map(|line| line.split_once(": ").unwrap().1)
+        .collect();
+    let open = format!("open, from {from}, acct:joe@example.org");
+    assert_eq!(
+        told,
+        [
+            &*open,
+            "says: whoami",
+            "says: unknown, refused: no such type",
+            "says: filter",
+            "says: ping",
+            "create matches: Send(0)",
+            "closed with 4321, by client",
+        ],
+        "{log}"
+    );
+    assert!(lines.iter().all(|line| line.contains(" INFO ")), "{log}");
+}
+
+// M10
+#[test]
+fn one_connection_cannot_fill_the_log() {
+    let mut server = Server::start();
+    let mut client = Client::open(server.address(), "/ws?debug=yes", "");
+    for _ in 0..10 {
+        (0..100).for_each(|_| client.send(r#"{"type": "ping"}"#));
+        assert_eq!(client.drain(), []);
+    }
+    let left_out = server.metric("h_realtime_connection_lines_left_out_total");
+    assert!(left_out > 500.0, "{left_out}");
+    server.signal(Signal::TERM);
+    let (log, _) = server.wait();
+    let lines = log.lines().filter(|line| line.contains("] #")).count();
+    // Those at once, and ten a second: this took less than half a minute.
+    assert!((200..500).contains(&lines), "{lines}");
+    assert!(
+        log.contains("lines about connections were left out"),
+        "{log}"
+    );
+}

@@ -36,7 +36,7 @@ fn a_pipe_that_nobody_reads_stops_nobody() {
         assert_eq!(client.answer(false).unwrap().status(), 400);
         assert_eq!(witness.drain(), []);
     }
-    let refused = r#"h_realtime_handshake_failures_total{reason="request"}"#;
+    let refused = r#"h_realtime_handshake_failures_total{reason="malformed"}"#;
     assert_eq!(server.metric(refused), 2000.0);
     server.signal(Signal::TERM);
     assert!(matches!(witness.receive(), Received::Close(_)));

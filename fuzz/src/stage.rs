@@ -150,7 +150,7 @@ impl Handler for Api {
     }
 
     fn on_command(&mut self, cx: &mut Cx<'_, Session>, plan: Plan) {
-        self.0.deliver(cx, vec![plan]);
+        self.0.deliver(cx, &[plan], 0);
     }
 
     fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {

@@ -17,6 +17,17 @@ pub enum Kind {
     Gauge,
 }
 
+/// What has been observed of some quantity.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<B> {
+    /// Upper bounds in rising order, without the infinite one, each with how many were no more.
+    pub buckets: B,
+    /// All of them together.
+    pub sum: f64,
+    /// How many.
+    pub count: u64,
+}
+
 impl Exposition {
     /// Adds a metric: its samples are given as label pairs (already `name="value"`, the value
     /// escaped; or empty) and a value.
@@ -31,15 +42,35 @@ impl Exposition {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
         };
-        let help = help.replace('\\', r"\\").replace('\n', r"\n");
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        self.head(name, kind, help);
         for (labels, value) in samples {
             let _ = match labels {
                 "" => writeln!(self.text, "{name} {value}"),
                 labels => writeln!(self.text, "{name}{{{labels}}} {value}"),
             };
         }
+    }
+
+    /// Adds a histogram without labels.
+    pub fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        observed: Observed<impl IntoIterator<Item = (f64, u64)>>,
+    ) {
+        self.head(name, "histogram", help);
+        let Observed {
+            buckets,
+            sum,
+            count,
+        } = observed;
+        for (bound, count) in buckets {
+            let _ = writeln!(self.text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+        }
+        let _ = writeln!(
+            self.text,
+            "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}"
+        );
     }
 
     /// Adds a counter without labels.
@@ -50,6 +81,12 @@ impl Exposition {
     /// Adds a gauge without labels.
     pub fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.family(name, Kind::Gauge, help, [("", value)]);
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let help = help.replace('\\', r"\\").replace('\n', r"\n");
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     /// The text.
@@ -72,10 +109,19 @@ mod tests {
             "Parts.",
             [(r#"part="x""#, 1.0), (r#"part="y""#, 0.5)],
         );
+        let observed = Observed {
+            buckets: [(0.0001, 1), (10.0, 3)],
+            sum: 20.25,
+            count: 4,
+        };
+        out.histogram("c_seconds", "Long.", observed);
         assert_eq!(
             out.finish(),
             "# HELP a_total How many.\\nReally.\n# TYPE a_total counter\na_total 12345678901\n\
-             # HELP b Parts.\n# TYPE b gauge\nb{part=\"x\"} 1\nb{part=\"y\"} 0.5\n"
+             # HELP b Parts.\n# TYPE b gauge\nb{part=\"x\"} 1\nb{part=\"y\"} 0.5\n\
+             # HELP c_seconds Long.\n# TYPE c_seconds histogram\n\
+             c_seconds_bucket{le=\"0.0001\"} 1\nc_seconds_bucket{le=\"10\"} 3\n\
+             c_seconds_bucket{le=\"+Inf\"} 4\nc_seconds_sum 20.25\nc_seconds_count 4\n"
         );
     }
 }

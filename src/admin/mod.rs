@@ -1,4 +1,5 @@
-//! The admin listener: publishing, metrics, health, and a page to try it all with.
+//! The admin listener: publishing, metrics, health, the last events, and a page to see and try it
+//! all with.
 //!
 //! Owns: its routes, who may use them, and the Prometheus text format. Must not know: sockets,
 //! filters, SQL. It is served by the same reactor as the WebSockets; what takes long (reading
@@ -6,17 +7,21 @@
 
 mod exposition;
 mod guard;
+mod tail;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use subtle::ConstantTimeEq;
 
 use crate::http::{Request, Response};
-use crate::model::{Ask, Asks, Busy, PublishError, Secret, Ticket};
+use crate::model::{Ask, Asks, Busy, Plan, PublishError, Secret, Ticket, UnixMillis};
 use crate::net::{ConnKey, Counters, Cx, Verdict};
 
-pub use exposition::{Exposition, Kind};
+pub use exposition::{Exposition, Kind, Observed};
 pub use guard::Guard;
+
+use tail::Tail;
 
 /// The admin interface.
 pub struct Admin {
@@ -29,12 +34,14 @@ pub struct Admin {
     outstanding: HashMap<Ticket, Outstanding>,
     /// Bytes of their bodies.
     outstanding_bytes: usize,
+    tail: Tail,
     counters: AdminCounters,
 }
 
 /// A publish request that the back end has.
 struct Outstanding {
     bytes: usize,
+    received: UnixMillis,
     /// The publisher wants to know what each event matched.
     detailed: bool,
 }
@@ -46,7 +53,7 @@ pub struct AdminCounters {
     pub events_accepted: u64,
     /// Publish requests of which nothing was taken, because of an event in them.
     pub batches_refused: u64,
-    /// Publish requests without the key.
+    /// Requests that need the key, and came without it.
     pub unauthorized: u64,
     /// Requests for another host, or from another site's page.
     pub forbidden: u64,
@@ -73,9 +80,10 @@ impl Admin {
             guard,
             publish_key,
             asks,
-            page: include_str!("page.html").replace("{{WS_URL}}", &escape_attribute(ws_url)),
+            page: INDEX.replace("{{WS_URL}}", &escape_attribute(ws_url)),
             outstanding: HashMap::new(),
             outstanding_bytes: 0,
+            tail: Tail::default(),
             counters: AdminCounters::default(),
         }
     }
@@ -99,10 +107,13 @@ impl Admin {
         }
         let is_read = matches!(request.method, "GET" | "HEAD");
         match request.path {
-            "/events" if request.method == "POST" => self.publish(key, request),
+            "/events" if request.method == "POST" => self.publish(cx.now().unix, key, request),
             "/events" => not_allowed("POST"),
-            "/" | "/metrics" | "/livez" | "/readyz" if !is_read => not_allowed("GET, HEAD"),
+            "/" | "/metrics" | "/livez" | "/readyz" | "/tail" if !is_read => {
+                not_allowed("GET, HEAD")
+            }
             "/" => Verdict::Respond(self.page()),
+            "/tail" => self.tail(request),
             "/metrics" => {
                 let text = (facts.metrics)(cx.counters(), &self.counters);
                 Verdict::Respond(uncached(Response::new(
@@ -121,8 +132,23 @@ impl Admin {
                 "not_ready",
                 "The back end is not available.",
             ))),
-            _ => refuse(404, "not_found", "There is nothing here."),
+            path => match PARTS.iter().find(|part| part.0 == path) {
+                Some(_) if !is_read => not_allowed("GET, HEAD"),
+                Some((_, kind, text)) => Verdict::Respond(part(kind, text.as_bytes())),
+                None => refuse(404, "not_found", "There is nothing here."),
+            },
         }
+    }
+
+    /// Takes note of events, with how many connections each went to.
+    pub fn on_events(&mut self, now: UnixMillis, plans: &[Plan], matched: &[usize]) {
+        self.tail.see(now, plans, matched);
+    }
+
+    /// When the events of a request came that the back end has.
+    pub fn received(&self, ticket: Ticket) -> Option<UnixMillis> {
+        let outstanding = self.outstanding.get(&ticket)?;
+        Some(outstanding.received)
     }
 
     /// Answers a publish request, when the back end has read it and what it told of is on its
@@ -163,14 +189,34 @@ impl Admin {
         cx.respond(key, response);
     }
 
-    fn publish(&mut self, key: ConnKey, request: &Request<'_>) -> Verdict {
+    /// Refuses a request without the publish key. Where there is none, there is nothing for
+    /// those who have it.
+    fn check_key(&mut self, request: &Request<'_>) -> Result<(), Verdict> {
         let Some(publish_key) = &self.publish_key else {
-            return refuse(404, "not_found", "Events come from the message queue here.");
+            let reason = "There is no publish key: events come from the message queue here.";
+            return Err(refuse(404, "not_found", reason));
         };
-        if !has_key(request, publish_key) {
-            self.counters.unauthorized += 1;
-            let refusal = error(401, "unauthorized", "The publish key is missing or wrong.");
-            return Verdict::Respond(refusal.with("WWW-Authenticate", "Bearer"));
+        if has_key(request, publish_key) {
+            return Ok(());
+        }
+        self.counters.unauthorized += 1;
+        let refusal = error(401, "unauthorized", "The publish key is missing or wrong.");
+        Err(Verdict::Respond(refusal.with("WWW-Authenticate", "Bearer")))
+    }
+
+    fn tail(&mut self, request: &Request<'_>) -> Verdict {
+        if let Err(refusal) = self.check_key(request) {
+            return refusal;
+        }
+        let after = request.last_param("after");
+        let after = after.and_then(|number| number.parse().ok()).unwrap_or(0);
+        let events = self.tail.after(after).to_string();
+        Verdict::Respond(uncached(Response::json(200, events)))
+    }
+
+    fn publish(&mut self, now: UnixMillis, key: ConnKey, request: &Request<'_>) -> Verdict {
+        if let Err(refusal) = self.check_key(request) {
+            return refusal;
         }
         let Some(body) = request.body else {
             return Verdict::ReadBody { limit: MAX_BODY };
@@ -187,6 +233,7 @@ impl Admin {
             Ok(()) => {
                 let outstanding = Outstanding {
                     bytes: body.len(),
+                    received: now,
                     detailed: request.last_param("each").is_some_and(|each| each == "1"),
                 };
                 self.outstanding_bytes += outstanding.bytes;
@@ -198,15 +245,15 @@ impl Admin {
     }
 
     fn page(&self) -> Response {
-        uncached(Response::new(
-            200,
-            "text/html; charset=utf-8",
-            self.page.clone().into_bytes(),
-        ))
-        .with("Content-Security-Policy", PAGE_POLICY)
-        .with("Referrer-Policy", "no-referrer")
-        .with("X-Content-Type-Options", "nosniff")
+        part("text/html; charset=utf-8", self.page.clone().into_bytes())
+            .with("Content-Security-Policy", PAGE_POLICY)
+            .with("Referrer-Policy", "no-referrer")
     }
+}
+
+/// A file of the page.
+fn part(kind: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Response {
+    uncached(Response::new(200, kind, body)).with("X-Content-Type-Options", "nosniff")
 }
 
 fn accepted(matched: &[usize], detailed: bool) -> String {
@@ -253,6 +300,24 @@ fn escape_attribute(text: &str) -> String {
         .replace('<', "&lt;")
 }
 
+/// The page itself.
+const INDEX: &str = include_str!("page/index.html");
+
+/// What belongs to the page: path, type and text.
+const PARTS: [(&str, &str, &str); 6] = [
+    (
+        "/page.css",
+        "text/css; charset=utf-8",
+        include_str!("page/page.css"),
+    ),
+    ("/common.js", SCRIPT, include_str!("page/common.js")),
+    ("/console.js", SCRIPT, include_str!("page/console.js")),
+    ("/overview.js", SCRIPT, include_str!("page/overview.js")),
+    ("/charts.js", SCRIPT, include_str!("page/charts.js")),
+    ("/tail.js", SCRIPT, include_str!("page/tail.js")),
+];
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
 /// The most a publish request may have, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
@@ -260,8 +325,7 @@ pub const MAX_BODY: usize = 1024 * 1024;
 const MAX_OUTSTANDING: usize = 16 * MAX_BODY;
 
 /// The page may do what it does, and nothing that a text it shows could make it do.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
-    script-src 'unsafe-inline'; connect-src 'self' ws: wss:; img-src data:; form-action 'none'; \
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self' ws: wss:; img-src data:; form-action 'none'; \
     base-uri 'none'; frame-ancestors 'none'";
 
 #[cfg(test)]
@@ -279,7 +343,7 @@ mod tests {
 
     #[test]
     fn the_page_has_one_place_for_the_address() {
-        assert_eq!(include_str!("page.html").matches("{{WS_URL}}").count(), 1);
+        assert_eq!(INDEX.matches("{{WS_URL}}").count(), 1);
         assert_eq!(escape_attribute(r#"a"b<c&"#), "a&quot;b&lt;c&amp;");
     }
 }

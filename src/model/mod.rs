@@ -134,6 +134,8 @@ pub enum Ask {
     Event {
         /// The event: one JSON object.
         body: Vec<u8>,
+        /// When it arrived.
+        received: UnixMillis,
         /// To be dropped when the event has been dealt with.
         receipt: Receipt,
     },
@@ -208,6 +210,8 @@ pub enum Tell {
     Happened {
         /// A plan for each event, in their order.
         plans: Vec<Plan>,
+        /// When they arrived.
+        received: UnixMillis,
     },
     /// These are a user's memberships from now on.
     Memberships {
@@ -317,6 +321,18 @@ pub enum EventKind {
     Delete,
     /// A user's groups changed.
     SessionChange,
+}
+
+impl EventKind {
+    /// The word for it in metrics, and on the admin page.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Create => "create",
+            EventKind::Update => "update",
+            EventKind::Delete => "delete",
+            EventKind::SessionChange => "session-change",
+        }
+    }
 }
 
 /// One thing that happened, and what is to be said of it to whom.

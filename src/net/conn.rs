@@ -1,5 +1,7 @@
 //! One connection's state. Its size is what an idle connection costs.
 
+use std::net::SocketAddr;
+
 use crate::http::Upgrade;
 use crate::ws::Decoder;
 
@@ -146,6 +148,12 @@ impl<S, C> Conn<S, C> {
         matches!(self.phase, Phase::Open(_))
     }
 
+    /// Whether more than the soft limit waits.
+    pub fn is_slow(&self) -> bool {
+        let tx = self.tx.as_ref();
+        tx.is_some_and(|tx| tx.over_soft_since.is_some())
+    }
+
     /// Bytes that wait in the output queue.
     pub fn queued(&self) -> usize {
         self.tx.as_ref().map_or(0, |tx| tx.len())
@@ -158,12 +166,16 @@ impl<S, C> Linked for Arena<Conn<S, C>> {
     }
 }
 
-impl<S, C> Sessions<C> for Arena<Conn<S, C>> {
+impl<S: Socket, C> Sessions<C> for Arena<Conn<S, C>> {
     fn session(&mut self, key: ConnKey) -> Option<&mut C> {
         match &mut self.get_mut(key)?.phase {
             Phase::Open(session) => Some(session),
             _ => None,
         }
+    }
+
+    fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
+        self.get_mut(key)?.transport.socket_mut().peer()
     }
 }
 

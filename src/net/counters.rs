@@ -1,5 +1,8 @@
 //! What the engine counts.
 
+use super::handler::Refusal;
+use super::histogram::Histogram;
+
 /// Figures since the start, except where "now" is said. They only ever grow, except those.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -9,8 +12,12 @@ pub struct Counters {
     pub open: u64,
     /// Of the open ones, those over TLS.
     pub open_tls: u64,
+    /// Connections that are being closed now, by either side.
+    pub closing: u64,
     /// Bytes that wait in the connections' output queues now.
     pub queued_bytes: u64,
+    /// Connections for which more than the soft limit waits now.
+    pub slow: u64,
     /// Bytes that hold what has come of requests and messages that are not whole now.
     pub unfinished_bytes: u64,
     /// Connections accepted from a listener.
@@ -19,8 +26,12 @@ pub struct Counters {
     pub opened: u64,
     /// WebSockets that ended, by how.
     pub closed: Ends,
-    /// Requests refused for their head or body, by the status they got.
+    /// The same, by the code in the first close frame.
+    pub close_codes: CloseCodes,
+    /// Requests that were answered with an error, by the engine or by its handler.
     pub bad_requests: u64,
+    /// Those of them that the engine itself refused, by why.
+    pub refusals: Refusals,
     /// Connections refused because of the limit on connections.
     pub refused_full: u64,
     /// Connections refused because of the limit per IP address.
@@ -46,9 +57,40 @@ pub struct Counters {
     /// Messages of a delivery that were not queued, because the connection was gone or
     /// closing by then.
     pub undelivered: u64,
+    /// Messages of a delivery that were queued, and dropped when their connection ended.
+    pub unsent: u64,
     /// What was compressed.
     pub compression: Compression,
+    /// How long turns took, from the poller's return to the end of their work.
+    pub turns: Histogram,
+    /// How much later than it was due the clock's own work was begun, every
+    /// [`TICK_PERIOD`](super::TICK_PERIOD), to the millisecond.
+    pub lag: Histogram,
+    /// How long messages of deliveries were on their way: from [`Delivery::since`] to the end of
+    /// the turn in which they were written or queued.
+    ///
+    /// [`Delivery::since`]: super::Delivery::since
+    pub latency: Histogram,
 }
+
+/// Requests that the engine refused, by why.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals {
+    /// Not HTTP/1.1, or ambiguous.
+    pub malformed: u64,
+    /// A head or a body that is too large.
+    pub too_large: u64,
+    /// Not whole within the deadline.
+    pub incomplete: u64,
+    /// The handler did not answer within the deadline.
+    pub unanswered: u64,
+    /// The server was shutting down.
+    pub shutdown: u64,
+}
+
+/// WebSockets that ended, by close code: those that there are names for, and all others.
+#[derive(Clone, Debug, Default)]
+pub struct CloseCodes([u64; CLOSE_CODES.len() + 1]);
 
 /// Compressed messages, both ways; bytes are those of payloads.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +144,21 @@ pub(super) enum End {
     Shutdown,
 }
 
+impl End {
+    /// The word for it in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            End::ByPeer => "client",
+            End::ByApplication => "server",
+            End::Protocol => "protocol",
+            End::Lost => "lost",
+            End::TimedOut => "timeout",
+            End::Slow => "slow",
+            End::Shutdown => "shutdown",
+        }
+    }
+}
+
 impl Ends {
     pub(super) fn count(&mut self, end: End) {
         *match end {
@@ -113,5 +170,51 @@ impl Ends {
             End::Slow => &mut self.slow,
             End::Shutdown => &mut self.shutdown,
         } += 1;
+    }
+}
+
+impl Refusals {
+    pub(super) fn count(&mut self, refusal: Refusal) {
+        *match refusal {
+            Refusal::Malformed => &mut self.malformed,
+            Refusal::HeadTooLarge | Refusal::BodyTooLarge => &mut self.too_large,
+            Refusal::Incomplete => &mut self.incomplete,
+            Refusal::TimedOut => &mut self.unanswered,
+            Refusal::Full => &mut self.shutdown,
+        } += 1;
+    }
+}
+
+impl CloseCodes {
+    pub(super) fn count(&mut self, code: u16) {
+        let known = CLOSE_CODES.iter().position(|known| *known == code);
+        self.0[known.unwrap_or(CLOSE_CODES.len())] += 1;
+    }
+
+    /// Each code that there is a name for, and `None` for all others, with how often it was.
+    pub fn iter(&self) -> impl Iterator<Item = (Option<u16>, u64)> {
+        let codes = CLOSE_CODES.into_iter().map(Some).chain([None]);
+        codes.zip(self.0)
+    }
+}
+
+/// The codes that are told apart: a peer may choose among thousands. RFC 6455 §7.4.1 has 1005
+/// stand for a close frame without a code, and 1006 for none at all.
+const CLOSE_CODES: [u16; 13] = [
+    1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 3000,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_that_anybody_may_choose_are_counted_together() {
+        let mut codes = CloseCodes::default();
+        for code in [1000, 4999, 3000, 3001, 1000] {
+            codes.count(code);
+        }
+        let counted: Vec<_> = codes.iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [(Some(1000), 2), (Some(3000), 1), (None, 2)]);
     }
 }

@@ -10,6 +10,7 @@ mod counters;
 mod engine;
 mod frame;
 mod handler;
+mod histogram;
 mod key;
 mod listener;
 mod mailbox;
@@ -30,17 +31,18 @@ pub mod tls;
 pub mod tls;
 
 pub use config::{Config, RESERVED_CONNECTIONS, Reload};
-pub use counters::{Compression, Counters, Ends};
+pub use counters::{CloseCodes, Compression, Counters, Ends, Refusals};
 #[doc(hidden)]
 pub use engine::Interest;
 pub use engine::{Arrival, Engine, Readiness};
 pub use frame::{Delivery, Frame};
 pub use handler::{Handler, Message, Refusal, Verdict};
+pub use histogram::Histogram;
 pub use key::ConnKey;
 pub use listener::{Address, Listener};
 pub use mailbox::{Closed, Mailbox, Undelivered};
 pub use nofile::{most_connections, raise_open_files};
-pub use outbox::{Cx, Sessions};
+pub use outbox::{Cx, Ending, Sessions};
 #[cfg(test)]
 pub(crate) use outbox::{Effect, Outbox};
 pub use reactor::Reactor;

@@ -56,6 +56,10 @@ impl<S: Socket> TlsLink<S> {
 
 #[allow(missing_docs, clippy::missing_errors_doc)]
 impl TlsConfig {
+    pub fn expires(&self) -> u64 {
+        match self.0 {}
+    }
+
     pub fn from_pem_files(_: &std::path::Path, _: &std::path::Path) -> Result<Self, io::Error> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,

@@ -1,5 +1,6 @@
 //! What handlers are given to act with: everything is recorded here and done afterwards.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::http::Response;
@@ -22,6 +23,21 @@ pub struct Cx<'a, C> {
 pub trait Sessions<C> {
     /// `None` when the key is stale or its connection is not open.
     fn session(&mut self, key: ConnKey) -> Option<&mut C>;
+
+    /// The address of a connection's peer, where it has one.
+    fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
+        let _ = key;
+        None
+    }
+}
+
+/// How a WebSocket ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The code in the first close frame: 1005 where it had none, 1006 where there was no frame.
+    pub code: u16,
+    /// Who or what ended it, in the words of the metrics.
+    pub reason: &'static str,
 }
 
 /// What handlers asked for in the calls since it was last emptied.
@@ -32,6 +48,8 @@ pub struct Outbox {
     /// Messages in the cork.
     pub(crate) replies: u64,
     pub(crate) effects: Vec<Effect>,
+    /// How the WebSocket ended that the handler is being told of.
+    pub(crate) ending: Option<Ending>,
 }
 
 /// One thing to be done after a handler's call.
@@ -108,6 +126,16 @@ impl<'a, C> Cx<'a, C> {
     /// The session of an open connection; `None` when it is not, or no longer, open.
     pub fn session(&mut self, key: ConnKey) -> Option<&mut C> {
         self.sessions.session(key)
+    }
+
+    /// The address of a connection's peer; `None` on a unix socket. It is asked of the system.
+    pub fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
+        self.sessions.peer(key)
+    }
+
+    /// In [`Handler::on_close`](super::Handler::on_close): how the WebSocket ended.
+    pub fn ending(&self) -> Option<Ending> {
+        self.outbox.ending
     }
 
     /// The clock, read once a turn.

@@ -46,6 +46,12 @@ impl TxQueue {
         self.bytes
     }
 
+    /// Messages among it that others are sent, too.
+    pub fn messages(&self) -> usize {
+        let is_shared = |chunk: &&Chunk| matches!(chunk, Chunk::Shared(_));
+        self.chunks.iter().filter(is_shared).count()
+    }
+
     /// Adds a frame that others send too; `sent` bytes of it are gone already.
     pub fn push_shared(&mut self, frame: Rc<Frame>, sent: usize) {
         debug_assert!(sent == 0 || self.chunks.is_empty());

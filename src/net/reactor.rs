@@ -51,7 +51,7 @@ impl<H: Handler> Reactor<H> {
         let (mailbox, inbox) = mailbox(MAILBOX_SIZE, waker);
         let clock = Clock::start();
         Ok(Reactor {
-            engine: Engine::new(config, handler, seed, clock.now()),
+            engine: Engine::new(config, handler, seed, clock.at(clock.start)),
             listeners: Vec::new(),
             poll,
             mailbox,
@@ -90,7 +90,8 @@ impl<H: Handler> Reactor<H> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.wait(&mut events)?;
-            self.engine.begin_turn(self.clock.now());
+            let began = Instant::now();
+            self.engine.begin_turn(self.clock.at(began));
             for event in &events {
                 self.on_event(event);
             }
@@ -104,6 +105,7 @@ impl<H: Handler> Reactor<H> {
                 // Descriptors have become free.
                 self.retry_accept = None;
             }
+            self.engine.end_turn(began.elapsed());
         }
     }
 
@@ -307,10 +309,11 @@ impl Clock {
         }
     }
 
-    fn now(&self) -> Now {
+    /// The moment `now`, which it is.
+    fn at(&self, now: Instant) -> Now {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Now {
-            mono: self.start.elapsed().as_millis() as u64,
+            mono: (now - self.start).as_millis() as u64,
             unix: unix.map_or(0, |since| since.as_millis() as u64),
         }
     }

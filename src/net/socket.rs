@@ -1,6 +1,7 @@
 //! What the engine asks of a socket, so that a simulated one can stand in.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 
 /// A connected, non-blocking byte stream under edge-triggered readiness.
 ///
@@ -19,6 +20,11 @@ pub trait Socket {
     /// Makes the coming drop reset the connection rather than linger. Asked only for a peer
     /// that let its close deadline pass.
     fn abort_on_drop(&mut self) {}
+
+    /// The peer's address, where it has one.
+    fn peer(&self) -> Option<SocketAddr> {
+        None
+    }
 }
 
 /// What one fill of a transport brought.

@@ -1,7 +1,7 @@
 //! The sockets of the operating system.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::event::Source;
@@ -22,10 +22,7 @@ pub enum Stream {
 impl Stream {
     /// The peer's address; `None` for a unix socket.
     pub(super) fn peer_ip(&self) -> Option<IpAddr> {
-        match self {
-            Stream::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip()),
-            Stream::Unix(_) => None,
-        }
+        self.peer().map(|peer| peer.ip())
     }
 
     /// Both directions, once: mio is edge-triggered, and with one registration for life no
@@ -40,6 +37,13 @@ impl Stream {
 }
 
 impl Socket for Stream {
+    fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Stream::Tcp(stream) => stream.peer_addr().ok(),
+            Stream::Unix(_) => None,
+        }
+    }
+
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.read(buf),

@@ -21,8 +21,8 @@ pub struct Counters {
     pub withheld: Withheld,
     /// What came of handshakes, by who it was.
     pub auth: Auth,
-    /// Handshakes from pages that may not connect.
-    pub refused_origins: u64,
+    /// Requests that were refused.
+    pub refused: Refused,
     /// Connections closed because their token or user ended.
     pub credentials_ended: u64,
     /// Subscriptions now: connections times their filter's terms.
@@ -35,6 +35,8 @@ pub struct Counters {
     pub principals: u64,
     /// Bytes that subscriptions take now.
     pub index_bytes: u64,
+    /// Lines about single connections that were kept out of the log, being too many.
+    pub lines_left_out: u64,
 }
 
 /// Messages by type.
@@ -108,6 +110,28 @@ pub struct Auth {
     pub unknown: u64,
     /// The back end was overloaded or away.
     pub unavailable: u64,
+}
+
+/// Requests that were refused, by why; for those whose token could not be checked,
+/// [`Auth::unavailable`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// For the WebSocket, but no handshake.
+    pub handshake: u64,
+    /// For something that there is not.
+    pub path: u64,
+    /// From a page that may not connect.
+    pub origin: u64,
+    /// With a token that is nobody's, where that is refused.
+    pub token: u64,
+}
+
+impl Refused {
+    /// Counts an answer that was clear from the request alone.
+    pub(super) fn count(&mut self, status: u16) {
+        self.handshake += u64::from(status == 400);
+        self.path += u64::from(status == 404);
+    }
 }
 
 impl Events {

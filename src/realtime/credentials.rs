@@ -57,7 +57,10 @@ impl Realtime {
                 self.counters.auth.unknown += 1;
                 match self.settings.invalid_token {
                     InvalidToken::Anonymous => cx.accept(key),
-                    InvalidToken::Reject => cx.respond(key, request::unauthorized()),
+                    InvalidToken::Reject => {
+                        self.counters.refused.token += 1;
+                        cx.respond(key, request::unauthorized());
+                    }
                 }
             }
             AuthReply::Unavailable => {

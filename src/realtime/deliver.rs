@@ -2,23 +2,33 @@
 
 use std::rc::Rc;
 
-use crate::model::{Decision, EventKind, Plan, Reach, Reason};
+use crate::model::{Decision, EventKind, Plan, Reach, Reason, UnixMillis};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 
 use super::audience::decide;
 use super::{Realtime, Session};
 
 impl Realtime {
-    /// Hands the messages of some events to the engine, and says for each event how many
-    /// connections it goes to.
-    pub fn deliver(&mut self, cx: &mut Cx<'_, Session>, plans: Vec<Plan>) -> Vec<usize> {
+    /// Hands the messages of some events, which arrived at this moment, to the engine, and says
+    /// for each event how many connections it goes to.
+    pub fn deliver(
+        &mut self,
+        cx: &mut Cx<'_, Session>,
+        plans: &[Plan],
+        received: UnixMillis,
+    ) -> Vec<usize> {
         plans
             .iter()
-            .map(|plan| self.deliver_one(cx, plan))
+            .map(|plan| self.deliver_one(cx, plan, received))
             .collect()
     }
 
-    fn deliver_one(&mut self, cx: &mut Cx<'_, Session>, plan: &Plan) -> usize {
+    fn deliver_one(
+        &mut self,
+        cx: &mut Cx<'_, Session>,
+        plan: &Plan,
+        received: UnixMillis,
+    ) -> usize {
         self.counters.events.count(plan.kind);
         let mut receivers = std::mem::take(&mut self.receivers);
         self.collect(&plan.reach, &mut receivers);
@@ -28,6 +38,7 @@ impl Realtime {
         let now = cx.now().unix;
         let anonymous = decide(&plan.rules, None);
         let mut outgoing = Outgoing::new(plan);
+        outgoing.delivery.since = Some(received);
         for &key in &receivers {
             let Some(session) = cx.session(key) else {
                 continue;
@@ -35,8 +46,13 @@ impl Realtime {
             self.counters.matched += 1;
             // h compares null with null, and then keeps events without a client from
             // connections without one. Here only who is named is passed over.
-            if excluded.is_some() && session.client == excluded {
+            let is_watched = session.is_watched;
+            if excluded.is_some() && session.client() == excluded {
                 self.counters.withheld.own += 1;
+                if is_watched {
+                    let what = format_args!("{} matches: its own", plan.kind.as_str());
+                    self.trace.say(key, true, cx.now().mono, what);
+                }
                 continue;
             }
             let principal = self.principals.of(key);
@@ -48,6 +64,10 @@ impl Realtime {
                 Some(_) => decide(&plan.rules, principal),
                 None => anonymous,
             };
+            if is_watched {
+                let what = format_args!("{} matches: {decision:?}", plan.kind.as_str());
+                self.trace.say(key, true, cx.now().mono, what);
+            }
             match decision {
                 Decision::Withhold(reason) => self.counters.withheld.count(reason),
                 Decision::Send(variant) => {

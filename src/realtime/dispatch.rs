@@ -22,11 +22,15 @@ impl Realtime {
         match parsed {
             Ok(message) => self.dispatch(cx, key, message),
             // h logs an exception, and nothing else happens.
-            Err(Unreadable::NotAnObject) => self.counters.errors.not_object += 1,
+            Err(Unreadable::NotAnObject) => {
+                self.counters.errors.not_object += 1;
+                self.trace_message(cx, key, "no object", None);
+            }
             // h closes with 1000, after which the official client would never come back, and
             // goes on serving the connection.
             Err(Unreadable::NotJson) => {
                 self.counters.errors.not_json += 1;
+                self.trace_message(cx, key, "not JSON", None);
                 cx.close(key, CloseCode::INVALID_DATA, "invalid message format");
             }
         }
@@ -58,6 +62,7 @@ impl Realtime {
         if let Err(problem) = outcome {
             self.count(problem);
         }
+        self.trace_message(cx, key, message.kind.as_str(), outcome.err());
         let Some(id) = message.id else {
             self.counters.without_id += 1;
             return;
@@ -78,6 +83,30 @@ impl Realtime {
         self.reply.shrink_to(REPLY_BUFFER);
     }
 
+    /// Says that a message has come, if anybody wants to know.
+    fn trace_message(
+        &mut self,
+        cx: &mut Cx<'_, Session>,
+        key: ConnKey,
+        kind: &str,
+        problem: Option<Problem<'_>>,
+    ) {
+        if !self.trace.is_on() {
+            return;
+        }
+        let is_watched = cx.session(key).is_some_and(|session| session.is_watched);
+        let outcome = match problem {
+            None => "",
+            Some(Problem::InvalidType(_)) => ", refused: no such type",
+            Some(Problem::MissingValue | Problem::MissingFilter) => ", refused: incomplete",
+            Some(Problem::InvalidValue) => ", refused: no client id",
+            Some(Problem::InvalidFilter) => ", refused: no filter",
+            Some(Problem::TooManyTerms { .. }) => ", refused: too many terms",
+        };
+        let what = format_args!("says: {kind}{outcome}");
+        self.trace.say(key, is_watched, cx.now().mono, what);
+    }
+
     fn set_client_id(
         &mut self,
         cx: &mut Cx<'_, Session>,
@@ -92,7 +121,7 @@ impl Realtime {
             Some(self.digester.client_id(&id))
         };
         if let Some(session) = cx.session(key) {
-            session.client = client;
+            session.set_client(client);
         }
         Ok(())
     }

@@ -31,6 +31,19 @@ pub enum Kind<'a> {
     },
 }
 
+impl Kind<'_> {
+    /// The word for it in the log.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Kind::Ping => "ping",
+            Kind::Whoami => "whoami",
+            Kind::ClientId { .. } => "client_id",
+            Kind::Filter { .. } => "filter",
+            Kind::Unknown { .. } => "unknown",
+        }
+    }
+}
+
 /// Why a text is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {

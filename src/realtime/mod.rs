@@ -13,6 +13,7 @@
 //! | `index`, `term` | who asked for what |
 //! | `credentials` | what becomes of a token: at the handshake, and when it ends |
 //! | `principals`, `expiry`, `audience` | who somebody is, for how long, and what they may hear |
+//! | `trace` | lines of the log about single connections |
 //! | `invariants` | what must hold between any two calls |
 
 mod audience;
@@ -35,6 +36,7 @@ mod slab;
 mod term;
 #[cfg(test)]
 mod testing;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -43,13 +45,14 @@ use crate::http::{Origin, Request};
 use crate::model::{Asks, Tell};
 use crate::net::{ConnKey, Cx, Verdict};
 
-pub use counters::{Auth, Counters, Errors, Events, Messages, Withheld};
+pub use counters::{Auth, Counters, Errors, Events, Messages, Refused, Withheld};
 pub use session::Session;
 
 use index::Index;
 use principals::Principals;
 use request::{Credentials, Wanted};
 use term::Digester;
+use trace::Trace;
 
 /// How the API behaves where that is a choice.
 #[derive(Clone, Debug)]
@@ -105,6 +108,7 @@ pub struct Realtime {
     receivers: Vec<ConnKey>,
     /// When the back end was last asked about the tokens, in monotonic milliseconds.
     swept: u64,
+    trace: Trace,
     counters: Counters,
 }
 
@@ -130,6 +134,7 @@ impl Realtime {
             reply: String::new(),
             receivers: Vec::new(),
             swept: 0,
+            trace: Trace::default(),
             counters: Counters::default(),
         }
     }
@@ -142,12 +147,18 @@ impl Realtime {
         request: &Request<'_>,
     ) -> Verdict {
         let (upgrade, credentials) = match request::read(request, cx.now().unix) {
-            Wanted::Answer(response) => return Verdict::Respond(response),
+            Wanted::Answer(response) => {
+                self.counters.refused.count(response.status.0);
+                return Verdict::Respond(response);
+            }
             Wanted::Socket(upgrade, credentials) => (upgrade, credentials),
         };
         if !request::may_connect(request, &self.settings.origins) {
-            self.counters.refused_origins += 1;
+            self.counters.refused.origin += 1;
             return Verdict::Respond(request::forbidden_origin());
+        }
+        if request::wants_to_be_watched(request) {
+            self.trace.ask(key, cx.now().mono);
         }
         match credentials {
             Credentials::Anonymous => {
@@ -158,7 +169,10 @@ impl Realtime {
                 self.counters.auth.unknown += 1;
                 match self.settings.invalid_token {
                     InvalidToken::Anonymous => Verdict::Upgrade(upgrade),
-                    InvalidToken::Reject => Verdict::Respond(request::unauthorized()),
+                    InvalidToken::Reject => {
+                        self.counters.refused.token += 1;
+                        Verdict::Respond(request::unauthorized())
+                    }
                 }
             }
             Credentials::Token(token) => self.authenticate(key, upgrade, token.into_owned()),
@@ -173,6 +187,13 @@ impl Realtime {
 
     /// A WebSocket has opened.
     pub fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
+        let is_watched = self.trace.open(key);
+        if let Some(session) = cx.session(key) {
+            session.is_watched = is_watched;
+        }
+        if self.trace.is_on() {
+            self.trace_open(cx, key, is_watched);
+        }
         let ended = self.arrivals.remove(&key).and_then(|arrival| arrival.ended);
         if let Some(reason) = ended {
             self.close_ended(cx, key, reason);
@@ -180,7 +201,14 @@ impl Realtime {
     }
 
     /// A WebSocket has ended.
-    pub fn on_close(&mut self, _cx: &mut Cx<'_, Session>, key: ConnKey, _session: Session) {
+    pub fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
+        if let Some(ending) = cx.ending().filter(|_| self.trace.is_on()) {
+            let what = format_args!("closed with {}, by {}", ending.code, ending.reason);
+            self.trace.say(key, session.is_watched, cx.now().mono, what);
+        }
+        if session.is_watched {
+            self.trace.close();
+        }
         self.index.remove(key);
         self.principals.log_out(key);
     }
@@ -203,6 +231,7 @@ impl Realtime {
         });
         self.index.tidy();
         self.principals.tidy();
+        self.trace.tidy(now.mono);
     }
 
     /// A back end says something. Events ([`Tell::Published`], [`Tell::Happened`]), which go to
@@ -234,7 +263,26 @@ impl Realtime {
             logins: self.principals.logins() as u64,
             principals: self.principals.users() as u64,
             index_bytes: self.index.bytes() as u64,
+            lines_left_out: self.trace.left_out(),
             ..self.counters
+        }
+    }
+}
+
+impl Realtime {
+    fn trace_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, is_watched: bool) {
+        let principal = self.principals.of(key);
+        let user = principal.map_or("anonymous", |principal| principal.userid());
+        let now = cx.now().mono;
+        match cx.peer(key) {
+            Some(peer) => {
+                let what = format_args!("open, from {peer}, {user}");
+                self.trace.say(key, is_watched, now, what);
+            }
+            None => {
+                let what = format_args!("open, from a unix socket, {user}");
+                self.trace.say(key, is_watched, now, what);
+            }
         }
     }
 }

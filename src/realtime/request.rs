@@ -51,6 +51,15 @@ pub fn may_connect(request: &Request<'_>, origins: &[Origin]) -> bool {
     fields.next().is_none() && origin.is_some_and(|origin| origins.contains(&origin))
 }
 
+/// Whether what its connection does is to be logged: in h's words for it.
+pub fn wants_to_be_watched(request: &Request<'_>) -> bool {
+    request.last_param("debug").is_some_and(|value| {
+        let value = value.trim();
+        let yes = ["true", "t", "yes", "y", "on", "1"];
+        yes.iter().any(|yes| yes.eq_ignore_ascii_case(value))
+    })
+}
+
 /// The answer to a page that may not connect.
 pub fn forbidden_origin() -> Response {
     let body = r#"{"ok": false, "error": "forbidden_origin", "reason": "Pages of this origin may not connect."}"#;

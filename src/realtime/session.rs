@@ -10,7 +10,23 @@ use super::term::Digest;
 pub struct Session {
     /// Stands for the client id that the connection gave. It is only ever compared, so 16
     /// bytes do for whatever a client may send.
-    pub(super) client: Option<Digest>,
+    client: Digest,
+    /// Whether it gave one: beside it, and not around it, so that there is room for the next.
+    has_client: bool,
+    /// What it does is logged, as it asked for.
+    pub(super) is_watched: bool,
+}
+
+impl Session {
+    /// Stands for its client id, if it has given one.
+    pub(super) fn client(&self) -> Option<Digest> {
+        self.has_client.then_some(self.client)
+    }
+
+    pub(super) fn set_client(&mut self, client: Option<Digest>) {
+        self.has_client = client.is_some();
+        self.client = client.unwrap_or_default();
+    }
 }
 
 const _: () = assert!(size_of::<Session>() <= 24);

@@ -235,7 +235,7 @@ impl World {
     }
 
     pub fn deliver(&mut self, plans: Vec<Plan>) -> (Vec<usize>, Vec<Did>) {
-        self.call(|realtime, cx| realtime.deliver(cx, plans))
+        self.call(|realtime, cx| realtime.deliver(cx, &plans, 0))
     }
 }
 

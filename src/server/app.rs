@@ -11,6 +11,7 @@ use crate::model::Tell;
 use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Refusal, Verdict};
 use crate::realtime::{Realtime, Session};
 
+use super::figures::Figures;
 use super::metrics;
 use super::notify::{Pulse, Status};
 use super::reload::Shared;
@@ -30,6 +31,10 @@ pub(super) struct App {
     pub shared: Arc<Shared>,
     /// What the service manager is told.
     pub pulse: Pulse,
+    /// What the system says of the process.
+    pub figures: Figures,
+    /// Whether all was well when it was last looked; `None` before it ever was.
+    pub was_ready: Option<bool>,
 }
 
 impl Handler for App {
@@ -53,13 +58,18 @@ impl Handler for App {
             stats,
             dangers,
             shared,
+            figures,
             ..
         } = self;
         let ready = *ready && stats.is_connected();
         let facts = Facts {
             metrics: &|engine, admin| {
                 let back_end = metrics::BackEnd { ready, stats };
-                let process = metrics::Process { dangers, shared };
+                let process = metrics::Process {
+                    dangers,
+                    shared,
+                    figures,
+                };
                 metrics::render(engine, realtime.counters(), admin, &back_end, &process)
             },
             ready,
@@ -102,21 +112,23 @@ impl Handler for App {
                 ticket,
                 result: Ok(plans),
             } => {
-                let matched = self.realtime.deliver(cx, plans);
+                let now = cx.now().unix;
+                let received = self.admin.received(ticket).unwrap_or(now);
+                let matched = self.realtime.deliver(cx, &plans, received);
+                self.admin.on_events(now, &plans, &matched);
                 self.admin.on_published(cx, ticket, Ok(&matched));
             }
             Tell::Published {
                 ticket,
                 result: Err(refused),
             } => self.admin.on_published(cx, ticket, Err(&refused)),
-            Tell::Happened { plans } => {
-                self.realtime.deliver(cx, plans);
+            Tell::Happened { plans, received } => {
+                let matched = self.realtime.deliver(cx, &plans, received);
+                self.admin.on_events(cx.now().unix, &plans, &matched);
             }
             Tell::Health { ready } => {
-                if ready != self.ready {
-                    log::info!("the back end is {}", if ready { "ready" } else { "away" });
-                }
                 self.ready = ready;
+                self.note_readiness();
             }
             tell => self.realtime.on_tell(cx, tell),
         }
@@ -132,10 +144,30 @@ impl Handler for App {
 
     fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
         self.realtime.on_tick(cx);
+        self.note_readiness();
         let status = Status {
             open: cx.counters().open,
-            is_ready: self.ready && self.stats.is_connected(),
+            is_ready: self.is_ready(),
         };
         self.pulse.beat(cx.now().mono, status);
+    }
+}
+
+impl App {
+    /// Whether all that the server does can be done.
+    fn is_ready(&self) -> bool {
+        self.ready && self.stats.is_connected()
+    }
+
+    /// Says it in the log when the server can no longer do all of its work, and when it can again.
+    fn note_readiness(&mut self) {
+        let is_ready = self.is_ready();
+        match (self.was_ready, is_ready) {
+            (None, true) => log::info!("the back end is ready"),
+            (Some(true), false) => log::warn!("degraded: the back end is away"),
+            (Some(false), true) => log::info!("recovered: the back end is ready"),
+            _ => return,
+        }
+        self.was_ready = Some(is_ready);
     }
 }

@@ -134,6 +134,7 @@ fn source(broker: &BrokerSettings, stats: &Arc<Stats>) -> Result<Source, Exit> {
         brokers: brokers(broker)?,
         prefetch: amqp::PREFETCH,
         stats: Arc::clone(stats),
+        clock: crate::clock::unix_now,
     })
 }
 

@@ -1,14 +1,15 @@
 //! What each layer has counted, under the names that operators see.
 
-use std::sync::atomic::Ordering;
+mod events;
+mod process;
 
-use crate::admin::{AdminCounters, Exposition, Kind};
-use crate::backend::{Fate, Stats, Topic};
+use crate::admin::{AdminCounters, Exposition, Kind, Observed};
+use crate::backend::Stats;
 use crate::config::Danger;
-use crate::logging;
 use crate::net;
 use crate::realtime;
 
+use super::figures::Figures;
 use super::reload::Shared;
 
 /// How the back end is.
@@ -21,6 +22,7 @@ pub(super) struct BackEnd<'a> {
 pub(super) struct Process<'a> {
     pub dangers: &'a [Danger],
     pub shared: &'a Shared,
+    pub figures: &'a Figures,
 }
 
 /// All metrics, as Prometheus text.
@@ -35,11 +37,13 @@ pub(super) fn render(
     connections(&mut out, engine, &api);
     handshakes_and_ends(&mut out, engine, &api);
     traffic(&mut out, engine);
+    reactor(&mut out, engine);
     compression(&mut out, &engine.compression);
-    messages(&mut out, &api);
-    events(&mut out, engine, &api, admin);
-    back_end_state(&mut out, back_end);
-    process_state(&mut out, process);
+    events::messages(&mut out, &api);
+    events::events(&mut out, engine, &api, admin);
+    process::back_end(&mut out, back_end);
+    process::settings(&mut out, process, api.lines_left_out);
+    process::figures(&mut out, process, engine);
     out.family(
         "h_realtime_build_info",
         Kind::Gauge,
@@ -49,41 +53,19 @@ pub(super) fn render(
     out.finish()
 }
 
-fn process_state(out: &mut Exposition, process: &Process<'_>) {
-    let shared = process.shared;
-    out.family(
-        "h_realtime_reloads_total",
-        Kind::Counter,
-        "Times another configuration or certificate was to be taken over.",
-        counts(&[
-            (r#"result="ok""#, shared.succeeded.load(Ordering::Relaxed)),
-            (r#"result="error""#, shared.failed.load(Ordering::Relaxed)),
-        ]),
-    );
-    let labels = Danger::ALL.map(|danger| format!("setting=\"{}\"", danger.setting()));
-    let is_there = Danger::ALL.map(|danger| process.dangers.contains(&danger));
-    let samples = labels.iter().zip(is_there);
-    out.family(
-        "h_realtime_dangerous_setting",
-        Kind::Gauge,
-        "Whether a setting takes a protection away.",
-        samples.map(|(label, is_there)| (&**label, f64::from(u8::from(is_there)))),
-    );
-    out.counter(
-        "h_realtime_log_lines_dropped_total",
-        "Lines of the log that were dropped because nobody took them.",
-        logging::dropped(),
-    );
-}
-
 fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Counters) {
     out.family(
         "h_realtime_connections",
         Kind::Gauge,
-        "Connections now: with an open WebSocket, or in any other phase.",
+        "Connections now: with a request or a handshake under way, with an open WebSocket, or \
+         being closed.",
         counts(&[
+            (
+                r#"state="request""#,
+                engine.connections - engine.open - engine.closing,
+            ),
             (r#"state="open""#, engine.open),
-            (r#"state="other""#, engine.connections - engine.open),
+            (r#"state="closing""#, engine.closing),
         ]),
     );
     out.gauge(
@@ -129,18 +111,38 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
             (r#"reason="shutdown""#, ends.shutdown),
         ]),
     );
+    let codes = engine.close_codes.iter().map(|(code, count)| {
+        let code = code.map_or("other".to_owned(), |code| code.to_string());
+        (format!("code=\"{code}\""), count as f64)
+    });
+    let codes: Vec<_> = codes.collect();
+    out.family(
+        "h_realtime_close_codes_total",
+        Kind::Counter,
+        "WebSockets ended, by the code in the first close frame; 1005 is a frame without a code, \
+         1006 no frame at all.",
+        codes.iter().map(|(label, count)| (&**label, *count)),
+    );
     out.family(
         "h_realtime_handshake_failures_total",
         Kind::Counter,
-        "Connections or requests that led nowhere, by reason.",
+        "Connections and requests that led to no WebSocket, by reason.",
         counts(&[
-            (r#"reason="request""#, engine.bad_requests),
+            (r#"reason="malformed""#, engine.refusals.malformed),
+            (r#"reason="too_large""#, engine.refusals.too_large),
+            (r#"reason="incomplete""#, engine.refusals.incomplete),
+            (r#"reason="no_answer""#, engine.refusals.unanswered),
+            (r#"reason="shutdown""#, engine.refusals.shutdown),
             (r#"reason="timeout""#, engine.handshake_timeouts),
             (r#"reason="tls""#, engine.tls_failures),
             (r#"reason="full""#, engine.refused_full),
             (r#"reason="per_ip""#, engine.refused_per_ip),
             (r#"reason="no_descriptors""#, engine.accept_failures),
-            (r#"reason="origin""#, api.refused_origins),
+            (r#"reason="no_handshake""#, api.refused.handshake),
+            (r#"reason="path""#, api.refused.path),
+            (r#"reason="origin""#, api.refused.origin),
+            (r#"reason="token""#, api.refused.token),
+            (r#"reason="unavailable""#, api.auth.unavailable),
         ]),
     );
     out.family(
@@ -183,6 +185,11 @@ fn traffic(out: &mut Exposition, engine: &net::Counters) {
         engine.queued_bytes as f64,
     );
     out.gauge(
+        "h_realtime_slow_readers",
+        "Connections for which more waits than limits.queue_soft now.",
+        engine.slow as f64,
+    );
+    out.gauge(
         "h_realtime_unfinished_bytes",
         "Bytes that hold requests and messages that are not whole now.",
         engine.unfinished_bytes as f64,
@@ -202,6 +209,32 @@ fn traffic(out: &mut Exposition, engine: &net::Counters) {
         "Heartbeat pings sent.",
         engine.pings_sent,
     );
+}
+
+fn reactor(out: &mut Exposition, engine: &net::Counters) {
+    out.histogram(
+        "h_realtime_turn_seconds",
+        "How long turns of the reactor took, from the poller's return to the end of their work.",
+        Observed {
+            buckets: engine.turns.buckets(),
+            sum: engine.turns.sum(),
+            count: engine.turns.count(),
+        },
+    );
+    out.histogram(
+        "h_realtime_loop_lag_seconds",
+        "How much later than it was due the reactor came to what it does every half second.",
+        milliseconds(&engine.lag),
+    );
+}
+
+/// What was observed to the millisecond: finer buckets would only look as if they knew more.
+fn milliseconds(histogram: &net::Histogram) -> Observed<impl Iterator<Item = (f64, u64)>> {
+    Observed {
+        buckets: histogram.buckets().filter(|(bound, _)| *bound >= 0.001),
+        sum: histogram.sum(),
+        count: histogram.count(),
+    }
 }
 
 fn compression(out: &mut Exposition, compression: &net::Compression) {
@@ -246,174 +279,6 @@ fn compression(out: &mut Exposition, compression: &net::Compression) {
         "h_realtime_decompression_failures_total",
         "Compressed messages that were corrupt or too big.",
         compression.failures,
-    );
-}
-
-fn messages(out: &mut Exposition, api: &realtime::Counters) {
-    let (messages, errors) = (&api.messages, &api.errors);
-    out.family(
-        "h_realtime_client_messages_total",
-        Kind::Counter,
-        "Messages by type.",
-        [
-            (r#"type="ping""#, messages.ping as f64),
-            (r#"type="whoami""#, messages.whoami as f64),
-            (r#"type="client_id""#, messages.client_id as f64),
-            (r#"type="filter""#, messages.filter as f64),
-            (r#"type="unknown""#, messages.unknown as f64),
-        ],
-    );
-    out.family(
-        "h_realtime_client_errors_total",
-        Kind::Counter,
-        "Messages that were refused or passed over, by reason.",
-        [
-            (r#"reason="not_json""#, errors.not_json as f64),
-            (r#"reason="not_object""#, errors.not_object as f64),
-            (r#"reason="invalid_type""#, errors.invalid_type as f64),
-            (r#"reason="invalid_data""#, errors.invalid_data as f64),
-            (r#"reason="invalid_filter""#, errors.invalid_filter as f64),
-            (r#"reason="too_many_terms""#, errors.too_many_terms as f64),
-        ],
-    );
-    out.counter(
-        "h_realtime_messages_without_id_total",
-        "Messages without a numeric id, which are not answered.",
-        api.without_id,
-    );
-    out.gauge(
-        "h_realtime_subscriptions",
-        "Filter terms of all connections now.",
-        api.subscriptions as f64,
-    );
-    out.gauge(
-        "h_realtime_terms",
-        "Distinct filter terms now.",
-        api.terms as f64,
-    );
-    out.gauge(
-        "h_realtime_index_bytes",
-        "Memory of the subscriptions now.",
-        api.index_bytes as f64,
-    );
-}
-
-fn events(
-    out: &mut Exposition,
-    engine: &net::Counters,
-    api: &realtime::Counters,
-    admin: &AdminCounters,
-) {
-    out.family(
-        "h_realtime_events_received_total",
-        Kind::Counter,
-        "Events taken, by kind.",
-        [
-            (r#"kind="create""#, api.events.create as f64),
-            (r#"kind="update""#, api.events.update as f64),
-            (r#"kind="delete""#, api.events.delete as f64),
-            (r#"kind="session-change""#, api.events.session_change as f64),
-        ],
-    );
-    out.family(
-        "h_realtime_publish_refusals_total",
-        Kind::Counter,
-        "Publish requests that were refused, by reason.",
-        [
-            (r#"reason="event""#, admin.batches_refused as f64),
-            (r#"reason="key""#, admin.unauthorized as f64),
-            (r#"reason="origin""#, admin.forbidden as f64),
-        ],
-    );
-    out.counter(
-        "h_realtime_events_matched_total",
-        "Connections whose filter an event matched, or whose user it was about.",
-        api.matched,
-    );
-    out.counter(
-        "h_realtime_notifications_sent_total",
-        "Notifications on their way to a connection.",
-        api.sent,
-    );
-    out.family(
-        "h_realtime_notifications_suppressed_total",
-        Kind::Counter,
-        "Connections that an event matched and that were not told, by rule.",
-        [
-            (r#"rule="own_event""#, api.withheld.own as f64),
-            (r#"rule="permission""#, api.withheld.permission as f64),
-            (r#"rule="muted_author""#, api.withheld.muted as f64),
-            (r#"rule="hidden""#, api.withheld.hidden as f64),
-            (r#"rule="checkpoint""#, api.withheld.checkpoint as f64),
-        ],
-    );
-    out.counter(
-        "h_realtime_notifications_dropped_total",
-        "Notifications whose connection had ended by the time they were to be sent.",
-        engine.undelivered,
-    );
-}
-
-fn back_end_state(out: &mut Exposition, back_end: &BackEnd<'_>) {
-    let BackEnd { ready, stats } = back_end;
-    let flag = |is: bool| f64::from(u8::from(is));
-    out.gauge(
-        "h_realtime_backend_ready",
-        "Whether the back end does its work.",
-        flag(*ready),
-    );
-    let links = [
-        (r#"server="broker""#, &stats.broker),
-        (r#"server="database""#, &stats.database),
-    ];
-    out.family(
-        "h_realtime_backend_connected",
-        Kind::Gauge,
-        "Whether the connection to a server that the back end needs is up.",
-        links.map(|(labels, link)| (labels, flag(link.is_up()))),
-    );
-    out.family(
-        "h_realtime_backend_connects_total",
-        Kind::Counter,
-        "Connections made to servers that the back end needs.",
-        links.map(|(labels, link)| (labels, link.connects() as f64)),
-    );
-    out.family(
-        "h_realtime_backend_losses_total",
-        Kind::Counter,
-        "Connections lost to servers that the back end needs; events may have been missed.",
-        links.map(|(labels, link)| (labels, link.losses() as f64)),
-    );
-    out.counter(
-        "h_realtime_database_statements_total",
-        "Statements sent to the database server.",
-        stats.statements.load(Ordering::Relaxed),
-    );
-    out.family(
-        "h_realtime_queue_events_total",
-        Kind::Counter,
-        "Events that have come from the message queue, by topic.",
-        [
-            (
-                r#"topic="annotation""#,
-                stats.received(Topic::Annotation) as f64,
-            ),
-            (r#"topic="user""#, stats.received(Topic::User) as f64),
-        ],
-    );
-    let dropped = |fate: Fate| stats.dropped(fate) as f64;
-    out.family(
-        "h_realtime_queue_events_dropped_total",
-        Kind::Counter,
-        "Events from the message queue that have led to nothing, by reason.",
-        [
-            (r#"reason="undecodable""#, dropped(Fate::Undecodable)),
-            (r#"reason="malformed""#, dropped(Fate::Malformed)),
-            (r#"reason="missing""#, dropped(Fate::Missing)),
-            (r#"reason="unreadable""#, dropped(Fate::Unreadable)),
-            (r#"reason="too_large""#, dropped(Fate::TooLarge)),
-            (r#"reason="overflow""#, dropped(Fate::Overflow)),
-        ],
     );
 }
 

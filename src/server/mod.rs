@@ -5,6 +5,7 @@ mod app;
 mod back_end;
 mod banner;
 mod certificate;
+mod figures;
 mod metrics;
 #[cfg(not(feature = "amqp"))]
 mod no_amqp;
@@ -38,6 +39,7 @@ use activation::Sockets;
 use app::App;
 use back_end::BackEnd;
 use certificate::Certificate;
+use figures::Figures;
 use notify::{Notifier, Pulse};
 use reload::{Application, Reloader, Shared};
 
@@ -61,6 +63,7 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let (certificate, tls) = certificate(&settings)?.unzip();
     let back_end = BackEnd::prepare(&settings)?;
     let shared = Arc::new(Shared::new(&settings));
+    shared.has_certificate(tls.as_ref());
     let (sockets, bound) = bind(&settings, inherited, tls)?;
     let pulse = Pulse::new(Arc::clone(&notifier));
     let mut reactor = reactor(&settings, &back_end, &bound, &shared, pulse)?;
@@ -140,6 +143,8 @@ fn reactor(
         dangers,
         shared: Arc::clone(shared),
         pulse,
+        figures: Figures::start(),
+        was_ready: None,
     };
     let [seed] = random().map_err(random_failed)?;
     let config = Config {

@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub succeeded: AtomicU64,
     /// Those that were not.
     pub failed: AtomicU64,
+    /// When the certificate in use ends, in seconds since the Unix epoch; 0 without one.
+    pub certificate_expires: AtomicU64,
 }
 
 /// What the application is to go on with.
@@ -82,6 +84,7 @@ impl Shared {
             drain: AtomicU64::new(millis(settings.drain)),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            certificate_expires: AtomicU64::new(0),
         }
     }
 
@@ -90,6 +93,14 @@ impl Shared {
         let mut application = self.application.lock();
         let application = application.as_mut().unwrap_or_else(|error| error.get_mut());
         application.take()
+    }
+
+    /// Takes note of the certificate that is in use from now on, if it is another one.
+    pub fn has_certificate(&self, tls: Option<&TlsConfig>) {
+        if let Some(tls) = tls {
+            let expires = tls.expires();
+            self.certificate_expires.store(expires, Ordering::Relaxed);
+        }
     }
 
     /// Over how long a shutdown that begins now is spread.
@@ -220,6 +231,7 @@ impl Reloader {
 
     fn hand_over(&self, tls: Option<TlsConfig>) -> Result<(), Closed> {
         let config = self.settings.engine.clone();
+        self.shared.has_certificate(tls.as_ref());
         self.mailbox.reload(Reload { config, tls })
     }
 

@@ -43,7 +43,7 @@ impl App {
         let now = cx.now().unix;
         let mut model = self.model.borrow_mut();
         let want: Vec<usize> = plans.iter().map(|plan| model.deliver(plan, now)).collect();
-        let got = self.realtime.deliver(cx, plans.clone());
+        let got = self.realtime.deliver(cx, &plans, now);
         if got != want {
             let what = format!("{got:?} for {want:?} that must hear of {plans:?}");
             model.breaches.push(what);

@@ -143,7 +143,8 @@ impl App {
         // In any order: sorting is the engine's.
         self.rng.shuffle(&mut to);
         let frames = variants.iter().map(|text| Frame::text(text)).collect();
-        cx.fan_out(Delivery { frames, to });
+        let since = Some(cx.now().unix);
+        cx.fan_out(Delivery { frames, to, since });
     }
 
     fn pick_open(&self, pick: usize) -> Option<ConnKey> {

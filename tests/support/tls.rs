@@ -80,9 +80,14 @@ impl TlsServer {
 
     /// A client of the plain listener.
     pub fn plain(&self) -> Client {
+        self.plain_at("/ws")
+    }
+
+    /// The same, which asks for this.
+    pub fn plain_at(&self, target: &str) -> Client {
         let url = &self.server.listeners[1];
         let address = url.trim_start_matches("ws://").trim_end_matches("/ws");
-        Client::open(address.parse().unwrap(), "/ws", "")
+        Client::open(address.parse().unwrap(), target, "")
     }
 }
 

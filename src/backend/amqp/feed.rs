@@ -80,13 +80,18 @@ fn question(delivery: Delivery) -> Option<Ask> {
     let Delivery {
         topic,
         mut event,
+        received,
         receipt,
         ..
     } = delivery;
     event.insert("topic".to_owned(), topic.as_str().into());
     // What was read as JSON can be written as JSON.
     let body = serde_json::to_vec(&event).ok()?;
-    Some(Ask::Event { body, receipt })
+    Some(Ask::Event {
+        body,
+        received,
+        receipt,
+    })
 }
 
 /// How many events of each topic may be on their way to the embedded back end, and be no event
@@ -114,6 +119,7 @@ mod tests {
             topic,
             event,
             size: 0,
+            received: 7,
             receipt: Receipt::new(move || {
                 handled.fetch_add(1, Ordering::Relaxed);
             }),
@@ -124,7 +130,11 @@ mod tests {
     fn an_event_is_about_what_its_routing_key_says() {
         let handled = Arc::default();
         let event = serde_json::json!({"topic": "annotation", "type": "group-join"});
-        let Some(Ask::Event { body, receipt }) = question(delivery(Topic::User, event, &handled))
+        let Some(Ask::Event {
+            body,
+            received: 7,
+            receipt,
+        }) = question(delivery(Topic::User, event, &handled))
         else {
             panic!("no question");
         };

@@ -17,7 +17,7 @@ use super::url::Broker;
 use crate::backend::rarely::Rarely;
 use crate::backend::{Fate, Stats, Topic};
 use crate::backoff::Backoff;
-use crate::model::Receipt;
+use crate::model::{Receipt, UnixMillis};
 
 /// Where events come from.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct Source {
     pub prefetch: u16,
     /// Where what happens is counted.
     pub stats: Arc<Stats>,
+    /// Says when events arrive.
+    pub clock: fn() -> UnixMillis,
 }
 
 /// An event that has arrived.
@@ -39,6 +41,8 @@ pub struct Delivery {
     pub event: Map<String, Value>,
     /// Bytes of the message it came in.
     pub size: usize,
+    /// When it arrived.
+    pub received: UnixMillis,
     /// To be dropped when it has been dealt with.
     pub receipt: Receipt,
 }
@@ -219,6 +223,7 @@ impl State {
                 topic,
                 event,
                 size: message.data.len(),
+                received: (self.source.clock)(),
                 receipt,
             }),
             Err(fate) => {

@@ -112,8 +112,11 @@ impl Embedded {
                     Err(Fault::Database(error)) => return Err(error),
                 },
             },
-            Ask::Event { body, .. } => match publish::plans(body, directory, now) {
-                Ok(plans) => Tell::Happened { plans },
+            Ask::Event { body, received, .. } => match publish::plans(body, directory, now) {
+                Ok(plans) => Tell::Happened {
+                    plans,
+                    received: *received,
+                },
                 Err(Fault::Publisher(error)) => {
                     self.pass_over(&error.reason, now);
                     return Ok(None);

@@ -133,12 +133,17 @@ fn events_from_a_queue_become_plans_or_are_counted() {
     let mut back_end = Embedded::with_store(store, Arc::clone(&stats), 0).unwrap();
     let event = |body: &str| Ask::Event {
         body: body.into(),
+        received: 7,
         receipt: Receipt::new(|| {}),
     };
     let good = r#"{"topic":"annotation","action":"create","annotation":{"id":"a","user":
         "acct:joe@example.org","uri":"http://a/","permissions":{"read":["group:__world__"]}}}"#;
     let tells = back_end.turn(vec![event("{}"), event(good), event("[")], 0);
-    let [Tell::Health { ready: true }, Tell::Happened { plans }] = &tells[..] else {
+    let [
+        Tell::Health { ready: true },
+        Tell::Happened { plans, received: 7 },
+    ] = &tells[..]
+    else {
         panic!("{tells:?}");
     };
     assert_eq!(plans.len(), 1);

@@ -76,6 +76,7 @@ mod tests {
             topic: Topic::Annotation,
             event,
             size,
+            received: 0,
             receipt: Receipt::new(move || {
                 handled.fetch_add(1, Ordering::Relaxed);
             }),

@@ -46,16 +46,15 @@ pub fn questions() -> (Asker, Questions) {
 ///
 /// # Errors
 /// When the system refuses a thread, or what an asynchronous runtime needs.
-pub fn start<C, W>(
+pub fn start<W>(
     store: Store,
     brokers: Vec<Broker>,
     questions: Questions,
     stats: Arc<Stats>,
-    clock: C,
+    clock: fn() -> UnixMillis,
     way: W,
 ) -> io::Result<JoinHandle<()>>
 where
-    C: Fn() -> UnixMillis + Send + 'static,
     W: Way,
 {
     let runtime = runtime()?;
@@ -63,6 +62,7 @@ where
         brokers,
         prefetch: PREFETCH,
         stats: Arc::clone(&stats),
+        clock,
     };
     thread::Builder::new()
         .name("backend".to_owned())

@@ -228,8 +228,8 @@ where
         };
         match outcome {
             Some(Ok(plan)) => {
-                let plans = vec![plan];
-                tell(&self.way, Tell::Happened { plans }).await?;
+                let (plans, received) = (vec![plan], waiting.delivery.received);
+                tell(&self.way, Tell::Happened { plans, received }).await?;
             }
             Some(Err(fate)) => self.drops.count(fate),
             // Events are never passed by by later ones, so one over which the database goes away

@@ -32,6 +32,14 @@ struct Progress {
     next: usize,
 }
 
+/// What a wave has for one connection.
+#[derive(Default)]
+struct Share {
+    frames: Vec<Rc<Frame>>,
+    /// For each frame, when what it tells of had arrived.
+    since: Vec<Option<u64>>,
+}
+
 impl FanOut {
     pub fn push(&mut self, mut delivery: Delivery) {
         if delivery.to.is_empty() {
@@ -62,7 +70,7 @@ impl FanOut {
 
     /// The next connection of the wave, with all that the wave has for it. A wave that is over
     /// makes room for the next.
-    fn next(&mut self, frames: &mut Vec<Rc<Frame>>) -> Option<ConnKey> {
+    fn next(&mut self, share: &mut Share) -> Option<ConnKey> {
         if self.heads.is_empty() {
             self.begin_wave();
         }
@@ -75,8 +83,10 @@ impl FanOut {
                 continue;
             };
             if let Some((_, variant)) = progress.delivery.to.get(progress.next) {
-                let frame = progress.delivery.frames.get(usize::from(*variant));
-                frames.extend(frame.map(Rc::clone));
+                if let Some(frame) = progress.delivery.frames.get(usize::from(*variant)) {
+                    share.frames.push(Rc::clone(frame));
+                    share.since.push(progress.delivery.since);
+                }
                 self.backlog -= 1;
             }
             progress.next += 1;
@@ -107,18 +117,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Serves deliveries, within a turn's budget of connections.
     pub(super) fn serve_fan_out(&mut self) {
         let mut fan_out = mem::take(&mut self.fan_out);
-        let mut frames = Vec::new();
+        let mut share = Share::default();
         for _ in 0..FAN_OUT_BUDGET {
-            let Some(key) = fan_out.next(&mut frames) else {
+            let Some(key) = fan_out.next(&mut share) else {
                 break;
             };
             let sent = match self.arena.get(key).is_some_and(Conn::is_open) {
-                true => self.send_shared(key, &mut frames),
+                true => self.send_shared(key, &mut share.frames),
                 false => 0,
             };
             self.counters.messages_out += sent as u64;
-            self.counters.undelivered += (frames.len() - sent) as u64;
-            frames.clear();
+            self.counters.undelivered += (share.frames.len() - sent) as u64;
+            share.frames.clear();
+            for since in share.since.drain(..).take(sent).flatten() {
+                self.written.add(since);
+            }
         }
         // What handlers say meanwhile is recorded in the outbox, and comes here after it.
         self.fan_out = fan_out;
@@ -140,14 +153,16 @@ mod tests {
         Delivery {
             frames: vec![Frame::text("other"), Frame::text(text)],
             to: to.iter().map(|&index| (key(index), 1)).collect(),
+            since: None,
         }
     }
 
     fn all(fan_out: &mut FanOut) -> Vec<(u32, String)> {
         let mut out = Vec::new();
-        let mut frames = Vec::new();
-        while let Some(key) = fan_out.next(&mut frames) {
-            let text: String = frames
+        let mut share = Share::default();
+        while let Some(key) = fan_out.next(&mut share) {
+            let text: String = share
+                .frames
                 .drain(..)
                 .map(|frame| String::from_utf8_lossy(&frame.bytes()[2..]).into_owned())
                 .collect();
@@ -173,8 +188,7 @@ mod tests {
     fn what_is_said_during_a_wave_waits_for_the_next() {
         let mut fan_out = FanOut::default();
         fan_out.push(delivery("a", &[1, 5]));
-        let mut frames = Vec::new();
-        assert_eq!(fan_out.next(&mut frames), Some(key(1)));
+        assert_eq!(fan_out.next(&mut Share::default()), Some(key(1)));
         fan_out.push(delivery("b", &[1, 5]));
         assert_eq!(all(&mut fan_out).len(), 3);
     }

@@ -33,6 +33,8 @@ pub struct Interest {
 #[derive(Default)]
 struct Sums {
     open: u64,
+    closing: u64,
+    slow: u64,
     queued_bytes: u64,
     unfinished: usize,
     unfinished_bytes: u64,
@@ -86,6 +88,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let counters = &self.counters;
         equal("connections", counters.connections, self.arena.len() as u64)?;
         equal("open", counters.open, sums.open)?;
+        equal("closing", counters.closing, sums.closing)?;
+        equal("slow", counters.slow, sums.slow)?;
         equal("queued bytes", counters.queued_bytes, sums.queued_bytes)?;
         let noted = self.unfinished.len();
         equal(
@@ -121,6 +125,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         check_wakeups(conn)?;
         self.check_deadline(key, conn)?;
         sums.open += u64::from(conn.is_open());
+        let is_closing = matches!(conn.phase, Phase::Closing | Phase::Linger);
+        sums.closing += u64::from(is_closing);
+        sums.slow += u64::from(conn.is_slow());
         sums.queued_bytes += conn.queued() as u64;
         let unfinished = conn.unfinished();
         if conn.flags.has(Flags::UNFINISHED) != (unfinished > 0) {

@@ -9,13 +9,15 @@ use super::super::ConnKey;
 use super::super::conn::{Farewell, Flags, Phase};
 use super::super::counters::End;
 use super::super::handler::{Handler, Refusal};
+use super::super::outbox::Ending;
 use super::super::socket::Socket;
 use super::super::timer::{TICK_MS, Tick};
 use super::{Engine, TICK_PERIOD, TIMER_BUDGET, floor_tick, millis};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Takes the session out of an open connection and says so to the handler.
-    pub(super) fn end_session(&mut self, key: ConnKey, end: End) {
+    /// Takes the session out of an open connection and says so to the handler; `code` is that of
+    /// the first close frame.
+    pub(super) fn end_session(&mut self, key: ConnKey, end: End, code: u16) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
@@ -30,8 +32,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let is_tls = conn.transport.is_tls();
         self.counters.open -= 1;
         self.counters.open_tls -= u64::from(is_tls);
+        self.counters.closing += 1;
         self.counters.closed.count(end);
+        self.counters.close_codes.count(code);
+        let reason = end.as_str();
+        self.outbox.ending = Some(Ending { code, reason });
         self.with_handler(|handler, cx| handler.on_close(cx, key, session));
+        self.outbox.ending = None;
     }
 
     /// Sends the first close frame, and gives the peer a while to answer it.
@@ -39,7 +46,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if !self.arena.get(key).is_some_and(|conn| conn.is_open()) {
             return;
         }
-        self.end_session(key, farewell.end);
+        self.end_session(key, farewell.end, farewell.code.0);
         let close = CloseFrame {
             code: farewell.code,
             reason: farewell.reason,
@@ -56,7 +63,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn linger(&mut self, key: ConnKey) {
         let phase = self.arena.get(key).map(|conn| &conn.phase);
         let is_closing = matches!(phase, Some(Phase::Closing));
-        self.end_session(key, End::Lost);
+        let is_request = matches!(phase, Some(Phase::Request(_) | Phase::Deferred(_)));
+        self.counters.closing += u64::from(is_request);
+        self.end_session(key, End::Lost, ABNORMAL);
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
@@ -95,7 +104,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// The connection is broken: nothing more can be said.
     pub(super) fn lose(&mut self, key: ConnKey) {
-        self.end_session(key, End::Lost);
+        self.end_session(key, End::Lost, ABNORMAL);
         self.kill(key);
     }
 
@@ -109,6 +118,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         debug_assert!(!conn.is_open(), "a session must be given back first");
+        let is_closing = matches!(conn.phase, Phase::Closing | Phase::Linger);
+        self.counters.closing -= u64::from(is_closing);
         conn.phase = Phase::Dead;
         conn.decoder = Decoder::default();
         self.ended.push(key);
@@ -136,6 +147,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
         }
         if self.now.mono >= self.next_tick {
+            let late = Duration::from_millis(self.now.mono - self.next_tick);
+            self.counters.lag.observe(late);
             self.next_tick = self.now.mono + TICK_PERIOD;
             self.with_handler(|handler, cx| handler.on_tick(cx));
         }
@@ -195,7 +208,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if conn.flags.has(Flags::PING_OUT) {
             if silent >= pong_after {
                 conn.transport.socket_mut().abort_on_drop();
-                self.end_session(key, End::TimedOut);
+                self.end_session(key, End::TimedOut, ABNORMAL);
                 return self.kill(key);
             }
             let rest = u64::from(pong_after - silent) * TICK_MS;
@@ -255,3 +268,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 fn ticks(duration: Duration) -> Tick {
     Tick::try_from(millis(duration).div_ceil(TICK_MS)).unwrap_or(Tick::MAX / 2)
 }
+
+/// RFC 6455 §7.1.5: without a close frame "_The WebSocket Connection Close Code_ is considered to
+/// be 1006".
+const ABNORMAL: u16 = 1006;

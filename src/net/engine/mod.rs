@@ -9,6 +9,7 @@
 mod drain;
 mod fan_out;
 mod invariants;
+mod latency;
 mod life;
 mod read;
 mod reload;
@@ -57,6 +58,7 @@ pub struct Engine<S: Socket, H: Handler> {
     ended: Vec<ConnKey>,
     fan_out: fan_out::FanOut,
     unfinished: unfinished::Unfinished,
+    written: latency::Written,
     /// The connection whose replies are being collected in the outbox's cork.
     current: Option<ConnKey>,
     /// Connections of the reserved listener.
@@ -116,6 +118,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             ended: Vec::new(),
             fan_out: fan_out::FanOut::default(),
             unfinished: unfinished::Unfinished::default(),
+            written: latency::Written::default(),
             current: None,
             reserved: 0,
             per_ip: HashMap::new(),
@@ -241,6 +244,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         self.handled = 0;
         self.tls_steps = 0;
+        self.written.clear();
     }
 
     /// Whether there is room for what another command may cause. While there is not, commands

@@ -273,7 +273,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// response, the endpoint typically echos the status code it received.)"
     fn on_peer_close(&mut self, key: ConnKey, frame: Option<CloseFrame<'_>>) {
         if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
-            self.end_session(key, End::ByPeer);
+            let code = frame.map_or(NO_CODE, |frame| frame.code.0);
+            self.end_session(key, End::ByPeer, code);
             self.queue_own(key, |out| ws::encode_close(frame, out));
             self.arm(key, self.config.close_timeout);
         }
@@ -326,6 +327,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 }
+
+/// RFC 6455 §7.1.5: where the close frame has no code, "_The WebSocket Connection Close Code_ is
+/// considered to be 1005".
+const NO_CODE: u16 = 1005;
 
 /// How much to read at once. All that was read is handled at once, so it is little where it may
 /// be compressed: on such a connection, and behind a head that may ask for one.

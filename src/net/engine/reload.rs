@@ -33,7 +33,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         if let Some(tx) = conn.tx.as_mut() {
             let since = tx.over_soft_since.unwrap_or(now);
+            let was_slow = tx.over_soft_since.is_some();
             tx.over_soft_since = (tx.len() > self.config.queue_soft).then_some(since);
+            self.counters.slow += u64::from(tx.over_soft_since.is_some());
+            self.counters.slow -= u64::from(was_slow);
         }
         if let Some(after) = self.wanted_within(key) {
             self.arm_sooner(key, after);

@@ -229,6 +229,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Answers a request that the engine itself refuses, and ends the connection.
     pub(super) fn refuse(&mut self, key: ConnKey, refusal: Refusal) {
         log::debug!("{key:?}: refused: {refusal:?}");
+        self.counters.refusals.count(refusal);
         let response = self.with_handler(|handler, _| handler.on_refusal(refusal));
         self.respond(key, &response, false, false);
     }

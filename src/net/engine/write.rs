@@ -190,6 +190,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         if tx.len() > self.config.queue_soft && tx.over_soft_since.is_none() {
             tx.over_soft_since = Some(now);
+            self.counters.slow += 1;
             self.arm_sooner(key, self.config.slow_timeout);
         }
     }
@@ -223,6 +224,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             if share >= WRITE_BUDGET {
                 return self.mark_dirty(key);
             }
+            let was_slow = conn.is_slow();
             match flush_once(conn, &mut self.scratch) {
                 Ok(0) if conn.tx.is_some() || conn.transport.has_output() => return,
                 Ok(sent) => {
@@ -232,6 +234,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                     {
                         tx.over_soft_since = None;
                     }
+                    self.counters.slow -= u64::from(was_slow && !conn.is_slow());
                     self.counters.bytes_out += sent as u64;
                     self.counters.queued_bytes -= sent as u64;
                 }
@@ -268,9 +271,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         if let Some(tx) = conn.tx.as_mut() {
-            let before = tx.len();
+            let (before, messages) = (tx.len(), tx.messages());
             tx.drop_unstarted();
             self.counters.queued_bytes -= (before - tx.len()) as u64;
+            self.counters.unsent += (messages - tx.messages()) as u64;
+            self.counters.slow -= u64::from(tx.over_soft_since.take().is_some());
             if tx.len() == 0 {
                 conn.tx = None;
             }
@@ -320,6 +325,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             && let Some(tx) = conn.tx.take()
         {
             self.counters.queued_bytes -= tx.len() as u64;
+            self.counters.unsent += tx.messages() as u64;
+            self.counters.slow -= u64::from(tx.over_soft_since.is_some());
         }
     }
 }

@@ -12,11 +12,15 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{Error, InconsistentKeys, ServerConfig};
+use x509_cert::Certificate;
+use x509_cert::der::{self, Decode as _};
 
 /// What a listener needs to speak TLS. Clones share one certificate, key and ticket secret.
 #[derive(Clone)]
 pub struct TlsConfig {
     pub(super) server: Arc<ServerConfig>,
+    /// When the certificate ends.
+    expires: u64,
 }
 
 impl TlsConfig {
@@ -40,6 +44,12 @@ impl TlsConfig {
         Self::build(cert, key, "the certificate", "the private key")
     }
 
+    /// When the server's own certificate ends (RFC 5280's `notAfter`), in seconds since the Unix
+    /// epoch.
+    pub fn expires(&self) -> u64 {
+        self.expires
+    }
+
     fn build(
         cert: &[u8],
         key: &[u8],
@@ -52,6 +62,8 @@ impl TlsConfig {
         if chain.is_empty() {
             return Err(TlsConfigError::NoCertificate(cert_origin.into()));
         }
+        let expires = not_after(&chain[0])
+            .map_err(|error| TlsConfigError::BadCertificate(cert_origin.into(), error.to_string()));
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
             pem::Error::NoItemsFound => TlsConfigError::NoKey(key_origin.into()),
             error => TlsConfigError::BadPem(key_origin.into(), error.to_string()),
@@ -85,8 +97,15 @@ impl TlsConfig {
         server.max_early_data_size = 0;
         Ok(TlsConfig {
             server: Arc::new(server),
+            expires: expires?,
         })
     }
+}
+
+fn not_after(cert: &CertificateDer<'_>) -> Result<u64, der::Error> {
+    let cert = Certificate::from_der(cert)?;
+    let not_after = cert.tbs_certificate.validity.not_after;
+    Ok(not_after.to_unix_duration().as_secs())
 }
 
 impl fmt::Debug for TlsConfig {

@@ -201,6 +201,7 @@ impl Around {
             topic,
             event,
             size,
+            received: 0,
             receipt,
         };
         self.events.send(delivery).await.unwrap();
@@ -244,7 +245,7 @@ pub fn short(tell: Tell) -> String {
         Tell::Published { ticket, result } => {
             format!("{} line {}", ticket.0, result.unwrap_err().line)
         }
-        Tell::Happened { plans } => {
+        Tell::Happened { plans, .. } => {
             let message: Value = serde_json::from_str(&plans[0].variants[0]).unwrap();
             message["action"].as_str().unwrap().to_owned()
         }

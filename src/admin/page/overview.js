@@ -1,0 +1,219 @@
+// How the server is, from its metrics alone.
+import { $, CLOSE_CODES, POLL_MS, POLL_TIMEOUT_MS, element, say } from '/common.js';
+import { WINDOW_MS, drawChart } from '/charts.js';
+
+const GAP_MS = 3 * POLL_MS;
+const MOST_BARS = 6;
+const samples = [];      // what readMetrics makes, oldest first; absent values are null
+let pollTimer = 0;
+let polling = false;
+
+// ---- Prometheus text ----
+
+// Every series: its name to its values by labels, as they stand.
+function parseMetrics(text) {
+  const metrics = new Map();
+  for (const line of text.split('\n')) {
+    const match = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);
+    if (!match) continue;
+    if (!metrics.has(match[1])) metrics.set(match[1], new Map());
+    metrics.get(match[1]).set(match[2] ?? '', Number(match[3]));
+  }
+  return metrics;
+}
+
+// The sum over a metric's series; null if there are none.
+function sumOf(metrics, name) {
+  const series = metrics.get(name);
+  return series ? [...series.values()].reduce((sum, value) => sum + value, 0) : null;
+}
+
+function valueOf(metrics, name, labels = '') {
+  return metrics.get(name)?.get(labels) ?? null;
+}
+
+// Bounds in seconds and how many were no more, the last infinite; null if there is no such histogram.
+function histogramOf(metrics, name) {
+  const series = metrics.get(`${name}_bucket`);
+  if (!series) return null;
+  const buckets = [...series].map(([labels, count]) => ({ bound: Number(/le="([^"]+)"/.exec(labels)[1].replace('+Inf', 'Infinity')), count }));
+  return { buckets, sum: valueOf(metrics, `${name}_sum`), count: valueOf(metrics, `${name}_count`) };
+}
+
+// The smallest bound that this share of what was observed between two samples does not pass; null if nothing was.
+function boundOf(before, now, share) {
+  if (!before || !now || now.count <= before.count) return null;
+  const wanted = (now.count - before.count) * share;
+  return now.buckets.find(({ count }, i) => count - before.buckets[i].count >= wanted)?.bound ?? null;
+}
+
+function meanMs(before, now) {
+  return before && now && now.count > before.count ? (now.sum - before.sum) * 1000 / (now.count - before.count) : null;
+}
+
+function readMetrics(metrics, at) {
+  const before = samples.at(-1);
+  // A counter that went back means a restarted server, and a long pause would smear its events over one point.
+  const follows = before && at - before.at <= GAP_MS && before.started === valueOf(metrics, 'process_start_time_seconds');
+  const now = {
+    at, metrics,
+    started: valueOf(metrics, 'process_start_time_seconds'),
+    connections: valueOf(metrics, 'h_realtime_connections', 'state="open"'),
+    received: sumOf(metrics, 'h_realtime_events_received_total'),
+    sent: sumOf(metrics, 'h_realtime_notifications_sent_total'),
+    lag: histogramOf(metrics, 'h_realtime_loop_lag_seconds'),
+    turn: histogramOf(metrics, 'h_realtime_turn_seconds'),
+    latency: histogramOf(metrics, 'h_realtime_event_latency_seconds'),
+  };
+  const rate = (key) => (follows && now[key] !== null && now[key] >= before[key] ? (now[key] - before[key]) * 1000 / (at - before.at) : null);
+  return {
+    ...now, receivedRate: rate('received'), sentRate: rate('sent'),
+    lagMs: follows ? meanMs(before.lag, now.lag) : null, turnMs: follows ? meanMs(before.turn, now.turn) : null,
+  };
+}
+
+// ---- polling ----
+
+async function poll() {
+  if (polling) return;
+  polling = true;
+  clearTimeout(pollTimer);
+  try {
+    const response = await fetch('/metrics', { cache: 'no-store', signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    const metrics = parseMetrics(await response.text());
+    const now = performance.now();
+    const sample = readMetrics(metrics, now);
+    if (samples.length && samples[0].started !== sample.started) samples.length = 0;
+    samples.push(sample);
+    while (samples[0].at < now - WINDOW_MS - GAP_MS) samples.shift();
+    show('');
+  } catch {
+    show('metrics not reachable');
+  }
+  polling = false;
+  if (!document.hidden) pollTimer = setTimeout(poll, POLL_MS);
+}
+
+function show(failure) {
+  document.querySelector('.overview').dataset.failed = failure !== '';
+  $('metrics-state').dataset.failed = failure !== '';
+  say('metrics-state', failure || 'every 2 s');
+  const latest = samples.at(-1);
+  if (failure || !latest) {
+    for (const id of ['connections-now', 'events-now', 'lag-now', 'backend-now']) say(id, '–');
+    $('backend').dataset.state = 'unknown';
+  } else {
+    showCharted(latest);
+    showTiles(latest);
+    showBars(latest.metrics);
+  }
+  drawCharts();
+}
+
+// ---- figures ----
+
+const whole = (value) => (value === null ? '–' : value.toLocaleString('en'));
+const counted = (count, one, many) => `${whole(count)} ${count === 1 ? one : many}`;
+
+function bytes(value) {
+  if (value === null) return '–';
+  const at = value < 1 ? 0 : Math.min(4, Math.floor(Math.log2(value) / 10));
+  const shown = value / 1024 ** at;
+  return `${shown.toFixed(at && shown < 10 ? 1 : 0)} ${['B', 'KiB', 'MiB', 'GiB', 'TiB'][at]}`;
+}
+
+function upTo(seconds) {
+  if (seconds === null) return '–';
+  if (seconds === Infinity) return 'over 10 s';
+  return seconds >= 1 ? `≤ ${seconds} s` : `≤ ${Number((seconds * 1000).toPrecision(3))} ms`;
+}
+
+function span(seconds) {
+  const [count, unit] = seconds >= 172_800 ? [seconds / 86_400, 'days'] : seconds >= 7_200 ? [seconds / 3_600, 'hours'] : [seconds / 60, 'minutes'];
+  return `${Math.floor(count)} ${unit}`;
+}
+
+function showCharted(latest) {
+  const { metrics } = latest;
+  const rate = (value) => value?.toFixed(value < 10 ? 1 : 0) ?? '–';
+  const known = Number.isFinite(latest.receivedRate) || Number.isFinite(latest.sentRate);
+  say('connections-now', whole(latest.connections));
+  say('events-now', known ? `${rate(latest.receivedRate)} received, ${rate(latest.sentRate)} sent` : '–');
+  say('lag-now', latest.lagMs === null ? '–' : `${latest.lagMs.toFixed(1)} ms, turns ${latest.turnMs?.toFixed(1) ?? '–'} ms`);
+  const logins = valueOf(metrics, 'h_realtime_connections_logged_in');
+  const tls = valueOf(metrics, 'h_realtime_connections_tls');
+  say('connections-more', `${whole(logins)} logged in, ${counted(valueOf(metrics, 'h_realtime_users'), 'user', 'users')}, ${whole(tls)} by TLS`);
+  const [first, last] = [samples[0], latest];
+  say('lag-more', `worst in this time: lag ${upTo(boundOf(first.lag, last.lag, 1))}, turn ${upTo(boundOf(first.turn, last.turn, 1))}`);
+}
+
+function showTiles({ metrics, started, latency }) {
+  const ready = valueOf(metrics, 'h_realtime_backend_ready') === 1;
+  $('backend').dataset.state = ready ? 'ready' : 'away';
+  say('backend-now', ready ? 'ready' : 'away');
+  const losses = sumOf(metrics, 'h_realtime_backend_losses_total');
+  say('backend-more', losses ? `connections to it lost ${counted(losses, 'time', 'times')}` : 'no connection lost');
+  say('latency-now', upTo(boundOf(samples[0].latency, latency, 0.95)));
+  say('waiting-now', bytes(valueOf(metrics, 'h_realtime_queued_bytes')));
+  say('waiting-more', counted(valueOf(metrics, 'h_realtime_slow_readers'), 'slow reader', 'slow readers'));
+  showCertificate(valueOf(metrics, 'h_realtime_certificate_expiry_timestamp_seconds'));
+  say('memory-now', bytes(valueOf(metrics, 'process_resident_memory_bytes')));
+  say('memory-more', `${whole(valueOf(metrics, 'process_open_fds'))} of ${whole(valueOf(metrics, 'process_max_fds'))} files`);
+  const version = /version="([^"]*)"/.exec([...metrics.get('h_realtime_build_info')?.keys() ?? []][0] ?? '')?.[1];
+  say('uptime-now', started === null ? '–' : span(Math.max(0, Date.now() / 1000 - started)));
+  say('uptime-more', `version ${version ?? '–'}`);
+}
+
+function showCertificate(expiry) {
+  const days = expiry === null ? null : Math.floor((expiry - Date.now() / 1000) / 86_400);
+  $('certificate').dataset.state = days === null || days >= 14 ? 'good' : 'bad';
+  say('certificate-now', days === null ? 'none' : days < 0 ? 'expired' : counted(days, 'day left', 'days left'));
+  say('certificate-more', expiry === null ? 'no listener with TLS' : `until ${new Date(expiry * 1000).toISOString().slice(0, 10)}`);
+}
+
+// ---- bars ----
+
+function showBars(metrics) {
+  const labels = (name) => [...metrics.get(name) ?? []].map(([label, count]) => [/"(.*)"/.exec(label)[1], count]);
+  drawBars('reasons', labels('h_realtime_disconnects_total'));
+  drawBars('codes', labels('h_realtime_close_codes_total').map(([code, count]) => [CLOSE_CODES[code] ? `${code} ${CLOSE_CODES[code]}` : code, count]));
+}
+
+function drawBars(id, pairs) {
+  const top = pairs.filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1]).slice(0, MOST_BARS);
+  const state = JSON.stringify(top);
+  if ($(id).dataset.drawn === state) return;
+  $(id).dataset.drawn = state;
+  $(id).replaceChildren(...top.map(([name, count]) => {
+    const row = element('li', 'bar');
+    const track = element('span', 'track');
+    const fill = element('span', 'fill');
+    fill.style.width = `${count / top[0][1] * 100}%`;
+    track.append(fill);
+    row.append(element('span', 'name', name), element('span', 'count', whole(count)), track);
+    return row;
+  }));
+}
+
+// ---- charts ----
+
+const CHARTS = [
+  { canvas: $('connections-chart'), name: 'Open connections', lines: [{ key: 'connections', label: 'connections', color: '--accent', dash: [] }] },
+  { canvas: $('events-chart'), name: 'Events per second', lines: [
+    { key: 'receivedRate', label: 'events received', color: '--accent', dash: [] },
+    { key: 'sentRate', label: 'notifications sent', color: '--second', dash: [5, 3] }] },
+  { canvas: $('lag-chart'), name: 'Milliseconds', lines: [
+    { key: 'lagMs', label: 'loop lag', color: '--accent', dash: [] },
+    { key: 'turnMs', label: 'time of a turn', color: '--second', dash: [5, 3] }] },
+];
+
+function drawCharts() {
+  for (const chart of CHARTS) drawChart(chart, samples, performance.now(), GAP_MS);
+}
+
+document.addEventListener('visibilitychange', () => { if (document.hidden) clearTimeout(pollTimer); else poll(); });
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawCharts);
+const resized = new ResizeObserver(drawCharts);
+for (const { canvas } of CHARTS) resized.observe(canvas);
+poll();

@@ -1,0 +1,141 @@
+//! The last events, for whoever watches: what happened and to how many it was of interest, and
+//! nothing of what was written.
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+
+use crate::model::{EventKind, Field, Plan, Reach, UnixMillis};
+
+/// The last [`KEPT`] events.
+#[derive(Debug, Default)]
+pub struct Tail {
+    events: VecDeque<Seen>,
+    /// How many there have been; they are numbered from 1.
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Seen {
+    number: u64,
+    time: UnixMillis,
+    kind: EventKind,
+    id: Option<Box<str>>,
+    group: Option<Box<str>>,
+    matched: usize,
+}
+
+impl Tail {
+    /// Takes note of events, with how many connections each went to.
+    pub fn see(&mut self, time: UnixMillis, plans: &[Plan], matched: &[usize]) {
+        for (plan, &matched) in plans.iter().zip(matched) {
+            if self.events.len() == KEPT {
+                self.events.pop_front();
+            }
+            self.last += 1;
+            self.events.push_back(Seen {
+                number: self.last,
+                time,
+                kind: plan.kind,
+                id: value(&plan.reach, Field::Id),
+                group: value(&plan.reach, Field::Group),
+                matched,
+            });
+        }
+    }
+
+    /// Those after the one of this number, as JSON; all there are where there is no such one yet:
+    /// whoever asks means another server.
+    pub fn after(&self, number: u64) -> Value {
+        let number = if number > self.last { 0 } else { number };
+        let events = self.events.iter().filter(|seen| seen.number > number);
+        let events: Vec<Value> = events
+            .map(|seen| {
+                json!({
+                    "number": seen.number,
+                    "time": seen.time,
+                    "action": seen.kind.as_str(),
+                    "id": seen.id,
+                    "group": seen.group,
+                    "matched": seen.matched,
+                })
+            })
+            .collect();
+        json!({"last": self.last, "events": events})
+    }
+}
+
+/// A field of the annotation that an event is about. It is a publisher's text, and may be long.
+fn value(reach: &Reach, field: Field) -> Option<Box<str>> {
+    let Reach::Terms(terms) = reach else {
+        return None;
+    };
+    let term = terms.iter().find(|term| term.field == field)?;
+    Some(match term.value.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &term.value[..end]).into(),
+        None => term.value.clone(),
+    })
+}
+
+/// Events that are kept.
+const KEPT: usize = 200;
+/// Characters that are kept of an id.
+const LONGEST: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Term;
+
+    fn plan(kind: EventKind, terms: &[(Field, &str)]) -> Plan {
+        let term = |&(field, value): &(Field, &str)| Term {
+            field,
+            value: value.into(),
+        };
+        Plan {
+            kind,
+            reach: Reach::Terms(terms.iter().map(term).collect()),
+            exclude_client: None,
+            rules: Vec::new(),
+            variants: vec!["a secret".into()],
+        }
+    }
+
+    #[test]
+    fn what_is_new_since_is_told_and_nothing_of_the_contents() {
+        let mut tail = Tail::default();
+        assert_eq!(tail.after(0), json!({"last": 0, "events": []}));
+        let long = "é".repeat(70);
+        let terms = [
+            (Field::Uri, "http"),
+            (Field::Id, "A"),
+            (Field::Group, &long),
+        ];
+        let created = plan(EventKind::Create, &terms);
+        let user = Plan {
+            reach: Reach::User("acct:joe@example.org".into()),
+            ..plan(EventKind::SessionChange, &[])
+        };
+        tail.see(7, &[created, user], &[3, 0]);
+        let cut = format!("{}…", "é".repeat(64));
+        let first = json!({"number": 1, "time": 7, "action": "create", "id": "A", "group": cut,
+            "matched": 3});
+        let second = json!({"number": 2, "time": 7, "action": "session-change", "id": null,
+            "group": null, "matched": 0});
+        assert_eq!(tail.after(0), json!({"last": 2, "events": [first, second]}));
+        assert_eq!(tail.after(1), json!({"last": 2, "events": [second]}));
+        assert_eq!(tail.after(2), json!({"last": 2, "events": []}));
+        assert_eq!(tail.after(9), tail.after(0), "those of a server before");
+    }
+
+    #[test]
+    fn only_the_last_are_kept() {
+        let mut tail = Tail::default();
+        for _ in 0..KEPT + 5 {
+            tail.see(0, &[plan(EventKind::Delete, &[])], &[0]);
+        }
+        let told = tail.after(0);
+        assert_eq!(told["events"].as_array().unwrap().len(), KEPT);
+        assert_eq!(told["events"][0]["number"], 6);
+    }
+}

@@ -1,0 +1,64 @@
+//! How long messages were on their way, from what they tell of to their sockets.
+//!
+//! Owns: what was written in a turn. The clock is read when the turn is over: until then it is
+//! only known when what was told had arrived.
+
+use std::time::Duration;
+
+use super::super::handler::Handler;
+use super::super::socket::Socket;
+use super::Engine;
+
+/// Messages written in this turn: when what they tell had arrived, and how many. In the order of
+/// that time, each once: deliveries of one moment are one entry, however many they are for.
+#[derive(Default)]
+pub(super) struct Written(Vec<(u64, u64)>);
+
+impl Written {
+    pub fn add(&mut self, since: u64) {
+        match self.0.last_mut() {
+            Some((last, count)) if *last == since => *count += 1,
+            _ => match self.0.binary_search_by_key(&since, |(since, _)| *since) {
+                Ok(at) => self.0[at].1 += 1,
+                Err(at) => self.0.insert(at, (since, 1)),
+            },
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+        self.0.shrink_to(KEPT);
+    }
+}
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Ends a turn that has taken so long: takes down what is known of times only now.
+    pub fn end_turn(&mut self, took: Duration) {
+        self.counters.turns.observe(took);
+        let now = Duration::from_millis(self.now.unix) + took;
+        for &(since, count) in &self.written.0 {
+            let age = now.saturating_sub(Duration::from_millis(since));
+            self.counters.latency.observe_many(age, count);
+        }
+        self.written.clear();
+    }
+}
+
+/// Moments for which room is kept from turn to turn.
+const KEPT: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_in_order_and_each_is_there_once() {
+        let mut written = Written::default();
+        for since in [5, 5, 3, 5, 9, 3, 4] {
+            written.add(since);
+        }
+        assert_eq!(written.0, [(3, 2), (4, 1), (5, 3), (9, 1)]);
+        written.clear();
+        assert_eq!(written.0, []);
+    }
+}

@@ -1,0 +1,123 @@
+//! What clients say, and what becomes of events.
+
+use crate::admin::{AdminCounters, Exposition, Kind};
+use crate::net;
+use crate::realtime;
+
+use super::milliseconds;
+
+pub(super) fn messages(out: &mut Exposition, api: &realtime::Counters) {
+    let (messages, errors) = (&api.messages, &api.errors);
+    out.family(
+        "h_realtime_client_messages_total",
+        Kind::Counter,
+        "Messages by type.",
+        [
+            (r#"type="ping""#, messages.ping as f64),
+            (r#"type="whoami""#, messages.whoami as f64),
+            (r#"type="client_id""#, messages.client_id as f64),
+            (r#"type="filter""#, messages.filter as f64),
+            (r#"type="unknown""#, messages.unknown as f64),
+        ],
+    );
+    out.family(
+        "h_realtime_client_errors_total",
+        Kind::Counter,
+        "Messages that were refused or passed over, by reason.",
+        [
+            (r#"reason="not_json""#, errors.not_json as f64),
+            (r#"reason="not_object""#, errors.not_object as f64),
+            (r#"reason="invalid_type""#, errors.invalid_type as f64),
+            (r#"reason="invalid_data""#, errors.invalid_data as f64),
+            (r#"reason="invalid_filter""#, errors.invalid_filter as f64),
+            (r#"reason="too_many_terms""#, errors.too_many_terms as f64),
+        ],
+    );
+    out.counter(
+        "h_realtime_messages_without_id_total",
+        "Messages without a numeric id, which are not answered.",
+        api.without_id,
+    );
+    out.gauge(
+        "h_realtime_subscriptions",
+        "Filter terms of all connections now.",
+        api.subscriptions as f64,
+    );
+    out.gauge(
+        "h_realtime_terms",
+        "Distinct filter terms now.",
+        api.terms as f64,
+    );
+    out.gauge(
+        "h_realtime_index_bytes",
+        "Memory of the subscriptions now.",
+        api.index_bytes as f64,
+    );
+}
+
+pub(super) fn events(
+    out: &mut Exposition,
+    engine: &net::Counters,
+    api: &realtime::Counters,
+    admin: &AdminCounters,
+) {
+    out.family(
+        "h_realtime_events_received_total",
+        Kind::Counter,
+        "Events taken, by kind.",
+        [
+            (r#"kind="create""#, api.events.create as f64),
+            (r#"kind="update""#, api.events.update as f64),
+            (r#"kind="delete""#, api.events.delete as f64),
+            (r#"kind="session-change""#, api.events.session_change as f64),
+        ],
+    );
+    out.family(
+        "h_realtime_publish_refusals_total",
+        Kind::Counter,
+        "Requests to publish, or for the last events, that were refused, by reason.",
+        [
+            (r#"reason="event""#, admin.batches_refused as f64),
+            (r#"reason="key""#, admin.unauthorized as f64),
+            (r#"reason="origin""#, admin.forbidden as f64),
+        ],
+    );
+    out.counter(
+        "h_realtime_events_matched_total",
+        "Connections whose filter an event matched, or whose user it was about.",
+        api.matched,
+    );
+    out.counter(
+        "h_realtime_notifications_sent_total",
+        "Notifications on their way to a connection.",
+        api.sent,
+    );
+    out.family(
+        "h_realtime_notifications_suppressed_total",
+        Kind::Counter,
+        "Connections that an event matched and that were not told, by rule.",
+        [
+            (r#"rule="own_event""#, api.withheld.own as f64),
+            (r#"rule="permission""#, api.withheld.permission as f64),
+            (r#"rule="muted_author""#, api.withheld.muted as f64),
+            (r#"rule="hidden""#, api.withheld.hidden as f64),
+            (r#"rule="checkpoint""#, api.withheld.checkpoint as f64),
+        ],
+    );
+    out.family(
+        "h_realtime_notifications_dropped_total",
+        Kind::Counter,
+        "Notifications that their connection did not get: it had ended before they were sent, or \
+         it ended while they were queued for it.",
+        [
+            (r#"reason="ended""#, engine.undelivered as f64),
+            (r#"reason="queued""#, engine.unsent as f64),
+        ],
+    );
+    out.histogram(
+        "h_realtime_event_latency_seconds",
+        "How long notifications were on their way, from the arrival of their event to the write \
+         to the socket or its queue.",
+        milliseconds(&engine.latency),
+    );
+}

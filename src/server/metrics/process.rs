@@ -1,0 +1,156 @@
+//! The back end, the process, and what it has been told.
+
+use std::sync::atomic::Ordering;
+
+use crate::admin::{Exposition, Kind};
+use crate::backend::{Fate, Topic};
+use crate::config::Danger;
+use crate::logging;
+use crate::net;
+
+use super::{BackEnd, Process, counts};
+
+pub(super) fn back_end(out: &mut Exposition, back_end: &BackEnd<'_>) {
+    let BackEnd { ready, stats } = back_end;
+    let flag = |is: bool| f64::from(u8::from(is));
+    out.gauge(
+        "h_realtime_backend_ready",
+        "Whether the back end does its work.",
+        flag(*ready),
+    );
+    let links = [
+        (r#"server="broker""#, &stats.broker),
+        (r#"server="database""#, &stats.database),
+    ];
+    out.family(
+        "h_realtime_backend_connected",
+        Kind::Gauge,
+        "Whether the connection to a server that the back end needs is up.",
+        links.map(|(labels, link)| (labels, flag(link.is_up()))),
+    );
+    out.family(
+        "h_realtime_backend_connects_total",
+        Kind::Counter,
+        "Connections made to servers that the back end needs.",
+        links.map(|(labels, link)| (labels, link.connects() as f64)),
+    );
+    out.family(
+        "h_realtime_backend_losses_total",
+        Kind::Counter,
+        "Connections lost to servers that the back end needs; events may have been missed.",
+        links.map(|(labels, link)| (labels, link.losses() as f64)),
+    );
+    out.counter(
+        "h_realtime_database_statements_total",
+        "Statements sent to the database server.",
+        stats.statements.load(Ordering::Relaxed),
+    );
+    out.family(
+        "h_realtime_queue_events_total",
+        Kind::Counter,
+        "Events that have come from the message queue, by topic.",
+        [
+            (
+                r#"topic="annotation""#,
+                stats.received(Topic::Annotation) as f64,
+            ),
+            (r#"topic="user""#, stats.received(Topic::User) as f64),
+        ],
+    );
+    let dropped = |fate: Fate| stats.dropped(fate) as f64;
+    out.family(
+        "h_realtime_queue_events_dropped_total",
+        Kind::Counter,
+        "Events from the message queue that have led to nothing, by reason.",
+        [
+            (r#"reason="undecodable""#, dropped(Fate::Undecodable)),
+            (r#"reason="malformed""#, dropped(Fate::Malformed)),
+            (r#"reason="missing""#, dropped(Fate::Missing)),
+            (r#"reason="unreadable""#, dropped(Fate::Unreadable)),
+            (r#"reason="too_large""#, dropped(Fate::TooLarge)),
+            (r#"reason="overflow""#, dropped(Fate::Overflow)),
+        ],
+    );
+}
+
+/// What it was told, and what has become of it.
+pub(super) fn settings(out: &mut Exposition, process: &Process<'_>, lines_left_out: u64) {
+    let shared = process.shared;
+    out.family(
+        "h_realtime_reloads_total",
+        Kind::Counter,
+        "Times another configuration or certificate was to be taken over.",
+        counts(&[
+            (r#"result="ok""#, shared.succeeded.load(Ordering::Relaxed)),
+            (r#"result="error""#, shared.failed.load(Ordering::Relaxed)),
+        ]),
+    );
+    let labels = Danger::ALL.map(|danger| format!("setting=\"{}\"", danger.setting()));
+    let is_there = Danger::ALL.map(|danger| process.dangers.contains(&danger));
+    let samples = labels.iter().zip(is_there);
+    out.family(
+        "h_realtime_dangerous_setting",
+        Kind::Gauge,
+        "Whether a setting takes a protection away.",
+        samples.map(|(label, is_there)| (&**label, f64::from(u8::from(is_there)))),
+    );
+    let expiry = shared.certificate_expires.load(Ordering::Relaxed);
+    out.family(
+        "h_realtime_certificate_expiry_timestamp_seconds",
+        Kind::Gauge,
+        "When the certificate in use for wss:// ends, since the Unix epoch; not there without one.",
+        (expiry > 0).then_some(("", expiry as f64)),
+    );
+    out.counter(
+        "h_realtime_log_lines_dropped_total",
+        "Lines of the log that were dropped because nobody took them.",
+        logging::dropped(),
+    );
+    out.counter(
+        "h_realtime_connection_lines_left_out_total",
+        "Lines about single connections (?debug=1) that were kept out of the log, being too many.",
+        lines_left_out,
+    );
+}
+
+/// What Prometheus' own libraries say of every process, under their names.
+pub(super) fn figures(out: &mut Exposition, process: &Process<'_>, engine: &net::Counters) {
+    let figures = process.figures;
+    out.family(
+        "process_cpu_seconds_total",
+        Kind::Counter,
+        "Processor time that the process has taken.",
+        [("", figures.cpu_seconds())],
+    );
+    out.gauge(
+        "process_start_time_seconds",
+        "When the process was started, since the Unix epoch.",
+        figures.started(),
+    );
+    let memory = figures.memory();
+    for (name, help, value) in [
+        (
+            "process_virtual_memory_bytes",
+            "Address space.",
+            memory.map(|memory| memory.total),
+        ),
+        (
+            "process_resident_memory_bytes",
+            "Memory in use.",
+            memory.map(|memory| memory.resident),
+        ),
+        (
+            "process_open_fds",
+            "Open files, connections among them.",
+            figures.open_files(engine.connections),
+        ),
+        (
+            "process_max_fds",
+            "Open files that there may be.",
+            figures.max_files(),
+        ),
+    ] {
+        let samples = value.map(|value| ("", value as f64));
+        out.family(name, Kind::Gauge, help, samples);
+    }
+}
