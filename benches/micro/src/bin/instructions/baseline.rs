@@ -40,8 +40,10 @@ impl Baseline {
     }
 
     pub fn read(file: &Path) -> Result<Self> {
-        let text =
-            fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let text = fs::read_to_string(file).map_err(|error| {
+            let file = file.display();
+            format!("{file}: {error} (benches/instructions/run --renew makes a baseline)")
+        })?;
         let baseline = serde_json::from_str(&text);
         Ok(baseline.map_err(|error| format!("{}: {error}", file.display()))?)
     }
