@@ -221,65 +221,6 @@ fn a_kernel_that_is_full_is_not_asked_again() {
     );
 }
 
-#[test]
-fn a_round_trip_costs_one_read_and_one_write() {
-    let mut world = World::calm();
-    let client = world.open();
-    world.calls(client);
-    world
-        .client(client)
-        .text(r#"echo {"type": "ping", "id": 1}"#);
-    world.flow();
-    let once = Calls {
-        reads: 1,
-        writes: 1,
-    };
-    assert_eq!(world.calls(client), once);
-    // So does a ping.
-    world.client(client).ping();
-    world.flow();
-    assert_eq!(world.calls(client), once);
-    // And a handshake.
-    let client = world.open();
-    assert_eq!(world.calls(client), once);
-}
-
-#[test]
-fn messages_that_come_together_cost_one_read_and_one_write() {
-    let mut world = World::calm();
-    let client = world.open();
-    world.calls(client);
-    for number in 0..16 {
-        world.client(client).text(&format!("echo {number}"));
-    }
-    world.flow();
-    let calls = world.calls(client);
-    assert_eq!((calls.reads, calls.writes), (1, 1));
-    assert_eq!(world.inbox(client), 16);
-}
-
-#[test]
-fn a_burst_of_events_costs_each_receiver_one_write() {
-    let mut world = World::calm();
-    let clients: Vec<_> = (0..20).map(|_| world.open()).collect();
-    let keys: Vec<_> = clients.iter().map(|&client| world.key(client)).collect();
-    for &client in &clients {
-        world.calls(client);
-    }
-    for _ in 0..10 {
-        let keys = keys.clone();
-        world.command(Command::FanOutTo { keys, size: 300 });
-    }
-    world.flow();
-    for client in clients {
-        let calls = world.calls(client);
-        assert_eq!((calls.reads, calls.writes), (0, 1));
-        let texts = world.clients[client].texts();
-        let events = texts.iter().filter(|text| text.starts_with("event "));
-        assert_eq!(events.count(), 10);
-    }
-}
-
 // A client that does not wait for its 101 gets it all the same, and before all else.
 #[test]
 fn no_frame_overtakes_the_answer_to_the_handshake() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use crate::sim::Heard;
-use crate::stage::Stage;
+use crate::sim::Stage;
 
 /// A byte whose lowest bit says whether the message is binary, and the message.
 pub fn client_message(input: &[u8]) {

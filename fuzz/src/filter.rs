@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 
 use h_realtime::model::{Decision, EventKind, Field, Plan, Reach, Rule, Term, uri};
 
-use crate::sim::Heard;
-use crate::stage::Stage;
+use crate::sim::{Heard, Stage};
 
 /// Lines of text:
 ///

@@ -18,7 +18,6 @@ mod filter;
 mod head;
 mod inflate;
 mod small;
-mod stage;
 mod uri;
 
 #[path = "../../tests/sim/mod.rs"]

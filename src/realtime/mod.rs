@@ -48,6 +48,14 @@ use crate::net::{ConnKey, Cx, Verdict};
 pub use counters::{Auth, Counters, Errors, Events, Messages, Refused, Withheld};
 pub use session::Session;
 
+/// What benchmarks measure by itself.
+#[doc(hidden)]
+pub mod parts {
+    pub use super::filter::{FilterError, parse as parse_filter};
+    pub use super::index::Index;
+    pub use super::term::{Digest, Digester};
+}
+
 use index::Index;
 use principals::Principals;
 use request::{Credentials, Wanted};

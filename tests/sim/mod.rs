@@ -2,7 +2,8 @@
 //!
 //! Owns: sockets with the readiness of mio on Linux, a clock, clients that behave well and
 //! badly, an application, and the oracles that judge what comes of it. A test either plays
-//! random operations ([`ops::run`]) or drives a [`World`] by hand.
+//! random operations ([`ops::run`]) or drives a [`World`] by hand. A [`Stage`] has the Real Time
+//! API in place of the application, and no oracles.
 #![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 
 pub mod app;
@@ -15,10 +16,12 @@ pub mod oracle;
 pub mod rng;
 pub mod seeds;
 pub mod socket;
+pub mod stage;
 pub mod world;
 
 pub use app::{Command, Said, pad};
 pub use client::{Client, Conduct};
 pub use frames::{Heard, OFFER, client_frame, deflate, handshake, handshake_with};
 pub use socket::{Calls, End, Faults, Limits, ROOMY};
+pub use stage::Stage;
 pub use world::World;

@@ -10,16 +10,17 @@ use h_realtime::net::{
 };
 use h_realtime::realtime::{Realtime, Session, Settings};
 
-use crate::sim::frames::{Ear, client_frame, handshake};
-use crate::sim::rng::Rng;
-use crate::sim::socket::{SimSocket, Wire};
-use crate::sim::{Heard, ROOMY};
+use super::frames::{Ear, Heard, client_frame, handshake};
+use super::rng::Rng;
+use super::socket::{Calls, ROOMY, SimSocket, Wire};
 
 /// A server and its clients, at rest between two calls.
 pub struct Stage {
     engine: Engine<SimSocket, Api>,
     guests: Vec<Guest>,
     plans: VecDeque<Plan>,
+    /// Milliseconds. It stands still but in [`Stage::wait`].
+    clock: u64,
 }
 
 struct Guest {
@@ -37,14 +38,24 @@ impl Stage {
         };
         let realtime = Realtime::new(Box::new(Nobody), settings, [1, 2, 3, 4]);
         Stage {
-            engine: Engine::new(Config::default(), Api(realtime), 1, NOW),
+            engine: Engine::new(Config::default(), Api(realtime), 1, at(START)),
             guests: Vec::new(),
             plans: VecDeque::new(),
+            clock: START,
         }
     }
 
     /// The number of a new client, whose WebSocket is open.
     pub fn open(&mut self) -> usize {
+        let number = self.connect();
+        self.say(number, &handshake("/ws"));
+        self.settle();
+        assert_eq!(self.hear(number), [Heard::Open]);
+        number
+    }
+
+    /// The number of a new client, which has said nothing yet.
+    pub fn connect(&mut self) -> usize {
         let wire = Wire::new(ROOMY, Rng::new(1));
         let arrival = Arrival {
             socket: wire.socket(),
@@ -56,21 +67,42 @@ impl Stage {
         wire.state().register();
         let ear = Ear::default();
         self.guests.push(Guest { wire, key, ear });
-        let number = self.guests.len() - 1;
-        self.write(number, &handshake("/ws"));
-        assert_eq!(self.hear(number), [Heard::Open]);
-        number
+        self.guests.len() - 1
     }
 
     /// A client sends a frame, whose first byte is given, and everything takes its course.
     pub fn send(&mut self, number: usize, first: u8, payload: &[u8]) {
-        self.write(number, &client_frame(first, payload, [5, 6, 7, 8]));
+        self.say(number, &client_frame(first, payload, [5, 6, 7, 8]));
+        self.settle();
+    }
+
+    /// What a client sends arrives, and nothing is done about it yet.
+    pub fn say(&mut self, number: usize, bytes: &[u8]) {
+        let mut state = self.guests[number].wire.state();
+        state.peer_send(bytes);
+        state.deliver(usize::MAX);
     }
 
     /// An event is published.
     pub fn publish(&mut self, plan: Plan) {
-        self.plans.push_back(plan);
+        self.publish_all([plan]);
+    }
+
+    /// Events are published in the same turn.
+    pub fn publish_all(&mut self, plans: impl IntoIterator<Item = Plan>) {
+        self.plans.extend(plans);
         self.settle();
+    }
+
+    /// Sleeps for as long as the reactor would.
+    pub fn wait(&mut self) {
+        self.clock += self.engine.timeout().as_millis() as u64;
+        self.settle();
+    }
+
+    /// The system calls made on a client's socket since they were last asked for.
+    pub fn calls(&mut self, number: usize) -> Calls {
+        std::mem::take(&mut self.guests[number].wire.state().calls)
     }
 
     /// What a client has heard since it was last asked.
@@ -85,17 +117,10 @@ impl Stage {
         heard
     }
 
-    fn write(&mut self, number: usize, bytes: &[u8]) {
-        let mut state = self.guests[number].wire.state();
-        state.peer_send(bytes);
-        state.deliver(usize::MAX);
-        drop(state);
-        self.settle();
-    }
-
-    fn settle(&mut self) {
+    /// Everything takes its course, until the engine would sleep.
+    pub fn settle(&mut self) {
         for _ in 0..MAX_TURNS {
-            self.engine.begin_turn(NOW);
+            self.engine.begin_turn(at(self.clock));
             for guest in &self.guests {
                 let edge = guest.wire.state().take_edge();
                 if let Some(readiness) = edge {
@@ -167,9 +192,13 @@ impl Asks for Nobody {
     }
 }
 
-/// Time stands still: there are neither pings nor timeouts.
-const NOW: Now = Now {
-    mono: 1_000_000,
-    unix: 1_700_000_000_000,
-};
+fn at(clock: u64) -> Now {
+    Now {
+        mono: clock,
+        unix: 1_700_000_000_000 + clock,
+    }
+}
+
+const START: u64 = 1_000_000;
+/// Turns in which everything must come to rest.
 const MAX_TURNS: usize = 1000;

@@ -1,0 +1,112 @@
+//! Messages, filters, URIs and the index.
+
+use std::hint::black_box;
+
+use criterion::Criterion;
+use h_realtime::model::{Field, uri};
+use h_realtime::net::{Config, ConnKey};
+use h_realtime::realtime::parts::{Digest, Digester, Index, parse_filter};
+use micro::stage::Stage;
+use micro::words::{CLIENT_ID, HANDSHAKE, PING, WHOAMI, criteria, filter as filter_message, page};
+
+/// From a message's text to the reply, without socket and frame.
+pub fn dispatch(c: &mut Criterion) {
+    let mut group = c.benchmark_group("dispatch");
+    let mut stage = Stage::new(Config::default());
+    stage.open(1, &[HANDSHAKE]);
+    let filter: &str = filter_message(&[page(1)]).leak();
+    for (name, text) in [
+        ("ping", PING),
+        ("whoami", WHOAMI),
+        ("client_id", CLIENT_ID),
+        ("filter of 1 page", filter),
+    ] {
+        group.bench_function(name, |b| b.iter(|| stage.dispatch(0, black_box(text))));
+    }
+    group.finish();
+}
+
+/// From a filter's JSON to what the index knows.
+pub fn filter(c: &mut Criterion) {
+    let mut group = c.benchmark_group("filter terms");
+    let digester = Digester::new(SEED);
+    for count in [1, 10, 100] {
+        let pages: Vec<_> = (0..count).map(page).collect();
+        let filter = criteria(&pages);
+        group.bench_function(format!("{count} pages"), |b| {
+            b.iter(|| parse_filter(black_box(&filter), 200, &digester).expect("a good filter"));
+        });
+    }
+    group.finish();
+}
+
+pub fn uri(c: &mut Criterion) {
+    let mut group = c.benchmark_group("uri");
+    for (name, uri) in [
+        ("plain", "https://example.org/articles/tides.html"),
+        (
+            "query",
+            "http://www.Example.org:80/a/../b?utm_source=x&q=moon+tides&page=2#section-3",
+        ),
+        (
+            "escapes",
+            "https://example.org/%7Ejoe/caf%C3%A9/na\u{ef}ve?q=%41%2f",
+        ),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter(|| uri::normalize(black_box(uri)).expect("a good URI"));
+        });
+    }
+    let page = page(1);
+    group.bench_function("keys of an annotation", |b| {
+        b.iter(|| uri::annotation_keys([black_box(page.as_str())].into_iter(), None));
+    });
+    group.finish();
+}
+
+/// An index of 10,000 connections.
+pub fn index(c: &mut Criterion) {
+    let mut group = c.benchmark_group("index of 10,000");
+    let digester = Digester::new(SEED);
+    let digest = |page: &str| digester.term(Field::Uri, page);
+    let own: Vec<Digest> = (0..=CROWD as usize).map(|at| digest(&page(at))).collect();
+    let common = digester.term(Field::Group, "__world__");
+    let mut index = Index::default();
+    for number in 0..CROWD {
+        index.replace(key(number), &[own[number as usize], common]);
+    }
+
+    let mut found = Vec::new();
+    for (name, term, want) in [
+        ("match 1", own[5000], 1),
+        ("match none", own[CROWD as usize], 0),
+        ("match all", common, CROWD as usize),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                found.clear();
+                index.collect(black_box(term), &mut found);
+                assert_eq!(found.len(), want);
+            });
+        });
+    }
+    let filters = [[own[CROWD as usize], common], [own[5000], common]];
+    let mut turns = filters.iter().cycle();
+    group.bench_function("replace a filter of 2 terms", |b| {
+        b.iter(|| index.replace(key(5000), turns.next().expect("it has no end")));
+    });
+    group.bench_function("remove, and add again", |b| {
+        b.iter(|| {
+            index.remove(key(5000));
+            index.replace(key(5000), &filters[1]);
+        });
+    });
+    group.finish();
+}
+
+fn key(number: u32) -> ConnKey {
+    ConnKey::from_u64(1 << 32 | u64::from(number)).expect("a generation")
+}
+
+const SEED: [u64; 4] = [1, 2, 3, 4];
+const CROWD: u32 = 10_000;

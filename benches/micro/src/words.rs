@@ -1,0 +1,146 @@
+//! What clients and back ends say: as browsers, the official client and h say it.
+
+use h_realtime::http::{Head, check_upgrade, parse_head};
+use h_realtime::model::{Decision, EventKind, Field, Plan, Reach, Rule, Term, uri};
+use h_realtime::ws::{Deflater, OpCode, encode_client_frame, encode_compressed, encode_frame};
+
+/// A program's handshake, which offers no compression.
+pub const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\n\
+    Host: localhost:5001\r\n\
+    Upgrade: websocket\r\n\
+    Connection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+
+/// A browser's, which does.
+pub const BROWSER_HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\n\
+    Host: h.example.org\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+    Accept: */*\r\n\
+    Accept-Language: en-US,en;q=0.5\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\n\
+    Sec-WebSocket-Version: 13\r\n\
+    Origin: https://h.example.org\r\n\
+    Sec-WebSocket-Extensions: permessage-deflate\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Connection: keep-alive, Upgrade\r\n\
+    Sec-Fetch-Dest: empty\r\n\
+    Sec-Fetch-Mode: websocket\r\n\
+    Sec-Fetch-Site: same-origin\r\n\
+    Pragma: no-cache\r\n\
+    Cache-Control: no-cache\r\n\
+    Upgrade: websocket\r\n\r\n";
+
+pub const PING: &str = r#"{"type":"ping","id":1}"#;
+pub const PONG: &str = r#"{"type": "pong", "ok": true, "reply_to": 1}"#;
+pub const WHOAMI: &str = r#"{"type":"whoami","id":1}"#;
+pub const CLIENT_ID: &str =
+    r#"{"messageType":"client_id","value":"6f32b1c5-6e1d-4b0a-8e7a-52b6b2b0f3d1"}"#;
+
+/// A client's frame that is a whole message, masked.
+pub fn frame(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_client_frame(true, OpCode::Text, MASK, text.as_bytes(), &mut out);
+    out
+}
+
+/// A client's control frame.
+pub fn control(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_client_frame(true, opcode, MASK, payload, &mut out);
+    out
+}
+
+/// Bytes that live as long as the program.
+pub fn keep(bytes: Vec<u8>) -> &'static [u8] {
+    bytes.leak()
+}
+
+/// The address of a page.
+pub fn page(number: usize) -> String {
+    format!("https://example.org/articles/2024/03/how-tides-work-{number}.html")
+}
+
+/// The message that asks for what is on these pages.
+pub fn filter(pages: &[String]) -> String {
+    format!(r#"{{"type":"filter","filter":{},"id":1}}"#, criteria(pages))
+}
+
+/// The filter itself.
+pub fn criteria(pages: &[String]) -> String {
+    let pages: Vec<_> = pages.iter().map(|page| format!("\"{page}\"")).collect();
+    format!(
+        r#"{{"match_policy":"include_any","clauses":[{{"field":"/uri","operator":"one_of","value":[{}],"case_sensitive":true}}],"actions":{{"create":true,"update":true,"delete":true}}}}"#,
+        pages.join(",")
+    )
+}
+
+/// An annotation on a page that everybody may read, as a back end tells it: 600 bytes.
+pub fn event(page: &str) -> Plan {
+    let mut terms = vec![
+        term(Field::Group, "__world__"),
+        term(Field::Id, "AAAAAAAAAAAAAAAAAAAAAQ"),
+    ];
+    let keys = uri::annotation_keys([page].into_iter(), None);
+    terms.extend(keys.iter().map(|key| term(Field::Uri, key)));
+    Plan {
+        kind: EventKind::Create,
+        reach: Reach::Terms(terms),
+        exclude_client: Some("0c9f7a52-98f7-4a46-b9f2-ec0ddc2d5b4b".into()),
+        rules: vec![Rule {
+            when: Vec::new(),
+            then: Decision::Send(0),
+        }],
+        variants: vec![notification().into()],
+    }
+}
+
+fn term(field: Field, value: &str) -> Term {
+    let value = value.into();
+    Term { field, value }
+}
+
+/// The message of an event: 600 bytes.
+pub fn notification() -> String {
+    let mut text = String::from(
+        r#"{"type": "annotation-notification", "options": {"action": "create"}, "payload": [{"id": "AAAAAAAAAAAAAAAAAAAAAQ", "created": "2024-03-05T10:11:12.131415+00:00", "updated": "2024-03-05T10:11:12.131415+00:00", "user": "acct:joe.bloggs@example.org", "uri": "https://example.org/articles/2024/03/how-tides-work-1.html", "group": "__world__", "tags": ["tides", "moon"], "permissions": {"read": ["group:__world__"]}, "text": ""#,
+    );
+    let prose = "The moon pulls at the water on its own side of the earth more than at the earth, \
+        and at the earth more than at the water on the far side, which is why there are two tides \
+        a day rather than one.";
+    let end = r#""}]}"#;
+    text.push_str(&prose[..NOTIFICATION - text.len() - end.len()]);
+    text.push_str(end);
+    text
+}
+
+/// How many bytes a message takes on the way to a client.
+pub fn sent(text: &str) -> usize {
+    let mut out = Vec::new();
+    encode_frame(OpCode::Text, text.as_bytes(), &mut out);
+    out.len()
+}
+
+/// The same compressed.
+pub fn sent_compressed(text: &str) -> usize {
+    let (mut deflater, mut out) = (Deflater::default(), Vec::new());
+    let data = deflater.deflate(text.as_bytes(), text.len());
+    encode_compressed(OpCode::Text, data.expect("that it shrinks"), &mut out);
+    out.len()
+}
+
+/// The answer to a handshake.
+pub fn answer(handshake: &[u8]) -> Vec<u8> {
+    let head = parse_head(handshake, handshake.len(), check_upgrade);
+    let mut out = Vec::new();
+    match head {
+        Ok(Head::Complete(Ok(upgrade), _)) => upgrade.encode(&mut out),
+        _ => panic!("no good handshake"),
+    }
+    out
+}
+
+/// Bytes of the message of an event.
+pub const NOTIFICATION: usize = 600;
+/// What clients mask with.
+pub const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
