@@ -11,8 +11,8 @@ use crate::model::Tell;
 use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Refusal, Verdict};
 use crate::realtime::{Realtime, Session};
 
-use super::metrics;
 use super::reload::Shared;
+use super::{allocator, metrics};
 
 /// Hands what arrives to whom it concerns.
 pub(super) struct App {
@@ -129,5 +129,6 @@ impl Handler for App {
 
     fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
         self.realtime.on_tick(cx);
+        allocator::nudge();
     }
 }

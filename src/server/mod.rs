@@ -1,5 +1,6 @@
 //! The whole server: builds back end, application and reactor, and runs them to the end.
 
+mod allocator;
 mod app;
 mod back_end;
 mod banner;

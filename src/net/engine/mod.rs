@@ -7,6 +7,7 @@
 //! [`Engine::reap`] frees the marked ones when nobody holds a key any more that was looked up.
 
 mod fan_out;
+mod give_back;
 mod invariants;
 mod life;
 mod read;
