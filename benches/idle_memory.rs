@@ -5,7 +5,8 @@
 //! cargo bench --bench idle_memory [-- CONNECTIONS]
 //! ```
 //!
-//! Each row is a server process of its own. All pages that the process has touched count; the
+//! In the last column is what the process has more than before the first connection, when all
+//! have left. Each row is a server process of its own. All pages that the process has touched count; the
 //! kernel's own memory for a socket does not. On a busy machine a row may take longer than the
 //! server waits for a sign of life, so there is one from everybody now and then.
 
@@ -29,12 +30,15 @@ fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (cert, key) = certificate(folder.path())?;
     println!(
-        "{:<44} {:>11} {:>16}",
-        "server", "connections", "bytes each"
+        "{:<44} {:>11} {:>16} {:>18}",
+        "server", "connections", "bytes each", "KiB after all left"
     );
 
     let plain = |address: SocketAddr, _: usize| open(TcpStream::connect(address)?);
     row("echo, plain", wanted, &mut echo(&[])?, plain)?;
+    let large = |address: SocketAddr, number: usize| exchange_large(plain(address, number)?);
+    let name = "echo, plain, once a large message both ways";
+    row(name, wanted, &mut echo(&[])?, large)?;
     row(
         "h-realtime, plain, no filter",
         wanted,
@@ -59,7 +63,10 @@ fn main() -> Result<()> {
             TcpStream::connect(address)?,
         ))
     };
-    row("echo, TLS 1.3", wanted, &mut echo(&flags)?, encrypted)
+    row("echo, TLS 1.3", wanted, &mut echo(&flags)?, encrypted)?;
+    let large = |address: SocketAddr, number: usize| exchange_large(encrypted(address, number)?);
+    let name = "echo, TLS 1.3, once a large message both ways";
+    row(name, wanted, &mut echo(&flags)?, large)
 }
 
 /// A server process, ended when it is dropped.
@@ -81,6 +88,7 @@ fn row<S: Write>(
     server: &mut Server,
     connect: impl Fn(SocketAddr, usize) -> Result<S>,
 ) -> Result<()> {
+    let start = resident(server)?;
     // The first ones pay for what is there once: pages of code, buffers, tables.
     let warm = count / 10;
     let mut crowd = Crowd {
@@ -95,7 +103,10 @@ fn row<S: Write>(
         crowd.add(connect(server.address, number)?)?;
     }
     let each = (resident(server)? - before) / (count - warm) as f64;
-    println!("{name:<44} {count:>11} {each:>16.0}");
+    drop(crowd);
+    std::thread::sleep(SETTLE);
+    let left = (resident(server)? - start) / 1024.0;
+    println!("{name:<44} {count:>11} {each:>16.0} {left:>18.0}");
     Ok(())
 }
 
@@ -125,6 +136,9 @@ impl<S: Write> Crowd<S> {
 /// Half of the silence after which a server would send pings: unanswered, they would be the end
 /// of the crowd.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+
+/// For those who left to be noticed, and for their memory to be given back.
+const SETTLE: Duration = Duration::from_secs(5);
 
 fn echo(flags: &[&str]) -> Result<Server> {
     let mut target = std::env::current_exe()?;
@@ -217,6 +231,23 @@ fn subscribe(stream: &mut TcpStream, number: usize) -> Result<()> {
         false => Err("no answer to whoami".into()),
     }
 }
+
+/// A message that takes several reads and writes, and its echo.
+fn exchange_large<S: Read + Write>(mut stream: S) -> Result<S> {
+    let payload = vec![b'x'; 60_000];
+    let mut bytes = Vec::new();
+    encode_client_frame(true, OpCode::Binary, [1, 2, 3, 4], &payload, &mut bytes);
+    stream.write_all(&bytes)?;
+    let mut echoed = vec![0; HEADER + payload.len()];
+    stream.read_exact(&mut echoed)?;
+    match echoed.ends_with(&payload) {
+        true => Ok(stream),
+        false => Err("another echo".into()),
+    }
+}
+
+/// Bytes of the header of a frame of that length.
+const HEADER: usize = 4;
 
 fn resident(server: &Server) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", server.child.id()))?;

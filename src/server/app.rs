@@ -12,9 +12,9 @@ use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Refusal, Verdict};
 use crate::realtime::{Realtime, Session};
 
 use super::figures::Figures;
-use super::metrics;
 use super::notify::{Pulse, Status};
 use super::reload::Shared;
+use super::{allocator, metrics};
 
 /// Hands what arrives to whom it concerns.
 pub(super) struct App {
@@ -145,6 +145,7 @@ impl Handler for App {
     fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
         self.realtime.on_tick(cx);
         self.note_readiness();
+        allocator::nudge();
         let status = Status {
             open: cx.counters().open,
             is_ready: self.is_ready(),

@@ -1,6 +1,7 @@
 //! The whole server: builds back end, application and reactor, and runs them to the end.
 
 mod activation;
+mod allocator;
 mod app;
 mod back_end;
 mod banner;

@@ -151,6 +151,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counters.lag.observe(late);
             self.next_tick = self.now.mono + TICK_PERIOD;
             self.with_handler(|handler, cx| handler.on_tick(cx));
+            self.give_back();
         }
         self.apply_effects();
     }

@@ -8,6 +8,7 @@
 
 mod drain;
 mod fan_out;
+mod give_back;
 mod invariants;
 mod latency;
 mod life;

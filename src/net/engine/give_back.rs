@@ -1,0 +1,37 @@
+//! What a crowd leaves behind: tables keep the size that they once had.
+//!
+//! Owns nothing. It looks at what the engine holds besides connections, which give back their
+//! own memory when they become idle and when they end.
+
+use super::super::handler::Handler;
+use super::super::socket::Socket;
+use super::Engine;
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Gives back the memory of tables that could hold far more than they do. It is done at
+    /// every tick, and a table that grows again does so by doubling: however a crowd swings,
+    /// that costs less than to serve it.
+    pub(super) fn give_back(&mut self) {
+        if let Some(enough) = enough(self.run.len(), self.run.capacity()) {
+            self.run.shrink_to(enough);
+        }
+        if let Some(enough) = enough(self.ended.len(), self.ended.capacity()) {
+            self.ended.shrink_to(enough);
+        }
+        if let Some(enough) = enough(self.per_ip.len(), self.per_ip.capacity()) {
+            self.per_ip.shrink_to(enough);
+        }
+        if let Some(enough) = enough(self.counted_ips.len(), self.counted_ips.capacity()) {
+            self.counted_ips.shrink_to(enough);
+        }
+    }
+}
+
+/// The capacity that a table should have; `None` while what it has is not too much.
+fn enough(len: usize, capacity: usize) -> Option<usize> {
+    let enough = (2 * len).max(KEPT_CAPACITY);
+    (capacity > 2 * enough).then_some(enough)
+}
+
+/// Entries whose memory is kept for the next ones.
+const KEPT_CAPACITY: usize = 256;
