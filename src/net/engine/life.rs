@@ -137,13 +137,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Handles what has come due.
     pub(super) fn serve_timers(&mut self) {
-        self.wheel.advance(&mut self.arena, floor_tick(self.now));
-        for _ in 0..TIMER_BUDGET {
-            let Some(index) = self.wheel.pop_due(&mut self.arena) else {
-                break;
-            };
-            if let Some(key) = self.arena.key_at(index) {
-                self.on_timer(key);
+        self.wheel.advance(floor_tick(self.now));
+        self.wheel.tidy(&mut self.arena);
+        let mut due = Vec::new();
+        let (mut handled, mut any_left) = (0, true);
+        while any_left && handled < TIMER_BUDGET {
+            any_left = self.wheel.take_due(&mut self.arena, &mut due);
+            handled += due.len();
+            for index in due.drain(..) {
+                if let Some(key) = self.arena.key_at(index) {
+                    self.on_timer(key);
+                }
             }
         }
         if self.now.mono >= self.next_tick {
@@ -158,6 +162,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
+        if conn.timer.deadline().is_some() {
+            // One that came due together with it has had it armed anew.
+            return;
+        }
         match &conn.phase {
             Phase::Open(_) => self.on_open_timer(key),
             // A started request deserves an answer; silence does not.
@@ -196,7 +204,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if over_soft_since.is_some_and(|since| now >= since.saturating_add(slow_after)) {
             return self.evict(key);
         }
-        if self.time_to_complete(key) == Some(0) {
+        if conn.flags.has(Flags::UNFINISHED) && self.time_to_complete(key) == Some(0) {
             return self.give_up_message(key);
         }
         let Some(conn) = self.arena.get_mut(key) else {
@@ -236,8 +244,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// When a connection's queue or its unfinished message wants to be looked at.
     pub(super) fn wanted_within(&self, key: ConnKey) -> Option<Duration> {
-        let tx = self.arena.get(key).and_then(|conn| conn.tx.as_ref());
-        let slow = tx.and_then(|tx| tx.over_soft_since).map(|since| {
+        let conn = self.arena.get(key)?;
+        let over_soft_since = conn.tx.as_ref().and_then(|tx| tx.over_soft_since);
+        let is_unfinished = conn.flags.has(Flags::UNFINISHED);
+        if over_soft_since.is_none() && !is_unfinished {
+            return None;
+        }
+        let slow = over_soft_since.map(|since| {
             let at = u64::from(since) * TICK_MS + millis(self.config.slow_timeout);
             Duration::from_millis(at.saturating_sub(self.now.mono))
         });

@@ -215,19 +215,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         if readiness.readable || readiness.read_closed {
             conn.flags.set(Flags::READABLE);
-            self.enqueue(key);
+            if conn.flags.raise(Flags::QUEUED) {
+                self.run.push_back(key);
+            }
         }
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
         if readiness.writable {
             if conn.flags.raise(Flags::WRITABLE) {
                 // There was no room, and now there is: the peer is taking what it gets.
                 conn.heard = now;
                 conn.flags.clear(Flags::PING_OUT);
             }
-            if conn.tx.is_some() || conn.transport.has_output() {
-                self.mark_dirty(key);
+            let has_output = conn.tx.is_some() || conn.transport.has_output();
+            if has_output && conn.flags.raise(Flags::DIRTY) {
+                self.dirty.push(key);
             }
         }
     }
@@ -272,10 +272,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub fn reap(&mut self) -> bool {
         let any = !self.ended.is_empty();
         while let Some(key) = self.ended.pop() {
-            self.wheel.disarm(&mut self.arena, key.index);
-            let ended = self.arena.remove(key);
-            if ended.is_some_and(|conn| conn.flags.has(Flags::RESERVED)) {
-                self.reserved -= 1;
+            if let Some(mut ended) = self.arena.remove(key) {
+                self.wheel.disarm(&mut ended.timer);
+                self.reserved -= usize::from(ended.flags.has(Flags::RESERVED));
             }
             self.counters.connections -= 1;
         }
@@ -351,18 +350,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Sets a connection's timer, in place of what it was set for.
     fn arm(&mut self, key: ConnKey, after: Duration) {
-        if self.arena.get(key).is_some() {
+        if let Some(conn) = self.arena.get_mut(key) {
             let deadline = tick_at(self.now.mono.saturating_add(millis(after)));
-            self.wheel.arm(&mut self.arena, key.index, deadline);
+            self.wheel.arm(&mut conn.timer, key.index, deadline);
         }
     }
 
     /// Sets a connection's timer, unless it is set for an earlier time already.
     fn arm_sooner(&mut self, key: ConnKey, after: Duration) {
         let deadline = tick_at(self.now.mono.saturating_add(millis(after)));
-        let armed = self.arena.get(key).and_then(|conn| conn.timer.deadline());
-        if armed.is_none_or(|armed| armed > deadline) {
-            self.arm(key, after);
+        if let Some(conn) = self.arena.get_mut(key)
+            && conn.timer.deadline().is_none_or(|armed| armed > deadline)
+        {
+            self.wheel.arm(&mut conn.timer, key.index, deadline);
         }
     }
 
