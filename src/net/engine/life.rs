@@ -217,8 +217,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.end_session(key, End::TimedOut);
                 return self.kill(key);
             }
-            let rest = u64::from(pong_after - silent) * TICK_MS;
-            return self.arm_open(key, Duration::from_millis(rest));
+            let rest = Duration::from_millis(u64::from(pong_after - silent) * TICK_MS);
+            // By then the pong may have come, and the next ping be wanted.
+            let next = rest.min(self.spread(9, 11));
+            return self.arm_open(key, next);
         }
         let tenths = if conn.flags.has(Flags::YOUNG) { 5 } else { 9 };
         conn.flags.clear(Flags::YOUNG);
@@ -228,7 +230,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             conn.heard = now;
             self.counters.pings_sent += 1;
             self.queue_own(key, |out| ws::encode_frame(OpCode::Ping, &[], out));
-            return self.arm_open(key, self.config.pong_timeout);
+            let next = self.config.pong_timeout.min(self.spread(9, 11));
+            return self.arm_open(key, next);
         }
         let heard_ago = Duration::from_millis(u64::from(silent) * TICK_MS);
         let next = self.spread(9, 11).saturating_sub(heard_ago);
