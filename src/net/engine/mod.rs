@@ -6,6 +6,7 @@
 //! Nothing is freed in the middle of a turn: to end a connection is to mark it, and
 //! [`Engine::reap`] frees the marked ones when nobody holds a key any more that was looked up.
 
+mod cork;
 mod fan_out;
 mod invariants;
 mod life;
@@ -370,14 +371,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// says there must not reach whoever happens to be served.
     fn with_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
         let (bytes, replies) = (self.outbox.cork.len(), self.outbox.replies);
-        let result = self.with_replies(call);
+        let result = self.call_handler(call);
         self.outbox.cork.truncate(bytes);
         self.outbox.replies = replies;
         result
     }
 
-    /// Calls the handler for the current connection, and collects its replies.
+    /// Calls the handler for the current connection, and collects what it says to it.
     fn with_replies<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
+        self.outbox.serving = self.current;
+        let result = self.call_handler(call);
+        self.outbox.serving = None;
+        result
+    }
+
+    fn call_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
         let mut cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
         call(&mut self.handler, &mut cx)
     }
