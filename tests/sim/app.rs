@@ -170,7 +170,7 @@ impl App {
             "mixed" => {
                 self.send(cx, key, "short");
                 self.reply(cx, key, text);
-                self.send(cx, key, &pad(300 + size));
+                self.send(cx, key, &pad(400));
                 self.send(cx, key, &pad(300));
                 self.reply(cx, key, "again");
                 self.send(cx, key, "short");
