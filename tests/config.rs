@@ -242,16 +242,16 @@ fn what_is_dangerous_is_said_loudly() {
 }
 
 #[test]
-fn the_list_in_the_readme_is_what_the_program_prints() {
+fn the_list_in_the_documents_is_what_the_program_prints() {
     let folder = TempDir::new().unwrap();
     let (code, out, _) = run(folder.path(), &["config", "default"], &[]);
     assert_eq!(code, 0);
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).unwrap();
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md");
+    let document = fs::read_to_string(document).unwrap();
     let list = format!("```toml\n{out}```\n");
     assert!(
-        readme.contains(&list),
-        "the README's list should be:\n{list}"
+        document.contains(&list),
+        "the list in docs/operating.md should be:\n{list}"
     );
     // And it is a file that can be used as it is.
     fs::write(folder.path().join("c.toml"), out).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Owns: the list, and nothing of what the settings come to. The keys of the file, the variables
 //! of the environment, the words of errors, what `config show` and `config default` print and the
-//! list in the README are all made from it.
+//! list in docs/operating.md are all made from it.
 
 use super::near::nearest;
 use super::value::Kind;

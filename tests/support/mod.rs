@@ -11,6 +11,7 @@ mod kept;
 #[cfg(feature = "h")]
 mod postgres;
 mod program;
+mod python;
 #[cfg(feature = "amqp")]
 mod rabbitmq;
 mod server;
@@ -29,6 +30,7 @@ pub use kept::free_port;
 #[cfg(feature = "h")]
 pub use postgres::{Postgres, sql};
 pub use program::{Program, eventually};
+pub use python::{interpreter, python};
 #[cfg(feature = "amqp")]
 pub use rabbitmq::{Publisher, RabbitMq};
 pub use server::{PROGRAM, Server, http};

@@ -1,0 +1,201 @@
+"""The schemas of docs/asyncapi.yaml against what was recorded from h, and against this server.
+
+Reads where the server is from standard input, as JSON with the keys `url`, `admin`, `key`,
+`token`, `userid`, `document` and `transcripts`. The first thing that is not as it should be ends
+the script with a traceback.
+"""
+
+import asyncio
+import copy
+import faulthandler
+import json
+import pathlib
+import sys
+import urllib.request
+
+import yaml
+from jsonschema import Draft7Validator
+from jsonschema.exceptions import best_match
+from websockets.asyncio.client import connect
+
+PATIENCE = 20
+NOTIFICATION = "annotation-notification"
+# What a client's message is, and what a server's is, by the name of its schema.
+FROM_CLIENT = {"ping": "ping", "whoami": "whoami", "client_id": "clientId", "filter": "filter"}
+FROM_SERVER = {
+    "pong": "pong",
+    "whoyouare": "whoyouare",
+    "error": "error",
+    NOTIFICATION: "annotationNotification",
+    "session-change": "sessionChange",
+}
+# What a schema cannot say: a URI that cannot be normalised is refused.
+NO_URI = "http://[::1"
+GROUP_JOIN = {
+    "topic": "user",
+    "type": "group-join",
+    "session_model": {"userid": None, "groups": [{"id": "g1"}], "features": {}, "preferences": {}},
+}
+
+
+class Schemas:
+    def __init__(self, document):
+        self.document = document
+
+    def of(self, name):
+        found = {"$ref": "#/components/schemas/" + name}
+        return Draft7Validator({**found, "components": self.document["components"]})
+
+    def check(self, name, message):
+        error = best_match(self.of(name).iter_errors(message))
+        assert error is None, f"{name}: {error.message[:500]} at {list(error.path)} of {message}"
+
+    def check_from_server(self, message):
+        self.check(FROM_SERVER[message["type"]], message)
+
+
+def examples(schemas):
+    """Those of the document itself; and each is wrong without any of its required keys."""
+    for name, message in schemas.document["components"]["messages"].items():
+        schema = schemas.document["components"]["schemas"][name]
+        Draft7Validator.check_schema(schema)
+        for example in message["examples"]:
+            schemas.check(name, example["payload"])
+            for key in schema.get("required", []):
+                less = copy.deepcopy(example["payload"])
+                del less[key]
+                assert not schemas.of(name).is_valid(less), (name, key)
+
+
+def recorded(folder):
+    """All transcripts."""
+    for file in sorted(pathlib.Path(folder).glob("*.jsonl")):
+        for line in file.read_text().splitlines():
+            yield json.loads(line)
+
+
+def recorded_from_server(folder):
+    for transcript in recorded(folder):
+        payloads = transcript.get("payloads", [])
+        for step in transcript["steps"]:
+            for answer in step.get("expect", []):
+                if not isinstance(answer, dict):
+                    continue
+                if "text" in answer:
+                    yield json.loads(answer["text"])
+                elif "json" in answer:
+                    yield answer["json"]
+                elif "payload" in answer:
+                    options = {"action": answer["action"]}
+                    payload = [payloads[answer["payload"]]]
+                    yield {"type": NOTIFICATION, "options": options, "payload": payload}
+
+
+def is_different_here(message):
+    """h answers an id that is a boolean, and passes on any action: PROTOCOL.md says why not we."""
+    action = message.get("options", {}).get("action", "create")
+    return isinstance(message.get("reply_to"), bool) or action not in ("create", "update", "delete")
+
+
+def recorded_from_clients(folder):
+    """Each different message of a known type, whatever was wrong with it."""
+    seen = set()
+    for transcript in recorded(folder):
+        for step in transcript["steps"]:
+            if step["op"] != "text" or step.get("data") in seen or "data" not in step:
+                continue
+            seen.add(step["data"])
+            try:
+                message = json.loads(step["data"], parse_constant=lambda name: None)
+            except ValueError:
+                continue
+            kind = kind_of(message)
+            if kind in FROM_CLIENT:
+                yield FROM_CLIENT[kind], message
+
+
+def kind_of(message):
+    if not isinstance(message, dict):
+        return None
+    kind = message.get("type")
+    if kind is None and "filter" in message:
+        return "filter"
+    if kind is None and message.get("messageType") == "client_id":
+        return "client_id"
+    return kind if isinstance(kind, str) else None
+
+
+async def agrees_with_server(schemas, server):
+    """All that the schemas allow is taken. The server takes more, such as `"actions": 1` in a
+    filter, as h does; but nothing that says something else than the schemas."""
+    taken = refused = 0
+    async with connect(server["url"]) as ws:
+        for name, message in recorded_from_clients(server["transcripts"]):
+            message["id"] = 1
+            await ws.send(json.dumps(message))
+            await ws.send('{"type": "ping", "id": 2}')
+            errors = 0
+            while True:
+                answer = json.loads(await ws.recv())
+                schemas.check_from_server(answer)
+                if answer["reply_to"] == 2:
+                    break
+                errors += answer["type"] == "error"
+            allowed = schemas.of(name).is_valid(message) and NO_URI not in json.dumps(message)
+            assert not (allowed and errors), (name, message)
+            assert allowed or errors or name == "filter", (name, message)
+            taken += allowed
+            refused += bool(errors)
+    assert taken > 50 and refused > 10, (taken, refused)
+
+
+def publish(server, event):
+    request = urllib.request.Request(
+        server["admin"] + "events",
+        data=json.dumps(event).encode(),
+        headers={"Authorization": "Bearer " + server["key"]},
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+        assert response.status == 202
+
+
+async def events(schemas, server):
+    """What is published by the schemas is taken, and what comes of it is as they say."""
+    messages = schemas.document["components"]["messages"]
+    event = messages["annotationEvent"]["examples"][0]["payload"]
+    clause = {"field": "/id", "operator": "equals", "value": event["annotation"]["id"]}
+    wanted = {"match_policy": "include_any", "clauses": [clause], "actions": {}}
+    header = {"Authorization": "Bearer " + server["token"]}
+    async with connect(server["url"], additional_headers=header) as ws:
+        await ws.send(json.dumps({"type": "filter", "filter": wanted}))
+        await ws.send(json.dumps({"type": "ping", "id": 1}))
+        schemas.check_from_server(json.loads(await ws.recv()))
+        joined = {**GROUP_JOIN, "userid": server["userid"]}
+        joined["session_model"]["userid"] = server["userid"]
+        schemas.check("userEvent", joined)
+        for told in (event, {**event, "action": "update"}, {**event, "action": "delete"}, joined):
+            await asyncio.to_thread(publish, server, told)
+            message = json.loads(await ws.recv())
+            schemas.check_from_server(message)
+            action = message.get("action") or message["options"]["action"]
+            assert action == told.get("action", told.get("type"))
+
+
+async def main():
+    server = json.load(sys.stdin)
+    schemas = Schemas(yaml.safe_load(pathlib.Path(server["document"]).read_text()))
+    examples(schemas)
+    count = 0
+    for message in recorded_from_server(server["transcripts"]):
+        if not is_different_here(message):
+            schemas.check_from_server(message)
+            count += 1
+    assert count > 400, count
+    async with asyncio.timeout(PATIENCE):
+        await agrees_with_server(schemas, server)
+        await events(schemas, server)
+
+
+# Whatever hangs, and wherever.
+faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)
+asyncio.run(main())
