@@ -42,6 +42,53 @@ fn silence_brings_a_ping_after_about_half_a_minute() {
     assert!(!is_gone(&world, client));
 }
 
+// A proxy may cut what is silent for some seconds, and a client may still take its time to answer.
+#[test]
+fn pings_may_be_more_frequent_than_the_time_to_answer_one_is_long() {
+    let config = Config {
+        ping_interval: Duration::from_secs(5),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let client = world.open();
+    seconds_until(&mut world, |world| pings(world, client) == 1);
+    for count in 2..10 {
+        let after = seconds_until(&mut world, |world| pings(world, client) == count);
+        assert!((4..=6).contains(&after), "{after} s");
+    }
+    // One that is not answered has all its time, and no other follows.
+    world.client(client).vanish();
+    let before = world.engine.counters().pings_sent;
+    seconds_until(&mut world, |world| {
+        world.engine.counters().pings_sent > before
+    });
+    let cut = seconds_until(&mut world, |world| is_gone(world, client));
+    assert!((19..=21).contains(&cut), "{cut} s");
+    assert_eq!(world.engine.counters().pings_sent, before + 1);
+}
+
+// Its answers come late, but they come: it is asked again as often as the others.
+#[test]
+fn one_who_answers_late_is_pinged_as_often() {
+    let config = Config {
+        ping_interval: Duration::from_secs(5),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let client = world.open_lazy();
+    for count in 1..6 {
+        let after = seconds_until(&mut world, |world| {
+            world.engine.counters().pings_sent == count
+        });
+        assert!((2..=6).contains(&after), "{after} s");
+        world.wait(12_000);
+        assert_eq!(world.engine.counters().pings_sent, count);
+        world.listen(client, usize::MAX);
+        world.deliver(client);
+    }
+    assert!(!is_gone(&world, client));
+}
+
 #[test]
 fn one_who_talks_is_not_pinged() {
     let mut world = World::calm();

@@ -221,6 +221,52 @@ fn a_kernel_that_is_full_is_not_asked_again() {
     );
 }
 
+// Short and long, from the messages and to their own connection: the oracle knows the order.
+#[test]
+fn what_is_sent_to_the_one_served_leaves_with_its_replies() {
+    let mut world = World::calm();
+    for client in [world.open(), world.open_compressing()] {
+        world.calls(client);
+        let before = world.engine.counters().messages_out;
+        for word in ["echo", "self", "mixed", "self", "twice"] {
+            world.client(client).text(word);
+        }
+        world.flow();
+        let calls = world.calls(client);
+        assert_eq!((calls.reads, calls.writes), (1, 1));
+        assert_eq!(world.engine.counters().messages_out, before + 11);
+    }
+    assert_eq!(world.engine.counters().undelivered, 0);
+}
+
+#[test]
+fn what_is_sent_to_one_behind_its_close_is_not_delivered() {
+    let mut world = World::calm();
+    let client = world.open();
+    world.client(client).text("mixed");
+    world.client(client).text("late");
+    world.flow();
+    assert_eq!(world.clients[client].closed_with(), Some(4001));
+    assert_eq!(world.engine.counters().messages_out, 6);
+    assert_eq!(world.engine.counters().undelivered, 1);
+}
+
+// The kernel takes a part, at any byte of it.
+#[test]
+fn what_leaves_together_can_be_cut_anywhere() {
+    for send in (1..1200).step_by(7) {
+        let mut world = with_send_buffer(send);
+        let client = world.open_lazy();
+        world.client(client).text("mixed");
+        world.client(client).text("mixed");
+        world.deliver(client);
+        world.settle();
+        world.client(client).conduct.is_eager = true;
+        world.flow();
+        assert_eq!(world.engine.counters().messages_out, 12, "{send}");
+    }
+}
+
 // A client that does not wait for its 101 gets it all the same, and before all else.
 #[test]
 fn no_frame_overtakes_the_answer_to_the_handshake() {

@@ -8,7 +8,7 @@ use crate::ws::Decoder;
 use super::counters::End;
 use super::queue::TxQueue;
 use super::socket::Socket;
-use super::timer::{Linked, Links, Tick};
+use super::timer::{Tick, Timer, Timers};
 use super::transport::Transport;
 use super::{ConnKey, ListenerId, Sessions, arena::Arena};
 
@@ -21,7 +21,7 @@ pub(super) struct Conn<S, C> {
     pub decoder: Decoder,
     pub tx: Option<Box<TxQueue>>,
     /// The one timer; what it means follows from the phase.
-    pub timer: Links,
+    pub timer: Timer,
     /// When the peer last showed a sign of life.
     pub heard: Tick,
     pub flags: Flags,
@@ -137,7 +137,7 @@ impl<S, C> Conn<S, C> {
             phase: Phase::Request(None),
             decoder: Decoder::default(),
             tx: None,
-            timer: Links::unarmed(),
+            timer: Timer::unarmed(),
             heard: now,
             flags: Flags::default(),
             listener,
@@ -160,8 +160,8 @@ impl<S, C> Conn<S, C> {
     }
 }
 
-impl<S, C> Linked for Arena<Conn<S, C>> {
-    fn links(&mut self, index: u32) -> Option<&mut Links> {
+impl<S, C> Timers for Arena<Conn<S, C>> {
+    fn timer(&mut self, index: u32) -> Option<&mut Timer> {
         self.at_mut(index).map(|conn| &mut conn.timer)
     }
 }
@@ -196,8 +196,8 @@ mod tests {
     // M8
     #[test]
     fn a_connection_is_as_small_as_it_was_measured() {
-        assert_eq!(size_of::<Conn<FdSized, ()>>(), 72);
-        assert_eq!(size_of::<Option<Conn<FdSized, ()>>>(), 72);
-        assert_eq!(size_of::<Conn<FdSized, [u64; 6]>>(), 112);
+        assert_eq!(size_of::<Conn<FdSized, ()>>(), 64);
+        assert_eq!(size_of::<Option<Conn<FdSized, ()>>>(), 64);
+        assert_eq!(size_of::<Conn<FdSized, [u64; 6]>>(), 104);
     }
 }

@@ -59,6 +59,11 @@ impl Frame {
         })
     }
 
+    /// Whether it is too short to be worth sharing or compressing.
+    pub(super) fn is_short(&self) -> bool {
+        self.payload().len() < WORTHWHILE
+    }
+
     /// The bytes of the frame.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -87,7 +92,7 @@ impl Frame {
     /// `None` where compression saves too little to be worth the receiver's work.
     fn deflate(&self, deflater: &mut Deflater) -> Option<Rc<Frame>> {
         let payload = self.payload();
-        if payload.len() < WORTHWHILE {
+        if self.is_short() {
             return None;
         }
         let deflated = deflater.deflate(payload, payload.len() / 10 * 9)?;

@@ -1,5 +1,6 @@
 //! What handlers are given to act with: everything is recorded here and done afterwards.
 
+use std::mem;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -45,11 +46,25 @@ pub struct Ending {
 pub struct Outbox {
     /// Frames for the connection that is being served, encoded one behind the other.
     pub(crate) cork: Vec<u8>,
-    /// Messages in the cork.
+    /// Those that are not copied, each with how much of the cork goes before it.
+    shared: Vec<(usize, Rc<Frame>)>,
+    /// Bytes of the shared ones.
+    shared_bytes: usize,
+    /// Messages in the cork, without the shared ones.
     pub(crate) replies: u64,
     pub(crate) effects: Vec<Effect>,
     /// How the WebSocket ended that the handler is being told of.
     pub(crate) ending: Option<Ending>,
+    /// The connection whose call this is; `None` where there is none, and once it is to be
+    /// closed.
+    pub(super) serving: Option<ConnKey>,
+}
+
+/// What has been collected for one connection, in its order.
+#[derive(Default)]
+pub(super) struct Corked {
+    pub own: Vec<u8>,
+    pub shared: Vec<(usize, Rc<Frame>)>,
 }
 
 /// One thing to be done after a handler's call.
@@ -59,6 +74,34 @@ pub(crate) enum Effect {
     Close(ConnKey, CloseCode, Box<str>),
     Accept(ConnKey),
     Respond(ConnKey, Response),
+}
+
+impl Outbox {
+    /// Bytes that are collected.
+    pub(super) fn corked(&self) -> usize {
+        self.cork.len() + self.shared_bytes
+    }
+
+    /// Collects a message for the connection that is being served. A short one is copied, which
+    /// costs less than to have the kernel gather it; none that may be compressed is short.
+    pub(super) fn collect(&mut self, frame: Rc<Frame>) {
+        if frame.is_short() {
+            self.replies += 1;
+            self.cork.extend_from_slice(frame.bytes());
+        } else {
+            self.shared_bytes += frame.bytes().len();
+            self.shared.push((self.cork.len(), frame));
+        }
+    }
+
+    /// Hands over what is collected.
+    pub(super) fn uncork(&mut self) -> Corked {
+        self.shared_bytes = 0;
+        Corked {
+            own: mem::take(&mut self.cork),
+            shared: mem::take(&mut self.shared),
+        }
+    }
 }
 
 impl<'a, C> Cx<'a, C> {
@@ -95,9 +138,14 @@ impl<'a, C> Cx<'a, C> {
         }
     }
 
-    /// Sends a message to one connection, if it is open when the call has returned.
+    /// Sends a message to one connection, if it is open when the call has returned. To the one
+    /// whose `on_open` or `on_message` this is, it leaves together with the replies, in the order
+    /// of the calls.
     pub fn send(&mut self, key: ConnKey, frame: Rc<Frame>) {
-        self.outbox.effects.push(Effect::Send(key, frame));
+        match self.outbox.serving == Some(key) {
+            true => self.outbox.collect(frame),
+            false => self.outbox.effects.push(Effect::Send(key, frame)),
+        }
     }
 
     /// Sends a message to many connections, a slice of them each turn.
@@ -108,6 +156,10 @@ impl<'a, C> Cx<'a, C> {
     /// Starts the closing handshake (RFC 6455 §7.1.2) behind whatever is queued already. The
     /// reason is cut to the 123 bytes that a close frame has room for.
     pub fn close(&mut self, key: ConnKey, code: CloseCode, reason: &str) {
+        if self.outbox.serving == Some(key) {
+            // What is sent to it after this comes too late.
+            self.outbox.serving = None;
+        }
         self.outbox
             .effects
             .push(Effect::Close(key, code, reason.into()));

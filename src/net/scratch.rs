@@ -5,6 +5,8 @@
 pub struct Scratch {
     /// Plaintext that has just been read; [`Fill::bytes`](super::Fill::bytes) says how much.
     pub input: Box<[u8]>,
+    /// What is being encoded for one connection.
+    pub(super) own: Vec<u8>,
     /// What TLS needs besides.
     #[cfg(feature = "tls")]
     pub(super) cipher: Cipher,
@@ -28,6 +30,7 @@ impl Scratch {
     pub fn new(read_size: usize) -> Self {
         Scratch {
             input: vec![0; read_size.max(MIN_READ_SIZE)].into_boxed_slice(),
+            own: Vec::new(),
             #[cfg(feature = "tls")]
             cipher: Cipher::default(),
         }

@@ -1,11 +1,18 @@
-//! Deadlines: a hashed wheel whose lists run through the connections themselves.
+//! Deadlines: a hashed wheel of the connections' numbers, which is lazy about what is put off.
+//!
+//! To put a deadline off, as most of them are, is to write it down beside the connection: its
+//! number stays where it hangs, and is hung anew when that moment comes. So arming touches no
+//! other connection, and the numbers of a slot lie side by side.
 
-/// The place of one entry in the wheel; it lives in the connection.
+use std::array;
+use std::mem;
+
+/// A connection's one timer; it lives in the connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Links {
-    next: u32,
-    prev: u32,
+pub(super) struct Timer {
     deadline: Tick,
+    /// Where the entry hangs that counts: at the deadline, or earlier.
+    hung: Tick,
 }
 
 /// Time in steps of [`TICK_MS`], rounded up where it is a deadline.
@@ -19,35 +26,45 @@ pub(super) fn tick_at(mono_ms: u64) -> Tick {
     mono_ms.div_ceil(TICK_MS) as Tick
 }
 
-/// Where the links of the entries are.
-pub(super) trait Linked {
-    /// The links of an entry, `None` where there is no such entry.
-    fn links(&mut self, index: u32) -> Option<&mut Links>;
+/// Where the timers are.
+pub(super) trait Timers {
+    /// The timer of a connection, `None` where there is no such connection.
+    fn timer(&mut self, index: u32) -> Option<&mut Timer>;
 }
 
-impl Links {
-    /// Links of an entry that is not armed.
+impl Timer {
     pub const fn unarmed() -> Self {
-        Links {
-            next: NIL,
-            prev: UNARMED,
-            deadline: 0,
+        Timer {
+            deadline: NEVER,
+            hung: NEVER,
         }
     }
 
     /// The tick it is armed for.
     pub fn deadline(&self) -> Option<Tick> {
-        (self.prev != UNARMED).then_some(self.deadline)
+        self.is_armed().then_some(self.deadline)
+    }
+
+    fn is_armed(&self) -> bool {
+        self.hung != NEVER
     }
 }
 
-/// Every armed entry hangs in the list of its deadline modulo [`SLOTS`], or, once it is due,
-/// in the list of the due. Arming, disarming and expiring cost the same whatever there is.
+/// Each armed timer has an entry in the slot of a tick no later than its deadline, or among
+/// those that are due. There may be entries besides that count no more: they are passed over
+/// when their tick has come, and swept out where they are many.
 pub(super) struct Wheel {
-    heads: [u32; SLOTS],
-    /// A bit per slot, set where its list may have entries.
+    slots: [Vec<u32>; SLOTS],
+    /// A bit per slot, set where it has entries.
     occupied: [u64; WORDS],
-    due: u32,
+    /// Entries whose tick has come, the lowest last.
+    due: Vec<u32>,
+    /// Those that came due since.
+    coming: Vec<u32>,
+    /// Entries in all.
+    entries: usize,
+    /// Timers that are armed.
+    armed: usize,
     /// The last tick whose slot has been looked at.
     now: Tick,
 }
@@ -55,72 +72,111 @@ pub(super) struct Wheel {
 impl Wheel {
     pub fn new(now: Tick) -> Self {
         Wheel {
-            heads: [NIL; SLOTS],
+            slots: array::from_fn(|_| Vec::new()),
             occupied: [0; WORDS],
-            due: NIL,
+            due: Vec::new(),
+            coming: Vec::new(),
+            entries: 0,
+            armed: 0,
             now,
         }
     }
 
-    /// Arms an entry, in place of what it was armed for.
-    pub fn arm(&mut self, entries: &mut impl Linked, index: u32, deadline: Tick) {
-        self.disarm(entries, index);
+    /// Arms the timer of a connection, in place of what it was armed for.
+    pub fn arm(&mut self, timer: &mut Timer, index: u32, deadline: Tick) {
+        self.armed += usize::from(!timer.is_armed());
         // A deadline that has passed already is due at the next tick.
-        let deadline = deadline.max(self.now + 1);
-        let slot = deadline as usize % SLOTS;
-        self.occupied[slot / 64] |= 1 << (slot % 64);
-        let head = std::mem::replace(&mut self.heads[slot], index);
-        link(entries, index, head, deadline);
-    }
-
-    /// Takes an entry out, if it is in.
-    pub fn disarm(&mut self, entries: &mut impl Linked, index: u32) {
-        let Some(links) = entries.links(index) else {
-            return;
-        };
-        let Links {
-            next,
-            prev,
-            deadline,
-        } = *links;
-        if prev == UNARMED {
-            return;
-        }
-        *links = Links::unarmed();
-        if let Some(next) = entries.links(next) {
-            next.prev = prev;
-        }
-        if let Some(prev) = entries.links(prev) {
-            prev.next = next;
-        } else if self.due == index {
-            self.due = next;
-        } else {
-            self.heads[deadline as usize % SLOTS] = next;
+        timer.deadline = deadline.max(self.now + 1);
+        if timer.hung > timer.deadline {
+            self.hang(timer, index);
         }
     }
 
-    /// Moves on to `now`: what has come due can be popped after that. However far the clock
+    /// Disarms a timer, if it is armed.
+    pub fn disarm(&mut self, timer: &mut Timer) {
+        self.armed -= usize::from(timer.is_armed());
+        *timer = Timer::unarmed();
+    }
+
+    /// Moves on to `now`: what has come due can be taken after that. However far the clock
     /// jumped, every slot is looked at once at the most.
-    pub fn advance(&mut self, entries: &mut impl Linked, now: Tick) {
+    pub fn advance(&mut self, now: Tick) {
         let steps = now.saturating_sub(self.now).min(SLOTS as Tick);
-        let first = now - steps;
         self.now = self.now.max(now);
-        for tick in first + 1..=first + steps {
-            self.collect(entries, tick as usize % SLOTS);
+        for tick in self.now - steps + 1..=self.now {
+            let slot = tick as usize % SLOTS;
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
+            let mut entries = mem::take(&mut self.slots[slot]);
+            match self.coming.is_empty() {
+                true => self.coming = entries,
+                false => self.coming.append(&mut entries),
+            }
         }
     }
 
-    /// The next entry that is due; it is disarmed.
-    pub fn pop_due(&mut self, entries: &mut impl Linked) -> Option<u32> {
-        let index = self.due;
-        entries.links(index)?;
-        self.disarm(entries, index);
-        Some(index)
+    /// Takes those whose deadline has passed off a few entries, and disarms them; false when
+    /// nothing is due any more.
+    ///
+    /// They come in the order in which they lie in memory, as what is said to them and what they
+    /// answer will; and a few at once, so that the processor need not wait for one to be fetched
+    /// before it asks for the next.
+    pub fn take_due(&mut self, timers: &mut impl Timers, out: &mut Vec<u32>) -> bool {
+        if self.due.is_empty() {
+            self.due = mem::take(&mut self.coming);
+            // It is made of a few runs that are in order already, which the stable sort makes
+            // use of.
+            self.due.sort();
+            self.due.reverse();
+        }
+        let rest = self.due.len().saturating_sub(BATCH);
+        self.entries -= self.due.len() - rest;
+        while self.due.len() > rest
+            && let Some(index) = self.due.pop()
+        {
+            let Some(timer) = timers.timer(index) else {
+                continue;
+            };
+            if timer.deadline <= self.now {
+                self.disarm(timer);
+                out.push(index);
+            } else if timer.hung <= self.now {
+                self.hang(timer, index);
+            }
+        }
+        if self.due.is_empty() {
+            // The memory of a crowd need not be kept.
+            self.due = Vec::new();
+        }
+        !self.due.is_empty() || !self.coming.is_empty()
     }
 
-    /// The tick at which to advance next; `None` while nothing is armed.
+    /// Sweeps out what counts no more, where it is most of all there is. So the entries are
+    /// never many more than the connections, however many come and go.
+    pub fn tidy(&mut self, timers: &mut impl Timers) {
+        if self.entries <= 2 * self.armed + SLACK {
+            return;
+        }
+        let now = self.now;
+        let mut hung = |index: u32| timers.timer(index).map(|timer| timer.hung);
+        let mut entries = 0;
+        for list in [&mut self.due, &mut self.coming] {
+            list.retain(|&index| hung(index).is_some_and(|hung| hung <= now));
+            entries += list.len();
+        }
+        for (slot, list) in self.slots.iter_mut().enumerate() {
+            list.retain(|&index| hung(index).is_some_and(|hung| hangs_in(slot, hung, now)));
+            // One that went and came again can have left a second one in the same slot.
+            list.sort_unstable();
+            list.dedup();
+            list.shrink_to(2 * list.len());
+            entries += list.len();
+        }
+        self.entries = entries;
+    }
+
+    /// The tick at which to advance next; `None` while nothing hangs anywhere.
     pub fn next_tick(&self) -> Option<Tick> {
-        if self.due != NIL {
+        if !self.due.is_empty() || !self.coming.is_empty() {
             return Some(self.now);
         }
         let first = (self.now as usize + 1) % SLOTS;
@@ -139,115 +195,126 @@ impl Wheel {
             .map(|slot| self.now + 1 + ((slot + SLOTS - first) % SLOTS) as Tick)
     }
 
-    /// Walks every list: how many entries hang in them, or what is wrong with one.
-    pub fn verify(&self, links: impl Fn(u32) -> Option<Links>) -> Result<usize, String> {
-        let mut count = verify_list(self.due, &links, |entry| entry.deadline <= self.now)?;
+    /// Goes through every list: how many timers have an entry that counts, or what is wrong.
+    pub fn verify(&self, timer: impl Fn(u32) -> Option<Timer>) -> Result<usize, String> {
+        let mut found = Vec::new();
+        let mut entries = 0;
+        let mut look = |list: &[u32], counts: &dyn Fn(Tick) -> bool| {
+            entries += list.len();
+            let timer = |index: &&u32| timer(**index).is_some_and(|timer| counts(timer.hung));
+            found.extend(list.iter().filter(timer));
+        };
+        look(&self.due, &|hung| hung <= self.now);
+        look(&self.coming, &|hung| hung <= self.now);
         for (number, word) in self.occupied.iter().enumerate() {
             let mut word = *word;
             while word != 0 {
                 let slot = 64 * number + word.trailing_zeros() as usize;
                 word &= word - 1;
-                count += verify_list(self.heads[slot], &links, |entry| {
-                    entry.deadline > self.now && entry.deadline as usize % SLOTS == slot
-                })?;
+                look(&self.slots[slot], &|hung| hangs_in(slot, hung, self.now));
             }
         }
-        Ok(count)
+        found.sort_unstable();
+        found.dedup();
+        if let Some(late) = found
+            .iter()
+            .find(|&&index| timer(index).is_some_and(is_late))
+        {
+            return Err(format!("{late} hangs behind its deadline"));
+        }
+        match (entries, found.len()) == (self.entries, self.armed) {
+            true => Ok(found.len()),
+            false => Err(format!(
+                "{entries} entries and {} armed, not {} and {}",
+                found.len(),
+                self.entries,
+                self.armed
+            )),
+        }
     }
 
-    /// Moves the entries of a slot that are due to the list of the due; those of a later
-    /// round stay.
-    fn collect(&mut self, entries: &mut impl Linked, slot: usize) {
-        let mut index = std::mem::replace(&mut self.heads[slot], NIL);
-        self.occupied[slot / 64] &= !(1 << (slot % 64));
-        while let Some(&mut Links { next, deadline, .. }) = entries.links(index) {
-            if deadline <= self.now {
-                let head = std::mem::replace(&mut self.due, index);
-                link(entries, index, head, deadline);
-            } else {
-                self.occupied[slot / 64] |= 1 << (slot % 64);
-                let head = std::mem::replace(&mut self.heads[slot], index);
-                link(entries, index, head, deadline);
-            }
-            index = next;
-        }
+    /// Hangs an entry at the timer's deadline, or as far ahead as there are slots.
+    fn hang(&mut self, timer: &mut Timer, index: u32) {
+        timer.hung = timer.deadline.min(self.now + HORIZON);
+        let slot = timer.hung as usize % SLOTS;
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+        self.slots[slot].push(index);
+        self.entries += 1;
     }
 }
 
-/// Puts an entry before `head`.
-fn link(entries: &mut impl Linked, index: u32, head: u32, deadline: Tick) {
-    if let Some(links) = entries.links(index) {
-        *links = Links {
-            next: head,
-            prev: NIL,
-            deadline,
-        };
-    }
-    if let Some(head) = entries.links(head) {
-        head.prev = index;
-    }
+/// Whether an entry that hangs there is in this slot.
+fn hangs_in(slot: usize, hung: Tick, now: Tick) -> bool {
+    hung > now && hung != NEVER && hung as usize % SLOTS == slot
 }
 
-fn verify_list(
-    head: u32,
-    links: impl Fn(u32) -> Option<Links>,
-    belongs: impl Fn(&Links) -> bool,
-) -> Result<usize, String> {
-    let (mut count, mut before, mut index) = (0, NIL, head);
-    while index != NIL {
-        let entry = links(index).ok_or_else(|| format!("{index} is not there"))?;
-        if entry.prev != before || !belongs(&entry) {
-            return Err(format!("{index} hangs wrongly: {entry:?}"));
-        }
-        (before, index) = (index, entry.next);
-        count += 1;
-    }
-    Ok(count)
+fn is_late(timer: Timer) -> bool {
+    timer.hung > timer.deadline
 }
 
 /// 51.2 s a round: longer than any deadline of the default configuration.
 const SLOTS: usize = 512;
 const WORDS: usize = SLOTS / 64;
-/// No entry; no arena grows to this index.
-const NIL: u32 = u32::MAX;
-const UNARMED: u32 = u32::MAX - 1;
+/// How many ticks ahead an entry hangs at the most.
+const HORIZON: Tick = SLOTS as Tick - 1;
+/// Entries looked at together: as many as a processor fetches at once, or a few more.
+const BATCH: usize = 16;
+/// Entries that count no more and are let be in any case.
+const SLACK: usize = 1024;
+/// Where the entry of a timer hangs that is not armed.
+const NEVER: Tick = Tick::MAX;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    struct Entries(Vec<Links>);
+    struct Entries(Vec<Option<Timer>>);
 
-    impl Linked for Entries {
-        fn links(&mut self, index: u32) -> Option<&mut Links> {
-            self.0.get_mut(index as usize)
+    impl Timers for Entries {
+        fn timer(&mut self, index: u32) -> Option<&mut Timer> {
+            self.0.get_mut(index as usize)?.as_mut()
+        }
+    }
+
+    impl Entries {
+        fn arm(&mut self, wheel: &mut Wheel, index: u32, deadline: Tick) {
+            wheel.arm(self.timer(index).unwrap(), index, deadline);
+        }
+
+        fn disarm(&mut self, wheel: &mut Wheel, index: u32) {
+            wheel.disarm(self.timer(index).unwrap());
         }
     }
 
     fn entries(count: usize) -> Entries {
-        Entries(vec![Links::unarmed(); count])
+        Entries(vec![Some(Timer::unarmed()); count])
     }
 
-    fn pop_all(wheel: &mut Wheel, entries: &mut Entries, now: Tick) -> Vec<u32> {
-        wheel.advance(entries, now);
-        let mut due: Vec<_> = std::iter::from_fn(|| wheel.pop_due(entries)).collect();
-        due.sort_unstable();
+    fn take_all(wheel: &mut Wheel, entries: &mut Entries, now: Tick) -> Vec<u32> {
+        wheel.advance(now);
+        let mut due = Vec::new();
+        while wheel.take_due(entries, &mut due) {}
+        let armed = entries.0.iter().flatten().filter(|t| t.is_armed()).count();
+        let verified = wheel.verify(|index| entries.0.get(index as usize).copied().flatten());
+        assert_eq!(verified, Ok(armed));
         due
     }
 
     #[test]
-    fn entries_come_due_at_their_tick() {
-        let (mut wheel, mut e) = (Wheel::new(0), entries(4));
-        wheel.arm(&mut e, 0, 5);
-        wheel.arm(&mut e, 1, 5);
-        wheel.arm(&mut e, 2, 5 + SLOTS as Tick);
-        wheel.arm(&mut e, 3, 7);
+    fn entries_come_due_at_their_tick_in_the_order_of_their_places() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(5));
+        e.arm(&mut wheel, 1, 5);
+        e.arm(&mut wheel, 4, 5);
+        e.arm(&mut wheel, 0, 5);
+        e.arm(&mut wheel, 2, 5 + SLOTS as Tick);
+        e.arm(&mut wheel, 3, 7);
         assert_eq!(wheel.next_tick(), Some(5));
-        assert_eq!(pop_all(&mut wheel, &mut e, 4), Vec::<u32>::new());
-        assert_eq!(pop_all(&mut wheel, &mut e, 5), [0, 1]);
-        wheel.disarm(&mut e, 3);
-        assert_eq!(pop_all(&mut wheel, &mut e, 100), Vec::<u32>::new());
-        assert_eq!(pop_all(&mut wheel, &mut e, 5 + SLOTS as Tick), [2]);
+        assert!(take_all(&mut wheel, &mut e, 4).is_empty());
+        assert_eq!(take_all(&mut wheel, &mut e, 5), [0, 1, 4]);
+        e.disarm(&mut wheel, 3);
+        assert!(take_all(&mut wheel, &mut e, 100).is_empty());
+        assert!(take_all(&mut wheel, &mut e, 4 + SLOTS as Tick).is_empty());
+        assert_eq!(take_all(&mut wheel, &mut e, 5 + SLOTS as Tick), [2]);
         assert_eq!(wheel.next_tick(), None);
     }
 
@@ -256,28 +323,69 @@ mod tests {
     fn a_clock_that_jumps_an_hour_finds_everything_due_once() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(1000));
         for index in 0..1000 {
-            wheel.arm(&mut e, index, 1 + index * 3);
+            e.arm(&mut wheel, index, 1 + index * 3);
         }
-        assert_eq!(pop_all(&mut wheel, &mut e, 36_000).len(), 1000);
-        assert_eq!(pop_all(&mut wheel, &mut e, 72_000), Vec::<u32>::new());
+        assert_eq!(take_all(&mut wheel, &mut e, 36_000).len(), 1000);
+        assert!(take_all(&mut wheel, &mut e, 72_000).is_empty());
     }
 
     #[test]
-    fn what_is_due_but_not_popped_can_be_disarmed_and_armed_again() {
+    fn what_is_put_off_stays_where_it_hangs_until_then() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(1));
+        e.arm(&mut wheel, 0, 10);
+        for deadline in 11..1000 {
+            e.arm(&mut wheel, 0, deadline);
+        }
+        assert_eq!(wheel.entries, 1);
+        assert_eq!(wheel.next_tick(), Some(10));
+        assert!(take_all(&mut wheel, &mut e, 998).is_empty());
+        assert_eq!(take_all(&mut wheel, &mut e, 999), [0]);
+    }
+
+    #[test]
+    fn what_is_due_but_not_taken_can_be_disarmed_and_armed_again() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(3));
         for index in 0..3 {
-            wheel.arm(&mut e, index, 2);
+            e.arm(&mut wheel, index, 2);
         }
-        wheel.advance(&mut e, 2);
-        wheel.disarm(&mut e, 1);
-        wheel.arm(&mut e, 0, 1);
-        assert_eq!(wheel.pop_due(&mut e), Some(2));
-        assert_eq!(wheel.pop_due(&mut e), None);
-        assert_eq!(
-            pop_all(&mut wheel, &mut e, 3),
-            [0],
-            "a past deadline is the next tick"
-        );
+        wheel.advance(2);
+        e.disarm(&mut wheel, 1);
+        e.arm(&mut wheel, 0, 1);
+        assert_eq!(take_all(&mut wheel, &mut e, 2), [2]);
+        let due = take_all(&mut wheel, &mut e, 3);
+        assert_eq!(due, [0], "a past deadline is the next tick");
+    }
+
+    #[test]
+    fn those_that_came_due_first_are_taken_first() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(100));
+        for index in 0..100 {
+            e.arm(&mut wheel, index, if index < 50 { 2 } else { 1 });
+        }
+        let mut due = Vec::new();
+        wheel.advance(1);
+        assert!(wheel.take_due(&mut e, &mut due));
+        wheel.advance(2);
+        while wheel.take_due(&mut e, &mut due) {}
+        assert_eq!(due, (50..100).chain(0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn those_who_come_and_go_leave_no_more_than_there_are() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(10_000));
+        for round in 0..100 {
+            for index in 0..10_000 {
+                e.arm(&mut wheel, index, 100 + round % 7);
+            }
+            wheel.tidy(&mut e);
+            assert!(wheel.entries <= 2 * 10_000 + SLACK, "{}", wheel.entries);
+            e.0.fill(Some(Timer::unarmed()));
+            wheel.armed = 0;
+        }
+        e.0.fill(None);
+        wheel.tidy(&mut e);
+        assert_eq!(wheel.entries, 0);
+        assert!(take_all(&mut wheel, &mut e, 200).is_empty());
     }
 
     // CVE-2026-79677
@@ -292,11 +400,11 @@ mod tests {
             match (seed >> 20) % 4 {
                 0 | 1 => {
                     let deadline = now + (seed >> 45) as Tick % 2000;
-                    wheel.arm(&mut e, index, deadline);
+                    e.arm(&mut wheel, index, deadline);
                     naive[index as usize] = Some(deadline.max(now + 1));
                 }
                 2 => {
-                    wheel.disarm(&mut e, index);
+                    e.disarm(&mut wheel, index);
                     naive[index as usize] = None;
                 }
                 _ => {
@@ -304,18 +412,19 @@ mod tests {
                     let want: Vec<u32> = (0..200)
                         .filter(|&i| naive[i as usize].is_some_and(|d| d <= now))
                         .collect();
-                    assert_eq!(pop_all(&mut wheel, &mut e, now), want);
+                    let mut got = take_all(&mut wheel, &mut e, now);
+                    got.sort_unstable();
+                    assert_eq!(got, want);
                     want.iter().for_each(|&i| naive[i as usize] = None);
                 }
             }
             let soonest = naive.iter().flatten().min();
-            assert!(wheel.next_tick() <= soonest.copied().or(wheel.next_tick()));
             assert!(soonest.is_none() || wheel.next_tick().is_some());
-            let naive_slot = (1..=SLOTS as Tick).map(|ahead| now + ahead).find(|tick| {
-                let slot = *tick as usize % SLOTS;
-                wheel.occupied[slot / 64] & (1 << (slot % 64)) != 0
-            });
-            assert!(wheel.due != NIL || wheel.next_tick() == naive_slot);
+            assert!(soonest.is_none() || wheel.next_tick() <= soonest.copied());
+            let naive_slot = (1..=SLOTS as Tick)
+                .map(|ahead| now + ahead)
+                .find(|tick| !wheel.slots[*tick as usize % SLOTS].is_empty());
+            assert!(!wheel.due.is_empty() || wheel.next_tick() == naive_slot);
         }
     }
 }

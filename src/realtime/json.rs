@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The text is not JSON, or not of the kind asked for.
@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 pub struct Mismatch;
 
 /// Gives each member of an object to `visit`: its key, and the text of its value, which is
-/// JSON without white space around it. Repeated keys are given as often as they come.
+/// JSON without white space around it. Repeated keys are given as often as they come, in their
+/// order, and all of them once more where a key was hard to read.
 ///
 /// Values are skipped over without recursion, so nesting costs no stack. A key that is no
 /// Unicode text (a lone surrogate) is no key that anybody here asks for, and left out.
@@ -22,12 +23,22 @@ pub struct Mismatch;
 /// # Errors
 /// [`Mismatch`] when the whole text is not one JSON object; some members may have been given
 /// by then.
-pub fn members<'a>(object: &'a str, visit: impl FnMut(&str, &'a str)) -> Result<(), Mismatch> {
+pub fn members<'a>(object: &'a str, mut visit: impl FnMut(&str, &'a str)) -> Result<(), Mismatch> {
+    match read_members(object, Members(&mut visit)) {
+        // Only a key that is spelled with escapes can be no text, and still be JSON.
+        Err(_) if object.contains("\\u") => read_members(object, RawMembers(&mut visit)),
+        result => result,
+    }
+    .map_err(|_| Mismatch)
+}
+
+fn read_members<'a>(
+    object: &'a str,
+    members: impl Visitor<'a, Value = ()>,
+) -> Result<(), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(object);
-    deserializer
-        .deserialize_map(Members(visit))
-        .and_then(|()| deserializer.end())
-        .map_err(|_| Mismatch)
+    deserializer.deserialize_map(members)?;
+    deserializer.end()
 }
 
 /// The texts of an array's elements.
@@ -70,9 +81,55 @@ pub fn is_container(value: &str) -> bool {
     value.starts_with(['[', '{'])
 }
 
+/// Members whose keys are all text.
 struct Members<F>(F);
 
 impl<'a, F: FnMut(&str, &'a str)> Visitor<'a> for Members<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(Key)? {
+            (self.0)(&key, map.next_value::<&RawValue>()?.get());
+        }
+        Ok(())
+    }
+}
+
+/// A key, borrowed where it is spelled without escapes.
+struct Key;
+
+impl<'a> DeserializeSeed<'a> for Key {
+    type Value = Cow<'a, str>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Cow<'a, str>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Key {
+    type Value = Cow<'a, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, key: &'a str) -> Result<Cow<'a, str>, E> {
+        Ok(Cow::Borrowed(key))
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Cow<'a, str>, E> {
+        Ok(Cow::Owned(key.to_owned()))
+    }
+}
+
+/// Members whose keys may be no text.
+struct RawMembers<F>(F);
+
+impl<'a, F: FnMut(&str, &'a str)> Visitor<'a> for RawMembers<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,9 +158,17 @@ mod tests {
 
     #[test]
     fn members_come_in_order_and_verbatim() {
-        let got =
-            all(" {\"a\" : [1, {\"b\":2}] ,\"\\u0061\":\"\\ud800\",\"\\ud800\":1,\"\":1e400 } ");
+        let got = all(" {\"a\" : [1, {\"b\":2}] ,\"\\u0061\":\"\\ud800\",\"\":1e400 } ");
         let want = [("a", "[1, {\"b\":2}]"), ("a", "\"\\ud800\""), ("", "1e400")];
+        let want: Vec<_> = want.map(|(k, v)| (k.to_owned(), v)).into();
+        assert_eq!(got, Ok(want));
+    }
+
+    #[test]
+    fn a_key_that_is_no_text_is_left_out_and_hides_none() {
+        let got = all(r#"{"a":1,"\ud800":{"a":2},"\n\u0062":"\ud800","a":3}"#);
+        // Those before it are given twice.
+        let want = [("a", "1"), ("a", "1"), ("\nb", r#""\ud800""#), ("a", "3")];
         let want: Vec<_> = want.map(|(k, v)| (k.to_owned(), v)).into();
         assert_eq!(got, Ok(want));
     }

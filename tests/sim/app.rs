@@ -168,9 +168,21 @@ impl App {
                 self.reply(cx, key, "again");
             }
             "self" => self.send(cx, key, text),
+            "mixed" => {
+                self.send(cx, key, "short");
+                self.reply(cx, key, text);
+                self.send(cx, key, &pad(400));
+                self.send(cx, key, &pad(300));
+                self.reply(cx, key, "again");
+                self.send(cx, key, "short");
+            }
             "bye" => {
                 self.reply(cx, key, "bye");
                 cx.close(key, CloseCode(4001), "bye");
+            }
+            "late" => {
+                cx.close(key, CloseCode(4001), "bye");
+                cx.send(key, Frame::text("too late"));
             }
             "all" => {
                 let keys = self.some_of_the_open(70);

@@ -397,7 +397,8 @@ fn ask(client: &mut Client, what: u8) {
 
 fn say(client: &mut Client, verb: u8, size: usize) {
     let verb = match verb {
-        0..5 => "echo",
+        0..4 => "echo",
+        4 if size.is_multiple_of(4) => "mixed",
         5 => "quiet",
         6..8 => "twice",
         8 => "self",

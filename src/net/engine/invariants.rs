@@ -103,7 +103,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         equal("counted by address", per_ip as usize, sums.per_ip)?;
         equal("counted addresses", self.counted_ips.len(), sums.per_ip)?;
         equal("effects left", self.outbox.effects.len(), 0)?;
-        equal("bytes left in the cork", self.outbox.cork.len(), 0)?;
+        equal("bytes left in the cork", self.outbox.corked(), 0)?;
         equal("current connection", self.current, None)
     }
 

@@ -137,13 +137,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Handles what has come due.
     pub(super) fn serve_timers(&mut self) {
-        self.wheel.advance(&mut self.arena, floor_tick(self.now));
-        for _ in 0..TIMER_BUDGET {
-            let Some(index) = self.wheel.pop_due(&mut self.arena) else {
-                break;
-            };
-            if let Some(key) = self.arena.key_at(index) {
-                self.on_timer(key);
+        self.wheel.advance(floor_tick(self.now));
+        self.wheel.tidy(&mut self.arena);
+        let mut due = Vec::new();
+        let (mut handled, mut any_left) = (0, true);
+        while any_left && handled < TIMER_BUDGET {
+            any_left = self.wheel.take_due(&mut self.arena, &mut due);
+            handled += due.len();
+            for index in due.drain(..) {
+                if let Some(key) = self.arena.key_at(index) {
+                    self.on_timer(key);
+                }
             }
         }
         if self.now.mono >= self.next_tick {
@@ -161,6 +165,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
+        if conn.timer.deadline().is_some() {
+            // One that came due together with it has had it armed anew.
+            return;
+        }
         match &conn.phase {
             Phase::Open(_) => self.on_open_timer(key),
             // A started request deserves an answer; silence does not.
@@ -199,7 +207,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if over_soft_since.is_some_and(|since| now >= since.saturating_add(slow_after)) {
             return self.evict(key);
         }
-        if self.time_to_complete(key) == Some(0) {
+        if conn.flags.has(Flags::UNFINISHED) && self.time_to_complete(key) == Some(0) {
             return self.give_up_message(key);
         }
         let Some(conn) = self.arena.get_mut(key) else {
@@ -212,8 +220,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.end_session(key, End::TimedOut, ABNORMAL);
                 return self.kill(key);
             }
-            let rest = u64::from(pong_after - silent) * TICK_MS;
-            return self.arm_open(key, Duration::from_millis(rest));
+            let rest = Duration::from_millis(u64::from(pong_after - silent) * TICK_MS);
+            // By then the pong may have come, and the next ping be wanted.
+            let next = rest.min(self.spread(9, 11));
+            return self.arm_open(key, next);
         }
         let tenths = if conn.flags.has(Flags::YOUNG) { 5 } else { 9 };
         conn.flags.clear(Flags::YOUNG);
@@ -223,7 +233,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             conn.heard = now;
             self.counters.pings_sent += 1;
             self.queue_own(key, |out| ws::encode_frame(OpCode::Ping, &[], out));
-            return self.arm_open(key, self.config.pong_timeout);
+            let next = self.config.pong_timeout.min(self.spread(9, 11));
+            return self.arm_open(key, next);
         }
         let heard_ago = Duration::from_millis(u64::from(silent) * TICK_MS);
         let next = self.spread(9, 11).saturating_sub(heard_ago);
@@ -239,8 +250,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// When a connection's queue or its unfinished message wants to be looked at.
     pub(super) fn wanted_within(&self, key: ConnKey) -> Option<Duration> {
-        let tx = self.arena.get(key).and_then(|conn| conn.tx.as_ref());
-        let slow = tx.and_then(|tx| tx.over_soft_since).map(|since| {
+        let conn = self.arena.get(key)?;
+        let over_soft_since = conn.tx.as_ref().and_then(|tx| tx.over_soft_since);
+        let is_unfinished = conn.flags.has(Flags::UNFINISHED);
+        if over_soft_since.is_none() && !is_unfinished {
+            return None;
+        }
+        let slow = over_soft_since.map(|since| {
             let at = u64::from(since) * TICK_MS + millis(self.config.slow_timeout);
             Duration::from_millis(at.saturating_sub(self.now.mono))
         });

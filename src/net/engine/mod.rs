@@ -6,6 +6,7 @@
 //! Nothing is freed in the middle of a turn: to end a connection is to mark it, and
 //! [`Engine::reap`] frees the marked ones when nobody holds a key any more that was looked up.
 
+mod cork;
 mod drain;
 mod fan_out;
 mod give_back;
@@ -220,19 +221,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         if readiness.readable || readiness.read_closed {
             conn.flags.set(Flags::READABLE);
-            self.enqueue(key);
+            if conn.flags.raise(Flags::QUEUED) {
+                self.run.push_back(key);
+            }
         }
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
         if readiness.writable {
             if conn.flags.raise(Flags::WRITABLE) {
                 // There was no room, and now there is: the peer is taking what it gets.
                 conn.heard = now;
                 conn.flags.clear(Flags::PING_OUT);
             }
-            if conn.tx.is_some() || conn.transport.has_output() {
-                self.mark_dirty(key);
+            let has_output = conn.tx.is_some() || conn.transport.has_output();
+            if has_output && conn.flags.raise(Flags::DIRTY) {
+                self.dirty.push(key);
             }
         }
     }
@@ -278,10 +279,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub fn reap(&mut self) -> bool {
         let any = !self.ended.is_empty();
         while let Some(key) = self.ended.pop() {
-            self.wheel.disarm(&mut self.arena, key.index);
-            let ended = self.arena.remove(key);
-            if ended.is_some_and(|conn| conn.flags.has(Flags::RESERVED)) {
-                self.reserved -= 1;
+            if let Some(mut ended) = self.arena.remove(key) {
+                self.wheel.disarm(&mut ended.timer);
+                self.reserved -= usize::from(ended.flags.has(Flags::RESERVED));
             }
             self.counters.connections -= 1;
         }
@@ -357,18 +357,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Sets a connection's timer, in place of what it was set for.
     fn arm(&mut self, key: ConnKey, after: Duration) {
-        if self.arena.get(key).is_some() {
+        if let Some(conn) = self.arena.get_mut(key) {
             let deadline = tick_at(self.now.mono.saturating_add(millis(after)));
-            self.wheel.arm(&mut self.arena, key.index, deadline);
+            self.wheel.arm(&mut conn.timer, key.index, deadline);
         }
     }
 
     /// Sets a connection's timer, unless it is set for an earlier time already.
     fn arm_sooner(&mut self, key: ConnKey, after: Duration) {
         let deadline = tick_at(self.now.mono.saturating_add(millis(after)));
-        let armed = self.arena.get(key).and_then(|conn| conn.timer.deadline());
-        if armed.is_none_or(|armed| armed > deadline) {
-            self.arm(key, after);
+        if let Some(conn) = self.arena.get_mut(key)
+            && conn.timer.deadline().is_none_or(|armed| armed > deadline)
+        {
+            self.wheel.arm(&mut conn.timer, key.index, deadline);
         }
     }
 
@@ -376,14 +377,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// says there must not reach whoever happens to be served.
     fn with_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
         let (bytes, replies) = (self.outbox.cork.len(), self.outbox.replies);
-        let result = self.with_replies(call);
+        let result = self.call_handler(call);
         self.outbox.cork.truncate(bytes);
         self.outbox.replies = replies;
         result
     }
 
-    /// Calls the handler for the current connection, and collects its replies.
+    /// Calls the handler for the current connection, and collects what it says to it.
     fn with_replies<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
+        self.outbox.serving = self.current;
+        let result = self.call_handler(call);
+        self.outbox.serving = None;
+        result
+    }
+
+    fn call_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
         let mut cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
         call(&mut self.handler, &mut cx)
     }

@@ -169,9 +169,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let (mut at, mut any_message) = (0, false);
         loop {
             match decoder.next(&mut bytes[at..], &limits) {
+                // RFC 6455 §5.5.3: "A response to an unsolicited Pong frame is not expected."
+                Ok((taken, Some(Event::Pong(_)))) => at += taken,
                 Ok((taken, Some(event))) => {
                     at += taken;
-                    any_message |= !matches!(event, Event::Ping(_) | Event::Pong(_));
+                    any_message |= !matches!(event, Event::Ping(_));
                     if !self.on_event(key, event) {
                         return;
                     }
@@ -202,10 +204,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Event::Binary(data) => self.on_message(key, Message::Binary(data)),
             Event::Compressed { is_text, data } => return self.on_compressed(key, is_text, data),
             Event::Ping(payload) => self.pong(key, payload),
-            // RFC 6455 §5.5.3: "A response to an unsolicited Pong frame is not expected."
             Event::Pong(_) => {}
         }
-        if self.outbox.cork.len() >= CORK_SIZE {
+        if self.outbox.corked() >= CORK_SIZE {
             self.commit_cork();
         }
         matches!(

@@ -1,4 +1,4 @@
-//! From the handler to a socket: corked replies, queues, and what is done about slow readers.
+//! From the handler to a socket: frames, queues, and what is done about slow readers.
 
 use std::io::{self, IoSlice};
 use std::mem;
@@ -18,51 +18,25 @@ use super::super::transport::Transport;
 use super::{CORK_SIZE, Engine, WRITE_BUDGET, floor_tick};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Runs `work` with `key` as the connection whose replies are collected.
-    pub(super) fn as_current(&mut self, key: ConnKey, work: impl FnOnce(&mut Self)) {
-        if self.current == Some(key) {
-            return work(self);
-        }
-        self.commit_cork();
-        let outer = self.current.replace(key);
-        work(self);
-        self.commit_cork();
-        self.current = outer;
-    }
-
-    /// Writes the replies collected for the current connection; what the kernel does not take
-    /// is queued.
-    pub(super) fn commit_cork(&mut self) {
-        let mut cork = mem::take(&mut self.outbox.cork);
-        self.counters.messages_out += mem::take(&mut self.outbox.replies);
-        if !cork.is_empty()
-            && let Some(key) = self.current.take()
-        {
-            // Without a current connection: a close frame that this may lead to goes straight
-            // behind it.
-            self.write_own(key, &cork);
-            self.current = Some(key);
-        }
-        cork.clear();
-        if cork.capacity() <= 4 * CORK_SIZE {
-            self.outbox.cork = cork;
-        }
-    }
-
     /// Sends bytes that `encode` writes, behind whatever the connection has to send already.
     pub(super) fn queue_own(&mut self, key: ConnKey, encode: impl FnOnce(&mut Vec<u8>)) {
         if self.current == Some(key) {
             return encode(&mut self.outbox.cork);
         }
-        let mut bytes = Vec::new();
+        let mut bytes = mem::take(&mut self.scratch.own);
         encode(&mut bytes);
         self.write_own(key, &bytes);
+        self.scratch.own = emptied(bytes);
     }
 
     /// Sends one shared frame.
     pub(super) fn send_frame(&mut self, key: ConnKey, frame: Rc<Frame>) {
-        if self.current == Some(key) {
-            self.commit_cork();
+        if self.current == Some(key) && self.arena.get(key).is_some_and(Conn::is_open) {
+            self.outbox.collect(frame);
+            if self.outbox.corked() >= CORK_SIZE {
+                self.commit_cork();
+            }
+            return;
         }
         let sent = self.send_shared(key, &mut [frame]);
         self.counters.messages_out += sent as u64;
@@ -111,7 +85,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Puts the compressed twin in a frame's place, if there is to be one.
-    fn compress(&mut self, frame: &mut Rc<Frame>) {
+    pub(super) fn compress(&mut self, frame: &mut Rc<Frame>) {
         let counters = &mut self.counters.compression;
         let twin = match frame.deflated(&mut self.deflater) {
             Deflated::Plain => return,
@@ -143,7 +117,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         frames.len()
     }
 
-    fn write_own(&mut self, key: ConnKey, mut bytes: &[u8]) {
+    pub(super) fn write_own(&mut self, key: ConnKey, mut bytes: &[u8]) {
         let mut begun = false;
         while let Some(conn) = self.arena.get_mut(key) {
             if matches!(conn.phase, Phase::Dead) || bytes.is_empty() {
@@ -259,7 +233,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Writing failed: the connection is gone.
-    fn broken(&mut self, key: ConnKey, error: &io::Error) {
+    pub(super) fn broken(&mut self, key: ConnKey, error: &io::Error) {
         log::debug!("{key:?}: {error}");
         self.lose(key);
     }
@@ -331,9 +305,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
+/// A buffer for the next, without the memory of one that was unusually long.
+pub(super) fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
+    buffer.clear();
+    buffer.shrink_to(4 * CORK_SIZE);
+    buffer
+}
+
 /// Offers bytes to the transport. The one place that clears `WRITABLE`: the kernel has just
 /// shown that it is full.
-fn push_out<S: Socket, C>(
+pub(super) fn push_out<S: Socket, C>(
     conn: &mut Conn<S, C>,
     slices: &[IoSlice<'_>],
     scratch: &mut Scratch,
@@ -381,4 +362,4 @@ fn flush_once<S: Socket, C>(conn: &mut Conn<S, C>, scratch: &mut Scratch) -> io:
 }
 
 /// Slices in one system call. Linux takes 1,024; a client seldom has more than a few.
-const MAX_SLICES: usize = 32;
+pub(super) const MAX_SLICES: usize = 32;

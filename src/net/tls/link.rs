@@ -78,7 +78,7 @@ impl<S: Socket> TlsLink<S> {
     /// Those of the socket. `InvalidData` when the peer broke TLS or gave an alert; our own
     /// alert is on its way then, and whatever comes after is read and dropped.
     pub fn fill(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
-        let Scratch { input, cipher } = scratch;
+        let Scratch { input, cipher, .. } = scratch;
         if cipher.incoming.len() < input.len() {
             cipher.incoming.resize(input.len(), 0);
         }

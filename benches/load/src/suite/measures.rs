@@ -197,8 +197,7 @@ fn idle_large(scale: &Scale, tls: bool) -> Measure {
     measure(id, title, BYTES, arms)
 }
 
-/// The interval is two seconds in place of thirty, so that there are enough of them to measure;
-/// the server looks at a connection again when its pong is due, so that is as soon.
+/// The interval is two seconds in place of thirty, so that there are enough of them to measure.
 fn heartbeats(scale: &Scale) -> Measure {
     let n = scale.most;
     let hold = if scale.quick { 8 } else { 30 };

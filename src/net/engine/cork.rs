@@ -1,0 +1,154 @@
+//! What the connection that is being served is told: collected, and written at once.
+//!
+//! Owns the order of it: replies, pongs and what is sent to that connection leave as they were
+//! said, in one write.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::mem;
+use std::rc::Rc;
+
+use super::super::ConnKey;
+use super::super::conn::{Conn, Flags, Phase};
+use super::super::frame::Frame;
+use super::super::handler::Handler;
+use super::super::outbox::Corked;
+use super::super::socket::Socket;
+use super::Engine;
+use super::write::{MAX_SLICES, emptied, push_out};
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Runs `work` with `key` as the connection whose replies are collected.
+    pub(super) fn as_current(&mut self, key: ConnKey, work: impl FnOnce(&mut Self)) {
+        if self.current == Some(key) {
+            return work(self);
+        }
+        self.commit_cork();
+        let outer = self.current.replace(key);
+        work(self);
+        self.commit_cork();
+        self.current = outer;
+    }
+
+    /// Writes what is collected for the current connection; what the kernel does not take is
+    /// queued.
+    pub(super) fn commit_cork(&mut self) {
+        self.counters.messages_out += mem::take(&mut self.outbox.replies);
+        if self.outbox.corked() == 0 {
+            return;
+        }
+        let Corked { own, shared } = self.outbox.uncork();
+        if let Some(key) = self.current.take() {
+            // Without a current connection: a close frame that this may lead to goes straight
+            // behind it.
+            match shared.is_empty() {
+                true => self.write_own(key, &own),
+                false => self.write_corked(key, &own, shared),
+            }
+            self.current = Some(key);
+        }
+        self.outbox.cork = emptied(own);
+    }
+
+    /// Writes frames of the connection's own with shared ones among them.
+    fn write_corked(&mut self, key: ConnKey, own: &[u8], shared: Vec<(usize, Rc<Frame>)>) {
+        let messages = shared.len();
+        let conn = self.arena.get(key);
+        let deflates = conn.is_some_and(|conn| conn.flags.has(Flags::DEFLATE_OUT));
+        let mut parts = VecDeque::with_capacity(2 * messages + 1);
+        let mut at = 0;
+        for (before, mut frame) in shared {
+            if deflates {
+                self.compress(&mut frame);
+            }
+            parts.push_back(Part::Own(&own[mem::replace(&mut at, before)..before]));
+            parts.push_back(Part::Shared(frame));
+        }
+        parts.push_back(Part::Own(&own[at..]));
+        parts.retain(|part| !part.bytes().is_empty());
+        let sent = self.write_parts(key, &mut parts);
+        let left = match sent {
+            Some(sent) => self.queue_parts(key, parts, sent),
+            None => parts.iter().filter(|part| part.is_shared()).count(),
+        };
+        self.counters.messages_out += (messages - left) as u64;
+        self.counters.undelivered += left as u64;
+    }
+
+    /// Takes off the front what is sent, and says how much of what is then the first part is;
+    /// `None` when that ended the connection.
+    fn write_parts(&mut self, key: ConnKey, parts: &mut VecDeque<Part<'_>>) -> Option<usize> {
+        let mut sent = 0;
+        loop {
+            let conn = self.arena.get_mut(key)?;
+            if matches!(conn.phase, Phase::Dead) {
+                return None;
+            }
+            if parts.is_empty() || conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) {
+                return Some(sent);
+            }
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let mut skip = sent;
+            for (slice, part) in slices.iter_mut().zip(&*parts) {
+                *slice = IoSlice::new(&part.bytes()[mem::take(&mut skip)..]);
+            }
+            let count = parts.len().min(MAX_SLICES);
+            match push_out(conn, &slices[..count], &mut self.scratch) {
+                Ok(0) => return Some(sent),
+                Ok(bytes) => {
+                    self.counters.bytes_out += bytes as u64;
+                    sent += bytes;
+                    while let Some(part) = parts.front().filter(|p| p.bytes().len() <= sent) {
+                        sent -= part.bytes().len();
+                        parts.pop_front();
+                    }
+                }
+                Err(error) => {
+                    self.broken(key, &error);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Queues parts, of the first of which so much is sent; how many shared frames were left
+    /// when they were too many.
+    fn queue_parts(&mut self, key: ConnKey, parts: VecDeque<Part<'_>>, mut sent: usize) -> usize {
+        let was_open = self.arena.get(key).is_some_and(Conn::is_open);
+        let mut parts = parts.into_iter();
+        while let Some(conn) = self.arena.get_mut(key)
+            && (conn.is_open() || !was_open)
+            && let Some(part) = parts.next()
+        {
+            let before = conn.queued();
+            let tx = conn.tx.get_or_insert_default();
+            let skip = mem::take(&mut sent);
+            match part {
+                Part::Own(bytes) => tx.push_owned(&bytes[skip..], skip > 0),
+                Part::Shared(frame) => tx.push_shared(frame, skip),
+            }
+            self.counters.queued_bytes += (tx.len() - before) as u64;
+            self.watch_queue(key, before);
+        }
+        parts.filter(Part::is_shared).count()
+    }
+}
+
+/// A piece of what is collected for a connection.
+enum Part<'a> {
+    Own(&'a [u8]),
+    Shared(Rc<Frame>),
+}
+
+impl Part<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Part::Own(bytes) => bytes,
+            Part::Shared(frame) => frame.bytes(),
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self, Part::Shared(_))
+    }
+}
