@@ -23,8 +23,13 @@ pub struct Counters {
     pub bad_requests: u64,
     /// Connections refused because of the limit on connections.
     pub refused_full: u64,
-    /// Connections refused because of the limit per IP address.
+    /// Connections refused because of the limit per IP address, and handshakes by a trusted proxy
+    /// for such a client.
     pub refused_per_ip: u64,
+    /// Connections refused on a listener of the PROXY protocol, from others than trusted proxies.
+    pub refused_untrusted: u64,
+    /// Connections cut because what they began with was no header of the PROXY protocol.
+    pub proxy_failures: u64,
     /// Times `accept` failed for want of descriptors or memory.
     pub accept_failures: u64,
     /// Connections that sent no whole request head within their deadline, and were cut.

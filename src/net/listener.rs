@@ -36,6 +36,8 @@ impl fmt::Display for Address {
 pub struct Listener {
     socket: Socket,
     pub(super) tls: Option<TlsConfig>,
+    /// Connections have to begin with a header of the PROXY protocol.
+    pub(super) has_preface: bool,
     /// There may be connections to accept: set by an edge, cleared by `WouldBlock`.
     pub(super) pending: bool,
 }
@@ -74,8 +76,17 @@ impl Listener {
         Ok(Listener {
             socket,
             tls,
+            has_preface: false,
             pending: true,
         })
+    }
+
+    /// With a header of the PROXY protocol before all else of a connection, TLS included. Only
+    /// [`Config::trusted_proxies`](super::Config::trusted_proxies) may connect then.
+    #[must_use]
+    pub fn with_proxy_protocol(mut self) -> Self {
+        self.has_preface = true;
+        self
     }
 
     /// Where it listens, with the port that the system chose.

@@ -189,6 +189,7 @@ impl<H: Handler> Reactor<H> {
         let arrival = Arrival {
             listener: ListenerId(number as u8),
             peer: stream.peer_ip(),
+            has_preface: self.listeners[number].has_preface,
             tls: self.listeners[number].tls.clone(),
             socket: stream,
         };

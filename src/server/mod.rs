@@ -161,7 +161,7 @@ impl Bound {
 /// listener 0.
 fn bind(settings: &Settings, tls: Option<TlsConfig>) -> Result<(Vec<Listener>, Bound), Exit> {
     let mut sockets = Vec::new();
-    let mut open = |address: &Address, tls: Option<TlsConfig>, shared: bool| {
+    let mut open = |address: &Address, tls: Option<TlsConfig>, shared: bool, preface: bool| {
         let opened = match shared {
             true => Listener::open_shared(address, tls),
             false => Listener::open(address, tls),
@@ -171,14 +171,18 @@ fn bind(settings: &Settings, tls: Option<TlsConfig>) -> Result<(Vec<Listener>, B
             let message = format!("cannot listen on {address}: {error}");
             Exit::new(Exit::UNAVAILABLE, message)
         })?;
-        sockets.push(listener);
+        sockets.push(match preface {
+            true => listener.with_proxy_protocol(),
+            false => listener,
+        });
         Ok::<_, Exit>(bound)
     };
-    let admin = open(&settings.admin, None, false)?;
+    let admin = open(&settings.admin, None, false, false)?;
     let mut listeners = Vec::new();
     for listen in &settings.listen {
         let tls = tls.clone().filter(|_| listen.tls);
-        let bound = open(&listen.address, tls, settings.reuse_port)?;
+        let preface = settings.proxy_protocol.contains(listen);
+        let bound = open(&listen.address, tls, settings.reuse_port, preface)?;
         listeners.push((bound, listen.tls));
     }
     Ok((sockets, Bound { admin, listeners }))
