@@ -11,6 +11,7 @@
 //! | [`realtime`] | the API: messages, filters, the index, who may hear what |
 //! | [`admin`] | publishing, metrics, health, and a page to try it with |
 //! | [`backend`] | users, tokens, groups, and what becomes of a published event |
+//! | `trust` | servers' certificates, where this program is the client |
 //! | [`config`], [`logging`], [`cli`], [`server`] | settings, the log, commands, and the whole put together |
 //!
 //! To embed the engine alone, implement [`net::Handler`] and give it to a [`net::Reactor`];
@@ -31,4 +32,6 @@ pub mod net;
 pub mod realtime;
 #[cfg(any(feature = "sqlite", feature = "h"))]
 pub mod server;
+#[cfg(feature = "tls")]
+pub mod trust;
 pub mod ws;

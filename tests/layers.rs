@@ -14,6 +14,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("model", &[], &[]),
     ("backoff.rs", &[], &[]),
+    ("trust", &[], &["rustls", "rustls_native_certs"]),
     ("logging", &[], &["log", "jiff", "rustix", "serde_json"]),
     (
         "config",
@@ -32,7 +33,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "backend",
-        &["model", "backoff"],
+        &["model", "backoff", "trust"],
         &[
             "rusqlite",
             "serde",
@@ -49,8 +50,6 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "tokio",
             "tokio_postgres",
             "tokio_postgres_rustls",
-            "rustls",
-            "rustls_native_certs",
         ],
     ),
 ];
@@ -73,10 +72,7 @@ const NET_FOR_APPLICATIONS: &[&str] = &[
 
 /// Crates that are named in these places, and nowhere else.
 const CONFINED: &[(&str, &[&str])] = &[
-    (
-        "rustls",
-        &["net/tls", "cli/listen/tls.rs", "backend/h/tls.rs"],
-    ),
+    ("rustls", &["net/tls", "trust", "cli/listen/tls.rs"]),
     ("lapin", &["backend/amqp"]),
     ("tokio", &["backend/amqp", "backend/h"]),
     ("tokio_postgres", &["backend/h"]),

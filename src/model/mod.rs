@@ -279,6 +279,33 @@ pub struct Term {
     pub value: Box<str>,
 }
 
+impl Term {
+    /// What filters may ask for to hear of an annotation, sorted, each once. `pages` are the scope
+    /// keys of its page under all its names; one without a normal form has none, for no filter can
+    /// name it either.
+    pub fn of_annotation(
+        id: String,
+        group: String,
+        references: impl IntoIterator<Item = String>,
+        pages: impl IntoIterator<Item = String>,
+    ) -> Vec<Term> {
+        let references = references.into_iter().map(|id| (Field::References, id));
+        let pages = pages.into_iter().map(|key| (Field::Uri, key));
+        let mut terms: Vec<Term> = [(Field::Id, id), (Field::Group, group)]
+            .into_iter()
+            .chain(references)
+            .chain(pages)
+            .map(|(field, value)| Term {
+                field,
+                value: value.into(),
+            })
+            .collect();
+        terms.sort_unstable();
+        terms.dedup();
+        terms
+    }
+}
+
 /// What kind of thing happened, for counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {

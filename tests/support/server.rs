@@ -205,7 +205,7 @@ impl Server {
     }
 
     /// Waits until its back end does its work. What that needs may just have come back, and the
-    /// server waits for up to half a minute before it tries again.
+    /// server waits for some seconds before it tries again.
     pub fn wait_until_ready(&self) {
         eventually(3 * PATIENCE, || (self.readiness() == 200).then_some(()));
     }

@@ -259,8 +259,9 @@ async fn acknowledge(session: &Session, tags: Vec<u64>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Bounds of the delay before connecting again.
+/// Bounds of the delay before connecting again. What is published meanwhile is lost, or waits: a
+/// broker or a database that is back should not have to wait for us.
 pub(in crate::backend) const SHORTEST_DELAY: Duration = Duration::from_millis(250);
-pub(in crate::backend) const LONGEST_DELAY: Duration = Duration::from_secs(30);
+pub(in crate::backend) const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// How many acknowledgements are sent before anything else is looked at.
 const ACKS: usize = 64;

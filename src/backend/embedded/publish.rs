@@ -11,7 +11,7 @@ use super::directory::Directory;
 use super::fields::{Fields, Refusal, quoted};
 use super::userid::is_userid;
 use crate::model::{
-    Decision, EventKind, Field, Plan, PublishError, Reach, Rule, Term, UnixMillis, Who, uri,
+    Decision, EventKind, Plan, PublishError, Reach, Rule, Term, UnixMillis, Who, uri,
 };
 
 /// Why nothing of a body was taken.
@@ -157,31 +157,15 @@ fn notification(
     .into())
 }
 
-/// What filters may ask for to hear of this annotation. A URI that has no normal form is not
-/// among it, for no filter can name it either.
+/// What filters may ask for to hear of this annotation.
 fn terms(annotation: &Annotation, uris: &[String]) -> Vec<Term> {
     let pages = std::iter::once(&annotation.uri).chain(uris);
-    let keys = uri::annotation_keys(pages.map(String::as_str), annotation.version());
-    let mut terms: Vec<Term> = [
-        (Field::Id, annotation.id.clone()),
-        (Field::Group, annotation.group.clone()),
-    ]
-    .into_iter()
-    .chain(
-        annotation
-            .references
-            .iter()
-            .map(|id| (Field::References, id.clone())),
+    Term::of_annotation(
+        annotation.id.clone(),
+        annotation.group.clone(),
+        annotation.references.iter().cloned(),
+        uri::annotation_keys(pages.map(String::as_str), annotation.version()),
     )
-    .chain(keys.into_iter().map(|key| (Field::Uri, key)))
-    .map(|(field, value)| Term {
-        field,
-        value: value.into(),
-    })
-    .collect();
-    terms.sort_unstable();
-    terms.dedup();
-    terms
 }
 
 /// A user joined or left a group: their clients are given their new profile.

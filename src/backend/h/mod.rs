@@ -19,7 +19,6 @@ mod sql;
 mod store;
 mod thread;
 mod time;
-mod tls;
 mod told;
 mod url;
 mod userid;

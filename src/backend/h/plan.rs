@@ -10,9 +10,7 @@ use super::facts::{Facts, Group};
 use super::links::Site;
 use super::payload::{self, View};
 use crate::backend::Fate;
-use crate::model::{
-    Decision, EventKind, Field, Plan, Reach, Reason, Rule, Term, Userids, Who, uri,
-};
+use crate::model::{Decision, EventKind, Plan, Reach, Reason, Rule, Term, Userids, Who, uri};
 
 /// The plan of an event, from what the database says of its annotation now.
 ///
@@ -48,22 +46,12 @@ pub(super) fn plan(event: &AnnotationEvent, facts: &Facts, site: &Site) -> Resul
 /// What filters may ask for to hear of the annotation.
 fn terms(facts: &Facts) -> Vec<Term> {
     let annotation = &facts.annotation;
-    let references = annotation.references();
-    let mut terms: Vec<Term> = [
-        (Field::Id, annotation.id.to_url_safe()),
-        (Field::Group, annotation.groupid.clone()),
-    ]
-    .into_iter()
-    .chain(references.map(|id| (Field::References, id.to_url_safe())))
-    .chain(pages(facts).into_iter().map(|key| (Field::Uri, key)))
-    .map(|(field, value)| Term {
-        field,
-        value: value.into(),
-    })
-    .collect();
-    terms.sort_unstable();
-    terms.dedup();
-    terms
+    Term::of_annotation(
+        annotation.id.to_url_safe(),
+        annotation.groupid.clone(),
+        annotation.references().map(|id| id.to_url_safe()),
+        pages(facts),
+    )
 }
 
 /// The keys of the annotation's page under all its names. A page without a normal form has none,

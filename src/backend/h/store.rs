@@ -21,9 +21,10 @@ use super::links::Site;
 use super::session::{Session, cause};
 use super::time::PgTime;
 use super::url::{self, Target};
-use super::{plan, read, row, tls, userid};
+use super::{plan, read, row, userid};
 use crate::backend::{Fate, Stats};
 use crate::model::{Identity, Membership, Plan, TokenId, UnixMillis};
+use crate::trust;
 
 /// Where h's database is, and what its installation is called.
 #[derive(Clone)]
@@ -59,7 +60,8 @@ impl Store {
     /// What is wrong with the URL or the certificates that it names; nothing secret.
     pub fn new(settings: &Settings, stats: Arc<Stats>) -> Result<Store, String> {
         let target = url::parse(&settings.database_url)?;
-        let tls = MakeRustlsConnect::new(tls::client(&target.check)?);
+        let tls = trust::client(&target.check).map_err(|error| error.to_string())?;
+        let tls = MakeRustlsConnect::new(tls);
         let bouncer_url = settings.bouncer_url.as_deref();
         Ok(Store {
             target,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-use super::tls::{Check, Roots};
+use crate::trust::{Check, Roots};
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ impl TlsParameters {
         let mode = self.mode.as_deref().unwrap_or(default);
         let roots = match self.roots {
             Some(_) if is_system => Some(Roots::System),
-            Some(file) => Some(Roots::File(file)),
+            Some(file) => Some(Roots::File(file.into())),
             None => None,
         };
         if is_system && !matches!(mode, "verify-full" | "disable") {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::backend::embedded::Store;
+use crate::model::Field;
 
 const NOW: UnixMillis = 1_704_164_645_678;
 const JOE: &str = "acct:joe@example.org";

@@ -6,6 +6,7 @@ use super::*;
 use crate::backend::h::facts::testing::facts;
 use crate::backend::h::facts::{Author, Page};
 use crate::backend::h::ids::Uuid;
+use crate::model::Field;
 
 const AUTHOR: &str = "acct:author@example.org";
 const OTHER: &str = "acct:other@example.org";

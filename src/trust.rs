@@ -1,6 +1,10 @@
-//! TLS to the database: which certificates will do, by libpq's `sslmode` and `sslrootcert`.
-//! Must not know: anything of the database.
+//! Which servers' certificates to trust, where this program is the client: of a database, or of
+//! another server of the Real Time API.
+//!
+//! Owns: the check of a certificate. Must not know what is said over the connection.
 
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -15,7 +19,7 @@ use rustls::{
 
 /// What is asked of the server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Check {
+pub enum Check {
     /// Nothing: what is sent cannot be read on the way, but whom it is sent to is not known.
     Nothing,
     /// It must be of a CA that is trusted.
@@ -26,23 +30,46 @@ pub(super) enum Check {
 
 /// Which certificates to trust.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Roots {
+pub enum Roots {
     /// The system's.
     System,
     /// Those in this PEM file.
-    File(String),
+    File(PathBuf),
 }
+
+/// Why there is nothing to trust; its text is for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Untrusting {
+    /// The system has no CA certificates.
+    System,
+    /// This file, for this reason.
+    File(PathBuf, String),
+    /// What TLS itself says.
+    Tls(String),
+}
+
+impl fmt::Display for Untrusting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Untrusting::System => f.write_str("the system has no CA certificates"),
+            Untrusting::File(file, why) => write!(f, "{}: {why}", file.display()),
+            Untrusting::Tls(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Untrusting {}
 
 /// What makes TLS connections of which this is asked.
 ///
 /// # Errors
-/// For a person, when there are no certificates to trust.
-pub(super) fn client(check: &Check) -> Result<ClientConfig, String> {
+/// When there are no certificates to trust.
+pub fn client(check: &Check) -> Result<ClientConfig, Untrusting> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier::new(check, &provider)?;
     let versions = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| Untrusting::Tls(error.to_string()))?;
     Ok(versions
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
@@ -61,7 +88,7 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn new(check: &Check, provider: &Arc<CryptoProvider>) -> Result<Verifier, String> {
+    fn new(check: &Check, provider: &Arc<CryptoProvider>) -> Result<Verifier, Untrusting> {
         let (roots, name_counts) = match check {
             Check::Nothing => (None, false),
             Check::Chain(roots) => (Some(roots), false),
@@ -77,20 +104,26 @@ impl Verifier {
                         let found = rustls_native_certs::load_native_certs();
                         store.add_parsable_certificates(found.certs);
                         if store.is_empty() {
-                            return Err("the system has no CA certificates".to_owned());
+                            return Err(Untrusting::System);
                         }
                     }
                     Roots::File(file) => {
                         given = read(file)?;
                         for certificate in &given {
                             let added = store.add(certificate.clone());
-                            added.map_err(|error| format!("{file}: {error}"))?;
+                            added.map_err(|error| {
+                                Untrusting::File(file.clone(), error.to_string())
+                            })?;
                         }
                     }
                 }
                 let built =
                     WebPkiServerVerifier::builder_with_provider(store.into(), Arc::clone(provider));
-                Some(built.build().map_err(|error| error.to_string())?)
+                Some(
+                    built
+                        .build()
+                        .map_err(|error| Untrusting::Tls(error.to_string()))?,
+                )
             }
         };
         Ok(Verifier {
@@ -102,12 +135,13 @@ impl Verifier {
     }
 }
 
-fn read(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, Untrusting> {
+    let unfit = |why: String| Untrusting::File(file.to_owned(), why);
     let certificates = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| format!("{file}: {error}"))?;
+        .map_err(|error| unfit(error.to_string()))?;
     if certificates.is_empty() {
-        return Err(format!("{file} holds no certificate in PEM form"));
+        return Err(unfit("holds no certificate in PEM form".to_owned()));
     }
     Ok(certificates)
 }
