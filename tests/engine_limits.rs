@@ -159,6 +159,44 @@ fn a_shutdown_lets_nobody_in_and_leaves_nobody_waiting() {
 }
 
 #[test]
+fn who_is_connecting_when_a_shutdown_begins_is_let_in_and_told_to_come_back() {
+    let mut world = World::calm();
+    let others: Vec<_> = (0..400).map(|_| world.connect()).collect();
+    for &client in &others {
+        world.client(client).shake("/ws");
+    }
+    let late = world.connect();
+    world.flow();
+    // It has the first place, and those are visited in turn.
+    world.client(others[0]).close(1000);
+    world.flow();
+    let later = world.connect();
+    world.flow();
+    world.engine.begin_drain(Duration::from_secs(4));
+    world.wait(100);
+    world.client(late).shake("/ws");
+    world.client(later).shake("/ws");
+    world.flow();
+    assert_eq!(world.clients[later].statuses(), [101]);
+    world.wait(4000);
+    for client in [late, later] {
+        assert_eq!(world.clients[client].closed_with(), Some(1012));
+    }
+    assert!(world.engine.is_drained());
+}
+
+#[test]
+fn who_has_said_nothing_does_not_hold_a_shutdown_up() {
+    let mut world = World::calm();
+    let silent = world.connect();
+    world.wait(1500);
+    assert!(world.interest(silent).is_some());
+    world.engine.begin_drain(Duration::from_secs(10));
+    world.wait(100);
+    assert!(world.engine.is_drained());
+}
+
+#[test]
 fn a_shutdown_does_not_cut_an_answer_short() {
     let mut world = World::calm();
     world.limits.send = 1000;

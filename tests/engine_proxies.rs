@@ -205,6 +205,7 @@ fn nothing_is_left_of_headers_when_the_server_ends() {
     world.flow();
     world.engine.begin_drain(std::time::Duration::ZERO);
     world.flow();
+    world.wait(2_000);
     assert_eq!(world.interest(client), None);
     assert!(world.engine.is_drained());
 }

@@ -120,6 +120,16 @@ pub struct Listen {
     pub tls: bool,
 }
 
+/// Where the process listens already by sockets that it was started with; no others are opened
+/// there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inherited {
+    /// Where WebSockets are to be served.
+    pub listen: Vec<Listen>,
+    /// Where the admin interface is to be served, if by one of them.
+    pub admin: Option<Address>,
+}
+
 /// Settings that cannot be: a line for each thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub String);

@@ -8,7 +8,7 @@ use super::{BackEndSettings, ConfigError, InvalidToken, Listen, OnExpiry, Settin
 use super::{back_end, danger};
 use crate::http::{ForwardedBy, Origin, Proxies};
 use crate::logging::Format;
-use crate::net::Config;
+use crate::net::{Address, Config};
 
 impl Values {
     /// What the values come to.
@@ -34,7 +34,7 @@ impl Values {
         let settings = Settings {
             proxy_protocol: self.proxy_protocol(&listen)?,
             listen,
-            admin: parse_admin(&self.word("admin")?).ok_or_else(|| odd("admin"))?,
+            admin: self.admin()?,
             admin_hosts: self.list("admin_hosts"),
             admin_public: self.flag("admin_public")?,
             origins: self.each("origins", Origin::parse)?,
@@ -77,8 +77,41 @@ impl Values {
         Ok(settings)
     }
 
+    /// By sockets that there are already, and wherever else is said. The default is for those who
+    /// say nothing.
     fn listen(&self) -> Result<Vec<Listen>, ConfigError> {
-        self.each("listen", parse_listen)
+        let mut listen = self.inherited.listen.clone();
+        if !listen.is_empty() && !self.is_given("listen") {
+            return Ok(listen);
+        }
+        for place in self.each("listen", parse_listen)? {
+            let there = self.inherited.listen.iter();
+            match there.clone().find(|there| there.address == place.address) {
+                Some(there) if there.tls != place.tls => {
+                    return Err(ConfigError(format!(
+                        "listen: the socket for {} that the server was started with has the name \
+                         of one {} TLS",
+                        place.address,
+                        if there.tls { "with" } else { "without" }
+                    )));
+                }
+                Some(_) => {}
+                None => listen.push(place),
+            }
+        }
+        Ok(listen)
+    }
+
+    fn admin(&self) -> Result<Address, ConfigError> {
+        let configured = parse_admin(&self.word("admin")?).ok_or_else(|| odd("admin"))?;
+        match &self.inherited.admin {
+            None => Ok(configured),
+            Some(there) if !self.is_given("admin") || *there == configured => Ok(there.clone()),
+            Some(there) => Err(ConfigError(format!(
+                "admin is {configured}, but the socket for it that the server was started with \
+                 listens on {there}: leave the setting out, or have both the same"
+            ))),
+        }
     }
 
     fn proxy_protocol(&self, listen: &[Listen]) -> Result<Vec<Listen>, ConfigError> {

@@ -12,7 +12,7 @@ use super::near::nearest;
 use super::table::{PREFIX, SETTINGS, Setting, all_names, variable};
 use super::value::{Kind, Value};
 use super::values::{Layer, Values, Whence, read_secret};
-use super::{ConfigError, file};
+use super::{ConfigError, Inherited, file};
 
 /// All that settings can come from.
 // No `Debug`: there may be passwords in the environment.
@@ -21,6 +21,7 @@ pub struct Sources {
     flags: Vec<Flag>,
     file: ConfigFile,
     environment: BTreeMap<String, OsString>,
+    inherited: Inherited,
 }
 
 /// What a flag of the command line says.
@@ -71,7 +72,13 @@ impl Sources {
             flags,
             file,
             environment,
+            inherited: Inherited::default(),
         }
+    }
+
+    /// These, with sockets that the process was started with.
+    pub fn inherit(&mut self, inherited: Inherited) {
+        self.inherited = inherited;
     }
 
     /// Reads them all. A value wins over those that come later in this order: flags, our own
@@ -82,6 +89,7 @@ impl Sources {
     pub fn read(&self) -> Result<Values, ConfigError> {
         let mut errors = Vec::new();
         let mut values = Values::default();
+        values.inherited = self.inherited.clone();
         values.add(self.read_flags(&mut errors));
         values.add(self.read_variables(&mut errors));
         values.add(self.read_credentials(&mut errors));

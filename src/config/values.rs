@@ -8,10 +8,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ConfigError;
 use super::table::{Preset, SETTINGS, Setting, find};
 use super::units::{parse_duration, parse_size};
 use super::value::Value;
+use super::{ConfigError, Inherited};
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Values {
     given: Layer,
     /// The configuration file that was read, if there was one.
     pub file: Option<PathBuf>,
+    /// The sockets that there are already.
+    pub(super) inherited: Inherited,
 }
 
 impl Layer {
@@ -93,6 +95,11 @@ impl Values {
         for (name, given) in layer.0 {
             self.given.0.entry(name).or_insert(given);
         }
+    }
+
+    /// Whether something was said of a setting.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.given.0.contains_key(name)
     }
 
     /// Where the value of a setting comes from; `None` for the default.

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Type};
 
 use super::stream::Stream;
@@ -35,6 +37,7 @@ impl fmt::Display for Address {
 /// A listening socket. What connects before a reactor has it waits.
 pub struct Listener {
     socket: Socket,
+    tenure: Tenure,
     pub(super) tls: Option<TlsConfig>,
     /// Connections have to begin with a header of the PROXY protocol.
     pub(super) has_preface: bool,
@@ -45,6 +48,18 @@ pub struct Listener {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
+}
+
+/// Who else has to do with a listening socket: that decides what becomes of those who wait in its
+/// queue when it is no longer listened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tenure {
+    /// Nobody: with it they are lost.
+    Own,
+    /// Others listen on the same port with sockets of their own, and queues of their own.
+    Shared,
+    /// Others have the very same socket: they wait for the next who accepts.
+    Lent,
 }
 
 impl Listener {
@@ -73,12 +88,55 @@ impl Listener {
                 Socket::Unix(UnixListener::bind(path)?, path.clone())
             }
         };
-        Ok(Listener {
+        let tenure = match (&socket, shared) {
+            (Socket::Tcp(_), true) => Tenure::Shared,
+            _ => Tenure::Own,
+        };
+        Ok(Listener::new(socket, tenure, tls))
+    }
+
+    /// A TCP socket that listens already, and that others have, too: it goes on to listen, and
+    /// who waits in its queue waits on, when this process stops accepting.
+    ///
+    /// # Errors
+    /// When it does not listen, or the system does not say.
+    pub fn from_tcp(socket: std::net::TcpListener, tls: Option<TlsConfig>) -> io::Result<Self> {
+        must_listen(&socket)?;
+        socket.set_nonblocking(true)?;
+        let socket = Socket::Tcp(TcpListener::from_std(socket));
+        Ok(Listener::new(socket, Tenure::Lent, tls))
+    }
+
+    /// The same for a unix socket; its path is left where it is.
+    ///
+    /// # Errors
+    /// When it does not listen, or the system does not say.
+    pub fn from_unix(
+        socket: std::os::unix::net::UnixListener,
+        tls: Option<TlsConfig>,
+    ) -> io::Result<Self> {
+        must_listen(&socket)?;
+        socket.set_nonblocking(true)?;
+        let path = unix_name(&socket.local_addr()?);
+        let socket = Socket::Unix(UnixListener::from_std(socket), path);
+        Ok(Listener::new(socket, Tenure::Lent, tls))
+    }
+
+    fn new(socket: Socket, tenure: Tenure, tls: Option<TlsConfig>) -> Self {
+        Listener {
             socket,
+            tenure,
             tls,
             has_preface: false,
             pending: true,
-        })
+        }
+    }
+
+    /// With TLS, where a certificate is given.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<TlsConfig>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// With a header of the PROXY protocol before all else of a connection, TLS included. Only
@@ -107,6 +165,24 @@ impl Listener {
         }
     }
 
+    pub(super) fn tenure(&self) -> Tenure {
+        self.tenure
+    }
+
+    /// Has the system drop whoever begins to connect, so that they try again a second later, when
+    /// this socket is gone and another takes them. Who is connecting already is let in: between
+    /// the first packet and the queue they would be lost with the socket, and nothing shows them.
+    ///
+    /// # Errors
+    /// Where there is no such thing.
+    pub(super) fn turn_away(&self) -> io::Result<()> {
+        match &self.socket {
+            #[cfg(target_os = "linux")]
+            Socket::Tcp(listener) => socket2::SockRef::from(listener).attach_filter(&no_syn()),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     pub(super) fn accept(&self) -> io::Result<Stream> {
         match &self.socket {
             Socket::Tcp(listener) => {
@@ -125,6 +201,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Socket::Unix(_, path) = &self.socket
+            && self.tenure != Tenure::Lent
             && let Err(error) = std::fs::remove_file(path)
         {
             log::debug!("{}: {error}", path.display());
@@ -164,6 +241,50 @@ fn listen_tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
+/// A filter for the packets that a listening socket gets: SYN without ACK is dropped.
+#[cfg(target_os = "linux")]
+fn no_syn() -> [socket2::SockFilter; 5] {
+    use socket2::SockFilter;
+    // Classic BPF, as <linux/filter.h> has it; the packet begins with the header of TCP, whose
+    // flags are in byte 13 (RFC 9293 §3.1).
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    [
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+}
+
+/// A socket that was handed over may be anything.
+fn must_listen(socket: &impl AsFd) -> io::Result<()> {
+    match sockopt::socket_acceptconn(socket)? {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the socket does not listen",
+        )),
+    }
+}
+
+/// The path, or the abstract name behind an `@`.
+fn unix_name(address: &std::os::unix::net::SocketAddr) -> PathBuf {
+    if let Some(path) = address.as_pathname() {
+        return path.to_owned();
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
+        return format!("@{}", String::from_utf8_lossy(name)).into();
+    }
+    PathBuf::new()
+}
+
 /// Removes the socket of a process that is gone. One that somebody still listens on is left,
 /// and binding says so.
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -182,6 +303,37 @@ mod tests {
     use rustix::io::Errno;
 
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_is_turned_away_gets_to_the_other_who_listens() {
+        use std::io::ErrorKind;
+        use std::net::TcpStream;
+        use std::time::Duration;
+
+        let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let first = Listener::open_shared(&any, None).unwrap();
+        let Ok(Address::Tcp(address)) = first.address() else {
+            panic!("no address");
+        };
+        let early = TcpStream::connect(address).unwrap();
+        first.turn_away().unwrap();
+        // Nobody answers, neither well nor badly.
+        let short = Duration::from_millis(200);
+        let error = TcpStream::connect_timeout(&address, short).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        // Who was there before is still there, and goes on to be heard.
+        let taken = first.accept().unwrap();
+        drop(early);
+        drop(taken);
+        // Who tries meanwhile is taken by the next, when TCP tries again.
+        let patient = std::thread::spawn(move || TcpStream::connect(address));
+        std::thread::sleep(short);
+        let next = Listener::open_shared(&Address::Tcp(address), None).unwrap();
+        drop(first);
+        patient.join().unwrap().unwrap();
+        assert!(next.accept().is_ok());
+    }
 
     // A2
     #[test]

@@ -9,7 +9,7 @@ use mio::{Events, Poll, Token, Waker};
 use super::config::{Config, Reload};
 use super::engine::{Arrival, Engine, Readiness};
 use super::handler::Handler;
-use super::listener::{Listener, concerns_one_connection};
+use super::listener::{Listener, Tenure, concerns_one_connection};
 use super::mailbox::{Inbox, Mail, Mailbox, mailbox};
 use super::stream::Stream;
 use super::{ConnKey, ListenerId, Now};
@@ -18,7 +18,8 @@ use super::{ConnKey, ListenerId, Now};
 pub struct Reactor<H: Handler> {
     // Before the poll: sockets go first.
     engine: Engine<Stream, H>,
-    listeners: Vec<Listener>,
+    /// By their ids; those that are no longer listened on are gone.
+    listeners: Vec<Option<Listener>>,
     poll: Poll,
     mailbox: Mailbox<H::Command>,
     inbox: Inbox<H::Command>,
@@ -27,6 +28,15 @@ pub struct Reactor<H: Handler> {
     retry_accept: Option<Instant>,
     /// Accept failures are told at most this often.
     complained: Option<Instant>,
+    /// A shutdown that waits for those who are connecting.
+    last_call: Option<LastCall>,
+}
+
+/// Until when the last are let in, and over how long everybody is told to go then.
+#[derive(Clone, Copy)]
+struct LastCall {
+    until: Instant,
+    over: Duration,
 }
 
 impl<H: Handler> Reactor<H> {
@@ -48,6 +58,7 @@ impl<H: Handler> Reactor<H> {
             clock,
             retry_accept: None,
             complained: None,
+            last_call: None,
         })
     }
 
@@ -61,7 +72,7 @@ impl<H: Handler> Reactor<H> {
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "too many listeners"))?;
         let token = Token(FIRST_LISTENER.0 + usize::from(id));
         listener.register(self.poll.registry(), token)?;
-        self.listeners.push(listener);
+        self.listeners.push(Some(listener));
         Ok(ListenerId(id))
     }
 
@@ -85,6 +96,7 @@ impl<H: Handler> Reactor<H> {
             if self.serve_mail() || self.engine.is_drained() {
                 return Ok(());
             }
+            self.serve_last_call();
             self.engine.serve();
             self.accept();
             if self.engine.reap() {
@@ -96,11 +108,16 @@ impl<H: Handler> Reactor<H> {
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let may_take_mail = self.inbox.pending && self.engine.wants_commands();
-        let may_accept = self.retry_accept.is_none() && self.listeners.iter().any(|l| l.pending);
+        let may_accept =
+            self.retry_accept.is_none() && self.listeners.iter().flatten().any(|l| l.pending);
         let timeout = match self.retry_accept {
             _ if may_take_mail || may_accept => Duration::ZERO,
             Some(at) => (at.saturating_duration_since(Instant::now())).min(self.engine.timeout()),
             None => self.engine.timeout(),
+        };
+        let timeout = match self.last_call {
+            Some(call) => timeout.min(call.until.saturating_duration_since(Instant::now())),
+            None => timeout,
         };
         // Rounded up, or the last fraction of a millisecond would be spent spinning.
         let timeout = Duration::from_millis(timeout.as_micros().div_ceil(1000) as u64);
@@ -125,7 +142,7 @@ impl<H: Handler> Reactor<H> {
         } else if let Some(listener) = token
             .0
             .checked_sub(FIRST_LISTENER.0)
-            .and_then(|number| self.listeners.get_mut(number))
+            .and_then(|number| self.listeners.get_mut(number)?.as_mut())
         {
             listener.pending = true;
         }
@@ -140,11 +157,10 @@ impl<H: Handler> Reactor<H> {
             }
             match self.inbox.take() {
                 Some(Mail::Command(command)) => self.engine.command(command),
-                Some(Mail::Shutdown(_)) if self.engine.is_draining() => return true,
-                Some(Mail::Shutdown(over)) => {
-                    self.listeners.clear();
-                    self.engine.begin_drain(over);
-                }
+                Some(Mail::Shutdown(over)) => match self.is_ending() {
+                    true => return true,
+                    false => self.begin_shutdown(over),
+                },
                 Some(Mail::Reload(reload)) => self.reload(*reload),
                 None => break,
             }
@@ -155,11 +171,60 @@ impl<H: Handler> Reactor<H> {
     fn reload(&mut self, reload: Reload) {
         self.engine.reconfigure(reload.config);
         let Some(tls) = reload.tls else { return };
-        for listener in &mut self.listeners {
+        for listener in self.listeners.iter_mut().flatten() {
             if let Some(config) = &mut listener.tls {
                 *config = tls.clone();
             }
         }
+    }
+
+    /// Stops listening; who has connected already is let in, and told to go like everybody. A
+    /// socket that others listen on as well is left only when nobody is connecting to it.
+    fn begin_shutdown(&mut self, over: Duration) {
+        let mut until = Instant::now();
+        for number in 0..self.listeners.len() {
+            let Some(listener) = &self.listeners[number] else {
+                continue;
+            };
+            match listener.tenure() {
+                Tenure::Own => self.stop_listening(number),
+                Tenure::Lent => self.listeners[number] = None,
+                Tenure::Shared => {
+                    if let Err(error) = listener.turn_away() {
+                        log::debug!("who connects cannot be turned away: {error}");
+                    }
+                    until = Instant::now() + LAST_CALL;
+                }
+            }
+        }
+        self.last_call = Some(LastCall { until, over });
+    }
+
+    /// Begins to see everybody off when it is time.
+    fn serve_last_call(&mut self) {
+        let Some(call) = self.last_call.filter(|call| Instant::now() >= call.until) else {
+            return;
+        };
+        for number in 0..self.listeners.len() {
+            self.stop_listening(number);
+        }
+        self.last_call = None;
+        self.engine.begin_drain(call.over);
+    }
+
+    fn is_ending(&self) -> bool {
+        self.last_call.is_some() || self.engine.is_draining()
+    }
+
+    /// Lets those in who wait, and closes the socket, with which they would be lost.
+    fn stop_listening(&mut self, number: usize) {
+        if let Some(listener) = &mut self.listeners[number] {
+            listener.pending = true;
+            if let Err(error) = self.accept_from(number, MOST_WAITING) {
+                log::warn!("some who wait cannot be accepted: {error}");
+            }
+        }
+        self.listeners[number] = None;
     }
 
     fn accept(&mut self) {
@@ -168,42 +233,52 @@ impl<H: Handler> Reactor<H> {
         }
         self.retry_accept = None;
         for number in 0..self.listeners.len() {
-            for _ in 0..ACCEPT_BUDGET {
-                let listener = &mut self.listeners[number];
-                if !listener.pending {
-                    break;
-                }
-                match listener.accept() {
-                    Ok(stream) => self.take_in(stream, number),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        listener.pending = false;
-                    }
-                    Err(error) if concerns_one_connection(&error) => {}
-                    Err(error) => return self.accept_failed(&error),
-                }
+            if let Err(error) = self.accept_from(number, ACCEPT_BUDGET) {
+                return self.accept_failed(&error);
             }
         }
     }
 
-    fn take_in(&mut self, stream: Stream, number: usize) {
-        let arrival = Arrival {
-            listener: ListenerId(number as u8),
-            peer: stream.peer_ip(),
-            has_preface: self.listeners[number].has_preface,
-            tls: self.listeners[number].tls.clone(),
-            socket: stream,
-        };
+    /// Accepts at most so many.
+    fn accept_from(&mut self, number: usize, most: usize) -> io::Result<()> {
+        for _ in 0..most {
+            let Some(listener) = &mut self.listeners[number] else {
+                break;
+            };
+            if !listener.pending {
+                break;
+            }
+            match listener.accept() {
+                Ok(stream) => {
+                    let arrival = Arrival {
+                        listener: ListenerId(number as u8),
+                        peer: stream.peer_ip(),
+                        has_preface: listener.has_preface,
+                        tls: listener.tls.clone(),
+                        socket: stream,
+                    };
+                    self.take_in(arrival)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    listener.pending = false;
+                }
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, arrival: Arrival<Stream>) -> io::Result<()> {
         let Some(key) = self.engine.accept(arrival) else {
-            return;
+            return Ok(());
         };
         let Some(stream) = self.engine.socket_mut(key) else {
-            return;
+            return Ok(());
         };
         let token = Token(key.to_u64() as usize);
-        if let Err(error) = stream.register(self.poll.registry(), token) {
-            self.engine.abandon(key);
-            self.accept_failed(&error);
-        }
+        let registered = stream.register(self.poll.registry(), token);
+        registered.inspect_err(|_| self.engine.abandon(key))
     }
 
     /// No descriptors, or no memory. What waits in the backlog makes no new edge, so it is
@@ -248,6 +323,11 @@ const MAIL_BUDGET: usize = 64;
 const MAILBOX_SIZE: usize = 1024;
 /// Connections accepted in a turn, for each listener.
 const ACCEPT_BUDGET: usize = 64;
+/// Connections that are accepted before a listening socket is closed: more than a queue has.
+const MOST_WAITING: usize = 4096;
+/// How long those who are connecting to a port that others listen on, too, may take to arrive in
+/// the queue. Less than the second after which TCP tries again (RFC 6298 §2).
+const LAST_CALL: Duration = Duration::from_millis(500);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// Far below what the poller can take.

@@ -12,6 +12,7 @@ use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Refusal, Verdict};
 use crate::realtime::{Realtime, Session};
 
 use super::metrics;
+use super::notify::{Pulse, Status};
 use super::reload::Shared;
 
 /// Hands what arrives to whom it concerns.
@@ -27,6 +28,8 @@ pub(super) struct App {
     pub dangers: Vec<Danger>,
     /// Where other settings come from.
     pub shared: Arc<Shared>,
+    /// What the service manager is told.
+    pub pulse: Pulse,
 }
 
 impl Handler for App {
@@ -133,5 +136,10 @@ impl Handler for App {
 
     fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
         self.realtime.on_tick(cx);
+        let status = Status {
+            open: cx.counters().open,
+            is_ready: self.ready && self.stats.is_connected(),
+        };
+        self.pulse.beat(cx.now().mono, status);
     }
 }

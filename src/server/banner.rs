@@ -1,6 +1,6 @@
 //! What the server says of itself when it starts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{DEFAULT_DATA, Settings};
 use crate::net::Address;
@@ -80,10 +80,18 @@ fn program() -> String {
     let Some(path) = path else {
         return "h-realtime".into();
     };
-    let here = std::env::current_dir().unwrap_or_default();
-    match path.strip_prefix(&here) {
-        Ok(relative) => quoted(&Path::new(".").join(relative)),
-        Err(_) => quoted(&path),
+    quoted(&seen_from(
+        &std::env::current_dir().unwrap_or_default(),
+        &path,
+    ))
+}
+
+/// A path below a directory by the way from there. Below the root is everything: a service runs
+/// there, and who reads this is somewhere else.
+fn seen_from(here: &Path, path: &Path) -> PathBuf {
+    match path.strip_prefix(here) {
+        Ok(relative) if here.parent().is_some() => Path::new(".").join(relative),
+        _ => path.to_owned(),
     }
 }
 
@@ -102,6 +110,18 @@ const SAMPLE: &str = r#"{"topic":"annotation","action":"create","annotation":{"i
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_program_is_named_as_it_is_seen_from_where_it_was_started() {
+        let program = Path::new("/usr/bin/h-realtime");
+        for (here, name) in [
+            ("/usr", "./bin/h-realtime"),
+            ("/home/me", "/usr/bin/h-realtime"),
+            ("/", "/usr/bin/h-realtime"),
+        ] {
+            assert_eq!(seen_from(Path::new(here), program), Path::new(name));
+        }
+    }
 
     #[test]
     fn paths_survive_a_shell() {

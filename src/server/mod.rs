@@ -1,5 +1,6 @@
 //! The whole server: builds back end, application and reactor, and runs them to the end.
 
+mod activation;
 mod app;
 mod back_end;
 mod banner;
@@ -7,6 +8,7 @@ mod certificate;
 mod metrics;
 #[cfg(not(feature = "amqp"))]
 mod no_amqp;
+mod notify;
 mod reload;
 
 use std::fs::OpenOptions;
@@ -32,9 +34,11 @@ use crate::net::{
 };
 use crate::realtime::{self, Realtime};
 
+use activation::Sockets;
 use app::App;
 use back_end::BackEnd;
 use certificate::Certificate;
+use notify::{Notifier, Pulse};
 use reload::{Application, Reloader, Shared};
 
 /// Reads the configuration, and runs the server until it is told to end, by SIGTERM or SIGINT.
@@ -42,6 +46,9 @@ use reload::{Application, Reloader, Shared};
 /// # Errors
 /// [`Exit`] with the code of what stands in the way of starting, or of going on.
 pub fn run(mut sources: Sources) -> Result<(), Exit> {
+    let inherited = Sockets::take()?;
+    sources.inherit(inherited.places());
+    let notifier = Arc::new(Notifier::of_process());
     let values = sources.read()?;
     sources.hold_on_to(&values);
     let mut settings = values.settle()?;
@@ -54,20 +61,17 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let (certificate, tls) = certificate(&settings)?.unzip();
     let back_end = BackEnd::prepare(&settings)?;
     let shared = Arc::new(Shared::new(&settings));
-    let (sockets, bound) = bind(&settings, tls)?;
-    let mut reactor = reactor(&settings, &back_end, &bound, &shared)?;
+    let (sockets, bound) = bind(&settings, inherited, tls)?;
+    let pulse = Pulse::new(Arc::clone(&notifier));
+    let mut reactor = reactor(&settings, &back_end, &bound, &shared, pulse)?;
     for socket in sockets {
         let added = reactor.listen(socket);
         added.map_err(|error| Exit::new(Exit::OS, error))?;
     }
     let text = banner::text(&settings, &back_end, &bound, open_files);
-    let address_file = match &back_end.data {
-        Some(_) => {
-            let written = AddressFile::write(&settings.data, &bound.admin);
-            Some(written.map_err(|error| Exit::new(Exit::IO, error))?)
-        }
-        None => None,
-    };
+    let address_file = back_end.data.as_ref();
+    let address_file = address_file.map(|_| AddressFile::write(&settings.data, &bound.admin));
+    let address_file = address_file.transpose()?;
     let threads = back_end.start(&reactor.mailbox())?;
     let reloader = Reloader {
         sources,
@@ -78,14 +82,20 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
         open_files,
         mailbox: reactor.mailbox(),
         shared: Arc::clone(&shared),
+        notifier: Arc::clone(&notifier),
     };
     let reload = reloader.start().map_err(no_thread)?;
-    heed_signals(reactor.mailbox(), shared, reload, address_file)?;
-    // Nobody reading the banner is no reason not to serve.
-    let _ = io::stdout()
-        .write_all(text.as_bytes())
-        .and_then(|()| io::stdout().flush());
+    let heed = Heed {
+        mailbox: reactor.mailbox(),
+        shared,
+        reload,
+        address_file,
+        notifier: Arc::clone(&notifier),
+    };
+    heed.start()?;
+    say(&text);
     log::info!("started");
+    notifier.ready();
 
     let result = reactor.run();
     drop(reactor);
@@ -95,12 +105,19 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     Ok(())
 }
 
+/// Nobody reading the banner is no reason not to serve.
+fn say(banner: &str) {
+    let mut out = io::stdout();
+    let _ = out.write_all(banner.as_bytes()).and_then(|()| out.flush());
+}
+
 /// The reactor, with the application, and without its sockets.
 fn reactor(
     settings: &Settings,
     back_end: &BackEnd,
     bound: &Bound,
     shared: &Arc<Shared>,
+    pulse: Pulse,
 ) -> Result<Reactor<App>, Exit> {
     let Application { realtime, dangers } = Application::new(settings);
     let realtime = Realtime::new(
@@ -122,6 +139,7 @@ fn reactor(
         stats: Arc::clone(&back_end.stats),
         dangers,
         shared: Arc::clone(shared),
+        pulse,
     };
     let [seed] = random().map_err(random_failed)?;
     let config = Config {
@@ -158,13 +176,18 @@ impl Bound {
 }
 
 /// Opens the listening sockets, that of the admin interface first: the application knows it as
-/// listener 0.
-fn bind(settings: &Settings, tls: Option<TlsConfig>) -> Result<(Vec<Listener>, Bound), Exit> {
+/// listener 0. Those that there are already are not opened again.
+fn bind(
+    settings: &Settings,
+    mut inherited: Sockets,
+    tls: Option<TlsConfig>,
+) -> Result<(Vec<Listener>, Bound), Exit> {
     let mut sockets = Vec::new();
     let mut open = |address: &Address, tls: Option<TlsConfig>, shared: bool, preface: bool| {
-        let opened = match shared {
-            true => Listener::open_shared(address, tls),
-            false => Listener::open(address, tls),
+        let opened = match inherited.find(address) {
+            Some(listener) => Ok(listener.with_tls(tls)),
+            None if shared => Listener::open_shared(address, tls),
+            None => Listener::open(address, tls),
         };
         let opened = opened.and_then(|listener| listener.address().map(|bound| (listener, bound)));
         let (listener, bound) = opened.map_err(|error| {
@@ -230,35 +253,43 @@ fn tcp_address(address: &Address) -> Option<std::net::SocketAddr> {
     }
 }
 
-/// The first SIGTERM or SIGINT begins the shutdown, the second ends it; SIGHUP reloads.
-fn heed_signals(
+/// What signals act on.
+struct Heed {
     mailbox: Mailbox<Tell>,
     shared: Arc<Shared>,
     reload: SyncSender<()>,
     address_file: Option<AddressFile>,
-) -> Result<(), Exit> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .map_err(|error| Exit::new(Exit::OS, format!("signals: {error}")))?;
-    let run = move || {
-        let mut address_file = address_file;
-        for signal in signals.forever() {
-            if signal == SIGHUP {
-                // Where one waits already, that one will see what has changed.
-                let _ = reload.try_send(());
-                continue;
+    notifier: Arc<Notifier>,
+}
+
+impl Heed {
+    /// Starts the thread: the first SIGTERM or SIGINT begins the shutdown, the second ends it;
+    /// SIGHUP reloads.
+    fn start(mut self) -> Result<(), Exit> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+            .map_err(|error| Exit::new(Exit::OS, format!("signals: {error}")))?;
+        let run = move || {
+            for signal in signals.forever() {
+                if signal == SIGHUP {
+                    // Where one waits already, that one will see what has changed.
+                    let _ = self.reload.try_send(());
+                    continue;
+                }
+                // Before the addresses are free: the next server to take them may start while
+                // this one still sees its clients off, and has a file of its own by then.
+                drop(self.address_file.take());
+                log::info!("signal {signal}: shutting down");
+                let over = self.shared.drain();
+                if self.mailbox.shut_down(over).is_err() {
+                    return;
+                }
+                self.notifier.stopping();
             }
-            // Before the addresses are free: the next server to take them may start while
-            // this one still sees its clients off, and has a file of its own by then.
-            drop(address_file.take());
-            log::info!("signal {signal}: shutting down");
-            if mailbox.shut_down(shared.drain()).is_err() {
-                return;
-            }
-        }
-    };
-    let thread = std::thread::Builder::new().name("signals".into());
-    thread.spawn(run).map_err(no_thread)?;
-    Ok(())
+        };
+        let thread = std::thread::Builder::new().name("signals".into());
+        thread.spawn(run).map_err(no_thread)?;
+        Ok(())
+    }
 }
 
 fn no_thread(error: io::Error) -> Exit {
@@ -266,22 +297,32 @@ fn no_thread(error: io::Error) -> Exit {
 }
 
 /// The file that tells commands on this machine where the admin interface is.
-struct AddressFile(PathBuf);
+struct AddressFile {
+    path: PathBuf,
+    line: String,
+}
 
 impl AddressFile {
-    fn write(data: &Path, admin: &Address) -> io::Result<Self> {
+    fn write(data: &Path, admin: &Address) -> Result<Self, Exit> {
         let path = data.join("admin.address");
+        let line = format!("{}\n", banner::admin_url(admin));
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        writeln!(options.open(&path)?, "{}", banner::admin_url(admin))?;
-        Ok(AddressFile(path))
+        let file = options.open(&path);
+        let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
+        written.map_err(|error| Exit::new(Exit::IO, error))?;
+        Ok(AddressFile { path, line })
     }
 }
 
 impl Drop for AddressFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            log::debug!("{}: {error}", self.0.display());
+        // It is another's where another server has taken over before this one ends.
+        if std::fs::read_to_string(&self.path).is_ok_and(|line| line != self.line) {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            log::debug!("{}: {error}", self.path.display());
         }
     }
 }

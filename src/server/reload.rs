@@ -20,6 +20,7 @@ use crate::net::{Closed, Mailbox, Reload};
 use crate::realtime;
 
 use super::certificate::Certificate;
+use super::notify::Notifier;
 use super::{limit_connections, millis, realtime_settings};
 
 /// What a reload starts from.
@@ -35,6 +36,7 @@ pub(super) struct Reloader {
     pub open_files: u64,
     pub mailbox: Mailbox<Tell>,
     pub shared: Arc<Shared>,
+    pub notifier: Arc<Notifier>,
 }
 
 /// What other threads see of it.
@@ -118,13 +120,18 @@ impl Reloader {
     }
 
     fn reload(&mut self) -> Result<(), Closed> {
+        self.notifier.reloading();
         match self.check() {
-            Ok(checked) => self.take_over(checked),
+            Ok(checked) => {
+                self.take_over(checked)?;
+                self.notifier.reloaded(None);
+            }
             Err(error) => {
-                self.refused("the configuration stays as it was", &error);
-                Ok(())
+                let told = self.refused("the configuration stays as it was", &error);
+                self.notifier.reloaded(Some(&told));
             }
         }
+        Ok(())
     }
 
     fn check(&self) -> Result<Checked, ConfigError> {
@@ -204,7 +211,9 @@ impl Reloader {
                 self.shared.succeeded.fetch_add(1, Ordering::Relaxed);
                 log::info!("the certificate's files have changed, and are in use now");
             }
-            Err(error) => self.refused("the certificate stays as it was", &error),
+            Err(error) => {
+                self.refused("the certificate stays as it was", &error);
+            }
         }
         Ok(())
     }
@@ -214,10 +223,13 @@ impl Reloader {
         self.mailbox.reload(Reload { config, tls })
     }
 
-    fn refused(&self, what_stays: &str, error: &dyn Display) {
+    /// Says so, in one line, which is returned.
+    fn refused(&self, what_stays: &str, error: &dyn Display) -> String {
         self.shared.failed.fetch_add(1, Ordering::Relaxed);
         let error = error.to_string().replace('\n', "; ");
-        log::error!("not reloaded, {what_stays}: {error}");
+        let told = format!("not reloaded, {what_stays}: {error}");
+        log::error!("{told}");
+        told
     }
 }
 

@@ -2,11 +2,12 @@
 //! say anything.
 #![allow(dead_code, unused_imports)] // Every test file uses some of it.
 
+mod activation;
 mod client;
+mod crowd;
 mod events;
 #[cfg(feature = "h")]
 mod h;
-#[cfg(feature = "amqp")]
 mod kept;
 #[cfg(feature = "h")]
 mod postgres;
@@ -21,11 +22,12 @@ mod site;
 mod tls;
 mod webdriver;
 
+pub use activation::activated;
 pub use client::{Answer, Client, Received, connect, deflate};
+pub use crowd::{Crowd, Newcomers};
 pub use events::{event, filter};
 #[cfg(feature = "h")]
 pub use h::{OF_GROUP, PUBLIC, Site, annotation_event, heard, user_event};
-#[cfg(feature = "amqp")]
 pub use kept::free_port;
 #[cfg(feature = "h")]
 pub use postgres::{Postgres, sql};

@@ -77,7 +77,18 @@ impl Server {
     /// A server by a command of the test's own, which the arguments are added to. There must be
     /// a `config.toml` in the folder.
     pub fn launch(command: Command, folder: impl Into<Arc<TempDir>>, args: &[&str]) -> Server {
-        let (mut command, folder) = (command, folder.into());
+        let mut all = vec!["--admin", "127.0.0.1:0"];
+        all.extend(args);
+        Server::launch_as_is(command, folder, &all)
+    }
+
+    /// The same, on an admin address that the arguments or the command see to.
+    pub fn launch_as_is(
+        mut command: Command,
+        folder: impl Into<Arc<TempDir>>,
+        args: &[&str],
+    ) -> Server {
+        let folder = folder.into();
         // A pipe that nobody reads would fill up, and stop the server.
         let log = OpenOptions::new()
             .create(true)
@@ -85,7 +96,7 @@ impl Server {
             .open(folder.path().join("log"))
             .unwrap();
         let mut child = command
-            .args(["serve", "--admin", "127.0.0.1:0", "--config"])
+            .args(["serve", "--config"])
             .arg(folder.path().join("config.toml"))
             .arg("--data")
             .arg(folder.path().join("data"))
@@ -259,6 +270,11 @@ impl Server {
         let listeners = self.listeners.iter();
         let args: Vec<&str> = listeners.flat_map(|url| ["--listen", url]).collect();
         Server::launch(Command::new(PROGRAM), Arc::clone(&self.folder), &args)
+    }
+
+    /// Another server on the same data, by a command of the test's own.
+    pub fn beside(&self, command: Command, args: &[&str]) -> Server {
+        Server::launch(command, Arc::clone(&self.folder), args)
     }
 
     /// Resident memory of the process, in bytes.

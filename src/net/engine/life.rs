@@ -1,9 +1,9 @@
-//! The end of connections, their deadlines, and the end of them all.
+//! The end of connections, and their deadlines.
 
 use std::mem;
 use std::time::Duration;
 
-use crate::ws::{self, CloseCode, CloseFrame, Decoder, OpCode};
+use crate::ws::{self, CloseFrame, Decoder, OpCode};
 
 use super::super::ConnKey;
 use super::super::conn::{Farewell, Flags, Phase};
@@ -12,17 +12,6 @@ use super::super::handler::{Handler, Refusal};
 use super::super::socket::Socket;
 use super::super::timer::{TICK_MS, Tick};
 use super::{Engine, TICK_PERIOD, TIMER_BUDGET, floor_tick, millis};
-
-/// A shutdown that is under way.
-pub(super) struct Drain {
-    started: u64,
-    over: u64,
-    /// WebSockets that were open when it began.
-    total: u64,
-    closed: u64,
-    /// Slots below this one have been visited.
-    cursor: u32,
-}
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Takes the session out of an open connection and says so to the handler.
@@ -255,96 +244,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let span = (interval / 10 * (to - from)).max(1);
         Duration::from_millis(interval / 10 * from + self.jitter % span)
     }
-
-    /// Begins the shutdown: nobody is let in any more, and everybody is told to come back
-    /// later, spread over `over`. The first are told at once.
-    pub fn begin_drain(&mut self, over: Duration) {
-        if self.drain.is_none() {
-            self.drain = Some(Drain {
-                started: self.now.mono,
-                over: millis(over),
-                total: self.counters.open,
-                closed: 0,
-                cursor: 0,
-            });
-        }
-    }
-
-    /// Whether a shutdown is under way.
-    pub fn is_draining(&self) -> bool {
-        self.drain.is_some()
-    }
-
-    /// Whether the shutdown is complete.
-    pub fn is_drained(&self) -> bool {
-        self.drain.is_some() && self.arena.len() == 0
-    }
-
-    /// Closes those whose turn it is.
-    pub(super) fn serve_drain(&mut self) {
-        let Some(mut drain) = self.drain.take() else {
-            return;
-        };
-        let quota = drain.quota(self.now.mono);
-        while drain.closed < quota
-            && let Some(key) = self.arena.next_key(drain.cursor)
-        {
-            drain.cursor = key.index + 1;
-            drain.closed += u64::from(self.send_off(key));
-        }
-        self.drain = Some(drain);
-    }
-
-    /// Ends one connection for the shutdown; whether it was a WebSocket.
-    fn send_off(&mut self, key: ConnKey) -> bool {
-        let has_answers = self.arena.get(key).is_some_and(|conn| conn.tx.is_some());
-        match self.arena.get_mut(key).map(|conn| &mut conn.phase) {
-            Some(Phase::Open(_)) => {
-                // Not 1001: there are clients that take it, like 1000, for a reason never to
-                // come back.
-                let farewell = Farewell {
-                    code: CloseCode::SERVICE_RESTART,
-                    reason: "service restart",
-                    end: End::Shutdown,
-                };
-                self.say_farewell(key, farewell);
-                true
-            }
-            Some(Phase::Preface(_) | Phase::Request(_)) => {
-                match has_answers {
-                    true => self.linger(key),
-                    false => self.lose(key),
-                }
-                false
-            }
-            Some(phase @ Phase::Deferred(_)) => {
-                *phase = Phase::Request(None);
-                self.refuse(key, Refusal::Full);
-                false
-            }
-            _ => false,
-        }
-    }
-}
-
-impl Drain {
-    /// How many should have been closed by now. A few are closed at once, whatever the time
-    /// that many would be given.
-    fn quota(&self, now: u64) -> u64 {
-        let elapsed = now.saturating_sub(self.started);
-        if elapsed >= self.over {
-            return u64::MAX;
-        }
-        let paced = self.total.saturating_mul(elapsed) / self.over;
-        paced.max((elapsed + DRAIN_STEP) * DRAIN_RATE / 1000)
-    }
 }
 
 fn ticks(duration: Duration) -> Tick {
     Tick::try_from(millis(duration).div_ceil(TICK_MS)).unwrap_or(Tick::MAX / 2)
 }
-
-/// Milliseconds between two steps of a shutdown.
-pub(super) const DRAIN_STEP: u64 = 50;
-/// Closes a second that need no spreading: that many clients can come back at once.
-const DRAIN_RATE: u64 = 200;

@@ -7,6 +7,7 @@
 //! [`Engine::reap`] frees the marked ones when nobody holds a key any more that was looked up.
 
 mod address;
+mod drain;
 mod fan_out;
 mod invariants;
 mod life;
@@ -66,7 +67,7 @@ pub struct Engine<S: Socket, H: Handler> {
     counted_ips: HashMap<u32, IpAddr>,
     now: Now,
     next_tick: u64,
-    drain: Option<life::Drain>,
+    drain: Option<drain::Drain>,
     jitter: u64,
     /// Messages handled in this turn.
     handled: usize,
@@ -296,7 +297,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let wheel = self.wheel.next_tick().map(|tick| u64::from(tick) * TICK_MS);
         let next = wheel.map_or(self.next_tick, |wheel| wheel.min(self.next_tick));
-        let drain = self.drain.as_ref().map_or(u64::MAX, |_| life::DRAIN_STEP);
+        let drain = self.drain.as_ref().map_or(u64::MAX, |_| drain::DRAIN_STEP);
         Duration::from_millis(next.saturating_sub(self.now.mono).min(drain))
     }
 

@@ -1,0 +1,117 @@
+//! Listening sockets that the server was started with: systemd's socket activation
+//! (sd_listen_fds(3)).
+//!
+//! Owns: the sockets until the server listens on them, and what their names mean. They stay open
+//! where they come from: who connects between two servers waits in the queue for the next.
+
+use std::env;
+use std::io;
+use std::process;
+
+use listenfd::ListenFd;
+
+use crate::cli::exit::Exit;
+use crate::config::{Inherited, Listen};
+use crate::net::{Address, Listener};
+
+/// The sockets, each with what it is for.
+#[derive(Default)]
+pub(super) struct Sockets(Vec<(Role, Address, Listener)>);
+
+/// What a socket is for, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    WebSockets { tls: bool },
+    Admin,
+}
+
+impl Sockets {
+    /// Takes those that this process was started with. To be called before any other descriptor
+    /// is opened.
+    ///
+    /// # Errors
+    /// [`Exit`] where one has a name that says nothing, or does not listen.
+    pub fn take() -> Result<Self, Exit> {
+        // Another's, which it left in our environment.
+        if env::var("LISTEN_PID").ok() != Some(process::id().to_string()) {
+            return Ok(Sockets::default());
+        }
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let names: Vec<&str> = names.split(':').collect();
+        let mut descriptors = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for number in 0..descriptors.len() {
+            let name = names.get(number).copied().unwrap_or_default();
+            let role = role(name).ok_or_else(|| unknown(number, name))?;
+            let listener = listener(&mut descriptors, number)
+                .and_then(|listener| Ok((listener.address()?, listener)));
+            let (address, listener) = listener.map_err(|error| broken(number, name, &error))?;
+            sockets.push((role, address, listener));
+        }
+        let admins = sockets.iter().filter(|(role, ..)| *role == Role::Admin);
+        if admins.count() > 1 {
+            let message = "there can be only one socket with the name admin";
+            return Err(Exit::new(Exit::CONFIG, message));
+        }
+        Ok(Sockets(sockets))
+    }
+
+    /// Where they listen.
+    pub fn places(&self) -> Inherited {
+        let mut places = Inherited::default();
+        for (role, address, _) in &self.0 {
+            let address = address.clone();
+            match *role {
+                Role::WebSockets { tls } => places.listen.push(Listen { address, tls }),
+                Role::Admin => places.admin = Some(address),
+            }
+        }
+        places
+    }
+
+    /// The one that listens there, if there is one.
+    pub fn find(&mut self, address: &Address) -> Option<Listener> {
+        let place = self.0.iter().position(|(_, there, _)| there == address)?;
+        Some(self.0.swap_remove(place).2)
+    }
+}
+
+/// Of several with one name all are for the same.
+fn role(name: &str) -> Option<Role> {
+    match name {
+        "ws" => Some(Role::WebSockets { tls: false }),
+        "wss" => Some(Role::WebSockets { tls: true }),
+        "admin" => Some(Role::Admin),
+        _ => None,
+    }
+}
+
+fn listener(descriptors: &mut ListenFd, number: usize) -> io::Result<Listener> {
+    let gone = || io::Error::from(io::ErrorKind::NotFound);
+    // What is no TCP socket stays where it is.
+    match descriptors.take_tcp_listener(number) {
+        Ok(socket) => Listener::from_tcp(socket.ok_or_else(gone)?, None),
+        Err(_) => {
+            let socket = descriptors.take_unix_listener(number)?;
+            Listener::from_unix(socket.ok_or_else(gone)?, None)
+        }
+    }
+}
+
+fn unknown(number: usize, name: &str) -> Exit {
+    let message = format!(
+        "socket {} of those that the server was started with has the name {name:?}: nothing says \
+         what it is for; name it ws, wss or admin (FileDescriptorName= in the socket unit)",
+        number + 1
+    );
+    Exit::new(Exit::CONFIG, message)
+}
+
+fn broken(number: usize, name: &str, error: &io::Error) -> Exit {
+    let message = format!(
+        "socket {} of those that the server was started with, {name}: it must be a stream socket \
+         that listens (Accept=no in the socket unit): {error}",
+        number + 1
+    );
+    Exit::new(Exit::CONFIG, message)
+}
