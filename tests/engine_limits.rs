@@ -5,6 +5,7 @@ mod sim;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use h_realtime::http::Proxies;
 use h_realtime::net::Config;
 use sim::{Conduct, End, Said, World};
 
@@ -58,7 +59,7 @@ fn the_surplus_is_told_503() {
 fn an_address_has_its_own_limit() {
     let config = Config {
         max_per_ip: Some(2),
-        per_ip_exempt: ip(9).into_iter().collect(),
+        trusted_proxies: Proxies::parse(["192.0.2.9"]).unwrap(),
         ..Config::default()
     };
     let mut world = World::new(config, 1);

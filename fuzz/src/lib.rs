@@ -17,6 +17,7 @@ mod extensions;
 mod filter;
 mod head;
 mod inflate;
+mod proxy;
 mod small;
 mod uri;
 
@@ -33,6 +34,7 @@ pub use extensions::extensions;
 pub use filter::filter;
 pub use head::request_head;
 pub use inflate::inflate;
+pub use proxy::proxy_header;
 pub use small::{mask, utf8};
 pub use uri::uri_normalize;
 
@@ -51,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     ("frame_differential", frame_differential),
     ("inflate", inflate),
     ("mask", mask),
+    ("proxy_header", proxy_header),
     ("request_head", request_head),
     ("uri_normalize", uri_normalize),
     ("utf8", utf8),

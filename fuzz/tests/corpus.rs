@@ -59,6 +59,7 @@ corpora!(
     frame_differential,
     inflate,
     mask,
+    proxy_header,
     request_head,
     uri_normalize,
     utf8,

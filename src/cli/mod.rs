@@ -11,6 +11,7 @@ mod failure;
 #[cfg(feature = "sqlite")]
 pub mod group;
 pub mod listen;
+pub mod pages;
 pub mod publish;
 pub mod serve;
 pub mod text;
@@ -19,7 +20,7 @@ pub mod token;
 #[cfg(feature = "sqlite")]
 pub mod user;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::Exit;
 
@@ -61,6 +62,12 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Connect to a server, and print each event as a line of JSON
     Listen(listen::ListenArgs),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man(pages::ManArgs),
+    /// Print what makes a shell complete this program's arguments
+    #[command(hide = true)]
+    Completions(pages::CompletionsArgs),
 }
 
 /// A command that works on a data directory.
@@ -91,6 +98,8 @@ impl Cli {
             Command::Group(on) => group::run(on.args, &data(on.data)?, unix_now()),
             Command::Publish(args) => publish::run(args),
             Command::Listen(args) => listen::run(args),
+            Command::Man(args) => pages::man(&args, Cli::command()),
+            Command::Completions(args) => pages::completions(&args, Cli::command()),
         }
     }
 }
@@ -104,7 +113,6 @@ fn data(named: Option<String>) -> Result<std::path::PathBuf, Exit> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -69,6 +69,8 @@ pub enum InvalidToken {
 pub struct Settings {
     /// Where WebSockets are served, and whether with TLS.
     pub listen: Vec<Listen>,
+    /// Those of them whose connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: Vec<Listen>,
     /// Where the admin interface is served.
     pub admin: Address,
     /// Values of `Host` by which the admin listener is reached besides its address.

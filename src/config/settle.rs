@@ -1,13 +1,12 @@
 //! From what was written to what it means.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::address::{parse_admin, parse_listen};
 use super::values::Values;
 use super::{BackEndSettings, ConfigError, InvalidToken, Listen, OnExpiry, Settings};
 use super::{back_end, danger};
-use crate::http::Origin;
+use crate::http::{ForwardedBy, Origin, Proxies};
 use crate::logging::Format;
 use crate::net::{Address, Config};
 
@@ -33,6 +32,7 @@ impl Values {
         }
         let sweep = self.time("auth.sweep")?;
         let settings = Settings {
+            proxy_protocol: self.proxy_protocol(&listen)?,
             listen,
             admin: self.admin()?,
             admin_hosts: self.list("admin_hosts"),
@@ -114,6 +114,19 @@ impl Values {
         }
     }
 
+    fn proxy_protocol(&self, listen: &[Listen]) -> Result<Vec<Listen>, ConfigError> {
+        let places = self.each("proxy_protocol", parse_listen)?;
+        if let Some(stray) = places.iter().find(|place| !listen.contains(place)) {
+            let message = format!("proxy_protocol: {} is not in listen", stray.address);
+            return Err(ConfigError(message));
+        }
+        if !places.is_empty() && self.list("limits.trusted_proxies").is_empty() {
+            let message = "proxy_protocol: without limits.trusted_proxies nobody could connect";
+            return Err(ConfigError(message.into()));
+        }
+        Ok(places)
+    }
+
     fn engine(&self) -> Result<Config, ConfigError> {
         let default = Config::default();
         let config = Config {
@@ -125,9 +138,20 @@ impl Values {
                 Some(_) => Some(self.count("limits.connections_per_ip")?),
                 None => None,
             },
-            per_ip_exempt: self.each("limits.trusted_proxies", |text| {
-                text.parse().ok().map(|ip: IpAddr| ip.to_canonical())
-            })?,
+            trusted_proxies: Proxies::parse(
+                self.list("limits.trusted_proxies")
+                    .iter()
+                    .map(|item| &**item),
+            )
+            .map_err(|_| odd("limits.trusted_proxies"))?,
+            forwarded_by: self.choice(
+                "limits.forwarded_by",
+                &[
+                    ("x-forwarded-for", ForwardedBy::XForwardedFor),
+                    ("forwarded", ForwardedBy::Forwarded),
+                    ("nothing", ForwardedBy::Nothing),
+                ],
+            )?,
             max_head: self.size("limits.request_head")?,
             max_message: self.size("limits.message")?,
             max_fragments: self.count("limits.fragments")?,

@@ -64,6 +64,10 @@ fn the_defaults_that_are_shown_are_a_file_that_changes_nothing() {
 /// Another value than the default for every setting.
 const OTHERS: &[(&str, &str)] = &[
     ("listen", r#"["unix:/a"]"#),
+    (
+        "proxy_protocol",
+        "[\"ws://127.0.0.1:5001\"]\nlimits.trusted_proxies = [\"unix\"]",
+    ),
     ("reuse_port", "true"),
     ("admin", r#""127.0.0.1:1""#),
     ("admin_hosts", r#"["a"]"#),
@@ -86,7 +90,8 @@ const OTHERS: &[(&str, &str)] = &[
     ("compression.enabled", "false"),
     ("limits.connections", "7"),
     ("limits.connections_per_ip", "7"),
-    ("limits.trusted_proxies", r#"["192.0.2.1"]"#),
+    ("limits.trusted_proxies", r#"["192.0.2.0/24"]"#),
+    ("limits.forwarded_by", r#""forwarded""#),
     ("limits.request_head", r#""7KiB""#),
     ("limits.message", r#""7KiB""#),
     ("limits.fragments", "7"),
@@ -210,7 +215,7 @@ fn all_that_can_be_said() {
         [limits]
         connections = 5
         connections_per_ip = 2
-        trusted_proxies = ["192.0.2.1"]
+        trusted_proxies = ["192.0.2.1", "10.0.0.0/8", "2001:db8::/32", "unix"]
         message = "1MiB"
         [timeouts]
         ping = "1m"
@@ -258,6 +263,15 @@ fn what_cannot_be_is_named() {
         ("[limits]\nqueue_soft = \"1MiB\"", "queue_soft"),
         ("[limits]\nconnections = 0", "limits.connections"),
         ("[limits]\nconnections_per_ip = 4294967296", "too large"),
+        (
+            "[limits]\ntrusted_proxies = [\"10.0.0.0/33\"]",
+            "limits.trusted_proxies: \"10.0.0.0/33\" is no IP address",
+        ),
+        ("proxy_protocol = [\"ws://127.0.0.1:1\"]", "not in listen"),
+        (
+            "proxy_protocol = [\"ws://127.0.0.1:5001\"]",
+            "without limits.trusted_proxies",
+        ),
         ("[timeouts]\nping = \"0s\"", "too short"),
         ("origins = [\"example.org\"]", "no origin"),
         ("listen = []", "listen"),

@@ -3,14 +3,12 @@
 //! Owns: the forms of values, in TOML and in the environment, and whether a value is one of its
 //! kind. What it comes to is for `settle`.
 
-use std::net::IpAddr;
-
 use toml::de::{DeTable, DeValue};
 
 use super::address::{parse_admin, parse_listen};
 use super::near::nearest;
 use super::units::{parse_duration, parse_size};
-use crate::http::Origin;
+use crate::http::{Origin, Proxies};
 
 /// A value as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,10 +55,12 @@ pub enum Kind {
     Place,
     /// Where to serve WebSockets: at least one.
     Places,
+    /// Where to serve WebSockets, or nowhere.
+    AnyPlaces,
     /// Any names.
     Names,
-    /// IP addresses.
-    Addresses,
+    /// Proxies: IP addresses, networks, and the word `unix`.
+    Proxies,
     /// Origins of pages.
     Origins,
 }
@@ -112,7 +112,7 @@ impl Kind {
         let value = match self {
             Kind::Flag => text.parse().map(Value::Flag).ok(),
             Kind::Number { .. } => text.parse().map(Value::Number).ok(),
-            Kind::Places | Kind::Names | Kind::Addresses | Kind::Origins => {
+            Kind::Places | Kind::AnyPlaces | Kind::Names | Kind::Proxies | Kind::Origins => {
                 let items = text
                     .split(',')
                     .map(str::trim)
@@ -157,7 +157,7 @@ impl Kind {
             (Kind::Places, Value::List(urls)) if urls.is_empty() => {
                 Some("there has to be a place to listen on".to_owned())
             }
-            (Kind::Places, Value::List(urls)) => {
+            (Kind::Places | Kind::AnyPlaces, Value::List(urls)) => {
                 let bad = urls.iter().find(|url| parse_listen(url).is_none());
                 bad.map(|url| {
                     format!(
@@ -165,9 +165,13 @@ impl Kind {
                     )
                 })
             }
-            (Kind::Addresses, Value::List(items)) => {
-                let bad = items.iter().find(|item| item.parse::<IpAddr>().is_err());
-                bad.map(|item| format!("{item:?} is no IP address"))
+            (Kind::Proxies, Value::List(items)) => {
+                let bad = Proxies::parse(items.iter().map(String::as_str)).err();
+                bad.map(|item| {
+                    format!(
+                        "{item:?} is no IP address, no network like \"10.0.0.0/8\" and not unix"
+                    )
+                })
             }
             (Kind::Origins, Value::List(items)) => {
                 let bad = items.iter().find(|item| Origin::parse(item).is_none());
@@ -189,7 +193,7 @@ impl Kind {
             Kind::Size { .. } => "a size, like \"64KiB\"",
             Kind::Time { .. } => "a duration, like \"30s\"",
             Kind::Text | Kind::Path | Kind::OneOf(_) | Kind::Place => "a text in quotes",
-            Kind::Places | Kind::Names | Kind::Addresses | Kind::Origins => {
+            Kind::Places | Kind::AnyPlaces | Kind::Names | Kind::Proxies | Kind::Origins => {
                 "a list of texts, like [\"…\", \"…\"]"
             }
         }
@@ -259,11 +263,14 @@ mod tests {
             (Kind::Path, "", None),
             (Kind::Names, " a , b,", Some(list(&["a", "b"]))),
             (
-                Kind::Addresses,
-                "::1,192.0.2.1",
-                Some(list(&["::1", "192.0.2.1"])),
+                Kind::Proxies,
+                "::1,192.0.2.0/24,unix",
+                Some(list(&["::1", "192.0.2.0/24", "unix"])),
             ),
-            (Kind::Addresses, "localhost", None),
+            (Kind::Proxies, "localhost", None),
+            (Kind::Proxies, "192.0.2.1/24", None),
+            (Kind::AnyPlaces, "", Some(list(&[]))),
+            (Kind::AnyPlaces, "a", None),
             (
                 Kind::Places,
                 "ws://127.0.0.1:1,unix:/a",

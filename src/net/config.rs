@@ -1,7 +1,8 @@
 //! The engine's limits and deadlines, all in one place.
 
-use std::net::IpAddr;
 use std::time::Duration;
+
+use crate::http::{ForwardedBy, Proxies};
 
 use super::ListenerId;
 use super::tls::TlsConfig;
@@ -17,10 +18,13 @@ pub struct Config {
     /// [`RESERVED_CONNECTIONS`].
     pub reserved_listener: Option<ListenerId>,
     /// Connections at once from one IP address; `None` is no limit. Loopback addresses, unix
-    /// sockets and `per_ip_exempt` are never counted.
+    /// sockets and `trusted_proxies` are never counted.
     pub max_per_ip: Option<u32>,
-    /// Addresses that `max_per_ip` does not apply to: proxies in front.
-    pub per_ip_exempt: Vec<IpAddr>,
+    /// Proxies in front: what they say of a client's address is believed, and what anybody else
+    /// says is not.
+    pub trusted_proxies: Proxies,
+    /// In which header field they say it.
+    pub forwarded_by: ForwardedBy,
     /// The longest request head, in bytes.
     pub max_head: usize,
     /// The longest message from a client, in bytes.
@@ -82,7 +86,8 @@ impl Default for Config {
             max_connections: 10_000,
             reserved_listener: None,
             max_per_ip: None,
-            per_ip_exempt: Vec::new(),
+            trusted_proxies: Proxies::default(),
+            forwarded_by: ForwardedBy::default(),
             max_head: 8 * 1024,
             max_message: 64 * 1024,
             max_fragments: 1024,

@@ -30,6 +30,8 @@ pub(super) struct Conn<S, C> {
 
 /// Where a connection is in its life; what belongs to a phase lives in it.
 pub(super) enum Phase<C> {
+    /// The header of the PROXY protocol, which comes before TLS.
+    Preface(Box<Preface>),
     /// TLS handshake, request head or body: at the start, or between two requests.
     Request(Option<Box<PartialRequest>>),
     /// The handler will answer later. Nothing is read meanwhile.
@@ -42,6 +44,12 @@ pub(super) enum Phase<C> {
     Linger,
     /// Ended; freed at the end of the turn.
     Dead,
+}
+
+/// The bytes of a header of the PROXY protocol that is not whole.
+#[derive(Default)]
+pub(super) struct Preface {
+    pub bytes: Vec<u8>,
 }
 
 /// The bytes of a request that is not whole.
@@ -95,6 +103,8 @@ impl Flags {
     pub const DEFLATE: Flags = Flags(1 << 13);
     /// And so may be what is sent to it.
     pub const DEFLATE_OUT: Flags = Flags(1 << 14);
+    /// A trusted proxy's: what its requests say of the client's address is believed.
+    pub const PROXIED: Flags = Flags(1 << 15);
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -122,6 +132,7 @@ impl<S: Socket, C> Conn<S, C> {
     pub fn unfinished(&self) -> usize {
         let kept = match &self.phase {
             Phase::Dead => return 0,
+            Phase::Preface(preface) => preface.bytes.capacity(),
             Phase::Request(Some(partial)) if partial.whole.is_none() => partial.bytes.capacity(),
             Phase::Deferred(deferred) => deferred.trailing.capacity(),
             _ => 0,

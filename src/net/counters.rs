@@ -34,8 +34,13 @@ pub struct Counters {
     pub refusals: Refusals,
     /// Connections refused because of the limit on connections.
     pub refused_full: u64,
-    /// Connections refused because of the limit per IP address.
+    /// Connections refused because of the limit per IP address, and handshakes by a trusted proxy
+    /// for such a client.
     pub refused_per_ip: u64,
+    /// Connections refused on a listener of the PROXY protocol, from others than trusted proxies.
+    pub refused_untrusted: u64,
+    /// Connections cut because what they began with was no header of the PROXY protocol.
+    pub proxy_failures: u64,
     /// Times `accept` failed for want of descriptors or memory.
     pub accept_failures: u64,
     /// Connections that sent no whole request head within their deadline, and were cut.
@@ -173,14 +178,16 @@ impl Ends {
     }
 }
 
-impl Refusals {
-    pub(super) fn count(&mut self, refusal: Refusal) {
+impl Counters {
+    pub(super) fn count_refusal(&mut self, refusal: Refusal) {
+        let refusals = &mut self.refusals;
         *match refusal {
-            Refusal::Malformed => &mut self.malformed,
-            Refusal::HeadTooLarge | Refusal::BodyTooLarge => &mut self.too_large,
-            Refusal::Incomplete => &mut self.incomplete,
-            Refusal::TimedOut => &mut self.unanswered,
-            Refusal::Full => &mut self.shutdown,
+            Refusal::Malformed => &mut refusals.malformed,
+            Refusal::HeadTooLarge | Refusal::BodyTooLarge => &mut refusals.too_large,
+            Refusal::Incomplete => &mut refusals.incomplete,
+            Refusal::TimedOut => &mut refusals.unanswered,
+            Refusal::TooMany => &mut self.refused_per_ip,
+            Refusal::Full => &mut refusals.shutdown,
         } += 1;
     }
 }

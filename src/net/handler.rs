@@ -40,7 +40,7 @@ pub trait Handler {
     fn on_refusal(&mut self, refusal: Refusal) -> Response {
         let response = Response::new(refusal.status(), "text/plain", &b""[..]);
         match refusal.status() {
-            503 => response.with("Retry-After", "5"),
+            429 | 503 => response.with("Retry-After", "5"),
             _ => response,
         }
     }
@@ -112,6 +112,8 @@ pub enum Refusal {
     Incomplete,
     /// The handler deferred the request and did not answer within the deadline.
     TimedOut,
+    /// There are as many connections for this client's address as there may be.
+    TooMany,
     /// There are as many connections as there may be, or the server is shutting down.
     Full,
 }
@@ -124,6 +126,8 @@ impl Refusal {
             Refusal::HeadTooLarge => 431,
             Refusal::BodyTooLarge => 413,
             Refusal::Incomplete => 408,
+            // RFC 6585 §4.
+            Refusal::TooMany => 429,
             Refusal::TimedOut | Refusal::Full => 503,
         }
     }

@@ -39,6 +39,8 @@ pub struct Listener {
     socket: Socket,
     tenure: Tenure,
     pub(super) tls: Option<TlsConfig>,
+    /// Connections have to begin with a header of the PROXY protocol.
+    pub(super) has_preface: bool,
     /// There may be connections to accept: set by an edge, cleared by `WouldBlock`.
     pub(super) pending: bool,
 }
@@ -125,6 +127,7 @@ impl Listener {
             socket,
             tenure,
             tls,
+            has_preface: false,
             pending: true,
         }
     }
@@ -133,6 +136,14 @@ impl Listener {
     #[must_use]
     pub fn with_tls(mut self, tls: Option<TlsConfig>) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// With a header of the PROXY protocol before all else of a connection, TLS included. Only
+    /// [`Config::trusted_proxies`](super::Config::trusted_proxies) may connect then.
+    #[must_use]
+    pub fn with_proxy_protocol(mut self) -> Self {
+        self.has_preface = true;
         self
     }
 

@@ -12,7 +12,6 @@ use super::handler::Handler;
 use super::listener::{Listener, Tenure, concerns_one_connection};
 use super::mailbox::{Inbox, Mail, Mailbox, mailbox};
 use super::stream::Stream;
-use super::tls::TlsConfig;
 use super::{ConnKey, ListenerId, Now};
 
 /// A single-threaded server over a [`Handler`].
@@ -253,8 +252,14 @@ impl<H: Handler> Reactor<H> {
             }
             match listener.accept() {
                 Ok(stream) => {
-                    let tls = listener.tls.clone();
-                    self.take_in(stream, tls, number)?;
+                    let arrival = Arrival {
+                        listener: ListenerId(number as u8),
+                        peer: stream.peer_ip(),
+                        has_preface: listener.has_preface,
+                        tls: listener.tls.clone(),
+                        socket: stream,
+                    };
+                    self.take_in(arrival)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     listener.pending = false;
@@ -266,13 +271,7 @@ impl<H: Handler> Reactor<H> {
         Ok(())
     }
 
-    fn take_in(&mut self, stream: Stream, tls: Option<TlsConfig>, number: usize) -> io::Result<()> {
-        let arrival = Arrival {
-            listener: ListenerId(number as u8),
-            peer: stream.peer_ip(),
-            tls,
-            socket: stream,
-        };
+    fn take_in(&mut self, arrival: Arrival<Stream>) -> io::Result<()> {
         let Some(key) = self.engine.accept(arrival) else {
             return Ok(());
         };

@@ -23,6 +23,12 @@ impl<S: Socket> Transport<S> {
         }
     }
 
+    /// Reads once, at most `limit` bytes, what comes before TLS.
+    pub fn fill_before_tls(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
+        let limit = limit.min(scratch.input.len());
+        read_once(self.socket_mut(), &mut scratch.input[..limit])
+    }
+
     /// Reads once, past TLS, what nobody wants any more.
     pub fn discard(&mut self, scratch: &mut Scratch) -> io::Result<Fill> {
         read_once(self.socket_mut(), &mut scratch.input)

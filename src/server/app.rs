@@ -84,12 +84,16 @@ impl Handler for App {
             Refusal::BodyTooLarge => ("too_large", "The request's body is too large."),
             Refusal::Incomplete => ("timeout", "The request was not complete in time."),
             Refusal::TimedOut => ("unavailable", "The back end did not answer in time."),
+            Refusal::TooMany => (
+                "too_many",
+                "There are too many connections from your address.",
+            ),
             Refusal::Full => ("full", "The server takes no more connections now."),
         };
         let body = format!(r#"{{"ok": false, "error": "{name}", "reason": "{reason}"}}"#);
         let response = Response::json(refusal.status(), body);
         match refusal.status() {
-            503 => response.with("Retry-After", "5"),
+            429 | 503 => response.with("Retry-After", "5"),
             _ => response,
         }
     }

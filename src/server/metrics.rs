@@ -137,6 +137,8 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
             (r#"reason="tls""#, engine.tls_failures),
             (r#"reason="full""#, engine.refused_full),
             (r#"reason="per_ip""#, engine.refused_per_ip),
+            (r#"reason="proxy_peer""#, engine.refused_untrusted),
+            (r#"reason="proxy_header""#, engine.proxy_failures),
             (r#"reason="no_descriptors""#, engine.accept_failures),
             (r#"reason="no_handshake""#, api.refused.handshake),
             (r#"reason="path""#, api.refused.path),

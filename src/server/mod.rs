@@ -189,7 +189,7 @@ fn bind(
     tls: Option<TlsConfig>,
 ) -> Result<(Vec<Listener>, Bound), Exit> {
     let mut sockets = Vec::new();
-    let mut open = |address: &Address, tls: Option<TlsConfig>, shared: bool| {
+    let mut open = |address: &Address, tls: Option<TlsConfig>, shared: bool, preface: bool| {
         let opened = match inherited.find(address) {
             Some(listener) => Ok(listener.with_tls(tls)),
             None if shared => Listener::open_shared(address, tls),
@@ -200,14 +200,18 @@ fn bind(
             let message = format!("cannot listen on {address}: {error}");
             Exit::new(Exit::UNAVAILABLE, message)
         })?;
-        sockets.push(listener);
+        sockets.push(match preface {
+            true => listener.with_proxy_protocol(),
+            false => listener,
+        });
         Ok::<_, Exit>(bound)
     };
-    let admin = open(&settings.admin, None, false)?;
+    let admin = open(&settings.admin, None, false, false)?;
     let mut listeners = Vec::new();
     for listen in &settings.listen {
         let tls = tls.clone().filter(|_| listen.tls);
-        let bound = open(&listen.address, tls, settings.reuse_port)?;
+        let preface = settings.proxy_protocol.contains(listen);
+        let bound = open(&listen.address, tls, settings.reuse_port, preface)?;
         listeners.push((bound, listen.tls));
     }
     Ok((sockets, Bound { admin, listeners }))

@@ -61,6 +61,7 @@ impl Stage {
             socket: wire.socket(),
             listener: ListenerId(0),
             peer: None,
+            has_preface: false,
             tls: None,
         };
         let key = self.engine.accept(arrival).expect("room");

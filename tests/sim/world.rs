@@ -20,6 +20,8 @@ pub struct World {
     pub disorder: Disorder,
     /// Sizes of the kernel's buffers for those who connect.
     pub limits: Limits,
+    /// Whether those who connect must begin with a header of the PROXY protocol.
+    pub has_preface: bool,
     /// What those who connect must speak TLS with.
     pub tls: Option<TlsConfig>,
     /// Milliseconds.
@@ -60,6 +62,7 @@ impl World {
             log,
             disorder: Disorder::default(),
             limits: ROOMY,
+            has_preface: false,
             tls: None,
             clock,
             may_shed,
@@ -89,6 +92,7 @@ impl World {
             socket: wire.socket(),
             listener: ListenerId(0),
             peer,
+            has_preface: self.has_preface,
             tls: self.tls.clone(),
         };
         let rng = self.rng.fork();

@@ -111,16 +111,25 @@ impl Client<TcpStream> {
 impl<S: Read + Write> Client<S> {
     /// Asks for a WebSocket over a stream that is connected already.
     pub fn over(stream: S, target: &str, fields: &str) -> Self {
+        Client::over_as(stream, "localhost", target, fields)
+    }
+
+    /// The same of a server that has several names.
+    pub fn over_as(stream: S, host: &str, target: &str, fields: &str) -> Self {
         let mut client = Client::raw(stream);
-        client.ask_for_websocket(target, fields);
+        client.ask_as(host, target, fields);
         client.head = client.read_head();
         client
     }
 
     /// Sends the request of a handshake.
     pub fn ask_for_websocket(&mut self, target: &str, fields: &str) {
+        self.ask_as("localhost", target, fields);
+    }
+
+    fn ask_as(&mut self, host: &str, target: &str, fields: &str) {
         let request = format!(
-            "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
         );
         self.send_raw(request.as_bytes());

@@ -1,5 +1,6 @@
 //! A server that speaks TLS, and its clients.
 
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -76,6 +77,16 @@ impl TlsServer {
         let client = Client::over(StreamOwned::new(session, self.tcp()), "/ws", fields);
         assert!(client.head.starts_with("HTTP/1.1 101 "), "{}", client.head);
         client
+    }
+
+    /// The same behind what a proxy says first, a byte at a time.
+    pub fn connect_behind(&self, config: &Arc<ClientConfig>, header: &[u8]) -> Client<TlsStream> {
+        let mut stream = self.tcp();
+        for byte in header {
+            stream.write_all(&[*byte]).unwrap();
+        }
+        let session = ClientConnection::new(Arc::clone(config), name()).unwrap();
+        Client::over(StreamOwned::new(session, stream), "/ws", "")
     }
 
     /// A client of the plain listener.

@@ -35,6 +35,7 @@ impl Stage {
             listener: ListenerId(0),
             peer: None,
             tls: None,
+            has_preface: false,
         };
         let key = self.engine.accept(arrival).expect("room");
         self.guests.push((key, line));

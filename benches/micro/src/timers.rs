@@ -1,52 +1,61 @@
-//! The engine's timer wheel alone, over links that are in nothing else.
+//! The engine's timer wheel alone, over timers that are in nothing else.
 
-use wheel::{Linked, Links, Tick, Wheel};
+use wheel::{Tick, Timer, Wheel};
 
 // Nothing outside of the engine may name it; so it is built here once more.
 #[allow(dead_code, reason = "the engine uses all of it")]
 #[path = "../../../src/net/timer.rs"]
 mod wheel;
 
-/// A wheel and its entries.
+/// A wheel and the timers that it is for.
 pub struct Timers {
     wheel: Wheel,
     entries: Entries,
+    /// Those that have come due at once.
+    due: Vec<u32>,
 }
 
-struct Entries(Vec<Links>);
+struct Entries(Vec<Timer>);
 
-impl Linked for Entries {
-    fn links(&mut self, index: u32) -> Option<&mut Links> {
+impl wheel::Timers for Entries {
+    fn timer(&mut self, index: u32) -> Option<&mut Timer> {
         self.0.get_mut(index as usize)
     }
 }
 
 impl Timers {
-    /// So many entries, none of them armed.
+    /// So many timers, none of them armed.
     pub fn new(count: usize) -> Self {
         Timers {
             wheel: Wheel::new(0),
-            entries: Entries(vec![Links::unarmed(); count]),
+            entries: Entries(vec![Timer::unarmed(); count]),
+            due: Vec::new(),
         }
     }
 
-    /// Arms an entry for a tick, in place of what it was armed for.
+    /// Arms a timer for a tick, in place of what it was armed for.
     pub fn arm(&mut self, index: u32, deadline: u32) {
-        self.wheel.arm(&mut self.entries, index, deadline as Tick);
+        let timer = &mut self.entries.0[index as usize];
+        self.wheel.arm(timer, index, deadline as Tick);
     }
 
-    /// Disarms an entry.
+    /// Disarms a timer.
     pub fn disarm(&mut self, index: u32) {
-        self.wheel.disarm(&mut self.entries, index);
+        self.wheel.disarm(&mut self.entries.0[index as usize]);
     }
 
-    /// Moves on to a tick, and says how many entries have come due.
+    /// Moves on to a tick, and says how many timers have come due.
     pub fn advance(&mut self, now: u32) -> usize {
-        self.wheel.advance(&mut self.entries, now as Tick);
-        let mut due = 0;
-        while self.wheel.pop_due(&mut self.entries).is_some() {
-            due += 1;
+        self.wheel.advance(now as Tick);
+        self.wheel.tidy(&mut self.entries);
+        let mut count = 0;
+        loop {
+            let any_left = self.wheel.take_due(&mut self.entries, &mut self.due);
+            count += self.due.len();
+            self.due.clear();
+            if !any_left {
+                return count;
+            }
         }
-        due
     }
 }

@@ -118,7 +118,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let silent = u64::from(now.saturating_sub(conn.heard)) * TICK_MS;
         match &mut conn.phase {
             Phase::Request(_) if conn.tx.is_some() => self.linger(key),
-            Phase::Request(_) if is_late || silent >= REQUEST_GRACE => self.lose(key),
+            Phase::Preface(_) | Phase::Request(_) if is_late || silent >= REQUEST_GRACE => {
+                self.lose(key)
+            }
             phase @ Phase::Deferred(_) if is_late => {
                 *phase = Phase::Request(None);
                 self.refuse(key, Refusal::Full);

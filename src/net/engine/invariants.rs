@@ -51,8 +51,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub fn interest(&self, key: ConnKey) -> Option<Interest> {
         let conn = self.arena.get(key)?;
         let queued = conn.queued();
-        let is_partial =
-            conn.decoder.is_mid_message() || matches!(conn.phase, Phase::Request(Some(_)));
+        let is_partial = conn.decoder.is_mid_message()
+            || matches!(conn.phase, Phase::Preface(_) | Phase::Request(Some(_)));
         let is_asking = matches!(conn.phase, Phase::Open(_) | Phase::Request(_));
         Some(Interest {
             is_scheduled: conn.flags.has(Flags::QUEUED) || conn.flags.has(Flags::DIRTY),
@@ -195,7 +195,7 @@ fn check_wakeups<S: Socket, C>(conn: &Conn<S, C>) -> Result<(), String> {
         Phase::Dead => return Ok(()),
         Phase::Deferred(deferred) => deferred.upgrade.is_none() || !has_gone,
         Phase::Open(_) | Phase::Request(_) => conn.queued() > 0,
-        Phase::Closing | Phase::Linger => false,
+        Phase::Preface(_) | Phase::Closing | Phase::Linger => false,
     };
     if flags.has(Flags::READABLE) && !is_paused && !flags.has(Flags::QUEUED) {
         return Err("may have something to read, and is not in the run queue".to_owned());

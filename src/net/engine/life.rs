@@ -123,14 +123,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         conn.phase = Phase::Dead;
         conn.decoder = Decoder::default();
         self.ended.push(key);
-        if conn.flags.has(Flags::PER_IP)
-            && let Some(ip) = self.counted_ips.remove(&key.index)
-            && let Some(count) = self.per_ip.get_mut(&ip)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.per_ip.remove(&ip);
-            }
+        if conn.flags.has(Flags::PER_IP) {
+            self.uncount_address(key);
         }
         self.note_unfinished(key);
     }
@@ -175,7 +169,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Phase::Request(Some(_)) if !conn.transport.is_handshaking() => {
                 self.refuse(key, Refusal::Incomplete);
             }
-            Phase::Request(_) => {
+            Phase::Preface(_) | Phase::Request(_) => {
                 self.counters.handshake_timeouts += 1;
                 self.lose(key);
             }

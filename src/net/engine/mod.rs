@@ -6,6 +6,7 @@
 //! Nothing is freed in the middle of a turn: to end a connection is to mark it, and
 //! [`Engine::reap`] frees the marked ones when nobody holds a key any more that was looked up.
 
+mod address;
 mod cork;
 mod drain;
 mod fan_out;
@@ -30,7 +31,7 @@ use crate::ws::{Deflater, Inflater};
 
 use super::arena::Arena;
 use super::config::{Config, RESERVED_CONNECTIONS};
-use super::conn::{Conn, Flags};
+use super::conn::{Conn, Flags, Phase};
 use super::counters::Counters;
 use super::handler::Handler;
 use super::outbox::{Cx, Effect, Outbox};
@@ -99,6 +100,8 @@ pub struct Arrival<S> {
     pub listener: ListenerId,
     /// The peer's address; `None` on a unix socket.
     pub peer: Option<IpAddr>,
+    /// Whether it has to begin with a header of the PROXY protocol.
+    pub has_preface: bool,
     /// The certificate to speak TLS with, on a listener that does.
     pub tls: Option<TlsConfig>,
 }
@@ -168,13 +171,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counters.refused_full += 1;
             return None;
         }
-        if !is_reserved && !self.admit_ip(arrival.peer) {
+        let is_proxy = !is_reserved && self.config.trusted_proxies.trust(arrival.peer);
+        if arrival.has_preface && !is_proxy {
+            self.counters.refused_untrusted += 1;
+            return None;
+        }
+        let counts = arrival.peer.filter(|_| !is_reserved);
+        if counts.is_some_and(|ip| !self.admits(ip)) {
             self.counters.refused_per_ip += 1;
             return None;
         }
-        let counts = arrival
-            .peer
-            .filter(|ip| !is_reserved && self.is_limited(*ip));
         let transport = self.transport(arrival.socket, arrival.tls.as_ref())?;
         let mut conn = Conn::new(transport, arrival.listener, floor_tick(self.now));
         // A new socket has room; it need not wait for the edge that says so.
@@ -187,13 +193,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counters.refused_full += 1;
             conn.flags.set(Flags::SURPLUS);
         }
+        if arrival.has_preface {
+            conn.phase = Phase::Preface(Box::default());
+        } else if is_proxy {
+            conn.flags.set(Flags::PROXIED);
+        }
         let key = self.arena.insert(conn);
         if let Some(ip) = counts {
-            *self.per_ip.entry(ip).or_default() += 1;
-            self.counted_ips.insert(key.index, ip);
-            if let Some(conn) = self.arena.get_mut(key) {
-                conn.flags.set(Flags::PER_IP);
-            }
+            self.count_address(key, ip);
         }
         self.counters.connections += 1;
         self.arm(key, self.config.handshake_timeout);
@@ -310,21 +317,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.counters.tls_failures += 1;
                 None
             }
-        }
-    }
-
-    fn is_limited(&self, ip: IpAddr) -> bool {
-        self.config.max_per_ip.is_some()
-            && !ip.to_canonical().is_loopback()
-            && !self.config.per_ip_exempt.contains(&ip.to_canonical())
-    }
-
-    fn admit_ip(&self, peer: Option<IpAddr>) -> bool {
-        match (peer, self.config.max_per_ip) {
-            (Some(ip), Some(max)) if self.is_limited(ip) => {
-                self.per_ip.get(&ip).is_none_or(|count| *count < max)
-            }
-            _ => true,
         }
     }
 

@@ -9,6 +9,7 @@ use super::super::conn::{Conn, Farewell, Flags, Phase};
 use super::super::counters::End;
 use super::super::handler::{Handler, Message};
 use super::super::socket::{Fill, Socket};
+use super::address::missing;
 use super::{
     COMPRESSED_READ_SIZE, CORK_SIZE, Engine, INFLATED_MESSAGE, MESSAGE_BUDGET, READ_SIZE,
     RUN_BUDGET, TLS_BUDGET, floor_tick,
@@ -76,6 +77,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Phase::Deferred(_) | Phase::Dead => false,
             // Who does not take the answers gets to ask no more.
             Phase::Open(_) | Phase::Request(_) if conn.queued() > self.config.queue_soft => false,
+            Phase::Preface(_) => true,
             _ if conn.transport.is_handshaking() && self.tls_steps >= TLS_BUDGET => {
                 self.enqueue(key);
                 false
@@ -88,9 +90,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn fill(&mut self, key: ConnKey) -> Option<Fill> {
         let conn = self.arena.get_mut(key)?;
         let limit = read_size(conn, self.config.max_head);
-        let was_handshaking = conn.transport.is_handshaking();
+        let is_preface = matches!(conn.phase, Phase::Preface(_));
+        let was_handshaking = !is_preface && conn.transport.is_handshaking();
         self.tls_steps += usize::from(was_handshaking);
         let result = match conn.phase {
+            Phase::Preface(_) => conn.transport.fill_before_tls(&mut self.scratch, limit),
             Phase::Linger => conn.transport.discard(&mut self.scratch),
             _ => conn.transport.fill(&mut self.scratch, limit),
         };
@@ -149,6 +153,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// changed in the midst of them.
     pub(super) fn take_bytes(&mut self, key: ConnKey, bytes: &mut [u8]) {
         match self.arena.get(key).map(|conn| &conn.phase) {
+            Some(Phase::Preface(_)) => self.take_preface(key, bytes),
             Some(Phase::Request(_)) => self.take_request_bytes(key, bytes),
             Some(Phase::Open(_) | Phase::Closing) => self.take_frames(key, bytes),
             Some(Phase::Deferred(_) | Phase::Linger | Phase::Dead) | None => {}
@@ -307,6 +312,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         match conn.phase {
             // A deferred request that is no handshake keeps its answer.
             Phase::Deferred(_) | Phase::Dead => {}
+            // One who only looked whether somebody is there.
+            Phase::Preface(_) => self.lose(key),
             // A peer that only ended its own direction still gets what it asked for. It can
             // send no close frame any more, so none is waited for.
             _ => self.linger(key),
@@ -337,6 +344,7 @@ const NO_CODE: u16 = 1005;
 /// be compressed: on such a connection, and behind a head that may ask for one.
 fn read_size<S, C>(conn: &Conn<S, C>, max_head: usize) -> usize {
     match &conn.phase {
+        Phase::Preface(preface) => missing(preface),
         Phase::Open(_) if conn.flags.has(Flags::DEFLATE) => COMPRESSED_READ_SIZE,
         Phase::Request(partial) if partial.as_ref().is_none_or(|part| part.whole.is_none()) => {
             max_head

@@ -130,16 +130,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         parse_head(bytes, max_head, |request| {
             let mut request: Request<'_> = *request;
             request.body = whole.map(|whole| &bytes[head..whole]);
-            let verdict = if is_surplus {
-                Verdict::Respond(self.with_handler(|handler, _| handler.on_refusal(Refusal::Full)))
-            } else {
-                self.with_handler(|handler, cx| handler.on_request(cx, key, listener, &request))
+            let refusal = match is_surplus {
+                true => Some(Refusal::Full),
+                false => self.refuse_address(key, &request),
             };
+            let verdict = self.with_handler(|handler, cx| match refusal {
+                Some(refusal) => Verdict::Respond(handler.on_refusal(refusal)),
+                None => handler.on_request(cx, key, listener, &request),
+            });
             Taken {
                 verdict,
                 head,
                 body: request.content_length,
-                keep_alive: request.keeps_alive() && !is_surplus,
+                keep_alive: request.keeps_alive() && refusal.is_none(),
                 head_only: request.method == "HEAD",
                 expects_continue: request.list_contains("expect", "100-continue"),
             }
@@ -229,7 +232,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Answers a request that the engine itself refuses, and ends the connection.
     pub(super) fn refuse(&mut self, key: ConnKey, refusal: Refusal) {
         log::debug!("{key:?}: refused: {refusal:?}");
-        self.counters.refusals.count(refusal);
+        self.counters.count_refusal(refusal);
         let response = self.with_handler(|handler, _| handler.on_refusal(refusal));
         self.respond(key, &response, false, false);
     }

@@ -136,7 +136,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 *phase = Phase::Request(None);
                 self.refuse(key, Refusal::Full);
             }
-            Phase::Closing | Phase::Linger | Phase::Dead => self.lose(key),
+            Phase::Preface(_) | Phase::Closing | Phase::Linger | Phase::Dead => self.lose(key),
         }
     }
 }

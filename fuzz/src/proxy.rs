@@ -1,0 +1,79 @@
+//! Headers of the PROXY protocol, held against a naive reading.
+
+use std::net::IpAddr;
+
+use h_realtime::http::{Progress, Source, parse_proxy};
+
+/// The bytes that a connection begins with: read as the engine does, no more than what is said to
+/// be missing, they are what a naive reading says, and no byte behind the header is asked for.
+pub fn proxy_header(input: &[u8]) {
+    let mut length = 0;
+    let read = loop {
+        match parse_proxy(&input[..length]) {
+            Ok(Progress::Whole(source, whole)) => {
+                assert_eq!(whole, length, "more was asked for than belongs to it");
+                break Some((source, whole));
+            }
+            Ok(Progress::Missing(missing)) => {
+                assert!((1..=4096).contains(&missing), "{missing}");
+                length += missing;
+                assert!(length <= 4096, "it never ends");
+                if length > input.len() {
+                    return;
+                }
+            }
+            Err(_) => break None,
+        }
+    };
+    let naive = naive(input);
+    assert_eq!(read, naive);
+    // What has arrived so far of what is right is never wrong.
+    for end in 0..read.map_or(0, |(_, whole)| whole) {
+        assert!(
+            matches!(parse_proxy(&input[..end]), Ok(Progress::Missing(_))),
+            "{end}"
+        );
+    }
+}
+
+/// All of it at once; `None` for what is none.
+fn naive(input: &[u8]) -> Option<(Source, usize)> {
+    if let Some(rest) = input.strip_prefix(b"\r\n\r\n\0\r\nQUIT\n") {
+        let (&[command, family, high, low], rest) = rest.split_first_chunk()?;
+        let length = usize::from(high) * 256 + usize::from(low);
+        let behind = rest.get(..length).filter(|_| length <= 2048)?;
+        let v4 = || behind.first_chunk::<4>().filter(|_| length >= 12);
+        let v6 = || behind.first_chunk::<16>().filter(|_| length >= 36);
+        let source = match (command, family) {
+            (0x20, _) => Source::Local,
+            (0x21, 0) => Source::Unknown,
+            (0x21, 0x11) => Source::Client(IpAddr::from(*v4()?)),
+            (0x21, 0x21) => Source::Client(IpAddr::from(*v6()?).to_canonical()),
+            (0x21, 0x31) if length >= 216 => Source::Unknown,
+            _ => return None,
+        };
+        return Some((source, 16 + length));
+    }
+    let end = input.windows(2).position(|pair| pair == b"\r\n")?;
+    let line = std::str::from_utf8(&input[..end]).ok();
+    let line = line.filter(|line| line.len() <= 105 && !line.contains('\n'))?;
+    let words: Vec<&str> = line.split(' ').collect();
+    let port = |text: &str| {
+        text.parse::<u16>()
+            .is_ok_and(|port| port.to_string() == text)
+    };
+    let source = match words[..] {
+        ["PROXY", "UNKNOWN", ..] => Source::Unknown,
+        ["PROXY", family, from, to, a, b] if port(a) && port(b) => {
+            let (from, to): (IpAddr, IpAddr) = (from.parse().ok()?, to.parse().ok()?);
+            let is_right = match family {
+                "TCP4" => from.is_ipv4() && to.is_ipv4(),
+                "TCP6" => from.is_ipv6() && to.is_ipv6(),
+                _ => false,
+            };
+            is_right.then(|| Source::Client(from.to_canonical()))?
+        }
+        _ => return None,
+    };
+    Some((source, end + 2))
+}
