@@ -120,6 +120,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         })?;
         log::debug!("{key:?}: for {ip}, by its request");
         if !self.admits(ip) {
+            self.counters.count_refusal(Refusal::TooMany);
             return Some(Refusal::TooMany);
         }
         self.count_address(key, ip);
