@@ -3,6 +3,8 @@
 //! Owns: one pass over an object that gives each member's text, and the reading of a string.
 //! Must not know what the members mean.
 
+mod scan;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -15,7 +17,7 @@ pub struct Mismatch;
 
 /// Gives each member of an object to `visit`: its key, and the text of its value, which is
 /// JSON without white space around it. Repeated keys are given as often as they come, in their
-/// order, and all of them once more where a key was hard to read.
+/// order; and where one was hard to read all of them are given anew, from the first.
 ///
 /// Values are skipped over without recursion, so nesting costs no stack. A key that is no
 /// Unicode text (a lone surrogate) is no key that anybody here asks for, and left out.
@@ -24,6 +26,9 @@ pub struct Mismatch;
 /// [`Mismatch`] when the whole text is not one JSON object; some members may have been given
 /// by then.
 pub fn members<'a>(object: &'a str, mut visit: impl FnMut(&str, &'a str)) -> Result<(), Mismatch> {
+    if scan::members(object, &mut visit).is_some() {
+        return Ok(());
+    }
     match read_members(object, Members(&mut visit)) {
         // Only a key that is spelled with escapes can be no text, and still be JSON.
         Err(_) if object.contains("\\u") => read_members(object, RawMembers(&mut visit)),
@@ -159,7 +164,9 @@ mod tests {
     #[test]
     fn members_come_in_order_and_verbatim() {
         let got = all(" {\"a\" : [1, {\"b\":2}] ,\"\\u0061\":\"\\ud800\",\"\":1e400 } ");
-        let want = [("a", "[1, {\"b\":2}]"), ("a", "\"\\ud800\""), ("", "1e400")];
+        // The first is given by each of the two ways to read that were tried.
+        let first = ("a", "[1, {\"b\":2}]");
+        let want = [first, first, ("a", "\"\\ud800\""), ("", "1e400")];
         let want: Vec<_> = want.map(|(k, v)| (k.to_owned(), v)).into();
         assert_eq!(got, Ok(want));
     }
@@ -167,8 +174,14 @@ mod tests {
     #[test]
     fn a_key_that_is_no_text_is_left_out_and_hides_none() {
         let got = all(r#"{"a":1,"\ud800":{"a":2},"\n\u0062":"\ud800","a":3}"#);
-        // Those before it are given twice.
-        let want = [("a", "1"), ("a", "1"), ("\nb", r#""\ud800""#), ("a", "3")];
+        // Those before it are given by each of the ways to read that were tried.
+        let want = [
+            ("a", "1"),
+            ("a", "1"),
+            ("a", "1"),
+            ("\nb", r#""\ud800""#),
+            ("a", "3"),
+        ];
         let want: Vec<_> = want.map(|(k, v)| (k.to_owned(), v)).into();
         assert_eq!(got, Ok(want));
     }

@@ -60,7 +60,10 @@ impl Handler for Api {
 
     fn on_command(&mut self, cx: &mut Cx<'_, Session>, command: Command) {
         match command {
-            Command::Event(plan) => drop(self.0.deliver(cx, vec![plan])),
+            Command::Event(plan) => {
+                let now = cx.now().unix;
+                self.0.deliver(cx, &[plan], now);
+            }
             Command::Said(key, text) => self.0.on_message(cx, key, Message::Text(text)),
         }
     }

@@ -44,10 +44,14 @@ impl Timers {
         self.wheel.disarm(&mut self.entries.0[index as usize]);
     }
 
+    /// What is done in every turn.
+    pub fn tidy(&mut self) {
+        self.wheel.tidy(&mut self.entries);
+    }
+
     /// Moves on to a tick, and says how many timers have come due.
     pub fn advance(&mut self, now: u32) -> usize {
         self.wheel.advance(now as Tick);
-        self.wheel.tidy(&mut self.entries);
         let mut count = 0;
         loop {
             let any_left = self.wheel.take_due(&mut self.entries, &mut self.due);

@@ -1,0 +1,192 @@
+//! Objects whose members are spelled as simply as in nearly all that clients send: read in one
+//! pass.
+//!
+//! Owns: what is simple enough, and nothing else of JSON. Values within values are the parser's
+//! business, and so is, right or wrong, whatever is not taken here.
+
+use serde_json::Deserializer;
+use serde_json::value::RawValue;
+
+/// Gives each member of an object to `visit`, as [`super::members`] does, if no key and no string
+/// has an escape in it, and all numbers are whole. `None` when there is anything else, JSON or
+/// not; some members may have been given by then.
+pub(super) fn members<'a>(text: &'a str, visit: &mut impl FnMut(&str, &'a str)) -> Option<()> {
+    let mut scanner = Scanner { text, at: 0 };
+    scanner.skip_space();
+    scanner.take(b'{')?;
+    scanner.skip_space();
+    if scanner.take(b'}').is_none() {
+        loop {
+            let key = scanner.string()?;
+            scanner.skip_space();
+            scanner.take(b':')?;
+            scanner.skip_space();
+            let value = scanner.value()?;
+            visit(super::string_content(key)?, value);
+            scanner.skip_space();
+            if scanner.take(b'}').is_some() {
+                break;
+            }
+            scanner.take(b',')?;
+            scanner.skip_space();
+        }
+    }
+    scanner.skip_space();
+    scanner.peek().is_none().then_some(())
+}
+
+struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn take(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.at += 1)
+    }
+
+    fn skip_space(&mut self) {
+        // RFC 8259 §2: "ws = *( %x20 / %x09 / %x0A / %x0D )"
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn value(&mut self) -> Option<&'a str> {
+        match self.peek()? {
+            b'"' => self.string(),
+            b'{' | b'[' => self.container(),
+            b't' => self.word("true"),
+            b'f' => self.word("false"),
+            b'n' => self.word("null"),
+            _ => self.whole_number(),
+        }
+    }
+
+    /// With its quotes.
+    fn string(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        self.take(b'"')?;
+        loop {
+            match self.peek()? {
+                b'"' => break,
+                // RFC 8259 §7: "characters that MUST be escaped: quotation mark, reverse solidus,
+                // and the control characters (U+0000 through U+001F)"
+                b'\\' | 0..=0x1f => return None,
+                _ => self.at += 1,
+            }
+        }
+        self.at += 1;
+        self.text.get(start..self.at)
+    }
+
+    fn word(&mut self, word: &str) -> Option<&'a str> {
+        let end = self.at + word.len();
+        let found = self.text.get(self.at..end).filter(|found| *found == word);
+        self.at = end;
+        found
+    }
+
+    fn container(&mut self) -> Option<&'a str> {
+        let rest = Deserializer::from_str(self.text.get(self.at..)?);
+        let value = rest.into_iter::<&RawValue>().next()?.ok()?.get();
+        self.at += value.len();
+        Some(value)
+    }
+
+    fn whole_number(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        let _ = self.take(b'-');
+        // RFC 8259 §6: "Leading zeros are not allowed." What follows a number is looked at by who
+        // goes on: a digit, a fraction or an exponent is not what may come next.
+        if self.take(b'0').is_none() {
+            let digits = self.at;
+            while let Some(b'0'..=b'9') = self.peek() {
+                self.at += 1;
+            }
+            if self.at == digits {
+                return None;
+            }
+        }
+        self.text.get(start..self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Members, read_members};
+    use super::*;
+
+    type Found<'a> = Vec<(String, &'a str)>;
+
+    fn scanned(text: &str) -> Option<Found<'_>> {
+        let mut found = Vec::new();
+        members(text, &mut |key, value| found.push((key.to_owned(), value)))?;
+        Some(found)
+    }
+
+    fn parsed(text: &str) -> Option<Found<'_>> {
+        let mut found = Vec::new();
+        let visit = |key: &str, value| found.push((key.to_owned(), value));
+        read_members(text, Members(visit)).ok()?;
+        Some(found)
+    }
+
+    #[test]
+    fn what_clients_send_is_taken() {
+        for text in [
+            r#"{"type": "ping", "id": 1}"#,
+            r#"{"type":"whoami","id":-0}"#,
+            r#"{"messageType":"client_id","value":"5c0c6c7a"}"#,
+            " {\r\n\t} ",
+            r#"{"a":"ä 📝","a":null,"":true,"b":false,"c":123456789012345678901234567890}"#,
+            r#"{"filter": {"clauses" : [{"a": "\n"}, 1.5 ], "b": {} } , "c":[]}"#,
+        ] {
+            let found = scanned(text);
+            assert!(found.is_some(), "{text}");
+            assert_eq!(found, parsed(text), "{text}");
+        }
+    }
+
+    // What is taken is what the parser takes, whatever was done to the text.
+    #[test]
+    fn nothing_is_taken_that_is_not_so() {
+        let sound =
+            r#" { "ty" : "p ä" , "id" : -120,"x":0 ,"y":true,"z":null, "w":[{"v":false}] } "#;
+        let others = "\"\\{}[]:,0159-+.eEtfnul \t\r\n\u{0}\u{1f}\u{7f}ä/";
+        let mut taken = 0;
+        for (at, old) in sound.char_indices() {
+            let (before, after) = (&sound[..at], &sound[at + old.len_utf8()..]);
+            let texts = others.chars().flat_map(|new| {
+                [
+                    format!("{before}{new}{after}"),
+                    format!("{before}{new}{old}{after}"),
+                ]
+            });
+            for text in texts.chain([format!("{before}{after}"), before.to_owned()]) {
+                if let Some(found) = scanned(&text) {
+                    assert_eq!(Some(found), parsed(&text), "{text:?}");
+                    taken += 1;
+                }
+            }
+        }
+        assert!(taken > 500, "{taken}");
+    }
+
+    #[test]
+    fn what_is_not_simple_is_left_to_the_parser() {
+        for text in [
+            r#"{"a":1.5}"#,
+            r#"{"a":1e2}"#,
+            r#"{"a":"\n"}"#,
+            r#"{"\u0061":1}"#,
+        ] {
+            assert_eq!(scanned(text), None, "{text}");
+            assert!(parsed(text).is_some(), "{text}");
+        }
+    }
+}
