@@ -77,11 +77,8 @@ fn what_is_configured_as_well_is_not_opened_twice() {
     assert_eq!(server.listeners, [url(&ws), more]);
     // A reload does not take its sockets for a change of settings.
     server.signal(Signal::HUP);
-    let told = eventually(support::PATIENCE, || {
-        let log = server.log();
-        let line = log.lines().find(|line| line.contains("reloaded"));
-        line.map(str::to_owned)
-    });
+    let log = server.log_with("reloaded");
+    let told = log.lines().find(|line| line.contains("reloaded")).unwrap();
     assert!(told.ends_with("no setting has changed"), "{told}");
 }
 

@@ -232,7 +232,7 @@ fn what_is_dangerous_is_said_loudly() {
     assert!(!said.contains("everybody"), "{said}");
 
     let server = Server::configured("[auth]\non_expiry = \"keep\"");
-    assert!(server.log().contains("WARN"), "{}", server.log());
+    server.log_with("WARN");
     let value = |setting: &str| {
         server.metric(&format!(
             "h_realtime_dangerous_setting{{setting=\"{setting}\"}}"

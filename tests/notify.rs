@@ -168,7 +168,7 @@ fn a_manager_that_is_not_there_or_does_not_listen_stops_nothing() {
     let (mut manager, mut command) = Manager::start("");
     command.env("NOTIFY_SOCKET", "/nowhere/at/all");
     let server = manager.launch(command);
-    assert!(server.log().contains("NOTIFY_SOCKET"), "{}", server.log());
+    server.log_with("NOTIFY_SOCKET");
     assert_eq!(server.anonymous().drain(), []);
 
     // Its queue is full, and nobody takes anything out.

@@ -184,6 +184,7 @@ fn the_level_of_the_log_changes() {
     eventually(PATIENCE, || (told() == 1).then_some(()));
     reload(&server, "");
     nonsense();
+    // What came of this is logged behind whatever came of the nonsense.
     signal(&server);
     assert_eq!(told(), 1, "{}", server.log());
 }

@@ -258,6 +258,13 @@ impl Server {
         std::fs::read_to_string(self.folder().join("log")).unwrap()
     }
 
+    /// The same, once this is in it: a thread of its own writes it, behind what has happened.
+    pub fn log_with(&self, part: &str) -> String {
+        eventually(PATIENCE, || {
+            Some(self.log()).filter(|log| log.contains(part))
+        })
+    }
+
     /// Kills the process, and starts another on the same data and in the same places.
     pub fn restart(&mut self) {
         let _ = self.child.kill();
