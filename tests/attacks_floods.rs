@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 use h_realtime::ws::{OpCode, encode_client_frame};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{
-    Client, PATIENCE, PROGRAM, Received, Server, Siege, connect, event, eventually, reset,
-};
+use support::{Client, PATIENCE, PROGRAM, Received, Server, Siege, connect, event, reset};
 use tempfile::TempDir;
 
 /// A masked frame with this first byte.
