@@ -123,12 +123,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         let (listener, is_surplus) = (conn.listener, conn.flags.has(Flags::SURPLUS));
         let max_head = self.config.max_head;
-        let length = parse_head(bytes, max_head, |_| ())?;
-        let Head::Complete((), head) = length else {
-            return Ok(Head::Partial);
-        };
         parse_head(bytes, max_head, |request| {
             let mut request: Request<'_> = *request;
+            let head = request.length;
             request.body = whole.map(|whole| &bytes[head..whole]);
             let refusal = match is_surplus {
                 true => Some(Refusal::Full),
