@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,7 +78,7 @@ impl Front {
         path
     }
 
-    /// Starts it, and waits until it listens.
+    /// Starts it, and waits until it serves.
     fn start(&mut self, command: &mut Command) {
         self.program = Some(Program::start(command));
         eventually(PATIENCE, || {
@@ -89,8 +90,20 @@ impl Front {
                 }
                 panic!("{command:?}: {status}: {said:#?}");
             }
-            TcpStream::connect(("127.0.0.1", self.port)).ok()
+            self.shakes_hands().ok()
         });
+    }
+
+    /// TLS, and nothing behind it: a port that can be connected to need not be served yet.
+    fn shakes_hands(&self) -> io::Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let name = ServerName::try_from(NAME).unwrap();
+        let mut session = ClientConnection::new(Arc::clone(&self.trust), name).unwrap();
+        while session.is_handshaking() {
+            session.complete_io(&mut stream)?;
+        }
+        Ok(())
     }
 
     /// Asks for a WebSocket through it, from an address of this machine.
