@@ -6,6 +6,7 @@
 //! API in place of the application, and no oracles.
 #![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 
+pub mod api;
 pub mod app;
 pub mod backlog;
 pub mod client;

@@ -3,13 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use h_realtime::http::Request;
-use h_realtime::model::{Ask, Asks, Busy, Plan};
-use h_realtime::net::{
-    Arrival, Config, ConnKey, Cx, Engine, Handler, ListenerId, Message, Now, Verdict,
-};
-use h_realtime::realtime::{Realtime, Session, Settings};
+use h_realtime::model::Plan;
+use h_realtime::net::{Arrival, Config, ConnKey, Engine, ListenerId, Now};
+use h_realtime::realtime::Settings;
 
+use super::api::{Api, Command};
 use super::frames::{Ear, Heard, client_frame, handshake};
 use super::rng::Rng;
 use super::socket::{Calls, ROOMY, SimSocket, Wire};
@@ -36,9 +34,8 @@ impl Stage {
             max_terms,
             ..Settings::default()
         };
-        let realtime = Realtime::new(Box::new(Nobody), settings, [1, 2, 3, 4]);
         Stage {
-            engine: Engine::new(Config::default(), Api(realtime), 1, at(START)),
+            engine: Engine::new(Config::default(), Api::new(settings), 1, at(START)),
             guests: Vec::new(),
             plans: VecDeque::new(),
             clock: START,
@@ -131,7 +128,7 @@ impl Stage {
             while self.engine.wants_commands()
                 && let Some(plan) = self.plans.pop_front()
             {
-                self.engine.command(plan);
+                self.engine.command(Command::Event(plan));
             }
             self.engine.serve();
             self.engine.reap();
@@ -143,53 +140,6 @@ impl Stage {
             }
         }
         panic!("it never comes to rest");
-    }
-}
-
-/// The API; its commands are events.
-struct Api(Realtime);
-
-impl Handler for Api {
-    type Session = Session;
-    type Command = Plan;
-
-    fn on_request(
-        &mut self,
-        cx: &mut Cx<'_, Session>,
-        key: ConnKey,
-        _: ListenerId,
-        request: &Request<'_>,
-    ) -> Verdict {
-        self.0.on_request(cx, key, request)
-    }
-
-    fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
-        self.0.on_open(cx, key);
-    }
-
-    fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
-        self.0.on_message(cx, key, message);
-    }
-
-    fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
-        self.0.on_close(cx, key, session);
-    }
-
-    fn on_command(&mut self, cx: &mut Cx<'_, Session>, plan: Plan) {
-        self.0.deliver(cx, &[plan], 0);
-    }
-
-    fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
-        self.0.on_tick(cx);
-    }
-}
-
-/// A back end that nobody needs: all clients are anonymous.
-struct Nobody;
-
-impl Asks for Nobody {
-    fn ask(&self, _: Ask) -> Result<(), Busy> {
-        Err(Busy)
     }
 }
 

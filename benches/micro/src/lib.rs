@@ -7,12 +7,14 @@
 //! | file | holds |
 //! |---|---|
 //! | `line` | a socket whose peer says what it is told to and counts what it gets |
-//! | `api` | the API as the engine's handler |
+//! | `api` | the API as the engine's handler; the tests' own |
 //! | `stage` | the engine, its connections and the clock |
 //! | `words` | what clients and back ends say |
 //! | `timers` | the engine's timer wheel alone |
 //! | `operations` | what instructions are counted of |
 
+// As the tests have it.
+#[path = "../../../tests/sim/api.rs"]
 pub mod api;
 pub mod line;
 pub mod operations;

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use h_realtime::net::{Arrival, Config, ConnKey, Engine, ListenerId, Now, Readiness};
+use h_realtime::realtime::Settings;
 
 use crate::api::{Api, Command};
 use crate::line::{Line, Tally};
@@ -19,7 +20,7 @@ pub struct Stage {
 impl Stage {
     pub fn new(config: Config) -> Self {
         Stage {
-            engine: Engine::new(config, Api::new(), 1, at(START)),
+            engine: Engine::new(config, Api::new(Settings::default()), 1, at(START)),
             guests: Vec::new(),
             tally: Rc::default(),
             clock: START,

@@ -1,4 +1,5 @@
-//! The Real Time API as the engine's handler.
+//! The whole Real Time API as the engine's handler, with nobody behind it: all clients are
+//! anonymous, and events come as commands.
 
 use h_realtime::http::Request;
 use h_realtime::model::{Ask, Asks, Busy, Plan};
@@ -17,18 +18,8 @@ pub enum Command {
 }
 
 impl Api {
-    pub fn new() -> Self {
-        Api(Realtime::new(
-            Box::new(Nobody),
-            Settings::default(),
-            [1, 2, 3, 4],
-        ))
-    }
-}
-
-impl Default for Api {
-    fn default() -> Self {
-        Api::new()
+    pub fn new(settings: Settings) -> Self {
+        Api(Realtime::new(Box::new(Nobody), settings, [1, 2, 3, 4]))
     }
 }
 
