@@ -51,17 +51,16 @@ impl Handler for App {
         if listener != self.admin_listener {
             return self.realtime.on_request(cx, key, request);
         }
+        let ready = self.is_ready();
         let App {
             realtime,
             admin,
-            ready,
             stats,
             dangers,
             shared,
             figures,
             ..
         } = self;
-        let ready = *ready && stats.is_connected();
         let facts = Facts {
             metrics: &|engine, admin| {
                 let back_end = metrics::BackEnd { ready, stats };
