@@ -10,7 +10,15 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     (
         "net",
         &["ws", "http"],
-        &["mio", "rustls", "x509_cert", "socket2", "rustix", "log"],
+        &[
+            "mio",
+            "ring",
+            "rustls",
+            "x509_cert",
+            "socket2",
+            "rustix",
+            "log",
+        ],
     ),
     ("model", &[], &[]),
     ("backoff.rs", &[], &[]),

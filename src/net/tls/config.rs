@@ -15,6 +15,8 @@ use rustls::{Error, InconsistentKeys, ServerConfig};
 use x509_cert::Certificate;
 use x509_cert::der::{self, Decode as _};
 
+use super::suites;
+
 /// What a listener needs to speak TLS. Clones share one certificate, key and ticket secret.
 #[derive(Clone)]
 pub struct TlsConfig {
@@ -68,7 +70,7 @@ impl TlsConfig {
             pem::Error::NoItemsFound => TlsConfigError::NoKey(key_origin.into()),
             error => TlsConfigError::BadPem(key_origin.into(), error.to_string()),
         })?;
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(suites::provider());
         // Loaded by itself first, to tell a bad key from a bad certificate below.
         if let Err(error) = provider.key_provider.load_private_key(key.clone_key()) {
             return Err(TlsConfigError::BadKey(key_origin.into(), error.to_string()));

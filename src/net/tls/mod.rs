@@ -7,6 +7,7 @@
 mod config;
 mod link;
 mod records;
+mod suites;
 
 pub use config::{TlsConfig, TlsConfigError};
 pub use link::TlsLink;

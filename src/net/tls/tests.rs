@@ -6,7 +6,9 @@ mod wire;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::crypto::ring::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
 use rustls::version::{TLS12, TLS13};
 use rustls::{HandshakeKind, SupportedProtocolVersion};
 
@@ -27,6 +29,32 @@ fn both_versions_shake_hands_and_carry_data_both_ways() {
         assert_eq!(pair.fill_all(), b"hello");
         assert_eq!(pair.send(b"welcome"), 7);
         assert_eq!(pair.client_hears(), b"welcome");
+        pair.assert_idle();
+    }
+}
+
+#[test]
+fn each_suite_of_tls_1_3_carries_data_under_key_after_key() {
+    for suite in [
+        TLS13_AES_256_GCM_SHA384,
+        TLS13_AES_128_GCM_SHA256,
+        TLS13_CHACHA20_POLY1305_SHA256,
+    ] {
+        let (server, _) = configs(&TLS13);
+        let client = client_config(&TLS13, Some(suite));
+        let mut pair = Pair::new(&(server, Arc::new(client)));
+        pair.shake_hands();
+        assert_eq!(pair.client.negotiated_cipher_suite(), Some(suite));
+        for size in [0, 1, 15, 16, 17, 5_000, 16_384] {
+            let data: Vec<u8> = (0..size).map(|at| at as u8).collect();
+            pair.client_says(&data);
+            assert_eq!(pair.fill_all(), data);
+            assert_eq!(pair.send(&data), data.len());
+            assert_eq!(pair.client_hears(), data);
+            pair.client.refresh_traffic_keys().unwrap();
+        }
+        pair.client_writes();
+        assert_eq!(pair.fill_all(), b"");
         pair.assert_idle();
     }
 }
