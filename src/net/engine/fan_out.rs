@@ -1,15 +1,16 @@
 //! Deliveries: one message, or several, to many connections, a slice in each turn.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::binary_heap::{BinaryHeap, PeekMut};
 use std::mem;
 use std::rc::Rc;
 
 use super::super::ConnKey;
-use super::super::conn::Conn;
 use super::super::frame::{Delivery, Frame};
 use super::super::handler::Handler;
 use super::super::socket::Socket;
+use super::give_back::enough;
+use super::stretch::{Due, Stretch, stretch_of};
 use super::{Engine, FAN_OUT_BUDGET};
 
 /// The deliveries under way.
@@ -17,12 +18,18 @@ use super::{Engine, FAN_OUT_BUDGET};
 /// They go in waves: a wave is all deliveries that were waiting when it began, and it visits
 /// the connections in the order of their slots. So a connection gets what the wave has for it
 /// in one write, and in the order in which it was said; and a wave never overtakes another.
+///
+/// The deliveries of a wave are merged a stretch of slots at a time: to find out which of them
+/// comes next then costs once for a stretch what it would cost for each receiver.
 #[derive(Default)]
 pub(super) struct FanOut {
     waiting: Vec<Delivery>,
     wave: Vec<Progress>,
-    /// The next receiver of each delivery of the wave, by key, then by delivery.
-    heads: BinaryHeap<Reverse<(ConnKey, usize)>>,
+    /// The stretch in which each delivery of the wave goes on, the nearest first; then the
+    /// delivery.
+    ahead: BinaryHeap<Reverse<(u32, u32)>>,
+    /// What the wave has in one stretch.
+    stretch: Stretch,
     /// Receivers still to be served, each delivery's counted.
     backlog: usize,
 }
@@ -59,45 +66,55 @@ impl FanOut {
         let waiting: usize = self.waiting.iter().map(|delivery| delivery.to.len()).sum();
         let left = |progress: &Progress| progress.delivery.to.len().saturating_sub(progress.next);
         let under_way: usize = self.wave.iter().map(left).sum();
-        match waiting + under_way == self.backlog {
+        match waiting + under_way + self.stretch.len() == self.backlog {
             true => Ok(()),
             false => Err(format!(
-                "{waiting} and {under_way} are to be served, not {}",
+                "{waiting}, {under_way} and {} are to be served, not {}",
+                self.stretch.len(),
                 self.backlog
             )),
+        }
+    }
+
+    /// Gives back the memory of what many deliveries at once have needed.
+    pub fn give_back(&mut self) {
+        if let Some(enough) = enough(self.stretch.len(), self.stretch.capacity()) {
+            self.stretch.shrink_to(enough);
+        }
+        if let Some(enough) = enough(self.ahead.len(), self.ahead.capacity()) {
+            self.ahead.shrink_to(enough);
         }
     }
 
     /// The next connection of the wave, with all that the wave has for it. A wave that is over
     /// makes room for the next.
     fn next(&mut self, share: &mut Share) -> Option<ConnKey> {
-        if self.heads.is_empty() {
-            self.begin_wave();
-        }
-        let Reverse((key, _)) = *self.heads.peek()?;
-        while let Some(Reverse((head, number))) = self.heads.peek().copied()
-            && head == key
-        {
-            self.heads.pop();
-            let Some(progress) = self.wave.get_mut(number) else {
-                continue;
-            };
-            if let Some((_, variant)) = progress.delivery.to.get(progress.next) {
-                if let Some(frame) = progress.delivery.frames.get(usize::from(*variant)) {
-                    share.frames.push(Rc::clone(frame));
-                    share.since.push(progress.delivery.since);
-                }
-                self.backlog -= 1;
+        let first = loop {
+            if let Some(due) = self.stretch.pop(None) {
+                break due;
             }
-            progress.next += 1;
-            if let Some((next, _)) = progress.delivery.to.get(progress.next) {
-                self.heads.push(Reverse((*next, number)));
-            } else {
-                // Its memory need not wait for the wave's end.
-                progress.delivery = Delivery::default();
+            if self.ahead.is_empty() {
+                self.begin_wave();
             }
+            let Reverse((stretch, _)) = *self.ahead.peek()?;
+            self.begin_stretch(stretch);
+        };
+        self.give(first, share);
+        while let Some(due) = self.stretch.pop(Some(first.key)) {
+            self.give(due, share);
         }
-        Some(key)
+        Some(first.key)
+    }
+
+    fn give(&mut self, due: Due, share: &mut Share) {
+        self.backlog -= 1;
+        let Some(Progress { delivery, .. }) = self.wave.get(due.delivery as usize) else {
+            return;
+        };
+        if let Some(frame) = delivery.frames.get(usize::from(due.variant)) {
+            share.frames.push(Rc::clone(frame));
+            share.since.push(delivery.since);
+        }
     }
 
     fn begin_wave(&mut self) {
@@ -105,27 +122,58 @@ impl FanOut {
             .into_iter()
             .map(|delivery| Progress { delivery, next: 0 })
             .collect();
-        for (number, progress) in self.wave.iter().enumerate() {
+        for (number, progress) in (0..).zip(&self.wave) {
             if let Some((key, _)) = progress.delivery.to.first() {
-                self.heads.push(Reverse((*key, number)));
+                self.ahead.push(Reverse((stretch_of(*key), number)));
+            }
+        }
+    }
+
+    /// Takes what the wave has in this stretch, the nearest, one delivery after the other.
+    fn begin_stretch(&mut self, stretch: u32) {
+        while let Some(mut head) = self.ahead.peek_mut()
+            && head.0.0 == stretch
+        {
+            let number = head.0.1;
+            let Some(Progress { delivery, next }) = self.wave.get_mut(number as usize) else {
+                PeekMut::pop(head);
+                continue;
+            };
+            let here = delivery.to[*next..].iter();
+            for &(key, variant) in here.take_while(|(key, _)| stretch_of(*key) == stretch) {
+                *next += 1;
+                self.stretch.push(Due {
+                    key,
+                    delivery: number,
+                    variant,
+                });
+            }
+            match delivery.to.get(*next) {
+                Some((key, _)) => head.0.0 = stretch_of(*key),
+                None => {
+                    PeekMut::pop(head);
+                    // This memory need not wait for the wave's end.
+                    delivery.to = Vec::new();
+                    *next = 0;
+                }
             }
         }
     }
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Serves deliveries, within a turn's budget of connections.
+    /// Serves deliveries, within a turn's budget of connections. What handlers say meanwhile is
+    /// recorded in the outbox, and comes here after it.
     pub(super) fn serve_fan_out(&mut self) {
-        let mut fan_out = mem::take(&mut self.fan_out);
+        if self.fan_out.backlog() == 0 {
+            return;
+        }
         let mut share = Share::default();
         for _ in 0..FAN_OUT_BUDGET {
-            let Some(key) = fan_out.next(&mut share) else {
+            let Some(key) = self.fan_out.next(&mut share) else {
                 break;
             };
-            let sent = match self.arena.get(key).is_some_and(Conn::is_open) {
-                true => self.send_shared(key, &mut share.frames),
-                false => 0,
-            };
+            let sent = self.send_shared(key, &mut share.frames);
             self.counters.messages_out += sent as u64;
             self.counters.undelivered += (share.frames.len() - sent) as u64;
             share.frames.clear();
@@ -133,8 +181,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.written.add(since);
             }
         }
-        // What handlers say meanwhile is recorded in the outbox, and comes here after it.
-        self.fan_out = fan_out;
+        self.joined.clear();
     }
 }
 
@@ -182,6 +229,54 @@ mod tests {
         let want = [(1, "ad"), (2, "abdd"), (3, "a"), (9, "b")].map(|(k, t)| (k, t.to_owned()));
         assert_eq!(all(&mut fan_out), want);
         assert_eq!(fan_out.backlog(), 0);
+    }
+
+    // The same as sorting all receivers by slot, and each one's frames by when they were said.
+    #[test]
+    fn a_wave_is_a_stable_sort_wherever_the_receivers_are() {
+        let mut state = 1_u64;
+        let mut random = |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for _ in 0..200 {
+            let mut fan_out = FanOut::default();
+            let mut want: Vec<(u32, String)> = Vec::new();
+            for number in 0..1 + random(20) {
+                let slots = 1 + random(400);
+                let to: Vec<u32> = (0..random(60)).map(|_| random(slots) as u32).collect();
+                want.extend(to.iter().map(|index| (*index, format!("{number} "))));
+                fan_out.push(delivery(&format!("{number} "), &to));
+                assert_eq!(fan_out.verify(), Ok(()));
+            }
+            want.sort_by_key(|(index, _)| *index);
+            let mut got = Vec::new();
+            for (index, texts) in all(&mut fan_out) {
+                assert!(got.last().is_none_or(|(last, _)| *last < index));
+                got.extend(
+                    texts
+                        .split_inclusive(' ')
+                        .map(|text| (index, text.to_owned())),
+                );
+            }
+            assert_eq!(got, want);
+            assert_eq!((fan_out.verify(), fan_out.backlog()), (Ok(()), 0));
+        }
+    }
+
+    #[test]
+    fn who_is_to_get_a_variant_that_there_is_not_gets_nothing() {
+        let mut fan_out = FanOut::default();
+        for text in ["a", "b"] {
+            let mut delivery = delivery(text, &[1, 70, 200]);
+            delivery.to[1].1 = 7;
+            fan_out.push(delivery);
+        }
+        let want = [(1, "ab"), (70, ""), (200, "ab")].map(|(key, texts)| (key, texts.to_owned()));
+        assert_eq!(all(&mut fan_out), want);
+        assert_eq!((fan_out.verify(), fan_out.backlog()), (Ok(()), 0));
     }
 
     #[test]

@@ -24,11 +24,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if let Some(enough) = enough(self.counted_ips.len(), self.counted_ips.capacity()) {
             self.counted_ips.shrink_to(enough);
         }
+        self.fan_out.give_back();
     }
 }
 
 /// The capacity that a table should have; `None` while what it has is not too much.
-fn enough(len: usize, capacity: usize) -> Option<usize> {
+pub(super) fn enough(len: usize, capacity: usize) -> Option<usize> {
     let enough = (2 * len).max(KEPT_CAPACITY);
     (capacity > 2 * enough).then_some(enough)
 }

@@ -12,11 +12,13 @@ mod drain;
 mod fan_out;
 mod give_back;
 mod invariants;
+mod joined;
 mod latency;
 mod life;
 mod read;
 mod reload;
 mod request;
+mod stretch;
 mod unfinished;
 mod write;
 
@@ -60,6 +62,7 @@ pub struct Engine<S: Socket, H: Handler> {
     /// Those that ended in this turn.
     ended: Vec<ConnKey>,
     fan_out: fan_out::FanOut,
+    joined: joined::Joined,
     unfinished: unfinished::Unfinished,
     written: latency::Written,
     /// The connection whose replies are being collected in the outbox's cork.
@@ -122,6 +125,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             dirty: Vec::new(),
             ended: Vec::new(),
             fan_out: fan_out::FanOut::default(),
+            joined: joined::Joined::default(),
             unfinished: unfinished::Unfinished::default(),
             written: latency::Written::default(),
             current: None,

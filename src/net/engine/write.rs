@@ -57,13 +57,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) || rest.is_empty() {
                 return frames.len() - rest.len() + self.queue_shared(key, rest, sent);
             }
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let mut skip = sent;
-            for (slice, frame) in slices.iter_mut().zip(rest) {
-                *slice = IoSlice::new(&frame.bytes()[mem::take(&mut skip)..]);
-            }
-            let count = rest.len().min(MAX_SLICES);
-            match push_out(conn, &slices[..count], &mut self.scratch) {
+            let joined = match rest {
+                [one] => Some(&one.bytes()[sent..]),
+                // What is left of a first write is not worth copying.
+                many if sent == 0 => self.joined.bytes(many),
+                _ => None,
+            };
+            let result = match joined {
+                Some(bytes) => push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch),
+                None => gather_out(conn, rest, sent, &mut self.scratch),
+            };
+            match result {
                 Ok(bytes) => {
                     self.counters.bytes_out += bytes as u64;
                     sent += bytes;
@@ -320,6 +324,22 @@ pub(super) fn push_out<S: Socket, C>(
     scratch: &mut Scratch,
 ) -> io::Result<usize> {
     push_slices(&mut conn.transport, &mut conn.flags, slices, scratch)
+}
+
+/// Offers frames to the transport, of the first of which so much is sent.
+fn gather_out<S: Socket, C>(
+    conn: &mut Conn<S, C>,
+    frames: &[Rc<Frame>],
+    sent: usize,
+    scratch: &mut Scratch,
+) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let mut skip = sent;
+    for (slice, frame) in slices.iter_mut().zip(frames) {
+        *slice = IoSlice::new(&frame.bytes()[mem::take(&mut skip)..]);
+    }
+    let count = frames.len().min(MAX_SLICES);
+    push_out(conn, &slices[..count], scratch)
 }
 
 fn push_slices<S: Socket>(

@@ -1,0 +1,77 @@
+//! Several frames for one connection, in one piece: to have the kernel gather them costs more than
+//! to copy them, and the next connection is often to have the same.
+//!
+//! Owns: the frames that were put together last. They are held, so that one is known by where it
+//! is.
+
+use std::rc::Rc;
+
+use super::super::frame::Frame;
+
+#[derive(Default)]
+pub(super) struct Joined {
+    frames: Vec<Rc<Frame>>,
+    bytes: Vec<u8>,
+}
+
+impl Joined {
+    /// The bytes of all these frames; `None` where they are too long.
+    pub fn bytes(&mut self, frames: &[Rc<Frame>]) -> Option<&[u8]> {
+        if !self.holds(frames) {
+            let size: usize = frames.iter().map(|frame| frame.bytes().len()).sum();
+            if size > MAX_SIZE {
+                return None;
+            }
+            self.frames.clear();
+            self.frames.extend_from_slice(frames);
+            self.bytes.clear();
+            for frame in frames {
+                self.bytes.extend_from_slice(frame.bytes());
+            }
+        }
+        Some(&self.bytes)
+    }
+
+    /// Lets go of the frames.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+    }
+
+    fn holds(&self, frames: &[Rc<Frame>]) -> bool {
+        self.frames.len() == frames.len()
+            && self
+                .frames
+                .iter()
+                .zip(frames)
+                .all(|(ours, theirs)| Rc::ptr_eq(ours, theirs))
+    }
+}
+
+/// Bytes that are put together: what is longer takes the kernel so long that gathering it does
+/// not matter.
+const MAX_SIZE: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_are_those_of_the_frames_that_were_asked_for() {
+        let [a, b, long] = ["a", "b", &"c".repeat(MAX_SIZE)].map(Frame::text);
+        let mut joined = Joined::default();
+        let (ab, ba) = (
+            [Rc::clone(&a), Rc::clone(&b)],
+            [Rc::clone(&b), Rc::clone(&a)],
+        );
+        for _ in 0..2 {
+            assert_eq!(joined.bytes(&ab), Some(&b"\x81\x01a\x81\x01b"[..]));
+            assert_eq!(joined.bytes(&ab), Some(&b"\x81\x01a\x81\x01b"[..]));
+            assert_eq!(joined.bytes(&ba), Some(&b"\x81\x01b\x81\x01a"[..]));
+            assert_eq!(joined.bytes(&[Rc::clone(&a), Rc::clone(&long)]), None);
+            joined.clear();
+        }
+        // Nothing is held that is no longer wanted.
+        drop((ab, ba));
+        assert_eq!([&a, &b, &long].map(Rc::strong_count), [1, 1, 1]);
+    }
+}

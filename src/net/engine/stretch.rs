@@ -1,0 +1,147 @@
+//! What several deliveries have for connections in neighbouring slots, sorted by slot.
+//!
+//! Owns: a chain for each slot of a stretch, in the order in which it was added to. Must not
+//! know what is delivered.
+
+use super::super::ConnKey;
+
+/// The stretch that a slot is in.
+pub(super) fn stretch_of(key: ConnKey) -> u32 {
+    key.index / SLOTS as u32
+}
+
+/// One stretch. To add to it and to take from it costs the same however much there is.
+pub(super) struct Stretch {
+    /// Dead ends of chains included: it is emptied as a whole.
+    links: Vec<Link>,
+    chains: [Chain; SLOTS],
+    /// A bit for each slot, set where its chain has something left.
+    occupied: u64,
+    len: usize,
+}
+
+/// Which frame a connection is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    pub key: ConnKey,
+    /// The delivery, by its place in the wave.
+    pub delivery: u32,
+    pub variant: u8,
+}
+
+struct Link {
+    due: Due,
+    next: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Chain {
+    first: u32,
+    last: u32,
+}
+
+impl Default for Stretch {
+    fn default() -> Self {
+        Stretch {
+            links: Vec::new(),
+            chains: [Chain::default(); SLOTS],
+            occupied: 0,
+            len: 0,
+        }
+    }
+}
+
+impl Stretch {
+    /// How much there is left to take.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Room for how much there is.
+    pub fn capacity(&self) -> usize {
+        self.links.capacity()
+    }
+
+    /// Gives back room that is not needed.
+    pub fn shrink_to(&mut self, capacity: usize) {
+        self.links.shrink_to(capacity);
+    }
+
+    /// Adds behind what its slot has.
+    pub fn push(&mut self, due: Due) {
+        let at = self.links.len() as u32;
+        let slot = due.key.index as usize % SLOTS;
+        self.links.push(Link { due, next: NONE });
+        let bit = 1 << slot;
+        let chain = &mut self.chains[slot];
+        if self.occupied & bit == 0 {
+            self.occupied |= bit;
+            chain.first = at;
+        } else if let Some(last) = self.links.get_mut(chain.last as usize) {
+            last.next = at;
+        }
+        chain.last = at;
+        self.len += 1;
+    }
+
+    /// Takes what is next of the lowest slot that has anything; `key` where it is to be for that
+    /// connection.
+    pub fn pop(&mut self, key: Option<ConnKey>) -> Option<Due> {
+        if self.occupied == 0 {
+            return None;
+        }
+        let slot = self.occupied.trailing_zeros() as usize;
+        let chain = &mut self.chains[slot];
+        let link = self.links.get(chain.first as usize)?;
+        let due = link.due;
+        if key.is_some_and(|key| key != due.key) {
+            return None;
+        }
+        chain.first = link.next;
+        if link.next == NONE {
+            self.occupied &= self.occupied - 1;
+            if self.occupied == 0 {
+                self.links.clear();
+            }
+        }
+        self.len -= 1;
+        Some(due)
+    }
+}
+
+/// Slots of a stretch: bits of a word.
+const SLOTS: usize = 64;
+const NONE: u32 = u32::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_come_in_order_and_what_is_in_one_as_it_was_added() {
+        let mut stretch = Stretch::default();
+        // A slot may have had two connections one after the other.
+        let dues = [(130, 1), (128, 1), (191, 2), (130, 1), (130, 3), (128, 1)];
+        let dues = dues.map(|(index, generation)| ConnKey { index, generation });
+        for (delivery, key) in (0..).zip(dues) {
+            assert_eq!(stretch_of(key), 2);
+            stretch.push(Due {
+                key,
+                delivery,
+                variant: 0,
+            });
+        }
+        assert_eq!(stretch.len(), 6);
+        let mut order = Vec::new();
+        while let Some(due) = stretch.pop(None) {
+            order.push((due.key.index, due.delivery));
+            while let Some(same) = stretch.pop(Some(due.key)) {
+                assert_eq!(same.key, due.key);
+                order.push((same.key.index, same.delivery));
+            }
+        }
+        let want = [(128, 1), (128, 5), (130, 0), (130, 3), (130, 4), (191, 2)];
+        assert_eq!(order, want);
+        assert_eq!(stretch.len(), 0);
+    }
+}
