@@ -172,15 +172,14 @@ pub fn encode_client_frame(
 }
 
 fn encode_header(first: u8, len: usize, mask_bit: u8, out: &mut Vec<u8>) {
-    out.push(first);
     match len {
-        0..126 => out.push(mask_bit | len as u8),
+        0..126 => out.extend_from_slice(&[first, mask_bit | len as u8]),
         126..0x1_0000 => {
-            out.push(mask_bit | 126);
-            out.extend_from_slice(&(len as u16).to_be_bytes());
+            let [a, b] = (len as u16).to_be_bytes();
+            out.extend_from_slice(&[first, mask_bit | 126, a, b]);
         }
         _ => {
-            out.push(mask_bit | 127);
+            out.extend_from_slice(&[first, mask_bit | 127]);
             out.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }
