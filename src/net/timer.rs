@@ -114,13 +114,17 @@ impl Wheel {
         }
     }
 
-    /// Takes those whose deadline has passed off a few entries, and disarms them; false when
-    /// nothing is due any more.
+    /// Whether there are entries whose tick has come.
+    pub fn has_due(&self) -> bool {
+        !self.due.is_empty() || !self.coming.is_empty()
+    }
+
+    /// Takes those whose deadline has passed off a few entries, and disarms them.
     ///
     /// They come in the order in which they lie in memory, as what is said to them and what they
     /// answer will; and a few at once, so that the processor need not wait for one to be fetched
     /// before it asks for the next.
-    pub fn take_due(&mut self, timers: &mut impl Timers, out: &mut Vec<u32>) -> bool {
+    pub fn take_due(&mut self, timers: &mut impl Timers, out: &mut Vec<u32>) {
         if self.due.is_empty() {
             self.due = mem::take(&mut self.coming);
             // It is made of a few runs that are in order already, which the stable sort makes
@@ -147,7 +151,6 @@ impl Wheel {
             // The memory of a crowd need not be kept.
             self.due = Vec::new();
         }
-        !self.due.is_empty() || !self.coming.is_empty()
     }
 
     /// Sweeps out what counts no more, where it is most of all there is. So the entries are
@@ -176,7 +179,7 @@ impl Wheel {
 
     /// The tick at which to advance next; `None` while nothing hangs anywhere.
     pub fn next_tick(&self) -> Option<Tick> {
-        if !self.due.is_empty() || !self.coming.is_empty() {
+        if self.has_due() {
             return Some(self.now);
         }
         let first = (self.now as usize + 1) % SLOTS;
@@ -293,7 +296,9 @@ mod tests {
     fn take_all(wheel: &mut Wheel, entries: &mut Entries, now: Tick) -> Vec<u32> {
         wheel.advance(now);
         let mut due = Vec::new();
-        while wheel.take_due(entries, &mut due) {}
+        while wheel.has_due() {
+            wheel.take_due(entries, &mut due);
+        }
         let armed = entries.0.iter().flatten().filter(|t| t.is_armed()).count();
         let verified = wheel.verify(|index| entries.0.get(index as usize).copied().flatten());
         assert_eq!(verified, Ok(armed));
@@ -364,9 +369,12 @@ mod tests {
         }
         let mut due = Vec::new();
         wheel.advance(1);
-        assert!(wheel.take_due(&mut e, &mut due));
+        wheel.take_due(&mut e, &mut due);
+        assert!(wheel.has_due());
         wheel.advance(2);
-        while wheel.take_due(&mut e, &mut due) {}
+        while wheel.has_due() {
+            wheel.take_due(&mut e, &mut due);
+        }
         assert_eq!(due, (50..100).chain(0..50).collect::<Vec<_>>());
     }
 

@@ -53,13 +53,11 @@ impl Timers {
     pub fn advance(&mut self, now: u32) -> usize {
         self.wheel.advance(now as Tick);
         let mut count = 0;
-        loop {
-            let any_left = self.wheel.take_due(&mut self.entries, &mut self.due);
+        while self.wheel.has_due() {
+            self.wheel.take_due(&mut self.entries, &mut self.due);
             count += self.due.len();
             self.due.clear();
-            if !any_left {
-                return count;
-            }
         }
+        count
     }
 }

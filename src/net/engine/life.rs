@@ -133,10 +133,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn serve_timers(&mut self) {
         self.wheel.advance(floor_tick(self.now));
         self.wheel.tidy(&mut self.arena);
-        let mut due = Vec::new();
-        let (mut handled, mut any_left) = (0, true);
-        while any_left && handled < TIMER_BUDGET {
-            any_left = self.wheel.take_due(&mut self.arena, &mut due);
+        let mut due = mem::take(&mut self.due);
+        let mut handled = 0;
+        while self.wheel.has_due() && handled < TIMER_BUDGET {
+            self.wheel.take_due(&mut self.arena, &mut due);
             handled += due.len();
             for index in due.drain(..) {
                 if let Some(key) = self.arena.key_at(index) {
@@ -144,6 +144,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 }
             }
         }
+        self.due = due;
         if self.now.mono >= self.next_tick {
             let late = Duration::from_millis(self.now.mono - self.next_tick);
             self.counters.lag.observe(late);

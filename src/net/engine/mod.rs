@@ -61,6 +61,8 @@ pub struct Engine<S: Socket, H: Handler> {
     dirty: Vec<ConnKey>,
     /// Those that ended in this turn.
     ended: Vec<ConnKey>,
+    /// Those whose timers are being handled, by slot: a few at once.
+    due: Vec<u32>,
     fan_out: fan_out::FanOut,
     joined: joined::Joined,
     unfinished: unfinished::Unfinished,
@@ -124,6 +126,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             run: VecDeque::new(),
             dirty: Vec::new(),
             ended: Vec::new(),
+            due: Vec::new(),
             fan_out: fan_out::FanOut::default(),
             joined: joined::Joined::default(),
             unfinished: unfinished::Unfinished::default(),
