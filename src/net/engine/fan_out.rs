@@ -61,6 +61,11 @@ impl FanOut {
         self.backlog
     }
 
+    /// Whether there is nothing to do, and nothing is held that was done.
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.wave.is_empty()
+    }
+
     /// Whether the backlog is what is left to do; says what is not.
     pub fn verify(&self) -> Result<(), String> {
         let waiting: usize = self.waiting.iter().map(|delivery| delivery.to.len()).sum();
@@ -165,7 +170,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Serves deliveries, within a turn's budget of connections. What handlers say meanwhile is
     /// recorded in the outbox, and comes here after it.
     pub(super) fn serve_fan_out(&mut self) {
-        if self.fan_out.backlog() == 0 {
+        if self.fan_out.is_idle() {
             return;
         }
         let mut share = Share::default();
