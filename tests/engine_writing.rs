@@ -267,6 +267,28 @@ fn what_leaves_together_can_be_cut_anywhere() {
     }
 }
 
+// The same of several events for several connections: some get the same ones, and some do not.
+#[test]
+fn what_a_wave_has_for_a_connection_can_be_cut_anywhere() {
+    for send in (1..1200).step_by(7) {
+        let mut world = with_send_buffer(send);
+        let clients = [(); 4].map(|()| world.open_lazy());
+        let keys = clients.map(|client| world.key(client));
+        let before = world.engine.counters().messages_out;
+        for receivers in [&keys[..], &keys[..3], &keys[1..]] {
+            let keys = receivers.to_vec();
+            world.command(Command::FanOutTo { keys, size: 300 });
+        }
+        world.settle();
+        for client in clients {
+            world.client(client).conduct.is_eager = true;
+        }
+        world.flow();
+        let sent = world.engine.counters().messages_out - before;
+        assert_eq!(sent, 10, "{send}");
+    }
+}
+
 // A client that does not wait for its 101 gets it all the same, and before all else.
 #[test]
 fn no_frame_overtakes_the_answer_to_the_handshake() {

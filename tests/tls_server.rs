@@ -37,6 +37,28 @@ fn the_api_over_both_versions_of_tls() {
     }
 }
 
+// Together they are more than TLS takes at once: it stops in the midst of one of the last.
+#[test]
+fn a_burst_goes_on_where_tls_has_stopped() {
+    let tls = TlsServer::start();
+    let mut client = tls.connect(&tls.config(&rustls::version::TLS13), "");
+    client.subscribe("/uri", "https://example.org/");
+    let text = "x".repeat(4700);
+    let event = |number: usize| {
+        format!(
+            r#"{{"topic":"annotation","action":"create","annotation":{{"id":"{number}","user":"acct:me@example.org","uri":"https://example.org/","text":"{text}","permissions":{{"read":["group:__world__"]}}}}}}"#
+        )
+    };
+    let burst: Vec<String> = (0..14).map(event).collect();
+    assert_eq!(tls.server.publish(&burst.join("\n")).0, 202);
+    for number in 0..14 {
+        let heard = client.json();
+        assert_eq!(heard["payload"][0]["id"], number.to_string());
+        assert_eq!(heard["payload"][0]["text"], text);
+    }
+    assert_eq!(client.drain(), []);
+}
+
 // RUSTSEC-2024-0399
 #[test]
 fn the_client_hello_may_be_cut_anywhere() {

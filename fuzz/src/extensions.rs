@@ -44,7 +44,7 @@ fn upgrade(fields: &[&[u8]]) -> Option<Upgrade> {
     }
     head.extend_from_slice(b"\r\n");
     match parse_head(&head, head.len(), check_upgrade) {
-        Ok(Head::Complete(upgrade, _)) => Some(upgrade.expect("a handshake")),
+        Ok(Head::Complete(upgrade)) => Some(upgrade.expect("a handshake")),
         Ok(Head::Partial) => panic!("a head without an end"),
         Err(_) => None,
     }

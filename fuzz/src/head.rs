@@ -51,7 +51,7 @@ fn read(input: &[u8], names: &[String]) -> Result<Option<View>, HeadError> {
             check_switch(&answer);
         }
         View {
-            len: 0,
+            len: request.length,
             method: request.method.to_owned(),
             target: [request.path, &query.unwrap_or_default()].concat(),
             content_length: request.content_length,
@@ -62,7 +62,7 @@ fn read(input: &[u8], names: &[String]) -> Result<Option<View>, HeadError> {
         }
     })?;
     Ok(match head {
-        Head::Complete(view, len) => Some(View { len, ..view }),
+        Head::Complete(view) => Some(view),
         Head::Partial => None,
     })
 }

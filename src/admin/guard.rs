@@ -92,7 +92,7 @@ mod tests {
     fn check(guard: &Guard, fields: &str) -> bool {
         let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
         match parse_head(head.as_bytes(), 8192, |request| guard.check(request)) {
-            Ok(Head::Complete(result, _)) => result.is_ok(),
+            Ok(Head::Complete(result)) => result.is_ok(),
             _ => panic!("{head:?}"),
         }
     }

@@ -135,7 +135,7 @@ mod tests {
             client_address(request, by, |ip| proxies.trust(Some(ip)))
         });
         match parsed {
-            Ok(Head::Complete(client, _)) => {
+            Ok(Head::Complete(client)) => {
                 client.map_or_else(|| "-".to_owned(), |ip| ip.to_string())
             }
             _ => panic!("no whole head: {head}"),

@@ -88,10 +88,10 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A head of `len` bytes was parsed, or more bytes are needed.
+/// A head was parsed, or more bytes are needed.
 pub enum Head<T> {
-    /// What the visitor made of the request, and the head's length in bytes.
-    Complete(T, usize),
+    /// What the visitor made of the request.
+    Complete(T),
     /// The head has not ended yet.
     Partial,
 }
@@ -156,7 +156,7 @@ pub fn parse_head<T>(
         headers: parsed.headers,
     };
     request.content_length = content_length(&request)?;
-    Ok(Head::Complete(visit(&request), len))
+    Ok(Head::Complete(visit(&request)))
 }
 
 /// RFC 9112 §2.2: "a recipient MAY recognize a single LF as a line terminator". We do not: a
@@ -206,7 +206,7 @@ mod tests {
             )
         })
         .map(|head| match head {
-            Head::Complete(text, _) => Some(text),
+            Head::Complete(text) => Some(text),
             Head::Partial => None,
         })
     }

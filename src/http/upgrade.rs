@@ -123,7 +123,7 @@ mod tests {
 
     fn check(head: &str) -> Result<Upgrade, Refused> {
         match parse_head(head.as_bytes(), 8192, check_upgrade) {
-            Ok(Head::Complete(result, _)) => result,
+            Ok(Head::Complete(result)) => result,
             _ => panic!("{head:?} is no whole head"),
         }
     }

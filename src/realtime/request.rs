@@ -174,7 +174,7 @@ mod tests {
             Wanted::Answer(response) => Err(response),
         });
         match parsed {
-            Ok(Head::Complete(wanted, _)) => wanted,
+            Ok(Head::Complete(wanted)) => wanted,
             _ => panic!("no whole head"),
         }
     }

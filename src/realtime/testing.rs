@@ -175,7 +175,7 @@ impl World {
                 realtime.on_request(cx, key(index), request)
             });
             match verdict {
-                Ok(Head::Complete(verdict, _)) => verdict,
+                Ok(Head::Complete(verdict)) => verdict,
                 _ => panic!("no whole head"),
             }
         })

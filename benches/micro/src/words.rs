@@ -134,7 +134,7 @@ pub fn answer(handshake: &[u8]) -> Vec<u8> {
     let head = parse_head(handshake, handshake.len(), check_upgrade);
     let mut out = Vec::new();
     match head {
-        Ok(Head::Complete(Ok(upgrade), _)) => upgrade.encode(&mut out),
+        Ok(Head::Complete(Ok(upgrade))) => upgrade.encode(&mut out),
         _ => panic!("no good handshake"),
     }
     out

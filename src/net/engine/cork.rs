@@ -4,7 +4,6 @@
 //! said, in one write.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::mem;
 use std::rc::Rc;
 
@@ -15,7 +14,7 @@ use super::super::handler::Handler;
 use super::super::outbox::Corked;
 use super::super::socket::Socket;
 use super::Engine;
-use super::write::{MAX_SLICES, emptied, push_out};
+use super::write::{emptied, gather_out};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Runs `work` with `key` as the connection whose replies are collected.
@@ -87,13 +86,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             if parts.is_empty() || conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) {
                 return Some(sent);
             }
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let mut skip = sent;
-            for (slice, part) in slices.iter_mut().zip(&*parts) {
-                *slice = IoSlice::new(&part.bytes()[mem::take(&mut skip)..]);
-            }
-            let count = parts.len().min(MAX_SLICES);
-            match push_out(conn, &slices[..count], &mut self.scratch) {
+            let bytes = parts.iter().map(Part::bytes);
+            match gather_out(conn, bytes, sent, &mut self.scratch) {
                 Ok(0) => return Some(sent),
                 Ok(bytes) => {
                     self.counters.bytes_out += bytes as u64;

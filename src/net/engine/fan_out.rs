@@ -71,11 +71,11 @@ impl FanOut {
         let waiting: usize = self.waiting.iter().map(|delivery| delivery.to.len()).sum();
         let left = |progress: &Progress| progress.delivery.to.len().saturating_sub(progress.next);
         let under_way: usize = self.wave.iter().map(left).sum();
-        match waiting + under_way + self.stretch.len() == self.backlog {
+        let near = self.stretch.count();
+        match waiting + under_way + near == self.backlog {
             true => Ok(()),
             false => Err(format!(
-                "{waiting}, {under_way} and {} are to be served, not {}",
-                self.stretch.len(),
+                "{waiting}, {under_way} and {near} are to be served, not {}",
                 self.backlog
             )),
         }
@@ -83,9 +83,7 @@ impl FanOut {
 
     /// Gives back the memory of what many deliveries at once have needed.
     pub fn give_back(&mut self) {
-        if let Some(enough) = enough(self.stretch.len(), self.stretch.capacity()) {
-            self.stretch.shrink_to(enough);
-        }
+        self.stretch.give_back();
         if let Some(enough) = enough(self.ahead.len(), self.ahead.capacity()) {
             self.ahead.shrink_to(enough);
         }

@@ -79,7 +79,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return None;
         }
         let taken = match self.ask_handler(key, bytes, whole) {
-            Ok(Head::Complete(taken, _)) => taken,
+            Ok(Head::Complete(taken)) => taken,
             Ok(Head::Partial) => return None,
             Err(error) => {
                 self.refuse(key, Refusal::from(error));

@@ -4,6 +4,7 @@
 //! know what is delivered.
 
 use super::super::ConnKey;
+use super::give_back::enough;
 
 /// The stretch that a slot is in.
 pub(super) fn stretch_of(key: ConnKey) -> u32 {
@@ -12,12 +13,11 @@ pub(super) fn stretch_of(key: ConnKey) -> u32 {
 
 /// One stretch. To add to it and to take from it costs the same however much there is.
 pub(super) struct Stretch {
-    /// Dead ends of chains included: it is emptied as a whole.
+    /// With those that are taken already: it is emptied as a whole.
     links: Vec<Link>,
     chains: [Chain; SLOTS],
     /// A bit for each slot, set where its chain has something left.
     occupied: u64,
-    len: usize,
 }
 
 /// Which frame a connection is to have.
@@ -46,25 +46,26 @@ impl Default for Stretch {
             links: Vec::new(),
             chains: [Chain::default(); SLOTS],
             occupied: 0,
-            len: 0,
         }
     }
 }
 
 impl Stretch {
-    /// How much there is left to take.
-    pub fn len(&self) -> usize {
-        self.len
+    /// How much there is left to take, counted. For tests and simulations only.
+    pub fn count(&self) -> usize {
+        let taken_up = (0..SLOTS).filter(|slot| self.occupied >> slot & 1 == 1);
+        let firsts = taken_up.map(|slot| self.links.get(self.chains[slot].first as usize));
+        firsts
+            .map(|first| std::iter::successors(first, |link| self.links.get(link.next as usize)))
+            .map(Iterator::count)
+            .sum()
     }
 
-    /// Room for how much there is.
-    pub fn capacity(&self) -> usize {
-        self.links.capacity()
-    }
-
-    /// Gives back room that is not needed.
-    pub fn shrink_to(&mut self, capacity: usize) {
-        self.links.shrink_to(capacity);
+    /// Gives back the memory of what many deliveries at once have needed.
+    pub fn give_back(&mut self) {
+        if let Some(enough) = enough(self.links.len(), self.links.capacity()) {
+            self.links.shrink_to(enough);
+        }
     }
 
     /// Adds behind what its slot has.
@@ -81,7 +82,6 @@ impl Stretch {
             last.next = at;
         }
         chain.last = at;
-        self.len += 1;
     }
 
     /// Takes what is next of the lowest slot that has anything; `key` where it is to be for that
@@ -104,7 +104,6 @@ impl Stretch {
                 self.links.clear();
             }
         }
-        self.len -= 1;
         Some(due)
     }
 }
@@ -131,7 +130,7 @@ mod tests {
                 variant: 0,
             });
         }
-        assert_eq!(stretch.len(), 6);
+        assert_eq!(stretch.count(), 6);
         let mut order = Vec::new();
         while let Some(due) = stretch.pop(None) {
             order.push((due.key.index, due.delivery));
@@ -142,6 +141,6 @@ mod tests {
         }
         let want = [(128, 1), (128, 5), (130, 0), (130, 3), (130, 4), (191, 2)];
         assert_eq!(order, want);
-        assert_eq!(stretch.len(), 0);
+        assert_eq!(stretch.count(), 0);
     }
 }

@@ -65,7 +65,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             };
             let result = match joined {
                 Some(bytes) => push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch),
-                None => gather_out(conn, rest, sent, &mut self.scratch),
+                None => {
+                    let parts = rest.iter().map(|frame| frame.bytes());
+                    gather_out(conn, parts, sent, &mut self.scratch)
+                }
             };
             match result {
                 Ok(bytes) => {
@@ -318,7 +321,7 @@ pub(super) fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
 
 /// Offers bytes to the transport. The one place that clears `WRITABLE`: the kernel has just
 /// shown that it is full.
-pub(super) fn push_out<S: Socket, C>(
+fn push_out<S: Socket, C>(
     conn: &mut Conn<S, C>,
     slices: &[IoSlice<'_>],
     scratch: &mut Scratch,
@@ -326,19 +329,19 @@ pub(super) fn push_out<S: Socket, C>(
     push_slices(&mut conn.transport, &mut conn.flags, slices, scratch)
 }
 
-/// Offers frames to the transport, of the first of which so much is sent.
-fn gather_out<S: Socket, C>(
+/// Offers parts to the transport, of the first of which so much is sent.
+pub(super) fn gather_out<'a, S: Socket, C>(
     conn: &mut Conn<S, C>,
-    frames: &[Rc<Frame>],
-    sent: usize,
+    parts: impl Iterator<Item = &'a [u8]>,
+    mut sent: usize,
     scratch: &mut Scratch,
 ) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let mut skip = sent;
-    for (slice, frame) in slices.iter_mut().zip(frames) {
-        *slice = IoSlice::new(&frame.bytes()[mem::take(&mut skip)..]);
+    let mut count = 0;
+    for (slice, part) in slices.iter_mut().zip(parts) {
+        *slice = IoSlice::new(&part[mem::take(&mut sent)..]);
+        count += 1;
     }
-    let count = frames.len().min(MAX_SLICES);
     push_out(conn, &slices[..count], scratch)
 }
 
@@ -382,4 +385,4 @@ fn flush_once<S: Socket, C>(conn: &mut Conn<S, C>, scratch: &mut Scratch) -> io:
 }
 
 /// Slices in one system call. Linux takes 1,024; a client seldom has more than a few.
-pub(super) const MAX_SLICES: usize = 32;
+const MAX_SLICES: usize = 32;
