@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Output};
 
 use rustix::process::Signal;
-use support::{Client, PROGRAM, Program, Server, activated, eventually, free_port, http};
+use support::{Client, PROGRAM, Program, Server, activated, free_port, http};
 use tempfile::TempDir;
 
 fn folder(config: &str) -> TempDir {
@@ -171,7 +171,7 @@ fn systemds_activator_starts_it() {
     let folder = folder("");
     let (ws, admin) = (free_port(), free_port());
     let listen = |port: u16| format!("--listen=127.0.0.1:{port}");
-    let _program = Program::start(
+    let activator = Program::start(
         Command::new("systemd-socket-activate")
             .args([&listen(ws), &listen(admin), "--fdname=ws:admin"])
             .arg(PROGRAM)
@@ -179,7 +179,7 @@ fn systemds_activator_starts_it() {
             .arg(folder.path().join("data")),
     );
     let address = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    eventually(support::PATIENCE, || TcpStream::connect(address(ws)).ok());
+    activator.said(&format!("Listening on {}", address(admin)));
     let mut client = Client::open(address(ws), "/ws", "");
     assert_eq!(client.drain(), []);
     let request = format!(

@@ -1,13 +1,15 @@
 //! A server program that a test needs beside its own, and that ends with the test.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::TcpListener;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
+use socket2::{Domain, Socket, Type};
 
 use super::{PATIENCE, eventually};
 
@@ -87,11 +89,19 @@ pub fn give_to(user: &str, folder: &Path) {
 /// A TCP port that nobody listens on, below those that systems give to outgoing connections: a
 /// server that is stopped must find it free when it starts again.
 pub fn free_port() -> u16 {
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let is_free = |port: &u16| try_to_bind(*port).is_ok();
     let random = RandomState::new().hash_one(std::process::id());
     let first = (random % u64::from(PORTS.end - PORTS.start)) as u16;
     let mut from_there = (PORTS.start + first..PORTS.end).chain(PORTS.start..PORTS.start + first);
     from_there.find(is_free).expect("a free port")
+}
+
+/// Takes a port for a moment, without listening: a process that another thread starts meanwhile has
+/// the socket until its program runs, and would take connections that are meant for the server.
+fn try_to_bind(port: u16) -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())
 }
 
 /// Linux begins to give ports at 32768.
