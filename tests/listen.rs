@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
+use socket2::{Domain, SockAddr, Socket, Type};
 use support::{Client, PATIENCE, PROGRAM, Program, Received, Server};
 
 fn listen(url: &str, args: &[&str]) -> Program {
@@ -151,8 +152,11 @@ fn a_token_that_nobody_has_is_told_where_the_server_takes_it_for_none() {
 fn a_unix_socket_serves_the_same() {
     let folder = tempfile::TempDir::new().unwrap();
     let socket = folder.path().join("api.sock");
-    // What a killed server has left is no obstacle.
-    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    // What a killed server has left is no obstacle. It never listened: processes that other tests
+    // start have what we have open until their program runs.
+    let left = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    left.bind(&SockAddr::unix(&socket).unwrap()).unwrap();
+    drop(left);
     let url = format!("unix:{}", socket.display());
     let args = ["--listen", &url, "--listen", "ws://127.0.0.1:0"];
     let mut server = Server::with(&args, "");
