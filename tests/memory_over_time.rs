@@ -2,11 +2,12 @@
 //! sockets and a simulated clock.
 
 use std::cell::RefCell;
+use std::env;
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use h_realtime::http::{Request, Response, check_upgrade};
@@ -20,69 +21,84 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-/// There is one heap, so there is one test at a time.
-static ALONE: Mutex<()> = Mutex::new(());
-
 /// What the tests themselves may have more or less of.
 const NOISE: usize = 2048;
 
 // M1
 #[test]
 fn an_hour_of_heartbeats_takes_nothing() {
-    let _alone = alone();
-    let mut world = World::new(Config::default());
-    world.crowd(1000);
-    world.play(Duration::from_secs(120));
-    let (before, pings) = (HEAP.current_usage(), world.pings);
-    world.play(Duration::from_secs(3600));
-    let after = HEAP.current_usage();
-    assert!(world.pings - pings > 100_000, "{}", world.pings - pings);
-    assert_eq!(world.engine.counters().open, 1000);
-    assert!(after <= before + NOISE, "from {before} to {after}");
+    alone("an_hour_of_heartbeats_takes_nothing", || {
+        let mut world = World::new(Config::default());
+        world.crowd(1000);
+        world.play(Duration::from_secs(120));
+        let (before, pings) = (HEAP.current_usage(), world.pings);
+        world.play(Duration::from_secs(3600));
+        let after = HEAP.current_usage();
+        assert!(world.pings - pings > 100_000, "{}", world.pings - pings);
+        assert_eq!(world.engine.counters().open, 1000);
+        assert!(after <= before + NOISE, "from {before} to {after}");
+    });
 }
 
 // M1
 #[test]
 fn a_large_message_leaves_nothing_with_either_side() {
-    let _alone = alone();
-    let mut world = World::new(Config::default());
-    world.crowd(200);
-    // What the engine needs for it at all, it needs once.
-    world.echo_large(0);
-    world.play(Duration::from_secs(1));
-    let before = HEAP.current_usage();
-    for peer in 1..200 {
-        world.echo_large(peer);
-    }
-    world.play(Duration::from_secs(1));
-    let after = HEAP.current_usage();
-    assert_eq!(world.engine.counters().open, 200);
-    assert!(after <= before + NOISE, "from {before} to {after}");
+    alone("a_large_message_leaves_nothing_with_either_side", || {
+        let mut world = World::new(Config::default());
+        world.crowd(200);
+        // What the engine needs for it at all, it needs once.
+        world.echo_large(0);
+        world.play(Duration::from_secs(1));
+        let before = HEAP.current_usage();
+        for peer in 1..200 {
+            world.echo_large(peer);
+        }
+        world.play(Duration::from_secs(1));
+        let after = HEAP.current_usage();
+        assert_eq!(world.engine.counters().open, 200);
+        assert!(after <= before + NOISE, "from {before} to {after}");
+    });
 }
 
 // K5, M1
 #[test]
 fn a_crowd_that_has_left_leaves_nothing() {
-    let _alone = alone();
-    let mut world = World::new(Config {
-        max_per_ip: Some(10),
-        ..Config::default()
+    alone("a_crowd_that_has_left_leaves_nothing", || {
+        let mut world = World::new(Config {
+            max_per_ip: Some(10),
+            ..Config::default()
+        });
+        world.crowd(1);
+        world.part();
+        let before = HEAP.current_usage();
+        world.crowd(5000);
+        let with_all = HEAP.current_usage();
+        world.part();
+        let after = HEAP.current_usage();
+        assert!(with_all > before + 5000 * 70);
+        // Tables for a few hundred are kept.
+        assert!(after <= before + 32 * 1024, "from {before} to {after}");
     });
-    world.crowd(1);
-    world.part();
-    let before = HEAP.current_usage();
-    world.crowd(5000);
-    let with_all = HEAP.current_usage();
-    world.part();
-    let after = HEAP.current_usage();
-    assert!(with_all > before + 5000 * 70);
-    // Tables for a few hundred are kept.
-    assert!(after <= before + 32 * 1024, "from {before} to {after}");
 }
 
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Runs a test as the only thread of a process: there is one heap, and the test runner takes from
+/// it, too, when it starts another test.
+fn alone(name: &str, test: fn()) {
+    if env::var_os(IS_ALONE).is_some() {
+        return test();
+    }
+    let output = Command::new(env::current_exe().unwrap())
+        .args([name, "--exact", "--test-threads=1"])
+        .env(IS_ALONE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let is_one = said.contains("test result: ok. 1 passed");
+    assert!(output.status.success() && is_one, "{said}");
 }
+
+/// Tells a test that it is alone.
+const IS_ALONE: &str = "H_REALTIME_TEST_IS_ALONE";
 
 /// A connection between its two ends.
 #[derive(Default)]
