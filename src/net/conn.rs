@@ -6,6 +6,7 @@ use crate::http::Upgrade;
 use crate::ws::Decoder;
 
 use super::counters::End;
+use super::engine::RecentWork;
 use super::queue::TxQueue;
 use super::socket::Socket;
 use super::timer::{Tick, Timer, Timers};
@@ -26,6 +27,8 @@ pub(super) struct Conn<S, C> {
     pub heard: Tick,
     pub flags: Flags,
     pub listener: ListenerId,
+    /// What it has cost lately, as of `heard`.
+    pub recent: RecentWork,
 }
 
 /// Where a connection is in its life; what belongs to a phase lives in it.
@@ -57,6 +60,8 @@ pub(super) struct PartialRequest {
     pub bytes: Vec<u8>,
     /// Length of head and body together, once the body was asked for.
     pub whole: Option<usize>,
+    /// There may be whole requests among the bytes: the connection had had its share of work.
+    pub is_unread: bool,
 }
 
 /// What is kept of a request that waits for its answer.
@@ -152,6 +157,22 @@ impl<S, C> Conn<S, C> {
             heard: now,
             flags: Flags::default(),
             listener,
+            recent: RecentWork::default(),
+        }
+    }
+
+    /// Notes a sign of life, and with it the time that recent work is as of.
+    pub fn note_heard(&mut self, now: Tick) {
+        self.recent = self.recent.decayed(now.saturating_sub(self.heard));
+        self.heard = now;
+    }
+
+    /// Whether received bytes wait to be processed, because the connection had had its share.
+    pub fn has_unread(&self) -> bool {
+        match &self.phase {
+            Phase::Request(Some(partial)) => partial.is_unread,
+            Phase::Open(_) | Phase::Closing => self.decoder.has_unread(),
+            _ => false,
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Outbox {
     /// Messages in the cork, without the shared ones.
     pub(crate) replies: u64,
     pub(crate) effects: Vec<Effect>,
+    /// Units of work done for the connection that is being served.
+    pub(super) work: u64,
     /// How the WebSocket ended that the handler is being told of.
     pub(crate) ending: Option<Ending>,
     /// The connection whose call this is; `None` where there is none, and once it is to be
@@ -183,6 +185,13 @@ impl<'a, C> Cx<'a, C> {
     /// The address of a connection's peer; `None` on a unix socket. It is asked of the system.
     pub fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
         self.sessions.peer(key)
+    }
+
+    /// Charges the connection that is being served for work that its message causes, in units of
+    /// about a nanosecond. The engine charges for bytes and calls itself; connections that have
+    /// caused much work lately are served after those that have caused little.
+    pub fn charge(&mut self, units: u64) {
+        self.outbox.work = self.outbox.work.saturating_add(units);
     }
 
     /// In [`Handler::on_close`](super::Handler::on_close): how the WebSocket ended.

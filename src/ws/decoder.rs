@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::close::{CloseCode, CloseFrame};
-use super::frame::{Header, MAX_CLIENT_HEADER, OpCode};
+use super::frame::{Header, MAX_CLIENT_HEADER, OpCode, encode_again};
 use super::mask::apply_mask;
 use super::utf8::Utf8;
 
@@ -21,7 +21,7 @@ pub struct Limits {
 }
 
 /// What a peer said.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A whole text message.
     Text(&'a str),
@@ -50,6 +50,24 @@ impl Event<'_> {
             Event::Text(text) => text.len(),
             Event::Binary(data) | Event::Compressed { data, .. } => data.len(),
             Event::Ping(_) | Event::Pong(_) | Event::Close(_) => 0,
+        }
+    }
+
+    /// Appends the bytes of a frame that a [`Decoder`] turns into this data message again; nothing
+    /// for any other event.
+    pub fn encode_again(&self, out: &mut Vec<u8>) {
+        match *self {
+            Event::Text(text) => encode_again(OpCode::Text, false, text.as_bytes(), out),
+            Event::Binary(data) => encode_again(OpCode::Binary, false, data, out),
+            Event::Compressed { is_text, data } => {
+                let opcode = if is_text {
+                    OpCode::Text
+                } else {
+                    OpCode::Binary
+                };
+                encode_again(opcode, true, data, out);
+            }
+            Event::Ping(_) | Event::Pong(_) | Event::Close(_) => {}
         }
     }
 }
@@ -98,6 +116,17 @@ struct Partial {
     message: Option<Message>,
     /// The kind of event that the call before this one handed out from here.
     delivered: Option<OpCode>,
+    /// Input that has not been decoded yet.
+    unread: Unread,
+}
+
+/// Received bytes that are to be decoded later, in their order.
+#[derive(Debug, Default)]
+pub struct Unread {
+    /// The bytes, with those at the front that have been decoded since.
+    pub bytes: Vec<u8>,
+    /// Where the rest begins.
+    pub at: usize,
 }
 
 #[derive(Debug)]
@@ -115,12 +144,37 @@ impl Decoder {
         self.partial.is_some()
     }
 
+    /// Keeps input that is to be decoded later. There must be none kept already.
+    pub fn keep_unread(&mut self, unread: Unread) {
+        debug_assert!(!self.has_unread());
+        if unread.at < unread.bytes.len() {
+            self.partial.get_or_insert_default().unread = unread;
+        }
+    }
+
+    /// Whether input is kept that is to be decoded later.
+    pub fn has_unread(&self) -> bool {
+        let partial = self.partial.as_deref();
+        partial.is_some_and(|partial| !partial.unread.bytes.is_empty())
+    }
+
+    /// Takes the input that was kept.
+    pub fn take_unread(&mut self) -> Option<Unread> {
+        let partial = self.partial.as_deref_mut()?;
+        let unread = std::mem::take(&mut partial.unread);
+        if partial.is_empty() {
+            self.partial = None;
+        }
+        (!unread.bytes.is_empty()).then_some(unread)
+    }
+
     /// Bytes of memory that what is incomplete takes.
     pub fn held(&self) -> usize {
         self.partial.as_deref().map_or(0, |partial| {
             let message = partial.message.as_ref();
             size_of::<Partial>()
                 + partial.control.capacity()
+                + partial.unread.bytes.capacity()
                 + message.map_or(0, |message| message.data.capacity())
         })
     }
@@ -182,7 +236,7 @@ impl Decoder {
             Some(_) => partial.message = None,
             None => return,
         }
-        if partial.message.is_none() {
+        if partial.message.is_none() && partial.unread.bytes.is_empty() {
             self.partial = None;
         }
     }
@@ -273,6 +327,14 @@ impl Decoder {
 }
 
 impl Partial {
+    fn is_empty(&self) -> bool {
+        self.spilled == 0
+            && self.frame.is_none()
+            && self.message.is_none()
+            && self.delivered.is_none()
+            && self.unread.bytes.is_empty()
+    }
+
     fn begin_frame(&mut self, header: Header, limits: &Limits) -> Result<(), ProtocolError> {
         match (header.opcode, &mut self.message) {
             (OpCode::Continuation, None) => return Err(out_of_order("nothing to continue")),

@@ -171,6 +171,15 @@ pub fn encode_client_frame(
     apply_mask(&mut out[start..], mask, 0);
 }
 
+/// Writes a message as one client's frame that is decoded to it again: with a mask of zeros, which
+/// changes nothing.
+pub(super) fn encode_again(opcode: OpCode, compressed: bool, payload: &[u8], out: &mut Vec<u8>) {
+    let rsv1 = if compressed { RSV1 } else { 0 };
+    encode_header(0x80 | rsv1 | opcode as u8, payload.len(), 0x80, out);
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(payload);
+}
+
 fn encode_header(first: u8, len: usize, mask_bit: u8, out: &mut Vec<u8>) {
     match len {
         0..126 => out.extend_from_slice(&[first, mask_bit | len as u8]),

@@ -16,7 +16,7 @@ mod deflate;
 mod deflate;
 
 pub use close::{CloseCode, CloseFrame, encode_close};
-pub use decoder::{Decoder, Event, Limits, ProtocolError};
+pub use decoder::{Decoder, Event, Limits, ProtocolError, Unread};
 pub use deflate::{CAN_DEFLATE, Deflater, Inflater};
 pub use frame::{
     MAX_CONTROL_PAYLOAD, MAX_SERVER_HEADER, OpCode, encode_client_frame, encode_compressed,

@@ -14,6 +14,7 @@ use super::super::handler::Handler;
 use super::super::outbox::Corked;
 use super::super::socket::Socket;
 use super::Engine;
+use super::work::WRITE_COST;
 use super::write::{emptied, gather_out};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
@@ -36,6 +37,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if self.outbox.corked() == 0 {
             return;
         }
+        self.outbox.work += WRITE_COST + self.outbox.corked() as u64;
         let Corked { own, shared } = self.outbox.uncork();
         if let Some(key) = self.current.take() {
             // Without a current connection: a close frame that this may lead to goes straight

@@ -12,8 +12,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// every tick, and a table that grows again does so by doubling: however a crowd swings,
     /// that costs less than to serve it.
     pub(super) fn give_back(&mut self) {
-        if let Some(enough) = enough(self.run.len(), self.run.capacity()) {
-            self.run.shrink_to(enough);
+        self.run.shrink(enough);
+        if let Some(enough) = enough(self.dirty.len(), self.dirty.capacity()) {
+            self.dirty.shrink_to(enough);
         }
         if let Some(enough) = enough(self.ended.len(), self.ended.capacity()) {
             self.ended.shrink_to(enough);

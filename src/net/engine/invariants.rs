@@ -197,7 +197,8 @@ fn check_wakeups<S: Socket, C>(conn: &Conn<S, C>) -> Result<(), String> {
         Phase::Open(_) | Phase::Request(_) => conn.queued() > 0,
         Phase::Preface(_) | Phase::Closing | Phase::Linger => false,
     };
-    if flags.has(Flags::READABLE) && !is_paused && !flags.has(Flags::QUEUED) {
+    let has_input = flags.has(Flags::READABLE) || conn.has_unread();
+    if has_input && !is_paused && !flags.has(Flags::QUEUED) {
         return Err("may have something to read, and is not in the run queue".to_owned());
     }
     let has_output = conn.tx.is_some() || conn.transport.has_output();

@@ -166,6 +166,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         match &conn.phase {
             Phase::Open(_) => self.on_open_timer(key),
+            // It is this server that is late, not the peer.
+            Phase::Request(_) if conn.has_unread() => self.arm(key, self.config.handshake_timeout),
             // A started request deserves an answer; silence does not.
             Phase::Request(Some(_)) if !conn.transport.is_handshaking() => {
                 self.refuse(key, Refusal::Incomplete);
@@ -202,8 +204,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if over_soft_since.is_some_and(|since| now >= since.saturating_add(slow_after)) {
             return self.evict(key);
         }
-        if conn.flags.has(Flags::UNFINISHED) && self.time_to_complete(key) == Some(0) {
-            return self.give_up_message(key);
+        let (is_unfinished, has_unread) = (conn.flags.has(Flags::UNFINISHED), conn.has_unread());
+        if is_unfinished && self.time_to_complete(key) == Some(0) {
+            if !has_unread {
+                return self.give_up_message(key);
+            }
+            // It is this server that is late, not the peer.
+            self.restart_unfinished(key);
+            self.note_unfinished(key);
         }
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -225,7 +233,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if u64::from(silent) * TICK_MS >= millis(self.config.ping_interval) / 10 * tenths {
             conn.flags.set(Flags::PING_OUT);
             // From here on it says when the ping was sent.
-            conn.heard = now;
+            conn.note_heard(now);
             self.counters.pings_sent += 1;
             self.queue_own(key, |out| ws::encode_frame(OpCode::Ping, &[], out));
             let next = self.config.pong_timeout.min(self.spread(9, 11));
@@ -267,13 +275,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// The ping interval times a random number of tenths.
     fn spread(&mut self, from: u64, to: u64) -> Duration {
-        // xorshift64: any numbers will do that are not the same for everybody.
+        let interval = millis(self.config.ping_interval);
+        let span = (interval / 10 * (to - from)).max(1);
+        Duration::from_millis(interval / 10 * from + self.random() % span)
+    }
+
+    /// Any numbers that are not the same for every connection: xorshift64.
+    pub(super) fn random(&mut self) -> u64 {
         self.jitter ^= self.jitter << 13;
         self.jitter ^= self.jitter >> 7;
         self.jitter ^= self.jitter << 17;
-        let interval = millis(self.config.ping_interval);
-        let span = (interval / 10 * (to - from)).max(1);
-        Duration::from_millis(interval / 10 * from + self.jitter % span)
+        self.jitter
     }
 }
 

@@ -10,6 +10,7 @@ mod address;
 mod cork;
 mod drain;
 mod fan_out;
+mod frames;
 mod give_back;
 mod invariants;
 mod joined;
@@ -20,10 +21,12 @@ mod reload;
 mod request;
 mod stretch;
 mod unfinished;
+mod work;
 mod write;
 
 #[doc(hidden)]
 pub use invariants::Interest;
+pub(super) use work::RecentWork;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -43,6 +46,7 @@ use super::timer::{TICK_MS, Tick, Wheel, tick_at};
 use super::tls::{TlsConfig, TlsLink};
 use super::transport::Transport;
 use super::{ConnKey, ListenerId, Now, TICK_PERIOD};
+use work::{Class, RunQueue};
 
 /// The engine over any socket and any handler.
 pub struct Engine<S: Socket, H: Handler> {
@@ -55,10 +59,16 @@ pub struct Engine<S: Socket, H: Handler> {
     inflater: Inflater,
     outbox: Outbox,
     counters: Counters,
-    /// Those with something to read, in the order in which it was noticed.
-    run: VecDeque<ConnKey>,
-    /// Those with something to write.
-    dirty: Vec<ConnKey>,
+    /// Connections with input.
+    run: RunQueue,
+    /// Work done for all connections in this turn.
+    turn_work: u64,
+    /// Work after which the connection being served goes to the back of the queue.
+    share: u64,
+    /// Whether large messages of the connection being served are put back, because others wait.
+    is_quick: bool,
+    /// Connections with output, in the order in which it was noticed.
+    dirty: VecDeque<ConnKey>,
     /// Those that ended in this turn.
     ended: Vec<ConnKey>,
     /// Those whose timers are being handled, by slot: a few at once.
@@ -80,8 +90,6 @@ pub struct Engine<S: Socket, H: Handler> {
     jitter: u64,
     /// Messages handled in this turn.
     handled: usize,
-    /// Bytes that came of decompression since the last read.
-    inflated: usize,
     /// TLS handshake steps made in this turn.
     tls_steps: usize,
 }
@@ -123,8 +131,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             inflater: Inflater::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),
-            run: VecDeque::new(),
-            dirty: Vec::new(),
+            run: RunQueue::default(),
+            turn_work: 0,
+            share: 0,
+            is_quick: false,
+            dirty: VecDeque::new(),
             ended: Vec::new(),
             due: Vec::new(),
             fan_out: fan_out::FanOut::default(),
@@ -140,7 +151,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             drain: None,
             jitter: seed | 1,
             handled: 0,
-            inflated: 0,
             tls_steps: 0,
             config,
         }
@@ -236,18 +246,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if readiness.readable || readiness.read_closed {
             conn.flags.set(Flags::READABLE);
             if conn.flags.raise(Flags::QUEUED) {
-                self.run.push_back(key);
+                let class = class_of(conn, now);
+                self.run.push(key, class);
             }
         }
         if readiness.writable {
             if conn.flags.raise(Flags::WRITABLE) {
                 // There was no room, and now there is: the peer is taking what it gets.
-                conn.heard = now;
+                conn.note_heard(now);
                 conn.flags.clear(Flags::PING_OUT);
             }
             let has_output = conn.tx.is_some() || conn.transport.has_output();
             if has_output && conn.flags.raise(Flags::DIRTY) {
-                self.dirty.push(key);
+                self.dirty.push_back(key);
             }
         }
     }
@@ -259,6 +270,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             unix: now.unix,
         };
         self.handled = 0;
+        self.turn_work = 0;
         self.tls_steps = 0;
         self.written.clear();
     }
@@ -329,10 +341,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Puts a connection into the run queue, if it is not there.
     fn enqueue(&mut self, key: ConnKey) {
+        self.enqueue_behind(key, Class::FIRST);
+    }
+
+    /// The same, in no lower class than this.
+    fn enqueue_behind(&mut self, key: ConnKey, class: Class) {
+        let now = floor_tick(self.now);
         if let Some(conn) = self.arena.get_mut(key)
             && conn.flags.raise(Flags::QUEUED)
         {
-            self.run.push_back(key);
+            let class = class.max(class_of(conn, now));
+            self.run.push(key, class);
         }
     }
 
@@ -340,7 +359,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// has already no edge will tell.
     fn read_again(&mut self, key: ConnKey) {
         let conn = self.arena.get(key);
-        if conn.is_some_and(|conn| conn.flags.has(Flags::READABLE)) {
+        if conn.is_some_and(|conn| conn.flags.has(Flags::READABLE) || conn.has_unread()) {
             self.enqueue(key);
         }
     }
@@ -350,7 +369,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if let Some(conn) = self.arena.get_mut(key)
             && conn.flags.raise(Flags::DIRTY)
         {
-            self.dirty.push(key);
+            self.dirty.push_back(key);
         }
     }
 
@@ -413,6 +432,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
+/// The priority class of a connection.
+fn class_of<S, C>(conn: &Conn<S, C>, now: Tick) -> Class {
+    if conn.flags.has(Flags::RESERVED) {
+        return Class::FIRST;
+    }
+    conn.recent.decayed(now.saturating_sub(conn.heard)).class()
+}
+
 fn floor_tick(now: Now) -> Tick {
     (now.mono / TICK_MS) as Tick
 }
@@ -421,13 +448,13 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
-/// Bytes read at once, and the most that a connection is served in a row. All that was read is
-/// handled at once: what is left of a shared buffer cannot wait.
+/// Bytes read at once.
 const READ_SIZE: usize = 64 * 1024;
+/// Bytes read at once while other connections wait: input that a connection's share of work does
+/// not cover has to be kept for it.
+const BUSY_READ_SIZE: usize = 8 * 1024;
 /// Bytes read at once that may be compressed: each may stand for a thousand.
 const COMPRESSED_READ_SIZE: usize = 4 * 1024;
-/// Bytes that cost as much to decompress and to look at as a small message does to handle.
-const INFLATED_MESSAGE: usize = 256;
 /// Connections served in a turn.
 const RUN_BUDGET: usize = 256;
 /// Messages after which a turn goes on to its other duties, so that clients that send many
@@ -437,6 +464,9 @@ const MESSAGE_BUDGET: usize = 4096;
 const TLS_BUDGET: usize = 8;
 /// Bytes sent to one connection in a turn, before others have theirs.
 const WRITE_BUDGET: usize = 64 * 1024;
+/// Bytes of queued output sent in a turn to all connections together: a few milliseconds of
+/// copying into the kernel.
+const FLUSH_BUDGET: usize = 4 * 1024 * 1024;
 /// Timers handled in a turn.
 const TIMER_BUDGET: usize = 1024;
 /// Connections served with deliveries in a turn: about 5 ms of system calls.

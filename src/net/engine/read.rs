@@ -1,61 +1,117 @@
-//! From a socket's bytes to the handler: the run queue, and what an open WebSocket says.
+//! From a socket's bytes to the handler: visits of the connections in the run queue, and reading.
 
 use std::mem;
 
-use crate::ws::{self, CloseCode, CloseFrame, Event, OpCode, ProtocolError};
+use crate::ws::Unread;
 
 use super::super::ConnKey;
-use super::super::conn::{Conn, Farewell, Flags, Phase};
-use super::super::counters::End;
-use super::super::handler::{Handler, Message};
+use super::super::conn::{Conn, Flags, Phase};
+use super::super::handler::Handler;
 use super::super::socket::{Fill, Socket};
 use super::address::missing;
+use super::frames::FramesEnd;
+use super::work::{Class, READ_COST, TLS_STEP_COST, TURN_WORK};
 use super::{
-    COMPRESSED_READ_SIZE, CORK_SIZE, Engine, INFLATED_MESSAGE, MESSAGE_BUDGET, READ_SIZE,
-    RUN_BUDGET, TLS_BUDGET, floor_tick,
+    BUSY_READ_SIZE, COMPRESSED_READ_SIZE, Engine, MESSAGE_BUDGET, READ_SIZE, RUN_BUDGET,
+    TLS_BUDGET, floor_tick,
 };
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Serves those in the run queue, each once.
+    /// Serves the connections in the run queue, those with the least recent work first. Every
+    /// class goes on by at least one connection in each turn.
     pub(super) fn serve_readers(&mut self) {
-        for _ in 0..self.run.len().min(RUN_BUDGET) {
-            if self.handled >= MESSAGE_BUDGET {
-                break;
-            }
-            let Some(key) = self.run.pop_front() else {
-                break;
-            };
-            if let Some(conn) = self.arena.get_mut(key) {
-                conn.flags.clear(Flags::QUEUED);
-                self.serve_reader(key);
+        let mut served = 0;
+        for (class, waiting) in self.run.waiting() {
+            for number in 0..waiting {
+                let is_over = served >= RUN_BUDGET
+                    || self.handled >= MESSAGE_BUDGET
+                    || self.turn_work >= TURN_WORK;
+                if number > 0 && is_over {
+                    break;
+                }
+                let Some(key) = self.run.pop(class) else {
+                    break;
+                };
+                served += 1;
+                self.visit(key, class);
             }
         }
     }
 
-    /// Reads from one connection until its socket is empty or it has had its share.
+    /// Serves one connection of a class for its share of work.
+    fn visit(&mut self, key: ConnKey, class: Class) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        conn.flags.clear(Flags::QUEUED);
+        let next = self.metered(key, class, |engine| engine.serve_reader(key));
+        if let Some(class) = next {
+            self.enqueue_behind(key, class);
+        }
+    }
+
+    /// Runs `serve`, and charges the connection for the work of it.
+    pub(super) fn metered<R>(
+        &mut self,
+        key: ConnKey,
+        class: Class,
+        serve: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        let is_reserved = self
+            .arena
+            .get(key)
+            .is_some_and(|c| c.flags.has(Flags::RESERVED));
+        let others_wait = !self.run.is_empty();
+        let share = match others_wait && !is_reserved {
+            true => class.share(),
+            false => Class::LARGE.share(),
+        };
+        let outer_share = mem::replace(&mut self.share, share);
+        let is_quick = others_wait && !is_reserved && class < Class::LARGE;
+        let outer_quick = mem::replace(&mut self.is_quick, is_quick);
+        let outer_work = mem::take(&mut self.outbox.work);
+        let result = serve(self);
+        self.share = outer_share;
+        self.is_quick = outer_quick;
+        let work = mem::replace(&mut self.outbox.work, outer_work);
+        self.turn_work += work;
+        let random = self.random();
+        if let Some(conn) = self.arena.get_mut(key) {
+            conn.recent.add(work, random);
+        }
+        result
+    }
+
+    /// Serves one connection until its socket is empty or it has had its share; then the class
+    /// is returned in which it goes on, or a higher one.
     ///
-    /// Whoever leaves bytes behind leaves `READABLE` set, and puts the connection into the run
-    /// queue now (its share) or later (when what it waits for has come): no edge will.
-    fn serve_reader(&mut self, key: ConnKey) {
-        let mut share = 0;
+    /// Whatever leaves bytes in the socket leaves `READABLE` set and puts the connection into the
+    /// run queue, now or when what it waits for has come: there will be no edge.
+    fn serve_reader(&mut self, key: ConnKey) -> Option<Class> {
         while self.may_read(key) {
-            if share >= READ_SIZE {
-                self.enqueue(key);
-                return;
+            if self.outbox.work >= self.share {
+                return Some(Class::FIRST);
             }
-            let Some(fill) = self.fill(key) else { return };
-            // A read that brings nothing (an empty TLS record) is work, too.
-            share += fill.bytes.max(READ_SIZE / 16);
-            if fill.bytes > 0 {
-                self.take_input(key, fill.bytes);
-                share += mem::take(&mut self.inflated);
+            if self.arena.get(key).is_some_and(Conn::has_unread) {
+                let put_back = self.take_unread(key);
+                self.note_unfinished(key);
+                if put_back {
+                    return Some(Class::LARGE);
+                }
+                continue;
             }
+            let fill = self.fill(key)?;
+            let put_back = fill.bytes > 0 && self.take_input(key, fill.bytes);
             self.note_unfinished(key);
             if fill.eof {
                 self.on_eof(key);
-                return;
+                return None;
+            }
+            if put_back {
+                return Some(Class::LARGE);
             }
         }
+        None
     }
 
     /// Whether a connection is to be read from now.
@@ -63,7 +119,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get_mut(key) else {
             return false;
         };
-        if !conn.flags.has(Flags::READABLE) {
+        if !conn.flags.has(Flags::READABLE) && !conn.has_unread() {
             return false;
         }
         match &conn.phase {
@@ -90,9 +146,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn fill(&mut self, key: ConnKey) -> Option<Fill> {
         let conn = self.arena.get_mut(key)?;
         let limit = read_size(conn, self.config.max_head);
+        let limit = match self.run.is_empty() {
+            true => limit,
+            false => limit.min(BUSY_READ_SIZE),
+        };
         let is_preface = matches!(conn.phase, Phase::Preface(_));
         let was_handshaking = !is_preface && conn.transport.is_handshaking();
-        self.tls_steps += usize::from(was_handshaking);
+        self.outbox.work += READ_COST;
+        if was_handshaking {
+            self.tls_steps += 1;
+            self.outbox.work += TLS_STEP_COST;
+        }
         let result = match conn.phase {
             Phase::Preface(_) => conn.transport.fill_before_tls(&mut self.scratch, limit),
             Phase::Linger => conn.transport.discard(&mut self.scratch),
@@ -110,7 +174,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                     conn.flags.clear(Flags::READABLE);
                 }
                 if fill.bytes > 0 {
-                    conn.heard = floor_tick(self.now);
+                    conn.note_heard(floor_tick(self.now));
                     conn.flags.clear(Flags::PING_OUT);
                 }
                 self.counters.bytes_in += fill.bytes as u64;
@@ -138,168 +202,87 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         matches!(phase, Some(Phase::Request(_)))
     }
 
-    /// Hands what was read to whoever the phase says.
-    fn take_input(&mut self, key: ConnKey, count: usize) {
+    /// Processes fresh input by phase; whether a message was put back.
+    fn take_input(&mut self, key: ConnKey, count: usize) -> bool {
         // Taken out, so that the bytes can be lent while the engine works; put back below.
         let mut input = mem::take(&mut self.scratch.input);
         self.current = Some(key);
-        self.take_bytes(key, &mut input[..count]);
+        let put_back = self.take_bytes(key, &mut input[..count]);
         self.commit_cork();
         self.current = None;
         self.scratch.input = input;
+        put_back
     }
 
-    /// The phase's own way with fresh bytes. Called again for what is left when the phase has
-    /// changed in the midst of them.
-    pub(super) fn take_bytes(&mut self, key: ConnKey, bytes: &mut [u8]) {
-        match self.arena.get(key).map(|conn| &conn.phase) {
-            Some(Phase::Preface(_)) => self.take_preface(key, bytes),
-            Some(Phase::Request(_)) => self.take_request_bytes(key, bytes),
-            Some(Phase::Open(_) | Phase::Closing) => self.take_frames(key, bytes),
-            Some(Phase::Deferred(_) | Phase::Linger | Phase::Dead) | None => {}
-        }
-    }
-
-    /// Decodes frames until the bytes or the WebSocket end.
-    fn take_frames(&mut self, key: ConnKey, bytes: &mut [u8]) {
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        let limits = ws::Limits {
-            max_message: self.config.max_message,
-            max_fragments: self.config.max_fragments,
-            deflate: conn.flags.has(Flags::DEFLATE),
-        };
-        let mut decoder = mem::take(&mut conn.decoder);
-        let (mut at, mut any_message) = (0, false);
-        loop {
-            match decoder.next(&mut bytes[at..], &limits) {
-                // RFC 6455 §5.5.3: "A response to an unsolicited Pong frame is not expected."
-                Ok((taken, Some(Event::Pong(_)))) => at += taken,
-                Ok((taken, Some(event))) => {
-                    at += taken;
-                    any_message |= !matches!(event, Event::Ping(_));
-                    if !self.on_event(key, event) {
-                        return;
+    /// Goes on with input that was kept; whether a message was put back.
+    fn take_unread(&mut self, key: ConnKey) -> bool {
+        self.current = Some(key);
+        let conn = self.arena.get_mut(key);
+        let put_back = match conn.and_then(|conn| conn.decoder.take_unread()) {
+            Some(mut unread) => {
+                let end = self.take_frames(key, &mut unread.bytes[unread.at..]);
+                match end {
+                    FramesEnd::Whole => false,
+                    FramesEnd::Share(taken) => {
+                        unread.at += taken;
+                        self.keep_unread(key, unread);
+                        false
+                    }
+                    FramesEnd::PutBack(taken, message) => {
+                        let rest = &unread.bytes[unread.at + taken..];
+                        self.keep_message(key, message, rest);
+                        true
                     }
                 }
-                Ok((_, None)) => break,
-                Err(error) => return self.fail(key, error),
             }
-        }
-        if let Some(conn) = self.arena.get_mut(key) {
-            conn.decoder = decoder;
-        }
-        if any_message {
-            self.restart_unfinished(key);
-        }
-    }
-
-    /// What the peer said; false when no more of it is to be heard.
-    fn on_event(&mut self, key: ConnKey, event: Event<'_>) -> bool {
-        let is_open = self.arena.get(key).is_some_and(|conn| conn.is_open());
-        match event {
-            Event::Close(frame) => {
-                self.on_peer_close(key, frame);
-                return false;
-            }
-            // After our own close frame only the peer's counts.
-            _ if !is_open => {}
-            Event::Text(text) => self.on_message(key, Message::Text(text)),
-            Event::Binary(data) => self.on_message(key, Message::Binary(data)),
-            Event::Compressed { is_text, data } => return self.on_compressed(key, is_text, data),
-            Event::Ping(payload) => self.pong(key, payload),
-            Event::Pong(_) => {}
-        }
-        if self.outbox.corked() >= CORK_SIZE {
-            self.commit_cork();
-        }
-        matches!(
-            self.arena.get(key).map(|conn| &conn.phase),
-            Some(Phase::Open(_) | Phase::Closing)
-        )
-    }
-
-    /// Decompresses a message; what comes out counts as if it had been read.
-    fn on_compressed(&mut self, key: ConnKey, is_text: bool, data: &[u8]) -> bool {
-        // Taken out, so that its output can be lent while the engine works.
-        let mut inflater = mem::take(&mut self.inflater);
-        let goes_on = match inflater.inflate(is_text, data, self.config.max_message) {
-            Ok(event) => {
-                let size = event.size();
-                self.inflated += size;
-                self.handled += size / INFLATED_MESSAGE;
-                let counters = &mut self.counters.compression;
-                counters.inflated += 1;
-                counters.inflated_from += data.len() as u64;
-                counters.inflated_to += size as u64;
-                self.on_event(key, event)
-            }
-            Err(error) => {
-                self.counters.compression.failures += 1;
-                self.fail(key, error);
+            None => {
+                self.take_request_bytes(key, &mut []);
                 false
             }
         };
-        self.inflater = inflater;
-        goes_on
+        self.commit_cork();
+        self.current = None;
+        put_back
     }
 
-    fn on_message(&mut self, key: ConnKey, message: Message<'_>) {
-        self.handled += 1;
-        self.counters.messages_in += 1;
-        self.with_replies(|handler, cx| handler.on_message(cx, key, message));
-        self.apply_effects();
-    }
-
-    /// §5.5.3: "A Pong frame sent in response to a Ping frame must have identical "Application
-    /// data"". It joins the other replies, or waits as the only one of its kind while the
-    /// peer does not read.
-    fn pong(&mut self, key: ConnKey, payload: &[u8]) {
-        self.handled += 1;
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        match &mut conn.tx {
-            None => ws::encode_frame(OpCode::Pong, payload, &mut self.outbox.cork),
-            Some(tx) => {
-                let mut frame = Vec::with_capacity(2 + payload.len());
-                ws::encode_frame(OpCode::Pong, payload, &mut frame);
-                let before = tx.len();
-                tx.set_pong(&frame);
-                self.counters.queued_bytes += tx.len() as u64;
-                self.counters.queued_bytes -= before as u64;
-                self.mark_dirty(key);
-            }
+    /// Dispatches input by phase; whether a message was put back. Called again with the rest if
+    /// the phase changes partway.
+    pub(super) fn take_bytes(&mut self, key: ConnKey, bytes: &mut [u8]) -> bool {
+        match self.arena.get(key).map(|conn| &conn.phase) {
+            Some(Phase::Preface(_)) => self.take_preface(key, bytes),
+            Some(Phase::Request(_)) => self.take_request_bytes(key, bytes),
+            Some(Phase::Open(_) | Phase::Closing) => match self.take_frames(key, bytes) {
+                FramesEnd::Whole => {}
+                FramesEnd::Share(taken) => {
+                    let bytes = bytes[taken..].to_vec();
+                    self.keep_unread(key, Unread { bytes, at: 0 });
+                }
+                FramesEnd::PutBack(taken, message) => {
+                    self.keep_message(key, message, &bytes[taken..]);
+                    return true;
+                }
+            },
+            Some(Phase::Deferred(_) | Phase::Linger | Phase::Dead) | None => {}
         }
+        false
     }
 
-    /// §5.5.1: "If an endpoint receives a Close frame and did not previously send a Close
-    /// frame, the endpoint MUST send a Close frame in response. (When sending a Close frame in
-    /// response, the endpoint typically echos the status code it received.)"
-    fn on_peer_close(&mut self, key: ConnKey, frame: Option<CloseFrame<'_>>) {
-        if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
-            let code = frame.map_or(NO_CODE, |frame| frame.code.0);
-            self.end_session(key, End::ByPeer, code);
-            self.queue_own(key, |out| ws::encode_close(frame, out));
-            self.arm(key, self.config.close_timeout);
-        }
-        self.linger(key);
-    }
-
-    /// §7.1.7 _Fail the WebSocket Connection_: "the endpoint SHOULD send a Close frame with an
-    /// appropriate status code … before proceeding to _Close the WebSocket Connection_".
-    pub(super) fn fail(&mut self, key: ConnKey, error: ProtocolError) {
-        log::debug!("{key:?}: {error}");
-        self.say_farewell(
+    /// Keeps a message that was put back, and what follows it.
+    fn keep_message(&mut self, key: ConnKey, mut message: Vec<u8>, rest: &[u8]) {
+        message.extend_from_slice(rest);
+        self.keep_unread(
             key,
-            Farewell {
-                code: error.code,
-                reason: error.reason,
-                end: End::Protocol,
+            Unread {
+                bytes: message,
+                at: 0,
             },
         );
-        self.linger(key);
+    }
+
+    fn keep_unread(&mut self, key: ConnKey, unread: Unread) {
+        if let Some(conn) = self.arena.get_mut(key) {
+            conn.decoder.keep_unread(unread);
+        }
     }
 
     /// The peer's stream has ended.
@@ -319,26 +302,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             _ => self.linger(key),
         }
     }
-
-    /// Code that a connection is closed with by the application, checked.
-    pub(super) fn close_by_application(&mut self, key: ConnKey, code: CloseCode, reason: &str) {
-        debug_assert!(code.may_be_sent());
-        if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
-            self.say_farewell(
-                key,
-                Farewell {
-                    code,
-                    reason,
-                    end: End::ByApplication,
-                },
-            );
-        }
-    }
 }
-
-/// RFC 6455 §7.1.5: where the close frame has no code, "_The WebSocket Connection Close Code_ is
-/// considered to be 1005".
-const NO_CODE: u16 = 1005;
 
 /// How much to read at once. All that was read is handled at once, so it is little where it may
 /// be compressed: on such a connection, and behind a head that may ask for one.

@@ -9,6 +9,7 @@ use super::super::ConnKey;
 use super::super::conn::{Conn, Deferred, Flags, PartialRequest, Phase};
 use super::super::handler::{Handler, Refusal, Verdict};
 use super::super::socket::Socket;
+use super::work::{Class, HEAD_BYTE_COST, REQUEST_COST};
 use super::{CORK_SIZE, Engine};
 
 /// One request, taken off the front of the bytes.
@@ -39,10 +40,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         let before = partial.bytes.len();
         partial.bytes.extend_from_slice(fresh);
-        if !is_worth_parsing(&partial, before, self.config.max_head) {
+        let is_worth_it =
+            partial.is_unread || is_worth_parsing(&partial, before, self.config.max_head);
+        if !is_worth_it {
             return self.keep_partial(key, partial);
         }
-        let PartialRequest { mut bytes, whole } = *partial;
+        let PartialRequest {
+            mut bytes, whole, ..
+        } = *partial;
         let used = self.take_requests(key, &mut bytes, whole);
         self.keep_rest(key, &mut bytes[used..], None);
     }
@@ -52,6 +57,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let mut used = 0;
         let mut whole = whole;
         while used < bytes.len()
+            && (used == 0 || self.outbox.work < self.share)
             && self
                 .arena
                 .get(key)
@@ -86,6 +92,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return None;
             }
         };
+        self.outbox.work += REQUEST_COST + taken.head as u64 * HEAD_BYTE_COST;
         let end = taken.head + whole.map_or(0, |whole| whole - taken.head);
         let unread_body = taken.body > (end - taken.head) as u64;
         match taken.verdict {
@@ -174,6 +181,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Box::new(PartialRequest {
                 bytes: bytes.to_vec(),
                 whole: Some(whole),
+                is_unread: false,
             }),
         );
         // All of the bytes are kept.
@@ -186,17 +194,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if rest.is_empty() {
             return;
         }
+        let is_unread = self.outbox.work >= self.share;
         match self.arena.get_mut(key).map(|conn| &mut conn.phase) {
             Some(Phase::Request(None)) => self.keep_partial(
                 key,
                 Box::new(PartialRequest {
                     bytes: rest.to_vec(),
                     whole,
+                    is_unread,
                 }),
             ),
             // Bounded by what one read brings: nothing more is read until the answer.
             Some(Phase::Deferred(deferred)) => deferred.trailing.extend_from_slice(rest),
-            Some(Phase::Open(_) | Phase::Closing) => self.take_bytes(key, rest),
+            Some(Phase::Open(_) | Phase::Closing) => {
+                self.take_bytes(key, rest);
+            }
             _ => {}
         }
     }
@@ -325,7 +337,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// with what its socket has.
     fn resume(&mut self, key: ConnKey, mut trailing: Vec<u8>) {
         if !trailing.is_empty() {
-            self.as_current(key, |engine| engine.take_bytes(key, &mut trailing));
+            self.as_current(key, |engine| {
+                engine.metered(key, Class::FIRST, |engine| {
+                    engine.take_bytes(key, &mut trailing);
+                });
+            });
         }
         self.note_unfinished(key);
         self.read_again(key);

@@ -15,7 +15,7 @@ use super::super::queue::TxQueue;
 use super::super::scratch::Scratch;
 use super::super::socket::Socket;
 use super::super::transport::Transport;
-use super::{CORK_SIZE, Engine, WRITE_BUDGET, floor_tick};
+use super::{CORK_SIZE, Engine, FLUSH_BUDGET, WRITE_BUDGET, floor_tick};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Sends bytes that `encode` writes, behind whatever the connection has to send already.
@@ -176,9 +176,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Flushes those that are marked, each once.
+    /// Flushes the marked connections, each at most once, within the turn's budget.
     pub(super) fn flush_dirty(&mut self) {
-        for key in mem::take(&mut self.dirty) {
+        let start = self.counters.bytes_out;
+        for _ in 0..self.dirty.len() {
+            if self.counters.bytes_out - start >= FLUSH_BUDGET as u64 {
+                break;
+            }
+            let Some(key) = self.dirty.pop_front() else {
+                break;
+            };
             if let Some(conn) = self.arena.get_mut(key) {
                 conn.flags.clear(Flags::DIRTY);
                 self.flush(key);

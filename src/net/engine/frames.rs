@@ -1,0 +1,226 @@
+//! Frames of an open WebSocket: decoding them, and what follows from each.
+
+use std::mem;
+
+use crate::ws::{self, CloseCode, CloseFrame, Event, OpCode, ProtocolError};
+
+use super::super::ConnKey;
+use super::super::conn::{Farewell, Flags, Phase};
+use super::super::counters::End;
+use super::super::handler::{Handler, Message};
+use super::super::socket::Socket;
+use super::work::{FRAME_COST, INFLATE_COST, INFLATED_BYTE_COST, MESSAGE_BYTE_COST, SMALL_MESSAGE};
+use super::{CORK_SIZE, Engine};
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Decodes frames until the bytes, the WebSocket, or the connection's share of work end.
+    pub(super) fn take_frames(&mut self, key: ConnKey, bytes: &mut [u8]) -> FramesEnd {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return FramesEnd::Whole;
+        };
+        let limits = ws::Limits {
+            max_message: self.config.max_message,
+            max_fragments: self.config.max_fragments,
+            deflate: conn.flags.has(Flags::DEFLATE),
+        };
+        let mut decoder = mem::take(&mut conn.decoder);
+        let (mut at, mut any_message) = (0, false);
+        let end = loop {
+            if self.outbox.work >= self.share && at < bytes.len() {
+                break FramesEnd::Share(at);
+            }
+            self.outbox.work += FRAME_COST;
+            match decoder.next(&mut bytes[at..], &limits) {
+                // RFC 6455 §5.5.3: "A response to an unsolicited Pong frame is not expected."
+                Ok((taken, Some(Event::Pong(_)))) => at += taken,
+                Ok((taken, Some(event))) => {
+                    at += taken;
+                    match self.on_event(key, event) {
+                        Heard::GoOn => any_message |= !matches!(event, Event::Ping(_)),
+                        Heard::Stop => return FramesEnd::Whole,
+                        Heard::PutBack => {
+                            let mut message = Vec::new();
+                            event.encode_again(&mut message);
+                            break FramesEnd::PutBack(at, message);
+                        }
+                    }
+                }
+                Ok((_, None)) => break FramesEnd::Whole,
+                Err(error) => {
+                    self.fail(key, error);
+                    return FramesEnd::Whole;
+                }
+            }
+        };
+        if let Some(conn) = self.arena.get_mut(key) {
+            conn.decoder = decoder;
+        }
+        if any_message {
+            self.restart_unfinished(key);
+        }
+        end
+    }
+
+    /// Handles what a peer sent.
+    fn on_event(&mut self, key: ConnKey, event: Event<'_>) -> Heard {
+        let is_open = self.arena.get(key).is_some_and(|conn| conn.is_open());
+        if is_open && self.is_quick && event.size() > SMALL_MESSAGE {
+            return Heard::PutBack;
+        }
+        match event {
+            Event::Close(frame) => {
+                self.on_peer_close(key, frame);
+                return Heard::Stop;
+            }
+            // After our own close frame only the peer's counts.
+            _ if !is_open => {}
+            Event::Text(text) => self.on_message(key, Message::Text(text)),
+            Event::Binary(data) => self.on_message(key, Message::Binary(data)),
+            Event::Compressed { is_text, data } => return self.on_compressed(key, is_text, data),
+            Event::Ping(payload) => self.pong(key, payload),
+            Event::Pong(_) => {}
+        }
+        if self.outbox.corked() >= CORK_SIZE {
+            self.commit_cork();
+        }
+        let phase = self.arena.get(key).map(|conn| &conn.phase);
+        match phase {
+            Some(Phase::Open(_) | Phase::Closing) => Heard::GoOn,
+            _ => Heard::Stop,
+        }
+    }
+
+    /// Decompresses a message, and handles it.
+    fn on_compressed(&mut self, key: ConnKey, is_text: bool, data: &[u8]) -> Heard {
+        let limit = match self.is_quick {
+            true => self.config.max_message.min(SMALL_MESSAGE),
+            false => self.config.max_message,
+        };
+        // Taken out, so that its output can be lent while the engine works.
+        let mut inflater = mem::take(&mut self.inflater);
+        let heard = match inflater.inflate(is_text, data, limit) {
+            Ok(event) => {
+                let size = event.size();
+                self.outbox.work += INFLATE_COST + size as u64 * INFLATED_BYTE_COST;
+                let counters = &mut self.counters.compression;
+                counters.inflated += 1;
+                counters.inflated_from += data.len() as u64;
+                counters.inflated_to += size as u64;
+                self.on_event(key, event)
+            }
+            Err(error) if error.code == CloseCode::TOO_BIG && limit < self.config.max_message => {
+                self.outbox.work += INFLATE_COST + limit as u64;
+                Heard::PutBack
+            }
+            Err(error) => {
+                self.counters.compression.failures += 1;
+                self.fail(key, error);
+                Heard::Stop
+            }
+        };
+        self.inflater = inflater;
+        heard
+    }
+
+    fn on_message(&mut self, key: ConnKey, message: Message<'_>) {
+        let size = match message {
+            Message::Text(text) => text.len(),
+            Message::Binary(data) => data.len(),
+        };
+        self.outbox.work += size as u64 * MESSAGE_BYTE_COST;
+        self.handled += 1;
+        self.counters.messages_in += 1;
+        self.with_replies(|handler, cx| handler.on_message(cx, key, message));
+        self.apply_effects();
+    }
+
+    /// §5.5.3: "A Pong frame sent in response to a Ping frame must have identical "Application
+    /// data"". It joins the other replies, or waits as the only one of its kind while the
+    /// peer does not read.
+    fn pong(&mut self, key: ConnKey, payload: &[u8]) {
+        self.handled += 1;
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        match &mut conn.tx {
+            None => ws::encode_frame(OpCode::Pong, payload, &mut self.outbox.cork),
+            Some(tx) => {
+                let mut frame = Vec::with_capacity(2 + payload.len());
+                ws::encode_frame(OpCode::Pong, payload, &mut frame);
+                let before = tx.len();
+                tx.set_pong(&frame);
+                self.counters.queued_bytes += tx.len() as u64;
+                self.counters.queued_bytes -= before as u64;
+                self.mark_dirty(key);
+            }
+        }
+    }
+
+    /// §5.5.1: "If an endpoint receives a Close frame and did not previously send a Close
+    /// frame, the endpoint MUST send a Close frame in response. (When sending a Close frame in
+    /// response, the endpoint typically echos the status code it received.)"
+    fn on_peer_close(&mut self, key: ConnKey, frame: Option<CloseFrame<'_>>) {
+        if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
+            let code = frame.map_or(NO_CODE, |frame| frame.code.0);
+            self.end_session(key, End::ByPeer, code);
+            self.queue_own(key, |out| ws::encode_close(frame, out));
+            self.arm(key, self.config.close_timeout);
+        }
+        self.linger(key);
+    }
+
+    /// §7.1.7 _Fail the WebSocket Connection_: "the endpoint SHOULD send a Close frame with an
+    /// appropriate status code … before proceeding to _Close the WebSocket Connection_".
+    pub(super) fn fail(&mut self, key: ConnKey, error: ProtocolError) {
+        log::debug!("{key:?}: {error}");
+        self.say_farewell(
+            key,
+            Farewell {
+                code: error.code,
+                reason: error.reason,
+                end: End::Protocol,
+            },
+        );
+        self.linger(key);
+    }
+
+    /// Code that a connection is closed with by the application, checked.
+    pub(super) fn close_by_application(&mut self, key: ConnKey, code: CloseCode, reason: &str) {
+        debug_assert!(code.may_be_sent());
+        if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
+            self.say_farewell(
+                key,
+                Farewell {
+                    code,
+                    reason,
+                    end: End::ByApplication,
+                },
+            );
+        }
+    }
+}
+
+/// Where decoding stopped.
+pub(super) enum FramesEnd {
+    /// All bytes were taken, or no more are wanted.
+    Whole,
+    /// The connection has had its share of work after so many bytes.
+    Share(usize),
+    /// After so many bytes, the last of which are a message that is to be handled later. The
+    /// bytes of a frame that contains it come with it.
+    PutBack(usize, Vec<u8>),
+}
+
+/// What follows from an event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    GoOn,
+    /// The connection takes no further input.
+    Stop,
+    /// The message is large and other connections wait: it has not been handled.
+    PutBack,
+}
+
+/// RFC 6455 §7.1.5: where the close frame has no code, "_The WebSocket Connection Close Code_ is
+/// considered to be 1005".
+const NO_CODE: u16 = 1005;

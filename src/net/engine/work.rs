@@ -1,0 +1,217 @@
+//! Scheduling by cost: how much work each connection has caused lately, and the run queue that
+//! serves the connections with the least of it first.
+//!
+//! Work is counted in units of about a nanosecond on a common processor. The engine charges for
+//! bytes, messages, requests, and system calls; a handler adds its own with
+//! [`Cx::charge`](super::super::Cx::charge). No clock is read, so equal input costs the same in
+//! every run.
+
+use std::array;
+use std::collections::VecDeque;
+
+use super::super::ConnKey;
+use super::super::timer::Tick;
+
+/// Work of one connection, with a half-life of [`HALF_LIFE`] ticks: a floating-point number of
+/// five bits of exponent and three of mantissa, in units of [`GRAIN`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::net) struct RecentWork(u8);
+
+impl RecentWork {
+    /// The value after `ticks` more.
+    pub fn decayed(self, ticks: Tick) -> RecentWork {
+        let steps = ticks.saturating_mul(STEPS_PER_DOUBLING) / HALF_LIFE;
+        RecentWork(
+            self.0
+                .saturating_sub(u8::try_from(steps).unwrap_or(u8::MAX)),
+        )
+    }
+
+    /// Adds work. What is below the precision is rounded up with the probability of its part,
+    /// so that many small amounts count as one large one does; `random` decides.
+    pub fn add(&mut self, work: u64, random: u64) {
+        let exact = self.grains().saturating_add(work / GRAIN);
+        let exact = exact + u64::from(work % GRAIN > random % GRAIN);
+        if exact < 8 {
+            self.0 = exact as u8;
+            return;
+        }
+        let exponent = (exact.ilog2() - 2).min(31);
+        let mantissa = (exact >> (exponent - 1)).min(15);
+        let lost = exact.saturating_sub(mantissa << (exponent - 1));
+        let is_rounded_up = lost > (random / GRAIN) & ((1 << (exponent - 1)) - 1);
+        let code = (exponent << 3) as u64 + (mantissa - 8) + u64::from(is_rounded_up);
+        self.0 = code.min(u64::from(u8::MAX)) as u8;
+    }
+
+    /// The value, in grains.
+    fn grains(self) -> u64 {
+        let (exponent, mantissa) = (self.0 >> 3, u64::from(self.0 & 7));
+        match exponent {
+            0 => mantissa,
+            _ => (8 + mantissa) << (exponent - 1),
+        }
+    }
+
+    /// The priority class of a connection that has caused this much.
+    pub(super) fn class(self) -> Class {
+        Class((self.0.saturating_sub(FIRST_CLASS) / CLASS_WIDTH).min(CLASSES as u8 - 1))
+    }
+}
+
+/// A priority class; the lowest is served first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Class(u8);
+
+impl Class {
+    /// The class in which large messages are handled, whoever sends them, while other
+    /// connections wait.
+    pub const LARGE: Class = Class(4);
+    pub const FIRST: Class = Class(0);
+
+    /// Work after which a connection of this class goes to the back of the queue.
+    pub fn share(self) -> u64 {
+        match self < Class::LARGE {
+            true => SMALL_SHARE,
+            false => LARGE_SHARE,
+        }
+    }
+}
+
+/// Connections with input, each in the queue of its class and at most once.
+#[derive(Default)]
+pub(super) struct RunQueue {
+    queues: [VecDeque<ConnKey>; CLASSES],
+    len: usize,
+}
+
+impl RunQueue {
+    pub fn push(&mut self, key: ConnKey, class: Class) {
+        self.queues[usize::from(class.0)].push_back(key);
+        self.len += 1;
+    }
+
+    pub fn pop(&mut self, class: Class) -> Option<ConnKey> {
+        let key = self.queues[usize::from(class.0)].pop_front()?;
+        self.len -= 1;
+        Some(key)
+    }
+
+    /// Each class with the number of connections waiting in it, the first to be served first.
+    pub fn waiting(&self) -> [(Class, usize); CLASSES] {
+        array::from_fn(|class| (Class(class as u8), self.queues[class].len()))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &ConnKey> {
+        self.queues.iter().flatten()
+    }
+
+    /// Releases the memory of a longer queue; `target` says what to keep of a length and a
+    /// capacity.
+    pub fn shrink(&mut self, target: impl Fn(usize, usize) -> Option<usize>) {
+        for queue in &mut self.queues {
+            if let Some(enough) = target(queue.len(), queue.capacity()) {
+                queue.shrink_to(enough);
+            }
+        }
+    }
+}
+
+/// Units of work that [`RecentWork`] counts as one.
+const GRAIN: u64 = 1024;
+/// Ticks in which recent work halves: 0.8 s.
+const HALF_LIFE: Tick = 8;
+/// Codes of a [`RecentWork`] between a value and its double.
+const STEPS_PER_DOUBLING: Tick = 8;
+/// The first code beyond the lowest class: 16 µs.
+const FIRST_CLASS: u8 = 16;
+/// Codes of a class: each spans a factor of four.
+const CLASS_WIDTH: u8 = 16;
+/// Priority classes: up to 64 µs, 256 µs, 1 ms, 4 ms, 16 ms, 66 ms, 262 ms, and beyond.
+const CLASSES: usize = 8;
+/// A share of the lower classes. A thousand connections take at most a thousand of these before
+/// each has been served.
+const SMALL_SHARE: u64 = 32_000;
+/// A share of the upper classes.
+const LARGE_SHARE: u64 = 128_000;
+
+/// Work of all connections in one turn, before the turn goes on to its other duties.
+pub(super) const TURN_WORK: u64 = 4_000_000;
+/// The longest message, in bytes, that is handled with the priority of its sender while others
+/// wait; longer ones are handled in [`Class::LARGE`].
+pub(super) const SMALL_MESSAGE: usize = 512;
+
+/// A system call that reads.
+pub(super) const READ_COST: u64 = 1_500;
+/// A system call that writes, with its way through the kernel.
+pub(super) const WRITE_COST: u64 = 4_000;
+/// A frame: its header, and a handler's call.
+pub(super) const FRAME_COST: u64 = 300;
+/// A byte of a message: unmasking, UTF-8, and what a handler does with it.
+pub(super) const MESSAGE_BYTE_COST: u64 = 2;
+/// Setting up decompression.
+pub(super) const INFLATE_COST: u64 = 1_000;
+/// A byte that is decompressed.
+pub(super) const INFLATED_BYTE_COST: u64 = 1;
+/// A request: its head is parsed, and a response is made.
+pub(super) const REQUEST_COST: u64 = 5_000;
+/// A byte of a request's head.
+pub(super) const HEAD_BYTE_COST: u64 = 10;
+/// A step of a TLS handshake: a signature and a key exchange, or checking a Finished.
+pub(super) const TLS_STEP_COST: u64 = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(work: u64) -> RecentWork {
+        let mut recent = RecentWork::default();
+        recent.add(work, u64::MAX);
+        recent
+    }
+
+    #[test]
+    fn recent_work_is_within_an_eighth_and_halves_in_eight_ticks() {
+        for work in (10..40).map(|bits| 3_u64 << bits) {
+            let got = of(work).grains() * GRAIN;
+            assert!(got <= work && got >= work / 8 * 7, "{work}: {got}");
+            let half = of(work).decayed(HALF_LIFE).grains() * GRAIN;
+            let is_half = half <= work / 2 + GRAIN && half + GRAIN >= work / 16 * 7;
+            assert!(is_half || work < 16 * GRAIN, "{work}: {half}");
+        }
+        assert_eq!(of(u64::MAX).decayed(Tick::MAX), RecentWork::default());
+    }
+
+    #[test]
+    fn many_small_amounts_add_up_to_their_sum() {
+        let mut random = 1_u64;
+        let mut recent = RecentWork::default();
+        for _ in 0..100_000 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            recent.add(100, random);
+        }
+        let got = recent.grains() * GRAIN;
+        assert!((7_000_000..14_000_000).contains(&got), "{got}");
+    }
+
+    #[test]
+    fn more_work_is_never_a_lower_class() {
+        let mut last = Class::FIRST;
+        for code in 0..=u8::MAX {
+            let class = RecentWork(code).class();
+            assert!(class >= last);
+            last = class;
+        }
+        assert_eq!(last, Class(7));
+        assert_eq!(of(60_000).class(), Class(0));
+        assert_eq!(of(70_000).class(), Class(1));
+        assert_eq!(of(1_100_000).class(), Class(3));
+        assert_eq!(of(5_000_000).class(), Class::LARGE);
+    }
+}
