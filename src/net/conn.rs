@@ -144,6 +144,14 @@ impl<S: Socket, C> Conn<S, C> {
         };
         kept + self.decoder.held() + self.transport.held()
     }
+
+    /// Bytes of memory that a request's body takes.
+    pub fn body(&self) -> usize {
+        match &self.phase {
+            Phase::Request(Some(partial)) if partial.whole.is_some() => partial.bytes.capacity(),
+            _ => 0,
+        }
+    }
 }
 
 impl<S, C> Conn<S, C> {

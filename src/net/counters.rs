@@ -1,6 +1,7 @@
 //! What the engine counts.
 
 use super::handler::Refusal;
+use super::held::Held;
 use super::histogram::Histogram;
 
 /// Figures since the start, except where "now" is said. They only ever grow, except those.
@@ -16,6 +17,8 @@ pub struct Counters {
     pub closing: u64,
     /// Bytes that wait in the connections' output queues now.
     pub queued_bytes: u64,
+    /// Memory that peers and publishers make the engine hold now.
+    pub held: Held,
     /// Connections for which more than the soft limit waits now.
     pub slow: u64,
     /// Bytes that hold what has come of requests and messages that are not whole now.

@@ -1,9 +1,11 @@
 //! Outgoing messages that many connections share.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 use crate::ws::{self, Deflater};
+
+use super::held::Held;
 
 /// One message as it goes over the wire, header included. It is encoded once and written to
 /// every receiver from the same bytes; and once more, compressed, for the receivers that agreed
@@ -15,6 +17,8 @@ pub struct Frame {
     payload_at: usize,
     /// The same compressed, once it has been asked for; `None` inside where it stays as it is.
     deflated: OnceCell<Option<Rc<Frame>>>,
+    /// Places that hold it: queues, and deliveries under way.
+    holders: Cell<u32>,
 }
 
 /// What came of asking for a compressed frame.
@@ -56,7 +60,43 @@ impl Frame {
             bytes: bytes.into_boxed_slice(),
             opcode,
             deflated,
+            holders: Cell::new(0),
         })
+    }
+
+    /// Notes one more place that holds it. With the first it counts in the ledger, and holds its
+    /// compressed twin.
+    pub(super) fn hold(&self, held: &mut Held) {
+        let before = self.holders.replace(self.holders.get() + 1);
+        if before == 0 {
+            held.frames += self.memory() as u64;
+            if let Some(twin) = self.twin() {
+                twin.hold(held);
+            }
+        }
+    }
+
+    /// Notes that a place no longer holds it.
+    pub(super) fn release(&self, held: &mut Held) {
+        debug_assert!(self.holders.get() > 0, "released more often than held");
+        let left = self.holders.get().saturating_sub(1);
+        self.holders.set(left);
+        if left == 0 {
+            held.frames -= self.memory() as u64;
+            if let Some(twin) = self.twin() {
+                twin.release(held);
+            }
+        }
+    }
+
+    /// The compressed frame, if it has been made.
+    pub(super) fn twin(&self) -> Option<&Rc<Frame>> {
+        self.deflated.get().and_then(Option::as_ref)
+    }
+
+    /// Bytes of memory that it takes.
+    pub(super) fn memory(&self) -> usize {
+        size_of::<Frame>() + 2 * size_of::<usize>() + self.bytes.len()
     }
 
     /// Whether it is too short to be worth sharing or compressing.
@@ -75,13 +115,19 @@ impl Frame {
     }
 
     /// The compressed frame, which is made when it is first asked for.
-    pub(super) fn deflated(&self, deflater: &mut Deflater) -> Deflated {
+    pub(super) fn deflated(&self, deflater: &mut Deflater, held: &mut Held) -> Deflated {
         let mut is_fresh = false;
         let deflated = self.deflated.get_or_init(|| {
             let frame = self.deflate(deflater);
             is_fresh = frame.is_some();
             frame
         });
+        if is_fresh
+            && self.holders.get() > 0
+            && let Some(twin) = deflated
+        {
+            twin.hold(held);
+        }
         match deflated {
             None => Deflated::Plain,
             Some(frame) if is_fresh => Deflated::Fresh(Rc::clone(frame)),
@@ -103,6 +149,7 @@ impl Frame {
             bytes: bytes.into_boxed_slice(),
             opcode: self.opcode,
             deflated: OnceCell::from(None),
+            holders: Cell::new(0),
         }))
     }
 }
@@ -131,6 +178,7 @@ mod tests {
     #[test]
     fn which_frames_are_compressed() {
         let mut deflater = Deflater::default();
+        let mut held = Held::default();
         let long = "annotation ".repeat(30);
         // Eight pseudo-random bits a byte.
         let mut state = 1_u32;
@@ -149,11 +197,14 @@ mod tests {
             (Frame::binary(&noise), false),
             (Frame::text(""), false),
         ] {
-            let first = match frame.deflated(&mut deflater) {
+            let first = match frame.deflated(&mut deflater, &mut held) {
                 Deflated::Fresh(twin) => twin,
                 Deflated::Plain => {
                     assert!(!want);
-                    assert!(matches!(frame.deflated(&mut deflater), Deflated::Plain));
+                    assert!(matches!(
+                        frame.deflated(&mut deflater, &mut held),
+                        Deflated::Plain
+                    ));
                     continue;
                 }
                 Deflated::Known(_) => panic!("it has not been asked for before"),
@@ -161,11 +212,14 @@ mod tests {
             assert!(want);
             assert_eq!(first.bytes()[0], frame.bytes()[0] | 0x40);
             assert!(first.payload().len() <= frame.payload().len() / 10 * 9);
-            let Deflated::Known(second) = frame.deflated(&mut deflater) else {
+            let Deflated::Known(second) = frame.deflated(&mut deflater, &mut held) else {
                 panic!("it is not compressed again");
             };
             assert!(Rc::ptr_eq(&first, &second));
-            assert!(matches!(first.deflated(&mut deflater), Deflated::Plain));
+            assert!(matches!(
+                first.deflated(&mut deflater, &mut held),
+                Deflated::Plain
+            ));
         }
     }
 }

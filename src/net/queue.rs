@@ -6,23 +6,38 @@ use std::mem;
 use std::rc::Rc;
 
 use super::frame::Frame;
+use super::held::{Held, recount};
 use super::timer::Tick;
 
-/// Output that the kernel has not taken yet. It exists only while there is some.
+/// Output that the kernel has not taken yet. It exists only while there is some, and counts in the
+/// ledger as long as it does: end it with [`TxQueue::release`].
 #[derive(Debug, Default)]
 pub(super) struct TxQueue {
-    chunks: VecDeque<Chunk>,
-    /// How much of the first chunk has been sent.
+    entries: VecDeque<Entry>,
+    /// How much of the first entry has been sent.
     sent: usize,
-    /// The first chunk begins inside a frame, whose beginning was sent before it was queued.
+    /// The first entry begins inside a frame, whose beginning was sent before it was queued.
     begins_inside: bool,
     /// Bytes still to be sent, the pong's included.
     bytes: usize,
+    /// Bytes of the connection's own entries, sent or not.
+    own: usize,
+    /// Bytes that this queue counts for in the ledger, without shared frames.
+    counted: usize,
     /// A pong that waits for its turn: the newest only (RFC 6455 §5.5.3: "it MAY elect to
     /// send a Pong frame for only the most recently processed Ping frame").
     pong: Option<Box<[u8]>>,
     /// Since when there has been more than the soft limit.
     pub over_soft_since: Option<Tick>,
+    /// When the kernel last took some of it, or when it was begun.
+    pub progressed: Tick,
+}
+
+#[derive(Debug)]
+struct Entry {
+    chunk: Chunk,
+    /// When it was queued.
+    since: Tick,
 }
 
 #[derive(Debug)]
@@ -31,9 +46,9 @@ enum Chunk {
     Owned(Box<[u8]>),
 }
 
-impl Chunk {
+impl Entry {
     fn bytes(&self) -> &[u8] {
-        match self {
+        match &self.chunk {
             Chunk::Shared(frame) => frame.bytes(),
             Chunk::Owned(bytes) => bytes,
         }
@@ -46,47 +61,114 @@ impl TxQueue {
         self.bytes
     }
 
+    /// Bytes of memory that are freed with this queue, shared frames apart.
+    pub fn private(&self) -> usize {
+        self.counted
+    }
+
+    /// Bytes of output that no other connection has.
+    pub fn own(&self) -> usize {
+        self.own
+    }
+
     /// Messages among it that others are sent, too.
     pub fn messages(&self) -> usize {
-        let is_shared = |chunk: &&Chunk| matches!(chunk, Chunk::Shared(_));
-        self.chunks.iter().filter(is_shared).count()
+        let is_shared = |entry: &&Entry| matches!(entry.chunk, Chunk::Shared(_));
+        self.entries.iter().filter(is_shared).count()
+    }
+
+    /// Whether the peer takes its output at a reasonable pace: the message at the front was
+    /// queued at most `grace` ticks ago, and for a message above `large` bytes the time that it
+    /// takes at [`PACE`] besides.
+    pub fn keeps_pace(&self, now: Tick, grace: Tick, large: usize) -> bool {
+        self.entries.front().is_none_or(|entry| {
+            let extra = entry.bytes().len().saturating_sub(large) / PACE;
+            let allowed = grace.saturating_add(Tick::try_from(extra).unwrap_or(Tick::MAX));
+            now.saturating_sub(entry.since) <= allowed
+        })
     }
 
     /// Adds a frame that others send too; `sent` bytes of it are gone already.
-    pub fn push_shared(&mut self, frame: Rc<Frame>, sent: usize) {
-        debug_assert!(sent == 0 || self.chunks.is_empty());
+    pub fn push_shared(&mut self, frame: Rc<Frame>, sent: usize, now: Tick, held: &mut Held) {
+        debug_assert!(sent == 0 || self.entries.is_empty());
+        frame.hold(held);
+        self.note_first(now);
         self.bytes += frame.bytes().len() - sent;
         self.sent += sent;
-        self.chunks.push_back(Chunk::Shared(frame));
+        self.entries.push_back(Entry {
+            chunk: Chunk::Shared(frame),
+            since: now,
+        });
+        self.count(held);
     }
 
     /// Adds frames of the connection's own; `begins_inside` where the first of them was begun.
-    pub fn push_owned(&mut self, bytes: &[u8], begins_inside: bool) {
-        debug_assert!(!begins_inside || self.chunks.is_empty());
-        if bytes.is_empty() {
-            return;
+    pub fn push_owned(&mut self, bytes: &[u8], begins_inside: bool, now: Tick, held: &mut Held) {
+        debug_assert!(!begins_inside || self.entries.is_empty());
+        if !bytes.is_empty() {
+            self.note_first(now);
+            self.begins_inside |= begins_inside;
+            self.bytes += bytes.len();
+            self.push_own(bytes.into(), now);
         }
-        self.begins_inside |= begins_inside;
-        self.bytes += bytes.len();
-        self.chunks.push_back(Chunk::Owned(bytes.into()));
+        self.count(held);
+    }
+
+    fn note_first(&mut self, now: Tick) {
+        if self.entries.is_empty() {
+            self.progressed = now;
+        }
+    }
+
+    fn push_own(&mut self, bytes: Box<[u8]>, since: Tick) {
+        self.own += bytes.len();
+        self.entries.push_back(Entry {
+            chunk: Chunk::Owned(bytes),
+            since,
+        });
     }
 
     /// Adds a pong, in place of one that has not left yet.
-    pub fn set_pong(&mut self, frame: &[u8]) {
+    pub fn set_pong(&mut self, frame: &[u8], held: &mut Held) {
         self.bytes += frame.len();
         self.bytes -= self.pong.replace(frame.into()).map_or(0, |old| old.len());
+        self.count(held);
     }
 
     /// Has all that waits sent first and whole, whatever else comes.
-    pub fn seal(&mut self) {
+    pub fn seal(&mut self, held: &mut Held) {
         let mut bytes = Vec::with_capacity(self.bytes);
         let mut skip = mem::take(&mut self.sent);
-        for chunk in self.chunks.drain(..) {
-            bytes.extend_from_slice(&chunk.bytes()[mem::take(&mut skip)..]);
+        let since = self.entries.front().map_or(0, |entry| entry.since);
+        for entry in self.entries.drain(..) {
+            bytes.extend_from_slice(&entry.bytes()[mem::take(&mut skip)..]);
+            entry.release(held);
         }
+        self.own = 0;
         self.begins_inside = !bytes.is_empty();
-        self.chunks
-            .extend(self.begins_inside.then(|| Chunk::Owned(bytes.into())));
+        if self.begins_inside {
+            self.push_own(bytes.into(), since);
+        }
+        self.count(held);
+    }
+
+    /// Drops everything, and takes it off the ledger.
+    pub fn release(&mut self, held: &mut Held) {
+        for entry in self.entries.drain(..) {
+            entry.release(held);
+        }
+        recount(&mut held.queues, &mut self.counted, 0);
+    }
+
+    /// Has the ledger agree with what is held.
+    fn count(&mut self, held: &mut Held) {
+        let memory = self.memory();
+        recount(&mut held.queues, &mut self.counted, memory);
+    }
+
+    fn memory(&self) -> usize {
+        let pong = self.pong.as_ref().map_or(0, |pong| pong.len());
+        size_of::<TxQueue>() + self.entries.capacity() * size_of::<Entry>() + self.own + pong
     }
 
     /// The next bytes to send, as at most as many slices as `out` has room for.
@@ -99,8 +181,8 @@ impl TxQueue {
             false => out.len(),
         };
         let mut skip = self.sent;
-        let chunks = self.chunks.iter();
-        let chunks = chunks.map(|chunk| &chunk.bytes()[mem::take(&mut skip)..]);
+        let entries = self.entries.iter();
+        let chunks = entries.map(|entry| &entry.bytes()[mem::take(&mut skip)..]);
         let mut count = 0;
         for (slot, bytes) in out
             .iter_mut()
@@ -119,7 +201,7 @@ impl TxQueue {
     }
 
     /// Takes note that the first `count` bytes were sent.
-    pub fn advance(&mut self, mut count: usize) {
+    pub fn advance(&mut self, mut count: usize, held: &mut Held) {
         debug_assert!(count <= self.bytes);
         self.bytes -= count;
         // A pong that was offered stays one that can be replaced, until a byte of it is sent.
@@ -127,29 +209,63 @@ impl TxQueue {
             && !self.is_inside()
             && let Some(pong) = self.pong.take()
         {
-            self.chunks.push_front(Chunk::Owned(pong));
+            let since = self.entries.front().map_or(0, |entry| entry.since);
+            self.own += pong.len();
+            self.entries.push_front(Entry {
+                chunk: Chunk::Owned(pong),
+                since,
+            });
         }
-        while let Some(chunk) = self.chunks.front() {
-            let left = chunk.bytes().len() - self.sent;
+        while let Some(entry) = self.entries.front() {
+            let left = entry.bytes().len() - self.sent;
             if count < left {
                 self.sent += count;
-                return;
+                self.shrink_first();
+                break;
             }
             count -= left;
             self.sent = 0;
             self.begins_inside = false;
-            self.chunks.pop_front();
+            if let Some(entry) = self.entries.pop_front() {
+                self.own -= entry.own();
+                entry.release(held);
+            }
         }
-        debug_assert_eq!(count, 0);
+        if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+        self.count(held);
+    }
+
+    /// Releases the sent part of the first entry if that is most of it.
+    fn shrink_first(&mut self) {
+        if let Some(Entry {
+            chunk: Chunk::Owned(bytes),
+            ..
+        }) = self.entries.front_mut()
+            && bytes.len() > WORTH_SHRINKING
+            && self.sent > bytes.len() / 2
+        {
+            self.own -= self.sent;
+            *bytes = Box::from(&bytes[mem::take(&mut self.sent)..]);
+            self.begins_inside = true;
+        }
     }
 
     /// Whether its figures are right; says what is not.
     pub fn verify(&self) -> Result<(), String> {
-        let first = self.chunks.front().map_or(0, |chunk| chunk.bytes().len());
+        let first = self.entries.front().map_or(0, |entry| entry.bytes().len());
         if self.sent > 0 && self.sent >= first {
             return Err(format!("{} of the first {first} bytes are sent", self.sent));
         }
-        let chunks: usize = self.chunks.iter().map(|chunk| chunk.bytes().len()).sum();
+        let chunks: usize = self.entries.iter().map(|entry| entry.bytes().len()).sum();
+        let own: usize = self.entries.iter().map(Entry::own).sum();
+        if (own, self.memory()) != (self.own, self.counted) {
+            let (memory, counted) = (self.memory(), self.counted);
+            return Err(format!(
+                "{own} own bytes, {memory} in memory, {counted} counted"
+            ));
+        }
         let pong = self.pong.as_ref().map_or(0, |pong| pong.len());
         match chunks - self.sent + pong {
             0 => Err("an empty queue was kept".to_owned()),
@@ -160,19 +276,53 @@ impl TxQueue {
 
     /// Drops everything of which nothing was sent: what was begun must be finished, or the
     /// peer would take the next frame for the rest of it.
-    pub fn drop_unstarted(&mut self) {
+    pub fn drop_unstarted(&mut self, held: &mut Held) {
         self.pong = None;
-        self.chunks.truncate(usize::from(self.is_inside()));
-        self.bytes = self.chunks.front().map_or(0, |chunk| chunk.bytes().len()) - self.sent;
+        for entry in self.entries.drain(usize::from(self.is_inside())..) {
+            entry.release(held);
+        }
+        self.entries.shrink_to_fit();
+        self.own = self.entries.iter().map(Entry::own).sum();
+        self.bytes = self.entries.front().map_or(0, |entry| entry.bytes().len()) - self.sent;
+        self.count(held);
+    }
+
+    /// Shared frames that are queued here.
+    #[doc(hidden)]
+    pub fn frames(&self) -> impl Iterator<Item = &Rc<Frame>> {
+        self.entries.iter().filter_map(|entry| match &entry.chunk {
+            Chunk::Shared(frame) => Some(frame),
+            Chunk::Owned(_) => None,
+        })
     }
 }
+
+impl Entry {
+    fn own(&self) -> usize {
+        match &self.chunk {
+            Chunk::Shared(_) => 0,
+            Chunk::Owned(bytes) => bytes.len(),
+        }
+    }
+
+    fn release(self, held: &mut Held) {
+        if let Chunk::Shared(frame) = self.chunk {
+            frame.release(held);
+        }
+    }
+}
+
+/// Bytes in a tick that a connection has to take of a large message: 64 KiB a second.
+pub(super) const PACE: usize = 64 * 1024 / 10;
+/// Bytes of an entry below which its sent part is not worth releasing.
+const WORTH_SHRINKING: usize = 4096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Sends `step` bytes at a time, and returns all that came out.
-    fn drain(queue: &mut TxQueue, step: usize) -> Vec<u8> {
+    fn drain(queue: &mut TxQueue, step: usize, held: &mut Held) -> Vec<u8> {
         let mut out = Vec::new();
         while queue.len() > 0 {
             let mut slices = [IoSlice::new(&[]); 3];
@@ -181,76 +331,119 @@ mod tests {
             let taken = step.min(all.len());
             assert!(taken > 0, "bytes are counted that are not offered");
             out.extend_from_slice(&all[..taken]);
-            queue.advance(taken);
+            queue.advance(taken, held);
         }
         out
     }
 
     #[test]
     fn bytes_leave_in_order_whatever_the_kernel_takes() {
+        let held = &mut Held::default();
         for step in 1..20 {
             let mut queue = TxQueue::default();
-            queue.push_shared(Frame::text("one"), 2);
+            queue.push_shared(Frame::text("one"), 2, 0, held);
             for part in [&b"two"[..], b"", b"three"] {
-                queue.push_owned(part, false);
+                queue.push_owned(part, false, 0, held);
             }
-            queue.push_shared(Frame::text("four"), 0);
-            assert_eq!(drain(&mut queue, step), b"onetwothree\x81\x04four");
+            queue.push_shared(Frame::text("four"), 0, 0, held);
+            assert_eq!(drain(&mut queue, step, held), b"onetwothree\x81\x04four");
         }
     }
 
     #[test]
     fn a_pong_goes_behind_the_frame_that_was_begun() {
+        let held = &mut Held::default();
         for step in 1..20 {
             let mut queue = TxQueue::default();
-            queue.push_owned(b"rest", true);
-            queue.push_owned(b"next", false);
-            queue.set_pong(b"old");
-            queue.set_pong(b"PONG");
-            assert_eq!(drain(&mut queue, step), b"restPONGnext");
+            queue.push_owned(b"rest", true, 0, held);
+            queue.push_owned(b"next", false, 0, held);
+            queue.set_pong(b"old", held);
+            queue.set_pong(b"PONG", held);
+            assert_eq!(drain(&mut queue, step, held), b"restPONGnext");
         }
         let mut queue = TxQueue::default();
-        queue.push_owned(b"next", false);
-        queue.set_pong(b"PONG");
-        assert_eq!(drain(&mut queue, 3), b"PONGnext");
+        queue.push_owned(b"next", false, 0, held);
+        queue.set_pong(b"PONG", held);
+        assert_eq!(drain(&mut queue, 3, held), b"PONGnext");
     }
 
     #[test]
     fn nothing_overtakes_what_is_sealed() {
+        let held = &mut Held::default();
         for step in 1..20 {
             let mut queue = TxQueue::default();
-            queue.push_owned(b"answer", false);
-            queue.push_owned(b"switch", false);
-            queue.advance(2);
-            queue.seal();
+            queue.push_owned(b"answer", false, 0, held);
+            queue.push_owned(b"switch", false, 0, held);
+            queue.advance(2, held);
+            queue.seal(held);
             assert_eq!(queue.verify(), Ok(()));
-            queue.set_pong(b"PONG");
-            queue.push_owned(b"next", false);
-            assert_eq!(drain(&mut queue, step), b"swerswitchPONGnext");
+            queue.set_pong(b"PONG", held);
+            queue.push_owned(b"next", false, 0, held);
+            assert_eq!(drain(&mut queue, step, held), b"swerswitchPONGnext");
         }
         let mut queue = TxQueue::default();
-        queue.push_owned(b"switch", false);
-        queue.seal();
-        queue.push_owned(b"next", false);
-        queue.drop_unstarted();
-        assert_eq!(drain(&mut queue, 100), b"switch");
-        queue.seal();
+        queue.push_owned(b"switch", false, 0, held);
+        queue.seal(held);
+        queue.push_owned(b"next", false, 0, held);
+        queue.drop_unstarted(held);
+        assert_eq!(drain(&mut queue, 100, held), b"switch");
+        queue.seal(held);
         assert_eq!(queue.len(), 0);
     }
 
     #[test]
     fn what_was_begun_is_finished() {
+        let held = &mut Held::default();
         let mut queue = TxQueue::default();
-        queue.push_owned(b"first", false);
-        queue.push_owned(b"second", false);
-        queue.set_pong(b"PONG");
-        queue.drop_unstarted();
+        queue.push_owned(b"first", false, 0, held);
+        queue.push_owned(b"second", false, 0, held);
+        queue.set_pong(b"PONG", held);
+        queue.drop_unstarted(held);
         assert_eq!(queue.len(), 0);
-        queue.push_owned(b"first", false);
-        queue.push_owned(b"second", false);
-        queue.advance(2);
-        queue.drop_unstarted();
-        queue.push_owned(b"close", false);
-        assert_eq!(drain(&mut queue, 4), b"rstclose");
+        queue.push_owned(b"first", false, 0, held);
+        queue.push_owned(b"second", false, 0, held);
+        queue.advance(2, held);
+        queue.drop_unstarted(held);
+        queue.push_owned(b"close", false, 0, held);
+        assert_eq!(drain(&mut queue, 4, held), b"rstclose");
+    }
+
+    #[test]
+    fn the_sent_part_of_a_long_chunk_is_released() {
+        let held = &mut Held::default();
+        let mut queue = TxQueue::default();
+        let bytes: Vec<u8> = (0..100_000).map(|byte| byte as u8).collect();
+        queue.push_owned(&bytes, false, 0, held);
+        let overhead = held.queues - 100_000;
+        let mut out = Vec::new();
+        while queue.len() > 0 {
+            let mut slices = [IoSlice::new(&[]); 1];
+            assert_eq!(queue.slices(&mut slices), 1);
+            let taken = slices[0].len().min(1500);
+            out.extend_from_slice(&slices[0][..taken]);
+            queue.advance(taken, held);
+            let most = 2 * queue.len() + WORTH_SHRINKING;
+            assert!(held.queues - overhead <= most as u64);
+            assert!(queue.len() == 0 || queue.verify() == Ok(()));
+        }
+        assert_eq!(out, bytes);
+        queue.release(held);
+        assert_eq!(*held, Held::default());
+    }
+
+    #[test]
+    fn a_shared_frame_counts_once_however_many_queues_have_it() {
+        let held = &mut Held::default();
+        let frame = Frame::text(&"x".repeat(10_000));
+        let mut queues: Vec<_> = (0..10).map(|_| TxQueue::default()).collect();
+        for queue in &mut queues {
+            queue.push_shared(Rc::clone(&frame), 0, 0, held);
+        }
+        assert_eq!(held.frames, frame.memory() as u64);
+        for queue in &mut queues {
+            assert_eq!(held.frames, frame.memory() as u64);
+            queue.release(held);
+        }
+        assert_eq!(*held, Held::default());
     }
 }

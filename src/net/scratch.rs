@@ -7,6 +7,10 @@ pub struct Scratch {
     pub input: Box<[u8]>,
     /// What is being encoded for one connection.
     pub(super) own: Vec<u8>,
+    /// The most plaintext that goes into a TLS record. Of each connection whose socket is full one
+    /// record waits, so that shorter ones take less memory.
+    #[cfg(feature = "tls")]
+    pub(super) longest_record: usize,
     /// What TLS needs besides.
     #[cfg(feature = "tls")]
     pub(super) cipher: Cipher,
@@ -32,10 +36,30 @@ impl Scratch {
             input: vec![0; read_size.max(MIN_READ_SIZE)].into_boxed_slice(),
             own: Vec::new(),
             #[cfg(feature = "tls")]
+            longest_record: MAX_RECORD,
+            #[cfg(feature = "tls")]
             cipher: Cipher::default(),
         }
     }
+
+    /// Has TLS records be shorter the more memory is taken by records that wait: `waiting` bytes,
+    /// of `limit`.
+    pub(super) fn limit_records(&mut self, waiting: u64, limit: u64) {
+        #[cfg(feature = "tls")]
+        {
+            self.longest_record = match waiting {
+                _ if waiting > limit / 2 => MAX_RECORD / 16,
+                _ if waiting > limit / 4 => MAX_RECORD / 4,
+                _ => MAX_RECORD,
+            };
+        }
+        #[cfg(not(feature = "tls"))]
+        let _ = (waiting, limit);
+    }
 }
 
+/// The most plaintext in a record (RFC 8446 §5.1: "The length MUST NOT exceed 2^14 bytes").
+#[cfg(feature = "tls")]
+pub(super) const MAX_RECORD: usize = 16 * 1024;
 /// Twice what a record carries.
 const MIN_READ_SIZE: usize = 32 * 1024;

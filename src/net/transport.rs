@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 
+use super::held::Held;
 use super::scratch::Scratch;
 use super::socket::{Fill, Socket};
 use super::tls::TlsLink;
@@ -63,6 +64,28 @@ impl<S: Socket> Transport<S> {
         match self {
             Transport::Plain(_) => false,
             Transport::Tls(link) => link.is_handshaking(),
+        }
+    }
+
+    /// Bytes of TLS records that the socket has not taken.
+    pub fn records(&self) -> usize {
+        match self {
+            Transport::Plain(_) => 0,
+            Transport::Tls(link) => link.records(),
+        }
+    }
+
+    /// Has the ledger agree with the records that wait.
+    pub fn count(&mut self, held: &mut Held) {
+        if let Transport::Tls(link) = self {
+            link.count(held);
+        }
+    }
+
+    /// Takes the records that wait off the ledger: the connection is being freed.
+    pub fn release(&mut self, held: &mut Held) {
+        if let Transport::Tls(link) = self {
+            link.release(held);
         }
     }
 

@@ -193,8 +193,22 @@ fn traffic(out: &mut Exposition, engine: &net::Counters) {
     );
     out.gauge(
         "h_realtime_unfinished_bytes",
-        "Bytes that hold requests and messages that are not whole now.",
+        "Bytes of input that is incomplete or has yet to be processed now.",
         engine.unfinished_bytes as f64,
+    );
+    let held = &engine.held;
+    out.family(
+        "h_realtime_held_bytes",
+        Kind::Gauge,
+        "Memory that peers and publishers make the engine hold now, each piece counted once.",
+        [
+            (r#"kind="queues""#, held.queues as f64),
+            (r#"kind="frames""#, held.frames as f64),
+            (r#"kind="records""#, held.records as f64),
+            (r#"kind="receivers""#, held.receivers as f64),
+            (r#"kind="input""#, held.input as f64),
+            (r#"kind="bodies""#, held.bodies as f64),
+        ],
     );
     out.counter(
         "h_realtime_messages_received_total",

@@ -13,9 +13,9 @@ use super::super::frame::Frame;
 use super::super::handler::Handler;
 use super::super::outbox::Corked;
 use super::super::socket::Socket;
-use super::Engine;
 use super::work::WRITE_COST;
 use super::write::{emptied, gather_out};
+use super::{Engine, floor_tick};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Runs `work` with `key` as the connection whose replies are collected.
@@ -89,7 +89,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return Some(sent);
             }
             let bytes = parts.iter().map(Part::bytes);
-            match gather_out(conn, bytes, sent, &mut self.scratch) {
+            let held = &mut self.counters.held;
+            match gather_out(conn, bytes, sent, &mut self.scratch, held) {
                 Ok(0) => return Some(sent),
                 Ok(bytes) => {
                     self.counters.bytes_out += bytes as u64;
@@ -111,6 +112,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// when they were too many.
     fn queue_parts(&mut self, key: ConnKey, parts: VecDeque<Part<'_>>, mut sent: usize) -> usize {
         let was_open = self.arena.get(key).is_some_and(Conn::is_open);
+        let now = floor_tick(self.now);
         let mut parts = parts.into_iter();
         while let Some(conn) = self.arena.get_mut(key)
             && (conn.is_open() || !was_open)
@@ -119,9 +121,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let before = conn.queued();
             let tx = conn.tx.get_or_insert_default();
             let skip = mem::take(&mut sent);
+            let held = &mut self.counters.held;
             match part {
-                Part::Own(bytes) => tx.push_owned(&bytes[skip..], skip > 0),
-                Part::Shared(frame) => tx.push_shared(frame, skip),
+                Part::Own(bytes) => tx.push_owned(&bytes[skip..], skip > 0, now, held),
+                Part::Shared(frame) => tx.push_shared(frame, skip, now, held),
             }
             self.counters.queued_bytes += (tx.len() - before) as u64;
             self.watch_queue(key, before);

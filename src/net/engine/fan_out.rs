@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::super::ConnKey;
 use super::super::frame::{Delivery, Frame};
 use super::super::handler::Handler;
+use super::super::held::Held;
 use super::super::socket::Socket;
 use super::give_back::enough;
 use super::stretch::{Due, Stretch, stretch_of};
@@ -48,10 +49,12 @@ struct Share {
 }
 
 impl FanOut {
-    pub fn push(&mut self, mut delivery: Delivery) {
+    pub fn push(&mut self, mut delivery: Delivery, held: &mut Held) {
         if delivery.to.is_empty() {
             return;
         }
+        delivery.frames.iter().for_each(|frame| frame.hold(held));
+        held.receivers += receivers_memory(&delivery);
         delivery.to.sort_unstable_by_key(|(key, _)| *key);
         self.backlog += delivery.to.len();
         self.waiting.push(delivery);
@@ -81,6 +84,17 @@ impl FanOut {
         }
     }
 
+    /// The deliveries whose frames and receivers count in the ledger.
+    pub fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
+        let wave = self.wave.iter().map(|progress| &progress.delivery);
+        self.waiting.iter().chain(wave)
+    }
+
+    /// Bytes of memory that the lists of receivers take.
+    pub fn receivers_memory(&self) -> u64 {
+        self.deliveries().map(receivers_memory).sum()
+    }
+
     /// Gives back the memory of what many deliveries at once have needed.
     pub fn give_back(&mut self) {
         self.stretch.give_back();
@@ -91,16 +105,16 @@ impl FanOut {
 
     /// The next connection of the wave, with all that the wave has for it. A wave that is over
     /// makes room for the next.
-    fn next(&mut self, share: &mut Share) -> Option<ConnKey> {
+    fn next(&mut self, share: &mut Share, held: &mut Held) -> Option<ConnKey> {
         let first = loop {
             if let Some(due) = self.stretch.pop(None) {
                 break due;
             }
             if self.ahead.is_empty() {
-                self.begin_wave();
+                self.begin_wave(held);
             }
             let Reverse((stretch, _)) = *self.ahead.peek()?;
-            self.begin_stretch(stretch);
+            self.begin_stretch(stretch, held);
         };
         self.give(first, share);
         while let Some(due) = self.stretch.pop(Some(first.key)) {
@@ -120,7 +134,11 @@ impl FanOut {
         }
     }
 
-    fn begin_wave(&mut self) {
+    fn begin_wave(&mut self, held: &mut Held) {
+        for Progress { delivery, .. } in self.wave.drain(..) {
+            delivery.frames.iter().for_each(|frame| frame.release(held));
+            held.receivers -= receivers_memory(&delivery);
+        }
         self.wave = mem::take(&mut self.waiting)
             .into_iter()
             .map(|delivery| Progress { delivery, next: 0 })
@@ -133,7 +151,7 @@ impl FanOut {
     }
 
     /// Takes what the wave has in this stretch, the nearest, one delivery after the other.
-    fn begin_stretch(&mut self, stretch: u32) {
+    fn begin_stretch(&mut self, stretch: u32, held: &mut Held) {
         while let Some(mut head) = self.ahead.peek_mut()
             && head.0.0 == stretch
         {
@@ -156,6 +174,7 @@ impl FanOut {
                 None => {
                     PeekMut::pop(head);
                     // This memory need not wait for the wave's end.
+                    held.receivers -= receivers_memory(delivery);
                     delivery.to = Vec::new();
                     *next = 0;
                 }
@@ -173,7 +192,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let mut share = Share::default();
         for _ in 0..FAN_OUT_BUDGET {
-            let Some(key) = self.fan_out.next(&mut share) else {
+            let held = &mut self.counters.held;
+            let Some(key) = self.fan_out.next(&mut share, held) else {
                 break;
             };
             let sent = self.send_shared(key, &mut share.frames);
@@ -186,6 +206,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         self.joined.clear();
     }
+}
+
+/// Bytes of memory that the list of a delivery's receivers takes.
+fn receivers_memory(delivery: &Delivery) -> u64 {
+    (delivery.to.capacity() * size_of::<(ConnKey, u8)>()) as u64
 }
 
 #[cfg(test)]
@@ -207,10 +232,10 @@ mod tests {
         }
     }
 
-    fn all(fan_out: &mut FanOut) -> Vec<(u32, String)> {
+    fn all(fan_out: &mut FanOut, held: &mut Held) -> Vec<(u32, String)> {
         let mut out = Vec::new();
         let mut share = Share::default();
-        while let Some(key) = fan_out.next(&mut share) {
+        while let Some(key) = fan_out.next(&mut share, held) {
             let text: String = share
                 .frames
                 .drain(..)
@@ -223,20 +248,22 @@ mod tests {
 
     #[test]
     fn a_wave_gives_each_connection_all_it_has_in_the_order_it_was_said() {
+        let held = &mut Held::default();
         let mut fan_out = FanOut::default();
-        fan_out.push(delivery("a", &[3, 1, 2]));
-        fan_out.push(delivery("b", &[2, 9]));
-        fan_out.push(delivery("c", &[]));
-        fan_out.push(delivery("d", &[2, 2, 1]));
+        fan_out.push(delivery("a", &[3, 1, 2]), held);
+        fan_out.push(delivery("b", &[2, 9]), held);
+        fan_out.push(delivery("c", &[]), held);
+        fan_out.push(delivery("d", &[2, 2, 1]), held);
         assert_eq!(fan_out.backlog(), 8);
         let want = [(1, "ad"), (2, "abdd"), (3, "a"), (9, "b")].map(|(k, t)| (k, t.to_owned()));
-        assert_eq!(all(&mut fan_out), want);
+        assert_eq!(all(&mut fan_out, held), want);
         assert_eq!(fan_out.backlog(), 0);
     }
 
     // The same as sorting all receivers by slot, and each one's frames by when they were said.
     #[test]
     fn a_wave_is_a_stable_sort_wherever_the_receivers_are() {
+        let held = &mut Held::default();
         let mut state = 1_u64;
         let mut random = |below: u64| {
             state = state
@@ -251,12 +278,12 @@ mod tests {
                 let slots = 1 + random(400);
                 let to: Vec<u32> = (0..random(60)).map(|_| random(slots) as u32).collect();
                 want.extend(to.iter().map(|index| (*index, format!("{number} "))));
-                fan_out.push(delivery(&format!("{number} "), &to));
+                fan_out.push(delivery(&format!("{number} "), &to), held);
                 assert_eq!(fan_out.verify(), Ok(()));
             }
             want.sort_by_key(|(index, _)| *index);
             let mut got = Vec::new();
-            for (index, texts) in all(&mut fan_out) {
+            for (index, texts) in all(&mut fan_out, held) {
                 assert!(got.last().is_none_or(|(last, _)| *last < index));
                 got.extend(
                     texts
@@ -271,23 +298,25 @@ mod tests {
 
     #[test]
     fn who_is_to_get_a_variant_that_there_is_not_gets_nothing() {
+        let held = &mut Held::default();
         let mut fan_out = FanOut::default();
         for text in ["a", "b"] {
             let mut delivery = delivery(text, &[1, 70, 200]);
             delivery.to[1].1 = 7;
-            fan_out.push(delivery);
+            fan_out.push(delivery, held);
         }
         let want = [(1, "ab"), (70, ""), (200, "ab")].map(|(key, texts)| (key, texts.to_owned()));
-        assert_eq!(all(&mut fan_out), want);
+        assert_eq!(all(&mut fan_out, held), want);
         assert_eq!((fan_out.verify(), fan_out.backlog()), (Ok(()), 0));
     }
 
     #[test]
     fn what_is_said_during_a_wave_waits_for_the_next() {
+        let held = &mut Held::default();
         let mut fan_out = FanOut::default();
-        fan_out.push(delivery("a", &[1, 5]));
-        assert_eq!(fan_out.next(&mut Share::default()), Some(key(1)));
-        fan_out.push(delivery("b", &[1, 5]));
-        assert_eq!(all(&mut fan_out).len(), 3);
+        fan_out.push(delivery("a", &[1, 5]), held);
+        assert_eq!(fan_out.next(&mut Share::default(), held), Some(key(1)));
+        fan_out.push(delivery("b", &[1, 5]), held);
+        assert_eq!(all(&mut fan_out, held).len(), 3);
     }
 }

@@ -148,7 +148,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 let mut frame = Vec::with_capacity(2 + payload.len());
                 ws::encode_frame(OpCode::Pong, payload, &mut frame);
                 let before = tx.len();
-                tx.set_pong(&frame);
+                tx.set_pong(&frame, &mut self.counters.held);
                 self.counters.queued_bytes += tx.len() as u64;
                 self.counters.queued_bytes -= before as u64;
                 self.mark_dirty(key);

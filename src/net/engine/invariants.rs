@@ -2,9 +2,14 @@
 //!
 //! Owns nothing and changes nothing: it counts again, slowly, what the engine keeps count of.
 
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use super::super::ConnKey;
 use super::super::conn::{Conn, Flags, Phase};
+use super::super::frame::Frame;
 use super::super::handler::Handler;
+use super::super::held::Held;
 use super::super::socket::Socket;
 use super::super::timer::{Tick, tick_at};
 use super::{Engine, floor_tick, millis};
@@ -38,11 +43,22 @@ struct Sums {
     queued_bytes: u64,
     unfinished: usize,
     unfinished_bytes: u64,
+    held: Held,
+    frames: HashMap<*const Frame, u64>,
     armed: usize,
     in_run: usize,
     dirty: usize,
     dead: usize,
     per_ip: usize,
+}
+
+impl Sums {
+    fn add_frame(&mut self, frame: &Rc<Frame>) {
+        for frame in [Some(frame), frame.twin()].into_iter().flatten() {
+            let memory = frame.memory() as u64;
+            self.frames.insert(Rc::as_ptr(frame), memory);
+        }
+    }
 }
 
 #[doc(hidden)]
@@ -99,6 +115,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         )?;
         let bytes = counters.unfinished_bytes;
         equal("unfinished bytes", bytes, sums.unfinished_bytes)?;
+        for delivery in self.fan_out.deliveries() {
+            delivery
+                .frames
+                .iter()
+                .for_each(|frame| sums.add_frame(frame));
+        }
+        let held = Held {
+            frames: sums.frames.values().sum(),
+            receivers: self.fan_out.receivers_memory(),
+            input: sums.unfinished_bytes,
+            ..sums.held
+        };
+        equal("held", counters.held, held)?;
         let per_ip: u32 = self.per_ip.values().sum();
         equal("counted by address", per_ip as usize, sums.per_ip)?;
         equal("counted addresses", self.counted_ips.len(), sums.per_ip)?;
@@ -129,11 +158,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         sums.closing += u64::from(is_closing);
         sums.slow += u64::from(conn.is_slow());
         sums.queued_bytes += conn.queued() as u64;
+        if let Some(tx) = &conn.tx {
+            sums.held.queues += tx.private() as u64;
+            tx.frames().for_each(|frame| sums.add_frame(frame));
+        }
+        sums.held.records += conn.transport.records() as u64;
+        sums.held.bodies += conn.body() as u64;
         let unfinished = conn.unfinished();
-        if conn.flags.has(Flags::UNFINISHED) != (unfinished > 0) {
+        if conn.flags.has(Flags::UNFINISHED) != (unfinished + conn.body() > 0) {
             return Err(format!("{unfinished} bytes are unfinished, and not noted"));
         }
-        sums.unfinished += usize::from(unfinished > 0);
+        sums.unfinished += usize::from(unfinished + conn.body() > 0);
         sums.unfinished_bytes += unfinished as u64;
         sums.armed += usize::from(is_armed);
         sums.in_run += usize::from(conn.flags.has(Flags::QUEUED));

@@ -96,6 +96,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         let result = conn.transport.shutdown_write(&mut self.scratch);
+        conn.transport.count(&mut self.counters.held);
         if result.is_err() || conn.flags.has(Flags::EOF) {
             return self.kill(key);
         }
@@ -105,6 +106,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// The connection is broken: nothing more can be said.
     pub(super) fn lose(&mut self, key: ConnKey) {
         self.end_session(key, End::Lost, ABNORMAL);
+        self.kill(key);
+    }
+
+    /// Resets a connection whose session has ended, whatever is still on its way to the peer.
+    pub(super) fn abort(&mut self, key: ConnKey) {
+        if let Some(conn) = self.arena.get_mut(key) {
+            conn.transport.socket_mut().abort_on_drop();
+        }
         self.kill(key);
     }
 
@@ -201,7 +210,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         let over_soft_since = conn.tx.as_ref().and_then(|tx| tx.over_soft_since);
-        if over_soft_since.is_some_and(|since| now >= since.saturating_add(slow_after)) {
+        let is_over = over_soft_since.is_some_and(|since| now >= since.saturating_add(slow_after));
+        let large = self.config.queue_hard;
+        if is_over
+            && conn
+                .tx
+                .as_ref()
+                .is_some_and(|tx| !tx.keeps_pace(now, slow_after, large))
+        {
             return self.evict(key);
         }
         let (is_unfinished, has_unread) = (conn.flags.has(Flags::UNFINISHED), conn.has_unread());
@@ -219,9 +235,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let silent = now.saturating_sub(conn.heard);
         if conn.flags.has(Flags::PING_OUT) {
             if silent >= pong_after {
-                conn.transport.socket_mut().abort_on_drop();
                 self.end_session(key, End::TimedOut, ABNORMAL);
-                return self.kill(key);
+                return self.abort(key);
             }
             let rest = Duration::from_millis(u64::from(pong_after - silent) * TICK_MS);
             // By then the pong may have come, and the next ping be wanted.
@@ -289,7 +304,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-fn ticks(duration: Duration) -> Tick {
+pub(super) fn ticks(duration: Duration) -> Tick {
     Tick::try_from(millis(duration).div_ceil(TICK_MS)).unwrap_or(Tick::MAX / 2)
 }
 

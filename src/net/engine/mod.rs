@@ -19,6 +19,7 @@ mod life;
 mod read;
 mod reload;
 mod request;
+mod shed;
 mod stretch;
 mod unfinished;
 mod work;
@@ -272,6 +273,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.handled = 0;
         self.turn_work = 0;
         self.tls_steps = 0;
+        let records = self.counters.held.records;
+        self.scratch
+            .limit_records(records, self.config.queue_total as u64);
         self.written.clear();
     }
 
@@ -307,6 +311,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         while let Some(key) = self.ended.pop() {
             if let Some(mut ended) = self.arena.remove(key) {
                 self.wheel.disarm(&mut ended.timer);
+                ended.transport.release(&mut self.counters.held);
                 self.reserved -= usize::from(ended.flags.has(Flags::RESERVED));
             }
             self.counters.connections -= 1;
@@ -420,7 +425,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             for effect in std::mem::take(&mut self.outbox.effects) {
                 match effect {
                     Effect::Send(key, frame) => self.send_frame(key, frame),
-                    Effect::FanOut(delivery) => self.fan_out.push(delivery),
+                    Effect::FanOut(delivery) => {
+                        self.fan_out.push(delivery, &mut self.counters.held);
+                    }
                     Effect::Close(key, code, reason) => {
                         self.close_by_application(key, code, &reason)
                     }

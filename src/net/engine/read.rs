@@ -162,6 +162,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Phase::Linger => conn.transport.discard(&mut self.scratch),
             _ => conn.transport.fill(&mut self.scratch, limit),
         };
+        conn.transport.count(&mut self.counters.held);
         if was_handshaking && !conn.transport.is_handshaking() {
             self.counters.tls_handshakes += 1;
         }

@@ -262,7 +262,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         // RFC 6455 §4.1 has the client wait for it. To one that does not wait, no pong may come
         // before it, nor a close frame in its place.
         if let Some(tx) = conn.tx.as_mut() {
-            tx.seal();
+            tx.seal(&mut self.counters.held);
         }
         if matches!(conn.phase, Phase::Dead) {
             // The 101 could not be sent: the peer has gone while the handler thought.

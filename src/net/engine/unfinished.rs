@@ -8,8 +8,10 @@ use std::collections::HashMap;
 use crate::ws::{CloseCode, ProtocolError};
 
 use super::super::ConnKey;
-use super::super::conn::{Flags, Phase};
-use super::super::handler::{Handler, Refusal};
+use super::super::conn::Flags;
+use super::super::counters::Counters;
+use super::super::handler::Handler;
+use super::super::held::recount;
 use super::super::socket::Socket;
 use super::super::timer::{TICK_MS, Tick};
 use super::{Engine, floor_tick, millis};
@@ -24,6 +26,8 @@ pub(super) struct Unfinished {
 struct Held {
     key: ConnKey,
     bytes: usize,
+    /// Bytes of a request's body, which its handler has asked for.
+    body: usize,
     since: Tick,
 }
 
@@ -37,22 +41,30 @@ impl Unfinished {
         self.held.get(&key.index).map(|held| held.since)
     }
 
-    /// Takes note of what a connection holds, and says what it held before.
-    fn put(&mut self, key: ConnKey, bytes: usize, now: Tick) -> usize {
-        if bytes == 0 {
-            let before = self.held.remove(&key.index).map_or(0, |held| held.bytes);
+    /// What each connection holds that could be given up: bytes, and the connection.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, ConnKey)> {
+        let held = self.held.values().filter(|held| held.bytes > 0);
+        held.map(|held| (held.bytes, held.key))
+    }
+
+    /// Notes what a connection holds now.
+    fn put(&mut self, key: ConnKey, bytes: usize, body: usize, now: Tick, counters: &mut Counters) {
+        let since = now;
+        let entry = self.held.entry(key.index).or_insert(Held {
+            key,
+            bytes: 0,
+            body: 0,
+            since,
+        });
+        recount(&mut counters.held.input, &mut entry.bytes, bytes);
+        counters.unfinished_bytes = counters.held.input;
+        recount(&mut counters.held.bodies, &mut entry.body, body);
+        if bytes + body == 0 {
+            self.held.remove(&key.index);
             if self.held.is_empty() && self.held.capacity() > KEPT_CAPACITY {
                 self.held = HashMap::new();
             }
-            return before;
         }
-        let since = now;
-        let held = self.held.entry(key.index).or_insert(Held {
-            key,
-            bytes: 0,
-            since,
-        });
-        std::mem::replace(&mut held.bytes, bytes)
     }
 }
 
@@ -63,18 +75,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
-        let (bytes, was_noted) = (conn.unfinished(), conn.flags.has(Flags::UNFINISHED));
-        if bytes == 0 && !was_noted {
+        let (bytes, body) = (conn.unfinished(), conn.body());
+        let was_noted = conn.flags.has(Flags::UNFINISHED);
+        if bytes + body == 0 && !was_noted {
             return;
         }
-        match bytes {
+        match bytes + body {
             0 => conn.flags.clear(Flags::UNFINISHED),
             _ => conn.flags.set(Flags::UNFINISHED),
         }
         let is_open = conn.is_open();
-        let before = self.unfinished.put(key, bytes, floor_tick(self.now));
-        self.counters.unfinished_bytes += bytes as u64;
-        self.counters.unfinished_bytes -= before as u64;
+        let now = floor_tick(self.now);
+        self.unfinished
+            .put(key, bytes, body, now, &mut self.counters);
         if !was_noted && is_open {
             self.arm_sooner(key, self.config.message_timeout);
         }
@@ -86,8 +99,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             && conn.flags.has(Flags::UNFINISHED)
         {
             conn.flags.clear(Flags::UNFINISHED);
-            let before = self.unfinished.put(key, 0, 0);
-            self.counters.unfinished_bytes -= before as u64;
+            self.unfinished.put(key, 0, 0, 0, &mut self.counters);
         }
     }
 
@@ -102,42 +114,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn give_up_message(&mut self, key: ConnKey) {
         let reason = "message was not complete in time";
         self.fail(key, ProtocolError::new(CloseCode::POLICY, reason));
-    }
-
-    /// Holds what is unfinished under its limit, by giving up those that have the most of it.
-    pub(super) fn shed_unfinished(&mut self) {
-        let limit = self.config.unfinished_total as u64;
-        if self.counters.unfinished_bytes <= limit {
-            return;
-        }
-        let held = self.unfinished.held.values();
-        let mut held: Vec<_> = held.map(|held| (held.bytes, held.key)).collect();
-        held.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, key) in held {
-            if self.counters.unfinished_bytes <= limit / 4 * 3 {
-                return;
-            }
-            self.give_up(key);
-        }
-    }
-
-    fn give_up(&mut self, key: ConnKey) {
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        match &mut conn.phase {
-            Phase::Open(_) => {
-                let reason = "too much is unfinished";
-                self.fail(key, ProtocolError::new(CloseCode::TRY_AGAIN_LATER, reason));
-            }
-            Phase::Request(_) if conn.transport.is_handshaking() => self.lose(key),
-            Phase::Request(_) => self.refuse(key, Refusal::Full),
-            phase @ Phase::Deferred(_) => {
-                *phase = Phase::Request(None);
-                self.refuse(key, Refusal::Full);
-            }
-            Phase::Preface(_) | Phase::Closing | Phase::Linger | Phase::Dead => self.lose(key),
-        }
     }
 }
 

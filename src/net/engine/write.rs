@@ -11,10 +11,12 @@ use super::super::conn::{Conn, Farewell, Flags, Phase};
 use super::super::counters::End;
 use super::super::frame::{Deflated, Frame};
 use super::super::handler::Handler;
-use super::super::queue::TxQueue;
+use super::super::held::Held;
 use super::super::scratch::Scratch;
 use super::super::socket::Socket;
+use super::super::timer::Tick;
 use super::super::transport::Transport;
+use super::life::ticks;
 use super::{CORK_SIZE, Engine, FLUSH_BUDGET, WRITE_BUDGET, floor_tick};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
@@ -64,10 +66,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 _ => None,
             };
             let result = match joined {
-                Some(bytes) => push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch),
+                Some(bytes) => {
+                    let held = &mut self.counters.held;
+                    push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch, held)
+                }
                 None => {
                     let parts = rest.iter().map(|frame| frame.bytes());
-                    gather_out(conn, parts, sent, &mut self.scratch)
+                    let held = &mut self.counters.held;
+                    gather_out(conn, parts, sent, &mut self.scratch, held)
                 }
             };
             match result {
@@ -93,31 +99,33 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Puts the compressed twin in a frame's place, if there is to be one.
     pub(super) fn compress(&mut self, frame: &mut Rc<Frame>) {
-        let counters = &mut self.counters.compression;
-        let twin = match frame.deflated(&mut self.deflater) {
+        let twin = match frame.deflated(&mut self.deflater, &mut self.counters.held) {
             Deflated::Plain => return,
             Deflated::Known(twin) => twin,
             Deflated::Fresh(twin) => {
+                let counters = &mut self.counters.compression;
                 counters.deflated += 1;
                 counters.deflated_from += frame.payload().len() as u64;
                 counters.deflated_to += twin.payload().len() as u64;
                 twin
             }
         };
-        counters.sent += 1;
+        self.counters.compression.sent += 1;
         *frame = twin;
     }
 
     /// Queues frames, of the first of which so much is sent; how many it came to before they
     /// were too many.
     fn queue_shared(&mut self, key: ConnKey, frames: &[Rc<Frame>], mut sent: usize) -> usize {
+        let now = floor_tick(self.now);
         for (count, frame) in frames.iter().enumerate() {
             let Some(conn) = self.arena.get_mut(key).filter(|conn| conn.is_open()) else {
                 return count;
             };
             let tx = conn.tx.get_or_insert_default();
             let before = tx.len();
-            tx.push_shared(Rc::clone(frame), mem::take(&mut sent));
+            let frame = Rc::clone(frame);
+            tx.push_shared(frame, mem::take(&mut sent), now, &mut self.counters.held);
             self.counters.queued_bytes += (tx.len() - before) as u64;
             self.watch_queue(key, before);
         }
@@ -133,7 +141,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) {
                 break;
             }
-            match push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch) {
+            let held = &mut self.counters.held;
+            match push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch, held) {
                 Ok(0) => break,
                 Ok(sent) => {
                     self.counters.bytes_out += sent as u64;
@@ -150,7 +159,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         let before = conn.queued();
-        conn.tx.get_or_insert_default().push_owned(bytes, begun);
+        let now = floor_tick(self.now);
+        let tx = conn.tx.get_or_insert_default();
+        tx.push_owned(bytes, begun, now, &mut self.counters.held);
         self.counters.queued_bytes += bytes.len() as u64;
         self.watch_queue(key, before);
     }
@@ -166,8 +177,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         let Some(tx) = conn.tx.as_mut() else { return };
-        if before > 0 && tx.len() > self.config.queue_hard {
-            return self.evict(key);
+        let hard = self.config.queue_hard;
+        if before > 0 && tx.len() > hard {
+            // What others send too comes at their pace, and is to be taken at a reasonable one.
+            let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
+            if tx.own() > hard || !tx.keeps_pace(now, grace, hard) {
+                return self.evict(key);
+            }
         }
         if tx.len() > self.config.queue_soft && tx.over_soft_since.is_none() {
             tx.over_soft_since = Some(now);
@@ -195,6 +211,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Sends what is queued, until the kernel takes no more or the connection had its share.
     fn flush(&mut self, key: ConnKey) {
+        let now = floor_tick(self.now);
         let mut share = 0;
         loop {
             let Some(conn) = self.arena.get_mut(key) else {
@@ -213,14 +230,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return self.mark_dirty(key);
             }
             let was_slow = conn.is_slow();
-            match flush_once(conn, &mut self.scratch) {
+            match flush_once(conn, &mut self.scratch, &mut self.counters.held) {
                 Ok(0) if conn.tx.is_some() || conn.transport.has_output() => return,
                 Ok(sent) => {
                     share += sent;
-                    if let Some(tx) = conn.tx.as_mut()
-                        && tx.len() <= self.config.queue_soft
-                    {
-                        tx.over_soft_since = None;
+                    if let Some(tx) = conn.tx.as_mut() {
+                        tx.progressed = now;
+                        if tx.len() <= self.config.queue_soft {
+                            tx.over_soft_since = None;
+                        }
                     }
                     self.counters.slow -= u64::from(was_slow && !conn.is_slow());
                     self.counters.bytes_out += sent as u64;
@@ -260,11 +278,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         if let Some(tx) = conn.tx.as_mut() {
             let (before, messages) = (tx.len(), tx.messages());
-            tx.drop_unstarted();
+            tx.drop_unstarted(&mut self.counters.held);
             self.counters.queued_bytes -= (before - tx.len()) as u64;
             self.counters.unsent += (messages - tx.messages()) as u64;
             self.counters.slow -= u64::from(tx.over_soft_since.take().is_some());
             if tx.len() == 0 {
+                tx.release(&mut self.counters.held);
                 conn.tx = None;
             }
         }
@@ -278,40 +297,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         );
     }
 
-    /// Holds the queues of all connections together under their limit, by closing those that
-    /// have the most.
-    pub(super) fn shed_load(&mut self) {
-        let limit = self.config.queue_total as u64;
-        if self.counters.queued_bytes <= limit {
-            return;
-        }
-        let mut queues = Vec::new();
-        let mut from = 0;
-        while let Some(key) = self.arena.next_key(from) {
-            from = key.index + 1;
-            let queued = self.arena.get(key).map_or(0, Conn::queued);
-            if queued > 0 {
-                queues.push((queued, key));
-            }
-        }
-        queues.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, key) in queues {
-            if self.counters.queued_bytes <= limit / 4 * 3 {
-                return;
-            }
-            if self.arena.get(key).is_some_and(Conn::is_open) {
-                self.evict(key);
-            } else {
-                self.lose(key);
-            }
-        }
-    }
-
     /// Takes a connection's queue away.
     pub(super) fn drop_queue(&mut self, key: ConnKey) {
         if let Some(conn) = self.arena.get_mut(key)
-            && let Some(tx) = conn.tx.take()
+            && let Some(mut tx) = conn.tx.take()
         {
+            tx.release(&mut self.counters.held);
             self.counters.queued_bytes -= tx.len() as u64;
             self.counters.unsent += tx.messages() as u64;
             self.counters.slow -= u64::from(tx.over_soft_since.is_some());
@@ -332,8 +323,9 @@ fn push_out<S: Socket, C>(
     conn: &mut Conn<S, C>,
     slices: &[IoSlice<'_>],
     scratch: &mut Scratch,
+    held: &mut Held,
 ) -> io::Result<usize> {
-    push_slices(&mut conn.transport, &mut conn.flags, slices, scratch)
+    push_slices(&mut conn.transport, &mut conn.flags, slices, scratch, held)
 }
 
 /// Offers parts to the transport, of the first of which so much is sent.
@@ -342,6 +334,7 @@ pub(super) fn gather_out<'a, S: Socket, C>(
     parts: impl Iterator<Item = &'a [u8]>,
     mut sent: usize,
     scratch: &mut Scratch,
+    held: &mut Held,
 ) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
     let mut count = 0;
@@ -349,7 +342,7 @@ pub(super) fn gather_out<'a, S: Socket, C>(
         *slice = IoSlice::new(&part[mem::take(&mut sent)..]);
         count += 1;
     }
-    push_out(conn, &slices[..count], scratch)
+    push_out(conn, &slices[..count], scratch, held)
 }
 
 fn push_slices<S: Socket>(
@@ -357,12 +350,14 @@ fn push_slices<S: Socket>(
     flags: &mut Flags,
     slices: &[IoSlice<'_>],
     scratch: &mut Scratch,
+    held: &mut Held,
 ) -> io::Result<usize> {
     let offered: usize = slices.iter().map(|slice| slice.len()).sum();
     let sent = match transport.flush()? {
         true if offered > 0 => transport.send(slices, scratch)?,
         _ => 0,
     };
+    transport.count(held);
     // TLS takes a bounded amount at a time: only what it holds back says that it is stuck.
     let is_full = transport.has_output() || (sent < offered && !transport.is_tls());
     if is_full || (sent == 0 && offered > 0) {
@@ -372,24 +367,33 @@ fn push_slices<S: Socket>(
 }
 
 /// One system call's worth of the queue; an empty queue is taken away.
-fn flush_once<S: Socket, C>(conn: &mut Conn<S, C>, scratch: &mut Scratch) -> io::Result<usize> {
+fn flush_once<S: Socket, C>(
+    conn: &mut Conn<S, C>,
+    scratch: &mut Scratch,
+    held: &mut Held,
+) -> io::Result<usize> {
     let Conn {
         tx,
         transport,
         flags,
         ..
     } = conn;
-    let mut empty = TxQueue::default();
-    let queue = tx.as_deref_mut().unwrap_or(&mut empty);
+    let Some(queue) = tx else {
+        return push_slices(transport, flags, &[], scratch, held);
+    };
     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
     let count = queue.slices(&mut slices);
-    let sent = push_slices(transport, flags, &slices[..count], scratch)?;
-    queue.advance(sent);
+    let sent = push_slices(transport, flags, &slices[..count], scratch, held)?;
+    queue.advance(sent, held);
     if queue.len() == 0 {
+        queue.release(held);
         *tx = None;
     }
     Ok(sent)
 }
 
+/// How long more than the hard limit may wait for a connection that takes none of it: a round trip
+/// or two, after which the kernel has found out how much the way to a peer can carry.
+const HARD_GRACE: Tick = 10;
 /// Slices in one system call. Linux takes 1,024; a client seldom has more than a few.
 const MAX_SLICES: usize = 32;

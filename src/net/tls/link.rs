@@ -13,6 +13,7 @@ use rustls::unbuffered::{ConnectionState, EncryptError, UnbufferedStatus};
 
 use super::TlsConfig;
 use super::records::{Error, MAX_RECORD, Pass, Traffic, append, next_record, take_alert};
+use crate::net::held::{Held, recount};
 use crate::net::scratch::{Cipher, Scratch};
 use crate::net::socket::{Fill, Socket};
 use crate::net::transport::{read_once, write_once};
@@ -29,6 +30,8 @@ pub struct TlsLink<S> {
     pub(super) out: Option<Box<[u8]>>,
     receiving: Receiving,
     sending: Sending,
+    /// Bytes of `out` that the ledger has.
+    counted: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,7 @@ impl<S: Socket> TlsLink<S> {
             out: None,
             receiving: Receiving::Open,
             sending: Sending::Open,
+            counted: 0,
         })
     }
 
@@ -167,13 +171,14 @@ impl<S: Socket> TlsLink<S> {
         if !self.flush()? || self.is_handshaking() {
             return Ok(0);
         }
+        let longest = scratch.longest_record;
         let Cipher {
             gathered, outgoing, ..
         } = &mut scratch.cipher;
         let mut taken = 0;
         // One record at a time: a peer that does not read costs us no more than one.
         while self.out.is_none() && taken < MAX_SEND {
-            let plain = next_record(slices, taken, gathered);
+            let plain = next_record(slices, taken, gathered, longest);
             if plain.is_empty() {
                 break;
             }
@@ -273,6 +278,22 @@ impl<S: Socket> TlsLink<S> {
             self.out = Some(out.into_boxed_slice());
         }
         Ok(())
+    }
+
+    /// Bytes of records that wait for the socket to take them.
+    pub fn records(&self) -> usize {
+        self.out.as_deref().map_or(0, <[u8]>::len)
+    }
+
+    /// Has the ledger agree with the records that wait.
+    pub fn count(&mut self, held: &mut Held) {
+        let records = self.records();
+        recount(&mut held.records, &mut self.counted, records);
+    }
+
+    /// Takes the records that wait off the ledger: the connection is being freed.
+    pub fn release(&mut self, held: &mut Held) {
+        recount(&mut held.records, &mut self.counted, 0);
     }
 
     /// Bytes of a record that is not whole.

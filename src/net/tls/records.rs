@@ -155,6 +155,7 @@ pub(super) fn next_record<'a>(
     slices: &'a [IoSlice<'_>],
     mut skip: usize,
     gathered: &'a mut Vec<u8>,
+    longest: usize,
 ) -> &'a [u8] {
     let mut parts = slices
         .iter()
@@ -165,13 +166,13 @@ pub(super) fn next_record<'a>(
         })
         .peekable();
     let first = parts.next().unwrap_or_default();
-    if first.len() >= MAX_RECORD || parts.peek().is_none() {
-        return &first[..first.len().min(MAX_RECORD)];
+    if first.len() >= longest || parts.peek().is_none() {
+        return &first[..first.len().min(longest)];
     }
     gathered.clear();
     gathered.extend_from_slice(first);
     for part in parts {
-        let room = MAX_RECORD - gathered.len();
+        let room = longest - gathered.len();
         gathered.extend_from_slice(&part[..part.len().min(room)]);
     }
     gathered
