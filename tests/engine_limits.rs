@@ -95,6 +95,51 @@ fn an_address_has_its_own_limit() {
     world.finish();
 }
 
+fn v6(text: &str) -> Option<IpAddr> {
+    Some(text.parse::<Ipv6Addr>().unwrap().into())
+}
+
+// P4
+#[test]
+fn an_ipv6_network_has_one_limit() {
+    for (prefix, same, other) in [
+        (64, "2001:db8:0:1:ffff::9", "2001:db8:0:2::1"),
+        (56, "2001:db8:0:ff::1", "2001:db8:0:100::1"),
+        (128, "2001:db8:0:1::1", "2001:db8:0:1::2"),
+    ] {
+        let config = Config {
+            max_per_ip: Some(2),
+            ipv6_prefix: prefix,
+            trusted_proxies: Proxies::parse(["2001:db8:0:1::53"]).unwrap(),
+            ..Config::default()
+        };
+        let mut world = World::new(config, 1);
+        let mut come = |peer| {
+            let client = world.connect_from(peer, EAGER);
+            world.flow();
+            world.clients[client].key.is_some()
+        };
+        let first = v6("2001:db8:0:1::1");
+        assert!(come(first) && come(v6(same)), "{prefix}");
+        assert!(!come(first) && !come(v6(same)), "{prefix}");
+        assert!(come(v6(other)) && come(v6(other)), "{prefix}");
+        assert!(!come(v6(other)), "{prefix}");
+        // A trusted proxy in the network is not counted.
+        assert!((0..5).all(|_| come(v6("2001:db8:0:1::53"))));
+        // IPv4 addresses count by themselves, in any notation.
+        assert!(come(ip(1)) && come(v6("::ffff:192.0.2.1")), "{prefix}");
+        assert!(!come(ip(1)) && !come(v6("64:ff9b::192.0.2.1")), "{prefix}");
+        assert!(come(v6("::ffff:192.0.2.2")), "{prefix}");
+        // Where one has left, one is let in.
+        world.client(0).finish();
+        world.flow();
+        let next = world.connect_from(v6(same), EAGER);
+        world.flow();
+        assert!(world.clients[next].key.is_some());
+        world.finish();
+    }
+}
+
 #[test]
 fn a_shutdown_closes_everybody_with_1012_at_a_pace() {
     let mut world = World::calm();

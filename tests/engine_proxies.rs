@@ -83,6 +83,29 @@ fn behind_a_trusted_proxy_the_client_it_names_is_counted() {
     world.finish();
 }
 
+// P4
+#[test]
+fn forwarded_ipv6_clients_are_counted_by_network() {
+    let line = |host: u8| format!("PROXY TCP6 2001:db8:0:1::{host} 2001:db8::9 1 2\r\n");
+    let field = |host: u8| format!("X-Forwarded-For: 2001:db8:0:1::{host}\r\n");
+    let mut world = world();
+    world.has_preface = true;
+    let first = come(&mut world, ip(9), line(1).as_bytes(), "", &[101]);
+    assert!(is_open(&world, first));
+    let second = come(&mut world, ip(9), line(2).as_bytes(), "", &[]);
+    assert_eq!(world.interest(second), None);
+    world.has_preface = false;
+    come(&mut world, ip(9), b"", &field(3), &[429]);
+    let itself = world.connect_from(Some("2001:db8:0:1::4".parse().unwrap()), Conduct::default());
+    world.flow();
+    assert!(world.clients[itself].key.is_none());
+    assert_eq!(world.engine.counters().refused_per_ip, 3);
+    let other = "X-Forwarded-For: 2001:db8:0:2::1\r\n";
+    let other = come(&mut world, ip(9), b"", other, &[101]);
+    assert!(is_open(&world, other));
+    world.finish();
+}
+
 // P1
 #[test]
 fn what_others_say_of_the_client_is_ignored() {

@@ -88,6 +88,48 @@ fn the_limit_for_an_address_counts_those_who_come_under_it() {
     world.finish();
 }
 
+// P4
+#[test]
+fn a_changed_ipv6_prefix_counts_open_connections_again() {
+    let config = Config {
+        max_per_ip: Some(2),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let come = |world: &mut World, peer: &str| {
+        let conduct = Conduct {
+            is_eager: true,
+            ..Conduct::default()
+        };
+        let client = world.connect_from(Some(peer.parse().unwrap()), conduct);
+        world.client(client).shake("/ws");
+        world.flow();
+        world.clients[client].key.map(|_| client)
+    };
+    let first = come(&mut world, "2001:db8:0:1::1").unwrap();
+    let second = come(&mut world, "2001:db8:0:2::1").unwrap();
+    let prefix = |world: &mut World, prefix| {
+        change(world, |config| {
+            config.max_per_ip = Some(2);
+            config.ipv6_prefix = prefix;
+        });
+    };
+    prefix(&mut world, 56);
+    assert_eq!(come(&mut world, "2001:db8:0:3::1"), None);
+    // One that was counted by the other prefix leaves, and makes room by this one.
+    world.client(first).close(1000);
+    world.flow();
+    assert!(come(&mut world, "2001:db8:0:3::1").is_some());
+    assert_eq!(come(&mut world, "2001:db8:0:4::1"), None);
+    prefix(&mut world, 64);
+    assert!(come(&mut world, "2001:db8:0:2::2").is_some());
+    assert_eq!(come(&mut world, "2001:db8:0:2::3"), None);
+    world.client(second).close(1000);
+    world.flow();
+    assert!(come(&mut world, "2001:db8:0:2::3").is_some());
+    world.finish();
+}
+
 #[test]
 fn one_who_is_no_longer_slow_by_a_higher_limit_is_let_be() {
     let mut world = World::calm();

@@ -215,6 +215,8 @@ pub static SETTINGS: &[Setting] = &[
         "the limit on open files, less 64", "connections at once"),
     unset("limits.connections_per_ip", Kind::Number { least: 1, most: u32::MAX as u64 },
         "none", "never for loopback and unix sockets"),
+    set("limits.ipv6_prefix", Kind::Number { least: 1, most: 128 }, "64",
+        "connections_per_ip counts IPv6 addresses that share so many bits as one"),
     set("limits.trusted_proxies", Kind::Proxies, "[]",
         "whose word on clients' addresses counts: \"10.0.0.0/8\", \"::1\", \"unix\""),
     set("limits.forwarded_by", Kind::OneOf(&["x-forwarded-for", "forwarded", "nothing"]),

@@ -90,6 +90,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("compression.enabled", "false"),
     ("limits.connections", "7"),
     ("limits.connections_per_ip", "7"),
+    ("limits.ipv6_prefix", "56"),
     ("limits.trusted_proxies", r#"["192.0.2.0/24"]"#),
     ("limits.forwarded_by", r#""forwarded""#),
     ("limits.request_head", r#""7KiB""#),
@@ -263,6 +264,8 @@ fn what_cannot_be_is_named() {
         ("[limits]\nqueue_soft = \"1MiB\"", "queue_soft"),
         ("[limits]\nconnections = 0", "limits.connections"),
         ("[limits]\nconnections_per_ip = 4294967296", "too large"),
+        ("[limits]\nipv6_prefix = 0", "limits.ipv6_prefix"),
+        ("[limits]\nipv6_prefix = 129", "limits.ipv6_prefix"),
         (
             "[limits]\ntrusted_proxies = [\"10.0.0.0/33\"]",
             "limits.trusted_proxies: \"10.0.0.0/33\" is no IP address",

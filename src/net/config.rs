@@ -17,9 +17,12 @@ pub struct Config {
     /// others, so that the operator gets in when nobody else does. It has places of its own,
     /// [`RESERVED_CONNECTIONS`].
     pub reserved_listener: Option<ListenerId>,
-    /// Connections at once from one IP address; `None` is no limit. Loopback addresses, unix
-    /// sockets and `trusted_proxies` are never counted.
+    /// Connections at once from one IP address, or one IPv6 network of `ipv6_prefix`; `None` is
+    /// no limit. Loopback addresses, unix sockets and `trusted_proxies` are never counted.
     pub max_per_ip: Option<u32>,
+    /// How many bits of an IPv6 address tell one client from another, 1 to 128: `max_per_ip`
+    /// counts all addresses that have them in common as one.
+    pub ipv6_prefix: u8,
     /// Proxies in front: what they say of a client's address is believed, and what anybody else
     /// says is not.
     pub trusted_proxies: Proxies,
@@ -86,6 +89,7 @@ impl Default for Config {
             max_connections: 10_000,
             reserved_listener: None,
             max_per_ip: None,
+            ipv6_prefix: 64,
             trusted_proxies: Proxies::default(),
             forwarded_by: ForwardedBy::default(),
             max_head: 8 * 1024,

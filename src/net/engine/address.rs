@@ -3,7 +3,7 @@
 //! Owns the account of addresses. A peer is its own client, unless it is a trusted proxy: that
 //! says for whom it connects, by the PROXY protocol before all else, or in its requests.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::http::{Progress, Request, Source, client_address, parse_proxy};
 
@@ -16,7 +16,7 @@ use super::Engine;
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Whether there may be one connection more for an address.
     pub(super) fn admits(&self, ip: IpAddr) -> bool {
-        let count = self.per_ip.get(&ip.to_canonical());
+        let count = self.per_ip.get(&self.counted_as(ip));
         !self.is_limited(ip) || count.copied() < self.config.max_per_ip
     }
 
@@ -28,22 +28,36 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if let Some(conn) = self.arena.get_mut(key)
             && conn.flags.raise(Flags::PER_IP)
         {
-            let ip = ip.to_canonical();
-            *self.per_ip.entry(ip).or_default() += 1;
+            *self.per_ip.entry(self.counted_as(ip)).or_default() += 1;
             self.counted_ips.insert(key.index, ip);
         }
     }
 
     /// Takes a connection that ends out of the account.
     pub(super) fn uncount_address(&mut self, key: ConnKey) {
-        if let Some(ip) = self.counted_ips.remove(&key.index)
-            && let Some(count) = self.per_ip.get_mut(&ip)
-        {
+        let Some(ip) = self.counted_ips.remove(&key.index) else {
+            return;
+        };
+        let ip = self.counted_as(ip);
+        if let Some(count) = self.per_ip.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
                 self.per_ip.remove(&ip);
             }
         }
+    }
+
+    /// Counts all again, after the setting that says which addresses count as one has changed.
+    pub(super) fn recount_addresses(&mut self) {
+        self.per_ip.clear();
+        for ip in self.counted_ips.values() {
+            let ip = network(*ip, self.config.ipv6_prefix);
+            *self.per_ip.entry(ip).or_default() += 1;
+        }
+    }
+
+    fn counted_as(&self, ip: IpAddr) -> IpAddr {
+        network(ip, self.config.ipv6_prefix)
     }
 
     fn is_limited(&self, ip: IpAddr) -> bool {
@@ -128,11 +142,60 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
+/// What an address is counted as: an IPv4 address as itself, however it is written, and an IPv6
+/// address as its network of `prefix` bits. RFC 4291 §2.5.1 leaves the last 64 bits of most
+/// addresses to the interface, so a host can choose among all of them.
+fn network(ip: IpAddr, prefix: u8) -> IpAddr {
+    let IpAddr::V6(address) = ip.to_canonical() else {
+        return ip.to_canonical();
+    };
+    if let [.., a, b, c, d] = address.octets()
+        && address.segments()[..6] == TRANSLATED
+    {
+        return Ipv4Addr::new(a, b, c, d).into();
+    }
+    let rest = 128_u32.saturating_sub(prefix.into());
+    let kept = u128::MAX.checked_shl(rest).unwrap_or(0);
+    Ipv6Addr::from_bits(address.to_bits() & kept).into()
+}
+
+/// RFC 6052 §2.1: the "Well-Known Prefix" 64:ff9b::/96, behind which a translator puts the IPv4
+/// address that it translates.
+const TRANSLATED: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
+
 /// How many bytes of a header are missing, as far as can be said. What comes behind it must stay
 /// in the socket: it may be TLS.
 pub(super) fn missing(preface: &Preface) -> usize {
     match parse_proxy(&preface.bytes) {
         Ok(Progress::Missing(missing)) => missing,
         Ok(Progress::Whole(..)) | Err(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // P4
+    #[test]
+    fn ipv6_addresses_count_by_prefix_and_ipv4_addresses_in_any_notation_whole() {
+        for (ip, prefix, counted) in [
+            ("192.0.2.1", 1, "192.0.2.1"),
+            ("::ffff:192.0.2.1", 1, "192.0.2.1"),
+            ("::ffff:192.0.2.1", 64, "192.0.2.1"),
+            ("64:ff9b::192.0.2.1", 64, "192.0.2.1"),
+            ("64:ff9b:1::192.0.2.1", 64, "64:ff9b:1::"),
+            ("2001:db8:1:2:3:4:5:6", 128, "2001:db8:1:2:3:4:5:6"),
+            ("2001:db8:1:2:3:4:5:6", 127, "2001:db8:1:2:3:4:5:6"),
+            ("2001:db8:1:2:3:4:5:7", 127, "2001:db8:1:2:3:4:5:6"),
+            ("2001:db8:1:2:3:4:5:6", 64, "2001:db8:1:2::"),
+            ("2001:db8:1:2ff:3:4:5:6", 56, "2001:db8:1:200::"),
+            ("2001:db8:1:2:3:4:5:6", 1, "::"),
+            ("ffff::1", 1, "8000::"),
+        ] {
+            let ip: IpAddr = ip.parse().unwrap();
+            let counted: IpAddr = counted.parse().unwrap();
+            assert_eq!(network(ip, prefix), counted, "{ip}/{prefix}");
+        }
     }
 }

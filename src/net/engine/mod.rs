@@ -82,6 +82,7 @@ pub struct Engine<S: Socket, H: Handler> {
     current: Option<ConnKey>,
     /// Connections of the reserved listener.
     reserved: usize,
+    /// By address or network: see `counted_as`.
     per_ip: HashMap<IpAddr, u32>,
     /// The address of each connection that counts in `per_ip`.
     counted_ips: HashMap<u32, IpAddr>,

@@ -15,6 +15,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             reserved_listener: self.config.reserved_listener,
             ..config
         };
+        self.recount_addresses();
         let mut from = 0;
         while let Some(key) = self.arena.next_key(from) {
             from = key.index + 1;
