@@ -1,15 +1,16 @@
 //! The admin listener of a running server as a client sees it: where it is, the key, one
 //! request for an event and what its answer means.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use ureq::http::{HeaderValue, Uri};
+use ureq::http::{HeaderValue, Response, Uri};
+use ureq::{Agent, Body};
 
 use crate::cli::exit::Exit;
 use crate::cli::text::printable;
@@ -19,6 +20,8 @@ pub(super) struct Admin {
     agent: Agent,
     url: String,
     key: HeaderValue,
+    /// Whether the agent may have kept a connection from an earlier request.
+    may_reuse: Cell<bool>,
 }
 
 impl Admin {
@@ -57,17 +60,26 @@ impl Admin {
             .timeout_global(Some(ANSWER))
             .build()
             .into();
-        Ok(Admin { agent, url, key })
+        Ok(Admin {
+            agent,
+            url,
+            key,
+            may_reuse: Cell::new(false),
+        })
     }
 
     /// Publishes one event and returns how many connections it matched.
     pub(super) fn send(&self, event: String) -> Result<u64, Exit> {
-        let request = self
-            .agent
-            .post(&self.url)
-            .header(AUTHORIZATION, self.key.clone())
-            .header(CONTENT_TYPE, "application/json");
-        let mut response = request.send(event).map_err(|error| self.failed(&error))?;
+        let mut result = self.post(&event);
+        // The server may end an idle connection while a request is on its way, but leaves no
+        // request unanswered that it has read. RFC 9110 §9.2.2 allows another try with "some means
+        // to detect that the original request was never applied". A new connection is not idle.
+        let was_reused = self.may_reuse.replace(result.is_ok());
+        if was_reused && result.as_ref().is_err_and(has_ended) {
+            result = self.post(&event);
+            self.may_reuse.set(result.is_ok());
+        }
+        let mut response = result.map_err(|error| self.failed(&error))?;
         // Read to its end also where it says nothing: only then the connection can be kept.
         let body = response
             .body_mut()
@@ -78,6 +90,15 @@ impl Admin {
         judge(response.status().as_u16(), &body)
     }
 
+    fn post(&self, event: &str) -> Result<Response<Body>, ureq::Error> {
+        let request = self
+            .agent
+            .post(&self.url)
+            .header(AUTHORIZATION, self.key.clone())
+            .header(CONTENT_TYPE, "application/json");
+        request.send(event)
+    }
+
     fn failed(&self, error: &ureq::Error) -> Exit {
         let why = printable(&error.to_string());
         let url = &self.url;
@@ -86,6 +107,20 @@ impl Admin {
             format!("no answer from {url}: {why}. Is `h-realtime serve` running?"),
         )
     }
+}
+
+/// Whether a connection ended before the response.
+fn has_ended(error: &ureq::Error) -> bool {
+    let ureq::Error::Io(error) = error else {
+        return false;
+    };
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+    )
 }
 
 /// Where events go, made of the address as a person or the server wrote it.

@@ -140,6 +140,49 @@ fn events_go_over_one_connection_with_the_key() {
     assert!(second.ends_with("\r\n\r\n{}"), "{second}");
 }
 
+/// A stub that ends each connection with a request unanswered, as if it had been idle when the
+/// request was sent; `answers` says for each connection whether another request is answered before.
+/// Its thread returns the unanswered requests.
+fn ends_unanswered(answers: &[bool]) -> (Admin, thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let answers = answers.to_vec();
+    let server = thread::spawn(move || {
+        let mut unanswered = Vec::new();
+        for is_answered in answers {
+            let mut stream = BufReader::new(listener.accept().expect("a connection").0);
+            if is_answered {
+                serve(&mut stream, "202 Accepted", r#"{"accepted":1,"matched":2}"#);
+            }
+            unanswered.push(read_request(&mut stream));
+        }
+        unanswered
+    });
+    let admin = Admin::find(Path::new("/"), Some(&address), Some("k1".into())).expect("all given");
+    (admin, server)
+}
+
+#[test]
+fn a_request_is_repeated_when_its_reused_connection_ends_unanswered() {
+    let (admin, server) = ends_unanswered(&[true, true, false]);
+    assert_eq!(admin.send("{\"a\":1}".into()).ok(), Some(2));
+    assert_eq!(admin.send("{\"a\":2}".into()).ok(), Some(2));
+    // The new connection ends as well, and the repetition is the last.
+    let exit = admin.send("{\"a\":3}".into()).expect_err("no answer");
+    assert_eq!(exit.code, Exit::UNAVAILABLE);
+    let unanswered = server.join().expect("the stub");
+    let events: Vec<_> = unanswered.iter().map(|r| &r[r.len() - 7..]).collect();
+    assert_eq!(events, ["{\"a\":2}", "{\"a\":3}", "{\"a\":3}"]);
+}
+
+#[test]
+fn a_request_is_not_repeated_when_a_new_connection_ends_unanswered() {
+    // A second connection would be answered.
+    let (admin, _server) = ends_unanswered(&[false, true]);
+    let exit = admin.send("{\"a\":1}".into()).expect_err("no answer");
+    assert_eq!(exit.code, Exit::UNAVAILABLE);
+}
+
 #[test]
 fn a_server_that_is_not_there_or_speaks_nonsense_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -164,6 +207,19 @@ fn a_server_that_is_not_there_or_speaks_nonsense_is_unavailable() {
 
 /// Reads one request, answers it, returns it.
 fn serve(stream: &mut BufReader<TcpStream>, status: &str, body: &str) -> String {
+    let request = read_request(stream);
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream
+        .get_mut()
+        .write_all(answer.as_bytes())
+        .expect("written");
+    request
+}
+
+fn read_request(stream: &mut BufReader<TcpStream>) -> String {
     let (mut request, mut length) = (String::new(), 0);
     loop {
         let start = request.len();
@@ -179,13 +235,5 @@ fn serve(stream: &mut BufReader<TcpStream>, status: &str, body: &str) -> String 
     let mut event = vec![0; length];
     stream.read_exact(&mut event).expect("the body");
     request.push_str(&String::from_utf8(event).expect("text"));
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream
-        .get_mut()
-        .write_all(answer.as_bytes())
-        .expect("written");
     request
 }
