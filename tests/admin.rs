@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 use support::{PATIENCE, Server, eventually, http};
 
@@ -113,6 +116,94 @@ fn another_sites_page_is_refused() {
             assert_eq!(found, expected, "{line}\r\n{fields}");
             assert!(!head.to_lowercase().contains("access-control"), "{head}");
         }
+    }
+}
+
+#[test]
+fn refusals_end_the_connection() {
+    let server = Server::start();
+    let own = format!("Host: {}\r\n", server.admin);
+    for (line, fields, status) in [
+        ("GET /metrics", "Host: example.org\r\n", 403),
+        ("GET /tail", &*own, 401),
+        ("POST /events", &*own, 401),
+    ] {
+        // Nothing asks for the end but the server.
+        let request = format!("{line} HTTP/1.1\r\n{fields}\r\n");
+        let (found, head, _) = http(server.admin, request.as_bytes());
+        assert_eq!(found, status, "{line}");
+        assert_eq!(field(&head, "Connection"), Some("close"), "{line}");
+    }
+}
+
+/// Connections that have been answered, or send a part of a head, or nothing.
+fn idle_connections(server: &Server, count: usize) -> Vec<TcpStream> {
+    let whole = format!("GET /livez HTTP/1.1\r\nHost: {}\r\n\r\n", server.admin);
+    let begun = ["", "GET /livez HTTP/1.1\r\nA: ", &*whole];
+    let connect = |number: usize| {
+        let mut stream = TcpStream::connect(server.admin).unwrap();
+        stream.write_all(begun[number % 3].as_bytes()).unwrap();
+        stream
+    };
+    (0..count).map(connect).collect()
+}
+
+// A8
+#[test]
+fn idle_connections_do_not_keep_requests_from_being_served() {
+    let server = ready();
+    let idle = idle_connections(&server, 900);
+    for path in ["/livez", "/readyz", "/metrics", "/"] {
+        assert_eq!(get(&server, path).0, 200, "{path}");
+    }
+    assert_eq!(server.publish("").0, 400);
+    let ended = server.metric("h_realtime_evictions_total{limit=\"admin\"}");
+    assert!(ended > 600.0, "{ended}");
+    let full = server.metric("h_realtime_handshake_failures_total{reason=\"full\"}");
+    assert_eq!(full, 0.0);
+    drop(idle);
+}
+
+/// Sends a publish request, and returns the status of its answer.
+fn publish_over(stream: &mut TcpStream, server: &Server, key: &str) -> String {
+    let event = json!({"topic": "annotation", "action": "update", "annotation": {
+        "id": "A", "user": "acct:joe@example.org", "uri": "https://example.org/",
+        "permissions": {"read": ["group:__world__"]}}})
+    .to_string();
+    let request = format!(
+        "POST /events HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {key}\r\nContent-Length: {}\r\n\r\n{event}",
+        server.admin,
+        event.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 4096];
+    let length = stream.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..length])
+        .chars()
+        .take(12)
+        .collect()
+}
+
+#[test]
+fn a_publishers_pool_of_100_connections_stays_whoever_else_connects() {
+    let server = ready();
+    let key = server.publish_key();
+    let mut pool: Vec<_> = (0..100)
+        .map(|_| {
+            let stream = TcpStream::connect(server.admin).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream
+        })
+        .collect();
+    for round in 0..3 {
+        for stream in &mut pool {
+            let status = publish_over(stream, &server, &key);
+            assert_eq!(status, "HTTP/1.1 202", "{round}");
+        }
+        drop(idle_connections(&server, 300));
+        let idle = idle_connections(&server, 300);
+        assert_eq!(get(&server, "/livez").0, 200);
+        drop(idle);
     }
 }
 

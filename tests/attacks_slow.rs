@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use support::{Client, PATIENCE, Received, Server, Siege, connect, cpu, eventually};
@@ -52,6 +54,56 @@ fn heads_that_drip_are_gone_at_their_deadline() {
     let peers = peers.collect();
     let lasted = drip(&mut siege, peers, b'x');
     assert!(lasted < Duration::from_secs(6), "{lasted:?}");
+    siege.lift();
+}
+
+/// Ends the threads of a scope also where an assertion fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+// A8
+/// The admin listener has few places, and they go to requests.
+#[test]
+fn heads_that_drip_on_the_admin_listener_do_not_keep_requests_from_being_served() {
+    let siege = Siege::new("");
+    siege.server.wait_until_ready();
+    let (admin, stop) = (siege.server.admin, AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let _guard = StopOnDrop(&stop);
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut peers = VecDeque::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let mut peer = connect(admin);
+                    let _ = peer.write_all(b"GET /livez HTTP/1.1\r\nA: ");
+                    peers.push_back(peer);
+                    if peers.len() > 400 {
+                        peers.pop_front();
+                    }
+                    for peer in peers.iter_mut().step_by(50) {
+                        let _ = peer.write(b"x");
+                    }
+                }
+            });
+        }
+        for round in 0..100 {
+            for path in ["livez", "readyz"] {
+                let request =
+                    format!("GET /{path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+                let answer = support::http(admin, request.as_bytes());
+                assert_eq!(answer.0, 200, "{path}, round {round}");
+            }
+        }
+        let ended = siege
+            .server
+            .metric("h_realtime_evictions_total{limit=\"admin\"}");
+        assert!(ended > 100.0, "{ended}");
+    });
     siege.lift();
 }
 

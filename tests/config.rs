@@ -75,7 +75,7 @@ fn each_source_wins_over_the_next_and_is_named() {
         (
             "limits.connections",
             "…",
-            "default: the limit on open files, less 64",
+            "default: the limit on open files, less 64 to 304",
         ),
     ] {
         let line = shown(&out, setting);

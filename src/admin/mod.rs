@@ -103,17 +103,17 @@ impl Admin {
     ) -> Verdict {
         if let Err(reason) = self.guard.check(request) {
             self.counters.forbidden += 1;
-            return refuse(403, "forbidden", reason);
+            return Verdict::Respond(error(403, "forbidden", reason).closing());
         }
         let is_read = matches!(request.method, "GET" | "HEAD");
         match request.path {
-            "/events" if request.method == "POST" => self.publish(cx.now().unix, key, request),
+            "/events" if request.method == "POST" => self.publish(cx, key, request),
             "/events" => not_allowed("POST"),
             "/" | "/metrics" | "/livez" | "/readyz" | "/tail" if !is_read => {
                 not_allowed("GET, HEAD")
             }
             "/" => Verdict::Respond(self.page()),
-            "/tail" => self.tail(request),
+            "/tail" => self.tail(cx, key, request),
             "/metrics" => {
                 let text = (facts.metrics)(cx.counters(), &self.counters);
                 Verdict::Respond(uncached(Response::new(
@@ -191,21 +191,28 @@ impl Admin {
 
     /// Refuses a request without the publish key. Where there is none, there is nothing for
     /// those who have it.
-    fn check_key(&mut self, request: &Request<'_>) -> Result<(), Verdict> {
+    fn check_key<C>(
+        &mut self,
+        cx: &mut Cx<'_, C>,
+        key: ConnKey,
+        request: &Request<'_>,
+    ) -> Result<(), Verdict> {
         let Some(publish_key) = &self.publish_key else {
             let reason = "There is no publish key: events come from the message queue here.";
             return Err(refuse(404, "not_found", reason));
         };
         if has_key(request, publish_key) {
+            cx.mark_authenticated(key);
             return Ok(());
         }
         self.counters.unauthorized += 1;
         let refusal = error(401, "unauthorized", "The publish key is missing or wrong.");
-        Err(Verdict::Respond(refusal.with("WWW-Authenticate", "Bearer")))
+        let refusal = refusal.with("WWW-Authenticate", "Bearer").closing();
+        Err(Verdict::Respond(refusal))
     }
 
-    fn tail(&mut self, request: &Request<'_>) -> Verdict {
-        if let Err(refusal) = self.check_key(request) {
+    fn tail<C>(&mut self, cx: &mut Cx<'_, C>, key: ConnKey, request: &Request<'_>) -> Verdict {
+        if let Err(refusal) = self.check_key(cx, key, request) {
             return refusal;
         }
         let after = request.last_param("after");
@@ -214,8 +221,8 @@ impl Admin {
         Verdict::Respond(uncached(Response::json(200, events)))
     }
 
-    fn publish(&mut self, now: UnixMillis, key: ConnKey, request: &Request<'_>) -> Verdict {
-        if let Err(refusal) = self.check_key(request) {
+    fn publish<C>(&mut self, cx: &mut Cx<'_, C>, key: ConnKey, request: &Request<'_>) -> Verdict {
+        if let Err(refusal) = self.check_key(cx, key, request) {
             return refusal;
         }
         let Some(body) = request.body else {
@@ -233,7 +240,7 @@ impl Admin {
             Ok(()) => {
                 let outstanding = Outstanding {
                     bytes: body.len(),
-                    received: now,
+                    received: cx.now().unix,
                     detailed: request.last_param("each").is_some_and(|each| each == "1"),
                 };
                 self.outstanding_bytes += outstanding.bytes;

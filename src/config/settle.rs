@@ -134,6 +134,7 @@ impl Values {
                 .number("limits.connections")
                 .map_or(default.max_connections, saturated),
             reserved_listener: None,
+            max_reserved: default.max_reserved,
             ipv6_prefix: self.count("limits.ipv6_prefix")?,
             max_per_ip: match self.number("limits.connections_per_ip") {
                 Some(_) => Some(self.count("limits.connections_per_ip")?),

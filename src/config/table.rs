@@ -212,7 +212,7 @@ pub static SETTINGS: &[Setting] = &[
         "permessage-deflate, with clients that offer it"),
 
     unset("limits.connections", Kind::Number { least: 1, most: u64::MAX },
-        "the limit on open files, less 64", "connections at once"),
+        "the limit on open files, less 64 to 304", "connections at once"),
     unset("limits.connections_per_ip", Kind::Number { least: 1, most: u32::MAX as u64 },
         "none", "never for loopback and unix sockets"),
     set("limits.ipv6_prefix", Kind::Number { least: 1, most: 128 }, "64",

@@ -11,12 +11,16 @@ use super::tls::TlsConfig;
 /// small host.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Connections at once, in any phase. One more is told 503.
+    /// Connections at once, in any phase. One more takes the place of the HTTP connection that
+    /// has been idle longest, or is told 503 if there is none.
     pub max_connections: usize,
     /// A listener whose connections are counted apart: the limits on connections are for
     /// others, so that the operator gets in when nobody else does. It has places of its own,
-    /// [`RESERVED_CONNECTIONS`].
+    /// `max_reserved`.
     pub reserved_listener: Option<ListenerId>,
+    /// Connections at once of the reserved listener. Idle and incomplete ones are ended when
+    /// another client connects: see [`Cx::mark_authenticated`](super::Cx::mark_authenticated).
+    pub max_reserved: usize,
     /// Connections at once from one IP address, or one IPv6 network of `ipv6_prefix`; `None` is
     /// no limit. Loopback addresses, unix sockets and `trusted_proxies` are never counted.
     pub max_per_ip: Option<u32>,
@@ -88,6 +92,7 @@ impl Default for Config {
         Config {
             max_connections: 10_000,
             reserved_listener: None,
+            max_reserved: RESERVED_CONNECTIONS,
             max_per_ip: None,
             ipv6_prefix: 64,
             trusted_proxies: Proxies::default(),
@@ -113,5 +118,7 @@ impl Default for Config {
     }
 }
 
-/// Connections at once of [`Config::reserved_listener`]; one more is told 503.
-pub const RESERVED_CONNECTIONS: usize = 16;
+/// The default of [`Config::max_reserved`], and what it should be at the most: enough for a
+/// publisher's pool of 100 connections, for monitors, and for as many other connections as are
+/// accepted in two turns.
+pub const RESERVED_CONNECTIONS: usize = 256;

@@ -98,9 +98,10 @@ impl Flags {
     pub const SURPLUS: Flags = Flags(1 << 8);
     /// Counts against its IP address's limit.
     pub const PER_IP: Flags = Flags(1 << 9);
-    /// Came in on the reserved listener.
-    pub const RESERVED: Flags = Flags(1 << 10);
-    /// Its first heartbeat is still to come, sooner than the later ones.
+    /// Its client has authenticated itself: the last to be ended to make room.
+    pub const AUTHENTICATED: Flags = Flags(1 << 10);
+    /// Has yet to complete its first request; once open, its first heartbeat is still to come,
+    /// sooner than the later ones.
     pub const YOUNG: Flags = Flags(1 << 11);
     /// In the account of what is unfinished.
     pub const UNFINISHED: Flags = Flags(1 << 12);
@@ -156,6 +157,9 @@ impl<S: Socket, C> Conn<S, C> {
 
 impl<S, C> Conn<S, C> {
     pub fn new(transport: Transport<S>, listener: ListenerId, now: Tick) -> Self {
+        let mut flags = Flags::YOUNG;
+        // A new socket has room; it need not wait for the edge that says so.
+        flags.set(Flags::WRITABLE);
         Conn {
             transport,
             phase: Phase::Request(None),
@@ -163,7 +167,7 @@ impl<S, C> Conn<S, C> {
             tx: None,
             timer: Timer::unarmed(),
             heard: now,
-            flags: Flags::default(),
+            flags,
             listener,
             recent: RecentWork::default(),
         }

@@ -37,6 +37,8 @@ pub struct Counters {
     pub refusals: Refusals,
     /// Connections refused because of the limit on connections.
     pub refused_full: u64,
+    /// Connections that were ended while they waited for a request, to make room for others.
+    pub evicted: Evictions,
     /// Connections refused because of the limit per IP address, and handshakes by a trusted proxy
     /// for such a client.
     pub refused_per_ip: u64,
@@ -79,6 +81,17 @@ pub struct Counters {
     ///
     /// [`Delivery::since`]: super::Delivery::since
     pub latency: Histogram,
+}
+
+/// Connections that were ended to make room, by the limit that had been reached.
+#[derive(Clone, Debug, Default)]
+pub struct Evictions {
+    /// [`Config::max_connections`](super::Config::max_connections).
+    pub connections: u64,
+    /// [`Config::max_per_ip`](super::Config::max_per_ip).
+    pub per_ip: u64,
+    /// [`Config::max_reserved`](super::Config::max_reserved).
+    pub reserved: u64,
 }
 
 /// Requests that the engine refused, by why.

@@ -32,7 +32,7 @@ pub mod tls;
 pub mod tls;
 
 pub use config::{Config, RESERVED_CONNECTIONS, Reload};
-pub use counters::{CloseCodes, Compression, Counters, Ends, Refusals};
+pub use counters::{CloseCodes, Compression, Counters, Ends, Evictions, Refusals};
 #[doc(hidden)]
 pub use engine::Interest;
 pub use engine::{Arrival, Engine, Readiness};
@@ -43,7 +43,7 @@ pub use histogram::Histogram;
 pub use key::ConnKey;
 pub use listener::{Address, Listener};
 pub use mailbox::{Closed, Mailbox, Undelivered};
-pub use nofile::{most_connections, raise_open_files};
+pub use nofile::{most_connections, raise_open_files, reserved_connections};
 pub use outbox::{Cx, Ending, Sessions};
 #[cfg(test)]
 pub(crate) use outbox::{Effect, Outbox};

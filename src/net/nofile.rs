@@ -1,5 +1,6 @@
 //! The limit on open files, which is the limit on connections.
 
+use super::RESERVED_CONNECTIONS;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the process's soft limit on open files to the hard one, and says what it is then.
@@ -27,12 +28,41 @@ pub fn raise_open_files() -> u64 {
 pub fn most_connections(open_files: u64) -> usize {
     usize::try_from(open_files)
         .unwrap_or(usize::MAX)
-        .saturating_sub(RESERVED)
+        .saturating_sub(OTHERS + reserved_connections(open_files))
         .max(1)
 }
 
-/// Descriptors for what is no connection: listeners, a database, standard streams, and room
-/// for those who are let in only to be told that there is none.
-const RESERVED: usize = 64;
+/// The places of the reserved listener that go with a limit on open files: an eighth of it, 16 to
+/// [`RESERVED_CONNECTIONS`].
+pub fn reserved_connections(open_files: u64) -> usize {
+    let eighth = usize::try_from(open_files / 8).unwrap_or(usize::MAX);
+    eighth.clamp(LEAST_RESERVED, RESERVED_CONNECTIONS)
+}
+
+/// Descriptors for what is no connection: listeners, a database, standard streams; and room for
+/// connections that are accepted only to be told 503.
+const OTHERS: usize = 48;
+const LEAST_RESERVED: usize = 16;
 /// Linux's default `fs.nr_open`, which no process exceeds.
 const UNLIMITED: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_open_files_leave_few_places_to_the_reserved_listener() {
+        for (open_files, reserved, others) in [
+            (0, 16, 1),
+            (65, 16, 1),
+            (100, 16, 36),
+            (256, 32, 176),
+            (1024, 128, 848),
+            (2048, 256, 1744),
+            (1 << 20, 256, (1 << 20) - 304),
+        ] {
+            assert_eq!(reserved_connections(open_files), reserved, "{open_files}");
+            assert_eq!(most_connections(open_files), others, "{open_files}");
+        }
+    }
+}

@@ -75,6 +75,7 @@ pub(crate) enum Effect {
     FanOut(Delivery),
     Close(ConnKey, CloseCode, Box<str>),
     Accept(ConnKey),
+    MarkAuthenticated(ConnKey),
     Respond(ConnKey, Response),
 }
 
@@ -175,6 +176,12 @@ impl<'a, C> Cx<'a, C> {
     /// Answers a request that was deferred.
     pub fn respond(&mut self, key: ConnKey, response: Response) {
         self.outbox.effects.push(Effect::Respond(key, response));
+    }
+
+    /// Notes that the client of a connection has proved who it is. When places run out, connections
+    /// are ended that wait for a request; such a one is ended after all others.
+    pub fn mark_authenticated(&mut self, key: ConnKey) {
+        self.outbox.effects.push(Effect::MarkAuthenticated(key));
     }
 
     /// The session of an open connection; `None` when it is not, or no longer, open.

@@ -251,6 +251,7 @@ fn told(effect: Effect) -> Did {
         }
         Effect::Close(key, code, reason) => Did::Close(key.index, code.0, reason.into()),
         Effect::Accept(key) => Did::Accept(key.index),
+        Effect::MarkAuthenticated(_) => panic!("authentication is for the admin listener alone"),
         Effect::Respond(key, response) => {
             let retry = response
                 .fields

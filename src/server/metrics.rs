@@ -88,6 +88,17 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Cou
         "Connections accepted.",
         engine.accepted,
     );
+    out.family(
+        "h_realtime_evictions_total",
+        Kind::Counter,
+        "Connections ended while they waited for a request, to make room for others, by the limit \
+         that had been reached.",
+        counts(&[
+            (r#"limit="connections""#, engine.evicted.connections),
+            (r#"limit="connections_per_ip""#, engine.evicted.per_ip),
+            (r#"limit="admin""#, engine.evicted.reserved),
+        ]),
+    );
     out.counter(
         "h_realtime_connects_total",
         "WebSockets opened.",

@@ -33,6 +33,7 @@ use crate::model::Tell;
 use crate::net::tls::TlsConfig;
 use crate::net::{
     Address, Config, Listener, ListenerId, Mailbox, Reactor, most_connections, raise_open_files,
+    reserved_connections,
 };
 use crate::realtime::{self, Realtime};
 
@@ -229,6 +230,7 @@ fn limit_connections(settings: &mut Settings, open_files: u64) {
         );
     }
     settings.engine.max_connections = wanted.min(most);
+    settings.engine.max_reserved = reserved_connections(open_files);
 }
 
 fn realtime_settings(settings: &Settings) -> realtime::Settings {

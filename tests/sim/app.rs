@@ -272,6 +272,10 @@ impl Handler for App {
             },
             ("/big", _) => text(200, pad(20_000)),
             ("/ok", _) => text(200, "ok".to_owned()),
+            ("/key", _) => {
+                cx.mark_authenticated(key);
+                text(200, "ok".to_owned())
+            }
             ("/ws" | "/later", Err(refused)) => text(400, refused.0.to_owned()),
             _ => text(404, String::new()),
         }

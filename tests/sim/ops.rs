@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use h_realtime::net::Config;
+use h_realtime::net::{Config, ListenerId};
 use h_realtime::ws::CAN_DEFLATE;
 
 use super::app::{BODY_LIMIT, Command, Said, pad};
@@ -124,6 +124,8 @@ fn config(rng: &mut Rng) -> Config {
     let mut config = Config {
         max_connections: 12 + rng.below(24),
         max_per_ip: rng.chance(30).then_some(3),
+        reserved_listener: rng.chance(50).then_some(ListenerId(1)),
+        max_reserved: 2 + rng.below(6),
         max_message: 16 * 1024,
         ..Config::default()
     };
@@ -285,6 +287,7 @@ impl World {
             receive: sizes[rng.below(4)],
             send: sizes[rng.below(4)],
         };
+        self.listener = ListenerId(u8::from(address == 5));
         let conduct = Conduct {
             is_eager: eager,
             ..Conduct::default()
@@ -382,7 +385,8 @@ fn ask(client: &mut Client, what: u8) {
         head + &pad(body)
     };
     match what {
-        0..6 => client.request("GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
+        5 => client.request("GET /key HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
+        0..5 => client.request("GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
         6 => client.request("GET /big HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
         7 => client.request("GET /none HTTP/1.1\r\nHost: sim\r\n\r\n", &[404]),
         8 => client.request("GET /slow HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),

@@ -20,6 +20,8 @@ pub struct World {
     pub disorder: Disorder,
     /// Sizes of the kernel's buffers for those who connect.
     pub limits: Limits,
+    /// Where clients connect.
+    pub listener: ListenerId,
     /// Whether those who connect must begin with a header of the PROXY protocol.
     pub has_preface: bool,
     /// What those who connect must speak TLS with.
@@ -62,6 +64,7 @@ impl World {
             log,
             disorder: Disorder::default(),
             limits: ROOMY,
+            listener: ListenerId(0),
             has_preface: false,
             tls: None,
             clock,
@@ -90,7 +93,7 @@ impl World {
         let wire = Wire::new(self.limits, self.rng.fork());
         let arrival = Arrival {
             socket: wire.socket(),
-            listener: ListenerId(0),
+            listener: self.listener,
             peer,
             has_preface: self.has_preface,
             tls: self.tls.clone(),

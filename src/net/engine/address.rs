@@ -14,8 +14,13 @@ use super::super::socket::Socket;
 use super::Engine;
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Whether there may be one connection more for an address.
-    pub(super) fn admits(&self, ip: IpAddr) -> bool {
+    /// Whether there may be one connection more for an address, if need be in place of one that
+    /// waits for a request.
+    pub(super) fn admit(&mut self, ip: IpAddr) -> bool {
+        self.has_room_for(ip) || (self.make_room_for(ip) && self.has_room_for(ip))
+    }
+
+    fn has_room_for(&self, ip: IpAddr) -> bool {
         let count = self.per_ip.get(&self.counted_as(ip));
         !self.is_limited(ip) || count.copied() < self.config.max_per_ip
     }
@@ -54,6 +59,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let ip = network(*ip, self.config.ipv6_prefix);
             *self.per_ip.entry(ip).or_default() += 1;
         }
+    }
+
+    /// Whether a connection is counted, and for the same client as an address.
+    pub(super) fn is_counted_for(&self, key: ConnKey, ip: IpAddr) -> bool {
+        let counted = self.counted_ips.get(&key.index);
+        counted.is_some_and(|counted| self.counted_as(*counted) == self.counted_as(ip))
     }
 
     fn counted_as(&self, ip: IpAddr) -> IpAddr {
@@ -108,7 +119,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                     conn.flags.set(Flags::PROXIED);
                 }
             }
-            Some(ip) if self.admits(ip) => self.count_address(key, ip),
+            Some(ip) if self.admit(ip) => self.count_address(key, ip),
             Some(_) => {
                 self.counters.refused_per_ip += 1;
                 self.lose(key);
@@ -133,7 +144,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             proxies.trust(Some(ip))
         })?;
         log::debug!("{key:?}: for {ip}, by its request");
-        if !self.admits(ip) {
+        if !self.admit(ip) {
             self.counters.count_refusal(Refusal::TooMany);
             return Some(Refusal::TooMany);
         }

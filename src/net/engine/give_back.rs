@@ -25,6 +25,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if let Some(enough) = enough(self.counted_ips.len(), self.counted_ips.capacity()) {
             self.counted_ips.shrink_to(enough);
         }
+        self.give_back_places();
         self.fan_out.give_back();
     }
 }

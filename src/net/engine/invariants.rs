@@ -89,12 +89,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.arena.verify()?;
         self.fan_out.verify()?;
         let mut sums = Sums::default();
-        let mut from = 0;
-        while let Some(key) = self.arena.next_key(from) {
-            from = key.index + 1;
+        let mut keys = Vec::new();
+        while let Some(key) = self.arena.next_key(keys.last().map_or(0, after)) {
+            keys.push(key);
             self.check_connection(key, &mut sums)
                 .map_err(|what| format!("{key:?}: {what}"))?;
         }
+        self.verify_places(&keys)?;
         self.check_lists(&sums)?;
         let armed = self.wheel.verify(|index| {
             let key = self.arena.key_at(index)?;
@@ -241,6 +242,11 @@ fn check_wakeups<S: Socket, C>(conn: &Conn<S, C>) -> Result<(), String> {
         return Err("has something to send and room for it, and is not flushed".to_owned());
     }
     Ok(())
+}
+
+/// The slot behind that of a connection.
+fn after(key: &ConnKey) -> u32 {
+    key.index + 1
 }
 
 fn equal<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should: T) -> Result<(), String> {

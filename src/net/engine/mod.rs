@@ -16,6 +16,7 @@ mod invariants;
 mod joined;
 mod latency;
 mod life;
+mod places;
 mod read;
 mod reload;
 mod request;
@@ -36,7 +37,7 @@ use std::time::Duration;
 use crate::ws::{Deflater, Inflater};
 
 use super::arena::Arena;
-use super::config::{Config, RESERVED_CONNECTIONS};
+use super::config::Config;
 use super::conn::{Conn, Flags, Phase};
 use super::counters::Counters;
 use super::handler::Handler;
@@ -47,6 +48,7 @@ use super::timer::{TICK_MS, Tick, Wheel, tick_at};
 use super::tls::{TlsConfig, TlsLink};
 use super::transport::Transport;
 use super::{ConnKey, ListenerId, Now, TICK_PERIOD};
+use places::{Place, PoolId};
 use work::{Class, RunQueue};
 
 /// The engine over any socket and any handler.
@@ -80,8 +82,8 @@ pub struct Engine<S: Socket, H: Handler> {
     written: latency::Written,
     /// The connection whose replies are being collected in the outbox's cork.
     current: Option<ConnKey>,
-    /// Connections of the reserved listener.
-    reserved: usize,
+    /// By [`places::PoolId`].
+    pools: [places::Pool; 2],
     /// By address or network: see `counted_as`.
     per_ip: HashMap<IpAddr, u32>,
     /// The address of each connection that counts in `per_ip`.
@@ -145,7 +147,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             unfinished: unfinished::Unfinished::default(),
             written: latency::Written::default(),
             current: None,
-            reserved: 0,
+            pools: Default::default(),
             per_ip: HashMap::new(),
             counted_ips: HashMap::new(),
             now,
@@ -178,38 +180,28 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// with a poller fails, call [`Engine::abandon`].
     pub fn accept(&mut self, arrival: Arrival<S>) -> Option<ConnKey> {
         self.counters.accepted += 1;
-        let is_reserved = Some(arrival.listener) == self.config.reserved_listener;
-        let (taken, places) = match is_reserved {
-            true => (self.reserved, RESERVED_CONNECTIONS),
-            false => (
-                self.arena.len() - self.reserved,
-                self.config.max_connections,
-            ),
-        };
-        if taken >= places.saturating_add(SURPLUS) || self.drain.is_some() {
+        if self.drain.is_some() {
             self.counters.refused_full += 1;
             return None;
         }
+        let pool = self.pool_of(arrival.listener);
+        let is_reserved = pool == PoolId::Reserved;
         let is_proxy = !is_reserved && self.config.trusted_proxies.trust(arrival.peer);
         if arrival.has_preface && !is_proxy {
             self.counters.refused_untrusted += 1;
             return None;
         }
         let counts = arrival.peer.filter(|_| !is_reserved);
-        if counts.is_some_and(|ip| !self.admits(ip)) {
+        if counts.is_some_and(|ip| !self.admit(ip)) {
             self.counters.refused_per_ip += 1;
             return None;
         }
+        let place = self.find_place(pool);
+        self.counters.refused_full += u64::from(place != Some(Place::Own));
+        let place = place?;
         let transport = self.transport(arrival.socket, arrival.tls.as_ref())?;
         let mut conn = Conn::new(transport, arrival.listener, floor_tick(self.now));
-        // A new socket has room; it need not wait for the edge that says so.
-        conn.flags.set(Flags::WRITABLE);
-        if is_reserved {
-            self.reserved += 1;
-            conn.flags.set(Flags::RESERVED);
-        }
-        if taken >= places {
-            self.counters.refused_full += 1;
+        if place == Place::Surplus {
             conn.flags.set(Flags::SURPLUS);
         }
         if arrival.has_preface {
@@ -218,10 +210,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             conn.flags.set(Flags::PROXIED);
         }
         let key = self.arena.insert(conn);
+        self.counters.connections += 1;
+        self.take_place(key, pool, place);
         if let Some(ip) = counts {
             self.count_address(key, ip);
         }
-        self.counters.connections += 1;
         self.arm(key, self.config.handshake_timeout);
         Some(key)
     }
@@ -248,7 +241,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if readiness.readable || readiness.read_closed {
             conn.flags.set(Flags::READABLE);
             if conn.flags.raise(Flags::QUEUED) {
-                let class = class_of(conn, now);
+                let class = class_of(conn, now, self.config.reserved_listener);
                 self.run.push(key, class);
             }
         }
@@ -313,7 +306,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             if let Some(mut ended) = self.arena.remove(key) {
                 self.wheel.disarm(&mut ended.timer);
                 ended.transport.release(&mut self.counters.held);
-                self.reserved -= usize::from(ended.flags.has(Flags::RESERVED));
+                self.leave_place(&ended);
             }
             self.counters.connections -= 1;
         }
@@ -356,7 +349,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if let Some(conn) = self.arena.get_mut(key)
             && conn.flags.raise(Flags::QUEUED)
         {
-            let class = class.max(class_of(conn, now));
+            let class = class.max(class_of(conn, now, self.config.reserved_listener));
             self.run.push(key, class);
         }
     }
@@ -433,6 +426,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                         self.close_by_application(key, code, &reason)
                     }
                     Effect::Accept(key) => self.accept_deferred(key),
+                    Effect::MarkAuthenticated(key) => {
+                        if let Some(conn) = self.arena.get_mut(key) {
+                            conn.flags.set(Flags::AUTHENTICATED);
+                        }
+                    }
                     Effect::Respond(key, response) => self.respond_deferred(key, response),
                 }
             }
@@ -441,8 +439,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 }
 
 /// The priority class of a connection.
-fn class_of<S, C>(conn: &Conn<S, C>, now: Tick) -> Class {
-    if conn.flags.has(Flags::RESERVED) {
+fn class_of<S, C>(conn: &Conn<S, C>, now: Tick, reserved: Option<ListenerId>) -> Class {
+    if Some(conn.listener) == reserved {
         return Class::FIRST;
     }
     conn.recent.decayed(now.saturating_sub(conn.heard)).class()
@@ -481,7 +479,5 @@ const TIMER_BUDGET: usize = 1024;
 const FAN_OUT_BUDGET: usize = 512;
 /// Receivers that deliveries may be waiting for, before commands have to wait.
 const MAX_BACKLOG: usize = 1_000_000;
-/// Connections beyond the limit that are let in to be told 503.
-const SURPLUS: usize = 32;
 /// Replies collected before they are written in the midst of a connection's input.
 const CORK_SIZE: usize = 16 * 1024;

@@ -57,10 +57,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         class: Class,
         serve: impl FnOnce(&mut Self) -> R,
     ) -> R {
-        let is_reserved = self
-            .arena
-            .get(key)
-            .is_some_and(|c| c.flags.has(Flags::RESERVED));
+        let listener = self.arena.get(key).map(|conn| conn.listener);
+        let is_reserved = listener.is_some() && listener == self.config.reserved_listener;
         let others_wait = !self.run.is_empty();
         let share = match others_wait && !is_reserved {
             true => class.share(),

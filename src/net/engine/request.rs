@@ -232,6 +232,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             response.encode(now, keep_alive, head_only, out);
         });
         if keep_alive {
+            if let Some(conn) = self.arena.get_mut(key) {
+                conn.flags.clear(Flags::YOUNG);
+            }
             self.arm(key, self.config.handshake_timeout);
         } else {
             self.linger(key);
