@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use subtle::ConstantTimeEq;
 
 use crate::http::{Request, Response};
-use crate::model::{Ask, Asks, Busy, Plan, PublishError, Secret, Ticket, UnixMillis};
+use crate::model::{Ask, Asks, Busy, MonoMillis, Plan, PublishError, Secret, Ticket, UnixMillis};
 use crate::net::{ConnKey, Counters, Cx, Verdict};
 
 pub use exposition::{Exposition, Kind, Observed};
@@ -41,7 +41,7 @@ pub struct Admin {
 /// A publish request that the back end has.
 struct Outstanding {
     bytes: usize,
-    received: UnixMillis,
+    received: MonoMillis,
     /// The publisher wants to know what each event matched.
     detailed: bool,
 }
@@ -146,7 +146,7 @@ impl Admin {
     }
 
     /// When the events of a request came that the back end has.
-    pub fn received(&self, ticket: Ticket) -> Option<UnixMillis> {
+    pub fn received(&self, ticket: Ticket) -> Option<MonoMillis> {
         let outstanding = self.outstanding.get(&ticket)?;
         Some(outstanding.received)
     }
@@ -240,7 +240,7 @@ impl Admin {
             Ok(()) => {
                 let outstanding = Outstanding {
                     bytes: body.len(),
-                    received: cx.now().unix,
+                    received: cx.now().mono,
                     detailed: request.last_param("each").is_some_and(|each| each == "1"),
                 };
                 self.outstanding_bytes += outstanding.bytes;

@@ -17,6 +17,10 @@ use std::sync::Arc;
 /// Milliseconds since the Unix epoch.
 pub type UnixMillis = u64;
 
+/// Milliseconds of a clock that is never set, since some fixed moment of this process: for how
+/// long something takes. The reactor's, in [`Now::mono`](crate::net::Now::mono).
+pub type MonoMillis = u64;
+
 /// Names one question to a back end; the answer carries it back. Its meaning is the asker's
 /// (the server uses the connection's key), and a back end must not read anything into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,7 +139,7 @@ pub enum Ask {
         /// The event: one JSON object.
         body: Vec<u8>,
         /// When it arrived.
-        received: UnixMillis,
+        received: MonoMillis,
         /// To be dropped when the event has been dealt with.
         receipt: Receipt,
     },
@@ -211,7 +215,7 @@ pub enum Tell {
         /// A plan for each event, in their order.
         plans: Vec<Plan>,
         /// When they arrived.
-        received: UnixMillis,
+        received: MonoMillis,
     },
     /// These are a user's memberships from now on.
     Memberships {

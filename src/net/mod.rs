@@ -47,7 +47,7 @@ pub use nofile::{most_connections, raise_open_files, reserved_connections};
 pub use outbox::{Cx, Ending, Sessions};
 #[cfg(test)]
 pub(crate) use outbox::{Effect, Outbox};
-pub use reactor::Reactor;
+pub use reactor::{Reactor, monotonic};
 pub use scratch::Scratch;
 pub use socket::{Fill, Socket};
 pub use stream::Stream;

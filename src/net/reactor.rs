@@ -1,6 +1,7 @@
 //! The shell around the engine: mio's events in, in the order that makes a turn.
 
 use std::io;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
 use mio::event::Event;
@@ -23,7 +24,6 @@ pub struct Reactor<H: Handler> {
     poll: Poll,
     mailbox: Mailbox<H::Command>,
     inbox: Inbox<H::Command>,
-    clock: Clock,
     /// When to try `accept` again after it failed for want of descriptors.
     retry_accept: Option<Instant>,
     /// Accept failures are told at most this often.
@@ -48,14 +48,12 @@ impl<H: Handler> Reactor<H> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let (mailbox, inbox) = mailbox(MAILBOX_SIZE, waker);
-        let clock = Clock::start();
         Ok(Reactor {
-            engine: Engine::new(config, handler, seed, clock.at(clock.start)),
+            engine: Engine::new(config, handler, seed, clocks(Instant::now())),
             listeners: Vec::new(),
             poll,
             mailbox,
             inbox,
-            clock,
             retry_accept: None,
             complained: None,
             last_call: None,
@@ -90,7 +88,7 @@ impl<H: Handler> Reactor<H> {
         loop {
             self.wait(&mut events)?;
             let began = Instant::now();
-            self.engine.begin_turn(self.clock.at(began));
+            self.engine.begin_turn(clocks(began));
             for event in &events {
                 self.on_event(event);
             }
@@ -296,27 +294,26 @@ impl<H: Handler> Reactor<H> {
     }
 }
 
-/// The clocks, read once a turn.
-struct Clock {
-    start: Instant,
+/// Milliseconds of the clock behind [`Now::mono`], for other threads that take down when
+/// something happened. It is never set, and every reactor of the process has the same.
+pub fn monotonic() -> u64 {
+    since_start(Instant::now())
 }
 
-impl Clock {
-    fn start() -> Self {
-        Clock {
-            start: Instant::now(),
-        }
-    }
+fn since_start(now: Instant) -> u64 {
+    now.saturating_duration_since(*START).as_millis() as u64
+}
 
-    /// The moment `now`, which it is.
-    fn at(&self, now: Instant) -> Now {
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Now {
-            mono: (now - self.start).as_millis() as u64,
-            unix: unix.map_or(0, |since| since.as_millis() as u64),
-        }
+/// The clocks at the moment `now`, which it is: they are read once a turn.
+fn clocks(now: Instant) -> Now {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Now {
+        mono: since_start(now),
+        unix: unix.map_or(0, |since| since.as_millis() as u64),
     }
 }
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;

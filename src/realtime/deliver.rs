@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::model::{Decision, EventKind, Plan, Reach, Reason, UnixMillis};
+use crate::model::{Decision, EventKind, MonoMillis, Plan, Reach, Reason};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 
 use super::audience::decide;
@@ -15,7 +15,7 @@ impl Realtime {
         &mut self,
         cx: &mut Cx<'_, Session>,
         plans: &[Plan],
-        received: UnixMillis,
+        received: MonoMillis,
     ) -> Vec<usize> {
         plans
             .iter()
@@ -27,7 +27,7 @@ impl Realtime {
         &mut self,
         cx: &mut Cx<'_, Session>,
         plan: &Plan,
-        received: UnixMillis,
+        received: MonoMillis,
     ) -> usize {
         self.counters.events.count(plan.kind);
         let mut receivers = std::mem::take(&mut self.receivers);

@@ -115,10 +115,10 @@ impl Handler for App {
                 ticket,
                 result: Ok(plans),
             } => {
-                let now = cx.now().unix;
-                let received = self.admin.received(ticket).unwrap_or(now);
+                let now = cx.now();
+                let received = self.admin.received(ticket).unwrap_or(now.mono);
                 let matched = self.realtime.deliver(cx, &plans, received);
-                self.admin.on_events(now, &plans, &matched);
+                self.admin.on_events(now.unix, &plans, &matched);
                 self.admin.on_published(cx, ticket, Ok(&matched));
             }
             Tell::Published {

@@ -134,7 +134,7 @@ fn source(broker: &BrokerSettings, stats: &Arc<Stats>) -> Result<Source, Exit> {
         brokers: brokers(broker)?,
         prefetch: amqp::PREFETCH,
         stats: Arc::clone(stats),
-        clock: crate::clock::unix_now,
+        clock: net::monotonic,
     })
 }
 
@@ -161,7 +161,7 @@ fn names_of(brokers: &[Broker]) -> String {
 
 #[cfg(feature = "h")]
 fn of_h(settings: &HSettings) -> Result<BackEnd, Exit> {
-    use crate::backend::h::{self, Store};
+    use crate::backend::h::{self, Clocks, Store};
     use crate::clock::unix_now;
 
     let stats = Arc::new(Stats::needing(true, true));
@@ -181,7 +181,11 @@ fn of_h(settings: &HSettings) -> Result<BackEnd, Exit> {
     let counted = Arc::clone(&stats);
     let start = move |mailbox: &Mailbox<Tell>| {
         let way = ByMailbox(mailbox.clone());
-        let thread = h::start(store, brokers, questions, counted, unix_now, way)?;
+        let clocks = Clocks {
+            unix: unix_now,
+            mono: net::monotonic,
+        };
+        let thread = h::start(store, brokers, questions, counted, clocks, way)?;
         Ok(Threads {
             answering: Some(thread),
             ..Threads::default()

@@ -52,7 +52,7 @@ impl Handler for Api {
     fn on_command(&mut self, cx: &mut Cx<'_, Session>, command: Command) {
         match command {
             Command::Event(plan) => {
-                let now = cx.now().unix;
+                let now = cx.now().mono;
                 self.0.deliver(cx, &[plan], now);
             }
             Command::Said(key, text) => self.0.on_message(cx, key, Message::Text(text)),

@@ -143,7 +143,7 @@ impl App {
         // In any order: sorting is the engine's.
         self.rng.shuffle(&mut to);
         let frames = variants.iter().map(|text| Frame::text(text)).collect();
-        let since = Some(cx.now().unix);
+        let since = Some(cx.now().mono);
         cx.fan_out(Delivery { frames, to, since });
     }
 

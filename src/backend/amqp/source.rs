@@ -17,7 +17,7 @@ use super::url::Broker;
 use crate::backend::rarely::Rarely;
 use crate::backend::{Fate, Stats, Topic};
 use crate::backoff::Backoff;
-use crate::model::{Receipt, UnixMillis};
+use crate::model::{MonoMillis, Receipt};
 
 /// Where events come from.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Source {
     /// Where what happens is counted.
     pub stats: Arc<Stats>,
     /// Says when events arrive.
-    pub clock: fn() -> UnixMillis,
+    pub clock: fn() -> MonoMillis,
 }
 
 /// An event that has arrived.
@@ -42,7 +42,7 @@ pub struct Delivery {
     /// Bytes of the message it came in.
     pub size: usize,
     /// When it arrived.
-    pub received: UnixMillis,
+    pub received: MonoMillis,
     /// To be dropped when it has been dealt with.
     pub receipt: Receipt,
 }

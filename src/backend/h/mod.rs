@@ -26,4 +26,4 @@ mod worker;
 
 pub use event::{AnnotationEvent, user_plan};
 pub use store::{Away, SWEPT, Settings, Standing, Store};
-pub use thread::{Asker, Questions, questions, start};
+pub use thread::{Asker, Clocks, Questions, questions, start};

@@ -14,7 +14,7 @@ use super::store::Store;
 use super::worker::Worker;
 use crate::backend::amqp::{Broker, Delivery, Source, random, runtime};
 use crate::backend::{QUEUE, Stats, Way};
-use crate::model::{Ask, Asks, Busy, UnixMillis};
+use crate::model::{Ask, Asks, Busy, MonoMillis, UnixMillis};
 
 use std::sync::Arc;
 
@@ -41,6 +41,15 @@ pub fn questions() -> (Asker, Questions) {
     (Asker { questions, _alive }, Questions { inbox, alive })
 }
 
+/// What the time is.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// By the wall clock: for whether tokens hold.
+    pub unix: fn() -> UnixMillis,
+    /// By a clock that is never set: for when events arrive.
+    pub mono: fn() -> MonoMillis,
+}
+
 /// Starts the thread, which asks `store` and hears of events from `brokers`. It ends when every
 /// copy of the [`Asker`] is gone, or when nobody listens to `way` any more.
 ///
@@ -51,7 +60,7 @@ pub fn start<W>(
     brokers: Vec<Broker>,
     questions: Questions,
     stats: Arc<Stats>,
-    clock: fn() -> UnixMillis,
+    clocks: Clocks,
     way: W,
 ) -> io::Result<JoinHandle<()>>
 where
@@ -62,7 +71,7 @@ where
         brokers,
         prefetch: PREFETCH,
         stats: Arc::clone(&stats),
-        clock,
+        clock: clocks.mono,
     };
     thread::Builder::new()
         .name("backend".to_owned())
@@ -70,7 +79,14 @@ where
             runtime.block_on(async move {
                 let work = |deliveries| {
                     let database = Database::new(store, random);
-                    Worker::new(database, way, clock, stats, questions.inbox, deliveries)
+                    Worker::new(
+                        database,
+                        way,
+                        clocks.unix,
+                        stats,
+                        questions.inbox,
+                        deliveries,
+                    )
                 };
                 run(work, source, questions.alive).await;
             });

@@ -35,7 +35,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Ends a turn that has taken so long: takes down what is known of times only now.
     pub fn end_turn(&mut self, took: Duration) {
         self.counters.turns.observe(took);
-        let now = Duration::from_millis(self.now.unix) + took;
+        let now = Duration::from_millis(self.now.mono) + took;
         for &(since, count) in &self.written.0 {
             let age = now.saturating_sub(Duration::from_millis(since));
             self.counters.latency.observe_many(age, count);
