@@ -5,6 +5,8 @@ mod support;
 
 use std::fs;
 
+use h_realtime::clock::unix_now;
+use h_realtime::model::Secret;
 use h_realtime::ws::OpCode;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use support::{Client, PATIENCE, Received, Server, connect, eventually};
@@ -81,6 +83,41 @@ fn limits_and_origins_change_and_who_is_connected_stays() {
         (reloads(&server, "ok"), reloads(&server, "error")),
         (3.0, 0.0)
     );
+}
+
+#[test]
+fn reload_that_no_longer_keeps_ended_credentials_closes_their_connections() {
+    let config = |on_expiry: &str| format!("[auth]\non_expiry = \"{on_expiry}\"\n");
+    let server = Server::configured(&config("keep"));
+    let (me, store) = ("acct:me@example.org", server.store());
+    store.add_user(me, None, 0).unwrap();
+    let add = |secret: &str, expires: Option<u64>| {
+        let secret = Secret(secret.to_owned());
+        store.add_token(me, &secret, 0, expires).unwrap()
+    };
+    add("short", Some(unix_now() + 1000));
+    let token = add("revoked", None);
+    add("long", Some(unix_now() + 3_600_000));
+    let [mut expired, mut ended, mut stays] =
+        ["short", "revoked", "long"].map(|token| server.logged_in(token));
+    store.revoke_token(token).unwrap();
+    // New connections with these tokens are anonymous, so the server has noticed.
+    let whoami = |client: &mut Client| client.ask(r#"{"type": "whoami", "id": 1}"#);
+    for token in ["short", "revoked"] {
+        eventually(PATIENCE, || {
+            let answer = whoami(&mut server.logged_in(token));
+            answer.contains("null").then_some(())
+        });
+    }
+    for client in [&mut expired, &mut ended, &mut stays] {
+        assert!(whoami(client).contains(me));
+    }
+    reload(&server, &config("close"));
+    let close = |reason: &str| Received::Close(Some((3000, reason.to_owned())));
+    assert_eq!(expired.receive(), close("token expired"));
+    assert_eq!(ended.receive(), close("token revoked"));
+    assert!(whoami(&mut stays).contains(me));
+    assert_eq!(server.metric("h_realtime_credentials_ended_total"), 2.0);
 }
 
 // CVE-2017-7652

@@ -193,6 +193,28 @@ impl<A: Asks + ?Sized> Asks for Rc<A> {
     }
 }
 
+/// Why a token has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndCause {
+    /// Its time is up.
+    Expired,
+    /// It was revoked, or stands for another user now.
+    Revoked,
+    /// Its user was deleted.
+    UserDeleted,
+}
+
+impl EndCause {
+    /// The reason in the close frame.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndCause::Expired => "token expired",
+            EndCause::Revoked => "token revoked",
+            EndCause::UserDeleted => "user deleted",
+        }
+    }
+}
+
 /// What a back end tells the reactor: answers, and news that nobody asked for.
 #[derive(Debug)]
 pub enum Tell {
@@ -224,10 +246,12 @@ pub enum Tell {
         /// All of them.
         memberships: Vec<Membership>,
     },
-    /// A token was revoked, or its user has another name now or is no more.
+    /// A token has ended.
     TokenEnded {
         /// Which.
         token: TokenId,
+        /// Why.
+        cause: EndCause,
     },
     /// A user was deleted: every token of theirs has ended.
     UserGone {

@@ -33,6 +33,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Role, Userids};
+    use crate::net::Now;
     use crate::realtime::principals::Principals;
     use crate::realtime::term::Digester;
     use crate::realtime::testing::{identity, key, rule};
@@ -49,7 +50,7 @@ mod tests {
             ("acct:c@x", true),
             ("acct:C@x", false),
         ] {
-            principals.log_in(key(0), identity(userid, 1, &[]));
+            principals.log_in(key(0), identity(userid, 1, &[]), Now::default());
             let decision = decide(&rules, principals.of(key(0)));
             assert_eq!(decision == Decision::Send(0), is_in, "{userid}");
         }
@@ -79,7 +80,7 @@ mod tests {
         let mut principals = Principals::new(Rc::new(Digester::new([1, 2, 3, 4])));
         for (userid, group, role, want) in people {
             let groups = [("a", Role::Owner), (group, role)];
-            principals.log_in(key(0), identity(userid, 1, &groups));
+            principals.log_in(key(0), identity(userid, 1, &groups), Now::default());
             assert_eq!(decide(&rules, principals.of(key(0))), want, "{userid}");
         }
         assert_eq!(decide(&rules, None), withhold(Reason::Muted));

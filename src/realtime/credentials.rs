@@ -4,11 +4,13 @@
 //! token or its user has ended. Must not know who a token is for; `principals` does.
 
 use crate::http::Upgrade;
-use crate::model::{Ask, AuthReply, Busy, Identity, Secret, Ticket};
-use crate::net::{ConnKey, Cx, Verdict};
+use crate::model::{Ask, AuthReply, Busy, EndCause, Secret, Ticket, UnixMillis};
+use crate::net::{ConnKey, Cx, Now, Verdict};
 use crate::ws::CloseCode;
 
-use super::{Arrival, InvalidToken, OnExpiry, Realtime, Session, request};
+use super::principals::Fate;
+use super::term::Digester;
+use super::{Arrival, InvalidToken, OnExpiry, Realtime, Session, Settings, request};
 
 impl Realtime {
     pub(super) fn authenticate(
@@ -48,7 +50,7 @@ impl Realtime {
             // comes before `on_open` is lost.
             AuthReply::Known(identity) => {
                 self.counters.auth.known += 1;
-                self.log_in(key, identity);
+                self.principals.log_in(key, identity, cx.now());
                 let since = cx.now().mono;
                 self.arrivals.insert(key, Arrival { since, ended: None });
                 cx.accept(key);
@@ -70,16 +72,6 @@ impl Realtime {
         }
     }
 
-    fn log_in(&mut self, key: ConnKey, mut identity: Identity) {
-        identity.expires = match self.settings.on_expiry {
-            OnExpiry::Close => identity
-                .expires
-                .map(|at| at.saturating_add(self.delay(key))),
-            OnExpiry::Keep => None,
-        };
-        self.principals.log_in(key, identity);
-    }
-
     /// Asks the back end what has become of the tokens that are connected, if it is time to.
     pub(super) fn sweep(&mut self, now: u64) {
         let Some(period) = self.settings.sweep_period else {
@@ -95,46 +87,86 @@ impl Realtime {
         }
     }
 
-    /// Ends connections whose credentials have ended. From now on they hear nothing; when they
-    /// are closed is spread.
+    /// The credentials of these connections have ended, in another way than by time.
     pub(super) fn end_all(
         &mut self,
         cx: &mut Cx<'_, Session>,
         keys: Vec<ConnKey>,
-        reason: &'static str,
+        cause: EndCause,
     ) {
-        if self.settings.on_expiry == OnExpiry::Keep {
-            return;
-        }
-        let now = cx.now().unix;
         for key in keys {
-            match self.delay(key) {
-                0 => self.end(cx, key, reason),
-                delay => self.principals.end(key, now, now + delay),
-            }
+            let fate = fate(&self.settings, &self.digester, cx.now(), cause, key);
+            self.principals.end(key, cause, fate);
+        }
+        self.close_due(cx);
+    }
+
+    /// Takes note of the tokens that have expired by now.
+    pub(super) fn expire(&mut self, now: Now) {
+        let (settings, digester) = (&self.settings, &self.digester);
+        let fate = |key| fate(settings, digester, now, EndCause::Expired, key);
+        self.principals.expire(now, fate);
+    }
+
+    /// The wall clock where no event is to be sent past a token's expiry, and else 0: a token may
+    /// be past it by the wall clock alone, before [`Realtime::expire`] notices.
+    pub(super) fn expiry_limit(&self, now: Now) -> UnixMillis {
+        match (self.settings.on_expiry, self.settings.expiry_spread) {
+            (OnExpiry::Close, 0) => now.unix,
+            _ => 0,
         }
     }
 
-    /// How long after its credentials have ended a connection is closed, in milliseconds.
-    fn delay(&self, key: ConnKey) -> u64 {
-        match self.settings.expiry_spread {
-            0 => 0,
-            spread => 1 + self.digester.scatter(key.to_u64()) % spread,
+    /// Closes the connections whose credentials have ended and whose turn has come.
+    pub(super) fn close_due(&mut self, cx: &mut Cx<'_, Session>) {
+        while let Some((key, cause)) = self.principals.next_to_close(cx.now()) {
+            self.end(cx, key, cause);
+        }
+    }
+
+    /// From now on behaves like this. Connections stay, with the filters that they have. Where
+    /// ended credentials were kept and no longer are, their connections are closed, spread. A
+    /// connection that was to be closed is, even if such connections are kept from now on: it may
+    /// have missed events already.
+    pub fn reconfigure(&mut self, cx: &mut Cx<'_, Session>, settings: Settings) {
+        self.settings = settings;
+        if self.settings.on_expiry == OnExpiry::Close {
+            for (key, cause) in self.principals.kept() {
+                let fate = fate(&self.settings, &self.digester, cx.now(), cause, key);
+                self.principals.end(key, cause, fate);
+            }
+            self.close_due(cx);
         }
     }
 
     /// Ends a connection whose credentials have ended, at once or when it opens. It keeps its
     /// identity until it is closed: it must not pass for anonymous for a moment.
-    pub(super) fn end(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, reason: &'static str) {
+    fn end(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, cause: EndCause) {
         match self.arrivals.get_mut(&key) {
-            Some(arrival) => arrival.ended = Some(reason),
-            None => self.close_ended(cx, key, reason),
+            Some(arrival) => arrival.ended = Some(cause),
+            None => self.close_ended(cx, key, cause),
         }
     }
 
-    pub(super) fn close_ended(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, reason: &str) {
+    pub(super) fn close_ended(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, cause: EndCause) {
         self.counters.credentials_ended += 1;
         // Not 1000 or 1001, after which the official client never comes back.
-        cx.close(key, CloseCode::CREDENTIALS_ENDED, reason);
+        cx.close(key, CloseCode::CREDENTIALS_ENDED, cause.as_str());
+    }
+}
+
+/// What becomes of a connection whose credentials have ended by now. Expiry is no distrust: where
+/// the close is put off, the connection is served until then.
+fn fate(settings: &Settings, digester: &Digester, now: Now, cause: EndCause, key: ConnKey) -> Fate {
+    if settings.on_expiry == OnExpiry::Keep {
+        return Fate::Keep;
+    }
+    let delay = match settings.expiry_spread {
+        0 => 0,
+        spread => 1 + digester.scatter(key.to_u64()) % spread,
+    };
+    Fate::Close {
+        at: now.mono.saturating_add(delay),
+        is_served: cause == EndCause::Expired && delay > 0,
     }
 }

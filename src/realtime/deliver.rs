@@ -17,6 +17,7 @@ impl Realtime {
         plans: &[Plan],
         received: MonoMillis,
     ) -> Vec<usize> {
+        self.expire(cx.now());
         plans
             .iter()
             .map(|plan| self.deliver_one(cx, plan, received))
@@ -35,7 +36,7 @@ impl Realtime {
 
         let excluded = plan.exclude_client.as_deref();
         let excluded = excluded.map(|client| self.digester.client_id(client));
-        let now = cx.now().unix;
+        let unix = self.expiry_limit(cx.now());
         let anonymous = decide(&plan.rules, None);
         let mut outgoing = Outgoing::new(plan);
         outgoing.delivery.since = Some(received);
@@ -57,8 +58,7 @@ impl Realtime {
             }
             let principal = self.principals.of(key);
             let decision = match principal {
-                // The next tick closes it, which is too late where the clock has jumped.
-                Some(_) if self.principals.has_expired(key, now) => {
+                Some(_) if self.principals.is_silenced(key, unix) => {
                     Decision::Withhold(Reason::Permission)
                 }
                 Some(_) => decide(&plan.rules, principal),

@@ -1,28 +1,27 @@
-//! When tokens end.
+//! Deadlines: when tokens expire, and when connections whose credentials have ended are closed.
 //!
-//! Owns: an order of moments. Must not know whether a connection still exists: an entry may
-//! outlive it, and whoever takes one out has to look.
+//! Owns: an order of moments, and the detection of steps of the wall clock. Must not know whether
+//! a connection still exists: an entry may outlive it, so the caller checks each key.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::model::UnixMillis;
-use crate::net::ConnKey;
+use crate::net::{ConnKey, Now};
 
-/// Connections by the moment when something about them ends.
+/// Connections by a moment of one clock, in milliseconds.
 #[derive(Default)]
-pub struct Expiries {
-    heap: BinaryHeap<Reverse<(UnixMillis, ConnKey)>>,
+pub struct Deadlines {
+    heap: BinaryHeap<Reverse<(u64, ConnKey)>>,
 }
 
-impl Expiries {
+impl Deadlines {
     /// Adds a moment.
-    pub fn push(&mut self, at: UnixMillis, key: ConnKey) {
+    pub fn push(&mut self, at: u64, key: ConnKey) {
         self.heap.push(Reverse((at, key)));
     }
 
-    /// Takes out one whose moment has come, the earliest first.
-    pub fn pop_due(&mut self, now: UnixMillis) -> Option<ConnKey> {
+    /// Removes one whose moment has come, the earliest first.
+    pub fn pop_due(&mut self, now: u64) -> Option<ConnKey> {
         let Reverse((at, key)) = *self.heap.peek()?;
         if at > now {
             return None;
@@ -35,15 +34,60 @@ impl Expiries {
     pub fn len(&self) -> usize {
         self.heap.len()
     }
+
+    /// Drops the entries of other connections, and the memory that they took.
+    pub fn retain(&mut self, mut keeps: impl FnMut(ConnKey) -> bool) {
+        self.heap.retain(|Reverse((_, key))| keeps(*key));
+        self.heap.shrink_to_fit();
+    }
 }
 
-impl FromIterator<(UnixMillis, ConnKey)> for Expiries {
-    fn from_iter<I: IntoIterator<Item = (UnixMillis, ConnKey)>>(entries: I) -> Self {
-        Expiries {
+impl FromIterator<(u64, ConnKey)> for Deadlines {
+    fn from_iter<I: IntoIterator<Item = (u64, ConnKey)>>(entries: I) -> Self {
+        Deadlines {
             heap: entries.into_iter().map(Reverse).collect(),
         }
     }
 }
+
+/// Notices when the wall clock is set forward: by how much it leads the monotonic clock is the
+/// same from turn to turn, but for a millisecond of rounding.
+pub struct WallClock {
+    /// The smallest lead since the last step forward that was noticed.
+    lead: i64,
+}
+
+impl WallClock {
+    /// Takes note of the clocks at a moment from which on a step matters.
+    pub fn note(&mut self, now: Now) {
+        self.lead = self.lead.min(lead(now));
+    }
+
+    /// Whether the wall clock has gained [`STEP`] or more since some earlier call, and that has
+    /// not been said yet. To a process, a suspended machine is such a step, too.
+    pub fn has_stepped_forward(&mut self, now: Now) -> bool {
+        let has_stepped = lead(now).saturating_sub(self.lead) >= STEP;
+        if has_stepped {
+            self.lead = lead(now);
+        }
+        self.note(now);
+        has_stepped
+    }
+}
+
+fn lead(now: Now) -> i64 {
+    let (unix, mono) = (now.unix.cast_signed(), now.mono.cast_signed());
+    unix.saturating_sub(mono)
+}
+
+impl Default for WallClock {
+    fn default() -> Self {
+        WallClock { lead: i64::MAX }
+    }
+}
+
+/// Milliseconds that the wall clock may gain before its deadlines are looked at on their own.
+const STEP: i64 = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -51,13 +95,29 @@ mod tests {
     use crate::realtime::testing::key;
 
     #[test]
-    fn the_earliest_first_and_none_too_early() {
-        let mut expiries: Expiries = [(30, key(3)), (10, key(1))].into_iter().collect();
-        expiries.push(20, key(2));
-        assert_eq!(expiries.pop_due(9), None);
-        assert_eq!(expiries.pop_due(20), Some(key(1)));
-        assert_eq!(expiries.pop_due(20), Some(key(2)));
-        assert_eq!(expiries.pop_due(20), None);
-        assert_eq!(expiries.len(), 1);
+    fn earliest_deadline_first_and_none_early() {
+        let mut deadlines: Deadlines = [(30, key(3)), (10, key(1))].into_iter().collect();
+        deadlines.push(20, key(2));
+        assert_eq!(deadlines.pop_due(9), None);
+        assert_eq!(deadlines.pop_due(20), Some(key(1)));
+        assert_eq!(deadlines.pop_due(20), Some(key(2)));
+        assert_eq!(deadlines.pop_due(20), None);
+        assert_eq!(deadlines.len(), 1);
+        deadlines.retain(|key| key.index != 3);
+        assert_eq!(deadlines.len(), 0);
+    }
+
+    #[test]
+    fn only_a_gain_of_a_second_is_a_step_forward() {
+        let mut clock = WallClock::default();
+        let mut at = |mono, unix| clock.has_stepped_forward(Now { mono, unix });
+        assert!(!at(0, 50_000));
+        // Rounding, and a clock that is slewed.
+        assert!(!at(10, 50_011) && !at(500, 50_499) && !at(1000, 51_900));
+        assert!(at(2000, 53_000), "a second in all");
+        assert!(!at(3000, 54_000), "once");
+        assert!(!at(4000, 5_000), "a step back");
+        assert!(!at(5000, 6_999));
+        assert!(at(5000, 7_000));
     }
 }

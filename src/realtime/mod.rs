@@ -42,7 +42,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::http::{Origin, Request};
-use crate::model::{Asks, Tell};
+use crate::model::{Asks, EndCause, Tell};
 use crate::net::{ConnKey, Cx, Verdict};
 
 pub use counters::{Auth, Counters, Errors, Events, Messages, Refused, Withheld};
@@ -125,7 +125,7 @@ struct Arrival {
     /// Monotonic milliseconds.
     since: u64,
     /// Why it has to end as soon as it is open.
-    ended: Option<&'static str>,
+    ended: Option<EndCause>,
 }
 
 impl Realtime {
@@ -187,12 +187,6 @@ impl Realtime {
         }
     }
 
-    /// From now on behaves like this. Who is connected stays, with the filter that it has and
-    /// until the moment at which its token was to end.
-    pub fn reconfigure(&mut self, settings: Settings) {
-        self.settings = settings;
-    }
-
     /// A WebSocket has opened.
     pub fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
         let is_watched = self.trace.open(key);
@@ -203,8 +197,8 @@ impl Realtime {
             self.trace_open(cx, key, is_watched);
         }
         let ended = self.arrivals.remove(&key).and_then(|arrival| arrival.ended);
-        if let Some(reason) = ended {
-            self.close_ended(cx, key, reason);
+        if let Some(cause) = ended {
+            self.close_ended(cx, key, cause);
         }
     }
 
@@ -224,9 +218,8 @@ impl Realtime {
     /// Ends what the clock ends.
     pub fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
         let now = cx.now();
-        while let Some(key) = self.principals.next_expired(now.unix) {
-            self.end(cx, key, "token expired");
-        }
+        self.expire(now);
+        self.close_due(cx);
         self.sweep(now.mono);
         // Their connections were gone before they could open.
         let principals = &mut self.principals;
@@ -251,13 +244,13 @@ impl Realtime {
                 userid,
                 memberships,
             } => self.principals.set_memberships(&userid, memberships),
-            Tell::TokenEnded { token } => {
+            Tell::TokenEnded { token, cause } => {
                 let keys = self.principals.connections_with(token);
-                self.end_all(cx, keys, "token revoked");
+                self.end_all(cx, keys, cause);
             }
             Tell::UserGone { userid } => {
                 let keys = self.principals.connections_of(&userid);
-                self.end_all(cx, keys, "user deleted");
+                self.end_all(cx, keys, EndCause::UserDeleted);
             }
             Tell::Published { .. } | Tell::Happened { .. } | Tell::Health { .. } => {}
         }

@@ -8,9 +8,10 @@ use std::rc::Rc;
 use hashbrown::HashTable;
 
 use crate::model::{Identity, Membership, TokenId, UnixMillis};
-use crate::net::ConnKey;
+use crate::net::{ConnKey, Now};
 
-use super::expiry::Expiries;
+use ends::{Ends, Standing};
+
 use super::slab::{ByConn, NONE, Slab};
 use super::term::Digester;
 
@@ -22,9 +23,7 @@ pub struct Principals {
     users: Slab<Principal>,
     /// Places in `users`, by userid.
     table: HashTable<u32>,
-    expiries: Expiries,
-    /// Logins that end by themselves.
-    expiring: usize,
+    ends: Ends,
 }
 
 /// A user, shared by their connections.
@@ -43,10 +42,12 @@ pub struct Principal {
 struct Login {
     key: ConnKey,
     token: TokenId,
+    /// By the wall clock.
     expires: UnixMillis,
     user: u32,
     next: u32,
     prev: u32,
+    standing: Standing,
 }
 
 impl Principal {
@@ -78,14 +79,13 @@ impl Principals {
             logins: Slab::default(),
             users: Slab::default(),
             table: HashTable::new(),
-            expiries: Expiries::default(),
-            expiring: 0,
+            ends: Ends::default(),
         }
     }
 
     /// Gives a connection an identity. What it says of the user is the newest, so it holds for
     /// their other connections too.
-    pub fn log_in(&mut self, key: ConnKey, identity: Identity) {
+    pub fn log_in(&mut self, key: ConnKey, identity: Identity, now: Now) {
         // An answer may be so late that its connection has gone and another has its place.
         if self.has_successor(key) {
             return self.set_memberships(&identity.userid, identity.memberships);
@@ -106,7 +106,14 @@ impl Principals {
             user.set_memberships(identity.memberships);
         }
         let expires = identity.expires.unwrap_or(NEVER);
-        self.attach(key, identity.token, expires, user);
+        self.attach(Login {
+            key,
+            token: identity.token,
+            expires,
+            user,
+            ..Login::default()
+        });
+        self.ends.log_in(key, expires, now);
     }
 
     /// Takes a connection's identity, if it has one.
@@ -120,11 +127,6 @@ impl Principals {
     pub fn of(&self, key: ConnKey) -> Option<&Principal> {
         let login = self.login(key)?;
         self.users.get(login.user)
-    }
-
-    /// Whether a connection has an identity whose token has ended by now, be it closed or not.
-    pub fn has_expired(&self, key: ConnKey, now: UnixMillis) -> bool {
-        self.login(key).is_some_and(|login| login.expires <= now)
     }
 
     /// These are a user's memberships from now on. Nothing to do where they are not connected.
@@ -156,42 +158,12 @@ impl Principals {
             .collect()
     }
 
-    /// A connection's token has ended: it hears nothing more, and is named by
-    /// [`Principals::next_expired`] when `close_at` has come.
-    pub fn end(&mut self, key: ConnKey, now: UnixMillis, close_at: UnixMillis) {
-        let login = self.logins.get_mut(self.by_conn.get(key));
-        // One that has ended already is closed when that was to be.
-        let Some(login) = login.filter(|login| login.key == key && login.expires > now) else {
-            return;
-        };
-        self.expiring += usize::from(login.expires == NEVER);
-        login.expires = now;
-        self.expiries.push(close_at, key);
-    }
-
     /// The tokens that connections have, each once.
     pub fn tokens(&self) -> Vec<TokenId> {
         let mut tokens: Vec<_> = self.live().map(|login| login.token).collect();
         tokens.sort_unstable();
         tokens.dedup();
         tokens
-    }
-
-    /// A connection whose token has ended by now. Each is named once, and keeps its identity
-    /// until it is logged out.
-    pub fn next_expired(&mut self, now: UnixMillis) -> Option<ConnKey> {
-        while let Some(key) = self.expiries.pop_due(now) {
-            let login = self.logins.get_mut(self.by_conn.get(key));
-            if let Some(login) = login
-                && login.key == key
-                && login.expires <= now
-            {
-                login.expires = NEVER;
-                self.expiring -= 1;
-                return Some(key);
-            }
-        }
-        None
     }
 
     /// Connections that have an identity.
@@ -208,17 +180,15 @@ impl Principals {
     pub fn tidy(&mut self) {
         if self.logins.is_sparse() {
             self.rebuild();
-        } else if self.expiries.len() > 2 * self.expiring + 64 {
-            // Those whose connections ended before their tokens.
-            let live = self.live().filter(|login| login.expires != NEVER);
-            self.expiries = live.map(|login| (login.expires, login.key)).collect();
         }
+        self.tidy_ends();
     }
 
     /// Moves those who are left into new, smaller tables.
     fn rebuild(&mut self) {
         let digester = Rc::clone(&self.digester);
         let mut old = std::mem::replace(self, Principals::new(digester));
+        self.ends = std::mem::take(&mut old.ends);
         for place in 0..old.users.places().count() as u32 {
             let Some(user) = old.users.remove(place) else {
                 continue;
@@ -230,7 +200,7 @@ impl Principals {
             }
             let user = self.add_user(Principal { head: NONE, ..user });
             while let Some(login) = old.logins.get(at) {
-                self.attach(login.key, login.token, login.expires, user);
+                self.attach(Login { user, ..*login });
                 at = login.next;
             }
         }
@@ -243,7 +213,7 @@ impl Principals {
         let Some(login) = self.logins.remove(at) else {
             return;
         };
-        self.expiring -= usize::from(login.expires != NEVER);
+        self.ends.expiring -= usize::from(login.expires_by_itself());
         if let Some(next) = self.logins.get_mut(login.next) {
             next.prev = login.prev;
         }
@@ -303,15 +273,15 @@ impl Principals {
         at
     }
 
-    fn attach(&mut self, key: ConnKey, token: TokenId, expires: UnixMillis, user: u32) {
+    /// Stores a login, as the first of its user's list.
+    fn attach(&mut self, login: Login) {
+        let Login { key, user, .. } = login;
         let next = self.users.get(user).map_or(NONE, |user| user.head);
+        let prev = NONE;
         let at = self.logins.insert(Login {
-            key,
-            token,
-            expires,
-            user,
             next,
-            prev: NONE,
+            prev,
+            ..login
         });
         if let Some(next) = self.logins.get_mut(next) {
             next.prev = at;
@@ -320,10 +290,6 @@ impl Principals {
             user.head = at;
         }
         self.by_conn.set(key, at);
-        if expires != NEVER {
-            self.expiring += 1;
-            self.expiries.push(expires, key);
-        }
     }
 }
 
@@ -339,13 +305,19 @@ impl Default for Login {
             user: NONE,
             next: NONE,
             prev: NONE,
+            standing: Standing::Valid,
         }
     }
 }
 
 const NEVER: UnixMillis = UnixMillis::MAX;
+// Every connection with an identity pays for it.
+const _: () = assert!(size_of::<Login>() <= 40);
 
+mod ends;
 mod verify;
+
+pub use ends::Fate;
 
 #[cfg(test)]
 mod tests {
@@ -360,9 +332,17 @@ mod tests {
     #[test]
     fn a_user_is_shared_and_gone_with_the_last_connection() {
         let mut principals = principals();
-        principals.log_in(key(0), identity("acct:a@x", 1, &[("g", Role::Member)]));
-        principals.log_in(key(1), identity("acct:a@x", 2, &[("h", Role::Owner)]));
-        principals.log_in(key(2), identity("acct:b@x", 3, &[]));
+        principals.log_in(
+            key(0),
+            identity("acct:a@x", 1, &[("g", Role::Member)]),
+            Now::default(),
+        );
+        principals.log_in(
+            key(1),
+            identity("acct:a@x", 2, &[("h", Role::Owner)]),
+            Now::default(),
+        );
+        principals.log_in(key(2), identity("acct:b@x", 3, &[]), Now::default());
         assert_eq!((principals.logins(), principals.users()), (3, 2));
 
         let user = principals.of(key(0)).unwrap();
@@ -396,18 +376,18 @@ mod tests {
                 ..key(2)
             },
         );
-        principals.log_in(old, identity("acct:a@x", 1, &[]));
+        principals.log_in(old, identity("acct:a@x", 1, &[]), Now::default());
         assert!(principals.of(new).is_none());
         principals.log_out(new);
         assert!(principals.of(old).is_some());
-        principals.log_in(new, identity("acct:b@x", 2, &[]));
+        principals.log_in(new, identity("acct:b@x", 2, &[]), Now::default());
         principals.log_out(old);
         assert_eq!(principals.of(new).map(Principal::userid), Some("acct:b@x"));
         assert_eq!((principals.logins(), principals.users()), (1, 1));
 
         let memberships = &[("g", Role::Member)];
-        principals.log_in(old, identity("acct:a@x", 3, &[]));
-        principals.log_in(old, identity("acct:b@x", 3, memberships));
+        principals.log_in(old, identity("acct:a@x", 3, &[]), Now::default());
+        principals.log_in(old, identity("acct:b@x", 3, memberships), Now::default());
         let user = principals
             .of(new)
             .expect("an answer too late takes nothing");
@@ -415,31 +395,6 @@ mod tests {
         assert!(user.membership("g").is_some(), "it is news all the same");
         assert!(principals.of(old).is_none());
         assert_eq!((principals.logins(), principals.users()), (1, 1));
-    }
-
-    #[test]
-    fn tokens_expire_in_order_and_the_heap_stays_small() {
-        let mut principals = principals();
-        let expiring = |expires| Identity {
-            expires: Some(expires),
-            ..identity("acct:a@x", 1, &[])
-        };
-        principals.log_in(key(0), expiring(300));
-        principals.log_in(key(1), expiring(100));
-        principals.log_in(key(2), identity("acct:a@x", 1, &[]));
-        principals.log_in(key(3), expiring(100));
-        principals.log_out(key(3));
-        assert_eq!(principals.next_expired(99), None);
-        assert_eq!(principals.next_expired(100), Some(key(1)));
-        assert_eq!(principals.next_expired(299), None);
-        for n in 10..10_000 {
-            principals.log_in(key(n), expiring(1000));
-            principals.log_out(key(n));
-            principals.tidy();
-            assert!(principals.expiries.len() <= 100);
-        }
-        assert_eq!(principals.next_expired(300), Some(key(0)));
-        assert_eq!(principals.next_expired(u64::MAX - 1), None);
     }
 
     // M1
@@ -450,7 +405,7 @@ mod tests {
         for n in 0..5000 {
             let user = format!("acct:{}@x", n % 500);
             let identity = identity(&user, n, &[("g", Role::Member)]);
-            principals.log_in(key(n as u32), identity);
+            principals.log_in(key(n as u32), identity, Now::default());
         }
         let staying: Vec<u32> = (0..5000).filter(|_| random.below(50) == 0).collect();
         for n in (0..5000).filter(|n| !staying.contains(n)) {

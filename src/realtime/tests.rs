@@ -3,8 +3,8 @@
 use super::testing::{Did, World, identity, key, term};
 use super::*;
 use crate::model::{
-    AuthReply, Decision, EventKind, Field, Identity, Membership, Plan, Reach, Role, Rule, TokenId,
-    Who,
+    AuthReply, Decision, EndCause, EventKind, Field, Identity, Membership, Plan, Reach, Role, Rule,
+    TokenId, Who,
 };
 use crate::net::Now;
 
@@ -102,13 +102,9 @@ fn credentials_that_end_close_the_connections_that_have_them() {
     world.open_as(0, identity("acct:a@x", 10, &[]));
     world.open_as(1, identity("acct:a@x", 11, &[]));
     world.open_as(2, identity("acct:b@x", 12, &[]));
-    let token = TokenId(11);
-    assert_eq!(
-        world.tell(Tell::TokenEnded { token }),
-        [close(1, "token revoked")]
-    );
+    assert_eq!(world.tell(revoked(11)), [close(1, "token revoked")]);
     world.close(1);
-    assert_eq!(world.tell(Tell::TokenEnded { token }), []);
+    assert_eq!(world.tell(revoked(11)), []);
     let userid = "acct:a@x".into();
     assert_eq!(
         world.tell(Tell::UserGone { userid }),
@@ -149,23 +145,25 @@ fn ends_are_spread() {
     });
     let connections = 300;
     for number in 0..connections {
-        let mut identity = identity("acct:a@x", 1, &[("g", Role::Member)]);
+        let token = u64::from(number % 2);
+        let mut identity = identity("acct:a@x", token, &[("g", Role::Member)]);
         // Half of them end by the clock.
-        identity.expires = (number % 2 == 0).then_some(1000);
+        identity.expires = (token == 0).then_some(1000);
         world.open_as(number, identity);
     }
     let at = |unix| Now { mono: unix, unix };
     world.tick(at(1000));
-    assert_eq!(world.tell(Tell::TokenEnded { token: TokenId(1) }), []);
+    assert_eq!(world.tell(revoked(1)), []);
     let mut closed = 0;
     let mut fullest = 0;
     for second in 0..=spread / 1000 {
         let did = world.tick(at(1000 + 1000 * second));
         for one in &did {
-            assert!(
-                matches!(one, Did::Close(_, 3000, reason) if reason == "token expired"),
-                "{one:?}"
-            );
+            let Did::Close(number, ..) = one else {
+                panic!("{one:?}");
+            };
+            let reason = ["token expired", "token revoked"][*number as usize % 2];
+            assert_eq!(*one, close(*number, reason));
         }
         closed += did.len();
         fullest = fullest.max(did.len());
@@ -187,8 +185,11 @@ fn what_is_heard_between_the_end_of_a_token_and_that_of_the_connection() {
     world.open_as(0, identity);
     world.now.unix = 1001;
     assert_eq!(for_members(&mut world, "g"), 1);
-    let token = TokenId(1);
-    assert_eq!(world.tell(Tell::TokenEnded { token }), []);
+    // What a sweep finds to have expired is no news.
+    let (token, cause) = (TokenId(1), EndCause::Expired);
+    assert_eq!(world.tell(Tell::TokenEnded { token, cause }), []);
+    assert_eq!(for_members(&mut world, "g"), 1);
+    assert_eq!(world.tell(revoked(1)), []);
     assert_eq!(for_members(&mut world, "g"), 0);
     assert_eq!(who(&mut world, 0), r#""acct:a@x""#, "never anonymous");
 }
@@ -202,8 +203,8 @@ fn ends_may_be_overlooked_as_in_h() {
     let mut identity = identity("acct:a@x", 1, &[("g", Role::Member)]);
     identity.expires = Some(1000);
     world.open_as(0, identity);
-    let (token, userid) = (TokenId(1), "acct:a@x".into());
-    assert_eq!(world.tell(Tell::TokenEnded { token }), []);
+    let userid = "acct:a@x".into();
+    assert_eq!(world.tell(revoked(1)), []);
     assert_eq!(world.tell(Tell::UserGone { userid }), []);
     assert_eq!(
         world.tick(Now {
@@ -255,9 +256,8 @@ fn an_expired_token_hears_nothing() {
 
 #[test]
 fn what_happens_before_the_socket_opens_is_not_lost() {
-    let token = TokenId(1);
     let endings: [(Tell, &str); 2] = [
-        (Tell::TokenEnded { token }, "token revoked"),
+        (revoked(1), "token revoked"),
         (
             Tell::UserGone {
                 userid: "acct:a@x".into(),
@@ -307,6 +307,11 @@ fn an_identity_does_not_wait_for_ever() {
     assert_eq!(who(&mut world, 1), "null");
 }
 
+fn revoked(token: u64) -> Tell {
+    let (token, cause) = (TokenId(token), EndCause::Revoked);
+    Tell::TokenEnded { token, cause }
+}
+
 fn join(world: &mut World, group: &str) {
     let role = Role::Member;
     let group = group.into();
@@ -332,3 +337,5 @@ fn for_members(world: &mut World, group: &str) -> usize {
     };
     world.deliver(vec![plan]).0[0]
 }
+
+mod ends;

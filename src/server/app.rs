@@ -137,10 +137,10 @@ impl Handler for App {
         }
     }
 
-    fn on_reload(&mut self, _cx: &mut Cx<'_, Session>) {
+    fn on_reload(&mut self, cx: &mut Cx<'_, Session>) {
         // A certificate alone changes nothing here.
         if let Some(next) = self.shared.take() {
-            self.realtime.reconfigure(next.realtime);
+            self.realtime.reconfigure(cx, next.realtime);
             self.dangers = next.dangers;
         }
     }

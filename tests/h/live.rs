@@ -53,20 +53,30 @@ fn the_sweep_finds_what_has_ended() {
     let site = Site::new();
     let server = site.server(SWEPT);
     let mut stays = server.user_of_h("alice");
-    for (name, change) in [
-        ("carol", "DELETE FROM token WHERE user_id = 3"),
-        ("bob", "UPDATE \"user\" SET deleted = true WHERE id = 2"),
+    for (name, change, cause) in [
+        (
+            "carol",
+            "DELETE FROM token WHERE user_id = 3",
+            "token revoked",
+        ),
+        (
+            "bob",
+            "UPDATE \"user\" SET deleted = true WHERE id = 2",
+            "user deleted",
+        ),
         (
             "dave",
             "UPDATE token SET expires = '2001-01-01' WHERE user_id = 4",
+            "token expired",
         ),
     ] {
         let mut client = server.user_of_h(name);
         assert_eq!(who(&mut client), format!("acct:{name}@localhost"));
         site.sql(change);
-        let Received::Close(Some((3000, _))) = client.receive() else {
+        let Received::Close(Some((3000, reason))) = client.receive() else {
             panic!("{name} is not told to log in again");
         };
+        assert_eq!(reason, cause, "{name}");
         // Whoever comes with the same token is nobody now.
         assert_eq!(who(&mut server.user_of_h(name)), "");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use h_realtime::model::{Role, TokenId};
+use h_realtime::model::{EndCause, Role, TokenId};
 
 use super::world::{NOW, World};
 
@@ -154,8 +154,14 @@ fn one_statement_says_what_has_become_of_many_tokens() {
     assert_eq!(&**userid, "acct:alice@localhost");
     let groups: BTreeSet<&str> = memberships.iter().map(|it| &*it.group).collect();
     assert_eq!(groups, BTreeSet::from(["nullread", "open1234", "rest1234"]));
-    for place in [1, 2, 3, 6, 7] {
-        assert_eq!(standing(place), None, "{place}");
+    for (place, cause) in [
+        (1, EndCause::Revoked),
+        (2, EndCause::Expired),
+        (3, EndCause::UserDeleted),
+        (6, EndCause::Revoked),
+        (7, EndCause::Revoked),
+    ] {
+        assert_eq!(standing(place), Err(&cause), "{place}");
     }
     assert_eq!(&*standing(4).unwrap().0, "acct:other@example.com");
     assert_eq!(standing(5).unwrap().1, []);

@@ -40,10 +40,10 @@ impl App {
     }
 
     fn deliver(&mut self, cx: &mut Cx<'_, Session>, plans: Vec<Plan>) {
-        let now = cx.now().unix;
+        let now = cx.now();
         let mut model = self.model.borrow_mut();
         let want: Vec<usize> = plans.iter().map(|plan| model.deliver(plan, now)).collect();
-        let got = self.realtime.deliver(cx, &plans, now);
+        let got = self.realtime.deliver(cx, &plans, now.mono);
         if got != want {
             let what = format!("{got:?} for {want:?} that must hear of {plans:?}");
             model.breaches.push(what);
@@ -107,14 +107,14 @@ impl Handler for App {
                     Tell::Authenticated { ticket, .. } => ConnKey::from_u64(ticket.0),
                     _ => None,
                 };
-                self.model.borrow_mut().told(key, &tell);
+                self.model.borrow_mut().told(key, &tell, cx.now());
                 self.realtime.on_tell(cx, tell);
             }
         }
     }
 
     fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
-        self.model.borrow_mut().ticked(cx.now().unix);
+        self.model.borrow_mut().ticked(cx.now());
         self.realtime.on_tick(cx);
     }
 }

@@ -7,7 +7,7 @@ use h_realtime::model::{
     AuthReply, Decision, Identity, Membership, Plan, Reach, Reason, Tell, Term, TokenId,
     UnixMillis, Who,
 };
-use h_realtime::net::{ConnKey, Message, Verdict};
+use h_realtime::net::{ConnKey, Message, Now, Verdict};
 use h_realtime::realtime::Withheld;
 
 use crate::sim::Said;
@@ -83,6 +83,10 @@ pub struct Login {
     pub userid: Box<str>,
     token: TokenId,
     expires: Option<UnixMillis>,
+    /// When the token has lasted for as long as it was to at the login, by the monotonic clock.
+    lasts_until: Option<u64>,
+    /// It stays so, whatever the wall clock says later.
+    has_expired: bool,
 }
 
 /// What becomes of an event for one connection.
@@ -166,11 +170,11 @@ impl Model {
         self.tally.replies += (life.replies.len() - replies) as u64;
     }
 
-    pub fn told(&mut self, key: Option<ConnKey>, tell: &Tell) {
+    pub fn told(&mut self, key: Option<ConnKey>, tell: &Tell, now: Now) {
         match tell {
             Tell::Authenticated { reply, .. } => {
                 if let Some(key) = key {
-                    self.authenticated(key, reply);
+                    self.authenticated(key, reply, now);
                 }
             }
             Tell::Memberships {
@@ -180,13 +184,13 @@ impl Model {
                 let memberships = memberships.clone();
                 self.memberships.insert(userid.clone(), memberships);
             }
-            Tell::TokenEnded { token } => self.end(|login| login.token == *token),
+            Tell::TokenEnded { token, .. } => self.end(|login| login.token == *token),
             Tell::UserGone { userid } => self.end(|login| login.userid == *userid),
             Tell::Published { .. } | Tell::Happened { .. } | Tell::Health { .. } => {}
         }
     }
 
-    fn authenticated(&mut self, key: ConnKey, reply: &AuthReply) {
+    fn authenticated(&mut self, key: ConnKey, reply: &AuthReply, now: Now) {
         let life = self.lives.entry(key).or_default();
         if life.state == State::Open {
             // Who somebody is has been said before, and once is enough.
@@ -203,20 +207,32 @@ impl Model {
         }
         life.state = State::Answered;
         match reply {
-            AuthReply::Known(identity) => life.login = Some(Login::new(identity)),
+            AuthReply::Known(identity) => life.login = Some(Login::new(identity, now)),
             AuthReply::Unknown => life.refused = self.rejects.then_some(401),
             AuthReply::Unavailable => life.refused = Some(503),
         }
     }
 
     /// Those whose tokens have expired are closed.
-    pub fn ticked(&mut self, now: UnixMillis) {
-        self.end(|login| login.has_expired(now));
+    pub fn ticked(&mut self, now: Now) {
+        self.expire(now);
+        self.end(|_| false);
     }
 
-    fn end(&mut self, has_ended: impl Fn(&Login) -> bool) {
+    fn expire(&mut self, now: Now) {
         for life in self.lives.values_mut() {
-            if life.state == State::Open && life.login.as_ref().is_some_and(&has_ended) {
+            if let Some(login) = &mut life.login {
+                login.has_expired |= login.expires.is_some_and(|end| end <= now.unix)
+                    || login.lasts_until.is_some_and(|end| end <= now.mono);
+            }
+        }
+    }
+
+    /// Closes those who have ended, and with them those who were known to have expired.
+    fn end(&mut self, has_ended: impl Fn(&Login) -> bool) {
+        let has_ended = |login: &Login| login.has_expired || has_ended(login);
+        for life in self.lives.values_mut() {
+            if life.state == State::Open && life.login.as_ref().is_some_and(has_ended) {
                 life.closed = Some(3000);
                 self.tally.credentials_ended += 1;
             }
@@ -224,12 +240,13 @@ impl Model {
     }
 
     /// An event happens; says how many must hear of it.
-    pub fn deliver(&mut self, plan: &Plan, now: UnixMillis) -> usize {
+    pub fn deliver(&mut self, plan: &Plan, now: Now) -> usize {
+        self.expire(now);
         let mut count = 0;
         for life in self.lives.values_mut() {
             let memberships = life.login.as_ref();
             let memberships = memberships.and_then(|login| self.memberships.get(&login.userid));
-            let fate = life.fate(plan, memberships.map_or(&[], Vec::as_slice), now);
+            let fate = life.fate(plan, memberships.map_or(&[], Vec::as_slice));
             self.tally.matched += u64::from(!matches!(fate, Fate::NotFor));
             let withheld = &mut self.tally.withheld;
             match fate {
@@ -273,7 +290,7 @@ impl Life {
         }
     }
 
-    fn fate(&self, plan: &Plan, memberships: &[Membership], now: UnixMillis) -> Fate {
+    fn fate(&self, plan: &Plan, memberships: &[Membership]) -> Fate {
         let login = self.login.as_ref();
         let is_for = match &plan.reach {
             Reach::Terms(terms) => terms.iter().any(|term| self.filter.contains(term)),
@@ -286,7 +303,7 @@ impl Life {
         {
             return Fate::Own;
         }
-        if login.is_some_and(|login| login.has_expired(now)) {
+        if login.is_some_and(|login| login.has_expired) {
             return Fate::Withheld(Reason::Permission);
         }
         let is_one = |who: &Who| match who {
@@ -315,15 +332,14 @@ impl Life {
 }
 
 impl Login {
-    fn new(identity: &Identity) -> Self {
+    fn new(identity: &Identity, now: Now) -> Self {
+        let lasts_until = |end: UnixMillis| now.mono + end.saturating_sub(now.unix);
         Login {
             userid: identity.userid.clone(),
             token: identity.token,
             expires: identity.expires,
+            lasts_until: identity.expires.map(lasts_until),
+            has_expired: false,
         }
-    }
-
-    fn has_expired(&self, now: UnixMillis) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
     }
 }

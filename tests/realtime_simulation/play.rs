@@ -1,6 +1,6 @@
 //! What happens by chance.
 
-use h_realtime::model::{AuthReply, Identity, Tell, Ticket, TokenId, UnixMillis};
+use h_realtime::model::{AuthReply, EndCause, Identity, Tell, Ticket, TokenId, UnixMillis};
 use h_realtime::net::Config;
 use h_realtime::realtime::{InvalidToken, Settings};
 use h_realtime::ws::CAN_DEFLATE;
@@ -352,7 +352,8 @@ impl Play {
             token.has_ended = true;
         }
         let token = TokenId(at as u64);
-        self.tell(Tell::TokenEnded { token });
+        let cause = EndCause::Revoked;
+        self.tell(Tell::TokenEnded { token, cause });
     }
 
     fn end_user(&mut self) {

@@ -84,7 +84,7 @@ fn news_come_before_the_answers_of_the_same_turn() {
     let [ended, unknown, refused] = &tells[..] else {
         panic!("{tells:?}");
     };
-    assert!(matches!(ended, Tell::TokenEnded { token } if *token == id));
+    assert!(matches!(ended, Tell::TokenEnded { token, .. } if *token == id));
     assert!(matches!(
         unknown,
         Tell::Authenticated {

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use super::directory::Directory;
-use crate::model::{Tell, TokenId};
+use crate::model::{EndCause, Tell, TokenId};
 
 /// A reader of the change log.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Watch {
         let mut told = HashSet::new();
         for change in changes {
             match (change.kind.as_str(), change.userid, change.token) {
-                ("token", _, Some(token)) => tells.push(Tell::TokenEnded { token }),
+                ("token", _, Some(token)) => tells.push(revoked(token)),
                 ("user", Some(userid), _) => tells.push(Tell::UserGone {
                     userid: userid.into(),
                 }),
@@ -80,7 +80,7 @@ impl Watch {
         for &token in &self.let_in {
             match directory.holder(token)? {
                 // Covers a user who is gone too: their tokens went with them.
-                None => tells.push(Tell::TokenEnded { token }),
+                None => tells.push(revoked(token)),
                 Some(userid) if told.insert(userid.clone()) => {
                     tells.extend(memberships(directory, userid)?);
                 }
@@ -94,12 +94,17 @@ impl Watch {
     pub fn take(&mut self, news: News) -> Vec<Tell> {
         self.position = news.position;
         for tell in &news.tells {
-            if let Tell::TokenEnded { token } = tell {
+            if let Tell::TokenEnded { token, .. } = tell {
                 self.let_in.remove(token);
             }
         }
         news.tells
     }
+}
+
+fn revoked(token: TokenId) -> Tell {
+    let cause = EndCause::Revoked;
+    Tell::TokenEnded { token, cause }
 }
 
 /// A user's memberships as news; none if the user is gone, of which there are other news.
@@ -143,7 +148,7 @@ mod tests {
     fn taken(watch: &mut Watch, reader: &Store) -> Vec<String> {
         let news = watch.news(&reader.directory()).unwrap();
         let short = watch.take(news).into_iter().map(|tell| match tell {
-            Tell::TokenEnded { token } => format!("token {}", token.0),
+            Tell::TokenEnded { token, .. } => format!("token {}", token.0),
             Tell::UserGone { userid } => format!("gone {userid}"),
             Tell::Memberships {
                 userid,

@@ -29,7 +29,7 @@ pub(super) trait Data {
         &mut self,
         tokens: &[TokenId],
         now: UnixMillis,
-    ) -> Result<Vec<(TokenId, Option<Standing>)>, Away>;
+    ) -> Result<Vec<(TokenId, Standing)>, Away>;
     async fn annotation(&mut self, event: &AnnotationEvent) -> Result<Result<Plan, Fate>, Away>;
 }
 
@@ -58,7 +58,7 @@ impl Data for Store {
         &mut self,
         tokens: &[TokenId],
         now: UnixMillis,
-    ) -> Result<Vec<(TokenId, Option<Standing>)>, Away> {
+    ) -> Result<Vec<(TokenId, Standing)>, Away> {
         Store::sweep(self, tokens, now).await
     }
 

@@ -79,11 +79,11 @@ JOIN token ON token.value = asked.value AND asked.value <> ''
 JOIN "user" AS owner ON owner.id = token.user_id AND NOT owner.deleted
 "#;
 
-/// The tokens of a list of ids.
+/// The tokens of a list of ids, those of deleted users too.
 const SWEEP: &str = r#"
-SELECT token.id, token.expires, owner.username, owner.authority, joined.*
+SELECT token.id, token.expires, owner.username, owner.authority, owner.deleted, joined.*
 FROM token
-JOIN "user" AS owner ON owner.id = token.user_id AND NOT owner.deleted
+JOIN "user" AS owner ON owner.id = token.user_id
 "#;
 const AMONG: &str = "WHERE token.id = ANY($1::int[])";
 

@@ -23,7 +23,7 @@ use super::time::PgTime;
 use super::url::{self, Target};
 use super::{plan, read, row, userid};
 use crate::backend::{Fate, Stats};
-use crate::model::{Identity, Membership, Plan, TokenId, UnixMillis};
+use crate::model::{EndCause, Identity, Membership, Plan, TokenId, UnixMillis};
 use crate::trust;
 
 /// Where h's database is, and what its installation is called.
@@ -166,8 +166,7 @@ impl Store {
     }
 
     /// What is to be said now of tokens that connections have: their user and that user's groups,
-    /// or nothing where the token has ended, or its user was deleted. One statement for every
-    /// [`SWEPT`] of them.
+    /// or why the token has ended. One statement for every [`SWEPT`] of them.
     ///
     /// # Errors
     /// [`Away`].
@@ -175,7 +174,7 @@ impl Store {
         &mut self,
         tokens: &[TokenId],
         now: UnixMillis,
-    ) -> Result<Vec<(TokenId, Option<Standing>)>, Away> {
+    ) -> Result<Vec<(TokenId, Standing)>, Away> {
         let mut swept = Vec::with_capacity(tokens.len());
         for some in tokens.chunks(SWEPT) {
             self.sweep_some(some, now, &mut swept).await?;
@@ -187,7 +186,7 @@ impl Store {
         &mut self,
         tokens: &[TokenId],
         now: UnixMillis,
-        swept: &mut Vec<(TokenId, Option<Standing>)>,
+        swept: &mut Vec<(TokenId, Standing)>,
     ) -> Result<(), Away> {
         let ids = tokens
             .iter()
@@ -203,13 +202,18 @@ impl Store {
         for row in &rows {
             let expires: Option<PgTime> = row.try_get("expires").map_err(odd)?;
             let expires = expires.and_then(PgTime::to_unix);
-            if expires.is_none_or(|end| now < end) {
+            let standing = if row.try_get("deleted").map_err(odd)? {
+                Err(EndCause::UserDeleted)
+            } else if expires.is_some_and(|end| end <= now) {
+                Err(EndCause::Expired)
+            } else {
                 let userid = row::userid(row).map_err(odd)?.into();
-                let memberships = row::memberships(row).map_err(odd)?;
-                found.insert(row::token(row).map_err(odd)?, (userid, memberships));
-            }
+                Ok((userid, row::memberships(row).map_err(odd)?))
+            };
+            found.insert(row::token(row).map_err(odd)?, standing);
         }
-        swept.extend(tokens.iter().map(|token| (*token, found.remove(token))));
+        let mut standing = |token| found.remove(token).unwrap_or(Err(EndCause::Revoked));
+        swept.extend(tokens.iter().map(|token| (*token, standing(token))));
         Ok(())
     }
 
@@ -243,8 +247,8 @@ impl Store {
     }
 }
 
-/// Whose a token is now: the userid and the groups.
-pub type Standing = (Box<str>, Vec<Membership>);
+/// Whose a token is now, by userid and groups, or why it has ended.
+pub type Standing = Result<(Box<str>, Vec<Membership>), EndCause>;
 
 /// An answer that is not of the type asked for, which can only be after the tables have changed.
 fn odd(error: Error) -> Away {

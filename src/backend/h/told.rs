@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use super::store::Standing;
-use crate::model::{Identity, Membership, Tell, TokenId};
+use crate::model::{EndCause, Identity, Membership, Tell, TokenId};
 
 /// Hashes of what the reactor knows of its connections.
 #[derive(Default)]
@@ -47,13 +47,16 @@ impl Told {
     }
 
     /// What is news of what a sweep has found. From then on it is told.
-    pub fn news(&mut self, found: Vec<(TokenId, Option<Standing>)>) -> Vec<Tell> {
+    pub fn news(&mut self, found: Vec<(TokenId, Standing)>) -> Vec<Tell> {
         let mut news = Vec::new();
         for (token, standing) in found {
-            let Some((userid, memberships)) = standing else {
-                self.tokens.remove(&token);
-                news.push(Tell::TokenEnded { token });
-                continue;
+            let (userid, memberships) = match standing {
+                Ok(holder) => holder,
+                Err(cause) => {
+                    self.tokens.remove(&token);
+                    news.push(Tell::TokenEnded { token, cause });
+                    continue;
+                }
             };
             let user = self.hasher.hash_one(&userid);
             let known = self.tokens.entry(token).or_insert(Known {
@@ -63,7 +66,8 @@ impl Told {
             if known.user != user {
                 // Connections are told who they are once; whoever has another name comes back.
                 self.tokens.remove(&token);
-                news.push(Tell::TokenEnded { token });
+                let cause = EndCause::Revoked;
+                news.push(Tell::TokenEnded { token, cause });
                 continue;
             }
             let hash = self.hash(&memberships);
@@ -123,14 +127,14 @@ mod tests {
         }
     }
 
-    fn found(token: u64, userid: &str, names: &[&str]) -> (TokenId, Option<Standing>) {
-        (TokenId(token), Some((userid.into(), groups(names))))
+    fn found(token: u64, userid: &str, names: &[&str]) -> (TokenId, Standing) {
+        (TokenId(token), Ok((userid.into(), groups(names))))
     }
 
     /// What was told, in short.
     fn told(news: Vec<Tell>) -> Vec<String> {
         let short = |tell| match tell {
-            Tell::TokenEnded { token } => format!("{} ended", token.0),
+            Tell::TokenEnded { token, cause } => format!("{}: {}", token.0, cause.as_str()),
             Tell::Memberships {
                 userid,
                 memberships,
@@ -155,10 +159,10 @@ mod tests {
         };
         assert_eq!(told(table.news(same())), [""; 0]);
         let changed = || {
-            let ended = (TokenId(3), None);
+            let ended = (TokenId(3), Err(EndCause::UserDeleted));
             vec![found(1, "a", &["g"]), found(2, "a", &["g"]), ended]
         };
-        assert_eq!(told(table.news(changed())), ["a g", "3 ended"]);
+        assert_eq!(told(table.news(changed())), ["a g", "3: user deleted"]);
         let changed = || vec![found(1, "a", &["g"]), found(2, "a", &["g"])];
         assert_eq!(told(table.news(changed())), [""; 0]);
         table.memberships("a", &groups(&["g", "i"]));
@@ -172,7 +176,7 @@ mod tests {
         table.let_in(&identity(1, "a", &["g"]));
         let mut memberships = groups(&["g"]);
         memberships[0].role = Role::Owner;
-        let found = vec![(TokenId(1), Some(("a".into(), memberships)))];
+        let found = vec![(TokenId(1), Ok(("a".into(), memberships)))];
         assert_eq!(told(table.news(found)), ["a g"]);
     }
 
@@ -180,7 +184,10 @@ mod tests {
     fn who_has_another_name_has_to_come_back() {
         let mut table = Told::default();
         table.let_in(&identity(1, "a", &[]));
-        assert_eq!(told(table.news(vec![found(1, "b", &[])])), ["1 ended"]);
+        assert_eq!(
+            told(table.news(vec![found(1, "b", &[])])),
+            ["1: token revoked"]
+        );
         // The connection may still be there for a while; it is known by no name then.
         assert_eq!(told(table.news(vec![found(1, "b", &[])])), ["b "]);
     }
@@ -191,7 +198,10 @@ mod tests {
         table.let_in(&identity(1, "a", &[]));
         table.let_in(&identity(2, "c", &[]));
         table.forget_all_but(&[TokenId(2)]);
-        assert_eq!(told(table.news(vec![found(1, "b", &[])])), ["1 ended"]);
+        assert_eq!(
+            told(table.news(vec![found(1, "b", &[])])),
+            ["1: token revoked"]
+        );
         table.let_in(&identity(1, "a", &[]));
         table.forget_all_but(&[TokenId(2)]);
         table.forget_all_but(&[TokenId(2)]);

@@ -3,7 +3,7 @@
 use crate::net::ConnKey;
 use crate::realtime::slab::NONE;
 
-use super::{NEVER, Principals};
+use super::Principals;
 
 impl Principals {
     /// Walks every list: the connections that have an identity, or what is wrong.
@@ -29,11 +29,7 @@ impl Principals {
         if counts != (all, all, logins, logins) {
             return Err(format!("{counts:?} for {all} users and {logins} logins"));
         }
-        let expiring = self.live().filter(|login| login.expires != NEVER).count();
-        if expiring != self.expiring || self.expiries.len() < expiring {
-            let noted = (self.expiring, self.expiries.len());
-            return Err(format!("{expiring} logins end, and noted are {noted:?}"));
-        }
+        self.verify_ends()?;
         Ok(keys)
     }
 

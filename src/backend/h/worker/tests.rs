@@ -9,6 +9,7 @@ use tokio::sync::mpsc::channel;
 
 use super::super::backlog::MAX_EVENTS;
 use super::*;
+use crate::model::EndCause;
 use around::{Fake, Mail, members, person, play, short};
 
 #[tokio::test(start_paused = true)]
@@ -217,10 +218,10 @@ async fn a_sweep_tells_what_no_event_has_told() {
             let identity = person(token, name, &["g"]);
             around.fake.has_token(&token.to_string(), identity);
         }
-        let standing = |name: &str, groups| Some((name.into(), members(groups)));
+        let standing = |name: &str, groups| Ok((name.into(), members(groups)));
         let found = vec![
             (TokenId(1), standing("a", &["g"])),
-            (TokenId(2), None),
+            (TokenId(2), Err(EndCause::Revoked)),
             (TokenId(3), standing("c", &[])),
             (TokenId(4), standing("c", &[])),
         ];
@@ -241,7 +242,7 @@ async fn a_sweep_tells_what_no_event_has_told() {
         around.fake.shelf().reachable = true;
         assert_eq!(around.told_in(31_000).await, ["ready true"]);
         let mut again = found;
-        again.remove(1);
+        drop(again.remove(1));
         around.fake.will_sweep(again);
         around.ask(sweep());
         assert_eq!(around.told_in(2).await, [""; 0]);

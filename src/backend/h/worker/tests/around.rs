@@ -23,7 +23,7 @@ pub struct Shelf {
     pub latency: Duration,
     pub people: HashMap<String, Identity>,
     pub members: HashMap<String, Vec<Membership>>,
-    pub swept: VecDeque<Vec<(TokenId, Option<Standing>)>>,
+    pub swept: VecDeque<Vec<(TokenId, Standing)>>,
     /// The annotation over which the connection always breaks.
     pub poison: Option<String>,
     pub asked: Vec<String>,
@@ -45,7 +45,7 @@ impl Fake {
         self.shelf().members.insert(userid.into(), groups);
     }
 
-    pub fn will_sweep(&self, found: Vec<(TokenId, Option<Standing>)>) {
+    pub fn will_sweep(&self, found: Vec<(TokenId, Standing)>) {
         self.shelf().swept.push_back(found);
     }
 
@@ -102,7 +102,7 @@ impl Data for Fake {
         &mut self,
         tokens: &[TokenId],
         _: UnixMillis,
-    ) -> Result<Vec<(TokenId, Option<Standing>)>, Away> {
+    ) -> Result<Vec<(TokenId, Standing)>, Away> {
         self.ask(format!("sweep of {}", tokens.len())).await?;
         Ok(self.shelf().swept.pop_front().unwrap_or_default())
     }
@@ -254,7 +254,7 @@ pub fn short(tell: Tell) -> String {
             memberships,
         } => format!("{userid} in {}", memberships.len()),
         Tell::UserGone { userid } => format!("{userid} gone"),
-        Tell::TokenEnded { token } => format!("token {} ended", token.0),
+        Tell::TokenEnded { token, .. } => format!("token {} ended", token.0),
     }
 }
 

@@ -1,0 +1,371 @@
+//! The end of credentials: whether a connection's token still holds, and when a connection whose
+//! token does not is closed.
+//!
+//! Owns: the standing of each login. That credentials have ended is a fact and stays one, whatever
+//! the clocks say afterwards: nothing here makes an ended login valid again.
+//!
+//! A token expires at a moment of the wall clock, which may be set. So it ends when the wall clock
+//! says so, or when as much time has passed by the monotonic clock as was left of it at the login,
+//! whichever comes first.
+
+use crate::model::{EndCause, UnixMillis};
+use crate::net::{ConnKey, Now};
+
+use super::super::expiry::{Deadlines, WallClock};
+use super::{Login, NEVER, Principals};
+
+/// The deadlines of logins. While the wall clock is not set, both clocks reach the end of a token
+/// at the same time, and one order is enough.
+#[derive(Default)]
+pub(super) struct Ends {
+    /// When tokens expire, by the monotonic clock.
+    expiries: Deadlines,
+    /// When they expire by the wall clock: those of the logins that there were when it was last
+    /// set forward.
+    expiries_by_wall: Deadlines,
+    wall: WallClock,
+    /// When connections whose credentials have ended are closed, by the monotonic clock.
+    closes: Deadlines,
+    /// Valid logins that expire.
+    pub expiring: usize,
+}
+
+/// Whether a login's credentials hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Valid,
+    Ended(EndCause, Stage),
+}
+
+/// How far a connection whose credentials have ended is on its way to be closed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It stays open.
+    Kept,
+    /// It is served until it is closed.
+    Served,
+    /// It receives nothing more, and will be closed or is being closed.
+    Silenced,
+}
+
+/// What is to become of a connection whose credentials have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays as it is.
+    Keep,
+    /// It is closed.
+    Close {
+        /// Monotonic milliseconds.
+        at: u64,
+        /// Whether it receives events until then.
+        is_served: bool,
+    },
+}
+
+impl Ends {
+    /// Takes note of a login, which may expire.
+    pub fn log_in(&mut self, key: ConnKey, expires: UnixMillis, now: Now) {
+        self.wall.note(now);
+        if expires != NEVER {
+            let left = expires.saturating_sub(now.unix);
+            self.expiries.push(now.mono.saturating_add(left), key);
+            self.expiring += 1;
+        }
+    }
+}
+
+impl Login {
+    /// Whether it is valid, and will expire.
+    pub(super) fn expires_by_itself(&self) -> bool {
+        self.standing == Standing::Valid && self.expires != NEVER
+    }
+}
+
+impl Principals {
+    /// Whether a connection has credentials that have ended, and may receive nothing because of
+    /// that. `unix` is the wall clock where a token is not to be served past its end for a moment,
+    /// and else 0.
+    pub fn is_silenced(&self, key: ConnKey, unix: UnixMillis) -> bool {
+        self.login(key).is_some_and(|login| match login.standing {
+            Standing::Valid => login.expires <= unix,
+            Standing::Ended(_, stage) => stage == Stage::Silenced,
+        })
+    }
+
+    /// Ends the logins whose tokens have expired by now.
+    pub fn expire(&mut self, now: Now, fate: impl Fn(ConnKey) -> Fate) {
+        if self.ends.wall.has_stepped_forward(now) {
+            let expiring = self.live().filter(|login| login.expires_by_itself());
+            let expiries = expiring.map(|login| (login.expires, login.key));
+            self.ends.expiries_by_wall = expiries.collect();
+        }
+        while let Some(key) = self.ends.expiries.pop_due(now.mono) {
+            self.expire_one(key, &fate);
+        }
+        while let Some(key) = self.ends.expiries_by_wall.pop_due(now.unix) {
+            self.expire_one(key, &fate);
+        }
+    }
+
+    fn expire_one(&mut self, key: ConnKey, fate: impl Fn(ConnKey) -> Fate) {
+        // It may have ended in another way, or be gone.
+        if self.login(key).is_some_and(Login::expires_by_itself) {
+            self.end(key, EndCause::Expired, fate(key));
+        }
+    }
+
+    /// A connection's credentials have ended. One that is to be closed already is closed when
+    /// that was to be; what had only expired may then be revoked as well, and is served no more.
+    pub fn end(&mut self, key: ConnKey, cause: EndCause, fate: Fate) {
+        let login = self.logins.get_mut(self.by_conn.get(key));
+        let Some(login) = login.filter(|login| login.key == key) else {
+            return;
+        };
+        self.ends.expiring -= usize::from(login.expires_by_itself());
+        let (first, stage) = match login.standing {
+            Standing::Valid => (cause, Stage::Kept),
+            Standing::Ended(first, stage) => (first, stage),
+        };
+        let cause = if first == EndCause::Expired {
+            cause
+        } else {
+            first
+        };
+        let stage = match (stage, fate) {
+            (stage, Fate::Keep) => stage,
+            (Stage::Kept, Fate::Close { at, is_served }) => {
+                self.ends.closes.push(at, key);
+                if is_served {
+                    Stage::Served
+                } else {
+                    Stage::Silenced
+                }
+            }
+            (
+                Stage::Served,
+                Fate::Close {
+                    is_served: true, ..
+                },
+            ) => Stage::Served,
+            (Stage::Served | Stage::Silenced, Fate::Close { .. }) => Stage::Silenced,
+        };
+        login.standing = Standing::Ended(cause, stage);
+    }
+
+    /// A connection that is to be closed by now because its credentials have ended, and why they
+    /// have. Each is returned once, and keeps its identity until it is logged out.
+    pub fn next_to_close(&mut self, now: Now) -> Option<(ConnKey, EndCause)> {
+        while let Some(key) = self.ends.closes.pop_due(now.mono) {
+            let login = self.logins.get_mut(self.by_conn.get(key));
+            if let Some(login) = login.filter(|login| login.key == key)
+                && let Standing::Ended(cause, Stage::Served | Stage::Silenced) = login.standing
+            {
+                login.standing = Standing::Ended(cause, Stage::Silenced);
+                return Some((key, cause));
+            }
+        }
+        None
+    }
+
+    /// The connections that have stayed open though their credentials have ended.
+    pub fn kept(&self) -> Vec<(ConnKey, EndCause)> {
+        let kept = self.live().filter_map(|login| match login.standing {
+            Standing::Ended(cause, Stage::Kept) => Some((login.key, cause)),
+            _ => None,
+        });
+        kept.collect()
+    }
+
+    /// Drops deadlines of connections that are gone, where these are many.
+    pub(super) fn tidy_ends(&mut self) {
+        let (expiring, logins) = (self.ends.expiring, self.logins.len());
+        let mut ends = std::mem::take(&mut self.ends);
+        let expires = |key| self.login(key).is_some_and(Login::expires_by_itself);
+        for expiries in [&mut ends.expiries, &mut ends.expiries_by_wall] {
+            if expiries.len() > 2 * expiring + SLACK {
+                expiries.retain(expires);
+            }
+        }
+        if ends.closes.len() > 2 * logins + SLACK {
+            ends.closes.retain(|key| self.login(key).is_some());
+        }
+        self.ends = ends;
+    }
+
+    /// Whether every login that expires has a deadline; for tests and simulations only.
+    pub(super) fn verify_ends(&self) -> Result<(), String> {
+        let live = self.live();
+        let expiring = live.filter(|login| login.expires_by_itself()).count();
+        let noted = (self.ends.expiring, self.ends.expiries.len());
+        if expiring != noted.0 || noted.1 < expiring {
+            return Err(format!("{expiring} logins expire, and noted are {noted:?}"));
+        }
+        let closing = self
+            .live()
+            .filter(|login| matches!(login.standing, Standing::Ended(_, Stage::Served)));
+        let closing = closing.count();
+        if closing > self.ends.closes.len() {
+            return Err(format!(
+                "{closing} logins are to be closed, and fewer will be"
+            ));
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn deadlines(&self) -> usize {
+        let Ends {
+            expiries,
+            expiries_by_wall,
+            closes,
+            ..
+        } = &self.ends;
+        expiries.len() + expiries_by_wall.len() + closes.len()
+    }
+}
+
+/// Stale entries that are never worth the work.
+const SLACK: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::model::Identity;
+    use crate::realtime::term::Digester;
+    use crate::realtime::testing::{Random, identity, key};
+
+    const SPREAD: u64 = 1000;
+
+    fn principals() -> Principals {
+        Principals::new(Rc::new(Digester::new([1, 2, 3, 4])))
+    }
+
+    fn expiring(expires: u64) -> Identity {
+        Identity {
+            expires: Some(expires),
+            ..identity("acct:a@x", 1, &[])
+        }
+    }
+
+    fn now(millis: u64) -> Now {
+        Now {
+            mono: millis,
+            unix: millis,
+        }
+    }
+
+    fn close_at(at: u64) -> Fate {
+        Fate::Close {
+            at,
+            is_served: false,
+        }
+    }
+
+    /// The connections that are to be closed by then, with no delay.
+    fn ended(principals: &mut Principals, now: Now) -> Vec<u32> {
+        principals.expire(now, |_| close_at(now.mono));
+        let next = || principals.next_to_close(now).map(|(key, _)| key.index);
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn tokens_expire_in_order_and_deadlines_of_closed_connections_are_dropped() {
+        let mut principals = principals();
+        principals.log_in(key(0), expiring(300), now(0));
+        principals.log_in(key(1), expiring(100), now(0));
+        principals.log_in(key(2), identity("acct:a@x", 1, &[]), now(0));
+        principals.log_in(key(3), expiring(100), now(0));
+        principals.log_out(key(3));
+        assert_eq!(ended(&mut principals, now(99)), [0; 0]);
+        assert_eq!(ended(&mut principals, now(100)), [1]);
+        assert_eq!(ended(&mut principals, now(299)), [0; 0]);
+        for n in 10..10_000 {
+            principals.log_in(key(n), expiring(1000), now(299));
+            if n % 2 == 0 {
+                principals.end(key(n), EndCause::Revoked, close_at(5000));
+            }
+            principals.log_out(key(n));
+            principals.tidy();
+            assert!(principals.deadlines() <= 200);
+        }
+        assert_eq!(ended(&mut principals, now(300)), [0]);
+        assert_eq!(ended(&mut principals, now(u64::MAX / 2)), [0; 0]);
+        assert_eq!(principals.verify().map(|keys| keys.len()), Ok(3));
+    }
+
+    /// W19: random steps of the wall clock, against the rule itself.
+    #[test]
+    fn a_login_ends_by_either_clock_and_for_good() {
+        for seed in 1..200 {
+            let mut random = Random(seed);
+            let mut principals = principals();
+            // By connection: when it ends, by both clocks, and whether it has.
+            let mut model: Vec<(Now, bool)> = Vec::new();
+            let mut clock = Now {
+                mono: 0,
+                unix: 1 << 30,
+            };
+            for _ in 0..200 {
+                clock.mono += 500;
+                let step = match random.below(8) {
+                    0 => random.below(200) * 1000,
+                    _ => 0,
+                };
+                clock.unix = match random.below(2) {
+                    0 => clock.unix + 500 + step,
+                    _ => clock.unix + 500 - step,
+                };
+                if random.below(4) == 0 {
+                    let left = 1 + random.below(60_000);
+                    let end = Now {
+                        mono: clock.mono + left,
+                        unix: clock.unix + left,
+                    };
+                    principals.log_in(key(model.len() as u32), expiring(end.unix), clock);
+                    model.push((end, false));
+                }
+                let mut expected = Vec::new();
+                for (number, (end, has_ended)) in model.iter_mut().enumerate() {
+                    let ends = end.mono <= clock.mono || end.unix <= clock.unix;
+                    if ends && !*has_ended {
+                        *has_ended = true;
+                        expected.push(number as u32);
+                    }
+                }
+                let mut ended = ended(&mut principals, clock);
+                ended.sort_unstable();
+                assert_eq!(ended, expected, "seed {seed}");
+                principals.tidy();
+                assert_eq!(principals.verify().map(|keys| keys.len()), Ok(model.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_grave_cause_is_the_reason() {
+        let closing = Fate::Close {
+            at: SPREAD,
+            is_served: true,
+        };
+        for (first, then, reason) in [
+            (EndCause::Expired, EndCause::Revoked, EndCause::Revoked),
+            (EndCause::Revoked, EndCause::Expired, EndCause::Revoked),
+            (EndCause::Revoked, EndCause::UserDeleted, EndCause::Revoked),
+        ] {
+            let mut principals = principals();
+            principals.log_in(key(0), identity("acct:a@x", 1, &[]), now(0));
+            principals.end(key(0), first, closing);
+            assert!(!principals.is_silenced(key(0), 0));
+            principals.end(key(0), then, close_at(0));
+            assert!(principals.is_silenced(key(0), 0));
+            assert_eq!(principals.next_to_close(now(SPREAD - 1)), None);
+            assert_eq!(
+                principals.next_to_close(now(SPREAD)),
+                Some((key(0), reason))
+            );
+            assert_eq!(principals.next_to_close(now(SPREAD)), None);
+        }
+    }
+}

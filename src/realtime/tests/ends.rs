@@ -1,0 +1,208 @@
+//! Ended credentials, whatever the wall clock and the settings do afterwards.
+
+use super::*;
+
+const SPREAD: u64 = 30_000;
+const HOUR: u64 = 3_600_000;
+/// The wall clock at the monotonic clock's zero.
+const WALL: u64 = 1_700_000_000_000;
+
+fn settings(on_expiry: OnExpiry, expiry_spread: u64) -> Settings {
+    Settings {
+        on_expiry,
+        expiry_spread,
+        ..Settings::default()
+    }
+}
+
+/// The clocks `mono` milliseconds after the start, with the wall clock set forward by `offset`.
+fn at(mono: u64, offset: i64) -> Now {
+    let unix = (WALL + mono).saturating_add_signed(offset);
+    Now { mono, unix }
+}
+
+/// A member of `g` for each lifetime, by a token of the connection's number.
+fn world(settings: Settings, lifetimes: &[Option<u64>]) -> World {
+    let mut world = World::new(settings);
+    world.now = at(0, 0);
+    for (number, lifetime) in (0..).zip(lifetimes) {
+        let mut identity = identity("acct:a@x", number.into(), &[("g", Role::Member)]);
+        identity.expires = lifetime.map(|lifetime| WALL + lifetime);
+        world.open_as(number, identity);
+    }
+    world
+}
+
+fn reconfigure(world: &mut World, settings: Settings) -> Vec<Did> {
+    world
+        .call(|realtime, cx| realtime.reconfigure(cx, settings))
+        .1
+}
+
+/// What is closed by the ticks of so many milliseconds.
+fn closes(world: &mut World, from: u64, millis: u64, offset: i64) -> Vec<Did> {
+    let ticks = (from..=from + millis).step_by(500);
+    ticks
+        .flat_map(|mono| world.tick(at(mono, offset)))
+        .collect()
+}
+
+// W19
+#[test]
+fn revoked_client_stays_silenced_and_is_closed_in_time_when_wall_clock_is_set() {
+    for offset in [-2000, -(HOUR as i64), HOUR as i64] {
+        let mut world = world(settings(OnExpiry::Close, SPREAD), &[None]);
+        assert_eq!(for_members(&mut world, "g"), 1);
+        assert_eq!(world.tell(revoked(0)), []);
+        assert_eq!(for_members(&mut world, "g"), 0);
+        world.now = at(1, offset);
+        assert_eq!(for_members(&mut world, "g"), 0, "{offset}");
+        let closed = closes(&mut world, 1, SPREAD, offset);
+        assert_eq!(closed, [close(0, "token revoked")], "{offset}");
+    }
+}
+
+#[test]
+fn token_lasts_no_longer_than_its_lifetime_when_wall_clock_is_set_back() {
+    for spread in [0, SPREAD] {
+        let mut world = world(settings(OnExpiry::Close, spread), &[Some(10_000)]);
+        assert_eq!(world.tick(at(500, -(HOUR as i64))), []);
+        world.now = at(9_999, -(HOUR as i64));
+        assert_eq!(for_members(&mut world, "g"), 1);
+        world.now = at(10_000, -(HOUR as i64));
+        let served = usize::from(spread > 0);
+        assert_eq!(for_members(&mut world, "g"), served, "{spread}");
+        let closed = closes(&mut world, 10_000, spread + 500, -(HOUR as i64));
+        assert_eq!(closed, [close(0, "token expired")], "{spread}");
+    }
+}
+
+#[test]
+fn token_that_expired_by_wall_clock_stays_expired_when_it_is_set_back() {
+    for (spread, served) in [(0, 0), (SPREAD, 1)] {
+        let mut world = world(settings(OnExpiry::Close, spread), &[Some(HOUR / 2)]);
+        world.now = at(100, HOUR as i64);
+        assert_eq!(for_members(&mut world, "g"), served);
+        world.now = at(200, 0);
+        assert_eq!(for_members(&mut world, "g"), served);
+        let closed = closes(&mut world, 200, spread + 500, 0);
+        assert_eq!(closed, [close(0, "token expired")], "{spread}");
+    }
+}
+
+/// Less than a second of it would not count as a step.
+#[test]
+fn expired_token_is_not_served_by_a_wall_clock_that_gains_a_little() {
+    let mut world = world(settings(OnExpiry::Close, 0), &[Some(10_000)]);
+    world.now = at(9_500, 499);
+    assert_eq!(for_members(&mut world, "g"), 1);
+    world.now = at(9_500, 500);
+    assert_eq!(for_members(&mut world, "g"), 0);
+}
+
+#[test]
+fn wall_clock_set_forward_and_back_ends_no_other_token_early_or_late() {
+    let mut world = world(settings(OnExpiry::Close, 0), &[Some(HOUR), Some(HOUR / 4)]);
+    let expected = [close(1, "token expired")];
+    assert_eq!(world.tick(at(1000, HOUR as i64 / 2)), expected);
+    world.close(1);
+    assert_eq!(world.tick(at(2000, 0)), []);
+    // A token of the time after the step back knows nothing of it.
+    let mut later = identity("acct:a@x", 2, &[]);
+    later.expires = Some(WALL + HOUR);
+    world.open_as(2, later);
+    assert_eq!(world.tick(at(HOUR - 1, 0)), []);
+    let expected = [close(0, "token expired"), close(2, "token expired")];
+    assert_eq!(world.tick(at(HOUR, 0)), expected);
+}
+
+#[test]
+fn credentials_that_ended_while_kept_are_closed_once_reload_says_so() {
+    for spread in [0, SPREAD] {
+        let lifetimes = [None, Some(1000), None, Some(HOUR)];
+        let mut world = world(settings(OnExpiry::Keep, spread), &lifetimes);
+        let mut other = identity("acct:b@x", 4, &[("g", Role::Member)]);
+        other.expires = Some(WALL + 1000);
+        world.open_as(4, other);
+        assert_eq!(world.tell(revoked(0)), []);
+        let userid = "acct:b@x".into();
+        assert_eq!(world.tick(at(2000, 0)), []);
+        assert_eq!(world.tell(Tell::UserGone { userid }), []);
+        assert_eq!(world.tick(at(2 * SPREAD, 0)), []);
+        assert_eq!(for_members(&mut world, "g"), 1, "kept");
+
+        let mut closed = reconfigure(&mut world, settings(OnExpiry::Close, spread));
+        assert_eq!(for_members(&mut world, "g"), 0, "revoked");
+        closed.extend(closes(&mut world, 2 * SPREAD, spread, 0));
+        closed.sort_by_key(|did| format!("{did:?}"));
+        let expected = [
+            close(0, "token revoked"),
+            close(1, "token expired"),
+            close(4, "user deleted"),
+        ];
+        assert_eq!(closed, expected, "{spread}");
+        assert_eq!(world.realtime.counters().credentials_ended, 3);
+        assert_eq!(world.tick(at(HOUR - 1, 0)), []);
+    }
+}
+
+#[test]
+fn close_that_is_due_later_is_spread_when_reload_ends_kept_credentials() {
+    let mut world = world(settings(OnExpiry::Keep, SPREAD), &[Some(1000); 300]);
+    assert_eq!(world.tick(at(1000, 0)), []);
+    assert_eq!(
+        reconfigure(&mut world, settings(OnExpiry::Close, SPREAD)),
+        []
+    );
+    let ticks = (1000..=1000 + SPREAD + 500).step_by(500);
+    let closed: Vec<_> = ticks.map(|mono| world.tick(at(mono, 0)).len()).collect();
+    assert_eq!(closed.iter().sum::<usize>(), 300);
+    assert!(closed.iter().all(|count| *count < 20), "{closed:?}");
+}
+
+/// One that was silenced may have missed events, and must come back for them.
+#[test]
+fn reload_that_keeps_ended_credentials_leaves_due_closes_in_force() {
+    let lifetimes = [None, Some(1000), Some(2000)];
+    let mut world = world(settings(OnExpiry::Close, SPREAD), &lifetimes);
+    assert_eq!(world.tick(at(1000, 0)), []);
+    assert_eq!(world.tell(revoked(0)), []);
+    assert_eq!(reconfigure(&mut world, settings(OnExpiry::Keep, 0)), []);
+    assert_eq!(for_members(&mut world, "g"), 0);
+    let mut closed = closes(&mut world, 1000, SPREAD, 0);
+    closed.sort_by_key(|did| format!("{did:?}"));
+    let expected = [close(0, "token revoked"), close(1, "token expired")];
+    assert_eq!(closed, expected);
+    assert_eq!(
+        world.tick(at(HOUR, 0)),
+        [],
+        "expired after the reload, and kept"
+    );
+}
+
+#[test]
+fn close_reason_is_what_ended_the_credentials() {
+    for spread in [0, SPREAD] {
+        let mut world = world(settings(OnExpiry::Close, spread), &[None, None, Some(1000)]);
+        world.open_as(3, identity("acct:b@x", 3, &[]));
+        let mut closed = Vec::new();
+        for (token, cause) in [(0, EndCause::Revoked), (1, EndCause::UserDeleted)] {
+            let token = TokenId(token);
+            closed.extend(world.tell(Tell::TokenEnded { token, cause }));
+        }
+        let userid = "acct:b@x".into();
+        closed.extend(world.tell(Tell::UserGone { userid }));
+        for number in (0..4).filter(|number| *number != 2 && spread == 0) {
+            world.close(number);
+        }
+        closed.extend(closes(&mut world, 0, 1000 + spread, 0));
+        closed.sort_by_key(|did| format!("{did:?}"));
+        let expected = [
+            close(0, "token revoked"),
+            close(1, "user deleted"),
+            close(2, "token expired"),
+            close(3, "user deleted"),
+        ];
+        assert_eq!(closed, expected, "{spread}");
+    }
+}
