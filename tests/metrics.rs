@@ -68,6 +68,27 @@ fn dashboard_and_alerts_ask_for_what_there_is() {
 }
 
 #[test]
+fn every_reason_of_an_end_is_described() {
+    let server = Server::start();
+    let samples = parse(&metrics(&server).1);
+    let described = fs::read_to_string(doc("operating.md")).unwrap();
+    for name in [
+        "h_realtime_disconnects_total",
+        "h_realtime_handshake_failures_total",
+    ] {
+        let start = format!("| `{name}` | counter, `reason` |");
+        let row = described.lines().find_map(|row| row.strip_prefix(&start));
+        let row = row.unwrap_or_else(|| panic!("{name} has no row"));
+        let told: BTreeSet<&str> = row.split('`').skip(1).step_by(2).collect();
+        let there = samples.keys().filter_map(|series| {
+            let labels = series.strip_prefix(name)?;
+            labels.strip_prefix("{reason=\"")?.strip_suffix("\"}")
+        });
+        assert_eq!(there.collect::<BTreeSet<_>>(), told, "{name}");
+    }
+}
+
+#[test]
 fn the_certificates_end_is_told() {
     let server = TlsServer::start();
     let name = "h_realtime_certificate_expiry_timestamp_seconds";

@@ -188,6 +188,11 @@ impl<S, C> Conn<S, C> {
         }
     }
 
+    /// Whether its last request was answered, and nothing of another has come.
+    pub fn is_answered(&self) -> bool {
+        matches!(self.phase, Phase::Request(None)) && !self.flags.has(Flags::YOUNG)
+    }
+
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
     }

@@ -48,7 +48,8 @@ pub struct Counters {
     pub proxy_failures: u64,
     /// Times `accept` failed for want of descriptors or memory.
     pub accept_failures: u64,
-    /// Connections that sent no whole request head within their deadline, and were cut.
+    /// Connections that sent nothing of a request within their deadline, or did not complete a
+    /// TLS handshake, and were cut. A connection whose last request was answered is not counted.
     pub handshake_timeouts: u64,
     /// TLS handshakes completed.
     pub tls_handshakes: u64,
@@ -94,7 +95,8 @@ pub struct Evictions {
     pub reserved: u64,
 }
 
-/// Requests that the engine refused, by why.
+/// Requests that the engine refused, and connections that it cut before they had a WebSocket, by
+/// why.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals {
     /// Not HTTP/1.1, or ambiguous.
@@ -105,6 +107,10 @@ pub struct Refusals {
     pub incomplete: u64,
     /// The handler did not answer within the deadline.
     pub unanswered: u64,
+    /// The peer did not read the responses to its requests.
+    pub slow: u64,
+    /// Incomplete input took too much memory in all, and this connection's took the most.
+    pub overload: u64,
     /// The server was shutting down.
     pub shutdown: u64,
 }
@@ -145,10 +151,12 @@ pub struct Ends {
     pub protocol: u64,
     /// A reset, an error of the socket or of TLS, or an end without a close frame.
     pub lost: u64,
-    /// No sign of life within the deadline.
+    /// No sign of life within the deadline, or a message that was not complete within its own.
     pub timed_out: u64,
     /// The peer did not read what was sent to it.
     pub slow: u64,
+    /// Incomplete input took too much memory in all, and this connection's took the most.
+    pub overload: u64,
     /// The server was shutting down.
     pub shutdown: u64,
 }
@@ -162,6 +170,7 @@ pub(super) enum End {
     Lost,
     TimedOut,
     Slow,
+    Overload,
     Shutdown,
 }
 
@@ -175,6 +184,7 @@ impl End {
             End::Lost => "lost",
             End::TimedOut => "timeout",
             End::Slow => "slow",
+            End::Overload => "overload",
             End::Shutdown => "shutdown",
         }
     }
@@ -189,6 +199,7 @@ impl Ends {
             End::Lost => &mut self.lost,
             End::TimedOut => &mut self.timed_out,
             End::Slow => &mut self.slow,
+            End::Overload => &mut self.overload,
             End::Shutdown => &mut self.shutdown,
         } += 1;
     }
@@ -203,7 +214,9 @@ impl Counters {
             Refusal::Incomplete => &mut refusals.incomplete,
             Refusal::TimedOut => &mut refusals.unanswered,
             Refusal::TooMany => &mut self.refused_per_ip,
-            Refusal::Full => &mut refusals.shutdown,
+            Refusal::Full => &mut self.refused_full,
+            Refusal::Overloaded => &mut refusals.overload,
+            Refusal::ShuttingDown => &mut refusals.shutdown,
         } += 1;
     }
 }

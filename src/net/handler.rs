@@ -114,8 +114,12 @@ pub enum Refusal {
     TimedOut,
     /// There are as many connections for this client's address as there may be.
     TooMany,
-    /// There are as many connections as there may be, or the server is shutting down.
+    /// There are as many connections as there may be.
     Full,
+    /// Incomplete requests and messages take too much memory, and this one takes the most.
+    Overloaded,
+    /// The server is shutting down.
+    ShuttingDown,
 }
 
 impl Refusal {
@@ -128,7 +132,7 @@ impl Refusal {
             Refusal::Incomplete => 408,
             // RFC 6585 §4.
             Refusal::TooMany => 429,
-            Refusal::TimedOut | Refusal::Full => 503,
+            Refusal::TimedOut | Refusal::Full | Refusal::Overloaded | Refusal::ShuttingDown => 503,
         }
     }
 }

@@ -88,6 +88,8 @@ impl Handler for App {
                 "There are too many connections from your address.",
             ),
             Refusal::Full => ("full", "The server takes no more connections now."),
+            Refusal::Overloaded => ("overloaded", "Too many requests are incomplete now."),
+            Refusal::ShuttingDown => ("shutting_down", "The server is shutting down."),
         };
         let body = format!(r#"{{"ok": false, "error": "{name}", "reason": "{reason}"}}"#);
         let response = Response::json(refusal.status(), body);

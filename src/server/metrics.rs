@@ -119,6 +119,7 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
             (r#"reason="lost""#, ends.lost),
             (r#"reason="timeout""#, ends.timed_out),
             (r#"reason="slow""#, ends.slow),
+            (r#"reason="overload""#, ends.overload),
             (r#"reason="shutdown""#, ends.shutdown),
         ]),
     );
@@ -143,6 +144,8 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
             (r#"reason="too_large""#, engine.refusals.too_large),
             (r#"reason="incomplete""#, engine.refusals.incomplete),
             (r#"reason="no_answer""#, engine.refusals.unanswered),
+            (r#"reason="slow""#, engine.refusals.slow),
+            (r#"reason="overload""#, engine.refusals.overload),
             (r#"reason="shutdown""#, engine.refusals.shutdown),
             (r#"reason="timeout""#, engine.handshake_timeouts),
             (r#"reason="tls""#, engine.tls_failures),

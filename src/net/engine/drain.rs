@@ -119,11 +119,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         match &mut conn.phase {
             Phase::Request(_) if conn.tx.is_some() => self.linger(key),
             Phase::Preface(_) | Phase::Request(_) if is_late || silent >= REQUEST_GRACE => {
+                if !conn.is_answered() {
+                    self.counters.count_refusal(Refusal::ShuttingDown);
+                }
                 self.lose(key)
             }
             phase @ Phase::Deferred(_) if is_late => {
                 *phase = Phase::Request(None);
-                self.refuse(key, Refusal::Full);
+                self.refuse(key, Refusal::ShuttingDown);
             }
             _ => {}
         }

@@ -172,13 +172,18 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// §7.1.7 _Fail the WebSocket Connection_: "the endpoint SHOULD send a Close frame with an
     /// appropriate status code … before proceeding to _Close the WebSocket Connection_".
     pub(super) fn fail(&mut self, key: ConnKey, error: ProtocolError) {
+        self.fail_as(key, error, End::Protocol);
+    }
+
+    /// Fails the connection, which is counted as `end`.
+    pub(super) fn fail_as(&mut self, key: ConnKey, error: ProtocolError, end: End) {
         log::debug!("{key:?}: {error}");
         self.say_farewell(
             key,
             Farewell {
                 code: error.code,
                 reason: error.reason,
-                end: End::Protocol,
+                end,
             },
         );
         self.linger(key);

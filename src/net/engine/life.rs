@@ -182,7 +182,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.refuse(key, Refusal::Incomplete);
             }
             Phase::Preface(_) | Phase::Request(_) => {
-                self.counters.handshake_timeouts += 1;
+                self.counters.handshake_timeouts += u64::from(!conn.is_answered());
                 self.lose(key);
             }
             Phase::Deferred(_) => {

@@ -40,7 +40,7 @@ use super::arena::Arena;
 use super::config::Config;
 use super::conn::{Conn, Flags, Phase};
 use super::counters::Counters;
-use super::handler::Handler;
+use super::handler::{Handler, Refusal};
 use super::outbox::{Cx, Effect, Outbox};
 use super::scratch::Scratch;
 use super::socket::Socket;
@@ -181,7 +181,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub fn accept(&mut self, arrival: Arrival<S>) -> Option<ConnKey> {
         self.counters.accepted += 1;
         if self.drain.is_some() {
-            self.counters.refused_full += 1;
+            self.counters.count_refusal(Refusal::ShuttingDown);
             return None;
         }
         let pool = self.pool_of(arrival.listener);

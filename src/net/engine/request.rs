@@ -72,6 +72,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 // Answers are longer than requests: who piles these up gets no more of them.
                 let queued = self.arena.get(key).map_or(0, Conn::queued);
                 if queued > self.config.queue_hard {
+                    self.counters.refusals.slow += 1;
                     self.linger(key);
                 }
             }

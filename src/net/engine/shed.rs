@@ -6,6 +6,7 @@
 
 use super::super::ConnKey;
 use super::super::conn::{Conn, Phase};
+use super::super::counters::End;
 use super::super::handler::{Handler, Refusal};
 use super::super::socket::Socket;
 use super::super::timer::Tick;
@@ -71,7 +72,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Closes a connection, whose output is dropped. It is told why if what it has begun to get
     /// is short; else it could be told only behind the memory that is wanted.
     fn drop_output(&mut self, key: ConnKey) {
-        if !self.arena.get(key).is_some_and(Conn::is_open) {
+        let Some(conn) = self.arena.get(key) else {
+            return;
+        };
+        if !conn.is_open() {
+            let is_request = matches!(conn.phase, Phase::Request(_) | Phase::Deferred(_));
+            self.counters.refusals.slow += u64::from(is_request);
             return self.lose(key);
         }
         self.evict(key);
@@ -129,15 +135,22 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         match &mut conn.phase {
             Phase::Open(_) => {
                 let reason = "too much is unfinished";
-                self.fail(key, ProtocolError::new(CloseCode::TRY_AGAIN_LATER, reason));
+                let error = ProtocolError::new(CloseCode::TRY_AGAIN_LATER, reason);
+                self.fail_as(key, error, End::Overload);
             }
-            Phase::Request(_) if conn.transport.is_handshaking() => self.lose(key),
-            Phase::Request(_) => self.refuse(key, Refusal::Full),
+            Phase::Request(_) if !conn.transport.is_handshaking() => {
+                self.refuse(key, Refusal::Overloaded);
+            }
             phase @ Phase::Deferred(_) => {
                 *phase = Phase::Request(None);
-                self.refuse(key, Refusal::Full);
+                self.refuse(key, Refusal::Overloaded);
             }
-            Phase::Preface(_) | Phase::Closing | Phase::Linger | Phase::Dead => self.lose(key),
+            // No answer can be sent before TLS.
+            Phase::Request(_) | Phase::Preface(_) => {
+                self.counters.count_refusal(Refusal::Overloaded);
+                self.lose(key);
+            }
+            Phase::Closing | Phase::Linger | Phase::Dead => self.lose(key),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::ws::{CloseCode, ProtocolError};
 
 use super::super::ConnKey;
 use super::super::conn::Flags;
-use super::super::counters::Counters;
+use super::super::counters::{Counters, End};
 use super::super::handler::Handler;
 use super::super::held::recount;
 use super::super::socket::Socket;
@@ -113,7 +113,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Ends an open connection whose message did not become whole.
     pub(super) fn give_up_message(&mut self, key: ConnKey) {
         let reason = "message was not complete in time";
-        self.fail(key, ProtocolError::new(CloseCode::POLICY, reason));
+        let error = ProtocolError::new(CloseCode::POLICY, reason);
+        self.fail_as(key, error, End::TimedOut);
     }
 }
 
