@@ -17,6 +17,8 @@ use log::LevelFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before all else: until then, any signal ends the process.
+    h_realtime::cli::catch_signals(std::env::args_os().nth(1).as_deref());
     refuse_huge_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -20,6 +20,8 @@ pub mod token;
 #[cfg(feature = "sqlite")]
 pub mod user;
 
+use std::ffi::OsStr;
+
 use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::Exit;
@@ -102,6 +104,22 @@ impl Cli {
             Command::Completions(args) => pages::completions(&args, Cli::command()),
         }
     }
+}
+
+/// Catches the signals that the server handles, where the first argument is one of the server's:
+/// other commands are ended by them. The arguments are read properly later.
+pub fn catch_signals(first: Option<&OsStr>) {
+    #[cfg(any(feature = "sqlite", feature = "h"))]
+    if is_for_server(first) {
+        crate::server::catch_signals();
+    }
+    #[cfg(not(any(feature = "sqlite", feature = "h")))]
+    let _ = first;
+}
+
+#[cfg(any(feature = "sqlite", feature = "h"))]
+fn is_for_server(first: Option<&OsStr>) -> bool {
+    first.is_none_or(|first| first == "serve" || first.as_encoded_bytes().starts_with(b"-"))
 }
 
 /// The data directory to work on.

@@ -12,6 +12,7 @@ mod metrics;
 mod no_amqp;
 mod notify;
 mod reload;
+mod signals;
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -19,20 +20,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
-
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::admin::{Admin, Guard};
 use crate::cli::exit::Exit;
 use crate::config::{InvalidToken, OnExpiry, Settings, Sources, warnings};
 use crate::logging;
-use crate::model::Tell;
 use crate::net::tls::TlsConfig;
 use crate::net::{
-    Address, Config, Listener, ListenerId, Mailbox, Reactor, most_connections, raise_open_files,
+    Address, Config, Listener, ListenerId, Reactor, most_connections, raise_open_files,
     reserved_connections,
 };
 use crate::realtime::{self, Realtime};
@@ -44,12 +40,16 @@ use certificate::Certificate;
 use figures::Figures;
 use notify::{Notifier, Pulse};
 use reload::{Application, Reloader, Shared};
+use signals::{Running, SignalThread};
+
+pub use signals::catch as catch_signals;
 
 /// Reads the configuration, and runs the server until it is told to end, by SIGTERM or SIGINT.
 ///
 /// # Errors
 /// [`Exit`] with the code of what stands in the way of starting, or of going on.
 pub fn run(mut sources: Sources) -> Result<(), Exit> {
+    let signals = SignalThread::start()?;
     let inherited = Sockets::take()?;
     sources.inherit(inherited.places());
     let notifier = Arc::new(Notifier::of_process());
@@ -76,7 +76,7 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let text = banner::text(&settings, &back_end, &bound, open_files);
     let address_file = back_end.data.as_ref();
     let address_file = address_file.map(|_| AddressFile::write(&settings.data, &bound.admin));
-    let address_file = address_file.transpose()?;
+    signals.own(address_file.transpose()?);
     let threads = back_end.start(&reactor.mailbox())?;
     let reloader = Reloader {
         sources,
@@ -90,14 +90,12 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
         notifier: Arc::clone(&notifier),
     };
     let reload = reloader.start().map_err(no_thread)?;
-    let heed = Heed {
+    signals.run(Running {
         mailbox: reactor.mailbox(),
         shared,
         reload,
-        address_file,
         notifier: Arc::clone(&notifier),
-    };
-    heed.start()?;
+    });
     say(&text);
     log::info!("started");
     notifier.ready();
@@ -258,45 +256,6 @@ fn tcp_address(address: &Address) -> Option<std::net::SocketAddr> {
     match address {
         Address::Tcp(address) => Some(*address),
         Address::Unix(_) => None,
-    }
-}
-
-/// What signals act on.
-struct Heed {
-    mailbox: Mailbox<Tell>,
-    shared: Arc<Shared>,
-    reload: SyncSender<()>,
-    address_file: Option<AddressFile>,
-    notifier: Arc<Notifier>,
-}
-
-impl Heed {
-    /// Starts the thread: the first SIGTERM or SIGINT begins the shutdown, the second ends it;
-    /// SIGHUP reloads.
-    fn start(mut self) -> Result<(), Exit> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
-            .map_err(|error| Exit::new(Exit::OS, format!("signals: {error}")))?;
-        let run = move || {
-            for signal in signals.forever() {
-                if signal == SIGHUP {
-                    // Where one waits already, that one will see what has changed.
-                    let _ = self.reload.try_send(());
-                    continue;
-                }
-                // Before the addresses are free: the next server to take them may start while
-                // this one still sees its clients off, and has a file of its own by then.
-                drop(self.address_file.take());
-                log::info!("signal {signal}: shutting down");
-                let over = self.shared.drain();
-                if self.mailbox.shut_down(over).is_err() {
-                    return;
-                }
-                self.notifier.stopping();
-            }
-        };
-        let thread = std::thread::Builder::new().name("signals".into());
-        thread.spawn(run).map_err(no_thread)?;
-        Ok(())
     }
 }
 
