@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, OF_GROUP, PATIENCE, PUBLIC, Publisher, Received, Server, Site, annotation_event,
-    eventually, heard, user_event,
+    BEHIND_CHECKPOINT, Client, OF_GROUP, PATIENCE, PUBLIC, Publisher, Received, Server, Site,
+    annotation_event, eventually, heard, user_event,
 };
 
 #[test]
@@ -27,6 +27,91 @@ fn who_joins_or_leaves_a_group_hears_accordingly_from_the_event_on() {
     publisher.publish("user", &user_event("group-leave", luis, "priv1234"));
     assert_eq!(client.json()["action"], "group-leave");
     assert!(!hears(&publisher, &mut client));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn leave_counts_before_h_commits_it() {
+    let site = Site::new();
+    // Reads between the event and the commit return the old state.
+    let server = site.server(SWEPT);
+    let publisher = site.publisher();
+    let mut carol = subscribed(server.user_of_h("carol"));
+    assert!(hears(&publisher, &mut carol));
+
+    let transaction = site.begin("DELETE FROM user_group WHERE user_id = 3 AND group_id = 4");
+    publisher.publish("user", &user_event("group-leave", CAROL, "priv1234"));
+    assert_eq!(carol.json()["action"], "group-leave");
+    assert!(!hears(&publisher, &mut carol));
+    // A second connection reads the memberships again, and so do sweeps.
+    let mut other = subscribed(server.user_of_h("carol"));
+    std::thread::sleep(Duration::from_millis(1_500));
+    for client in [&mut carol, &mut other] {
+        assert!(!hears(&publisher, client));
+        client.drain();
+    }
+    transaction.commit();
+    assert!(!hears(&publisher, &mut carol));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn join_counts_before_h_commits_it_and_not_if_h_aborts_it() {
+    let site = Site::new();
+    let server = site.server(SWEPT);
+    let publisher = site.publisher();
+    let mut luis = subscribed(server.user_of_h("luis"));
+    assert!(!hears(&publisher, &mut luis));
+    for commits in [false, true] {
+        let join = "INSERT INTO user_group (user_id, group_id) VALUES (6, 4)";
+        let transaction = site.begin(join);
+        publisher.publish("user", &user_event("group-join", LUIS, "priv1234"));
+        assert_eq!(luis.json()["action"], "group-join");
+        assert!(hears(&publisher, &mut luis));
+        std::thread::sleep(Duration::from_millis(1_500));
+        assert!(hears(&publisher, &mut luis));
+        match commits {
+            true => transaction.commit(),
+            false => {
+                transaction.roll_back();
+                eventually(PATIENCE, || (!hears(&publisher, &mut luis)).then_some(()));
+            }
+        }
+    }
+    // Longer than an unconfirmed join counts.
+    std::thread::sleep(Duration::from_secs(16));
+    assert!(hears(&publisher, &mut luis));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn checkpoint_hides_from_a_new_member_until_the_database_names_the_role() {
+    let site = Site::new();
+    let server = site.server("[auth]\nsweep = \"1h\"");
+    let publisher = site.publisher();
+    let mut luis = server.user_of_h("luis");
+    luis.subscribe("/id", BEHIND_CHECKPOINT);
+    let transaction = site.begin(
+        "INSERT INTO user_group (user_id, group_id, lms_role) VALUES (6, 6, 'lms_instructor')",
+    );
+    publisher.publish("user", &user_event("group-join", LUIS, "lmsgrp12"));
+    assert_eq!(luis.json()["action"], "group-join");
+    let publish = || {
+        let event = annotation_event("update", BEHIND_CHECKPOINT);
+        publisher.publish("annotation", &event);
+    };
+    publish();
+    publish();
+    eventually(PATIENCE, || {
+        let rule = "h_realtime_notifications_suppressed_total{rule=\"checkpoint\"}";
+        (server.metric(rule) == 2.0).then_some(())
+    });
+    assert_eq!(luis.drain(), []);
+    transaction.commit();
+    eventually(PATIENCE, || {
+        publish();
+        (!luis.drain().is_empty()).then_some(())
+    });
 }
 
 #[test]
@@ -191,5 +276,7 @@ fn who(client: &mut Client) -> String {
     }
 }
 
+const CAROL: &str = "acct:carol@localhost";
+const LUIS: &str = "acct:Luis.Silva@localhost";
 const SWEPT: &str = "[auth]\nsweep = \"100ms\"\nexpiry_spread = \"0s\"";
 const SHORT: &str = "5768-alice-short";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use h_realtime::backend::Stats;
-use h_realtime::backend::h::{AnnotationEvent, Settings, Store};
+use h_realtime::backend::h::{AnnotationEvent, Pending, Settings, Store};
 use serde_json::json;
 
 use super::support::{Postgres, sql};
@@ -23,7 +23,9 @@ fn what_the_server_refuses_to_say_can_be_asked_again() {
     let event = json!({"action": "update", "annotation_id": id(0x01), "src_client_id": null});
     let event = AnnotationEvent::parse(event.as_object().unwrap()).unwrap();
     for _ in 0..2 {
-        let away = guest.runtime.block_on(guest.store.annotation(&event));
+        let away = guest
+            .runtime
+            .block_on(guest.store.annotation(&event, &Pending::default()));
         let away = away.unwrap_err().to_string();
         assert!(away.contains("permission denied"), "{away}");
         assert!(!guest.store.is_connected());

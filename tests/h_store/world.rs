@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use h_realtime::backend::h::{AnnotationEvent, Settings, Store};
+use h_realtime::backend::h::{AnnotationEvent, Pending, Settings, Store};
 use h_realtime::backend::{Fate, Stats};
 use h_realtime::model::{Decision, Field, Identity, Plan, Reach, Reason, Role, UnixMillis, Who};
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ impl World {
     pub fn event(&mut self, event: &Value) -> Result<Plan, Fate> {
         let event = AnnotationEvent::parse(event.as_object().unwrap())?;
         self.runtime
-            .block_on(self.store.annotation(&event))
+            .block_on(self.store.annotation(&event, &Pending::default()))
             .unwrap()
     }
 

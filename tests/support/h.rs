@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Client, Postgres, Publisher, RabbitMq, Server, sql};
+use super::{Client, Postgres, Publisher, RabbitMq, Server, Transaction, sql};
 
 /// A database and a virtual host that no other test uses.
 pub struct Site {
@@ -35,6 +35,11 @@ impl Site {
 
     pub fn publisher(&self) -> Publisher {
         Publisher::new(&self.broker)
+    }
+
+    /// Begins a transaction in the database, and runs statements in it.
+    pub fn begin(&self, statements: &str) -> Transaction {
+        Transaction::begin(&self.database, statements)
     }
 
     /// Changes the database.
@@ -72,3 +77,5 @@ impl Server {
 pub const PUBLIC: &str = "AAAAAREREeaAAAAAAAAAAQ";
 /// Of `seed.sql`: one by alice that the members of `priv1234` may read: alice, bob, carol, dave.
 pub const OF_GROUP: &str = "AAAAAxEREeaAAAAAAAAAAw";
+/// Of `seed.sql`: one in `lmsgrp12` that a checkpoint hides from students.
+pub const BEHIND_CHECKPOINT: &str = "AAAAKREREeaAAAAAAAAAKQ";

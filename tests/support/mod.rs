@@ -27,10 +27,10 @@ pub use client::{Answer, Client, Received, connect, deflate};
 pub use crowd::{Crowd, Newcomers};
 pub use events::{event, filter};
 #[cfg(feature = "h")]
-pub use h::{OF_GROUP, PUBLIC, Site, annotation_event, heard, user_event};
+pub use h::{BEHIND_CHECKPOINT, OF_GROUP, PUBLIC, Site, annotation_event, heard, user_event};
 pub use kept::free_port;
 #[cfg(feature = "h")]
-pub use postgres::{Postgres, sql};
+pub use postgres::{Postgres, Transaction, sql};
 pub use program::{Program, eventually};
 pub use python::{interpreter, python};
 #[cfg(feature = "amqp")]

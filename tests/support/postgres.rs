@@ -2,8 +2,9 @@
 //! that is free, on loopback only.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
@@ -125,6 +126,51 @@ pub fn sql(url: &str, statements: &str) -> String {
     psql(url, &["-c", statements])
 }
 
+/// An open transaction. Dropping it rolls it back.
+pub struct Transaction {
+    psql: Child,
+}
+
+impl Transaction {
+    /// Begins it, and runs statements in it.
+    pub fn begin(url: &str, statements: &str) -> Transaction {
+        let mut psql = psql_command(url)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = psql.stdin.as_mut().unwrap();
+        writeln!(input, "BEGIN; {statements};\n\\echo {DONE}").unwrap();
+        let output = psql.stdout.as_mut().unwrap();
+        let line = BufReader::new(output).lines().next();
+        assert_eq!(line.expect("a statement failed").unwrap(), DONE);
+        Transaction { psql }
+    }
+
+    pub fn commit(self) {
+        self.end("COMMIT");
+    }
+
+    pub fn roll_back(self) {
+        self.end("ROLLBACK");
+    }
+
+    fn end(mut self, command: &str) {
+        let mut input = self.psql.stdin.take().unwrap();
+        writeln!(input, "{command};").unwrap();
+        drop(input);
+        assert!(self.psql.wait().unwrap().success());
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // Without its input psql ends, and with it the session.
+        drop(self.psql.stdin.take());
+        let _ = self.psql.wait();
+    }
+}
+
 fn psql(url: &str, args: &[&str]) -> String {
     let output = ask(url, args);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -133,13 +179,16 @@ fn psql(url: &str, args: &[&str]) -> String {
 }
 
 fn ask(url: &str, args: &[&str]) -> std::process::Output {
-    Command::new(program("psql"))
+    psql_command(url).args(args).output().unwrap()
+}
+
+fn psql_command(url: &str) -> Command {
+    let mut command = Command::new(program("psql"));
+    command
         .args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only"])
         .args(["--set=ON_ERROR_STOP=1", "--dbname", url])
-        .args(args)
-        .env("PGCONNECT_TIMEOUT", "5")
-        .output()
-        .unwrap()
+        .env("PGCONNECT_TIMEOUT", "5");
+    command
 }
 
 /// A program of the newest PostgreSQL there is. Debian keeps them out of the `PATH`.
@@ -164,6 +213,8 @@ fn data(file: &str) -> String {
 /// Whom Debian has made for this.
 const USER: &str = "postgres";
 const TEMPLATE: &str = "seeded";
+/// Printed by psql when the statements before it have been run.
+const DONE: &str = "done";
 /// Nothing of it has to survive the machine.
 const SETTINGS: [&str; 6] = [
     "fsync=off",

@@ -8,6 +8,7 @@ use log::{error, info, warn};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::event::AnnotationEvent;
+use super::pending::Pending;
 use super::store::{Away, Standing, Store};
 use crate::backend::Fate;
 use crate::backend::amqp::{LONGEST_DELAY, SHORTEST_DELAY};
@@ -30,7 +31,11 @@ pub(super) trait Data {
         tokens: &[TokenId],
         now: UnixMillis,
     ) -> Result<Vec<(TokenId, Standing)>, Away>;
-    async fn annotation(&mut self, event: &AnnotationEvent) -> Result<Result<Plan, Fate>, Away>;
+    async fn annotation(
+        &mut self,
+        event: &AnnotationEvent,
+        pending: &Pending,
+    ) -> Result<Result<Plan, Fate>, Away>;
 }
 
 impl Data for Store {
@@ -62,8 +67,12 @@ impl Data for Store {
         Store::sweep(self, tokens, now).await
     }
 
-    async fn annotation(&mut self, event: &AnnotationEvent) -> Result<Result<Plan, Fate>, Away> {
-        Store::annotation(self, event).await
+    async fn annotation(
+        &mut self,
+        event: &AnnotationEvent,
+        pending: &Pending,
+    ) -> Result<Result<Plan, Fate>, Away> {
+        Store::annotation(self, event, pending).await
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Facts {
     pub flaggers: Vec<String>,
     /// The userids of those who moderate the group.
     pub moderators: Vec<String>,
+    /// Whether a checkpoint is active for the group and the document.
+    pub has_checkpoint: bool,
     /// The userids of those from whom a checkpoint hides what others write on the document in the
     /// group. None where no checkpoint is active.
     pub students: Vec<String>,
@@ -148,6 +150,7 @@ pub(super) mod testing {
             mentions: Vec::new(),
             flaggers: Vec::new(),
             moderators: Vec::new(),
+            has_checkpoint: false,
             students: Vec::new(),
             parents: Vec::new(),
         }

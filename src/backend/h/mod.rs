@@ -11,6 +11,7 @@ mod facts;
 mod ids;
 mod links;
 mod payload;
+mod pending;
 mod plan;
 mod read;
 mod row;
@@ -25,5 +26,6 @@ mod userid;
 mod worker;
 
 pub use event::{AnnotationEvent, user_plan};
+pub use pending::Pending;
 pub use store::{Away, SWEPT, Settings, Standing, Store};
 pub use thread::{Asker, Clocks, Questions, questions, start};

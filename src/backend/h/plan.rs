@@ -82,6 +82,9 @@ struct Audience {
 /// Those who are told differently, or not at all.
 struct Parties {
     author: Who,
+    /// The members of the group, as the reactor knows them: by h's events before the database.
+    member: Who,
+    /// As the database has them; those who are members no more do not count.
     moderators: Option<Who>,
     flaggers: Option<Who>,
     /// Those from whom a checkpoint hides the annotation.
@@ -95,6 +98,7 @@ impl Parties {
         let all = |userids: &[String]| some(userids.iter().map(String::as_str).collect());
         Parties {
             author: Who::User(annotation.userid.as_str().into()),
+            member: Who::Member(annotation.groupid.as_str().into()),
             // h knows no moderation of what is private.
             moderators: all(&facts.moderators).filter(|_| annotation.shared),
             flaggers: all(&facts.flaggers),
@@ -169,7 +173,7 @@ impl Audience {
                 hidden: true,
                 ..View::default()
             };
-            self.send(&[moderators], parties, hidden);
+            self.send(&[moderators, &parties.member], parties, hidden);
         }
         self.withhold(&[], Reason::Hidden);
     }
@@ -177,10 +181,9 @@ impl Audience {
     /// For those who read the group; where the author is muted, for none but the author, who must
     /// read the group all the same: as in h, authors who have left a group do not hear of it.
     fn of_shared(&mut self, parties: &Parties, facts: &Facts) {
-        let member = Who::Member(facts.annotation.groupid.as_str().into());
         let reading: &[&Who] = match facts.group {
             Some(Group::World) => &[],
-            Some(Group::Members) => &[&member],
+            Some(Group::Members) => &[&parties.member],
             Some(Group::Nobody) | None => return self.withhold(&[], Reason::Permission),
         };
         if parties.muted {
@@ -201,8 +204,9 @@ impl Audience {
         // The first rule that holds decides, so those that ask for more come first.
         for (moderates, flagged) in [(true, true), (true, false), (false, true), (false, false)] {
             let moderators = moderates.then_some(parties.moderators.as_ref());
+            let members = moderates.then_some(Some(&parties.member));
             let flaggers = flagged.then_some(parties.flaggers.as_ref());
-            let further = [moderators, flaggers].into_iter().flatten();
+            let further = [moderators, members, flaggers].into_iter().flatten();
             let Some(further) = further.collect::<Option<Vec<&Who>>>() else {
                 continue; // there is nobody of that kind
             };

@@ -75,6 +75,7 @@ fn first(id: Uuid, found: Result<Vec<Row>, Error>) -> Result<First, Failure> {
                 mentions: Vec::new(),
                 flaggers: Vec::new(),
                 moderators: Vec::new(),
+                has_checkpoint: row.try_get("has_checkpoint")?,
                 students: Vec::new(),
                 parents: Vec::new(),
             },

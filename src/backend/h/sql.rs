@@ -119,7 +119,13 @@ SELECT annotation.created, annotation.updated, annotation.userid, annotation.gro
         WHERE document_uri.document_id = annotation.document_id
         AND (uri LIKE 'http://%' OR uri LIKE 'https://%')
         ORDER BY document_uri.updated DESC LIMIT 1
-    ) END AS web_address
+    ) END AS web_address,
+    EXISTS (
+        SELECT FROM checkpoint
+        WHERE checkpoint.group_id = "group".id
+        AND checkpoint.document_id = annotation.document_id
+        AND (reveal_date IS NULL OR reveal_date > now() AT TIME ZONE 'UTC')
+    ) AS has_checkpoint
 FROM annotation
 LEFT JOIN "group" ON "group".pubid = annotation.groupid
 LEFT JOIN document ON document.id = annotation.document_id

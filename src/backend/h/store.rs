@@ -18,6 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::event::AnnotationEvent;
 use super::links::Site;
+use super::pending::Pending;
 use super::session::{Session, cause};
 use super::time::PgTime;
 use super::url::{self, Target};
@@ -218,6 +219,8 @@ impl Store {
     }
 
     /// The plan of an event, by what the database says of its annotation now, in one transaction.
+    /// From users whose membership is `pending`, a checkpoint hides the annotation as from
+    /// students, until the database says whether they are.
     ///
     /// # Errors
     /// [`Away`], after which the event can be tried again; and the [`Fate`] of an event that
@@ -225,11 +228,18 @@ impl Store {
     pub async fn annotation(
         &mut self,
         event: &AnnotationEvent,
+        pending: &Pending,
     ) -> Result<Result<Plan, Fate>, Away> {
         let facts = self
             .ask(async |session| read::facts(session, event).await)
             .await?;
-        Ok(facts.and_then(|facts| plan::plan(event, &facts, &self.site)))
+        Ok(facts.and_then(|mut facts| {
+            if facts.has_checkpoint {
+                let joining = pending.joining(&facts.annotation.groupid);
+                facts.students.extend(joining.map(str::to_owned));
+            }
+            plan::plan(event, &facts, &self.site)
+        }))
     }
 
     /// Asks over the connection, which is gone when there is no answer.

@@ -35,10 +35,11 @@ impl Told {
         self.memberships(&identity.userid, &identity.memberships);
     }
 
-    /// A user's memberships were told.
-    pub fn memberships(&mut self, userid: &str, memberships: &[Membership]) {
+    /// A user's memberships were told. Returns whether they differ from those told before.
+    pub fn memberships(&mut self, userid: &str, memberships: &[Membership]) -> bool {
         let user = self.hasher.hash_one(userid);
-        self.users.insert(user, self.hash(memberships));
+        let hash = self.hash(memberships);
+        self.users.insert(user, hash) != Some(hash)
     }
 
     /// It was told that a user is no more.

@@ -12,11 +12,12 @@ use std::time::Duration;
 use log::warn;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::backlog::{Backlog, Waiting};
 use super::database::{Data, Database};
 use super::event::{AnnotationEvent, user_plan};
+use super::pending::{Change, Pending};
 use super::store::SWEPT;
 use super::told::Told;
 use crate::backend::amqp::Delivery;
@@ -35,6 +36,8 @@ pub(super) struct Worker<D, W, C> {
     sweep: Option<Sweep>,
     events: Backlog,
     told: Told,
+    /// What events have stated of memberships and the database does not say yet.
+    pending: Pending,
     /// What was last told of the health.
     ready: bool,
     drops: Drops,
@@ -52,6 +55,7 @@ struct Drops {
     stats: Arc<Stats>,
     started: Instant,
     overflowed: Rarely,
+    discarded: Rarely,
     others: Rarely,
 }
 
@@ -79,11 +83,13 @@ where
             sweep: None,
             events: Backlog::default(),
             told: Told::default(),
+            pending: Pending::default(),
             ready: false,
             drops: Drops {
                 stats,
                 started: Instant::now(),
                 overflowed: Rarely::default(),
+                discarded: Rarely::default(),
                 others: Rarely::default(),
             },
         }
@@ -108,7 +114,8 @@ where
             {
                 self.go_on_with(sweep).await?;
             }
-            if self.database.is_up() {
+            // No event is delivered by memberships that are to be read again first.
+            if self.database.is_up() && self.confirm().await? {
                 match self.next_event() {
                     Some(waiting) => self.handle(waiting).await?,
                     None if self.logins.is_empty() && self.sweep.is_none() => self.wait().await?,
@@ -120,6 +127,8 @@ where
 
     /// Waits until there is something to do.
     async fn wait(&mut self) -> Result<(), Closed> {
+        let look = Instant::now() + LOOK_PERIOD;
+        let until = self.pending.next_due().map_or(look, |due| due.min(look));
         tokio::select! {
             biased;
             question = self.questions.recv() => self.sort(question.ok_or(Closed)?).await,
@@ -127,7 +136,7 @@ where
                 self.events.push(delivery);
                 Ok(())
             }
-            () = sleep(LOOK_PERIOD) => {
+            () = sleep_until(until) => {
                 self.database.look().await;
                 Ok(())
             }
@@ -161,7 +170,7 @@ where
         }
         let logins = std::mem::take(&mut self.logins);
         let tokens: Vec<&str> = logins.iter().map(|(_, token)| &*token.0).collect();
-        let now = (self.clock)();
+        let (now, read_at) = ((self.clock)(), Instant::now());
         let identities = self
             .database
             .ask(async |data| data.identities(&tokens, now).await)
@@ -170,7 +179,9 @@ where
         for (ticket, _) in logins {
             let reply = match &mut identities {
                 Some(identities) => match identities.next().flatten() {
-                    Some(identity) => {
+                    Some(mut identity) => {
+                        let memberships = &mut identity.memberships;
+                        self.pending.apply(&identity.userid, memberships, read_at);
                         self.told.let_in(&identity);
                         AuthReply::Known(identity)
                     }
@@ -188,14 +199,17 @@ where
     async fn go_on_with(&mut self, mut sweep: Sweep) -> Result<(), Closed> {
         let rest = &sweep.tokens[sweep.done..];
         let some = &rest[..rest.len().min(SWEPT)];
-        let now = (self.clock)();
+        let (now, read_at) = ((self.clock)(), Instant::now());
         let found = self
             .database
             .ask(async |data| data.sweep(some, now).await)
             .await;
-        let Some(found) = found else {
+        let Some(mut found) = found else {
             return Ok(());
         };
+        for (userid, memberships) in found.iter_mut().filter_map(|(_, found)| found.as_mut()) {
+            self.pending.apply(userid, memberships, read_at);
+        }
         sweep.done += some.len();
         for news in self.told.news(found) {
             tell(&self.way, news).await?;
@@ -252,37 +266,71 @@ where
             Ok(event) => event,
             Err(fate) => return Some(Err(fate)),
         };
+        let pending = &self.pending;
         self.database
-            .ask(async |data| data.annotation(&event).await)
+            .ask(async |data| data.annotation(&event, pending).await)
             .await
     }
 
-    /// As [`Worker::annotation`]. What it says of the user's groups is read anew, and comes first.
+    /// As [`Worker::annotation`]. What it states of the user's groups counts at once; the others
+    /// are read anew, and come first.
     async fn user(&mut self, delivery: &Delivery) -> Result<Option<Result<Plan, Fate>>, Closed> {
         let (userid, plan) = match user_plan(&delivery.event) {
             Ok(read) => read,
             Err(fate) => return Ok(Some(Err(fate))),
         };
-        let found = self
-            .database
-            .ask(async |data| data.memberships(&userid).await)
-            .await;
-        let news = match found {
-            None => return Ok(None),
-            Some(Some(memberships)) => {
-                self.told.memberships(&userid, &memberships);
-                Tell::Memberships {
-                    userid,
-                    memberships,
-                }
-            }
-            Some(None) => {
-                self.told.gone(&userid);
-                Tell::UserGone { userid }
-            }
+        if let Some(change) = Change::parse(&delivery.event)
+            && !self.pending.state(&userid, change, Instant::now())
+        {
+            self.drops.discard_statement();
+        }
+        let Some((news, _)) = self.groups(&userid).await else {
+            return Ok(None);
         };
         tell(&self.way, news).await?;
         Ok(Some(Ok(plan)))
+    }
+
+    /// Reads what events have stated of memberships again, where that is due. Returns whether it
+    /// all has been.
+    async fn confirm(&mut self) -> Result<bool, Closed> {
+        for _ in 0..BATCH {
+            let now = Instant::now();
+            let Some(userid) = self.pending.due(now) else {
+                return Ok(true);
+            };
+            let Some((news, is_new)) = self.groups(&userid).await else {
+                return Ok(false);
+            };
+            self.pending.checked(&userid, now);
+            if is_new {
+                tell(&self.way, news).await?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// A user's groups, by the database and by unconfirmed events, for the reactor; and whether
+    /// they differ from those it was told last. Nothing while the database is away.
+    async fn groups(&mut self, userid: &str) -> Option<(Tell, bool)> {
+        let read_at = Instant::now();
+        let found = self
+            .database
+            .ask(async |data| data.memberships(userid).await)
+            .await?;
+        let userid: Box<str> = userid.into();
+        let Some(mut memberships) = found else {
+            self.pending.forget(&userid);
+            self.told.gone(&userid);
+            return Some((Tell::UserGone { userid }, true));
+        };
+        self.pending.apply(&userid, &mut memberships, read_at);
+        let is_new = self.told.memberships(&userid, &memberships);
+        let news = Tell::Memberships {
+            userid,
+            memberships,
+        };
+        Some((news, is_new))
     }
 
     /// Until the database is there: who asks is told so at once, and events wait.
@@ -323,6 +371,15 @@ impl Drops {
         };
         if let Some(count) = self.others.count(self.now()) {
             warn!("an event from the queue {what}; {count} passed over of late");
+        }
+    }
+
+    fn discard_statement(&self) {
+        if let Some(count) = self.discarded.count(self.now()) {
+            warn!(
+                "too many unconfirmed group-join and group-leave events: {count} in the last 10 s \
+                 count only once the database confirms them"
+            );
         }
     }
 

@@ -28,11 +28,16 @@ fn plan_for(action: &str, facts: &Facts) -> Result<Plan, Fate> {
 
 /// What somebody gets of a plan, or why they do not: the first rule that holds decides.
 fn received(plan: &Plan, userid: Option<&str>) -> Result<Value, Reason> {
+    received_among(plan, userid, &MEMBERS)
+}
+
+/// The same, where the reactor has these members.
+fn received_among(plan: &Plan, userid: Option<&str>, members: &[&str]) -> Result<Value, Reason> {
     let holds = |who: &Who| match who {
         Who::User(user) => userid == Some(user),
         Who::Member(group) => {
             assert_eq!(&**group, "group");
-            userid.is_some_and(|userid| MEMBERS.contains(&userid))
+            userid.is_some_and(|userid| members.contains(&userid))
         }
         Who::Moderator(_) => panic!("moderators are named"),
         Who::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
@@ -127,6 +132,22 @@ fn readers_are_those_of_the_group() {
         assert_eq!(outline(&facts, "delete"), "p p p p p p");
     }
     assert_eq!(outline(&shared(), "delete"), "p p - - - -");
+}
+
+#[test]
+fn moderator_who_has_left_the_group_does_not_moderate() {
+    // The database has not got the transaction of the event yet.
+    let among = |facts: &Facts, action, members| {
+        received_among(&plan_for(action, facts).unwrap(), Some(MODERATOR), members)
+    };
+    for action in ["update", "delete"] {
+        assert!(among(&hidden(), action, &MEMBERS).is_ok());
+        let left = among(&hidden(), action, &[AUTHOR]);
+        assert_eq!(left, Err(Reason::Hidden));
+    }
+    let payload = among(&open(shared()), "update", &[AUTHOR]).unwrap();
+    assert_eq!(payload["actions"], json!([]));
+    assert_eq!(payload.get("moderation"), None);
 }
 
 #[test]

@@ -183,6 +183,81 @@ async fn groups_are_told_before_the_session_change_that_speaks_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn leave_counts_before_its_transaction_is_committed() {
+    play(4096, async |around| {
+        around
+            .fake
+            .has_token("t", person(1, "acct:joe@b", &["g", "h"]));
+        around.fake.has_members("acct:joe@b", members(&["g", "h"]));
+        around.log_in(1, "t");
+        assert_eq!(around.told_in(2).await, ["ready true", "1 acct:joe@b"]);
+        around.change("group-leave", "acct:joe@b", "g").await;
+        assert_eq!(around.told_in(2).await, ["acct:joe@b in 1", "group-leave"]);
+        // No read of the old state undoes it: a login, a sweep, an event on another group.
+        around.ask(Ask::Authenticate {
+            ticket: Ticket(2),
+            token: Secret("t".into()),
+        });
+        let standing = ("acct:joe@b".into(), members(&["g", "h"]));
+        around.fake.will_sweep(vec![(TokenId(1), Some(standing))]);
+        around.ask(Ask::Sweep {
+            tokens: vec![TokenId(1)],
+        });
+        let Tell::Authenticated { reply, .. } = around.next().await else {
+            panic!("no answer to the login");
+        };
+        let AuthReply::Known(identity) = reply else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(identity.memberships, members(&["h"]));
+        around.change("group-join", "acct:joe@b", "i").await;
+        assert_eq!(around.told_in(2).await, ["acct:joe@b in 2", "group-join"]);
+        // The transactions are committed; the next check confirms both, and tells nothing.
+        around.fake.has_members("acct:joe@b", members(&["h", "i"]));
+        assert_eq!(around.told_in(1_100).await, [""; 0]);
+        let reads = around.fake.shelf().asked.len();
+        assert_eq!(around.told_in(120_000).await, [""; 0]);
+        assert_eq!(around.fake.shelf().asked.len(), reads);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_of_an_aborted_transaction_is_undone() {
+    play(4096, async |around| {
+        around.fake.has_members("acct:joe@b", members(&["g"]));
+        around.change("group-join", "acct:joe@b", "h").await;
+        let told = around.told_in(2).await;
+        assert_eq!(told[1..], ["acct:joe@b in 2", "group-join"]);
+        assert_eq!(around.told_in(14_900).await, [""; 0]);
+        assert_eq!(around.told_in(200).await, ["acct:joe@b in 1"]);
+        around.change("group-leave", "acct:joe@b", "g").await;
+        let told = around.told_in(2).await;
+        assert_eq!(told, ["acct:joe@b in 0", "group-leave"]);
+        assert_eq!(around.told_in(59_900).await, [""; 0]);
+        assert_eq!(around.told_in(200).await, ["acct:joe@b in 1"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_join_is_undone_before_the_next_event_after_an_outage() {
+    play(4096, async |around| {
+        around.fake.has_members("acct:joe@b", vec![]);
+        around.change("group-join", "acct:joe@b", "g").await;
+        let told = around.told_in(2).await;
+        assert_eq!(told[1..], ["acct:joe@b in 1", "group-join"]);
+        around.fake.restart(false);
+        assert_eq!(around.told_in(60_000).await, ["ready false"]);
+        around.annotation("create").await;
+        around.fake.shelf().reachable = true;
+        let told = around.told_in(31_000).await;
+        assert_eq!(told, ["ready true", "acct:joe@b in 0", "create"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_leads_to_nothing_is_counted_and_forgotten() {
     play(4096, async |around| {
         around.event(Topic::Annotation, json!({})).await;

@@ -107,7 +107,11 @@ impl Data for Fake {
         Ok(self.shelf().swept.pop_front().unwrap_or_default())
     }
 
-    async fn annotation(&mut self, event: &AnnotationEvent) -> Result<Result<Plan, Fate>, Away> {
+    async fn annotation(
+        &mut self,
+        event: &AnnotationEvent,
+        _: &Pending,
+    ) -> Result<Result<Plan, Fate>, Away> {
         self.ask(event.action.clone()).await?;
         let mut shelf = self.shelf();
         if shelf.poison.as_ref() == Some(&event.action) {
@@ -218,8 +222,24 @@ impl Around {
         self.event(Topic::User, event).await;
     }
 
+    /// An event on a group, which h publishes before it commits.
+    pub async fn change(&self, kind: &str, userid: &str, group: &str) {
+        let event = json!({"type": kind, "userid": userid, "group": group, "session_model": {}});
+        self.event(Topic::User, event).await;
+    }
+
     pub fn handled(&self) -> usize {
         self.handled.load(Ordering::Relaxed)
+    }
+
+    /// The next that is told.
+    pub async fn next(&self) -> Tell {
+        loop {
+            match self.mail.try_recv() {
+                Ok(tell) => return tell,
+                Err(_) => sleep(Duration::from_millis(1)).await,
+            }
+        }
     }
 
     /// What has been told so far, in short.
