@@ -334,6 +334,46 @@ fn a_deferred_handshake_that_nobody_answers_is_told_503() {
     assert_eq!(world.engine.counters().opened, 0);
 }
 
+#[test]
+fn deferred_request_without_upgrade_has_its_own_deadline() {
+    let config = Config {
+        defer_timeout: Duration::from_secs(1),
+        respond_timeout: Duration::from_secs(20),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let client = world.connect();
+    world
+        .client(client)
+        .request("GET /slow HTTP/1.1\r\n\r\n", &[503]);
+    world.wait(19_900);
+    assert_eq!(world.clients[client].heard, []);
+    world.wait(300);
+    assert_eq!(world.clients[client].statuses(), [503]);
+    assert!(is_gone(&world, client));
+}
+
+#[test]
+fn deferred_request_that_has_taken_effect_waits_for_its_outcome() {
+    let mut world = World::calm();
+    let client = world.connect();
+    world
+        .client(client)
+        .request("GET /slow HTTP/1.1\r\n\r\n", &[200]);
+    world.wait(100);
+    let key = world.key(client);
+    world.log.get().begun.push(key);
+    world.wait(100_000);
+    world.engine.begin_drain(Duration::from_secs(1));
+    world.wait(10_000);
+    assert_eq!(world.clients[client].heard, []);
+    world.command(Command::AnswerTo { key, accept: true });
+    world.flow();
+    assert_eq!(world.clients[client].statuses(), [200]);
+    world.wait(3_000);
+    assert!(world.engine.is_drained());
+}
+
 // A4
 #[test]
 fn two_thousand_silent_sockets_are_gone_after_ten_seconds() {

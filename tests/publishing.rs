@@ -419,6 +419,50 @@ fn slow_ends(slow: &mut Client) -> usize {
     }
 }
 
+/// While the back end is busy with large requests, others become overdue.
+#[test]
+fn publisher_told_503_has_published_nothing() {
+    let server = Server::configured("[timeouts]\npublish = \"100ms\"\nping = \"1h\"");
+    let mut reader = server.anonymous();
+    let ids: Vec<String> = (0..6).map(|number| format!("last-{number}")).collect();
+    let watched = [&ids[..], &["end".to_owned()]].concat();
+    let clause = json!({"field": "/id", "operator": "one_of", "value": watched});
+    reader.send(&support::filter(json!([clause])).to_string());
+    assert_eq!(reader.drain(), []);
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let publish = |id| {
+            let fill = event("fill") + "\n";
+            let body = fill.repeat(MAX_BODY / 2 / fill.len()) + &event(id);
+            server.publish(&body).0
+        };
+        let threads = ids.iter().map(|id| scope.spawn(move || publish(id)));
+        let threads: Vec<_> = threads.collect();
+        let join = threads.into_iter().map(|thread| thread.join().unwrap());
+        join.collect()
+    });
+    assert!(
+        statuses.contains(&503),
+        "the back end was not busy: {statuses:?}"
+    );
+    // The back end reads in order: when it has read this, it has read all.
+    support::eventually(3 * PATIENCE, || {
+        let (status, _) = server.publish(&event("end"));
+        assert!([202, 503].contains(&status), "{status}");
+        (status == 202).then_some(())
+    });
+    let published = ids
+        .iter()
+        .zip(&statuses)
+        .filter(|(_, status)| **status == 202);
+    let mut expected: Vec<&str> = published.map(|(id, _)| &**id).chain(["end"]).collect();
+    let mut received = self::ids(&mut reader);
+    expected.sort_unstable();
+    received.sort_unstable();
+    assert_eq!(received, expected, "{statuses:?}");
+    let cancelled = "h_realtime_publish_refusals_total{reason=\"cancelled\"}";
+    assert!(server.metric(cancelled) >= 1.0);
+}
+
 const PAGE: &str = "https://example.org/page";
 const AUTHOR: &str = "acct:author@example.org";
 /// The most a body may have, in bytes.

@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq;
 
 use crate::http::{Request, Response};
 use crate::model::{Ask, Asks, Busy, MonoMillis, Plan, PublishError, Secret, Ticket, UnixMillis};
-use crate::net::{ConnKey, Counters, Cx, Verdict};
+use crate::net::{ConnKey, Counters, Cx, Overdue, Verdict};
 
 pub use exposition::{Exposition, Kind, Observed};
 pub use guard::Guard;
@@ -44,6 +44,8 @@ struct Outstanding {
     received: MonoMillis,
     /// The publisher wants to know what each event matched.
     detailed: bool,
+    /// The publisher was told that nothing of it is published.
+    is_cancelled: bool,
 }
 
 /// What the admin interface counts.
@@ -53,6 +55,13 @@ pub struct AdminCounters {
     pub events_accepted: u64,
     /// Publish requests of which nothing was taken, because of an event in them.
     pub batches_refused: u64,
+    /// Publish requests that the back end had no room for.
+    pub busy: u64,
+    /// Publish requests that the back end could not read, its database being away.
+    pub unavailable: u64,
+    /// Publish requests that were cancelled, for the back end had not read them in time or before
+    /// the server ended.
+    pub cancelled: u64,
     /// Requests that need the key, and came without it.
     pub unauthorized: u64,
     /// Requests for another host, or from another site's page.
@@ -145,10 +154,33 @@ impl Admin {
         self.tail.see(now, plans, matched);
     }
 
-    /// When the events of a request came that the back end has.
-    pub fn received(&self, ticket: Ticket) -> Option<MonoMillis> {
+    /// The back end has read a request, and its events are to be delivered: when they arrived.
+    /// `None` if the request was cancelled; then nothing of it may be delivered.
+    pub fn begin_delivery(&mut self, ticket: Ticket) -> Option<MonoMillis> {
         let outstanding = self.outstanding.get(&ticket)?;
+        if outstanding.is_cancelled {
+            self.take_outstanding(ticket);
+            return None;
+        }
         Some(outstanding.received)
+    }
+
+    /// A deferred request is overdue. A publish request that has not been delivered by now never
+    /// is, so that the publisher may send it again.
+    pub fn on_overdue(&mut self, key: ConnKey) -> Overdue {
+        if let Some(outstanding) = self.outstanding.get_mut(&Ticket(key.to_u64()))
+            && !outstanding.is_cancelled
+        {
+            outstanding.is_cancelled = true;
+            self.counters.cancelled += 1;
+        }
+        Overdue::Refuse
+    }
+
+    fn take_outstanding(&mut self, ticket: Ticket) -> Option<Outstanding> {
+        let outstanding = self.outstanding.remove(&ticket)?;
+        self.outstanding_bytes -= outstanding.bytes;
+        Some(outstanding).filter(|outstanding| !outstanding.is_cancelled)
     }
 
     /// Answers a publish request, when the back end has read it and what it told of is on its
@@ -159,13 +191,11 @@ impl Admin {
         ticket: Ticket,
         result: Result<&[usize], &PublishError>,
     ) {
-        let (Some(key), Some(outstanding)) = (
-            ConnKey::from_u64(ticket.0),
-            self.outstanding.remove(&ticket),
-        ) else {
+        let (Some(key), Some(outstanding)) =
+            (ConnKey::from_u64(ticket.0), self.take_outstanding(ticket))
+        else {
             return;
         };
-        self.outstanding_bytes -= outstanding.bytes;
         let response = match result {
             Ok(matched) => {
                 self.counters.events_accepted += matched.len() as u64;
@@ -173,6 +203,7 @@ impl Admin {
             }
             // No line is at fault: the back end could not do its work.
             Err(PublishError { line: 0, reason }) => {
+                self.counters.unavailable += 1;
                 error(503, "unavailable", reason).with("Retry-After", "5")
             }
             Err(refused) => {
@@ -229,6 +260,7 @@ impl Admin {
             return Verdict::ReadBody { limit: MAX_BODY };
         };
         if self.outstanding_bytes + body.len() > MAX_OUTSTANDING {
+            self.counters.busy += 1;
             return Verdict::Respond(busy());
         }
         let ticket = Ticket(key.to_u64());
@@ -242,12 +274,16 @@ impl Admin {
                     bytes: body.len(),
                     received: cx.now().mono,
                     detailed: request.last_param("each").is_some_and(|each| each == "1"),
+                    is_cancelled: false,
                 };
                 self.outstanding_bytes += outstanding.bytes;
                 self.outstanding.insert(ticket, outstanding);
                 Verdict::Defer(None)
             }
-            Err(Busy) => Verdict::Respond(busy()),
+            Err(Busy) => {
+                self.counters.busy += 1;
+                Verdict::Respond(busy())
+            }
         }
     }
 
@@ -338,6 +374,8 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'sel
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{Head, parse_head};
+    use crate::net::{Now, Outbox, Sessions};
 
     #[test]
     fn the_answer_counts_events_and_receivers() {
@@ -346,6 +384,62 @@ mod tests {
             accepted(&[2, 0], true),
             r#"{"accepted":2,"matched":2,"each":[2, 0]}"#
         );
+    }
+
+    struct Taken;
+
+    impl Asks for Taken {
+        fn ask(&self, _: Ask) -> Result<(), Busy> {
+            Ok(())
+        }
+    }
+
+    struct NoSessions;
+
+    impl Sessions<()> for NoSessions {
+        fn session(&mut self, _: ConnKey) -> Option<&mut ()> {
+            None
+        }
+    }
+
+    #[test]
+    fn overdue_publish_request_is_never_delivered() {
+        let guard = Guard::new(None, Vec::new());
+        let key = Some(Secret("k".to_owned()));
+        let mut admin = Admin::new(guard, key, "", Box::new(Taken));
+        let (mut outbox, counters) = (Outbox::default(), Counters::default());
+        let mut sessions = NoSessions;
+        let now = Now { mono: 0, unix: 7 };
+        let mut cx = Cx::new(now, &mut sessions, &mut outbox, &counters);
+        let head = b"POST /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer k\r\n\r\n";
+        let facts = Facts {
+            metrics: &|_, _| String::new(),
+            ready: true,
+        };
+        let [first, second] = [1, 2].map(|index| ConnKey {
+            index,
+            generation: 1,
+        });
+        for key in [first, second] {
+            let verdict = parse_head(head, 1024, |request| {
+                let mut request: Request<'_> = *request;
+                request.body = Some(b"{}");
+                admin.on_request(&mut cx, key, &request, &facts)
+            });
+            assert!(matches!(verdict, Ok(Head::Complete(Verdict::Defer(None)))));
+        }
+        for _ in 0..2 {
+            assert_eq!(admin.on_overdue(first), Overdue::Refuse);
+        }
+        assert_eq!(admin.counters().cancelled, 1);
+        // The back end still has both.
+        assert_eq!(admin.outstanding_bytes, 4);
+        let [first, second] = [first, second].map(|key| Ticket(key.to_u64()));
+        assert_eq!(admin.begin_delivery(first), None);
+        assert_eq!(admin.begin_delivery(second), Some(7));
+        admin.on_published(&mut cx, second, Ok(&[1]));
+        assert_eq!((admin.outstanding_bytes, admin.outstanding.len()), (0, 0));
+        assert_eq!(admin.counters().events_accepted, 1);
     }
 
     #[test]

@@ -166,6 +166,7 @@ impl Values {
             body_timeout: self.time("timeouts.body")?,
             message_timeout: self.time("timeouts.message")?,
             defer_timeout: self.time("timeouts.auth")?,
+            respond_timeout: self.time("timeouts.publish")?,
             close_timeout: self.time("timeouts.close")?,
             linger_timeout: self.time("timeouts.linger")?,
             ping_interval: self.time("timeouts.ping")?,

@@ -240,6 +240,8 @@ pub static SETTINGS: &[Setting] = &[
     set("timeouts.body", TIME, r#""10s""#, "from the end of the head to that of the body"),
     set("timeouts.message", TIME, r#""10s""#, "from a message's first byte to its last"),
     set("timeouts.auth", TIME, r#""10s""#, "for the back end to say whose a token is"),
+    set("timeouts.publish", TIME, r#""30s""#,
+        "for the back end to read published events; then none of them is delivered"),
     set("timeouts.close", TIME, r#""5s""#, "from our close frame to the end"),
     set("timeouts.linger", ANY_TIME, r#""2s""#, "for which is read what a peer still sends"),
     set("timeouts.ping", TIME, r#""30s""#, "silence after which a client is sent a ping"),

@@ -105,6 +105,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("timeouts.body", r#""7s""#),
     ("timeouts.message", r#""7s""#),
     ("timeouts.auth", r#""7s""#),
+    ("timeouts.publish", r#""7s""#),
     ("timeouts.close", r#""7s""#),
     ("timeouts.linger", r#""7s""#),
     ("timeouts.ping", r#""7s""#),

@@ -48,8 +48,10 @@ pub struct Config {
     pub body_timeout: Duration,
     /// From the first byte of a message to its last, whatever comes in between.
     pub message_timeout: Duration,
-    /// How long a deferred request waits for its answer.
+    /// How long a deferred handshake waits for its answer.
     pub defer_timeout: Duration,
+    /// How long any other deferred request waits for its answer.
+    pub respond_timeout: Duration,
     /// From our close frame to the end of the connection.
     pub close_timeout: Duration,
     /// How long what a peer still sends is read and dropped, so that the kernel does not
@@ -105,6 +107,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(10),
             defer_timeout: Duration::from_secs(10),
+            respond_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
             linger_timeout: Duration::from_secs(2),
             ping_interval: Duration::from_secs(30),

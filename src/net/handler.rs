@@ -36,6 +36,15 @@ pub trait Handler {
         request: &Request<'_>,
     ) -> Verdict;
 
+    /// The deadline of a deferred request has passed, or a shutdown waits for it no longer.
+    ///
+    /// With [`Overdue::Refuse`] the engine answers that the request failed, so the handler must
+    /// see to it that nothing comes of it. It may be called again for the same request.
+    fn on_overdue(&mut self, key: ConnKey) -> Overdue {
+        let _ = key;
+        Overdue::Refuse
+    }
+
     /// The engine refuses a request, and ends the connection with this answer.
     fn on_refusal(&mut self, refusal: Refusal) -> Response {
         let response = Response::new(refusal.status(), "text/plain", &b""[..]);
@@ -96,6 +105,15 @@ pub enum Verdict {
     },
     /// Wait for [`Cx::accept`] (where an upgrade is given) or [`Cx::respond`].
     Defer(Option<Upgrade>),
+}
+
+/// What becomes of a deferred request that was not answered in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overdue {
+    /// The engine refuses it.
+    Refuse,
+    /// It has begun to have an effect, so its outcome is waited for.
+    Wait,
 }
 
 /// Why the engine itself answers a request.

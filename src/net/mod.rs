@@ -37,7 +37,7 @@ pub use counters::{CloseCodes, Compression, Counters, Ends, Evictions, Refusals}
 pub use engine::Interest;
 pub use engine::{Arrival, Engine, Readiness};
 pub use frame::{Delivery, Frame};
-pub use handler::{Handler, Message, Refusal, Verdict};
+pub use handler::{Handler, Message, Overdue, Refusal, Verdict};
 pub use held::Held;
 pub use histogram::Histogram;
 pub use key::ConnKey;

@@ -8,7 +8,7 @@ use crate::backend::Stats;
 use crate::config::Danger;
 use crate::http::{Request, Response};
 use crate::model::Tell;
-use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Refusal, Verdict};
+use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, Verdict};
 use crate::realtime::{Realtime, Session};
 
 use super::figures::Figures;
@@ -76,6 +76,10 @@ impl Handler for App {
         admin.on_request(cx, key, request, &facts)
     }
 
+    fn on_overdue(&mut self, key: ConnKey) -> Overdue {
+        self.admin.on_overdue(key)
+    }
+
     fn on_refusal(&mut self, refusal: Refusal) -> Response {
         let (name, reason) = match refusal {
             Refusal::Malformed => ("bad_request", "The request is not valid HTTP/1.1."),
@@ -117,8 +121,11 @@ impl Handler for App {
                 ticket,
                 result: Ok(plans),
             } => {
+                // Its publisher may have been told that nothing of it is published.
+                let Some(received) = self.admin.begin_delivery(ticket) else {
+                    return;
+                };
                 let now = cx.now();
-                let received = self.admin.received(ticket).unwrap_or(now.mono);
                 let matched = self.realtime.deliver(cx, &plans, received);
                 self.admin.on_events(now.unix, &plans, &matched);
                 self.admin.on_published(cx, ticket, Ok(&matched));

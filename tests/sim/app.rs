@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use h_realtime::http::{Request, Response, check_upgrade};
-use h_realtime::net::{ConnKey, Cx, Delivery, Frame, Handler, ListenerId, Message, Verdict};
+use h_realtime::net::{
+    ConnKey, Cx, Delivery, Frame, Handler, ListenerId, Message, Overdue, Verdict,
+};
 use h_realtime::ws::CloseCode;
 
 use super::rng::Rng;
@@ -28,6 +30,8 @@ pub struct Record {
     pub open: Vec<ConnKey>,
     /// Requests that wait for an answer, or did; whether each is a handshake.
     pub deferred: Vec<(ConnKey, bool)>,
+    /// Requests that are being acted on, so that they must not be refused.
+    pub begun: Vec<ConnKey>,
     /// Breaches of the order of calls.
     pub breaches: Vec<String>,
     pub deliveries: u64,
@@ -349,6 +353,13 @@ impl Handler for App {
         if self.rng.chance(20) {
             let keys = self.some_of_the_open(20);
             self.fan_out(cx, &keys, 20);
+        }
+    }
+
+    fn on_overdue(&mut self, key: ConnKey) -> Overdue {
+        match self.log.get().begun.contains(&key) {
+            true => Overdue::Wait,
+            false => Overdue::Refuse,
         }
     }
 

@@ -197,8 +197,9 @@ fn judge(status: u16, body: &str) -> Result<u64, Exit> {
 
 const NOT_OURS: &str = "the answer is not that of an admin listener: is the admin address right?";
 
-/// For one event; the server answers once the event is queued to its receivers.
-const ANSWER: Duration = Duration::from_secs(30);
+/// For one event; the server answers once the event is queued to its receivers. Longer than the
+/// default of `timeouts.publish`, so that the outcome is the server's answer.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// In bytes. An answer is one short line.
 const LONGEST_ANSWER: u64 = 64 * 1024;

@@ -116,7 +116,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         let silent = u64::from(now.saturating_sub(conn.heard)) * TICK_MS;
-        match &mut conn.phase {
+        match &conn.phase {
             Phase::Request(_) if conn.tx.is_some() => self.linger(key),
             Phase::Preface(_) | Phase::Request(_) if is_late || silent >= REQUEST_GRACE => {
                 if !conn.is_answered() {
@@ -124,10 +124,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 }
                 self.lose(key)
             }
-            phase @ Phase::Deferred(_) if is_late => {
-                *phase = Phase::Request(None);
-                self.refuse(key, Refusal::ShuttingDown);
-            }
+            Phase::Deferred(_) if is_late => self.refuse_overdue(key, Refusal::ShuttingDown),
             _ => {}
         }
     }

@@ -185,10 +185,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.counters.handshake_timeouts += u64::from(!conn.is_answered());
                 self.lose(key);
             }
-            Phase::Deferred(_) => {
-                conn.phase = Phase::Request(None);
-                self.refuse(key, Refusal::TimedOut);
-            }
+            Phase::Deferred(_) => self.refuse_overdue(key, Refusal::TimedOut),
             Phase::Closing | Phase::Linger => {
                 // Its time is up: what is still queued is thrown away. What the kernel has
                 // taken, our end included, it may still deliver.

@@ -7,7 +7,7 @@ use crate::ws::CAN_DEFLATE;
 
 use super::super::ConnKey;
 use super::super::conn::{Conn, Deferred, Flags, PartialRequest, Phase};
-use super::super::handler::{Handler, Refusal, Verdict};
+use super::super::handler::{Handler, Overdue, Refusal, Verdict};
 use super::super::socket::Socket;
 use super::work::{Class, HEAD_BYTE_COST, REQUEST_COST};
 use super::{CORK_SIZE, Engine};
@@ -302,7 +302,30 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if let Some(conn) = self.arena.get_mut(key) {
             conn.phase = Phase::Deferred(Box::new(deferred));
         }
-        self.arm(key, self.config.defer_timeout);
+        self.arm_deferred(key);
+    }
+
+    fn arm_deferred(&mut self, key: ConnKey) {
+        let Some(Phase::Deferred(deferred)) = self.arena.get(key).map(|conn| &conn.phase) else {
+            return;
+        };
+        let timeout = match deferred.upgrade {
+            Some(_) => self.config.defer_timeout,
+            None => self.config.respond_timeout,
+        };
+        self.arm(key, timeout);
+    }
+
+    /// Refuses a deferred request that waits no longer, unless the handler is acting on it.
+    pub(super) fn refuse_overdue(&mut self, key: ConnKey, refusal: Refusal) {
+        match self.with_handler(|handler, _| handler.on_overdue(key)) {
+            Overdue::Wait => self.arm_deferred(key),
+            Overdue::Refuse => {
+                if self.take_deferred(key).is_some() {
+                    self.refuse(key, refusal);
+                }
+            }
+        }
     }
 
     fn take_deferred(&mut self, key: ConnKey) -> Option<Box<Deferred>> {

@@ -80,6 +80,9 @@ pub(super) fn events(
             (r#"reason="event""#, admin.batches_refused as f64),
             (r#"reason="key""#, admin.unauthorized as f64),
             (r#"reason="origin""#, admin.forbidden as f64),
+            (r#"reason="busy""#, admin.busy as f64),
+            (r#"reason="unavailable""#, admin.unavailable as f64),
+            (r#"reason="cancelled""#, admin.cancelled as f64),
         ],
     );
     out.counter(
