@@ -73,6 +73,7 @@ const NET_FOR_APPLICATIONS: &[&str] = &[
     "ListenerId",
     "Message",
     "Now",
+    "Overdue",
     "Refusal",
     "Sessions",
     "Verdict",

@@ -5,22 +5,31 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use support::{PATIENCE, Server, TlsServer, eventually, http};
+use support::{Client, METRICS_KEY, PATIENCE, Server, TlsServer, eventually, http};
 
 fn metrics(server: &Server) -> (String, String) {
-    let request = format!(
-        "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-        server.admin
-    );
-    let (status, head, text) = http(server.admin, request.as_bytes());
+    let (status, head, text) = scrape(server, &bearer(METRICS_KEY));
     assert_eq!(status, 200);
     (head, text)
+}
+
+fn scrape(server: &Server, fields: &str) -> (u16, String, String) {
+    let request = format!(
+        "GET /metrics HTTP/1.1\r\nHost: {}\r\n{fields}Connection: close\r\n\r\n",
+        server.admin
+    );
+    http(server.admin, request.as_bytes())
+}
+
+fn bearer(key: &str) -> String {
+    format!("Authorization: Bearer {key}\r\n")
 }
 
 fn doc(name: &str) -> PathBuf {
@@ -224,6 +233,180 @@ fn metrics_are_prometheus_text_and_count() {
         assert!(!grows || after[name] >= *value, "{name}");
     }
 }
+
+#[test]
+fn all_metrics_are_for_requests_with_a_key() {
+    let server = Server::start();
+    let names = |fields: &str| {
+        let (status, _, text) = scrape(&server, fields);
+        assert_eq!(status, 200);
+        parse(&text)
+    };
+    let (public, all) = (names(""), names(&bearer(METRICS_KEY)));
+    assert_eq!(names(&bearer(&server.publish_key())).len(), all.len());
+    // Not for this server, but for a proxy in front, say.
+    assert_eq!(names("Authorization: Basic abc\r\n").len(), public.len());
+    assert!(public.len() < all.len());
+    assert!(public.keys().all(|series| all.contains_key(series)));
+    for (name, is_public) in described() {
+        let is_family = |series: &String| {
+            let rest = series.strip_prefix(name.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['{', '_']))
+        };
+        // There is no certificate here.
+        if all.keys().any(is_family) {
+            assert_eq!(public.keys().any(is_family), is_public, "{name}");
+        }
+    }
+    let complete = "h_realtime_metrics_complete";
+    assert_eq!((public[complete], all[complete]), (0.0, 1.0));
+    let (status, head, _) = scrape(&server, &bearer("wrong"));
+    assert_eq!(status, 401);
+    assert!(head.contains("WWW-Authenticate: Bearer"), "{head}");
+}
+
+/// The metrics in the tables of docs/operating.md, and whether they are marked as public there:
+/// each by itself, or all of a row by one mark at its end.
+fn described() -> Vec<(String, bool)> {
+    let text = fs::read_to_string(doc("operating.md")).unwrap();
+    let (_, section) = text.split_once("\n## Metrics\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.map(|row| row.split(" | ").next().unwrap());
+    let mut metrics = Vec::new();
+    for cell in cells {
+        let all = cell.ends_with(MARK) && cell.matches(MARK).count() == 1;
+        for part in cell.split(", ") {
+            let name = part.split('`').nth(1).unwrap();
+            metrics.push((name.to_owned(), all || part.ends_with(MARK)));
+        }
+    }
+    assert!(metrics.len() > 50, "{metrics:?}");
+    metrics
+}
+
+const MARK: &str = "` ¹";
+
+/// Whoever watches a page or a group learns nothing from metrics of annotations there that are
+/// not for them.
+#[test]
+fn no_metric_without_a_key_depends_on_annotations_that_a_client_may_not_read() {
+    let server = Server::configured("[timeouts]\nping = \"1h\"");
+    server.wait_until_ready();
+    let token = server.user(AUTHOR);
+    server.run(&["group", "add", "secret"]);
+    server.run(&["group", "member", "add", "secret", AUTHOR]);
+    // Somebody curious, who has the server log what matches, and those who may read.
+    let mut curious = [
+        Client::open(server.address(), "/ws?debug=1", ""),
+        server.anonymous(),
+    ];
+    let mut author = server.logged_in(&token);
+    for client in curious.iter_mut().chain([&mut author]) {
+        client.subscribe("/uri", "https://example.org/");
+    }
+    let mut admin = Admin::new(&server);
+    let key = bearer(&server.publish_key());
+    let event = |action: &str, group: &str, reader: &str, text: &str| {
+        json!({"topic": "annotation", "action": action, "annotation": {
+            "id": "A", "user": AUTHOR, "uri": "https://example.org/", "text": text,
+            "group": group, "permissions": {"read": [reader]}}})
+        .to_string()
+    };
+    // The first delivery makes what is made once.
+    let first = event("create", "__world__", AUTHOR, "first");
+    admin.ask("POST /events", &key, &first, "202");
+    assert_eq!(author.drain().len(), 1);
+    let (before, all_before) = (admin.scrape(""), admin.scrape(&key));
+    let long = "long ".repeat(2000);
+    for (group, reader) in [("__world__", AUTHOR), ("secret", "group:secret")] {
+        for action in ["create", "update", "delete"] {
+            admin.ask(
+                "POST /events",
+                &key,
+                &event(action, group, reader, &long),
+                "202",
+            );
+        }
+    }
+    let (after, all_after) = (admin.scrape(""), admin.scrape(&key));
+    for (name, count) in [
+        ("h_realtime_notifications_sent_total", 6.0),
+        (
+            "h_realtime_notifications_suppressed_total{rule=\"permission\"}",
+            12.0,
+        ),
+    ] {
+        assert_eq!(all_after[name] - all_before[name], count, "{name}");
+    }
+    assert_eq!(
+        before.keys().collect::<Vec<_>>(),
+        after.keys().collect::<Vec<_>>()
+    );
+    for (series, value) in &after {
+        let is_of_time = OF_TIME.iter().any(|(name, _)| series.starts_with(name));
+        assert!(
+            is_of_time || *value == before[series],
+            "{series} has changed"
+        );
+    }
+}
+
+/// Metrics without a key that change by themselves, and why they may.
+const OF_TIME: [(&str, &str); 4] = [
+    (
+        "h_realtime_loop_lag_seconds",
+        "counts half seconds since the start, and how busy the host is",
+    ),
+    ("process_cpu_seconds_total", "time of any work"),
+    (
+        "process_virtual_memory_bytes",
+        "the allocator's, for anything",
+    ),
+    (
+        "process_resident_memory_bytes",
+        "the allocator's, for anything",
+    ),
+];
+
+/// A connection to the admin listener that stays, so that it is counted once.
+struct Admin(TcpStream, String);
+
+impl Admin {
+    fn new(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Admin(stream, format!("Host: {}\r\n", server.admin))
+    }
+
+    /// The samples that a scrape with these header fields returns.
+    fn scrape(&mut self, fields: &str) -> BTreeMap<String, f64> {
+        parse(&self.ask("GET /metrics", fields, "", "200"))
+    }
+
+    fn ask(&mut self, line: &str, fields: &str, body: &str, status: &str) -> String {
+        let (host, length) = (&self.1, body.len());
+        let request =
+            format!("{line} HTTP/1.1\r\n{host}{fields}Content-Length: {length}\r\n\r\n{body}");
+        self.0.write_all(request.as_bytes()).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        let length = head
+            .lines()
+            .find_map(|field| field.strip_prefix("Content-Length: "));
+        let mut answer = vec![0; length.unwrap().parse().unwrap()];
+        self.0.read_exact(&mut answer).unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+}
+
+const AUTHOR: &str = "acct:author@example.org";
 
 /// The samples of a text in the exposition format 0.0.4, by name and labels. Stricter than
 /// Prometheus: every family must be whole, described and named by the conventions.

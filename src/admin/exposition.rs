@@ -6,6 +6,8 @@ use std::fmt::Write;
 #[derive(Default)]
 pub struct Exposition {
     text: String,
+    /// The names of the metrics to write; `None` is all.
+    only: Option<&'static [&'static str]>,
 }
 
 /// What a metric's value does.
@@ -29,6 +31,18 @@ pub struct Observed<B> {
 }
 
 impl Exposition {
+    /// One that leaves out all metrics but these.
+    pub fn only(names: &'static [&'static str]) -> Self {
+        Exposition {
+            only: Some(names),
+            ..Exposition::default()
+        }
+    }
+
+    fn shows(&self, name: &str) -> bool {
+        self.only.is_none_or(|names| names.contains(&name))
+    }
+
     /// Adds a metric: its samples are given as label pairs (already `name="value"`, the value
     /// escaped; or empty) and a value.
     pub fn family<'a>(
@@ -38,6 +52,9 @@ impl Exposition {
         help: &str,
         samples: impl IntoIterator<Item = (&'a str, f64)>,
     ) {
+        if !self.shows(name) {
+            return;
+        }
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -58,6 +75,9 @@ impl Exposition {
         help: &str,
         observed: Observed<impl IntoIterator<Item = (f64, u64)>>,
     ) {
+        if !self.shows(name) {
+            return;
+        }
         self.head(name, "histogram", help);
         let Observed {
             buckets,
@@ -122,6 +142,23 @@ mod tests {
              # HELP c_seconds Long.\n# TYPE c_seconds histogram\n\
              c_seconds_bucket{le=\"0.0001\"} 1\nc_seconds_bucket{le=\"10\"} 3\n\
              c_seconds_bucket{le=\"+Inf\"} 4\nc_seconds_sum 20.25\nc_seconds_count 4\n"
+        );
+    }
+
+    #[test]
+    fn metrics_that_are_not_listed_are_left_out() {
+        let mut out = Exposition::only(&["a_total"]);
+        out.counter("a_total", "Shown.", 1);
+        out.gauge("b", "Not shown.", 1.0);
+        let observed = Observed {
+            buckets: [(1.0, 1)],
+            sum: 1.0,
+            count: 1,
+        };
+        out.histogram("c_seconds", "Not shown.", observed);
+        assert_eq!(
+            out.finish(),
+            "# HELP a_total Shown.\n# TYPE a_total counter\na_total 1\n"
         );
     }
 }

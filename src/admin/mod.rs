@@ -26,8 +26,7 @@ use tail::Tail;
 /// The admin interface.
 pub struct Admin {
     guard: Guard,
-    /// Nothing where events come from elsewhere.
-    publish_key: Option<Secret>,
+    keys: Keys,
     asks: Box<dyn Asks>,
     page: String,
     /// The requests that the back end has.
@@ -36,6 +35,24 @@ pub struct Admin {
     outstanding_bytes: usize,
     tail: Tail,
     counters: AdminCounters,
+}
+
+/// The keys that requests may have.
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    /// For everything. Nothing where events come from elsewhere.
+    pub publish: Option<Secret>,
+    /// For all metrics.
+    pub metrics: Option<Secret>,
+}
+
+/// Which metrics a request may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those that do not depend on events.
+    Public,
+    /// All.
+    All,
 }
 
 /// A publish request that the back end has.
@@ -71,7 +88,7 @@ pub struct AdminCounters {
 /// What the rest of the server says of itself.
 pub struct Facts<'a> {
     /// The metrics, as Prometheus text.
-    pub metrics: &'a dyn Fn(&Counters, &AdminCounters) -> String,
+    pub metrics: &'a dyn Fn(&Counters, &AdminCounters, Scope) -> String,
     /// Whether the back end does its work.
     pub ready: bool,
 }
@@ -79,15 +96,10 @@ pub struct Facts<'a> {
 impl Admin {
     /// An admin interface behind `guard`. `ws_url` is what the page proposes to connect to;
     /// empty to have it guess. Without a publish key nothing can be published.
-    pub fn new(
-        guard: Guard,
-        publish_key: Option<Secret>,
-        ws_url: &str,
-        asks: Box<dyn Asks>,
-    ) -> Self {
+    pub fn new(guard: Guard, keys: Keys, ws_url: &str, asks: Box<dyn Asks>) -> Self {
         Admin {
             guard,
-            publish_key,
+            keys,
             asks,
             page: INDEX.replace("{{WS_URL}}", &escape_attribute(ws_url)),
             outstanding: HashMap::new(),
@@ -123,14 +135,7 @@ impl Admin {
             }
             "/" => Verdict::Respond(self.page()),
             "/tail" => self.tail(cx, key, request),
-            "/metrics" => {
-                let text = (facts.metrics)(cx.counters(), &self.counters);
-                Verdict::Respond(uncached(Response::new(
-                    200,
-                    "text/plain; version=0.0.4; charset=utf-8",
-                    text.into_bytes(),
-                )))
-            }
+            "/metrics" => self.metrics(cx, key, request, facts),
             // That it answers is all there is to it: a restart would mend nothing else.
             "/livez" => Verdict::Respond(uncached(Response::json(200, r#"{"status": "okay"}"#))),
             "/readyz" if facts.ready => {
@@ -228,18 +233,50 @@ impl Admin {
         key: ConnKey,
         request: &Request<'_>,
     ) -> Result<(), Verdict> {
-        let Some(publish_key) = &self.publish_key else {
+        let Some(publish_key) = &self.keys.publish else {
             let reason = "There is no publish key: events come from the message queue here.";
             return Err(refuse(404, "not_found", reason));
         };
-        if has_key(request, publish_key) {
+        if bearer(request).is_some_and(|given| is_key(given, publish_key)) {
             cx.mark_authenticated(key);
             return Ok(());
         }
+        Err(self.unauthorized("The publish key is missing or wrong."))
+    }
+
+    fn unauthorized(&mut self, reason: &str) -> Verdict {
         self.counters.unauthorized += 1;
-        let refusal = error(401, "unauthorized", "The publish key is missing or wrong.");
+        let refusal = error(401, "unauthorized", reason);
         let refusal = refusal.with("WWW-Authenticate", "Bearer").closing();
-        Err(Verdict::Respond(refusal))
+        Verdict::Respond(refusal)
+    }
+
+    /// Without a key only the metrics that do not depend on events, which could tell of
+    /// annotations that the client may not read. A wrong key is refused, to be noticed.
+    fn metrics<C>(
+        &mut self,
+        cx: &mut Cx<'_, C>,
+        key: ConnKey,
+        request: &Request<'_>,
+        facts: &Facts<'_>,
+    ) -> Verdict {
+        let keys = [&self.keys.publish, &self.keys.metrics];
+        let scope = match bearer(request) {
+            None => Scope::Public,
+            Some(given) if keys.into_iter().flatten().any(|key| is_key(given, key)) => {
+                cx.mark_authenticated(key);
+                Scope::All
+            }
+            Some(_) => {
+                return self.unauthorized("This is neither metrics_key nor the publish key.");
+            }
+        };
+        let text = (facts.metrics)(cx.counters(), &self.counters, scope);
+        Verdict::Respond(uncached(Response::new(
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+            text.into_bytes(),
+        )))
     }
 
     fn tail<C>(&mut self, cx: &mut Cx<'_, C>, key: ConnKey, request: &Request<'_>) -> Verdict {
@@ -317,11 +354,15 @@ fn busy() -> Response {
     error(503, "busy", "The back end has too much to do.").with("Retry-After", "1")
 }
 
-fn has_key(request: &Request<'_>, publish_key: &Secret) -> bool {
-    request
-        .header("authorization")
-        .and_then(|value| value.strip_prefix(b"Bearer "))
-        .is_some_and(|key| key.trim_ascii().ct_eq(publish_key.0.as_bytes()).into())
+/// The key that a request has, whether it is a right one or not.
+fn bearer<'a>(request: &'a Request<'_>) -> Option<&'a [u8]> {
+    let value = request.header("authorization")?;
+    Some(value.strip_prefix(b"Bearer ")?.trim_ascii())
+}
+
+/// Compares in a time that does not depend on where they differ.
+fn is_key(given: &[u8], key: &Secret) -> bool {
+    given.ct_eq(key.0.as_bytes()).into()
 }
 
 fn refuse(status: u16, name: &str, reason: &str) -> Verdict {
@@ -405,15 +446,18 @@ mod tests {
     #[test]
     fn overdue_publish_request_is_never_delivered() {
         let guard = Guard::new(None, Vec::new());
-        let key = Some(Secret("k".to_owned()));
-        let mut admin = Admin::new(guard, key, "", Box::new(Taken));
+        let keys = Keys {
+            publish: Some(Secret("k".to_owned())),
+            metrics: None,
+        };
+        let mut admin = Admin::new(guard, keys, "", Box::new(Taken));
         let (mut outbox, counters) = (Outbox::default(), Counters::default());
         let mut sessions = NoSessions;
         let now = Now { mono: 0, unix: 7 };
         let mut cx = Cx::new(now, &mut sessions, &mut outbox, &counters);
         let head = b"POST /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer k\r\n\r\n";
         let facts = Facts {
-            metrics: &|_, _| String::new(),
+            metrics: &|_, _, _| String::new(),
             ready: true,
         };
         let [first, second] = [1, 2].map(|index| ConnKey {

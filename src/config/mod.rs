@@ -77,6 +77,8 @@ pub struct Settings {
     pub admin_hosts: Vec<String>,
     /// Whether that may be an address that strangers may reach.
     pub admin_public: bool,
+    /// The key for all metrics, besides the publish key.
+    pub metrics_key: Option<MetricsKey>,
     /// The pages that may connect; where there are none, all may.
     pub origins: Vec<Origin>,
     /// Whether other processes may listen on the same TCP ports (`SO_REUSEPORT`).
@@ -109,6 +111,16 @@ pub struct Settings {
     pub log_format: Format,
     /// The engine's own.
     pub engine: Config,
+}
+
+/// The key for all metrics. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MetricsKey(pub String);
+
+impl std::fmt::Debug for MetricsKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MetricsKey(…)")
+    }
 }
 
 /// One place to serve WebSockets.

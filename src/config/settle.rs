@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::address::{parse_admin, parse_listen};
 use super::values::Values;
-use super::{BackEndSettings, ConfigError, InvalidToken, Listen, OnExpiry, Settings};
+use super::{BackEndSettings, ConfigError, InvalidToken, Listen, MetricsKey, OnExpiry, Settings};
 use super::{back_end, danger};
 use crate::http::{ForwardedBy, Origin, Proxies};
 use crate::logging::Format;
@@ -37,6 +37,7 @@ impl Values {
             admin: self.admin()?,
             admin_hosts: self.list("admin_hosts"),
             admin_public: self.flag("admin_public")?,
+            metrics_key: self.metrics_key()?,
             origins: self.each("origins", Origin::parse)?,
             reuse_port: self.flag("reuse_port")?,
             back_end,
@@ -112,6 +113,20 @@ impl Values {
                  listens on {there}: leave the setting out, or have both the same"
             ))),
         }
+    }
+
+    fn metrics_key(&self) -> Result<Option<MetricsKey>, ConfigError> {
+        let Some(key) = self.text("metrics_key") else {
+            return Ok(None);
+        };
+        let key = key.trim();
+        if key.len() < MIN_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ConfigError(format!(
+                "metrics_key must have at least {MIN_KEY} characters of ASCII, without spaces; \
+                 `openssl rand -hex 32` makes one"
+            )));
+        }
+        Ok(Some(MetricsKey(key.to_owned())))
     }
 
     fn proxy_protocol(&self, listen: &[Listen]) -> Result<Vec<Listen>, ConfigError> {
@@ -216,3 +231,5 @@ fn odd(name: &str) -> ConfigError {
 
 /// Half a minute: the official client comes back two seconds after it was closed.
 const DEFAULT_SPREAD: Duration = Duration::from_secs(30);
+/// The shortest metrics key; that of the publish key is the same.
+const MIN_KEY: usize = 16;

@@ -173,6 +173,8 @@ pub static SETTINGS: &[Setting] = &[
         "other values of Host for the admin address, as of a proxy").fixed(),
     set("admin_public", Kind::Flag, "false",
         "let the admin address be one that strangers may reach").fixed(),
+    unset("metrics_key", Kind::Text, "the publish key alone",
+        "a Bearer key for all of /metrics").fixed().secret(),
     set("origins", Kind::Origins, "[]",
         "pages that may connect, like \"https://example.org\"; none is all"),
     set("data", Kind::Path, r#""./h-realtime-data""#,

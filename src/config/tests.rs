@@ -72,6 +72,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("admin", r#""127.0.0.1:1""#),
     ("admin_hosts", r#"["a"]"#),
     ("admin_public", "true"),
+    ("metrics_key", r#""0123456789abcdef""#),
     ("origins", r#"["https://a.example"]"#),
     ("data", r#""/a""#),
     ("backend", r#""embedded""#),
@@ -144,7 +145,8 @@ fn every_setting_has_an_effect() {
             BackEndSettings::H(h) => format!("{} {:?}", h.database_url, h.broker.urls),
             BackEndSettings::Embedded(_) => String::new(),
         };
-        format!("{settings:?} {secrets}")
+        let metrics_key = settings.metrics_key.as_ref().map(|key| &key.0);
+        format!("{settings:?} {secrets} {metrics_key:?}")
     };
     for setting in SETTINGS {
         let other = OTHERS.iter().find(|(name, _)| *name == setting.name);
@@ -262,6 +264,10 @@ fn what_cannot_be_is_named() {
         ("listen = [\"unix:\"]", "listen"),
         ("admin = \"5002\"", "admin"),
         ("[tls]\ncert = \"a\"", "go together"),
+        (
+            "metrics_key = \"short\"",
+            "metrics_key must have at least 16",
+        ),
         ("[limits]\nqueue_soft = \"1MiB\"", "queue_soft"),
         ("[limits]\nconnections = 0", "limits.connections"),
         ("[limits]\nconnections_per_ip = 4294967296", "too large"),

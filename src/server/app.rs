@@ -62,14 +62,21 @@ impl Handler for App {
             ..
         } = self;
         let facts = Facts {
-            metrics: &|engine, admin| {
+            metrics: &|engine, admin, scope| {
                 let back_end = metrics::BackEnd { ready, stats };
                 let process = metrics::Process {
                     dangers,
                     shared,
                     figures,
                 };
-                metrics::render(engine, realtime.counters(), admin, &back_end, &process)
+                metrics::render(
+                    scope,
+                    engine,
+                    realtime.counters(),
+                    admin,
+                    &back_end,
+                    &process,
+                )
             },
             ready,
         };

@@ -2,13 +2,15 @@
 
 mod events;
 mod process;
+mod public;
 
-use crate::admin::{AdminCounters, Exposition, Kind, Observed};
+use crate::admin::{AdminCounters, Exposition, Kind, Observed, Scope};
 use crate::backend::Stats;
 use crate::config::Danger;
 use crate::net;
 use crate::realtime;
 
+use self::public::PUBLIC;
 use super::figures::Figures;
 use super::reload::Shared;
 
@@ -25,15 +27,24 @@ pub(super) struct Process<'a> {
     pub figures: &'a Figures,
 }
 
-/// All metrics, as Prometheus text.
+/// The metrics that a request may see, as Prometheus text.
 pub(super) fn render(
+    scope: Scope,
     engine: &net::Counters,
     api: realtime::Counters,
     admin: &AdminCounters,
     back_end: &BackEnd<'_>,
     process: &Process<'_>,
 ) -> String {
-    let mut out = Exposition::default();
+    let mut out = match scope {
+        Scope::All => Exposition::default(),
+        Scope::Public => Exposition::only(PUBLIC),
+    };
+    out.gauge(
+        "h_realtime_metrics_complete",
+        "Whether these are all metrics; 0 without a key.",
+        f64::from(u8::from(scope == Scope::All)),
+    );
     connections(&mut out, engine, &api);
     handshakes_and_ends(&mut out, engine, &api);
     traffic(&mut out, engine);

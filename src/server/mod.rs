@@ -22,10 +22,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin::{Admin, Guard};
+use crate::admin::{Admin, Guard, Keys};
 use crate::cli::exit::Exit;
 use crate::config::{InvalidToken, OnExpiry, Settings, Sources, warnings};
 use crate::logging;
+use crate::model::Secret;
 use crate::net::tls::TlsConfig;
 use crate::net::{
     Address, Config, Listener, ListenerId, Reactor, most_connections, raise_open_files,
@@ -130,7 +131,10 @@ fn reactor(
     );
     let admin = Admin::new(
         Guard::new(tcp_address(&bound.admin), settings.admin_hosts.clone()),
-        back_end.publish_key.clone(),
+        Keys {
+            publish: back_end.publish_key.clone(),
+            metrics: settings.metrics_key.clone().map(|key| Secret(key.0)),
+        },
         &bound.page_url(),
         Box::new(Rc::clone(&back_end.asker)),
     );

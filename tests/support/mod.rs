@@ -35,7 +35,7 @@ pub use program::{Program, eventually};
 pub use python::{interpreter, python};
 #[cfg(feature = "amqp")]
 pub use rabbitmq::{Publisher, RabbitMq};
-pub use server::{PROGRAM, Server, http};
+pub use server::{METRICS_KEY, PROGRAM, Server, http};
 pub use siege::{Siege, cpu, reset};
 pub use site::serve_page;
 #[cfg(feature = "tls")]

@@ -96,6 +96,7 @@ impl Server {
             .open(folder.path().join("log"))
             .unwrap();
         let mut child = command
+            .env("H_REALTIME_METRICS_KEY", METRICS_KEY)
             .args(["serve", "--config"])
             .arg(folder.path().join("config.toml"))
             .arg("--data")
@@ -224,7 +225,8 @@ impl Server {
     /// The value of a metric, its labels summed up.
     pub fn metric(&self, name: &str) -> f64 {
         let request = format!(
-            "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            "GET /metrics HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {METRICS_KEY}\r\n\
+             Connection: close\r\n\r\n",
             self.admin
         );
         let (status, _, text) = http(self.admin, request.as_bytes());
@@ -334,6 +336,9 @@ pub fn http(address: SocketAddr, request: &[u8]) -> (u16, String, String) {
         .and_then(|status| status.parse().ok());
     (status.unwrap_or(0), head.to_owned(), body.to_owned())
 }
+
+/// The key for all metrics of every server.
+pub const METRICS_KEY: &str = "the-metrics-key-of-the-tests";
 
 /// What else h's back end is told by its environment, in all tests.
 const OF_H: [(&str, &str); 3] = [

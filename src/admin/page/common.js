@@ -39,6 +39,13 @@ export function keyOf(id) {
   return /^[\x21-\x7e]+$/.test(key) ? key : null;
 }
 
+// A key that the server has not refused: with it, /metrics has all metrics.
+let metricsKey = null;
+export function setMetricsKey(key) { metricsKey = key; }
+export function metricsHeaders() {
+  return metricsKey === null ? {} : { Authorization: `Bearer ${metricsKey}` };
+}
+
 export const CLOSE_CODES = {
   1000: 'normal', 1001: 'going away', 1002: 'protocol error', 1003: 'unsupported data', 1005: 'no code given',
   1006: 'no close frame', 1007: 'invalid message', 1008: 'policy violation', 1009: 'message too big', 1011: 'server error',

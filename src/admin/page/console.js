@@ -1,5 +1,5 @@
 // The API console: a connection, what is said on it both ways, and publishing.
-import { $, CLOSE_CODES, element, keyOf, onClick, onSubmit, parseJson, timeText } from '/common.js';
+import { $, CLOSE_CODES, element, keyOf, onClick, onSubmit, parseJson, setMetricsKey, timeText } from '/common.js';
 
 const MAX_FRAMES = 500;
 const LINE_CHARS = 600;
@@ -317,6 +317,7 @@ async function publish() {
     const headers = { Authorization: `Bearer ${key}`, 'Content-Type': 'application/json' };
     const response = await fetch('/events', { method: 'POST', headers, body, cache: 'no-store' });
     const answer = (await response.text()).trim().slice(0, 2_000);
+    if (response.ok) setMetricsKey(key);
     const unmatched = response.ok && parseJson(answer).value?.matched === 0;
     showResult(response.ok ? 'good' : 'bad', `${response.status} ${answer}${unmatched ? '\nNo connection has a filter that matches it.' : ''}`);
   } catch {

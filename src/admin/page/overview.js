@@ -1,5 +1,5 @@
 // How the server is, from its metrics alone.
-import { $, CLOSE_CODES, POLL_MS, POLL_TIMEOUT_MS, element, say } from '/common.js';
+import { $, CLOSE_CODES, POLL_MS, POLL_TIMEOUT_MS, element, metricsHeaders, say, setMetricsKey } from '/common.js';
 import { WINDOW_MS, drawChart } from '/charts.js';
 
 const GAP_MS = 3 * POLL_MS;
@@ -65,7 +65,7 @@ function readMetrics(metrics, at) {
     turn: histogramOf(metrics, 'h_realtime_turn_seconds'),
     latency: histogramOf(metrics, 'h_realtime_event_latency_seconds'),
   };
-  const rate = (key) => (follows && now[key] !== null && now[key] >= before[key] ? (now[key] - before[key]) * 1000 / (at - before.at) : null);
+  const rate = (key) => (follows && now[key] !== null && before[key] !== null && now[key] >= before[key] ? (now[key] - before[key]) * 1000 / (at - before.at) : null);
   return {
     ...now, receivedRate: rate('received'), sentRate: rate('sent'),
     lagMs: follows ? meanMs(before.lag, now.lag) : null, turnMs: follows ? meanMs(before.turn, now.turn) : null,
@@ -79,7 +79,8 @@ async function poll() {
   polling = true;
   clearTimeout(pollTimer);
   try {
-    const response = await fetch('/metrics', { cache: 'no-store', signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
+    const response = await fetch('/metrics', { headers: metricsHeaders(), cache: 'no-store', signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
+    if (response.status === 401) setMetricsKey(null);
     if (!response.ok) throw new Error(`status ${response.status}`);
     const metrics = parseMetrics(await response.text());
     const now = performance.now();
@@ -114,6 +115,8 @@ function show(failure) {
 // ---- figures ----
 
 const whole = (value) => (value === null ? '–' : value.toLocaleString('en'));
+// A histogram as it first was in this time: there may have been no key for it before.
+const earliest = (key) => samples.find((sample) => sample[key] !== null)?.[key] ?? null;
 const counted = (count, one, many) => `${whole(count)} ${count === 1 ? one : many}`;
 
 function bytes(value) {
@@ -139,14 +142,16 @@ function showCharted(latest) {
   const rate = (value) => value?.toFixed(value < 10 ? 1 : 0) ?? '–';
   const known = Number.isFinite(latest.receivedRate) || Number.isFinite(latest.sentRate);
   say('connections-now', whole(latest.connections));
-  say('events-now', known ? `${rate(latest.receivedRate)} received, ${rate(latest.sentRate)} sent` : '–');
+  say('events-now', !isComplete(metrics) ? 'need the publish key' : known ? `${rate(latest.receivedRate)} received, ${rate(latest.sentRate)} sent` : '–');
   say('lag-now', latest.lagMs === null ? '–' : `${latest.lagMs.toFixed(1)} ms, turns ${latest.turnMs?.toFixed(1) ?? '–'} ms`);
   const logins = valueOf(metrics, 'h_realtime_connections_logged_in');
   const tls = valueOf(metrics, 'h_realtime_connections_tls');
   say('connections-more', `${whole(logins)} logged in, ${counted(valueOf(metrics, 'h_realtime_users'), 'user', 'users')}, ${whole(tls)} by TLS`);
-  const [first, last] = [samples[0], latest];
-  say('lag-more', `worst in this time: lag ${upTo(boundOf(first.lag, last.lag, 1))}, turn ${upTo(boundOf(first.turn, last.turn, 1))}`);
+  say('lag-more', `worst in this time: lag ${upTo(boundOf(earliest('lag'), latest.lag, 1))}, turn ${upTo(boundOf(earliest('turn'), latest.turn, 1))}`);
 }
+
+// Without a key there are no metrics that depend on events.
+const isComplete = (metrics) => valueOf(metrics, 'h_realtime_metrics_complete') === 1;
 
 function showTiles({ metrics, started, latency }) {
   const ready = valueOf(metrics, 'h_realtime_backend_ready') === 1;
@@ -154,9 +159,9 @@ function showTiles({ metrics, started, latency }) {
   say('backend-now', ready ? 'ready' : 'away');
   const losses = sumOf(metrics, 'h_realtime_backend_losses_total');
   say('backend-more', losses ? `connections to it lost ${counted(losses, 'time', 'times')}` : 'no connection lost');
-  say('latency-now', upTo(boundOf(samples[0].latency, latency, 0.95)));
+  say('latency-now', upTo(boundOf(earliest('latency'), latency, 0.95)));
   say('waiting-now', bytes(valueOf(metrics, 'h_realtime_queued_bytes')));
-  say('waiting-more', counted(valueOf(metrics, 'h_realtime_slow_readers'), 'slow reader', 'slow readers'));
+  say('waiting-more', !isComplete(metrics) ? 'needs the publish key' : counted(valueOf(metrics, 'h_realtime_slow_readers'), 'slow reader', 'slow readers'));
   showCertificate(valueOf(metrics, 'h_realtime_certificate_expiry_timestamp_seconds'));
   say('memory-now', bytes(valueOf(metrics, 'process_resident_memory_bytes')));
   say('memory-more', `${whole(valueOf(metrics, 'process_open_fds'))} of ${whole(valueOf(metrics, 'process_max_fds'))} files`);

@@ -1,5 +1,5 @@
 // The last events as they come: what happened, and to how many connections it was of interest. It needs the publish key.
-import { $, POLL_MS, POLL_TIMEOUT_MS, element, keyOf, onSubmit, parseJson, say, timeText } from '/common.js';
+import { $, POLL_MS, POLL_TIMEOUT_MS, element, keyOf, onSubmit, parseJson, say, setMetricsKey, timeText } from '/common.js';
 
 const MOST_ROWS = 100;
 let last = 0;            // the number of the newest event that was seen
@@ -35,9 +35,12 @@ async function ask() {
   asking = true;
   clearTimeout(timer);
   try {
-    const headers = { Authorization: `Bearer ${keyOf('tail-key')}` };
+    const key = keyOf('tail-key');
+    const headers = { Authorization: `Bearer ${key}` };
     const response = await fetch(`/tail?after=${last}`, { headers, cache: 'no-store', signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
     const answer = parseJson(await response.text()).value;
+    // 404: there are no last events without a publish key, but it may be the metrics key.
+    if (response.ok || response.status === 404) setMetricsKey(key);
     if (!watching) return;
     if (!response.ok) return stop('failed', `${response.status} ${answer?.reason ?? ''}`);
     showEvents(answer);

@@ -1,0 +1,48 @@
+//! The metrics for requests without a key.
+//!
+//! Owns: the list. A client can watch a page or a group, and compare metrics before and after; so
+//! none that depends on events may be on it: not their number, nor whom they matched, nor the
+//! bytes, the queues, the statements, and the time that they cost. What is not on the list needs
+//! a key, so that a new metric does until it is put here.
+
+/// Connections, what clients send, and the state of the server.
+pub(super) const PUBLIC: &[&str] = &[
+    "h_realtime_metrics_complete",
+    "h_realtime_connections",
+    "h_realtime_connections_tls",
+    "h_realtime_connections_logged_in",
+    "h_realtime_users",
+    "h_realtime_accepts_total",
+    "h_realtime_connects_total",
+    "h_realtime_disconnects_total",
+    "h_realtime_close_codes_total",
+    "h_realtime_handshake_failures_total",
+    "h_realtime_authentications_total",
+    "h_realtime_credentials_ended_total",
+    "h_realtime_tls_handshakes_total",
+    "h_realtime_messages_received_total",
+    "h_realtime_pings_sent_total",
+    "h_realtime_decompression_failures_total",
+    "h_realtime_client_messages_total",
+    "h_realtime_client_errors_total",
+    "h_realtime_messages_without_id_total",
+    "h_realtime_subscriptions",
+    "h_realtime_terms",
+    "h_realtime_index_bytes",
+    "h_realtime_publish_refusals_total",
+    "h_realtime_loop_lag_seconds",
+    "h_realtime_backend_ready",
+    "h_realtime_backend_connected",
+    "h_realtime_backend_connects_total",
+    "h_realtime_backend_losses_total",
+    "h_realtime_reloads_total",
+    "h_realtime_dangerous_setting",
+    "h_realtime_certificate_expiry_timestamp_seconds",
+    "h_realtime_build_info",
+    "process_cpu_seconds_total",
+    "process_start_time_seconds",
+    "process_virtual_memory_bytes",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+    "process_max_fds",
+];
