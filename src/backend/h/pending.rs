@@ -84,19 +84,28 @@ impl Statement {
 }
 
 impl Pending {
-    /// Records a statement, in place of any earlier one on the same user and group. Returns
-    /// whether it was recorded without discarding another.
-    pub(super) fn state(&mut self, userid: &str, change: Change, now: Instant) -> bool {
+    /// Records a statement that arrived `age` ago, in place of any earlier one on the same user
+    /// and group. One that has waited for too long does not count: h's transaction is over, and
+    /// the database may have a later state. Returns false if a statement had to be discarded
+    /// for want of room.
+    pub(super) fn state(
+        &mut self,
+        userid: &str,
+        change: Change,
+        age: Duration,
+        now: Instant,
+    ) -> bool {
         if userid.len() + change.group.len() > MAX_LENGTH {
             return false;
         }
+        let statement = now.checked_sub(age).map(|since| Statement {
+            change: change.clone(),
+            since,
+            checks: 0,
+        });
         self.edit(userid, |statements| {
             statements.retain(|one| one.change.group != change.group);
-            statements.push(Statement {
-                change,
-                since: now,
-                checks: 0,
-            });
+            statements.extend(statement.filter(|statement| !statement.is_expired(now)));
         });
         let mut fits = true;
         while self.count > MAX_STATEMENTS
@@ -248,8 +257,8 @@ mod tests {
     #[test]
     fn statement_overrides_reads_until_one_agrees() {
         let (mut pending, start) = (Pending::default(), Instant::now());
-        assert!(pending.state("a", change("g", false), start));
-        assert!(pending.state("a", change("h", true), start));
+        assert!(pending.state("a", change("g", false), Duration::ZERO, start));
+        assert!(pending.state("a", change("h", true), Duration::ZERO, start));
         assert_eq!(applied(&mut pending, &["g", "i"], start), "i,h");
         assert_eq!(applied(&mut pending, &["g", "i"], start), "i,h");
         assert_eq!(pending.joining("h").collect::<Vec<_>>(), ["a"]);
@@ -266,8 +275,8 @@ mod tests {
     #[test]
     fn newer_statement_on_the_same_group_replaces_the_older() {
         let (mut pending, start) = (Pending::default(), Instant::now());
-        pending.state("a", change("g", false), start);
-        pending.state("a", change("g", true), start + seconds(1));
+        pending.state("a", change("g", false), Duration::ZERO, start);
+        pending.state("a", change("g", true), Duration::ZERO, start + seconds(1));
         assert_eq!(pending.count, 1);
         assert_eq!(pending.next_due(), Some(start + seconds(2)));
         assert_eq!(applied(&mut pending, &[], start + seconds(1)), "g");
@@ -277,7 +286,7 @@ mod tests {
     fn unconfirmed_statements_are_checked_on_schedule_and_expire() {
         for (joined, read, life) in [(true, &[][..], 15), (false, &["g"][..], 60)] {
             let (mut pending, start) = (Pending::default(), Instant::now());
-            pending.state("a", change("g", joined), start);
+            pending.state("a", change("g", joined), Duration::ZERO, start);
             let stated = if joined { "g" } else { "" };
             let mut checks = Vec::new();
             while let Some(at) = pending.next_due() {
@@ -307,7 +316,7 @@ mod tests {
     #[test]
     fn late_check_is_made_once() {
         let (mut pending, start) = (Pending::default(), Instant::now());
-        pending.state("a", change("g", false), start);
+        pending.state("a", change("g", false), Duration::ZERO, start);
         let late = start + seconds(20);
         assert_eq!(pending.due(late).as_deref(), Some("a"));
         assert_eq!(applied(&mut pending, &["g"], late), "");
@@ -320,12 +329,22 @@ mod tests {
         let (mut pending, start) = (Pending::default(), Instant::now());
         for number in 0..MAX_STATEMENTS as u64 {
             let at = start + Duration::from_millis(number);
-            assert!(pending.state(&number.to_string(), change("g", false), at));
+            assert!(pending.state(&number.to_string(), change("g", false), Duration::ZERO, at));
         }
-        assert!(!pending.state("new", change("g", false), start + seconds(50)));
+        assert!(!pending.state(
+            "new",
+            change("g", false),
+            Duration::ZERO,
+            start + seconds(50)
+        ));
         assert_eq!(pending.count, MAX_STATEMENTS);
         assert!(!pending.users.contains_key("0") && pending.users.contains_key("new"));
-        assert!(!pending.state(&"u".repeat(MAX_LENGTH), change("g", false), start));
+        assert!(!pending.state(
+            &"u".repeat(MAX_LENGTH),
+            change("g", false),
+            Duration::ZERO,
+            start
+        ));
         assert_eq!(
             (pending.users.len(), pending.due.len()),
             (pending.count, pending.count)

@@ -279,10 +279,12 @@ where
             Ok(read) => read,
             Err(fate) => return Ok(Some(Err(fate))),
         };
-        if let Some(change) = Change::parse(&delivery.event)
-            && !self.pending.state(&userid, change, Instant::now())
-        {
-            self.drops.discard_statement();
+        if let Some(change) = Change::parse(&delivery.event) {
+            let age = (self.clock)().saturating_sub(delivery.received);
+            let age = Duration::from_millis(age);
+            if !self.pending.state(&userid, change, age, Instant::now()) {
+                self.drops.discard_statement();
+            }
         }
         let Some((news, _)) = self.groups(&userid).await else {
             return Ok(None);

@@ -241,6 +241,23 @@ async fn change_of_an_aborted_transaction_is_undone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn change_stated_long_ago_does_not_override_the_database() {
+    play(4096, async |around| {
+        around.fake.has_members("acct:joe@b", vec![]);
+        for (age, told) in [(16_000, "acct:joe@b in 0"), (1_000, "acct:joe@b in 1")] {
+            let event = json!({
+                "type": "group-join", "userid": "acct:joe@b", "group": "g", "session_model": {},
+            });
+            around.event_of_age(age, Topic::User, event).await;
+            assert!(around.told_in(2).await.contains(&told.to_owned()));
+        }
+        assert_eq!(around.told_in(13_900).await, [""; 0]);
+        assert_eq!(around.told_in(200).await, ["acct:joe@b in 0"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn expired_join_is_undone_before_the_next_event_after_an_outage() {
     play(4096, async |around| {
         around.fake.has_members("acct:joe@b", vec![]);

@@ -129,6 +129,9 @@ impl Data for Fake {
     }
 }
 
+/// The wall clock, which stands still.
+const NOW: UnixMillis = 1_000_000;
+
 /// A mailbox of the reactor's.
 pub struct Mail(pub SyncSender<Tell>);
 
@@ -171,7 +174,7 @@ pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
     around.fake.restart(true);
     let database = Database::new(around.fake.clone(), || 0);
     let stats = Arc::clone(&around.stats);
-    let worker = Worker::new(database, Mail(sender), || 7, stats, questions, deliveries);
+    let worker = Worker::new(database, Mail(sender), || NOW, stats, questions, deliveries);
     tokio::select! {
         // In the same order every time, so that the tests mean the same every time.
         biased;
@@ -193,6 +196,11 @@ impl Around {
     }
 
     pub async fn event(&self, topic: Topic, event: Value) {
+        self.event_of_age(0, topic, event).await;
+    }
+
+    /// An event that arrived so many milliseconds ago.
+    pub async fn event_of_age(&self, age: u64, topic: Topic, event: Value) {
         let Value::Object(event) = event else {
             panic!("no object");
         };
@@ -205,7 +213,7 @@ impl Around {
             topic,
             event,
             size,
-            received: 0,
+            received: NOW - age,
             receipt,
         };
         self.events.send(delivery).await.unwrap();
