@@ -207,7 +207,7 @@ where
         let Some(mut found) = found else {
             return Ok(());
         };
-        for (userid, memberships) in found.iter_mut().filter_map(|(_, found)| found.as_mut()) {
+        for (userid, memberships) in found.iter_mut().filter_map(|(_, found)| found.as_mut().ok()) {
             self.pending.apply(userid, memberships, read_at);
         }
         sweep.done += some.len();

@@ -199,7 +199,7 @@ async fn leave_counts_before_its_transaction_is_committed() {
             token: Secret("t".into()),
         });
         let standing = ("acct:joe@b".into(), members(&["g", "h"]));
-        around.fake.will_sweep(vec![(TokenId(1), Some(standing))]);
+        around.fake.will_sweep(vec![(TokenId(1), Ok(standing))]);
         around.ask(Ask::Sweep {
             tokens: vec![TokenId(1)],
         });
