@@ -159,6 +159,7 @@ fn how_each_command_ends() {
         (&["token", "create", "acct:none@example.org"], 67, "acct:none@example.org"),
         (&["token", "revoke", "7"], 67, "7"),
         (&["group", "member", "add", "g", joe], 67, "group add g"),
+        (&["token", "prune"], 0, "There are none"),
         (&["publish", "nothing"], 66, "nothing"),
         (&["listen", closed, "--token-file", "nothing"], 66, "nothing"),
         (&["publish", "event"], 69, "no server"),

@@ -62,7 +62,7 @@ fn open() -> Embedded {
         store.add_group("open", ReadableBy::World, NOW)?;
         store.add_group("closed", ReadableBy::Members, NOW)?;
         store.set_member("closed", "acct:joe@example.org", Role::Owner)?;
-        Embedded::open(&data, Default::default(), NOW)
+        Embedded::open(&data, Default::default())
     };
     let back_end = fill().expect("a back end");
     // The database stays open, and its files go with the process.

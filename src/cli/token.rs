@@ -50,6 +50,18 @@ Examples:
         /// The token's id, or - to read the token itself from standard input
         id: String,
     },
+    /// List the tokens that expired long ago, and with --yes delete them
+    ///
+    /// Expired tokens are refused, but kept until this deletes them: a server or command with a
+    /// wrong clock deletes nothing. Compare the time that it prints before you say --yes.
+    Prune {
+        /// How long ago a token must have expired: a number and one of s, m, h, d, w
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30d")]
+        expired_for: UnixMillis,
+        /// Delete them
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Runs `h-realtime token` on a data directory.
@@ -93,6 +105,36 @@ fn run_on(
             store.revoke_token(id)?;
             writeln!(console.out, "revoked token {}", id.0)?;
         }
+        TokenCommand::Prune { expired_for, yes } => {
+            prune(store, console, now, now.saturating_sub(expired_for), yes)?;
+        }
+    }
+    Ok(())
+}
+
+fn prune(
+    store: &Store,
+    console: &mut Console<'_>,
+    now: UnixMillis,
+    before: UnixMillis,
+    yes: bool,
+) -> Result<(), Exit> {
+    writeln!(
+        console.words,
+        "By this machine's clock it is {}. Tokens that expired before {}:",
+        time::for_people(now),
+        time::for_people(before)
+    )?;
+    if yes {
+        let deleted = store.delete_tokens_expired_before(before)?;
+        writeln!(console.out, "deleted tokens: {deleted}")?;
+        return Ok(());
+    }
+    let mut rows = store.tokens(None)?;
+    rows.retain(|token| token.expires.is_some_and(|expires| expires < before));
+    console.table(&table(&rows, now), "There are none.")?;
+    if !rows.is_empty() {
+        writeln!(console.words, "Delete them with --yes.")?;
     }
     Ok(())
 }
@@ -227,6 +269,31 @@ ID  USERID                CREATED                  EXPIRES
         for (line, expected) in cases {
             assert_eq!(ran(&store, line, "").0, *expected, "{line:?}");
         }
+    }
+
+    #[test]
+    fn expired_tokens_are_deleted_only_on_request() {
+        let (_temp, store) = store();
+        let secret = |text: &str| Secret(text.to_owned());
+        for (text, expires) in [("a", Some(1_000)), ("b", Some(9_000)), ("c", None)] {
+            store.add_token(JOE, &secret(text), 0, expires).unwrap();
+        }
+        let prune = |more: &[&str]| {
+            let line = [&["prune", "--expired-for", "5s"], more].concat();
+            let command = Cli::try_parse_from([&["token"], &line[..]].concat()).unwrap();
+            let command = command.args.command;
+            let (result, out, _) = captured("", |console| run_on(command, &store, console, 10_000));
+            assert!(result.is_ok());
+            out
+        };
+        let listed = prune(&[]);
+        assert!(
+            listed.contains("\n1 ") && !listed.contains("\n2 "),
+            "{listed}"
+        );
+        assert_eq!(store.tokens(None).unwrap().len(), 3);
+        assert_eq!(prune(&["--yes"]), "deleted tokens: 1\n");
+        assert_eq!(store.tokens(None).unwrap().len(), 2);
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn embedded(settings: &Settings, broker: Option<&BrokerSettings>) -> Result<Back
     };
     let data = DataDir::open(&settings.data).map_err(Exit::from)?;
     let publish_key = data.publish_key().map_err(Exit::from)?;
-    let embedded = Embedded::open(&data, Arc::clone(&stats), unix_now()).map_err(Exit::from)?;
+    let embedded = Embedded::open(&data, Arc::clone(&stats)).map_err(Exit::from)?;
     let (asker, questions) = backend::questions();
     let brokers = source.as_ref().map(names);
     let feeding = asker.clone();

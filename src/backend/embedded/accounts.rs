@@ -220,11 +220,14 @@ impl Store {
             .ok_or_else(|| StoreError::Missing("there is no such token".to_owned()))
     }
 
-    /// Removes the tokens that ended before a time.
-    pub(super) fn forget_tokens_expired_before(&self, time: UnixMillis) -> Result<(), StoreError> {
-        self.db()
-            .execute("DELETE FROM token WHERE expires < ?1", [from_millis(time)])?;
-        Ok(())
+    /// Deletes the tokens that expired before a time, and returns how many there were.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn delete_tokens_expired_before(&self, time: UnixMillis) -> Result<usize, StoreError> {
+        Ok(self
+            .db()
+            .execute("DELETE FROM token WHERE expires < ?1", [from_millis(time)])?)
     }
 }
 
@@ -420,14 +423,15 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_listed_and_those_long_expired_are_forgotten() {
+    fn expired_tokens_are_listed_until_they_are_deleted() {
         let store = store();
         for (name, expires) in [("a", None), ("b", Some(50)), ("c", Some(100))] {
             let secret = Secret(name.to_owned());
             store.add_token(JOE, &secret, 7, expires).unwrap();
         }
         assert_eq!(store.users(60).unwrap()[0].tokens, 2);
-        store.forget_tokens_expired_before(60).unwrap();
+        assert_eq!(store.tokens(None).unwrap().len(), 3);
+        assert_eq!(store.delete_tokens_expired_before(60).unwrap(), 1);
         let rows = store.tokens(Some(JOE)).unwrap();
         let short: Vec<_> = rows.iter().map(|row| (row.created, row.expires)).collect();
         assert_eq!(short, [(7, None), (7, Some(100))]);

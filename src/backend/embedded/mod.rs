@@ -44,25 +44,15 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens the database of a data directory, making it if it is not there, and removes tokens
-    /// that expired long ago.
+    /// Opens the database of a data directory, making it if it is not there.
     ///
     /// # Errors
     /// Those of [`Store::open`].
-    pub fn open(
-        data: &DataDir,
-        stats: Arc<Stats>,
-        now: UnixMillis,
-    ) -> Result<Embedded, StoreError> {
-        Embedded::with_store(Store::open(&data.database())?, stats, now)
+    pub fn open(data: &DataDir, stats: Arc<Stats>) -> Result<Embedded, StoreError> {
+        Embedded::with_store(Store::open(&data.database())?, stats)
     }
 
-    fn with_store(
-        store: Store,
-        stats: Arc<Stats>,
-        now: UnixMillis,
-    ) -> Result<Embedded, StoreError> {
-        store.forget_tokens_expired_before(now.saturating_sub(EXPIRED_TOKENS_KEPT))?;
+    fn with_store(store: Store, stats: Arc<Stats>) -> Result<Embedded, StoreError> {
         let watch = Watch::start(&store.directory())?;
         Ok(Embedded {
             store,
@@ -204,9 +194,6 @@ impl BackEnd for Embedded {
         tells
     }
 }
-
-/// Expired tokens stay in the list of `token list` for this long, in milliseconds: 30 days.
-const EXPIRED_TOKENS_KEPT: UnixMillis = 30 * 24 * 60 * 60 * 1000;
 
 #[cfg(test)]
 mod tests;

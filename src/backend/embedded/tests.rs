@@ -35,7 +35,7 @@ fn tokens_stand_for_users_until_they_expire() {
         .unwrap();
     let lasting = store.add_token(JOE, &token("lasting"), 0, None).unwrap();
     store.add_token(JOE, &token("short"), 0, Some(50)).unwrap();
-    let mut back_end = Embedded::with_store(store, Arc::default(), 0).unwrap();
+    let mut back_end = Embedded::with_store(store, Arc::default()).unwrap();
 
     let ask = || {
         let texts = ["lasting", "short", "unknown", ""];
@@ -72,7 +72,7 @@ fn news_come_before_the_answers_of_the_same_turn() {
     let writer = Store::open(&data.database()).unwrap();
     writer.add_user(JOE, None, 0).unwrap();
     let id = writer.add_token(JOE, &token("t"), 0, None).unwrap();
-    let mut back_end = Embedded::open(&data, Arc::default(), 0).unwrap();
+    let mut back_end = Embedded::open(&data, Arc::default()).unwrap();
     assert_eq!(back_end.turn(vec![authenticate(1, "t")], 0).len(), 2);
 
     writer.revoke_token(id).unwrap();
@@ -98,7 +98,7 @@ fn news_come_before_the_answers_of_the_same_turn() {
 #[test]
 fn a_database_that_cannot_be_read_is_told_of_and_every_question_answered() {
     let store = Store::in_memory();
-    let mut back_end = Embedded::with_store(store, Arc::default(), 0).unwrap();
+    let mut back_end = Embedded::with_store(store, Arc::default()).unwrap();
     back_end.turn(Vec::new(), 0);
     back_end
         .store
@@ -130,7 +130,7 @@ fn a_database_that_cannot_be_read_is_told_of_and_every_question_answered() {
 fn events_from_a_queue_become_plans_or_are_counted() {
     let stats = Arc::new(Stats::default());
     let store = Store::in_memory();
-    let mut back_end = Embedded::with_store(store, Arc::clone(&stats), 0).unwrap();
+    let mut back_end = Embedded::with_store(store, Arc::clone(&stats)).unwrap();
     let event = |body: &str| Ask::Event {
         body: body.into(),
         received: 7,
@@ -148,4 +148,22 @@ fn events_from_a_queue_become_plans_or_are_counted() {
     };
     assert_eq!(plans.len(), 1);
     assert_eq!(stats.dropped(Fate::Malformed), 2);
+}
+
+#[test]
+fn a_clock_that_was_wrong_at_start_deletes_no_token() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = DataDir::open(temp.path()).unwrap();
+    let store = Store::open(&data.database()).unwrap();
+    store.add_user(JOE, None, 0).unwrap();
+    let day = 24 * 60 * 60 * 1000;
+    store
+        .add_token(JOE, &token("t"), 0, Some(30 * day))
+        .unwrap();
+    for (now, is_known) in [(1, true), (400 * day, false), (2, true)] {
+        let mut back_end = Embedded::open(&data, Arc::default()).unwrap();
+        let tells = back_end.turn(vec![authenticate(1, "t")], now);
+        let known = matches!(replies(&tells)[..], [(1, AuthReply::Known(_))]);
+        assert_eq!(known, is_known, "{now}");
+    }
 }
