@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use tempfile::TempDir;
 
 use h_realtime::backend::embedded::{Embedded, ReadableBy, Store};
 use h_realtime::backend::{BackEnd, DataDir};
@@ -31,14 +32,14 @@ pub fn event_body(input: &[u8]) {
 
 fn publish(body: &[u8]) -> Result<Vec<Plan>, PublishError> {
     thread_local! {
-        static BACK_END: RefCell<Option<Embedded>> = const { RefCell::new(None) };
+        static BACK_END: RefCell<Option<(Embedded, TempDir)>> = const { RefCell::new(None) };
     }
     let ask = Ask::Publish {
         ticket: Ticket(1),
         body: body.to_vec(),
     };
     let told = BACK_END.with_borrow_mut(|back_end| {
-        let back_end = back_end.get_or_insert_with(open);
+        let (back_end, _) = back_end.get_or_insert_with(open);
         back_end.turn(vec![ask], NOW)
     });
     let mut told = told.into_iter().filter_map(|tell| match tell {
@@ -51,7 +52,8 @@ fn publish(body: &[u8]) -> Result<Vec<Plan>, PublishError> {
 }
 
 /// A back end that knows a user, a muted one, a group with a moderator and one open to all.
-fn open() -> Embedded {
+/// The directory must stay while the back end is used.
+fn open() -> (Embedded, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let data = DataDir::open(dir.path()).expect("a data directory");
     let fill = || {
@@ -64,10 +66,7 @@ fn open() -> Embedded {
         store.set_member("closed", "acct:joe@example.org", Role::Owner)?;
         Embedded::open(&data, Default::default())
     };
-    let back_end = fill().expect("a back end");
-    // The database stays open, and its files go with the process.
-    drop(dir);
-    back_end
+    (fill().expect("a back end"), dir)
 }
 
 fn check_plan(plan: &Plan) {

@@ -4,7 +4,7 @@
 //! is in the database.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -41,10 +41,18 @@ impl DataDir {
         if path.exists() && !path.is_dir() {
             return Err(DataDirError::NotADirectory(path.to_owned()));
         }
+        let is_new = !path.exists();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path)
+            .and_then(|()| {
+                if is_new {
+                    sync_directory_of(path)
+                } else {
+                    Ok(())
+                }
+            })
             .map_err(|error| DataDirError::Io(path.to_owned(), error))?;
         Ok(DataDir {
             path: path.to_owned(),
@@ -90,7 +98,10 @@ impl DataDir {
         // The draft has done its work, or is of no use; it may not even be there.
         let _ = fs::remove_file(&draft);
         match made {
-            Ok(()) => Ok(Secret(key)),
+            Ok(()) => match sync_directory_of(file) {
+                Ok(()) => Ok(Secret(key)),
+                Err(error) => Err(DataDirError::Io(file.to_owned(), error)),
+            },
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let text = fs::read_to_string(file)
                     .map_err(|error| DataDirError::Io(file.to_owned(), error))?;
@@ -99,6 +110,14 @@ impl DataDir {
             Err(error) => Err(DataDirError::Io(file.to_owned(), error)),
         }
     }
+}
+
+/// Makes durable that a file is in its directory under its name.
+pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Writes a new file that nobody but its owner can read, not even for a moment.

@@ -33,7 +33,10 @@ impl From<StoreError> for Exit {
             StoreError::Missing(_) => Exit::NO_USER,
             StoreError::Newer { .. } => Exit::UNAVAILABLE,
             StoreError::File(_, error) => of_io(error),
-            StoreError::Locked | StoreError::Sqlite(_) => Exit::IO,
+            StoreError::Locked
+            | StoreError::Unusable(..)
+            | StoreError::Replaced(_)
+            | StoreError::Sqlite(_) => Exit::IO,
         };
         Exit::new(code, error)
     }

@@ -353,7 +353,7 @@ mod tests {
     const JOE: &str = "acct:joe@example.org";
 
     fn store() -> Store {
-        let store = Store::in_memory();
+        let store = Store::in_memory().unwrap();
         store.add_user(JOE, Some("Joe"), 1).unwrap();
         store
     }

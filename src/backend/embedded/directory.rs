@@ -44,9 +44,24 @@ pub(super) struct Author {
     pub muted: bool,
 }
 
+/// What a connection that logs in with a token gets from it.
+#[derive(Debug, Hash)]
+pub(super) struct Credential {
+    pub userid: String,
+    pub hash: [u8; 32],
+    pub expires: Option<UnixMillis>,
+}
+
+/// A place in the change log: a row's number and its nonce. Another log has another nonce there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub seq: i64,
+    pub nonce: Option<i64>,
+}
+
 /// One row of the change log.
 pub(super) struct Change {
-    pub seq: i64,
+    pub place: Place,
     pub kind: String,
     pub userid: Option<String>,
     pub token: Option<TokenId>,
@@ -148,41 +163,56 @@ impl<'a> Directory<'a> {
         Ok(author.unwrap_or_default())
     }
 
-    /// The userid of a token's user; `None` if the token is no more.
-    pub fn holder(&self, token: TokenId) -> Result<Option<String>, rusqlite::Error> {
+    /// What a token stands for, expired or not; `None` if there is no such token.
+    pub fn credential(&self, token: TokenId) -> Result<Option<Credential>, rusqlite::Error> {
         self.db
             .prepare_cached(
-                "SELECT user.userid FROM token JOIN user ON user.id = token.user_id
+                "SELECT user.userid, token.hash, token.expires
+                 FROM token JOIN user ON user.id = token.user_id
                  WHERE token.id = ?1",
             )?
-            .query_row([token.0.cast_signed()], |row| row.get(0))
+            .query_row([token.0.cast_signed()], |row| {
+                Ok(Credential {
+                    userid: row.get(0)?,
+                    hash: row.get(1)?,
+                    expires: row.get::<_, Option<i64>>(2)?.map(to_millis),
+                })
+            })
             .optional()
     }
 
-    /// The number of the last change; 0 if there was none yet.
-    pub fn last_change(&self) -> Result<i64, rusqlite::Error> {
-        self.db
-            .prepare_cached("SELECT coalesce(max(seq), 0) FROM change")?
-            .query_row([], |row| row.get(0))
+    /// The last place in the change log; the default if the log is empty.
+    pub fn last_place(&self) -> Result<Place, rusqlite::Error> {
+        let place = self
+            .db
+            .prepare_cached("SELECT seq, nonce FROM change ORDER BY seq DESC LIMIT 1")?
+            .query_row([], place)
+            .optional()?;
+        Ok(place.unwrap_or_default())
     }
 
-    /// The changes after a number that are still in the log, in order.
-    pub fn changes_after(&self, seq: i64) -> Result<Vec<Change>, rusqlite::Error> {
+    /// The changes from a number on that are still in the log, in order.
+    pub fn changes_from(&self, seq: i64) -> Result<Vec<Change>, rusqlite::Error> {
         self.db
             .prepare_cached(
-                "SELECT seq, kind, userid, token FROM change WHERE seq > ?1 ORDER BY seq",
+                "SELECT seq, nonce, kind, userid, token FROM change WHERE seq >= ?1 ORDER BY seq",
             )?
-            .query_map([seq], change)?
+            .query_map([seq], |row| {
+                Ok(Change {
+                    place: place(row)?,
+                    kind: row.get(2)?,
+                    userid: row.get(3)?,
+                    token: row.get::<_, Option<i64>>(4)?.map(token_id),
+                })
+            })?
             .collect()
     }
 }
 
-fn change(row: &Row<'_>) -> Result<Change, rusqlite::Error> {
-    Ok(Change {
+fn place(row: &Row<'_>) -> Result<Place, rusqlite::Error> {
+    Ok(Place {
         seq: row.get(0)?,
-        kind: row.get(1)?,
-        userid: row.get(2)?,
-        token: row.get::<_, Option<i64>>(3)?.map(token_id),
+        nonce: row.get(1)?,
     })
 }
 

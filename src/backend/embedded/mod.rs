@@ -11,6 +11,7 @@ mod annotation;
 mod audience;
 mod directory;
 mod fields;
+mod file;
 mod publish;
 mod store;
 pub mod time;
@@ -21,26 +22,40 @@ pub use accounts::{GroupRow, TokenRow, UserRow};
 pub use directory::ReadableBy;
 pub use store::{Store, StoreError};
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log::{error, info, warn};
 
-use self::directory::Directory;
+use self::directory::{Credential, Directory, token_hash};
 use self::publish::Fault;
 use self::watch::{News, Watch};
 use super::rarely::Rarely;
 use super::{BackEnd, DataDir, Fate, Stats};
-use crate::model::{Ask, AuthReply, PublishError, Tell, UnixMillis};
+use crate::model::{Ask, AuthReply, PublishError, Secret, Tell, TokenId, UnixMillis};
 
 /// The embedded back end, for [`start`](super::start).
 #[derive(Debug)]
 pub struct Embedded {
-    store: Store,
+    /// `None` in memory.
+    path: Option<PathBuf>,
+    /// `None` after an error, until the file can be opened again.
+    store: Option<Store>,
     watch: Watch,
     stats: Arc<Stats>,
     /// What was last told of the health; nothing yet at first.
     ready: Option<bool>,
+    /// The last error in the log while the database is unavailable.
+    trouble: Option<String>,
     passed_over: Rarely,
+}
+
+/// What one view of the database says.
+struct Reading {
+    news: News,
+    answers: Vec<Tell>,
+    /// The tokens among the answers, which log somebody in.
+    let_in: Vec<(TokenId, Credential)>,
 }
 
 impl Embedded {
@@ -49,35 +64,70 @@ impl Embedded {
     /// # Errors
     /// Those of [`Store::open`].
     pub fn open(data: &DataDir, stats: Arc<Stats>) -> Result<Embedded, StoreError> {
-        Embedded::with_store(Store::open(&data.database())?, stats)
+        let path = data.database();
+        let store = Store::open(&path)?;
+        Embedded::with_store(store, Some(path), stats)
     }
 
-    fn with_store(store: Store, stats: Arc<Stats>) -> Result<Embedded, StoreError> {
+    fn with_store(
+        store: Store,
+        path: Option<PathBuf>,
+        stats: Arc<Stats>,
+    ) -> Result<Embedded, StoreError> {
         let watch = Watch::start(&store.directory())?;
         Ok(Embedded {
-            store,
+            path,
+            store: Some(store),
             watch,
             stats,
             ready: None,
+            trouble: None,
             passed_over: Rarely::default(),
         })
     }
 
-    /// News and answers, all from one view of the database: nobody is let in by an answer older
-    /// than the news that would have kept them out.
-    fn read(
-        &mut self,
-        questions: &[Ask],
-        now: UnixMillis,
-    ) -> Result<(News, Vec<Tell>), rusqlite::Error> {
-        let view = self.store.view()?;
-        let directory = Directory::new(&view);
-        let news = self.watch.news(&directory)?;
-        let mut answers = Vec::with_capacity(questions.len());
-        for question in questions {
-            answers.extend(self.answer(question, &directory, now)?);
+    /// News and answers, all from one view of the database that is at its path now: nobody is let
+    /// in by an answer older than the news that would have kept them out.
+    fn read(&mut self, questions: &[Ask], now: UnixMillis) -> Result<Reading, StoreError> {
+        let reading = self.read_once(questions, now);
+        if !self.disconnect_after(&reading) {
+            return reading;
         }
-        Ok((news, answers))
+        let reading = self.read_once(questions, now);
+        self.disconnect_after(&reading);
+        reading
+    }
+
+    /// Closes the connection after an error that another connection may not have. Returns whether
+    /// it did.
+    fn disconnect_after(&mut self, reading: &Result<Reading, StoreError>) -> bool {
+        let is_lasting = !matches!(reading, Ok(_) | Err(StoreError::Locked));
+        is_lasting && self.path.is_some() && self.store.take().is_some()
+    }
+
+    fn read_once(&mut self, questions: &[Ask], now: UnixMillis) -> Result<Reading, StoreError> {
+        if let (None, Some(path)) = (&self.store, &self.path) {
+            self.store = Some(Store::open_existing(path)?);
+        }
+        let Some(store) = &self.store else {
+            return Err(StoreError::Missing("there is no database".to_owned()));
+        };
+        store.leave_wal()?;
+        let view = store.view()?;
+        let directory = Directory::new(&view);
+        let mut reading = Reading {
+            news: self.watch.news(&directory)?,
+            answers: Vec::with_capacity(questions.len()),
+            let_in: Vec::new(),
+        };
+        for question in questions {
+            let answer = self.answer(question, &directory, now)?;
+            if let (Ask::Authenticate { token, .. }, Some(answer)) = (question, &answer) {
+                reading.let_in.extend(credential(token, answer));
+            }
+            reading.answers.extend(answer);
+        }
+        Ok(reading)
     }
 
     fn answer(
@@ -148,39 +198,58 @@ impl Embedded {
         }
     }
 
-    /// Tells of the health where it differs from what was last told.
-    fn health(&mut self, outcome: Result<(), &rusqlite::Error>, tells: &mut Vec<Tell>) {
+    /// Tells of the health where it differs from what was last told. Each new reason for being
+    /// unavailable is logged.
+    fn health(&mut self, outcome: Result<(), &StoreError>, tells: &mut Vec<Tell>) {
+        let path = self.path.as_deref().unwrap_or(Path::new("(in memory)"));
+        let trouble = outcome.err().map(|cause| cause.about(path));
+        if let Some(trouble) = trouble.as_ref().filter(|_| self.trouble != trouble) {
+            error!(
+                "database unavailable: {trouble}; trying again, and until then answering handshakes \
+                 with a token and requests to publish with 503"
+            );
+        }
+        self.trouble = trouble;
         let ready = outcome.is_ok();
         if self.ready == Some(ready) {
             return;
         }
-        match outcome {
-            Err(cause) => error!("the database cannot be read: {cause}"),
-            Ok(()) if self.ready.is_some() => info!("the database can be read again"),
-            Ok(()) => {}
+        if ready && self.ready.is_some() {
+            info!("database available again: {}", path.display());
         }
         self.ready = Some(ready);
         tells.push(Tell::Health { ready });
     }
 }
 
+/// The credential that an answer lets somebody in with.
+fn credential(token: &Secret, answer: &Tell) -> Option<(TokenId, Credential)> {
+    let Tell::Authenticated {
+        reply: AuthReply::Known(identity),
+        ..
+    } = answer
+    else {
+        return None;
+    };
+    let credential = Credential {
+        userid: identity.userid.to_string(),
+        hash: token_hash(token),
+        expires: identity.expires,
+    };
+    Some((identity.token, credential))
+}
+
 impl BackEnd for Embedded {
     fn turn(&mut self, questions: Vec<Ask>, now: UnixMillis) -> Vec<Tell> {
         let mut tells = Vec::new();
         match self.read(&questions, now) {
-            Ok((news, answers)) => {
+            Ok(reading) => {
                 self.health(Ok(()), &mut tells);
-                tells.extend(self.watch.take(news));
-                for answer in &answers {
-                    if let Tell::Authenticated {
-                        reply: AuthReply::Known(identity),
-                        ..
-                    } = answer
-                    {
-                        self.watch.let_in(identity.token);
-                    }
+                tells.extend(self.watch.take(reading.news));
+                for (token, credential) in &reading.let_in {
+                    self.watch.let_in(*token, credential);
                 }
-                tells.extend(answers);
+                tells.extend(reading.answers);
             }
             Err(cause) => {
                 self.health(Err(&cause), &mut tells);

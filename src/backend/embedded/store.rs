@@ -1,4 +1,10 @@
 //! The database file: opened, checked, and brought up to this version's schema.
+//!
+//! The database has a rollback journal and no write-ahead log. With WAL, every reader maps the
+//! `-shm` file beside the database: truncating it kills the server (SIGBUS), removing it splits
+//! its readers from its writers, and a `-wal` file that is left beside another database corrupts
+//! that. With a rollback journal the database is one file, which is never mapped. The price is
+//! that a reader waits while a command commits: some disk writes, now and then.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -8,14 +14,18 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::directory::Directory;
+use super::file::{DatabaseFile, uses_wal};
+use crate::backend::data_dir::sync_directory_of;
 
 /// An open database of this version's schema.
 #[derive(Debug)]
 pub struct Store {
     db: Connection,
+    /// `None` in memory.
+    file: Option<DatabaseFile>,
 }
 
 /// Why the database cannot be used, or a change to it was not made.
@@ -34,8 +44,12 @@ pub enum StoreError {
     },
     /// Somebody else has been writing for longer than is waited.
     Locked,
-    /// The file cannot be made.
+    /// The file cannot be made, read or written.
     File(PathBuf, io::Error),
+    /// The file is not a database of this program, or it is damaged; the text says which.
+    Unusable(PathBuf, String),
+    /// The path leads to another file now, or the file was overwritten: it has to be reopened.
+    Replaced(PathBuf),
     /// SQLite refused.
     Sqlite(rusqlite::Error),
 }
@@ -51,29 +65,75 @@ impl Store {
         // there is left to SQLite: to close it here would end the locks that this process has.
         let mut options = OpenOptions::new();
         match options.write(true).create_new(true).mode(0o600).open(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::File(path.to_owned(), error));
-            }
-            _ => {}
+            Ok(_) => sync_directory_of(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
         }
-        Store::prepare(Connection::open(path)?)
+        .map_err(|error| StoreError::File(path.to_owned(), error))?;
+        Store::connect(path, true)
+    }
+
+    /// Opens a database that must exist. An empty file is refused: it may be a copy that has just
+    /// begun to be written.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and when there is no database.
+    pub fn open_existing(path: &Path) -> Result<Store, StoreError> {
+        Store::connect(path, false)
     }
 
     /// A database that is gone when it is dropped.
     #[cfg(test)]
-    pub(super) fn in_memory() -> Store {
-        Store::prepare(Connection::open_in_memory().unwrap()).unwrap()
+    pub(super) fn in_memory() -> Result<Store, StoreError> {
+        let mut store = Store {
+            db: Connection::open_in_memory()?,
+            file: None,
+        };
+        store.prepare()?;
+        Ok(store)
     }
 
-    fn prepare(db: Connection) -> Result<Store, StoreError> {
-        db.busy_timeout(PATIENCE)?;
-        use_wal(&db)?;
-        // With WAL this can lose the last changes in a power failure, but never the database.
-        db.pragma_update(None, "synchronous", "NORMAL")?;
-        db.pragma_update(None, "foreign_keys", true)?;
-        let mut store = Store { db };
-        store.migrate()?;
-        Ok(store)
+    fn connect(path: &Path, may_be_empty: bool) -> Result<Store, StoreError> {
+        let file = DatabaseFile::at(path);
+        let file = file.map_err(|error| StoreError::File(path.to_owned(), error))?;
+        let connect = || -> Result<Store, StoreError> {
+            let flags = OpenFlags::default() - OpenFlags::SQLITE_OPEN_CREATE;
+            let db = Connection::open_with_flags(path, flags)?;
+            if !may_be_empty && schema_version(&db)? == 0 {
+                let reason = "the file is empty, or not a database of h-realtime".to_owned();
+                return Err(StoreError::Unusable(path.to_owned(), reason));
+            }
+            let file = Some(file);
+            let mut store = Store { db, file };
+            store.prepare()?;
+            Ok(store)
+        };
+        connect().map_err(|error| error.in_file(path))
+    }
+
+    fn prepare(&mut self) -> Result<(), StoreError> {
+        self.db.busy_handler(Some(wait_for_lock))?;
+        // Before the first read SQLite does not know the mode of the file.
+        schema_version(&self.db)?;
+        self.leave_wal()?;
+        // A change is on the disk when the command that made it returns. EXTRA also syncs the
+        // directory after the journal is deleted, which is the moment of the commit.
+        self.db.pragma_update(None, "synchronous", "EXTRA")?;
+        self.db.pragma_update(None, "foreign_keys", true)?;
+        self.migrate()
+    }
+
+    /// Changes a database in WAL mode, as older versions of this program left it, to a rollback
+    /// journal. Has no effect while another connection is open; then the mode stays for now.
+    pub(super) fn leave_wal(&self) -> Result<(), StoreError> {
+        if !uses_wal(&self.db)? {
+            return Ok(());
+        }
+        let changed = self.db.pragma_update(None, "journal_mode", "DELETE");
+        match changed.map_err(StoreError::from) {
+            Err(StoreError::Locked) => Ok(()),
+            result => result,
+        }
     }
 
     /// Applies the migrations that this database has not had. `user_version` counts those it had.
@@ -97,8 +157,15 @@ impl Store {
     }
 
     /// The database as it is at the first thing read from this, however long it is looked at.
-    pub(super) fn view(&self) -> Result<Transaction<'_>, rusqlite::Error> {
-        self.db.unchecked_transaction()
+    ///
+    /// # Errors
+    /// [`StoreError::Replaced`] if that would not be the database at the file's path.
+    pub(super) fn view(&self) -> Result<Transaction<'_>, StoreError> {
+        let view = self.db.unchecked_transaction()?;
+        if let Some(file) = &self.file {
+            file.check(&view)?;
+        }
+        Ok(view)
     }
 
     /// Look-ups, each in the database as it is then.
@@ -111,25 +178,47 @@ impl Store {
     }
 }
 
-/// With a write-ahead log the server reads while commands write. SQLite does not wait for the lock
-/// that the change to it takes, which another command may have that opened the new file just now.
-fn use_wal(db: &Connection) -> Result<(), StoreError> {
-    let mut left = PATIENCE;
-    loop {
-        match db
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(StoreError::from)
-        {
-            Err(StoreError::Locked) if !left.is_zero() => thread::sleep(PAUSE),
-            result => return result,
-        }
-        left = left.saturating_sub(PAUSE);
+/// Waits for a lock that another process holds, for as long as a commit takes. SQLite's own way to
+/// wait sleeps longer and longer, up to 100 ms: a reader then misses the moments between the
+/// commits of a script for more than a second.
+fn wait_for_lock(attempts: i32) -> bool {
+    let is_patient = attempts < MOST_ATTEMPTS;
+    if is_patient {
+        thread::sleep(PAUSE);
     }
+    is_patient
 }
 
 fn schema_version(db: &Connection) -> Result<usize, rusqlite::Error> {
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
+impl StoreError {
+    /// The text of the error, which names the file.
+    pub(super) fn about(&self, path: &Path) -> String {
+        match self {
+            Self::File(..) | Self::Unusable(..) | Self::Replaced(_) => self.to_string(),
+            _ => format!("{}: {self}", path.display()),
+        }
+    }
+
+    /// The same error with the name of the file that it is about.
+    pub(super) fn in_file(self, path: &Path) -> StoreError {
+        match self {
+            Self::Sqlite(cause) if is_damage(&cause) => {
+                Self::Unusable(path.to_owned(), cause.to_string())
+            }
+            error => error,
+        }
+    }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+    )
 }
 
 impl From<rusqlite::Error> for StoreError {
@@ -152,7 +241,20 @@ impl fmt::Display for StoreError {
                 MIGRATIONS.len()
             ),
             Self::Locked => f.write_str("the database is locked by another program; try again"),
+            Self::File(path, error) if error.kind() == io::ErrorKind::NotFound => write!(
+                f,
+                "{}: {error}; put the file back, or restore a backup with: h-realtime restore FILE",
+                path.display()
+            ),
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Unusable(path, reason) => write!(
+                f,
+                "{}: {reason}; restore a backup with: h-realtime restore FILE",
+                path.display()
+            ),
+            Self::Replaced(path) => {
+                write!(f, "{} was replaced; try again", path.display())
+            }
             Self::Sqlite(error) => write!(f, "the database: {error}"),
         }
     }
@@ -161,11 +263,11 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 /// How the schema came to be, in order. An entry that was released is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
-/// How long somebody else may hold the write lock.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long to wait before a lock is tried for again, where SQLite does not do so itself.
-const PAUSE: Duration = Duration::from_millis(20);
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_2.sql")];
+/// How long to sleep before a lock is tried again.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How often a lock is tried again: for 5 seconds.
+const MOST_ATTEMPTS: i32 = 5000;
 
 #[cfg(test)]
 mod tests {
@@ -178,12 +280,16 @@ mod tests {
     fn every_file_of_the_database_is_its_owners_alone() {
         let temp = tempfile::tempdir().unwrap();
         let store = Store::open(&temp.path().join("db")).unwrap();
-        store.add_user("acct:joe@example.org", None, 1_000).unwrap();
+        // SQLite's journal exists during a transaction.
+        store
+            .db
+            .execute_batch("BEGIN; INSERT INTO user (userid, created) VALUES ('acct:a@b', 0)")
+            .unwrap();
         let files: Vec<_> = fs::read_dir(temp.path())
             .unwrap()
             .map(|entry| entry.unwrap())
             .collect();
-        assert_eq!(files.len(), 3, "{files:?}");
+        assert_eq!(files.len(), 2, "{files:?}");
         for file in files {
             let mode = file.metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file:?}");
@@ -237,6 +343,70 @@ mod tests {
             "This is a text file, long enough to have a header.".repeat(9),
         )
         .unwrap();
-        assert!(matches!(Store::open(&path), Err(StoreError::Sqlite(_))));
+        let error = Store::open(&path).unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Unusable(at, _) if *at == path),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn only_a_command_fills_an_empty_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("db");
+        let missing = Store::open_existing(&path).unwrap_err();
+        assert!(matches!(missing, StoreError::File(..)), "{missing:?}");
+        fs::write(&path, "").unwrap();
+        let empty = Store::open_existing(&path).unwrap_err();
+        assert!(matches!(empty, StoreError::Unusable(..)), "{empty:?}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        Store::open(&path).unwrap();
+        Store::open_existing(&path).unwrap();
+    }
+
+    #[test]
+    fn commits_are_synced_with_their_directory() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Store::open(&temp.path().join("db")).unwrap();
+        let pragma = |name| {
+            store
+                .db
+                .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+        };
+        const EXTRA: i64 = 3;
+        assert_eq!(pragma("synchronous").unwrap(), EXTRA);
+    }
+
+    #[test]
+    fn the_database_is_one_file_that_is_never_mapped() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("db");
+        Connection::open(&path)
+            .unwrap()
+            .pragma_update(None, "journal_mode", "WAL")
+            .unwrap();
+        let stores = [Store::open(&path).unwrap(), Store::open(&path).unwrap()];
+        stores[0].add_user("acct:joe@example.org", None, 0).unwrap();
+        assert_eq!(stores[1].users(0).unwrap().len(), 1);
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        assert!(!maps.contains(&*path.to_string_lossy()));
+    }
+
+    #[test]
+    fn wal_mode_is_left_once_no_other_connection_uses_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("db");
+        drop(Store::open(&path).unwrap());
+        let other = Connection::open(&path).unwrap();
+        other.pragma_update(None, "journal_mode", "WAL").unwrap();
+        schema_version(&other).unwrap();
+        let store = Store::open(&path).unwrap();
+        store.add_user("acct:joe@example.org", None, 0).unwrap();
+        assert!(uses_wal(&store.db).unwrap());
+        drop(other);
+        store.leave_wal().unwrap();
+        assert!(!uses_wal(&store.db).unwrap());
+        assert_eq!(store.users(0).unwrap().len(), 1);
     }
 }

@@ -1,5 +1,7 @@
 //! The embedded back end as the reactor meets it: questions in, answers and news out.
 
+mod replaced;
+
 use super::*;
 use crate::model::{Receipt, Secret, Ticket};
 
@@ -27,7 +29,7 @@ fn replies(tells: &[Tell]) -> Vec<(u64, &AuthReply)> {
 
 #[test]
 fn tokens_stand_for_users_until_they_expire() {
-    let store = Store::in_memory();
+    let store = Store::in_memory().unwrap();
     store.add_user(JOE, None, 0).unwrap();
     store.add_group("g", ReadableBy::Members, 0).unwrap();
     store
@@ -35,7 +37,7 @@ fn tokens_stand_for_users_until_they_expire() {
         .unwrap();
     let lasting = store.add_token(JOE, &token("lasting"), 0, None).unwrap();
     store.add_token(JOE, &token("short"), 0, Some(50)).unwrap();
-    let mut back_end = Embedded::with_store(store, Arc::default()).unwrap();
+    let mut back_end = Embedded::with_store(store, None, Arc::default()).unwrap();
 
     let ask = || {
         let texts = ["lasting", "short", "unknown", ""];
@@ -97,11 +99,11 @@ fn news_come_before_the_answers_of_the_same_turn() {
 
 #[test]
 fn a_database_that_cannot_be_read_is_told_of_and_every_question_answered() {
-    let store = Store::in_memory();
-    let mut back_end = Embedded::with_store(store, Arc::default()).unwrap();
+    let store = Store::in_memory().unwrap();
+    let mut back_end = Embedded::with_store(store, None, Arc::default()).unwrap();
     back_end.turn(Vec::new(), 0);
-    back_end
-        .store
+    let store = back_end.store.as_ref().unwrap();
+    store
         .db()
         .execute_batch("ALTER TABLE change RENAME TO away")
         .unwrap();
@@ -115,8 +117,8 @@ fn a_database_that_cannot_be_read_is_told_of_and_every_question_answered() {
     assert!(matches!(&tells[2], Tell::Published { result: Err(error), .. } if error.line == 0));
     assert!(back_end.turn(Vec::new(), 0).is_empty());
 
-    back_end
-        .store
+    let store = back_end.store.as_ref().unwrap();
+    store
         .db()
         .execute_batch("ALTER TABLE away RENAME TO change")
         .unwrap();
@@ -129,8 +131,8 @@ fn a_database_that_cannot_be_read_is_told_of_and_every_question_answered() {
 #[test]
 fn events_from_a_queue_become_plans_or_are_counted() {
     let stats = Arc::new(Stats::default());
-    let store = Store::in_memory();
-    let mut back_end = Embedded::with_store(store, Arc::clone(&stats)).unwrap();
+    let store = Store::in_memory().unwrap();
+    let mut back_end = Embedded::with_store(store, None, Arc::clone(&stats)).unwrap();
     let event = |body: &str| Ask::Event {
         body: body.into(),
         received: 7,

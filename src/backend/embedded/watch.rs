@@ -2,102 +2,119 @@
 //!
 //! Owns: the place in the change log up to which everything has been told.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 
-use super::directory::Directory;
+use log::warn;
+
+use super::directory::{Change, Credential, Directory, Place};
 use crate::model::{EndCause, Tell, TokenId};
 
 /// A reader of the change log.
 #[derive(Debug)]
 pub(super) struct Watch {
     /// The last change that was told.
-    position: i64,
-    /// The tokens that somebody was let in with: all that can be open, should the log have been
-    /// trimmed before it was read. There are at most as many as there are tokens.
-    let_in: HashSet<TokenId>,
+    place: Place,
+    hasher: RandomState,
+    /// The tokens that somebody was let in with, and the hash of their credential: all that can be
+    /// open, should the log not continue where it was last read. There are at most as many as
+    /// there are tokens.
+    let_in: HashMap<TokenId, u64>,
 }
 
 /// What has changed, and the place in the log after it.
 #[derive(Debug)]
 pub(super) struct News {
     tells: Vec<Tell>,
-    position: i64,
+    place: Place,
+    /// The log did not continue: how many tokens were checked again.
+    rechecked: Option<usize>,
 }
 
 impl Watch {
     /// A reader of what is changed from now on.
     pub fn start(directory: &Directory<'_>) -> Result<Watch, rusqlite::Error> {
         Ok(Watch {
-            position: directory.last_change()?,
-            let_in: HashSet::new(),
+            place: directory.last_place()?,
+            hasher: RandomState::new(),
+            let_in: HashMap::new(),
         })
     }
 
     /// Remembers that somebody was let in with this token.
-    pub fn let_in(&mut self, token: TokenId) {
-        self.let_in.insert(token);
+    pub fn let_in(&mut self, token: TokenId, credential: &Credential) {
+        self.let_in.insert(token, self.hasher.hash_one(credential));
     }
 
     /// The news that were not taken yet. A look into the log by its key costs as little as asking
     /// SQLite whether anybody wrote at all.
     pub fn news(&self, directory: &Directory<'_>) -> Result<News, rusqlite::Error> {
-        let changes = directory.changes_after(self.position)?;
-        let position = changes.last().map_or(self.position, |change| change.seq);
-        let missed = changes
-            .first()
-            .is_some_and(|change| change.seq > self.position + 1);
-        if missed {
-            let tells = self.whatever_may_have_changed(directory)?;
-            return Ok(News { tells, position });
+        let mut changes = directory.changes_from(self.place.seq)?.into_iter();
+        let first = changes.next().map(|change| change.place);
+        if first.unwrap_or_default() != self.place {
+            return self.whatever_may_have_changed(directory);
         }
 
         let mut tells = Vec::new();
+        let mut place = self.place;
         // Memberships are told as they are now, so once is enough.
         let mut told = HashSet::new();
         for change in changes {
-            match (change.kind.as_str(), change.userid, change.token) {
-                ("token", _, Some(token)) => tells.push(revoked(token)),
-                ("user", Some(userid), _) => tells.push(Tell::UserGone {
-                    userid: userid.into(),
-                }),
-                ("memberships", Some(userid), _) if told.insert(userid.clone()) => {
-                    tells.extend(memberships(directory, userid)?);
-                }
-                _ => {}
-            }
+            place = change.place;
+            tells.extend(news_of(change, directory, &mut told)?);
         }
-        Ok(News { tells, position })
+        Ok(News {
+            tells,
+            place,
+            rechecked: None,
+        })
     }
 
-    /// What to tell when the log was trimmed before it was read: everything that is true now of
-    /// anybody who was let in.
+    /// What to tell when the log does not continue: it was trimmed before it was read, or the
+    /// database is another one or in another state. Everything that is true now of anybody who was
+    /// let in.
     fn whatever_may_have_changed(
         &self,
         directory: &Directory<'_>,
-    ) -> Result<Vec<Tell>, rusqlite::Error> {
+    ) -> Result<News, rusqlite::Error> {
         let mut tells = Vec::new();
         let mut told = HashSet::new();
-        for &token in &self.let_in {
-            match directory.holder(token)? {
+        for (&token, &hash) in &self.let_in {
+            let credential = directory.credential(token)?;
+            match credential.filter(|credential| self.hasher.hash_one(credential) == hash) {
                 // Covers a user who is gone too: their tokens went with them.
                 None => tells.push(revoked(token)),
-                Some(userid) if told.insert(userid.clone()) => {
+                Some(Credential { userid, .. }) if told.insert(userid.clone()) => {
                     tells.extend(memberships(directory, userid)?);
                 }
                 Some(_) => {}
             }
         }
-        Ok(tells)
+        Ok(News {
+            tells,
+            place: directory.last_place()?,
+            rechecked: Some(self.let_in.len()),
+        })
     }
 
     /// The news are being told: from here on they are old.
     pub fn take(&mut self, news: News) -> Vec<Tell> {
-        self.position = news.position;
+        let mut ended = 0;
         for tell in &news.tells {
             if let Tell::TokenEnded { token, .. } = tell {
                 self.let_in.remove(token);
+                ended += 1;
             }
         }
+        if let Some(count) = news.rechecked {
+            warn!(
+                "the change log does not continue at {}: the database was restored or replaced, \
+                 or changed more than 10000 times at once; rechecked {count} tokens that were \
+                 used to log in: {ended} have ended",
+                self.place.seq
+            );
+        }
+        self.place = news.place;
         news.tells
     }
 }
@@ -105,6 +122,24 @@ impl Watch {
 fn revoked(token: TokenId) -> Tell {
     let cause = EndCause::Revoked;
     Tell::TokenEnded { token, cause }
+}
+
+/// The news of one change, of which memberships are told only once for each user.
+fn news_of(
+    change: Change,
+    directory: &Directory<'_>,
+    told: &mut HashSet<String>,
+) -> Result<Option<Tell>, rusqlite::Error> {
+    Ok(match (change.kind.as_str(), change.userid, change.token) {
+        ("token", _, Some(token)) => Some(revoked(token)),
+        ("user", Some(userid), _) => Some(Tell::UserGone {
+            userid: userid.into(),
+        }),
+        ("memberships", Some(userid), _) if told.insert(userid.clone()) => {
+            memberships(directory, userid)?
+        }
+        _ => None,
+    })
 }
 
 /// A user's memberships as news; none if the user is gone, of which there are other news.
@@ -142,6 +177,11 @@ mod tests {
         }
         let reader = Store::open(&path).unwrap();
         (temp, writer, reader)
+    }
+
+    fn let_in(watch: &mut Watch, reader: &Store, token: TokenId) {
+        let credential = reader.directory().credential(token).unwrap().unwrap();
+        watch.let_in(token, &credential);
     }
 
     /// The news in short, which are then old.
@@ -237,7 +277,7 @@ mod tests {
         let of_deleted = writer.add_token(ANN, &secret("c"), 0, None).unwrap();
         let mut watch = Watch::start(&reader.directory()).unwrap();
         for token in [kept, ended, of_deleted] {
-            watch.let_in(token);
+            let_in(&mut watch, &reader, token);
         }
         writer.set_member("one", JOE, Role::Member).unwrap();
         writer.revoke_token(ended).unwrap();

@@ -15,7 +15,7 @@ const MODERATOR: &str = "acct:moderator@example.org";
 /// The groups `open` and `closed`, where the authors are members, and everybody else is what
 /// their name says.
 fn store() -> Store {
-    let store = Store::in_memory();
+    let store = Store::in_memory().unwrap();
     store.add_group("open", ReadableBy::World, 0).unwrap();
     store.add_group("closed", ReadableBy::Members, 0).unwrap();
     for user in [AUTHOR, MUTED, OTHER, MEMBER, MODERATOR] {

@@ -10,7 +10,7 @@ const NOW: UnixMillis = 1_704_164_645_678;
 const JOE: &str = "acct:joe@example.org";
 
 fn store() -> Store {
-    let store = Store::in_memory();
+    let store = Store::in_memory().unwrap();
     store.add_user(JOE, Some("Joe Bloggs"), 0).unwrap();
     store
 }

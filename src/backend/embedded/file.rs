@@ -1,0 +1,105 @@
+//! The file behind a database connection: whether the connection still reads the file that is at
+//! its path, and whether only SQLite has written to it.
+//!
+//! SQLite reads the file that it has opened, even after the path leads elsewhere, and it trusts
+//! its page cache as long as the counters in the file's header are the same. A copy of an older
+//! state that is written over the file can have the same counters by chance.
+
+use std::cell::Cell;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::store::StoreError;
+
+/// The file that a connection has opened.
+#[derive(Debug)]
+pub(super) struct DatabaseFile {
+    path: PathBuf,
+    opened: Identity,
+    last: Cell<Option<State>>,
+}
+
+/// What does not change while a file exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// A file's state at the time of a read.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// Size and `ctime`, which the kernel updates with every write and no program can set.
+    contents: (u64, i64, i64),
+    /// Changes with every commit of another connection.
+    data_version: i64,
+    /// SQLite's schema cookie, which changes with the schema, and when SQLite's backup API writes
+    /// another database over this one.
+    schema: i64,
+}
+
+impl DatabaseFile {
+    /// The file at `path`, which is about to be opened.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(DatabaseFile {
+            path: path.to_owned(),
+            opened: Identity::of(&fs::metadata(path)?),
+            last: Cell::new(None),
+        })
+    }
+
+    /// Checks within a read transaction of `db` that the connection reads the current contents of
+    /// the file at its path.
+    ///
+    /// # Errors
+    /// [`StoreError::Replaced`] if the file has to be opened again, and [`StoreError::File`] if
+    /// there is none.
+    pub fn check(&self, db: &Connection) -> Result<(), StoreError> {
+        // The first statement takes the lock that keeps writers out of the file.
+        let data_version = cookie(db, "PRAGMA data_version")?;
+        let schema = cookie(db, "PRAGMA schema_version")?;
+        let metadata =
+            fs::metadata(&self.path).map_err(|error| StoreError::File(self.path.clone(), error))?;
+        let state = State {
+            contents: (metadata.size(), metadata.ctime(), metadata.ctime_nsec()),
+            data_version,
+            schema,
+        };
+        let last = self.last.replace(Some(state));
+        let is_unseen_write = last.is_some_and(|last| {
+            last.contents != state.contents && last.data_version == state.data_version
+        });
+        let is_other_schema = last.is_some_and(|last| last.schema != state.schema);
+        // In WAL mode checkpoints write to the file without a commit.
+        if Identity::of(&metadata) != self.opened
+            || is_other_schema
+            || (is_unseen_write && !uses_wal(db)?)
+        {
+            return Err(StoreError::Replaced(self.path.clone()));
+        }
+        Ok(())
+    }
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// Whether the connection is in WAL mode, as of its last read.
+pub(super) fn uses_wal(db: &Connection) -> Result<bool, rusqlite::Error> {
+    db.prepare_cached("PRAGMA journal_mode")?
+        .query_row([], |row| Ok(row.get_ref(0)?.as_str()? == "wal"))
+}
+
+fn cookie(db: &Connection, pragma: &str) -> Result<i64, rusqlite::Error> {
+    db.prepare_cached(pragma)?.query_row([], |row| row.get(0))
+}

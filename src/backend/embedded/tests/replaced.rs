@@ -1,0 +1,268 @@
+//! A database file that is restored, replaced, or removed while the server has it open.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::model::Role;
+
+/// A data directory with Joe, his token `t` and the group `g`, and a server's back end on it,
+/// where Joe has logged in.
+struct Site {
+    _temp: tempfile::TempDir,
+    path: PathBuf,
+    back_end: Embedded,
+}
+
+impl Site {
+    fn new() -> Site {
+        let temp = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temp.path()).unwrap();
+        let path = data.database();
+        let store = Store::open(&path).unwrap();
+        store.add_user(JOE, None, 0).unwrap();
+        store.add_token(JOE, &token("t"), 0, None).unwrap();
+        store.add_group("g", ReadableBy::Members, 0).unwrap();
+        drop(store);
+        let mut site = Site {
+            _temp: temp,
+            path,
+            back_end: Embedded::open(&data, Arc::default()).unwrap(),
+        };
+        assert_eq!(site.log_in("t"), ["ready", "known"]);
+        site
+    }
+
+    /// A connection of a command.
+    fn store(&self) -> Store {
+        Store::open(&self.path).unwrap()
+    }
+
+    fn beside(&self, name: &str) -> PathBuf {
+        self.path.with_file_name(name)
+    }
+
+    /// A copy of the database as `cp` makes it.
+    fn copy(&self, name: &str) -> PathBuf {
+        let copy = self.beside(name);
+        fs::copy(&self.path, &copy).unwrap();
+        copy
+    }
+
+    /// A turn with a login; what is told.
+    fn log_in(&mut self, text: &str) -> Vec<String> {
+        let tells = self.back_end.turn(vec![authenticate(1, text)], 0);
+        tells.iter().map(short).collect()
+    }
+
+    /// A turn without questions; what is told, in alphabetical order.
+    fn news(&mut self) -> Vec<String> {
+        let tells = self.back_end.turn(Vec::new(), 0);
+        let mut news: Vec<_> = tells.iter().map(short).collect();
+        news.sort();
+        news
+    }
+
+    /// Joe gets a second token, logs in with it, and joins the group.
+    fn go_on(&mut self) {
+        self.store()
+            .add_token(JOE, &token("later"), 0, None)
+            .unwrap();
+        self.store().set_member("g", JOE, Role::Member).unwrap();
+        assert_eq!(self.log_in("later"), ["in 1 groups", "known"]);
+    }
+}
+
+fn short(tell: &Tell) -> String {
+    match tell {
+        Tell::Health { ready: true } => "ready".to_owned(),
+        Tell::Health { ready: false } => "not ready".to_owned(),
+        Tell::Authenticated { reply, .. } => match reply {
+            AuthReply::Known(_) => "known".to_owned(),
+            AuthReply::Unknown => "unknown".to_owned(),
+            AuthReply::Unavailable => "unavailable".to_owned(),
+        },
+        Tell::TokenEnded { token } => format!("token {} ended", token.0),
+        Tell::Memberships { memberships, .. } => format!("in {} groups", memberships.len()),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Puts a copy in the place of the database.
+type Replace = fn(&Path, &Path);
+
+const WAYS: [(&str, Replace); 4] = [
+    ("the backup API", |copy, path| {
+        let mut db = rusqlite::Connection::open(path).unwrap();
+        let progress = None::<fn(rusqlite::backup::Progress)>;
+        db.restore("main", copy, progress).unwrap();
+    }),
+    ("mv", |copy, path| fs::rename(copy, path).unwrap()),
+    ("rm, then cp", |copy, path| {
+        fs::remove_file(path).unwrap();
+        fs::copy(copy, path).unwrap();
+    }),
+    ("cp over it", |copy, path| {
+        thread::sleep(TICK);
+        fs::write(path, fs::read(copy).unwrap()).unwrap();
+    }),
+];
+
+#[test]
+fn everything_is_told_anew_once_when_an_older_state_is_restored() {
+    for (way, replace) in WAYS {
+        let mut site = Site::new();
+        let copy = site.copy("copy");
+        site.go_on();
+        replace(&copy, &site.path);
+        assert_eq!(site.news(), ["in 0 groups", "token 2 ended"], "{way}");
+        assert!(site.news().is_empty(), "{way}");
+        assert_eq!(site.log_in("later"), ["unknown"], "{way}");
+        assert_eq!(site.log_in("t"), ["known"], "{way}");
+    }
+}
+
+/// The numbers of the change log and of the file's header are the same again, and so is the id of
+/// the new token.
+#[test]
+fn an_older_state_with_as_many_changes_as_before_does_not_pass_for_the_present() {
+    for (way, replace) in WAYS {
+        let mut site = Site::new();
+        let copy = site.copy("copy");
+        site.go_on();
+        replace(&copy, &site.path);
+        let store = site.store();
+        store.add_token(JOE, &token("other"), 0, None).unwrap();
+        store.add_group("h", ReadableBy::Members, 0).unwrap();
+        store.set_member("h", JOE, Role::Member).unwrap();
+        drop(store);
+        assert_eq!(site.news(), ["in 1 groups", "token 2 ended"], "{way}");
+        assert!(site.news().is_empty(), "{way}");
+        assert_eq!(site.log_in("later"), ["unknown"], "{way}");
+        assert_eq!(site.log_in("other"), ["known"], "{way}");
+    }
+}
+
+/// A state that differs only by rows that are not in the change log, with the same counters in the
+/// file's header: only `ctime` shows that SQLite's page cache is stale.
+#[test]
+fn a_file_that_is_overwritten_with_the_same_counters_is_read_again() {
+    let mut site = Site::new();
+    let copy = site.copy("copy");
+    site.store().set_muted(JOE, true).unwrap();
+    site.news();
+    let muted = |site: &Site| {
+        let store = site.back_end.store.as_ref().unwrap();
+        store.directory().author(JOE).unwrap().muted
+    };
+    assert!(muted(&site));
+    thread::sleep(TICK);
+    fs::write(&site.path, fs::read(copy).unwrap()).unwrap();
+    let other = "acct:other@example.org";
+    site.store().add_user(other, None, 0).unwrap();
+    assert!(site.news().is_empty());
+    assert!(!muted(&site));
+}
+
+#[test]
+fn a_file_that_is_replaced_right_after_it_was_opened_is_noticed() {
+    let site = Site::new();
+    let copy = site.copy("copy");
+    let store = site.store();
+    fs::rename(copy, &site.path).unwrap();
+    let view = store.view().map(drop);
+    assert!(matches!(view, Err(StoreError::Replaced(_))), "{view:?}");
+}
+
+#[test]
+fn no_token_logs_in_while_there_is_no_database() {
+    let mut site = Site::new();
+    let away = site.beside("away");
+    fs::rename(&site.path, &away).unwrap();
+    assert_eq!(site.log_in("t"), ["not ready", "unavailable"]);
+    assert_eq!(site.log_in("t"), ["unavailable"]);
+    assert!(site.news().is_empty());
+    assert!(!site.path.exists(), "the server makes no new one");
+
+    // Changed under its other name, it comes back.
+    let store = Store::open(&away).unwrap();
+    let first = store.token_of_secret(&token("t")).unwrap();
+    store.revoke_token(first).unwrap();
+    drop(store);
+    fs::rename(&away, &site.path).unwrap();
+    assert_eq!(site.log_in("t"), ["ready", "token 1 ended", "unknown"]);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_left_alone_until_it_is_one() {
+    let mut site = Site::new();
+    let copy = site.copy("copy");
+    let whole = fs::read(&copy).unwrap();
+    let half = &whole[..whole.len() / 2];
+    let text = b"This is a text file, long enough to have a header.".repeat(99);
+    for contents in [b"", half, &text[..]] {
+        fs::write(&site.path, contents).unwrap();
+        assert_eq!(site.log_in("t"), ["not ready", "unavailable"]);
+        assert_eq!(site.log_in("t"), ["unavailable"]);
+        assert_eq!(fs::read(&site.path).unwrap(), contents);
+        fs::write(&site.path, &whole).unwrap();
+        assert_eq!(site.log_in("t"), ["ready", "known"]);
+    }
+}
+
+#[test]
+fn a_newer_database_is_not_read() {
+    let mut site = Site::new();
+    let set_version = |version: &str| {
+        let db = rusqlite::Connection::open(&site.path).unwrap();
+        db.pragma_update(None, "user_version", version).unwrap();
+        db.execute_batch("CREATE TABLE later (a); DROP TABLE later")
+            .unwrap();
+    };
+    set_version("99");
+    assert_eq!(site.log_in("t"), ["not ready", "unavailable"]);
+    let trouble = site.back_end.trouble.clone().unwrap();
+    assert!(trouble.contains("version 99"), "{trouble}");
+    assert!(trouble.contains("h-realtime.sqlite"), "{trouble}");
+}
+
+#[test]
+fn an_older_schema_that_is_restored_is_brought_up_to_date() {
+    let mut site = Site::new();
+    let old = rusqlite::Connection::open(site.beside("old")).unwrap();
+    old.execute_batch(include_str!("../schema.sql")).unwrap();
+    old.pragma_update(None, "user_version", "1").unwrap();
+    drop(old);
+    (WAYS[0].1)(&site.beside("old"), &site.path);
+    assert_eq!(site.log_in("t"), ["token 1 ended", "unknown"]);
+    assert!(site.news().is_empty());
+}
+
+#[test]
+fn a_log_that_was_emptied_is_told_of_once() {
+    let mut site = Site::new();
+    site.store().db().execute("DELETE FROM change", []).unwrap();
+    assert_eq!(site.news(), ["in 0 groups"]);
+    assert!(site.news().is_empty());
+    site.store().set_member("g", JOE, Role::Member).unwrap();
+    assert_eq!(site.news(), ["in 1 groups"]);
+    assert!(site.news().is_empty());
+}
+
+#[test]
+fn a_lock_of_another_program_is_waited_out() {
+    let mut site = Site::new();
+    let store = site.back_end.store.as_ref().unwrap();
+    store.db().busy_timeout(Duration::ZERO).unwrap();
+    let other = rusqlite::Connection::open(&site.path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert_eq!(site.log_in("t"), ["not ready", "unavailable"]);
+    let trouble = site.back_end.trouble.clone().unwrap();
+    assert!(trouble.contains("locked"), "{trouble}");
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(site.log_in("t"), ["ready", "known"]);
+}
+
+/// Longer than two file times can be equal: the kernel takes them from its timer tick.
+const TICK: Duration = Duration::from_millis(30);
