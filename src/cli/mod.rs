@@ -3,6 +3,8 @@
 //! Owns: arguments and exit codes. A command that edits the database does so itself, whether
 //! or not a server is running on it; a running server notices.
 
+#[cfg(feature = "sqlite")]
+pub mod backup;
 pub mod config;
 #[cfg(feature = "sqlite")]
 mod console;
@@ -60,6 +62,12 @@ enum Command {
     /// Add groups, and say who is in them
     #[cfg(feature = "sqlite")]
     Group(OnData<group::GroupArgs>),
+    /// Write a backup of users, tokens, and groups to a file, also while the server runs
+    #[cfg(feature = "sqlite")]
+    Backup(OnData<backup::BackupArgs>),
+    /// Replace users, tokens, and groups by those of a backup, also while the server runs
+    #[cfg(feature = "sqlite")]
+    Restore(OnData<backup::RestoreArgs>),
     /// Publish events, and print how many connections each one goes to
     Publish(publish::PublishArgs),
     /// Connect to a server, and print each event as a line of JSON
@@ -98,6 +106,10 @@ impl Cli {
             Command::Token(on) => token::run(on.args, &data(on.data)?, unix_now()),
             #[cfg(feature = "sqlite")]
             Command::Group(on) => group::run(on.args, &data(on.data)?, unix_now()),
+            #[cfg(feature = "sqlite")]
+            Command::Backup(on) => backup::run_backup(&on.args, &data(on.data)?),
+            #[cfg(feature = "sqlite")]
+            Command::Restore(on) => backup::run_restore(&on.args, &data(on.data)?, unix_now()),
             Command::Publish(args) => publish::run(args),
             Command::Listen(args) => listen::run(args),
             Command::Man(args) => pages::man(&args, Cli::command()),

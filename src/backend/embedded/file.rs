@@ -94,6 +94,14 @@ impl Identity {
     }
 }
 
+/// Whether two paths lead to the same file.
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => Identity::of(&one) == Identity::of(&other),
+        _ => false,
+    }
+}
+
 /// Whether the connection is in WAL mode, as of its last read.
 pub(super) fn uses_wal(db: &Connection) -> Result<bool, rusqlite::Error> {
     db.prepare_cached("PRAGMA journal_mode")?

@@ -9,6 +9,7 @@
 mod accounts;
 mod annotation;
 mod audience;
+mod backup;
 mod directory;
 mod fields;
 mod file;
@@ -19,6 +20,7 @@ mod userid;
 mod watch;
 
 pub use accounts::{GroupRow, TokenRow, UserRow};
+pub use backup::{Contents, Restored, Revoked, restore};
 pub use directory::ReadableBy;
 pub use store::{Store, StoreError};
 

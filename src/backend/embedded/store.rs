@@ -83,7 +83,6 @@ impl Store {
     }
 
     /// A database that is gone when it is dropped.
-    #[cfg(test)]
     pub(super) fn in_memory() -> Result<Store, StoreError> {
         let mut store = Store {
             db: Connection::open_in_memory()?,
@@ -195,6 +194,15 @@ fn schema_version(db: &Connection) -> Result<usize, rusqlite::Error> {
 }
 
 impl StoreError {
+    /// Whether the file is not a database, or a damaged one.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Unusable(..) => true,
+            Self::Sqlite(cause) => is_damage(cause),
+            _ => false,
+        }
+    }
+
     /// The text of the error, which names the file.
     pub(super) fn about(&self, path: &Path) -> String {
         match self {

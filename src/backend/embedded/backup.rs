@@ -1,0 +1,358 @@
+//! Backups of the database as one file, and their way back.
+//!
+//! A backup is made by `VACUUM INTO`: a consistent copy from one read transaction, without what
+//! was deleted. A restore is one transaction on the database in use, so that it keeps its
+//! sequence numbers (an id is never used again) and a running server follows by the change log.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+
+use super::directory::{from_millis, token_id};
+use super::file::is_same;
+use super::store::{Store, StoreError};
+use crate::backend::data_dir::sync_directory_of;
+use crate::backend::new_secret;
+use crate::model::{TokenId, UnixMillis};
+
+/// How much is in a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Users.
+    pub users: u64,
+    /// Tokens, expired ones too.
+    pub tokens: u64,
+    /// Groups.
+    pub groups: u64,
+}
+
+/// What becomes of tokens that are in a backup and no longer in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// They are restored like everything else, and work again.
+    Restore,
+    /// They are left out.
+    LeaveOut,
+}
+
+/// What a restore has done.
+#[derive(Debug)]
+pub struct Restored {
+    /// What is in the database now.
+    pub contents: Contents,
+    /// The tokens that did not work before and do now, oldest first.
+    pub revived: Vec<TokenId>,
+    /// The file with the state before, if there was any.
+    pub before: Option<PathBuf>,
+    /// The file with a database that could not be used, if there was one.
+    pub damaged: Option<PathBuf>,
+}
+
+/// Replaces everything in a database by the contents of a backup, in one transaction. A database
+/// that does not exist is created; one that is damaged is moved out of the way.
+///
+/// # Errors
+/// When the backup cannot be read, is not a database of this program's, or is damaged, and when
+/// revoked tokens are to be left out and nothing says which they are. Then nothing is changed.
+pub fn restore(
+    database: &Path,
+    from: &Path,
+    revoked: Revoked,
+    now: UnixMillis,
+) -> Result<Restored, StoreError> {
+    let draft = stage(from, database)?;
+    if revoked == Revoked::LeaveOut && !database.exists() {
+        return Err(nothing_to_compare(database));
+    }
+    let attempt = || Store::open(database)?.restore_from(&draft, revoked, now);
+    match attempt() {
+        Err(error) if error.is_damage() && revoked == Revoked::Restore => {
+            let damaged = set_aside(database)?;
+            Ok(Restored {
+                damaged: Some(damaged),
+                ..attempt()?
+            })
+        }
+        result => result,
+    }
+}
+
+impl Store {
+    /// Writes a backup to a new file, for its owner alone. With `overwrite` it replaces a file
+    /// that is there, once it is complete.
+    ///
+    /// # Errors
+    /// When `to` exists, cannot be written, or is the database itself, and when the copy is
+    /// damaged.
+    pub fn backup(&self, to: &Path, overwrite: bool) -> Result<Contents, StoreError> {
+        if !overwrite && to.symlink_metadata().is_ok() {
+            let message = format!("{} exists; --force replaces it", to.display());
+            return Err(StoreError::Exists(message));
+        }
+        if self
+            .db()
+            .path()
+            .is_some_and(|own| is_same(Path::new(own), to))
+        {
+            let message = format!("{} is the database itself", to.display());
+            return Err(StoreError::Invalid(message));
+        }
+        let draft = Draft::beside(to)?;
+        draft.fill_from(self.db())?;
+        let copy = Connection::open(&draft.path)?;
+        check_integrity(&copy, to)?;
+        let contents = Contents::of(&copy)?;
+        drop(copy);
+        draft.keep_as(to)?;
+        Ok(contents)
+    }
+
+    /// Replaces everything in the database by the contents of a draft, which is such a database.
+    fn restore_from(
+        &self,
+        draft: &Draft,
+        revoked: Revoked,
+        now: UnixMillis,
+    ) -> Result<Restored, StoreError> {
+        let own = PathBuf::from(self.db().path().unwrap_or_default());
+        let had_users = "SELECT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'user')";
+        let had_users: bool = self.db().query_row(had_users, [], |row| row.get(0))?;
+        if !had_users && revoked == Revoked::LeaveOut {
+            return Err(nothing_to_compare(&own));
+        }
+        let before = had_users.then(|| suffixed(&own, ".before-restore"));
+        if let Some(before) = &before {
+            self.backup(before, true)?;
+        }
+        self.db()
+            .execute("ATTACH ?1 AS draft", [text(&draft.path)?])?;
+        let revived = self.take_over(revoked, now);
+        self.db().execute("DETACH draft", [])?;
+        let revived = revived?;
+        Ok(Restored {
+            contents: Contents::of(self.db())?,
+            revived: if had_users { revived } else { Vec::new() },
+            before,
+            damaged: None,
+        })
+    }
+
+    /// Replaces all rows by those of the attached database `draft`, which has the same schema.
+    fn take_over(&self, revoked: Revoked, now: UnixMillis) -> Result<Vec<TokenId>, StoreError> {
+        let change = rusqlite::Transaction::new_unchecked(
+            self.db(),
+            rusqlite::TransactionBehavior::Immediate,
+        )?;
+        change.execute_batch("PRAGMA defer_foreign_keys = true")?;
+        if revoked == Revoked::LeaveOut {
+            let left_out =
+                "DELETE FROM draft.token WHERE hash NOT IN (SELECT hash FROM main.token)";
+            change.execute(left_out, [])?;
+        }
+        let revived = change
+            .prepare(
+                "SELECT id FROM draft.token
+                 WHERE (expires IS NULL OR expires > ?1)
+                   AND hash NOT IN (SELECT hash FROM main.token
+                                    WHERE expires IS NULL OR expires > ?1)
+                 ORDER BY id",
+            )?
+            .query_map([from_millis(now)], |row| row.get(0).map(token_id))?
+            .collect::<Result<Vec<_>, _>>()?;
+        let tables = tables(&change)?;
+        for table in &tables {
+            change.execute(&format!("DELETE FROM main.{table}"), [])?;
+        }
+        for table in &tables {
+            let copy = format!("INSERT INTO main.{table} SELECT * FROM draft.{table}");
+            change.execute(&copy, [])?;
+        }
+        // The numbers go on after those of both databases. The log begins anew with a mark, after
+        // the last place that any server has read: that tells it to check everything again.
+        change.execute_batch(
+            "UPDATE main.sqlite_sequence SET seq = max(seq, coalesce(
+                 (SELECT seq FROM draft.sqlite_sequence AS other WHERE other.name = main.sqlite_sequence.name), 0));
+             INSERT INTO main.sqlite_sequence (name, seq)
+                 SELECT name, seq FROM draft.sqlite_sequence
+                 WHERE name NOT IN (SELECT name FROM main.sqlite_sequence);
+             DELETE FROM main.change;
+             INSERT INTO main.change (kind) VALUES ('token');",
+        )?;
+        change.commit()?;
+        Ok(revived)
+    }
+}
+
+fn nothing_to_compare(database: &Path) -> StoreError {
+    let message = "there is no database that says which tokens were revoked";
+    StoreError::Invalid(format!("{}: {message}", database.display()))
+}
+
+/// Moves a file that cannot be used as a database out of the way, with what SQLite keeps beside
+/// it, and returns where it is now.
+fn set_aside(database: &Path) -> Result<PathBuf, StoreError> {
+    let aside = suffixed(database, ".damaged");
+    if aside.symlink_metadata().is_ok() {
+        let message = format!("{} exists; move it away", aside.display());
+        return Err(StoreError::Exists(message));
+    }
+    for beside in ["-journal", "-wal", "-shm"] {
+        let moved = fs::rename(suffixed(database, beside), suffixed(&aside, beside));
+        if let Err(error) = moved
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(StoreError::File(suffixed(database, beside), error));
+        }
+    }
+    fs::rename(database, &aside)
+        .and_then(|()| sync_directory_of(database))
+        .map_err(|error| StoreError::File(database.to_owned(), error))?;
+    Ok(aside)
+}
+
+/// A copy of a backup beside the database, checked, and brought to this version's schema.
+fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
+    fs::metadata(from).map_err(|error| StoreError::File(from.to_owned(), error))?;
+    if is_same(from, database) {
+        let message = format!("{} is the database itself", from.display());
+        return Err(StoreError::Invalid(message));
+    }
+    let draft = Draft::beside(database)?;
+    let staged = || -> Result<(), StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        draft.fill_from(&Connection::open_with_flags(from, flags)?)?;
+        let copy = Store::open_existing(&draft.path)?;
+        check_tables(copy.db(), from)?;
+        check_integrity(copy.db(), from)
+    };
+    staged().map_err(|error| match error {
+        StoreError::Unusable(_, reason) => StoreError::Unusable(from.to_owned(), reason),
+        error @ (StoreError::Newer { .. } | StoreError::Sqlite(_)) => {
+            StoreError::Unusable(from.to_owned(), error.to_string())
+        }
+        error => error,
+    })?;
+    Ok(draft)
+}
+
+/// Checks that a database has the tables of this version's schema.
+fn check_tables(db: &Connection, path: &Path) -> Result<(), StoreError> {
+    let definition = "SELECT sql FROM sqlite_schema WHERE name = ?1";
+    let model = Store::in_memory()?;
+    for table in tables(model.db())? {
+        let of = |db: &Connection| {
+            db.query_row(definition, [&table], |row| row.get::<_, String>(0))
+                .optional()
+        };
+        if of(db)? != of(model.db())? {
+            let reason = format!("it does not have the table {table} of h-realtime");
+            return Err(StoreError::Unusable(path.to_owned(), reason));
+        }
+    }
+    Ok(())
+}
+
+fn check_integrity(db: &Connection, path: &Path) -> Result<(), StoreError> {
+    let found: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    let orphans = db.prepare("PRAGMA foreign_key_check")?.exists([])?;
+    if found == "ok" && !orphans {
+        return Ok(());
+    }
+    let reason = if orphans {
+        "rows refer to missing rows"
+    } else {
+        &found
+    };
+    Err(StoreError::Unusable(
+        path.to_owned(),
+        format!("the database is damaged: {reason}"),
+    ))
+}
+
+/// The tables with the database's contents.
+fn tables(db: &Connection) -> Result<Vec<String>, rusqlite::Error> {
+    db.prepare(
+        "SELECT name FROM main.sqlite_schema
+         WHERE type = 'table' AND name <> 'change' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+    )?
+    .query_map([], |row| row.get(0))?
+    .collect()
+}
+
+impl Contents {
+    fn of(db: &Connection) -> Result<Contents, rusqlite::Error> {
+        let query = "SELECT (SELECT count(*) FROM main.user), (SELECT count(*) FROM main.token),
+                            (SELECT count(*) FROM main.grp)";
+        db.query_row(query, [], |row| {
+            let count = |column| row.get(column).map(i64::unsigned_abs);
+            Ok(Contents {
+                users: count(0)?,
+                tokens: count(1)?,
+                groups: count(2)?,
+            })
+        })
+    }
+}
+
+/// A file that is being written, under a name of its own. It is deleted if it is not kept.
+struct Draft {
+    path: PathBuf,
+}
+
+impl Draft {
+    /// A new empty file for its owner alone, in the directory of `path`.
+    fn beside(path: &Path) -> Result<Draft, StoreError> {
+        let of_draft = |error| StoreError::File(path.to_owned(), error);
+        let path = std::path::absolute(path).map_err(of_draft)?;
+        let suffix = new_secret(".").map_err(io::Error::from).map_err(of_draft)?;
+        let draft = Draft {
+            path: suffixed(&path, &suffix),
+        };
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options.open(&draft.path).map_err(of_draft)?;
+        Ok(draft)
+    }
+
+    /// Copies a database into the empty file.
+    fn fill_from(&self, db: &Connection) -> Result<(), StoreError> {
+        db.execute("VACUUM INTO ?1", [text(&self.path)?])?;
+        Ok(())
+    }
+
+    /// Makes the file durable under its own name.
+    fn keep_as(self, path: &Path) -> Result<(), StoreError> {
+        File::open(&self.path)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&self.path, path))
+            .and_then(|()| sync_directory_of(path))
+            .map_err(|error| StoreError::File(path.to_owned(), error))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Renamed, it is not there any more.
+        for beside in ["", "-journal"] {
+            let _ = fs::remove_file(suffixed(&self.path, beside));
+        }
+    }
+}
+
+/// SQLite's name of a file.
+fn text(path: &Path) -> Result<&str, StoreError> {
+    path.to_str()
+        .ok_or_else(|| StoreError::Invalid(format!("{} is not valid UTF-8", path.display())))
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! `h-realtime backup` and `h-realtime restore`: the embedded database as one file.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::console::Console;
+use super::exit::Exit;
+use crate::backend::DataDir;
+use crate::backend::embedded::{Contents, Restored, Revoked, Store, StoreError, restore};
+use crate::model::UnixMillis;
+
+/// Arguments of `backup`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  h-realtime backup /var/backups/h-realtime.sqlite --force
+
+The publish key is not in the backup; it is the file publish.key in the data directory.")]
+pub struct BackupArgs {
+    /// The file to write; only its owner can read it
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Everything becomes as it was when the backup was made: users, tokens, groups, and members that
+were added since are gone, and those that were removed are back. That includes tokens that were
+revoked since: the command prints their ids, and --keep-revocations leaves them out.
+
+A running server follows within a second. It closes the connections whose tokens are gone.
+
+The state before the restore is kept as h-realtime.sqlite.before-restore in the data directory.")]
+pub struct RestoreArgs {
+    /// A file that `h-realtime backup` has written
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Leave out the tokens of the backup that are no longer in the database
+    #[arg(long)]
+    keep_revocations: bool,
+}
+
+/// Writes a backup of the database of a data directory.
+///
+/// # Errors
+/// [`Exit::DATA`] for a file that exists, and those of opening the database.
+pub fn run_backup(args: &BackupArgs, data: &Path) -> Result<(), Exit> {
+    if !data.is_dir() {
+        let message = format!("{}: there is no such data directory", data.display());
+        return Err(Exit::new(Exit::UNAVAILABLE, message));
+    }
+    let store = Store::open_existing(&DataDir::open(data)?.database())?;
+    let contents = store.backup(&args.file, args.force)?;
+    let out = &mut io::stdout().lock();
+    writeln!(
+        out,
+        "backed up to {} ({})",
+        args.file.display(),
+        counts(contents)
+    )?;
+    Ok(())
+}
+
+/// Restores the database of a data directory from a backup.
+///
+/// # Errors
+/// [`Exit::NO_INPUT`] for a backup that is not there, [`Exit::DATA`] for one that is not usable,
+/// and those of opening the database.
+pub fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
+    let revoked = match args.keep_revocations {
+        true => Revoked::LeaveOut,
+        false => Revoked::Restore,
+    };
+    let database = DataDir::open(data)?.database();
+    let restored = restore(&database, &args.file, revoked, now);
+    let restored = restored.map_err(|error| of_input(error, &args.file))?;
+    let mut console = Console {
+        input: &mut io::empty(),
+        out: &mut io::stdout().lock(),
+        words: &mut io::stderr().lock(),
+    };
+    report(&restored, &args.file, &mut console)
+}
+
+/// Errors about the backup are told apart from those about the database.
+fn of_input(error: StoreError, file: &Path) -> Exit {
+    match &error {
+        StoreError::File(path, cause) if path == file => {
+            Exit::new(Exit::NO_INPUT, format!("{}: {cause}", file.display()))
+        }
+        StoreError::Unusable(path, reason) if path == file => {
+            Exit::new(Exit::DATA, format!("{}: {reason}", file.display()))
+        }
+        _ => Exit::from(error),
+    }
+}
+
+fn report(restored: &Restored, file: &Path, console: &mut Console<'_>) -> Result<(), Exit> {
+    if let Some(damaged) = &restored.damaged {
+        writeln!(
+            console.words,
+            "The database could not be used. It is now {}.",
+            damaged.display()
+        )?;
+    }
+    if let Some(before) = &restored.before {
+        writeln!(
+            console.words,
+            "The state before is in {}.",
+            before.display()
+        )?;
+    }
+    if !restored.revived.is_empty() {
+        let shown = restored.revived.iter().take(MOST_IDS);
+        let mut ids: Vec<String> = shown.map(|token| token.0.to_string()).collect();
+        if restored.revived.len() > MOST_IDS {
+            ids.push("…".to_owned());
+        }
+        writeln!(
+            console.words,
+            "Tokens that did not work before and do now: {} (ids: {}). End one with `h-realtime token \
+             revoke ID`; or restore the state before, and then the backup with --keep-revocations.",
+            restored.revived.len(),
+            ids.join(", ")
+        )?;
+    }
+    let counts = counts(restored.contents);
+    writeln!(console.out, "restored {} ({counts})", file.display())?;
+    Ok(())
+}
+
+fn counts(contents: Contents) -> String {
+    format!(
+        "users: {}, tokens: {}, groups: {}",
+        contents.users, contents.tokens, contents.groups
+    )
+}
+
+/// How many ids are printed at most.
+const MOST_IDS: usize = 20;
