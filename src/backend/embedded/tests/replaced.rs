@@ -83,7 +83,7 @@ fn short(tell: &Tell) -> String {
             AuthReply::Unknown => "unknown".to_owned(),
             AuthReply::Unavailable => "unavailable".to_owned(),
         },
-        Tell::TokenEnded { token } => format!("token {} ended", token.0),
+        Tell::TokenEnded { token, .. } => format!("token {} ended", token.0),
         Tell::Memberships { memberships, .. } => format!("in {} groups", memberships.len()),
         other => format!("{other:?}"),
     }
