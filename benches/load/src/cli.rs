@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::attack::Attack;
 
 /// The most connections of one process: what a limit of 20,000 open files leaves.
 pub const MOST_CONNECTIONS: u64 = 19_000;
@@ -31,6 +33,10 @@ pub enum Mode {
     Handshake(Handshake),
     /// The same, while an open client asks for answers (--probe)
     Storm(Handshake),
+    /// Sends hostile traffic, and measures the service of well-behaved clients meanwhile
+    Hostile(Hostile),
+    /// Makes the server hold memory, and compares its growth with what the server accounts for
+    Hold(Hold),
 }
 
 impl Mode {
@@ -40,6 +46,8 @@ impl Mode {
             Mode::Echo(args) | Mode::Pipelined(args) => &args.common,
             Mode::FanOut(args) | Mode::Selective(args) => &args.common,
             Mode::Handshake(args) | Mode::Storm(args) => &args.common,
+            Mode::Hostile(args) => &args.common,
+            Mode::Hold(args) => &args.common,
         }
     }
 
@@ -52,6 +60,8 @@ impl Mode {
             Mode::Selective(_) => "selective",
             Mode::Handshake(_) => "handshake",
             Mode::Storm(_) => "storm",
+            Mode::Hostile(_) => "hostile",
+            Mode::Hold(_) => "hold",
         }
     }
 }
@@ -229,6 +239,113 @@ pub struct Handshake {
     pub probe: Probe,
 }
 
+#[derive(Args)]
+pub struct Hostile {
+    #[command(flatten)]
+    pub common: Common,
+    /// What the connections send
+    #[arg(long, value_enum)]
+    pub attack: Attack,
+    /// Bytes a second of each connection: 100KB, 64KiB, 1MB
+    #[arg(long, default_value = "100KB", value_parser = bytes)]
+    pub rate: u64,
+    /// Seconds to attack
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Attackers do not read what they are sent
+    #[arg(long)]
+    pub unread: bool,
+    /// Where tls-handshakes connect to: wss://HOST:PORT/PATH
+    #[arg(long)]
+    pub tls_url: Option<String>,
+    #[command(flatten)]
+    pub witness: Witness,
+}
+
+/// The well-behaved clients whose service is measured.
+#[derive(Args)]
+pub struct Witness {
+    /// Well-behaved clients that ping
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub clients: u64,
+    /// Milliseconds between two pings of each
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub ping_every: u64,
+    /// Milliseconds between two new clients
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub handshake_every: u64,
+    /// Publish to the admin interface at http://HOST:PORT, whose metrics are read as well
+    #[arg(long)]
+    pub publish: Option<String>,
+    /// File with the publish key
+    #[arg(long, requires = "publish")]
+    pub key_file: Option<PathBuf>,
+    /// Milliseconds between two events
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub publish_every: u64,
+    /// Seconds before the load, for comparison
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=60))]
+    pub calm: u64,
+    /// Seconds that answers are awaited after the load
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
+    pub grace: u64,
+}
+
+#[derive(Args)]
+pub struct Hold {
+    #[command(flatten)]
+    pub common: Common,
+    /// What the server is made to hold
+    #[arg(long, value_enum)]
+    pub scenario: Scenario,
+    /// events: how large each is (at most 1 MiB with what is around it)
+    #[arg(long, default_value = "900KB", value_parser = bytes)]
+    pub event_size: u64,
+    /// events: how many are published, one after the other
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub events: u64,
+    /// Seconds that everything may take
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    #[command(flatten)]
+    pub witness: Witness,
+}
+
+/// What a server is made to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Large public events for receivers that all read promptly
+    Events,
+    /// Replies of which each connection leaves a small rest unread
+    UnreadReplies,
+    /// TLS records that are never completed, beside clients that send large messages (wss://)
+    PartialRecords,
+    /// A filter of 200 different values on each connection
+    Filters,
+}
+
+/// Reads a number of bytes, which may end in KB, KiB, MB or MiB.
+fn bytes(text: &str) -> Result<u64, String> {
+    let units = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("KB", 1000),
+        ("MB", 1_000_000),
+        ("B", 1),
+    ];
+    let found = units
+        .iter()
+        .find_map(|(unit, size)| Some((text.strip_suffix(unit)?, *size)));
+    let (digits, size) = found.unwrap_or((text, 1));
+    let number: u64 = digits
+        .trim()
+        .parse()
+        .map_err(|_| format!("{text}: expected a number of bytes, as 100KB"))?;
+    number
+        .checked_mul(size)
+        .ok_or_else(|| format!("{text} is too large"))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -251,6 +368,23 @@ mod tests {
                 Cli::try_parse_from(["load", mode, "ws://127.0.0.1:1/"]).is_ok(),
                 "{mode}"
             );
+        }
+        for words in [
+            "hostile --attack mixed --rate 1MB",
+            "hold --scenario events",
+        ] {
+            let words = ["load"].into_iter().chain(words.split(' '));
+            assert!(Cli::try_parse_from(words.chain(["ws://127.0.0.1:1/"])).is_ok());
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, size) in [("7", 7), ("7B", 7), ("100KB", 100_000), ("2 MiB", 2 << 20)] {
+            assert_eq!(bytes(text), Ok(size));
+        }
+        for text in ["", "KB", "1GB", "-1KB", "99999999999999MiB"] {
+            assert!(bytes(text).is_err(), "{text}");
         }
     }
 }

@@ -63,6 +63,11 @@ impl Script {
             mask,
         })
     }
+
+    /// The request of the handshake.
+    pub fn request(&self) -> &[u8] {
+        &self.request
+    }
 }
 
 /// A connection.

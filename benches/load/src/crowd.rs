@@ -192,6 +192,19 @@ impl Crowd {
         Ok(())
     }
 
+    /// Serves all connections, ready or not: an end that came together with the last bytes makes no
+    /// event of its own.
+    ///
+    /// # Errors
+    ///
+    /// If a connection ends that should not.
+    pub fn serve_all(
+        &mut self,
+        said: &mut impl FnMut(&mut Conn, Said<'_>) -> Result<(), Gone>,
+    ) -> Result<()> {
+        (0..self.conns.len()).try_for_each(|index| self.serve(index, said))
+    }
+
     /// A connection, to say something on.
     pub fn conn(&mut self, index: usize) -> Option<&mut Conn> {
         self.conns.get_mut(index)?.as_mut()

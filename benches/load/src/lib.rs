@@ -7,17 +7,22 @@
 //! `suite` is the program beside it that starts servers, runs this one against each, and puts
 //! the figures side by side.
 
+pub mod attack;
+pub mod attackers;
 pub mod cli;
 pub mod conn;
 pub mod crowd;
 pub mod frames;
 pub mod modes;
+pub mod poster;
 pub mod process;
 pub mod publish;
 pub mod report;
+pub mod sampler;
 pub mod server;
 pub mod target;
 pub mod watch;
+pub mod witness;
 
 /// What ends a run.
 pub type Error = Box<dyn std::error::Error>;

@@ -48,10 +48,19 @@ impl Process {
     /// What the scheduler has counted of all its threads, in nanoseconds. A kernel without
     /// CONFIG_SCHED_INFO has no such file.
     fn scheduled(self) -> Option<f64> {
+        self.schedstat(0)
+    }
+
+    /// Nanoseconds that its threads were ready to run and had no CPU, since other processes had it.
+    pub fn waited(self) -> Option<f64> {
+        self.schedstat(1)
+    }
+
+    fn schedstat(self, field: usize) -> Option<f64> {
         let mut total = 0.0;
         for task in fs::read_dir(format!("/proc/{}/task", self.pid)).ok()? {
             let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            total += text.split_whitespace().next()?.parse::<f64>().ok()?;
+            total += text.split_whitespace().nth(field)?.parse::<f64>().ok()?;
         }
         Some(total)
     }

@@ -102,3 +102,38 @@ fn handshakes_are_counted_and_a_probe_is_answered_meanwhile() {
     assert!(number(&report, "handshakes") > 10.0);
     assert!(number(&report["probe_us"], "count") > 1.0);
 }
+
+#[test]
+fn well_behaved_clients_are_measured_during_an_attack() {
+    let (server, url) = start();
+    let words = format!("hostile {url} -n 20 --attack json-pings --rate 20KB --seconds 1 --calm 1");
+    let report = load(&server, &words, &[]).unwrap();
+    assert!(number(&report["ping_us"], "count") > 10.0, "{report}");
+    assert!(number(&report["calm_ping_us"], "count") > 10.0);
+    assert!(number(&report["handshake_us"], "count") > 1.0);
+    assert_eq!(number(&report, "pings_unanswered"), 0.0, "{report}");
+    // A connection sends no more than its rate, and what it may send in advance.
+    let sent = number(&report, "attack_bytes_per_s");
+    assert!((40_000.0..=480_000.0).contains(&sent), "{report}");
+    assert!(number(&report, "reply_bytes_per_s") > 0.0);
+}
+
+#[test]
+fn attackers_reconnect() {
+    let (server, url) = start();
+    for (attack, least) in [("handshakes", 20.0), ("random-frames", 1.0)] {
+        let words = format!("hostile {url} -n 5 --attack {attack} --seconds 1 --calm 0");
+        let report = load(&server, &words, &[]).unwrap();
+        let reconnected = number(&report, "attackers_reconnected");
+        assert!(reconnected >= least, "{report}");
+    }
+}
+
+#[test]
+fn held_memory_is_measured_while_clients_are_connected() {
+    let (server, url) = start();
+    let words = format!("hold {url} -n 50 --scenario filters --calm 0 --clients 2");
+    let report = load(&server, &words, &[]).unwrap();
+    assert!(number(&report, "resident_growth") > 0.0, "{report}");
+    assert_eq!(number(&report, "clients_closed"), 0.0, "{report}");
+}

@@ -3,7 +3,11 @@
 mod echo;
 mod fan_out;
 mod handshake;
+mod hold;
+mod hostile;
 mod idle;
+mod measured;
+mod unread;
 
 use crate::Result;
 use crate::cli::Mode;
@@ -26,6 +30,8 @@ pub fn run(mode: &Mode) -> Result<Report> {
         Mode::Storm(args) if args.probe.every_ms == 0 => {
             Err("storm needs --probe MILLISECONDS".into())
         }
+        Mode::Hostile(args) => hostile::run(name, args),
+        Mode::Hold(args) => hold::run(name, args),
         Mode::Storm(args) => handshake::run(name, args, args.common.connections),
     }
 }
