@@ -23,7 +23,7 @@ fn every_message_has_its_answer_or_none() {
 fn an_id_is_echoed_in_its_own_spelling_if_it_is_a_number() {
     let server = Server::start();
     let mut client = server.anonymous();
-    let long = "1234567890".repeat(600);
+    let long = "1".repeat(256);
     for id in [
         "0",
         "-0",
@@ -276,15 +276,32 @@ fn json_that_is_no_object_is_passed_over_and_counted() {
 }
 
 #[test]
-fn an_answer_may_be_longer_than_its_question() {
+fn an_answer_repeats_only_the_beginning_of_a_long_type() {
     let server = Server::start();
     let mut client = server.anonymous();
-    for count in [10, 20, 10_000, 16_000] {
+    for count in [10, 21, 22, 10_000, 16_000] {
         // Each of these characters, of four bytes, is quoted as two escapes in an escaped text.
         let kind = "😀".repeat(count);
         let answer = client.ask(&format!(r#"{{"id":1,"type":"{kind}"}}"#));
-        assert!(answer.contains(&r"\\ud83d\\ude00".repeat(count)), "{count}");
+        let shown = r"\\ud83d\\ude00".repeat(count.min(21));
+        assert!(answer.contains(&shown), "{count}");
+        assert_eq!(answer.contains("..."), count > 21, "{count}");
+        assert!(answer.len() < 1024, "{count}");
     }
+}
+
+#[test]
+fn a_number_that_is_too_long_to_be_repeated_is_an_error() {
+    let server = Server::start();
+    let mut client = server.anonymous();
+    for length in [257, 6_000, 60_000] {
+        let id = "1".repeat(length);
+        let answer = client.ask(&format!(r#"{{"type":"ping","id":{id}}}"#));
+        let want = r#"{"type": "error", "error": {"type": "invalid_data", "description": "\"id\" has more than 256 characters"}, "ok": false, "reply_to": null}"#;
+        assert_eq!(answer, want, "{length}");
+    }
+    let long_id = r#"h_realtime_client_errors_total{reason="long_id"}"#;
+    assert_eq!(server.metric(long_id), 3.0);
 }
 
 /// The text of an error's answer, from its short form `ID TYPE DESCRIPTION`.

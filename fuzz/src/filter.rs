@@ -99,7 +99,7 @@ impl Play {
         match wanted(&filter).filter(|terms| terms.len() <= MAX_TERMS) {
             Some(terms) => {
                 assert_eq!(heard, [], "{text}");
-                client.wants = terms;
+                client.wants = terms.into_iter().collect();
             }
             // The one before stays in force.
             None => match heard.as_slice() {
@@ -126,14 +126,18 @@ impl Play {
     }
 }
 
-/// What a filter asks for; `None` where it is to be refused.
-fn wanted(filter: &Value) -> Option<BTreeSet<(Field, String)>> {
+/// The terms of a filter, repeated ones included; `None` for a filter that is to be refused.
+fn wanted(filter: &Value) -> Option<Vec<(Field, String)>> {
     let filter = filter.as_object()?;
     if filter.get("match_policy")? != &json!("include_any") || !filter.contains_key("actions") {
         return None;
     }
-    let mut wanted = BTreeSet::new();
-    for clause in filter.get("clauses")?.as_array()? {
+    let mut wanted = Vec::new();
+    let clauses = filter.get("clauses")?.as_array()?;
+    if clauses.len() > MAX_CLAUSES {
+        return None;
+    }
+    for clause in clauses {
         let clause = clause.as_object()?;
         let field = match clause.get("field")?.as_str()? {
             "/id" => Field::Id,
@@ -150,10 +154,10 @@ fn wanted(filter: &Value) -> Option<BTreeSet<(Field, String)>> {
             let value = value.as_str()?;
             match field {
                 Field::Uri => {
-                    let keys = uri::filter_keys(value).ok()?;
-                    wanted.extend(keys.map(|key| (field, key)));
+                    let keys = uri::filter_keys(value, MAX_TERMS).ok()?;
+                    wanted.extend(keys.iter().map(|key| (field, key)));
                 }
-                _ => drop(wanted.insert((field, value.to_owned()))),
+                _ => wanted.push((field, value.to_owned())),
             }
         }
     }
@@ -181,3 +185,4 @@ fn plan(terms: &BTreeSet<(Field, String)>) -> Plan {
 const EVENT: &str = "{}";
 const MAX_LINES: usize = 64;
 const MAX_TERMS: usize = 12;
+const MAX_CLAUSES: usize = 256;

@@ -32,16 +32,14 @@ fn check(uri: &str) {
 /// A filter of versions of a page meets the annotations of those versions, and no annotation
 /// of another page.
 fn check_filter(uri: &str) {
-    let (base, versions) = uri::split_versions(uri);
+    let (base, versions) = uri::split_versions(uri, usize::MAX).expect("no limit");
     assert!(uri.starts_with(base));
-    let Ok(keys) = filter_keys(uri) else {
+    let Ok(keys) = filter_keys(uri, usize::MAX) else {
         assert!(normalize(base).is_err());
         return;
     };
-    let announced = keys.len();
-    let keys: Vec<String> = keys.collect();
-    assert_eq!(keys.len(), announced);
-    assert!(!keys.is_empty());
+    let keys: Vec<String> = keys.iter().collect();
+    assert_eq!(keys.len(), versions.len().max(1));
     for version in versions {
         let number = match version {
             Version::Unversioned => None,

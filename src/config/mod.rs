@@ -98,8 +98,10 @@ pub struct Settings {
     /// How often h's database is asked about all who are connected; `None` where the back end
     /// tells of changes by itself.
     pub sweep: Option<Duration>,
-    /// Terms that one connection's filter may have.
+    /// Values that one connection's filter may have.
     pub filter_terms: usize,
+    /// Bytes that the filters of all connections may take.
+    pub filters_total: usize,
     /// The limit on connections where it was set, rather than to be derived from the limit on
     /// open files.
     pub connections: Option<usize>,

@@ -57,6 +57,7 @@ impl Values {
             expiry_spread: self.some_time("auth.expiry_spread").unwrap_or(spread),
             sweep: is_h.then_some(sweep),
             filter_terms: self.count("limits.filter_terms")?,
+            filters_total: self.size("limits.filters_total")?,
             connections: self.number("limits.connections").map(saturated),
             drain: self.time("timeouts.drain")?,
             log_level: self

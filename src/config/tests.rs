@@ -98,6 +98,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("limits.message", r#""7KiB""#),
     ("limits.fragments", "7"),
     ("limits.filter_terms", "7"),
+    ("limits.filters_total", r#""7MiB""#),
     ("limits.queue_soft", r#""7KiB""#),
     ("limits.queue_hard", r#""70KiB""#),
     ("limits.queue_total", r#""7MiB""#),

@@ -60,6 +60,8 @@ pub struct Outbox {
     /// The connection whose call this is; `None` where there is none, and once it is to be
     /// closed.
     pub(super) serving: Option<ConnKey>,
+    /// Work that handlers have charged, in the units of [`Cx::charge`].
+    pub(crate) work: u64,
 }
 
 /// What has been collected for one connection, in its order.

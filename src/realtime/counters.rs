@@ -35,6 +35,8 @@ pub struct Counters {
     pub principals: u64,
     /// Bytes that subscriptions take now.
     pub index_bytes: u64,
+    /// Bytes that filters count for now, of [`Settings::filters_total`](super::Settings).
+    pub filter_bytes: u64,
     /// Lines about single connections that were kept out of the log, being too many.
     pub lines_left_out: u64,
 }
@@ -69,6 +71,10 @@ pub struct Errors {
     pub invalid_filter: u64,
     /// A filter with too many terms.
     pub too_many_terms: u64,
+    /// A filter for which there was no memory.
+    pub filters_full: u64,
+    /// An `id` with too many digits.
+    pub long_id: u64,
 }
 
 /// Events by kind.

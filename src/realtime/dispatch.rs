@@ -4,9 +4,9 @@ use crate::net::{ConnKey, Cx, Message};
 use crate::ws::CloseCode;
 
 use super::filter::{self, FilterError};
-use super::message::{self, Kind, Unreadable};
+use super::message::{self, Kind, MAX_ID, Unreadable};
 use super::reply::{self, Problem};
-use super::{Realtime, Session, encoding, json};
+use super::{Realtime, Session, encoding, json, work};
 
 impl Realtime {
     /// A client has said something. Text and binary messages are treated alike.
@@ -16,7 +16,10 @@ impl Realtime {
             Message::Binary(bytes) => encoding::decode(bytes),
         };
         let parsed = match &parsed {
-            Some(text) => message::parse(text),
+            Some(text) => {
+                cx.charge(work::MESSAGE_BYTE * text.len() as u64);
+                message::parse(text)
+            }
             None => Err(Unreadable::NotJson),
         };
         match parsed {
@@ -25,6 +28,14 @@ impl Realtime {
             Err(Unreadable::NotAnObject) => {
                 self.counters.errors.not_object += 1;
                 self.trace_message(cx, key, "no object", None);
+            }
+            Err(Unreadable::LongId) => {
+                let problem = Problem::LongId { limit: MAX_ID };
+                self.count(problem);
+                self.trace_message(cx, key, "too long an id", Some(problem));
+                self.reply.clear();
+                reply::error(&mut self.reply, problem, "null");
+                cx.reply(Message::Text(&self.reply));
             }
             // h closes with 1000, after which the official client would never come back, and
             // goes on serving the connection.
@@ -52,7 +63,7 @@ impl Realtime {
             }
             Kind::Filter { filter } => {
                 self.counters.messages.filter += 1;
-                self.set_filter(key, filter).map(|()| None)
+                self.set_filter(cx, key, filter).map(|()| None)
             }
             Kind::Unknown { type_ } => {
                 self.counters.messages.unknown += 1;
@@ -72,6 +83,7 @@ impl Realtime {
             Ok(None) => return,
             Ok(Some(Answer::Pong)) => reply::pong(&mut self.reply, id),
             Ok(Some(Answer::WhoYouAre)) => {
+                cx.charge(work::LOOKUP);
                 let userid = self.principals.of(key).map(|principal| principal.userid());
                 reply::whoyouare(&mut self.reply, userid, id);
             }
@@ -101,7 +113,11 @@ impl Realtime {
             Some(Problem::MissingValue | Problem::MissingFilter) => ", refused: incomplete",
             Some(Problem::InvalidValue) => ", refused: no client id",
             Some(Problem::InvalidFilter) => ", refused: no filter",
-            Some(Problem::TooManyTerms { .. }) => ", refused: too many terms",
+            Some(Problem::TooManyTerms { .. } | Problem::TooManyClauses { .. }) => {
+                ", refused: too many terms"
+            }
+            Some(Problem::FiltersFull { .. }) => ", refused: no memory for filters",
+            Some(Problem::LongId { .. }) => ", refused: its id is too long",
         };
         let what = format_args!("says: {kind}{outcome}");
         self.trace.say(key, is_watched, cx.now().mono, what);
@@ -126,13 +142,33 @@ impl Realtime {
         Ok(())
     }
 
-    fn set_filter(&mut self, key: ConnKey, filter: Option<&str>) -> Result<(), Problem<'static>> {
+    fn set_filter(
+        &mut self,
+        cx: &mut Cx<'_, Session>,
+        key: ConnKey,
+        filter: Option<&str>,
+    ) -> Result<(), Problem<'static>> {
         let filter = filter.ok_or(Problem::MissingFilter)?;
         let limit = self.settings.max_terms;
-        let terms = filter::parse(filter, limit, &self.digester).map_err(|error| match error {
+        let mut spent = 0;
+        let parsed = filter::parse(filter, limit, &self.digester, &mut spent);
+        cx.charge(spent);
+        let terms = parsed.map_err(|error| match error {
             FilterError::Malformed => Problem::InvalidFilter,
             FilterError::TooMany => Problem::TooManyTerms { limit },
+            FilterError::TooManyClauses => Problem::TooManyClauses {
+                limit: filter::most_clauses(limit),
+            },
         })?;
+        if terms.len() > SMALL_FILTER
+            && !self
+                .index
+                .has_room(key, &terms, self.settings.filters_total)
+        {
+            return Err(Problem::FiltersFull {
+                at_most: SMALL_FILTER,
+            });
+        }
         self.index.replace(key, &terms);
         Ok(())
     }
@@ -145,7 +181,11 @@ impl Realtime {
                 &mut errors.invalid_data
             }
             Problem::InvalidFilter => &mut errors.invalid_filter,
-            Problem::TooManyTerms { .. } => &mut errors.too_many_terms,
+            Problem::TooManyTerms { .. } | Problem::TooManyClauses { .. } => {
+                &mut errors.too_many_terms
+            }
+            Problem::FiltersFull { .. } => &mut errors.filters_full,
+            Problem::LongId { .. } => &mut errors.long_id,
         } += 1;
     }
 }
@@ -157,7 +197,11 @@ enum Answer {
     WhoYouAre,
 }
 
-/// Replies are short; only one that quotes a client's long text needs more, once.
+/// Terms of a filter that is accepted even when `limits.filters_total` is reached, so that large
+/// filters of some clients never lock out the others.
+const SMALL_FILTER: usize = 16;
+
+/// Replies are short; only one that repeats a long userid needs more, once.
 const REPLY_BUFFER: usize = 1024;
 
 #[cfg(test)]

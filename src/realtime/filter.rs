@@ -2,17 +2,20 @@
 //!
 //! Owns: what makes a filter valid, and what it asks for. Must not know whose it is.
 
-use super::json;
 use super::term::{Digest, Digester};
-use crate::model::{Field, uri};
+use super::{json, work};
+use crate::model::Field;
+use crate::model::uri::{self, FilterKeysError};
 
 /// Why a filter is refused. The one before stays in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterError {
     /// Not built as a filter, or with a URI that has no normal form.
     Malformed,
-    /// More distinct terms than the limit.
+    /// More values than the limit.
     TooMany,
+    /// More clauses than [`most_clauses`].
+    TooManyClauses,
 }
 
 /// The distinct terms of a filter, sorted; any one of them is enough for a match.
@@ -22,28 +25,50 @@ pub enum FilterError {
 /// clause of an unknown field is skipped, its value unseen. Unlike h, which keeps any JSON,
 /// values are strings or lists of strings.
 ///
+/// At most `limit` values are read, repeated ones included; each version of a URI is one. Adds to
+/// `spent` the work that was done, also for a filter that is refused.
+///
 /// # Errors
 /// [`FilterError`]
-pub fn parse(filter: &str, limit: usize, digester: &Digester) -> Result<Vec<Digest>, FilterError> {
+pub fn parse(
+    filter: &str,
+    limit: usize,
+    digester: &Digester,
+    spent: &mut u64,
+) -> Result<Vec<Digest>, FilterError> {
     let (mut policy, mut clauses, mut has_actions) = (None, None, false);
     json::members(filter, |key, value| match key {
-        "match_policy" => policy = json::string(value),
+        "match_policy" => policy = Some(value),
         "clauses" => clauses = Some(value),
         "actions" => has_actions = true,
         _ => {}
     })?;
+    let policy = policy.and_then(json::string);
     if policy.as_deref() != Some("include_any") || !has_actions {
         return Err(FilterError::Malformed);
     }
     let mut terms = Terms {
         found: Vec::new(),
-        limit,
+        values: limit,
         digester,
+        spent,
     };
-    for clause in json::elements(clauses.ok_or(FilterError::Malformed)?)? {
-        terms.add_clause(clause.get())?;
-    }
-    Ok(terms.found)
+    let mut clauses_left = most_clauses(limit);
+    json::elements(clauses.ok_or(FilterError::Malformed)?, |clause| {
+        clauses_left = clauses_left
+            .checked_sub(1)
+            .ok_or(FilterError::TooManyClauses)?;
+        terms.add_clause(clause)
+    })?;
+    let mut found = terms.found;
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// How many clauses a filter of at most `limit` values may have, those of unknown fields included.
+pub fn most_clauses(limit: usize) -> usize {
+    limit.max(MOST_CLAUSES)
 }
 
 impl From<json::Mismatch> for FilterError {
@@ -53,13 +78,17 @@ impl From<json::Mismatch> for FilterError {
 }
 
 struct Terms<'a> {
+    /// In the order written.
     found: Vec<Digest>,
-    limit: usize,
+    /// How many more values may come.
+    values: usize,
     digester: &'a Digester,
+    spent: &'a mut u64,
 }
 
 impl Terms<'_> {
     fn add_clause(&mut self, clause: &str) -> Result<(), FilterError> {
+        *self.spent += work::CLAUSE;
         let (mut field, mut value) = (None, None);
         json::members(clause, |key, text| match key {
             "field" => field = Some(text),
@@ -73,37 +102,51 @@ impl Terms<'_> {
         };
         let value = value.ok_or(FilterError::Malformed)?;
         if value.starts_with('[') {
-            for element in json::elements(value)? {
-                self.add_value(field, element.get())?;
-            }
-            Ok(())
+            json::elements(value, |element| self.add_value(field, element))
         } else {
             self.add_value(field, value)
         }
     }
 
+    /// Refuses the first value too many before it is looked at.
     fn add_value(&mut self, field: Field, value: &str) -> Result<(), FilterError> {
+        if self.values == 0 {
+            return Err(FilterError::TooMany);
+        }
+        *self.spent += work::VALUE + work::VALUE_BYTE * value.len() as u64;
         let value = json::string(value).ok_or(FilterError::Malformed)?;
         if field != Field::Uri {
-            return self.add(self.digester.term(field, &value));
+            self.add(self.digester.term(field, &value));
+            return Ok(());
         }
-        for key in uri::filter_keys(&value).map_err(|_| FilterError::Malformed)? {
-            self.add(self.digester.term(field, &key))?;
+        let parameters = value.bytes().filter(|&byte| byte == b'&').count();
+        *self.spent += work::PARAMETER * parameters as u64;
+        let keys = uri::filter_keys(&value, self.values).map_err(|error| match error {
+            FilterKeysError::Uri(_) => FilterError::Malformed,
+            FilterKeysError::TooManyVersions => FilterError::TooMany,
+        })?;
+        // The address is hashed once, so that versions of a long one cost only their own bytes.
+        let page = self.digester.page(&keys.page);
+        // The address itself may look like a key with a version.
+        let unversioned = self.digester.term(field, &keys.page);
+        for version in &keys.versions {
+            self.add(match version {
+                uri::Version::Unversioned => unversioned,
+                version => page.version(&version.suffix()),
+            });
         }
         Ok(())
     }
 
-    /// Refuses at the first term too many, before the rest is even made.
-    fn add(&mut self, term: Digest) -> Result<(), FilterError> {
-        if let Err(place) = self.found.binary_search(&term) {
-            if self.found.len() >= self.limit {
-                return Err(FilterError::TooMany);
-            }
-            self.found.insert(place, term);
-        }
-        Ok(())
+    fn add(&mut self, term: Digest) {
+        *self.spent += work::TERM;
+        self.values -= 1;
+        self.found.push(term);
     }
 }
+
+/// Clauses that a filter may have even where it may not have as many values.
+const MOST_CLAUSES: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -117,7 +160,7 @@ mod tests {
     fn parse_clauses(clauses: &str, limit: usize) -> Result<Vec<Digest>, FilterError> {
         let filter =
             format!(r#"{{"match_policy":"include_any","clauses":{clauses},"actions":{{}}}}"#);
-        parse(&filter, limit, &digester())
+        parse(&filter, limit, &digester(), &mut 0)
     }
 
     fn terms(terms: &[(Field, &str)]) -> Vec<Digest> {
@@ -232,21 +275,84 @@ mod tests {
             ("1", false),
             ("\"x\"", false),
         ] {
-            assert_eq!(parse(filter, 200, &digester()).is_ok(), valid, "{filter}");
+            let parsed = parse(filter, 200, &digester(), &mut 0);
+            assert_eq!(parsed.is_ok(), valid, "{filter}");
         }
     }
 
     // M7
     #[test]
-    fn the_limit_counts_distinct_terms() {
+    fn the_limit_counts_values_before_deduplication() {
         let list = |n: usize| -> String {
-            let values: Vec<_> = (0..n).map(|i| format!("\"{}\"", i % 200)).collect();
+            let values: Vec<_> = (0..n).map(|i| format!("\"{}\"", i % 100)).collect();
             format!(r#"[{{"field":"/id","value":[{}]}}]"#, values.join(","))
         };
-        assert_eq!(parse_clauses(&list(1000), 200).map(|t| t.len()), Ok(200));
-        assert_eq!(parse_clauses(&list(200), 199), Err(FilterError::TooMany));
-        let versions: String = (1..=201).map(|v| format!(":v{v}")).collect();
-        let clause = format!(r#"[{{"field":"/uri","value":"http://a{versions}"}}]"#);
-        assert_eq!(parse_clauses(&clause, 200), Err(FilterError::TooMany));
+        assert_eq!(parse_clauses(&list(200), 200).map(|t| t.len()), Ok(100));
+        assert_eq!(parse_clauses(&list(201), 200), Err(FilterError::TooMany));
+        assert_eq!(parse_clauses(&list(1), 0), Err(FilterError::TooMany));
+        let versions = |version: &dyn Fn(usize) -> String| -> String {
+            let versions: String = (1..=201).map(version).collect();
+            format!(r#"[{{"field":"/uri","value":"http://a{versions}"}}]"#)
+        };
+        for clauses in [versions(&|v| format!(":v{v}")), versions(&|_| ":v1".into())] {
+            assert_eq!(parse_clauses(&clauses, 200), Err(FilterError::TooMany));
+            assert!(parse_clauses(&clauses, 201).is_ok());
+        }
+        // Over all clauses together.
+        let clause = r#"{"field":"/id","value":["a","b"]}"#;
+        let clauses = format!("[{clause},{clause}]");
+        assert_eq!(parse_clauses(&clauses, 3), Err(FilterError::TooMany));
+        assert_eq!(parse_clauses(&clauses, 4).map(|t| t.len()), Ok(2));
+    }
+
+    // M7
+    #[test]
+    fn clauses_are_limited_even_if_they_have_no_values() {
+        for clause in [r#"{"field":"/nope"}"#, r#"{"field":"/id","value":[]}"#] {
+            let list = |n: usize| format!("[{}]", vec![clause; n].join(","));
+            assert_eq!(parse_clauses(&list(256), 1), Ok(vec![]));
+            let refused = Err(FilterError::TooManyClauses);
+            assert_eq!(parse_clauses(&list(257), 1), refused);
+            assert_eq!(parse_clauses(&list(257), 300), Ok(vec![]));
+            assert_eq!(parse_clauses(&list(301), 300), refused);
+        }
+    }
+
+    /// The work of a filter, in units.
+    fn work_of(clauses: &str) -> u64 {
+        let mut spent = 0;
+        let filter =
+            format!(r#"{{"match_policy":"include_any","clauses":{clauses},"actions":{{}}}}"#);
+        let _ = parse(&filter, 200, &digester(), &mut spent);
+        spent
+    }
+
+    #[test]
+    fn work_is_charged_and_stops_at_the_limits() {
+        assert_eq!(work_of("[]"), 0);
+        let one = work_of(r#"[{"field":"/id","value":"a"}]"#);
+        assert_eq!(
+            one,
+            work::CLAUSE + work::VALUE + 3 * work::VALUE_BYTE + work::TERM
+        );
+        let same = r#""http://example.com/a","#.repeat(2500);
+        let same = format!(r#"[{{"field":"/uri","value":[{same}"b"]}}]"#);
+        let page = "b".repeat(60_000);
+        let versions: String = (1..=200).map(|v| format!(":v{v}")).collect();
+        let versions = format!(r#"[{{"field":"/uri","value":"http://a/{page}{versions}"}}]"#);
+        let unknown = format!("[{}]", vec![r#"{"field":"/x"}"#; 4000].join(","));
+        let query = format!(
+            r#"[{{"field":"/uri","value":"http://a/?{}"}}]"#,
+            "a=&".repeat(20_000)
+        );
+        for (clauses, least, most) in [
+            (same, 100_000, 250_000),
+            (versions, 300_000, 800_000),
+            (unknown, 50_000, 60_000),
+            (query, 3_000_000, 4_000_000),
+        ] {
+            let spent = work_of(&clauses);
+            assert!((least..most).contains(&spent), "{spent}");
+        }
     }
 }

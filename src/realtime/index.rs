@@ -57,6 +57,36 @@ impl Index {
         }
     }
 
+    /// Whether the subscriptions will count for at most `total` bytes when [`Index::replace`] has
+    /// given the connection these terms, or at least not for more than before.
+    pub fn has_room(&self, key: ConnKey, terms: &[Digest], total: usize) -> bool {
+        let now = self.footprint();
+        // Nearly always this is enough to know.
+        if now + terms.len() * (NODE_BYTES + TERM_BYTES) <= total {
+            return true;
+        }
+        let then = self.footprint_with(key, terms);
+        then <= total || then <= now
+    }
+
+    /// The footprint after [`Index::replace`] with the same arguments.
+    fn footprint_with(&self, key: ConnKey, terms: &[Digest]) -> usize {
+        let (mut nodes, mut distinct) = (self.nodes.len(), self.terms.len());
+        let mut at = self.heads.get(key);
+        while let Some(node) = self.nodes.get(at) {
+            nodes -= 1;
+            distinct -= usize::from(self.is_only_of(node.term, node.key));
+            at = node.next_of_conn;
+        }
+        nodes += terms.len();
+        let is_new = |digest: &&Digest| {
+            let term = self.find(**digest);
+            term.is_none_or(|term| self.is_only_of(term, key))
+        };
+        distinct += terms.iter().filter(is_new).count();
+        nodes * NODE_BYTES + distinct * TERM_BYTES
+    }
+
     /// Takes out all terms of a connection.
     pub fn remove(&mut self, key: ConnKey) {
         let head = self.nodes.get(self.heads.get(key));
@@ -67,12 +97,7 @@ impl Index {
 
     /// Adds the connections with this term to `out`.
     pub fn collect(&self, digest: Digest, out: &mut Vec<ConnKey>) {
-        let place = self.table.find(digest.bucket(), |&place| {
-            self.terms
-                .get(place)
-                .is_some_and(|term| term.digest == digest)
-        });
-        let term = place.and_then(|&place| self.terms.get(place));
+        let term = self.find(digest).and_then(|term| self.terms.get(term));
         let mut at = term.map_or(NONE, |term| term.head);
         while let Some(node) = self.nodes.get(at) {
             out.push(node.key);
@@ -88,6 +113,12 @@ impl Index {
     /// Distinct terms that somebody asks for.
     pub fn terms(&self) -> usize {
         self.terms.len()
+    }
+
+    /// Bytes that the subscriptions count for, whatever has been allocated: it follows from what
+    /// is subscribed to alone, and not from how that came about.
+    pub fn footprint(&self) -> usize {
+        self.nodes.len() * NODE_BYTES + self.terms.len() * TERM_BYTES
     }
 
     /// Bytes held.
@@ -147,6 +178,22 @@ impl Index {
         at
     }
 
+    /// The place of a term.
+    fn find(&self, digest: Digest) -> Option<u32> {
+        let is_it = |&place: &u32| {
+            let term = self.terms.get(place);
+            term.is_some_and(|term| term.digest == digest)
+        };
+        self.table.find(digest.bucket(), is_it).copied()
+    }
+
+    /// Whether only this connection has the term.
+    fn is_only_of(&self, term: u32, key: ConnKey) -> bool {
+        let head = self.terms.get(term).map_or(NONE, |term| term.head);
+        let node = self.nodes.get(head);
+        node.is_some_and(|node| node.key == key && node.next_of_term == NONE)
+    }
+
     fn intern(&mut self, digest: Digest) -> u32 {
         let terms = &self.terms;
         let entry = self.table.entry(
@@ -187,6 +234,12 @@ impl Index {
         }
     }
 }
+
+/// What a subscription counts for: its node, and the number of its place once that is vacant.
+const NODE_BYTES: usize = size_of::<Node>() + size_of::<u32>();
+/// What a distinct term counts for: the same, and its share of a hash table, which has a number and
+/// a control byte for each place and is up to eight sevenths times two as large as what is in it.
+const TERM_BYTES: usize = size_of::<Term>() + size_of::<u32>() + 12;
 
 impl Default for Node {
     fn default() -> Self {

@@ -8,7 +8,7 @@ mod scan;
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The text is not JSON, or not of the kind asked for.
@@ -46,12 +46,31 @@ fn read_members<'a>(
     deserializer.end()
 }
 
-/// The texts of an array's elements.
+/// Gives the text of each element of an array to `visit`, in order, until that fails: the rest is
+/// not read then.
 ///
 /// # Errors
-/// [`Mismatch`] when the text is not a JSON array.
-pub fn elements(array: &str) -> Result<Vec<&RawValue>, Mismatch> {
-    serde_json::from_str(array).map_err(|_| Mismatch)
+/// That of `visit`, or [`Mismatch`] when the text is not a JSON array; some elements may have been
+/// given by then.
+pub fn elements<'a, E: From<Mismatch>>(
+    array: &'a str,
+    mut visit: impl FnMut(&'a str) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut failure = None;
+    let elements = Elements(|element: &'a str| {
+        let result = visit(element);
+        let is_ok = result.is_ok();
+        failure = result.err();
+        is_ok
+    });
+    let mut deserializer = serde_json::Deserializer::from_str(array);
+    let read = deserializer
+        .deserialize_seq(elements)
+        .and_then(|()| deserializer.end());
+    match failure {
+        Some(failure) => Err(failure),
+        None => read.map_err(|_| Mismatch.into()),
+    }
 }
 
 /// Whether the text is JSON, of whatever kind.
@@ -99,6 +118,26 @@ impl<'a, F: FnMut(&str, &'a str)> Visitor<'a> for Members<F> {
     fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key_seed(Key)? {
             (self.0)(&key, map.next_value::<&RawValue>()?.get());
+        }
+        Ok(())
+    }
+}
+
+/// An array's elements, as long as they are wanted.
+struct Elements<F>(F);
+
+impl<'a, F: FnMut(&'a str) -> bool> Visitor<'a> for Elements<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element::<&RawValue>()? {
+            if !(self.0)(element.get()) {
+                return Err(A::Error::custom("no more is wanted"));
+            }
         }
         Ok(())
     }
@@ -184,6 +223,38 @@ mod tests {
         ];
         let want: Vec<_> = want.map(|(k, v)| (k.to_owned(), v)).into();
         assert_eq!(got, Ok(want));
+    }
+
+    #[test]
+    fn elements_are_read_until_one_is_refused() {
+        #[derive(Debug, PartialEq)]
+        enum Stop {
+            Mismatch,
+            At(usize),
+        }
+        impl From<Mismatch> for Stop {
+            fn from(_: Mismatch) -> Self {
+                Stop::Mismatch
+            }
+        }
+        let read = |array, most| {
+            let mut found = Vec::new();
+            let result = elements(array, |element| {
+                found.push(element);
+                match found.len() > most {
+                    true => Err(Stop::At(found.len())),
+                    false => Ok(()),
+                }
+            });
+            (result, found.len())
+        };
+        assert_eq!(read(r#" [1 , "a", [{}] ] "#, 3), (Ok(()), 3));
+        assert_eq!(read("[1,2,3]", 1), (Err(Stop::At(2)), 2));
+        // The rest of the array is not looked at.
+        assert_eq!(read("[1,2,x", 1), (Err(Stop::At(2)), 2));
+        for other in ["", "{}", "1", "[1] 2", "[1,]", "[x]"] {
+            assert_eq!(read(other, 9).0, Err(Stop::Mismatch), "{other}");
+        }
     }
 
     #[test]

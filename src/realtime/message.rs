@@ -51,6 +51,8 @@ pub enum Unreadable {
     NotJson,
     /// JSON, but no object.
     NotAnObject,
+    /// An `id` that is a number of more than [`MAX_ID`] bytes.
+    LongId,
 }
 
 /// Reads a message. What is in it beyond what its type needs is not looked at.
@@ -69,7 +71,7 @@ pub fn parse(text: &str) -> Result<Message<'_>, Unreadable> {
         _ => {}
     });
     match object {
-        Ok(()) => Ok(members.message()),
+        Ok(()) => members.message(),
         Err(json::Mismatch) if json::is_json(text) => Err(Unreadable::NotAnObject),
         Err(json::Mismatch) => Err(Unreadable::NotJson),
     }
@@ -86,12 +88,16 @@ struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    fn message(self) -> Message<'a> {
-        Message {
-            // h echoes booleans too, which are numbers to Python.
-            id: self.id.filter(|id| json::is_number(id)),
-            kind: self.kind(),
+    fn message(self) -> Result<Message<'a>, Unreadable> {
+        // h echoes booleans too, which are numbers to Python.
+        let id = self.id.filter(|id| json::is_number(id));
+        if id.is_some_and(|id| id.len() > MAX_ID) {
+            return Err(Unreadable::LongId);
         }
+        Ok(Message {
+            id,
+            kind: self.kind(),
+        })
     }
 
     fn kind(&self) -> Kind<'a> {
@@ -118,6 +124,10 @@ impl<'a> Members<'a> {
         }
     }
 }
+
+/// The longest number in `id`, in bytes: a reply repeats it. h repeats integers of up to 4,300
+/// digits.
+pub const MAX_ID: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -169,7 +179,7 @@ mod tests {
 
     #[test]
     fn ids_are_numbers_as_they_were_written() {
-        let long = "9".repeat(5000);
+        let long = "9".repeat(MAX_ID);
         for (id, want) in [
             ("1", true),
             ("-0", true),
@@ -184,6 +194,19 @@ mod tests {
             let text = format!(r#"{{"id":{id}}}"#);
             let got = parse(&text).map(|message| message.id);
             assert_eq!(got, Ok(want.then_some(id)), "{id}");
+        }
+    }
+
+    #[test]
+    fn ids_of_too_many_characters_are_refused() {
+        for id in ["9".repeat(MAX_ID + 1), format!("0.{}", "0".repeat(30_000))] {
+            let text = format!(r#"{{"type":"ping","id":{id}}}"#);
+            assert_eq!(parse(&text), Err(Unreadable::LongId));
+            // Of repeated keys the last one counts.
+            let text = format!(r#"{{"id":{id},"id":1}}"#);
+            assert_eq!(parse(&text).map(|message| message.id), Ok(Some("1")));
+            let text = format!(r#"{{"id":"{id}"}}"#);
+            assert_eq!(parse(&text).map(|message| message.id), Ok(None));
         }
         assert_eq!(parse(r#"{"ID":1}"#).map(|message| message.id), Ok(None));
     }

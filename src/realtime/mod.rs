@@ -9,6 +9,7 @@
 //! | `request` | handshakes, credentials, `/_status` |
 //! | `message`, `filter`, `reply` | the protocol's JSON, both ways |
 //! | `dispatch` | what is done about a message |
+//! | `work` | what messages cost their connection |
 //! | `deliver` | from an event to its receivers |
 //! | `index`, `term` | who asked for what |
 //! | `credentials` | what becomes of a token: at the handshake, and when it ends |
@@ -37,6 +38,7 @@ mod term;
 #[cfg(test)]
 mod testing;
 mod trace;
+mod work;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -69,8 +71,10 @@ pub struct Settings {
     pub origins: Vec<Origin>,
     /// What becomes of a token that is nobody's (any more).
     pub invalid_token: InvalidToken,
-    /// Distinct terms that one connection's filter may have.
+    /// Values that one connection's filter may have.
     pub max_terms: usize,
+    /// Bytes that the filters of all connections may take. Small filters may take more.
+    pub filters_total: usize,
     /// What becomes of an open connection whose token has ended.
     pub on_expiry: OnExpiry,
     /// Over how many milliseconds the closes of those whose tokens end together are spread, so
@@ -183,7 +187,10 @@ impl Realtime {
                     }
                 }
             }
-            Credentials::Token(token) => self.authenticate(key, upgrade, token.into_owned()),
+            Credentials::Token(token) => {
+                cx.charge(work::LOGIN);
+                self.authenticate(key, upgrade, token.into_owned())
+            }
         }
     }
 
@@ -264,6 +271,7 @@ impl Realtime {
             logins: self.principals.logins() as u64,
             principals: self.principals.users() as u64,
             index_bytes: self.index.bytes() as u64,
+            filter_bytes: self.index.footprint() as u64,
             lines_left_out: self.trace.left_out(),
             ..self.counters
         }
@@ -294,6 +302,7 @@ impl Default for Settings {
             origins: Vec::new(),
             invalid_token: InvalidToken::default(),
             max_terms: 200,
+            filters_total: 64 << 20,
             on_expiry: OnExpiry::default(),
             expiry_spread: 0,
             sweep_period: None,

@@ -18,8 +18,14 @@ pub enum Problem<'a> {
     MissingFilter,
     /// A filter that is not built as one.
     InvalidFilter,
-    /// A filter with more terms than the limit.
+    /// A filter with more values than the limit.
     TooManyTerms { limit: usize },
+    /// A filter with more clauses than the limit.
+    TooManyClauses { limit: usize },
+    /// A filter for which there is no memory.
+    FiltersFull { at_most: usize },
+    /// A number in `id` with more characters than the limit. It is not repeated in the reply.
+    LongId { limit: usize },
 }
 
 /// The reply to `ping`.
@@ -46,7 +52,7 @@ pub fn error(out: &mut String, problem: Problem<'_>, id: &str) {
     let (kind, description) = match problem {
         Problem::InvalidType(type_) => {
             let mut description = String::from("invalid message type: ");
-            push_value(&mut description, type_);
+            push_excerpt(&mut description, type_);
             ("invalid_type", description)
         }
         Problem::MissingValue => ("invalid_data", "\"value\" is missing".to_owned()),
@@ -60,6 +66,21 @@ pub fn error(out: &mut String, problem: Problem<'_>, id: &str) {
             "invalid_data",
             format!("filter has more than {limit} values"),
         ),
+        Problem::TooManyClauses { limit } => (
+            "invalid_data",
+            format!("filter has more than {limit} clauses"),
+        ),
+        Problem::FiltersFull { at_most } => (
+            "invalid_data",
+            format!(
+                "no memory for this filter now: filters of all clients take too much; use at \
+                 most {at_most} values, or try again later"
+            ),
+        ),
+        Problem::LongId { limit } => (
+            "invalid_data",
+            format!("\"id\" has more than {limit} characters"),
+        ),
     };
     out.push_str(r#"{"type": "error", "error": {"type": ""#);
     out.push_str(kind);
@@ -70,16 +91,31 @@ pub fn error(out: &mut String, problem: Problem<'_>, id: &str) {
     out.push('}');
 }
 
-/// Writes a JSON value again: strings as Python writes them, other values as they came.
-fn push_value(out: &mut String, value: &str) {
+/// Writes a JSON value again, as [`push_value`] does: its first [`EXCERPT`] characters, and a mark
+/// if there are more. A client's text must not come back as a multiple of what it sent.
+fn push_excerpt(out: &mut String, value: &str) {
+    let most = out.len() + EXCERPT;
+    push_value(out, value, most);
+    if let Some((end, _)) = out.char_indices().nth(most) {
+        out.truncate(end);
+        out.push_str(CUT);
+    }
+}
+
+/// Writes a JSON value again: strings as Python writes them, other values as they came. Stops
+/// soon after `out` has become longer than `most`.
+fn push_value(out: &mut String, value: &str, most: usize) {
     let Some(content) = json::string_content(value) else {
-        out.push_str(value);
+        let soon = value.char_indices().nth(most);
+        out.push_str(soon.map_or(value, |(end, _)| &value[..end]));
         return;
     };
     out.push('"');
     let mut chars = content.chars();
     let mut units = [0; 2];
-    while let Some(char) = chars.next() {
+    while out.len() <= most
+        && let Some(char) = chars.next()
+    {
         if char != '\\' {
             push_units(out, char.encode_utf16(&mut units));
             continue;
@@ -140,6 +176,11 @@ fn push_units(out: &mut String, units: &[u16]) {
         }
     }
 }
+
+/// How many characters of a client's text an error repeats, as JSON.
+pub const EXCERPT: usize = 256;
+/// Stands for the rest of a text that was cut.
+const CUT: &str = "...";
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 
 use crate::model::Field;
+use crate::model::uri::split_key;
 
 /// Stands for a text of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,10 +46,18 @@ impl Digester {
         let tag = match field {
             Field::Id => 0,
             Field::Group => 1,
-            Field::Uri => 2,
+            Field::Uri => {
+                let (page, version) = split_key(value);
+                return self.page(page).version(version);
+            }
             Field::References => 3,
         };
         self.digest(tag, value)
+    }
+
+    /// Hashes a page's address once for the scope keys of all its versions.
+    pub fn page(&self, page: &str) -> PageDigest<'_> {
+        PageDigest(self.hash(URI, page))
     }
 
     /// Of a client id.
@@ -69,23 +78,62 @@ impl Digester {
     }
 
     fn digest(&self, tag: u8, value: &str) -> Digest {
+        finish(self.hash(tag, value))
+    }
+
+    fn hash(&self, tag: u8, value: &str) -> [FoldHasher<'_>; 2] {
         let [shared_a, shared_b] = &self.shared;
         let [a, b] = self.seeds;
-        let half = |seed, shared| {
+        [(a, shared_a), (b, shared_b)].map(|(seed, shared)| {
             let mut hasher = FoldHasher::with_seed(seed, shared);
             hasher.write_u8(tag);
             hasher.write(value.as_bytes());
-            hasher.finish()
-        };
-        Digest(half(a, shared_a), half(b, shared_b))
+            hasher
+        })
     }
 }
+
+/// The hash of a page's address, before that of a version.
+pub struct PageDigest<'a>([FoldHasher<'a>; 2]);
+
+impl PageDigest<'_> {
+    /// Stands for the page's scope key of the version with this suffix: what
+    /// [`Digester::term`] makes of the whole key, provided that the key splits here.
+    pub fn version(&self, suffix: &str) -> Digest {
+        finish(self.0.clone().map(|mut hasher| {
+            if !suffix.is_empty() {
+                hasher.write(suffix.as_bytes());
+            }
+            hasher
+        }))
+    }
+}
+
+fn finish([a, b]: [FoldHasher<'_>; 2]) -> Digest {
+    Digest(a.finish(), b.finish())
+}
+
+/// The tag of [`Field::Uri`].
+const URI: u8 = 2;
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn a_version_of_a_hashed_page_has_the_digest_of_its_whole_key() {
+        let digester = Digester::new([1, 2, 3, 4]);
+        let long = format!("httpx://a/{}", "b".repeat(1000));
+        for page in ["", "httpx://a", "httpx://a__", &long] {
+            for version in ["", "__v2", "__v30", "__vall"] {
+                let key = format!("{page}{version}");
+                let digest = digester.page(page).version(version);
+                assert_eq!(digest, digester.term(Field::Uri, &key), "{key}");
+            }
+        }
+    }
 
     // CVE-2026-39972, M9
     #[test]

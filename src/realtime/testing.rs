@@ -160,6 +160,11 @@ impl World {
         (result, did)
     }
 
+    /// The work that was charged since this was last called.
+    pub fn take_work(&mut self) -> u64 {
+        std::mem::take(&mut self.outbox.work)
+    }
+
     /// The verdict on a handshake with this target and these further fields.
     pub fn request(&mut self, index: u32, target: &str, fields: &str) -> (Verdict, Vec<Did>) {
         let head = [

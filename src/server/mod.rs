@@ -243,6 +243,7 @@ fn realtime_settings(settings: &Settings) -> realtime::Settings {
             InvalidToken::Reject => realtime::InvalidToken::Reject,
         },
         max_terms: settings.filter_terms,
+        filters_total: settings.filters_total,
         on_expiry: match settings.on_expiry {
             OnExpiry::Close => realtime::OnExpiry::Close,
             OnExpiry::Keep => realtime::OnExpiry::Keep,

@@ -31,7 +31,7 @@ pub enum Meaning {
     NotJson,
 }
 
-/// Any message; a filter may have at most `max_terms` terms.
+/// Any message; a filter may have at most `max_terms` values.
 pub fn any(rng: &mut Rng, max_terms: usize) -> Say {
     let id = (!rng.chance(10)).then(|| format!("{}", rng.below(1000)));
     let (body, meaning) = match rng.below(100) {
@@ -130,7 +130,8 @@ fn filter(rng: &mut Rng, max_terms: usize) -> (String, Meaning) {
         true => r#""type":"filter","#,
         false => "",
     };
-    let mut terms = BTreeSet::new();
+    // With repetitions: these count, too.
+    let mut terms = Vec::new();
     let count = rng.below(5);
     let mut clauses: Vec<String> = (0..count).map(|_| clause(rng, &mut terms)).collect();
     let is_broken = rng.chance(15);
@@ -146,7 +147,7 @@ fn filter(rng: &mut Rng, max_terms: usize) -> (String, Meaning) {
         let description = format!("filter has more than {max_terms} values");
         Meaning::Wrong("invalid_data", description)
     } else {
-        Meaning::Filter(terms)
+        Meaning::Filter(terms.into_iter().collect())
     };
     let body = format!(
         r#"{head}"filter":{{"match_policy":"{policy}","clauses":[{}],"actions":{{"create":true}}}}"#,
@@ -156,7 +157,7 @@ fn filter(rng: &mut Rng, max_terms: usize) -> (String, Meaning) {
 }
 
 /// A clause, whose terms join the others.
-fn clause(rng: &mut Rng, terms: &mut BTreeSet<Term>) -> String {
+fn clause(rng: &mut Rng, terms: &mut Vec<Term>) -> String {
     let (pointer, field, values) = match rng.below(9) {
         0..2 => ("/id", Field::Id, IDS),
         2 => ("/references", Field::References, IDS),
@@ -175,14 +176,14 @@ fn clause(rng: &mut Rng, terms: &mut BTreeSet<Term>) -> String {
     }
 }
 
-fn uri_clause(rng: &mut Rng, terms: &mut BTreeSet<Term>) -> String {
+fn uri_clause(rng: &mut Rng, terms: &mut Vec<Term>) -> String {
     let count = 1 + rng.below(2);
     let values: Vec<String> = (0..count).map(|_| uri(rng, terms)).collect();
     format!(r#"{{"field":"/uri","operator":"one_of","value":{values:?},"case_sensitive":true}}"#)
 }
 
 /// One of many spellings of one of few pages.
-fn uri(rng: &mut Rng, terms: &mut BTreeSet<Term>) -> String {
+fn uri(rng: &mut Rng, terms: &mut Vec<Term>) -> String {
     let page = pick(rng, PAGES);
     let (uri, versions): (String, &[&str]) = match rng.below(6) {
         0..2 => (format!("http://example.com/{page}"), &[""]),

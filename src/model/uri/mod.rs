@@ -13,7 +13,7 @@ use std::fmt;
 
 use self::percent::{PATH_SEGMENT, decode, encode};
 use self::split::{Authority, Parts};
-pub use self::version::{Version, scope_key, split_versions};
+pub use self::version::{Version, scope_key, split_key, split_versions};
 
 mod percent;
 mod query;
@@ -34,28 +34,50 @@ pub enum UriError {
     Port,
 }
 
-/// The keys to which one `/uri` value of a client's filter subscribes, without duplicates.
+/// The keys to which one `/uri` value of a client's filter subscribes: one for each version.
+///
+/// The keys are kept as the page and its versions because each key repeats the page's address: the
+/// keys of many versions of a long address are far longer than the value that names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterKeys {
+    /// The normal form of the page's address.
+    pub page: String,
+    /// The versions in the order written, repetitions included; never empty.
+    pub versions: Vec<Version>,
+}
+
+/// Why a `/uri` value of a filter subscribes to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilterKeysError {
+    /// The page has no normal form.
+    Uri(UriError),
+    /// The value names more versions than the limit.
+    TooManyVersions,
+}
+
+/// The keys to which one `/uri` value of a client's filter subscribes.
 ///
 /// `u` gives the key of the unversioned page, `u:v1:v2` those of two versions, `u:all` the key that
 /// [`annotation_keys`] yields for every version. h itself builds the same key for `:all`, but no
 /// annotation of h ever has it, so there `:all` matches nothing.
 ///
-/// The iterator is lazy because each key repeats the page's address: a long list of versions on a
-/// long address is large, and its `len` is known before any of it is built.
-///
 /// # Errors
-/// Those of [`normalize`]; the value then subscribes to nothing.
-pub fn filter_keys(uri: &str) -> Result<impl ExactSizeIterator<Item = String> + use<>, UriError> {
-    let (base, mut versions) = split_versions(uri);
-    let base = normalize(base)?;
+/// [`FilterKeysError`]. No more than `most` versions are read.
+pub fn filter_keys(uri: &str, most: usize) -> Result<FilterKeys, FilterKeysError> {
+    let (page, mut versions) = split_versions(uri, most).ok_or(FilterKeysError::TooManyVersions)?;
+    let page = normalize(page).map_err(FilterKeysError::Uri)?;
     if versions.is_empty() {
         versions.push(Version::Unversioned);
     }
-    versions.sort_unstable();
-    versions.dedup();
-    Ok(versions
-        .into_iter()
-        .map(move |version| scope_key(&base, &version)))
+    Ok(FilterKeys { page, versions })
+}
+
+impl FilterKeys {
+    /// Builds the keys, one for each version.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = String> + '_ {
+        let keys = self.versions.iter();
+        keys.map(|version| scope_key(&self.page, version))
+    }
 }
 
 /// The keys under which an annotation of the given version of these pages is found, sorted, without

@@ -2,6 +2,8 @@
 //!
 //! Owns the notation (`:v2`, `:all`, `__v2`). Must not know normalisation.
 
+use std::borrow::Cow;
+
 /// Which version of a page is meant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
@@ -14,6 +16,17 @@ pub enum Version {
     Number(String),
     /// Every version, the unversioned page included.
     All,
+}
+
+impl Version {
+    /// The end of the scope keys of this version: empty, `__v2`, or `__vall`.
+    pub fn suffix(&self) -> Cow<'static, str> {
+        match self {
+            Self::Unversioned => Cow::Borrowed(""),
+            Self::Number(number) => Cow::Owned([MARK, number].concat()),
+            Self::All => Cow::Borrowed("__vall"),
+        }
+    }
 }
 
 impl From<u64> for Version {
@@ -29,30 +42,35 @@ impl From<u64> for Version {
 /// The text that a subscription to a version of a page and an annotation of it have in common:
 /// `u`, `u__v2`, or `u__vall`.
 pub fn scope_key(normalized: &str, version: &Version) -> String {
-    match version {
-        Version::Unversioned => normalized.to_owned(),
-        Version::Number(number) => [normalized, "__v", number].concat(),
-        Version::All => [normalized, "__vall"].concat(),
-    }
+    [normalized, &version.suffix()].concat()
+}
+
+/// Splits a scope key in front of its version. A page's own address may look like a key with a
+/// version, and is then split, too: the parts are a function of the text alone.
+pub fn split_key(key: &str) -> (&str, &str) {
+    key.split_at(key.rfind(MARK).unwrap_or(key.len()))
 }
 
 /// Splits the versions off the end of a filter's URI: `u:v1:all` is `u` in version 1 and in all of
-/// them.
+/// them. `None` if there are more than `most` versions; no more than these are then read.
 ///
 /// The versions are in the order written; without any the list is empty. The scan stops at the
 /// first part from the right that is no version, so a port stays, and a URI that is nothing but
 /// `v1` is a page.
-pub fn split_versions(uri: &str) -> (&str, Vec<Version>) {
+pub fn split_versions(uri: &str, most: usize) -> Option<(&str, Vec<Version>)> {
     let mut base = uri;
     let mut versions = Vec::new();
     while let Some((before, last)) = base.rsplit_once(':')
         && let Some(version) = parse(last)
     {
+        if versions.len() >= most {
+            return None;
+        }
         versions.push(version);
         base = before;
     }
     versions.reverse();
-    (base, versions)
+    Some((base, versions))
 }
 
 /// Reads `all` or `v` and decimal digits, by h's pattern `^v(\d+)$`, which in Python allows for
@@ -81,6 +99,9 @@ fn ascii_digit(c: char) -> Option<char> {
     let zero = DECIMAL_ZEROS.get(zeros_up_to.checked_sub(1)?)?;
     char::from_digit(u32::from(c) - u32::from(*zero), 10)
 }
+
+/// Separates a page and its version in a scope key.
+const MARK: &str = "__v";
 
 /// The zeros of all scripts with decimal digits (general category Nd) by Unicode 14.0, which is
 /// CPython 3.11's; the digits from one to nine follow each.
@@ -168,6 +189,35 @@ mod tests {
         "/tests/data/vectors/scope_key.json"
     ));
 
+    fn split(uri: &str) -> (&str, Vec<Version>) {
+        split_versions(uri, 200).unwrap()
+    }
+
+    #[test]
+    fn reads_no_more_versions_than_the_limit() {
+        for (uri, most, fits) in [
+            ("a:v1:v2", 2, true),
+            ("a:v1:v2", 1, false),
+            ("a:v1:v1", 1, false),
+            ("a", 0, true),
+            ("a:80", 0, true),
+            ("a:all", 0, false),
+        ] {
+            assert_eq!(split_versions(uri, most).is_some(), fits, "{uri}");
+        }
+    }
+
+    #[test]
+    fn splits_a_key_in_front_of_its_version() {
+        for page in ["httpx://a", "httpx://a__v1", "a__vb", "", "ü"] {
+            for version in [Version::from(2), Version::All] {
+                let key = scope_key(page, &version);
+                assert_eq!(split_key(&key), (page, &*version.suffix()));
+            }
+        }
+        assert_eq!(split_key("httpx://a"), ("httpx://a", ""));
+    }
+
     /// A version as h's vectors have it: null, a number, or "all".
     fn version(value: &Value) -> Version {
         match value {
@@ -182,7 +232,7 @@ mod tests {
         let vectors: Vec<Value> = serde_json::from_str(VERSIONS).unwrap();
         assert_eq!(vectors.len(), 36);
         for vector in vectors {
-            let (base, versions) = split_versions(vector["in"].as_str().unwrap());
+            let (base, versions) = split(vector["in"].as_str().unwrap());
             assert_eq!(base, vector["ok"][0], "{vector}");
             let expected: Vec<Version> = vector["ok"][1]
                 .as_array()
@@ -226,14 +276,14 @@ mod tests {
             assert_eq!(ascii_digit(other), None, "{other:?}");
         }
         assert!(DECIMAL_ZEROS.is_sorted());
-        assert_eq!(split_versions("a:v٠١٢"), ("a", vec![Version::from(12)]));
+        assert_eq!(split("a:v٠١٢"), ("a", vec![Version::from(12)]));
     }
 
     #[test]
     fn keeps_numbers_of_any_length_apart() {
         let long = "9".repeat(5000);
         let uri = format!("a:v00{long}:v{long}8");
-        let (base, versions) = split_versions(&uri);
+        let (base, versions) = split(&uri);
         assert_eq!(base, "a");
         assert_eq!(
             versions,

@@ -30,7 +30,7 @@ fn pong(id: &str) -> String {
 
 #[test]
 fn pings_and_ids() {
-    let big = "1".repeat(30_000);
+    let big = "1".repeat(256);
     for (id, echoed) in [
         ("1", true),
         ("-0", true),
@@ -188,6 +188,165 @@ fn a_refused_filter_leaves_the_one_before() {
     assert_eq!(terms(&world), 2);
     world.filter(0, "/id", &[]);
     assert_eq!(terms(&world), 0);
+}
+
+fn filter_of(values: impl Iterator<Item = String>, id: &str) -> String {
+    let values: Vec<_> = values.map(|value| format!("{value:?}")).collect();
+    let values = values.join(",");
+    format!(
+        r#"{{"filter":{{"match_policy":"include_any","clauses":[{{"field":"/id","value":[{values}]}}],"actions":0}},"id":{id}}}"#
+    )
+}
+
+// M7
+#[test]
+fn filters_beyond_the_total_are_refused_unless_they_are_small() {
+    let mut world = World::new(Settings {
+        filters_total: 5_000,
+        ..Settings::default()
+    });
+    for index in 0..4 {
+        world.open(index);
+    }
+    let values = |client: u32, count: u32| (0..count).map(move |n| format!("{client}/{n}"));
+    let mut set = |client, count| world.text(client, &filter_of(values(client, count), "1"));
+    assert_eq!(set(0, 60), []);
+    let full = error(
+        "invalid_data",
+        "no memory for this filter now: filters of all clients take too much; use at most 16 \
+         values, or try again later",
+        "1",
+    );
+    assert_eq!(set(1, 20), [Did::Reply(full.clone())]);
+    assert_eq!(set(1, 17), [Did::Reply(full.clone())]);
+    assert_eq!(set(1, 16), []);
+    assert_eq!(set(2, 16), []);
+    // The total is exceeded now, and a filter may still become smaller.
+    assert_eq!(set(0, 61), [Did::Reply(full)]);
+    assert_eq!(set(0, 59), []);
+    // The same values again take no further terms.
+    let shared = filter_of(values(0, 17), "1");
+    assert_eq!(world.text(0, &shared), []);
+    assert_eq!(world.text(3, &shared), []);
+    let counters = world.realtime.counters();
+    assert_eq!(counters.errors.filters_full, 3);
+    assert_eq!(counters.subscriptions, 16 + 16 + 17 + 17);
+    assert!((3_000..5_000).contains(&counters.filter_bytes));
+}
+
+#[test]
+fn a_message_with_a_long_number_as_its_id_is_refused_whole() {
+    let mut world = world();
+    let long = "7".repeat(257);
+    let want = error(
+        "invalid_data",
+        r#"\"id\" has more than 256 characters"#,
+        "null",
+    );
+    let text = format!(r#"{{"type":"ping","id":{long}}}"#);
+    assert_eq!(answer(&mut world, &text), want);
+    let text = filter_of(["a".to_owned()].into_iter(), &long);
+    assert_eq!(answer(&mut world, &text), want);
+    let counters = world.realtime.counters();
+    assert_eq!((counters.errors.long_id, counters.terms), (2, 0));
+}
+
+#[test]
+fn a_long_type_is_cut_in_the_error() {
+    let mut world = world();
+    // The quotation mark at the front is one of the characters.
+    for (type_, shown) in [
+        ("a".repeat(254), format!(r#"\"{}\""#, "a".repeat(254))),
+        ("a".repeat(255), format!(r#"\"{}..."#, "a".repeat(255))),
+        ("a".repeat(60_000), format!(r#"\"{}..."#, "a".repeat(255))),
+    ] {
+        let text = format!(r#"{{"type":"{type_}","id":1}}"#);
+        let description = format!("invalid message type: {shown}");
+        let want = error("invalid_type", &description, "1");
+        assert_eq!(answer(&mut world, &text), want);
+    }
+}
+
+/// Whatever a client sends in a message of 64 KiB, its reply is short.
+#[test]
+fn replies_are_short_whatever_is_sent() {
+    const MOST: usize = 2048;
+    let mut world = world();
+    let mut longest = 0;
+    let fillers = [
+        "a",
+        "\\u0000",
+        "\u{7f}",
+        "\\ud800",
+        "\\udfff",
+        "\\n",
+        "\\\"",
+        "\\\\",
+        "ü",
+        "☃",
+        "😀",
+        "\\ud83d\\ude00",
+        "\u{2028}",
+    ];
+    let digits = ["1", "-1", "1.", "1e", "0."];
+    let long = |filler: &str| filler.repeat(60_000 / filler.len());
+    let number = |start: &str| format!("{start}{}", "9".repeat(60_000));
+    let mut strings: Vec<String> = fillers
+        .iter()
+        .map(|filler| format!("\"{}\"", long(filler)))
+        .collect();
+    strings.extend(digits.iter().map(|start| number(start)));
+    strings.push(format!("[{}]", vec!["1"; 20_000].join(",")));
+    for value in &strings {
+        for id in ["1", &"9".repeat(256), &number("1"), &number("0."), value] {
+            for text in [
+                format!(r#"{{"type":{value},"id":{id}}}"#),
+                format!(r#"{{"type":null,"messageType":{value},"id":{id}}}"#),
+                format!(r#"{{"type":"client_id","value":{value},"id":{id}}}"#),
+                format!(r#"{{"type":"filter","filter":{value},"id":{id}}}"#),
+                format!(r#"{{"filter":{{"match_policy":{value}}},"id":{id}}}"#),
+                filter_of(std::iter::repeat_n("a".into(), 201), id),
+                format!(r#"{{"type":"whoami","x":{value},"id":{id}}}"#),
+                format!(r#"{{"type":"ping","x":{value},"id":{id}}}"#),
+            ] {
+                let sent: usize = world
+                    .text(0, &text)
+                    .iter()
+                    .map(|did| match did {
+                        Did::Reply(reply) => reply.len(),
+                        other => panic!("{other:?}"),
+                    })
+                    .sum();
+                longest = longest.max(sent);
+                assert!(sent <= MOST, "{sent} bytes in reply to {}", &text[..100]);
+            }
+        }
+    }
+    assert!(longest > 800, "{longest}");
+}
+
+#[test]
+fn work_is_charged_by_what_a_message_asks_for() {
+    let mut world = world();
+    let mut work = |text: &str| {
+        world.text(0, text);
+        world.take_work()
+    };
+    let ping = work(r#"{"type":"ping","id":1}"#);
+    assert!((1..1_000).contains(&ping), "{ping}");
+    assert!(work(r#"{"type":"whoami","id":1}"#) > ping);
+    let values = |count: u32| filter_of((0..count).map(|n| n.to_string()), "1");
+    let (one, all, over) = (work(&values(1)), work(&values(200)), work(&values(10_000)));
+    assert!(one > ping + 500, "{one}");
+    assert!(all > 50 * one, "{all}");
+    // Refused, but the values up to the limit have been looked at.
+    assert!(over > all, "{over}");
+    let padded = format!(r#"{{"type":"ping","id":1,"x":"{}"}}"#, "x".repeat(10_000));
+    assert!(work(&padded) > ping + 10_000);
+    world.request(1, "/ws", "");
+    let anonymous = world.take_work();
+    world.request(1, "/ws?access_token=x", "");
+    assert!(world.take_work() > anonymous + 10_000);
 }
 
 #[test]

@@ -86,6 +86,39 @@ fn agrees_with_a_naive_scan() {
     }
 }
 
+/// The footprint tells in advance of every change, and bounds what is allocated.
+#[test]
+fn the_footprint_is_known_in_advance_and_bounds_the_bytes_held() {
+    let digester = Digester::new([1, 2, 3, 4]);
+    let digests: Vec<Digest> = (0..200_000_u64)
+        .map(|n| digester.term(Field::Id, &n.to_string()))
+        .collect();
+    let mut random = Random(7);
+    let mut index = Index::default();
+    let mut peak = 0;
+    for step in 0..4000_u64 {
+        let key = key(random.below(500) as u32);
+        let count = random.below(200);
+        let first = random.below(if step % 2 == 0 { 1000 } else { 199_000 });
+        let terms: Vec<_> = (first..first + count)
+            .map(|n| digests[n as usize])
+            .collect();
+        let before = index.footprint();
+        let after = index.footprint_with(key, &terms);
+        assert!(index.has_room(key, &terms, after));
+        let fits_in_less = index.has_room(key, &terms, after.saturating_sub(1));
+        assert_eq!(fits_in_less, after <= before, "step {step}");
+        index.replace(key, &terms);
+        assert_eq!(index.footprint(), after, "step {step}");
+        peak = peak.max(after);
+        let heads = 500 * size_of::<u32>() * 9 / 8 + 4096;
+        let rest = index.bytes().saturating_sub(heads);
+        // Pages and the smallest tables come to a few kilobytes.
+        assert!(rest < peak / 8 * 9 + 32_768, "{rest} bytes for {peak}");
+    }
+    assert!(peak > 2_000_000, "{peak}");
+}
+
 // M1
 #[test]
 fn an_idle_connection_costs_little_and_gives_it_back() {

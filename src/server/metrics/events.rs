@@ -31,6 +31,8 @@ pub(super) fn messages(out: &mut Exposition, api: &realtime::Counters) {
             (r#"reason="invalid_data""#, errors.invalid_data as f64),
             (r#"reason="invalid_filter""#, errors.invalid_filter as f64),
             (r#"reason="too_many_terms""#, errors.too_many_terms as f64),
+            (r#"reason="filters_full""#, errors.filters_full as f64),
+            (r#"reason="long_id""#, errors.long_id as f64),
         ],
     );
     out.counter(
@@ -52,6 +54,11 @@ pub(super) fn messages(out: &mut Exposition, api: &realtime::Counters) {
         "h_realtime_index_bytes",
         "Memory of the subscriptions now.",
         api.index_bytes as f64,
+    );
+    out.gauge(
+        "h_realtime_filter_bytes",
+        "What filters count for now, of limits.filters_total.",
+        api.filter_bytes as f64,
     );
 }
 
