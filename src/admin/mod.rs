@@ -61,8 +61,18 @@ struct Outstanding {
     received: MonoMillis,
     /// The publisher wants to know what each event matched.
     detailed: bool,
+    progress: Progress,
+}
+
+/// How far a publish request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// The back end has it.
+    Waiting,
+    /// Its events are being delivered.
+    Begun,
     /// The publisher was told that nothing of it is published.
-    is_cancelled: bool,
+    Cancelled,
 }
 
 /// What the admin interface counts.
@@ -162,22 +172,29 @@ impl Admin {
     /// The back end has read a request, and its events are to be delivered: when they arrived.
     /// `None` if the request was cancelled; then nothing of it may be delivered.
     pub fn begin_delivery(&mut self, ticket: Ticket) -> Option<MonoMillis> {
-        let outstanding = self.outstanding.get(&ticket)?;
-        if outstanding.is_cancelled {
+        let outstanding = self.outstanding.get_mut(&ticket)?;
+        if outstanding.progress == Progress::Cancelled {
             self.take_outstanding(ticket);
             return None;
         }
+        outstanding.progress = Progress::Begun;
         Some(outstanding.received)
     }
 
-    /// A deferred request is overdue. A publish request that has not been delivered by now never
-    /// is, so that the publisher may send it again.
+    /// A deferred request is overdue. A publish request whose delivery has not begun by now is never
+    /// delivered, so that the publisher may send it again; one whose delivery has begun is answered
+    /// when that is over.
     pub fn on_overdue(&mut self, key: ConnKey) -> Overdue {
-        if let Some(outstanding) = self.outstanding.get_mut(&Ticket(key.to_u64()))
-            && !outstanding.is_cancelled
-        {
-            outstanding.is_cancelled = true;
-            self.counters.cancelled += 1;
+        let Some(outstanding) = self.outstanding.get_mut(&Ticket(key.to_u64())) else {
+            return Overdue::Refuse;
+        };
+        match outstanding.progress {
+            Progress::Begun => return Overdue::Wait,
+            Progress::Cancelled => {}
+            Progress::Waiting => {
+                outstanding.progress = Progress::Cancelled;
+                self.counters.cancelled += 1;
+            }
         }
         Overdue::Refuse
     }
@@ -185,7 +202,7 @@ impl Admin {
     fn take_outstanding(&mut self, ticket: Ticket) -> Option<Outstanding> {
         let outstanding = self.outstanding.remove(&ticket)?;
         self.outstanding_bytes -= outstanding.bytes;
-        Some(outstanding).filter(|outstanding| !outstanding.is_cancelled)
+        Some(outstanding).filter(|outstanding| outstanding.progress != Progress::Cancelled)
     }
 
     /// Answers a publish request, when the back end has read it and what it told of is on its
@@ -311,7 +328,7 @@ impl Admin {
                     bytes: body.len(),
                     received: cx.now().mono,
                     detailed: request.last_param("each").is_some_and(|each| each == "1"),
-                    is_cancelled: false,
+                    progress: Progress::Waiting,
                 };
                 self.outstanding_bytes += outstanding.bytes;
                 self.outstanding.insert(ticket, outstanding);

@@ -140,7 +140,7 @@ pub enum Ask {
         body: Vec<u8>,
         /// When it arrived.
         received: MonoMillis,
-        /// To be dropped when the event has been dealt with.
+        /// To be dropped when the event has been processed; it goes on in [`Tell::Happened`].
         receipt: Receipt,
     },
     /// These are the tokens that connections have now. What has changed about them or their users
@@ -152,18 +152,28 @@ pub enum Ask {
     },
 }
 
-/// Held for as long as an event from a message queue is being dealt with. The queue hands out
-/// only so many at a time, and is told of each whose receipt has been dropped.
-pub struct Receipt(Option<Box<dyn FnOnce() + Send>>);
+/// Held for as long as an event from a message queue is being processed: until the event has led
+/// to nothing, or is on its way to its receivers. The queue hands out only so many events at a
+/// time, and receives an acknowledgment of each event whose receipt, with all clones, has been
+/// dropped.
+#[derive(Clone)]
+pub struct Receipt {
+    _on_drop: Arc<OnDrop>,
+}
+
+struct OnDrop(Option<Box<dyn FnOnce() + Send + Sync>>);
 
 impl Receipt {
-    /// One that calls this when it is dropped.
-    pub fn new(dropped: impl FnOnce() + Send + 'static) -> Self {
-        Receipt(Some(Box::new(dropped)))
+    /// Creates a receipt that calls `dropped` when its last clone is dropped.
+    pub fn new(dropped: impl FnOnce() + Send + Sync + 'static) -> Self {
+        let on_drop = OnDrop(Some(Box::new(dropped)));
+        Receipt {
+            _on_drop: Arc::new(on_drop),
+        }
     }
 }
 
-impl Drop for Receipt {
+impl Drop for OnDrop {
     fn drop(&mut self) {
         if let Some(dropped) = self.0.take() {
             dropped();
@@ -238,6 +248,8 @@ pub enum Tell {
         plans: Vec<Plan>,
         /// When they arrived.
         received: MonoMillis,
+        /// To be dropped when all of them are on their way to their receivers.
+        receipt: Receipt,
     },
     /// These are a user's memberships from now on.
     Memberships {

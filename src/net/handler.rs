@@ -70,6 +70,13 @@ pub trait Handler {
     /// Another thread sent something.
     fn on_command(&mut self, cx: &mut Cx<'_, Self::Session>, command: Self::Command);
 
+    /// Called each turn, after what arrived and before deliveries are served: for work that is
+    /// done in pieces. Returns whether any is left; the engine does not sleep then.
+    fn on_turn(&mut self, cx: &mut Cx<'_, Self::Session>) -> bool {
+        let _ = cx;
+        false
+    }
+
     /// The engine has other limits from now on: what belongs to the application may change with
     /// them.
     fn on_reload(&mut self, cx: &mut Cx<'_, Self::Session>) {

@@ -54,14 +54,14 @@ pub struct Outbox {
     pub(crate) replies: u64,
     pub(crate) effects: Vec<Effect>,
     /// Units of work done for the connection that is being served.
-    pub(super) work: u64,
+    pub(crate) work: u64,
     /// How the WebSocket ended that the handler is being told of.
     pub(crate) ending: Option<Ending>,
     /// The connection whose call this is; `None` where there is none, and once it is to be
     /// closed.
     pub(super) serving: Option<ConnKey>,
-    /// Work that handlers have charged, in the units of [`Cx::charge`].
-    pub(crate) work: u64,
+    /// Receivers that deliveries wait for, those of this call included.
+    pub(crate) backlog: usize,
 }
 
 /// What has been collected for one connection, in its order.
@@ -155,7 +155,14 @@ impl<'a, C> Cx<'a, C> {
 
     /// Sends a message to many connections, a slice of them each turn.
     pub fn fan_out(&mut self, delivery: Delivery) {
+        self.outbox.backlog += delivery.to.len();
         self.outbox.effects.push(Effect::FanOut(delivery));
+    }
+
+    /// Receivers that deliveries are waiting for, each delivery's counted, those of this call
+    /// included. A handler that has many events to deliver should have only so many wait.
+    pub fn backlog(&self) -> usize {
+        self.outbox.backlog
     }
 
     /// Starts the closing handshake (RFC 6455 §7.1.2) behind whatever is queued already. The

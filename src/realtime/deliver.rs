@@ -6,11 +6,13 @@ use crate::model::{Decision, EventKind, MonoMillis, Plan, Reach, Reason};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 
 use super::audience::decide;
+use super::event_queue::Cost;
 use super::{Realtime, Session};
 
 impl Realtime {
     /// Hands the messages of some events, which arrived at this moment, to the engine, and says
-    /// for each event how many connections it goes to.
+    /// for each event how many connections it goes to. However many these are, all are delivered
+    /// at once; [`Realtime::deliver_from`] delivers in pieces.
     pub fn deliver(
         &mut self,
         cx: &mut Cx<'_, Session>,
@@ -20,19 +22,19 @@ impl Realtime {
         self.expire(cx.now());
         plans
             .iter()
-            .map(|plan| self.deliver_one(cx, plan, received))
+            .map(|plan| self.deliver_one(cx, plan, received).sent)
             .collect()
     }
 
-    fn deliver_one(
+    pub(super) fn deliver_one(
         &mut self,
         cx: &mut Cx<'_, Session>,
         plan: &Plan,
         received: MonoMillis,
-    ) -> usize {
+    ) -> Cost {
         self.counters.events.count(plan.kind);
         let mut receivers = std::mem::take(&mut self.receivers);
-        self.collect(&plan.reach, &mut receivers);
+        let matches = self.collect(&plan.reach, &mut receivers);
 
         let excluded = plan.exclude_client.as_deref();
         let excluded = excluded.map(|client| self.digester.client_id(client));
@@ -81,17 +83,21 @@ impl Realtime {
         receivers.shrink_to(RECEIVERS_BUFFER);
         self.receivers = receivers;
 
-        let count = outgoing.delivery.to.len();
-        if count > 0 {
-            self.counters.sent += count as u64;
+        let sent = outgoing.delivery.to.len();
+        if sent > 0 {
+            self.counters.sent += sent as u64;
             cx.fan_out(outgoing.delivery);
         }
-        count
+        Cost { sent, matches }
     }
 
     /// The connections in reach, each once, in the order of the arena: their slots are then
-    /// visited from front to back.
-    fn collect(&self, reach: &Reach, receivers: &mut Vec<ConnKey>) {
+    /// visited from front to back. Returns how many terms and connections were looked at.
+    fn collect(&self, reach: &Reach, receivers: &mut Vec<ConnKey>) -> usize {
+        let terms = match reach {
+            Reach::Terms(terms) => terms.len(),
+            Reach::User(_) => 1,
+        };
         match reach {
             Reach::Terms(terms) => {
                 for term in terms {
@@ -101,8 +107,10 @@ impl Realtime {
             }
             Reach::User(userid) => receivers.extend(self.principals.connections_of(userid)),
         }
+        let matches = terms + receivers.len();
         receivers.sort_unstable();
         receivers.dedup();
+        matches
     }
 }
 

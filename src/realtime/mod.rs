@@ -11,6 +11,7 @@
 //! | `dispatch` | what is done about a message |
 //! | `work` | what messages cost their connection |
 //! | `deliver` | from an event to its receivers |
+//! | `event_queue` | events that wait to be delivered, in bounded pieces |
 //! | `index`, `term` | who asked for what |
 //! | `credentials` | what becomes of a token: at the handshake, and when it ends |
 //! | `principals`, `expiry`, `audience` | who somebody is, for how long, and what they may hear |
@@ -23,6 +24,7 @@ mod credentials;
 mod deliver;
 mod dispatch;
 mod encoding;
+mod event_queue;
 mod expiry;
 mod filter;
 mod index;
@@ -48,6 +50,7 @@ use crate::model::{Asks, EndCause, Tell};
 use crate::net::{ConnKey, Cx, Verdict};
 
 pub use counters::{Auth, Counters, Errors, Events, Messages, Refused, Withheld};
+pub use event_queue::{Delivered, EventQueue, TurnLimits};
 pub use session::Session;
 
 /// What benchmarks measure by itself.
@@ -242,8 +245,8 @@ impl Realtime {
         self.trace.tidy(now.mono);
     }
 
-    /// A back end says something. Events ([`Tell::Published`], [`Tell::Happened`]), which go to
-    /// [`Realtime::deliver`], and what is for others ([`Tell::Health`]) are passed over.
+    /// A back end says something. Events ([`Tell::Published`], [`Tell::Happened`]), which go into
+    /// an [`EventQueue`], and what is for others ([`Tell::Health`]) are passed over.
     pub fn on_tell(&mut self, cx: &mut Cx<'_, Session>, tell: Tell) {
         match tell {
             Tell::Authenticated { ticket, reply } => self.on_authenticated(cx, ticket, reply),

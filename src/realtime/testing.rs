@@ -141,6 +141,7 @@ impl World {
         &mut self,
         call: impl FnOnce(&mut Realtime, &mut Cx<'_, Session>) -> R,
     ) -> (R, Vec<Did>) {
+        self.outbox.backlog = 0;
         let mut cx = Cx::new(
             self.now,
             &mut self.sessions,

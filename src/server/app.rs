@@ -7,9 +7,9 @@ use crate::admin::{Admin, Facts};
 use crate::backend::Stats;
 use crate::config::Danger;
 use crate::http::{Request, Response};
-use crate::model::Tell;
+use crate::model::{Receipt, Tell, Ticket};
 use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, Verdict};
-use crate::realtime::{Realtime, Session};
+use crate::realtime::{Delivered, EventQueue, Realtime, Session, TurnLimits};
 
 use super::figures::Figures;
 use super::notify::{Pulse, Status};
@@ -19,6 +19,9 @@ use super::{allocator, metrics};
 /// Hands what arrives to whom it concerns.
 pub(super) struct App {
     pub realtime: Realtime,
+    /// Events that wait to be delivered. Who receives them is decided when they are: whatever
+    /// else the back end says, as that a token was revoked, overtakes them and counts at once.
+    pub events: EventQueue<Origin>,
     pub admin: Admin,
     pub admin_listener: ListenerId,
     /// Whether the back end does its work.
@@ -36,6 +39,23 @@ pub(super) struct App {
     /// Whether all was well when it was last looked; `None` before it ever was.
     pub was_ready: Option<bool>,
 }
+
+/// What a batch of events belongs to. It is told, or dropped, when all of the batch is on its way:
+/// until then it holds back further events.
+pub(super) enum Origin {
+    /// A publisher, who waits for the answer to its request.
+    Publisher(Ticket),
+    /// A message queue, which hands out only so many events without an acknowledgment.
+    Feed { _receipt: Receipt },
+}
+
+/// An empty queue. Publishers do not wait for a message queue's events, or the other way round.
+pub(super) fn event_queue() -> EventQueue<Origin> {
+    EventQueue::new(2, TurnLimits::default())
+}
+
+const PUBLISHERS: usize = 0;
+const FEED: usize = 1;
 
 impl Handler for App {
     type Session = Session;
@@ -55,6 +75,7 @@ impl Handler for App {
         let App {
             realtime,
             admin,
+            events,
             stats,
             dangers,
             shared,
@@ -63,7 +84,11 @@ impl Handler for App {
         } = self;
         let facts = Facts {
             metrics: &|engine, admin, scope| {
-                let back_end = metrics::BackEnd { ready, stats };
+                let back_end = metrics::BackEnd {
+                    ready,
+                    stats,
+                    events_waiting: events.len(),
+                };
                 let process = metrics::Process {
                     dangers,
                     shared,
@@ -132,18 +157,20 @@ impl Handler for App {
                 let Some(received) = self.admin.begin_delivery(ticket) else {
                     return;
                 };
-                let now = cx.now();
-                let matched = self.realtime.deliver(cx, &plans, received);
-                self.admin.on_events(now.unix, &plans, &matched);
-                self.admin.on_published(cx, ticket, Ok(&matched));
+                let origin = Origin::Publisher(ticket);
+                self.events.push(PUBLISHERS, plans, received, origin);
             }
             Tell::Published {
                 ticket,
                 result: Err(refused),
             } => self.admin.on_published(cx, ticket, Err(&refused)),
-            Tell::Happened { plans, received } => {
-                let matched = self.realtime.deliver(cx, &plans, received);
-                self.admin.on_events(cx.now().unix, &plans, &matched);
+            Tell::Happened {
+                plans,
+                received,
+                receipt,
+            } => {
+                let origin = Origin::Feed { _receipt: receipt };
+                self.events.push(FEED, plans, received, origin);
             }
             Tell::Health { ready } => {
                 self.ready = ready;
@@ -151,6 +178,23 @@ impl Handler for App {
             }
             tell => self.realtime.on_tell(cx, tell),
         }
+    }
+
+    fn on_turn(&mut self, cx: &mut Cx<'_, Session>) -> bool {
+        if self.events.is_empty() {
+            return false;
+        }
+        let admin = &mut self.admin;
+        let done = |cx: &mut Cx<'_, Session>, delivered: Delivered<'_, Origin>| match delivered {
+            Delivered::Event(plan, count) => {
+                admin.on_events(cx.now().unix, std::slice::from_ref(plan), &[count]);
+            }
+            Delivered::Batch(Origin::Publisher(ticket), counts) => {
+                admin.on_published(cx, ticket, Ok(counts));
+            }
+            Delivered::Batch(Origin::Feed { .. }, _) => {}
+        };
+        self.realtime.deliver_from(cx, &mut self.events, done)
     }
 
     fn on_reload(&mut self, cx: &mut Cx<'_, Session>) {

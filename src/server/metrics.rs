@@ -18,6 +18,8 @@ use super::reload::Shared;
 pub(super) struct BackEnd<'a> {
     pub ready: bool,
     pub stats: &'a Stats,
+    /// Of its events, how many have not been delivered yet.
+    pub events_waiting: usize,
 }
 
 /// How the process is.
@@ -52,6 +54,11 @@ pub(super) fn render(
     compression(&mut out, &engine.compression);
     events::messages(&mut out, &api);
     events::events(&mut out, engine, &api, admin);
+    out.gauge(
+        "h_realtime_events_waiting",
+        "Events that wait to be delivered now.",
+        back_end.events_waiting as f64,
+    );
     process::back_end(&mut out, back_end);
     process::settings(&mut out, process, api.lines_left_out);
     process::figures(&mut out, process, engine);

@@ -140,6 +140,7 @@ fn reactor(
     );
     let app = App {
         realtime,
+        events: app::event_queue(),
         admin,
         admin_listener: ADMIN,
         ready: false,

@@ -7,12 +7,14 @@ use std::rc::Rc;
 use h_realtime::http::Request;
 use h_realtime::model::{Ask, Asks, Busy, Plan, Secret, Tell, Ticket};
 use h_realtime::net::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
-use h_realtime::realtime::{Realtime, Session, Settings};
+use h_realtime::realtime::{Delivered, EventQueue, Realtime, Session, Settings, TurnLimits};
 
 use super::matcher::Model;
 
 pub struct App {
     pub realtime: Realtime,
+    events: EventQueue<usize>,
+    limits: TurnLimits,
     model: Rc<RefCell<Model>>,
     asked: Asked,
 }
@@ -30,24 +32,48 @@ pub struct Asked {
 }
 
 impl App {
-    pub fn new(model: Rc<RefCell<Model>>, asked: Asked, settings: Settings, seed: u64) -> Self {
+    pub fn new(
+        model: Rc<RefCell<Model>>,
+        asked: Asked,
+        settings: Settings,
+        limits: TurnLimits,
+        seed: u64,
+    ) -> Self {
         let seed = [seed, 1, 2, 3];
         App {
             realtime: Realtime::new(Box::new(asked.clone()), settings, seed),
+            events: EventQueue::new(1, limits),
+            limits,
             model,
             asked,
         }
     }
 
-    fn deliver(&mut self, cx: &mut Cx<'_, Session>, plans: Vec<Plan>) {
-        let now = cx.now();
+    /// Delivers some of the events that wait; the model decides about each at the same moment.
+    fn deliver(&mut self, cx: &mut Cx<'_, Session>) -> bool {
         let mut model = self.model.borrow_mut();
-        let want: Vec<usize> = plans.iter().map(|plan| model.deliver(plan, now)).collect();
-        let got = self.realtime.deliver(cx, &plans, now.mono);
-        if got != want {
-            let what = format!("{got:?} for {want:?} that must hear of {plans:?}");
+        let open = model.open().count();
+        let done = |cx: &mut Cx<'_, Session>, delivered: Delivered<'_, usize>| match delivered {
+            Delivered::Event(plan, got) => {
+                let want = model.deliver(plan, cx.now());
+                if got != want {
+                    let what = format!("{got} for {want} that must receive {plan:?}");
+                    model.breaches.push(what);
+                }
+            }
+            Delivered::Batch(events, counts) => {
+                if counts.len() != events {
+                    let what = format!("{counts:?} for a batch of {events}");
+                    model.breaches.push(what);
+                }
+            }
+        };
+        let is_left = self.realtime.deliver_from(cx, &mut self.events, done);
+        if cx.backlog() >= self.limits.backlog + open.max(1) {
+            let what = format!("{} receivers wait of {open}", cx.backlog());
             model.breaches.push(what);
         }
+        is_left
     }
 }
 
@@ -101,7 +127,10 @@ impl Handler for App {
 
     fn on_command(&mut self, cx: &mut Cx<'_, Session>, command: Command) {
         match command {
-            Command::Deliver(plans) => self.deliver(cx, plans),
+            Command::Deliver(plans) => {
+                let count = plans.len();
+                self.events.push(0, plans, cx.now().unix, count);
+            }
             Command::Tell(tell) => {
                 let key = match &tell {
                     Tell::Authenticated { ticket, .. } => ConnKey::from_u64(ticket.0),
@@ -111,6 +140,10 @@ impl Handler for App {
                 self.realtime.on_tell(cx, tell);
             }
         }
+    }
+
+    fn on_turn(&mut self, cx: &mut Cx<'_, Session>) -> bool {
+        self.deliver(cx)
     }
 
     fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {

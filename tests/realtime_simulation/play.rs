@@ -2,7 +2,7 @@
 
 use h_realtime::model::{AuthReply, EndCause, Identity, Tell, Ticket, TokenId, UnixMillis};
 use h_realtime::net::Config;
-use h_realtime::realtime::{InvalidToken, Settings};
+use h_realtime::realtime::{InvalidToken, Settings, TurnLimits};
 use h_realtime::ws::CAN_DEFLATE;
 
 use crate::sim::rng::Rng;
@@ -109,7 +109,8 @@ impl Play {
         };
         let max_terms = settings.max_terms;
         let config = config(&mut rng);
-        let mut world = World::new(config, settings, rejects, rng.fork());
+        let limits = turn_limits(&mut rng);
+        let mut world = World::new(config, settings, limits, rejects, rng.fork());
         world.disorder = Disorder {
             delayed: rng.below(60) as u32,
             spurious: 10,
@@ -397,6 +398,19 @@ fn config(rng: &mut Rng) -> Config {
         config.queue_hard = config.queue_soft * (2 + rng.below(4));
     }
     config
+}
+
+/// Limits on the events of a turn: small ones for most, so that batches wait.
+fn turn_limits(rng: &mut Rng) -> TurnLimits {
+    match rng.chance(70) {
+        true => TurnLimits {
+            backlog: 1 + rng.below(20),
+            matches: 1 + rng.below(20),
+            events: 1 + rng.below(4),
+            bytes: 1 + rng.below(6000),
+        },
+        false => TurnLimits::default(),
+    }
 }
 
 const HOUR: u64 = 3_600_000;

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use h_realtime::net::{Arrival, Config, ConnKey, Engine, ListenerId, Now, Readiness};
-use h_realtime::realtime::Settings;
+use h_realtime::realtime::{Settings, TurnLimits};
 
 use crate::sim::backlog::{Accept, Backlog};
 use crate::sim::oracle::check_quiet;
@@ -46,13 +46,25 @@ pub struct Hello {
 }
 
 impl World {
-    pub fn new(config: Config, settings: Settings, rejects: bool, mut rng: Rng) -> Self {
+    pub fn new(
+        config: Config,
+        settings: Settings,
+        limits: TurnLimits,
+        rejects: bool,
+        mut rng: Rng,
+    ) -> Self {
         let model = Rc::new(RefCell::new(Model {
             rejects,
             ..Model::default()
         }));
         let asked = Asked::default();
-        let app = App::new(Rc::clone(&model), asked.clone(), settings, rng.next());
+        let app = App::new(
+            Rc::clone(&model),
+            asked.clone(),
+            settings,
+            limits,
+            rng.next(),
+        );
         let (clock, wall) = (1_000_000, 1_700_000_000_000);
         let now = Now {
             mono: clock,

@@ -154,10 +154,15 @@ impl Embedded {
                     Err(Fault::Database(error)) => return Err(error),
                 },
             },
-            Ask::Event { body, received, .. } => match publish::plans(body, directory, now) {
+            Ask::Event {
+                body,
+                received,
+                receipt,
+            } => match publish::plans(body, directory, now) {
                 Ok(plans) => Tell::Happened {
                     plans,
                     received: *received,
+                    receipt: receipt.clone(),
                 },
                 Err(Fault::Publisher(error)) => {
                     self.pass_over(&error.reason, now);

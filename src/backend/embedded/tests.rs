@@ -2,6 +2,8 @@
 
 mod replaced;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::model::{Receipt, Secret, Ticket};
 
@@ -133,23 +135,35 @@ fn events_from_a_queue_become_plans_or_are_counted() {
     let stats = Arc::new(Stats::default());
     let store = Store::in_memory().unwrap();
     let mut back_end = Embedded::with_store(store, None, Arc::clone(&stats)).unwrap();
-    let event = |body: &str| Ask::Event {
-        body: body.into(),
-        received: 7,
-        receipt: Receipt::new(|| {}),
+    let acknowledged = Arc::new(AtomicUsize::new(0));
+    let event = |body: &str| {
+        let acknowledged = Arc::clone(&acknowledged);
+        Ask::Event {
+            body: body.into(),
+            received: 7,
+            receipt: Receipt::new(move || {
+                acknowledged.fetch_add(1, Ordering::Relaxed);
+            }),
+        }
     };
     let good = r#"{"topic":"annotation","action":"create","annotation":{"id":"a","user":
         "acct:joe@example.org","uri":"http://a/","permissions":{"read":["group:__world__"]}}}"#;
     let tells = back_end.turn(vec![event("{}"), event(good), event("[")], 0);
     let [
         Tell::Health { ready: true },
-        Tell::Happened { plans, received: 7 },
+        Tell::Happened {
+            plans, received: 7, ..
+        },
     ] = &tells[..]
     else {
         panic!("{tells:?}");
     };
     assert_eq!(plans.len(), 1);
     assert_eq!(stats.dropped(Fate::Malformed), 2);
+    // An event that has led to a plan is acknowledged when that is on its way.
+    assert_eq!(acknowledged.load(Ordering::Relaxed), 2);
+    drop(tells);
+    assert_eq!(acknowledged.load(Ordering::Relaxed), 3);
 }
 
 #[test]

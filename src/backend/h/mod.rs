@@ -14,6 +14,7 @@ mod payload;
 mod pending;
 mod plan;
 mod read;
+mod room;
 mod row;
 mod session;
 mod sql;

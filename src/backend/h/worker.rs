@@ -18,6 +18,7 @@ use super::backlog::{Backlog, Waiting};
 use super::database::{Data, Database};
 use super::event::{AnnotationEvent, user_plan};
 use super::pending::{Change, Pending};
+use super::room::Room;
 use super::store::SWEPT;
 use super::told::Told;
 use crate::backend::amqp::Delivery;
@@ -35,6 +36,8 @@ pub(super) struct Worker<D, W, C> {
     logins: Vec<(Ticket, Secret)>,
     sweep: Option<Sweep>,
     events: Backlog,
+    /// For what events have led to.
+    room: Room,
     told: Told,
     /// What events have stated of memberships and the database does not say yet.
     pending: Pending,
@@ -82,6 +85,7 @@ where
             logins: Vec::new(),
             sweep: None,
             events: Backlog::default(),
+            room: Room::default(),
             told: Told::default(),
             pending: Pending::default(),
             ready: false,
@@ -116,11 +120,30 @@ where
             }
             // No event is delivered by memberships that are to be read again first.
             if self.database.is_up() && self.confirm().await? {
-                match self.next_event() {
-                    Some(waiting) => self.handle(waiting).await?,
-                    None if self.logins.is_empty() && self.sweep.is_none() => self.wait().await?,
-                    None => {}
+                let has_more = !self.logins.is_empty() || self.sweep.is_some();
+                match self.room.is_full() {
+                    true if has_more => {}
+                    true => self.wait_for_room().await?,
+                    false => match self.next_event() {
+                        Some(waiting) => self.handle(waiting).await?,
+                        None if has_more => {}
+                        None => self.wait().await?,
+                    },
                 }
+            }
+        }
+    }
+
+    /// Waits until the reactor has delivered enough that another event may be processed, or there
+    /// is something else to do. Further events stay with the broker.
+    async fn wait_for_room(&mut self) -> Result<(), Closed> {
+        tokio::select! {
+            biased;
+            question = self.questions.recv() => self.sort(question.ok_or(Closed)?).await,
+            () = self.room.wait() => Ok(()),
+            () = sleep(LOOK_PERIOD) => {
+                self.database.look().await;
+                Ok(())
             }
         }
     }
@@ -207,7 +230,10 @@ where
         let Some(mut found) = found else {
             return Ok(());
         };
-        for (userid, memberships) in found.iter_mut().filter_map(|(_, found)| found.as_mut().ok()) {
+        for (userid, memberships) in found
+            .iter_mut()
+            .filter_map(|(_, found)| found.as_mut().ok())
+        {
             self.pending.apply(userid, memberships, read_at);
         }
         sweep.done += some.len();
@@ -233,7 +259,7 @@ where
         })
     }
 
-    /// Deals with an event. Its receipt is held until what it led to has been taken.
+    /// Processes an event. Its receipt goes with the plan that it leads to.
     async fn handle(&mut self, mut waiting: Waiting) -> Result<(), Closed> {
         let delivery = &waiting.delivery;
         let outcome = match delivery.topic {
@@ -242,8 +268,15 @@ where
         };
         match outcome {
             Some(Ok(plan)) => {
-                let (plans, received) = (vec![plan], waiting.delivery.received);
-                tell(&self.way, Tell::Happened { plans, received }).await?;
+                let Delivery {
+                    received, receipt, ..
+                } = waiting.delivery;
+                let happened = Tell::Happened {
+                    received,
+                    receipt: self.room.admit(&plan, receipt),
+                    plans: vec![plan],
+                };
+                tell(&self.way, happened).await?;
             }
             Some(Err(fate)) => self.drops.count(fate),
             // Events are never passed by by later ones, so one over which the database goes away

@@ -96,6 +96,8 @@ pub struct Engine<S: Socket, H: Handler> {
     handled: usize,
     /// TLS handshake steps made in this turn.
     tls_steps: usize,
+    /// The handler has work left for the next turn.
+    has_handler_work: bool,
 }
 
 /// What a poller says of a socket.
@@ -156,6 +158,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             jitter: seed | 1,
             handled: 0,
             tls_steps: 0,
+            has_handler_work: false,
             config,
         }
     }
@@ -289,6 +292,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// something to send, then the clock: each within a budget.
     pub fn serve(&mut self) {
         self.serve_readers();
+        self.has_handler_work = self.with_handler(|handler, cx| handler.on_turn(cx));
+        self.apply_effects();
         self.serve_fan_out();
         self.flush_dirty();
         self.serve_timers();
@@ -315,7 +320,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// How long the poller may wait: zero while work was left behind.
     pub fn timeout(&self) -> Duration {
-        if !self.run.is_empty() || !self.dirty.is_empty() || self.fan_out.backlog() > 0 {
+        let has_output = !self.dirty.is_empty() || self.fan_out.backlog() > 0;
+        if !self.run.is_empty() || has_output || self.has_handler_work {
             return Duration::ZERO;
         }
         let wheel = self.wheel.next_tick().map(|tick| u64::from(tick) * TICK_MS);
@@ -409,6 +415,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     fn call_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
+        self.outbox.backlog = self.fan_out.backlog();
         let mut cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
         call(&mut self.handler, &mut cx)
     }

@@ -11,7 +11,7 @@ use crate::net;
 use super::{BackEnd, Process, counts};
 
 pub(super) fn back_end(out: &mut Exposition, back_end: &BackEnd<'_>) {
-    let BackEnd { ready, stats } = back_end;
+    let BackEnd { ready, stats, .. } = back_end;
     let flag = |is: bool| f64::from(u8::from(is));
     out.gauge(
         "h_realtime_backend_ready",

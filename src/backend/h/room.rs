@@ -1,0 +1,99 @@
+//! How many plans may wait in the reactor until they are delivered.
+//!
+//! Owns: the count, and waiting for it to go down. RabbitMQ's prefetch does not bound this: it must
+//! allow for all events that wait for the database, and an event is small where its plan, with the
+//! annotation, may be large.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::model::{Plan, Receipt};
+
+/// Counts the plans whose receipts have not been dropped.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Room(Arc<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    plans: AtomicUsize,
+    /// Of the messages of these.
+    bytes: AtomicUsize,
+    freed: Notify,
+}
+
+impl Room {
+    /// Counts a plan until the receipt that is returned has been dropped.
+    pub fn admit(&self, plan: &Plan, receipt: Receipt) -> Receipt {
+        let bytes = plan.variants.iter().map(|text| text.len()).sum();
+        self.0.plans.fetch_add(1, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let taken = Arc::clone(&self.0);
+        Receipt::new(move || {
+            taken.plans.fetch_sub(1, Ordering::Relaxed);
+            taken.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            taken.freed.notify_one();
+            drop(receipt);
+        })
+    }
+
+    /// Whether no further plan should be made. The one that filled it may be of any size.
+    pub fn is_full(&self) -> bool {
+        self.0.plans.load(Ordering::Relaxed) >= MAX_PLANS
+            || self.0.bytes.load(Ordering::Relaxed) >= MAX_BYTES
+    }
+
+    /// Waits until it is not full.
+    pub async fn wait(&self) {
+        while self.is_full() {
+            // A receipt that has been dropped since the look is remembered.
+            self.0.freed.notified().await;
+        }
+    }
+}
+
+/// Plans that wait in the reactor.
+pub(super) const MAX_PLANS: usize = 256;
+/// Bytes of their messages.
+pub(super) const MAX_BYTES: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EventKind, Reach};
+
+    fn plan(size: usize) -> Plan {
+        Plan {
+            kind: EventKind::Create,
+            reach: Reach::User("acct:a@b".into()),
+            exclude_client: None,
+            rules: Vec::new(),
+            variants: vec!["x".repeat(size).into()],
+        }
+    }
+
+    #[test]
+    fn it_is_full_by_count_and_by_bytes_until_receipts_are_dropped() {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let receipt = || {
+            let dropped = Arc::clone(&dropped);
+            Receipt::new(move || {
+                dropped.fetch_add(1, Ordering::Relaxed);
+            })
+        };
+        let room = Room::default();
+        let large = room.admit(&plan(MAX_BYTES), receipt());
+        assert!(room.is_full());
+        drop(large);
+        assert!(!room.is_full());
+        let mut small: Vec<_> = (0..MAX_PLANS)
+            .map(|_| room.admit(&plan(1), receipt()))
+            .collect();
+        assert!(room.is_full());
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+        small.pop();
+        assert!(!room.is_full());
+        assert_eq!(dropped.load(Ordering::Relaxed), 2);
+    }
+}

@@ -1,0 +1,220 @@
+//! Queued events: their order, and how many a turn delivers.
+
+use super::*;
+use crate::model::{
+    Decision, EndCause, EventKind, Field, Membership, Reach, Role, Tell, TokenId, Who,
+};
+use crate::realtime::Settings;
+use crate::realtime::testing::{Did, World, identity, rule, term};
+
+/// An engine that only counts its receivers.
+#[derive(Default)]
+struct Engine {
+    backlog: usize,
+    /// The texts of the events delivered, and when.
+    delivered: Vec<(usize, String)>,
+    /// The batches done: their tags, and how many events each had.
+    batches: Vec<(&'static str, usize)>,
+    turn: usize,
+}
+
+fn event(text: &str) -> Plan {
+    Plan {
+        kind: EventKind::Create,
+        reach: Reach::Terms(vec![term(Field::Group, "g")]),
+        exclude_client: None,
+        rules: vec![rule(vec![], Decision::Send(0))],
+        variants: vec![text.into()],
+    }
+}
+
+fn events(texts: &[&str]) -> Vec<Plan> {
+    texts.iter().map(|text| event(text)).collect()
+}
+
+/// One turn, in which each event goes to `receivers` connections.
+fn turn(queue: &mut EventQueue<&'static str>, engine: &mut Engine, receivers: usize) -> bool {
+    engine.turn += 1;
+    let deliver = |engine: &mut Engine, plan: &Plan, _| {
+        engine.backlog += receivers;
+        let text = plan.variants[0].to_string();
+        engine.delivered.push((engine.turn, text));
+        Cost {
+            sent: receivers,
+            matches: receivers + 1,
+        }
+    };
+    queue.serve(
+        engine,
+        |engine| engine.backlog,
+        deliver,
+        |engine, delivered| {
+            if let Delivered::Batch(tag, sent) = delivered {
+                assert!(sent.iter().all(|&count| count == receivers));
+                engine.batches.push((tag, sent.len()));
+            }
+        },
+    )
+}
+
+#[test]
+fn a_large_batch_keeps_the_backlog_bounded_in_every_turn() {
+    const EVENTS: usize = 7_500;
+    const RECEIVERS: usize = 4_000;
+    let limits = TurnLimits::default();
+    let mut queue = EventQueue::new(1, limits);
+    let texts: Vec<String> = (0..EVENTS).map(|n| n.to_string()).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    queue.push(0, events(&texts), 0, "all");
+    let mut engine = Engine::default();
+    let mut is_left = true;
+    while is_left {
+        assert_eq!(engine.batches, []);
+        let before = engine.backlog;
+        is_left = turn(&mut queue, &mut engine, RECEIVERS);
+        assert!(engine.backlog < limits.backlog + RECEIVERS);
+        assert!(engine.backlog - before < limits.matches + RECEIVERS);
+        // The turn does not end with nothing to do while events wait.
+        assert!(engine.backlog > 0);
+        engine.backlog -= engine.backlog.min(512);
+    }
+    assert_eq!(engine.batches, [("all", EVENTS)]);
+    let delivered = engine.delivered.iter().map(|(_, text)| text.as_str());
+    assert!(delivered.eq(texts));
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn a_lane_keeps_its_order_and_lanes_take_turns() {
+    let limits = TurnLimits {
+        events: 3,
+        ..TurnLimits::default()
+    };
+    let mut queue = EventQueue::new(2, limits);
+    queue.push(0, events(&["a1", "a2", "a3", "a4", "a5"]), 0, "a");
+    queue.push(0, events(&["b1"]), 0, "b");
+    queue.push(1, events(&["x1"]), 0, "x");
+    queue.push(1, events(&["y1"]), 0, "y");
+    let mut engine = Engine::default();
+    while turn(&mut queue, &mut engine, 1) {}
+    let want = [
+        (1, "a1"),
+        (1, "x1"),
+        (1, "a2"),
+        (2, "y1"),
+        (2, "a3"),
+        (2, "a4"),
+        (3, "a5"),
+        (3, "b1"),
+    ];
+    let want = want.map(|(turn, text)| (turn, text.to_owned()));
+    assert_eq!(engine.delivered, want);
+    assert_eq!(engine.batches, [("x", 1), ("y", 1), ("a", 5), ("b", 1)]);
+}
+
+#[test]
+fn a_turn_ends_at_each_of_its_limits() {
+    let many = |text: &str| vec![event(text); 20];
+    let limits = TurnLimits {
+        backlog: 1_000,
+        matches: 1_000,
+        events: 10,
+        bytes: 1_000,
+    };
+    for (limits, text, receivers, want) in [
+        (limits, "a", 1, 10),
+        (limits, "a", 0, 10),
+        // 101 matches each.
+        (
+            TurnLimits {
+                matches: 300,
+                ..limits
+            },
+            "a",
+            100,
+            3,
+        ),
+        (
+            TurnLimits {
+                backlog: 300,
+                ..limits
+            },
+            "a",
+            100,
+            3,
+        ),
+        (limits, &"a".repeat(400), 1, 3),
+        // What goes to nobody is not encoded.
+        (limits, &"a".repeat(400), 0, 10),
+        (limits, "a", 2_000, 1),
+    ] {
+        let mut queue = EventQueue::new(1, limits);
+        queue.push(0, many(text), 0, "all");
+        let mut engine = Engine::default();
+        assert!(turn(&mut queue, &mut engine, receivers));
+        assert_eq!(engine.delivered.len(), want, "{limits:?} {receivers}");
+    }
+}
+
+/// Delivers one event of a queue.
+fn step(world: &mut World, queue: &mut EventQueue<()>) -> Vec<Did> {
+    let deliver = |realtime: &mut Realtime, cx: &mut Cx<'_, Session>| {
+        realtime.deliver_from(cx, queue, |_, _| {})
+    };
+    world.call(deliver).1
+}
+
+#[test]
+fn rights_that_end_while_a_batch_waits_count_for_the_rest_of_it() {
+    let mut world = World::new(Settings::default());
+    let group = [("g", Role::Member)];
+    for (index, userid) in [(0, "acct:a@x"), (1, "acct:b@x"), (2, "acct:c@x")] {
+        world.open_as(index, identity(userid, u64::from(index), &group));
+        world.filter(index, "/group", &["g"]);
+    }
+    let one = TurnLimits {
+        events: 1,
+        ..TurnLimits::default()
+    };
+    let mut queue = EventQueue::new(1, one);
+    let mut plan = event("text");
+    plan.rules = vec![rule(vec![Who::Member("g".into())], Decision::Send(0))];
+    queue.push(0, vec![plan; 4], 0, ());
+    let to = |indices: &[u32]| {
+        let receivers = indices.iter().map(|&index| (index, "text".to_owned()));
+        [Did::Deliver(receivers.collect())]
+    };
+    assert_eq!(step(&mut world, &mut queue), to(&[0, 1, 2]));
+    // The engine closes the connection at once.
+    let ended = world.tell(Tell::TokenEnded {
+        token: TokenId(0),
+        cause: EndCause::Revoked,
+    });
+    assert!(matches!(ended[..], [Did::Close(0, 3000, _)]), "{ended:?}");
+    world.close(0);
+    assert_eq!(step(&mut world, &mut queue), to(&[1, 2]));
+    world.tell(Tell::Memberships {
+        userid: "acct:b@x".into(),
+        memberships: Vec::new(),
+    });
+    assert_eq!(step(&mut world, &mut queue), to(&[2]));
+    // With closes spread over a while, the connection stays open until its turn comes.
+    let spread = Settings {
+        expiry_spread: 30_000,
+        ..Settings::default()
+    };
+    world.call(|realtime, cx| realtime.reconfigure(cx, spread));
+    let userid = "acct:c@x".into();
+    assert_eq!(world.tell(Tell::UserGone { userid }), []);
+    // Rights that begin count as well.
+    let membership = Membership {
+        group: "g".into(),
+        role: Role::Member,
+    };
+    world.tell(Tell::Memberships {
+        userid: "acct:b@x".into(),
+        memberships: vec![membership],
+    });
+    assert_eq!(step(&mut world, &mut queue), to(&[1]));
+    assert!(queue.is_empty());
+}
