@@ -193,3 +193,123 @@ fn fewer_connections_close_nobody() {
     world.open();
     assert_eq!(world.engine.counters().open, 2);
 }
+
+/// How many of the pings to these clients were sent in each of the next so many tenths of a second.
+fn pings_per_tenth(world: &mut World, tenths: usize) -> Vec<u64> {
+    let mut before = world.engine.counters().pings_sent;
+    let sent = (0..tenths).map(|_| {
+        world.wait(100);
+        let sent = world.engine.counters().pings_sent;
+        sent - std::mem::replace(&mut before, sent)
+    });
+    sent.collect()
+}
+
+#[test]
+fn shorter_heartbeats_reach_idle_connections_spread_over_the_interval() {
+    let config = Config {
+        ping_interval: Duration::from_secs(300),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let clients: Vec<_> = (0..1000).map(|_| world.connect()).collect();
+    for &client in &clients {
+        world.client(client).shake("/ws");
+    }
+    world.wait(10_000);
+    let vanished = clients[7];
+    world.client(vanished).vanish();
+    change(&mut world, |config| {
+        config.ping_interval = Duration::from_secs(2);
+        config.pong_timeout = Duration::from_secs(3);
+    });
+    let sent = pings_per_tenth(&mut world, 21);
+    assert!(sent.iter().sum::<u64>() >= 1000, "{sent:?}");
+    assert!(sent.iter().all(|&sent| sent < 250), "{sent:?}");
+    world.wait(3_200);
+    assert!(world.interest(vanished).is_none());
+    assert_eq!(world.engine.counters().open, 999);
+    // Longer ones do as well.
+    change(&mut world, |_| {});
+    world.wait(3_000);
+    let sent = pings_per_tenth(&mut world, 200);
+    assert_eq!(sent.iter().sum::<u64>(), 0);
+}
+
+#[test]
+fn a_shorter_time_to_answer_a_ping_counts_from_the_reload_on() {
+    let mut world = World::calm();
+    let client = world.open_lazy();
+    while world.engine.counters().pings_sent == 0 {
+        world.wait(1000);
+    }
+    world.wait(10_000);
+    change(&mut world, |config| {
+        config.pong_timeout = Duration::from_secs(2);
+    });
+    world.wait(1_800);
+    assert!(world.interest(client).is_some());
+    world.wait(400);
+    assert!(world.interest(client).is_none());
+}
+
+#[test]
+fn shorter_timeouts_reach_requests_and_closes_that_are_under_way() {
+    let mut world = World::calm();
+    let silent = world.connect();
+    let body = world.connect();
+    let head = "POST /body HTTP/1.1\r\nContent-Length: 100\r\n\r\n";
+    world.client(body).request(head, &[200]);
+    let deferred = world.connect();
+    world.client(deferred).shake("/later");
+    let closing = world.open_lazy();
+    let lingering = world.open_lazy();
+    let key = world.key(closing);
+    world.command(Command::CloseOne { key, code: 4003 });
+    world.client(lingering).close(1000);
+    world.deliver(lingering);
+    world.flow();
+    let all = [silent, body, deferred, closing, lingering];
+    assert!(all.iter().all(|&client| world.interest(client).is_some()));
+    change(&mut world, |config| {
+        let short = Duration::from_millis(500);
+        config.handshake_timeout = short;
+        config.body_timeout = short;
+        config.defer_timeout = short;
+        config.close_timeout = short;
+        config.linger_timeout = short;
+    });
+    world.wait(400);
+    assert!(all.iter().all(|&client| world.interest(client).is_some()));
+    world.wait(300);
+    assert!(all.iter().all(|&client| world.interest(client).is_none()));
+    assert_eq!(world.clients[body].statuses(), [408]);
+    assert_eq!(world.clients[deferred].statuses(), [503]);
+}
+
+#[test]
+fn a_reload_reaches_many_connections_in_several_turns() {
+    let config = Config {
+        ping_interval: Duration::from_secs(300),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    for _ in 0..9000 {
+        let client = world.connect();
+        world.client(client).shake("/ws");
+    }
+    world.flow();
+    world.reload(Config {
+        ping_interval: Duration::from_secs(20),
+        ..Config::default()
+    });
+    world.turn();
+    assert!(world.engine.timeout().is_zero(), "some are left");
+    world.turn();
+    assert!(!world.engine.timeout().is_zero());
+    for _ in 0..40 {
+        world.clock += 500;
+        world.turn_without_events();
+    }
+    assert_eq!(world.engine.counters().pings_sent, 9000);
+}

@@ -245,6 +245,22 @@ fn signals_by_the_dozen_do_no_harm() {
     assert_eq!(client.drain(), []);
 }
 
+#[test]
+fn shorter_heartbeats_reach_connections_that_are_idle() {
+    let server = Server::configured("[timeouts]\nping = \"5m\"\npong = \"5m\"\n");
+    let mut answering: Vec<_> = (0..20).map(|_| server.anonymous()).collect();
+    let silent: Vec<_> = (0..5).map(|_| server.anonymous()).collect();
+    let said = reload(&server, "[timeouts]\nping = \"1s\"\npong = \"1s\"\n");
+    assert!(said.ends_with("timeouts.ping, timeouts.pong"), "{said}");
+    for client in &mut answering {
+        assert_eq!(client.receive(), Received::Ping(Vec::new()));
+        client.send_frame(true, OpCode::Pong, b"");
+    }
+    let timeouts = || server.metric("h_realtime_disconnects_total{reason=\"timeout\"}");
+    eventually(PATIENCE, || (timeouts() >= 5.0).then_some(()));
+    drop(silent);
+}
+
 #[cfg(feature = "tls")]
 mod certificates {
     use std::sync::Arc;

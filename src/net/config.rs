@@ -59,10 +59,11 @@ pub struct Config {
     pub linger_timeout: Duration,
     /// A connection that has been silent for about this long is sent a ping.
     pub ping_interval: Duration,
-    /// A connection that shows no sign of life for this long after a ping is cut.
+    /// A connection that shows no sign of life for this long after a ping is cut; later by a
+    /// second for each KiB of output that may be ahead of the ping, five minutes at most.
     pub pong_timeout: Duration,
-    /// Bytes a connection may have waiting in its output queue for at most `slow_timeout`.
-    /// Above it, nothing is read from the connection either.
+    /// Bytes a connection may have waiting in its output queue for at most `slow_timeout`; what
+    /// the kernel has accepted is not in it. Above it, nothing is read from the connection either.
     pub queue_soft: usize,
     /// See `queue_soft`.
     pub slow_timeout: Duration,
@@ -80,9 +81,9 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Reload {
     /// The limits and deadlines from now on, for those who are connected, too. A limit that has
-    /// become lower cuts nobody by itself: it counts when more comes. Deadlines of queues and of
-    /// messages are those from now on, others that run already run as they were set. Which
-    /// listener is reserved stays.
+    /// become lower cuts nobody by itself: it counts when more comes. Deadlines of queues, messages
+    /// and pings are those from now on. Other deadlines that run already are no later than the new
+    /// timeout counted from the reload; none of them is put off. Which listener is reserved stays.
     pub config: Config,
     /// The certificate for the handshakes from now on, on all listeners with TLS; `None` leaves
     /// it as it is.

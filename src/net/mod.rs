@@ -17,6 +17,7 @@ mod listener;
 mod mailbox;
 mod nofile;
 mod outbox;
+mod pace;
 mod queue;
 mod reactor;
 mod scratch;

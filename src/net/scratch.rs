@@ -1,5 +1,7 @@
 //! Buffers that belong to the reactor, not to a connection.
 
+use super::timer::Tick;
+
 /// What reading and TLS need while they work, shared by all connections. Nothing of one
 /// connection stays here when the next is served.
 pub struct Scratch {
@@ -11,6 +13,8 @@ pub struct Scratch {
     /// record waits, so that shorter ones take less memory.
     #[cfg(feature = "tls")]
     pub(super) longest_record: usize,
+    /// The time of the turn.
+    pub(super) now: Tick,
     /// What TLS needs besides.
     #[cfg(feature = "tls")]
     pub(super) cipher: Cipher,
@@ -35,6 +39,7 @@ impl Scratch {
         Scratch {
             input: vec![0; read_size.max(MIN_READ_SIZE)].into_boxed_slice(),
             own: Vec::new(),
+            now: 0,
             #[cfg(feature = "tls")]
             longest_record: MAX_RECORD,
             #[cfg(feature = "tls")]

@@ -3,14 +3,16 @@
 use std::io::{self, IoSlice};
 
 use super::held::Held;
+use super::pace::Pace;
 use super::scratch::Scratch;
 use super::socket::{Fill, Socket};
 use super::tls::TlsLink;
 
-/// How a connection's bytes reach its socket.
+/// How a connection's bytes reach its socket. The pace is in the variants because there it takes
+/// the place of padding.
 pub(super) enum Transport<S> {
-    Plain(S),
-    Tls(Box<TlsLink<S>>),
+    Plain(S, Pace),
+    Tls(Box<TlsLink<S>>, Pace),
 }
 
 impl<S: Socket> Transport<S> {
@@ -19,8 +21,8 @@ impl<S: Socket> Transport<S> {
     pub fn fill(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
         let limit = limit.min(scratch.input.len());
         match self {
-            Transport::Plain(socket) => read_once(socket, &mut scratch.input[..limit]),
-            Transport::Tls(link) => link.fill(scratch, limit),
+            Transport::Plain(socket, _) => read_once(socket, &mut scratch.input[..limit]),
+            Transport::Tls(link, _) => link.fill(scratch, limit),
         }
     }
 
@@ -37,54 +39,68 @@ impl<S: Socket> Transport<S> {
 
     /// Takes a prefix of the slices and says how long it is; 0 when it would block.
     pub fn send(&mut self, slices: &[IoSlice<'_>], scratch: &mut Scratch) -> io::Result<usize> {
-        match self {
-            Transport::Plain(socket) => write_once(socket, slices),
-            Transport::Tls(link) => link.send(slices, scratch),
-        }
+        let (sent, pace) = match self {
+            Transport::Plain(socket, pace) => (write_once(socket, slices)?, pace),
+            Transport::Tls(link, pace) => (link.send(slices, scratch)?, pace),
+        };
+        pace.add(sent, scratch.now);
+        Ok(sent)
+    }
+
+    /// How long the peer may need for what was sent.
+    pub fn pace(&self) -> Pace {
+        let (Transport::Plain(_, pace) | Transport::Tls(_, pace)) = self;
+        *pace
+    }
+
+    /// See [`Transport::pace`].
+    pub fn pace_mut(&mut self) -> &mut Pace {
+        let (Transport::Plain(_, pace) | Transport::Tls(_, pace)) = self;
+        pace
     }
 
     /// Sends what the transport itself holds back; false while some of it is left.
     pub fn flush(&mut self) -> io::Result<bool> {
         match self {
-            Transport::Plain(_) => Ok(true),
-            Transport::Tls(link) => link.flush(),
+            Transport::Plain(..) => Ok(true),
+            Transport::Tls(link, _) => link.flush(),
         }
     }
 
     /// Whether the transport holds output back.
     pub fn has_output(&self) -> bool {
         match self {
-            Transport::Plain(_) => false,
-            Transport::Tls(link) => link.has_output(),
+            Transport::Plain(..) => false,
+            Transport::Tls(link, _) => link.has_output(),
         }
     }
 
     /// Whether the TLS handshake is still under way.
     pub fn is_handshaking(&self) -> bool {
         match self {
-            Transport::Plain(_) => false,
-            Transport::Tls(link) => link.is_handshaking(),
+            Transport::Plain(..) => false,
+            Transport::Tls(link, _) => link.is_handshaking(),
         }
     }
 
     /// Bytes of TLS records that the socket has not taken.
     pub fn records(&self) -> usize {
         match self {
-            Transport::Plain(_) => 0,
-            Transport::Tls(link) => link.records(),
+            Transport::Plain(..) => 0,
+            Transport::Tls(link, _) => link.records(),
         }
     }
 
     /// Has the ledger agree with the records that wait.
     pub fn count(&mut self, held: &mut Held) {
-        if let Transport::Tls(link) = self {
+        if let Transport::Tls(link, _) = self {
             link.count(held);
         }
     }
 
     /// Takes the records that wait off the ledger: the connection is being freed.
     pub fn release(&mut self, held: &mut Held) {
-        if let Transport::Tls(link) = self {
+        if let Transport::Tls(link, _) = self {
             link.release(held);
         }
     }
@@ -92,27 +108,27 @@ impl<S: Socket> Transport<S> {
     /// Bytes of a TLS record that is not whole.
     pub fn held(&self) -> usize {
         match self {
-            Transport::Plain(_) => 0,
-            Transport::Tls(link) => link.held(),
+            Transport::Plain(..) => 0,
+            Transport::Tls(link, _) => link.held(),
         }
     }
 
     pub fn is_tls(&self) -> bool {
-        !matches!(self, Transport::Plain(_))
+        !matches!(self, Transport::Plain(..))
     }
 
     /// Ends our direction.
     pub fn shutdown_write(&mut self, scratch: &mut Scratch) -> io::Result<()> {
         match self {
-            Transport::Plain(socket) => socket.shutdown_write(),
-            Transport::Tls(link) => link.shutdown_write(scratch),
+            Transport::Plain(socket, _) => socket.shutdown_write(),
+            Transport::Tls(link, _) => link.shutdown_write(scratch),
         }
     }
 
     pub fn socket_mut(&mut self) -> &mut S {
         match self {
-            Transport::Plain(socket) => socket,
-            Transport::Tls(link) => link.socket_mut(),
+            Transport::Plain(socket, _) => socket,
+            Transport::Tls(link, _) => link.socket_mut(),
         }
     }
 }

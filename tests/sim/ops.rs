@@ -79,6 +79,11 @@ pub enum Op {
     },
     /// The machine sleeps for an hour.
     Jump,
+    /// The server stands still, for long enough that pings go out, and then again while they are
+    /// answered; afterwards the poller is slow to deliver events.
+    Standstill {
+        ms: u16,
+    },
     Drain {
         ms: u16,
     },
@@ -197,7 +202,10 @@ impl Op {
                 seed: rng.below(1 << 16) as u16,
             },
             590..680 => Op::Command(Op::command(rng, size)),
-            680..900 => Op::Turn,
+            680..898 => Op::Turn,
+            898..900 => Op::Standstill {
+                ms: rng.below(1 << 16) as u16,
+            },
             900..950 => Op::Settle,
             950..999 => Op::Wait {
                 ms: rng.below(1500) as u16,
@@ -251,6 +259,7 @@ impl World {
                 self.clock += 3_600_000;
                 self.flow();
             }
+            Op::Standstill { ms } => self.play_standstill(u64::from(*ms)),
             Op::Drain { ms } => self
                 .engine
                 .begin_drain(Duration::from_millis(u64::from(*ms))),
@@ -259,6 +268,8 @@ impl World {
                 let mut config = config(&mut rng);
                 let mut some = || Duration::from_millis(500 + rng.below(10_000) as u64);
                 (config.slow_timeout, config.message_timeout) = (some(), some());
+                (config.ping_interval, config.pong_timeout) = (3 * some(), some());
+                (config.handshake_timeout, config.close_timeout) = (some(), some());
                 self.reload(config);
             }
             Op::Listen { who, bytes } => {
@@ -267,6 +278,25 @@ impl World {
                 }
             }
             _ => self.play_client(op, rng),
+        }
+    }
+
+    /// Faults that withhold input are put off: they stand for input that comes later.
+    fn play_standstill(&mut self, ms: u64) {
+        let faults: Vec<_> = self.clients.iter().map(|c| c.wire.state().faults).collect();
+        for client in &self.clients {
+            let mut state = client.wire.state();
+            (state.faults.would_block, state.faults.short_read) = (0, 0);
+        }
+        for _ in 0..2 {
+            self.stand_still(ms);
+            for _ in 0..3 {
+                let events = self.poll(80);
+                self.turn_with(events);
+            }
+        }
+        for (client, faults) in self.clients.iter().zip(faults) {
+            client.wire.state().faults = faults;
         }
     }
 

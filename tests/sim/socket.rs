@@ -28,6 +28,8 @@ pub struct State {
     received: Vec<u8>,
     /// Written by the server, and not read by the peer.
     sending: Vec<u8>,
+    /// Bytes that the server has ever written, each write rounded up to a tenth of a kibibyte.
+    pub written: usize,
     /// A write was cut short: an edge will tell of room.
     is_full: bool,
     reset: Reset,
@@ -117,6 +119,7 @@ impl Wire {
             fin: Fin::No,
             received: Vec::new(),
             sending: Vec::new(),
+            written: 0,
             is_full: false,
             reset: Reset::No,
             has_read_end: false,
@@ -353,6 +356,7 @@ impl State {
         if count > 0 && self.rng.chance(self.faults.short_write) {
             count = 1 + self.rng.below(count);
         }
+        self.written += count.next_multiple_of(103);
         let mut left = count;
         for slice in slices {
             let taken = left.min(slice.len());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::ws::CloseCode;
 
 use super::super::ConnKey;
-use super::super::conn::{Farewell, Phase};
+use super::super::conn::{Conn, Farewell, Phase};
 use super::super::counters::End;
 use super::super::handler::{Handler, Refusal};
 use super::super::socket::Socket;
@@ -119,13 +119,26 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         match &conn.phase {
             Phase::Request(_) if conn.tx.is_some() => self.linger(key),
             Phase::Preface(_) | Phase::Request(_) if is_late || silent >= REQUEST_GRACE => {
-                if !conn.is_answered() {
-                    self.counters.count_refusal(Refusal::ShuttingDown);
-                }
-                self.lose(key)
+                self.send_off_late(key)
             }
             Phase::Deferred(_) if is_late => self.refuse_overdue(key, Refusal::ShuttingDown),
             _ => {}
+        }
+    }
+
+    /// Ends a connection whose request is late, unless all of it was in the socket, or a standstill
+    /// has taken the time for it.
+    fn send_off_late(&mut self, key: ConnKey) {
+        let has_progressed = self.catch_up(key);
+        let grace = Duration::from_millis(REQUEST_GRACE);
+        let conn = self.arena.get(key);
+        let is_under_way =
+            conn.is_some_and(|conn| matches!(conn.phase, Phase::Preface(_) | Phase::Request(_)));
+        if is_under_way && !(has_progressed && self.time_lost(grace).is_some()) {
+            if !conn.is_some_and(Conn::is_answered) {
+                self.counters.count_refusal(Refusal::ShuttingDown);
+            }
+            self.lose(key);
         }
     }
 }

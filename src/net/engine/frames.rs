@@ -32,7 +32,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.outbox.work += FRAME_COST;
             match decoder.next(&mut bytes[at..], &limits) {
                 // RFC 6455 §5.5.3: "A response to an unsolicited Pong frame is not expected."
-                Ok((taken, Some(Event::Pong(_)))) => at += taken,
+                Ok((taken, Some(Event::Pong(payload)))) => {
+                    at += taken;
+                    self.on_pong(key, payload);
+                }
                 Ok((taken, Some(event))) => {
                     at += taken;
                     match self.on_event(key, event) {

@@ -187,7 +187,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         // Moments are rounded down where they begin and up where they end. What a shorter time has
         // made overdue is looked at now.
         let now = floor_tick(self.now);
-        let latest = |since: Tick, after| (since + tick_at(millis(after))).max(now) + 1;
+        let extended = |after| tick_at(self.standstill.extends_to(after));
+        let latest = |since: Tick, after| {
+            (since + tick_at(millis(after)))
+                .max(now)
+                .max(extended(after))
+                + 1
+        };
+        if self.reload.is_some_and(|walk| walk.is_ahead_of(key)) {
+            return Ok(());
+        }
         let tx = conn.tx.as_ref();
         match tx.and_then(|tx| tx.over_soft_since) {
             Some(since) if deadline > latest(since, self.config.slow_timeout) => {

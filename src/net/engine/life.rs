@@ -6,13 +6,13 @@ use std::time::Duration;
 use crate::ws::{self, CloseFrame, Decoder, OpCode};
 
 use super::super::ConnKey;
-use super::super::conn::{Farewell, Flags, Phase};
+use super::super::conn::{Conn, Farewell, Flags, Phase};
 use super::super::counters::End;
 use super::super::handler::{Handler, Refusal};
 use super::super::outbox::Ending;
 use super::super::socket::Socket;
 use super::super::timer::{TICK_MS, Tick};
-use super::{Engine, TICK_PERIOD, TIMER_BUDGET, floor_tick, millis};
+use super::{Engine, MESSAGE_BUDGET, RUN_BUDGET, TICK_PERIOD, TIMER_BUDGET, floor_tick, millis};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Takes the session out of an open connection and says so to the handler; `code` is that of
@@ -144,7 +144,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.wheel.tidy(&mut self.arena);
         let mut due = mem::take(&mut self.due);
         let mut handled = 0;
-        while self.wheel.has_due() && handled < TIMER_BUDGET {
+        // Those that are served once more have a budget like those in the run queue.
+        self.tls_steps = 0;
+        let most_messages = self.handled + MESSAGE_BUDGET;
+        while self.wheel.has_due()
+            && handled < TIMER_BUDGET
+            && self.looks < RUN_BUDGET
+            && self.handled < most_messages
+        {
             self.wheel.take_due(&mut self.arena, &mut due);
             handled += due.len();
             for index in due.drain(..) {
@@ -173,10 +180,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             // One that came due together with it has had it armed anew.
             return;
         }
+        if conn.is_open() {
+            return self.on_open_timer(key);
+        }
+        if self.has_moved_on(key) {
+            return;
+        }
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
         match &conn.phase {
-            Phase::Open(_) => self.on_open_timer(key),
-            // It is this server that is late, not the peer.
-            Phase::Request(_) if conn.has_unread() => self.arm(key, self.config.handshake_timeout),
             // A started request deserves an answer; silence does not.
             Phase::Request(Some(_)) if !conn.transport.is_handshaking() => {
                 self.refuse(key, Refusal::Incomplete);
@@ -194,66 +207,138 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 }
                 self.kill(key);
             }
-            Phase::Dead => {}
+            Phase::Open(_) | Phase::Dead => {}
         }
     }
 
     /// An open connection's timer: has it read, is it alive, must it be asked?
     fn on_open_timer(&mut self, key: ConnKey) {
-        let now = floor_tick(self.now);
-        let slow_after = ticks(self.config.slow_timeout);
-        let pong_after = ticks(self.config.pong_timeout);
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        let over_soft_since = conn.tx.as_ref().and_then(|tx| tx.over_soft_since);
-        let is_over = over_soft_since.is_some_and(|since| now >= since.saturating_add(slow_after));
-        let large = self.config.queue_hard;
-        if is_over
-            && conn
-                .tx
-                .as_ref()
-                .is_some_and(|tx| !tx.keeps_pace(now, slow_after, large))
-        {
-            return self.evict(key);
-        }
-        let (is_unfinished, has_unread) = (conn.flags.has(Flags::UNFINISHED), conn.has_unread());
-        if is_unfinished && self.time_to_complete(key) == Some(0) {
-            if !has_unread {
-                return self.give_up_message(key);
+        if self.overdue(key).is_some() {
+            let has_progressed = self.catch_up(key);
+            if !self.arena.get(key).is_some_and(Conn::is_open) {
+                return;
             }
-            // It is this server that is late, not the peer.
-            self.restart_unfinished(key);
-            self.note_unfinished(key);
+            if let Some(overdue) = self.overdue(key) {
+                let timeout = match overdue {
+                    Overdue::Queue => self.config.slow_timeout,
+                    Overdue::Message => self.config.message_timeout,
+                    Overdue::Pong => self.config.pong_timeout,
+                };
+                return match self.time_lost(timeout).filter(|_| has_progressed) {
+                    Some(rest) => self.extend(key, rest),
+                    None => self.enforce(key, overdue),
+                };
+            }
         }
+        self.heartbeat(key);
+    }
+
+    /// Gives an open connection time that was lost; no more of it than its message may have.
+    fn extend(&mut self, key: ConnKey, mut rest: Duration) {
+        let conn = self.arena.get(key);
+        if conn.is_some_and(|conn| conn.flags.has(Flags::UNFINISHED)) {
+            let lost = self.time_lost(self.config.message_timeout);
+            rest = rest.min(lost.unwrap_or_else(|| duration(1)));
+        }
+        self.arm(key, rest);
+    }
+
+    /// Which deadline of an open connection has passed. While more than the soft limit of its
+    /// output waits, nothing is read from it: then its input has no deadline.
+    fn overdue(&self, key: ConnKey) -> Option<Overdue> {
+        let now = floor_tick(self.now);
+        let conn = self.arena.get(key)?;
+        let has_passed = |since: Tick, timeout| now >= since.saturating_add(ticks(timeout));
+        if let Some(tx) = &conn.tx
+            && let Some(since) = tx.over_soft_since
+        {
+            let (slow, large) = (self.config.slow_timeout, self.config.queue_hard);
+            let is_late = has_passed(since, slow) && !tx.keeps_pace(now, ticks(slow), large);
+            return is_late.then_some(Overdue::Queue);
+        }
+        // It is this server that is late with input that it has received.
+        if conn.has_unread() {
+            return None;
+        }
+        if conn.flags.has(Flags::UNFINISHED) && self.time_to_complete(key) == Some(0) {
+            return Some(Overdue::Message);
+        }
+        let is_silent = has_passed(conn.heard, self.config.pong_timeout);
+        (conn.flags.has(Flags::PING_OUT) && is_silent).then_some(Overdue::Pong)
+    }
+
+    fn enforce(&mut self, key: ConnKey, overdue: Overdue) {
+        match overdue {
+            Overdue::Queue => self.evict(key),
+            Overdue::Message => self.give_up_message(key),
+            Overdue::Pong => {
+                self.end_session(key, End::TimedOut, ABNORMAL);
+                self.abort(key);
+            }
+        }
+    }
+
+    /// Sends a ping to an open connection that has been silent for long, and sets its timer.
+    fn heartbeat(&mut self, key: ConnKey) {
+        let now = floor_tick(self.now);
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
         let silent = now.saturating_sub(conn.heard);
         if conn.flags.has(Flags::PING_OUT) {
-            if silent >= pong_after {
-                self.end_session(key, End::TimedOut, ABNORMAL);
-                return self.abort(key);
-            }
-            let rest = Duration::from_millis(u64::from(pong_after - silent) * TICK_MS);
+            let cut_at = conn.heard.saturating_add(ticks(self.config.pong_timeout));
             // By then the pong may have come, and the next ping be wanted.
-            let next = rest.min(self.spread(9, 11));
+            let mut next = self.spread(9, 11);
+            if cut_at > now {
+                next = next.min(duration(cut_at - now));
+            }
             return self.arm_open(key, next);
         }
         let tenths = if conn.flags.has(Flags::YOUNG) { 5 } else { 9 };
         conn.flags.clear(Flags::YOUNG);
         if u64::from(silent) * TICK_MS >= millis(self.config.ping_interval) / 10 * tenths {
-            conn.flags.set(Flags::PING_OUT);
-            // From here on it says when the ping was sent.
-            conn.note_heard(now);
-            self.counters.pings_sent += 1;
-            self.queue_own(key, |out| ws::encode_frame(OpCode::Ping, &[], out));
-            let next = self.config.pong_timeout.min(self.spread(9, 11));
+            let wait = self.ping(key);
+            let next = wait.min(self.spread(9, 11));
             return self.arm_open(key, next);
         }
         let heard_ago = Duration::from_millis(u64::from(silent) * TICK_MS);
         let next = self.spread(9, 11).saturating_sub(heard_ago);
         self.arm_open(key, next);
+    }
+
+    /// Sends a ping, and returns how long the pong may take.
+    fn ping(&mut self, key: ConnKey) -> Duration {
+        let now = floor_tick(self.now);
+        let Some(conn) = self.arena.get_mut(key) else {
+            return Duration::ZERO;
+        };
+        // Where the socket is full there will be an edge, which is a sign of life, before the peer
+        // can have read what the kernel has taken. What is queued is counted when it is written.
+        let is_leaving = conn.flags.has(Flags::WRITABLE);
+        let queued = if is_leaving { conn.queued() } else { 0 };
+        let lag = conn.transport.pace().lag(queued, now);
+        conn.flags.set(Flags::PING_OUT);
+        conn.note_heard(now);
+        // From here on it says when the ping has been read at the latest.
+        conn.heard = now + lag;
+        self.counters.pings_sent += 1;
+        let mark = (conn.heard ^ self.ping_mask).to_be_bytes();
+        // The pong says how far the peer has read, where that is worth knowing.
+        let payload = if lag > SHORT_LAG { &mark[..] } else { &[] };
+        self.queue_own(key, |out| ws::encode_frame(OpCode::Ping, payload, out));
+        self.config.pong_timeout.saturating_add(duration(lag))
+    }
+
+    /// A pong proves that its ping has been read, and all output ahead of that.
+    pub(super) fn on_pong(&mut self, key: ConnKey, payload: &[u8]) {
+        let now = floor_tick(self.now);
+        if let Ok(mark) = payload.try_into().map(Tick::from_be_bytes)
+            && let Some(conn) = self.arena.get_mut(key)
+        {
+            let read_by = mark ^ self.ping_mask;
+            let ahead = read_by.saturating_sub(now);
+            conn.transport.pace_mut().advance(ahead, now);
+        }
     }
 
     /// Sets an open connection's timer, no later than its queue or its unfinished message wants
@@ -299,6 +384,24 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.jitter ^= self.jitter << 17;
         self.jitter
     }
+}
+
+/// A deadline of an open connection that has passed.
+#[derive(Clone, Copy)]
+enum Overdue {
+    /// More than the soft limit has waited for too long.
+    Queue,
+    /// A message is not complete.
+    Message,
+    /// A ping has not been answered.
+    Pong,
+}
+
+/// Output ahead of a ping that takes no longer to read is not worth a payload: a second.
+const SHORT_LAG: Tick = (1000 / TICK_MS) as Tick;
+
+fn duration(ticks: Tick) -> Duration {
+    Duration::from_millis(u64::from(ticks) * TICK_MS)
 }
 
 pub(super) fn ticks(duration: Duration) -> Tick {

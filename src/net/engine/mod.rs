@@ -7,6 +7,7 @@
 //! [`Engine::reap`] frees the marked ones when nobody holds a key any more that was looked up.
 
 mod address;
+mod catch_up;
 mod cork;
 mod drain;
 mod fan_out;
@@ -42,6 +43,7 @@ use super::conn::{Conn, Flags, Phase};
 use super::counters::Counters;
 use super::handler::{Handler, Refusal};
 use super::outbox::{Cx, Effect, Outbox};
+use super::pace::Pace;
 use super::scratch::Scratch;
 use super::socket::Socket;
 use super::timer::{TICK_MS, Tick, Wheel, tick_at};
@@ -98,6 +100,13 @@ pub struct Engine<S: Socket, H: Handler> {
     tls_steps: usize,
     /// The handler has work left for the next turn.
     has_handler_work: bool,
+    /// Connections served once more in this turn, before a deadline was enforced.
+    looks: usize,
+    standstill: catch_up::Standstill,
+    /// Hides the server's clock in the payloads of pings.
+    ping_mask: Tick,
+    /// A reload that has not reached all connections.
+    reload: Option<reload::Walk>,
 }
 
 /// What a poller says of a socket.
@@ -159,6 +168,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             handled: 0,
             tls_steps: 0,
             has_handler_work: false,
+            looks: 0,
+            standstill: catch_up::Standstill::default(),
+            ping_mask: (seed >> 32) as Tick ^ seed as Tick,
+            reload: None,
             config,
         }
     }
@@ -263,16 +276,20 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Starts a turn: everything in it happens at `now`.
     pub fn begin_turn(&mut self, now: Now) {
+        let before = self.now.mono;
         self.now = Now {
-            mono: now.mono.max(self.now.mono),
+            mono: now.mono.max(before),
             unix: now.unix,
         };
+        self.standstill.note(before, self.now.mono);
+        self.scratch.now = floor_tick(self.now);
         self.handled = 0;
         self.turn_work = 0;
         self.tls_steps = 0;
         let records = self.counters.held.records;
         self.scratch
             .limit_records(records, self.config.queue_total as u64);
+        self.looks = 0;
         self.written.clear();
     }
 
@@ -296,6 +313,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.apply_effects();
         self.serve_fan_out();
         self.flush_dirty();
+        self.serve_reload();
         self.serve_timers();
         self.serve_drain();
         self.shed_load();
@@ -321,7 +339,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// How long the poller may wait: zero while work was left behind.
     pub fn timeout(&self) -> Duration {
         let has_output = !self.dirty.is_empty() || self.fan_out.backlog() > 0;
-        if !self.run.is_empty() || has_output || self.has_handler_work {
+        let is_reloading = self.reload.is_some();
+        if !self.run.is_empty() || has_output || is_reloading || self.has_handler_work {
             return Duration::ZERO;
         }
         let wheel = self.wheel.next_tick().map(|tick| u64::from(tick) * TICK_MS);
@@ -332,10 +351,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     fn transport(&mut self, socket: S, tls: Option<&TlsConfig>) -> Option<Transport<S>> {
         let Some(config) = tls else {
-            return Some(Transport::Plain(socket));
+            return Some(Transport::Plain(socket, Pace::default()));
         };
         match TlsLink::new(socket, config) {
-            Ok(link) => Some(Transport::Tls(Box::new(link))),
+            Ok(link) => Some(Transport::Tls(Box::new(link), Pace::default())),
             Err(error) => {
                 log::error!("a TLS connection cannot be set up: {error}");
                 self.counters.tls_failures += 1;
@@ -482,6 +501,8 @@ const WRITE_BUDGET: usize = 64 * 1024;
 const FLUSH_BUDGET: usize = 4 * 1024 * 1024;
 /// Timers handled in a turn.
 const TIMER_BUDGET: usize = 1024;
+/// Connections that a reload reaches in a turn.
+const RELOAD_BUDGET: usize = 8192;
 /// Connections served with deliveries in a turn: about 5 ms of system calls.
 const FAN_OUT_BUDGET: usize = 512;
 /// Receivers that deliveries may be waiting for, before commands have to wait.

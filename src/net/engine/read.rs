@@ -85,7 +85,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     ///
     /// Whatever leaves bytes in the socket leaves `READABLE` set and puts the connection into the
     /// run queue, now or when what it waits for has come: there will be no edge.
-    fn serve_reader(&mut self, key: ConnKey) -> Option<Class> {
+    pub(super) fn serve_reader(&mut self, key: ConnKey) -> Option<Class> {
         while self.may_read(key) {
             if self.outbox.work >= self.share {
                 return Some(Class::FIRST);
@@ -151,10 +151,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let is_preface = matches!(conn.phase, Phase::Preface(_));
         let was_handshaking = !is_preface && conn.transport.is_handshaking();
         self.outbox.work += READ_COST;
-        if was_handshaking {
-            self.tls_steps += 1;
-            self.outbox.work += TLS_STEP_COST;
-        }
         let result = match conn.phase {
             Phase::Preface(_) => conn.transport.fill_before_tls(&mut self.scratch, limit),
             Phase::Linger => conn.transport.discard(&mut self.scratch),
@@ -164,15 +160,23 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if was_handshaking && !conn.transport.is_handshaking() {
             self.counters.tls_handshakes += 1;
         }
+        let would_block = |fill: &Fill| fill.bytes == 0 && !fill.eof && fill.drained;
+        // A read that brings nothing is no step.
+        let is_step = was_handshaking && !result.as_ref().is_ok_and(would_block);
+        if is_step {
+            self.tls_steps += 1;
+            self.outbox.work += TLS_STEP_COST;
+        }
         match result {
             Ok(fill) => {
                 // The one place that clears READABLE. A FIN can share its edge with the last
                 // bytes, and then no further edge says that there is an end to be read.
-                let would_block = fill.bytes == 0 && !fill.eof && fill.drained;
+                let would_block = would_block(&fill);
                 if would_block || (fill.drained && !conn.flags.has(Flags::READ_CLOSED)) {
                     conn.flags.clear(Flags::READABLE);
                 }
-                if fill.bytes > 0 {
+                // Bytes of a TLS record that is not whole are a sign of life as well.
+                if !would_block && !fill.eof {
                     conn.note_heard(floor_tick(self.now));
                     conn.flags.clear(Flags::PING_OUT);
                 }

@@ -12,6 +12,7 @@ use super::super::counters::End;
 use super::super::frame::{Deflated, Frame};
 use super::super::handler::Handler;
 use super::super::held::Held;
+use super::super::queue::TxQueue;
 use super::super::scratch::Scratch;
 use super::super::socket::Socket;
 use super::super::timer::Tick;
@@ -178,18 +179,29 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let Some(tx) = conn.tx.as_mut() else { return };
         let hard = self.config.queue_hard;
-        if before > 0 && tx.len() > hard {
-            // What others send too comes at their pace, and is to be taken at a reasonable one.
-            let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
-            if tx.own() > hard || !tx.keeps_pace(now, grace, hard) {
-                return self.evict(key);
-            }
+        // What others are sent too comes at their pace, and is to be taken at a reasonable one.
+        let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
+        if before > 0 && is_too_long(tx, now, grace, hard) {
+            return self.evict_unless_it_reads(key);
         }
         if tx.len() > self.config.queue_soft && tx.over_soft_since.is_none() {
             tx.over_soft_since = Some(now);
             self.counters.slow += 1;
             self.arm_sooner(key, self.config.slow_timeout);
         }
+    }
+
+    /// Closes a connection whose queue is too long, unless its socket has had room.
+    fn evict_unless_it_reads(&mut self, key: ConnKey) {
+        self.write_again(key);
+        let now = floor_tick(self.now);
+        let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
+        let tx = self.arena.get(key).and_then(|conn| conn.tx.as_ref());
+        if tx.is_some_and(|tx| is_too_long(tx, now, grace, self.config.queue_hard)) {
+            return self.evict(key);
+        }
+        // What is left may still be over the soft limit, and not noted as such.
+        self.watch_queue(key, 0);
     }
 
     /// Flushes the marked connections, each at most once, within the turn's budget.
@@ -210,7 +222,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Sends what is queued, until the kernel takes no more or the connection had its share.
-    fn flush(&mut self, key: ConnKey) {
+    pub(super) fn flush(&mut self, key: ConnKey) {
         let now = floor_tick(self.now);
         let mut share = 0;
         loop {
@@ -308,6 +320,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counters.slow -= u64::from(tx.over_soft_since.is_some());
         }
     }
+}
+
+/// Whether a queue is longer than the hard limit, by output of the connection's own or while it
+/// does not keep pace.
+fn is_too_long(tx: &TxQueue, now: Tick, grace: Tick, hard: usize) -> bool {
+    tx.len() > hard && (tx.own() > hard || !tx.keeps_pace(now, grace, hard))
 }
 
 /// A buffer for the next, without the memory of one that was unusually long.

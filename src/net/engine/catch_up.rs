@@ -1,0 +1,164 @@
+//! Catching up before a deadline is enforced.
+//!
+//! A deadline concerns what the peer has done, and the engine knows that only as far as it has
+//! read and written: after a standstill (a stopped process, a paused virtual machine) or in a long
+//! turn, input waits in the socket, and readiness events wait in the poller. So the connection is
+//! served once more, and the deadline is enforced only if it still stands then.
+
+use std::time::Duration;
+
+use super::super::ConnKey;
+use super::super::conn::{Conn, Flags, Phase};
+use super::super::handler::Handler;
+use super::super::socket::Socket;
+use super::super::timer::{TICK_MS, Tick};
+use super::work::Class;
+use super::{Engine, READ_SIZE, TICK_PERIOD, TLS_BUDGET, WRITE_BUDGET, floor_tick, millis};
+
+/// The last time that the engine was not run for longer than it sleeps, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Standstill {
+    ended: u64,
+    lasted: u64,
+}
+
+impl Standstill {
+    /// Takes note of a turn that begins `now`, after one that began `before`.
+    pub fn note(&mut self, before: u64, now: u64) {
+        let lasted = now.saturating_sub(before);
+        if lasted >= LONGEST_SLEEP {
+            // What is still to be given back of the last one is not lost by another.
+            let left = (self.ended + self.lasted).saturating_sub(now);
+            *self = Standstill {
+                ended: now,
+                lasted: lasted + left,
+            };
+        }
+    }
+
+    /// Up to when a timeout may be extended, to give back the time that was lost.
+    pub fn extends_to(&self, timeout: Duration) -> u64 {
+        self.ended + self.lasted.min(millis(timeout))
+    }
+}
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Serves a connection that is not an open WebSocket once more, and returns whether its
+    /// deadline no longer stands. Its timer is armed again then.
+    pub(super) fn has_moved_on(&mut self, key: ConnKey) -> bool {
+        let Some(conn) = self.arena.get(key) else {
+            return true;
+        };
+        let timeout = self.phase_timeout(conn);
+        let was_closing = matches!(conn.phase, Phase::Closing);
+        // The answer to a deferred request comes from another thread, which stood still as well.
+        let is_deferred = matches!(conn.phase, Phase::Deferred(_));
+        let has_progressed = is_deferred || self.catch_up(key);
+        let Some(conn) = self.arena.get(key) else {
+            return true;
+        };
+        if matches!(conn.phase, Phase::Dead) || conn.timer.deadline().is_some() {
+            return true;
+        }
+        let is_unread = conn.has_unread()
+            || conn.flags.has(Flags::READABLE)
+                && conn.transport.is_handshaking()
+                && self.tls_steps >= TLS_BUDGET;
+        let rest = match conn.phase {
+            // The peer's close frame was there.
+            Phase::Linger if was_closing => Some(self.config.linger_timeout),
+            _ if is_unread => Some(Duration::from_millis(TICK_MS)),
+            _ if has_progressed => self.time_lost(timeout),
+            _ => None,
+        };
+        if let Some(rest) = rest {
+            self.arm(key, rest);
+        }
+        rest.is_some()
+    }
+
+    /// Reads and writes once more, whatever edges have said. Returns whether the connection has
+    /// progressed since the last standstill, or may have: output that it takes now was queued.
+    pub(super) fn catch_up(&mut self, key: ConnKey) -> bool {
+        self.looks += 1;
+        let had_output = self.has_output(key);
+        self.write_again(key);
+        if let Some(conn) = self.arena.get_mut(key)
+            && !matches!(conn.phase, Phase::Deferred(_) | Phase::Dead)
+        {
+            conn.flags.set(Flags::READABLE);
+            // A message may be longer than what is read in a row.
+            let mut next = None;
+            for _ in 0..=self.config.max_message / READ_SIZE {
+                next = self.metered(key, Class::LARGE, |engine| engine.serve_reader(key));
+                if next.is_none() {
+                    break;
+                }
+            }
+            if let Some(class) = next {
+                self.enqueue_behind(key, class);
+            }
+        }
+        let resumed = (self.standstill.ended / TICK_MS) as Tick;
+        let conn = self.arena.get(key);
+        had_output || conn.is_some_and(|conn| conn.heard >= resumed)
+    }
+
+    fn has_output(&self, key: ConnKey) -> bool {
+        let conn = self.arena.get(key);
+        conn.is_some_and(|conn| conn.tx.is_some() || conn.transport.has_output())
+    }
+
+    /// Writes queued output once more: a full socket may have room whose edge has not come yet.
+    pub(super) fn write_again(&mut self, key: ConnKey) {
+        let now = floor_tick(self.now);
+        if !self.has_output(key) {
+            return;
+        }
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        let was_full = !conn.flags.has(Flags::WRITABLE);
+        conn.flags.set(Flags::WRITABLE);
+        let before = self.counters.bytes_out;
+        for _ in 0..=self.config.queue_hard / WRITE_BUDGET {
+            self.flush(key);
+            let conn = self.arena.get(key);
+            if conn.is_none_or(|conn| conn.tx.is_none() || !conn.flags.has(Flags::WRITABLE)) {
+                break;
+            }
+        }
+        if was_full
+            && self.counters.bytes_out > before
+            && let Some(conn) = self.arena.get_mut(key)
+        {
+            // As in `ready`: the peer has made room.
+            conn.note_heard(now);
+            conn.flags.clear(Flags::PING_OUT);
+        }
+    }
+
+    /// What is left of the time that a standstill took from a timeout.
+    pub(super) fn time_lost(&self, timeout: Duration) -> Option<Duration> {
+        let left = self.standstill.extends_to(timeout);
+        let left = left.saturating_sub(self.now.mono);
+        (left > 0).then(|| Duration::from_millis(left))
+    }
+
+    /// The timeout of a phase other than that of an open WebSocket.
+    pub(super) fn phase_timeout(&self, conn: &Conn<S, H::Session>) -> Duration {
+        match &conn.phase {
+            Phase::Request(Some(partial)) if partial.whole.is_some() => self.config.body_timeout,
+            Phase::Preface(_) | Phase::Request(_) => self.config.handshake_timeout,
+            Phase::Deferred(_) => self.config.defer_timeout,
+            Phase::Linger if conn.flags.has(Flags::SHUT) => self.config.linger_timeout,
+            Phase::Open(_) | Phase::Closing | Phase::Linger | Phase::Dead => {
+                self.config.close_timeout
+            }
+        }
+    }
+}
+
+/// Milliseconds between two turns that are no standstill: the engine sleeps for no longer than a
+/// tick, and its turns are short.
+const LONGEST_SLEEP: u64 = 2 * TICK_PERIOD;
