@@ -169,7 +169,7 @@ impl<S, C> Conn<S, C> {
             heard: now,
             flags,
             listener,
-            recent: RecentWork::default(),
+            recent: RecentWork::NEW,
         }
     }
 

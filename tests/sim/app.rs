@@ -167,6 +167,8 @@ impl App {
         let size = text.len();
         match text.split(' ').next().unwrap_or_default() {
             "echo" => self.reply(cx, key, text),
+            // As long as parsing tens of kilobytes.
+            "costly" => cx.charge(100_000),
             "twice" => {
                 self.reply(cx, key, text);
                 self.reply(cx, key, "again");

@@ -18,6 +18,10 @@ use super::super::timer::Tick;
 pub(in crate::net) struct RecentWork(u8);
 
 impl RecentWork {
+    /// That of a new connection: nothing is known of it, so it comes after those that are known
+    /// to cost little.
+    pub const NEW: RecentWork = RecentWork(FIRST_CLASS + CLASS_WIDTH);
+
     /// The value after `ticks` more.
     pub fn decayed(self, ticks: Tick) -> RecentWork {
         let steps = ticks.saturating_mul(STEPS_PER_DOUBLING) / HALF_LIFE;
@@ -127,11 +131,12 @@ const GRAIN: u64 = 1024;
 const HALF_LIFE: Tick = 8;
 /// Codes of a [`RecentWork`] between a value and its double.
 const STEPS_PER_DOUBLING: Tick = 8;
-/// The first code beyond the lowest class: 16 µs.
-const FIRST_CLASS: u8 = 16;
+/// The code at a quarter of where the lowest class ends.
+const FIRST_CLASS: u8 = 32;
 /// Codes of a class: each spans a factor of four.
 const CLASS_WIDTH: u8 = 16;
-/// Priority classes: up to 64 µs, 256 µs, 1 ms, 4 ms, 16 ms, 66 ms, 262 ms, and beyond.
+/// Priority classes: up to 256 µs, 1 ms, 4 ms, 16 ms, 66 ms, 262 ms, 1 s, and beyond. Twenty pings a
+/// second come to 140 µs.
 const CLASSES: usize = 8;
 /// A share of the lower classes. A thousand connections take at most a thousand of these before
 /// each has been served.
@@ -167,6 +172,13 @@ pub(super) const TLS_STEP_COST: u64 = 100_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_connection_comes_after_quiet_ones_and_is_quiet_after_a_while() {
+        assert_eq!(RecentWork::NEW.class(), Class(1));
+        assert_eq!(RecentWork::NEW.decayed(1).class(), Class::FIRST);
+        assert_eq!(RecentWork::NEW.grains(), 256);
+    }
 
     fn of(work: u64) -> RecentWork {
         let mut recent = RecentWork::default();
@@ -208,10 +220,10 @@ mod tests {
             assert!(class >= last);
             last = class;
         }
-        assert_eq!(last, Class(7));
-        assert_eq!(of(60_000).class(), Class(0));
-        assert_eq!(of(70_000).class(), Class(1));
-        assert_eq!(of(1_100_000).class(), Class(3));
-        assert_eq!(of(5_000_000).class(), Class::LARGE);
+        assert_eq!(last, Class(CLASSES as u8 - 1));
+        assert_eq!(of(250_000).class(), Class(0));
+        assert_eq!(of(270_000).class(), Class(1));
+        assert_eq!(of(4_300_000).class(), Class(3));
+        assert_eq!(of(20_000_000).class(), Class::LARGE);
     }
 }

@@ -1,0 +1,156 @@
+//! Connections that cause much work wait for those that cause little.
+
+mod sim;
+
+use h_realtime::net::Config;
+use sim::{World, client_frame, pad};
+
+/// Milliseconds that a turn takes which is full of work.
+const TURN: u64 = 4;
+
+/// Messages of these clients that have been handled.
+fn handled(world: &World, clients: &[usize]) -> usize {
+    clients.iter().map(|&client| world.inbox(client)).sum()
+}
+
+/// Clients that send as many of a message as their sockets take.
+fn crowd(world: &mut World, size: usize, message: &str, count: usize) -> Vec<usize> {
+    let crowd: Vec<_> = (0..size).map(|_| world.open_lazy()).collect();
+    for &client in &crowd {
+        for _ in 0..count {
+            world.client(client).text(message);
+        }
+        world.deliver(client);
+    }
+    crowd
+}
+
+/// Turns until a message that a client sends now is handled.
+fn turns_until_handled(world: &mut World, client: usize) -> usize {
+    let before = world.inbox(client);
+    world.client(client).text("quiet");
+    world.deliver(client);
+    for turns in 1.. {
+        world.turn();
+        if world.inbox(client) > before {
+            return turns;
+        }
+        assert!(turns < 100, "it is not served");
+    }
+    unreachable!()
+}
+
+// A ping takes no longer than the turn that is under way and the next one, and the work of a turn
+// is bounded, whatever each message costs.
+#[test]
+fn costly_messages_of_a_thousand_connections_delay_nobody_else() {
+    let mut world = World::calm();
+    let witness = world.open();
+    world.wait(2_000);
+    let crowd = crowd(&mut world, 1000, "costly", 50);
+    let mut before = 0;
+    for turn in 0..500 {
+        world.clock += TURN;
+        // Twenty times a second.
+        match turn % 12 {
+            0 => assert_eq!(turns_until_handled(&mut world, witness), 1, "{turn}"),
+            _ => world.turn(),
+        }
+        let now = handled(&world, &crowd);
+        // 100 µs each: at most 4 ms, and one of each class of connections besides.
+        assert!(now - before <= 60, "{} in turn {turn}", now - before);
+        before = now;
+    }
+    assert!(before > 1000, "they are served as well: {before}");
+}
+
+// Nothing is known of connections that have just opened: all of them at once send a first message.
+#[test]
+fn first_large_messages_wait_for_small_ones() {
+    let mut world = World::calm();
+    let crowd: Vec<_> = (0..600).map(|_| world.open_lazy()).collect();
+    let witness = world.open();
+    let message = format!("quiet {}", pad(60_000));
+    for &client in &crowd {
+        world.client(client).text(&message);
+        world.deliver(client);
+    }
+    world.client(witness).text("quiet");
+    world.deliver(witness);
+    let mut turns = 0;
+    while world.inbox(witness) == 0 {
+        world.turn();
+        turns += 1;
+        // 120 µs each.
+        let large = handled(&world, &crowd);
+        assert!(large <= 70 * turns, "{large} in {turns} turns");
+    }
+    assert!(turns <= 4, "{turns}");
+}
+
+#[test]
+fn handshakes_are_served_while_open_connections_send_costly_messages() {
+    let mut world = World::calm();
+    crowd(&mut world, 300, "costly", 100);
+    // Nothing is known of the others at first.
+    for _ in 0..100 {
+        world.clock += TURN;
+        world.turn();
+    }
+    for _ in 0..20 {
+        let client = world.connect();
+        world.client(client).shake("/ws");
+        world.deliver(client);
+        // It is accepted at the end of a turn.
+        world.turn();
+        world.turn();
+        assert!(
+            world
+                .interest(client)
+                .is_some_and(|interest| interest.is_open)
+        );
+        world.clock += 2 * TURN;
+    }
+}
+
+// Input that was received before a deadline and has not been processed is this server's delay.
+#[test]
+fn kept_input_is_not_overdue() {
+    let mut world = World::new(Config::default(), 1);
+    let slow = world.open_lazy();
+    let crowd = crowd(&mut world, 40, "costly", 200);
+    // Half a message behind costly ones, which are not all handled within the deadline.
+    for _ in 0..100 {
+        world.client(slow).text("costly");
+    }
+    let frame = client_frame(0x81, b"quiet", [1, 2, 3, 4]);
+    world.client(slow).has_begun = true;
+    world.client(slow).raw(&frame[..4]);
+    world.deliver(slow);
+    for _ in 0..10 {
+        world.turn();
+        world.clock += 2_000;
+    }
+    assert!(
+        world
+            .interest(slow)
+            .is_some_and(|interest| interest.is_open)
+    );
+    assert!(handled(&world, &crowd) < 40 * 200);
+}
+
+// The order of one connection's messages survives being put back.
+#[test]
+fn messages_of_one_connection_keep_their_order() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..50).map(|_| world.open()).collect();
+    for &client in &clients {
+        for size in [10, 30_000, 10, 600, 5_000, 10, 60_000, 1] {
+            world.client(client).text(&format!("echo {}", pad(size)));
+        }
+        world.deliver(client);
+    }
+    // The oracle compares what was sent and what came back.
+    world.flow();
+    assert_eq!(handled(&world, &clients), 50 * 8);
+}
