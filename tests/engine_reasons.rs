@@ -155,7 +155,7 @@ fn half_a_request_after_an_answered_one_is_incomplete() {
 fn client_that_does_not_read_its_responses_is_counted_as_slow() {
     let config = Config {
         queue_soft: 50_000,
-        queue_hard: 100_000,
+        queue_hard: 60_000,
         ..Config::default()
     };
     let mut world = World::new(config, 1);

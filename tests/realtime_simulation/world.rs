@@ -374,6 +374,28 @@ impl World {
             }
         }
         self.wait(60_000);
+        // As in the engine's simulation: a second for each kibibyte, and once more for what a kernel
+        // takes of a queue.
+        for second in 0..=360 {
+            let is_left = |client: &Client| {
+                client
+                    .key
+                    .is_some_and(|key| self.engine.interest(key).is_some())
+            };
+            let mut left = self
+                .clients
+                .iter()
+                .filter(|client| is_left(client))
+                .peekable();
+            if left.peek().is_none() {
+                break;
+            }
+            for client in left {
+                let written = client.wire.state().written / 1024;
+                assert!(written + 60 >= second, "{second}: {:?}", client.conduct);
+            }
+            self.wait(1000);
+        }
         let counters = self.engine.counters();
         let left = (counters.connections, counters.open, counters.queued_bytes);
         assert_eq!(left, (0, 0, 0), "connections, open, queued bytes");

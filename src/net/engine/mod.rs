@@ -6,6 +6,7 @@
 //! Nothing is freed in the middle of a turn: to end a connection is to mark it, and
 //! [`Engine::reap`] frees the marked ones when nobody holds a key any more that was looked up.
 
+mod accept;
 mod address;
 mod catch_up;
 mod cork;
@@ -39,18 +40,15 @@ use crate::ws::{Deflater, Inflater};
 
 use super::arena::Arena;
 use super::config::Config;
-use super::conn::{Conn, Flags, Phase};
+use super::conn::{Conn, Flags};
 use super::counters::Counters;
-use super::handler::{Handler, Refusal};
+use super::handler::Handler;
 use super::outbox::{Cx, Effect, Outbox};
-use super::pace::Pace;
 use super::scratch::Scratch;
 use super::socket::Socket;
 use super::timer::{TICK_MS, Tick, Wheel, tick_at};
-use super::tls::{TlsConfig, TlsLink};
-use super::transport::Transport;
+use super::tls::TlsConfig;
 use super::{ConnKey, ListenerId, Now, TICK_PERIOD};
-use places::{Place, PoolId};
 use work::{Class, RunQueue};
 
 /// The engine over any socket and any handler.
@@ -191,60 +189,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         Some(self.arena.get_mut(key)?.transport.socket_mut())
     }
 
-    /// Takes a new connection in; `None` where a limit forbids even telling it so, and the
-    /// socket is dropped. The connection belongs to the engine from now on: if registering it
-    /// with a poller fails, call [`Engine::abandon`].
-    pub fn accept(&mut self, arrival: Arrival<S>) -> Option<ConnKey> {
-        self.counters.accepted += 1;
-        if self.drain.is_some() {
-            self.counters.count_refusal(Refusal::ShuttingDown);
-            return None;
-        }
-        let pool = self.pool_of(arrival.listener);
-        let is_reserved = pool == PoolId::Reserved;
-        let is_proxy = !is_reserved && self.config.trusted_proxies.trust(arrival.peer);
-        if arrival.has_preface && !is_proxy {
-            self.counters.refused_untrusted += 1;
-            return None;
-        }
-        let counts = arrival.peer.filter(|_| !is_reserved);
-        if counts.is_some_and(|ip| !self.admit(ip)) {
-            self.counters.refused_per_ip += 1;
-            return None;
-        }
-        let place = self.find_place(pool);
-        self.counters.refused_full += u64::from(place != Some(Place::Own));
-        let place = place?;
-        let transport = self.transport(arrival.socket, arrival.tls.as_ref())?;
-        let mut conn = Conn::new(transport, arrival.listener, floor_tick(self.now));
-        if place == Place::Surplus {
-            conn.flags.set(Flags::SURPLUS);
-        }
-        if arrival.has_preface {
-            conn.phase = Phase::Preface(Box::default());
-        } else if is_proxy {
-            conn.flags.set(Flags::PROXIED);
-        }
-        let key = self.arena.insert(conn);
-        self.counters.connections += 1;
-        self.take_place(key, pool, place);
-        if let Some(ip) = counts {
-            self.count_address(key, ip);
-        }
-        self.arm(key, self.config.handshake_timeout);
-        Some(key)
-    }
-
-    /// Ends a connection that could not be registered with a poller.
-    pub fn abandon(&mut self, key: ConnKey) {
-        self.lose(key);
-    }
-
-    /// Counts a connection that could not be accepted at all.
-    pub fn count_accept_failure(&mut self) {
-        self.counters.accept_failures += 1;
-    }
-
     /// Takes note of readiness. Keys of connections that are gone do nothing.
     pub fn ready(&mut self, key: ConnKey, readiness: Readiness) {
         let now = floor_tick(self.now);
@@ -347,20 +291,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let next = wheel.map_or(self.next_tick, |wheel| wheel.min(self.next_tick));
         let drain = self.drain.as_ref().map_or(u64::MAX, |_| drain::DRAIN_STEP);
         Duration::from_millis(next.saturating_sub(self.now.mono).min(drain))
-    }
-
-    fn transport(&mut self, socket: S, tls: Option<&TlsConfig>) -> Option<Transport<S>> {
-        let Some(config) = tls else {
-            return Some(Transport::Plain(socket, Pace::default()));
-        };
-        match TlsLink::new(socket, config) {
-            Ok(link) => Some(Transport::Tls(Box::new(link), Pace::default())),
-            Err(error) => {
-                log::error!("a TLS connection cannot be set up: {error}");
-                self.counters.tls_failures += 1;
-                None
-            }
-        }
     }
 
     /// Puts a connection into the run queue, if it is not there.
