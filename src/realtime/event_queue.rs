@@ -163,11 +163,13 @@ impl Realtime {
         queue: &mut EventQueue<T>,
         done: impl FnMut(&mut Cx<'_, Session>, Delivered<'_, T>),
     ) -> bool {
-        self.expire(cx.now());
         queue.serve(
             cx,
             |cx| cx.backlog(),
-            |cx, plan, received| self.deliver_one(cx, plan, received),
+            |cx, plan, received| {
+                self.expire(cx.now());
+                self.deliver_one(cx, plan, received)
+            },
             done,
         )
     }

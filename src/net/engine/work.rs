@@ -114,17 +114,19 @@ impl RunQueue {
         self.queues.iter().flatten()
     }
 
-    /// Releases the memory of a longer queue; `target` says what to keep of a length and a
-    /// capacity.
-    pub fn shrink(&mut self, target: impl Fn(usize, usize) -> Option<usize>) {
+    /// Releases the memory of queues that were much longer.
+    pub fn shrink(&mut self) {
         for queue in &mut self.queues {
-            if let Some(enough) = target(queue.len(), queue.capacity()) {
+            let enough = (2 * queue.len()).max(KEPT_CAPACITY);
+            if queue.capacity() > 2 * enough {
                 queue.shrink_to(enough);
             }
         }
     }
 }
 
+/// Entries of a queue whose memory is kept for the next ones.
+const KEPT_CAPACITY: usize = 32;
 /// Units of work that [`RecentWork`] counts as one.
 const GRAIN: u64 = 1024;
 /// Ticks in which recent work halves: 0.8 s.

@@ -20,6 +20,7 @@ pub(super) const PUBLIC: &[&str] = &[
     "h_realtime_handshake_failures_total",
     "h_realtime_authentications_total",
     "h_realtime_credentials_ended_total",
+    "h_realtime_evictions_total",
     "h_realtime_tls_handshakes_total",
     "h_realtime_messages_received_total",
     "h_realtime_pings_sent_total",

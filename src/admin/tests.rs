@@ -1,0 +1,83 @@
+//! The admin interface without a connection.
+
+use super::*;
+use crate::http::{Head, parse_head};
+use crate::net::{Now, Outbox, Sessions};
+
+#[test]
+fn the_answer_counts_events_and_receivers() {
+    assert_eq!(accepted(&[2, 0, 3], false), r#"{"accepted":3,"matched":5}"#);
+    assert_eq!(
+        accepted(&[2, 0], true),
+        r#"{"accepted":2,"matched":2,"each":[2, 0]}"#
+    );
+}
+
+struct Taken;
+
+impl Asks for Taken {
+    fn ask(&self, _: Ask) -> Result<(), Busy> {
+        Ok(())
+    }
+}
+
+struct NoSessions;
+
+impl Sessions<()> for NoSessions {
+    fn session(&mut self, _: ConnKey) -> Option<&mut ()> {
+        None
+    }
+}
+
+#[test]
+fn overdue_publish_request_is_never_delivered() {
+    let guard = Guard::new(None, Vec::new());
+    let keys = Keys {
+        publish: Some(Secret("k".to_owned())),
+        metrics: None,
+    };
+    let mut admin = Admin::new(guard, keys, "", Box::new(Taken));
+    let (mut outbox, counters) = (Outbox::default(), Counters::default());
+    let mut sessions = NoSessions;
+    let now = Now { mono: 7, unix: 0 };
+    let mut cx = Cx::new(now, &mut sessions, &mut outbox, &counters);
+    let head = b"POST /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer k\r\n\r\n";
+    let facts = Facts {
+        metrics: &|_, _, _| String::new(),
+        ready: true,
+    };
+    let [first, second] = [1, 2].map(|index| ConnKey {
+        index,
+        generation: 1,
+    });
+    for key in [first, second] {
+        let verdict = parse_head(head, 1024, |request| {
+            let mut request: Request<'_> = *request;
+            request.body = Some(b"{}");
+            admin.on_request(&mut cx, key, &request, &facts)
+        });
+        assert!(matches!(verdict, Ok(Head::Complete(Verdict::Defer(None)))));
+    }
+    for _ in 0..2 {
+        assert_eq!(admin.on_overdue(first), Overdue::Refuse);
+    }
+    assert_eq!(admin.counters().cancelled, 1);
+    // The back end still has both.
+    assert_eq!(admin.outstanding_bytes, 4);
+    let [first, second] = [first, second].map(|key| Ticket(key.to_u64()));
+    assert_eq!(admin.begin_delivery(first), None);
+    assert_eq!(admin.begin_delivery(second), Some(7));
+    assert_eq!(
+        admin.on_overdue(ConnKey::from_u64(second.0).unwrap()),
+        Overdue::Wait
+    );
+    admin.on_published(&mut cx, second, Ok(&[1]));
+    assert_eq!((admin.outstanding_bytes, admin.outstanding.len()), (0, 0));
+    assert_eq!(admin.counters().events_accepted, 1);
+}
+
+#[test]
+fn the_page_has_one_place_for_the_address() {
+    assert_eq!(INDEX.matches("{{WS_URL}}").count(), 1);
+    assert_eq!(escape_attribute(r#"a"b<c&"#), "a&quot;b&lt;c&amp;");
+}
