@@ -85,7 +85,7 @@ fn every_reason_of_an_end_is_described() {
         "h_realtime_disconnects_total",
         "h_realtime_handshake_failures_total",
     ] {
-        let start = format!("| `{name}` | counter, `reason` |");
+        let start = format!("| `{name}` ¹ | counter, `reason` |");
         let row = described.lines().find_map(|row| row.strip_prefix(&start));
         let row = row.unwrap_or_else(|| panic!("{name} has no row"));
         let told: BTreeSet<&str> = row.split('`').skip(1).step_by(2).collect();
