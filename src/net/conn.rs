@@ -143,7 +143,12 @@ impl<S: Socket, C> Conn<S, C> {
             Phase::Deferred(deferred) => deferred.trailing.capacity(),
             _ => 0,
         };
-        kept + self.decoder.held() + self.transport.held()
+        kept + self.unfinished_frames()
+    }
+
+    /// The same of an open WebSocket.
+    pub fn unfinished_frames(&self) -> usize {
+        self.decoder.held() + self.transport.held()
     }
 
     /// Bytes of memory that a request's body takes.

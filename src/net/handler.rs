@@ -70,8 +70,10 @@ pub trait Handler {
     /// Another thread sent something.
     fn on_command(&mut self, cx: &mut Cx<'_, Self::Session>, command: Self::Command);
 
-    /// Called each turn, after what arrived and before deliveries are served: for work that is
-    /// done in pieces. Returns whether any is left; the engine does not sleep then.
+    /// Called in the turn of a command and in each turn after it, until it returns false: for work
+    /// that is done in pieces, after input and before deliveries. It returns whether any is left;
+    /// the engine does not sleep then. While output takes half of
+    /// [`Config::queue_total`](super::Config::queue_total) or more, it is not called.
     fn on_turn(&mut self, cx: &mut Cx<'_, Self::Session>) -> bool {
         let _ = cx;
         false

@@ -6,36 +6,52 @@
 
 use super::timer::{TICK_MS, Tick};
 
-/// The time by which a peer that reads at [`MIN_READ_RATE`] has read all output written so far.
+/// The time by which a peer that reads at [`MIN_READ_RATE`] has read all output written so far, in
+/// parts of a tick so that short messages count for what they are. It may wrap around.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
-    read_by: Tick,
+    read_by: u32,
 }
 
 impl Pace {
     /// Accounts for bytes that were written.
     pub fn add(&mut self, bytes: usize, now: Tick) {
-        let from = self.read_by.max(now);
-        self.read_by = (from + ticks_to_read(bytes)).min(now + MAX_LAG);
+        let ahead = self.ahead(now) + parts_to_read(bytes);
+        self.read_by = parts(now).wrapping_add(ahead.min(MAX_LAG * PARTS));
     }
 
     /// How long the peer may need for what was written, and for so many bytes behind it.
     pub fn lag(self, queued: usize, now: Tick) -> Tick {
-        let lag = self.read_by.saturating_sub(now);
-        (lag + ticks_to_read(queued)).min(MAX_LAG)
+        let ahead = self.ahead(now) + parts_to_read(queued);
+        ahead.div_ceil(PARTS).min(MAX_LAG)
     }
 
     /// The peer has read everything up to the point for which it had `ahead` more ticks.
     pub fn advance(&mut self, ahead: Tick, now: Tick) {
-        self.read_by = self.read_by.saturating_sub(ahead).max(now);
+        let left = self.ahead(now).saturating_sub(ahead.saturating_mul(PARTS));
+        self.read_by = parts(now).wrapping_add(left);
+    }
+
+    /// Parts of a tick until the peer has read all output.
+    fn ahead(self, now: Tick) -> u32 {
+        let ahead = self.read_by.wrapping_sub(parts(now));
+        // Beyond the bound it is a time that has passed.
+        if ahead <= MAX_LAG * PARTS { ahead } else { 0 }
     }
 }
 
-fn ticks_to_read(bytes: usize) -> Tick {
-    let ticks = (bytes as u64 * 1000).div_ceil(MIN_READ_RATE * TICK_MS);
-    ticks.min(u64::from(MAX_LAG)) as Tick
+fn parts(now: Tick) -> u32 {
+    now.wrapping_mul(PARTS)
 }
 
+/// In a part, 6.4 bytes are read at [`MIN_READ_RATE`].
+fn parts_to_read(bytes: usize) -> u32 {
+    let parts = (bytes as u64 * 5 + 16) / 32;
+    parts.min(u64::from(MAX_LAG * PARTS)) as u32
+}
+
+/// Parts of a tick: 6.25 ms.
+const PARTS: u32 = 16;
 /// Bytes per second at which a client that reads all the time is never taken for a dead one.
 pub(super) const MIN_READ_RATE: u64 = 1024;
 /// The longest time granted for output ahead of a ping: five minutes.

@@ -90,7 +90,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             // A message may be longer than what is read in a row.
             let mut next = None;
             for _ in 0..=self.config.max_message / READ_SIZE {
-                next = self.metered(key, Class::LARGE, |engine| engine.serve_reader(key));
+                next = self.metered(key, Class::LARGE, true, |engine| engine.serve_reader(key));
                 if next.is_none() {
                     break;
                 }

@@ -26,7 +26,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let mut decoder = mem::take(&mut conn.decoder);
         let (mut at, mut any_message) = (0, false);
         let end = loop {
-            if self.outbox.work >= self.share && at < bytes.len() {
+            if self.outbox.work >= self.visit.share && at < bytes.len() {
                 break FramesEnd::Share(at);
             }
             self.outbox.work += FRAME_COST;
@@ -67,7 +67,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Handles what a peer sent.
     fn on_event(&mut self, key: ConnKey, event: Event<'_>) -> Heard {
         let is_open = self.arena.get(key).is_some_and(|conn| conn.is_open());
-        if is_open && self.is_quick && event.size() > SMALL_MESSAGE {
+        if is_open && self.visit.is_quick && event.size() > SMALL_MESSAGE {
             return Heard::PutBack;
         }
         match event {
@@ -95,7 +95,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Decompresses a message, and handles it.
     fn on_compressed(&mut self, key: ConnKey, is_text: bool, data: &[u8]) -> Heard {
-        let limit = match self.is_quick {
+        let limit = match self.visit.is_quick {
             true => self.config.max_message.min(SMALL_MESSAGE),
             false => self.config.max_message,
         };

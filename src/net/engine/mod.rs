@@ -66,10 +66,7 @@ pub struct Engine<S: Socket, H: Handler> {
     run: RunQueue,
     /// Work done for all connections in this turn.
     turn_work: u64,
-    /// Work after which the connection being served goes to the back of the queue.
-    share: u64,
-    /// Whether large messages of the connection being served are put back, because others wait.
-    is_quick: bool,
+    visit: read::Visit,
     /// Connections with output, in the order in which it was noticed.
     dirty: VecDeque<ConnKey>,
     /// Those that ended in this turn.
@@ -146,8 +143,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             counters: Counters::default(),
             run: RunQueue::default(),
             turn_work: 0,
-            share: 0,
-            is_quick: false,
+            visit: read::Visit::default(),
             dirty: VecDeque::new(),
             ended: Vec::new(),
             due: Vec::new(),
@@ -246,6 +242,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Hands a command to the handler.
     pub fn command(&mut self, command: H::Command) {
         self.with_handler(|handler, cx| handler.on_command(cx, command));
+        self.has_handler_work = true;
         self.apply_effects();
     }
 
@@ -253,8 +250,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// something to send, then the clock: each within a budget.
     pub fn serve(&mut self) {
         self.serve_readers();
-        self.has_handler_work = self.with_handler(|handler, cx| handler.on_turn(cx));
-        self.apply_effects();
+        self.serve_handler();
         self.serve_fan_out();
         self.flush_dirty();
         self.serve_reload();
@@ -263,6 +259,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.shed_load();
         self.shed_unfinished();
         self.apply_effects();
+    }
+
+    /// Has the handler go on with its own work, if there is any and room for what comes of it.
+    fn serve_handler(&mut self) {
+        if self.has_handler_work && self.has_room() {
+            self.has_handler_work = self.with_handler(|handler, cx| handler.on_turn(cx));
+            self.apply_effects();
+        }
+    }
+
+    /// Whether further events may be delivered: output takes less than half of its memory.
+    fn has_room(&self) -> bool {
+        self.counters.held.output() < self.config.queue_total as u64 / 2
     }
 
     /// Frees the connections that ended. Returns whether any did, which may have made room
@@ -283,8 +292,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// How long the poller may wait: zero while work was left behind.
     pub fn timeout(&self) -> Duration {
         let has_output = !self.dirty.is_empty() || self.fan_out.backlog() > 0;
-        let is_reloading = self.reload.is_some();
-        if !self.run.is_empty() || has_output || is_reloading || self.has_handler_work {
+        let has_work = self.reload.is_some() || (self.has_handler_work && self.has_room());
+        if !self.run.is_empty() || has_output || has_work {
             return Duration::ZERO;
         }
         let wheel = self.wheel.next_tick().map(|tick| u64::from(tick) * TICK_MS);

@@ -20,6 +20,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Serves the connections in the run queue, those with the least recent work first. Every
     /// class goes on by at least one connection in each turn.
     pub(super) fn serve_readers(&mut self) {
+        if self.run.is_empty() {
+            return;
+        }
         let mut served = 0;
         for (class, waiting) in self.run.waiting() {
             for number in 0..waiting {
@@ -44,33 +47,31 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         conn.flags.clear(Flags::QUEUED);
-        let next = self.metered(key, class, |engine| engine.serve_reader(key));
+        let is_privileged = Some(conn.listener) == self.config.reserved_listener;
+        let next = self.metered(key, class, is_privileged, |engine| engine.serve_reader(key));
         if let Some(class) = next {
             self.enqueue_behind(key, class);
         }
     }
 
-    /// Runs `serve`, and charges the connection for the work of it.
+    /// Runs `serve`, and charges the connection for the work of it. A privileged connection does
+    /// not wait for others with long messages.
     pub(super) fn metered<R>(
         &mut self,
         key: ConnKey,
         class: Class,
+        is_privileged: bool,
         serve: impl FnOnce(&mut Self) -> R,
     ) -> R {
-        let listener = self.arena.get(key).map(|conn| conn.listener);
-        let is_reserved = listener.is_some() && listener == self.config.reserved_listener;
-        let others_wait = !self.run.is_empty();
-        let share = match others_wait && !is_reserved {
-            true => class.share(),
-            false => Class::LARGE.share(),
+        let is_busy = !self.run.is_empty() && !is_privileged;
+        let outer = self.visit;
+        self.visit = Visit {
+            share: if is_busy { class } else { Class::LARGE }.share(),
+            is_quick: is_busy && class < Class::LARGE,
         };
-        let outer_share = mem::replace(&mut self.share, share);
-        let is_quick = others_wait && !is_reserved && class < Class::LARGE;
-        let outer_quick = mem::replace(&mut self.is_quick, is_quick);
         let outer_work = mem::take(&mut self.outbox.work);
         let result = serve(self);
-        self.share = outer_share;
-        self.is_quick = outer_quick;
+        self.visit = outer;
         let work = mem::replace(&mut self.outbox.work, outer_work);
         self.turn_work += work;
         let random = self.random();
@@ -86,11 +87,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Whatever leaves bytes in the socket leaves `READABLE` set and puts the connection into the
     /// run queue, now or when what it waits for has come: there will be no edge.
     pub(super) fn serve_reader(&mut self, key: ConnKey) -> Option<Class> {
-        while self.may_read(key) {
-            if self.outbox.work >= self.share {
+        while let Some(source) = self.may_read(key) {
+            if self.outbox.work >= self.visit.share {
                 return Some(Class::FIRST);
             }
-            if self.arena.get(key).is_some_and(Conn::has_unread) {
+            if source == Source::Kept {
                 let put_back = self.take_unread(key);
                 self.note_unfinished(key);
                 if put_back {
@@ -112,31 +113,31 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         None
     }
 
-    /// Whether a connection is to be read from now.
-    fn may_read(&mut self, key: ConnKey) -> bool {
-        let Some(conn) = self.arena.get_mut(key) else {
-            return false;
+    /// Where a connection's next input is to be taken from now.
+    fn may_read(&mut self, key: ConnKey) -> Option<Source> {
+        let conn = self.arena.get_mut(key)?;
+        let source = match conn.has_unread() {
+            true => Source::Kept,
+            false if conn.flags.has(Flags::READABLE) => Source::Socket,
+            false => return None,
         };
-        if !conn.flags.has(Flags::READABLE) && !conn.has_unread() {
-            return false;
-        }
         match &conn.phase {
             // Nothing can come of a handshake whose client has gone.
             Phase::Deferred(deferred)
                 if deferred.upgrade.is_some() && conn.flags.has(Flags::READ_CLOSED) =>
             {
                 self.lose(key);
-                false
+                None
             }
-            Phase::Deferred(_) | Phase::Dead => false,
-            // Who does not take the answers gets to ask no more.
-            Phase::Open(_) | Phase::Request(_) if conn.queued() > self.config.queue_soft => false,
-            Phase::Preface(_) => true,
+            Phase::Deferred(_) | Phase::Dead => None,
+            // A client that does not take its answers may ask no more.
+            Phase::Open(_) | Phase::Request(_) if conn.queued() > self.config.queue_soft => None,
+            Phase::Preface(_) => Some(source),
             _ if conn.transport.is_handshaking() && self.tls_steps >= TLS_BUDGET => {
                 self.enqueue(key);
-                false
+                None
             }
-            _ => true,
+            _ => Some(source),
         }
     }
 
@@ -305,6 +306,23 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             _ => self.linger(key),
         }
     }
+}
+
+/// Where input comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// It was received before, and kept.
+    Kept,
+    Socket,
+}
+
+/// How the connection that is being served may be served.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Visit {
+    /// Work after which it goes to the back of the queue.
+    pub share: u64,
+    /// Its large messages are put back, because others wait.
+    pub is_quick: bool,
 }
 
 /// How much to read at once. All that was read is handled at once, so it is little where it may

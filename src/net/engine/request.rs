@@ -57,7 +57,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let mut used = 0;
         let mut whole = whole;
         while used < bytes.len()
-            && (used == 0 || self.outbox.work < self.share)
+            && (used == 0 || self.outbox.work < self.visit.share)
             && self
                 .arena
                 .get(key)
@@ -195,7 +195,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if rest.is_empty() {
             return;
         }
-        let is_unread = self.outbox.work >= self.share;
+        let is_unread = self.outbox.work >= self.visit.share;
         match self.arena.get_mut(key).map(|conn| &mut conn.phase) {
             Some(Phase::Request(None)) => self.keep_partial(
                 key,
@@ -365,7 +365,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn resume(&mut self, key: ConnKey, mut trailing: Vec<u8>) {
         if !trailing.is_empty() {
             self.as_current(key, |engine| {
-                engine.metered(key, Class::FIRST, |engine| {
+                engine.metered(key, Class::FIRST, false, |engine| {
                     engine.take_bytes(key, &mut trailing);
                 });
             });

@@ -75,7 +75,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
-        let (bytes, body) = (conn.unfinished(), conn.body());
+        let (bytes, body) = match conn.is_open() {
+            true => (conn.unfinished_frames(), 0),
+            false => (conn.unfinished(), conn.body()),
+        };
         let was_noted = conn.flags.has(Flags::UNFINISHED);
         if bytes + body == 0 && !was_noted {
             return;

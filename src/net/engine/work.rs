@@ -6,13 +6,12 @@
 //! [`Cx::charge`](super::super::Cx::charge). No clock is read, so equal input costs the same in
 //! every run.
 
-use std::array;
 use std::collections::VecDeque;
 
 use super::super::ConnKey;
 use super::super::timer::Tick;
 
-/// Work of one connection, with a half-life of [`HALF_LIFE`] ticks: a floating-point number of
+/// Work of one connection, with a half-life of eight ticks (0.8 s): a floating-point number of
 /// five bits of exponent and three of mantissa, in units of [`GRAIN`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::net) struct RecentWork(u8);
@@ -24,11 +23,8 @@ impl RecentWork {
 
     /// The value after `ticks` more.
     pub fn decayed(self, ticks: Tick) -> RecentWork {
-        let steps = ticks.saturating_mul(STEPS_PER_DOUBLING) / HALF_LIFE;
-        RecentWork(
-            self.0
-                .saturating_sub(u8::try_from(steps).unwrap_or(u8::MAX)),
-        )
+        // A half-life has as many ticks as there are codes between a value and its half.
+        RecentWork(self.0.saturating_sub(ticks.min(255) as u8))
     }
 
     /// Adds work. What is below the precision is rounded up with the probability of its part,
@@ -86,24 +82,31 @@ impl Class {
 #[derive(Default)]
 pub(super) struct RunQueue {
     queues: [VecDeque<ConnKey>; CLASSES],
-    len: usize,
+    /// Connections waiting in each class.
+    lens: [u32; CLASSES],
+    len: u32,
 }
 
 impl RunQueue {
     pub fn push(&mut self, key: ConnKey, class: Class) {
-        self.queues[usize::from(class.0)].push_back(key);
+        let class = usize::from(class.0);
+        self.queues[class].push_back(key);
+        self.lens[class] += 1;
         self.len += 1;
     }
 
     pub fn pop(&mut self, class: Class) -> Option<ConnKey> {
-        let key = self.queues[usize::from(class.0)].pop_front()?;
+        let class = usize::from(class.0);
+        let key = self.queues[class].pop_front()?;
+        self.lens[class] -= 1;
         self.len -= 1;
         Some(key)
     }
 
     /// Each class with the number of connections waiting in it, the first to be served first.
-    pub fn waiting(&self) -> [(Class, usize); CLASSES] {
-        array::from_fn(|class| (Class(class as u8), self.queues[class].len()))
+    pub fn waiting(&self) -> impl Iterator<Item = (Class, u32)> + use<> {
+        let waiting = (0..).map(Class).zip(self.lens);
+        waiting.filter(|(_, len)| *len > 0)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -129,10 +132,6 @@ impl RunQueue {
 const KEPT_CAPACITY: usize = 32;
 /// Units of work that [`RecentWork`] counts as one.
 const GRAIN: u64 = 1024;
-/// Ticks in which recent work halves: 0.8 s.
-const HALF_LIFE: Tick = 8;
-/// Codes of a [`RecentWork`] between a value and its double.
-const STEPS_PER_DOUBLING: Tick = 8;
 /// The code at a quarter of where the lowest class ends.
 const FIRST_CLASS: u8 = 32;
 /// Codes of a class: each spans a factor of four.
@@ -193,7 +192,7 @@ mod tests {
         for work in (10..40).map(|bits| 3_u64 << bits) {
             let got = of(work).grains() * GRAIN;
             assert!(got <= work && got >= work / 8 * 7, "{work}: {got}");
-            let half = of(work).decayed(HALF_LIFE).grains() * GRAIN;
+            let half = of(work).decayed(8).grains() * GRAIN;
             let is_half = half <= work / 2 + GRAIN && half + GRAIN >= work / 16 * 7;
             assert!(is_half || work < 16 * GRAIN, "{work}: {half}");
         }
