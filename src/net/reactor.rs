@@ -85,25 +85,30 @@ impl<H: Handler> Reactor<H> {
     /// When the poller fails: nothing can be served then.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
-        loop {
-            self.wait(&mut events)?;
-            let began = Instant::now();
-            self.engine.begin_turn(clocks(began));
-            for event in &events {
-                self.on_event(event);
-            }
-            if self.serve_mail() || self.engine.is_drained() {
-                return Ok(());
-            }
-            self.serve_last_call();
-            self.engine.serve();
-            self.accept();
-            if self.engine.reap() {
-                // Descriptors have become free.
-                self.retry_accept = None;
-            }
-            self.engine.end_turn(began.elapsed());
+        while self.turn(&mut events)? {}
+        Ok(())
+    }
+
+    /// Waits, and then does one turn's work. Returns false after the last turn.
+    fn turn(&mut self, events: &mut Events) -> io::Result<bool> {
+        self.wait(events)?;
+        let began = Instant::now();
+        self.engine.begin_turn(clocks(began));
+        for event in &*events {
+            self.on_event(event);
         }
+        if self.serve_mail() || self.engine.is_drained() {
+            return Ok(false);
+        }
+        self.serve_last_call();
+        self.engine.serve();
+        self.accept();
+        if self.engine.reap() {
+            // Descriptors have become free.
+            self.retry_accept = None;
+        }
+        self.engine.end_turn(began.elapsed());
+        Ok(true)
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
@@ -334,3 +339,55 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 const MAX_WAIT: Duration = Duration::from_secs(60);
 const WAKER: Token = Token(0);
 const FIRST_LISTENER: Token = Token(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::http::{Request, Response};
+    use crate::net::{Address, Cx, Message, Verdict};
+
+    struct Silent;
+
+    impl Handler for Silent {
+        type Session = ();
+        type Command = ();
+
+        fn on_request(
+            &mut self,
+            _: &mut Cx<'_, ()>,
+            _: ConnKey,
+            _: ListenerId,
+            _: &Request<'_>,
+        ) -> Verdict {
+            Verdict::Respond(Response::new(404, "text/plain", &b""[..]))
+        }
+
+        fn on_message(&mut self, _: &mut Cx<'_, ()>, _: ConnKey, _: Message<'_>) {}
+
+        fn on_command(&mut self, _: &mut Cx<'_, ()>, (): ()) {}
+    }
+
+    // A4
+    #[test]
+    fn a_turn_accepts_a_limited_number_of_connections() {
+        const COUNT: usize = 150;
+        let mut reactor = Reactor::new(Config::default(), Silent, 1).unwrap();
+        let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let listener = Listener::open(&any, None).unwrap();
+        let Ok(Address::Tcp(address)) = listener.address() else {
+            panic!("not a TCP listener");
+        };
+        reactor.listen(listener).unwrap();
+        let clients: Vec<_> = (0..COUNT).map(|_| TcpStream::connect(address)).collect();
+        assert!(clients.iter().all(Result::is_ok));
+        let mut events = Events::with_capacity(EVENTS);
+        // No further edge is needed for those that are left in the backlog.
+        for turn in 1..=COUNT.div_ceil(64) {
+            assert!(reactor.turn(&mut events).unwrap());
+            let accepted = reactor.engine.counters().accepted;
+            assert_eq!(accepted, COUNT.min(64 * turn) as u64);
+        }
+    }
+}
