@@ -4,10 +4,12 @@
 
 mod support;
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
+use rustix::process::Signal;
 use support::{Client, PATIENCE, Received, Server, Siege, connect, reset};
 
 /// A connection brought to some phase.
@@ -95,6 +97,19 @@ fn end_all(siege: &mut Siege, phase: &str, streams: Vec<TcpStream>) {
         }
     }
     siege.wait_until_alone();
+}
+
+// W1: where the signal is not ignored, writing to a connection that the peer has reset ends the
+// process.
+#[test]
+fn server_ignores_sigpipe() {
+    let server = Server::start();
+    let path = format!("/proc/{}/status", server.child.id());
+    let status = fs::read_to_string(path).unwrap();
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+    assert_ne!(mask & 1 << (Signal::PIPE.as_raw() - 1), 0, "{mask:x}");
 }
 
 // CVE-2017-2670, W1

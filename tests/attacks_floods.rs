@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use h_realtime::ws::{OpCode, encode_client_frame};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Client, PATIENCE, PROGRAM, Received, Server, Siege, connect, event, reset};
+use support::{
+    Client, PATIENCE, PROGRAM, Received, Server, Siege, connect, event, eventually, reset,
+};
 use tempfile::TempDir;
 
 /// A masked frame with this first byte.
@@ -61,7 +63,7 @@ fn a_million_fragments_that_never_end_a_message_cost_no_memory() {
 #[test]
 fn a_million_fragments_of_one_message_end_at_the_limit() {
     let mut siege = Siege::new("");
-    for payload in [&b""[..], b"x"] {
+    for (number, payload) in [&b""[..], b"x"].into_iter().enumerate() {
         let mut peer = siege.server.anonymous();
         let part = frame(0x00, payload).repeat(10_000);
         peer.send_raw(&frame(0x02, payload));
@@ -73,6 +75,10 @@ fn a_million_fragments_of_one_message_end_at_the_limit() {
             siege.answer();
         }
         assert!(siege.growth() < 8 << 20, "{}", siege.growth());
+        let too_big = siege
+            .server
+            .metric(r#"h_realtime_close_codes_total{code="1009"}"#);
+        assert_eq!(too_big, (number + 1) as f64);
     }
     siege.lift();
 }
@@ -197,6 +203,26 @@ fn five_thousand_that_come_and_go_leave_nothing_behind() {
     siege.wait_until_alone();
     let ended = siege.server.metric("h_realtime_disconnects_total");
     assert_eq!(ended, 5000.0);
+    siege.lift();
+}
+
+// M2
+/// Nothing is sent afterwards, so that only the server itself can have the memory returned.
+#[test]
+fn memory_of_a_burst_is_returned_while_the_server_is_idle() {
+    let siege = Siege::new("[timeouts]\nmessage = \"60s\"\n");
+    // The start of a message of 64 KiB.
+    let head = [0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let start = [&head[..], &[0; 60_000]].concat();
+    let peers = (0..500).map(|_| {
+        let mut peer = siege.server.anonymous();
+        peer.send_raw(&start);
+        peer
+    });
+    let peers: Vec<Client> = peers.collect();
+    eventually(PATIENCE, || (siege.growth() > 24 << 20).then_some(()));
+    drop(peers);
+    eventually(PATIENCE, || (siege.growth() < 12 << 20).then_some(()));
     siege.lift();
 }
 

@@ -175,7 +175,7 @@ fn close_frames_are_answered_in_kind() {
     }
 }
 
-// W14
+// CVE-2017-2670, R5, T2, W14: `settle` fails where the engine spins.
 #[test]
 fn one_who_has_ended_its_side_is_sent_all_its_answers_and_waited_for_no_more() {
     let mut world = World::calm();

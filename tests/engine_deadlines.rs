@@ -260,6 +260,31 @@ fn after_a_jump_of_the_clock_those_who_answer_stay_and_the_rest_go() {
     assert!(is_gone(&world, vanished));
 }
 
+// W19: however long the silence before the ping was, the deadline of the pong counts from the ping.
+#[test]
+fn late_pong_after_a_clock_jump_keeps_the_connection() {
+    let config = Config {
+        // Several looks at the connection while the pong is outstanding.
+        ping_interval: Duration::from_secs(5),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let client = world.open_lazy();
+    world.clock += 3_600_000;
+    world.turn();
+    assert_eq!(world.engine.counters().pings_sent, 1);
+    world.wait(19_000);
+    assert!(!is_gone(&world, client));
+    world.listen(client, usize::MAX);
+    world.deliver(client);
+    world.wait(3_000);
+    assert!(!is_gone(&world, client));
+    // Without an answer the next ping is the last.
+    world.wait(6_000 + 20_200);
+    assert!(is_gone(&world, client));
+    assert_eq!(world.engine.counters().closed.timed_out, 1);
+}
+
 #[test]
 fn a_head_has_ten_seconds_from_accept_however_it_comes() {
     let mut world = World::calm();

@@ -2,7 +2,9 @@
 
 mod sim;
 
-use h_realtime::net::Readiness;
+use std::time::Duration;
+
+use h_realtime::net::{Config, Readiness};
 use h_realtime::ws::CloseCode;
 use sim::{Command, Heard, World};
 
@@ -126,6 +128,42 @@ fn a_request_may_come_in_any_two_pieces() {
         assert_eq!(world.clients[client].statuses(), [101], "{at}");
         assert_eq!(world.inbox(client), 1, "{at}");
     }
+}
+
+// CVE-2023-43669: parsing the head anew with each byte would cost its square.
+#[test]
+fn each_byte_of_a_growing_head_costs_the_same() {
+    const PARTS: usize = 4;
+    let mut world = World::new(
+        Config {
+            max_head: 64 * 1024,
+            ..Config::default()
+        },
+        1,
+    );
+    let client = world.connect();
+    let filler = format!("A: {}\r\n", "x".repeat(48 * 1024));
+    let head = sim::handshake_with("/ws", &filler);
+    world.client(client).expected.push_back(&[101]);
+    let mut costs = Vec::new();
+    for part in head.chunks(head.len().div_ceil(PARTS)) {
+        let before = cpu_time();
+        for byte in part {
+            world.client(client).raw([*byte]);
+            world.deliver(client);
+            world.turn();
+        }
+        costs.push(cpu_time() - before);
+    }
+    world.flow();
+    assert_eq!(world.clients[client].statuses(), [101]);
+    assert!(costs[PARTS - 1] < 3 * costs[0], "{costs:?}");
+}
+
+/// Processor time of this thread.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 #[test]

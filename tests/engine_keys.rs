@@ -45,6 +45,20 @@ fn an_event_for_one_that_has_gone_does_not_reach_the_next_in_its_place() {
             .is_some_and(|interest| interest.is_open)
     );
     assert_eq!(world.engine.counters().open, 2);
+    // Of a connection whose request is deferred, the end would be taken for its client's.
+    world.client(newest).reset();
+    world.flow();
+    let waiting = world.connect();
+    world.client(waiting).shake("/later");
+    world.flow();
+    assert_eq!(slot(world.key(waiting)), slot(old_key));
+    world.turn_with(vec![(old_key, EVERYTHING)]);
+    world.flow();
+    assert!(
+        world
+            .interest(waiting)
+            .is_some_and(|interest| interest.is_deferred)
+    );
 }
 
 // K1: deliveries and closes by name.
@@ -115,7 +129,7 @@ fn a_deadline_of_one_that_has_gone_does_not_meet_the_next_in_its_place() {
     assert!(world.interest(new).is_none(), "its own are");
 }
 
-// A7
+// A7, K2, OSV-2020-1695, OSV-2020-1694, OSV-2021-414
 #[test]
 fn one_that_no_poller_takes_leaves_nothing_behind() {
     let mut world = World::calm();

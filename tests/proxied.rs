@@ -86,8 +86,11 @@ fn on_a_listener_of_the_proxy_protocol_only_trusted_proxies_connect() {
 
     let stranger = "[limits]\ntrusted_proxies = [\"192.0.2.1\"]\n";
     let server = Server::configured(&format!("{place}{stranger}"));
-    assert!(ends(connect(server.address())));
-    assert_eq!(server.metric("h_realtime_handshake_failures_total"), 1.0);
+    // A valid header and a request behind it: only the peer's address is wrong.
+    assert!(ends(open(&server, &local)));
+    let failures = "h_realtime_handshake_failures_total";
+    let untrusted = server.metric(&format!("{failures}{{reason=\"proxy_peer\"}}"));
+    assert_eq!((untrusted, server.metric(failures)), (1.0, 1.0));
 }
 
 // P2

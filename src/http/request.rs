@@ -233,6 +233,17 @@ mod tests {
         }
     }
 
+    // CVE-2026-33247: both may hold a token.
+    #[test]
+    fn debug_output_shows_neither_query_nor_fields() {
+        let head = "GET /ws?access_token=one HTTP/1.1\r\nAuthorization: Bearer two\r\n\r\n";
+        let shown = parse_head(head.as_bytes(), 8192, |request| format!("{request:?}"));
+        let Ok(Head::Complete(shown)) = shown else {
+            panic!("not a complete head");
+        };
+        assert_eq!(shown, "GET \"/ws\"");
+    }
+
     // CVE-2021-45945
     #[test]
     fn every_prefix_of_a_head_is_partial() {

@@ -184,6 +184,7 @@ mod tests {
         assert_eq!(String::from_utf8(out).unwrap(), "<6>0\n<6>1\n");
     }
 
+    // CVE-2026-33247
     #[test]
     fn libraries_say_no_more_than_they_should() {
         log::set_max_level(LevelFilter::Trace);

@@ -474,3 +474,15 @@ pub enum Reason {
     /// Hidden from students until their teacher reveals it (h's checkpoints).
     Checkpoint,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // CVE-2026-33247
+    #[test]
+    fn debug_output_does_not_show_a_secret() {
+        let secret = Secret("hunter2".to_owned());
+        assert!(!format!("{secret:?} {secret:#?}").contains("hunter2"));
+    }
+}

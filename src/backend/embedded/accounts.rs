@@ -417,6 +417,8 @@ mod tests {
             .query_row("SELECT hash FROM token", [], |row| row.get(0))
             .unwrap();
         assert_eq!(stored, token_hash(&secret));
+        // SHA-256, of which no part of the token is a prefix.
+        assert_eq!(stored[..4], [0x80, 0x50, 0x03, 0x68]);
         store.revoke_token(first).unwrap();
         let second = store.add_token(JOE, &secret, 1, None).unwrap();
         assert_ne!(first, second);

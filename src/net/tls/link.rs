@@ -264,7 +264,7 @@ impl<S: Socket> TlsLink<S> {
     }
 
     /// Sends records, behind those that wait already.
-    fn emit(&mut self, records: &[u8]) -> io::Result<()> {
+    pub(super) fn emit(&mut self, records: &[u8]) -> io::Result<()> {
         // Nothing goes behind a close_notify, not even an answer to what still comes.
         if records.is_empty() || self.sending != Sending::Open {
             return Ok(());

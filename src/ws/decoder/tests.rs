@@ -199,6 +199,26 @@ fn a_promise_of_two_to_the_forty_reserves_nothing() {
     }
 }
 
+// CVE-2022-35922: below the limit, too, memory grows with what has arrived.
+#[test]
+fn header_of_a_large_message_reserves_no_memory() {
+    const SIZE: usize = 1 << 16;
+    let limits = Limits {
+        max_message: SIZE,
+        ..LIMITS
+    };
+    let mut first = vec![0x82, 0xFF];
+    first.extend_from_slice(&(SIZE as u64).to_be_bytes());
+    first.extend_from_slice(&[1, 2, 3, 4]);
+    let fragment = frames(&[(false, OpCode::Binary, b"a")]);
+    let next = [&[0x80, 0xFE, 0xFF, 0xFF], &[1, 2, 3, 4][..]].concat();
+    for mut bytes in [first, [fragment, next].concat()] {
+        let (mut decoder, size) = (Decoder::default(), bytes.len());
+        assert_eq!(decoder.next(&mut bytes, &limits), Ok((size, None)));
+        assert!(decoder.held() < 256, "{} bytes", decoder.held());
+    }
+}
+
 #[test]
 fn an_idle_decoder_is_one_null_pointer() {
     assert_eq!(size_of::<Decoder>(), size_of::<usize>());

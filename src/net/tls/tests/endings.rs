@@ -278,6 +278,26 @@ fn our_end_is_said_once_and_only_behind_the_rest() {
     }
 }
 
+// T6: the engine does not process records after it has ended our side, so the session has none to
+// send; the link drops them all the same.
+#[test]
+fn no_record_is_sent_behind_close_notify() {
+    let mut pair = Pair::new(&configs(&TLS13));
+    pair.shake_hands();
+    pair.wire.write_at_most(&[0]);
+    pair.link.shutdown_write(&mut pair.scratch).unwrap();
+    let queued = |pair: &Pair| pair.link.out.as_deref().map_or(0, <[u8]>::len);
+    let close_notify = queued(&pair);
+    assert!(close_notify > 0);
+    pair.link.emit(b"a record").unwrap();
+    assert_eq!(queued(&pair), close_notify);
+    pair.wire.write_at_most(&[]);
+    assert!(pair.link.flush().unwrap());
+    pair.link.emit(b"a record").unwrap();
+    assert_eq!(pair.wire.sent(), close_notify);
+    assert!(pair.wire.is_shut());
+}
+
 // T2
 #[test]
 fn a_socket_that_is_broken_is_shut_all_the_same() {
