@@ -46,7 +46,8 @@ fn parts(now: Tick) -> u32 {
 
 /// In a part, 6.4 bytes are read at [`MIN_READ_RATE`].
 fn parts_to_read(bytes: usize) -> u32 {
-    let parts = (bytes as u64 * 5 + 16) / 32;
+    let parts_in_a_second = u64::from(PARTS) * 1000 / TICK_MS;
+    let parts = (bytes as u64 * parts_in_a_second + MIN_READ_RATE / 2) / MIN_READ_RATE;
     parts.min(u64::from(MAX_LAG * PARTS)) as u32
 }
 
