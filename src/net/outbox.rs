@@ -131,6 +131,7 @@ impl<'a, C> Cx<'a, C> {
     ///
     /// In other calls there is no such connection: use [`Cx::send`]. What is said here then is
     /// dropped.
+    #[inline]
     pub fn reply(&mut self, message: Message<'_>) {
         self.outbox.replies += 1;
         match message {

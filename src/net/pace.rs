@@ -15,6 +15,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Accounts for bytes that were written.
+    #[inline]
     pub fn add(&mut self, bytes: usize, now: Tick) {
         let ahead = self.ahead(now) + parts_to_read(bytes);
         self.read_by = parts(now).wrapping_add(ahead.min(MAX_LAG * PARTS));

@@ -126,13 +126,18 @@ impl Terms<'_> {
             FilterKeysError::TooManyVersions => FilterError::TooMany,
         })?;
         // The address is hashed once, so that versions of a long one cost only their own bytes.
-        let page = self.digester.page(&keys.page);
-        // The address itself may look like a key with a version.
-        let unversioned = self.digester.term(field, &keys.page);
+        let (mut page, mut unversioned) = (None, None);
         for version in &keys.versions {
+            let digester = self.digester;
             self.add(match version {
-                uri::Version::Unversioned => unversioned,
-                version => page.version(&version.suffix()),
+                // The address itself may look like a key with a version.
+                uri::Version::Unversioned => {
+                    *unversioned.get_or_insert_with(|| digester.term(field, &keys.page))
+                }
+                version => {
+                    let page = page.get_or_insert_with(|| digester.page(&keys.page));
+                    page.version(&version.suffix())
+                }
             });
         }
         Ok(())

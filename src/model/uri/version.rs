@@ -48,7 +48,16 @@ pub fn scope_key(normalized: &str, version: &Version) -> String {
 /// Splits a scope key in front of its version. A page's own address may look like a key with a
 /// version, and is then split, too: the parts are a function of the text alone.
 pub fn split_key(key: &str) -> (&str, &str) {
-    key.split_at(key.rfind(MARK).unwrap_or(key.len()))
+    let bytes = key.as_bytes();
+    let mut end = bytes.len();
+    // A general search would prepare itself for longer than this takes.
+    while let Some(at) = bytes[..end].iter().rposition(|&byte| byte == b'v') {
+        if bytes[..=at].ends_with(MARK.as_bytes()) {
+            return key.split_at(at + 1 - MARK.len());
+        }
+        end = at;
+    }
+    (key, "")
 }
 
 /// Splits the versions off the end of a filter's URI: `u:v1:all` is `u` in version 1 and in all of

@@ -90,7 +90,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             // A message may be longer than what is read in a row.
             let mut next = None;
             for _ in 0..=self.config.max_message / READ_SIZE {
-                next = self.metered(key, Class::LARGE, true, |engine| engine.serve_reader(key));
+                next = self.serve_late(key);
                 if next.is_none() {
                     break;
                 }
@@ -102,6 +102,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let resumed = (self.standstill.ended / TICK_MS) as Tick;
         let conn = self.arena.get(key);
         had_output || conn.is_some_and(|conn| conn.heard >= resumed)
+    }
+
+    #[cold]
+    fn serve_late(&mut self, key: ConnKey) -> Option<Class> {
+        self.metered(key, Class::LARGE, true, |engine| engine.serve_reader(key))
     }
 
     fn has_output(&self, key: ConnKey) -> bool {

@@ -14,6 +14,7 @@ use super::{CORK_SIZE, Engine};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Decodes frames until the bytes, the WebSocket, or the connection's share of work end.
+    #[inline]
     pub(super) fn take_frames(&mut self, key: ConnKey, bytes: &mut [u8]) -> FramesEnd {
         let Some(conn) = self.arena.get_mut(key) else {
             return FramesEnd::Whole;
@@ -42,9 +43,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                         Heard::GoOn => any_message |= !matches!(event, Event::Ping(_)),
                         Heard::Stop => return FramesEnd::Whole,
                         Heard::PutBack => {
-                            let mut message = Vec::new();
-                            event.encode_again(&mut message);
-                            break FramesEnd::PutBack(at, message);
+                            event.encode_again(&mut self.put_back);
+                            break FramesEnd::PutBack(at);
                         }
                     }
                 }
@@ -125,6 +125,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         heard
     }
 
+    #[inline(always)]
     fn on_message(&mut self, key: ConnKey, message: Message<'_>) {
         let size = match message {
             Message::Text(text) => text.len(),
@@ -209,14 +210,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 }
 
 /// Where decoding stopped.
+#[derive(Clone, Copy)]
 pub(super) enum FramesEnd {
     /// All bytes were taken, or no more are wanted.
     Whole,
     /// The connection has had its share of work after so many bytes.
     Share(usize),
-    /// After so many bytes, the last of which are a message that is to be handled later. The
-    /// bytes of a frame that contains it come with it.
-    PutBack(usize, Vec<u8>),
+    /// After so many bytes, the last of which are a message that is to be handled later. A frame
+    /// that contains it is in `Engine::put_back`.
+    PutBack(usize),
 }
 
 /// What follows from an event.

@@ -12,7 +12,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// every tick, and a table that grows again does so by doubling: however a crowd swings,
     /// that costs less than to serve it.
     pub(super) fn give_back(&mut self) {
-        self.run.shrink();
+        self.run.shrink_next();
         if let Some(enough) = enough(self.dirty.len(), self.dirty.capacity()) {
             self.dirty.shrink_to(enough);
         }

@@ -263,8 +263,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if conn.flags.has(Flags::UNFINISHED) && self.time_to_complete(key) == Some(0) {
             return Some(Overdue::Message);
         }
-        let is_silent = has_passed(conn.heard, self.config.pong_timeout);
-        (conn.flags.has(Flags::PING_OUT) && is_silent).then_some(Overdue::Pong)
+        let is_asked = conn.flags.has(Flags::PING_OUT);
+        (is_asked && has_passed(conn.heard, self.config.pong_timeout)).then_some(Overdue::Pong)
     }
 
     fn enforce(&mut self, key: ConnKey, overdue: Overdue) {

@@ -67,6 +67,8 @@ pub struct Engine<S: Socket, H: Handler> {
     /// Work done for all connections in this turn.
     turn_work: u64,
     visit: read::Visit,
+    /// A frame with a message that is to be handled later, until it is kept.
+    put_back: Vec<u8>,
     /// Connections with output, in the order in which it was noticed.
     dirty: VecDeque<ConnKey>,
     /// Those that ended in this turn.
@@ -144,6 +146,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             run: RunQueue::default(),
             turn_work: 0,
             visit: read::Visit::default(),
+            put_back: Vec::new(),
             dirty: VecDeque::new(),
             ended: Vec::new(),
             due: Vec::new(),

@@ -42,13 +42,25 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Serves one connection of a class for its share of work.
+    #[inline]
     fn visit(&mut self, key: ConnKey, class: Class) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
         conn.flags.clear(Flags::QUEUED);
-        let is_privileged = Some(conn.listener) == self.config.reserved_listener;
-        let next = self.metered(key, class, is_privileged, |engine| engine.serve_reader(key));
+        let is_busy = !self.run.is_empty() && Some(conn.listener) != self.config.reserved_listener;
+        self.visit = Visit {
+            share: if is_busy { class } else { Class::LARGE }.share(),
+            is_quick: is_busy && class < Class::LARGE,
+        };
+        self.outbox.work = 0;
+        let next = self.serve_reader(key);
+        let work = self.outbox.work;
+        self.turn_work += work;
+        let random = self.random();
+        if let Some(conn) = self.arena.get_mut(key) {
+            conn.recent.add(work, random);
+        }
         if let Some(class) = next {
             self.enqueue_behind(key, class);
         }
@@ -56,6 +68,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Runs `serve`, and charges the connection for the work of it. A privileged connection does
     /// not wait for others with long messages.
+    #[inline]
     pub(super) fn metered<R>(
         &mut self,
         key: ConnKey,
@@ -86,6 +99,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     ///
     /// Whatever leaves bytes in the socket leaves `READABLE` set and puts the connection into the
     /// run queue, now or when what it waits for has come: there will be no edge.
+    #[inline(always)]
     pub(super) fn serve_reader(&mut self, key: ConnKey) -> Option<Class> {
         while let Some(source) = self.may_read(key) {
             if self.outbox.work >= self.visit.share {
@@ -114,6 +128,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Where a connection's next input is to be taken from now.
+    #[inline]
     fn may_read(&mut self, key: ConnKey) -> Option<Source> {
         let conn = self.arena.get_mut(key)?;
         let source = match conn.has_unread() {
@@ -142,6 +157,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Reads once; `None` when that ended the connection.
+    #[inline]
     fn fill(&mut self, key: ConnKey) -> Option<Fill> {
         let conn = self.arena.get_mut(key)?;
         let limit = read_size(conn, self.config.max_head);
@@ -219,6 +235,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Goes on with input that was kept; whether a message was put back.
+    #[cold]
     fn take_unread(&mut self, key: ConnKey) -> bool {
         self.current = Some(key);
         let conn = self.arena.get_mut(key);
@@ -232,9 +249,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                         self.keep_unread(key, unread);
                         false
                     }
-                    FramesEnd::PutBack(taken, message) => {
+                    FramesEnd::PutBack(taken) => {
                         let rest = &unread.bytes[unread.at + taken..];
-                        self.keep_message(key, message, rest);
+                        self.keep_message(key, rest);
                         true
                     }
                 }
@@ -261,8 +278,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                     let bytes = bytes[taken..].to_vec();
                     self.keep_unread(key, Unread { bytes, at: 0 });
                 }
-                FramesEnd::PutBack(taken, message) => {
-                    self.keep_message(key, message, &bytes[taken..]);
+                FramesEnd::PutBack(taken) => {
+                    self.keep_message(key, &bytes[taken..]);
                     return true;
                 }
             },
@@ -272,17 +289,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Keeps a message that was put back, and what follows it.
-    fn keep_message(&mut self, key: ConnKey, mut message: Vec<u8>, rest: &[u8]) {
-        message.extend_from_slice(rest);
-        self.keep_unread(
-            key,
-            Unread {
-                bytes: message,
-                at: 0,
-            },
-        );
+    #[cold]
+    fn keep_message(&mut self, key: ConnKey, rest: &[u8]) {
+        let mut bytes = mem::take(&mut self.put_back);
+        bytes.extend_from_slice(rest);
+        self.keep_unread(key, Unread { bytes, at: 0 });
     }
 
+    #[cold]
     fn keep_unread(&mut self, key: ConnKey, unread: Unread) {
         if let Some(conn) = self.arena.get_mut(key) {
             conn.decoder.keep_unread(unread);

@@ -29,7 +29,18 @@ impl RecentWork {
 
     /// Adds work. What is below the precision is rounded up with the probability of its part,
     /// so that many small amounts count as one large one does; `random` decides.
+    #[inline]
     pub fn add(&mut self, work: u64, random: u64) {
+        // A little work is added rarely, as if it were more: each call would cost as much as a
+        // tenth of a ping.
+        if work >= RARE {
+            self.add_exactly(work, random);
+        } else if work > random % RARE {
+            self.add_exactly(RARE, random / RARE);
+        }
+    }
+
+    fn add_exactly(&mut self, work: u64, random: u64) {
         let exact = self.grains().saturating_add(work / GRAIN);
         let exact = exact + u64::from(work % GRAIN > random % GRAIN);
         if exact < 8 {
@@ -82,52 +93,60 @@ impl Class {
 #[derive(Default)]
 pub(super) struct RunQueue {
     queues: [VecDeque<ConnKey>; CLASSES],
-    /// Connections waiting in each class.
-    lens: [u32; CLASSES],
-    len: u32,
+    /// A bit for each class in which connections wait.
+    occupied: u8,
+    /// Calls of `shrink_next`.
+    shrinks: u8,
 }
 
 impl RunQueue {
     pub fn push(&mut self, key: ConnKey, class: Class) {
-        let class = usize::from(class.0);
-        self.queues[class].push_back(key);
-        self.lens[class] += 1;
-        self.len += 1;
+        self.occupied |= 1 << class.0;
+        self.queues[usize::from(class.0)].push_back(key);
     }
 
     pub fn pop(&mut self, class: Class) -> Option<ConnKey> {
-        let class = usize::from(class.0);
-        let key = self.queues[class].pop_front()?;
-        self.lens[class] -= 1;
-        self.len -= 1;
+        let queue = &mut self.queues[usize::from(class.0)];
+        let key = queue.pop_front()?;
+        if queue.is_empty() {
+            self.occupied &= !(1 << class.0);
+        }
         Some(key)
     }
 
     /// Each class with the number of connections waiting in it, the first to be served first.
     pub fn waiting(&self) -> impl Iterator<Item = (Class, u32)> + use<> {
-        let waiting = (0..).map(Class).zip(self.lens);
+        let mut lens = [0; CLASSES];
+        for (class, len) in lens.iter_mut().enumerate() {
+            if self.occupied >> class & 1 == 1 {
+                *len = self.queues[class].len() as u32;
+            }
+        }
+        let waiting = (0..).map(Class).zip(lens);
         waiting.filter(|(_, len)| *len > 0)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.occupied == 0
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &ConnKey> {
         self.queues.iter().flatten()
     }
 
-    /// Releases the memory of queues that were much longer.
-    pub fn shrink(&mut self) {
-        for queue in &mut self.queues {
-            let enough = (2 * queue.len()).max(KEPT_CAPACITY);
-            if queue.capacity() > 2 * enough {
-                queue.shrink_to(enough);
-            }
+    /// Releases the memory of a queue that was much longer; of each of them within eight calls.
+    pub fn shrink_next(&mut self) {
+        self.shrinks = self.shrinks.wrapping_add(1);
+        let queue = &mut self.queues[usize::from(self.shrinks) % CLASSES];
+        let enough = (2 * queue.len()).max(KEPT_CAPACITY);
+        if queue.capacity() > 2 * enough {
+            queue.shrink_to(enough);
         }
     }
 }
 
+/// Work below which amounts are added with a probability.
+const RARE: u64 = 16 * GRAIN;
 /// Entries of a queue whose memory is kept for the next ones.
 const KEPT_CAPACITY: usize = 32;
 /// Units of work that [`RecentWork`] counts as one.
@@ -183,7 +202,7 @@ mod tests {
 
     fn of(work: u64) -> RecentWork {
         let mut recent = RecentWork::default();
-        recent.add(work, u64::MAX);
+        recent.add_exactly(work, u64::MAX);
         recent
     }
 

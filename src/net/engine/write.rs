@@ -363,6 +363,7 @@ pub(super) fn gather_out<'a, S: Socket, C>(
     push_out(conn, &slices[..count], scratch, held)
 }
 
+#[inline(always)]
 fn push_slices<S: Socket>(
     transport: &mut Transport<S>,
     flags: &mut Flags,
