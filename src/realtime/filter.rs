@@ -14,7 +14,7 @@ pub enum FilterError {
     Malformed,
     /// More values than the limit.
     TooMany,
-    /// More clauses than [`most_clauses`].
+    /// More clauses than `most_clauses` allows.
     TooManyClauses,
 }
 

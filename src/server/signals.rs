@@ -20,7 +20,7 @@ use super::notify::Notifier;
 use super::reload::Shared;
 use super::{AddressFile, no_thread};
 
-/// Catches signals from now on. They are handled as soon as [`SignalThread::start`] is called.
+/// Catches signals from now on. They are handled as soon as `SignalThread::start` is called.
 pub fn catch() {
     // Where this fails, it is tried again at the start, and the error is reported there.
     if let Ok(signals) = register() {
