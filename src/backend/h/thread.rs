@@ -79,14 +79,7 @@ where
             runtime.block_on(async move {
                 let work = |deliveries| {
                     let database = Database::new(store, random);
-                    Worker::new(
-                        database,
-                        way,
-                        clocks.unix,
-                        stats,
-                        questions.inbox,
-                        deliveries,
-                    )
+                    Worker::new(database, way, clocks, stats, questions.inbox, deliveries)
                 };
                 run(work, source, questions.alive).await;
             });
@@ -96,14 +89,13 @@ where
 }
 
 /// Works until nobody can ask any more or nobody listens; then says goodbye to the broker.
-async fn run<D, W, C>(
-    worker: impl FnOnce(Receiver<Delivery>) -> Worker<D, W, C>,
+async fn run<D, W>(
+    worker: impl FnOnce(Receiver<Delivery>) -> Worker<D, W>,
     source: Source,
     mut alive: Receiver<Infallible>,
 ) where
     D: Data,
     W: Way,
-    C: Fn() -> UnixMillis,
 {
     let (sender, deliveries) = channel(HANDS);
     let worker = worker(deliveries);

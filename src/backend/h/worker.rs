@@ -20,17 +20,18 @@ use super::event::{AnnotationEvent, user_plan};
 use super::pending::{Change, Pending};
 use super::room::Room;
 use super::store::SWEPT;
+use super::thread::Clocks;
 use super::told::Told;
 use crate::backend::amqp::Delivery;
 use crate::backend::rarely::Rarely;
 use crate::backend::{BATCH, Closed, Fate, Stats, Topic, Undelivered, Way};
-use crate::model::{Ask, AuthReply, Plan, PublishError, Secret, Tell, Ticket, TokenId, UnixMillis};
+use crate::model::{Ask, AuthReply, Plan, PublishError, Secret, Tell, Ticket, TokenId};
 
 /// The back end at work.
-pub(super) struct Worker<D, W, C> {
+pub(super) struct Worker<D, W> {
     database: Database<D>,
     way: W,
-    clock: C,
+    clocks: Clocks,
     questions: Receiver<Ask>,
     deliveries: Receiver<Delivery>,
     logins: Vec<(Ticket, Secret)>,
@@ -62,16 +63,15 @@ struct Drops {
     others: Rarely,
 }
 
-impl<D, W, C> Worker<D, W, C>
+impl<D, W> Worker<D, W>
 where
     D: Data,
     W: Way,
-    C: Fn() -> UnixMillis,
 {
     pub fn new(
         database: Database<D>,
         way: W,
-        clock: C,
+        clocks: Clocks,
         stats: Arc<Stats>,
         questions: Receiver<Ask>,
         deliveries: Receiver<Delivery>,
@@ -79,7 +79,7 @@ where
         Worker {
             database,
             way,
-            clock,
+            clocks,
             questions,
             deliveries,
             logins: Vec::new(),
@@ -193,7 +193,7 @@ where
         }
         let logins = std::mem::take(&mut self.logins);
         let tokens: Vec<&str> = logins.iter().map(|(_, token)| &*token.0).collect();
-        let (now, read_at) = ((self.clock)(), Instant::now());
+        let (now, read_at) = ((self.clocks.unix)(), Instant::now());
         let identities = self
             .database
             .ask(async |data| data.identities(&tokens, now).await)
@@ -222,7 +222,7 @@ where
     async fn go_on_with(&mut self, mut sweep: Sweep) -> Result<(), Closed> {
         let rest = &sweep.tokens[sweep.done..];
         let some = &rest[..rest.len().min(SWEPT)];
-        let (now, read_at) = ((self.clock)(), Instant::now());
+        let (now, read_at) = ((self.clocks.unix)(), Instant::now());
         let found = self
             .database
             .ask(async |data| data.sweep(some, now).await)
@@ -313,7 +313,7 @@ where
             Err(fate) => return Ok(Some(Err(fate))),
         };
         if let Some(change) = Change::parse(&delivery.event) {
-            let age = (self.clock)().saturating_sub(delivery.received);
+            let age = (self.clocks.mono)().saturating_sub(delivery.received);
             let age = Duration::from_millis(age);
             if !self.pending.state(&userid, change, age, Instant::now()) {
                 self.drops.discard_statement();

@@ -12,7 +12,7 @@ use super::super::backlog::MAX_EVENTS;
 use super::super::room::MAX_PLANS;
 use super::*;
 use crate::model::EndCause;
-use around::{Fake, Mail, members, person, play, short};
+use around::{CLOCKS, Fake, Mail, members, person, play, short};
 
 #[tokio::test(start_paused = true)]
 async fn who_logs_in_is_answered_in_order_and_many_at_once() {
@@ -409,7 +409,7 @@ async fn it_ends_with_those_who_ask_and_with_those_who_listen() {
         let (sender, mail) = mpsc::sync_channel(8);
         let database = Database::new(Fake::default(), || 0);
         let way = Mail(sender);
-        let worker = Worker::new(database, way, || 7, Arc::default(), questions, deliveries);
+        let worker = Worker::new(database, way, CLOCKS, Arc::default(), questions, deliveries);
         let question = Ask::Publish {
             ticket: Ticket(1),
             body: Vec::new(),

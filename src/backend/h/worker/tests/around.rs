@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use super::super::*;
 use crate::backend::h::store::{Away, Standing};
-use crate::model::{Identity, Membership, Receipt, Role};
+use crate::model::{Identity, Membership, MonoMillis, Receipt, Role, UnixMillis};
 
 /// A database as the tests have it.
 #[derive(Default)]
@@ -129,8 +129,12 @@ impl Data for Fake {
     }
 }
 
-/// The wall clock, which stands still.
-const NOW: UnixMillis = 1_000_000;
+/// The clocks, which stand still. They have nothing in common, as in a real process.
+pub const CLOCKS: Clocks = Clocks {
+    unix: || 1_700_000_000_000,
+    mono: || MONO,
+};
+const MONO: MonoMillis = 1_000_000;
 
 /// A mailbox of the reactor's.
 pub struct Mail(pub SyncSender<Tell>);
@@ -174,7 +178,7 @@ pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
     around.fake.restart(true);
     let database = Database::new(around.fake.clone(), || 0);
     let stats = Arc::clone(&around.stats);
-    let worker = Worker::new(database, Mail(sender), || NOW, stats, questions, deliveries);
+    let worker = Worker::new(database, Mail(sender), CLOCKS, stats, questions, deliveries);
     tokio::select! {
         // In the same order every time, so that the tests mean the same every time.
         biased;
@@ -213,7 +217,7 @@ impl Around {
             topic,
             event,
             size,
-            received: NOW - age,
+            received: MONO - age,
             receipt,
         };
         self.events.send(delivery).await.unwrap();
