@@ -51,8 +51,12 @@ fn two_thousand_events_in_a_row_arrive_in_their_order() {
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn who_does_not_read_holds_nobody_up() {
+fn clients_that_do_not_read_are_closed_and_delay_no_other() {
     let site = Site::new();
+    // More in all than the kernel takes for one connection (4 MiB) and the server queues (256 KiB).
+    let longer =
+        "SET text = repeat('long ', 1000) WHERE id = '00000001-1111-11e6-8000-000000000001'";
+    site.sql(&format!("UPDATE annotation {longer}"));
     let server = site.server("");
     let mut reader = server.anonymous();
     reader.subscribe("/id", PUBLIC);
@@ -62,8 +66,14 @@ fn who_does_not_read_holds_nobody_up() {
     let (annotations, _) = reader.join().unwrap();
     let expected: Vec<String> = (0..EVENTS).map(number).collect();
     assert_eq!(annotations, expected);
+    let slow = r#"h_realtime_disconnects_total{reason="slow"}"#;
+    eventually(PATIENCE, || (server.metric(slow) == 5.0).then_some(()));
     // What waited for them was over its limit, and they are told to come back.
     for client in &mut stalled {
+        // From here on it takes in what the kernel still holds for it.
+        SockRef::from(&client.stream)
+            .set_recv_buffer_size(1 << 20)
+            .unwrap();
         let end = loop {
             match client.receive() {
                 Received::Text(_) => {}
