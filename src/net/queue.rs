@@ -30,7 +30,9 @@ pub(super) struct TxQueue {
     /// Since when there has been more than the soft limit.
     pub over_soft_since: Option<Tick>,
     /// When the kernel last took some of it, or when it was begun.
-    pub progressed: Tick,
+    progressed: Tick,
+    /// When the first entry became the first.
+    first_since: Tick,
 }
 
 #[derive(Debug)]
@@ -78,14 +80,22 @@ impl TxQueue {
     }
 
     /// Whether the peer takes its output at a reasonable pace: the message at the front was
-    /// queued at most `grace` ticks ago, and for a message above `large` bytes the time that it
-    /// takes at [`PACE`] besides.
+    /// queued at most `grace` ticks ago. A message above `large` bytes may take longer, as long as
+    /// [`PACE`] of it is taken in each tick.
     pub fn keeps_pace(&self, now: Tick, grace: Tick, large: usize) -> bool {
-        self.entries.front().is_none_or(|entry| {
-            let extra = entry.bytes().len().saturating_sub(large) / PACE;
-            let allowed = grace.saturating_add(Tick::try_from(extra).unwrap_or(Tick::MAX));
-            now.saturating_sub(entry.since) <= allowed
-        })
+        let Some(first) = self.entries.front() else {
+            return true;
+        };
+        if now.saturating_sub(first.since) <= grace {
+            return true;
+        }
+        let overtime = now.saturating_sub(self.first_since).saturating_sub(grace);
+        first.bytes().len() > large && self.sent >= overtime as usize * PACE
+    }
+
+    /// Whether nothing of it has been taken for longer than this.
+    pub fn stalls(&self, now: Tick, longest: Tick) -> bool {
+        now.saturating_sub(self.progressed) > longest
     }
 
     /// Adds a frame that others send too; `sent` bytes of it are gone already.
@@ -117,6 +127,7 @@ impl TxQueue {
     fn note_first(&mut self, now: Tick) {
         if self.entries.is_empty() {
             self.progressed = now;
+            self.first_since = now;
         }
     }
 
@@ -201,8 +212,11 @@ impl TxQueue {
     }
 
     /// Takes note that the first `count` bytes were sent.
-    pub fn advance(&mut self, mut count: usize, held: &mut Held) {
+    pub fn advance(&mut self, mut count: usize, now: Tick, held: &mut Held) {
         debug_assert!(count <= self.bytes);
+        if count > 0 {
+            self.progressed = now;
+        }
         self.bytes -= count;
         // A pong that was offered stays one that can be replaced, until a byte of it is sent.
         if count > 0
@@ -226,6 +240,7 @@ impl TxQueue {
             count -= left;
             self.sent = 0;
             self.begins_inside = false;
+            self.first_since = now;
             if let Some(entry) = self.entries.pop_front() {
                 self.own -= entry.own();
                 entry.release(held);
@@ -331,7 +346,7 @@ mod tests {
             let taken = step.min(all.len());
             assert!(taken > 0, "bytes are counted that are not offered");
             out.extend_from_slice(&all[..taken]);
-            queue.advance(taken, held);
+            queue.advance(taken, 0, held);
         }
         out
     }
@@ -374,7 +389,7 @@ mod tests {
             let mut queue = TxQueue::default();
             queue.push_owned(b"answer", false, 0, held);
             queue.push_owned(b"switch", false, 0, held);
-            queue.advance(2, held);
+            queue.advance(2, 0, held);
             queue.seal(held);
             assert_eq!(queue.verify(), Ok(()));
             queue.set_pong(b"PONG", held);
@@ -402,7 +417,7 @@ mod tests {
         assert_eq!(queue.len(), 0);
         queue.push_owned(b"first", false, 0, held);
         queue.push_owned(b"second", false, 0, held);
-        queue.advance(2, held);
+        queue.advance(2, 0, held);
         queue.drop_unstarted(held);
         queue.push_owned(b"close", false, 0, held);
         assert_eq!(drain(&mut queue, 4, held), b"rstclose");
@@ -421,7 +436,7 @@ mod tests {
             assert_eq!(queue.slices(&mut slices), 1);
             let taken = slices[0].len().min(1500);
             out.extend_from_slice(&slices[0][..taken]);
-            queue.advance(taken, held);
+            queue.advance(taken, 0, held);
             let most = 2 * queue.len() + WORTH_SHRINKING;
             assert!(held.queues - overhead <= most as u64);
             assert!(queue.len() == 0 || queue.verify() == Ok(()));

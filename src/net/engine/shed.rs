@@ -25,12 +25,14 @@ struct Debtor {
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Holds the output of all connections together under its limit. Connections that do not
-    /// take theirs are closed, those with the most memory of their own first. Beyond one and a
-    /// half of the limit, connections with much memory of their own are closed at any pace.
+    /// Holds the output of all connections together under its limit. From half of it on,
+    /// connections that do not take theirs are closed, those with the most memory of their own
+    /// first. Beyond one and a half of the limit, connections with much memory of their own are
+    /// closed at any pace.
     pub(super) fn shed_load(&mut self) {
         let limit = self.config.queue_total as u64;
-        if self.counters.held.output() <= limit {
+        // From half of the limit on, further events wait for memory (`has_room`).
+        if self.counters.held.output() <= limit / 2 {
             return;
         }
         let mut debtors = self.debtors();
@@ -38,7 +40,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         for debtor in debtors {
             let held = self.counters.held.output();
             let is_needed = match debtor.is_late {
-                true => held > limit / 4 * 3,
+                true => held > limit / 8 * 3,
                 false => held > limit / 2 * 3 && debtor.private >= MUCH,
             };
             if is_needed {
@@ -61,7 +63,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let Some(tx) = &conn.tx else { continue };
             debtors.push(Debtor {
                 is_late: !tx.keeps_pace(now, grace, self.config.queue_hard)
-                    || now.saturating_sub(tx.progressed) > STALL.min(slow),
+                    || tx.stalls(now, STALL.min(slow)),
                 private: tx.private() + conn.transport.records(),
                 key,
             });

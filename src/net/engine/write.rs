@@ -242,12 +242,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return self.mark_dirty(key);
             }
             let was_slow = conn.is_slow();
-            match flush_once(conn, &mut self.scratch, &mut self.counters.held) {
+            match flush_once(conn, now, &mut self.scratch, &mut self.counters.held) {
                 Ok(0) if conn.tx.is_some() || conn.transport.has_output() => return,
                 Ok(sent) => {
                     share += sent;
                     if let Some(tx) = conn.tx.as_mut() {
-                        tx.progressed = now;
                         if tx.len() <= self.config.queue_soft {
                             tx.over_soft_since = None;
                         }
@@ -388,6 +387,7 @@ fn push_slices<S: Socket>(
 /// One system call's worth of the queue; an empty queue is taken away.
 fn flush_once<S: Socket, C>(
     conn: &mut Conn<S, C>,
+    now: Tick,
     scratch: &mut Scratch,
     held: &mut Held,
 ) -> io::Result<usize> {
@@ -403,7 +403,7 @@ fn flush_once<S: Socket, C>(
     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
     let count = queue.slices(&mut slices);
     let sent = push_slices(transport, flags, &slices[..count], scratch, held)?;
-    queue.advance(sent, held);
+    queue.advance(sent, now, held);
     if queue.len() == 0 {
         queue.release(held);
         *tx = None;
