@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use h_realtime::backend::amqp::{Broker, Delivery, Source};
 use h_realtime::backend::{Fate, Stats, Topic};
+use h_realtime::model::MonoMillis;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
@@ -31,7 +32,7 @@ impl Listening {
             brokers: urls.iter().map(|url| Broker::parse(url).unwrap()).collect(),
             prefetch,
             stats: Arc::clone(&stats),
-            clock: || 7,
+            clock: || MonoMillis(7),
         };
         let (sender, deliveries) = channel();
         let thread = std::thread::spawn(move || {

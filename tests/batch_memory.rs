@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, IoSlice};
 
 use h_realtime::http::Request;
 use h_realtime::model::{
-    Ask, Asks, Busy, Decision, EventKind, Field, Plan, Reach, Rule, Term, UnixMillis,
+    Ask, Asks, Busy, Decision, EventKind, Field, MonoMillis, Plan, Reach, Rule, Term, UnixMillis,
 };
 use h_realtime::net::{
     Arrival, Config, ConnKey, Cx, Engine, Handler, ListenerId, Message, Now, Readiness, Socket,
@@ -89,7 +89,7 @@ impl Handler for App {
     }
 
     fn on_command(&mut self, _: &mut Cx<'_, Session>, plans: Vec<Plan>) {
-        self.events.push(0, plans, 0, ());
+        self.events.push(0, plans, MonoMillis(0), ());
     }
 
     fn on_turn(&mut self, cx: &mut Cx<'_, Session>) -> bool {

@@ -326,7 +326,7 @@ impl Admin {
             Ok(()) => {
                 let outstanding = Outstanding {
                     bytes: body.len(),
-                    received: cx.now().mono,
+                    received: MonoMillis(cx.now().mono),
                     detailed: request.last_param("each").is_some_and(|each| each == "1"),
                     progress: Progress::Waiting,
                 };

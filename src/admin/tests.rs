@@ -66,7 +66,7 @@ fn overdue_publish_request_is_never_delivered() {
     assert_eq!(admin.outstanding_bytes, 4);
     let [first, second] = [first, second].map(|key| Ticket(key.to_u64()));
     assert_eq!(admin.begin_delivery(first), None);
-    assert_eq!(admin.begin_delivery(second), Some(7));
+    assert_eq!(admin.begin_delivery(second), Some(MonoMillis(7)));
     assert_eq!(
         admin.on_overdue(ConnKey::from_u64(second.0).unwrap()),
         Overdue::Wait

@@ -13,13 +13,23 @@ pub mod uri;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Milliseconds since the Unix epoch.
 pub type UnixMillis = u64;
 
 /// Milliseconds of a clock that is never set, since some fixed moment of this process: for how
-/// long something takes. The reactor's, in [`Now::mono`](crate::net::Now::mono).
-pub type MonoMillis = u64;
+/// long something takes. The reactor's, in [`Now::mono`](crate::net::Now::mono). A type of its
+/// own, so that it is not mistaken for the wall clock's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MonoMillis(pub u64);
+
+impl MonoMillis {
+    /// How long before this moment an earlier one was.
+    pub fn since(self, earlier: MonoMillis) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
 
 /// Names one question to a back end; the answer carries it back. Its meaning is the asker's
 /// (the server uses the connection's key), and a back end must not read anything into it.

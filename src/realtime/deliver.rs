@@ -41,7 +41,7 @@ impl Realtime {
         let unix = self.expiry_limit(cx.now());
         let anonymous = decide(&plan.rules, None);
         let mut outgoing = Outgoing::new(plan);
-        outgoing.delivery.since = Some(received);
+        outgoing.delivery.since = Some(received.0);
         for &key in &receivers {
             let Some(session) = cx.session(key) else {
                 continue;

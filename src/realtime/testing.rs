@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use crate::http::{Head, parse_head};
 use crate::model::{
-    Ask, Asks, AuthReply, Busy, Decision, Field, Identity, Membership, Plan, Role, Rule, Secret,
-    Tell, Term, Ticket, TokenId, Who,
+    Ask, Asks, AuthReply, Busy, Decision, Field, Identity, Membership, MonoMillis, Plan, Role,
+    Rule, Secret, Tell, Term, Ticket, TokenId, Who,
 };
 use crate::net::{ConnKey, Counters, Cx, Effect, Message, Now, Outbox, Sessions, Verdict};
 
@@ -241,7 +241,7 @@ impl World {
     }
 
     pub fn deliver(&mut self, plans: Vec<Plan>) -> (Vec<usize>, Vec<Did>) {
-        self.call(|realtime, cx| realtime.deliver(cx, &plans, 0))
+        self.call(|realtime, cx| realtime.deliver(cx, &plans, MonoMillis::default()))
     }
 }
 

@@ -128,13 +128,19 @@ fn embedded(_: &Settings, _: Option<&BrokerSettings>) -> Result<BackEnd, Exit> {
     Err(Exit::new(Exit::CONFIG, message))
 }
 
+/// When an event arrives, by the clock of the reactor.
+#[cfg(any(all(feature = "sqlite", feature = "amqp"), feature = "h"))]
+fn monotonic() -> crate::model::MonoMillis {
+    crate::model::MonoMillis(net::monotonic())
+}
+
 #[cfg(all(feature = "sqlite", feature = "amqp"))]
 fn source(broker: &BrokerSettings, stats: &Arc<Stats>) -> Result<Source, Exit> {
     Ok(Source {
         brokers: brokers(broker)?,
         prefetch: amqp::PREFETCH,
         stats: Arc::clone(stats),
-        clock: net::monotonic,
+        clock: monotonic,
     })
 }
 
@@ -183,7 +189,7 @@ fn of_h(settings: &HSettings) -> Result<BackEnd, Exit> {
         let way = ByMailbox(mailbox.clone());
         let clocks = Clocks {
             unix: unix_now,
-            mono: net::monotonic,
+            mono: monotonic,
         };
         let thread = h::start(store, brokers, questions, counted, clocks, way)?;
         Ok(Threads {

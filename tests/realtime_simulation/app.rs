@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use h_realtime::http::Request;
-use h_realtime::model::{Ask, Asks, Busy, Plan, Secret, Tell, Ticket};
+use h_realtime::model::{Ask, Asks, Busy, MonoMillis, Plan, Secret, Tell, Ticket};
 use h_realtime::net::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
 use h_realtime::realtime::{Delivered, EventQueue, Realtime, Session, Settings, TurnLimits};
 
@@ -129,7 +129,7 @@ impl Handler for App {
         match command {
             Command::Deliver(plans) => {
                 let count = plans.len();
-                self.events.push(0, plans, cx.now().unix, count);
+                self.events.push(0, plans, MonoMillis(cx.now().mono), count);
             }
             Command::Tell(tell) => {
                 let key = match &tell {

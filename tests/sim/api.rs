@@ -2,7 +2,7 @@
 //! anonymous, and events come as commands.
 
 use h_realtime::http::Request;
-use h_realtime::model::{Ask, Asks, Busy, Plan};
+use h_realtime::model::{Ask, Asks, Busy, MonoMillis, Plan};
 use h_realtime::net::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
 use h_realtime::realtime::{Realtime, Session, Settings};
 
@@ -52,7 +52,7 @@ impl Handler for Api {
     fn on_command(&mut self, cx: &mut Cx<'_, Session>, command: Command) {
         match command {
             Command::Event(plan) => {
-                let now = cx.now().mono;
+                let now = MonoMillis(cx.now().mono);
                 self.0.deliver(cx, &[plan], now);
             }
             Command::Said(key, text) => self.0.on_message(cx, key, Message::Text(text)),

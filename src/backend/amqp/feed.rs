@@ -106,7 +106,7 @@ const RETRY: Duration = Duration::from_millis(5);
 mod tests {
     use super::*;
     use crate::backend::{Topic, questions};
-    use crate::model::Receipt;
+    use crate::model::{MonoMillis, Receipt};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -119,7 +119,7 @@ mod tests {
             topic,
             event,
             size: 0,
-            received: 7,
+            received: MonoMillis(7),
             receipt: Receipt::new(move || {
                 handled.fetch_add(1, Ordering::Relaxed);
             }),
@@ -132,7 +132,7 @@ mod tests {
         let event = serde_json::json!({"topic": "annotation", "type": "group-join"});
         let Some(Ask::Event {
             body,
-            received: 7,
+            received: MonoMillis(7),
             receipt,
         }) = question(delivery(Topic::User, event, &handled))
         else {

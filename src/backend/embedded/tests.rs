@@ -5,7 +5,7 @@ mod replaced;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::model::{Receipt, Secret, Ticket};
+use crate::model::{MonoMillis, Receipt, Secret, Ticket};
 
 const JOE: &str = "acct:joe@example.org";
 
@@ -140,7 +140,7 @@ fn events_from_a_queue_become_plans_or_are_counted() {
         let acknowledged = Arc::clone(&acknowledged);
         Ask::Event {
             body: body.into(),
-            received: 7,
+            received: MonoMillis(7),
             receipt: Receipt::new(move || {
                 acknowledged.fetch_add(1, Ordering::Relaxed);
             }),
@@ -152,7 +152,9 @@ fn events_from_a_queue_become_plans_or_are_counted() {
     let [
         Tell::Health { ready: true },
         Tell::Happened {
-            plans, received: 7, ..
+            plans,
+            received: MonoMillis(7),
+            ..
         },
     ] = &tells[..]
     else {

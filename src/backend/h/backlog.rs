@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
     use crate::backend::Topic;
-    use crate::model::Receipt;
+    use crate::model::{MonoMillis, Receipt};
 
     fn delivery(number: usize, size: usize, handled: &Arc<AtomicUsize>) -> Delivery {
         let mut event = serde_json::Map::new();
@@ -76,7 +76,7 @@ mod tests {
             topic: Topic::Annotation,
             event,
             size,
-            received: 0,
+            received: MonoMillis(0),
             receipt: Receipt::new(move || {
                 handled.fetch_add(1, Ordering::Relaxed);
             }),

@@ -313,8 +313,7 @@ where
             Err(fate) => return Ok(Some(Err(fate))),
         };
         if let Some(change) = Change::parse(&delivery.event) {
-            let age = (self.clocks.mono)().saturating_sub(delivery.received);
-            let age = Duration::from_millis(age);
+            let age = (self.clocks.mono)().since(delivery.received);
             if !self.pending.state(&userid, change, age, Instant::now()) {
                 self.drops.discard_statement();
             }

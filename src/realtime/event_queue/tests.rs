@@ -65,7 +65,7 @@ fn a_large_batch_keeps_the_backlog_bounded_in_every_turn() {
     let mut queue = EventQueue::new(1, limits);
     let texts: Vec<String> = (0..EVENTS).map(|n| n.to_string()).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    queue.push(0, events(&texts), 0, "all");
+    queue.push(0, events(&texts), MonoMillis(0), "all");
     let mut engine = Engine::default();
     let mut is_left = true;
     while is_left {
@@ -91,10 +91,15 @@ fn a_lane_keeps_its_order_and_lanes_take_turns() {
         ..TurnLimits::default()
     };
     let mut queue = EventQueue::new(2, limits);
-    queue.push(0, events(&["a1", "a2", "a3", "a4", "a5"]), 0, "a");
-    queue.push(0, events(&["b1"]), 0, "b");
-    queue.push(1, events(&["x1"]), 0, "x");
-    queue.push(1, events(&["y1"]), 0, "y");
+    queue.push(
+        0,
+        events(&["a1", "a2", "a3", "a4", "a5"]),
+        MonoMillis(0),
+        "a",
+    );
+    queue.push(0, events(&["b1"]), MonoMillis(0), "b");
+    queue.push(1, events(&["x1"]), MonoMillis(0), "x");
+    queue.push(1, events(&["y1"]), MonoMillis(0), "y");
     let mut engine = Engine::default();
     while turn(&mut queue, &mut engine, 1) {}
     let want = [
@@ -149,7 +154,7 @@ fn a_turn_ends_at_each_of_its_limits() {
         (limits, "a", 2_000, 1),
     ] {
         let mut queue = EventQueue::new(1, limits);
-        queue.push(0, many(text), 0, "all");
+        queue.push(0, many(text), MonoMillis(0), "all");
         let mut engine = Engine::default();
         assert!(turn(&mut queue, &mut engine, receivers));
         assert_eq!(engine.delivered.len(), want, "{limits:?} {receivers}");
@@ -179,7 +184,7 @@ fn rights_that_end_while_a_batch_waits_count_for_the_rest_of_it() {
     let mut queue = EventQueue::new(1, one);
     let mut plan = event("text");
     plan.rules = vec![rule(vec![Who::Member("g".into())], Decision::Send(0))];
-    queue.push(0, vec![plan; 4], 0, ());
+    queue.push(0, vec![plan; 4], MonoMillis(0), ());
     let to = |indices: &[u32]| {
         let receivers = indices.iter().map(|&index| (index, "text".to_owned()));
         [Did::Deliver(receivers.collect())]

@@ -134,7 +134,7 @@ pub const CLOCKS: Clocks = Clocks {
     unix: || 1_700_000_000_000,
     mono: || MONO,
 };
-const MONO: MonoMillis = 1_000_000;
+const MONO: MonoMillis = MonoMillis(1_000_000);
 
 /// A mailbox of the reactor's.
 pub struct Mail(pub SyncSender<Tell>);
@@ -217,7 +217,7 @@ impl Around {
             topic,
             event,
             size,
-            received: MONO - age,
+            received: MonoMillis(MONO.0 - age),
             receipt,
         };
         self.events.send(delivery).await.unwrap();
