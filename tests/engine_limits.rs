@@ -260,44 +260,6 @@ fn a_shutdown_does_not_cut_an_answer_short() {
     assert!(world.engine.is_drained());
 }
 
-// A part of a TLS record is held until its connection has ended, some seconds after it was given
-// up. It must not be counted a second time, or connections that hold nothing are given up as well.
-#[cfg(feature = "tls")]
-#[test]
-fn connections_that_are_ending_do_not_count_twice_in_the_limit_on_incomplete_input() {
-    let config = Config {
-        unfinished_total: 1 << 20,
-        ..Config::default()
-    };
-    let mut world = World::new(config, 1);
-    let innocent: Vec<_> = (0..20).map(|_| world.open()).collect();
-    for &client in &innocent {
-        world.client(client).has_begun = true;
-        world.client(client).raw(b"\x82");
-        world.deliver(client);
-    }
-    world.flow();
-    let greedy: Vec<_> = (0..60)
-        .map(|_| {
-            let client = world.open();
-            world.client(client).conduct.is_wrong = true;
-            world.client(client).conduct.is_eager = false;
-            world.client(client).has_begun = true;
-            world.client(client).raw(b"\x82\xfe\xff\xff\0\0\0\0");
-            world.client(client).raw(vec![0; 40_000]);
-            world.deliver(client);
-            world.settle();
-            client
-        })
-        .collect();
-    let is_open = |world: &World, client: usize| {
-        let interest = world.interest(client);
-        interest.is_some_and(|interest| interest.is_open)
-    };
-    assert!(greedy.iter().any(|&client| !is_open(&world, client)));
-    assert!(innocent.iter().all(|&client| is_open(&world, client)));
-}
-
 // CVE-2026-15565: the limit is one for all connections together, whether they are logged in or
 // not, and those that have the most are given up first.
 #[test]

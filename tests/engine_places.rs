@@ -285,6 +285,30 @@ fn a_flood_of_incomplete_requests_does_not_displace_a_request() {
     world.finish();
 }
 
+// A8
+/// More requests arrive than are served in one turn, and other clients connect in that turn.
+#[test]
+fn requests_that_wait_to_be_served_keep_their_places() {
+    let mut world = reserved(400);
+    let clients: Vec<_> = (0..400).map(|_| world.connect()).collect();
+    for newcomers in [0, 10] {
+        for &client in &clients {
+            world.client(client).request(OK, &[200]);
+        }
+        world.exchange();
+        for _ in 0..newcomers {
+            world.connect();
+        }
+        world.turn();
+        world.flow();
+        world.wait(300);
+    }
+    let has_both = |&client: &usize| world.clients[client].statuses() == [200, 200];
+    assert!(clients.iter().all(has_both));
+    assert_eq!(world.engine.counters().evicted.reserved, 10);
+    world.finish();
+}
+
 #[test]
 fn answered_connections_yield_before_one_whose_first_request_is_still_to_come() {
     let mut world = reserved(8);

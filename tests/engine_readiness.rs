@@ -94,6 +94,32 @@ fn a_read_full_of_small_messages_is_handled_in_several_turns() {
 
 // R8
 #[test]
+fn a_turn_handles_a_limited_number_of_messages() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..200).map(|_| world.open_lazy()).collect();
+    for &client in &clients {
+        for _ in 0..100 {
+            world.client(client).text("quiet");
+        }
+        world.deliver(client);
+    }
+    let handled = |world: &World| -> usize {
+        let inboxes = clients.iter().map(|&client| world.inbox(client));
+        inboxes.sum()
+    };
+    let mut before = handled(&world);
+    for turn in 0..4 {
+        world.turn();
+        let now = handled(&world);
+        // 4096, and a share of work of one connection in each class.
+        assert!(now - before <= 5000, "{} in turn {turn}", now - before);
+        before = now;
+    }
+    assert!(before > 12_000, "{before}");
+}
+
+// R8
+#[test]
 fn busy_connections_get_equal_shares_of_work() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..20).map(|_| world.open_lazy()).collect();

@@ -1,20 +1,22 @@
-//! TLS handshakes within a turn of the engine.
+//! TLS in the engine: handshakes within a turn, and incomplete records.
 #![cfg(feature = "tls")]
 
 mod sim;
 
+use std::io::Write as _;
 use std::sync::Arc;
 
+use h_realtime::net::Config;
 use h_realtime::net::tls::TlsConfig;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use sim::World;
+use sim::{World, client_frame, handshake};
 use tempfile::TempDir;
 
-/// A server's certificate, and a client's first flight.
-fn certificate_and_hello() -> (TlsConfig, Vec<u8>) {
+/// A server's certificate, and a client that trusts it.
+fn certificate_and_client() -> (TlsConfig, ClientConfig) {
     let folder = TempDir::new().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
@@ -26,17 +28,49 @@ fn certificate_and_hello() -> (TlsConfig, Vec<u8>) {
     let config = ClientConfig::builder_with_protocol_versions(&[&TLS13])
         .with_root_certificates(roots)
         .with_no_client_auth();
+    (TlsConfig::from_pem_files(&cert, &key).unwrap(), config)
+}
+
+fn session(config: &Arc<ClientConfig>) -> ClientConnection {
     let name = ServerName::try_from("localhost").unwrap();
-    let mut session = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut hello = Vec::new();
-    session.write_tls(&mut hello).unwrap();
-    (TlsConfig::from_pem_files(&cert, &key).unwrap(), hello)
+    ClientConnection::new(Arc::clone(config), name).unwrap()
+}
+
+/// Opens a WebSocket over TLS; from now on the client reads nothing.
+fn open(world: &mut World, config: &Arc<ClientConfig>) -> usize {
+    let client = world.connect();
+    world.client(client).conduct.is_eager = false;
+    world.client(client).conduct.is_wrong = true;
+    world.client(client).has_begun = true;
+    let mut session = session(config);
+    session.writer().write_all(&handshake("/ws")).unwrap();
+    while session.is_handshaking() || session.wants_write() {
+        let mut records = Vec::new();
+        while session.wants_write() {
+            session.write_tls(&mut records).unwrap();
+        }
+        world.client(client).raw(&records);
+        world.deliver(client);
+        (0..4).for_each(|_| world.turn());
+        let answer = world.client(client).wire.state().peer_take(usize::MAX);
+        session.read_tls(&mut answer.as_slice()).unwrap();
+        session.process_new_packets().unwrap();
+    }
+    assert!(is_open(world, client));
+    client
+}
+
+fn is_open(world: &World, client: usize) -> bool {
+    let interest = world.interest(client);
+    interest.is_some_and(|interest| interest.is_open)
 }
 
 // T8
 #[test]
 fn a_turn_makes_eight_steps_of_handshakes_and_then_serves_others() {
-    let (config, hello) = certificate_and_hello();
+    let (config, client) = certificate_and_client();
+    let mut hello = Vec::new();
+    session(&Arc::new(client)).write_tls(&mut hello).unwrap();
     let mut world = World::calm();
     let witness = world.open();
     world.tls = Some(config);
@@ -64,4 +98,44 @@ fn a_turn_makes_eight_steps_of_handshakes_and_then_serves_others() {
         assert_eq!(world.inbox(witness), turns, "who is in does not wait");
         before = now;
     }
+}
+
+// CVE-2026-15565: part of a TLS record is held until its connection has ended, some seconds after
+// it was closed. It must not be counted a second time, or connections that hold nearly nothing are
+// closed as well.
+#[test]
+fn connections_that_are_ending_do_not_count_twice_in_the_limit_on_incomplete_input() {
+    let limit = 256 * 1024;
+    let config = Config {
+        unfinished_total: limit,
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let modest: Vec<_> = (0..20).map(|_| world.open()).collect();
+    let frame = client_frame(0x82, &[0; 100], [9; 4]);
+    for &client in &modest {
+        world.client(client).has_begun = true;
+        world.client(client).raw(&frame[..50]);
+        world.deliver(client);
+    }
+    world.settle();
+    let (tls, client) = certificate_and_client();
+    let client = Arc::new(client);
+    world.tls = Some(tls);
+    let mut record = vec![0; 16_000];
+    record[..5].copy_from_slice(b"\x17\x03\x03\x40\x00");
+    let mut greedy = Vec::new();
+    for _ in 0..50 {
+        let client = open(&mut world, &client);
+        world.client(client).raw(&record);
+        world.deliver(client);
+        (0..4).for_each(|_| world.turn());
+        greedy.push(client);
+        let held = world.engine.counters().unfinished_bytes;
+        assert!(held <= limit as u64 / 2 * 3, "{held}");
+    }
+    assert!(greedy.iter().any(|&client| !is_open(&world, client)));
+    let open = greedy.iter().filter(|&&client| is_open(&world, client));
+    assert!(open.count() * record.len() > limit / 2);
+    assert!(modest.iter().all(|&client| is_open(&world, client)));
 }
