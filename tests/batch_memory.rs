@@ -22,6 +22,7 @@ static HEAP: PeakAlloc = PeakAlloc;
 const EVENTS: usize = 7_500;
 const CONNECTIONS: usize = 4_000;
 
+// M13
 #[test]
 fn a_batch_of_millions_of_notifications_takes_a_few_megabytes() {
     let mut engine = Engine::new(Config::default(), App::new(), 1, at(0));

@@ -68,6 +68,7 @@ fn file(server: &Server, name: &str) -> String {
     server.folder().join(name).to_str().unwrap().to_owned()
 }
 
+// D2
 #[test]
 fn open_connections_follow_a_restored_backup_within_a_second() {
     for way in ["restore", "mv"] {
@@ -112,6 +113,7 @@ fn a_restore_names_revoked_tokens_that_work_again() {
     assert_eq!(whoami(&mut server.logged_in(&token)), ME);
 }
 
+// D2
 #[test]
 fn a_server_without_its_database_is_not_ready_and_lets_no_token_in() {
     let Site { server, token, .. } = Site::new();

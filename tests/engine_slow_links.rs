@@ -31,6 +31,7 @@ fn cut_after(world: &mut World, client: usize, rate: usize, most: u64) -> Option
     None
 }
 
+// W17
 #[test]
 fn a_client_that_reads_two_kilobytes_a_second_is_not_cut() {
     for size in [10, 40, 120, 240] {
@@ -75,6 +76,7 @@ fn a_dead_client_is_held_for_no_longer_than_its_output_would_take() {
 }
 
 /// Each pong says how far the client has read.
+// W17
 #[test]
 fn a_client_that_read_everything_before_it_died_is_cut_as_soon_as_an_idle_one() {
     let mut world = World::calm();

@@ -149,6 +149,7 @@ fn a_client_that_takes_nothing_is_closed_beyond_the_hard_limit_after_a_second() 
     assert_eq!(world.engine.counters().closed.slow, 1);
 }
 
+// CVE-2020-35896
 #[test]
 fn a_burst_beyond_the_hard_limit_reaches_a_client_that_reads() {
     let mut world = world(Config::default());
@@ -172,6 +173,7 @@ fn a_burst_beyond_the_hard_limit_reaches_a_client_that_reads() {
 }
 
 // A shared message takes memory once: the sum over its receivers is not held by anything.
+// M6
 #[test]
 fn a_large_event_reaches_all_clients_that_read() {
     let mut world = world(Config::default());
@@ -183,6 +185,7 @@ fn a_large_event_reaches_all_clients_that_read() {
     assert_eq!(world.engine.counters().undelivered, 0);
 }
 
+// M6
 #[test]
 fn clients_that_read_survive_events_that_fill_the_memory_of_clients_that_do_not() {
     let config = Config {

@@ -34,6 +34,7 @@ fn ping_all(world: &mut World) {
     panic!("not all were sent a ping");
 }
 
+// R12
 #[test]
 fn pongs_that_wait_in_the_sockets_count_after_a_standstill() {
     let config = Config {
@@ -74,6 +75,7 @@ fn a_late_turn_reads_before_it_enforces_a_deadline() {
     assert!(is_open(&world, client));
 }
 
+// R12
 #[test]
 fn heads_and_bodies_that_wait_in_the_sockets_are_answered_after_a_standstill() {
     let mut world = World::calm();
@@ -214,6 +216,7 @@ fn room_in_the_socket_is_used_before_the_hard_limit_is_enforced() {
     assert!(is_open(&world, client));
 }
 
+// R12
 #[test]
 fn a_deferred_request_gets_the_time_back_that_a_standstill_took() {
     let mut world = World::calm();
@@ -283,6 +286,7 @@ fn a_client_that_is_not_read_from_is_not_taken_for_a_dead_one() {
     assert_eq!(world.engine.counters().closed.timed_out, 0);
 }
 
+// R12
 #[test]
 fn a_client_that_sends_no_more_than_before_a_standstill_is_cut_at_once() {
     let mut world = World::calm();

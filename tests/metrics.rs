@@ -234,6 +234,7 @@ fn metrics_are_prometheus_text_and_count() {
     }
 }
 
+// D5
 #[test]
 fn all_metrics_are_for_requests_with_a_key() {
     let server = Server::start();
@@ -289,6 +290,7 @@ const MARK: &str = "` ¹";
 
 /// Whoever watches a page or a group learns nothing from metrics of annotations there that are
 /// not for them.
+// D5
 #[test]
 fn no_metric_without_a_key_depends_on_annotations_that_a_client_may_not_read() {
     let server = Server::configured("[timeouts]\nping = \"1h\"");

@@ -29,6 +29,7 @@ impl Sessions<()> for NoSessions {
     }
 }
 
+// D4
 #[test]
 fn overdue_publish_request_is_never_delivered() {
     let guard = Guard::new(None, Vec::new());

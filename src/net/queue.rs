@@ -423,6 +423,7 @@ mod tests {
         assert_eq!(drain(&mut queue, 4, held), b"rstclose");
     }
 
+    // M11
     #[test]
     fn the_sent_part_of_a_long_chunk_is_released() {
         let held = &mut Held::default();
@@ -446,6 +447,7 @@ mod tests {
         assert_eq!(*held, Held::default());
     }
 
+    // M6
     #[test]
     fn a_shared_frame_counts_once_however_many_queues_have_it() {
         let held = &mut Held::default();

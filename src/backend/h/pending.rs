@@ -282,6 +282,7 @@ mod tests {
         assert_eq!(applied(&mut pending, &[], start + seconds(1)), "g");
     }
 
+    // D3
     #[test]
     fn unconfirmed_statements_are_checked_on_schedule_and_expire() {
         for (joined, read, life) in [(true, &[][..], 15), (false, &["g"][..], 60)] {
@@ -324,6 +325,7 @@ mod tests {
         assert_eq!(pending.next_due(), Some(start + seconds(30)));
     }
 
+    // D3
     #[test]
     fn statements_are_bounded_in_number_and_length() {
         let (mut pending, start) = (Pending::default(), Instant::now());

@@ -234,6 +234,7 @@ fn filters_beyond_the_total_are_refused_unless_they_are_small() {
     assert!((3_000..5_000).contains(&counters.filter_bytes));
 }
 
+// M12
 #[test]
 fn a_message_with_a_long_number_as_its_id_is_refused_whole() {
     let mut world = world();
@@ -251,6 +252,7 @@ fn a_message_with_a_long_number_as_its_id_is_refused_whole() {
     assert_eq!((counters.errors.long_id, counters.terms), (2, 0));
 }
 
+// M12
 #[test]
 fn a_long_type_is_cut_in_the_error() {
     let mut world = world();
@@ -268,6 +270,7 @@ fn a_long_type_is_cut_in_the_error() {
 }
 
 /// Whatever a client sends in a message of 64 KiB, its reply is short.
+// M12
 #[test]
 fn replies_are_short_whatever_is_sent() {
     const MOST: usize = 2048;
@@ -325,6 +328,7 @@ fn replies_are_short_whatever_is_sent() {
     assert!(longest > 800, "{longest}");
 }
 
+// R11
 #[test]
 fn work_is_charged_by_what_a_message_asks_for() {
     let mut world = world();

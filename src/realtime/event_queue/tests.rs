@@ -57,6 +57,7 @@ fn turn(queue: &mut EventQueue<&'static str>, engine: &mut Engine, receivers: us
     )
 }
 
+// M13
 #[test]
 fn a_large_batch_keeps_the_backlog_bounded_in_every_turn() {
     const EVENTS: usize = 7_500;
@@ -117,6 +118,7 @@ fn a_lane_keeps_its_order_and_lanes_take_turns() {
     assert_eq!(engine.batches, [("x", 1), ("y", 1), ("a", 5), ("b", 1)]);
 }
 
+// M13
 #[test]
 fn a_turn_ends_at_each_of_its_limits() {
     let many = |text: &str| vec![event(text); 20];
@@ -169,6 +171,7 @@ fn step(world: &mut World, queue: &mut EventQueue<()>) -> Vec<Did> {
     world.call(deliver).1
 }
 
+// D1
 #[test]
 fn rights_that_end_while_a_batch_waits_count_for_the_rest_of_it() {
     let mut world = World::new(Settings::default());

@@ -47,7 +47,7 @@ fn closes(world: &mut World, from: u64, millis: u64, offset: i64) -> Vec<Did> {
         .collect()
 }
 
-// W19
+// W19, D1
 #[test]
 fn revoked_client_stays_silenced_and_is_closed_in_time_when_wall_clock_is_set() {
     for offset in [-2000, -(HOUR as i64), HOUR as i64] {
@@ -62,6 +62,7 @@ fn revoked_client_stays_silenced_and_is_closed_in_time_when_wall_clock_is_set() 
     }
 }
 
+// D1
 #[test]
 fn token_lasts_no_longer_than_its_lifetime_when_wall_clock_is_set_back() {
     for spread in [0, SPREAD] {
@@ -77,6 +78,7 @@ fn token_lasts_no_longer_than_its_lifetime_when_wall_clock_is_set_back() {
     }
 }
 
+// D1
 #[test]
 fn token_that_expired_by_wall_clock_stays_expired_when_it_is_set_back() {
     for (spread, served) in [(0, 0), (SPREAD, 1)] {
@@ -116,6 +118,7 @@ fn wall_clock_set_forward_and_back_ends_no_other_token_early_or_late() {
     assert_eq!(world.tick(at(HOUR, 0)), expected);
 }
 
+// D1
 #[test]
 fn credentials_that_ended_while_kept_are_closed_once_reload_says_so() {
     for spread in [0, SPREAD] {

@@ -109,6 +109,7 @@ const WAYS: [(&str, Replace); 4] = [
     }),
 ];
 
+// D2
 #[test]
 fn everything_is_told_anew_once_when_an_older_state_is_restored() {
     for (way, replace) in WAYS {
@@ -175,6 +176,7 @@ fn a_file_that_is_replaced_right_after_it_was_opened_is_noticed() {
     assert!(matches!(view, Err(StoreError::Replaced(_))), "{view:?}");
 }
 
+// D2
 #[test]
 fn no_token_logs_in_while_there_is_no_database() {
     let mut site = Site::new();

@@ -222,6 +222,7 @@ async fn groups_are_told_before_the_session_change_that_speaks_of_them() {
     .await;
 }
 
+// D3
 #[tokio::test(start_paused = true)]
 async fn leave_counts_before_its_transaction_is_committed() {
     play(4096, async |around| {
@@ -262,6 +263,7 @@ async fn leave_counts_before_its_transaction_is_committed() {
     .await;
 }
 
+// D3
 #[tokio::test(start_paused = true)]
 async fn change_of_an_aborted_transaction_is_undone() {
     play(4096, async |around| {
