@@ -49,20 +49,22 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         conn.flags.clear(Flags::QUEUED);
         let is_busy = !self.run.is_empty() && Some(conn.listener) != self.config.reserved_listener;
-        self.visit = Visit {
-            share: if is_busy { class } else { Class::LARGE }.share(),
-            is_quick: is_busy && class < Class::LARGE,
-        };
+        self.visit = Visit::new(class, is_busy);
         self.outbox.work = 0;
         let next = self.serve_reader(key);
-        let work = self.outbox.work;
+        self.charge(key, self.outbox.work);
+        if let Some(class) = next {
+            self.enqueue_behind(key, class);
+        }
+    }
+
+    /// Notes work that a connection has caused.
+    #[inline]
+    fn charge(&mut self, key: ConnKey, work: u64) {
         self.turn_work += work;
         let random = self.random();
         if let Some(conn) = self.arena.get_mut(key) {
             conn.recent.add(work, random);
-        }
-        if let Some(class) = next {
-            self.enqueue_behind(key, class);
         }
     }
 
@@ -77,20 +79,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         serve: impl FnOnce(&mut Self) -> R,
     ) -> R {
         let is_busy = !self.run.is_empty() && !is_privileged;
-        let outer = self.visit;
-        self.visit = Visit {
-            share: if is_busy { class } else { Class::LARGE }.share(),
-            is_quick: is_busy && class < Class::LARGE,
-        };
+        let outer = mem::replace(&mut self.visit, Visit::new(class, is_busy));
         let outer_work = mem::take(&mut self.outbox.work);
         let result = serve(self);
         self.visit = outer;
         let work = mem::replace(&mut self.outbox.work, outer_work);
-        self.turn_work += work;
-        let random = self.random();
-        if let Some(conn) = self.arena.get_mut(key) {
-            conn.recent.add(work, random);
-        }
+        self.charge(key, work);
         result
     }
 
@@ -337,6 +331,16 @@ pub(super) struct Visit {
     pub share: u64,
     /// Its large messages are put back, because others wait.
     pub is_quick: bool,
+}
+
+impl Visit {
+    #[inline]
+    fn new(class: Class, is_busy: bool) -> Self {
+        Visit {
+            share: if is_busy { class } else { Class::LARGE }.share(),
+            is_quick: is_busy && class < Class::LARGE,
+        }
+    }
 }
 
 /// How much to read at once. All that was read is handled at once, so it is little where it may
