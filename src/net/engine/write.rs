@@ -246,10 +246,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 Ok(0) if conn.tx.is_some() || conn.transport.has_output() => return,
                 Ok(sent) => {
                     share += sent;
-                    if let Some(tx) = conn.tx.as_mut() {
-                        if tx.len() <= self.config.queue_soft {
-                            tx.over_soft_since = None;
-                        }
+                    if let Some(tx) = conn.tx.as_mut()
+                        && tx.len() <= self.config.queue_soft
+                    {
+                        tx.over_soft_since = None;
                     }
                     self.counters.slow -= u64::from(was_slow && !conn.is_slow());
                     self.counters.bytes_out += sent as u64;
