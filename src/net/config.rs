@@ -67,13 +67,17 @@ pub struct Config {
     pub queue_soft: usize,
     /// See `queue_soft`.
     pub slow_timeout: Duration,
-    /// Bytes a connection may never have waiting, save that one message always fits an empty
-    /// queue.
+    /// Bytes a connection may have waiting while it does not keep pace: while the message at the
+    /// front of its queue has waited for over a second. Its own output (replies) may never be
+    /// longer. One message always fits an empty queue.
     pub queue_hard: usize,
-    /// Bytes waiting in all queues together; beyond, the longest queues are closed.
+    /// Bytes of memory for the output of all connections together ([`Held::output`]); from half of
+    /// it on, connections that do not keep pace are closed, those with the most of their own first.
+    ///
+    /// [`Held::output`]: super::Held::output
     pub queue_total: usize,
-    /// Bytes that may hold what has come of requests and messages that are not whole, of all
-    /// connections together; beyond, those that have the most of it are given up.
+    /// Bytes of memory for incomplete and unprocessed input of all connections together; beyond,
+    /// connections with the most of it are given up.
     pub unfinished_total: usize,
 }
 
