@@ -93,9 +93,9 @@ fn first_large_messages_wait_for_small_ones() {
 #[test]
 fn handshakes_are_served_while_open_connections_send_costly_messages() {
     let mut world = World::calm();
-    crowd(&mut world, 300, "costly", 100);
+    crowd(&mut world, 300, "costly", 150);
     // Nothing is known of the others at first.
-    for _ in 0..100 {
+    for _ in 0..300 {
         world.clock += TURN;
         world.turn();
     }

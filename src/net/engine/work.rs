@@ -152,11 +152,11 @@ const KEPT_CAPACITY: usize = 32;
 /// Units of work that [`RecentWork`] counts as one.
 const GRAIN: u64 = 1024;
 /// The code at a quarter of where the lowest class ends.
-const FIRST_CLASS: u8 = 32;
+const FIRST_CLASS: u8 = 40;
 /// Codes of a class: each spans a factor of four.
 const CLASS_WIDTH: u8 = 16;
-/// Priority classes: up to 256 µs, 1 ms, 4 ms, 16 ms, 66 ms, 262 ms, 1 s, and beyond. Twenty pings a
-/// second come to 140 µs.
+/// Priority classes: up to 512 µs, 2 ms, 8 ms, 33 ms, 131 ms, 524 ms, 2 s, and beyond. Fifty pings a
+/// second come to 350 µs.
 const CLASSES: usize = 8;
 /// A share of the lower classes. A thousand connections take at most a thousand of these before
 /// each has been served.
@@ -197,7 +197,7 @@ mod tests {
     fn a_new_connection_comes_after_quiet_ones_and_is_quiet_after_a_while() {
         assert_eq!(RecentWork::NEW.class(), Class(1));
         assert_eq!(RecentWork::NEW.decayed(1).class(), Class::FIRST);
-        assert_eq!(RecentWork::NEW.grains(), 256);
+        assert_eq!(RecentWork::NEW.grains(), 512);
     }
 
     fn of(work: u64) -> RecentWork {
@@ -241,9 +241,9 @@ mod tests {
             last = class;
         }
         assert_eq!(last, Class(CLASSES as u8 - 1));
-        assert_eq!(of(250_000).class(), Class(0));
-        assert_eq!(of(270_000).class(), Class(1));
-        assert_eq!(of(4_300_000).class(), Class(3));
-        assert_eq!(of(20_000_000).class(), Class::LARGE);
+        assert_eq!(of(500_000).class(), Class(0));
+        assert_eq!(of(540_000).class(), Class(1));
+        assert_eq!(of(9_000_000).class(), Class(3));
+        assert_eq!(of(40_000_000).class(), Class::LARGE);
     }
 }
