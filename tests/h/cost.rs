@@ -59,7 +59,8 @@ fn measure(server: &Server, publisher: &Publisher, clients: &mut [Client]) -> Ve
     costs.push(cost(server, clients, "a user's groups", |clients| {
         publisher.publish(
             "user",
-            &user_event("group-join", "acct:alice@localhost", "x"),
+            // She is in it: a statement that the database confirms is not read again later.
+            &user_event("group-join", "acct:alice@localhost", "open1234"),
         );
         for client in clients.iter_mut().step_by(4) {
             assert_eq!(client.json()["action"], "group-join");
