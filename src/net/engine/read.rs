@@ -233,12 +233,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn take_unread(&mut self, key: ConnKey) -> bool {
         self.current = Some(key);
         let now = floor_tick(self.now);
-        let conn = self.arena.get_mut(key).map(|conn| {
+        let mut unread = None;
+        if let Some(conn) = self.arena.get_mut(key) {
             // Recent work is as of then; the input came from a living peer, and is read only now.
             conn.note_heard(now);
-            conn
-        });
-        let put_back = match conn.and_then(|conn| conn.decoder.take_unread()) {
+            unread = conn.decoder.take_unread();
+        }
+        let put_back = match unread {
             Some(mut unread) => {
                 let end = self.take_frames(key, &mut unread.bytes[unread.at..]);
                 match end {
