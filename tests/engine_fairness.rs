@@ -44,7 +44,7 @@ fn turns_until_handled(world: &mut World, client: usize) -> usize {
 // is bounded, whatever each message costs.
 // R11
 #[test]
-fn costly_messages_of_a_thousand_connections_delay_nobody_else() {
+fn costly_messages_of_a_thousand_connections_do_not_delay_a_ping() {
     let mut world = World::calm();
     let witness = world.open();
     world.wait(2_000);

@@ -285,7 +285,7 @@ fn one_who_never_reads_is_cut_five_seconds_after_it_was_closed() {
 
 // M6
 #[test]
-fn output_of_all_connections_is_held_under_its_limit_by_closing_those_that_stall() {
+fn stalled_connections_are_closed_to_hold_all_output_under_its_limit() {
     let config = Config {
         queue_total: 2000 * KIB,
         ..Config::default()

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answered_ping_leaves_what_was_written_behind_it() {
+    fn answered_ping_leaves_later_output_outstanding() {
         let mut pace = Pace::default();
         pace.add(20 * 1024, 1000);
         let ping = pace.lag(0, 1000);

@@ -330,7 +330,7 @@ fn replies_are_short_whatever_is_sent() {
 
 // R11
 #[test]
-fn work_is_charged_by_what_a_message_asks_for() {
+fn work_is_charged_by_the_content_of_a_message() {
     let mut world = world();
     let mut work = |text: &str| {
         world.text(0, text);

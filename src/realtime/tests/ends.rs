@@ -184,7 +184,7 @@ fn reload_that_keeps_ended_credentials_leaves_due_closes_in_force() {
 }
 
 #[test]
-fn close_reason_is_what_ended_the_credentials() {
+fn close_reason_names_the_cause_of_the_end() {
     for spread in [0, SPREAD] {
         let mut world = world(settings(OnExpiry::Close, spread), &[None, None, Some(1000)]);
         world.open_as(3, identity("acct:b@x", 3, &[]));

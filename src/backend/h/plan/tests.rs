@@ -135,7 +135,7 @@ fn readers_are_those_of_the_group() {
 }
 
 #[test]
-fn moderator_who_has_left_the_group_does_not_moderate() {
+fn former_member_does_not_moderate() {
     // The database has not got the transaction of the event yet.
     let among = |facts: &Facts, action, members| {
         received_among(&plan_for(action, facts).unwrap(), Some(MODERATOR), members)
