@@ -41,7 +41,7 @@ fn turns_until_handled(world: &mut World, client: usize) -> usize {
 }
 
 // A ping takes no longer than the turn that is under way and the next one, and the work of a turn
-// is bounded, whatever each message costs.
+// is bounded, independent of the cost of a message.
 // R11
 #[test]
 fn costly_messages_of_a_thousand_connections_do_not_delay_a_ping() {

@@ -298,7 +298,7 @@ fn no_metric_without_a_key_depends_on_annotations_that_a_client_may_not_read() {
     let token = server.user(AUTHOR);
     server.run(&["group", "add", "secret"]);
     server.run(&["group", "member", "add", "secret", AUTHOR]);
-    // Somebody curious, who has the server log what matches, and those who may read.
+    // A curious client that has the server log its matches, and the permitted readers.
     let mut curious = [
         Client::open(server.address(), "/ws?debug=1", ""),
         server.anonymous(),

@@ -27,7 +27,7 @@ pub(super) struct Conn<S, C> {
     pub heard: Tick,
     pub flags: Flags,
     pub listener: ListenerId,
-    /// What it has cost lately, as of `heard`.
+    /// Recent work for it, as of `heard`.
     pub recent: RecentWork,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct PartialRequest {
     pub bytes: Vec<u8>,
     /// Length of head and body together, once the body was asked for.
     pub whole: Option<usize>,
-    /// There may be whole requests among the bytes: the connection had had its share of work.
+    /// The bytes may contain complete requests: the connection had used its share of work.
     pub is_unread: bool,
 }
 

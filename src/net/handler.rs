@@ -116,7 +116,7 @@ pub enum Verdict {
     Defer(Option<Upgrade>),
 }
 
-/// What becomes of a deferred request that was not answered in time.
+/// The outcome of a deferred request that was not answered in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overdue {
     /// The engine refuses it.

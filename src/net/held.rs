@@ -19,7 +19,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Output of all kinds: what [`Config::queue_total`](super::Config::queue_total) limits.
+    /// Output of all kinds, limited by [`Config::queue_total`](super::Config::queue_total).
     pub fn output(&self) -> u64 {
         self.queues + self.frames + self.records + self.receivers
     }

@@ -7,7 +7,7 @@
 use super::timer::{TICK_MS, Tick};
 
 /// The time by which a peer that reads at [`MIN_READ_RATE`] has read all output written so far, in
-/// parts of a tick so that short messages count for what they are. It may wrap around.
+/// parts of a tick, so that short messages count by their length. It may wrap around.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     read_by: u32,

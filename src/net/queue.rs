@@ -171,7 +171,7 @@ impl TxQueue {
         recount(&mut held.queues, &mut self.counted, 0);
     }
 
-    /// Has the ledger agree with what is held.
+    /// Updates the ledger.
     fn count(&mut self, held: &mut Held) {
         let memory = self.memory();
         recount(&mut held.queues, &mut self.counted, memory);

@@ -47,7 +47,7 @@ impl<S: Socket> Transport<S> {
         Ok(sent)
     }
 
-    /// How long the peer may need for what was sent.
+    /// How long the peer may need to read all output.
     pub fn pace(&self) -> Pace {
         let (Transport::Plain(_, pace) | Transport::Tls(_, pace)) = self;
         *pace

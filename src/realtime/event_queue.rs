@@ -39,7 +39,7 @@ pub struct TurnLimits {
     pub bytes: usize,
 }
 
-/// What has been done.
+/// Progress of a delivery.
 #[derive(Debug)]
 pub enum Delivered<'a, T> {
     /// An event is on its way to this number of connections.
@@ -56,7 +56,7 @@ struct Batch<T> {
     tag: T,
 }
 
-/// What an event took.
+/// The cost of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
     /// Connections that it is on its way to.

@@ -9,7 +9,7 @@
 //! | `request` | handshakes, credentials, `/_status` |
 //! | `message`, `filter`, `reply` | the protocol's JSON, both ways |
 //! | `dispatch` | what is done about a message |
-//! | `work` | what messages cost their connection |
+//! | `work` | the cost of messages |
 //! | `deliver` | from an event to its receivers |
 //! | `event_queue` | events that wait to be delivered, in bounded pieces |
 //! | `index`, `term` | who asked for what |

@@ -1,14 +1,14 @@
 //! The work that messages cause, in the units of [`Cx::charge`](crate::net::Cx::charge): about a
 //! nanosecond each.
 //!
-//! Owns: one constant for each kind of work. The engine charges for what it does itself: bytes read
+//! Owns: one constant for each kind of work. The engine charges for its own work: bytes read
 //! and decompressed, messages, and output. The constants are rounded up from what the worst inputs
-//! took; none of those took more than twice what is charged.
+//! took; no input took more than twice its charge.
 
 /// A byte of a message: JSON is read in several passes, one for each level of a filter, and more
 /// where keys are spelled with escapes. Usually it takes a fifth of this.
 pub const MESSAGE_BYTE: u64 = 10;
-/// A clause of a filter, whatever is in it: its members are compared with the known keys.
+/// A clause of a filter: its members are compared with the known keys.
 pub const CLAUSE: u64 = 200;
 /// A value of a filter, without its bytes.
 pub const VALUE: u64 = 300;

@@ -37,7 +37,7 @@ pub(super) struct SignalThread {
     state: Arc<Mutex<State>>,
 }
 
-/// What signals act on.
+/// The targets of signals.
 #[derive(Default)]
 struct State {
     running: Option<Running>,
@@ -47,7 +47,7 @@ struct State {
     address_file: Option<AddressFile>,
 }
 
-/// What they act on once the server serves.
+/// The targets once the server serves.
 pub(super) struct Running {
     pub mailbox: Mailbox<Tell>,
     pub shared: Arc<Shared>,

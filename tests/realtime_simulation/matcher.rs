@@ -228,7 +228,7 @@ impl Model {
         }
     }
 
-    /// Closes those who have ended, and with them those who were known to have expired.
+    /// Closes connections with ended credentials, including known expired ones.
     fn end(&mut self, has_ended: impl Fn(&Login) -> bool) {
         let has_ended = |login: &Login| login.has_expired || has_ended(login);
         for life in self.lives.values_mut() {

@@ -35,7 +35,7 @@ pub struct Attackers {
     since: Option<Instant>,
 }
 
-/// What the attackers have done so far.
+/// Progress of the attackers.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     pub opened: u64,
@@ -64,12 +64,12 @@ enum State {
     /// It connects again then.
     Away(Instant),
     Connecting(TcpStream),
-    /// What has come of the answer to the handshake.
+    /// The answer to the handshake.
     Upgrading(TcpStream, Vec<u8>),
     Attacking(TcpStream),
 }
 
-/// What the attackers are told to do.
+/// Orders to the attackers.
 pub struct Settings {
     pub connections: usize,
     pub rate: f64,

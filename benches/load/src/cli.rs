@@ -311,7 +311,7 @@ pub struct Hold {
     pub witness: Witness,
 }
 
-/// What a server is made to hold.
+/// The memory that a server is made to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
     /// Large public events for receivers that all read promptly

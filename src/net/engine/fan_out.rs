@@ -84,7 +84,7 @@ impl FanOut {
         }
     }
 
-    /// The deliveries whose frames and receivers count in the ledger.
+    /// Deliveries with frames and receivers in the ledger.
     pub fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
         let wave = self.wave.iter().map(|progress| &progress.delivery);
         self.waiting.iter().chain(wave)

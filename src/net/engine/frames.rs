@@ -1,4 +1,4 @@
-//! Frames of an open WebSocket: decoding them, and what follows from each.
+//! Decodes and dispatches the frames of an open WebSocket.
 
 use std::mem;
 
@@ -64,7 +64,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         end
     }
 
-    /// Handles what a peer sent.
+    /// Handles one event of the decoder.
     fn on_event(&mut self, key: ConnKey, event: Event<'_>) -> Heard {
         let is_open = self.arena.get(key).is_some_and(|conn| conn.is_open());
         if is_open && self.visit.is_quick && event.size() > SMALL_MESSAGE {
@@ -221,7 +221,7 @@ pub(super) enum FramesEnd {
     PutBack(usize),
 }
 
-/// What follows from an event.
+/// How to proceed after an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Heard {
     GoOn,

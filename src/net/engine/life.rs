@@ -109,7 +109,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.kill(key);
     }
 
-    /// Resets a connection whose session has ended, whatever is still on its way to the peer.
+    /// Resets a connection after its session has ended; output in flight may be lost.
     pub(super) fn abort(&mut self, key: ConnKey) {
         if let Some(conn) = self.arena.get_mut(key) {
             conn.transport.socket_mut().abort_on_drop();

@@ -264,7 +264,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.apply_effects();
     }
 
-    /// Has the handler go on with its own work, if there is any and room for what comes of it.
+    /// Lets the handler continue its own work, if it has any and there is memory for the output.
     fn serve_handler(&mut self) {
         if self.has_handler_work && self.has_room() {
             self.has_handler_work = self.with_handler(|handler, cx| handler.on_turn(cx));

@@ -288,7 +288,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         false
     }
 
-    /// Keeps a message that was put back, and what follows it.
+    /// Keeps a message that was put back, and the input behind it.
     #[cold]
     fn keep_message(&mut self, key: ConnKey, rest: &[u8]) {
         let mut bytes = mem::take(&mut self.put_back);

@@ -67,7 +67,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.reload = Some(walk);
     }
 
-    /// Nobody waits for longer than a timeout that has become shorter, counted from now on, or
+    /// No connection waits for longer than a timeout that has become shorter, counted from now on, or
     /// from when it began for a queue and a message.
     fn hold_to_limits(&mut self, key: ConnKey, walk: Walk) {
         let Some(conn) = self.arena.get(key) else {

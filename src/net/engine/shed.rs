@@ -1,6 +1,6 @@
 //! Load shedding: which connections are closed when all together hold too much memory.
 //!
-//! Owns no account: what is held is in the ledger ([`Held`](super::super::Held)). A connection is
+//! Owns no account: memory is counted in the ledger ([`Held`](super::super::Held)). A connection is
 //! closed only for memory that its end frees, and a connection that takes its output at a
 //! reasonable pace only for memory that nothing else uses.
 
@@ -71,8 +71,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         debtors
     }
 
-    /// Closes a connection, whose output is dropped. It is told why if what it has begun to get
-    /// is short; else it could be told only behind the memory that is wanted.
+    /// Closes a connection and drops its output. If the message in progress is short, a close frame
+    /// follows it; otherwise the connection is reset, since the close frame would have to wait for
+    /// the very memory that is to be freed.
     fn drop_output(&mut self, key: ConnKey) {
         let Some(conn) = self.arena.get(key) else {
             return;
@@ -92,8 +93,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Holds incomplete input under its limit: connections with the most of it are given up. What
-    /// those hold that are ending already will be freed soon, so it is not counted a second time.
+    /// Holds incomplete input under its limit: connections with the most of it are given up.
+    /// Input of connections that are ending already will be freed soon, so it is not counted again.
     /// If it comes to half of the limit besides, they are ended at once.
     pub(super) fn shed_unfinished(&mut self) {
         let limit = self.config.unfinished_total as u64;
@@ -161,7 +162,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 const PRESSURE_GRACE: Tick = 20;
 /// How long a connection may take nothing at all while all together hold too much.
 const STALL: Tick = 30;
-/// Bytes of its own output beyond which a connection is closed whatever its pace. One that only
+/// Bytes of its own output beyond which a connection is closed even if it keeps pace. One that only
 /// receives events has next to none.
 const MUCH: usize = 16 * 1024;
 /// Bytes of begun output that an evicted connection may keep until it has been told.

@@ -41,13 +41,13 @@ impl Unfinished {
         self.held.get(&key.index).map(|held| held.since)
     }
 
-    /// What each connection holds that could be given up: bytes, and the connection.
+    /// Incomplete input by connection: its bytes and the connection.
     pub fn iter(&self) -> impl Iterator<Item = (usize, ConnKey)> {
         let held = self.held.values().filter(|held| held.bytes > 0);
         held.map(|held| (held.bytes, held.key))
     }
 
-    /// Notes what a connection holds now.
+    /// Updates the account of a connection.
     fn put(&mut self, key: ConnKey, bytes: usize, body: usize, now: Tick, counters: &mut Counters) {
         let since = now;
         let entry = self.held.entry(key.index).or_insert(Held {

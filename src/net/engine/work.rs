@@ -27,7 +27,7 @@ impl RecentWork {
         RecentWork(self.0.saturating_sub(ticks.min(255) as u8))
     }
 
-    /// Adds work. What is below the precision is rounded up with the probability of its part,
+    /// Adds work. A remainder below the precision is rounded up with a probability equal to its part,
     /// so that many small amounts count as one large one does; `random` decides.
     #[inline]
     pub fn add(&mut self, work: u64, random: u64) {
@@ -75,7 +75,7 @@ impl RecentWork {
 pub(super) struct Class(u8);
 
 impl Class {
-    /// The class in which large messages are handled, whoever sends them, while other
+    /// The class in which large messages of all senders are handled while other
     /// connections wait.
     pub const LARGE: Class = Class(4);
     pub const FIRST: Class = Class(0);
@@ -176,7 +176,7 @@ pub(super) const READ_COST: u64 = 1_500;
 pub(super) const WRITE_COST: u64 = 4_000;
 /// A frame: its header, and a handler's call.
 pub(super) const FRAME_COST: u64 = 300;
-/// A byte of a message: unmasking, UTF-8, and what a handler does with it.
+/// A byte of a message: unmasking, UTF-8 validation, and the handler's parsing.
 pub(super) const MESSAGE_BYTE_COST: u64 = 2;
 /// Setting up decompression.
 pub(super) const INFLATE_COST: u64 = 1_000;

@@ -179,7 +179,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let Some(tx) = conn.tx.as_mut() else { return };
         let hard = self.config.queue_hard;
-        // What others are sent too comes at their pace, and is to be taken at a reasonable one.
+        // Events arrive at the publishers' pace; the client must take them at a reasonable one.
         let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
         if before > 0 && is_too_long(tx, now, grace, hard) {
             return self.evict_unless_it_reads(key);

@@ -151,7 +151,7 @@ fn a_turn_ends_at_each_of_its_limits() {
             3,
         ),
         (limits, &"a".repeat(400), 1, 3),
-        // What goes to nobody is not encoded.
+        // Events without receivers are not encoded.
         (limits, &"a".repeat(400), 0, 10),
         (limits, "a", 2_000, 1),
     ] {

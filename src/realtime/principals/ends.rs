@@ -37,7 +37,7 @@ pub(super) enum Standing {
     Ended(EndCause, Stage),
 }
 
-/// How far a connection whose credentials have ended is on its way to be closed.
+/// Progress of closing a connection after its credentials have ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// It stays open.
@@ -48,7 +48,7 @@ pub(super) enum Stage {
     Silenced,
 }
 
-/// What is to become of a connection whose credentials have ended.
+/// The treatment of a connection after its credentials have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It stays as it is.

@@ -21,7 +21,7 @@ use crate::report::Report;
 use crate::server::Server;
 use crate::witness::SUBSCRIBE;
 
-/// What the clients of a scenario have come to.
+/// Outcome for the clients of a scenario.
 #[derive(Default)]
 pub(super) struct Outcome {
     /// Well-behaved clients that were closed, by the reason.

@@ -1,4 +1,4 @@
-//! What the modes that attack a server have in common: who measures, and what is reported.
+//! Common parts of the modes that attack a server: the measuring clients and the report.
 
 use std::time::Duration;
 
