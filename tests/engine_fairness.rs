@@ -154,7 +154,7 @@ fn messages_of_one_connection_keep_their_order() {
         }
         world.deliver(client);
     }
-    // The oracle compares what was sent and what came back.
+    // The oracle compares messages and replies.
     world.flow();
     assert_eq!(handled(&world, &clients), 50 * 8);
 }

@@ -298,7 +298,7 @@ fn stalled_connections_are_closed_to_hold_all_output_under_its_limit() {
     publish(&mut world, &all, 5 * KIB);
     world.wait(2_500);
     for _ in 0..25 {
-        // Each has messages of its own: what several share is held once.
+        // Each has messages of its own: shared ones are held once.
         for &client in &fat {
             publish(&mut world, &[client], 5 * KIB);
         }

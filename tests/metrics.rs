@@ -315,7 +315,7 @@ fn no_metric_without_a_key_depends_on_annotations_that_a_client_may_not_read() {
             "group": group, "permissions": {"read": [reader]}}})
         .to_string()
     };
-    // The first delivery makes what is made once.
+    // The first delivery allocates lazily created state.
     let first = event("create", "__world__", AUTHOR, "first");
     admin.ask("POST /events", &key, &first, "202");
     assert_eq!(author.drain().len(), 1);

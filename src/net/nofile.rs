@@ -39,7 +39,7 @@ pub fn reserved_connections(open_files: u64) -> usize {
     eighth.clamp(LEAST_RESERVED, RESERVED_CONNECTIONS)
 }
 
-/// Descriptors for what is no connection: listeners, a database, standard streams; and room for
+/// Descriptors other than connections: listeners, a database, standard streams; and room for
 /// connections that are accepted only to be told 503.
 const OTHERS: usize = 48;
 const LEAST_RESERVED: usize = 16;

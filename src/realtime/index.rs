@@ -235,9 +235,9 @@ impl Index {
     }
 }
 
-/// What a subscription counts for: its node, and the number of its place once that is vacant.
+/// The bytes of a subscription: its node, and the number of its place once that is vacant.
 const NODE_BYTES: usize = size_of::<Node>() + size_of::<u32>();
-/// What a distinct term counts for: the same, and its share of a hash table, which has a number and
+/// The bytes of a distinct term: the same, and its share of a hash table, which has a number and
 /// a control byte for each place and is up to eight sevenths times two as large as what is in it.
 const TERM_BYTES: usize = size_of::<Term>() + size_of::<u32>() + 12;
 

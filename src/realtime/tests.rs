@@ -185,7 +185,7 @@ fn what_is_heard_between_the_end_of_a_token_and_that_of_the_connection() {
     world.open_as(0, identity);
     world.now.unix = 1001;
     assert_eq!(for_members(&mut world, "g"), 1);
-    // What a sweep finds to have expired is no news.
+    // Tokens that a sweep finds expired were known to be.
     let (token, cause) = (TokenId(1), EndCause::Expired);
     assert_eq!(world.tell(Tell::TokenEnded { token, cause }), []);
     assert_eq!(for_members(&mut world, "g"), 1);

@@ -337,7 +337,7 @@ impl Attackers {
         self.goes_on(number, stream)
     }
 
-    /// What follows a successful opening.
+    /// Continues after a successful opening.
     fn goes_on(&self, number: usize, stream: TcpStream) -> Result<State, String> {
         let member = self.members.get(number).ok_or("no member")?;
         let plan = self.plans.get(member.plan).ok_or("no plan")?;

@@ -56,7 +56,7 @@ pub struct Embedded {
 struct Reading {
     news: News,
     answers: Vec<Tell>,
-    /// The tokens among the answers, which log somebody in.
+    /// Tokens in answers that log a client in.
     let_in: Vec<(TokenId, Credential)>,
 }
 
@@ -229,7 +229,7 @@ impl Embedded {
     }
 }
 
-/// The credential that an answer lets somebody in with.
+/// The credential of a successful answer.
 fn credential(token: &Secret, answer: &Tell) -> Option<(TokenId, Credential)> {
     let Tell::Authenticated {
         reply: AuthReply::Known(identity),

@@ -1,4 +1,4 @@
-//! New connections: which of them get in, and in what state they begin.
+//! Admission of new connections, and their initial state.
 
 use super::super::ConnKey;
 use super::super::conn::{Conn, Flags, Phase};

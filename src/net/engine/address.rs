@@ -153,7 +153,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// What an address is counted as: an IPv4 address as itself, however it is written, and an IPv6
+/// The key that an address is counted by: an IPv4 address in any notation by itself, and an IPv6
 /// address as its network of `prefix` bits. RFC 4291 §2.5.1 leaves the last 64 bits of most
 /// addresses to the interface, so a host can choose among all of them.
 fn network(ip: IpAddr, prefix: u8) -> IpAddr {

@@ -27,7 +27,7 @@ impl Standstill {
     pub fn note(&mut self, before: u64, now: u64) {
         let lasted = now.saturating_sub(before);
         if lasted >= LONGEST_SLEEP {
-            // What is still to be given back of the last one is not lost by another.
+            // A second standstill keeps the unreturned time of the first.
             let left = (self.ended + self.lasted).saturating_sub(now);
             *self = Standstill {
                 ended: now,
@@ -77,7 +77,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         rest.is_some()
     }
 
-    /// Reads and writes once more, whatever edges have said. Returns whether the connection has
+    /// Reads and writes once more, regardless of readiness events. Returns whether the connection has
     /// progressed since the last standstill, or may have: output that it takes now was queued.
     pub(super) fn catch_up(&mut self, key: ConnKey) -> bool {
         self.looks += 1;
@@ -87,7 +87,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             && !matches!(conn.phase, Phase::Deferred(_) | Phase::Dead)
         {
             conn.flags.set(Flags::READABLE);
-            // A message may be longer than what is read in a row.
+            // A message may be longer than one read.
             let mut next = None;
             for _ in 0..=self.config.max_message / READ_SIZE {
                 next = self.serve_late(key);
@@ -143,7 +143,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// What is left of the time that a standstill took from a timeout.
+    /// Returns the remaining part of a timeout that a standstill took.
     pub(super) fn time_lost(&self, timeout: Duration) -> Option<Duration> {
         let left = self.standstill.extends_to(timeout);
         let left = left.saturating_sub(self.now.mono);

@@ -45,7 +45,7 @@ pub(super) enum Place {
     Surplus,
 }
 
-/// Connections that may be ended, by what is lost with them.
+/// Connections that may be ended, by the loss that this means.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     /// Has been answered, or has had [`GRACE`] to send a request.
@@ -184,7 +184,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         self.pools[id as usize].http = http;
         // Clients that have yet to authenticate share a quarter of the reserved places, whatever
-        // the others hold; and the others keep the rest, whoever connects.
+        // the others hold; the others keep the rest.
         let share = self.config.max_reserved / 4;
         let is_crowded = candidates.counts[Class::Fresh as usize] >= share;
         candidates.first_of(match id {
@@ -263,7 +263,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Counts again what the account says, over all connections; for tests only.
+    /// Recounts all connections to verify the account; for tests only.
     pub(super) fn verify_places(&self, keys: &[ConnKey]) -> Result<(), String> {
         let mut counts = [(0, 0); 2];
         let mut listed: HashMap<ConnKey, usize> = HashMap::new();

@@ -200,7 +200,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if tx.is_some_and(|tx| is_too_long(tx, now, grace, self.config.queue_hard)) {
             return self.evict(key);
         }
-        // What is left may still be over the soft limit, and not noted as such.
+        // The rest may still be over the soft limit without being noted.
         self.watch_queue(key, 0);
     }
 

@@ -269,7 +269,7 @@ fn a_long_type_is_cut_in_the_error() {
     }
 }
 
-/// Whatever a client sends in a message of 64 KiB, its reply is short.
+/// The reply to any message of 64 KiB is short.
 // M12
 #[test]
 fn replies_are_short_whatever_is_sent() {

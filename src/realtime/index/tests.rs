@@ -86,7 +86,7 @@ fn agrees_with_a_naive_scan() {
     }
 }
 
-/// The footprint tells in advance of every change, and bounds what is allocated.
+/// The footprint tells in advance of every change, and bounds the allocation.
 #[test]
 fn the_footprint_is_known_in_advance_and_bounds_the_bytes_held() {
     let digester = Digester::new([1, 2, 3, 4]);

@@ -39,7 +39,7 @@ fn reconfigure(world: &mut World, settings: Settings) -> Vec<Did> {
         .1
 }
 
-/// What is closed by the ticks of so many milliseconds.
+/// Connections closed by the ticks of so many milliseconds.
 fn closes(world: &mut World, from: u64, millis: u64, offset: i64) -> Vec<Did> {
     let ticks = (from..=from + millis).step_by(500);
     ticks

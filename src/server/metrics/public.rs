@@ -6,7 +6,7 @@
 //! a key, so that a new metric does until it is put here. Connections that end because they do
 //! not read what they are sent are counted here, as all ends are: what they were sent is not.
 
-/// Connections, what clients send, and the state of the server.
+/// Metrics of connections, clients' messages, and the server.
 pub(super) const PUBLIC: &[&str] = &[
     "h_realtime_metrics_complete",
     "h_realtime_connections",

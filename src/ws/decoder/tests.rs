@@ -199,7 +199,7 @@ fn a_promise_of_two_to_the_forty_reserves_nothing() {
     }
 }
 
-// CVE-2022-35922: below the limit, too, memory grows with what has arrived.
+// CVE-2022-35922: below the limit, too, memory grows with the received bytes.
 #[test]
 fn header_of_a_large_message_reserves_no_memory() {
     const SIZE: usize = 1 << 16;

@@ -170,7 +170,7 @@ impl Senders {
         })
     }
 
-    /// Sends what is due, and receives what has come.
+    /// Sends due messages, and receives answers.
     pub fn turn(&mut self, outcome: &mut Outcome) -> Result<()> {
         let now = Instant::now();
         if now >= self.next && (self.sent < self.message.len() || self.awaited == 0) {
