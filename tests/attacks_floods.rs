@@ -12,7 +12,7 @@ use h_realtime::ws::{OpCode, encode_client_frame};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{
-    Client, PATIENCE, PROGRAM, Received, Server, Siege, connect, event, eventually, reset,
+    Client, Delay, PATIENCE, PROGRAM, Received, Server, Siege, connect, event, eventually, reset,
 };
 use tempfile::TempDir;
 
@@ -368,13 +368,11 @@ fn bombs_are_stopped_at_the_limit() {
     }
 }
 
-/// Nine in ten answers came within 50 ms, and none took long.
-fn assert_prompt(mut delays: Vec<Duration>) {
+/// Before nine in ten answers the server worked for less than 50 ms, and none took long.
+fn assert_prompt(mut delays: Vec<Delay>) {
     delays.sort_unstable();
     let most = delays[delays.len() * 9 / 10];
-    assert!(most < Duration::from_millis(50), "{delays:?}");
-    assert!(
-        delays[delays.len() - 1] < Duration::from_secs(2),
-        "{delays:?}"
-    );
+    assert!(most.work < Duration::from_millis(50), "{delays:?}");
+    let longest = delays.iter().map(|delay| delay.total).max();
+    assert!(longest < Some(Duration::from_secs(2)), "{delays:?}");
 }

@@ -36,7 +36,7 @@ pub use python::{interpreter, python};
 #[cfg(feature = "amqp")]
 pub use rabbitmq::{Publisher, RabbitMq};
 pub use server::{METRICS_KEY, PROGRAM, Server, http};
-pub use siege::{Siege, cpu, reset};
+pub use siege::{Delay, Siege, Stopwatch, cpu, reset};
 pub use site::serve_page;
 #[cfg(feature = "tls")]
 pub use tls::{TlsServer, hello};

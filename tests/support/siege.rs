@@ -37,11 +37,11 @@ impl Siege {
         }
     }
 
-    /// Asserts that the witness is answered, and says how long that took.
-    pub fn answer(&mut self) -> Duration {
-        let since = Instant::now();
+    /// Asserts that the witness is answered, and measures the delay.
+    pub fn answer(&mut self) -> Delay {
+        let stopwatch = Stopwatch::start(&self.server);
         assert_eq!(self.witness.drain(), []);
-        since.elapsed()
+        stopwatch.read(&self.server)
     }
 
     /// The witness goes, and another must be let in.
@@ -90,6 +90,44 @@ impl Siege {
         });
         self.answer();
     }
+}
+
+/// A delay that a client has had, in which `work` is the processor time that the server used: that
+/// does not depend on the other processes of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Delay {
+    pub work: Duration,
+    pub total: Duration,
+}
+
+/// Measures a [`Delay`].
+pub struct Stopwatch {
+    work: Duration,
+    since: Instant,
+}
+
+impl Stopwatch {
+    pub fn start(server: &Server) -> Stopwatch {
+        Stopwatch {
+            work: scheduled(server),
+            since: Instant::now(),
+        }
+    }
+
+    pub fn read(&self, server: &Server) -> Delay {
+        Delay {
+            total: self.since.elapsed(),
+            work: scheduled(server).saturating_sub(self.work),
+        }
+    }
+}
+
+/// Processor time of a server's reactor, as exactly as the scheduler knows it.
+fn scheduled(server: &Server) -> Duration {
+    let path = format!("/proc/{}/schedstat", server.child.id());
+    let text = fs::read_to_string(path).unwrap();
+    let nanos = text.split_whitespace().next().unwrap();
+    Duration::from_nanos(nanos.parse().unwrap())
 }
 
 /// Processor time that a server has used.
