@@ -12,6 +12,7 @@ use super::super::conn::{Conn, Flags, Phase};
 use super::super::handler::Handler;
 use super::super::socket::Socket;
 use super::super::timer::{TICK_MS, Tick};
+use super::read::Rest;
 use super::work::Class;
 use super::{Engine, READ_SIZE, TICK_PERIOD, TLS_BUDGET, WRITE_BUDGET, floor_tick, millis};
 
@@ -95,8 +96,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                     break;
                 }
             }
-            if let Some(class) = next {
-                self.enqueue_behind(key, class);
+            if let Some(rest) = next {
+                self.enqueue_rest(key, rest);
             }
         }
         let resumed = (self.standstill.ended / TICK_MS) as Tick;
@@ -105,8 +106,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     #[cold]
-    fn serve_late(&mut self, key: ConnKey) -> Option<Class> {
-        self.metered(key, Class::LARGE, true, |engine| engine.serve_reader(key))
+    fn serve_late(&mut self, key: ConnKey) -> Option<Rest> {
+        self.metered(key, Class::FIRST, true, |engine| engine.serve_reader(key))
     }
 
     fn has_output(&self, key: ConnKey) -> bool {

@@ -49,6 +49,7 @@ use super::socket::Socket;
 use super::timer::{TICK_MS, Tick, Wheel, tick_at};
 use super::tls::TlsConfig;
 use super::{ConnKey, ListenerId, Now, TICK_PERIOD};
+use read::Rest;
 use work::{Class, RunQueue};
 
 /// The engine over any socket and any handler.
@@ -307,16 +308,20 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Puts a connection into the run queue, if it is not there.
     fn enqueue(&mut self, key: ConnKey) {
-        self.enqueue_behind(key, Class::FIRST);
+        self.enqueue_rest(key, Rest::Small);
     }
 
-    /// The same, in no lower class than this.
-    fn enqueue_behind(&mut self, key: ConnKey, class: Class) {
+    /// The same, of a connection that was served.
+    fn enqueue_rest(&mut self, key: ConnKey, rest: Rest) {
         let now = floor_tick(self.now);
         if let Some(conn) = self.arena.get_mut(key)
             && conn.flags.raise(Flags::QUEUED)
         {
-            let class = class.max(class_of(conn, now, self.config.reserved_listener));
+            let class = class_of(conn, now, self.config.reserved_listener);
+            let class = match rest {
+                Rest::Small => class,
+                Rest::Large => class.for_large(),
+            };
             self.run.push(key, class);
         }
     }

@@ -10,34 +10,53 @@ use super::super::handler::Handler;
 use super::super::socket::{Fill, Socket};
 use super::address::missing;
 use super::frames::FramesEnd;
-use super::work::{Class, READ_COST, TLS_STEP_COST, TURN_WORK};
+use super::work::{Class, LARGE_SHARE, READ_COST, TLS_STEP_COST, TURN_WORK};
 use super::{
     BUSY_READ_SIZE, COMPRESSED_READ_SIZE, Engine, MESSAGE_BUDGET, READ_SIZE, RUN_BUDGET,
     TLS_BUDGET, floor_tick,
 };
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Serves the connections in the run queue, those with the least recent work first. Every
-    /// class goes on by at least one connection in each turn.
+    /// Serves the connections in the run queue, those with the least recent work first. Classes that
+    /// a turn does not get to have a small part of it.
     pub(super) fn serve_readers(&mut self) {
         if self.run.is_empty() {
             return;
         }
         let mut served = 0;
-        for (class, waiting) in self.run.waiting() {
-            for number in 0..waiting {
-                let is_over = served >= RUN_BUDGET
-                    || self.handled >= MESSAGE_BUDGET
-                    || self.turn_work >= TURN_WORK;
-                if number > 0 && is_over {
-                    break;
-                }
-                let Some(key) = self.run.pop(class) else {
-                    break;
-                };
+        for (class, mut waiting) in self.run.waiting() {
+            while waiting > 0 && !self.is_turn_over(served) {
+                self.visit_next(class);
                 served += 1;
-                self.visit(key, class);
+                waiting -= 1;
             }
+            if waiting > 0 {
+                self.serve_on_credit(class, waiting);
+            }
+        }
+    }
+
+    fn is_turn_over(&self, served: usize) -> bool {
+        served >= RUN_BUDGET || self.handled >= MESSAGE_BUDGET || self.turn_work >= TURN_WORK
+    }
+
+    /// Serves connections of a class for the part of a turn that each class has.
+    fn serve_on_credit(&mut self, class: Class, waiting: u32) {
+        self.run.grant(class);
+        for _ in 0..waiting {
+            if !self.run.has_credit(class) {
+                break;
+            }
+            let before = self.turn_work;
+            self.visit_next(class);
+            self.run.spend(class, self.turn_work - before);
+        }
+    }
+
+    #[inline]
+    fn visit_next(&mut self, class: Class) {
+        if let Some(key) = self.run.pop(class) {
+            self.visit(key, class);
         }
     }
 
@@ -53,8 +72,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.outbox.work = 0;
         let next = self.serve_reader(key);
         self.charge(key, self.outbox.work);
-        if let Some(class) = next {
-            self.enqueue_behind(key, class);
+        if let Some(rest) = next {
+            self.enqueue_rest(key, rest);
         }
     }
 
@@ -88,22 +107,22 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         result
     }
 
-    /// Serves one connection until its socket is empty or it has had its share; then the class
-    /// is returned in which it goes on, or a higher one.
+    /// Serves one connection until its socket is empty or it has had its share. Returns how it goes
+    /// on.
     ///
     /// Whatever leaves bytes in the socket leaves `READABLE` set and puts the connection into the
     /// run queue, now or when what it waits for has come: there will be no edge.
     #[inline(always)]
-    pub(super) fn serve_reader(&mut self, key: ConnKey) -> Option<Class> {
+    pub(super) fn serve_reader(&mut self, key: ConnKey) -> Option<Rest> {
         while let Some(source) = self.may_read(key) {
             if self.outbox.work >= self.visit.share {
-                return Some(Class::FIRST);
+                return Some(Rest::Small);
             }
             if source == Source::Kept {
                 let put_back = self.take_unread(key);
                 self.note_unfinished(key);
                 if put_back {
-                    return Some(Class::LARGE);
+                    return Some(Rest::Large);
                 }
                 continue;
             }
@@ -115,7 +134,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return None;
             }
             if put_back {
-                return Some(Class::LARGE);
+                return Some(Rest::Large);
             }
         }
         None
@@ -330,6 +349,15 @@ enum Source {
     Socket,
 }
 
+/// Input with which a connection goes on after others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It is handled in the class of the connection.
+    Small,
+    /// A large message, which was put back, is the next.
+    Large,
+}
+
 /// How the connection that is being served may be served.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Visit {
@@ -343,8 +371,8 @@ impl Visit {
     #[inline]
     fn new(class: Class, is_busy: bool) -> Self {
         Visit {
-            share: if is_busy { class } else { Class::LARGE }.share(),
-            is_quick: is_busy && class < Class::LARGE,
+            share: if is_busy { class.share() } else { LARGE_SHARE },
+            is_quick: is_busy && class.is_quick(),
         }
     }
 }

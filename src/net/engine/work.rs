@@ -66,25 +66,43 @@ impl RecentWork {
 
     /// The priority class of a connection that has caused this much.
     pub(super) fn class(self) -> Class {
-        Class((self.0.saturating_sub(FIRST_CLASS) / CLASS_WIDTH).min(CLASSES as u8 - 1))
+        let level = (self.0.saturating_sub(FIRST_CLASS) / CLASS_WIDTH).min(LEVELS as u8 - 1);
+        match level < QUICK_CLASSES as u8 {
+            true => Class(level),
+            false => Class(QUICK_CLASSES as u8 + level),
+        }
     }
 }
 
 /// A priority class; the lowest is served first.
+///
+/// In the first classes only small messages are handled while other connections wait. A class for
+/// large messages follows for each level of recent work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Class(u8);
 
 impl Class {
-    /// The class in which large messages of all senders are handled while other
-    /// connections wait.
-    pub const LARGE: Class = Class(4);
     pub const FIRST: Class = Class(0);
+
+    /// Whether only small messages are handled while other connections wait.
+    pub fn is_quick(self) -> bool {
+        self.0 < QUICK_CLASSES as u8
+    }
+
+    /// The class for large messages of connections of this class.
+    pub fn for_large(self) -> Class {
+        match self.is_quick() {
+            true => Class(self.0 + QUICK_CLASSES as u8),
+            false => self,
+        }
+    }
 
     /// Work after which a connection of this class goes to the back of the queue.
     pub fn share(self) -> u64 {
-        match self < Class::LARGE {
-            true => SMALL_SHARE,
-            false => LARGE_SHARE,
+        if self.is_quick() {
+            SMALL_SHARE
+        } else {
+            LARGE_SHARE
         }
     }
 }
@@ -93,8 +111,10 @@ impl Class {
 #[derive(Default)]
 pub(super) struct RunQueue {
     queues: [VecDeque<ConnKey>; CLASSES],
+    /// Work for which each class may still be served in turns that are over.
+    credits: [i64; CLASSES],
     /// A bit for each class in which connections wait.
-    occupied: u8,
+    occupied: u16,
     /// Calls of `shrink_next`.
     shrinks: u8,
 }
@@ -126,6 +146,23 @@ impl RunQueue {
         waiting.filter(|(_, len)| *len > 0)
     }
 
+    /// Gives a class its part of a turn that was over before the class was served. Without it, the
+    /// classes before could keep it from ever being served.
+    pub fn grant(&mut self, class: Class) {
+        let credit = &mut self.credits[usize::from(class.0)];
+        *credit = (*credit + TURN_PART).min(TURN_PART);
+    }
+
+    pub fn has_credit(&self, class: Class) -> bool {
+        self.credits[usize::from(class.0)] > 0
+    }
+
+    /// Takes work from the credit of a class. A visit may cost more than is left: what is missing is
+    /// taken from the following turns.
+    pub fn spend(&mut self, class: Class, work: u64) {
+        self.credits[usize::from(class.0)] -= work as i64;
+    }
+
     pub fn is_empty(&self) -> bool {
         self.occupied == 0
     }
@@ -155,19 +192,24 @@ const GRAIN: u64 = 1024;
 const FIRST_CLASS: u8 = 40;
 /// Codes of a class: each spans a factor of four.
 const CLASS_WIDTH: u8 = 16;
-/// Priority classes: up to 512 µs, 2 ms, 8 ms, 33 ms, 131 ms, 524 ms, 2 s, and beyond. Fifty pings a
-/// second come to 350 µs.
-const CLASSES: usize = 8;
-/// A share of the lower classes. A thousand connections take at most a thousand of these before
+/// Levels of recent work: up to 512 µs, 2 ms, 8 ms, 33 ms, 131 ms, 524 ms, 2 s, and beyond. Fifty
+/// pings a second come to 350 µs.
+const LEVELS: usize = 8;
+/// Levels of which small messages have a class of their own.
+const QUICK_CLASSES: usize = 4;
+const CLASSES: usize = QUICK_CLASSES + LEVELS;
+/// A share of the quick classes. A thousand connections take at most a thousand of these before
 /// each has been served.
-const SMALL_SHARE: u64 = 32_000;
-/// A share of the upper classes.
-const LARGE_SHARE: u64 = 128_000;
+const SMALL_SHARE: u64 = 16_000;
+/// A share of the other classes.
+pub(super) const LARGE_SHARE: u64 = 128_000;
 
 /// Work of all connections in one turn, before the turn goes on to its other duties.
-pub(super) const TURN_WORK: u64 = 4_000_000;
-/// The longest message, in bytes, that is handled with the priority of its sender while others
-/// wait; longer ones are handled in [`Class::LARGE`].
+pub(super) const TURN_WORK: u64 = 1_000_000;
+/// Work of one class in a turn that is over, so that a class is slowed down by those before it, but
+/// goes on.
+const TURN_PART: i64 = TURN_WORK as i64 / 16;
+/// The longest message, in bytes, that is handled in a quick class while others wait.
 pub(super) const SMALL_MESSAGE: usize = 512;
 
 /// A system call that reads.
@@ -244,6 +286,23 @@ mod tests {
         assert_eq!(of(500_000).class(), Class(0));
         assert_eq!(of(540_000).class(), Class(1));
         assert_eq!(of(9_000_000).class(), Class(3));
-        assert_eq!(of(40_000_000).class(), Class::LARGE);
+        assert_eq!(of(9_000_000).class().for_large(), Class(7));
+        assert_eq!(of(40_000_000).class(), Class(8));
+        assert_eq!(of(40_000_000).class().for_large(), Class(8));
+    }
+
+    #[test]
+    fn a_class_goes_on_in_turns_that_are_over_for_a_sixteenth_of_their_work() {
+        let mut run = RunQueue::default();
+        let mut spent = 0;
+        for _ in 0..1600 {
+            run.grant(Class::FIRST);
+            if run.has_credit(Class::FIRST) {
+                run.spend(Class::FIRST, 300_000);
+                spent += 300_000;
+            }
+        }
+        let part = 100 * TURN_WORK;
+        assert!((part..=part + 300_000).contains(&spent), "{spent}");
     }
 }
