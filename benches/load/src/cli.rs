@@ -277,7 +277,7 @@ pub struct Witness {
     /// Publish to the admin interface at http://HOST:PORT, whose metrics are read as well
     #[arg(long)]
     pub publish: Option<String>,
-    /// File with the publish key
+    /// File with the publish key, which the metrics need as well
     #[arg(long, requires = "publish")]
     pub key_file: Option<PathBuf>,
     /// Milliseconds between two events

@@ -51,7 +51,7 @@ impl Endpoint {
         })
     }
 
-    /// Requests a page on a connection of its own, and waits for it.
+    /// Requests a page on a connection of its own, with the key, and waits for it.
     ///
     /// # Errors
     ///
@@ -59,15 +59,23 @@ impl Endpoint {
     pub fn get(&self, path: &str) -> Result<String> {
         let mut stream = std::net::TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
-        let host = &self.host;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes())?;
+        stream.write_all(self.get_request(path).as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         match answer.split_once("\r\n\r\n") {
             Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
             _ => Err(format!("{path}: {}", answer.lines().next().unwrap_or_default()).into()),
         }
+    }
+
+    /// Without the key, `/metrics` has only the metrics that do not depend on events.
+    fn get_request(&self, path: &str) -> String {
+        let Endpoint {
+            host,
+            authorization,
+            ..
+        } = self;
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: close\r\n\r\n")
     }
 }
 
@@ -191,6 +199,19 @@ const URI: &str = "https://hostile.example/";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_for_pages_have_the_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        std::fs::write(&file, "secret\n").unwrap();
+        let endpoint = Endpoint::new("http://127.0.0.1:1", Some(&file), false).unwrap();
+        let request = endpoint.get_request("/metrics");
+        assert!(
+            request.contains("\r\nAuthorization: Bearer secret\r\n"),
+            "{request}"
+        );
+    }
 
     #[test]
     fn answers_are_taken_one_by_one() {

@@ -75,9 +75,9 @@ impl Samples {
     }
 }
 
-/// Whether a metric says how many bytes the server holds.
+/// Whether a metric is one of the server's memory accounts, of which none includes another.
 pub fn is_account(name: &str) -> bool {
-    name.starts_with("h_realtime_") && name.ends_with("_bytes")
+    name.starts_with("h_realtime_held_bytes{") || name == "h_realtime_index_bytes"
 }
 
 /// Reads all metrics of the server.
@@ -138,7 +138,10 @@ mod tests {
 
     #[test]
     fn only_gauges_of_memory_are_accounts() {
-        assert!(is_account("h_realtime_queued_bytes"));
+        assert!(is_account(r#"h_realtime_held_bytes{kind="frames"}"#));
+        assert!(is_account("h_realtime_index_bytes"));
+        // A queued frame counts there for each of its receivers.
+        assert!(!is_account("h_realtime_queued_bytes"));
         assert!(!is_account("h_realtime_sent_bytes_total"));
         assert!(!is_account("process_resident_memory_bytes"));
     }
