@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use sim::{World, client_frame, handshake};
+use sim::{Said, World, client_frame, handshake};
 use tempfile::TempDir;
 
 /// A server's certificate, and a client that trusts it.
@@ -138,4 +138,50 @@ fn connections_that_are_ending_do_not_count_twice_in_the_limit_on_incomplete_inp
     let open = greedy.iter().filter(|&&client| is_open(&world, client));
     assert!(open.count() * record.len() > limit / 2);
     assert!(modest.iter().all(|&client| is_open(&world, client)));
+}
+
+// A message in progress may hold more than a partial record. Its client still comes after
+// connections that make no progress.
+// CVE-2026-15565
+#[test]
+fn clients_that_send_large_messages_promptly_are_not_given_up_for_partial_tls_records() {
+    let config = Config {
+        unfinished_total: 4 << 20,
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let senders: Vec<_> = (0..20).map(|_| world.open()).collect();
+    world.tls = Some(certificate_and_client().0);
+    // A handshake record of the greatest length, but for its end.
+    let mut record = vec![1; 16_000];
+    record[..5].copy_from_slice(b"\x16\x03\x01\x40\x00");
+    let frame = client_frame(0x82, &[7; 60_000], [9; 4]);
+    for round in 0..16 {
+        let parts = frame.chunks(10_000);
+        let last = parts.len() - 1;
+        for (number, part) in parts.enumerate() {
+            for _ in 0..4 {
+                let client = world.connect();
+                world.client(client).conduct.is_wrong = true;
+                world.client(client).has_begun = true;
+                world.client(client).raw(&record);
+            }
+            for &client in &senders {
+                world.client(client).has_begun = true;
+                world.client(client).raw(part);
+                if number == last {
+                    let said = Said::Binary(vec![7; 60_000]);
+                    world.client(client).said.push(said);
+                }
+            }
+            world.wait(50);
+            let held = world.engine.counters().unfinished_bytes;
+            assert!(held <= 4 << 20, "{held}");
+        }
+        for &client in &senders {
+            assert!(is_open(&world, client), "closed in round {round}");
+            assert_eq!(world.inbox(client), round + 1);
+        }
+    }
+    assert!(world.engine.counters().refusals.overload > 0);
 }

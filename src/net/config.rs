@@ -77,7 +77,8 @@ pub struct Config {
     /// [`Held::output`]: super::Held::output
     pub queue_total: usize,
     /// Bytes of memory for incomplete and unprocessed input of all connections together; beyond,
-    /// connections with the most of it are given up.
+    /// connections that do not send at a reasonable pace are given up first, then those with the
+    /// oldest input.
     pub unfinished_total: usize,
 }
 

@@ -1,13 +1,15 @@
 //! Load shedding: which connections are closed when all together hold too much memory.
 //!
 //! Owns no account: memory is counted in the ledger ([`Held`](super::super::Held)). A connection is
-//! closed only for memory that its end frees, and a connection that takes its output at a
-//! reasonable pace only for memory that nothing else uses.
+//! closed only for memory that its end frees, a connection that takes its output at a
+//! reasonable pace only for memory that nothing else uses, and a connection that sends at a
+//! reasonable pace only after connections that do not.
 
 use super::super::ConnKey;
 use super::super::conn::{Conn, Phase};
 use super::super::counters::End;
 use super::super::handler::{Handler, Refusal};
+use super::super::queue::PACE;
 use super::super::socket::Socket;
 use super::super::timer::Tick;
 use super::life::ticks;
@@ -21,6 +23,19 @@ struct Debtor {
     is_late: bool,
     /// Bytes that no other connection uses.
     private: usize,
+    key: ConnKey,
+}
+
+/// A connection with incomplete input.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Holder {
+    /// It does not send at a reasonable pace.
+    is_late: bool,
+    /// It holds enough for its end to make a difference.
+    is_large: bool,
+    /// How long it has held some.
+    age: Tick,
+    bytes: usize,
     key: ConnKey,
 }
 
@@ -93,7 +108,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Holds incomplete input under its limit: connections with the most of it are given up.
+    /// Holds incomplete input under its limit: connections that do not send at a reasonable pace
+    /// are given up first, then the others, in either case those with little last and otherwise
+    /// the oldest input first.
     /// Input of connections that are ending already will be freed soon, so it is not counted again.
     /// If it comes to half of the limit besides, they are ended at once.
     pub(super) fn shed_unfinished(&mut self) {
@@ -101,26 +118,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if self.counters.unfinished_bytes <= limit {
             return;
         }
-        let mut ending = 0;
-        let (mut going, mut staying) = (Vec::new(), Vec::new());
-        for (bytes, key) in self.unfinished.iter() {
-            let phase = self.arena.get(key).map(|conn| &conn.phase);
-            if let Some(Phase::Closing | Phase::Linger) = phase {
-                ending += bytes as u64;
-                going.push((bytes, key));
-            } else {
-                staying.push((bytes, key));
-            }
-        }
+        let (mut staying, mut going) = self.holders();
+        let mut ending: u64 = going.iter().map(|&(bytes, _)| bytes as u64).sum();
         staying.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, key) in staying {
-            if self.counters.unfinished_bytes - ending <= limit / 4 * 3 {
+        for holder in staying {
+            let enough = match holder.is_late {
+                true => limit / 4 * 3,
+                false => limit / 8 * 7,
+            };
+            if self.counters.unfinished_bytes - ending <= enough {
                 break;
             }
-            self.give_up(key);
-            let left = self.arena.get(key).map_or(0, Conn::unfinished);
+            self.give_up(holder.key);
+            let left = self.arena.get(holder.key).map_or(0, Conn::unfinished);
             ending += left as u64;
-            going.push((left, key));
+            going.push((left, holder.key));
         }
         going.sort_unstable_by(|a, b| b.cmp(a));
         for (_, key) in going {
@@ -129,6 +141,39 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             self.lose(key);
         }
+    }
+
+    /// Connections with incomplete input, and bytes of those that are ending already.
+    fn holders(&self) -> (Vec<Holder>, Vec<(usize, ConnKey)>) {
+        let now = floor_tick(self.now);
+        let (mut staying, mut going) = (Vec::new(), Vec::new());
+        let (mut sum, mut squares) = (0_u128, 0_u128);
+        for (bytes, since, key) in self.unfinished.iter() {
+            let conn = self.arena.get(key);
+            if conn.is_some_and(|conn| matches!(conn.phase, Phase::Closing | Phase::Linger)) {
+                going.push((bytes, key));
+                continue;
+            }
+            let age = now.saturating_sub(since);
+            // Input that has yet to be processed is the server's own delay.
+            let is_unread = conn.is_some_and(Conn::has_unread);
+            let overtime = age.saturating_sub(PRESSURE_GRACE) as usize;
+            sum += bytes as u128;
+            squares += bytes as u128 * bytes as u128;
+            staying.push(Holder {
+                is_late: !is_unread && bytes < overtime * PACE,
+                is_large: false,
+                age,
+                bytes,
+                key,
+            });
+        }
+        // The mean over bytes, not over connections: many that hold little do not lower it.
+        let large = (squares / sum.max(1) / 8) as usize;
+        for holder in &mut staying {
+            holder.is_large = holder.bytes >= large;
+        }
+        (staying, going)
     }
 
     fn give_up(&mut self, key: ConnKey) {

@@ -41,10 +41,10 @@ impl Unfinished {
         self.held.get(&key.index).map(|held| held.since)
     }
 
-    /// Incomplete input by connection: its bytes and the connection.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, ConnKey)> {
+    /// Incomplete input by connection: its bytes, since when there is some, and the connection.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, Tick, ConnKey)> {
         let held = self.held.values().filter(|held| held.bytes > 0);
-        held.map(|held| (held.bytes, held.key))
+        held.map(|held| (held.bytes, held.since, held.key))
     }
 
     /// Updates the account of a connection.
