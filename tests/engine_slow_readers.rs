@@ -311,3 +311,70 @@ fn stalled_connections_are_closed_to_hold_all_output_under_its_limit() {
     let closed = *closed.expect("some of the fat ones");
     assert_eq!(code(&mut world, closed), Some(1013));
 }
+
+/// Lets clients read so many bytes every 100 ms, until events may be delivered again. Returns how
+/// many milliseconds that took.
+fn time_until_room(world: &mut World, readers: &[(usize, usize)], total: usize) -> u64 {
+    let start = world.clock;
+    while world.engine.counters().held.output() >= total as u64 / 2 {
+        for &(client, rate) in readers {
+            world.listen(client, rate);
+            world.deliver(client);
+        }
+        world.wait(100);
+        assert!(world.clock < start + 300_000, "events wait for minutes");
+    }
+    world.clock - start
+}
+
+// M6
+#[test]
+fn slow_readers_of_large_messages_hold_back_further_events_for_seconds_only() {
+    let mut world = world(Config::default());
+    world.limits.send = 60_000;
+    let mut readers: Vec<_> = (0..8).map(|_| (world.open_lazy(), 7_000)).collect();
+    let steady = world.open_lazy();
+    readers.push((steady, 110_000));
+    for &(client, _) in &readers {
+        publish(&mut world, &[client], 4 << 20);
+    }
+    let time = time_until_room(&mut world, &readers, 64 << 20);
+    assert!(time <= 10_000, "{time} ms");
+    assert!(is_open(&world, steady));
+    let closed = world.engine.counters().closed.slow;
+    assert!((1..=8).contains(&closed), "{closed}");
+}
+
+// M6
+#[test]
+fn many_large_messages_give_a_slow_reader_no_more_time_than_one() {
+    let config = Config {
+        queue_total: 16 << 20,
+        ..Config::default()
+    };
+    let mut world = world(config);
+    world.limits.send = 60_000;
+    let client = world.open_lazy();
+    // Each of them is taken within a second and a half.
+    for _ in 0..40 {
+        publish(&mut world, &[client], 300 * KIB);
+    }
+    let time = time_until_room(&mut world, &[(client, 20 * KIB)], 16 << 20);
+    assert!(time <= 10_000, "{time} ms");
+}
+
+// M6
+#[test]
+fn slow_reader_of_a_large_message_stays_while_memory_suffices() {
+    let mut world = world(Config::default());
+    world.limits.send = 60_000;
+    let client = world.open_lazy();
+    publish(&mut world, &[client], 4 << 20);
+    for _ in 0..620 {
+        world.listen(client, 7_000);
+        world.deliver(client);
+        world.wait(100);
+    }
+    assert!(is_open(&world, client));
+    assert_eq!(queued(&world, client), 0);
+}

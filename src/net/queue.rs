@@ -33,6 +33,10 @@ pub(super) struct TxQueue {
     progressed: Tick,
     /// When the first entry became the first.
     first_since: Tick,
+    /// From when on `recent` counts.
+    recent_since: Tick,
+    /// Bytes that the kernel has taken lately.
+    recent: usize,
 }
 
 #[derive(Debug)]
@@ -93,6 +97,19 @@ impl TxQueue {
         first.bytes().len() > large && self.sent >= overtime as usize * PACE
     }
 
+    /// Whether the message at the front was queued more than `grace` ticks ago.
+    pub fn is_behind(&self, now: Tick, grace: Tick) -> bool {
+        let first = self.entries.front();
+        first.is_some_and(|first| now.saturating_sub(first.since) > grace)
+    }
+
+    /// Whether the peer has lately taken at least `pace` bytes a tick, `grace` ticks aside. All
+    /// messages count, so that the next message at the front brings no further grace.
+    pub fn takes(&self, now: Tick, grace: Tick, pace: usize) -> bool {
+        let time = now.saturating_sub(self.recent_since);
+        self.recent >= time.saturating_sub(grace) as usize * pace
+    }
+
     /// Whether nothing of it has been taken for longer than this.
     pub fn stalls(&self, now: Tick, longest: Tick) -> bool {
         now.saturating_sub(self.progressed) > longest
@@ -128,6 +145,18 @@ impl TxQueue {
         if self.entries.is_empty() {
             self.progressed = now;
             self.first_since = now;
+            (self.recent_since, self.recent) = (now, 0);
+        }
+    }
+
+    /// Counts bytes as taken lately. From [`RECENT`] on, both the bytes and their time are halved.
+    fn note_taken(&mut self, count: usize, now: Tick) {
+        self.progressed = now;
+        self.recent += count;
+        let time = now.saturating_sub(self.recent_since);
+        if time >= RECENT {
+            self.recent_since += time / 2;
+            self.recent /= 2;
         }
     }
 
@@ -215,7 +244,7 @@ impl TxQueue {
     pub fn advance(&mut self, mut count: usize, now: Tick, held: &mut Held) {
         debug_assert!(count <= self.bytes);
         if count > 0 {
-            self.progressed = now;
+            self.note_taken(count, now);
         }
         self.bytes -= count;
         // A pong that was offered stays one that can be replaced, until a byte of it is sent.
@@ -329,6 +358,8 @@ impl Entry {
 
 /// Bytes in a tick that a connection has to take of a large message: 64 KiB a second.
 pub(super) const PACE: usize = 64 * 1024 / 10;
+/// Ticks after which earlier progress counts for half: eight seconds.
+const RECENT: Tick = 80;
 /// Bytes of an entry below which its sent part is not worth releasing.
 const WORTH_SHRINKING: usize = 4096;
 

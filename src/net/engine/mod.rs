@@ -101,6 +101,8 @@ pub struct Engine<S: Socket, H: Handler> {
     /// Connections served once more in this turn, before a deadline was enforced.
     looks: usize,
     standstill: catch_up::Standstill,
+    /// Since when output has taken half of its memory or more.
+    pressed_since: Option<Tick>,
     /// Hides the server's clock in the payloads of pings.
     ping_mask: Tick,
     /// A reload that has not reached all connections.
@@ -168,6 +170,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             has_handler_work: false,
             looks: 0,
             standstill: catch_up::Standstill::default(),
+            pressed_since: None,
             ping_mask: (seed >> 32) as Tick ^ seed as Tick,
             reload: None,
             config,

@@ -47,10 +47,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn shed_load(&mut self) {
         let limit = self.config.queue_total as u64;
         // From half of the limit on, further events wait for memory (`has_room`).
-        if self.counters.held.output() <= limit / 2 {
+        if self.counters.held.output() < limit / 2 {
+            self.pressed_since = None;
             return;
         }
-        let mut debtors = self.debtors();
+        let now = floor_tick(self.now);
+        let pressed = now.saturating_sub(*self.pressed_since.get_or_insert(now));
+        let mut debtors = self.debtors(pressed);
         debtors.sort_unstable_by(|a, b| b.cmp(a));
         for debtor in debtors {
             let held = self.counters.held.output();
@@ -64,11 +67,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    fn debtors(&self) -> Vec<Debtor> {
+    /// Connections with output, after `pressed` ticks in which further events had to wait.
+    fn debtors(&self, pressed: Tick) -> Vec<Debtor> {
         let now = floor_tick(self.now);
         let slow = ticks(self.config.slow_timeout);
         let grace = PRESSURE_GRACE.min(slow);
         let mut debtors = Vec::new();
+        let mut behind = Vec::new();
         let mut from = 0;
         while let Some(key) = self.arena.next_key(from) {
             from = key.index + 1;
@@ -76,12 +81,20 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 continue;
             };
             let Some(tx) = &conn.tx else { continue };
+            let is_late = !tx.keeps_pace(now, grace, self.config.queue_hard)
+                || tx.stalls(now, STALL.min(slow));
+            if !is_late && tx.is_behind(now, grace) {
+                behind.push((debtors.len(), tx));
+            }
             debtors.push(Debtor {
-                is_late: !tx.keeps_pace(now, grace, self.config.queue_hard)
-                    || tx.stalls(now, STALL.min(slow)),
+                is_late,
                 private: tx.private() + conn.transport.records(),
                 key,
             });
+        }
+        let pace = required_pace(pressed, behind.len());
+        for (index, tx) in behind {
+            debtors[index].is_late = pace > PACE && !tx.takes(now, grace, pace);
         }
         debtors
     }
@@ -203,6 +216,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
+/// Bytes in a tick that a connection with old output has to take after further events have waited
+/// for so long: up to sixteen times [`PACE`], as far as the server can be expected to send that much
+/// to all of them.
+fn required_pace(pressed: Tick, connections: usize) -> usize {
+    let wanted = PACE << (pressed / PRESSURE_GRACE).min(4);
+    wanted.min(OUTPUT_RATE / connections.max(1)).max(PACE)
+}
+
+/// Bytes in a tick that the server is taken to send to all connections together: 32 MiB a second,
+/// the third part of a gigabit link. Beyond, it may be the link that is slow, and not the clients.
+const OUTPUT_RATE: usize = 32 * 1024 * 1024 / 10;
 /// How long a message may wait at the front of a queue while all together hold too much.
 const PRESSURE_GRACE: Tick = 20;
 /// How long a connection may take nothing at all while all together hold too much.
@@ -212,3 +236,22 @@ const STALL: Tick = 30;
 const MUCH: usize = 16 * 1024;
 /// Bytes of begun output that an evicted connection may keep until it has been told.
 const SHORT: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn required_pace_rises_with_time_as_far_as_the_server_can_send_it_to_all() {
+        let second = PRESSURE_GRACE / 2;
+        let of = |pressed, connections| required_pace(pressed * second, connections) / PACE;
+        assert_eq!(
+            [0, 1, 2, 4, 6, 8, 300].map(|time| of(time, 8)),
+            [1, 1, 2, 4, 8, 16, 16]
+        );
+        assert_eq!(
+            [8, 32, 64, 128, 512, 4000].map(|all| of(300, all)),
+            [16, 16, 8, 4, 1, 1]
+        );
+    }
+}
