@@ -301,9 +301,12 @@ pub struct Hold {
     /// events: how large each is (at most 1 MiB with what is around it)
     #[arg(long, default_value = "900KB", value_parser = bytes)]
     pub event_size: u64,
-    /// events: how many are published, one after the other
+    /// events: how many are published
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub events: u64,
+    /// events: how many are published at once, before all of them have arrived
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub burst: u64,
     /// Seconds that everything may take
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,

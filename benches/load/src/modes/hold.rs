@@ -63,7 +63,7 @@ pub(super) fn run(name: &str, args: &Hold) -> Result<Report> {
     Ok(report)
 }
 
-/// Publishes large events, one after the other, to receivers that read whatever comes at once.
+/// Publishes large events, a burst after the other, to receivers that read everything at once.
 fn events(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcome> {
     let common = &args.common;
     let endpoint = endpoint.ok_or("events needs --publish and --key-file")?;
@@ -77,16 +77,26 @@ fn events(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcome> {
     let end = Instant::now() + Duration::from_secs(args.seconds);
     // By number, which is also their index.
     let mut open: BTreeSet<u64> = (0..common.connections).collect();
-    for number in 0..args.events {
+    let numbers: Vec<u64> = (0..args.events).collect();
+    for burst in numbers.chunks(usize::try_from(args.burst)?) {
         let published = Instant::now();
         let mut poster = Poster::new(endpoint.clone(), registry.registry(), Token(0))?;
-        poster.post(&event(number, &text))?;
-        let mut waiting = open.clone();
-        let (mut is_accepted, mut checked) = (false, published);
-        while (!waiting.is_empty() || !is_accepted) && Instant::now() < end {
+        for &number in burst {
+            poster.post(&event(number, &text))?;
+        }
+        // How many each connection has yet to receive.
+        let mut waiting: BTreeMap<u64, usize> =
+            open.iter().map(|&number| (number, burst.len())).collect();
+        let (mut accepted, mut checked) = (0, published);
+        while (!waiting.is_empty() || accepted < burst.len()) && Instant::now() < end {
             let mut said = |conn: &mut Conn, said: Said<'_>| {
-                if let Said::Message(_) = said {
-                    waiting.remove(&conn.number);
+                if let Said::Message(_) = said
+                    && let Some(left) = waiting.get_mut(&conn.number)
+                {
+                    *left -= 1;
+                    if *left == 0 {
+                        waiting.remove(&conn.number);
+                    }
                     outcome.times.push(published.elapsed());
                 }
                 Ok(())
@@ -98,18 +108,20 @@ fn events(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcome> {
             }
             for (index, reason) in crowd.gone.drain(..) {
                 open.remove(&(index as u64));
-                outcome.missing += u64::from(waiting.remove(&(index as u64)));
+                outcome.missing += waiting.remove(&(index as u64)).unwrap_or(0) as u64;
                 *outcome.closed.entry(reason).or_default() += 1;
             }
-            // Once it has been answered, its connection may be closed as idle.
-            if !is_accepted && let Some(status) = poster.ready()? {
+            // Once all have been answered, the connection may be closed as idle.
+            if accepted < burst.len()
+                && let Some(status) = poster.ready()?
+            {
                 if status != 202 {
                     return Err(format!("publishing: status {status}").into());
                 }
-                is_accepted = true;
+                accepted += 1;
             }
         }
-        outcome.missing += waiting.len() as u64;
+        outcome.missing += waiting.values().sum::<usize>() as u64;
     }
     // Closes that follow the last arrival.
     rest(&mut crowd, Duration::from_secs(1), &mut outcome)?;
