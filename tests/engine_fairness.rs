@@ -109,7 +109,10 @@ fn a_large_message_of_a_quiet_client_precedes_those_of_busy_clients() {
         world.clock += TURN;
         world.turn();
         let handled = handled(&world, &crowd) - before;
-        assert!(handled < 150, "{handled} of busy clients were handled first");
+        assert!(
+            handled < 150,
+            "{handled} of busy clients were handled first"
+        );
     }
     assert!(
         before + 1000 < 100 * 60,

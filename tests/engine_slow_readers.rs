@@ -329,6 +329,26 @@ fn time_until_room(world: &mut World, readers: &[(usize, usize)], total: usize) 
 
 // M6
 #[test]
+fn a_busy_server_does_not_take_clients_that_read_for_slow_ones() {
+    let mut world = world(Config::default());
+    world.limits.send = 60_000;
+    let clients: Vec<_> = (0..300).map(|_| world.open()).collect();
+    let keys = clients.iter().map(|&client| world.key(client)).collect();
+    let size = 600 * KIB;
+    world.command(Command::FanOutTo { keys, size });
+    let start = world.clock;
+    // Each of them reads at once whatever a turn sends to it.
+    while start == world.clock || world.engine.counters().held.output() > 0 {
+        world.turn();
+        world.exchange();
+        world.clock += 500;
+    }
+    assert!(world.clock - start > 20_000, "the server was not slow");
+    assert!(clients.iter().all(|&client| is_open(&world, client)));
+}
+
+// M6
+#[test]
 fn slow_readers_of_large_messages_hold_back_further_events_for_seconds_only() {
     let mut world = world(Config::default());
     world.limits.send = 60_000;

@@ -25,6 +25,7 @@ mod socket;
 mod stream;
 mod timer;
 mod transport;
+mod uptake;
 
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::frame::Frame;
 use super::held::{Held, recount};
 use super::timer::Tick;
+use super::uptake::{PACE, Uptake};
 
 /// Output that the kernel has not taken yet. It exists only while there is some, and counts in the
 /// ledger as long as it does: end it with [`TxQueue::release`].
@@ -29,14 +30,7 @@ pub(super) struct TxQueue {
     pong: Option<Box<[u8]>>,
     /// Since when there has been more than the soft limit.
     pub over_soft_since: Option<Tick>,
-    /// When the kernel last took some of it, or when it was begun.
-    progressed: Tick,
-    /// When the first entry became the first.
-    first_since: Tick,
-    /// From when on `recent` counts.
-    recent_since: Tick,
-    /// Bytes that the kernel has taken lately.
-    recent: usize,
+    pub uptake: Uptake,
 }
 
 #[derive(Debug)]
@@ -87,39 +81,28 @@ impl TxQueue {
     /// queued at most `grace` ticks ago. A message above `large` bytes may take longer, as long as
     /// [`PACE`] of it is taken in each tick.
     pub fn keeps_pace(&self, now: Tick, grace: Tick, large: usize) -> bool {
-        let Some(first) = self.entries.front() else {
+        let Some(first) = self.entries.front().filter(|_| self.is_behind(now, grace)) else {
             return true;
         };
-        if now.saturating_sub(first.since) <= grace {
-            return true;
-        }
-        let overtime = now.saturating_sub(self.first_since).saturating_sub(grace);
+        let overtime = self.uptake.of_first(now).saturating_sub(grace);
         first.bytes().len() > large && self.sent >= overtime as usize * PACE
     }
 
     /// Whether the message at the front was queued more than `grace` ticks ago.
     pub fn is_behind(&self, now: Tick, grace: Tick) -> bool {
+        let now = self.uptake.clock(now);
         let first = self.entries.front();
         first.is_some_and(|first| now.saturating_sub(first.since) > grace)
-    }
-
-    /// Whether the peer has lately taken at least `pace` bytes a tick, `grace` ticks aside. All
-    /// messages count, so that the next message at the front brings no further grace.
-    pub fn takes(&self, now: Tick, grace: Tick, pace: usize) -> bool {
-        let time = now.saturating_sub(self.recent_since);
-        self.recent >= time.saturating_sub(grace) as usize * pace
-    }
-
-    /// Whether nothing of it has been taken for longer than this.
-    pub fn stalls(&self, now: Tick, longest: Tick) -> bool {
-        now.saturating_sub(self.progressed) > longest
     }
 
     /// Adds a frame that others send too; `sent` bytes of it are gone already.
     pub fn push_shared(&mut self, frame: Rc<Frame>, sent: usize, now: Tick, held: &mut Held) {
         debug_assert!(sent == 0 || self.entries.is_empty());
+        let now = self.uptake.clock(now);
         frame.hold(held);
-        self.note_first(now);
+        if self.entries.is_empty() {
+            self.uptake.begin(now);
+        }
         self.bytes += frame.bytes().len() - sent;
         self.sent += sent;
         self.entries.push_back(Entry {
@@ -132,32 +115,16 @@ impl TxQueue {
     /// Adds frames of the connection's own; `begins_inside` where the first of them was begun.
     pub fn push_owned(&mut self, bytes: &[u8], begins_inside: bool, now: Tick, held: &mut Held) {
         debug_assert!(!begins_inside || self.entries.is_empty());
+        let now = self.uptake.clock(now);
         if !bytes.is_empty() {
-            self.note_first(now);
+            if self.entries.is_empty() {
+                self.uptake.begin(now);
+            }
             self.begins_inside |= begins_inside;
             self.bytes += bytes.len();
             self.push_own(bytes.into(), now);
         }
         self.count(held);
-    }
-
-    fn note_first(&mut self, now: Tick) {
-        if self.entries.is_empty() {
-            self.progressed = now;
-            self.first_since = now;
-            (self.recent_since, self.recent) = (now, 0);
-        }
-    }
-
-    /// Counts bytes as taken lately. From [`RECENT`] on, both the bytes and their time are halved.
-    fn note_taken(&mut self, count: usize, now: Tick) {
-        self.progressed = now;
-        self.recent += count;
-        let time = now.saturating_sub(self.recent_since);
-        if time >= RECENT {
-            self.recent_since += time / 2;
-            self.recent /= 2;
-        }
     }
 
     fn push_own(&mut self, bytes: Box<[u8]>, since: Tick) {
@@ -243,8 +210,9 @@ impl TxQueue {
     /// Takes note that the first `count` bytes were sent.
     pub fn advance(&mut self, mut count: usize, now: Tick, held: &mut Held) {
         debug_assert!(count <= self.bytes);
+        let now = self.uptake.clock(now);
         if count > 0 {
-            self.note_taken(count, now);
+            self.uptake.note_taken(count, now);
         }
         self.bytes -= count;
         // A pong that was offered stays one that can be replaced, until a byte of it is sent.
@@ -269,7 +237,7 @@ impl TxQueue {
             count -= left;
             self.sent = 0;
             self.begins_inside = false;
-            self.first_since = now;
+            self.uptake.note_next(now);
             if let Some(entry) = self.entries.pop_front() {
                 self.own -= entry.own();
                 entry.release(held);
@@ -356,10 +324,6 @@ impl Entry {
     }
 }
 
-/// Bytes in a tick that a connection has to take of a large message: 64 KiB a second.
-pub(super) const PACE: usize = 64 * 1024 / 10;
-/// Ticks after which earlier progress counts for half: eight seconds.
-const RECENT: Tick = 80;
 /// Bytes of an entry below which its sent part is not worth releasing.
 const WORTH_SHRINKING: usize = 4096;
 

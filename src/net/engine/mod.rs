@@ -213,6 +213,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 // There was no room, and now there is: the peer is taking what it gets.
                 conn.note_heard(now);
                 conn.flags.clear(Flags::PING_OUT);
+                if let Some(tx) = &mut conn.tx {
+                    tx.uptake.note_room(now);
+                }
             }
             let has_output = conn.tx.is_some() || conn.transport.has_output();
             if has_output && conn.flags.raise(Flags::DIRTY) {

@@ -9,9 +9,9 @@ use super::super::ConnKey;
 use super::super::conn::{Conn, Phase};
 use super::super::counters::End;
 use super::super::handler::{Handler, Refusal};
-use super::super::queue::PACE;
 use super::super::socket::Socket;
 use super::super::timer::Tick;
+use super::super::uptake::PACE;
 use super::life::ticks;
 use super::{Engine, floor_tick};
 use crate::ws::{CloseCode, ProtocolError};
@@ -82,7 +82,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             };
             let Some(tx) = &conn.tx else { continue };
             let is_late = !tx.keeps_pace(now, grace, self.config.queue_hard)
-                || tx.stalls(now, STALL.min(slow));
+                || tx.uptake.stalls(now, STALL.min(slow));
             if !is_late && tx.is_behind(now, grace) {
                 behind.push((debtors.len(), tx));
             }
@@ -94,7 +94,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let pace = required_pace(pressed, behind.len());
         for (index, tx) in behind {
-            debtors[index].is_late = pace > PACE && !tx.takes(now, grace, pace);
+            debtors[index].is_late = pace > PACE && !tx.uptake.keeps(pace, now, grace);
         }
         debtors
     }

@@ -178,6 +178,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         let Some(tx) = conn.tx.as_mut() else { return };
+        if conn.flags.has(Flags::WRITABLE) {
+            tx.uptake.note_room(now);
+        }
         let hard = self.config.queue_hard;
         // Events arrive at the publishers' pace; the client must take them at a reasonable one.
         let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
@@ -404,6 +407,9 @@ fn flush_once<S: Socket, C>(
     let count = queue.slices(&mut slices);
     let sent = push_slices(transport, flags, &slices[..count], scratch, held)?;
     queue.advance(sent, now, held);
+    if !flags.has(Flags::WRITABLE) {
+        queue.uptake.note_full(now);
+    }
     if queue.len() == 0 {
         queue.release(held);
         *tx = None;
