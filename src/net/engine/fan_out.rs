@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};
-use std::mem;
 use std::rc::Rc;
 
 use super::super::ConnKey;
@@ -98,6 +97,12 @@ impl FanOut {
     /// Gives back the memory of what many deliveries at once have needed.
     pub fn give_back(&mut self) {
         self.stretch.give_back();
+        if let Some(enough) = enough(self.waiting.len(), self.waiting.capacity()) {
+            self.waiting.shrink_to(enough);
+        }
+        if let Some(enough) = enough(self.wave.len(), self.wave.capacity()) {
+            self.wave.shrink_to(enough);
+        }
         if let Some(enough) = enough(self.ahead.len(), self.ahead.capacity()) {
             self.ahead.shrink_to(enough);
         }
@@ -139,10 +144,9 @@ impl FanOut {
             delivery.frames.iter().for_each(|frame| frame.release(held));
             held.receivers -= receivers_memory(&delivery);
         }
-        self.wave = mem::take(&mut self.waiting)
-            .into_iter()
-            .map(|delivery| Progress { delivery, next: 0 })
-            .collect();
+        let waiting = self.waiting.drain(..);
+        self.wave
+            .extend(waiting.map(|delivery| Progress { delivery, next: 0 }));
         for (number, progress) in (0..).zip(&self.wave) {
             if let Some((key, _)) = progress.delivery.to.first() {
                 self.ahead.push(Reverse((stretch_of(*key), number)));
