@@ -102,6 +102,7 @@ impl Realtime {
     }
 
     /// Takes note of the tokens that have expired by now.
+    #[inline]
     pub(super) fn expire(&mut self, now: Now) {
         let (settings, digester) = (&self.settings, &self.digester);
         let fate = |key| fate(settings, digester, now, EndCause::Expired, key);

@@ -31,7 +31,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 }
 
 /// The capacity that a table should have; `None` while what it has is not too much.
+#[inline]
 pub(super) fn enough(len: usize, capacity: usize) -> Option<usize> {
+    if capacity <= 2 * KEPT_CAPACITY {
+        return None;
+    }
     let enough = (2 * len).max(KEPT_CAPACITY);
     (capacity > 2 * enough).then_some(enough)
 }

@@ -255,7 +255,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Gives back the memory that a crowd of handshakes has needed here.
     pub(super) fn give_back_places(&mut self) {
         for id in [PoolId::Public, PoolId::Reserved] {
-            self.compact(id);
+            if self.pools[id as usize].http.len() > SLACK {
+                self.compact(id);
+            }
             let http = &mut self.pools[id as usize].http;
             if let Some(enough) = enough(http.len(), http.capacity()) {
                 http.shrink_to(enough);

@@ -178,15 +178,30 @@ impl Principals {
 
     /// Drops deadlines of connections that are gone, where these are many.
     pub(super) fn tidy_ends(&mut self) {
-        let (expiring, logins) = (self.ends.expiring, self.logins.len());
+        let (expiring, closing) = (
+            2 * self.ends.expiring + SLACK,
+            2 * self.logins.len() + SLACK,
+        );
+        let Ends {
+            expiries,
+            expiries_by_wall,
+            closes,
+            ..
+        } = &self.ends;
+        if expiries.len() <= expiring
+            && expiries_by_wall.len() <= expiring
+            && closes.len() <= closing
+        {
+            return;
+        }
         let mut ends = std::mem::take(&mut self.ends);
         let expires = |key| self.login(key).is_some_and(Login::expires_by_itself);
         for expiries in [&mut ends.expiries, &mut ends.expiries_by_wall] {
-            if expiries.len() > 2 * expiring + SLACK {
+            if expiries.len() > expiring {
                 expiries.retain(expires);
             }
         }
-        if ends.closes.len() > 2 * logins + SLACK {
+        if ends.closes.len() > closing {
             ends.closes.retain(|key| self.login(key).is_some());
         }
         self.ends = ends;
