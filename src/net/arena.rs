@@ -72,15 +72,20 @@ impl<T> Arena<T> {
     /// The value of this key, if it is still there.
     pub fn get(&self, key: ConnKey) -> Option<&T> {
         let (page, at) = self.place(key.index)?;
-        let value = page.values[at].as_ref();
-        value.filter(|_| page.generations[at] == key.generation)
+        // An early return costs fewer instructions than a filter.
+        if page.generations[at] != key.generation {
+            return None;
+        }
+        page.values[at].as_ref()
     }
 
     /// The value of this key, if it is still there.
     pub fn get_mut(&mut self, key: ConnKey) -> Option<&mut T> {
         let (page, at) = self.place_mut(key.index)?;
-        let is_current = page.generations[at] == key.generation;
-        page.values[at].as_mut().filter(|_| is_current)
+        if page.generations[at] != key.generation {
+            return None;
+        }
+        page.values[at].as_mut()
     }
 
     /// The value in this slot, whatever its generation.

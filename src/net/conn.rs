@@ -202,6 +202,11 @@ impl<S, C> Conn<S, C> {
         matches!(self.phase, Phase::Open(_))
     }
 
+    /// Whether it has no output that waits, and no input that is incomplete.
+    pub fn is_at_rest(&self) -> bool {
+        self.tx.is_none() && !self.flags.has(Flags::UNFINISHED)
+    }
+
     /// Whether more than the soft limit waits.
     pub fn is_slow(&self) -> bool {
         let tx = self.tx.as_ref();

@@ -46,6 +46,7 @@ fn parts(now: Tick) -> u32 {
 }
 
 /// In a part, 6.4 bytes are read at [`MIN_READ_RATE`].
+#[inline]
 fn parts_to_read(bytes: usize) -> u32 {
     let parts_in_a_second = u64::from(PARTS) * 1000 / TICK_MS;
     let parts = (bytes as u64 * parts_in_a_second + MIN_READ_RATE / 2) / MIN_READ_RATE;

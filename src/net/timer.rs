@@ -89,6 +89,7 @@ impl Wheel {
         timer.deadline = deadline.max(self.now + 1);
         if timer.hung > timer.deadline {
             self.hang(timer, index);
+            self.entries += 1;
         }
     }
 
@@ -100,9 +101,17 @@ impl Wheel {
 
     /// Moves on to `now`: what has come due can be taken after that. However far the clock
     /// jumped, every slot is looked at once at the most.
+    #[inline]
     pub fn advance(&mut self, now: Tick) {
-        let steps = now.saturating_sub(self.now).min(SLOTS as Tick);
-        self.now = self.now.max(now);
+        if now > self.now {
+            self.advance_to(now);
+        }
+    }
+
+    #[inline(never)]
+    fn advance_to(&mut self, now: Tick) {
+        let steps = (now - self.now).min(SLOTS as Tick);
+        self.now = now;
         for tick in self.now - steps + 1..=self.now {
             let slot = tick as usize % SLOTS;
             self.occupied[slot / 64] &= !(1 << (slot % 64));
@@ -133,7 +142,7 @@ impl Wheel {
             self.due.reverse();
         }
         let rest = self.due.len().saturating_sub(BATCH);
-        self.entries -= self.due.len() - rest;
+        let mut gone = self.due.len() - rest;
         while self.due.len() > rest
             && let Some(index) = self.due.pop()
         {
@@ -145,8 +154,10 @@ impl Wheel {
                 out.push(index);
             } else if timer.hung <= self.now {
                 self.hang(timer, index);
+                gone -= 1;
             }
         }
+        self.entries -= gone;
         if self.due.is_empty() {
             // The memory of a crowd need not be kept.
             self.due = Vec::new();
@@ -155,10 +166,15 @@ impl Wheel {
 
     /// Sweeps out what counts no more, where it is most of all there is. So the entries are
     /// never many more than the connections, however many come and go.
+    #[inline]
     pub fn tidy(&mut self, timers: &mut impl Timers) {
-        if self.entries <= 2 * self.armed + SLACK {
-            return;
+        if self.entries > 2 * self.armed + SLACK {
+            self.sweep(timers);
         }
+    }
+
+    #[inline(never)]
+    fn sweep(&mut self, timers: &mut impl Timers) {
         let now = self.now;
         let mut hung = |index: u32| timers.timer(index).map(|timer| timer.hung);
         let mut entries = 0;
@@ -236,13 +252,13 @@ impl Wheel {
         }
     }
 
-    /// Hangs an entry at the timer's deadline, or as far ahead as there are slots.
+    /// Hangs an entry at the timer's deadline, or as far ahead as there are slots. The caller
+    /// counts it.
     fn hang(&mut self, timer: &mut Timer, index: u32) {
         timer.hung = timer.deadline.min(self.now + HORIZON);
         let slot = timer.hung as usize % SLOTS;
         self.occupied[slot / 64] |= 1 << (slot % 64);
         self.slots[slot].push(index);
-        self.entries += 1;
     }
 }
 

@@ -14,7 +14,7 @@ use super::{CORK_SIZE, Engine};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Decodes frames until the bytes, the WebSocket, or the connection's share of work end.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_frames(&mut self, key: ConnKey, bytes: &mut [u8]) -> FramesEnd {
         let Some(conn) = self.arena.get_mut(key) else {
             return FramesEnd::Whole;
@@ -25,7 +25,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             deflate: conn.flags.has(Flags::DEFLATE),
         };
         let mut decoder = mem::take(&mut conn.decoder);
-        let (mut at, mut any_message) = (0, false);
+        let (mut is_open, mut at, mut any_message) = (conn.is_open(), 0, false);
         let end = loop {
             if self.outbox.work >= self.visit.share && at < bytes.len() {
                 break FramesEnd::Share(at);
@@ -39,8 +39,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 }
                 Ok((taken, Some(event))) => {
                     at += taken;
-                    match self.on_event(key, event) {
-                        Heard::GoOn => any_message |= !matches!(event, Event::Ping(_)),
+                    match self.on_event(key, event, is_open) {
+                        heard @ (Heard::Open | Heard::Closing) => {
+                            is_open = heard == Heard::Open;
+                            any_message |= !matches!(event, Event::Ping(_));
+                        }
                         Heard::Stop => return FramesEnd::Whole,
                         Heard::PutBack => {
                             event.encode_again(&mut self.put_back);
@@ -57,16 +60,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         if let Some(conn) = self.arena.get_mut(key) {
             conn.decoder = decoder;
-        }
-        if any_message {
-            self.restart_unfinished(key);
+            if any_message && conn.flags.has(Flags::UNFINISHED) {
+                self.restart_unfinished(key);
+            }
         }
         end
     }
 
-    /// Handles one event of the decoder.
-    fn on_event(&mut self, key: ConnKey, event: Event<'_>) -> Heard {
-        let is_open = self.arena.get(key).is_some_and(|conn| conn.is_open());
+    /// Handles one event of the decoder of a connection that is open, or else closing.
+    #[inline(always)]
+    fn on_event(&mut self, key: ConnKey, event: Event<'_>, is_open: bool) -> Heard {
         if is_open && self.visit.is_quick && event.size() > SMALL_MESSAGE {
             return Heard::PutBack;
         }
@@ -79,22 +82,26 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             _ if !is_open => {}
             Event::Text(text) => self.on_message(key, Message::Text(text)),
             Event::Binary(data) => self.on_message(key, Message::Binary(data)),
-            Event::Compressed { is_text, data } => return self.on_compressed(key, is_text, data),
+            Event::Compressed { is_text, data } => {
+                if let Some(heard) = self.on_compressed(key, is_text, data) {
+                    return heard;
+                }
+            }
             Event::Ping(payload) => self.pong(key, payload),
             Event::Pong(_) => {}
         }
         if self.outbox.corked() >= CORK_SIZE {
             self.commit_cork();
         }
-        let phase = self.arena.get(key).map(|conn| &conn.phase);
-        match phase {
-            Some(Phase::Open(_) | Phase::Closing) => Heard::GoOn,
+        match self.arena.get(key).map(|conn| &conn.phase) {
+            Some(Phase::Open(_)) => Heard::Open,
+            Some(Phase::Closing) => Heard::Closing,
             _ => Heard::Stop,
         }
     }
 
-    /// Decompresses a message, and handles it.
-    fn on_compressed(&mut self, key: ConnKey, is_text: bool, data: &[u8]) -> Heard {
+    /// Decompresses a message, and handles it; how to proceed where it was not handled.
+    fn on_compressed(&mut self, key: ConnKey, is_text: bool, data: &[u8]) -> Option<Heard> {
         let limit = match self.visit.is_quick {
             true => self.config.max_message.min(SMALL_MESSAGE),
             false => self.config.max_message,
@@ -109,23 +116,28 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 counters.inflated += 1;
                 counters.inflated_from += data.len() as u64;
                 counters.inflated_to += size as u64;
-                self.on_event(key, event)
+                match event {
+                    Event::Text(text) => self.on_message(key, Message::Text(text)),
+                    Event::Binary(data) => self.on_message(key, Message::Binary(data)),
+                    _ => {}
+                }
+                None
             }
             Err(error) if error.code == CloseCode::TOO_BIG && limit < self.config.max_message => {
                 self.outbox.work += INFLATE_COST + limit as u64;
-                Heard::PutBack
+                Some(Heard::PutBack)
             }
             Err(error) => {
                 self.counters.compression.failures += 1;
                 self.fail(key, error);
-                Heard::Stop
+                Some(Heard::Stop)
             }
         };
         self.inflater = inflater;
         heard
     }
 
-    #[inline(always)]
+    #[inline]
     fn on_message(&mut self, key: ConnKey, message: Message<'_>) {
         let size = match message {
             Message::Text(text) => text.len(),
@@ -224,7 +236,10 @@ pub(super) enum FramesEnd {
 /// How to proceed after an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Heard {
-    GoOn,
+    /// The WebSocket is open.
+    Open,
+    /// The close frame of this side has been sent: only the peer's counts now.
+    Closing,
     /// The connection takes no further input.
     Stop,
     /// The message is large and other connections wait: it has not been handled.

@@ -142,10 +142,25 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn serve_timers(&mut self) {
         self.wheel.advance(floor_tick(self.now));
         self.wheel.tidy(&mut self.arena);
-        let mut due = mem::take(&mut self.due);
-        let mut handled = 0;
         // Those that are served once more have a budget like those in the run queue.
         self.tls_steps = 0;
+        if self.wheel.has_due() {
+            self.serve_due();
+        }
+        if self.now.mono >= self.next_tick {
+            let late = Duration::from_millis(self.now.mono - self.next_tick);
+            self.counters.lag.observe(late);
+            self.next_tick = self.now.mono + TICK_PERIOD;
+            self.with_handler(|handler, cx| handler.on_tick(cx));
+            self.give_back();
+        }
+        self.apply_effects();
+    }
+
+    /// Handles timers that are due, within a budget.
+    fn serve_due(&mut self) {
+        let mut due = mem::take(&mut self.due);
+        let mut handled = 0;
         let most_messages = self.handled + MESSAGE_BUDGET;
         while self.wheel.has_due()
             && handled < TIMER_BUDGET
@@ -161,14 +176,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
         }
         self.due = due;
-        if self.now.mono >= self.next_tick {
-            let late = Duration::from_millis(self.now.mono - self.next_tick);
-            self.counters.lag.observe(late);
-            self.next_tick = self.now.mono + TICK_PERIOD;
-            self.with_handler(|handler, cx| handler.on_tick(cx));
-            self.give_back();
-        }
-        self.apply_effects();
     }
 
     /// A connection's deadline has passed; the phase says what that means.
@@ -181,7 +188,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         if conn.is_open() {
-            return self.on_open_timer(key);
+            let has_deadline = !conn.is_at_rest() || conn.flags.has(Flags::PING_OUT);
+            if !has_deadline || self.is_in_time(key) {
+                self.heartbeat(key);
+            }
+            return;
         }
         if self.has_moved_on(key) {
             return;
@@ -211,26 +222,32 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// An open connection's timer: has it read, is it alive, must it be asked?
-    fn on_open_timer(&mut self, key: ConnKey) {
-        if self.overdue(key).is_some() {
-            let has_progressed = self.catch_up(key);
-            if !self.arena.get(key).is_some_and(Conn::is_open) {
-                return;
-            }
-            if let Some(overdue) = self.overdue(key) {
-                let timeout = match overdue {
-                    Overdue::Queue => self.config.slow_timeout,
-                    Overdue::Message => self.config.message_timeout,
-                    Overdue::Pong => self.config.pong_timeout,
-                };
-                return match self.time_lost(timeout).filter(|_| has_progressed) {
-                    Some(rest) => self.extend(key, rest),
-                    None => self.enforce(key, overdue),
-                };
-            }
+    /// Whether no deadline of an open connection has passed. One that has is enforced if it still
+    /// stands after the connection has been served once more.
+    fn is_in_time(&mut self, key: ConnKey) -> bool {
+        self.overdue(key).is_none() || self.is_in_time_after_all(key)
+    }
+
+    /// The same of a connection with a deadline that has passed, as far as is known.
+    #[cold]
+    fn is_in_time_after_all(&mut self, key: ConnKey) -> bool {
+        let has_progressed = self.catch_up(key);
+        if !self.arena.get(key).is_some_and(Conn::is_open) {
+            return false;
         }
-        self.heartbeat(key);
+        let Some(overdue) = self.overdue(key) else {
+            return true;
+        };
+        let timeout = match overdue {
+            Overdue::Queue => self.config.slow_timeout,
+            Overdue::Message => self.config.message_timeout,
+            Overdue::Pong => self.config.pong_timeout,
+        };
+        match self.time_lost(timeout).filter(|_| has_progressed) {
+            Some(rest) => self.extend(key, rest),
+            None => self.enforce(key, overdue),
+        }
+        false
     }
 
     /// Gives an open connection time that was lost; no more of it than its message may have.
@@ -280,37 +297,36 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Sends a ping to an open connection that has been silent for long, and sets its timer.
     fn heartbeat(&mut self, key: ConnKey) {
-        let now = floor_tick(self.now);
+        let now = self.scratch.now;
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
-        let silent = now.saturating_sub(conn.heard);
+        let silent = u64::from(now.saturating_sub(conn.heard)) * TICK_MS;
         if conn.flags.has(Flags::PING_OUT) {
             let cut_at = conn.heard.saturating_add(ticks(self.config.pong_timeout));
             // By then the pong may have come, and the next ping be wanted.
             let mut next = self.spread(9, 11);
             if cut_at > now {
-                next = next.min(duration(cut_at - now));
+                next = next.min(u64::from(cut_at - now) * TICK_MS);
             }
             return self.arm_open(key, next);
         }
         let tenths = if conn.flags.has(Flags::YOUNG) { 5 } else { 9 };
         conn.flags.clear(Flags::YOUNG);
-        if u64::from(silent) * TICK_MS >= millis(self.config.ping_interval) / 10 * tenths {
+        if silent >= millis(self.config.ping_interval) / 10 * tenths {
             let wait = self.ping(key);
             let next = wait.min(self.spread(9, 11));
             return self.arm_open(key, next);
         }
-        let heard_ago = Duration::from_millis(u64::from(silent) * TICK_MS);
-        let next = self.spread(9, 11).saturating_sub(heard_ago);
+        let next = self.spread(9, 11).saturating_sub(silent);
         self.arm_open(key, next);
     }
 
-    /// Sends a ping, and returns how long the pong may take.
-    fn ping(&mut self, key: ConnKey) -> Duration {
-        let now = floor_tick(self.now);
+    /// Sends a ping, and returns how many milliseconds the pong may take.
+    fn ping(&mut self, key: ConnKey) -> u64 {
+        let now = self.scratch.now;
         let Some(conn) = self.arena.get_mut(key) else {
-            return Duration::ZERO;
+            return 0;
         };
         // Where the socket is full there will be an edge, which is a sign of life, before the peer
         // can have read what the kernel has taken. Queued output is counted when it is written.
@@ -326,7 +342,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         // The pong says how far the peer has read, where that is worth knowing.
         let payload = if lag > SHORT_LAG { &mark[..] } else { &[] };
         self.queue_own(key, |out| ws::encode_frame(OpCode::Ping, payload, out));
-        self.config.pong_timeout.saturating_add(duration(lag))
+        millis(self.config.pong_timeout).saturating_add(u64::from(lag) * TICK_MS)
     }
 
     /// A pong proves that its ping has been read, and all output ahead of that.
@@ -341,16 +357,25 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Sets an open connection's timer, no later than its queue or its unfinished message wants
-    /// to be looked at.
-    fn arm_open(&mut self, key: ConnKey, after: Duration) {
-        let sooner = self.wanted_within(key);
-        self.arm(key, sooner.map_or(after, |sooner| sooner.min(after)));
+    /// Sets an open connection's timer, in milliseconds; no later than its queue or its unfinished
+    /// message wants to be looked at.
+    fn arm_open(&mut self, key: ConnKey, after: u64) {
+        let sooner = self.wanted_within(key).map(millis);
+        self.arm_after(key, sooner.map_or(after, |sooner| sooner.min(after)));
     }
 
     /// When a connection's queue or its unfinished message wants to be looked at.
+    #[inline]
     pub(super) fn wanted_within(&self, key: ConnKey) -> Option<Duration> {
         let conn = self.arena.get(key)?;
+        if conn.is_at_rest() {
+            return None;
+        }
+        self.wanted_of(key, conn)
+    }
+
+    #[inline(never)]
+    fn wanted_of(&self, key: ConnKey, conn: &Conn<S, H::Session>) -> Option<Duration> {
         let over_soft_since = conn.tx.as_ref().and_then(|tx| tx.over_soft_since);
         let is_unfinished = conn.flags.has(Flags::UNFINISHED);
         if over_soft_since.is_none() && !is_unfinished {
@@ -367,22 +392,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// When a new connection is first looked at: spread, so that those that came together do
     /// not stay together.
     pub(super) fn first_ping(&mut self) -> Duration {
-        self.spread(5, 10)
+        Duration::from_millis(self.spread(5, 10))
     }
 
-    /// The ping interval times a random number of tenths.
-    fn spread(&mut self, from: u64, to: u64) -> Duration {
+    /// The ping interval times a random number of tenths, in milliseconds.
+    fn spread(&mut self, from: u64, to: u64) -> u64 {
         let interval = millis(self.config.ping_interval);
         let span = (interval / 10 * (to - from)).max(1);
-        Duration::from_millis(interval / 10 * from + self.random() % span)
-    }
-
-    /// Any numbers that are not the same for every connection: xorshift64.
-    pub(super) fn random(&mut self) -> u64 {
-        self.jitter ^= self.jitter << 13;
-        self.jitter ^= self.jitter >> 7;
-        self.jitter ^= self.jitter << 17;
-        self.jitter
+        interval / 10 * from + self.jitter.draw() % span
     }
 }
 

@@ -33,6 +33,7 @@ pub use invariants::Interest;
 pub(super) use work::RecentWork;
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ pub struct Engine<S: Socket, H: Handler> {
     now: Now,
     next_tick: u64,
     drain: Option<drain::Drain>,
-    jitter: u64,
+    jitter: work::Random,
     /// Messages handled in this turn.
     handled: usize,
     /// TLS handshake steps made in this turn.
@@ -137,11 +138,13 @@ pub struct Arrival<S> {
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// An engine without connections. `seed` spreads heartbeats; it need not be secret.
     pub fn new(config: Config, handler: H, seed: u64, now: Now) -> Self {
+        let mut scratch = Scratch::new(READ_SIZE);
+        scratch.now = floor_tick(now);
         Engine {
             handler,
             arena: Arena::new(),
             wheel: Wheel::new(floor_tick(now)),
-            scratch: Scratch::new(READ_SIZE),
+            scratch,
             deflater: Deflater::default(),
             inflater: Inflater::default(),
             outbox: Outbox::default(),
@@ -164,7 +167,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             now,
             next_tick: now.mono + TICK_PERIOD,
             drain: None,
-            jitter: seed | 1,
+            jitter: work::Random::new(seed),
             handled: 0,
             tls_steps: 0,
             has_handler_work: false,
@@ -194,7 +197,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Takes note of readiness. Keys of connections that are gone do nothing.
     pub fn ready(&mut self, key: ConnKey, readiness: Readiness) {
-        let now = floor_tick(self.now);
+        let now = self.scratch.now;
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
@@ -286,8 +289,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Frees the connections that ended. Returns whether any did, which may have made room
     /// for an `accept` that failed.
+    #[inline]
     pub fn reap(&mut self) -> bool {
         let any = !self.ended.is_empty();
+        if any {
+            self.free_ended();
+        }
+        any
+    }
+
+    #[inline(never)]
+    fn free_ended(&mut self) {
         while let Some(key) = self.ended.pop() {
             if let Some(mut ended) = self.arena.remove(key) {
                 self.wheel.disarm(&mut ended.timer);
@@ -296,10 +308,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             self.counters.connections -= 1;
         }
-        any
     }
 
     /// How long the poller may wait: zero while work was left behind.
+    #[inline(always)]
     pub fn timeout(&self) -> Duration {
         let has_output = !self.dirty.is_empty() || self.fan_out.backlog() > 0;
         let has_work = self.reload.is_some() || (self.has_handler_work && self.has_room());
@@ -352,8 +364,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Sets a connection's timer, in place of what it was set for.
     fn arm(&mut self, key: ConnKey, after: Duration) {
+        self.arm_after(key, millis(after));
+    }
+
+    /// The same, in milliseconds.
+    #[inline]
+    fn arm_after(&mut self, key: ConnKey, after: u64) {
         if let Some(conn) = self.arena.get_mut(key) {
-            let deadline = tick_at(self.now.mono.saturating_add(millis(after)));
+            let deadline = tick_at(self.now.mono.saturating_add(after));
             self.wheel.arm(&mut conn.timer, key.index, deadline);
         }
     }
@@ -393,33 +411,49 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Does what handlers asked for, and what they ask for while it is done.
+    #[inline]
     fn apply_effects(&mut self) {
+        // Most calls of a handler ask for nothing.
+        if !self.outbox.effects.is_empty() {
+            self.apply_all_effects();
+        }
+    }
+
+    #[inline(never)]
+    fn apply_all_effects(&mut self) {
+        let mut effects = Vec::new();
         while !self.outbox.effects.is_empty() {
-            for effect in std::mem::take(&mut self.outbox.effects) {
-                match effect {
-                    Effect::Send(key, frame) => self.send_frame(key, frame),
-                    Effect::FanOut(delivery) => {
-                        self.fan_out.push(delivery, &mut self.counters.held);
-                    }
-                    Effect::Close(key, code, reason) => {
-                        self.close_by_application(key, code, &reason)
-                    }
-                    Effect::Accept(key) => self.accept_deferred(key),
-                    Effect::MarkAuthenticated(key) => {
-                        if let Some(conn) = self.arena.get_mut(key) {
-                            conn.flags.set(Flags::AUTHENTICATED);
-                        }
-                    }
-                    Effect::Respond(key, response) => self.respond_deferred(key, response),
+            mem::swap(&mut effects, &mut self.outbox.effects);
+            for effect in effects.drain(..) {
+                self.apply_effect(effect);
+            }
+        }
+        // The memory is kept for the next ones, unless there were unusually many.
+        effects.shrink_to(KEPT_EFFECTS);
+        self.outbox.effects = effects;
+    }
+
+    #[inline]
+    fn apply_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(key, frame) => self.send_frame(key, frame),
+            Effect::FanOut(delivery) => self.fan_out.push(delivery, &mut self.counters.held),
+            Effect::Close(key, code, reason) => self.close_by_application(key, code, &reason),
+            Effect::Accept(key) => self.accept_deferred(key),
+            Effect::MarkAuthenticated(key) => {
+                if let Some(conn) = self.arena.get_mut(key) {
+                    conn.flags.set(Flags::AUTHENTICATED);
                 }
             }
+            Effect::Respond(key, response) => self.respond_deferred(key, response),
         }
     }
 }
 
 /// The priority class of a connection.
 fn class_of<S, C>(conn: &Conn<S, C>, now: Tick, reserved: Option<ListenerId>) -> Class {
-    if Some(conn.listener) == reserved {
+    // Work only becomes less as time passes.
+    if conn.recent.class() == Class::FIRST || Some(conn.listener) == reserved {
         return Class::FIRST;
     }
     conn.recent.decayed(now.saturating_sub(conn.heard)).class()
@@ -460,5 +494,7 @@ const RELOAD_BUDGET: usize = 8192;
 const FAN_OUT_BUDGET: usize = 512;
 /// Receivers that deliveries may be waiting for, before commands have to wait.
 const MAX_BACKLOG: usize = 1_000_000;
+/// Effects for which memory is kept.
+const KEPT_EFFECTS: usize = 64;
 /// Replies collected before they are written in the midst of a connection's input.
 const CORK_SIZE: usize = 16 * 1024;

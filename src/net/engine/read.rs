@@ -80,11 +80,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Notes work that a connection has caused.
     #[inline]
     fn charge(&mut self, key: ConnKey, work: u64) {
-        self.turn_work += work;
-        let random = self.random();
         if let Some(conn) = self.arena.get_mut(key) {
-            conn.recent.add(work, random);
+            conn.recent.add(work, self.jitter.draw());
         }
+        self.turn_work += work;
     }
 
     /// Runs `serve`, and charges the connection for the work of it. A privileged connection does
@@ -128,6 +127,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             let fill = self.fill(key)?;
             let put_back = fill.bytes > 0 && self.take_input(key, fill.bytes);
+            if !fill.eof && self.is_settled(key) {
+                return None;
+            }
             self.note_unfinished(key);
             if fill.eof {
                 self.on_eof(key);
@@ -140,8 +142,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         None
     }
 
-    /// Where a connection's next input is to be taken from now.
+    /// Whether nothing is left to do for the input of an open connection: none of it is incomplete,
+    /// kept, or in the socket.
     #[inline]
+    fn is_settled(&self, key: ConnKey) -> bool {
+        self.arena.get(key).is_some_and(|conn| {
+            conn.is_open()
+                && !conn.flags.has(Flags::READABLE)
+                && !conn.flags.has(Flags::UNFINISHED)
+                && !conn.decoder.is_mid_message()
+                && !conn.transport.is_tls()
+        })
+    }
+
+    /// Where a connection's next input is to be taken from now.
+    #[inline(always)]
     fn may_read(&mut self, key: ConnKey) -> Option<Source> {
         let conn = self.arena.get_mut(key)?;
         let source = match conn.has_unread() {
@@ -170,7 +185,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Reads once; `None` when that ended the connection.
-    #[inline]
+    #[inline(always)]
     fn fill(&mut self, key: ConnKey) -> Option<Fill> {
         let conn = self.arena.get_mut(key)?;
         let limit = read_size(conn, self.config.max_head);
@@ -179,7 +194,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             false => limit.min(BUSY_READ_SIZE),
         };
         let is_preface = matches!(conn.phase, Phase::Preface(_));
-        let was_handshaking = !is_preface && conn.transport.is_handshaking();
+        let was_handshaking = conn.transport.is_handshaking() && !is_preface;
         self.outbox.work += READ_COST;
         let result = match conn.phase {
             Phase::Preface(_) => conn.transport.fill_before_tls(&mut self.scratch, limit),
@@ -207,7 +222,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 }
                 // Bytes of a TLS record that is not whole are a sign of life as well.
                 if !would_block && !fill.eof {
-                    conn.note_heard(floor_tick(self.now));
+                    conn.note_heard(self.scratch.now);
                     conn.flags.clear(Flags::PING_OUT);
                 }
                 self.counters.bytes_in += fill.bytes as u64;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::ws::{CloseCode, ProtocolError};
 
 use super::super::ConnKey;
-use super::super::conn::{Conn, Flags};
+use super::super::conn::Flags;
 use super::super::counters::{Counters, End};
 use super::super::handler::Handler;
 use super::super::held::recount;
@@ -71,21 +71,7 @@ impl Unfinished {
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Takes note of what a connection holds now. Its time runs from the first byte, and no
     /// further byte stretches it.
-    #[inline]
     pub(super) fn note_unfinished(&mut self, key: ConnKey) {
-        let conn = self.arena.get(key);
-        let has_nothing = |conn: &Conn<S, H::Session>| {
-            conn.is_open()
-                && !conn.flags.has(Flags::UNFINISHED)
-                && !conn.decoder.is_mid_message()
-                && !conn.transport.is_tls()
-        };
-        if !conn.is_some_and(has_nothing) {
-            self.note_held(key);
-        }
-    }
-
-    fn note_held(&mut self, key: ConnKey) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };

@@ -135,15 +135,13 @@ impl RunQueue {
     }
 
     /// Each class with the number of connections waiting in it, the first to be served first.
-    pub fn waiting(&self) -> impl Iterator<Item = (Class, u32)> + use<> {
+    #[inline]
+    pub fn waiting(&self) -> impl Iterator<Item = (Class, usize)> + use<> {
         let mut lens = [0; CLASSES];
-        for (class, len) in lens.iter_mut().enumerate() {
-            if self.occupied >> class & 1 == 1 {
-                *len = self.queues[class].len() as u32;
-            }
+        for class in bits(self.occupied) {
+            lens[class] = self.queues[class].len();
         }
-        let waiting = (0..).map(Class).zip(lens);
-        waiting.filter(|(_, len)| *len > 0)
+        bits(self.occupied).map(move |class| (Class(class as u8), lens[class]))
     }
 
     /// Gives a class its part of a turn that was over before the class was served. Without it, the
@@ -175,10 +173,38 @@ impl RunQueue {
     pub fn shrink_next(&mut self) {
         self.shrinks = self.shrinks.wrapping_add(1);
         let queue = &mut self.queues[usize::from(self.shrinks) % CLASSES];
-        let enough = (2 * queue.len()).max(KEPT_CAPACITY);
-        if queue.capacity() > 2 * enough {
-            queue.shrink_to(enough);
+        if queue.capacity() > 2 * KEPT_CAPACITY {
+            let enough = (2 * queue.len()).max(KEPT_CAPACITY);
+            if queue.capacity() > 2 * enough {
+                queue.shrink_to(enough);
+            }
         }
+    }
+}
+
+/// The bits that are set, by their numbers in rising order.
+fn bits(mut bits: u8) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = bits.trailing_zeros() as usize;
+        bits &= bits.wrapping_sub(1);
+        (lowest < CLASSES).then_some(lowest)
+    })
+}
+
+/// Numbers that are not the same for every connection: xorshift64.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed | 1)
+    }
+
+    #[inline]
+    pub fn draw(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
     }
 }
 
@@ -240,6 +266,24 @@ mod tests {
         assert_eq!(RecentWork::NEW.class(), Class(1));
         assert_eq!(RecentWork::NEW.decayed(1).class(), Class::FIRST);
         assert_eq!(RecentWork::NEW.grains(), 512);
+    }
+
+    #[test]
+    fn the_run_queue_lists_each_class_with_its_count_and_the_lowest_first() {
+        let mut queue = RunQueue::default();
+        for (index, class) in (0..).zip([5, 0, 7, 5]) {
+            let generation = 1;
+            queue.push(ConnKey { index, generation }, Class(class));
+        }
+        let waiting: Vec<_> = queue.waiting().collect();
+        assert_eq!(waiting, [(Class(0), 1), (Class(5), 2), (Class(7), 1)]);
+        for (class, count) in waiting {
+            for _ in 0..count {
+                assert!(queue.pop(class).is_some());
+            }
+            assert_eq!(queue.pop(class), None);
+        }
+        assert!(queue.is_empty() && queue.waiting().next().is_none());
     }
 
     fn of(work: u64) -> RecentWork {

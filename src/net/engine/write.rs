@@ -133,37 +133,42 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         frames.len()
     }
 
+    /// Writes bytes of the connection's own; what the kernel does not take is queued.
     pub(super) fn write_own(&mut self, key: ConnKey, mut bytes: &[u8]) {
         let mut begun = false;
-        while let Some(conn) = self.arena.get_mut(key) {
-            if matches!(conn.phase, Phase::Dead) || bytes.is_empty() {
+        while !bytes.is_empty() {
+            let Some(conn) = self.arena.get_mut(key) else {
+                return;
+            };
+            if matches!(conn.phase, Phase::Dead) {
                 return;
             }
             if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) {
-                break;
+                return self.queue_rest(key, bytes, begun);
             }
             let held = &mut self.counters.held;
             match push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch, held) {
-                Ok(0) => break,
+                Ok(0) => return self.queue_rest(key, bytes, begun),
                 Ok(sent) => {
                     self.counters.bytes_out += sent as u64;
                     bytes = &bytes[sent..];
                     begun = true;
                 }
-                Err(error) => {
-                    self.broken(key, &error);
-                    return;
-                }
+                Err(error) => return self.broken(key, &error),
             }
         }
+    }
+
+    /// Queues what is left of bytes of the connection's own, some of which may have been sent.
+    fn queue_rest(&mut self, key: ConnKey, rest: &[u8], begun: bool) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
         let before = conn.queued();
         let now = floor_tick(self.now);
         let tx = conn.tx.get_or_insert_default();
-        tx.push_owned(bytes, begun, now, &mut self.counters.held);
-        self.counters.queued_bytes += bytes.len() as u64;
+        tx.push_owned(rest, begun, now, &mut self.counters.held);
+        self.counters.queued_bytes += rest.len() as u64;
         self.watch_queue(key, before);
     }
 
