@@ -41,7 +41,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Serves connections of a class for the part of a turn that each class has.
-    fn serve_on_credit(&mut self, class: Class, waiting: u32) {
+    fn serve_on_credit(&mut self, class: Class, waiting: usize) {
         self.run.grant(class);
         for _ in 0..waiting {
             if !self.run.has_credit(class) {

@@ -183,7 +183,7 @@ impl RunQueue {
 }
 
 /// The bits that are set, by their numbers in rising order.
-fn bits(mut bits: u8) -> impl Iterator<Item = usize> {
+fn bits(mut bits: u16) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lowest = bits.trailing_zeros() as usize;
         bits &= bits.wrapping_sub(1);
