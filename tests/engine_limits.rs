@@ -9,14 +9,6 @@ use h_realtime::http::Proxies;
 use h_realtime::net::Config;
 use sim::{Conduct, End, Said, World};
 
-const EAGER: Conduct = Conduct {
-    is_eager: true,
-    is_mute: false,
-    is_wrong: false,
-    has_finished: false,
-    has_sent_close: false,
-};
-
 fn ip(last: u8) -> Option<IpAddr> {
     Some(Ipv4Addr::new(192, 0, 2, last).into())
 }
@@ -63,8 +55,10 @@ fn an_address_has_its_own_limit() {
         ..Config::default()
     };
     let mut world = World::new(config, 1);
-    let clients: Vec<_> = (0..3).map(|_| world.connect_from(ip(1), EAGER)).collect();
-    world.connect_from(ip(2), EAGER);
+    let clients: Vec<_> = (0..3)
+        .map(|_| world.connect_from(ip(1), Conduct::EAGER))
+        .collect();
+    world.connect_from(ip(2), Conduct::EAGER);
     world.flow();
     let is_in = |world: &World, client: usize| world.clients[client].key.is_some();
     assert!(is_in(&world, clients[0]) && is_in(&world, clients[1]));
@@ -73,7 +67,7 @@ fn an_address_has_its_own_limit() {
     // Where one has left, one is let in.
     world.client(clients[0]).finish();
     world.flow();
-    let next = world.connect_from(ip(1), EAGER);
+    let next = world.connect_from(ip(1), Conduct::EAGER);
     world.flow();
     assert!(is_in(&world, next));
     // Loopback, unix sockets and proxies are nobody's address.
@@ -85,7 +79,9 @@ fn an_address_has_its_own_limit() {
         Some(Ipv6Addr::LOCALHOST.into()),
         Some(mapped.into()),
     ] {
-        let clients: Vec<_> = (0..10).map(|_| world.connect_from(peer, EAGER)).collect();
+        let clients: Vec<_> = (0..10)
+            .map(|_| world.connect_from(peer, Conduct::EAGER))
+            .collect();
         world.flow();
         assert!(
             clients.iter().all(|&client| is_in(&world, client)),
@@ -115,7 +111,7 @@ fn an_ipv6_network_has_one_limit() {
         };
         let mut world = World::new(config, 1);
         let mut come = |peer| {
-            let client = world.connect_from(peer, EAGER);
+            let client = world.connect_from(peer, Conduct::EAGER);
             world.flow();
             world.clients[client].key.is_some()
         };
@@ -133,7 +129,7 @@ fn an_ipv6_network_has_one_limit() {
         // Where one has left, one is let in.
         world.client(0).finish();
         world.flow();
-        let next = world.connect_from(v6(same), EAGER);
+        let next = world.connect_from(v6(same), Conduct::EAGER);
         world.flow();
         assert!(world.clients[next].key.is_some());
         world.finish();

@@ -13,13 +13,6 @@ const RESERVED: ListenerId = ListenerId(1);
 const OK: &str = "GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n";
 const KEY: &str = "GET /key HTTP/1.1\r\nHost: sim\r\n\r\n";
 const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: sim\r\n\r\n";
-const EAGER: Conduct = Conduct {
-    is_eager: true,
-    is_mute: false,
-    is_wrong: false,
-    has_finished: false,
-    has_sent_close: false,
-};
 
 fn with_places(max_connections: usize) -> World {
     let config = Config {
@@ -212,15 +205,15 @@ fn an_idle_connection_yields_to_another_of_the_same_address() {
         (ip(9), "", forwarded),
     ] {
         let mut world = World::new(config.clone(), 1);
-        let other = world.connect_from(ip(2), EAGER);
+        let other = world.connect_from(ip(2), Conduct::EAGER);
         world.client(other).request(OK, &[200]);
-        let idle = world.connect_from(ip(1), EAGER);
+        let idle = world.connect_from(ip(1), Conduct::EAGER);
         world.client(idle).request(OK, &[200]);
-        let socket = world.connect_from(ip(1), EAGER);
+        let socket = world.connect_from(ip(1), Conduct::EAGER);
         world.client(socket).shake("/ws");
         world.flow();
         world.has_preface = !before.is_empty();
-        let next = world.connect_from(peer, EAGER);
+        let next = world.connect_from(peer, Conduct::EAGER);
         world.client(next).raw(before);
         world.client(next).request(&last, &[101]);
         world.flow();
@@ -230,7 +223,7 @@ fn an_idle_connection_yields_to_another_of_the_same_address() {
         assert_eq!((counters.evicted.per_ip, counters.refused_per_ip), (1, 0));
         // WebSockets yield to nothing.
         world.has_preface = false;
-        let more = world.connect_from(ip(1), EAGER);
+        let more = world.connect_from(ip(1), Conduct::EAGER);
         world.flow();
         assert_eq!(world.clients[more].key, None);
         assert_eq!(world.engine.counters().refused_per_ip, 1);

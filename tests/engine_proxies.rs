@@ -30,11 +30,7 @@ fn come(
     fields: &str,
     right: &'static [u16],
 ) -> usize {
-    let conduct = Conduct {
-        is_eager: true,
-        ..Conduct::default()
-    };
-    let client = world.connect_from(peer, conduct);
+    let client = world.connect_from(peer, Conduct::EAGER);
     world.client(client).raw(before);
     let head = handshake_with("/ws", fields);
     world.client(client).request(head, right);
@@ -170,13 +166,7 @@ fn a_header_before_all_else_names_the_client_however_it_comes() {
         world.client(first).finish();
         world.flow();
         for cut in 1..header.len() {
-            let client = world.connect_from(
-                ip(9),
-                Conduct {
-                    is_eager: true,
-                    ..Conduct::default()
-                },
-            );
+            let client = world.connect_from(ip(9), Conduct::EAGER);
             world.client(client).raw(&header[..cut]);
             world.flow();
             assert!(world.interest(client).is_some(), "{cut}");

@@ -58,12 +58,8 @@ fn a_head_and_a_message_that_are_longer_already_than_they_may_be_now() {
 #[test]
 fn the_limit_for_an_address_counts_those_who_come_under_it() {
     let mut world = World::calm();
-    let conduct = Conduct {
-        is_eager: true,
-        ..Conduct::default()
-    };
     let come = |world: &mut World| {
-        let client = world.connect_from(ip(1), conduct);
+        let client = world.connect_from(ip(1), Conduct::EAGER);
         world.flow();
         client
     };
@@ -97,11 +93,7 @@ fn a_changed_ipv6_prefix_counts_open_connections_again() {
     };
     let mut world = World::new(config, 1);
     let come = |world: &mut World, peer: &str| {
-        let conduct = Conduct {
-            is_eager: true,
-            ..Conduct::default()
-        };
-        let client = world.connect_from(Some(peer.parse().unwrap()), conduct);
+        let client = world.connect_from(Some(peer.parse().unwrap()), Conduct::EAGER);
         world.client(client).shake("/ws");
         world.flow();
         world.clients[client].key.map(|_| client)

@@ -1,35 +1,18 @@
 //! TLS in the engine: handshakes within a turn, and incomplete records.
 #![cfg(feature = "tls")]
 
+#[path = "sim/certificate.rs"]
+mod certificate;
 mod sim;
 
 use std::io::Write as _;
 use std::sync::Arc;
 
+use certificate::certificate_and_client;
 use h_realtime::net::Config;
-use h_realtime::net::tls::TlsConfig;
 use rustls::pki_types::ServerName;
-use rustls::pki_types::pem::PemObject;
-use rustls::version::TLS13;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection};
 use sim::{Said, World, client_frame, handshake};
-use tempfile::TempDir;
-
-/// A server's certificate, and a client that trusts it.
-fn certificate_and_client() -> (TlsConfig, ClientConfig) {
-    let folder = TempDir::new().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let mut roots = RootCertStore::empty();
-    let trusted = rustls::pki_types::CertificateDer::from_pem_file(&cert).unwrap();
-    roots.add(trusted).unwrap();
-    let config = ClientConfig::builder_with_protocol_versions(&[&TLS13])
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (TlsConfig::from_pem_files(&cert, &key).unwrap(), config)
-}
 
 fn session(config: &Arc<ClientConfig>) -> ClientConnection {
     let name = ServerName::try_from("localhost").unwrap();

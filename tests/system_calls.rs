@@ -3,8 +3,8 @@
 
 mod sim;
 
-use h_realtime::model::{Decision, EventKind, Field, Plan, Reach, Rule, Term};
-use sim::{Calls, Heard, OFFER, Stage, client_frame, handshake_with};
+use h_realtime::model::Plan;
+use sim::{Calls, Heard, OFFER, Stage, api, client_frame, handshake_with};
 
 fn calls(reads: usize, writes: usize) -> Calls {
     Calls { reads, writes }
@@ -22,19 +22,7 @@ fn crowd(size: usize) -> Stage {
 }
 
 fn event(text: &str) -> Plan {
-    Plan {
-        kind: EventKind::Create,
-        reach: Reach::Terms(vec![Term {
-            field: Field::Group,
-            value: "__world__".into(),
-        }]),
-        exclude_client: None,
-        rules: vec![Rule {
-            when: Vec::new(),
-            then: Decision::Send(0),
-        }],
-        variants: vec![text.into()],
-    }
+    api::event("__world__", text)
 }
 
 #[test]

@@ -1,25 +1,72 @@
 //! The whole Real Time API as the engine's handler, with nobody behind it: all clients are
 //! anonymous, and events come as commands.
 
-use h_realtime::http::Request;
-use h_realtime::model::{Ask, Asks, Busy, MonoMillis, Plan};
+use h_realtime::http::{Request, Response, check_upgrade};
+use h_realtime::model::{
+    Ask, Asks, Busy, Decision, EventKind, Field, MonoMillis, Plan, Reach, Rule, Term,
+};
 use h_realtime::net::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
-use h_realtime::realtime::{Realtime, Session, Settings};
+use h_realtime::realtime::{Delivered, EventQueue, Realtime, Session, Settings, TurnLimits};
 
-/// The API, with hashes of a fixed key.
-pub struct Api(Realtime);
+/// The API, with hashes of a fixed key. Beside its own paths it has `/later` and `/slow`, which
+/// defer a handshake and another request, and `/body`, which reads a body.
+pub struct Api {
+    realtime: Realtime,
+    events: EventQueue<usize>,
+    pub progress: Progress,
+}
+
+/// Progress of batches of events.
+#[derive(Default)]
+pub struct Progress {
+    /// Sum of the sizes of batches of which all events have become deliveries.
+    pub done: usize,
+    /// The largest backlog of receivers at the end of a turn.
+    pub max_backlog: usize,
+}
 
 /// What happens besides what sockets bring.
 pub enum Command {
     /// An event.
     Event(Plan),
+    /// A batch of events, and its size in units of the test.
+    Batch(Vec<Plan>, usize),
+    /// The answer to a deferred request; whether it is a handshake.
+    Answer(ConnKey, bool),
     /// A client's message, as if its frame had been decoded just now.
     Said(ConnKey, &'static str),
 }
 
 impl Api {
     pub fn new(settings: Settings) -> Self {
-        Api(Realtime::new(Box::new(Nobody), settings, [1, 2, 3, 4]))
+        Api {
+            realtime: Realtime::new(Box::new(Nobody), settings, [1, 2, 3, 4]),
+            events: EventQueue::new(1, TurnLimits::default()),
+            progress: Progress::default(),
+        }
+    }
+
+    pub fn realtime(&self) -> &Realtime {
+        &self.realtime
+    }
+}
+
+/// An event for all clients that filter for this group.
+pub fn event(group: &str, text: impl Into<Box<str>>) -> Plan {
+    let term = Term {
+        field: Field::Group,
+        value: group.into(),
+    };
+    let rule = Rule {
+        when: Vec::new(),
+        then: Decision::Send(0),
+    };
+    Plan {
+        kind: EventKind::Create,
+        reach: Reach::Terms(vec![term]),
+        exclude_client: None,
+        rules: vec![rule],
+        variants: vec![text.into()],
     }
 }
 
@@ -34,33 +81,60 @@ impl Handler for Api {
         _: ListenerId,
         request: &Request<'_>,
     ) -> Verdict {
-        self.0.on_request(cx, key, request)
+        match request.path {
+            "/later" => Verdict::Defer(check_upgrade(request).ok()),
+            "/slow" => Verdict::Defer(None),
+            "/body" if request.body.is_none() => Verdict::ReadBody { limit: BODY_LIMIT },
+            "/body" => Verdict::Respond(Response::new(200, "text/plain", &b"read"[..])),
+            _ => self.realtime.on_request(cx, key, request),
+        }
     }
 
     fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
-        self.0.on_open(cx, key);
+        self.realtime.on_open(cx, key);
     }
 
     fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
-        self.0.on_message(cx, key, message);
+        self.realtime.on_message(cx, key, message);
     }
 
     fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
-        self.0.on_close(cx, key, session);
+        self.realtime.on_close(cx, key, session);
     }
 
     fn on_command(&mut self, cx: &mut Cx<'_, Session>, command: Command) {
         match command {
             Command::Event(plan) => {
                 let now = MonoMillis(cx.now().mono);
-                self.0.deliver(cx, &[plan], now);
+                self.realtime.deliver(cx, &[plan], now);
             }
-            Command::Said(key, text) => self.0.on_message(cx, key, Message::Text(text)),
+            Command::Batch(plans, size) => {
+                let now = MonoMillis(cx.now().mono);
+                self.events.push(0, plans, now, size);
+            }
+            Command::Answer(key, true) => cx.accept(key),
+            Command::Answer(key, false) => {
+                cx.respond(key, Response::new(200, "text/plain", &b"late"[..]));
+            }
+            Command::Said(key, text) => self.realtime.on_message(cx, key, Message::Text(text)),
         }
     }
 
+    fn on_turn(&mut self, cx: &mut Cx<'_, Session>) -> bool {
+        let progress = &mut self.progress;
+        let is_left = self
+            .realtime
+            .deliver_from(cx, &mut self.events, |_, delivered| {
+                if let Delivered::Batch(size, _) = delivered {
+                    progress.done += size;
+                }
+            });
+        progress.max_backlog = progress.max_backlog.max(cx.backlog());
+        is_left
+    }
+
     fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
-        self.0.on_tick(cx);
+        self.realtime.on_tick(cx);
     }
 }
 
@@ -72,3 +146,6 @@ impl Asks for Nobody {
         Err(Busy)
     }
 }
+
+/// The longest body that is read.
+const BODY_LIMIT: usize = 1 << 20;

@@ -50,6 +50,17 @@ pub struct Conduct {
     pub has_sent_close: bool,
 }
 
+impl Conduct {
+    /// A client that sends and reads at once.
+    pub const EAGER: Conduct = Conduct {
+        is_eager: true,
+        is_mute: false,
+        is_wrong: false,
+        has_finished: false,
+        has_sent_close: false,
+    };
+}
+
 /// What the oracle has ticked off.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {

@@ -82,11 +82,7 @@ impl World {
 
     /// A client connects from this machine; it is accepted in the next turn.
     pub fn connect(&mut self) -> usize {
-        let conduct = Conduct {
-            is_eager: true,
-            ..Conduct::default()
-        };
-        self.connect_from(Some(Ipv4Addr::LOCALHOST.into()), conduct)
+        self.connect_from(Some(Ipv4Addr::LOCALHOST.into()), Conduct::EAGER)
     }
 
     pub fn connect_from(&mut self, peer: Option<IpAddr>, conduct: Conduct) -> usize {
