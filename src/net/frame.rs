@@ -141,11 +141,16 @@ impl Frame {
         if self.is_short() {
             return None;
         }
-        let deflated = deflater.deflate(payload, payload.len() / 10 * 9)?;
-        let mut bytes = Vec::with_capacity(ws::MAX_SERVER_HEADER + deflated.len());
-        ws::encode_compressed(self.opcode, deflated, &mut bytes);
+        let mut bytes = Vec::new();
+        let limit = payload.len() / 10 * 9;
+        let length = deflater.deflate(payload, limit).map(|deflated| {
+            bytes.reserve_exact(ws::MAX_SERVER_HEADER + deflated.len());
+            ws::encode_compressed(self.opcode, deflated, &mut bytes);
+            deflated.len()
+        });
+        deflater.shrink();
         Some(Rc::new(Frame {
-            payload_at: bytes.len() - deflated.len(),
+            payload_at: bytes.len() - length?,
             bytes: bytes.into_boxed_slice(),
             opcode: self.opcode,
             deflated: OnceCell::from(None),

@@ -10,7 +10,7 @@ pub struct Held {
     pub frames: u64,
     /// TLS records that sockets have not taken.
     pub records: u64,
-    /// Receivers of deliveries that are under way.
+    /// Deliveries that are under way: their receivers, and the tables that merge them.
     pub receivers: u64,
     /// Input that is incomplete or has yet to be processed.
     pub input: u64,

@@ -21,7 +21,7 @@ pub struct Deflater {
 }
 
 /// Decompresses messages, each by itself. Takes memory from its first message on: about 40 KB,
-/// and what the longest message so far needed.
+/// and an output buffer.
 #[derive(Default)]
 pub struct Inflater {
     stream: Option<Inflate>,
@@ -48,6 +48,11 @@ impl Deflater {
         }
         // "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail end."
         self.out.get(..written)?.strip_suffix(TAIL)
+    }
+
+    /// Releases the output buffer if it is larger than messages usually need.
+    pub fn shrink(&mut self) {
+        shrink(&mut self.out);
     }
 }
 
@@ -90,6 +95,17 @@ impl Inflater {
             OpCode::Binary
         };
         whole_event(opcode, self.out.get(..written).unwrap_or_default())
+    }
+
+    /// Releases the output buffer if it is larger than messages usually need.
+    pub fn shrink(&mut self) {
+        shrink(&mut self.out);
+    }
+}
+
+fn shrink(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT_OUTPUT {
+        *buffer = Vec::new();
     }
 }
 
@@ -168,6 +184,8 @@ const TAIL: &[u8] = &[0x00, 0x00, 0xFF, 0xFF];
 /// The same, and an empty block that is final.
 const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xFF, 0xFF, 0x01, 0x00, 0x00, 0xFF, 0xFF];
 const FIRST_OUTPUT: usize = 4 * 1024;
+/// The largest output buffer that is kept for the next message.
+const KEPT_OUTPUT: usize = 128 * 1024;
 
 #[cfg(test)]
 mod tests;

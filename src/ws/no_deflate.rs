@@ -20,6 +20,8 @@ impl Deflater {
     pub fn deflate(&mut self, _: &[u8], _: usize) -> Option<&[u8]> {
         None
     }
+
+    pub fn shrink(&mut self) {}
 }
 
 #[allow(missing_docs, clippy::missing_errors_doc)]
@@ -30,4 +32,6 @@ impl Inflater {
             "compression was not negotiated",
         ))
     }
+
+    pub fn shrink(&mut self) {}
 }

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use super::super::ConnKey;
 use super::super::frame::{Delivery, Frame};
 use super::super::handler::Handler;
-use super::super::held::Held;
+use super::super::held::{Held, recount};
 use super::super::socket::Socket;
-use super::give_back::enough;
+use super::give_back::{beyond_kept, enough};
 use super::stretch::{Due, Stretch, stretch_of};
 use super::{Engine, FAN_OUT_BUDGET};
 
@@ -32,6 +32,10 @@ pub(super) struct FanOut {
     stretch: Stretch,
     /// Receivers still to be served, each delivery's counted.
     backlog: usize,
+    /// Bytes of the lists in all deliveries.
+    lists: usize,
+    /// Bytes of memory that the ledger has.
+    counted: usize,
 }
 
 struct Progress {
@@ -53,10 +57,11 @@ impl FanOut {
             return;
         }
         delivery.frames.iter().for_each(|frame| frame.hold(held));
-        held.receivers += receivers_memory(&delivery);
+        self.lists += lists_memory(&delivery);
         delivery.to.sort_unstable_by_key(|(key, _)| *key);
         self.backlog += delivery.to.len();
         self.waiting.push(delivery);
+        self.count(held);
     }
 
     pub fn backlog(&self) -> usize {
@@ -89,13 +94,27 @@ impl FanOut {
         self.waiting.iter().chain(wave)
     }
 
-    /// Bytes of memory that the lists of receivers take.
-    pub fn receivers_memory(&self) -> u64 {
-        self.deliveries().map(receivers_memory).sum()
+    /// Bytes of memory that the deliveries take, frames apart, recounted. For tests and simulations
+    /// only.
+    pub fn recount(&self) -> usize {
+        self.deliveries().map(lists_memory).sum::<usize>() + self.tables_memory()
     }
 
-    /// Gives back the memory of what many deliveries at once have needed.
-    pub fn give_back(&mut self) {
+    fn tables_memory(&self) -> usize {
+        self.waiting.capacity() * size_of::<Delivery>()
+            + self.wave.capacity() * size_of::<Progress>()
+            + beyond_kept(self.ahead.capacity()) * size_of::<Reverse<(u32, u32)>>()
+            + self.stretch.memory()
+    }
+
+    /// Updates the ledger.
+    fn count(&mut self, held: &mut Held) {
+        let memory = self.lists + self.tables_memory();
+        recount(&mut held.receivers, &mut self.counted, memory);
+    }
+
+    /// Releases the memory of tables that many deliveries at once have made large.
+    pub fn give_back(&mut self, held: &mut Held) {
         self.stretch.give_back();
         if let Some(enough) = enough(self.waiting.len(), self.waiting.capacity()) {
             self.waiting.shrink_to(enough);
@@ -106,6 +125,7 @@ impl FanOut {
         if let Some(enough) = enough(self.ahead.len(), self.ahead.capacity()) {
             self.ahead.shrink_to(enough);
         }
+        self.count(held);
     }
 
     /// The next connection of the wave, with all that the wave has for it. A wave that is over
@@ -142,7 +162,7 @@ impl FanOut {
     fn begin_wave(&mut self, held: &mut Held) {
         for Progress { delivery, .. } in self.wave.drain(..) {
             delivery.frames.iter().for_each(|frame| frame.release(held));
-            held.receivers -= receivers_memory(&delivery);
+            self.lists -= lists_memory(&delivery);
         }
         let waiting = self.waiting.drain(..);
         self.wave
@@ -152,6 +172,7 @@ impl FanOut {
                 self.ahead.push(Reverse((stretch_of(*key), number)));
             }
         }
+        self.count(held);
     }
 
     /// Takes what the wave has in this stretch, the nearest, one delivery after the other.
@@ -178,12 +199,14 @@ impl FanOut {
                 None => {
                     PeekMut::pop(head);
                     // This memory need not wait for the wave's end.
-                    held.receivers -= receivers_memory(delivery);
+                    self.lists -= lists_memory(delivery);
                     delivery.to = Vec::new();
+                    self.lists += lists_memory(delivery);
                     *next = 0;
                 }
             }
         }
+        self.count(held);
     }
 }
 
@@ -212,9 +235,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// Bytes of memory that the list of a delivery's receivers takes.
-fn receivers_memory(delivery: &Delivery) -> u64 {
-    (delivery.to.capacity() * size_of::<(ConnKey, u8)>()) as u64
+/// Bytes of memory that a delivery's lists of receivers and frames take.
+fn lists_memory(delivery: &Delivery) -> usize {
+    delivery.to.capacity() * size_of::<(ConnKey, u8)>()
+        + delivery.frames.capacity() * size_of::<Rc<Frame>>()
 }
 
 #[cfg(test)]

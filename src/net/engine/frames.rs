@@ -133,6 +133,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 Some(Heard::Stop)
             }
         };
+        inflater.shrink();
         self.inflater = inflater;
         heard
     }

@@ -26,7 +26,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counted_ips.shrink_to(enough);
         }
         self.give_back_places();
-        self.fan_out.give_back();
+        self.fan_out.give_back(&mut self.counters.held);
     }
 }
 
@@ -38,6 +38,11 @@ pub(super) fn enough(len: usize, capacity: usize) -> Option<usize> {
     }
     let enough = (2 * len).max(KEPT_CAPACITY);
     (capacity > 2 * enough).then_some(enough)
+}
+
+/// Entries beyond those that even an empty table may keep, which the ledger does not count.
+pub(super) fn beyond_kept(capacity: usize) -> usize {
+    capacity.saturating_sub(2 * KEPT_CAPACITY)
 }
 
 /// Entries whose memory is kept for the next ones.

@@ -124,7 +124,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let held = Held {
             frames: sums.frames.values().sum(),
-            receivers: self.fan_out.receivers_memory(),
+            receivers: self.fan_out.recount() as u64,
             input: sums.unfinished_bytes,
             ..sums.held
         };

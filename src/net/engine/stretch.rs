@@ -4,7 +4,7 @@
 //! know what is delivered.
 
 use super::super::ConnKey;
-use super::give_back::enough;
+use super::give_back::{beyond_kept, enough};
 
 /// The stretch that a slot is in.
 pub(super) fn stretch_of(key: ConnKey) -> u32 {
@@ -66,6 +66,11 @@ impl Stretch {
         if let Some(enough) = enough(self.links.len(), self.links.capacity()) {
             self.links.shrink_to(enough);
         }
+    }
+
+    /// Bytes of memory, without the entries for which memory is always kept.
+    pub fn memory(&self) -> usize {
+        beyond_kept(self.links.capacity()) * size_of::<Link>()
     }
 
     /// Adds behind what its slot has.

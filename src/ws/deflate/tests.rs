@@ -45,6 +45,22 @@ fn messages() -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn large_output_buffers_are_released() {
+    let message = vec![0; 4 * KEPT_OUTPUT];
+    let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+    let data = deflater.deflate(&message, message.len()).unwrap().to_vec();
+    let inflated = inflater.inflate(false, &data, message.len());
+    assert_eq!(inflated, Ok(Event::Binary(&message)));
+    deflater.shrink();
+    inflater.shrink();
+    assert_eq!((deflater.out.capacity(), inflater.out.capacity()), (0, 0));
+    let again = deflater.deflate(&message, message.len());
+    assert_eq!(again, Some(&data[..]));
+    let inflated = inflater.inflate(false, &data, message.len());
+    assert_eq!(inflated, Ok(Event::Binary(&message)));
+}
+
+#[test]
 fn the_examples_of_rfc_7692_section_7_2_3() {
     for data in [
         &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
