@@ -185,7 +185,7 @@ fn publish_over(stream: &mut TcpStream, server: &Server, key: &str) -> String {
 }
 
 #[test]
-fn a_publishers_pool_of_100_connections_stays_whoever_else_connects() {
+fn publishers_pool_of_100_connections_survives_other_connections() {
     let server = ready();
     let key = server.publish_key();
     let mut pool: Vec<_> = (0..100)

@@ -45,7 +45,7 @@ fn an_event_for_one_that_has_gone_does_not_reach_the_next_in_its_place() {
             .is_some_and(|interest| interest.is_open)
     );
     assert_eq!(world.engine.counters().open, 2);
-    // Of a connection whose request is deferred, the end would be taken for its client's.
+    // With a deferred request, the end would be taken for its client's.
     world.client(newest).reset();
     world.flow();
     let waiting = world.connect();

@@ -233,7 +233,7 @@ fn an_idle_connection_yields_to_another_of_the_same_address() {
 
 // A8
 #[test]
-fn the_reserved_listener_serves_requests_whatever_idle_connections_hold() {
+fn reserved_listener_serves_requests_while_idle_connections_hold_its_places() {
     for (begun, count) in [(OK, 300), (OK, 8), ("GET /", 300), ("", 300)] {
         let mut world = reserved(8);
         for _ in 0..count {
@@ -303,7 +303,7 @@ fn requests_that_wait_to_be_served_keep_their_places() {
 }
 
 #[test]
-fn answered_connections_yield_before_one_whose_first_request_is_still_to_come() {
+fn answered_connections_yield_before_one_without_a_first_request() {
     let mut world = reserved(8);
     let busy: Vec<_> = (0..7).map(|_| ask(&mut world, OK)).collect();
     let slow = begin(&mut world, "GET /ok HTTP/1.1\r\n");

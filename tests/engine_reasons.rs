@@ -73,7 +73,7 @@ fn incomplete_message_is_counted_as_timeout() {
 }
 
 #[test]
-fn shed_input_is_counted_as_overload_whatever_its_phase() {
+fn shed_input_is_counted_as_overload_in_every_phase() {
     let config = Config {
         unfinished_total: 3000,
         ..Config::default()

@@ -95,7 +95,7 @@ fn heads_and_bodies_that_wait_in_the_sockets_are_answered_after_a_standstill() {
     world.turn_without_events();
     assert!(is_open(&world, whole));
     assert!(is_gone(&world, silent), "nothing of it was there");
-    // What has come of it was read: the time that was lost is given back, once.
+    // The part that has arrived was read: the time that was lost is given back, once.
     world.wait(9_500);
     assert!(world.clients[half].statuses().is_empty());
     world.wait(600);

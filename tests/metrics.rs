@@ -288,8 +288,8 @@ fn described() -> Vec<(String, bool)> {
 
 const MARK: &str = "` ¹";
 
-/// Whoever watches a page or a group learns nothing from metrics of annotations there that are
-/// not for them.
+/// A client that watches a page or a group learns nothing from metrics of annotations there that
+/// are not for them.
 // D5
 #[test]
 fn no_metric_without_a_key_depends_on_annotations_that_a_client_may_not_read() {

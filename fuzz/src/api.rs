@@ -51,7 +51,7 @@ fn check_reply(reply: &str) {
     let has = |key: &str| reply.contains_key(key);
     let of = |key: &str| reply.get(key).map(|value| value.get());
     match of("type") {
-        // To a message whose number is too long to be repeated.
+        // To a message with a number that is too long to be repeated.
         Some(r#""error""#) if of("reply_to") == Some("null") => {
             assert_eq!(of("ok"), Some("false"));
             return;

@@ -62,8 +62,9 @@ pub struct Config {
     /// A connection that shows no sign of life for this long after a ping is cut; later by a
     /// second for each KiB of output that may be ahead of the ping, five minutes at most.
     pub pong_timeout: Duration,
-    /// Bytes a connection may have waiting in its output queue for at most `slow_timeout`; what
-    /// the kernel has accepted is not in it. Above it, nothing is read from the connection either.
+    /// Bytes a connection may have waiting in its output queue for at most `slow_timeout`; output
+    /// that the kernel has accepted is not in it. Above it, nothing is read from the connection
+    /// either.
     pub queue_soft: usize,
     /// See `queue_soft`.
     pub slow_timeout: Duration,
@@ -127,7 +128,7 @@ impl Default for Config {
     }
 }
 
-/// The default of [`Config::max_reserved`], and what it should be at the most: enough for a
+/// The default and recommended maximum of [`Config::max_reserved`]: enough for a
 /// publisher's pool of 100 connections, for monitors, and for as many other connections as are
 /// accepted in two turns.
 pub const RESERVED_CONNECTIONS: usize = 256;

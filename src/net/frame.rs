@@ -167,7 +167,7 @@ pub struct Delivery {
     /// Who gets which variant, by its index in `frames`. The engine sorts them; a connection
     /// that is named twice gets it twice.
     pub to: Vec<(super::ConnKey, u8)>,
-    /// When what it tells of had arrived here, in milliseconds of [`Now::mono`](super::Now),
+    /// When its event had arrived here, in milliseconds of [`Now::mono`](super::Now),
     /// where that is known: for [`Counters::latency`](super::Counters::latency).
     pub since: Option<u64>,
 }

@@ -188,7 +188,7 @@ impl<'a, C> Cx<'a, C> {
         self.outbox.effects.push(Effect::Respond(key, response));
     }
 
-    /// Notes that the client of a connection has proved who it is. When places run out, connections
+    /// Notes that the client of a connection is authenticated. When places run out, connections
     /// are ended that wait for a request; such a one is ended after all others.
     pub fn mark_authenticated(&mut self, key: ConnKey) {
         self.outbox.effects.push(Effect::MarkAuthenticated(key));

@@ -21,7 +21,7 @@ impl Pace {
         self.read_by = parts(now).wrapping_add(ahead.min(MAX_LAG * PARTS));
     }
 
-    /// How long the peer may need for what was written, and for so many bytes behind it.
+    /// How long the peer may need for output already written, and for so many bytes behind it.
     pub fn lag(self, queued: usize, now: Tick) -> Tick {
         let ahead = self.ahead(now) + parts_to_read(queued);
         ahead.div_ceil(PARTS).min(MAX_LAG)

@@ -17,7 +17,7 @@ pub(super) struct TxQueue {
     entries: VecDeque<Entry>,
     /// How much of the first entry has been sent.
     sent: usize,
-    /// The first entry begins inside a frame, whose beginning was sent before it was queued.
+    /// The first entry begins inside a frame: its beginning was sent before it was queued.
     begins_inside: bool,
     /// Bytes still to be sent, the pong's included.
     bytes: usize,

@@ -118,7 +118,7 @@ impl Realtime {
         }
     }
 
-    /// Closes the connections whose credentials have ended and whose turn has come.
+    /// Closes the connections with ended credentials that are due.
     pub(super) fn close_due(&mut self, cx: &mut Cx<'_, Session>) {
         while let Some((key, cause)) = self.principals.next_to_close(cx.now()) {
             self.end(cx, key, cause);
@@ -156,7 +156,7 @@ impl Realtime {
     }
 }
 
-/// What becomes of a connection whose credentials have ended by now. Expiry is no distrust: where
+/// The treatment of a connection with credentials that have ended. Expiry is no distrust: where
 /// the close is put off, the connection is served until then.
 fn fate(settings: &Settings, digester: &Digester, now: Now, cause: EndCause, key: ConnKey) -> Fate {
     if settings.on_expiry == OnExpiry::Keep {

@@ -3,7 +3,7 @@
 //! Owns: the order of events, and how many of them a turn delivers. A batch may have thousands of
 //! events and each of them thousands of receivers; the engine holds an entry for each receiver, so
 //! an event becomes a delivery only when the deliveries before it are nearly done. Must not know
-//! where batches come from, or what an event says.
+//! the sources of batches, or the contents of events.
 
 use std::collections::VecDeque;
 use std::vec;
@@ -17,7 +17,8 @@ use super::{Realtime, Session};
 /// pushed, so that an annotation's earlier state never follows a later one. Lanes take turns, event
 /// by event, so that a long batch holds up only its own lane.
 ///
-/// `T` says what a batch belongs to, and is returned when all of it has been handed to the engine.
+/// `T` identifies the source of a batch, and is returned when all of it has been handed to the
+/// engine.
 pub struct EventQueue<T> {
     lanes: Vec<VecDeque<Batch<T>>>,
     /// The lane whose turn it is.
@@ -97,7 +98,7 @@ impl<T> EventQueue<T> {
         self.lanes.iter().all(VecDeque::is_empty)
     }
 
-    /// Delivers events by `deliver`, which says what each took, until the limits of a turn are
+    /// Delivers events by `deliver`, which returns the cost of each, until the limits of a turn are
     /// reached. Returns whether any are left.
     fn serve<C>(
         &mut self,
@@ -153,7 +154,7 @@ impl<T> EventQueue<T> {
 }
 
 impl Realtime {
-    /// Delivers events of a queue, as many as a turn should: who receives an event is decided
+    /// Delivers events of a queue, as many as a turn should: the receivers of an event are decided
     /// when it is delivered, by the identities, memberships and filters that connections have
     /// then, not when it was pushed. `done` is called for each event and for each batch. Returns
     /// whether any are left.

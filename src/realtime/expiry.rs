@@ -1,4 +1,4 @@
-//! Deadlines: when tokens expire, and when connections whose credentials have ended are closed.
+//! Deadlines: when tokens expire, and when connections with ended credentials are closed.
 //!
 //! Owns: an order of moments, and the detection of steps of the wall clock. Must not know whether
 //! a connection still exists: an entry may outlive it, so the caller checks each key.
@@ -20,7 +20,7 @@ impl Deadlines {
         self.heap.push(Reverse((at, key)));
     }
 
-    /// Removes one whose moment has come, the earliest first.
+    /// Removes one that is due, the earliest first.
     pub fn pop_due(&mut self, now: u64) -> Option<ConnKey> {
         let Reverse((at, key)) = *self.heap.peek()?;
         if at > now {

@@ -115,8 +115,8 @@ impl Index {
         self.terms.len()
     }
 
-    /// Bytes that the subscriptions count for, whatever has been allocated: it follows from what
-    /// is subscribed to alone, and not from how that came about.
+    /// Bytes that the subscriptions count for, independent of allocations: it follows from
+    /// the current subscriptions alone, and not from their history.
     pub fn footprint(&self) -> usize {
         self.nodes.len() * NODE_BYTES + self.terms.len() * TERM_BYTES
     }
@@ -238,7 +238,7 @@ impl Index {
 /// The bytes of a subscription: its node, and the number of its place once that is vacant.
 const NODE_BYTES: usize = size_of::<Node>() + size_of::<u32>();
 /// The bytes of a distinct term: the same, and its share of a hash table, which has a number and
-/// a control byte for each place and is up to eight sevenths times two as large as what is in it.
+/// a control byte for each place and is up to eight sevenths times two as large as its contents.
 const TERM_BYTES: usize = size_of::<Term>() + size_of::<u32>() + 12;
 
 impl Default for Node {

@@ -92,7 +92,7 @@ pub fn error(out: &mut String, problem: Problem<'_>, id: &str) {
 }
 
 /// Writes a JSON value again, as [`push_value`] does: its first [`EXCERPT`] characters, and a mark
-/// if there are more. A client's text must not come back as a multiple of what it sent.
+/// if there are more. A client must not get its text back in a multiple of the length.
 fn push_excerpt(out: &mut String, value: &str) {
     let most = out.len() + EXCERPT;
     push_value(out, value, most);

@@ -97,7 +97,7 @@ impl Digester {
 pub struct PageDigest<'a>([FoldHasher<'a>; 2]);
 
 impl PageDigest<'_> {
-    /// Stands for the page's scope key of the version with this suffix: what
+    /// Stands for the page's scope key of the version with this suffix: the digest that
     /// [`Digester::term`] makes of the whole key, provided that the key splits here.
     pub fn version(&self, suffix: &str) -> Digest {
         finish(self.0.clone().map(|mut hasher| {

@@ -2,8 +2,8 @@
 //! nanosecond each.
 //!
 //! Owns: one constant for each kind of work. The engine charges for its own work: bytes read
-//! and decompressed, messages, and output. The constants are rounded up from what the worst inputs
-//! took; no input took more than twice its charge.
+//! and decompressed, messages, and output. The constants are rounded up from the time that the
+//! worst inputs took; no input took more than twice its charge.
 
 /// A byte of a message: JSON is read in several passes, one for each level of a filter, and more
 /// where keys are spelled with escapes. Usually it takes a fifth of this.

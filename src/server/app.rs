@@ -19,8 +19,9 @@ use super::{allocator, metrics};
 /// Hands what arrives to whom it concerns.
 pub(super) struct App {
     pub realtime: Realtime,
-    /// Events that wait to be delivered. Who receives them is decided when they are: whatever
-    /// else the back end says, as that a token was revoked, overtakes them and counts at once.
+    /// Events that wait to be delivered. Their receivers are decided when they are: all
+    /// other messages of the back end, as that a token was revoked, overtake them and count at
+    /// once.
     pub events: EventQueue<Origin>,
     pub admin: Admin,
     pub admin_listener: ListenerId,
@@ -40,10 +41,10 @@ pub(super) struct App {
     pub was_ready: Option<bool>,
 }
 
-/// What a batch of events belongs to. It is told, or dropped, when all of the batch is on its way:
-/// until then it holds back further events.
+/// The source of a batch of events. It is notified, or dropped, when all of the batch is on its
+/// way: until then it holds back further events.
 pub(super) enum Origin {
-    /// A publisher, who waits for the answer to its request.
+    /// A publisher that waits for the answer to its request.
     Publisher(Ticket),
     /// A message queue, which hands out only so many events without an acknowledgment.
     Feed { _receipt: Receipt },

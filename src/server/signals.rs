@@ -1,6 +1,6 @@
 //! Signals, from the first statement of the program to the end of the server.
 //!
-//! Owns: which signals are handled, and what each does before the server serves and afterwards.
+//! Owns: which signals are handled, and their effects before the server serves and afterwards.
 //! The default action of all of them would end the process. SIGPIPE is ignored by the standard
 //! library.
 
@@ -102,7 +102,7 @@ impl State {
     fn handle(&mut self, signal: i32) -> Result<(), crate::net::Closed> {
         match signal {
             SIGHUP => match &self.running {
-                // Where one waits already, that one will see what has changed.
+                // If a reload is waiting already, it will see the change.
                 Some(running) => drop(running.reload.try_send(())),
                 None => self.wants_reload = true,
             },
@@ -130,6 +130,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Those that have been caught before there was a thread to handle them. Like what becomes of a
+/// Those that have been caught before there was a thread to handle them. Like the disposition of a
 /// signal, it belongs to the process.
 static CAUGHT: Mutex<Option<Signals>> = Mutex::new(None);

@@ -70,7 +70,7 @@ fn clients_that_do_not_read_are_closed_and_delay_no_other() {
     eventually(PATIENCE, || (server.metric(slow) == 5.0).then_some(()));
     // What waited for them was over its limit, and they are told to come back.
     for client in &mut stalled {
-        // From here on it takes in what the kernel still holds for it.
+        // From here on it reads the input that the kernel still holds for it.
         SockRef::from(&client.stream)
             .set_recv_buffer_size(1 << 20)
             .unwrap();

@@ -85,7 +85,7 @@ pub struct Login {
     expires: Option<UnixMillis>,
     /// When the token has lasted for as long as it was to at the login, by the monotonic clock.
     lasts_until: Option<u64>,
-    /// It stays so, whatever the wall clock says later.
+    /// It stays so, also if the wall clock is set back.
     has_expired: bool,
 }
 

@@ -374,8 +374,8 @@ impl World {
             }
         }
         self.wait(60_000);
-        // As in the engine's simulation: a second for each kibibyte, and once more for what a kernel
-        // takes of a queue.
+        // As in the engine's simulation: a second for each kibibyte, and once more for the output
+        // that a kernel takes of a queue.
         for second in 0..=360 {
             let is_left = |client: &Client| {
                 client

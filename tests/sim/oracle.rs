@@ -109,7 +109,7 @@ pub fn check_end(client: &mut Client, may_shed: bool) -> Result<(), String> {
     if is_strict && progress.is_open && !progress.is_closed {
         return Err("was left without a close frame".to_owned());
     }
-    // Only who is told so by a close frame is cut with what it has sent unread.
+    // Only a client that gets a close frame is cut with unread input.
     if is_strict && conduct.has_sent_close && client.end() == End::Reset {
         return Err("was reset although it has answered the close frame".to_owned());
     }

@@ -394,7 +394,8 @@ impl World {
         }
         self.wait(60_000);
         // A client may need a second for each kibibyte before it can answer a ping, for at most
-        // five minutes. What its kernel still takes of a queue is a sign of life as well, once.
+        // five minutes. Output that its kernel still takes from a queue is a sign of life as well,
+        // once.
         for second in 0..=360 {
             let mut left = false;
             for (number, client) in self.clients.iter().enumerate() {

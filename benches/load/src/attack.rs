@@ -205,7 +205,7 @@ fn rsv1(mut frame: Vec<u8>) -> Vec<u8> {
 /// A message of 60 MiB in its decompressed form, in some 60 KB.
 fn bomb() -> Vec<u8> {
     let part = deflate(&vec![b'0'; 1 << 20]);
-    // What senders leave out at the end of a message stands between its parts.
+    // The tail that senders omit at the end of a message stands between its parts.
     let parts = vec![part; 60].join(&b"\0\0\xff\xff"[..]);
     rsv1(frames::encode(frames::TEXT, &parts, MASK))
 }

@@ -29,7 +29,7 @@ pub struct Attackers {
     /// Bytes a second of each connection.
     rate: f64,
     reads_replies: bool,
-    /// Connections whose opening is under way.
+    /// Connections that are being opened.
     opening: usize,
     /// Since when bytes are sent; before that, connections are only opened.
     since: Option<Instant>,
@@ -226,7 +226,7 @@ impl Attackers {
         }
     }
 
-    /// Bytes that a member may send now. What it could not send for a second is forgotten.
+    /// Bytes that a member may send now. An allowance that is unused for a second expires.
     fn allowance(&mut self, number: usize, now: Instant) -> f64 {
         let (Some(since), Some(member)) = (self.since, self.members.get_mut(number)) else {
             return 0.0;
@@ -407,7 +407,7 @@ fn write(stream: &mut TcpStream, plan: &Plan, at: &mut usize, most: usize) -> io
     while sent < most {
         let rest = plan.bytes.get(*at..).unwrap_or_default();
         let part = &rest[..rest.len().min(most - sent)];
-        // A connection that only connects sends its bytes once, whatever its rate.
+        // A connection that only connects sends its bytes once, at any rate.
         let part = if plan.reconnects { rest } else { part };
         match stream.write(part) {
             Ok(count) => {
@@ -455,7 +455,7 @@ const SWEEP: Duration = Duration::from_millis(4);
 /// How long an attacker waits after its connection was ended.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The most connections whose opening is under way at once.
+/// The most connections that are being opened at once.
 const MOST_OPENING: usize = 256;
 
 /// The most bytes that one connection sends in one go.

@@ -35,7 +35,7 @@ pub enum Mode {
     Storm(Handshake),
     /// Sends hostile traffic, and measures the service of well-behaved clients meanwhile
     Hostile(Hostile),
-    /// Makes the server hold memory, and compares its growth with what the server accounts for
+    /// Makes the server hold memory, and compares its growth with the server's own account
     Hold(Hold),
 }
 
@@ -243,7 +243,7 @@ pub struct Handshake {
 pub struct Hostile {
     #[command(flatten)]
     pub common: Common,
-    /// What the connections send
+    /// Traffic of the connections
     #[arg(long, value_enum)]
     pub attack: Attack,
     /// Bytes a second of each connection: 100KB, 64KiB, 1MB
@@ -252,7 +252,7 @@ pub struct Hostile {
     /// Seconds to attack
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
-    /// Attackers do not read what they are sent
+    /// Attackers do not read the output of the server
     #[arg(long)]
     pub unread: bool,
     /// Where tls-handshakes connect to: wss://HOST:PORT/PATH
@@ -262,7 +262,7 @@ pub struct Hostile {
     pub witness: Witness,
 }
 
-/// The well-behaved clients whose service is measured.
+/// The well-behaved clients that measure their service.
 #[derive(Args)]
 pub struct Witness {
     /// Well-behaved clients that ping
@@ -295,10 +295,10 @@ pub struct Witness {
 pub struct Hold {
     #[command(flatten)]
     pub common: Common,
-    /// What the server is made to hold
+    /// Kind of memory that the server is made to hold
     #[arg(long, value_enum)]
     pub scenario: Scenario,
-    /// events: how large each is (at most 1 MiB with what is around it)
+    /// events: how large each is (at most 1 MiB with its request)
     #[arg(long, default_value = "900KB", value_parser = bytes)]
     pub event_size: u64,
     /// events: how many are published

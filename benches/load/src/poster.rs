@@ -97,7 +97,7 @@ impl Poster {
         })
     }
 
-    /// Sends an event, behind whatever has not been sent yet.
+    /// Sends an event, behind unsent bytes of earlier ones.
     ///
     /// # Errors
     ///
@@ -117,7 +117,8 @@ impl Poster {
         self.flush()
     }
 
-    /// Does what the socket is ready for. Returns the status of an answer that is complete.
+    /// Reads and writes as far as the socket is ready. Returns the status of an answer that is
+    /// complete.
     ///
     /// # Errors
     ///

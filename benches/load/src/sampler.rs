@@ -20,7 +20,7 @@ pub struct Sampler {
     thread: JoinHandle<Samples>,
 }
 
-/// What the thread has seen.
+/// Results of the thread.
 #[derive(Default)]
 pub struct Samples {
     /// The most resident memory, in bytes, and the accounts at about that moment.
@@ -46,7 +46,7 @@ impl Sampler {
         Sampler { is_over, thread }
     }
 
-    /// Ends the thread, and returns what it has seen.
+    /// Ends the thread, and returns its results.
     pub fn end(self) -> Samples {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()

@@ -1,8 +1,8 @@
-//! Well-behaved clients whose service is measured while a server is under load.
+//! Well-behaved clients that measure their service while a server is under load.
 //!
-//! They live in a thread and a poll of their own, so that what is measured is the server and not
-//! the load beside them. The thread also measures its own delays: a ping that is sent late because
-//! this process was not scheduled counts there, and nowhere else.
+//! They live in a thread and a poll of their own, so that the measurement is of the server and not
+//! of the load beside them. The thread also measures its own delays: a ping that is sent late
+//! because this process was not scheduled counts there, and nowhere else.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -23,7 +23,7 @@ use crate::poster::{Endpoint, Poster, event, event_number};
 use crate::report;
 use crate::target::Target;
 
-/// What the clients do, and how often.
+/// The operations of the clients, and their rates.
 #[derive(Clone)]
 pub struct Settings {
     pub target: Target,
@@ -36,7 +36,7 @@ pub struct Settings {
     pub grace: Duration,
 }
 
-/// What was measured.
+/// Results of a measurement.
 #[derive(Clone)]
 pub struct Outcome {
     pub pings: Histogram<u64>,
@@ -52,7 +52,7 @@ pub struct Outcome {
     /// From sending an event to its arrival at the subscribed client.
     pub arrivals: Histogram<u64>,
     pub events_published: u64,
-    /// Events that were refused, or whose answer or notification did not come until the end.
+    /// Events that were refused, or without an answer or a notification until the end.
     pub events_failed: u64,
     /// How late this thread itself was, each time that it had something to send.
     pub own_delay: Histogram<u64>,
@@ -110,12 +110,12 @@ impl Witness {
         }
     }
 
-    /// What is sent from now on counts as measured, and what was sent before as calm.
+    /// Messages sent from now on count as measured, and earlier ones as calm.
     pub fn measure(&self) {
         self.phase.store(MEASURED, Ordering::Relaxed);
     }
 
-    /// Ends the measurement. Returns what was measured before [`Witness::measure`], and since.
+    /// Ends the measurement. Returns the results before [`Witness::measure`], and since.
     ///
     /// # Errors
     ///
@@ -254,7 +254,7 @@ impl Room {
         usize::from(self.phase.load(Ordering::Relaxed))
     }
 
-    /// Sends what is due. Returns when the next thing is.
+    /// Sends all messages that are due. Returns when the next one is.
     fn send_due(&mut self) -> Result<Instant> {
         let now = Instant::now();
         let phase = self.phase().min(1);
@@ -345,7 +345,7 @@ impl Room {
         Ok(())
     }
 
-    /// Waits at most so long, and serves what is ready.
+    /// Waits at most so long, and serves the sockets that are ready.
     fn wait(&mut self, events: &mut Events, time: Duration) -> Result<()> {
         match self.poll.poll(events, Some(time)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -461,7 +461,7 @@ impl Room {
             || !self.under_way.is_empty()
     }
 
-    /// Counts what did not come until the end, with the time that it has taken so far.
+    /// Counts the answers that are still outstanding at the end, with their age.
     fn count_missing(&mut self) {
         for (sent, phase) in self
             .clients

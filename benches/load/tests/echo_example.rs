@@ -112,7 +112,7 @@ fn well_behaved_clients_are_measured_during_an_attack() {
     assert!(number(&report["calm_ping_us"], "count") > 10.0);
     assert!(number(&report["handshake_us"], "count") > 1.0);
     assert_eq!(number(&report, "pings_unanswered"), 0.0, "{report}");
-    // A connection sends no more than its rate, and what it may send in advance.
+    // A connection sends no more than its rate, and its advance.
     let sent = number(&report, "attack_bytes_per_s");
     assert!((40_000.0..=480_000.0).contains(&sent), "{report}");
     assert!(number(&report, "reply_bytes_per_s") > 0.0);

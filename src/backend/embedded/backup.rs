@@ -1,7 +1,7 @@
 //! Backups of the database as one file, and their way back.
 //!
-//! A backup is made by `VACUUM INTO`: a consistent copy from one read transaction, without what
-//! was deleted. A restore is one transaction on the database in use, so that it keeps its
+//! A backup is made by `VACUUM INTO`: a consistent copy from one read transaction, without
+//! deleted rows. A restore is one transaction on the database in use, so that it keeps its
 //! sequence numbers (an id is never used again) and a running server follows by the change log.
 
 use std::fs::{self, File, OpenOptions};
@@ -29,7 +29,7 @@ pub struct Contents {
     pub groups: u64,
 }
 
-/// What becomes of tokens that are in a backup and no longer in the database.
+/// The treatment of tokens that are in a backup and no longer in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revoked {
     /// They are restored like everything else, and work again.
@@ -38,10 +38,10 @@ pub enum Revoked {
     LeaveOut,
 }
 
-/// What a restore has done.
+/// The result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// What is in the database now.
+    /// Contents of the database now.
     pub contents: Contents,
     /// The tokens that did not work before and do now, oldest first.
     pub revived: Vec<TokenId>,
@@ -191,8 +191,8 @@ fn nothing_to_compare(database: &Path) -> StoreError {
     StoreError::Invalid(format!("{}: {message}", database.display()))
 }
 
-/// Moves a file that cannot be used as a database out of the way, with what SQLite keeps beside
-/// it, and returns where it is now.
+/// Moves a file that cannot be used as a database out of the way, with the files that SQLite keeps
+/// beside it, and returns where it is now.
 fn set_aside(database: &Path) -> Result<PathBuf, StoreError> {
     let aside = suffixed(database, ".damaged");
     if aside.symlink_metadata().is_ok() {

@@ -44,7 +44,7 @@ pub(super) struct Author {
     pub muted: bool,
 }
 
-/// What a connection that logs in with a token gets from it.
+/// The identity of a connection that logs in with a token.
 #[derive(Debug, Hash)]
 pub(super) struct Credential {
     pub userid: String,
@@ -163,7 +163,7 @@ impl<'a> Directory<'a> {
         Ok(author.unwrap_or_default())
     }
 
-    /// What a token stands for, expired or not; `None` if there is no such token.
+    /// The identity behind a token, expired or not; `None` if there is no such token.
     pub fn credential(&self, token: TokenId) -> Result<Option<Credential>, rusqlite::Error> {
         self.db
             .prepare_cached(

@@ -23,7 +23,7 @@ pub(super) struct DatabaseFile {
     last: Cell<Option<State>>,
 }
 
-/// What does not change while a file exists.
+/// Attributes that do not change while a file exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,

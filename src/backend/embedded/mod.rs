@@ -52,7 +52,7 @@ pub struct Embedded {
     passed_over: Rarely,
 }
 
-/// What one view of the database says.
+/// The state of the database in one view.
 struct Reading {
     news: News,
     answers: Vec<Tell>,
@@ -205,7 +205,7 @@ impl Embedded {
         }
     }
 
-    /// Tells of the health where it differs from what was last told. Each new reason for being
+    /// Reports the health if it differs from the last report. Each new reason for being
     /// unavailable is logged.
     fn health(&mut self, outcome: Result<(), &StoreError>, tells: &mut Vec<Tell>) {
         let path = self.path.as_deref().unwrap_or(Path::new("(in memory)"));

@@ -16,7 +16,7 @@ pub(super) struct Watch {
     /// The last change that was told.
     place: Place,
     hasher: RandomState,
-    /// The tokens that somebody was let in with, and the hash of their credential: all that can be
+    /// The tokens that have logged in, and the hash of their credential: all that can be
     /// open, should the log not continue where it was last read. There are at most as many as
     /// there are tokens.
     let_in: HashMap<TokenId, u64>,
@@ -70,9 +70,9 @@ impl Watch {
         })
     }
 
-    /// What to tell when the log does not continue: it was trimmed before it was read, or the
-    /// database is another one or in another state. Everything that is true now of anybody who was
-    /// let in.
+    /// The messages for a log that does not continue: it was trimmed before it was read, or the
+    /// database is another one or in another state. The current state of all tokens that have
+    /// logged in.
     fn whatever_may_have_changed(
         &self,
         directory: &Directory<'_>,

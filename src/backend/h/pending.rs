@@ -6,8 +6,8 @@
 //! committed state before it publishes the opposite. If no read agrees in time, the transaction
 //! was aborted, and the database's answer counts again.
 //!
-//! Owns: which statements are unconfirmed, and when to read again. Must not know: SQL, or who is
-//! connected. Time is an argument.
+//! Owns: which statements are unconfirmed, and when to read again. Must not know: SQL, or the
+//! connections. Time is an argument.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -131,7 +131,7 @@ impl Pending {
         });
     }
 
-    /// A user whose memberships are to be read again by now.
+    /// A user with memberships that are to be read again by now.
     pub(super) fn due(&self, now: Instant) -> Option<Box<str>> {
         let (at, userid) = self.due.first()?;
         (*at <= now).then(|| userid.clone())
@@ -197,7 +197,8 @@ const CHECKS: [Duration; 5] = [
     Duration::from_secs(30),
     LEAVE_LIFE,
 ];
-/// How long an unconfirmed join counts. It lets a user read what the database does not grant.
+/// How long an unconfirmed join counts. Meanwhile a user has rights that the database does not
+/// grant.
 const JOIN_LIFE: Duration = Duration::from_secs(15);
 /// How long an unconfirmed leave counts: longer than requests to h take, since it only withholds.
 const LEAVE_LIFE: Duration = Duration::from_secs(60);

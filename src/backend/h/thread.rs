@@ -41,7 +41,7 @@ pub fn questions() -> (Asker, Questions) {
     (Asker { questions, _alive }, Questions { inbox, alive })
 }
 
-/// What the time is.
+/// The current time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {
     /// By the wall clock: for whether tokens hold.

@@ -37,10 +37,10 @@ pub(super) struct Worker<D, W> {
     logins: Vec<(Ticket, Secret)>,
     sweep: Option<Sweep>,
     events: Backlog,
-    /// For what events have led to.
+    /// For the results of events.
     room: Room,
     told: Told,
-    /// What events have stated of memberships and the database does not say yet.
+    /// Memberships that events have stated and the database does not have yet.
     pending: Pending,
     /// What was last told of the health.
     ready: bool,
@@ -305,7 +305,7 @@ where
             .await
     }
 
-    /// As [`Worker::annotation`]. What it states of the user's groups counts at once; the others
+    /// As [`Worker::annotation`]. Its statements about the user's groups count at once; the others
     /// are read anew, and come first.
     async fn user(&mut self, delivery: &Delivery) -> Result<Option<Result<Plan, Fate>>, Closed> {
         let (userid, plan) = match user_plan(&delivery.event) {
@@ -325,7 +325,7 @@ where
         Ok(Some(Ok(plan)))
     }
 
-    /// Reads what events have stated of memberships again, where that is due. Returns whether it
+    /// Reads the memberships that events have stated again, where that is due. Returns whether it
     /// all has been.
     async fn confirm(&mut self) -> Result<bool, Closed> {
         for _ in 0..BATCH {

@@ -1,6 +1,6 @@
 //! Catching up before a deadline is enforced.
 //!
-//! A deadline concerns what the peer has done, and the engine knows that only as far as it has
+//! A deadline concerns the peer's actions, and the engine knows them only as far as it has
 //! read and written: after a standstill (a stopped process, a paused virtual machine) or in a long
 //! turn, input waits in the socket, and readiness events wait in the poller. So the connection is
 //! served once more, and the deadline is enforced only if it still stands then.
@@ -78,8 +78,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         rest.is_some()
     }
 
-    /// Reads and writes once more, regardless of readiness events. Returns whether the connection has
-    /// progressed since the last standstill, or may have: output that it takes now was queued.
+    /// Reads and writes once more, regardless of readiness events. Returns whether the connection
+    /// has progressed since the last standstill, or may have: output that it takes now was queued.
     pub(super) fn catch_up(&mut self, key: ConnKey) -> bool {
         self.looks += 1;
         let had_output = self.has_output(key);

@@ -329,7 +329,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return 0;
         };
         // Where the socket is full there will be an edge, which is a sign of life, before the peer
-        // can have read what the kernel has taken. Queued output is counted when it is written.
+        // can have read the output that the kernel has taken. Queued output is counted when it is
+        // written.
         let is_leaving = conn.flags.has(Flags::WRITABLE);
         let queued = if is_leaving { conn.queued() } else { 0 };
         let lag = conn.transport.pace().lag(queued, now);

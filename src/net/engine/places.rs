@@ -183,8 +183,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
         }
         self.pools[id as usize].http = http;
-        // Clients that have yet to authenticate share a quarter of the reserved places, whatever
-        // the others hold; the others keep the rest.
+        // Clients that have yet to authenticate share a quarter of the reserved places, however
+        // many the others hold; the others keep the rest.
         let share = self.config.max_reserved / 4;
         let is_crowded = candidates.counts[Class::Fresh as usize] >= share;
         candidates.first_of(match id {

@@ -109,8 +109,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Serves one connection until its socket is empty or it has had its share. Returns how it goes
     /// on.
     ///
-    /// Whatever leaves bytes in the socket leaves `READABLE` set and puts the connection into the
-    /// run queue, now or when what it waits for has come: there will be no edge.
+    /// Code that leaves bytes in the socket leaves `READABLE` set and puts the connection into the
+    /// run queue, now or when its wait is over: there will be no edge.
     #[inline(always)]
     pub(super) fn serve_reader(&mut self, key: ConnKey) -> Option<Rest> {
         while let Some(source) = self.may_read(key) {

@@ -27,8 +27,8 @@ impl RecentWork {
         RecentWork(self.0.saturating_sub(ticks.min(255) as u8))
     }
 
-    /// Adds work. A remainder below the precision is rounded up with a probability equal to its part,
-    /// so that many small amounts count as one large one does; `random` decides.
+    /// Adds work. A remainder below the precision is rounded up with a probability equal to its
+    /// part, so that many small amounts count as one large one does; `random` decides.
     #[inline]
     pub fn add(&mut self, work: u64, random: u64) {
         // A little work is added rarely, as if it were more: each call would cost as much as a
@@ -210,7 +210,7 @@ impl Random {
 
 /// Work below which amounts are added with a probability.
 const RARE: u64 = 16 * GRAIN;
-/// Entries of a queue whose memory is kept for the next ones.
+/// Entries of a queue with memory that is kept for the next ones.
 const KEPT_CAPACITY: usize = 32;
 /// Units of work that [`RecentWork`] counts as one.
 const GRAIN: u64 = 1024;

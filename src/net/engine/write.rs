@@ -199,7 +199,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Closes a connection whose queue is too long, unless its socket has had room.
+    /// Closes a connection with too long a queue, unless its socket has had room.
     fn evict_unless_it_reads(&mut self, key: ConnKey) {
         self.write_again(key);
         let now = floor_tick(self.now);

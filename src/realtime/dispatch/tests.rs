@@ -272,7 +272,7 @@ fn a_long_type_is_cut_in_the_error() {
 /// The reply to any message of 64 KiB is short.
 // M12
 #[test]
-fn replies_are_short_whatever_is_sent() {
+fn replies_are_short_for_all_messages() {
     const MOST: usize = 2048;
     let mut world = world();
     let mut longest = 0;

@@ -1,8 +1,8 @@
-//! The end of credentials: whether a connection's token still holds, and when a connection whose
-//! token does not is closed.
+//! The end of credentials: whether a connection's token still holds, and when a connection with
+//! an ended token is closed.
 //!
-//! Owns: the standing of each login. That credentials have ended is a fact and stays one, whatever
-//! the clocks say afterwards: nothing here makes an ended login valid again.
+//! Owns: the standing of each login. That credentials have ended is a fact and stays one, even if
+//! the clocks are set afterwards: nothing here makes an ended login valid again.
 //!
 //! A token expires at a moment of the wall clock, which may be set. So it ends when the wall clock
 //! says so, or when as much time has passed by the monotonic clock as was left of it at the login,
@@ -24,7 +24,7 @@ pub(super) struct Ends {
     /// set forward.
     expiries_by_wall: Deadlines,
     wall: WallClock,
-    /// When connections whose credentials have ended are closed, by the monotonic clock.
+    /// When connections with ended credentials are closed, by the monotonic clock.
     closes: Deadlines,
     /// Valid logins that expire.
     pub expiring: usize,
@@ -92,7 +92,7 @@ impl Principals {
         })
     }
 
-    /// Ends the logins whose tokens have expired by now.
+    /// Ends the logins with tokens that have expired by now.
     pub fn expire(&mut self, now: Now, fate: impl Fn(ConnKey) -> Fate) {
         if self.ends.wall.has_stepped_forward(now) {
             let expiring = self.live().filter(|login| login.expires_by_itself());
@@ -115,7 +115,7 @@ impl Principals {
     }
 
     /// A connection's credentials have ended. One that is to be closed already is closed when
-    /// that was to be; what had only expired may then be revoked as well, and is served no more.
+    /// that was to be; an expired login may then be revoked as well, and is served no more.
     pub fn end(&mut self, key: ConnKey, cause: EndCause, fate: Fate) {
         let login = self.logins.get_mut(self.by_conn.get(key));
         let Some(login) = login.filter(|login| login.key == key) else {

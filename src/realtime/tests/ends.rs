@@ -1,4 +1,4 @@
-//! Ended credentials, whatever the wall clock and the settings do afterwards.
+//! Ended credentials, with later changes of the wall clock and the settings.
 
 use super::*;
 

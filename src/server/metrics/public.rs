@@ -1,10 +1,10 @@
 //! The metrics for requests without a key.
 //!
 //! Owns: the list. A client can watch a page or a group, and compare metrics before and after; so
-//! none that depends on events may be on it: not their number, nor whom they matched, nor the
-//! bytes, the queues, the statements, and the time that they cost. What is not on the list needs
-//! a key, so that a new metric does until it is put here. Connections that end because they do
-//! not read what they are sent are counted here, as all ends are: what they were sent is not.
+//! none that depends on events may be on it: not their number, nor their receivers, nor the
+//! bytes, the queues, the statements, and the time that they cost. A metric that is not on the list
+//! needs a key, so that a new one does until it is put here. Connections that end because they do
+//! not read their output are counted here, as all ends are: their output is not.
 
 /// Metrics of connections, clients' messages, and the server.
 pub(super) const PUBLIC: &[&str] = &[

@@ -1,4 +1,4 @@
-//! Memory that a server is made to hold, against what it accounts for, and the well-behaved
+//! Memory that a server is made to hold, against its own account, and the well-behaved
 //! clients that are closed for it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,7 +63,7 @@ pub(super) fn run(name: &str, args: &Hold) -> Result<Report> {
     Ok(report)
 }
 
-/// Publishes large events, a burst after the other, to receivers that read everything at once.
+/// Publishes large events, one burst after the other, to receivers that read at once.
 fn events(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcome> {
     let common = &args.common;
     let endpoint = endpoint.ok_or("events needs --publish and --key-file")?;

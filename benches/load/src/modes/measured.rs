@@ -48,8 +48,8 @@ pub(super) fn target(common: &Common, url: &str) -> Result<Target> {
 }
 
 impl Measurement {
-    /// Connects the measuring clients. What they do until [`Measurement::measure`] is the calm
-    /// that the rest is compared with.
+    /// Connects the measuring clients. Their results until [`Measurement::measure`] are the calm
+    /// baseline for the rest.
     pub fn start(
         common: &Common,
         args: &Args,

@@ -27,7 +27,7 @@ enum Stream {
 }
 
 /// Has each connection cause a few hundred kilobytes of replies at once, and read them but for a
-/// small rest: what the server then holds for that rest is the question.
+/// small rest, to measure the memory that the server then holds for that rest.
 pub(super) fn replies(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcome> {
     let common = &args.common;
     let endpoint = endpoint.ok_or("unread-replies needs --publish, for the metrics")?;
@@ -111,8 +111,8 @@ struct Calibrated {
     length: usize,
 }
 
-/// The server's socket accepts replies in jumps of tens of kilobytes. So a first connection finds out
-/// how large these are, and a second one asks for replies that end shortly behind one of them.
+/// The server's socket accepts replies in jumps of tens of kilobytes. So a first connection finds
+/// out how large these are, and a second one asks for replies that end shortly behind one of them.
 fn calibrate(target: &Target, script: &Script, endpoint: &Endpoint) -> Result<Calibrated> {
     let mut stream = Stream::open(target, script)?;
     let burst = burst(0);
@@ -287,7 +287,7 @@ const BATCH: usize = 40;
 /// Well-behaved clients beside the partial records.
 const INNOCENTS: u64 = 20;
 
-/// A small buffer, so that the kernel holds little of what is not read.
+/// A small buffer, so that the kernel holds little unread output.
 const RECEIVE_BUFFER: usize = 8 * 1024;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -295,7 +295,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause for the server to process a burst.
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// The pause for the server to write what the kernel accepts after a read.
+/// The pause for the server to write until the kernel's buffers are full again after a read.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// How much earlier than calibrated a connection begins to read in small steps, in bytes.

@@ -111,7 +111,7 @@ fn a_restore_brings_everything_back_and_names_the_tokens_that_work_again() {
     assert_eq!(restored.revived, [TokenId(1), TokenId(2)]);
     let before = restored.before.unwrap();
     assert_eq!(dump(&before), now);
-    // An id is never used again, also by what was there before the restore.
+    // An id is never used again, not even one that was assigned before the restore.
     let next = store.add_token(JOE, &secret("d"), 7, None).unwrap();
     assert_eq!(next, TokenId(later.0 + 1));
 

@@ -50,13 +50,13 @@ impl Site {
         copy
     }
 
-    /// A turn with a login; what is told.
+    /// Runs a turn with a login; returns its messages.
     fn log_in(&mut self, text: &str) -> Vec<String> {
         let tells = self.back_end.turn(vec![authenticate(1, text)], 0);
         tells.iter().map(short).collect()
     }
 
-    /// A turn without questions; what is told, in alphabetical order.
+    /// Runs a turn without requests; returns its messages, in alphabetical order.
     fn news(&mut self) -> Vec<String> {
         let tells = self.back_end.turn(Vec::new(), 0);
         let mut news: Vec<_> = tells.iter().map(short).collect();
