@@ -211,34 +211,41 @@ impl Site {
                 let compresses = CAN_DEFLATE && self.rng.chance(50);
                 self.open(number, compresses);
             }
-            (Hold::Records, true) => self.publish(1, 10_000 + size),
-            (Hold::Filter, true) => {
+            (hold, true) => self.hold_by_messages(hold, number, size),
+        }
+    }
+
+    /// One client with a WebSocket, or several, have the server hold more.
+    fn hold_by_messages(&mut self, hold: Hold, number: usize, size: usize) {
+        match hold {
+            Hold::Records => self.publish(1, 10_000 + size),
+            Hold::Filter => {
                 let group = format!("{number} {}", self.rng.below(3));
                 let values = 1 + self.rng.below(MAX_TERMS);
                 self.say_bytes(number, &filter(&group, values));
             }
-            (Hold::PartialMessage, true) => {
+            Hold::PartialMessage => {
                 let part = self.rng.below(size + 8);
                 let frame = client_frame(0x82, &vec![7; size], [1; 4]);
                 self.peers[number].send_part(&frame, part);
             }
-            (Hold::Fragments, true) => {
+            Hold::Fragments => {
                 let peer = &mut self.peers[number];
                 peer.send(&client_frame(0x01, &vec![b'x'; size / 4], [1; 4]));
                 peer.send(&client_frame(0x00, &vec![b'x'; size / 4], [1; 4]));
                 peer.send_part(&client_frame(0x80, &vec![b'x'; size / 4], [1; 4]), size / 8);
             }
-            (Hold::Replies, true) => {
+            Hold::Replies => {
                 for _ in 0..self.rng.below(200) {
                     let id = "9".repeat(self.rng.below(250) + 1);
                     self.say(number, &format!(r#"{{"type":"whoami","id":{id}}}"#));
                 }
             }
-            (Hold::Pongs, true) => {
+            Hold::Pongs => {
                 let ping = client_frame(0x89, &[b'p'; 120], [1; 4]);
                 (0..size % 50).for_each(|_| self.peers[number].send(&ping));
             }
-            (_, true) => self.burst(),
+            _ => self.burst(),
         }
     }
 
