@@ -101,8 +101,8 @@ impl FanOut {
     }
 
     fn tables_memory(&self) -> usize {
-        self.waiting.capacity() * size_of::<Delivery>()
-            + self.wave.capacity() * size_of::<Progress>()
+        beyond_kept(self.waiting.capacity()) * size_of::<Delivery>()
+            + beyond_kept(self.wave.capacity()) * size_of::<Progress>()
             + beyond_kept(self.ahead.capacity()) * size_of::<Reverse<(u32, u32)>>()
             + self.stretch.memory()
     }
@@ -115,6 +115,10 @@ impl FanOut {
 
     /// Releases the memory of tables that many deliveries at once have made large.
     pub fn give_back(&mut self, held: &mut Held) {
+        // No table is larger than what is always kept.
+        if self.counted == 0 {
+            return;
+        }
         self.stretch.give_back();
         if let Some(enough) = enough(self.waiting.len(), self.waiting.capacity()) {
             self.waiting.shrink_to(enough);

@@ -41,6 +41,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Serves connections of a class for the part of a turn that each class has.
+    #[cold]
     fn serve_on_credit(&mut self, class: Class, waiting: usize) {
         self.run.grant(class);
         for _ in 0..waiting {
@@ -53,7 +54,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn visit_next(&mut self, class: Class) {
         if let Some(key) = self.run.pop(class) {
             self.visit(key, class);
