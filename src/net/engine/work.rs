@@ -335,6 +335,7 @@ mod tests {
         assert_eq!(of(40_000_000).class().for_large(), Class(8));
     }
 
+    // R11
     #[test]
     fn a_class_goes_on_in_turns_that_are_over_for_a_sixteenth_of_their_work() {
         let mut run = RunQueue::default();
