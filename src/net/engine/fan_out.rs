@@ -9,7 +9,7 @@ use super::super::frame::{Delivery, Frame};
 use super::super::handler::Handler;
 use super::super::held::{Held, recount};
 use super::super::socket::Socket;
-use super::give_back::{beyond_kept, enough};
+use super::give_back::{KEPT_CAPACITY, beyond_kept, enough, enough_above};
 use super::stretch::{Due, Stretch, stretch_of};
 use super::{Engine, FAN_OUT_BUDGET};
 
@@ -101,9 +101,9 @@ impl FanOut {
     }
 
     fn tables_memory(&self) -> usize {
-        beyond_kept(self.waiting.capacity()) * size_of::<Delivery>()
-            + beyond_kept(self.wave.capacity()) * size_of::<Progress>()
-            + beyond_kept(self.ahead.capacity()) * size_of::<Reverse<(u32, u32)>>()
+        beyond_kept(KEPT_DELIVERIES, self.waiting.capacity()) * size_of::<Delivery>()
+            + beyond_kept(KEPT_DELIVERIES, self.wave.capacity()) * size_of::<Progress>()
+            + beyond_kept(KEPT_CAPACITY, self.ahead.capacity()) * size_of::<Reverse<(u32, u32)>>()
             + self.stretch.memory()
     }
 
@@ -119,11 +119,12 @@ impl FanOut {
         if self.counted == 0 {
             return;
         }
+        let enough_deliveries = |len, capacity| enough_above(KEPT_DELIVERIES, len, capacity);
         self.stretch.give_back();
-        if let Some(enough) = enough(self.waiting.len(), self.waiting.capacity()) {
+        if let Some(enough) = enough_deliveries(self.waiting.len(), self.waiting.capacity()) {
             self.waiting.shrink_to(enough);
         }
-        if let Some(enough) = enough(self.wave.len(), self.wave.capacity()) {
+        if let Some(enough) = enough_deliveries(self.wave.len(), self.wave.capacity()) {
             self.wave.shrink_to(enough);
         }
         if let Some(enough) = enough(self.ahead.len(), self.ahead.capacity()) {
@@ -238,6 +239,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.joined.clear();
     }
 }
+
+/// Deliveries with memory in a table that is kept for the next ones.
+const KEPT_DELIVERIES: usize = 64;
 
 /// Bytes of memory that a delivery's lists of receivers and frames take.
 fn lists_memory(delivery: &Delivery) -> usize {

@@ -33,17 +33,23 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 /// The capacity that a table should have; `None` while what it has is not too much.
 #[inline]
 pub(super) fn enough(len: usize, capacity: usize) -> Option<usize> {
-    if capacity <= 2 * KEPT_CAPACITY {
+    enough_above(KEPT_CAPACITY, len, capacity)
+}
+
+/// The same for a table that keeps memory for so many entries.
+#[inline]
+pub(super) fn enough_above(kept: usize, len: usize, capacity: usize) -> Option<usize> {
+    if capacity <= 2 * kept {
         return None;
     }
-    let enough = (2 * len).max(KEPT_CAPACITY);
+    let enough = (2 * len).max(kept);
     (capacity > 2 * enough).then_some(enough)
 }
 
 /// Entries beyond those that even an empty table may keep, which the ledger does not count.
-pub(super) fn beyond_kept(capacity: usize) -> usize {
-    capacity.saturating_sub(2 * KEPT_CAPACITY)
+pub(super) fn beyond_kept(kept: usize, capacity: usize) -> usize {
+    capacity.saturating_sub(2 * kept)
 }
 
-/// Entries whose memory is kept for the next ones.
-const KEPT_CAPACITY: usize = 256;
+/// Entries with memory that is kept for the next ones.
+pub(super) const KEPT_CAPACITY: usize = 256;

@@ -4,7 +4,7 @@
 //! know what is delivered.
 
 use super::super::ConnKey;
-use super::give_back::{beyond_kept, enough};
+use super::give_back::{KEPT_CAPACITY, beyond_kept, enough};
 
 /// The stretch that a slot is in.
 pub(super) fn stretch_of(key: ConnKey) -> u32 {
@@ -61,7 +61,7 @@ impl Stretch {
             .sum()
     }
 
-    /// Gives back the memory of what many deliveries at once have needed.
+    /// Releases memory that many deliveries at once have needed.
     pub fn give_back(&mut self) {
         if let Some(enough) = enough(self.links.len(), self.links.capacity()) {
             self.links.shrink_to(enough);
@@ -70,7 +70,7 @@ impl Stretch {
 
     /// Bytes of memory, without the entries for which memory is always kept.
     pub fn memory(&self) -> usize {
-        beyond_kept(self.links.capacity()) * size_of::<Link>()
+        beyond_kept(KEPT_CAPACITY, self.links.capacity()) * size_of::<Link>()
     }
 
     /// Adds behind what its slot has.
