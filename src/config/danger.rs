@@ -36,8 +36,9 @@ impl Danger {
     pub fn words(self) -> &'static str {
         match self {
             Danger::AdminPublic => {
-                "admin_public: whoever reaches the admin address sees all metrics, and the \
-                 publish key crosses the network unencrypted; something else must keep it private"
+                "admin_public: anyone who can reach the admin address sees the metrics that need no \
+                 key, and the publish key and metrics_key cross the network unencrypted; something \
+                 else must keep the address private"
             }
             Danger::OnExpiryKeep => {
                 "auth.on_expiry = \"keep\": who is connected goes on to hear what its user may \
@@ -59,9 +60,10 @@ impl Danger {
 pub(super) fn refuse(settings: &Settings) -> Result<(), ConfigError> {
     if is_public(&settings.admin) && !settings.admin_public {
         return Err(ConfigError(format!(
-            "admin: {} may be reached by strangers, who would see all metrics, and a publish key \
-             that crosses the network unencrypted; take a loopback or private address or a unix \
-             socket, or set admin_public = true where something else keeps it private",
+            "admin: {} is a public address: anyone could see the metrics that need no key, and the \
+             publish key and metrics_key would cross the network unencrypted; use a loopback or \
+             private address or a unix socket, or set admin_public = true if something else keeps \
+             the address private",
             settings.admin
         )));
     }

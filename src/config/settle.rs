@@ -117,14 +117,16 @@ impl Values {
     }
 
     fn metrics_key(&self) -> Result<Option<MetricsKey>, ConfigError> {
-        let Some(key) = self.text("metrics_key") else {
+        // An empty key in the file is an error: the operator expects that key to work.
+        let Some(source) = self.source("metrics_key") else {
             return Ok(None);
         };
+        let key = self.text("metrics_key").unwrap_or_default();
         let key = key.trim();
         if key.len() < MIN_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ConfigError(format!(
-                "metrics_key must have at least {MIN_KEY} characters of ASCII, without spaces; \
-                 `openssl rand -hex 32` makes one"
+                "{source}: metrics_key must have at least {MIN_KEY} characters of ASCII, without \
+                 spaces; `openssl rand -hex 32` makes one"
             )));
         }
         Ok(Some(MetricsKey(key.to_owned())))

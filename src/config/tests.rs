@@ -267,7 +267,11 @@ fn what_cannot_be_is_named() {
         ("[tls]\ncert = \"a\"", "go together"),
         (
             "metrics_key = \"short\"",
-            "metrics_key must have at least 16",
+            "line 1: metrics_key must have at least 16",
+        ),
+        (
+            "metrics_key = \"\"",
+            "line 1: metrics_key must have at least 16",
         ),
         ("[limits]\nqueue_soft = \"1MiB\"", "queue_soft"),
         ("[limits]\nconnections = 0", "limits.connections"),
@@ -283,7 +287,8 @@ fn what_cannot_be_is_named() {
             "proxy_protocol = [\"ws://127.0.0.1:5001\"]",
             "without limits.trusted_proxies",
         ),
-        ("[timeouts]\nping = \"0s\"", "too short"),
+        ("[timeouts]\nping = \"0s\"", "it must be at least 1ms"),
+        ("[limits]\nmessage = \"0\"", "it must be at least 1B"),
         ("origins = [\"example.org\"]", "no origin"),
         ("listen = []", "listen"),
     ] {

@@ -138,12 +138,16 @@ impl Kind {
             }
             (Kind::Size { least }, Value::Text(text)) => match parse_size(text) {
                 Some(size) if size >= *least => None,
-                Some(_) => Some(format!("{text:?} is too small")),
+                Some(_) => Some(format!(
+                    "{text:?} is too small; it must be at least {least}B"
+                )),
                 None => Some(format!("{text:?} is no size; write it like \"64KiB\"")),
             },
             (Kind::Time { least }, Value::Text(text)) => match parse_duration(text) {
                 Some(time) if time.as_millis() >= u128::from(*least) => None,
-                Some(_) => Some(format!("{text:?} is too short")),
+                Some(_) => Some(format!(
+                    "{text:?} is too short; it must be at least {least}ms"
+                )),
                 None => Some(format!("{text:?} is no duration; write it like \"30s\"")),
             },
             (Kind::Path, Value::Text(text)) => {

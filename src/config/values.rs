@@ -102,9 +102,14 @@ impl Values {
         self.given.0.contains_key(name)
     }
 
+    /// The source of a setting's value by the setting's name; `None` for the default.
+    pub(super) fn source(&self, name: &str) -> Option<&Whence> {
+        self.given.0.get(name).map(|given| &given.whence)
+    }
+
     /// Where the value of a setting comes from; `None` for the default.
     pub fn whence(&self, setting: &Setting) -> Option<&Whence> {
-        self.given.0.get(setting.name).map(|given| &given.whence)
+        self.source(setting.name)
     }
 
     /// The value of a setting: what was given, else the default, else nothing.
