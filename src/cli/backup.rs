@@ -49,14 +49,20 @@ pub struct RestoreArgs {
 /// Writes a backup of the database of a data directory.
 ///
 /// # Errors
-/// [`Exit::DATA`] for a file that exists, and those of opening the database.
+/// [`Exit::USAGE`] for `-`, [`Exit::DATA`] for a file that exists, those of writing the file, and
+/// those of opening the database.
 pub fn run_backup(args: &BackupArgs, data: &Path) -> Result<(), Exit> {
     if !data.is_dir() {
         let message = format!("{}: there is no such data directory", data.display());
         return Err(Exit::new(Exit::UNAVAILABLE, message));
     }
+    if args.file == Path::new("-") {
+        let message = "a backup is written to a file, not to standard output; ./- is a file's name";
+        return Err(Exit::new(Exit::USAGE, message));
+    }
     let store = Store::open_existing(&DataDir::open(data)?.database())?;
-    let contents = store.backup(&args.file, args.force)?;
+    let contents = store.backup(&args.file, args.force);
+    let contents = contents.map_err(|error| of_output(error, &args.file))?;
     let out = &mut io::stdout().lock();
     writeln!(
         out,
@@ -86,6 +92,17 @@ pub fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(
         words: &mut io::stderr().lock(),
     };
     report(&restored, &args.file, &mut console)
+}
+
+/// Errors about the file to write. The advice that errors about the database give does not apply.
+fn of_output(error: StoreError, file: &Path) -> Exit {
+    match &error {
+        StoreError::File(path, cause) if path == file => {
+            let message = format!("{}: {cause}", file.display());
+            Exit::new(Exit::from(error).code, message)
+        }
+        _ => Exit::from(error),
+    }
 }
 
 /// Errors about the backup are told apart from those about the database.

@@ -56,7 +56,7 @@ enum Command {
     /// Add, list, mute and delete users
     #[cfg(feature = "sqlite")]
     User(OnData<user::UserArgs>),
-    /// Create, list and revoke the tokens that users log in with
+    /// Create, list, revoke, and prune the tokens that users log in with
     #[cfg(feature = "sqlite")]
     Token(OnData<token::TokenArgs>),
     /// Add groups, and say who is in them

@@ -11,7 +11,7 @@ use crate::backend::embedded::{Store, TokenRow, time};
 use crate::backend::new_secret;
 use crate::model::{Secret, TokenId, UnixMillis};
 
-/// Create, list and revoke tokens.
+/// Create, list, revoke, and prune tokens.
 #[derive(Debug, Args)]
 pub struct TokenArgs {
     #[command(subcommand)]
@@ -31,7 +31,7 @@ Example:
         /// The userid of a user that was added with `h-realtime user add`
         userid: String,
         /// How long it works: a number and one of s, m, h, d, w, such as 30d; for ever if left out
-        #[arg(long, value_name = "TIME", value_parser = duration)]
+        #[arg(long, value_name = "TIME", value_parser = lifetime)]
         expires: Option<UnixMillis>,
     },
     /// List tokens: their ids and users, never the tokens themselves
@@ -55,7 +55,8 @@ Examples:
     /// Expired tokens are refused, but kept until this deletes them: a server or command with a
     /// wrong clock deletes nothing. Compare the time that it prints before you say --yes.
     Prune {
-        /// How long ago a token must have expired: a number and one of s, m, h, d, w
+        /// How long ago a token must have expired: a number and one of s, m, h, d, w; 0s for all
+        /// expired tokens
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30d")]
         expired_for: UnixMillis,
         /// Delete them
@@ -119,22 +120,24 @@ fn prune(
     before: UnixMillis,
     yes: bool,
 ) -> Result<(), Exit> {
-    writeln!(
-        console.words,
-        "By this machine's clock it is {}. Tokens that expired before {}:",
-        time::for_people(now),
-        time::for_people(before)
-    )?;
+    let clock = time::for_people(now);
+    write!(console.words, "By this machine's clock it is {clock}. ")?;
+    let before_shown = time::for_people(before);
     if yes {
+        writeln!(
+            console.words,
+            "Deleting the tokens that expired before {before_shown}."
+        )?;
         let deleted = store.delete_tokens_expired_before(before)?;
         writeln!(console.out, "deleted tokens: {deleted}")?;
         return Ok(());
     }
+    writeln!(console.words, "Tokens that expired before {before_shown}:")?;
     let mut rows = store.tokens(None)?;
     rows.retain(|token| token.expires.is_some_and(|expires| expires < before));
     console.table(&table(&rows, now), "There are none.")?;
     if !rows.is_empty() {
-        writeln!(console.words, "Delete them with --yes.")?;
+        writeln!(console.words, "Add --yes to delete them.")?;
     }
     Ok(())
 }
@@ -177,6 +180,14 @@ fn end(expires: Option<UnixMillis>) -> String {
     expires.map_or_else(|| "never".to_owned(), time::for_people)
 }
 
+/// Reads the lifetime of a token, in milliseconds.
+fn lifetime(text: &str) -> Result<UnixMillis, &'static str> {
+    match duration(text)? {
+        0 => Err("a token that expires at once is of no use"),
+        lifetime => Ok(lifetime),
+    }
+}
+
 /// Reads a duration such as `30d`, in milliseconds.
 fn duration(text: &str) -> Result<UnixMillis, &'static str> {
     const WRONG: &str = "not a number and one of s, m, h, d, w, such as 30d";
@@ -192,9 +203,6 @@ fn duration(text: &str) -> Result<UnixMillis, &'static str> {
         _ => return Err(WRONG),
     };
     let number: u32 = digits.parse().map_err(|_| WRONG)?;
-    if number == 0 {
-        return Err("a token that expires at once is of no use");
-    }
     Ok(u64::from(number) * seconds * 1000)
 }
 
@@ -278,22 +286,25 @@ ID  USERID                CREATED                  EXPIRES
         for (text, expires) in [("a", Some(1_000)), ("b", Some(9_000)), ("c", None)] {
             store.add_token(JOE, &secret(text), 0, expires).unwrap();
         }
-        let prune = |more: &[&str]| {
-            let line = [&["prune", "--expired-for", "5s"], more].concat();
+        let prune = |expired_for: &str, more: &[&str]| {
+            let line = [&["prune", "--expired-for", expired_for], more].concat();
             let command = Cli::try_parse_from([&["token"], &line[..]].concat()).unwrap();
             let command = command.args.command;
             let (result, out, _) = captured("", |console| run_on(command, &store, console, 10_000));
             assert!(result.is_ok());
             out
         };
-        let listed = prune(&[]);
+        let listed = prune("5s", &[]);
         assert!(
             listed.contains("\n1 ") && !listed.contains("\n2 "),
             "{listed}"
         );
         assert_eq!(store.tokens(None).unwrap().len(), 3);
-        assert_eq!(prune(&["--yes"]), "deleted tokens: 1\n");
+        assert_eq!(prune("5s", &["--yes"]), "deleted tokens: 1\n");
         assert_eq!(store.tokens(None).unwrap().len(), 2);
+        // 0s: all expired tokens.
+        assert_eq!(prune("0s", &["--yes"]), "deleted tokens: 1\n");
+        assert_eq!(store.tokens(None).unwrap().len(), 1);
     }
 
     #[test]
@@ -311,7 +322,6 @@ ID  USERID                CREATED                  EXPIRES
             "",
             "d",
             "30",
-            "0d",
             "-1d",
             "1.5h",
             "1y",
@@ -321,5 +331,7 @@ ID  USERID                CREATED                  EXPIRES
         ] {
             assert!(duration(text).is_err(), "{text}");
         }
+        assert_eq!(duration("0d"), Ok(0));
+        assert!(lifetime("0d").is_err());
     }
 }

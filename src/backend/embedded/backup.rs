@@ -215,7 +215,11 @@ fn set_aside(database: &Path) -> Result<PathBuf, StoreError> {
 
 /// A copy of a backup beside the database, checked, and brought to this version's schema.
 fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
-    fs::metadata(from).map_err(|error| StoreError::File(from.to_owned(), error))?;
+    let metadata = fs::metadata(from).and_then(|metadata| match metadata.is_dir() {
+        true => Err(io::ErrorKind::IsADirectory.into()),
+        false => Ok(metadata),
+    });
+    metadata.map_err(|error| StoreError::File(from.to_owned(), error))?;
     if is_same(from, database) {
         let message = format!("{} is the database itself", from.display());
         return Err(StoreError::Invalid(message));
@@ -230,7 +234,8 @@ fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
     };
     staged().map_err(|error| match error {
         StoreError::Unusable(_, reason) => StoreError::Unusable(from.to_owned(), reason),
-        error @ (StoreError::Newer { .. } | StoreError::Sqlite(_)) => {
+        StoreError::Sqlite(cause) => StoreError::Unusable(from.to_owned(), cause.to_string()),
+        error @ StoreError::Newer { .. } => {
             StoreError::Unusable(from.to_owned(), error.to_string())
         }
         error => error,
