@@ -219,6 +219,7 @@ fn an_operator_sees_how_the_server_is() {
         "16 logged in, 1 user, 0 by TLS",
     ));
     browser.until(&shows("#backend-now", "ready"));
+    browser.until(&shows("#latency-more", "needs the publish key"));
     assert!(browser.text("#certificate-now").ends_with(" days left"));
     assert_eq!(browser.text("#certificate-more"), "until 4096-01-01");
     assert!(browser.text("#memory-now").ends_with(" MiB"));
@@ -250,6 +251,7 @@ fn an_operator_sees_how_the_server_is() {
     browser.until(&shows("#tail-state", "Watching"));
     // The page has all metrics from now on.
     browser.until(&format!("!/key/.test({})", text_of("#events-now")));
+    browser.until(&format!("/^95 %/.test({})", text_of("#latency-more")));
     let hostile = "<img src=x onerror=alert(1)>";
     for id in ["first", hostile] {
         server

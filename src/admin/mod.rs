@@ -421,6 +421,8 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// The most a publish request may have, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
+/// The reason for refusing a body longer than [`MAX_BODY`].
+pub const BODY_TOO_LARGE: &str = "The body of a request must not exceed 1 MiB.";
 
 /// The most that the requests the back end has may come to, in bytes of body.
 const MAX_OUTSTANDING: usize = 16 * MAX_BODY;

@@ -117,9 +117,12 @@ impl Handler for App {
         let (name, reason) = match refusal {
             Refusal::Malformed => ("bad_request", "The request is not valid HTTP/1.1."),
             Refusal::HeadTooLarge => ("head_too_large", "The request's head is too large."),
-            Refusal::BodyTooLarge => ("too_large", "The request's body is too large."),
+            Refusal::BodyTooLarge => ("too_large", crate::admin::BODY_TOO_LARGE),
             Refusal::Incomplete => ("timeout", "The request was not complete in time."),
-            Refusal::TimedOut => ("unavailable", "The back end did not answer in time."),
+            Refusal::TimedOut => (
+                "unavailable",
+                "The back end did not answer in time; try again later.",
+            ),
             Refusal::TooMany => (
                 "too_many",
                 "There are too many connections from your address.",

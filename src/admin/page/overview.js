@@ -160,6 +160,7 @@ function showTiles({ metrics, started, latency }) {
   const losses = sumOf(metrics, 'h_realtime_backend_losses_total');
   say('backend-more', losses ? `connections to it lost ${counted(losses, 'time', 'times')}` : 'no connection lost');
   say('latency-now', upTo(boundOf(earliest('latency'), latency, 0.95)));
+  say('latency-more', isComplete(metrics) ? '95 % of the last two minutes' : 'needs the publish key');
   say('waiting-now', bytes(valueOf(metrics, 'h_realtime_queued_bytes')));
   say('waiting-more', !isComplete(metrics) ? 'needs the publish key' : counted(valueOf(metrics, 'h_realtime_slow_readers'), 'slow reader', 'slow readers'));
   showCertificate(valueOf(metrics, 'h_realtime_certificate_expiry_timestamp_seconds'));

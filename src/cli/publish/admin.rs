@@ -184,6 +184,8 @@ fn judge(status: u16, body: &str) -> Result<u64, Exit> {
         413 => (Exit::DATA, "too large: "),
         401 => (Exit::NO_PERMISSION, "the publish key is not accepted: "),
         403 => (Exit::NO_PERMISSION, "not allowed: "),
+        // With a reason it comes from the server itself, which then delivers nothing of the request.
+        503 if !reason.is_empty() => (Exit::UNAVAILABLE, "not published, publish it again later: "),
         500.. => (Exit::UNAVAILABLE, "the server cannot do it now: "),
         _ => return Err(Exit::new(Exit::UNAVAILABLE, NOT_OURS)),
     };

@@ -66,6 +66,12 @@ fn an_answer_says_whose_fault_it_is() {
             Exit::UNAVAILABLE,
             "the server cannot do it now: status 503",
         ),
+        (
+            503,
+            r#"{"error":"busy","reason":"Full."}"#,
+            Exit::UNAVAILABLE,
+            "not published, publish it again later: Full.",
+        ),
     ] {
         let exit = judge(status, body).expect_err(body);
         assert_eq!(
