@@ -128,6 +128,14 @@ fn a_server_without_its_database_is_not_ready_and_lets_no_token_in() {
         if let Some(text) = replacement {
             fs::write(&database, text).unwrap();
         }
+        for command in [["user", "list"], ["user", "add"], ["group", "list"]] {
+            let name = (command[1] == "add").then_some("acct:new@example.org");
+            let line: Vec<&str> = command.into_iter().chain(name).collect();
+            let output = server.command(&line);
+            let words = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{line:?}: {words}");
+            assert!(words.contains("h-realtime restore FILE"), "{words}");
+        }
         eventually(SECOND, || (server.readiness() == 503).then_some(()));
         let fields = format!("Authorization: Bearer {token}\r\n");
         let refused = Client::try_open(server.address(), "/ws", &fields);

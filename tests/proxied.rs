@@ -28,7 +28,9 @@ fn forwarded_clients_are_counted_each_by_its_own_address() {
     assert!(first.head.starts_with("HTTP/1.1 101 "));
     let refused = open(1);
     assert!(
-        refused.head.starts_with("HTTP/1.1 429 "),
+        refused
+            .head
+            .starts_with("HTTP/1.1 429 Too Many Requests\r\n"),
         "{}",
         refused.head
     );

@@ -69,6 +69,11 @@ impl DataDir {
         self.path.join("h-realtime.sqlite")
     }
 
+    /// The file with the admin address, which exists while a server runs.
+    pub fn admin_address_file(&self) -> PathBuf {
+        self.path.join("admin.address")
+    }
+
     /// The file of the publish key.
     pub fn publish_key_file(&self) -> PathBuf {
         self.path.join("publish.key")

@@ -16,12 +16,18 @@ pub(super) struct Console<'a> {
     pub words: &'a mut dyn Write,
 }
 
-/// Runs a command on the database of a data directory and the standard streams.
+/// Runs a command on the database of a data directory and the standard streams. Creates the
+/// database, unless a server runs: the server has created it, so it was lost, and an empty database
+/// in its place would end all tokens.
 pub(super) fn with_store(
     data: &Path,
     command: impl FnOnce(&Store, &mut Console<'_>) -> Result<(), Exit>,
 ) -> Result<(), Exit> {
-    let store = Store::open(&DataDir::open(data)?.database())?;
+    let data = DataDir::open(data)?;
+    let store = match data.admin_address_file().exists() {
+        true => Store::open_existing(&data.database())?,
+        false => Store::open(&data.database())?,
+    };
     let mut console = Console {
         input: &mut io::stdin().lock(),
         out: &mut io::stdout().lock(),

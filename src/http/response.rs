@@ -22,6 +22,7 @@ impl Status {
             408 => "Request Timeout",
             413 => "Content Too Large",
             426 => "Upgrade Required",
+            429 => "Too Many Requests",
             431 => "Request Header Fields Too Large",
             503 => "Service Unavailable",
             _ => "Unknown",

@@ -185,7 +185,7 @@ fn judge(status: u16, body: &str) -> Result<u64, Exit> {
         401 => (Exit::NO_PERMISSION, "the publish key is not accepted: "),
         403 => (Exit::NO_PERMISSION, "not allowed: "),
         // With a reason it comes from the server itself, which then delivers nothing of the request.
-        503 if !reason.is_empty() => (Exit::UNAVAILABLE, "not published, publish it again later: "),
+        503 if !reason.is_empty() => (Exit::UNAVAILABLE, "not published: "),
         500.. => (Exit::UNAVAILABLE, "the server cannot do it now: "),
         _ => return Err(Exit::new(Exit::UNAVAILABLE, NOT_OURS)),
     };

@@ -70,7 +70,7 @@ fn an_answer_says_whose_fault_it_is() {
             503,
             r#"{"error":"busy","reason":"Full."}"#,
             Exit::UNAVAILABLE,
-            "not published, publish it again later: Full.",
+            "not published: Full.",
         ),
     ] {
         let exit = judge(status, body).expect_err(body);
