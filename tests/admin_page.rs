@@ -190,7 +190,7 @@ fn the_page_is_dark_where_everything_is() {
     browser.click("#ping");
     browser.until(&frame("in", "m.type === 'pong'"));
     browser.click(".frame[data-direction=in] summary");
-    browser.until(&shows("#events-now", "need the publish key"));
+    browser.until(&shows("#events-now", "need a key"));
     browser.screenshot("dark");
     assert_eq!(browser.console(), [""; 0]);
 }
@@ -219,7 +219,7 @@ fn an_operator_sees_how_the_server_is() {
         "16 logged in, 1 user, 0 by TLS",
     ));
     browser.until(&shows("#backend-now", "ready"));
-    browser.until(&shows("#latency-more", "needs the publish key"));
+    browser.until(&shows("#latency-more", "needs a key"));
     assert!(browser.text("#certificate-now").ends_with(" days left"));
     assert_eq!(browser.text("#certificate-more"), "until 4096-01-01");
     assert!(browser.text("#memory-now").ends_with(" MiB"));

@@ -142,7 +142,7 @@ function showCharted(latest) {
   const rate = (value) => value?.toFixed(value < 10 ? 1 : 0) ?? '–';
   const known = Number.isFinite(latest.receivedRate) || Number.isFinite(latest.sentRate);
   say('connections-now', whole(latest.connections));
-  say('events-now', !isComplete(metrics) ? 'need the publish key' : known ? `${rate(latest.receivedRate)} received, ${rate(latest.sentRate)} sent` : '–');
+  say('events-now', !isComplete(metrics) ? 'need a key' : known ? `${rate(latest.receivedRate)} received, ${rate(latest.sentRate)} sent` : '–');
   say('lag-now', latest.lagMs === null ? '–' : `${latest.lagMs.toFixed(1)} ms, turns ${latest.turnMs?.toFixed(1) ?? '–'} ms`);
   const logins = valueOf(metrics, 'h_realtime_connections_logged_in');
   const tls = valueOf(metrics, 'h_realtime_connections_tls');
@@ -160,9 +160,9 @@ function showTiles({ metrics, started, latency }) {
   const losses = sumOf(metrics, 'h_realtime_backend_losses_total');
   say('backend-more', losses ? `connections to it lost ${counted(losses, 'time', 'times')}` : 'no connection lost');
   say('latency-now', upTo(boundOf(earliest('latency'), latency, 0.95)));
-  say('latency-more', isComplete(metrics) ? '95 % of the last two minutes' : 'needs the publish key');
+  say('latency-more', isComplete(metrics) ? '95 % of the last two minutes' : 'needs a key');
   say('waiting-now', bytes(valueOf(metrics, 'h_realtime_queued_bytes')));
-  say('waiting-more', !isComplete(metrics) ? 'needs the publish key' : counted(valueOf(metrics, 'h_realtime_slow_readers'), 'slow reader', 'slow readers'));
+  say('waiting-more', !isComplete(metrics) ? 'needs a key' : counted(valueOf(metrics, 'h_realtime_slow_readers'), 'slow reader', 'slow readers'));
   showCertificate(valueOf(metrics, 'h_realtime_certificate_expiry_timestamp_seconds'));
   say('memory-now', bytes(valueOf(metrics, 'process_resident_memory_bytes')));
   say('memory-more', `${whole(valueOf(metrics, 'process_open_fds'))} of ${whole(valueOf(metrics, 'process_max_fds'))} files`);
