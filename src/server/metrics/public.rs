@@ -31,6 +31,7 @@ pub(super) const PUBLIC: &[&str] = &[
     "h_realtime_subscriptions",
     "h_realtime_terms",
     "h_realtime_index_bytes",
+    "h_realtime_filter_bytes",
     "h_realtime_publish_refusals_total",
     "h_realtime_loop_lag_seconds",
     "h_realtime_backend_ready",
