@@ -79,6 +79,11 @@ impl Store {
     /// [`Away`] when there is no connection, or not what h's database has on its other end.
     pub async fn connect(&mut self) -> Result<(), Away> {
         self.session = None;
+        let connected = self.connect_any_way().await;
+        connected.map_err(|Away(cause)| Away(format!("{}: {cause}", self.target.server())))
+    }
+
+    async fn connect_any_way(&mut self) -> Result<(), Away> {
         let mut ways = self.target.ways.iter().peekable();
         while let Some(&way) = ways.next() {
             let mut config = self.target.config.clone();

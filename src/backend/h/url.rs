@@ -21,6 +21,28 @@ pub(super) struct Target {
     pub check: Check,
 }
 
+impl Target {
+    /// The addresses of the database server, for messages.
+    pub fn server(&self) -> String {
+        let (hosts, ports) = (self.config.get_hosts(), self.config.get_ports());
+        let addresses = self.config.get_hostaddrs();
+        let names = hosts.iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        });
+        let names: Vec<String> = match hosts.is_empty() {
+            true => addresses.iter().map(ToString::to_string).collect(),
+            false => names.collect(),
+        };
+        // One port is for all hosts.
+        let named = names.iter().enumerate().map(|(index, name)| {
+            let port = ports.get(index).or(ports.first()).unwrap_or(&DEFAULT_PORT);
+            format!("{name}:{port}")
+        });
+        named.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// Reads a URL.
 ///
 /// # Errors
@@ -146,6 +168,7 @@ fn decoded(text: &str) -> Option<String> {
 
 /// Where Debian's PostgreSQL has its sockets, and libpq looks for them.
 const LOCAL_SOCKETS: &str = "/var/run/postgresql";
+const DEFAULT_PORT: u16 = 5432;
 /// For each address of the host.
 const TCP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -176,6 +199,18 @@ mod tests {
             assert_eq!(config.get_dbname(), Some("h"));
             assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(7)));
             assert_eq!(config.get_application_name(), Some("h-realtime"));
+        }
+    }
+
+    #[test]
+    fn server_is_named_without_user_and_password() {
+        for (url, server) in [
+            ("postgresql://joe:secret@db.example/h", "db.example:5432"),
+            ("postgresql://joe@a:5433,b:5434/h", "a:5433, b:5434"),
+            ("postgresql:///h?host=/tmp/pg&port=5433", "/tmp/pg:5433"),
+            ("postgresql:///h?hostaddr=192.0.2.1", "192.0.2.1:5432"),
+        ] {
+            assert_eq!(parse(url).unwrap().server(), server);
         }
     }
 
