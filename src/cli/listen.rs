@@ -255,31 +255,35 @@ fn session(
             }
             Err(error) => return Ok(End::Lost(Lost::broken(reason(&error)))),
         };
-        if hear(&text, plan, left, console)? {
+        if let Some(end) = hear(&text, plan, left, console)? {
             let code = CloseCode::Normal;
             let reason = "".into();
             let _ = socket.close(Some(CloseFrame { code, reason }));
-            return Ok(End::Done);
+            return Ok(end);
         }
     }
 }
 
-/// Prints or says what a message is; true when that was the last one wanted.
+/// Prints or says what a message is. Returns how the session ends, if it does.
 fn hear(
     text: &str,
     plan: &Plan,
     left: &mut Option<u64>,
     console: &mut Console<'_>,
-) -> Result<bool, Exit> {
+) -> Result<Option<End>, Exit> {
     match messages::classify(text) {
         Heard::Event(line) => {
             if !console.event(&line)? {
-                return Ok(true);
+                return Ok(Some(End::Done));
             }
             if let Some(left) = left {
                 *left = left.saturating_sub(1);
-                return Ok(*left == 0);
+                return Ok((*left == 0).then_some(End::Done));
             }
+        }
+        Heard::FilterRefused(description) => {
+            let reason = format!("the server refused the filter: {description}");
+            return Ok(Some(End::Lost(Lost::broken(reason))));
         }
         Heard::Identity(Some(userid)) => {
             console.say(format_args!("connected as {}", printable(&userid)));
@@ -292,7 +296,7 @@ fn hear(
         }
         Heard::Other(line) => console.say(line),
     }
-    Ok(false)
+    Ok(None)
 }
 
 fn open(socket: &mut Socket, plan: &Plan) -> Result<(), tungstenite::Error> {

@@ -38,6 +38,9 @@ impl Wanted {
     }
 }
 
+/// The `id` of the message with the filter, which an error repeats.
+const FILTER: u64 = 1;
+
 /// The messages to send on a new connection, in order. `whoami` comes last: messages are
 /// handled in order, so its reply says that the filter is in place.
 pub(super) fn opening(client_id: &str, wanted: &Wanted) -> Vec<String> {
@@ -46,7 +49,7 @@ pub(super) fn opening(client_id: &str, wanted: &Wanted) -> Vec<String> {
     if !clauses.is_empty() {
         let actions = json!({"create": true, "update": true, "delete": true});
         let filter = json!({"match_policy": "include_any", "clauses": clauses, "actions": actions});
-        messages.push(json!({"type": "filter", "filter": filter, "id": 1}).to_string());
+        messages.push(json!({"type": "filter", "filter": filter, "id": FILTER}).to_string());
     }
     messages.push(json!({"type": "whoami", "id": 2}).to_string());
     messages
@@ -59,6 +62,8 @@ pub(super) enum Heard<'a> {
     Event(Cow<'a, str>),
     /// The reply to `whoami`: the userid, none when anonymous.
     Identity(Option<String>),
+    /// The server refused the filter, with this description: no annotations would come.
+    FilterRefused(String),
     /// Anything else, as the line to say to a person.
     Other(String),
 }
@@ -75,8 +80,14 @@ pub(super) fn classify(text: &str) -> Heard<'_> {
             Err(_) => Heard::Other(format!("not understood: {}", printable(text))),
         },
         "error" => match serde_json::from_str(text) {
-            Ok(Problem { error }) => {
-                Heard::Other(format!("error: {}", printable(&error.description)))
+            Ok(Problem { error, reply_to }) => {
+                let description = printable(&error.description);
+                match reply_to {
+                    Value::Number(id) if id.as_u64() == Some(FILTER) => {
+                        Heard::FilterRefused(description)
+                    }
+                    _ => Heard::Other(format!("error: {description}")),
+                }
             }
             Err(_) => Heard::Other(format!("error: {}", printable(text))),
         },
@@ -108,6 +119,8 @@ struct Identity {
 #[derive(Deserialize)]
 struct Problem {
     error: Description,
+    #[serde(default)]
+    reply_to: Value,
 }
 
 #[derive(Deserialize)]
@@ -187,6 +200,14 @@ mod tests {
             (
                 r#"{"type":"error","error":{"description":"no\u001bgood"},"ok":false}"#,
                 other("error: no good"),
+            ),
+            (
+                r#"{"type":"error","error":{"description":"too many"},"ok":false,"reply_to":1}"#,
+                Heard::FilterRefused("too many".to_owned()),
+            ),
+            (
+                r#"{"type":"error","error":{"description":"no"},"ok":false,"reply_to":2}"#,
+                other("error: no"),
             ),
             (r#"{"type":"error"}"#, other(r#"error: {"type":"error"}"#)),
             (

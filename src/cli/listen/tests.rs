@@ -170,6 +170,38 @@ fn a_lost_connection_is_made_again_with_the_same_client_id() {
 }
 
 #[test]
+fn refused_filter_ends_the_connection_and_is_sent_again() {
+    let refuse: fn(&mut tungstenite::WebSocket<TcpStream>) = |socket| {
+        say(
+            socket,
+            r#"{"type":"error","error":{"description":"no memory"},"ok":false,"reply_to":1}"#,
+        );
+        // The client ends before it claims that the filter is in place.
+        say(socket, ME);
+    };
+    let accept: fn(&mut tungstenite::WebSocket<TcpStream>) = |socket| {
+        say(socket, ME);
+        say(socket, EVENT);
+    };
+    let (url, serving) = server(vec![refuse, accept]);
+    let (events, status, result) = listened(&[&url, "--uri", "u", "--count", "1"], None);
+    assert_eq!(events, format!("{EVENT}\n"));
+    assert!(result.is_ok());
+    let lines: Vec<_> = status.lines().collect();
+    assert!(
+        lines[0].ends_with("the server refused the filter: no memory"),
+        "{status}"
+    );
+    assert_eq!(lines[1..], ["connected as acct:joe@example.org"]);
+    serving.join().expect("the server");
+
+    let (url, serving) = server(vec![refuse]);
+    let result = listened(&[&url, "--uri", "u", "--no-reconnect"], None).2;
+    assert_eq!(result.err().map(|exit| exit.code), Some(Exit::UNAVAILABLE));
+    serving.join().expect("the server");
+}
+
+#[test]
 fn without_reconnecting_the_end_of_the_connection_is_the_exit() {
     for (code, count, exit) in [
         (1000, false, None),
