@@ -30,9 +30,7 @@ impl Guard {
     /// # Errors
     /// Why, for the client to read.
     pub fn check(&self, request: &Request<'_>) -> Result<(), &'static str> {
-        let host = request
-            .header("host")
-            .and_then(|host| std::str::from_utf8(host).ok());
+        let host = request.host();
         if !host.is_some_and(|host| self.is_own_host(host)) {
             return Err("The Host is not this listener's address.");
         }
@@ -152,6 +150,22 @@ mod tests {
             assert!(check(&guard, good), "{good}");
         }
         assert!(!check(&guard, "Host: example.org\r\n"));
+    }
+
+    #[test]
+    fn the_host_of_a_target_in_absolute_form_counts() {
+        let guard = Guard::new(Some("127.0.0.1:5002".parse().unwrap()), Vec::new());
+        for (target, host, want) in [
+            ("http://127.0.0.1:5002/", "proxy.example", true),
+            ("http://rebound.example:5002/", "127.0.0.1:5002", false),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let verdict = parse_head(head.as_bytes(), 8192, |request| guard.check(request));
+            let Ok(Head::Complete(verdict)) = verdict else {
+                panic!("no whole head");
+            };
+            assert_eq!(verdict.is_ok(), want, "{target}");
+        }
     }
 
     #[test]

@@ -373,8 +373,12 @@ fn busy() -> Response {
 
 /// The key that a request has, whether it is a right one or not.
 fn bearer<'a>(request: &'a Request<'_>) -> Option<&'a [u8]> {
-    let value = request.header("authorization")?;
-    Some(value.strip_prefix(b"Bearer ")?.trim_ascii())
+    let (scheme, key) = request
+        .header("authorization")?
+        .split_at_checked("Bearer ".len())?;
+    // RFC 9110 §11.1: the scheme is case-insensitive.
+    let is_bearer = scheme.eq_ignore_ascii_case(b"Bearer ");
+    is_bearer.then(|| key.trim_ascii())
 }
 
 /// Compares in a time that does not depend on where they differ.

@@ -82,3 +82,26 @@ fn the_page_has_one_place_for_the_address() {
     assert_eq!(INDEX.matches("{{WS_URL}}").count(), 1);
     assert_eq!(escape_attribute(r#"a"b<c&"#), "a&quot;b&lt;c&amp;");
 }
+
+// RFC 9110 §11.1
+#[test]
+fn the_scheme_of_the_key_may_be_in_any_case() {
+    for (field, want) in [
+        ("Bearer k", Some(&b"k"[..])),
+        ("bearer k", Some(b"k")),
+        ("BEARER   k ", Some(b"k")),
+        ("Bearer", None),
+        ("Bearerk", None),
+        ("Basic k", None),
+        ("Be", None),
+    ] {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {field}\r\n\r\n");
+        let given = parse_head(head.as_bytes(), 1024, |request| {
+            bearer(request).map(<[u8]>::to_vec)
+        });
+        let Ok(Head::Complete(given)) = given else {
+            panic!("no whole head");
+        };
+        assert_eq!(given.as_deref(), want, "{field}");
+    }
+}

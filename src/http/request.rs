@@ -13,6 +13,8 @@ pub const MAX_HEADERS: usize = 64;
 pub struct Request<'a> {
     /// The method, as sent: it is case-sensitive (RFC 9110 §9.1).
     pub method: &'a str,
+    /// The host and port of a target in absolute form (RFC 9112 §3.2.2), as proxies send it.
+    pub authority: Option<&'a str>,
     /// The path of the target, still percent-encoded.
     pub path: &'a str,
     /// What follows the first `?` of the target.
@@ -49,6 +51,16 @@ impl<'a> Request<'a> {
         let mut values = self.headers(name);
         let first = values.next()?;
         values.next().is_none().then_some(first)
+    }
+
+    /// The host and port that the request is for. RFC 9112 §3.2.2: "When an origin server receives a
+    /// request with an absolute-form of request-target, the origin server MUST ignore the received
+    /// Host header field (if any) and instead use the host information of the request-target."
+    pub fn host(&self) -> Option<&'a str> {
+        match self.authority {
+            Some(authority) => Some(authority),
+            None => std::str::from_utf8(self.header("host")?).ok(),
+        }
     }
 
     /// Whether the field came at all.
@@ -141,13 +153,16 @@ pub fn parse_head<T>(
     else {
         return Err(HeadError::Malformed);
     };
+    let (authority, target) = split_authority(target)?;
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
     let mut request = Request {
         method,
-        path,
+        authority,
+        // RFC 9110 §4.2.3: "an empty path component is equivalent to an absolute path of "/"".
+        path: if path.is_empty() { "/" } else { path },
         query,
         minor_version,
         length: len,
@@ -157,6 +172,25 @@ pub fn parse_head<T>(
     };
     request.content_length = content_length(&request)?;
     Ok(Head::Complete(visit(&request)))
+}
+
+/// Splits a target in absolute form into the authority, and the path with its query. Any other
+/// target has no authority.
+fn split_authority(target: &str) -> Result<(Option<&str>, &str), HeadError> {
+    let Some((scheme, rest)) = target.split_once("://") else {
+        return Ok((None, target));
+    };
+    let is_own = |own: &&str| scheme.eq_ignore_ascii_case(own);
+    if !["http", "https", "ws", "wss"].iter().any(is_own) {
+        return Ok((None, target));
+    }
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, target) = rest.split_at(end);
+    // RFC 9110 §4.2.1 and §4.2.4: an empty host and user information are invalid.
+    if authority.is_empty() || authority.starts_with(':') || authority.contains('@') {
+        return Err(HeadError::Malformed);
+    }
+    Ok((Some(authority), target))
 }
 
 /// RFC 9112 §2.2: "a recipient MAY recognize a single LF as a line terminator". We do not: a
@@ -230,6 +264,49 @@ mod tests {
         ];
         for (head, want) in table {
             assert_eq!(parse(head).unwrap().as_deref(), Some(want), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn targets_in_absolute_form_name_their_host() {
+        let request = |target: &str| {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: other:1\r\n\r\n");
+            let parsed = parse_head(head.as_bytes(), 8192, |request| {
+                let host = request.host().map(str::to_owned);
+                (
+                    host,
+                    request.path.to_owned(),
+                    request.query.map(str::to_owned),
+                )
+            });
+            match parsed {
+                Ok(Head::Complete((host, path, query))) => {
+                    format!(
+                        "{} {path} {}",
+                        host.unwrap_or_default(),
+                        query.unwrap_or_default()
+                    )
+                }
+                Ok(Head::Partial) => "partial".to_owned(),
+                Err(error) => format!("{error:?}"),
+            }
+        };
+        for (target, want) in [
+            ("http://host/ws", "host /ws "),
+            ("HTTPS://host:8443/ws?a=b", "host:8443 /ws a=b"),
+            ("ws://[::1]:5000/ws", "[::1]:5000 /ws "),
+            ("wss://host?a=/b", "host / a=/b"),
+            ("http://host", "host / "),
+            ("http://host/http://other/", "host /http://other/ "),
+            ("/ws?u=http://host/", "other:1 /ws u=http://host/"),
+            ("/http://host/", "other:1 /http://host/ "),
+            ("*", "other:1 * "),
+            ("ftp://host/ws", "other:1 ftp://host/ws "),
+            ("http:///ws", "Malformed"),
+            ("http://:80/ws", "Malformed"),
+            ("http://user@host/ws", "Malformed"),
+        ] {
+            assert_eq!(request(target), want, "{target}");
         }
     }
 

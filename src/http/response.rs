@@ -20,10 +20,14 @@ impl Status {
             404 => "Not Found",
             405 => "Method Not Allowed",
             408 => "Request Timeout",
+            411 => "Length Required",
             413 => "Content Too Large",
             426 => "Upgrade Required",
+            // RFC 6585.
             429 => "Too Many Requests",
             431 => "Request Header Fields Too Large",
+            500 => "Internal Server Error",
+            501 => "Not Implemented",
             503 => "Service Unavailable",
             _ => "Unknown",
         }
@@ -118,6 +122,15 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn status_codes_in_use_have_their_reason_phrase() {
+        for code in [
+            200, 202, 400, 401, 403, 404, 405, 408, 411, 413, 426, 429, 431, 500, 501, 503,
+        ] {
+            assert_ne!(Status(code).reason(), "Unknown", "{code}");
+        }
+    }
 
     fn text(response: &Response, keep_alive: bool, head_only: bool) -> String {
         let mut out = Vec::new();
