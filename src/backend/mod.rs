@@ -13,6 +13,8 @@ pub mod embedded;
 #[cfg(feature = "h")]
 pub mod h;
 #[cfg(any(feature = "amqp", feature = "sqlite"))]
+mod json;
+#[cfg(any(feature = "amqp", feature = "sqlite"))]
 mod rarely;
 mod secret;
 mod stats;

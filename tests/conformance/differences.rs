@@ -61,6 +61,11 @@ macro_rules! everybody {
 const DIFFERENCES: &[Group] = &[
     // Handshakes.
     Group {
+        reason: "RFC 9112 §3.2.2: a server must accept a target in absolute form",
+        here: "0: 101; 1: 1 pong",
+        transcripts: &["hs_absolute_uri"],
+    },
+    Group {
         reason: "RFC 6455 §4.2.1 asks for HTTP/1.1, Host, a list element `websocket`, a key of 16 \
                  bytes and version 13; and a request that is a handshake and has a body is one \
                  that two parsers could take apart differently",

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::backend::Fate;
+use crate::backend::json::without_lone_surrogates;
 
 /// The event in a message: only what is marked as JSON is one.
 ///
@@ -20,7 +21,7 @@ pub(super) fn decode(
     if content_type != Some("application/json") || !is_readable(content_encoding, body) {
         return Err(Fate::Undecodable);
     }
-    match serde_json::from_slice(body) {
+    match serde_json::from_slice(&without_lone_surrogates(body)) {
         Ok(Value::Object(event)) => Ok(event),
         Ok(_) | Err(_) => Err(Fate::Undecodable),
     }
@@ -48,6 +49,12 @@ mod tests {
         let event = decode(JSON, Some("utf-8"), br#"{"b": 1, "a": [1e+400], "b": 2}"#).unwrap();
         let text = serde_json::to_string(&event).unwrap();
         assert_eq!(text, r#"{"b":2,"a":[1e+400]}"#, "the last of a name wins");
+    }
+
+    #[test]
+    fn lone_surrogates_are_replaced() {
+        let event = decode(JSON, Some("utf-8"), br#"{"a": "b \ud83d"}"#).unwrap();
+        assert_eq!(event["a"], "b \u{fffd}");
     }
 
     #[test]

@@ -237,13 +237,12 @@ fn time(fields: &mut Fields, key: &str, now: UnixMillis) -> Result<String, Refus
     }
 }
 
-/// The targets; the client looks for a quote in the selectors of each.
+/// The targets; the client looks for a quote in the selectors of each. Where there is none, as in
+/// what the client sends for a note about a whole page, it is the page, as in h.
 fn target(fields: &mut Fields, uri: &str) -> Result<Vec<Value>, Refusal> {
-    let Some(target) = fields.objects("target")? else {
-        return Ok(vec![json!({ "source": uri })]);
-    };
+    let target = fields.objects("target")?.unwrap_or_default();
     if target.is_empty() {
-        return Err(fields.refusal("target", "is empty"));
+        return Ok(vec![json!({ "source": uri })]);
     }
     let selectors = target.iter().filter_map(|target| target.get("selector"));
     for selector in selectors.filter(|selector| !selector.is_null()) {

@@ -10,6 +10,7 @@ use super::audience::audience;
 use super::directory::Directory;
 use super::fields::{Fields, Refusal, quoted};
 use super::userid::is_userid;
+use crate::backend::json::without_lone_surrogates;
 use crate::model::{
     Decision, EventKind, Plan, PublishError, Reach, Rule, Term, UnixMillis, Who, uri,
 };
@@ -31,7 +32,8 @@ pub(super) fn plans(
     now: UnixMillis,
 ) -> Result<Vec<Plan>, Fault> {
     let mut plans = Vec::new();
-    for (line, event) in events(body).map_err(Fault::Publisher)? {
+    let body = without_lone_surrogates(body);
+    for (line, event) in events(&body).map_err(Fault::Publisher)? {
         let plan = plan(event, directory, now).map_err(|error| match error {
             EventError::Refused(Refusal(reason)) => Fault::Publisher(PublishError { line, reason }),
             EventError::Database(error) => Fault::Database(error),

@@ -115,6 +115,43 @@ fn what_the_publisher_says_is_kept_as_it_was_written() {
     assert_eq!(plans[0].kind, EventKind::Update);
 }
 
+// What the official client sends for a note about a page, and for a quote that is cut inside of a
+// character.
+#[test]
+fn annotations_of_the_official_client_are_taken() {
+    let mut annotation = least();
+    annotation["target"] = json!([]);
+    let plan = only(&create(&annotation));
+    let target = r#""target":[{"source":"http://example.com/"}]"#;
+    assert!(plan.variants[0].contains(target), "{}", plan.variants[0]);
+
+    annotation["target"] = json!([{"selector": [{"prefix": "CUT", "suffix": "end"}]}]);
+    let body = create(&annotation).to_string().replace("CUT", r"a \ud83d");
+    let plans = published(&body).unwrap();
+    let prefix = r#"{"prefix":"a \u{fffd}","suffix":"end"}"#.replace(r"\u{fffd}", "\u{fffd}");
+    assert!(
+        plans[0].variants[0].contains(&prefix),
+        "{}",
+        plans[0].variants[0]
+    );
+}
+
+#[test]
+fn values_are_nested_up_to_a_depth_of_127() {
+    let nested = |depth: usize| {
+        let mut annotation = least();
+        annotation["x"] = json!("NESTED");
+        // Two levels are the event and the annotation.
+        let lists = format!("{}{}", "[".repeat(depth - 2), "]".repeat(depth - 2));
+        create(&annotation)
+            .to_string()
+            .replace(r#""NESTED""#, &lists)
+    };
+    assert_eq!(published(&nested(127)).map(|plans| plans.len()), Ok(1));
+    let error = published(&nested(128)).unwrap_err();
+    assert!(error.reason.contains("recursion limit"), "{}", error.reason);
+}
+
 #[test]
 fn a_delete_sends_the_id_and_reaches_whom_the_annotation_would() {
     let mut event = create(&least());
@@ -237,7 +274,6 @@ fn events_that_are_refused_and_why() {
         (&event, "/annotation", "tags", json!("a"), "annotation.tags must be a list of strings"),
         (&event, "/annotation", "tags", json!([1]), "annotation.tags must be a list of strings"),
         (&event, "/annotation", "target", json!({}), "annotation.target must be a list of objects"),
-        (&event, "/annotation", "target", json!([]), "annotation.target is empty"),
         (&event, "/annotation", "target", json!([1]), "annotation.target must be a list of objects"),
         (&event, "/annotation", "target", json!([{"selector": {}}]), "annotation.target has a selector"),
         (&event, "/annotation", "target", json!([{"selector": [null]}]), "annotation.target has a selector"),
@@ -307,7 +343,7 @@ fn a_bad_body_is_refused_by_line_and_reason() {
         (format!("{pretty}\n{pretty}"), 15, "trailing characters"),
         ("{\n  \"topic\": \"annotation\",\n}".to_owned(), 3, "trailing comma"),
         (format!("{line}\n{{\"topic\":NaN}}"), 2, "not JSON at column 10"),
-        (format!("{line}\n\"\\ud800\""), 2, "not JSON"),
+        (format!("{line}\n\"\\ud800\""), 2, "not a JSON object"),
         (format!("{line}\n{deep}"), 2, "recursion limit"),
     ];
     for (body, line, reason) in cases {
