@@ -223,7 +223,7 @@ pub static SETTINGS: &[Setting] = &[
         "whose word on clients' addresses counts: \"10.0.0.0/8\", \"::1\", \"unix\""),
     set("limits.forwarded_by", Kind::OneOf(&["x-forwarded-for", "forwarded", "nothing"]),
         r#""x-forwarded-for""#, "or \"forwarded\" (RFC 7239) or \"nothing\": where they give it"),
-    set("limits.request_head", SIZE, r#""8KiB""#, "the longest head of a request"),
+    set("limits.request_head", SIZE, r#""16KiB""#, "the longest head of a request"),
     set("limits.message", SIZE, r#""64KiB""#, "what a client may send"),
     set("limits.fragments", Kind::Number { least: 1, most: u32::MAX as u64 }, "1024",
         "of one message"),

@@ -106,7 +106,7 @@ impl Default for Config {
             ipv6_prefix: 64,
             trusted_proxies: Proxies::default(),
             forwarded_by: ForwardedBy::default(),
-            max_head: 8 * 1024,
+            max_head: 16 * 1024,
             max_message: 64 * 1024,
             max_fragments: 1024,
             deflate: true,
