@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use h_realtime::cli::Cli;
 use h_realtime::cli::exit::Exit;
+use h_realtime::config::rust_log_level;
 use h_realtime::logging;
 use log::LevelFilter;
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
 /// with it is told there.
 fn start_log() {
     let level = std::env::var("RUST_LOG").ok();
+    let level = level.as_deref().and_then(rust_log_level);
     let level = level.and_then(|level| level.parse().ok());
     if let Err(error) = logging::start(level.unwrap_or(LevelFilter::Info)) {
         let _ = writeln!(std::io::stderr(), "h-realtime: there is no log: {error}");

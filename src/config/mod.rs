@@ -19,6 +19,7 @@ mod back_end;
 mod danger;
 mod file;
 mod near;
+mod rust_log;
 mod settle;
 mod show;
 mod sources;
@@ -36,6 +37,7 @@ use crate::net::{Address, Config};
 
 pub use back_end::{BackEndKind, BackEndSettings, BrokerSettings, EventSource, HSettings};
 pub use danger::{Danger, warnings};
+pub use rust_log::rust_log_level;
 pub use show::{defaults, effective};
 pub use sources::{Flag, KEY_VARIABLE, Sources, TOKEN_VARIABLE, USUAL_FILE};
 pub use table::{Preset, SETTINGS, Setting};

@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::near::nearest;
+use super::rust_log::{RUST_LOG, rust_log_level};
 use super::table::{PREFIX, SETTINGS, Setting, all_names, variable};
 use super::value::{Kind, Value};
 use super::values::{Layer, Values, Whence, read_secret};
@@ -181,6 +182,13 @@ impl Sources {
         errors: &mut Vec<String>,
     ) {
         let text = self.environment.get(name).and_then(|text| text.to_str());
+        let text = match text.map(rust_log_level) {
+            _ if name != RUST_LOG => text,
+            // Its directives are for other programs.
+            Some(None) => return,
+            Some(level) => level,
+            None => None,
+        };
         let value = match text {
             Some(text) => kind.read(text),
             None => Err("this is no text".to_owned()),

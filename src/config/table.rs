@@ -5,6 +5,7 @@
 //! list in docs/operating.md are all made from it.
 
 use super::near::nearest;
+use super::rust_log::RUST_LOG;
 use super::value::Kind;
 
 /// One setting.
@@ -254,7 +255,7 @@ pub static SETTINGS: &[Setting] = &[
     set("timeouts.drain", ANY_TIME, r#""10s""#, "over how long a shutdown spreads its closes"),
 
     set("log.level", Kind::OneOf(&["error", "warn", "info", "debug", "trace"]), r#""info""#,
-        "error, warn, info, debug or trace").or("RUST_LOG"),
+        "error, warn, info, debug or trace").or(RUST_LOG),
     set("log.format", Kind::OneOf(&["auto", "text", "journal", "json"]), r#""auto""#,
         "text, journal or json; auto is journal under systemd, else text"),
 ];

@@ -290,6 +290,14 @@ fn what_cannot_be_is_named() {
         ("[timeouts]\nping = \"0s\"", "it must be at least 1ms"),
         ("[limits]\nmessage = \"0\"", "it must be at least 1B"),
         ("origins = [\"example.org\"]", "no origin"),
+        (
+            "origins = [\"https://example.org/\"]",
+            "without the slash and what follows it, \"https://example.org\"",
+        ),
+        (
+            "origins = [\"http://localhost:8080/a/b\"]",
+            "without the slash and what follows it, \"http://localhost:8080\"",
+        ),
         ("listen = []", "listen"),
     ] {
         let error = settle(text).unwrap_err();

@@ -225,12 +225,23 @@ fn none_of(words: &[&str], text: &str) -> Option<String> {
 }
 
 fn no_origin(text: &str) -> String {
+    if let Some(origin) = origin_of_url(text) {
+        return format!("{text:?} is no origin: without the slash and what follows it, {origin:?}");
+    }
     let hint = match text {
         "*" => "; to let all pages connect, name none",
         "null" => "; pages without an origin cannot be told apart",
         _ => ", like \"https://example.org\" or \"http://localhost:8080\"",
     };
     format!("{text:?} is no origin{hint}")
+}
+
+/// The origin at the start of a URL with a path.
+fn origin_of_url(url: &str) -> Option<&str> {
+    let host = url.find("://")? + "://".len();
+    let end = host + url[host..].find('/')?;
+    let origin = &url[..end];
+    Origin::parse(origin).map(|_| origin)
 }
 
 #[cfg(test)]

@@ -86,6 +86,12 @@ fn flags_win_over_the_environment_that_over_the_file_and_that_over_the_default()
         (by_file(), "warn", "3"),
         (by_file().variable("H_REALTIME_LOG__LEVEL", ""), "warn", "3"),
         (by_file().variable("RUST_LOG", "error"), "error", "RUST_LOG"),
+        (by_file().variable("RUST_LOG", "foo=bar"), "warn", "3"),
+        (
+            by_file().variable("RUST_LOG", "hyper=info,h_realtime=debug"),
+            "debug",
+            "RUST_LOG",
+        ),
         (by_environment(), "debug", "H_REALTIME_LOG__LEVEL"),
         (
             by_environment().variable("RUST_LOG", "error"),
