@@ -177,7 +177,8 @@ pub fn parse_head<T>(
 /// Splits a target in absolute form into the authority, and the path with its query. Any other
 /// target has no authority.
 fn split_authority(target: &str) -> Result<(Option<&str>, &str), HeadError> {
-    let Some((scheme, rest)) = target.split_once("://") else {
+    let absolute = (!target.starts_with('/')).then(|| target.split_once("://"));
+    let Some((scheme, rest)) = absolute.flatten() else {
         return Ok((None, target));
     };
     let is_own = |own: &&str| scheme.eq_ignore_ascii_case(own);
