@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use h_realtime::net::Config;
-use sim::{Command, Conduct, End, Heard, World, handshake};
+use sim::{Command, Conduct, End, Heard, World, client_frame, handshake};
 
 fn is_gone(world: &World, client: usize) -> bool {
     world.interest(client).is_none()
@@ -420,4 +420,46 @@ fn two_thousand_silent_sockets_are_gone_after_ten_seconds() {
     assert_eq!(world.engine.counters().connections, 1);
     assert_eq!(world.engine.counters().handshake_timeouts, 1000);
     assert_eq!(world.inbox(client), 1);
+}
+
+// Requests that have been received but not processed are no reason to wait for a client that keeps
+// the server from processing them.
+// R12
+#[test]
+fn unread_answers_to_pipelined_requests_do_not_extend_the_handshake_timeout() {
+    let mut world = World::calm();
+    world.limits.send = 1000;
+    let client = world.connect();
+    world.client(client).conduct.is_eager = false;
+    for _ in 0..4000 {
+        let request = "GET /ok HTTP/1.1\r\n\r\n";
+        world.client(client).request(request, &[200]);
+    }
+    world.deliver(client);
+    world.wait(9_500);
+    assert!(!is_gone(&world, client));
+    // The deadline, and the time that an ended connection may take to send the rest.
+    world.wait(6_000);
+    assert!(is_gone(&world, client));
+}
+
+// R12
+#[test]
+fn frames_after_the_close_frame_of_the_server_do_not_extend_the_close_timeout() {
+    let mut world = World::calm();
+    let client = world.open_lazy();
+    world.client(client).conduct.is_wrong = true;
+    world.client(client).has_begun = true;
+    let key = world.key(client);
+    world.command(Command::CloseOne { key, code: 3000 });
+    world.flow();
+    assert!(!is_gone(&world, client));
+    let frames = client_frame(0x89, b"", [9; 4]).repeat(50_000);
+    for _ in 0..60 {
+        world.client(client).raw(&frames);
+        world.deliver(client);
+        world.clock += 100;
+        world.turn();
+    }
+    assert!(is_gone(&world, client));
 }

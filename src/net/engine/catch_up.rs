@@ -61,7 +61,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if matches!(conn.phase, Phase::Dead) || conn.timer.deadline().is_some() {
             return true;
         }
-        let is_unread = conn.has_unread()
+        // Input that is not taken because the client does not read is no delay of this server.
+        let is_unread = conn.has_unread() && conn.queued() <= self.config.queue_soft
             || conn.flags.has(Flags::READABLE)
                 && conn.transport.is_handshaking()
                 && self.tls_steps >= TLS_BUDGET;

@@ -27,7 +27,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let mut decoder = mem::take(&mut conn.decoder);
         let (mut is_open, mut at, mut any_message) = (conn.is_open(), 0, false);
         let end = loop {
-            if self.outbox.work >= self.visit.share && at < bytes.len() {
+            // Frames behind the close frame of this side are only passed over: keeping them would
+            // put off the end of the connection.
+            if is_open && self.outbox.work >= self.visit.share && at < bytes.len() {
                 break FramesEnd::Share(at);
             }
             self.outbox.work += FRAME_COST;
