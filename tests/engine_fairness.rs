@@ -187,3 +187,29 @@ fn messages_of_one_connection_keep_their_order() {
     world.flow();
     assert_eq!(handled(&world, &clients), 50 * 8);
 }
+
+// A connection that is ending may still send as much as it likes.
+// R11
+#[test]
+fn a_turn_reads_a_limited_amount_of_input_that_is_dropped() {
+    let mut world = World::calm();
+    let crowd: Vec<_> = (0..40).map(|_| world.connect()).collect();
+    for &client in &crowd {
+        world.client(client).conduct.is_eager = false;
+        world.client(client).request("not HTTP\r\n\r\n", &[400]);
+        world.deliver(client);
+    }
+    world.settle();
+    for &client in &crowd {
+        world.client(client).raw(vec![b'x'; 300_000]);
+        world.deliver(client);
+    }
+    let bytes_in = |world: &World| world.engine.counters().bytes_in;
+    for _ in 0..3 {
+        let before = bytes_in(&world);
+        world.turn();
+        // 8 KiB take 3.5 µs.
+        let read = bytes_in(&world) - before;
+        assert!((1..3_000_000).contains(&read), "{read} bytes");
+    }
+}

@@ -21,6 +21,10 @@ fn session(config: &Arc<ClientConfig>) -> ClientConnection {
 
 /// Opens a WebSocket over TLS; from now on the client reads nothing.
 fn open(world: &mut World, config: &Arc<ClientConfig>) -> usize {
+    open_session(world, config).0
+}
+
+fn open_session(world: &mut World, config: &Arc<ClientConfig>) -> (usize, ClientConnection) {
     let client = world.connect();
     world.client(client).conduct.is_eager = false;
     world.client(client).conduct.is_wrong = true;
@@ -40,7 +44,15 @@ fn open(world: &mut World, config: &Arc<ClientConfig>) -> usize {
         session.process_new_packets().unwrap();
     }
     assert!(is_open(world, client));
-    client
+    (client, session)
+}
+
+fn records(session: &mut ClientConnection) -> Vec<u8> {
+    let mut records = Vec::new();
+    while session.wants_write() {
+        session.write_tls(&mut records).unwrap();
+    }
+    records
 }
 
 fn is_open(world: &World, client: usize) -> bool {
@@ -167,4 +179,39 @@ fn clients_that_send_large_messages_promptly_are_not_given_up_for_partial_tls_re
         }
     }
     assert!(world.engine.counters().refusals.overload > 0);
+}
+
+// A record costs far more to decrypt than its bytes to read, where it carries a single one.
+// R11
+#[test]
+fn a_turn_decrypts_a_limited_number_of_short_records() {
+    let mut world = World::calm();
+    let (tls, config) = certificate_and_client();
+    let config = Arc::new(config);
+    world.tls = Some(tls);
+    let mut crowd: Vec<_> = (0..20).map(|_| open_session(&mut world, &config)).collect();
+    let pongs = client_frame(0x8A, b"", [9; 4]).repeat(400);
+    for (client, session) in &mut crowd {
+        let mut sent = Vec::new();
+        for byte in &pongs {
+            session.writer().write_all(&[*byte]).unwrap();
+            sent.extend(records(session));
+        }
+        assert!(sent.len() > 50_000);
+        world.client(*client).raw(&sent);
+        world.deliver(*client);
+        world.calls(*client);
+    }
+    let mut all = 0;
+    for _ in 0..60 {
+        world.turn();
+        // 8 KiB each.
+        let reads: usize = crowd
+            .iter()
+            .map(|(client, _)| world.calls(*client).reads)
+            .sum();
+        assert!(reads <= 10, "{reads} reads");
+        all += reads;
+    }
+    assert!(all > 100, "{all}");
 }

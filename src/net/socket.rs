@@ -32,6 +32,8 @@ pub trait Socket {
 pub struct Fill {
     /// Bytes of plaintext now at the start of the scratch input.
     pub bytes: usize,
+    /// Bytes that were received, which with TLS are those of records.
+    pub received: usize,
     /// The socket had less than was asked for: under edge triggering it is empty now, unless
     /// the peer has already ended its side.
     pub drained: bool,

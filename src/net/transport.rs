@@ -32,9 +32,9 @@ impl<S: Socket> Transport<S> {
         read_once(self.socket_mut(), &mut scratch.input[..limit])
     }
 
-    /// Reads once, past TLS, what nobody wants any more.
-    pub fn discard(&mut self, scratch: &mut Scratch) -> io::Result<Fill> {
-        read_once(self.socket_mut(), &mut scratch.input)
+    /// Reads once, past TLS and at most `limit` bytes, what nobody wants any more.
+    pub fn discard(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
+        self.fill_before_tls(scratch, limit)
     }
 
     /// Takes a prefix of the slices and says how long it is; 0 when it would block.
@@ -138,6 +138,7 @@ pub(super) fn read_once(socket: &mut impl Socket, buf: &mut [u8]) -> io::Result<
         return match socket.read(buf) {
             Ok(bytes) => Ok(Fill {
                 bytes,
+                received: bytes,
                 // On epoll a short read has emptied the socket, and the next byte to arrive
                 // is a new edge.
                 drained: bytes < buf.len(),
@@ -145,6 +146,7 @@ pub(super) fn read_once(socket: &mut impl Socket, buf: &mut [u8]) -> io::Result<
             }),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Fill {
                 bytes: 0,
+                received: 0,
                 drained: true,
                 eof: false,
             }),

@@ -10,7 +10,9 @@ use super::super::handler::Handler;
 use super::super::socket::{Fill, Socket};
 use super::address::missing;
 use super::frames::FramesEnd;
-use super::work::{Class, LARGE_SHARE, READ_COST, TLS_STEP_COST, TURN_WORK};
+use super::work::{
+    Class, LARGE_SHARE, READ_COST, RECEIVED_BYTES, TLS_RECORD_BYTE_COST, TLS_STEP_COST, TURN_WORK,
+};
 use super::{
     BUSY_READ_SIZE, COMPRESSED_READ_SIZE, Engine, MESSAGE_BUDGET, READ_SIZE, RUN_BUDGET,
     TLS_BUDGET, floor_tick,
@@ -199,7 +201,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.outbox.work += READ_COST;
         let result = match conn.phase {
             Phase::Preface(_) => conn.transport.fill_before_tls(&mut self.scratch, limit),
-            Phase::Linger => conn.transport.discard(&mut self.scratch),
+            Phase::Linger => conn.transport.discard(&mut self.scratch, limit),
             _ => conn.transport.fill(&mut self.scratch, limit),
         };
         conn.transport.count(&mut self.counters.held);
@@ -215,6 +217,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         match result {
             Ok(fill) => {
+                let around = fill.received.saturating_sub(fill.bytes) as u64;
+                self.outbox.work += around * TLS_RECORD_BYTE_COST;
+                self.outbox.work += fill.received as u64 / RECEIVED_BYTES;
                 // The one place that clears READABLE. A FIN can share its edge with the last
                 // bytes, and then no further edge says that there is an end to be read.
                 let would_block = would_block(&fill);

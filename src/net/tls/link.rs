@@ -103,6 +103,7 @@ impl<S: Socket> TlsLink<S> {
         if self.receiving != Receiving::Open {
             return Ok(Fill {
                 bytes: 0,
+                received: read.received,
                 drained: false,
                 eof: self.receiving == Receiving::Ended,
             });
@@ -113,6 +114,7 @@ impl<S: Socket> TlsLink<S> {
         let bytes = self.receive(&mut incoming[..kept + read.bytes], input, outgoing)?;
         Ok(Fill {
             bytes,
+            received: read.received,
             drained: read.drained && bytes > 0,
             eof: self.receiving == Receiving::Ended,
         })
