@@ -12,7 +12,7 @@ use certificate::certificate_and_client;
 use h_realtime::net::Config;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
-use sim::{Said, World, client_frame, handshake};
+use sim::{Command, Said, World, client_frame, handshake, pad};
 
 fn session(config: &Arc<ClientConfig>) -> ClientConnection {
     let name = ServerName::try_from("localhost").unwrap();
@@ -214,4 +214,44 @@ fn a_turn_decrypts_a_limited_number_of_short_records() {
         all += reads;
     }
     assert!(all > 100, "{all}");
+}
+
+// Records that have been encrypted wait with the connection, not in its queue.
+// M6
+#[test]
+fn connections_that_take_none_of_their_records_are_closed_to_free_memory() {
+    let limit = 64 * 1024;
+    let config = Config {
+        queue_total: limit,
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let (tls, client) = certificate_and_client();
+    let client = Arc::new(client);
+    world.tls = Some(tls);
+    let crowd: Vec<_> = (0..60).map(|_| open(&mut world, &client)).collect();
+    let reader = crowd[0];
+    for &client in &crowd {
+        world.clients[client].wire.state().limits.send = 100;
+        let (key, text) = (world.key(client), pad(900));
+        world.command(Command::SendTo { key, text });
+    }
+    (0..4).for_each(|_| world.turn());
+    let held = |world: &World| world.engine.counters().held;
+    assert!(held(&world).records > limit as u64 / 2);
+    assert_eq!(held(&world).queues, 0);
+    for tick in 0..100 {
+        world.clock += 100;
+        // Events follow when the others are closed.
+        let count = if tick < 33 { 10 } else { usize::MAX };
+        world.clients[reader].wire.state().peer_take(count);
+        (0..2).for_each(|_| world.turn());
+    }
+    assert!(
+        held(&world).output() < limit as u64 / 2,
+        "{:?}",
+        held(&world)
+    );
+    assert!(is_open(&world, reader));
+    assert!(world.engine.counters().closed.slow > 0);
 }

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use super::held::Held;
 use super::scratch::Scratch;
 use super::socket::{Fill, Socket};
+use super::timer::Tick;
 
 /// A certificate and key; there are none in this build.
 #[derive(Clone, Debug)]
@@ -42,7 +43,11 @@ impl<S: Socket> TlsLink<S> {
         match self.0 {}
     }
 
-    pub fn count(&mut self, _: &mut Held) {
+    pub fn count(&mut self, _: &mut Held, _: Tick) {
+        match self.0 {}
+    }
+
+    pub fn stalls(&self, _: Tick, _: Tick) -> bool {
         match self.0 {}
     }
 

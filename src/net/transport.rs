@@ -6,6 +6,7 @@ use super::held::Held;
 use super::pace::Pace;
 use super::scratch::Scratch;
 use super::socket::{Fill, Socket};
+use super::timer::Tick;
 use super::tls::TlsLink;
 
 /// How a connection's bytes reach its socket. The pace is in the variants because there it takes
@@ -92,9 +93,17 @@ impl<S: Socket> Transport<S> {
     }
 
     /// Has the ledger agree with the records that wait.
-    pub fn count(&mut self, held: &mut Held) {
+    pub fn count(&mut self, held: &mut Held, now: Tick) {
         if let Transport::Tls(link, _) = self {
-            link.count(held);
+            link.count(held, now);
+        }
+    }
+
+    /// Whether TLS records wait of which the socket has taken nothing for longer than this.
+    pub fn stalls(&self, now: Tick, longest: Tick) -> bool {
+        match self {
+            Transport::Plain(..) => false,
+            Transport::Tls(link, _) => link.stalls(now, longest),
         }
     }
 

@@ -96,7 +96,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         let result = conn.transport.shutdown_write(&mut self.scratch);
-        conn.transport.count(&mut self.counters.held);
+        let held = &mut self.counters.held;
+        conn.transport.count(held, self.scratch.now);
         if result.is_err() || conn.flags.has(Flags::EOF) {
             return self.kill(key);
         }

@@ -204,7 +204,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Phase::Linger => conn.transport.discard(&mut self.scratch, limit),
             _ => conn.transport.fill(&mut self.scratch, limit),
         };
-        conn.transport.count(&mut self.counters.held);
+        let held = &mut self.counters.held;
+        conn.transport.count(held, self.scratch.now);
         if was_handshaking && !conn.transport.is_handshaking() {
             self.counters.tls_handshakes += 1;
         }

@@ -71,7 +71,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn debtors(&self, pressed: Tick) -> Vec<Debtor> {
         let now = floor_tick(self.now);
         let slow = ticks(self.config.slow_timeout);
-        let grace = PRESSURE_GRACE.min(slow);
+        let (grace, stall) = (PRESSURE_GRACE.min(slow), STALL.min(slow));
         let mut debtors = Vec::new();
         let mut behind = Vec::new();
         let mut from = 0;
@@ -80,15 +80,25 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let Some(conn) = self.arena.get(key) else {
                 continue;
             };
-            let Some(tx) = &conn.tx else { continue };
-            let is_late = !tx.keeps_pace(now, grace, self.config.queue_hard)
-                || tx.uptake.stalls(now, STALL.min(slow));
+            let records = conn.transport.records();
+            let Some(tx) = &conn.tx else {
+                if records > 0 {
+                    debtors.push(Debtor {
+                        is_late: conn.transport.stalls(now, stall),
+                        private: records,
+                        key,
+                    });
+                }
+                continue;
+            };
+            let is_late =
+                !tx.keeps_pace(now, grace, self.config.queue_hard) || tx.uptake.stalls(now, stall);
             if !is_late && tx.is_behind(now, grace) {
                 behind.push((debtors.len(), tx));
             }
             debtors.push(Debtor {
                 is_late,
-                private: tx.private() + conn.transport.records(),
+                private: tx.private() + records,
                 key,
             });
         }
@@ -115,7 +125,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if self
             .arena
             .get(key)
-            .is_some_and(|conn| conn.queued() > SHORT)
+            .is_some_and(|conn| conn.queued() + conn.transport.records() > SHORT)
         {
             self.abort(key);
         }

@@ -383,7 +383,7 @@ fn push_slices<S: Socket>(
         true if offered > 0 => transport.send(slices, scratch)?,
         _ => 0,
     };
-    transport.count(held);
+    transport.count(held, scratch.now);
     // TLS takes a bounded amount at a time: only what it holds back says that it is stuck.
     let is_full = transport.has_output() || (sent < offered && !transport.is_tls());
     if is_full || (sent == 0 && offered > 0) {

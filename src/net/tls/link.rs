@@ -16,6 +16,7 @@ use super::records::{Error, MAX_RECORD, Pass, Traffic, append, next_record, take
 use crate::net::held::{Held, recount};
 use crate::net::scratch::{Cipher, Scratch};
 use crate::net::socket::{Fill, Socket};
+use crate::net::timer::Tick;
 use crate::net::transport::{read_once, write_once};
 
 /// A TLS connection, the server's side. To be boxed: the session's state is about 1 KiB.
@@ -32,6 +33,10 @@ pub struct TlsLink<S> {
     sending: Sending,
     /// Bytes of `out` that the ledger has.
     counted: usize,
+    /// When the socket last took some of `out`, or when it was begun.
+    progressed: Tick,
+    /// That has happened again since `count` was last called.
+    has_progressed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +72,8 @@ impl<S: Socket> TlsLink<S> {
             receiving: Receiving::Open,
             sending: Sending::Open,
             counted: 0,
+            progressed: 0,
+            has_progressed: false,
         })
     }
 
@@ -204,7 +211,10 @@ impl<S: Socket> TlsLink<S> {
     pub fn flush(&mut self) -> io::Result<bool> {
         if let Some(out) = &self.out {
             let sent = write_all(&mut self.socket, out)?;
-            self.out = rest_of(out, sent);
+            if sent > 0 {
+                self.out = rest_of(out, sent);
+                self.has_progressed = true;
+            }
         }
         if self.out.is_some() {
             return Ok(false);
@@ -274,6 +284,7 @@ impl<S: Socket> TlsLink<S> {
         if self.flush()? {
             let sent = write_all(&mut self.socket, records)?;
             self.out = rest_of(records, sent);
+            self.has_progressed = true;
         } else {
             let mut out = self.out.take().unwrap_or_default().into_vec();
             out.extend_from_slice(records);
@@ -287,10 +298,18 @@ impl<S: Socket> TlsLink<S> {
         self.out.as_deref().map_or(0, <[u8]>::len)
     }
 
-    /// Has the ledger agree with the records that wait.
-    pub fn count(&mut self, held: &mut Held) {
+    /// Has the ledger agree with the records that wait, and notes the time of progress.
+    pub fn count(&mut self, held: &mut Held, now: Tick) {
+        if mem::take(&mut self.has_progressed) {
+            self.progressed = now;
+        }
         let records = self.records();
         recount(&mut held.records, &mut self.counted, records);
+    }
+
+    /// Whether records wait of which the socket has taken nothing for longer than this.
+    pub fn stalls(&self, now: Tick, longest: Tick) -> bool {
+        self.out.is_some() && now.saturating_sub(self.progressed) > longest
     }
 
     /// Takes the records that wait off the ledger: the connection is being freed.
