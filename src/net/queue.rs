@@ -220,7 +220,7 @@ impl TxQueue {
             && !self.is_inside()
             && let Some(pong) = self.pong.take()
         {
-            let since = self.entries.front().map_or(0, |entry| entry.since);
+            let since = self.entries.front().map_or(now, |entry| entry.since);
             self.own += pong.len();
             self.entries.push_front(Entry {
                 chunk: Chunk::Owned(pong),
@@ -375,6 +375,18 @@ mod tests {
         queue.push_owned(b"next", false, 0, held);
         queue.set_pong(b"PONG", held);
         assert_eq!(drain(&mut queue, 3, held), b"PONGnext");
+    }
+
+    #[test]
+    fn pong_that_is_sent_in_part_has_not_waited_for_long() {
+        let held = &mut Held::default();
+        let mut queue = TxQueue::default();
+        queue.push_owned(b"rest", true, 1000, held);
+        queue.set_pong(b"PONG", held);
+        queue.advance(4, 1000, held);
+        queue.advance(1, 1001, held);
+        assert!(queue.keeps_pace(1005, 5, 100));
+        assert!(!queue.keeps_pace(1007, 5, 100));
     }
 
     #[test]
