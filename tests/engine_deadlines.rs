@@ -424,7 +424,6 @@ fn two_thousand_silent_sockets_are_gone_after_ten_seconds() {
 
 // Requests that have been received but not processed are no reason to wait for a client that keeps
 // the server from processing them.
-// R12
 #[test]
 fn unread_answers_to_pipelined_requests_do_not_extend_the_handshake_timeout() {
     let mut world = World::calm();
@@ -443,7 +442,6 @@ fn unread_answers_to_pipelined_requests_do_not_extend_the_handshake_timeout() {
     assert!(is_gone(&world, client));
 }
 
-// R12
 #[test]
 fn frames_after_the_close_frame_of_the_server_do_not_extend_the_close_timeout() {
     let mut world = World::calm();
