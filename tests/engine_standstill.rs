@@ -187,6 +187,38 @@ fn a_client_that_made_room_during_a_standstill_is_not_slow() {
     assert_eq!(world.engine.counters().closed.slow, 0);
 }
 
+// M6
+#[test]
+fn a_client_that_made_room_during_a_standstill_is_not_closed_for_memory() {
+    let config = Config {
+        queue_total: 220 * KIB,
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    world.limits.send = 50 * KIB;
+    let (reader, idler) = (world.open_lazy(), world.open_lazy());
+    // Together they hold a little less than half of the total at first.
+    for client in [idler, reader].repeat(9) {
+        let keys = vec![world.key(client)];
+        let size = 10 * KIB;
+        world.command(Command::FanOutTo { keys, size });
+        world.turn();
+    }
+    let held = world.engine.counters().held.output();
+    assert!((80 * KIB as u64..110 * KIB as u64).contains(&held), "{held}");
+    world.client(reader).conduct.is_eager = true;
+    world.stand_still(5_000);
+    for _ in 0..5 {
+        let keys = vec![world.key(reader)];
+        let size = 10 * KIB;
+        world.command(Command::FanOutTo { keys, size });
+    }
+    world.turn_without_events();
+    assert!(is_open(&world, reader));
+    world.wait(1000);
+    assert!(is_open(&world, reader));
+}
+
 #[test]
 fn room_in_the_socket_is_used_before_the_hard_limit_is_enforced() {
     let mut world = World::calm();

@@ -61,10 +61,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 true => held > limit / 8 * 3,
                 false => held > limit / 2 * 3 && debtor.private >= MUCH,
             };
-            if is_needed {
+            if is_needed && !(debtor.is_late && self.takes_after_standstill(debtor.key)) {
                 self.drop_output(debtor.key);
             }
         }
+    }
+
+    /// Whether a standstill of this server explains that output is late: in the time that is given
+    /// back after one, the kernel takes more of it.
+    fn takes_after_standstill(&mut self, key: ConnKey) -> bool {
+        if self.time_lost(self.config.slow_timeout).is_none() {
+            return false;
+        }
+        let before = self.counters.bytes_out;
+        self.write_again(key);
+        self.counters.bytes_out > before
     }
 
     /// Connections with output, after `pressed` ticks in which further events had to wait.
