@@ -75,7 +75,6 @@ fn a_bad_handshake_is_told_so() {
     }
 }
 
-// CVE-2020-7693
 // RFC 9112 §3.2.2
 #[test]
 fn targets_in_absolute_form_are_served() {
@@ -89,6 +88,7 @@ fn targets_in_absolute_form_are_served() {
     assert_eq!(ask(&server, status).0.status(), 200);
 }
 
+// CVE-2020-7693
 #[test]
 fn every_other_path_is_not_found() {
     let server = Server::start();

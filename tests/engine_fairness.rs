@@ -68,6 +68,37 @@ fn costly_messages_of_a_thousand_connections_do_not_delay_a_ping() {
 // Nothing is known of connections that have just opened: all of them at once send a first message.
 // R11
 #[test]
+fn every_fragment_of_a_message_is_work() {
+    let mut world = World::calm();
+    let crowd: Vec<_> = (0..300).map(|_| world.open_lazy()).collect();
+    let text = format!("quiet {}", pad(94));
+    let bytes = text.as_bytes();
+    let mut message = client_frame(0x01, &bytes[..1], [0; 4]);
+    for byte in &bytes[1..99] {
+        message.extend(client_frame(0x00, &[*byte], [0; 4]));
+    }
+    message.extend(client_frame(0x80, &bytes[99..], [0; 4]));
+    for &client in &crowd {
+        for _ in 0..10 {
+            world.client(client).raw(&message);
+            let said = sim::Said::Text(text.clone());
+            world.client(client).said.push(said);
+        }
+        world.deliver(client);
+    }
+    let mut before = 0;
+    for turn in 0..20 {
+        world.turn();
+        let now = handled(&world, &crowd);
+        // A hundred fragments cost 30 µs.
+        assert!(now - before <= 100, "{} in turn {turn}", now - before);
+        before = now;
+    }
+    assert!(before > 400, "{before}");
+}
+
+// R11
+#[test]
 fn first_large_messages_wait_for_small_ones() {
     let mut world = World::calm();
     let crowd: Vec<_> = (0..600).map(|_| world.open_lazy()).collect();

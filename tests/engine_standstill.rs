@@ -205,7 +205,10 @@ fn a_client_that_made_room_during_a_standstill_is_not_closed_for_memory() {
         world.turn();
     }
     let held = world.engine.counters().held.output();
-    assert!((80 * KIB as u64..110 * KIB as u64).contains(&held), "{held}");
+    assert!(
+        (80 * KIB as u64..110 * KIB as u64).contains(&held),
+        "{held}"
+    );
     world.client(reader).conduct.is_eager = true;
     world.stand_still(5_000);
     for _ in 0..5 {

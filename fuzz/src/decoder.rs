@@ -71,8 +71,12 @@ pub fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -
                 }
             };
             let Some(event) = event else {
-                assert_eq!(taken, length, "it left bytes and said nothing");
-                break;
+                if taken == length {
+                    break;
+                }
+                assert!(taken > 0, "neither an event nor a fragment");
+                rest = &mut rest[taken..];
+                continue;
             };
             check_size(&event, limits);
             let is_close = matches!(event, Said::Close(_));

@@ -179,8 +179,16 @@ impl Decoder {
         })
     }
 
+    /// Whether it holds nothing, not even an event that was handed out.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.partial.is_none()
+    }
+
     /// Takes bytes from the front of `input`, up to the end of the next event, and says how
-    /// many. The payload is unmasked in place. With `None` all of `input` was taken.
+    /// many. The payload is unmasked in place. With `None` either all of `input` was taken, or a
+    /// fragment that completes no message: no call decodes more than one frame, so the caller can
+    /// bound its work.
     ///
     /// # Errors
     /// [`ProtocolError`], as soon as it is certain. No further call must be made then.
@@ -211,10 +219,12 @@ impl Decoder {
         while taken < input.len() || self.payload_is_complete() {
             taken += self.take_header(&input[taken..], limits)?;
             taken += self.take_payload(&mut input[taken..])?;
-            if self.payload_is_complete()
-                && let Some(opcode) = self.finish_frame()?
-            {
-                return Ok((taken, Some(self.completed_event(opcode)?)));
+            if self.payload_is_complete() {
+                let event = match self.finish_frame()? {
+                    Some(opcode) => Some(self.completed_event(opcode)?),
+                    None => None,
+                };
+                return Ok((taken, event));
             }
         }
         Ok((taken, None))

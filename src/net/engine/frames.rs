@@ -45,6 +45,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                         heard @ (Heard::Open | Heard::Closing) => {
                             is_open = heard == Heard::Open;
                             any_message |= !matches!(event, Event::Ping(_));
+                            if at == bytes.len() && decoder.is_empty() {
+                                break FramesEnd::Whole;
+                            }
                         }
                         Heard::Stop => return FramesEnd::Whole,
                         Heard::PutBack => {
@@ -53,7 +56,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                         }
                     }
                 }
-                Ok((_, None)) => break FramesEnd::Whole,
+                Ok((taken, None)) => {
+                    at += taken;
+                    if at == bytes.len() {
+                        break FramesEnd::Whole;
+                    }
+                }
                 Err(error) => {
                     self.fail(key, error);
                     return FramesEnd::Whole;
