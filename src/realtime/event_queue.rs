@@ -179,7 +179,7 @@ impl Realtime {
 impl Default for TurnLimits {
     fn default() -> Self {
         TurnLimits {
-            backlog: 65_536,
+            backlog: 196_608,
             matches: 16_384,
             events: 256,
             bytes: 256 * 1024,

@@ -11,6 +11,7 @@ use super::super::held::{Held, recount};
 use super::super::socket::Socket;
 use super::give_back::{KEPT_CAPACITY, beyond_kept, enough, enough_above};
 use super::stretch::{Due, Stretch, stretch_of};
+use super::write::MAX_SLICES;
 use super::{Engine, FAN_OUT_BUDGET};
 
 /// The deliveries under way.
@@ -66,6 +67,12 @@ impl FanOut {
 
     pub fn backlog(&self) -> usize {
         self.backlog
+    }
+
+    /// Whether the next wave may have more deliveries: no wave is under way, and a connection with
+    /// all of the waiting ones would still be sent them in one write.
+    pub fn may_gather(&self) -> bool {
+        self.wave.is_empty() && self.waiting.len() < MAX_SLICES
     }
 
     /// Whether there is nothing to do, and nothing is held that was done.

@@ -263,8 +263,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// something to send, then the clock: each within a budget.
     pub fn serve(&mut self) {
         self.serve_readers();
+        let backlog = self.fan_out.backlog();
         self.serve_handler();
-        self.serve_fan_out();
+        // While a handler goes on with a burst of deliveries, they are gathered, to leave together.
+        let goes_on = self.has_handler_work && self.fan_out.backlog() > backlog;
+        if !goes_on || !self.fan_out.may_gather() {
+            self.serve_fan_out();
+        }
         self.flush_dirty();
         self.serve_reload();
         self.serve_timers();

@@ -426,4 +426,4 @@ fn flush_once<S: Socket, C>(
 /// or two, after which the kernel has found out how much the way to a peer can carry.
 const HARD_GRACE: Tick = 10;
 /// Slices in one system call. Linux takes 1,024; a client seldom has more than a few.
-const MAX_SLICES: usize = 32;
+pub(super) const MAX_SLICES: usize = 32;
