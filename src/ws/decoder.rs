@@ -179,6 +179,13 @@ impl Decoder {
         })
     }
 
+    /// Bytes of payload that the frame under way lacks.
+    #[inline]
+    pub fn missing(&self) -> u64 {
+        let frame = self.partial.as_deref().and_then(|partial| partial.frame);
+        frame.map_or(0, |(header, received)| header.len - received)
+    }
+
     /// Whether it holds nothing, not even an event that was handed out.
     #[inline]
     pub fn is_empty(&self) -> bool {

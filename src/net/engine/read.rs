@@ -11,7 +11,8 @@ use super::super::socket::{Fill, Socket};
 use super::address::missing;
 use super::frames::FramesEnd;
 use super::work::{
-    Class, LARGE_SHARE, READ_COST, RECEIVED_BYTES, TLS_RECORD_BYTE_COST, TLS_STEP_COST, TURN_WORK,
+    Class, LARGE_SHARE, READ_COST, RECEIVED_BYTES, SMALL_MESSAGE, TLS_RECORD_BYTE_COST,
+    TLS_STEP_COST, TURN_WORK,
 };
 use super::{
     BUSY_READ_SIZE, COMPRESSED_READ_SIZE, Engine, MESSAGE_BUDGET, READ_SIZE, RUN_BUDGET,
@@ -138,7 +139,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.on_eof(key);
                 return None;
             }
-            if put_back {
+            if put_back || (self.visit.is_quick && self.is_in_large_frame(key)) {
                 return Some(Rest::Large);
             }
         }
@@ -155,6 +156,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 && !conn.flags.has(Flags::UNFINISHED)
                 && !conn.decoder.is_mid_message()
                 && !conn.transport.is_tls()
+        })
+    }
+
+    /// Whether the socket has more of a frame that is too long for a quick class.
+    fn is_in_large_frame(&self, key: ConnKey) -> bool {
+        self.arena.get(key).is_some_and(|conn| {
+            conn.flags.has(Flags::READABLE) && conn.decoder.missing() > SMALL_MESSAGE as u64
         })
     }
 
@@ -194,7 +202,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let limit = read_size(conn, self.config.max_head);
         let limit = match self.run.is_empty() {
             true => limit,
-            false => limit.min(BUSY_READ_SIZE),
+            // In its turn, a large message is read whole, so that few are held in part at a time.
+            false => {
+                let missing = usize::try_from(conn.decoder.missing()).unwrap_or(usize::MAX);
+                let most = if self.visit.is_quick { 0 } else { missing };
+                limit.min(BUSY_READ_SIZE.max(most))
+            }
         };
         let is_preface = matches!(conn.phase, Phase::Preface(_));
         let was_handshaking = conn.transport.is_handshaking() && !is_preface;
