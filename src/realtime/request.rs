@@ -231,7 +231,8 @@ mod tests {
             ("//ws", 404),
             ("/WS", 404),
             ("/api/annotations/x", 404),
-            ("http://localhost/ws", 404),
+            ("http://localhost/ws/", 404),
+            ("http://localhost/_status", 200),
             ("/_status/", 404),
             ("/_status?sentry", 200),
         ] {
