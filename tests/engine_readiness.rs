@@ -108,11 +108,11 @@ fn a_turn_handles_a_limited_number_of_messages() {
         inboxes.sum()
     };
     let mut before = handled(&world);
-    for turn in 0..4 {
+    for turn in 0..5 {
         world.turn();
         let now = handled(&world);
-        // 4096, and a share of work of one connection in each class.
-        assert!(now - before <= 5000, "{} in turn {turn}", now - before);
+        // 4096, and a share of work of one connection; or as many as take 1 ms.
+        assert!(now - before <= 4200, "{} in turn {turn}", now - before);
         before = now;
     }
     assert!(before > 12_000, "{before}");

@@ -51,7 +51,7 @@ use super::timer::{TICK_MS, Tick, Wheel, tick_at};
 use super::tls::TlsConfig;
 use super::{ConnKey, ListenerId, Now, TICK_PERIOD};
 use read::Rest;
-use work::{Class, RunQueue};
+use work::{RunQueue, class_of};
 
 /// The engine over any socket and any handler.
 pub struct Engine<S: Socket, H: Handler> {
@@ -453,15 +453,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Effect::Respond(key, response) => self.respond_deferred(key, response),
         }
     }
-}
-
-/// The priority class of a connection.
-fn class_of<S, C>(conn: &Conn<S, C>, now: Tick, reserved: Option<ListenerId>) -> Class {
-    // Work only becomes less as time passes.
-    if conn.recent.class() == Class::FIRST || Some(conn.listener) == reserved {
-        return Class::FIRST;
-    }
-    conn.recent.decayed(now.saturating_sub(conn.heard)).class()
 }
 
 fn floor_tick(now: Now) -> Tick {

@@ -28,13 +28,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let mut served = 0;
         for (class, mut waiting) in self.run.waiting() {
+            if self.is_turn_over(served) {
+                self.serve_on_credit(class, waiting);
+                continue;
+            }
             while waiting > 0 && !self.is_turn_over(served) {
                 self.visit_next(class);
                 served += 1;
                 waiting -= 1;
-            }
-            if waiting > 0 {
-                self.serve_on_credit(class, waiting);
             }
         }
     }

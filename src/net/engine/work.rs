@@ -8,8 +8,9 @@
 
 use std::collections::VecDeque;
 
-use super::super::ConnKey;
+use super::super::conn::Conn;
 use super::super::timer::Tick;
+use super::super::{ConnKey, ListenerId};
 
 /// Work of one connection, with a half-life of eight ticks (0.8 s): a floating-point number of
 /// five bits of exponent and three of mantissa, in units of [`GRAIN`].
@@ -107,6 +108,16 @@ impl Class {
     }
 }
 
+/// The priority class of a connection.
+#[inline]
+pub(super) fn class_of<S, C>(conn: &Conn<S, C>, now: Tick, reserved: Option<ListenerId>) -> Class {
+    // Work only becomes less as time passes.
+    if conn.recent.class() == Class::FIRST || Some(conn.listener) == reserved {
+        return Class::FIRST;
+    }
+    conn.recent.decayed(now.saturating_sub(conn.heard)).class()
+}
+
 /// Connections with input, each in the queue of its class and at most once.
 #[derive(Default)]
 pub(super) struct RunQueue {
@@ -115,8 +126,8 @@ pub(super) struct RunQueue {
     credits: [i64; CLASSES],
     /// A bit for each class in which connections wait.
     occupied: u16,
-    /// Calls of `shrink_next`.
-    shrinks: u8,
+    /// The part of the queues that `shrink_next` looks at next.
+    shrinks: usize,
 }
 
 impl RunQueue {
@@ -169,14 +180,17 @@ impl RunQueue {
         self.queues.iter().flatten()
     }
 
-    /// Releases the memory of a queue that was much longer; of each of them within eight calls.
+    /// Releases the memory of queues that were much longer; of each of them within four calls.
     pub fn shrink_next(&mut self) {
-        self.shrinks = self.shrinks.wrapping_add(1);
-        let queue = &mut self.queues[usize::from(self.shrinks) % CLASSES];
-        if queue.capacity() > 2 * KEPT_CAPACITY {
-            let enough = (2 * queue.len()).max(KEPT_CAPACITY);
-            if queue.capacity() > 2 * enough {
-                queue.shrink_to(enough);
+        const PART: usize = CLASSES / 4;
+        let from = self.shrinks * PART;
+        self.shrinks = (self.shrinks + 1) % 4;
+        for queue in &mut self.queues[from..from + PART] {
+            if queue.capacity() > 2 * KEPT_CAPACITY {
+                let enough = (2 * queue.len()).max(KEPT_CAPACITY);
+                if queue.capacity() > 2 * enough {
+                    queue.shrink_to(enough);
+                }
             }
         }
     }
