@@ -126,8 +126,8 @@ pub(super) struct RunQueue {
     credits: [i64; CLASSES],
     /// A bit for each class in which connections wait.
     occupied: u16,
-    /// The part of the queues that `shrink_next` looks at next.
-    shrinks: usize,
+    /// Calls of `shrink_next`.
+    shrinks: u8,
 }
 
 impl RunQueue {
@@ -180,17 +180,14 @@ impl RunQueue {
         self.queues.iter().flatten()
     }
 
-    /// Releases the memory of queues that were much longer; of each of them within four calls.
+    /// Releases the memory of a queue that was much longer; of each of them in its turn.
     pub fn shrink_next(&mut self) {
-        const PART: usize = CLASSES / 4;
-        let from = self.shrinks * PART;
-        self.shrinks = (self.shrinks + 1) % 4;
-        for queue in &mut self.queues[from..from + PART] {
-            if queue.capacity() > 2 * KEPT_CAPACITY {
-                let enough = (2 * queue.len()).max(KEPT_CAPACITY);
-                if queue.capacity() > 2 * enough {
-                    queue.shrink_to(enough);
-                }
+        self.shrinks = self.shrinks.wrapping_add(1);
+        let queue = &mut self.queues[usize::from(self.shrinks) % CLASSES];
+        if queue.capacity() > 2 * KEPT_CAPACITY {
+            let enough = (2 * queue.len()).max(KEPT_CAPACITY);
+            if queue.capacity() > 2 * enough {
+                queue.shrink_to(enough);
             }
         }
     }
