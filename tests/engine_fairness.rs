@@ -127,7 +127,7 @@ fn first_large_messages_wait_for_small_ones() {
 
 // R11
 #[test]
-fn a_large_message_of_a_quiet_client_precedes_those_of_busy_clients() {
+fn a_large_message_of_a_quiet_client_precedes_large_messages_of_busy_clients() {
     let mut world = World::calm();
     let witness = world.open_lazy();
     world.wait(2_000);
