@@ -303,10 +303,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         let silent = u64::from(now.saturating_sub(conn.heard)) * TICK_MS;
+        let interval = millis(self.config.ping_interval);
         if conn.flags.has(Flags::PING_OUT) {
             let cut_at = conn.heard.saturating_add(ticks(self.config.pong_timeout));
             // By then the pong may have come, and the next ping be wanted.
-            let mut next = self.spread(9, 11);
+            let mut next = self.spread(interval, 9, 11);
             if cut_at > now {
                 next = next.min(u64::from(cut_at - now) * TICK_MS);
             }
@@ -314,12 +315,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let tenths = if conn.flags.has(Flags::YOUNG) { 5 } else { 9 };
         conn.flags.clear(Flags::YOUNG);
-        if silent >= millis(self.config.ping_interval) / 10 * tenths {
+        if silent >= interval / 10 * tenths {
             let wait = self.ping(key);
-            let next = wait.min(self.spread(9, 11));
+            let next = wait.min(self.spread(interval, 9, 11));
             return self.arm_open(key, next);
         }
-        let next = self.spread(9, 11).saturating_sub(silent);
+        let next = self.spread(interval, 9, 11).saturating_sub(silent);
         self.arm_open(key, next);
     }
 
@@ -394,12 +395,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// When a new connection is first looked at: spread, so that those that came together do
     /// not stay together.
     pub(super) fn first_ping(&mut self) -> Duration {
-        Duration::from_millis(self.spread(5, 10))
+        let interval = millis(self.config.ping_interval);
+        Duration::from_millis(self.spread(interval, 5, 10))
     }
 
-    /// The ping interval times a random number of tenths, in milliseconds.
-    fn spread(&mut self, from: u64, to: u64) -> u64 {
-        let interval = millis(self.config.ping_interval);
+    /// An interval times a random number of tenths.
+    fn spread(&mut self, interval: u64, from: u64, to: u64) -> u64 {
         let span = (interval / 10 * (to - from)).max(1);
         interval / 10 * from + self.jitter.draw() % span
     }
