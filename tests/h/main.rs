@@ -5,5 +5,6 @@ mod support;
 
 mod cost;
 mod instances;
+mod large;
 mod live;
 mod order;
