@@ -36,7 +36,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
-            let _ = writeln!(std::io::stderr(), "h-realtime: {}", exit.message);
+            if !exit.message.is_empty() {
+                let _ = writeln!(std::io::stderr(), "h-realtime: {}", exit.message);
+            }
             ExitCode::from(exit.code)
         }
     }

@@ -3,6 +3,10 @@
 //!
 //! Owns: the check of a certificate. Must not know what is said over the connection.
 
+mod reason;
+
+pub use reason::{TlsFailure, tls_failure, tls_failure_within};
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

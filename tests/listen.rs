@@ -141,14 +141,6 @@ fn how_it_ends_when_it_may_not_come_back() {
 }
 
 #[test]
-fn a_token_that_nobody_has_is_told_where_the_server_takes_it_for_none() {
-    let server = Server::start();
-    let listener = listen(&server.listeners[0], &["--token", "hrt-wrong"]);
-    listener.said("connected, anonymous");
-    listener.said("the server does not accept the token");
-}
-
-#[test]
 fn a_unix_socket_serves_the_same() {
     let folder = tempfile::TempDir::new().unwrap();
     let socket = folder.path().join("api.sock");

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct Exit {
     /// One of the constants below.
     pub code: u8,
-    /// One line, for a person.
+    /// One line, for a person; empty if there is nothing to say.
     pub message: String,
 }
 
@@ -31,6 +31,10 @@ impl Exit {
     pub const NO_PERMISSION: u8 = 77;
     /// The configuration is wrong.
     pub const CONFIG: u8 = 78;
+    /// Ended by SIGINT: 128 and the number of the signal, as shells count.
+    pub const INTERRUPTED: u8 = 130;
+    /// Ended by SIGTERM before the command had done what it was asked for.
+    pub const TERMINATED: u8 = 143;
 
     /// A failure with one of the codes above.
     pub fn new(code: u8, message: impl fmt::Display) -> Self {
@@ -38,5 +42,10 @@ impl Exit {
             code,
             message: message.to_string(),
         }
+    }
+
+    /// A failure that needs no explanation, such as a signal.
+    pub fn silent(code: u8) -> Self {
+        Exit::new(code, "")
     }
 }

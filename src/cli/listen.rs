@@ -5,7 +5,11 @@
 //! knows the server of this crate: it speaks to any server of the Real Time API.
 
 mod connect;
+mod handshake;
+mod interrupt;
 mod messages;
+mod retry;
+mod session;
 mod target;
 #[cfg(feature = "tls")]
 mod tls;
@@ -13,29 +17,28 @@ mod tls;
 use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tungstenite::Message;
 use tungstenite::http::HeaderValue;
-use tungstenite::protocol::CloseFrame;
-use tungstenite::protocol::frame::coding::CloseCode;
 
-use self::connect::{Refused, Socket};
-use self::messages::{Heard, Wanted};
+use self::connect::Refused;
+use self::interrupt::Interrupts;
+use self::messages::Wanted;
+use self::retry::Retry;
+use self::session::{End, Lost, Session};
 use self::target::{Target, Way};
 use self::tls::Trust;
 use super::exit::Exit;
-use super::text::printable;
-use crate::backoff::Backoff;
 use crate::config::TOKEN_VARIABLE;
 
 /// Listens to a server and prints each event as one line of JSON
 ///
 /// Events (annotations created, updated and deleted, changes of your groups) go to standard
-/// output, everything else to standard error. A lost connection is made again until the command
-/// is ended with Ctrl-C; events of the time between are lost.
+/// output, everything else to standard error. A lost connection is made again, with growing and
+/// random delays, until the command is ended with Ctrl-C; events of the time between are lost.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ListenArgs {
@@ -91,7 +94,7 @@ pub struct ListenArgs {
     /// End when the connection ends or cannot be made
     ///
     /// The exit code is then 0 after an orderly end (close 1000, 1001 or 1012) unless --count is
-    /// given, 77 when the server no longer accepts the token (close 3000), else 69.
+    /// given, else 69.
     #[arg(long)]
     pub no_reconnect: bool,
 }
@@ -102,13 +105,19 @@ pub struct ListenArgs {
 /// 64 and 66 for arguments and files that are no use, 77 and 69 for a server that refuses for
 /// good; with `--no-reconnect` also for one that is not there or goes away.
 pub fn run(args: ListenArgs) -> Result<(), Exit> {
+    // With events still to come, the end by a service manager is not the one asked for.
+    let on_term = args.count.map_or(0, |_| Exit::TERMINATED);
+    let interrupts = Interrupts::catch(on_term)
+        .map_err(|error| Exit::new(Exit::OS, format!("signals: {error}")))?;
     let token = std::env::var(TOKEN_VARIABLE).ok();
     let plan = Plan::new(args, token)?;
+    let stdout = io::stdout();
     let console = Console {
-        events: &mut io::stdout().lock(),
+        events: &mut stdout.lock(),
+        output: Some(stdout.as_fd()),
         status: &mut io::stderr(),
     };
-    listen(&plan, console)
+    listen(&plan, console, &interrupts)
 }
 
 /// What the arguments mean.
@@ -162,6 +171,11 @@ impl Plan {
             warnings,
         })
     }
+
+    /// Whether the server is to take the user for somebody.
+    fn has_token(&self) -> bool {
+        self.token.is_some() || self.target.has_token
+    }
 }
 
 fn token(
@@ -194,28 +208,56 @@ fn token(
 }
 
 /// One connection after the other, until an end that is final.
-fn listen(plan: &Plan, mut console: Console<'_>) -> Result<(), Exit> {
+fn listen(plan: &Plan, mut console: Console<'_>, interrupts: &Interrupts) -> Result<(), Exit> {
     for warning in &plan.warnings {
         console.say(format_args!("warning: {warning}"));
     }
     let mut left = plan.count;
-    let mut backoff = Backoff::new(SHORTEST_DELAY, LONGEST_DELAY);
+    let mut retry = Retry::new();
+    // A server that has been one before may be one again.
+    let mut has_connected = false;
     loop {
         let (lost, lasted) = match connect::connect(plan) {
-            Ok(mut socket) => {
+            Ok(socket) => {
+                has_connected = true;
                 let since = Instant::now();
-                match session(&mut socket, plan, &mut left, &mut console)? {
+                let session = Session {
+                    socket,
+                    plan,
+                    left: &mut left,
+                    console: &mut console,
+                    interrupts,
+                };
+                interrupts.defer();
+                let end = session.run();
+                interrupts.resume();
+                match end? {
                     End::Done => return Ok(()),
+                    End::Interrupted => return interrupts.result(),
                     End::Lost(lost) => (lost, since.elapsed()),
                 }
             }
             Err(Refused::Final(exit)) => return Err(exit),
-            Err(Refused::ForNow(reason)) => (Lost::broken(reason), Duration::ZERO),
+            Err(Refused::Unfit(reason)) if !has_connected => {
+                let message = format!("{}: {reason}", plan.target.name);
+                return Err(Exit::new(Exit::UNAVAILABLE, message));
+            }
+            Err(Refused::Unfit(reason)) => (Lost::broken(reason), Duration::ZERO),
+            Err(Refused::ForNow { reason, after }) => {
+                let lost = Lost {
+                    after,
+                    ..Lost::broken(reason)
+                };
+                (lost, Duration::ZERO)
+            }
         };
-        if !plan.reconnect {
-            return lost.into_result(plan);
+        if interrupts.received() {
+            return interrupts.result();
         }
-        let delay = backoff.next(lasted, random()?);
+        if !plan.reconnect || lost.code == Some(CREDENTIALS_ENDED) {
+            return ended(lost, plan);
+        }
+        let delay = retry.next(lasted, lost.code, lost.after, random()?);
         console.say(format_args!(
             "reconnecting in {:.1} s: {}",
             delay.as_secs_f64(),
@@ -225,147 +267,25 @@ fn listen(plan: &Plan, mut console: Console<'_>) -> Result<(), Exit> {
     }
 }
 
-/// Speaks on one connection until it ends or enough was heard.
-fn session(
-    socket: &mut Socket,
-    plan: &Plan,
-    left: &mut Option<u64>,
-    console: &mut Console<'_>,
-) -> Result<End, Exit> {
-    if let Err(error) = open(socket, plan) {
-        return Ok(End::Lost(Lost::broken(reason(&error))));
-    }
-    loop {
-        let text = match socket.read() {
-            Ok(Message::Text(text)) => text,
-            Ok(Message::Close(frame)) => {
-                // The answer to the close is queued by now; that it arrives is a courtesy.
-                let _ = socket.flush();
-                return Ok(End::Lost(Lost::closed(frame)));
-            }
-            Ok(Message::Binary(_)) => {
-                console.say("ignored: a binary message");
-                continue;
-            }
-            // The pong is queued by now, and the next read begins by sending it.
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => continue,
-            // The process was stopped and goes on (Ctrl-Z, fg).
-            Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {
-                continue;
-            }
-            Err(error) => return Ok(End::Lost(Lost::broken(reason(&error)))),
-        };
-        if let Some(end) = hear(&text, plan, left, console)? {
-            let code = CloseCode::Normal;
-            let reason = "".into();
-            let _ = socket.close(Some(CloseFrame { code, reason }));
-            return Ok(end);
+/// What the command ends with when it shall not connect again.
+fn ended(lost: Lost, plan: &Plan) -> Result<(), Exit> {
+    let (name, reason) = (&plan.target.name, lost.reason);
+    match lost.code {
+        Some(1000 | 1001 | 1012) if plan.count.is_none() => Ok(()),
+        // Without the token the next connection would be anonymous, or another user's.
+        Some(CREDENTIALS_ENDED) => {
+            let message = format!("{name}: {reason}. The token no longer works: get another one");
+            Err(Exit::new(Exit::NO_PERMISSION, message))
         }
-    }
-}
-
-/// Prints or says what a message is. Returns how the session ends, if it does.
-fn hear(
-    text: &str,
-    plan: &Plan,
-    left: &mut Option<u64>,
-    console: &mut Console<'_>,
-) -> Result<Option<End>, Exit> {
-    match messages::classify(text) {
-        Heard::Event(line) => {
-            if !console.event(&line)? {
-                return Ok(Some(End::Done));
-            }
-            if let Some(left) = left {
-                *left = left.saturating_sub(1);
-                return Ok((*left == 0).then_some(End::Done));
-            }
-        }
-        Heard::FilterRefused(description) => {
-            let reason = format!("the server refused the filter: {description}");
-            return Ok(Some(End::Lost(Lost::broken(reason))));
-        }
-        Heard::Identity(Some(userid)) => {
-            console.say(format_args!("connected as {}", printable(&userid)));
-        }
-        Heard::Identity(None) => {
-            console.say("connected, anonymous");
-            if plan.token.is_some() || plan.target.has_token {
-                console.say("warning: the server does not accept the token");
-            }
-        }
-        Heard::Other(line) => console.say(line),
-    }
-    Ok(None)
-}
-
-fn open(socket: &mut Socket, plan: &Plan) -> Result<(), tungstenite::Error> {
-    for message in &plan.opening {
-        socket.write(Message::text(message.as_str()))?;
-    }
-    socket.flush()
-}
-
-/// Why a connection broke, for a person.
-fn reason(error: &tungstenite::Error) -> String {
-    match error {
-        tungstenite::Error::Io(error)
-            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-        {
-            format!("nothing heard for {} s", connect::SILENCE.as_secs())
-        }
-        error => printable(&error.to_string()),
-    }
-}
-
-/// How a session ended.
-enum End {
-    /// As it should: enough events, or nobody reads them any more.
-    Done,
-    Lost(Lost),
-}
-
-/// A connection that is gone.
-struct Lost {
-    reason: String,
-    /// The code of the server's close frame.
-    code: Option<u16>,
-}
-
-impl Lost {
-    fn broken(reason: String) -> Self {
-        Lost { reason, code: None }
-    }
-
-    fn closed(frame: Option<CloseFrame>) -> Self {
-        match frame {
-            Some(frame) => {
-                let code = u16::from(frame.code);
-                Lost {
-                    reason: printable(&format!("closed by the server: {code} {}", frame.reason)),
-                    code: Some(code),
-                }
-            }
-            None => Lost::broken("closed by the server".to_owned()),
-        }
-    }
-
-    /// What the command ends with when it shall not connect again.
-    fn into_result(self, plan: &Plan) -> Result<(), Exit> {
-        match self.code {
-            Some(1000 | 1001 | 1012) if plan.count.is_none() => Ok(()),
-            Some(3000) => Err(Exit::new(Exit::NO_PERMISSION, self.reason)),
-            _ => Err(Exit::new(
-                Exit::UNAVAILABLE,
-                format!("{}: {}", plan.target.name, self.reason),
-            )),
-        }
+        _ => Err(Exit::new(Exit::UNAVAILABLE, format!("{name}: {reason}"))),
     }
 }
 
 /// Where the command writes to.
 struct Console<'a> {
     events: &'a mut dyn Write,
+    /// The descriptor behind `events`, which says when nobody reads them any more.
+    output: Option<BorrowedFd<'a>>,
     status: &'a mut dyn Write,
 }
 
@@ -395,8 +315,9 @@ fn random() -> Result<u64, Exit> {
 mod tls {
     use std::net::TcpStream;
     use std::path::Path;
+    use std::time::Instant;
 
-    use super::connect::Stream;
+    use super::connect::{Refused, Stream};
     use crate::cli::exit::Exit;
 
     pub(super) enum Trust {}
@@ -406,15 +327,20 @@ mod tls {
             Err(Exit::new(Exit::USAGE, "this program was built without TLS"))
         }
 
-        pub(super) fn wrap(&self, _: TcpStream, _: &str) -> Result<Box<dyn Stream>, String> {
+        pub(super) fn wrap(
+            &self,
+            _: TcpStream,
+            _: &str,
+            _: &str,
+            _: Instant,
+        ) -> Result<Box<dyn Stream>, Refused> {
             match *self {}
         }
     }
 }
 
-/// From between one and two seconds up to a minute.
-const SHORTEST_DELAY: Duration = Duration::from_secs(1);
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
+/// The close code of this API for a token that has ended.
+const CREDENTIALS_ENDED: u16 = 3000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -428,8 +354,14 @@ Examples:
 
 Once \"connected as …\" or \"connected, anonymous\" is said, the filter is in place.
 
-Exit codes: 0 ended as asked, 64 wrong usage, 66 a file cannot be read, 69 no such server,
-77 not allowed.";
+The command never goes on as somebody else: when the token has ended (close 3000), or the server
+takes it for none, it ends with 77. It also ends when nobody reads standard output any more, and
+when the server refuses the filter. Ctrl-C and SIGTERM close the connection first; a second one
+ends the command at once.
+
+Exit codes: 0 ended as asked, 64 wrong usage or a filter that the server refuses, 66 a file cannot
+be read, 69 no such server, 77 not allowed, 78 no CA certificates, 130 ended by Ctrl-C. SIGTERM
+leads to 0, or with --count to 143.";
 
 #[cfg(test)]
 mod tests;

@@ -1,42 +1,100 @@
 //! Makes one connection: socket, TLS where asked for, the WebSocket handshake. Owns the
-//! timeouts of the sockets; knows nothing of the messages that go over them.
+//! deadlines of all that; knows nothing of the messages that go over it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use tungstenite::client::IntoClientRequest;
-use tungstenite::handshake::HandshakeError;
-use tungstenite::http::header::{AUTHORIZATION, LOCATION};
-use tungstenite::{Error, WebSocket};
+use tungstenite::WebSocket;
+use tungstenite::handshake::client::generate_key;
+use tungstenite::protocol::Role;
 
 use super::Plan;
-use super::target::Way;
+use super::handshake::{self, BadAnswer, Head};
+use super::retry::retry_after;
+use super::target::{Target, Way};
 use crate::cli::exit::Exit;
 use crate::cli::text::printable;
+use crate::clock::unix_now;
 
 /// A connection after its handshake.
 pub(super) type Socket = WebSocket<Box<dyn Stream>>;
 
 /// Whatever a WebSocket can go over.
 pub(super) trait Stream: Read + Write {
+    /// The socket, to wait for.
+    fn descriptor(&self) -> BorrowedFd<'_>;
     /// Sets how long one read and one write may take.
-    fn set_patience(&self, read: Duration, write: Duration) -> io::Result<()>;
+    fn set_patience(&self, patience: Duration) -> io::Result<()>;
+    /// From now on reads and writes do not wait.
+    fn set_nonblocking(&self) -> io::Result<()>;
 }
 
 impl Stream for TcpStream {
-    fn set_patience(&self, read: Duration, write: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(read))?;
-        self.set_write_timeout(Some(write))
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(patience))?;
+        self.set_write_timeout(Some(patience))
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        TcpStream::set_nonblocking(self, true)
     }
 }
 
 impl Stream for UnixStream {
-    fn set_patience(&self, read: Duration, write: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(read))?;
-        self.set_write_timeout(Some(write))
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(patience))?;
+        self.set_write_timeout(Some(patience))
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        UnixStream::set_nonblocking(self, true)
+    }
+}
+
+/// A stream of which all reads and writes together have one deadline.
+pub(super) struct Until<'a, S: Stream + ?Sized> {
+    pub stream: &'a mut S,
+    pub deadline: Instant,
+}
+
+impl<S: Stream + ?Sized> Until<'_, S> {
+    fn wait_no_longer(&self) -> io::Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.stream.set_patience(left)
+    }
+}
+
+impl<S: Stream + ?Sized> Read for Until<'_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait_no_longer()?;
+        self.stream.read(buffer)
+    }
+}
+
+impl<S: Stream + ?Sized> Write for Until<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.wait_no_longer()?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.wait_no_longer()?;
+        self.stream.flush()
     }
 }
 
@@ -45,97 +103,187 @@ impl Stream for UnixStream {
 pub(super) enum Refused {
     /// Trying again can do no good.
     Final(Exit),
-    /// It may be better later; the reason, for a person.
-    ForNow(String),
+    /// Not a server as the URL says; the reason, for a person. Final, unless it has been one
+    /// before: then it is being repaired, perhaps.
+    Unfit(String),
+    /// It may be better later.
+    ForNow {
+        /// For a person.
+        reason: String,
+        /// How long to wait at least, if the server says so.
+        after: Option<Duration>,
+    },
 }
 
-impl From<io::Error> for Refused {
-    fn from(error: io::Error) -> Self {
-        Refused::ForNow(io_reason(&error))
+impl Refused {
+    pub(super) fn for_now(reason: String) -> Self {
+        Refused::ForNow {
+            reason,
+            after: None,
+        }
     }
 }
 
 /// Connects once.
 pub(super) fn connect(plan: &Plan) -> Result<Socket, Refused> {
     let stream: Box<dyn Stream> = match &plan.target.way {
-        Way::Unix(path) => Box::new(UnixStream::connect(path)?),
+        Way::Unix(path) => match UnixStream::connect(path) {
+            Ok(stream) => Box::new(stream),
+            Err(error) => return Err(Refused::for_now(unconnected(&path.display(), &error))),
+        },
         Way::Tcp { host, port } => Box::new(dial(host, *port)?),
         Way::Tls { host, port } => {
             let Some(trust) = &plan.trust else {
-                return Err(Refused::ForNow("TLS is not set up".to_owned()));
+                return Err(Refused::Unfit("TLS is not set up".to_owned()));
             };
             let tcp = dial(host, *port)?;
-            tcp.set_patience(ANSWER, ANSWER)?;
-            trust.wrap(tcp, host).map_err(Refused::ForNow)?
+            trust.wrap(tcp, host, &plan.target.place(), Instant::now() + ANSWER)?
         }
     };
-    stream.set_patience(ANSWER, ANSWER)?;
-    let socket = handshake(plan, stream)?;
-    socket.get_ref().set_patience(SILENCE, ANSWER)?;
+    let socket = upgrade(plan, stream)?;
+    let quick = socket.get_ref().set_nonblocking();
+    quick.map_err(|error| Refused::for_now(io_reason(&error)))?;
     Ok(socket)
 }
 
-/// The first address of `host` that answers.
-fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(ErrorKind::NotFound, "the host has no address");
-    for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, ANSWER) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => failure = error,
+/// The first address of `host` that accepts a connection.
+fn dial(host: &str, port: u16) -> Result<TcpStream, Refused> {
+    let addresses = (host, port).to_socket_addrs().map_err(|error| {
+        let error = printable(&error.to_string());
+        Refused::for_now(format!(
+            "cannot resolve the host {host}: {error}; check its name in the URL, and this \
+             machine's name resolution"
+        ))
+    })?;
+    let mut failure = format!("the host {host} has no address");
+    for address in addresses {
+        let made = TcpStream::connect_timeout(&address, ANSWER)
+            .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        match made {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = unconnected(&address, &error),
         }
     }
-    Err(failure)
+    Err(Refused::for_now(failure))
 }
 
-fn handshake(plan: &Plan, stream: Box<dyn Stream>) -> Result<Socket, Refused> {
-    let usage = |error: Error| Refused::Final(Exit::new(Exit::USAGE, error));
-    let mut request = (&plan.target.request)
-        .into_client_request()
-        .map_err(usage)?;
-    if let Some(token) = &plan.token {
-        request.headers_mut().insert(AUTHORIZATION, token.clone());
-    }
-    match tungstenite::client::client_with_config(request, stream, None) {
-        Ok((socket, _)) => Ok(socket),
-        Err(HandshakeError::Interrupted(_)) => Err(Refused::ForNow(unanswered())),
-        Err(HandshakeError::Failure(Error::Http(response))) => {
-            let status = response.status();
-            let location = response.headers().get(LOCATION);
-            // The library has of the body only what came together with the head.
-            let body = response.body().as_deref().unwrap_or_default();
-            let said = match location.and_then(|value| value.to_str().ok()) {
-                Some(location) => format!("see {location}"),
-                None => reason_of(body)
-                    .unwrap_or_else(|| status.canonical_reason().unwrap_or("").to_owned()),
-            };
-            Err(judge(status.as_u16(), &said, &plan.target.name))
+fn unconnected(place: &dyn std::fmt::Display, error: &io::Error) -> String {
+    let reason = io_reason(error);
+    match error.kind() {
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
+            format!("cannot connect to {place}: {reason}; is the server running there?")
         }
-        Err(HandshakeError::Failure(Error::Io(error))) => Err(error.into()),
-        Err(HandshakeError::Failure(error)) => Err(Refused::ForNow(printable(&error.to_string()))),
+        _ => format!("cannot connect to {place}: {reason}"),
     }
+}
+
+fn upgrade(plan: &Plan, mut stream: Box<dyn Stream>) -> Result<Socket, Refused> {
+    let key = generate_key();
+    let request = handshake::request(&plan.target.request, &key, plan.token.as_ref());
+    let mut timed = Until {
+        stream: &mut *stream,
+        deadline: Instant::now() + ANSWER,
+    };
+    let sent = timed.write_all(&request).and_then(|()| timed.flush());
+    let answer = sent
+        .map_err(BadAnswer::from)
+        .and_then(|()| handshake::read_head(&mut timed));
+    let (head, rest) = answer.map_err(|bad| unusable(bad, &plan.target))?;
+    if head.status != 101 {
+        timed.deadline = timed.deadline.min(Instant::now() + BODY);
+        let body = read_body(&head, rest, &mut timed);
+        return Err(judge(&head, &body, &plan.target));
+    }
+    head.check_upgrade(&key).map_err(Refused::Unfit)?;
+    Ok(WebSocket::from_partially_read(
+        stream,
+        rest,
+        Role::Client,
+        None,
+    ))
+}
+
+fn unusable(bad: BadAnswer, target: &Target) -> Refused {
+    let place = target.place();
+    match bad {
+        BadAnswer::Io(error) => Refused::for_now(io_reason(&error)),
+        BadAnswer::Tls => Refused::Unfit(speaks_tls(&place)),
+        BadAnswer::NotHttp(text) => Refused::Unfit(text),
+        BadAnswer::Ended { is_empty: false } => {
+            Refused::for_now(format!("{place} closed the connection within its answer"))
+        }
+        BadAnswer::Ended { is_empty: true } => {
+            let hint = match target.way {
+                Way::Tcp { .. } => " (if it speaks TLS: use wss://)",
+                Way::Tls { .. } | Way::Unix(_) => "",
+            };
+            Refused::for_now(format!(
+                "{place} closed the connection without an answer{hint}"
+            ))
+        }
+    }
+}
+
+fn speaks_tls(place: &str) -> String {
+    format!("the server at {place} speaks TLS: use wss://")
+}
+
+/// The body of a refusal, as far as it comes in time: its reason is welcome, not required.
+fn read_body(head: &Head, mut body: Vec<u8>, stream: &mut dyn Read) -> Vec<u8> {
+    let length = head.value("Content-Length");
+    let length = length.and_then(|length| length.parse().ok());
+    let most = length.unwrap_or(LONGEST_BODY).min(LONGEST_BODY);
+    let mut chunk = [0; 1024];
+    while body.len() < most {
+        match stream.read(&mut chunk) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => body.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+        }
+    }
+    body
 }
 
 /// What an answer other than 101 means. Redirections are not followed: the token is for the
 /// server that a person named, not for one that this server names.
-fn judge(status: u16, said: &str, name: &str) -> Refused {
-    let message = printable(&format!("{name} answers {status} {said}"));
+fn judge(head: &Head, body: &[u8], target: &Target) -> Refused {
+    let (status, name) = (head.status, &target.name);
+    if status == 400 && matches!(target.way, Way::Tcp { .. }) && is_about_tls(body) {
+        return Refused::Unfit(speaks_tls(&target.place()));
+    }
+    let said = match (head.value("Location"), reason_of(body)) {
+        (Some(location), _) => format!("see {location}"),
+        (None, Some(reason)) => reason,
+        (None, None) => head.reason().to_owned(),
+    };
+    let reason = printable(&format!("{name} answers {status} {said}"));
     match status {
-        401 | 403 => Refused::Final(Exit::new(Exit::NO_PERMISSION, message)),
-        408 | 425 | 429 | 500.. => Refused::ForNow(message),
-        _ => Refused::Final(Exit::new(Exit::UNAVAILABLE, message)),
+        401 | 403 => Refused::Final(Exit::new(Exit::NO_PERMISSION, reason)),
+        408 | 425 | 429 | 500.. => {
+            let after = head.value("Retry-After");
+            let after = after.and_then(|value| retry_after(value, unix_now()));
+            Refused::ForNow { reason, after }
+        }
+        _ => Refused::Final(Exit::new(Exit::UNAVAILABLE, reason)),
     }
 }
 
-/// The reason in the body of a refusal as h words it.
+/// Whether a server says that it was spoken to without TLS: nginx, Apache, and Go have these words.
+fn is_about_tls(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+    ["https port", "https server", "ssl-enabled server"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
+/// The reason in the body of a refusal as h words it. A body in chunks has their sizes around it.
 fn reason_of(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Refusal {
         reason: String,
     }
-    let refusal: Refusal = serde_json::from_slice(body).ok()?;
+    let start = body.iter().position(|&byte| byte == b'{')?;
+    let end = body.iter().rposition(|&byte| byte == b'}')?;
+    let refusal: Refusal = serde_json::from_slice(body.get(start..=end)?).ok()?;
     Some(refusal.reason)
 }
 
@@ -143,25 +291,30 @@ fn reason_of(body: &[u8]) -> Option<String> {
 pub(super) fn io_reason(error: &io::Error) -> String {
     match error.kind() {
         // The name that the system has for a timeout on a blocking socket.
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => unanswered(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("no complete answer within {} s", ANSWER.as_secs())
+        }
         _ => printable(&error.to_string()),
     }
 }
 
-fn unanswered() -> String {
-    format!("no answer within {} s", ANSWER.as_secs())
-}
-
-/// For every single step of connecting.
+/// For every single step of connecting: TCP, TLS, and the upgrade, each as a whole.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// A connection on which nothing at all was heard for so long is dead: servers of this API send
-/// a heartbeat every 30 s.
-pub(super) const SILENCE: Duration = Duration::from_secs(90);
+/// For the body of a refusal.
+const BODY: Duration = Duration::from_secs(2);
+/// In bytes.
+const LONGEST_BODY: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn judged(answer: &str, body: &str) -> Refused {
+        let answer = format!("HTTP/1.1 {answer}\r\n\r\n");
+        let (head, _) = handshake::read_head(&mut answer.as_bytes()).expect("a head");
+        let target = Target::parse("ws://h.example/ws").expect("a URL");
+        judge(&head, body.as_bytes(), &target)
+    }
 
     #[test]
     fn a_refusal_is_final_where_asking_again_is_no_use() {
@@ -177,12 +330,27 @@ mod tests {
             (503, None),
             (999, None),
         ] {
-            let found = match judge(status, "", "ws://h.example/ws") {
+            let found = match judged(&status.to_string(), "") {
                 Refused::Final(exit) => Some(exit.code),
-                Refused::ForNow(_) => None,
+                Refused::ForNow { .. } => None,
+                Refused::Unfit(reason) => panic!("{reason}"),
             };
             assert_eq!(found, code, "{status}");
         }
+    }
+
+    #[test]
+    fn retry_after_and_hints_of_tls_are_taken_from_the_answer() {
+        let Refused::ForNow { after, reason } = judged("503 Busy\r\nRetry-After: 7", "") else {
+            panic!("503 is for now");
+        };
+        assert_eq!(after, Some(Duration::from_secs(7)));
+        assert_eq!(reason, "ws://h.example/ws answers 503 Service Unavailable");
+        let html = "<html>400 The plain HTTP request was sent to HTTPS port</html>";
+        let Refused::Unfit(reason) = judged("400 Bad Request", html) else {
+            panic!("it speaks TLS");
+        };
+        assert_eq!(reason, "the server at h.example:80 speaks TLS: use wss://");
     }
 
     #[test]
@@ -192,8 +360,10 @@ mod tests {
                 &br#"{"ok": false, "reason": "no such token"}"#[..],
                 Some("no such token"),
             ),
+            (b"10\r\n{\"reason\": \"no\"}\r\n0\r\n\r\n", Some("no")),
             (br#"{"reason": 1}"#, None),
             (b"<html>", None),
+            (b"}{", None),
             (b"", None),
         ] {
             assert_eq!(reason_of(body).as_deref(), reason);

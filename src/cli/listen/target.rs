@@ -96,6 +96,17 @@ impl Target {
             }),
         })
     }
+
+    /// The host and port, or the path of the socket.
+    pub(super) fn place(&self) -> String {
+        match &self.way {
+            Way::Tcp { host, port } | Way::Tls { host, port } if host.contains(':') => {
+                format!("[{host}]:{port}")
+            }
+            Way::Tcp { host, port } | Way::Tls { host, port } => format!("{host}:{port}"),
+            Way::Unix(path) => path.display().to_string(),
+        }
+    }
 }
 
 const EXPECTED: &str =

@@ -6,7 +6,10 @@ use std::os::unix::net::UnixListener;
 use std::thread::{self, JoinHandle};
 
 use clap::Parser;
+use tungstenite::Message;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::*;
 
@@ -27,9 +30,10 @@ fn listened(arguments: &[&str], token: Option<&str>) -> (String, String, Result<
     let result = Plan::new(cli.args, token.map(str::to_owned)).and_then(|plan| {
         let console = Console {
             events: &mut events,
+            output: None,
             status: &mut status,
         };
-        listen(&plan, console)
+        listen(&plan, console, &Interrupts::none())
     });
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (text(events), text(status), result)
@@ -174,7 +178,7 @@ fn refused_filter_ends_the_connection_and_is_sent_again() {
     let refuse: fn(&mut tungstenite::WebSocket<TcpStream>) = |socket| {
         say(
             socket,
-            r#"{"type":"error","error":{"description":"no memory"},"ok":false,"reply_to":1}"#,
+            r#"{"type":"error","error":{"description":"no memory now; try again later"},"ok":false,"reply_to":1}"#,
         );
         // The client ends before it claims that the filter is in place.
         say(socket, ME);
@@ -189,7 +193,7 @@ fn refused_filter_ends_the_connection_and_is_sent_again() {
     assert!(result.is_ok());
     let lines: Vec<_> = status.lines().collect();
     assert!(
-        lines[0].ends_with("the server refused the filter: no memory"),
+        lines[0].ends_with("the server refuses the filter: no memory now; try again later"),
         "{status}"
     );
     assert_eq!(lines[1..], ["connected as acct:joe@example.org"]);
@@ -282,9 +286,10 @@ fn a_unix_socket_is_a_server_too_and_a_closed_pipe_ends_it() {
     let plan = Plan::new(cli.args, None).unwrap_or_else(|exit| panic!("{}", exit.message));
     let console = Console {
         events: &mut Closed,
+        output: None,
         status: &mut Cursor::new(Vec::new()),
     };
-    assert!(listen(&plan, console).is_ok());
+    assert!(listen(&plan, console, &Interrupts::none()).is_ok());
     server.join().expect("the server");
 }
 

@@ -1,15 +1,16 @@
 //! TLS for `wss://`: which certificates to trust, and the handshake.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig, ClientConnection, Error, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::connect::{Stream, io_reason};
+use super::connect::{Refused, Stream, Until, io_reason};
 use crate::cli::exit::Exit;
 use crate::cli::text::printable;
 use crate::trust::{self, Check, Roots, Untrusting};
@@ -32,34 +33,63 @@ impl Trust {
         }
     }
 
-    /// Does the TLS handshake; the error is for a person.
-    pub(super) fn wrap(&self, mut tcp: TcpStream, host: &str) -> Result<Box<dyn Stream>, String> {
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| format!("{} is no name of a server", printable(host)))?;
+    /// Does the TLS handshake with `host`, which messages call `place`.
+    pub(super) fn wrap(
+        &self,
+        mut tcp: TcpStream,
+        host: &str,
+        place: &str,
+        deadline: Instant,
+    ) -> Result<Box<dyn Stream>, Refused> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            let message = format!("{} is no name of a server", printable(host));
+            Refused::Final(Exit::new(Exit::USAGE, message))
+        })?;
         let mut tls = ClientConnection::new(self.0.clone(), name)
-            .map_err(|error| printable(&error.to_string()))?;
+            .map_err(|error| Refused::Unfit(printable(&error.to_string())))?;
         while tls.is_handshaking() {
-            tls.complete_io(&mut tcp).map_err(|error| reason(&error))?;
+            let stream = &mut tcp;
+            let made = tls.complete_io(&mut Until { stream, deadline });
+            made.map_err(|error| refused(&error, place))?;
         }
         Ok(Box::new(StreamOwned::new(tls, tcp)))
     }
 }
 
 impl Stream for StreamOwned<ClientConnection, TcpStream> {
-    fn set_patience(&self, read: Duration, write: Duration) -> io::Result<()> {
-        self.sock.set_patience(read, write)
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.sock.as_fd()
+    }
+
+    fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.sock.set_patience(patience)
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        self.sock.set_nonblocking(true)
     }
 }
 
-fn reason(error: &io::Error) -> String {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
-    match tls {
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "TLS: the certificate is of an unknown CA (if you trust it: --ca-cert)".to_owned()
-        }
-        Some(error) => printable(&format!("TLS: {error}")),
-        None => io_reason(error),
+fn refused(error: &io::Error, place: &str) -> Refused {
+    let Some(failure) = trust::tls_failure_within(error) else {
+        return match error.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => Refused::for_now(format!(
+                "{place} closed the connection during the TLS handshake (if it does not speak \
+                 TLS: use ws://)"
+            )),
+            _ => Refused::for_now(format!("{place}: {}", io_reason(error))),
+        };
+    };
+    if failure.is_plain {
+        return Refused::Unfit(format!(
+            "the server at {place} does not speak TLS: use ws://"
+        ));
     }
+    let reason = printable(&failure.reason);
+    Refused::Unfit(match failure.can_be_trusted {
+        true => format!("{reason}; if you trust it, give its file (PEM) with --ca-cert"),
+        false => reason,
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,98 @@
+//! SIGINT and SIGTERM: while a connection is open they are handled by a closing handshake, at any
+//! other time they end the process at once.
+//!
+//! Owns: the handlers, and the exit code that each signal leads to.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
+
+use crate::cli::exit::Exit;
+
+/// The signals received so far.
+pub(super) struct Interrupts {
+    /// A signal ends the process from within its handler.
+    at_once: Arc<AtomicBool>,
+    /// The last signal; 0 before the first.
+    last: Arc<AtomicUsize>,
+    /// Readable once a signal has been received, so that `poll` wakes up for it.
+    pipe: Option<UnixStream>,
+    on_term: u8,
+}
+
+impl Interrupts {
+    /// No handlers: for tests, which share their process.
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Interrupts {
+            at_once: Arc::default(),
+            last: Arc::default(),
+            pipe: None,
+            on_term: 0,
+        }
+    }
+
+    /// Handles the signals from now on. SIGINT leads to exit code 130, SIGTERM to `on_term`.
+    pub fn catch(on_term: u8) -> io::Result<Self> {
+        let at_once = Arc::new(AtomicBool::new(true));
+        let last = Arc::new(AtomicUsize::new(0));
+        let (pipe, writer) = UnixStream::pair()?;
+        for (signal, code) in [(SIGINT, Exit::INTERRUPTED), (SIGTERM, on_term)] {
+            // In the order in which a handler executes them: the first signal is recorded, the
+            // second one ends the process, also where the server does not answer the close frame.
+            flag::register_conditional_shutdown(signal, code.into(), Arc::clone(&at_once))?;
+            flag::register(signal, Arc::clone(&at_once))?;
+            let number = usize::try_from(signal).unwrap_or_default();
+            flag::register_usize(signal, Arc::clone(&last), number)?;
+            low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        Ok(Interrupts {
+            at_once,
+            last,
+            pipe: Some(pipe),
+            on_term,
+        })
+    }
+
+    /// From now on the caller handles the first signal.
+    pub fn defer(&self) {
+        self.at_once.store(false, Ordering::SeqCst);
+        // A signal between the last check and this line must not be forgotten.
+        if self.received() {
+            self.at_once.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// From now on every signal ends the process.
+    pub fn resume(&self) {
+        self.at_once.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether there was a signal.
+    pub fn received(&self) -> bool {
+        self.last.load(Ordering::SeqCst) != 0
+    }
+
+    /// How the command ends after a signal.
+    pub fn result(&self) -> Result<(), Exit> {
+        let sigterm = usize::try_from(SIGTERM).unwrap_or_default();
+        let code = match self.last.load(Ordering::SeqCst) {
+            last if last == sigterm => self.on_term,
+            _ => Exit::INTERRUPTED,
+        };
+        match code {
+            0 => Ok(()),
+            code => Err(Exit::silent(code)),
+        }
+    }
+
+    /// Becomes readable with a signal.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.as_ref().map(AsFd::as_fd)
+    }
+}

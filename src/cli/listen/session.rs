@@ -1,0 +1,380 @@
+//! One connection from its first message to its end.
+//!
+//! Owns: the wait for the server, for signals, and for the end of standard output at once; the
+//! pings that detect a dead server; and the closing handshake. What messages mean is decided in
+//! `messages`, what follows an end in the loop of connections.
+
+use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::{Error, Message};
+
+use super::connect::Socket;
+use super::interrupt::Interrupts;
+use super::messages::{self, Heard};
+use super::{Console, Plan};
+use crate::cli::exit::Exit;
+use crate::cli::text::printable;
+
+/// How a session ended.
+pub(super) enum End {
+    /// As it should: enough events, or nobody reads them any more.
+    Done,
+    /// By a signal.
+    Interrupted,
+    Lost(Lost),
+}
+
+/// A connection that is gone.
+pub(super) struct Lost {
+    pub reason: String,
+    /// The code of the server's close frame.
+    pub code: Option<u16>,
+    /// How long the server asks to wait.
+    pub after: Option<Duration>,
+}
+
+impl Lost {
+    pub fn broken(reason: String) -> Self {
+        Lost {
+            reason,
+            code: None,
+            after: None,
+        }
+    }
+
+    fn closed(frame: Option<CloseFrame>) -> Self {
+        match frame {
+            Some(frame) => {
+                let code = u16::from(frame.code);
+                let text = format!("closed by the server: {code} {}", frame.reason);
+                Lost {
+                    code: Some(code),
+                    ..Lost::broken(printable(text.trim_end()))
+                }
+            }
+            None => Lost::broken("closed by the server".to_owned()),
+        }
+    }
+}
+
+/// A connection, and everything that it reacts to.
+pub(super) struct Session<'a, 'b> {
+    pub socket: Socket,
+    pub plan: &'a Plan,
+    pub left: &'a mut Option<u64>,
+    pub console: &'a mut Console<'b>,
+    pub interrupts: &'a Interrupts,
+}
+
+impl Session<'_, '_> {
+    /// Speaks on the connection until it ends, enough was heard, or a signal comes.
+    ///
+    /// # Errors
+    /// Where no other connection can do better: a refused filter, a token that does not count, a
+    /// standard output that fails.
+    pub fn run(mut self) -> Result<End, Exit> {
+        let result = match self.open() {
+            Ok(()) => self.serve(),
+            Err(error) => Ok(End::Lost(Lost::broken(reason(&error)))),
+        };
+        match &result {
+            Ok(End::Lost(Lost { code: Some(_), .. })) => {
+                // The answer to the close is queued by now; that it arrives is a courtesy.
+                let _ = self.socket.flush();
+            }
+            Ok(End::Lost(_)) => {}
+            Ok(End::Interrupted) => self.close(CloseCode::Away),
+            Ok(End::Done) | Err(_) => self.close(CloseCode::Normal),
+        }
+        result
+    }
+
+    fn open(&mut self) -> Result<(), Error> {
+        for message in &self.plan.opening {
+            let sent = self.socket.write(Message::text(message.as_str()));
+            unless_full(sent)?;
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self) -> Result<End, Exit> {
+        let mut pulse = Pulse::new(Instant::now());
+        loop {
+            if let Some(end) = self.take_all()? {
+                return Ok(end);
+            }
+            match pulse.next(Instant::now()) {
+                Beat::Wait => {}
+                Beat::Ping => {
+                    let sent = self.socket.write(Message::Ping(Vec::new().into()));
+                    if let Err(error) = unless_full(sent) {
+                        return Ok(End::Lost(Lost::broken(reason(&error))));
+                    }
+                }
+                Beat::Dead => {
+                    let seconds = (PING_AFTER + DEAD_AFTER).as_secs();
+                    let reason =
+                        format!("nothing heard for {seconds} s, not even an answer to a ping");
+                    return Ok(End::Lost(Lost::broken(reason)));
+                }
+            }
+            let is_flushed = match self.socket.flush() {
+                Ok(()) => true,
+                Err(error) if is_full(&error) => false,
+                Err(error) => return Ok(End::Lost(Lost::broken(reason(&error)))),
+            };
+            let woken = self.wait(!is_flushed, pulse.patience(Instant::now()));
+            let woken = woken.map_err(|error| Exit::new(Exit::OS, format!("poll: {error}")))?;
+            if woken.is_readable {
+                pulse.heard(Instant::now());
+            }
+            if woken.is_unread {
+                return Ok(End::Done);
+            }
+        }
+    }
+
+    /// Handles all messages that have arrived.
+    fn take_all(&mut self) -> Result<Option<End>, Exit> {
+        loop {
+            if self.interrupts.received() {
+                return Ok(Some(End::Interrupted));
+            }
+            let end = match self.socket.read() {
+                Ok(Message::Text(text)) => self.take(&text)?,
+                Ok(Message::Close(frame)) => Some(End::Lost(Lost::closed(frame))),
+                Ok(Message::Binary(_)) => {
+                    self.console.say("ignored: a binary message");
+                    None
+                }
+                // The pong is queued by now, and flushed before the next wait.
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => None,
+                Err(error) if is_full(&error) => return Ok(None),
+                // The process was stopped and goes on (Ctrl-Z, fg).
+                Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => None,
+                Err(error) => Some(End::Lost(Lost::broken(reason(&error)))),
+            };
+            if end.is_some() {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Prints or says what a message is. Returns how the session ends, if it does.
+    fn take(&mut self, text: &str) -> Result<Option<End>, Exit> {
+        match messages::classify(text) {
+            Heard::Event(line) => {
+                if !self.console.event(&line)? {
+                    return Ok(Some(End::Done));
+                }
+                if let Some(left) = &mut self.left {
+                    *left = left.saturating_sub(1);
+                    return Ok((*left == 0).then_some(End::Done));
+                }
+            }
+            Heard::FilterRefused(description) => {
+                let reason = format!("the server refuses the filter: {description}");
+                if description.contains(TEMPORARY) {
+                    return Ok(Some(End::Lost(Lost::broken(reason))));
+                }
+                let message = format!("{}: {reason}", self.plan.target.name);
+                return Err(Exit::new(Exit::USAGE, message));
+            }
+            Heard::Identity(Some(userid)) => {
+                let userid = printable(&userid);
+                self.console.say(format_args!("connected as {userid}"));
+            }
+            Heard::Identity(None) if self.plan.has_token() => {
+                // To go on would be to miss, without a word, what only the user may see.
+                let message = format!(
+                    "{}: the server does not accept the token: it is unknown, expired, or \
+                     revoked. Without a token you are anonymous",
+                    self.plan.target.name
+                );
+                return Err(Exit::new(Exit::NO_PERMISSION, message));
+            }
+            Heard::Identity(None) => self.console.say("connected, anonymous"),
+            Heard::Other(line) => self.console.say(line),
+        }
+        Ok(None)
+    }
+
+    /// Waits for input, for room for output if some is left, for a signal, or for the end of
+    /// those who read standard output.
+    fn wait(&self, for_room: bool, patience: Duration) -> io::Result<Woken> {
+        let interest = match for_room {
+            true => PollFlags::IN | PollFlags::OUT,
+            false => PollFlags::IN,
+        };
+        let socket = PollFd::from_borrowed_fd(self.socket.get_ref().descriptor(), interest);
+        let mut fds = vec![socket];
+        if let Some(output) = self.console.output {
+            // Errors are reported without any interest: the reader of a pipe is gone.
+            fds.push(PollFd::from_borrowed_fd(output, PollFlags::empty()));
+        }
+        if let Some(signals) = self.interrupts.as_fd() {
+            fds.push(PollFd::from_borrowed_fd(signals, PollFlags::IN));
+        }
+        let patience = Timespec::try_from(patience).ok();
+        match poll(&mut fds, patience.as_ref()) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(Woken::default()),
+            Err(error) => return Err(error.into()),
+        }
+        let of = |at: usize| fds.get(at).map_or(PollFlags::empty(), PollFd::revents);
+        let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+        Ok(Woken {
+            is_readable: !of(0).is_empty() && of(0) != PollFlags::OUT,
+            is_unread: self.console.output.is_some() && of(1).intersects(gone),
+        })
+    }
+
+    /// Closes the connection, and waits for the server's answer for a while.
+    fn close(&mut self, code: CloseCode) {
+        let reason = "".into();
+        let _ = self.socket.close(Some(CloseFrame { code, reason }));
+        let deadline = Instant::now() + GOODBYE;
+        loop {
+            let is_flushed = self.socket.flush().is_ok();
+            match self.socket.read() {
+                Ok(Message::Close(_)) => return,
+                Ok(_) => {}
+                Err(error) if is_full(&error) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let interest = match is_flushed {
+                        true => PollFlags::IN,
+                        false => PollFlags::IN | PollFlags::OUT,
+                    };
+                    let socket = self.socket.get_ref().descriptor();
+                    let mut fds = [PollFd::from_borrowed_fd(socket, interest)];
+                    let left = Timespec::try_from(left).ok();
+                    let _ = poll(&mut fds, left.as_ref());
+                }
+                Err(_) => return,
+            }
+            if Instant::now() >= deadline {
+                return;
+            }
+        }
+    }
+}
+
+/// Why a wait has ended.
+#[derive(Default)]
+struct Woken {
+    /// There is something of the server's, its end included.
+    is_readable: bool,
+    /// Nobody reads standard output any more.
+    is_unread: bool,
+}
+
+/// Whether a socket that does not wait would have to.
+fn is_full(error: &Error) -> bool {
+    matches!(error, Error::Io(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// What cannot be written now is kept by the library.
+fn unless_full(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if is_full(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// Why a connection broke, for a person.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            "the server ended the connection without a close frame".to_owned()
+        }
+        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+            "the server ended the connection without a close frame".to_owned()
+        }
+        error => printable(&error.to_string()),
+    }
+}
+
+/// Detects a dead server: after a silence a ping is sent, and must be answered.
+struct Pulse {
+    heard: Instant,
+    has_pinged: bool,
+}
+
+/// What is due.
+#[derive(Debug, PartialEq)]
+enum Beat {
+    Wait,
+    Ping,
+    Dead,
+}
+
+impl Pulse {
+    fn new(now: Instant) -> Self {
+        Pulse {
+            heard: now,
+            has_pinged: false,
+        }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        *self = Pulse::new(now);
+    }
+
+    /// A ping is due once in a silence.
+    fn next(&mut self, now: Instant) -> Beat {
+        let silence = now.saturating_duration_since(self.heard);
+        if silence >= PING_AFTER + DEAD_AFTER && self.has_pinged {
+            return Beat::Dead;
+        }
+        if silence >= PING_AFTER && !self.has_pinged {
+            self.has_pinged = true;
+            return Beat::Ping;
+        }
+        Beat::Wait
+    }
+
+    /// How long nothing is due.
+    fn patience(&self, now: Instant) -> Duration {
+        let due = match self.has_pinged {
+            true => PING_AFTER + DEAD_AFTER,
+            false => PING_AFTER,
+        };
+        due.saturating_sub(now.saturating_duration_since(self.heard))
+    }
+}
+
+/// How long nothing may be heard until a ping is sent. Servers of this API send one of their own
+/// after 30 s.
+const PING_AFTER: Duration = Duration::from_secs(40);
+/// How long its answer may take.
+const DEAD_AFTER: Duration = Duration::from_secs(20);
+/// How long the server's answer to a close frame may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// In the description of a refusal that another attempt may not get.
+const TEMPORARY: &str = "try again later";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_leads_to_one_ping_and_then_to_the_end() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pulse = Pulse::new(start);
+        assert_eq!(pulse.next(at(39)), Beat::Wait);
+        assert_eq!(pulse.patience(at(39)), Duration::from_secs(1));
+        assert_eq!(pulse.next(at(40)), Beat::Ping);
+        assert_eq!(pulse.next(at(59)), Beat::Wait);
+        assert_eq!(pulse.patience(at(59)), Duration::from_secs(1));
+        assert_eq!(pulse.next(at(60)), Beat::Dead);
+        pulse.heard(at(60));
+        assert_eq!(pulse.next(at(99)), Beat::Wait);
+        // A process that was stopped for long asks first.
+        assert_eq!(pulse.next(at(900)), Beat::Ping);
+    }
+}
