@@ -211,5 +211,60 @@ fn a_muted_author_is_heard_by_nobody_else_until_unmuted() {
     }
 }
 
+#[test]
+fn deleted_group_is_delivered_to_no_connection_whatever_an_event_permits() {
+    let server = Server::start();
+    let token = server.user(ME);
+    server.run(&["group", "add", "club"]);
+    server.run(&["group", "member", "add", "club", ME, "--role", "owner"]);
+    let mut me = member(&server, &token);
+    let mut anonymous = server.anonymous();
+    anonymous.subscribe("/group", "club");
+    // As h writes it for groups that are open to the world; this one is not.
+    let open = event("A", "club").replace("group:club", "group:__world__");
+    assert!(hears(&server, &mut me, "club").is_some());
+    assert_eq!(server.publish(&open).1["matched"], 1);
+    assert_eq!(me.drain().len(), 1);
+
+    server.run(&["group", "delete", "club"]);
+    assert!(hears(&server, &mut me, "club").is_none());
+    assert_eq!(server.publish(&open).1["matched"], 0);
+    // Added again, it has none of its former members.
+    server.run(&["group", "add", "club"]);
+    assert!(hears(&server, &mut me, "club").is_none());
+    assert!(hears(&server, &mut me, "__world__").is_some());
+    assert_eq!(anonymous.drain(), []);
+}
+
+#[test]
+fn readability_of_a_group_counts_from_when_it_is_changed() {
+    let server = Server::start();
+    let token = server.user(ME);
+    server.run(&["group", "add", "club", "--readable-by", "world"]);
+    let mut me = member(&server, &token);
+    let mut anonymous = server.anonymous();
+    anonymous.subscribe("/group", "club");
+    for (readers, heard) in [("members", false), ("world", true), ("members", false)] {
+        server.run(&["group", "set", "club", "--readable-by", readers]);
+        assert_eq!(hears(&server, &mut me, "club").is_some(), heard);
+        assert_eq!(anonymous.drain().len(), usize::from(heard), "{readers}");
+    }
+}
+
+#[test]
+fn display_name_counts_from_when_it_is_changed() {
+    let server = Server::start();
+    let token = server.user(AUTHOR);
+    let mut author = member(&server, &token);
+    for (args, name) in [
+        (&["--display-name", "Ann"][..], json!("Ann")),
+        (&["--no-display-name"], Value::Null),
+    ] {
+        server.run(&[&["user", "set", AUTHOR], args].concat());
+        let seen = hears(&server, &mut author, "__world__").expect("an event");
+        assert_eq!(seen["user_info"]["display_name"], name);
+    }
+}
+
 const ME: &str = "acct:me@example.org";
 const AUTHOR: &str = "acct:author@example.org";

@@ -43,9 +43,13 @@ impl From<StoreError> for Exit {
 }
 
 impl From<io::Error> for Exit {
-    /// Standard input or output failed.
+    /// Standard input or output failed. That nobody reads the output any more, as behind `head`,
+    /// is no error to speak of.
     fn from(error: io::Error) -> Self {
-        Exit::new(Exit::IO, error)
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Exit::silent(Exit::IO),
+            _ => Exit::new(Exit::IO, format!("standard input or output: {error}")),
+        }
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::console::{Console, with_store};
 use super::exit::Exit;
-use crate::backend::embedded::{GroupRow, ReadableBy, Store};
+use super::json;
+use crate::backend::embedded::{GroupRow, ReadableBy, Store, time};
 use crate::model::{Role, UnixMillis};
 
-/// Add and list groups, and say who is in them.
+/// Add, show, change, and delete groups, and say who is in them.
 #[derive(Debug, Args)]
 pub struct GroupArgs {
     #[command(subcommand)]
@@ -38,7 +40,37 @@ The group __world__, which everybody reads, is always there.")]
         command: MemberCommand,
     },
     /// List all groups and their members
-    List,
+    List {
+        /// Print a JSON array with an object for each, as `show` prints it
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a group and its members
+    Show {
+        /// The group's id
+        id: String,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change who hears of a group's annotations
+    ///
+    /// It holds for the next event, on open connections too.
+    Set {
+        /// The group's id
+        id: String,
+        /// Who hears of its annotations
+        #[arg(long, value_enum)]
+        readable_by: Readers,
+    },
+    /// Delete a group and its memberships
+    ///
+    /// Its members hear no more of it at once, and nobody else does: annotations that are still
+    /// published for it reach no one. A group of this id can be added again.
+    Delete {
+        /// The group's id
+        id: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,8 +84,8 @@ enum MemberCommand {
         /// The userid
         userid: String,
         /// member, moderator, admin or owner; all but member also hear of hidden annotations
-        #[arg(long, default_value = "member")]
-        role: String,
+        #[arg(long, default_value = "member", value_parser = roles())]
+        role: Role,
     },
     /// Take a user out of a group
     ///
@@ -72,6 +104,24 @@ enum Readers {
     World,
     /// Its members
     Members,
+}
+
+impl Readers {
+    fn readable_by(self) -> ReadableBy {
+        match self {
+            Readers::World => ReadableBy::World,
+            Readers::Members => ReadableBy::Members,
+        }
+    }
+}
+
+/// The roles by their names, which help and completions list.
+fn roles() -> impl TypedValueParser<Value = Role> {
+    let names = [Role::Member, Role::Moderator, Role::Admin, Role::Owner].map(Role::as_str);
+    PossibleValuesParser::new(names).try_map(|name| {
+        let role = name.parse();
+        role.map_err(|()| "no such role")
+    })
 }
 
 /// Runs `h-realtime group` on a data directory.
@@ -93,10 +143,7 @@ fn run_on(
 ) -> Result<(), Exit> {
     match command {
         GroupCommand::Add { id, readable_by } => {
-            let readable_by = match readable_by {
-                Readers::World => ReadableBy::World,
-                Readers::Members => ReadableBy::Members,
-            };
+            let readable_by = readable_by.readable_by();
             store.add_group(&id, readable_by, now)?;
             let readers = readable_by.as_str();
             writeln!(console.out, "added {id}, readable by {readers}")?;
@@ -104,11 +151,6 @@ fn run_on(
         GroupCommand::Member {
             command: MemberCommand::Add { id, userid, role },
         } => {
-            let role: Role = role.parse().map_err(|()| {
-                let what =
-                    format!("{role:?} is no role; roles are member, moderator, admin, owner");
-                Exit::new(Exit::DATA, what)
-            })?;
             store.set_member(&id, &userid, role)?;
             writeln!(console.out, "{userid} is {} of {id}", role.as_str())?;
         }
@@ -118,10 +160,43 @@ fn run_on(
             store.remove_member(&id, &userid)?;
             writeln!(console.out, "{userid} is no longer in {id}")?;
         }
-        GroupCommand::List => {
+        GroupCommand::List { json: true } => {
+            let array: Vec<_> = store.groups()?.iter().map(json::group).collect();
+            json::print(&array.into(), console)?;
+        }
+        GroupCommand::List { json: false } => {
             let rows = table(&store.groups()?);
             console.table(&rows, "There are no groups.")?;
         }
+        GroupCommand::Show { id, json: true } => {
+            json::print(&json::group(&store.group(&id)?), console)?;
+        }
+        GroupCommand::Show { id, json: false } => show(&store.group(&id)?, console)?,
+        GroupCommand::Set { id, readable_by } => {
+            let readable_by = readable_by.readable_by();
+            store.set_readable_by(&id, readable_by)?;
+            let readers = readable_by.as_str();
+            writeln!(console.out, "{id} is readable by {readers}")?;
+        }
+        GroupCommand::Delete { id } => {
+            store.delete_group(&id, now)?;
+            writeln!(console.out, "deleted {id}")?;
+        }
+    }
+    Ok(())
+}
+
+fn show(group: &GroupRow, console: &mut Console<'_>) -> Result<(), Exit> {
+    let mut lines = vec![
+        ("id", group.id.clone()),
+        ("readable by", group.readable_by.as_str().to_owned()),
+        ("added", time::for_people(group.created)),
+    ];
+    for (userid, role) in &group.members {
+        lines.push(("member", format!("{userid}, {}", role.as_str())));
+    }
+    for (name, value) in lines {
+        writeln!(console.out, "{name:11}  {value}")?;
     }
     Ok(())
 }
@@ -170,6 +245,23 @@ ID         READABLE BY  MEMBER                ROLE
 __world__  world        -                     -
 club       members      acct:joe@example.org  owner
 open       world        -                     -\n";
+        let club = "\
+id           club
+readable by  members
+added        1970-01-01 00:00:00 UTC
+member       acct:joe@example.org, owner\n";
+        let club_as_json = concat!(
+            r#"{"id":"club","readable_by":"members","created":"1970-01-01T00:00:00.000Z","#,
+            r#""members":[{"userid":"acct:joe@example.org","role":"owner"}]}"#,
+            "\n"
+        );
+        let empty = |id: &str| {
+            format!(
+                r#"{{"id":"{id}","readable_by":"world","created":"1970-01-01T00:00:00.000Z","members":[]}}"#
+            )
+        };
+        let (world, open) = (empty("__world__"), empty("open"));
+        let as_json = format!("[{world},{},{open}]\n", club_as_json.trim_end());
         #[rustfmt::skip]
         let cases: &[(&[&str], Result<&str, u8>)] = &[
             (&["add", "club"], Ok("added club, readable by members\n")),
@@ -179,10 +271,19 @@ open       world        -                     -\n";
             (&["add", "two words"], Err(Exit::DATA)),
             (&["member", "add", "club", JOE], Ok("acct:joe@example.org is member of club\n")),
             (&["member", "add", "club", JOE, "--role", "owner"], Ok("acct:joe@example.org is owner of club\n")),
-            (&["member", "add", "club", JOE, "--role", "boss"], Err(Exit::DATA)),
             (&["member", "add", "none", JOE], Err(Exit::NO_USER)),
             (&["member", "add", "club", "acct:none@example.org"], Err(Exit::NO_USER)),
             (&["list"], Ok(list)),
+            (&["list", "--json"], Ok(&as_json)),
+            (&["show", "club", "--json"], Ok(club_as_json)),
+            (&["show", "club"], Ok(club)),
+            (&["show", "none"], Err(Exit::NO_USER)),
+            (&["set", "open", "--readable-by", "members"], Ok("open is readable by members\n")),
+            (&["set", "none", "--readable-by", "members"], Err(Exit::NO_USER)),
+            (&["set", "__world__", "--readable-by", "members"], Err(Exit::DATA)),
+            (&["delete", "open"], Ok("deleted open\n")),
+            (&["delete", "open"], Err(Exit::NO_USER)),
+            (&["delete", "__world__"], Err(Exit::DATA)),
             (&["member", "remove", "club", JOE], Ok("acct:joe@example.org is no longer in club\n")),
             (&["member", "remove", "club", JOE], Err(Exit::NO_USER)),
         ];

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "sqlite")]
 pub mod backup;
+mod completions;
 pub mod config;
 #[cfg(feature = "sqlite")]
 mod console;
@@ -12,6 +13,8 @@ pub mod exit;
 mod failure;
 #[cfg(feature = "sqlite")]
 pub mod group;
+#[cfg(feature = "sqlite")]
+mod json;
 pub mod listen;
 pub mod pages;
 pub mod publish;
@@ -53,13 +56,13 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Check the configuration, and show it
     Config(config::ConfigArgs),
-    /// Add, list, mute and delete users
+    /// Add, show, change, mute, and delete users
     #[cfg(feature = "sqlite")]
     User(OnData<user::UserArgs>),
     /// Create, list, revoke, and prune the tokens that users log in with
     #[cfg(feature = "sqlite")]
     Token(OnData<token::TokenArgs>),
-    /// Add groups, and say who is in them
+    /// Add, show, change, and delete groups, and say who is in them
     #[cfg(feature = "sqlite")]
     Group(OnData<group::GroupArgs>),
     /// Write a backup of users, tokens, and groups to a file, also while the server runs
@@ -73,10 +76,8 @@ enum Command {
     /// Connect to a server, and print each event as a line of JSON
     Listen(listen::ListenArgs),
     /// Write the manual pages into a directory
-    #[command(hide = true)]
     Man(pages::ManArgs),
-    /// Print what makes a shell complete this program's arguments
-    #[command(hide = true)]
+    /// Print the script that makes a shell complete this program's arguments
     Completions(pages::CompletionsArgs),
 }
 
@@ -85,7 +86,7 @@ enum Command {
 #[derive(clap::Args)]
 struct OnData<A: clap::Args> {
     /// The data directory, if it is not that of the configuration
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, value_hint = clap::ValueHint::DirPath)]
     data: Option<String>,
     #[command(flatten)]
     args: A,
@@ -113,7 +114,7 @@ impl Cli {
             Command::Publish(args) => publish::run(args),
             Command::Listen(args) => listen::run(args),
             Command::Man(args) => pages::man(&args, Cli::command()),
-            Command::Completions(args) => pages::completions(&args, Cli::command()),
+            Command::Completions(args) => pages::print_completions(&args, Cli::command()),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! `h-realtime man` and `h-realtime completions`: what packages have beside the program, made from
 //! its arguments.
-//!
-//! Both are for whoever makes a package, and do not stand in the list of commands.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -9,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
+use super::completions;
 use super::exit::Exit;
 
 /// What `man` takes.
@@ -16,11 +15,13 @@ use super::exit::Exit;
 pub struct ManArgs {
     /// Where the pages go; it must be there
     #[arg(value_name = "DIR")]
+    #[arg(value_hint = clap::ValueHint::DirPath)]
     folder: PathBuf,
 }
 
 /// What `completions` takes.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct CompletionsArgs {
     /// For which shell
     shell: Shell,
@@ -41,15 +42,21 @@ pub fn man(args: &ManArgs, command: Command) -> Result<(), Exit> {
 ///
 /// # Errors
 /// 74 if nothing can be printed.
-pub fn completions(args: &CompletionsArgs, mut command: Command) -> Result<(), Exit> {
-    let name = command.get_name().to_owned();
-    let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut command, name, &mut text);
+pub fn print_completions(args: &CompletionsArgs, command: Command) -> Result<(), Exit> {
+    let text = completions::script(args.shell, command);
     let mut out = io::stdout().lock();
-    out.write_all(&text)?;
+    out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  source <(h-realtime completions bash)                    in ~/.bashrc
+  h-realtime completions zsh > ~/.zfunc/_h-realtime        a folder of $fpath
+  h-realtime completions fish > ~/.config/fish/completions/h-realtime.fish
+
+The packages have them in place.";
 
 #[cfg(test)]
 mod tests {
@@ -101,15 +108,11 @@ mod tests {
     #[test]
     fn every_shell_completes_all_flags_of_every_command() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "h-realtime", &mut text);
-            let text = String::from_utf8(text).unwrap();
+            let text = completions::script(shell, Cli::command());
             for (name, flags) in all_commands() {
                 let word = name.rsplit('-').next().unwrap();
                 assert!(text.contains(word), "{shell}: {name}");
-                // clap_complete has fish complete no more than two words of a command.
-                let is_deep = shell == Shell::Fish && name.starts_with("h-realtime-group-member-");
-                for flag in flags.iter().filter(|_| !is_deep) {
+                for flag in &flags {
                     let is_there = match shell {
                         Shell::Fish => text.contains(&format!("-l {flag}")),
                         _ => text.contains(&format!("--{flag}")),
@@ -121,8 +124,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_packages_is_not_in_the_list() {
+    fn both_commands_are_in_the_list() {
         let help = Cli::command().render_long_help().to_string();
-        assert!(!help.contains("completions"), "{help}");
+        for name in ["completions", "man"] {
+            assert!(help.contains(&format!("\n  {name}")), "{help}");
+        }
     }
 }

@@ -102,18 +102,22 @@ fn unreadable(done: usize, error: &serde_json::Error) -> Exit {
             Exit::new(Exit::NO_INPUT, format!("the input: {error}")),
         );
     }
-    let message = format!("event {}: not JSON: {error}", done + 1);
-    Exit::new(Exit::DATA, message)
+    after(done, Exit::new(Exit::DATA, format!("not JSON: {error}")))
 }
 
 /// Says with a failure how far the command came, so that a person knows where to go on.
 fn after(done: usize, exit: Exit) -> Exit {
-    let message = match (exit.code, done) {
-        (Exit::DATA, done) => format!("event {}: {}", done + 1, exit.message),
-        (_, 0) => exit.message,
-        (_, 1) => format!("{} (1 event was published before)", exit.message),
-        (_, done) => format!("{} ({done} events were published before)", exit.message),
+    let event = match exit.code {
+        Exit::DATA => format!("event {}: ", done + 1),
+        _ => String::new(),
     };
+    let before = match (exit.code, done) {
+        (Exit::DATA, 0) => " (no event was published)".to_owned(),
+        (_, 0) => String::new(),
+        (_, 1) => " (1 event was published before)".to_owned(),
+        (_, done) => format!(" ({done} events were published before)"),
+    };
+    let message = format!("{event}{}{before}", exit.message);
     Exit::new(exit.code, message)
 }
 
@@ -238,7 +242,20 @@ mod tests {
             }
         };
         for (input, code, at, sent, message) in [
-            ("{} {} {}", Exit::DATA, 2, 2, "event 2: why"),
+            (
+                "{} {} {}",
+                Exit::DATA,
+                2,
+                2,
+                "event 2: why (1 event was published before)",
+            ),
+            (
+                "{} {} {}",
+                Exit::DATA,
+                1,
+                1,
+                "event 1: why (no event was published)",
+            ),
             ("{} {} {}", Exit::UNAVAILABLE, 1, 1, "why"),
             (
                 "{} {} {}",
@@ -261,6 +278,13 @@ mod tests {
             let exit = found.2.expect(input);
             assert_eq!((exit.code, found.0.len()), (code, sent), "{input}");
             assert!(exit.message.starts_with(message), "{}", exit.message);
+            let done = sent - usize::from(found.0.len() == at);
+            let counted = match done {
+                0 => exit.code != Exit::DATA || exit.message.ends_with("(no event was published)"),
+                1 => exit.message.ends_with("(1 event was published before)"),
+                _ => exit.message.ends_with("events were published before)"),
+            };
+            assert!(counted, "{input}: {}", exit.message);
         }
         assert!(published("", &mut |_| Ok(0)).2.is_none());
     }

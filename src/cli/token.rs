@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::console::{Console, with_store};
 use super::exit::Exit;
+use super::json;
 use crate::backend::embedded::{Store, TokenRow, time};
 use crate::backend::new_secret;
 use crate::model::{Secret, TokenId, UnixMillis};
@@ -38,6 +39,9 @@ Example:
     List {
         /// Only the tokens of this user
         userid: Option<String>,
+        /// Print a JSON array with an object for each
+        #[arg(long)]
+        json: bool,
     },
     /// Revoke a token
     ///
@@ -51,6 +55,8 @@ Examples:
         id: String,
     },
     /// List the tokens that expired long ago, and with --yes delete them
+    ///
+    /// A revoked token is deleted when it is revoked.
     ///
     /// Expired tokens are refused, but kept until this deletes them: a server or command with a
     /// wrong clock deletes nothing. Compare the time that it prints before you say --yes.
@@ -92,12 +98,16 @@ fn run_on(
                 console.words,
                 "Token {} of {userid}, which expires: {}. It is shown only now:",
                 id.0,
-                end(expires)
+                date(expires)
             )?;
             writeln!(console.out, "{}", token.0)?;
         }
-        TokenCommand::List { userid } => {
+        TokenCommand::List { userid, json } => {
             let rows = store.tokens(userid.as_deref())?;
+            if json {
+                let array: Vec<_> = rows.iter().map(|row| json::token(row, now)).collect();
+                return json::print(&array.into(), console);
+            }
             let none = "There are no tokens. Create one with: h-realtime token create USERID";
             console.table(&table(&rows, now), none)?;
         }
@@ -161,22 +171,27 @@ fn token_id(id: &str, store: &Store, console: &mut Console<'_>) -> Result<TokenI
 fn table(tokens: &[TokenRow], now: UnixMillis) -> Vec<Vec<String>> {
     let heading = ["ID", "USERID", "CREATED", "EXPIRES"].map(str::to_owned);
     let rows = tokens.iter().map(|token| {
-        let expired = token.expires.is_some_and(|expires| expires <= now);
         vec![
             token.id.0.to_string(),
             token.userid.clone(),
             time::for_people(token.created),
-            format!(
-                "{}{}",
-                end(token.expires),
-                if expired { " (expired)" } else { "" }
-            ),
+            end(token, now),
         ]
     });
     std::iter::once(heading.to_vec()).chain(rows).collect()
 }
 
-fn end(expires: Option<UnixMillis>) -> String {
+/// When a token ends, and whether that is past.
+pub(super) fn end(token: &TokenRow, now: UnixMillis) -> String {
+    let note = if token.has_expired(now) {
+        " (expired)"
+    } else {
+        ""
+    };
+    format!("{}{note}", date(token.expires))
+}
+
+fn date(expires: Option<UnixMillis>) -> String {
     expires.map_or_else(|| "never".to_owned(), time::for_people)
 }
 
@@ -254,6 +269,14 @@ mod tests {
         let expected = "\
 ID  USERID                CREATED                  EXPIRES
 1   acct:joe@example.org  1970-01-01 00:00:01 UTC  1970-01-31 00:00:01 UTC\n";
+        assert_eq!(out, expected);
+
+        let (_, out, _) = ran(&store, &["list", "--json"], "");
+        let expected = concat!(
+            r#"[{"id":1,"userid":"acct:joe@example.org","created":"1970-01-01T00:00:01.000Z","#,
+            r#""expires":"1970-01-31T00:00:01.000Z","expired":false}]"#,
+            "\n"
+        );
         assert_eq!(out, expected);
 
         let (result, out, _) = ran(&store, &["revoke", "-"], &format!("{token}\r\n"));

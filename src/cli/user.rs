@@ -6,10 +6,11 @@ use clap::{Args, Subcommand};
 
 use super::console::{Console, with_store};
 use super::exit::Exit;
-use crate::backend::embedded::{Store, UserRow};
+use super::{json, token};
+use crate::backend::embedded::{Store, UserRow, time};
 use crate::model::UnixMillis;
 
-/// Add, list, mute and delete users.
+/// Add, show, change, mute, and delete users.
 #[derive(Debug, Args)]
 pub struct UserArgs {
     #[command(subcommand)]
@@ -31,7 +32,33 @@ Example:
         display_name: Option<String>,
     },
     /// List all users
-    List,
+    List {
+        /// Print a JSON array with an object for each, as `show` prints it
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a user with their tokens and groups
+    Show {
+        /// The userid
+        userid: String,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change the name shown with a user's annotations
+    ///
+    /// It holds for the next event.
+    #[command(group = clap::ArgGroup::new("change").required(true))]
+    Set {
+        /// The userid
+        userid: String,
+        /// The new name
+        #[arg(long, value_name = "NAME", group = "change")]
+        display_name: Option<String>,
+        /// Show no name from now on
+        #[arg(long, group = "change")]
+        no_display_name: bool,
+    },
     /// From now on, let nobody but the user see what they annotate (h's NIPSA)
     Mute {
         /// The userid
@@ -76,7 +103,28 @@ fn run_on(
             store.add_user(&userid, display_name.as_deref(), now)?;
             writeln!(console.out, "added {userid}")?;
         }
-        UserCommand::List => {
+        UserCommand::List { json: true } => {
+            let mut array = Vec::new();
+            let tokens = store.tokens(None)?;
+            for user in store.users(now)? {
+                let groups = store.groups_of(&user.userid)?;
+                array.push(json::user(&user, &tokens, &groups, now));
+            }
+            json::print(&array.into(), console)?;
+        }
+        UserCommand::Show { userid, json } => show(&userid, json, store, console, now)?,
+        UserCommand::Set {
+            userid,
+            display_name,
+            no_display_name: _,
+        } => {
+            store.set_display_name(&userid, display_name.as_deref())?;
+            match display_name {
+                Some(name) => writeln!(console.out, "{userid} is shown as {name}")?,
+                None => writeln!(console.out, "{userid} is shown without a name")?,
+            }
+        }
+        UserCommand::List { json: false } => {
             let rows = store.users(now)?;
             let none = "There are no users. Add one with: h-realtime user add acct:NAME@AUTHORITY";
             console.table(&table(&rows), none)?;
@@ -93,6 +141,37 @@ fn run_on(
             store.delete_user(&userid)?;
             writeln!(console.out, "deleted {userid}")?;
         }
+    }
+    Ok(())
+}
+
+fn show(
+    userid: &str,
+    as_json: bool,
+    store: &Store,
+    console: &mut Console<'_>,
+    now: UnixMillis,
+) -> Result<(), Exit> {
+    let user = store.user(userid, now)?;
+    let (tokens, groups) = (store.tokens(Some(userid))?, store.groups_of(userid)?);
+    if as_json {
+        return json::print(&json::user(&user, &tokens, &groups, now), console);
+    }
+    let mut lines = vec![
+        ("userid", user.userid),
+        ("display name", user.display_name.unwrap_or("-".to_owned())),
+        ("muted", if user.muted { "yes" } else { "no" }.to_owned()),
+        ("added", time::for_people(user.created)),
+    ];
+    for token in &tokens {
+        let (id, end) = (token.id.0, token::end(token, now));
+        lines.push(("token", format!("{id}, expires: {end}")));
+    }
+    for (id, role) in &groups {
+        lines.push(("group", format!("{id}, {}", role.as_str())));
+    }
+    for (name, value) in lines {
+        writeln!(console.out, "{name:12}  {value}")?;
     }
     Ok(())
 }
@@ -128,6 +207,18 @@ mod tests {
     #[test]
     fn what_each_command_prints_and_ends_with() {
         const JOE: &str = "acct:joe@example.org";
+        const NONE: &str = "acct:none@example.org";
+        let show = "\
+userid        acct:joe@example.org
+display name  -
+muted         no
+added         1970-01-01 00:00:00 UTC\n";
+        let as_json = concat!(
+            r#"{"userid":"acct:joe@example.org","display_name":null,"muted":false,"#,
+            r#""created":"1970-01-01T00:00:00.000Z","tokens":[],"groups":[]}"#,
+            "\n"
+        );
+        let all_as_json = format!("[{}]\n", as_json.trim_end());
         let temp = tempfile::tempdir().unwrap();
         let store = Store::open(&temp.path().join("db")).unwrap();
         let list = "\
@@ -135,12 +226,27 @@ USERID                MUTED  TOKENS  GROUPS  DISPLAY NAME
 acct:joe@example.org  muted  0       0       Joe B.\n";
         let cases: &[(&[&str], Result<&str, u8>)] = &[
             (&["list"], Ok("")),
+            (&["list", "--json"], Ok("[]\n")),
             (
                 &["add", JOE, "--display-name", "Joe B."],
                 Ok("added acct:joe@example.org\n"),
             ),
             (&["add", JOE], Err(Exit::DATA)),
             (&["add", "joe"], Err(Exit::DATA)),
+            (
+                &["set", JOE, "--no-display-name"],
+                Ok("acct:joe@example.org is shown without a name\n"),
+            ),
+            (&["show", JOE], Ok(show)),
+            (&["show", JOE, "--json"], Ok(as_json)),
+            (&["list", "--json"], Ok(&all_as_json)),
+            (
+                &["set", JOE, "--display-name", "Joe B."],
+                Ok("acct:joe@example.org is shown as Joe B.\n"),
+            ),
+            (&["set", JOE, "--display-name", ""], Err(Exit::DATA)),
+            (&["set", NONE, "--no-display-name"], Err(Exit::NO_USER)),
+            (&["show", NONE], Err(Exit::NO_USER)),
             (&["mute", JOE], Ok("muted acct:joe@example.org\n")),
             (&["list"], Ok(list)),
             (&["unmute", JOE], Ok("unmuted acct:joe@example.org\n")),
@@ -155,6 +261,37 @@ acct:joe@example.org  muted  0       0       Joe B.\n";
             let got = result.map(|()| out.as_str()).map_err(|exit| exit.code);
             assert_eq!(got, *expected, "{line:?}");
         }
+    }
+
+    #[test]
+    fn tokens_and_groups_of_a_user_are_shown() {
+        const JOE: &str = "acct:joe@example.org";
+        let temp = tempfile::tempdir().unwrap();
+        let store = Store::open(&temp.path().join("db")).unwrap();
+        store.add_user(JOE, None, 0).unwrap();
+        let secret = |text: &str| crate::model::Secret(text.to_owned());
+        store.add_token(JOE, &secret("a"), 0, None).unwrap();
+        store.add_token(JOE, &secret("b"), 0, Some(500)).unwrap();
+        let readers = crate::backend::embedded::ReadableBy::Members;
+        store.add_group("club", readers, 0).unwrap();
+        let owner = crate::model::Role::Owner;
+        store.set_member("club", JOE, owner).unwrap();
+        let run = |json| captured("", |console| show(JOE, json, &store, console, 1_000)).1;
+        let text = run(false);
+        for line in [
+            "token         1, expires: never\n",
+            "token         2, expires: 1970-01-01 00:00:00 UTC (expired)\n",
+            "group         club, owner\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        let value: serde_json::Value = serde_json::from_str(&run(true)).unwrap();
+        let expected = serde_json::json!({
+            "id": 2, "userid": JOE, "created": "1970-01-01T00:00:00.000Z",
+            "expires": "1970-01-01T00:00:00.500Z", "expired": true});
+        assert_eq!(value["tokens"][1], expected);
+        assert_eq!(value["tokens"][0]["expires"], serde_json::Value::Null);
+        assert_eq!(value["groups"][0]["role"], "owner");
     }
 
     #[test]

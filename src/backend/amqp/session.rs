@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use super::url::{Broker, Tls};
 use crate::backend::Topic;
+use crate::backend::reach::unreachable;
 
 /// A connection on which both queues are consumed.
 pub(super) struct Session {
@@ -231,13 +232,13 @@ impl fmt::Display for Failure {
 
 impl From<lapin::Error> for Failure {
     fn from(error: lapin::Error) -> Self {
-        Failure(error.to_string())
+        Failure(unreachable(&error, error.to_string(), "amqp.url"))
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Failure(error.to_string())
+        Failure(unreachable(&error, error.to_string(), "amqp.url"))
     }
 }
 

@@ -1,14 +1,13 @@
-//! What the commands do to users, tokens and groups.
+//! What the commands do to users and tokens.
 //!
 //! Each method is one change that either happens or does not. A running server finds out by the
 //! schema's triggers; nothing here has to tell it.
 
 use rusqlite::OptionalExtension as _;
 
-use super::ReadableBy;
 use super::directory::{from_millis, to_millis, token_hash, token_id};
 use super::store::{Store, StoreError};
-use super::userid::{is_userid, is_word};
+use super::userid::is_userid;
 use crate::model::{Role, Secret, TokenId, UnixMillis};
 
 /// A user, for `user list`.
@@ -24,6 +23,8 @@ pub struct UserRow {
     pub tokens: u64,
     /// How many groups they are a member of.
     pub groups: u64,
+    /// When they were added.
+    pub created: UnixMillis,
 }
 
 /// A token, for `token list`. The token itself is nowhere.
@@ -39,15 +40,12 @@ pub struct TokenRow {
     pub expires: Option<UnixMillis>,
 }
 
-/// A group and who is in it, for `group list`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupRow {
-    /// The id that the API uses.
-    pub id: String,
-    /// Who reads it.
-    pub readable_by: ReadableBy,
-    /// The userids of its members and their roles, by userid.
-    pub members: Vec<(String, Role)>,
+impl TokenRow {
+    /// Whether it does not work any more.
+    #[must_use]
+    pub fn has_expired(&self, now: UnixMillis) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
 }
 
 /// Users.
@@ -67,11 +65,7 @@ impl Store {
                 "{userid:?} is no userid; they look like acct:joe.bloggs@example.org"
             )));
         }
-        if display_name.is_some_and(|name| name.contains(char::is_control)) {
-            return Err(StoreError::Invalid(
-                "a display name has no control characters".to_owned(),
-            ));
-        }
+        check_display_name(display_name)?;
         let added = self.db().execute(
             "INSERT INTO user (userid, display_name, created) VALUES (?1, ?2, ?3)
              ON CONFLICT (userid) DO NOTHING",
@@ -92,7 +86,8 @@ impl Store {
             "SELECT userid, display_name, muted,
                     (SELECT count(*) FROM token
                      WHERE user_id = user.id AND (expires IS NULL OR expires > ?1)),
-                    (SELECT count(*) FROM membership WHERE user_id = user.id)
+                    (SELECT count(*) FROM membership WHERE user_id = user.id),
+                    created
              FROM user ORDER BY userid",
         )?;
         let rows = query.query_map([from_millis(now)], |row| {
@@ -102,9 +97,44 @@ impl Store {
                 muted: row.get(2)?,
                 tokens: row.get::<_, i64>(3)?.unsigned_abs(),
                 groups: row.get::<_, i64>(4)?.unsigned_abs(),
+                created: to_millis(row.get(5)?),
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// One user.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn user(&self, userid: &str, now: UnixMillis) -> Result<UserRow, StoreError> {
+        let mut users = self.users(now)?.into_iter();
+        let found = users.find(|user| user.userid == userid);
+        found.ok_or_else(|| no_user(userid))
+    }
+
+    /// The groups of a user with the roles there, by id.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn groups_of(&self, userid: &str) -> Result<Vec<(String, Role)>, StoreError> {
+        let memberships = self.directory().memberships(userid)?;
+        let memberships = memberships.ok_or_else(|| no_user(userid))?;
+        let groups = memberships.into_iter();
+        Ok(groups.map(|at| (at.group.to_string(), at.role)).collect())
+    }
+
+    /// Changes or removes the name shown with a user's annotations.
+    ///
+    /// # Errors
+    /// When the name has a wrong form, or there is no such user.
+    pub fn set_display_name(&self, userid: &str, name: Option<&str>) -> Result<(), StoreError> {
+        check_display_name(name)?;
+        let changed = self.db().execute(
+            "UPDATE user SET display_name = ?2 WHERE userid = ?1",
+            (userid, name),
+        )?;
+        some_user(changed, userid)
     }
 
     /// Mutes a user (h's NIPSA), or ends that.
@@ -130,7 +160,7 @@ impl Store {
         some_user(deleted, userid)
     }
 
-    fn user_row(&self, userid: &str) -> Result<i64, StoreError> {
+    pub(super) fn user_row(&self, userid: &str) -> Result<i64, StoreError> {
         self.db()
             .query_row("SELECT id FROM user WHERE userid = ?1", [userid], |row| {
                 row.get(0)
@@ -231,105 +261,15 @@ impl Store {
     }
 }
 
-/// Groups.
-impl Store {
-    /// Adds a group.
-    ///
-    /// # Errors
-    /// When the id has a wrong form, or the group is there already.
-    pub fn add_group(
-        &self,
-        id: &str,
-        readable_by: ReadableBy,
-        now: UnixMillis,
-    ) -> Result<(), StoreError> {
-        if !is_word(id) {
-            return Err(StoreError::Invalid(format!(
-                "{id:?} is no id of a group; it has no white space or control characters"
-            )));
-        }
-        let added = self.db().execute(
-            "INSERT INTO grp (id, readable_by, created) VALUES (?1, ?2, ?3)
-             ON CONFLICT (id) DO NOTHING",
-            (id, readable_by.as_str(), from_millis(now)),
-        )?;
-        if added == 0 {
-            return Err(StoreError::Exists(format!(
-                "the group {id} is there already"
-            )));
-        }
-        Ok(())
-    }
-
-    /// All groups with their members, by id.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn groups(&self) -> Result<Vec<GroupRow>, StoreError> {
-        let mut groups: Vec<GroupRow> = Vec::new();
-        let mut query = self.db().prepare(
-            "SELECT grp.id, grp.readable_by = 'world', user.userid, membership.role
-             FROM grp
-             LEFT JOIN membership ON membership.group_id = grp.id
-             LEFT JOIN user ON user.id = membership.user_id
-             ORDER BY grp.id, user.userid",
-        )?;
-        let mut rows = query.query([])?;
-        while let Some(row) = rows.next()? {
-            let id: String = row.get(0)?;
-            if groups.last().is_none_or(|last| last.id != id) {
-                groups.push(GroupRow {
-                    id,
-                    readable_by: ReadableBy::of_world(row.get(1)?),
-                    members: Vec::new(),
-                });
-            }
-            let role = row.get::<_, Option<String>>(3)?;
-            let role = role.and_then(|role| role.parse().ok());
-            if let (Some(group), Some(userid), Some(role)) = (groups.last_mut(), row.get(2)?, role)
-            {
-                group.members.push((userid, role));
-            }
-        }
-        Ok(groups)
-    }
-
-    /// Makes a user a member of a group, or changes the role they have there.
-    ///
-    /// # Errors
-    /// When there is no such group or user.
-    pub fn set_member(&self, group: &str, userid: &str, role: Role) -> Result<(), StoreError> {
-        let user = self.user_row(userid)?;
-        if self.directory().readable_by(group)?.is_none() {
-            return Err(StoreError::Missing(format!(
-                "there is no group {group}; add it with: h-realtime group add {group}"
-            )));
-        }
-        self.db().execute(
-            "INSERT INTO membership (user_id, group_id, role) VALUES (?1, ?2, ?3)
-             ON CONFLICT (user_id, group_id) DO UPDATE SET role = excluded.role
-             WHERE role <> excluded.role",
-            (user, group, role.as_str()),
-        )?;
-        Ok(())
-    }
-
-    /// Takes a user out of a group.
-    ///
-    /// # Errors
-    /// When they are not in it.
-    pub fn remove_member(&self, group: &str, userid: &str) -> Result<(), StoreError> {
-        let removed = self.db().execute(
-            "DELETE FROM membership WHERE group_id = ?1
-             AND user_id = (SELECT id FROM user WHERE userid = ?2)",
-            (group, userid),
-        )?;
-        if removed == 0 {
-            return Err(StoreError::Missing(format!(
-                "{userid} is no member of {group}"
-            )));
-        }
-        Ok(())
+fn check_display_name(name: Option<&str>) -> Result<(), StoreError> {
+    match name {
+        Some(name) if name.trim().is_empty() => Err(StoreError::Invalid(
+            "a display name is not empty; without one, none is shown".to_owned(),
+        )),
+        Some(name) if name.contains(char::is_control) => Err(StoreError::Invalid(
+            "a display name has no control characters".to_owned(),
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -366,6 +306,7 @@ mod tests {
             ("joe", None),
             ("acct:joe@", None),
             ("acct:ann@example.org", Some("A\nnn")),
+            ("acct:ann@example.org", Some(" ")),
         ];
         for (userid, name) in cases {
             assert!(
@@ -379,6 +320,7 @@ mod tests {
             muted: false,
             tokens: 0,
             groups: 0,
+            created: 1,
         };
         assert_eq!(store.users(1).unwrap(), [expected]);
     }
@@ -389,6 +331,8 @@ mod tests {
         let none = "acct:none@example.org";
         let results = [
             store.set_muted(none, true),
+            store.set_display_name(none, Some("N")),
+            store.groups_of(none).map(drop),
             store.delete_user(none),
             store
                 .add_token(none, &Secret("t".to_owned()), 1, None)
@@ -403,6 +347,16 @@ mod tests {
         for result in results {
             assert!(matches!(result, Err(StoreError::Missing(_))), "{result:?}");
         }
+    }
+
+    #[test]
+    fn display_names_are_changed_and_removed() {
+        let store = store();
+        for name in [Some("Joseph"), None] {
+            store.set_display_name(JOE, name).unwrap();
+            assert_eq!(store.users(1).unwrap()[0].display_name.as_deref(), name);
+        }
+        assert!(store.set_display_name(JOE, Some("")).is_err());
     }
 
     // CVE-2021-33880
@@ -438,23 +392,5 @@ mod tests {
         let short: Vec<_> = rows.iter().map(|row| (row.created, row.expires)).collect();
         assert_eq!(short, [(7, None), (7, Some(100))]);
         assert_eq!(store.tokens(None).unwrap(), rows);
-    }
-
-    #[test]
-    fn groups_have_members_and_a_member_has_one_role() {
-        let store = store();
-        store.add_group("g", ReadableBy::Members, 1).unwrap();
-        assert!(store.add_group("g", ReadableBy::World, 1).is_err());
-        assert!(store.add_group("a b", ReadableBy::World, 1).is_err());
-        store.set_member("g", JOE, Role::Member).unwrap();
-        store.set_member("g", JOE, Role::Owner).unwrap();
-        let [world, group] = &store.groups().unwrap()[..] else {
-            panic!("two groups");
-        };
-        assert_eq!((&*world.id, world.members.len()), ("__world__", 0));
-        assert_eq!(group.readable_by, ReadableBy::Members);
-        assert_eq!(group.members, [(JOE.to_owned(), Role::Owner)]);
-        store.remove_member("g", JOE).unwrap();
-        assert!(store.groups().unwrap()[1].members.is_empty());
     }
 }

@@ -290,7 +290,7 @@ fn tables(db: &Connection) -> Result<Vec<String>, rusqlite::Error> {
 impl Contents {
     fn of(db: &Connection) -> Result<Contents, rusqlite::Error> {
         let query = "SELECT (SELECT count(*) FROM main.user), (SELECT count(*) FROM main.token),
-                            (SELECT count(*) FROM main.grp)";
+                            (SELECT count(*) FROM main.grp WHERE deleted IS NULL)";
         db.query_row(query, [], |row| {
             let count = |column| row.get(column).map(i64::unsigned_abs);
             Ok(Contents {

@@ -13,15 +13,17 @@ mod backup;
 mod directory;
 mod fields;
 mod file;
+mod groups;
 mod publish;
 mod store;
 pub mod time;
 mod userid;
 mod watch;
 
-pub use accounts::{GroupRow, TokenRow, UserRow};
+pub use accounts::{TokenRow, UserRow};
 pub use backup::{Contents, Restored, Revoked, restore};
 pub use directory::ReadableBy;
+pub use groups::GroupRow;
 pub use store::{Store, StoreError};
 
 use std::path::{Path, PathBuf};

@@ -271,7 +271,11 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 /// How the schema came to be, in order. An entry that was released is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+];
 /// How long to sleep before a lock is tried again.
 const PAUSE: Duration = Duration::from_millis(1);
 /// How often a lock is tried again: for 5 seconds.

@@ -18,6 +18,11 @@ pub fn for_people(time: UnixMillis) -> String {
     utc(time).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
+/// A time for programs, as RFC 3339 has it, to the millisecond.
+pub fn for_programs(time: UnixMillis) -> String {
+    utc(time).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
 /// Whether `text` is a date, a time and an offset that JavaScript reads too: the official client
 /// fails to draw an annotation whose time it cannot read.
 ///
@@ -86,6 +91,7 @@ mod tests {
         }
         assert!(h_time(UnixMillis::MAX).starts_with("9999-12-30T"));
         assert_eq!(for_people(1_704_164_645_678), "2024-01-02 03:04:05 UTC");
+        assert_eq!(for_programs(1_704_164_645_678), "2024-01-02T03:04:05.678Z");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::sql::{self, Statements};
 use crate::backend::Stats;
+use crate::backend::reach::unreachable;
 
 /// A connection, ready to be asked.
 pub(super) struct Session {
@@ -156,5 +157,5 @@ pub(super) fn cause(error: &Error) -> String {
         }
         source = inner.source();
     }
-    text
+    unreachable(error, text, "h.database_url")
 }

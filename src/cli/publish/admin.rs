@@ -100,8 +100,20 @@ impl Admin {
     }
 
     fn failed(&self, error: &ureq::Error) -> Exit {
-        let why = printable(&error.to_string());
         let url = &self.url;
+        let text = error.to_string();
+        // The library's own error, and that of the system, which has no kind for it.
+        if matches!(error, ureq::Error::HostNotFound) || text.contains("failed to lookup address") {
+            let uri = url.parse::<Uri>();
+            let host = uri.as_ref().ok().and_then(Uri::host).unwrap_or(url);
+            let message = format!(
+                "cannot resolve the host {host}: {}; check its name in --admin, and this \
+                 machine's name resolution",
+                printable(&text)
+            );
+            return Exit::new(Exit::UNAVAILABLE, message);
+        }
+        let why = printable(&text);
         Exit::new(
             Exit::UNAVAILABLE,
             format!("no answer from {url}: {why}. Is `h-realtime serve` running?"),

@@ -1,0 +1,184 @@
+//! `h-realtime completions`: the scripts that make a shell complete the program's arguments.
+//!
+//! clap_complete makes those of bash and zsh. Its script for bash does not work for a program with
+//! a hyphen in its name, and the one for fish knows neither a third level of commands nor
+//! positional arguments, so the latter is made here.
+
+use std::fmt::Write as _;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, Command, ValueHint};
+use clap_complete::Shell;
+
+/// The script for a shell.
+pub(super) fn script(shell: Shell, mut command: Command) -> String {
+    command = with_hints(command);
+    let name = command.get_name().to_owned();
+    match shell {
+        Shell::Fish => fish(command),
+        Shell::Bash => {
+            // The names of its commands' functions contain the program's name, once with hyphens
+            // and once without. Only the last line is about the program itself.
+            let word = name.replace('-', "_");
+            let text = generated(shell, &mut command, &word);
+            text.replace(
+                &format!("-o default {word}\n"),
+                &format!("-o default {name}\n"),
+            )
+        }
+        shell => generated(shell, &mut command, &name),
+    }
+}
+
+fn generated(shell: Shell, command: &mut Command, name: &str) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, command, name, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Adds the values of arguments that are checked as settings, and so are plain text to clap.
+fn with_hints(command: Command) -> Command {
+    let mut command = command.mut_args(|arg| {
+        let values: &[&str] = match arg.get_long() {
+            Some("log-level") => &["error", "warn", "info", "debug", "trace"],
+            Some("log-format") => &["text", "journal", "json", "auto"],
+            Some("tls-cert" | "tls-key" | "config") => return arg.value_hint(ValueHint::FilePath),
+            Some("data") => return arg.value_hint(ValueHint::DirPath),
+            _ => return arg,
+        };
+        arg.value_parser(PossibleValuesParser::new(values.to_vec()))
+    });
+    let subcommands: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
+    for name in subcommands {
+        command = command.mut_subcommand(name, with_hints);
+    }
+    command
+}
+
+/// A function that finds out which command the words before the cursor name, and a line for each
+/// thing that may come next.
+fn fish(mut command: Command) -> String {
+    command.build();
+    let program = command.get_name().to_owned();
+    let mut paths = Vec::new();
+    let mut with_value = Vec::new();
+    let mut lines = String::new();
+    let mut add = |path: &str, command: &Command| {
+        if !path.is_empty() {
+            paths.push(format!("'{path}'"));
+        }
+        for arg in command.get_arguments().filter(|arg| takes_value(arg)) {
+            with_value.extend(flags(arg));
+        }
+        for line in lines_of(command) {
+            let _ = writeln!(
+                lines,
+                "complete -c {program} -n \"__h_realtime_at '{path}'\" {line}"
+            );
+        }
+    };
+    walk("", &command, &mut add);
+    with_value.sort();
+    with_value.dedup();
+    format!(
+        "# What the words before the cursor name: a command, without options and their values.
+function __h_realtime_at
+    set -l words (commandline -opc)
+    set -l path ''
+    set -l skip 0
+    for word in $words[2..-1]
+        if test $skip = 1
+            set skip 0
+        else if string match -q -- '-*' $word
+            contains -- $word {}
+            and set skip 1
+        else
+            set -l next (string trim -- \"$path $word\")
+            contains -- $next {}
+            and set path $next
+        end
+    end
+    test \"$path\" = \"$argv[1]\"
+end
+
+complete -c {program} -f
+{lines}",
+        with_value.join(" "),
+        paths.join(" ")
+    )
+}
+
+fn walk(path: &str, command: &Command, add: &mut dyn FnMut(&str, &Command)) {
+    add(path, command);
+    for sub in command.get_subcommands() {
+        // The help of each command is there as a flag.
+        if !sub.is_hide_set() && (sub.get_name() != "help" || path.is_empty()) {
+            let path = format!("{path} {}", sub.get_name());
+            walk(path.trim(), sub, add);
+        }
+    }
+}
+
+/// The completions of one command, without the condition that it is the one.
+fn lines_of(command: &Command) -> Vec<String> {
+    let mut lines = Vec::new();
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        let about = sub.get_about().map(ToString::to_string);
+        let about = quoted(&about.unwrap_or_default());
+        lines.push(format!("-a '{}' -d {about}", sub.get_name()));
+    }
+    for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+        let about = arg.get_help().map(ToString::to_string);
+        let about = quoted(about.unwrap_or_default().lines().next().unwrap_or_default());
+        let long = arg.get_long().map(|long| format!("-l {long} "));
+        let short = arg.get_short().map(|short| format!("-s {short} "));
+        let flag = long.unwrap_or_default() + &short.unwrap_or_default();
+        if flag.is_empty() {
+            lines.extend(values(arg).map(|values| format!("{values} -d {about}")));
+        } else if takes_value(arg) {
+            let values = values(arg).unwrap_or_else(|| "-f".to_owned());
+            lines.push(format!("{flag}-r {values} -d {about}"));
+        } else {
+            lines.push(format!("{flag}-d {about}"));
+        }
+    }
+    lines
+}
+
+/// The values of an argument, as options of `complete`; `None` if they are not known.
+fn values(arg: &Arg) -> Option<String> {
+    let possible = arg.get_possible_values();
+    let names: Vec<&str> = possible
+        .iter()
+        .filter(|value| !value.is_hide_set())
+        .map(clap::builder::PossibleValue::get_name)
+        .collect();
+    if takes_value(arg) && !names.is_empty() {
+        return Some(format!("-f -a '{}'", names.join(" ")));
+    }
+    match arg.get_value_hint() {
+        ValueHint::AnyPath | ValueHint::FilePath => Some("-F".to_owned()),
+        ValueHint::DirPath => Some("-f -a '(__fish_complete_directories)'".to_owned()),
+        _ => None,
+    }
+}
+
+fn takes_value(arg: &Arg) -> bool {
+    let count = arg.get_num_args();
+    count.is_none_or(|count| count.takes_values())
+}
+
+fn flags(arg: &Arg) -> Vec<String> {
+    let long = arg.get_long().map(|long| format!("--{long}"));
+    let short = arg.get_short().map(|short| format!("-{short}"));
+    long.into_iter().chain(short).collect()
+}
+
+/// A string in fish's single quotes.
+fn quoted(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('\'', "\\'");
+    format!("'{}'", text.replace('\n', " "))
+}

@@ -1,0 +1,62 @@
+//! The JSON that `--json` prints: the same object for a thing wherever it is printed.
+//!
+//! The shapes are documented in docs/operating.md. Members may be added, and are not renamed.
+
+use serde_json::{Value, json};
+
+use super::console::Console;
+use super::exit::Exit;
+use crate::backend::embedded::{GroupRow, TokenRow, UserRow, time};
+use crate::model::{Role, UnixMillis};
+
+/// Prints a value on one line.
+pub(super) fn print(value: &Value, console: &mut Console<'_>) -> Result<(), Exit> {
+    writeln!(console.out, "{value}")?;
+    Ok(())
+}
+
+/// A user with their tokens and groups.
+pub(super) fn user(
+    user: &UserRow,
+    tokens: &[TokenRow],
+    groups: &[(String, Role)],
+    now: UnixMillis,
+) -> Value {
+    let tokens = tokens.iter().filter(|token| token.userid == user.userid);
+    json!({
+        "userid": user.userid,
+        "display_name": user.display_name,
+        "muted": user.muted,
+        "created": time::for_programs(user.created),
+        "tokens": tokens.map(|row| token(row, now)).collect::<Vec<_>>(),
+        "groups": groups
+            .iter()
+            .map(|(id, role)| json!({"id": id, "role": role.as_str()}))
+            .collect::<Vec<_>>(),
+    })
+}
+
+/// A token, without the token itself.
+pub(super) fn token(token: &TokenRow, now: UnixMillis) -> Value {
+    json!({
+        "id": token.id.0,
+        "userid": token.userid,
+        "created": time::for_programs(token.created),
+        "expires": token.expires.map(time::for_programs),
+        "expired": token.has_expired(now),
+    })
+}
+
+/// A group with its members.
+pub(super) fn group(group: &GroupRow) -> Value {
+    json!({
+        "id": group.id,
+        "readable_by": group.readable_by.as_str(),
+        "created": time::for_programs(group.created),
+        "members": group
+            .members
+            .iter()
+            .map(|(userid, role)| json!({"userid": userid, "role": role.as_str()}))
+            .collect::<Vec<_>>(),
+    })
+}
