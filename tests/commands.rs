@@ -192,6 +192,45 @@ fn how_each_command_ends() {
 }
 
 #[test]
+fn configuration_is_shown_as_json_without_secrets() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("config.toml"), "[limits]\nfragments = 7").unwrap();
+    let output = Command::new(PROGRAM)
+        .args([
+            "config",
+            "show",
+            "--json",
+            "--config",
+            "config.toml",
+            "--log-level",
+            "warn",
+        ])
+        .env("H_REALTIME_METRICS_KEY", "secret-of-the-test")
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains("secret-of-the-test"), "{text}");
+    let shown: Value = serde_json::from_str(&text).unwrap();
+    for (name, value, source) in [
+        ("limits.fragments", serde_json::json!(7), "config.toml"),
+        ("log.level", serde_json::json!("warn"), "--log-level"),
+        (
+            "metrics_key",
+            serde_json::json!("***"),
+            "H_REALTIME_METRICS_KEY",
+        ),
+        ("compression.enabled", serde_json::json!(true), "default"),
+        ("tls.cert", Value::Null, "default"),
+        ("origins", serde_json::json!([]), "default"),
+    ] {
+        assert_eq!(shown[name]["value"], value, "{name}");
+        let found = shown[name]["source"].as_str().unwrap();
+        assert!(found.contains(source), "{name}: {found}");
+    }
+}
+
+#[test]
 fn a_bad_configuration_is_told_by_file_and_line_or_key() {
     let folder = TempDir::new().unwrap();
     for (text, parts) in [

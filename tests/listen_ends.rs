@@ -161,10 +161,11 @@ fn tls_and_plain_ports_that_are_mixed_up_are_told_apart() {
 fn certificates_that_are_not_accepted_are_described_in_words() {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
+    type Change = fn(&mut CertificateParams);
     let tls = support::TlsServer::start();
     let url = tls.server.listeners[0].replace("127.0.0.1", "localhost");
     let folder = tls.server.folder().to_owned();
-    let certified = |name: &str, change: fn(&mut CertificateParams)| {
+    let certified = |name: &str, change: Change| {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         let common_name = rcgen::DnType::CommonName;
@@ -193,7 +194,7 @@ fn certificates_that_are_not_accepted_are_described_in_words() {
         "{said}"
     );
 
-    let cases: [(&str, fn(&mut CertificateParams), &str); 2] = [
+    let cases: [(&str, Change, &str); 2] = [
         (
             "ca",
             |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
@@ -281,9 +282,8 @@ fn signals_close_the_connection_and_lead_to_their_exit_codes() {
             let mut socket = accepted(stream, &key);
             socket.send(Message::text(ANONYMOUS)).unwrap();
             let close = loop {
-                match socket.read().expect("a close frame") {
-                    Message::Close(frame) => break frame.map(|frame| u16::from(frame.code)),
-                    _ => {}
+                if let Message::Close(frame) = socket.read().expect("a close frame") {
+                    break frame.map(|frame| u16::from(frame.code));
                 }
             };
             let _ = socket.flush();

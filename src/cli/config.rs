@@ -6,7 +6,11 @@ use clap::{Args, Subcommand};
 
 use super::exit::Exit;
 use super::serve::ServeArgs;
-use crate::config::{BackEndSettings, Settings, defaults, effective, warnings};
+use serde_json::json;
+
+use crate::config::{
+    BackEndSettings, SETTINGS, Setting, Settings, Value, Values, defaults, effective, warnings,
+};
 use crate::net::tls::TlsConfig;
 
 /// What `config` takes.
@@ -22,9 +26,18 @@ enum ConfigCommand {
     /// exit code 78 where it would not start
     Check(ServeArgs),
     /// Print the values in force, a line each, and where each comes from; secrets are not shown
-    Show(ServeArgs),
+    Show(ShowArgs),
     /// Print a configuration file with all settings and their defaults
     Default,
+}
+
+#[derive(Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+    /// Print a JSON object with a member for each setting
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -35,12 +48,34 @@ pub fn run(args: ConfigArgs) -> Result<(), Exit> {
     match args.command {
         ConfigCommand::Check(args) => check(args),
         ConfigCommand::Show(args) => {
-            let values = args.sources().read()?;
+            let values = args.serve.sources().read()?;
             // Also where they do not go together: to show why is what this is for.
-            print(&effective(&values))
+            match args.json {
+                true => print(&format!("{}\n", as_json(&values))),
+                false => print(&effective(&values)),
+            }
         }
         ConfigCommand::Default => print(&defaults()),
     }
+}
+
+/// Each setting's value and where it comes from, by its name. Secrets are not shown.
+fn as_json(values: &Values) -> serde_json::Value {
+    let setting = |setting: &Setting| {
+        let whence = values.whence(setting);
+        let value = match values.value(setting) {
+            Some(_) if setting.is_secret => json!("***"),
+            Some(Value::Flag(value)) => json!(value),
+            Some(Value::Number(value)) => json!(value),
+            Some(Value::Text(value)) => json!(value),
+            Some(Value::List(values)) => json!(values),
+            None => json!(null),
+        };
+        let source = whence.map_or_else(|| "default".to_owned(), ToString::to_string);
+        let member = json!({"value": value, "source": source});
+        (setting.name.to_owned(), member)
+    };
+    serde_json::Value::Object(SETTINGS.iter().map(setting).collect())
 }
 
 fn check(args: ServeArgs) -> Result<(), Exit> {
