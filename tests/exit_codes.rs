@@ -206,7 +206,7 @@ fn rejected_keys_tokens_and_files_lead_to_77() {
 }
 
 #[test]
-fn output_that_nobody_reads_is_no_error_to_speak_of() {
+fn closed_output_is_not_reported() {
     let folder = TempDir::new().unwrap();
     for args in [
         &["config", "default"][..],

@@ -272,6 +272,32 @@ fn refused_filter_ends_the_command_with_the_text_of_the_server() {
 }
 
 #[test]
+fn filter_that_is_too_long_ends_the_command() {
+    let server = Server::start();
+    let uri = format!("https://example.org/{}", "a".repeat(4000));
+    let values: Vec<String> = (0..40)
+        .map(|number| format!("--uri={uri}{number}"))
+        .collect();
+    let args: Vec<&str> = values.iter().map(String::as_str).collect();
+    let (code, said) = ended(&server.listeners[0], &args);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("1009"), "{said}");
+}
+
+#[test]
+fn ignored_signal_stays_ignored() {
+    let server = Server::start();
+    let mut command = Command::new("sh");
+    let line = r#"trap "" INT; exec "$0" listen "$1" --group g"#;
+    let mut listener = Program::start(command.args(["-c", line, PROGRAM, &server.listeners[0]]));
+    listener.said("connected, anonymous");
+    signal(&listener, Signal::INT);
+    signal(&listener, Signal::TERM);
+    // By SIGTERM: SIGINT would have led to 130.
+    assert_eq!(listener.wait(), Some(0));
+}
+
+#[test]
 fn signals_close_the_connection_and_lead_to_their_exit_codes() {
     for (name, number, args, code) in [
         ("INT", Signal::INT, &[][..], 130),

@@ -53,20 +53,21 @@ The group __world__, which everybody reads, is always there.")]
         #[arg(long)]
         json: bool,
     },
-    /// Change who hears of a group's annotations
+    /// Change who receives a group's annotations
     ///
     /// It holds for the next event, on open connections too.
     Set {
         /// The group's id
         id: String,
-        /// Who hears of its annotations
+        /// Who receives its annotations
         #[arg(long, value_enum)]
         readable_by: Readers,
     },
     /// Delete a group and its memberships
     ///
-    /// Its members hear no more of it at once, and nobody else does: annotations that are still
-    /// published for it reach no one. A group of this id can be added again.
+    /// Its members stop receiving its annotations at once. The id stays known as that of a private
+    /// group without members, so annotations that are still published for it do not become public.
+    /// A group with this id can be added again.
     Delete {
         /// The group's id
         id: String,

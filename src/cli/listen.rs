@@ -227,6 +227,7 @@ fn listen(plan: &Plan, mut console: Console<'_>, interrupts: &Interrupts) -> Res
                     left: &mut left,
                     console: &mut console,
                     interrupts,
+                    is_open: false,
                 };
                 interrupts.defer();
                 let end = session.run();

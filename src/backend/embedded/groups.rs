@@ -60,7 +60,7 @@ impl Store {
     /// Changes who reads a group.
     ///
     /// # Errors
-    /// When there is no such group, or it is that of everybody.
+    /// When there is no such group, or it is `__world__`.
     pub fn set_readable_by(&self, id: &str, readable_by: ReadableBy) -> Result<(), StoreError> {
         if id == WORLD && readable_by != ReadableBy::World {
             return Err(StoreError::Invalid(format!(
@@ -74,10 +74,10 @@ impl Store {
         some_group(changed, id)
     }
 
-    /// Deletes a group and its memberships. From then on nobody reads what is published for it.
+    /// Deletes a group and its memberships. From then on it has no readers.
     ///
     /// # Errors
-    /// When there is no such group, or it is that of everybody.
+    /// When there is no such group, or it is `__world__`.
     pub fn delete_group(&self, id: &str, now: UnixMillis) -> Result<(), StoreError> {
         if id == WORLD {
             return Err(StoreError::Invalid(format!(
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn group_of_everybody_is_neither_deleted_nor_made_private() {
+    fn world_group_is_neither_deleted_nor_made_private() {
         let store = store();
         let results = [
             store.delete_group(WORLD, 1),

@@ -42,7 +42,11 @@ impl Interrupts {
         let at_once = Arc::new(AtomicBool::new(true));
         let last = Arc::new(AtomicUsize::new(0));
         let (pipe, writer) = UnixStream::pair()?;
-        for (signal, code) in [(SIGINT, Exit::INTERRUPTED), (SIGTERM, on_term)] {
+        let handled = [(SIGINT, Exit::INTERRUPTED), (SIGTERM, on_term)];
+        for (signal, code) in handled
+            .into_iter()
+            .filter(|(signal, _)| !is_ignored(*signal))
+        {
             // In the order in which a handler executes them: the first signal is recorded, the
             // second one ends the process, also where the server does not answer the close frame.
             flag::register_conditional_shutdown(signal, code.into(), Arc::clone(&at_once))?;
@@ -95,4 +99,18 @@ impl Interrupts {
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
+}
+
+/// Whether the parent process has a signal ignored, as shells have SIGINT for the background
+/// commands of a script. It stays so then.
+fn is_ignored(signal: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        return false;
+    };
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let bit = u32::try_from(signal - 1)
+        .ok()
+        .and_then(|at| 1u64.checked_shl(at));
+    matches!((mask, bit), (Some(mask), Some(bit)) if mask & bit != 0)
 }

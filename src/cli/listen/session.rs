@@ -21,7 +21,7 @@ use crate::cli::text::printable;
 
 /// How a session ended.
 pub(super) enum End {
-    /// As it should: enough events, or nobody reads them any more.
+    /// As it should: enough events, or standard output was closed.
     Done,
     /// By a signal.
     Interrupted,
@@ -68,6 +68,8 @@ pub(super) struct Session<'a, 'b> {
     pub left: &'a mut Option<u64>,
     pub console: &'a mut Console<'b>,
     pub interrupts: &'a Interrupts,
+    /// The server has answered the last message of the opening.
+    pub is_open: bool,
 }
 
 impl Session<'_, '_> {
@@ -146,7 +148,7 @@ impl Session<'_, '_> {
             }
             let end = match self.socket.read() {
                 Ok(Message::Text(text)) => self.take(&text)?,
-                Ok(Message::Close(frame)) => Some(End::Lost(Lost::closed(frame))),
+                Ok(Message::Close(frame)) => Some(End::Lost(self.closed(frame)?)),
                 Ok(Message::Binary(_)) => {
                     self.console.say("ignored: a binary message");
                     None
@@ -161,6 +163,23 @@ impl Session<'_, '_> {
             if end.is_some() {
                 return Ok(end);
             }
+        }
+    }
+
+    /// The server has closed the connection. If it did so because of what the opening says, it would
+    /// do so again.
+    fn closed(&self, frame: Option<CloseFrame>) -> Result<Lost, Exit> {
+        let lost = Lost::closed(frame);
+        match lost.code {
+            Some(code) if !self.is_open && REJECTIONS.contains(&code) => {
+                let (name, reason) = (&self.plan.target.name, &lost.reason);
+                let message = format!(
+                    "{name}: {reason}; the server rejects the client id or the filter. Ask for \
+                     less"
+                );
+                Err(Exit::new(Exit::USAGE, message))
+            }
+            _ => Ok(lost),
         }
     }
 
@@ -185,6 +204,7 @@ impl Session<'_, '_> {
                 return Err(Exit::new(Exit::USAGE, message));
             }
             Heard::Identity(Some(userid)) => {
+                self.is_open = true;
                 let userid = printable(&userid);
                 self.console.say(format_args!("connected as {userid}"));
             }
@@ -197,14 +217,17 @@ impl Session<'_, '_> {
                 );
                 return Err(Exit::new(Exit::NO_PERMISSION, message));
             }
-            Heard::Identity(None) => self.console.say("connected, anonymous"),
+            Heard::Identity(None) => {
+                self.is_open = true;
+                self.console.say("connected, anonymous");
+            }
             Heard::Other(line) => self.console.say(line),
         }
         Ok(None)
     }
 
-    /// Waits for input, for room for output if some is left, for a signal, or for the end of
-    /// those who read standard output.
+    /// Waits for input, for room for output if some is left, for a signal, or for standard output
+    /// to be closed.
     fn wait(&self, for_room: bool, patience: Duration) -> io::Result<Woken> {
         let interest = match for_room {
             true => PollFlags::IN | PollFlags::OUT,
@@ -268,7 +291,7 @@ impl Session<'_, '_> {
 struct Woken {
     /// There is something of the server's, its end included.
     is_readable: bool,
-    /// Nobody reads standard output any more.
+    /// Standard output was closed.
     is_unread: bool,
 }
 
@@ -356,6 +379,9 @@ const DEAD_AFTER: Duration = Duration::from_secs(20);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// In the description of a refusal that another attempt may not get.
 const TEMPORARY: &str = "try again later";
+/// Close codes for what a client has sent: protocol error, type of data, inconsistent data, and
+/// length.
+const REJECTIONS: [u16; 4] = [1002, 1003, 1007, 1009];
 
 #[cfg(test)]
 mod tests {
