@@ -16,8 +16,6 @@ pub mod h;
 mod json;
 #[cfg(any(feature = "amqp", feature = "sqlite"))]
 mod rarely;
-#[cfg(feature = "amqp")]
-mod reach;
 mod secret;
 mod stats;
 

@@ -6,11 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::exit::Exit;
 use super::serve::ServeArgs;
-use serde_json::json;
-
-use crate::config::{
-    BackEndSettings, SETTINGS, Setting, Settings, Value, Values, defaults, effective, warnings,
-};
+use super::settings_json;
+use crate::config::{BackEndSettings, Settings, defaults, effective, warnings};
 use crate::net::tls::TlsConfig;
 
 /// What `config` takes.
@@ -51,31 +48,12 @@ pub fn run(args: ConfigArgs) -> Result<(), Exit> {
             let values = args.serve.sources().read()?;
             // Also where they do not go together: to show why is what this is for.
             match args.json {
-                true => print(&format!("{}\n", as_json(&values))),
+                true => print(&format!("{}\n", settings_json::settings(&values))),
                 false => print(&effective(&values)),
             }
         }
         ConfigCommand::Default => print(&defaults()),
     }
-}
-
-/// Each setting's value and where it comes from, by its name. Secrets are not shown.
-fn as_json(values: &Values) -> serde_json::Value {
-    let setting = |setting: &Setting| {
-        let whence = values.whence(setting);
-        let value = match values.value(setting) {
-            Some(_) if setting.is_secret => json!("***"),
-            Some(Value::Flag(value)) => json!(value),
-            Some(Value::Number(value)) => json!(value),
-            Some(Value::Text(value)) => json!(value),
-            Some(Value::List(values)) => json!(values),
-            None => json!(null),
-        };
-        let source = whence.map_or_else(|| "default".to_owned(), ToString::to_string);
-        let member = json!({"value": value, "source": source});
-        (setting.name.to_owned(), member)
-    };
-    serde_json::Value::Object(SETTINGS.iter().map(setting).collect())
 }
 
 fn check(args: ServeArgs) -> Result<(), Exit> {

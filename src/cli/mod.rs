@@ -19,6 +19,7 @@ pub mod listen;
 pub mod pages;
 pub mod publish;
 pub mod serve;
+mod settings_json;
 pub mod text;
 #[cfg(feature = "sqlite")]
 pub mod token;

@@ -9,6 +9,7 @@
 
 mod decode;
 mod feed;
+pub(in crate::backend) mod reach;
 mod session;
 mod source;
 mod url;

@@ -23,9 +23,9 @@ use rustix::net::{Shutdown, shutdown};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
+use super::reach::unreachable;
 use super::url::{Broker, Tls};
 use crate::backend::Topic;
-use crate::backend::reach::unreachable;
 
 /// A connection on which both queues are consumed.
 pub(super) struct Session {

@@ -15,7 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::sql::{self, Statements};
 use crate::backend::Stats;
-use crate::backend::reach::unreachable;
+use crate::backend::amqp::reach::unreachable;
 
 /// A connection, ready to be asked.
 pub(super) struct Session {

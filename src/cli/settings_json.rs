@@ -1,0 +1,24 @@
+//! The JSON of `config show --json`, whose shape is documented in docs/operating.md.
+
+use serde_json::json;
+
+use crate::config::{SETTINGS, Setting, Value, Values};
+
+/// Each setting's value and where it comes from, by its name. Secrets are not shown.
+pub(super) fn settings(values: &Values) -> serde_json::Value {
+    let setting = |setting: &Setting| {
+        let whence = values.whence(setting);
+        let value = match values.value(setting) {
+            Some(_) if setting.is_secret => json!("***"),
+            Some(Value::Flag(value)) => json!(value),
+            Some(Value::Number(value)) => json!(value),
+            Some(Value::Text(value)) => json!(value),
+            Some(Value::List(values)) => json!(values),
+            None => json!(null),
+        };
+        let source = whence.map_or_else(|| "default".to_owned(), ToString::to_string);
+        let member = json!({"value": value, "source": source});
+        (setting.name.to_owned(), member)
+    };
+    serde_json::Value::Object(SETTINGS.iter().map(setting).collect())
+}
