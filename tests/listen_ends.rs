@@ -325,6 +325,22 @@ fn signals_close_the_connection_and_lead_to_their_exit_codes() {
 }
 
 #[test]
+fn close_frame_that_is_not_answered_holds_no_signal_up() {
+    let (url, server) = server(|stream, key| {
+        let mut socket = accepted(stream, &key);
+        socket.send(Message::text(ANONYMOUS)).unwrap();
+        // The library answers a close frame with the next call, which does not come.
+        while !socket.read().expect("a close frame").is_close() {}
+        socket
+    });
+    let mut listener = listen(&url, &["--group", "g"]);
+    listener.said("connected, anonymous");
+    signal(&listener, Signal::INT);
+    let _silent = server.join().unwrap();
+    assert_eq!(listener.wait(), Some(130));
+}
+
+#[test]
 fn signals_end_a_command_that_is_not_connected_at_once() {
     let (url, server) = server(|stream, _| stream);
     let mut listener = listen(&url, &["--group", "g"]);

@@ -6,7 +6,6 @@ use clap::{Args, Subcommand};
 
 use super::exit::Exit;
 use super::serve::ServeArgs;
-use super::settings_json;
 use crate::config::{BackEndSettings, Settings, defaults, effective, warnings};
 use crate::net::tls::TlsConfig;
 
@@ -48,7 +47,7 @@ pub fn run(args: ConfigArgs) -> Result<(), Exit> {
             let values = args.serve.sources().read()?;
             // Also where they do not go together: to show why is what this is for.
             match args.json {
-                true => print(&format!("{}\n", settings_json::settings(&values))),
+                true => print(&format!("{}\n", super::settings_json::settings(&values))),
                 false => print(&effective(&values)),
             }
         }

@@ -317,6 +317,7 @@ fn reason(error: &Error) -> String {
         Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
             "the server ended the connection without a close frame".to_owned()
         }
+        Error::Io(error) => printable(&format!("the connection failed: {error}")),
         error => printable(&error.to_string()),
     }
 }
