@@ -35,3 +35,8 @@ pub mod server;
 #[cfg(feature = "tls")]
 pub mod trust;
 pub mod ws;
+
+/// The examples of README.md are compiled with the tests of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

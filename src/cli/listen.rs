@@ -346,7 +346,7 @@ const CREDENTIALS_ENDED: u16 = 3000;
 const EXAMPLES: &str = "\
 Examples:
   Everything public on one page:
-    h-realtime listen ws://127.0.0.1:5001/ws --uri https://example.com/page
+    h-realtime listen ws://127.0.0.1:5001/ws --uri https://example.org/page
   As a user, in two groups, only the texts (with jq):
     H_REALTIME_TOKEN=… h-realtime listen wss://h.example.org/ws --group g1 --group g2 |
       jq -r '.payload[]?.text'

@@ -175,7 +175,7 @@ Examples:
 
 An event is what h puts on its message queue, with the annotation inside:
   {\"topic\":\"annotation\",\"action\":\"create\",\"annotation_id\":\"ID\",\"src_client_id\":null,
-   \"annotation\":{\"id\":\"ID\",\"user\":\"acct:joe@example.org\",\"uri\":\"https://example.com/\",
+   \"annotation\":{\"id\":\"ID\",\"user\":\"acct:joe@example.org\",\"uri\":\"https://example.org/\",
                  \"group\":\"__world__\",\"permissions\":{\"read\":[\"group:__world__\"]}}}
   {\"topic\":\"user\",\"type\":\"group-join\",\"userid\":\"acct:joe@example.org\",\"session_model\":{…}}
 
