@@ -187,7 +187,7 @@ fn a_filter_may_have_200_values() {
                 .contains(&json!("199"))
                 && clauses[0]["field"] == "/id";
         } else {
-            let want = r#"{"type": "error", "error": {"type": "invalid_data", "description": "filter has more than 200 values"}, "ok": false, "reply_to": 7}"#;
+            let want = r#"{"type": "error", "error": {"type": "invalid_data", "description": "filter has more than 200 values (repetitions count)"}, "ok": false, "reply_to": 7}"#;
             assert_eq!(answers, [Received::Text(want.to_owned())], "{clauses}");
         }
         // The one before stays where one is refused.

@@ -64,7 +64,7 @@ pub fn error(out: &mut String, problem: Problem<'_>, id: &str) {
         Problem::InvalidFilter => ("invalid_data", "failed to parse filter".to_owned()),
         Problem::TooManyTerms { limit } => (
             "invalid_data",
-            format!("filter has more than {limit} values"),
+            format!("filter has more than {limit} values (repetitions count)"),
         ),
         Problem::TooManyClauses { limit } => (
             "invalid_data",
@@ -239,7 +239,7 @@ mod tests {
             (
                 Problem::TooManyTerms { limit: 200 },
                 "invalid_data",
-                "filter has more than 200 values",
+                "filter has more than 200 values (repetitions count)",
             ),
         ] {
             let want = format!(

@@ -144,7 +144,7 @@ fn filter(rng: &mut Rng, max_terms: usize) -> (String, Meaning) {
     let meaning = if is_broken {
         Meaning::Wrong("invalid_data", "failed to parse filter".to_owned())
     } else if terms.len() > max_terms {
-        let description = format!("filter has more than {max_terms} values");
+        let description = format!("filter has more than {max_terms} values (repetitions count)");
         Meaning::Wrong("invalid_data", description)
     } else {
         Meaning::Filter(terms.into_iter().collect())

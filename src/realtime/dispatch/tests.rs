@@ -182,7 +182,11 @@ fn a_refused_filter_leaves_the_one_before() {
     let terms = |world: &World| world.realtime.counters().terms;
     assert_eq!(terms(&world), 2);
     let three = r#"{"filter":{"match_policy":"include_any","clauses":[{"field":"/id","value":["a","c","d"]}],"actions":0},"id":1}"#;
-    let want = error("invalid_data", "filter has more than 2 values", "1");
+    let want = error(
+        "invalid_data",
+        "filter has more than 2 values (repetitions count)",
+        "1",
+    );
     assert_eq!(answer(&mut world, three), want);
     assert_ne!(answer(&mut world, r#"{"filter":[],"id":1}"#), "");
     assert_eq!(terms(&world), 2);
