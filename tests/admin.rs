@@ -110,7 +110,7 @@ fn another_sites_page_is_refused() {
     for (fields, good) in cases {
         // Even with the right key.
         let fields = format!("{fields}Authorization: Bearer {key}\r\n");
-        for (line, status) in [("GET /metrics", 200), ("GET /", 200), ("POST /events", 400)] {
+        for (line, status) in [("GET /metrics", 200), ("GET /", 200), ("POST /events", 411)] {
             let (found, head, _) = request(&server, line, &fields);
             let expected = if good { status } else { 403 };
             assert_eq!(found, expected, "{line}\r\n{fields}");

@@ -60,6 +60,10 @@ fn a_bad_handshake_is_told_so() {
         ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ"),
         ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZXh4"),
         ("\r\n\r\n", "\r\nContent-Length: 5\r\n\r\nhello"),
+        (
+            "\r\n\r\n",
+            "\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
     ] {
         let request = HANDSHAKE.replacen(from, to, 1);
         let (answer, mut client) = ask(&server, &request);
@@ -156,7 +160,7 @@ fn what_is_not_clearly_http_is_refused() {
         head("A: b\rc\r\n"),
         head("A: b\0c\r\n"),
         head("Host: b\r\n"),
-        head("Transfer-Encoding: chunked\r\n"),
+        head("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n"),
         head("Content-Length: 0\r\nContent-Length: 0\r\n"),
         head("Content-Length: +0\r\n"),
         head("Content-Length: 0x0\r\n"),
@@ -318,6 +322,10 @@ fn a_connection_is_kept_where_it_is_clear_what_comes_next() {
         // The body is a request to those who do not see that it is one.
         (
             "POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 38\r\n\r\nGET /_status HTTP/1.1\r\nHost: inner\r\n\r\n",
+            false,
+        ),
+        (
+            "POST /nope HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             false,
         ),
     ] {

@@ -11,15 +11,19 @@ use support::{Client, Received, Server, Siege, connect, event};
 /// Requests that two parsers could disagree about: where they end, or what they are.
 fn ambiguous(line: &str, host: &str) -> Vec<String> {
     let fields = [
-        "Transfer-Encoding: chunked",
         "Transfer-Encoding : chunked",
-        "Transfer-Encoding: identity",
-        "Transfer-Encoding: xchunked",
-        "Transfer-Encoding:\tchunked",
+        "Transfer-Encoding:",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: \"chunked\"",
+        "Transfer-Encoding: chunked;a=b",
+        "Transfer-Encoding: \u{b}chunked",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: x",
         "Transfer-Encoding:\r\n chunked",
         "transfer-encoding: CHUNKED\r\nContent-Length: 3",
         "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Content-Length: 3\r\nTransfer-Encoding: gzip, chunked",
         "Content-Length: 0\r\nContent-Length: 3",
         "Content-Length: 3, 3",
         "Content-Length: +3",
@@ -67,6 +71,24 @@ fn what_follows_an_ambiguous_request_is_never_executed() {
             assert_eq!(answers(&mut client, bytes.as_bytes()), [400], "{bytes:?}");
         }
     }
+    // Framing that is clear: of a body that is not read, or not understood, nothing is executed
+    // either, and the connection ends.
+    for (field, version, status) in [
+        ("Transfer-Encoding: chunked", "HTTP/1.1", 200),
+        ("Transfer-Encoding:\tChunked ", "HTTP/1.1", 200),
+        ("Transfer-Encoding: chunked", "HTTP/1.0", 400),
+        ("Transfer-Encoding: identity", "HTTP/1.1", 501),
+        ("Transfer-Encoding: xchunked", "HTTP/1.1", 501),
+        ("Transfer-Encoding: gzip, chunked", "HTTP/1.1", 501),
+    ] {
+        let mut client = Client::raw(connect(siege.server.address()));
+        let bytes = format!("GET /_status {version}\r\nHost: a\r\n{field}\r\n\r\n{hidden}");
+        assert_eq!(
+            answers(&mut client, bytes.as_bytes()),
+            [status],
+            "{bytes:?}"
+        );
+    }
     siege.answer();
     siege.lift();
 }
@@ -98,6 +120,34 @@ fn the_admin_listener_publishes_nothing_that_is_hidden_in_another_request() {
         let bytes = format!("{head}\r\n{fields}\r\n\r\n{publish}");
         let mut client = Client::raw(connect(admin));
         assert_eq!(answers(&mut client, bytes.as_bytes()).len(), 1, "{head}");
+        let chunk = format!("{:x}\r\n{publish}\r\n0\r\n\r\n", publish.len());
+        let fields = format!("Host: {admin}\r\nTransfer-Encoding: chunked");
+        let bytes = format!("{head}\r\n{fields}\r\n\r\n{chunk}");
+        let mut client = Client::raw(connect(admin));
+        assert_eq!(answers(&mut client, bytes.as_bytes()).len(), 1, "{head}");
+    }
+    // What follows chunks that are not well formed.
+    let head = format!(
+        "POST /events HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {key}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n"
+    );
+    for chunks in [
+        "1\r\n{",
+        "1\n{\r\n0\r\n\r\n",
+        "1;a\n{\r\n0\r\n\r\n",
+        "2\r\n{}\n0\r\n\r\n",
+        "0\r\n",
+        "0\n\r\n",
+        "0\r\nContent-Length : 3\r\n\r\n",
+        "10000000000000000\r\n",
+    ] {
+        let mut client = Client::raw(connect(admin));
+        let bytes = format!("{head}{chunks}{publish}");
+        let statuses = answers(&mut client, bytes.as_bytes());
+        assert!(
+            matches!(statuses[..], [400 | 413]),
+            "{statuses:?} {chunks:?}"
+        );
     }
     let received = siege.server.metric("h_realtime_events_received_total");
     assert_eq!(received, 0.0);

@@ -38,6 +38,8 @@ fn failures(world: &World) -> Vec<(&'static str, u64)> {
     let Refusals {
         malformed,
         too_large,
+        no_length,
+        coding,
         incomplete,
         unanswered,
         slow,
@@ -47,6 +49,8 @@ fn failures(world: &World) -> Vec<(&'static str, u64)> {
     let counts = [
         ("malformed", malformed),
         ("too_large", too_large),
+        ("no_length", no_length),
+        ("coding", coding),
         ("incomplete", incomplete),
         ("no_answer", unanswered),
         ("slow", slow),
@@ -70,6 +74,37 @@ fn incomplete_message_is_counted_as_timeout() {
     assert_eq!(world.clients[client].closed_with(), Some(1008));
     assert_eq!(ends(&world), [("timeout", 1)]);
     assert_eq!(failures(&world), []);
+}
+
+#[test]
+fn refused_bodies_are_counted_by_reason() {
+    let chunked = "POST /body HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (request, status, reason) in [
+        ("POST /body HTTP/1.1\r\n\r\n", &[411][..], "no_length"),
+        (
+            "POST /body HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+            &[501],
+            "coding",
+        ),
+        (&format!("{chunked}fffffff\r\n"), &[413], "too_large"),
+        (
+            &format!("{chunked}0;{}\r\n", sim::pad(5000)),
+            &[413],
+            "too_large",
+        ),
+        (
+            &format!("{chunked}0\r\nA:{}\r\n", sim::pad(9000)),
+            &[431],
+            "too_large",
+        ),
+        (&format!("{chunked}x"), &[400], "malformed"),
+    ] {
+        let mut world = World::calm();
+        let client = world.connect();
+        world.client(client).request(request, status);
+        world.flow();
+        assert_eq!(failures(&world), [(reason, 1)], "{request:.60}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Request heads, held against a naive reading of the lines.
 
-use h_realtime::http::{Head, HeadError, check_upgrade, parse_head, percent_decode};
+use h_realtime::http::{Framing, Head, HeadError, check_upgrade, parse_head, percent_decode};
 
 /// The bytes of a request.
 pub fn request_head(input: &[u8]) {
@@ -33,7 +33,8 @@ struct View {
     len: usize,
     method: String,
     target: String,
-    content_length: u64,
+    framing: Framing,
+    is_current: bool,
     keeps_alive: bool,
     /// The values of each name asked for.
     values: Vec<Vec<Vec<u8>>>,
@@ -54,7 +55,8 @@ fn read(input: &[u8], names: &[String]) -> Result<Option<View>, HeadError> {
             len: request.length,
             method: request.method.to_owned(),
             target: [request.path, &query.unwrap_or_default()].concat(),
-            content_length: request.content_length,
+            framing: request.framing,
+            is_current: request.minor_version == 1,
             keeps_alive: request.keeps_alive(),
             values: (names.iter())
                 .map(|name| request.headers(name).map(<[u8]>::to_vec).collect())
@@ -126,18 +128,24 @@ fn check_against_lines(view: &View, head: &[u8], names: &[String]) {
         assert_eq!(*values, all(name), "{name}");
     }
     // Nothing that somebody in front could frame differently.
-    assert!(all("transfer-encoding").is_empty());
     assert!(all("host").len() <= 1);
-    let length = match all("content-length").as_slice() {
-        [] => 0,
+    let codings = all("transfer-encoding");
+    let framing = match all("content-length").as_slice() {
+        [] if codings.is_empty() => Framing::None,
+        [] => {
+            assert!(view.is_current && codings.len() == 1);
+            assert!(codings[0].eq_ignore_ascii_case(b"chunked"));
+            Framing::Chunked
+        }
         [digits] => {
+            assert!(codings.is_empty());
             let digits = std::str::from_utf8(digits).expect("ASCII");
             assert!(digits.bytes().all(|byte| byte.is_ascii_digit()));
-            digits.parse().expect("a number")
+            Framing::Length(digits.parse().expect("a number"))
         }
         several => panic!("{several:?}"),
     };
-    assert_eq!(view.content_length, length);
+    assert_eq!(view.framing, framing);
     assert!(!view.keeps_alive || all("upgrade").is_empty());
 }
 

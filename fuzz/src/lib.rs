@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod chunked;
 mod close;
 mod decoder;
 mod differential;
@@ -25,6 +26,7 @@ mod uri;
 mod sim;
 
 pub use api::client_message;
+pub use chunked::chunked_body;
 pub use close::close_payload;
 pub use decoder::frame_decoder;
 pub use differential::frame_differential;
@@ -43,6 +45,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    ("chunked_body", chunked_body),
     ("client_message", client_message),
     ("close_payload", close_payload),
     ("engine_ops", engine_ops),

@@ -49,6 +49,7 @@ macro_rules! corpora {
 }
 
 corpora!(
+    chunked_body,
     client_message,
     close_payload,
     engine_ops,

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::Framing;
 use super::query::Params;
 
 /// Header fields a request may have. Browsers send about fifteen.
@@ -25,8 +26,8 @@ pub struct Request<'a> {
     pub body: Option<&'a [u8]>,
     /// Bytes of the head: where the body begins.
     pub length: usize,
-    /// Bytes of body that the head announces.
-    pub content_length: u64,
+    /// Where the body ends.
+    pub framing: Framing,
     headers: &'a [httparse::Header<'a>],
 }
 
@@ -115,9 +116,11 @@ pub enum HeadError {
     Malformed,
     /// More than [`MAX_HEADERS`] fields, or more bytes than allowed.
     TooLarge,
-    /// Framing that two parsers could read differently: `Transfer-Encoding`, a repeated or
-    /// unclear `Content-Length`, a repeated `Host`.
+    /// Framing that two parsers could read differently: `Transfer-Encoding` with
+    /// `Content-Length` or in HTTP/1.0, a repeated or unclear one of these, a repeated `Host`.
     Ambiguous,
+    /// A transfer coding besides chunked.
+    UnsupportedCoding,
 }
 
 /// Parses one request head at the start of `bytes`, and gives it to `visit`.
@@ -167,10 +170,13 @@ pub fn parse_head<T>(
         minor_version,
         length: len,
         body: None,
-        content_length: 0,
+        framing: Framing::None,
         headers: parsed.headers,
     };
-    request.content_length = content_length(&request)?;
+    if request.headers("host").count() > 1 {
+        return Err(HeadError::Ambiguous);
+    }
+    request.framing = Framing::of(&request)?;
     Ok(Head::Complete(visit(&request)))
 }
 
@@ -204,27 +210,6 @@ fn has_bare_line_feed(head: &[u8]) -> bool {
     })
 }
 
-/// RFC 9112 §6.3: "If a message is received with both a Transfer-Encoding and a Content-Length
-/// header field …, such a message might indicate an attempt to perform request smuggling".
-/// Nothing here needs a chunked body, so any `Transfer-Encoding` is refused.
-fn content_length(request: &Request<'_>) -> Result<u64, HeadError> {
-    if request.has_header("transfer-encoding") || request.headers("host").count() > 1 {
-        return Err(HeadError::Ambiguous);
-    }
-    let mut values = request.headers("content-length");
-    let Some(value) = values.next() else {
-        return Ok(0);
-    };
-    // Digits only: `+5`, `0x5`, `5, 5` and the empty value are read differently elsewhere.
-    let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
-    if !digits || values.next().is_some() {
-        return Err(HeadError::Ambiguous);
-    }
-    Ok(value
-        .iter()
-        .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,11 +217,11 @@ mod tests {
     fn parse(head: &str) -> Result<Option<String>, HeadError> {
         parse_head(head.as_bytes(), 8192, |request| {
             format!(
-                "{} {} {:?} {} {}",
+                "{} {} {:?} {:?} {}",
                 request.method,
                 request.path,
                 request.query,
-                request.content_length,
+                request.framing,
                 request.keeps_alive()
             )
         })
@@ -249,18 +234,21 @@ mod tests {
     #[test]
     fn whole_heads() {
         let table = [
-            ("GET /ws HTTP/1.1\r\nHost: a\r\n\r\n", "GET /ws None 0 true"),
+            (
+                "GET /ws HTTP/1.1\r\nHost: a\r\n\r\n",
+                "GET /ws None None true",
+            ),
             (
                 "GET /ws?a=b?c HTTP/1.1\r\nConnection: x, Close\r\n\r\n",
-                "GET /ws Some(\"a=b?c\") 0 false",
+                "GET /ws Some(\"a=b?c\") None false",
             ),
             (
                 "POST / HTTP/1.0\r\nContent-Length: 12\r\n\r\n",
-                "POST / None 12 false",
+                "POST / None Length(12) false",
             ),
             (
                 "GET / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n",
-                "GET / None 0 false",
+                "GET / None None false",
             ),
         ];
         for (head, want) in table {
@@ -350,7 +338,7 @@ mod tests {
             ("\u{16}\u{3}\u{1}\u{2}", Malformed),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Ambiguous),
             (
-                "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
                 Ambiguous,
             ),
             (

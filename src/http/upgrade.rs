@@ -60,7 +60,7 @@ pub fn check_upgrade(request: &Request<'_>) -> Result<Upgrade, Refused> {
     if request.method != "GET" || request.minor_version != 1 {
         return Err(Refused("not a GET of HTTP/1.1"));
     }
-    if request.content_length != 0 {
+    if request.framing.has_body() {
         return Err(Refused("a handshake has no body"));
     }
     // "A |Host| header field containing the server's authority."
@@ -175,6 +175,7 @@ mod tests {
             ("HTTP/1.1", "HTTP/1.0"),
             ("Host: a\r\n", ""),
             ("Host: a", "Content-Length: 1\r\nHost: a"),
+            ("Host: a", "Transfer-Encoding: chunked\r\nHost: a"),
             ("Upgrade: websocket\r\n", ""),
             ("websocket", "websocket2"),
             ("Connection: Upgrade\r\n", ""),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::http::Upgrade;
+use crate::http::{ChunkedDecoder, Upgrade};
 use crate::ws::Decoder;
 
 use super::counters::End;
@@ -58,10 +58,18 @@ pub(super) struct Preface {
 /// The bytes of a request that is not whole.
 pub(super) struct PartialRequest {
     pub bytes: Vec<u8>,
-    /// Length of head and body together, once the body was asked for.
-    pub whole: Option<usize>,
+    /// Its body, once that was asked for.
+    pub body: Option<PartialBody>,
     /// The bytes may contain complete requests: the connection had used its share of work.
     pub is_unread: bool,
+}
+
+/// How the end of a body is found that is arriving.
+pub(super) enum PartialBody {
+    /// Head and body together have this length.
+    Whole(usize),
+    /// It is in the chunked coding, of which only the data is kept.
+    Chunked(ChunkedDecoder),
 }
 
 /// What is kept of a request that waits for its answer.
@@ -139,7 +147,7 @@ impl<S: Socket, C> Conn<S, C> {
         let kept = match &self.phase {
             Phase::Dead => return 0,
             Phase::Preface(preface) => preface.bytes.capacity(),
-            Phase::Request(Some(partial)) if partial.whole.is_none() => partial.bytes.capacity(),
+            Phase::Request(Some(partial)) if partial.body.is_none() => partial.bytes.capacity(),
             Phase::Deferred(deferred) => deferred.trailing.capacity(),
             _ => 0,
         };
@@ -154,7 +162,7 @@ impl<S: Socket, C> Conn<S, C> {
     /// Bytes of memory that a request's body takes.
     pub fn body(&self) -> usize {
         match &self.phase {
-            Phase::Request(Some(partial)) if partial.whole.is_some() => partial.bytes.capacity(),
+            Phase::Request(Some(partial)) if partial.body.is_some() => partial.bytes.capacity(),
             _ => 0,
         }
     }

@@ -101,8 +101,12 @@ pub struct Evictions {
 pub struct Refusals {
     /// Not HTTP/1.1, or ambiguous.
     pub malformed: u64,
-    /// A head or a body that is too large.
+    /// A head, a body, its chunk extensions, or its trailer section that is too large.
     pub too_large: u64,
+    /// A body was wanted, and the request had neither a length nor chunks.
+    pub no_length: u64,
+    /// A transfer coding besides chunked.
+    pub coding: u64,
     /// Not whole within the deadline.
     pub incomplete: u64,
     /// The handler did not answer within the deadline.
@@ -210,7 +214,12 @@ impl Counters {
         let refusals = &mut self.refusals;
         *match refusal {
             Refusal::Malformed => &mut refusals.malformed,
-            Refusal::HeadTooLarge | Refusal::BodyTooLarge => &mut refusals.too_large,
+            Refusal::HeadTooLarge
+            | Refusal::BodyTooLarge
+            | Refusal::ExtensionsTooLarge
+            | Refusal::TrailersTooLarge => &mut refusals.too_large,
+            Refusal::LengthRequired => &mut refusals.no_length,
+            Refusal::UnsupportedCoding => &mut refusals.coding,
             Refusal::Incomplete => &mut refusals.incomplete,
             Refusal::TimedOut => &mut refusals.unanswered,
             Refusal::TooMany => &mut self.refused_per_ip,

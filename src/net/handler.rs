@@ -107,9 +107,10 @@ pub enum Verdict {
     Respond(Response),
     /// Switch to the WebSocket protocol.
     Upgrade(Upgrade),
-    /// Read its body first, which may have at most `limit` bytes (else it is refused with 413).
+    /// Read its body first, which may have at most `limit` bytes (else it is refused with 413). A
+    /// request without a length and without chunks is refused with 411.
     ReadBody {
-        /// In bytes.
+        /// In bytes, without those that the chunked coding adds.
         limit: usize,
     },
     /// Wait for [`Cx::accept`] (where an upgrade is given) or [`Cx::respond`].
@@ -135,6 +136,16 @@ pub enum Refusal {
     HeadTooLarge,
     /// The body is longer than the handler allows.
     BodyTooLarge,
+    /// The chunk extensions are longer than
+    /// [`MAX_CHUNK_EXTENSIONS`](crate::http::MAX_CHUNK_EXTENSIONS).
+    ExtensionsTooLarge,
+    /// The trailer section is longer than [`MAX_TRAILERS`](crate::http::MAX_TRAILERS), or has too
+    /// many fields.
+    TrailersTooLarge,
+    /// The handler wants a body, and the request has neither a length nor chunks.
+    LengthRequired,
+    /// The body is in a transfer coding besides chunked.
+    UnsupportedCoding,
     /// The request was not whole within its deadline.
     Incomplete,
     /// The handler deferred the request and did not answer within the deadline.
@@ -154,8 +165,12 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Refusal::Malformed => 400,
-            Refusal::HeadTooLarge => 431,
-            Refusal::BodyTooLarge => 413,
+            // RFC 6585 §5: also "when a single header field is at fault"; trailer fields are no
+            // different.
+            Refusal::HeadTooLarge | Refusal::TrailersTooLarge => 431,
+            Refusal::BodyTooLarge | Refusal::ExtensionsTooLarge => 413,
+            Refusal::LengthRequired => 411,
+            Refusal::UnsupportedCoding => 501,
             Refusal::Incomplete => 408,
             // RFC 6585 §4.
             Refusal::TooMany => 429,

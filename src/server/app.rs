@@ -118,6 +118,22 @@ impl Handler for App {
             Refusal::Malformed => ("bad_request", "The request is not valid HTTP/1.1."),
             Refusal::HeadTooLarge => ("head_too_large", "The request's head is too large."),
             Refusal::BodyTooLarge => ("too_large", crate::admin::BODY_TOO_LARGE),
+            Refusal::ExtensionsTooLarge => (
+                "too_large",
+                "The chunk extensions of a request must not exceed 4 KiB.",
+            ),
+            Refusal::TrailersTooLarge => (
+                "trailers_too_large",
+                "The trailer section of a request must not exceed 8 KiB and 64 fields.",
+            ),
+            Refusal::LengthRequired => (
+                "length_required",
+                "The request needs a Content-Length, or a body in the chunked transfer coding.",
+            ),
+            Refusal::UnsupportedCoding => (
+                "not_implemented",
+                "No transfer coding but chunked is supported.",
+            ),
             Refusal::Incomplete => ("timeout", "The request was not complete in time."),
             Refusal::TimedOut => (
                 "unavailable",

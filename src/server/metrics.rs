@@ -160,6 +160,8 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
         counts(&[
             (r#"reason="malformed""#, engine.refusals.malformed),
             (r#"reason="too_large""#, engine.refusals.too_large),
+            (r#"reason="no_length""#, engine.refusals.no_length),
+            (r#"reason="coding""#, engine.refusals.coding),
             (r#"reason="incomplete""#, engine.refusals.incomplete),
             (r#"reason="no_answer""#, engine.refusals.unanswered),
             (r#"reason="slow""#, engine.refusals.slow),

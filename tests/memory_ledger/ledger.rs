@@ -67,5 +67,5 @@ const PER_TLS_CONNECTION: usize = 2048;
 /// Entries for which tables keep memory, and the buffer for replies.
 const PER_REACTOR: usize = 64 * 1024;
 /// Twice each way of holding memory.
-const SEEDS: u64 = 26;
+const SEEDS: u64 = 28;
 const STEPS: usize = 100;

@@ -45,6 +45,8 @@ pub enum Hold {
     Burst,
     PartialHead,
     PartialBody,
+    /// A body in chunks of a few bytes each.
+    PartialChunks,
     Deferred,
     Events,
     /// Many connections, which large batches of events take several turns to reach.
@@ -54,7 +56,7 @@ pub enum Hold {
     PartialRecord,
 }
 
-pub const HOLDS: [Hold; 13] = [
+pub const HOLDS: [Hold; 14] = [
     Hold::Filter,
     Hold::PartialMessage,
     Hold::Fragments,
@@ -63,6 +65,7 @@ pub const HOLDS: [Hold; 13] = [
     Hold::Burst,
     Hold::PartialHead,
     Hold::PartialBody,
+    Hold::PartialChunks,
     Hold::Deferred,
     Hold::Events,
     Hold::Crowd,
@@ -195,6 +198,16 @@ impl Site {
             }
             (Hold::PartialBody, false) => {
                 let request = format!("{head}\r\n{}", pad(size));
+                let part = self.rng.below(request.len());
+                self.peers[number].send_part(request.as_bytes(), part);
+            }
+            (Hold::PartialChunks, false) => {
+                let length = format!("Content-Length: {size}");
+                let head = head.replace(&length, "Transfer-Encoding: chunked");
+                let data = pad(1 + size % 40);
+                let chunk = format!("{:x}\r\n{data}\r\n", data.len());
+                let chunks = chunk.repeat(size / chunk.len());
+                let request = format!("{head}\r\n{chunks}0\r\n\r\n");
                 let part = self.rng.below(request.len());
                 self.peers[number].send_part(request.as_bytes(), part);
             }

@@ -414,6 +414,24 @@ fn ask(client: &mut Client, what: u8) {
             format!("POST /body HTTP/1.1\r\nHost: sim\r\nContent-Length: {body}{expect}\r\n\r\n");
         head + &pad(body)
     };
+    // Every other body comes in chunks, two of them large.
+    let in_chunks = |expect| {
+        let head = format!("POST /body HTTP/1.1\r\nTransfer-Encoding: chunked{expect}\r\n\r\n");
+        let (small, large) = (pad(body - 2900), pad(1450));
+        let small: String = small
+            .chars()
+            .map(|byte| format!("1\r\n{byte}\r\n"))
+            .collect();
+        head + &format!("5aa;a=b\r\n{large}\r\n{small}5AA\r\n{large}\r\n0\r\nA: b\r\n\r\n")
+    };
+    let is_odd = client.expected.len() % 2 == 1;
+    let with_body = |expect| {
+        if is_odd {
+            in_chunks(expect)
+        } else {
+            with_body(expect)
+        }
+    };
     match what {
         5 => client.request("GET /key HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
         0..5 => client.request("GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),

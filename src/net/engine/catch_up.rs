@@ -155,7 +155,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// The timeout of a phase other than that of an open WebSocket.
     pub(super) fn phase_timeout(&self, conn: &Conn<S, H::Session>) -> Duration {
         match &conn.phase {
-            Phase::Request(Some(partial)) if partial.whole.is_some() => self.config.body_timeout,
+            Phase::Request(Some(partial)) if partial.body.is_some() => self.config.body_timeout,
             Phase::Preface(_) | Phase::Request(_) => self.config.handshake_timeout,
             Phase::Deferred(_) => self.config.defer_timeout,
             Phase::Linger if conn.flags.has(Flags::SHUT) => self.config.linger_timeout,

@@ -8,6 +8,7 @@
 
 mod accept;
 mod address;
+mod body;
 mod catch_up;
 mod cork;
 mod drain;

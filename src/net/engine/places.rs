@@ -205,7 +205,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let config = &self.config;
         let (time, is_idle) = match &conn.phase {
-            Phase::Request(Some(partial)) if partial.whole.is_some() => return None,
+            Phase::Request(Some(partial)) if partial.body.is_some() => return None,
             Phase::Preface(_) | Phase::Request(Some(_)) => (config.handshake_timeout, false),
             Phase::Request(None) => {
                 let is_idle = !conn.flags.has(Flags::YOUNG) && conn.tx.is_none();

@@ -419,7 +419,7 @@ fn read_size<S, C>(conn: &Conn<S, C>, max_head: usize) -> usize {
     match &conn.phase {
         Phase::Preface(preface) => missing(preface),
         Phase::Open(_) if conn.flags.has(Flags::DEFLATE) => COMPRESSED_READ_SIZE,
-        Phase::Request(partial) if partial.as_ref().is_none_or(|part| part.whole.is_none()) => {
+        Phase::Request(partial) if partial.as_ref().is_none_or(|part| part.body.is_none()) => {
             max_head
         }
         _ => READ_SIZE,

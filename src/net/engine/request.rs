@@ -2,26 +2,25 @@
 
 use std::mem;
 
-use crate::http::{Head, HeadError, Request, Response, Upgrade, parse_head};
+use crate::http::{Framing, Head, HeadError, Request, Response, Upgrade, parse_head};
 use crate::ws::CAN_DEFLATE;
 
 use super::super::ConnKey;
-use super::super::conn::{Conn, Deferred, Flags, PartialRequest, Phase};
+use super::super::conn::{Conn, Deferred, Flags, PartialBody, PartialRequest, Phase};
 use super::super::handler::{Handler, Overdue, Refusal, Verdict};
 use super::super::socket::Socket;
 use super::work::{Class, HEAD_BYTE_COST, REQUEST_COST};
 use super::{CORK_SIZE, Engine};
 
 /// One request, taken off the front of the bytes.
-struct Taken {
+pub(super) struct Taken {
     verdict: Verdict,
     /// Length of the head.
-    head: usize,
-    /// Length of the body, as announced.
-    body: u64,
+    pub head: usize,
+    pub framing: Framing,
     keep_alive: bool,
     head_only: bool,
-    expects_continue: bool,
+    pub expects_continue: bool,
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
@@ -36,8 +35,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         let Some(mut partial) = partial.take() else {
             let used = self.take_requests(key, fresh, None);
-            return self.keep_rest(key, &mut fresh[used..], None);
+            return self.keep_rest(key, &mut fresh[used..]);
         };
+        if matches!(partial.body, Some(PartialBody::Chunked(_))) {
+            return self.take_chunks(key, partial, fresh);
+        }
         let before = partial.bytes.len();
         partial.bytes.extend_from_slice(fresh);
         let is_worth_it =
@@ -46,14 +48,24 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return self.keep_partial(key, partial);
         }
         let PartialRequest {
-            mut bytes, whole, ..
+            mut bytes, body, ..
         } = *partial;
+        let whole = match body {
+            Some(PartialBody::Whole(whole)) => Some(whole),
+            _ => None,
+        };
         let used = self.take_requests(key, &mut bytes, whole);
-        self.keep_rest(key, &mut bytes[used..], None);
+        self.keep_rest(key, &mut bytes[used..]);
     }
 
-    /// Serves requests from the front of the bytes, and says how many bytes they were.
-    fn take_requests(&mut self, key: ConnKey, bytes: &mut [u8], whole: Option<usize>) -> usize {
+    /// Serves requests from the front of the bytes, and says how many bytes they were. `whole` is
+    /// the length of the first one with its body, if that was asked for.
+    pub(super) fn take_requests(
+        &mut self,
+        key: ConnKey,
+        bytes: &mut [u8],
+        whole: Option<usize>,
+    ) -> usize {
         let mut used = 0;
         let mut whole = whole;
         while used < bytes.len()
@@ -63,7 +75,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 .get(key)
                 .is_some_and(|conn| matches!(conn.phase, Phase::Request(_)))
         {
-            match self.take_request(key, &bytes[used..], whole.take()) {
+            match self.take_request(key, &mut bytes[used..], whole.take()) {
                 Some(count) => used += count,
                 None => break,
             }
@@ -81,7 +93,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Serves one request; `None` if it is not whole, or was refused.
-    fn take_request(&mut self, key: ConnKey, bytes: &[u8], whole: Option<usize>) -> Option<usize> {
+    pub(super) fn take_request(
+        &mut self,
+        key: ConnKey,
+        bytes: &mut [u8],
+        whole: Option<usize>,
+    ) -> Option<usize> {
         if whole.is_some_and(|whole| bytes.len() < whole) {
             return None;
         }
@@ -94,11 +111,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
         };
         self.outbox.work += REQUEST_COST + taken.head as u64 * HEAD_BYTE_COST;
-        let end = taken.head + whole.map_or(0, |whole| whole - taken.head);
-        let unread_body = taken.body > (end - taken.head) as u64;
+        let end = whole.unwrap_or(taken.head);
+        let unread_body = whole.is_none() && taken.framing.has_body();
         match taken.verdict {
             Verdict::ReadBody { limit } => {
-                return self.begin_body(key, bytes, limit, &taken, whole);
+                debug_assert!(whole.is_none(), "a handler asked twice for the same body");
+                return self.begin_body(key, bytes, limit, &taken);
             }
             Verdict::Respond(response) => {
                 // What would come next on the connection is the body that nobody wanted.
@@ -146,7 +164,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Taken {
                 verdict,
                 head,
-                body: request.content_length,
+                framing: request.framing,
                 keep_alive: request.keeps_alive() && refusal.is_none(),
                 head_only: request.method == "HEAD",
                 expects_continue: request.list_contains("expect", "100-continue"),
@@ -154,44 +172,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         })
     }
 
-    /// The handler wants the body: waits for it, or asks again at once if it is here.
-    fn begin_body(
-        &mut self,
-        key: ConnKey,
-        bytes: &[u8],
-        limit: usize,
-        taken: &Taken,
-        whole: Option<usize>,
-    ) -> Option<usize> {
-        let body = usize::try_from(taken.body).unwrap_or(usize::MAX);
-        if body > limit || whole.is_some() {
-            debug_assert!(whole.is_none(), "a handler asked twice for the same body");
-            self.refuse(key, Refusal::BodyTooLarge);
-            return None;
-        }
-        let whole = taken.head + body;
-        if bytes.len() >= whole {
-            return self.take_request(key, bytes, Some(whole));
-        }
-        if taken.expects_continue {
-            self.queue_own(key, |out| out.extend_from_slice(CONTINUE));
-        }
-        self.arm(key, self.config.body_timeout);
-        self.keep_partial(
-            key,
-            Box::new(PartialRequest {
-                bytes: bytes.to_vec(),
-                whole: Some(whole),
-                is_unread: false,
-            }),
-        );
-        // All of the bytes are kept.
-        Some(bytes.len())
-    }
-
     /// Keeps what is left when no further request is whole, or gives it to the phase that the
     /// last request led to.
-    fn keep_rest(&mut self, key: ConnKey, rest: &mut [u8], whole: Option<usize>) {
+    pub(super) fn keep_rest(&mut self, key: ConnKey, rest: &mut [u8]) {
         if rest.is_empty() {
             return;
         }
@@ -201,7 +184,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 key,
                 Box::new(PartialRequest {
                     bytes: rest.to_vec(),
-                    whole,
+                    body: None,
                     is_unread,
                 }),
             ),
@@ -214,7 +197,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    fn keep_partial(&mut self, key: ConnKey, partial: Box<PartialRequest>) {
+    pub(super) fn keep_partial(&mut self, key: ConnKey, partial: Box<PartialRequest>) {
         if let Some(conn) = self.arena.get_mut(key)
             && let Phase::Request(place) = &mut conn.phase
         {
@@ -380,6 +363,7 @@ impl From<HeadError> for Refusal {
         match error {
             HeadError::Malformed | HeadError::Ambiguous => Refusal::Malformed,
             HeadError::TooLarge => Refusal::HeadTooLarge,
+            HeadError::UnsupportedCoding => Refusal::UnsupportedCoding,
         }
     }
 }
@@ -388,14 +372,11 @@ impl From<HeadError> for Refusal {
 /// each byte of it would cost its square.
 fn is_worth_parsing(partial: &PartialRequest, before: usize, max_head: usize) -> bool {
     let bytes = &partial.bytes;
-    match partial.whole {
-        Some(whole) => bytes.len() >= whole,
-        None => {
+    match partial.body {
+        Some(PartialBody::Whole(whole)) => bytes.len() >= whole,
+        _ => {
             let fresh = &bytes[before.saturating_sub(3)..];
             bytes.len() >= max_head || fresh.windows(4).any(|window| window == b"\r\n\r\n")
         }
     }
 }
-
-/// RFC 9110 §10.1.1: "A server that receives a 100-continue expectation … MAY … send a 100".
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

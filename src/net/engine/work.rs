@@ -267,6 +267,9 @@ pub(super) const INFLATED_BYTE_COST: u64 = 1;
 pub(super) const REQUEST_COST: u64 = 5_000;
 /// A byte of a request's head.
 pub(super) const HEAD_BYTE_COST: u64 = 10;
+/// A byte of a chunked body that is not data: parsing it, and moving the data behind it. A chunk
+/// has at least five of them, however short its data is.
+pub(super) const CHUNK_BYTE_COST: u64 = 4;
 /// A step of a TLS handshake: a signature and a key exchange, or checking a Finished.
 pub(super) const TLS_STEP_COST: u64 = 100_000;
 /// A byte of TLS records that is not plaintext: each record has at least 22 of them, however short

@@ -1,0 +1,118 @@
+//! Bodies in the chunked transfer coding, held against a naive reading of the lines.
+
+use h_realtime::http::{
+    ChunkedDecoder, ChunkedError, MAX_CHUNK_EXTENSIONS, MAX_HEADERS, MAX_TRAILERS,
+};
+
+/// Sizes of pieces, and the bytes of a body: the same data, the same end, and the same error however
+/// the bytes are cut; and the data and end of a naive reading.
+pub fn chunked_body(input: &[u8]) {
+    let &[sizes, ref body @ ..] = input else {
+        return;
+    };
+    let sizes = [usize::from(sizes & 15) + 1, usize::from(sizes >> 4) + 1];
+    let whole = decode(body, &[body.len().max(1)]);
+    assert_eq!(decode(body, &sizes), whole, "in pieces");
+    let found = match &whole {
+        Ok(Some(found)) => Some(found.clone()),
+        _ => None,
+    };
+    assert_eq!(found, naive(body));
+    if let Some((_, used)) = found {
+        let early = decode(&body[..used - 1], &sizes);
+        assert_eq!(early, Ok(None), "without its last byte");
+    }
+}
+
+/// The data, and how many bytes the body has; `None` if it has not ended.
+type Decoded = Option<(Vec<u8>, usize)>;
+
+/// Decodes a body that arrives in pieces of these sizes in turn.
+fn decode(body: &[u8], sizes: &[usize]) -> Result<Decoded, ChunkedError> {
+    let mut decoder = ChunkedDecoder::new(LIMIT);
+    let (mut data, mut at) = (Vec::new(), 0);
+    for size in sizes.iter().cycle() {
+        let mut piece = body[at..body.len().min(at + size)].to_vec();
+        let decoded = decoder.decode(&mut piece)?;
+        assert!(decoded.written <= decoded.read && decoded.read <= piece.len());
+        data.extend_from_slice(&piece[..decoded.written]);
+        assert!(data.len() <= LIMIT);
+        at += decoded.read;
+        if decoder.is_done() {
+            return Ok(Some((data, at)));
+        }
+        assert_eq!(decoded.read, piece.len(), "stopped before the end");
+        if at == body.len() {
+            return Ok(None);
+        }
+    }
+    unreachable!("there are sizes");
+}
+
+/// What a body is that is right and whole, one line after the other.
+fn naive(body: &[u8]) -> Decoded {
+    let (mut data, mut at) = (Vec::new(), 0);
+    let mut extensions = 0;
+    loop {
+        let line = line(body, &mut at)?;
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
+        let (size, extension) = line.split_at(digits.count());
+        if size.len() > 16 || !is_extension(extension) {
+            return None;
+        }
+        extensions += extension.len();
+        let size = u64::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
+        if size > (LIMIT - data.len()) as u64 || extensions > MAX_CHUNK_EXTENSIONS {
+            return None;
+        }
+        if size == 0 {
+            break;
+        }
+        let end = at + size as usize;
+        data.extend_from_slice(body.get(at..end)?);
+        if body.get(end..end + 2)? != b"\r\n" {
+            return None;
+        }
+        at = end + 2;
+    }
+    let (mut bytes, mut fields) = (0, 0);
+    loop {
+        let line = line(body, &mut at)?;
+        if line.is_empty() {
+            return Some((data, at));
+        }
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        if colon == 0 || !line[..colon].iter().all(|&byte| is_token(byte)) {
+            return None;
+        }
+        bytes += line.len();
+        fields += 1;
+        if bytes > MAX_TRAILERS || fields > MAX_HEADERS {
+            return None;
+        }
+    }
+}
+
+/// The next line, without its end; it has no control characters but tabs.
+fn line<'a>(body: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
+    let rest = &body[*at..];
+    let length = rest.windows(2).position(|window| window == b"\r\n")?;
+    *at += length + 2;
+    let line = &rest[..length];
+    let is_text = |&byte: &u8| byte == b'\t' || !byte.is_ascii_control();
+    line.iter().all(is_text).then_some(line)
+}
+
+/// Whether this may follow a size: nothing, or an extension that begins with its name.
+fn is_extension(text: &[u8]) -> bool {
+    let name = text.trim_ascii_start().strip_prefix(b";");
+    let first = name.and_then(|name| name.trim_ascii_start().first());
+    text.is_empty() || first.is_some_and(|&byte| is_token(byte))
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// In bytes of data.
+const LIMIT: usize = 300;

@@ -1,0 +1,378 @@
+//! The chunked transfer coding (RFC 9112 §7.1), decoded in place.
+//!
+//! Owns: where a chunked body ends, and the limits on all of it that is not data. It holds no byte
+//! of the body: data is moved to the front of the buffer that it arrived in, and everything else
+//! is dropped there.
+
+use super::MAX_HEADERS;
+use super::extensions::is_token;
+
+/// Bytes of chunk extensions that a body may have in all. RFC 9112 §7.1.1: "A server ought to limit
+/// the total length of chunk extensions received in a request to an amount reasonable for the
+/// services provided".
+pub const MAX_CHUNK_EXTENSIONS: usize = 4 * 1024;
+/// Bytes of trailer fields that a body may have; these may be as many as header fields,
+/// [`MAX_HEADERS`].
+pub const MAX_TRAILERS: usize = 8 * 1024;
+/// Digits of a chunk size, leading zeros included.
+const MAX_SIZE_DIGITS: u8 = 16;
+
+/// A decoder for one body, however its bytes are cut.
+#[derive(Clone, Debug)]
+pub struct ChunkedDecoder {
+    state: State,
+    /// The size of the current chunk as far as it was read, and then the bytes that are missing.
+    chunk: u64,
+    /// Bytes of data that further chunks may have.
+    room: u64,
+    /// Bytes of extensions that may follow.
+    extensions: u16,
+    /// Bytes of trailer fields that may follow.
+    trailers: u16,
+    /// Trailer fields that may follow.
+    fields: u8,
+    /// Digits of the current chunk size.
+    digits: u8,
+}
+
+/// How much of the input was processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Bytes of input. All of it, unless the body has ended before.
+    pub read: usize,
+    /// Bytes of data, which are at the front of the input now.
+    pub written: usize,
+}
+
+/// Why a chunked body is refused. The connection must be closed: where the next request would
+/// start is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkedError {
+    /// A violation of the grammar.
+    Malformed,
+    /// More data than the limit, by the sizes of the chunks.
+    BodyTooLarge,
+    /// More than [`MAX_CHUNK_EXTENSIONS`].
+    ExtensionsTooLarge,
+    /// More than [`MAX_TRAILERS`] bytes or [`MAX_HEADERS`] fields.
+    TrailersTooLarge,
+}
+
+/// What the next byte belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The first digit of a chunk size.
+    SizeStart,
+    Size,
+    /// White space behind a chunk size, which only an extension may follow.
+    BeforeExtension,
+    /// The name of an extension, or white space before it.
+    ExtensionName,
+    Extension,
+    SizeLineFeed,
+    Data,
+    DataReturn,
+    DataLineFeed,
+    /// A trailer field, or the empty line that ends the body.
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerLineFeed,
+    LastLineFeed,
+    Done,
+}
+
+impl ChunkedDecoder {
+    /// A decoder for a body of at most `limit` bytes of data.
+    pub fn new(limit: usize) -> Self {
+        ChunkedDecoder {
+            state: State::SizeStart,
+            chunk: 0,
+            room: limit as u64,
+            extensions: MAX_CHUNK_EXTENSIONS as u16,
+            trailers: MAX_TRAILERS as u16,
+            fields: MAX_HEADERS as u8,
+            digits: 0,
+        }
+    }
+
+    /// Whether the body has ended.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Decodes the next bytes of the body. Its data is moved to the front of `input`; what follows
+    /// the data there is left undefined up to [`Decoded::read`].
+    ///
+    /// # Errors
+    /// [`ChunkedError`]; a chunk that is larger than the limit by its size is refused before any of
+    /// its data has arrived.
+    pub fn decode(&mut self, input: &mut [u8]) -> Result<Decoded, ChunkedError> {
+        let (mut read, mut written) = (0, 0);
+        while self.state != State::Done
+            && let Some(&byte) = input.get(read)
+        {
+            if self.state != State::Data {
+                self.state = self.next(byte)?;
+                read += 1;
+                continue;
+            }
+            let missing = usize::try_from(self.chunk).unwrap_or(usize::MAX);
+            let count = missing.min(input.len() - read);
+            input.copy_within(read..read + count, written);
+            read += count;
+            written += count;
+            self.chunk -= count as u64;
+            if self.chunk == 0 {
+                self.state = State::DataReturn;
+            }
+        }
+        Ok(Decoded { read, written })
+    }
+
+    /// The state behind a byte that is not data. A bare CR or LF is nowhere a line terminator:
+    /// parsers disagree about those.
+    fn next(&mut self, byte: u8) -> Result<State, ChunkedError> {
+        use State::*;
+        let is_space = matches!(byte, b' ' | b'\t');
+        // VCHAR, obs-text, and white space (RFC 9110 §5.5).
+        let is_text = is_space || (byte > b' ' && byte != 0x7f);
+        let next = match (self.state, byte) {
+            (SizeStart | Size, _) if byte.is_ascii_hexdigit() => {
+                self.add_digit(byte)?;
+                Size
+            }
+            (Size | Extension, b'\r') => SizeLineFeed,
+            (Size | BeforeExtension, b';') => ExtensionName,
+            // BWS (RFC 9112 §7.1.1).
+            (Size | BeforeExtension, _) if is_space => BeforeExtension,
+            (ExtensionName, _) if is_space => ExtensionName,
+            (ExtensionName, _) if is_token(byte) => Extension,
+            (Extension, _) if is_text => Extension,
+            (SizeLineFeed, b'\n') => self.end_size(),
+            (DataReturn, b'\r') => DataLineFeed,
+            (DataLineFeed, b'\n') => SizeStart,
+            (TrailerStart, b'\r') => LastLineFeed,
+            (TrailerStart, _) if is_token(byte) => {
+                let left = self.fields.checked_sub(1);
+                self.fields = left.ok_or(ChunkedError::TrailersTooLarge)?;
+                TrailerName
+            }
+            (TrailerName, b':') => TrailerValue,
+            (TrailerName, _) if is_token(byte) => TrailerName,
+            (TrailerValue, b'\r') => TrailerLineFeed,
+            (TrailerValue, _) if is_text => TrailerValue,
+            (TrailerLineFeed, b'\n') => TrailerStart,
+            (LastLineFeed, b'\n') => Done,
+            _ => return Err(ChunkedError::Malformed),
+        };
+        match next {
+            BeforeExtension | ExtensionName | Extension => {
+                let left = self.extensions.checked_sub(1);
+                self.extensions = left.ok_or(ChunkedError::ExtensionsTooLarge)?;
+            }
+            TrailerName | TrailerValue => {
+                let left = self.trailers.checked_sub(1);
+                self.trailers = left.ok_or(ChunkedError::TrailersTooLarge)?;
+            }
+            _ => {}
+        }
+        Ok(next)
+    }
+
+    /// RFC 9112 §7.1: "recipients MUST anticipate potentially large hexadecimal numerals and
+    /// prevent parsing errors due to integer conversion overflows or precision loss".
+    fn add_digit(&mut self, byte: u8) -> Result<(), ChunkedError> {
+        if self.digits == MAX_SIZE_DIGITS {
+            return Err(ChunkedError::Malformed);
+        }
+        self.digits += 1;
+        let digit = char::from(byte).to_digit(16).unwrap_or(0);
+        // What was there before is no more than the room, or it would have been refused.
+        self.chunk = self.chunk.saturating_mul(16).saturating_add(digit.into());
+        match self.chunk > self.room {
+            true => Err(ChunkedError::BodyTooLarge),
+            false => Ok(()),
+        }
+    }
+
+    /// The line with a chunk size has ended. The last chunk has size 0.
+    fn end_size(&mut self) -> State {
+        self.digits = 0;
+        self.room -= self.chunk;
+        match self.chunk {
+            0 => State::TrailerStart,
+            _ => State::Data,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 100;
+
+    /// Decodes input that arrives in pieces that end at the given places; the data and the number
+    /// of bytes that follow the body, or `None` if it has not ended.
+    fn decode(input: &[u8], ends: &[usize]) -> Result<Option<(Vec<u8>, usize)>, ChunkedError> {
+        let mut decoder = ChunkedDecoder::new(LIMIT);
+        let (mut data, mut at) = (Vec::new(), 0);
+        for &end in ends.iter().chain([&input.len()]) {
+            let mut piece = input[at..end].to_vec();
+            let decoded = decoder.decode(&mut piece)?;
+            data.extend_from_slice(&piece[..decoded.written]);
+            at += decoded.read;
+            if decoder.is_done() {
+                return Ok(Some((data, input.len() - at)));
+            }
+            assert_eq!(at, end, "all input is processed until the body ends");
+        }
+        Ok(None)
+    }
+
+    fn at_once(input: &str) -> Result<Option<(Vec<u8>, usize)>, ChunkedError> {
+        decode(input.as_bytes(), &[])
+    }
+
+    #[test]
+    fn bodies_are_decoded_with_extensions_and_trailers() {
+        for (input, want) in [
+            ("0\r\n\r\n", ""),
+            ("000\r\n\r\n", ""),
+            ("5\r\nhello\r\n0\r\n\r\n", "hello"),
+            ("0005\r\nhello\r\n1\r\n!\r\n0\r\n\r\n", "hello!"),
+            ("A\r\n0123456789\r\n0\r\n\r\n", "0123456789"),
+            ("a\r\n0123456789\r\n0\r\n\r\n", "0123456789"),
+            ("4\r\n\r\n\r\n\r\n0\r\n\r\n", "\r\n\r\n"),
+            ("1;a\r\nx\r\n0;b=c;d=\"e ; \\\" f\"\r\n\r\n", "x"),
+            ("1 \t; a = b\r\nx\r\n0\r\n\r\n", "x"),
+            ("1\r\nx\r\n0\r\nA: b\r\nContent-Length:\r\n\r\n", "x"),
+            ("1\r\nx\r\n0\r\nA:\tb \u{e9}\r\n\r\n", "x"),
+        ] {
+            let whole = Ok(Some((want.as_bytes().to_vec(), 0)));
+            assert_eq!(at_once(input), whole, "{input:?}");
+            let behind = Ok(Some((want.as_bytes().to_vec(), 5)));
+            assert_eq!(at_once(&format!("{input}GET /")), behind, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn body_may_be_cut_at_every_byte() {
+        let input = b"1;a=\"b\"\r\nx\r\n0000c ;c\r\nhello, world\r\n2\r\n\r\n\r\n0;z\r\nA: b\r\nC:\r\n\r\nrest";
+        let want = Ok(Some((b"xhello, world\r\n".to_vec(), 4)));
+        for first in 0..input.len() {
+            for second in first..input.len() {
+                assert_eq!(decode(input, &[first, second]), want, "{first} {second}");
+            }
+        }
+        let every: Vec<_> = (0..input.len()).collect();
+        assert_eq!(decode(input, &every), want);
+        let end = input.len() - "rest".len();
+        for end in 0..end {
+            assert_eq!(decode(&input[..end], &[]), Ok(None), "{end}");
+        }
+    }
+
+    // CVE-2025-22871, CVE-2025-43859
+    #[test]
+    fn malformed_framing_is_refused() {
+        for input in [
+            "\r\n",
+            " 1\r\nx\r\n0\r\n\r\n",
+            "+1\r\nx\r\n0\r\n\r\n",
+            "-1\r\nx\r\n0\r\n\r\n",
+            "0x1\r\nx\r\n0\r\n\r\n",
+            "g\r\n",
+            "1_0\r\n",
+            "1\nx\r\n0\r\n\r\n",
+            "1\rx\r\n0\r\n\r\n",
+            "1\r\r\nx\r\n0\r\n\r\n",
+            "1 \r\nx\r\n0\r\n\r\n",
+            "1 1\r\nx\r\n0\r\n\r\n",
+            "1;\r\nx\r\n0\r\n\r\n",
+            "1;;a\r\nx\r\n0\r\n\r\n",
+            "1;a\nx\r\n0\r\n\r\n",
+            "1;a\rb\r\nx\r\n0\r\n\r\n",
+            "1;a\0\r\nx\r\n0\r\n\r\n",
+            "1;\"a\r\n\"\r\nx\r\n0\r\n\r\n",
+            // The data is longer or shorter than its size, or ends in another way.
+            "1\r\nxy\r\n0\r\n\r\n",
+            "2\r\nx\r\n0\r\n\r\n",
+            "1\r\nx\n0\r\n\r\n",
+            "1\r\nx0\r\n\r\n",
+            "1\r\nx\rZ0\r\n\r\n",
+            "1\r\nx\r\n\r\n0\r\n\r\n",
+            // The end.
+            "0\n\n",
+            "0\r\n\n",
+            "0\r\n\rX",
+            "0\r\nX\r\n\r\n",
+            "0\r\nA : b\r\n\r\n",
+            "0\r\n: b\r\n\r\n",
+            "0\r\nA: b\r\n c\r\n\r\n",
+            "0\r\nA: b\n\r\n",
+            "0\r\nA: b\rc\r\n\r\n",
+            "0\r\nA: b\0c\r\n\r\n",
+            "0\r\nGET / HTTP/1.1\r\n\r\n",
+        ] {
+            assert_eq!(at_once(input), Err(ChunkedError::Malformed), "{input:?}");
+            let every: Vec<_> = (0..input.len()).collect();
+            let cut = decode(input.as_bytes(), &every);
+            assert_eq!(cut, Err(ChunkedError::Malformed), "{input:?}");
+        }
+    }
+
+    // CVE-2021-32714
+    #[test]
+    fn sizes_are_held_to_the_limit_before_the_data_arrives() {
+        let too_large = Err(ChunkedError::BodyTooLarge);
+        for size in [
+            "65",
+            "fff",
+            "7fffffffffffffff",
+            "8000000000000000",
+            "ffffffffffffffff",
+            "f0000000000000001",
+            "100000000000000001",
+        ] {
+            assert_eq!(at_once(size), too_large, "{size}");
+        }
+        assert_eq!(at_once("64"), Ok(None));
+        // All chunks together.
+        let most = format!("40\r\n{}\r\n24\r\n", "x".repeat(64));
+        assert_eq!(at_once(&most), Ok(None));
+        let more = format!("40\r\n{}\r\n25\r\n", "x".repeat(64));
+        assert_eq!(at_once(&more), too_large);
+        // Zeros without end.
+        assert_eq!(at_once(&"0".repeat(16)), Ok(None));
+        assert_eq!(at_once(&"0".repeat(17)), Err(ChunkedError::Malformed));
+    }
+
+    // CVE-2023-39326
+    #[test]
+    fn chunk_extensions_and_trailers_are_limited() {
+        let extension = |length: usize| format!("1;{}", "a".repeat(length - 1));
+        assert_eq!(at_once(&extension(MAX_CHUNK_EXTENSIONS)), Ok(None));
+        assert_eq!(
+            at_once(&extension(MAX_CHUNK_EXTENSIONS + 1)),
+            Err(ChunkedError::ExtensionsTooLarge)
+        );
+        // Those of all chunks together, and the white space among them.
+        let chunks = format!("1 ;{}\r\nx\r\n", "a".repeat(98)).repeat(41);
+        assert_eq!(at_once(&chunks), Err(ChunkedError::ExtensionsTooLarge));
+
+        let trailer = |length: usize| format!("0\r\nA:{}", "b".repeat(length - 2));
+        assert_eq!(at_once(&trailer(MAX_TRAILERS)), Ok(None));
+        assert_eq!(
+            at_once(&trailer(MAX_TRAILERS + 1)),
+            Err(ChunkedError::TrailersTooLarge)
+        );
+        let fields = |count: usize| format!("0\r\n{}\r\n", "A:\r\n".repeat(count));
+        assert!(matches!(at_once(&fields(MAX_HEADERS)), Ok(Some(_))));
+        assert_eq!(
+            at_once(&fields(MAX_HEADERS + 1)),
+            Err(ChunkedError::TrailersTooLarge)
+        );
+    }
+}

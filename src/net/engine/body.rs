@@ -1,0 +1,156 @@
+//! Bodies of requests, which are read only once the handler has asked for them.
+//!
+//! Owns: how a body is collected, by its length or in chunks, behind the head of its request. A body
+//! in chunks is decoded as it arrives, into the buffer that its request has anyway: neither chunk
+//! sizes nor extensions and trailers are kept.
+
+use crate::http::{ChunkedDecoder, ChunkedError, Decoded, Framing};
+
+use super::super::ConnKey;
+use super::super::conn::{PartialBody, PartialRequest};
+use super::super::handler::{Handler, Refusal};
+use super::super::socket::Socket;
+use super::Engine;
+use super::request::Taken;
+use super::work::CHUNK_BYTE_COST;
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// The handler wants the body of the request at the front of `bytes`: asks it again if the body
+    /// is here, or waits for it. Returns how many bytes were used; `None` if it was refused.
+    pub(super) fn begin_body(
+        &mut self,
+        key: ConnKey,
+        bytes: &mut [u8],
+        limit: usize,
+        taken: &Taken,
+    ) -> Option<usize> {
+        match taken.framing {
+            // RFC 9110 §15.5.12: "The client MAY repeat the request if it adds a valid
+            // Content-Length header field".
+            Framing::None => {
+                self.refuse(key, Refusal::LengthRequired);
+                None
+            }
+            Framing::Length(length) => self.begin_length(key, bytes, limit, taken, length),
+            Framing::Chunked => self.begin_chunks(key, bytes, limit, taken),
+        }
+    }
+
+    fn begin_length(
+        &mut self,
+        key: ConnKey,
+        bytes: &mut [u8],
+        limit: usize,
+        taken: &Taken,
+        length: u64,
+    ) -> Option<usize> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > limit {
+            self.refuse(key, Refusal::BodyTooLarge);
+            return None;
+        }
+        let whole = taken.head + length;
+        if bytes.len() >= whole {
+            return self.take_request(key, bytes, Some(whole));
+        }
+        self.await_body(key, bytes, PartialBody::Whole(whole), taken);
+        // All of the bytes are kept.
+        Some(bytes.len())
+    }
+
+    fn begin_chunks(
+        &mut self,
+        key: ConnKey,
+        bytes: &mut [u8],
+        limit: usize,
+        taken: &Taken,
+    ) -> Option<usize> {
+        let mut decoder = ChunkedDecoder::new(limit);
+        let decoded = self.decode(key, &mut decoder, &mut bytes[taken.head..])?;
+        let whole = &mut bytes[..taken.head + decoded.written];
+        if decoder.is_done() {
+            let end = whole.len();
+            self.take_request(key, whole, Some(end))?;
+        } else {
+            self.await_body(key, whole, PartialBody::Chunked(decoder), taken);
+        }
+        Some(taken.head + decoded.read)
+    }
+
+    /// Keeps what there is of a request, until the rest of its body arrives.
+    fn await_body(&mut self, key: ConnKey, bytes: &[u8], body: PartialBody, taken: &Taken) {
+        if taken.expects_continue {
+            self.queue_own(key, |out| out.extend_from_slice(CONTINUE));
+        }
+        self.arm(key, self.config.body_timeout);
+        self.keep_partial(
+            key,
+            Box::new(PartialRequest {
+                bytes: bytes.to_vec(),
+                body: Some(body),
+                is_unread: false,
+            }),
+        );
+    }
+
+    /// Adds fresh bytes to a request whose body arrives in chunks, and serves it, and those behind
+    /// it, when the body has ended.
+    pub(super) fn take_chunks(
+        &mut self,
+        key: ConnKey,
+        mut partial: Box<PartialRequest>,
+        fresh: &mut [u8],
+    ) {
+        let Some(PartialBody::Chunked(decoder)) = &mut partial.body else {
+            return;
+        };
+        let Some(decoded) = self.decode(key, decoder, fresh) else {
+            return;
+        };
+        let is_done = decoder.is_done();
+        partial.bytes.extend_from_slice(&fresh[..decoded.written]);
+        if !is_done {
+            return self.keep_partial(key, partial);
+        }
+        let mut bytes = partial.bytes;
+        let whole = bytes.len();
+        self.take_requests(key, &mut bytes, Some(whole));
+        drop(bytes);
+        let rest = &mut fresh[decoded.read..];
+        let used = match self.outbox.work < self.visit.share {
+            true => self.take_requests(key, rest, None),
+            false => 0,
+        };
+        self.keep_rest(key, &mut rest[used..]);
+    }
+
+    /// Decodes bytes of a body in place; `None` if they are refused.
+    fn decode(
+        &mut self,
+        key: ConnKey,
+        decoder: &mut ChunkedDecoder,
+        bytes: &mut [u8],
+    ) -> Option<Decoded> {
+        let result = decoder.decode(bytes);
+        let around = result.map_or(bytes.len(), |done| done.read - done.written);
+        self.outbox.work += around as u64 * CHUNK_BYTE_COST;
+        if let Err(error) = result {
+            self.refuse(key, Refusal::from(error));
+        }
+        result.ok()
+    }
+}
+
+impl From<ChunkedError> for Refusal {
+    fn from(error: ChunkedError) -> Self {
+        match error {
+            ChunkedError::Malformed => Refusal::Malformed,
+            ChunkedError::BodyTooLarge => Refusal::BodyTooLarge,
+            ChunkedError::ExtensionsTooLarge => Refusal::ExtensionsTooLarge,
+            ChunkedError::TrailersTooLarge => Refusal::TrailersTooLarge,
+        }
+    }
+}
+
+/// RFC 9110 §10.1.1: "A server that receives a 100-continue expectation … MAY … send a 100".
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
