@@ -330,11 +330,12 @@ fn a_connection_is_kept_where_it_is_clear_what_comes_next() {
         ),
     ] {
         let (answer, mut client) = ask(&server, request);
-        assert_eq!(
-            answer.field("Connection"),
-            (!kept).then_some("close"),
-            "{request}"
-        );
+        let want = match kept {
+            true => (Some("keep-alive"), Some("timeout=10")),
+            false => (Some("close"), None),
+        };
+        let fields = (answer.field("Connection"), answer.field("Keep-Alive"));
+        assert_eq!(fields, want, "{request}");
         if kept {
             is_kept_alive(&mut client);
         } else {

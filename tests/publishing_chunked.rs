@@ -136,6 +136,28 @@ fn a_client_that_waits_to_send_chunks_is_told_to_continue_or_refused() {
     assert_eq!(http(server.admin, wrong.as_bytes()).0, 401);
 }
 
+#[test]
+fn responses_say_how_long_an_admin_connection_is_kept() {
+    let server = Server::configured("[timeouts]\nhandshake = \"3500ms\"");
+    let mut client = Client::raw(connect(server.admin));
+    let host = server.admin;
+    let get = format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let body = event("create", json!({})).to_string();
+    let post = head(&server, CHUNKED) + &chunks(&body, 50);
+    for (request, status) in [(get.clone(), 200), (post, 202), (get, 200)] {
+        client.send_raw(request.as_bytes());
+        let answer = client.answer(false).unwrap();
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.field("Keep-Alive"), Some("timeout=3"));
+        assert_eq!(answer.field("Connection"), Some("keep-alive"));
+    }
+    let last = format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n{LAST}\r\n");
+    client.send_raw(last.as_bytes());
+    let answer = client.answer(false).unwrap();
+    assert_eq!(answer.field("Keep-Alive"), None);
+    assert_eq!(answer.field("Connection"), Some("close"));
+}
+
 /// Has curl publish what it reads from standard input; the response.
 fn curl(server: &Server, to: SocketAddr, args: &[&str], body: &str) -> Value {
     let mut child = Command::new("curl")

@@ -89,8 +89,9 @@ impl Response {
     }
 
     /// Writes the response, with the time (in milliseconds since the Unix epoch) that it is
-    /// made at; `head_only` for the answer to a `HEAD` request.
-    pub fn encode(&self, now: u64, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
+    /// made at; `keep_alive` says for how many seconds the connection is kept open for another
+    /// request, if it is; `head_only` for the answer to a `HEAD` request.
+    pub fn encode(&self, now: u64, keep_alive: Option<u64>, head_only: bool, out: &mut Vec<u8>) {
         let Status(code) = self.status;
         // RFC 9110 §6.6.1: "An origin server with a clock … MUST generate a Date header field in
         // all 2xx (Successful), 3xx (Redirection), and 4xx (Client Error) responses".
@@ -108,8 +109,14 @@ impl Response {
             head.extend(value.chars().filter(|c| !c.is_control()));
             head.push_str("\r\n");
         }
-        if !keep_alive || self.close {
-            head.push_str("Connection: close\r\n");
+        match keep_alive.filter(|_| !self.close) {
+            // RFC 9110 §7.6.1: "When a field aside from Connection is used to supply control
+            // information for or about the current connection, the sender MUST list the
+            // corresponding field name within the Connection header field."
+            Some(seconds) => head.push_str(&format!(
+                "Connection: keep-alive\r\nKeep-Alive: timeout={seconds}\r\n"
+            )),
+            None => head.push_str("Connection: close\r\n"),
         }
         head.push_str("\r\n");
         out.extend_from_slice(head.as_bytes());
@@ -132,7 +139,7 @@ mod tests {
         }
     }
 
-    fn text(response: &Response, keep_alive: bool, head_only: bool) -> String {
+    fn text(response: &Response, keep_alive: Option<u64>, head_only: bool) -> String {
         let mut out = Vec::new();
         response.encode(784_111_777_000, keep_alive, head_only, &mut out);
         String::from_utf8(out).unwrap()
@@ -142,11 +149,17 @@ mod tests {
     fn responses_announce_their_length_and_their_end() {
         let response = Response::json(503, "{}").with("Retry-After", "5");
         assert_eq!(
-            text(&response, true, false),
+            text(&response, Some(10), false),
             "HTTP/1.1 503 Service Unavailable\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
-             Content-Type: application/json\r\nContent-Length: 2\r\nRetry-After: 5\r\n\r\n{}"
+             Content-Type: application/json\r\nContent-Length: 2\r\nRetry-After: 5\r\n\
+             Connection: keep-alive\r\nKeep-Alive: timeout=10\r\n\r\n{}"
         );
-        assert!(text(&response, false, false).contains("Connection: close\r\n"));
-        assert!(text(&response.closing(), true, true).ends_with("Connection: close\r\n\r\n"));
+        for closed in [
+            text(&response, None, true),
+            text(&response.closing(), Some(10), true),
+        ] {
+            assert!(closed.ends_with("Connection: close\r\n\r\n"), "{closed}");
+            assert!(!closed.contains("eep-"), "{closed}");
+        }
     }
 }

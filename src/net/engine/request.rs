@@ -10,7 +10,7 @@ use super::super::conn::{Conn, Deferred, Flags, PartialBody, PartialRequest, Pha
 use super::super::handler::{Handler, Overdue, Refusal, Verdict};
 use super::super::socket::Socket;
 use super::work::{Class, HEAD_BYTE_COST, REQUEST_COST};
-use super::{CORK_SIZE, Engine};
+use super::{CORK_SIZE, Engine, millis};
 
 /// One request, taken off the front of the bytes.
 pub(super) struct Taken {
@@ -212,8 +212,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counters.bad_requests += 1;
         }
         let now = self.now.unix;
+        // Rounded down: a client must not count on a connection that is about to end.
+        let idle = millis(self.config.handshake_timeout) / 1000;
         self.queue_own(key, |out| {
-            response.encode(now, keep_alive, head_only, out);
+            response.encode(now, keep_alive.then_some(idle), head_only, out);
         });
         if keep_alive {
             if let Some(conn) = self.arena.get_mut(key) {
