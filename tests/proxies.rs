@@ -192,13 +192,7 @@ fn nginx() {
         &front.path("key.pem"),
     );
     let folder = front.path("");
-    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {folder}{kind};\n"))
-        .concat();
-    let whole = format!(
-        "daemon off; master_process off; pid {folder}pid; error_log stderr;\n\
-         events {{}}\nhttp {{\naccess_log off;\n{temporary}{text}}}\n"
-    );
+    let whole = nginx_config(&folder, &text);
     let config = front.write("nginx.conf", &whole);
     let mut command = Command::new("/usr/sbin/nginx");
     front.start(
@@ -207,6 +201,79 @@ fn nginx() {
             .arg(config),
     );
     check(&server, &front);
+}
+
+/// nginx's own files in a folder, and this in its `http` block.
+fn nginx_config(folder: &str, text: &str) -> String {
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {folder}{kind};\n"))
+        .concat();
+    format!(
+        "daemon off; master_process off; pid {folder}pid; error_log stderr;\n\
+         events {{}}\nhttp {{\naccess_log off;\n{temporary}{text}}}\n"
+    )
+}
+
+fn start_nginx(front: &Front, text: &str) -> Program {
+    let folder = front.path("");
+    let config = front.write("nginx.conf", &nginx_config(&folder, text));
+    let mut command = Command::new("/usr/sbin/nginx");
+    command.args(["-e", "stderr", "-p", &folder, "-c"]);
+    Program::start(command.arg(config))
+}
+
+// CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
+#[test]
+#[ignore = "needs nginx"]
+fn nginx_in_front_of_the_admin_interface_keeps_other_pages_out() {
+    let front = Front::new();
+    let socket = front.path("admin.sock");
+    let name = format!("admin.example.org:{}", front.port);
+    let settings = snippet("The admin interface", "toml");
+    let settings = put(&settings, "/run/h-realtime/admin.sock", &socket);
+    let settings = put(&settings, "admin.example.org:8080", &name);
+    let file = front.write("config.toml", &settings);
+    let mut command = Command::new(support::PROGRAM);
+    command.args(["serve", "--listen", "ws://127.0.0.1:0", "--config"]);
+    command.arg(file).arg("--data").arg(front.path("data"));
+    let server = Program::start(&mut command);
+    server.said("started");
+    let text = snippet("The admin interface", "nginx");
+    let text = put(&text, "/run/h-realtime/admin.sock", &socket);
+    let text = put(
+        &text,
+        "127.0.0.1:8080",
+        &format!("127.0.0.1:{}", front.port),
+    );
+    let address: SocketAddr = ([127, 0, 0, 1], front.port).into();
+    let ask = |line: &str, host: &str, fields: &str, body: &str| {
+        let head = format!("{line} HTTP/1.1\r\nHost: {host}\r\n{fields}");
+        let request = format!("{head}Connection: close\r\n\r\n{body}");
+        support::http(address, request.as_bytes()).0
+    };
+    let rebound = format!("rebound.example.org:{}", front.port);
+    {
+        let _nginx = start_nginx(&front, &text);
+        eventually(PATIENCE, || TcpStream::connect(address).ok());
+        assert_eq!(ask("GET /livez", &name, "", ""), 200);
+        assert_eq!(ask("GET /livez", &rebound, "", ""), 403);
+        let from = |host: &str| format!("Origin: http://{host}\r\n");
+        assert_eq!(ask("GET /tail", &name, &from(&name), ""), 401);
+        assert_eq!(ask("GET /tail", &name, &from(&rebound), ""), 403);
+        assert_eq!(ask("GET /tail", &rebound, &from(&rebound), ""), 403);
+        // A body of unknown length is passed on.
+        let key = fs::read_to_string(front.path("data/publish.key")).unwrap();
+        let key = key.trim();
+        let fields = format!("Authorization: Bearer {key}\r\nTransfer-Encoding: chunked\r\n");
+        let event = event("create", json!({})).to_string();
+        let body = format!("{:x}\r\n{event}\r\n0\r\n\r\n", event.len());
+        assert_eq!(ask("POST /events", &name, &fields, &body), 202);
+    }
+    // Without that line it would let any page in.
+    let line = "        proxy_set_header Host $http_host;\n";
+    let _nginx = start_nginx(&front, &put(&text, line, ""));
+    eventually(PATIENCE, || TcpStream::connect(address).ok());
+    assert_eq!(ask("GET /livez", &rebound, "", ""), 200);
 }
 
 #[test]

@@ -10,9 +10,13 @@ use crate::http::Request;
 /// send requests here, and a page whose own name is made to resolve to this address (DNS
 /// rebinding) can even read the answers. So a request must be for the address itself, and may
 /// come from no page but the one that is served here.
+///
+/// No page reaches a unix socket, but a proxy that forwards to one may be reached by every page. So
+/// a name has to be one of those that are listed here as well, `localhost` and addresses excepted,
+/// which cannot be rebound.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// `None` for a unix socket, which no page can reach.
+    /// `None` for a unix socket.
     address: Option<SocketAddr>,
     /// Further names that the listener goes by, with a port or for any.
     names: Vec<String>,
@@ -32,7 +36,10 @@ impl Guard {
     pub fn check(&self, request: &Request<'_>) -> Result<(), &'static str> {
         let host = request.host();
         if !host.is_some_and(|host| self.is_own_host(host)) {
-            return Err("The Host is not this listener's address.");
+            return Err(match self.address {
+                Some(_) => "The Host is not this listener's address, nor in admin_hosts.",
+                None => "The Host is not localhost or an address, nor in admin_hosts.",
+            });
         }
         if !request.has_header("origin") {
             return Ok(());
@@ -53,7 +60,6 @@ impl Guard {
     }
 
     fn is_own_host(&self, host: &str) -> bool {
-        let Some(own) = self.address else { return true };
         if self
             .names
             .iter()
@@ -65,20 +71,23 @@ impl Guard {
             Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()),
             _ => (host, Some(80)),
         };
-        if port != Some(own.port()) {
+        let Some(port) = port else { return false };
+        // The port at a unix socket is that of a proxy, if there is one.
+        if self.address.is_some_and(|own| own.port() != port) {
             return false;
         }
+        let own = self.address.map(|own| own.ip());
+        let is_any = own.is_none_or(|own| own.is_unspecified());
         if name.eq_ignore_ascii_case("localhost") {
-            return own.ip().is_loopback() || own.ip().is_unspecified();
+            return is_any || own.is_some_and(|own| own.is_loopback());
         }
         let literal = name
             .strip_prefix('[')
             .and_then(|name| name.strip_suffix(']'))
             .unwrap_or(name);
         // Bound to all addresses, any of them is its own; a name is not: it can be rebound.
-        literal
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| own.ip() == ip || own.ip().is_unspecified())
+        let ip = literal.parse::<IpAddr>();
+        ip.is_ok_and(|ip| is_any || own == Some(ip))
     }
 }
 
@@ -168,13 +177,33 @@ mod tests {
         }
     }
 
+    // CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
     #[test]
-    fn a_unix_socket_is_out_of_any_pages_reach() {
-        let guard = Guard::new(None, Vec::new());
-        assert!(check(&guard, "Host: anything\r\n"));
-        assert!(!check(
-            &guard,
-            "Host: anything\r\nOrigin: http://example.org\r\n"
-        ));
+    fn names_at_a_unix_socket_have_to_be_listed() {
+        let guard = Guard::new(None, vec!["admin.example.org".into()]);
+        for good in [
+            "Host: localhost\r\n",
+            "Host: localhost:8080\r\nOrigin: http://localhost:8080\r\n",
+            "Host: 192.0.2.1:8080\r\n",
+            "Host: [2001:db8::1]\r\n",
+            "Host: admin.example.org\r\n",
+            "Host: Admin.Example.org\r\nOrigin: https://Admin.Example.org\r\n",
+        ] {
+            assert!(check(&guard, good), "{good}");
+        }
+        for bad in [
+            "",
+            "Host: \r\n",
+            "Host: rebound.example\r\n",
+            "Host: rebound.example\r\nOrigin: http://rebound.example\r\n",
+            "Host: admin.example.org:8080\r\n",
+            "Host: localhost:x\r\n",
+            "Host: localhost.rebound.example\r\n",
+            "Host: 192.0.2.1.rebound.example\r\n",
+            "Host: localhost\r\nOrigin: http://rebound.example\r\n",
+            "Host: admin.example.org\r\nOrigin: http://rebound.example\r\n",
+        ] {
+            assert!(!check(&guard, bad), "{bad}");
+        }
     }
 }

@@ -32,7 +32,7 @@ impl Sessions<()> for NoSessions {
 // D4
 #[test]
 fn overdue_publish_request_is_never_delivered() {
-    let guard = Guard::new(None, Vec::new());
+    let guard = Guard::new(None, vec!["a".to_owned()]);
     let keys = Keys {
         publish: Some(Secret("k".to_owned())),
         metrics: None,
