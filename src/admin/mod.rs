@@ -101,6 +101,8 @@ pub struct Facts<'a> {
     pub metrics: &'a dyn Fn(&Counters, &AdminCounters, Scope) -> String,
     /// Whether the back end does its work.
     pub ready: bool,
+    /// Whether the server is shutting down.
+    pub draining: bool,
 }
 
 impl Admin {
@@ -148,6 +150,12 @@ impl Admin {
             "/metrics" => self.metrics(cx, key, request, facts),
             // That it answers is all there is to it: a restart would mend nothing else.
             "/livez" => Verdict::Respond(uncached(Response::json(200, r#"{"status": "okay"}"#))),
+            // Publishing and metrics go on until the last client is closed.
+            "/readyz" if facts.draining => Verdict::Respond(uncached(error(
+                503,
+                "draining",
+                "The server is shutting down and closes its clients.",
+            ))),
             "/readyz" if facts.ready => {
                 Verdict::Respond(uncached(Response::json(200, r#"{"status": "okay"}"#)))
             }

@@ -46,6 +46,7 @@ fn overdue_publish_request_is_never_delivered() {
     let facts = Facts {
         metrics: &|_, _, _| String::new(),
         ready: true,
+        draining: false,
     };
     let [first, second] = [1, 2].map(|index| ConnKey {
         index,

@@ -38,6 +38,8 @@ impl fmt::Display for Address {
 pub struct Listener {
     socket: Socket,
     tenure: Tenure,
+    /// Called before the socket is closed.
+    before_close: Option<Box<dyn FnOnce() + Send>>,
     pub(super) tls: Option<TlsConfig>,
     /// Connections have to begin with a header of the PROXY protocol.
     pub(super) has_preface: bool,
@@ -126,6 +128,7 @@ impl Listener {
         Listener {
             socket,
             tenure,
+            before_close: None,
             tls,
             has_preface: false,
             pending: true,
@@ -144,6 +147,14 @@ impl Listener {
     #[must_use]
     pub fn with_proxy_protocol(mut self) -> Self {
         self.has_preface = true;
+        self
+    }
+
+    /// With a call right before the socket is closed and its address is free for others. It must not
+    /// wait.
+    #[must_use]
+    pub fn before_close(mut self, call: impl FnOnce() + Send + 'static) -> Self {
+        self.before_close = Some(Box::new(call));
         self
     }
 
@@ -200,6 +211,9 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        if let Some(call) = self.before_close.take() {
+            call();
+        }
         if let Socket::Unix(_, path) = &self.socket
             && self.tenure != Tenure::Lent
             && let Err(error) = std::fs::remove_file(path)

@@ -97,10 +97,11 @@ impl<H: Handler> Reactor<H> {
         for event in &*events {
             self.on_event(event);
         }
-        if self.serve_mail() || self.engine.is_drained() {
+        if self.serve_mail() || self.has_ended() {
             return Ok(false);
         }
         self.serve_last_call();
+        self.finish_shutdown();
         self.engine.serve();
         self.accept();
         if self.engine.reap() {
@@ -183,26 +184,54 @@ impl<H: Handler> Reactor<H> {
         }
     }
 
-    /// Stops listening; who has connected already is let in, and told to go like everybody. A
-    /// socket that others listen on as well is left only when nobody is connecting to it.
+    /// Stops listening, except on the reserved listener. Connections in the queues are accepted, and
+    /// closed like all others. A socket on a port that other processes listen on as well is closed
+    /// only when no client is connecting to it.
     fn begin_shutdown(&mut self, over: Duration) {
         let mut until = Instant::now();
         for number in 0..self.listeners.len() {
             let Some(listener) = &self.listeners[number] else {
                 continue;
             };
-            match listener.tenure() {
-                Tenure::Own => self.stop_listening(number),
-                Tenure::Lent => self.listeners[number] = None,
-                Tenure::Shared => {
-                    if let Err(error) = listener.turn_away() {
-                        log::debug!("who connects cannot be turned away: {error}");
-                    }
-                    until = Instant::now() + LAST_CALL;
-                }
+            if self.engine.is_reserved(ListenerId(number as u8)) {
+                continue;
             }
+            if listener.tenure() != Tenure::Shared {
+                self.leave(number);
+                continue;
+            }
+            if let Err(error) = listener.turn_away() {
+                log::debug!("who connects cannot be turned away: {error}");
+            }
+            until = Instant::now() + LAST_CALL;
         }
         self.last_call = Some(LastCall { until, over });
+    }
+
+    /// Stops listening. Connections in the queue of a socket that other processes have as well stay
+    /// there.
+    fn leave(&mut self, number: usize) {
+        let listener = self.listeners[number].as_ref();
+        match listener.map(Listener::tenure) {
+            Some(Tenure::Lent) | None => self.listeners[number] = None,
+            Some(Tenure::Own | Tenure::Shared) => self.stop_listening(number),
+        }
+    }
+
+    /// Stops listening on the reserved listener when all other connections have ended, and has the
+    /// last connections end.
+    fn finish_shutdown(&mut self) {
+        if self.engine.is_public_drained() {
+            for number in 0..self.listeners.len() {
+                self.leave(number);
+            }
+            self.engine.finish_drain();
+        }
+    }
+
+    /// Whether the shutdown is complete.
+    fn has_ended(&self) -> bool {
+        self.engine.is_drained() && self.listeners.iter().all(Option::is_none)
     }
 
     /// Begins to see everybody off when it is time.
@@ -211,7 +240,9 @@ impl<H: Handler> Reactor<H> {
             return;
         };
         for number in 0..self.listeners.len() {
-            self.stop_listening(number);
+            if !self.engine.is_reserved(ListenerId(number as u8)) {
+                self.stop_listening(number);
+            }
         }
         self.last_call = None;
         self.engine.begin_drain(call.over);

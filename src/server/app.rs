@@ -2,6 +2,7 @@
 //! its own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::admin::{Admin, Facts};
 use crate::backend::Stats;
@@ -105,6 +106,7 @@ impl Handler for App {
                 )
             },
             ready,
+            draining: shared.is_draining.load(Ordering::Relaxed),
         };
         admin.on_request(cx, key, request, &facts)
     }

@@ -1,12 +1,14 @@
 //! The whole server: builds back end, application and reactor, and runs them to the end.
 
 mod activation;
+mod address_file;
 mod allocator;
 mod app;
 mod back_end;
 mod banner;
 mod certificate;
 mod figures;
+mod handover;
 mod metrics;
 #[cfg(not(feature = "amqp"))]
 mod no_amqp;
@@ -14,10 +16,7 @@ mod notify;
 mod reload;
 mod signals;
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +34,7 @@ use crate::net::{
 use crate::realtime::{self, Realtime};
 
 use activation::Sockets;
+use address_file::AddressFile;
 use app::App;
 use back_end::BackEnd;
 use certificate::Certificate;
@@ -67,17 +67,21 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let back_end = BackEnd::prepare(&settings)?;
     let shared = Arc::new(Shared::new(&settings));
     shared.has_certificate(tls.as_ref());
-    let (sockets, bound) = bind(&settings, inherited, tls)?;
+    let (mut sockets, bound) = bind(&settings, inherited, tls)?;
     let pulse = Pulse::new(Arc::clone(&notifier));
     let mut reactor = reactor(&settings, &back_end, &bound, &shared, pulse)?;
+    if back_end.data.is_some() {
+        let file = Arc::new(AddressFile::write(&settings.data, &bound.admin)?);
+        signals.own(Arc::clone(&file));
+        // Commands find this server as long as it can be reached.
+        let admin = sockets.remove(0).before_close(move || file.remove());
+        sockets.insert(0, admin);
+    }
     for socket in sockets {
         let added = reactor.listen(socket);
         added.map_err(|error| Exit::new(Exit::OS, error))?;
     }
     let text = banner::text(&settings, &back_end, &bound, open_files);
-    let address_file = back_end.data.as_ref();
-    let address_file = address_file.map(|_| AddressFile::write(&settings.data, &bound.admin));
-    signals.own(address_file.transpose()?);
     let threads = back_end.start(&reactor.mailbox())?;
     let reloader = Reloader {
         sources,
@@ -187,38 +191,54 @@ impl Bound {
 
 /// Opens the listening sockets, that of the admin interface first: the application knows it as
 /// listener 0. Those that there are already are not opened again.
+///
+/// If a server that is shutting down has the admin address, clients wait in the queues of the other
+/// sockets until it is gone.
 fn bind(
     settings: &Settings,
     mut inherited: Sockets,
     tls: Option<TlsConfig>,
 ) -> Result<(Vec<Listener>, Bound), Exit> {
-    let mut sockets = Vec::new();
-    let mut open = |address: &Address, tls: Option<TlsConfig>, shared: bool, preface: bool| {
-        let opened = match inherited.find(address) {
+    let mut open =
+        |address: &Address, tls: Option<TlsConfig>, shared: bool| match inherited.find(address) {
             Some(listener) => Ok(listener.with_tls(tls)),
             None if shared => Listener::open_shared(address, tls),
             None => Listener::open(address, tls),
         };
+    let admin = match open(&settings.admin, None, false) {
+        Err(error) if handover::is_held(&error, &settings.admin) => None,
+        result => Some(result.map_err(|error| cannot_listen(&settings.admin, &error))?),
+    };
+    let mut sockets = Vec::new();
+    let mut listeners = Vec::new();
+    for listen in &settings.listen {
+        let address = &listen.address;
+        let opened = open(
+            address,
+            tls.clone().filter(|_| listen.tls),
+            settings.reuse_port,
+        );
         let opened = opened.and_then(|listener| listener.address().map(|bound| (listener, bound)));
-        let (listener, bound) = opened.map_err(|error| {
-            let message = format!("cannot listen on {address}: {error}");
-            Exit::new(Exit::UNAVAILABLE, message)
-        })?;
-        sockets.push(match preface {
+        let (listener, bound) = opened.map_err(|error| cannot_listen(address, &error))?;
+        sockets.push(match settings.proxy_protocol.contains(listen) {
             true => listener.with_proxy_protocol(),
             false => listener,
         });
-        Ok::<_, Exit>(bound)
-    };
-    let admin = open(&settings.admin, None, false, false)?;
-    let mut listeners = Vec::new();
-    for listen in &settings.listen {
-        let tls = tls.clone().filter(|_| listen.tls);
-        let preface = settings.proxy_protocol.contains(listen);
-        let bound = open(&listen.address, tls, settings.reuse_port, preface)?;
         listeners.push((bound, listen.tls));
     }
+    let admin = match admin {
+        Some(admin) => Ok(admin),
+        None => handover::open_when_free(&settings.admin),
+    };
+    let admin = admin.and_then(|listener| listener.address().map(|bound| (listener, bound)));
+    let (listener, admin) = admin.map_err(|error| cannot_listen(&settings.admin, &error))?;
+    sockets.insert(0, listener);
     Ok((sockets, Bound { admin, listeners }))
+}
+
+fn cannot_listen(address: &Address, error: &io::Error) -> Exit {
+    let message = format!("cannot listen on {address}: {error}");
+    Exit::new(Exit::UNAVAILABLE, message)
 }
 
 /// Connections cannot be more than the files that may be open, less those the server itself
@@ -267,37 +287,6 @@ fn tcp_address(address: &Address) -> Option<std::net::SocketAddr> {
 
 fn no_thread(error: io::Error) -> Exit {
     Exit::new(Exit::OS, format!("a thread: {error}"))
-}
-
-/// The file that tells commands on this machine where the admin interface is.
-struct AddressFile {
-    path: PathBuf,
-    line: String,
-}
-
-impl AddressFile {
-    fn write(data: &Path, admin: &Address) -> Result<Self, Exit> {
-        let path = data.join("admin.address");
-        let line = format!("{}\n", banner::admin_url(admin));
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options.open(&path);
-        let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
-        written.map_err(|error| Exit::new(Exit::IO, error))?;
-        Ok(AddressFile { path, line })
-    }
-}
-
-impl Drop for AddressFile {
-    fn drop(&mut self) {
-        // It is another's where another server has taken over before this one ends.
-        if std::fs::read_to_string(&self.path).is_ok_and(|line| line != self.line) {
-            return;
-        }
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            log::debug!("{}: {error}", self.path.display());
-        }
-    }
 }
 
 fn random<const N: usize>() -> Result<[u64; N], getrandom::Error> {

@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     application: Mutex<Option<Application>>,
     /// Over how many milliseconds a shutdown is spread.
     drain: AtomicU64,
+    /// A shutdown has begun.
+    pub is_draining: AtomicBool,
     /// Reloads that were taken over, of the configuration or of a certificate.
     pub succeeded: AtomicU64,
     /// Those that were not.
@@ -82,6 +84,7 @@ impl Shared {
         Shared {
             application: Mutex::new(None),
             drain: AtomicU64::new(millis(settings.drain)),
+            is_draining: AtomicBool::new(false),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             certificate_expires: AtomicU64::new(0),

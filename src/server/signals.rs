@@ -5,6 +5,7 @@
 //! library.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,9 +17,10 @@ use crate::logging;
 use crate::model::Tell;
 use crate::net::Mailbox;
 
+use super::address_file::AddressFile;
+use super::no_thread;
 use super::notify::Notifier;
 use super::reload::Shared;
-use super::{AddressFile, no_thread};
 
 /// Catches signals from now on. They are handled as soon as `SignalThread::start` is called.
 pub fn catch() {
@@ -43,8 +45,8 @@ struct State {
     running: Option<Running>,
     /// SIGHUP has come before there was anything to reload.
     wants_reload: bool,
-    /// Removed before the process ends, or before another server can have one of its own.
-    address_file: Option<AddressFile>,
+    /// Removed if the process ends during the start. Later the admin listener removes it.
+    address_file: Option<Arc<AddressFile>>,
 }
 
 /// The targets once the server serves.
@@ -82,9 +84,9 @@ impl SignalThread {
         Ok(SignalThread { state })
     }
 
-    /// Hands over the file that is to be gone when the server ends.
-    pub fn own(&self, address_file: Option<AddressFile>) {
-        locked(&self.state).address_file = address_file;
+    /// Hands over the file that is to be gone if the process ends during the start.
+    pub fn own(&self, address_file: Arc<AddressFile>) {
+        locked(&self.state).address_file = Some(address_file);
     }
 
     /// The server runs.
@@ -107,15 +109,16 @@ impl State {
                 None => self.wants_reload = true,
             },
             SIGTERM | SIGINT => {
-                // Before the addresses are free: the next server to take them may start while
-                // this one still sees its clients off, and has a file of its own by then.
-                drop(self.address_file.take());
                 let Some(running) = &self.running else {
+                    if let Some(file) = &self.address_file {
+                        file.remove();
+                    }
                     log::info!("signal {signal}: ended during the start");
                     logging::finish();
                     std::process::exit(0);
                 };
                 log::info!("signal {signal}: shutting down");
+                running.shared.is_draining.store(true, Ordering::Relaxed);
                 let over = running.shared.drain();
                 running.mailbox.shut_down(over)?;
                 running.notifier.stopping();

@@ -134,6 +134,11 @@ impl Server {
         self.folder.path()
     }
 
+    /// The same, for another server on this data.
+    pub fn shared_folder(&self) -> Arc<TempDir> {
+        Arc::clone(&self.folder)
+    }
+
     /// The address of the first WebSocket listener.
     pub fn address(&self) -> SocketAddr {
         let url = &self.listeners[0];

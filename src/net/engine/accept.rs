@@ -16,7 +16,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// with a poller fails, call [`Engine::abandon`].
     pub fn accept(&mut self, arrival: Arrival<S>) -> Option<ConnKey> {
         self.counters.accepted += 1;
-        if self.drain.is_some() {
+        if !self.admits(arrival.listener) {
             self.counters.count_refusal(Refusal::ShuttingDown);
             return None;
         }

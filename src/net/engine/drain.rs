@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::ws::CloseCode;
 
-use super::super::ConnKey;
 use super::super::conn::{Conn, Farewell, Phase};
 use super::super::counters::End;
 use super::super::handler::{Handler, Refusal};
 use super::super::socket::Socket;
 use super::super::timer::TICK_MS;
+use super::super::{ConnKey, ListenerId};
 use super::{Engine, floor_tick, millis};
 
 /// A shutdown that is under way.
@@ -27,12 +27,18 @@ pub(super) struct Drain {
     cursor: u32,
     /// When to look again at those who are no WebSockets.
     next_sweep: u64,
+    /// When the connections of the reserved listener began to be ended, too.
+    last: Option<u64>,
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Begins the shutdown: nobody is let in any more, and everybody is told to come back
     /// later, spread evenly over `over`. The first are told at once. Who has a request under way
     /// has a second to complete it, and is then one of them.
+    ///
+    /// Connections of the reserved listener are accepted and served, each for one request, until
+    /// [`Engine::finish_drain`]: operators and publishers have to reach the server as long as it has
+    /// clients.
     pub fn begin_drain(&mut self, over: Duration) {
         if self.drain.is_none() {
             let now = self.now.mono;
@@ -43,6 +49,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 due: 0,
                 cursor: 0,
                 next_sweep: now,
+                last: None,
             };
             drain.add(DRAIN_STEP, self.counters.open);
             self.drain = Some(drain);
@@ -52,6 +59,34 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Whether a shutdown is under way.
     pub fn is_draining(&self) -> bool {
         self.drain.is_some()
+    }
+
+    /// Whether all connections have ended but those of the reserved listener.
+    pub fn is_public_drained(&self) -> bool {
+        self.drain.is_some() && self.arena.len() == self.reserved_connections()
+    }
+
+    /// Ends the connections of the reserved listener as well, those with a request under way within
+    /// a second.
+    pub fn finish_drain(&mut self) {
+        let now = self.now.mono;
+        if let Some(drain) = &mut self.drain
+            && drain.last.is_none()
+        {
+            drain.last = Some(now);
+            drain.next_sweep = now;
+        }
+    }
+
+    /// Whether this is [`Config::reserved_listener`](super::super::Config::reserved_listener).
+    pub fn is_reserved(&self, listener: ListenerId) -> bool {
+        Some(listener) == self.config.reserved_listener
+    }
+
+    /// Whether a connection of this listener may still be accepted.
+    pub(super) fn admits(&self, listener: ListenerId) -> bool {
+        let drain = self.drain.as_ref();
+        drain.is_none_or(|drain| self.is_reserved(listener) && drain.last.is_none())
     }
 
     /// Whether the shutdown is complete.
@@ -102,11 +137,18 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         drain.next_sweep = self.now.mono + SWEEP_PERIOD;
-        let is_late = self.now.mono >= drain.started + REQUEST_GRACE;
         let mut from = 0;
         while let Some(key) = self.arena.next_key(from) {
             from = key.index + 1;
-            self.send_off_request(key, is_late);
+            let listener = self.arena.get(key).map(|conn| conn.listener);
+            let is_reserved = listener.is_some_and(|listener| self.is_reserved(listener));
+            let since = match is_reserved {
+                true => drain.last,
+                false => Some(drain.started),
+            };
+            if let Some(since) = since {
+                self.send_off_request(key, self.now.mono >= since + REQUEST_GRACE);
+            }
         }
     }
 

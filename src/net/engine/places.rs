@@ -89,6 +89,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
+    /// Connections of the reserved listener.
+    pub(super) fn reserved_connections(&self) -> usize {
+        let pool = &self.pools[PoolId::Reserved as usize];
+        pool.placed + pool.surplus
+    }
+
     /// Finds a place for a new connection, if need be by ending another one; `None` if there is
     /// not even a place to be told so.
     pub(super) fn find_place(&mut self, id: PoolId) -> Option<Place> {
