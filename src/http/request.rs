@@ -164,8 +164,12 @@ pub fn parse_head<T>(
     let mut request = Request {
         method,
         authority,
-        // RFC 9110 §4.2.3: "an empty path component is equivalent to an absolute path of "/"".
-        path: if path.is_empty() { "/" } else { path },
+        // RFC 9110 §4.2.3, of the absolute form: "an empty path component is equivalent to an
+        // absolute path of "/"".
+        path: match path.is_empty() && authority.is_some() {
+            true => "/",
+            false => path,
+        },
         query,
         minor_version,
         length: len,
@@ -290,6 +294,7 @@ mod tests {
             ("/ws?u=http://host/", "other:1 /ws u=http://host/"),
             ("/http://host/", "other:1 /http://host/ "),
             ("*", "other:1 * "),
+            ("?a=b", "other:1  a=b"),
             ("ftp://host/ws", "other:1 ftp://host/ws "),
             ("http:///ws", "Malformed"),
             ("http://:80/ws", "Malformed"),
