@@ -5,6 +5,7 @@
 //!
 //! [`model`]: crate::model
 
+pub(crate) mod advice;
 #[cfg(feature = "amqp")]
 pub mod amqp;
 mod data_dir;

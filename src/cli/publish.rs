@@ -5,6 +5,7 @@
 //! about the admin listener stands in `admin`.
 
 mod admin;
+mod unix;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -40,7 +41,8 @@ pub struct PublishArgs {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// The admin address, instead of that in the data directory
+    /// The admin address, instead of that in the data directory: http://HOST:PORT/ or
+    /// unix:/path/to.sock
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
 }

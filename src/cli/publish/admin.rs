@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -12,6 +12,8 @@ use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{HeaderValue, Response, Uri};
 use ureq::{Agent, Body};
 
+use super::unix::{NoResolver, UnixConnector};
+use crate::backend::advice::about;
 use crate::cli::exit::Exit;
 use crate::cli::text::printable;
 
@@ -19,6 +21,8 @@ use crate::cli::text::printable;
 pub(super) struct Admin {
     agent: Agent,
     url: String,
+    /// The unix socket, if it is one.
+    socket: Option<PathBuf>,
     key: HeaderValue,
     /// Whether the agent may have kept a connection from an earlier request.
     may_reuse: Cell<bool>,
@@ -31,7 +35,7 @@ impl Admin {
         address: Option<&str>,
         key: Option<String>,
     ) -> Result<Self, Exit> {
-        let url = match address {
+        let Endpoint { url, socket } = match address {
             Some(address) => endpoint(address)
                 .map_err(|why| Exit::new(Exit::USAGE, format!("--admin: {why}")))?,
             None => {
@@ -52,17 +56,21 @@ impl Admin {
             .map_err(|_| Exit::new(Exit::NO_PERMISSION, "the publish key is not one"))?;
         key.set_sensitive(true);
         // No proxy, whatever the environment says: the key is for this machine's server alone.
-        let agent = Agent::config_builder()
+        let config = Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
             .timeout_global(Some(ANSWER))
-            .build()
-            .into();
+            .build();
+        let agent = match &socket {
+            Some(path) => Agent::with_parts(config, UnixConnector(path.clone()), NoResolver),
+            None => config.into(),
+        };
         Ok(Admin {
             agent,
             url,
+            socket,
             key,
             may_reuse: Cell::new(false),
         })
@@ -100,25 +108,42 @@ impl Admin {
     }
 
     fn failed(&self, error: &ureq::Error) -> Exit {
-        let url = &self.url;
         let text = error.to_string();
+        let why = printable(&text);
         // The library's own error, and that of the system, which has no kind for it.
         if matches!(error, ureq::Error::HostNotFound) || text.contains("failed to lookup address") {
-            let uri = url.parse::<Uri>();
-            let host = uri.as_ref().ok().and_then(Uri::host).unwrap_or(url);
+            let uri = self.url.parse::<Uri>();
+            let host = uri.as_ref().ok().and_then(Uri::host).unwrap_or(&self.url);
             let message = format!(
-                "cannot resolve the host {host}: {}; check its name in --admin, and this \
-                 machine's name resolution",
-                printable(&text)
+                "cannot resolve the host {host}: {why}; check its name in --admin, and this \
+                 machine's name resolution"
             );
             return Exit::new(Exit::UNAVAILABLE, message);
         }
-        let why = printable(&text);
-        Exit::new(
-            Exit::UNAVAILABLE,
-            format!("no answer from {url}: {why}. Is `h-realtime serve` running?"),
-        )
+        let place = match &self.socket {
+            Some(path) => format!("unix:{}", path.display()),
+            None => self.url.clone(),
+        };
+        match (&self.socket, error) {
+            (Some(_), ureq::Error::Io(cause)) if cause.kind() == ErrorKind::PermissionDenied => {
+                let help = "run this as root or as the server's user, or let a group of yours \
+                            connect: socket.admin_group, and socket.admin_mode = \"0660\"";
+                Exit::new(Exit::NO_PERMISSION, format!("{place}: {why}; {help}"))
+            }
+            _ => Exit::new(
+                Exit::UNAVAILABLE,
+                format!("no answer from {place}: {why}. Is `h-realtime serve` running?"),
+            ),
+        }
     }
+}
+
+/// Where events go.
+#[derive(Debug, PartialEq, Eq)]
+struct Endpoint {
+    url: String,
+    /// The socket that the URL is requested from; else the URL says.
+    socket: Option<PathBuf>,
 }
 
 /// Whether a connection ended before the response.
@@ -136,9 +161,21 @@ fn has_ended(error: &ureq::Error) -> bool {
 }
 
 /// Where events go, made of the address as a person or the server wrote it.
-fn endpoint(address: &str) -> Result<String, String> {
+fn endpoint(address: &str) -> Result<Endpoint, String> {
     let address = address.trim();
-    let expected = || format!("expected http://HOST:PORT/, found {}", printable(address));
+    let expected = || {
+        let found = printable(address);
+        format!("expected http://HOST:PORT/ or unix:/path/to.sock, found {found}")
+    };
+    if let Some(path) = address.strip_prefix("unix:") {
+        if path.is_empty() {
+            return Err(expected());
+        }
+        return Ok(Endpoint {
+            url: "http://localhost/events".to_owned(),
+            socket: Some(path.into()),
+        });
+    }
     let authority = address.strip_prefix("http://").unwrap_or(address);
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
@@ -146,7 +183,9 @@ fn endpoint(address: &str) -> Result<String, String> {
     }
     let url = format!("http://{authority}/events");
     match url.parse::<Uri>() {
-        Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) => Ok(url),
+        Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) => {
+            Ok(Endpoint { url, socket: None })
+        }
         _ => Err(expected()),
     }
 }
@@ -163,9 +202,7 @@ fn read(file: &Path, absent: &str) -> Result<String, Exit> {
                     format!("{name} is not there: {absent}; {help}"),
                 )
             }
-            ErrorKind::PermissionDenied => {
-                Exit::new(Exit::NO_PERMISSION, format!("{name}: {error}"))
-            }
+            ErrorKind::PermissionDenied => Exit::new(Exit::NO_PERMISSION, about(file, &error)),
             _ => Exit::new(Exit::NO_INPUT, format!("{name}: {error}")),
         }
     })

@@ -1,7 +1,7 @@
 //! The admin client, its judgements alone and over a socket to a stub.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::thread;
 
 use super::*;
@@ -22,8 +22,39 @@ fn an_address_becomes_the_endpoint() {
         ("a b", None),
         ("", None),
     ] {
-        assert_eq!(endpoint(address).ok().as_deref(), expected, "{address}");
+        let url = endpoint(address).ok().map(|endpoint| endpoint.url);
+        assert_eq!(url.as_deref(), expected, "{address}");
     }
+    let socket = endpoint("unix:/run/admin.sock\n").map(|endpoint| endpoint.socket);
+    assert_eq!(socket, Ok(Some("/run/admin.sock".into())));
+    assert!(endpoint("unix:").is_err());
+}
+
+/// The connection is kept, as one over TCP is.
+#[test]
+fn events_go_over_a_unix_socket_in_one_connection() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let path = temp.path().join("admin.sock");
+    let address = format!("unix:{}", path.display());
+    let admin = || Admin::find(Path::new("/"), Some(&address), Some("k1".into())).expect("given");
+    let exit = admin().send("{}".into()).expect_err("no socket");
+    assert_eq!(exit.code, Exit::UNAVAILABLE);
+    assert!(exit.message.contains(&address), "{}", exit.message);
+
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let server = thread::spawn(move || {
+        let mut stream = BufReader::new(listener.accept().expect("a connection").0);
+        let answer = r#"{"accepted":1,"matched":2}"#;
+        let first = serve(&mut stream, "202 Accepted", answer);
+        (first, serve(&mut stream, "202 Accepted", answer))
+    });
+    let admin = admin();
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(500_000));
+    assert_eq!(admin.send("{\"a\":1}".into()).ok(), Some(2));
+    assert_eq!(admin.send(long.clone()).ok(), Some(2));
+    let (first, second) = server.join().expect("the stub");
+    assert!(first.starts_with("POST /events HTTP/1.1\r\n"), "{first}");
+    assert!(second.ends_with(&long));
 }
 
 #[test]
@@ -212,7 +243,7 @@ fn a_server_that_is_not_there_or_speaks_nonsense_is_unavailable() {
 }
 
 /// Reads one request, answers it, returns it.
-fn serve(stream: &mut BufReader<TcpStream>, status: &str, body: &str) -> String {
+fn serve<S: Read + Write>(stream: &mut BufReader<S>, status: &str, body: &str) -> String {
     let request = read_request(stream);
     let answer = format!(
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
@@ -225,7 +256,7 @@ fn serve(stream: &mut BufReader<TcpStream>, status: &str, body: &str) -> String 
     request
 }
 
-fn read_request(stream: &mut BufReader<TcpStream>) -> String {
+fn read_request<S: Read>(stream: &mut BufReader<S>) -> String {
     let (mut request, mut length) = (String::new(), 0);
     loop {
         let start = request.len();
