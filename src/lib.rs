@@ -12,6 +12,7 @@
 //! | [`admin`] | publishing, metrics, health, and a page to try it with |
 //! | [`backend`] | users, tokens, groups, and what becomes of a published event |
 //! | `trust` | servers' certificates, where this program is the client |
+//! | [`owner`] | users and groups of the host, by name |
 //! | [`config`], [`logging`], [`cli`], [`server`] | settings, the log, commands, and the whole put together |
 //!
 //! To embed the engine alone, implement [`net::Handler`] and give it to a [`net::Reactor`];
@@ -29,6 +30,7 @@ pub mod http;
 pub mod logging;
 pub mod model;
 pub mod net;
+pub mod owner;
 pub mod realtime;
 #[cfg(any(feature = "sqlite", feature = "h"))]
 pub mod server;

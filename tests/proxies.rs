@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -172,8 +173,46 @@ fn check(server: &Server, front: &Front) {
 #[ignore = "needs nginx"]
 fn nginx() {
     let (server, mut front) = (server(), Front::new());
-    let text = snippet("nginx", "nginx");
+    let text = nginx_site(&front);
     let text = put(&text, "127.0.0.1:5001", &server.address().to_string());
+    start_nginx(&mut front, "master_process off;", &text);
+    check(&server, &front);
+}
+
+/// The workers have a user of their own, as in Debian's package.
+#[test]
+#[ignore = "needs nginx"]
+fn nginx_by_a_unix_socket() {
+    if !support::is_root() {
+        return;
+    }
+    let mut front = Front::new();
+    let section = "nginx, by a unix socket";
+    let folder = TempDir::new().unwrap();
+    for path in [folder.path(), front.folder.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let socket = folder.path().join("ws.sock").display().to_string();
+    let place = "/run/h-realtime/ws.sock";
+    let config = put(&snippet(section, "toml"), place, &socket);
+    // The clients are on this machine.
+    let trusted = "[\"unix\", \"127.0.0.1\"]\nconnections_per_ip = 1";
+    let config = put(&config, "[\"unix\"]", trusted);
+    fs::write(folder.path().join("config.toml"), config).unwrap();
+    let mut command = Command::new(support::PROGRAM);
+    command.env("RUST_LOG", "debug");
+    let server = Server::launch(command, folder, &[]);
+
+    let pass = put(&snippet(section, "nginx"), place, &socket);
+    let text = nginx_site(&front);
+    let text = put(&text, "proxy_pass http://127.0.0.1:5001;", pass.trim());
+    start_nginx(&mut front, "user www-data;", &text);
+    check(&server, &front);
+}
+
+/// The configuration of the document's section about nginx, for this certificate and port.
+fn nginx_site(front: &Front) -> String {
+    let text = snippet("nginx", "nginx");
     let text = put(&text, "    listen [::]:443 ssl;\n", "");
     let text = put(
         &text,
@@ -186,13 +225,17 @@ fn nginx() {
         &format!("{live}/fullchain.pem"),
         &front.path("cert.pem"),
     );
-    let text = put(
+    put(
         &text,
         &format!("{live}/privkey.pem"),
         &front.path("key.pem"),
-    );
+    )
+}
+
+/// Starts nginx with this text in the `http` block.
+fn start_nginx(front: &mut Front, process: &str, text: &str) {
     let folder = front.path("");
-    let whole = nginx_config(&folder, &text);
+    let whole = nginx_config(&folder, process, text);
     let config = front.write("nginx.conf", &whole);
     let mut command = Command::new("/usr/sbin/nginx");
     front.start(
@@ -200,23 +243,23 @@ fn nginx() {
             .args(["-e", "stderr", "-p", &folder, "-c"])
             .arg(config),
     );
-    check(&server, &front);
 }
 
 /// nginx's own files in a folder, and this in its `http` block.
-fn nginx_config(folder: &str, text: &str) -> String {
+fn nginx_config(folder: &str, process: &str, text: &str) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {folder}{kind};\n"))
         .concat();
     format!(
-        "daemon off; master_process off; pid {folder}pid; error_log stderr;\n\
+        "daemon off; {process} pid {folder}pid; error_log stderr;\n\
          events {{}}\nhttp {{\naccess_log off;\n{temporary}{text}}}\n"
     )
 }
 
-fn start_nginx(front: &Front, text: &str) -> Program {
+fn nginx_alone(front: &Front, text: &str) -> Program {
     let folder = front.path("");
-    let config = front.write("nginx.conf", &nginx_config(&folder, text));
+    let whole = nginx_config(&folder, "master_process off;", text);
+    let config = front.write("nginx.conf", &whole);
     let mut command = Command::new("/usr/sbin/nginx");
     command.args(["-e", "stderr", "-p", &folder, "-c"]);
     Program::start(command.arg(config))
@@ -253,7 +296,7 @@ fn nginx_in_front_of_the_admin_interface_keeps_other_pages_out() {
     };
     let rebound = format!("rebound.example.org:{}", front.port);
     {
-        let _nginx = start_nginx(&front, &text);
+        let _nginx = nginx_alone(&front, &text);
         eventually(PATIENCE, || TcpStream::connect(address).ok());
         assert_eq!(ask("GET /livez", &name, "", ""), 200);
         assert_eq!(ask("GET /livez", &rebound, "", ""), 403);
@@ -271,7 +314,7 @@ fn nginx_in_front_of_the_admin_interface_keeps_other_pages_out() {
     }
     // Without that line it would let any page in.
     let line = "        proxy_set_header Host $http_host;\n";
-    let _nginx = start_nginx(&front, &put(&text, line, ""));
+    let _nginx = nginx_alone(&front, &put(&text, line, ""));
     eventually(PATIENCE, || TcpStream::connect(address).ok());
     assert_eq!(ask("GET /livez", &rebound, "", ""), 200);
 }

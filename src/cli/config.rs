@@ -8,6 +8,7 @@ use super::exit::Exit;
 use super::serve::ServeArgs;
 use crate::config::{BackEndSettings, Settings, defaults, effective, warnings};
 use crate::net::tls::TlsConfig;
+use crate::owner::SocketFiles;
 
 /// What `config` takes.
 #[derive(Args)]
@@ -59,6 +60,7 @@ fn check(args: ServeArgs) -> Result<(), Exit> {
     let values = args.sources().read()?;
     let settings = values.settle()?;
     can_be_served(&settings)?;
+    SocketFiles::of(&settings)?;
     if let Some((cert, key)) = &settings.tls {
         TlsConfig::from_pem_files(cert, key).map_err(|error| Exit::new(Exit::CONFIG, error))?;
     }

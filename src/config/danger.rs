@@ -93,7 +93,10 @@ pub fn warnings(settings: &Settings, values: &Values) -> Vec<String> {
 fn open_to_all(path: &Path, what: &str) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
     let is_open = mode & 0o004 != 0;
-    is_open.then(|| format!("{}: everybody on this host can read {what}", path.display()))
+    is_open.then(|| {
+        let path = path.display();
+        format!("{path}: everybody on this host can read {what}; run: chmod o-r {path}")
+    })
 }
 
 /// Whether strangers may reach an address. All addresses at once (`0.0.0.0`) are public, too.

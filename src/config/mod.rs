@@ -41,7 +41,7 @@ pub use rust_log::rust_log_level;
 pub use show::{defaults, effective};
 pub use sources::{Flag, KEY_VARIABLE, Sources, TOKEN_VARIABLE, USUAL_FILE};
 pub use table::{Preset, SETTINGS, Setting};
-pub use units::{parse_duration, parse_size};
+pub use units::{parse_duration, parse_mode, parse_size};
 pub use value::{Kind, Value};
 pub use values::{Values, Whence};
 
@@ -75,6 +75,10 @@ pub struct Settings {
     pub proxy_protocol: Vec<Listen>,
     /// Where the admin interface is served.
     pub admin: Address,
+    /// The files of the unix sockets of `listen`.
+    pub socket: SocketSettings,
+    /// The file of the unix socket of `admin`.
+    pub admin_socket: SocketSettings,
     /// Values of `Host` by which the admin listener is reached besides its address.
     pub admin_hosts: Vec<String>,
     /// Whether that may be an address that strangers may reach.
@@ -134,6 +138,17 @@ pub struct Listen {
     pub address: Address,
     /// `wss://` rather than `ws://`.
     pub tls: bool,
+}
+
+/// The file of a unix socket that the server opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketSettings {
+    /// Its permissions.
+    pub mode: u32,
+    /// Its owner, by name or number, if it is not the server's user.
+    pub user: Option<String>,
+    /// Its group, by name or number, if it is not the server's.
+    pub group: Option<String>,
 }
 
 /// Where the process listens already by sockets that it was started with; no others are opened

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::address::{parse_admin, parse_listen};
+use super::units::parse_mode;
 use super::values::Values;
 use super::{BackEndSettings, ConfigError, InvalidToken, Listen, MetricsKey, OnExpiry, Settings};
-use super::{back_end, danger};
+use super::{SocketSettings, back_end, danger};
 use crate::http::{ForwardedBy, Origin, Proxies};
 use crate::logging::Format;
 use crate::net::{Address, Config};
@@ -35,6 +36,12 @@ impl Values {
             proxy_protocol: self.proxy_protocol(&listen)?,
             listen,
             admin: self.admin()?,
+            socket: self.socket("socket.mode", "socket.user", "socket.group")?,
+            admin_socket: self.socket(
+                "socket.admin_mode",
+                "socket.admin_user",
+                "socket.admin_group",
+            )?,
             admin_hosts: self.list("admin_hosts"),
             admin_public: self.flag("admin_public")?,
             metrics_key: self.metrics_key()?,
@@ -114,6 +121,14 @@ impl Values {
                  listens on {there}: leave the setting out, or have both the same"
             ))),
         }
+    }
+
+    fn socket(&self, mode: &str, user: &str, group: &str) -> Result<SocketSettings, ConfigError> {
+        Ok(SocketSettings {
+            mode: parse_mode(&self.word(mode)?).ok_or_else(|| odd(mode))?,
+            user: self.text(user),
+            group: self.text(group),
+        })
     }
 
     fn metrics_key(&self) -> Result<Option<MetricsKey>, ConfigError> {

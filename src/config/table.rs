@@ -134,6 +134,10 @@ const FILE: &str = "_file";
 /// The sections, in order, and what each is about.
 pub static SECTIONS: &[(&str, &str)] = &[
     ("", ""),
+    (
+        "socket",
+        "files of unix sockets; systemd's have those of their units",
+    ),
     ("h", "what h's own servers have in their environment"),
     ("amqp", "RabbitMQ, for h and for events = \"amqp\""),
     ("tls", "for wss://"),
@@ -167,7 +171,7 @@ pub static SETTINGS: &[Setting] = &[
     set("proxy_protocol", Kind::AnyPlaces, "[]",
         "those of listen that only trusted_proxies connect to, with PROXY headers").fixed(),
     set("reuse_port", Kind::Flag, "false",
-        "let other processes listen on the same TCP ports, too").fixed(),
+        "let other servers share the TCP ports and the data directory").fixed(),
     set("admin", Kind::Place, r#""127.0.0.1:5002""#,
         "HOST:PORT or unix:/path/to.sock; keep it private").fixed(),
     set("admin_hosts", Kind::Names, "[]",
@@ -184,6 +188,19 @@ pub static SETTINGS: &[Setting] = &[
         "or \"h\": h's database and message queue (feature h)").fixed(),
     set("events", Kind::OneOf(&["http", "amqp"]), r#""http""#,
         "or \"amqp\": events come from RabbitMQ as well (feature amqp)").fixed(),
+
+    set("socket.mode", Kind::Mode, r#""0666""#,
+        "permissions of those of listen; clients and proxies need to write").fixed(),
+    unset("socket.user", Kind::Text, "the server's user",
+        "their owner, by name or number").fixed(),
+    unset("socket.group", Kind::Text, "the server's group",
+        "their group, by name or number").fixed(),
+    set("socket.admin_mode", Kind::Mode, r#""0600""#,
+        "permissions of that of admin; 0660 lets its group publish and monitor").fixed(),
+    unset("socket.admin_user", Kind::Text, "the server's user",
+        "its owner, by name or number").fixed(),
+    unset("socket.admin_group", Kind::Text, "the server's group",
+        "its group, by name or number").fixed(),
 
     unset("h.database_url", Kind::Text, "there has to be one for h",
         "PostgreSQL, with its password").fixed().secret().or("DATABASE_URL"),

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them.
+//! Durations, sizes, and modes of files as people write them.
 
 use std::time::Duration;
 
@@ -32,6 +32,13 @@ pub fn parse_size(text: &str) -> Option<usize> {
         _ => return None,
     };
     usize::try_from(number.checked_mul(bytes)?).ok()
+}
+
+/// Reads the permissions of a file in octal: three digits, or four of which the first is 0.
+pub fn parse_mode(text: &str) -> Option<u32> {
+    let is_octal = text.bytes().all(|byte| (b'0'..b'8').contains(&byte));
+    let mode = u32::from_str_radix(text, 8).ok()?;
+    (is_octal && matches!(text.len(), 3 | 4) && mode <= 0o777).then_some(mode)
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {
@@ -82,6 +89,24 @@ mod tests {
             ("18446744073709551615KiB", None),
         ] {
             assert_eq!(parse_size(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn modes_are_three_or_four_octal_digits() {
+        for (text, mode) in [
+            ("0660", Some(0o660)),
+            ("660", Some(0o660)),
+            ("0777", Some(0o777)),
+            ("000", Some(0)),
+            ("1777", None),
+            ("66", None),
+            ("00660", None),
+            ("0689", None),
+            ("+660", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_mode(text), mode, "{text}");
         }
     }
 }

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::address::{parse_admin, parse_listen};
 use super::near::nearest;
-use super::units::{parse_duration, parse_size};
+use super::units::{parse_duration, parse_mode, parse_size};
 use crate::http::{Origin, Proxies};
 
 /// A value as it was written.
@@ -45,6 +45,8 @@ pub enum Kind {
         /// The shortest that is good, in milliseconds.
         least: u64,
     },
+    /// Permissions of a file, as `0660`.
+    Mode,
     /// Any text.
     Text,
     /// The path of a file or directory.
@@ -150,6 +152,12 @@ impl Kind {
                 )),
                 None => Some(format!("{text:?} is no duration; write it like \"30s\"")),
             },
+            (Kind::Mode, Value::Text(text)) => {
+                let is_none = parse_mode(text).is_none();
+                is_none.then(|| {
+                    format!("{text:?} is no mode; write it in octal, like \"0660\", at most 0777")
+                })
+            }
             (Kind::Path, Value::Text(text)) => {
                 text.is_empty().then(|| "the path is empty".to_owned())
             }
@@ -196,6 +204,7 @@ impl Kind {
             Kind::Number { .. } => "a whole number, like 100",
             Kind::Size { .. } => "a size, like \"64KiB\"",
             Kind::Time { .. } => "a duration, like \"30s\"",
+            Kind::Mode => "a mode in quotes, like \"0660\"",
             Kind::Text | Kind::Path | Kind::OneOf(_) | Kind::Place => "a text in quotes",
             Kind::Places | Kind::AnyPlaces | Kind::Names | Kind::Proxies | Kind::Origins => {
                 "a list of texts, like [\"…\", \"…\"]"
@@ -275,6 +284,8 @@ mod tests {
                 Some(Value::Text("1s".into())),
             ),
             (Kind::Time { least: 1 }, "0s", None),
+            (Kind::Mode, "0660", Some(Value::Text("0660".into()))),
+            (Kind::Mode, "rw-rw----", None),
             (Kind::Path, "", None),
             (Kind::Names, " a , b,", Some(list(&["a", "b"]))),
             (
@@ -309,6 +320,8 @@ mod tests {
         for (kind, text, part) in [
             (Kind::Flag, "1", "true or false"),
             (Kind::Size { least: 1 }, "5", "a size"),
+            (Kind::Mode, "660", "in quotes"),
+            (Kind::Mode, "\"0o660\"", "in octal"),
             (Kind::Text, "[]", "a text"),
             (Kind::Names, "\"a\"", "a list"),
             (Kind::OneOf(&["info"]), "\"inof\"", "did you mean \"info\"?"),

@@ -4,17 +4,17 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use mio::event::Source;
-use mio::net::{TcpListener, UnixListener, UnixStream};
+use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Type};
 
 use super::stream::Stream;
 use super::tls::TlsConfig;
+use super::unix_socket::{self, OwnFile, SocketFile};
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,12 @@ pub struct Listener {
 
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix {
+        listener: UnixListener,
+        path: PathBuf,
+        /// Removes the file; `None` if another process has created it.
+        _file: Option<OwnFile>,
+    },
 }
 
 /// Who else has to do with a listening socket: that decides what becomes of those who wait in its
@@ -85,16 +90,28 @@ impl Listener {
     fn open_as(address: &Address, tls: Option<TlsConfig>, shared: bool) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp(address) => Socket::Tcp(listen_tcp(*address, shared)?),
-            Address::Unix(path) => {
-                remove_stale(path)?;
-                Socket::Unix(UnixListener::bind(path)?, path.clone())
-            }
+            Address::Unix(path) => return Self::open_unix(path, SocketFile::default(), tls),
         };
         let tenure = match (&socket, shared) {
             (Socket::Tcp(_), true) => Tenure::Shared,
             _ => Tenure::Own,
         };
         Ok(Listener::new(socket, tenure, tls))
+    }
+
+    /// Opens a listening unix socket whose file has this mode and owner before anything can
+    /// connect.
+    ///
+    /// # Errors
+    /// Those of binding and listening, and of changing the owner.
+    pub fn open_unix(path: &Path, file: SocketFile, tls: Option<TlsConfig>) -> io::Result<Self> {
+        let (listener, file) = unix_socket::listen(path, file, BACKLOG)?;
+        let socket = Socket::Unix {
+            listener: UnixListener::from_std(listener),
+            path: path.to_owned(),
+            _file: Some(file),
+        };
+        Ok(Listener::new(socket, Tenure::Own, tls))
     }
 
     /// A TCP socket that listens already, and that others have, too: it goes on to listen, and
@@ -120,7 +137,11 @@ impl Listener {
         must_listen(&socket)?;
         socket.set_nonblocking(true)?;
         let path = unix_name(&socket.local_addr()?);
-        let socket = Socket::Unix(UnixListener::from_std(socket), path);
+        let socket = Socket::Unix {
+            listener: UnixListener::from_std(socket),
+            path,
+            _file: None,
+        };
         Ok(Listener::new(socket, Tenure::Lent, tls))
     }
 
@@ -165,14 +186,14 @@ impl Listener {
     pub fn address(&self) -> io::Result<Address> {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
-            Socket::Unix(_, path) => Ok(Address::Unix(path.clone())),
+            Socket::Unix { path, .. } => Ok(Address::Unix(path.clone())),
         }
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match &mut self.socket {
             Socket::Tcp(listener) => listener.register(registry, token, Interest::READABLE),
-            Socket::Unix(listener, _) => listener.register(registry, token, Interest::READABLE),
+            Socket::Unix { listener, .. } => listener.register(registry, token, Interest::READABLE),
         }
     }
 
@@ -204,21 +225,16 @@ impl Listener {
                 }
                 Ok(Stream::Tcp(stream))
             }
-            Socket::Unix(listener, _) => Ok(Stream::Unix(listener.accept()?.0)),
+            Socket::Unix { listener, .. } => Ok(Stream::Unix(listener.accept()?.0)),
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        // The file of a unix socket is removed after this.
         if let Some(call) = self.before_close.take() {
             call();
-        }
-        if let Socket::Unix(_, path) = &self.socket
-            && self.tenure != Tenure::Lent
-            && let Err(error) = std::fs::remove_file(path)
-        {
-            log::debug!("{}: {error}", path.display());
         }
     }
 }
@@ -297,16 +313,6 @@ fn unix_name(address: &std::os::unix::net::SocketAddr) -> PathBuf {
         return format!("@{}", String::from_utf8_lossy(name)).into();
     }
     PathBuf::new()
-}
-
-/// Removes the socket of a process that is gone. One that somebody still listens on is left,
-/// and binding says so.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let is_socket = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket && UnixStream::connect(path).is_err() {
-        std::fs::remove_file(path)?;
-    }
-    Ok(())
 }
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.

@@ -25,6 +25,7 @@ mod socket;
 mod stream;
 mod timer;
 mod transport;
+mod unix_socket;
 mod uptake;
 
 #[cfg(feature = "tls")]
@@ -53,6 +54,7 @@ pub use reactor::{Reactor, monotonic};
 pub use scratch::Scratch;
 pub use socket::{Fill, Socket};
 pub use stream::Stream;
+pub use unix_socket::SocketFile;
 
 /// The clock, read once a turn of the reactor and handed to everything that needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,18 +14,21 @@ pub(super) fn is_held(error: &io::Error, address: &Address) -> bool {
     error.kind() == ErrorKind::AddrInUse && is_draining(address).unwrap_or(false)
 }
 
-/// Opens the admin listener as soon as the server that has its address is gone.
+/// Opens the admin listener, by `open`, as soon as the server that has its address is gone.
 ///
 /// # Errors
 /// Those of binding and listening, where the address is in use otherwise.
-pub(super) fn open_when_free(address: &Address) -> io::Result<Listener> {
+pub(super) fn open_when_free(
+    address: &Address,
+    open: impl Fn() -> io::Result<Listener>,
+) -> io::Result<Listener> {
     log::info!(
         "waiting for the admin address {address}: the server that has it is shutting down; \
          clients are served after that (a second SIGTERM ends it at once)"
     );
     let mut unanswered = 0;
     loop {
-        let error = match Listener::open(address, None) {
+        let error = match open() {
             Err(error) if error.kind() == ErrorKind::AddrInUse => error,
             result => return result,
         };

@@ -6,6 +6,7 @@ mod allocator;
 mod app;
 mod back_end;
 mod banner;
+mod bind;
 mod certificate;
 mod figures;
 mod handover;
@@ -28,8 +29,7 @@ use crate::logging;
 use crate::model::Secret;
 use crate::net::tls::TlsConfig;
 use crate::net::{
-    Address, Config, Listener, ListenerId, Reactor, most_connections, raise_open_files,
-    reserved_connections,
+    Address, Config, ListenerId, Reactor, most_connections, raise_open_files, reserved_connections,
 };
 use crate::realtime::{self, Realtime};
 
@@ -37,6 +37,7 @@ use activation::Sockets;
 use address_file::AddressFile;
 use app::App;
 use back_end::BackEnd;
+use bind::{Bound, bind};
 use certificate::Certificate;
 use figures::Figures;
 use notify::{Notifier, Pulse};
@@ -170,75 +171,6 @@ fn certificate(settings: &Settings) -> Result<Option<(Certificate, TlsConfig)>, 
     let read = Certificate::read(cert, key);
     read.map(Some)
         .map_err(|error| Exit::new(Exit::CONFIG, error))
-}
-
-/// Where the server listens, with the ports that the system chose.
-struct Bound {
-    admin: Address,
-    /// With whether it has TLS.
-    listeners: Vec<(Address, bool)>,
-}
-
-impl Bound {
-    /// What the admin page proposes to connect to: the first listener that a browser can reach.
-    /// Empty if there is none.
-    fn page_url(&self) -> String {
-        let mut listeners = self.listeners.iter();
-        let reachable = listeners.find(|(address, _)| tcp_address(address).is_some());
-        reachable.map_or_else(String::new, |(address, tls)| banner::ws_url(address, *tls))
-    }
-}
-
-/// Opens the listening sockets, that of the admin interface first: the application knows it as
-/// listener 0. Those that there are already are not opened again.
-///
-/// If a server that is shutting down has the admin address, clients wait in the queues of the other
-/// sockets until it is gone.
-fn bind(
-    settings: &Settings,
-    mut inherited: Sockets,
-    tls: Option<TlsConfig>,
-) -> Result<(Vec<Listener>, Bound), Exit> {
-    let mut open =
-        |address: &Address, tls: Option<TlsConfig>, shared: bool| match inherited.find(address) {
-            Some(listener) => Ok(listener.with_tls(tls)),
-            None if shared => Listener::open_shared(address, tls),
-            None => Listener::open(address, tls),
-        };
-    let admin = match open(&settings.admin, None, false) {
-        Err(error) if handover::is_held(&error, &settings.admin) => None,
-        result => Some(result.map_err(|error| cannot_listen(&settings.admin, &error))?),
-    };
-    let mut sockets = Vec::new();
-    let mut listeners = Vec::new();
-    for listen in &settings.listen {
-        let address = &listen.address;
-        let opened = open(
-            address,
-            tls.clone().filter(|_| listen.tls),
-            settings.reuse_port,
-        );
-        let opened = opened.and_then(|listener| listener.address().map(|bound| (listener, bound)));
-        let (listener, bound) = opened.map_err(|error| cannot_listen(address, &error))?;
-        sockets.push(match settings.proxy_protocol.contains(listen) {
-            true => listener.with_proxy_protocol(),
-            false => listener,
-        });
-        listeners.push((bound, listen.tls));
-    }
-    let admin = match admin {
-        Some(admin) => Ok(admin),
-        None => handover::open_when_free(&settings.admin),
-    };
-    let admin = admin.and_then(|listener| listener.address().map(|bound| (listener, bound)));
-    let (listener, admin) = admin.map_err(|error| cannot_listen(&settings.admin, &error))?;
-    sockets.insert(0, listener);
-    Ok((sockets, Bound { admin, listeners }))
-}
-
-fn cannot_listen(address: &Address, error: &io::Error) -> Exit {
-    let message = format!("cannot listen on {address}: {error}");
-    Exit::new(Exit::UNAVAILABLE, message)
 }
 
 /// Connections cannot be more than the files that may be open, less those the server itself

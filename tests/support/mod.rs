@@ -9,6 +9,7 @@ mod events;
 #[cfg(feature = "h")]
 mod h;
 mod kept;
+mod other_user;
 #[cfg(feature = "h")]
 mod postgres;
 mod program;
@@ -29,6 +30,7 @@ pub use events::{event, filter};
 #[cfg(feature = "h")]
 pub use h::{BEHIND_CHECKPOINT, OF_GROUP, PUBLIC, Site, annotation_event, heard, user_event};
 pub use kept::free_port;
+pub use other_user::{OTHER_USER, as_other_user, give, is_root, program_for_all};
 #[cfg(feature = "h")]
 pub use postgres::{Postgres, Transaction, sql};
 pub use program::{Program, eventually};

@@ -1,0 +1,241 @@
+//! The file of a listening unix socket: its permissions and owner, and its removal.
+//!
+//! A client needs write permission on the file to connect. The file never has more permissions
+//! than were asked for: it is created with them, its owner is changed next, and only then does
+//! the socket listen. Before that every connect fails.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use mio::net::UnixStream;
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmod, chownat};
+use rustix::process::umask;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Permissions and owner of the file of a unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketFile {
+    /// The permission bits, as of `chmod`; the umask does not count.
+    pub mode: u32,
+    /// The user that owns it; `None` is the user of the process.
+    pub user: Option<u32>,
+    /// Its group; `None` is the group of the process, or of the directory.
+    pub group: Option<u32>,
+}
+
+impl Default for SocketFile {
+    /// Everyone on this host who can search the directory may connect.
+    fn default() -> Self {
+        SocketFile {
+            mode: 0o666,
+            user: None,
+            group: None,
+        }
+    }
+}
+
+/// The file of an open socket. It is removed if it is still at its path.
+#[derive(Debug)]
+pub(super) struct OwnFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+/// Opens a listening socket at a path.
+///
+/// # Errors
+/// Those of binding and listening, and of changing the owner.
+pub(super) fn listen(
+    path: &Path,
+    file: SocketFile,
+    backlog: i32,
+) -> io::Result<(UnixListener, OwnFile)> {
+    remove_stale(path)?;
+    let address = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    bind(&socket, &address, file.mode)?;
+    let own = OwnFile::at(path)?;
+    own.prepare(file)?;
+    socket.listen(backlog)?;
+    Ok((socket.into(), own))
+}
+
+/// Creates the file with this mode. The umask belongs to the process: it is another one for one
+/// system call.
+fn bind(socket: &Socket, address: &SockAddr, mode: u32) -> io::Result<()> {
+    let _guard = UMASK.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = umask(Mode::from_raw_mode(!mode & PERMISSIONS));
+    let bound = socket.bind(address);
+    umask(before);
+    bound
+}
+
+impl OwnFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(OwnFile {
+            path: path.to_owned(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+
+    fn prepare(&self, file: SocketFile) -> io::Result<()> {
+        if file.user.is_some() || file.group.is_some() {
+            let (user, group) = (file.user.map(Uid::from_raw), file.group.map(Gid::from_raw));
+            chownat(CWD, &self.path, user, group, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|error| refused(&error.into(), "its owner cannot be changed"))?;
+        }
+        // A default ACL of the directory takes the place of the umask.
+        let mode = fs::symlink_metadata(&self.path)?.permissions().mode() & PERMISSIONS;
+        if mode != file.mode {
+            chmod(&self.path, Mode::from_raw_mode(file.mode))
+                .map_err(|error| refused(&error.into(), "its mode cannot be changed"))?;
+        }
+        Ok(())
+    }
+
+    fn is_it(&self, metadata: &Metadata) -> bool {
+        (metadata.dev(), metadata.ino()) == (self.device, self.inode)
+    }
+}
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        // Another process may have removed the file, and listen at the same path.
+        let found = fs::symlink_metadata(&self.path);
+        if !found.is_ok_and(|metadata| self.is_it(&metadata)) {
+            return;
+        }
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::debug!("{}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes the socket of a process that has ended. Only a refused connection proves that: any
+/// other error can come from a socket that another process listens on.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if !is_socket {
+        return Ok(());
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}
+
+/// A change of the file that was refused. In a user namespace, an owner that it does not have is an
+/// invalid argument.
+fn refused(error: &io::Error, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, format!("{what}: {error}"))
+}
+
+/// Held while the umask is another one, so that each thread restores the right one.
+static UMASK: Mutex<()> = Mutex::new(());
+/// The bits of a mode that are permissions.
+const PERMISSIONS: u32 = 0o777;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn with_mode(mode: u32) -> SocketFile {
+        SocketFile {
+            mode,
+            ..SocketFile::default()
+        }
+    }
+
+    // D6
+    #[test]
+    fn the_mode_does_not_depend_on_the_umask() {
+        let temp = tempfile::tempdir().unwrap();
+        for wanted in [0o600, 0o660, 0o666, 0o777, 0o620] {
+            let path = temp.path().join(format!("{wanted:o}"));
+            let _socket = listen(&path, with_mode(wanted), 1).unwrap();
+            assert_eq!(mode(&path), wanted);
+        }
+        let path = temp.path().join("file");
+        fs::write(&path, "").unwrap();
+        assert_eq!(mode(&path) & 0o600, 0o600, "the umask is as it was");
+    }
+
+    // D6
+    #[test]
+    fn no_client_can_connect_before_the_owner_is_set() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("s");
+        let address = SockAddr::unix(&path).unwrap();
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        bind(&socket, &address, 0o620).unwrap();
+        // Its mode is right from the first moment on, and its owner is changed before `listen`.
+        assert_eq!(mode(&path), 0o620);
+        let error = UnixStream::connect(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn an_owner_that_cannot_be_set_leaves_no_socket() {
+        if rustix::process::geteuid().is_root() {
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("s");
+        let root = SocketFile {
+            user: Some(0),
+            ..with_mode(0o600)
+        };
+        let error = listen(&path, root, 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("owner"), "{error}");
+        assert!(!path.exists());
+    }
+
+    // D6
+    #[test]
+    fn only_a_socket_that_refuses_connections_is_replaced() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("s");
+        // A full queue is no refusal.
+        let (first, own) = listen(&path, with_mode(0o600), 0).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path) {
+            waiting.push(stream);
+        }
+        let error = listen(&path, with_mode(0o600), 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+        // A process that was killed leaves its file.
+        std::mem::forget(own);
+        drop((first, waiting));
+        listen(&path, with_mode(0o600), 1).unwrap();
+        fs::write(&path, "a file").unwrap();
+        let error = listen(&path, with_mode(0o600), 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    // D6
+    #[test]
+    fn the_file_of_another_socket_at_the_path_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("s");
+        let (_first, own) = listen(&path, with_mode(0o600), 1).unwrap();
+        fs::rename(&path, temp.path().join("away")).unwrap();
+        let (_next, next_own) = listen(&path, with_mode(0o600), 1).unwrap();
+        drop(own);
+        assert!(path.exists());
+        drop(next_own);
+        assert!(!path.exists());
+    }
+}

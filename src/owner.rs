@@ -1,0 +1,97 @@
+//! Users and groups of this host by name: the owners of unix sockets.
+
+use crate::config::{ConfigError, Settings, SocketSettings};
+use crate::net::SocketFile;
+
+/// The files of the unix sockets that a server opens.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketFiles {
+    /// Those of `listen`.
+    pub listen: SocketFile,
+    /// That of `admin`.
+    pub admin: SocketFile,
+}
+
+impl SocketFiles {
+    /// Looks up the owners that the settings name.
+    ///
+    /// # Errors
+    /// When this host has no such user or group.
+    pub fn of(settings: &Settings) -> Result<Self, ConfigError> {
+        Ok(SocketFiles {
+            listen: file(&settings.socket, "socket.")?,
+            admin: file(&settings.admin_socket, "socket.admin_")?,
+        })
+    }
+}
+
+fn file(settings: &SocketSettings, prefix: &str) -> Result<SocketFile, ConfigError> {
+    let id = |name: &Option<String>, kind: &str, look_up: fn(&str) -> Option<u32>| {
+        let Some(name) = name else {
+            return Ok(None);
+        };
+        let id = name.parse().ok().or_else(|| look_up(name));
+        let database = if kind == "user" { "passwd" } else { "group" };
+        id.map(Some).ok_or_else(|| {
+            ConfigError(format!(
+                "{prefix}{kind}: this host has no {kind} {name:?}; create it, or name one that \
+                 `getent {database}` lists, or its number"
+            ))
+        })
+    };
+    Ok(SocketFile {
+        mode: settings.mode,
+        user: id(&settings.user, "user", |name| {
+            uzers::get_user_by_name(name).map(|user| user.uid())
+        })?,
+        group: id(&settings.group, "group", |name| {
+            uzers::get_group_by_name(name).map(|group| group.gid())
+        })?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(user: &str, group: &str) -> SocketSettings {
+        let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        SocketSettings {
+            mode: 0o660,
+            user: named(user),
+            group: named(group),
+        }
+    }
+
+    #[test]
+    fn owners_are_found_by_name_or_number() {
+        for (user, group, uid, gid) in [
+            ("root", "", Some(0), None),
+            ("", "root", None, Some(0)),
+            ("12345", "54321", Some(12345), Some(54321)),
+            ("", "", None, None),
+        ] {
+            let found = file(&settings(user, group), "socket.").unwrap();
+            assert_eq!((found.mode, found.user, found.group), (0o660, uid, gid));
+        }
+    }
+
+    #[test]
+    fn unknown_owners_are_named_with_their_setting() {
+        for (user, group, part) in [
+            (
+                "no such",
+                "",
+                "socket.admin_user: this host has no user \"no such\"",
+            ),
+            (
+                "",
+                "-1",
+                "socket.admin_group: this host has no group \"-1\"",
+            ),
+        ] {
+            let error = file(&settings(user, group), "socket.admin_").unwrap_err();
+            assert!(error.0.contains(part), "{error}");
+        }
+    }
+}
