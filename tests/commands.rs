@@ -150,6 +150,8 @@ fn how_each_command_ends() {
         (&["config", "check"], 0, "is good"),
         (&["listen"], 64, "URL"),
         (&["listen", "http://127.0.0.1:1/"], 64, "ws://"),
+        (&["user", "list"], 69, "h-realtime-data: there is no such data directory"),
+        (&["user", "list", "--create"], 0, "There are no users"),
         (&["user", "list"], 0, "There are no users"),
         (&["user", "add", joe], 0, "added"),
         (&["user", "add", joe], 65, "already"),

@@ -86,7 +86,7 @@ fn each_source_wins_over_the_next_and_is_named() {
     // Every setting is there.
     assert_eq!(out.lines().count(), SETTINGS.len());
     // What `data` says counts for commands that work on it, too.
-    let (code, _, said) = run(folder.path(), &["user", "list"], &environment);
+    let (code, _, said) = run(folder.path(), &["user", "list", "--create"], &environment);
     assert_eq!(code, 0, "{said}");
     assert!(folder.path().join("by-variable").is_dir());
     let (_, _, said) = run(folder.path(), &["publish", "c.toml"], &environment[..1]);
@@ -192,6 +192,11 @@ fn a_check_tells_all_that_is_wrong_and_starts_nothing() {
         ),
         ("backend = \"h\"", &[], "DATABASE_URL"),
         ("[limits]\nqueue_hard = \"1KiB\"", &[], "must hold"),
+        (
+            "[socket]\ngroup = \"no such\"",
+            &[],
+            "socket.group: this host has no group \"no such\"",
+        ),
     ] {
         let (code, _, said) = check(text, args);
         assert_eq!(code, 78, "{text} {args:?}: {said}");
@@ -261,4 +266,35 @@ fn the_list_in_the_documents_is_what_the_program_prints() {
         &[],
     );
     assert_eq!((code, &*said), (0, ""));
+}
+
+/// The package's configuration file names the package's data directory, so that commands need no
+/// `--data`.
+#[test]
+fn the_package_has_a_configuration_that_names_its_data_directory() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = fs::read_to_string(root.join("docs/packaging/deb")).unwrap();
+    let line = script
+        .lines()
+        .find(|line| line.contains("config default |"));
+    let line = line.unwrap().replace("\"$program\"", PROGRAM);
+    let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let settings = text.lines().filter(|line| !line.starts_with(['#', '[']));
+    let settings: Vec<_> = settings.filter(|line| !line.is_empty()).collect();
+    assert_eq!(settings.len(), 1, "{settings:?}");
+    assert!(settings[0].starts_with("data = \"/var/lib/h-realtime\""));
+
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("of the package");
+    let text = text.replace("/var/lib/h-realtime", data.to_str().unwrap());
+    let file = folder.path().join("h-realtime.toml");
+    fs::write(&file, text).unwrap();
+    let environment = [("H_REALTIME_CONFIG", file.to_str().unwrap())];
+    let args = ["user", "list", "--create"];
+    let (code, _, said) = run(folder.path(), &args, &environment);
+    assert_eq!(code, 0, "{said}");
+    assert!(data.join("h-realtime.sqlite").is_file());
+    let unit = fs::read_to_string(root.join("docs/systemd/h-realtime.service")).unwrap();
+    assert!(unit.contains("StateDirectory=h-realtime\n"));
 }

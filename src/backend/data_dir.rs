@@ -6,10 +6,14 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use super::new_secret;
+use rustix::fs::{Gid, Uid, fchown};
+
+use super::data_lock::{DirLock, Locking, Sharing};
+use super::{advice, leftovers, new_secret};
 use crate::model::Secret;
 
 /// A data directory that exists.
@@ -23,6 +27,10 @@ pub struct DataDir {
 pub enum DataDirError {
     /// There is something of that name, and it is no directory.
     NotADirectory(PathBuf),
+    /// There is no such directory.
+    Missing(PathBuf),
+    /// Another server uses the directory; its process id, if it is known.
+    InUse(PathBuf, Option<u32>),
     /// The file of the publish key has no usable key in it.
     BadKey(PathBuf),
     /// The system refused to read or write this path.
@@ -56,6 +64,93 @@ impl DataDir {
             .map_err(|error| DataDirError::Io(path.to_owned(), error))?;
         Ok(DataDir {
             path: path.to_owned(),
+        })
+    }
+
+    /// A directory that must exist.
+    ///
+    /// # Errors
+    /// When there is none, or it is no directory.
+    pub fn existing(path: &Path) -> Result<DataDir, DataDirError> {
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => Ok(DataDir {
+                path: path.to_owned(),
+            }),
+            Ok(_) => Err(DataDirError::NotADirectory(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(DataDirError::Missing(path.to_owned()))
+            }
+            Err(error) => Err(DataDirError::Io(path.to_owned(), error)),
+        }
+    }
+
+    /// Tries to lock the directory for a server, and removes the drafts that a killed process has
+    /// left, if no other server uses the directory. `None` where the file system has no locks.
+    ///
+    /// # Errors
+    /// [`DataDirError::InUse`] when another server holds the lock, and when the directory cannot
+    /// be read.
+    pub fn lock(&self, sharing: Sharing) -> Result<Option<DirLock>, DataDirError> {
+        let attempt = DirLock::attempt(&self.path, sharing);
+        match attempt.map_err(|error| DataDirError::Io(self.path.clone(), error))? {
+            Locking::Locked(lock) => {
+                if lock.was_alone {
+                    for path in leftovers::remove(&self.path, SystemTime::now()) {
+                        log::info!("removed {}: a killed process had left it", path.display());
+                    }
+                }
+                Ok(Some(lock))
+            }
+            Locking::Held(pid) => Err(DataDirError::InUse(self.path.clone(), pid)),
+            Locking::Unsupported(error) => {
+                log::warn!(
+                    "{}: the directory cannot be locked: {error}; make sure that no other server \
+                     uses it",
+                    self.path.display()
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// The files in the directory that every user on this host can read, with the remedy, a line
+    /// each.
+    pub fn warnings(&self) -> Vec<String> {
+        const OTHERS_SEARCH: u32 = 0o001;
+        const OTHERS_READ: u32 = 0o004;
+        let has = |path: &Path, bit: u32| {
+            fs::metadata(path).is_ok_and(|metadata| metadata.mode() & bit != 0)
+        };
+        if !has(&self.path, OTHERS_SEARCH) {
+            return Vec::new();
+        }
+        let files = [
+            (self.publish_key_file(), "the publish key"),
+            (self.database(), "the database"),
+        ];
+        let open = files.iter().filter(|(path, _)| has(path, OTHERS_READ));
+        open.map(|(path, content)| {
+            let path = path.display();
+            format!("{path}: every user on this host can read {content}; run: chmod 600 {path}")
+        })
+        .collect()
+    }
+
+    /// Writes the admin address, completely or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then there is none.
+    pub fn write_admin_address(&self, line: &str) -> Result<FileMark, DataDirError> {
+        let file = self.admin_address_file();
+        let draft = new_secret("admin.address.").map_err(DataDirError::Random)?;
+        let draft = self.path.join(draft);
+        let written = write_private(&draft, line);
+        let written = written.and_then(|mark| fs::rename(&draft, &file).map(|()| mark));
+        written.map_err(|error| {
+            let _ = fs::remove_file(&draft);
+            // Of a server that has ended: no address is better than a wrong one.
+            let _ = fs::remove_file(&file);
+            DataDirError::Io(file, error)
         })
     }
 
@@ -99,7 +194,7 @@ impl DataDir {
         let draft = new_secret("publish.key.").map_err(DataDirError::Random)?;
         let draft = self.path.join(draft);
         let key = new_secret("").map_err(DataDirError::Random)?;
-        let made = write_private(&draft, &key).and_then(|()| fs::hard_link(&draft, file));
+        let made = write_private(&draft, &key).and_then(|_| fs::hard_link(&draft, file));
         // The draft has done its work, or is of no use; it may not even be there.
         let _ = fs::remove_file(&draft);
         match made {
@@ -119,21 +214,62 @@ impl DataDir {
 
 /// Makes durable that a file is in its directory under its name.
 pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(directory_of(path))?.sync_all()
 }
 
 /// Writes a new file that nobody but its owner can read, not even for a moment.
-fn write_private(path: &Path, line: &str) -> io::Result<()> {
+fn write_private(path: &Path, line: &str) -> io::Result<FileMark> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
+    adopt(&file, path)?;
     writeln!(file, "{line}")?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(FileMark::of(&file.metadata()?))
+}
+
+/// Tells a file from another one that has taken its place under the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMark {
+    file: (u64, u64),
+    modified: (i64, i64),
+}
+
+impl FileMark {
+    fn of(metadata: &fs::Metadata) -> Self {
+        FileMark {
+            file: (metadata.dev(), metadata.ino()),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+
+    /// Whether the file is the one at this path.
+    pub fn is_at(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|metadata| FileMark::of(&metadata) == *self)
+    }
+}
+
+/// Gives a new file to the owner of the directory that it is in, if root has created it: a
+/// command that root runs must not leave a file that the server's user cannot read.
+pub(super) fn adopt(file: &File, path: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let directory = fs::metadata(directory_of(path))?;
+    if directory.uid() != 0 {
+        let (user, group) = (directory.uid(), directory.gid());
+        fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+    }
+    Ok(())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    directory.unwrap_or(Path::new("."))
 }
 
 /// The key in a file's text. An operator may have written it, so it may be of any form that fits
@@ -156,7 +292,23 @@ impl fmt::Display for DataDirError {
                  one is made",
                 path.display()
             ),
-            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Missing(path) => write!(
+                f,
+                "{}: there is no such data directory; name the server's with --data, or create one \
+                 with --create",
+                path.display()
+            ),
+            Self::InUse(path, pid) => {
+                let pid = pid.map_or_else(String::new, |pid| format!(" (process id {pid})"));
+                write!(
+                    f,
+                    "{}: another server uses this data directory{pid}; stop it, or name another \
+                     directory with --data; servers that share a port can share the directory, if \
+                     all have reuse_port = true",
+                    path.display()
+                )
+            }
+            Self::Io(path, error) => f.write_str(&advice::about(path, error)),
             Self::Random(error) => write!(f, "no randomness for a new key: {error}"),
         }
     }
@@ -206,10 +358,70 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("file");
         fs::write(&path, "").unwrap();
-        assert!(matches!(
-            DataDir::open(&path),
-            Err(DataDirError::NotADirectory(_))
-        ));
+        for opened in [DataDir::open(&path), DataDir::existing(&path)] {
+            assert!(matches!(opened, Err(DataDirError::NotADirectory(_))));
+        }
+    }
+
+    #[test]
+    fn a_directory_that_must_exist_is_not_created() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("nowhere");
+        let error = DataDir::existing(&path).unwrap_err();
+        assert!(matches!(&error, DataDirError::Missing(at) if *at == path));
+        assert!(error.to_string().contains("--create"), "{error}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_second_server_is_refused_and_drafts_are_removed_by_the_first() {
+        let temp = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temp.path()).unwrap();
+        let draft = temp.path().join(new_secret("publish.key.").unwrap());
+        fs::write(&draft, "half a k").unwrap();
+        let lock = data.lock(Sharing::Exclusive).unwrap();
+        assert!(lock.is_some() && !draft.exists());
+        fs::write(&draft, "half a k").unwrap();
+        let error = data.lock(Sharing::Shared).unwrap_err();
+        assert!(matches!(&error, DataDirError::InUse(at, _) if at == temp.path()));
+        assert!(error.to_string().contains("another server"), "{error}");
+        assert!(draft.exists());
+    }
+
+    #[test]
+    fn files_that_every_user_can_read_are_named_with_the_remedy() {
+        let temp = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temp.path()).unwrap();
+        fs::write(data.publish_key_file(), "0123456789abcdef").unwrap();
+        fs::write(data.database(), "").unwrap();
+        let set = |path: &Path, mode: u32| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set(&data.publish_key_file(), 0o644);
+        set(&data.database(), 0o640);
+        set(temp.path(), 0o700);
+        assert_eq!(data.warnings(), [""; 0], "the directory is private");
+        set(temp.path(), 0o755);
+        let warnings = data.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let remedy = format!("chmod 600 {}", data.publish_key_file().display());
+        assert!(warnings[0].ends_with(&remedy), "{warnings:?}");
+    }
+
+    #[test]
+    fn an_admin_address_is_written_completely_or_not_at_all() {
+        let temp = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temp.path()).unwrap();
+        let first = data.write_admin_address("http://127.0.0.1:2/").unwrap();
+        assert!(first.is_at(&data.admin_address_file()));
+        // The same address, but the file of another server.
+        let second = data.write_admin_address("http://127.0.0.1:2/").unwrap();
+        assert!(second.is_at(&data.admin_address_file()));
+        assert!(!first.is_at(&data.admin_address_file()));
+        let text = fs::read_to_string(data.admin_address_file()).unwrap();
+        assert_eq!(text, "http://127.0.0.1:2/\n");
+        assert_eq!(mode(&data.admin_address_file()), 0o600);
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
     }
 
     #[test]

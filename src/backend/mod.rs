@@ -9,18 +9,21 @@ pub(crate) mod advice;
 #[cfg(feature = "amqp")]
 pub mod amqp;
 mod data_dir;
+mod data_lock;
 #[cfg(feature = "sqlite")]
 pub mod embedded;
 #[cfg(feature = "h")]
 pub mod h;
 #[cfg(any(feature = "amqp", feature = "sqlite"))]
 mod json;
+mod leftovers;
 #[cfg(any(feature = "amqp", feature = "sqlite"))]
 mod rarely;
 mod secret;
 mod stats;
 
-pub use data_dir::{DataDir, DataDirError};
+pub use data_dir::{DataDir, DataDirError, FileMark};
+pub use data_lock::{DirLock, Locking, Sharing};
 pub use secret::new_secret;
 pub use stats::{Fate, Link, Stats, Topic};
 

@@ -7,7 +7,9 @@ use clap::Args;
 
 use super::console::Console;
 use super::exit::Exit;
+use super::failure::of_io;
 use crate::backend::DataDir;
+use crate::backend::advice::about;
 use crate::backend::embedded::{Contents, Restored, Revoked, Store, StoreError, restore};
 use crate::model::UnixMillis;
 
@@ -52,17 +54,15 @@ pub struct RestoreArgs {
 /// [`Exit::USAGE`] for `-`, [`Exit::DATA`] for a file that exists, those of writing the file, and
 /// those of opening the database.
 pub fn run_backup(args: &BackupArgs, data: &Path) -> Result<(), Exit> {
-    if !data.is_dir() {
-        let message = format!("{}: there is no such data directory", data.display());
-        return Err(Exit::new(Exit::UNAVAILABLE, message));
-    }
+    let database = DataDir::existing(data)?.database();
     if args.file == Path::new("-") {
         let message = "a backup is written to a file, not to standard output; ./- is a file's name";
         return Err(Exit::new(Exit::USAGE, message));
     }
-    let store = Store::open_existing(&DataDir::open(data)?.database())?;
+    let store = Store::open_existing(&database);
+    let store = store.map_err(|error| Exit::from(error).in_database(&database))?;
     let contents = store.backup(&args.file, args.force);
-    let contents = contents.map_err(|error| of_output(error, &args.file))?;
+    let contents = contents.map_err(|error| of_output(error, &args.file, &database))?;
     let out = &mut io::stdout().lock();
     writeln!(
         out,
@@ -83,9 +83,19 @@ pub fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(
         true => Revoked::LeaveOut,
         false => Revoked::Restore,
     };
-    let database = DataDir::open(data)?.database();
+    let data = DataDir::existing(data)?;
+    let database = data.database();
+    // A lost database is replaced, but only in a directory that a server has used.
+    if !database.exists() && !data.publish_key_file().exists() {
+        let message = format!(
+            "{}: this is not the data directory of a server; name that with --data, or create a \
+             database with --create",
+            data.path().display()
+        );
+        return Err(Exit::new(Exit::UNAVAILABLE, message));
+    }
     let restored = restore(&database, &args.file, revoked, now);
-    let restored = restored.map_err(|error| of_input(error, &args.file))?;
+    let restored = restored.map_err(|error| of_input(error, &args.file, &database))?;
     let mut console = Console {
         input: &mut io::empty(),
         out: &mut io::stdout().lock(),
@@ -95,26 +105,36 @@ pub fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(
 }
 
 /// Errors about the file to write. The advice that errors about the database give does not apply.
-fn of_output(error: StoreError, file: &Path) -> Exit {
+/// SQLite does not tell which of the two files an error is about.
+fn of_output(error: StoreError, file: &Path, database: &Path) -> Exit {
     match &error {
         StoreError::File(path, cause) if path == file => {
-            let message = format!("{}: {cause}", file.display());
-            Exit::new(Exit::from(error).code, message)
+            Exit::new(of_io(cause.kind()), about(file, cause))
+        }
+        _ if error.is_unnamed() => {
+            let exit = Exit::from(error);
+            let message = format!(
+                "{} to {}: {}",
+                database.display(),
+                file.display(),
+                exit.message
+            );
+            Exit::new(exit.code, message)
         }
         _ => Exit::from(error),
     }
 }
 
 /// Errors about the backup are told apart from those about the database.
-fn of_input(error: StoreError, file: &Path) -> Exit {
+fn of_input(error: StoreError, file: &Path, database: &Path) -> Exit {
     match &error {
         StoreError::File(path, cause) if path == file => {
-            Exit::new(Exit::NO_INPUT, format!("{}: {cause}", file.display()))
+            Exit::new(Exit::NO_INPUT, about(file, cause))
         }
         StoreError::Unusable(path, reason) if path == file => {
             Exit::new(Exit::DATA, format!("{}: {reason}", file.display()))
         }
-        _ => Exit::from(error),
+        _ => Exit::from(error).in_database(database),
     }
 }
 

@@ -16,24 +16,30 @@ pub(super) struct Console<'a> {
     pub words: &'a mut dyn Write,
 }
 
-/// Runs a command on the database of a data directory and the standard streams. Creates the
-/// database, unless a server runs: the server has created it, so it was lost, and an empty database
-/// in its place would end all tokens.
+/// Runs a command on the database of a data directory and the standard streams. Creates neither:
+/// the directory may have been mistyped, or the database of a running server may have been lost,
+/// and an empty one in its place would end all tokens.
 pub(super) fn with_store(
     data: &Path,
     command: impl FnOnce(&Store, &mut Console<'_>) -> Result<(), Exit>,
 ) -> Result<(), Exit> {
-    let data = DataDir::open(data)?;
-    let store = match data.admin_address_file().exists() {
-        true => Store::open_existing(&data.database())?,
-        false => Store::open(&data.database())?,
-    };
+    let database = DataDir::existing(data)?.database();
+    let store = Store::open_existing(&database);
+    let store = store.map_err(|error| Exit::from(error).in_database(&database))?;
     let mut console = Console {
         input: &mut io::stdin().lock(),
         out: &mut io::stdout().lock(),
         words: &mut io::stderr().lock(),
     };
-    command(&store, &mut console)
+    command(&store, &mut console).map_err(|exit| exit.in_database(&database))
+}
+
+/// Creates the data directory and an empty database, if they do not exist.
+pub(super) fn create(data: &Path) -> Result<(), Exit> {
+    let database = DataDir::open(data)?.database();
+    let created = Store::open(&database);
+    created.map_err(|error| Exit::from(error).in_database(&database))?;
+    Ok(())
 }
 
 impl Console<'_> {

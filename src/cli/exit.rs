@@ -1,6 +1,8 @@
 //! How a command ends when it does not succeed.
 
 use std::fmt;
+#[cfg(feature = "sqlite")]
+use std::path::Path;
 
 /// A failed command: what to say on standard error, and the exit code of `sysexits.h` that
 /// says whose fault it is to a script.
@@ -10,6 +12,9 @@ pub struct Exit {
     pub code: u8,
     /// One line, for a person; empty if there is nothing to say.
     pub message: String,
+    /// Whether the message is about the database and does not name its file.
+    #[cfg(feature = "sqlite")]
+    pub(super) is_unnamed: bool,
 }
 
 impl Exit {
@@ -41,6 +46,18 @@ impl Exit {
         Exit {
             code,
             message: message.to_string(),
+            #[cfg(feature = "sqlite")]
+            is_unnamed: false,
+        }
+    }
+
+    /// The same failure; a message about the database names its file.
+    #[cfg(feature = "sqlite")]
+    #[must_use]
+    pub(crate) fn in_database(self, path: &Path) -> Self {
+        match self.is_unnamed {
+            true => Exit::new(self.code, format!("{}: {}", path.display(), self.message)),
+            false => self,
         }
     }
 

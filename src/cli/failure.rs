@@ -18,7 +18,8 @@ impl From<DataDirError> for Exit {
     fn from(error: DataDirError) -> Self {
         let code = match &error {
             DataDirError::NotADirectory(_) | DataDirError::BadKey(_) => Exit::CONFIG,
-            DataDirError::Io(_, error) => of_io(error),
+            DataDirError::Missing(_) | DataDirError::InUse(..) => Exit::UNAVAILABLE,
+            DataDirError::Io(_, error) => of_io(error.kind()),
             DataDirError::Random(_) => Exit::OS,
         };
         Exit::new(code, error)
@@ -32,13 +33,17 @@ impl From<StoreError> for Exit {
             StoreError::Invalid(_) | StoreError::Exists(_) => Exit::DATA,
             StoreError::Missing(_) => Exit::NO_USER,
             StoreError::Newer { .. } => Exit::UNAVAILABLE,
-            StoreError::File(_, error) => of_io(error),
-            StoreError::Locked
-            | StoreError::Unusable(..)
-            | StoreError::Replaced(_)
-            | StoreError::Sqlite(_) => Exit::IO,
+            StoreError::File(_, cause) if cause.kind() == io::ErrorKind::NotFound => {
+                Exit::UNAVAILABLE
+            }
+            StoreError::File(..) | StoreError::Sqlite(_) => of_io(error.io_kind()),
+            StoreError::Locked | StoreError::Unusable(..) | StoreError::Replaced(_) => Exit::IO,
         };
-        Exit::new(code, error)
+        let is_unnamed = error.is_unnamed();
+        Exit {
+            is_unnamed,
+            ..Exit::new(code, error)
+        }
     }
 }
 
@@ -53,8 +58,9 @@ impl From<io::Error> for Exit {
     }
 }
 
-fn of_io(error: &io::Error) -> u8 {
-    match error.kind() {
+/// The code for a failure to read or write a file.
+pub(super) fn of_io(kind: io::ErrorKind) -> u8 {
+    match kind {
         io::ErrorKind::PermissionDenied => Exit::NO_PERMISSION,
         _ => Exit::IO,
     }

@@ -59,19 +59,19 @@ enum Command {
     Config(config::ConfigArgs),
     /// Add, show, change, mute, and delete users
     #[cfg(feature = "sqlite")]
-    User(OnData<user::UserArgs>),
+    User(OnDatabase<user::UserArgs>),
     /// Create, list, revoke, and prune the tokens that users log in with
     #[cfg(feature = "sqlite")]
-    Token(OnData<token::TokenArgs>),
+    Token(OnDatabase<token::TokenArgs>),
     /// Add, show, change, and delete groups, and say who is in them
     #[cfg(feature = "sqlite")]
-    Group(OnData<group::GroupArgs>),
+    Group(OnDatabase<group::GroupArgs>),
     /// Write a backup of users, tokens, and groups to a file, also while the server runs
     #[cfg(feature = "sqlite")]
     Backup(OnData<backup::BackupArgs>),
     /// Replace users, tokens, and groups by those of a backup, also while the server runs
     #[cfg(feature = "sqlite")]
-    Restore(OnData<backup::RestoreArgs>),
+    Restore(OnDatabase<backup::RestoreArgs>),
     /// Publish events, and print how many connections each one goes to
     Publish(publish::PublishArgs),
     /// Connect to a server, and print each event as a line of JSON
@@ -93,6 +93,38 @@ struct OnData<A: clap::Args> {
     args: A,
 }
 
+/// The same, for a command that may begin with an empty database.
+#[cfg(feature = "sqlite")]
+#[derive(clap::Args)]
+struct OnDatabase<A: clap::Args> {
+    /// Create the data directory and the database if they do not exist
+    #[arg(long, global = true)]
+    create: bool,
+    #[command(flatten)]
+    on: OnData<A>,
+}
+
+#[cfg(feature = "sqlite")]
+impl<A: clap::Args> OnData<A> {
+    /// The data directory, and the arguments of the command.
+    fn split(self) -> Result<(std::path::PathBuf, A), Exit> {
+        let data = data_directory(self.data.map(Into::into))?;
+        Ok((data, self.args))
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl<A: clap::Args> OnDatabase<A> {
+    /// As [`OnData::split`], once the database has been created if that was asked for.
+    fn split(self) -> Result<(std::path::PathBuf, A), Exit> {
+        let (data, args) = self.on.split()?;
+        if self.create {
+            console::create(&data)?;
+        }
+        Ok((data, args))
+    }
+}
+
 impl Cli {
     /// Runs the command.
     ///
@@ -103,15 +135,25 @@ impl Cli {
             Command::Serve(args) => serve::run(args),
             Command::Config(args) => config::run(args),
             #[cfg(feature = "sqlite")]
-            Command::User(on) => user::run(on.args, &data(on.data)?, unix_now()),
+            Command::User(on) => on
+                .split()
+                .and_then(|(data, args)| user::run(args, &data, unix_now())),
             #[cfg(feature = "sqlite")]
-            Command::Token(on) => token::run(on.args, &data(on.data)?, unix_now()),
+            Command::Token(on) => on
+                .split()
+                .and_then(|(data, args)| token::run(args, &data, unix_now())),
             #[cfg(feature = "sqlite")]
-            Command::Group(on) => group::run(on.args, &data(on.data)?, unix_now()),
+            Command::Group(on) => on
+                .split()
+                .and_then(|(data, args)| group::run(args, &data, unix_now())),
             #[cfg(feature = "sqlite")]
-            Command::Backup(on) => backup::run_backup(&on.args, &data(on.data)?),
+            Command::Backup(on) => on
+                .split()
+                .and_then(|(data, args)| backup::run_backup(&args, &data)),
             #[cfg(feature = "sqlite")]
-            Command::Restore(on) => backup::run_restore(&on.args, &data(on.data)?, unix_now()),
+            Command::Restore(on) => on
+                .split()
+                .and_then(|(data, args)| backup::run_restore(&args, &data, unix_now())),
             Command::Publish(args) => publish::run(args),
             Command::Listen(args) => listen::run(args),
             Command::Man(args) => pages::man(&args, Cli::command()),
@@ -134,12 +176,6 @@ pub fn catch_signals(first: Option<&OsStr>) {
 #[cfg(any(feature = "sqlite", feature = "h"))]
 fn is_for_server(first: Option<&OsStr>) -> bool {
     first.is_none_or(|first| first == "serve" || first.as_encoded_bytes().starts_with(b"-"))
-}
-
-/// The data directory to work on.
-#[cfg(feature = "sqlite")]
-fn data(named: Option<String>) -> Result<std::path::PathBuf, Exit> {
-    Ok(data_directory(named.map(Into::into))?)
 }
 
 #[cfg(test)]

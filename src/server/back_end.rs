@@ -4,6 +4,8 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+#[cfg(feature = "sqlite")]
+use std::time::Duration;
 
 #[cfg(not(feature = "amqp"))]
 use super::no_amqp::{Feed, names, source};
@@ -11,7 +13,7 @@ use super::no_amqp::{Feed, names, source};
 use crate::backend::amqp::{self, Source};
 #[cfg(feature = "amqp")]
 use crate::backend::amqp::{Broker, Feed};
-use crate::backend::{Closed, DataDir, Stats, Undelivered, Way};
+use crate::backend::{Closed, DataDir, DirLock, Stats, Undelivered, Way};
 use crate::cli::exit::Exit;
 use crate::config::{BackEndSettings, BrokerSettings, HSettings, Settings};
 use crate::model::{Asks, Secret, Tell};
@@ -25,6 +27,8 @@ pub(super) struct BackEnd {
     pub publish_key: Option<Secret>,
     /// Where users, tokens and groups are kept, where that is here.
     pub data: Option<DataDir>,
+    /// The lock on that directory, where there are locks.
+    pub lock: Option<DirLock>,
     /// Where events come from besides, without credentials.
     pub brokers: Option<String>,
     pub stats: Arc<Stats>,
@@ -97,8 +101,13 @@ fn embedded(settings: &Settings, broker: Option<&BrokerSettings>) -> Result<Back
         None => None,
     };
     let data = DataDir::open(&settings.data).map_err(Exit::from)?;
+    let lock = lock(&data, settings.reuse_port)?;
     let publish_key = data.publish_key().map_err(Exit::from)?;
-    let embedded = Embedded::open(&data, Arc::clone(&stats)).map_err(Exit::from)?;
+    let embedded = Embedded::open(&data, Arc::clone(&stats));
+    let embedded = embedded.map_err(|error| Exit::from(error).in_database(&data.database()))?;
+    for warning in data.warnings() {
+        log::warn!("{warning}");
+    }
     let (asker, questions) = backend::questions();
     let brokers = source.as_ref().map(names);
     let feeding = asker.clone();
@@ -116,11 +125,40 @@ fn embedded(settings: &Settings, broker: Option<&BrokerSettings>) -> Result<Back
         asker: Rc::new(asker),
         publish_key: Some(publish_key),
         data: Some(data),
+        lock,
         brokers,
         stats,
         start: Box::new(start),
     })
 }
+
+/// Locks the data directory. A supervisor may start a server at the moment at which it stops
+/// another one, so the lock is waited for until that one can have handled the signal.
+#[cfg(feature = "sqlite")]
+fn lock(data: &DataDir, is_shared: bool) -> Result<Option<DirLock>, Exit> {
+    use crate::backend::{DataDirError, Sharing};
+
+    let sharing = match is_shared {
+        true => Sharing::Shared,
+        false => Sharing::Exclusive,
+    };
+    let end = std::time::Instant::now() + LOCK_PATIENCE;
+    loop {
+        match data.lock(sharing) {
+            Err(DataDirError::InUse(..)) if std::time::Instant::now() < end => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            locked => return Ok(locked?),
+        }
+    }
+}
+
+/// How long a server waits for the lock on its data directory.
+#[cfg(feature = "sqlite")]
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long it waits between two attempts.
+#[cfg(feature = "sqlite")]
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 #[cfg(not(feature = "sqlite"))]
 fn embedded(_: &Settings, _: Option<&BrokerSettings>) -> Result<BackEnd, Exit> {
@@ -201,6 +239,7 @@ fn of_h(settings: &HSettings) -> Result<BackEnd, Exit> {
         asker: Rc::new(asker),
         publish_key: None,
         data: None,
+        lock: None,
         brokers: Some(names),
         stats,
         start: Box::new(start),

@@ -34,7 +34,7 @@ use crate::net::{
 use crate::realtime::{self, Realtime};
 
 use activation::Sockets;
-use address_file::AddressFile;
+use address_file::{AddressFile, SharedFile};
 use app::App;
 use back_end::BackEnd;
 use bind::{Bound, bind};
@@ -65,19 +65,21 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let open_files = raise_open_files();
     limit_connections(&mut settings, open_files);
     let (certificate, tls) = certificate(&settings)?.unzip();
-    let back_end = BackEnd::prepare(&settings)?;
+    let mut back_end = BackEnd::prepare(&settings)?;
     let shared = Arc::new(Shared::new(&settings));
     shared.has_certificate(tls.as_ref());
     let (mut sockets, bound) = bind(&settings, inherited, tls)?;
     let pulse = Pulse::new(Arc::clone(&notifier));
     let mut reactor = reactor(&settings, &back_end, &bound, &shared, pulse)?;
-    if back_end.data.is_some() {
-        let file = Arc::new(AddressFile::write(&settings.data, &bound.admin)?);
-        signals.own(Arc::clone(&file));
-        // Commands find this server as long as it can be reached.
-        let admin = sockets.remove(0).before_close(move || file.remove());
-        sockets.insert(0, admin);
-    }
+    let data = back_end.data.as_ref();
+    let address_file = data.and_then(|data| AddressFile::write(data, &bound.admin));
+    let address_file = SharedFile::new(address_file);
+    signals.own(address_file.clone(), back_end.lock.take());
+    // Commands find this server as long as it can be reached.
+    let admin = sockets
+        .remove(0)
+        .before_close(move || address_file.remove());
+    sockets.insert(0, admin);
     for socket in sockets {
         let added = reactor.listen(socket);
         added.map_err(|error| Exit::new(Exit::OS, error))?;

@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
+use crate::backend::DirLock;
 use crate::cli::exit::Exit;
 use crate::logging;
 use crate::model::Tell;
 use crate::net::Mailbox;
 
-use super::address_file::AddressFile;
+use super::address_file::SharedFile;
 use super::no_thread;
 use super::notify::Notifier;
 use super::reload::Shared;
@@ -46,7 +47,9 @@ struct State {
     /// SIGHUP has come before there was anything to reload.
     wants_reload: bool,
     /// Removed if the process ends during the start. Later the admin listener removes it.
-    address_file: Option<Arc<AddressFile>>,
+    address_file: SharedFile,
+    /// Held until the shutdown begins: a server that drains its connections only reads.
+    lock: Option<DirLock>,
 }
 
 /// The targets once the server serves.
@@ -84,9 +87,12 @@ impl SignalThread {
         Ok(SignalThread { state })
     }
 
-    /// Hands over the file that is to be gone if the process ends during the start.
-    pub fn own(&self, address_file: Arc<AddressFile>) {
-        locked(&self.state).address_file = Some(address_file);
+    /// Hands over the file that is to be gone if the process ends during the start, and the lock on
+    /// the data directory.
+    pub fn own(&self, address_file: SharedFile, lock: Option<DirLock>) {
+        let mut state = locked(&self.state);
+        state.address_file = address_file;
+        state.lock = lock;
     }
 
     /// The server runs.
@@ -109,10 +115,10 @@ impl State {
                 None => self.wants_reload = true,
             },
             SIGTERM | SIGINT => {
+                // The next server may start while this one drains its connections.
+                drop(self.lock.take());
                 let Some(running) = &self.running else {
-                    if let Some(file) = &self.address_file {
-                        file.remove();
-                    }
+                    self.address_file.remove();
                     log::info!("signal {signal}: ended during the start");
                     logging::finish();
                     std::process::exit(0);

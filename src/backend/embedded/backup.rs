@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use super::directory::{from_millis, token_id};
 use super::file::is_same;
 use super::store::{Store, StoreError};
-use crate::backend::data_dir::sync_directory_of;
+use crate::backend::data_dir::{adopt, sync_directory_of};
 use crate::backend::new_secret;
 use crate::model::{TokenId, UnixMillis};
 
@@ -88,6 +88,10 @@ impl Store {
     /// When `to` exists, cannot be written, or is the database itself, and when the copy is
     /// damaged.
     pub fn backup(&self, to: &Path, overwrite: bool) -> Result<Contents, StoreError> {
+        self.copy_to(to, overwrite, Owner::Process)
+    }
+
+    fn copy_to(&self, to: &Path, overwrite: bool, owner: Owner) -> Result<Contents, StoreError> {
         if !overwrite && to.symlink_metadata().is_ok() {
             let message = format!("{} exists; --force replaces it", to.display());
             return Err(StoreError::Exists(message));
@@ -100,7 +104,7 @@ impl Store {
             let message = format!("{} is the database itself", to.display());
             return Err(StoreError::Invalid(message));
         }
-        let draft = Draft::beside(to)?;
+        let draft = Draft::beside(to, owner)?;
         draft.fill_from(self.db())?;
         let copy = Connection::open(&draft.path)?;
         check_integrity(&copy, to)?;
@@ -125,7 +129,7 @@ impl Store {
         }
         let before = had_users.then(|| suffixed(&own, ".before-restore"));
         if let Some(before) = &before {
-            self.backup(before, true)?;
+            self.copy_to(before, true, Owner::OfDirectory)?;
         }
         self.db()
             .execute("ATTACH ?1 AS draft", [text(&draft.path)?])?;
@@ -194,11 +198,7 @@ fn nothing_to_compare(database: &Path) -> StoreError {
 /// Moves a file that cannot be used as a database out of the way, with the files that SQLite keeps
 /// beside it, and returns where it is now.
 fn set_aside(database: &Path) -> Result<PathBuf, StoreError> {
-    let aside = suffixed(database, ".damaged");
-    if aside.symlink_metadata().is_ok() {
-        let message = format!("{} exists; move it away", aside.display());
-        return Err(StoreError::Exists(message));
-    }
+    let aside = free_name(suffixed(database, ".damaged"));
     for beside in ["-journal", "-wal", "-shm"] {
         let moved = fs::rename(suffixed(database, beside), suffixed(&aside, beside));
         if let Err(error) = moved
@@ -213,6 +213,14 @@ fn set_aside(database: &Path) -> Result<PathBuf, StoreError> {
     Ok(aside)
 }
 
+/// This path if there is no such file, else the first one that is free with a number behind it.
+fn free_name(path: PathBuf) -> PathBuf {
+    let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
+    let numbered = (2..=u32::MAX).map(|number| suffixed(&path, &format!(".{number}")));
+    let mut names = std::iter::once(path.clone()).chain(numbered);
+    names.find(is_free).unwrap_or(path)
+}
+
 /// A copy of a backup beside the database, checked, and brought to this version's schema.
 fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
     let metadata = fs::metadata(from).and_then(|metadata| match metadata.is_dir() {
@@ -224,7 +232,7 @@ fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
         let message = format!("{} is the database itself", from.display());
         return Err(StoreError::Invalid(message));
     }
-    let draft = Draft::beside(database)?;
+    let draft = Draft::beside(database, Owner::OfDirectory)?;
     let staged = || -> Result<(), StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         draft.fill_from(&Connection::open_with_flags(from, flags)?)?;
@@ -302,6 +310,15 @@ impl Contents {
     }
 }
 
+/// The owner of a new file, if root creates it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// Root.
+    Process,
+    /// That of the data directory, for files that the server's user has to read.
+    OfDirectory,
+}
+
 /// A file that is being written, under a name of its own. It is deleted if it is not kept.
 struct Draft {
     path: PathBuf,
@@ -309,7 +326,7 @@ struct Draft {
 
 impl Draft {
     /// A new empty file for its owner alone, in the directory of `path`.
-    fn beside(path: &Path) -> Result<Draft, StoreError> {
+    fn beside(path: &Path, owner: Owner) -> Result<Draft, StoreError> {
         let of_draft = |error| StoreError::File(path.to_owned(), error);
         let path = std::path::absolute(path).map_err(of_draft)?;
         let suffix = new_secret(".").map_err(io::Error::from).map_err(of_draft)?;
@@ -318,7 +335,10 @@ impl Draft {
         };
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
-        options.open(&draft.path).map_err(of_draft)?;
+        let file = options.open(&draft.path).map_err(of_draft)?;
+        if owner == Owner::OfDirectory {
+            adopt(&file, &draft.path).map_err(of_draft)?;
+        }
         Ok(draft)
     }
 

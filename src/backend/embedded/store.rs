@@ -15,10 +15,12 @@ use std::thread;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::{Access, access};
 
 use super::directory::Directory;
 use super::file::{DatabaseFile, uses_wal};
-use crate::backend::data_dir::sync_directory_of;
+use crate::backend::advice;
+use crate::backend::data_dir::{adopt, sync_directory_of};
 
 /// An open database of this version's schema.
 #[derive(Debug)]
@@ -65,7 +67,7 @@ impl Store {
         // there is left to SQLite: to close it here would end the locks that this process has.
         let mut options = OpenOptions::new();
         match options.write(true).create_new(true).mode(0o600).open(path) {
-            Ok(_) => sync_directory_of(path),
+            Ok(file) => adopt(&file, path).and_then(|()| sync_directory_of(path)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         }
@@ -204,10 +206,32 @@ impl StoreError {
     }
 
     /// The text of the error, which names the file.
-    pub(super) fn about(&self, path: &Path) -> String {
+    pub fn about(&self, path: &Path) -> String {
         match self {
-            Self::File(..) | Self::Unusable(..) | Self::Replaced(_) => self.to_string(),
-            _ => format!("{}: {self}", path.display()),
+            Self::Newer { .. } | Self::Locked | Self::Sqlite(_) => {
+                format!("{}: {self}", path.display())
+            }
+            _ => self.to_string(),
+        }
+    }
+
+    /// Whether the text of the error is about the database without naming its file.
+    pub fn is_unnamed(&self) -> bool {
+        matches!(self, Self::Newer { .. } | Self::Locked | Self::Sqlite(_))
+    }
+
+    /// The kind of failure of the system that this is.
+    pub fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::File(_, error) => error.kind(),
+            Self::Sqlite(cause) => match cause.sqlite_error_code() {
+                Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                    io::ErrorKind::PermissionDenied
+                }
+                Some(ErrorCode::DiskFull) => io::ErrorKind::StorageFull,
+                _ => io::ErrorKind::Other,
+            },
+            _ => io::ErrorKind::Other,
         }
     }
 
@@ -217,9 +241,37 @@ impl StoreError {
             Self::Sqlite(cause) if is_damage(&cause) => {
                 Self::Unusable(path.to_owned(), cause.to_string())
             }
+            // SQLite does not tell why. Another descriptor of the file must not be opened to find
+            // out: closing it would end the locks that this process has.
+            Self::Sqlite(cause) if cause.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+                match access(path, Access::READ_OK) {
+                    Ok(()) => Self::Sqlite(cause),
+                    Err(error) => Self::File(path.to_owned(), error.into()),
+                }
+            }
             error => error,
         }
     }
+}
+
+/// What an operator can do about an error of SQLite.
+fn remedy(error: &rusqlite::Error) -> Option<&'static str> {
+    Some(match error.sqlite_error_code()? {
+        ErrorCode::ReadOnly | ErrorCode::PermissionDenied => {
+            "the user of this process must be able to write to the file and to its directory: run \
+             this as root or as the user that owns them"
+        }
+        ErrorCode::CannotOpen => {
+            "the user of this process must be able to read the file, and to write to its directory \
+             for the journal: run this as root or as the user that owns them"
+        }
+        ErrorCode::DiskFull => advice::advice(io::ErrorKind::StorageFull)?,
+        ErrorCode::SystemIoFailure => {
+            "look for a full disk (df), a limit on the size of files (ulimit -f), and errors of the \
+             disk (dmesg)"
+        }
+        _ => return None,
+    })
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {
@@ -248,13 +300,17 @@ impl fmt::Display for StoreError {
                  the newer program",
                 MIGRATIONS.len()
             ),
-            Self::Locked => f.write_str("the database is locked by another program; try again"),
+            Self::Locked => f.write_str(
+                "the database is locked by another program; try again, or find the program with \
+                 fuser",
+            ),
             Self::File(path, error) if error.kind() == io::ErrorKind::NotFound => write!(
                 f,
-                "{}: {error}; put the file back, or restore a backup with: h-realtime restore FILE",
+                "{}: {error}; name the server's data directory with --data, put the file back, or \
+                 restore a backup with: h-realtime restore FILE; --create creates an empty database",
                 path.display()
             ),
-            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::File(path, error) => f.write_str(&advice::about(path, error)),
             Self::Unusable(path, reason) => write!(
                 f,
                 "{}: {reason}; restore a backup with: h-realtime restore FILE",
@@ -263,7 +319,10 @@ impl fmt::Display for StoreError {
             Self::Replaced(path) => {
                 write!(f, "{} was replaced; try again", path.display())
             }
-            Self::Sqlite(error) => write!(f, "the database: {error}"),
+            Self::Sqlite(error) => match remedy(error) {
+                Some(remedy) => write!(f, "the database: {error}; {remedy}"),
+                None => write!(f, "the database: {error}"),
+            },
         }
     }
 }

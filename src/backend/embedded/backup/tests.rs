@@ -222,7 +222,7 @@ fn a_file_that_is_no_backup_changes_nothing() {
 }
 
 #[test]
-fn a_damaged_database_is_moved_aside_by_a_restore() {
+fn damaged_databases_are_moved_aside_by_restores_each_under_its_own_name() {
     let (temp, path, store) = database();
     let backup = temp.path().join("backup");
     store.backup(&backup, false).unwrap();
@@ -230,8 +230,10 @@ fn a_damaged_database_is_moved_aside_by_a_restore() {
     let whole = fs::read(&path).unwrap();
     let mut torn = whole.clone();
     torn[4096..].fill(7);
+    let mut kept = Vec::new();
     for damage in [
         &b"Only a text, but one that is long enough.".repeat(9),
+        &torn,
         &torn,
     ] {
         fs::write(&path, damage).unwrap();
@@ -240,12 +242,12 @@ fn a_damaged_database_is_moved_aside_by_a_restore() {
         let damaged = restored.damaged.unwrap();
         assert_eq!(&fs::read(&damaged).unwrap(), damage);
         assert_eq!(dump(&path), dump(&backup));
-        // The next time, another one would have to be replaced.
-        fs::write(&path, damage).unwrap();
-        let refused = restore(&path, &backup, Revoked::Restore, 0).unwrap_err();
-        assert!(matches!(refused, StoreError::Exists(_)), "{refused:?}");
-        fs::remove_file(damaged).unwrap();
+        kept.push(damaged);
     }
+    // None has taken the place of another.
+    let names: Vec<_> = kept.iter().map(|path| path.file_name().unwrap()).collect();
+    assert_eq!(names, ["db.damaged", "db.damaged.2", "db.damaged.3"]);
+    assert!(kept.iter().all(|path| path.exists()));
 }
 
 /// As `.backup` of SQLite's shell made them of databases of the first version, in WAL mode.

@@ -1,0 +1,96 @@
+//! Drafts in a data directory that a killed process has left behind.
+//!
+//! A file is written under a name of its own, which ends with a dot and random characters, and
+//! renamed or linked when it is complete.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// Removes the drafts of servers, which only the server that holds the lock writes, and those of
+/// commands that have not been written to for a day. Returns the files that it removed.
+pub(super) fn remove(directory: &Path, now: SystemTime) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let entries = entries.filter_map(Result::ok);
+    let is_leftover = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or_default();
+        let of = |files: &[&str]| draft_of(name).is_some_and(|file| files.contains(&file));
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        is_file && (of(OF_SERVERS) || (of(OF_COMMANDS) && is_old(entry, now)))
+    };
+    let leftovers = entries.filter(is_leftover).map(|entry| entry.path());
+    leftovers
+        .filter(|path| fs::remove_file(path).is_ok())
+        .collect()
+}
+
+/// The file that a draft is for.
+fn draft_of(name: &str) -> Option<&str> {
+    let name = name.strip_suffix("-journal").unwrap_or(name);
+    let (file, random) = name.rsplit_once('.')?;
+    let is_random = random.len() == RANDOM
+        && random
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    is_random.then_some(file)
+}
+
+fn is_old(entry: &fs::DirEntry, now: SystemTime) -> bool {
+    let modified = entry.metadata().and_then(|metadata| metadata.modified());
+    let age = modified.ok().and_then(|time| now.duration_since(time).ok());
+    age.is_some_and(|age| age > DAY)
+}
+
+const OF_SERVERS: &[&str] = &["publish.key", "admin.address"];
+const OF_COMMANDS: &[&str] = &["h-realtime.sqlite", "h-realtime.sqlite.before-restore"];
+/// How many characters [`new_secret`](super::new_secret) makes.
+const RANDOM: usize = 43;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::new_secret;
+
+    #[test]
+    fn only_drafts_are_removed_and_those_of_commands_only_when_they_are_old() {
+        let temp = tempfile::tempdir().unwrap();
+        let write = |name: String| {
+            let path = temp.path().join(name);
+            fs::write(&path, "x").unwrap();
+            path
+        };
+        let kept: Vec<_> = [
+            "publish.key",
+            "admin.address",
+            "h-realtime.sqlite",
+            "h-realtime.sqlite.before-restore",
+            "h-realtime.sqlite.damaged",
+            "publish.key.old",
+        ]
+        .map(|name| write(name.to_owned()))
+        .into();
+        let of_others = write(new_secret("notes.").unwrap());
+        let mut drafts: Vec<_> = [
+            "publish.key.",
+            "admin.address.",
+            "h-realtime.sqlite.",
+            "h-realtime.sqlite.before-restore.",
+        ]
+        .map(|prefix| write(new_secret(prefix).unwrap()))
+        .into();
+        let journal = new_secret("h-realtime.sqlite.").unwrap() + "-journal";
+        drafts.push(write(journal));
+
+        let removed = remove(temp.path(), SystemTime::now());
+        assert_eq!(removed.len(), 2, "{removed:?}");
+        assert!(!drafts[0].exists() && !drafts[1].exists());
+        let removed = remove(temp.path(), SystemTime::now() + 2 * DAY);
+        assert_eq!(removed.len(), 3, "{removed:?}");
+        assert!(drafts.iter().all(|path| !path.exists()));
+        assert!(kept.iter().all(|path| path.exists()) && of_others.exists());
+    }
+}
