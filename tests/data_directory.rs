@@ -296,11 +296,14 @@ fn errors_of_the_database_name_the_file_and_the_remedy() {
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     is_refused(&data, &["user", "mute", JOE], 74, "try again");
     other.execute_batch("ROLLBACK").unwrap();
+    let version: i64 = other
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
     other.pragma_update(None, "user_version", 99).unwrap();
     for args in [&["user", "list"][..], &server] {
         is_refused(&data, args, 69, "use the newer program");
     }
-    other.pragma_update(None, "user_version", 2).unwrap();
+    other.pragma_update(None, "user_version", version).unwrap();
     drop(other);
     assert_eq!(on(&data, &["user", "list"]).0, 0);
 

@@ -32,7 +32,7 @@ fn documented() -> BTreeSet<i32> {
 const LINES: &[(&str, i32, &str)] = &[
     ("$P --version", 0, "h-realtime"),
     ("$P --help", 0, "Usage"),
-    ("$P user add acct:a@example.org", 0, "added"),
+    ("$P user add acct:a@example.org --create", 0, "added"),
     ("$P no-such-command", 64, "no-such-command"),
     ("$P user add", 64, "USERID"),
     ("$P user set acct:a@example.org", 64, "--display-name"),
@@ -208,6 +208,8 @@ fn rejected_keys_tokens_and_files_lead_to_77() {
 #[test]
 fn closed_output_is_not_reported() {
     let folder = TempDir::new().unwrap();
+    let output = shell("$P user add acct:a@example.org --create", folder.path());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
     for args in [
         &["config", "default"][..],
         &["completions", "fish"],

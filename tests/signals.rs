@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -80,21 +81,26 @@ fn signals_without_a_meaning_are_ignored() {
     assert_eq!(server.child.try_wait().unwrap(), None);
 }
 
-/// Only the server catches signals.
+/// Only the server and `listen` catch signals.
 #[test]
 fn other_commands_are_ended_by_signals() {
+    const EVENT: &str = include_str!("../examples/event.json");
     for signal in [Signal::HUP, Signal::INT, Signal::TERM, Signal::USR1] {
         let server = Server::start();
-        let url = format!("ws://{}/ws", server.address());
         let child = Command::new(PROGRAM)
-            .args(["listen", &url])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .args(["publish", "-", "--data"])
+            .arg(server.data())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn();
         let mut child = child.unwrap();
-        let open = || server.metric("h_realtime_connections{state=\"open\"}");
-        eventually(PATIENCE, || (open() == 1.0).then_some(()));
+        // It waits for the next event after this one.
+        let mut input = child.stdin.take().unwrap();
+        writeln!(input, "{EVENT}").unwrap();
+        let mut line = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "create AAAAAAAAAAAAAAAAAAAAAQ matched 0\n");
         send(&child, signal);
         // A signal that was ignored by the shell that started the tests, as by `nohup`, stays ignored.
         let status = eventually(PATIENCE, || child.try_wait().unwrap());
