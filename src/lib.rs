@@ -13,6 +13,7 @@
 //! | [`backend`] | users, tokens, groups, and what becomes of a published event |
 //! | `trust` | servers' certificates, where this program is the client |
 //! | [`owner`] | users and groups of the host, by name |
+//! | `log_throttle` | a rate limit for log lines |
 //! | [`config`], [`logging`], [`cli`], [`server`] | settings, the log, commands, and the whole put together |
 //!
 //! To embed the engine alone, implement [`net::Handler`] and give it to a [`net::Reactor`];
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod http;
+mod log_throttle;
 pub mod logging;
 pub mod model;
 pub mod net;

@@ -14,9 +14,10 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::version::{TLS12, TLS13};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
@@ -39,6 +40,31 @@ pub enum Roots {
     System,
     /// Those in this PEM file.
     File(PathBuf),
+}
+
+/// What else can be chosen of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// PEM files of the certificate chain to show, if the server asks for one, and of its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The versions of TLS that are spoken.
+    pub versions: Versions,
+    /// Whether the name of the server is not sent (SNI).
+    pub hides_name: bool,
+    /// The protocol that is negotiated by ALPN.
+    pub protocol: Option<&'static str>,
+}
+
+/// Versions of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Versions {
+    /// 1.2 and 1.3.
+    #[default]
+    All,
+    /// 1.2 alone.
+    Tls12,
+    /// 1.3 alone.
+    Tls13,
 }
 
 /// Why there is nothing to trust; its text is for a person.
@@ -69,15 +95,54 @@ impl std::error::Error for Untrusting {}
 /// # Errors
 /// When there are no certificates to trust.
 pub fn client(check: &Check) -> Result<ClientConfig, Untrusting> {
+    client_on(check, &Terms::default())
+}
+
+/// The same, on terms other than the default.
+///
+/// # Errors
+/// When there are no certificates to trust, or none to show.
+pub fn client_on(check: &Check, terms: &Terms) -> Result<ClientConfig, Untrusting> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier::new(check, &provider)?;
-    let versions = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Untrusting::Tls(error.to_string()))?;
-    Ok(versions
+    let versions: &[_] = match terms.versions {
+        Versions::All => &[&TLS13, &TLS12],
+        Versions::Tls12 => &[&TLS12],
+        Versions::Tls13 => &[&TLS13],
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|error| Untrusting::Tls(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth())
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match &terms.identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let unfit = |why: String| Untrusting::File(key.clone(), why);
+            let chain = read(certificate)?;
+            let read = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+                pem::Error::NoItemsFound => {
+                    unfit("holds no private key in PEM form that is not encrypted".to_owned())
+                }
+                error => unfit(error.to_string()),
+            })?;
+            builder
+                .with_client_auth_cert(chain, read)
+                .map_err(|error| {
+                    unfit(format!(
+                        "{error}; the certificate is {}",
+                        certificate.display()
+                    ))
+                })?
+        }
+    };
+    config.enable_sni = !terms.hides_name;
+    config.alpn_protocols = terms
+        .protocol
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
+    Ok(config)
 }
 
 #[derive(Debug)]

@@ -31,6 +31,7 @@ impl Listening {
         let source = Source {
             brokers: urls.iter().map(|url| Broker::parse(url).unwrap()).collect(),
             prefetch,
+            max_event: 4 << 20,
             stats: Arc::clone(&stats),
             clock: || MonoMillis(7),
         };

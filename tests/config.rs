@@ -31,6 +31,9 @@ fn run(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> (i32, Stri
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
+const NOT_CHECKED: &str = "not checked: whether the addresses are free, whether the embedded \
+                           database can be opened, and whether PostgreSQL and RabbitMQ answer\n";
+
 /// The line that is shown of a setting.
 fn shown<'a>(text: &'a str, setting: &str) -> &'a str {
     let start = format!("{setting} = ");
@@ -150,7 +153,11 @@ fn a_check_tells_all_that_is_wrong_and_starts_nothing() {
     let (code, out, said) = check("[limits]\nmessage = \"1KiB\"", &[]);
     assert_eq!(
         (code, &*out, &*said),
-        (0, "c.toml: the configuration is good\n", "")
+        (
+            0,
+            &*format!("c.toml: the configuration is good\n{NOT_CHECKED}"),
+            ""
+        )
     );
     assert!(!folder.path().join("h-realtime-data").exists());
 

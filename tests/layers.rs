@@ -9,7 +9,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("http", &["ws"], &["httparse", "sha1", "base64"]),
     (
         "net",
-        &["ws", "http"],
+        &["ws", "http", "log_throttle"],
         &[
             "mio",
             "ring",
@@ -22,6 +22,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("model", &[], &[]),
     ("backoff.rs", &[], &[]),
+    ("log_throttle.rs", &[], &[]),
     ("trust", &[], &["rustls", "rustls_native_certs"]),
     ("logging", &[], &["log", "jiff", "rustix", "serde_json"]),
     (
@@ -41,7 +42,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "backend",
-        &["model", "backoff", "trust"],
+        &["model", "backoff", "log_throttle", "trust"],
         &[
             "rusqlite",
             "serde",

@@ -203,6 +203,17 @@ fn what_needs_a_restart_is_named_until_there_is_one() {
 }
 
 #[test]
+fn settings_that_need_a_restart_are_not_called_unchanged() {
+    let server = Server::configured("");
+    let said = reload(&server, "reuse_port = true");
+    assert!(
+        said.ends_with("nothing in force has changed: restart to apply reuse_port"),
+        "{said}"
+    );
+    assert!(reload(&server, "").ends_with("no setting has changed"));
+}
+
+#[test]
 fn the_level_of_the_log_changes() {
     let server = Server::configured("");
     let nonsense = || {
@@ -311,6 +322,40 @@ mod certificates {
         assert!(client.ask(r#"{"type":"ping","id":2}"#).contains("pong"));
         let mut next = tls.connect(&new, "");
         assert_eq!(next.drain(), []);
+    }
+
+    // D6
+    #[test]
+    fn expired_certificate_does_not_replace_a_valid_one() {
+        let tls = TlsServer::start();
+        let in_use = tls.config(&TLS13);
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let folder = tls.server.folder();
+        fs::write(
+            folder.join("cert.pem"),
+            params.self_signed(&key).unwrap().pem(),
+        )
+        .unwrap();
+        fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+        let why = "has expired at 2021-01-01T00:00:00Z: clients refuse it; renew it; the \
+                   certificate in use is valid until 4096-01-01T00:00:00Z";
+        let kept = format!(
+            "the certificate stays as it was: the certificate of CN=rcgen self \
+                            signed cert {why}"
+        );
+        tls.server.log_with(&kept);
+        assert!(is_trusted(&tls, &in_use));
+        let said = signal(&tls.server);
+        assert!(said.contains("the configuration stays as it was"), "{said}");
+        assert!(said.contains(why), "{said}");
+        assert!(is_trusted(&tls, &in_use));
+        assert_eq!(reloads(&tls.server, "error"), 2.0);
+        // A valid one is taken.
+        let new = renew(&tls);
+        assert!(signal(&tls.server).contains("] reloaded"));
+        assert!(is_trusted(&tls, &new) && !is_trusted(&tls, &in_use));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub(crate) mod advice;
 #[cfg(feature = "amqp")]
 pub mod amqp;
+mod data_check;
 mod data_dir;
 mod data_lock;
 #[cfg(feature = "sqlite")]
@@ -17,11 +18,10 @@ pub mod h;
 #[cfg(any(feature = "amqp", feature = "sqlite"))]
 mod json;
 mod leftovers;
-#[cfg(any(feature = "amqp", feature = "sqlite"))]
-mod rarely;
 mod secret;
 mod stats;
 
+pub use data_check::check_data_dir;
 pub use data_dir::{DataDir, DataDirError, FileMark};
 pub use data_lock::{DirLock, Locking, Sharing};
 pub use secret::new_secret;

@@ -6,9 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::exit::Exit;
 use super::serve::ServeArgs;
-use crate::config::{BackEndSettings, Settings, defaults, effective, warnings};
-use crate::net::tls::TlsConfig;
-use crate::owner::SocketFiles;
+use crate::config::{defaults, effective};
 
 /// What `config` takes.
 #[derive(Args)]
@@ -20,7 +18,8 @@ pub struct ConfigArgs {
 #[derive(Subcommand)]
 enum ConfigCommand {
     /// Check what a server would be started with, by these flags, the environment and the file:
-    /// exit code 78 where it would not start
+    /// all that is wrong, and the exit code that the server would end with. Nothing is bound or
+    /// connected to
     Check(ServeArgs),
     /// Print the values in force, a line each, and where each comes from; secrets are not shown
     Show(ShowArgs),
@@ -40,7 +39,7 @@ struct ShowArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// 78 with a line for each thing that is wrong, 74 if nothing can be printed.
+/// That of `serve` with a line for each thing that is wrong, 74 if nothing can be printed.
 pub fn run(args: ConfigArgs) -> Result<(), Exit> {
     match args.command {
         ConfigCommand::Check(args) => check(args),
@@ -56,40 +55,26 @@ pub fn run(args: ConfigArgs) -> Result<(), Exit> {
     }
 }
 
+#[cfg(any(feature = "sqlite", feature = "h"))]
 fn check(args: ServeArgs) -> Result<(), Exit> {
-    let values = args.sources().read()?;
-    let settings = values.settle()?;
-    can_be_served(&settings)?;
-    SocketFiles::of(&settings)?;
-    if let Some((cert, key)) = &settings.tls {
-        TlsConfig::from_pem_files(cert, key).map_err(|error| Exit::new(Exit::CONFIG, error))?;
-    }
-    for warning in warnings(&settings, &values) {
+    use crate::net::raise_open_files;
+    use crate::server::{facts, preflight};
+
+    let facts = facts(raise_open_files());
+    let checked = preflight::read(&args.sources(), facts)?;
+    for warning in checked.warnings {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
-    match &values.file {
-        Some(path) => print(&format!("{}: the configuration is good\n", path.display())),
-        None => print("the configuration is good; there is no file\n"),
-    }
+    let good = match &checked.values.file {
+        Some(path) => format!("{}: the configuration is good", path.display()),
+        None => "the configuration is good; there is no file".to_owned(),
+    };
+    print(&format!("{good}\n{}\n", preflight::NOT_CHECKED))
 }
 
-/// Whether this build has what the settings ask for.
-fn can_be_served(settings: &Settings) -> Result<(), Exit> {
-    let (feature, is_there) = match &settings.back_end {
-        BackEndSettings::Embedded(None) => ("sqlite", cfg!(feature = "sqlite")),
-        BackEndSettings::Embedded(Some(_)) => {
-            ("amqp", cfg!(feature = "sqlite") && cfg!(feature = "amqp"))
-        }
-        BackEndSettings::H(_) => ("h", cfg!(feature = "h")),
-    };
-    match is_there {
-        true => Ok(()),
-        false => {
-            let message =
-                format!("this build has no such back end: it needs the feature {feature}");
-            Err(Exit::new(Exit::CONFIG, message))
-        }
-    }
+#[cfg(not(any(feature = "sqlite", feature = "h")))]
+fn check(_: ServeArgs) -> Result<(), Exit> {
+    Err(super::serve::no_back_end())
 }
 
 fn print(text: &str) -> Result<(), Exit> {

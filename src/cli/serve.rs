@@ -119,10 +119,12 @@ fn serve(sources: Sources) -> Result<(), Exit> {
 
 #[cfg(not(any(feature = "sqlite", feature = "h")))]
 fn serve(_: Sources) -> Result<(), Exit> {
-    Err(Exit::new(
-        Exit::CONFIG,
-        "this build has no back end to serve from",
-    ))
+    Err(no_back_end())
+}
+
+#[cfg(not(any(feature = "sqlite", feature = "h")))]
+pub(super) fn no_back_end() -> Exit {
+    Exit::new(Exit::CONFIG, "this build has no back end to serve from")
 }
 
 const AFTER_HELP: &str = "\

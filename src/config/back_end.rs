@@ -4,6 +4,7 @@
 //! by which a server of h is told the same: see the table.
 
 use super::ConfigError;
+use super::problems::Problems;
 use super::values::Values;
 
 /// What knows users, tokens and groups.
@@ -57,8 +58,11 @@ pub struct HSettings {
     pub bouncer_url: Option<String>,
 }
 
-/// What the settings come to.
-pub(super) fn settle(values: &Values) -> Result<BackEndSettings, ConfigError> {
+/// What the settings come to. Whether this build has such a back end comes first.
+pub(super) fn settle(
+    values: &Values,
+    problems: &mut Problems<'_>,
+) -> Result<BackEndSettings, ConfigError> {
     let kind = values.choice(
         "backend",
         &[("embedded", BackEndKind::Embedded), ("h", BackEndKind::H)],
@@ -67,34 +71,73 @@ pub(super) fn settle(values: &Values) -> Result<BackEndSettings, ConfigError> {
         "events",
         &[("http", EventSource::Http), ("amqp", EventSource::Amqp)],
     )?;
+    let is_built = is_built(kind, events, problems);
     if kind == BackEndKind::H && events == EventSource::Amqp {
-        let message = "events = \"amqp\" is for the embedded back end: h's always come from there";
-        return Err(ConfigError(message.into()));
+        let text = "events = \"amqp\" is for the embedded back end: h's always come from there";
+        problems.add(&["backend", "events"], text);
     }
     if kind == BackEndKind::Embedded && events == EventSource::Http {
         return Ok(BackEndSettings::Embedded(None));
     }
-    let urls = values.word("amqp.url")?;
+    let urls = values.text("amqp.url").unwrap_or_default();
     let urls = urls.split(';').filter(|url| !url.is_empty());
     let broker = BrokerSettings {
         urls: urls.map(str::to_owned).collect(),
     };
     if broker.urls.is_empty() {
-        return Err(ConfigError("amqp.url names no broker".into()));
+        problems.add(&["amqp.url"], "amqp.url names no broker");
     }
     if kind == BackEndKind::Embedded {
         return Ok(BackEndSettings::Embedded(Some(broker)));
     }
-    let database_url = values.text("h.database_url").ok_or_else(|| {
-        ConfigError("h's back end needs DATABASE_URL, or the setting h.database_url".into())
-    })?;
+    let database_url = values.text("h.database_url").unwrap_or_default();
+    if database_url.is_empty() && is_built {
+        let text = "h's back end needs DATABASE_URL, or the setting h.database_url";
+        problems.add(&["backend", "h.database_url"], text);
+    }
+    for name in ["h.authority", "h.app_url"] {
+        if values.text(name).is_none() {
+            problems.add(&[name], format!("{name} must not be empty"));
+        }
+    }
+    let app_url = values.text("h.app_url").unwrap_or_default();
     Ok(BackEndSettings::H(HSettings {
         database_url,
         broker,
-        authority: values.word("h.authority")?,
-        app_url: values.word("h.app_url")?.trim_end_matches('/').to_owned(),
+        authority: values.text("h.authority").unwrap_or_default(),
+        app_url: app_url.trim_end_matches('/').to_owned(),
         bouncer_url: values.text("h.bouncer_url"),
     }))
+}
+
+/// Whether this build has what the settings ask for.
+fn is_built(kind: BackEndKind, events: EventSource, problems: &mut Problems<'_>) -> bool {
+    let (has_embedded, has_h) = (cfg!(feature = "sqlite"), cfg!(feature = "h"));
+    let has_amqp = cfg!(feature = "amqp");
+    let missing: &[(&str, bool, &str)] = match kind {
+        BackEndKind::H => &[(
+            "backend",
+            has_h,
+            "this build has no back end for h: it needs the feature h",
+        )],
+        BackEndKind::Embedded => &[
+            (
+                "backend",
+                has_embedded,
+                "this build has no embedded back end: it needs the feature sqlite",
+            ),
+            (
+                "events",
+                has_amqp || events == EventSource::Http,
+                "this build cannot take events from RabbitMQ: it needs the feature amqp",
+            ),
+        ],
+    };
+    let missing = missing.iter().filter(|(_, is_there, _)| !is_there);
+    for (setting, _, text) in missing.clone() {
+        problems.add(&[setting], text);
+    }
+    missing.count() == 0
 }
 
 // Neither is shown with its URLs: there are passwords in them.
@@ -121,7 +164,13 @@ mod tests {
     use crate::config::tests::values;
 
     fn settled(text: &str) -> Result<BackEndSettings, String> {
-        settle(&values(text)).map_err(|error| error.0)
+        let values = values(text);
+        let mut problems = Problems::of(&values);
+        let settings = settle(&values, &mut problems).map_err(|error| error.0)?;
+        match problems.into_lines() {
+            lines if lines.is_empty() => Ok(settings),
+            lines => Err(lines.join("\n")),
+        }
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::problems::Problems;
 use super::values::{Values, Whence};
-use super::{ConfigError, OnExpiry, Settings};
+use super::{OnExpiry, Settings};
 use crate::net::Address;
 
 /// What is dangerous, by the setting that makes it so.
@@ -57,17 +58,17 @@ impl Danger {
 }
 
 /// Refuses what nobody can mean, and what has to be said twice.
-pub(super) fn refuse(settings: &Settings) -> Result<(), ConfigError> {
+pub(super) fn refuse(settings: &Settings, problems: &mut Problems<'_>) {
     if is_public(&settings.admin) && !settings.admin_public {
-        return Err(ConfigError(format!(
+        let text = format!(
             "admin: {} is a public address: anyone could see the metrics that need no key, and the \
              publish key and metrics_key would cross the network unencrypted; use a loopback or \
              private address or a unix socket, or set admin_public = true if something else keeps \
              the address private",
             settings.admin
-        )));
+        );
+        problems.add(&["admin", "admin_public"], text);
     }
-    Ok(())
 }
 
 /// What is to be said loudly of these settings, each in a line.

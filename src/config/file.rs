@@ -21,6 +21,7 @@ pub(super) fn read(path: &Path, text: &str, layer: &mut Layer, errors: &mut Vec<
     match DeTable::parse(text) {
         Ok(table) => reader.document(table.get_ref()),
         Err(error) => {
+            reader.layer.is_unreadable();
             let at = error.span().map_or(0, |span| span.start);
             let said = error.message().lines().collect::<Vec<_>>().join(", ");
             reader.fault(at, said);
@@ -66,7 +67,7 @@ impl Reader<'_> {
         let whence = Whence::Line(self.path.to_owned(), self.line(at));
         // What is of no form of ours is of no kind either, and is told so as another value would.
         let value = Value::of(value).unwrap_or(Value::List(vec![String::new()]));
-        if let Err(what) = self.layer.put(setting, is_file, value, whence) {
+        if let Err(what) = self.layer.put(setting, is_file, Ok(value), whence) {
             self.fault(at, what);
         }
     }

@@ -8,6 +8,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `table` | every setting: name, kind, default, what it is for |
+//! | `problems`, `places` | all that does not go together |
 //! | `value`, `units`, `address` | what may be written for one |
 //! | `sources`, `file`, `values` | where it is read, and which of several wins |
 //! | `settle`, `back_end` | what it comes to |
@@ -19,6 +20,8 @@ mod back_end;
 mod danger;
 mod file;
 mod near;
+mod places;
+mod problems;
 mod rust_log;
 mod settle;
 mod show;
@@ -111,6 +114,10 @@ pub struct Settings {
     /// The limit on connections where it was set, rather than to be derived from the limit on
     /// open files.
     pub connections: Option<usize>,
+    /// Bytes of an event from RabbitMQ.
+    pub max_event: usize,
+    /// Events that may wait for h's database, and the bytes of their messages.
+    pub backlog: (usize, usize),
     /// Over how long a shutdown spreads its closes.
     pub drain: Duration,
     /// What is logged.

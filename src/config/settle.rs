@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::address::{parse_admin, parse_listen};
+use super::problems::Problems;
 use super::units::parse_mode;
 use super::values::Values;
 use super::{BackEndSettings, ConfigError, InvalidToken, Listen, MetricsKey, OnExpiry, Settings};
-use super::{SocketSettings, back_end, danger};
+use super::{SocketSettings, back_end, danger, places};
 use crate::http::{ForwardedBy, Origin, Proxies};
 use crate::logging::Format;
 use crate::net::{Address, Config};
@@ -15,27 +16,51 @@ impl Values {
     /// What the values come to.
     ///
     /// # Errors
-    /// [`ConfigError`] for what does not go together, or is too dangerous to be what is meant.
+    /// [`ConfigError`] for all that does not go together, or is too dangerous to be what is meant.
     pub fn settle(&self) -> Result<Settings, ConfigError> {
-        let back_end = back_end::settle(self)?;
+        let (settings, problems) = self.resolve()?;
+        match problems.is_empty() {
+            true => Ok(settings),
+            false => Err(ConfigError(problems.join("\n"))),
+        }
+    }
+
+    /// The same, with everything that can be settled in spite of problems, each of which is a line.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a value that should have been refused before.
+    pub fn resolve(&self) -> Result<(Settings, Vec<String>), ConfigError> {
+        let mut problems = Problems::of(self);
+        let settings = self.resolve_settings(&mut problems)?;
+        places::check(&settings, &self.inherited, &mut problems);
+        danger::refuse(&settings, &mut problems);
+        Ok((settings, problems.into_lines()))
+    }
+
+    fn resolve_settings(&self, problems: &mut Problems<'_>) -> Result<Settings, ConfigError> {
+        let back_end = back_end::settle(self, problems)?;
         let is_h = matches!(back_end, BackEndSettings::H(_));
         // The tokens of h's own clients end together after a restart of the server.
         let spread = if is_h { DEFAULT_SPREAD } else { Duration::ZERO };
-        let listen = self.listen()?;
+        let listen = self.listen(problems)?;
         let tls = match (self.path("tls.cert"), self.path("tls.key")) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
-            _ => return Err(ConfigError("tls.cert and tls.key go together".into())),
+            _ => {
+                problems.add(&["tls.cert", "tls.key"], "tls.cert and tls.key go together");
+                None
+            }
         };
-        if tls.is_none() && listen.iter().any(|listen| listen.tls) {
-            let message = "a wss:// listener needs tls.cert and tls.key";
-            return Err(ConfigError(message.into()));
+        let is_without = self.path("tls.cert").or(self.path("tls.key")).is_none();
+        if is_without && listen.iter().any(|listen| listen.tls) {
+            let text = "a wss:// listener needs tls.cert and tls.key";
+            problems.add(&["listen", "tls.cert", "tls.key"], text);
         }
         let sweep = self.time("auth.sweep")?;
-        let settings = Settings {
-            proxy_protocol: self.proxy_protocol(&listen)?,
+        Ok(Settings {
+            proxy_protocol: self.proxy_protocol(&listen, problems)?,
             listen,
-            admin: self.admin()?,
+            admin: self.admin(problems)?,
             socket: self.socket("socket.mode", "socket.user", "socket.group")?,
             admin_socket: self.socket(
                 "socket.admin_mode",
@@ -44,7 +69,7 @@ impl Values {
             )?,
             admin_hosts: self.list("admin_hosts"),
             admin_public: self.flag("admin_public")?,
-            metrics_key: self.metrics_key()?,
+            metrics_key: self.metrics_key(problems),
             origins: self.each("origins", Origin::parse)?,
             reuse_port: self.flag("reuse_port")?,
             back_end,
@@ -66,6 +91,11 @@ impl Values {
             filter_terms: self.count("limits.filter_terms")?,
             filters_total: self.size("limits.filters_total")?,
             connections: self.number("limits.connections").map(saturated),
+            max_event: self.size("limits.event")?,
+            backlog: (
+                self.count("limits.backlog_events")?,
+                self.size("limits.backlog_total")?,
+            ),
             drain: self.time("timeouts.drain")?,
             log_level: self
                 .word("log.level")?
@@ -80,15 +110,13 @@ impl Values {
                     ("json", Format::Json),
                 ],
             )?,
-            engine: self.engine()?,
-        };
-        danger::refuse(&settings)?;
-        Ok(settings)
+            engine: self.engine(problems)?,
+        })
     }
 
     /// By sockets that there are already, and wherever else is said. The default is for those who
     /// say nothing.
-    fn listen(&self) -> Result<Vec<Listen>, ConfigError> {
+    fn listen(&self, problems: &mut Problems<'_>) -> Result<Vec<Listen>, ConfigError> {
         let mut listen = self.inherited.listen.clone();
         if !listen.is_empty() && !self.is_given("listen") {
             return Ok(listen);
@@ -97,12 +125,13 @@ impl Values {
             let there = self.inherited.listen.iter();
             match there.clone().find(|there| there.address == place.address) {
                 Some(there) if there.tls != place.tls => {
-                    return Err(ConfigError(format!(
+                    let text = format!(
                         "listen: the socket for {} that the server was started with has the name \
                          of one {} TLS",
                         place.address,
                         if there.tls { "with" } else { "without" }
-                    )));
+                    );
+                    problems.add(&["listen"], text);
                 }
                 Some(_) => {}
                 None => listen.push(place),
@@ -111,15 +140,19 @@ impl Values {
         Ok(listen)
     }
 
-    fn admin(&self) -> Result<Address, ConfigError> {
+    fn admin(&self, problems: &mut Problems<'_>) -> Result<Address, ConfigError> {
         let configured = parse_admin(&self.word("admin")?).ok_or_else(|| odd("admin"))?;
         match &self.inherited.admin {
             None => Ok(configured),
             Some(there) if !self.is_given("admin") || *there == configured => Ok(there.clone()),
-            Some(there) => Err(ConfigError(format!(
-                "admin is {configured}, but the socket for it that the server was started with \
-                 listens on {there}: leave the setting out, or have both the same"
-            ))),
+            Some(there) => {
+                let text = format!(
+                    "admin is {configured}, but the socket for it that the server was started with \
+                     listens on {there}: leave the setting out, or have both the same"
+                );
+                problems.add(&["admin"], text);
+                Ok(there.clone())
+            }
         }
     }
 
@@ -131,36 +164,39 @@ impl Values {
         })
     }
 
-    fn metrics_key(&self) -> Result<Option<MetricsKey>, ConfigError> {
+    fn metrics_key(&self, problems: &mut Problems<'_>) -> Option<MetricsKey> {
         // An empty key in the file is an error: the operator expects that key to work.
-        let Some(source) = self.source("metrics_key") else {
-            return Ok(None);
-        };
+        let source = self.source("metrics_key")?;
         let key = self.text("metrics_key").unwrap_or_default();
         let key = key.trim();
         if key.len() < MIN_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ConfigError(format!(
+            let text = format!(
                 "{source}: metrics_key must have at least {MIN_KEY} characters of ASCII, without \
                  spaces; `openssl rand -hex 32` makes one"
-            )));
+            );
+            problems.add(&["metrics_key"], text);
         }
-        Ok(Some(MetricsKey(key.to_owned())))
+        Some(MetricsKey(key.to_owned()))
     }
 
-    fn proxy_protocol(&self, listen: &[Listen]) -> Result<Vec<Listen>, ConfigError> {
+    fn proxy_protocol(
+        &self,
+        listen: &[Listen],
+        problems: &mut Problems<'_>,
+    ) -> Result<Vec<Listen>, ConfigError> {
         let places = self.each("proxy_protocol", parse_listen)?;
-        if let Some(stray) = places.iter().find(|place| !listen.contains(place)) {
-            let message = format!("proxy_protocol: {} is not in listen", stray.address);
-            return Err(ConfigError(message));
+        for stray in places.iter().filter(|place| !listen.contains(place)) {
+            let text = format!("proxy_protocol: {} is not in listen", stray.address);
+            problems.add(&["proxy_protocol", "listen"], text);
         }
         if !places.is_empty() && self.list("limits.trusted_proxies").is_empty() {
-            let message = "proxy_protocol: without limits.trusted_proxies nobody could connect";
-            return Err(ConfigError(message.into()));
+            let text = "proxy_protocol: without limits.trusted_proxies nobody could connect";
+            problems.add(&["proxy_protocol", "limits.trusted_proxies"], text);
         }
         Ok(places)
     }
 
-    fn engine(&self) -> Result<Config, ConfigError> {
+    fn engine(&self, problems: &mut Problems<'_>) -> Result<Config, ConfigError> {
         let default = Config::default();
         let config = Config {
             max_connections: self
@@ -207,8 +243,12 @@ impl Values {
             slow_timeout: self.time("timeouts.slow")?,
         };
         if config.queue_soft > config.queue_hard || config.queue_hard > config.queue_total {
-            let message = "limits.queue_soft <= limits.queue_hard <= limits.queue_total must hold";
-            return Err(ConfigError(message.into()));
+            let names = [
+                "limits.queue_soft",
+                "limits.queue_hard",
+                "limits.queue_total",
+            ];
+            problems.add(&names, format!("{} must hold", names.join(" <= ")));
         }
         Ok(config)
     }

@@ -88,6 +88,16 @@ impl Sources {
     /// # Errors
     /// All that is wrong, a line each, with where it is.
     pub fn read(&self) -> Result<Values, ConfigError> {
+        let (values, errors) = self.read_all();
+        match errors.is_empty() {
+            true => Ok(values),
+            false => Err(ConfigError(errors.join("\n"))),
+        }
+    }
+
+    /// The same, with everything that can be read in spite of errors, so that what is wrong with
+    /// that can be reported together with them.
+    pub fn read_all(&self) -> (Values, Vec<String>) {
         let mut errors = Vec::new();
         let mut values = Values::default();
         values.inherited = self.inherited.clone();
@@ -106,13 +116,13 @@ impl Sources {
                 values.file = Some(path.clone());
             }
             Err(error) if error.kind() == ErrorKind::NotFound && !must_be => {}
-            Err(error) => errors.push(format!("{}: {error}", path.display())),
+            Err(error) => {
+                layer.is_unreadable();
+                errors.push(format!("{}: {error}", path.display()));
+            }
         }
         values.add(layer);
-        match errors.is_empty() {
-            true => Ok(values),
-            false => Err(ConfigError(errors.join("\n"))),
-        }
+        (values, errors)
     }
 
     /// From now on a file that was read must be there: that it has gone is no reason to go back
@@ -132,12 +142,13 @@ impl Sources {
         } in &self.flags
         {
             let known = SETTINGS.iter().find(|known| known.name == *setting);
-            let value = match known {
-                Some(known) => known.kind.accept(value.clone()).map(|value| (known, value)),
+            let put = match known {
+                Some(known) => {
+                    let value = known.kind.accept(value.clone());
+                    layer.put(known, false, value, Whence::Flag(flag))
+                }
                 None => Err(super::table::unknown(setting)),
             };
-            let put =
-                value.and_then(|(known, value)| layer.put(known, false, value, Whence::Flag(flag)));
             errors.extend(put.err().map(|what| format!("{flag}: {what}")));
         }
         layer
@@ -193,9 +204,7 @@ impl Sources {
             Some(text) => kind.read(text),
             None => Err("this is no text".to_owned()),
         };
-        let put = value.and_then(|value| {
-            layer.put(setting, is_file, value, Whence::Variable(name.to_owned()))
-        });
+        let put = layer.put(setting, is_file, value, Whence::Variable(name.to_owned()));
         errors.extend(put.err().map(|what| format!("{name}: {what}")));
     }
 
@@ -211,12 +220,11 @@ impl Sources {
                 false => std::fs::metadata(&path).map(|_| path.display().to_string()),
             };
             let put = match text {
-                Ok(text) => {
-                    let whence = Whence::Credential(path.clone());
-                    layer.put(setting, false, Value::Text(text), whence)
-                }
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error.to_string()),
+                text => {
+                    let value = text.map(Value::Text).map_err(|error| error.to_string());
+                    layer.put(setting, false, value, Whence::Credential(path.clone()))
+                }
             };
             errors.extend(put.err().map(|what| format!("{}: {what}", path.display())));
         }

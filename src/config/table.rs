@@ -151,7 +151,8 @@ pub static SECTIONS: &[(&str, &str)] = &[
 use self::Preset::{Is, Unset};
 
 const ANY_TIME: Kind = Kind::Time { least: 0 };
-const TIME: Kind = Kind::Time { least: 1 };
+/// A shorter one could only be a mistake, and would keep everything from being done in time.
+const TIME: Kind = Kind::Time { least: 100 };
 const ANY_SIZE: Kind = Kind::Size { least: 0 };
 const SIZE: Kind = Kind::Size { least: 1 };
 
@@ -241,7 +242,7 @@ pub static SETTINGS: &[Setting] = &[
         "whose word on clients' addresses counts: \"10.0.0.0/8\", \"::1\", \"unix\""),
     set("limits.forwarded_by", Kind::OneOf(&["x-forwarded-for", "forwarded", "nothing"]),
         r#""x-forwarded-for""#, "or \"forwarded\" (RFC 7239) or \"nothing\": where they give it"),
-    set("limits.request_head", SIZE, r#""16KiB""#, "the longest head of a request"),
+    set("limits.request_head", Kind::Size { least: 512 }, r#""16KiB""#, "the longest head of a request"),
     set("limits.message", SIZE, r#""64KiB""#, "what a client may send"),
     set("limits.fragments", Kind::Number { least: 1, most: u32::MAX as u64 }, "1024",
         "of one message"),
@@ -256,6 +257,11 @@ pub static SETTINGS: &[Setting] = &[
     set("limits.queue_total", ANY_SIZE, r#""64MiB""#, "memory for the output of all clients"),
     set("limits.unfinished_total", ANY_SIZE, r#""64MiB""#,
         "memory for incomplete input of all clients"),
+    set("limits.event", Kind::Size { least: 1024 }, r#""4MiB""#,
+        "an event from RabbitMQ").fixed(),
+    set("limits.backlog_events", Kind::Number { least: 1, most: 60_000 }, "4096",
+        "events that wait while h's database is away; then the oldest is dropped").fixed(),
+    set("limits.backlog_total", SIZE, r#""16MiB""#, "the bytes of these events").fixed(),
 
     set("timeouts.handshake", TIME, r#""10s""#,
         "from accept to the end of the request head, TLS included"),

@@ -3,7 +3,7 @@
 //! Owns: the layers that values come in, which of them wins, and from where each comes. What the
 //! values come to is for `settle`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,13 +37,19 @@ struct Given {
 
 /// What one kind of source says.
 #[derive(Clone, Default)]
-pub(super) struct Layer(BTreeMap<&'static str, Given>);
+pub(super) struct Layer {
+    given: BTreeMap<&'static str, Given>,
+    /// Settings with a value that cannot be read.
+    faulty: BTreeSet<&'static str>,
+    /// Nothing is known of what the source says.
+    is_unreadable: bool,
+}
 
 /// What all sources say, those that rank higher having won.
 // No `Debug`: there may be passwords in it.
 #[derive(Clone, Default)]
 pub struct Values {
-    given: Layer,
+    layer: Layer,
     /// The configuration file that was read, if there was one.
     pub file: Option<PathBuf>,
     /// The sockets that there are already.
@@ -51,8 +57,28 @@ pub struct Values {
 }
 
 impl Layer {
-    /// Takes a value up; with `is_file` it names the file that holds it.
+    /// Takes a value up; with `is_file` it names the file that holds it. An error takes the place
+    /// of the value.
     pub fn put(
+        &mut self,
+        setting: &'static Setting,
+        is_file: bool,
+        value: Result<Value, String>,
+        whence: Whence,
+    ) -> Result<(), String> {
+        let put = value.and_then(|value| self.put_value(setting, is_file, value, whence));
+        if put.is_err() {
+            self.faulty.insert(setting.name);
+        }
+        put
+    }
+
+    /// Nothing of what the source says can be read.
+    pub fn is_unreadable(&mut self) {
+        self.is_unreadable = true;
+    }
+
+    fn put_value(
         &mut self,
         setting: &'static Setting,
         is_file: bool,
@@ -72,7 +98,7 @@ impl Layer {
         };
         let value = setting.kind.accept(value);
         let value = value.map_err(|what| format!("{name}: {what}"))?;
-        match self.0.insert(name, Given { value, whence }) {
+        match self.given.insert(name, Given { value, whence }) {
             None => Ok(()),
             Some(_) => Err(format!("{name} and {name}_file: only one of them can hold")),
         }
@@ -92,19 +118,53 @@ pub(super) fn read_secret(path: &std::path::Path) -> std::io::Result<String> {
 impl Values {
     /// Adds what a source says that ranks below those added before.
     pub(super) fn add(&mut self, layer: Layer) {
-        for (name, given) in layer.0 {
-            self.given.0.entry(name).or_insert(given);
+        for (name, given) in layer.given {
+            self.layer.given.entry(name).or_insert(given);
         }
+        self.layer.faulty.extend(layer.faulty);
+        self.layer.is_unreadable |= layer.is_unreadable;
+    }
+
+    /// Whether every source could be read, if not every value.
+    pub fn are_complete(&self) -> bool {
+        !self.layer.is_unreadable
+    }
+
+    /// Whether all that was said of these settings could be read.
+    pub(super) fn can_be_read(&self, names: &[&str]) -> bool {
+        names.iter().all(|name| !self.layer.faulty.contains(name))
+    }
+
+    /// A setting's value and where it comes from. Secrets are not shown.
+    pub(super) fn describe(&self, name: &str) -> String {
+        let found = find(name).and_then(|(setting, _)| Some((setting, self.value(setting)?)));
+        match found {
+            Some((setting, value)) if !setting.is_secret => {
+                format!("{name} = {} ({})", value.to_toml(), self.origin(name))
+            }
+            Some(_) => self.place(name),
+            None => format!("{name} is not set"),
+        }
+    }
+
+    /// A setting and where its value comes from.
+    pub fn place(&self, name: &str) -> String {
+        format!("{name} ({})", self.origin(name))
+    }
+
+    fn origin(&self, name: &str) -> String {
+        let source = self.source(name);
+        source.map_or_else(|| "default".to_owned(), Whence::to_string)
     }
 
     /// Whether something was said of a setting.
     pub(super) fn is_given(&self, name: &str) -> bool {
-        self.given.0.contains_key(name)
+        self.layer.given.contains_key(name)
     }
 
     /// The source of a setting's value by the setting's name; `None` for the default.
     pub(super) fn source(&self, name: &str) -> Option<&Whence> {
-        self.given.0.get(name).map(|given| &given.whence)
+        self.layer.given.get(name).map(|given| &given.whence)
     }
 
     /// Where the value of a setting comes from; `None` for the default.
@@ -114,7 +174,7 @@ impl Values {
 
     /// The value of a setting: what was given, else the default, else nothing.
     pub fn value(&self, setting: &Setting) -> Option<Value> {
-        let given = self.given.0.get(setting.name);
+        let given = self.layer.given.get(setting.name);
         match (given, setting.preset) {
             (Some(given), _) => Some(given.value.clone()),
             (None, Preset::Is(text)) => Value::from_toml(text),
@@ -132,9 +192,9 @@ impl Values {
     #[must_use]
     pub fn over(mut self, running: &Values) -> Values {
         for setting in SETTINGS.iter().filter(|setting| !setting.is_live) {
-            match running.given.0.get(setting.name) {
-                Some(given) => self.given.0.insert(setting.name, given.clone()),
-                None => self.given.0.remove(setting.name),
+            match running.layer.given.get(setting.name) {
+                Some(given) => self.layer.given.insert(setting.name, given.clone()),
+                None => self.layer.given.remove(setting.name),
             };
         }
         self

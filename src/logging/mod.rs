@@ -117,7 +117,7 @@ fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64, out: &mut dyn Write)
                 if now > told {
                     let count = now - told;
                     told = now;
-                    log::warn!("{count} lines of the log were dropped: nobody took them");
+                    log::warn!("{}", dropped_text(count));
                 }
                 match lines.recv() {
                     Ok(item) => item,
@@ -131,10 +131,35 @@ fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64, out: &mut dyn Write)
                 let _ = out.write_all(line.as_bytes());
             }
             Item::Flush(done) => {
+                // The process may end before this thread is idle again.
+                let now = dropped.load(Ordering::Relaxed);
+                if now > told {
+                    let _ = out.write_all(dropped_line(now - told).as_bytes());
+                    told = now;
+                }
                 let _ = done.try_send(());
             }
         }
     }
+}
+
+fn dropped_text(count: u64) -> String {
+    format!("{count} lines of the log were dropped: nobody took them")
+}
+
+/// A line of its own, for when there is no time for the queue.
+fn dropped_line(count: u64) -> String {
+    let format = LOGGER.get().map_or(Format::Text, |logger| {
+        Format::from_number(logger.format.load(Ordering::Relaxed))
+    });
+    let text = dropped_text(count);
+    let arguments = format_args!("{text}");
+    let record = Record::builder()
+        .args(arguments)
+        .level(Level::Warn)
+        .target(module_path!())
+        .build();
+    format.line(jiff::Timestamp::now(), &record)
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -182,6 +207,25 @@ mod tests {
         let mut out = Vec::new();
         write_lines(&lines, &logger.dropped, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "<6>0\n<6>1\n");
+    }
+
+    #[test]
+    fn dropped_lines_are_reported_before_the_process_ends() {
+        let (logger, lines) = logger(2);
+        say(&logger, OURS, Level::Error, "0");
+        let (done, is_done) = sync_channel(1);
+        logger.queue.try_send(Item::Flush(done)).unwrap();
+        for _ in 0..3 {
+            say(&logger, OURS, Level::Error, "no room");
+        }
+        let dropped = AtomicU64::new(logger.dropped.load(Ordering::Relaxed));
+        assert_eq!(dropped.load(Ordering::Relaxed), 3);
+        drop(logger.queue);
+        let mut out = Vec::new();
+        write_lines(&lines, &dropped, &mut out);
+        is_done.try_recv().unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains("3 lines of the log were dropped"), "{out}");
     }
 
     // CVE-2026-33247

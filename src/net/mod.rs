@@ -4,6 +4,7 @@
 //! know: JSON, filters, users, back ends. An application is a [`Handler`].
 
 mod arena;
+mod certificate;
 mod config;
 mod conn;
 mod counters;
@@ -34,6 +35,7 @@ pub mod tls;
 #[path = "no_tls.rs"]
 pub mod tls;
 
+pub use certificate::{CertificateInfo, EXPIRY_WARNING, Validity};
 pub use config::{Config, RESERVED_CONNECTIONS, Reload};
 pub use counters::{CloseCodes, Compression, Counters, Ends, Evictions, Refusals};
 #[doc(hidden)]

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::marker::PhantomData;
 
+use super::CertificateInfo;
 use super::held::Held;
 use super::scratch::Scratch;
 use super::socket::{Fill, Socket};
@@ -74,14 +75,14 @@ impl<S: Socket> TlsLink<S> {
 
 #[allow(missing_docs, clippy::missing_errors_doc)]
 impl TlsConfig {
-    pub fn expires(&self) -> u64 {
+    pub fn chain(&self) -> &[CertificateInfo] {
         match self.0 {}
     }
 
     pub fn from_pem_files(_: &std::path::Path, _: &std::path::Path) -> Result<Self, io::Error> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "this build has no TLS",
+            "this build has no TLS: it needs the feature tls",
         ))
     }
 }

@@ -14,6 +14,7 @@ use super::listener::{Listener, Tenure, concerns_one_connection};
 use super::mailbox::{Inbox, Mail, Mailbox, mailbox};
 use super::stream::Stream;
 use super::{ConnKey, ListenerId, Now};
+use crate::log_throttle::LogThrottle;
 
 /// A single-threaded server over a [`Handler`].
 pub struct Reactor<H: Handler> {
@@ -26,10 +27,35 @@ pub struct Reactor<H: Handler> {
     inbox: Inbox<H::Command>,
     /// When to try `accept` again after it failed for want of descriptors.
     retry_accept: Option<Instant>,
-    /// Accept failures are told at most this often.
-    complained: Option<Instant>,
+    accept_failures: AcceptFailures,
     /// A shutdown that waits for those who are connecting.
     last_call: Option<LastCall>,
+}
+
+/// Failures to accept that have yet to be logged.
+struct AcceptFailures {
+    throttle: LogThrottle,
+    latest: String,
+}
+
+impl Default for AcceptFailures {
+    fn default() -> Self {
+        AcceptFailures {
+            throttle: LogThrottle::every(LOG_EVERY),
+            latest: String::new(),
+        }
+    }
+}
+
+impl AcceptFailures {
+    fn log(&self, due: Option<u64>) {
+        if let Some(count) = due {
+            log::warn!(
+                "no connection can be accepted: {}; {count} failures since the last such line",
+                self.latest
+            );
+        }
+    }
 }
 
 /// Until when the last are let in, and over how long everybody is told to go then.
@@ -55,7 +81,7 @@ impl<H: Handler> Reactor<H> {
             mailbox,
             inbox,
             retry_accept: None,
-            complained: None,
+            accept_failures: AcceptFailures::default(),
             last_call: None,
         })
     }
@@ -102,6 +128,8 @@ impl<H: Handler> Reactor<H> {
         }
         self.serve_last_call();
         self.finish_shutdown();
+        let due = self.accept_failures.throttle.flush(since_start(began));
+        self.accept_failures.log(due);
         self.engine.serve();
         self.accept();
         if self.engine.reap() {
@@ -323,10 +351,9 @@ impl<H: Handler> Reactor<H> {
         self.engine.count_accept_failure();
         let now = Instant::now();
         self.retry_accept = Some(now + ACCEPT_RETRY);
-        if self.complained.is_none_or(|at| now - at >= COMPLAIN_EVERY) {
-            self.complained = Some(now);
-            log::warn!("no connection can be accepted: {error}");
-        }
+        let due = self.accept_failures.throttle.count(1, since_start(now));
+        self.accept_failures.latest = error.to_string();
+        self.accept_failures.log(due);
     }
 }
 
@@ -365,7 +392,8 @@ const MOST_WAITING: usize = 4096;
 /// the queue. Less than the second after which TCP tries again (RFC 6298 §2).
 const LAST_CALL: Duration = Duration::from_millis(500);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// How often failures to accept are logged, in milliseconds.
+const LOG_EVERY: u64 = 60_000;
 /// Far below what the poller can take.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 const WAKER: Token = Token(0);

@@ -8,14 +8,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 #[cfg(not(feature = "amqp"))]
-use super::no_amqp::{Feed, names, source};
-#[cfg(all(feature = "sqlite", feature = "amqp"))]
-use crate::backend::amqp::{self, Source};
+use super::no_amqp::{Feed, Source, source};
+#[cfg(all(feature = "sqlite", not(feature = "amqp")))]
+use super::no_amqp::{names, stats};
 #[cfg(feature = "amqp")]
-use crate::backend::amqp::{Broker, Feed};
+use crate::backend::amqp::{self, Broker, Feed, Source};
+#[cfg(feature = "h")]
+use crate::backend::h::{self, Store};
 use crate::backend::{Closed, DataDir, DirLock, Stats, Undelivered, Way};
 use crate::cli::exit::Exit;
-use crate::config::{BackEndSettings, BrokerSettings, HSettings, Settings};
+#[cfg(feature = "amqp")]
+use crate::config::BrokerSettings;
+use crate::config::{BackEndSettings, HSettings, Settings, Values};
 use crate::model::{Asks, Secret, Tell};
 use crate::net::{self, Mailbox};
 
@@ -46,15 +50,62 @@ pub(super) struct Threads {
     feed: Option<Feed>,
 }
 
-impl BackEnd {
+/// A back end whose settings have been checked. Nothing has been opened or connected to.
+pub(super) enum Draft {
+    Embedded(Option<Source>),
+    #[cfg(feature = "h")]
+    H(Box<HDraft>),
+}
+
+/// What h's back end is made of.
+#[cfg(feature = "h")]
+pub(super) struct HDraft {
+    store: h::Store,
+    events: h::Events,
+    stats: Arc<Stats>,
+}
+
+impl Draft {
     /// What the settings ask for.
-    pub fn prepare(settings: &Settings) -> Result<BackEnd, Exit> {
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, without credentials.
+    pub fn new(settings: &Settings, values: &Values) -> Result<Draft, Vec<String>> {
         match &settings.back_end {
-            BackEndSettings::Embedded(broker) => embedded(settings, broker.as_ref()),
-            BackEndSettings::H(h) => of_h(h),
+            BackEndSettings::Embedded(None) => Ok(Draft::Embedded(None)),
+            BackEndSettings::Embedded(Some(broker)) => {
+                Ok(Draft::Embedded(Some(source(broker, settings, values)?)))
+            }
+            BackEndSettings::H(h) => draft_of_h(h, settings, values),
         }
     }
 
+    /// What of the settings has no effect.
+    pub fn warnings(&self, values: &Values) -> Vec<String> {
+        let warnings: &[String] = match self {
+            Draft::Embedded(_) => &[],
+            #[cfg(feature = "h")]
+            Draft::H(draft) => draft.store.warnings(),
+        };
+        let place = values.place("h.database_url");
+        let named = warnings.iter().map(|warning| format!("{place}: {warning}"));
+        named.collect()
+    }
+
+    /// Opens what is here, and connects to nothing.
+    ///
+    /// # Errors
+    /// [`Exit`] where the data directory or the database cannot be opened.
+    pub fn prepare(self, settings: &Settings) -> Result<BackEnd, Exit> {
+        match self {
+            Draft::Embedded(source) => embedded(settings, source),
+            #[cfg(feature = "h")]
+            Draft::H(draft) => Ok(of_h(*draft)),
+        }
+    }
+}
+
+impl BackEnd {
     /// Has it begin to work.
     pub fn start(self, mailbox: &Mailbox<Tell>) -> Result<Threads, Exit> {
         (self.start)(mailbox)
@@ -91,14 +142,13 @@ impl Way for ByMailbox {
 }
 
 #[cfg(feature = "sqlite")]
-fn embedded(settings: &Settings, broker: Option<&BrokerSettings>) -> Result<BackEnd, Exit> {
+fn embedded(settings: &Settings, source: Option<Source>) -> Result<BackEnd, Exit> {
     use crate::backend::{self, embedded::Embedded};
     use crate::clock::unix_now;
 
-    let stats = Arc::new(Stats::needing(broker.is_some(), false));
-    let source = match broker {
-        Some(broker) => Some(source(broker, &stats)?),
-        None => None,
+    let stats = match &source {
+        Some(source) => stats(source),
+        None => Arc::new(Stats::needing(false, false)),
     };
     let data = DataDir::open(&settings.data).map_err(Exit::from)?;
     let lock = lock(&data, settings.reuse_port)?;
@@ -160,41 +210,64 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 #[cfg(feature = "sqlite")]
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
+// Without the feature, the configuration has been refused by now.
 #[cfg(not(feature = "sqlite"))]
-fn embedded(_: &Settings, _: Option<&BrokerSettings>) -> Result<BackEnd, Exit> {
+fn embedded(_: &Settings, _: Option<Source>) -> Result<BackEnd, Exit> {
     let message = "this build has no embedded back end: it needs the feature sqlite";
     Err(Exit::new(Exit::CONFIG, message))
 }
 
 /// When an event arrives, by the clock of the reactor.
-#[cfg(any(all(feature = "sqlite", feature = "amqp"), feature = "h"))]
+#[cfg(feature = "amqp")]
 fn monotonic() -> crate::model::MonoMillis {
     crate::model::MonoMillis(net::monotonic())
 }
 
-#[cfg(all(feature = "sqlite", feature = "amqp"))]
-fn source(broker: &BrokerSettings, stats: &Arc<Stats>) -> Result<Source, Exit> {
+#[cfg(feature = "amqp")]
+fn source(
+    broker: &BrokerSettings,
+    settings: &Settings,
+    values: &Values,
+) -> Result<Source, Vec<String>> {
     Ok(Source {
-        brokers: brokers(broker)?,
+        brokers: brokers(broker, values)?,
         prefetch: amqp::PREFETCH,
-        stats: Arc::clone(stats),
+        max_event: settings.max_event,
+        stats: Arc::new(Stats::needing(true, false)),
         clock: monotonic,
     })
 }
 
+#[cfg(all(feature = "amqp", feature = "sqlite"))]
+fn stats(source: &Source) -> Arc<Stats> {
+    Arc::clone(&source.stats)
+}
+
 /// Where the brokers are.
-#[cfg(all(feature = "sqlite", feature = "amqp"))]
+#[cfg(all(feature = "amqp", feature = "sqlite"))]
 fn names(source: &Source) -> String {
     names_of(&source.brokers)
 }
 
 #[cfg(feature = "amqp")]
-fn brokers(settings: &BrokerSettings) -> Result<Vec<Broker>, Exit> {
-    let brokers = settings.urls.iter().map(|url| Broker::parse(url));
-    brokers.collect::<Result<_, _>>().map_err(|error| {
-        let message = format!("BROKER_URL or amqp.url: {error}");
-        Exit::new(Exit::CONFIG, message)
-    })
+fn brokers(settings: &BrokerSettings, values: &Values) -> Result<Vec<Broker>, Vec<String>> {
+    let (mut brokers, mut problems) = (Vec::new(), Vec::new());
+    let place = values.place("amqp.url");
+    for (index, url) in settings.urls.iter().enumerate() {
+        let number = match settings.urls.len() {
+            1 => String::new(),
+            count => format!("broker {} of {count}: ", index + 1),
+        };
+        let broker = Broker::parse(url).and_then(|broker| broker.check_files().map(|()| broker));
+        match broker {
+            Ok(broker) => brokers.push(broker),
+            Err(error) => problems.push(format!("{place}: {number}{error}")),
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(brokers),
+        false => Err(problems),
+    }
 }
 
 #[cfg(feature = "amqp")]
@@ -204,23 +277,58 @@ fn names_of(brokers: &[Broker]) -> String {
 }
 
 #[cfg(feature = "h")]
-fn of_h(settings: &HSettings) -> Result<BackEnd, Exit> {
-    use crate::backend::h::{self, Clocks, Store};
-    use crate::clock::unix_now;
-
+fn draft_of_h(h: &HSettings, settings: &Settings, values: &Values) -> Result<Draft, Vec<String>> {
     let stats = Arc::new(Stats::needing(true, true));
     let database = h::Settings {
-        database_url: settings.database_url.clone(),
-        authority: settings.authority.clone(),
-        app_url: settings.app_url.clone(),
-        bouncer_url: settings.bouncer_url.clone(),
+        database_url: h.database_url.clone(),
+        authority: h.authority.clone(),
+        app_url: h.app_url.clone(),
+        bouncer_url: h.bouncer_url.clone(),
     };
-    let store = Store::new(&database, Arc::clone(&stats)).map_err(|error| {
-        let message = format!("DATABASE_URL or h.database_url: {error}");
-        Exit::new(Exit::CONFIG, message)
-    })?;
-    let brokers = brokers(&settings.broker)?;
-    let names = names_of(&brokers);
+    let mut problems = Vec::new();
+    let brokers = brokers(&h.broker, values).unwrap_or_else(|more| {
+        problems.extend(more);
+        Vec::new()
+    });
+    // That there is none has been reported.
+    if h.database_url.is_empty() {
+        return Err(problems);
+    }
+    let store = Store::new(&database, Arc::clone(&stats)).map_err(|found| {
+        let place = values.place("h.database_url");
+        problems.extend(
+            found
+                .into_iter()
+                .map(|problem| format!("{place}: {problem}")),
+        );
+    });
+    let (events, bytes) = settings.backlog;
+    let events = h::Events {
+        brokers,
+        max_event: settings.max_event,
+        backlog: h::Limits { events, bytes },
+    };
+    match store {
+        Ok(store) if problems.is_empty() => Ok(Draft::H(Box::new(HDraft {
+            store,
+            events,
+            stats,
+        }))),
+        _ => Err(problems),
+    }
+}
+
+#[cfg(feature = "h")]
+fn of_h(draft: HDraft) -> BackEnd {
+    use crate::backend::h::Clocks;
+    use crate::clock::unix_now;
+
+    let HDraft {
+        store,
+        events,
+        stats,
+    } = draft;
+    let names = names_of(&events.brokers);
     let (asker, questions) = h::questions();
     let counted = Arc::clone(&stats);
     let start = move |mailbox: &Mailbox<Tell>| {
@@ -229,13 +337,13 @@ fn of_h(settings: &HSettings) -> Result<BackEnd, Exit> {
             unix: unix_now,
             mono: monotonic,
         };
-        let thread = h::start(store, brokers, questions, counted, clocks, way)?;
+        let thread = h::start(store, events, questions, counted, clocks, way)?;
         Ok(Threads {
             answering: Some(thread),
             ..Threads::default()
         })
     };
-    Ok(BackEnd {
+    BackEnd {
         asker: Rc::new(asker),
         publish_key: None,
         data: None,
@@ -243,11 +351,11 @@ fn of_h(settings: &HSettings) -> Result<BackEnd, Exit> {
         brokers: Some(names),
         stats,
         start: Box::new(start),
-    })
+    }
 }
 
+// That this build has none is reported where the settings are read.
 #[cfg(not(feature = "h"))]
-fn of_h(_: &HSettings) -> Result<BackEnd, Exit> {
-    let message = "this build has no back end for h: it needs the feature h";
-    Err(Exit::new(Exit::CONFIG, message))
+fn draft_of_h(_: &HSettings, _: &Settings, _: &Values) -> Result<Draft, Vec<String>> {
+    Err(Vec::new())
 }

@@ -14,6 +14,7 @@ mod metrics;
 #[cfg(not(feature = "amqp"))]
 mod no_amqp;
 mod notify;
+pub(crate) mod preflight;
 mod reload;
 mod signals;
 
@@ -24,13 +25,11 @@ use std::time::Duration;
 
 use crate::admin::{Admin, Guard, Keys};
 use crate::cli::exit::Exit;
-use crate::config::{InvalidToken, OnExpiry, Settings, Sources, warnings};
+use crate::clock::unix_now;
+use crate::config::{InvalidToken, OnExpiry, Settings, Sources};
 use crate::logging;
 use crate::model::Secret;
-use crate::net::tls::TlsConfig;
-use crate::net::{
-    Address, Config, ListenerId, Reactor, most_connections, raise_open_files, reserved_connections,
-};
+use crate::net::{Address, Config, ListenerId, Reactor, raise_open_files};
 use crate::realtime::{self, Realtime};
 
 use activation::Sockets;
@@ -38,9 +37,9 @@ use address_file::{AddressFile, SharedFile};
 use app::App;
 use back_end::BackEnd;
 use bind::{Bound, bind};
-use certificate::Certificate;
 use figures::Figures;
 use notify::{Notifier, Pulse};
+use preflight::{Facts, Preflight};
 use reload::{Application, Reloader, Shared};
 use signals::{Running, SignalThread};
 
@@ -55,17 +54,21 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let inherited = Sockets::take()?;
     sources.inherit(inherited.places());
     let notifier = Arc::new(Notifier::of_process());
-    let values = sources.read()?;
+    let open_files = raise_open_files();
+    let Preflight {
+        values,
+        settings,
+        certificate,
+        back_end,
+        warnings,
+    } = preflight::read(&sources, facts(open_files))?;
     sources.hold_on_to(&values);
-    let mut settings = values.settle()?;
     logging::set(settings.log_level, settings.log_format);
-    for warning in warnings(&settings, &values) {
+    for warning in warnings {
         log::warn!("{warning}");
     }
-    let open_files = raise_open_files();
-    limit_connections(&mut settings, open_files);
-    let (certificate, tls) = certificate(&settings)?.unzip();
-    let mut back_end = BackEnd::prepare(&settings)?;
+    let (certificate, tls) = certificate.unzip();
+    let mut back_end = back_end.prepare(&settings)?;
     let shared = Arc::new(Shared::new(&settings));
     shared.has_certificate(tls.as_ref());
     let (mut sockets, bound) = bind(&settings, inherited, tls)?;
@@ -166,28 +169,12 @@ fn reactor(
     Reactor::new(config, app, seed).map_err(|error| Exit::new(Exit::OS, error))
 }
 
-fn certificate(settings: &Settings) -> Result<Option<(Certificate, TlsConfig)>, Exit> {
-    let Some((cert, key)) = &settings.tls else {
-        return Ok(None);
-    };
-    let read = Certificate::read(cert, key);
-    read.map(Some)
-        .map_err(|error| Exit::new(Exit::CONFIG, error))
-}
-
-/// Connections cannot be more than the files that may be open, less those the server itself
-/// needs.
-fn limit_connections(settings: &mut Settings, open_files: u64) {
-    let most = most_connections(open_files);
-    let wanted = settings.connections.unwrap_or(most);
-    if wanted > most {
-        log::warn!(
-            "limits.connections is {wanted}, but {open_files} open files allow only {most}: \
-             raise the limit on open files (LimitNOFILE, ulimit -n)"
-        );
+/// Facts about this process now.
+pub(crate) fn facts(open_files: u64) -> Facts {
+    Facts {
+        open_files,
+        now: unix_now() / 1000,
     }
-    settings.engine.max_connections = wanted.min(most);
-    settings.engine.max_reserved = reserved_connections(open_files);
 }
 
 fn realtime_settings(settings: &Settings) -> realtime::Settings {

@@ -1,22 +1,29 @@
 //! What there is in place of RabbitMQ where it was left out: nothing, of which there can be none.
 
 use std::io;
+#[cfg(feature = "sqlite")]
 use std::sync::Arc;
 
+#[cfg(feature = "sqlite")]
 use crate::backend::Stats;
-use crate::cli::exit::Exit;
-use crate::config::BrokerSettings;
+use crate::config::{BrokerSettings, Settings, Values};
 use crate::model::Asks;
 
 pub(super) enum Source {}
 
 pub(super) enum Feed {}
 
-pub(super) fn source(_: &BrokerSettings, _: &Arc<Stats>) -> Result<Source, Exit> {
-    let message = "this build cannot take events from RabbitMQ: it needs the feature amqp";
-    Err(Exit::new(Exit::CONFIG, message))
+// That this build has none is reported where the settings are read.
+pub(super) fn source(_: &BrokerSettings, _: &Settings, _: &Values) -> Result<Source, Vec<String>> {
+    Err(Vec::new())
 }
 
+#[cfg(feature = "sqlite")]
+pub(super) fn stats(source: &Source) -> Arc<Stats> {
+    match *source {}
+}
+
+#[cfg(feature = "sqlite")]
 pub(super) fn names(source: &Source) -> String {
     match *source {}
 }

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::{ConfigError, Danger, Settings, Sources, Values, warnings};
+use crate::cli::exit::Exit;
+use crate::clock::unix_now;
+use crate::config::{Danger, Settings, Sources, Values};
 use crate::logging;
 use crate::model::Tell;
 use crate::net::tls::TlsConfig;
@@ -21,7 +23,8 @@ use crate::realtime;
 
 use super::certificate::Certificate;
 use super::notify::Notifier;
-use super::{limit_connections, millis, realtime_settings};
+use super::preflight::{self, Preflight};
+use super::{facts, millis, realtime_settings};
 
 /// What a reload starts from.
 pub(super) struct Reloader {
@@ -67,6 +70,8 @@ struct Checked {
     settings: Settings,
     certificate: Option<(Certificate, TlsConfig)>,
     warnings: Vec<String>,
+    /// Settings that have changed, and count from the next start on.
+    waiting: Vec<&'static str>,
 }
 
 impl Application {
@@ -101,7 +106,7 @@ impl Shared {
     /// Takes note of the certificate that is in use from now on, if it is another one.
     pub fn has_certificate(&self, tls: Option<&TlsConfig>) {
         if let Some(tls) = tls {
-            let expires = tls.expires();
+            let expires = tls.chain().first().map_or(0, |own| own.not_after);
             self.certificate_expires.store(expires, Ordering::Relaxed);
         }
     }
@@ -127,6 +132,7 @@ impl Reloader {
                 if reloaded == Err(Closed) {
                     return;
                 }
+                self.warn_of_expiry();
             }
         };
         thread::Builder::new().name("reload".into()).spawn(run)?;
@@ -141,32 +147,41 @@ impl Reloader {
                 self.notifier.reloaded(None);
             }
             Err(error) => {
-                let told = self.refused("the configuration stays as it was", &error);
+                let told = self.refused("the configuration stays as it was", &error.message);
                 self.notifier.reloaded(Some(&told));
             }
         }
         Ok(())
     }
 
-    fn check(&self) -> Result<Checked, ConfigError> {
-        let read = self.sources.read()?;
+    fn check(&self) -> Result<Checked, Exit> {
+        let (read, errors) = self.sources.read_all();
+        let facts = facts(self.open_files);
         // What the next start would make of it has to be good, too.
-        read.settle()?;
-        let waiting = read
-            .differing(&self.started)
-            .filter(|setting| !setting.is_live);
+        let next = preflight::check(read, errors, facts, Some(&self.started))?;
+        let waiting = next.values.differing(&self.started);
+        let waiting = waiting.filter(|setting| !setting.is_live);
         let waiting: Vec<_> = waiting.map(|setting| setting.name).collect();
-        let values = read.over(&self.started);
-        let mut settings = values.settle()?;
-        limit_connections(&mut settings, self.open_files);
-        let certificate = match &settings.tls {
-            Some((cert, key)) => {
-                let read = Certificate::read(cert, key);
-                Some(read.map_err(|error| ConfigError(error.to_string()))?)
+        let Preflight {
+            values,
+            settings,
+            certificate,
+            mut warnings,
+            ..
+        } = match waiting.is_empty() {
+            true => next,
+            false => {
+                let values = next.values.over(&self.started);
+                preflight::check(values, Vec::new(), facts, Some(&self.started))?
             }
-            None => None,
         };
-        let mut warnings = warnings(&settings, &values);
+        if let (Some(in_use), Some((next, _))) = (&self.certificate, &certificate) {
+            let judged = in_use.may_be_replaced(next.chain(), facts.now);
+            judged.map_err(|why| {
+                let file = values.place("tls.cert");
+                Exit::new(Exit::CONFIG, format!("{file}: {why}"))
+            })?;
+        }
         if !waiting.is_empty() {
             let names = waiting.join(", ");
             warnings.push(format!(
@@ -178,6 +193,7 @@ impl Reloader {
             settings,
             certificate,
             warnings,
+            waiting,
         })
     }
 
@@ -202,9 +218,13 @@ impl Reloader {
         self.shared.drain.store(drain, Ordering::Relaxed);
         logging::set(self.settings.log_level, self.settings.log_format);
         self.shared.succeeded.fetch_add(1, Ordering::Relaxed);
-        match changed.is_empty() {
-            true => log::info!("reloaded; no setting has changed"),
-            false => log::info!("reloaded; changed: {}", changed.join(", ")),
+        match (changed.is_empty(), checked.waiting.is_empty()) {
+            (true, true) => log::info!("reloaded; no setting has changed"),
+            (true, false) => log::info!(
+                "reloaded; nothing in force has changed: restart to apply {}",
+                checked.waiting.join(", ")
+            ),
+            (false, _) => log::info!("reloaded; changed: {}", changed.join(", ")),
         }
         for warning in checked.warnings {
             log::warn!("{warning}");
@@ -219,7 +239,7 @@ impl Reloader {
         if !certificate.has_changed() {
             return Ok(());
         }
-        match certificate.read_again().map_err(|error| error.to_string()) {
+        match certificate.read_again(unix_now() / 1000) {
             Ok(tls) => {
                 self.hand_over(Some(tls))?;
                 self.shared.succeeded.fetch_add(1, Ordering::Relaxed);
@@ -230,6 +250,15 @@ impl Reloader {
             }
         }
         Ok(())
+    }
+
+    /// Once a day, and whenever the dates mean something else than before.
+    fn warn_of_expiry(&mut self) {
+        if let Some(certificate) = &mut self.certificate {
+            for warning in certificate.due_warnings(unix_now() / 1000) {
+                log::warn!("{warning}");
+            }
+        }
     }
 
     fn hand_over(&self, tls: Option<TlsConfig>) -> Result<(), Closed> {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::backend::Fate;
 use crate::backend::json::without_lone_surrogates;
 
-/// The event in a message: only what is marked as JSON is one.
+/// The event in a message of at most `max` bytes: only what is marked as JSON is one.
 ///
 /// # Errors
 /// Why it is none.
@@ -13,8 +13,9 @@ pub(super) fn decode(
     content_type: Option<&str>,
     content_encoding: Option<&str>,
     body: &[u8],
+    max: usize,
 ) -> Result<Map<String, Value>, Fate> {
-    if body.len() > MAX_EVENT {
+    if body.len() > max {
         return Err(Fate::TooLarge);
     }
     // Exactly so: with a parameter, kombu takes it for another type.
@@ -34,15 +35,20 @@ fn is_readable(content_encoding: Option<&str>, body: &[u8]) -> bool {
     body.is_ascii() || ["", "utf-8", "utf8", "binary"].contains(&&*encoding)
 }
 
-/// The most bytes of an event. h's are a few hundred, or a user's groups and settings; whole
-/// annotations are as `POST /events` takes them.
-const MAX_EVENT: usize = 4 << 20;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const JSON: Option<&str> = Some("application/json");
+    const MAX: usize = 1 << 20;
+
+    fn decode(
+        kind: Option<&str>,
+        encoding: Option<&str>,
+        body: &[u8],
+    ) -> Result<Map<String, Value>, Fate> {
+        super::decode(kind, encoding, body, MAX)
+    }
 
     #[test]
     fn an_object_marked_as_json_is_an_event() {
@@ -121,7 +127,7 @@ mod tests {
 
     #[test]
     fn size_comes_first() {
-        let mut body = vec![b' '; MAX_EVENT - 2];
+        let mut body = vec![b' '; MAX - 2];
         body.extend(b"{}");
         assert!(decode(JSON, None, &body).is_ok());
         body.push(b' ');

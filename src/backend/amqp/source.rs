@@ -9,14 +9,14 @@ use std::time::Duration;
 use log::{debug, info, warn};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval, sleep};
 
 use super::decode::decode;
 use super::session::{Arrival, Failure, Session};
 use super::url::Broker;
-use crate::backend::rarely::Rarely;
 use crate::backend::{Fate, Stats, Topic};
 use crate::backoff::Backoff;
+use crate::log_throttle::LogThrottle;
 use crate::model::{MonoMillis, Receipt};
 
 /// Where events come from.
@@ -26,6 +26,8 @@ pub struct Source {
     pub brokers: Vec<Broker>,
     /// How many events of each topic may be here that have not been dealt with.
     pub prefetch: u16,
+    /// The most bytes of an event.
+    pub max_event: usize,
     /// Where what happens is counted.
     pub stats: Arc<Stats>,
     /// Says when events arrive.
@@ -90,7 +92,8 @@ struct State {
     first: usize,
     away: Option<Away>,
     started: Instant,
-    undecodable: Rarely,
+    undecodable: LogThrottle,
+    too_large: LogThrottle,
 }
 
 /// There is no connection.
@@ -114,7 +117,8 @@ impl State {
                 is_said: false,
             }),
             started: now,
-            undecodable: Rarely::default(),
+            undecodable: LogThrottle::default(),
+            too_large: LogThrottle::default(),
         }
     }
 
@@ -185,6 +189,7 @@ impl State {
     async fn serve(&self, session: &mut Session, out: &Sender<Delivery>) -> Failure {
         let (acks, mut handled) = unbounded_channel();
         let mut waiting = None;
+        let mut flush = interval(FLUSH_PERIOD);
         loop {
             let done = tokio::select! {
                 biased;
@@ -197,6 +202,10 @@ impl State {
                 }
                 arrival = session.next(), if waiting.is_none() => {
                     arrival.map(|arrival| waiting = self.receive(arrival, &acks))
+                }
+                _ = flush.tick() => {
+                    self.flush();
+                    Ok(())
                 }
             };
             if let Err(failure) = done {
@@ -218,7 +227,8 @@ impl State {
             |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| text.to_string());
         let kind = text(message.properties.content_type());
         let encoding = text(message.properties.content_encoding());
-        match decode(kind.as_deref(), encoding.as_deref(), &message.data) {
+        let max = self.source.max_event;
+        match decode(kind.as_deref(), encoding.as_deref(), &message.data, max) {
             Ok(event) => Some(Delivery {
                 topic,
                 event,
@@ -235,17 +245,56 @@ impl State {
 
     fn pass_over(&self, topic: Topic, fate: Fate, size: usize) {
         self.source.stats.count_dropped(fate);
-        let now = self.started.elapsed().as_millis();
-        if let Some(count) = self
-            .undecodable
-            .count(u64::try_from(now).unwrap_or(u64::MAX))
-        {
-            let what = match fate {
-                Fate::TooLarge => "is too large",
-                _ => "is no JSON object marked as application/json",
-            };
-            let key = topic.as_str();
-            warn!("a message of {size} bytes for {key:?} {what}; {count} passed over of late");
+        let (throttle, now) = match fate {
+            Fate::TooLarge => (&self.too_large, self.now()),
+            _ => (&self.undecodable, self.now()),
+        };
+        if let Some(count) = throttle.count(1, now) {
+            let latest = format!("; the latest: {size} bytes for {:?}", topic.as_str());
+            self.log_passed_over(fate, count, &latest);
+        }
+    }
+
+    /// Logs the messages that were passed over without a line of their own, once their period has
+    /// ended.
+    fn flush(&self) {
+        let now = self.now();
+        if let Some(count) = self.too_large.flush(now) {
+            self.log_passed_over(Fate::TooLarge, count, "");
+        }
+        if let Some(count) = self.undecodable.flush(now) {
+            self.log_passed_over(Fate::Undecodable, count, "");
+        }
+    }
+
+    fn log_passed_over(&self, fate: Fate, count: u64, latest: &str) {
+        let since = format!("{count} since the last such line{latest}");
+        match fate {
+            Fate::TooLarge => warn!(
+                "dropped messages from the queue that are too large: {since} \
+                 (limits.event = {}B)",
+                self.source.max_event
+            ),
+            _ => warn!(
+                "dropped messages from the queue that are not a JSON object marked as \
+                 application/json: {since}"
+            ),
+        }
+    }
+
+    /// In milliseconds.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Some(count) = self.too_large.finish() {
+            self.log_passed_over(Fate::TooLarge, count, "");
+        }
+        if let Some(count) = self.undecodable.finish() {
+            self.log_passed_over(Fate::Undecodable, count, "");
         }
     }
 }
@@ -268,5 +317,7 @@ async fn acknowledge(session: &Session, tags: Vec<u64>) -> Result<(), Failure> {
 /// broker or a database that is back should not have to wait for us.
 pub(in crate::backend) const SHORTEST_DELAY: Duration = Duration::from_millis(250);
 pub(in crate::backend) const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// How often suppressed log lines are looked at.
+const FLUSH_PERIOD: Duration = Duration::from_secs(1);
 /// How many acknowledgements are sent before anything else is looked at.
 const ACKS: usize = 64;

@@ -84,6 +84,32 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// Whether the files that the URL names can be read. They are read anew for every connection.
+    ///
+    /// # Errors
+    /// [`BrokerUrlError`], which names the option and the file.
+    pub fn check_files(&self) -> Result<(), BrokerUrlError> {
+        let Some(tls) = &self.tls else {
+            return Ok(());
+        };
+        let identity = tls.identity.as_ref();
+        let files = [
+            ("ssl_ca_certs", tls.authorities.as_ref()),
+            ("ssl_certfile", identity.map(|(certificate, _)| certificate)),
+            ("ssl_keyfile", identity.map(|(_, key)| key)),
+        ];
+        for (option, file) in files {
+            if let Some(file) = file
+                && let Err(error) = std::fs::File::open(file)
+            {
+                return fault(format!("{option}: {}: {error}", file.display()));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How TLS is to be spoken, if it is.
 fn tls(url: &Url, is_secure: bool) -> Result<Option<Tls>, BrokerUrlError> {
     let mut tls = is_secure.then(Tls::default);
@@ -254,6 +280,9 @@ mod tests {
             identity: Some(("/c.pem".into(), "/k.pem".into())),
         };
         assert!(tls(files) == Some(expected));
+        let said = parsed(files).check_files().unwrap_err().to_string();
+        assert!(said.starts_with("ssl_ca_certs: /ca.pem: "), "{said}");
+        assert!(parsed("amqps://a//").check_files().is_ok());
     }
 
     #[test]

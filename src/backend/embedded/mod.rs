@@ -34,8 +34,8 @@ use log::{error, info, warn};
 use self::directory::{Credential, Directory, token_hash};
 use self::publish::Fault;
 use self::watch::{News, Watch};
-use super::rarely::Rarely;
 use super::{BackEnd, DataDir, Fate, Stats};
+use crate::log_throttle::LogThrottle;
 use crate::model::{Ask, AuthReply, PublishError, Secret, Tell, TokenId, UnixMillis};
 
 /// The embedded back end, for [`start`](super::start).
@@ -51,7 +51,7 @@ pub struct Embedded {
     ready: Option<bool>,
     /// The last error in the log while the database is unavailable.
     trouble: Option<String>,
-    passed_over: Rarely,
+    passed_over: LogThrottle,
 }
 
 /// The state of the database in one view.
@@ -86,7 +86,7 @@ impl Embedded {
             stats,
             ready: None,
             trouble: None,
-            passed_over: Rarely::default(),
+            passed_over: LogThrottle::default(),
         })
     }
 
@@ -180,8 +180,18 @@ impl Embedded {
     /// `reason` is in our words, but for short quotations of what was wrong.
     fn pass_over(&self, reason: &str, now: UnixMillis) {
         self.stats.count_dropped(Fate::Malformed);
-        if let Some(count) = self.passed_over.count(now) {
-            warn!("an event from the queue is no event: {reason}; {count} passed over of late");
+        if let Some(count) = self.passed_over.count(1, now) {
+            warn!(
+                "dropped malformed events from the queue: {count} since the last such line; the \
+                 latest: {reason}"
+            );
+        }
+    }
+
+    /// Logs the events that were dropped without a line of their own.
+    fn log_passed_over(due: Option<u64>) {
+        if let Some(count) = due {
+            warn!("dropped malformed events from the queue: {count} since the last such line");
         }
     }
 
@@ -269,7 +279,14 @@ impl BackEnd for Embedded {
                 );
             }
         }
+        Self::log_passed_over(self.passed_over.flush(now));
         tells
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        Self::log_passed_over(self.passed_over.finish());
     }
 }
 

@@ -7,9 +7,27 @@ use std::collections::VecDeque;
 
 use crate::backend::amqp::Delivery;
 
+/// How many events may wait for the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Their number, at most [`MAX_EVENTS`].
+    pub events: usize,
+    /// Bytes of the messages they came in; one event may wait whatever its size.
+    pub bytes: usize,
+}
+
+impl Limits {
+    /// How many events of each topic RabbitMQ hands out that have not been dealt with. It hands
+    /// out more only for those that have been given up, so it must be more than may wait.
+    pub fn prefetch(self) -> u16 {
+        let events = self.events.min(MAX_EVENTS) + SURPLUS;
+        u16::try_from(events).unwrap_or(u16::MAX)
+    }
+}
+
 /// Events in the order of their arrival.
-#[derive(Default)]
 pub(super) struct Backlog {
+    limits: Limits,
     events: VecDeque<Waiting>,
     bytes: usize,
 }
@@ -22,6 +40,15 @@ pub(super) struct Waiting {
 }
 
 impl Backlog {
+    /// An empty one.
+    pub fn new(limits: Limits) -> Self {
+        Backlog {
+            limits,
+            events: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
     /// Adds an event; how many others had to go for it.
     pub fn push(&mut self, delivery: Delivery) -> usize {
         self.bytes += delivery.size;
@@ -30,7 +57,8 @@ impl Backlog {
             failures: 0,
         });
         let mut count = 0;
-        while self.events.len() > MAX_EVENTS || (self.bytes > MAX_BYTES && self.events.len() > 1) {
+        let Limits { events, bytes } = self.limits;
+        while self.events.len() > events || (self.bytes > bytes && self.events.len() > 1) {
             self.pop();
             count += 1;
         }
@@ -51,13 +79,10 @@ impl Backlog {
     }
 }
 
-/// How many events wait. h's are small: an id, and who did it.
-pub(super) const MAX_EVENTS: usize = 4096;
-/// Bytes of the messages they came in.
-const MAX_BYTES: usize = 16 << 20;
-/// How many events of each topic RabbitMQ hands out that have not been dealt with. It hands out
-/// more only for those that have been given up, so it must be more than may wait.
-pub(super) const PREFETCH: u16 = 5000;
+/// The most events that may wait, as AMQP's prefetch is a number of 16 bits.
+pub const MAX_EVENTS: usize = 60_000;
+/// Events that are handed out beside those that wait here: in the reactor, and on the way.
+const SURPLUS: usize = 904;
 
 #[cfg(test)]
 mod tests {
@@ -67,6 +92,11 @@ mod tests {
     use super::*;
     use crate::backend::Topic;
     use crate::model::{MonoMillis, Receipt};
+
+    const LIMITS: Limits = Limits {
+        events: 4096,
+        bytes: 16 << 20,
+    };
 
     fn delivery(number: usize, size: usize, handled: &Arc<AtomicUsize>) -> Delivery {
         let mut event = serde_json::Map::new();
@@ -90,16 +120,16 @@ mod tests {
     #[test]
     fn the_oldest_go_when_there_are_too_many() {
         let handled = Arc::default();
-        let mut backlog = Backlog::default();
-        for n in 0..MAX_EVENTS {
+        let mut backlog = Backlog::new(LIMITS);
+        for n in 0..LIMITS.events {
             assert_eq!(backlog.push(delivery(n, 100, &handled)), 0);
         }
-        assert_eq!(backlog.push(delivery(MAX_EVENTS, 100, &handled)), 1);
+        assert_eq!(backlog.push(delivery(LIMITS.events, 100, &handled)), 1);
         assert_eq!(handled.load(Ordering::Relaxed), 1);
         let first = backlog.pop().unwrap();
         assert_eq!(number(&first), 1);
         backlog.put_back(first);
-        for n in 1..=MAX_EVENTS {
+        for n in 1..=LIMITS.events {
             assert_eq!(number(&backlog.pop().unwrap()), n);
         }
         assert!(backlog.pop().is_none());
@@ -109,17 +139,25 @@ mod tests {
     #[test]
     fn the_oldest_go_when_they_are_too_large() {
         let handled = Arc::default();
-        let mut backlog = Backlog::default();
-        let size = MAX_BYTES / 4;
+        let mut backlog = Backlog::new(LIMITS);
+        let size = LIMITS.bytes / 4;
         for n in 0..4 {
             assert_eq!(backlog.push(delivery(n, size, &handled)), 0);
         }
         assert_eq!(backlog.push(delivery(4, size + 1, &handled)), 2);
         assert_eq!(number(&backlog.pop().unwrap()), 2);
         // One alone stays, whatever its size.
-        assert_eq!(backlog.push(delivery(5, MAX_BYTES + 1, &handled)), 2);
+        assert_eq!(backlog.push(delivery(5, LIMITS.bytes + 1, &handled)), 2);
         assert_eq!(number(&backlog.pop().unwrap()), 5);
     }
 
-    const _: () = assert!(PREFETCH as usize > MAX_EVENTS + super::super::thread::HANDS + 1);
+    #[test]
+    fn prefetch_exceeds_the_events_that_may_wait() {
+        let others = super::super::thread::HANDS + super::super::room::MAX_PLANS + 1;
+        for events in [1, 4096, MAX_EVENTS] {
+            let limits = Limits { events, ..LIMITS };
+            assert!(usize::from(limits.prefetch()) > events + others, "{events}");
+        }
+        assert_eq!(LIMITS.prefetch(), 5000);
+    }
 }

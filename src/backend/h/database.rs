@@ -92,8 +92,10 @@ enum State {
         since: Instant,
         /// How long it had been up.
         lasted: Duration,
-        /// It never was up, or its end was not said yet; this one is not yet said.
-        unsaid: bool,
+        /// Nothing was tried yet.
+        is_first: bool,
+        /// The failure to connect that was logged last.
+        logged: Option<String>,
     },
 }
 
@@ -105,7 +107,8 @@ impl<D: Data> Database<D> {
             state: State::Away {
                 since: Instant::now(),
                 lasted: Duration::ZERO,
-                unsaid: true,
+                is_first: true,
+                logged: None,
             },
             backoff: Backoff::new(SHORTEST_DELAY, LONGEST_DELAY),
             random: Box::new(random),
@@ -161,7 +164,8 @@ impl<D: Data> Database<D> {
         self.state = State::Away {
             since: Instant::now(),
             lasted: since.elapsed(),
-            unsaid: false,
+            is_first: false,
+            logged: None,
         };
     }
 
@@ -170,16 +174,16 @@ impl<D: Data> Database<D> {
         while let State::Away {
             since,
             lasted,
-            unsaid,
+            is_first,
+            logged,
         } = &mut self.state
         {
-            // It is said by now, unless this is the first attempt of all.
-            if !*unsaid {
+            if !*is_first {
                 sleep(self.backoff.next(*lasted, (self.random)())).await;
             }
             match self.data.connect().await {
                 Ok(()) => {
-                    if !*unsaid {
+                    if !*is_first {
                         let seconds = since.elapsed().as_secs_f64();
                         info!("the database is there again, after {seconds:.1} s");
                     }
@@ -187,10 +191,13 @@ impl<D: Data> Database<D> {
                     self.state = State::Up { since };
                 }
                 Err(away) => {
-                    if *unsaid {
-                        error!("the database cannot be reached: {away}; trying again");
+                    // It may be away for long; each new reason is worth a line.
+                    let cause = away.to_string();
+                    if logged.as_ref() != Some(&cause) {
+                        error!("the database cannot be reached: {cause}; trying again");
+                        *logged = Some(cause);
                     }
-                    (*lasted, *unsaid) = (Duration::ZERO, false);
+                    (*lasted, *is_first) = (Duration::ZERO, false);
                 }
             }
         }

@@ -6,6 +6,7 @@
 
 mod backlog;
 mod database;
+mod drops;
 mod event;
 mod facts;
 mod ids;
@@ -26,7 +27,8 @@ mod url;
 mod userid;
 mod worker;
 
+pub use backlog::{Limits, MAX_EVENTS};
 pub use event::{AnnotationEvent, user_plan};
 pub use pending::Pending;
 pub use store::{Away, SWEPT, Settings, Standing, Store};
-pub use thread::{Asker, Clocks, Questions, questions, start};
+pub use thread::{Asker, Clocks, Events, Questions, questions, start};

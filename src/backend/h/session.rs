@@ -58,6 +58,12 @@ impl Session {
             client.batch_execute(sql::SET_UP),
             Statements::prepare(&client)
         )?;
+        if let Some(cause) = missing_privileges(&client, stats).await? {
+            return Err(Unopened {
+                cause,
+                may_be_the_way: false,
+            });
+        }
         tokio::spawn(watch(task, Up::new(Arc::clone(stats))));
         Ok(Session {
             statements,
@@ -92,6 +98,30 @@ impl Session {
     fn count(&self) {
         self.stats.statements.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// What the role may not read, and how to grant it: without, events would be lost one by one. No
+/// statement has been refused yet, since PostgreSQL checks privileges when one is executed.
+async fn missing_privileges(client: &Client, stats: &Stats) -> Result<Option<String>, Error> {
+    let (mut tables, mut columns) = (Vec::new(), Vec::new());
+    for (table, parts) in sql::READ {
+        for part in *parts {
+            tables.push(*table);
+            columns.push(*part);
+        }
+    }
+    stats.statements.fetch_add(1, Ordering::Relaxed);
+    let rows = client.query(sql::WITHHELD, &[&tables, &columns]).await?;
+    let mut names: Vec<String> = Vec::new();
+    let mut role = String::new();
+    for row in &rows {
+        names.push(row.try_get("name")?);
+        role = row.try_get("role")?;
+    }
+    let names = names.join(", ");
+    Ok((!names.is_empty()).then(|| {
+        format!("the role {role} may not read {names}: run GRANT SELECT ON {names} TO {role}")
+    }))
 }
 
 /// The task of a connection, which ends with this.

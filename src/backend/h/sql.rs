@@ -65,6 +65,65 @@ pub(super) const SET_UP: &str = "\
     SET idle_in_transaction_session_timeout = '10s'";
 pub(super) const SETTINGS: u64 = 3;
 
+/// The tables and columns that the role may not read, with the name of the role. `$1` and `$2` are
+/// [`READ`]. A table may be granted as a whole, or by its columns.
+pub(super) const WITHHELD: &str = r"
+SELECT DISTINCT needed.name, quote_ident(current_user::text) AS role
+FROM unnest($1::text[], $2::text[]) AS needed(name, part)
+WHERE NOT has_column_privilege(needed.name, needed.part, 'SELECT')
+ORDER BY needed.name
+";
+
+/// All that is read, by table. A test holds this against the statements.
+pub(super) const READ: &[(&str, &[&str])] = &[
+    (
+        "annotation",
+        &[
+            "id",
+            "created",
+            "updated",
+            "userid",
+            "groupid",
+            "text",
+            "tags",
+            "shared",
+            "target_uri",
+            "target_selectors",
+            "references",
+            "extra",
+            "deleted",
+            "document_id",
+            "moderation_status",
+            "target_description",
+            "version",
+        ],
+    ),
+    ("checkpoint", &["group_id", "document_id", "reveal_date"]),
+    ("document", &["id", "title"]),
+    (
+        "document_uri",
+        &["document_id", "uri", "uri_normalized", "type", "updated"],
+    ),
+    ("flag", &["annotation_id", "user_id"]),
+    ("\"group\"", &["id", "pubid", "readable_by"]),
+    ("mention", &["id", "annotation_id", "user_id", "username"]),
+    ("token", &["id", "value", "expires", "user_id"]),
+    (
+        "\"user\"",
+        &[
+            "id",
+            "username",
+            "authority",
+            "display_name",
+            "description",
+            "activation_date",
+            "nipsa",
+            "deleted",
+        ],
+    ),
+    ("user_group", &["user_id", "group_id", "roles", "lms_role"]),
+];
+
 /// What one event reads is of one moment.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 pub(super) const COMMIT: &str = "COMMIT";

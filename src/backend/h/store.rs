@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::Error;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::event::AnnotationEvent;
@@ -58,10 +59,11 @@ impl Store {
     /// Reads the settings. Connects to nothing.
     ///
     /// # Errors
-    /// What is wrong with the URL or the certificates that it names; nothing secret.
-    pub fn new(settings: &Settings, stats: Arc<Stats>) -> Result<Store, String> {
+    /// Everything that is wrong with the URL or the files that it names; nothing secret.
+    pub fn new(settings: &Settings, stats: Arc<Stats>) -> Result<Store, Vec<String>> {
         let target = url::parse(&settings.database_url)?;
-        let tls = trust::client(&target.check).map_err(|error| error.to_string())?;
+        let tls = trust::client_on(&target.check, &target.terms);
+        let tls = tls.map_err(|error| vec![error.to_string()])?;
         let tls = MakeRustlsConnect::new(tls);
         let bouncer_url = settings.bouncer_url.as_deref();
         Ok(Store {
@@ -79,17 +81,28 @@ impl Store {
     /// [`Away`] when there is no connection, or not what h's database has on its other end.
     pub async fn connect(&mut self) -> Result<(), Away> {
         self.session = None;
-        let connected = self.connect_any_way().await;
-        connected.map_err(|Away(cause)| Away(format!("{}: {cause}", self.target.server())))
+        let mut failed = Away("no way to connect".to_owned());
+        for sessions in self.target.sessions.clone() {
+            match self.connect_any_way(sessions).await {
+                Ok(()) => return Ok(()),
+                Err(away) => failed = away,
+            }
+        }
+        Err(Away(format!("{}: {failed}", self.target.server())))
     }
 
-    async fn connect_any_way(&mut self) -> Result<(), Away> {
+    /// Options of the URL that have no effect, and why.
+    pub fn warnings(&self) -> &[String] {
+        &self.target.warnings
+    }
+
+    async fn connect_any_way(&mut self, sessions: TargetSessionAttrs) -> Result<(), Away> {
         let mut ways = self.target.ways.iter().peekable();
         while let Some(&way) = ways.next() {
             let mut config = self.target.config.clone();
-            config.ssl_mode(way);
+            config.ssl_mode(way).target_session_attrs(sessions);
             let opened = Session::open(&config, self.tls.clone(), &self.stats);
-            match timeout(CONNECT_TIMEOUT, opened).await {
+            match timeout(self.target.patience(), opened).await {
                 Ok(Ok(session)) => {
                     self.session = Some(session);
                     return Ok(());
@@ -299,8 +312,6 @@ impl fmt::Debug for Store {
     }
 }
 
-/// From the first attempt to connect to the last statement prepared.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// For all of what is asked together. Longer than the server itself allows for one statement,
 /// and shorter than handshakes wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::backlog::PREFETCH;
+use super::backlog::Limits;
 use super::database::{Data, Database};
 use super::store::Store;
 use super::worker::Worker;
@@ -50,14 +50,25 @@ pub struct Clocks {
     pub mono: fn() -> MonoMillis,
 }
 
-/// Starts the thread, which asks `store` and hears of events from `brokers`. It ends when every
-/// copy of the [`Asker`] is gone, or when nobody listens to `way` any more.
+/// Where events come from, and how many may wait here.
+#[derive(Debug)]
+pub struct Events {
+    /// To be tried in turn.
+    pub brokers: Vec<Broker>,
+    /// The most bytes of an event.
+    pub max_event: usize,
+    /// How many may wait for the database.
+    pub backlog: Limits,
+}
+
+/// Starts the thread, which asks `store` and hears of `events`. It ends when every copy of the
+/// [`Asker`] is gone, or when nobody listens to `way` any more.
 ///
 /// # Errors
 /// When the system refuses a thread, or what an asynchronous runtime needs.
 pub fn start<W>(
     store: Store,
-    brokers: Vec<Broker>,
+    events: Events,
     questions: Questions,
     stats: Arc<Stats>,
     clocks: Clocks,
@@ -68,8 +79,9 @@ where
 {
     let runtime = runtime()?;
     let source = Source {
-        brokers,
-        prefetch: PREFETCH,
+        brokers: events.brokers,
+        prefetch: events.backlog.prefetch(),
+        max_event: events.max_event,
         stats: Arc::clone(&stats),
         clock: clocks.mono,
     };
@@ -79,7 +91,8 @@ where
             runtime.block_on(async move {
                 let work = |deliveries| {
                     let database = Database::new(store, random);
-                    Worker::new(database, way, clocks, stats, questions.inbox, deliveries)
+                    let counted = (stats, events.backlog);
+                    Worker::new(database, way, clocks, counted, questions.inbox, deliveries)
                 };
                 run(work, source, questions.alive).await;
             });

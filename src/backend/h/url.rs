@@ -1,15 +1,21 @@
 //! The URL of the database, as SQLAlchemy and libpq read it.
 //!
-//! Owns: what of such a URL tokio-postgres does not know. Must not show a URL in any error: there
-//! are passwords in them.
+//! Owns: the syntax of such a URL, and its hosts. What the options mean is for `options`. Must not
+//! show a URL in any error: there are passwords in them.
 
-use std::str::FromStr as _;
+mod options;
+mod parameters;
+mod passfile;
+
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-use crate::trust::{Check, Roots};
+use self::options::Options;
+use self::parameters::Parameters;
+use crate::trust::{Check, Terms};
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -17,69 +23,164 @@ pub(super) struct Target {
     pub config: Config,
     /// Ways to try one after the other, until one is not refused.
     pub ways: Vec<SslMode>,
+    /// Which servers will do, in order of preference: all hosts are tried for each.
+    pub sessions: Vec<TargetSessionAttrs>,
     /// What is asked of the server's certificate.
     pub check: Check,
+    /// The rest of what is settled about TLS.
+    pub terms: Terms,
+    /// Options that have no effect here, and why; for the log.
+    pub warnings: Vec<String>,
 }
 
 impl Target {
     /// The addresses of the database server, for messages.
     pub fn server(&self) -> String {
-        let (hosts, ports) = (self.config.get_hosts(), self.config.get_ports());
-        let addresses = self.config.get_hostaddrs();
-        let names = hosts.iter().map(|host| match host {
+        let names = self.config.get_hosts().iter().map(|host| match host {
             Host::Tcp(name) => name.clone(),
             Host::Unix(path) => path.display().to_string(),
         });
-        let names: Vec<String> = match hosts.is_empty() {
-            true => addresses.iter().map(ToString::to_string).collect(),
-            false => names.collect(),
-        };
-        // One port is for all hosts.
-        let named = names.iter().enumerate().map(|(index, name)| {
-            let port = ports.get(index).or(ports.first()).unwrap_or(&DEFAULT_PORT);
-            format!("{name}:{port}")
-        });
+        let named = names
+            .zip(self.config.get_ports())
+            .map(|(name, port)| format!("{name}:{port}"));
         named.collect::<Vec<_>>().join(", ")
     }
+
+    /// How long connecting may take, from the first attempt to the last statement prepared:
+    /// enough for each host to be tried although those before it do not answer.
+    pub fn patience(&self) -> Duration {
+        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
+        let each = self.config.get_connect_timeout().copied();
+        let each = each.unwrap_or(TCP_TIMEOUT).min(LONGEST_TIMEOUT);
+        SET_UP_TIMEOUT.saturating_add(each.saturating_mul(hosts))
+    }
+}
+
+/// The parts of a URL, decoded.
+#[derive(Default)]
+struct Parts {
+    user: Option<String>,
+    password: Option<String>,
+    hosts: Vec<String>,
+    /// As many as hosts, or none; an empty one is the default.
+    ports: Vec<String>,
+    dbname: Option<String>,
+    parameters: Parameters,
 }
 
 /// Reads a URL.
 ///
 /// # Errors
-/// For a person, without any part of the URL but the names of parameters.
-pub(super) fn parse(url: &str) -> Result<Target, String> {
-    let rest = without_scheme(url).ok_or("it does not begin with postgresql://")?;
-    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let mut tls = TlsParameters::default();
-    let mut others = Vec::new();
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        if !tls.take(name, value)? {
-            others.push(parameter);
+/// Everything that is wrong with it, for a person, without any part of the URL but the names of
+/// options and of files.
+pub(super) fn parse(url: &str) -> Result<Target, Vec<String>> {
+    let mut errors = Vec::new();
+    let Some(mut parts) = take_apart(url, &mut errors) else {
+        return Err(errors);
+    };
+    // A parameter wins over what stands before the question mark, as in SQLAlchemy and libpq.
+    let mut given = |name: &str, before: Option<String>| parts.parameters.take(name).or(before);
+    let user = given("user", parts.user);
+    let password = given("password", parts.password);
+    let dbname = given("dbname", parts.dbname);
+    let endpoints = endpoints(&mut parts.parameters, parts.hosts, parts.ports);
+    let endpoints = endpoints.unwrap_or_else(|error| {
+        errors.push(error);
+        Vec::new()
+    });
+    let mut config = Config::new();
+    for Endpoint {
+        host,
+        address,
+        port,
+    } in &endpoints
+    {
+        match host {
+            Host::Tcp(name) => config.host(name),
+            Host::Unix(path) => config.host_path(path),
+        };
+        // Either all have one, or none has.
+        if let Some(address) = address {
+            config.hostaddr(*address);
+        }
+        config.port(*port);
+    }
+    user.as_deref().map(|user| config.user(user));
+    dbname.as_deref().map(|dbname| config.dbname(dbname));
+    let options = Options::read(parts.parameters, &endpoints, &mut config, &mut errors);
+    let login = passfile::Login {
+        endpoints: &endpoints,
+        user: user.as_deref(),
+        dbname: dbname.as_deref(),
+    };
+    let password = match (password, &options.passfile) {
+        (None, Some(file)) => passfile::password(file, &login).unwrap_or_else(|error| {
+            errors.push(format!("passfile: {error}"));
+            None
+        }),
+        (password, _) => password,
+    };
+    if let Some(password) = password {
+        config.password(password);
+    }
+    match errors.is_empty() {
+        true => Ok(Target {
+            config,
+            ways: options.ways,
+            sessions: options.sessions,
+            check: options.check,
+            terms: options.terms,
+            warnings: options.warnings,
+        }),
+        false => Err(errors),
+    }
+}
+
+/// `None` where nothing further can be said of it.
+fn take_apart(url: &str, errors: &mut Vec<String>) -> Option<Parts> {
+    let Some(rest) = without_scheme(url) else {
+        errors.push("it does not begin with postgresql://".to_owned());
+        return None;
+    };
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (login, rest) = match end_of_login(rest) {
+        Some(end) => (Some(&rest[..end]), &rest[end + 1..]),
+        None => (None, rest),
+    };
+    let (hosts, dbname) = match rest.split_once('/') {
+        Some((hosts, dbname)) => (hosts, Some(dbname)),
+        None => (rest, None),
+    };
+    let (user, password) = match login.map(|login| login.split_once(':')) {
+        Some(Some((user, password))) => (Some(user), Some(password)),
+        Some(None) => (login, None),
+        None => (None, None),
+    };
+    let mut decode = |name: &str, text: Option<&str>| {
+        let text = text.filter(|text| !text.is_empty())?;
+        let decoded = decoded(text);
+        if decoded.is_none() {
+            errors.push(format!("the {name} is not UTF-8 when it is decoded"));
+        }
+        decoded
+    };
+    let mut parts = Parts {
+        user: decode("user", user),
+        password: decode("password", password),
+        dbname: decode("database name", dbname),
+        ..Parts::default()
+    };
+    let all = hosts.split(',').filter(|_| !hosts.is_empty());
+    let all: Vec<_> = all.map(name_and_port).collect();
+    let has_ports = all.iter().any(|(_, port)| port.is_some());
+    for (name, port) in all {
+        parts.hosts.extend(decode("host", Some(name)));
+        if has_ports {
+            parts.ports.push(port.unwrap_or_default().to_owned());
         }
     }
-    let url = format!("postgresql://{address}?{}", others.join("&"));
-    let mut config = Config::from_str(&url).map_err(reason)?;
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        config.host(LOCAL_SOCKETS);
-    }
-    if config.get_application_name().is_none() {
-        config.application_name(env!("CARGO_PKG_NAME"));
-    }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(TCP_TIMEOUT);
-    }
-    // As libpq: there is no TLS on Unix sockets.
-    let is_local = |host: &Host| matches!(host, Host::Unix(_));
-    if !config.get_hosts().is_empty() && config.get_hosts().iter().all(is_local) {
-        tls.mode = Some("disable".to_owned());
-    }
-    let (ways, check) = tls.settle()?;
-    Ok(Target {
-        config,
-        ways,
-        check,
-    })
+    parts.parameters = Parameters::of_query(query, errors);
+    Some(parts)
 }
 
 /// SQLAlchemy's URLs name a driver as well: `postgresql+psycopg2://`.
@@ -89,195 +190,127 @@ fn without_scheme(url: &str) -> Option<&str> {
     matches!(dialect, Some("postgres" | "postgresql")).then_some(rest)
 }
 
-/// What is wrong; tokio-postgres names parameters, never their values.
-fn reason(error: tokio_postgres::Error) -> String {
-    match error.into_source() {
-        Some(source) => source.to_string(),
-        None => "it cannot be read".to_owned(),
+/// Where the `@` behind user and password is. As in SQLAlchemy, a password may have a slash that is
+/// not encoded.
+fn end_of_login(rest: &str) -> Option<usize> {
+    let authority = rest.split('/').next().unwrap_or(rest);
+    authority.rfind('@').or_else(|| {
+        let end = rest.find('@')?;
+        let colon = rest[..end].find(':')?;
+        (!rest[..colon].contains('/')).then_some(end)
+    })
+}
+
+/// A host as it stands before the path: an IPv6 address is in brackets.
+fn name_and_port(text: &str) -> (&str, Option<&str>) {
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    match bracketed {
+        Some((name, rest)) => (name, rest.strip_prefix(':')),
+        None => match text.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (text, None),
+        },
     }
 }
 
-/// libpq's parameters that tokio-postgres knows in part or not at all.
-#[derive(Default)]
-struct TlsParameters {
-    mode: Option<String>,
-    roots: Option<String>,
+/// One server that may be connected to.
+struct Endpoint {
+    host: Host,
+    /// Where it is, so that the name need not be resolved.
+    address: Option<IpAddr>,
+    port: u16,
 }
 
-impl TlsParameters {
-    /// Whether it was one of them.
-    fn take(&mut self, name: &str, value: &str) -> Result<bool, String> {
-        let place = match name {
-            "sslmode" => &mut self.mode,
-            "sslrootcert" => &mut self.roots,
-            _ => return Ok(false),
-        };
-        let value = decoded(value).ok_or_else(|| format!("{name} is no text"))?;
-        *place = Some(value).filter(|value| !value.is_empty());
-        Ok(true)
-    }
-
-    /// libpq's table, <https://www.postgresql.org/docs/current/libpq-ssl.html>: where there are
-    /// certificates to trust, they count in every mode that has TLS.
-    fn settle(self) -> Result<(Vec<SslMode>, Check), String> {
-        let is_system = self.roots.as_deref() == Some("system");
-        let default = if is_system { "verify-full" } else { "prefer" };
-        let mode = self.mode.as_deref().unwrap_or(default);
-        let roots = match self.roots {
-            Some(_) if is_system => Some(Roots::System),
-            Some(file) => Some(Roots::File(file.into())),
-            None => None,
-        };
-        if is_system && !matches!(mode, "verify-full" | "disable") {
-            return Err("sslrootcert=system needs sslmode=verify-full".to_owned());
+/// The servers, in the order in which they are tried.
+fn endpoints(
+    parameters: &mut Parameters,
+    mut hosts: Vec<String>,
+    mut ports: Vec<String>,
+) -> Result<Vec<Endpoint>, String> {
+    let listed = |text: String| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+    let named = parameters.take_hosts();
+    if !named.is_empty() {
+        hosts = named.into_iter().flat_map(listed).collect();
+        // SQLAlchemy's form of several hosts: host=a:5433&host=b:5434.
+        let split = hosts.iter().map(|host| with_port(host));
+        let (names, inner): (Vec<_>, Vec<_>) = split.unzip();
+        if inner.iter().any(|port: &Option<&str>| port.is_some()) {
+            let inner = inner.into_iter().map(Option::unwrap_or_default);
+            ports = inner.map(str::to_owned).collect();
         }
-        let chain = roots.clone().map_or(Check::Nothing, Check::Chain);
-        let trusted = roots.unwrap_or(Roots::System);
-        Ok(match mode {
-            "disable" => (vec![SslMode::Disable], Check::Nothing),
-            "allow" => (vec![SslMode::Disable, SslMode::Require], chain),
-            "prefer" => (vec![SslMode::Prefer, SslMode::Disable], chain),
-            "require" => (vec![SslMode::Require], chain),
-            "verify-ca" => (vec![SslMode::Require], Check::Chain(trusted)),
-            "verify-full" => (vec![SslMode::Require], Check::Name(trusted)),
-            _ => return Err("sslmode is none of libpq's".to_owned()),
-        })
+        hosts = names.into_iter().map(str::to_owned).collect();
+    }
+    if let Some(text) = parameters.take("port") {
+        ports = listed(text);
+    }
+    let addresses = parameters.take("hostaddr").map(listed).unwrap_or_default();
+    let addresses: Result<Vec<IpAddr>, _> = addresses.iter().map(|text| text.parse()).collect();
+    let addresses = addresses.map_err(|_| "hostaddr is not a list of IP addresses".to_owned())?;
+    if hosts.is_empty() {
+        hosts = match addresses.is_empty() {
+            true => vec![LOCAL_SOCKETS.to_owned()],
+            false => addresses.iter().map(ToString::to_string).collect(),
+        };
+    }
+    if !addresses.is_empty() && addresses.len() != hosts.len() {
+        return Err(format!(
+            "there are {} values in hostaddr for {} hosts",
+            addresses.len(),
+            hosts.len()
+        ));
+    }
+    if ports.len() > 1 && ports.len() != hosts.len() {
+        let (ports, hosts) = (ports.len(), hosts.len());
+        return Err(format!("there are {ports} ports for {hosts} hosts"));
+    }
+    let mut endpoints = Vec::new();
+    for (index, name) in hosts.into_iter().enumerate() {
+        let port = ports.get(index).or(ports.first()).map_or("", |port| port);
+        endpoints.push(Endpoint {
+            host: host(name, !addresses.is_empty())?,
+            address: addresses.get(index).copied(),
+            port: match port {
+                "" => DEFAULT_PORT,
+                port => port.parse().map_err(|_| "a port is not a number")?,
+            },
+        });
+    }
+    Ok(endpoints)
+}
+
+fn host(name: String, has_address: bool) -> Result<Host, String> {
+    match name.chars().next() {
+        None => Err("a host is empty".to_owned()),
+        Some('@') => Err("abstract unix sockets are not supported as a host".to_owned()),
+        Some('/') if has_address => Err("with hostaddr, host must be a name".to_owned()),
+        Some('/') => Ok(Host::Unix(name.into())),
+        Some(_) => Ok(Host::Tcp(name)),
+    }
+}
+
+/// A host of a parameter, with its port if there is one. An IPv6 address has more colons.
+fn with_port(host: &str) -> (&str, Option<&str>) {
+    match host.split_once(':') {
+        Some((name, port)) if !host.starts_with('/') && !port.contains(':') => (name, Some(port)),
+        _ => (host, None),
     }
 }
 
 /// Takes percent-encoding off; `None` for what is no UTF-8 then.
 fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let escaped = after.get(..2).filter(|_| byte == b'%');
-        let digits = escaped.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(value) => {
-                bytes.push(value);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
+    let bytes = percent_encoding::percent_decode_str(text);
+    Some(bytes.decode_utf8().ok()?.into_owned())
 }
 
 /// Where Debian's PostgreSQL has its sockets, and libpq looks for them.
 const LOCAL_SOCKETS: &str = "/var/run/postgresql";
 const DEFAULT_PORT: u16 = 5432;
-/// For each address of the host.
+/// For each address of the host, where the URL says nothing of it.
 const TCP_TIMEOUT: Duration = Duration::from_secs(3);
+/// The most that counts of `connect_timeout`.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// From the connection to the last statement prepared.
+const SET_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ways(query: &str) -> (Vec<SslMode>, Check) {
-        let target = parse(&format!("postgresql://u:p@db.example/h?{query}"));
-        let target = target.unwrap_or_else(|error| panic!("{query}: {error}"));
-        (target.ways, target.check)
-    }
-
-    #[test]
-    fn urls_of_sqlalchemy_and_of_libpq_are_read() {
-        for scheme in [
-            "postgres",
-            "postgresql",
-            "postgresql+psycopg2",
-            "postgresql+asyncpg",
-        ] {
-            let url = format!("{scheme}://us%65r:p%40ss@db.example:5433/h?connect_timeout=7");
-            let Target { config, .. } = parse(&url).unwrap();
-            assert_eq!(config.get_user(), Some("user"));
-            assert_eq!(config.get_password(), Some(&b"p@ss"[..]));
-            assert_eq!(config.get_hosts(), [Host::Tcp("db.example".into())]);
-            assert_eq!(config.get_ports(), [5433]);
-            assert_eq!(config.get_dbname(), Some("h"));
-            assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(7)));
-            assert_eq!(config.get_application_name(), Some("h-realtime"));
-        }
-    }
-
-    #[test]
-    fn server_is_named_without_user_and_password() {
-        for (url, server) in [
-            ("postgresql://joe:secret@db.example/h", "db.example:5432"),
-            ("postgresql://joe@a:5433,b:5434/h", "a:5433, b:5434"),
-            ("postgresql:///h?host=/tmp/pg&port=5433", "/tmp/pg:5433"),
-            ("postgresql:///h?hostaddr=192.0.2.1", "192.0.2.1:5432"),
-        ] {
-            assert_eq!(parse(url).unwrap().server(), server);
-        }
-    }
-
-    #[test]
-    fn without_a_host_it_is_the_local_socket() {
-        let target = parse("postgresql:///h").unwrap();
-        assert_eq!(
-            target.config.get_hosts(),
-            [Host::Unix(LOCAL_SOCKETS.into())]
-        );
-        let target = parse("postgresql:///h?host=/tmp/pg&sslmode=require").unwrap();
-        assert_eq!(target.config.get_hosts(), [Host::Unix("/tmp/pg".into())]);
-        assert_eq!(target.ways, [SslMode::Disable]);
-    }
-
-    #[test]
-    fn sslmode_means_what_it_means_to_libpq() {
-        use SslMode::{Disable, Prefer, Require};
-        let file = || Roots::File("/a b.pem".into());
-        for (query, expected) in [
-            ("", (vec![Prefer, Disable], Check::Nothing)),
-            ("sslmode=disable", (vec![Disable], Check::Nothing)),
-            ("sslmode=allow", (vec![Disable, Require], Check::Nothing)),
-            ("sslmode=require", (vec![Require], Check::Nothing)),
-            (
-                "sslmode=require&sslrootcert=%2Fa%20b.pem",
-                (vec![Require], Check::Chain(file())),
-            ),
-            (
-                "sslmode=verify-ca&sslrootcert=/a%20b.pem",
-                (vec![Require], Check::Chain(file())),
-            ),
-            (
-                "sslmode=verify-full&sslrootcert=/a%20b.pem",
-                (vec![Require], Check::Name(file())),
-            ),
-            (
-                "sslmode=verify-full",
-                (vec![Require], Check::Name(Roots::System)),
-            ),
-            (
-                "sslrootcert=system",
-                (vec![Require], Check::Name(Roots::System)),
-            ),
-        ] {
-            assert_eq!(ways(query), expected, "{query}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_and_no_secret_is_told() {
-        for (url, word) in [
-            ("mysql://u:secret@h/d", "postgresql://"),
-            ("u:secret@h/d", "postgresql://"),
-            ("postgresql://u:secret@h/d?sslmode=some", "sslmode"),
-            ("postgresql://u:secret@h/d?sslmode=%ff", "sslmode"),
-            ("postgresql://u:secret@h:secret/d", "port"),
-            ("postgresql://u:secret@h/d?sslcert=secret", "sslcert"),
-            ("postgresql://u:secret@h/d?secret", "parameter"),
-            (
-                "postgresql://u:secret@h/d?sslmode=require&sslrootcert=system",
-                "verify-full",
-            ),
-        ] {
-            let error = parse(url).map(|_| ()).unwrap_err();
-            assert!(error.contains(word), "{url}: {error}");
-            assert!(!error.contains("secret"), "{url}: {error}");
-        }
-    }
-}
+mod tests;

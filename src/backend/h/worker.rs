@@ -9,13 +9,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::warn;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, interval, sleep, sleep_until};
 
-use super::backlog::{Backlog, Waiting};
+use super::backlog::{Backlog, Limits, Waiting};
 use super::database::{Data, Database};
+use super::drops::Drops;
 use super::event::{AnnotationEvent, user_plan};
 use super::pending::{Change, Pending};
 use super::room::Room;
@@ -23,7 +23,6 @@ use super::store::SWEPT;
 use super::thread::Clocks;
 use super::told::Told;
 use crate::backend::amqp::Delivery;
-use crate::backend::rarely::Rarely;
 use crate::backend::{BATCH, Closed, Fate, Stats, Topic, Undelivered, Way};
 use crate::model::{Ask, AuthReply, Plan, PublishError, Secret, Tell, Ticket, TokenId};
 
@@ -54,15 +53,6 @@ struct Sweep {
     done: usize,
 }
 
-/// What is done about events that lead to nothing.
-struct Drops {
-    stats: Arc<Stats>,
-    started: Instant,
-    overflowed: Rarely,
-    discarded: Rarely,
-    others: Rarely,
-}
-
 impl<D, W> Worker<D, W>
 where
     D: Data,
@@ -72,7 +62,7 @@ where
         database: Database<D>,
         way: W,
         clocks: Clocks,
-        stats: Arc<Stats>,
+        (stats, limits): (Arc<Stats>, Limits),
         questions: Receiver<Ask>,
         deliveries: Receiver<Delivery>,
     ) -> Self {
@@ -84,18 +74,12 @@ where
             deliveries,
             logins: Vec::new(),
             sweep: None,
-            events: Backlog::default(),
+            events: Backlog::new(limits),
             room: Room::default(),
             told: Told::default(),
             pending: Pending::default(),
             ready: false,
-            drops: Drops {
-                stats,
-                started: Instant::now(),
-                overflowed: Rarely::default(),
-                discarded: Rarely::default(),
-                others: Rarely::default(),
-            },
+            drops: Drops::new(stats, limits),
         }
     }
 
@@ -109,6 +93,7 @@ where
             if !self.database.is_up() {
                 self.wait_for_database().await?;
             }
+            self.drops.flush();
             self.take_questions().await?;
             // Somebody waits for these, so they pass by whatever number of events waits; but an
             // event comes after each batch of them.
@@ -156,7 +141,8 @@ where
             biased;
             question = self.questions.recv() => self.sort(question.ok_or(Closed)?).await,
             Some(delivery) = self.deliveries.recv() => {
-                self.events.push(delivery);
+                let dropped = self.events.push(delivery);
+                self.drops.overflow(dropped);
                 Ok(())
             }
             () = sleep_until(until) => {
@@ -376,6 +362,7 @@ where
             tell(&self.way, unavailable(ticket)).await?;
         }
         let mut back = pin!(self.database.come_back());
+        let mut flush = interval(LOOK_PERIOD);
         loop {
             tokio::select! {
                 biased;
@@ -387,48 +374,12 @@ where
                     let dropped = self.events.push(delivery);
                     self.drops.overflow(dropped);
                 }
+                _ = flush.tick() => self.drops.flush(),
             }
         }
+        self.drops.finish_overflow();
         self.ready = true;
         tell(&self.way, Tell::Health { ready: true }).await
-    }
-}
-
-impl Drops {
-    fn count(&self, fate: Fate) {
-        self.stats.count_dropped(fate);
-        let what = match fate {
-            // What is deleted soon after it was made: nothing is wrong.
-            Fate::Missing => return,
-            Fate::Malformed => "lacks what an event must have",
-            _ => "is about something that the database cannot be asked about",
-        };
-        if let Some(count) = self.others.count(self.now()) {
-            warn!("an event from the queue {what}; {count} passed over of late");
-        }
-    }
-
-    fn discard_statement(&self) {
-        if let Some(count) = self.discarded.count(self.now()) {
-            warn!(
-                "too many unconfirmed group-join and group-leave events: {count} in the last 10 s \
-                 count only once the database confirms them"
-            );
-        }
-    }
-
-    fn overflow(&self, dropped: usize) {
-        for _ in 0..dropped {
-            self.stats.count_dropped(Fate::Overflow);
-            if let Some(count) = self.overflowed.count(self.now()) {
-                warn!("too many events wait for the database; {count} of the oldest given up");
-            }
-        }
-    }
-
-    /// In milliseconds.
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -10,19 +10,20 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{Error, InconsistentKeys, ServerConfig};
-use x509_cert::Certificate;
-use x509_cert::der::{self, Decode as _};
 
+use super::chain::{self, Parsed};
 use super::suites;
+use crate::net::CertificateInfo;
 
 /// What a listener needs to speak TLS. Clones share one certificate, key and ticket secret.
 #[derive(Clone)]
 pub struct TlsConfig {
     pub(super) server: Arc<ServerConfig>,
-    /// When the certificate ends.
-    expires: u64,
+    /// The server's own certificate, and those behind it that can be read.
+    chain: Arc<[CertificateInfo]>,
 }
 
 impl TlsConfig {
@@ -46,10 +47,9 @@ impl TlsConfig {
         Self::build(cert, key, "the certificate", "the private key")
     }
 
-    /// When the server's own certificate ends (RFC 5280's `notAfter`), in seconds since the Unix
-    /// epoch.
-    pub fn expires(&self) -> u64 {
-        self.expires
+    /// The certificates, the server's own first.
+    pub fn chain(&self) -> &[CertificateInfo] {
+        &self.chain
     }
 
     fn build(
@@ -64,17 +64,19 @@ impl TlsConfig {
         if chain.is_empty() {
             return Err(TlsConfigError::NoCertificate(cert_origin.into()));
         }
-        let expires = not_after(&chain[0])
-            .map_err(|error| TlsConfigError::BadCertificate(cert_origin.into(), error.to_string()));
+        if is_encrypted(key) {
+            return Err(TlsConfigError::EncryptedKey(key_origin.into()));
+        }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
             pem::Error::NoItemsFound => TlsConfigError::NoKey(key_origin.into()),
             error => TlsConfigError::BadPem(key_origin.into(), error.to_string()),
         })?;
         let provider = Arc::new(suites::provider());
         // Loaded by itself first, to tell a bad key from a bad certificate below.
-        if let Err(error) = provider.key_provider.load_private_key(key.clone_key()) {
-            return Err(TlsConfigError::BadKey(key_origin.into(), error.to_string()));
-        }
+        let loaded = provider.key_provider.load_private_key(key.clone_key());
+        let loaded =
+            loaded.map_err(|error| TlsConfigError::BadKey(key_origin.into(), error.to_string()))?;
+        let infos = infos(&chain, &loaded, cert_origin)?;
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| TlsConfigError::Library(error.to_string()))?
@@ -99,15 +101,51 @@ impl TlsConfig {
         server.max_early_data_size = 0;
         Ok(TlsConfig {
             server: Arc::new(server),
-            expires: expires?,
+            chain: infos.into(),
         })
     }
 }
 
-fn not_after(cert: &CertificateDer<'_>) -> Result<u64, der::Error> {
-    let cert = Certificate::from_der(cert)?;
-    let not_after = cert.tbs_certificate.validity.not_after;
-    Ok(not_after.to_unix_duration().as_secs())
+/// Reads the certificates, and checks their order.
+fn infos(
+    chain: &[CertificateDer<'static>],
+    key: &Arc<dyn SigningKey>,
+    origin: &str,
+) -> Result<Vec<CertificateInfo>, TlsConfigError> {
+    let is_for_key = |cert: &CertificateDer<'static>| {
+        let pair = CertifiedKey::new(vec![cert.clone()], Arc::clone(key));
+        pair.keys_match().is_ok()
+    };
+    if !is_for_key(&chain[0])
+        && let Some(place) = chain.iter().position(is_for_key)
+    {
+        let reason = format!("certificate {} of the file is the server's own", place + 1);
+        return Err(TlsConfigError::WrongOrder(origin.into(), reason));
+    }
+    let bad =
+        |error: &dyn fmt::Display| TlsConfigError::BadCertificate(origin.into(), error.to_string());
+    let own = Parsed::parse(&chain[0]).map_err(|error| bad(&error))?;
+    // Clients may know what to do with others that cannot be read here.
+    let others = chain[1..]
+        .iter()
+        .filter_map(|cert| Parsed::parse(cert).ok());
+    let all: Vec<Parsed> = std::iter::once(own).chain(others).collect();
+    if let Some(place) = chain::misplaced(&all) {
+        let subject = all[place].info().subject;
+        let reason = format!("{subject} stands before the certificates that it certifies");
+        return Err(TlsConfigError::WrongOrder(origin.into(), reason));
+    }
+    Ok(all.iter().map(Parsed::info).collect())
+}
+
+/// PKCS#8's own form, or that of RFC 1421.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(pem);
+    let mut lines = text.lines().map(str::trim_end);
+    lines.any(|line| {
+        line == "-----BEGIN ENCRYPTED PRIVATE KEY-----"
+            || line.starts_with("Proc-Type:") && line.ends_with("ENCRYPTED")
+    })
 }
 
 impl fmt::Debug for TlsConfig {
@@ -130,6 +168,10 @@ pub enum TlsConfigError {
     BadCertificate(Box<str>, String),
     /// The file has no private key in it.
     NoKey(Box<str>),
+    /// The certificates of the file are in the wrong order; with the reason.
+    WrongOrder(Box<str>, String),
+    /// The private key is encrypted.
+    EncryptedKey(Box<str>),
     /// The key is of a kind that is not supported, or broken; with the reason.
     BadKey(Box<str>, String),
     /// The key (first) does not belong to the certificate (second).
@@ -150,6 +192,15 @@ impl fmt::Display for TlsConfigError {
             Self::NoKey(file) => write!(
                 f,
                 "{file}: there is no private key in it (PKCS#8, SEC1 or PKCS#1, not encrypted)"
+            ),
+            Self::WrongOrder(file, why) => write!(
+                f,
+                "{file}: the certificates are in the wrong order: {why}; the server's own comes \
+                 first, then each is followed by the one that certifies it"
+            ),
+            Self::EncryptedKey(file) => write!(
+                f,
+                "{file}: the private key is encrypted; decrypt it (openssl pkey -in FILE -out NEW)"
             ),
             Self::BadKey(file, why) => write!(f, "{file}: the key cannot be used: {why}"),
             Self::KeyMismatch(key, cert) => {
@@ -215,6 +266,91 @@ mod tests {
             assert!(message.starts_with(expected), "{message} / {expected}");
         }
         TlsConfig::from_pem(cert.as_bytes(), key.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn chains_in_the_wrong_order_and_encrypted_keys_are_explained() {
+        use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+        let params = |name: &str, is_ca: bool| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
+            if is_ca {
+                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            }
+            params
+        };
+        let keys = [0; 3].map(|_| KeyPair::generate().unwrap());
+        let root = params("root", true);
+        let middle = params("middle", true);
+        let root_issuer = Issuer::from_params(&root, &keys[0]);
+        let middle_issuer = Issuer::from_params(&middle, &keys[1]);
+        let own = params("own", false)
+            .signed_by(&keys[2], &middle_issuer)
+            .unwrap()
+            .pem();
+        let between = middle.signed_by(&keys[1], &root_issuer).unwrap().pem();
+        let top = root.self_signed(&keys[0]).unwrap().pem();
+        let stranger = rcgen::generate_simple_self_signed(["a".to_owned()])
+            .unwrap()
+            .cert
+            .pem();
+        let key = keys[2].serialize_pem();
+        let read = |chain: &[&String], key: &str| {
+            let pem: String = chain.iter().map(|pem| pem.as_str()).collect();
+            TlsConfig::from_pem(pem.as_bytes(), key.as_bytes())
+        };
+        for chain in [
+            &[&own][..],
+            &[&own, &between],
+            &[&own, &between, &top],
+            &[&own, &between, &between, &top],
+            &[&own, &stranger],
+        ] {
+            let config = read(chain, &key).unwrap();
+            assert!(config.chain()[0].subject.contains("CN=own"));
+            assert_eq!(config.chain().len(), chain.len());
+        }
+        for (chain, part) in [
+            (
+                &[&between, &own][..],
+                "certificate 2 of the file is the server's own",
+            ),
+            (&[&own, &top, &between], "CN=root stands before"),
+        ] {
+            let error = read(chain, &key).unwrap_err().to_string();
+            assert!(
+                error.starts_with("the certificate: the certificates are"),
+                "{error}"
+            );
+            assert!(error.contains(part), "{error}");
+        }
+        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n";
+        let older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: x\n";
+        for key in [encrypted, older] {
+            let error = read(&[&own], key).unwrap_err().to_string();
+            assert!(
+                error.starts_with("the private key: the private key is encrypted"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_and_dates_are_those_of_the_certificate() {
+        use rcgen::{CertificateParams, DistinguishedName, KeyPair, date_time_ymd};
+        let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2020, 4, 1);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap().pem();
+        let config = TlsConfig::from_pem(cert.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        let expected = CertificateInfo {
+            subject: "a.example".to_owned(),
+            not_before: 1_577_836_800,
+            not_after: 1_585_699_200,
+        };
+        assert_eq!(config.chain(), [expected]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! a change of this directory. Must not know: what the plaintext means, or when a connection
 //! is read, written or given up.
 
+mod chain;
 mod config;
 mod link;
 mod records;

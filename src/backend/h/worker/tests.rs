@@ -1,6 +1,7 @@
 //! What is answered when, in which order, and what is kept.
 
 mod around;
+mod captured;
 
 use std::collections::VecDeque;
 use std::sync::mpsc;
@@ -8,11 +9,10 @@ use std::sync::mpsc;
 use serde_json::json;
 use tokio::sync::mpsc::channel;
 
-use super::super::backlog::MAX_EVENTS;
 use super::super::room::MAX_PLANS;
 use super::*;
 use crate::model::EndCause;
-use around::{CLOCKS, Fake, Mail, members, person, play, short};
+use around::{CLOCKS, Fake, LIMITS, Mail, members, person, play, short};
 
 #[tokio::test(start_paused = true)]
 async fn who_logs_in_is_answered_in_order_and_many_at_once() {
@@ -182,12 +182,12 @@ async fn a_restart_of_the_database_that_is_over_costs_nobody_anything() {
 
 #[tokio::test(start_paused = true)]
 async fn the_oldest_events_go_when_too_many_wait_for_the_database() {
-    play(2 * MAX_EVENTS, async |around| {
+    play(2 * LIMITS.events, async |around| {
         sleep(Duration::from_millis(2)).await;
         around.fake.restart(false);
         around.log_in(1, "t");
         sleep(Duration::from_millis(2)).await;
-        for number in 0..MAX_EVENTS + 10 {
+        for number in 0..LIMITS.events + 10 {
             around.annotation(&number.to_string()).await;
         }
         sleep(Duration::from_millis(2)).await;
@@ -197,14 +197,57 @@ async fn the_oldest_events_go_when_too_many_wait_for_the_database() {
         let mut told = around.told_in(31_000).await;
         assert_eq!(told[3..5], ["ready true", "10"]);
         // The reactor takes them a few at a time.
-        for more in 0..MAX_EVENTS.div_ceil(MAX_PLANS) {
+        for more in 0..LIMITS.events.div_ceil(MAX_PLANS) {
             assert!(told.len() <= 4 + MAX_PLANS * (more + 1));
             told.extend(around.told_in(1_000).await);
         }
-        assert_eq!(*told.last().unwrap(), (MAX_EVENTS + 9).to_string());
-        assert_eq!(around.handled(), MAX_EVENTS + 10);
+        assert_eq!(*told.last().unwrap(), (LIMITS.events + 9).to_string());
+        assert_eq!(around.handled(), LIMITS.events + 10);
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_event_dropped_while_the_database_is_away_is_in_a_log_line() {
+    let log = captured::capture();
+    play(2 * LIMITS.events, async |around| {
+        sleep(Duration::from_millis(2)).await;
+        around.fake.restart(false);
+        around.log_in(1, "t");
+        sleep(Duration::from_millis(2)).await;
+        for number in 0..10_000 {
+            around.annotation(&number.to_string()).await;
+        }
+        sleep(Duration::from_millis(2)).await;
+        assert_eq!(around.stats.dropped(Fate::Overflow), 5_904);
+        let counts = || log.numbers("dropped events that waited for the database");
+        assert_eq!(counts(), [1]);
+        // The period ends, and nothing further happens.
+        sleep(Duration::from_millis(11_000)).await;
+        assert_eq!(counts(), [1, 5_903]);
+        around.annotation("one more").await;
+        sleep(Duration::from_millis(2)).await;
+        assert_eq!(counts(), [1, 5_903]);
+        around.fake.shelf().reachable = true;
+        around.told_in(6_000).await;
+        assert_eq!(counts(), [1, 5_903, 1], "at the end of the outage");
+    })
+    .await;
+    play(8, async |around| {
+        for _ in 0..3 {
+            around.event(Topic::Annotation, json!({})).await;
+        }
+        around.told_in(100).await;
+        assert_eq!(log.numbers("that lack required fields"), [1]);
+        around.told_in(11_000).await;
+        assert_eq!(log.numbers("that lack required fields"), [1, 2]);
+        around.event(Topic::Annotation, json!({})).await;
+        around.told_in(100).await;
+        assert_eq!(log.numbers("that lack required fields"), [1, 2]);
+    })
+    .await;
+    // The worker has ended within the period.
+    assert_eq!(log.numbers("that lack required fields"), [1, 2, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -411,7 +454,14 @@ async fn it_ends_with_those_who_ask_and_with_those_who_listen() {
         let (sender, mail) = mpsc::sync_channel(8);
         let database = Database::new(Fake::default(), || 0);
         let way = Mail(sender);
-        let worker = Worker::new(database, way, CLOCKS, Arc::default(), questions, deliveries);
+        let worker = Worker::new(
+            database,
+            way,
+            CLOCKS,
+            (Arc::default(), LIMITS),
+            questions,
+            deliveries,
+        );
         let question = Ask::Publish {
             ticket: Ticket(1),
             body: Vec::new(),

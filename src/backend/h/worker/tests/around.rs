@@ -136,6 +136,12 @@ pub const CLOCKS: Clocks = Clocks {
 };
 const MONO: MonoMillis = MonoMillis(1_000_000);
 
+/// How many events may wait.
+pub const LIMITS: Limits = Limits {
+    events: 4096,
+    bytes: 16 << 20,
+};
+
 /// A mailbox of the reactor's.
 pub struct Mail(pub SyncSender<Tell>);
 
@@ -178,7 +184,15 @@ pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
     around.fake.restart(true);
     let database = Database::new(around.fake.clone(), || 0);
     let stats = Arc::clone(&around.stats);
-    let worker = Worker::new(database, Mail(sender), CLOCKS, stats, questions, deliveries);
+    let counted = (stats, LIMITS);
+    let worker = Worker::new(
+        database,
+        Mail(sender),
+        CLOCKS,
+        counted,
+        questions,
+        deliveries,
+    );
     tokio::select! {
         // In the same order every time, so that the tests mean the same every time.
         biased;

@@ -1,0 +1,128 @@
+//! Events that lead to nothing: counted, and logged at a bounded rate.
+//!
+//! Owns: the log lines about them. Every occurrence is in one of the lines.
+
+use std::sync::Arc;
+
+use log::warn;
+use tokio::time::Instant;
+
+use super::backlog::Limits;
+use crate::backend::{Fate, Stats};
+use crate::log_throttle::LogThrottle;
+
+/// The counts that have yet to be logged.
+pub(super) struct Drops {
+    stats: Arc<Stats>,
+    limits: Limits,
+    started: Instant,
+    overflowed: LogThrottle,
+    discarded: LogThrottle,
+    malformed: LogThrottle,
+    unreadable: LogThrottle,
+}
+
+impl Drops {
+    pub fn new(stats: Arc<Stats>, limits: Limits) -> Self {
+        Drops {
+            stats,
+            limits,
+            started: Instant::now(),
+            overflowed: LogThrottle::default(),
+            discarded: LogThrottle::default(),
+            malformed: LogThrottle::default(),
+            unreadable: LogThrottle::default(),
+        }
+    }
+
+    /// An event was dropped.
+    pub fn count(&self, fate: Fate) {
+        self.stats.count_dropped(fate);
+        match fate {
+            // An annotation that is deleted soon after it was made: nothing is wrong.
+            Fate::Missing => {}
+            Fate::Malformed => self.log_malformed(self.malformed.count(1, self.now())),
+            _ => self.log_unreadable(self.unreadable.count(1, self.now())),
+        }
+    }
+
+    /// An unconfirmed membership change was discarded.
+    pub fn discard_statement(&self) {
+        self.log_discarded(self.discarded.count(1, self.now()));
+    }
+
+    /// Events were dropped because too many wait for the database.
+    pub fn overflow(&self, dropped: usize) {
+        for _ in 0..dropped {
+            self.stats.count_dropped(Fate::Overflow);
+        }
+        if dropped > 0 {
+            self.log_overflow(self.overflowed.count(dropped as u64, self.now()));
+        }
+    }
+
+    /// Logs the counts whose period has ended. To be called about once a second.
+    pub fn flush(&self) {
+        let now = self.now();
+        self.log_overflow(self.overflowed.flush(now));
+        self.log_discarded(self.discarded.flush(now));
+        self.log_malformed(self.malformed.flush(now));
+        self.log_unreadable(self.unreadable.flush(now));
+    }
+
+    /// Logs the overflow up to now: the database is available again.
+    pub fn finish_overflow(&self) {
+        self.log_overflow(self.overflowed.finish());
+    }
+
+    fn log_overflow(&self, due: Option<u64>) {
+        if let Some(count) = due {
+            let Limits { events, bytes } = self.limits;
+            warn!(
+                "dropped events that waited for the database, the oldest first: {count} since the \
+                 last such line (limits.backlog_events = {events}, limits.backlog_total = {bytes}B)"
+            );
+        }
+    }
+
+    fn log_discarded(&self, due: Option<u64>) {
+        if let Some(count) = due {
+            warn!(
+                "too many unconfirmed group-join and group-leave events: {count} since the last \
+                 such line count only once the database confirms them"
+            );
+        }
+    }
+
+    fn log_malformed(&self, due: Option<u64>) {
+        if let Some(count) = due {
+            warn!(
+                "dropped events from the queue that lack required fields: {count} since the last \
+                 such line"
+            );
+        }
+    }
+
+    fn log_unreadable(&self, due: Option<u64>) {
+        if let Some(count) = due {
+            warn!(
+                "dropped events whose annotation or user cannot be read from the database: {count} \
+                 since the last such line"
+            );
+        }
+    }
+
+    /// In milliseconds.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Drop for Drops {
+    fn drop(&mut self) {
+        self.log_overflow(self.overflowed.finish());
+        self.log_discarded(self.discarded.finish());
+        self.log_malformed(self.malformed.finish());
+        self.log_unreadable(self.unreadable.finish());
+    }
+}

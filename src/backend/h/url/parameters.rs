@@ -1,0 +1,155 @@
+//! The query of a URL: which options it has, as text.
+//!
+//! Owns: the names of libpq's options. What they mean is for `options`.
+
+use std::collections::BTreeMap;
+
+use super::decoded;
+
+/// The options of a URL by their names. An option that is set to nothing counts as not given.
+#[derive(Default)]
+pub(super) struct Parameters {
+    others: BTreeMap<String, String>,
+    hosts: Vec<String>,
+}
+
+impl Parameters {
+    /// Reads what is behind the question mark, as SQLAlchemy does: a plus is a space.
+    pub fn of_query(query: &str, errors: &mut Vec<String>) -> Self {
+        let mut parameters = Parameters::default();
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let Some((name, value)) = parameter.split_once('=') else {
+                errors.push("a parameter has no value".to_owned());
+                continue;
+            };
+            let Some(name) = KNOWN.iter().find(|known| **known == name) else {
+                errors.push(unknown(name));
+                continue;
+            };
+            let Some(value) = decoded(&value.replace('+', " ")) else {
+                errors.push(format!("{name} is no text"));
+                continue;
+            };
+            match value.is_empty() {
+                true => {}
+                // SQLAlchemy has one for each host.
+                false if *name == "host" => parameters.hosts.push(value),
+                false => {
+                    if parameters
+                        .others
+                        .insert((*name).to_owned(), value)
+                        .is_some()
+                    {
+                        errors.push(format!("{name} is there more than once"));
+                    }
+                }
+            }
+        }
+        parameters
+    }
+
+    /// Removes an option, and returns its value.
+    pub fn take(&mut self, name: &str) -> Option<String> {
+        self.others.remove(name)
+    }
+
+    /// Removes the hosts.
+    pub fn take_hosts(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.hosts)
+    }
+}
+
+/// An unknown name is shown only if it is a plain one: a password that was not encoded can look
+/// like a parameter.
+fn unknown(name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    let near = KNOWN.iter().find(|known| is_near(name, known));
+    match near {
+        Some(near) => format!("a parameter is not an option of libpq; did you mean {near}?"),
+        None if OTHERS.contains(&name) && name.bytes().all(is_plain) => {
+            format!("{name} is not an option of libpq")
+        }
+        None => "a parameter is not an option of libpq".to_owned(),
+    }
+}
+
+/// Whether a name differs from a known one in case, hyphens or one letter.
+fn is_near(name: &str, known: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    let prefix = name
+        .bytes()
+        .zip(known.bytes())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let (rest, other) = (&name.as_bytes()[prefix..], &known.as_bytes()[prefix..]);
+    let after = |bytes: &[u8]| bytes.get(1..).unwrap_or_default().to_vec();
+    prefix > 2
+        && (rest == other
+            || after(rest) == other
+            || rest == after(other)
+            || after(rest) == after(other))
+}
+
+/// All options of libpq.
+pub(super) const KNOWN: &[&str] = &[
+    "application_name",
+    "channel_binding",
+    "client_encoding",
+    "connect_timeout",
+    "dbname",
+    "fallback_application_name",
+    "gssdelegation",
+    "gssencmode",
+    "gsslib",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "load_balance_hosts",
+    "max_protocol_version",
+    "min_protocol_version",
+    "oauth_client_id",
+    "oauth_client_secret",
+    "oauth_issuer",
+    "oauth_scope",
+    "options",
+    "passfile",
+    "password",
+    "port",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "scram_client_key",
+    "scram_server_key",
+    "service",
+    "servicefile",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkey",
+    "sslkeylogfile",
+    "sslmode",
+    "sslnegotiation",
+    "sslpassword",
+    "sslrootcert",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "user",
+];
+
+/// Options of other drivers that are often tried.
+const OTHERS: &[&str] = &[
+    "ssl",
+    "requiressl",
+    "keepalives_retries",
+    "pool_size",
+    "schema",
+];

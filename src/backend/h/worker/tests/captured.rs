@@ -1,0 +1,50 @@
+//! The log as a test sees it.
+
+use std::cell::RefCell;
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+thread_local! {
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps each thread's lines for the test that runs on it.
+struct Keeper;
+
+impl Log for Keeper {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        LINES.with_borrow_mut(|lines| lines.push(record.args().to_string()));
+    }
+
+    fn flush(&self) {}
+}
+
+/// The lines of this thread.
+pub struct Lines(());
+
+/// From now on, this thread's lines are kept.
+pub fn capture() -> Lines {
+    // Another test may have done so.
+    let _ = log::set_logger(&Keeper);
+    log::set_max_level(LevelFilter::Trace);
+    LINES.take();
+    Lines(())
+}
+
+impl Lines {
+    /// The number that each line with this text reports, which comes before the word `since`.
+    pub fn numbers(&self, text: &str) -> Vec<u64> {
+        LINES.with_borrow(|lines| {
+            let about = lines.iter().filter(|line| line.contains(text));
+            let number = |line: &String| {
+                let (before, _) = line.split_once(" since the last").unwrap();
+                before.rsplit(' ').next().unwrap().parse().unwrap()
+            };
+            about.map(number).collect()
+        })
+    }
+}

@@ -1,0 +1,36 @@
+//! What does not go together in a configuration: all of it, in one run.
+
+use std::fmt::Display;
+
+use super::values::Values;
+
+/// The problems found so far.
+pub(super) struct Problems<'a> {
+    values: &'a Values,
+    lines: Vec<String>,
+}
+
+impl<'a> Problems<'a> {
+    /// None yet.
+    pub fn of(values: &'a Values) -> Self {
+        Problems {
+            values,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Adds a problem, followed by the values of the settings that it concerns and where they come
+    /// from. Where one of them cannot be read, that is the problem, and it is reported already.
+    pub fn add(&mut self, settings: &[&str], text: impl Display) {
+        if self.values.can_be_read(settings) {
+            let described = settings.iter().map(|name| self.values.describe(name));
+            let described = described.collect::<Vec<_>>().join(", ");
+            self.lines.push(format!("{text}: {described}"));
+        }
+    }
+
+    /// A line for each.
+    pub fn into_lines(self) -> Vec<String> {
+        self.lines
+    }
+}

@@ -1,0 +1,80 @@
+//! Facts about a certificate for the operator of a server, and when to warn. Times are seconds
+//! since the Unix epoch.
+
+/// A certificate of a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateInfo {
+    /// The subject's distinguished name, or the first alternative names where that is empty.
+    pub subject: String,
+    /// RFC 5280's `notBefore`.
+    pub not_before: u64,
+    /// RFC 5280's `notAfter`.
+    pub not_after: u64,
+}
+
+/// Whether clients accept a certificate at some time, by its dates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// They do.
+    Valid,
+    /// They do, but not for long.
+    EndsSoon,
+    /// They do not yet.
+    NotYetValid,
+    /// They no longer do.
+    Expired,
+}
+
+impl Validity {
+    /// Whether clients accept the certificate.
+    pub fn is_valid(self) -> bool {
+        matches!(self, Validity::Valid | Validity::EndsSoon)
+    }
+}
+
+impl CertificateInfo {
+    /// What its dates say at `now`.
+    pub fn validity(&self, now: u64) -> Validity {
+        let lifetime = self.not_after.saturating_sub(self.not_before);
+        match self.not_after.checked_sub(now) {
+            _ if now < self.not_before => Validity::NotYetValid,
+            None => Validity::Expired,
+            Some(left) if left < EXPIRY_WARNING.min(lifetime / 3) => Validity::EndsSoon,
+            Some(_) => Validity::Valid,
+        }
+    }
+}
+
+/// How long before the end of a certificate the warnings begin: 14 days, or the last third of its
+/// lifetime where that is shorter.
+pub const EXPIRY_WARNING: u64 = 14 * 86_400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_decide_with_a_warning_before_the_end() {
+        const DAY: u64 = 86_400;
+        let info = |days: u64| CertificateInfo {
+            subject: String::new(),
+            not_before: 100 * DAY,
+            not_after: (100 + days) * DAY,
+        };
+        for (days, now, expected) in [
+            (90, 100 * DAY - 1, Validity::NotYetValid),
+            (90, 100 * DAY, Validity::Valid),
+            (90, 176 * DAY, Validity::Valid),
+            (90, 176 * DAY + 1, Validity::EndsSoon),
+            (90, 190 * DAY, Validity::EndsSoon),
+            (90, 190 * DAY + 1, Validity::Expired),
+            // A certificate for six days is renewed after four.
+            (6, 104 * DAY, Validity::Valid),
+            (6, 104 * DAY + 1, Validity::EndsSoon),
+        ] {
+            assert_eq!(info(days).validity(now), expected, "{days} days at {now}");
+            let is_valid = matches!(expected, Validity::Valid | Validity::EndsSoon);
+            assert_eq!(expected.is_valid(), is_valid);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Everything that is checked before the server binds and connects: the same for `serve`, for
+//! `config check`, and for a reload.
+//!
+//! Owns: the list of checks, and that all problems are reported together. A check that belongs to
+//! the start belongs here; what only binding and connecting can show is named in [`NOT_CHECKED`].
+
+use crate::backend::check_data_dir;
+use crate::cli::exit::Exit;
+use crate::config::{BackEndSettings, Settings, Sources, Values, warnings};
+use crate::net::tls::TlsConfig;
+use crate::net::{most_connections, reserved_connections};
+use crate::owner::SocketFiles;
+
+use super::back_end::Draft;
+use super::certificate::{Certificate, expiry_warnings};
+
+/// What has been checked, and can be served with.
+pub(crate) struct Preflight {
+    pub(crate) values: Values,
+    pub(super) settings: Settings,
+    pub(super) certificate: Option<(Certificate, TlsConfig)>,
+    pub(super) back_end: Draft,
+    /// What works, and is perhaps not meant.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Facts about the process.
+#[derive(Clone, Copy)]
+pub(crate) struct Facts {
+    /// The limit on open files.
+    pub open_files: u64,
+    /// Seconds since the Unix epoch.
+    pub now: u64,
+}
+
+/// What is wrong, each with the exit code that is for it.
+#[derive(Default)]
+struct Problems(Vec<(u8, String)>);
+
+impl Problems {
+    fn add(&mut self, code: u8, text: impl std::fmt::Display) {
+        self.0.push((code, text.to_string()));
+    }
+
+    /// All of them, a line each. Where they are of different kinds, it is the configuration.
+    fn into_exit(self) -> Exit {
+        let codes = self.0.iter().map(|(code, _)| *code);
+        let code = codes.reduce(|one, other| if one == other { one } else { Exit::CONFIG });
+        let lines: Vec<_> = self.0.into_iter().map(|(_, text)| text).collect();
+        Exit::new(code.unwrap_or(Exit::CONFIG), lines.join("\n"))
+    }
+}
+
+/// Reads the sources, and checks all that they come to.
+///
+/// # Errors
+/// Everything that is in the way of serving, a line each.
+pub(crate) fn read(sources: &Sources, facts: Facts) -> Result<Preflight, Exit> {
+    let (values, errors) = sources.read_all();
+    check(values, errors, facts, None)
+}
+
+/// Checks what values come to. `errors` are those of reading them. For a server that runs with the
+/// values `running`, its own data directory is not judged again.
+pub(super) fn check(
+    values: Values,
+    errors: Vec<String>,
+    facts: Facts,
+    running: Option<&Values>,
+) -> Result<Preflight, Exit> {
+    let mut problems = Problems::default();
+    for error in errors {
+        problems.add(Exit::CONFIG, error);
+    }
+    // What an unreadable file says may be just what is missing.
+    if !values.are_complete() {
+        return Err(problems.into_exit());
+    }
+    let (mut settings, more) = values.resolve().map_err(Exit::from)?;
+    for problem in more {
+        problems.add(Exit::CONFIG, problem);
+    }
+    if let Err(problem) = limit_connections(&mut settings, &values, facts.open_files) {
+        problems.add(Exit::CONFIG, problem);
+    }
+    if let Err(problem) = SocketFiles::of(&settings) {
+        problems.add(Exit::CONFIG, problem);
+    }
+    let certificate = certificate(&settings, facts.now, &mut problems);
+    let is_running = |running: &Values| running.differing(&values).all(|it| it.name != "data");
+    if matches!(settings.back_end, BackEndSettings::Embedded(_)) && !running.is_some_and(is_running)
+    {
+        check_data(&settings, &values, &mut problems);
+    }
+    let back_end = Draft::new(&settings, &values).map_err(|found| {
+        found
+            .into_iter()
+            .for_each(|problem| problems.add(Exit::CONFIG, problem));
+    });
+    match back_end {
+        Ok(back_end) if problems.0.is_empty() => {
+            let mut warnings = warnings(&settings, &values);
+            if let Some((certificate, _)) = &certificate {
+                warnings.extend(expiry_warnings(certificate, facts.now));
+            }
+            warnings.extend(back_end.warnings(&values));
+            Ok(Preflight {
+                values,
+                settings,
+                certificate,
+                back_end,
+                warnings,
+            })
+        }
+        _ => Err(problems.into_exit()),
+    }
+}
+
+fn certificate(
+    settings: &Settings,
+    now: u64,
+    problems: &mut Problems,
+) -> Option<(Certificate, TlsConfig)> {
+    let (cert, key) = settings.tls.as_ref()?;
+    match Certificate::read(cert, key, now) {
+        Ok(read) => Some(read),
+        Err(error) => {
+            problems.add(Exit::CONFIG, error);
+            None
+        }
+    }
+}
+
+fn check_data(settings: &Settings, values: &Values, problems: &mut Problems) {
+    if let Err(error) = check_data_dir(&settings.data) {
+        let place = values.place("data");
+        let exit = Exit::from(error);
+        problems.add(exit.code, format!("{place}: {}", exit.message));
+    }
+}
+
+/// Connections cannot be more than the files that may be open, less those the server itself
+/// needs.
+fn limit_connections(
+    settings: &mut Settings,
+    values: &Values,
+    open_files: u64,
+) -> Result<(), String> {
+    let most = most_connections(open_files);
+    let wanted = settings.connections.unwrap_or(most);
+    settings.engine.max_connections = wanted.min(most);
+    settings.engine.max_reserved = reserved_connections(open_files);
+    match wanted > most {
+        true => Err(format!(
+            "{}: {wanted} connections, but the limit of {open_files} open files allows only \
+             {most}: raise it (LimitNOFILE, ulimit -Hn), or lower limits.connections",
+            values.place("limits.connections")
+        )),
+        false => Ok(()),
+    }
+}
+
+/// What only a start can show.
+pub(crate) const NOT_CHECKED: &str = "not checked: whether the addresses are free, whether the \
+                                      embedded database can be opened, and whether PostgreSQL \
+                                      and RabbitMQ answer";
