@@ -186,15 +186,18 @@ fn urls_of_servers_are_checked_with_all_their_options() {
         (
             "postgresql://h:secret@db.example/h?sslmode=verify-full&sslrootcert=/nope",
             "amqp://a//",
-            &["h.database_url (DATABASE_URL): /nope: "],
+            &["h.database_url (DATABASE_URL): sslrootcert: /nope: "],
         ),
         (
-            "postgresql://h:secret@db.example/h?sslmode=x&keepalives=y&sslcrl=/z",
+            "postgresql://h:secret@db.example/h?sslmode=x&keepalives=y&sslcrl=/z\
+             &sslrootcert=/nope&colour=1",
             "amqp://a//",
             &[
                 "sslmode is none of",
                 "keepalives is not",
                 "sslcrl is not supported",
+                "sslrootcert: /nope: ",
+                "colour is not an option of libpq",
             ],
         ),
     ] {

@@ -25,7 +25,10 @@ impl<'a> Problems<'a> {
         if self.values.can_be_read(settings) {
             let described = settings.iter().map(|name| self.values.describe(name));
             let described = described.collect::<Vec<_>>().join(", ");
-            self.lines.push(format!("{text}: {described}"));
+            let line = format!("{text}: {described}");
+            if !self.lines.contains(&line) {
+                self.lines.push(line);
+            }
         }
     }
 

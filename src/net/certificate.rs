@@ -35,18 +35,27 @@ impl Validity {
 impl CertificateInfo {
     /// What its dates say at `now`.
     pub fn validity(&self, now: u64) -> Validity {
-        let lifetime = self.not_after.saturating_sub(self.not_before);
         match self.not_after.checked_sub(now) {
             _ if now < self.not_before => Validity::NotYetValid,
             None => Validity::Expired,
-            Some(left) if left < EXPIRY_WARNING.min(lifetime / 3) => Validity::EndsSoon,
+            Some(left) if left < EXPIRY_WARNING => Validity::EndsSoon,
             Some(_) => Validity::Valid,
+        }
+    }
+
+    /// Whether it should have been renewed by now: it ends soon, and the last third of its lifetime
+    /// has begun. Certificates for a few days always end soon, and are renewed by then.
+    pub fn is_overdue(&self, now: u64) -> bool {
+        let lifetime = self.not_after.saturating_sub(self.not_before);
+        match self.validity(now) {
+            Validity::Valid => false,
+            Validity::EndsSoon => self.not_after - now < lifetime / 3,
+            Validity::NotYetValid | Validity::Expired => true,
         }
     }
 }
 
-/// How long before the end of a certificate the warnings begin: 14 days, or the last third of its
-/// lifetime where that is shorter.
+/// How long before the end of a certificate the warnings begin: 14 days.
 pub const EXPIRY_WARNING: u64 = 14 * 86_400;
 
 #[cfg(test)]
@@ -61,18 +70,21 @@ mod tests {
             not_before: 100 * DAY,
             not_after: (100 + days) * DAY,
         };
-        for (days, now, expected) in [
-            (90, 100 * DAY - 1, Validity::NotYetValid),
-            (90, 100 * DAY, Validity::Valid),
-            (90, 176 * DAY, Validity::Valid),
-            (90, 176 * DAY + 1, Validity::EndsSoon),
-            (90, 190 * DAY, Validity::EndsSoon),
-            (90, 190 * DAY + 1, Validity::Expired),
+        for (days, now, expected, is_overdue) in [
+            (90, 100 * DAY - 1, Validity::NotYetValid, true),
+            (90, 100 * DAY, Validity::Valid, false),
+            (90, 176 * DAY, Validity::Valid, false),
+            (90, 176 * DAY + 1, Validity::EndsSoon, true),
+            (90, 190 * DAY, Validity::EndsSoon, true),
+            (90, 190 * DAY + 1, Validity::Expired, true),
             // A certificate for six days is renewed after four.
-            (6, 104 * DAY, Validity::Valid),
-            (6, 104 * DAY + 1, Validity::EndsSoon),
+            (6, 100 * DAY, Validity::EndsSoon, false),
+            (6, 104 * DAY, Validity::EndsSoon, false),
+            (6, 104 * DAY + 1, Validity::EndsSoon, true),
         ] {
-            assert_eq!(info(days).validity(now), expected, "{days} days at {now}");
+            let info = info(days);
+            assert_eq!(info.validity(now), expected, "{days} days at {now}");
+            assert_eq!(info.is_overdue(now), is_overdue, "{days} days at {now}");
             let is_valid = matches!(expected, Validity::Valid | Validity::EndsSoon);
             assert_eq!(expected.is_valid(), is_valid);
         }

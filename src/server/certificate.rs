@@ -18,7 +18,7 @@ pub(super) struct Certificate {
     /// The chain that is in use, the server's own certificate first.
     chain: Vec<CertificateInfo>,
     /// When its dates were reported, and what they said.
-    reported: Option<(u64, Vec<Validity>)>,
+    reported: Option<(u64, Vec<State>)>,
     /// How the files were when they were last read, with success or without.
     tried: Stamps,
     /// How they were when they were last looked at, and were others.
@@ -26,6 +26,9 @@ pub(super) struct Certificate {
 }
 
 type Stamps = [Option<Stamp>; 2];
+
+/// What the dates of a certificate mean, and whether it should have been renewed.
+type State = (Validity, bool);
 
 /// What changes when a file is written or replaced, be it by way of a link.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,7 +60,7 @@ impl Certificate {
                 tried,
                 seen: None,
             };
-            certificate.reported = Some((now, certificate.validity(now)));
+            certificate.reported = Some((now, certificate.states(now)));
             (certificate, config)
         })
     }
@@ -118,33 +121,42 @@ impl Certificate {
     }
 
     /// What to log about the dates of the certificate in use: when they mean something else than
-    /// before, and once a day as long as they mean nothing good.
+    /// before, and once a day as long as it should have been renewed.
     pub fn due_warnings(&mut self, now: u64) -> Vec<String> {
-        let validity = self.validity(now);
+        let states = self.states(now);
         let is_due = self.reported.as_ref().is_none_or(|(at, before)| {
-            *before != validity || now.checked_sub(*at).is_none_or(|since| since >= DAY)
+            *before != states || now.checked_sub(*at).is_none_or(|since| since >= DAY)
         });
         if !is_due {
             return Vec::new();
         }
-        self.reported = Some((now, validity));
-        expiry_warnings(self, now)
+        self.reported = Some((now, states));
+        self.warnings(now, |certificate| certificate.is_overdue(now))
     }
 
-    fn validity(&self, now: u64) -> Vec<Validity> {
-        let chain = self.chain.iter();
-        chain.map(|certificate| certificate.validity(now)).collect()
+    fn states(&self, now: u64) -> Vec<State> {
+        let state = |certificate: &CertificateInfo| {
+            (certificate.validity(now), certificate.is_overdue(now))
+        };
+        self.chain.iter().map(state).collect()
+    }
+
+    fn warnings(&self, now: u64, is_worth_it: impl Fn(&CertificateInfo) -> bool) -> Vec<String> {
+        let chain = self
+            .chain
+            .iter()
+            .filter(|certificate| is_worth_it(certificate));
+        let warnings = chain.filter_map(|certificate| warning(certificate, now));
+        let file = self.cert.display();
+        warnings
+            .map(|warning| format!("{file}: {warning}"))
+            .collect()
     }
 }
 
 /// A line for each certificate of the chain that has expired, is not yet valid, or ends soon.
 pub(super) fn expiry_warnings(certificate: &Certificate, now: u64) -> Vec<String> {
-    let file = certificate.cert.display();
-    let chain = certificate.chain.iter();
-    let warnings = chain.filter_map(|certificate| warning(certificate, now));
-    warnings
-        .map(|warning| format!("{file}: {warning}"))
-        .collect()
+    certificate.warnings(now, |_| true)
 }
 
 fn warning(certificate: &CertificateInfo, now: u64) -> Option<String> {
@@ -214,6 +226,18 @@ mod tests {
     /// The first second of a month in 2024.
     fn month(number: u8) -> u64 {
         u64::try_from(rcgen::date_time_ymd(2024, number, 1).unix_timestamp()).unwrap()
+    }
+
+    #[test]
+    fn certificate_for_a_few_days_is_mentioned_daily_only_when_it_is_overdue() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = write(folder.path(), ((2024, 1), (2024, 2)));
+        let soon = month(2) - 13 * DAY;
+        let (mut certificate, _) = Certificate::read(&cert, &key, soon).ok().unwrap();
+        assert_eq!(expiry_warnings(&certificate, soon).len(), 1, "at the start");
+        assert_eq!(certificate.due_warnings(soon + DAY).len(), 0);
+        // The last third of 31 days.
+        assert_eq!(certificate.due_warnings(month(2) - 10 * DAY).len(), 1);
     }
 
     #[test]

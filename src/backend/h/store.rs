@@ -61,7 +61,17 @@ impl Store {
     /// # Errors
     /// Everything that is wrong with the URL or the files that it names; nothing secret.
     pub fn new(settings: &Settings, stats: Arc<Stats>) -> Result<Store, Vec<String>> {
-        let target = url::parse(&settings.database_url)?;
+        let target = url::parse(&settings.database_url);
+        let unreadable = url::unreadable_files(&settings.database_url);
+        let target = match (target, unreadable.is_empty()) {
+            (Ok(target), true) => target,
+            (Ok(target), false) if target.is_without_tls() => target,
+            (Ok(_), false) => return Err(unreadable),
+            (Err(mut errors), _) => {
+                errors.extend(unreadable);
+                return Err(errors);
+            }
+        };
         let tls = trust::client_on(&target.check, &target.terms);
         let tls = tls.map_err(|error| vec![error.to_string()])?;
         let tls = MakeRustlsConnect::new(tls);

@@ -46,6 +46,11 @@ impl Target {
         named.collect::<Vec<_>>().join(", ")
     }
 
+    /// Whether no connection is made with TLS.
+    pub fn is_without_tls(&self) -> bool {
+        self.ways == [SslMode::Disable]
+    }
+
     /// How long connecting may take, from the first attempt to the last statement prepared:
     /// enough for each host to be tried although those before it do not answer.
     pub fn patience(&self) -> Duration {
@@ -134,6 +139,27 @@ pub(super) fn parse(url: &str) -> Result<Target, Vec<String>> {
         }),
         false => Err(errors),
     }
+}
+
+/// The files for TLS that a URL names and that cannot be read, with the options, whatever else is
+/// wrong with the URL.
+pub(super) fn unreadable_files(url: &str) -> Vec<String> {
+    let (_, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut parameters = Parameters::of_query(query, &mut Vec::new());
+    if parameters.take("sslmode").as_deref() == Some("disable") {
+        return Vec::new();
+    }
+    let files = ["sslcert", "sslkey", "sslrootcert"].map(|name| (name, parameters.take(name)));
+    let named = files
+        .into_iter()
+        .filter_map(|(name, file)| Some((name, file?)));
+    let named = named.filter(|(name, file)| *name != "sslrootcert" || file != "system");
+    named
+        .filter_map(|(name, file)| {
+            let error = std::fs::File::open(&file).err()?;
+            Some(format!("{name}: {file}: {error}"))
+        })
+        .collect()
 }
 
 /// `None` where nothing further can be said of it.

@@ -23,7 +23,7 @@ impl Parameters {
                 continue;
             };
             let Some(name) = KNOWN.iter().find(|known| **known == name) else {
-                errors.push(unknown(name));
+                errors.push(unknown(name, value));
                 continue;
             };
             let Some(value) = decoded(&value.replace('+', " ")) else {
@@ -59,17 +59,19 @@ impl Parameters {
     }
 }
 
-/// An unknown name is shown only if it is a plain one: a password that was not encoded can look
-/// like a parameter.
-fn unknown(name: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-    let near = KNOWN.iter().find(|known| is_near(name, known));
-    match near {
-        Some(near) => format!("a parameter is not an option of libpq; did you mean {near}?"),
-        None if OTHERS.contains(&name) && name.bytes().all(is_plain) => {
-            format!("{name} is not an option of libpq")
-        }
-        None => "a parameter is not an option of libpq".to_owned(),
+/// An unknown name is shown only if it is a plain word: a password with a question mark that was
+/// not encoded looks like a parameter, and the host is behind it then.
+fn unknown(name: &str, value: &str) -> String {
+    let is_plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let shown = match is_plain && !value.contains('@') {
+        true => name,
+        false => "a parameter",
+    };
+    match KNOWN.iter().find(|known| is_near(name, known)) {
+        Some(near) => format!("{shown} is not an option of libpq; did you mean {near}?"),
+        None => format!("{shown} is not an option of libpq"),
     }
 }
 
@@ -143,13 +145,4 @@ pub(super) const KNOWN: &[&str] = &[
     "target_session_attrs",
     "tcp_user_timeout",
     "user",
-];
-
-/// Options of other drivers that are often tried.
-const OTHERS: &[&str] = &[
-    "ssl",
-    "requiressl",
-    "keepalives_retries",
-    "pool_size",
-    "schema",
 ];

@@ -400,11 +400,37 @@ fn everything_wrong_with_a_url_is_reported_at_once() {
         "sslcrl is not supported",
         "service is not supported",
         "keepalives is not a whole number",
-        "did you mean sslmode?",
+        "sslmod is not an option of libpq; did you mean sslmode?",
         "requiressl is not an option",
         "sslsni is there more than once",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("secret"), "{text}");
+    // A question mark in the password.
+    let errors = parse("postgresql://u:a?secret=x@db.example/h").map(|_| ());
+    let errors = errors.unwrap_err().join("; ");
+    assert!(errors.contains("a parameter is not an option"), "{errors}");
+    assert!(!errors.contains("secret"), "{errors}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named_with_their_options() {
+    let files = |query: &str| unreadable_files(&format!("postgresql://u:p@a/h?{query}"));
+    let all = files("sslcert=/no/c.pem&sslkey=/no%20k.pem&sslrootcert=/no/r.pem");
+    assert_eq!(all.len(), 3);
+    for (line, start) in all.iter().zip([
+        "sslcert: /no/c.pem: ",
+        "sslkey: /no k.pem: ",
+        "sslrootcert: /no/r.pem: ",
+    ]) {
+        assert!(line.starts_with(start), "{line}");
+    }
+    for query in [
+        "",
+        "sslrootcert=system",
+        "sslmode=disable&sslrootcert=/no/r.pem",
+    ] {
+        assert_eq!(files(query), [""; 0], "{query}");
+    }
 }
