@@ -36,6 +36,44 @@ fn the_broker_and_the_database_go_away_and_come_back() {
     assert_eq!((lines(DEGRADED), lines(RECOVERED)), (3, 3));
 }
 
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn limits_on_waiting_events_are_settings_and_every_drop_is_in_the_log() {
+    let broker = thread::spawn(RabbitMq::start);
+    let database = Postgres::start();
+    let broker = broker.join().unwrap();
+    let site = Site::on(&database, &broker);
+    let server = site.server("[limits]\nevent = \"2KiB\"\nbacklog_events = 5\n");
+    let dropped = |reason: &str| {
+        server.metric(&format!(
+            "h_realtime_queue_events_dropped_total{{reason=\"{reason}\"}}"
+        ))
+    };
+    let large = format!("{{\"a\": \"{}\"}}", "x".repeat(3000));
+    let publisher = site.publisher();
+    publisher.publish_raw("annotation", large.as_bytes(), "application/json", "utf-8");
+    server.log_with("dropped messages from the queue that are too large: 1 since");
+    server.log_with("(limits.event = 2048B)");
+    assert_eq!(dropped("too_large"), 1.0);
+
+    database.stop();
+    eventually(PATIENCE, || (server.readiness() == 503).then_some(()));
+    let events = (0..200).map(|number| annotation_event(&number.to_string(), PUBLIC));
+    publisher.publish_all("annotation", events);
+    eventually(PATIENCE, || (dropped("overflow") == 195.0).then_some(()));
+    database.start_again();
+    server.wait_until_ready();
+    // The lines add up to all of them, though fewer than ten seconds may have passed.
+    eventually(PATIENCE, || {
+        let log = server.log();
+        let lines = log
+            .lines()
+            .filter_map(|line| line.split_once("the oldest first: "));
+        let numbers = lines.map(|(_, rest)| rest.split(' ').next().unwrap().parse::<u32>());
+        (numbers.map(Result::unwrap).sum::<u32>() == 195).then_some(())
+    });
+}
+
 fn without_the_broker(site: &Site, broker: &RabbitMq, server: &Server, clients: &mut [Client]) {
     broker.stop();
     eventually(PATIENCE, || (server.readiness() == 503).then_some(()));

@@ -58,9 +58,36 @@ pub struct HSettings {
     pub bouncer_url: Option<String>,
 }
 
+/// What a build of this program has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// The embedded back end.
+    pub embedded: bool,
+    /// h's back end.
+    pub h: bool,
+    /// Events from RabbitMQ for the embedded back end.
+    pub amqp: bool,
+}
+
+impl Features {
+    /// All there are.
+    pub const ALL: Features = Features {
+        embedded: true,
+        h: true,
+        amqp: true,
+    };
+    /// Those of this build.
+    pub const BUILT: Features = Features {
+        embedded: cfg!(feature = "sqlite"),
+        h: cfg!(feature = "h"),
+        amqp: cfg!(feature = "amqp"),
+    };
+}
+
 /// What the settings come to. Whether this build has such a back end comes first.
 pub(super) fn settle(
     values: &Values,
+    features: Features,
     problems: &mut Problems<'_>,
 ) -> Result<BackEndSettings, ConfigError> {
     let kind = values.choice(
@@ -71,7 +98,7 @@ pub(super) fn settle(
         "events",
         &[("http", EventSource::Http), ("amqp", EventSource::Amqp)],
     )?;
-    let is_built = is_built(kind, events, problems);
+    let is_built = is_built(features, kind, events, problems);
     if kind == BackEndKind::H && events == EventSource::Amqp {
         let text = "events = \"amqp\" is for the embedded back end: h's always come from there";
         problems.add(&["backend", "events"], text);
@@ -110,34 +137,39 @@ pub(super) fn settle(
     }))
 }
 
-/// Whether this build has what the settings ask for.
-fn is_built(kind: BackEndKind, events: EventSource, problems: &mut Problems<'_>) -> bool {
-    let (has_embedded, has_h) = (cfg!(feature = "sqlite"), cfg!(feature = "h"));
-    let has_amqp = cfg!(feature = "amqp");
-    let missing: &[(&str, bool, &str)] = match kind {
-        BackEndKind::H => &[(
-            "backend",
-            has_h,
-            "this build has no back end for h: it needs the feature h",
-        )],
-        BackEndKind::Embedded => &[
-            (
-                "backend",
-                has_embedded,
-                "this build has no embedded back end: it needs the feature sqlite",
-            ),
-            (
-                "events",
-                has_amqp || events == EventSource::Http,
-                "this build cannot take events from RabbitMQ: it needs the feature amqp",
-            ),
-        ],
+/// Whether a build has what the settings ask for.
+fn is_built(
+    features: Features,
+    kind: BackEndKind,
+    events: EventSource,
+    problems: &mut Problems<'_>,
+) -> bool {
+    let mut need = |is_there: bool, setting: &str, text: &str| {
+        if !is_there {
+            problems.add(&[setting], text);
+        }
+        is_there
     };
-    let missing = missing.iter().filter(|(_, is_there, _)| !is_there);
-    for (setting, _, text) in missing.clone() {
-        problems.add(&[setting], text);
+    match kind {
+        BackEndKind::H => need(
+            features.h,
+            "backend",
+            "this build has no back end for h: it needs the feature h",
+        ),
+        BackEndKind::Embedded => {
+            let has_embedded = need(
+                features.embedded,
+                "backend",
+                "this build has no embedded back end: it needs the feature sqlite",
+            );
+            let has_events = need(
+                features.amqp || events == EventSource::Http,
+                "events",
+                "this build cannot take events from RabbitMQ: it needs the feature amqp",
+            );
+            has_embedded && has_events
+        }
     }
-    missing.count() == 0
 }
 
 // Neither is shown with its URLs: there are passwords in them.
@@ -166,7 +198,7 @@ mod tests {
     fn settled(text: &str) -> Result<BackEndSettings, String> {
         let values = values(text);
         let mut problems = Problems::of(&values);
-        let settings = settle(&values, &mut problems).map_err(|error| error.0)?;
+        let settings = settle(&values, Features::ALL, &mut problems).map_err(|error| error.0)?;
         match problems.into_lines() {
             lines if lines.is_empty() => Ok(settings),
             lines => Err(lines.join("\n")),
@@ -206,6 +238,20 @@ mod tests {
         assert!(settled(&format!("{database}events = \"amqp\"")).is_err());
         assert!(settled(&format!("{database}amqp.url = \";\"")).is_err());
         assert!(settled(database).is_ok());
+    }
+
+    #[test]
+    fn build_without_a_back_end_says_so_and_asks_for_nothing_else() {
+        let values = values("backend = \"h\"");
+        let mut problems = Problems::of(&values);
+        let features = Features {
+            h: false,
+            ..Features::ALL
+        };
+        settle(&values, features, &mut problems).unwrap();
+        let expected = "this build has no back end for h: it needs the feature h: backend = \"h\" \
+                        (file, line 1)";
+        assert_eq!(problems.into_lines(), [expected]);
     }
 
     #[test]

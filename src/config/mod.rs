@@ -38,7 +38,9 @@ use crate::http::Origin;
 use crate::logging::Format;
 use crate::net::{Address, Config};
 
-pub use back_end::{BackEndKind, BackEndSettings, BrokerSettings, EventSource, HSettings};
+pub use back_end::{
+    BackEndKind, BackEndSettings, BrokerSettings, EventSource, Features, HSettings,
+};
 pub use danger::{Danger, warnings};
 pub use rust_log::rust_log_level;
 pub use show::{defaults, effective};

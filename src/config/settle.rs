@@ -6,7 +6,9 @@ use super::address::{parse_admin, parse_listen};
 use super::problems::Problems;
 use super::units::parse_mode;
 use super::values::Values;
-use super::{BackEndSettings, ConfigError, InvalidToken, Listen, MetricsKey, OnExpiry, Settings};
+use super::{
+    BackEndSettings, ConfigError, Features, InvalidToken, Listen, MetricsKey, OnExpiry, Settings,
+};
 use super::{SocketSettings, back_end, danger, places};
 use crate::http::{ForwardedBy, Origin, Proxies};
 use crate::logging::Format;
@@ -18,27 +20,32 @@ impl Values {
     /// # Errors
     /// [`ConfigError`] for all that does not go together, or is too dangerous to be what is meant.
     pub fn settle(&self) -> Result<Settings, ConfigError> {
-        let (settings, problems) = self.resolve()?;
+        let (settings, problems) = self.resolve(Features::ALL)?;
         match problems.is_empty() {
             true => Ok(settings),
             false => Err(ConfigError(problems.join("\n"))),
         }
     }
 
-    /// The same, with everything that can be settled in spite of problems, each of which is a line.
+    /// The same for a build with these features, with everything that can be settled in spite of
+    /// problems, each of which is a line.
     ///
     /// # Errors
     /// [`ConfigError`] for a value that should have been refused before.
-    pub fn resolve(&self) -> Result<(Settings, Vec<String>), ConfigError> {
+    pub fn resolve(&self, features: Features) -> Result<(Settings, Vec<String>), ConfigError> {
         let mut problems = Problems::of(self);
-        let settings = self.resolve_settings(&mut problems)?;
+        let back_end = back_end::settle(self, features, &mut problems)?;
+        let settings = self.resolve_settings(back_end, &mut problems)?;
         places::check(&settings, &self.inherited, &mut problems);
         danger::refuse(&settings, &mut problems);
         Ok((settings, problems.into_lines()))
     }
 
-    fn resolve_settings(&self, problems: &mut Problems<'_>) -> Result<Settings, ConfigError> {
-        let back_end = back_end::settle(self, problems)?;
+    fn resolve_settings(
+        &self,
+        back_end: BackEndSettings,
+        problems: &mut Problems<'_>,
+    ) -> Result<Settings, ConfigError> {
         let is_h = matches!(back_end, BackEndSettings::H(_));
         // The tokens of h's own clients end together after a restart of the server.
         let spread = if is_h { DEFAULT_SPREAD } else { Duration::ZERO };

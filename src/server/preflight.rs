@@ -6,7 +6,7 @@
 
 use crate::backend::check_data_dir;
 use crate::cli::exit::Exit;
-use crate::config::{BackEndSettings, Settings, Sources, Values, warnings};
+use crate::config::{BackEndSettings, Features, Settings, Sources, Values, warnings};
 use crate::net::tls::TlsConfig;
 use crate::net::{most_connections, reserved_connections};
 use crate::owner::SocketFiles;
@@ -76,7 +76,7 @@ pub(super) fn check(
     if !values.are_complete() {
         return Err(problems.into_exit());
     }
-    let (mut settings, more) = values.resolve().map_err(Exit::from)?;
+    let (mut settings, more) = values.resolve(Features::BUILT).map_err(Exit::from)?;
     for problem in more {
         problems.add(Exit::CONFIG, problem);
     }

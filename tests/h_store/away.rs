@@ -236,6 +236,7 @@ fn what_is_no_database_of_h_is_no_connection() {
         .unwrap();
     let away = runtime.block_on(store.connect()).unwrap_err().to_string();
     assert!(away.contains("checkpoint"), "{away}");
+    assert!(away.contains("USAGE on its schema"), "{away}");
     assert!(!store.is_connected());
     assert_eq!(stats.database.connects(), 0);
 }

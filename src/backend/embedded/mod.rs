@@ -52,6 +52,8 @@ pub struct Embedded {
     /// The last error in the log while the database is unavailable.
     trouble: Option<String>,
     passed_over: LogThrottle,
+    /// Events that came while the database was unavailable.
+    unreadable: LogThrottle,
 }
 
 /// The state of the database in one view.
@@ -87,6 +89,7 @@ impl Embedded {
             ready: None,
             trouble: None,
             passed_over: LogThrottle::default(),
+            unreadable: LogThrottle::default(),
         })
     }
 
@@ -189,14 +192,20 @@ impl Embedded {
     }
 
     /// Logs the events that were dropped without a line of their own.
-    fn log_passed_over(due: Option<u64>) {
-        if let Some(count) = due {
+    fn log_dropped(malformed: Option<u64>, unreadable: Option<u64>) {
+        if let Some(count) = malformed {
             warn!("dropped malformed events from the queue: {count} since the last such line");
+        }
+        if let Some(count) = unreadable {
+            warn!(
+                "dropped events from the queue, as the database is unavailable: {count} since the \
+                 last such line"
+            );
         }
     }
 
     /// The answer while the database cannot be read.
-    fn unavailable(&self, question: &Ask) -> Option<Tell> {
+    fn unavailable(&self, question: &Ask, now: UnixMillis) -> Option<Tell> {
         match question {
             Ask::Authenticate { ticket, .. } => Some(Tell::Authenticated {
                 ticket: *ticket,
@@ -211,6 +220,7 @@ impl Embedded {
             }),
             Ask::Event { .. } => {
                 self.stats.count_dropped(Fate::Unreadable);
+                Self::log_dropped(None, self.unreadable.count(1, now));
                 None
             }
             Ask::Sweep { .. } => None,
@@ -275,18 +285,18 @@ impl BackEnd for Embedded {
                 tells.extend(
                     questions
                         .iter()
-                        .filter_map(|question| self.unavailable(question)),
+                        .filter_map(|question| self.unavailable(question, now)),
                 );
             }
         }
-        Self::log_passed_over(self.passed_over.flush(now));
+        Self::log_dropped(self.passed_over.flush(now), self.unreadable.flush(now));
         tells
     }
 }
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        Self::log_passed_over(self.passed_over.finish());
+        Self::log_dropped(self.passed_over.finish(), self.unreadable.finish());
     }
 }
 

@@ -164,8 +164,19 @@ impl From<Error> for Unopened {
         // With a wrong password the code is another.
         let refused = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
         let is_tls = error.code().is_none() && error.to_string().contains("TLS");
+        let mut cause = cause(&error);
+        // A table in a schema that the role may not use is one that does not exist.
+        if error.code() == Some(&SqlState::UNDEFINED_TABLE) {
+            cause.push_str("; is this the database of h, and has the role USAGE on its schema?");
+        }
+        if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+            cause.push_str(
+                "; the role needs CONNECT on the database, USAGE on the schema, and SELECT on the \
+                 tables",
+            );
+        }
         Unopened {
-            cause: cause(&error),
+            cause,
             may_be_the_way: refused || is_tls,
         }
     }
