@@ -109,3 +109,39 @@ fn a_file_without_a_certificate_is_refused() {
         assert!(error.to_string().contains(path), "{error}");
     }
 }
+
+#[test]
+fn certificates_to_show_are_checked_and_errors_name_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["one", "other"] {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(path(&format!("{name}.pem")), made.cert.pem()).unwrap();
+        let key = made.signing_key.serialize_pem();
+        std::fs::write(path(&format!("{name}.key")), key).unwrap();
+    }
+    let showing = |certificate: &str, key: &str| {
+        let terms = Terms {
+            identity: Some((path(certificate), path(key))),
+            hides_name: true,
+            protocol: Some("postgresql"),
+            ..Terms::default()
+        };
+        client_on(&Check::Nothing, &terms).map_err(|error| error.to_string())
+    };
+    let config = showing("one.pem", "one.key").unwrap();
+    assert!(config.client_auth_cert_resolver.has_certs());
+    assert!(!config.enable_sni);
+    assert_eq!(config.alpn_protocols, [b"postgresql"]);
+    for (certificate, key, named) in [
+        ("one.pem", "other.key", "other.key: "),
+        ("none.pem", "one.key", "none.pem: "),
+        ("one.pem", "none.key", "none.key: "),
+        ("one.pem", "one.pem", "one.pem: holds no private key"),
+    ] {
+        let error = showing(certificate, key).unwrap_err();
+        assert!(error.contains(named), "{certificate} {key}: {error}");
+    }
+    let plain = client(&Check::Nothing).unwrap();
+    assert!(plain.enable_sni && !plain.client_auth_cert_resolver.has_certs());
+}
