@@ -18,11 +18,10 @@ pub fn check_data_dir(path: &Path) -> Result<(), DataDirError> {
     if path.is_dir() {
         // One that is there is not changed by this.
         let data = DataDir::open(path)?;
-        can_be_written(path)?;
-        return match data.publish_key_file().exists() {
-            true => data.publish_key().map(|_| ()),
-            false => Ok(()),
-        };
+        if data.publish_key_file().exists() {
+            data.publish_key()?;
+        }
+        return can_be_written(path);
     }
     if path.symlink_metadata().is_ok() {
         return Err(DataDirError::NotADirectory(path.to_owned()));
