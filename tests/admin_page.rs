@@ -5,7 +5,8 @@ mod support;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use support::{Browser, CONTROL, Client, ENTER, Server, TAB, TlsServer, serve_page};
+use support::admin_page::*;
+use support::{Browser, CONTROL, Client, ENTER, Server, TlsServer, serve_page};
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
@@ -321,6 +322,20 @@ fn the_page_tells_that_the_server_has_ended() {
     );
     assert_eq!(server.wait().1, Some(0));
     browser.until("document.querySelector('#metrics-state').dataset.failed === 'true'");
+    // Every figure stays, and every figure is shown as stale.
+    let state = browser.text("#metrics-state");
+    assert!(
+        state.contains(&format!("No answer from {}", server.admin)),
+        "{state}"
+    );
+    assert!(state.contains("The figures are those of "), "{state}");
+    assert!(browser.text("#memory-now").ends_with(" MiB"));
+    let stale = "[...document.querySelectorAll('.tile')].every((tile) => \
+                 getComputedStyle(tile.parentElement).filter === 'grayscale(1)' && \
+                 getComputedStyle(tile.querySelector('dd')).color === getComputedStyle(tile.querySelector('dt')).color)";
+    assert_eq!(browser.value(stale), true);
+    browser.run("window.scrollTo(0, 0)");
+    browser.screenshot("stale");
     browser.click("#connect");
     browser.until(&state_is("failed"));
 }
@@ -378,46 +393,6 @@ fn another_sites_page_cannot_publish() {
     assert!(server.metric("h_realtime_publish_refusals_total") >= 7.0);
 }
 
-fn open_page(server: &Server) -> Browser {
-    let browser = Browser::start();
-    browser.open(&format!("http://{}/", server.admin));
-    browser.until(&state_is("idle"));
-    browser
-}
-
-fn connect(browser: &Browser) {
-    browser.click("#connect");
-    browser.until(&state_is("open"));
-}
-
-/// Sets a filter on URIs, and waits until it is in force.
-fn set_filter(browser: &Browser, uri: &str) {
-    browser.fill("#filter-values", uri);
-    browser.click("#set-filter");
-    fence(browser);
-}
-
-/// Waits until the server has answered all that the page has sent.
-fn fence(browser: &Browser) {
-    let pongs = format!("{}.filter((m) => m.type === 'pong').length", frames("in"));
-    let before = browser.value(&pongs);
-    browser.click("#ping");
-    browser.until(&format!("{pongs} > {before}"));
-}
-
-/// Presses Tab until the focus is where it should be, and can be seen to be there.
-fn tab_to(browser: &Browser, selector: &str) {
-    for _ in 0..40 {
-        browser.press(TAB);
-        if browser.value(&format!("document.activeElement.matches({selector:?})")) == true {
-            let outline = browser.value("getComputedStyle(document.activeElement).outlineStyle");
-            assert_eq!(outline, "solid", "{selector}");
-            return;
-        }
-    }
-    panic!("Tab does not lead to {selector}");
-}
-
 /// A form needs no script, and so no leave to send what it sends.
 fn submit_form(browser: &Browser, admin: SocketAddr, event: &str) {
     browser.run(&format!(
@@ -433,49 +408,4 @@ fn submit_form(browser: &Browser, admin: SocketAddr, event: &str) {
     ));
 }
 
-fn text_of(selector: &str) -> String {
-    format!("document.querySelector({selector:?}).textContent")
-}
-
-fn shows(selector: &str, text: &str) -> String {
-    format!("{} === {text:?}", text_of(selector))
-}
-
-fn value_of(selector: &str) -> String {
-    format!("document.querySelector({selector:?}).value")
-}
-
-fn state_is(state: &str) -> String {
-    format!("document.querySelector('#state').dataset.state === {state:?}")
-}
-
-fn outcome_is(outcome: &str) -> String {
-    format!("document.querySelector('#publish-result').dataset.outcome === {outcome:?}")
-}
-
-/// The messages in the log.
-fn frames(direction: &str) -> String {
-    format!(
-        "[...document.querySelectorAll('.frame[data-direction={direction}]')]\
-         .map((frame) => JSON.parse(frame.dataset.raw))"
-    )
-}
-
-/// The first message `m` in the log for which this is true.
-fn frame(direction: &str, condition: &str) -> String {
-    format!("{}.find((m) => {condition})", frames(direction))
-}
-
-fn annotation(id: &str, uri: &str) -> String {
-    let annotation = json!({
-        "id": id,
-        "user": "acct:joe.bloggs@example.org",
-        "uri": uri,
-        "permissions": {"read": ["group:__world__"]},
-    });
-    json!({"topic": "annotation", "action": "create", "annotation_id": id, "annotation": annotation})
-        .to_string()
-}
-
-const NOTIFICATION: &str = "m.type === 'annotation-notification'";
 const UP: &str = "\u{E013}";

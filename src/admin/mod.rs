@@ -417,16 +417,21 @@ fn escape_attribute(text: &str) -> String {
 const INDEX: &str = include_str!("page/index.html");
 
 /// What belongs to the page: path, type and text.
-const PARTS: [(&str, &str, &str); 6] = [
+const PARTS: [(&str, &str, &str); 11] = [
     (
         "/page.css",
         "text/css; charset=utf-8",
         include_str!("page/page.css"),
     ),
     ("/common.js", SCRIPT, include_str!("page/common.js")),
+    ("/causes.js", SCRIPT, include_str!("page/causes.js")),
+    ("/connection.js", SCRIPT, include_str!("page/connection.js")),
     ("/console.js", SCRIPT, include_str!("page/console.js")),
     ("/overview.js", SCRIPT, include_str!("page/overview.js")),
     ("/charts.js", SCRIPT, include_str!("page/charts.js")),
+    ("/history.js", SCRIPT, include_str!("page/history.js")),
+    ("/log.js", SCRIPT, include_str!("page/log.js")),
+    ("/metrics.js", SCRIPT, include_str!("page/metrics.js")),
     ("/tail.js", SCRIPT, include_str!("page/tail.js")),
 ];
 const SCRIPT: &str = "text/javascript; charset=utf-8";

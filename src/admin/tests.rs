@@ -106,3 +106,17 @@ fn the_scheme_of_the_key_may_be_in_any_case() {
         assert_eq!(given.as_deref(), want, "{field}");
     }
 }
+
+#[test]
+fn every_file_that_the_page_names_is_served() {
+    let sources = PARTS.iter().map(|(_, _, text)| *text).chain([INDEX]);
+    let mut named: Vec<&str> = sources
+        .flat_map(|text| text.split(['\'', '"']).filter(|name| name.starts_with('/')))
+        .filter(|name| name.ends_with(".js") || name.ends_with(".css"))
+        .collect();
+    named.sort_unstable();
+    named.dedup();
+    let mut served: Vec<&str> = PARTS.iter().map(|(path, _, _)| *path).collect();
+    served.sort_unstable();
+    assert_eq!(named, served);
+}

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports)] // Every test file uses some of it.
 
 mod activation;
+pub mod admin_page;
 mod client;
 mod crowd;
 mod events;

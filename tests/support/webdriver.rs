@@ -61,6 +61,16 @@ impl Browser {
         self.post("/url", &json!({"url": url}));
     }
 
+    /// Loads the page again, as the browser's button does.
+    pub fn reload(&self) {
+        self.post("/refresh", &json!({}));
+    }
+
+    /// How many tabs there are.
+    pub fn tabs(&self) -> usize {
+        self.get("/window/handles").as_array().unwrap().len()
+    }
+
     /// What a function with this body returns; a promise is waited for.
     pub fn run(&self, body: &str) -> Value {
         self.post("/execute/sync", &json!({"script": body, "args": []}))

@@ -33,6 +33,19 @@ export function say(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
+export function hex(bytes) {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0'));
+}
+
+export function randomBytes(count) {
+  return crypto.getRandomValues(new Uint8Array(count));
+}
+
+// What is said when the admin listener, which this page came from, does not answer.
+export function unreachable() {
+  return `No answer from ${location.host}: the server has ended, or the tunnel or proxy to it is closed.`;
+}
+
 // The key's characters, if they can be a key's; else null.
 export function keyOf(id) {
   const key = $(id).value.trim();

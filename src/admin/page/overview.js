@@ -1,36 +1,18 @@
 // How the server is, from its metrics alone.
-import { $, CLOSE_CODES, POLL_MS, POLL_TIMEOUT_MS, element, metricsHeaders, say, setMetricsKey } from '/common.js';
+import { $, CLOSE_CODES, POLL_MS, element, say, timeText } from '/common.js';
 import { WINDOW_MS, drawChart } from '/charts.js';
+import { clock, loadHistory, saveHistory } from '/history.js';
+import { fetchMetrics, sumOf, valueOf } from '/metrics.js';
 
 const GAP_MS = 3 * POLL_MS;
 const MOST_BARS = 6;
-const samples = [];      // what readMetrics makes, oldest first; absent values are null
+// What readMetrics makes, oldest first; absent values are null. Those from before a reload have figures for the charts alone.
+const samples = loadHistory(WINDOW_MS);
+let lastAnswer = null;   // when /metrics answered last
 let pollTimer = 0;
 let polling = false;
 
-// ---- Prometheus text ----
-
-// Every series: its name to its values by labels, as they stand.
-function parseMetrics(text) {
-  const metrics = new Map();
-  for (const line of text.split('\n')) {
-    const match = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);
-    if (!match) continue;
-    if (!metrics.has(match[1])) metrics.set(match[1], new Map());
-    metrics.get(match[1]).set(match[2] ?? '', Number(match[3]));
-  }
-  return metrics;
-}
-
-// The sum over a metric's series; null if there are none.
-function sumOf(metrics, name) {
-  const series = metrics.get(name);
-  return series ? [...series.values()].reduce((sum, value) => sum + value, 0) : null;
-}
-
-function valueOf(metrics, name, labels = '') {
-  return metrics.get(name)?.get(labels) ?? null;
-}
+// ---- samples ----
 
 // Bounds in seconds and how many were no more, the last infinite; null if there is no such histogram.
 function histogramOf(metrics, name) {
@@ -79,31 +61,30 @@ async function poll() {
   polling = true;
   clearTimeout(pollTimer);
   try {
-    const response = await fetch('/metrics', { headers: metricsHeaders(), cache: 'no-store', signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
-    if (response.status === 401) setMetricsKey(null);
-    if (!response.ok) throw new Error(`status ${response.status}`);
-    const metrics = parseMetrics(await response.text());
-    const now = performance.now();
-    const sample = readMetrics(metrics, now);
-    if (samples.length && samples[0].started !== sample.started) samples.length = 0;
-    samples.push(sample);
+    const metrics = await fetchMetrics();
+    const now = clock();
+    samples.push(readMetrics(metrics, now));
     while (samples[0].at < now - WINDOW_MS - GAP_MS) samples.shift();
+    lastAnswer = new Date();
     show('');
-  } catch {
-    show('metrics not reachable');
+  } catch (error) {
+    show(error.message);
   }
   polling = false;
   if (!document.hidden) pollTimer = setTimeout(poll, POLL_MS);
 }
 
+// Without an answer all figures stay, and all are shown as stale.
 function show(failure) {
-  document.querySelector('.overview').dataset.failed = failure !== '';
-  $('metrics-state').dataset.failed = failure !== '';
-  say('metrics-state', failure || 'every 2 s');
+  const stale = failure !== '';
+  document.querySelector('.overview').dataset.failed = stale;
+  $('metrics-state').dataset.failed = stale;
+  const since = lastAnswer ? ` The figures are those of ${timeText(lastAnswer).slice(0, -4)}.` : '';
+  say('metrics-state', stale ? `${failure}${since} Trying again every 2 s.` : 'every 2 s');
   const latest = samples.at(-1);
-  if (failure || !latest) {
-    for (const id of ['connections-now', 'events-now', 'lag-now', 'backend-now']) say(id, '–');
+  if (stale) {
     $('backend').dataset.state = 'unknown';
+    $('certificate').dataset.state = 'unknown';
   } else {
     showCharted(latest);
     showTiles(latest);
@@ -115,8 +96,8 @@ function show(failure) {
 // ---- figures ----
 
 const whole = (value) => (value === null ? '–' : value.toLocaleString('en'));
-// A histogram as it first was in this time: there may have been no key for it before.
-const earliest = (key) => samples.find((sample) => sample[key] !== null)?.[key] ?? null;
+// A histogram as it first was in this time, and since the server's start: there may have been no key for it before.
+const earliest = (key) => samples.find((sample) => sample[key] !== null && sample.started === samples.at(-1).started)?.[key] ?? null;
 const counted = (count, one, many) => `${whole(count)} ${count === 1 ? one : many}`;
 
 function bytes(value) {
@@ -215,9 +196,10 @@ const CHARTS = [
 ];
 
 function drawCharts() {
-  for (const chart of CHARTS) drawChart(chart, samples, performance.now(), GAP_MS);
+  for (const chart of CHARTS) drawChart(chart, samples, clock(), GAP_MS);
 }
 
+addEventListener('pagehide', () => saveHistory(samples));
 document.addEventListener('visibilitychange', () => { if (document.hidden) clearTimeout(pollTimer); else poll(); });
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawCharts);
 const resized = new ResizeObserver(drawCharts);

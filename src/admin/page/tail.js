@@ -1,5 +1,5 @@
 // The last events as they come: what happened, and to how many connections it was of interest. It needs the publish key.
-import { $, POLL_MS, POLL_TIMEOUT_MS, element, keyOf, onSubmit, parseJson, say, setMetricsKey, timeText } from '/common.js';
+import { $, POLL_MS, POLL_TIMEOUT_MS, element, keyOf, onSubmit, parseJson, say, setMetricsKey, timeText, unreachable } from '/common.js';
 
 const MOST_ROWS = 100;
 let last = 0;            // the number of the newest event that was seen
@@ -46,7 +46,7 @@ async function ask() {
     showEvents(answer);
     showState('open', 'Watching');
   } catch {
-    if (watching) showState('failed', 'The server is not reachable; still trying.');
+    if (watching) showState('failed', `${unreachable()} Trying again every 2 s.`);
   } finally {
     asking = false;
     if (watching && !document.hidden) timer = setTimeout(ask, POLL_MS);

@@ -1,0 +1,63 @@
+// Why a connection may have failed, and what to do about it.
+import { fetchMetrics, handshakeFailures } from '/metrics.js';
+
+const SLOW_MS = 3_000;
+
+// What the reasons of h_realtime_handshake_failures_total mean for the one who connects.
+const REASONS = {
+  path: 'the path of the URL is not /ws.',
+  no_handshake: 'the request was not a WebSocket handshake: a proxy in front may have dropped its Upgrade header.',
+  malformed: 'the request was not HTTP: perhaps wss:// to a listener without TLS.',
+  tls: 'the TLS handshake failed: the browser does not trust the certificate, or ws:// was used for a listener with TLS.',
+  origin: 'the setting “origins” does not list this page.',
+  token: 'the token is unknown, expired, or revoked (auth.invalid_token = "reject").',
+  full: 'there was no place left: see limits.connections.',
+  per_ip: 'too many connections from this address: see limits.connections_per_ip.',
+  overload: 'clients with incomplete input take too much memory: see limits.unfinished_total.',
+  unavailable: 'the database is unavailable, so that tokens cannot be checked.',
+  no_answer: 'the back end did not check the token in time.',
+  timeout: 'the handshake was not complete in time: see timeouts.handshake.',
+  too_large: 'the request head was too large: see limits.request_head.',
+  shutdown: 'the server was ending.',
+  proxy_peer: 'the listener takes connections of trusted proxies only: see proxy_protocol.',
+  proxy_header: 'the listener expects a PROXY header: see proxy_protocol.',
+};
+
+// What the server has refused since `before`. It may have been another client's handshake, so it is said as what it is: a count.
+export async function refusalsSince(before) {
+  if (!before) return [];
+  try { await fetchMetrics(); } catch { return []; }
+  const causes = [];
+  for (const [reason, count] of handshakeFailures()) {
+    const more = count - (before.get(reason) ?? 0);
+    if (more > 0) causes.push({ cause: `The server has just refused ${more === 1 ? 'a handshake' : `${more} handshakes`}, reason “${reason}”:`, advice: REASONS[reason] ?? 'see its log.' });
+  }
+  return causes;
+}
+
+const isLoopback = (name) => name === 'localhost' || name === '[::1]' || /^127\./.test(name) || name.endsWith('.localhost');
+// URL leaves the port out where it is the scheme's own.
+const portOf = (url) => url.port || (url.protocol === 'wss:' ? '443' : '80');
+
+// `place` is where the page is: { origin, protocol, hostname, offered }, the last being the URL that the server proposes.
+export function likelyCauses(url, place, waitedMs) {
+  const offered = new URL(place.offered);
+  const causes = [];
+  const add = (cause, advice, link) => causes.push({ cause, advice, link });
+  if (place.protocol === 'https:' && url.protocol === 'ws:') {
+    add('Mixed content:', 'this page came by HTTPS, and browsers forbid ws:// from such a page. Use wss:// to a listener with TLS, or open this page by http://.');
+  }
+  if (url.pathname !== '/ws') add('Wrong path:', `the API is at /ws, and this URL has ${url.pathname}.`);
+  const own = url.hostname === offered.hostname || isLoopback(url.hostname) === isLoopback(offered.hostname);
+  if (own && portOf(url) !== portOf(offered)) add('Wrong port:', `this server listens at ${offered.host}, and the URL has the port ${portOf(url)}. Try ${offered.href}.`);
+  if (own && url.protocol !== offered.protocol) add('Wrong scheme:', `the listener at ${offered.host} is for ${offered.protocol}//.`);
+  if (url.protocol === 'wss:') {
+    add('Certificate not trusted:', 'it may be self-signed, expired, or for another name. Open this address in a new tab and see what the browser says of it:', `https://${url.host}${url.pathname}`);
+  }
+  if (waitedMs > SLOW_MS) add('No answer for some seconds:', `a firewall may drop packets to ${url.host}.`);
+  else add('Nothing listens there:', `see whether the server runs, and at which address: “ss -ltn” on its host should list port ${portOf(url)}.`);
+  if (isLoopback(url.hostname)) add('Page through a tunnel:', `${url.hostname} is the computer of this browser. With an SSH tunnel to the admin address, the port ${portOf(url)} needs one, too.`);
+  add('Refused origin:', `if “origins” is set, it must list ${place.origin}.`);
+  if (url.searchParams.has('access_token')) add('Refused token:', 'with auth.invalid_token = "reject", an unknown or expired token is refused. Try without a token.');
+  return causes;
+}
