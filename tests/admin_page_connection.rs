@@ -288,7 +288,7 @@ fn likely_causes_follow_from_the_url_and_the_page() {
         let found = browser.run(&format!(
             "return import('/causes.js').then(({{ likelyCauses }}) => {{
                const page = new URL({origin:?});
-               const place = {{origin: page.origin, protocol: page.protocol, hostname: page.hostname, offered: {offered:?}}};
+               const place = {{origin: page.origin, protocol: page.protocol, offered: {offered:?}}};
                return likelyCauses(new URL({url:?}), place, 0).map(({{ cause }}) => cause);
              }})"
         ));

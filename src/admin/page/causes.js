@@ -39,7 +39,7 @@ const isLoopback = (name) => name === 'localhost' || name === '[::1]' || /^127\.
 // URL leaves the port out where it is the scheme's own.
 const portOf = (url) => url.port || (url.protocol === 'wss:' ? '443' : '80');
 
-// `place` is where the page is: { origin, protocol, hostname, offered }, the last being the URL that the server proposes.
+// `place` is where the page is: { origin, protocol, offered }, the last being the URL that the server proposes.
 export function likelyCauses(url, place, waitedMs) {
   const offered = new URL(place.offered);
   const causes = [];
@@ -48,9 +48,9 @@ export function likelyCauses(url, place, waitedMs) {
     add('Mixed content:', 'this page came by HTTPS, and browsers forbid ws:// from such a page. Use wss:// to a listener with TLS, or open this page by http://.');
   }
   if (url.pathname !== '/ws') add('Wrong path:', `the API is at /ws, and this URL has ${url.pathname}.`);
-  const own = url.hostname === offered.hostname || isLoopback(url.hostname) === isLoopback(offered.hostname);
-  if (own && portOf(url) !== portOf(offered)) add('Wrong port:', `this server listens at ${offered.host}, and the URL has the port ${portOf(url)}. Try ${offered.href}.`);
-  if (own && url.protocol !== offered.protocol) add('Wrong scheme:', `the listener at ${offered.host} is for ${offered.protocol}//.`);
+  const own = url.hostname === offered.hostname || (isLoopback(url.hostname) && isLoopback(offered.hostname));
+  if (own && portOf(url) !== portOf(offered)) add('Wrong port:', `the server proposes ${offered.href}, and this URL has the port ${portOf(url)}.`);
+  if (own && url.protocol !== offered.protocol) add('Wrong scheme:', `the server proposes ${offered.href}, and this URL has ${url.protocol}//.`);
   if (url.protocol === 'wss:') {
     add('Certificate not trusted:', 'it may be self-signed, expired, or for another name. Open this address in a new tab and see what the browser says of it:', `https://${url.host}${url.pathname}`);
   }

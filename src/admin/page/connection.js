@@ -182,7 +182,7 @@ function retryLater(wanted, state, text) {
 
 // A browser does not tell a page why a handshake failed. What it may be, and what the server has counted meanwhile, can be said.
 async function explain(wanted, attempt) {
-  const place = { origin: location.origin, protocol: location.protocol, hostname: location.hostname, offered: defaultUrl() };
+  const place = { origin: location.origin, protocol: location.protocol, offered: defaultUrl() };
   const causes = likelyCauses(wanted.url, place, attempt ? performance.now() - attempt.began : 0);
   showCauses(causes);
   const refusals = attempt ? await refusalsSince(attempt.before) : [];
