@@ -236,6 +236,8 @@ fn stored_figures_are_bounded_and_malformed_ones_are_ignored() {
 fn a_failed_connection_lists_its_likely_causes() {
     let server = TlsServer::configured("origins = [\"https://example.org\"]");
     let browser = open_page(&server.server);
+    // What the server has counted is compared with the metrics of before.
+    browser.until("document.querySelector('#connections-now').textContent === '0'");
     let listeners = &server.server.listeners;
     let of = |scheme: &str| {
         listeners
@@ -275,8 +277,15 @@ fn a_failed_connection_lists_its_likely_causes() {
                 .to_lowercase()
         ));
     }
-    let shown = browser.value("document.querySelector('#causes').hidden");
-    assert_eq!(shown, false);
+    assert_eq!(
+        browser.value("document.querySelector('#causes').hidden"),
+        false
+    );
+    browser.resize(320, 900);
+    let fits = "document.documentElement.scrollWidth <= innerWidth";
+    assert_eq!(browser.value(fits), true);
+    browser.run("document.querySelector('.console').scrollIntoView()");
+    browser.screenshot("causes-narrow");
 }
 
 #[test]
@@ -311,6 +320,9 @@ fn likely_causes_follow_from_the_url_and_the_page() {
     ] {
         assert!(!has(&local, absent), "{absent} {local:?}");
     }
+    // Another host's ports are not those of this server.
+    let other = causes("ws://example.org/ws", "http://127.0.0.1:5002", offered);
+    assert!(!has(&other, "Wrong port:"), "{other:?}");
     assert!(has(&local, "Page through a tunnel:"));
     for (url, origin, wanted) in [
         (

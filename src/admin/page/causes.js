@@ -2,6 +2,8 @@
 import { fetchMetrics, handshakeFailures } from '/metrics.js';
 
 const SLOW_MS = 3_000;
+const COUNT_TRIES = 4;
+const COUNT_GAP_MS = 500;
 
 // What the reasons of h_realtime_handshake_failures_total mean for the one who connects.
 const REASONS = {
@@ -26,9 +28,19 @@ const REASONS = {
 // What the server has refused since `before`. It may have been another client's handshake, so it is said as what it is: a count.
 export async function refusalsSince(before) {
   if (!before) return [];
-  try { await fetchMetrics(); } catch { return []; }
+  // The browser may know of the failure before the server does, as with a certificate that it does not trust.
+  for (let tries = 0; tries < COUNT_TRIES; tries++) {
+    if (tries) await new Promise((done) => setTimeout(done, COUNT_GAP_MS));
+    try { await fetchMetrics(); } catch { return []; }
+    const refusals = increases(before, handshakeFailures());
+    if (refusals.length) return refusals;
+  }
+  return [];
+}
+
+function increases(before, now) {
   const causes = [];
-  for (const [reason, count] of handshakeFailures()) {
+  for (const [reason, count] of now) {
     const more = count - (before.get(reason) ?? 0);
     if (more > 0) causes.push({ cause: `The server has just refused ${more === 1 ? 'a handshake' : `${more} handshakes`}, reason “${reason}”:`, advice: REASONS[reason] ?? 'see its log.' });
   }

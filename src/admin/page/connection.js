@@ -18,6 +18,7 @@ const IDENTITY_ID = 0;
 let socket = null;
 // The connection that is wanted: { url, identified, opened, tries, filter, clientId }. null when there is none to restore.
 let session = null;
+let explained = null;    // the last session whose failure was explained
 let retryTimer = 0;
 let nextId = 1;
 
@@ -86,7 +87,7 @@ export function connect() {
   if (socket) return;
   clearTimeout(retryTimer);
   const lost = session;
-  session = null;
+  session = explained = null;
   showCauses([]);
   const url = wantedUrl();
   if (!url) return;
@@ -183,10 +184,11 @@ function retryLater(wanted, state, text) {
 // A browser does not tell a page why a handshake failed. What it may be, and what the server has counted meanwhile, can be said.
 async function explain(wanted, attempt) {
   const place = { origin: location.origin, protocol: location.protocol, offered: defaultUrl() };
+  explained = wanted;
   const causes = likelyCauses(wanted.url, place, attempt ? performance.now() - attempt.began : 0);
   showCauses(causes);
   const refusals = attempt ? await refusalsSince(attempt.before) : [];
-  if (refusals.length && socket === null) showCauses([...refusals, ...causes]);
+  if (refusals.length && socket === null && explained === wanted) showCauses([...refusals, ...causes]);
 }
 
 export function disconnect() {
