@@ -51,7 +51,7 @@ fn what_is_published_is_seen_where_the_filter_matches() {
     let browser = open_page(&server);
     connect(&browser);
     browser.until("document.querySelector('#connections-now').textContent === '1'");
-    set_filter(&browser, "https://example.com/a page");
+    set_filter(&browser, "https://example.org/a page");
     browser.fill("#publish-key", &server.publish_key());
     browser.click("#publish");
     browser.until(&outcome_is("good"));
@@ -61,20 +61,20 @@ fn what_is_published_is_seen_where_the_filter_matches() {
     );
     let event = browser.until(&frame("in", NOTIFICATION));
     assert_eq!(event["options"], json!({"action": "create"}));
-    assert_eq!(event["payload"][0]["uri"], "https://example.com/a page");
+    assert_eq!(event["payload"][0]["uri"], "https://example.org/a page");
     // From then on the page has the key for metrics of events.
     browser.until("/received/.test(document.querySelector('#events-now').textContent)");
 
     // The server normalises URIs: this is the same page. The next one is another.
     assert_eq!(
         server
-            .publish(&annotation("same", "https://example.com/a%20page#part"))
+            .publish(&annotation("same", "https://example.org/a%20page#part"))
             .1["matched"],
         1
     );
     assert_eq!(
         server
-            .publish(&annotation("other", "https://example.com/b"))
+            .publish(&annotation("other", "https://example.org/b"))
             .1["matched"],
         0
     );
@@ -102,7 +102,7 @@ fn a_refused_event_is_shown_as_refused() {
         browser.until(&outcome_is("bad"));
         browser.text("#publish-result")
     };
-    let good = annotation("id", "https://example.com/");
+    let good = annotation("id", "https://example.org/");
     let key = server.publish_key();
     assert!(publish("wrong", &good).starts_with("401 "));
     let said = publish(&key, &format!("{good}\n{{\"topic\": \"weather\"}}"));
@@ -154,8 +154,8 @@ fn a_narrow_window_is_not_scrolled_sideways() {
     let fits = || browser.value("document.documentElement.scrollWidth <= innerWidth");
     assert_eq!(fits(), true);
     connect(&browser);
-    set_filter(&browser, "https://example.com/");
-    let long = format!("https://example.com/#{}", "long".repeat(500));
+    set_filter(&browser, "https://example.org/");
+    let long = format!("https://example.org/#{}", "long".repeat(500));
     assert_eq!(server.publish(&annotation("an-id", &long)).1["matched"], 1);
     browser.until(&frame("in", NOTIFICATION));
     assert_eq!(fits(), true);
@@ -257,7 +257,7 @@ fn an_operator_sees_how_the_server_is() {
     for id in ["first", hostile] {
         server
             .server
-            .publish(&annotation(id, "https://example.com/"));
+            .publish(&annotation(id, "https://example.org/"));
     }
     let rows = "[...document.querySelectorAll('#tail-rows tr')].map((row) => \
                 [...row.cells].slice(1).map((cell) => cell.textContent))";
@@ -346,11 +346,11 @@ fn the_page_tells_that_the_server_has_ended() {
 fn another_sites_page_cannot_publish() {
     let server = Server::start();
     let mut reader = server.anonymous();
-    reader.subscribe("/uri", "https://example.com/");
+    reader.subscribe("/uri", "https://example.org/");
     let site = serve_page("<!doctype html><title>Another site</title><body>");
     let browser = Browser::start();
     browser.open(&format!("http://{site}/"));
-    let event = annotation("id", "https://example.com/");
+    let event = annotation("id", "https://example.org/");
     let key = format!("Bearer {}", server.publish_key());
     let tries = [
         // Even with the key: the browser asks first whether it may send it.

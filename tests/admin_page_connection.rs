@@ -82,7 +82,7 @@ fn a_lost_connection_is_restored_after_a_restart() {
         let types = browser.until(&format!("{sent}.length === 3 && {sent}.map((m) => m.type)"));
         assert_eq!(types, json!(["whoami", "client_id", "filter"]));
         fence(&browser);
-        let event = annotation("after", "https://example.com/");
+        let event = annotation("after", "https://example.org/");
         assert_eq!(server.publish(&event).1["matched"], 1);
         browser.until(&frame("in", NOTIFICATION));
     }

@@ -330,7 +330,7 @@ mod certificates {
         assert_eq!(next.drain(), []);
     }
 
-    // D6
+    // D9
     #[test]
     fn expired_certificate_does_not_replace_a_valid_one() {
         let tls = TlsServer::start();

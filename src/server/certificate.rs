@@ -277,7 +277,7 @@ mod tests {
         assert!(due(month(2)).is_empty(), "the clock was set back");
     }
 
-    // D6
+    // D9
     #[test]
     fn expired_certificate_does_not_replace_a_valid_one() {
         let folder = tempfile::tempdir().unwrap();

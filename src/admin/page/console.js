@@ -30,7 +30,7 @@ function sampleEvent() {
   const { field, values } = filterForm();
   const wanted = (name, otherwise) => (field === name && values.length ? values[0] : otherwise);
   const id = wanted('/id', randomId());
-  const uri = wanted('/uri', 'https://example.com/');
+  const uri = wanted('/uri', 'https://example.org/');
   const group = wanted('/group', '__world__');
   const user = 'acct:joe.bloggs@example.org';
   const now = new Date().toISOString();

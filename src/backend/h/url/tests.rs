@@ -129,7 +129,7 @@ fn hosts(url: &str) -> Vec<(String, u16)> {
         .collect()
 }
 
-// D7
+// D10
 #[test]
 fn hosts_are_where_sqlalchemy_and_libpq_have_them() {
     for (url, expected) in [
@@ -242,7 +242,7 @@ fn every_host_has_time_to_be_tried() {
     assert_eq!(patience("postgresql://a,b/h?connect_timeout=10"), 25);
 }
 
-// D7: every option of libpq's documentation, with a value that h may have.
+// D10: every option of libpq's documentation, with a value that h may have.
 #[test]
 fn every_option_is_honored_or_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -353,7 +353,7 @@ fn every_option_is_honored_or_named() {
     assert_eq!(config.get_password(), Some(&b"from-the-file"[..]));
 }
 
-// D7
+// D10
 #[test]
 fn options_of_security_are_in_force() {
     let Target { terms, .. } = target("sslcert=/c.pem&sslkey=/k.pem&sslsni=0");
