@@ -1,8 +1,8 @@
 """A client that prints what happens to the annotations of one document, and comes back whenever
 its connection ends.
 
-    pip install websockets
-    python client.py ws://127.0.0.1:5001/ws https://example.org/
+    python3 -m venv venv && venv/bin/pip install 'websockets>=13'
+    venv/bin/python client.py ws://127.0.0.1:5001/ws https://example.org/
 
 With an access token in the environment variable H_REALTIME_TOKEN it hears of all that its user
 may see.

@@ -38,7 +38,8 @@ const NO_H: &str = match cfg!(feature = "h") {
 };
 
 const NOT_CHECKED: &str = "not checked: whether the addresses are free, whether the embedded \
-                           database can be opened, and whether PostgreSQL and RabbitMQ answer\n";
+                           database can be opened, whether PostgreSQL and RabbitMQ answer, and \
+                           what systemd hands to the service alone (credentials and sockets)\n";
 
 /// The line that is shown of a setting.
 fn shown<'a>(text: &'a str, setting: &str) -> &'a str {

@@ -59,6 +59,30 @@ fn admin_address(server: &Server) -> String {
     fs::read_to_string(server.data().join("admin.address")).unwrap()
 }
 
+#[test]
+fn a_start_that_cannot_listen_creates_no_data_directory() {
+    let server = Server::start();
+    let taken = server.address().to_string();
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--listen", &format!("ws://{taken}"), "--admin"]);
+    let (code, said) = output(command.args(["127.0.0.1:0", "--data"]).arg(&data));
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains("reuse_port"), "{said}");
+    assert!(!data.exists());
+    // For the admin address that would not help.
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--listen", "ws://127.0.0.1:0", "--admin", &taken]);
+    let (code, said) = output(command.arg("--data").arg(&data));
+    assert_eq!(code, 69, "{said}");
+    assert!(
+        said.contains("--admin") && !said.contains("reuse_port"),
+        "{said}"
+    );
+    assert!(!data.exists());
+}
+
 // D7
 #[test]
 fn a_second_server_is_refused_and_leaves_the_first_as_it_was() {

@@ -63,7 +63,7 @@ fn one_batch_of_edges_may_be_of_more_connections_than_a_turn_serves() {
         .iter()
         .filter(|&&client| world.inbox(client) == 1)
         .count();
-    assert!(served < 600, "a turn has its limit");
+    assert!((1..=256).contains(&served), "a turn serves {served}");
     work_on(&mut world);
     assert!(clients.iter().all(|&client| world.inbox(client) == 1));
 }
@@ -111,11 +111,11 @@ fn a_turn_handles_a_limited_number_of_messages() {
     for turn in 0..5 {
         world.turn();
         let now = handled(&world);
-        // 4096, and a share of work of one connection; or as many as take 1 ms.
-        assert!(now - before <= 4200, "{} in turn {turn}", now - before);
+        // As many as take 1 ms, and a share of work of one connection.
+        assert!(now - before <= 3400, "{} in turn {turn}", now - before);
         before = now;
     }
-    assert!(before > 12_000, "{before}");
+    assert!(before > 10_000, "{before}");
 }
 
 // R8

@@ -96,12 +96,18 @@ fn start_reload_and_end_are_told() {
     assert!((before..=micros()).contains(&at), "{before} {at}");
     assert_eq!(manager.hear(PATIENCE).unwrap(), "READY=1");
     // One that fails has ended as well.
+    let good = fs::read_to_string(server.folder().join("config.toml")).unwrap();
     fs::write(server.folder().join("config.toml"), "nonsense").unwrap();
     server.signal(Signal::HUP);
     manager.expect("RELOADING=1");
     let told = manager.expect("READY=1");
     assert!(told.contains("\nSTATUS=not reloaded, "), "{told}");
     assert!(!told.contains("WATCHDOG"), "nobody asked for it");
+    // The next good one takes the place of that message.
+    fs::write(server.folder().join("config.toml"), good).unwrap();
+    server.signal(Signal::HUP);
+    manager.expect("RELOADING=1");
+    manager.expect("STATUS=1 connections");
 
     // A client that does not answer takes a while.
     server.signal(Signal::TERM);

@@ -125,7 +125,8 @@ fn every_problem_is_reported_in_one_run() {
         "did you mean listen?",
         "is a public address",
         "/dev/null is not a directory",
-        "no-cert: ",
+        "tls.cert (c.toml, line 5): no-cert: ",
+        "tls.key (c.toml, line 6): no-key: ",
         "limits.fragments",
         "must hold",
     ];

@@ -67,7 +67,9 @@ fn check(args: ServeArgs) -> Result<(), Exit> {
     }
     let good = match &checked.values.file {
         Some(path) => format!("{}: the configuration is good", path.display()),
-        None => "the configuration is good; there is no file".to_owned(),
+        None => {
+            "the configuration is good: flags, environment, and defaults, without a file".to_owned()
+        }
     };
     print(&format!("{good}\n{}\n", preflight::NOT_CHECKED))
 }

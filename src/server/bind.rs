@@ -50,7 +50,7 @@ pub(super) fn bind(
     };
     let admin = match open(&settings.admin, None, how) {
         Err(error) if handover::is_held(&error, &settings.admin) => None,
-        result => Some(result.map_err(|error| cannot_listen(&settings.admin, &error))?),
+        result => Some(result.map_err(|error| cannot_listen(&settings.admin, &error, ADMIN))?),
     };
     let mut sockets = Vec::new();
     let mut listeners = Vec::new();
@@ -61,7 +61,11 @@ pub(super) fn bind(
             shared: settings.reuse_port,
         };
         let opened = open(address, tls.clone().filter(|_| listen.tls), how);
-        let (listener, bound) = with_address(opened, address)?;
+        let in_use = match settings.reuse_port {
+            true => SHARED,
+            false => ALONE,
+        };
+        let (listener, bound) = with_address(opened, address, in_use)?;
         sockets.push(match settings.proxy_protocol.contains(listen) {
             true => listener.with_proxy_protocol(),
             false => listener,
@@ -72,7 +76,7 @@ pub(super) fn bind(
         Some(admin) => Ok(admin),
         None => handover::open_when_free(&settings.admin, || how.open(&settings.admin, None)),
     };
-    let (listener, admin) = with_address(admin, &settings.admin)?;
+    let (listener, admin) = with_address(admin, &settings.admin, ADMIN)?;
     sockets.insert(0, listener);
     Ok((sockets, Bound { admin, listeners }))
 }
@@ -81,10 +85,11 @@ pub(super) fn bind(
 fn with_address(
     opened: io::Result<Listener>,
     address: &Address,
+    in_use: &str,
 ) -> Result<(Listener, Address), Exit> {
     opened
         .and_then(|listener| listener.address().map(|bound| (listener, bound)))
-        .map_err(|error| cannot_listen(address, &error))
+        .map_err(|error| cannot_listen(address, &error, in_use))
 }
 
 /// How a socket is to be opened.
@@ -106,13 +111,14 @@ impl Opening {
     }
 }
 
-/// The failure, with the address and the remedy.
-fn cannot_listen(address: &Address, error: &io::Error) -> Exit {
+/// The failure, with the address and the remedy; `in_use` is that for a TCP address in use.
+fn cannot_listen(address: &Address, error: &io::Error, in_use: &str) -> Exit {
     let code = match error.kind() {
         io::ErrorKind::PermissionDenied => Exit::NO_PERMISSION,
         _ => Exit::UNAVAILABLE,
     };
     let remedy = match address {
+        Address::Tcp(_) if error.kind() == io::ErrorKind::AddrInUse => Some(in_use),
         Address::Tcp(_) => of_tcp(error.kind()),
         Address::Unix(_) => of_unix(error.kind()),
     };
@@ -123,12 +129,17 @@ fn cannot_listen(address: &Address, error: &io::Error) -> Exit {
     Exit::new(code, message)
 }
 
+/// The remedies where another process has a TCP port: that of `admin`, and one of `listen` with and
+/// without `reuse_port`.
+const ADMIN: &str = "another process has the port (ss -ltnp): stop it, or choose another address \
+                     with admin (--admin)";
+const SHARED: &str = "a process without reuse_port, or of another user, has the port (ss -ltnp): \
+                      stop it";
+const ALONE: &str = "another process has the port (ss -ltnp): stop it, or set reuse_port = true in \
+                     both if it is another h-realtime";
+
 fn of_tcp(kind: io::ErrorKind) -> Option<&'static str> {
     Some(match kind {
-        io::ErrorKind::AddrInUse => {
-            "another process has the port (ss -ltnp): stop it, or set reuse_port = true in both if \
-             it is another h-realtime"
-        }
         io::ErrorKind::AddrNotAvailable => "no network interface of this host has the address",
         io::ErrorKind::PermissionDenied => {
             "a port below 1024 needs a socket unit of systemd, or CAP_NET_BIND_SERVICE"

@@ -68,10 +68,11 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
         log::warn!("{warning}");
     }
     let (certificate, tls) = certificate.unzip();
-    let mut back_end = back_end.prepare(&settings)?;
     let shared = Arc::new(Shared::new(&settings));
     shared.has_certificate(tls.as_ref());
+    // A start that fails for an address in use creates no data directory.
     let (mut sockets, bound) = bind(&settings, inherited, tls)?;
+    let mut back_end = back_end.prepare(&settings)?;
     let pulse = Pulse::new(Arc::clone(&notifier));
     let mut reactor = reactor(&settings, &back_end, &bound, &shared, pulse)?;
     let data = back_end.data.as_ref();

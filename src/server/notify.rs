@@ -25,6 +25,8 @@ pub(super) struct Notifier {
     socket: Option<UnixDatagram>,
     /// The server ends: what is said then must not sound as if it went on.
     is_stopping: AtomicBool,
+    /// The last status is about a reload that failed, and a later one has succeeded.
+    is_status_stale: AtomicBool,
 }
 
 impl Notifier {
@@ -39,6 +41,7 @@ impl Notifier {
         Notifier {
             socket,
             is_stopping: AtomicBool::new(false),
+            is_status_stale: AtomicBool::new(false),
         }
     }
 
@@ -57,7 +60,10 @@ impl Notifier {
     /// That is done, and well; or else all is as it was, and this is why.
     pub fn reloaded(&self, failure: Option<&str>) {
         match failure {
-            None => self.tell("READY=1"),
+            None => {
+                self.is_status_stale.store(true, Ordering::Relaxed);
+                self.tell("READY=1");
+            }
             Some(failure) => self.tell(&format!("READY=1\nSTATUS={failure}")),
         }
     }
@@ -143,7 +149,9 @@ impl Pulse {
             text.push_str("WATCHDOG=1\n");
         }
         let (told, told_at) = self.status;
+        let is_stale = self.notifier.is_status_stale.load(Ordering::Relaxed);
         let says_status = match is_stopping {
+            _ if is_stale => true,
             true => now >= told_at + STOPPING_PERIOD,
             // That the back end has come or gone is said at once.
             false if told.is_ready != status.is_ready => true,
@@ -160,6 +168,9 @@ impl Pulse {
         }
         if says_status {
             self.status = (status, now);
+            self.notifier
+                .is_status_stale
+                .store(false, Ordering::Relaxed);
         }
     }
 }

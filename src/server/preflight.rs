@@ -4,6 +4,8 @@
 //! Owns: the list of checks, and that all problems are reported together. A check that belongs to
 //! the start belongs here; what only binding and connecting can show is named in [`NOT_CHECKED`].
 
+use std::fs::File;
+
 use crate::backend::check_data_dir;
 use crate::cli::exit::Exit;
 use crate::config::{BackEndSettings, Features, Settings, Sources, Values, warnings};
@@ -86,7 +88,7 @@ pub(super) fn check(
     if let Err(problem) = SocketFiles::of(&settings) {
         problems.add(Exit::CONFIG, problem);
     }
-    let certificate = certificate(&settings, facts.now, &mut problems);
+    let certificate = certificate(&settings, &values, facts.now, &mut problems);
     let is_running = |running: &Values| running.differing(&values).all(|it| it.name != "data");
     if matches!(settings.back_end, BackEndSettings::Embedded(_)) && !running.is_some_and(is_running)
     {
@@ -118,10 +120,21 @@ pub(super) fn check(
 
 fn certificate(
     settings: &Settings,
+    values: &Values,
     now: u64,
     problems: &mut Problems,
 ) -> Option<(Certificate, TlsConfig)> {
     let (cert, key) = settings.tls.as_ref()?;
+    let files = [("tls.cert", cert), ("tls.key", key)];
+    let unreadable = files.map(|(name, file)| {
+        let error = File::open(file).err()?;
+        let problem = format!("{}: {}: {error}", values.place(name), file.display());
+        problems.add(Exit::CONFIG, problem);
+        Some(())
+    });
+    if unreadable.iter().any(Option::is_some) {
+        return None;
+    }
     match Certificate::read(cert, key, now) {
         Ok(read) => Some(read),
         Err(error) => {
@@ -162,5 +175,6 @@ fn limit_connections(
 
 /// What only a start can show.
 pub(crate) const NOT_CHECKED: &str = "not checked: whether the addresses are free, whether the \
-                                      embedded database can be opened, and whether PostgreSQL \
-                                      and RabbitMQ answer";
+                                      embedded database can be opened, whether PostgreSQL and \
+                                      RabbitMQ answer, and what systemd hands to the service \
+                                      alone (credentials and sockets)";

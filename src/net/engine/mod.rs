@@ -473,8 +473,8 @@ const BUSY_READ_SIZE: usize = 8 * 1024;
 const COMPRESSED_READ_SIZE: usize = 4 * 1024;
 /// Connections served in a turn.
 const RUN_BUDGET: usize = 256;
-/// Messages after which a turn goes on to its other duties, so that clients that send many
-/// small ones do not hold up the rest.
+/// Messages of connections with a timer that is due, after which a turn goes on to its other duties.
+/// Those of other connections are limited by their work.
 const MESSAGE_BUDGET: usize = 4096;
 /// TLS handshake steps in a turn: each costs as much as a hundred messages.
 const TLS_BUDGET: usize = 8;

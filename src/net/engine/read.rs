@@ -15,8 +15,7 @@ use super::work::{
     TLS_STEP_COST, TURN_WORK,
 };
 use super::{
-    BUSY_READ_SIZE, COMPRESSED_READ_SIZE, Engine, MESSAGE_BUDGET, READ_SIZE, RUN_BUDGET,
-    TLS_BUDGET, floor_tick,
+    BUSY_READ_SIZE, COMPRESSED_READ_SIZE, Engine, READ_SIZE, RUN_BUDGET, TLS_BUDGET, floor_tick,
 };
 
 impl<S: Socket, H: Handler> Engine<S, H> {
@@ -41,7 +40,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     fn is_turn_over(&self, served: usize) -> bool {
-        served >= RUN_BUDGET || self.handled >= MESSAGE_BUDGET || self.turn_work >= TURN_WORK
+        served >= RUN_BUDGET || self.turn_work >= TURN_WORK
     }
 
     /// Serves connections of a class for the part of a turn that each class has.
