@@ -6,6 +6,19 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 #[test]
+fn readme_has_the_commands_and_the_example_that_users_need() {
+    let readme = read("README.md");
+    for part in [
+        "cargo run --release",
+        "```rust",
+        "systemctl enable",
+        "examples/event.json",
+    ] {
+        assert!(readme.contains(part), "{part}");
+    }
+}
+
+#[test]
 fn maintainer_and_repository_are_stated_in_cargo_toml_alone() {
     let maintainer = env!("CARGO_PKG_AUTHORS");
     let (_, address) = maintainer.split_once('<').expect("a name and an address");
