@@ -207,6 +207,39 @@ fn kept_input_is_not_overdue() {
     assert!(handled(&world, &crowd) < 40 * 200);
 }
 
+// The same of a message whose last fragment waits behind control frames.
+// R12
+#[test]
+fn kept_fragments_are_not_overdue() {
+    let mut world = World::new(Config::default(), 1);
+    let slow = world.open_lazy();
+    world.client(slow).has_begun = true;
+    world
+        .client(slow)
+        .raw(client_frame(0x01, b"qui", [1, 2, 3, 4]));
+    world.deliver(slow);
+    world.turn();
+    let crowd = crowd(&mut world, 300, "costly", 100);
+    for _ in 0..1200 {
+        world.client(slow).raw(client_frame(0x89, b"", [0; 4]));
+    }
+    world
+        .client(slow)
+        .raw(client_frame(0x80, b"et", [1, 2, 3, 4]));
+    world.deliver(slow);
+    // Longer than a message may take.
+    for _ in 0..20 {
+        world.turn();
+        world.clock += 900;
+    }
+    assert!(
+        world
+            .interest(slow)
+            .is_some_and(|interest| interest.is_open)
+    );
+    assert!(handled(&world, &crowd) < 300 * 100);
+}
+
 // The order of one connection's messages survives being put back.
 #[test]
 fn messages_of_one_connection_keep_their_order() {
