@@ -1,12 +1,12 @@
-//! The vocabulary that back ends, `realtime` and `admin` share.
+//! The types that backends, `realtime`, and `admin` share.
 //!
-//! Owns: who somebody is ([`Identity`]), what a back end may be asked ([`Ask`]) and tells
-//! ([`Tell`]), and what is to be said to whom when something happened ([`Plan`]).
-//! Must not know: sockets, JSON, SQL, or any other module of this crate.
+//! Owns: identities ([`Identity`]), requests to a backend ([`Ask`]), its messages ([`Tell`]), and
+//! the delivery of events ([`Plan`]). Must not know: sockets, JSON, SQL, or any other module of
+//! this crate.
 //!
-//! A back end runs on a thread of its own. Whatever it knows of users, groups and permissions
-//! it says as data in a [`Plan`]; the reactor evaluates that in memory, so that no event ever
-//! costs a look-up per connection.
+//! A backend runs on its own thread. It expresses its knowledge of users, groups, and permissions
+//! as data in a [`Plan`], which the reactor evaluates in memory. No event ever costs a lookup per
+//! connection.
 
 pub mod uri;
 
@@ -18,26 +18,26 @@ use std::time::Duration;
 /// Milliseconds since the Unix epoch.
 pub type UnixMillis = u64;
 
-/// Milliseconds of a clock that is never set, since some fixed moment of this process: for how
-/// long something takes. The reactor's, in [`Now::mono`](crate::net::Now::mono). A type of its
-/// own, so that it is not mistaken for the wall clock's.
+/// Milliseconds on a monotonic clock since a fixed moment of this process, for measuring durations.
+/// This is the reactor's clock in [`Now::mono`](crate::net::Now::mono). The separate type prevents
+/// confusion with the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MonoMillis(pub u64);
 
 impl MonoMillis {
-    /// How long before this moment an earlier one was.
+    /// Returns the time elapsed since an earlier moment.
     pub fn since(self, earlier: MonoMillis) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// Names one question to a back end; the answer carries it back. Its meaning is the asker's
-/// (the server uses the connection's key), and a back end must not read anything into it.
+/// Identifies a request to a backend. The answer returns it. The caller chooses the value (the
+/// server uses the connection's key), and backends must treat it as opaque.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
 
-/// A bearer token as a client sent it. It can be hashed and compared, but neither `Debug` nor
-/// any log shows it.
+/// A bearer token as sent by a client. It can be compared, but neither `Debug` nor any log shows
+/// it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
@@ -47,30 +47,30 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A back end's name for one token, stable while the token exists. It is not the token.
+/// A backend's identifier of a token, stable for the token's lifetime. It is not the token itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId(pub u64);
 
-/// A member's role in a group, h's `GroupMembershipRoles`.
+/// A member's role in a group (h's `GroupMembershipRoles`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
-    /// Reads the group.
+    /// May read the group.
     Member,
-    /// Reads the group and moderates its annotations.
+    /// May read the group and moderate its annotations.
     Moderator,
-    /// As a moderator.
+    /// Has the same rights as a moderator.
     Admin,
-    /// As a moderator.
+    /// Has the same rights as a moderator.
     Owner,
 }
 
 impl Role {
-    /// Whether the role carries h's `MODERATE` permission.
+    /// Returns whether the role carries h's `MODERATE` permission.
     pub fn moderates(self) -> bool {
         self != Role::Member
     }
 
-    /// h's own word for the role.
+    /// Returns h's name of the role.
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Member => "member",
@@ -92,80 +92,79 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// One group that a user belongs to. `group` is the id the API uses (h's `pubid`).
+/// A user's membership in a group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Membership {
-    /// The group's id.
+    /// The group's id in the API (h's `pubid`).
     pub group: Box<str>,
-    /// What the user is in it.
+    /// The user's role in the group.
     pub role: Role,
 }
 
-/// Who a token stands for, as of the moment of the answer.
+/// The identity of a token's user at the time of the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// `acct:name@authority`, in the stored spelling.
+    /// The userid, `acct:name@authority`, in the stored spelling.
     pub userid: Box<str>,
-    /// The groups the user belongs to.
+    /// The user's memberships.
     pub memberships: Vec<Membership>,
-    /// Which token it was.
+    /// The token.
     pub token: TokenId,
-    /// When the token ends; `None` is never.
+    /// The time of expiry; `None` means never.
     pub expires: Option<UnixMillis>,
 }
 
-/// What a back end made of a token.
+/// The result of authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthReply {
-    /// It is this user's.
+    /// The token is valid.
     Known(Identity),
-    /// Unknown, expired or revoked, or its user is deleted.
+    /// The token is unknown, expired, or revoked, or its user has been deleted.
     Unknown,
-    /// The back end cannot say now (its database is away).
+    /// The backend cannot check the token now, since its database is unavailable.
     Unavailable,
 }
 
-/// A question to the back end's thread.
+/// A request to the backend's thread.
 #[derive(Debug)]
 pub enum Ask {
-    /// Whose token is this? Answered by [`Tell::Authenticated`].
+    /// Authenticates a token. Answered by [`Tell::Authenticated`].
     Authenticate {
-        /// Names the question.
+        /// Identifies the request.
         ticket: Ticket,
         /// The token.
         token: Secret,
     },
-    /// The body of a publish request: one JSON object, or NDJSON. Answered by
-    /// [`Tell::Published`].
+    /// Publishes a body: one JSON object, or NDJSON. Answered by [`Tell::Published`].
     Publish {
-        /// Names the question.
+        /// Identifies the request.
         ticket: Ticket,
-        /// The body, as it came.
+        /// The body as received.
         body: Vec<u8>,
     },
-    /// One event from a message queue, which waits for no answer. Where it can be understood it
-    /// becomes a [`Tell::Happened`].
+    /// Processes an event from a message queue. A valid event results in [`Tell::Happened`]; there
+    /// is no other answer.
     Event {
         /// The event: one JSON object.
         body: Vec<u8>,
         /// When it arrived.
         received: MonoMillis,
-        /// To be dropped when the event has been processed; it goes on in [`Tell::Happened`].
+        /// Must be dropped when the event has been processed. It is passed on in
+        /// [`Tell::Happened`].
         receipt: Receipt,
     },
-    /// These are the tokens that connections have now. What has changed about them or their users
-    /// without any event is told, as [`Tell::TokenEnded`] and [`Tell::Memberships`]; there is no
-    /// other answer.
+    /// Checks the tokens of all connections. Changes of tokens and their users that no event has
+    /// reported are sent as [`Tell::TokenEnded`] and [`Tell::Memberships`]; there is no other
+    /// answer.
     Sweep {
-        /// Each once.
+        /// The tokens, without duplicates.
         tokens: Vec<TokenId>,
     },
 }
 
-/// Held for as long as an event from a message queue is being processed: until the event has led
-/// to nothing, or is on its way to its receivers. The queue hands out only so many events at a
-/// time, and receives an acknowledgment of each event whose receipt, with all clones, has been
-/// dropped.
+/// Held while an event from a message queue is being processed: until the event has been dropped,
+/// or is on its way to its receivers. The queue limits the number of unacknowledged events. An
+/// event is acknowledged when its receipt and all clones have been dropped.
 #[derive(Clone)]
 pub struct Receipt {
     _on_drop: Arc<OnDrop>,
@@ -197,13 +196,13 @@ impl fmt::Debug for Receipt {
     }
 }
 
-/// The back end's queue is full. The question was not taken.
+/// The backend's request queue is full. The request was not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Busy;
 
-/// Where questions to a back end go. Never blocks.
+/// A handle for requests to a backend. Never blocks.
 pub trait Asks {
-    /// Hands a question over, or says that there is no room for it.
+    /// Sends a request, or returns [`Busy`].
     fn ask(&self, question: Ask) -> Result<(), Busy>;
 }
 
@@ -213,19 +212,19 @@ impl<A: Asks + ?Sized> Asks for Rc<A> {
     }
 }
 
-/// Why a token has ended.
+/// The reason why a token has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndCause {
-    /// Its time is up.
+    /// The token has expired.
     Expired,
-    /// It was revoked, or stands for another user now.
+    /// The token was revoked, or belongs to another user now.
     Revoked,
-    /// Its user was deleted.
+    /// The token's user was deleted.
     UserDeleted,
 }
 
 impl EndCause {
-    /// The reason in the close frame.
+    /// Returns the reason for the close frame.
     pub fn as_str(self) -> &'static str {
         match self {
             EndCause::Expired => "token expired",
@@ -235,83 +234,82 @@ impl EndCause {
     }
 }
 
-/// What a back end tells the reactor: answers, and news that nobody asked for.
+/// A message from a backend to the reactor: an answer, or unsolicited news.
 #[derive(Debug)]
 pub enum Tell {
     /// Answers [`Ask::Authenticate`].
     Authenticated {
-        /// That question's.
+        /// The ticket of the request.
         ticket: Ticket,
-        /// The answer.
+        /// The result.
         reply: AuthReply,
     },
     /// Answers [`Ask::Publish`].
     Published {
-        /// That question's.
+        /// The ticket of the request.
         ticket: Ticket,
-        /// A plan for each event of the body in its order, or why there is none.
+        /// A plan for each event of the body in order, or the reason for the rejection.
         result: Result<Vec<Plan>, PublishError>,
     },
-    /// Something happened, of which nobody here has asked.
+    /// Events from a message queue.
     Happened {
-        /// A plan for each event, in their order.
+        /// A plan for each event, in order.
         plans: Vec<Plan>,
         /// When they arrived.
         received: MonoMillis,
-        /// To be dropped when all of them are on their way to their receivers.
+        /// Must be dropped when all of them are on their way to their receivers.
         receipt: Receipt,
     },
-    /// These are a user's memberships from now on.
+    /// A user's memberships have changed.
     Memberships {
-        /// Whose.
+        /// The user.
         userid: Box<str>,
-        /// All of them.
+        /// All memberships of the user.
         memberships: Vec<Membership>,
     },
     /// A token has ended.
     TokenEnded {
-        /// Which.
+        /// The token.
         token: TokenId,
-        /// Why.
+        /// The cause.
         cause: EndCause,
     },
-    /// A user was deleted: every token of theirs has ended.
+    /// A user was deleted, which ends all tokens of the user.
     UserGone {
-        /// Who.
+        /// The user.
         userid: Box<str>,
     },
-    /// Whether the back end can do its work. It starts as not ready.
+    /// Reports the availability of the backend. Initially it is not ready.
     Health {
-        /// Whether it can.
+        /// Whether the backend is available.
         ready: bool,
     },
 }
 
-/// Why nothing of a publish request was taken.
+/// The reason why a publish request was rejected as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishError {
-    /// The line of the body, counted from 1. 0 where no line is at fault: the back end could not
-    /// do its work.
+    /// The line of the body, counted from 1; 0 if the backend is unavailable.
     pub line: usize,
-    /// What is wrong with it, for the publisher to read.
+    /// The error, as text for the publisher.
     pub reason: String,
 }
 
-/// The fields a filter may name; h's `/id`, `/group`, `/uri` and `/references`.
+/// The fields that a filter may name: h's `/id`, `/group`, `/uri`, and `/references`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Field {
     /// The annotation's own id.
     Id,
-    /// Its group.
+    /// The annotation's group.
     Group,
-    /// The page it is on.
+    /// The annotated page.
     Uri,
-    /// The annotations it replies to.
+    /// The annotations that this one replies to.
     References,
 }
 
 impl Field {
-    /// The field that a filter clause names, if there is one of that name.
+    /// Returns the field that a filter clause names, if it exists.
     pub fn from_pointer(pointer: &str) -> Option<Field> {
         match pointer {
             "/id" => Some(Field::Id),
@@ -323,20 +321,20 @@ impl Field {
     }
 }
 
-/// A field and one value of it: what filters ask for and annotations have. For [`Field::Uri`]
-/// the value is a scope key of [`uri`].
+/// A field with a value. Filters select annotations by terms. For [`Field::Uri`], the value is a
+/// scope key of [`uri`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Term {
     /// The field.
     pub field: Field,
-    /// The value, to be equal.
+    /// The value, which must be equal.
     pub value: Box<str>,
 }
 
 impl Term {
-    /// What filters may ask for to hear of an annotation, sorted, each once. `pages` are the scope
-    /// keys of its page under all its names; one without a normal form has none, for no filter can
-    /// name it either.
+    /// Returns the terms by which filters match an annotation, sorted and without duplicates.
+    /// `pages` are the scope keys of all addresses of its page. An address without a normal form
+    /// has no key, since no filter can name it either.
     pub fn of_annotation(
         id: String,
         group: String,
@@ -360,21 +358,21 @@ impl Term {
     }
 }
 
-/// What kind of thing happened, for counting.
+/// The kind of an event, for the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
-    /// An annotation was made.
+    /// An annotation was created.
     Create,
-    /// An annotation was changed.
+    /// An annotation was updated.
     Update,
     /// An annotation was deleted.
     Delete,
-    /// A user's groups changed.
+    /// A user's memberships changed.
     SessionChange,
 }
 
 impl EventKind {
-    /// The word for it in metrics, and on the admin page.
+    /// Returns the name in metrics and on the admin page.
     pub fn as_str(self) -> &'static str {
         match self {
             EventKind::Create => "create",
@@ -385,36 +383,37 @@ impl EventKind {
     }
 }
 
-/// One thing that happened, and what is to be said of it to whom.
+/// An event, with its messages and the rules that select their receivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What happened.
+    /// The kind of event.
     pub kind: EventKind,
-    /// Whom it could concern.
+    /// The candidate connections.
     pub reach: Reach,
-    /// The client whose own action this was; a connection with this client id is passed over.
-    /// `None` excludes nobody.
+    /// The client that caused the event; connections with this client id are excluded. `None`
+    /// excludes no connections.
     pub exclude_client: Option<Box<str>>,
-    /// In order: the first rule whose conditions all hold decides. None: refused.
+    /// The rules in order. The first one whose conditions all hold decides. If none does, the
+    /// message is withheld.
     pub rules: Vec<Rule>,
-    /// The messages, as JSON text; rules name them by index. Each is encoded once, whatever
-    /// the number of its receivers.
+    /// The messages, as JSON text. Rules reference them by index. Each is encoded once, regardless
+    /// of the number of receivers.
     pub variants: Vec<Box<str>>,
 }
 
-/// Which connections a plan is for, before its rules are asked.
+/// The candidate connections for a plan, before its rules are evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Those whose filter has any of these terms.
+    /// Connections whose filter contains any of these terms.
     Terms(Vec<Term>),
-    /// Those of this user, whatever their filter.
+    /// All connections of this user, regardless of their filter.
     User(Box<str>),
 }
 
-/// If all of `when` hold for the receiver, `then` is what happens.
+/// A rule: if all conditions in `when` hold for the receiver, `then` is the decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The conditions; with none it always holds.
+    /// The conditions. A rule without conditions always holds.
     pub when: Vec<Who>,
     /// The decision.
     pub then: Decision,
@@ -423,32 +422,32 @@ pub struct Rule {
 /// A condition on the receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// Logged in as this userid (exactly this spelling).
+    /// Logged in with exactly this userid.
     User(Box<str>),
-    /// A member, in any role, of this group.
+    /// A member of this group, in any role.
     Member(Box<str>),
-    /// A member of this group in a role that moderates.
+    /// A member of this group with a moderating role.
     Moderator(Box<str>),
-    /// Logged in as one of these.
+    /// Logged in as one of these users.
     OneOf(Userids),
 }
 
-/// A set of userids, shared by the rules that name it.
+/// A set of userids, shared by the rules that reference it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Userids(Arc<[Box<str>]>);
 
 impl Userids {
-    /// Whether there is nobody in it.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether somebody of exactly this spelling is in it.
+    /// Returns whether the set contains exactly this userid.
     pub fn contains(&self, userid: &str) -> bool {
         self.0.binary_search_by(|one| (**one).cmp(userid)).is_ok()
     }
 
-    /// All of them, sorted.
+    /// Returns the userids, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|one| &**one)
     }
@@ -463,25 +462,26 @@ impl<T: Into<Box<str>>> FromIterator<T> for Userids {
     }
 }
 
-/// What a rule decides.
+/// The decision of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Send the variant of this index.
+    /// Send the variant with this index.
     Send(usize),
     /// Send nothing, for this reason.
     Withhold(Reason),
 }
 
-/// Why somebody whose filter matched is not told.
+/// The reason why an event is withheld from a connection with a matching filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Not readable by this receiver: private, or of a group they are not in.
+    /// The receiver may not read it: it is private, or in a group of which the receiver is not a
+    /// member.
     Permission,
     /// The author is muted (h's NIPSA).
     Muted,
-    /// Hidden by moderation.
+    /// The annotation is hidden by moderation.
     Hidden,
-    /// Hidden from students until their teacher reveals it (h's checkpoints).
+    /// The annotation is hidden from students until their teacher reveals it (h's checkpoints).
     Checkpoint,
 }
 

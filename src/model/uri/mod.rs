@@ -1,13 +1,12 @@
-//! The names under which a page is known: h's URI normalisation, and the scope keys made of it.
+//! Identification of pages: h's URI normalization, and the scope keys derived from it.
 //!
-//! Owns the text rules of h's `h/util/uri.py`, which lean on CPython 3.11's `urllib.parse`, so that
-//! a filter and an annotation meet when their keys are equal strings. Must not know where a URI
-//! comes from (a filter's JSON, a database row) nor who may see what: a key only says what was
-//! asked for.
+//! Owns: the text rules of h's `h/util/uri.py`, which rely on CPython 3.11's `urllib.parse`. A
+//! filter matches an annotation if their keys are equal strings. Must not know: the source of a URI
+//! (a filter's JSON, a database row), or permissions; a key only expresses interest.
 //!
-//! Scope keys are plain text, as they are in h, so a page whose own address ends in `__v2` or
-//! `__vall` shares its key with a version of another page. That can widen what a subscriber is told
-//! about to things it did not mean to ask for, never to things it may not read.
+//! As in h, scope keys are plain text. A page whose own address ends in `__v2` or `__vall`
+//! therefore shares its key with a version of another page. This can match annotations that a
+//! subscriber did not ask for, but never any that it may not read.
 
 use std::fmt;
 
@@ -20,15 +19,15 @@ mod query;
 mod split;
 mod version;
 
-/// Why a URI has no normal form; always the fault of whoever wrote the URI.
+/// The reason why a URI has no normal form. It is always an error of the URI's author.
 ///
 /// h raises `ValueError` in these cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UriError {
-    /// A square bracket without its partner, or brackets around something that is no IP literal.
+    /// An unbalanced square bracket, or brackets around text that is not an IP literal.
     Brackets,
-    /// A host with a character that compatibility normalisation turns into a delimiter, like `℀`
-    /// into `a/c`.
+    /// A host with a character that NFKC normalization turns into a delimiter, such as `℀`, which
+    /// becomes `a/c`.
     DisguisedDelimiter,
     /// A port that is not a decimal number from 0 to 65535.
     Port,
@@ -36,17 +35,17 @@ pub enum UriError {
 
 /// The keys to which one `/uri` value of a client's filter subscribes: one for each version.
 ///
-/// The keys are kept as the page and its versions because each key repeats the page's address: the
-/// keys of many versions of a long address are far longer than the value that names them.
+/// They are stored as the page and its versions, since each key repeats the page's address: the
+/// keys for many versions of a long address are far longer than the value itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterKeys {
     /// The normal form of the page's address.
     pub page: String,
-    /// The versions in the order written, repetitions included; never empty.
+    /// The versions in the order written, including duplicates; never empty.
     pub versions: Vec<Version>,
 }
 
-/// Why a `/uri` value of a filter subscribes to nothing.
+/// The reason why a `/uri` value of a filter is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilterKeysError {
     /// The page has no normal form.
@@ -55,14 +54,14 @@ pub enum FilterKeysError {
     TooManyVersions,
 }
 
-/// The keys to which one `/uri` value of a client's filter subscribes.
+/// Returns the keys to which one `/uri` value of a client's filter subscribes.
 ///
-/// `u` gives the key of the unversioned page, `u:v1:v2` those of two versions, `u:all` the key that
-/// [`annotation_keys`] yields for every version. h itself builds the same key for `:all`, but no
-/// annotation of h ever has it, so there `:all` matches nothing.
+/// `u` yields the key of the unversioned page, `u:v1:v2` those of two versions, and `u:all` the key
+/// that [`annotation_keys`] returns for every version. h builds the same key for `:all`, but none
+/// of its annotations has it, so that `:all` matches nothing there.
 ///
 /// # Errors
-/// [`FilterKeysError`]. No more than `most` versions are read.
+/// [`FilterKeysError`]. At most `most` versions are parsed.
 pub fn filter_keys(uri: &str, most: usize) -> Result<FilterKeys, FilterKeysError> {
     let (page, mut versions) = split_versions(uri, most).ok_or(FilterKeysError::TooManyVersions)?;
     let page = normalize(page).map_err(FilterKeysError::Uri)?;
@@ -80,12 +79,12 @@ impl FilterKeys {
     }
 }
 
-/// The keys under which an annotation of the given version of these pages is found, sorted, without
+/// Returns the keys of an annotation of the given version of these pages, sorted and without
 /// duplicates.
 ///
-/// Each page gives the key of the version and the key for which `:all` subscribers wait. A URI
-/// without a normal form is left out: nobody can have subscribed to it. Normal forms may be passed
-/// as well as URIs as written, for `normalize` leaves them as they are.
+/// Each page yields the key of the version and the key of `:all`. A URI without a normal form is
+/// omitted, since no filter can name it. Normalized URIs are accepted as well: `normalize` is
+/// idempotent.
 pub fn annotation_keys<'a>(
     uris: impl Iterator<Item = &'a str>,
     version: Option<u64>,
@@ -100,15 +99,16 @@ pub fn annotation_keys<'a>(
     keys
 }
 
-/// The normal form of a URI: equal for addresses that usually name the same web page.
+/// Returns the normal form of a URI. It is equal for addresses that usually identify the same web
+/// page.
 ///
-/// Only `http:` and `https:` URIs with a host are changed, to the scheme `httpx`; others are
-/// returned as they came. The result is at most about three times as long as `uri`, and is its own
-/// normal form.
+/// Only `http:` and `https:` URIs with a host are normalized, to the scheme `httpx`; others are
+/// returned unchanged. The result is at most about three times as long as `uri`. Normalization is
+/// idempotent.
 ///
 /// # Errors
-/// [`UriError`] for what `urlsplit` of Python rejects, whatever the scheme, and for a bad port of a
-/// web address.
+/// [`UriError`] for URIs of any scheme that Python's `urlsplit` rejects, and for an invalid port in
+/// a web address.
 pub fn normalize(uri: &str) -> Result<String, UriError> {
     let uri = without_proxy(uri);
     let text = split::without_ignored(uri);
@@ -135,7 +135,7 @@ pub fn normalize(uri: &str) -> Result<String, UriError> {
     Ok(out)
 }
 
-/// Takes off the address of h's proxy, which serves `https://example.com` at
+/// Removes the address of h's proxy, which serves `https://example.com` at
 /// `https://via.hypothes.is/https://example.com`.
 fn without_proxy(uri: &str) -> &str {
     match uri.strip_prefix(PROXY) {
@@ -155,8 +155,8 @@ fn push_authority(
         out.push_str(userinfo);
         out.push('@');
     }
-    // h looks for brackets in all of the netloc, so those of a user name put a plain host into
-    // brackets too.
+    // h searches the whole netloc for brackets, so brackets in the user information put even a
+    // plain host into brackets.
     let bracketed = netloc.contains('[') && netloc.contains(']');
     if bracketed {
         out.push('[');
@@ -194,7 +194,7 @@ impl fmt::Display for UriError {
 
 impl std::error::Error for UriError {}
 
-/// h gives `http` and `https` one name, since they usually serve the same page.
+/// h uses one scheme for `http` and `https`, since they usually serve the same page.
 const SCHEME: &str = "httpx://";
 const PROXY: &str = "https://via.hypothes.is/";
 

@@ -1,17 +1,17 @@
-//! Percent-encoding as Python's `quote` and `unquote` do it.
+//! Percent-encoding like Python's `quote` and `unquote`.
 //!
-//! Owns bytes against `%XX`. Must not know which part of a URI it is given: the caller names the
-//! safe characters.
+//! Owns: the conversion between bytes and `%XX`. Must not know: the part of the URI to which the
+//! text belongs. The caller names the safe characters.
 
 use std::borrow::Cow;
 
-/// What a path segment keeps besides the unreserved characters.
+/// The characters that a path segment keeps besides the unreserved ones.
 ///
 /// RFC 3986, section 3.3: "pchar = unreserved / pct-encoded / sub-delims / ":" / "@"".
 pub(super) const PATH_SEGMENT: &[u8] = b":@!$&'()*+,;=";
 
-/// Decodes `%XX` as UTF-8, with U+FFFD for what is none; a `%` without two hexadecimal digits
-/// stays.
+/// Decodes `%XX` as UTF-8, with U+FFFD for invalid sequences. A `%` without two hexadecimal digits
+/// is kept.
 pub(super) fn decode(text: &str) -> Cow<'_, str> {
     if text.contains('%') {
         Cow::Owned(into_text(decode_bytes(text, false)))
@@ -20,7 +20,7 @@ pub(super) fn decode(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// As [`decode`], for the text of an HTML form, where `+` is a space.
+/// Like [`decode`], for form-encoded text, in which `+` is a space.
 pub(super) fn decode_form(text: &str) -> Cow<'_, str> {
     if text.contains(['%', '+']) {
         Cow::Owned(into_text(decode_bytes(text, true)))
@@ -29,7 +29,7 @@ pub(super) fn decode_form(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Appends `text` with every byte as `%XX` that is neither unreserved nor in `safe`.
+/// Appends `text`, with every byte as `%XX` that is neither unreserved nor in `safe`.
 pub(super) fn encode(out: &mut String, text: &str, safe: &[u8]) {
     for byte in text.bytes() {
         if is_unreserved(byte) || safe.contains(&byte) {
@@ -40,7 +40,7 @@ pub(super) fn encode(out: &mut String, text: &str, safe: &[u8]) {
     }
 }
 
-/// As [`encode`], for the text of an HTML form, where a space becomes `+`.
+/// Like [`encode`], for form-encoded text, in which a space becomes `+`.
 pub(super) fn encode_form(out: &mut String, text: &str, safe: &[u8]) {
     for (index, word) in text.split(' ').enumerate() {
         if index > 0 {
@@ -67,7 +67,7 @@ fn decode_bytes(text: &str, plus_is_space: bool) -> Vec<u8> {
     out
 }
 
-/// The byte that the two hexadecimal digits in front stand for, and what is behind them.
+/// Decodes the two hexadecimal digits at the start of `text`. Returns the byte and the rest.
 fn escaped(text: &[u8]) -> Option<(u8, &[u8])> {
     let (&[high, low], behind) = text.split_first_chunk()?;
     let digit = |byte: u8| {
@@ -78,7 +78,8 @@ fn escaped(text: &[u8]) -> Option<(u8, &[u8])> {
     Some((digit(high)? << 4 | digit(low)?, behind))
 }
 
-/// Rust's and Python's replacement agree: one U+FFFD for each maximal part of a broken sequence.
+/// Converts bytes to text. Rust and Python agree on replacement: one U+FFFD for each maximal
+/// subpart of an invalid sequence.
 fn into_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes)
         .unwrap_or_else(|broken| String::from_utf8_lossy(broken.as_bytes()).into_owned())

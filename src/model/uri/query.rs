@@ -1,21 +1,22 @@
-//! The query of a web address in normal form: parameters sorted, those that only track the reader
-//! dropped.
+//! Normalizes the query of a web address: sorts parameters, and drops those that only track the
+//! reader.
 //!
-//! Owns h's rules for queries. Must not know the rest of the URI.
+//! Owns: h's rules for queries. Must not know: the rest of the URI.
 
 use std::borrow::Cow;
 
 use super::percent::{decode_form, encode_form};
 
-/// The normal form of a query without its `?`; empty when nothing of it counts.
+/// Returns the normal form of a query without its `?`; empty if only tracking parameters are
+/// present.
 ///
-/// One parameter without `=` makes h keep the whole query as it was written.
+/// If any parameter has no `=`, h keeps the whole query as written.
 pub(super) fn normalized(query: &str) -> Cow<'_, str> {
     let Some(mut parameters) = parse(query) else {
         return Cow::Borrowed(query);
     };
     parameters.retain(|(name, _)| !is_tracking(name));
-    // Stable: parameters of one name may be a list, whose order counts.
+    // The sort is stable: parameters with the same name may form a list, whose order matters.
     parameters.sort_by(|(one, _), (other, _)| one.cmp(other));
 
     let mut out = String::with_capacity(query.len());
@@ -23,7 +24,7 @@ pub(super) fn normalized(query: &str) -> Cow<'_, str> {
         if index > 0 {
             out.push('&');
         }
-        // h decodes a second time here, so `%252F` and `%2F` are one.
+        // As in h, the values are decoded a second time here, so that `%252F` and `%2F` are equal.
         encode_form(&mut out, &decode_form(name), NAME);
         out.push('=');
         encode_form(&mut out, &decode_form(value), VALUE);
@@ -31,7 +32,7 @@ pub(super) fn normalized(query: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The decoded names and values in order, `None` if a parameter has no `=`.
+/// Returns the decoded names and values in order, or `None` if a parameter has no `=`.
 fn parse(query: &str) -> Option<Vec<(Cow<'_, str>, Cow<'_, str>)>> {
     query
         .split('&')
@@ -43,9 +44,9 @@ fn parse(query: &str) -> Option<Vec<(Cow<'_, str>, Cow<'_, str>)>> {
         .collect()
 }
 
-/// Whether the parameter says nothing about the page. In h's words a "blacklisted" one.
+/// Returns whether the parameter is irrelevant to the page. h calls such parameters "blacklisted".
 fn is_tracking(name: &str) -> bool {
-    // h's patterns end in `$`, which in Python also matches before a line break at the end.
+    // h's patterns end with `$`, which in Python also matches before a trailing line break.
     let name = name.strip_suffix('\n').unwrap_or(name);
     TRACKING.contains(&name)
         || name
@@ -54,8 +55,8 @@ fn is_tracking(name: &str) -> bool {
         || name.chars().map(fold_case).eq(AMAZON_TOKEN.chars())
 }
 
-/// The small letter that Python's case-insensitive patterns take `c` for, among those of
-/// [`AMAZON_TOKEN`].
+/// Returns the lowercase letter of [`AMAZON_TOKEN`] that Python's case-insensitive patterns match
+/// with `c`.
 fn fold_case(c: char) -> char {
     match c {
         'ſ' => 's',
@@ -65,8 +66,8 @@ fn fold_case(c: char) -> char {
     }
 }
 
-/// What names keep besides the unreserved characters: those of a path segment without the
-/// delimiters of a query and without `+`, which stands for a space.
+/// The characters that names keep besides the unreserved ones: those of a path segment except the
+/// delimiters of a query and `+`, which means a space.
 const NAME: &[u8] = b":@!$'()*,";
 const VALUE: &[u8] = b":@!$'()*,=";
 
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drops_what_only_tracks_the_reader() {
+    fn drops_tracking_parameters() {
         for (query, expected) in [
             ("gclid=1&utm_term=2&WT.mc=3&resourcekey=4", ""),
             ("gclid%0A=1&WT.a%0A=1", ""),
@@ -98,7 +99,7 @@ mod tests {
                 "X-AMZ-Security-Token=1&x-amz-%C5%BFecur%C4%B1ty-to%E2%84%AAen=2",
                 "",
             ),
-            // Only the first decoding decides what a name is.
+            // The first decoding determines the name.
             ("%2567clid=1", "gclid=1"),
         ] {
             assert_eq!(normalized(query), expected, "{query}");
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_a_query_that_is_no_list_of_parameters() {
+    fn keeps_a_query_without_parameters_verbatim() {
         for query in ["b&a=1", "a=1&", "&a=1", "a=%7e&&", "%zz"] {
             assert_eq!(normalized(query), query);
         }

@@ -1,35 +1,37 @@
-//! Taking a URI apart as CPython 3.11's `urlsplit` and its result's `hostname` and `port` do.
+//! Splits a URI like CPython 3.11's `urlsplit` and the properties `hostname` and `port` of its
+//! result.
 //!
-//! Owns the grammar and its errors. Must not know what normalisation does with the parts.
+//! Owns: the grammar and its errors. Must not know: the normalization of the parts.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use super::UriError;
 
-/// The parts of a URI that say which page it names, as written; a part that is missing is empty.
+/// The parts of a URI that identify the page, as written. A missing part is empty.
 ///
-/// The fragment is dropped: it names a place within the page.
+/// The fragment is omitted: it identifies a location within the page.
 pub(super) struct Parts<'a> {
-    /// Up to the first `:`, which is not included.
+    /// The part before the first `:`.
     pub scheme: &'a str,
-    /// User information, host and port, between `//` and the path.
+    /// User information, host, and port: the part between `//` and the path.
     pub netloc: &'a str,
     pub path: &'a str,
-    /// Behind the first `?`, which is not included.
+    /// The part after the first `?`.
     pub query: &'a str,
 }
 
 /// The parts of a netloc.
 pub(super) struct Authority<'a> {
-    /// Before the last `@`; `None` without one.
+    /// The part before the last `@`; `None` without one.
     pub userinfo: Option<&'a str>,
-    /// Without the brackets of an IP literal; empty when missing.
+    /// The host without the brackets of an IP literal; empty if missing.
     pub host: &'a str,
     port: &'a str,
 }
 
-/// Removes what `urlsplit` does not see: leading controls and spaces, and each tab and line break.
+/// Removes the characters that `urlsplit` ignores: leading controls and spaces, and all tabs and
+/// line breaks.
 pub(super) fn without_ignored(uri: &str) -> Cow<'_, str> {
     let uri = uri.trim_start_matches(|c: char| c <= ' ');
     if uri.contains(IGNORED) {
@@ -68,7 +70,7 @@ impl<'a> Parts<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Splits a netloc. As in Python, text right before `[` and right behind `]` is lost.
+    /// Splits a netloc. As in Python, text directly before `[` or after `]` is discarded.
     pub fn of(netloc: &'a str) -> Self {
         let (userinfo, hostinfo) = match netloc.rsplit_once('@') {
             Some((userinfo, hostinfo)) => (Some(userinfo), hostinfo),
@@ -88,12 +90,12 @@ impl<'a> Authority<'a> {
         }
     }
 
-    /// The port as a number, `None` without one: `:` alone is no port.
+    /// Returns the port, or `None` if it is missing or empty.
     pub fn port(&self) -> Result<Option<u16>, UriError> {
         if self.port.is_empty() {
             return Ok(None);
         }
-        // Rust's parser would take a sign, Python's port does not.
+        // Rust's parser accepts a sign, and Python's does not.
         if !self.port.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(UriError::Port);
         }
@@ -109,10 +111,12 @@ fn is_scheme(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
 }
 
+/// Checks the brackets of a netloc.
+///
 /// RFC 3986, section 3.2.2: "A host identified by an Internet Protocol literal address, version 6
 /// or later, is distinguished by enclosing the IP literal within square brackets".
 ///
-/// Python looks at the first pair of brackets in the whole netloc, user information included.
+/// Python considers the first pair of brackets in the whole netloc, including user information.
 fn check_brackets(netloc: &str) -> Result<(), UriError> {
     match (netloc.split_once('['), netloc.contains(']')) {
         (None, false) => Ok(()),
@@ -130,7 +134,8 @@ fn check_brackets(netloc: &str) -> Result<(), UriError> {
     }
 }
 
-/// An IPv6 address, with or without a zone, or `v<hex>.<anything>` for versions to come.
+/// Returns whether the text is an IPv6 address, with or without a zone, or `v<hex>.<anything>` for
+/// future versions.
 fn is_ip_literal(literal: &str) -> bool {
     if let Some(future) = literal.strip_prefix('v') {
         return future.split_once('.').is_some_and(|(version, address)| {
@@ -147,13 +152,14 @@ fn is_ip_literal(literal: &str) -> bool {
         && address.parse::<Ipv6Addr>().is_ok()
 }
 
-/// The WHATWG URL standard removes these wherever they are, and Python follows it.
+/// The WHATWG URL standard removes these characters everywhere, and Python follows it.
 const IGNORED: [char; 3] = ['\t', '\r', '\n'];
 
-/// All characters whose NFKC form holds one of `/?#@:`, by Unicode 14.0, which is CPython 3.11's.
+/// All characters whose NFKC form contains one of `/?#@:` in Unicode 14.0, the version of CPython
+/// 3.11.
 ///
-/// Python normalises the netloc and looks for these delimiters in the result; none of them takes
-/// part in a composition, so looking for the characters that expand to them is the same.
+/// Python normalizes the netloc and searches the result for these delimiters. Since none of them
+/// takes part in a composition, it is equivalent to search for the characters that expand to them.
 const DISGUISED_DELIMITERS: [char; 19] = [
     '\u{2047}', '\u{2048}', '\u{2049}', '\u{2100}', '\u{2101}', '\u{2105}', '\u{2106}', '\u{2A74}',
     '\u{FE13}', '\u{FE16}', '\u{FE55}', '\u{FE56}', '\u{FE5F}', '\u{FE6B}', '\u{FF03}', '\u{FF0F}',

@@ -1,4 +1,4 @@
-//! The vectors recorded from h, edge cases of Python, and what must hold for any text.
+//! Vectors recorded from h, edge cases of Python, and properties of arbitrary text.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ fn normalizes_as_h_does() {
     }
 }
 
-/// What h's vectors do not reach; the expected text is CPython 3.11's.
+/// Cases that h's vectors do not cover. The expected text is CPython 3.11's.
 #[test]
 fn normalizes_authorities_as_python_does() {
     for (uri, expected) in [
@@ -37,7 +37,7 @@ fn normalizes_authorities_as_python_does() {
         ("https://a:80:90", Err(UriError::Port)),
         ("http://a:65536", Err(UriError::Port)),
         ("http://a:99999999999999999999", Err(UriError::Port)),
-        // Without a host the port is never looked at.
+        // Without a host, the port is not checked.
         ("http://:abc/", Ok("http://:abc/")),
         ("http://u@/x", Ok("http://u@/x")),
         ("http://[fe80::1%ETH0]:80/", Ok("httpx://[fe80::1%eth0]")),
@@ -49,7 +49,7 @@ fn normalizes_authorities_as_python_does() {
         ("http://[fe80::1%]/", Err(UriError::Brackets)),
         ("http://[V1.a]/", Err(UriError::Brackets)),
         ("http://[v.a]/", Err(UriError::Brackets)),
-        // Any scheme, and none, is split the same way.
+        // Splitting does not depend on the scheme.
         ("ftp://[x/", Err(UriError::Brackets)),
         ("//a]", Err(UriError::Brackets)),
         ("1ftp://[x/", Ok("1ftp://[x/")),
@@ -70,7 +70,7 @@ fn normalizes_authorities_as_python_does() {
 }
 
 #[test]
-fn a_filter_meets_the_annotations_it_means() {
+fn filter_keys_match_annotation_keys() {
     let meets = |filter: &str, version| {
         let keys = annotation_keys(["http://A.example/x", "urn:x-pdf:abc"].into_iter(), version);
         let wanted = filter_keys(filter, 200).unwrap();
@@ -95,7 +95,7 @@ fn a_filter_meets_the_annotations_it_means() {
 }
 
 #[test]
-fn annotation_keys_are_distinct_and_leave_out_what_cannot_be_parsed() {
+fn annotation_keys_are_distinct_and_skip_invalid_uris() {
     let uris = [
         "http://a/",
         "https://a",
@@ -115,7 +115,7 @@ fn annotation_keys_are_distinct_and_leave_out_what_cannot_be_parsed() {
 }
 
 #[test]
-fn filter_keys_are_one_for_each_version_that_is_written() {
+fn filter_keys_contain_one_key_per_version() {
     let keys = filter_keys("http://a:v2:all:v0:v02", 4).unwrap();
     assert_eq!(keys.iter().len(), 4);
     assert_eq!(
@@ -135,7 +135,7 @@ fn filter_keys_are_one_for_each_version_that_is_written() {
 
 #[test]
 fn filter_keys_are_counted_before_they_are_built() {
-    // The product of address and versions would be 800 MB here.
+    // All keys together would take 800 MB.
     let uri = format!(
         "http://a/{}{}",
         "b".repeat(50_000),
@@ -148,7 +148,7 @@ fn filter_keys_are_counted_before_they_are_built() {
     assert_eq!(filter_keys(&uri, 15_999).unwrap().versions.len(), 15_999);
 }
 
-/// Any text is answered without a panic, with a result that is short and its own normal form.
+/// Arbitrary text does not cause a panic, and results in short, normalized text.
 #[test]
 fn survives_nasty_text() {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
@@ -172,7 +172,7 @@ fn survives_nasty_text() {
     }
 }
 
-/// A generous limit that a quadratic step over 100 KB would miss by far.
+/// A generous limit that a quadratic step over 100 KB would exceed by far.
 #[test]
 fn takes_linear_time() {
     let started = Instant::now();

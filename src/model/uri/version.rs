@@ -1,25 +1,25 @@
 //! Versions of a page: the suffixes of a filter's URI, and the scope keys of a page's versions.
 //!
-//! Owns the notation (`:v2`, `:all`, `__v2`). Must not know normalisation.
+//! Owns: the notation (`:v2`, `:all`, `__v2`). Must not know: normalization.
 
 use std::borrow::Cow;
 
-/// Which version of a page is meant.
+/// A selection of versions of a page.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
-    /// No version, or version 0, which h takes for the same.
+    /// No version, or version 0, which h treats as equal.
     Unversioned,
     /// A version from 1 on, as decimal ASCII digits without leading zeros.
     ///
-    /// Text, since Python's numbers have no largest and a client may ask for a version of any
-    /// length: no two numbers are mixed up, and nothing can overflow.
+    /// It is text, since Python's integers are unbounded and a client may send a version of any
+    /// length. Thus distinct numbers stay distinct, and nothing can overflow.
     Number(String),
-    /// Every version, the unversioned page included.
+    /// Every version, including the unversioned page.
     All,
 }
 
 impl Version {
-    /// The end of the scope keys of this version: empty, `__v2`, or `__vall`.
+    /// Returns the suffix of this version in scope keys: empty, `__v2`, or `__vall`.
     pub fn suffix(&self) -> Cow<'static, str> {
         match self {
             Self::Unversioned => Cow::Borrowed(""),
@@ -39,18 +39,18 @@ impl From<u64> for Version {
     }
 }
 
-/// The text that a subscription to a version of a page and an annotation of it have in common:
-/// `u`, `u__v2`, or `u__vall`.
+/// Returns the scope key of a page's version, by which a subscription matches an annotation: `u`,
+/// `u__v2`, or `u__vall`.
 pub fn scope_key(normalized: &str, version: &Version) -> String {
     [normalized, &version.suffix()].concat()
 }
 
-/// Splits a scope key in front of its version. A page's own address may look like a key with a
-/// version, and is then split, too: the parts are a function of the text alone.
+/// Splits a scope key before its version. A page's own address may look like a key with a version,
+/// and is split as well, so that the result depends on the text alone.
 pub fn split_key(key: &str) -> (&str, &str) {
     let bytes = key.as_bytes();
     let mut end = bytes.len();
-    // A general search would prepare itself for longer than this takes.
+    // The setup of a substring search would take longer than this loop.
     while let Some(at) = bytes[..end].iter().rposition(|&byte| byte == b'v') {
         if bytes[..=at].ends_with(MARK.as_bytes()) {
             return key.split_at(at + 1 - MARK.len());
@@ -60,12 +60,12 @@ pub fn split_key(key: &str) -> (&str, &str) {
     (key, "")
 }
 
-/// Splits the versions off the end of a filter's URI: `u:v1:all` is `u` in version 1 and in all of
-/// them. `None` if there are more than `most` versions; no more than these are then read.
+/// Splits the versions off the end of a filter's URI: `u:v1:all` means version 1 of `u`, and all
+/// versions. Returns `None` after parsing more than `most` versions.
 ///
-/// The versions are in the order written; without any the list is empty. The scan stops at the
-/// first part from the right that is no version, so a port stays, and a URI that is nothing but
-/// `v1` is a page.
+/// The versions are returned in the order written, and may be empty. The scan runs from the right
+/// and stops at the first part that is not a version. A port is therefore kept, and the URI `v1` is
+/// a page.
 pub fn split_versions(uri: &str, most: usize) -> Option<(&str, Vec<Version>)> {
     let mut base = uri;
     let mut versions = Vec::new();
@@ -82,8 +82,8 @@ pub fn split_versions(uri: &str, most: usize) -> Option<(&str, Vec<Version>)> {
     Some((base, versions))
 }
 
-/// Reads `all` or `v` and decimal digits, by h's pattern `^v(\d+)$`, which in Python allows for
-/// digits of every script and a line break at the end.
+/// Parses `all`, or `v` and decimal digits, by h's pattern `^v(\d+)$`, which in Python accepts
+/// digits of every script and a trailing line break.
 fn parse(text: &str) -> Option<Version> {
     if text == "all" {
         return Some(Version::All);
@@ -102,7 +102,7 @@ fn parse(text: &str) -> Option<Version> {
     })
 }
 
-/// The ASCII digit of the same value as a decimal digit of any script.
+/// Converts a decimal digit of any script to ASCII.
 fn ascii_digit(c: char) -> Option<char> {
     let zeros_up_to = DECIMAL_ZEROS.partition_point(|&zero| zero <= c);
     let zero = DECIMAL_ZEROS.get(zeros_up_to.checked_sub(1)?)?;
@@ -112,8 +112,8 @@ fn ascii_digit(c: char) -> Option<char> {
 /// Separates a page and its version in a scope key.
 const MARK: &str = "__v";
 
-/// The zeros of all scripts with decimal digits (general category Nd) by Unicode 14.0, which is
-/// CPython 3.11's; the digits from one to nine follow each.
+/// The zeros of all scripts with decimal digits (general category Nd) in Unicode 14.0, the version
+/// of CPython 3.11. The digits from one to nine follow each.
 const DECIMAL_ZEROS: [char; 66] = [
     '\u{0030}',
     '\u{0660}',
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn splits_a_key_in_front_of_its_version() {
+    fn splits_a_key_before_its_version() {
         for page in ["httpx://a", "httpx://a__v1", "a__vb", "", "ü"] {
             for version in [Version::from(2), Version::All] {
                 let key = scope_key(page, &version);
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(split_key("httpx://a"), ("httpx://a", ""));
     }
 
-    /// A version as h's vectors have it: null, a number, or "all".
+    /// A version in h's vectors: null, a number, or "all".
     fn version(value: &Value) -> Version {
         match value {
             Value::Null => Version::Unversioned,
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(vectors.len(), 14);
         for vector in vectors {
             let version = match &vector["in"][1] {
-                // Python's `True` and negative numbers are no versions here.
+                // Python's `True` and negative numbers are not versions here.
                 Value::Bool(_) => continue,
                 Value::Number(number) if number.as_i64() < Some(0) => continue,
                 Value::Number(number) => Version::from(number.as_u64().unwrap()),
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_numbers_of_any_length_apart() {
+    fn distinguishes_numbers_of_any_length() {
         let long = "9".repeat(5000);
         let uri = format!("a:v00{long}:v{long}8");
         let (base, versions) = split(&uri);
