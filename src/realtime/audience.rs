@@ -1,11 +1,11 @@
-//! Who may hear of an event: a plan's rules, asked for one receiver.
+//! Evaluates a plan's rules for a receiver.
 
 use crate::model::{Decision, Reason, Rule, Who};
 
 use super::principals::Principal;
 
-/// What the rules say for somebody; `None` is anonymous. Where no rule applies they are
-/// refused, so a plan without rules is for nobody.
+/// Returns the decision for a receiver; `None` is anonymous. If no rule matches, the message is
+/// withheld, so a plan without rules has no receivers.
 pub fn decide(rules: &[Rule], receiver: Option<&Principal>) -> Decision {
     rules
         .iter()
@@ -39,7 +39,7 @@ mod tests {
     use crate::realtime::testing::{identity, key, rule};
 
     #[test]
-    fn a_set_of_users_is_met_by_each_of_them() {
+    fn set_condition_holds_for_each_member() {
         let some: Userids = ["acct:c@x", "acct:a@x", "acct:c@x"].into_iter().collect();
         assert_eq!(some.iter().collect::<Vec<_>>(), ["acct:a@x", "acct:c@x"]);
         let rules = [rule(vec![Who::OneOf(some)], Decision::Send(0))];
@@ -58,12 +58,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_applies_decides() {
+    fn first_matching_rule_decides() {
         let author = || Who::User("acct:author@x".into());
         let member = || Who::Member("g".into());
         let moderator = || Who::Moderator("g".into());
         let (send, withhold) = (Decision::Send, Decision::Withhold);
-        // A hidden annotation of a muted author in a group that the world reads.
+        // A hidden annotation by a muted author in a group that the world can read.
         let rules = [
             rule(vec![author()], send(0)),
             rule(vec![member(), moderator()], send(1)),

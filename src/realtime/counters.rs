@@ -1,43 +1,43 @@
-//! What the Real Time API counts.
+//! Counters of the Real Time API.
 
 use crate::model::{EventKind, Reason};
 
-/// Figures since the start, except where "now" is said. They only ever grow, except those.
+/// Totals since the start, and current values ("now"). Totals never decrease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Messages by type.
     pub messages: Messages,
-    /// Messages that were refused.
+    /// Rejected messages.
     pub errors: Errors,
     /// Messages without a numeric `id`, which get no reply.
     pub without_id: u64,
-    /// Events that were to be delivered, by kind.
+    /// Processed events by kind.
     pub events: Events,
-    /// Connections that events were for, before anybody was passed over.
+    /// Candidate connections of events, including those from which the event was withheld.
     pub matched: u64,
-    /// Notifications handed to the engine, each receiver counted.
+    /// Notifications passed to the engine, one per receiver.
     pub sent: u64,
-    /// Connections that an event was for and that were passed over.
+    /// Candidate connections from which an event was withheld.
     pub withheld: Withheld,
-    /// What came of handshakes, by who it was.
+    /// Results of authentication.
     pub auth: Auth,
-    /// Requests that were refused.
+    /// Rejected requests.
     pub refused: Refused,
     /// Connections closed because their token or user ended.
     pub credentials_ended: u64,
-    /// Subscriptions now: connections times their filter's terms.
+    /// Subscriptions now: the sum of the terms of all filters.
     pub subscriptions: u64,
-    /// Distinct terms that somebody asks for now.
+    /// Distinct terms in filters now.
     pub terms: u64,
-    /// Connections with an identity now.
+    /// Logged-in connections now.
     pub logins: u64,
     /// Distinct users connected now.
     pub principals: u64,
-    /// Bytes that subscriptions take now.
+    /// Bytes allocated for subscriptions now.
     pub index_bytes: u64,
-    /// Bytes that filters count for now, of [`Settings::filters_total`](super::Settings).
+    /// The footprint of filters now, which [`Settings::filters_total`](super::Settings) limits.
     pub filter_bytes: u64,
-    /// Lines about single connections that were kept out of the log, being too many.
+    /// Log lines about single connections that were suppressed by the rate limit.
     pub lines_left_out: u64,
 }
 
@@ -48,30 +48,30 @@ pub struct Messages {
     pub ping: u64,
     /// `whoami`
     pub whoami: u64,
-    /// `client_id`, old form or new.
+    /// `client_id`, typed or untyped.
     pub client_id: u64,
-    /// `filter`, old form or new.
+    /// `filter`, typed or untyped.
     pub filter: u64,
     /// Any other type, or none.
     pub unknown: u64,
 }
 
-/// Messages that were refused, by why.
+/// Rejected messages by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Errors {
     /// Not JSON; the connection is closed.
     pub not_json: u64,
-    /// JSON that is no object.
+    /// JSON that is not an object.
     pub not_object: u64,
-    /// No such type.
+    /// Unknown type.
     pub invalid_type: u64,
-    /// `value` or `filter` is missing, or a client id is no string.
+    /// `value` or `filter` is missing, or a client id is not a string.
     pub invalid_data: u64,
-    /// A filter that is not built as one.
+    /// A malformed filter.
     pub invalid_filter: u64,
     /// A filter with too many terms.
     pub too_many_terms: u64,
-    /// A filter for which there was no memory.
+    /// A filter that exceeds the memory limit of all filters.
     pub filters_full: u64,
     /// An `id` with too many digits.
     pub long_id: u64,
@@ -80,60 +80,60 @@ pub struct Errors {
 /// Events by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Events {
-    /// A new annotation.
+    /// A creation of an annotation.
     pub create: u64,
-    /// A change of one.
+    /// A change of an annotation.
     pub update: u64,
-    /// An annotation's end.
+    /// A deletion of an annotation.
     pub delete: u64,
-    /// A user's groups or profile have changed.
+    /// A change of a user's memberships or profile.
     pub session_change: u64,
 }
 
-/// Connections that were passed over, by why.
+/// Connections from which events were withheld, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Withheld {
-    /// It was their own action.
+    /// The client caused the event itself.
     pub own: u64,
-    /// They may not read it.
+    /// The receiver may not read the annotation.
     pub permission: u64,
-    /// Its author is muted.
+    /// The author is muted.
     pub muted: u64,
-    /// It is hidden.
+    /// The annotation is hidden.
     pub hidden: u64,
-    /// It is hidden from students, until it is revealed.
+    /// The annotation is hidden from students until it is revealed.
     pub checkpoint: u64,
 }
 
-/// What came of handshakes.
+/// Results of authentication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Auth {
     /// No token.
     pub anonymous: u64,
-    /// A token that is somebody's.
+    /// A valid token.
     pub known: u64,
-    /// A token that is nobody's (any more).
+    /// An invalid token.
     pub unknown: u64,
-    /// The back end was overloaded or away.
+    /// The backend was overloaded or unavailable.
     pub unavailable: u64,
 }
 
-/// Requests that were refused, by why; for those whose token could not be checked,
-/// [`Auth::unavailable`].
+/// Rejected requests by reason. [`Auth::unavailable`] counts those whose token could not be
+/// checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
-    /// For the WebSocket, but no handshake.
+    /// A request for the WebSocket that is not a valid handshake.
     pub handshake: u64,
-    /// For something that there is not.
+    /// A request for an unknown path.
     pub path: u64,
-    /// From a page that may not connect.
+    /// A request from an origin that is not allowed.
     pub origin: u64,
-    /// With a token that is nobody's, where that is refused.
+    /// An invalid token, if these are rejected.
     pub token: u64,
 }
 
 impl Refused {
-    /// Counts an answer that was clear from the request alone.
+    /// Counts an immediate response.
     pub(super) fn count(&mut self, status: u16) {
         self.handshake += u64::from(status == 400);
         self.path += u64::from(status == 404);

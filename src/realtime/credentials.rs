@@ -1,7 +1,7 @@
-//! What becomes of a token: at the handshake, and when it ends.
+//! The life of a token, from the handshake to its end.
 //!
-//! Owns: what a back end's answer means for a connection, and when one is closed because its
-//! token or its user has ended. Must not know who a token is for; `principals` does.
+//! Owns: the effect of a backend's answer on a connection, and closing connections because their
+//! token or user has ended. Must not know: the users of tokens; `principals` does.
 
 use crate::http::Upgrade;
 use crate::model::{Ask, AuthReply, Busy, EndCause, Secret, Ticket, UnixMillis};
@@ -41,13 +41,13 @@ impl Realtime {
         let Some(key) = ConnKey::from_u64(ticket.0) else {
             return;
         };
-        // A second answer to one question would change who an open connection is.
+        // A second answer to the same request would change the identity of an open connection.
         if cx.session(key).is_some() {
             return;
         }
         match reply {
-            // From here on it hears what happens to its user and its token, so nothing that
-            // comes before `on_open` is lost.
+            // Register the identity at once: changes of the user and the token before `on_open`
+            // must not be lost.
             AuthReply::Known(identity) => {
                 self.counters.auth.known += 1;
                 self.principals.log_in(key, identity, cx.now());
@@ -72,7 +72,7 @@ impl Realtime {
         }
     }
 
-    /// Asks the back end what has become of the tokens that are connected, if it is time to.
+    /// Requests a sweep of all tokens of connections from the backend, if one is due.
     pub(super) fn sweep(&mut self, now: u64) {
         let Some(period) = self.settings.sweep_period else {
             return;
@@ -81,13 +81,13 @@ impl Realtime {
             return;
         }
         let tokens = self.principals.tokens();
-        // Where there is no room for the question, the next tick asks it.
+        // If the backend's queue is full, the next tick retries.
         if tokens.is_empty() || self.asks.ask(Ask::Sweep { tokens }).is_ok() {
             self.swept = now;
         }
     }
 
-    /// The credentials of these connections have ended, in another way than by time.
+    /// Ends the credentials of these connections for a reason other than time.
     pub(super) fn end_all(
         &mut self,
         cx: &mut Cx<'_, Session>,
@@ -101,7 +101,7 @@ impl Realtime {
         self.close_due(cx);
     }
 
-    /// Takes note of the tokens that have expired by now.
+    /// Ends the credentials that have expired by now.
     #[inline]
     pub(super) fn expire(&mut self, now: Now) {
         let (settings, digester) = (&self.settings, &self.digester);
@@ -109,8 +109,9 @@ impl Realtime {
         self.principals.expire(now, fate);
     }
 
-    /// The wall clock where no event is to be sent past a token's expiry, and else 0: a token may
-    /// be past it by the wall clock alone, before [`Realtime::expire`] notices.
+    /// Returns the current wall-clock time if tokens that have expired by it must not be served,
+    /// and otherwise 0. A token may have expired by the wall clock before [`Realtime::expire`]
+    /// detects it.
     pub(super) fn expiry_limit(&self, now: Now) -> UnixMillis {
         match (self.settings.on_expiry, self.settings.expiry_spread) {
             (OnExpiry::Close, 0) => now.unix,
@@ -125,10 +126,10 @@ impl Realtime {
         }
     }
 
-    /// From now on behaves like this. Connections stay, with the filters that they have. Where
-    /// ended credentials were kept and no longer are, their connections are closed, spread. A
-    /// connection that was to be closed is, even if such connections are kept from now on: it may
-    /// have missed events already.
+    /// Applies new settings. Connections stay open and keep their filters. If connections with
+    /// ended credentials were kept and no longer are, they are closed, spread over time. A
+    /// connection that is due to be closed still is, even if such connections are kept from now on:
+    /// it may have missed events already.
     pub fn reconfigure(&mut self, cx: &mut Cx<'_, Session>, settings: Settings) {
         self.settings = settings;
         if self.settings.on_expiry == OnExpiry::Close {
@@ -140,8 +141,8 @@ impl Realtime {
         }
     }
 
-    /// Ends a connection whose credentials have ended, at once or when it opens. It keeps its
-    /// identity until it is closed: it must not pass for anonymous for a moment.
+    /// Closes a connection with ended credentials, at once or when it opens. It keeps its identity
+    /// until then, so that it never counts as anonymous.
     fn end(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, cause: EndCause) {
         match self.arrivals.get_mut(&key) {
             Some(arrival) => arrival.ended = Some(cause),
@@ -151,13 +152,13 @@ impl Realtime {
 
     pub(super) fn close_ended(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, cause: EndCause) {
         self.counters.credentials_ended += 1;
-        // Not 1000 or 1001, after which the official client never comes back.
+        // The official client does not reconnect after 1000 or 1001.
         cx.close(key, CloseCode::CREDENTIALS_ENDED, cause.as_str());
     }
 }
 
-/// The treatment of a connection with credentials that have ended. Expiry is no distrust: where
-/// the close is put off, the connection is served until then.
+/// Decides on the treatment of a connection with ended credentials. Expiry is not a loss of trust:
+/// if the close is delayed, the connection is served until then.
 fn fate(settings: &Settings, digester: &Digester, now: Now, cause: EndCause, key: ConnKey) -> Fate {
     if settings.on_expiry == OnExpiry::Keep {
         return Fate::Keep;

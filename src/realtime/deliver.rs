@@ -1,4 +1,4 @@
-//! From an event to those who hear of it.
+//! Delivers events to their receivers.
 
 use std::rc::Rc;
 
@@ -10,9 +10,9 @@ use super::event_queue::Cost;
 use super::{Realtime, Session};
 
 impl Realtime {
-    /// Hands the messages of some events, which arrived at this moment, to the engine, and says
-    /// for each event how many connections it goes to. However many these are, all are delivered
-    /// at once; [`Realtime::deliver_from`] delivers in pieces.
+    /// Passes the messages of events, which arrived at `received`, to the engine. Returns the
+    /// number of receivers of each event. All events are delivered at once, regardless of their
+    /// number; [`Realtime::deliver_from`] bounds the work.
     pub fn deliver(
         &mut self,
         cx: &mut Cx<'_, Session>,
@@ -47,8 +47,8 @@ impl Realtime {
                 continue;
             };
             self.counters.matched += 1;
-            // h compares null with null, and then keeps events without a client from
-            // connections without one. Here only who is named is passed over.
+            // h compares null with null, and thus withholds events without a client from
+            // connections without one. Here only the named client is excluded.
             let is_watched = session.is_watched;
             if excluded.is_some() && session.client() == excluded {
                 self.counters.withheld.own += 1;
@@ -91,8 +91,8 @@ impl Realtime {
         Cost { sent, matches }
     }
 
-    /// The connections in reach, each once, in the order of the arena: their slots are then
-    /// visited from front to back. Returns how many terms and connections were looked at.
+    /// Collects the candidate connections without duplicates, in arena order, so that their slots
+    /// are visited sequentially. Returns the number of terms and connections examined.
     fn collect(&self, reach: &Reach, receivers: &mut Vec<ConnKey>) -> usize {
         let terms = match reach {
             Reach::Terms(terms) => terms.len(),
@@ -114,10 +114,10 @@ impl Realtime {
     }
 }
 
-/// A delivery in the making: each variant is encoded when its first receiver is found.
+/// A delivery under construction. Each variant is encoded when its first receiver is added.
 struct Outgoing<'a> {
     plan: &'a Plan,
-    /// The frame of each variant.
+    /// The index of each variant's frame.
     frames: Vec<Option<u8>>,
     delivery: Delivery,
 }
@@ -131,8 +131,8 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// Adds a receiver. False where there is no such variant: the plan is wrong, and nobody is
-    /// told rather than somebody the wrong thing.
+    /// Adds a receiver. Returns false if the plan has no such variant. In that case nothing is sent
+    /// rather than a wrong message.
     fn add(&mut self, key: ConnKey, variant: usize) -> bool {
         let Some(frame) = self.frame(variant) else {
             return false;
@@ -147,7 +147,9 @@ impl<'a> Outgoing<'a> {
             let text = self.plan.variants.get(variant)?;
             *known = Some(u8::try_from(self.delivery.frames.len()).ok()?);
             let frame: Rc<Frame> = match self.plan.kind {
-                // It tells a user's own affairs. Annotations say the same to all their readers.
+                // Not compressed: the message contains private data of the user, which its
+                // compressed length could leak (CRIME, BREACH). Annotations are the same for all
+                // their readers.
                 EventKind::SessionChange => Frame::uncompressed(text),
                 EventKind::Create | EventKind::Update | EventKind::Delete => Frame::text(text),
             };
@@ -157,7 +159,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// Receivers for which room is kept from event to event.
+/// The capacity of the receivers buffer that is kept between events.
 const RECEIVERS_BUFFER: usize = 16_384;
 
 #[cfg(test)]

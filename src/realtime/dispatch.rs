@@ -1,4 +1,4 @@
-//! What is done about a client's message.
+//! Handles the messages of clients.
 
 use crate::net::{ConnKey, Cx, Message};
 use crate::ws::CloseCode;
@@ -9,7 +9,7 @@ use super::reply::{self, Problem};
 use super::{Realtime, Session, encoding, json, work};
 
 impl Realtime {
-    /// A client has said something. Text and binary messages are treated alike.
+    /// Handles a message. Text and binary messages are treated alike.
     pub fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
         let parsed = match message {
             Message::Text(text) => Some(encoding::without_mark(text).into()),
@@ -24,7 +24,7 @@ impl Realtime {
         };
         match parsed {
             Ok(message) => self.dispatch(cx, key, message),
-            // h logs an exception, and nothing else happens.
+            // h only logs an exception.
             Err(Unreadable::NotAnObject) => {
                 self.counters.errors.not_object += 1;
                 self.trace_message(cx, key, "no object", None);
@@ -37,8 +37,8 @@ impl Realtime {
                 reply::error(&mut self.reply, problem, "null");
                 cx.reply(Message::Text(&self.reply));
             }
-            // h closes with 1000, after which the official client would never come back, and
-            // goes on serving the connection.
+            // h closes with 1000, after which the official client does not reconnect, and continues
+            // to serve the connection.
             Err(Unreadable::NotJson) => {
                 self.counters.errors.not_json += 1;
                 self.trace_message(cx, key, "not JSON", None);
@@ -87,7 +87,7 @@ impl Realtime {
                 let userid = self.principals.of(key).map(|principal| principal.userid());
                 reply::whoyouare(&mut self.reply, userid, id);
             }
-            // h fails on these, which it cannot look up, and says nothing.
+            // h fails on these types, which are not hashable, and does not reply.
             Err(Problem::InvalidType(type_)) if json::is_container(type_) => return,
             Err(problem) => reply::error(&mut self.reply, problem, id),
         }
@@ -95,7 +95,7 @@ impl Realtime {
         self.reply.shrink_to(REPLY_BUFFER);
     }
 
-    /// Says that a message has come, if anybody wants to know.
+    /// Logs a received message if tracing is on.
     fn trace_message(
         &mut self,
         cx: &mut Cx<'_, Session>,
@@ -190,18 +190,19 @@ impl Realtime {
     }
 }
 
-/// What is answered to a message that was in order.
+/// The reply to a valid message, if it has one.
 #[derive(Clone, Copy)]
 enum Answer {
     Pong,
     WhoYouAre,
 }
 
-/// Terms of a filter that is accepted even when `limits.filters_total` is reached, so that large
-/// filters of some clients never lock out the others.
+/// The number of terms up to which filters are accepted even if `limits.filters_total` is reached,
+/// so that large filters of some clients never lock out others.
 const SMALL_FILTER: usize = 16;
 
-/// Replies are short; only one that repeats a long userid needs more, once.
+/// The capacity of the reply buffer that is kept. Replies are short, except those with a long
+/// userid.
 const REPLY_BUFFER: usize = 1024;
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! The text of a binary message.
+//! Decodes the text of a binary message.
 //!
-//! h hands both kinds of message to Python's `json.loads`, which takes JSON in UTF-8, UTF-16
-//! and UTF-32 and tells them apart by a byte order mark or, since JSON begins with an ASCII
-//! character, by where the first zero bytes are.
+//! h passes both kinds of message to Python's `json.loads`, which accepts JSON in UTF-8, UTF-16,
+//! and UTF-32. It detects the encoding by a byte order mark, or by the positions of the first zero
+//! bytes, since JSON starts with an ASCII character.
 
 use std::borrow::Cow;
 
-/// The text, without a byte order mark; `None` where the bytes are no text.
+/// Returns the text without a byte order mark, or `None` if the bytes are invalid.
 pub fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
     let (encoding, content) = detect(bytes);
     match encoding {
@@ -16,7 +16,7 @@ pub fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The text without a byte order mark.
+/// Removes a byte order mark.
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
@@ -34,8 +34,8 @@ enum Encoding {
     Utf32(Order),
 }
 
-/// The encoding, and what follows the mark. The marks of UTF-32 are looked for first: the
-/// little-endian one begins like that of UTF-16.
+/// Detects the encoding, and returns it with the content after the mark. The marks of UTF-32 are
+/// tested first, since its little-endian mark starts with that of UTF-16.
 fn detect(bytes: &[u8]) -> (Encoding, &[u8]) {
     use Encoding::{Utf8, Utf16, Utf32};
     use Order::{Big, Little};
@@ -82,8 +82,8 @@ mod tests {
     }
 
     #[test]
-    fn every_encoding_that_python_detects() {
-        // Of the basic plane, so that a UTF-16 unit is a character.
+    fn python_encodings_are_detected() {
+        // Only characters of the basic plane, so that each is one UTF-16 unit.
         let text = "{\"a\":\"ü☃\"}";
         let utf16_be = wide(text, |c| (c as u16).to_be_bytes());
         let utf16_le = wide(text, |c| (c as u16).to_le_bytes());
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn short_ones_and_surrogate_pairs() {
+    fn short_texts_and_surrogate_pairs_are_decoded() {
         for (bytes, want) in [
             (&b""[..], Some("")),
             (b"1", Some("1")),

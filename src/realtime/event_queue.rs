@@ -1,9 +1,9 @@
-//! Events that wait to be delivered: batch by batch, in bounded pieces.
+//! A queue of event batches that are delivered in bounded steps.
 //!
-//! Owns: the order of events, and how many of them a turn delivers. A batch may have thousands of
-//! events and each of them thousands of receivers; the engine holds an entry for each receiver, so
-//! an event becomes a delivery only when the deliveries before it are nearly done. Must not know
-//! the sources of batches, or the contents of events.
+//! Owns: the order of events, and the number of events delivered in a turn. A batch may have
+//! thousands of events, and each of them thousands of receivers. The engine holds an entry for each
+//! receiver, so an event is only delivered when the previous deliveries are nearly complete. Must
+//! not know: the sources of batches, or the contents of events.
 
 use std::collections::VecDeque;
 use std::vec;
@@ -15,44 +15,44 @@ use super::{Realtime, Session};
 
 /// Batches of events, in lanes. The events of a lane are delivered in the order in which they were
 /// pushed, so that an annotation's earlier state never follows a later one. Lanes take turns, event
-/// by event, so that a long batch holds up only its own lane.
+/// by event, so that a long batch only delays its own lane.
 ///
-/// `T` identifies the source of a batch, and is returned when all of it has been handed to the
+/// `T` identifies the source of a batch, and is returned when all of it has been passed to the
 /// engine.
 pub struct EventQueue<T> {
     lanes: Vec<VecDeque<Batch<T>>>,
-    /// The lane whose turn it is.
+    /// The lane to serve next.
     next: usize,
     limits: TurnLimits,
 }
 
-/// How much is delivered at once.
+/// Limits on the work in a turn.
 #[derive(Clone, Copy, Debug)]
 pub struct TurnLimits {
-    /// Receivers that may wait in the engine. An event is delivered only while fewer do, so there
-    /// are at most as many more as one event has.
+    /// The number of pending receivers in the engine at which delivery pauses. The last event may
+    /// exceed it by its own receivers.
     pub backlog: usize,
-    /// Terms looked up and connections considered in a turn.
+    /// Terms looked up and connections examined in a turn.
     pub matches: usize,
     /// Events in a turn.
     pub events: usize,
-    /// Bytes of the messages that a turn encodes and, where clients have agreed to it, compresses.
+    /// Bytes of messages that are encoded, and compressed where negotiated, in a turn.
     pub bytes: usize,
 }
 
 /// Progress of a delivery.
 #[derive(Debug)]
 pub enum Delivered<'a, T> {
-    /// An event is on its way to this number of connections.
+    /// An event has been passed to the engine for this number of connections.
     Event(&'a Plan, usize),
-    /// All events of a batch are; with the number of connections of each.
+    /// All events of a batch have been. Contains the number of connections for each.
     Batch(T, &'a [usize]),
 }
 
 struct Batch<T> {
     plans: vec::IntoIter<Plan>,
     received: MonoMillis,
-    /// How many connections each event so far is on its way to.
+    /// The number of receivers of each event delivered so far.
     sent: Vec<usize>,
     tag: T,
 }
@@ -60,14 +60,14 @@ struct Batch<T> {
 /// The cost of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
-    /// Connections that it is on its way to.
+    /// The number of receivers.
     pub sent: usize,
-    /// Terms looked up and connections considered.
+    /// Terms looked up and connections examined.
     pub matches: usize,
 }
 
 impl<T> EventQueue<T> {
-    /// An empty queue of so many lanes.
+    /// Creates an empty queue with `lanes` lanes.
     pub fn new(lanes: usize, limits: TurnLimits) -> Self {
         EventQueue {
             lanes: (0..lanes.max(1)).map(|_| VecDeque::new()).collect(),
@@ -76,7 +76,7 @@ impl<T> EventQueue<T> {
         }
     }
 
-    /// Adds a batch of events that arrived at this moment to a lane.
+    /// Adds a batch of events, which arrived at `received`, to a lane.
     pub fn push(&mut self, lane: usize, plans: Vec<Plan>, received: MonoMillis, tag: T) {
         let lane = lane.min(self.lanes.len() - 1);
         self.lanes[lane].push_back(Batch {
@@ -87,19 +87,19 @@ impl<T> EventQueue<T> {
         });
     }
 
-    /// How many events wait.
+    /// Returns the number of waiting events.
     pub fn len(&self) -> usize {
         let batches = self.lanes.iter().flatten();
         batches.map(|batch| batch.plans.len()).sum()
     }
 
-    /// Whether nothing waits.
+    /// Returns whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.lanes.iter().all(VecDeque::is_empty)
     }
 
-    /// Delivers events by `deliver`, which returns the cost of each, until the limits of a turn are
-    /// reached. Returns whether any are left.
+    /// Delivers events with `deliver`, which returns the cost of each, until a limit is reached.
+    /// Returns whether events remain.
     fn serve<C>(
         &mut self,
         context: &mut C,
@@ -137,14 +137,14 @@ impl<T> EventQueue<T> {
                 done(context, Delivered::Batch(batch.tag, &batch.sent));
             }
         }
-        // A long queue has been worked off; its memory is not kept.
+        // Release the memory of a long queue that has been drained.
         for lane in &mut self.lanes {
             lane.shrink_to(LANE_KEPT);
         }
         false
     }
 
-    /// The next lane with a batch in it.
+    /// Returns the next nonempty lane.
     fn next_lane(&self) -> Option<usize> {
         let count = self.lanes.len();
         let lanes = (self.next..self.next + count).map(|lane| lane % count);
@@ -154,10 +154,10 @@ impl<T> EventQueue<T> {
 }
 
 impl Realtime {
-    /// Delivers events of a queue, as many as a turn should: the receivers of an event are decided
-    /// when it is delivered, by the identities, memberships and filters that connections have
-    /// then, not when it was pushed. `done` is called for each event and for each batch. Returns
-    /// whether any are left.
+    /// Delivers as many events of a queue as the limits of a turn allow. The receivers of an event
+    /// are determined when it is delivered, by the identities, memberships, and filters at that
+    /// time, and not when it was pushed. Calls `done` for each event and each batch. Returns
+    /// whether events remain.
     pub fn deliver_from<T>(
         &mut self,
         cx: &mut Cx<'_, Session>,
@@ -187,7 +187,7 @@ impl Default for TurnLimits {
     }
 }
 
-/// Batches for which room is kept in a lane that has become empty.
+/// The capacity in batches that an empty lane keeps.
 const LANE_KEPT: usize = 16;
 
 #[cfg(test)]

@@ -1,26 +1,26 @@
-//! Deadlines: when tokens expire, and when connections with ended credentials are closed.
+//! Deadlines for the expiry of tokens and for closing connections with ended credentials.
 //!
-//! Owns: an order of moments, and the detection of steps of the wall clock. Must not know whether
-//! a connection still exists: an entry may outlive it, so the caller checks each key.
+//! Owns: the order of deadlines, and the detection of wall-clock steps. Must not know: whether a
+//! connection still exists. An entry may outlive its connection, so the caller must check each key.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::net::{ConnKey, Now};
 
-/// Connections by a moment of one clock, in milliseconds.
+/// Connections by deadline on one clock, in milliseconds.
 #[derive(Default)]
 pub struct Deadlines {
     heap: BinaryHeap<Reverse<(u64, ConnKey)>>,
 }
 
 impl Deadlines {
-    /// Adds a moment.
+    /// Adds a deadline.
     pub fn push(&mut self, at: u64, key: ConnKey) {
         self.heap.push(Reverse((at, key)));
     }
 
-    /// Removes one that is due, the earliest first.
+    /// Removes the earliest deadline if it is due.
     pub fn pop_due(&mut self, now: u64) -> Option<ConnKey> {
         let Reverse((at, key)) = *self.heap.peek()?;
         if at > now {
@@ -30,12 +30,12 @@ impl Deadlines {
         Some(key)
     }
 
-    /// Moments that have not come.
+    /// Returns the number of pending deadlines.
     pub fn len(&self) -> usize {
         self.heap.len()
     }
 
-    /// Drops the entries of other connections, and the memory that they took.
+    /// Drops the entries for which `keeps` returns false, and their memory.
     pub fn retain(&mut self, mut keeps: impl FnMut(ConnKey) -> bool) {
         self.heap.retain(|Reverse((_, key))| keeps(*key));
         self.heap.shrink_to_fit();
@@ -50,21 +50,21 @@ impl FromIterator<(u64, ConnKey)> for Deadlines {
     }
 }
 
-/// Notices when the wall clock is set forward: by how much it leads the monotonic clock is the
-/// same from turn to turn, but for a millisecond of rounding.
+/// Detects forward steps of the wall clock. Without a step, its lead over the monotonic clock stays
+/// constant, up to a millisecond of rounding.
 pub struct WallClock {
-    /// The smallest lead since the last step forward that was noticed.
+    /// The smallest lead since the last detected step.
     lead: i64,
 }
 
 impl WallClock {
-    /// Takes note of the clocks at a moment from which on a step matters.
+    /// Records the clocks at a moment after which a step matters.
     pub fn note(&mut self, now: Now) {
         self.lead = self.lead.min(lead(now));
     }
 
-    /// Whether the wall clock has gained [`STEP`] or more since some earlier call, and that has
-    /// not been said yet. To a process, a suspended machine is such a step, too.
+    /// Returns whether the wall clock has gained [`STEP`] or more since an earlier call, and
+    /// reports each gain once. A resume after a suspend looks like such a step.
     pub fn has_stepped_forward(&mut self, now: Now) -> bool {
         let has_stepped = lead(now).saturating_sub(self.lead) >= STEP;
         if has_stepped {
@@ -86,7 +86,7 @@ impl Default for WallClock {
     }
 }
 
-/// Milliseconds that the wall clock may gain before its deadlines are looked at on their own.
+/// The gain of the wall clock, in milliseconds, above which its deadlines are checked separately.
 const STEP: i64 = 1000;
 
 #[cfg(test)]
@@ -108,11 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_gain_of_a_second_is_a_step_forward() {
+    fn only_a_gain_of_one_second_is_a_forward_step() {
         let mut clock = WallClock::default();
         let mut at = |mono, unix| clock.has_stepped_forward(Now { mono, unix });
         assert!(!at(0, 50_000));
-        // Rounding, and a clock that is slewed.
+        // Rounding, and a slewed clock.
         assert!(!at(10, 50_011) && !at(500, 50_499) && !at(1000, 51_900));
         assert!(at(2000, 53_000), "a second in all");
         assert!(!at(3000, 54_000), "once");

@@ -1,16 +1,16 @@
-//! Filters: from their JSON to the terms that the index knows.
+//! Parses filters from JSON into the terms of the index.
 //!
-//! Owns: what makes a filter valid, and what it asks for. Must not know whose it is.
+//! Owns: the validity of a filter, and its terms. Must not know: the connection of the filter.
 
 use super::term::{Digest, Digester};
 use super::{json, work};
 use crate::model::Field;
 use crate::model::uri::{self, FilterKeysError};
 
-/// Why a filter is refused. The one before stays in force.
+/// The reason why a filter is rejected. The previous filter stays in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterError {
-    /// Not built as a filter, or with a URI that has no normal form.
+    /// The filter is malformed, or contains a URI without a normal form.
     Malformed,
     /// More values than the limit.
     TooMany,
@@ -18,15 +18,15 @@ pub enum FilterError {
     TooManyClauses,
 }
 
-/// The distinct terms of a filter, sorted; any one of them is enough for a match.
+/// Returns the distinct terms of a filter, sorted. An annotation matches if it has any of them.
 ///
-/// As h has it: `match_policy` must be `"include_any"`, `clauses` a list, and `actions` be
-/// there, though nothing looks at it; nor at a clause's `operator` and `case_sensitive`. A
-/// clause of an unknown field is skipped, its value unseen. Unlike h, which keeps any JSON,
-/// values are strings or lists of strings.
+/// As in h, `match_policy` must be `"include_any"`, `clauses` must be a list, and `actions` must be
+/// present, although it is ignored, as are a clause's `operator` and `case_sensitive`. A clause
+/// with an unknown field is skipped without examining its value. Unlike in h, which stores any
+/// JSON, values must be strings or lists of strings.
 ///
-/// At most `limit` values are read, repeated ones included; each version of a URI is one. Adds to
-/// `spent` the work that was done, also for a filter that is refused.
+/// At most `limit` values are read, including duplicates; each version of a URI counts as one. Adds
+/// the work to `spent`, even for a filter that is rejected.
 ///
 /// # Errors
 /// [`FilterError`]
@@ -66,7 +66,8 @@ pub fn parse(
     Ok(found)
 }
 
-/// How many clauses a filter of at most `limit` values may have, those of unknown fields included.
+/// Returns the maximum number of clauses in a filter with at most `limit` values, including clauses
+/// with unknown fields.
 pub fn most_clauses(limit: usize) -> usize {
     limit.max(MOST_CLAUSES)
 }
@@ -80,7 +81,7 @@ impl From<json::Mismatch> for FilterError {
 struct Terms<'a> {
     /// In the order written.
     found: Vec<Digest>,
-    /// How many more values may come.
+    /// The number of values that may follow.
     values: usize,
     digester: &'a Digester,
     spent: &'a mut u64,
@@ -108,7 +109,7 @@ impl Terms<'_> {
         }
     }
 
-    /// Refuses the first value too many before it is looked at.
+    /// Adds a value. A value beyond the limit is rejected without examining it.
     fn add_value(&mut self, field: Field, value: &str) -> Result<(), FilterError> {
         if self.values == 0 {
             return Err(FilterError::TooMany);
@@ -125,7 +126,8 @@ impl Terms<'_> {
             FilterKeysError::Uri(_) => FilterError::Malformed,
             FilterKeysError::TooManyVersions => FilterError::TooMany,
         })?;
-        // The address is hashed once, so that versions of a long one cost only their own bytes.
+        // The address is hashed only once, so that further versions of a long address only cost
+        // their own bytes.
         let (mut page, mut unversioned) = (None, None);
         for version in &keys.versions {
             let digester = self.digester;
@@ -150,7 +152,7 @@ impl Terms<'_> {
     }
 }
 
-/// Clauses that a filter may have even where it may not have as many values.
+/// The minimum limit on clauses, which applies even if fewer values are allowed.
 const MOST_CLAUSES: usize = 256;
 
 #[cfg(test)]
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clauses_ask_for() {
+    fn clauses_yield_terms() {
         for (clauses, want) in [
             ("[]", &[][..]),
             (r#"[{"field":"/id","value":"a"}]"#, &[(Id, "a")]),
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn clauses_of_the_wrong_kind() {
+    fn malformed_clauses_are_refused() {
         for clauses in [
             "null",
             "{}",
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_filter_must_have() {
+    fn filter_without_required_members_is_refused() {
         for (filter, valid) in [
             (
                 r#"{"match_policy":"include_any","clauses":[],"actions":{}}"#,
@@ -303,7 +305,7 @@ mod tests {
             assert_eq!(parse_clauses(&clauses, 200), Err(FilterError::TooMany));
             assert!(parse_clauses(&clauses, 201).is_ok());
         }
-        // Over all clauses together.
+        // The limit applies to all clauses together.
         let clause = r#"{"field":"/id","value":["a","b"]}"#;
         let clauses = format!("[{clause},{clause}]");
         assert_eq!(parse_clauses(&clauses, 3), Err(FilterError::TooMany));
@@ -323,7 +325,7 @@ mod tests {
         }
     }
 
-    /// The work of a filter, in units.
+    /// Returns the work of a filter, in units.
     fn work_of(clauses: &str) -> u64 {
         let mut spent = 0;
         let filter =

@@ -1,13 +1,13 @@
-//! Who asked for what: from terms to connections, so that an event costs its matches, not the
+//! An inverted index from terms to connections: an event costs its matches, regardless of the
 //! number of connections.
 //!
-//! Owns: the subscriptions of all connections. Must not know what terms stand for, or what a
-//! connection is besides its key.
+//! Owns: the subscriptions of all connections. Must not know: the meaning of terms, or anything
+//! about a connection except its key.
 //!
-//! A subscription is one small node in two lists: that of its term, linked both ways, and that
-//! of its connection. So it is taken out in constant time, whatever the number of others that
-//! want the same, and a connection with one term of its own costs a node, a term, its share of
-//! a hash table and four bytes: about 70 in all.
+//! A subscription is a small node in two lists: the doubly linked list of its term, and the list of
+//! its connection. Removal takes constant time, regardless of the number of other connections with
+//! the same term. A connection with a single, unique term costs a node, a term, its share of a hash
+//! table, and four bytes: about 70 bytes in total.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -24,7 +24,7 @@ pub struct Index {
     heads: ByConn,
     nodes: Slab<Node>,
     terms: Slab<Term>,
-    /// Places in `terms`, by digest.
+    /// Indices into `terms`, by digest.
     table: HashTable<u32>,
 }
 
@@ -40,12 +40,12 @@ struct Node {
 #[derive(Clone, Copy)]
 struct Term {
     digest: Digest,
-    /// The first node; [`NONE`] only while the place is vacant.
+    /// The first node; [`NONE`] only in a vacant entry.
     head: u32,
 }
 
 impl Index {
-    /// Gives a connection new terms instead of those it had. They must be distinct.
+    /// Replaces the terms of a connection. `terms` must be distinct.
     pub fn replace(&mut self, key: ConnKey, terms: &[Digest]) {
         self.vacate(key);
         let mut head = NONE;
@@ -57,11 +57,11 @@ impl Index {
         }
     }
 
-    /// Whether the subscriptions will count for at most `total` bytes when [`Index::replace`] has
-    /// given the connection these terms, or at least not for more than before.
+    /// Returns whether [`Index::replace`] with these arguments leaves the footprint at `total`
+    /// bytes or less, or does not increase it.
     pub fn has_room(&self, key: ConnKey, terms: &[Digest], total: usize) -> bool {
         let now = self.footprint();
-        // Nearly always this is enough to know.
+        // An upper bound, which is nearly always sufficient.
         if now + terms.len() * (NODE_BYTES + TERM_BYTES) <= total {
             return true;
         }
@@ -69,7 +69,7 @@ impl Index {
         then <= total || then <= now
     }
 
-    /// The footprint after [`Index::replace`] with the same arguments.
+    /// Returns the footprint after [`Index::replace`] with the same arguments.
     fn footprint_with(&self, key: ConnKey, terms: &[Digest]) -> usize {
         let (mut nodes, mut distinct) = (self.nodes.len(), self.terms.len());
         let mut at = self.heads.get(key);
@@ -87,7 +87,7 @@ impl Index {
         nodes * NODE_BYTES + distinct * TERM_BYTES
     }
 
-    /// Takes out all terms of a connection.
+    /// Removes all terms of a connection.
     pub fn remove(&mut self, key: ConnKey) {
         let head = self.nodes.get(self.heads.get(key));
         if head.is_some_and(|head| head.key == key) {
@@ -95,7 +95,7 @@ impl Index {
         }
     }
 
-    /// Adds the connections with this term to `out`.
+    /// Appends the connections with this term to `out`.
     pub fn collect(&self, digest: Digest, out: &mut Vec<ConnKey>) {
         let term = self.find(digest).and_then(|term| self.terms.get(term));
         let mut at = term.map_or(NONE, |term| term.head);
@@ -105,29 +105,29 @@ impl Index {
         }
     }
 
-    /// Subscriptions that exist: connections times their terms.
+    /// Returns the number of subscriptions: the sum of the terms of all connections.
     pub fn subscriptions(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Distinct terms that somebody asks for.
+    /// Returns the number of distinct terms.
     pub fn terms(&self) -> usize {
         self.terms.len()
     }
 
-    /// Bytes that the subscriptions count for, independent of allocations: it follows from
-    /// the current subscriptions alone, and not from their history.
+    /// Returns the size of all subscriptions in bytes. It depends only on the current
+    /// subscriptions, and not on their history or on allocations.
     pub fn footprint(&self) -> usize {
         self.nodes.len() * NODE_BYTES + self.terms.len() * TERM_BYTES
     }
 
-    /// Bytes held.
+    /// Returns the allocated bytes.
     pub fn bytes(&self) -> usize {
         self.heads.bytes() + self.nodes.bytes() + self.terms.bytes() + self.table.allocation_size()
     }
 
-    /// Gives back the memory of a crowd that has left. Costs the subscriptions that are still
-    /// there, which are fewer than those that have gone since it was last done.
+    /// Releases unused memory after many subscriptions have been removed. The cost is proportional
+    /// to the remaining subscriptions, which are fewer than those removed since the last call.
     pub fn tidy(&mut self) {
         if !self.nodes.is_sparse() && !self.terms.is_sparse() {
             return;
@@ -149,7 +149,7 @@ impl Index {
         }
     }
 
-    /// Takes out the terms of whatever connection had this key's place in the arena.
+    /// Removes the terms of the connection in this key's arena slot, whichever it is.
     fn vacate(&mut self, key: ConnKey) {
         let mut at = self.heads.take(key);
         while let Some(node) = self.nodes.remove(at) {
@@ -158,7 +158,7 @@ impl Index {
         }
     }
 
-    /// Adds one node in front of its term's list and of its connection's.
+    /// Adds a node to the front of the lists of its term and its connection.
     fn subscribe(&mut self, key: ConnKey, digest: Digest, next_of_conn: u32) -> u32 {
         let term = self.intern(digest);
         let next_of_term = self.terms.get(term).map_or(NONE, |term| term.head);
@@ -178,7 +178,7 @@ impl Index {
         at
     }
 
-    /// The place of a term.
+    /// Returns the index of a term.
     fn find(&self, digest: Digest) -> Option<u32> {
         let is_it = |&place: &u32| {
             let term = self.terms.get(place);
@@ -187,7 +187,7 @@ impl Index {
         self.table.find(digest.bucket(), is_it).copied()
     }
 
-    /// Whether only this connection has the term.
+    /// Returns whether this connection is the only one with the term.
     fn is_only_of(&self, term: u32, key: ConnKey) -> bool {
         let head = self.terms.get(term).map_or(NONE, |term| term.head);
         let node = self.nodes.get(head);
@@ -211,8 +211,8 @@ impl Index {
         }
     }
 
-    /// Takes a node, which is no longer in its place, out of its term's list; and the term
-    /// with it when it was the last.
+    /// Unlinks a node, which has been removed from its slot, from its term's list. Removes the term
+    /// if it has no other node.
     fn unlink(&mut self, node: Node) {
         if let Some(next) = self.nodes.get_mut(node.next_of_term) {
             next.prev_of_term = node.prev_of_term;
@@ -235,10 +235,11 @@ impl Index {
     }
 }
 
-/// The bytes of a subscription: its node, and the number of its place once that is vacant.
+/// The bytes of a subscription: its node, and the entry in the list of vacant slots once it is
+/// removed.
 const NODE_BYTES: usize = size_of::<Node>() + size_of::<u32>();
-/// The bytes of a distinct term: the same, and its share of a hash table, which has a number and
-/// a control byte for each place and is up to eight sevenths times two as large as its contents.
+/// The bytes of a distinct term: likewise, plus its share of a hash table, which has an index and a
+/// control byte for each slot, and up to 2 × 8/7 times as many slots as entries.
 const TERM_BYTES: usize = size_of::<Term>() + size_of::<u32>() + 12;
 
 impl Default for Node {

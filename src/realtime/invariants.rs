@@ -1,6 +1,6 @@
-//! What must hold between any two calls of the API; for tests and simulations only.
+//! Invariants between any two calls of the API, for tests and simulations only.
 //!
-//! Owns nothing and changes nothing: it goes through the tables, slowly, and says what is wrong.
+//! Checks the tables by a full scan, and changes nothing.
 
 use crate::model::Term;
 use crate::net::ConnKey;
@@ -9,11 +9,11 @@ use super::Realtime;
 
 #[doc(hidden)]
 impl Realtime {
-    /// Checks the index and the principals, which must be of open connections, or of some that
-    /// are about to open.
+    /// Checks the index and the principals. Their connections must be open, or accepted and about
+    /// to open.
     ///
     /// # Errors
-    /// What does not hold, in words.
+    /// A description of the violated invariant.
     pub fn check_invariants(&self, is_open: impl Fn(ConnKey) -> bool) -> Result<(), String> {
         for key in self.index.verify()? {
             if !is_open(key) {
@@ -28,7 +28,7 @@ impl Realtime {
         Ok(())
     }
 
-    /// The connections whose filter has a term, in the order of their keys.
+    /// Returns the connections whose filter contains a term, sorted by key.
     pub fn subscribers(&self, term: &Term) -> Vec<ConnKey> {
         let digest = self.digester.term(term.field, &term.value);
         let mut keys = Vec::new();
@@ -37,7 +37,7 @@ impl Realtime {
         keys
     }
 
-    /// Who a connection is.
+    /// Returns the userid of a connection.
     pub fn userid(&self, key: ConnKey) -> Option<&str> {
         self.principals.of(key).map(|principal| principal.userid())
     }

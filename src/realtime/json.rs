@@ -1,7 +1,7 @@
-//! JSON taken apart without being copied.
+//! Zero-copy JSON parsing.
 //!
-//! Owns: one pass over an object that gives each member's text, and the reading of a string.
-//! Must not know what the members mean.
+//! Owns: the split of an object into the text of its members in one pass, and the decoding of
+//! strings. Must not know: the meaning of members.
 
 mod scan;
 
@@ -11,26 +11,26 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The text is not JSON, or not of the kind asked for.
+/// The text is not valid JSON, or not of the expected type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mismatch;
 
-/// Gives each member of an object to `visit`: its key, and the text of its value, which is
-/// JSON without white space around it. Repeated keys are given as often as they come, in their
-/// order; and where one was hard to read all of them are given anew, from the first.
+/// Calls `visit` with each member of an object: its key, and the text of its value without
+/// surrounding white space. Duplicate keys are visited in order. If a member requires the full
+/// parser, all members are visited again from the first.
 ///
-/// Values are skipped over without recursion, so nesting costs no stack. A key that is no
-/// Unicode text (a lone surrogate) is no key that anybody here asks for, and left out.
+/// Values are skipped without recursion, so nesting uses no stack. A key that contains a lone
+/// surrogate matches no known key, and is skipped.
 ///
 /// # Errors
-/// [`Mismatch`] when the whole text is not one JSON object; some members may have been given
-/// by then.
+/// [`Mismatch`] if the text is not a single JSON object. Some members may have been visited by
+/// then.
 pub fn members<'a>(object: &'a str, mut visit: impl FnMut(&str, &'a str)) -> Result<(), Mismatch> {
     if scan::members(object, &mut visit).is_some() {
         return Ok(());
     }
     match read_members(object, Members(&mut visit)) {
-        // Only a key that is spelled with escapes can be no text, and still be JSON.
+        // A key can only be valid JSON and invalid Unicode if it contains escapes.
         Err(_) if object.contains("\\u") => read_members(object, RawMembers(&mut visit)),
         result => result,
     }
@@ -46,12 +46,12 @@ fn read_members<'a>(
     deserializer.end()
 }
 
-/// Gives the text of each element of an array to `visit`, in order, until that fails: the rest is
-/// not read then.
+/// Calls `visit` with the text of each element of an array in order, until it fails. The rest is
+/// not parsed then.
 ///
 /// # Errors
-/// That of `visit`, or [`Mismatch`] when the text is not a JSON array; some elements may have been
-/// given by then.
+/// The error of `visit`, or [`Mismatch`] if the text is not a JSON array. Some elements may have
+/// been visited by then.
 pub fn elements<'a, E: From<Mismatch>>(
     array: &'a str,
     mut visit: impl FnMut(&'a str) -> Result<(), E>,
@@ -73,13 +73,13 @@ pub fn elements<'a, E: From<Mismatch>>(
     }
 }
 
-/// Whether the text is JSON, of whatever kind.
+/// Returns whether the text is valid JSON of any type.
 pub fn is_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
-/// What a JSON string says; `None` when the JSON value is none, or is no Unicode text (a lone
-/// surrogate, which JSON can spell).
+/// Decodes a JSON string. Returns `None` if the value is not a string, or contains a lone
+/// surrogate, which JSON allows.
 pub fn string(value: &str) -> Option<Cow<'_, str>> {
     let content = string_content(value)?;
     if content.contains('\\') {
@@ -89,23 +89,23 @@ pub fn string(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// What is between the quotes of a JSON string, escapes and all; `None` when the JSON value is
-/// no string.
+/// Returns the raw text between the quotes of a JSON string, or `None` if the value is not a
+/// string.
 pub fn string_content(value: &str) -> Option<&str> {
     value.strip_prefix('"')?.strip_suffix('"')
 }
 
-/// Whether a JSON value is a number.
+/// Returns whether a JSON value is a number.
 pub fn is_number(value: &str) -> bool {
     value.starts_with(|c: char| c == '-' || c.is_ascii_digit())
 }
 
-/// Whether a JSON value is an array or an object.
+/// Returns whether a JSON value is an array or an object.
 pub fn is_container(value: &str) -> bool {
     value.starts_with(['[', '{'])
 }
 
-/// Members whose keys are all text.
+/// Visits members whose keys are all valid Unicode.
 struct Members<F>(F);
 
 impl<'a, F: FnMut(&str, &'a str)> Visitor<'a> for Members<F> {
@@ -123,7 +123,7 @@ impl<'a, F: FnMut(&str, &'a str)> Visitor<'a> for Members<F> {
     }
 }
 
-/// An array's elements, as long as they are wanted.
+/// Visits the elements of an array until the callback returns false.
 struct Elements<F>(F);
 
 impl<'a, F: FnMut(&'a str) -> bool> Visitor<'a> for Elements<F> {
@@ -143,7 +143,7 @@ impl<'a, F: FnMut(&'a str) -> bool> Visitor<'a> for Elements<F> {
     }
 }
 
-/// A key, borrowed where it is spelled without escapes.
+/// A key, borrowed if it has no escapes.
 struct Key;
 
 impl<'a> DeserializeSeed<'a> for Key {
@@ -170,7 +170,7 @@ impl<'a> Visitor<'a> for Key {
     }
 }
 
-/// Members whose keys may be no text.
+/// Visits members whose keys may contain lone surrogates.
 struct RawMembers<F>(F);
 
 impl<'a, F: FnMut(&str, &'a str)> Visitor<'a> for RawMembers<F> {
@@ -201,9 +201,9 @@ mod tests {
     }
 
     #[test]
-    fn members_come_in_order_and_verbatim() {
+    fn members_are_visited_in_order_and_verbatim() {
         let got = all(" {\"a\" : [1, {\"b\":2}] ,\"\\u0061\":\"\\ud800\",\"\":1e400 } ");
-        // The first is given by each of the two ways to read that were tried.
+        // Each of the two parsers visits the first member.
         let first = ("a", "[1, {\"b\":2}]");
         let want = [first, first, ("a", "\"\\ud800\""), ("", "1e400")];
         let want: Vec<_> = want.map(|(k, v)| (k.to_owned(), v)).into();
@@ -211,9 +211,9 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_no_text_is_left_out_and_hides_none() {
+    fn key_with_lone_surrogate_is_skipped() {
         let got = all(r#"{"a":1,"\ud800":{"a":2},"\n\u0062":"\ud800","a":3}"#);
-        // Those before it are given by each of the ways to read that were tried.
+        // Each of the parsers visits the members before it.
         let want = [
             ("a", "1"),
             ("a", "1"),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_read_until_one_is_refused() {
+    fn elements_are_visited_until_the_callback_fails() {
         #[derive(Debug, PartialEq)]
         enum Stop {
             Mismatch,
@@ -250,7 +250,7 @@ mod tests {
         };
         assert_eq!(read(r#" [1 , "a", [{}] ] "#, 3), (Ok(()), 3));
         assert_eq!(read("[1,2,3]", 1), (Err(Stop::At(2)), 2));
-        // The rest of the array is not looked at.
+        // The rest of the array is not parsed.
         assert_eq!(read("[1,2,x", 1), (Err(Stop::At(2)), 2));
         for other in ["", "{}", "1", "[1] 2", "[1,]", "[x]"] {
             assert_eq!(read(other, 9).0, Err(Stop::Mismatch), "{other}");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_object() {
+    fn other_text_is_a_mismatch() {
         for text in [
             "",
             " ",
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_costs_no_stack() {
+    fn nesting_uses_no_stack() {
         let depth = 1_000_000;
         let array = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(is_json(&array));
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn strings() {
+    fn strings_are_decoded() {
         for (value, want) in [
             (r#""""#, Some("")),
             (r#""a""#, Some("a")),

@@ -1,20 +1,20 @@
-//! What a client says.
+//! Parses the messages of clients.
 //!
-//! Owns: which message a JSON text is, the untyped forms of old clients included (the official
-//! client still sends them). Must not know what is done about it.
+//! Owns: the recognition of messages in JSON, including the untyped forms of old clients, which the
+//! official client still sends. Must not know: the handling of messages.
 
 use super::json;
 
 /// A message, borrowed from its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// The text of the number that a reply is to carry. Without one there is no reply.
+    /// The text of the number to repeat in the reply. Without one there is no reply.
     pub id: Option<&'a str>,
-    /// What it says.
+    /// The kind of message.
     pub kind: Kind<'a>,
 }
 
-/// Which message it is. The members it is about are JSON texts; `None` where they are missing.
+/// The kind of message. The members are JSON texts, or `None` if missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
     Ping,
@@ -25,14 +25,14 @@ pub enum Kind<'a> {
     Filter {
         filter: Option<&'a str>,
     },
-    /// The JSON text of a type that there is not: `null` also where none is given.
+    /// The JSON text of an unknown type; `null` if the type is missing.
     Unknown {
         type_: &'a str,
     },
 }
 
 impl Kind<'_> {
-    /// The word for it in the log.
+    /// Returns the name in the log.
     pub fn as_str(&self) -> &'static str {
         match self {
             Kind::Ping => "ping",
@@ -44,24 +44,24 @@ impl Kind<'_> {
     }
 }
 
-/// Why a text is no message.
+/// The reason why a text is not a valid message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {
     /// Not JSON.
     NotJson,
-    /// JSON, but no object.
+    /// JSON, but not an object.
     NotAnObject,
     /// An `id` that is a number of more than [`MAX_ID`] bytes.
     LongId,
 }
 
-/// Reads a message. What is in it beyond what its type needs is not looked at.
+/// Parses a message. Members that its type does not use are ignored.
 ///
 /// # Errors
-/// [`Unreadable`]. `NaN` and `Infinity`, which h's parser takes, are not JSON here.
+/// [`Unreadable`]. `NaN` and `Infinity`, which h's parser accepts, are not valid JSON here.
 pub fn parse(text: &str) -> Result<Message<'_>, Unreadable> {
     let mut members = Members::default();
-    // The last of repeated keys wins, as in Python.
+    // As in Python, the last of duplicate keys wins.
     let object = json::members(text, |key, value| match key {
         "type" => members.type_ = Some(value),
         "id" => members.id = Some(value),
@@ -77,7 +77,7 @@ pub fn parse(text: &str) -> Result<Message<'_>, Unreadable> {
     }
 }
 
-/// The members that matter, as JSON texts.
+/// The members that are used, as JSON texts.
 #[derive(Default)]
 struct Members<'a> {
     type_: Option<&'a str>,
@@ -89,7 +89,7 @@ struct Members<'a> {
 
 impl<'a> Members<'a> {
     fn message(self) -> Result<Message<'a>, Unreadable> {
-        // h echoes booleans too, which are numbers to Python.
+        // h also repeats booleans, which are numbers in Python.
         let id = self.id.filter(|id| json::is_number(id));
         if id.is_some_and(|id| id.len() > MAX_ID) {
             return Err(Unreadable::LongId);
@@ -109,7 +109,7 @@ impl<'a> Members<'a> {
         if type_ == "null" {
             let says_client_id = self.message_type.and_then(json::string);
             return match says_client_id.as_deref() {
-                // In h, too, a filter wins over what `messageType` says.
+                // As in h, a filter takes precedence over `messageType`.
                 _ if self.filter.is_some() => filter,
                 Some("client_id") => client_id,
                 _ => Kind::Unknown { type_ },
@@ -125,8 +125,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The longest number in `id`, in bytes: a reply repeats it. h repeats integers of up to 4,300
-/// digits.
+/// The maximum length of a number in `id`, in bytes, since a reply repeats it. h repeats integers
+/// of up to 4,300 digits.
 pub const MAX_ID: usize = 256;
 
 #[cfg(test)]
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds() {
+    fn message_kinds_are_recognized() {
         let unknown = |type_| Kind::Unknown { type_ };
         let client_id = |value| Kind::ClientId { value };
         let filter = |filter| Kind::Filter { filter };
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_numbers_as_they_were_written() {
+    fn ids_are_numbers_kept_verbatim() {
         let long = "9".repeat(MAX_ID);
         for (id, want) in [
             ("1", true),
@@ -198,11 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_too_many_characters_are_refused() {
+    fn overlong_ids_are_refused() {
         for id in ["9".repeat(MAX_ID + 1), format!("0.{}", "0".repeat(30_000))] {
             let text = format!(r#"{{"type":"ping","id":{id}}}"#);
             assert_eq!(parse(&text), Err(Unreadable::LongId));
-            // Of repeated keys the last one counts.
+            // The last of duplicate keys wins.
             let text = format!(r#"{{"id":{id},"id":1}}"#);
             assert_eq!(parse(&text).map(|message| message.id), Ok(Some("1")));
             let text = format!(r#"{{"id":"{id}"}}"#);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message() {
+    fn invalid_messages_are_unreadable() {
         use Unreadable::{NotAnObject, NotJson};
         for (text, want) in [
             ("", NotJson),

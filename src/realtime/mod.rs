@@ -1,22 +1,22 @@
-//! The Real Time API: what clients say, what they are told, and who hears of what.
+//! The Real Time API: messages of clients, replies, and the delivery of events.
 //!
-//! Owns: the protocol's messages, filters and their index, and the identities of connections.
-//! Must not know: sockets, TLS, SQL, or where events come from. It meets the engine in [`Cx`]
-//! and back ends in [`crate::model`].
+//! Owns: the protocol's messages, filters and their index, and the identities of connections. Must
+//! not know: sockets, TLS, SQL, or the sources of events. Its interface to the engine is [`Cx`],
+//! and to backends [`crate::model`].
 //!
-//! | file | holds |
+//! | file | purpose |
 //! |---|---|
 //! | `request` | handshakes, credentials, `/_status` |
-//! | `message`, `filter`, `reply` | the protocol's JSON, both ways |
-//! | `dispatch` | what is done about a message |
+//! | `message`, `filter`, `reply` | parsing and serialization of the protocol's JSON |
+//! | `dispatch` | handling of messages |
 //! | `work` | the cost of messages |
 //! | `deliver` | from an event to its receivers |
-//! | `event_queue` | events that wait to be delivered, in bounded pieces |
-//! | `index`, `term` | who asked for what |
-//! | `credentials` | what becomes of a token: at the handshake, and when it ends |
-//! | `principals`, `expiry`, `audience` | who somebody is, for how long, and what they may hear |
-//! | `trace` | lines of the log about single connections |
-//! | `invariants` | what must hold between any two calls |
+//! | `event_queue` | events that wait for delivery, in bounded steps |
+//! | `index`, `term` | the inverted index of filters |
+//! | `credentials` | the life of a token, from the handshake to its end |
+//! | `principals`, `expiry`, `audience` | identities, their expiry, and their permissions |
+//! | `trace` | log lines about single connections |
+//! | `invariants` | invariants between any two calls |
 
 mod audience;
 mod counters;
@@ -53,7 +53,7 @@ pub use counters::{Auth, Counters, Errors, Events, Messages, Refused, Withheld};
 pub use event_queue::{Delivered, EventQueue, TurnLimits};
 pub use session::Session;
 
-/// What benchmarks measure by itself.
+/// Parts that benchmarks measure separately.
 #[doc(hidden)]
 pub mod parts {
     pub use super::filter::{FilterError, parse as parse_filter};
@@ -67,50 +67,50 @@ use request::{Credentials, Wanted};
 use term::Digester;
 use trace::Trace;
 
-/// How the API behaves where that is a choice.
+/// The configurable behavior of the API.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The pages that may connect; where there are none, all may.
+    /// The allowed origins of web pages. If empty, all origins are allowed.
     pub origins: Vec<Origin>,
-    /// What becomes of a token that is nobody's (any more).
+    /// The treatment of an invalid token.
     pub invalid_token: InvalidToken,
-    /// Values that one connection's filter may have.
+    /// The maximum number of values in one connection's filter.
     pub max_terms: usize,
-    /// Bytes that the filters of all connections may take. Small filters may take more.
+    /// The memory limit of the filters of all connections, in bytes. Small filters may exceed it.
     pub filters_total: usize,
-    /// What becomes of an open connection whose token has ended.
+    /// The treatment of an open connection whose token has ended.
     pub on_expiry: OnExpiry,
-    /// Over how many milliseconds the closes of those whose tokens end together are spread, so
-    /// that they do not come back together. 0 closes at once.
+    /// The period in milliseconds over which closes are spread if many tokens end together, so that
+    /// clients do not reconnect at once. 0 closes immediately.
     pub expiry_spread: u64,
-    /// How often the back end is asked whether anything has changed about the tokens that are
-    /// connected, in milliseconds. Never for a back end that tells by itself.
+    /// The interval in milliseconds at which the backend checks the tokens of connections for
+    /// changes. `None` if the backend reports all changes by itself.
     pub sweep_period: Option<u64>,
 }
 
-/// What becomes of an open connection whose token has expired or was revoked, or whose user was
+/// The treatment of an open connection whose token has expired or was revoked, or whose user was
 /// deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExpiry {
-    /// It is closed with 3000, and may come back with another token.
+    /// The connection is closed with 3000, and may reconnect with another token.
     #[default]
     Close,
-    /// It stays, as in h.
+    /// The connection stays open, as in h.
     Keep,
 }
 
-/// What becomes of a token that is nobody's (any more).
+/// The treatment of an invalid token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InvalidToken {
     /// The connection is anonymous, as in h.
     #[default]
     Anonymous,
-    /// The handshake is refused with 401.
+    /// The handshake is rejected with 401.
     Reject,
 }
 
-/// The Real Time API over an engine. Its methods are those of a
-/// [`Handler`](crate::net::Handler), without what belongs to other listeners.
+/// The Real Time API on top of an engine. Its methods are those of a
+/// [`Handler`](crate::net::Handler), except those for other listeners.
 pub struct Realtime {
     asks: Box<dyn Asks>,
     settings: Settings,
@@ -118,25 +118,26 @@ pub struct Realtime {
     index: Index,
     principals: Principals,
     arrivals: BTreeMap<ConnKey, Arrival>,
-    /// Reused from call to call: the text of a reply, and the receivers of an event.
+    /// Buffers reused between calls: the text of a reply, and the receivers of an event.
     reply: String,
     receivers: Vec<ConnKey>,
-    /// When the back end was last asked about the tokens, in monotonic milliseconds.
+    /// The time of the last sweep, in monotonic milliseconds.
     swept: u64,
     trace: Trace,
     counters: Counters,
 }
 
-/// A connection whose identity is known and whose WebSocket is about to open.
+/// A connection with a known identity whose WebSocket is about to open.
 struct Arrival {
     /// Monotonic milliseconds.
     since: u64,
-    /// Why it has to end as soon as it is open.
+    /// The cause for which it must be closed as soon as it opens.
     ended: Option<EndCause>,
 }
 
 impl Realtime {
-    /// `seed` should be random: it keeps clients from preparing filter values that collide.
+    /// Creates the API. `seed` should be random, which keeps clients from constructing filter
+    /// values that collide.
     pub fn new(asks: Box<dyn Asks>, settings: Settings, seed: [u64; 4]) -> Self {
         let digester = Rc::new(Digester::new(seed));
         Realtime {
@@ -154,7 +155,7 @@ impl Realtime {
         }
     }
 
-    /// A request: a handshake, `/_status`, or something that there is not.
+    /// Handles a request: a handshake, `/_status`, or an unknown path.
     pub fn on_request(
         &mut self,
         cx: &mut Cx<'_, Session>,
@@ -197,7 +198,7 @@ impl Realtime {
         }
     }
 
-    /// A WebSocket has opened.
+    /// Called when a WebSocket has opened.
     pub fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
         let is_watched = self.trace.open(key);
         if let Some(session) = cx.session(key) {
@@ -212,7 +213,7 @@ impl Realtime {
         }
     }
 
-    /// A WebSocket has ended.
+    /// Called when a WebSocket has closed.
     pub fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
         if let Some(ending) = cx.ending().filter(|_| self.trace.is_on()) {
             let what = format_args!("closed with {}, by {}", ending.code, ending.reason);
@@ -225,13 +226,13 @@ impl Realtime {
         self.principals.log_out(key);
     }
 
-    /// Ends what the clock ends.
+    /// Called periodically. Expires tokens, closes connections that are due, and releases memory.
     pub fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
         let now = cx.now();
         self.expire(now);
         self.close_due(cx);
         self.sweep(now.mono);
-        // Their connections were gone before they could open.
+        // Remove identities whose connections closed before they opened.
         let principals = &mut self.principals;
         self.arrivals.retain(|&key, arrival| {
             let stays = now.mono.saturating_sub(arrival.since) < ARRIVAL_LIFE;
@@ -245,8 +246,8 @@ impl Realtime {
         self.trace.tidy(now.mono);
     }
 
-    /// A back end says something. Events ([`Tell::Published`], [`Tell::Happened`]), which go into
-    /// an [`EventQueue`], and what is for others ([`Tell::Health`]) are passed over.
+    /// Handles a message from a backend. Ignores events ([`Tell::Published`], [`Tell::Happened`]),
+    /// which belong in an [`EventQueue`], and [`Tell::Health`], which is for others.
     pub fn on_tell(&mut self, cx: &mut Cx<'_, Session>, tell: Tell) {
         match tell {
             Tell::Authenticated { ticket, reply } => self.on_authenticated(cx, ticket, reply),
@@ -266,7 +267,7 @@ impl Realtime {
         }
     }
 
-    /// What has been counted, and how things stand.
+    /// Returns the counters and current values.
     pub fn counters(&self) -> Counters {
         Counters {
             subscriptions: self.index.subscriptions() as u64,
@@ -313,8 +314,8 @@ impl Default for Settings {
     }
 }
 
-/// How long an identity waits for its connection to open, in milliseconds. The engine opens it
-/// right after the answer or never, so any time is long enough.
+/// How long an identity is kept until its connection opens, in milliseconds. The engine opens it
+/// directly after the answer or never, so any value is long enough.
 const ARRIVAL_LIFE: u64 = 10_000;
 
 #[cfg(test)]

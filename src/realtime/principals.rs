@@ -1,7 +1,7 @@
-//! Who is connected: users, once each, and their connections.
+//! The identities of connections: users, stored once each, and their connections.
 //!
-//! Owns: the identity of every connection that has one. Must not know sockets, or what a user
-//! may do with it. A user is kept while a connection of theirs is.
+//! Owns: the identity of every logged-in connection. Must not know: sockets, or the permissions of
+//! users. A user is stored for as long as it has a connection.
 
 use std::rc::Rc;
 
@@ -15,34 +15,34 @@ use ends::{Ends, Standing};
 use super::slab::{ByConn, NONE, Slab};
 use super::term::Digester;
 
-/// The users that have a connection.
+/// The connected users.
 pub struct Principals {
     digester: Rc<Digester>,
     by_conn: ByConn,
     logins: Slab<Login>,
     users: Slab<Principal>,
-    /// Places in `users`, by userid.
+    /// Indices into `users`, by userid.
     table: HashTable<u32>,
     ends: Ends,
 }
 
-/// A user, shared by their connections.
+/// A user, shared by the user's connections.
 #[derive(Default)]
 pub struct Principal {
     userid: Box<str>,
-    /// By group.
+    /// Sorted by group.
     memberships: Box<[Membership]>,
     bucket: u64,
-    /// The first of a list of logins.
+    /// The head of the list of the user's logins.
     head: u32,
 }
 
-/// One connection's identity, in a list with the others of the user.
+/// The identity of one connection, linked with the user's other logins.
 #[derive(Clone, Copy)]
 struct Login {
     key: ConnKey,
     token: TokenId,
-    /// By the wall clock.
+    /// The expiry by the wall clock.
     expires: UnixMillis,
     user: u32,
     next: u32,
@@ -51,12 +51,12 @@ struct Login {
 }
 
 impl Principal {
-    /// The userid, in the stored spelling.
+    /// Returns the userid in the stored spelling.
     pub fn userid(&self) -> &str {
         &self.userid
     }
 
-    /// The membership in a group.
+    /// Returns the membership in a group.
     pub fn membership(&self, group: &str) -> Option<&Membership> {
         let at = self
             .memberships
@@ -71,7 +71,7 @@ impl Principal {
 }
 
 impl Principals {
-    /// Nobody yet.
+    /// Creates an empty table.
     pub fn new(digester: Rc<Digester>) -> Self {
         Principals {
             digester,
@@ -83,10 +83,10 @@ impl Principals {
         }
     }
 
-    /// Gives a connection an identity. What it says of the user is the newest, so it holds for
-    /// their other connections too.
+    /// Assigns an identity to a connection. It contains the newest data of the user, which also
+    /// applies to the user's other connections.
     pub fn log_in(&mut self, key: ConnKey, identity: Identity, now: Now) {
-        // An answer may be so late that its connection has gone and another has its place.
+        // The answer may be late, with another connection in the same slot by now.
         if self.has_successor(key) {
             return self.set_memberships(&identity.userid, identity.memberships);
         }
@@ -116,20 +116,20 @@ impl Principals {
         self.ends.log_in(key, expires, now);
     }
 
-    /// Takes a connection's identity, if it has one.
+    /// Removes a connection's identity, if it has one.
     pub fn log_out(&mut self, key: ConnKey) {
         if self.login(key).is_some() {
             self.vacate(key);
         }
     }
 
-    /// Who a connection is; `None` is anonymous.
+    /// Returns the user of a connection; `None` is anonymous.
     pub fn of(&self, key: ConnKey) -> Option<&Principal> {
         let login = self.login(key)?;
         self.users.get(login.user)
     }
 
-    /// These are a user's memberships from now on. Nothing to do where they are not connected.
+    /// Replaces a user's memberships. Does nothing if the user is not connected.
     pub fn set_memberships(&mut self, userid: &str, memberships: Vec<Membership>) {
         let user = self.find(userid);
         if let Some(user) = user.and_then(|user| self.users.get_mut(user)) {
@@ -137,7 +137,7 @@ impl Principals {
         }
     }
 
-    /// The connections of a user.
+    /// Returns the connections of a user.
     pub fn connections_of(&self, userid: &str) -> Vec<ConnKey> {
         let user = self.find(userid).and_then(|user| self.users.get(user));
         let mut at = user.map_or(NONE, |user| user.head);
@@ -149,8 +149,8 @@ impl Principals {
         keys
     }
 
-    /// The connections that came with a token. Looks at every login: a revocation is rare, and
-    /// another table would cost every connection.
+    /// Returns the connections that logged in with a token. Scans all logins: revocations are rare,
+    /// and another table would cost memory for every connection.
     pub fn connections_with(&self, token: TokenId) -> Vec<ConnKey> {
         self.live()
             .filter(|login| login.token == token)
@@ -158,7 +158,7 @@ impl Principals {
             .collect()
     }
 
-    /// The tokens that connections have, each once.
+    /// Returns the tokens of all connections, without duplicates.
     pub fn tokens(&self) -> Vec<TokenId> {
         let mut tokens: Vec<_> = self.live().map(|login| login.token).collect();
         tokens.sort_unstable();
@@ -166,17 +166,17 @@ impl Principals {
         tokens
     }
 
-    /// Connections that have an identity.
+    /// Returns the number of logged-in connections.
     pub fn logins(&self) -> usize {
         self.logins.len()
     }
 
-    /// Distinct users.
+    /// Returns the number of distinct users.
     pub fn users(&self) -> usize {
         self.users.len()
     }
 
-    /// Gives back the memory of a crowd that has left.
+    /// Releases unused memory after many connections have closed.
     pub fn tidy(&mut self) {
         if self.logins.is_sparse() {
             self.rebuild();
@@ -184,7 +184,7 @@ impl Principals {
         self.tidy_ends();
     }
 
-    /// Moves those who are left into new, smaller tables.
+    /// Moves the remaining entries into new, smaller tables.
     fn rebuild(&mut self) {
         let digester = Rc::clone(&self.digester);
         let mut old = std::mem::replace(self, Principals::new(digester));
@@ -193,7 +193,7 @@ impl Principals {
             let Some(user) = old.users.remove(place) else {
                 continue;
             };
-            // In a vacant place is a user to whom no login belongs.
+            // No login refers to the user in a vacant slot.
             let mut at = user.head;
             if old.logins.get(at).is_none_or(|login| login.user != place) {
                 continue;
@@ -206,8 +206,8 @@ impl Principals {
         }
     }
 
-    /// Takes the identity of whatever connection had this key's place in the arena: it may
-    /// have ended before it opened, and then nobody logs it out before the place is used again.
+    /// Removes the identity of the connection in this key's arena slot, whichever it is. A
+    /// connection that closed before it opened is not logged out before its slot is reused.
     fn vacate(&mut self, key: ConnKey) {
         let at = self.by_conn.take(key);
         let Some(login) = self.logins.remove(at) else {
@@ -235,10 +235,10 @@ impl Principals {
         }
     }
 
-    /// Whether a later connection in this key's place in the arena has an identity.
+    /// Returns whether a later connection in this key's arena slot has an identity.
     fn has_successor(&self, key: ConnKey) -> bool {
         let login = self.logins.get(self.by_conn.get(key));
-        // Generations count connections, and begin anew after 2^32 of them.
+        // Generations count connections and wrap around after 2^32.
         login.is_some_and(|login| {
             let ahead = login.key.generation.wrapping_sub(key.generation);
             (1..1 << 31).contains(&ahead)
@@ -273,7 +273,7 @@ impl Principals {
         at
     }
 
-    /// Stores a login, as the first of its user's list.
+    /// Stores a login at the head of its user's list.
     fn attach(&mut self, login: Login) {
         let Login { key, user, .. } = login;
         let next = self.users.get(user).map_or(NONE, |user| user.head);
@@ -311,7 +311,7 @@ impl Default for Login {
 }
 
 const NEVER: UnixMillis = UnixMillis::MAX;
-// Every connection with an identity pays for it.
+// Every logged-in connection takes this much memory.
 const _: () = assert!(size_of::<Login>() <= 40);
 
 mod ends;
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_shared_and_gone_with_the_last_connection() {
+    fn user_is_shared_and_removed_with_the_last_connection() {
         let mut principals = principals();
         principals.log_in(
             key(0),
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_connection_in_a_place_is_another() {
+    fn reused_slot_does_not_inherit_the_identity() {
         let mut principals = principals();
         let (old, new) = (
             key(2),
@@ -399,7 +399,7 @@ mod tests {
 
     // M1
     #[test]
-    fn a_crowd_may_leave() {
+    fn memory_is_released_after_many_logouts() {
         let mut principals = principals();
         let mut random = Random(7);
         for n in 0..5000 {

@@ -1,41 +1,41 @@
-//! What clients are answered, byte for byte as h writes it.
+//! Serializes replies to clients, byte for byte as h does.
 //!
-//! Owns: the text of replies: Python's `json.dumps` with its separators, in ASCII. Must not
-//! know who asked, or how it is sent. Every function writes behind what `out` holds.
+//! Owns: the text of replies: Python's `json.dumps` with its separators, in ASCII. Must not know:
+//! the receiver of a reply, or how it is sent. Every function appends to `out`.
 
 use super::json;
 
-/// Why a message was refused.
+/// The reason why a message was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem<'a> {
-    /// There is no such type; its JSON text.
+    /// Unknown type; contains its JSON text.
     InvalidType(&'a str),
     /// `client_id` without `value`.
     MissingValue,
     /// A client id that is neither a string nor null.
     InvalidValue,
-    /// `filter` without `filter`.
+    /// A `filter` message without the member `filter`.
     MissingFilter,
-    /// A filter that is not built as one.
+    /// A malformed filter.
     InvalidFilter,
     /// A filter with more values than the limit.
     TooManyTerms { limit: usize },
     /// A filter with more clauses than the limit.
     TooManyClauses { limit: usize },
-    /// A filter for which there is no memory.
+    /// A filter that exceeds the memory limit of all filters.
     FiltersFull { at_most: usize },
-    /// A number in `id` with more characters than the limit. It is not repeated in the reply.
+    /// A number in `id` with more characters than the limit. The reply does not repeat it.
     LongId { limit: usize },
 }
 
-/// The reply to `ping`.
+/// Writes the reply to `ping`.
 pub fn pong(out: &mut String, id: &str) {
     out.push_str(r#"{"type": "pong", "ok": true, "reply_to": "#);
     out.push_str(id);
     out.push('}');
 }
 
-/// The reply to `whoami`; nobody is anonymous.
+/// Writes the reply to `whoami`; `None` is anonymous.
 pub fn whoyouare(out: &mut String, userid: Option<&str>, id: &str) {
     out.push_str(r#"{"type": "whoyouare", "userid": "#);
     match userid {
@@ -47,7 +47,7 @@ pub fn whoyouare(out: &mut String, userid: Option<&str>, id: &str) {
     out.push('}');
 }
 
-/// The reply to what was refused.
+/// Writes the reply to a rejected message.
 pub fn error(out: &mut String, problem: Problem<'_>, id: &str) {
     let (kind, description) = match problem {
         Problem::InvalidType(type_) => {
@@ -91,8 +91,8 @@ pub fn error(out: &mut String, problem: Problem<'_>, id: &str) {
     out.push('}');
 }
 
-/// Writes a JSON value again, as [`push_value`] does: its first [`EXCERPT`] characters, and a mark
-/// if there are more. A client must not get its text back in a multiple of the length.
+/// Writes the first [`EXCERPT`] characters of a JSON value like [`push_value`], with a mark if it
+/// is truncated. Replies must not amplify the text of a client.
 fn push_excerpt(out: &mut String, value: &str) {
     let most = out.len() + EXCERPT;
     push_value(out, value, most);
@@ -102,8 +102,8 @@ fn push_excerpt(out: &mut String, value: &str) {
     }
 }
 
-/// Writes a JSON value again: strings as Python writes them, other values as they came. Stops
-/// soon after `out` has become longer than `most`.
+/// Writes a JSON value: strings in Python's encoding, other values unchanged. Stops soon after the
+/// length of `out` exceeds `most`.
 fn push_value(out: &mut String, value: &str, most: usize) {
     let Some(content) = json::string_content(value) else {
         let soon = value.char_indices().nth(most);
@@ -120,7 +120,7 @@ fn push_value(out: &mut String, value: &str, most: usize) {
             push_units(out, char.encode_utf16(&mut units));
             continue;
         }
-        // One UTF-16 unit a time, so that a lone surrogate stays what it is.
+        // Write one UTF-16 unit at a time, so that lone surrogates are preserved.
         let unit = match chars.next() {
             Some('u') => {
                 let (digits, rest) = chars.as_str().split_at_checked(4).unwrap_or_default();
@@ -151,8 +151,8 @@ fn push_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Writes UTF-16 units as Python's encoder does: whatever is not printable ASCII is escaped,
-/// U+007F too.
+/// Writes UTF-16 units like Python's encoder: everything except printable ASCII is escaped,
+/// including U+007F.
 fn push_units(out: &mut String, units: &[u16]) {
     for &unit in units {
         match u8::try_from(unit) {
@@ -177,9 +177,9 @@ fn push_units(out: &mut String, units: &[u16]) {
     }
 }
 
-/// How many characters of a client's text an error repeats, as JSON.
+/// The number of characters of a client's text that an error repeats, as JSON.
 pub const EXCERPT: usize = 256;
-/// Stands for the rest of a text that was cut.
+/// Marks truncated text.
 const CUT: &str = "...";
 
 #[cfg(test)]
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn pong_and_whoyouare() {
+    fn pong_and_whoyouare_match_h() {
         assert_eq!(
             written(|out| pong(out, "1e400")),
             r#"{"type": "pong", "ok": true, "reply_to": 1e400}"#
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn errors() {
+    fn errors_match_h() {
         for (problem, kind, description) in [
             (
                 Problem::InvalidType("null"),
@@ -249,9 +249,9 @@ mod tests {
         }
     }
 
-    /// As h was seen to answer.
+    /// As recorded from h.
     #[test]
-    fn the_type_is_quoted_twice() {
+    fn invalid_type_is_quoted_twice() {
         for (type_, want) in [
             (r#""foo""#, r#"\"foo\""#),
             (r#""""#, r#"\"\""#),

@@ -1,34 +1,34 @@
-//! What arrives over HTTP: opening handshakes, and `/_status`.
+//! HTTP requests: opening handshakes, and `/_status`.
 //!
-//! Owns: whose token a request brings, from which pages it may come, and the JSON answers. Must
-//! not know who a token is for.
+//! Owns: the credentials in a request, the check of its origin, and the JSON responses. Must not
+//! know: the users of tokens.
 
 use std::borrow::Cow;
 
 use crate::http::{Origin, Request, Response, Upgrade, check_upgrade, http_date, percent_decode};
 use crate::model::UnixMillis;
 
-/// What a request asks for.
+/// The interpretation of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
-    /// A WebSocket, with these credentials.
+    /// A WebSocket handshake with these credentials.
     Socket(Upgrade, Credentials<'a>),
-    /// The answer is clear already.
+    /// An immediate response.
     Answer(Response),
 }
 
-/// Who a client says it is.
+/// The credentials in a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Credentials<'a> {
-    /// It does not say.
+    /// None.
     Anonymous,
-    /// By a token that cannot be anybody's: empty, or no text.
+    /// An invalid token: empty, or not text.
     Nobodys,
-    /// By this token.
+    /// A token.
     Token(Cow<'a, str>),
 }
 
-/// Finds out what a request asks for.
+/// Interprets a request.
 pub fn read<'a>(request: &Request<'a>, now: UnixMillis) -> Wanted<'a> {
     match &*percent_decode(request.path) {
         "/ws" => match check_upgrade(request) {
@@ -40,8 +40,9 @@ pub fn read<'a>(request: &Request<'a>, now: UnixMillis) -> Wanted<'a> {
     }
 }
 
-/// Whether a handshake may come from where it comes from. Who says nothing is no page: browsers
-/// always do. Two fields are nobody's, and neither is one that is no origin, such as `null`.
+/// Returns whether a handshake's origin is allowed. A request without an `Origin` field does not
+/// come from a web page, since browsers always send it. A repeated field and an invalid origin,
+/// such as `null`, are not allowed.
 pub fn may_connect(request: &Request<'_>, origins: &[Origin]) -> bool {
     let mut fields = request.headers("origin");
     let Some(field) = fields.next().filter(|_| !origins.is_empty()) else {
@@ -51,7 +52,7 @@ pub fn may_connect(request: &Request<'_>, origins: &[Origin]) -> bool {
     fields.next().is_none() && origin.is_some_and(|origin| origins.contains(&origin))
 }
 
-/// Whether what its connection does is to be logged: in h's words for it.
+/// Returns whether the request enables tracing of its connection, with h's words for true.
 pub fn wants_to_be_watched(request: &Request<'_>) -> bool {
     request.last_param("debug").is_some_and(|value| {
         let value = value.trim();
@@ -60,7 +61,7 @@ pub fn wants_to_be_watched(request: &Request<'_>) -> bool {
     })
 }
 
-/// The answer to a page that may not connect.
+/// Returns the response to a page whose origin is not allowed.
 pub fn forbidden_origin() -> Response {
     let body = r#"{"ok": false, "error": "forbidden_origin", "reason": "Pages of this origin may not connect."}"#;
     // RFC 6455 §4.2.2: "If the server does not wish to accept this connection, it MUST return an
@@ -68,17 +69,17 @@ pub fn forbidden_origin() -> Response {
     Response::json(403, body).closing()
 }
 
-/// The answer to a token that is nobody's, where that is refused.
+/// Returns the response to an invalid token, if these are rejected.
 pub fn unauthorized() -> Response {
     let body = r#"{"ok": false, "error": "invalid_token", "reason": "The access token is unknown or has ended."}"#;
-    // RFC 6750 §3.1 has the name of this error.
+    // RFC 6750 §3.1 defines the name of this error.
     Response::json(401, body)
         .with("WWW-Authenticate", r#"Bearer error="invalid_token""#)
         .closing()
 }
 
-/// The answer while nobody can say whose a token is. Not even with tokens that are not refused
-/// is it served as anonymous then: its owner would wait for events that never come.
+/// Returns the response while tokens cannot be checked. The client is not served as anonymous, even
+/// if invalid tokens are accepted: a valid user would wait for events that never come.
 pub fn unavailable() -> Response {
     let body = r#"{"ok": false, "error": "unavailable", "reason": "The access token cannot be checked now. Please try again."}"#;
     Response::json(503, body)
@@ -86,8 +87,9 @@ pub fn unavailable() -> Response {
         .closing()
 }
 
-/// As h has it: the query's `access_token` wins, the last one, and even an empty one hides the
-/// header; and of repeated headers, which h joins with a comma, no token can come.
+/// Returns the credentials by h's rules. The last `access_token` in the query takes precedence over
+/// the header, even if it is empty. h joins repeated headers with a comma, which never results in a
+/// valid token.
 fn credentials<'a>(request: &Request<'a>) -> Credentials<'a> {
     if let Some(token) = request.last_param("access_token") {
         return match token.is_empty() {
@@ -134,7 +136,7 @@ fn status(now: UnixMillis) -> Response {
         .with("Pragma", "no-cache")
 }
 
-/// RFC 9110 §12.5.1. Without the field anything is acceptable.
+/// RFC 9110 §12.5.1. Without the field, any media type is acceptable.
 fn accepts_json(request: &Request<'_>) -> bool {
     let mut ranges = request
         .headers("accept")
@@ -153,7 +155,7 @@ fn accepts_json(request: &Request<'_>) -> bool {
         })
 }
 
-/// In seconds. The official client has its own delays and does not look.
+/// In seconds. The official client ignores it and uses its own delays.
 const RETRY_AFTER: &str = "5";
 
 #[cfg(test)]
@@ -162,7 +164,7 @@ mod tests {
     use crate::http::{Head, parse_head};
     use crate::realtime::testing::HANDSHAKE;
 
-    /// `Ok` with the credentials of a handshake, or the answer.
+    /// Returns `Ok` with the credentials of a handshake, or the response.
     fn wanted(target: &str, fields: &[u8]) -> Result<String, Response> {
         let head = [b"GET ", target.as_bytes(), HANDSHAKE, fields, b"\r\n"].concat();
         read_head(&head)
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_by_hs_rules() {
+    fn credentials_follow_hs_rules() {
         let bearer = b"Authorization: Bearer h\r\n";
         for (target, fields, want) in [
             ("/ws", &b""[..], "Anonymous"),
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn other_requests() {
+    fn other_requests_get_immediate_responses() {
         for (target, status) in [
             ("/", 404),
             ("/ws/", 404),
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn status_for_those_who_take_json() {
+    fn status_requires_that_json_is_accepted() {
         for (method, accept, status) in [
             ("GET", "", 200),
             ("HEAD", "", 200),

@@ -1,24 +1,25 @@
-//! What the Real Time API keeps in a connection's own slot.
+//! The part of the Real Time API's state that is stored in a connection's own slot.
 
 use super::term::Digest;
 
-/// A connection's state: 24 bytes, nothing on the heap.
+/// A connection's state: 24 bytes, without heap allocations.
 ///
-/// What is searched by something else than the connection lives elsewhere: its filter in the
-/// index, who it is among the principals.
+/// State that is searched by another key is stored elsewhere: the filter in the index, and the
+/// identity in the principals.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
-    /// Stands for the client id that the connection gave. It is only ever compared, so 16
-    /// bytes do for whatever a client may send.
+    /// The digest of the connection's client id. Client ids are only compared, so 16 bytes suffice
+    /// for any length.
     client: Digest,
-    /// Whether it gave one: beside it, and not around it, so that there is room for the next.
+    /// Whether the client id is set. A flag rather than an `Option`, so that the next field needs
+    /// no further space.
     has_client: bool,
-    /// What it does is logged, as it asked for.
+    /// Whether the connection asked for tracing.
     pub(super) is_watched: bool,
 }
 
 impl Session {
-    /// Stands for its client id, if it has given one.
+    /// Returns the digest of the client id, if it is set.
     pub(super) fn client(&self) -> Option<Digest> {
         self.has_client.then_some(self.client)
     }

@@ -1,23 +1,23 @@
-//! Tables that hold small things by number.
+//! Tables that store small values by index.
 //!
-//! Owns: places that are used again, and growth by pages: a vector that grows as one block
-//! leaves holes of all its former sizes behind, and every idle connection pays for them. Must
-//! not know what is held.
+//! Owns: the reuse of slots, and growth by pages. A vector that grows as a single block leaves
+//! holes of all its former sizes behind, a cost that every idle connection would share. Must not
+//! know: the stored values.
 
 use crate::net::ConnKey;
 
-/// No place.
+/// The index that stands for no slot.
 pub const NONE: u32 = u32::MAX;
 
-/// Values by number. A place that was given up holds `T::default()` until it is used again.
+/// Values by index. A vacant slot holds `T::default()` until it is reused.
 #[derive(Default)]
 pub struct Slab<T> {
     entries: Pages<T>,
     vacant: Vec<u32>,
 }
 
-/// One number for each connection that has one, found by the connection's place in the
-/// engine's arena, which is dense. [`NONE`] stands for none.
+/// One index per connection, looked up by its slot in the engine's arena, which is dense. [`NONE`]
+/// stands for no index.
 #[derive(Default)]
 pub struct ByConn {
     numbers: Pages<Number>,
@@ -33,7 +33,7 @@ struct Pages<T> {
 struct Number(u32);
 
 impl<T: Default> Slab<T> {
-    /// Stores a value and says where.
+    /// Stores a value and returns its index.
     pub fn insert(&mut self, entry: T) -> u32 {
         if let Some(at) = self.vacant.pop()
             && let Some(place) = self.entries.get_mut(at as usize)
@@ -41,60 +41,60 @@ impl<T: Default> Slab<T> {
             *place = entry;
             return at;
         }
-        // The number of connections, times the terms of each, is far from 2^32: descriptors
-        // end long before.
+        // The product of connections and terms is far below 2^32: file descriptors run out long
+        // before.
         debug_assert!(self.entries.len < NONE as usize);
         let at = self.entries.len as u32;
         self.entries.push(entry);
         at
     }
 
-    /// Takes a value out; its place may be used again.
+    /// Removes a value. Its slot may be reused.
     pub fn remove(&mut self, at: u32) -> Option<T> {
         let entry = std::mem::take(self.entries.get_mut(at as usize)?);
         self.vacant.push(at);
         Some(entry)
     }
 
-    /// The value in a place.
+    /// Returns the value in a slot.
     pub fn get(&self, at: u32) -> Option<&T> {
         self.entries.get(at as usize)
     }
 
-    /// The value in a place, to be changed.
+    /// Returns a mutable reference to the value in a slot.
     pub fn get_mut(&mut self, at: u32) -> Option<&mut T> {
         self.entries.get_mut(at as usize)
     }
 
-    /// All places, vacant ones too, in order.
+    /// Returns all slots in order, including vacant ones.
     pub fn places(&self) -> impl Iterator<Item = &T> {
         self.entries.iter()
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.entries.len - self.vacant.len()
     }
 
-    /// Whether most of a large memory holds nothing, and building it anew would pay.
+    /// Returns whether the table is large and mostly vacant, so that rebuilding it pays off.
     pub fn is_sparse(&self) -> bool {
         self.entries.len > PAGE && self.len() < self.entries.len / 4
     }
 
-    /// Bytes held, without what the values themselves point to.
+    /// Returns the allocated bytes, without those that the values own.
     pub fn bytes(&self) -> usize {
         self.entries.bytes() + self.vacant.capacity() * size_of::<u32>()
     }
 }
 
 impl ByConn {
-    /// The connection's number.
+    /// Returns the connection's index.
     pub fn get(&self, key: ConnKey) -> u32 {
         let number = self.numbers.get(key.index as usize);
         number.map_or(NONE, |number| number.0)
     }
 
-    /// Gives the connection a number.
+    /// Sets the connection's index.
     pub fn set(&mut self, key: ConnKey, number: u32) {
         let at = key.index as usize;
         while self.numbers.len <= at {
@@ -105,7 +105,7 @@ impl ByConn {
         }
     }
 
-    /// Takes the connection's number.
+    /// Removes the connection's index and returns it.
     pub fn take(&mut self, key: ConnKey) -> u32 {
         let Some(place) = self.numbers.get_mut(key.index as usize) else {
             return NONE;
@@ -115,13 +115,13 @@ impl ByConn {
         number
     }
 
-    /// The numbers, in the order of the arena.
+    /// Returns the indices, in arena order.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         let numbers = self.numbers.iter().map(|number| number.0);
         numbers.filter(|&number| number != NONE)
     }
 
-    /// Bytes held.
+    /// Returns the allocated bytes.
     pub fn bytes(&self) -> usize {
         self.numbers.bytes()
     }
@@ -188,7 +188,7 @@ impl Default for Number {
     }
 }
 
-/// Small enough that a server with few connections does not notice it.
+/// Small enough to be negligible for a server with few connections.
 const PAGE: usize = 256;
 
 #[cfg(test)]
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_used_again() {
+    fn slots_are_reused() {
         let mut slab = Slab::default();
         let places: Vec<u32> = (1..=3).map(|n| slab.insert(n)).collect();
         assert_eq!(places, [0, 1, 2]);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_by_connection() {
+    fn indices_are_stored_by_connection() {
         let key = |index| ConnKey {
             index,
             generation: 1,

@@ -1,10 +1,9 @@
-//! Values as 128-bit keyed hashes.
+//! 128-bit keyed hashes of values.
 //!
-//! A filter's values are only ever compared, so the index keeps no string: 16 bytes stand for
-//! a URI of sixty. Two hashes with independent seeds make one; the seeds are drawn at the
-//! start, so nobody can prepare values that collide. If two ever did, a connection would be
-//! asked for an event that it did not ask for, and the audience's rules, which compare
-//! strings, would still decide.
+//! A filter's values are only compared, so the index stores no strings: 16 bytes replace a URI of
+//! sixty. A digest consists of two hashes with independent random seeds, so clients cannot
+//! construct collisions. After a collision, a connection would be a candidate for an event that it
+//! did not subscribe to, and the rules of the audience, which compare strings, would still decide.
 
 use std::hash::Hasher as _;
 
@@ -14,25 +13,25 @@ use foldhash::quality::FoldHasher;
 use crate::model::Field;
 use crate::model::uri::split_key;
 
-/// Stands for a text of one kind.
+/// The digest of a text of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(u64, u64);
 
 impl Digest {
-    /// Half of it, for a hash table.
+    /// Returns one half of the digest, for a hash table.
     pub fn bucket(self) -> u64 {
         self.0
     }
 }
 
-/// Makes [`Digest`]s.
+/// Computes [`Digest`]s.
 pub struct Digester {
     shared: [SharedSeed; 2],
     seeds: [u64; 2],
 }
 
 impl Digester {
-    /// `seed` should be random.
+    /// Creates a digester. `seed` should be random.
     pub fn new(seed: [u64; 4]) -> Self {
         let [a, b, c, d] = seed;
         Digester {
@@ -41,7 +40,7 @@ impl Digester {
         }
     }
 
-    /// Of a value of a field.
+    /// Returns the digest of a field's value.
     pub fn term(&self, field: Field, value: &str) -> Digest {
         let tag = match field {
             Field::Id => 0,
@@ -60,17 +59,17 @@ impl Digester {
         PageDigest(self.hash(URI, page))
     }
 
-    /// Of a client id.
+    /// Returns the digest of a client id.
     pub fn client_id(&self, value: &str) -> Digest {
         self.digest(4, value)
     }
 
-    /// Of a userid.
+    /// Returns the digest of a userid.
     pub fn userid(&self, value: &str) -> Digest {
         self.digest(5, value)
     }
 
-    /// A number that looks random, and is always the same for the same number.
+    /// Returns a pseudorandom number that depends only on `number`.
     pub fn scatter(&self, number: u64) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.seeds[0], &self.shared[0]);
         hasher.write_u64(number);
@@ -93,12 +92,12 @@ impl Digester {
     }
 }
 
-/// The hash of a page's address, before that of a version.
+/// The hash state after a page's address.
 pub struct PageDigest<'a>([FoldHasher<'a>; 2]);
 
 impl PageDigest<'_> {
-    /// Stands for the page's scope key of the version with this suffix: the digest that
-    /// [`Digester::term`] makes of the whole key, provided that the key splits here.
+    /// Returns the digest of the page's scope key for the version with this suffix. It equals
+    /// [`Digester::term`] of the whole key, provided that the key is split at this position.
     pub fn version(&self, suffix: &str) -> Digest {
         finish(self.0.clone().map(|mut hasher| {
             if !suffix.is_empty() {
@@ -123,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_of_a_hashed_page_has_the_digest_of_its_whole_key() {
+    fn version_of_a_hashed_page_has_the_digest_of_its_whole_key() {
         let digester = Digester::new([1, 2, 3, 4]);
         let long = format!("httpx://a/{}", "b".repeat(1000));
         for page in ["", "httpx://a", "httpx://a__", &long] {
@@ -140,7 +139,7 @@ mod tests {
     fn digests_differ_by_value_by_kind_and_by_seed() {
         let digester = Digester::new([1, 2, 3, 4]);
         let mut seen = HashSet::new();
-        // What a key of two parts joined to one text would confuse is here, too.
+        // Includes values that would collide if kind and value were concatenated as text.
         let joined = ["a:b", "b:c", "a:b:c", "ab", "\u{1}a", "\u{2}a", "1a"];
         let others = ["", "a", "b", "a\0", "\0a", &"a".repeat(100)];
         for value in others.into_iter().chain(joined) {

@@ -1,4 +1,4 @@
-//! What the tests of this module share.
+//! Test helpers shared by this module.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use crate::net::{ConnKey, Counters, Cx, Effect, Message, Now, Outbox, Sessions, 
 
 use super::{Realtime, Session, Settings};
 
-/// A small generator (xorshift), so that a failing seed can be run again.
+/// A small generator (xorshift), so that a failing seed can be reproduced.
 pub struct Random(pub u64);
 
 impl Random {
@@ -57,12 +57,12 @@ pub fn term(field: Field, value: &str) -> Term {
     }
 }
 
-/// What follows the target of a good handshake; further fields and an empty line are to come.
+/// The remainder of a valid handshake after the target, without further fields and the empty line.
 pub const HANDSHAKE: &[u8] =
     b" HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
-/// The API with a stand-in for the engine and for the back end.
+/// The API with a simulated engine and backend.
 pub struct World {
     pub realtime: Realtime,
     pub now: Now,
@@ -72,7 +72,7 @@ pub struct World {
     counters: Counters,
 }
 
-/// What came of a call, in order. Replies come first.
+/// The effects of a call, in order, starting with replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Did {
     Reply(String),
@@ -82,7 +82,7 @@ pub enum Did {
     Respond(u32, u16, Option<String>),
 }
 
-/// A back end that remembers what it was asked: tickets and tokens.
+/// A backend that records requests: tickets and tokens.
 #[derive(Clone, Default)]
 pub struct Asked {
     pub questions: Rc<RefCell<Vec<(u64, String)>>>,
@@ -108,7 +108,7 @@ impl Asks for Asked {
 }
 
 impl Asked {
-    /// The sweeps that were asked for since this was last called.
+    /// Returns the sweeps requested since the last call.
     pub fn take_swept(&self) -> Vec<Vec<TokenId>> {
         self.swept.take()
     }
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    /// Makes a call and says what it did.
+    /// Makes a call and returns its effects.
     pub fn call<R>(
         &mut self,
         call: impl FnOnce(&mut Realtime, &mut Cx<'_, Session>) -> R,
@@ -161,12 +161,12 @@ impl World {
         (result, did)
     }
 
-    /// The work that was charged since this was last called.
+    /// Returns the work charged since the last call.
     pub fn take_work(&mut self) -> u64 {
         std::mem::take(&mut self.outbox.work)
     }
 
-    /// The verdict on a handshake with this target and these further fields.
+    /// Returns the verdict on a handshake with this target and these additional fields.
     pub fn request(&mut self, index: u32, target: &str, fields: &str) -> (Verdict, Vec<Did>) {
         let head = [
             b"GET ",
@@ -193,7 +193,7 @@ impl World {
         self.call(|realtime, cx| realtime.on_open(cx, key(index))).1
     }
 
-    /// Opens a connection of a user.
+    /// Opens a logged-in connection.
     pub fn open_as(&mut self, index: u32, identity: Identity) {
         let accepted = self.authenticated(index, AuthReply::Known(identity));
         assert_eq!(accepted, [Did::Accept(index)]);
@@ -225,12 +225,12 @@ impl World {
             .1
     }
 
-    /// The replies to a text, without the closes.
+    /// Returns the effects of a text message.
     pub fn text(&mut self, index: u32, text: &str) -> Vec<Did> {
         self.message(index, Message::Text(text))
     }
 
-    /// Asks for values of a field.
+    /// Sets a filter on values of a field.
     pub fn filter(&mut self, index: u32, field: &str, values: &[&str]) {
         let values: Vec<_> = values.iter().map(|value| format!("{value:?}")).collect();
         let text = format!(
@@ -269,7 +269,7 @@ fn told(effect: Effect) -> Did {
     }
 }
 
-/// The text of a server's frame, and what follows it.
+/// Splits the first server frame off `bytes`, and returns its text and the rest.
 fn split_frame(bytes: &[u8]) -> (String, &[u8]) {
     assert_eq!(bytes[0], 0x81, "a text frame");
     let (len, header) = match bytes[1] {

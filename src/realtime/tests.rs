@@ -1,4 +1,4 @@
-//! Who a connection is, and for how long.
+//! The identities of connections, and their lifetime.
 
 use super::testing::{Did, World, identity, key, term};
 use super::*;
@@ -17,7 +17,7 @@ fn world(invalid_token: InvalidToken) -> World {
     })
 }
 
-/// What `whoami` says of a connection.
+/// Returns the userid in the reply to `whoami`.
 fn who(world: &mut World, index: u32) -> String {
     match &world.text(index, WHOAMI)[..] {
         [Did::Reply(text)] => text
@@ -33,7 +33,7 @@ fn close(index: u32, reason: &str) -> Did {
 }
 
 #[test]
-fn without_a_token_nobody_is_asked() {
+fn connection_without_token_causes_no_request() {
     let mut world = world(InvalidToken::Anonymous);
     let (verdict, did) = world.request(0, "/ws", "");
     assert!(matches!(verdict, Verdict::Upgrade(_)));
@@ -46,7 +46,7 @@ fn without_a_token_nobody_is_asked() {
 }
 
 #[test]
-fn a_token_is_asked_about_before_the_socket_opens() {
+fn token_is_checked_before_the_socket_opens() {
     let mut world = world(InvalidToken::Anonymous);
     let (verdict, _) = world.request(4, "/ws?access_token=tok", "");
     assert!(matches!(verdict, Verdict::Defer(Some(_))));
@@ -61,7 +61,7 @@ fn a_token_is_asked_about_before_the_socket_opens() {
 }
 
 #[test]
-fn tokens_of_nobody() {
+fn unknown_tokens_are_anonymous_or_refused() {
     for (setting, empty, unknown) in [
         (InvalidToken::Anonymous, None, Did::Accept(0)),
         (InvalidToken::Reject, Some(401), Did::Respond(0, 401, None)),
@@ -80,10 +80,9 @@ fn tokens_of_nobody() {
     }
 }
 
-/// However lenient the server is, it does not serve somebody's token as nobody's because it
-/// could not ask.
+/// Even if invalid tokens are accepted, a token that cannot be checked is not treated as anonymous.
 #[test]
-fn a_back_end_that_cannot_answer() {
+fn unavailable_backend_refuses_handshakes() {
     let mut world = world(InvalidToken::Anonymous);
     let unavailable = Did::Respond(0, 503, Some("5".into()));
     assert_eq!(
@@ -97,7 +96,7 @@ fn a_back_end_that_cannot_answer() {
 }
 
 #[test]
-fn credentials_that_end_close_the_connections_that_have_them() {
+fn ended_credentials_close_their_connections() {
     let mut world = world(InvalidToken::Anonymous);
     world.open_as(0, identity("acct:a@x", 10, &[]));
     world.open_as(1, identity("acct:a@x", 11, &[]));
@@ -134,10 +133,10 @@ fn tokens_expire() {
     assert_eq!(world.realtime.counters().credentials_ended, 2);
 }
 
-/// Those whose tokens end together are sent away one by one: they come back two seconds later,
-/// and would come back together.
+/// Connections whose tokens end together are closed one by one: clients reconnect after two
+/// seconds, and would otherwise do so at once.
 #[test]
-fn ends_are_spread() {
+fn closes_are_spread() {
     let spread = 30_000;
     let mut world = World::new(Settings {
         expiry_spread: spread,
@@ -147,7 +146,7 @@ fn ends_are_spread() {
     for number in 0..connections {
         let token = u64::from(number % 2);
         let mut identity = identity("acct:a@x", token, &[("g", Role::Member)]);
-        // Half of them end by the clock.
+        // Half of them end by expiry.
         identity.expires = (token == 0).then_some(1000);
         world.open_as(number, identity);
     }
@@ -172,10 +171,10 @@ fn ends_are_spread() {
     assert!(fullest < 40, "{fullest} of {connections} in one second");
 }
 
-/// Expiry is no distrust: until its turn to be closed has come, it is served. A token that was
-/// revoked hears nothing from that moment.
+/// Expiry is not a loss of trust: an expired connection is served until it is closed. A revoked
+/// token receives nothing from that moment.
 #[test]
-fn what_is_heard_between_the_end_of_a_token_and_that_of_the_connection() {
+fn expired_connection_is_served_until_closed_and_revoked_one_is_not() {
     let mut world = World::new(Settings {
         expiry_spread: 1 << 40,
         ..Settings::default()
@@ -185,7 +184,7 @@ fn what_is_heard_between_the_end_of_a_token_and_that_of_the_connection() {
     world.open_as(0, identity);
     world.now.unix = 1001;
     assert_eq!(for_members(&mut world, "g"), 1);
-    // Tokens that a sweep finds expired were known to be.
+    // A sweep finds tokens that have expired already.
     let (token, cause) = (TokenId(1), EndCause::Expired);
     assert_eq!(world.tell(Tell::TokenEnded { token, cause }), []);
     assert_eq!(for_members(&mut world, "g"), 1);
@@ -195,7 +194,7 @@ fn what_is_heard_between_the_end_of_a_token_and_that_of_the_connection() {
 }
 
 #[test]
-fn ends_may_be_overlooked_as_in_h() {
+fn ended_credentials_may_be_kept_as_in_h() {
     let mut world = World::new(Settings {
         on_expiry: OnExpiry::Keep,
         ..Settings::default()
@@ -217,7 +216,7 @@ fn ends_may_be_overlooked_as_in_h() {
 }
 
 #[test]
-fn the_back_end_is_asked_about_all_tokens_now_and_then() {
+fn all_tokens_are_swept_periodically() {
     let mut world = World::new(Settings {
         sweep_period: Some(60_000),
         ..Settings::default()
@@ -239,9 +238,9 @@ fn the_back_end_is_asked_about_all_tokens_now_and_then() {
     assert!(world.asked.take_swept().is_empty());
 }
 
-/// However late the tick is that closes the connection.
+/// This holds even if the tick that closes the connection is late.
 #[test]
-fn an_expired_token_hears_nothing() {
+fn expired_token_receives_nothing() {
     let mut world = world(InvalidToken::Anonymous);
     let mut identity = identity("acct:a@x", 1, &[("g", Role::Member)]);
     identity.expires = Some(1000);
@@ -255,7 +254,7 @@ fn an_expired_token_hears_nothing() {
 }
 
 #[test]
-fn what_happens_before_the_socket_opens_is_not_lost() {
+fn changes_before_the_socket_opens_are_applied() {
     let endings: [(Tell, &str); 2] = [
         (revoked(1), "token revoked"),
         (
@@ -280,7 +279,7 @@ fn what_happens_before_the_socket_opens_is_not_lost() {
 }
 
 #[test]
-fn memberships_follow_the_group() {
+fn membership_changes_take_effect() {
     let mut world = world(InvalidToken::Anonymous);
     world.open_as(0, identity("acct:a@x", 1, &[("g", Role::Member)]));
     assert_eq!(for_members(&mut world, "g"), 1);
@@ -293,9 +292,9 @@ fn memberships_follow_the_group() {
     assert_eq!(for_members(&mut world, "h"), 1);
 }
 
-/// A connection that is gone before it could open leaves nothing behind.
+/// A connection that closes before it opens leaves nothing behind.
 #[test]
-fn an_identity_does_not_wait_for_ever() {
+fn identity_of_an_unopened_connection_expires() {
     let mut world = world(InvalidToken::Anonymous);
     world.authenticated(0, AuthReply::Known(identity("acct:a@x", 1, &[])));
     let at = |mono| Now { mono, unix: 0 };
@@ -322,7 +321,8 @@ fn join(world: &mut World, group: &str) {
     assert_eq!(did, []);
 }
 
-/// How many members of the group hear of something that connection 0 asks for.
+/// Returns the number of the group's members that receive an event matched by connection 0's
+/// filter.
 fn for_members(world: &mut World, group: &str) -> usize {
     world.filter(0, "/id", &["x"]);
     let plan = Plan {

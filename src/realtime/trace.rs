@@ -1,9 +1,9 @@
-//! Lines of the log about single connections: of those that ask for it by `?debug=1`, as in h,
-//! and of all where the log's level is `debug`.
+//! Log lines about single connections: those that request tracing by `?debug=1`, as in h, and all
+//! of them at log level `debug`.
 //!
-//! Owns: who asked, and that nobody can fill the log by it: there are only so many such lines in
-//! a second, of all connections together. Must not know what the lines say. What a client says
-//! itself is never in them, only which of our words it was.
+//! Owns: the traced connections, and a rate limit on the lines of all connections together, so that
+//! clients cannot flood the log. Must not know: the content of the lines. Text from clients is
+//! never logged, only the server's name for the kind of message.
 
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
@@ -12,47 +12,47 @@ use log::{Level, log, log_enabled, warn};
 
 use crate::net::ConnKey;
 
-/// Who is watched, and how much has been said of them. Times are monotonic milliseconds.
+/// The traced connections, and the rate limit. Times are in monotonic milliseconds.
 #[derive(Default)]
 pub struct Trace {
-    /// Those whose handshake has asked and who are not open yet, with when they asked.
+    /// Connections that have requested tracing and are not open yet, with the time of the request.
     asked: BTreeMap<ConnKey, u64>,
-    /// Open connections that asked.
+    /// The number of open traced connections.
     watched: usize,
-    /// Thousandths of lines that may be said at `filled`, less those that have been.
+    /// Thousandths of lines taken from the token bucket, as of `filled`.
     spent: u64,
     filled: u64,
     left_out: u64,
-    /// How many of those left out the log has been told of, and when.
+    /// The number of suppressed lines at the last report in the log, and its time.
     told: (u64, u64),
 }
 
 impl Trace {
-    /// A handshake asks for lines about its connection.
+    /// Records a handshake that requests tracing of its connection.
     pub fn ask(&mut self, key: ConnKey, now: u64) {
         if self.asked.len() < MOST_ASKED {
             self.asked.insert(key, now);
         }
     }
 
-    /// A connection has opened; whether it asked.
+    /// Records that a connection has opened. Returns whether it requested tracing.
     pub fn open(&mut self, key: ConnKey) -> bool {
         let asked = self.asked.remove(&key).is_some();
         self.watched += usize::from(asked);
         asked
     }
 
-    /// A connection has ended that asked.
+    /// Records that a traced connection has closed.
     pub fn close(&mut self) {
         self.watched -= 1;
     }
 
-    /// Whether there may be anything to say of anybody. Where not, nobody need be looked up.
+    /// Returns whether any connection may be traced. If not, callers can skip all lookups.
     pub fn is_on(&self) -> bool {
         self.watched > 0 || log_enabled!(Level::Debug)
     }
 
-    /// Says something of a connection, if it is watched or if all are.
+    /// Logs a line about a connection if it is traced, or all connections are.
     pub fn say(&mut self, key: ConnKey, is_watched: bool, now: u64, what: Arguments<'_>) {
         let level = if is_watched {
             Level::Info
@@ -68,7 +68,7 @@ impl Trace {
         }
     }
 
-    /// Forgets those whose handshake came to nothing, and says how many lines were left out.
+    /// Forgets failed handshakes, and logs the number of suppressed lines.
     pub fn tidy(&mut self, now: u64) {
         self.asked
             .retain(|_, since| now.saturating_sub(*since) < ASKED_LIFE);
@@ -80,12 +80,12 @@ impl Trace {
         }
     }
 
-    /// Lines that were left out.
+    /// Returns the number of suppressed lines.
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// Takes one line of what there may be, if there is one: a bucket that fills with time.
+    /// Takes one line from the token bucket. Returns false if it is empty.
     fn spend(&mut self, now: u64) -> bool {
         let elapsed = now.saturating_sub(self.filled);
         self.filled = now;
@@ -96,15 +96,15 @@ impl Trace {
     }
 }
 
-/// Lines about connections that may be said at once.
+/// The maximum burst of lines about connections.
 const BURST: u64 = 200;
-/// Lines about connections in a second, in the long run.
+/// The sustained rate of lines about connections, per second.
 const RATE: u64 = 10;
-/// Handshakes under way whose wish is remembered.
+/// The maximum number of pending handshakes whose tracing requests are stored.
 const MOST_ASKED: usize = 1024;
-/// How long it is: longer than any handshake may take.
+/// The lifetime of a stored request, which exceeds the timeout of handshakes.
 const ASKED_LIFE: u64 = 60_000;
-/// How often it is told how many lines were left out, in milliseconds.
+/// The interval of reports on suppressed lines, in milliseconds.
 const TELL_EVERY: u64 = 10_000;
 
 #[cfg(test)]
@@ -113,7 +113,7 @@ mod tests {
     use crate::realtime::testing::key;
 
     #[test]
-    fn there_are_only_so_many_lines_in_a_second() {
+    fn lines_are_rate_limited() {
         let mut trace = Trace::default();
         let count = |trace: &mut Trace, now| (0..1000).filter(|_| trace.spend(now)).count();
         assert_eq!(count(&mut trace, 5_000), 200);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_is_for_one_connection_and_is_forgotten_with_its_handshake() {
+    fn tracing_request_applies_to_one_connection_and_expires() {
         let mut trace = Trace::default();
         trace.ask(key(1), 0);
         trace.ask(key(2), 10);

@@ -1,25 +1,25 @@
-//! The work that messages cause, in the units of [`Cx::charge`](crate::net::Cx::charge): about a
-//! nanosecond each.
+//! The cost of messages, in the units of [`Cx::charge`](crate::net::Cx::charge): about a nanosecond
+//! each.
 //!
-//! Owns: one constant for each kind of work. The engine charges for its own work: bytes read
-//! and decompressed, messages, and output. The constants are rounded up from the time that the
-//! worst inputs took; no input took more than twice its charge.
+//! Owns: one constant for each kind of work. The engine charges for its own work: bytes read and
+//! decompressed, messages, and output. The constants are rounded up from the time measured for the
+//! worst inputs; no input took more than twice its charge.
 
-/// A byte of a message: JSON is read in several passes, one for each level of a filter, and more
-/// where keys are spelled with escapes. Usually it takes a fifth of this.
+/// A byte of a message. JSON is parsed in several passes, one for each level of a filter, and more
+/// if keys contain escapes. A typical message takes a fifth of this.
 pub const MESSAGE_BYTE: u64 = 10;
-/// A clause of a filter: its members are compared with the known keys.
+/// A clause of a filter, whose members are compared with the known keys.
 pub const CLAUSE: u64 = 200;
 /// A value of a filter, without its bytes.
 pub const VALUE: u64 = 300;
-/// A byte of a value: unescaping, the normal form of a URI, and two hashes.
+/// A byte of a value: unescaping, normalization of a URI, and two hashes.
 pub const VALUE_BYTE: u64 = 5;
-/// A parameter of a URI's query: parameters are decoded and sorted one by one.
+/// A parameter in the query of a URI, which is decoded and sorted.
 pub const PARAMETER: u64 = 150;
-/// A term: its hashes, its place in the index, and taking it out of there some day.
+/// A term: its hashes, its insertion into the index, and its later removal.
 pub const TERM: u64 = 400;
-/// Looking up the identity of a connection.
+/// A lookup of a connection's identity.
 pub const LOOKUP: u64 = 200;
-/// A token: a request to the back end and its answer, the user's memberships, and the deadline of
-/// the token.
+/// A token: a request to the backend and its answer, the user's memberships, and the token's
+/// deadline.
 pub const LOGIN: u64 = 20_000;

@@ -1,4 +1,4 @@
-//! Who gets which message.
+//! The receivers of each message.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ fn plan(terms: Vec<Term>, rules: Vec<Rule>) -> Plan {
     }
 }
 
-/// One plan's receivers and what they get.
+/// Returns the receivers of a plan with their messages.
 fn delivered(world: &mut World, plan: Plan) -> Vec<(u32, String)> {
     let (counts, did) = world.deliver(vec![plan]);
     match &did[..] {
@@ -41,7 +41,7 @@ fn to(receivers: &[u32], text: &str) -> Vec<(u32, String)> {
 }
 
 #[test]
-fn any_term_is_enough_and_once_is_enough() {
+fn one_matching_term_suffices_and_delivers_once() {
     let mut world = World::new(Settings::default());
     for index in 0..5 {
         world.open(index);
@@ -71,18 +71,18 @@ fn any_term_is_enough_and_once_is_enough() {
 }
 
 #[test]
-fn only_the_client_that_is_named_is_passed_over() {
+fn only_the_named_client_is_excluded() {
     for (own, source, heard) in [
         (Some("\"abc\""), Some("abc"), false),
         (Some("\"abc\""), Some("xyz"), true),
         (Some("\"abc\""), None, true),
         (Some("\"\\u0061bc\""), Some("abc"), false),
         (Some("\"\""), Some(""), false),
-        // h passes these over.
+        // h excludes these.
         (None, None, true),
         (Some("null"), None, true),
         (None, Some("abc"), true),
-        // Refused, and so not set.
+        // The client id was rejected, and is therefore not set.
         (Some("5"), Some("5"), true),
     ] {
         let mut world = World::new(Settings::default());
@@ -102,7 +102,7 @@ fn only_the_client_that_is_named_is_passed_over() {
 }
 
 #[test]
-fn a_refused_client_id_leaves_the_one_before_and_null_clears_it() {
+fn refused_client_id_keeps_the_previous_one_and_null_clears_it() {
     let mut world = World::new(Settings::default());
     world.open(0);
     world.filter(0, "/id", &["a"]);
@@ -159,7 +159,7 @@ fn rules_choose_the_variant() {
 }
 
 #[test]
-fn a_plan_that_names_no_variant_is_for_nobody() {
+fn plan_without_the_variant_reaches_no_connection() {
     let mut world = World::new(Settings::default());
     world.open(0);
     world.filter(0, "/id", &["a"]);
@@ -172,7 +172,7 @@ fn a_plan_that_names_no_variant_is_for_nobody() {
 }
 
 #[test]
-fn a_user_is_reached_on_all_connections_without_a_filter() {
+fn user_event_reaches_all_connections_without_a_filter() {
     let mut world = World::new(Settings::default());
     world.open_as(3, identity("acct:Luis.Silva@x", 1, &[]));
     world.open_as(1, identity("acct:Luis.Silva@x", 2, &[]));
@@ -197,9 +197,10 @@ fn a_user_is_reached_on_all_connections_without_a_filter() {
     assert_eq!(world.realtime.counters().events.session_change, 3);
 }
 
-/// Whoever comes, changes and goes: an event reaches whom a look at everybody would find.
+/// Opens, changes, and closes connections at random, and compares the receivers with those found by
+/// a scan of all connections.
 #[test]
-fn agrees_with_a_look_at_everybody() {
+fn delivery_agrees_with_a_full_scan() {
     #[derive(Default)]
     struct Person {
         ids: BTreeSet<u64>,

@@ -1,4 +1,4 @@
-//! What clients are answered: h's answers as recorded, and where ours are meant to differ.
+//! Replies to clients: h's replies as recorded, and the intended differences.
 
 use crate::net::Message;
 use crate::realtime::testing::{Did, World, identity};
@@ -10,7 +10,7 @@ fn world() -> World {
     world
 }
 
-/// The only reply to a text; `""` where there is none.
+/// Returns the only reply to a text, or `""` if there is none.
 fn answer(world: &mut World, text: &str) -> String {
     match &world.text(0, text)[..] {
         [] => String::new(),
@@ -29,7 +29,7 @@ fn pong(id: &str) -> String {
 }
 
 #[test]
-fn pings_and_ids() {
+fn pings_are_answered_with_their_id() {
     let big = "1".repeat(256);
     for (id, echoed) in [
         ("1", true),
@@ -56,7 +56,7 @@ fn pings_and_ids() {
 }
 
 #[test]
-fn whoami() {
+fn whoami_returns_the_userid() {
     let mut world = world();
     let text = r#"{"type":"whoami","id":1}"#;
     let anonymous = r#"{"type": "whoyouare", "userid": null, "ok": true, "reply_to": 1}"#;
@@ -67,7 +67,7 @@ fn whoami() {
 }
 
 #[test]
-fn types_that_there_are_not() {
+fn unknown_types_are_errors() {
     for (type_, shown) in [
         (r#""foo""#, r#"\"foo\""#),
         (r#""PING""#, r#"\"PING\""#),
@@ -97,7 +97,7 @@ fn types_that_there_are_not() {
 }
 
 #[test]
-fn client_ids() {
+fn client_ids_are_strings_or_null() {
     let missing = |id| error("invalid_data", r#"\"value\" is missing"#, id);
     let no_string = |id| error("invalid_data", r#"\"value\" must be a string or null"#, id);
     for (text, want) in [
@@ -129,7 +129,7 @@ fn client_ids() {
 }
 
 #[test]
-fn filters() {
+fn filters_are_validated() {
     let failed = |id| error("invalid_data", "failed to parse filter", id);
     let clause = |clause: &str| {
         format!(
@@ -155,7 +155,7 @@ fn filters() {
         (clause(""), String::new()),
         (clause(r#"{"field":"/nope"}"#), String::new()),
         (clause(r#"{"field":"/id","value":["a"]}"#), String::new()),
-        // h drops these without a word, or stores them.
+        // h silently ignores these, or stores them.
         (clause("null"), failed("1")),
         (clause(r#"{"field":"/uri"}"#), failed("1")),
         (
@@ -172,7 +172,7 @@ fn filters() {
 }
 
 #[test]
-fn a_refused_filter_leaves_the_one_before() {
+fn refused_filter_keeps_the_previous_one() {
     let mut world = World::new(Settings {
         max_terms: 2,
         ..Settings::default()
@@ -204,7 +204,7 @@ fn filter_of(values: impl Iterator<Item = String>, id: &str) -> String {
 
 // M7
 #[test]
-fn filters_beyond_the_total_are_refused_unless_they_are_small() {
+fn large_filters_beyond_the_total_are_refused() {
     let mut world = World::new(Settings {
         filters_total: 5_000,
         ..Settings::default()
@@ -225,10 +225,10 @@ fn filters_beyond_the_total_are_refused_unless_they_are_small() {
     assert_eq!(set(1, 17), [Did::Reply(full.clone())]);
     assert_eq!(set(1, 16), []);
     assert_eq!(set(2, 16), []);
-    // The total is exceeded now, and a filter may still become smaller.
+    // The total is exceeded now. A filter may still shrink.
     assert_eq!(set(0, 61), [Did::Reply(full)]);
     assert_eq!(set(0, 59), []);
-    // The same values again take no further terms.
+    // Terms that are already present take no further memory.
     let shared = filter_of(values(0, 17), "1");
     assert_eq!(world.text(0, &shared), []);
     assert_eq!(world.text(3, &shared), []);
@@ -240,7 +240,7 @@ fn filters_beyond_the_total_are_refused_unless_they_are_small() {
 
 // M12
 #[test]
-fn a_message_with_a_long_number_as_its_id_is_refused_whole() {
+fn message_with_a_long_numeric_id_is_refused() {
     let mut world = world();
     let long = "7".repeat(257);
     let want = error(
@@ -258,9 +258,9 @@ fn a_message_with_a_long_number_as_its_id_is_refused_whole() {
 
 // M12
 #[test]
-fn a_long_type_is_cut_in_the_error() {
+fn long_type_is_truncated_in_the_error() {
     let mut world = world();
-    // The quotation mark at the front is one of the characters.
+    // The opening quotation mark counts as a character.
     for (type_, shown) in [
         ("a".repeat(254), format!(r#"\"{}\""#, "a".repeat(254))),
         ("a".repeat(255), format!(r#"\"{}..."#, "a".repeat(255))),
@@ -347,7 +347,7 @@ fn work_is_charged_by_the_content_of_a_message() {
     let (one, all, over) = (work(&values(1)), work(&values(200)), work(&values(10_000)));
     assert!(one > ping + 500, "{one}");
     assert!(all > 50 * one, "{all}");
-    // Refused, but the values up to the limit have been looked at.
+    // The filter is rejected, but the values up to the limit have been processed.
     assert!(over > all, "{over}");
     let padded = format!(r#"{{"type":"ping","id":1,"x":"{}"}}"#, "x".repeat(10_000));
     assert!(work(&padded) > ping + 10_000);
@@ -358,7 +358,7 @@ fn work_is_charged_by_the_content_of_a_message() {
 }
 
 #[test]
-fn what_is_not_json_closes_and_what_is_no_object_does_not() {
+fn invalid_json_closes_and_non_object_json_does_not() {
     let mut world = world();
     for text in [
         "",
@@ -388,7 +388,7 @@ fn what_is_not_json_closes_and_what_is_no_object_does_not() {
 }
 
 #[test]
-fn binary_messages_are_json_too() {
+fn binary_messages_are_parsed_as_json() {
     let hex = |text: &str| -> Vec<u8> {
         let digits = text.as_bytes().chunks(2);
         let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();

@@ -1,4 +1,4 @@
-//! Queued events: their order, and how many a turn delivers.
+//! Queued events: their order, and the number delivered in a turn.
 
 use super::*;
 use crate::model::{
@@ -7,13 +7,13 @@ use crate::model::{
 use crate::realtime::Settings;
 use crate::realtime::testing::{Did, World, identity, rule, term};
 
-/// An engine that only counts its receivers.
+/// An engine that only counts receivers.
 #[derive(Default)]
 struct Engine {
     backlog: usize,
-    /// The texts of the events delivered, and when.
+    /// The turn and the text of each delivered event.
     delivered: Vec<(usize, String)>,
-    /// The batches done: their tags, and how many events each had.
+    /// The tag of each completed batch, and its number of events.
     batches: Vec<(&'static str, usize)>,
     turn: usize,
 }
@@ -32,7 +32,7 @@ fn events(texts: &[&str]) -> Vec<Plan> {
     texts.iter().map(|text| event(text)).collect()
 }
 
-/// One turn, in which each event goes to `receivers` connections.
+/// Runs a turn in which each event has `receivers` receivers.
 fn turn(queue: &mut EventQueue<&'static str>, engine: &mut Engine, receivers: usize) -> bool {
     engine.turn += 1;
     let deliver = |engine: &mut Engine, plan: &Plan, _| {
@@ -59,7 +59,7 @@ fn turn(queue: &mut EventQueue<&'static str>, engine: &mut Engine, receivers: us
 
 // M13
 #[test]
-fn a_large_batch_keeps_the_backlog_bounded_in_every_turn() {
+fn large_batch_keeps_the_backlog_bounded_in_every_turn() {
     const EVENTS: usize = 7_500;
     const RECEIVERS: usize = 4_000;
     let limits = TurnLimits::default();
@@ -75,7 +75,7 @@ fn a_large_batch_keeps_the_backlog_bounded_in_every_turn() {
         is_left = turn(&mut queue, &mut engine, RECEIVERS);
         assert!(engine.backlog < limits.backlog + RECEIVERS);
         assert!(engine.backlog - before < limits.matches + RECEIVERS);
-        // The turn does not end with nothing to do while events wait.
+        // The turn must not end idle while events wait.
         assert!(engine.backlog > 0);
         engine.backlog -= engine.backlog.min(512);
     }
@@ -86,7 +86,7 @@ fn a_large_batch_keeps_the_backlog_bounded_in_every_turn() {
 }
 
 #[test]
-fn a_lane_keeps_its_order_and_lanes_take_turns() {
+fn lanes_keep_their_order_and_take_turns() {
     let limits = TurnLimits {
         events: 3,
         ..TurnLimits::default()
@@ -120,7 +120,7 @@ fn a_lane_keeps_its_order_and_lanes_take_turns() {
 
 // M13
 #[test]
-fn a_turn_ends_at_each_of_its_limits() {
+fn turn_ends_at_each_of_its_limits() {
     let many = |text: &str| vec![event(text); 20];
     let limits = TurnLimits {
         backlog: 1_000,
@@ -131,7 +131,7 @@ fn a_turn_ends_at_each_of_its_limits() {
     for (limits, text, receivers, want) in [
         (limits, "a", 1, 10),
         (limits, "a", 0, 10),
-        // 101 matches each.
+        // Each event costs 101 matches.
         (
             TurnLimits {
                 matches: 300,
@@ -173,7 +173,7 @@ fn step(world: &mut World, queue: &mut EventQueue<()>) -> Vec<Did> {
 
 // D1
 #[test]
-fn rights_that_end_while_a_batch_waits_count_for_the_rest_of_it() {
+fn revoked_rights_apply_to_the_rest_of_a_waiting_batch() {
     let mut world = World::new(Settings::default());
     let group = [("g", Role::Member)];
     for (index, userid) in [(0, "acct:a@x"), (1, "acct:b@x"), (2, "acct:c@x")] {
@@ -206,7 +206,7 @@ fn rights_that_end_while_a_batch_waits_count_for_the_rest_of_it() {
         memberships: Vec::new(),
     });
     assert_eq!(step(&mut world, &mut queue), to(&[2]));
-    // With closes spread over a while, the connection stays open until its turn comes.
+    // If closes are spread, the connection stays open until its own is due.
     let spread = Settings {
         expiry_spread: 30_000,
         ..Settings::default()
@@ -214,7 +214,7 @@ fn rights_that_end_while_a_batch_waits_count_for_the_rest_of_it() {
     world.call(|realtime, cx| realtime.reconfigure(cx, spread));
     let userid = "acct:c@x".into();
     assert_eq!(world.tell(Tell::UserGone { userid }), []);
-    // Rights that begin count as well.
+    // New rights also take effect.
     let membership = Membership {
         group: "g".into(),
         role: Role::Member,

@@ -1,4 +1,4 @@
-//! The index against a naive scan, and what it costs.
+//! Compares the index with a naive scan, and checks its memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ fn found(index: &Index, digest: Digest) -> BTreeSet<ConnKey> {
 }
 
 #[test]
-fn a_filter_replaces_the_one_before() {
+fn filter_replaces_the_previous_one() {
     let mut index = Index::default();
     index.replace(key(0), &[digest(1), digest(2)]);
     index.replace(key(1), &[digest(2)]);
@@ -43,7 +43,7 @@ fn a_filter_replaces_the_one_before() {
 }
 
 // OSV-2020-1695, OSV-2020-1694, OSV-2021-414
-/// Whatever happens, the index finds whom a scan of all filters would find.
+/// After any sequence of operations, the index finds the same connections as a scan of all filters.
 #[test]
 fn agrees_with_a_naive_scan() {
     for seed in 1..=20 {
@@ -53,7 +53,7 @@ fn agrees_with_a_naive_scan() {
         let mut naive: BTreeMap<ConnKey, BTreeSet<u64>> = BTreeMap::new();
         for step in 0..2000 {
             let key = key(random.below(300) as u32);
-            // First they come, then most of them go.
+            // At first most operations add filters, later most remove them.
             let leaves = random.below(10) < if step < 1000 { 2 } else { 8 };
             if leaves {
                 index.remove(key);
@@ -86,9 +86,9 @@ fn agrees_with_a_naive_scan() {
     }
 }
 
-/// The footprint tells in advance of every change, and bounds the allocation.
+/// The footprint predicts every change, and bounds the allocated memory.
 #[test]
-fn the_footprint_is_known_in_advance_and_bounds_the_bytes_held() {
+fn footprint_is_predictable_and_bounds_allocated_bytes() {
     let digester = Digester::new([1, 2, 3, 4]);
     let digests: Vec<Digest> = (0..200_000_u64)
         .map(|n| digester.term(Field::Id, &n.to_string()))
@@ -113,7 +113,7 @@ fn the_footprint_is_known_in_advance_and_bounds_the_bytes_held() {
         peak = peak.max(after);
         let heads = 500 * size_of::<u32>() * 9 / 8 + 4096;
         let rest = index.bytes().saturating_sub(heads);
-        // Pages and the smallest tables come to a few kilobytes.
+        // Partly filled pages and the smallest tables take a few kilobytes.
         assert!(rest < peak / 8 * 9 + 32_768, "{rest} bytes for {peak}");
     }
     assert!(peak > 2_000_000, "{peak}");
@@ -121,7 +121,7 @@ fn the_footprint_is_known_in_advance_and_bounds_the_bytes_held() {
 
 // M1
 #[test]
-fn an_idle_connection_costs_little_and_gives_it_back() {
+fn idle_connection_uses_little_memory_and_releases_it() {
     const CROWD: u32 = 100_000;
     let digester = Digester::new([1, 2, 3, 4]);
     let mut index = Index::default();

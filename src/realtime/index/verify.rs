@@ -1,4 +1,4 @@
-//! Whether the index's lists and tables agree; for tests and simulations only.
+//! Consistency checks of the index's lists and tables, for tests and simulations only.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::realtime::slab::NONE;
 use super::Index;
 
 impl Index {
-    /// Walks every list from both ends: the connections that have a filter, or what is wrong.
+    /// Walks every list from both ends. Returns the connections that have a filter, or an error.
     pub fn verify(&self) -> Result<Vec<ConnKey>, String> {
         let (mut keys, mut nodes) = (Vec::new(), 0);
         for head in self.heads.iter() {
@@ -42,7 +42,7 @@ impl Index {
         }
     }
 
-    /// A connection's own list.
+    /// Checks a connection's list.
     fn verify_filter(&self, key: ConnKey, head: u32) -> Result<usize, String> {
         let mut terms = BTreeSet::new();
         let mut at = head;
@@ -57,7 +57,7 @@ impl Index {
         Ok(terms.len())
     }
 
-    /// A term's list.
+    /// Checks a term's list.
     fn verify_postings(&self, term: u32, head: u32) -> Result<usize, String> {
         let (mut count, mut before, mut at) = (0, NONE, head);
         while at != NONE {

@@ -1,15 +1,15 @@
-//! Objects whose members are spelled as simply as in nearly all that clients send: read in one
+//! A fast path for objects without escapes and fractions, as in nearly all messages of clients: one
 //! pass.
 //!
-//! Owns: what is simple enough, and nothing else of JSON. Values within values are the parser's
-//! business, and so is, right or wrong, whatever is not taken here.
+//! Owns: the selection of objects for the fast path, and nothing else of JSON. Nested values are
+//! left to the full parser, as is all other text, valid or not.
 
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
 
-/// Gives each member of an object to `visit`, as [`super::members`] does, if no key and no string
-/// has an escape in it, and all numbers are whole. `None` when there is anything else, JSON or
-/// not; some members may have been given by then.
+/// Calls `visit` with each member of an object, like [`super::members`], if no key or string
+/// contains an escape, and all numbers are integers. Returns `None` for any other text, valid or
+/// not. Some members may have been visited by then.
 pub(super) fn members<'a>(text: &'a str, visit: &mut impl FnMut(&str, &'a str)) -> Option<()> {
     let mut scanner = Scanner { text, at: 0 };
     scanner.skip_space();
@@ -67,7 +67,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// With its quotes.
+    /// Returns a string with its quotes.
     fn string(&mut self) -> Option<&'a str> {
         let start = self.at;
         self.take(b'"')?;
@@ -101,8 +101,8 @@ impl<'a> Scanner<'a> {
     fn whole_number(&mut self) -> Option<&'a str> {
         let start = self.at;
         let _ = self.take(b'-');
-        // RFC 8259 §6: "Leading zeros are not allowed." What follows a number is looked at by who
-        // goes on: a digit, a fraction or an exponent is not what may come next.
+        // RFC 8259 §6: "Leading zeros are not allowed." The caller rejects a digit, a fraction, or
+        // an exponent that follows.
         if self.take(b'0').is_none() {
             let digits = self.at;
             while let Some(b'0'..=b'9') = self.peek() {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_send_is_taken() {
+    fn common_messages_take_the_fast_path() {
         for text in [
             r#"{"type": "ping", "id": 1}"#,
             r#"{"type":"whoami","id":-0}"#,
@@ -152,9 +152,10 @@ mod tests {
         }
     }
 
-    // What is taken is what the parser takes, whatever was done to the text.
+    // Text that the fast path accepts is parsed in the same way by the full parser, even after
+    // random changes.
     #[test]
-    fn nothing_is_taken_that_is_not_so() {
+    fn fast_path_agrees_with_the_parser() {
         let sound =
             r#" { "ty" : "p ä" , "id" : -120,"x":0 ,"y":true,"z":null, "w":[{"v":false}] } "#;
         let others = "\"\\{}[]:,0159-+.eEtfnul \t\r\n\u{0}\u{1f}\u{7f}ä/";
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_simple_is_left_to_the_parser() {
+    fn other_text_is_left_to_the_parser() {
         for text in [
             r#"{"a":1.5}"#,
             r#"{"a":1e2}"#,

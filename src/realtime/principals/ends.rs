@@ -1,12 +1,12 @@
-//! The end of credentials: whether a connection's token still holds, and when a connection with
-//! an ended token is closed.
+//! The end of credentials: the validity of a connection's token, and the time at which a connection
+//! with an ended token is closed.
 //!
-//! Owns: the standing of each login. That credentials have ended is a fact and stays one, even if
-//! the clocks are set afterwards: nothing here makes an ended login valid again.
+//! Owns: the status of each login. Credentials that have ended stay so even if the clocks are set
+//! afterwards: nothing here makes an ended login valid again.
 //!
-//! A token expires at a moment of the wall clock, which may be set. So it ends when the wall clock
-//! says so, or when as much time has passed by the monotonic clock as was left of it at the login,
-//! whichever comes first.
+//! A token expires at a wall-clock time, and the wall clock may be set. The token therefore ends
+//! when the wall clock says so, or when the remaining time at login has passed by the monotonic
+//! clock, whichever comes first.
 
 use crate::model::{EndCause, UnixMillis};
 use crate::net::{ConnKey, Now};
@@ -14,23 +14,22 @@ use crate::net::{ConnKey, Now};
 use super::super::expiry::{Deadlines, WallClock};
 use super::{Login, NEVER, Principals};
 
-/// The deadlines of logins. While the wall clock is not set, both clocks reach the end of a token
-/// at the same time, and one order is enough.
+/// The deadlines of logins. Unless the wall clock is set, both clocks reach the expiry of a token
+/// at the same time, and one queue suffices.
 #[derive(Default)]
 pub(super) struct Ends {
-    /// When tokens expire, by the monotonic clock.
+    /// The expiry of tokens by the monotonic clock.
     expiries: Deadlines,
-    /// When they expire by the wall clock: those of the logins that there were when it was last
-    /// set forward.
+    /// The expiry by the wall clock, for the logins that existed when it was last set forward.
     expiries_by_wall: Deadlines,
     wall: WallClock,
-    /// When connections with ended credentials are closed, by the monotonic clock.
+    /// The times at which connections with ended credentials are closed, by the monotonic clock.
     closes: Deadlines,
-    /// Valid logins that expire.
+    /// The number of valid logins that expire.
     pub expiring: usize,
 }
 
-/// Whether a login's credentials hold.
+/// The validity of a login's credentials.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     Valid,
@@ -42,20 +41,20 @@ pub(super) enum Standing {
 pub(super) enum Stage {
     /// It stays open.
     Kept,
-    /// It is served until it is closed.
+    /// It receives events until it is closed.
     Served,
-    /// It receives nothing more, and will be closed or is being closed.
+    /// It receives nothing more, and is due to be closed or being closed.
     Silenced,
 }
 
 /// The treatment of a connection after its credentials have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It stays as it is.
+    /// It stays open.
     Keep,
     /// It is closed.
     Close {
-        /// Monotonic milliseconds.
+        /// The time of the close, in monotonic milliseconds.
         at: u64,
         /// Whether it receives events until then.
         is_served: bool,
@@ -63,7 +62,7 @@ pub enum Fate {
 }
 
 impl Ends {
-    /// Takes note of a login, which may expire.
+    /// Records a login, which may expire.
     pub fn log_in(&mut self, key: ConnKey, expires: UnixMillis, now: Now) {
         self.wall.note(now);
         if expires != NEVER {
@@ -75,16 +74,15 @@ impl Ends {
 }
 
 impl Login {
-    /// Whether it is valid, and will expire.
+    /// Returns whether the login is valid and will expire.
     pub(super) fn expires_by_itself(&self) -> bool {
         self.standing == Standing::Valid && self.expires != NEVER
     }
 }
 
 impl Principals {
-    /// Whether a connection has credentials that have ended, and may receive nothing because of
-    /// that. `unix` is the wall clock where a token is not to be served past its end for a moment,
-    /// and else 0.
+    /// Returns whether a connection must not receive events because its credentials have ended. A
+    /// login that has expired by the wall-clock time `unix` counts as ended; 0 disables this check.
     pub fn is_silenced(&self, key: ConnKey, unix: UnixMillis) -> bool {
         self.login(key).is_some_and(|login| match login.standing {
             Standing::Valid => login.expires <= unix,
@@ -92,7 +90,7 @@ impl Principals {
         })
     }
 
-    /// Ends the logins with tokens that have expired by now.
+    /// Ends the logins whose tokens have expired by now.
     pub fn expire(&mut self, now: Now, fate: impl Fn(ConnKey) -> Fate) {
         if self.ends.wall.has_stepped_forward(now) {
             let expiring = self.live().filter(|login| login.expires_by_itself());
@@ -108,14 +106,14 @@ impl Principals {
     }
 
     fn expire_one(&mut self, key: ConnKey, fate: impl Fn(ConnKey) -> Fate) {
-        // It may have ended in another way, or be gone.
+        // The login may have ended for another reason, or be gone.
         if self.login(key).is_some_and(Login::expires_by_itself) {
             self.end(key, EndCause::Expired, fate(key));
         }
     }
 
-    /// A connection's credentials have ended. One that is to be closed already is closed when
-    /// that was to be; an expired login may then be revoked as well, and is served no more.
+    /// Ends a connection's credentials. If it is due to be closed already, that time stays. An
+    /// expired login may still be revoked, and is then no longer served.
     pub fn end(&mut self, key: ConnKey, cause: EndCause, fate: Fate) {
         let login = self.logins.get_mut(self.by_conn.get(key));
         let Some(login) = login.filter(|login| login.key == key) else {
@@ -152,8 +150,8 @@ impl Principals {
         login.standing = Standing::Ended(cause, stage);
     }
 
-    /// A connection that is to be closed by now because its credentials have ended, and why they
-    /// have. Each is returned once, and keeps its identity until it is logged out.
+    /// Returns a connection that is due to be closed because its credentials have ended, and the
+    /// cause. Each is returned once, and keeps its identity until it is logged out.
     pub fn next_to_close(&mut self, now: Now) -> Option<(ConnKey, EndCause)> {
         while let Some(key) = self.ends.closes.pop_due(now.mono) {
             let login = self.logins.get_mut(self.by_conn.get(key));
@@ -167,7 +165,7 @@ impl Principals {
         None
     }
 
-    /// The connections that have stayed open though their credentials have ended.
+    /// Returns the connections that stay open although their credentials have ended.
     pub fn kept(&self) -> Vec<(ConnKey, EndCause)> {
         let kept = self.live().filter_map(|login| match login.standing {
             Standing::Ended(cause, Stage::Kept) => Some((login.key, cause)),
@@ -176,7 +174,7 @@ impl Principals {
         kept.collect()
     }
 
-    /// Drops deadlines of connections that are gone, where these are many.
+    /// Drops the deadlines of closed connections if there are many.
     pub(super) fn tidy_ends(&mut self) {
         let (expiring, closing) = (
             2 * self.ends.expiring + SLACK,
@@ -207,7 +205,7 @@ impl Principals {
         self.ends = ends;
     }
 
-    /// Whether every login that expires has a deadline; for tests and simulations only.
+    /// Checks that every login that expires has a deadline, for tests and simulations only.
     pub(super) fn verify_ends(&self) -> Result<(), String> {
         let live = self.live();
         let expiring = live.filter(|login| login.expires_by_itself()).count();
@@ -239,7 +237,7 @@ impl Principals {
     }
 }
 
-/// Stale entries that are never worth the work.
+/// The number of stale entries below which a cleanup is never worthwhile.
 const SLACK: usize = 64;
 
 #[cfg(test)]
@@ -278,7 +276,7 @@ mod tests {
         }
     }
 
-    /// The connections that are to be closed by then, with no delay.
+    /// Returns the connections to be closed by `now`, without a delay.
     fn ended(principals: &mut Principals, now: Now) -> Vec<u32> {
         principals.expire(now, |_| close_at(now.mono));
         let next = || principals.next_to_close(now).map(|(key, _)| key.index);
@@ -310,13 +308,13 @@ mod tests {
         assert_eq!(principals.verify().map(|keys| keys.len()), Ok(3));
     }
 
-    /// W19: random steps of the wall clock, against the rule itself.
+    /// W19: random steps of the wall clock, compared with a model.
     #[test]
-    fn a_login_ends_by_either_clock_and_for_good() {
+    fn login_ends_by_either_clock_and_stays_ended() {
         for seed in 1..200 {
             let mut random = Random(seed);
             let mut principals = principals();
-            // By connection: when it ends, by both clocks, and whether it has.
+            // For each connection: the expiry by both clocks, and whether it has ended.
             let mut model: Vec<(Now, bool)> = Vec::new();
             let mut clock = Now {
                 mono: 0,
@@ -359,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_grave_cause_is_the_reason() {
+    fn first_cause_other_than_expiry_is_the_reason() {
         let closing = Fate::Close {
             at: SPREAD,
             is_served: true,

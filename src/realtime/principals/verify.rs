@@ -1,4 +1,4 @@
-//! Whether the tables of users and logins agree; for tests and simulations only.
+//! Consistency checks of the tables of users and logins, for tests and simulations only.
 
 use crate::net::ConnKey;
 use crate::realtime::slab::NONE;
@@ -6,11 +6,11 @@ use crate::realtime::slab::NONE;
 use super::Principals;
 
 impl Principals {
-    /// Walks every list: the connections that have an identity, or what is wrong.
+    /// Walks every list. Returns the logged-in connections, or an error.
     pub fn verify(&self) -> Result<Vec<ConnKey>, String> {
         let (mut keys, mut users) = (Vec::new(), 0);
         for (place, user) in (0..).zip(self.users.places()) {
-            // In a vacant place is a user without a name.
+            // A vacant slot holds a user without a userid.
             if user.userid.is_empty() {
                 continue;
             }
@@ -33,7 +33,7 @@ impl Principals {
         Ok(keys)
     }
 
-    /// A user's list, of which there is at least one.
+    /// Checks a user's list, which has at least one login.
     fn verify_logins(&self, user: u32, head: u32, keys: &mut Vec<ConnKey>) -> Result<(), String> {
         let (mut before, mut at) = (NONE, head);
         loop {

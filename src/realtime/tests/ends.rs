@@ -4,7 +4,7 @@ use super::*;
 
 const SPREAD: u64 = 30_000;
 const HOUR: u64 = 3_600_000;
-/// The wall clock at the monotonic clock's zero.
+/// The wall clock at zero of the monotonic clock.
 const WALL: u64 = 1_700_000_000_000;
 
 fn settings(on_expiry: OnExpiry, expiry_spread: u64) -> Settings {
@@ -15,13 +15,14 @@ fn settings(on_expiry: OnExpiry, expiry_spread: u64) -> Settings {
     }
 }
 
-/// The clocks `mono` milliseconds after the start, with the wall clock set forward by `offset`.
+/// Returns the clocks `mono` milliseconds after the start, with the wall clock set forward by
+/// `offset`.
 fn at(mono: u64, offset: i64) -> Now {
     let unix = (WALL + mono).saturating_add_signed(offset);
     Now { mono, unix }
 }
 
-/// A member of `g` for each lifetime, by a token of the connection's number.
+/// Opens a connection of a member of `g` for each lifetime. Its token has the connection's number.
 fn world(settings: Settings, lifetimes: &[Option<u64>]) -> World {
     let mut world = World::new(settings);
     world.now = at(0, 0);
@@ -39,7 +40,7 @@ fn reconfigure(world: &mut World, settings: Settings) -> Vec<Did> {
         .1
 }
 
-/// Connections closed by the ticks of so many milliseconds.
+/// Returns the connections closed by the ticks within `millis` milliseconds.
 fn closes(world: &mut World, from: u64, millis: u64, offset: i64) -> Vec<Did> {
     let ticks = (from..=from + millis).step_by(500);
     ticks
@@ -92,7 +93,7 @@ fn token_that_expired_by_wall_clock_stays_expired_when_it_is_set_back() {
     }
 }
 
-/// Less than a second of it would not count as a step.
+/// A gain below one second would not count as a step.
 #[test]
 fn expired_token_is_not_served_by_a_wall_clock_that_gains_a_little() {
     let mut world = world(settings(OnExpiry::Close, 0), &[Some(10_000)]);
@@ -109,7 +110,7 @@ fn wall_clock_set_forward_and_back_ends_no_other_token_early_or_late() {
     assert_eq!(world.tick(at(1000, HOUR as i64 / 2)), expected);
     world.close(1);
     assert_eq!(world.tick(at(2000, 0)), []);
-    // A token of the time after the step back knows nothing of it.
+    // A token issued after the step back is unaffected by it.
     let mut later = identity("acct:a@x", 2, &[]);
     later.expires = Some(WALL + HOUR);
     world.open_as(2, later);
@@ -163,7 +164,7 @@ fn close_that_is_due_later_is_spread_when_reload_ends_kept_credentials() {
     assert!(closed.iter().all(|count| *count < 20), "{closed:?}");
 }
 
-/// One that was silenced may have missed events, and must come back for them.
+/// A silenced connection may have missed events, and its client must reconnect to get them.
 #[test]
 fn reload_that_keeps_ended_credentials_leaves_due_closes_in_force() {
     let lifetimes = [None, Some(1000), Some(2000)];
