@@ -1,9 +1,9 @@
-//! Errors of the file system as text that names the file and the remedy.
+//! File system errors as text that names the file and the remedy.
 
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
-/// The path, the error, and what to do about it.
+/// Formats the path, the error, and the remedy if there is one.
 pub(crate) fn about(path: &Path, error: &Error) -> String {
     let path = path.display();
     match advice(error.kind()) {
@@ -12,7 +12,7 @@ pub(crate) fn about(path: &Path, error: &Error) -> String {
     }
 }
 
-/// What an operator can do about an error of this kind.
+/// Returns advice for an operator on an error of this kind.
 pub(crate) fn advice(kind: ErrorKind) -> Option<&'static str> {
     match kind {
         ErrorKind::PermissionDenied => Some(
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_and_the_remedy_are_named() {
+    fn error_names_the_path_and_the_remedy() {
         let text = |kind: ErrorKind| about(Path::new("/data/file"), &kind.into());
         for (kind, remedy) in [
             (ErrorKind::PermissionDenied, "as root"),

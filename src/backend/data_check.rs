@@ -1,7 +1,7 @@
-//! Whether a data directory can be used, without changing anything: for `config check`.
+//! Checks whether a data directory is usable without changing anything, for `config check`.
 //!
-//! What this refuses, opening the directory refuses as well. It cannot see everything: whether the
-//! database can be opened is only known when it is.
+//! Every directory that is refused here is also refused when the server opens it. The reverse does
+//! not hold: only opening the database shows whether that is possible.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,14 @@ use rustix::fs::{Access, access, statfs};
 
 use super::{DataDir, DataDirError};
 
-/// Judges the directory, or the one that it would be made in, and the publish key if there is one.
+/// Checks the directory, or the parent in which it would be created, and the publish key if there
+/// is one.
 ///
 /// # Errors
-/// Why the directory cannot be used.
+/// The reason why the directory cannot be used.
 pub fn check_data_dir(path: &Path) -> Result<(), DataDirError> {
     if path.is_dir() {
-        // One that is there is not changed by this.
+        // Opening an existing directory does not change it.
         let data = DataDir::open(path)?;
         if data.publish_key_file().exists() {
             data.publish_key()?;
@@ -33,7 +34,7 @@ pub fn check_data_dir(path: &Path) -> Result<(), DataDirError> {
     }
 }
 
-/// The nearest directory above that is there. A relative path begins in the working directory.
+/// Returns the nearest existing ancestor. A relative path starts in the working directory.
 fn nearest_ancestor(path: &Path) -> PathBuf {
     let above = path.ancestors().skip(1);
     let mut above = above.map(|path| match path.as_os_str().is_empty() {
@@ -47,7 +48,7 @@ fn nearest_ancestor(path: &Path) -> PathBuf {
 fn can_be_written(directory: &Path) -> Result<(), DataDirError> {
     let refused = |error: io::Error| DataDirError::Io(directory.to_owned(), error);
     access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| refused(error.into()))?;
-    // There the permissions say yes to root, and every new file is refused.
+    // In these file systems, root passes every permission check, but creating a file fails.
     let holds_no_files = statfs(directory).is_ok_and(|system| {
         let kind = u64::try_from(system.f_type).unwrap_or_default();
         NO_FILES.contains(&kind)
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directories_that_can_be_made_are_accepted_and_not_made() {
+    fn creatable_directories_are_accepted_and_not_created() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("a/b");
         check_data_dir(&path).unwrap();
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_where_none_can_be_are_refused_as_by_the_server() {
+    fn uncreatable_directories_are_refused_as_by_the_server() {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("file");
         fs::write(&file, "").unwrap();
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn publish_key_of_no_use_is_refused() {
+    fn unusable_publish_key_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("publish.key"), "short").unwrap();
         let checked = check_data_dir(temp.path());

@@ -1,7 +1,7 @@
-//! The data directory: the one place where the server keeps files.
+//! The data directory: the only place where the server stores files.
 //!
-//! Owns: the directory, the names of the files in it, and the publish key. Must not know: what
-//! is in the database.
+//! Owns: the directory, the names of the files in it, and the publish key. Must not know: the
+//! contents of the database.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -16,35 +16,35 @@ use super::data_lock::{DirLock, Locking, Sharing};
 use super::{advice, leftovers, new_secret};
 use crate::model::Secret;
 
-/// A data directory that exists.
+/// An existing data directory.
 #[derive(Clone, Debug)]
 pub struct DataDir {
     path: PathBuf,
 }
 
-/// Why a data directory cannot be used.
+/// The reason why a data directory cannot be used.
 #[derive(Debug)]
 pub enum DataDirError {
-    /// There is something of that name, and it is no directory.
+    /// The path exists, but is not a directory.
     NotADirectory(PathBuf),
-    /// There is no such directory.
+    /// The directory does not exist.
     Missing(PathBuf),
-    /// Another server uses the directory; its process id, if it is known.
+    /// Another server uses the directory. Contains its process id, if known.
     InUse(PathBuf, Option<u32>),
-    /// The file of the publish key has no usable key in it.
+    /// The publish key file contains no usable key.
     BadKey(PathBuf),
-    /// The system refused to read or write this path.
+    /// An operation on this path failed.
     Io(PathBuf, io::Error),
-    /// The system has no randomness to make a key of.
+    /// The system provides no randomness for a key.
     Random(getrandom::Error),
 }
 
 impl DataDir {
-    /// Opens the directory, which is made (for its owner alone) if it is not there. One that is
-    /// there keeps the permissions it has, for its owner may have had reasons.
+    /// Opens the directory, and creates it with mode 0700 if it does not exist. The permissions of
+    /// an existing directory are left alone, since its owner may have chosen them on purpose.
     ///
     /// # Errors
-    /// When it is no directory, or cannot be made.
+    /// The path is not a directory, or the directory cannot be created.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
         if path.exists() && !path.is_dir() {
             return Err(DataDirError::NotADirectory(path.to_owned()));
@@ -67,10 +67,10 @@ impl DataDir {
         })
     }
 
-    /// A directory that must exist.
+    /// Opens a directory that must exist.
     ///
     /// # Errors
-    /// When there is none, or it is no directory.
+    /// The directory does not exist, or the path is not a directory.
     pub fn existing(path: &Path) -> Result<DataDir, DataDirError> {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => Ok(DataDir {
@@ -84,12 +84,12 @@ impl DataDir {
         }
     }
 
-    /// Tries to lock the directory for a server, and removes the drafts that a killed process has
-    /// left, if no other server uses the directory. `None` where the file system has no locks.
+    /// Tries to lock the directory for a server. Removes drafts left by killed processes if no
+    /// other server uses the directory. Returns `None` if the file system does not support locks.
     ///
     /// # Errors
-    /// [`DataDirError::InUse`] when another server holds the lock, and when the directory cannot
-    /// be read.
+    /// [`DataDirError::InUse`] if another server holds the lock, or an error if the directory
+    /// cannot be read.
     pub fn lock(&self, sharing: Sharing) -> Result<Option<DirLock>, DataDirError> {
         let attempt = DirLock::attempt(&self.path, sharing);
         match attempt.map_err(|error| DataDirError::Io(self.path.clone(), error))? {
@@ -113,8 +113,8 @@ impl DataDir {
         }
     }
 
-    /// The files in the directory that every user on this host can read, with the remedy, a line
-    /// each.
+    /// Returns one warning, with a remedy, for each file in the directory that every user on this
+    /// host can read.
     pub fn warnings(&self) -> Vec<String> {
         const OTHERS_SEARCH: u32 = 0o001;
         const OTHERS_READ: u32 = 0o004;
@@ -136,10 +136,10 @@ impl DataDir {
         .collect()
     }
 
-    /// Writes the admin address, completely or not at all.
+    /// Writes the admin address atomically.
     ///
     /// # Errors
-    /// When the file cannot be written; then there is none.
+    /// The file cannot be written. In that case no such file is left.
     pub fn write_admin_address(&self, line: &str) -> Result<FileMark, DataDirError> {
         let file = self.admin_address_file();
         let draft = new_secret("admin.address.").map_err(DataDirError::Random)?;
@@ -148,36 +148,36 @@ impl DataDir {
         let written = written.and_then(|mark| fs::rename(&draft, &file).map(|()| mark));
         written.map_err(|error| {
             let _ = fs::remove_file(&draft);
-            // Of a server that has ended: no address is better than a wrong one.
+            // Remove the address of a former server: a missing address is better than a wrong one.
             let _ = fs::remove_file(&file);
             DataDirError::Io(file, error)
         })
     }
 
-    /// Where it is, as it was given.
+    /// Returns the path as it was given.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file of the embedded back end's database.
+    /// Returns the path of the embedded backend's database.
     pub fn database(&self) -> PathBuf {
         self.path.join("h-realtime.sqlite")
     }
 
-    /// The file with the admin address, which exists while a server runs.
+    /// Returns the path of the admin address file, which exists while a server runs.
     pub fn admin_address_file(&self) -> PathBuf {
         self.path.join("admin.address")
     }
 
-    /// The file of the publish key.
+    /// Returns the path of the publish key file.
     pub fn publish_key_file(&self) -> PathBuf {
         self.path.join("publish.key")
     }
 
-    /// The key that publishers must have, which is made at the first call.
+    /// Returns the key that publishers must present. The first call creates it.
     ///
     /// # Errors
-    /// When the file cannot be read or made, or holds no key.
+    /// The file cannot be read or created, or contains no usable key.
     pub fn publish_key(&self) -> Result<Secret, DataDirError> {
         let file = self.publish_key_file();
         match fs::read_to_string(&file) {
@@ -187,15 +187,15 @@ impl DataDir {
         }
     }
 
-    /// The key is written under another name and then linked to its own, which fails if it is
-    /// there by then: so nobody ever reads half a key, and of two that start at once both use
+    /// Writes the key to a draft and then links it to its final name, which fails if that file
+    /// exists by then. Readers thus never see a partial key, and two servers that start at once use
     /// the same one.
     fn make_publish_key(&self, file: &Path) -> Result<Secret, DataDirError> {
         let draft = new_secret("publish.key.").map_err(DataDirError::Random)?;
         let draft = self.path.join(draft);
         let key = new_secret("").map_err(DataDirError::Random)?;
         let made = write_private(&draft, &key).and_then(|_| fs::hard_link(&draft, file));
-        // The draft has done its work, or is of no use; it may not even be there.
+        // The draft is no longer needed. It may not exist.
         let _ = fs::remove_file(&draft);
         match made {
             Ok(()) => match sync_directory_of(file) {
@@ -212,12 +212,12 @@ impl DataDir {
     }
 }
 
-/// Makes durable that a file is in its directory under its name.
+/// Syncs the directory of a file, so that its entry there is durable.
 pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
-/// Writes a new file that nobody but its owner can read, not even for a moment.
+/// Writes a new file that only its owner can read from the moment of its creation.
 fn write_private(path: &Path, line: &str) -> io::Result<FileMark> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -230,7 +230,7 @@ fn write_private(path: &Path, line: &str) -> io::Result<FileMark> {
     Ok(FileMark::of(&file.metadata()?))
 }
 
-/// Tells a file from another one that has taken its place under the same name.
+/// Identifies a file, so that a replacement under the same name can be detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileMark {
     file: (u64, u64),
@@ -245,14 +245,14 @@ impl FileMark {
         }
     }
 
-    /// Whether the file is the one at this path.
+    /// Returns whether this file is at `path`.
     pub fn is_at(&self, path: &Path) -> bool {
         fs::symlink_metadata(path).is_ok_and(|metadata| FileMark::of(&metadata) == *self)
     }
 }
 
-/// Gives a new file to the owner of the directory that it is in, if root has created it: a
-/// command that root runs must not leave a file that the server's user cannot read.
+/// Transfers a new file to the owner of its directory if root has created it: commands run by root
+/// must not leave files that the server's user cannot read.
 pub(super) fn adopt(file: &File, path: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
@@ -272,8 +272,8 @@ fn directory_of(path: &Path) -> &Path {
     directory.unwrap_or(Path::new("."))
 }
 
-/// The key in a file's text. An operator may have written it, so it may be of any form that fits
-/// in an `Authorization` header; but an empty one would let everybody in.
+/// Extracts the key from the text of a file. Operators may write their own keys, so any text is
+/// accepted that fits into an `Authorization` header. An empty key would accept every publisher.
 fn usable_key(file: &Path, text: &str) -> Result<Secret, DataDirError> {
     let key = text.trim();
     if key.len() < MIN_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -316,7 +316,7 @@ impl fmt::Display for DataDirError {
 
 impl std::error::Error for DataDirError {}
 
-/// The shortest publish key taken, in bytes; those made here have 43.
+/// The minimum length of a publish key, in bytes. Generated keys have 43.
 const MIN_KEY: usize = 16;
 
 #[cfg(test)]
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_and_the_key_are_their_owners_alone() {
+    fn directory_and_key_are_private_to_the_owner() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("data");
         let data = DataDir::open(&path).unwrap();
@@ -340,12 +340,12 @@ mod tests {
         assert_eq!(key.0.len(), 43);
         let again = DataDir::open(&path).unwrap().publish_key().unwrap();
         assert_eq!(again, key);
-        // Nothing but the key is left behind.
+        // No draft is left behind.
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
     }
 
     #[test]
-    fn of_two_that_make_a_key_at_once_both_use_the_same() {
+    fn concurrent_key_creation_yields_one_key() {
         let temp = tempfile::tempdir().unwrap();
         let data = DataDir::open(temp.path()).unwrap();
         let first = data.publish_key().unwrap();
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_no_data_directory() {
+    fn file_is_refused_as_data_directory() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("file");
         fs::write(&path, "").unwrap();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_must_exist_is_not_created() {
+    fn existing_does_not_create_the_directory() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("nowhere");
         let error = DataDir::existing(&path).unwrap_err();
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_server_is_refused_and_drafts_are_removed_by_the_first() {
+    fn second_server_is_refused_and_first_removes_drafts() {
         let temp = tempfile::tempdir().unwrap();
         let data = DataDir::open(temp.path()).unwrap();
         let draft = temp.path().join(new_secret("publish.key.").unwrap());
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_every_user_can_read_are_named_with_the_remedy() {
+    fn world_readable_files_are_reported_with_the_remedy() {
         let temp = tempfile::tempdir().unwrap();
         let data = DataDir::open(temp.path()).unwrap();
         fs::write(data.publish_key_file(), "0123456789abcdef").unwrap();
@@ -409,12 +409,12 @@ mod tests {
     }
 
     #[test]
-    fn an_admin_address_is_written_completely_or_not_at_all() {
+    fn admin_address_is_written_atomically() {
         let temp = tempfile::tempdir().unwrap();
         let data = DataDir::open(temp.path()).unwrap();
         let first = data.write_admin_address("http://127.0.0.1:2/").unwrap();
         assert!(first.is_at(&data.admin_address_file()));
-        // The same address, but the file of another server.
+        // The content is the same, but another server wrote the file.
         let second = data.write_admin_address("http://127.0.0.1:2/").unwrap();
         assert!(second.is_at(&data.admin_address_file()));
         assert!(!first.is_at(&data.admin_address_file()));
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_file_without_a_usable_key_is_refused() {
+    fn key_file_without_usable_key_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         let data = DataDir::open(temp.path()).unwrap();
         for text in ["", "\n", "short", "with a space in between it"] {

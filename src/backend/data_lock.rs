@@ -1,20 +1,19 @@
-//! The lock on a data directory, which one server holds, or several that share their ports.
+//! The lock on a data directory, held by one server or shared by several that share their ports.
 //!
-//! It is a lock of `flock(2)` on the directory itself. The kernel releases it when the process
-//! ends, however that comes about, and no file is needed: it works on a full disk, and leaves
-//! nothing behind.
+//! It is a `flock(2)` lock on the directory itself. The kernel releases it whenever the process
+//! ends, and it needs no file: it works on a full disk and leaves nothing behind.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// How a directory is to be locked.
+/// The kind of lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// For this process alone.
+    /// For this process only.
     Exclusive,
-    /// For all processes that ask for this.
+    /// Shared by all processes that request this kind.
     Shared,
 }
 
@@ -22,26 +21,26 @@ pub enum Sharing {
 #[derive(Debug)]
 pub struct DirLock {
     _directory: File,
-    /// Whether no other process had locked the directory.
+    /// Whether no other process held a lock on the directory.
     pub was_alone: bool,
 }
 
-/// The result of trying to lock a directory.
+/// The result of an attempt to lock a directory.
 #[derive(Debug)]
 pub enum Locking {
-    /// It is locked.
+    /// The directory is locked.
     Locked(DirLock),
-    /// Another process has locked it, and its id, if the system says.
+    /// Another process holds a conflicting lock. Contains its id, if known.
     Held(Option<u32>),
-    /// The file system has no such locks.
+    /// The file system does not support these locks.
     Unsupported(io::Error),
 }
 
 impl DirLock {
-    /// Tries to lock a directory, without waiting.
+    /// Tries to lock a directory without waiting.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// The directory cannot be read.
     pub fn attempt(path: &Path, sharing: Sharing) -> io::Result<Locking> {
         let directory = File::open(path)?;
         let was_alone = match directory.try_lock() {
@@ -67,16 +66,17 @@ impl DirLock {
     }
 }
 
-/// The id of a process that holds a lock on a directory. Other namespaces' processes have none.
+/// Returns the id of a process that holds a lock on a directory. Processes in other namespaces have
+/// none.
 fn holder(path: &Path) -> Option<u32> {
     let metadata = fs::metadata(path).ok()?;
     let locks = fs::read_to_string("/proc/locks").ok()?;
     holder_of(metadata.ino(), &locks)
 }
 
-/// The process in a line of `/proc/locks`, as in
-/// `1: FLOCK  ADVISORY  WRITE 2384 fd:01:1441794 0 EOF`. The device is left out: some file systems
-/// have another one there than in `stat(2)`.
+/// Finds the process in a line of `/proc/locks` such as `1: FLOCK  ADVISORY  WRITE 2384
+/// fd:01:1441794 0 EOF`. Only the inode is compared: on some file systems the device differs from
+/// that in `stat(2)`.
 fn holder_of(inode: u64, locks: &str) -> Option<u32> {
     let inode = inode.to_string();
     locks.lines().find_map(|line| {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exclusive_lock_is_held_by_one_and_released_when_dropped() {
+    fn exclusive_lock_has_one_holder_and_is_released_on_drop() {
         let temp = tempfile::tempdir().unwrap();
         let Locking::Locked(lock) = attempt(temp.path(), Sharing::Exclusive) else {
             panic!("not locked");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_locks_exclude_only_exclusive_ones() {
+    fn shared_locks_exclude_only_exclusive_locks() {
         let temp = tempfile::tempdir().unwrap();
         let Locking::Locked(first) = attempt(temp.path(), Sharing::Shared) else {
             panic!("not locked");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_holder_is_found_by_its_inode() {
+    fn lock_holder_is_found_by_inode() {
         let locks = "1: POSIX  ADVISORY  WRITE 11 fd:01:77 0 EOF\n\
                      2: FLOCK  ADVISORY  WRITE 12 fd:01:177 0 EOF\n\
                      3: FLOCK  ADVISORY  WRITE 13 fd:01:77 0 EOF\n\

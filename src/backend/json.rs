@@ -1,21 +1,22 @@
-//! JSON of publishers, in which strings may be cut inside a character.
+//! JSON from publishers, in which strings may be truncated within a character.
 
 use std::borrow::Cow;
 
-/// JSON text in which each lone surrogate is U+FFFD, the replacement character.
+/// Replaces each lone surrogate with U+FFFD, the replacement character.
 ///
 /// RFC 8259 §8.2: "the ABNF in this specification allows member names and string values to contain
 /// bit sequences that cannot encode Unicode characters; for example, "\uDEAD" (a single unpaired
-/// UTF-16 surrogate). Instances of this have been observed, for example, when a library truncates
-/// a UTF-16 string without checking whether the truncation split a surrogate pair." The official
-/// client does so with quotes. The text keeps its length, so that positions in errors are right.
+/// UTF-16 surrogate). Instances of this have been observed, for example, when a library truncates a
+/// UTF-16 string without checking whether the truncation split a surrogate pair." The official
+/// client truncates quotes in this way. The text keeps its length, so that positions in errors stay
+/// correct.
 pub(super) fn without_lone_surrogates(text: &[u8]) -> Cow<'_, [u8]> {
     let mut text = Cow::Borrowed(text);
     let mut at = 0;
     while let Some(found) = text[at..].iter().position(|&byte| byte == b'\\') {
         at += found;
         let Some(unit) = escaped_unit(&text[at..]) else {
-            // The character behind it may be another backslash.
+            // The escaped character may be another backslash.
             at = (at + 2).min(text.len());
             continue;
         };
@@ -32,11 +33,11 @@ pub(super) fn without_lone_surrogates(text: &[u8]) -> Cow<'_, [u8]> {
     text
 }
 
-/// The UTF-16 code unit that an escape sequence at the start of the text stands for.
+/// Returns the UTF-16 code unit of an escape sequence at the start of `text`.
 fn escaped_unit(text: &[u8]) -> Option<u16> {
     let digits = text.strip_prefix(br"\u")?.get(..4)?;
     let digits = std::str::from_utf8(digits).ok()?;
-    // `from_str_radix` would take a sign.
+    // `from_str_radix` accepts a sign.
     let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     is_hex.then(|| u16::from_str_radix(digits, 16).ok())?
 }
@@ -49,7 +50,7 @@ fn is_low(unit: u16) -> bool {
     (0xDC00..0xE000).contains(&unit)
 }
 
-/// Bytes of an escape sequence such as `\u00e9`.
+/// The length of an escape sequence such as `\u00e9`, in bytes.
 const ESCAPE: usize = 6;
 
 #[cfg(test)]

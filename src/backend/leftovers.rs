@@ -1,14 +1,14 @@
-//! Drafts in a data directory that a killed process has left behind.
+//! Removes drafts in a data directory that killed processes have left behind.
 //!
-//! A file is written under a name of its own, which ends with a dot and random characters, and
+//! A file is written under a temporary name, which ends with a dot and random characters, and is
 //! renamed or linked when it is complete.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Removes the drafts of servers, which only the server that holds the lock writes, and those of
-/// commands that have not been written to for a day. Returns the files that it removed.
+/// Removes the drafts of servers, which only the server that holds the lock writes, and drafts of
+/// commands that have not been modified for a day. Returns the paths of the removed files.
 pub(super) fn remove(directory: &Path, now: SystemTime) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
@@ -27,7 +27,7 @@ pub(super) fn remove(directory: &Path, now: SystemTime) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The file that a draft is for.
+/// Returns the name of the file for which a draft was written.
 fn draft_of(name: &str) -> Option<&str> {
     let name = name.strip_suffix("-journal").unwrap_or(name);
     let (file, random) = name.rsplit_once('.')?;
@@ -46,7 +46,7 @@ fn is_old(entry: &fs::DirEntry, now: SystemTime) -> bool {
 
 const OF_SERVERS: &[&str] = &["publish.key", "admin.address"];
 const OF_COMMANDS: &[&str] = &["h-realtime.sqlite", "h-realtime.sqlite.before-restore"];
-/// How many characters [`new_secret`](super::new_secret) makes.
+/// The number of characters that [`new_secret`](super::new_secret) generates.
 const RANDOM: usize = 43;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -56,7 +56,7 @@ mod tests {
     use crate::backend::new_secret;
 
     #[test]
-    fn only_drafts_are_removed_and_those_of_commands_only_when_they_are_old() {
+    fn only_drafts_of_servers_and_old_drafts_of_commands_are_removed() {
         let temp = tempfile::tempdir().unwrap();
         let write = |name: String| {
             let path = temp.path().join(name);

@@ -1,9 +1,7 @@
-//! Back ends: what knows users, tokens, groups and who may read what.
+//! Backends, which know users, tokens, groups, and permissions.
 //!
-//! Owns: the thread that a back end runs on, and the channel on which it is asked. Must not know:
-//! sockets, connections or WebSockets; it speaks to the rest only in the words of [`model`].
-//!
-//! [`model`]: crate::model
+//! Owns: the thread of a backend, and the channel for requests to it. Must not know: sockets,
+//! connections, or WebSockets. Its interface to the rest is [`crate::model`].
 
 pub(crate) mod advice;
 #[cfg(feature = "amqp")]
@@ -34,67 +32,66 @@ use std::time::Duration;
 
 use crate::model::{Ask, Asks, Busy, Tell, UnixMillis};
 
-/// What answers the questions and has the news.
+/// A source of answers and news.
 pub trait BackEnd: Send + 'static {
-    /// Finds out what changed since the last turn, and answers `questions` as things are after
-    /// that: the news come before the answers. Every question that asks for an answer gets exactly
-    /// one, also when the back end cannot do its work.
+    /// Collects the changes since the last turn, and answers `questions` from the state after them,
+    /// so that news precede answers. Every request that expects an answer gets exactly one, even if
+    /// the backend is unavailable.
     fn turn(&mut self, questions: Vec<Ask>, now: UnixMillis) -> Vec<Tell>;
 }
 
-/// Nobody listens any more to what a back end tells.
+/// The receiver of a backend's messages has been closed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// Why something that a back end tells was not taken.
+/// The reason why a backend's message was not accepted.
 #[derive(Debug)]
 pub enum Undelivered {
-    /// There is no room for it now; here it is again.
+    /// The mailbox is full. Returns the message.
     Full(Tell),
-    /// Nobody listens any more.
+    /// The receiver has been closed.
     Closed,
 }
 
-/// The way from a back end to the reactor.
+/// The sender of a backend's messages to the reactor.
 pub trait Way: Send + 'static {
-    /// Hands something over; waits while there is no room for it.
+    /// Sends a message; waits while the mailbox is full.
     fn tell(&self, tell: Tell) -> Result<(), Closed>;
 
-    /// Hands something over, or gives it back: for a thread that has other things to do than
-    /// to wait.
+    /// Sends a message, or returns it if the mailbox is full: for threads that must not block.
     fn try_tell(&self, tell: Tell) -> Result<(), Undelivered>;
 }
 
-/// The way to a back end's thread; as many copies as wanted.
+/// A handle to a backend's thread. It can be cloned.
 #[derive(Clone, Debug)]
 pub struct Asker {
     questions: SyncSender<Ask>,
 }
 
-/// What was asked and not answered yet.
+/// The queue of unanswered requests.
 #[derive(Debug)]
 pub struct Questions(Receiver<Ask>);
 
 #[cfg(all(test, feature = "amqp"))]
 impl Questions {
-    /// The next one, if any waits.
+    /// Returns the next request, if there is one.
     pub(crate) fn try_next(&self) -> Option<Ask> {
         self.0.try_recv().ok()
     }
 }
 
-/// A queue of questions: for those who ask, and for the back end that answers. [`Asks::ask`]
-/// says [`Busy`] once [`QUEUE`] of them wait.
+/// Creates a request queue: a handle for callers, and the receiving end for the backend.
+/// [`Asks::ask`] returns [`Busy`] while [`QUEUE`] requests are queued.
 pub fn questions() -> (Asker, Questions) {
     let (questions, inbox) = sync_channel(QUEUE);
     (Asker { questions }, Questions(inbox))
 }
 
-/// Starts the thread of a back end. It ends when every copy of the [`Asker`] is gone, or when
-/// `way` says [`Closed`].
+/// Starts the thread of a backend. It ends when all clones of the [`Asker`] have been dropped, or
+/// `way` returns [`Closed`].
 ///
 /// # Errors
-/// When the system refuses a thread.
+/// The system refuses a thread.
 pub fn start<B, C, W>(
     mut back_end: B,
     questions: Questions,
@@ -109,7 +106,7 @@ where
     thread::Builder::new()
         .name("backend".to_owned())
         .spawn(move || {
-            // A first turn without questions, so that the back end says at once whether it is ready.
+            // The first turn has no requests, so that the backend reports its health at once.
             let mut batch = Some(Vec::new());
             while let Some(asked) = batch {
                 for news in back_end.turn(asked, clock()) {
@@ -122,8 +119,8 @@ where
         })
 }
 
-/// The questions for the next turn: none when nothing was asked for [`POLL_PERIOD`], and `None`
-/// when nobody can ask any more.
+/// Returns the requests for the next turn: an empty batch after [`POLL_PERIOD`] without requests,
+/// and `None` once all handles have been dropped.
 fn next_batch(inbox: &Receiver<Ask>) -> Option<Vec<Ask>> {
     match inbox.recv_timeout(POLL_PERIOD) {
         Ok(first) => {
@@ -137,10 +134,10 @@ fn next_batch(inbox: &Receiver<Ask>) -> Option<Vec<Ask>> {
 }
 
 impl Asker {
-    /// As [`Asks::ask`], but gives a question back that there is no room for, or nobody to answer.
+    /// Like [`Asks::ask`], but returns a request that was not accepted.
     ///
     /// # Errors
-    /// The question.
+    /// The request, if the queue is full or the backend has ended.
     pub fn offer(&self, question: Ask) -> Result<(), Ask> {
         self.questions
             .try_send(question)
@@ -156,13 +153,13 @@ impl Asks for Asker {
     }
 }
 
-/// How many questions may wait for a back end.
+/// The capacity of a backend's request queue.
 pub const QUEUE: usize = 4096;
-/// How many questions are answered together: what a storm of reconnecting clients asks is then
-/// answered from one view of the database.
+/// The maximum batch of requests. All requests of a reconnect storm in a batch are answered from
+/// one view of the database.
 const BATCH: usize = 256;
-/// How often a back end that is not asked looks for changes. What the commands change must take
-/// effect within a second.
+/// How often an idle backend checks for changes. Changes by commands must take effect within a
+/// second.
 const POLL_PERIOD: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
@@ -172,7 +169,7 @@ mod tests {
     use super::*;
     use crate::model::{AuthReply, Secret, Ticket};
 
-    /// Answers every token with "unknown"; tells of its first turn.
+    /// Answers every token with "unknown"; reports its health in the first turn.
     struct Echo {
         told: bool,
     }
@@ -214,7 +211,7 @@ mod tests {
         }
     }
 
-    /// Takes nothing, and says so when its other end is dropped.
+    /// Blocks every message, and returns an error when its other end is dropped.
     struct Stuck(std::sync::Mutex<Receiver<()>>);
 
     impl Way for Stuck {
@@ -229,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn says_that_it_is_ready_then_answers_in_order_and_ends_with_its_askers() {
+    fn backend_reports_health_answers_in_order_and_ends_with_its_handles() {
         let (sender, told) = channel();
         let (asker, inbox) = questions();
         let thread = start(Echo { told: false }, inbox, || 0, Told(sender)).unwrap();
@@ -249,11 +246,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_is_busy_and_so_is_a_back_end_that_has_ended() {
+    fn full_queue_and_ended_backend_are_busy() {
         let (held, hold) = channel::<()>();
         let (asker, inbox) = questions();
         let thread = start(Echo { told: false }, inbox, || 0, Stuck(hold.into())).unwrap();
-        // The thread is stuck telling of its health, so nothing is taken out of the queue.
+        // The thread is blocked sending its health, so the queue is not drained.
         let taken = (0..=QUEUE as u64)
             .take_while(|&number| asker.ask(question(number)).is_ok())
             .count();

@@ -1,12 +1,12 @@
-//! New secrets: tokens of users, and the publish key.
+//! Generates secrets: tokens of users, and the publish key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// A new secret of 32 bytes of the system's randomness, in base64url, after `prefix`.
+/// Returns `prefix` followed by 32 random bytes in base64url.
 ///
 /// # Errors
-/// When the system has no randomness to give.
+/// The system provides no randomness.
 pub fn new_secret(prefix: &str) -> Result<String, getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;

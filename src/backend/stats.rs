@@ -1,8 +1,9 @@
-//! What back ends count, for the metrics: written by their threads, read by the reactor's.
+//! Counters of backends for the metrics. The backends' threads update them, and the reactor reads
+//! them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What is counted of a back end and of its sources of events.
+/// The counters of a backend and of its event sources.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// The connection to the message broker.
@@ -15,7 +16,7 @@ pub struct Stats {
     dropped: [AtomicU64; FATES.len()],
 }
 
-/// A connection to another server, made again whenever it is lost.
+/// A connection to another server, which is remade after a loss.
 #[derive(Debug, Default)]
 pub struct Link {
     is_needed: bool,
@@ -24,34 +25,34 @@ pub struct Link {
     losses: AtomicU64,
 }
 
-/// The kinds of events of h's message queue, by their routing key.
+/// The kinds of events in h's message queue, by routing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
-    /// Something happened to an annotation.
+    /// An event on an annotation.
     Annotation,
-    /// Something happened to a user.
+    /// An event on a user.
     User,
 }
 
-/// Why an event from a message queue led to nothing.
+/// The reason why an event from a message queue was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is no JSON object of content type `application/json`.
+    /// It is not a JSON object of content type `application/json`.
     Undecodable,
-    /// It lacks what an event must have, or has it of another type.
+    /// A required member is missing or has the wrong type.
     Malformed,
-    /// There is no such annotation.
+    /// The annotation does not exist.
     Missing,
-    /// What the database has of the annotation cannot be made into an event.
+    /// The annotation's data in the database cannot be converted into a notification.
     Unreadable,
-    /// It is larger than an event may be.
+    /// It exceeds the size limit.
     TooLarge,
-    /// Too many waited for the database, and it was the oldest.
+    /// Too many events waited for the database, and this was the oldest.
     Overflow,
 }
 
 impl Stats {
-    /// For a back end that needs these servers.
+    /// Creates counters for a backend that requires these servers.
     pub fn needing(broker: bool, database: bool) -> Self {
         Stats {
             broker: Link::needed(broker),
@@ -60,29 +61,29 @@ impl Stats {
         }
     }
 
-    /// Whether the connections to all servers that are needed are up.
+    /// Returns whether the connections to all required servers are up.
     pub fn is_connected(&self) -> bool {
         [&self.broker, &self.database]
             .into_iter()
             .all(|link| link.is_up() || !link.is_needed)
     }
 
-    /// An event has arrived.
+    /// Counts a received event.
     pub fn count_received(&self, topic: Topic) {
         self.received[topic as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An event has led to nothing.
+    /// Counts a dropped event.
     pub fn count_dropped(&self, fate: Fate) {
         self.dropped[fate as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many events have arrived.
+    /// Returns the number of received events.
     pub fn received(&self, topic: Topic) -> u64 {
         self.received[topic as usize].load(Ordering::Relaxed)
     }
 
-    /// How many events have led to nothing for a reason.
+    /// Returns the number of events dropped for this reason.
     pub fn dropped(&self, fate: Fate) -> u64 {
         self.dropped[fate as usize].load(Ordering::Relaxed)
     }
@@ -96,39 +97,39 @@ impl Link {
         }
     }
 
-    /// It is up, now or again.
+    /// Records that the connection is up.
     pub fn connected(&self) {
         self.is_up.store(true, Ordering::Relaxed);
         self.connects.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It was up, and is lost.
+    /// Records that the connection was lost.
     pub fn lost(&self) {
         self.is_up.store(false, Ordering::Relaxed);
         self.losses.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether it is up now.
+    /// Returns whether the connection is up.
     pub fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
     }
 
-    /// How often it was made.
+    /// Returns the number of connections made.
     pub fn connects(&self) -> u64 {
         self.connects.load(Ordering::Relaxed)
     }
 
-    /// How often it was lost.
+    /// Returns the number of connections lost.
     pub fn losses(&self) -> u64 {
         self.losses.load(Ordering::Relaxed)
     }
 }
 
 impl Topic {
-    /// Both.
+    /// All topics.
     pub const ALL: [Topic; 2] = [Topic::Annotation, Topic::User];
 
-    /// The routing key.
+    /// Returns the routing key.
     pub fn as_str(self) -> &'static str {
         match self {
             Topic::Annotation => "annotation",
@@ -137,7 +138,7 @@ impl Topic {
     }
 }
 
-/// All fates, in the order of their numbers.
+/// All reasons, in the order of their discriminants.
 const FATES: [Fate; 6] = [
     Fate::Undecodable,
     Fate::Malformed,
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_counted_by_itself() {
+    fn counters_are_independent() {
         let stats = Stats::default();
         for (number, fate) in FATES.into_iter().enumerate() {
             assert_eq!(fate as usize, number);
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_up_or_lost() {
+    fn link_counts_connects_and_losses() {
         let link = Link::default();
         assert!(!link.is_up());
         link.connected();
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_needed_need_not_be_up() {
+    fn unneeded_links_may_be_down() {
         assert!(Stats::default().is_connected());
         let stats = Stats::needing(true, false);
         assert!(!stats.is_connected());

@@ -1,14 +1,15 @@
-//! From the body of a message to an event, by its content type, as kombu does it for h.
+//! Decodes the body of a message into an event according to its content type, as kombu does for h.
 
 use serde_json::{Map, Value};
 
 use crate::backend::Fate;
 use crate::backend::json::without_lone_surrogates;
 
-/// The event in a message of at most `max` bytes: only what is marked as JSON is one.
+/// Decodes the event in a message of at most `max` bytes. Only messages marked as JSON are
+/// accepted.
 ///
 /// # Errors
-/// Why it is none.
+/// The reason for dropping the message.
 pub(super) fn decode(
     content_type: Option<&str>,
     content_encoding: Option<&str>,
@@ -18,7 +19,7 @@ pub(super) fn decode(
     if body.len() > max {
         return Err(Fate::TooLarge);
     }
-    // Exactly so: with a parameter, kombu takes it for another type.
+    // The comparison is exact: kombu treats `application/json` with a parameter as another type.
     if content_type != Some("application/json") || !is_readable(content_encoding, body) {
         return Err(Fate::Undecodable);
     }
@@ -28,8 +29,8 @@ pub(super) fn decode(
     }
 }
 
-/// Whether the body is what it looks like as UTF-8. h's publisher leaves nothing but ASCII in it,
-/// which is the same in whatever it could name here.
+/// Returns whether the body can be read as UTF-8. h's publisher escapes everything beyond ASCII,
+/// and ASCII is the same in every encoding that it could declare.
 fn is_readable(content_encoding: Option<&str>, body: &[u8]) -> bool {
     let encoding = content_encoding.unwrap_or("").to_ascii_lowercase();
     body.is_ascii() || ["", "utf-8", "utf8", "binary"].contains(&&*encoding)
@@ -51,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_marked_as_json_is_an_event() {
+    fn json_object_with_content_type_is_an_event() {
         let event = decode(JSON, Some("utf-8"), br#"{"b": 1, "a": [1e+400], "b": 2}"#).unwrap();
         let text = serde_json::to_string(&event).unwrap();
         assert_eq!(text, r#"{"b":2,"a":[1e+400]}"#, "the last of a name wins");
@@ -64,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is() {
+    fn other_content_is_undecodable() {
         for kind in [
             "",
             "text/plain",
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encoding_matters_only_beyond_ascii() {
+    fn encoding_is_ignored_for_ascii() {
         for encoding in [None, Some("utf-8"), Some("UTF8"), Some("binary"), Some("")] {
             assert!(
                 decode(JSON, encoding, "{\"a\":\"ä\"}".as_bytes()).is_ok(),
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn size_comes_first() {
+    fn size_is_checked_before_content() {
         let mut body = vec![b' '; MAX - 2];
         body.extend(b"{}");
         assert!(decode(JSON, None, &body).is_ok());

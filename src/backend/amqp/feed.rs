@@ -1,7 +1,7 @@
-//! Events from RabbitMQ for a back end that answers on a thread of its own, as the embedded one.
+//! Events from RabbitMQ for a backend with a synchronous thread, such as the embedded one.
 //!
-//! Owns: the thread that hands them over. They hold whole annotations, as those that are
-//! published by HTTP.
+//! Owns: the thread that forwards events. The events contain whole annotations, like those
+//! published over HTTP.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -16,11 +16,11 @@ use super::{random, runtime};
 use crate::backend::Asker;
 use crate::model::Ask;
 
-/// A thread that hands over events.
+/// A thread that forwards events to the backend.
 #[derive(Debug)]
 pub struct Feed {
     thread: JoinHandle<()>,
-    /// Dropped to end it.
+    /// Dropping the sender stops the thread.
     _stop: oneshot::Sender<()>,
 }
 
@@ -28,7 +28,7 @@ impl Feed {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system refuses a thread, or what an asynchronous runtime needs.
+    /// The system refuses a thread or a resource of the asynchronous runtime.
     pub fn start(source: Source, asker: Asker) -> io::Result<Feed> {
         let (stop, stopped) = oneshot::channel::<()>();
         let runtime = runtime()?;
@@ -45,7 +45,7 @@ impl Feed {
                     };
                     tokio::join!(source.consume(sender, random), hand_over)
                 });
-                // A name that is being resolved must not be waited for.
+                // Do not wait for a pending name resolution.
                 runtime.shutdown_background();
             })?;
         Ok(Feed {
@@ -54,7 +54,7 @@ impl Feed {
         })
     }
 
-    /// Ends it, and waits until it has: then its way to the back end is gone, too.
+    /// Stops the thread and waits for it. Its handle to the backend is then dropped, too.
     pub fn finish(self) {
         let Feed { thread, _stop } = self;
         drop(_stop);
@@ -62,7 +62,8 @@ impl Feed {
     }
 }
 
-/// Asks the back end about one event after the other. While it has no room, RabbitMQ keeps them.
+/// Passes events to the backend one at a time. While the backend's queue is full, events stay with
+/// RabbitMQ.
 async fn hand_over(mut deliveries: Receiver<Delivery>, asker: Asker) {
     while let Some(delivery) = deliveries.recv().await {
         let Some(mut question) = question(delivery) else {
@@ -75,7 +76,8 @@ async fn hand_over(mut deliveries: Receiver<Delivery>, asker: Asker) {
     }
 }
 
-/// The event as one that was published by HTTP. What it is about is known by its routing key.
+/// Converts a delivery into the request that an event published over HTTP would make. The routing
+/// key determines the topic.
 fn question(delivery: Delivery) -> Option<Ask> {
     let Delivery {
         topic,
@@ -85,7 +87,7 @@ fn question(delivery: Delivery) -> Option<Ask> {
         ..
     } = delivery;
     event.insert("topic".to_owned(), topic.as_str().into());
-    // What was read as JSON can be written as JSON.
+    // Serialization cannot fail, since the event was parsed from JSON.
     let body = serde_json::to_vec(&event).ok()?;
     Some(Ask::Event {
         body,
@@ -94,12 +96,12 @@ fn question(delivery: Delivery) -> Option<Ask> {
     })
 }
 
-/// How many events of each topic may be on their way to the embedded back end, and be no event
-/// yet for the reactor. Whole annotations may be large.
+/// The prefetch count per topic for the embedded backend: events delivered by RabbitMQ that have
+/// not been handled. Events contain whole annotations, which may be large.
 pub const PREFETCH: u16 = 64;
-/// How many are between the connection and the back end.
+/// Capacity of the channel between the connection and the backend.
 const HANDS: usize = 4;
-/// How long to wait while the back end has no room.
+/// Delay before retrying while the backend's queue is full.
 const RETRY: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_about_what_its_routing_key_says() {
+    fn routing_key_determines_the_topic() {
         let handled = Arc::default();
         let event = serde_json::json!({"topic": "annotation", "type": "group-join"});
         let Some(Ask::Event {
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_back_end_without_room_gets_everything_later_and_once() {
+    async fn full_backend_gets_every_event_later_and_once() {
         let (asker, inbox) = questions();
         let handled = Arc::default();
         let count = crate::backend::QUEUE + 10;

@@ -1,11 +1,11 @@
-//! Events from RabbitMQ, as h publishes them.
+//! Events from RabbitMQ, in the format that h publishes.
 //!
-//! Owns: brokers and their URLs, the connection, and what of a message is an event. Must not
-//! know: users, groups, annotations, or who hears of them.
+//! Owns: brokers and their URLs, the connection, and the decoding of messages into events. Must not
+//! know: users, groups, annotations, or the receivers of events.
 //!
-//! Each process has queues of its own, so that each hears of everything; the queues are gone with
-//! the connection. So whatever happens while there is none is missed, and counted by
-//! [`Link::losses`](super::Link::losses).
+//! Each process declares its own queues and therefore receives every event. The queues are deleted
+//! when the connection closes, so events published while it is down are lost.
+//! [`Link::losses`](super::Link::losses) counts these interruptions.
 
 mod decode;
 mod feed;
@@ -25,14 +25,14 @@ use std::io;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// A runtime for one thread.
+/// Creates a single-threaded runtime.
 pub(super) fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// A random number, for delays and for names that no other process has.
+/// Returns a random number for retry delays and unique queue names.
 pub(super) fn random() -> u64 {
-    // Without randomness the process would not have started; the clock will do then.
+    // The process cannot start without randomness. Should it fail later, the clock is sufficient.
     getrandom::u64().unwrap_or_else(|_| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(0, |since| since.as_nanos() as u64)

@@ -1,17 +1,17 @@
-//! Errors of connections to other servers, in words and with the remedy.
+//! Connection errors of other servers as text that names the remedy.
 
 use std::error::Error;
 
 use crate::trust;
 
-/// Describes why a server whose address `setting` names cannot be reached; `text` is what the
-/// client library says. The address itself stands in the message around this.
+/// Describes why the server configured by `setting` cannot be reached. `text` is the error message
+/// of the client library. The caller's message contains the address.
 pub fn unreachable(error: &(dyn Error + 'static), text: String, setting: &str) -> String {
     if let Some(failure) = trust::tls_failure_within(error) {
         return failure.reason;
     }
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
-    // The standard library has no kind for this.
+    // The standard library has no `ErrorKind` for failed name resolution.
     let is_resolution = |text: &str| text.contains("failed to lookup address information");
     if is_resolution(&text) || causes.any(|cause| is_resolution(&cause.to_string())) {
         return format!(

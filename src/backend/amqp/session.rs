@@ -1,8 +1,7 @@
-//! One connection to a broker, with what is declared on it: from the socket to its end.
+//! One connection to a broker with its declarations, from connecting the socket to closing it.
 //!
-//! Owns: the exchange, the queues and their names, and that a connection which nobody wants any
-//! more leaves nothing behind: no socket, no thread of lapin's. Must not know what is in a
-//! message.
+//! Owns: the exchange, the queues and their names, and cleanup: an abandoned connection leaves no
+//! socket and no lapin thread behind. Must not know: the content of messages.
 
 use std::fmt;
 use std::io;
@@ -27,18 +26,18 @@ use super::reach::unreachable;
 use super::url::{Broker, Tls};
 use crate::backend::Topic;
 
-/// A connection on which both queues are consumed.
+/// A connection that consumes both queues.
 pub(super) struct Session {
     connection: Connection,
     channel: Channel,
-    /// A consumer whose handle is dropped is cancelled.
+    /// Dropping a consumer's handle cancels it.
     _consumers: [Consumer; 2],
     arrivals: UnboundedReceiver<Result<Arrival, Failure>>,
     _cut: Cut,
 }
 
-/// What has come out of one of the queues. The channel that holds them has no bound of its own:
-/// it never holds more than were asked for.
+/// A message from one of the queues. The channel that holds arrivals is unbounded, but the prefetch
+/// count limits its length.
 pub(super) struct Arrival {
     pub topic: Topic,
     pub message: lapin::message::Delivery,
@@ -46,13 +45,13 @@ pub(super) struct Arrival {
 
 type Arrivals = UnboundedSender<Result<Arrival, Failure>>;
 
-/// Why a connection was not made or did not last, in words without credentials.
+/// The reason why a connection failed, without credentials.
 #[derive(Debug)]
 pub(super) struct Failure(String);
 
 impl Session {
-    /// Connects, declares everything and begins to consume. No more than `prefetch` messages of
-    /// each queue are on their way at a time; `random` names the queues.
+    /// Connects, declares the exchange and queues, and starts to consume. RabbitMQ delivers at most
+    /// `prefetch` unacknowledged messages from each queue. `random` makes the queue names unique.
     pub(super) async fn open(
         broker: &Broker,
         prefetch: u16,
@@ -68,19 +67,19 @@ impl Session {
         })
     }
 
-    /// What comes next, or why nothing does any more.
+    /// Returns the next message, or the reason why the connection ended.
     pub(super) async fn next(&mut self) -> Result<Arrival, Failure> {
         let arrival = self.arrivals.recv().await;
         arrival.unwrap_or_else(|| Err(Failure("it has ended".into())))
     }
 
-    /// Tells the broker that a message has been dealt with.
+    /// Acknowledges a message.
     pub(super) async fn acknowledge(&self, tag: u64) -> Result<(), Failure> {
         let options = BasicAckOptions::default();
         Ok(self.channel.basic_ack(tag, options).await?)
     }
 
-    /// Says goodbye, so that the queues are gone at once.
+    /// Closes the connection cleanly, so that the broker deletes the queues at once.
     pub(super) async fn close(self) {
         let goodbye = self.connection.close(REPLY_SUCCESS, "OK".into());
         if let Ok(Err(error)) = timeout(CLOSE_TIMEOUT, goodbye).await {
@@ -89,8 +88,8 @@ impl Session {
     }
 }
 
-/// The connection alone. The socket is made here rather than by lapin, which would leave it and
-/// the thread that waits for it to themselves when we wait no longer.
+/// Connects without declaring anything. The socket is created here rather than by lapin: after a
+/// timeout, lapin would leave the socket and its waiting thread behind.
 async fn connect(broker: &Broker) -> Result<(Connection, Cut), Failure> {
     let runtime = lapin::runtime::default_runtime()?;
     let mut uri = broker.uri.clone();
@@ -111,7 +110,7 @@ async fn connect(broker: &Broker) -> Result<(Connection, Cut), Failure> {
         .with_connection_name(PRODUCT.into())
         .with_client_property("product".into(), PRODUCT.into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    // It is asked for once: lapin connects anew only where it is told to.
+    // Called only once, since lapin reconnects only if configured to.
     let stream = Mutex::new(Some(stream));
     let hand_over = async move |_, _| {
         let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,8 +139,8 @@ fn tls_config(tls: &Tls) -> Result<OwnedTLSConfig, Failure> {
     })
 }
 
-/// Everything that h's streamer declares, and just so: who comes second with other arguments is
-/// refused.
+/// Declares everything that h's streamer declares, with the same arguments: the broker refuses a
+/// redeclaration with different ones.
 async fn declare(
     connection: Connection,
     cut: Cut,
@@ -154,7 +153,7 @@ async fn declare(
     channel
         .exchange_declare(EXCHANGE.into(), kind, options, table)
         .await?;
-    // Counted for each consumer by itself.
+    // The limit applies to each consumer separately.
     channel
         .basic_qos(prefetch, BasicQosOptions::default())
         .await?;
@@ -173,7 +172,7 @@ async fn declare(
     })
 }
 
-/// Makes the queue of a topic and begins to consume it.
+/// Declares and binds the queue of a topic, and starts to consume it.
 async fn consume(
     channel: &Channel,
     topic: Topic,
@@ -198,8 +197,8 @@ async fn consume(
     let consumer = channel
         .basic_consume(name(), tag.as_str().into(), options, FieldTable::default())
         .await?;
-    // Called for one message after the other as they come in, whichever queue they are of: the
-    // two streams of messages could not be put in order again.
+    // The delegate is called for messages of both queues in order of arrival. Two separate streams
+    // of messages could not be put back in order.
     let arrivals = arrivals.clone();
     consumer.set_delegate(move |result: DeliveryResult| {
         let arrival = match result {
@@ -207,19 +206,19 @@ async fn consume(
             Ok(None) => Err(Failure("it consumes for us no more".into())),
             Err(error) => Err(error.into()),
         };
-        // Where nobody listens any more, the connection is being closed.
+        // If the receiver has been dropped, the connection is being closed.
         let _ = arrivals.send(arrival);
         std::future::ready(())
     });
     Ok(consumer)
 }
 
-/// Ends a socket when it is dropped, whoever may be waiting for it to say something.
+/// Shuts the socket down when dropped, which unblocks any thread that reads from it.
 struct Cut(OwnedFd);
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The peer may have closed the connection already.
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 }
@@ -244,16 +243,16 @@ impl From<io::Error> for Failure {
 
 /// h's exchange.
 const EXCHANGE: &str = "realtime";
-/// What we call ourselves to the broker.
+/// The product name sent to the broker.
 const PRODUCT: &str = env!("CARGO_PKG_NAME");
-/// Name resolution, TCP, TLS, login and declarations together.
+/// Covers name resolution, TCP, TLS, login, and declarations.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// In seconds. A connection that has died without a word is noticed after two of them.
+/// In seconds. A dead connection is detected after two intervals.
 const HEARTBEAT: u16 = 20;
-/// Bytes of a frame. lapin keeps two buffers of 32 such frames, and h's events are small.
+/// In bytes. lapin allocates two buffers of 32 frames each, and h's events are small.
 const MAX_FRAME: u32 = 16 << 10;
-/// AMQP's reply code for a good end.
+/// AMQP's reply code for success.
 const REPLY_SUCCESS: u16 = 200;
 
 #[cfg(test)]
@@ -262,7 +261,7 @@ mod tests {
 
     use super::*;
 
-    /// Threads of this process by which lapin waits for a broker. No other test makes any.
+    /// Counts lapin's threads in this process. No other test starts any.
     fn waiting() -> usize {
         let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
         let names = threads.map(|thread| std::fs::read_to_string(thread.path().join("comm")));
@@ -271,7 +270,7 @@ mod tests {
             .count()
     }
 
-    /// Waits for the threads of lapin's to be so many.
+    /// Waits until the number of lapin's threads is `count`.
     fn until_waiting(count: usize) {
         let end = std::time::Instant::now() + Duration::from_secs(20);
         while waiting() != count {
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_broker_that_says_nothing_is_given_up_and_leaves_nothing_behind() {
+    async fn silent_broker_times_out_and_leaves_nothing_behind() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("amqp://{}//", listener.local_addr().unwrap());
         let broker = Broker::parse(&url).unwrap();
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_not_there_is_named() {
+    async fn missing_file_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let url = format!("amqp://u:secret@{address}//?ssl_ca_certs=/nowhere/ca.pem");

@@ -1,7 +1,7 @@
-//! Events from RabbitMQ, for as long as anybody takes them.
+//! Consumes events from RabbitMQ until the receiver is dropped.
 //!
-//! Owns: connecting, and connecting again; what of the messages is an event; and that RabbitMQ
-//! forgets an event only when it has been dealt with. Must not know what an event means.
+//! Owns: connecting and reconnecting, the decoding of messages, and acknowledgments: RabbitMQ
+//! discards an event only after it has been handled. Must not know: the meaning of an event.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,40 +19,40 @@ use crate::backoff::Backoff;
 use crate::log_throttle::LogThrottle;
 use crate::model::{MonoMillis, Receipt};
 
-/// Where events come from.
+/// The configuration of an event source.
 #[derive(Debug)]
 pub struct Source {
-    /// To be tried in turn.
+    /// Tried in turn.
     pub brokers: Vec<Broker>,
-    /// How many events of each topic may be here that have not been dealt with.
+    /// The prefetch count per topic: events delivered by RabbitMQ that have not been handled.
     pub prefetch: u16,
-    /// The most bytes of an event.
+    /// The maximum size of an event, in bytes.
     pub max_event: usize,
-    /// Where what happens is counted.
+    /// Counters of the source.
     pub stats: Arc<Stats>,
-    /// Says when events arrive.
+    /// Provides the arrival time of events.
     pub clock: fn() -> MonoMillis,
 }
 
-/// An event that has arrived.
+/// A received event.
 #[derive(Debug)]
 pub struct Delivery {
-    /// What it is about.
+    /// The topic of the event.
     pub topic: Topic,
     /// The event.
     pub event: Map<String, Value>,
-    /// Bytes of the message it came in.
+    /// The size of the message, in bytes.
     pub size: usize,
     /// When it arrived.
     pub received: MonoMillis,
-    /// To be dropped when it has been dealt with.
+    /// Must be dropped when the event has been handled.
     pub receipt: Receipt,
 }
 
 impl Source {
-    /// Hands over each event in the order of their arrival, until the other end of `out` is gone;
-    /// then it says goodbye to the broker and is done. While there is no room in `out`, and while
-    /// receipts are withheld, the events stay where they are; heartbeats go on.
+    /// Sends events to `out` in order of arrival. Closes the connection to the broker and returns
+    /// once the receiver of `out` has been dropped. While `out` is full, or receipts are held,
+    /// events stay with RabbitMQ; heartbeats continue.
     pub async fn consume(self, out: Sender<Delivery>, mut random: impl FnMut() -> u64) {
         let mut state = State::new(self);
         let mut backoff = Backoff::new(SHORTEST_DELAY, LONGEST_DELAY);
@@ -85,10 +85,10 @@ impl Source {
     }
 }
 
-/// What is remembered from one connection to the next.
+/// State that outlives a connection.
 struct State {
     source: Source,
-    /// The broker to begin with: the one that answered last.
+    /// The broker to try first: the last one that accepted a connection.
     first: usize,
     away: Option<Away>,
     started: Instant,
@@ -96,12 +96,12 @@ struct State {
     too_large: LogThrottle,
 }
 
-/// There is no connection.
+/// No connection is open.
 struct Away {
     since: Instant,
-    /// There was one.
+    /// A connection had been open before.
     was_up: bool,
-    /// It was said why there is none.
+    /// The reason has been logged.
     is_said: bool,
 }
 
@@ -122,7 +122,7 @@ impl State {
         }
     }
 
-    /// Tries all brokers once.
+    /// Tries each broker once.
     async fn open(&mut self, random: &mut impl FnMut() -> u64) -> Option<Session> {
         let count = self.source.brokers.len();
         for step in 0..count {
@@ -137,7 +137,7 @@ impl State {
                 Err(failure) => self.failed(at, &failure),
             }
         }
-        // All have been tried, so from now on it is the same again.
+        // All brokers have been tried; further failures are repetitions.
         if let Some(away) = &mut self.away {
             away.is_said = true;
         }
@@ -160,7 +160,7 @@ impl State {
         }
     }
 
-    /// Once for each broker: it may be away for long.
+    /// Logs the first failure of each broker at a higher level: an outage may last long.
     fn failed(&self, at: usize, failure: &Failure) {
         let broker = &self.source.brokers[at];
         match self.away {
@@ -185,7 +185,7 @@ impl State {
         });
     }
 
-    /// Hands over what comes until the connection is lost; why it was.
+    /// Sends received events to `out` until the connection is lost. Returns the cause.
     async fn serve(&self, session: &mut Session, out: &Sender<Delivery>) -> Failure {
         let (acks, mut handled) = unbounded_channel();
         let mut waiting = None;
@@ -214,12 +214,12 @@ impl State {
         }
     }
 
-    /// The event in a message, if there is one.
+    /// Decodes the event of a message, if it contains one.
     fn receive(&self, arrival: Arrival, acks: &UnboundedSender<u64>) -> Option<Delivery> {
         let Arrival { topic, message } = arrival;
         let (tag, acks) = (message.delivery_tag, acks.clone());
         let receipt = Receipt::new(move || {
-            // Of another connection, it is forgotten already.
+            // The broker has already requeued or discarded the messages of a former connection.
             let _ = acks.send(tag);
         });
         self.source.stats.count_received(topic);
@@ -255,8 +255,7 @@ impl State {
         }
     }
 
-    /// Logs the messages that were passed over without a line of their own, once their period has
-    /// ended.
+    /// Logs dropped messages that have no log line of their own, once their period has ended.
     fn flush(&self) {
         let now = self.now();
         if let Some(count) = self.too_large.flush(now) {
@@ -282,7 +281,7 @@ impl State {
         }
     }
 
-    /// In milliseconds.
+    /// Milliseconds since the source was created.
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -299,7 +298,7 @@ impl Drop for State {
     }
 }
 
-/// Some of those that have been dealt with. Never returns while there are none.
+/// Returns the tags of some handled events. Waits while there are none.
 async fn some(handled: &mut UnboundedReceiver<u64>) -> Vec<u64> {
     let mut tags = Vec::new();
     handled.recv_many(&mut tags, ACKS).await;
@@ -313,11 +312,11 @@ async fn acknowledge(session: &Session, tags: Vec<u64>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Bounds of the delay before connecting again. What is published meanwhile is lost, or waits: a
-/// broker or a database that is back should not have to wait for us.
+/// Bounds of the reconnect delay. Events published during an outage are lost or delayed, so the
+/// delay stays short.
 pub(in crate::backend) const SHORTEST_DELAY: Duration = Duration::from_millis(250);
 pub(in crate::backend) const LONGEST_DELAY: Duration = Duration::from_secs(5);
-/// How often suppressed log lines are looked at.
+/// Interval for flushing suppressed log lines.
 const FLUSH_PERIOD: Duration = Duration::from_secs(1);
-/// How many acknowledgements are sent before anything else is looked at.
+/// Acknowledgments sent before other work is polled.
 const ACKS: usize = 64;

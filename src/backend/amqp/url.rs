@@ -1,6 +1,7 @@
-//! URLs of brokers, as kombu reads them: h's `BROKER_URL` is written for it.
+//! URLs of brokers as kombu interprets them, since h's `BROKER_URL` is written for kombu.
 //!
-//! Owns: what a URL means. No error and no `Debug` shows one: there is a password in it.
+//! Owns: the interpretation of a URL. Neither errors nor `Debug` show one, since it contains a
+//! password.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,36 +10,36 @@ use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri, AMQPUserInfo};
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-/// Where a broker is, and how to log in there.
+/// The address of a broker and the credentials to log in with.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Broker {
     pub(super) uri: AMQPUri,
-    /// TLS, if it is to be spoken.
+    /// Set if the connection uses TLS.
     pub(super) tls: Option<Tls>,
 }
 
-/// What to speak TLS with, beside what the system trusts. The files are read anew for every
-/// connection.
+/// TLS options besides the system's trust store. The files are read again for every connection.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Tls {
-    /// A PEM file of authorities to trust as well: `ssl_ca_certs`.
+    /// A PEM file of additional trusted certificate authorities: `ssl_ca_certs`.
     pub authorities: Option<PathBuf>,
-    /// PEM files of the certificate to show and its key: `ssl_certfile`, `ssl_keyfile`.
+    /// PEM files of the client certificate and its key: `ssl_certfile`, `ssl_keyfile`.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// What is wrong with the URL of a broker.
+/// Describes an error in a broker URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerUrlError(String);
 
 impl Broker {
-    /// Takes a URL apart: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, where everything may be left
-    /// out and percent-encoded. As with kombu, no path and `/` both mean the virtual host `/`,
-    /// which is also written `//` or `/%2F`. TLS is spoken for `amqps://`, and where there is an
-    /// option `ssl` or `ssl_…`.
+    /// Parses a URL `amqp://USER:PASSWORD@HOST:PORT/VHOST`. Each part is optional and may be
+    /// percent-encoded. As in kombu, an empty path and `/` both mean the virtual host `/`, which
+    /// can also be written as `//` or `/%2F`. TLS is used for `amqps://` and if an option `ssl` or
+    /// `ssl_…` is present.
     ///
     /// # Errors
-    /// [`BrokerUrlError`], in words that hold nothing of the URL but a scheme or an option's name.
+    /// [`BrokerUrlError`], which contains no part of the URL except a scheme or the name of an
+    /// option.
     pub fn parse(text: &str) -> Result<Broker, BrokerUrlError> {
         let url =
             Url::parse(text).map_err(|error| BrokerUrlError(format!("not a URL: {error}")))?;
@@ -85,7 +86,8 @@ impl Broker {
 }
 
 impl Broker {
-    /// Whether the files that the URL names can be read. They are read anew for every connection.
+    /// Checks that the files named in the URL can be opened. They are read again for every
+    /// connection.
     ///
     /// # Errors
     /// [`BrokerUrlError`], which names the option and the file.
@@ -110,11 +112,11 @@ impl Broker {
     }
 }
 
-/// How TLS is to be spoken, if it is.
+/// Returns the TLS options, or `None` if TLS is not used.
 fn tls(url: &Url, is_secure: bool) -> Result<Option<Tls>, BrokerUrlError> {
     let mut tls = is_secure.then(Tls::default);
     let (mut certificate, mut key) = (None, None);
-    // As in kombu, an option that is set to nothing is none.
+    // As in kombu, an empty option counts as absent.
     for (name, value) in url.query_pairs().filter(|(_, value)| !value.is_empty()) {
         if name == "ssl" {
             match &*value.to_ascii_lowercase() {
@@ -190,7 +192,7 @@ impl fmt::Display for BrokerUrlError {
 
 impl std::error::Error for BrokerUrlError {}
 
-/// Bytes of a `shortstr`, as which AMQP sends the virtual host.
+/// The maximum length of a `shortstr`, AMQP's type for the virtual host, in bytes.
 const MAX_SHORT_STRING: usize = 255;
 
 #[cfg(test)]
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn virtual_hosts_are_as_in_kombu() {
+    fn virtual_hosts_are_parsed_as_in_kombu() {
         for (path, vhost) in [
             ("", "/"),
             ("/", "/"),
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_decoded_and_are_guest_where_there_are_none() {
+    fn credentials_are_decoded_and_default_to_guest() {
         for (userinfo, user, password) in [
             ("", "guest", "guest"),
             ("joe@", "joe", "guest"),
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_and_ports() {
+    fn hosts_and_ports_have_defaults() {
         for (url, name, port) in [
             ("amqp://", "localhost", 5672),
             ("amqp:///foo", "localhost", 5672),
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_spoken_where_the_url_asks_for_it() {
+    fn url_enables_tls() {
         let tls = |url: &str| parsed(url).tls;
         assert!(tls("amqp://a//").is_none());
         assert!(tls("amqp://a//?ssl=false&heartbeat=5&ssl_ca_certs=").is_none());
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_the_url() {
+    fn errors_do_not_contain_the_url() {
         for (url, part) in [
             ("", "not a URL"),
             ("mq.example", "not a URL"),

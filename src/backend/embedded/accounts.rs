@@ -1,7 +1,7 @@
-//! What the commands do to users and tokens.
+//! Changes to users and tokens made by commands.
 //!
-//! Each method is one change that either happens or does not. A running server finds out by the
-//! schema's triggers; nothing here has to tell it.
+//! Each method is one atomic change. A running server learns of it through the change log that the
+//! schema's triggers write.
 
 use rusqlite::OptionalExtension as _;
 
@@ -13,47 +13,46 @@ use crate::model::{Role, Secret, TokenId, UnixMillis};
 /// A user, for `user list`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserRow {
-    /// `acct:name@authority`.
+    /// The userid, `acct:name@authority`.
     pub userid: String,
     /// The name shown with annotations.
     pub display_name: Option<String>,
-    /// Whether nobody else sees their annotations.
+    /// Whether the user's annotations are shown to no other user.
     pub muted: bool,
-    /// How many of their tokens work.
+    /// The number of valid tokens.
     pub tokens: u64,
-    /// How many groups they are a member of.
+    /// The number of groups of which the user is a member.
     pub groups: u64,
-    /// When they were added.
+    /// The time at which the user was added.
     pub created: UnixMillis,
 }
 
-/// A token, for `token list`. The token itself is nowhere.
+/// A token, for `token list`, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRow {
-    /// Its name in `token revoke`.
+    /// The id to pass to `token revoke`.
     pub id: TokenId,
-    /// Whom it stands for.
+    /// The user to whom the token belongs.
     pub userid: String,
-    /// When it was made.
+    /// The time of creation.
     pub created: UnixMillis,
-    /// When it ends; `None` is never.
+    /// The time of expiry; `None` means never.
     pub expires: Option<UnixMillis>,
 }
 
 impl TokenRow {
-    /// Whether it does not work any more.
+    /// Returns whether the token has expired.
     #[must_use]
     pub fn has_expired(&self, now: UnixMillis) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
 }
 
-/// Users.
 impl Store {
     /// Adds a user.
     ///
     /// # Errors
-    /// When the userid or the name has a wrong form, or the user is there already.
+    /// The userid or the display name is invalid, or the user exists already.
     pub fn add_user(
         &self,
         userid: &str,
@@ -77,10 +76,10 @@ impl Store {
         Ok(())
     }
 
-    /// All users, by userid.
+    /// Returns all users, sorted by userid.
     ///
     /// # Errors
-    /// When the database cannot be read; so for the other lists.
+    /// The database cannot be read. The same holds for the other lists.
     pub fn users(&self, now: UnixMillis) -> Result<Vec<UserRow>, StoreError> {
         let mut query = self.db().prepare(
             "SELECT userid, display_name, muted,
@@ -103,20 +102,20 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// One user.
+    /// Returns one user.
     ///
     /// # Errors
-    /// When there is no such user.
+    /// The user does not exist.
     pub fn user(&self, userid: &str, now: UnixMillis) -> Result<UserRow, StoreError> {
         let mut users = self.users(now)?.into_iter();
         let found = users.find(|user| user.userid == userid);
         found.ok_or_else(|| no_user(userid))
     }
 
-    /// The groups of a user with the roles there, by id.
+    /// Returns the groups of a user with the user's roles, sorted by group id.
     ///
     /// # Errors
-    /// When there is no such user.
+    /// The user does not exist.
     pub fn groups_of(&self, userid: &str) -> Result<Vec<(String, Role)>, StoreError> {
         let memberships = self.directory().memberships(userid)?;
         let memberships = memberships.ok_or_else(|| no_user(userid))?;
@@ -124,10 +123,10 @@ impl Store {
         Ok(groups.map(|at| (at.group.to_string(), at.role)).collect())
     }
 
-    /// Changes or removes the name shown with a user's annotations.
+    /// Changes or removes the display name of a user.
     ///
     /// # Errors
-    /// When the name has a wrong form, or there is no such user.
+    /// The name is invalid, or the user does not exist.
     pub fn set_display_name(&self, userid: &str, name: Option<&str>) -> Result<(), StoreError> {
         check_display_name(name)?;
         let changed = self.db().execute(
@@ -137,10 +136,10 @@ impl Store {
         some_user(changed, userid)
     }
 
-    /// Mutes a user (h's NIPSA), or ends that.
+    /// Mutes or unmutes a user (h's NIPSA).
     ///
     /// # Errors
-    /// When there is no such user.
+    /// The user does not exist.
     pub fn set_muted(&self, userid: &str, muted: bool) -> Result<(), StoreError> {
         let changed = self.db().execute(
             "UPDATE user SET muted = ?2 WHERE userid = ?1",
@@ -149,10 +148,10 @@ impl Store {
         some_user(changed, userid)
     }
 
-    /// Deletes a user with their tokens and memberships.
+    /// Deletes a user with all tokens and memberships.
     ///
     /// # Errors
-    /// When there is no such user.
+    /// The user does not exist.
     pub fn delete_user(&self, userid: &str) -> Result<(), StoreError> {
         let deleted = self
             .db()
@@ -170,12 +169,11 @@ impl Store {
     }
 }
 
-/// Tokens.
 impl Store {
-    /// Stores a token's hash for a user. It works until `expires`, or for ever.
+    /// Stores the hash of a token for a user. The token is valid until `expires`, or forever.
     ///
     /// # Errors
-    /// When there is no such user.
+    /// The user does not exist.
     pub fn add_token(
         &self,
         userid: &str,
@@ -196,10 +194,10 @@ impl Store {
         Ok(token_id(self.db().last_insert_rowid()))
     }
 
-    /// The tokens of one user or of all, oldest first.
+    /// Returns the tokens of one user or of all users, oldest first.
     ///
     /// # Errors
-    /// When there is no such user.
+    /// The user does not exist.
     pub fn tokens(&self, userid: Option<&str>) -> Result<Vec<TokenRow>, StoreError> {
         let user = userid.map(|userid| self.user_row(userid)).transpose()?;
         let mut query = self.db().prepare(
@@ -218,10 +216,10 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Ends a token.
+    /// Revokes a token.
     ///
     /// # Errors
-    /// When there is no token of that id.
+    /// No token has this id.
     pub fn revoke_token(&self, token: TokenId) -> Result<(), StoreError> {
         let deleted = self
             .db()
@@ -235,10 +233,10 @@ impl Store {
         Ok(())
     }
 
-    /// The id of a token that somebody has.
+    /// Returns the id of a token given its secret.
     ///
     /// # Errors
-    /// When it is unknown.
+    /// The token is unknown.
     pub fn token_of_secret(&self, token: &Secret) -> Result<TokenId, StoreError> {
         self.db()
             .query_row(
@@ -250,10 +248,10 @@ impl Store {
             .ok_or_else(|| StoreError::Missing("there is no such token".to_owned()))
     }
 
-    /// Deletes the tokens that expired before a time, and returns how many there were.
+    /// Deletes the tokens that expired before `time`, and returns their number.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// The database cannot be written.
     pub fn delete_tokens_expired_before(&self, time: UnixMillis) -> Result<usize, StoreError> {
         Ok(self
             .db()
@@ -299,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_added_once_and_in_the_right_form() {
+    fn duplicate_and_invalid_users_are_refused() {
         let store = store();
         let cases = [
             (JOE, None),
@@ -326,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_missing() {
+    fn unknown_users_and_tokens_are_missing() {
         let store = store();
         let none = "acct:none@example.org";
         let results = [
@@ -361,7 +359,7 @@ mod tests {
 
     // CVE-2021-33880
     #[test]
-    fn of_a_token_only_the_hash_is_stored_and_its_id_is_never_used_again() {
+    fn only_token_hash_is_stored_and_token_ids_are_never_reused() {
         let store = store();
         let secret = Secret("hrt-very-secret".to_owned());
         let first = store.add_token(JOE, &secret, 1, None).unwrap();
@@ -371,7 +369,7 @@ mod tests {
             .query_row("SELECT hash FROM token", [], |row| row.get(0))
             .unwrap();
         assert_eq!(stored, token_hash(&secret));
-        // SHA-256, of which no part of the token is a prefix.
+        // A SHA-256 hash, which does not start with any part of the token.
         assert_eq!(stored[..4], [0x80, 0x50, 0x03, 0x68]);
         store.revoke_token(first).unwrap();
         let second = store.add_token(JOE, &secret, 1, None).unwrap();

@@ -1,9 +1,8 @@
-//! An annotation as it is published: h's API JSON, checked, and completed where a part has an
-//! obvious default.
+//! Published annotations: h's API JSON, validated, with defaults for missing members.
 //!
-//! The official client stops showing any event after one annotation that lacks what it depends
-//! on, or has it of another type. So nothing gets past here that does; the rest is the
-//! publisher's business and is passed on as it came.
+//! After one annotation that lacks a required member, or has one of the wrong type, the official
+//! client stops showing any events. Such annotations are therefore rejected here. All other content
+//! is the publisher's responsibility and is passed on unchanged.
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Map, Value, json};
@@ -13,7 +12,7 @@ use super::time::{h_time, is_time};
 use super::userid::{is_userid, is_word};
 use crate::model::UnixMillis;
 
-/// An annotation that may be sent, but for what depends on the receiver.
+/// A valid annotation, without the parts that depend on the receiver.
 #[derive(Debug)]
 pub(super) struct Annotation {
     pub id: String,
@@ -21,7 +20,7 @@ pub(super) struct Annotation {
     pub user: String,
     pub uri: String,
     pub group: String,
-    /// Who may read it, as far as the annotation says.
+    /// The readers named by the annotation.
     pub readers: Vec<Reader>,
     pub references: Vec<String>,
     /// Hidden by moderation.
@@ -38,7 +37,7 @@ pub(super) struct Annotation {
     mentions: Vec<Value>,
     user_info: Option<Map<String, Value>>,
     moderation: Option<Map<String, Value>>,
-    /// What this program does not know, which is kept.
+    /// Unknown members, which are kept.
     further: Map<String, Value>,
 }
 
@@ -53,17 +52,17 @@ pub(super) enum Reader {
     User(String),
 }
 
-/// As whom a receiver sees an annotation.
+/// The view that a receiver has of an annotation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
-    /// May moderate it.
+    /// The receiver may moderate it.
     pub moderates: bool,
-    /// Is told that it is hidden: the author never is.
+    /// The receiver is told that it is hidden. The author never is.
     pub hidden: bool,
 }
 
 impl Annotation {
-    /// Checks and completes what was published. `id` is the event's `annotation_id`.
+    /// Validates and completes a published annotation. `id` is the event's `annotation_id`.
     pub fn new(
         json: Map<String, Value>,
         id: Option<String>,
@@ -79,7 +78,7 @@ impl Annotation {
         let (permissions, readers) = permissions(&mut fields, &user)?;
         let group = group(&mut fields, &readers)?;
         let (moderation_status, hidden) = moderation(&mut fields)?;
-        // What these say depends on the receiver.
+        // These members depend on the receiver.
         fields.raw("actions");
         fields.raw("flagged");
         Ok(Annotation {
@@ -106,26 +105,26 @@ impl Annotation {
         })
     }
 
-    /// The version of the page that this is of, if it says so.
+    /// Returns the version of the annotated page, if given.
     pub fn version(&self) -> Option<u64> {
         self.further.get("version").and_then(Value::as_u64)
     }
 
-    /// Whether others than single users may read it: h's `shared`.
+    /// Returns whether it can be read by anyone besides individual users: h's `shared`.
     pub fn is_shared(&self) -> bool {
         self.readers
             .iter()
             .any(|reader| !matches!(reader, Reader::User(_)))
     }
 
-    /// Says how the author is called, unless the publisher did.
+    /// Adds the author's display name, unless the publisher provided one.
     pub fn name_author(&mut self, display_name: Option<String>) {
         self.user_info.get_or_insert_with(|| {
             Map::from_iter([("display_name".to_owned(), Value::from(display_name))])
         });
     }
 
-    /// The annotation for a receiver, to be serialised.
+    /// Returns the annotation in a receiver's view, for serialization.
     pub fn shown(&self, view: View) -> impl Serialize + '_ {
         Shown {
             annotation: self,
@@ -134,7 +133,7 @@ impl Annotation {
     }
 }
 
-/// An annotation's id, which the event may have as well.
+/// Returns the annotation's id, which may be given by the event instead.
 fn own_id(fields: &mut Fields, event: Option<String>) -> Result<String, Refusal> {
     match (fields.string("id")?, event) {
         (Some(own), Some(event)) if own != event => {
@@ -146,8 +145,8 @@ fn own_id(fields: &mut Fields, event: Option<String>) -> Result<String, Refusal>
     }
 }
 
-/// The permissions with their defaults, in h's order, and the readers that they name. Who may
-/// read has no default: a guess could show a private annotation to everybody.
+/// Returns the permissions with defaults, in h's order, and the readers that they name. `read` has
+/// no default: a wrong guess could show a private annotation to all users.
 fn permissions(
     fields: &mut Fields,
     user: &str,
@@ -197,8 +196,8 @@ fn bad_reader(permissions: &Fields, entry: &str) -> Refusal {
     )
 }
 
-/// The group; where none is given, the one that `permissions.read` names first, or the group of
-/// everybody for what is private.
+/// Returns the group. If missing, it is the first group that `permissions.read` names, or the world
+/// group if the annotation is private.
 fn group(fields: &mut Fields, readers: &[Reader]) -> Result<String, Refusal> {
     match fields.string("group")? {
         Some(group) if is_word(&group) => Ok(group),
@@ -214,8 +213,8 @@ fn group(fields: &mut Fields, readers: &[Reader]) -> Result<String, Refusal> {
     }
 }
 
-/// The moderation status as given, and whether the annotation is hidden: by its word `hidden`,
-/// or by any status but `APPROVED`, as in h.
+/// Returns the moderation status as given, and whether the annotation is hidden: by the member
+/// `hidden`, or, as in h, by any status except `APPROVED`.
 fn moderation(fields: &mut Fields) -> Result<(Option<Value>, bool), Refusal> {
     let hidden = fields.boolean("hidden")?.unwrap_or(false);
     let status = fields.raw("moderation_status");
@@ -237,8 +236,8 @@ fn time(fields: &mut Fields, key: &str, now: UnixMillis) -> Result<String, Refus
     }
 }
 
-/// The targets; the client looks for a quote in the selectors of each. Where there is none, as in
-/// what the client sends for a note about a whole page, it is the page, as in h.
+/// Returns the targets. The client searches the selectors of each for a quote. As in h, an empty
+/// list becomes a target for the page; the client sends one for notes about a whole page.
 fn target(fields: &mut Fields, uri: &str) -> Result<Vec<Value>, Refusal> {
     let target = fields.objects("target")?.unwrap_or_default();
     if target.is_empty() {
@@ -259,7 +258,8 @@ struct Shown<'a> {
 }
 
 impl Serialize for Shown<'_> {
-    /// In h's order, which readers of logs are used to; what this program does not know comes last.
+    /// Serializes the members in h's order, which readers of logs are used to, followed by unknown
+    /// members.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let it = self.annotation;
         let actions: &[&str] = if self.view.moderates {
@@ -291,7 +291,7 @@ impl Serialize for Shown<'_> {
         if !it.references.is_empty() {
             map.serialize_entry("references", &it.references)?;
         }
-        // Whether the receiver flagged it is not known here.
+        // The database does not record flags.
         map.serialize_entry("flagged", &false)?;
         if let Some(moderation) = it.moderation.as_ref().filter(|_| self.view.moderates) {
             map.serialize_entry("moderation", moderation)?;
@@ -304,7 +304,8 @@ impl Serialize for Shown<'_> {
     }
 }
 
-/// The group of everybody.
+/// The world group.
 pub(super) const WORLD: &str = "__world__";
-/// Each entry is a rule that is asked for each receiver. h itself writes one entry.
+/// The maximum number of entries. Each entry becomes a rule that is evaluated for each receiver. h
+/// itself writes one entry.
 const MAX_READERS: usize = 100;

@@ -1,21 +1,22 @@
-//! Who hears of an annotation, and as whom: h's `READ_REALTIME_UPDATES` as rules.
+//! The receivers of an annotation and their views: h's `READ_REALTIME_UPDATES` as rules.
 //!
-//! The rules deny by default, and stricter than h where that lets something through by mistake:
-//! a muted author's annotations reach nobody else, anonymous or not.
+//! The rules deny by default. They are stricter than h where h discloses annotations by mistake:
+//! annotations of a muted author reach only the author, whether other receivers are logged in or
+//! not.
 
 use super::annotation::{Annotation, Reader, View, WORLD};
 use super::directory::{Directory, ReadableBy};
 use crate::model::{Decision, Reason, Rule, Who};
 
-/// Rules, and the views that their decisions name by index.
+/// Rules, and the views that their decisions reference by index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Audience {
     pub rules: Vec<Rule>,
     pub views: Vec<View>,
 }
 
-/// The audience of an annotation whose author is muted or not. With `same_for_all` every receiver
-/// gets the same view, since nothing of the annotation but its id is sent.
+/// Returns the audience of an annotation by a muted or unmuted author. With `same_for_all`, all
+/// receivers get the same view, since only the annotation's id is sent.
 pub(super) fn audience(
     annotation: &Annotation,
     muted: bool,
@@ -23,8 +24,8 @@ pub(super) fn audience(
     directory: &Directory<'_>,
 ) -> Result<Audience, rusqlite::Error> {
     let author = Who::User(annotation.user.as_str().into());
-    // h knows no moderation of what is private. Where nobody moderates there is nobody to send
-    // the moderators' view to.
+    // h does not moderate private annotations. Without moderators, the moderators' view is not
+    // needed.
     let moderator = if annotation.is_shared() && directory.is_moderated(&annotation.group)? {
         Some(Who::Moderator(annotation.group.as_str().into()))
     } else {
@@ -49,7 +50,7 @@ pub(super) fn audience(
     Ok(audience)
 }
 
-/// The conditions of which a receiver must meet one; `None` is met by everybody.
+/// Returns the conditions of which a receiver must meet one; `None` is met by all receivers.
 fn readers(
     annotation: &Annotation,
     directory: &Directory<'_>,
@@ -58,8 +59,8 @@ fn readers(
     for reader in &annotation.readers {
         let condition = match reader {
             Reader::World if annotation.group == WORLD => None,
-            // h writes this for groups that are open to the world. Where the group is known not
-            // to be, the group's own word counts.
+            // h writes this entry for groups that the world can read. If the group is known to be
+            // private, the group's setting takes precedence.
             Reader::World => match directory.readable_by(&annotation.group)? {
                 None | Some(ReadableBy::World) => None,
                 Some(ReadableBy::Members) => Some(Who::Member(annotation.group.as_str().into())),
@@ -67,7 +68,7 @@ fn readers(
             Reader::Group(group) => match directory.readable_by(group)? {
                 Some(ReadableBy::World) => None,
                 Some(ReadableBy::Members) => Some(Who::Member(group.as_str().into())),
-                None => continue, // nobody reads a group that is not there
+                None => continue, // a missing group has no readers
             },
             Reader::User(userid) => Some(Who::User(userid.as_str().into())),
         };
@@ -82,7 +83,7 @@ fn readers(
 }
 
 impl Audience {
-    /// For the author, who is not told that it is hidden, and for moderators, who are.
+    /// The author gets it without the hidden flag, and moderators with it.
     fn of_hidden(&mut self, author: Who, moderator: Option<Who>, muted: bool) {
         let mut view = View::default();
         if let Some(moderator) = &moderator {
@@ -102,8 +103,8 @@ impl Audience {
         self.withhold(Vec::new(), reason);
     }
 
-    /// For the readers; where the author is muted, for none but the author, who must be a reader
-    /// all the same: as in h, authors who have left a group do not hear of it.
+    /// The readers get it. If the author is muted, only the author does, and only as a reader: as
+    /// in h, authors who have left the group get nothing.
     fn of_live(
         &mut self,
         readers: &[Option<Who>],
@@ -119,7 +120,7 @@ impl Audience {
             };
             readers.iter().map(when).collect::<Vec<Vec<Who>>>()
         };
-        // The first rule that holds decides, so the view with more in it comes first.
+        // The first matching rule decides, so the moderators' view precedes the readers' view.
         if let Some(moderator) = &moderator {
             for when in reading(Some(moderator)) {
                 let moderates = true;
@@ -152,7 +153,7 @@ impl Audience {
         self.rule(when, Decision::Withhold(reason));
     }
 
-    /// Adds a rule, unless one before it has decided for everybody it could hold for.
+    /// Adds a rule, unless an earlier one matches every receiver that this one would match.
     fn rule(&mut self, when: Vec<Who>, then: Decision) {
         let decided = |rule: &Rule| rule.when.iter().all(|who| when.contains(who));
         if !self.rules.iter().any(decided) {

@@ -1,8 +1,9 @@
-//! Backups of the database as one file, and their way back.
+//! Backups of the database as one file, and restores.
 //!
-//! A backup is made by `VACUUM INTO`: a consistent copy from one read transaction, without
-//! deleted rows. A restore is one transaction on the database in use, so that it keeps its
-//! sequence numbers (an id is never used again) and a running server follows by the change log.
+//! A backup is made with `VACUUM INTO`: a consistent copy from one read transaction, without
+//! deleted rows. A restore is one transaction on the existing database. The database thereby keeps
+//! its sequence numbers, so that ids are never reused, and a running server follows through the
+//! change log.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,7 +19,7 @@ use crate::backend::data_dir::{adopt, sync_directory_of};
 use crate::backend::new_secret;
 use crate::model::{TokenId, UnixMillis};
 
-/// How much is in a database.
+/// The contents of a database in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// Users.
@@ -32,31 +33,32 @@ pub struct Contents {
 /// The treatment of tokens that are in a backup and no longer in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revoked {
-    /// They are restored like everything else, and work again.
+    /// They are restored like everything else, and become valid again.
     Restore,
-    /// They are left out.
+    /// They are omitted.
     LeaveOut,
 }
 
 /// The result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// Contents of the database now.
+    /// The contents after the restore.
     pub contents: Contents,
-    /// The tokens that did not work before and do now, oldest first.
+    /// The tokens that were invalid before and are valid now, oldest first.
     pub revived: Vec<TokenId>,
-    /// The file with the state before, if there was any.
+    /// The file with the previous state, if there was one.
     pub before: Option<PathBuf>,
-    /// The file with a database that could not be used, if there was one.
+    /// The file with the damaged database, if there was one.
     pub damaged: Option<PathBuf>,
 }
 
-/// Replaces everything in a database by the contents of a backup, in one transaction. A database
-/// that does not exist is created; one that is damaged is moved out of the way.
+/// Replaces the contents of a database with those of a backup, in one transaction. A missing
+/// database is created; a damaged one is moved aside.
 ///
 /// # Errors
-/// When the backup cannot be read, is not a database of this program's, or is damaged, and when
-/// revoked tokens are to be left out and nothing says which they are. Then nothing is changed.
+/// The backup cannot be read, is not a database of this program, or is damaged; or revoked tokens
+/// are to be omitted, and no database tells which ones were revoked. In these cases nothing is
+/// changed.
 pub fn restore(
     database: &Path,
     from: &Path,
@@ -81,12 +83,11 @@ pub fn restore(
 }
 
 impl Store {
-    /// Writes a backup to a new file, for its owner alone. With `overwrite` it replaces a file
-    /// that is there, once it is complete.
+    /// Writes a backup to a new file with mode 0600. With `overwrite`, the complete backup replaces
+    /// an existing file.
     ///
     /// # Errors
-    /// When `to` exists, cannot be written, or is the database itself, and when the copy is
-    /// damaged.
+    /// `to` exists, cannot be written, or is the database itself; or the copy is damaged.
     pub fn backup(&self, to: &Path, overwrite: bool) -> Result<Contents, StoreError> {
         self.copy_to(to, overwrite, Owner::Process)
     }
@@ -114,7 +115,7 @@ impl Store {
         Ok(contents)
     }
 
-    /// Replaces everything in the database by the contents of a draft, which is such a database.
+    /// Replaces the contents of the database with those of a draft, which has the same schema.
     fn restore_from(
         &self,
         draft: &Draft,
@@ -144,7 +145,7 @@ impl Store {
         })
     }
 
-    /// Replaces all rows by those of the attached database `draft`, which has the same schema.
+    /// Replaces all rows with those of the attached database `draft`, which has the same schema.
     fn take_over(&self, revoked: Revoked, now: UnixMillis) -> Result<Vec<TokenId>, StoreError> {
         let change = rusqlite::Transaction::new_unchecked(
             self.db(),
@@ -174,8 +175,9 @@ impl Store {
             let copy = format!("INSERT INTO main.{table} SELECT * FROM draft.{table}");
             change.execute(&copy, [])?;
         }
-        // The numbers go on after those of both databases. The log begins anew with a mark, after
-        // the last place that any server has read: that tells it to check everything again.
+        // Sequence numbers continue after the larger of both databases. The change log restarts
+        // with a marker beyond every position that a server has read, which makes servers recheck
+        // everything.
         change.execute_batch(
             "UPDATE main.sqlite_sequence SET seq = max(seq, coalesce(
                  (SELECT seq FROM draft.sqlite_sequence AS other WHERE other.name = main.sqlite_sequence.name), 0));
@@ -195,8 +197,8 @@ fn nothing_to_compare(database: &Path) -> StoreError {
     StoreError::Invalid(format!("{}: {message}", database.display()))
 }
 
-/// Moves a file that cannot be used as a database out of the way, with the files that SQLite keeps
-/// beside it, and returns where it is now.
+/// Moves an unusable database file aside, together with SQLite's companion files, and returns its
+/// new path.
 fn set_aside(database: &Path) -> Result<PathBuf, StoreError> {
     let aside = free_name(suffixed(database, ".damaged"));
     for beside in ["-journal", "-wal", "-shm"] {
@@ -213,7 +215,7 @@ fn set_aside(database: &Path) -> Result<PathBuf, StoreError> {
     Ok(aside)
 }
 
-/// This path if there is no such file, else the first one that is free with a number behind it.
+/// Returns `path` if it is unused, and otherwise the first unused one with a number appended.
 fn free_name(path: PathBuf) -> PathBuf {
     let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
     let numbered = (2..=u32::MAX).map(|number| suffixed(&path, &format!(".{number}")));
@@ -221,7 +223,8 @@ fn free_name(path: PathBuf) -> PathBuf {
     names.find(is_free).unwrap_or(path)
 }
 
-/// A copy of a backup beside the database, checked, and brought to this version's schema.
+/// Copies a backup to a draft beside the database, checks it, and migrates it to this version's
+/// schema.
 fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
     let metadata = fs::metadata(from).and_then(|metadata| match metadata.is_dir() {
         true => Err(io::ErrorKind::IsADirectory.into()),
@@ -285,7 +288,7 @@ fn check_integrity(db: &Connection, path: &Path) -> Result<(), StoreError> {
     ))
 }
 
-/// The tables with the database's contents.
+/// Returns the tables that hold the database's contents.
 fn tables(db: &Connection) -> Result<Vec<String>, rusqlite::Error> {
     db.prepare(
         "SELECT name FROM main.sqlite_schema
@@ -310,22 +313,23 @@ impl Contents {
     }
 }
 
-/// The owner of a new file, if root creates it.
+/// The owner of a new file that root creates.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
     /// Root.
     Process,
-    /// That of the data directory, for files that the server's user has to read.
+    /// The owner of the data directory, for files that the server's user must read.
     OfDirectory,
 }
 
-/// A file that is being written, under a name of its own. It is deleted if it is not kept.
+/// A file that is being written under a temporary name. Dropping it deletes the file unless it was
+/// kept.
 struct Draft {
     path: PathBuf,
 }
 
 impl Draft {
-    /// A new empty file for its owner alone, in the directory of `path`.
+    /// Creates an empty file with mode 0600 in the directory of `path`.
     fn beside(path: &Path, owner: Owner) -> Result<Draft, StoreError> {
         let of_draft = |error| StoreError::File(path.to_owned(), error);
         let path = std::path::absolute(path).map_err(of_draft)?;
@@ -348,7 +352,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Makes the file durable under its own name.
+    /// Syncs the file and renames it to its final name.
     fn keep_as(self, path: &Path) -> Result<(), StoreError> {
         File::open(&self.path)
             .and_then(|file| file.sync_all())
@@ -360,14 +364,14 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // Renamed, it is not there any more.
+        // After a rename, the file no longer exists under this name.
         for beside in ["", "-journal"] {
             let _ = fs::remove_file(suffixed(&self.path, beside));
         }
     }
 }
 
-/// SQLite's name of a file.
+/// Returns a path as UTF-8, which SQLite requires.
 fn text(path: &Path) -> Result<&str, StoreError> {
     path.to_str()
         .ok_or_else(|| StoreError::Invalid(format!("{} is not valid UTF-8", path.display())))

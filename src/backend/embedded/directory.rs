@@ -1,26 +1,26 @@
-//! Look-ups: whose token this is, which groups somebody is in, who may read a group.
+//! Lookups: the user of a token, the groups of a user, and the readers of a group.
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use sha2::{Digest as _, Sha256};
 
 use crate::model::{Identity, Membership, Secret, TokenId, UnixMillis};
 
-/// What the database says, as questions of the server.
+/// Read access to the database, in the queries that the server needs.
 pub(super) struct Directory<'a> {
     db: &'a Connection,
 }
 
-/// Who reads a group.
+/// The readers of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadableBy {
-    /// Everybody, logged in or not.
+    /// All users, logged in or not.
     World,
     /// Its members.
     Members,
 }
 
 impl ReadableBy {
-    /// The word for it, as in h.
+    /// Returns h's name of the setting.
     pub fn as_str(self) -> &'static str {
         match self {
             ReadableBy::World => "world",
@@ -37,14 +37,14 @@ impl ReadableBy {
     }
 }
 
-/// What an event needs to know of an annotation's author.
+/// The attributes of an author that an event needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Author {
     pub display_name: Option<String>,
     pub muted: bool,
 }
 
-/// The identity of a connection that logs in with a token.
+/// The identity of a connection that logged in with a token.
 #[derive(Debug, Hash)]
 pub(super) struct Credential {
     pub userid: String,
@@ -52,7 +52,8 @@ pub(super) struct Credential {
     pub expires: Option<UnixMillis>,
 }
 
-/// A place in the change log: a row's number and its nonce. Another log has another nonce there.
+/// A position in the change log: the sequence number and nonce of a row. A different log has a
+/// different nonce at the same number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub seq: i64,
@@ -72,7 +73,7 @@ impl<'a> Directory<'a> {
         Directory { db }
     }
 
-    /// Whom a token stands for; nobody if it is unknown or has expired.
+    /// Returns the identity of a token, or `None` if the token is unknown or has expired.
     pub fn identity(
         &self,
         token: &Secret,
@@ -105,7 +106,7 @@ impl<'a> Directory<'a> {
         }))
     }
 
-    /// A user's memberships, in the order of the groups' ids; `None` if there is no such user.
+    /// Returns a user's memberships, sorted by group id; `None` if the user does not exist.
     pub fn memberships(&self, userid: &str) -> Result<Option<Vec<Membership>>, rusqlite::Error> {
         let user = self
             .db
@@ -122,7 +123,7 @@ impl<'a> Directory<'a> {
         let mut rows = query.query([user])?;
         let mut memberships = Vec::new();
         while let Some(row) = rows.next()? {
-            // The schema lets no other role in than those of the model.
+            // The schema restricts roles to those of the model.
             if let Ok(role) = row.get_ref(1)?.as_str()?.parse() {
                 let group = row.get_ref(0)?.as_str()?.into();
                 memberships.push(Membership { group, role });
@@ -131,7 +132,7 @@ impl<'a> Directory<'a> {
         Ok(memberships)
     }
 
-    /// Who reads a group; `None` if there is no such group.
+    /// Returns the readers of a group; `None` if the group does not exist.
     pub fn readable_by(&self, group: &str) -> Result<Option<ReadableBy>, rusqlite::Error> {
         self.db
             .prepare_cached("SELECT readable_by = 'world' FROM grp WHERE id = ?1")?
@@ -139,7 +140,7 @@ impl<'a> Directory<'a> {
             .optional()
     }
 
-    /// Whether a group has anybody who moderates it.
+    /// Returns whether a group has at least one moderator.
     pub fn is_moderated(&self, group: &str) -> Result<bool, rusqlite::Error> {
         self.db
             .prepare_cached(
@@ -148,7 +149,7 @@ impl<'a> Directory<'a> {
             .query_row([group], |row| row.get(0))
     }
 
-    /// What is known of an author: nothing, if they have no row here.
+    /// Returns the attributes of an author, or the defaults if the author has no row here.
     pub fn author(&self, userid: &str) -> Result<Author, rusqlite::Error> {
         let author = self
             .db
@@ -163,7 +164,7 @@ impl<'a> Directory<'a> {
         Ok(author.unwrap_or_default())
     }
 
-    /// The identity behind a token, expired or not; `None` if there is no such token.
+    /// Returns the identity of a token, expired or not; `None` if the token does not exist.
     pub fn credential(&self, token: TokenId) -> Result<Option<Credential>, rusqlite::Error> {
         self.db
             .prepare_cached(
@@ -181,7 +182,7 @@ impl<'a> Directory<'a> {
             .optional()
     }
 
-    /// The last place in the change log; the default if the log is empty.
+    /// Returns the last position in the change log, or the default if the log is empty.
     pub fn last_place(&self) -> Result<Place, rusqlite::Error> {
         let place = self
             .db
@@ -191,7 +192,7 @@ impl<'a> Directory<'a> {
         Ok(place.unwrap_or_default())
     }
 
-    /// The changes from a number on that are still in the log, in order.
+    /// Returns the remaining changes from sequence number `seq` onwards, in order.
     pub fn changes_from(&self, seq: i64) -> Result<Vec<Change>, rusqlite::Error> {
         self.db
             .prepare_cached(
@@ -216,13 +217,13 @@ fn place(row: &Row<'_>) -> Result<Place, rusqlite::Error> {
     })
 }
 
-/// What is stored of a token. The token has 256 bits of randomness, so that a plain hash is
-/// enough: nobody can guess what would give it.
+/// Returns the stored form of a token. A plain hash suffices, since a token has 256 bits of
+/// randomness and cannot be guessed.
 pub(super) fn token_hash(token: &Secret) -> [u8; 32] {
     Sha256::digest(token.0.as_bytes()).into()
 }
 
-/// Row ids are signed in SQLite, though those of this schema never are.
+/// SQLite's row ids are signed, but this schema only has positive ones.
 pub(super) fn token_id(rowid: i64) -> TokenId {
     TokenId(rowid.cast_unsigned())
 }

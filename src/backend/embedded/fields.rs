@@ -1,15 +1,15 @@
-//! The parts of a published JSON object, taken out one by one with their types checked.
+//! Takes the members of a published JSON object one at a time, and checks their types.
 
 use serde_json::{Map, Value};
 
-/// Why something published is refused, for the publisher to read.
+/// The reason why a publication is rejected, as text for the publisher.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal(pub String);
 
-/// What is left of an object. A part that is `null` counts as one that is not there, since h's
-/// own tables have such values.
+/// The remaining members of an object. A member that is `null` counts as missing, since h's own
+/// tables contain such values.
 pub(super) struct Fields {
-    /// What the object is called in a [`Refusal`]; empty for the event itself.
+    /// The object's name in a [`Refusal`]; empty for the event itself.
     path: &'static str,
     map: Map<String, Value>,
 }
@@ -19,12 +19,12 @@ impl Fields {
         Fields { path, map }
     }
 
-    /// What has not been taken, in the publisher's order.
+    /// Returns the remaining members, in the publisher's order.
     pub fn rest(self) -> Map<String, Value> {
         self.map
     }
 
-    /// A part as it is, also where it is `null`.
+    /// Takes a member unchecked, even if it is `null`.
     pub fn raw(&mut self, key: &str) -> Option<Value> {
         self.map.shift_remove(key)
     }
@@ -36,7 +36,7 @@ impl Fields {
         })
     }
 
-    /// A string that must be there and say something.
+    /// Takes a required, nonempty string.
     pub fn needed(&mut self, key: &str) -> Result<String, Refusal> {
         match self.string(key)? {
             Some(text) if !text.is_empty() => Ok(text),
@@ -73,7 +73,7 @@ impl Fields {
         self.part(key, "a list of objects", objects)
     }
 
-    /// A refusal of a part of this object.
+    /// Creates a refusal that names a member of this object.
     pub fn refusal(&self, key: &str, what: &str) -> Refusal {
         match self.path {
             "" => Refusal(format!("{key} {what}")),
@@ -97,7 +97,7 @@ impl Fields {
     }
 }
 
-/// The items of a list that has only objects.
+/// Returns the items of a list if all of them are objects.
 pub(super) fn objects(value: Value) -> Option<Vec<Value>> {
     match value {
         Value::Array(items) if items.iter().all(Value::is_object) => Some(items),
@@ -105,7 +105,7 @@ pub(super) fn objects(value: Value) -> Option<Vec<Value>> {
     }
 }
 
-/// What was published, cut to a length that fits in a refusal.
+/// Quotes published text, truncated to fit into a refusal.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTED) {
         Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),

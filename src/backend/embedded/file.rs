@@ -1,9 +1,9 @@
-//! The file behind a database connection: whether the connection still reads the file that is at
-//! its path, and whether only SQLite has written to it.
+//! The file behind a database connection. Detects whether the connection still reads the file at
+//! its path, and whether a program other than SQLite has written to it.
 //!
-//! SQLite reads the file that it has opened, even after the path leads elsewhere, and it trusts
-//! its page cache as long as the counters in the file's header are the same. A copy of an older
-//! state that is written over the file can have the same counters by chance.
+//! SQLite keeps reading the file that it opened even if the path leads to another one later. It
+//! trusts its page cache as long as the counters in the file header are unchanged. A copy of an
+//! older state that overwrites the file may have the same counters by coincidence.
 
 use std::cell::Cell;
 use std::fs::{self, Metadata};
@@ -23,7 +23,7 @@ pub(super) struct DatabaseFile {
     last: Cell<Option<State>>,
 }
 
-/// Attributes that do not change while a file exists.
+/// Attributes that are constant for the lifetime of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -33,17 +33,17 @@ struct Identity {
 /// A file's state at the time of a read.
 #[derive(Clone, Copy, Debug)]
 struct State {
-    /// Size and `ctime`, which the kernel updates with every write and no program can set.
+    /// Size and `ctime`. The kernel updates `ctime` on every write, and programs cannot set it.
     contents: (u64, i64, i64),
     /// Changes with every commit of another connection.
     data_version: i64,
-    /// SQLite's schema cookie, which changes with the schema, and when SQLite's backup API writes
-    /// another database over this one.
+    /// SQLite's schema cookie. It changes with the schema, and when SQLite's backup API overwrites
+    /// this database with another one.
     schema: i64,
 }
 
 impl DatabaseFile {
-    /// The file at `path`, which is about to be opened.
+    /// Records the file at `path`, which is about to be opened.
     pub fn at(path: &Path) -> io::Result<Self> {
         Ok(DatabaseFile {
             path: path.to_owned(),
@@ -52,14 +52,14 @@ impl DatabaseFile {
         })
     }
 
-    /// Checks within a read transaction of `db` that the connection reads the current contents of
+    /// Checks, within a read transaction of `db`, that the connection reads the current contents of
     /// the file at its path.
     ///
     /// # Errors
-    /// [`StoreError::Replaced`] if the file has to be opened again, and [`StoreError::File`] if
-    /// there is none.
+    /// [`StoreError::Replaced`] if the file must be reopened, and [`StoreError::File`] if it is
+    /// missing.
     pub fn check(&self, db: &Connection) -> Result<(), StoreError> {
-        // The first statement takes the lock that keeps writers out of the file.
+        // The first statement acquires the lock that keeps writers out.
         let data_version = cookie(db, "PRAGMA data_version")?;
         let schema = cookie(db, "PRAGMA schema_version")?;
         let metadata =
@@ -74,7 +74,7 @@ impl DatabaseFile {
             last.contents != state.contents && last.data_version == state.data_version
         });
         let is_other_schema = last.is_some_and(|last| last.schema != state.schema);
-        // In WAL mode checkpoints write to the file without a commit.
+        // In WAL mode, checkpoints write to the file without a commit.
         if Identity::of(&metadata) != self.opened
             || is_other_schema
             || (is_unseen_write && !uses_wal(db)?)
@@ -94,7 +94,7 @@ impl Identity {
     }
 }
 
-/// Whether two paths lead to the same file.
+/// Returns whether two paths lead to the same file.
 pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     match (fs::metadata(one), fs::metadata(other)) {
         (Ok(one), Ok(other)) => Identity::of(&one) == Identity::of(&other),
@@ -102,7 +102,7 @@ pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// Whether the connection is in WAL mode, as of its last read.
+/// Returns whether the connection was in WAL mode at its last read.
 pub(super) fn uses_wal(db: &Connection) -> Result<bool, rusqlite::Error> {
     db.prepare_cached("PRAGMA journal_mode")?
         .query_row([], |row| Ok(row.get_ref(0)?.as_str()? == "wal"))

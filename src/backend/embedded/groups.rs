@@ -1,8 +1,8 @@
-//! What the commands do to groups and their members.
+//! Changes to groups and their members made by commands.
 //!
-//! As in `accounts`, each method is one change that either happens or does not. Who reads a group
-//! is looked up for every event, so a change of that needs no entry in the change log;
-//! memberships have theirs.
+//! As in `accounts`, each method is one atomic change. The readers of a group are looked up for
+//! every event, so changing them needs no entry in the change log. Changes of memberships are
+//! logged.
 
 use rusqlite::{OptionalExtension as _, Transaction, TransactionBehavior};
 
@@ -18,19 +18,19 @@ use crate::model::{Role, UnixMillis};
 pub struct GroupRow {
     /// The id that the API uses.
     pub id: String,
-    /// Who reads it.
+    /// The readers of the group.
     pub readable_by: ReadableBy,
-    /// When it was added.
+    /// The time at which the group was added.
     pub created: UnixMillis,
-    /// The userids of its members and their roles, by userid.
+    /// The userids and roles of its members, sorted by userid.
     pub members: Vec<(String, Role)>,
 }
 
 impl Store {
-    /// Adds a group. One that was deleted is there again, without its former members.
+    /// Adds a group. A deleted group can be added again, without its former members.
     ///
     /// # Errors
-    /// When the id has a wrong form, or the group is there already.
+    /// The id is invalid, or the group exists already.
     pub fn add_group(
         &self,
         id: &str,
@@ -57,10 +57,10 @@ impl Store {
         Ok(())
     }
 
-    /// Changes who reads a group.
+    /// Changes the readers of a group.
     ///
     /// # Errors
-    /// When there is no such group, or it is `__world__`.
+    /// The group does not exist, or is `__world__`.
     pub fn set_readable_by(&self, id: &str, readable_by: ReadableBy) -> Result<(), StoreError> {
         if id == WORLD && readable_by != ReadableBy::World {
             return Err(StoreError::Invalid(format!(
@@ -77,7 +77,7 @@ impl Store {
     /// Deletes a group and its memberships. From then on it has no readers.
     ///
     /// # Errors
-    /// When there is no such group, or it is `__world__`.
+    /// The group does not exist, or is `__world__`.
     pub fn delete_group(&self, id: &str, now: UnixMillis) -> Result<(), StoreError> {
         if id == WORLD {
             return Err(StoreError::Invalid(format!(
@@ -95,18 +95,18 @@ impl Store {
         Ok(change.commit()?)
     }
 
-    /// All groups with their members, by id.
+    /// Returns all groups with their members, sorted by id.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// The database cannot be read.
     pub fn groups(&self) -> Result<Vec<GroupRow>, StoreError> {
         self.groups_like(None)
     }
 
-    /// A group with its members.
+    /// Returns a group with its members.
     ///
     /// # Errors
-    /// When there is no such group.
+    /// The group does not exist.
     pub fn group(&self, id: &str) -> Result<GroupRow, StoreError> {
         let found = self.groups_like(Some(id))?.into_iter().next();
         found.ok_or_else(|| no_group(id))
@@ -143,10 +143,10 @@ impl Store {
         Ok(groups)
     }
 
-    /// Makes a user a member of a group, or changes the role they have there.
+    /// Makes a user a member of a group, or changes the user's role in it.
     ///
     /// # Errors
-    /// When there is no such group or user.
+    /// The group or the user does not exist.
     pub fn set_member(&self, group: &str, userid: &str, role: Role) -> Result<(), StoreError> {
         let change = Transaction::new_unchecked(self.db(), TransactionBehavior::Immediate)?;
         let user = self.user_row(userid)?;
@@ -169,10 +169,10 @@ impl Store {
         Ok(change.commit()?)
     }
 
-    /// Takes a user out of a group.
+    /// Removes a user from a group.
     ///
     /// # Errors
-    /// When they are not in it.
+    /// The user is not a member of the group.
     pub fn remove_member(&self, group: &str, userid: &str) -> Result<(), StoreError> {
         let removed = self.db().execute(
             "DELETE FROM membership WHERE group_id = ?1
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_have_members_and_a_member_has_one_role() {
+    fn group_members_have_one_role() {
         let store = store();
         assert!(store.add_group("g", ReadableBy::World, 1).is_err());
         assert!(store.add_group("a b", ReadableBy::World, 1).is_err());
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn deleted_group_is_gone_for_commands_and_known_to_be_private() {
+    fn deleted_group_is_missing_for_commands_and_private_for_events() {
         let store = store();
         store.set_readable_by("g", ReadableBy::World).unwrap();
         store.set_member("g", JOE, Role::Owner).unwrap();
@@ -252,7 +252,7 @@ mod tests {
         for result in results {
             assert!(matches!(result, Err(StoreError::Missing(_))), "{result:?}");
         }
-        // It can be added again, and is another one.
+        // The group can be added again, without its former members.
         store.add_group("g", ReadableBy::World, 4).unwrap();
         let group = store.group("g").unwrap();
         assert_eq!((group.created, group.members.len()), (4, 0));

@@ -1,10 +1,10 @@
-//! The embedded back end: users, tokens and groups in one SQLite file, events by HTTP.
+//! The embedded backend: users, tokens, and groups in one SQLite file, and events over HTTP.
 //!
-//! Owns: the file and its schema, who a token stands for, and what a published event becomes.
-//! Must not know: how events arrive and how they go out.
+//! Owns: the file and its schema, the lookup of tokens, and the conversion of published events into
+//! plans. Must not know: how events arrive and how notifications are sent.
 //!
-//! The server's thread only reads. It is the commands (each a process of its own) that write,
-//! and what they change is found in the log that the schema's triggers keep.
+//! The server's thread only reads. Only commands write, each in a process of its own, and the
+//! server finds their changes in the change log that the schema's triggers write.
 
 mod accounts;
 mod annotation;
@@ -38,37 +38,37 @@ use super::{BackEnd, DataDir, Fate, Stats};
 use crate::log_throttle::LogThrottle;
 use crate::model::{Ask, AuthReply, PublishError, Secret, Tell, TokenId, UnixMillis};
 
-/// The embedded back end, for [`start`](super::start).
+/// The embedded backend, for [`start`](super::start).
 #[derive(Debug)]
 pub struct Embedded {
-    /// `None` in memory.
+    /// `None` for a database in memory.
     path: Option<PathBuf>,
-    /// `None` after an error, until the file can be opened again.
+    /// `None` after an error, until the file has been reopened.
     store: Option<Store>,
     watch: Watch,
     stats: Arc<Stats>,
-    /// What was last told of the health; nothing yet at first.
+    /// The health reported last; `None` before the first report.
     ready: Option<bool>,
-    /// The last error in the log while the database is unavailable.
+    /// The error logged last while the database is unavailable.
     trouble: Option<String>,
     passed_over: LogThrottle,
-    /// Events that came while the database was unavailable.
+    /// Events that arrived while the database was unavailable.
     unreadable: LogThrottle,
 }
 
-/// The state of the database in one view.
+/// The result of reading the database in one view.
 struct Reading {
     news: News,
     answers: Vec<Tell>,
-    /// Tokens in answers that log a client in.
+    /// The tokens of successful logins.
     let_in: Vec<(TokenId, Credential)>,
 }
 
 impl Embedded {
-    /// Opens the database of a data directory, making it if it is not there.
+    /// Opens the database of a data directory, and creates it if it does not exist.
     ///
     /// # Errors
-    /// Those of [`Store::open`].
+    /// See [`Store::open`].
     pub fn open(data: &DataDir, stats: Arc<Stats>) -> Result<Embedded, StoreError> {
         let path = data.database();
         let store = Store::open(&path)?;
@@ -93,8 +93,8 @@ impl Embedded {
         })
     }
 
-    /// News and answers, all from one view of the database that is at its path now: nobody is let
-    /// in by an answer older than the news that would have kept them out.
+    /// Reads news and answers from one view of the database that is at its path now. A login
+    /// therefore never succeeds because of a state older than the news that would have rejected it.
     fn read(&mut self, questions: &[Ask], now: UnixMillis) -> Result<Reading, StoreError> {
         let reading = self.read_once(questions, now);
         if !self.disconnect_after(&reading) {
@@ -105,7 +105,7 @@ impl Embedded {
         reading
     }
 
-    /// Closes the connection after an error that another connection may not have. Returns whether
+    /// Closes the connection after an error that a new connection might not have. Returns whether
     /// it did.
     fn disconnect_after(&mut self, reading: &Result<Reading, StoreError>) -> bool {
         let is_lasting = !matches!(reading, Ok(_) | Err(StoreError::Locked));
@@ -175,12 +175,12 @@ impl Embedded {
                 }
                 Err(Fault::Database(error)) => return Err(error),
             },
-            // The change log tells of everything by itself.
+            // The change log already reports all changes.
             Ask::Sweep { .. } => return Ok(None),
         }))
     }
 
-    /// `reason` is in our words, but for short quotations of what was wrong.
+    /// `reason` is our own text, except for short quotations of invalid input.
     fn pass_over(&self, reason: &str, now: UnixMillis) {
         self.stats.count_dropped(Fate::Malformed);
         if let Some(count) = self.passed_over.count(1, now) {
@@ -191,7 +191,7 @@ impl Embedded {
         }
     }
 
-    /// Logs the events that were dropped without a line of their own.
+    /// Logs the dropped events that have no log line of their own.
     fn log_dropped(malformed: Option<u64>, unreadable: Option<u64>) {
         if let Some(count) = malformed {
             warn!("dropped malformed events from the queue: {count} since the last such line");
@@ -204,7 +204,7 @@ impl Embedded {
         }
     }
 
-    /// The answer while the database cannot be read.
+    /// The answer while the database is unavailable.
     fn unavailable(&self, question: &Ask, now: UnixMillis) -> Option<Tell> {
         match question {
             Ask::Authenticate { ticket, .. } => Some(Tell::Authenticated {
@@ -227,8 +227,8 @@ impl Embedded {
         }
     }
 
-    /// Reports the health if it differs from the last report. Each new reason for being
-    /// unavailable is logged.
+    /// Reports the health if it differs from the last report. Logs each new reason for being
+    /// unavailable.
     fn health(&mut self, outcome: Result<(), &StoreError>, tells: &mut Vec<Tell>) {
         let path = self.path.as_deref().unwrap_or(Path::new("(in memory)"));
         let trouble = outcome.err().map(|cause| cause.about(path));
@@ -251,7 +251,7 @@ impl Embedded {
     }
 }
 
-/// The credential of a successful answer.
+/// Returns the credential of a successful login.
 fn credential(token: &Secret, answer: &Tell) -> Option<(TokenId, Credential)> {
     let Tell::Authenticated {
         reply: AuthReply::Known(identity),

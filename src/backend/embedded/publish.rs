@@ -1,7 +1,7 @@
-//! What is published: the body of a request, turned into plans.
+//! Converts the body of a publish request into plans.
 //!
-//! The events are those of h's message queue, with what h would read from its own tables inside:
-//! the annotation, and the other URIs of the same document.
+//! The events are those of h's message queue. They include the data that h would read from its own
+//! tables: the annotation, and the other URIs of the same document.
 
 use serde_json::{Map, Value, json};
 
@@ -15,17 +15,17 @@ use crate::model::{
     Decision, EventKind, Plan, PublishError, Reach, Rule, Term, UnixMillis, Who, uri,
 };
 
-/// Why nothing of a body was taken.
+/// The reason why a body is rejected as a whole.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// It is wrong.
+    /// The body is invalid.
     Publisher(PublishError),
-    /// It cannot be known now who may read it.
+    /// The readers cannot be determined, since the database is unavailable.
     Database(rusqlite::Error),
 }
 
-/// The plans of all events of a body: one JSON object, over as many lines as it likes, or one
-/// object a line. If any is refused, all are.
+/// Returns the plans of all events in a body: either one JSON object on any number of lines, or one
+/// object per line. If one event is invalid, all are rejected.
 pub(super) fn plans(
     body: &[u8],
     directory: &Directory<'_>,
@@ -43,7 +43,7 @@ pub(super) fn plans(
     Ok(plans)
 }
 
-/// The JSON values of a body, each with the line that it starts in.
+/// Returns the JSON values of a body, each with the line on which it starts.
 fn events(body: &[u8]) -> Result<Vec<(usize, Value)>, PublishError> {
     let lines = || {
         let lines = (1..).zip(body.split(|&byte| byte == b'\n'));
@@ -59,7 +59,7 @@ fn events(body: &[u8]) -> Result<Vec<(usize, Value)>, PublishError> {
         Ok(event) => return Ok(vec![(start, event)]),
         Err(error) => error,
     };
-    // Where the first line is the beginning of a value, the body is one value over many lines.
+    // If the first line is an incomplete value, the body is one value that spans several lines.
     let several = serde_json::from_slice::<Value>(first).map_err(|error| error.is_eof());
     if several == Err(true) && lines().nth(1).is_some() {
         return Err(not_json(whole.line(), &whole));
@@ -74,7 +74,7 @@ fn events(body: &[u8]) -> Result<Vec<(usize, Value)>, PublishError> {
 
 fn not_json(line: usize, error: &serde_json::Error) -> PublishError {
     let text = error.to_string();
-    // The parser counts lines as well, but from wherever it was started.
+    // Omit the parser's line number, which is relative to its own start.
     let what = text.split(" at line ").next().unwrap_or_default();
     PublishError {
         line,
@@ -147,7 +147,7 @@ fn annotation_plan(
     })
 }
 
-/// The whole message.
+/// Returns the complete message.
 fn notification(
     action: &str,
     payload: Result<String, serde_json::Error>,
@@ -159,7 +159,7 @@ fn notification(
     .into())
 }
 
-/// What filters may ask for to hear of this annotation.
+/// Returns the terms by which filters match this annotation.
 fn terms(annotation: &Annotation, uris: &[String]) -> Vec<Term> {
     let pages = std::iter::once(&annotation.uri).chain(uris);
     Term::of_annotation(
@@ -170,7 +170,7 @@ fn terms(annotation: &Annotation, uris: &[String]) -> Vec<Term> {
     )
 }
 
-/// A user joined or left a group: their clients are given their new profile.
+/// The plan of a membership change: the user's clients receive their new profile.
 fn user_plan(mut event: Fields) -> Result<Plan, Refusal> {
     let action = event.needed("type")?;
     if action != "group-join" && action != "group-leave" {
@@ -199,7 +199,8 @@ fn user_plan(mut event: Fields) -> Result<Plan, Refusal> {
     })
 }
 
-/// The client takes the model as its whole profile, and fails without what it reads of that.
+/// The client replaces its whole profile with the model, and fails without the members checked
+/// here.
 fn check_session_model(model: &Map<String, Value>) -> Result<(), Refusal> {
     let mut fields = Fields::new("session_model", model.clone());
     fields.needed("userid")?;

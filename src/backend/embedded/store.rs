@@ -1,10 +1,10 @@
-//! The database file: opened, checked, and brought up to this version's schema.
+//! The database file: opens it, checks it, and migrates it to this version's schema.
 //!
-//! The database has a rollback journal and no write-ahead log. With WAL, every reader maps the
-//! `-shm` file beside the database: truncating it kills the server (SIGBUS), removing it splits
-//! its readers from its writers, and a `-wal` file that is left beside another database corrupts
-//! that. With a rollback journal the database is one file, which is never mapped. The price is
-//! that a reader waits while a command commits: some disk writes, now and then.
+//! The database uses a rollback journal rather than a write-ahead log. With WAL, every reader maps
+//! the `-shm` file beside the database: truncating that file kills the server (SIGBUS), removing it
+//! separates existing readers from writers, and a `-wal` file left beside another database corrupts
+//! that one. With a rollback journal, the database is a single file, which is never mapped. In
+//! return, a reader waits while a command commits, which takes a few disk writes and is rare.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -26,45 +26,45 @@ use crate::backend::data_dir::{adopt, sync_directory_of};
 #[derive(Debug)]
 pub struct Store {
     db: Connection,
-    /// `None` in memory.
+    /// `None` for a database in memory.
     file: Option<DatabaseFile>,
 }
 
-/// Why the database cannot be used, or a change to it was not made.
+/// The reason why the database is unusable, or a change to it failed.
 #[derive(Debug)]
 pub enum StoreError {
-    /// What was asked for makes no sense; the text says why.
+    /// The arguments are invalid; the text states why.
     Invalid(String),
-    /// It is there already.
+    /// The object exists already.
     Exists(String),
-    /// What is named is not there.
+    /// The object does not exist.
     Missing(String),
-    /// The database was written by a later version of this program.
+    /// A later version of this program has written the database.
     Newer {
         /// The version of the database's schema.
         found: usize,
     },
-    /// Somebody else has been writing for longer than is waited.
+    /// Another process has held the lock for longer than the timeout.
     Locked,
-    /// The file cannot be made, read or written.
+    /// The file cannot be created, read, or written.
     File(PathBuf, io::Error),
-    /// The file is not a database of this program, or it is damaged; the text says which.
+    /// The file is not a database of this program, or is damaged; the text states which.
     Unusable(PathBuf, String),
-    /// The path leads to another file now, or the file was overwritten: it has to be reopened.
+    /// The path leads to another file now, or the file was overwritten. It must be reopened.
     Replaced(PathBuf),
-    /// SQLite refused.
+    /// SQLite returned an error.
     Sqlite(rusqlite::Error),
 }
 
 impl Store {
-    /// Opens a database file, making it (for its owner alone) if it is not there, and brings its
-    /// schema up to date.
+    /// Opens a database file and migrates its schema. A missing file is created with mode 0600.
     ///
     /// # Errors
-    /// When the file cannot be made or read, is no database, or is of a later version.
+    /// The file cannot be created or read, is not a database, or was written by a later version.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        // SQLite gives the files it keeps beside this one the same permissions. A file that is
-        // there is left to SQLite: to close it here would end the locks that this process has.
+        // SQLite gives its companion files the same permissions. An existing file is opened by
+        // SQLite only: closing a descriptor here would release all locks of this process on the
+        // file.
         let mut options = OpenOptions::new();
         match options.write(true).create_new(true).mode(0o600).open(path) {
             Ok(file) => adopt(&file, path).and_then(|()| sync_directory_of(path)),
@@ -75,16 +75,16 @@ impl Store {
         Store::connect(path, true)
     }
 
-    /// Opens a database that must exist. An empty file is refused: it may be a copy that has just
-    /// begun to be written.
+    /// Opens a database that must exist. An empty file is rejected, since it may be a copy in
+    /// progress.
     ///
     /// # Errors
-    /// As [`Store::open`], and when there is no database.
+    /// As for [`Store::open`], or the database does not exist.
     pub fn open_existing(path: &Path) -> Result<Store, StoreError> {
         Store::connect(path, false)
     }
 
-    /// A database that is gone when it is dropped.
+    /// Creates a database in memory.
     pub(super) fn in_memory() -> Result<Store, StoreError> {
         let mut store = Store {
             db: Connection::open_in_memory()?,
@@ -114,18 +114,18 @@ impl Store {
 
     fn prepare(&mut self) -> Result<(), StoreError> {
         self.db.busy_handler(Some(wait_for_lock))?;
-        // Before the first read SQLite does not know the mode of the file.
+        // SQLite does not know the journal mode of the file before the first read.
         schema_version(&self.db)?;
         self.leave_wal()?;
-        // A change is on the disk when the command that made it returns. EXTRA also syncs the
-        // directory after the journal is deleted, which is the moment of the commit.
+        // A change is durable when the command returns. `EXTRA` also syncs the directory after the
+        // journal has been deleted, which is the moment of the commit.
         self.db.pragma_update(None, "synchronous", "EXTRA")?;
         self.db.pragma_update(None, "foreign_keys", true)?;
         self.migrate()
     }
 
-    /// Changes a database in WAL mode, as older versions of this program left it, to a rollback
-    /// journal. Has no effect while another connection is open; then the mode stays for now.
+    /// Switches a database that an older version left in WAL mode to a rollback journal. While
+    /// other connections are open, this has no effect and the mode stays.
     pub(super) fn leave_wal(&self) -> Result<(), StoreError> {
         if !uses_wal(&self.db)? {
             return Ok(());
@@ -137,12 +137,12 @@ impl Store {
         }
     }
 
-    /// Applies the migrations that this database has not had. `user_version` counts those it had.
+    /// Applies pending migrations. `user_version` counts those applied.
     fn migrate(&mut self) -> Result<(), StoreError> {
         if schema_version(&self.db)? == MIGRATIONS.len() {
             return Ok(());
         }
-        // Looked at again with the write lock held: two commands may have started at once.
+        // Check again with the write lock held, since two commands may have started at once.
         let change = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -157,10 +157,10 @@ impl Store {
         Ok(change.commit()?)
     }
 
-    /// The database as it is at the first thing read from this, however long it is looked at.
+    /// Begins a read transaction. Everything read from it is of one state, that of the first read.
     ///
     /// # Errors
-    /// [`StoreError::Replaced`] if that would not be the database at the file's path.
+    /// [`StoreError::Replaced`] if that is not the database at the file's path.
     pub(super) fn view(&self) -> Result<Transaction<'_>, StoreError> {
         let view = self.db.unchecked_transaction()?;
         if let Some(file) = &self.file {
@@ -169,7 +169,7 @@ impl Store {
         Ok(view)
     }
 
-    /// Look-ups, each in the database as it is then.
+    /// Returns lookups, each of which reads the current state.
     pub(super) fn directory(&self) -> Directory<'_> {
         Directory::new(&self.db)
     }
@@ -179,9 +179,9 @@ impl Store {
     }
 }
 
-/// Waits for a lock that another process holds, for as long as a commit takes. SQLite's own way to
-/// wait sleeps longer and longer, up to 100 ms: a reader then misses the moments between the
-/// commits of a script for more than a second.
+/// Waits for a lock of another process for as long as a commit may take. SQLite's own busy handler
+/// backs off up to 100 ms, so that a reader can miss the gaps between the commits of a script for
+/// more than a second.
 fn wait_for_lock(attempts: i32) -> bool {
     let is_patient = attempts < MOST_ATTEMPTS;
     if is_patient {
@@ -196,7 +196,7 @@ fn schema_version(db: &Connection) -> Result<usize, rusqlite::Error> {
 }
 
 impl StoreError {
-    /// Whether the file is not a database, or a damaged one.
+    /// Returns whether the file is damaged or not a database.
     pub(super) fn is_damage(&self) -> bool {
         match self {
             Self::Unusable(..) => true,
@@ -205,7 +205,7 @@ impl StoreError {
         }
     }
 
-    /// The text of the error, which names the file.
+    /// Returns the text of the error, with the name of the file.
     pub fn about(&self, path: &Path) -> String {
         match self {
             Self::Newer { .. } | Self::Locked | Self::Sqlite(_) => {
@@ -215,12 +215,12 @@ impl StoreError {
         }
     }
 
-    /// Whether the text of the error is about the database without naming its file.
+    /// Returns whether the text of the error is about the database but does not name its file.
     pub fn is_unnamed(&self) -> bool {
         matches!(self, Self::Newer { .. } | Self::Locked | Self::Sqlite(_))
     }
 
-    /// The kind of failure of the system that this is.
+    /// Returns the closest I/O error kind.
     pub fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::File(_, error) => error.kind(),
@@ -235,14 +235,14 @@ impl StoreError {
         }
     }
 
-    /// The same error with the name of the file that it is about.
+    /// Adds the name of the file to the error if it lacks one.
     pub(super) fn in_file(self, path: &Path) -> StoreError {
         match self {
             Self::Sqlite(cause) if is_damage(&cause) => {
                 Self::Unusable(path.to_owned(), cause.to_string())
             }
-            // SQLite does not tell why. Another descriptor of the file must not be opened to find
-            // out: closing it would end the locks that this process has.
+            // SQLite does not report the cause. The file must not be opened to find out: closing
+            // the descriptor would release all locks of this process on it.
             Self::Sqlite(cause) if cause.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
                 match access(path, Access::READ_OK) {
                     Ok(()) => Self::Sqlite(cause),
@@ -254,7 +254,7 @@ impl StoreError {
     }
 }
 
-/// What an operator can do about an error of SQLite.
+/// Returns advice for an operator on an error of SQLite.
 fn remedy(error: &rusqlite::Error) -> Option<&'static str> {
     Some(match error.sqlite_error_code()? {
         ErrorCode::ReadOnly | ErrorCode::PermissionDenied => {
@@ -329,15 +329,15 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// How the schema came to be, in order. An entry that was released is never changed.
+/// The migrations of the schema, in order. Released entries never change.
 const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
 ];
-/// How long to sleep before a lock is tried again.
+/// The delay before a lock is retried.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How often a lock is tried again: for 5 seconds.
+/// The number of retries, which take 5 seconds in total.
 const MOST_ATTEMPTS: i32 = 5000;
 
 #[cfg(test)]
@@ -348,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_of_the_database_is_its_owners_alone() {
+    fn every_database_file_is_private_to_the_owner() {
         let temp = tempfile::tempdir().unwrap();
         let store = Store::open(&temp.path().join("db")).unwrap();
         // SQLite's journal exists during a transaction.
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_opens_again_with_what_was_in_it() {
+    fn reopened_database_keeps_its_contents() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("db");
         let store = Store::open(&path).unwrap();
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_database_can_be_opened_by_many_at_once() {
+    fn new_database_can_be_opened_concurrently() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("db");
         thread::scope(|scope| {
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_database_is_refused_and_left_as_it_is() {
+    fn newer_database_is_refused_and_unchanged() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("db");
         let store = Store::open(&path).unwrap();
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_database_is_refused() {
+    fn file_that_is_not_a_database_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("db");
         fs::write(
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_command_fills_an_empty_file() {
+    fn empty_file_is_initialized_only_by_commands() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("db");
         let missing = Store::open_existing(&path).unwrap_err();
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn the_database_is_one_file_that_is_never_mapped() {
+    fn database_is_one_file_and_never_mapped() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("db");
         Connection::open(&path)

@@ -1,4 +1,4 @@
-//! The embedded back end as the reactor meets it: questions in, answers and news out.
+//! The embedded backend as seen by the reactor: requests in, answers and news out.
 
 mod replaced;
 
@@ -20,7 +20,7 @@ fn authenticate(number: u64, text: &str) -> Ask {
     }
 }
 
-/// The answers to tokens, by ticket.
+/// Returns the answers to authentication requests, with their tickets.
 fn replies(tells: &[Tell]) -> Vec<(u64, &AuthReply)> {
     let reply = |tell| match tell {
         &Tell::Authenticated { ticket, ref reply } => Some((ticket.0, reply)),
@@ -30,7 +30,7 @@ fn replies(tells: &[Tell]) -> Vec<(u64, &AuthReply)> {
 }
 
 #[test]
-fn tokens_stand_for_users_until_they_expire() {
+fn tokens_authenticate_until_they_expire() {
     let store = Store::in_memory().unwrap();
     store.add_user(JOE, None, 0).unwrap();
     store.add_group("g", ReadableBy::Members, 0).unwrap();
@@ -70,7 +70,7 @@ fn tokens_stand_for_users_until_they_expire() {
 }
 
 #[test]
-fn news_come_before_the_answers_of_the_same_turn() {
+fn news_precede_answers_in_a_turn() {
     let temp = tempfile::tempdir().unwrap();
     let data = DataDir::open(temp.path()).unwrap();
     let writer = Store::open(&data.database()).unwrap();
@@ -100,7 +100,7 @@ fn news_come_before_the_answers_of_the_same_turn() {
 }
 
 #[test]
-fn a_database_that_cannot_be_read_is_told_of_and_every_question_answered() {
+fn unreadable_database_is_reported_and_every_request_answered() {
     let store = Store::in_memory().unwrap();
     let mut back_end = Embedded::with_store(store, None, Arc::default()).unwrap();
     back_end.turn(Vec::new(), 0);
@@ -129,9 +129,9 @@ fn a_database_that_cannot_be_read_is_told_of_and_every_question_answered() {
     assert_eq!(replies(&tells), [(1, &AuthReply::Unknown)]);
 }
 
-/// Events from a message queue: nobody waits for an answer, and one that is wrong is counted.
+/// Events from a message queue get no answer. Invalid ones are counted.
 #[test]
-fn events_from_a_queue_become_plans_or_are_counted() {
+fn queued_events_become_plans_or_are_counted() {
     let stats = Arc::new(Stats::default());
     let store = Store::in_memory().unwrap();
     let mut back_end = Embedded::with_store(store, None, Arc::clone(&stats)).unwrap();
@@ -162,14 +162,14 @@ fn events_from_a_queue_become_plans_or_are_counted() {
     };
     assert_eq!(plans.len(), 1);
     assert_eq!(stats.dropped(Fate::Malformed), 2);
-    // An event that has led to a plan is acknowledged when that is on its way.
+    // The receipt of an event is held until its plan has been dropped.
     assert_eq!(acknowledged.load(Ordering::Relaxed), 2);
     drop(tells);
     assert_eq!(acknowledged.load(Ordering::Relaxed), 3);
 }
 
 #[test]
-fn a_clock_that_was_wrong_at_start_deletes_no_token() {
+fn wrong_clock_at_start_deletes_no_token() {
     let temp = tempfile::tempdir().unwrap();
     let data = DataDir::open(temp.path()).unwrap();
     let store = Store::open(&data.database()).unwrap();

@@ -1,4 +1,4 @@
-//! Times as text.
+//! Formatting and validation of times.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -6,27 +6,27 @@ use jiff::tz::TimeZone;
 
 use crate::model::UnixMillis;
 
-/// A time as h writes it in annotations: always six decimals, always `+00:00`.
+/// Formats a time as h does in annotations: always with six decimals and `+00:00`.
 pub(super) fn h_time(time: UnixMillis) -> String {
     utc(time)
         .strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00")
         .to_string()
 }
 
-/// A time for people, to the second.
+/// Formats a time for humans, to the second.
 pub fn for_people(time: UnixMillis) -> String {
     utc(time).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// A time for programs, as RFC 3339 has it, to the millisecond.
+/// Formats a time for programs as in RFC 3339, to the millisecond.
 pub fn for_programs(time: UnixMillis) -> String {
     utc(time).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-/// Whether `text` is a date, a time and an offset that JavaScript reads too: the official client
-/// fails to draw an annotation whose time it cannot read.
+/// Returns whether `text` is a date, time, and offset that JavaScript can parse too: the official
+/// client fails to render an annotation with a time that it cannot parse.
 ///
-/// jiff checks the ranges; the form is checked here because jiff knows others as well.
+/// jiff checks the ranges. The form is checked here, since jiff accepts other forms as well.
 pub(super) fn is_time(text: &str) -> bool {
     let bytes = text.as_bytes();
     let Some((head, tail)) = bytes.split_at_checked(HEAD.len()) else {
@@ -41,7 +41,7 @@ pub(super) fn is_time(text: &str) -> bool {
         None => (None, tail),
     };
     has_form(head, HEAD)
-        && !head.ends_with(b":60") // a leap second, which JavaScript does not know
+        && !head.ends_with(b":60") // a leap second, which JavaScript does not support
         && fraction.is_none_or(|digits| (1..=9).contains(&digits.len()))
         && is_offset(offset)
         && text.parse::<Timestamp>().is_ok()
@@ -55,7 +55,7 @@ fn is_offset(text: &[u8]) -> bool {
     }
 }
 
-/// Whether `text` has digits where `form` has zeros, and else the same bytes.
+/// Returns whether `text` has a digit wherever `form` has `0`, and equal bytes elsewhere.
 fn has_form(text: &[u8], form: &[u8]) -> bool {
     text.len() == form.len()
         && text.iter().zip(form).all(|(byte, form)| match form {
@@ -64,7 +64,7 @@ fn has_form(text: &[u8], form: &[u8]) -> bool {
         })
 }
 
-/// A time after the last that jiff can tell (in the year 9999) is told as that.
+/// Times beyond jiff's range, which ends in the year 9999, become the last time in range.
 fn utc(time: UnixMillis) -> DateTime {
     let timestamp = i64::try_from(time)
         .ok()
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn only_times_that_javascript_reads_are_times() {
+    fn times_must_be_valid_in_javascript() {
         for good in [
             "2024-01-01T00:00:00+00:00",
             "2024-01-01T00:00:00Z",

@@ -1,7 +1,7 @@
 //! The form of userids: `acct:NAME@AUTHORITY`.
 
-/// Whether `userid` has that form. The name ends at the first `@`, as in h; neither part may be
-/// empty or have white space or control characters in it, which h allows in places.
+/// Returns whether `userid` has this form. As in h, the name ends at the first `@`. Neither part
+/// may be empty or contain white space or control characters, some of which h allows.
 pub(super) fn is_userid(userid: &str) -> bool {
     let parts = userid
         .strip_prefix("acct:")
@@ -9,8 +9,8 @@ pub(super) fn is_userid(userid: &str) -> bool {
     parts.is_some_and(|(name, authority)| is_word(name) && is_word(authority))
 }
 
-/// Whether `text` can be a part of an identifier: some characters, none of them white space or
-/// control characters.
+/// Returns whether `text` can be part of an identifier: it is nonempty and contains no white space
+/// or control characters.
 pub(super) fn is_word(text: &str) -> bool {
     !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn userids() {
+    fn userids_are_validated() {
         for good in [
             "acct:joe.bloggs@example.org",
             "acct:a@b@c",

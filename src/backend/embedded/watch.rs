@@ -1,6 +1,6 @@
-//! What others changed in the database since it was last looked at, as news for open connections.
+//! Changes in the database since the last read, as news for open connections.
 //!
-//! Owns: the place in the change log up to which everything has been told.
+//! Owns: the position in the change log up to which everything has been reported.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,26 +13,26 @@ use crate::model::{EndCause, Tell, TokenId};
 /// A reader of the change log.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// The last change that was told.
+    /// The position of the last reported change.
     place: Place,
     hasher: RandomState,
-    /// The tokens that have logged in, and the hash of their credential: all that can be
-    /// open, should the log not continue where it was last read. There are at most as many as
-    /// there are tokens.
+    /// The tokens that have logged in, with a hash of their credential. They include all tokens
+    /// that open connections may have, and are rechecked if the log does not continue at the last
+    /// position. The table never has more entries than there are tokens.
     let_in: HashMap<TokenId, u64>,
 }
 
-/// What has changed, and the place in the log after it.
+/// Unreported changes, and the position in the log after them.
 #[derive(Debug)]
 pub(super) struct News {
     tells: Vec<Tell>,
     place: Place,
-    /// The log did not continue: how many tokens were checked again.
+    /// The number of rechecked tokens, if the log did not continue at the last position.
     rechecked: Option<usize>,
 }
 
 impl Watch {
-    /// A reader of what is changed from now on.
+    /// Creates a reader that starts at the end of the log.
     pub fn start(directory: &Directory<'_>) -> Result<Watch, rusqlite::Error> {
         Ok(Watch {
             place: directory.last_place()?,
@@ -41,13 +41,13 @@ impl Watch {
         })
     }
 
-    /// Remembers that somebody was let in with this token.
+    /// Records a login with this token.
     pub fn let_in(&mut self, token: TokenId, credential: &Credential) {
         self.let_in.insert(token, self.hasher.hash_one(credential));
     }
 
-    /// The news that were not taken yet. A look into the log by its key costs as little as asking
-    /// SQLite whether anybody wrote at all.
+    /// Returns the unreported news. Querying the log by its primary key is as cheap as asking
+    /// SQLite whether there was any write.
     pub fn news(&self, directory: &Directory<'_>) -> Result<News, rusqlite::Error> {
         let mut changes = directory.changes_from(self.place.seq)?.into_iter();
         let first = changes.next().map(|change| change.place);
@@ -57,7 +57,7 @@ impl Watch {
 
         let mut tells = Vec::new();
         let mut place = self.place;
-        // Memberships are told as they are now, so once is enough.
+        // Reports contain the current memberships, so one report per user suffices.
         let mut told = HashSet::new();
         for change in changes {
             place = change.place;
@@ -70,9 +70,9 @@ impl Watch {
         })
     }
 
-    /// The messages for a log that does not continue: it was trimmed before it was read, or the
-    /// database is another one or in another state. The current state of all tokens that have
-    /// logged in.
+    /// Returns the news if the log does not continue at the last position: it was trimmed before it
+    /// was read, or the database was replaced or restored. Reports the current state of all tokens
+    /// that have logged in.
     fn whatever_may_have_changed(
         &self,
         directory: &Directory<'_>,
@@ -82,7 +82,7 @@ impl Watch {
         for (&token, &hash) in &self.let_in {
             let credential = directory.credential(token)?;
             match credential.filter(|credential| self.hasher.hash_one(credential) == hash) {
-                // Covers a user who is gone too: their tokens went with them.
+                // This includes deleted users, whose tokens are deleted with them.
                 None => tells.push(revoked(token)),
                 Some(Credential { userid, .. }) if told.insert(userid.clone()) => {
                     tells.extend(memberships(directory, userid)?);
@@ -97,7 +97,7 @@ impl Watch {
         })
     }
 
-    /// The news are being told: from here on they are old.
+    /// Marks the news as reported.
     pub fn take(&mut self, news: News) -> Vec<Tell> {
         let mut ended = 0;
         for tell in &news.tells {
@@ -124,7 +124,7 @@ fn revoked(token: TokenId) -> Tell {
     Tell::TokenEnded { token, cause }
 }
 
-/// The news of one change, of which memberships are told only once for each user.
+/// Converts one change into news. The memberships of a user are reported only once.
 fn news_of(
     change: Change,
     directory: &Directory<'_>,
@@ -142,7 +142,8 @@ fn news_of(
     })
 }
 
-/// A user's memberships as news; none if the user is gone, of which there are other news.
+/// Returns a user's memberships as news; none if the user has been deleted, which is reported by
+/// other news.
 fn memberships(directory: &Directory<'_>, userid: String) -> Result<Option<Tell>, rusqlite::Error> {
     let memberships = directory.memberships(&userid)?;
     Ok(memberships.map(|memberships| Tell::Memberships {
@@ -164,7 +165,7 @@ mod tests {
         Secret(text.to_owned())
     }
 
-    /// A file with Joe, Ann and two groups: what the commands write to, and what the server reads.
+    /// Creates a file with Joe, Ann, and two groups, opened once to write and once to read.
     fn two_connections() -> (tempfile::TempDir, Store, Store) {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("db");
@@ -184,7 +185,7 @@ mod tests {
         watch.let_in(token, &credential);
     }
 
-    /// The news in short, which are then old.
+    /// Takes the news in a short form.
     fn taken(watch: &mut Watch, reader: &Store) -> Vec<String> {
         let news = watch.news(&reader.directory()).unwrap();
         let short = watch.take(news).into_iter().map(|tell| match tell {
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_connection_changes_is_told_in_order() {
+    fn changes_of_other_connections_are_reported_in_order() {
         let (_temp, writer, reader) = two_connections();
         let mut watch = Watch::start(&reader.directory()).unwrap();
         assert!(taken(&mut watch, &reader).is_empty());
@@ -224,7 +225,7 @@ mod tests {
 
         writer.set_member("one", JOE, Role::Admin).unwrap();
         assert_eq!(taken(&mut watch, &reader), [format!("{JOE} one=admin")]);
-        // Said again, nothing has changed.
+        // Setting the same role again changes nothing.
         writer.set_member("one", JOE, Role::Admin).unwrap();
         assert!(taken(&mut watch, &reader).is_empty());
 
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_goes_is_told_once_and_one_who_comes_back_is_another() {
+    fn deleted_user_is_reported_once_and_recreated_user_is_distinct() {
         let (_temp, writer, reader) = two_connections();
         writer.add_token(JOE, &secret("a"), 0, None).unwrap();
         writer.set_member("one", JOE, Role::Member).unwrap();
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_by_sql_of_other_programs_are_told_too() {
+    fn changes_by_sql_of_other_programs_are_reported() {
         let (_temp, writer, reader) = two_connections();
         let token = writer.add_token(JOE, &secret("a"), 0, None).unwrap();
         writer.set_member("one", JOE, Role::Member).unwrap();
@@ -262,7 +263,7 @@ mod tests {
                  UPDATE user SET userid = 'acct:joseph@example.org' WHERE userid LIKE '%joe%';",
             )
             .unwrap();
-        // By now Joe has another name, under which nobody is logged in yet.
+        // Joe has a new userid by now, under which no client is logged in yet.
         assert_eq!(
             taken(&mut watch, &reader),
             [format!("token {}", token.0), format!("gone {JOE}")]
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trimmed_log_makes_it_tell_all_that_may_have_changed() {
+    fn trimmed_log_reports_all_possible_changes() {
         let (_temp, writer, reader) = two_connections();
         let kept = writer.add_token(JOE, &secret("a"), 0, None).unwrap();
         let ended = writer.add_token(JOE, &secret("b"), 0, None).unwrap();

@@ -1,46 +1,48 @@
-//! Events that wait until the database can be asked about them.
+//! Events that wait for the database.
 //!
-//! Owns: how many may wait, and which are given up for others: the oldest, for clients that have
-//! heard of a later state need not hear of an earlier one.
+//! Owns: the limits on waiting events. When a limit is exceeded, the oldest events are dropped: a
+//! client that receives a later state of an annotation does not need an earlier one.
 
 use std::collections::VecDeque;
 
 use crate::backend::amqp::Delivery;
 
-/// How many events may wait for the database.
+/// Limits on the events that wait for the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Their number, at most [`MAX_EVENTS`].
+    /// The number of events, at most [`MAX_EVENTS`].
     pub events: usize,
-    /// Bytes of the messages they came in; one event may wait whatever its size.
+    /// The total size of their messages, in bytes. A single event is accepted regardless of its
+    /// size.
     pub bytes: usize,
 }
 
 impl Limits {
-    /// How many events of each topic RabbitMQ hands out that have not been dealt with. It hands
-    /// out more only for those that have been given up, so it must be more than may wait.
+    /// Returns the prefetch count per topic. It must exceed the number of events that may wait:
+    /// RabbitMQ delivers a new event only once another one has been acknowledged, which here
+    /// includes dropped events.
     pub fn prefetch(self) -> u16 {
         let events = self.events.min(MAX_EVENTS) + SURPLUS;
         u16::try_from(events).unwrap_or(u16::MAX)
     }
 }
 
-/// Events in the order of their arrival.
+/// A queue of events in order of arrival.
 pub(super) struct Backlog {
     limits: Limits,
     events: VecDeque<Waiting>,
     bytes: usize,
 }
 
-/// An event that waits.
+/// A waiting event.
 pub(super) struct Waiting {
     pub delivery: Delivery,
-    /// How often the database went away over it.
+    /// How often the database became unavailable while this event was being processed.
     pub failures: u8,
 }
 
 impl Backlog {
-    /// An empty one.
+    /// Creates an empty queue.
     pub fn new(limits: Limits) -> Self {
         Backlog {
             limits,
@@ -49,7 +51,7 @@ impl Backlog {
         }
     }
 
-    /// Adds an event; how many others had to go for it.
+    /// Adds an event. Returns the number of events dropped to make room.
     pub fn push(&mut self, delivery: Delivery) -> usize {
         self.bytes += delivery.size;
         self.events.push_back(Waiting {
@@ -65,23 +67,23 @@ impl Backlog {
         count
     }
 
-    /// Takes the oldest.
+    /// Removes the oldest event.
     pub fn pop(&mut self) -> Option<Waiting> {
         let waiting = self.events.pop_front()?;
         self.bytes -= waiting.delivery.size;
         Some(waiting)
     }
 
-    /// Puts back what was taken.
+    /// Puts an event back to the front.
     pub fn put_back(&mut self, waiting: Waiting) {
         self.bytes += waiting.delivery.size;
         self.events.push_front(waiting);
     }
 }
 
-/// The most events that may wait, as AMQP's prefetch is a number of 16 bits.
+/// The maximum number of waiting events. AMQP's prefetch count has 16 bits.
 pub const MAX_EVENTS: usize = 60_000;
-/// Events that are handed out beside those that wait here: in the reactor, and on the way.
+/// Unacknowledged events besides the waiting ones: in the reactor, and in transit.
 const SURPLUS: usize = 904;
 
 #[cfg(test)]
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_when_there_are_too_many() {
+    fn oldest_events_are_dropped_beyond_the_count_limit() {
         let handled = Arc::default();
         let mut backlog = Backlog::new(LIMITS);
         for n in 0..LIMITS.events {
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_when_they_are_too_large() {
+    fn oldest_events_are_dropped_beyond_the_byte_limit() {
         let handled = Arc::default();
         let mut backlog = Backlog::new(LIMITS);
         let size = LIMITS.bytes / 4;
@@ -146,7 +148,7 @@ mod tests {
         }
         assert_eq!(backlog.push(delivery(4, size + 1, &handled)), 2);
         assert_eq!(number(&backlog.pop().unwrap()), 2);
-        // One alone stays, whatever its size.
+        // A single event stays regardless of its size.
         assert_eq!(backlog.push(delivery(5, LIMITS.bytes + 1, &handled)), 2);
         assert_eq!(number(&backlog.pop().unwrap()), 5);
     }

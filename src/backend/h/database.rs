@@ -1,6 +1,6 @@
-//! Asking the database, which may go away at any time.
+//! Queries the database, which may become unavailable at any time.
 //!
-//! Owns: when to connect again, and what is said of it in the log. Must not know: what is asked.
+//! Owns: when to reconnect, and the related log messages. Must not know: the queries.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::backend::amqp::{LONGEST_DELAY, SHORTEST_DELAY};
 use crate::backoff::Backoff;
 use crate::model::{Identity, Membership, Plan, TokenId, UnixMillis};
 
-/// What is asked of h's data: the methods of [`Store`], which say what they do.
+/// Queries on h's data. See the methods of [`Store`].
 #[allow(missing_docs)]
 pub(super) trait Data {
     async fn connect(&mut self) -> Result<(), Away>;
@@ -76,7 +76,7 @@ impl Data for Store {
     }
 }
 
-/// A database that is there or away.
+/// A database with its availability.
 pub(super) struct Database<D> {
     data: D,
     state: State,
@@ -90,17 +90,17 @@ enum State {
     },
     Away {
         since: Instant,
-        /// How long it had been up.
+        /// The duration of the last connection.
         lasted: Duration,
-        /// Nothing was tried yet.
+        /// No connection has been attempted yet.
         is_first: bool,
-        /// The failure to connect that was logged last.
+        /// The connection error that was logged last.
         logged: Option<String>,
     },
 }
 
 impl<D: Data> Database<D> {
-    /// One that was not connected to yet.
+    /// Creates a database without connecting to it.
     pub fn new(data: D, random: impl FnMut() -> u64 + 'static) -> Self {
         Database {
             data,
@@ -115,14 +115,14 @@ impl<D: Data> Database<D> {
         }
     }
 
-    /// Whether it can be asked.
+    /// Returns whether the database is available.
     pub fn is_up(&self) -> bool {
         matches!(self.state, State::Up { .. })
     }
 
-    /// The answer, or nothing if the database is away. That a connection has ended is often only
-    /// seen when it is used, and the server may be back by then: it is connected to once, and
-    /// asked again.
+    /// Runs a query, and returns `None` if the database is unavailable. A closed connection is
+    /// often detected only when it is used, and the server may have restarted by then, so the query
+    /// is retried once after a reconnect.
     pub async fn ask<T>(&mut self, question: impl AsyncFn(&mut D) -> Result<T, Away>) -> Option<T> {
         match question(&mut self.data).await {
             Ok(answer) => return Some(answer),
@@ -137,15 +137,15 @@ impl<D: Data> Database<D> {
         }
     }
 
-    /// Looks whether the connection has ended while nothing was asked.
+    /// Reconnects if the connection has ended while idle.
     pub async fn look(&mut self) {
         if !self.data.is_connected() {
-            // It is away then, or up again.
+            // The database is either unavailable or available again now.
             let _ = self.revive(Away("the connection ended".into())).await;
         }
     }
 
-    /// Connects at once; where that is in vain, the database is away.
+    /// Reconnects once without delay. If that fails, the database is unavailable.
     async fn revive(&mut self, lost: Away) -> Result<(), ()> {
         match timeout(REVIVAL, self.data.connect()).await {
             Ok(Ok(())) => Ok(()),
@@ -169,7 +169,7 @@ impl<D: Data> Database<D> {
         };
     }
 
-    /// Connects, for as long as that takes.
+    /// Reconnects, and retries until that succeeds.
     pub async fn come_back(&mut self) {
         while let State::Away {
             since,
@@ -191,7 +191,7 @@ impl<D: Data> Database<D> {
                     self.state = State::Up { since };
                 }
                 Err(away) => {
-                    // It may be away for long; each new reason is worth a line.
+                    // An outage may last long; only a new reason is logged.
                     let cause = away.to_string();
                     if logged.as_ref() != Some(&cause) {
                         error!("the database cannot be reached: {cause}; trying again");
@@ -204,6 +204,5 @@ impl<D: Data> Database<D> {
     }
 }
 
-/// How long a question waits for a connection to be made in place of one that has ended.
-/// Handshakes wait for it.
+/// The timeout for reconnecting in place of a closed connection. Handshakes wait meanwhile.
 const REVIVAL: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
-//! Events that lead to nothing: counted, and logged at a bounded rate.
+//! Dropped events: counted, and logged at a bounded rate.
 //!
-//! Owns: the log lines about them. Every occurrence is in one of the lines.
+//! Owns: the log lines about dropped events. Every dropped event is included in one of them.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::backlog::Limits;
 use crate::backend::{Fate, Stats};
 use crate::log_throttle::LogThrottle;
 
-/// The counts that have yet to be logged.
+/// The counts that have not been logged yet.
 pub(super) struct Drops {
     stats: Arc<Stats>,
     limits: Limits,
@@ -35,23 +35,23 @@ impl Drops {
         }
     }
 
-    /// An event was dropped.
+    /// Counts a dropped event.
     pub fn count(&self, fate: Fate) {
         self.stats.count_dropped(fate);
         match fate {
-            // An annotation that is deleted soon after it was made: nothing is wrong.
+            // The annotation was deleted soon after its creation, which is not an error.
             Fate::Missing => {}
             Fate::Malformed => self.log_malformed(self.malformed.count(1, self.now())),
             _ => self.log_unreadable(self.unreadable.count(1, self.now())),
         }
     }
 
-    /// An unconfirmed membership change was discarded.
+    /// Counts an unconfirmed membership change that was discarded.
     pub fn discard_statement(&self) {
         self.log_discarded(self.discarded.count(1, self.now()));
     }
 
-    /// Events were dropped because too many wait for the database.
+    /// Counts events dropped because too many wait for the database.
     pub fn overflow(&self, dropped: usize) {
         for _ in 0..dropped {
             self.stats.count_dropped(Fate::Overflow);
@@ -61,7 +61,7 @@ impl Drops {
         }
     }
 
-    /// Logs the counts whose period has ended. To be called about once a second.
+    /// Logs the counts whose period has ended. Must be called about once a second.
     pub fn flush(&self) {
         let now = self.now();
         self.log_overflow(self.overflowed.flush(now));
@@ -70,7 +70,7 @@ impl Drops {
         self.log_unreadable(self.unreadable.flush(now));
     }
 
-    /// Logs the overflow up to now: the database is available again.
+    /// Logs the overflow so far, since the database is available again.
     pub fn finish_overflow(&self) {
         self.log_overflow(self.overflowed.finish());
     }
@@ -112,7 +112,7 @@ impl Drops {
         }
     }
 
-    /// In milliseconds.
+    /// Milliseconds since the creation.
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }

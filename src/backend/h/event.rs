@@ -1,4 +1,4 @@
-//! The events of h's message queue, as their JSON says them.
+//! Parses the events of h's message queue from their JSON.
 
 use serde_json::{Map, Value, json};
 
@@ -6,36 +6,36 @@ use super::ids::Uuid;
 use crate::backend::Fate;
 use crate::model::{Decision, EventKind, Plan, Reach, Rule, Who};
 
-/// Something happened to an annotation.
+/// An event on an annotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnotationEvent {
-    /// h's word for it: `create`, `update`, `delete`. Others are passed on, as h does.
+    /// h's name of the action: `create`, `update`, or `delete`. As in h, others are passed on.
     pub action: String,
     /// The id of the annotation, as it was sent.
     pub annotation_id: String,
-    /// The client whose request it came of.
+    /// The client that caused the event.
     pub src_client_id: Option<String>,
     pub(super) uuid: Uuid,
 }
 
 impl AnnotationEvent {
-    /// Reads an event of the routing key `annotation`.
+    /// Parses an event with the routing key `annotation`.
     ///
     /// # Errors
-    /// [`Fate::Malformed`] if it lacks one of its parts, or the id is none.
+    /// [`Fate::Malformed`] if a member is missing, or the id is invalid.
     pub fn parse(event: &Map<String, Value>) -> Result<AnnotationEvent, Fate> {
         let annotation_id = string(event, "annotation_id")?;
         let src_client_id = event.get("src_client_id").ok_or(Fate::Malformed)?;
         Ok(AnnotationEvent {
             action: string(event, "action")?.to_owned(),
             annotation_id: annotation_id.to_owned(),
-            // A client's id is a string here, so any other is no client's.
+            // Client ids are strings here, so any other value matches no client.
             src_client_id: src_client_id.as_str().map(str::to_owned),
             uuid: Uuid::from_url_safe(annotation_id).ok_or(Fate::Malformed)?,
         })
     }
 
-    /// The kind, for counting. What h calls otherwise is something that changed.
+    /// Returns the kind for the counters. Unknown actions count as updates.
     pub(super) fn kind(&self) -> EventKind {
         match self.action.as_str() {
             "create" => EventKind::Create,
@@ -45,11 +45,11 @@ impl AnnotationEvent {
     }
 }
 
-/// The user of an event of the routing key `user`, and the plan for it: the user's clients are
-/// given their new profile, whatever is in it.
+/// Parses an event with the routing key `user`. Returns the user and the plan, which sends the
+/// unchecked profile to the user's clients.
 ///
 /// # Errors
-/// [`Fate::Malformed`] if it lacks one of its parts.
+/// [`Fate::Malformed`] if a member is missing.
 pub fn user_plan(event: &Map<String, Value>) -> Result<(Box<str>, Plan), Fate> {
     let action = string(event, "type")?;
     let userid: Box<str> = string(event, "userid")?.into();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_event_is_read() {
+    fn annotation_event_is_parsed() {
         let event = AnnotationEvent::parse(&with("action", "update".into())).unwrap();
         assert_eq!(event.kind(), EventKind::Update);
         assert_eq!(event.annotation_id, "AAAAAREREeaAAAAAAAAAAQ");
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_no_client_excludes_nobody() {
+    fn event_without_client_excludes_no_connection() {
         for value in [Value::Null, json!(5), json!({})] {
             let event = AnnotationEvent::parse(&with("src_client_id", value)).unwrap();
             assert_eq!(event.src_client_id, None);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lacks_a_part_is_malformed() {
+    fn event_with_missing_member_is_malformed() {
         for key in ["action", "annotation_id", "src_client_id"] {
             let mut event = with("more", json!(1));
             event.remove(key);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_event_goes_to_its_user_as_it_came() {
+    fn user_event_is_sent_unchanged_to_its_user() {
         let event = object(json!({
             "type": "group-join", "userid": "acct:a@b", "group": "g",
             "session_model": { "userid": "acct:a@b", "features": { "n": 1.50 }, "x": null },

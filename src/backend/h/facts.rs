@@ -1,37 +1,37 @@
-//! What the database says of an annotation at the moment of an event, as plain data.
+//! The data of an annotation in the database at the time of an event.
 //!
-//! Owns: nothing but the names. What follows from it is [`plan`](super::plan)'s.
+//! Owns: only the types. [`plan`](super::plan) draws the conclusions.
 
 use super::ids::Uuid;
 use super::time::PgTime;
 
-/// All of it, read in one transaction.
+/// All data, read in one transaction.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub annotation: Annotation,
-    /// The group of the annotation's `groupid`, if there is one.
+    /// The group with the annotation's `groupid`, if it exists.
     pub group: Option<Group>,
-    /// The user of the annotation's `userid`, if there is one, muted or deleted too.
+    /// The user with the annotation's `userid`, if it exists, including muted and deleted users.
     pub author: Option<Author>,
-    /// Of the document.
+    /// The title of the document.
     pub title: Option<String>,
-    /// The newest web address of the document; asked for only where the annotation is of a PDF
-    /// by its fingerprint.
+    /// The newest web address of the document. Only queried if the annotation refers to a PDF by
+    /// its fingerprint.
     pub web_address: Option<String>,
-    /// What the document that has the annotation's page is known as, in normal form. None where
-    /// no document has it.
+    /// The normalized addresses of the document that contains the annotation's page. Empty if no
+    /// document does.
     pub pages: Vec<Page>,
     pub mentions: Vec<Mention>,
-    /// The userids of those who flagged the annotation.
+    /// The userids of the users that flagged the annotation.
     pub flaggers: Vec<String>,
-    /// The userids of those who moderate the group.
+    /// The userids of the group's moderators.
     pub moderators: Vec<String>,
     /// Whether a checkpoint is active for the group and the document.
     pub has_checkpoint: bool,
-    /// The userids of those from whom a checkpoint hides what others write on the document in the
-    /// group. None where no checkpoint is active.
+    /// The userids of the users to which a checkpoint applies: it hides other users' annotations on
+    /// the document in the group from them. Empty if no checkpoint is active.
     pub students: Vec<String>,
-    /// The userids of those who wrote what the annotation refers to, in its group.
+    /// The userids of the authors of the annotations that this one references, in its group.
     pub parents: Vec<String>,
 }
 
@@ -58,12 +58,12 @@ pub(super) struct Annotation {
     pub version: Option<i32>,
 }
 
-/// Who reads a group.
+/// The readers of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Group {
     World,
     Members,
-    /// Its column is empty.
+    /// The column `readable_by` is null or has an unknown value.
     Nobody,
 }
 
@@ -74,22 +74,22 @@ pub(super) struct Author {
     pub display_name: Option<String>,
     /// h's NIPSA.
     pub muted: bool,
-    /// An instructor of the annotation's group.
+    /// Whether the author is an instructor of the annotation's group.
     pub instructs: bool,
 }
 
-/// A name of a document.
+/// An address of a document.
 #[derive(Clone, Debug)]
 pub(super) struct Page {
     pub normalized: String,
-    /// The document's canonical address, and exactly the annotation's.
+    /// Whether this is the document's canonical address and equals the annotation's exactly.
     pub is_canonical: bool,
 }
 
 /// A row of `mention`, with its user.
 #[derive(Clone, Debug)]
 pub(super) struct Mention {
-    /// What the user was called when mentioned.
+    /// The username at the time of the mention.
     pub original_username: String,
     pub username: String,
     pub authority: String,
@@ -99,28 +99,29 @@ pub(super) struct Mention {
 }
 
 impl Annotation {
-    /// Hidden by moderation.
+    /// Returns whether the annotation is hidden by moderation.
     pub fn is_hidden(&self) -> bool {
         let status = self.moderation_status.as_deref();
         status.is_some_and(|status| status != APPROVED)
     }
 
-    /// What it refers to: the thread's beginning first. An annotation without any is no reply.
+    /// Returns the referenced annotations, starting with the root of the thread. An annotation
+    /// without references is not a reply.
     pub fn references(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.references.iter().flatten().copied().flatten()
     }
 }
 
-/// The one status that does not hide.
+/// The only status that does not hide an annotation.
 pub(super) const APPROVED: &str = "APPROVED";
-/// The group of everybody.
+/// The world group.
 pub(super) const WORLD: &str = "__world__";
 
 #[cfg(test)]
 pub(super) mod testing {
     use super::*;
 
-    /// An annotation that says little.
+    /// Returns a minimal annotation.
     pub fn facts(userid: &str, groupid: &str) -> Facts {
         let annotation = Annotation {
             id: Uuid(0x0000_0001_1111_11e6_8000_0000_0000_0001_u128.to_be_bytes()),

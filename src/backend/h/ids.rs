@@ -1,8 +1,8 @@
 //! The two forms of an annotation's id: the `uuid` of the database, and the text of the API.
 //!
-//! Outside, an id is the URL-safe base64 of its 16 bytes, unpadded: 22 characters. Annotations of
-//! h's first years have ids of 15 bytes, 20 characters; to make a `uuid` of one, h puts two
-//! nibbles into it where no real UUID has them: the version `e` and the variant `5`.
+//! In the API, an id is the unpadded URL-safe base64 of its 16 bytes: 22 characters. Annotations
+//! from h's first years have ids of 15 bytes, or 20 characters. To make a `uuid` of one, h inserts
+//! two nibbles that no real UUID has in these places: the version `e` and the variant `5`.
 
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
@@ -13,9 +13,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 pub(super) struct Uuid(pub [u8; 16]);
 
 impl Uuid {
-    /// Reads an id as the API writes it. As in h, the ordinary base64 alphabet does as well, and
-    /// what the last character says beyond the last byte does not matter: several texts are one
-    /// id.
+    /// Decodes an id of the API. As in h, the standard base64 alphabet is accepted as well, and
+    /// excess bits of the last character are ignored, so that several texts denote the same id.
     pub fn from_url_safe(text: &str) -> Option<Uuid> {
         let text = text.replace('+', "-").replace('/', "_");
         let bytes = LAX.decode(text).ok()?;
@@ -37,7 +36,7 @@ impl Uuid {
         })))
     }
 
-    /// The id as the API writes it.
+    /// Encodes the id for the API.
     pub fn to_url_safe(self) -> String {
         let nibbles = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
         let nibbles: Vec<u8> = nibbles.collect();
@@ -55,7 +54,7 @@ impl Uuid {
         LAX.encode(bytes)
     }
 
-    /// The 32 hexadecimal digits, which PostgreSQL reads as a `uuid`.
+    /// Returns the 32 hexadecimal digits, which PostgreSQL parses as a `uuid`.
     pub fn to_hex(self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.0))
     }
@@ -69,7 +68,7 @@ const LAX: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireNone),
 );
 
-/// Places of nibbles in a UUID.
+/// The indices of nibbles in a UUID.
 const VERSION: usize = 12;
 const VARIANT: usize = 16;
 const FLAKE_VERSION: u8 = 0xe;
@@ -99,7 +98,7 @@ mod tests {
     fn reads_ids_as_h_does() {
         let vectors: Vec<Value> = serde_json::from_str(TO_HEX).unwrap();
         assert_eq!(vectors.len(), 22);
-        // What is no string has been refused before.
+        // Values other than strings are rejected earlier.
         for vector in vectors.iter().filter(|vector| vector["in"].is_string()) {
             let read = Uuid::from_url_safe(vector["in"].as_str().unwrap());
             let expected = vector.get("ok").and_then(Value::as_str);

@@ -1,29 +1,29 @@
-//! Where people find an annotation on the web.
+//! The web addresses of an annotation.
 
 use std::fmt::Write as _;
 
 use super::userid;
 
-/// The addresses of an installation of h.
+/// The base URLs of an installation of h.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Site {
-    /// The authority of its own users.
+    /// The authority of the installation's own users.
     authority: String,
-    /// Where its pages are, without a slash at the end.
+    /// The base URL of its pages, without a trailing slash.
     app_url: String,
-    /// What the id of an annotation is put behind, for a link to it in its context.
+    /// The prefix of links to annotations in context, to which the annotation's id is appended.
     bouncer: Option<String>,
 }
 
-/// What the links of an annotation depend on.
+/// The inputs for the links of an annotation.
 pub(super) struct Linked<'a> {
     pub id: &'a str,
-    /// The id of the annotation that its thread began with.
+    /// The id of the root annotation of the thread.
     pub root: &'a str,
-    /// The author's.
+    /// The author's userid.
     pub userid: &'a str,
     pub uri: &'a str,
-    /// The web address of a document that `uri` is only the fingerprint of.
+    /// The web address of the document if `uri` is only its fingerprint.
     pub web_address: Option<&'a str>,
 }
 
@@ -36,13 +36,13 @@ impl Site {
         }
     }
 
-    /// The page of the annotation. h has none for those of other authorities' users.
+    /// Returns the annotation's own page. h has no such pages for users of other authorities.
     pub fn html(&self, of: &Linked<'_>) -> Option<String> {
         self.is_own(userid::split(of.userid)?.1)
             .then(|| format!("{}/a/{}", self.app_url, of.id))
     }
 
-    /// The annotated page itself, with the annotation shown.
+    /// Returns the link to the annotated page that displays the annotation.
     pub fn incontext(&self, of: &Linked<'_>) -> Option<String> {
         let mut link = [self.bouncer.as_ref()?, of.root].concat();
         let uri = if of.uri.starts_with("urn:x-pdf:") {
@@ -58,12 +58,12 @@ impl Site {
         Some(link)
     }
 
-    /// The annotation in the API.
+    /// Returns the annotation's URL in the API.
     pub fn json(&self, of: &Linked<'_>) -> String {
         format!("{}/api/annotations/{}", self.app_url, of.id)
     }
 
-    /// The page of a user. h has none for other authorities' users.
+    /// Returns the page of a user. h has no such pages for users of other authorities.
     pub fn user(&self, username: &str, authority: &str) -> Option<String> {
         if !self.is_own(authority) {
             return None;
@@ -73,7 +73,7 @@ impl Site {
             if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte) {
                 link.push(char::from(byte));
             } else {
-                // Writing to a string does not fail.
+                // Writing to a string cannot fail.
                 let _ = write!(link, "%{byte:02X}");
             }
         }
@@ -85,8 +85,8 @@ impl Site {
     }
 }
 
-/// What a relative reference is put behind (RFC 3986, section 5.2.3): the URL up to the last
-/// slash of its path, without query and fragment.
+/// Returns the base for relative references (RFC 3986, section 5.2.3): the URL up to the last slash
+/// of its path, without query and fragment.
 fn folder(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let path = url.find("://").map_or(0, |scheme| {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn only_own_users_have_pages() {
+    fn only_users_of_the_own_authority_have_pages() {
         let site = site();
         let own = linked("acct:alice@localhost", "");
         assert_eq!(
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_context_is_the_page_without_its_scheme() {
+    fn context_link_omits_the_scheme() {
         for (uri, link) in [
             ("http://example.com/page", "ROOT/example.com/page"),
             ("https://example.com/?a#b", "ROOT/example.com/?a#b"),
@@ -173,9 +173,9 @@ mod tests {
         assert_eq!(without.incontext(&pdf), None);
     }
 
-    // Python's urljoin, which h uses, gives the same.
+    // Python's `urljoin`, which h uses, returns the same results.
     #[test]
-    fn the_bouncer_may_be_below_a_path() {
+    fn bouncer_url_may_have_a_path() {
         for (bouncer, link) in [
             ("https://hyp.is", "https://hyp.is/ROOT"),
             ("https://hyp.is/", "https://hyp.is/ROOT"),

@@ -1,8 +1,8 @@
-//! h's own PostgreSQL database and message queue, in place of the embedded back end.
+//! h's own PostgreSQL database and message queue, in place of the embedded backend.
 //!
-//! Owns: what h's tables say of a token, a user and an annotation, and what an event of h's
-//! message queue becomes. Must not know: connections, filters, and how a plan goes out.
-//! Only reads: h itself is the only one that writes.
+//! Owns: the interpretation of h's tables, and the conversion of events from h's message queue into
+//! plans. Must not know: connections, filters, and the delivery of plans. This module only reads; h
+//! alone writes.
 
 mod backlog;
 mod database;

@@ -1,6 +1,6 @@
-//! The messages that go out: h's annotation JSON, key by key.
+//! Serializes messages to clients: h's annotation JSON, key by key.
 //!
-//! Owns: which key says what, and their order. Must not know: who gets which view.
+//! Owns: the keys, their values, and their order. Must not know: which receiver gets which view.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -12,26 +12,26 @@ use super::links::{Linked, Site};
 use super::userid;
 use crate::backend::Fate;
 
-/// As whom a receiver sees an annotation.
+/// The view that a receiver has of an annotation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
-    /// May moderate it.
+    /// The receiver may moderate it.
     pub moderates: bool,
-    /// Has flagged it.
+    /// The receiver has flagged it.
     pub flagged: bool,
-    /// Is told that it is hidden: the author never is.
+    /// The receiver is told that it is hidden. The author never is.
     pub hidden: bool,
 }
 
-/// The message that says that an annotation is no more. Its id is the one that h's message had.
+/// Returns the message for a deleted annotation, with the id from h's event.
 pub(super) fn deletion(action: &str, id: &str) -> Box<str> {
     message(action, &json!({ "id": id }).to_string())
 }
 
-/// The messages that show an annotation, one for each view.
+/// Returns the messages for an annotation, one for each view.
 ///
 /// # Errors
-/// [`Fate::Unreadable`] for a time that cannot be told, and for what is no JSON.
+/// [`Fate::Unreadable`] if a time is out of range, or a column is not valid JSON.
 pub(super) fn notifications(
     action: &str,
     facts: &Facts,
@@ -56,11 +56,11 @@ fn message(action: &str, payload: &str) -> Box<str> {
     .into()
 }
 
-/// What all views of an annotation have in common.
+/// The parts that all views of an annotation share.
 struct Body<'a> {
     annotation: &'a Annotation,
-    /// What clients may store with an annotation besides what h knows. Nothing of it may take the
-    /// place of what h says itself, be that in every message or only in some.
+    /// The custom members that clients may store with an annotation. They never replace any of h's
+    /// own keys, not even one that only some messages contain.
     extra: Entries,
     id: String,
     created: String,
@@ -71,7 +71,7 @@ struct Body<'a> {
     document: Value,
     links: Value,
     mentions: Vec<Value>,
-    /// Absent where h does not know the author.
+    /// Absent if the author is not in the database.
     user_info: Option<Value>,
     references: Vec<String>,
     flags: usize,
@@ -121,8 +121,8 @@ impl<'a> Body<'a> {
     }
 }
 
-/// The page, for clients: one without an address is shown as one with an empty address, which
-/// they know, since h has such.
+/// Returns the page's address. A missing one is shown as empty: h has annotations with empty
+/// addresses, and clients can handle them.
 fn uri(annotation: &Annotation) -> &str {
     annotation.target_uri.as_deref().unwrap_or_default()
 }
@@ -179,12 +179,12 @@ fn mention(mention: &Mention, site: &Site) -> Value {
     })
 }
 
-/// The entries of a JSON object, in its order. The values stay text: nothing of them is read, so
-/// they may be as deep, and their numbers as long, as PostgreSQL has them.
+/// The entries of a JSON object, in order. The values stay unparsed text, so that nesting and the
+/// length of numbers are only limited by PostgreSQL.
 #[derive(Default)]
 struct Entries(Vec<(String, Box<RawValue>)>);
 
-/// The selectors; of the list in the row those that are objects, since clients fail on others.
+/// Returns the selectors, without those that are not objects, on which clients fail.
 fn selectors(json: Option<&str>) -> Vec<Box<RawValue>> {
     let all: Vec<Box<RawValue>> = json
         .and_then(|json| serde_json::from_str(json).ok())
@@ -193,8 +193,8 @@ fn selectors(json: Option<&str>) -> Vec<Box<RawValue>> {
     objects.map(with_nulls).collect()
 }
 
-/// PostgreSQL's JSON cannot have the character NUL, so h writes `\u0000` as six characters where
-/// a quote has it.
+/// Restores NUL characters in quotes. PostgreSQL's JSON cannot contain them, so h stores the six
+/// characters `\u0000` instead.
 fn with_nulls(selector: Box<RawValue>) -> Box<RawValue> {
     if !selector.get().contains(ESCAPED_NUL_AS_JSON) {
         return selector;
@@ -275,8 +275,8 @@ struct Shown<'a> {
 }
 
 impl Serialize for Shown<'_> {
-    /// First what is stored besides, then what h says. A stored key that h has as well says what
-    /// h says, but where it is stored.
+    /// Serializes the stored custom members first, and then h's keys. A stored member with one of
+    /// h's keys keeps its position, but gets h's value.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let extra = &self.body.extra.0;
         let mut map = serializer.serialize_map(None)?;
@@ -297,7 +297,7 @@ impl Serialize for Shown<'_> {
 }
 
 impl Shown<'_> {
-    /// The entry of one of h's own keys, if this receiver is shown it.
+    /// Serializes the entry of one of h's keys, unless this view lacks it.
     fn entry<M: SerializeMap>(&self, map: &mut M, key: &str) -> Result<(), M::Error> {
         let Shown { body, view } = *self;
         let annotation = body.annotation;
@@ -335,7 +335,7 @@ impl Shown<'_> {
     }
 }
 
-/// Every key of h's annotation JSON, in its order; `metadata` is only in its API's.
+/// All keys of h's annotation JSON, in order. h uses `metadata` only in its API.
 const OWN_KEYS: [&str; 21] = [
     "id",
     "created",

@@ -3,11 +3,11 @@
 //! h publishes `group-join` and `group-leave` inside its transaction, so the database may still
 //! return the old memberships after the event has arrived. A statement therefore overrides every
 //! read of its user's memberships until a read agrees with it, which is final: h checks the
-//! committed state before it publishes the opposite. If no read agrees in time, the transaction
-//! was aborted, and the database's answer counts again.
+//! committed state before it publishes the opposite. If no read agrees in time, the transaction was
+//! aborted, and the database's answer counts again.
 //!
-//! Owns: which statements are unconfirmed, and when to read again. Must not know: SQL, or the
-//! connections. Time is an argument.
+//! Owns: the unconfirmed statements, and the times at which to read again. Must not know: SQL, or
+//! the connections. Time is an argument.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -21,12 +21,12 @@ use crate::model::{Membership, Role};
 #[derive(Debug, Default)]
 pub struct Pending {
     users: HashMap<Box<str>, Vec<Statement>>,
-    /// When to read each user's memberships again: exactly one entry per user of `users`.
+    /// The time of each user's next read: exactly one entry for each user in `users`.
     due: BTreeSet<(Instant, Box<str>)>,
     count: usize,
 }
 
-/// A membership change, as an event states it.
+/// A membership change, as stated by an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub group: Box<str>,
@@ -37,12 +37,12 @@ pub(super) struct Change {
 struct Statement {
     change: Change,
     since: Instant,
-    /// How many of [`CHECKS`] have been made.
+    /// The number of [`CHECKS`] made so far.
     checks: usize,
 }
 
 impl Change {
-    /// Reads the change out of an event of the routing key `user`, if it states one.
+    /// Parses the change in an event with the routing key `user`, if it states one.
     pub fn parse(event: &Map<String, Value>) -> Option<Change> {
         let joined = match event.get("type")?.as_str()? {
             "group-join" => true,
@@ -84,10 +84,10 @@ impl Statement {
 }
 
 impl Pending {
-    /// Records a statement that arrived `age` ago, in place of any earlier one on the same user
-    /// and group. One that has waited for too long does not count: h's transaction is over, and
-    /// the database may have a later state. Returns false if a statement had to be discarded
-    /// for want of room.
+    /// Records a statement that arrived `age` ago, in place of any earlier one on the same user and
+    /// group. A statement that has waited for too long is not recorded: h's transaction is over,
+    /// and the database may have a later state. Returns false if a statement had to be discarded
+    /// because a limit was reached.
     pub(super) fn state(
         &mut self,
         userid: &str,
@@ -117,8 +117,8 @@ impl Pending {
         fits
     }
 
-    /// Overrides the memberships that a read begun at `now` has returned. Statements that the
-    /// read confirms, and those that are too old, are dropped.
+    /// Overrides the memberships returned by a read that began at `now`. Confirmed and expired
+    /// statements are dropped.
     pub(super) fn apply(&mut self, userid: &str, memberships: &mut Vec<Membership>, now: Instant) {
         if !self.users.contains_key(userid) {
             return;
@@ -131,18 +131,18 @@ impl Pending {
         });
     }
 
-    /// A user with memberships that are to be read again by now.
+    /// Returns a user whose memberships are due to be read again.
     pub(super) fn due(&self, now: Instant) -> Option<Box<str>> {
         let (at, userid) = self.due.first()?;
         (*at <= now).then(|| userid.clone())
     }
 
-    /// When the next user is due.
+    /// Returns the time at which the next user is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// A user's memberships were read, and the result was passed through [`Pending::apply`].
+    /// Records that a user's memberships were read and passed through [`Pending::apply`].
     pub(super) fn checked(&mut self, userid: &str, now: Instant) {
         self.edit(userid, |statements| {
             for statement in statements.iter_mut() {
@@ -158,7 +158,7 @@ impl Pending {
         self.edit(userid, Vec::clear);
     }
 
-    /// The users stated to have joined a group, of whom the database does not know that yet.
+    /// Returns the users with an unconfirmed statement that they have joined a group.
     pub(super) fn joining(&self, group: &str) -> impl Iterator<Item = &str> {
         let joins =
             |statement: &Statement| statement.change.joined && *statement.change.group == *group;
@@ -168,7 +168,7 @@ impl Pending {
             .map(|(userid, _)| &**userid)
     }
 
-    /// Changes a user's statements, and keeps `due` and `count` in step.
+    /// Changes a user's statements, and updates `due` and `count` accordingly.
     fn edit(&mut self, userid: &str, change: impl FnOnce(&mut Vec<Statement>)) {
         let entry = self.users.remove_entry(userid);
         let (key, mut statements) = entry.unwrap_or_else(|| (userid.into(), Vec::new()));
@@ -189,7 +189,7 @@ fn earliest(statements: &[Statement]) -> Option<Instant> {
     statements.iter().map(Statement::next_check).min()
 }
 
-/// How long after an event the memberships are read again, until they agree with it.
+/// The delays after an event at which memberships are read again until they agree with it.
 const CHECKS: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -197,14 +197,15 @@ const CHECKS: [Duration; 5] = [
     Duration::from_secs(30),
     LEAVE_LIFE,
 ];
-/// How long an unconfirmed join counts. Meanwhile a user has rights that the database does not
-/// grant.
+/// The lifetime of an unconfirmed join. It is short, since the user meanwhile has rights that the
+/// database does not grant.
 const JOIN_LIFE: Duration = Duration::from_secs(15);
-/// How long an unconfirmed leave counts: longer than requests to h take, since it only withholds.
+/// The lifetime of an unconfirmed leave. It exceeds the duration of requests to h, since a leave
+/// only withdraws rights.
 const LEAVE_LIFE: Duration = Duration::from_secs(60);
-/// The most statements at once. A confirmed one lives for about a second.
+/// The maximum number of statements. A confirmed one lives for about a second.
 const MAX_STATEMENTS: usize = 10_000;
-/// The most bytes of a userid and a group together; h's are far shorter.
+/// The maximum length of a userid and a group together, in bytes. h's are far shorter.
 const MAX_LENGTH: usize = 1024;
 
 #[cfg(test)]
@@ -223,7 +224,7 @@ mod tests {
         Membership { group, role }
     }
 
-    /// The groups that count, where the database returns `read`.
+    /// Returns the effective groups if the database returns `read`.
     fn applied(pending: &mut Pending, read: &[&str], now: Instant) -> String {
         let mut memberships = read
             .iter()

@@ -1,9 +1,9 @@
-//! Who hears of an annotation, and as whom: h's `READ_REALTIME_UPDATES`, `MODERATE`, NIPSA and
-//! checkpoints as rules.
+//! The receivers of an annotation and their views: h's `READ_REALTIME_UPDATES`, `MODERATE`, NIPSA,
+//! and checkpoints as rules.
 //!
-//! Owns: the semantics. Must not know: SQL. The rules deny by default, and are stricter than h
-//! where that lets something through by mistake: a muted author's annotations reach nobody else,
-//! and nothing but its end is told of what is deleted.
+//! Owns: the semantics. Must not know: SQL. The rules deny by default. They are stricter than h
+//! where h discloses annotations by mistake: annotations of a muted author reach only the author,
+//! and deleted annotations only cause deletion messages.
 
 use super::event::AnnotationEvent;
 use super::facts::{Facts, Group};
@@ -12,11 +12,11 @@ use super::payload::{self, View};
 use crate::backend::Fate;
 use crate::model::{Decision, EventKind, Plan, Reach, Reason, Rule, Term, Userids, Who, uri};
 
-/// The plan of an event, from what the database says of its annotation now.
+/// Returns the plan of an event, given the current data of its annotation.
 ///
 /// # Errors
-/// [`Fate::Missing`] for news of what is deleted, [`Fate::Unreadable`] where the row cannot be
-/// told, [`Fate::TooLarge`].
+/// [`Fate::Missing`] if a deleted annotation was created or updated, [`Fate::Unreadable`] if its
+/// row cannot be serialized, and [`Fate::TooLarge`].
 pub(super) fn plan(event: &AnnotationEvent, facts: &Facts, site: &Site) -> Result<Plan, Fate> {
     let kind = event.kind();
     if facts.annotation.deleted && kind != EventKind::Delete {
@@ -43,7 +43,7 @@ pub(super) fn plan(event: &AnnotationEvent, facts: &Facts, site: &Site) -> Resul
     })
 }
 
-/// What filters may ask for to hear of the annotation.
+/// Returns the terms by which filters match the annotation.
 fn terms(facts: &Facts) -> Vec<Term> {
     let annotation = &facts.annotation;
     Term::of_annotation(
@@ -54,8 +54,9 @@ fn terms(facts: &Facts) -> Vec<Term> {
     )
 }
 
-/// The keys of the annotation's page under all its names. A page without a normal form has none,
-/// for no filter can name it either; nor has one of a version that no filter can name.
+/// Returns the scope keys of all addresses of the annotated page. An address without a normal form
+/// has none, since no filter can name it; neither has a page with a version that no filter can
+/// name.
 fn pages(facts: &Facts) -> Vec<String> {
     let Some(own) = facts.annotation.target_uri.as_deref() else {
         return Vec::new();
@@ -63,8 +64,8 @@ fn pages(facts: &Facts) -> Vec<String> {
     let Ok(version) = facts.annotation.version.map(u64::try_from).transpose() else {
         return Vec::new();
     };
-    // All annotations of a page that was annotated under its canonical address have that, so its
-    // other names need not be trusted.
+    // If the annotation was made at the canonical address, all annotations of the page have this
+    // address, and the other addresses need not be trusted.
     if facts.pages.iter().any(|page| page.is_canonical) {
         return uri::annotation_keys(std::iter::once(own), version);
     }
@@ -72,22 +73,23 @@ fn pages(facts: &Facts) -> Vec<String> {
     uri::annotation_keys(std::iter::once(own).chain(others), version)
 }
 
-/// Rules, and the views that their decisions name by index.
+/// Rules, and the views that their decisions reference by index.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Audience {
     rules: Vec<Rule>,
     views: Vec<View>,
 }
 
-/// Those who are told differently, or not at all.
+/// The groups of receivers that get a special view, or none.
 struct Parties {
     author: Who,
-    /// The members of the group, as the reactor knows them: by h's events before the database.
+    /// The members of the group according to the reactor, which learns of changes from h's events
+    /// before the database has them.
     member: Who,
-    /// As the database has them; those who are members no more do not count.
+    /// The moderators according to the database. Former members among them do not count.
     moderators: Option<Who>,
     flaggers: Option<Who>,
-    /// Those from whom a checkpoint hides the annotation.
+    /// The users from which a checkpoint hides the annotation.
     kept_out: Option<Who>,
     muted: bool,
 }
@@ -99,7 +101,7 @@ impl Parties {
         Parties {
             author: Who::User(annotation.userid.as_str().into()),
             member: Who::Member(annotation.groupid.as_str().into()),
-            // h knows no moderation of what is private.
+            // h does not moderate private annotations.
             moderators: all(&facts.moderators).filter(|_| annotation.shared),
             flaggers: all(&facts.flaggers),
             kept_out: some(kept_out(facts)),
@@ -108,8 +110,9 @@ impl Parties {
     }
 }
 
-/// Those from whom a checkpoint hides the annotation: the students, but not the one who wrote it;
-/// and of what instructors write, notes are for all, and replies for those that they answer.
+/// Returns the users from which a checkpoint hides the annotation: all students except the author.
+/// If the author is an instructor, top-level annotations are visible to all students, and replies
+/// to the students that they answer.
 fn kept_out(facts: &Facts) -> Userids {
     let annotation = &facts.annotation;
     let by_instructor = facts
@@ -127,14 +130,14 @@ fn kept_out(facts: &Facts) -> Userids {
         .collect()
 }
 
-/// A condition on a set that somebody is in.
+/// Returns the condition that the receiver is in a set, or `None` if the set is empty.
 fn some(userids: Userids) -> Option<Who> {
     (!userids.is_empty()).then_some(Who::OneOf(userids))
 }
 
 impl Audience {
-    /// With `same_for_all` every receiver gets the same, since nothing of the annotation but its
-    /// id is sent.
+    /// With `same_for_all`, all receivers get the same view, since only the annotation's id is
+    /// sent.
     fn new(facts: &Facts, same_for_all: bool) -> Audience {
         let annotation = &facts.annotation;
         let mut parties = Parties::of(facts);
@@ -159,7 +162,7 @@ impl Audience {
         audience
     }
 
-    /// For the author, who is not told that it is hidden, and for moderators, who are.
+    /// The author gets it without the hidden flag, and moderators with it.
     fn of_hidden(&mut self, parties: &Parties) {
         self.send(&[&parties.author], parties, View::default());
         if parties.muted {
@@ -178,8 +181,8 @@ impl Audience {
         self.withhold(&[], Reason::Hidden);
     }
 
-    /// For those who read the group; where the author is muted, for none but the author, who must
-    /// read the group all the same: as in h, authors who have left a group do not hear of it.
+    /// The readers of the group get it. If the author is muted, only the author does, and only as a
+    /// reader of the group: as in h, authors who have left the group get nothing.
     fn of_shared(&mut self, parties: &Parties, facts: &Facts) {
         let reading: &[&Who] = match facts.group {
             Some(Group::World) => &[],
@@ -199,16 +202,16 @@ impl Audience {
         self.withhold(&[], Reason::Permission);
     }
 
-    /// Sends to all of whom `when` holds, each with the view that is theirs.
+    /// Sends to all receivers that meet `when`, each in the appropriate view.
     fn send(&mut self, when: &[&Who], parties: &Parties, view: View) {
-        // The first rule that holds decides, so those that ask for more come first.
+        // The first matching rule decides, so rules with more conditions come first.
         for (moderates, flagged) in [(true, true), (true, false), (false, true), (false, false)] {
             let moderators = moderates.then_some(parties.moderators.as_ref());
             let members = moderates.then_some(Some(&parties.member));
             let flaggers = flagged.then_some(parties.flaggers.as_ref());
             let further = [moderators, members, flaggers].into_iter().flatten();
             let Some(further) = further.collect::<Option<Vec<&Who>>>() else {
-                continue; // there is nobody of that kind
+                continue; // there are no such receivers
             };
             let view = View {
                 moderates,
@@ -227,12 +230,12 @@ impl Audience {
     fn rule(&mut self, when: &[&Who], then: Decision) {
         let mut conditions: Vec<Who> = Vec::with_capacity(when.len());
         for who in when {
-            // Moderators are named twice where only they hear of it.
+            // Hidden annotations have these conditions in `when` already.
             if !conditions.contains(who) {
                 conditions.push((*who).clone());
             }
         }
-        // A rule before it may have decided for everybody it could hold for.
+        // Omit the rule if an earlier one matches every receiver that this one would match.
         let decided = |rule: &Rule| rule.when.iter().all(|who| conditions.contains(who));
         if !self.rules.iter().any(decided) {
             let when = conditions;
@@ -248,7 +251,7 @@ impl Audience {
         })
     }
 
-    /// Gives all who are sent anything the same view.
+    /// Gives all receivers the same view.
     fn unite(&mut self) {
         self.views = vec![View::default()];
         let rules = std::mem::take(&mut self.rules);
@@ -262,8 +265,8 @@ impl Audience {
     }
 }
 
-/// The longest notification, in bytes. Longer than what h lets anybody write by far; what is
-/// longer all the same would only fill the queues of those it is for.
+/// The maximum length of a notification, in bytes. It far exceeds the limits of h's API; a longer
+/// one would only fill the output queues of its receivers.
 const MAX_NOTIFICATION: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! One event's transaction: all that is to be known of an annotation, at one moment.
+//! Reads the data of an annotation for one event, in one transaction.
 //!
-//! Owns: which statements go together. Their number is the same for every event, whatever the
-//! number of receivers, and they take two round trips: the row, and then all that depends on it.
+//! Owns: the statements in the transaction. Their number is constant, regardless of the number of
+//! receivers. They take two round trips: first the row, and then the data that depends on it.
 
 use log::debug;
 use tokio_postgres::error::SqlState;
@@ -15,15 +15,16 @@ use super::{row, sql, userid};
 use crate::backend::Fate;
 use crate::model::{EventKind, uri};
 
-/// Reads the facts of an annotation. An error is one of the connection, which is not to be used
-/// any more; where only this annotation cannot be read, that is its fate.
+/// Reads the data of an annotation. An outer error means that the connection must be closed. An
+/// inner one means that only this annotation cannot be read.
 pub(super) async fn facts(
     session: &Session,
     event: &AnnotationEvent,
 ) -> Result<Result<Facts, Fate>, Error> {
     let id = event.uuid;
     let hex = id.to_hex();
-    // Of an annotation that has ended nothing is shown. h has no index to find mentions by.
+    // A deletion needs neither mentions nor flags. Skip them: h has no index by which to find
+    // mentions.
     let shown = (event.kind() != EventKind::Delete).then_some(&hex);
     let (begun, found) = tokio::join!(
         biased;
@@ -46,14 +47,14 @@ pub(super) async fn facts(
     }
 }
 
-/// What went wrong with.
+/// The scope of a failure.
 enum Failure {
-    /// Only this event.
+    /// Only this event is affected.
     Event(Fate),
     Connection(Error),
 }
 
-/// What the annotation's row and those that belong to it say.
+/// The annotation's row and the rows joined with it.
 struct First {
     facts: Facts,
     group_id: Option<i32>,
@@ -86,8 +87,8 @@ fn first(id: Uuid, found: Result<Vec<Row>, Error>) -> Result<First, Failure> {
     read().map_err(unreadable)
 }
 
-/// The transaction's second half. Even of the statements that cannot have an answer, because
-/// there is no group say, none is left out.
+/// Runs the second half of the transaction. All statements are sent, even those that cannot return
+/// rows, for example because the group does not exist.
 async fn rest(session: &Session, shown: Option<&String>, first: First) -> Result<Facts, Failure> {
     let statements = &session.statements;
     let (mut facts, group_id, document_id) = (first.facts, first.group_id, first.document_id);
@@ -124,7 +125,7 @@ async fn rest(session: &Session, shown: Option<&String>, first: First) -> Result
     Ok(facts)
 }
 
-/// Reads each row of an answer.
+/// Converts each row of an answer.
 fn each<T>(
     answer: Result<Vec<Row>, Error>,
     read: impl Fn(&Row) -> Result<T, Error>,
@@ -134,7 +135,7 @@ fn each<T>(
     read.map_err(unreadable)
 }
 
-/// An answer, or whose fault it is that there is none.
+/// Classifies a failed query as a failure of the event or of the connection.
 fn answered(answer: Result<Vec<Row>, Error>) -> Result<Vec<Row>, Failure> {
     answer.map_err(|error| match error.code() {
         Some(code) if is_of_rows(code) => unreadable(error),
@@ -142,14 +143,14 @@ fn answered(answer: Result<Vec<Row>, Error>) -> Result<Vec<Row>, Failure> {
     })
 }
 
-/// A value of a row that cannot be read.
+/// A failure caused by a value that cannot be decoded.
 fn unreadable(error: Error) -> Failure {
     debug!("an annotation cannot be read: {}", cause(&error));
     Failure::Event(Fate::Unreadable)
 }
 
-/// Whether a server that says this stumbled over what is in the rows: data that is not valid, is
-/// more than it can work with, or is damaged.
+/// Returns whether an error code is caused by the data in the rows: it is invalid, exceeds a limit,
+/// or is damaged.
 fn is_of_rows(code: &SqlState) -> bool {
     let code = code.code();
     code.starts_with("22") || code.starts_with("54") || ["XX001", "XX002"].contains(&code)

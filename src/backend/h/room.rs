@@ -1,8 +1,8 @@
-//! How many plans may wait in the reactor until they are delivered.
+//! Limits the plans that wait in the reactor for delivery.
 //!
-//! Owns: the count, and waiting for it to go down. RabbitMQ's prefetch does not bound this: it must
-//! allow for all events that wait for the database, and an event is small where its plan, with the
-//! annotation, may be large.
+//! Owns: the count, and waiting for it to fall. RabbitMQ's prefetch count is no substitute: it must
+//! allow for all events that wait for the database, and a small event can have a large plan, which
+//! contains the annotation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,13 +18,13 @@ pub(super) struct Room(Arc<Taken>);
 #[derive(Debug, Default)]
 struct Taken {
     plans: AtomicUsize,
-    /// Of the messages of these.
+    /// The total length of the plans' messages.
     bytes: AtomicUsize,
     freed: Notify,
 }
 
 impl Room {
-    /// Counts a plan until the receipt that is returned has been dropped.
+    /// Counts a plan until the returned receipt has been dropped.
     pub fn admit(&self, plan: &Plan, receipt: Receipt) -> Receipt {
         let bytes = plan.variants.iter().map(|text| text.len()).sum();
         self.0.plans.fetch_add(1, Ordering::Relaxed);
@@ -38,24 +38,25 @@ impl Room {
         })
     }
 
-    /// Whether no further plan should be made. The one that filled it may be of any size.
+    /// Returns whether no further plan may be made. The last plan admitted may exceed the limit by
+    /// any amount.
     pub fn is_full(&self) -> bool {
         self.0.plans.load(Ordering::Relaxed) >= MAX_PLANS
             || self.0.bytes.load(Ordering::Relaxed) >= MAX_BYTES
     }
 
-    /// Waits until it is not full.
+    /// Waits until there is room.
     pub async fn wait(&self) {
         while self.is_full() {
-            // A receipt that has been dropped since the look is remembered.
+            // `Notify` stores a wakeup from between the check and this call.
             self.0.freed.notified().await;
         }
     }
 }
 
-/// Plans that wait in the reactor.
+/// The maximum number of plans that wait in the reactor.
 pub(super) const MAX_PLANS: usize = 256;
-/// Bytes of their messages.
+/// The maximum total length of their messages, in bytes. The last one may exceed it.
 pub(super) const MAX_BYTES: usize = 4 << 20;
 
 #[cfg(test)]
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_full_by_count_and_by_bytes_until_receipts_are_dropped() {
+    fn room_is_limited_by_count_and_bytes_until_receipts_are_dropped() {
         let dropped = Arc::new(AtomicUsize::new(0));
         let receipt = || {
             let dropped = Arc::clone(&dropped);

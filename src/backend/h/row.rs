@@ -1,4 +1,4 @@
-//! Rows of the database, as plain data. Must not know: how they were asked for.
+//! Converts rows of the database into plain data. Must not know: the queries.
 
 use std::error::Error as StdError;
 
@@ -29,7 +29,7 @@ impl FromSql<'_> for PgTime {
     accepts!(TIMESTAMP);
 }
 
-/// The userid of a row that has a user's two columns.
+/// Returns the userid of a row with the two columns of a user.
 pub(super) fn userid(row: &Row) -> Result<String, Error> {
     Ok(userid::join(
         row.try_get("username")?,
@@ -37,14 +37,15 @@ pub(super) fn userid(row: &Row) -> Result<String, Error> {
     ))
 }
 
-/// The token of a row of `token`.
+/// Returns the token id of a row of `token`.
 pub(super) fn token(row: &Row) -> Result<TokenId, Error> {
     let id: i32 = row.try_get("id")?;
-    // A sequence counts from 1 on. What is below has no name here, and is swept away.
+    // Sequences start at 1. A negative id cannot be represented, and becomes one that the next
+    // sweep removes.
     Ok(TokenId(u64::try_from(id).unwrap_or(u64::MAX)))
 }
 
-/// The memberships of a row that has the columns of a user's groups and roles.
+/// Returns the memberships of a row with the columns `groups` and `roles`.
 pub(super) fn memberships(row: &Row) -> Result<Vec<Membership>, Error> {
     let groups: Option<Vec<String>> = row.try_get("groups")?;
     let roles: Option<Vec<Option<String>>> = row.try_get("roles")?;
@@ -53,7 +54,7 @@ pub(super) fn memberships(row: &Row) -> Result<Vec<Membership>, Error> {
     Ok(both
         .map(|(group, role)| Membership {
             group: group.into(),
-            // A role that is not known here is a member's at least.
+            // An unknown role has at least the rights of a member.
             role: role
                 .and_then(|role| role.parse().ok())
                 .unwrap_or(Role::Member),
@@ -82,14 +83,15 @@ pub(super) fn annotation(id: Uuid, row: &Row) -> Result<Annotation, Error> {
     })
 }
 
-/// The group of an annotation's row, if there is one.
+/// Returns the readers of an annotation's group, if the group exists.
 pub(super) fn group(row: &Row) -> Result<Option<Group>, Error> {
     let id: Option<i32> = row.try_get("group_id")?;
     let readable_by: Option<&str> = row.try_get("readable_by")?;
     Ok(id.map(|_| match readable_by {
         Some("world") => Group::World,
         Some("members") => Group::Members,
-        // Another word is one of a later h, whose meaning is not known: it lets nobody in.
+        // An unknown value comes from a later version of h. Deny access, since its meaning is
+        // unknown.
         _ => Group::Nobody,
     }))
 }

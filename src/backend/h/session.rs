@@ -1,6 +1,7 @@
-//! One connection to the database, from its making to its end.
+//! One connection to the database, from connecting to closing.
 //!
-//! Owns: the connection's task, its settings and its statements. Must not know: what is asked.
+//! Owns: the connection's task, its settings, and its prepared statements. Must not know: the
+//! queries.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::sql::{self, Statements};
 use crate::backend::Stats;
 use crate::backend::amqp::reach::unreachable;
 
-/// A connection, ready to be asked.
+/// A connection that is ready for queries.
 pub(super) struct Session {
     pub statements: Statements,
     client: Client,
@@ -25,24 +26,24 @@ pub(super) struct Session {
     _driver: Driver,
 }
 
-/// Why there is no connection.
+/// The reason why a connection failed.
 pub(super) struct Unopened {
-    /// For the log; nothing secret.
+    /// For the log; contains no secrets.
     pub cause: String,
-    /// Whether it may be for the way that was tried: with TLS, or without.
+    /// Whether another SSL mode might succeed.
     pub may_be_the_way: bool,
 }
 
 impl Session {
-    /// Makes a connection.
+    /// Connects, and prepares the statements.
     pub async fn open(
         config: &Config,
         tls: MakeRustlsConnect,
         stats: &Arc<Stats>,
     ) -> Result<Session, Unopened> {
         let (client, connection) = config.connect(tls).await?;
-        // What is asked is UTF-8. In another encoding there may be characters missing, and then
-        // one token that has them would spoil the answer for all that are asked with it.
+        // Parameters are UTF-8. Another server encoding may lack characters, and a token with such
+        // a character would fail the whole batch of tokens in the same query.
         let encoding = connection.parameter("server_encoding").unwrap_or_default();
         if encoding != "UTF8" {
             let cause = format!("the database's encoding is {encoding}, where h has UTF8");
@@ -73,13 +74,13 @@ impl Session {
         })
     }
 
-    /// Whether the connection has not ended.
+    /// Returns whether the connection is open.
     pub fn is_open(&self) -> bool {
         !self.client.is_closed()
     }
 
-    /// The rows of a statement. It is sent when this is first polled, so that several can be
-    /// under way.
+    /// Runs a statement and returns its rows. It is sent when the future is first polled, so that
+    /// statements can be pipelined.
     pub async fn query<const N: usize>(
         &self,
         statement: &Statement,
@@ -89,7 +90,7 @@ impl Session {
         self.client.query(statement, &parameters).await
     }
 
-    /// A statement without parameters and rows; sent as those of [`Session::query`].
+    /// Runs a command without parameters and rows. It is sent like those of [`Session::query`].
     pub async fn command(&self, statement: &str) -> Result<(), Error> {
         self.count();
         self.client.batch_execute(statement).await
@@ -100,8 +101,8 @@ impl Session {
     }
 }
 
-/// What the role may not read, and how to grant it: without, events would be lost one by one. No
-/// statement has been refused yet, since PostgreSQL checks privileges when one is executed.
+/// Returns the tables that the role may not read, with a `GRANT` that fixes this. Otherwise, events
+/// would fail one by one: PostgreSQL checks privileges only when a statement is executed.
 async fn missing_privileges(client: &Client, stats: &Stats) -> Result<Option<String>, Error> {
     let (mut tables, mut columns) = (Vec::new(), Vec::new());
     for (table, parts) in sql::READ {
@@ -124,7 +125,7 @@ async fn missing_privileges(client: &Client, stats: &Stats) -> Result<Option<Str
     }))
 }
 
-/// The task of a connection, which ends with this.
+/// Aborts the task of a connection when dropped.
 struct Driver(AbortHandle);
 
 impl Drop for Driver {
@@ -133,7 +134,7 @@ impl Drop for Driver {
     }
 }
 
-/// A connection that is up, for the metrics.
+/// Counts a connection as up in the metrics until dropped.
 struct Up(Arc<Stats>);
 
 impl Up {
@@ -149,23 +150,23 @@ impl Drop for Up {
     }
 }
 
-/// Waits for the end of a connection's task, and says why it ended.
+/// Waits for the end of a connection's task, and logs the cause.
 async fn watch(task: JoinHandle<Result<(), Error>>, _up: Up) {
     match task.await {
         Ok(Err(error)) => warn!("the connection to the database ended: {}", cause(&error)),
         Ok(Ok(())) => info!("the connection to the database ended"),
-        // It was given up, of which the asker speaks.
+        // The connection was closed on purpose, which the caller logs.
         Err(_) => {}
     }
 }
 
 impl From<Error> for Unopened {
     fn from(error: Error) -> Self {
-        // With a wrong password the code is another.
+        // A wrong password has another code.
         let refused = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
         let is_tls = error.code().is_none() && error.to_string().contains("TLS");
         let mut cause = cause(&error);
-        // A table in a schema that the role may not use is one that does not exist.
+        // PostgreSQL reports tables in a schema without USAGE as undefined.
         if error.code() == Some(&SqlState::UNDEFINED_TABLE) {
             cause.push_str("; is this the database of h, and has the role USAGE on its schema?");
         }
@@ -182,8 +183,8 @@ impl From<Error> for Unopened {
     }
 }
 
-/// What went wrong, for the log. The server's words are of statements and of its own state, so
-/// there is nothing secret in them; its details, which may quote rows, are left out.
+/// Describes an error for the log. The server's message is about statements and its own state, and
+/// contains no secrets. Its details may quote rows and are omitted.
 pub(super) fn cause(error: &Error) -> String {
     if let Some(error) = error.as_db_error() {
         return format!("{} (SQLSTATE {})", error.message(), error.code().code());

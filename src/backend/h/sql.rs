@@ -1,11 +1,11 @@
-//! The statements. Owns all of the SQL: every table and column of h's that is read is named
-//! here. Must not know: when statements are sent, and what follows from the answers.
+//! All SQL statements, which name every table and column of h's that is read. Must not know: when
+//! statements are sent, and how their results are used.
 //!
-//! Where a parameter is a `uuid`, it is sent as its 32 hexadecimal digits.
+//! A parameter of type `uuid` is sent as its 32 hexadecimal digits.
 
 use tokio_postgres::{Client, Error, Statement};
 
-/// The statements, prepared on a connection. Their rows are read by [`row`](super::row).
+/// The statements, prepared on a connection. [`row`](super::row) decodes their rows.
 pub(super) struct Statements {
     pub identities: Statement,
     pub memberships: Statement,
@@ -21,7 +21,7 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    /// Prepares them all at once.
+    /// Prepares all statements in one batch.
     pub async fn prepare(client: &Client) -> Result<Statements, Error> {
         let (identities, memberships, sweep) = (
             [IDENTITIES, OF_USER].concat(),
@@ -57,16 +57,16 @@ impl Statements {
     }
 }
 
-/// A connection's settings, which are [`SETTINGS`] statements. A statement that takes longer than
-/// this is given up by the server itself, so that it does not go on working for nobody.
+/// The settings of a connection, which are [`SETTINGS`] statements. The server itself aborts
+/// statements after a timeout, so that it does not continue after the client has given up.
 pub(super) const SET_UP: &str = "\
     SET default_transaction_read_only = on; \
     SET statement_timeout = '4s'; \
     SET idle_in_transaction_session_timeout = '10s'";
 pub(super) const SETTINGS: u64 = 3;
 
-/// The tables and columns that the role may not read, with the name of the role. `$1` and `$2` are
-/// [`READ`]. A table may be granted as a whole, or by its columns.
+/// Returns the tables that the role may not read, with the name of the role. `$1` and `$2` are
+/// [`READ`]. Privileges may be granted for a table or for its columns.
 pub(super) const WITHHELD: &str = r"
 SELECT DISTINCT needed.name, quote_ident(current_user::text) AS role
 FROM unnest($1::text[], $2::text[]) AS needed(name, part)
@@ -74,7 +74,7 @@ WHERE NOT has_column_privilege(needed.name, needed.part, 'SELECT')
 ORDER BY needed.name
 ";
 
-/// All that is read, by table. A test holds this against the statements.
+/// All columns that are read, by table. A test compares this list with the statements.
 pub(super) const READ: &[(&str, &[&str])] = &[
     (
         "annotation",
@@ -124,13 +124,13 @@ pub(super) const READ: &[(&str, &[&str])] = &[
     ("user_group", &["user_id", "group_id", "roles", "lms_role"]),
 ];
 
-/// What one event reads is of one moment.
+/// All statements of an event read the same snapshot.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 pub(super) const COMMIT: &str = "COMMIT";
 pub(super) const ROLLBACK: &str = "ROLLBACK";
 
-/// The tokens of a list of values, each with its place in the list, from 1. The empty value is
-/// nobody's, even if a row has it.
+/// Selects the tokens in a list of values, with their positions in the list, from 1. An empty value
+/// never matches, even if a row has it.
 const IDENTITIES: &str = r#"
 SELECT asked.place, token.id, token.expires, owner.username, owner.authority, joined.*
 FROM unnest($1::text[]) WITH ORDINALITY AS asked(value, place)
@@ -138,7 +138,7 @@ JOIN token ON token.value = asked.value AND asked.value <> ''
 JOIN "user" AS owner ON owner.id = token.user_id AND NOT owner.deleted
 "#;
 
-/// The tokens of a list of ids, those of deleted users too.
+/// Selects the tokens in a list of ids, including those of deleted users.
 const SWEEP: &str = r#"
 SELECT token.id, token.expires, owner.username, owner.authority, owner.deleted, joined.*
 FROM token
@@ -160,7 +160,7 @@ CROSS JOIN LATERAL (
 ) AS joined
 "#;
 
-/// h takes names that differ in dots and case for the same; there is an index for it.
+/// h treats usernames that differ only in dots and case as equal, and has an index for this.
 const NAMED: &str = r"
 WHERE lower(replace(owner.username, '.', '')) = lower(replace($1::text, '.', ''))
 AND owner.authority = $2::text AND NOT owner.deleted
@@ -191,8 +191,8 @@ LEFT JOIN document ON document.id = annotation.document_id
 WHERE annotation.id = $1::text::uuid
 "#;
 
-/// The user of a name and an authority, muted and deleted ones too, and whether they are an
-/// instructor of a group.
+/// Selects the user with a name and an authority, including muted and deleted users, and whether
+/// the user is an instructor of a group.
 const AUTHOR: &str = r#"
 SELECT username, authority, display_name, nipsa, EXISTS (
     SELECT FROM user_group
@@ -203,8 +203,8 @@ WHERE lower(replace(username, '.', '')) = lower(replace($1::text, '.', ''))
 AND authority = $2::text
 "#;
 
-/// All names of the document that has a page, given in normal form. Where several documents have
-/// it, h takes any of them; here it is the annotation's own, or the oldest.
+/// Selects all addresses of the document that contains a page, given in normal form. If several
+/// documents do, h picks an arbitrary one; this picks the annotation's own, or the oldest.
 const PAGES: &str = r"
 SELECT DISTINCT uri_normalized, type = 'rel-canonical' AND uri = $3::text AS is_canonical
 FROM document_uri
@@ -236,7 +236,8 @@ WHERE user_group.group_id = $1::int
 AND user_group.roles ->> 0 IN ('moderator', 'admin', 'owner')
 "#;
 
-/// Those for whom a checkpoint counts, if one is active for the group and the document.
+/// Selects the users to which a checkpoint applies, if one is active for the group and the
+/// document.
 const STUDENTS: &str = r#"
 SELECT "user".username, "user".authority
 FROM user_group JOIN "user" ON "user".id = user_group.user_id
@@ -249,7 +250,7 @@ AND EXISTS (
 )
 "#;
 
-/// The authors of a list of annotations, as far as those are of a group.
+/// Selects the authors of a list of annotations, if these are in the group.
 const PARENTS: &str = r"
 SELECT DISTINCT userid FROM annotation
 WHERE id = ANY($1::text[]::uuid[]) AND groupid = $2::text

@@ -1,11 +1,10 @@
-//! What is asked of the database.
+//! The queries on the database.
 //!
-//! Owns: how long an answer may take, and what becomes of a connection over which one did not
-//! come. Must not know: when to connect again, or who waits for an answer.
+//! Owns: the timeout of queries, and closing the connection after a failure. Must not know: when to
+//! reconnect, or the callers that wait for answers.
 //!
-//! There is one connection, and whoever asks waits for the answer before asking again. A
-//! connection over which anything went wrong is given up: what may still come over it could be
-//! taken for the answer to something else.
+//! There is one connection, and queries run one at a time. The connection is closed after any
+//! failure, since a late answer could be mistaken for that of another query.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -28,20 +27,20 @@ use crate::backend::{Fate, Stats};
 use crate::model::{EndCause, Identity, Membership, Plan, TokenId, UnixMillis};
 use crate::trust;
 
-/// Where h's database is, and what its installation is called.
+/// The location of h's database, and the settings of the installation.
 #[derive(Clone)]
 pub struct Settings {
     /// The URL of the database, with credentials.
     pub database_url: String,
     /// The authority of the installation's own users.
     pub authority: String,
-    /// The base of links, without a slash at its end.
+    /// The base of links, without a trailing slash.
     pub app_url: String,
-    /// The base of links to annotations in their context, if there are such links.
+    /// The base of links to annotations in context, if there are such links.
     pub bouncer_url: Option<String>,
 }
 
-/// The database cannot be asked now; the cause, for the log.
+/// The database is unavailable. Contains the cause, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Away(pub(super) String);
 
@@ -51,15 +50,15 @@ pub struct Store {
     tls: MakeRustlsConnect,
     site: Site,
     stats: Arc<Stats>,
-    /// Taken out while something is asked, so that it is gone when no answer has come.
+    /// Taken out during a query, so that it is dropped if the query fails.
     session: Option<Session>,
 }
 
 impl Store {
-    /// Reads the settings. Connects to nothing.
+    /// Reads the settings without connecting.
     ///
     /// # Errors
-    /// Everything that is wrong with the URL or the files that it names; nothing secret.
+    /// All errors in the URL and the files that it names, without secrets.
     pub fn new(settings: &Settings, stats: Arc<Stats>) -> Result<Store, Vec<String>> {
         let target = url::parse(&settings.database_url);
         let unreadable = url::unreadable_files(&settings.database_url);
@@ -85,10 +84,10 @@ impl Store {
         })
     }
 
-    /// Connects, in place of any connection there was.
+    /// Connects, and replaces any existing connection.
     ///
     /// # Errors
-    /// [`Away`] when there is no connection, or not what h's database has on its other end.
+    /// [`Away`] if no connection can be made, or the other end is not h's database.
     pub async fn connect(&mut self) -> Result<(), Away> {
         self.session = None;
         let mut failed = Away("no way to connect".to_owned());
@@ -101,7 +100,7 @@ impl Store {
         Err(Away(format!("{}: {failed}", self.target.server())))
     }
 
-    /// Options of the URL that have no effect, and why.
+    /// Returns the options of the URL that have no effect, with reasons.
     pub fn warnings(&self) -> &[String] {
         &self.target.warnings
     }
@@ -125,21 +124,21 @@ impl Store {
         Err(Away("no way to connect".to_owned()))
     }
 
-    /// Whether there is a connection now.
+    /// Returns whether there is an open connection.
     pub fn is_connected(&self) -> bool {
         self.session.as_ref().is_some_and(Session::is_open)
     }
 
-    /// Who these tokens stand for, each in its place; one statement for all.
+    /// Returns the identities of tokens, in the same order, with a single statement.
     ///
     /// # Errors
-    /// [`Away`].
+    /// [`Away`]
     pub async fn identities(
         &mut self,
         tokens: &[&str],
         now: UnixMillis,
     ) -> Result<Vec<Option<Identity>>, Away> {
-        // PostgreSQL has no text with a NUL in it, so there is no such token.
+        // PostgreSQL's text cannot contain NUL, so no such token exists.
         let values = tokens.iter().map(|&token| match token.contains('\0') {
             true => "",
             false => token,
@@ -175,10 +174,10 @@ impl Store {
         Ok(identities)
     }
 
-    /// The groups of a user; `None` if there is no such user, or they are deleted.
+    /// Returns the memberships of a user; `None` if the user does not exist or has been deleted.
     ///
     /// # Errors
-    /// [`Away`].
+    /// [`Away`]
     pub async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Away> {
         let parts = userid::split(userid).filter(|_| !userid.contains('\0'));
         let Some((name, authority)) = parts else {
@@ -194,11 +193,11 @@ impl Store {
         row.map(row::memberships).transpose().map_err(odd)
     }
 
-    /// What is to be said now of tokens that connections have: their user and that user's groups,
-    /// or why the token has ended. One statement for every [`SWEPT`] of them.
+    /// Returns the current status of tokens: the user and the memberships, or the reason why the
+    /// token has ended. Uses one statement for every [`SWEPT`] tokens.
     ///
     /// # Errors
-    /// [`Away`].
+    /// [`Away`]
     pub async fn sweep(
         &mut self,
         tokens: &[TokenId],
@@ -246,13 +245,13 @@ impl Store {
         Ok(())
     }
 
-    /// The plan of an event, by what the database says of its annotation now, in one transaction.
-    /// From users whose membership is `pending`, a checkpoint hides the annotation as from
-    /// students, until the database says whether they are.
+    /// Returns the plan of an event, given the current data of its annotation, which is read in one
+    /// transaction. For a checkpoint, users with a `pending` membership count as students until the
+    /// database knows their role.
     ///
     /// # Errors
-    /// [`Away`], after which the event can be tried again; and the [`Fate`] of an event that
-    /// leads to nothing. Over one event a database may be away for ever, if that takes too long.
+    /// [`Away`], after which the event can be retried, or the [`Fate`] of a dropped event. An event
+    /// that takes too long to process can cause [`Away`] every time.
     pub async fn annotation(
         &mut self,
         event: &AnnotationEvent,
@@ -270,7 +269,7 @@ impl Store {
         }))
     }
 
-    /// Asks over the connection, which is gone when there is no answer.
+    /// Runs a query on the connection, which is closed if the query fails.
     async fn ask<T>(
         &mut self,
         work: impl AsyncFnOnce(&Session) -> Result<T, Error>,
@@ -285,10 +284,10 @@ impl Store {
     }
 }
 
-/// Whose a token is now, by userid and groups, or why it has ended.
+/// The current status of a token: userid and memberships, or the reason why it has ended.
 pub type Standing = Result<(Box<str>, Vec<Membership>), EndCause>;
 
-/// An answer that is not of the type asked for, which can only be after the tables have changed.
+/// An answer with unexpected types, which can only occur after the tables have changed.
 fn odd(error: Error) -> Away {
     Away(cause(&error))
 }
@@ -301,7 +300,7 @@ impl fmt::Display for Away {
 
 impl std::error::Error for Away {}
 
-// There are passwords in both.
+// Both contain passwords.
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -322,8 +321,8 @@ impl fmt::Debug for Store {
     }
 }
 
-/// For all of what is asked together. Longer than the server itself allows for one statement,
-/// and shorter than handshakes wait.
+/// The timeout for all statements of a query together. Longer than the server's timeout for one
+/// statement, and shorter than that of handshakes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
-/// Tokens that one statement of [`Store::sweep`] is about. That many take it some 50 ms.
+/// The number of tokens per statement in [`Store::sweep`]. Such a statement takes about 50 ms.
 pub const SWEPT: usize = 2000;

@@ -1,6 +1,7 @@
-//! The thread of h's back end, and the way to it.
+//! The thread of h's backend, and the handle to it.
 //!
-//! Owns: that the thread ends when nobody can ask any more, whatever it is waiting for.
+//! Owns: the end of the thread: it stops when all handles have been dropped, even while it waits
+//! for something else.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,54 +19,54 @@ use crate::model::{Ask, Asks, Busy, MonoMillis, UnixMillis};
 
 use std::sync::Arc;
 
-/// The way to the back end's thread; as many copies as wanted.
+/// A handle to the backend's thread. It can be cloned.
 #[derive(Clone, Debug)]
 pub struct Asker {
     questions: Sender<Ask>,
-    /// By this it is known at once that the last copy is gone, whatever waits in `questions`.
+    /// Signals the drop of the last handle at once, even while requests are queued.
     _alive: Sender<Infallible>,
 }
 
-/// What was asked and not answered yet.
+/// The queue of unanswered requests.
 #[derive(Debug)]
 pub struct Questions {
     inbox: Receiver<Ask>,
     alive: Receiver<Infallible>,
 }
 
-/// A queue of questions: for those who ask, and for the back end that answers. [`Asks::ask`]
-/// says [`Busy`] once [`QUEUE`] of them wait.
+/// Creates a request queue: a handle for callers, and the receiving end for the backend.
+/// [`Asks::ask`] returns [`Busy`] while [`QUEUE`] requests are queued.
 pub fn questions() -> (Asker, Questions) {
     let (questions, inbox) = channel(QUEUE);
     let (_alive, alive) = channel(1);
     (Asker { questions, _alive }, Questions { inbox, alive })
 }
 
-/// The current time.
+/// Sources of the current time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {
-    /// By the wall clock: for whether tokens hold.
+    /// The wall clock, for the expiry of tokens.
     pub unix: fn() -> UnixMillis,
-    /// By a clock that is never set: for when events arrive.
+    /// A monotonic clock, for the arrival time of events.
     pub mono: fn() -> MonoMillis,
 }
 
-/// Where events come from, and how many may wait here.
+/// The source of events, and the limits on waiting ones.
 #[derive(Debug)]
 pub struct Events {
-    /// To be tried in turn.
+    /// Tried in turn.
     pub brokers: Vec<Broker>,
-    /// The most bytes of an event.
+    /// The maximum size of an event, in bytes.
     pub max_event: usize,
-    /// How many may wait for the database.
+    /// The limits on events that wait for the database.
     pub backlog: Limits,
 }
 
-/// Starts the thread, which asks `store` and hears of `events`. It ends when every copy of the
-/// [`Asker`] is gone, or when nobody listens to `way` any more.
+/// Starts the thread, which queries `store` and processes `events`. It ends when all clones of the
+/// [`Asker`] have been dropped, or the receiver of `way` has been closed.
 ///
 /// # Errors
-/// When the system refuses a thread, or what an asynchronous runtime needs.
+/// The system refuses a thread or a resource of the asynchronous runtime.
 pub fn start<W>(
     store: Store,
     events: Events,
@@ -96,12 +97,13 @@ where
                 };
                 run(work, source, questions.alive).await;
             });
-            // A name that is being resolved must not be waited for.
+            // Do not wait for a pending name resolution.
             runtime.shutdown_background();
         })
 }
 
-/// Works until nobody can ask any more or nobody listens; then says goodbye to the broker.
+/// Runs until all handles have been dropped or the receiver has been closed. Then closes the
+/// connection to the broker.
 async fn run<D, W>(
     worker: impl FnOnce(Receiver<Delivery>) -> Worker<D, W>,
     source: Source,
@@ -112,7 +114,7 @@ async fn run<D, W>(
 {
     let (sender, deliveries) = channel(HANDS);
     let worker = worker(deliveries);
-    // The receiver of deliveries goes with the worker, and by that the source is told to end.
+    // The worker owns the receiver of deliveries. Dropping the worker therefore stops the source.
     let work = async move {
         tokio::select! {
             () = worker.run() => {}
@@ -128,5 +130,5 @@ impl Asks for Asker {
     }
 }
 
-/// How many events are between the broker's connection and the worker.
+/// Capacity of the channel between the broker's connection and the worker.
 pub(super) const HANDS: usize = 16;

@@ -10,8 +10,9 @@ use crate::model::UnixMillis;
 pub(super) struct PgTime(pub i64);
 
 impl PgTime {
-    /// As h writes it: always six decimals, always `+00:00`. h pads no year to four digits.
-    /// `None` for a time that h cannot tell either: infinite, or before the year 1.
+    /// Formats the time as h does: always with six decimals and `+00:00`, and without padding the
+    /// year to four digits. Returns `None` for a time that h cannot format either: an infinite one,
+    /// or one before the year 1.
     pub fn to_text(self) -> Option<String> {
         let since = SignedDuration::from_micros(self.0);
         let time: DateTime = date(2000, 1, 1).at(0, 0, 0, 0).checked_add(since).ok()?;
@@ -21,7 +22,8 @@ impl PgTime {
         })
     }
 
-    /// The whole milliseconds since 1970; 0 for what was before, and no end for `infinity`.
+    /// Converts the time to whole milliseconds since 1970. Earlier times become 0, and `infinity`
+    /// becomes `None`.
     pub fn to_unix(self) -> Option<UnixMillis> {
         if self.0 == i64::MAX {
             return None;
@@ -65,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_never_told_later_than_it_is() {
+    fn expiry_is_never_rounded_up() {
         assert_eq!(PgTime(0).to_unix(), Some(946_684_800_000));
         assert_eq!(PgTime(999).to_unix(), Some(946_684_800_000));
         assert_eq!(PgTime(-1).to_unix(), Some(946_684_799_999));

@@ -1,7 +1,7 @@
-//! What was last told of those who are connected.
+//! The state last reported to the reactor for each connected user and token.
 //!
-//! Owns: which of what a sweep finds is news. It keeps hashes only: it is told names and groups
-//! of everybody, and needs none of them.
+//! Owns: the selection of changes from the results of a sweep. It stores hashes only, since it
+//! needs to compare names and groups, but never to return them.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -9,25 +9,26 @@ use std::hash::{BuildHasher, RandomState};
 use super::store::Standing;
 use crate::model::{EndCause, Identity, Membership, Tell, TokenId};
 
-/// Hashes of what the reactor knows of its connections.
+/// Hashes of the state that the reactor knows.
 #[derive(Default)]
 pub(super) struct Told {
     hasher: RandomState,
     tokens: HashMap<TokenId, Known>,
-    /// Of userids and of their memberships, which belong to a user rather than to a token.
+    /// Maps the hash of a userid to that of the memberships, which belong to the user rather than
+    /// to a token.
     users: HashMap<u64, u64>,
 }
 
 /// A token that a connection has, or may have soon.
 struct Known {
-    /// Of the userid.
+    /// The hash of the userid.
     user: u64,
-    /// No sweep has ended since: its connection may be about to open.
+    /// No sweep has ended since the login, so its connection may not be open yet.
     is_new: bool,
 }
 
 impl Told {
-    /// Somebody was told of, who logs in.
+    /// Records a login that was reported.
     pub fn let_in(&mut self, identity: &Identity) {
         let user = self.hasher.hash_one(&identity.userid);
         let known = Known { user, is_new: true };
@@ -35,19 +36,20 @@ impl Told {
         self.memberships(&identity.userid, &identity.memberships);
     }
 
-    /// A user's memberships were told. Returns whether they differ from those told before.
+    /// Records a user's memberships that were reported. Returns whether they differ from those
+    /// reported before.
     pub fn memberships(&mut self, userid: &str, memberships: &[Membership]) -> bool {
         let user = self.hasher.hash_one(userid);
         let hash = self.hash(memberships);
         self.users.insert(user, hash) != Some(hash)
     }
 
-    /// It was told that a user is no more.
+    /// Records that the deletion of a user was reported.
     pub fn gone(&mut self, userid: &str) {
         self.users.remove(&self.hasher.hash_one(userid));
     }
 
-    /// What is news of what a sweep has found. From then on it is told.
+    /// Returns the changes in the results of a sweep, and marks them as reported.
     pub fn news(&mut self, found: Vec<(TokenId, Standing)>) -> Vec<Tell> {
         let mut news = Vec::new();
         for (token, standing) in found {
@@ -65,7 +67,7 @@ impl Told {
                 is_new: false,
             });
             if known.user != user {
-                // Connections are told who they are once; whoever has another name comes back.
+                // The identity of a connection is fixed, so a renamed user must reconnect.
                 self.tokens.remove(&token);
                 let cause = EndCause::Revoked;
                 news.push(Tell::TokenEnded { token, cause });
@@ -82,8 +84,8 @@ impl Told {
         news
     }
 
-    /// Forgets the tokens that no connection has any more: those that a whole sweep was not
-    /// about, but a new one only the second time.
+    /// Forgets the tokens that no connection has any more: those not in the completed sweep. A new
+    /// token is only forgotten by the second sweep.
     pub fn forget_all_but(&mut self, swept: &[TokenId]) {
         let swept: HashSet<TokenId> = swept.iter().copied().collect();
         self.tokens.retain(|token, known| {
@@ -95,7 +97,7 @@ impl Told {
         self.users.retain(|user, _| users.contains(user));
     }
 
-    /// The same in whatever order they come.
+    /// Returns a hash that does not depend on the order of the memberships.
     fn hash(&self, memberships: &[Membership]) -> u64 {
         let mut sorted: Vec<_> = memberships
             .iter()
@@ -132,7 +134,7 @@ mod tests {
         (TokenId(token), Ok((userid.into(), groups(names))))
     }
 
-    /// What was told, in short.
+    /// Returns the reports in a short form.
     fn told(news: Vec<Tell>) -> Vec<String> {
         let short = |tell| match tell {
             Tell::TokenEnded { token, cause } => format!("{}: {}", token.0, cause.as_str()),
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_has_changed_is_news_and_only_once() {
+    fn changes_are_reported_once() {
         let mut table = Told::default();
         table.let_in(&identity(1, "a", &["g", "h"]));
         table.let_in(&identity(2, "a", &["g", "h"]));
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_a_change() {
+    fn changed_role_is_reported() {
         let mut table = Told::default();
         table.let_in(&identity(1, "a", &["g"]));
         let mut memberships = groups(&["g"]);
@@ -182,19 +184,19 @@ mod tests {
     }
 
     #[test]
-    fn who_has_another_name_has_to_come_back() {
+    fn token_of_a_renamed_user_ends() {
         let mut table = Told::default();
         table.let_in(&identity(1, "a", &[]));
         assert_eq!(
             told(table.news(vec![found(1, "b", &[])])),
             ["1: token revoked"]
         );
-        // The connection may still be there for a while; it is known by no name then.
+        // The connection may stay open for a while; the token has no recorded userid then.
         assert_eq!(told(table.news(vec![found(1, "b", &[])])), ["b "]);
     }
 
     #[test]
-    fn who_is_about_to_open_is_not_forgotten_and_who_has_gone_is() {
+    fn closed_connections_are_forgotten_and_opening_ones_are_not() {
         let mut table = Told::default();
         table.let_in(&identity(1, "a", &[]));
         table.let_in(&identity(2, "c", &[]));
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_is_no_more_is_not_known_either() {
+    fn deleted_user_is_forgotten() {
         let mut table = Told::default();
         table.let_in(&identity(1, "a", &["g"]));
         table.gone("a");

@@ -1,7 +1,7 @@
-//! The URL of the database, as SQLAlchemy and libpq read it.
+//! Parses the URL of the database as SQLAlchemy and libpq do.
 //!
-//! Owns: the syntax of such a URL, and its hosts. What the options mean is for `options`. Must not
-//! show a URL in any error: there are passwords in them.
+//! Owns: the syntax of URLs, and their hosts. `options` handles the options. Must not show a URL in
+//! any error, since URLs contain passwords.
 
 mod options;
 mod parameters;
@@ -17,24 +17,24 @@ use self::options::Options;
 use self::parameters::Parameters;
 use crate::trust::{Check, Terms};
 
-/// How to connect.
+/// The connection parameters.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub config: Config,
-    /// Ways to try one after the other, until one is not refused.
+    /// The SSL modes to try in turn until the server accepts one.
     pub ways: Vec<SslMode>,
-    /// Which servers will do, in order of preference: all hosts are tried for each.
+    /// The acceptable kinds of servers, in order of preference. All hosts are tried for each.
     pub sessions: Vec<TargetSessionAttrs>,
-    /// What is asked of the server's certificate.
+    /// The checks on the server's certificate.
     pub check: Check,
-    /// The rest of what is settled about TLS.
+    /// The other TLS options.
     pub terms: Terms,
-    /// Options that have no effect here, and why; for the log.
+    /// Options without effect, and the reasons, for the log.
     pub warnings: Vec<String>,
 }
 
 impl Target {
-    /// The addresses of the database server, for messages.
+    /// Returns the addresses of the database server, for messages.
     pub fn server(&self) -> String {
         let names = self.config.get_hosts().iter().map(|host| match host {
             Host::Tcp(name) => name.clone(),
@@ -46,13 +46,13 @@ impl Target {
         named.collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether no connection is made with TLS.
+    /// Returns whether no connection uses TLS.
     pub fn is_without_tls(&self) -> bool {
         self.ways == [SslMode::Disable]
     }
 
-    /// How long connecting may take, from the first attempt to the last statement prepared:
-    /// enough for each host to be tried although those before it do not answer.
+    /// Returns the timeout for connecting, including the preparation of statements. It is long
+    /// enough to try each host even if none before it responds.
     pub fn patience(&self) -> Duration {
         let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
         let each = self.config.get_connect_timeout().copied();
@@ -61,29 +61,29 @@ impl Target {
     }
 }
 
-/// The parts of a URL, decoded.
+/// The decoded parts of a URL.
 #[derive(Default)]
 struct Parts {
     user: Option<String>,
     password: Option<String>,
     hosts: Vec<String>,
-    /// As many as hosts, or none; an empty one is the default.
+    /// One for each host, or none. An empty one means the default port.
     ports: Vec<String>,
     dbname: Option<String>,
     parameters: Parameters,
 }
 
-/// Reads a URL.
+/// Parses a URL.
 ///
 /// # Errors
-/// Everything that is wrong with it, for a person, without any part of the URL but the names of
-/// options and of files.
+/// All errors in the URL. They contain no part of it except the names of options and files.
 pub(super) fn parse(url: &str) -> Result<Target, Vec<String>> {
     let mut errors = Vec::new();
     let Some(mut parts) = take_apart(url, &mut errors) else {
         return Err(errors);
     };
-    // A parameter wins over what stands before the question mark, as in SQLAlchemy and libpq.
+    // As in SQLAlchemy and libpq, a parameter takes precedence over the part before the question
+    // mark.
     let mut given = |name: &str, before: Option<String>| parts.parameters.take(name).or(before);
     let user = given("user", parts.user);
     let password = given("password", parts.password);
@@ -104,7 +104,7 @@ pub(super) fn parse(url: &str) -> Result<Target, Vec<String>> {
             Host::Tcp(name) => config.host(name),
             Host::Unix(path) => config.host_path(path),
         };
-        // Either all have one, or none has.
+        // Either all endpoints have an address, or none has.
         if let Some(address) = address {
             config.hostaddr(*address);
         }
@@ -141,8 +141,8 @@ pub(super) fn parse(url: &str) -> Result<Target, Vec<String>> {
     }
 }
 
-/// The files for TLS that a URL names and that cannot be read, with the options, whatever else is
-/// wrong with the URL.
+/// Returns an error for each TLS file that a URL names and that cannot be opened, with the option,
+/// even if the URL is otherwise invalid.
 pub(super) fn unreadable_files(url: &str) -> Vec<String> {
     let (_, query) = url.split_once('?').unwrap_or((url, ""));
     let mut parameters = Parameters::of_query(query, &mut Vec::new());
@@ -162,7 +162,7 @@ pub(super) fn unreadable_files(url: &str) -> Vec<String> {
         .collect()
 }
 
-/// `None` where nothing further can be said of it.
+/// Splits a URL into its parts. Returns `None` if it cannot be parsed any further.
 fn take_apart(url: &str, errors: &mut Vec<String>) -> Option<Parts> {
     let Some(rest) = without_scheme(url) else {
         errors.push("it does not begin with postgresql://".to_owned());
@@ -209,15 +209,15 @@ fn take_apart(url: &str, errors: &mut Vec<String>) -> Option<Parts> {
     Some(parts)
 }
 
-/// SQLAlchemy's URLs name a driver as well: `postgresql+psycopg2://`.
+/// SQLAlchemy's URLs may also name a driver: `postgresql+psycopg2://`.
 fn without_scheme(url: &str) -> Option<&str> {
     let (scheme, rest) = url.split_once("://")?;
     let dialect = scheme.split('+').next();
     matches!(dialect, Some("postgres" | "postgresql")).then_some(rest)
 }
 
-/// Where the `@` behind user and password is. As in SQLAlchemy, a password may have a slash that is
-/// not encoded.
+/// Returns the position of the `@` behind user and password. As in SQLAlchemy, a password may
+/// contain an unencoded slash.
 fn end_of_login(rest: &str) -> Option<usize> {
     let authority = rest.split('/').next().unwrap_or(rest);
     authority.rfind('@').or_else(|| {
@@ -227,7 +227,7 @@ fn end_of_login(rest: &str) -> Option<usize> {
     })
 }
 
-/// A host as it stands before the path: an IPv6 address is in brackets.
+/// Splits a host in the authority from its port. An IPv6 address is in brackets.
 fn name_and_port(text: &str) -> (&str, Option<&str>) {
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     match bracketed {
@@ -239,15 +239,15 @@ fn name_and_port(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// One server that may be connected to.
+/// A server to connect to.
 struct Endpoint {
     host: Host,
-    /// Where it is, so that the name need not be resolved.
+    /// The IP address, if given, in which case the name is not resolved.
     address: Option<IpAddr>,
     port: u16,
 }
 
-/// The servers, in the order in which they are tried.
+/// Returns the servers, in the order in which they are tried.
 fn endpoints(
     parameters: &mut Parameters,
     mut hosts: Vec<String>,
@@ -257,7 +257,7 @@ fn endpoints(
     let named = parameters.take_hosts();
     if !named.is_empty() {
         hosts = named.into_iter().flat_map(listed).collect();
-        // SQLAlchemy's form of several hosts: host=a:5433&host=b:5434.
+        // SQLAlchemy's syntax for several hosts: host=a:5433&host=b:5434.
         let split = hosts.iter().map(|host| with_port(host));
         let (names, inner): (Vec<_>, Vec<_>) = split.unzip();
         if inner.iter().any(|port: &Option<&str>| port.is_some()) {
@@ -314,7 +314,7 @@ fn host(name: String, has_address: bool) -> Result<Host, String> {
     }
 }
 
-/// A host of a parameter, with its port if there is one. An IPv6 address has more colons.
+/// Splits a host parameter from its port, if it has one. An IPv6 address has several colons.
 fn with_port(host: &str) -> (&str, Option<&str>) {
     match host.split_once(':') {
         Some((name, port)) if !host.starts_with('/') && !port.contains(':') => (name, Some(port)),
@@ -322,20 +322,20 @@ fn with_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Takes percent-encoding off; `None` for what is no UTF-8 then.
+/// Decodes percent-encoding; `None` if the result is not UTF-8.
 fn decoded(text: &str) -> Option<String> {
     let bytes = percent_encoding::percent_decode_str(text);
     Some(bytes.decode_utf8().ok()?.into_owned())
 }
 
-/// Where Debian's PostgreSQL has its sockets, and libpq looks for them.
+/// The directory of PostgreSQL's sockets on Debian, which is libpq's default there.
 const LOCAL_SOCKETS: &str = "/var/run/postgresql";
 const DEFAULT_PORT: u16 = 5432;
-/// For each address of the host, where the URL says nothing of it.
+/// The default timeout for each address of a host.
 const TCP_TIMEOUT: Duration = Duration::from_secs(3);
-/// The most that counts of `connect_timeout`.
+/// The maximum for `connect_timeout`; larger values are capped.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// From the connection to the last statement prepared.
+/// The timeout for the steps after connecting, up to the last prepared statement.
 const SET_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

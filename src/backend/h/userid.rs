@@ -1,14 +1,14 @@
-//! Userids: `acct:NAME@AUTHORITY`, which h's tables have in two columns.
+//! Userids: `acct:NAME@AUTHORITY`, stored in two columns in h's tables.
 
-/// The name and the authority in a userid, by h's pattern `^acct:([^@]+)@(.*)$`, in which the dot
-/// stands for no line break and one line break at the end does not count.
+/// Splits a userid into name and authority by h's pattern `^acct:([^@]+)@(.*)$`, in which the dot
+/// does not match a line break and `$` ignores one at the end.
 pub(super) fn split(userid: &str) -> Option<(&str, &str)> {
     let (name, authority) = userid.strip_prefix("acct:")?.split_once('@')?;
     let authority = authority.strip_suffix('\n').unwrap_or(authority);
     (!name.is_empty() && !authority.contains('\n')).then_some((name, authority))
 }
 
-/// The userid of a user of the tables.
+/// Returns the userid of a user in the tables.
 pub(super) fn join(name: &str, authority: &str) -> String {
     format!("acct:{name}@{authority}")
 }

@@ -1,8 +1,8 @@
-//! What the back end's thread does: answers questions and turns events into plans, one thing
-//! after the other.
+//! The work of the backend's thread: it answers requests and converts events into plans, one at a
+//! time.
 //!
-//! Owns: what comes first, and what becomes of it all while the database is away or the reactor
-//! has no room. Must not know: SQL, AMQP, or when to connect again.
+//! Owns: the order of the work, and its handling while the database is unavailable or the reactor's
+//! mailbox is full. Must not know: SQL, AMQP, or when to reconnect.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -26,7 +26,7 @@ use crate::backend::amqp::Delivery;
 use crate::backend::{BATCH, Closed, Fate, Stats, Topic, Undelivered, Way};
 use crate::model::{Ask, AuthReply, Plan, PublishError, Secret, Tell, Ticket, TokenId};
 
-/// The back end at work.
+/// The state of the thread.
 pub(super) struct Worker<D, W> {
     database: Database<D>,
     way: W,
@@ -36,20 +36,20 @@ pub(super) struct Worker<D, W> {
     logins: Vec<(Ticket, Secret)>,
     sweep: Option<Sweep>,
     events: Backlog,
-    /// For the results of events.
+    /// Limits the plans in the reactor.
     room: Room,
     told: Told,
-    /// Memberships that events have stated and the database does not have yet.
+    /// Membership changes stated by events that the database does not have yet.
     pending: Pending,
-    /// What was last told of the health.
+    /// The health reported last.
     ready: bool,
     drops: Drops,
 }
 
-/// A sweep under way.
+/// A sweep in progress.
 struct Sweep {
     tokens: Vec<TokenId>,
-    /// How many of them the database was asked about.
+    /// The number of tokens queried so far.
     done: usize,
 }
 
@@ -83,7 +83,7 @@ where
         }
     }
 
-    /// Works until nobody asks or listens any more.
+    /// Runs until the request queue or the reactor's mailbox is closed.
     pub async fn run(mut self) {
         let Err(Closed) = self.work().await;
     }
@@ -95,15 +95,16 @@ where
             }
             self.drops.flush();
             self.take_questions().await?;
-            // Somebody waits for these, so they pass by whatever number of events waits; but an
-            // event comes after each batch of them.
+            // Clients wait for logins and sweeps, so these overtake any number of waiting events.
+            // Each batch of them is followed by one event.
             self.answer_logins().await?;
             if self.database.is_up()
                 && let Some(sweep) = self.sweep.take()
             {
                 self.go_on_with(sweep).await?;
             }
-            // No event is delivered by memberships that are to be read again first.
+            // Memberships that are due to be read again are read before the next event is
+            // delivered.
             if self.database.is_up() && self.confirm().await? {
                 let has_more = !self.logins.is_empty() || self.sweep.is_some();
                 match self.room.is_full() {
@@ -119,8 +120,8 @@ where
         }
     }
 
-    /// Waits until the reactor has delivered enough that another event may be processed, or there
-    /// is something else to do. Further events stay with the broker.
+    /// Waits until the reactor has delivered enough plans, or there is other work. Further events
+    /// stay with the broker.
     async fn wait_for_room(&mut self) -> Result<(), Closed> {
         tokio::select! {
             biased;
@@ -133,7 +134,7 @@ where
         }
     }
 
-    /// Waits until there is something to do.
+    /// Waits for work.
     async fn wait(&mut self) -> Result<(), Closed> {
         let look = Instant::now() + LOOK_PERIOD;
         let until = self.pending.next_due().map_or(look, |due| due.min(look));
@@ -152,7 +153,7 @@ where
         }
     }
 
-    /// Takes what was asked, as far as it can be answered together.
+    /// Takes a batch of requests that can be answered together.
     async fn take_questions(&mut self) -> Result<(), Closed> {
         while self.logins.len() < BATCH {
             match self.questions.try_recv() {
@@ -203,8 +204,9 @@ where
         Ok(())
     }
 
-    /// Looks for what no event has told of, about some of the tokens: whoever logs in must not
-    /// wait for all of them. Where the database is away, the next sweep begins anew.
+    /// Sweeps a part of the tokens, for changes without events: logins must not wait for the whole
+    /// sweep. If the database is unavailable, the sweep is abandoned and the next one starts from
+    /// the beginning.
     async fn go_on_with(&mut self, mut sweep: Sweep) -> Result<(), Closed> {
         let rest = &sweep.tokens[sweep.done..];
         let some = &rest[..rest.len().min(SWEPT)];
@@ -245,7 +247,7 @@ where
         })
     }
 
-    /// Processes an event. Its receipt goes with the plan that it leads to.
+    /// Processes an event. Its receipt is passed on with the resulting plan.
     async fn handle(&mut self, mut waiting: Waiting) -> Result<(), Closed> {
         let delivery = &waiting.delivery;
         let outcome = match delivery.topic {
@@ -265,8 +267,8 @@ where
                 tell(&self.way, happened).await?;
             }
             Some(Err(fate)) => self.drops.count(fate),
-            // Events are never passed by by later ones, so one over which the database goes away
-            // again and again must not stay.
+            // Events are not reordered, so one that repeatedly makes the database unavailable must
+            // be dropped.
             None => {
                 waiting.failures += 1;
                 if waiting.failures < MAX_FAILURES {
@@ -279,7 +281,7 @@ where
         Ok(())
     }
 
-    /// What an event means, or nothing while the database is away.
+    /// Returns the plan of an event on an annotation, or `None` while the database is unavailable.
     async fn annotation(&mut self, delivery: &Delivery) -> Option<Result<Plan, Fate>> {
         let event = match AnnotationEvent::parse(&delivery.event) {
             Ok(event) => event,
@@ -291,8 +293,8 @@ where
             .await
     }
 
-    /// As [`Worker::annotation`]. Its statements about the user's groups count at once; the others
-    /// are read anew, and come first.
+    /// Like [`Worker::annotation`], for an event on a user. Its membership change takes effect at
+    /// once. All memberships are read again and reported before the plan.
     async fn user(&mut self, delivery: &Delivery) -> Result<Option<Result<Plan, Fate>>, Closed> {
         let (userid, plan) = match user_plan(&delivery.event) {
             Ok(read) => read,
@@ -311,8 +313,7 @@ where
         Ok(Some(Ok(plan)))
     }
 
-    /// Reads the memberships that events have stated again, where that is due. Returns whether it
-    /// all has been.
+    /// Reads the memberships that are due again. Returns whether all of them have been read.
     async fn confirm(&mut self) -> Result<bool, Closed> {
         for _ in 0..BATCH {
             let now = Instant::now();
@@ -330,8 +331,9 @@ where
         Ok(false)
     }
 
-    /// A user's groups, by the database and by unconfirmed events, for the reactor; and whether
-    /// they differ from those it was told last. Nothing while the database is away.
+    /// Returns a report of a user's memberships, which combines the database with unconfirmed
+    /// changes, and whether they differ from the last report. Returns `None` while the database is
+    /// unavailable.
     async fn groups(&mut self, userid: &str) -> Option<(Tell, bool)> {
         let read_at = Instant::now();
         let found = self
@@ -353,7 +355,7 @@ where
         Some((news, is_new))
     }
 
-    /// Until the database is there: who asks is told so at once, and events wait.
+    /// Waits for the database. Meanwhile requests are answered as unavailable, and events wait.
     async fn wait_for_database(&mut self) -> Result<(), Closed> {
         if std::mem::take(&mut self.ready) {
             tell(&self.way, Tell::Health { ready: false }).await?;
@@ -383,8 +385,8 @@ where
     }
 }
 
-/// Hands something to the reactor; waits while it has no room. Only this waits then: the
-/// connections to the servers are kept up.
+/// Sends a message to the reactor, and retries while its mailbox is full. Only this task waits; the
+/// connections to the servers stay alive.
 async fn tell<W: Way>(way: &W, mut tell: Tell) -> Result<(), Closed> {
     loop {
         match way.try_tell(tell) {
@@ -396,7 +398,7 @@ async fn tell<W: Way>(way: &W, mut tell: Tell) -> Result<(), Closed> {
     }
 }
 
-/// The answer to what cannot be answered, or not now.
+/// Answers a request that is not supported, or not possible now.
 async fn turn_away<W: Way>(way: &W, question: Ask) -> Result<(), Closed> {
     match question {
         Ask::Authenticate { ticket, .. } => tell(way, unavailable(ticket)).await,
@@ -416,11 +418,11 @@ fn unavailable(ticket: Ticket) -> Tell {
     }
 }
 
-/// How long to wait before the reactor's mailbox is tried again.
+/// The delay before retrying to send to the reactor's mailbox.
 const RETRY: Duration = Duration::from_millis(5);
-/// How often it is looked whether the connection to the database has ended, where it is not used.
+/// How often an idle database connection is checked.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
-/// How often an event is tried, over which the database goes away.
+/// How often an event is tried if the database becomes unavailable while it is processed.
 const MAX_FAILURES: u8 = 3;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The rules, asked for every kind of receiver of every kind of annotation.
+//! Evaluates the rules for each kind of receiver and annotation.
 
 use serde_json::{Value, json};
 
@@ -12,8 +12,8 @@ const OTHER: &str = "acct:other@example.org";
 const MEMBER: &str = "acct:member@example.org";
 const MODERATOR: &str = "acct:moderator@example.org";
 
-/// The groups `open` and `closed`, where the authors are members, and everybody else is what
-/// their name says.
+/// Creates the groups `open` and `closed`. The authors are members; the names of the other users
+/// state their roles.
 fn store() -> Store {
     let store = Store::in_memory().unwrap();
     store.add_group("open", ReadableBy::World, 0).unwrap();
@@ -48,7 +48,7 @@ fn annotation(author: &str, group: &str, read: &Value) -> Value {
     })
 }
 
-/// What a plan does for somebody: the first rule that holds decides.
+/// Evaluates a plan for a user: the first matching rule decides.
 fn decision(store: &Store, plan: &Plan, userid: Option<&str>) -> Decision {
     let memberships = userid.and_then(|userid| store.directory().memberships(userid).unwrap());
     let memberships = memberships.unwrap_or_default();
@@ -66,7 +66,7 @@ fn decision(store: &Store, plan: &Plan, userid: Option<&str>) -> Decision {
     rule.expect("a rule for everybody").then
 }
 
-/// The annotation that somebody gets, or why they do not.
+/// Returns the annotation that a user receives, or the reason why it is withheld.
 fn received(store: &Store, plan: &Plan, userid: Option<&str>) -> Result<Value, Reason> {
     match decision(store, plan, userid) {
         Decision::Withhold(reason) => Err(reason),
@@ -77,11 +77,12 @@ fn received(store: &Store, plan: &Plan, userid: Option<&str>) -> Result<Value, R
     }
 }
 
-/// Group, permissions.read, hidden, muted author; who hears of it, and why the rest does not.
+/// Group, permissions.read, hidden, muted author; the receivers, and the reason why it is withheld
+/// from the others.
 type Case<'a> = (&'a str, &'a str, bool, bool, &'a [&'a str], Reason);
 
 #[test]
-fn who_hears_of_what() {
+fn receivers_and_views_match_permissions_and_moderation() {
     use Reason::{Hidden, Muted, Permission};
     let everybody = ["anonymous", "other", "member", "moderator", "author"];
     #[rustfmt::skip]
@@ -153,8 +154,8 @@ fn check_view(got: &Value, action: &str, hidden: bool, moderates: bool, case: &s
 }
 
 #[test]
-fn entries_of_permissions_read() {
-    // Group, permissions.read; who hears of it.
+fn permissions_read_selects_receivers() {
+    // Group, permissions.read; receivers.
     let cases: &[(&str, &[&str], &[&str])] = &[
         ("closed", &["group:__world__"], &[MEMBER, MODERATOR, AUTHOR]),
         (
@@ -191,7 +192,7 @@ fn entries_of_permissions_read() {
 }
 
 #[test]
-fn an_author_who_left_the_group_hears_of_it_only_where_it_is_hidden() {
+fn former_member_receives_own_annotation_only_if_hidden() {
     let store = store();
     for author in [AUTHOR, MUTED] {
         store.remove_member("closed", author).unwrap();
@@ -206,7 +207,7 @@ fn an_author_who_left_the_group_hears_of_it_only_where_it_is_hidden() {
 }
 
 #[test]
-fn an_author_who_moderates_may_and_is_not_told_that_it_is_hidden() {
+fn moderating_author_gets_actions_without_hidden_flag() {
     let store = store();
     for author in [AUTHOR, MUTED] {
         store.set_member("closed", author, Role::Admin).unwrap();
@@ -223,7 +224,7 @@ fn an_author_who_moderates_may_and_is_not_told_that_it_is_hidden() {
 }
 
 #[test]
-fn there_is_a_variant_only_for_those_who_can_be_there() {
+fn variants_exist_only_for_possible_receivers() {
     let store = store();
     let count = |action, annotation: &Value| {
         let plan = plan(&store, action, annotation);

@@ -1,4 +1,4 @@
-//! Backups are complete, private, and replace nothing by accident; a restore is all or nothing.
+//! Backups are complete, private, and never replace a file by accident. A restore is atomic.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -15,7 +15,7 @@ fn secret(text: &str) -> Secret {
     Secret(text.to_owned())
 }
 
-/// A database with Joe, who is muted, an owner of the group `g` and has the tokens `a` and `b`.
+/// Creates a database with Joe, who is muted, owns the group `g`, and has the tokens `a` and `b`.
 fn database() -> (TempDir, PathBuf, Store) {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("db");
@@ -29,7 +29,7 @@ fn database() -> (TempDir, PathBuf, Store) {
     (temp, path, store)
 }
 
-/// All rows of all tables but the change log and SQLite's own.
+/// Returns all rows of all tables except the change log and SQLite's own tables.
 fn dump(path: &Path) -> Vec<String> {
     let db = Connection::open(path).unwrap();
     let mut rows = Vec::new();
@@ -55,7 +55,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_backup_is_complete_and_for_its_owner_alone() {
+fn backup_is_complete_and_private_to_the_owner() {
     let (temp, path, store) = database();
     let to = temp.path().join("backup");
     let expected = Contents {
@@ -69,12 +69,12 @@ fn a_backup_is_complete_and_for_its_owner_alone() {
     let mode = fs::metadata(&to).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(names(temp.path()), ["backup", "db"]);
-    // It is a database of this program's, with which a server could start.
+    // The backup is a database with which a server could start.
     assert_eq!(Store::open(&to).unwrap().users(0).unwrap().len(), 1);
 }
 
 #[test]
-fn a_backup_replaces_a_file_only_by_force_and_never_the_database() {
+fn backup_overwrites_only_with_force_and_never_the_database() {
     let (temp, path, store) = database();
     let to = temp.path().join("backup");
     fs::write(&to, "something").unwrap();
@@ -96,7 +96,7 @@ fn a_backup_replaces_a_file_only_by_force_and_never_the_database() {
 }
 
 #[test]
-fn a_restore_brings_everything_back_and_names_the_tokens_that_work_again() {
+fn restore_recovers_everything_and_lists_revived_tokens() {
     let (temp, path, store) = database();
     let backup = temp.path().join("backup");
     store.backup(&backup, false).unwrap();
@@ -111,11 +111,11 @@ fn a_restore_brings_everything_back_and_names_the_tokens_that_work_again() {
     assert_eq!(restored.revived, [TokenId(1), TokenId(2)]);
     let before = restored.before.unwrap();
     assert_eq!(dump(&before), now);
-    // An id is never used again, not even one that was assigned before the restore.
+    // Ids are never reused, not even one that was assigned before the restore.
     let next = store.add_token(JOE, &secret("d"), 7, None).unwrap();
     assert_eq!(next, TokenId(later.0 + 1));
 
-    // And back. The token that expired meanwhile does not work again.
+    // Restore the previous state. The token that has expired meanwhile stays invalid.
     let restored = restore(&path, &before, Revoked::Restore, 60).unwrap();
     assert_eq!(dump(&path), now);
     assert_eq!(restored.revived, [later]);
@@ -143,7 +143,7 @@ fn revoked_tokens_can_be_left_out_of_a_restore() {
     assert_eq!(ids, [TokenId(2)]);
     assert_eq!(store.groups().unwrap()[1].members.len(), 1);
 
-    // Where nothing says which tokens were revoked, nothing is restored.
+    // Without a database that tells which tokens were revoked, nothing is restored.
     let other = temp.path().join("other");
     for _ in 0..2 {
         let refused = restore(&other, &backup, Revoked::LeaveOut, 40).unwrap_err();
@@ -153,7 +153,7 @@ fn revoked_tokens_can_be_left_out_of_a_restore() {
 }
 
 #[test]
-fn a_restore_makes_a_database_where_there_is_none() {
+fn restore_creates_a_missing_database() {
     let (temp, path, store) = database();
     store.revoke_token(TokenId(2)).unwrap();
     let backup = temp.path().join("backup");
@@ -162,7 +162,7 @@ fn a_restore_makes_a_database_where_there_is_none() {
     let restored = restore(&other, &backup, Revoked::Restore, 0).unwrap();
     assert_eq!(dump(&other), dump(&path));
     assert!(restored.revived.is_empty() && restored.before.is_none());
-    // The ids go on after those of the backup.
+    // Ids continue after those of the backup.
     let store = Store::open(&other).unwrap();
     let next = store.add_token(JOE, &secret("c"), 5, None).unwrap();
     assert_eq!(next, TokenId(3));
@@ -171,7 +171,7 @@ fn a_restore_makes_a_database_where_there_is_none() {
 }
 
 #[test]
-fn a_file_that_is_no_backup_changes_nothing() {
+fn invalid_backup_changes_nothing() {
     let (temp, path, store) = database();
     let present = dump(&path);
     let backup = temp.path().join("backup");
@@ -222,7 +222,7 @@ fn a_file_that_is_no_backup_changes_nothing() {
 }
 
 #[test]
-fn damaged_databases_are_moved_aside_by_restores_each_under_its_own_name() {
+fn restores_move_damaged_databases_aside_under_unique_names() {
     let (temp, path, store) = database();
     let backup = temp.path().join("backup");
     store.backup(&backup, false).unwrap();
@@ -244,15 +244,16 @@ fn damaged_databases_are_moved_aside_by_restores_each_under_its_own_name() {
         assert_eq!(dump(&path), dump(&backup));
         kept.push(damaged);
     }
-    // None has taken the place of another.
+    // None has replaced another.
     let names: Vec<_> = kept.iter().map(|path| path.file_name().unwrap()).collect();
     assert_eq!(names, ["db.damaged", "db.damaged.2", "db.damaged.3"]);
     assert!(kept.iter().all(|path| path.exists()));
 }
 
-/// As `.backup` of SQLite's shell made them of databases of the first version, in WAL mode.
+/// The backup was made by `.backup` of SQLite's shell from a database of the first version, in WAL
+/// mode.
 #[test]
-fn a_backup_of_the_first_version_can_be_restored() {
+fn backup_of_the_first_version_can_be_restored() {
     let (temp, path, _store) = database();
     let backup = temp.path().join("backup");
     let old = Connection::open(&backup).unwrap();

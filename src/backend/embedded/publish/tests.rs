@@ -1,4 +1,4 @@
-//! Bodies that are taken, with what becomes of them, and bodies that are refused.
+//! Accepted bodies with the resulting plans, and rejected bodies.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ fn published(body: &str) -> Result<Vec<Plan>, PublishError> {
     }
 }
 
-/// The least annotation that is taken.
+/// The smallest annotation that is accepted.
 fn least() -> Value {
     json!({
         "id": "A", "user": JOE, "uri": "http://example.com/",
@@ -42,7 +42,8 @@ fn join() -> Value {
     })
 }
 
-/// A copy with one part, named by a JSON pointer's parent and a key, set or (with null) removed.
+/// Returns a copy in which one member, named by the JSON pointer of its parent and a key, is set,
+/// or removed if `value` is null.
 fn with(original: &Value, parent: &str, key: &str, value: Value) -> Value {
     let mut changed = original.clone();
     let object = changed
@@ -64,7 +65,7 @@ fn only(event: &Value) -> Plan {
 }
 
 #[test]
-fn an_annotation_is_completed_in_hs_order() {
+fn annotation_is_completed_in_hs_order() {
     let plan = only(&create(&least()));
     let expected = concat!(
         r#"{"type":"annotation-notification","options":{"action":"create"},"payload":[{"#,
@@ -83,7 +84,7 @@ fn an_annotation_is_completed_in_hs_order() {
 }
 
 #[test]
-fn what_the_publisher_says_is_kept_as_it_was_written() {
+fn members_from_the_publisher_are_kept_verbatim() {
     let annotation = r#"{
         "extra": 1.50, "big": 123456789012345678901234567890, "exp": 1e300, "id": "A",
         "user": "acct:ghost@example.org", "uri": "urn:x-pdf:1", "text": "née \u0000 \"x\" 💬",
@@ -115,10 +116,10 @@ fn what_the_publisher_says_is_kept_as_it_was_written() {
     assert_eq!(plans[0].kind, EventKind::Update);
 }
 
-// What the official client sends for a note about a page, and for a quote that is cut inside of a
-// character.
+// The official client sends such annotations for a note about a page, and for a quote that is
+// truncated within a surrogate pair.
 #[test]
-fn annotations_of_the_official_client_are_taken() {
+fn annotations_of_the_official_client_are_accepted() {
     let mut annotation = least();
     annotation["target"] = json!([]);
     let plan = only(&create(&annotation));
@@ -137,11 +138,11 @@ fn annotations_of_the_official_client_are_taken() {
 }
 
 #[test]
-fn values_are_nested_up_to_a_depth_of_127() {
+fn nesting_is_limited_to_127_levels() {
     let nested = |depth: usize| {
         let mut annotation = least();
         annotation["x"] = json!("NESTED");
-        // Two levels are the event and the annotation.
+        // The event and the annotation are two of the levels.
         let lists = format!("{}{}", "[".repeat(depth - 2), "]".repeat(depth - 2));
         create(&annotation)
             .to_string()
@@ -153,7 +154,7 @@ fn values_are_nested_up_to_a_depth_of_127() {
 }
 
 #[test]
-fn a_delete_sends_the_id_and_reaches_whom_the_annotation_would() {
+fn delete_sends_the_id_to_the_receivers_of_the_annotation() {
     let mut event = create(&least());
     event["action"] = json!("delete");
     event["annotation_id"] = json!("A");
@@ -169,7 +170,7 @@ fn a_delete_sends_the_id_and_reaches_whom_the_annotation_would() {
 }
 
 #[test]
-fn filters_find_it_by_id_group_references_and_every_uri() {
+fn annotation_matches_by_id_group_references_and_every_uri() {
     let mut event = create(&least());
     event["annotation"]["references"] = json!(["R", "S", "R"]);
     event["annotation"]["version"] = json!(2);
@@ -187,7 +188,7 @@ fn filters_find_it_by_id_group_references_and_every_uri() {
     let pages = ["http://example.com/", "urn:x-pdf:1"];
     let keys = uri::annotation_keys(pages.into_iter(), Some(2));
     assert_eq!(of(Field::Uri), keys);
-    // A URI that cannot be read does not keep it from being found by the rest.
+    // An invalid URI does not affect the other terms.
     let bad = with(&least(), "", "uri", json!("http://[bad/"));
     let Reach::Terms(terms) = only(&create(&bad)).reach else {
         panic!("terms");
@@ -196,7 +197,7 @@ fn filters_find_it_by_id_group_references_and_every_uri() {
 }
 
 #[test]
-fn a_missing_group_or_id_is_taken_from_where_else_it_is_said() {
+fn missing_group_or_id_is_inferred() {
     let group_of = |read: Value| {
         let annotation = with(&least(), "/permissions", "read", read);
         let plan = only(&create(&annotation));
@@ -213,7 +214,7 @@ fn a_missing_group_or_id_is_taken_from_where_else_it_is_said() {
 }
 
 #[test]
-fn a_session_change_goes_to_its_user_alone() {
+fn session_change_is_sent_only_to_its_user() {
     let plan = only(&join());
     assert_eq!(plan.reach, Reach::User(JOE.into()));
     assert_eq!(plan.kind, EventKind::SessionChange);
@@ -232,9 +233,9 @@ fn a_session_change_goes_to_its_user_alone() {
 }
 
 #[test]
-fn events_that_are_refused_and_why() {
+fn invalid_events_are_refused_with_a_reason() {
     let event = create(&least());
-    // The event, the parent and key of the part that is changed, its value; a part of the reason.
+    // The event; the parent, key, and new value of the changed member; a part of the reason.
     #[rustfmt::skip]
     let cases = [
         (&event, "", "topic", json!(null), "topic is missing"),
@@ -307,7 +308,7 @@ fn events_that_are_refused_and_why() {
 }
 
 #[test]
-fn bodies_are_one_object_or_one_a_line() {
+fn body_is_one_object_or_one_object_per_line() {
     let event = create(&least());
     let line = event.to_string();
     let pretty = serde_json::to_string_pretty(&event).unwrap();
@@ -326,7 +327,7 @@ fn bodies_are_one_object_or_one_a_line() {
 }
 
 #[test]
-fn a_bad_body_is_refused_by_line_and_reason() {
+fn invalid_body_is_refused_with_line_and_reason() {
     let line = create(&least()).to_string();
     let pretty = serde_json::to_string_pretty(&create(&least())).unwrap();
     let deep = "[".repeat(100_000);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::*;
 use crate::model::Role;
 
-/// A data directory with Joe, his token `t` and the group `g`, and a server's back end on it,
-/// where Joe has logged in.
+/// A data directory with Joe, his token `t`, and the group `g`, and a backend on it, in which Joe
+/// has logged in.
 struct Site {
     _temp: tempfile::TempDir,
     path: PathBuf,
@@ -34,7 +34,7 @@ impl Site {
         site
     }
 
-    /// A connection of a command.
+    /// Opens a connection as a command does.
     fn store(&self) -> Store {
         Store::open(&self.path).unwrap()
     }
@@ -43,7 +43,7 @@ impl Site {
         self.path.with_file_name(name)
     }
 
-    /// A copy of the database as `cp` makes it.
+    /// Copies the database as `cp` does.
     fn copy(&self, name: &str) -> PathBuf {
         let copy = self.beside(name);
         fs::copy(&self.path, &copy).unwrap();
@@ -56,7 +56,7 @@ impl Site {
         tells.iter().map(short).collect()
     }
 
-    /// Runs a turn without requests; returns its messages, in alphabetical order.
+    /// Runs a turn without requests; returns its messages, sorted.
     fn news(&mut self) -> Vec<String> {
         let tells = self.back_end.turn(Vec::new(), 0);
         let mut news: Vec<_> = tells.iter().map(short).collect();
@@ -89,7 +89,7 @@ fn short(tell: &Tell) -> String {
     }
 }
 
-/// Puts a copy in the place of the database.
+/// Replaces the database with a copy.
 type Replace = fn(&Path, &Path);
 
 const WAYS: [(&str, Replace); 4] = [
@@ -111,7 +111,7 @@ const WAYS: [(&str, Replace); 4] = [
 
 // D2
 #[test]
-fn everything_is_told_anew_once_when_an_older_state_is_restored() {
+fn restore_of_an_older_state_reports_everything_once() {
     for (way, replace) in WAYS {
         let mut site = Site::new();
         let copy = site.copy("copy");
@@ -124,10 +124,10 @@ fn everything_is_told_anew_once_when_an_older_state_is_restored() {
     }
 }
 
-/// The numbers of the change log and of the file's header are the same again, and so is the id of
-/// the new token.
+/// The sequence numbers of the change log, the counters of the file header, and the id of the new
+/// token are the same again.
 #[test]
-fn an_older_state_with_as_many_changes_as_before_does_not_pass_for_the_present() {
+fn older_state_with_equal_change_count_is_detected() {
     for (way, replace) in WAYS {
         let mut site = Site::new();
         let copy = site.copy("copy");
@@ -145,10 +145,10 @@ fn an_older_state_with_as_many_changes_as_before_does_not_pass_for_the_present()
     }
 }
 
-/// A state that differs only by rows that are not in the change log, with the same counters in the
-/// file's header: only `ctime` shows that SQLite's page cache is stale.
+/// The states differ only in rows that are not in the change log, and the counters in the file
+/// header are equal. Only `ctime` shows that SQLite's page cache is stale.
 #[test]
-fn a_file_that_is_overwritten_with_the_same_counters_is_read_again() {
+fn overwritten_file_with_equal_counters_is_reread() {
     let mut site = Site::new();
     let copy = site.copy("copy");
     site.store().set_muted(JOE, true).unwrap();
@@ -167,7 +167,7 @@ fn a_file_that_is_overwritten_with_the_same_counters_is_read_again() {
 }
 
 #[test]
-fn a_file_that_is_replaced_right_after_it_was_opened_is_noticed() {
+fn replacement_right_after_open_is_detected() {
     let site = Site::new();
     let copy = site.copy("copy");
     let store = site.store();
@@ -178,7 +178,7 @@ fn a_file_that_is_replaced_right_after_it_was_opened_is_noticed() {
 
 // D2
 #[test]
-fn no_token_logs_in_while_there_is_no_database() {
+fn no_token_logs_in_without_a_database() {
     let mut site = Site::new();
     let away = site.beside("away");
     fs::rename(&site.path, &away).unwrap();
@@ -187,7 +187,7 @@ fn no_token_logs_in_while_there_is_no_database() {
     assert!(site.news().is_empty());
     assert!(!site.path.exists(), "the server makes no new one");
 
-    // Changed under its other name, it comes back.
+    // The file is changed under its other name and then moved back.
     let store = Store::open(&away).unwrap();
     let first = store.token_of_secret(&token("t")).unwrap();
     store.revoke_token(first).unwrap();
@@ -197,7 +197,7 @@ fn no_token_logs_in_while_there_is_no_database() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_left_alone_until_it_is_one() {
+fn invalid_file_is_left_alone_until_it_is_a_database() {
     let mut site = Site::new();
     let copy = site.copy("copy");
     let whole = fs::read(&copy).unwrap();
@@ -214,7 +214,7 @@ fn a_file_that_is_no_database_is_left_alone_until_it_is_one() {
 }
 
 #[test]
-fn a_newer_database_is_not_read() {
+fn newer_database_is_not_read() {
     let mut site = Site::new();
     let set_version = |version: &str| {
         let db = rusqlite::Connection::open(&site.path).unwrap();
@@ -230,7 +230,7 @@ fn a_newer_database_is_not_read() {
 }
 
 #[test]
-fn an_older_schema_that_is_restored_is_brought_up_to_date() {
+fn restored_older_schema_is_migrated() {
     let mut site = Site::new();
     let old = rusqlite::Connection::open(site.beside("old")).unwrap();
     old.execute_batch(include_str!("../schema.sql")).unwrap();
@@ -242,7 +242,7 @@ fn an_older_schema_that_is_restored_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_log_that_was_emptied_is_told_of_once() {
+fn emptied_change_log_is_reported_once() {
     let mut site = Site::new();
     site.store().db().execute("DELETE FROM change", []).unwrap();
     assert_eq!(site.news(), ["in 0 groups"]);
@@ -253,7 +253,7 @@ fn a_log_that_was_emptied_is_told_of_once() {
 }
 
 #[test]
-fn a_lock_of_another_program_is_waited_out() {
+fn lock_of_another_program_is_waited_for() {
     let mut site = Site::new();
     let store = site.back_end.store.as_ref().unwrap();
     store.db().busy_timeout(Duration::ZERO).unwrap();
@@ -266,5 +266,5 @@ fn a_lock_of_another_program_is_waited_out() {
     assert_eq!(site.log_in("t"), ["ready", "known"]);
 }
 
-/// Longer than two file times can be equal: the kernel takes them from its timer tick.
+/// Longer than the granularity of file times, which the kernel takes from its timer tick.
 const TICK: Duration = Duration::from_millis(30);

@@ -1,4 +1,4 @@
-//! What the messages say, key by key.
+//! The messages, key by key.
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ fn known(display_name: Option<&str>) -> Option<Author> {
 }
 
 #[test]
-fn a_notification_has_hs_keys_in_hs_order() {
+fn notification_has_hs_keys_in_hs_order() {
     let mut facts = facts(USERID, "group");
     facts.author = known(Some("Alice"));
     facts.title = Some("A page".to_owned());
@@ -68,7 +68,7 @@ fn a_notification_has_hs_keys_in_hs_order() {
 }
 
 #[test]
-fn a_deletion_says_the_id_that_was_sent() {
+fn deletion_contains_the_id_as_sent() {
     assert_eq!(
         &*deletion("delete", "AAAAAREREeaAAAAAAAAAAR"),
         r#"{"type":"annotation-notification","options":{"action":"delete"},"payload":[{"id":"AAAAAREREeaAAAAAAAAAAR"}]}"#
@@ -76,7 +76,7 @@ fn a_deletion_says_the_id_that_was_sent() {
 }
 
 #[test]
-fn what_is_null_is_empty_or_absent_as_in_h() {
+fn null_columns_become_empty_or_absent_as_in_h() {
     let mut facts = facts(USERID, "group");
     let annotation = &mut facts.annotation;
     annotation.text = None;
@@ -109,7 +109,7 @@ fn what_is_null_is_empty_or_absent_as_in_h() {
 }
 
 #[test]
-fn permissions_say_who_reads() {
+fn permissions_read_names_the_readers() {
     let read = |groupid: &str, group, shared, status: Option<&str>| {
         let mut facts = facts(USERID, groupid);
         facts.group = group;
@@ -141,13 +141,13 @@ fn permissions_say_who_reads() {
 }
 
 #[test]
-fn extra_keys_neither_override_nor_forge() {
+fn extra_keys_do_not_override_own_keys() {
     let mut facts = facts(USERID, "group");
     let forged: String = OWN_KEYS
         .iter()
         .map(|key| format!(r#""{key}": "forged", "#))
         .collect();
-    // As long and as deep as PostgreSQL has it.
+    // The length and depth exceed common parser limits, but not PostgreSQL's.
     let number = format!("1{}", "0".repeat(300));
     let deep = format!("{}1{}", "[".repeat(2000), "]".repeat(2000));
     facts.annotation.extra =
@@ -157,7 +157,7 @@ fn extra_keys_neither_override_nor_forge() {
     let tail =
         format!(r#","hidden":false,"zzz":{number},"deep":{deep},"foo":{{"id": "kept"}}}}]}}"#);
     assert!(text.ends_with(&tail), "{text}");
-    // As in h, a key is where it is stored, and says what it says else.
+    // As in h, such a key keeps its stored position and gets h's value.
     facts.annotation.extra = r#"{"text": 1, "user_info": {"x": 1}, "b": 2, "id": []}"#.to_owned();
     facts.author = known(None);
     let text = super::tests::text(&facts, View::default());
@@ -171,7 +171,7 @@ fn extra_keys_neither_override_nor_forge() {
 }
 
 #[test]
-fn selectors_are_passed_on_and_nul_comes_back() {
+fn selectors_are_kept_and_nul_is_restored() {
     let selector = |json: &str| {
         let mut facts = facts(USERID, "group");
         facts.annotation.target_selectors = Some(json.to_owned());
@@ -191,7 +191,7 @@ fn selectors_are_passed_on_and_nul_comes_back() {
     let odd = r#"[{"type": "TextQuoteSelector", "exact": 5, "prefix": "\\u0000"}]"#;
     let odd_shown = json!([{"type": "TextQuoteSelector", "exact": 5, "prefix": "\0"}]);
     assert_eq!(selector(odd), Some(odd_shown));
-    // The official client fails on a selector that is no object.
+    // The official client fails on a selector that is not an object.
     assert_eq!(
         selector(r#"[5, {"a": 1}, "b", null, []]"#),
         Some(json!([{"a": 1}]))
@@ -202,7 +202,7 @@ fn selectors_are_passed_on_and_nul_comes_back() {
 }
 
 #[test]
-fn a_mention_says_who_it_was_and_who_it_is() {
+fn mention_has_original_and_current_userid() {
     let mut facts = facts(USERID, "group");
     let mention = |username: &str, authority: &str| Mention {
         original_username: "old.name".to_owned(),
@@ -242,7 +242,7 @@ fn a_mention_says_who_it_was_and_who_it_is() {
 }
 
 #[test]
-fn a_time_that_cannot_be_told_is_no_notification() {
+fn time_out_of_range_is_unreadable() {
     let mut facts = facts(USERID, "group");
     facts.annotation.updated = PgTime(i64::MAX);
     let result = notifications("create", &facts, &site(), &[View::default()]);
@@ -250,7 +250,7 @@ fn a_time_that_cannot_be_told_is_no_notification() {
 }
 
 #[test]
-fn an_action_is_a_json_string_whatever_it_says() {
+fn action_is_escaped_as_json_string() {
     let mut facts = facts(USERID, "group");
     facts.annotation.text = Some("a \"quoted\" \u{0} \u{2028} text".to_owned());
     let action = "a \"b\" \\ \n";

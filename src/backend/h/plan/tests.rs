@@ -1,4 +1,4 @@
-//! The rules, asked for every kind of receiver of every kind of annotation.
+//! Evaluates the rules for each kind of receiver and annotation.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ const MEMBER: &str = "acct:member@example.org";
 const MODERATOR: &str = "acct:moderator@example.org";
 const STUDENT: &str = "acct:student@example.org";
 
-/// Who is in the group; everybody but [`OTHER`] and those who are not logged in.
+/// The members of the group: all users except [`OTHER`].
 const MEMBERS: [&str; 4] = [AUTHOR, MEMBER, MODERATOR, STUDENT];
 
 fn plan_for(action: &str, facts: &Facts) -> Result<Plan, Fate> {
@@ -26,12 +26,13 @@ fn plan_for(action: &str, facts: &Facts) -> Result<Plan, Fate> {
     plan(&event, facts, &site)
 }
 
-/// What somebody gets of a plan, or why they do not: the first rule that holds decides.
+/// Returns what a user receives of a plan, or the reason why it is withheld: the first matching
+/// rule decides.
 fn received(plan: &Plan, userid: Option<&str>) -> Result<Value, Reason> {
     received_among(plan, userid, &MEMBERS)
 }
 
-/// The same, where the reactor has these members.
+/// Like [`received`], with these members in the reactor.
 fn received_among(plan: &Plan, userid: Option<&str>, members: &[&str]) -> Result<Value, Reason> {
     let holds = |who: &Who| match who {
         Who::User(user) => userid == Some(user),
@@ -52,8 +53,8 @@ fn received_among(plan: &Plan, userid: Option<&str>, members: &[&str]) -> Result
     }
 }
 
-/// In short: what is shown of those who hear of it (`M` may moderate, `F` has flagged, `H` is
-/// told that it is hidden, `-` none of these), and else the reason's first letter, small.
+/// Summarizes a plan, one word for each receiver: the view (`M` may moderate, `F` has flagged, `H`
+/// is told that it is hidden, `-` none of these), or the first letter of the reason in lower case.
 fn outline(facts: &Facts, action: &str) -> String {
     let plan = plan_for(action, facts).unwrap();
     let everybody = [None, Some(OTHER)].into_iter().chain(MEMBERS.map(Some));
@@ -85,7 +86,8 @@ fn outline(facts: &Facts, action: &str) -> String {
     outlines.collect::<Vec<_>>().join(" ")
 }
 
-/// An annotation of [`AUTHOR`] in the group, in which one moderates, and which one has flagged.
+/// An annotation by [`AUTHOR`] in the group, which [`MODERATOR`] moderates and [`MEMBER`] has
+/// flagged.
 fn shared() -> Facts {
     let mut facts = facts(AUTHOR, "group");
     facts.group = Some(Group::Members);
@@ -121,7 +123,7 @@ fn private(mut facts: Facts) -> Facts {
 }
 
 #[test]
-fn readers_are_those_of_the_group() {
+fn receivers_are_the_readers_of_the_group() {
     //                           anonymous, other, author, member, moderator, student
     assert_eq!(outline(&shared(), "create"), "p p - F M -");
     assert_eq!(outline(&open(shared()), "update"), "- - - F M -");
@@ -136,7 +138,7 @@ fn readers_are_those_of_the_group() {
 
 #[test]
 fn former_member_does_not_moderate() {
-    // The database has not got the transaction of the event yet.
+    // The database does not have the transaction of the event yet.
     let among = |facts: &Facts, action, members| {
         received_among(&plan_for(action, facts).unwrap(), Some(MODERATOR), members)
     };
@@ -151,15 +153,15 @@ fn former_member_does_not_moderate() {
 }
 
 #[test]
-fn what_is_private_is_its_authors_alone() {
+fn private_annotation_is_sent_only_to_its_author() {
     assert_eq!(outline(&private(shared()), "create"), "p p - p p p");
     assert_eq!(outline(&private(open(shared())), "delete"), "p p - p p p");
-    // There is no moderation of it, even where its status says so.
+    // Private annotations are not moderated, even if they have a moderation status.
     assert_eq!(outline(&private(hidden()), "create"), "h h - h h h");
 }
 
 #[test]
-fn what_is_hidden_is_its_authors_and_its_moderators() {
+fn hidden_annotation_is_sent_only_to_author_and_moderators() {
     for status in ["DENIED", "PENDING", "SPAM", "SOMETHING NEW"] {
         let mut facts = open(shared());
         facts.annotation.moderation_status = Some(status.to_owned());
@@ -171,7 +173,7 @@ fn what_is_hidden_is_its_authors_and_its_moderators() {
     let mut approved = shared();
     approved.annotation.moderation_status = Some("APPROVED".to_owned());
     assert_eq!(outline(&approved, "update"), "p p - F M -");
-    // Who moderates their own is not told that it is hidden.
+    // Authors who moderate their own annotation are not told that it is hidden.
     let mut own = hidden();
     own.moderators = vec![AUTHOR.to_owned(), MEMBER.to_owned()];
     own.flaggers.push(AUTHOR.to_owned());
@@ -179,19 +181,19 @@ fn what_is_hidden_is_its_authors_and_its_moderators() {
 }
 
 #[test]
-fn a_muted_author_reaches_nobody_else() {
+fn muted_author_reaches_only_the_author() {
     assert_eq!(outline(&muted(shared()), "create"), "m m - m m m");
     assert_eq!(outline(&muted(open(shared())), "delete"), "m m - m m m");
     assert_eq!(outline(&muted(hidden()), "update"), "m m - m m m");
     assert_eq!(outline(&muted(private(shared())), "update"), "p p - p p p");
-    // Not even themselves, in a group they are not in.
+    // Not even the author gets it, in a group that the author is not in.
     let mut outside = muted(shared());
     outside.annotation.userid = OTHER.to_owned();
     assert_eq!(outline(&outside, "create"), "m p m m m m");
 }
 
 #[test]
-fn of_what_is_deleted_no_news_is_told() {
+fn deleted_annotation_causes_only_a_deletion() {
     let mut facts = shared();
     facts.annotation.deleted = true;
     for action in ["create", "update", "else"] {
@@ -201,7 +203,7 @@ fn of_what_is_deleted_no_news_is_told() {
 }
 
 #[test]
-fn a_checkpoint_hides_what_others_write_from_students() {
+fn checkpoint_hides_other_users_annotations_from_students() {
     let mut facts = shared();
     facts.students = [STUDENT, AUTHOR, MODERATOR, OTHER]
         .map(str::to_owned)
@@ -217,7 +219,7 @@ fn a_checkpoint_hides_what_others_write_from_students() {
 }
 
 #[test]
-fn a_checkpoint_hides_of_an_instructor_only_what_is_said_to_others() {
+fn checkpoint_hides_only_instructor_replies_to_other_students() {
     let mut facts = shared();
     facts.students = vec![STUDENT.to_owned(), MEMBER.to_owned()];
     facts.flaggers.clear();
@@ -237,7 +239,7 @@ fn a_checkpoint_hides_of_an_instructor_only_what_is_said_to_others() {
     assert_eq!(outline(&facts, "create"), "p p - c M c");
     facts.parents = vec![STUDENT.to_owned(), OTHER.to_owned()];
     assert_eq!(outline(&facts, "create"), "p p - c M -");
-    // A student's reply to a student, and an instructor of another spelling.
+    // A student's reply to a student, and an instructor with a different spelling.
     for not_an_instructor in [
         author(AUTHOR, false),
         author("acct:Author@example.org", true),
@@ -248,7 +250,7 @@ fn a_checkpoint_hides_of_an_instructor_only_what_is_said_to_others() {
 }
 
 #[test]
-fn nobody_is_asked_for_where_there_is_nobody() {
+fn rules_omit_conditions_without_members() {
     let mut facts = open(shared());
     facts.moderators.clear();
     facts.flaggers.clear();
@@ -272,7 +274,7 @@ fn pages_of(facts: &Facts) -> Vec<String> {
 }
 
 #[test]
-fn a_page_is_also_what_its_document_is_called() {
+fn page_matches_all_addresses_of_its_document() {
     let page = |normalized: &str, is_canonical| Page {
         normalized: normalized.to_owned(),
         is_canonical,
@@ -303,7 +305,7 @@ fn a_page_is_also_what_its_document_is_called() {
 }
 
 #[test]
-fn without_a_page_the_other_terms_are_left() {
+fn without_a_page_the_other_terms_remain() {
     let mut facts = shared();
     facts.annotation.references = Some(vec![Some(Uuid([1; 16])), None]);
     for uri in [None, Some("http://[::1".to_owned())] {
@@ -323,7 +325,7 @@ fn without_a_page_the_other_terms_are_left() {
 }
 
 #[test]
-fn a_notification_has_a_longest_length() {
+fn notification_length_is_limited() {
     let mut facts = shared();
     facts.annotation.text = Some("a".repeat(MAX_NOTIFICATION));
     assert_eq!(plan_for("create", &facts), Err(Fate::TooLarge));
@@ -333,7 +335,7 @@ fn a_notification_has_a_longest_length() {
 }
 
 #[test]
-fn the_client_whose_doing_it_was_is_passed_over() {
+fn originating_client_is_excluded() {
     let plan = plan_for("create", &shared()).unwrap();
     assert_eq!(plan.exclude_client.as_deref(), Some("c"));
 }

@@ -1,8 +1,9 @@
-//! libpq's options, <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>.
+//! libpq's options,
+//! <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>.
 //!
-//! Owns: what each of them means here. It is honored, or has no effect and there is a warning that
-//! names it, or it is refused because the connection would be less secure without it, or another
-//! one than is meant. docs/replacing-h.md has the list.
+//! Owns: the effect of each option. An option is honored; or it is ignored with a warning that
+//! names it; or it is rejected, because without it the connection would be less secure, or made to
+//! another server than intended. docs/replacing-h.md has the list.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,7 +18,7 @@ use super::parameters::Parameters;
 use super::{Endpoint, TCP_TIMEOUT};
 use crate::trust::{Check, Roots, Terms, Versions};
 
-/// What the options come to, besides what is in the [`Config`].
+/// The parsed options, except those stored in the [`Config`].
 pub(super) struct Options {
     pub ways: Vec<SslMode>,
     pub sessions: Vec<TargetSessionAttrs>,
@@ -28,7 +29,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// Reads the options that are left, and puts those into `config` that it has a place for.
+    /// Parses the remaining options, and stores those in `config` that it supports.
     pub fn read(
         parameters: Parameters,
         endpoints: &[Endpoint],
@@ -47,7 +48,7 @@ impl Options {
         let passfile = reader.parameters.take("passfile").map(PathBuf::from);
         reader.without_effect();
         let is_local = |endpoint: &Endpoint| matches!(endpoint.host, Host::Unix(_));
-        // As libpq: there is no TLS on Unix sockets.
+        // As in libpq, TLS is not used on Unix sockets.
         let all_local = !endpoints.is_empty() && endpoints.iter().all(is_local);
         let (ways, check) = reader.security(all_local);
         let has_names = endpoints.iter().all(|endpoint| {
@@ -80,7 +81,7 @@ impl Reader<'_> {
         self.errors.push(text.into());
     }
 
-    /// A value that is one of these words.
+    /// Takes an option whose value is one of `words`.
     fn choice<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
         let value = self.parameters.take(name)?;
         let found = words.iter().find(|(word, _)| *word == value);
@@ -100,13 +101,14 @@ impl Reader<'_> {
         number
     }
 
-    /// A number of seconds or milliseconds; zero and less is the default.
+    /// Takes a number of seconds or milliseconds. Zero and negative values mean the default.
     fn time(&mut self, name: &str, unit: fn(u64) -> Duration) -> Option<Duration> {
         let number = self.number::<i32>(name)?;
         u64::try_from(number).ok().filter(|n| *n > 0).map(unit)
     }
 
-    /// Options without which the connection would be less secure, or another one.
+    /// Rejects options without which the connection would be less secure, or made to another server
+    /// than intended.
     fn refuse(&mut self) {
         for (name, why) in REFUSED {
             if self.parameters.take(name).is_some() {
@@ -142,7 +144,7 @@ impl Reader<'_> {
         if self.choice("min_protocol_version", &protocol) == Some(false) {
             self.error("min_protocol_version is not supported above 3.0");
         }
-        // All of them allow the version that is spoken here.
+        // All values allow the protocol version that is used here.
         self.choice("max_protocol_version", &protocol);
     }
 
@@ -191,8 +193,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A primary accepts writes, and a standby does not. libpq looks at hot standby rather than at
-    /// writes for these two; they differ only where `default_transaction_read_only` is on.
+    /// A primary accepts writes, and a standby does not. For these two, libpq checks for hot
+    /// standby instead of writes; the results differ only if `default_transaction_read_only` is on.
     fn sessions(&mut self, config: &mut Config) -> Vec<TargetSessionAttrs> {
         use TargetSessionAttrs::{Any, ReadOnly, ReadWrite};
         let words: [(&str, &[TargetSessionAttrs]); 6] = [
@@ -209,7 +211,7 @@ impl Reader<'_> {
         sessions
     }
 
-    /// Options that change nothing here, and weaken nothing.
+    /// Takes options that have no effect here and do not weaken security.
     fn without_effect(&mut self) {
         let encoding = self.parameters.take("client_encoding");
         let is_utf8 = |text: &String| {
@@ -234,8 +236,8 @@ impl Reader<'_> {
         self.warnings.push(format!("{name} is ignored: {why}"));
     }
 
-    /// libpq's table, <https://www.postgresql.org/docs/current/libpq-ssl.html>: where there are
-    /// certificates to trust, they count in every mode that has TLS.
+    /// Implements libpq's table, <https://www.postgresql.org/docs/current/libpq-ssl.html>: if there
+    /// are trusted certificates, they are checked in every mode with TLS.
     fn security(&mut self, is_local: bool) -> (Vec<SslMode>, Check) {
         let words = [
             "disable",
@@ -297,7 +299,7 @@ impl Reader<'_> {
             config.ssl_negotiation(SslNegotiation::Direct);
             terms.protocol = Some("postgresql");
         }
-        // There is nothing to configure where TLS is not spoken.
+        // TLS options have no effect without TLS.
         match ways == [SslMode::Disable] {
             true => Terms::default(),
             false => terms,
@@ -336,7 +338,7 @@ const NO_SERVICE: &str = "write the options of the service in the URL";
 const NO_SCRAM: &str = "give the password";
 const NO_OAUTH: &str = "there is no OAuth here";
 
-/// Options that are refused whatever their value, and why.
+/// Options that are rejected regardless of their value, and why.
 const REFUSED: &[(&str, &str)] = &[
     ("oauth_client_id", NO_OAUTH),
     ("oauth_client_secret", NO_OAUTH),
@@ -359,7 +361,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("sslpassword", "the key of sslkey must not be encrypted"),
 ];
 
-/// Options that have no effect whatever their value, and why.
+/// Options that are ignored regardless of their value, and why.
 const IGNORED: &[(&str, &str)] = &[
     ("gssdelegation", "there is no GSSAPI here"),
     ("gsslib", "there is no GSSAPI here"),

@@ -1,12 +1,12 @@
-//! The query of a URL: which options it has, as text.
+//! Parses the query of a URL into options, as text.
 //!
-//! Owns: the names of libpq's options. What they mean is for `options`.
+//! Owns: the names of libpq's options. `options` handles their meaning.
 
 use std::collections::BTreeMap;
 
 use super::decoded;
 
-/// The options of a URL by their names. An option that is set to nothing counts as not given.
+/// The options of a URL by name. An empty option counts as absent.
 #[derive(Default)]
 pub(super) struct Parameters {
     others: BTreeMap<String, String>,
@@ -14,7 +14,7 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Reads what is behind the question mark, as SQLAlchemy does: a plus is a space.
+    /// Parses the part behind the question mark as SQLAlchemy does: a plus is a space.
     pub fn of_query(query: &str, errors: &mut Vec<String>) -> Self {
         let mut parameters = Parameters::default();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -32,7 +32,7 @@ impl Parameters {
             };
             match value.is_empty() {
                 true => {}
-                // SQLAlchemy has one for each host.
+                // SQLAlchemy repeats the option for each host.
                 false if *name == "host" => parameters.hosts.push(value),
                 false => {
                     if parameters
@@ -59,8 +59,9 @@ impl Parameters {
     }
 }
 
-/// An unknown name is shown only if it is a plain word: a password with a question mark that was
-/// not encoded looks like a parameter, and the host is behind it then.
+/// Describes an unknown option. Its name is shown only if it is a plain word: an unencoded question
+/// mark in a password makes the rest of the password look like a parameter, which is then followed
+/// by the host.
 fn unknown(name: &str, value: &str) -> String {
     let is_plain = name
         .bytes()
@@ -75,7 +76,7 @@ fn unknown(name: &str, value: &str) -> String {
     }
 }
 
-/// Whether a name differs from a known one in case, hyphens or one letter.
+/// Returns whether a name differs from a known one in case, hyphens, or one letter.
 fn is_near(name: &str, known: &str) -> bool {
     let name = name.to_ascii_lowercase().replace('-', "_");
     let prefix = name

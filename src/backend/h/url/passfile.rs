@@ -8,17 +8,17 @@ use tokio_postgres::config::Host;
 
 use super::{Endpoint, LOCAL_SOCKETS};
 
-/// What a line of the file has to be for.
+/// The login for which a password is looked up.
 pub(super) struct Login<'a> {
     pub endpoints: &'a [Endpoint],
     pub user: Option<&'a str>,
     pub dbname: Option<&'a str>,
 }
 
-/// The password for a login, if the file has one.
+/// Returns the password for a login, if the file contains one.
 ///
 /// # Errors
-/// Why the file cannot be used; it is named.
+/// The reason why the file cannot be used, with its name.
 pub(super) fn password(file: &Path, login: &Login<'_>) -> Result<Option<String>, String> {
     let named = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
     let text = fs::read_to_string(file).map_err(|error| named(&error))?;
@@ -58,7 +58,7 @@ fn lookup(text: &str, wanted: [&str; 4]) -> Option<String> {
         })
 }
 
-/// The fields of a line. A colon or a backslash in one is escaped by a backslash.
+/// Splits a line into its fields. A backslash escapes a colon or a backslash.
 fn fields(line: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut chars = line.trim_end_matches('\r').chars();
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_line_that_fits_has_the_password() {
+    fn first_matching_line_has_the_password() {
         let text =
             "# a comment\nother:*:*:*:no\ndb.example:5432:h:joe:a\\:b\\\\c\n*:*:*:*:last\r\n";
         let of = |host, port, user| lookup(text, [host, port, "h", user]);

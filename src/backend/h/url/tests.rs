@@ -1,4 +1,4 @@
-//! URLs of h's, and libpq's options.
+//! URLs of h, and libpq's options.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ fn ways(query: &str) -> (Vec<SslMode>, Check) {
 }
 
 #[test]
-fn urls_of_sqlalchemy_and_of_libpq_are_read() {
+fn urls_of_sqlalchemy_and_libpq_are_parsed() {
     for scheme in [
         "postgres",
         "postgresql",
@@ -35,7 +35,7 @@ fn urls_of_sqlalchemy_and_of_libpq_are_read() {
 }
 
 #[test]
-fn server_is_named_without_user_and_password() {
+fn server_name_omits_user_and_password() {
     for (url, server) in [
         ("postgresql://joe:secret@db.example/h", "db.example:5432"),
         ("postgresql://joe@a:5433,b:5434/h", "a:5433, b:5434"),
@@ -47,7 +47,7 @@ fn server_is_named_without_user_and_password() {
 }
 
 #[test]
-fn without_a_host_it_is_the_local_socket() {
+fn missing_host_means_the_local_socket() {
     let target = parse("postgresql:///h").unwrap();
     assert_eq!(
         target.config.get_hosts(),
@@ -59,7 +59,7 @@ fn without_a_host_it_is_the_local_socket() {
 }
 
 #[test]
-fn sslmode_means_what_it_means_to_libpq() {
+fn sslmode_has_libpq_semantics() {
     use SslMode::{Disable, Prefer, Require};
     let file = || Roots::File("/a b.pem".into());
     for (query, expected) in [
@@ -93,7 +93,7 @@ fn sslmode_means_what_it_means_to_libpq() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_and_no_secret_is_told() {
+fn invalid_urls_are_refused_without_revealing_secrets() {
     for (url, word) in [
         ("mysql://u:secret@h/d", "postgresql://"),
         ("u:secret@h/d", "postgresql://"),
@@ -131,7 +131,7 @@ fn hosts(url: &str) -> Vec<(String, u16)> {
 
 // D10
 #[test]
-fn hosts_are_where_sqlalchemy_and_libpq_have_them() {
+fn hosts_are_parsed_as_by_sqlalchemy_and_libpq() {
     for (url, expected) in [
         ("postgresql://a/h", &[("a", 5432)][..]),
         (
@@ -171,7 +171,7 @@ fn hosts_are_where_sqlalchemy_and_libpq_have_them() {
         ),
         ("postgresql:///h?hostaddr=db.example", "hostaddr"),
         ("postgresql:///h?host=@abstract", "abstract"),
-        // Else it would be connected to without TLS.
+        // Otherwise the server would be connected to without TLS.
         (
             "postgresql:///h?host=/run/pg&hostaddr=192.0.2.1&sslmode=verify-full",
             "must be a name",
@@ -187,7 +187,7 @@ fn hosts_are_where_sqlalchemy_and_libpq_have_them() {
 }
 
 #[test]
-fn credentials_are_decoded_and_parameters_win() {
+fn credentials_are_decoded_and_parameters_take_precedence() {
     let config = |url: &str| parse(url).unwrap().config;
     let decoded = config("postgresql+psycopg2://j%40e:p%2F%3A@a/h%20x");
     assert_eq!(decoded.get_user(), Some("j@e"));
@@ -209,7 +209,7 @@ fn credentials_are_decoded_and_parameters_win() {
 }
 
 #[test]
-fn options_of_sockets_have_the_units_of_libpq() {
+fn socket_options_have_libpq_units() {
     let query = "connect_timeout=7&keepalives=1&keepalives_idle=30&keepalives_interval=5\
                  &keepalives_count=3&tcp_user_timeout=2500&load_balance_hosts=random";
     let Target {
@@ -235,14 +235,14 @@ fn options_of_sockets_have_the_units_of_libpq() {
 }
 
 #[test]
-fn every_host_has_time_to_be_tried() {
+fn timeout_allows_for_every_host() {
     let patience = |url: &str| parse(url).unwrap().patience().as_secs();
     assert_eq!(patience("postgresql://a/h"), 8);
     assert_eq!(patience("postgresql://a,b,c/h"), 14);
     assert_eq!(patience("postgresql://a,b/h?connect_timeout=10"), 25);
 }
 
-// D10: every option of libpq's documentation, with a value that h may have.
+// D10: every option in libpq's documentation, with a value that an installation of h may use.
 #[test]
 fn every_option_is_honored_or_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -355,7 +355,7 @@ fn every_option_is_honored_or_named() {
 
 // D10
 #[test]
-fn options_of_security_are_in_force() {
+fn security_options_are_enforced() {
     let Target { terms, .. } = target("sslcert=/c.pem&sslkey=/k.pem&sslsni=0");
     assert_eq!(terms.identity, Some(("/c.pem".into(), "/k.pem".into())));
     assert!(terms.hides_name);
@@ -374,7 +374,7 @@ fn options_of_security_are_in_force() {
     let direct = target("sslmode=verify-full&sslnegotiation=direct");
     assert_eq!(direct.config.get_ssl_negotiation(), SslNegotiation::Direct);
     assert_eq!(direct.terms.protocol, Some("postgresql"));
-    // No combination makes less of it.
+    // No combination weakens it.
     for more in [
         "",
         "&gssencmode=prefer",
@@ -389,7 +389,7 @@ fn options_of_security_are_in_force() {
 }
 
 #[test]
-fn everything_wrong_with_a_url_is_reported_at_once() {
+fn all_errors_in_a_url_are_reported_together() {
     let url = "postgresql://u:secret@a,b/h?port=1,2,3&sslmode=some&sslcrl=/x&service=y\
                &keepalives=many&sslmod=x&requiressl=1&sslsni=0&sslsni=1";
     let errors = parse(url).map(|_| ()).unwrap_err();
@@ -407,7 +407,7 @@ fn everything_wrong_with_a_url_is_reported_at_once() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("secret"), "{text}");
-    // A question mark in the password.
+    // An unencoded question mark in the password.
     let errors = parse("postgresql://u:a?secret=x@db.example/h").map(|_| ());
     let errors = errors.unwrap_err().join("; ");
     assert!(errors.contains("a parameter is not an option"), "{errors}");
@@ -415,7 +415,7 @@ fn everything_wrong_with_a_url_is_reported_at_once() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_named_with_their_options() {
+fn unreadable_files_are_reported_with_their_options() {
     let files = |query: &str| unreadable_files(&format!("postgresql://u:p@a/h?{query}"));
     let all = files("sslcert=/no/c.pem&sslkey=/no%20k.pem&sslrootcert=/no/r.pem");
     assert_eq!(all.len(), 3);

@@ -1,4 +1,4 @@
-//! What is answered when, in which order, and what is kept.
+//! The order of answers, and the retention of events.
 
 mod around;
 mod captured;
@@ -15,7 +15,7 @@ use crate::model::EndCause;
 use around::{CLOCKS, Fake, LIMITS, Mail, members, person, play, short};
 
 #[tokio::test(start_paused = true)]
-async fn who_logs_in_is_answered_in_order_and_many_at_once() {
+async fn logins_are_answered_in_order_and_in_batches() {
     play(4096, async |around| {
         assert_eq!(around.told_in(2).await, ["ready true"]);
         let joe = person(1, "acct:joe@b", &[]);
@@ -37,7 +37,7 @@ async fn who_logs_in_is_answered_in_order_and_many_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_logs_in_does_not_wait_for_all_events_nor_events_for_all_logins() {
+async fn logins_and_events_do_not_starve_each_other() {
     play(4096, async |around| {
         around.fake.shelf().latency = Duration::from_millis(100);
         let many = async {
@@ -51,7 +51,7 @@ async fn who_logs_in_does_not_wait_for_all_events_nor_events_for_all_logins() {
             for ticket in 0..600 {
                 around.log_in(1000 + ticket, "x");
             }
-            // The event under way, a batch, an event.
+            // First the event in progress, then a batch of logins, then an event.
             let told = around.told_in(300).await;
             assert_eq!(told[0], "10");
             assert_eq!(told[1], "1000 unknown");
@@ -66,20 +66,20 @@ async fn who_logs_in_does_not_wait_for_all_events_nor_events_for_all_logins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_is_acknowledged_when_the_reactor_has_dropped_its_receipt() {
+async fn event_is_acknowledged_when_the_reactor_drops_its_receipt() {
     play(2, async |around| {
         sleep(Duration::from_millis(2)).await;
         for number in 0..10 {
             around.annotation(&number.to_string()).await;
         }
         sleep(Duration::from_secs(60)).await;
-        // The health and the first event have filled the mailbox.
+        // The health report and the first event have filled the mailbox.
         assert_eq!(around.handled(), 0);
         let mut told = Vec::new();
         while told.len() < 11 {
             told.push(short(around.mail.recv().unwrap()));
             sleep(2 * RETRY).await;
-            // The health is no event.
+            // The health report is not an event.
             assert_eq!(around.handled(), told.len() - 1);
         }
         let expected = (0..10).map(|number| number.to_string());
@@ -91,7 +91,7 @@ async fn an_event_is_acknowledged_when_the_reactor_has_dropped_its_receipt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_wait_while_the_reactor_has_enough_and_logins_do_not() {
+async fn events_wait_for_a_full_reactor_and_logins_do_not() {
     play(4096, async |around| {
         around.fake.has_token("t", person(1, "acct:a@b", &[]));
         sleep(Duration::from_millis(2)).await;
@@ -100,7 +100,7 @@ async fn events_wait_while_the_reactor_has_enough_and_logins_do_not() {
             around.annotation(&number.to_string()).await;
         }
         sleep(Duration::from_secs(60)).await;
-        // They have been taken out of the mailbox, but are not delivered.
+        // The plans have been taken out of the mailbox, but not been delivered.
         let mut kept: VecDeque<Tell> = around.mail.try_iter().collect();
         assert_eq!(kept.len(), MAX_PLANS);
         for number in 0..5 {
@@ -124,7 +124,7 @@ async fn events_wait_while_the_reactor_has_enough_and_logins_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_database_is_away_logins_are_refused_and_events_wait() {
+async fn logins_are_refused_and_events_wait_during_an_outage() {
     play(4096, async |around| {
         assert_eq!(around.told_in(2).await, ["ready true"]);
         around.fake.restart(false);
@@ -142,7 +142,7 @@ async fn while_the_database_is_away_logins_are_refused_and_events_wait() {
             body: Vec::new(),
         });
         assert_eq!(around.told_in(2).await, ["2 unavailable", "3 line 0"]);
-        // However long it takes.
+        // This holds for an outage of any length.
         assert_eq!(around.told_in(600_000).await, [""; 0]);
         assert_eq!(around.handled(), 0);
         around.fake.shelf().reachable = true;
@@ -157,7 +157,7 @@ async fn while_the_database_is_away_logins_are_refused_and_events_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_of_the_database_that_is_over_costs_nobody_anything() {
+async fn completed_database_restart_is_transparent() {
     play(4096, async |around| {
         assert_eq!(around.told_in(2).await, ["ready true"]);
         let joe = person(1, "acct:joe@b", &[]);
@@ -170,7 +170,7 @@ async fn a_restart_of_the_database_that_is_over_costs_nobody_anything() {
         around.fake.restart(true);
         around.annotation("update").await;
         assert_eq!(around.told_in(2).await, ["update"]);
-        // Where nothing is asked, it is looked for.
+        // The check of idle connections detects it.
         around.fake.restart(true);
         assert_eq!(around.told_in(1_100).await, [""; 0]);
         assert!(around.fake.shelf().connected);
@@ -181,7 +181,7 @@ async fn a_restart_of_the_database_that_is_over_costs_nobody_anything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_oldest_events_go_when_too_many_wait_for_the_database() {
+async fn oldest_events_are_dropped_when_too_many_wait() {
     play(2 * LIMITS.events, async |around| {
         sleep(Duration::from_millis(2)).await;
         around.fake.restart(false);
@@ -196,7 +196,7 @@ async fn the_oldest_events_go_when_too_many_wait_for_the_database() {
         around.fake.shelf().reachable = true;
         let mut told = around.told_in(31_000).await;
         assert_eq!(told[3..5], ["ready true", "10"]);
-        // The reactor takes them a few at a time.
+        // The reactor accepts a limited number at a time.
         for more in 0..LIMITS.events.div_ceil(MAX_PLANS) {
             assert!(told.len() <= 4 + MAX_PLANS * (more + 1));
             told.extend(around.told_in(1_000).await);
@@ -208,7 +208,7 @@ async fn the_oldest_events_go_when_too_many_wait_for_the_database() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_event_dropped_while_the_database_is_away_is_in_a_log_line() {
+async fn every_event_dropped_during_an_outage_is_logged() {
     let log = captured::capture();
     play(2 * LIMITS.events, async |around| {
         sleep(Duration::from_millis(2)).await;
@@ -222,7 +222,7 @@ async fn every_event_dropped_while_the_database_is_away_is_in_a_log_line() {
         assert_eq!(around.stats.dropped(Fate::Overflow), 5_904);
         let counts = || log.numbers("dropped events that waited for the database");
         assert_eq!(counts(), [1]);
-        // The period ends, and nothing further happens.
+        // The period ends without further events.
         sleep(Duration::from_millis(11_000)).await;
         assert_eq!(counts(), [1, 5_903]);
         around.annotation("one more").await;
@@ -251,7 +251,7 @@ async fn every_event_dropped_while_the_database_is_away_is_in_a_log_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn groups_are_told_before_the_session_change_that_speaks_of_them() {
+async fn memberships_are_reported_before_the_session_change() {
     play(4096, async |around| {
         let groups = members(&["g", "h"]);
         around.fake.has_members("acct:joe@b", groups);
@@ -277,7 +277,7 @@ async fn leave_counts_before_its_transaction_is_committed() {
         assert_eq!(around.told_in(2).await, ["ready true", "1 acct:joe@b"]);
         around.change("group-leave", "acct:joe@b", "g").await;
         assert_eq!(around.told_in(2).await, ["acct:joe@b in 1", "group-leave"]);
-        // No read of the old state undoes it: a login, a sweep, an event on another group.
+        // Reads of the old state do not undo it: a login, a sweep, and an event on another group.
         around.ask(Ask::Authenticate {
             ticket: Ticket(2),
             token: Secret("t".into()),
@@ -296,7 +296,7 @@ async fn leave_counts_before_its_transaction_is_committed() {
         assert_eq!(identity.memberships, members(&["h"]));
         around.change("group-join", "acct:joe@b", "i").await;
         assert_eq!(around.told_in(2).await, ["acct:joe@b in 2", "group-join"]);
-        // The transactions are committed; the next check confirms both, and tells nothing.
+        // The transactions are committed. The next check confirms both, and reports nothing.
         around.fake.has_members("acct:joe@b", members(&["h", "i"]));
         assert_eq!(around.told_in(1_100).await, [""; 0]);
         let reads = around.fake.shelf().asked.len();
@@ -360,7 +360,7 @@ async fn expired_join_is_undone_before_the_next_event_after_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_leads_to_nothing_is_counted_and_forgotten() {
+async fn dropped_events_are_counted() {
     play(4096, async |around| {
         around.event(Topic::Annotation, json!({})).await;
         around.event(Topic::User, json!({"userid": 5})).await;
@@ -375,7 +375,7 @@ async fn what_leads_to_nothing_is_counted_and_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_over_which_the_database_always_goes_away_does_not_stay() {
+async fn event_that_always_breaks_the_database_is_dropped() {
     play(4096, async |around| {
         around.fake.shelf().poison = Some("poison".into());
         around.annotation("poison").await;
@@ -389,7 +389,7 @@ async fn an_event_over_which_the_database_always_goes_away_does_not_stay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sweep_tells_what_no_event_has_told() {
+async fn sweep_reports_changes_without_events() {
     play(4096, async |around| {
         for (token, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "c")] {
             let identity = person(token, name, &["g"]);
@@ -412,7 +412,7 @@ async fn a_sweep_tells_what_no_event_has_told() {
         };
         around.ask(sweep());
         assert_eq!(around.told_in(2).await, ["token 2 ended", "c in 0"]);
-        // In vain, which must not be taken for an answer.
+        // The sweep fails, which must not count as an answer.
         around.fake.restart(false);
         around.ask(sweep());
         assert_eq!(around.told_in(2).await, ["ready false"]);
@@ -428,7 +428,7 @@ async fn a_sweep_tells_what_no_event_has_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_logs_in_does_not_wait_for_a_long_sweep() {
+async fn logins_do_not_wait_for_a_long_sweep() {
     play(4096, async |around| {
         around.fake.shelf().latency = Duration::from_millis(100);
         let tokens = (0..10 * SWEPT as u64).map(TokenId).collect();
@@ -447,7 +447,7 @@ async fn who_logs_in_does_not_wait_for_a_long_sweep() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_ends_with_those_who_ask_and_with_those_who_listen() {
+async fn worker_ends_when_callers_or_receiver_are_gone() {
     for listens in [true, false] {
         let (asker, questions) = channel(1);
         let (_events, deliveries) = channel(1);
@@ -473,7 +473,7 @@ async fn it_ends_with_those_who_ask_and_with_those_who_listen() {
                 asker.try_send(question).unwrap();
             }
         }
-        // It is not even connected.
+        // It ends without even connecting.
         worker.run().await;
     }
 }

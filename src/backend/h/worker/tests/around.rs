@@ -1,4 +1,4 @@
-//! What is around a worker in its tests: data, mail and time that they make.
+//! The environment of a worker in tests: simulated database, mailbox, and time.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,19 +12,19 @@ use super::super::*;
 use crate::backend::h::store::{Away, Standing};
 use crate::model::{Identity, Membership, MonoMillis, Receipt, Role, UnixMillis};
 
-/// A database as the tests have it.
+/// The state of the simulated database.
 #[derive(Default)]
 pub struct Shelf {
-    /// Whether it can be connected to.
+    /// Whether connecting succeeds.
     pub reachable: bool,
-    /// Whether the connection there is works.
+    /// Whether the current connection works.
     pub connected: bool,
-    /// How long everything takes.
+    /// The duration of each operation.
     pub latency: Duration,
     pub people: HashMap<String, Identity>,
     pub members: HashMap<String, Vec<Membership>>,
     pub swept: VecDeque<Vec<(TokenId, Standing)>>,
-    /// The annotation over which the connection always breaks.
+    /// The annotation that always breaks the connection.
     pub poison: Option<String>,
     pub asked: Vec<String>,
 }
@@ -60,7 +60,7 @@ impl Fake {
         Ok(())
     }
 
-    /// The server ends; whether it can be connected to again at once.
+    /// Ends the server's connections; `reachable` tells whether connecting succeeds afterwards.
     pub fn restart(&self, reachable: bool) {
         let mut shelf = self.shelf();
         shelf.connected = false;
@@ -129,20 +129,20 @@ impl Data for Fake {
     }
 }
 
-/// The clocks, which stand still. They have nothing in common, as in a real process.
+/// Constant clocks. As in a real process, they are unrelated.
 pub const CLOCKS: Clocks = Clocks {
     unix: || 1_700_000_000_000,
     mono: || MONO,
 };
 const MONO: MonoMillis = MonoMillis(1_000_000);
 
-/// How many events may wait.
+/// The limits on waiting events.
 pub const LIMITS: Limits = Limits {
     events: 4096,
     bytes: 16 << 20,
 };
 
-/// A mailbox of the reactor's.
+/// The reactor's mailbox.
 pub struct Mail(pub SyncSender<Tell>);
 
 impl Way for Mail {
@@ -158,7 +158,7 @@ impl Way for Mail {
     }
 }
 
-/// All that is around a worker.
+/// The environment of a worker.
 pub struct Around {
     pub fake: Fake,
     pub stats: Arc<Stats>,
@@ -168,7 +168,7 @@ pub struct Around {
     pub handled: Arc<AtomicUsize>,
 }
 
-/// Has a worker work while `script` says what happens around it.
+/// Runs a worker while `script` controls its environment.
 pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
     let (asker, questions) = channel(4096);
     let (events, deliveries) = channel(16);
@@ -194,7 +194,7 @@ pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
         deliveries,
     );
     tokio::select! {
-        // In the same order every time, so that the tests mean the same every time.
+        // Poll in a fixed order to keep the tests deterministic.
         biased;
         () = worker.run() => panic!("it ended"),
         () = script(&mut around) => {}
@@ -217,7 +217,7 @@ impl Around {
         self.event_of_age(0, topic, event).await;
     }
 
-    /// An event that arrived so many milliseconds ago.
+    /// Sends an event that arrived `age` milliseconds ago.
     pub async fn event_of_age(&self, age: u64, topic: Topic, event: Value) {
         let Value::Object(event) = event else {
             panic!("no object");
@@ -248,7 +248,7 @@ impl Around {
         self.event(Topic::User, event).await;
     }
 
-    /// An event on a group, which h publishes before it commits.
+    /// Sends an event on a group, which h publishes before it commits.
     pub async fn change(&self, kind: &str, userid: &str, group: &str) {
         let event = json!({"type": kind, "userid": userid, "group": group, "session_model": {}});
         self.event(Topic::User, event).await;
@@ -258,7 +258,7 @@ impl Around {
         self.handled.load(Ordering::Relaxed)
     }
 
-    /// The next that is told.
+    /// Returns the next message to the reactor.
     pub async fn next(&self) -> Tell {
         loop {
             match self.mail.try_recv() {
@@ -268,12 +268,12 @@ impl Around {
         }
     }
 
-    /// What has been told so far, in short.
+    /// Returns the messages to the reactor so far, in a short form.
     pub fn told(&self) -> Vec<String> {
         self.mail.try_iter().map(short).collect()
     }
 
-    /// What is told within this time.
+    /// Returns the messages to the reactor within this time.
     pub async fn told_in(&self, millis: u64) -> Vec<String> {
         sleep(Duration::from_millis(millis)).await;
         self.told()

@@ -1,4 +1,4 @@
-//! The log as a test sees it.
+//! Captures the log in tests.
 
 use std::cell::RefCell;
 
@@ -8,7 +8,7 @@ thread_local! {
     static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Keeps each thread's lines for the test that runs on it.
+/// Stores each thread's lines for the test that runs on it.
 struct Keeper;
 
 impl Log for Keeper {
@@ -23,12 +23,12 @@ impl Log for Keeper {
     fn flush(&self) {}
 }
 
-/// The lines of this thread.
+/// The captured lines of this thread.
 pub struct Lines(());
 
-/// From now on, this thread's lines are kept.
+/// Starts to capture this thread's lines.
 pub fn capture() -> Lines {
-    // Another test may have done so.
+    // Another test may have installed the logger already.
     let _ = log::set_logger(&Keeper);
     log::set_max_level(LevelFilter::Trace);
     LINES.take();
@@ -36,7 +36,7 @@ pub fn capture() -> Lines {
 }
 
 impl Lines {
-    /// The number that each line with this text reports, which comes before the word `since`.
+    /// Returns the number that each line with `text` reports, which precedes the word `since`.
     pub fn numbers(&self, text: &str) -> Vec<u64> {
         LINES.with_borrow(|lines| {
             let about = lines.iter().filter(|line| line.contains(text));
