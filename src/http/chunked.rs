@@ -1,70 +1,70 @@
 //! The chunked transfer coding (RFC 9112 §7.1), decoded in place.
 //!
-//! Owns: where a chunked body ends, and the limits on all of it that is not data. It holds no byte
-//! of the body: data is moved to the front of the buffer that it arrived in, and everything else
-//! is dropped there.
+//! Owns: locating the end of a chunked body, and the limits on chunk sizes, extensions, and
+//! trailers. It buffers no body bytes: data is compacted to the front of the caller's buffer, and
+//! the framing around it is discarded.
 
 use super::MAX_HEADERS;
 use super::extensions::is_token;
 
-/// Bytes of chunk extensions that a body may have in all. RFC 9112 §7.1.1: "A server ought to limit
+/// Maximum bytes of chunk extensions in one body. RFC 9112 §7.1.1: "A server ought to limit
 /// the total length of chunk extensions received in a request to an amount reasonable for the
 /// services provided".
 pub const MAX_CHUNK_EXTENSIONS: usize = 4 * 1024;
-/// Bytes of trailer fields that a body may have; these may be as many as header fields,
-/// [`MAX_HEADERS`].
+/// Maximum bytes of trailer fields in one body. Their number is limited by [`MAX_HEADERS`], like
+/// that of header fields.
 pub const MAX_TRAILERS: usize = 8 * 1024;
-/// Digits of a chunk size, leading zeros included.
+/// Maximum digits of a chunk size, including leading zeros.
 const MAX_SIZE_DIGITS: u8 = 16;
 
-/// A decoder for one body, however its bytes are cut.
+/// An incremental decoder for one chunked body.
 #[derive(Clone, Debug)]
 pub struct ChunkedDecoder {
     state: State,
-    /// The size of the current chunk as far as it was read, and then the bytes that are missing.
+    /// The current chunk: its size while the size is being parsed, then its remaining bytes.
     chunk: u64,
-    /// Bytes of data that further chunks may have.
+    /// Data bytes that later chunks may still contain.
     room: u64,
-    /// Bytes of extensions that may follow.
+    /// Extension bytes that are still allowed.
     extensions: u16,
-    /// Bytes of trailer fields that may follow.
+    /// Trailer bytes that are still allowed.
     trailers: u16,
-    /// Trailer fields that may follow.
+    /// Trailer fields that are still allowed.
     fields: u8,
-    /// Digits of the current chunk size.
+    /// Digits of the current chunk size parsed so far.
     digits: u8,
 }
 
-/// How much of the input was processed.
+/// The progress of one [`ChunkedDecoder::decode`] call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// Bytes of input. All of it, unless the body has ended before.
+    /// Bytes consumed from the input: all of it, unless the body ended earlier.
     pub read: usize,
-    /// Bytes of data, which are at the front of the input now.
+    /// Bytes of decoded data, now at the front of the input.
     pub written: usize,
 }
 
-/// Why a chunked body is refused. The connection must be closed: where the next request would
-/// start is not known.
+/// Why a chunked body is rejected. The connection must be closed, because the start of the next
+/// request is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkedError {
-    /// A violation of the grammar.
+    /// A grammar violation.
     Malformed,
-    /// More data than the limit, by the sizes of the chunks.
+    /// The chunk sizes add up to more than the limit.
     BodyTooLarge,
-    /// More than [`MAX_CHUNK_EXTENSIONS`].
+    /// More than [`MAX_CHUNK_EXTENSIONS`] bytes.
     ExtensionsTooLarge,
     /// More than [`MAX_TRAILERS`] bytes or [`MAX_HEADERS`] fields.
     TrailersTooLarge,
 }
 
-/// What the next byte belongs to.
+/// The grammar element that the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// The first digit of a chunk size.
     SizeStart,
     Size,
-    /// White space behind a chunk size, which only an extension may follow.
+    /// White space after a chunk size. Only an extension may follow.
     BeforeExtension,
     /// The name of an extension, or white space before it.
     ExtensionName,
@@ -83,7 +83,7 @@ enum State {
 }
 
 impl ChunkedDecoder {
-    /// A decoder for a body of at most `limit` bytes of data.
+    /// Creates a decoder for a body of at most `limit` bytes of data.
     pub fn new(limit: usize) -> Self {
         ChunkedDecoder {
             state: State::SizeStart,
@@ -96,17 +96,17 @@ impl ChunkedDecoder {
         }
     }
 
-    /// Whether the body has ended.
+    /// Returns whether the body has ended.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// Decodes the next bytes of the body. Its data is moved to the front of `input`; what follows
-    /// the data there is left undefined up to [`Decoded::read`].
+    /// Decodes the next bytes of the body. The decoded data is moved to the front of `input`; the
+    /// bytes between the data and [`Decoded::read`] are unspecified.
     ///
     /// # Errors
-    /// [`ChunkedError`]; a chunk that is larger than the limit by its size is refused before any of
-    /// its data has arrived.
+    /// [`ChunkedError`]. A chunk whose announced size exceeds the limit is rejected before any of
+    /// its data arrives.
     pub fn decode(&mut self, input: &mut [u8]) -> Result<Decoded, ChunkedError> {
         let (mut read, mut written) = (0, 0);
         while self.state != State::Done
@@ -130,8 +130,8 @@ impl ChunkedDecoder {
         Ok(Decoded { read, written })
     }
 
-    /// The state behind a byte that is not data. A bare CR or LF is nowhere a line terminator:
-    /// parsers disagree about those.
+    /// Returns the state after a framing byte. A bare CR or LF never ends a line, because parsers
+    /// disagree about bare line terminators.
     fn next(&mut self, byte: u8) -> Result<State, ChunkedError> {
         use State::*;
         let is_space = matches!(byte, b' ' | b'\t');
@@ -180,7 +180,8 @@ impl ChunkedDecoder {
         Ok(next)
     }
 
-    /// RFC 9112 §7.1: "recipients MUST anticipate potentially large hexadecimal numerals and
+    /// Appends a hexadecimal digit to the chunk size. RFC 9112 §7.1: "recipients MUST anticipate
+    /// potentially large hexadecimal numerals and
     /// prevent parsing errors due to integer conversion overflows or precision loss".
     fn add_digit(&mut self, byte: u8) -> Result<(), ChunkedError> {
         if self.digits == MAX_SIZE_DIGITS {
@@ -188,7 +189,7 @@ impl ChunkedDecoder {
         }
         self.digits += 1;
         let digit = char::from(byte).to_digit(16).unwrap_or(0);
-        // What was there before is no more than the room, or it would have been refused.
+        // The previous value did not exceed `room`; otherwise it would have been rejected.
         self.chunk = self.chunk.saturating_mul(16).saturating_add(digit.into());
         match self.chunk > self.room {
             true => Err(ChunkedError::BodyTooLarge),
@@ -196,7 +197,7 @@ impl ChunkedDecoder {
         }
     }
 
-    /// The line with a chunk size has ended. The last chunk has size 0.
+    /// Ends the line with a chunk size. Size 0 marks the last chunk.
     fn end_size(&mut self) -> State {
         self.digits = 0;
         self.room -= self.chunk;
@@ -213,8 +214,8 @@ mod tests {
 
     const LIMIT: usize = 100;
 
-    /// Decodes input that arrives in pieces that end at the given places; the data and the number
-    /// of bytes that follow the body, or `None` if it has not ended.
+    /// Decodes input that is split at the given offsets. Returns the data and the number of bytes
+    /// after the body, or `None` if the body has not ended.
     fn decode(input: &[u8], ends: &[usize]) -> Result<Option<(Vec<u8>, usize)>, ChunkedError> {
         let mut decoder = ChunkedDecoder::new(LIMIT);
         let (mut data, mut at) = (Vec::new(), 0);
@@ -296,14 +297,14 @@ mod tests {
             "1;a\rb\r\nx\r\n0\r\n\r\n",
             "1;a\0\r\nx\r\n0\r\n\r\n",
             "1;\"a\r\n\"\r\nx\r\n0\r\n\r\n",
-            // The data is longer or shorter than its size, or ends in another way.
+            // Data longer or shorter than its size, or with a wrong terminator.
             "1\r\nxy\r\n0\r\n\r\n",
             "2\r\nx\r\n0\r\n\r\n",
             "1\r\nx\n0\r\n\r\n",
             "1\r\nx0\r\n\r\n",
             "1\r\nx\rZ0\r\n\r\n",
             "1\r\nx\r\n\r\n0\r\n\r\n",
-            // The end.
+            // A malformed end of the body.
             "0\n\n",
             "0\r\n\n",
             "0\r\n\rX",
@@ -339,12 +340,12 @@ mod tests {
             assert_eq!(at_once(size), too_large, "{size}");
         }
         assert_eq!(at_once("64"), Ok(None));
-        // All chunks together.
+        // The limit applies to all chunks together.
         let most = format!("40\r\n{}\r\n24\r\n", "x".repeat(64));
         assert_eq!(at_once(&most), Ok(None));
         let more = format!("40\r\n{}\r\n25\r\n", "x".repeat(64));
         assert_eq!(at_once(&more), too_large);
-        // Zeros without end.
+        // Endless leading zeros.
         assert_eq!(at_once(&"0".repeat(16)), Ok(None));
         assert_eq!(at_once(&"0".repeat(17)), Err(ChunkedError::Malformed));
     }
@@ -358,7 +359,8 @@ mod tests {
             at_once(&extension(MAX_CHUNK_EXTENSIONS + 1)),
             Err(ChunkedError::ExtensionsTooLarge)
         );
-        // Those of all chunks together, and the white space among them.
+        // The limit applies to all chunks together, and includes the white space between
+        // extensions.
         let chunks = format!("1 ;{}\r\nx\r\n", "a".repeat(98)).repeat(41);
         assert_eq!(at_once(&chunks), Err(ChunkedError::ExtensionsTooLarge));
 

@@ -1,7 +1,7 @@
-//! Times as HTTP writes them.
+//! The HTTP date format.
 
-/// RFC 9110 §5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`, of a time in milliseconds since the Unix
-/// epoch. A clock beyond the year 9999 gives its last second.
+/// Formats a time in milliseconds since the Unix epoch as an RFC 9110 §5.6.7 date, such as `Sun, 06
+/// Nov 1994 08:49:37 GMT`. Times after the year 9999 are clamped to its last second.
 pub fn http_date(unix_ms: u64) -> String {
     let seconds = (unix_ms / 1000).min(LAST_SECOND);
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -13,7 +13,8 @@ pub fn http_date(unix_ms: u64) -> String {
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
-/// Year, month from 0, and day from 1 of the Gregorian calendar, from days since the epoch.
+/// Converts days since the epoch to a Gregorian year, a month counted from 0, and a day counted
+/// from 1.
 fn civil(days: u64) -> (u64, u64, u64) {
     let mut year = 1970 + days / 366;
     while days_before(year + 1) <= days {
@@ -31,22 +32,22 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year, 11, 31)
 }
 
-/// Days from the epoch to the first of a year.
+/// Returns the number of days from the epoch to January 1 of a year.
 fn days_before(year: u64) -> u64 {
     let leap_days = |year: u64| year / 4 - year / 100 + year / 400;
     (year - 1970) * 365 + leap_days(year - 1) - leap_days(1969)
 }
 
-/// The name of that number, of names with three letters each.
+/// Returns the entry with this index in a table of three-letter names.
 fn pick(names: &'static [u8], number: u64) -> &'static str {
     let at = usize::try_from(number).unwrap_or(0) * 3;
     let name = names.get(at..at + 3).unwrap_or_default();
     std::str::from_utf8(name).unwrap_or_default()
 }
 
-/// Days of the months, February without its leap day.
+/// Days of each month; February without its leap day.
 const LENGTHS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-/// Of the year 9999.
+/// The last second of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 #[cfg(test)]

@@ -1,43 +1,42 @@
-//! The negotiation of permessage-deflate (RFC 7692 §7.1) in `Sec-WebSocket-Extensions`.
+//! Negotiation of permessage-deflate (RFC 7692 §7.1) in `Sec-WebSocket-Extensions`.
 //!
-//! Whatever a client offers, the handshake does not fail for it: without an offer that can be
-//! accepted, nothing is compressed.
+//! An offer never fails the handshake. If no offer is acceptable, compression is not used.
 //!
-//! An offer is declined if it has a parameter that is not below, one twice, one without the
-//! value it needs, or with one it must not have. The others are answered
-//! `permessage-deflate; server_no_context_takeover; client_no_context_takeover`, and:
+//! An offer is declined if it contains an unknown or repeated parameter, or a parameter with a
+//! missing, unexpected, or invalid value. Other offers are answered with `permessage-deflate;
+//! server_no_context_takeover; client_no_context_takeover`, plus:
 //!
-//! | offered                        | added to the answer        | what we send      |
+//! | offered                        | added to the answer        | our messages      |
 //! |--------------------------------|----------------------------|-------------------|
 //! | `server_max_window_bits=8`     | declined                   |                   |
 //! | `server_max_window_bits=9..11` | the same                   | never compressed  |
 //! | `server_max_window_bits=12..15`| `server_max_window_bits=12`| may be compressed |
 //! | no `server_max_window_bits`    |                            | may be compressed |
 //!
-//! `server_no_context_takeover`, `client_no_context_takeover` and `client_max_window_bits`
-//! (without a value, or with one of 8 to 15) make no difference: no side ever keeps a context,
-//! and we read with the largest window.
+//! `server_no_context_takeover`, `client_no_context_takeover`, and `client_max_window_bits`
+//! (without a value, or with a value from 8 to 15) change nothing: neither side keeps a context,
+//! and the decompressor uses the largest window.
 
 use std::borrow::Cow;
 
 use crate::ws::DEFLATE_WINDOW_BITS;
 
-/// What was agreed about compression.
+/// The negotiated compression parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deflate {
-    /// The `server_max_window_bits` of the answer.
+    /// The `server_max_window_bits` parameter of the answer.
     window_bits: Option<u8>,
 }
 
 impl Deflate {
-    /// Whether the client has agreed to a window of our size. Without it what we send is not
-    /// compressed: §7.2.1 leaves that to the sender, for each message.
+    /// Returns whether messages to the client may be compressed, which requires that the client
+    /// accepted our window size. §7.2.1 lets the sender decide for each message.
     pub fn may_send(self) -> bool {
         self.window_bits
             .is_none_or(|bits| bits >= DEFLATE_WINDOW_BITS)
     }
 
-    /// Writes the header field of the answer.
+    /// Encodes the header field of the answer.
     pub(super) fn encode(self, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"Sec-WebSocket-Extensions: permessage-deflate; \
@@ -50,9 +49,9 @@ impl Deflate {
     }
 }
 
-/// What comes of the header fields that a client sent, in their order. The first offer that
-/// can be accepted is; RFC 6455 §9.1 has them listed by preference. A field that breaks the
-/// grammar is as good as none at all.
+/// Selects the first acceptable offer from the header fields in the order in which they were
+/// received; RFC 6455 §9.1 orders offers by preference. Returns `None` if any field violates the
+/// grammar.
 pub(super) fn negotiate<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Option<Deflate> {
     let mut accepted = None;
     for field in fields {
@@ -73,8 +72,8 @@ pub(super) fn negotiate<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Option<De
     accepted
 }
 
-/// Reads one extension with its parameters; inside, what we would answer to it. Outside `None`
-/// where the grammar is broken.
+/// Parses one extension with its parameters. The inner option is the answer to it; the outer one is
+/// `None` if the extension violates the grammar.
 fn read_extension(rest: &mut Rest<'_>) -> Option<Option<Deflate>> {
     let mut is_acceptable = rest.token()? == b"permessage-deflate";
     let mut offer = Offer::default();
@@ -90,7 +89,7 @@ fn read_extension(rest: &mut Rest<'_>) -> Option<Option<Deflate>> {
     Some(offer.answer().filter(|_| is_acceptable))
 }
 
-/// The parameters of an offer so far; inside, their values.
+/// The parameters of the offer parsed so far. Each inner value is the parameter's value.
 #[derive(Default)]
 struct Offer {
     server_no_context: Option<()>,
@@ -100,7 +99,7 @@ struct Offer {
 }
 
 impl Offer {
-    /// `None` where the parameter makes it an offer to be declined (§7.1).
+    /// Adds a parameter. Returns `None` if the parameter makes the offer unacceptable (§7.1).
     fn add(&mut self, name: &[u8], value: Option<&[u8]>) -> Option<()> {
         let is_new = match (name, value) {
             (b"server_no_context_takeover", None) => self.server_no_context.replace(()).is_none(),
@@ -119,7 +118,7 @@ impl Offer {
     }
 
     fn answer(&self) -> Option<Deflate> {
-        // Nobody can be counted on to read with a window of 8: zlib turns it into 9.
+        // Clients cannot be relied upon to support a window of 8: zlib raises it to 9.
         (self.server_bits != Some(8)).then(|| Deflate {
             window_bits: self.server_bits.map(|bits| bits.min(DEFLATE_WINDOW_BITS)),
         })
@@ -135,11 +134,12 @@ fn window_bits(value: &[u8]) -> Option<u8> {
     }
 }
 
-/// What is left of a field. Every step takes bytes off its front, and none looks at them twice.
+/// The rest of a header field. Each step consumes bytes from the front, and no byte is inspected
+/// twice.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
-    /// Takes white space; whether anything is left behind it.
+    /// Skips white space. Returns whether any input is left.
     fn skip_spaces(&mut self) -> bool {
         while let [b' ' | b'\t', rest @ ..] = self.0 {
             self.0 = rest;
@@ -197,7 +197,8 @@ pub(super) fn is_token(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// The answer's parameters beyond those that are always there, or "-".
+    /// Returns the parameters of the answer after the constant ones, or "-" if the offer is
+    /// declined.
     fn answer(fields: &[&str]) -> String {
         let Some(deflate) = negotiate(fields.iter().map(|field| field.as_bytes())) else {
             return "-".into();
@@ -245,13 +246,13 @@ mod tests {
             ("; server_max_window_bits=8", "-"),
             ("; client_max_window_bits=8", ""),
             ("; client_max_window_bits=15", ""),
-            // Ways to write the same.
+            // Alternative notations of the same offer.
             (
                 " ;\tserver_max_window_bits = \"1\\5\" ",
                 "; server_max_window_bits=12",
             ),
             (";client_max_window_bits=\"10\"", ""),
-            // Nothing that is meant.
+            // Malformed parameters.
             ("; server_max_window_bits", "-"),
             ("; server_no_context_takeover=true", "-"),
             ("; client_no_context_takeover=\"true\"", "-"),
@@ -331,7 +332,7 @@ mod tests {
                 "; server_max_window_bits=10 in",
             ),
             (&[",permessage-deflate,"], ""),
-            // A grammar that is broken anywhere.
+            // A grammar violation anywhere discards all offers.
             (&["permessage-deflate permessage-deflate"], "-"),
             (&["permessage-deflate;"], "-"),
             (&["permessage-deflate; ; client_max_window_bits"], "-"),
@@ -347,11 +348,11 @@ mod tests {
         }
     }
 
-    // CVE-2020-7662, CVE-2020-7663: every byte is looked at a bounded number of times, so that
-    // the longest field is done with at once.
+    // CVE-2020-7662, CVE-2020-7663: each byte is inspected a bounded number of times, so that
+    // parsing time is linear in the field length.
     #[test]
     fn long_fields_take_linear_time() {
-        // Miri takes each step a thousand times as long.
+        // Miri is about a thousand times slower.
         let most = if cfg!(miri) { 256 } else { 65_536 };
         let long = |part: &str| format!("permessage-deflate{}", part.repeat(most / part.len()));
         let started = std::time::Instant::now();

@@ -1,29 +1,31 @@
-//! What proxies say of whom they forward a request for.
+//! Client addresses reported by proxies.
 //!
-//! Owns: reading `X-Forwarded-For` and `Forwarded` (RFC 7239). One of the two counts, never both:
-//! proxies write the one that they know, and pass on what clients have put into the other.
+//! Owns: parsing `X-Forwarded-For` and `Forwarded` (RFC 7239). Only the configured one of the two
+//! is read: a proxy writes the field that it is configured for, and passes the other through
+//! unchanged from the client.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::Request;
 
-/// The header field in which proxies say for whom they forward.
+/// The header field in which proxies report the client's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ForwardedBy {
-    /// `X-Forwarded-For`, as proxies write it by themselves.
+    /// `X-Forwarded-For`, the default of most proxies.
     #[default]
     XForwardedFor,
-    /// `Forwarded`, of RFC 7239.
+    /// `Forwarded` (RFC 7239).
     Forwarded,
-    /// In none.
+    /// Neither field.
     Nothing,
 }
 
-/// The client's address, as the proxies say that are trusted, of which the peer must be one: the
-/// last in the chain that is no proxy's. What stands before it is what the client says itself.
+/// Returns the client's address as reported by trusted proxies: the last hop of the chain that is
+/// not a trusted proxy. Earlier hops are supplied by the client and cannot be trusted. The caller
+/// must have verified that the peer is a trusted proxy.
 ///
-/// `None` where nothing is said, or where one that is trusted does not name who comes before it.
-/// Where all in the chain are proxies, the first of them is the client.
+/// Returns `None` if the field is absent, or if a trusted proxy does not identify the hop before
+/// it. If all hops are trusted proxies, the first one is the client.
 pub fn client_address(
     request: &Request<'_>,
     by: ForwardedBy,
@@ -52,11 +54,12 @@ pub fn client_address(
     chain.last.or(chain.first)?
 }
 
-/// The hops so far, from the client on. `None` in a place is one without an address.
+/// The hops parsed so far, starting at the client. An inner `None` is a hop without a usable
+/// address.
 struct Chain<F> {
     is_trusted: F,
     first: Option<Option<IpAddr>>,
-    /// The last that is no trusted proxy.
+    /// The last hop that is not a trusted proxy.
     last: Option<Option<IpAddr>>,
 }
 
@@ -69,13 +72,15 @@ impl<F: Fn(IpAddr) -> bool> Chain<F> {
     }
 }
 
-/// The elements of a list, RFC 9110 §5.6.1; a comma in a quoted string ends none.
+/// Calls `visit` for each element of a list (RFC 9110 §5.6.1). A comma inside a quoted string is
+/// not a separator.
 fn each_element<'a>(value: &'a [u8], mut visit: impl FnMut(&'a [u8])) {
     split_outside_quotes(value, b',', &mut visit);
 }
 
-/// RFC 7239 §4: `forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )`. "Each
-/// parameter MUST NOT occur more than once per field-value"; names are in any case.
+/// Returns the address in the `for` parameter. RFC 7239 §4: `forwarded-element = [ forwarded-pair ]
+/// *( ";" [ forwarded-pair ] )`. "Each parameter MUST NOT occur more than once per field-value";
+/// names are case-insensitive.
 fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     let (mut address, mut count) = (None, 0);
     split_outside_quotes(element, b';', &mut |pair: &[u8]| {
@@ -104,7 +109,7 @@ fn split_outside_quotes<'a>(bytes: &'a [u8], at: u8, visit: &mut impl FnMut(&'a 
     pieces.for_each(visit);
 }
 
-/// Without its quotes. No address has a character that would have to be escaped.
+/// Strips the quotes of a quoted string. Addresses contain no characters that need escaping.
 fn unquote(value: &[u8]) -> &[u8] {
     let inner = value
         .strip_prefix(b"\"")
@@ -112,8 +117,8 @@ fn unquote(value: &[u8]) -> &[u8] {
     inner.unwrap_or(value)
 }
 
-/// An address, with a port or without; `None` for RFC 7239's `unknown` and `_hidden`, and for
-/// whatever else is none.
+/// Parses an address with or without a port. Returns `None` for anything else, including the
+/// `unknown` and `_hidden` identifiers of RFC 7239.
 fn node(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text.trim_ascii()).ok()?;
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
@@ -127,7 +132,8 @@ mod tests {
     use super::*;
     use crate::http::{Head, Proxies, parse_head};
 
-    /// The client by these header fields, behind proxies in 10.0.0.0/8 and `2001:db8::1`.
+    /// Returns the client address derived from these header fields, with trusted proxies in
+    /// 10.0.0.0/8 and at `2001:db8::1`.
     fn client(by: ForwardedBy, fields: &str) -> String {
         let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
         let proxies = Proxies::parse(["10.0.0.0/8", "2001:db8::1"]).unwrap();
@@ -156,7 +162,7 @@ mod tests {
             ("[2001:db8::2]", "2001:db8::2"),
             ("2001:db8::2", "2001:db8::2"),
             ("::ffff:203.0.113.7", "203.0.113.7"),
-            // Whoever cannot be named is not passed over: before it stands what it says itself.
+            // An unidentifiable hop is not skipped: the hops before it are supplied by the client.
             ("203.0.113.7, unknown, 10.0.0.2", "-"),
             ("203.0.113.7, , 10.0.0.2", "-"),
             ("203.0.113.7, evil", "-"),
@@ -170,7 +176,7 @@ mod tests {
             assert_eq!(client(ForwardedBy::Forwarded, &field), "-");
             assert_eq!(client(ForwardedBy::Nothing, &field), "-");
         }
-        // RFC 9110 §5.3: several fields are one list.
+        // RFC 9110 §5.3: repeated fields form one list.
         let fields = "X-Forwarded-For: 203.0.113.7\r\nx-forwarded-for: 10.0.0.2\r\n";
         assert_eq!(client(ForwardedBy::XForwardedFor, fields), "203.0.113.7");
         assert_eq!(client(ForwardedBy::XForwardedFor, ""), "-");

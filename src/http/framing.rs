@@ -1,26 +1,26 @@
-//! Where a request's body ends, by its head (RFC 9112 §6).
+//! Message body framing, derived from the request head (RFC 9112 §6).
 
 use super::extensions::is_token;
 use super::{HeadError, Request};
 
-/// Where the body of a request ends.
+/// How the end of a request body is determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// Neither `Content-Length` nor `Transfer-Encoding`: there is no body.
     None,
-    /// After so many bytes, by `Content-Length`.
+    /// The body has this length, from `Content-Length`.
     Length(u64),
-    /// Where the chunked transfer coding says.
+    /// The body ends with the last chunk of the chunked transfer coding.
     Chunked,
 }
 
 impl Framing {
-    /// Whether bytes of a body follow the head. Those of the chunked coding always do.
+    /// Returns whether body bytes follow the head. A chunked body is never empty on the wire.
     pub fn has_body(self) -> bool {
         !matches!(self, Framing::None | Framing::Length(0))
     }
 
-    /// Reads the header fields of a request.
+    /// Derives the framing from the header fields of a request.
     pub(super) fn of(request: &Request<'_>) -> Result<Self, HeadError> {
         if !request.has_header("transfer-encoding") {
             return content_length(request);
@@ -40,7 +40,7 @@ impl Framing {
     }
 }
 
-/// Reads `Transfer-Encoding`, of which only `chunked`, once and by itself, is supported.
+/// Parses `Transfer-Encoding`. Only `chunked`, exactly once and with no other coding, is supported.
 fn transfer_coding(request: &Request<'_>) -> Result<Framing, HeadError> {
     let fields = request.headers("transfer-encoding");
     let codings = fields.flat_map(|field| field.split(|&byte| byte == b','));
@@ -48,8 +48,8 @@ fn transfer_coding(request: &Request<'_>) -> Result<Framing, HeadError> {
     for coding in codings.map(<[u8]>::trim_ascii) {
         let name = coding.split(|&byte| byte == b';').next();
         let name = name.unwrap_or_default().trim_ascii();
-        // §6.1: "A sender MUST NOT apply the chunked transfer coding more than once", and it is
-        // the last one.
+        // §6.1: "A sender MUST NOT apply the chunked transfer coding more than once", and it must
+        // be the last coding.
         if is_chunked || name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
             return Err(HeadError::Ambiguous);
         }
@@ -74,7 +74,7 @@ fn content_length(request: &Request<'_>) -> Result<Framing, HeadError> {
     let Some(value) = values.next() else {
         return Ok(Framing::None);
     };
-    // Digits only: `+5`, `0x5`, `5, 5` and the empty value are read differently elsewhere.
+    // Digits only: other parsers disagree about `+5`, `0x5`, `5, 5`, and the empty value.
     let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
     if !digits || values.next().is_some() {
         return Err(HeadError::Ambiguous);

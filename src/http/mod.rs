@@ -1,10 +1,9 @@
-//! Just enough HTTP/1.1 to open WebSockets and to serve a small admin interface.
+//! A minimal HTTP/1.1 implementation for WebSocket handshakes and a small admin interface.
 //!
-//! Owns: parsing one request head (with `httparse`), where bodies end and the chunked transfer
-//! coding, the RFC 6455 §4.2 handshake checks,
-//! the negotiation of compression, the query's parameters, origins, what proxies say of whom they
-//! connect for, and writing responses. Sans-I/O: bytes in, values out.
-//! Must not know: sockets, time, JSON, or what the paths mean.
+//! Owns: parsing of request heads (with `httparse`), body framing and the chunked transfer coding,
+//! the handshake checks of RFC 6455 §4.2, negotiation of compression, query parameters, origins,
+//! client addresses reported by proxies, and response encoding. Sans-I/O: bytes in, values out.
+//! Must not know: sockets, time, JSON, or the meaning of paths.
 
 mod chunked;
 mod date;

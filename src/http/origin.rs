@@ -1,17 +1,18 @@
-//! Where a page comes from, as a browser says it (RFC 6454).
+//! Web origins as sent by browsers (RFC 6454).
 
-/// An origin: the scheme, the host and the port of a page's address.
+/// An origin: scheme, host, and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
     host: String,
-    /// Nothing where the scheme has no port, as those of browsers' extensions.
+    /// `None` if the scheme has no default port, such as the schemes of browser extensions, and no
+    /// port is given.
     port: Option<u16>,
 }
 
 impl Origin {
-    /// Reads the form that RFC 6454 §6.2 gives an origin, `https://example.org:8443`; nothing
-    /// else is one: no path, no user, no `null`, no list.
+    /// Parses the serialization of RFC 6454 §6.2, `https://example.org:8443`. Anything else is
+    /// rejected, including paths, user information, `null`, and lists.
     pub fn parse(text: &str) -> Option<Origin> {
         let (scheme, rest) = text.split_once("://")?;
         let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -19,7 +20,7 @@ impl Origin {
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
         let (host, port) = match rest.rsplit_once(':') {
-            // The colons of an IPv6 address are between brackets.
+            // The colons of an IPv6 address are inside brackets.
             Some((host, port)) if !port.ends_with(']') => (host, Some(parse_port(port)?)),
             _ => (rest, None),
         };
@@ -45,7 +46,8 @@ fn parse_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| is_plain)
 }
 
-/// A name or an address. A name in another script is written as browsers do, in `xn--` form.
+/// Returns whether `host` is a valid name or address. Browsers send internationalized names in
+/// `xn--` form.
 fn is_host(host: &str) -> bool {
     let inner = host
         .strip_prefix('[')
@@ -63,7 +65,8 @@ fn is_host(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    // CSWSH: a check of a part of it is none.
+    // CSWSH (cross-site WebSocket hijacking): comparing only a part of the origin would be no
+    // protection.
     #[test]
     fn scheme_host_and_port_all_count() {
         let origin = |text| Origin::parse(text).unwrap();

@@ -1,31 +1,31 @@
-//! The proxies in front whose word about a client's address counts.
+//! Trusted proxies.
 //!
-//! Owns: how they are written, and who is one. What they say is for `forwarded` and
-//! `proxy_protocol`.
+//! Owns: the notation of the list, and membership tests. The addresses that proxies report are
+//! parsed by `forwarded` and `proxy_protocol`.
 
 use std::net::IpAddr;
 
-/// Peers that are trusted to say for whom they connect.
+/// Peers that are trusted to report client addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     networks: Vec<Network>,
     unix: bool,
 }
 
-/// All addresses that begin with the same bits.
+/// A network in CIDR notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Network {
     address: IpAddr,
-    /// How many bits are the same.
+    /// The prefix length in bits.
     prefix: u8,
 }
 
 impl Proxies {
-    /// Reads a list of IP addresses, of networks as `10.0.0.0/8`, and of the word `unix`, which
-    /// is whoever connects to a unix socket; else it is the first item that is none of these.
+    /// Parses a list of IP addresses, networks such as `10.0.0.0/8`, and the word `unix`, which
+    /// stands for all peers on unix sockets.
     ///
     /// # Errors
-    /// That item.
+    /// The first item that is none of these.
     pub fn parse<'a>(items: impl IntoIterator<Item = &'a str>) -> Result<Proxies, &'a str> {
         let mut proxies = Proxies::default();
         for item in items {
@@ -37,7 +37,7 @@ impl Proxies {
         Ok(proxies)
     }
 
-    /// Whether a peer is one of them; `None` is the peer on a unix socket.
+    /// Returns whether a peer is trusted. `None` is a peer on a unix socket.
     pub fn trust(&self, peer: Option<IpAddr>) -> bool {
         let Some(address) = peer else {
             return self.unix;
@@ -73,7 +73,8 @@ impl Network {
         (prefix <= bits && network.is_whole()).then_some(network)
     }
 
-    /// `10.0.0.1/8` may be a slip for `10.0.0.1/32`, or for `10.0.0.0/8`.
+    /// Returns whether all host bits are zero. `10.0.0.1/8` is ambiguous: it may be a typo for
+    /// `10.0.0.1/32` or for `10.0.0.0/8`.
     fn is_whole(&self) -> bool {
         let (address, bits) = bits_of(self.address);
         address == head(address, bits, self.prefix)
@@ -85,7 +86,7 @@ impl Network {
     }
 }
 
-/// The address as a number, and how many bits it has.
+/// Returns an address as a number, and its width in bits.
 fn bits_of(address: IpAddr) -> (u128, u8) {
     match address {
         IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
@@ -93,7 +94,7 @@ fn bits_of(address: IpAddr) -> (u128, u8) {
     }
 }
 
-/// The number with all bits behind the first `prefix` cleared.
+/// Clears all bits after the first `prefix` ones.
 fn head(number: u128, bits: u8, prefix: u8) -> u128 {
     let cleared = u32::from(bits - prefix);
     let kept = number.checked_shr(cleared).unwrap_or(0);

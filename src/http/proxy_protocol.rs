@@ -1,44 +1,44 @@
-//! The header of the PROXY protocol, which a proxy sends before all else of a connection, to say
-//! for whom it is. Versions 1 (a line) and 2 (binary).
+//! The PROXY protocol header, which a proxy sends first on a connection to report the client's
+//! address. Versions 1 (text) and 2 (binary).
 //!
-//! Owns: its grammar, by HAProxy's `proxy-protocol.txt`, whose sections are quoted. Sans-I/O: it
-//! says how many bytes are missing at least, and never more than belong to the header, so that
-//! what comes behind (TLS, HTTP) stays with the socket.
+//! Owns: its grammar, according to HAProxy's `proxy-protocol.txt`, whose sections are cited.
+//! Sans-I/O: the parser returns a lower bound for the number of missing bytes that never extends
+//! beyond the header, so that the bytes after it (TLS, HTTP) stay in the socket.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What a header says.
+/// The source reported by a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The connection is for a client with this address.
+    /// The connection is proxied for a client with this address.
     Client(IpAddr),
-    /// For one without an address that is any use here: on a unix socket, or of no known family.
+    /// The client's address is unusable: a unix socket, or an unknown address family.
     Unknown,
-    /// It is the proxy's own, as to see whether somebody is there.
+    /// The connection is the proxy's own, such as a health check.
     Local,
 }
 
-/// How far a header has come.
+/// The result of parsing a prefix of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It is whole, and this many bytes long.
+    /// The header is complete and has this length in bytes.
     Whole(Source, usize),
     /// At least this many bytes are missing.
     Missing(usize),
 }
 
-/// It is no header, or one that is too long.
+/// The input is not a valid header, or the header is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(
-    /// What is wrong with it, for a log.
+    /// The reason, for logging.
     pub &'static str,
 );
 
-/// Reads the header at the start of a connection's bytes.
+/// Parses the header at the start of a connection.
 ///
 /// # Errors
-/// [`Malformed`]. §2: "the receiver … must not try to guess whether the protocol header is
-/// present or not", so the connection must be closed.
+/// [`Malformed`], after which the connection must be closed. §2: "the receiver … must not try to
+/// guess whether the protocol header is present or not".
 pub fn parse_proxy(bytes: &[u8]) -> Result<Progress, Malformed> {
     let is_like = |start: &[u8]| bytes.iter().zip(start).all(|(byte, other)| byte == other);
     if bytes.is_empty() {
@@ -52,8 +52,8 @@ pub fn parse_proxy(bytes: &[u8]) -> Result<Progress, Malformed> {
     }
 }
 
-/// §2.2: the signature, version and command, family and protocol, the length of what follows in
-/// network byte order; then the addresses, and behind them TLVs, which are passed over.
+/// Parses a version 2 header. §2.2: signature, version and command, family and protocol, the length
+/// of the rest in network byte order, then the addresses. TLVs after the addresses are skipped.
 fn parse_binary(bytes: &[u8]) -> Result<Progress, Malformed> {
     let [version, family] = [bytes[12], bytes[13]];
     // "The highest four bits contains the version. … it must always be sent as \x2 and the
@@ -82,13 +82,14 @@ fn parse_binary(bytes: &[u8]) -> Result<Progress, Malformed> {
     Ok(Progress::Whole(source, whole))
 }
 
-/// "The highest 4 bits contain the address family, the lowest 4 bits contain the protocol."
+/// Parses the addresses. "The highest 4 bits contain the address family, the lowest 4 bits contain
+/// the protocol."
 fn client(family: u8, behind: &[u8]) -> Result<Source, Malformed> {
     let short = Malformed("the addresses are cut short");
     match family {
         // AF_UNSPEC: "the receiver should ignore address information".
         0x00 => Ok(Source::Unknown),
-        // AF_INET over a stream: two addresses of 4 bytes, two ports.
+        // AF_INET, SOCK_STREAM: two addresses of 4 bytes, two ports.
         0x11 if behind.len() >= 12 => {
             let address: [u8; 4] = behind[..4].try_into().map_err(|_| short)?;
             Ok(Source::Client(Ipv4Addr::from(address).into()))
@@ -100,12 +101,13 @@ fn client(family: u8, behind: &[u8]) -> Result<Source, Malformed> {
         // AF_UNIX: two paths of 108 bytes.
         0x31 if behind.len() >= 216 => Ok(Source::Unknown),
         0x11 | 0x21 | 0x31 => Err(short),
-        // Datagrams, and "other values … MUST be rejected as invalid by receivers".
+        // SOCK_DGRAM, and "other values … MUST be rejected as invalid by receivers".
         _ => Err(Malformed("an unknown family or protocol")),
     }
 }
 
-/// §2.1: "the string "PROXY" …, exactly one space, … the protocol family …, source address,
+/// Parses a version 1 header. §2.1: "the string "PROXY" …, exactly one space, … the protocol family
+/// …, source address,
 /// destination address, … ports, … the CRLF sequence".
 fn parse_line(bytes: &[u8]) -> Result<Progress, Malformed> {
     let end = bytes.iter().position(|&byte| byte == b'\n');
@@ -146,14 +148,14 @@ fn line_source(line: &str) -> Option<Source> {
     }
 }
 
-/// "TCP source port represented as a decimal number …, in the range [0..65535]"; no leading
-/// zeroes.
+/// Returns whether `text` is a port: "TCP source port represented as a decimal number …, in the
+/// range [0..65535]"; without leading zeros.
 fn is_port(text: &str) -> bool {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     is_number && (text == "0" || !text.starts_with('0')) && text.parse::<u16>().is_ok()
 }
 
-/// What a line without an end lacks at least.
+/// Returns a lower bound for the missing bytes of an unterminated line.
 fn missing_of_line(bytes: &[u8]) -> usize {
     if bytes.len() < SHORTEST_LINE - 1 {
         return SHORTEST_LINE - bytes.len();
@@ -170,15 +172,15 @@ fn missing_of_line(bytes: &[u8]) -> usize {
 
 /// §2.2: "a 12 bytes signature".
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The signature, and four bytes that say what follows.
+/// The signature, and four bytes for version, family, and length.
 const FIXED: usize = 16;
 const LINE_START: &[u8; 6] = b"PROXY ";
-/// `PROXY UNKNOWN` and CRLF.
+/// The length of `PROXY UNKNOWN` and CRLF.
 const SHORTEST_LINE: usize = 15;
 /// §2.1: "a 108-byte buffer is always enough to store all the line and a trailing zero".
 const LONGEST_LINE: usize = 107;
-/// What may follow the fixed part. Addresses are 216 bytes at most; of TLVs the largest that are
-/// in use hold what is known of a client's certificate.
+/// Maximum bytes after the fixed part. Addresses take at most 216 bytes. The largest TLVs in use
+/// carry client certificate details.
 const MAX_BEHIND: usize = 2048;
 
 #[cfg(test)]
@@ -190,8 +192,8 @@ mod tests {
         [&SIGNATURE[..], &[version, family], &length, behind].concat()
     }
 
-    /// Reads as the engine does, never more than what is said to be missing, and then says what it
-    /// is and how long. What follows must not be touched.
+    /// Parses as the engine does, requesting no more than the missing bytes, and returns the source
+    /// and the header length. Bytes after the header must not be consumed.
     fn read(bytes: &[u8]) -> Result<(Source, usize), Malformed> {
         let mut length = 0;
         loop {
@@ -213,7 +215,7 @@ mod tests {
         Source::Client(IpAddr::from(address))
     }
 
-    /// Good headers, and what they say.
+    /// Valid headers and the sources they report.
     fn good() -> Vec<(Vec<u8>, Source)> {
         let inet = [203, 0, 113, 7, 10, 0, 0, 1, 0x12, 0x67, 0x01, 0xBB];
         let mut inet6 = [0; 36];

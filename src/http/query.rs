@@ -1,8 +1,8 @@
-//! The query of a request target, decoded as `application/x-www-form-urlencoded`.
+//! Query parameters, decoded as `application/x-www-form-urlencoded`.
 
 use std::borrow::Cow;
 
-/// The parameters of a query in order; a name without `=` has the empty value.
+/// An iterator over the parameters of a query, in order. A name without `=` has an empty value.
 #[derive(Clone, Debug)]
 pub struct Params<'a> {
     rest: Option<&'a str>,
@@ -33,8 +33,8 @@ impl<'a> Iterator for Params<'a> {
     }
 }
 
-/// Percent-decodes a path. What is not UTF-8 afterwards is replaced by U+FFFD, and a `%` that
-/// no two hex digits follow stays as it is: such a name just matches nothing.
+/// Percent-decodes a path. Invalid UTF-8 is replaced by U+FFFD, and a `%` without two hex digits is
+/// kept as is: such a path matches no route.
 pub fn percent_decode(text: &str) -> Cow<'_, str> {
     decode(text, false)
 }

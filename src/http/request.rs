@@ -1,4 +1,4 @@
-//! One request head: parsed strictly, or refused.
+//! Strict parsing of request heads.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,32 +6,32 @@ use std::fmt;
 use super::Framing;
 use super::query::Params;
 
-/// Header fields a request may have. Browsers send about fifteen.
+/// Maximum header fields of a request. Browsers send about fifteen.
 pub const MAX_HEADERS: usize = 64;
 
-/// A request, borrowed from the bytes it came in.
+/// A request, borrowed from the receive buffer.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
-    /// The method, as sent: it is case-sensitive (RFC 9110 §9.1).
+    /// The method as sent; it is case-sensitive (RFC 9110 §9.1).
     pub method: &'a str,
-    /// The host and port of a target in absolute form (RFC 9112 §3.2.2), as proxies send it.
+    /// The authority of a target in absolute form (RFC 9112 §3.2.2), as sent to proxies.
     pub authority: Option<&'a str>,
     /// The path of the target, still percent-encoded.
     pub path: &'a str,
-    /// What follows the first `?` of the target.
+    /// The part of the target after the first `?`.
     pub query: Option<&'a str>,
     /// The minor version of HTTP/1.
     pub minor_version: u8,
-    /// The body, once it has been asked for and read.
+    /// The body, once it has been requested and read.
     pub body: Option<&'a [u8]>,
-    /// Bytes of the head: where the body begins.
+    /// The length of the head in bytes, which is the offset of the body.
     pub length: usize,
-    /// Where the body ends.
+    /// How the end of the body is determined.
     pub framing: Framing,
     headers: &'a [httparse::Header<'a>],
 }
 
-/// Shows neither query nor header values: both may hold a token.
+/// Omits the query and the header values, because both may contain a token.
 impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", self.method, self.path)
@@ -39,7 +39,7 @@ impl fmt::Debug for Request<'_> {
 }
 
 impl<'a> Request<'a> {
-    /// The values of a header field in the order they came, trimmed. `name` in any case.
+    /// Returns the trimmed values of a header field in order. `name` is case-insensitive.
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.headers
             .iter()
@@ -47,14 +47,14 @@ impl<'a> Request<'a> {
             .map(|header| header.value.trim_ascii())
     }
 
-    /// The value of a header field that came exactly once.
+    /// Returns the value of a header field that occurs exactly once.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         let mut values = self.headers(name);
         let first = values.next()?;
         values.next().is_none().then_some(first)
     }
 
-    /// The host and port that the request is for. RFC 9112 §3.2.2: "When an origin server receives a
+    /// Returns the host and port of the request. RFC 9112 §3.2.2: "When an origin server receives a
     /// request with an absolute-form of request-target, the origin server MUST ignore the received
     /// Host header field (if any) and instead use the host information of the request-target."
     pub fn host(&self) -> Option<&'a str> {
@@ -64,25 +64,25 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Whether the field came at all.
+    /// Returns whether the header field is present.
     pub fn has_header(&self, name: &str) -> bool {
         self.headers(name).next().is_some()
     }
 
-    /// Whether a header field that is a comma-separated list has this element, in any case
-    /// (RFC 9110 §5.6.1).
+    /// Returns whether a header field that is a comma-separated list contains this element,
+    /// ignoring case (RFC 9110 §5.6.1).
     pub fn list_contains(&self, name: &str, element: &str) -> bool {
         self.headers(name)
             .flat_map(|value| value.split(|&byte| byte == b','))
             .any(|item| item.trim_ascii().eq_ignore_ascii_case(element.as_bytes()))
     }
 
-    /// The parameters of the query, decoded as a form is.
+    /// Returns the parameters of the query, form-decoded.
     pub fn params(&self) -> Params<'a> {
         Params::new(self.query.unwrap_or(""))
     }
 
-    /// The last value of a query parameter, as h takes it.
+    /// Returns the last value of a query parameter, as h does.
     pub fn last_param(&self, name: &str) -> Option<Cow<'a, str>> {
         self.params()
             .filter(|(key, _)| key == name)
@@ -90,10 +90,10 @@ impl<'a> Request<'a> {
             .map(|(_, value)| value)
     }
 
-    /// Whether the connection may carry another request after this one (RFC 9112 §9.3).
+    /// Returns whether another request may follow on the connection (RFC 9112 §9.3).
     ///
-    /// A request that asked for an upgrade and did not get it ends its connection: a proxy
-    /// that took it for a tunnel must not be able to pass another request through.
+    /// A request for an upgrade that is not granted ends the connection: a proxy that took it for a
+    /// tunnel must not be able to pass through another request.
     pub fn keeps_alive(&self) -> bool {
         self.minor_version == 1
             && !self.has_header("upgrade")
@@ -101,40 +101,39 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A head was parsed, or more bytes are needed.
+/// The result of parsing a head.
 pub enum Head<T> {
-    /// What the visitor made of the request.
+    /// The head is complete; this is the visitor's result.
     Complete(T),
-    /// The head has not ended yet.
+    /// More bytes are needed.
     Partial,
 }
 
-/// Why a head is refused. All of them end the connection.
+/// Why a head is rejected. Every rejection ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadError {
-    /// Not HTTP/1, or a violation of its grammar.
+    /// Not HTTP/1, or a grammar violation.
     Malformed,
     /// More than [`MAX_HEADERS`] fields, or more bytes than allowed.
     TooLarge,
-    /// Framing that two parsers could read differently: `Transfer-Encoding` with
-    /// `Content-Length` or in HTTP/1.0, a repeated or unclear one of these, a repeated `Host`.
+    /// Framing that parsers could interpret differently: `Transfer-Encoding` together with
+    /// `Content-Length` or in HTTP/1.0, a repeated or malformed one of these, or a repeated `Host`.
     Ambiguous,
-    /// A transfer coding besides chunked.
+    /// A transfer coding other than chunked.
     UnsupportedCoding,
 }
 
-/// Parses one request head at the start of `bytes`, and gives it to `visit`.
+/// Parses one request head at the start of `bytes`, and passes it to `visit`.
 ///
 /// # Errors
-/// [`HeadError`]; the connection must be closed, since where the next request would start is
-/// not known.
+/// [`HeadError`]. The connection must be closed, because the start of the next request is unknown.
 pub fn parse_head<T>(
     bytes: &[u8],
     max_len: usize,
     visit: impl FnOnce(&Request<'_>) -> T,
 ) -> Result<Head<T>, HeadError> {
-    // A lone LF or a leading empty line is tolerated by some parsers and not by others; what
-    // proxies could disagree about is refused here.
+    // Some parsers tolerate a lone LF or a leading empty line, and others do not. Input that
+    // proxies could interpret differently is rejected.
     if matches!(bytes.first(), Some(b'\r' | b'\n')) {
         return Err(HeadError::Malformed);
     }
@@ -184,8 +183,8 @@ pub fn parse_head<T>(
     Ok(Head::Complete(visit(&request)))
 }
 
-/// Splits a target in absolute form into the authority, and the path with its query. Any other
-/// target has no authority.
+/// Splits a target in absolute form into the authority and the path with its query. Other targets
+/// have no authority.
 fn split_authority(target: &str) -> Result<(Option<&str>, &str), HeadError> {
     let absolute = (!target.starts_with('/')).then(|| target.split_once("://"));
     let Some((scheme, rest)) = absolute.flatten() else {
@@ -204,10 +203,11 @@ fn split_authority(target: &str) -> Result<(Option<&str>, &str), HeadError> {
     Ok((Some(authority), target))
 }
 
-/// RFC 9112 §2.2: "a recipient MAY recognize a single LF as a line terminator". We do not: a
-/// proxy in front may not either, and then it saw another request than we do.
+/// Returns whether the head contains an LF without a preceding CR. RFC 9112 §2.2: "a recipient MAY
+/// recognize a single LF as a line terminator". This server does not: a proxy in front may not
+/// either, and would then parse a different request.
 fn has_bare_line_feed(head: &[u8]) -> bool {
-    // Without a branch for each byte, so that many are looked at together.
+    // Branch-free, so that the compiler can vectorize the loop.
     let pairs = head.iter().zip(head.iter().skip(1));
     pairs.fold(head.first() == Some(&b'\n'), |found, (&before, &byte)| {
         found | (byte == b'\n') & (before != b'\r')
@@ -304,7 +304,7 @@ mod tests {
         }
     }
 
-    // CVE-2026-33247: both may hold a token.
+    // CVE-2026-33247: both may contain a token.
     #[test]
     fn debug_output_shows_neither_query_nor_fields() {
         let head = "GET /ws?access_token=one HTTP/1.1\r\nAuthorization: Bearer two\r\n\r\n";

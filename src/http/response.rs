@@ -1,15 +1,15 @@
-//! Responses, written the way one small server needs them.
+//! Encoding of responses.
 
 use std::borrow::Cow;
 
 use super::http_date;
 
-/// The status codes this server answers with.
+/// A status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(pub u16);
 
 impl Status {
-    /// The reason phrase (RFC 9110 §15).
+    /// Returns the reason phrase (RFC 9110 §15).
     pub fn reason(self) -> &'static str {
         match self.0 {
             200 => "OK",
@@ -41,16 +41,16 @@ pub struct Response {
     pub status: Status,
     /// The value of `Content-Type`.
     pub content_type: &'static str,
-    /// Further fields; the values must have no control characters.
+    /// Additional header fields. Values must not contain control characters.
     pub fields: Vec<(&'static str, Cow<'static, str>)>,
     /// The body.
     pub body: Cow<'static, [u8]>,
-    /// Whether the connection ends with it, whatever the request would allow.
+    /// Whether to close the connection after this response, even if the request allows keep-alive.
     pub close: bool,
 }
 
 impl Response {
-    /// A response of any type.
+    /// Creates a response with any content type.
     pub fn new(
         status: u16,
         content_type: &'static str,
@@ -65,7 +65,7 @@ impl Response {
         }
     }
 
-    /// A JSON response; `body` is JSON text already.
+    /// Creates a JSON response from serialized JSON.
     pub fn json(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
         let body = match body.into() {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
@@ -74,23 +74,23 @@ impl Response {
         Response::new(status, "application/json", body)
     }
 
-    /// Adds a field.
+    /// Adds a header field.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.fields.push((name, value.into()));
         self
     }
 
-    /// Ends the connection after this response.
+    /// Closes the connection after this response.
     #[must_use]
     pub fn closing(mut self) -> Self {
         self.close = true;
         self
     }
 
-    /// Writes the response, with the time (in milliseconds since the Unix epoch) that it is
-    /// made at; `keep_alive` says for how many seconds the connection is kept open for another
-    /// request, if it is; `head_only` for the answer to a `HEAD` request.
+    /// Encodes the response. `now` is the current time in milliseconds since the Unix epoch,
+    /// `keep_alive` is the number of seconds for which the connection stays open for another
+    /// request, and `head_only` omits the body in response to `HEAD`.
     pub fn encode(&self, now: u64, keep_alive: Option<u64>, head_only: bool, out: &mut Vec<u8>) {
         let Status(code) = self.status;
         // RFC 9110 §6.6.1: "An origin server with a clock … MUST generate a Date header field in

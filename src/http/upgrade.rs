@@ -1,4 +1,4 @@
-//! The server's side of the opening handshake, RFC 6455 §4.2.
+//! The server side of the opening handshake (RFC 6455 §4.2).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,22 +7,22 @@ use sha1::{Digest, Sha1};
 use super::Request;
 use super::extensions::{Deflate, negotiate};
 
-/// A handshake that passed every check: what the 101 needs of it.
+/// A validated handshake: the data needed for the 101 response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade {
     accept: [u8; ACCEPT_LEN],
     deflate: Option<Deflate>,
 }
 
-/// The request is no valid WebSocket handshake.
+/// The request is not a valid WebSocket handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(
-    /// Which rule it breaks, for a log.
+    /// The violated rule, for logging.
     pub &'static str,
 );
 
 impl Upgrade {
-    /// Writes the `101 Switching Protocols` response.
+    /// Encodes the `101 Switching Protocols` response.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"HTTP/1.1 101 Switching Protocols\r\n\
@@ -38,23 +38,22 @@ impl Upgrade {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Whether messages may be compressed, and how. As it stands, it is what we answer to the
-    /// client's offer.
+    /// Returns the compression parameters of the answer, if an offer was accepted.
     pub fn deflate(&self) -> Option<Deflate> {
         self.deflate
     }
 
-    /// Declines every offer to compress.
+    /// Declines all compression offers.
     pub fn decline_deflate(&mut self) {
         self.deflate = None;
     }
 }
 
-/// Checks a request against RFC 6455 §4.2.1 and computes the accept value of §4.2.2.
+/// Validates a request against RFC 6455 §4.2.1 and computes the accept value of §4.2.2.
 ///
 /// # Errors
-/// [`Refused`], for any request that is not such a handshake. It should be answered with a
-/// client error, and the connection closed: an intermediary may take it for a tunnel.
+/// [`Refused`], if the request is not a valid handshake. The caller should respond with a client
+/// error and close the connection, because an intermediary may take it for a tunnel.
 pub fn check_upgrade(request: &Request<'_>) -> Result<Upgrade, Refused> {
     // "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1."
     if request.method != "GET" || request.minor_version != 1 {
@@ -80,8 +79,9 @@ pub fn check_upgrade(request: &Request<'_>) -> Result<Upgrade, Refused> {
     if request.header("sec-websocket-version") != Some(b"13") {
         return Err(Refused("Sec-WebSocket-Version is not 13"));
     }
-    // "A |Sec-WebSocket-Key| header field with a base64-encoded value that, when decoded, is
-    // 16 bytes in length." Its decoder is strict here, as §4.1 has the client pick the value.
+    // "A |Sec-WebSocket-Key| header field with a base64-encoded value that, when decoded, is 16
+    // bytes in length." Decoding is strict, because §4.1 specifies how the client generates the
+    // value.
     let key = request
         .header("sec-websocket-key")
         .filter(|key| is_key(key))
@@ -97,7 +97,8 @@ fn is_key(key: &[u8]) -> bool {
     key.len() == 24 && matches!(STANDARD.decode_slice(key, &mut nonce), Ok(16))
 }
 
-/// §4.2.2: "concatenating the value of the |Sec-WebSocket-Key| header field … with the string
+/// Computes `Sec-WebSocket-Accept`. §4.2.2: "concatenating the value of the |Sec-WebSocket-Key|
+/// header field … with the string
 /// …, taking the SHA-1 hash of this concatenated value to obtain a 20-byte value and
 /// base64-encoding".
 fn accept(key: &[u8]) -> [u8; ACCEPT_LEN] {
