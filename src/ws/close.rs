@@ -10,7 +10,7 @@ pub struct CloseCode(pub u16);
 impl CloseCode {
     /// "A normal closure".
     pub const NORMAL: Self = CloseCode(1000);
-    /// "An endpoint is 'going away'". The official client never comes back after it.
+    /// "An endpoint is 'going away'". The official client does not reconnect after it.
     pub const GOING_AWAY: Self = CloseCode(1001);
     /// "A protocol error".
     pub const PROTOCOL_ERROR: Self = CloseCode(1002);
@@ -22,31 +22,31 @@ impl CloseCode {
     pub const TOO_BIG: Self = CloseCode(1009);
     /// "An unexpected condition".
     pub const INTERNAL_ERROR: Self = CloseCode(1011);
-    /// Service restart (IANA registry): the client may come back, after a random delay.
+    /// Service restart (IANA registry): the client may reconnect after a random delay.
     pub const SERVICE_RESTART: Self = CloseCode(1012);
-    /// Try again later (IANA registry): the server is overloaded, or the client too slow.
+    /// Try again later (IANA registry): the server is overloaded, or the client is too slow.
     pub const TRY_AGAIN_LATER: Self = CloseCode(1013);
-    /// h-realtime: what the connection was authenticated with is no longer valid.
+    /// h-realtime: the credentials of the connection are no longer valid.
     pub const CREDENTIALS_ENDED: Self = CloseCode(3000);
 
-    /// Whether a peer may send the code. §7.4.1: 1004 is reserved, and 1005, 1006 and 1015
+    /// Returns whether a peer may send the code. §7.4.1: 1004 is reserved, and 1005, 1006, and 1015
     /// "MUST NOT be set as a status code in a Close control frame by an endpoint".
     pub fn may_be_sent(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
 }
 
-/// The payload of a close frame that has one.
+/// The payload of a nonempty close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseFrame<'a> {
-    /// Why the peer closes.
+    /// The close code.
     pub code: CloseCode,
-    /// What it says about it.
+    /// The close reason.
     pub reason: &'a str,
 }
 
 impl<'a> CloseFrame<'a> {
-    /// Reads the payload of a close frame; `None` when it is empty.
+    /// Parses the payload of a close frame. Returns `None` if it is empty.
     pub(super) fn parse(payload: &'a [u8]) -> Result<Option<Self>, ProtocolError> {
         // §5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte
         // unsigned integer".
@@ -77,8 +77,8 @@ impl<'a> CloseFrame<'a> {
     }
 }
 
-/// Writes a close frame. `None` writes an empty one, the answer to an empty one. A reason that
-/// is too long for a control frame is cut at a character.
+/// Encodes a close frame. `None` encodes an empty one, the response to an empty one. A reason too
+/// long for a control frame is truncated at a character boundary.
 pub fn encode_close(close: Option<CloseFrame<'_>>, out: &mut Vec<u8>) {
     let Some(CloseFrame { code, reason }) = close else {
         encode_frame(OpCode::Close, &[], out);

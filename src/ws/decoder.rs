@@ -1,4 +1,4 @@
-//! From bytes to messages: one connection's receiving side.
+//! The receiving side of a connection: decodes bytes into messages.
 
 use std::fmt;
 
@@ -7,44 +7,44 @@ use super::frame::{Header, MAX_CLIENT_HEADER, OpCode, encode_again};
 use super::mask::apply_mask;
 use super::utf8::Utf8;
 
-/// What a peer may make us hold.
+/// Limits on the input of a peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The longest message, in bytes of payload over all its fragments.
+    /// Maximum payload bytes of a message over all its fragments.
     pub max_message: usize,
-    /// The most frames of one message. Empty ones count: each costs work and no byte of
+    /// Maximum frames of a message. Empty frames count: they cost work without counting toward
     /// `max_message`.
     pub max_fragments: u32,
-    /// Whether permessage-deflate was negotiated. A compressed message is held to `max_message`
-    /// twice: here as it comes, and by who decompresses it.
+    /// Whether permessage-deflate was negotiated. `max_message` applies to a compressed message
+    /// twice: to the compressed data here, and to the decompressed message in the caller.
     pub deflate: bool,
 }
 
-/// What a peer said.
+/// A decoded event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A whole text message.
+    /// A complete text message.
     Text(&'a str),
-    /// A whole binary message.
+    /// A complete binary message.
     Binary(&'a [u8]),
-    /// A whole message that is compressed still; [`Inflater`](super::Inflater) makes one of the
-    /// two above of it.
+    /// A complete message that is still compressed. [`Inflater`](super::Inflater) turns it into one
+    /// of the two above.
     Compressed {
-        /// What it is to become.
+        /// Whether the decompressed message is text.
         is_text: bool,
-        /// The payloads of its frames.
+        /// The concatenated payloads of its frames.
         data: &'a [u8],
     },
-    /// To be answered by a pong of the same payload (§5.5.2).
+    /// A ping, to be answered with a pong that has the same payload (§5.5.2).
     Ping(&'a [u8]),
-    /// Sign of life.
+    /// A pong.
     Pong(&'a [u8]),
-    /// The closing handshake; `None` where it gives no code.
+    /// A close frame; `None` if it has no code.
     Close(Option<CloseFrame<'a>>),
 }
 
 impl Event<'_> {
-    /// Bytes of a data message; 0 for any other event.
+    /// Returns the payload length of a data message, and 0 for any other event.
     pub fn size(&self) -> usize {
         match self {
             Event::Text(text) => text.len(),
@@ -53,8 +53,8 @@ impl Event<'_> {
         }
     }
 
-    /// Appends the bytes of a frame that a [`Decoder`] turns into this data message again; nothing
-    /// for any other event.
+    /// Appends a frame that a [`Decoder`] decodes into this data message again. Appends nothing for
+    /// any other event.
     pub fn encode_again(&self, out: &mut Vec<u8>) {
         match *self {
             Event::Text(text) => encode_again(OpCode::Text, false, text.as_bytes(), out),
@@ -72,12 +72,12 @@ impl Event<'_> {
     }
 }
 
-/// The peer broke the protocol or a limit: the connection must be failed (§7.1.7).
+/// The peer violated the protocol or exceeded a limit. The connection must be failed (§7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProtocolError {
-    /// What to close with.
+    /// The code of the close frame.
     pub code: CloseCode,
-    /// What to say about it.
+    /// The reason in the close frame.
     pub reason: &'static str,
 }
 
@@ -95,37 +95,37 @@ impl fmt::Display for ProtocolError {
 
 impl std::error::Error for ProtocolError {}
 
-/// One connection's receiving side. Between whole messages it is a null pointer: only what is
-/// incomplete is kept, and it is given back as soon as it is complete.
+/// The receiving side of one connection. Between messages it is a null pointer: only incomplete
+/// input is buffered, and the buffers are freed as soon as it is complete.
 #[derive(Debug, Default)]
 pub struct Decoder {
     partial: Option<Box<Partial>>,
 }
 
-/// What has arrived of something that is not whole.
+/// Incomplete input.
 #[derive(Debug, Default)]
 struct Partial {
-    /// The start of a frame header.
+    /// A partial frame header.
     spill: [u8; MAX_CLIENT_HEADER],
     spilled: usize,
-    /// The frame whose payload is arriving, and how much of it is here.
+    /// The current frame, and the number of payload bytes received.
     frame: Option<(Header, u64)>,
-    /// The payload so far, when that frame is a control frame.
+    /// The payload so far, if the current frame is a control frame.
     control: Vec<u8>,
-    /// The message that the data frames so far belong to.
+    /// The message in progress.
     message: Option<Message>,
-    /// The kind of event that the call before this one handed out from here.
+    /// The event that borrows from this buffer, returned by the previous call.
     delivered: Option<OpCode>,
-    /// Input that has not been decoded yet.
+    /// Received input that has not been decoded.
     unread: Unread,
 }
 
-/// Received bytes that are to be decoded later, in their order.
+/// Received bytes that are to be decoded later.
 #[derive(Debug, Default)]
 pub struct Unread {
-    /// The bytes, with those at the front that have been decoded since.
+    /// The bytes, including a prefix that has been decoded since.
     pub bytes: Vec<u8>,
-    /// Where the rest begins.
+    /// The offset of the rest.
     pub at: usize,
 }
 
@@ -139,12 +139,12 @@ struct Message {
 }
 
 impl Decoder {
-    /// Whether something is incomplete: a header, a frame, or a message.
+    /// Returns whether a header, frame, or message is incomplete.
     pub fn is_mid_message(&self) -> bool {
         self.partial.is_some()
     }
 
-    /// Keeps input that is to be decoded later. There must be none kept already.
+    /// Stores input that is to be decoded later. None may be stored already.
     pub fn keep_unread(&mut self, unread: Unread) {
         debug_assert!(!self.has_unread());
         if unread.at < unread.bytes.len() {
@@ -152,13 +152,13 @@ impl Decoder {
         }
     }
 
-    /// Whether input is kept that is to be decoded later.
+    /// Returns whether input is stored that is to be decoded later.
     pub fn has_unread(&self) -> bool {
         let partial = self.partial.as_deref();
         partial.is_some_and(|partial| !partial.unread.bytes.is_empty())
     }
 
-    /// Takes the input that was kept.
+    /// Takes the stored input.
     pub fn take_unread(&mut self) -> Option<Unread> {
         let partial = self.partial.as_deref_mut()?;
         let unread = std::mem::take(&mut partial.unread);
@@ -168,7 +168,7 @@ impl Decoder {
         (!unread.bytes.is_empty()).then_some(unread)
     }
 
-    /// Bytes of memory that what is incomplete takes.
+    /// Returns the memory used for incomplete input, in bytes.
     pub fn held(&self) -> usize {
         self.partial.as_deref().map_or(0, |partial| {
             let message = partial.message.as_ref();
@@ -179,26 +179,26 @@ impl Decoder {
         })
     }
 
-    /// Bytes of payload that the frame under way lacks.
+    /// Returns the number of missing payload bytes of the current frame.
     #[inline]
     pub fn missing(&self) -> u64 {
         let frame = self.partial.as_deref().and_then(|partial| partial.frame);
         frame.map_or(0, |(header, received)| header.len - received)
     }
 
-    /// Whether it holds nothing, not even an event that was handed out.
+    /// Returns whether the decoder holds nothing, not even an event that has been returned.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.partial.is_none()
     }
 
-    /// Takes bytes from the front of `input`, up to the end of the next event, and says how
-    /// many. The payload is unmasked in place. With `None` either all of `input` was taken, or a
-    /// fragment that completes no message: no call decodes more than one frame, so the caller can
-    /// bound its work.
+    /// Consumes bytes from the front of `input`, up to the end of the next event, and returns their
+    /// number. Payloads are unmasked in place. If no event is returned, either all of `input` was
+    /// consumed, or a fragment that completes no message: a call never decodes more than one frame,
+    /// so that the caller can bound its work.
     ///
     /// # Errors
-    /// [`ProtocolError`], as soon as it is certain. No further call must be made then.
+    /// [`ProtocolError`], as early as possible. The decoder must not be called again afterwards.
     pub fn next<'a>(
         &'a mut self,
         input: &'a mut [u8],
@@ -258,7 +258,7 @@ impl Decoder {
         }
     }
 
-    /// Completes the header of the next frame, unless one is there already.
+    /// Completes the header of the next frame, unless a frame is in progress.
     fn take_header(&mut self, input: &[u8], limits: &Limits) -> Result<usize, ProtocolError> {
         let partial = self.partial.get_or_insert_default();
         if partial.frame.is_some() {
@@ -276,7 +276,7 @@ impl Decoder {
         Ok(size - before)
     }
 
-    /// Takes what there is of the current frame's payload.
+    /// Consumes the available payload of the current frame.
     fn take_payload(&mut self, input: &mut [u8]) -> Result<usize, ProtocolError> {
         let Some(partial) = self.partial.as_deref_mut() else {
             return Ok(0);
@@ -287,17 +287,17 @@ impl Decoder {
         let missing = usize::try_from(header.len - *received).unwrap_or(usize::MAX);
         let size = missing.min(input.len());
         let payload = &mut input[..size];
-        // The mask repeats every four bytes: only the position modulo 4 counts.
+        // The mask repeats every four bytes, so only the offset modulo 4 matters.
         apply_mask(payload, header.mask, (*received % 4) as usize);
         *received += size as u64;
         if header.opcode.is_control() {
             partial.control.extend_from_slice(payload);
         } else if let Some(message) = &mut partial.message {
-            // It grows with what arrives, never with what a header promises.
+            // The buffer grows with received data, never with an announced length.
             message.data.extend_from_slice(payload);
-            // §8.1: text that is not UTF-8 fails the connection; here at the first byte that
-            // makes it certain, be the frame complete or not. What compressed text says is not
-            // known before it is whole.
+            // §8.1: text that is not UTF-8 fails the connection. Fail at the first invalid byte,
+            // even if the frame is incomplete. Compressed text cannot be validated before it is
+            // complete.
             let is_plain_text = message.is_text && !message.compressed;
             if is_plain_text && message.utf8.feed(payload).is_err() {
                 return Err(not_utf8());
@@ -306,7 +306,7 @@ impl Decoder {
         Ok(size)
     }
 
-    /// Ends the current frame, and says what kind of event that completes, if any.
+    /// Ends the current frame. Returns the type of the event that it completes, if any.
     fn finish_frame(&mut self) -> Result<Option<OpCode>, ProtocolError> {
         let Some(partial) = self.partial.as_deref_mut() else {
             return Ok(None);
@@ -323,7 +323,7 @@ impl Decoder {
         Ok(complete)
     }
 
-    /// The event of a kind that `finish_frame` has just completed.
+    /// Returns the event whose type `finish_frame` has just returned.
     fn completed_event(&self, opcode: OpCode) -> Result<Event<'_>, ProtocolError> {
         let payload = match self.partial.as_deref() {
             Some(partial) if opcode.is_control() => partial.control.as_slice(),
@@ -396,7 +396,7 @@ impl Message {
     }
 }
 
-/// Whether the frame is an event by itself, and all of it is here.
+/// Returns whether the frame is an event by itself and entirely available.
 fn is_whole_event(header: &Header, available: usize) -> bool {
     header.fin && header.opcode != OpCode::Continuation && header.len <= available as u64
 }
@@ -415,7 +415,7 @@ pub(super) fn whole_event(opcode: OpCode, payload: &[u8]) -> Result<Event<'_>, P
     })
 }
 
-/// Refuses a data frame for what its header announces, before a byte of it is kept.
+/// Rejects a data frame by its announced length, before any of its payload is buffered.
 fn check_size(so_far: usize, header: &Header, limits: &Limits) -> Result<(), ProtocolError> {
     let room = limits.max_message.saturating_sub(so_far) as u64;
     if !header.opcode.is_control() && header.len > room {

@@ -1,8 +1,9 @@
-//! Compressed messages, RFC 7692: one compressor and one decompressor, for all connections.
+//! Compressed messages (RFC 7692): one compressor and one decompressor for all connections.
 //!
-//! Owns: turning a message into compressed data and back, within limits. Must not know: whose
-//! message it is, and what was negotiated. Neither side carries anything from one message to
-//! the next ("no context takeover"), and so no connection has a compressor of its own.
+//! Owns: compressing and decompressing single messages within limits. Must not know: which
+//! connection a message belongs to, and the negotiated parameters. No state is carried from one
+//! message to the next ("no context takeover"), so that no connection needs a compressor of its
+//! own.
 
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate, InflateFlush, Status};
 
@@ -10,18 +11,18 @@ use super::close::CloseCode;
 use super::decoder::{Event, ProtocolError, whole_event};
 use super::frame::OpCode;
 
-/// Whether this build can compress.
+/// Whether this build supports compression.
 pub const CAN_DEFLATE: bool = true;
 
-/// Compresses messages, each by itself. Takes memory from its first message on, about 165 KB.
+/// Compresses messages independently. Allocates about 165 KB for the first message.
 #[derive(Default)]
 pub struct Deflater {
     stream: Option<Deflate>,
     out: Vec<u8>,
 }
 
-/// Decompresses messages, each by itself. Takes memory from its first message on: about 40 KB,
-/// and an output buffer.
+/// Decompresses messages independently. Allocates about 40 KB and an output buffer for the first
+/// message.
 #[derive(Default)]
 pub struct Inflater {
     stream: Option<Inflate>,
@@ -29,20 +30,20 @@ pub struct Inflater {
 }
 
 impl Deflater {
-    /// The payload of a compressed message (RFC 7692 §7.2.1); `None` where it would have more
-    /// than `limit` bytes.
+    /// Returns the payload of a compressed message (RFC 7692 §7.2.1), or `None` if it would be
+    /// longer than `limit` bytes.
     pub fn deflate(&mut self, message: &[u8], limit: usize) -> Option<&[u8]> {
         let stream = self
             .stream
             .get_or_insert_with(|| Deflate::new_with_config(config()));
         stream.reset();
-        // One byte more than fits: output that fills all the room may not be all there is.
+        // One byte more than fits: output that fills the buffer may be incomplete.
         self.out.resize(limit + TAIL.len() + 1, 0);
         let status = stream.compress(message, &mut self.out, DeflateFlush::SyncFlush);
         let written = stream.total_out() as usize;
         if status != Ok(Status::Ok) || written >= self.out.len() {
-            // The rest of the output is in there still. `reset` forgets it, but does not give
-            // back its room (zlib-rs 0.6.8), and without room it panics.
+            // The stream still contains the rest of the output. `reset` discards it without
+            // restoring its capacity (zlib-rs 0.6.8), and the stream panics when it has none.
             self.stream = None;
             return None;
         }
@@ -50,19 +51,17 @@ impl Deflater {
         self.out.get(..written)?.strip_suffix(TAIL)
     }
 
-    /// Releases the output buffer if it is larger than messages usually need.
+    /// Frees the output buffer if it is unusually large.
     pub fn shrink(&mut self) {
         shrink(&mut self.out);
     }
 }
 
 impl Inflater {
-    /// The message whose compressed data this is (§7.2.2), a text or not, of at most `limit`
-    /// bytes.
+    /// Decompresses a message (§7.2.2) of at most `limit` bytes.
     ///
     /// # Errors
-    /// [`ProtocolError`]: `TOO_BIG` as soon as one byte too many has come out, however much
-    /// more there would be; `INVALID_DATA` where it is no such data, or no text.
+    /// [`ProtocolError`]: `TOO_BIG` as soon as the output exceeds the limit by one byte, regardless of the remaining input; `INVALID_DATA` if the data is corrupt, or if it is not valid text.
     pub fn inflate(
         &mut self,
         is_text: bool,
@@ -81,8 +80,8 @@ impl Inflater {
         // choose to flush data using DEFLATE blocks with "BFINAL" set to 1". Such a block may
         // be the last.
         if !run.feed(data)? {
-            // What follows must be the rest of an empty block, and the beginning of another:
-            // else the data ended in the midst of something.
+            // The rest of an empty block and the start of another one must be valid here; otherwise
+            // the data ended in the middle of a block.
             let before = run.written;
             if !run.feed(&TAIL_AND_END)? || run.written != before {
                 return Err(corrupt());
@@ -97,7 +96,7 @@ impl Inflater {
         whole_event(opcode, self.out.get(..written).unwrap_or_default())
     }
 
-    /// Releases the output buffer if it is larger than messages usually need.
+    /// Frees the output buffer if it is unusually large.
     pub fn shrink(&mut self) {
         shrink(&mut self.out);
     }
@@ -109,7 +108,7 @@ fn shrink(buffer: &mut Vec<u8>) {
     }
 }
 
-/// One message on its way out.
+/// The decompression of one message.
 struct Run<'a> {
     stream: &'a mut Inflate,
     out: &'a mut Vec<u8>,
@@ -118,7 +117,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Takes all of `input`; whether its end is that of a final block.
+    /// Consumes all of `input`. Returns whether it ends with a final block.
     fn feed(&mut self, mut input: &[u8]) -> Result<bool, ProtocolError> {
         loop {
             let end = self.make_room()?;
@@ -132,14 +131,14 @@ impl Run<'_> {
             input = input.get(taken..).unwrap_or_default();
             self.written += (self.stream.total_out() - written) as usize;
             if status == Status::StreamEnd {
-                // Not the message's end: other blocks may follow.
+                // A final block does not end the message: other blocks may follow.
                 self.stream.reset(false);
                 if input.is_empty() {
                     self.make_room()?;
                     return Ok(true);
                 }
             } else if self.written < end {
-                // It had room to go on, and did not.
+                // The decompressor had output space but made no progress.
                 return if input.is_empty() {
                     Ok(false)
                 } else {
@@ -149,8 +148,8 @@ impl Run<'_> {
         }
     }
 
-    /// The output grows with what comes out. Where its room ends: never beyond one byte more
-    /// than allowed, be it longer from a message that was allowed more.
+    /// Grows the output buffer with the output, and returns the usable length: at most one byte
+    /// beyond the limit, even if the buffer is longer from a message with a higher limit.
     fn make_room(&mut self) -> Result<usize, ProtocolError> {
         if self.written > self.limit {
             return Err(ProtocolError::new(CloseCode::TOO_BIG, "message is too big"));
@@ -168,8 +167,8 @@ fn corrupt() -> ProtocolError {
     ProtocolError::new(CloseCode::INVALID_DATA, "compressed data is corrupt")
 }
 
-/// An event is about 1 KB: a larger window finds hardly more in it, and a smaller one
-/// noticeably less.
+/// An event is about 1 KB: a larger window compresses it hardly better, and a smaller one
+/// noticeably worse.
 fn config() -> DeflateConfig {
     DeflateConfig {
         window_bits: -i32::from(super::DEFLATE_WINDOW_BITS),
@@ -179,9 +178,9 @@ fn config() -> DeflateConfig {
     }
 }
 
-/// §7.2.1: what ends every flushed piece of data, and so is not sent.
+/// §7.2.1: the end of all flushed data, which is therefore not sent.
 const TAIL: &[u8] = &[0x00, 0x00, 0xFF, 0xFF];
-/// The same, and an empty block that is final.
+/// The same, followed by an empty final block.
 const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xFF, 0xFF, 0x01, 0x00, 0x00, 0xFF, 0xFF];
 const FIRST_OUTPUT: usize = 4 * 1024;
 /// The largest output buffer that is kept for the next message.

@@ -1,4 +1,4 @@
-//! Frame headers, RFC 6455 §5.2.
+//! Frame headers (RFC 6455 §5.2).
 
 use super::close::CloseCode;
 use super::decoder::ProtocolError;
@@ -7,31 +7,32 @@ use super::mask::apply_mask;
 /// §5.5: "All control frames MUST have a payload length of 125 bytes or less".
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// The longest header of a frame that is not masked.
+/// The longest header of an unmasked frame.
 pub const MAX_SERVER_HEADER: usize = 10;
 
 /// The longest header of a masked frame.
 pub(super) const MAX_CLIENT_HEADER: usize = 14;
 
-/// What a frame is, §11.8.
+/// Frame opcodes (§11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpCode {
-    /// More of the message before it.
+    /// A continuation frame.
     Continuation = 0x0,
-    /// Text, in UTF-8.
+    /// A text frame.
     Text = 0x1,
-    /// Bytes.
+    /// A binary frame.
     Binary = 0x2,
-    /// The closing handshake.
+    /// A close frame.
     Close = 0x8,
-    /// Are you there?
+    /// A ping.
     Ping = 0x9,
-    /// Yes.
+    /// A pong.
     Pong = 0xA,
 }
 
 impl OpCode {
-    /// §5.5: "Control frames are identified by opcodes where the most significant bit of the
+    /// Returns whether this is a control frame. §5.5: "Control frames are identified by opcodes
+    /// where the most significant bit of the
     /// opcode is 1."
     pub fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
@@ -54,7 +55,7 @@ impl OpCode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub fin: bool,
-    /// RSV1: the message that begins here is compressed.
+    /// RSV1: the message that starts with this frame is compressed.
     pub compressed: bool,
     pub opcode: OpCode,
     pub mask: [u8; 4],
@@ -62,9 +63,9 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Parses the header at the start of `bytes` and says how long it is; `None` if it is not
-    /// whole yet. Whatever the first two bytes forbid is refused from them alone. `deflate` says
-    /// whether messages may be compressed.
+    /// Parses the header at the start of `bytes`. Returns the header and its length, or `None` if
+    /// it is incomplete. Violations in the first two bytes are detected without the rest. `deflate`
+    /// says whether messages may be compressed.
     pub fn parse(bytes: &[u8], deflate: bool) -> Result<Option<(Header, usize)>, ProtocolError> {
         let &[first, second, ref rest @ ..] = bytes else {
             return Ok(None);
@@ -143,19 +144,19 @@ fn violation(reason: &'static str) -> ProtocolError {
     ProtocolError::new(CloseCode::PROTOCOL_ERROR, reason)
 }
 
-/// Writes an unmasked frame with FIN set, as a server sends it.
+/// Encodes an unmasked frame with FIN set, as sent by a server.
 pub fn encode_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
     encode_header(0x80 | opcode as u8, payload.len(), 0, out);
     out.extend_from_slice(payload);
 }
 
-/// The same of a message whose payload is compressed.
+/// Encodes the first and only frame of a compressed message.
 pub fn encode_compressed(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
     encode_header(0x80 | RSV1 | opcode as u8, payload.len(), 0, out);
     out.extend_from_slice(payload);
 }
 
-/// Writes a masked frame, as a client sends it.
+/// Encodes a masked frame, as sent by a client.
 pub fn encode_client_frame(
     fin: bool,
     opcode: OpCode,
@@ -171,8 +172,8 @@ pub fn encode_client_frame(
     apply_mask(&mut out[start..], mask, 0);
 }
 
-/// Writes a message as one client's frame that is decoded to it again: with a mask of zeros, which
-/// changes nothing.
+/// Encodes a message as a single client frame that decodes to the same message. The mask is zero,
+/// which leaves the payload unchanged.
 pub(super) fn encode_again(opcode: OpCode, compressed: bool, payload: &[u8], out: &mut Vec<u8>) {
     let rsv1 = if compressed { RSV1 } else { 0 };
     encode_header(0x80 | rsv1 | opcode as u8, payload.len(), 0x80, out);
@@ -194,7 +195,7 @@ fn encode_header(first: u8, len: usize, mask_bit: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// RFC 7692 §6: "the RSV1 bit of the WebSocket header" says that a message is compressed.
+/// RFC 7692 §6: "the RSV1 bit of the WebSocket header" marks a compressed message.
 const RSV1: u8 = 0x40;
 
 #[cfg(test)]
@@ -216,7 +217,7 @@ mod tests {
         }
     }
 
-    // CVE-2026-19204: whatever length an opcode that there is not announces.
+    // CVE-2026-19204: regardless of the length announced with an unknown opcode.
     #[test]
     fn unknown_opcodes_are_refused_before_their_length_is_read() {
         for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {

@@ -1,13 +1,13 @@
-//! Masking, RFC 6455 §5.3.
+//! Masking (RFC 6455 §5.3).
 
-/// Masks or unmasks `data` in place. `offset` is how far into the frame's payload `data`
-/// starts.
+/// Masks or unmasks `data` in place. `offset` is the position of `data` within the payload of its
+/// frame.
 ///
 /// §5.3: "Octet i of the transformed data … is the XOR of octet i of the original data … with
 /// octet at index i modulo 4 of the masking key".
 pub fn apply_mask(data: &mut [u8], mut key: [u8; 4], offset: usize) {
     key.rotate_left(offset % 4);
-    // Eight bytes at a time: the compiler turns this loop into vector instructions.
+    // Eight bytes at a time: the compiler vectorizes this loop.
     let [a, b, c, d] = key;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (chunks, rest) = data.as_chunks_mut::<8>();

@@ -1,7 +1,7 @@
-//! The WebSocket protocol (RFC 6455) without a socket: bytes in, events out, frames as bytes.
+//! The WebSocket protocol (RFC 6455) without I/O: decodes bytes into events, and encodes frames.
 //!
-//! Owns: frame headers, masking, UTF-8 of messages that arrive in pieces, fragmentation,
-//! compressed messages (RFC 7692) and close codes. Must not know: sockets, HTTP, JSON, time.
+//! Owns: frame headers, masking, incremental UTF-8 validation, fragmentation, compressed messages
+//! (RFC 7692), and close codes. Must not know: sockets, HTTP, JSON, or time.
 
 mod close;
 mod decoder;
@@ -25,5 +25,5 @@ pub use frame::{
 pub use mask::apply_mask;
 pub use utf8::{InvalidUtf8, Utf8};
 
-/// How far back what we compress refers, as a power of two of bytes (RFC 7692 §7.1.2.1).
+/// The compression window, as a power of two of bytes (RFC 7692 §7.1.2.1).
 pub const DEFLATE_WINDOW_BITS: u8 = 12;

@@ -1,17 +1,17 @@
-//! What stands for compression in a build without it: nothing is ever compressed, and since
-//! nothing is negotiated, nothing compressed arrives.
+//! Stubs for builds without compression: nothing is compressed, and since nothing is negotiated, no
+//! compressed message arrives.
 
 use super::close::CloseCode;
 use super::decoder::{Event, ProtocolError};
 
-/// Whether this build can compress.
+/// Whether this build supports compression.
 pub const CAN_DEFLATE: bool = false;
 
-/// Compresses nothing.
+/// A compressor that compresses nothing.
 #[derive(Default)]
 pub struct Deflater(());
 
-/// Is never asked.
+/// A decompressor that is never called.
 #[derive(Default)]
 pub struct Inflater(());
 

@@ -1,23 +1,22 @@
-//! UTF-8 that arrives in pieces.
+//! Incremental UTF-8 validation.
 
-/// Checks a text as its pieces arrive, and fails at the first byte after which no
-/// continuation could be valid.
+/// Validates text in pieces. Fails at the first byte that no continuation can make valid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Utf8 {
-    /// The beginning of a character whose rest is still to come.
+    /// The start of an incomplete character.
     pending: [u8; 4],
     len: u8,
 }
 
-/// The text is not UTF-8, whatever follows.
+/// The text is not valid UTF-8, regardless of later input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidUtf8;
 
 impl Utf8 {
-    /// Takes the next piece.
+    /// Feeds the next piece.
     ///
     /// # Errors
-    /// [`InvalidUtf8`] as soon as it is certain.
+    /// [`InvalidUtf8`] as early as possible.
     pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), InvalidUtf8> {
         while self.len > 0 {
             let Some((&byte, rest)) = piece.split_first() else {
@@ -38,14 +37,14 @@ impl Utf8 {
         if error.error_len().is_some() {
             return Err(InvalidUtf8);
         }
-        // `error_len` is `None` only for one to three bytes that begin a character.
+        // `error_len` is `None` only for one to three bytes that start a character.
         let tail = &piece[error.valid_up_to()..];
         self.pending[..tail.len()].copy_from_slice(tail);
         self.len = tail.len() as u8;
         Ok(())
     }
 
-    /// Whether the text could end here.
+    /// Returns whether the text may end here.
     pub fn is_complete(&self) -> bool {
         self.len == 0
     }
@@ -55,7 +54,8 @@ impl Utf8 {
 mod tests {
     use super::*;
 
-    /// Feeds `bytes` in pieces of `size` and says after how many bytes it failed.
+    /// Feeds `bytes` in pieces of `size`. Returns the number of bytes after which validation
+    /// failed.
     fn fails_after(bytes: &[u8], size: usize) -> Option<usize> {
         let mut utf8 = Utf8::default();
         let mut fed = 0;

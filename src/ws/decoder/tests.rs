@@ -1,4 +1,4 @@
-//! The decoder, whole and cut at every point.
+//! Tests of the decoder with whole input and with input split at every offset.
 
 use super::super::frame::encode_client_frame;
 use super::*;
@@ -38,7 +38,7 @@ const COMPRESSION: Limits = Limits {
     ..LIMITS
 };
 
-/// What the decoder says when the bytes come in pieces of these sizes (the last repeats).
+/// Returns the decoded events for input in pieces of these sizes (the last one repeats).
 fn decode(bytes: &[u8], sizes: &[usize]) -> (Vec<Said>, Decoder) {
     decode_within(&LIMITS, bytes, sizes)
 }
@@ -93,13 +93,13 @@ fn frames(list: &[FrameParts<'_>]) -> Vec<u8> {
     bytes
 }
 
-/// The same however the bytes are cut, in two at every place and into pieces of every size.
+/// Asserts the events for the input split in two at every offset, and into pieces of every size.
 fn assert_says(bytes: &[u8], want: &[Said]) {
     assert_says_within(&LIMITS, bytes, want);
 }
 
 fn assert_says_within(limits: &Limits, bytes: &[u8], want: &[Said]) {
-    // Miri is slow, and one is enough for it.
+    // Miri is slow; one combination is enough.
     let (first, step) = match cfg!(miri) {
         true => (bytes.len().min(7), bytes.len()),
         false => (1, 1),
@@ -182,7 +182,7 @@ fn what_fails_the_connection() {
     for (list, code) in table {
         let mut bytes = frames(list);
         assert_says(&bytes, &[Said::Failed(code)]);
-        // What came before it has been said all the same.
+        // Events before the violation are still delivered.
         bytes.splice(0..0, frames(&[(true, Ping, b"x")]));
         assert_says(&bytes, &[Said::Ping(b"x".to_vec()), Said::Failed(code)]);
     }
@@ -248,7 +248,7 @@ fn an_idle_decoder_is_one_null_pointer() {
     assert_eq!(size_of::<Decoder>(), size_of::<usize>());
 }
 
-/// Frames of which the numbered ones have RSV1.
+/// Encodes frames, and sets RSV1 on those with the given indices.
 fn with_rsv1(list: &[FrameParts<'_>], marked: &[usize]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for at in 0..list.len() {
@@ -302,13 +302,13 @@ fn where_rsv1_must_not_be() {
         (true, Close, b""),
         (true, Binary, b""),
     ] {
-        // Whether the message that it is in the midst of is compressed or not.
+        // Regardless of whether the message in progress is compressed.
         for marked in [&[0, 1][..], &[1]] {
             let bytes = with_rsv1(&[first, second], marked);
             assert_says_within(&COMPRESSION, &bytes, &[Said::Failed(1002)]);
         }
     }
-    // The other reserved bits have no meaning still.
+    // The other reserved bits still have no meaning.
     for bits in [0x20, 0x10, 0x60, 0x50, 0x70] {
         let mut bytes = frames(&[(true, Text, b"a")]);
         bytes[0] |= bits;

@@ -1,4 +1,4 @@
-//! Compression, against the examples of the RFC and against another implementation.
+//! Compression, tested against the examples of the RFC and another implementation.
 
 use flate2::{Compress, Compression, FlushCompress};
 
@@ -14,7 +14,7 @@ fn inflate(data: &[u8], limit: usize) -> Result<Vec<u8>, u16> {
     }
 }
 
-/// As another implementation compresses, the tail and all.
+/// Compresses with another implementation, including the tail.
 fn flushed(message: &[u8], level: u32, flush: FlushCompress) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * message.len() + 1024);
     let mut stream = Compress::new(Compression::new(level), false);
@@ -64,7 +64,7 @@ fn large_output_buffers_are_released() {
 fn the_examples_of_rfc_7692_section_7_2_3() {
     for data in [
         &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
-        // A block without compression.
+        // An uncompressed block.
         &[
             0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00,
         ],
@@ -113,7 +113,7 @@ fn agrees_with_another_implementation() {
             .unwrap()
             .to_vec();
         data.extend_from_slice(TAIL);
-        // No larger window is needed than the one that was agreed on.
+        // The agreed window is sufficient.
         let mut out = Vec::with_capacity(message.len() + 1);
         let mut stream = flate2::Decompress::new(false);
         stream
@@ -123,10 +123,10 @@ fn agrees_with_another_implementation() {
     }
 }
 
-/// §7.1.2.1: what we send never refers further back than the window that was agreed on.
+/// §7.1.2.1: our compressed data never refers back beyond the agreed window.
 #[test]
 fn nothing_refers_back_beyond_the_window() {
-    // A passage that cannot be compressed, again at a distance.
+    // Incompressible data, repeated at a distance.
     let noise = &messages()[4][..300];
     let twice = |distance: usize| {
         let mut message = noise.to_vec();
@@ -150,7 +150,7 @@ fn final_blocks_are_not_the_end_of_a_message() {
     ] {
         assert_eq!(inflate(&data, LIMIT).unwrap(), b"one two");
     }
-    // Many that say nothing are done with at once.
+    // Many empty blocks are processed quickly.
     assert_eq!(inflate(&[3, 0].repeat(LIMIT / 2), LIMIT).unwrap(), b"");
     assert_eq!(inflate(&both, 6), Err(1009));
 }
@@ -162,14 +162,14 @@ fn what_is_no_compressed_message() {
         assert_eq!(inflate(&whole[..end], LIMIT), Err(1007), "cut at {end}");
     }
     for data in [
-        // A reserved type of block; a length that is not confirmed; a distance beyond the
-        // beginning; the tail, which should have been taken off.
+        // A reserved block type; a length that does not match its complement; a distance beyond the
+        // start; a tail, which must be stripped.
         &[0x06][..],
         &[0x00, 0x05, 0x00, 0xfa, 0xfe],
         &[0x02, 0x02, 0x00],
         TAIL,
         &[0xff; 20],
-        // A block that is to be filled by what is appended.
+        // A block that the appended tail would complete.
         &[0x01, 0x09, 0x00, 0xf6, 0xff],
         &[0x00, 0x09, 0x00, 0xf6, 0xff],
     ] {
@@ -197,7 +197,7 @@ fn a_bomb_is_stopped_at_the_limit() {
     for _ in 0..100 {
         let error = inflater.inflate(false, &bomb, LIMIT).unwrap_err();
         assert_eq!(error.code, CloseCode::TOO_BIG);
-        // Stopped, not told afterwards.
+        // Decompression stops at the limit, instead of being checked afterwards.
         assert_eq!(
             inflater.stream.as_ref().unwrap().total_out() as usize,
             LIMIT + 1
@@ -205,11 +205,11 @@ fn a_bomb_is_stopped_at_the_limit() {
     }
     assert_eq!(inflater.out.len(), LIMIT + 1);
     assert!(inflater.out.capacity() <= 2 * LIMIT);
-    // A lower limit holds in a buffer that a higher one has made longer.
+    // A lower limit applies even in a buffer that a higher limit has enlarged.
     let error = inflater.inflate(false, &bomb, 10).unwrap_err();
     assert_eq!(error.code, CloseCode::TOO_BIG);
     assert_eq!(inflater.stream.as_ref().unwrap().total_out(), 11);
-    // One behind another.
+    // Several bombs in sequence.
     let bombs = [
         &flushed(&vec![0; 1 << 20], 9, FlushCompress::Finish)[..],
         &bomb,
@@ -241,7 +241,8 @@ fn compression_that_does_not_fit_is_given_up() {
     assert_eq!(deflater.deflate(b"Hello", 5), None);
 }
 
-/// What did not fit is gone: it takes no room from the messages behind it, and changes none.
+/// Output that did not fit is discarded: it takes no capacity from later messages and does not
+/// change them.
 // K6
 #[test]
 fn giving_up_leaves_nothing_behind_however_often() {
