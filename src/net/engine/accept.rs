@@ -11,9 +11,9 @@ use super::places::{Place, PoolId};
 use super::{Arrival, Engine, floor_tick};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Takes a new connection in; `None` where a limit forbids even telling it so, and the
-    /// socket is dropped. The connection belongs to the engine from now on: if registering it
-    /// with a poller fails, call [`Engine::abandon`].
+    /// Accepts a new connection. Returns `None`, and drops the socket, if a limit does not even
+    /// allow an error response. The engine owns the connection from now on: if registering it with
+    /// the poller fails, the caller must call [`Engine::abandon`].
     pub fn accept(&mut self, arrival: Arrival<S>) -> Option<ConnKey> {
         self.counters.accepted += 1;
         if !self.admits(arrival.listener) {
@@ -55,12 +55,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         Some(key)
     }
 
-    /// Ends a connection that could not be registered with a poller.
+    /// Ends a connection that could not be registered with the poller.
     pub fn abandon(&mut self, key: ConnKey) {
         self.lose(key);
     }
 
-    /// Counts a connection that could not be accepted at all.
+    /// Counts a failed `accept`.
     pub fn count_accept_failure(&mut self) {
         self.counters.accept_failures += 1;
     }

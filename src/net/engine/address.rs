@@ -1,7 +1,7 @@
-//! For whom a connection is, and how many there may be for one address.
+//! Client addresses, and the limit on connections per address.
 //!
-//! Owns the account of addresses. A peer is its own client, unless it is a trusted proxy: that
-//! says for whom it connects, by the PROXY protocol before all else, or in its requests.
+//! Owns: the connection counts per address. A peer is its own client, unless it is a trusted proxy,
+//! which reports the client's address in a PROXY protocol header or in its requests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,8 +14,8 @@ use super::super::socket::Socket;
 use super::Engine;
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Whether there may be one connection more for an address, if need be in place of one that
-    /// waits for a request.
+    /// Returns whether one more connection from an address is allowed, if necessary after evicting
+    /// one that waits for a request.
     pub(super) fn admit(&mut self, ip: IpAddr) -> bool {
         self.has_room_for(ip) || (self.make_room_for(ip) && self.has_room_for(ip))
     }
@@ -25,7 +25,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         !self.is_limited(ip) || count.copied() < self.config.max_per_ip
     }
 
-    /// Counts a connection for its client's address, if that is one to count.
+    /// Counts a connection for its client's address, unless the address is exempt.
     pub(super) fn count_address(&mut self, key: ConnKey, ip: IpAddr) {
         if !self.is_limited(ip) {
             return;
@@ -38,7 +38,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Takes a connection that ends out of the account.
+    /// Stops counting a connection.
     pub(super) fn uncount_address(&mut self, key: ConnKey) {
         let Some(ip) = self.counted_ips.remove(&key.index) else {
             return;
@@ -52,7 +52,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Counts all again, after the setting that says which addresses count as one has changed.
+    /// Recounts all connections after a change of `ipv6_prefix`.
     pub(super) fn recount_addresses(&mut self) {
         self.per_ip.clear();
         for ip in self.counted_ips.values() {
@@ -61,7 +61,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Whether a connection is counted, and for the same client as an address.
+    /// Returns whether a connection is counted for the same client as `ip`.
     pub(super) fn is_counted_for(&self, key: ConnKey, ip: IpAddr) -> bool {
         let counted = self.counted_ips.get(&key.index);
         counted.is_some_and(|counted| self.counted_as(*counted) == self.counted_as(ip))
@@ -77,7 +77,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             && !self.config.trusted_proxies.trust(Some(ip))
     }
 
-    /// Takes bytes of a header of the PROXY protocol; there are never more than belong to it.
+    /// Processes bytes of a PROXY protocol header; the caller never reads past its end.
     pub(super) fn take_preface(&mut self, key: ConnKey, bytes: &[u8]) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -101,19 +101,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// What a trusted proxy says of the connection. It is dropped where it is one too many, as it
-    /// would be if the client had come itself.
+    /// Applies the source reported by a trusted proxy. Drops the connection if it exceeds the
+    /// client's limit, as if the client had connected directly.
     fn take_source(&mut self, key: ConnKey, source: Source) {
         let client = match source {
             Source::Client(ip) => Some(ip),
-            // The proxy's own, or as good as that.
+            // A connection of the proxy itself, or treated as one.
             Source::Unknown | Source::Local => None,
         };
         if let Some(ip) = client {
             log::debug!("{key:?}: for {ip}, by the PROXY protocol");
         }
         match client.filter(|ip| !self.config.trusted_proxies.trust(Some(*ip))) {
-            // Behind it is another proxy, whose requests may say more.
+            // The source is another proxy, whose requests may identify the client.
             None => {
                 if let Some(conn) = self.arena.get_mut(key) {
                     conn.flags.set(Flags::PROXIED);
@@ -127,8 +127,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Counts a handshake by a trusted proxy for the client that it names, or says why not. Other
-    /// requests are over at once, and a proxy may send those of many clients by one connection.
+    /// Counts a handshake forwarded by a trusted proxy for the reported client, or returns the
+    /// reason to reject it. Other requests are not counted: they are short, and a proxy may
+    /// multiplex those of many clients on one connection.
     pub(super) fn refuse_address(
         &mut self,
         key: ConnKey,
@@ -153,9 +154,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// The key that an address is counted by: an IPv4 address in any notation by itself, and an IPv6
-/// address as its network of `prefix` bits. RFC 4291 §2.5.1 leaves the last 64 bits of most
-/// addresses to the interface, so a host can choose among all of them.
+/// Returns the key under which an address is counted: the canonical form of an IPv4 address, or the
+/// network of `prefix` bits of an IPv6 address. RFC 4291 §2.5.1 reserves the last 64 bits of most
+/// addresses for the interface identifier, so a host can use any of them.
 fn network(ip: IpAddr, prefix: u8) -> IpAddr {
     let IpAddr::V6(address) = ip.to_canonical() else {
         return ip.to_canonical();
@@ -170,12 +171,12 @@ fn network(ip: IpAddr, prefix: u8) -> IpAddr {
     Ipv6Addr::from_bits(address.to_bits() & kept).into()
 }
 
-/// RFC 6052 §2.1: the "Well-Known Prefix" 64:ff9b::/96, behind which a translator puts the IPv4
-/// address that it translates.
+/// RFC 6052 §2.1: the "Well-Known Prefix" 64:ff9b::/96, which a translator prepends to IPv4
+/// addresses.
 const TRANSLATED: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 
-/// How many bytes of a header are missing, as far as can be said. What comes behind it must stay
-/// in the socket: it may be TLS.
+/// Returns a lower bound for the missing bytes of a header. Bytes after the header must stay in the
+/// socket, because they may be TLS.
 pub(super) fn missing(preface: &Preface) -> usize {
     match parse_proxy(&preface.bytes) {
         Ok(Progress::Missing(missing)) => missing,

@@ -1,8 +1,8 @@
-//! Bodies of requests, which are read only once the handler has asked for them.
+//! Request bodies, which are read only on the handler's request.
 //!
-//! Owns: how a body is collected, by its length or in chunks, behind the head of its request. A body
-//! in chunks is decoded as it arrives, into the buffer that its request has anyway: neither chunk
-//! sizes nor extensions and trailers are kept.
+//! Owns: collecting a body, by length or in chunks, after the head of its request. A chunked body
+//! is decoded on arrival, into the buffer of its request; chunk sizes, extensions, and trailers are
+//! not stored.
 
 use crate::http::{ChunkedDecoder, ChunkedError, Decoded, Framing};
 
@@ -15,8 +15,9 @@ use super::request::Taken;
 use super::work::CHUNK_BYTE_COST;
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// The handler wants the body of the request at the front of `bytes`: asks it again if the body
-    /// is here, or waits for it. Returns how many bytes were used; `None` if it was refused.
+    /// The handler has requested the body of the request at the front of `bytes`: calls the handler
+    /// again if the body is complete, or waits for the rest. Returns the number of bytes consumed,
+    /// or `None` if the request was rejected.
     pub(super) fn begin_body(
         &mut self,
         key: ConnKey,
@@ -54,7 +55,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return self.take_request(key, bytes, Some(whole));
         }
         self.await_body(key, bytes, PartialBody::Whole(whole), taken);
-        // All of the bytes are kept.
+        // All bytes have been buffered.
         Some(bytes.len())
     }
 
@@ -77,7 +78,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         Some(taken.head + decoded.read)
     }
 
-    /// Keeps what there is of a request, until the rest of its body arrives.
+    /// Buffers a partial request until the rest of its body arrives.
     fn await_body(&mut self, key: ConnKey, bytes: &[u8], body: PartialBody, taken: &Taken) {
         if taken.expects_continue {
             self.queue_own(key, |out| out.extend_from_slice(CONTINUE));
@@ -93,8 +94,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         );
     }
 
-    /// Adds fresh bytes to a request whose body arrives in chunks, and serves it, and those behind
-    /// it, when the body has ended.
+    /// Appends input to a request with a chunked body. Once the body is complete, serves the
+    /// request and those after it.
     pub(super) fn take_chunks(
         &mut self,
         key: ConnKey,
@@ -124,7 +125,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.keep_rest(key, &mut rest[used..]);
     }
 
-    /// Decodes bytes of a body in place; `None` if they are refused.
+    /// Decodes body bytes in place. Returns `None` if they are rejected.
     fn decode(
         &mut self,
         key: ConnKey,

@@ -1,9 +1,9 @@
 //! Catching up before a deadline is enforced.
 //!
-//! A deadline concerns the peer's actions, and the engine knows them only as far as it has
-//! read and written: after a standstill (a stopped process, a paused virtual machine) or in a long
-//! turn, input waits in the socket, and readiness events wait in the poller. So the connection is
-//! served once more, and the deadline is enforced only if it still stands then.
+//! A deadline limits the peer's actions, but the engine has observed them only as far as it has
+//! read and written. After a pause of the process (stopped, or in a suspended virtual machine) or
+//! in a long turn, input waits in the socket and readiness events wait in the poller. Therefore,
+//! the connection is served once more, and the deadline is enforced only if it is still exceeded.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::read::Rest;
 use super::work::Class;
 use super::{Engine, READ_SIZE, TICK_PERIOD, TLS_BUDGET, WRITE_BUDGET, floor_tick, millis};
 
-/// The last time that the engine was not run for longer than it sleeps, in milliseconds.
+/// The last pause during which the engine did not run, in milliseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Standstill {
     ended: u64,
@@ -24,11 +24,11 @@ pub(super) struct Standstill {
 }
 
 impl Standstill {
-    /// Takes note of a turn that begins `now`, after one that began `before`.
+    /// Records a turn that starts at `now`, after one that started at `before`.
     pub fn note(&mut self, before: u64, now: u64) {
         let lasted = now.saturating_sub(before);
         if lasted >= LONGEST_SLEEP {
-            // A second standstill keeps the unreturned time of the first.
+            // A second pause keeps the time of the first one that has not been given back.
             let left = (self.ended + self.lasted).saturating_sub(now);
             *self = Standstill {
                 ended: now,
@@ -37,22 +37,22 @@ impl Standstill {
         }
     }
 
-    /// Up to when a timeout may be extended, to give back the time that was lost.
+    /// Returns the time until which a timeout may be extended to compensate for the pause.
     pub fn extends_to(&self, timeout: Duration) -> u64 {
         self.ended + self.lasted.min(millis(timeout))
     }
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Serves a connection that is not an open WebSocket once more, and returns whether its
-    /// deadline no longer stands. Its timer is armed again then.
+    /// Serves a connection that is not an open WebSocket once more. Returns whether its deadline no
+    /// longer applies; its timer has been armed again then.
     pub(super) fn has_moved_on(&mut self, key: ConnKey) -> bool {
         let Some(conn) = self.arena.get(key) else {
             return true;
         };
         let timeout = self.phase_timeout(conn);
         let was_closing = matches!(conn.phase, Phase::Closing);
-        // The answer to a deferred request comes from another thread, which stood still as well.
+        // The response to a deferred request comes from another thread, which was paused as well.
         let is_deferred = matches!(conn.phase, Phase::Deferred(_));
         let has_progressed = is_deferred || self.catch_up(key);
         let Some(conn) = self.arena.get(key) else {
@@ -61,13 +61,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if matches!(conn.phase, Phase::Dead) || conn.timer.deadline().is_some() {
             return true;
         }
-        // Input that is not taken because the client does not read is no delay of this server.
+        // Unread input is not a delay of this server if it is caused by backpressure.
         let is_unread = conn.has_unread() && conn.queued() <= self.config.queue_soft
             || conn.flags.has(Flags::READABLE)
                 && conn.transport.is_handshaking()
                 && self.tls_steps >= TLS_BUDGET;
         let rest = match conn.phase {
-            // The peer's close frame was there.
+            // The peer's close frame had arrived.
             Phase::Linger if was_closing => Some(self.config.linger_timeout),
             _ if is_unread => Some(Duration::from_millis(TICK_MS)),
             _ if has_progressed => self.time_lost(timeout),
@@ -80,7 +80,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Reads and writes once more, regardless of readiness events. Returns whether the connection
-    /// has progressed since the last standstill, or may have: output that it takes now was queued.
+    /// has made progress since the last pause, or could have: queued output counts.
     pub(super) fn catch_up(&mut self, key: ConnKey) -> bool {
         self.looks += 1;
         let had_output = self.has_output(key);
@@ -89,7 +89,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             && !matches!(conn.phase, Phase::Deferred(_) | Phase::Dead)
         {
             conn.flags.set(Flags::READABLE);
-            // A message may be longer than one read.
+            // A message may need several reads.
             let mut next = None;
             for _ in 0..=self.config.max_message / READ_SIZE {
                 next = self.serve_late(key);
@@ -116,7 +116,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         conn.is_some_and(|conn| conn.tx.is_some() || conn.transport.has_output())
     }
 
-    /// Writes queued output once more: a full socket may have room whose edge has not come yet.
+    /// Writes queued output once more: a socket marked as full may have become writable without the
+    /// edge having been delivered.
     pub(super) fn write_again(&mut self, key: ConnKey) {
         let now = floor_tick(self.now);
         if !self.has_output(key) {
@@ -145,14 +146,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Returns the remaining part of a timeout that a standstill took.
+    /// Returns the rest of a timeout that was lost to a pause.
     pub(super) fn time_lost(&self, timeout: Duration) -> Option<Duration> {
         let left = self.standstill.extends_to(timeout);
         let left = left.saturating_sub(self.now.mono);
         (left > 0).then(|| Duration::from_millis(left))
     }
 
-    /// The timeout of a phase other than that of an open WebSocket.
+    /// Returns the timeout of any phase other than an open WebSocket.
     pub(super) fn phase_timeout(&self, conn: &Conn<S, H::Session>) -> Duration {
         match &conn.phase {
             Phase::Request(Some(partial)) if partial.body.is_some() => self.config.body_timeout,
@@ -166,6 +167,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// Milliseconds between two turns that are no standstill: the engine sleeps for no longer than a
-/// tick, and its turns are short.
+/// The longest time in milliseconds between two turns that is not a pause: the engine sleeps for at
+/// most a tick, and turns are short.
 const LONGEST_SLEEP: u64 = 2 * TICK_PERIOD;

@@ -1,7 +1,7 @@
-//! What the connection that is being served is told: collected, and written at once.
+//! Write coalescing for the connection being served.
 //!
-//! Owns the order of it: replies, pongs and what is sent to that connection leave as they were
-//! said, in one write.
+//! Owns: the order of its output. Replies, pongs, and frames sent to this connection leave in call
+//! order, in one write.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -18,7 +18,7 @@ use super::write::{emptied, gather_out};
 use super::{Engine, floor_tick};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Runs `work` with `key` as the connection whose replies are collected.
+    /// Runs `work` with `key` as the connection whose output is coalesced.
     pub(super) fn as_current(&mut self, key: ConnKey, work: impl FnOnce(&mut Self)) {
         if self.current == Some(key) {
             return work(self);
@@ -30,8 +30,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.current = outer;
     }
 
-    /// Writes what is collected for the current connection; what the kernel does not take is
-    /// queued.
+    /// Writes the collected output of the current connection, and queues what the kernel does not
+    /// accept.
     pub(super) fn commit_cork(&mut self) {
         self.counters.messages_out += mem::take(&mut self.outbox.replies);
         if self.outbox.corked() == 0 {
@@ -40,8 +40,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.outbox.work += WRITE_COST + self.outbox.corked() as u64;
         let Corked { own, shared } = self.outbox.uncork();
         if let Some(key) = self.current.take() {
-            // Without a current connection: a close frame that this may lead to goes straight
-            // behind it.
+            // `current` is cleared meanwhile, so that a close frame caused by this write is sent
+            // directly after it.
             match shared.is_empty() {
                 true => self.write_own(key, &own),
                 false => self.write_corked(key, &own, shared),
@@ -51,7 +51,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.outbox.cork = emptied(own);
     }
 
-    /// Writes frames of the connection's own with shared ones among them.
+    /// Writes private frames interleaved with shared ones.
     fn write_corked(&mut self, key: ConnKey, own: &[u8], shared: Vec<(usize, Rc<Frame>)>) {
         let messages = shared.len();
         let conn = self.arena.get(key);
@@ -76,8 +76,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.counters.undelivered += left as u64;
     }
 
-    /// Takes off the front what is sent, and says how much of what is then the first part is;
-    /// `None` when that ended the connection.
+    /// Writes from the front and removes the parts that were sent. Returns how much of the new
+    /// first part has been sent, or `None` if the write ended the connection.
     fn write_parts(&mut self, key: ConnKey, parts: &mut VecDeque<Part<'_>>) -> Option<usize> {
         let mut sent = 0;
         loop {
@@ -108,8 +108,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Queues parts, of the first of which so much is sent; how many shared frames were left
-    /// when they were too many.
+    /// Queues parts, the first of which has been sent up to `sent`. Returns the number of shared
+    /// frames that were not queued because the connection was closed for exceeding a limit.
     fn queue_parts(&mut self, key: ConnKey, parts: VecDeque<Part<'_>>, mut sent: usize) -> usize {
         let was_open = self.arena.get(key).is_some_and(Conn::is_open);
         let now = floor_tick(self.now);
@@ -133,7 +133,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// A piece of what is collected for a connection.
+/// A part of the collected output.
 enum Part<'a> {
     Own(&'a [u8]),
     Shared(Rc<Frame>),

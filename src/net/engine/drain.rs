@@ -1,6 +1,7 @@
-//! The shutdown of an engine: everybody is told to come back later, in their turn.
+//! Shutdown of the engine: clients are told to reconnect later, at a limited rate.
 //!
-//! Owns: how many are closed when, and what becomes of those who are no WebSocket yet.
+//! Owns: the rate at which open connections are closed, and the treatment of connections that are
+//! not open WebSockets.
 
 use std::time::Duration;
 
@@ -14,31 +15,32 @@ use super::super::timer::TICK_MS;
 use super::super::{ConnKey, ListenerId};
 use super::{Engine, floor_tick, millis};
 
-/// A shutdown that is under way.
+/// A shutdown in progress.
 pub(super) struct Drain {
     started: u64,
-    /// When the last are closed.
+    /// When the last connections are closed.
     end: u64,
-    /// Up to when `due` has been added to.
+    /// The time up to which `due` has been accumulated.
     counted: u64,
-    /// Thousandths of connections that are to be closed.
+    /// Connections due to be closed, in thousandths.
     due: u64,
-    /// The slot to go on from. Who opens in one before it is found when all have been visited.
+    /// The slot at which to continue. A connection that opens in a lower slot is found after
+    /// wraparound.
     cursor: u32,
-    /// When to look again at those who are no WebSockets.
+    /// When to check the connections that are not WebSockets again.
     next_sweep: u64,
-    /// When the connections of the reserved listener began to be ended, too.
+    /// When the shutdown of the reserved listener's connections began.
     last: Option<u64>,
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Begins the shutdown: nobody is let in any more, and everybody is told to come back
-    /// later, spread evenly over `over`. The first are told at once. Who has a request under way
-    /// has a second to complete it, and is then one of them.
+    /// Begins the shutdown. No new connections are accepted, and open WebSockets are closed with a
+    /// request to reconnect later, spread evenly over `over`; the first ones are closed
+    /// immediately. Pending requests have one second to complete.
     ///
-    /// Connections of the reserved listener are accepted and served, each for one request, until
-    /// [`Engine::finish_drain`]: operators and publishers have to reach the server as long as it has
-    /// clients.
+    /// Connections of the reserved listener are still accepted and served, for one request each,
+    /// until [`Engine::finish_drain`]: operators and publishers must be able to reach the server as
+    /// long as it has clients.
     pub fn begin_drain(&mut self, over: Duration) {
         if self.drain.is_none() {
             let now = self.now.mono;
@@ -56,18 +58,18 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Whether a shutdown is under way.
+    /// Returns whether a shutdown is in progress.
     pub fn is_draining(&self) -> bool {
         self.drain.is_some()
     }
 
-    /// Whether all connections have ended but those of the reserved listener.
+    /// Returns whether all connections except those of the reserved listener have ended.
     pub fn is_public_drained(&self) -> bool {
         self.drain.is_some() && self.arena.len() == self.reserved_connections()
     }
 
-    /// Ends the connections of the reserved listener as well, those with a request under way within
-    /// a second.
+    /// Starts to close the connections of the reserved listener as well. Pending requests have one
+    /// second to complete.
     pub fn finish_drain(&mut self) {
         let now = self.now.mono;
         if let Some(drain) = &mut self.drain
@@ -78,23 +80,24 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Whether this is [`Config::reserved_listener`](super::super::Config::reserved_listener).
+    /// Returns whether this is
+    /// [`Config::reserved_listener`](super::super::Config::reserved_listener).
     pub fn is_reserved(&self, listener: ListenerId) -> bool {
         Some(listener) == self.config.reserved_listener
     }
 
-    /// Whether a connection of this listener may still be accepted.
+    /// Returns whether new connections of this listener are accepted.
     pub(super) fn admits(&self, listener: ListenerId) -> bool {
         let drain = self.drain.as_ref();
         drain.is_none_or(|drain| self.is_reserved(listener) && drain.last.is_none())
     }
 
-    /// Whether the shutdown is complete.
+    /// Returns whether the shutdown is complete.
     pub fn is_drained(&self) -> bool {
         self.drain.is_some() && self.arena.len() == 0
     }
 
-    /// Closes those whose turn it is.
+    /// Closes the connections that are due.
     pub(super) fn serve_drain(&mut self) {
         let Some(mut drain) = self.drain.take() else {
             return;
@@ -115,12 +118,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.drain = Some(drain);
     }
 
-    /// Closes a connection if it is an open WebSocket; whether it was.
+    /// Closes a connection if it is an open WebSocket. Returns whether it was.
     fn send_off(&mut self, key: ConnKey) -> bool {
         if !self.arena.get(key).is_some_and(|conn| conn.is_open()) {
             return false;
         }
-        // Not 1001: there are clients that take it, like 1000, for a reason never to come back.
+        // Not 1001: some clients treat it like 1000 and do not reconnect.
         let farewell = Farewell {
             code: CloseCode::SERVICE_RESTART,
             reason: "service restart",
@@ -130,8 +133,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         true
     }
 
-    /// Ends those who are no WebSockets: at once where nothing is under way, else when they have
-    /// had their time.
+    /// Ends connections that are not WebSockets: immediately if they are idle, otherwise after a
+    /// grace period.
     fn send_off_requests(&mut self, drain: &mut Drain) {
         if self.now.mono < drain.next_sweep || self.counters.connections == self.counters.open {
             return;
@@ -168,8 +171,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Ends a connection whose request is late, unless all of it was in the socket, or a standstill
-    /// has taken the time for it.
+    /// Ends a connection whose request is late, unless the missing input was already in the socket
+    /// or the grace period was lost to a pause.
     fn send_off_late(&mut self, key: ConnKey) {
         let has_progressed = self.catch_up(key);
         let grace = Duration::from_millis(REQUEST_GRACE);
@@ -186,7 +189,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 }
 
 impl Drain {
-    /// How many are to be closed now, of so many that are open.
+    /// Returns how many of the open connections to close now.
     fn quota(&mut self, now: u64, open: u64) -> u64 {
         if now >= self.end {
             return u64::MAX;
@@ -198,8 +201,8 @@ impl Drain {
         whole
     }
 
-    /// Those whose turn comes within so many milliseconds: of what time is left, and of those who
-    /// are open, the same part. A few are closed sooner, whatever the time there is for them.
+    /// Accumulates the connections due after `elapsed` milliseconds: the same fraction of the open
+    /// connections as of the remaining time, but at least `DRAIN_RATE` per second.
     fn add(&mut self, elapsed: u64, open: u64) {
         let left = self.end.saturating_sub(self.counted).max(1);
         let paced = open.saturating_mul(1000).saturating_mul(elapsed) / left;
@@ -209,10 +212,10 @@ impl Drain {
 
 /// Milliseconds between two steps of a shutdown.
 pub(super) const DRAIN_STEP: u64 = 50;
-/// Closes a second that need no spreading: that many clients can come back at once.
+/// Closes per second that need no spreading: clients can reconnect at this rate.
 const DRAIN_RATE: u64 = 200;
-/// Milliseconds that a request may take that is under way when a shutdown begins. Who has said
-/// nothing for as long is not waited for at all.
+/// Grace period in milliseconds for requests pending at the start of a shutdown. Connections that
+/// have been silent for as long are ended immediately.
 const REQUEST_GRACE: u64 = 1000;
-/// Milliseconds between two looks at all who are no WebSockets.
+/// Milliseconds between two checks of the connections that are not WebSockets.
 const SWEEP_PERIOD: u64 = 200;

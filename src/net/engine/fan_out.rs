@@ -1,4 +1,4 @@
-//! Deliveries: one message, or several, to many connections, a slice in each turn.
+//! Fan-out: delivers messages to many connections, a slice of them in each turn.
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};
@@ -14,28 +14,27 @@ use super::stretch::{Due, Stretch, stretch_of};
 use super::write::MAX_SLICES;
 use super::{Engine, FAN_OUT_BUDGET};
 
-/// The deliveries under way.
+/// The pending deliveries.
 ///
-/// They go in waves: a wave is all deliveries that were waiting when it began, and it visits
-/// the connections in the order of their slots. So a connection gets what the wave has for it
-/// in one write, and in the order in which it was said; and a wave never overtakes another.
+/// They are processed in waves. A wave is a batch of all deliveries that were waiting when it
+/// began, and visits the connections in slot order. Thus, a connection gets all frames of a wave in
+/// one write and in the order in which they were pushed, and no wave overtakes another.
 ///
-/// The deliveries of a wave are merged a stretch of slots at a time: to find out which of them
-/// comes next then costs once for a stretch what it would cost for each receiver.
+/// The deliveries of a wave are merged one stretch at a time. A stretch is a range of slots, so
+/// that the cost of finding the next delivery is paid per stretch instead of per receiver.
 #[derive(Default)]
 pub(super) struct FanOut {
     waiting: Vec<Delivery>,
     wave: Vec<Progress>,
-    /// The stretch in which each delivery of the wave goes on, the nearest first; then the
-    /// delivery.
+    /// A min-heap of the next stretch of each delivery in the wave, and the index of the delivery.
     ahead: BinaryHeap<Reverse<(u32, u32)>>,
-    /// What the wave has in one stretch.
+    /// The entries of the wave in the current stretch.
     stretch: Stretch,
-    /// Receivers still to be served, each delivery's counted.
+    /// Receivers still to be served, summed over all deliveries.
     backlog: usize,
-    /// Bytes of the lists in all deliveries.
+    /// Memory of the lists in all deliveries, in bytes.
     lists: usize,
-    /// Bytes of memory that the ledger has.
+    /// The number of bytes counted in the ledger.
     counted: usize,
 }
 
@@ -44,11 +43,11 @@ struct Progress {
     next: usize,
 }
 
-/// What a wave has for one connection.
+/// The frames of a wave for one connection.
 #[derive(Default)]
 struct Share {
     frames: Vec<Rc<Frame>>,
-    /// For each frame, when what it tells of had arrived.
+    /// The arrival time of each frame's event.
     since: Vec<Option<u64>>,
 }
 
@@ -69,18 +68,18 @@ impl FanOut {
         self.backlog
     }
 
-    /// Whether the next wave may have more deliveries: no wave is under way, and a connection with
-    /// all of the waiting ones would still be sent them in one write.
+    /// Returns whether more deliveries may be gathered into the next wave: no wave is in progress,
+    /// and a connection that receives all waiting deliveries can still be served in one write.
     pub fn may_gather(&self) -> bool {
         self.wave.is_empty() && self.waiting.len() < MAX_SLICES
     }
 
-    /// Whether there is nothing to do, and nothing is held that was done.
+    /// Returns whether there is nothing to do, and no completed delivery is still held.
     fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.wave.is_empty()
     }
 
-    /// Whether the backlog is what is left to do; says what is not.
+    /// Verifies the backlog count. Returns a description of a mismatch.
     pub fn verify(&self) -> Result<(), String> {
         let waiting: usize = self.waiting.iter().map(|delivery| delivery.to.len()).sum();
         let left = |progress: &Progress| progress.delivery.to.len().saturating_sub(progress.next);
@@ -95,14 +94,14 @@ impl FanOut {
         }
     }
 
-    /// Deliveries with frames and receivers in the ledger.
+    /// Returns the deliveries whose frames and receivers are counted in the ledger.
     pub fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
         let wave = self.wave.iter().map(|progress| &progress.delivery);
         self.waiting.iter().chain(wave)
     }
 
-    /// Bytes of memory that the deliveries take, frames apart, recounted. For tests and simulations
-    /// only.
+    /// Recounts the memory used by deliveries, excluding frames, in bytes. For tests and
+    /// simulations only.
     pub fn recount(&self) -> usize {
         self.deliveries().map(lists_memory).sum::<usize>() + self.tables_memory()
     }
@@ -120,9 +119,9 @@ impl FanOut {
         recount(&mut held.receivers, &mut self.counted, memory);
     }
 
-    /// Releases the memory of tables that many deliveries at once have made large.
+    /// Shrinks tables that a large number of deliveries has enlarged.
     pub fn give_back(&mut self, held: &mut Held) {
-        // No table is larger than what is always kept.
+        // No table is larger than its kept capacity.
         if self.counted == 0 {
             return;
         }
@@ -140,8 +139,8 @@ impl FanOut {
         self.count(held);
     }
 
-    /// The next connection of the wave, with all that the wave has for it. A wave that is over
-    /// makes room for the next.
+    /// Returns the next connection of the wave, and adds its frames to `share`. Starts the next
+    /// wave when the current one is complete.
     fn next(&mut self, share: &mut Share, held: &mut Held) -> Option<ConnKey> {
         let first = loop {
             if let Some(due) = self.stretch.pop(None) {
@@ -187,7 +186,7 @@ impl FanOut {
         self.count(held);
     }
 
-    /// Takes what the wave has in this stretch, the nearest, one delivery after the other.
+    /// Collects the entries of the wave in this stretch, one delivery after another.
     fn begin_stretch(&mut self, stretch: u32, held: &mut Held) {
         while let Some(mut head) = self.ahead.peek_mut()
             && head.0.0 == stretch
@@ -210,7 +209,7 @@ impl FanOut {
                 Some((key, _)) => head.0.0 = stretch_of(*key),
                 None => {
                     PeekMut::pop(head);
-                    // This memory need not wait for the wave's end.
+                    // Free this memory early, without waiting for the end of the wave.
                     self.lists -= lists_memory(delivery);
                     delivery.to = Vec::new();
                     self.lists += lists_memory(delivery);
@@ -223,8 +222,8 @@ impl FanOut {
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Serves deliveries, within a turn's budget of connections. What handlers say meanwhile is
-    /// recorded in the outbox, and comes here after it.
+    /// Serves deliveries, within a turn's budget of connections. Messages that handlers send
+    /// meanwhile are recorded in the outbox and pushed afterwards.
     pub(super) fn serve_fan_out(&mut self) {
         if self.fan_out.is_idle() {
             return;
@@ -247,10 +246,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// Deliveries with memory in a table that is kept for the next ones.
+/// Deliveries for which a table always keeps memory.
 const KEPT_DELIVERIES: usize = 64;
 
-/// Bytes of memory that a delivery's lists of receivers and frames take.
+/// Returns the memory used by a delivery's lists of receivers and frames, in bytes.
 fn lists_memory(delivery: &Delivery) -> usize {
     delivery.to.capacity() * size_of::<(ConnKey, u8)>()
         + delivery.frames.capacity() * size_of::<Rc<Frame>>()
@@ -303,7 +302,7 @@ mod tests {
         assert_eq!(fan_out.backlog(), 0);
     }
 
-    // The same as sorting all receivers by slot, and each one's frames by when they were said.
+    // Equivalent to a stable sort of all receivers by slot.
     #[test]
     fn a_wave_is_a_stable_sort_wherever_the_receivers_are() {
         let held = &mut Held::default();

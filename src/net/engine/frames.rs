@@ -13,7 +13,8 @@ use super::work::{FRAME_COST, INFLATE_COST, INFLATED_BYTE_COST, MESSAGE_BYTE_COS
 use super::{CORK_SIZE, Engine};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Decodes frames until the bytes, the WebSocket, or the connection's share of work end.
+    /// Decodes frames until the input is exhausted, the WebSocket ends, or the connection has used
+    /// up its share of work.
     #[inline(always)]
     pub(super) fn take_frames(&mut self, key: ConnKey, bytes: &mut [u8]) -> FramesEnd {
         let Some(conn) = self.arena.get_mut(key) else {
@@ -27,8 +28,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let mut decoder = mem::take(&mut conn.decoder);
         let (mut is_open, mut at, mut any_message) = (conn.is_open(), 0, false);
         let end = loop {
-            // Frames behind the close frame of this side are only passed over: keeping them would
-            // put off the end of the connection.
+            // After our close frame, frames are only skipped. Deferring them would delay the end of
+            // the connection.
             if is_open && self.outbox.work >= self.visit.share && at < bytes.len() {
                 break FramesEnd::Share(at);
             }
@@ -77,7 +78,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         end
     }
 
-    /// Handles one event of the decoder of a connection that is open, or else closing.
+    /// Handles one event of the decoder. The connection is open, or else closing.
     #[inline(always)]
     fn on_event(&mut self, key: ConnKey, event: Event<'_>, is_open: bool) -> Heard {
         if is_open && self.visit.is_quick && event.size() > SMALL_MESSAGE {
@@ -88,7 +89,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.on_peer_close(key, frame);
                 return Heard::Stop;
             }
-            // After our own close frame only the peer's counts.
+            // After our close frame, only the peer's close frame matters.
             _ if !is_open => {}
             Event::Text(text) => self.on_message(key, Message::Text(text)),
             Event::Binary(data) => self.on_message(key, Message::Binary(data)),
@@ -110,13 +111,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Decompresses a message, and handles it; how to proceed where it was not handled.
+    /// Decompresses and handles a message. Returns how to proceed if it was not handled.
     fn on_compressed(&mut self, key: ConnKey, is_text: bool, data: &[u8]) -> Option<Heard> {
         let limit = match self.visit.is_quick {
             true => self.config.max_message.min(SMALL_MESSAGE),
             false => self.config.max_message,
         };
-        // Taken out, so that its output can be lent while the engine works.
+        // Moved out of `self`, so that its output can be borrowed while the engine works.
         let mut inflater = mem::take(&mut self.inflater);
         let heard = match inflater.inflate(is_text, data, limit) {
             Ok(event) => {
@@ -162,8 +163,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// §5.5.3: "A Pong frame sent in response to a Ping frame must have identical "Application
-    /// data"". It joins the other replies, or waits as the only one of its kind while the
-    /// peer does not read.
+    /// data"". The pong joins the other replies. If output is queued, only the latest pong is kept.
     fn pong(&mut self, key: ConnKey, payload: &[u8]) {
         self.handled += 1;
         let Some(conn) = self.arena.get_mut(key) else {
@@ -202,7 +202,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.fail_as(key, error, End::Protocol);
     }
 
-    /// Fails the connection, which is counted as `end`.
+    /// Fails the connection, and counts it as `end`.
     pub(super) fn fail_as(&mut self, key: ConnKey, error: ProtocolError, end: End) {
         log::debug!("{key:?}: {error}");
         self.say_farewell(
@@ -216,7 +216,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.linger(key);
     }
 
-    /// Code that a connection is closed with by the application, checked.
+    /// Closes a connection on behalf of the application.
     pub(super) fn close_by_application(&mut self, key: ConnKey, code: CloseCode, reason: &str) {
         debug_assert!(code.may_be_sent());
         if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
@@ -235,12 +235,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 /// Where decoding stopped.
 #[derive(Clone, Copy)]
 pub(super) enum FramesEnd {
-    /// All bytes were taken, or no more are wanted.
+    /// All bytes were consumed, or the rest is not wanted.
     Whole,
-    /// The connection has had its share of work after so many bytes.
+    /// The connection used up its share of work after this many bytes.
     Share(usize),
-    /// After so many bytes, the last of which are a message that is to be handled later. A frame
-    /// that contains it is in `Engine::put_back`.
+    /// A large message was deferred. It ends after this many bytes, and a frame that contains it is
+    /// in `Engine::put_back`.
     PutBack(usize),
 }
 
@@ -249,14 +249,14 @@ pub(super) enum FramesEnd {
 enum Heard {
     /// The WebSocket is open.
     Open,
-    /// The close frame of this side has been sent: only the peer's counts now.
+    /// Our close frame has been sent: only the peer's close frame matters.
     Closing,
-    /// The connection takes no further input.
+    /// The connection accepts no further input.
     Stop,
-    /// The message is large and other connections wait: it has not been handled.
+    /// The message is large and other connections are waiting: it has not been handled.
     PutBack,
 }
 
-/// RFC 6455 §7.1.5: where the close frame has no code, "_The WebSocket Connection Close Code_ is
+/// RFC 6455 §7.1.5: if the close frame has no code, "_The WebSocket Connection Close Code_ is
 /// considered to be 1005".
 const NO_CODE: u16 = 1005;

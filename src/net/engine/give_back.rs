@@ -1,16 +1,16 @@
-//! What a crowd leaves behind: tables keep the size that they once had.
+//! Shrinks tables that a load peak has enlarged.
 //!
-//! Owns nothing. It looks at what the engine holds besides connections, which give back their
-//! own memory when they become idle and when they end.
+//! Owns nothing. It covers the engine's state other than connections, which free their own memory
+//! when they become idle and when they end.
 
 use super::super::handler::Handler;
 use super::super::socket::Socket;
 use super::Engine;
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Gives back the memory of tables that could hold far more than they do. It is done at
-    /// every tick, and a table that grows again does so by doubling: however a crowd swings,
-    /// that costs less than to serve it.
+    /// Shrinks tables whose capacity far exceeds their length. It runs at every tick, and tables
+    /// grow by doubling, so that shrinking and regrowing costs less than serving the connections
+    /// that cause it.
     pub(super) fn give_back(&mut self) {
         self.run.shrink_next();
         if let Some(enough) = enough(self.dirty.len(), self.dirty.capacity()) {
@@ -30,13 +30,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// The capacity that a table should have; `None` while what it has is not too much.
+/// Returns the capacity to shrink a table to, or `None` if its capacity is not excessive.
 #[inline]
 pub(super) fn enough(len: usize, capacity: usize) -> Option<usize> {
     enough_above(KEPT_CAPACITY, len, capacity)
 }
 
-/// The same for a table that keeps memory for so many entries.
+/// Like [`enough`], for a table that keeps memory for `kept` entries.
 #[inline]
 pub(super) fn enough_above(kept: usize, len: usize, capacity: usize) -> Option<usize> {
     if capacity <= 2 * kept {
@@ -46,10 +46,11 @@ pub(super) fn enough_above(kept: usize, len: usize, capacity: usize) -> Option<u
     (capacity > 2 * enough).then_some(enough)
 }
 
-/// Entries beyond those that even an empty table may keep, which the ledger does not count.
+/// Returns the capacity beyond that which even an empty table may keep. Only this part is counted
+/// in the ledger.
 pub(super) fn beyond_kept(kept: usize, capacity: usize) -> usize {
     capacity.saturating_sub(2 * kept)
 }
 
-/// Entries with memory that is kept for the next ones.
+/// Entries for which a table always keeps memory.
 pub(super) const KEPT_CAPACITY: usize = 256;

@@ -1,6 +1,7 @@
-//! What must hold between any two calls of the engine; for tests and simulations only.
+//! Invariants that hold between any two calls of the engine; for tests and simulations only.
 //!
-//! Owns nothing and changes nothing: it counts again, slowly, what the engine keeps count of.
+//! Owns nothing and changes nothing: it recounts by brute force everything that the engine tracks
+//! incrementally.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -14,27 +15,27 @@ use super::super::socket::Socket;
 use super::super::timer::{Tick, tick_at};
 use super::{Engine, floor_tick, millis};
 
-/// What the engine has in mind for one connection.
+/// The engine's scheduling state of one connection.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
-    /// In the run queue, or on the list of those to flush.
+    /// In the run queue or the flush list.
     pub is_scheduled: bool,
-    /// Not read from, because its handler has yet to answer.
+    /// Not read from, because the handler has deferred its response.
     pub is_deferred: bool,
-    /// Not read from, because it has yet to take what is queued for it.
+    /// Not read from, because of queued output (backpressure).
     pub is_choked: bool,
-    /// A WebSocket, and open.
+    /// An open WebSocket.
     pub is_open: bool,
-    /// Without anything incomplete or queued.
+    /// No incomplete input and no queued output.
     pub is_idle: bool,
-    /// All has been said, and our direction has not been ended.
+    /// All output has been queued, but our write side has not been shut down.
     pub is_to_be_shut: bool,
-    /// Bytes that wait to be sent.
+    /// Bytes in the output queue.
     pub queued: usize,
 }
 
-/// Figures that the connections themselves give.
+/// Totals recounted from the connections.
 #[derive(Default)]
 struct Sums {
     open: u64,
@@ -63,7 +64,7 @@ impl Sums {
 
 #[doc(hidden)]
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// What the engine has in mind for a connection; `None` when it is gone.
+    /// Returns the scheduling state of a connection; `None` if it is gone.
     pub fn interest(&self, key: ConnKey) -> Option<Interest> {
         let conn = self.arena.get(key)?;
         let queued = conn.queued();
@@ -81,10 +82,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         })
     }
 
-    /// Checks everything that must hold between two turns.
+    /// Checks all invariants that hold between two turns.
     ///
     /// # Errors
-    /// What does not hold, in words.
+    /// A description of the violated invariant.
     pub fn check_invariants(&self) -> Result<(), String> {
         self.arena.verify()?;
         self.fan_out.verify()?;
@@ -179,13 +180,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         Ok(())
     }
 
-    /// An open connection is looked at before its queue or its message has waited too long.
+    /// Checks that an open connection's timer expires before the deadlines of its queue and of its
+    /// incomplete message.
     fn check_deadline(&self, key: ConnKey, conn: &Conn<S, H::Session>) -> Result<(), String> {
         let (true, Some(deadline)) = (conn.is_open(), conn.timer.deadline()) else {
             return Ok(());
         };
-        // Moments are rounded down where they begin and up where they end. What a shorter time has
-        // made overdue is looked at now.
+        // Start times are rounded down, and deadlines are rounded up. Deadlines that a shortened
+        // timeout has already passed are checked now.
         let now = floor_tick(self.now);
         let extended = |after| tick_at(self.standstill.extends_to(after));
         let latest = |since: Tick, after| {
@@ -216,8 +218,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Every list has those who say that they are in it, each once; beside them only keys of
-    /// connections that are gone.
+    /// Checks that each list contains every connection flagged as its member exactly once. Apart
+    /// from these, it may contain only stale keys.
     fn check_lists(&self, sums: &Sums) -> Result<(), String> {
         let listed = |keys: &mut dyn Iterator<Item = &ConnKey>| {
             keys.filter(|key| self.arena.get(**key).is_some()).count()
@@ -232,7 +234,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// Nothing that may be done now is left to an edge that will not come.
+/// Checks that no possible read or write depends on an edge that will not occur.
 fn check_wakeups<S: Socket, C>(conn: &Conn<S, C>) -> Result<(), String> {
     let flags = conn.flags;
     let has_gone = flags.has(Flags::READ_CLOSED);
@@ -253,7 +255,7 @@ fn check_wakeups<S: Socket, C>(conn: &Conn<S, C>) -> Result<(), String> {
     Ok(())
 }
 
-/// The slot behind that of a connection.
+/// Returns the slot after that of a connection.
 fn after(key: &ConnKey) -> u32 {
     key.index + 1
 }
@@ -265,5 +267,5 @@ fn equal<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should: T) -> Result
     Err(format!("{what}: {is:?}, should be {should:?}"))
 }
 
-/// The longest control frame of a server: RFC 6455 §5.5 allows a payload of 125 bytes.
+/// The longest control frame of a server. RFC 6455 §5.5 allows a payload of 125 bytes.
 const MAX_CONTROL: usize = 127;

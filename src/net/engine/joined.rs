@@ -1,8 +1,7 @@
-//! Several frames for one connection, in one piece: to have the kernel gather them costs more than
-//! to copy them, and the next connection is often to have the same.
+//! Concatenation of several frames for one connection. Copying short frames is cheaper than a
+//! vectored write, and the next connection often gets the same frames.
 //!
-//! Owns: the frames that were put together last. They are held, so that one is known by where it
-//! is.
+//! Owns: the frames concatenated last. They are retained, so that pointer equality identifies them.
 
 use std::rc::Rc;
 
@@ -15,7 +14,7 @@ pub(super) struct Joined {
 }
 
 impl Joined {
-    /// The bytes of all these frames; `None` where they are too long.
+    /// Returns the concatenated bytes of the frames, or `None` if they are too long.
     pub fn bytes(&mut self, frames: &[Rc<Frame>]) -> Option<&[u8]> {
         if !self.holds(frames) {
             let size: usize = frames.iter().map(|frame| frame.bytes().len()).sum();
@@ -32,7 +31,7 @@ impl Joined {
         Some(&self.bytes)
     }
 
-    /// Lets go of the frames.
+    /// Releases the frames.
     pub fn clear(&mut self) {
         self.frames.clear();
     }
@@ -47,8 +46,8 @@ impl Joined {
     }
 }
 
-/// Bytes that are put together: what is longer takes the kernel so long that gathering it does
-/// not matter.
+/// Maximum number of bytes to concatenate. For longer output, the overhead of a vectored write is
+/// negligible.
 const MAX_SIZE: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -70,7 +69,7 @@ mod tests {
             assert_eq!(joined.bytes(&[Rc::clone(&a), Rc::clone(&long)]), None);
             joined.clear();
         }
-        // Nothing is held that is no longer wanted.
+        // Frames are not retained after `clear`.
         drop((ab, ba));
         assert_eq!([&a, &b, &long].map(Rc::strong_count), [1, 1, 1]);
     }

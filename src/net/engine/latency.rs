@@ -1,7 +1,7 @@
-//! How long messages were on their way, from what they tell of to their sockets.
+//! Delivery latency, from the arrival of an event to the write of its messages.
 //!
-//! Owns: what was written in a turn. The clock is read when the turn is over: until then it is
-//! only known when what was told had arrived.
+//! Owns: the arrival times of the messages written in the current turn. The clock is read at the
+//! end of the turn, so that latencies are computed only then.
 
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use super::super::handler::Handler;
 use super::super::socket::Socket;
 use super::Engine;
 
-/// Messages written in this turn: when what they tell had arrived, and how many. In the order of
-/// that time, each once: deliveries of one moment are one entry, however many they are for.
+/// Arrival times of the messages written in this turn, with the number of messages. Sorted and
+/// unique: deliveries with the same arrival time share an entry, regardless of the number of
+/// receivers.
 #[derive(Default)]
 pub(super) struct Written(Vec<(u64, u64)>);
 
@@ -32,7 +33,7 @@ impl Written {
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Ends a turn that has taken so long: takes down what is known of times only now.
+    /// Ends a turn that took `took`, and records durations and latencies.
     pub fn end_turn(&mut self, took: Duration) {
         self.counters.turns.observe(took);
         let now = Duration::from_millis(self.now.mono) + took;
@@ -44,7 +45,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// Moments for which room is kept from turn to turn.
+/// Entries for which memory is kept between turns.
 const KEPT: usize = 1024;
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use super::super::timer::{TICK_MS, Tick};
 use super::{Engine, MESSAGE_BUDGET, RUN_BUDGET, TICK_PERIOD, TIMER_BUDGET, floor_tick, millis};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Takes the session out of an open connection and says so to the handler; `code` is that of
-    /// the first close frame.
+    /// Takes the session out of an open connection, and calls the handler's `on_close`. `code` is
+    /// the code of the first close frame.
     pub(super) fn end_session(&mut self, key: ConnKey, end: End, code: u16) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -41,7 +41,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.outbox.ending = None;
     }
 
-    /// Sends the first close frame, and gives the peer a while to answer it.
+    /// Sends the first close frame, and arms the timeout for the peer's response.
     pub(super) fn say_farewell(&mut self, key: ConnKey, farewell: Farewell<'_>) {
         if !self.arena.get(key).is_some_and(|conn| conn.is_open()) {
             return;
@@ -53,13 +53,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         self.queue_own(key, |out| ws::encode_close(Some(close), out));
         self.arm(key, self.config.close_timeout);
-        // A long queue no longer keeps it from being read from.
+        // Backpressure no longer applies; input must be read again.
         self.read_again(key);
     }
 
-    /// All has been said: what is queued is still sent, then our direction ends, and what the
-    /// peer still sends is dropped for a while. To close while there is something unread would
-    /// make the kernel reset the connection, and our last words could be lost.
+    /// Starts the end of a connection: queued output is sent, then our write side is shut down, and
+    /// input is discarded for a while. Closing the socket with unread input would make the kernel
+    /// reset the connection, and the reset could destroy output in flight.
     pub(super) fn linger(&mut self, key: ConnKey) {
         let phase = self.arena.get(key).map(|conn| &conn.phase);
         let is_closing = matches!(phase, Some(Phase::Closing));
@@ -87,7 +87,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Ends our direction of a lingering connection that has sent everything.
+    /// Shuts down the write side of a lingering connection that has sent everything.
     pub(super) fn shut(&mut self, key: ConnKey) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -104,7 +104,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.arm_sooner(key, self.config.linger_timeout);
     }
 
-    /// The connection is broken: nothing more can be said.
+    /// Drops a broken connection, to which nothing more can be sent.
     pub(super) fn lose(&mut self, key: ConnKey) {
         self.end_session(key, End::Lost, ABNORMAL);
         self.kill(key);
@@ -118,7 +118,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.kill(key);
     }
 
-    /// Marks a connection as ended. It is freed by `reap`.
+    /// Marks a connection as dead. It is freed by `reap`.
     fn kill(&mut self, key: ConnKey) {
         self.drop_queue(key);
         let Some(conn) = self.arena.get_mut(key) else {
@@ -139,11 +139,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.note_unfinished(key);
     }
 
-    /// Handles what has come due.
+    /// Handles expired timers and periodic work.
     pub(super) fn serve_timers(&mut self) {
         self.wheel.advance(floor_tick(self.now));
         self.wheel.tidy(&mut self.arena);
-        // Those that are served once more have a budget like those in the run queue.
+        // The budget for TLS handshakes of connections served from timers; the run queue has its
+        // own.
         self.tls_steps = 0;
         if self.wheel.has_due() {
             self.serve_due();
@@ -158,7 +159,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.apply_effects();
     }
 
-    /// Handles timers that are due, within a budget.
+    /// Handles expired timers, within a budget.
     fn serve_due(&mut self) {
         let mut due = mem::take(&mut self.due);
         let mut handled = 0;
@@ -179,13 +180,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.due = due;
     }
 
-    /// A connection's deadline has passed; the phase says what that means.
+    /// Handles the expiry of a connection's timer, depending on its phase.
     fn on_timer(&mut self, key: ConnKey) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
         if conn.timer.deadline().is_some() {
-            // One that came due together with it has had it armed anew.
+            // Handling another timer of the same batch has armed this one again.
             return;
         }
         if conn.is_open() {
@@ -202,7 +203,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         match &conn.phase {
-            // A started request deserves an answer; silence does not.
+            // An incomplete request is answered; silence is not.
             Phase::Request(Some(_)) if !conn.transport.is_handshaking() => {
                 self.refuse(key, Refusal::Incomplete);
             }
@@ -212,8 +213,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             Phase::Deferred(_) => self.refuse_overdue(key, Refusal::TimedOut),
             Phase::Closing | Phase::Linger => {
-                // Its time is up: what is still queued is thrown away. What the kernel has
-                // taken, our end included, it may still deliver.
+                // The timeout has passed: queued output is dropped. The kernel may still deliver
+                // output that it has accepted, including our FIN.
                 if !conn.flags.has(Flags::SHUT) {
                     conn.transport.socket_mut().abort_on_drop();
                 }
@@ -223,13 +224,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Whether no deadline of an open connection has passed. One that has is enforced if it still
-    /// stands after the connection has been served once more.
+    /// Returns whether all deadlines of an open connection are met. A deadline that has passed is
+    /// enforced only if it is still exceeded after the connection has been served once more.
     fn is_in_time(&mut self, key: ConnKey) -> bool {
         self.overdue(key).is_none() || self.is_in_time_after_all(key)
     }
 
-    /// The same of a connection with a deadline that has passed, as far as is known.
+    /// Like `is_in_time`, for a connection with a deadline that seems to have passed.
     #[cold]
     fn is_in_time_after_all(&mut self, key: ConnKey) -> bool {
         let has_progressed = self.catch_up(key);
@@ -251,7 +252,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         false
     }
 
-    /// Gives an open connection time that was lost; no more of it than its message may have.
+    /// Extends the timer of an open connection by time that was lost, up to the limit for its
+    /// incomplete message.
     fn extend(&mut self, key: ConnKey, mut rest: Duration) {
         let conn = self.arena.get(key);
         if conn.is_some_and(|conn| conn.flags.has(Flags::UNFINISHED)) {
@@ -261,8 +263,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.arm(key, rest);
     }
 
-    /// Which deadline of an open connection has passed. While more than the soft limit of its
-    /// output waits, nothing is read from it: then its input has no deadline.
+    /// Returns the deadline of an open connection that has passed, if any. While the output queue
+    /// exceeds the soft limit, nothing is read, so its input has no deadline.
     fn overdue(&self, key: ConnKey) -> Option<Overdue> {
         let now = floor_tick(self.now);
         let conn = self.arena.get(key)?;
@@ -274,7 +276,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let is_late = has_passed(since, slow) && !tx.keeps_pace(now, ticks(slow), large);
             return is_late.then_some(Overdue::Queue);
         }
-        // It is this server that is late with input that it has received.
+        // Received input is unprocessed: the delay is this server's.
         if conn.has_unread() {
             return None;
         }
@@ -296,7 +298,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Sends a ping to an open connection that has been silent for long, and sets its timer.
+    /// Sends a ping to an open connection that has been idle for long, and arms its timer.
     fn heartbeat(&mut self, key: ConnKey) {
         let now = self.scratch.now;
         let Some(conn) = self.arena.get_mut(key) else {
@@ -306,7 +308,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let interval = millis(self.config.ping_interval);
         if conn.flags.has(Flags::PING_OUT) {
             let cut_at = conn.heard.saturating_add(ticks(self.config.pong_timeout));
-            // By then the pong may have come, and the next ping be wanted.
+            // By then, the pong may have arrived, and the next ping may be due.
             let mut next = self.spread(interval, 9, 11);
             if cut_at > now {
                 next = next.min(u64::from(cut_at - now) * TICK_MS);
@@ -324,31 +326,31 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.arm_open(key, next);
     }
 
-    /// Sends a ping, and returns how many milliseconds the pong may take.
+    /// Sends a ping. Returns the timeout for the pong in milliseconds.
     fn ping(&mut self, key: ConnKey) -> u64 {
         let now = self.scratch.now;
         let Some(conn) = self.arena.get_mut(key) else {
             return 0;
         };
-        // Where the socket is full there will be an edge, which is a sign of life, before the peer
-        // can have read the output that the kernel has taken. Queued output is counted when it is
+        // If the socket is full, an edge, which counts as activity, will occur before the peer can
+        // have read the output accepted by the kernel. Queued output is accounted for when it is
         // written.
         let is_leaving = conn.flags.has(Flags::WRITABLE);
         let queued = if is_leaving { conn.queued() } else { 0 };
         let lag = conn.transport.pace().lag(queued, now);
         conn.flags.set(Flags::PING_OUT);
         conn.note_heard(now);
-        // From here on it says when the ping has been read at the latest.
+        // From here on, `heard` is the latest time at which the ping has been read.
         conn.heard = now + lag;
         self.counters.pings_sent += 1;
         let mark = (conn.heard ^ self.ping_mask).to_be_bytes();
-        // The pong says how far the peer has read, where that is worth knowing.
+        // If the lag is significant, the payload lets the pong tell how far the peer has read.
         let payload = if lag > SHORT_LAG { &mark[..] } else { &[] };
         self.queue_own(key, |out| ws::encode_frame(OpCode::Ping, payload, out));
         millis(self.config.pong_timeout).saturating_add(u64::from(lag) * TICK_MS)
     }
 
-    /// A pong proves that its ping has been read, and all output ahead of that.
+    /// Handles a pong, which proves that its ping and all output before it have been read.
     pub(super) fn on_pong(&mut self, key: ConnKey, payload: &[u8]) {
         let now = floor_tick(self.now);
         if let Ok(mark) = payload.try_into().map(Tick::from_be_bytes)
@@ -360,14 +362,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Sets an open connection's timer, in milliseconds; no later than its queue or its unfinished
-    /// message wants to be looked at.
+    /// Arms the timer of an open connection, in milliseconds, but no later than the deadline of its
+    /// queue or incomplete message.
     fn arm_open(&mut self, key: ConnKey, after: u64) {
         let sooner = self.wanted_within(key).map(millis);
         self.arm_after(key, sooner.map_or(after, |sooner| sooner.min(after)));
     }
 
-    /// When a connection's queue or its unfinished message wants to be looked at.
+    /// Returns the time until the deadline of a connection's queue or incomplete message.
     #[inline]
     pub(super) fn wanted_within(&self, key: ConnKey) -> Option<Duration> {
         let conn = self.arena.get(key)?;
@@ -392,14 +394,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         [slow, unfinished].into_iter().flatten().min()
     }
 
-    /// When a new connection is first looked at: spread, so that those that came together do
-    /// not stay together.
+    /// Returns the time until a new connection's first heartbeat. It is random, so that connections
+    /// accepted together spread out.
     pub(super) fn first_ping(&mut self) -> Duration {
         let interval = millis(self.config.ping_interval);
         Duration::from_millis(self.spread(interval, 5, 10))
     }
 
-    /// An interval times a random number of tenths.
+    /// Returns a random duration from `from` to `to` tenths of an interval.
     fn spread(&mut self, interval: u64, from: u64, to: u64) -> u64 {
         let span = (interval / 10 * (to - from)).max(1);
         interval / 10 * from + self.jitter.draw() % span
@@ -409,15 +411,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 /// A deadline of an open connection that has passed.
 #[derive(Clone, Copy)]
 enum Overdue {
-    /// More than the soft limit has waited for too long.
+    /// The output queue has exceeded the soft limit for too long.
     Queue,
-    /// A message is not complete.
+    /// A message was not completed in time.
     Message,
-    /// A ping has not been answered.
+    /// A ping was not answered in time.
     Pong,
 }
 
-/// Output ahead of a ping that takes no longer to read is not worth a payload: a second.
+/// The longest lag ahead of a ping that needs no payload: one second.
 const SHORT_LAG: Tick = (1000 / TICK_MS) as Tick;
 
 fn duration(ticks: Tick) -> Duration {
@@ -428,6 +430,6 @@ pub(super) fn ticks(duration: Duration) -> Tick {
     Tick::try_from(millis(duration).div_ceil(TICK_MS)).unwrap_or(Tick::MAX / 2)
 }
 
-/// RFC 6455 §7.1.5: without a close frame "_The WebSocket Connection Close Code_ is considered to
+/// RFC 6455 §7.1.5: without a close frame, "_The WebSocket Connection Close Code_ is considered to
 /// be 1006".
 const ABNORMAL: u16 = 1006;

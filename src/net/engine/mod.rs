@@ -1,10 +1,10 @@
-//! The engine: what happens to a connection, whatever its socket and whatever the time.
+//! The engine: the connection state machine, independent of the socket type and the clock.
 //!
-//! Owns the connections and the order of work within a turn. It reads no clock and knows no
-//! poller: readiness, time and sockets are given to it, by the reactor or by a simulation.
+//! Owns the connections and the order of work within a turn. It reads no clock and knows no poller:
+//! readiness, time, and sockets are supplied by the reactor or a simulation.
 //!
-//! Nothing is freed in the middle of a turn: to end a connection is to mark it, and
-//! [`Engine::reap`] frees the marked ones when nobody holds a key any more that was looked up.
+//! Nothing is freed in the middle of a turn: ending a connection only marks it, and
+//! [`Engine::reap`] frees marked connections when no looked-up key is in use.
 
 mod accept;
 mod address;
@@ -54,7 +54,7 @@ use super::{ConnKey, ListenerId, Now, TICK_PERIOD};
 use read::Rest;
 use work::{RunQueue, class_of};
 
-/// The engine over any socket and any handler.
+/// The engine, generic over the socket and the handler.
 pub struct Engine<S: Socket, H: Handler> {
     handler: H,
     config: Config,
@@ -70,25 +70,25 @@ pub struct Engine<S: Socket, H: Handler> {
     /// Work done for all connections in this turn.
     turn_work: u64,
     visit: read::Visit,
-    /// A frame with a message that is to be handled later, until it is kept.
+    /// A frame with a message that is to be handled later, until it is stored in its connection.
     put_back: Vec<u8>,
-    /// Connections with output, in the order in which it was noticed.
+    /// Connections with output, in the order in which they were marked.
     dirty: VecDeque<ConnKey>,
-    /// Those that ended in this turn.
+    /// Connections that ended in this turn.
     ended: Vec<ConnKey>,
-    /// Those whose timers are being handled, by slot: a few at once.
+    /// Slots of the connections whose timers are being handled: a small batch.
     due: Vec<u32>,
     fan_out: fan_out::FanOut,
     joined: joined::Joined,
     unfinished: unfinished::Unfinished,
     written: latency::Written,
-    /// The connection whose replies are being collected in the outbox's cork.
+    /// The connection whose output is being collected in the outbox's cork.
     current: Option<ConnKey>,
-    /// By [`places::PoolId`].
+    /// Indexed by [`places::PoolId`].
     pools: [places::Pool; 2],
-    /// By address or network: see `counted_as`.
+    /// Connections per address or network: see `counted_as`.
     per_ip: HashMap<IpAddr, u32>,
-    /// The address of each connection that counts in `per_ip`.
+    /// The address of each connection counted in `per_ip`, by slot.
     counted_ips: HashMap<u32, IpAddr>,
     now: Now,
     next_tick: u64,
@@ -100,44 +100,44 @@ pub struct Engine<S: Socket, H: Handler> {
     tls_steps: usize,
     /// The handler has work left for the next turn.
     has_handler_work: bool,
-    /// Connections served once more in this turn, before a deadline was enforced.
+    /// Connections served once more in this turn before a deadline was enforced.
     looks: usize,
     standstill: catch_up::Standstill,
-    /// Since when output has taken half of its memory or more.
+    /// The time since which output has used at least half of its memory limit.
     pressed_since: Option<Tick>,
-    /// Hides the server's clock in the payloads of pings.
+    /// Obfuscates the server's clock in ping payloads.
     ping_mask: Tick,
-    /// A reload that has not reached all connections.
+    /// A reload that has not reached all connections yet.
     reload: Option<reload::Walk>,
 }
 
-/// What a poller says of a socket.
+/// The readiness of a socket, as reported by a poller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// There may be bytes, or an end, or an error to read.
+    /// There may be bytes, an end of the stream, or an error to read.
     pub readable: bool,
-    /// There may be room.
+    /// There may be buffer space.
     pub writable: bool,
-    /// The peer ended its direction, or the connection broke.
+    /// The peer shut down its write side, or the connection broke.
     pub read_closed: bool,
 }
 
-/// A connection that is about to be accepted.
+/// A connection to be accepted.
 pub struct Arrival<S> {
     /// The connected socket.
     pub socket: S,
-    /// The listener it came in on.
+    /// The listener that accepted it.
     pub listener: ListenerId,
     /// The peer's address; `None` on a unix socket.
     pub peer: Option<IpAddr>,
-    /// Whether it has to begin with a header of the PROXY protocol.
+    /// Whether it must start with a PROXY protocol header.
     pub has_preface: bool,
-    /// The certificate to speak TLS with, on a listener that does.
+    /// The TLS configuration, on TLS listeners.
     pub tls: Option<TlsConfig>,
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// An engine without connections. `seed` spreads heartbeats; it need not be secret.
+    /// Creates an engine without connections. `seed` randomizes heartbeats; it need not be secret.
     pub fn new(config: Config, handler: H, seed: u64, now: Now) -> Self {
         let mut scratch = Scratch::new(READ_SIZE);
         scratch.now = floor_tick(now);
@@ -181,22 +181,22 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// The application.
+    /// Returns the handler.
     pub fn handler(&self) -> &H {
         &self.handler
     }
 
-    /// What has been counted.
+    /// Returns the counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// The socket of a connection, for registering it with a poller.
+    /// Returns the socket of a connection, for registering it with a poller.
     pub fn socket_mut(&mut self, key: ConnKey) -> Option<&mut S> {
         Some(self.arena.get_mut(key)?.transport.socket_mut())
     }
 
-    /// Takes note of readiness. Keys of connections that are gone do nothing.
+    /// Records readiness. Stale keys are ignored.
     pub fn ready(&mut self, key: ConnKey, readiness: Readiness) {
         let now = self.scratch.now;
         let Some(conn) = self.arena.get_mut(key) else {
@@ -214,7 +214,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         if readiness.writable {
             if conn.flags.raise(Flags::WRITABLE) {
-                // There was no room, and now there is: the peer is taking what it gets.
+                // The socket has become writable: the peer is reading its output.
                 conn.note_heard(now);
                 conn.flags.clear(Flags::PING_OUT);
                 if let Some(tx) = &mut conn.tx {
@@ -228,7 +228,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Starts a turn: everything in it happens at `now`.
+    /// Begins a turn, which takes place at the time `now`.
     pub fn begin_turn(&mut self, now: Now) {
         let before = self.now.mono;
         self.now = Now {
@@ -247,26 +247,26 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.written.clear();
     }
 
-    /// Whether there is room for what another command may cause. While there is not, commands
-    /// should stay where they are, so that whoever sends them waits.
+    /// Returns whether the engine can take another command. If not, commands should stay in the
+    /// mailbox, so that senders get backpressure.
     pub fn wants_commands(&self) -> bool {
         self.fan_out.backlog() < MAX_BACKLOG
     }
 
-    /// Hands a command to the handler.
+    /// Passes a command to the handler.
     pub fn command(&mut self, command: H::Command) {
         self.with_handler(|handler, cx| handler.on_command(cx, command));
         self.has_handler_work = true;
         self.apply_effects();
     }
 
-    /// Serves those who have something to read, then the deliveries, then those who have
-    /// something to send, then the clock: each within a budget.
+    /// Does the work of a turn, each part within a budget: input, deliveries, output, and timers.
     pub fn serve(&mut self) {
         self.serve_readers();
         let backlog = self.fan_out.backlog();
         self.serve_handler();
-        // While a handler goes on with a burst of deliveries, they are gathered, to leave together.
+        // While the handler keeps producing a burst of deliveries, they are gathered to be sent
+        // together.
         let goes_on = self.has_handler_work && self.fan_out.backlog() > backlog;
         if !goes_on || !self.fan_out.may_gather() {
             self.serve_fan_out();
@@ -288,13 +288,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Whether further events may be delivered: output takes less than half of its memory.
+    /// Returns whether further events may be delivered: output uses less than half of its memory
+    /// limit.
     fn has_room(&self) -> bool {
         self.counters.held.output() < self.config.queue_total as u64 / 2
     }
 
-    /// Frees the connections that ended. Returns whether any did, which may have made room
-    /// for an `accept` that failed.
+    /// Frees the connections that ended. Returns whether there were any, which may allow a failed
+    /// `accept` to be retried.
     #[inline]
     pub fn reap(&mut self) -> bool {
         let any = !self.ended.is_empty();
@@ -316,7 +317,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// How long the poller may wait: zero while work was left behind.
+    /// Returns how long the poller may wait: zero if there is work left.
     #[inline(always)]
     pub fn timeout(&self) -> Duration {
         let has_output = !self.dirty.is_empty() || self.fan_out.backlog() > 0;
@@ -330,12 +331,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         Duration::from_millis(next.saturating_sub(self.now.mono).min(drain))
     }
 
-    /// Puts a connection into the run queue, if it is not there.
+    /// Adds a connection to the run queue, unless it is already there.
     fn enqueue(&mut self, key: ConnKey) {
         self.enqueue_rest(key, Rest::Small);
     }
 
-    /// The same, of a connection that was served.
+    /// Adds a served connection to the run queue again.
     fn enqueue_rest(&mut self, key: ConnKey, rest: Rest) {
         let now = floor_tick(self.now);
         if let Some(conn) = self.arena.get_mut(key)
@@ -350,8 +351,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Has a connection read from again that something has kept from it: of what its socket
-    /// has already no edge will tell.
+    /// Schedules a read for a connection that was not being read from. No edge will announce bytes
+    /// that the socket already has.
     fn read_again(&mut self, key: ConnKey) {
         let conn = self.arena.get(key);
         if conn.is_some_and(|conn| conn.flags.has(Flags::READABLE) || conn.has_unread()) {
@@ -359,7 +360,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Puts a connection on the list of those to flush, if it is not there.
+    /// Adds a connection to the flush list, unless it is already there.
     fn mark_dirty(&mut self, key: ConnKey) {
         if let Some(conn) = self.arena.get_mut(key)
             && conn.flags.raise(Flags::DIRTY)
@@ -368,12 +369,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Sets a connection's timer, in place of what it was set for.
+    /// Arms a connection's timer, replacing its deadline.
     fn arm(&mut self, key: ConnKey, after: Duration) {
         self.arm_after(key, millis(after));
     }
 
-    /// The same, in milliseconds.
+    /// Like `arm`, in milliseconds.
     #[inline]
     fn arm_after(&mut self, key: ConnKey, after: u64) {
         if let Some(conn) = self.arena.get_mut(key) {
@@ -382,7 +383,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Sets a connection's timer, unless it is set for an earlier time already.
+    /// Arms a connection's timer, unless it is armed for an earlier time.
     fn arm_sooner(&mut self, key: ConnKey, after: Duration) {
         let deadline = tick_at(self.now.mono.saturating_add(millis(after)));
         if let Some(conn) = self.arena.get_mut(key)
@@ -392,8 +393,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Calls the handler where there is no connection that a reply could be meant for: what it
-    /// says there must not reach whoever happens to be served.
+    /// Calls the handler outside of any connection that could be replied to. Replies are discarded,
+    /// so that they cannot reach the connection being served.
     fn with_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
         let (bytes, replies) = (self.outbox.cork.len(), self.outbox.replies);
         let result = self.call_handler(call);
@@ -402,7 +403,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         result
     }
 
-    /// Calls the handler for the current connection, and collects what it says to it.
+    /// Calls the handler for the current connection, and collects its replies.
     fn with_replies<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
         self.outbox.serving = self.current;
         let result = self.call_handler(call);
@@ -416,10 +417,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         call(&mut self.handler, &mut cx)
     }
 
-    /// Does what handlers asked for, and what they ask for while it is done.
+    /// Applies recorded effects, including those recorded meanwhile.
     #[inline]
     fn apply_effects(&mut self) {
-        // Most calls of a handler ask for nothing.
+        // Most handler calls record no effects.
         if !self.outbox.effects.is_empty() {
             self.apply_all_effects();
         }
@@ -434,7 +435,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.apply_effect(effect);
             }
         }
-        // The memory is kept for the next ones, unless there were unusually many.
+        // Keep the memory for later effects, unless there were unusually many.
         effects.shrink_to(KEPT_EFFECTS);
         self.outbox.effects = effects;
     }
@@ -464,34 +465,34 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
-/// Bytes read at once.
+/// Bytes per read.
 const READ_SIZE: usize = 64 * 1024;
-/// Bytes read at once while other connections wait: input that a connection's share of work does
-/// not cover has to be kept for it.
+/// Bytes per read while other connections wait: input beyond a connection's share of work must be
+/// buffered.
 const BUSY_READ_SIZE: usize = 8 * 1024;
-/// Bytes read at once that may be compressed: each may stand for a thousand.
+/// Bytes per read of possibly compressed input, which can expand by a factor of a thousand.
 const COMPRESSED_READ_SIZE: usize = 4 * 1024;
-/// Connections served in a turn.
+/// Connections served per turn.
 const RUN_BUDGET: usize = 256;
-/// Messages of connections with a timer that is due, after which a turn goes on to its other duties.
-/// Those of other connections are limited by their work.
+/// Messages handled per turn for connections whose timer is due. Those of other connections are
+/// limited by their work.
 const MESSAGE_BUDGET: usize = 4096;
-/// TLS handshake steps in a turn: each costs as much as a hundred messages.
+/// TLS handshake steps per turn. A step costs as much as a hundred messages.
 const TLS_BUDGET: usize = 8;
-/// Bytes sent to one connection in a turn, before others have theirs.
+/// Bytes sent to one connection per turn, before others get theirs.
 const WRITE_BUDGET: usize = 64 * 1024;
-/// Bytes of queued output sent in a turn to all connections together: a few milliseconds of
-/// copying into the kernel.
+/// Bytes of queued output sent per turn to all connections: a few milliseconds of copying into the
+/// kernel.
 const FLUSH_BUDGET: usize = 4 * 1024 * 1024;
-/// Timers handled in a turn.
+/// Timers handled per turn.
 const TIMER_BUDGET: usize = 1024;
-/// Connections that a reload reaches in a turn.
+/// Connections that a reload reaches per turn.
 const RELOAD_BUDGET: usize = 8192;
-/// Connections served with deliveries in a turn: about 5 ms of system calls.
+/// Connections served with deliveries per turn: about 5 ms of system calls.
 const FAN_OUT_BUDGET: usize = 512;
-/// Receivers that deliveries may be waiting for, before commands have to wait.
+/// Pending receivers of deliveries from which on commands must wait.
 const MAX_BACKLOG: usize = 1_000_000;
 /// Effects for which memory is kept.
 const KEPT_EFFECTS: usize = 64;
-/// Replies collected before they are written in the midst of a connection's input.
+/// Bytes of replies collected before they are written while input is still being processed.
 const CORK_SIZE: usize = 16 * 1024;

@@ -1,8 +1,8 @@
-//! Places for connections, and which connection is ended to make room for another.
+//! Connection limits, and eviction to make room for new connections.
 //!
-//! Owns the account of places. All listeners share `max_connections` of them, except the reserved
-//! one, which has `max_reserved` of its own. A connection that waits for a request, be it the
-//! first or the next, holds its place only until another connection needs it.
+//! Owns the connection counts. All listeners share `max_connections`, except the reserved one,
+//! which has `max_reserved` of its own. A connection that waits for a request, whether the first or
+//! a later one, can be evicted when another connection needs its place.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -17,49 +17,49 @@ use super::give_back::enough;
 use super::life::ticks;
 use super::{Engine, floor_tick};
 
-/// The connections that share a limit.
+/// Connections that share a limit.
 #[derive(Default)]
 pub(super) struct Pool {
-    /// Connections that hold a place.
+    /// Connections within the limit.
     placed: usize,
-    /// Connections beyond the limit, accepted only to be told 503.
+    /// Connections over the limit, accepted only to be answered with 503.
     surplus: usize,
-    /// All connections that speak HTTP, each once, among keys of connections that are gone or
-    /// have become WebSockets: these are removed when they are met, or are many.
+    /// All HTTP connections, each once. Keys of connections that are gone or have become WebSockets
+    /// are removed lazily, or when there are many.
     http: VecDeque<ConnKey>,
 }
 
-/// Names a pool.
+/// Identifies a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PoolId {
     Public,
     Reserved,
 }
 
-/// Which kind of place a new connection has.
+/// How a new connection is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// One within the limit.
+    /// Within the limit.
     Own,
-    /// One beyond it, to be told 503.
+    /// Over the limit; to be answered with 503.
     Surplus,
 }
 
-/// Connections that may be ended, by the loss that this means.
+/// Classes of evictable connections, by increasing cost of the eviction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     /// Has been answered, or has had [`GRACE`] to send a request.
     Idle,
-    /// Has yet to send its first request, or to take its last answer.
+    /// Has not sent its first request, or has not received its last response.
     Fresh,
-    /// Belongs to a client that has authenticated itself.
+    /// Belongs to an authenticated client.
     Authenticated,
 }
 
-/// The order within a class: connections with unread input last, else the longest idle first.
+/// The order within a class: connections without unread input first, then the longest idle.
 type Rank = (bool, Tick, u32);
 
-/// The first connection of each class, and how many there are in it.
+/// The best candidate of each class, and the number of candidates.
 #[derive(Default)]
 struct Candidates {
     first: [Option<(Rank, ConnKey)>; 3],
@@ -89,17 +89,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Connections of the reserved listener.
+    /// Returns the number of connections of the reserved listener.
     pub(super) fn reserved_connections(&self) -> usize {
         let pool = &self.pools[PoolId::Reserved as usize];
         pool.placed + pool.surplus
     }
 
-    /// Finds a place for a new connection, if need be by ending another one; `None` if there is
-    /// not even a place to be told so.
+    /// Finds a place for a new connection, if necessary by evicting another one. Returns `None` if
+    /// there is not even a place to respond with 503.
     pub(super) fn find_place(&mut self, id: PoolId) -> Option<Place> {
         if self.is_full(id) {
-            // Connections that ended in this turn hold their places until they are freed.
+            // Connections that ended in this turn count until they are freed.
             self.reap();
         }
         if self.is_full(id)
@@ -126,7 +126,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.pools[id as usize].placed >= limit
     }
 
-    /// Ends a connection of an address that has as many as it may; false if none may be ended.
+    /// Evicts a connection of an address that has reached its limit. Returns false if none can be
+    /// evicted.
     pub(super) fn make_room_for(&mut self, ip: IpAddr) -> bool {
         let Some(key) = self.find_idle(PoolId::Public, Some(ip)) else {
             return false;
@@ -141,7 +142,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.lose(key);
     }
 
-    /// Notes that a connection holds a place from now on.
+    /// Counts a new connection.
     pub(super) fn take_place(&mut self, key: ConnKey, id: PoolId, place: Place) {
         let pool = &mut self.pools[id as usize];
         match place {
@@ -152,7 +153,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.compact(id);
     }
 
-    /// Notes that a connection has been freed.
+    /// Stops counting a freed connection.
     pub(super) fn leave_place(&mut self, conn: &Conn<S, H::Session>) {
         let pool = &mut self.pools[self.pool_of(conn.listener) as usize];
         match conn.flags.has(Flags::SURPLUS) {
@@ -161,10 +162,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// The connection to end in favor of another: of a pool, or of an address in it.
+    /// Returns the connection to evict from a pool, or among those of one address in it.
     ///
-    /// All connections of the reserved pool are compared. Of the public one it is a sample, since
-    /// there may be many thousands; each time another one, so that none is passed over for long.
+    /// All connections of the reserved pool are compared. The public pool may have many thousands,
+    /// so that only a sample is compared, which rotates so that no connection is skipped for long.
     fn find_idle(&mut self, id: PoolId, ip: Option<IpAddr>) -> Option<ConnKey> {
         let mut http = mem::take(&mut self.pools[id as usize].http);
         let sample = match id {
@@ -189,8 +190,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
         }
         self.pools[id as usize].http = http;
-        // Clients that have yet to authenticate share a quarter of the reserved places, however
-        // many the others hold; the others keep the rest.
+        // Unauthenticated clients share a quarter of the reserved places, regardless of how many
+        // the authenticated ones occupy; the rest is kept for authenticated clients.
         let share = self.config.max_reserved / 4;
         let is_crowded = candidates.counts[Class::Fresh as usize] >= share;
         candidates.first_of(match id {
@@ -200,8 +201,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         })
     }
 
-    /// Whether and in which order a connection may be ended: never while a request is under way.
-    /// How long it has waited follows from its deadline, which no byte puts off.
+    /// Returns whether and in which order a connection may be evicted: never during a request. The
+    /// waiting time is derived from the deadline, which received bytes do not extend.
     fn rank(&self, key: ConnKey, id: PoolId) -> Option<(Class, Rank)> {
         let conn = self.arena.get(key)?;
         let is_queued = conn.flags.has(Flags::QUEUED);
@@ -217,7 +218,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 let is_idle = !conn.flags.has(Flags::YOUNG) && conn.tx.is_none();
                 (config.handshake_timeout, is_idle)
             }
-            // On the public listeners it ends soon enough by itself.
+            // On public listeners, lingering ends soon enough by itself.
             Phase::Linger if is_public => return None,
             Phase::Linger if conn.flags.has(Flags::SHUT) => (config.linger_timeout, true),
             Phase::Linger => (config.close_timeout, false),
@@ -226,7 +227,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let since = conn.timer.deadline()?.saturating_sub(ticks(time));
         let age = u64::from(floor_tick(self.now).saturating_sub(since)) * TICK_MS;
         let class = match conn.flags.has(Flags::AUTHENTICATED) {
-            // An answer that has not left, or not arrived, would be missed.
+            // The client would lose a response that has not been sent, or has not arrived.
             true if is_queued || conn.tx.is_some() || matches!(conn.phase, Phase::Linger) => {
                 return None;
             }
@@ -245,7 +246,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         )
     }
 
-    /// Removes the keys of connections that no longer speak HTTP, where they are many.
+    /// Removes stale keys if there are many.
     fn compact(&mut self, id: PoolId) {
         let pool = &self.pools[id as usize];
         let not_open = self.counters.connections.saturating_sub(self.counters.open);
@@ -258,7 +259,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.pools[id as usize].http = http;
     }
 
-    /// Gives back the memory that a crowd of handshakes has needed here.
+    /// Shrinks tables that a peak of handshakes has enlarged.
     pub(super) fn give_back_places(&mut self) {
         for id in [PoolId::Public, PoolId::Reserved] {
             if self.pools[id as usize].http.len() > SLACK {
@@ -271,7 +272,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Recounts all connections to verify the account; for tests only.
+    /// Verifies the counts against all connections; for tests only.
     pub(super) fn verify_places(&self, keys: &[ConnKey]) -> Result<(), String> {
         let mut counts = [(0, 0); 2];
         let mut listed: HashMap<ConnKey, usize> = HashMap::new();
@@ -288,7 +289,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 true => *surplus += 1,
             }
             let times = listed.get(key).copied().unwrap_or(0);
-            // It may have been a WebSocket.
+            // Connections that were WebSockets are not listed.
             let may_be_absent = matches!(conn.phase, Phase::Linger);
             if self.speaks_http(*key) && times != 1 && !(may_be_absent && times == 0) {
                 return Err(format!("{key:?} is listed {times} times"));
@@ -302,12 +303,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// Connections beyond a limit that are accepted to be told 503.
+/// Connections over a limit that are accepted to be answered with 503.
 const SURPLUS: usize = 32;
-/// Milliseconds after which a connection that has not completed its request, or taken its answer,
-/// counts as idle.
+/// Milliseconds after which a connection that has not completed its request, or has not received
+/// its response, counts as idle.
 const GRACE: u64 = 2000;
-/// Public connections that are compared to find one that has been idle for long.
+/// Public connections compared to find one that has been idle for long.
 const SAMPLE: usize = 128;
-/// Outdated keys that are not worth removing.
+/// Stale keys that are not worth removing.
 const SLACK: usize = 64;

@@ -1,4 +1,4 @@
-//! From a socket's bytes to the handler: visits of the connections in the run queue, and reading.
+//! The read path: from the run queue through the socket to the decoder and the handler.
 
 use std::mem;
 
@@ -19,8 +19,8 @@ use super::{
 };
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Serves the connections in the run queue, those with the least recent work first. Classes that
-    /// a turn does not get to have a small part of it.
+    /// Serves the connections in the run queue, those with the least recent work first. Classes
+    /// that a turn does not reach still get a small part of it.
     pub(super) fn serve_readers(&mut self) {
         if self.run.is_empty() {
             return;
@@ -43,7 +43,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         served >= RUN_BUDGET || self.turn_work >= TURN_WORK
     }
 
-    /// Serves connections of a class for the part of a turn that each class has.
+    /// Serves connections of a class in the minimum part of a turn that each class is granted.
     #[cold]
     fn serve_on_credit(&mut self, class: Class, waiting: usize) {
         self.run.grant(class);
@@ -81,7 +81,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Notes work that a connection has caused.
+    /// Charges a connection for work.
     #[inline]
     fn charge(&mut self, key: ConnKey, work: u64) {
         if let Some(conn) = self.arena.get_mut(key) {
@@ -90,8 +90,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.turn_work += work;
     }
 
-    /// Runs `serve`, and charges the connection for the work of it. A privileged connection does
-    /// not wait for others with long messages.
+    /// Runs `serve`, and charges the connection for the work it causes. A privileged connection is
+    /// served as if no others were waiting.
     #[inline]
     pub(super) fn metered<R>(
         &mut self,
@@ -110,11 +110,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         result
     }
 
-    /// Serves one connection until its socket is empty or it has had its share. Returns how it goes
-    /// on.
+    /// Serves one connection until its socket is empty or its share of work is used up. Returns how
+    /// to requeue it, if input is left.
     ///
-    /// Code that leaves bytes in the socket leaves `READABLE` set and puts the connection into the
-    /// run queue, now or when its wait is over: there will be no edge.
+    /// Invariant: code that leaves bytes in the socket leaves `READABLE` set, and adds the
+    /// connection to the run queue, immediately or when it may be read from again. There will be no
+    /// further edge.
     #[inline(always)]
     pub(super) fn serve_reader(&mut self, key: ConnKey) -> Option<Rest> {
         while let Some(source) = self.may_read(key) {
@@ -146,8 +147,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         None
     }
 
-    /// Whether nothing is left to do for the input of an open connection: none of it is incomplete,
-    /// kept, or in the socket.
+    /// Returns whether an open connection has no input left: none incomplete, none buffered, and
+    /// none in the socket.
     #[inline]
     fn is_settled(&self, key: ConnKey) -> bool {
         self.arena.get(key).is_some_and(|conn| {
@@ -159,14 +160,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         })
     }
 
-    /// Whether the socket has more of a frame that is too long for a quick class.
+    /// Returns whether the socket has more of a frame that is too long for a quick class.
     fn is_in_large_frame(&self, key: ConnKey) -> bool {
         self.arena.get(key).is_some_and(|conn| {
             conn.flags.has(Flags::READABLE) && conn.decoder.missing() > SMALL_MESSAGE as u64
         })
     }
 
-    /// Where a connection's next input is to be taken from now.
+    /// Returns the source of a connection's next input, if it may be processed now.
     #[inline(always)]
     fn may_read(&mut self, key: ConnKey) -> Option<Source> {
         let conn = self.arena.get_mut(key)?;
@@ -176,7 +177,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             false => return None,
         };
         match &conn.phase {
-            // Nothing can come of a handshake whose client has gone.
+            // The client of this handshake has disconnected.
             Phase::Deferred(deferred)
                 if deferred.upgrade.is_some() && conn.flags.has(Flags::READ_CLOSED) =>
             {
@@ -184,7 +185,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 None
             }
             Phase::Deferred(_) | Phase::Dead => None,
-            // A client that does not take its answers may ask no more.
+            // Backpressure: a client that does not read its responses is not read from.
             Phase::Open(_) | Phase::Request(_) if conn.queued() > self.config.queue_soft => None,
             Phase::Preface(_) => Some(source),
             _ if conn.transport.is_handshaking() && self.tls_steps >= TLS_BUDGET => {
@@ -195,14 +196,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Reads once; `None` when that ended the connection.
+    /// Reads once. Returns `None` if that ended the connection.
     #[inline(always)]
     fn fill(&mut self, key: ConnKey) -> Option<Fill> {
         let conn = self.arena.get_mut(key)?;
         let limit = read_size(conn, self.config.max_head);
         let limit = match self.run.is_empty() {
             true => limit,
-            // In its turn, a large message is read whole, so that few are held in part at a time.
+            // In its class, a large message is read as a whole, so that few are buffered in part at
+            // a time.
             false => {
                 let missing = usize::try_from(conn.decoder.missing()).unwrap_or(usize::MAX);
                 let most = if self.visit.is_quick { 0 } else { missing };
@@ -223,7 +225,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counters.tls_handshakes += 1;
         }
         let would_block = |fill: &Fill| fill.bytes == 0 && !fill.eof && fill.drained;
-        // A read that brings nothing is no step.
+        // A read without input is not a step.
         let is_step = was_handshaking && !result.as_ref().is_ok_and(would_block);
         if is_step {
             self.tls_steps += 1;
@@ -234,13 +236,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 let around = fill.received.saturating_sub(fill.bytes) as u64;
                 self.outbox.work += around * TLS_RECORD_BYTE_COST;
                 self.outbox.work += fill.received as u64 / RECEIVED_BYTES;
-                // The one place that clears READABLE. A FIN can share its edge with the last
-                // bytes, and then no further edge says that there is an end to be read.
+                // The only place that clears READABLE. A FIN can share an edge with the last bytes;
+                // no further edge announces the end of the stream then.
                 let would_block = would_block(&fill);
                 if would_block || (fill.drained && !conn.flags.has(Flags::READ_CLOSED)) {
                     conn.flags.clear(Flags::READABLE);
                 }
-                // Bytes of a TLS record that is not whole are a sign of life as well.
+                // Bytes of an incomplete TLS record count as activity, too.
                 if !would_block && !fill.eof {
                     conn.note_heard(self.scratch.now);
                     conn.flags.clear(Flags::PING_OUT);
@@ -255,7 +257,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 log::debug!("{key:?}: {error}");
                 if was_handshaking && self.is_before_linger(key) {
                     self.counters.tls_failures += 1;
-                    // The alert that says why has been sent: let it arrive.
+                    // Our alert has been sent: let it arrive.
                     self.linger(key);
                 } else {
                     self.lose(key);
@@ -270,9 +272,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         matches!(phase, Some(Phase::Request(_)))
     }
 
-    /// Processes fresh input by phase; whether a message was put back.
+    /// Processes newly read input. Returns whether a message was deferred.
     fn take_input(&mut self, key: ConnKey, count: usize) -> bool {
-        // Taken out, so that the bytes can be lent while the engine works; put back below.
+        // Moved out of `self`, so that the bytes can be borrowed while the engine works.
         let mut input = mem::take(&mut self.scratch.input);
         self.current = Some(key);
         let put_back = self.take_bytes(key, &mut input[..count]);
@@ -282,14 +284,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         put_back
     }
 
-    /// Goes on with input that was kept; whether a message was put back.
+    /// Processes buffered input. Returns whether a message was deferred.
     #[cold]
     fn take_unread(&mut self, key: ConnKey) -> bool {
         self.current = Some(key);
         let now = floor_tick(self.now);
         let mut unread = None;
         if let Some(conn) = self.arena.get_mut(key) {
-            // Recent work is as of then; the input came from a living peer, and is read only now.
+            // Brings `recent` up to date. The input came from a living peer, and is processed only
+            // now.
             conn.note_heard(now);
             unread = conn.decoder.take_unread();
         }
@@ -320,8 +323,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         put_back
     }
 
-    /// Dispatches input by phase; whether a message was put back. Called again with the rest if
-    /// the phase changes partway.
+    /// Dispatches input by phase. Returns whether a message was deferred. Called again with the
+    /// remainder if the phase changes partway.
     pub(super) fn take_bytes(&mut self, key: ConnKey, bytes: &mut [u8]) -> bool {
         match self.arena.get(key).map(|conn| &conn.phase) {
             Some(Phase::Preface(_)) => self.take_preface(key, bytes),
@@ -342,7 +345,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         false
     }
 
-    /// Keeps a message that was put back, and the input behind it.
+    /// Buffers a deferred message and the input after it.
     #[cold]
     fn keep_message(&mut self, key: ConnKey, rest: &[u8]) {
         let mut bytes = mem::take(&mut self.put_back);
@@ -357,7 +360,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// The peer's stream has ended.
+    /// Handles the end of the peer's stream.
     fn on_eof(&mut self, key: ConnKey) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -365,40 +368,40 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         conn.flags.set(Flags::EOF);
         conn.flags.clear(Flags::READABLE);
         match conn.phase {
-            // A deferred request that is no handshake keeps its answer.
+            // A deferred request that is not a handshake still gets its response.
             Phase::Deferred(_) | Phase::Dead => {}
-            // One who only looked whether somebody is there.
+            // A TCP health check.
             Phase::Preface(_) => self.lose(key),
-            // A peer that only ended its own direction still gets what it asked for. It can
-            // send no close frame any more, so none is waited for.
+            // A half-closed client still gets its pending output. It can no longer send a close
+            // frame, so none is waited for.
             _ => self.linger(key),
         }
     }
 }
 
-/// Where input comes from.
+/// The source of input.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// It was received before, and kept.
+    /// Received before, and buffered.
     Kept,
     Socket,
 }
 
-/// Input with which a connection goes on after others.
+/// Input left for a later visit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// It is handled in the class of the connection.
+    /// Handled in the class of the connection.
     Small,
-    /// A large message, which was put back, is the next.
+    /// A large message, which was deferred, comes next.
     Large,
 }
 
-/// How the connection that is being served may be served.
+/// Limits for the connection being served.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Visit {
     /// Work after which it goes to the back of the queue.
     pub share: u64,
-    /// Its large messages are put back, because others wait.
+    /// Large messages are deferred, because other connections are waiting.
     pub is_quick: bool,
 }
 
@@ -412,8 +415,8 @@ impl Visit {
     }
 }
 
-/// How much to read at once. All that was read is handled at once, so it is little where it may
-/// be compressed: on such a connection, and behind a head that may ask for one.
+/// Returns how much to read at once. All input is processed after the read, so the amount is small
+/// if the input may be compressed, or if it may follow a head that negotiates compression.
 fn read_size<S, C>(conn: &Conn<S, C>, max_head: usize) -> usize {
     match &conn.phase {
         Phase::Preface(preface) => missing(preface),

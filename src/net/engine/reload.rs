@@ -1,6 +1,6 @@
-//! Other limits and deadlines for an engine that runs.
+//! Reconfiguration of a running engine.
 //!
-//! Owns: what has to be done about those who are connected when they change.
+//! Owns: applying changed limits and timeouts to existing connections.
 
 use std::mem;
 
@@ -11,24 +11,24 @@ use super::super::handler::Handler;
 use super::super::socket::Socket;
 use super::{Engine, RELOAD_BUDGET, floor_tick};
 
-/// A reload on its way to all connections: a part of them in each turn.
+/// A reload in progress: it reaches some of the connections in each turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Walk {
-    /// The slot to go on from.
+    /// The slot to continue from.
     cursor: u32,
     is_ping_shorter: bool,
     is_pong_shorter: bool,
 }
 
 impl Walk {
-    /// Whether the reload has yet to reach a connection.
+    /// Returns whether the reload has yet to reach a connection.
     pub fn is_ahead_of(&self, key: ConnKey) -> bool {
         key.index >= self.cursor
     }
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Goes on with other limits and deadlines: see [`Reload`](crate::net::Reload).
+    /// Applies a new configuration: see [`Reload`](crate::net::Reload).
     pub fn reconfigure(&mut self, config: Config) {
         let reserved_listener = self.config.reserved_listener;
         let old = mem::replace(
@@ -52,7 +52,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.apply_effects();
     }
 
-    /// Has a reload reach the next connections.
+    /// Applies a reload to the next connections.
     pub(super) fn serve_reload(&mut self) {
         let Some(mut walk) = self.reload.take() else {
             return;
@@ -67,8 +67,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.reload = Some(walk);
     }
 
-    /// No connection waits for longer than a timeout that has become shorter, counted from now on, or
-    /// from when it began for a queue and a message.
+    /// Shortens the deadlines of a connection to the new timeouts, counted from now. Deadlines of a
+    /// queue and an incomplete message are counted from their start.
     fn hold_to_limits(&mut self, key: ConnKey, walk: Walk) {
         let Some(conn) = self.arena.get(key) else {
             return;
@@ -80,8 +80,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// A client that was slow by another limit may not be by this one, and the other way round;
-    /// and one that is, or has yet to complete a message, may have to be looked at sooner.
+    /// Applies new limits to an open connection. Whether it counts as slow may change in either
+    /// direction, and the deadline of its queue or incomplete message may become earlier.
     fn hold_open(&mut self, key: ConnKey, walk: Walk) {
         let now = floor_tick(self.now);
         let Some(conn) = self.arena.get_mut(key) else {
@@ -95,12 +95,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counters.slow -= u64::from(was_slow);
         }
         if walk.is_pong_shorter && conn.flags.has(Flags::PING_OUT) {
-            // The shorter time to answer a ping that was sent already counts from now on.
+            // For a ping already sent, the shorter timeout counts from now.
             conn.heard = conn.heard.max(now);
             self.arm_sooner(key, self.config.pong_timeout);
         }
         if walk.is_ping_shorter {
-            // Spread like the first pings of connections that came together.
+            // Spread like the first pings of connections accepted together.
             let after = self.first_ping();
             self.arm_sooner(key, after);
         }

@@ -1,4 +1,4 @@
-//! The HTTP side of a connection: heads, bodies, verdicts and answers.
+//! The HTTP phase of a connection: heads, bodies, verdicts, and responses.
 
 use std::mem;
 
@@ -12,10 +12,10 @@ use super::super::socket::Socket;
 use super::work::{Class, HEAD_BYTE_COST, REQUEST_COST};
 use super::{CORK_SIZE, Engine, millis};
 
-/// One request, taken off the front of the bytes.
+/// A parsed request, with the handler's verdict.
 pub(super) struct Taken {
     verdict: Verdict,
-    /// Length of the head.
+    /// The length of the head.
     pub head: usize,
     pub framing: Framing,
     keep_alive: bool,
@@ -24,8 +24,8 @@ pub(super) struct Taken {
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Takes as many requests off the bytes as there are, each answered before the next is
-    /// looked at.
+    /// Serves as many requests as the input contains, each one completely before the next is
+    /// parsed.
     pub(super) fn take_request_bytes(&mut self, key: ConnKey, fresh: &mut [u8]) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -58,8 +58,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.keep_rest(key, &mut bytes[used..]);
     }
 
-    /// Serves requests from the front of the bytes, and says how many bytes they were. `whole` is
-    /// the length of the first one with its body, if that was asked for.
+    /// Serves requests from the front of the input. Returns the number of bytes consumed. `whole`
+    /// is the length of the first request including its body, if the body was requested.
     pub(super) fn take_requests(
         &mut self,
         key: ConnKey,
@@ -81,7 +81,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             if self.outbox.cork.len() >= CORK_SIZE {
                 self.commit_cork();
-                // Answers are longer than requests: who piles these up gets no more of them.
+                // Responses are longer than requests: a client that lets them pile up gets no more.
                 let queued = self.arena.get(key).map_or(0, Conn::queued);
                 if queued > self.config.queue_hard {
                     self.counters.refusals.slow += 1;
@@ -92,7 +92,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         used
     }
 
-    /// Serves one request; `None` if it is not whole, or was refused.
+    /// Serves one request. Returns `None` if it is incomplete or was rejected.
     pub(super) fn take_request(
         &mut self,
         key: ConnKey,
@@ -119,7 +119,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return self.begin_body(key, bytes, limit, &taken);
             }
             Verdict::Respond(response) => {
-                // What would come next on the connection is the body that nobody wanted.
+                // The next bytes on the connection are the unwanted body.
                 let keep_alive = taken.keep_alive && !unread_body;
                 self.respond(key, &response, keep_alive, taken.head_only);
             }
@@ -172,8 +172,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         })
     }
 
-    /// Keeps what is left when no further request is whole, or gives it to the phase that the
-    /// last request led to.
+    /// Buffers the incomplete rest, or passes it to the phase that the last request led to.
     pub(super) fn keep_rest(&mut self, key: ConnKey, rest: &mut [u8]) {
         if rest.is_empty() {
             return;
@@ -188,7 +187,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                     is_unread,
                 }),
             ),
-            // Bounded by what one read brings: nothing more is read until the answer.
+            // Bounded by one read: nothing more is read until the response.
             Some(Phase::Deferred(deferred)) => deferred.trailing.extend_from_slice(rest),
             Some(Phase::Open(_) | Phase::Closing) => {
                 self.take_bytes(key, rest);
@@ -205,14 +204,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Answers a request, and goes on to the next or ends the connection.
+    /// Sends a response, and either keeps the connection alive or ends it.
     fn respond(&mut self, key: ConnKey, response: &Response, keep_alive: bool, head_only: bool) {
         let keep_alive = keep_alive && !response.close && self.drain.is_none();
         if response.status.0 >= 400 {
             self.counters.bad_requests += 1;
         }
         let now = self.now.unix;
-        // Rounded down: a client must not count on a connection that is about to end.
+        // Rounded down: a client must not rely on a connection that is about to end.
         let idle = millis(self.config.handshake_timeout) / 1000;
         self.queue_own(key, |out| {
             response.encode(now, keep_alive.then_some(idle), head_only, out);
@@ -227,7 +226,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Answers a request that the engine itself refuses, and ends the connection.
+    /// Answers a request that the engine itself rejects, and ends the connection.
     pub(super) fn refuse(&mut self, key: ConnKey, refusal: Refusal) {
         log::debug!("{key:?}: refused: {refusal:?}");
         self.counters.count_refusal(refusal);
@@ -248,13 +247,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
-        // RFC 6455 §4.1 has the client wait for it. To one that does not wait, no pong may come
-        // before it, nor a close frame in its place.
+        // RFC 6455 §4.1 requires the client to wait for the 101. For a client that does not wait,
+        // no pong may overtake it, and no close frame may replace it.
         if let Some(tx) = conn.tx.as_mut() {
             tx.seal(&mut self.counters.held);
         }
         if matches!(conn.phase, Phase::Dead) {
-            // The 101 could not be sent: the peer has gone while the handler thought.
+            // The 101 could not be sent: the peer disconnected while the handler was deciding.
             return;
         }
         conn.phase = Phase::Open(H::Session::default());
@@ -275,7 +274,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let waits = conn.tx.is_some();
         self.arm(key, first_ping);
         if waits {
-            // Answers to what it asked before; from now on it can be too slow in reading them.
+            // Responses to earlier requests are still queued; from now on, the limits for slow
+            // readers apply to them.
             self.watch_queue(key, 0);
         }
         self.as_current(key, |engine| {
@@ -301,7 +301,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.arm(key, timeout);
     }
 
-    /// Refuses a deferred request that waits no longer, unless the handler is acting on it.
+    /// Rejects a deferred request that is overdue, unless the handler is already acting on it.
     pub(super) fn refuse_overdue(&mut self, key: ConnKey, refusal: Refusal) {
         match self.with_handler(|handler, _| handler.on_overdue(key)) {
             Overdue::Wait => self.arm_deferred(key),
@@ -324,7 +324,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// The handler lets a deferred handshake go on.
+    /// Completes a deferred handshake on behalf of the handler.
     pub(super) fn accept_deferred(&mut self, key: ConnKey) {
         let Some(mut deferred) = self.take_deferred(key) else {
             return;
@@ -337,7 +337,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.resume(key, deferred.trailing);
     }
 
-    /// The handler answers a deferred request.
+    /// Answers a deferred request on behalf of the handler.
     pub(super) fn respond_deferred(&mut self, key: ConnKey, response: Response) {
         if let Some(deferred) = self.take_deferred(key) {
             self.respond(key, &response, deferred.keep_alive, deferred.head_only);
@@ -345,8 +345,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Goes on with a connection that was not read from: first with what had been read, then
-    /// with what its socket has.
+    /// Resumes a deferred connection: first with the input already read, then with its socket.
     fn resume(&mut self, key: ConnKey, mut trailing: Vec<u8>) {
         if !trailing.is_empty() {
             self.as_current(key, |engine| {
@@ -370,8 +369,8 @@ impl From<HeadError> for Refusal {
     }
 }
 
-/// Whether bytes that have arrived could complete a request. Parsing a growing head anew for
-/// each byte of it would cost its square.
+/// Returns whether the received bytes may complete a request. Parsing a growing head again for each
+/// byte would take quadratic time.
 fn is_worth_parsing(partial: &PartialRequest, before: usize, max_head: usize) -> bool {
     let bytes = &partial.bytes;
     match partial.body {

@@ -1,9 +1,9 @@
-//! Load shedding: which connections are closed when all together hold too much memory.
+//! Load shedding: selects the connections to close when total memory use is too high.
 //!
 //! Owns no account: memory is counted in the ledger ([`Held`](super::super::Held)). A connection is
-//! closed only for memory that its end frees, a connection that takes its output at a
-//! reasonable pace only for memory that nothing else uses, and a connection that sends at a
-//! reasonable pace only after connections that do not.
+//! closed only if that frees memory. A connection that reads at a reasonable pace is closed only
+//! for memory used by it alone, and one that sends at a reasonable pace only after those that do
+//! not.
 
 use super::super::ConnKey;
 use super::super::conn::{Conn, Phase};
@@ -19,9 +19,9 @@ use crate::ws::{CloseCode, ProtocolError};
 /// A connection with output that could be dropped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Debtor {
-    /// It does not take its output at a reasonable pace.
+    /// The peer does not read at a reasonable pace.
     is_late: bool,
-    /// Bytes that no other connection uses.
+    /// Bytes that no other connection shares.
     private: usize,
     key: ConnKey,
 }
@@ -29,21 +29,20 @@ struct Debtor {
 /// A connection with incomplete input.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Holder {
-    /// It does not send at a reasonable pace.
+    /// The peer does not send at a reasonable pace.
     is_late: bool,
-    /// It holds enough for its end to make a difference.
+    /// Large enough to make a difference.
     is_large: bool,
-    /// How long it has held some.
+    /// How long the input has been incomplete.
     age: Tick,
     bytes: usize,
     key: ConnKey,
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Holds the output of all connections together under its limit. From half of it on,
-    /// connections that do not take theirs are closed, those with the most memory of their own
-    /// first. Beyond one and a half of the limit, connections with much memory of their own are
-    /// closed at any pace.
+    /// Keeps the total output below its limit. From half of the limit on, connections that do not
+    /// keep pace are closed, those with the most private memory first. Beyond one and a half times
+    /// the limit, connections with much private memory are closed regardless of their pace.
     pub(super) fn shed_load(&mut self) {
         let limit = self.config.queue_total as u64;
         // From half of the limit on, further events wait for memory (`has_room`).
@@ -67,8 +66,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Whether a standstill of this server explains that output is late: in the time that is given
-    /// back after one, the kernel takes more of it.
+    /// Returns whether a pause of this server explains late output: in the time given back after a
+    /// pause, the kernel accepts more of it.
     fn takes_after_standstill(&mut self, key: ConnKey) -> bool {
         if self.time_lost(self.config.slow_timeout).is_none() {
             return false;
@@ -78,7 +77,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.counters.bytes_out > before
     }
 
-    /// Connections with output, after `pressed` ticks in which further events had to wait.
+    /// Returns the connections with output, after `pressed` ticks of memory pressure.
     fn debtors(&self, pressed: Tick) -> Vec<Debtor> {
         let now = floor_tick(self.now);
         let slow = ticks(self.config.slow_timeout);
@@ -120,8 +119,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         debtors
     }
 
-    /// Closes a connection and drops its output. If the message in progress is short, a close frame
-    /// follows it; otherwise the connection is reset, since the close frame would have to wait for
+    /// Closes a connection and drops its output. A close frame is sent if the message in progress
+    /// is short. Otherwise the connection is reset, because the close frame would have to wait for
     /// the very memory that is to be freed.
     fn drop_output(&mut self, key: ConnKey) {
         let Some(conn) = self.arena.get(key) else {
@@ -142,11 +141,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Holds incomplete input under its limit: connections that do not send at a reasonable pace
-    /// are given up first, then the others, in either case those with little last and otherwise
-    /// the oldest input first.
-    /// Input of connections that are ending already will be freed soon, so it is not counted again.
-    /// If it comes to half of the limit besides, they are ended at once.
+    /// Keeps the total incomplete input below its limit. Connections that do not send at a
+    /// reasonable pace are dropped first, then the others; within each group, large input before
+    /// small, then the oldest first. Input of connections that are already ending is freed soon and
+    /// does not count. If the total still exceeds one and a half times the limit, these connections
+    /// are dropped immediately.
     pub(super) fn shed_unfinished(&mut self) {
         let limit = self.config.unfinished_total as u64;
         if self.counters.unfinished_bytes <= limit {
@@ -177,7 +176,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Connections with incomplete input, and bytes of those that are ending already.
+    /// Returns the connections with incomplete input, and separately the bytes and keys of those
+    /// that are already ending.
     fn holders(&self) -> (Vec<Holder>, Vec<(usize, ConnKey)>) {
         let now = floor_tick(self.now);
         let (mut staying, mut going) = (Vec::new(), Vec::new());
@@ -189,7 +189,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 continue;
             }
             let age = now.saturating_sub(since);
-            // Input that has yet to be processed is the server's own delay.
+            // Unprocessed input is a delay of this server.
             let is_unread = conn.is_some_and(Conn::has_unread);
             let overtime = age.saturating_sub(PRESSURE_GRACE) as usize;
             sum += bytes as u128;
@@ -202,7 +202,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 key,
             });
         }
-        // The mean over bytes, not over connections: many that hold little do not lower it.
+        // The mean over bytes, not over connections: many small inputs do not lower it.
         let large = (squares / sum.max(1) / 8) as usize;
         for holder in &mut staying {
             holder.is_large = holder.bytes >= large;
@@ -227,7 +227,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 *phase = Phase::Request(None);
                 self.refuse(key, Refusal::Overloaded);
             }
-            // No answer can be sent before TLS.
+            // No response can be sent before the TLS handshake.
             Phase::Request(_) | Phase::Preface(_) => {
                 self.counters.count_refusal(Refusal::Overloaded);
                 self.lose(key);
@@ -237,25 +237,25 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// Bytes in a tick that a connection with old output has to take after further events have waited
-/// for so long: up to sixteen times [`PACE`], as far as the server can be expected to send that much
-/// to all of them.
+/// Returns the pace, in bytes per tick, required of a connection with old output after `pressed`
+/// ticks of memory pressure: up to sixteen times [`PACE`], limited by the rate at which the server
+/// can be expected to send to all of them.
 fn required_pace(pressed: Tick, connections: usize) -> usize {
     let wanted = PACE << (pressed / PRESSURE_GRACE).min(4);
     wanted.min(OUTPUT_RATE / connections.max(1)).max(PACE)
 }
 
-/// Bytes in a tick that the server is taken to send to all connections together: 32 MiB a second,
-/// the third part of a gigabit link. Beyond, it may be the link that is slow, and not the clients.
+/// The assumed total send rate of the server, in bytes per tick: 32 MiB per second, about a third
+/// of a gigabit link. Beyond it, the link may be the bottleneck rather than the clients.
 const OUTPUT_RATE: usize = 32 * 1024 * 1024 / 10;
-/// How long a message may wait at the front of a queue while all together hold too much.
+/// How long a message may wait at the front of a queue under memory pressure.
 const PRESSURE_GRACE: Tick = 20;
-/// How long a connection may take nothing at all while all together hold too much.
+/// How long a connection may accept no output at all under memory pressure.
 const STALL: Tick = 30;
-/// Bytes of its own output beyond which a connection is closed even if it keeps pace. One that only
-/// receives events has next to none.
+/// Private output in bytes above which a connection is closed even if it keeps pace. A connection
+/// that only receives events has almost none.
 const MUCH: usize = 16 * 1024;
-/// Bytes of begun output that an evicted connection may keep until it has been told.
+/// Output in progress, in bytes, that an evicted connection may keep for the close frame after it.
 const SHORT: usize = 16 * 1024;
 
 #[cfg(test)]

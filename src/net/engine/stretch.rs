@@ -1,30 +1,30 @@
-//! What several deliveries have for connections in neighbouring slots, sorted by slot.
+//! A bucket queue that merges the entries of several deliveries for neighboring slots, in slot
+//! order.
 //!
-//! Owns: a chain for each slot of a stretch, in the order in which it was added to. Must not
-//! know what is delivered.
+//! Owns: a FIFO list for each slot of a stretch. Must not know: the content of deliveries.
 
 use super::super::ConnKey;
 use super::give_back::{KEPT_CAPACITY, beyond_kept, enough};
 
-/// The stretch that a slot is in.
+/// Returns the stretch that contains a slot.
 pub(super) fn stretch_of(key: ConnKey) -> u32 {
     key.index / SLOTS as u32
 }
 
-/// One stretch. To add to it and to take from it costs the same however much there is.
+/// The entries of one stretch. Push and pop take constant time.
 pub(super) struct Stretch {
-    /// With those that are taken already: it is emptied as a whole.
+    /// All entries, including those already popped; cleared when the last one is popped.
     links: Vec<Link>,
     chains: [Chain; SLOTS],
-    /// A bit for each slot, set where its chain has something left.
+    /// One bit per slot, set if its list is not empty.
     occupied: u64,
 }
 
-/// Which frame a connection is to have.
+/// A pending frame for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Due {
     pub key: ConnKey,
-    /// The delivery, by its place in the wave.
+    /// The index of the delivery in the wave.
     pub delivery: u32,
     pub variant: u8,
 }
@@ -51,7 +51,7 @@ impl Default for Stretch {
 }
 
 impl Stretch {
-    /// How much there is left to take, counted. For tests and simulations only.
+    /// Counts the remaining entries. For tests and simulations only.
     pub fn count(&self) -> usize {
         let taken_up = (0..SLOTS).filter(|slot| self.occupied >> slot & 1 == 1);
         let firsts = taken_up.map(|slot| self.links.get(self.chains[slot].first as usize));
@@ -61,19 +61,19 @@ impl Stretch {
             .sum()
     }
 
-    /// Releases memory that many deliveries at once have needed.
+    /// Shrinks a table that many deliveries have enlarged.
     pub fn give_back(&mut self) {
         if let Some(enough) = enough(self.links.len(), self.links.capacity()) {
             self.links.shrink_to(enough);
         }
     }
 
-    /// Bytes of memory, without the entries for which memory is always kept.
+    /// Returns the memory in bytes beyond the capacity that is always kept.
     pub fn memory(&self) -> usize {
         beyond_kept(KEPT_CAPACITY, self.links.capacity()) * size_of::<Link>()
     }
 
-    /// Adds behind what its slot has.
+    /// Appends an entry to the list of its slot.
     pub fn push(&mut self, due: Due) {
         let at = self.links.len() as u32;
         let slot = due.key.index as usize % SLOTS;
@@ -89,8 +89,8 @@ impl Stretch {
         chain.last = at;
     }
 
-    /// Takes what is next of the lowest slot that has anything; `key` where it is to be for that
-    /// connection.
+    /// Pops the next entry of the lowest occupied slot. With `Some(key)`, only if the entry is for
+    /// `key`.
     pub fn pop(&mut self, key: Option<ConnKey>) -> Option<Due> {
         if self.occupied == 0 {
             return None;
@@ -113,7 +113,7 @@ impl Stretch {
     }
 }
 
-/// Slots of a stretch: bits of a word.
+/// Slots per stretch: one bitmap word.
 const SLOTS: usize = 64;
 const NONE: u32 = u32::MAX;
 
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn slots_come_in_order_and_what_is_in_one_as_it_was_added() {
         let mut stretch = Stretch::default();
-        // A slot may have had two connections one after the other.
+        // A slot may have been used by two connections in succession.
         let dues = [(130, 1), (128, 1), (191, 2), (130, 1), (130, 3), (128, 1)];
         let dues = dues.map(|(index, generation)| ConnKey { index, generation });
         for (delivery, key) in (0..).zip(dues) {

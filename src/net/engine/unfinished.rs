@@ -1,7 +1,6 @@
-//! What has come of requests and messages that are not whole: how long it may stay so, and how
-//! much memory all of it may take.
+//! Limits on incomplete input: a deadline for each connection, and the account of total memory.
 //!
-//! Owns the account of it. What is whole is no matter of this module, nor what waits to be sent.
+//! Owns the account. Complete input and queued output are not part of it.
 
 use std::collections::HashMap;
 
@@ -16,7 +15,7 @@ use super::super::socket::Socket;
 use super::super::timer::{TICK_MS, Tick};
 use super::{Engine, floor_tick, millis};
 
-/// The account. Connections that hold nothing are not in it.
+/// The account. Connections without incomplete input have no entry.
 #[derive(Default)]
 pub(super) struct Unfinished {
     /// By slot.
@@ -26,7 +25,7 @@ pub(super) struct Unfinished {
 struct Held {
     key: ConnKey,
     bytes: usize,
-    /// Bytes of a request's body, which its handler has asked for.
+    /// Bytes of a request body, which the handler has requested.
     body: usize,
     since: Tick,
 }
@@ -36,18 +35,18 @@ impl Unfinished {
         self.held.len()
     }
 
-    /// Since when the connection has held something without completing it.
+    /// Returns the time since which the connection has had input without completing it.
     pub fn since(&self, key: ConnKey) -> Option<Tick> {
         self.held.get(&key.index).map(|held| held.since)
     }
 
-    /// Incomplete input by connection: its bytes, since when there is some, and the connection.
+    /// Returns the incomplete input of each connection: its bytes, its start time, and the key.
     pub fn iter(&self) -> impl Iterator<Item = (usize, Tick, ConnKey)> {
         let held = self.held.values().filter(|held| held.bytes > 0);
         held.map(|held| (held.bytes, held.since, held.key))
     }
 
-    /// Updates the account of a connection.
+    /// Updates the entry of a connection.
     fn put(&mut self, key: ConnKey, bytes: usize, body: usize, now: Tick, counters: &mut Counters) {
         let since = now;
         let entry = self.held.entry(key.index).or_insert(Held {
@@ -69,8 +68,8 @@ impl Unfinished {
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Takes note of what a connection holds now. Its time runs from the first byte, and no
-    /// further byte stretches it.
+    /// Updates the account with the current input of a connection. The deadline counts from the
+    /// first byte and is not extended by later ones.
     pub(super) fn note_unfinished(&mut self, key: ConnKey) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -96,7 +95,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Something has been completed: the time of what has begun since runs anew.
+    /// A message or request has been completed: the deadline of the next one starts anew.
     pub(super) fn restart_unfinished(&mut self, key: ConnKey) {
         if let Some(conn) = self.arena.get_mut(key)
             && conn.flags.has(Flags::UNFINISHED)
@@ -106,14 +105,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Milliseconds that an open connection still has to complete what it has begun.
+    /// Returns the milliseconds that an open connection has left to complete its input.
     pub(super) fn time_to_complete(&self, key: ConnKey) -> Option<u64> {
         let since = self.unfinished.since(key)?;
         let end = u64::from(since) * TICK_MS + millis(self.config.message_timeout);
         Some(end.saturating_sub(self.now.mono))
     }
 
-    /// Ends an open connection whose message did not become whole.
+    /// Closes an open connection whose message was not completed in time.
     pub(super) fn give_up_message(&mut self, key: ConnKey) {
         let reason = "message was not complete in time";
         let error = ProtocolError::new(CloseCode::POLICY, reason);
@@ -121,5 +120,5 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// Entries whose memory is kept for the next ones.
+/// Entries for which memory is always kept.
 const KEPT_CAPACITY: usize = 256;

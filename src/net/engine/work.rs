@@ -1,10 +1,10 @@
-//! Scheduling by cost: how much work each connection has caused lately, and the run queue that
-//! serves the connections with the least of it first.
+//! Scheduling by cost: the recent work caused by each connection, and the run queue, which serves
+//! the connections with the least recent work first.
 //!
-//! Work is counted in units of about a nanosecond on a common processor. The engine charges for
-//! bytes, messages, requests, and system calls; a handler adds its own with
-//! [`Cx::charge`](super::super::Cx::charge). No clock is read, so equal input costs the same in
-//! every run.
+//! A unit of work is about a nanosecond on a common processor. The engine charges for bytes,
+//! messages, requests, and system calls; a handler adds its own work with
+//! [`Cx::charge`](super::super::Cx::charge). No clock is read, so that equal input costs the same
+//! in every run.
 
 use std::collections::VecDeque;
 
@@ -12,28 +12,28 @@ use super::super::conn::Conn;
 use super::super::timer::Tick;
 use super::super::{ConnKey, ListenerId};
 
-/// Work of one connection, with a half-life of eight ticks (0.8 s): a floating-point number of
-/// five bits of exponent and three of mantissa, in units of [`GRAIN`].
+/// The recent work of one connection, with a half-life of eight ticks (0.8 s): a floating-point
+/// number with five bits of exponent and three of mantissa, in units of [`GRAIN`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::net) struct RecentWork(u8);
 
 impl RecentWork {
-    /// That of a new connection: nothing is known of it, so it comes after those that are known
-    /// to cost little.
+    /// The initial value of a connection. Its cost is unknown, so it ranks after connections known
+    /// to be cheap.
     pub const NEW: RecentWork = RecentWork(FIRST_CLASS + CLASS_WIDTH);
 
-    /// The value after `ticks` more.
+    /// Returns the value after `ticks` more ticks.
     pub fn decayed(self, ticks: Tick) -> RecentWork {
         // A half-life has as many ticks as there are codes between a value and its half.
         RecentWork(self.0.saturating_sub(ticks.min(255) as u8))
     }
 
-    /// Adds work. A remainder below the precision is rounded up with a probability equal to its
-    /// part, so that many small amounts count as one large one does; `random` decides.
+    /// Adds work. A remainder below the precision is rounded up with a probability proportional to
+    /// it, so that many small amounts add up to their sum. `random` decides.
     #[inline]
     pub fn add(&mut self, work: u64, random: u64) {
-        // A little work is added rarely, as if it were more: each call would cost as much as a
-        // tenth of a ping.
+        // Small amounts are added rarely, as proportionally larger ones: adding exactly would cost
+        // a tenth of a ping.
         if work >= RARE {
             self.add_exactly(work, random);
         } else if work > random % RARE {
@@ -56,7 +56,7 @@ impl RecentWork {
         self.0 = code.min(u64::from(u8::MAX)) as u8;
     }
 
-    /// The value, in grains.
+    /// Returns the value in grains.
     fn grains(self) -> u64 {
         let (exponent, mantissa) = (self.0 >> 3, u64::from(self.0 & 7));
         match exponent {
@@ -65,7 +65,7 @@ impl RecentWork {
         }
     }
 
-    /// The priority class of a connection that has caused this much.
+    /// Returns the priority class of a connection with this much recent work.
     pub(super) fn class(self) -> Class {
         let level = (self.0.saturating_sub(FIRST_CLASS) / CLASS_WIDTH).min(LEVELS as u8 - 1);
         match level < QUICK_CLASSES as u8 {
@@ -75,22 +75,22 @@ impl RecentWork {
     }
 }
 
-/// A priority class; the lowest is served first.
+/// A priority class; lower classes are served first.
 ///
-/// In the first classes only small messages are handled while other connections wait. A class for
-/// large messages follows for each level of recent work.
+/// The first classes handle only small messages while other connections wait. For each of their
+/// levels of recent work, there is another class for large messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Class(u8);
 
 impl Class {
     pub const FIRST: Class = Class(0);
 
-    /// Whether only small messages are handled while other connections wait.
+    /// Returns whether only small messages are handled while other connections wait.
     pub fn is_quick(self) -> bool {
         self.0 < QUICK_CLASSES as u8
     }
 
-    /// The class for large messages of connections of this class.
+    /// Returns the class for large messages of connections of this class.
     pub fn for_large(self) -> Class {
         match self.is_quick() {
             true => Class(self.0 + QUICK_CLASSES as u8),
@@ -98,7 +98,7 @@ impl Class {
         }
     }
 
-    /// Work after which a connection of this class goes to the back of the queue.
+    /// Returns the work after which a connection of this class goes to the back of the queue.
     pub fn share(self) -> u64 {
         if self.is_quick() {
             SMALL_SHARE
@@ -108,10 +108,10 @@ impl Class {
     }
 }
 
-/// The priority class of a connection.
+/// Returns the priority class of a connection.
 #[inline]
 pub(super) fn class_of<S, C>(conn: &Conn<S, C>, now: Tick, reserved: Option<ListenerId>) -> Class {
-    // Work only becomes less as time passes.
+    // Recent work only decays over time.
     if conn.recent.class() == Class::FIRST || Some(conn.listener) == reserved {
         return Class::FIRST;
     }
@@ -122,11 +122,11 @@ pub(super) fn class_of<S, C>(conn: &Conn<S, C>, now: Tick, reserved: Option<List
 #[derive(Default)]
 pub(super) struct RunQueue {
     queues: [VecDeque<ConnKey>; CLASSES],
-    /// Work for which each class may still be served in turns that are over.
+    /// Work for which each class may still be served when the budget of a turn is used up.
     credits: [i64; CLASSES],
-    /// A bit for each class in which connections wait.
+    /// One bit per class, set if connections wait in it.
     occupied: u16,
-    /// Calls of `shrink_next`.
+    /// The number of `shrink_next` calls.
     shrinks: u8,
 }
 
@@ -145,7 +145,7 @@ impl RunQueue {
         Some(key)
     }
 
-    /// Each class with the number of connections waiting in it, the first to be served first.
+    /// Returns each nonempty class with its queue length, in the order of service.
     #[inline]
     pub fn waiting(&self) -> impl Iterator<Item = (Class, usize)> + use<> {
         let mut lens = [0; CLASSES];
@@ -155,8 +155,8 @@ impl RunQueue {
         bits(self.occupied).map(move |class| (Class(class as u8), lens[class]))
     }
 
-    /// Gives a class its part of a turn that was over before the class was served. Without it, the
-    /// classes before could keep it from ever being served.
+    /// Grants a class its part of a turn whose budget is used up. Otherwise, lower classes could
+    /// starve it.
     pub fn grant(&mut self, class: Class) {
         let credit = &mut self.credits[usize::from(class.0)];
         *credit = (*credit + TURN_PART).min(TURN_PART);
@@ -166,8 +166,8 @@ impl RunQueue {
         self.credits[usize::from(class.0)] > 0
     }
 
-    /// Takes work from the credit of a class. A visit may cost more than is left: what is missing is
-    /// taken from the following turns.
+    /// Deducts work from the credit of a class. The credit may become negative, which carries the
+    /// debt over to later turns.
     pub fn spend(&mut self, class: Class, work: u64) {
         self.credits[usize::from(class.0)] -= work as i64;
     }
@@ -180,7 +180,7 @@ impl RunQueue {
         self.queues.iter().flatten()
     }
 
-    /// Releases the memory of a queue that was much longer; of each of them in its turn.
+    /// Shrinks one queue if it was much longer, a different one in each call.
     pub fn shrink_next(&mut self) {
         self.shrinks = self.shrinks.wrapping_add(1);
         let queue = &mut self.queues[usize::from(self.shrinks) % CLASSES];
@@ -193,7 +193,7 @@ impl RunQueue {
     }
 }
 
-/// The bits that are set, by their numbers in rising order.
+/// Returns the indices of the set bits in ascending order.
 fn bits(mut bits: u16) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lowest = bits.trailing_zeros() as usize;
@@ -202,7 +202,7 @@ fn bits(mut bits: u16) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Numbers that are not the same for every connection: xorshift64.
+/// A pseudorandom number generator: xorshift64.
 pub(super) struct Random(u64);
 
 impl Random {
@@ -219,61 +219,62 @@ impl Random {
     }
 }
 
-/// Work below which amounts are added with a probability.
+/// Work below which amounts are added probabilistically.
 const RARE: u64 = 16 * GRAIN;
-/// Entries of a queue with memory that is kept for the next ones.
+/// Entries for which a queue always keeps memory.
 const KEPT_CAPACITY: usize = 32;
-/// Units of work that [`RecentWork`] counts as one.
+/// Units of work per grain.
 const GRAIN: u64 = 1024;
-/// The code at a quarter of where the lowest class ends.
+/// The code at a quarter of the upper bound of the lowest class.
 const FIRST_CLASS: u8 = 40;
-/// Codes of a class: each spans a factor of four.
+/// Codes per class: each class spans a factor of four.
 const CLASS_WIDTH: u8 = 16;
 /// Levels of recent work: up to 512 µs, 2 ms, 8 ms, 33 ms, 131 ms, 524 ms, 2 s, and beyond. Fifty
-/// pings a second come to 350 µs.
+/// pings a second amount to 350 µs.
 const LEVELS: usize = 8;
-/// Levels of which small messages have a class of their own.
+/// Levels that have a separate class for small messages.
 const QUICK_CLASSES: usize = 4;
 const CLASSES: usize = QUICK_CLASSES + LEVELS;
-/// A share of the quick classes. A thousand connections take at most a thousand of these before
-/// each has been served.
+/// A share of work in the quick classes. With a thousand connections, each is served after at most
+/// a thousand shares.
 const SMALL_SHARE: u64 = 16_000;
-/// A share of the other classes.
+/// A share of work in the other classes.
 pub(super) const LARGE_SHARE: u64 = 128_000;
 
-/// Work of all connections in one turn, before the turn goes on to its other duties.
+/// Work of all connections in one turn, before the turn continues with its other duties.
 pub(super) const TURN_WORK: u64 = 1_000_000;
-/// Work of one class in a turn that is over, so that a class is slowed down by those before it, but
-/// goes on.
+/// Work granted to one class when the budget of a turn is used up, so that lower classes slow it
+/// down but do not starve it.
 const TURN_PART: i64 = TURN_WORK as i64 / 16;
 /// The longest message, in bytes, that is handled in a quick class while others wait.
 pub(super) const SMALL_MESSAGE: usize = 512;
 
-/// A system call that reads.
+/// A read system call.
 pub(super) const READ_COST: u64 = 1_500;
-/// Bytes that are read for a unit of work: copying, whether they become messages or are dropped.
+/// Bytes read per unit of work: copying, whether or not the bytes are used.
 pub(super) const RECEIVED_BYTES: u64 = 4;
-/// A system call that writes, with its way through the kernel.
+/// A write system call, including the kernel's processing.
 pub(super) const WRITE_COST: u64 = 4_000;
-/// A frame: its header, and a handler's call.
+/// A frame: header and handler call.
 pub(super) const FRAME_COST: u64 = 300;
-/// A byte of a message: unmasking, UTF-8 validation, and the handler's parsing.
+/// A byte of a message: unmasking, UTF-8 validation, and parsing in the handler.
 pub(super) const MESSAGE_BYTE_COST: u64 = 2;
 /// Setting up decompression.
 pub(super) const INFLATE_COST: u64 = 1_000;
-/// A byte that is decompressed.
+/// A decompressed byte.
 pub(super) const INFLATED_BYTE_COST: u64 = 1;
-/// A request: its head is parsed, and a response is made.
+/// A request: parsing its head and creating a response.
 pub(super) const REQUEST_COST: u64 = 5_000;
 /// A byte of a request's head.
 pub(super) const HEAD_BYTE_COST: u64 = 10;
-/// A byte of a chunked body that is not data: parsing it, and moving the data behind it. A chunk
-/// has at least five of them, however short its data is.
+/// A framing byte of a chunked body: parsing it, and moving the data after it. Each chunk has at
+/// least five of them, regardless of its size.
 pub(super) const CHUNK_BYTE_COST: u64 = 4;
-/// A step of a TLS handshake: a signature and a key exchange, or checking a Finished.
+/// A step of a TLS handshake: a signature and a key exchange, or the verification of a Finished
+/// message.
 pub(super) const TLS_STEP_COST: u64 = 100_000;
-/// A byte of TLS records that is not plaintext: each record has at least 22 of them, however short
-/// its plaintext is, and takes 230 ns to decrypt. A key update, of 27 bytes, takes 3.4 µs.
+/// A byte of a TLS record that is not plaintext. Each record has at least 22 of them, regardless of
+/// its size, and takes 230 ns to decrypt. A key update of 27 bytes takes 3.4 µs.
 pub(super) const TLS_RECORD_BYTE_COST: u64 = 40;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! From the handler to a socket: frames, queues, and what is done about slow readers.
+//! The write path: frames, output queues, and the treatment of slow readers.
 
 use std::io::{self, IoSlice};
 use std::mem;
@@ -21,7 +21,7 @@ use super::life::ticks;
 use super::{CORK_SIZE, Engine, FLUSH_BUDGET, WRITE_BUDGET, floor_tick};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Sends bytes that `encode` writes, behind whatever the connection has to send already.
+    /// Sends the bytes written by `encode`, after any pending output of the connection.
     pub(super) fn queue_own(&mut self, key: ConnKey, encode: impl FnOnce(&mut Vec<u8>)) {
         if self.current == Some(key) {
             return encode(&mut self.outbox.cork);
@@ -46,9 +46,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.counters.undelivered += 1 - sent as u64;
     }
 
-    /// Sends shared frames, straight from the shared bytes where the connection has nothing
-    /// queued; how many of them were sent or queued. In place of frames stand afterwards their
-    /// compressed twins, where these were sent.
+    /// Sends shared frames, without copying or queueing if no output is queued. Returns how many
+    /// were sent or queued. Frames sent compressed are replaced in the slice by their compressed
+    /// twins.
     pub(super) fn send_shared(&mut self, key: ConnKey, frames: &mut [Rc<Frame>]) -> usize {
         let conn = self.arena.get(key).filter(|conn| conn.is_open());
         if conn.is_some_and(|conn| conn.flags.has(Flags::DEFLATE_OUT)) {
@@ -62,7 +62,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             let joined = match rest {
                 [one] => Some(&one.bytes()[sent..]),
-                // What is left of a first write is not worth copying.
+                // The rest after a partial write is not worth copying.
                 many if sent == 0 => self.joined.bytes(many),
                 _ => None,
             };
@@ -98,7 +98,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         0
     }
 
-    /// Puts the compressed twin in a frame's place, if there is to be one.
+    /// Replaces a frame by its compressed twin, if it has one.
     pub(super) fn compress(&mut self, frame: &mut Rc<Frame>) {
         let twin = match frame.deflated(&mut self.deflater, &mut self.counters.held) {
             Deflated::Plain => return,
@@ -115,8 +115,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         *frame = twin;
     }
 
-    /// Queues frames, of the first of which so much is sent; how many it came to before they
-    /// were too many.
+    /// Queues frames, the first of which has been sent up to `sent`. Returns how many were queued
+    /// before the connection was closed for exceeding a limit.
     fn queue_shared(&mut self, key: ConnKey, frames: &[Rc<Frame>], mut sent: usize) -> usize {
         let now = floor_tick(self.now);
         for (count, frame) in frames.iter().enumerate() {
@@ -133,7 +133,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         frames.len()
     }
 
-    /// Writes bytes of the connection's own; what the kernel does not take is queued.
+    /// Writes private bytes, and queues the part that the kernel does not accept.
     pub(super) fn write_own(&mut self, key: ConnKey, mut bytes: &[u8]) {
         let mut begun = false;
         while !bytes.is_empty() {
@@ -159,7 +159,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Queues what is left of bytes of the connection's own, some of which may have been sent.
+    /// Queues the rest of private bytes, some of which may have been sent.
     fn queue_rest(&mut self, key: ConnKey, rest: &[u8], begun: bool) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -172,7 +172,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.watch_queue(key, before);
     }
 
-    /// Sees to a queue that was shorter `before`: it is to be flushed, and not to stay long.
+    /// Handles growth of a queue from length `before`: schedules a flush, and enforces the limits.
     pub(super) fn watch_queue(&mut self, key: ConnKey, before: usize) {
         self.mark_dirty(key);
         let now = floor_tick(self.now);
@@ -187,7 +187,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             tx.uptake.note_room(now);
         }
         let hard = self.config.queue_hard;
-        // Events arrive at the publishers' pace; the client must take them at a reasonable one.
+        // Events arrive at the publishers' pace; the client must read them at a reasonable one.
         let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
         if before > 0 && is_too_long(tx, now, grace, hard) {
             return self.evict_unless_it_reads(key);
@@ -199,7 +199,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Closes a connection with too long a queue, unless its socket has had room.
+    /// Closes a connection whose queue is too long, unless a write shows that the socket has room.
     fn evict_unless_it_reads(&mut self, key: ConnKey) {
         self.write_again(key);
         let now = floor_tick(self.now);
@@ -208,7 +208,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if tx.is_some_and(|tx| is_too_long(tx, now, grace, self.config.queue_hard)) {
             return self.evict(key);
         }
-        // The rest may still be over the soft limit without being noted.
+        // The rest may still exceed the soft limit without having been recorded.
         self.watch_queue(key, 0);
     }
 
@@ -229,7 +229,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Sends what is queued, until the kernel takes no more or the connection had its share.
+    /// Sends queued output until the kernel accepts no more or the connection's budget is used up.
     pub(super) fn flush(&mut self, key: ConnKey) {
         let now = floor_tick(self.now);
         let mut share = 0;
@@ -271,7 +271,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// All that a connection had to send is with the kernel.
+    /// The kernel has accepted all output of the connection.
     fn on_flushed(&mut self, key: ConnKey) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -279,18 +279,18 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if matches!(conn.phase, Phase::Linger) {
             return self.shut(key);
         }
-        // Its queue may have kept it from being read from.
+        // Backpressure may have stopped reading.
         self.read_again(key);
     }
 
-    /// Writing failed: the connection is gone.
+    /// Handles a failed write: the connection is gone.
     pub(super) fn broken(&mut self, key: ConnKey, error: &io::Error) {
         log::debug!("{key:?}: {error}");
         self.lose(key);
     }
 
-    /// Closes a connection that does not read what is sent to it. What it has not begun to
-    /// read is dropped; that it missed something it can tell by the code.
+    /// Closes a connection that does not read its output. Messages not yet in transmission are
+    /// dropped; the close code tells the client that it has missed some.
     pub(super) fn evict(&mut self, key: ConnKey) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -316,7 +316,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         );
     }
 
-    /// Takes a connection's queue away.
+    /// Drops a connection's queue.
     pub(super) fn drop_queue(&mut self, key: ConnKey) {
         if let Some(conn) = self.arena.get_mut(key)
             && let Some(mut tx) = conn.tx.take()
@@ -329,21 +329,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 }
 
-/// Whether a queue is longer than the hard limit, by output of the connection's own or while it
-/// does not keep pace.
+/// Returns whether a queue exceeds the hard limit, by private output or while it does not keep
+/// pace.
 fn is_too_long(tx: &TxQueue, now: Tick, grace: Tick, hard: usize) -> bool {
     tx.len() > hard && (tx.own() > hard || !tx.keeps_pace(now, grace, hard))
 }
 
-/// A buffer for the next, without the memory of one that was unusually long.
+/// Clears a buffer for reuse, and frees its memory if it is unusually large.
 pub(super) fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
     buffer.clear();
     buffer.shrink_to(4 * CORK_SIZE);
     buffer
 }
 
-/// Offers bytes to the transport. The one place that clears `WRITABLE`: the kernel has just
-/// shown that it is full.
+/// Writes to the transport. The only place that clears `WRITABLE`: the kernel has just shown that
+/// its buffer is full.
 fn push_out<S: Socket, C>(
     conn: &mut Conn<S, C>,
     slices: &[IoSlice<'_>],
@@ -353,7 +353,7 @@ fn push_out<S: Socket, C>(
     push_slices(&mut conn.transport, &mut conn.flags, slices, scratch, held)
 }
 
-/// Offers parts to the transport, of the first of which so much is sent.
+/// Writes parts to the transport, the first of which has been sent up to `sent`.
 pub(super) fn gather_out<'a, S: Socket, C>(
     conn: &mut Conn<S, C>,
     parts: impl Iterator<Item = &'a [u8]>,
@@ -384,7 +384,7 @@ fn push_slices<S: Socket>(
         _ => 0,
     };
     transport.count(held, scratch.now);
-    // TLS takes a bounded amount at a time: only what it holds back says that it is stuck.
+    // TLS accepts a limited amount per call: only buffered records mean that the socket is full.
     let is_full = transport.has_output() || (sent < offered && !transport.is_tls());
     if is_full || (sent == 0 && offered > 0) {
         flags.clear(Flags::WRITABLE);
@@ -392,7 +392,7 @@ fn push_slices<S: Socket>(
     Ok(sent)
 }
 
-/// One system call's worth of the queue; an empty queue is taken away.
+/// Writes as much of the queue as one call accepts, and removes the queue if it becomes empty.
 fn flush_once<S: Socket, C>(
     conn: &mut Conn<S, C>,
     now: Tick,
@@ -422,8 +422,8 @@ fn flush_once<S: Socket, C>(
     Ok(sent)
 }
 
-/// How long more than the hard limit may wait for a connection that takes none of it: a round trip
-/// or two, after which the kernel has found out how much the way to a peer can carry.
+/// How long a queue may exceed the hard limit while the connection accepts none of it: one or two
+/// round trips, after which the kernel knows the capacity of the path to the peer.
 const HARD_GRACE: Tick = 10;
-/// Slices in one system call. Linux takes 1,024; a client seldom has more than a few.
+/// Slices per system call. Linux allows 1,024; a client seldom has more than a few.
 pub(super) const MAX_SLICES: usize = 32;
