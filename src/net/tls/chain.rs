@@ -1,4 +1,4 @@
-//! The certificates of a chain file: their names, dates, and order.
+//! The certificates of a chain file: names, dates, and order.
 
 use rustls::pki_types::CertificateDer;
 use x509_cert::Certificate;
@@ -51,9 +51,9 @@ impl Parsed {
     }
 }
 
-/// A certificate that stands before those that it certifies, by its place in the file: RFC 8446,
-/// §4.4.2: "Each following certificate SHOULD directly certify the one immediately preceding it",
-/// and TLS 1.2 requires it. Certificates that belong to no other are left to clients to ignore.
+/// Returns the index of a certificate that precedes a certificate issued by it. RFC 8446 §4.4.2:
+/// "Each following certificate SHOULD directly certify the one immediately preceding it", and TLS
+/// 1.2 requires it. Unrelated certificates are accepted; clients ignore them.
 pub(super) fn misplaced(chain: &[Parsed]) -> Option<usize> {
     let certifies = |one: &Parsed, other: &Parsed| {
         one.0.tbs_certificate.subject == other.0.tbs_certificate.issuer
@@ -66,5 +66,5 @@ pub(super) fn misplaced(chain: &[Parsed]) -> Option<usize> {
     })
 }
 
-/// Alternative names that are shown.
+/// Maximum number of alternative names to show.
 const MOST_NAMES: usize = 3;

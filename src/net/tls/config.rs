@@ -1,4 +1,4 @@
-//! A listener's certificate, key and TLS parameters. Read once; no connection is known here.
+//! Certificate, key, and TLS parameters of a listener. Must not know: connections.
 
 use std::fmt;
 use std::fs;
@@ -18,20 +18,20 @@ use super::chain::{self, Parsed};
 use super::suites;
 use crate::net::CertificateInfo;
 
-/// What a listener needs to speak TLS. Clones share one certificate, key and ticket secret.
+/// The TLS configuration of a listener. Clones share the certificate, key, and ticket secret.
 #[derive(Clone)]
 pub struct TlsConfig {
     pub(super) server: Arc<ServerConfig>,
-    /// The server's own certificate, and those behind it that can be read.
+    /// The server's own certificate, and the others that could be parsed.
     chain: Arc<[CertificateInfo]>,
 }
 
 impl TlsConfig {
-    /// Reads a certificate chain, the server's own certificate first, and its private key
-    /// (PKCS#8, SEC1 or PKCS#1, not encrypted), both PEM.
+    /// Reads a certificate chain, the server's own certificate first, and its private key (PKCS#8,
+    /// SEC1, or PKCS#1, not encrypted), both PEM.
     ///
     /// # Errors
-    /// [`TlsConfigError`], which names the file and what is wrong with it.
+    /// [`TlsConfigError`], which names the file and the cause.
     pub fn from_pem_files(cert: &Path, key: &Path) -> Result<TlsConfig, TlsConfigError> {
         let read = |path: &Path| {
             fs::read(path).map_err(|error| TlsConfigError::Unreadable(origin(path), error))
@@ -39,7 +39,7 @@ impl TlsConfig {
         Self::build(&read(cert)?, &read(key)?, &origin(cert), &origin(key))
     }
 
-    /// The same from PEM that is in memory already.
+    /// Like [`TlsConfig::from_pem_files`], from PEM in memory.
     ///
     /// # Errors
     /// [`TlsConfigError`].
@@ -47,7 +47,7 @@ impl TlsConfig {
         Self::build(cert, key, "the certificate", "the private key")
     }
 
-    /// The certificates, the server's own first.
+    /// Returns the certificates, the server's own first.
     pub fn chain(&self) -> &[CertificateInfo] {
         &self.chain
     }
@@ -72,7 +72,7 @@ impl TlsConfig {
             error => TlsConfigError::BadPem(key_origin.into(), error.to_string()),
         })?;
         let provider = Arc::new(suites::provider());
-        // Loaded by itself first, to tell a bad key from a bad certificate below.
+        // Loaded separately first, to distinguish a bad key from a bad certificate below.
         let loaded = provider.key_provider.load_private_key(key.clone_key());
         let loaded =
             loaded.map_err(|error| TlsConfigError::BadKey(key_origin.into(), error.to_string()))?;
@@ -88,11 +88,12 @@ impl TlsConfig {
                 }
                 error => TlsConfigError::BadCertificate(cert_origin.into(), error.to_string()),
             })?;
-        // RFC 6455 is a use of HTTP/1.1; a client that would rather speak another must not.
+        // RFC 6455 is based on HTTP/1.1; clients that prefer another protocol must not negotiate
+        // it.
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // When all clients come back at once, resumption spares the signatures. A ticket
-        // carries the session itself, so none is remembered here; its secret rotates, and ends
-        // with the process. One is enough for a client that keeps one connection.
+        // Resumption saves signatures when all clients reconnect at once. Tickets are stateless:
+        // they contain the session, and their secret rotates and ends with the process. One ticket
+        // is enough for a client with one connection.
         server.ticketer =
             ring::Ticketer::new().map_err(|error| TlsConfigError::Library(error.to_string()))?;
         server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -106,7 +107,7 @@ impl TlsConfig {
     }
 }
 
-/// Reads the certificates, and checks their order.
+/// Parses the certificates, and checks their order.
 fn infos(
     chain: &[CertificateDer<'static>],
     key: &Arc<dyn SigningKey>,
@@ -125,7 +126,7 @@ fn infos(
     let bad =
         |error: &dyn fmt::Display| TlsConfigError::BadCertificate(origin.into(), error.to_string());
     let own = Parsed::parse(&chain[0]).map_err(|error| bad(&error))?;
-    // Clients may know what to do with others that cannot be read here.
+    // Clients may be able to use certificates that cannot be parsed here.
     let others = chain[1..]
         .iter()
         .filter_map(|cert| Parsed::parse(cert).ok());
@@ -138,7 +139,7 @@ fn infos(
     Ok(all.iter().map(Parsed::info).collect())
 }
 
-/// PKCS#8's own form, or that of RFC 1421.
+/// Returns whether a private key is encrypted, in the form of PKCS#8 or RFC 1421.
 fn is_encrypted(pem: &[u8]) -> bool {
     let text = String::from_utf8_lossy(pem);
     let mut lines = text.lines().map(str::trim_end);
@@ -149,34 +150,34 @@ fn is_encrypted(pem: &[u8]) -> bool {
 }
 
 impl fmt::Debug for TlsConfig {
-    /// Says nothing: what it holds is secret or of no use in a log.
+    /// Prints no fields: they are secret, or useless in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsConfig").finish_non_exhaustive()
     }
 }
 
-/// Why a certificate or key cannot be used. Each names the file, or which of the two it was.
+/// Why a certificate or key cannot be used. Each variant names the file, or which of the two it is.
 #[derive(Debug)]
 pub enum TlsConfigError {
     /// The file cannot be read.
     Unreadable(Box<str>, io::Error),
-    /// The file is not PEM; with what is wrong.
+    /// The file is not valid PEM; with the cause.
     BadPem(Box<str>, String),
-    /// The file has no certificate in it.
+    /// The file contains no certificate.
     NoCertificate(Box<str>),
-    /// The first certificate is unusable; with the reason.
+    /// The first certificate is unusable; with the cause.
     BadCertificate(Box<str>, String),
-    /// The file has no private key in it.
+    /// The file contains no private key.
     NoKey(Box<str>),
-    /// The certificates of the file are in the wrong order; with the reason.
+    /// The certificates of the file are in the wrong order; with the cause.
     WrongOrder(Box<str>, String),
     /// The private key is encrypted.
     EncryptedKey(Box<str>),
-    /// The key is of a kind that is not supported, or broken; with the reason.
+    /// The key is of an unsupported kind or malformed; with the cause.
     BadKey(Box<str>, String),
     /// The key (first) does not belong to the certificate (second).
     KeyMismatch(Box<str>, Box<str>),
-    /// The TLS library cannot work here, for instance for want of random numbers.
+    /// The TLS library failed, for instance for lack of random numbers.
     Library(String),
 }
 

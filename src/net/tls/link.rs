@@ -1,8 +1,8 @@
-//! One TLS connection over a socket.
+//! A TLS connection over a socket.
 //!
-//! Owns: the session's keys, and whatever must wait: the start of a record that has not come
-//! whole, and records that the kernel did not take. All else is in the reactor's buffers, so
-//! that an idle connection costs little more than its keys.
+//! Owns: the session's keys, and two kinds of buffers: the start of an incomplete record, and
+//! records that the kernel has not accepted. Everything else is in the reactor's buffers, so that
+//! an idle connection costs little more than its keys.
 
 use std::io::{self, IoSlice};
 use std::mem;
@@ -19,48 +19,48 @@ use crate::net::socket::{Fill, Socket};
 use crate::net::timer::Tick;
 use crate::net::transport::{read_once, write_once};
 
-/// A TLS connection, the server's side. To be boxed: the session's state is about 1 KiB.
+/// The server side of a TLS connection. To be boxed: the session state takes about 1 KiB.
 pub struct TlsLink<S> {
     socket: S,
     session: UnbufferedServerConnection,
-    /// Received, and not yet done with: a record that is not whole, behind a handshake message
-    /// that is not. The session remembers positions in it, so it must be given these very
-    /// bytes whenever it is asked for anything, also when it is to write.
+    /// Received but unprocessed input: an incomplete record, after an incomplete handshake message.
+    /// The session stores positions in it, so it must be passed these very bytes in every call,
+    /// including calls that only write.
     pub(super) partial: Option<Box<[u8]>>,
-    /// Records that the kernel did not take. Never empty.
+    /// Records that the kernel has not accepted. Never empty.
     pub(super) out: Option<Box<[u8]>>,
     receiving: Receiving,
     sending: Sending,
-    /// Bytes of `out` that the ledger has.
+    /// Bytes of `out` counted in the ledger.
     counted: usize,
-    /// When the socket last took some of `out`, or when it was begun.
+    /// When the socket last accepted a part of `out`, or when `out` was created.
     progressed: Tick,
-    /// That has happened again since `count` was last called.
+    /// Whether there has been progress since the last call of `count`.
     has_progressed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Receiving {
     Open,
-    /// The peer said close_notify.
+    /// The peer has sent close_notify.
     Ended,
-    /// The peer broke TLS. The session must not be used any more.
+    /// The peer violated TLS. The session must not be used any more.
     Failed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sending {
     Open,
-    /// Nothing more will be said; the socket is shut when `out` is with the kernel.
+    /// No more data will be sent; the socket is shut down when the kernel has accepted `out`.
     Ending,
     Ended,
 }
 
 impl<S: Socket> TlsLink<S> {
-    /// A connection whose handshake has yet to begin. Reads and writes nothing.
+    /// Creates a connection before its handshake. Does no I/O.
     ///
     /// # Errors
-    /// When the TLS library cannot make a session, for instance for want of random numbers.
+    /// If the TLS library cannot create a session, for instance for lack of random numbers.
     pub fn new(socket: S, config: &TlsConfig) -> io::Result<Self> {
         let session = UnbufferedServerConnection::new(Arc::clone(&config.server))
             .map_err(io::Error::other)?;
@@ -77,17 +77,17 @@ impl<S: Socket> TlsLink<S> {
         })
     }
 
-    /// Reads once from the socket, at most `limit` bytes; the plaintext of all records that are whole now is at the
-    /// start of the scratch input. What the session has to say to it, be it the handshake, a
-    /// ticket or an alert, is sent at once, or kept ([`has_output`](Self::has_output)).
+    /// Reads once from the socket, at most `limit` bytes. The plaintext of all complete records is
+    /// then at the start of the scratch input. Output of the session, such as handshake messages,
+    /// tickets, and alerts, is sent or buffered ([`has_output`](Self::has_output)).
     ///
-    /// [`Fill::drained`] is said only along with plaintext, or when the socket would block:
-    /// else it could not be told from the latter that bytes did come, and an end behind them
-    /// would be overlooked.
+    /// [`Fill::drained`] is set only together with plaintext, or if the socket would block.
+    /// Otherwise the caller could not distinguish the latter from a read without plaintext, and
+    /// would miss an end of the stream after it.
     ///
     /// # Errors
-    /// Those of the socket. `InvalidData` when the peer broke TLS or gave an alert; our own
-    /// alert is on its way then, and whatever comes after is read and dropped.
+    /// Errors of the socket. `InvalidData` if the peer violated TLS or sent an alert. Our own alert
+    /// has been queued then, and later input is discarded.
     pub fn fill(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
         let Scratch { input, cipher, .. } = scratch;
         if cipher.incoming.len() < input.len() {
@@ -97,7 +97,7 @@ impl<S: Socket> TlsLink<S> {
             incoming, outgoing, ..
         } = cipher;
         let kept = self.partial.as_deref().map_or(0, <[u8]>::len);
-        // No record's plaintext is longer than the record, so all of it will fit the input.
+        // Plaintext is never longer than its record, so all of it fits the input.
         let Some(space) = incoming.get_mut(kept..input.len().min(kept.saturating_add(limit)))
         else {
             return Err(io::Error::other("a read buffer smaller than a TLS record"));
@@ -127,8 +127,8 @@ impl<S: Socket> TlsLink<S> {
         })
     }
 
-    /// Decrypts what has been received, keeps what is incomplete, and sends what follows from
-    /// it. Returns the length of the plaintext.
+    /// Decrypts received input, buffers an incomplete rest, and sends the session's output. Returns
+    /// the length of the plaintext.
     fn receive(
         &mut self,
         received: &mut [u8],
@@ -149,7 +149,7 @@ impl<S: Socket> TlsLink<S> {
         if let Err(error) = result {
             self.receiving = Receiving::Failed;
             take_alert(&mut self.session, rest, outgoing);
-            // Why the peer gets no alert is of less use to the caller than why it was to.
+            // The cause of the alert matters more to the caller than a failure to send it.
             let _ = self.emit(outgoing);
             return Err(error.into());
         }
@@ -162,18 +162,18 @@ impl<S: Socket> TlsLink<S> {
         Ok(pass.plain)
     }
 
-    /// Encrypts a prefix of the slices taken together, several in one record where they are
-    /// short, and says how long it was. What is taken is sent, if need be by a later
+    /// Encrypts and sends a prefix of the concatenated slices, and returns its length. Short slices
+    /// share a record. Encrypted data that the socket does not accept is sent by a later
     /// [`flush`](Self::flush).
     ///
-    /// Less than all is taken when the socket would block, which
-    /// [`has_output`](Self::has_output) tells then, and of more than 64 KiB also otherwise.
+    /// The prefix is shorter than the input if the socket would block, in which case
+    /// [`has_output`](Self::has_output) returns true, or if the input exceeds 64 KiB.
     ///
     /// # Errors
-    /// Those of the socket; `BrokenPipe` after [`shutdown_write`](Self::shutdown_write) or
-    /// after the peer broke TLS.
+    /// Errors of the socket; `BrokenPipe` after [`shutdown_write`](Self::shutdown_write), or after
+    /// the peer violated TLS.
     pub fn send(&mut self, slices: &[IoSlice<'_>], scratch: &mut Scratch) -> io::Result<usize> {
-        // The library would encrypt behind a close_notify as well.
+        // The library would encrypt even after a close_notify.
         if self.sending != Sending::Open || self.receiving == Receiving::Failed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -185,7 +185,7 @@ impl<S: Socket> TlsLink<S> {
             gathered, outgoing, ..
         } = &mut scratch.cipher;
         let mut taken = 0;
-        // One record at a time: a peer that does not read costs us no more than one.
+        // One record at a time: at most one record is buffered for a peer that does not read.
         while self.out.is_none() && taken < MAX_SEND {
             let plain = next_record(slices, taken, gathered, longest);
             if plain.is_empty() {
@@ -204,10 +204,10 @@ impl<S: Socket> TlsLink<S> {
         Ok(taken)
     }
 
-    /// Sends what is kept; false while some of it is left because the socket would block.
+    /// Sends buffered records. Returns false if the socket would block before all were sent.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// Errors of the socket.
     pub fn flush(&mut self) -> io::Result<bool> {
         if let Some(out) = &self.out {
             let sent = write_all(&mut self.socket, out)?;
@@ -226,12 +226,12 @@ impl<S: Socket> TlsLink<S> {
         Ok(true)
     }
 
-    /// Says close_notify and ends our direction of the socket, as soon as what is kept has been
-    /// sent: now, in a later [`flush`](Self::flush), or now after all if it cannot be sent.
-    /// Does nothing the second time.
+    /// Queues a close_notify, and shuts down the write side of the socket once buffered records
+    /// have been sent: immediately, in a later [`flush`](Self::flush), or immediately as well if
+    /// sending fails. Further calls have no effect.
     ///
     /// # Errors
-    /// Those of the socket's `shutdown_write`.
+    /// Errors of the socket's `shutdown_write`.
     pub fn shutdown_write(&mut self, scratch: &mut Scratch) -> io::Result<()> {
         if self.sending != Sending::Open {
             return Ok(());
@@ -249,7 +249,8 @@ impl<S: Socket> TlsLink<S> {
     }
 
     fn say_close(&mut self, outgoing: &mut Vec<u8>) -> io::Result<()> {
-        // Before its end there are no keys to say it with, and nobody took us for a server yet.
+        // During the handshake, there are no keys for a close_notify yet, and the peer does not
+        // expect one.
         if self.receiving == Receiving::Failed || self.is_handshaking() {
             return Ok(());
         }
@@ -258,7 +259,7 @@ impl<S: Socket> TlsLink<S> {
         self.emit(outgoing)
     }
 
-    /// Has the session write records, which it does only when it has nothing else to do.
+    /// Makes the session encrypt records, which requires that it has no other output pending.
     fn encode(
         &mut self,
         outgoing: &mut Vec<u8>,
@@ -275,9 +276,9 @@ impl<S: Socket> TlsLink<S> {
         append(outgoing, |room| write(&mut traffic, room)).map_err(io::Error::from)
     }
 
-    /// Sends records, behind those that wait already.
+    /// Sends records, after those already buffered.
     pub(super) fn emit(&mut self, records: &[u8]) -> io::Result<()> {
-        // Nothing goes behind a close_notify, not even an answer to what still comes.
+        // Nothing may follow a close_notify, not even a response to later input.
         if records.is_empty() || self.sending != Sending::Open {
             return Ok(());
         }
@@ -293,12 +294,12 @@ impl<S: Socket> TlsLink<S> {
         Ok(())
     }
 
-    /// Bytes of records that wait for the socket to take them.
+    /// Returns the number of buffered record bytes.
     pub fn records(&self) -> usize {
         self.out.as_deref().map_or(0, <[u8]>::len)
     }
 
-    /// Has the ledger agree with the records that wait, and notes the time of progress.
+    /// Updates the ledger with the buffered records, and records the time of progress.
     pub fn count(&mut self, held: &mut Held, now: Tick) {
         if mem::take(&mut self.has_progressed) {
             self.progressed = now;
@@ -307,35 +308,36 @@ impl<S: Socket> TlsLink<S> {
         recount(&mut held.records, &mut self.counted, records);
     }
 
-    /// Whether records wait of which the socket has taken nothing for longer than this.
+    /// Returns whether records are buffered of which the socket has accepted nothing for longer
+    /// than `longest`.
     pub fn stalls(&self, now: Tick, longest: Tick) -> bool {
         self.out.is_some() && now.saturating_sub(self.progressed) > longest
     }
 
-    /// Takes the records that wait off the ledger: the connection is being freed.
+    /// Removes the buffered records from the ledger, before the connection is freed.
     pub fn release(&mut self, held: &mut Held) {
         recount(&mut held.records, &mut self.counted, 0);
     }
 
-    /// Bytes of a record that is not whole.
+    /// Returns the number of bytes of an incomplete record.
     pub fn held(&self) -> usize {
         self.partial.as_deref().map_or(0, <[u8]>::len)
     }
 }
 
 impl<S> TlsLink<S> {
-    /// Whether the handshake is not complete yet.
+    /// Returns whether the handshake is incomplete.
     pub fn is_handshaking(&self) -> bool {
         self.session.is_handshaking()
     }
 
-    /// Whether records wait for the socket to take them.
+    /// Returns whether records are buffered.
     pub fn has_output(&self) -> bool {
         debug_assert!(self.out.as_deref().is_none_or(|out| !out.is_empty()));
         self.out.is_some()
     }
 
-    /// The socket below, for what has nothing to do with TLS.
+    /// Returns the underlying socket.
     pub fn socket(&self) -> &S {
         &self.socket
     }
@@ -346,7 +348,7 @@ impl<S> TlsLink<S> {
     }
 }
 
-/// Writes until the socket would block; returns how much it took.
+/// Writes until the socket would block. Returns the number of bytes written.
 fn write_all(socket: &mut impl Socket, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
@@ -363,10 +365,10 @@ fn rest_of(bytes: &[u8], sent: usize) -> Option<Box<[u8]>> {
     (!rest.is_empty()).then(|| Box::from(rest))
 }
 
-/// What may be kept of input that is not whole: the longest record (RFC 8446 §5.2: "The length
-/// MUST NOT exceed 2^14 + 256 bytes") and its header, and a little more. A ClientHello, the
-/// one handshake message of a client that is long, is far below.
+/// Maximum incomplete input: the longest record (RFC 8446 §5.2: "The length MUST NOT exceed 2^14 +
+/// 256 bytes"), its header, and a margin. A ClientHello, the only long handshake message of a
+/// client, is far shorter.
 const MAX_PARTIAL: usize = 16 * 1024 + 325;
 
-/// Plaintext that one call takes, so that no connection holds up the others for long.
+/// Plaintext accepted per call, so that no connection delays the others for long.
 const MAX_SEND: usize = 4 * MAX_RECORD;

@@ -1,8 +1,8 @@
 //! TLS for the engine's connections.
 //!
-//! Owns: everything that names the TLS library, so that another version or another library is
-//! a change of this directory. Must not know: what the plaintext means, or when a connection
-//! is read, written or given up.
+//! Owns: all use of the TLS library, so that changing the library or its version affects only this
+//! directory. Must not know: the meaning of the plaintext, or when a connection is read, written,
+//! or dropped.
 
 mod chain;
 mod config;

@@ -1,4 +1,4 @@
-//! Between records and plaintext: one session, buffers that are somebody else's, no socket.
+//! Processes records for a session, with the caller's buffers and without I/O.
 
 use std::io::{self, IoSlice};
 
@@ -11,23 +11,23 @@ use rustls::unbuffered::{
 /// A session that is ready to write.
 pub(super) type Traffic<'a> = WriteTraffic<'a, ServerConnectionData>;
 
-/// How far one pass over received records has come.
+/// The progress of one pass over received records.
 #[derive(Default)]
 pub(super) struct Pass {
-    /// Bytes of records that are done with.
+    /// Bytes of records processed.
     pub done: usize,
     /// Bytes of plaintext.
     pub plain: usize,
-    /// The peer said close_notify.
+    /// The peer has sent close_notify.
     pub has_ended: bool,
 }
 
 impl Pass {
-    /// Processes all records that are whole.
+    /// Processes all complete records.
     ///
-    /// Whichever state the session is in, either a turn of the loop takes something from it
-    /// that it does not have again (a record's plaintext, a record to be sent, the news that
-    /// it was taken or that the peer closed), or it is the last turn.
+    /// The loop terminates: in every state of the session, an iteration either consumes something
+    /// that the session does not produce again (the plaintext of a record, a record to be sent, the
+    /// notice that it was sent or that the peer closed), or returns.
     pub fn run(
         &mut self,
         session: &mut UnbufferedServerConnection,
@@ -39,7 +39,7 @@ impl Pass {
             let rest = received.get_mut(self.done..).unwrap_or_default();
             let (left, plain_before) = (rest.len(), self.plain);
             let UnbufferedStatus { discard, state } = session.process_tls_records(rest);
-            // Also when it failed: what is discarded then must not be seen again either.
+            // Also after a failure: discarded bytes must not be processed again.
             debug_assert!(discard <= left);
             self.done += discard;
             match state? {
@@ -54,13 +54,13 @@ impl Pass {
                 ConnectionState::EncodeTlsData(mut record) => {
                     append(outgoing, |room| record.encode(room))?;
                 }
-                // It is in our hands now, which is all that the session need know.
+                // The record is in our buffer, which is all that the session needs to know.
                 ConnectionState::TransmitTlsData(sent) => sent.done(),
                 ConnectionState::PeerClosed => self.has_ended = true,
                 ConnectionState::BlockedHandshake
                 | ConnectionState::WriteTraffic(_)
                 | ConnectionState::Closed => return Ok(()),
-                // 0-RTT, and whatever a later version of the library may think of.
+                // 0-RTT, and states added by later versions of the library.
                 _ => return Err(Error::Ours("an unexpected state of the TLS session")),
             }
         }
@@ -78,11 +78,11 @@ impl Pass {
     }
 }
 
-/// Fetches from a failed session the alert that says so.
+/// Takes the alert from a failed session.
 ///
-/// It hands out records before it looks at input, and must not come to look at it again: that
-/// would be another failure, which it is not made for. So no call more than it has records,
-/// and with the very bytes that it knows positions in.
+/// The session returns pending records before it processes input. It must not process input again,
+/// because it does not support a second failure. Therefore, it is called only while it has records,
+/// with the same bytes that its positions refer to.
 pub(super) fn take_alert(
     session: &mut UnbufferedServerConnection,
     rest: &mut [u8],
@@ -100,8 +100,8 @@ pub(super) fn take_alert(
     }
 }
 
-/// Appends what `encode` writes. Given too little room it says how much it needs and leaves
-/// everything as it was; it is asked with none first.
+/// Appends the output of `encode`, which fails without side effects and reports the required size
+/// if the buffer is too small. The first call passes an empty buffer.
 pub(super) fn append<E: Shortage>(
     outgoing: &mut Vec<u8>,
     mut encode: impl FnMut(&mut [u8]) -> Result<usize, E>,
@@ -121,9 +121,9 @@ pub(super) fn append<E: Shortage>(
     }
 }
 
-/// The library's two ways to say that there is too little room.
+/// An error of the library that may mean that the buffer is too small.
 pub(super) trait Shortage {
-    /// The room that would do; `None` for any other failure.
+    /// Returns the required size; `None` for any other failure.
     fn required(self) -> Option<usize>;
 }
 
@@ -149,8 +149,8 @@ impl Shortage for EncryptError {
     }
 }
 
-/// The plaintext of the record that begins `skip` bytes into the slices; copied together only
-/// where it is in several of them. Empty at their end.
+/// Returns the plaintext of the record that starts `skip` bytes into the slices. It is copied only
+/// if it spans several slices, and empty at their end.
 pub(super) fn next_record<'a>(
     slices: &'a [IoSlice<'_>],
     mut skip: usize,
@@ -180,9 +180,9 @@ pub(super) fn next_record<'a>(
 
 /// Why records could not be processed.
 pub(super) enum Error {
-    /// The peer broke TLS, or gave an alert.
+    /// The peer violated TLS, or sent an alert.
     Peer(Box<dyn std::error::Error + Send + Sync>),
-    /// Our own fault.
+    /// An internal error.
     Ours(&'static str),
 }
 
@@ -201,5 +201,5 @@ impl From<Error> for io::Error {
     }
 }
 
-/// Plaintext of a record (RFC 8446 §5.1: "The length MUST NOT exceed 2^14 bytes").
+/// Maximum plaintext of a record (RFC 8446 §5.1: "The length MUST NOT exceed 2^14 bytes").
 pub(super) const MAX_RECORD: usize = 16 * 1024;

@@ -1,10 +1,10 @@
-//! The cipher suites of TLS 1.3, whose keys take little memory while nothing is said.
+//! TLS 1.3 cipher suites whose keys take little memory while a connection is idle.
 //!
-//! Owns: what a connection keeps of a key. A key that ring has made ready (AES's round keys,
-//! GHASH's table) takes 560 bytes, and a connection has two for as long as it lasts. Here it
-//! keeps the key as it was derived, and each record makes it ready anew (0.2 µs for AES-GCM), a
-//! small part of what the system calls around a record cost. All the cryptography is ring's, and when keys change,
-//! what records look like and how they are counted is the TLS library's.
+//! Owns: the key storage of connections. A key expanded by ring (AES round keys, GHASH table) takes
+//! 560 bytes, and a connection has two for its lifetime. Here, the derived key is stored and
+//! expanded for each record (0.2 µs for AES-GCM), a small part of the cost of a record's system
+//! calls. All cryptography is ring's. Key changes, record layout, and sequence numbers remain with
+//! the TLS library.
 
 use ring::aead::{self, Aad, LessSafeKey, UnboundKey};
 use rustls::crypto::cipher::{
@@ -22,7 +22,7 @@ use rustls::{
     Tls13CipherSuite,
 };
 
-/// The library's own way to do cryptography, but for those suites.
+/// Returns the library's default provider, with its TLS 1.3 suites replaced.
 pub(super) fn provider() -> CryptoProvider {
     let mut provider = library::default_provider();
     for suite in &mut provider.cipher_suites {
@@ -45,7 +45,7 @@ static SUITES: [Tls13CipherSuite; 3] = [
     ),
 ];
 
-/// The library's suite, with another way to keep its keys.
+/// Returns a suite of the library with another AEAD implementation.
 const fn suite(of: &'static SupportedCipherSuite, aead_alg: &'static Aead) -> Tls13CipherSuite {
     let Some(suite) = of.tls13() else {
         panic!("a suite of TLS 1.3")
@@ -79,7 +79,7 @@ impl Tls13AeadAlgorithm for Aead {
         self.0.key_len()
     }
 
-    /// For who takes the connection over from the library: nobody does.
+    /// For kernel TLS and the like, which this server does not use.
     fn extract_keys(
         &self,
         _key: AeadKey,
@@ -89,8 +89,8 @@ impl Tls13AeadAlgorithm for Aead {
     }
 }
 
-/// RFC 8446 §7.3: the traffic key and IV of one direction. The library overwrites the key when
-/// it is dropped.
+/// The traffic key and IV of one direction (RFC 8446 §7.3). The library zeroizes the key when it is
+/// dropped.
 struct RecordKey {
     algorithm: &'static aead::Algorithm,
     key: AeadKey,
@@ -98,7 +98,7 @@ struct RecordKey {
 }
 
 impl RecordKey {
-    /// The key made ready, and the nonce of the record with that number (§5.3).
+    /// Returns the expanded key, and the nonce for a sequence number (§5.3).
     fn ready(&self, number: u64) -> Option<(LessSafeKey, aead::Nonce)> {
         let key = UnboundKey::new(self.algorithm, self.key.as_ref()).ok()?;
         let nonce = Nonce::new(&self.iv, number);
@@ -115,7 +115,7 @@ impl MessageEncrypter for RecordKey {
     ) -> Result<OutboundOpaqueMessage, Error> {
         let (key, nonce) = self.ready(number).ok_or(Error::EncryptError)?;
         let size = self.encrypted_payload_len(message.payload.len());
-        // §5.2: TLSInnerPlaintext is the content and its type; it is not padded here.
+        // §5.2: TLSInnerPlaintext is the content and its type; no padding is added.
         let mut payload = PrefixedPayload::with_capacity(size);
         payload.extend_from_chunks(&message.payload);
         payload.extend_from_slice(&[u8::from(message.typ)]);
@@ -144,7 +144,7 @@ impl MessageDecrypter for RecordKey {
         let (key, nonce) = self.ready(number).ok_or(Error::DecryptError)?;
         let aad = Aad::from(make_tls13_aad(message.payload.len()));
         // §5.2: "If the decryption fails, the receiver MUST terminate the connection with a
-        // "bad_record_mac" alert", as one does that is too short for a tag.
+        // "bad_record_mac" alert". A record too short for a tag is treated the same.
         let size = key
             .open_in_place(nonce, aad, &mut message.payload)
             .map_err(|_| Error::DecryptError)?
@@ -154,7 +154,7 @@ impl MessageDecrypter for RecordKey {
     }
 }
 
-/// The content's type behind it, §5.2.
+/// The content type after the content (§5.2).
 const TYPE_LEN: usize = 1;
 
 #[cfg(test)]
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(suites(provider()), suites(library::default_provider()));
     }
 
-    // A suite that the library adds would keep its large keys unnoticed.
+    // Otherwise, a suite added to the library would store large keys unnoticed.
     #[test]
     fn every_suite_of_tls_1_3_keeps_small_keys() {
         let suites = provider().cipher_suites;

@@ -1,4 +1,4 @@
-//! Two ends over a simulated wire: the link, and the library's own client.
+//! Tests of the link against the library's own client, over a simulated wire.
 
 mod endings;
 mod wire;
@@ -71,7 +71,7 @@ fn a_client_hello_may_be_split_anywhere() {
             assert_eq!(pair.fill_all(), b"");
             assert_eq!(pair.link.partial.as_deref().map(<[u8]>::len), Some(at));
             pair.wire.feed(&hello[at..]);
-            // The server's flight shows that the hello was understood.
+            // The server's flight proves that it has parsed the hello.
             assert_eq!(pair.fill_all(), b"");
             assert!(pair.wire.sent() > 0, "split at {at}");
             assert!(pair.link.partial.is_none());
@@ -181,7 +181,7 @@ fn much_data_passes_through_short_reads_and_writes() {
         let mut echo = Vec::new();
         let mut echoed = 0;
         while heard.len() < data.len() {
-            // Small pieces, as a client's frames would be.
+            // Small pieces, like a client's frames.
             if said < data.len() {
                 let end = data.len().min(said + 5000);
                 pair.client_says(&data[said..end]);
@@ -210,12 +210,12 @@ fn one_send_takes_a_bounded_amount_and_holds_back_one_record() {
     assert_eq!(pair.send(&data), 64 * 1024);
     assert!(!pair.link.has_output());
     assert_eq!(pair.client_hears().len(), 64 * 1024);
-    // A kernel that takes the first record, a part of the second, and no more.
+    // The kernel accepts the first record, a part of the second, and no more.
     pair.wire.write_at_most(&[20_000, 1000, 0]);
     assert_eq!(pair.send(&data), 32 * 1024);
     let held_back = pair.link.out.as_deref().unwrap().len();
     assert!((15_000..16_000).contains(&held_back), "{held_back}");
-    // What is held back goes first, then one record, of which a part is held back again.
+    // The buffered rest is sent first, then one record, a part of which is buffered again.
     assert_eq!(pair.send(&data), 16 * 1024);
     pair.wire.write_at_most(&[0]);
     assert_eq!(pair.send(&data), 0);
@@ -255,12 +255,12 @@ fn a_key_update_is_answered_before_the_next_data() {
         pair.client.refresh_traffic_keys().unwrap();
         pair.client_says(b"new keys");
         assert_eq!(pair.fill_all(), b"new keys");
-        // RFC 8446 §4.6.3: the answer is due "prior to sending its next Application Data
-        // record"; the client would not understand what follows without it.
+        // RFC 8446 §4.6.3: the response is due "prior to sending its next Application Data record";
+        // without it, the client could not decrypt the next record.
         assert_eq!(pair.send(b"mine too"), 8, "round {round}");
         assert_eq!(pair.client_hears(), b"mine too");
     }
-    // On a connection that is idle otherwise, too.
+    // Also on a connection that is otherwise idle.
     pair.client.refresh_traffic_keys().unwrap();
     pair.client_writes();
     assert_eq!(pair.fill_all(), b"");
@@ -287,7 +287,8 @@ fn writing_is_safe_amid_a_fragmented_handshake_message() {
         let taken = link.send(&[IoSlice::new(b"meanwhile")], scratch);
         assert_eq!(taken.unwrap(), 9);
     };
-    // A KeyUpdate that requests none, in two records, of which the second is cut, too.
+    // A KeyUpdate that requests no response, in two records, the second of which is incomplete,
+    // too.
     let message = [24, 0, 0, 1, 0];
     let first = forger.handshake_record(&message[..3]);
     let second = forger.handshake_record(&message[3..]);
@@ -330,8 +331,8 @@ fn interrupted_calls_are_repeated() {
     assert_eq!(pair.fill_all(), b"hello");
 }
 
-/// Prints what an idle connection costs; `--nocapture` shows it. Only what is ours to keep is
-/// asserted.
+/// Prints the memory used by an idle connection (with `--nocapture`). Asserts only the part that
+/// this module controls.
 #[test]
 fn an_idle_connection_keeps_nothing_but_its_session() {
     let configs = configs(&TLS13);

@@ -1,4 +1,4 @@
-//! Broken peers, broken sockets, and the ways to part.
+//! Protocol violations, broken sockets, and closing.
 
 use std::io::{ErrorKind, IoSlice};
 use std::sync::Arc;
@@ -80,7 +80,7 @@ fn a_failure_amid_a_fragmented_handshake_message_is_an_error() {
         client,
     } = pair;
     let mut forger = Forger::new(client, TLS13_AES_128_GCM_SHA256);
-    // Two messages that make no sense and the start of a third.
+    // Two invalid messages and the start of a third.
     wire.feed(&forger.handshake_record(&[20, 0, 0, 0, 20, 0, 0, 0, 20]));
     let error = link.fill(&mut scratch, usize::MAX).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidData);
@@ -100,7 +100,7 @@ fn plain_http_gets_an_alert_and_an_error() {
     // RFC 8446 §6: alert (21), fatal (2).
     let alert = pair.wire.take_sent();
     assert_eq!((alert[0], alert[5], alert.len()), (21, 2, 7));
-    // What comes after is dropped, and the end is an end.
+    // Later input is discarded, and the end of the stream is reported.
     pair.wire.feed(b"more of it");
     let fill = pair.fill().unwrap();
     assert_eq!((fill.bytes, fill.drained, fill.eof), (0, false, false));
@@ -173,7 +173,7 @@ fn no_common_protocol_is_an_error() {
 #[test]
 fn close_notify_in_a_handshake_ends_without_spinning() {
     let close_notify = [21, 3, 3, 0, 2, 1, 0];
-    // In place of a ClientHello: tolerated a few times, as warnings are.
+    // Instead of a ClientHello: tolerated a few times, like other warnings.
     let mut pair = Pair::new(&configs(&TLS12));
     let results: Vec<_> = (0..10)
         .map_while(|_| {
@@ -184,7 +184,7 @@ fn close_notify_in_a_handshake_ends_without_spinning() {
     assert!(results.len() < 10);
     assert!(results.iter().all(|fill| fill.bytes == 0 && !fill.eof));
 
-    // In place of the client's second flight.
+    // Instead of the client's second flight.
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
         let hello = pair.client_flight();
@@ -213,7 +213,7 @@ fn an_end_without_close_notify_is_an_end() {
         assert_eq!((fill.bytes, fill.eof), (10, false));
         let fill = pair.fill().unwrap();
         assert_eq!((fill.bytes, fill.eof), (0, true));
-        // We can still speak, and end in good order.
+        // The write side is still open, and closes in order.
         assert_eq!(pair.send(b"bye"), 3);
         pair.link.shutdown_write(&mut pair.scratch).unwrap();
         assert_eq!(pair.client_hears(), b"bye");
@@ -246,7 +246,7 @@ fn close_notify_is_an_end_and_what_follows_is_dropped() {
         let fill = pair.fill().unwrap();
         assert_eq!((fill.bytes, fill.eof), (0, true));
         pair.assert_idle();
-        // Only the peer's direction has ended.
+        // Only the peer's write side has ended.
         assert_eq!(pair.send(b"bye"), 3);
         pair.link.shutdown_write(&mut pair.scratch).unwrap();
         assert_eq!(pair.client_hears(), b"bye");
@@ -271,15 +271,15 @@ fn our_end_is_said_once_and_only_behind_the_rest() {
         assert!(pair.wire.is_shut());
         assert_eq!(pair.client_hears(), b"our last words");
         assert!(pair.client_has_seen_close());
-        // The other direction is still open.
+        // The read side is still open.
         pair.client_says(b"yours");
         assert_eq!(pair.fill_all(), b"yours");
         pair.assert_idle();
     }
 }
 
-// T6: the engine does not process records after it has ended our side, so the session has none to
-// send; the link drops them all the same.
+// T6: the engine processes no records after it has shut down the write side, so that the session
+// has none to send; the link would drop them anyway.
 #[test]
 fn no_record_is_sent_behind_close_notify() {
     let mut pair = Pair::new(&configs(&TLS13));

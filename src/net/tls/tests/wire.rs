@@ -17,10 +17,10 @@ use rustls::{
 use super::super::{TlsConfig, TlsLink};
 use crate::net::{Fill, Scratch, Socket};
 
-/// Both ends' configurations.
+/// The configurations of both ends.
 pub type Configs = (TlsConfig, Arc<ClientConfig>);
 
-/// What one speaks only with a client of that version; clients share their tickets.
+/// Creates configurations for clients of one TLS version; clients share their tickets.
 pub fn configs(version: &'static SupportedProtocolVersion) -> Configs {
     let (cert, key) = identity();
     let server = TlsConfig::from_pem(cert.as_bytes(), key.as_bytes()).unwrap();
@@ -49,7 +49,7 @@ pub fn client_config(
     config
 }
 
-/// One certificate and key for all tests, as PEM.
+/// Returns one certificate and key for all tests, as PEM.
 fn identity() -> &'static (String, String) {
     static IDENTITY: OnceLock<(String, String)> = OnceLock::new();
     IDENTITY.get_or_init(|| {
@@ -58,7 +58,7 @@ fn identity() -> &'static (String, String) {
     })
 }
 
-/// What lies between the two, and how it behaves towards the server.
+/// The wire between the two ends, with its behavior toward the server.
 #[derive(Clone, Default)]
 pub struct Wire(Rc<RefCell<State>>);
 
@@ -66,13 +66,13 @@ pub struct Wire(Rc<RefCell<State>>);
 struct State {
     to_server: VecDeque<u8>,
     to_client: VecDeque<u8>,
-    /// At most so many bytes in each call, in turn and over again; 0 would block.
+    /// Maximum bytes per call, cycling through the list; 0 would block.
     read_limits: VecDeque<usize>,
     write_limits: VecDeque<usize>,
     has_ended: bool,
     is_shut: bool,
     is_broken: bool,
-    /// Every other call is interrupted.
+    /// Interrupts every other call.
     interrupts: Option<bool>,
 }
 
@@ -81,7 +81,7 @@ impl Wire {
         self.0.borrow_mut().to_server.extend(bytes);
     }
 
-    /// The client's end: behind what was fed there is nothing more.
+    /// Ends the client's stream after the bytes fed so far.
     pub fn end(&self) {
         self.0.borrow_mut().has_ended = true;
     }
@@ -114,12 +114,12 @@ impl Wire {
         self.0.borrow().is_shut
     }
 
-    /// Bytes that the server sent and the client has not read.
+    /// Returns the number of bytes that the server sent and the client has not read.
     pub fn sent(&self) -> usize {
         self.0.borrow().to_client.len()
     }
 
-    /// Gives back what its own buffers once needed.
+    /// Frees unused memory of the buffers.
     pub fn shrink(&self) {
         let mut state = self.0.borrow_mut();
         state.to_server.shrink_to_fit();
@@ -192,7 +192,7 @@ impl Socket for Wire {
     }
 }
 
-/// The two ends.
+/// Both ends of a connection.
 pub struct Pair {
     pub wire: Wire,
     pub link: TlsLink<Wire>,
@@ -212,7 +212,7 @@ impl Pair {
         }
     }
 
-    /// What the client has to send, taken from it.
+    /// Takes the client's pending output.
     pub fn client_flight(&mut self) -> Vec<u8> {
         let mut flight = Vec::new();
         while self.client.wants_write() {
@@ -244,7 +244,7 @@ impl Pair {
         self.wire.feed(&bytes);
     }
 
-    /// What the client makes of all that the server sent.
+    /// Returns the plaintext that the client decrypts from all of the server's output.
     pub fn client_hears(&mut self) -> Vec<u8> {
         let mut plain = Vec::new();
         let sent = self.wire.take_sent();
@@ -260,7 +260,7 @@ impl Pair {
         plain
     }
 
-    /// The error that the server's last words make the client fail with.
+    /// Returns the error with which the client reacts to the server's last output.
     pub fn client_error(&mut self) -> String {
         let sent = self.wire.take_sent();
         self.client.read_tls(&mut &sent[..]).unwrap();
@@ -275,10 +275,10 @@ impl Pair {
         self.link.fill(&mut self.scratch, usize::MAX)
     }
 
-    /// Fills as the engine does, until the socket is empty.
+    /// Reads like the engine, until the socket is empty.
     pub fn fill_all(&mut self) -> Vec<u8> {
         let mut plain = Vec::new();
-        // A limit of 0 blocks once and is another next time.
+        // A limit of 0 blocks once; the next call has another limit.
         let mut blocked = 0;
         while blocked < 2 {
             let waiting = self.wire.0.borrow().to_server.len();
@@ -292,7 +292,7 @@ impl Pair {
         plain
     }
 
-    /// Fills until the end of the peer's stream, past an error, and ends our side, too.
+    /// Reads until the end of the peer's stream, ignoring errors, and shuts down our side.
     pub fn fill_to_the_end(&mut self) {
         for _ in 0..10 {
             if self.fill().is_ok_and(|fill| fill.eof) {
@@ -304,7 +304,7 @@ impl Pair {
         panic!("no end");
     }
 
-    /// Fills until that fails, as it must.
+    /// Reads until a read fails, as it must.
     pub fn fill_error(&mut self) -> ErrorKind {
         for _ in 0..100 {
             match self.fill() {
@@ -327,14 +327,14 @@ impl Pair {
     }
 }
 
-/// Makes records that no client of the library would send.
+/// Creates records that no client of the library would send.
 pub struct Forger {
     encrypter: Box<dyn MessageEncrypter>,
     sequence: u64,
 }
 
 impl Forger {
-    /// Takes the client's keys away from it. The suite must be the one it was limited to.
+    /// Takes the keys of the client, which must be limited to the given suite.
     pub fn new(client: ClientConnection, suite: SupportedCipherSuite) -> Self {
         let secrets = client.dangerous_extract_secrets().unwrap();
         let (sequence, ConnectionTrafficSecrets::Aes128Gcm { key, iv }) = secrets.tx else {
