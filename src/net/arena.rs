@@ -1,33 +1,34 @@
-//! The connections, side by side in pages, found by key.
+//! The connection table: a paged slot arena, indexed by generational keys.
 
 use super::ConnKey;
 
-/// A table of values whose keys are never used twice.
+/// A table of values whose keys are never reused.
 ///
-/// Values live in pages of [`PAGE`] slots, so that growing moves nothing, and the lowest free
-/// slot is taken first, so that the pages of a past crowd fall empty and are given back. Pages
-/// are small: what an allocator hands out in large pieces, side by side, it gives back to the
-/// system only when the last of them is free.
+/// Values are stored in pages of [`PAGE`] slots, so that growth moves no value. Insertion takes the
+/// lowest free slot, so that after a load peak the upper pages become empty and are freed. Pages
+/// are small because an allocator returns a large block of memory to the system only when all
+/// allocations in it are free.
 pub(super) struct Arena<T> {
     pages: Vec<Option<Page<T>>>,
-    /// A bit per page, set where it has a free slot, be the page there or not.
+    /// One bit per page, set if the page has a free slot, whether or not it is allocated.
     roomy: Vec<u64>,
-    /// No word of `roomy` before this one has a bit.
+    /// All words of `roomy` before this one are zero.
     first_roomy: usize,
     len: usize,
-    /// One empty page is kept, so that a count that swings around a page's edge does not
-    /// allocate a page each time.
+    /// One empty page is kept, so that a count that oscillates around a page boundary does not
+    /// allocate and free a page each time.
     empty: Option<usize>,
-    /// One sequence for all slots: it survives the pages.
+    /// The last generation assigned. It is shared by all slots, so that it survives the pages.
     generation: u32,
 }
 
-/// Generations lie apart from the values, whose alignment would make eight bytes of four.
+/// Generations are stored apart from the values, whose alignment would pad each of them from four
+/// to eight bytes.
 struct Page<T> {
     values: Box<[Option<T>; PAGE]>,
-    /// 0 where the slot is free.
+    /// 0 for a free slot.
     generations: Box<[u32; PAGE]>,
-    /// A bit per slot, set where it is free.
+    /// One bit per slot, set if it is free.
     free: u64,
 }
 
@@ -43,12 +44,12 @@ impl<T> Arena<T> {
         }
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Puts a value into the lowest free slot.
+    /// Inserts a value into the lowest free slot.
     pub fn insert(&mut self, value: T) -> ConnKey {
         let number = self.page_with_room();
         self.generation = self.generation.checked_add(1).unwrap_or(1);
@@ -69,7 +70,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// The value of this key, if it is still there.
+    /// Returns the value for a key, if it is still present.
     pub fn get(&self, key: ConnKey) -> Option<&T> {
         let (page, at) = self.place(key.index)?;
         // An early return costs fewer instructions than a filter.
@@ -79,7 +80,7 @@ impl<T> Arena<T> {
         page.values[at].as_ref()
     }
 
-    /// The value of this key, if it is still there.
+    /// Returns the value for a key mutably, if it is still present.
     pub fn get_mut(&mut self, key: ConnKey) -> Option<&mut T> {
         let (page, at) = self.place_mut(key.index)?;
         if page.generations[at] != key.generation {
@@ -88,20 +89,20 @@ impl<T> Arena<T> {
         page.values[at].as_mut()
     }
 
-    /// The value in this slot, whatever its generation.
+    /// Returns the value in a slot, regardless of its generation.
     pub fn at_mut(&mut self, index: u32) -> Option<&mut T> {
         let (page, at) = self.place_mut(index)?;
         page.values[at].as_mut()
     }
 
-    /// The key of the value in this slot.
+    /// Returns the key of the value in a slot.
     pub fn key_at(&self, index: u32) -> Option<ConnKey> {
         let (page, at) = self.place(index)?;
         let generation = page.generations[at];
         (generation != 0).then_some(ConnKey { index, generation })
     }
 
-    /// The first key at or after this slot.
+    /// Returns the first key at or after a slot.
     pub fn next_key(&self, from: u32) -> Option<ConnKey> {
         let (first, mut skip) = (from as usize / PAGE, from as usize % PAGE);
         for (number, page) in self.pages.iter().enumerate().skip(first) {
@@ -115,7 +116,7 @@ impl<T> Arena<T> {
         None
     }
 
-    /// Takes a value out; its key finds nothing from now on.
+    /// Removes a value, and invalidates its key.
     pub fn remove(&mut self, key: ConnKey) -> Option<T> {
         self.get(key)?;
         let number = key.index as usize / PAGE;
@@ -133,8 +134,8 @@ impl<T> Arena<T> {
         value
     }
 
-    /// Goes through all slots: whether the figures are right, or what is not. For tests and
-    /// simulations only.
+    /// Verifies all slots and counts. Returns a description of the first inconsistency. For tests
+    /// and simulations only.
     pub fn verify(&self) -> Result<(), String> {
         let mut len = 0;
         for (number, page) in self.pages.iter().enumerate() {
@@ -163,7 +164,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// Keeps the lower of two empty pages.
+    /// Keeps the empty page with the lowest index, and frees any other.
     fn give_back(&mut self, number: usize) {
         let spare = match self.empty {
             Some(kept) => {
@@ -245,7 +246,7 @@ impl<T> Page<T> {
     }
 }
 
-/// Slots a page: about 5 KiB of connections, and the bits of a word.
+/// Slots per page: about 5 KiB of connections, and one bitmap word.
 const PAGE: usize = 64;
 const WORD: usize = u64::BITS as usize;
 
@@ -270,8 +271,8 @@ mod tests {
     }
 
     // M8
-    /// mimalloc puts blocks of up to 10 KiB into pages of 64 KiB, and larger ones into pages of
-    /// 512 KiB and of 4 MiB, which one connection that stays would hold.
+    /// mimalloc allocates blocks of up to 10 KiB in pages of 64 KiB, and larger blocks in pages of
+    /// 512 KiB or 4 MiB, which a single remaining connection would keep allocated.
     #[test]
     fn a_page_is_small() {
         type Connection = [u64; 10];
@@ -316,7 +317,7 @@ mod tests {
     }
 
     // K5
-    /// Crowds come and go, in any order; with every one of them all is counted again.
+    /// Inserts and removes batches in random order, and verifies the arena after each.
     #[test]
     fn agrees_with_a_plain_map() {
         let (mut arena, mut map) = (Arena::new(), BTreeMap::new());
@@ -333,7 +334,7 @@ mod tests {
                     map.insert(arena.insert(n), n);
                 }
             } else {
-                // Some from all over, or all that came together.
+                // Either a sample across the arena, or connections inserted together.
                 let every = 1 + below(2) * below(8);
                 let first = below(map.len());
                 let keys: Vec<_> = map.keys().copied().skip(first).step_by(every).collect();

@@ -1,10 +1,9 @@
-//! Facts about a certificate for the operator of a server, and when to warn. Times are seconds
-//! since the Unix epoch.
+//! Certificate facts for operators, and when to warn. Times are seconds since the Unix epoch.
 
 /// A certificate of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateInfo {
-    /// The subject's distinguished name, or the first alternative names where that is empty.
+    /// The subject's distinguished name, or the first alternative names if it is empty.
     pub subject: String,
     /// RFC 5280's `notBefore`.
     pub not_before: u64,
@@ -12,28 +11,28 @@ pub struct CertificateInfo {
     pub not_after: u64,
 }
 
-/// Whether clients accept a certificate at some time, by its dates.
+/// Whether a certificate's dates make clients accept it at a given time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validity {
-    /// They do.
+    /// Valid.
     Valid,
-    /// They do, but not for long.
+    /// Valid, but expires soon.
     EndsSoon,
-    /// They do not yet.
+    /// Not yet valid.
     NotYetValid,
-    /// They no longer do.
+    /// Expired.
     Expired,
 }
 
 impl Validity {
-    /// Whether clients accept the certificate.
+    /// Returns whether clients accept the certificate.
     pub fn is_valid(self) -> bool {
         matches!(self, Validity::Valid | Validity::EndsSoon)
     }
 }
 
 impl CertificateInfo {
-    /// What its dates say at `now`.
+    /// Returns the validity at `now`.
     pub fn validity(&self, now: u64) -> Validity {
         match self.not_after.checked_sub(now) {
             _ if now < self.not_before => Validity::NotYetValid,
@@ -43,8 +42,9 @@ impl CertificateInfo {
         }
     }
 
-    /// Whether it should have been renewed by now: it ends soon, and the last third of its lifetime
-    /// has begun. Certificates for a few days always end soon, and are renewed by then.
+    /// Returns whether the certificate should have been renewed: it expires soon, and the last
+    /// third of its lifetime has begun. The second condition exempts certificates with a lifetime
+    /// of a few days, which always expire soon.
     pub fn is_overdue(&self, now: u64) -> bool {
         let lifetime = self.not_after.saturating_sub(self.not_before);
         match self.validity(now) {
@@ -55,7 +55,7 @@ impl CertificateInfo {
     }
 }
 
-/// How long before the end of a certificate the warnings begin: 14 days.
+/// How long before expiry warnings begin: 14 days.
 pub const EXPIRY_WARNING: u64 = 14 * 86_400;
 
 #[cfg(test)]
@@ -77,7 +77,7 @@ mod tests {
             (90, 176 * DAY + 1, Validity::EndsSoon, true),
             (90, 190 * DAY, Validity::EndsSoon, true),
             (90, 190 * DAY + 1, Validity::Expired, true),
-            // A certificate for six days is renewed after four.
+            // A six-day certificate is due for renewal after four days.
             (6, 100 * DAY, Validity::EndsSoon, false),
             (6, 104 * DAY, Validity::EndsSoon, false),
             (6, 104 * DAY + 1, Validity::EndsSoon, true),

@@ -1,4 +1,4 @@
-//! The engine's limits and deadlines, all in one place.
+//! Limits and timeouts of the engine.
 
 use std::time::Duration;
 
@@ -7,92 +7,92 @@ use crate::http::{ForwardedBy, Proxies};
 use super::ListenerId;
 use super::tls::TlsConfig;
 
-/// What the engine allows and how long it waits. The defaults suit many idle clients on a
-/// small host.
+/// Limits and timeouts. The defaults suit many idle clients on a small host.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Connections at once, in any phase. One more takes the place of the HTTP connection that
-    /// has been idle longest, or is told 503 if there is none.
+    /// Maximum connections, in any phase. A connection over the limit replaces the HTTP connection
+    /// that has been idle longest; if there is none, it is answered with 503.
     pub max_connections: usize,
-    /// A listener whose connections are counted apart: the limits on connections are for
-    /// others, so that the operator gets in when nobody else does. It has places of its own,
-    /// `max_reserved`.
+    /// A listener that does not share the connection limits of the others, so that operators can
+    /// connect when the server is full. It has a limit of its own, `max_reserved`.
     pub reserved_listener: Option<ListenerId>,
-    /// Connections at once of the reserved listener. Idle and incomplete ones are ended when
-    /// another client connects: see [`Cx::mark_authenticated`](super::Cx::mark_authenticated).
+    /// Maximum connections of the reserved listener. If it is reached, idle and incomplete
+    /// connections are evicted to make room: see
+    /// [`Cx::mark_authenticated`](super::Cx::mark_authenticated).
     pub max_reserved: usize,
-    /// Connections at once from one IP address, or one IPv6 network of `ipv6_prefix`; `None` is
-    /// no limit. Loopback addresses, unix sockets and `trusted_proxies` are never counted.
+    /// Maximum connections from one IP address, or from one IPv6 network of `ipv6_prefix` bits;
+    /// `None` is unlimited. Loopback addresses, unix sockets, and `trusted_proxies` are exempt.
     pub max_per_ip: Option<u32>,
-    /// How many bits of an IPv6 address tell one client from another, 1 to 128: `max_per_ip`
-    /// counts all addresses that have them in common as one.
+    /// Prefix length that identifies a client's IPv6 network, from 1 to 128 bits: `max_per_ip`
+    /// counts all addresses with the same prefix as one.
     pub ipv6_prefix: u8,
-    /// Proxies in front: what they say of a client's address is believed, and what anybody else
-    /// says is not.
+    /// Trusted proxies. Client addresses reported by other peers are ignored.
     pub trusted_proxies: Proxies,
-    /// In which header field they say it.
+    /// The header field in which proxies report the client's address.
     pub forwarded_by: ForwardedBy,
-    /// The longest request head, in bytes.
+    /// Maximum length of a request head, in bytes.
     pub max_head: usize,
-    /// The longest message from a client, in bytes.
+    /// Maximum length of a message from a client, in bytes.
     pub max_message: usize,
-    /// The most fragments of one message.
+    /// Maximum fragments of a message.
     pub max_fragments: u32,
-    /// Whether messages may be compressed (permessage-deflate, RFC 7692), with clients that
-    /// offer it. Not in a build without the feature `deflate`.
+    /// Whether to accept compression (permessage-deflate, RFC 7692) if a client offers it. Has no
+    /// effect in builds without the feature `deflate`.
     pub deflate: bool,
-    /// From accept to the end of the request head, TLS included; then anew for each further
-    /// request of a connection.
+    /// Timeout from accept to the end of the request head, including the TLS handshake. It starts
+    /// anew for each further request on the connection.
     pub handshake_timeout: Duration,
-    /// From the end of a request head to the end of its body.
+    /// Timeout from the end of a request head to the end of the request body.
     pub body_timeout: Duration,
-    /// From the first byte of a message to its last, whatever comes in between.
+    /// Timeout from the first byte of a message to its last, regardless of frames in between.
     pub message_timeout: Duration,
-    /// How long a deferred handshake waits for its answer.
+    /// How long a deferred handshake waits for its response.
     pub defer_timeout: Duration,
-    /// How long any other deferred request waits for its answer.
+    /// How long any other deferred request waits for its response.
     pub respond_timeout: Duration,
-    /// From our close frame to the end of the connection.
+    /// Timeout from our close frame to the end of the connection.
     pub close_timeout: Duration,
-    /// How long what a peer still sends is read and dropped, so that the kernel does not
-    /// reset the connection under our last words.
+    /// How long input is read and discarded after our last output. Closing a socket with unread
+    /// input makes the kernel reset the connection, and the reset can destroy output in flight.
     pub linger_timeout: Duration,
-    /// A connection that has been silent for about this long is sent a ping.
+    /// Approximate idle time after which a ping is sent.
     pub ping_interval: Duration,
-    /// A connection that shows no sign of life for this long after a ping is cut; later by a
-    /// second for each KiB of output that may be ahead of the ping, five minutes at most.
+    /// Timeout for any activity after a ping, before the connection is dropped. It is extended by
+    /// one second for each KiB of output that may be queued ahead of the ping, by at most five
+    /// minutes.
     pub pong_timeout: Duration,
-    /// Bytes a connection may have waiting in its output queue for at most `slow_timeout`; output
-    /// that the kernel has accepted is not in it. Above it, nothing is read from the connection
-    /// either.
+    /// Output queue length in bytes that a connection may exceed for at most `slow_timeout`. Output
+    /// already accepted by the kernel does not count. Above this limit, the connection is not read
+    /// from (backpressure).
     pub queue_soft: usize,
     /// See `queue_soft`.
     pub slow_timeout: Duration,
-    /// Bytes a connection may have waiting while it does not keep pace: while the message at the
-    /// front of its queue has waited for over a second. Its own output (replies) may never be
-    /// longer. One message always fits an empty queue.
+    /// Maximum output queue length in bytes of a connection that does not keep pace, that is, while
+    /// the message at the front of its queue is older than one second. Output for this connection
+    /// alone (replies) may never exceed it. A single message always fits an empty queue.
     pub queue_hard: usize,
-    /// Bytes of memory for the output of all connections together ([`Held::output`]); from half of
-    /// it on, connections that do not keep pace are closed, those with the most of their own first.
+    /// Maximum memory for the output of all connections ([`Held::output`]), in bytes. From half of
+    /// it on, connections that do not keep pace are closed, those with the most private output
+    /// first.
     ///
     /// [`Held::output`]: super::Held::output
     pub queue_total: usize,
-    /// Bytes of memory for incomplete and unprocessed input of all connections together; beyond,
-    /// connections that do not send at a reasonable pace are given up first, then those with the
+    /// Maximum memory for incomplete and unprocessed input of all connections, in bytes. Above it,
+    /// connections that do not send at a reasonable pace are dropped first, then those with the
     /// oldest input.
     pub unfinished_total: usize,
 }
 
-/// What a reactor that runs can be given anew: see [`Mailbox::reload`](super::Mailbox::reload).
+/// New settings for a running reactor: see [`Mailbox::reload`](super::Mailbox::reload).
 #[derive(Clone, Debug)]
 pub struct Reload {
-    /// The limits and deadlines from now on, for those who are connected, too. A limit that has
-    /// become lower cuts nobody by itself: it counts when more comes. Deadlines of queues, messages
-    /// and pings are those from now on. Other deadlines that run already are no later than the new
-    /// timeout counted from the reload; none of them is put off. Which listener is reserved stays.
+    /// The new limits and timeouts, which also apply to existing connections. A lowered limit
+    /// closes no connection by itself: it applies to new input, output, and connections. Deadlines
+    /// for queues, messages, and pings follow the new timeouts. Other running deadlines are
+    /// shortened to the new timeout counted from the reload, and never extended. The reserved
+    /// listener cannot be changed.
     pub config: Config,
-    /// The certificate for the handshakes from now on, on all listeners with TLS; `None` leaves
-    /// it as it is.
+    /// The certificate for new handshakes on all TLS listeners; `None` keeps the current one.
     pub tls: Option<TlsConfig>,
 }
 
@@ -128,7 +128,6 @@ impl Default for Config {
     }
 }
 
-/// The default and recommended maximum of [`Config::max_reserved`]: enough for a
-/// publisher's pool of 100 connections, for monitors, and for as many other connections as are
-/// accepted in two turns.
+/// The default and recommended maximum of [`Config::max_reserved`]: enough for a publisher's pool
+/// of 100 connections, for monitoring, and for as many connections as are accepted in two turns.
 pub const RESERVED_CONNECTIONS: usize = 256;

@@ -1,4 +1,4 @@
-//! One connection's state. Its size is what an idle connection costs.
+//! The state of one connection. Its size determines the memory used by idle connections.
 
 use std::net::SocketAddr;
 
@@ -13,111 +13,112 @@ use super::timer::{Tick, Timer, Timers};
 use super::transport::Transport;
 use super::{ConnKey, ListenerId, Sessions, arena::Arena};
 
-/// A connection. Whatever is needed only while something is incomplete or queued is behind a
-/// box that is not there otherwise.
+/// A connection. State that is needed only for incomplete input or queued output is boxed and
+/// allocated on demand.
 pub(super) struct Conn<S, C> {
     pub transport: Transport<S>,
     pub phase: Phase<C>,
-    /// The WebSocket's receiving side.
+    /// The receiving side of the WebSocket.
     pub decoder: Decoder,
     pub tx: Option<Box<TxQueue>>,
-    /// The one timer; what it means follows from the phase.
+    /// The only timer; its meaning depends on the phase.
     pub timer: Timer,
-    /// When the peer last showed a sign of life.
+    /// The time of the peer's last activity.
     pub heard: Tick,
     pub flags: Flags,
     pub listener: ListenerId,
-    /// Recent work for it, as of `heard`.
+    /// Recent work caused by this connection, as of `heard`.
     pub recent: RecentWork,
 }
 
-/// Where a connection is in its life; what belongs to a phase lives in it.
+/// The phase of a connection, with the state that belongs to it.
 pub(super) enum Phase<C> {
-    /// The header of the PROXY protocol, which comes before TLS.
+    /// Expects a PROXY protocol header, which precedes TLS.
     Preface(Box<Preface>),
-    /// TLS handshake, request head or body: at the start, or between two requests.
+    /// HTTP: the TLS handshake, a request head, a request body, or the time between two requests.
     Request(Option<Box<PartialRequest>>),
-    /// The handler will answer later. Nothing is read meanwhile.
+    /// The handler has deferred its response. Nothing is read meanwhile.
     Deferred(Box<Deferred>),
     /// The WebSocket is open.
     Open(C),
-    /// We sent the first close frame and wait for the peer's.
+    /// We sent the first close frame and are waiting for the peer's.
     Closing,
-    /// All is said: send what is queued, end our direction, and drop what still comes.
+    /// No more output will be queued: flush, shut down the write side, and discard input.
     Linger,
     /// Ended; freed at the end of the turn.
     Dead,
 }
 
-/// The bytes of a header of the PROXY protocol that is not whole.
+/// A partial PROXY protocol header.
 #[derive(Default)]
 pub(super) struct Preface {
     pub bytes: Vec<u8>,
 }
 
-/// The bytes of a request that is not whole.
+/// A partial request.
 pub(super) struct PartialRequest {
     pub bytes: Vec<u8>,
-    /// Its body, once that was asked for.
+    /// The body framing, once the body has been requested.
     pub body: Option<PartialBody>,
-    /// The bytes may contain complete requests: the connection had used its share of work.
+    /// The bytes may contain complete requests that were left because the connection had used up
+    /// its share of work.
     pub is_unread: bool,
 }
 
-/// How the end of a body is found that is arriving.
+/// How the end of a partial body is determined.
 pub(super) enum PartialBody {
     /// Head and body together have this length.
     Whole(usize),
-    /// It is in the chunked coding, of which only the data is kept.
+    /// The body is chunked. Only its data is buffered.
     Chunked(ChunkedDecoder),
 }
 
-/// What is kept of a request that waits for its answer.
+/// The state of a deferred request.
 pub(super) struct Deferred {
     pub upgrade: Option<Upgrade>,
     pub keep_alive: bool,
     pub head_only: bool,
-    /// Bytes that came behind the request.
+    /// Bytes received after the request.
     pub trailing: Vec<u8>,
 }
 
-/// Bits of state, in the order in which they matter.
+/// State bits of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Flags(u16);
 
 impl Flags {
-    /// The socket may have bytes: set by an edge, cleared by what proved it empty.
+    /// The socket may be readable: set by an edge, cleared by a read that emptied it.
     pub const READABLE: Flags = Flags(1);
-    /// The socket may have room: set by an edge, cleared by what proved it full.
+    /// The socket may be writable: set by an edge, cleared by a write that filled it.
     pub const WRITABLE: Flags = Flags(1 << 1);
-    /// The peer's FIN is there: read until 0, since no further edge will come.
+    /// The peer's FIN has arrived: read until 0, because no further edge will follow.
     pub const READ_CLOSED: Flags = Flags(1 << 2);
     /// In the run queue.
     pub const QUEUED: Flags = Flags(1 << 3);
-    /// In the list of those to flush.
+    /// In the list of connections to flush.
     pub const DIRTY: Flags = Flags(1 << 4);
-    /// A ping was sent, and nothing has been heard since.
+    /// A ping was sent, and there has been no activity since.
     pub const PING_OUT: Flags = Flags(1 << 5);
-    /// Read returned 0.
+    /// A read returned 0.
     pub const EOF: Flags = Flags(1 << 6);
-    /// Our direction has been ended.
+    /// Our write side has been shut down.
     pub const SHUT: Flags = Flags(1 << 7);
-    /// Over the limit of connections: let in only to be told so.
+    /// Over the connection limit: accepted only to be answered with 503.
     pub const SURPLUS: Flags = Flags(1 << 8);
-    /// Counts against its IP address's limit.
+    /// Counted for the limit of its IP address.
     pub const PER_IP: Flags = Flags(1 << 9);
-    /// Its client has authenticated itself: the last to be ended to make room.
+    /// The client is authenticated: evicted last.
     pub const AUTHENTICATED: Flags = Flags(1 << 10);
-    /// Has yet to complete its first request; once open, its first heartbeat is still to come,
-    /// sooner than the later ones.
+    /// Has not completed its first request. Once open: the first heartbeat, which comes sooner than
+    /// later ones, is still due.
     pub const YOUNG: Flags = Flags(1 << 11);
-    /// In the account of what is unfinished.
+    /// Registered in the account of incomplete input.
     pub const UNFINISHED: Flags = Flags(1 << 12);
-    /// permessage-deflate was negotiated: what it sends may be compressed.
+    /// permessage-deflate was negotiated: the client may send compressed messages.
     pub const DEFLATE: Flags = Flags(1 << 13);
-    /// And so may be what is sent to it.
+    /// Messages to the client may be compressed.
     pub const DEFLATE_OUT: Flags = Flags(1 << 14);
-    /// A trusted proxy's: what its requests say of the client's address is believed.
+    /// The peer is a trusted proxy: client addresses in its requests are trusted.
     pub const PROXIED: Flags = Flags(1 << 15);
 
     pub fn has(self, flag: Flags) -> bool {
@@ -132,7 +133,7 @@ impl Flags {
         self.0 &= !flag.0;
     }
 
-    /// Sets the flag and says whether it was clear.
+    /// Sets a flag. Returns whether it was clear.
     pub fn raise(&mut self, flag: Flags) -> bool {
         let was = self.has(flag);
         self.set(flag);
@@ -141,8 +142,8 @@ impl Flags {
 }
 
 impl<S: Socket, C> Conn<S, C> {
-    /// Bytes of memory that what has come and is not whole takes. A body is not counted: its
-    /// handler has asked for it, and said how long it may be.
+    /// Returns the memory used for incomplete input, in bytes. Request bodies do not count: the
+    /// handler has requested them and set their maximum length.
     pub fn unfinished(&self) -> usize {
         let kept = match &self.phase {
             Phase::Dead => return 0,
@@ -154,12 +155,12 @@ impl<S: Socket, C> Conn<S, C> {
         kept + self.unfinished_frames()
     }
 
-    /// The same of an open WebSocket.
+    /// Like `unfinished`, for an open WebSocket.
     pub fn unfinished_frames(&self) -> usize {
         self.decoder.held() + self.transport.held()
     }
 
-    /// Bytes of memory that a request's body takes.
+    /// Returns the memory used for a request body, in bytes.
     pub fn body(&self) -> usize {
         match &self.phase {
             Phase::Request(Some(partial)) if partial.body.is_some() => partial.bytes.capacity(),
@@ -171,7 +172,7 @@ impl<S: Socket, C> Conn<S, C> {
 impl<S, C> Conn<S, C> {
     pub fn new(transport: Transport<S>, listener: ListenerId, now: Tick) -> Self {
         let mut flags = Flags::YOUNG;
-        // A new socket has room; it need not wait for the edge that says so.
+        // A new socket is writable, so there is no need to wait for its first edge.
         flags.set(Flags::WRITABLE);
         Conn {
             transport,
@@ -186,13 +187,14 @@ impl<S, C> Conn<S, C> {
         }
     }
 
-    /// Notes a sign of life, and with it the time that recent work is as of.
+    /// Records activity, and brings the recent work up to that time.
     pub fn note_heard(&mut self, now: Tick) {
         self.recent = self.recent.decayed(now.saturating_sub(self.heard));
         self.heard = now;
     }
 
-    /// Whether received bytes wait to be processed, because the connection had had its share.
+    /// Returns whether received bytes were left unprocessed because the connection had used up its
+    /// share of work.
     pub fn has_unread(&self) -> bool {
         match &self.phase {
             Phase::Request(Some(partial)) => partial.is_unread,
@@ -201,7 +203,7 @@ impl<S, C> Conn<S, C> {
         }
     }
 
-    /// Whether its last request was answered, and nothing of another has come.
+    /// Returns whether the last request was answered, and nothing of another has arrived.
     pub fn is_answered(&self) -> bool {
         matches!(self.phase, Phase::Request(None)) && !self.flags.has(Flags::YOUNG)
     }
@@ -210,18 +212,18 @@ impl<S, C> Conn<S, C> {
         matches!(self.phase, Phase::Open(_))
     }
 
-    /// Whether it has no output that waits, and no input that is incomplete.
+    /// Returns whether there is neither queued output nor incomplete input.
     pub fn is_at_rest(&self) -> bool {
         self.tx.is_none() && !self.flags.has(Flags::UNFINISHED)
     }
 
-    /// Whether more than the soft limit waits.
+    /// Returns whether the output queue exceeds the soft limit.
     pub fn is_slow(&self) -> bool {
         let tx = self.tx.as_ref();
         tx.is_some_and(|tx| tx.over_soft_since.is_some())
     }
 
-    /// Bytes that wait in the output queue.
+    /// Returns the length of the output queue in bytes.
     pub fn queued(&self) -> usize {
         self.tx.as_ref().map_or(0, |tx| tx.len())
     }
@@ -246,7 +248,7 @@ impl<S: Socket, C> Sessions<C> for Arena<Conn<S, C>> {
     }
 }
 
-/// How a WebSocket's end is begun.
+/// A close to be initiated by this side.
 pub(super) struct Farewell<'a> {
     pub code: crate::ws::CloseCode,
     pub reason: &'a str,
@@ -257,7 +259,7 @@ pub(super) struct Farewell<'a> {
 mod tests {
     use super::*;
 
-    /// Stands for a descriptor and what kind of socket it is.
+    /// A stand-in with the size of a descriptor and the discriminant of the socket type.
     type FdSized = (u32, u32);
 
     // M8

@@ -1,63 +1,63 @@
-//! What the engine counts.
+//! Counters of the engine.
 
 use super::handler::Refusal;
 use super::held::Held;
 use super::histogram::Histogram;
 
-/// Figures since the start, except where "now" is said. They only ever grow, except those.
+/// Counters since the start, which never decrease, and gauges, which are described as "current".
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
-    /// Connections that exist now, in any phase.
+    /// Current connections, in any phase.
     pub connections: u64,
-    /// Connections with an open WebSocket now.
+    /// Current connections with an open WebSocket.
     pub open: u64,
-    /// Of the open ones, those over TLS.
+    /// Current connections with an open WebSocket over TLS.
     pub open_tls: u64,
-    /// Connections that are being closed now, by either side.
+    /// Current connections being closed, by either side.
     pub closing: u64,
-    /// Bytes that wait in the connections' output queues now.
+    /// Current bytes in the output queues of all connections.
     pub queued_bytes: u64,
-    /// Memory that peers and publishers make the engine hold now.
+    /// Current memory held on behalf of peers and publishers.
     pub held: Held,
-    /// Connections for which more than the soft limit waits now.
+    /// Current connections with output above the soft limit.
     pub slow: u64,
-    /// Bytes that hold what has come of requests and messages that are not whole now.
+    /// Current memory used for incomplete requests and messages, in bytes.
     pub unfinished_bytes: u64,
     /// Connections accepted from a listener.
     pub accepted: u64,
-    /// Handshakes completed.
+    /// Completed WebSocket handshakes.
     pub opened: u64,
-    /// WebSockets that ended, by how.
+    /// Closed WebSockets, by cause.
     pub closed: Ends,
-    /// The same, by the code in the first close frame.
+    /// Closed WebSockets, by the code in the first close frame.
     pub close_codes: CloseCodes,
-    /// Requests that were answered with an error, by the engine or by its handler.
+    /// Requests answered with an error, by the engine or its handler.
     pub bad_requests: u64,
-    /// Those of them that the engine itself refused, by why.
+    /// Requests rejected by the engine itself, by reason.
     pub refusals: Refusals,
-    /// Connections refused because of the limit on connections.
+    /// Connections rejected because of the connection limit.
     pub refused_full: u64,
-    /// Connections that were ended while they waited for a request, to make room for others.
+    /// Connections evicted while waiting for a request, to make room for others.
     pub evicted: Evictions,
-    /// Connections refused because of the limit per IP address, and handshakes by a trusted proxy
-    /// for such a client.
+    /// Connections rejected because of the limit per IP address, including handshakes that a
+    /// trusted proxy forwarded for such a client.
     pub refused_per_ip: u64,
-    /// Connections refused on a listener of the PROXY protocol, from others than trusted proxies.
+    /// Connections to PROXY protocol listeners rejected because the peer is not a trusted proxy.
     pub refused_untrusted: u64,
-    /// Connections cut because what they began with was no header of the PROXY protocol.
+    /// Connections dropped because of an invalid PROXY protocol header.
     pub proxy_failures: u64,
-    /// Times `accept` failed for want of descriptors or memory.
+    /// Failures of `accept` for lack of descriptors or memory.
     pub accept_failures: u64,
-    /// Connections that sent nothing of a request within their deadline, or did not complete a
-    /// TLS handshake, and were cut. A connection whose last request was answered is not counted.
+    /// Connections dropped at their deadline before sending any part of a request, or before
+    /// completing the TLS handshake. Idle connections whose last request was answered do not count.
     pub handshake_timeouts: u64,
-    /// TLS handshakes completed.
+    /// Completed TLS handshakes.
     pub tls_handshakes: u64,
-    /// TLS handshakes that failed.
+    /// Failed TLS handshakes.
     pub tls_failures: u64,
     /// Messages received.
     pub messages_in: u64,
-    /// Messages queued or written, each receiver of a delivery counted.
+    /// Messages queued or written, counted once per receiver.
     pub messages_out: u64,
     /// Bytes read from sockets.
     pub bytes_in: u64,
@@ -65,26 +65,25 @@ pub struct Counters {
     pub bytes_out: u64,
     /// Heartbeat pings sent.
     pub pings_sent: u64,
-    /// Messages of a delivery that were not queued, because the connection was gone or
-    /// closing by then.
+    /// Messages of deliveries that were not queued because the connection was closing or gone.
     pub undelivered: u64,
-    /// Messages of a delivery that were queued, and dropped when their connection ended.
+    /// Messages of deliveries that were queued, but dropped when the connection ended.
     pub unsent: u64,
-    /// What was compressed.
+    /// Compression statistics.
     pub compression: Compression,
-    /// How long turns took, from the poller's return to the end of their work.
+    /// The duration of turns, from the poller's return to the end of the turn.
     pub turns: Histogram,
-    /// How much later than it was due the clock's own work was begun, every
-    /// [`TICK_PERIOD`](super::TICK_PERIOD), to the millisecond.
+    /// The delay of periodic work behind its schedule, measured every
+    /// [`TICK_PERIOD`](super::TICK_PERIOD), in whole milliseconds.
     pub lag: Histogram,
-    /// How long messages of deliveries were on their way: from [`Delivery::since`] to the end of
-    /// the turn in which they were written or queued.
+    /// The latency of delivered messages, from [`Delivery::since`] to the end of the turn in which
+    /// they were written or queued.
     ///
     /// [`Delivery::since`]: super::Delivery::since
     pub latency: Histogram,
 }
 
-/// Connections that were ended to make room, by the limit that had been reached.
+/// Evicted connections, by the limit that was reached.
 #[derive(Clone, Debug, Default)]
 pub struct Evictions {
     /// [`Config::max_connections`](super::Config::max_connections).
@@ -95,77 +94,78 @@ pub struct Evictions {
     pub reserved: u64,
 }
 
-/// Requests that the engine refused, and connections that it cut before they had a WebSocket, by
-/// why.
+/// Requests rejected by the engine, and connections dropped before they became WebSockets, by
+/// reason.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals {
     /// Not HTTP/1.1, or ambiguous.
     pub malformed: u64,
-    /// A head, a body, its chunk extensions, or its trailer section that is too large.
+    /// The head, body, chunk extensions, or trailer section is too large.
     pub too_large: u64,
-    /// A body was wanted, and the request had neither a length nor chunks.
+    /// A body was required, but the request has neither a length nor chunks.
     pub no_length: u64,
-    /// A transfer coding besides chunked.
+    /// A transfer coding other than chunked.
     pub coding: u64,
-    /// Not whole within the deadline.
+    /// Not completed within the deadline.
     pub incomplete: u64,
-    /// The handler did not answer within the deadline.
+    /// The handler did not respond within the deadline.
     pub unanswered: u64,
     /// The peer did not read the responses to its requests.
     pub slow: u64,
-    /// Incomplete input took too much memory in all, and this connection's took the most.
+    /// Incomplete input took too much memory in total, and this connection was chosen to be
+    /// dropped.
     pub overload: u64,
     /// The server was shutting down.
     pub shutdown: u64,
 }
 
-/// WebSockets that ended, by close code: those that there are names for, and all others.
+/// Closed WebSockets by close code. Codes without an entry of their own share one.
 #[derive(Clone, Debug, Default)]
 pub struct CloseCodes([u64; CLOSE_CODES.len() + 1]);
 
-/// Compressed messages, both ways; bytes are those of payloads.
+/// Compression statistics of both directions. Sizes are those of payloads, in bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Compression {
     /// Messages compressed, each once for all its receivers.
     pub deflated: u64,
-    /// Their bytes before.
+    /// Their size before compression.
     pub deflated_from: u64,
-    /// Their bytes after.
+    /// Their size after compression.
     pub deflated_to: u64,
-    /// Compressed messages queued or written, each receiver counted.
+    /// Compressed messages queued or written, counted once per receiver.
     pub sent: u64,
     /// Compressed messages received.
     pub inflated: u64,
-    /// Their bytes as received.
+    /// Their size as received.
     pub inflated_from: u64,
-    /// Their bytes once decompressed.
+    /// Their size after decompression.
     pub inflated_to: u64,
-    /// Compressed messages that broke off: corrupt, no text where they should be, or too big.
+    /// Failed decompressions: corrupt data, invalid UTF-8, or a message over the limit.
     pub failures: u64,
 }
 
-/// How WebSockets ended.
+/// Closed WebSockets, by cause.
 #[derive(Clone, Debug, Default)]
 pub struct Ends {
-    /// The peer began the closing handshake.
+    /// The peer started the closing handshake.
     pub by_peer: u64,
-    /// The application closed it.
+    /// The application closed the connection.
     pub by_application: u64,
-    /// The peer broke the protocol or a limit.
+    /// The peer violated the protocol or exceeded a limit.
     pub protocol: u64,
-    /// A reset, an error of the socket or of TLS, or an end without a close frame.
+    /// A reset, a socket or TLS error, or an end of the stream without a close frame.
     pub lost: u64,
-    /// No sign of life within the deadline, or a message that was not complete within its own.
+    /// No activity within the deadline, or a message that was not completed within its own.
     pub timed_out: u64,
-    /// The peer did not read what was sent to it.
+    /// The peer did not read its output.
     pub slow: u64,
-    /// Incomplete input took too much memory in all, and this connection's took the most.
+    /// Incomplete input took too much memory in total, and this connection was chosen to be closed.
     pub overload: u64,
     /// The server was shutting down.
     pub shutdown: u64,
 }
 
-/// Why a WebSocket ends, as the engine counts it.
+/// The cause of a WebSocket's end, as counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     ByPeer,
@@ -179,7 +179,7 @@ pub(super) enum End {
 }
 
 impl End {
-    /// The word for it in metrics and logs.
+    /// Returns the label used in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             End::ByPeer => "client",
@@ -236,15 +236,16 @@ impl CloseCodes {
         self.0[known.unwrap_or(CLOSE_CODES.len())] += 1;
     }
 
-    /// Each code that there is a name for, and `None` for all others, with how often it was.
+    /// Returns the count for each known code, and for all others with `None`.
     pub fn iter(&self) -> impl Iterator<Item = (Option<u16>, u64)> {
         let codes = CLOSE_CODES.into_iter().map(Some).chain([None]);
         codes.zip(self.0)
     }
 }
 
-/// The codes that are told apart: a peer may choose among thousands. RFC 6455 §7.4.1 has 1005
-/// stand for a close frame without a code, and 1006 for none at all.
+/// Codes with a counter of their own. Peers can choose among thousands of codes, so the others
+/// share one counter. RFC 6455 §7.4.1 assigns 1005 to a close frame without a code, and 1006 to the
+/// absence of a close frame.
 const CLOSE_CODES: [u16; 13] = [
     1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 3000,
 ];

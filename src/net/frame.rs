@@ -7,43 +7,43 @@ use crate::ws::{self, Deflater};
 
 use super::held::Held;
 
-/// One message as it goes over the wire, header included. It is encoded once and written to
-/// every receiver from the same bytes; and once more, compressed, for the receivers that agreed
-/// to that, if there are any.
+/// A message in wire format, including its header. It is encoded once and written to every receiver
+/// from the same bytes. A compressed version is created on demand for receivers that negotiated
+/// compression.
 #[derive(Debug)]
 pub struct Frame {
     bytes: Box<[u8]>,
     opcode: ws::OpCode,
     payload_at: usize,
-    /// The same compressed, once it has been asked for; `None` inside where it stays as it is.
+    /// The compressed twin, once requested; an inner `None` means that compression does not pay.
     deflated: OnceCell<Option<Rc<Frame>>>,
-    /// Places that hold it: queues, and deliveries under way.
+    /// The number of holders: queues and pending deliveries.
     holders: Cell<u32>,
 }
 
-/// What came of asking for a compressed frame.
+/// The result of requesting the compressed twin of a frame.
 pub(super) enum Deflated {
-    /// It stays as it is.
+    /// The frame is sent uncompressed.
     Plain,
-    /// It was compressed before.
+    /// The twin existed already.
     Known(Rc<Frame>),
-    /// It has been compressed just now.
+    /// The twin has just been created.
     Fresh(Rc<Frame>),
 }
 
 impl Frame {
-    /// A text message of one frame.
+    /// Creates a text message of one frame.
     pub fn text(text: &str) -> Rc<Frame> {
         Frame::message(ws::OpCode::Text, text.as_bytes(), OnceCell::new())
     }
 
-    /// A text message that is never compressed: the length of what is would tell something
-    /// about a secret in it to who can have a say in the rest of the text.
+    /// Creates a text message that is never compressed: if an attacker controls part of the
+    /// plaintext, the compressed length can leak a secret elsewhere in it (CRIME, BREACH).
     pub fn uncompressed(text: &str) -> Rc<Frame> {
         Frame::message(ws::OpCode::Text, text.as_bytes(), OnceCell::from(None))
     }
 
-    /// A binary message of one frame.
+    /// Creates a binary message of one frame.
     pub fn binary(payload: &[u8]) -> Rc<Frame> {
         Frame::message(ws::OpCode::Binary, payload, OnceCell::new())
     }
@@ -64,8 +64,7 @@ impl Frame {
         })
     }
 
-    /// Notes one more place that holds it. With the first it counts in the ledger, and holds its
-    /// compressed twin.
+    /// Adds a holder. The first one adds the frame to the ledger, and holds its compressed twin.
     pub(super) fn hold(&self, held: &mut Held) {
         let before = self.holders.replace(self.holders.get() + 1);
         if before == 0 {
@@ -76,7 +75,7 @@ impl Frame {
         }
     }
 
-    /// Notes that a place no longer holds it.
+    /// Removes a holder.
     pub(super) fn release(&self, held: &mut Held) {
         debug_assert!(self.holders.get() > 0, "released more often than held");
         let left = self.holders.get().saturating_sub(1);
@@ -89,32 +88,32 @@ impl Frame {
         }
     }
 
-    /// The compressed frame, if it has been made.
+    /// Returns the compressed twin, if it has been created.
     pub(super) fn twin(&self) -> Option<&Rc<Frame>> {
         self.deflated.get().and_then(Option::as_ref)
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the memory used by the frame, in bytes.
     pub(super) fn memory(&self) -> usize {
         size_of::<Frame>() + 2 * size_of::<usize>() + self.bytes.len()
     }
 
-    /// Whether it is too short to be worth sharing or compressing.
+    /// Returns whether the frame is too short to be worth sharing or compressing.
     pub(super) fn is_short(&self) -> bool {
         self.payload().len() < WORTHWHILE
     }
 
-    /// The bytes of the frame.
+    /// Returns the bytes of the frame.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The payload, as it was before compression only where it is not compressed.
+    /// Returns the payload as sent: compressed data if this is a compressed twin.
     pub(super) fn payload(&self) -> &[u8] {
         &self.bytes[self.payload_at..]
     }
 
-    /// The compressed frame, which is made when it is first asked for.
+    /// Returns the compressed twin, and creates it on the first call.
     pub(super) fn deflated(&self, deflater: &mut Deflater, held: &mut Held) -> Deflated {
         let mut is_fresh = false;
         let deflated = self.deflated.get_or_init(|| {
@@ -135,7 +134,8 @@ impl Frame {
         }
     }
 
-    /// `None` where compression saves too little to be worth the receiver's work.
+    /// Creates the compressed twin, or returns `None` if compression saves too little to be worth
+    /// the receiver's work.
     fn deflate(&self, deflater: &mut Deflater) -> Option<Rc<Frame>> {
         let payload = self.payload();
         if self.is_short() {
@@ -159,21 +159,20 @@ impl Frame {
     }
 }
 
-/// An event on its way to many connections.
+/// An event to be delivered to many connections.
 #[derive(Debug, Default)]
 pub struct Delivery {
     /// The variants of the message.
     pub frames: Vec<Rc<Frame>>,
-    /// Who gets which variant, by its index in `frames`. The engine sorts them; a connection
-    /// that is named twice gets it twice.
+    /// The receivers, with the index of their variant in `frames`. The engine sorts the list. A
+    /// connection listed twice gets the message twice.
     pub to: Vec<(super::ConnKey, u8)>,
-    /// When its event had arrived here, in milliseconds of [`Now::mono`](super::Now),
-    /// where that is known: for [`Counters::latency`](super::Counters::latency).
+    /// The arrival time of the event, in milliseconds of [`Now::mono`](super::Now), if known: for
+    /// [`Counters::latency`](super::Counters::latency).
     pub since: Option<u64>,
 }
 
-/// The shortest payload that is compressed, in bytes: a shorter one fits a packet with room to
-/// spare.
+/// The shortest payload that is compressed, in bytes. A shorter one easily fits a packet.
 const WORTHWHILE: usize = 256;
 
 #[cfg(all(test, feature = "deflate"))]
@@ -185,7 +184,7 @@ mod tests {
         let mut deflater = Deflater::default();
         let mut held = Held::default();
         let long = "annotation ".repeat(30);
-        // Eight pseudo-random bits a byte.
+        // Eight pseudorandom bits per byte.
         let mut state = 1_u32;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

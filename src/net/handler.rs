@@ -1,33 +1,33 @@
-//! What an application gives the engine.
+//! The interface between the engine and the application.
 
 use crate::http::{Request, Response, Upgrade};
 
 use super::{ConnKey, Cx, ListenerId};
 
-/// The application behind the engine: it is told what arrives and says what to send.
+/// The application behind the engine: it is called for every arrival, and sends through [`Cx`].
 ///
-/// For one connection the calls come in this order, each as often as the pattern says:
+/// The calls for one connection occur in this order:
 ///
 /// ```text
 /// ( on_request … )*  on_open  on_message*  on_close
 /// ```
 ///
-/// `on_close` is called exactly once for every `on_open`, whatever ended the connection.
-/// Everything a handler does to a connection is recorded in [`Cx`] and happens after the call
-/// has returned, so no call can free, move or re-enter a connection under another's feet.
+/// `on_close` is called exactly once for every `on_open`, regardless of how the connection ended.
+/// Actions on connections are recorded in [`Cx`] and applied after the call returns, so that no
+/// call can free, move, or re-enter a connection in use.
 pub trait Handler {
-    /// The application's state of one open connection. It lives in the connection's own slot,
-    /// so its size counts for every idle connection.
+    /// The application's state of one open connection. It is stored in the connection's slot, so
+    /// that its size counts for every idle connection.
     type Session: Default;
 
-    /// What other threads send through the reactor's mailbox.
+    /// Commands that other threads send through the reactor's mailbox.
     type Command;
 
-    /// A request head has arrived on a listener.
+    /// Called when a request head has arrived on a listener.
     ///
-    /// With [`Verdict::ReadBody`] the engine reads the body and calls again with
-    /// [`Request::body`] set. With [`Verdict::Defer`] the connection waits, unread, until
-    /// [`Cx::accept`] or [`Cx::respond`].
+    /// With [`Verdict::ReadBody`], the engine reads the body and calls again with [`Request::body`]
+    /// set. With [`Verdict::Defer`], the connection is not read from until [`Cx::accept`] or
+    /// [`Cx::respond`].
     fn on_request(
         &mut self,
         cx: &mut Cx<'_, Self::Session>,
@@ -36,16 +36,17 @@ pub trait Handler {
         request: &Request<'_>,
     ) -> Verdict;
 
-    /// The deadline of a deferred request has passed, or a shutdown waits for it no longer.
+    /// Called when the deadline of a deferred request has passed, or when a shutdown no longer
+    /// waits for it.
     ///
-    /// With [`Overdue::Refuse`] the engine answers that the request failed, so the handler must
-    /// see to it that nothing comes of it. It may be called again for the same request.
+    /// With [`Overdue::Refuse`], the engine responds that the request failed, so the handler must
+    /// ensure that the request has no effect. It may be called again for the same request.
     fn on_overdue(&mut self, key: ConnKey) -> Overdue {
         let _ = key;
         Overdue::Refuse
     }
 
-    /// The engine refuses a request, and ends the connection with this answer.
+    /// Returns the response to a request that the engine rejects. The connection ends with it.
     fn on_refusal(&mut self, refusal: Refusal) -> Response {
         let response = Response::new(refusal.status(), "text/plain", &b""[..]);
         match refusal.status() {
@@ -54,38 +55,38 @@ pub trait Handler {
         }
     }
 
-    /// The WebSocket is open; its 101 is on the way.
+    /// Called when the WebSocket has opened and its 101 response has been queued.
     fn on_open(&mut self, cx: &mut Cx<'_, Self::Session>, key: ConnKey) {
         let _ = (cx, key);
     }
 
-    /// A whole message has arrived; text has been checked to be UTF-8.
+    /// Called for each complete message; text has been validated as UTF-8.
     fn on_message(&mut self, cx: &mut Cx<'_, Self::Session>, key: ConnKey, message: Message<'_>);
 
-    /// The WebSocket is no longer open. The session is given back.
+    /// Called when the WebSocket is no longer open. Returns ownership of the session to the
+    /// handler.
     fn on_close(&mut self, cx: &mut Cx<'_, Self::Session>, key: ConnKey, session: Self::Session) {
         let _ = (cx, key, session);
     }
 
-    /// Another thread sent something.
+    /// Called for each command from another thread.
     fn on_command(&mut self, cx: &mut Cx<'_, Self::Session>, command: Self::Command);
 
-    /// Called in the turn of a command and in each turn after it, until it returns false: for work
-    /// that is done in pieces, after input and before deliveries. It returns whether any is left;
-    /// the engine does not sleep then. While output takes half of
-    /// [`Config::queue_total`](super::Config::queue_total) or more, it is not called.
+    /// Called in the turn of a command and in each turn after it until it returns false, for work
+    /// that is done in slices, after input and before deliveries. Returns whether any work is left;
+    /// the engine does not sleep then. It is not called while output takes half of
+    /// [`Config::queue_total`](super::Config::queue_total) or more.
     fn on_turn(&mut self, cx: &mut Cx<'_, Self::Session>) -> bool {
         let _ = cx;
         false
     }
 
-    /// The engine has other limits from now on: what belongs to the application may change with
-    /// them.
+    /// Called after the engine's configuration has been reloaded.
     fn on_reload(&mut self, cx: &mut Cx<'_, Self::Session>) {
         let _ = cx;
     }
 
-    /// Called about every [`TICK_PERIOD`](super::TICK_PERIOD) for whatever hangs on the clock.
+    /// Called about every [`TICK_PERIOD`](super::TICK_PERIOD), for periodic work.
     fn on_tick(&mut self, cx: &mut Cx<'_, Self::Session>) {
         let _ = cx;
     }
@@ -100,29 +101,29 @@ pub enum Message<'a> {
     Binary(&'a [u8]),
 }
 
-/// What becomes of a request.
+/// The handler's decision on a request.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Answer it.
+    /// Respond to it.
     Respond(Response),
     /// Switch to the WebSocket protocol.
     Upgrade(Upgrade),
-    /// Read its body first, which may have at most `limit` bytes (else it is refused with 413). A
-    /// request without a length and without chunks is refused with 411.
+    /// Read its body, of at most `limit` bytes; a longer one is rejected with 413. A request with
+    /// neither a length nor chunks is rejected with 411.
     ReadBody {
-        /// In bytes, without those that the chunked coding adds.
+        /// In bytes of data, without chunk framing.
         limit: usize,
     },
-    /// Wait for [`Cx::accept`] (where an upgrade is given) or [`Cx::respond`].
+    /// Wait for [`Cx::accept`] (if an upgrade is given) or [`Cx::respond`].
     Defer(Option<Upgrade>),
 }
 
-/// The outcome of a deferred request that was not answered in time.
+/// The handling of a deferred request that was not answered in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overdue {
-    /// The engine refuses it.
+    /// The engine rejects it.
     Refuse,
-    /// It has begun to have an effect, so its outcome is waited for.
+    /// It has begun to take effect, so the engine keeps waiting for its outcome.
     Wait,
 }
 
@@ -142,26 +143,27 @@ pub enum Refusal {
     /// The trailer section is longer than [`MAX_TRAILERS`](crate::http::MAX_TRAILERS), or has too
     /// many fields.
     TrailersTooLarge,
-    /// The handler wants a body, and the request has neither a length nor chunks.
+    /// The handler requires a body, but the request has neither a length nor chunks.
     LengthRequired,
-    /// The body is in a transfer coding besides chunked.
+    /// The body has a transfer coding other than chunked.
     UnsupportedCoding,
-    /// The request was not whole within its deadline.
+    /// The request was not completed within its deadline.
     Incomplete,
-    /// The handler deferred the request and did not answer within the deadline.
+    /// The handler deferred the request and did not respond within the deadline.
     TimedOut,
-    /// There are as many connections for this client's address as there may be.
+    /// The limit on connections for this client's address has been reached.
     TooMany,
-    /// There are as many connections as there may be.
+    /// The limit on connections has been reached.
     Full,
-    /// Incomplete requests and messages take too much memory, and this one takes the most.
+    /// Incomplete requests and messages take too much memory, and this connection was chosen to be
+    /// dropped.
     Overloaded,
     /// The server is shutting down.
     ShuttingDown,
 }
 
 impl Refusal {
-    /// The status code that says it.
+    /// Returns the status code of the response.
     pub fn status(self) -> u16 {
         match self {
             Refusal::Malformed => 400,

@@ -1,30 +1,31 @@
-//! The ledger of memory that peers and publishers make the engine hold.
+//! The ledger of memory that the engine holds on behalf of peers and publishers.
 
-/// Bytes held now, by kind. Each piece counts once, however many connections use it, and as long
-/// as it is held: a buffer of which a part has been sent counts whole.
+/// Bytes currently held, by kind. Shared memory counts once, regardless of the number of
+/// connections that use it. A partially sent buffer counts in full as long as it is allocated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Output that belongs to single connections: their queues, and replies in them.
+    /// Private output: the queues of single connections, and replies in them.
     pub queues: u64,
-    /// Messages that several connections share and that are queued or about to be.
+    /// Shared messages that are queued or about to be.
     pub frames: u64,
-    /// TLS records that sockets have not taken.
+    /// TLS records that sockets have not accepted.
     pub records: u64,
-    /// Deliveries that are under way: their receivers, and the tables that merge them.
+    /// Pending deliveries: their receivers, and the tables that merge them.
     pub receivers: u64,
-    /// Input that is incomplete or has yet to be processed.
+    /// Input that is incomplete or not yet processed.
     pub input: u64,
-    /// Bodies of requests that are arriving.
+    /// Request bodies that are being received.
     pub bodies: u64,
 }
 
 impl Held {
-    /// Output of all kinds, limited by [`Config::queue_total`](super::Config::queue_total).
+    /// Returns the output of all kinds, limited by
+    /// [`Config::queue_total`](super::Config::queue_total).
     pub fn output(&self) -> u64 {
         self.queues + self.frames + self.records + self.receivers
     }
 
-    /// Everything.
+    /// Returns the total.
     pub fn total(&self) -> u64 {
         self.output() + self.input + self.bodies
     }

@@ -1,11 +1,12 @@
-//! How long things took, counted in buckets. Must not know what took so long.
+//! Histograms of durations. Must not know: the origin of the durations.
 
 use std::time::Duration;
 
-/// Durations in fixed buckets, and their sum. To count one is a search over sixteen numbers.
+/// Durations in fixed buckets, and their sum. An observation is a binary search over sixteen
+/// bounds.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
-    /// Those of each bucket alone; the last is of those beyond all bounds.
+    /// Counts per bucket, not cumulative; the last one is for durations beyond all bounds.
     counts: [u64; BOUNDS.len() + 1],
     /// In microseconds.
     sum: u64,
@@ -17,15 +18,15 @@ impl Histogram {
         self.observe_many(took, 1);
     }
 
-    /// Counts that many of one duration.
+    /// Counts a duration `count` times.
     pub(super) fn observe_many(&mut self, took: Duration, count: u64) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.counts[BOUNDS.partition_point(|bound| *bound < micros)] += count;
         self.sum = self.sum.saturating_add(micros.saturating_mul(count));
     }
 
-    /// Each bound in seconds, with how many took no longer. In rising order, without the last,
-    /// infinite one, whose number is [`Histogram::count`].
+    /// Returns each bound in seconds with the cumulative count, in ascending order, without the
+    /// last, infinite bound, whose count is [`Histogram::count`].
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6);
         let mut so_far = 0;
@@ -35,12 +36,12 @@ impl Histogram {
         })
     }
 
-    /// How many there were.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// How long all of them took, in seconds.
+    /// Returns the sum of all durations, in seconds.
     pub fn sum(&self) -> f64 {
         self.sum as f64 / 1e6
     }

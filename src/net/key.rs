@@ -1,27 +1,27 @@
-//! The name of a connection, which outlives the connection.
+//! Connection keys, which remain unique after their connection is gone.
 
 use std::fmt;
 
-/// Names one connection for ever: its place in the arena and the generation of that place.
+/// A generational key: the slot of a connection in the arena, and a generation.
 ///
-/// Every readiness event, timer, back-end answer and delivery carries the key, and a key whose
-/// generation is not the slot's own finds nothing. So whatever arrives late for a connection
-/// that is gone cannot reach the one that has its place now.
+/// Every readiness event, timer, backend response, and delivery carries a key. A key whose
+/// generation does not match the slot's is stale and resolves to nothing, so that nothing meant for
+/// a connection that is gone can reach the next one in its slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnKey {
-    /// First, so that keys sort by place in the arena.
+    /// First, so that keys sort by slot.
     pub(crate) index: u32,
-    /// Never 0: tokens below 2^32 are the reactor's own (listeners, waker).
+    /// Never 0: tokens below 2^32 belong to the reactor (listeners, waker).
     pub(crate) generation: u32,
 }
 
 impl ConnKey {
-    /// The key as one number, for epoll's user data and for tickets.
+    /// Returns the key as one number, for epoll's user data and for tickets.
     pub fn to_u64(self) -> u64 {
         (u64::from(self.generation) << 32) | u64::from(self.index)
     }
 
-    /// The key that [`ConnKey::to_u64`] made this number of; `None` where generation is 0.
+    /// Converts a number from [`ConnKey::to_u64`] back; `None` if its generation is 0.
     pub fn from_u64(number: u64) -> Option<Self> {
         let generation = (number >> 32) as u32;
         let index = number as u32;

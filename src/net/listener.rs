@@ -1,4 +1,4 @@
-//! Listening sockets: opening them, and accepting within a budget.
+//! Listening sockets: opening them, and accepting connections.
 
 use std::fmt;
 use std::io;
@@ -16,10 +16,10 @@ use super::stream::Stream;
 use super::tls::TlsConfig;
 use super::unix_socket::{self, OwnFile, SocketFile};
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// A TCP address; port 0 has the system choose.
+    /// A TCP address. With port 0, the system chooses a port.
     Tcp(SocketAddr),
     /// The path of a unix socket.
     Unix(PathBuf),
@@ -34,14 +34,14 @@ impl fmt::Display for Address {
     }
 }
 
-/// A listening socket. What connects before a reactor has it waits.
+/// A listening socket. Connections queue in its backlog until a reactor accepts them.
 pub struct Listener {
     socket: Socket,
     tenure: Tenure,
     /// Called before the socket is closed.
     before_close: Option<Box<dyn FnOnce() + Send>>,
     pub(super) tls: Option<TlsConfig>,
-    /// Connections have to begin with a header of the PROXY protocol.
+    /// Connections must start with a PROXY protocol header.
     pub(super) has_preface: bool,
     /// There may be connections to accept: set by an edge, cleared by `WouldBlock`.
     pub(super) pending: bool,
@@ -52,37 +52,38 @@ enum Socket {
     Unix {
         listener: UnixListener,
         path: PathBuf,
-        /// Removes the file; `None` if another process has created it.
+        /// Removes the socket file when dropped; `None` if another process has created it.
         _file: Option<OwnFile>,
     },
 }
 
-/// Who else has to do with a listening socket: that decides what becomes of those who wait in its
-/// queue when it is no longer listened on.
+/// The ownership of a listening socket, which decides the fate of connections in its backlog when
+/// this process stops listening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tenure {
-    /// Nobody: with it they are lost.
+    /// Only this process has the socket: closing it loses the connections in the backlog.
     Own,
-    /// Others listen on the same port with sockets of their own, and queues of their own.
+    /// Other processes listen on the same port with sockets and backlogs of their own
+    /// (`SO_REUSEPORT`).
     Shared,
-    /// Others have the very same socket: they wait for the next who accepts.
+    /// Other processes have the same socket: its backlog is left to them.
     Lent,
 }
 
 impl Listener {
-    /// Opens a listening socket, with TLS where a certificate is given.
+    /// Opens a listening socket, with TLS if a certificate is given.
     ///
     /// # Errors
-    /// Those of binding and listening.
+    /// Errors of binding and listening.
     pub fn open(address: &Address, tls: Option<TlsConfig>) -> io::Result<Self> {
         Self::open_as(address, tls, false)
     }
 
-    /// As [`Listener::open`], on a TCP port that other processes of the same user may listen on
-    /// as well, if they say so too (`SO_REUSEPORT`): the system spreads connections over them.
+    /// Like [`Listener::open`], on a TCP port that other processes of the same user may share if
+    /// they use `SO_REUSEPORT`, too. The system distributes connections among them.
     ///
     /// # Errors
-    /// Those of binding and listening.
+    /// Errors of binding and listening.
     pub fn open_shared(address: &Address, tls: Option<TlsConfig>) -> io::Result<Self> {
         Self::open_as(address, tls, true)
     }
@@ -99,11 +100,11 @@ impl Listener {
         Ok(Listener::new(socket, tenure, tls))
     }
 
-    /// Opens a listening unix socket whose file has this mode and owner before anything can
+    /// Opens a listening unix socket. Its file has the given mode and owner before any client can
     /// connect.
     ///
     /// # Errors
-    /// Those of binding and listening, and of changing the owner.
+    /// Errors of binding and listening, and of changing the owner.
     pub fn open_unix(path: &Path, file: SocketFile, tls: Option<TlsConfig>) -> io::Result<Self> {
         let (listener, file) = unix_socket::listen(path, file, BACKLOG)?;
         let socket = Socket::Unix {
@@ -114,11 +115,11 @@ impl Listener {
         Ok(Listener::new(socket, Tenure::Own, tls))
     }
 
-    /// A TCP socket that listens already, and that others have, too: it goes on to listen, and
-    /// who waits in its queue waits on, when this process stops accepting.
+    /// Uses a listening TCP socket that is shared with other processes. It keeps listening, and its
+    /// backlog is kept, when this process stops accepting.
     ///
     /// # Errors
-    /// When it does not listen, or the system does not say.
+    /// If the socket does not listen, or if its state cannot be determined.
     pub fn from_tcp(socket: std::net::TcpListener, tls: Option<TlsConfig>) -> io::Result<Self> {
         must_listen(&socket)?;
         socket.set_nonblocking(true)?;
@@ -126,10 +127,10 @@ impl Listener {
         Ok(Listener::new(socket, Tenure::Lent, tls))
     }
 
-    /// The same for a unix socket; its path is left where it is.
+    /// Like [`Listener::from_tcp`], for a unix socket. Its file is never removed.
     ///
     /// # Errors
-    /// When it does not listen, or the system does not say.
+    /// If the socket does not listen, or if its state cannot be determined.
     pub fn from_unix(
         socket: std::os::unix::net::UnixListener,
         tls: Option<TlsConfig>,
@@ -156,14 +157,14 @@ impl Listener {
         }
     }
 
-    /// With TLS, where a certificate is given.
+    /// Enables TLS if a certificate is given.
     #[must_use]
     pub fn with_tls(mut self, tls: Option<TlsConfig>) -> Self {
         self.tls = tls;
         self
     }
 
-    /// With a header of the PROXY protocol before all else of a connection, TLS included. Only
+    /// Requires a PROXY protocol header at the start of each connection, before TLS. Only
     /// [`Config::trusted_proxies`](super::Config::trusted_proxies) may connect then.
     #[must_use]
     pub fn with_proxy_protocol(mut self) -> Self {
@@ -171,18 +172,18 @@ impl Listener {
         self
     }
 
-    /// With a call right before the socket is closed and its address is free for others. It must not
-    /// wait.
+    /// Sets a callback that is called immediately before the socket is closed and its address
+    /// becomes available. The callback must not block.
     #[must_use]
     pub fn before_close(mut self, call: impl FnOnce() + Send + 'static) -> Self {
         self.before_close = Some(Box::new(call));
         self
     }
 
-    /// Where it listens, with the port that the system chose.
+    /// Returns the address of the listener, including the port chosen by the system.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// If the system does not report the address.
     pub fn address(&self) -> io::Result<Address> {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
@@ -201,12 +202,13 @@ impl Listener {
         self.tenure
     }
 
-    /// Has the system drop whoever begins to connect, so that they try again a second later, when
-    /// this socket is gone and another takes them. Who is connecting already is let in: between
-    /// the first packet and the queue they would be lost with the socket, and nothing shows them.
+    /// Makes the kernel drop new SYN packets, so that clients retry a second later, when this
+    /// socket is closed and another one accepts them. Handshakes in progress still complete:
+    /// closing the socket between a client's SYN and its place in the backlog would reset the
+    /// connection, and such connections are invisible to this process.
     ///
     /// # Errors
-    /// Where there is no such thing.
+    /// If the system does not support it.
     pub(super) fn turn_away(&self) -> io::Result<()> {
         match &self.socket {
             #[cfg(target_os = "linux")]
@@ -219,7 +221,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, _) = listener.accept()?;
-                // Events are small, and each is wanted at once.
+                // Events are small, and must not be delayed.
                 if let Err(error) = stream.set_nodelay(true) {
                     log::debug!("TCP_NODELAY: {error}");
                 }
@@ -239,10 +241,11 @@ impl Drop for Listener {
     }
 }
 
-/// Whether a failed `accept` concerns one connection only, so that the next may be tried.
+/// Returns whether a failed `accept` affects only one connection, so that the next one may be
+/// accepted.
 pub(super) fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    // EPROTO and EPERM (a firewall's refusal) have no kind of their own on every version.
+    // EPROTO and EPERM (rejected by a firewall) have no stable `ErrorKind`.
     let code = error
         .raw_os_error()
         .map(rustix::io::Errno::from_raw_os_error);
@@ -258,12 +261,12 @@ pub(super) fn concerns_one_connection(error: &io::Error) -> bool {
 fn listen_tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    // The server ends connections first (RFC 6455 §7.1.1), so their TIME_WAIT is here: without
-    // this a restart could not bind.
+    // The server closes connections first (RFC 6455 §7.1.1), so TIME_WAIT is on this side. Without
+    // this option, a restarted server could not bind.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
-        // An IPv4 listener of the same port is then a choice of its own, on every system.
+        // Makes an IPv4 listener on the same port independent on every system.
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
@@ -271,11 +274,11 @@ fn listen_tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
-/// A filter for the packets that a listening socket gets: SYN without ACK is dropped.
+/// A BPF filter for a listening socket that drops SYN packets without ACK.
 #[cfg(target_os = "linux")]
 fn no_syn() -> [socket2::SockFilter; 5] {
     use socket2::SockFilter;
-    // Classic BPF, as <linux/filter.h> has it; the packet begins with the header of TCP, whose
+    // Classic BPF, as defined by <linux/filter.h>. The packet starts with the TCP header, whose
     // flags are in byte 13 (RFC 9293 §3.1).
     const LOAD_BYTE: u16 = 0x30;
     const AND: u16 = 0x54;
@@ -292,7 +295,7 @@ fn no_syn() -> [socket2::SockFilter; 5] {
     ]
 }
 
-/// A socket that was handed over may be anything.
+/// Checks that an inherited socket is a listening one.
 fn must_listen(socket: &impl AsFd) -> io::Result<()> {
     match sockopt::socket_acceptconn(socket)? {
         true => Ok(()),
@@ -303,7 +306,7 @@ fn must_listen(socket: &impl AsFd) -> io::Result<()> {
     }
 }
 
-/// The path, or the abstract name behind an `@`.
+/// Returns the path, or the abstract name with an `@` prefix.
 fn unix_name(address: &std::os::unix::net::SocketAddr) -> PathBuf {
     if let Some(path) = address.as_pathname() {
         return path.to_owned();
@@ -315,7 +318,7 @@ fn unix_name(address: &std::os::unix::net::SocketAddr) -> PathBuf {
     PathBuf::new()
 }
 
-/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+/// The length of the accept queue; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 
 #[cfg(test)]
@@ -338,15 +341,16 @@ mod tests {
         };
         let early = TcpStream::connect(address).unwrap();
         first.turn_away().unwrap();
-        // Nobody answers, neither well nor badly.
+        // The SYN is dropped: neither accepted nor refused.
         let short = Duration::from_millis(200);
         let error = TcpStream::connect_timeout(&address, short).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
-        // Who was there before is still there, and goes on to be heard.
+        // The connection established before is accepted and stays usable.
         let taken = first.accept().unwrap();
         drop(early);
         drop(taken);
-        // Who tries meanwhile is taken by the next, when TCP tries again.
+        // A connection attempted meanwhile is accepted by the next listener when TCP retransmits
+        // the SYN.
         let patient = std::thread::spawn(move || TcpStream::connect(address));
         std::thread::sleep(short);
         let next = Listener::open_shared(&Address::Tcp(address), None).unwrap();

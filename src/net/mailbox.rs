@@ -1,4 +1,4 @@
-//! How other threads reach the reactor.
+//! The mailbox: how other threads reach the reactor.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,50 +9,49 @@ use mio::Waker;
 
 use super::config::Reload;
 
-/// A way into the reactor: bounded, and the reactor wakes up for what is put in.
+/// A sender of a bounded channel to the reactor. Sending wakes the reactor.
 pub struct Mailbox<C> {
     sender: SyncSender<Mail<C>>,
     bell: Arc<Bell>,
 }
 
-/// What the reactor can be sent.
+/// A message to the reactor.
 pub(super) enum Mail<C> {
-    /// For the handler.
+    /// A command for the handler.
     Command(C),
-    /// Shut down over this time; when told again, at once.
+    /// Shut down over this period; the second time, immediately.
     Shutdown(Duration),
-    /// Take this over.
+    /// Apply a new configuration.
     Reload(Box<Reload>),
 }
 
-/// The reactor is gone; nothing will be read any more.
+/// The reactor has ended and reads no more messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// Why a command was not taken.
+/// Why a command was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undelivered<C> {
-    /// The mailbox is full; here it is again.
+    /// The mailbox is full; returns the command.
     Full(C),
-    /// The reactor is gone.
+    /// The reactor has ended.
     Closed,
 }
 
 impl<C> Mailbox<C> {
-    /// Hands a command to the reactor; waits while the mailbox is full. That is the
-    /// back-pressure on whoever sends.
+    /// Sends a command to the reactor. Blocks while the mailbox is full, which is the backpressure
+    /// on senders.
     ///
     /// # Errors
-    /// [`Closed`] when the reactor has ended.
+    /// [`Closed`] if the reactor has ended.
     pub fn send(&self, command: C) -> Result<(), Closed> {
         self.put(Mail::Command(command))
     }
 
-    /// Hands a command to the reactor, or gives it back where the mailbox is full: for threads
-    /// that have other things to do than to wait.
+    /// Sends a command to the reactor without blocking, or returns it if the mailbox is full.
     ///
     /// # Errors
-    /// [`Undelivered`], with the command where it may be tried again.
+    /// [`Undelivered`], with the command if it can be retried.
     pub fn try_send(&self, command: C) -> Result<(), Undelivered<C>> {
         match self.sender.try_send(Mail::Command(command)) {
             Ok(()) => {
@@ -64,19 +63,19 @@ impl<C> Mailbox<C> {
         }
     }
 
-    /// Shuts the reactor down: everybody is told to come back later, spread over `over`. Said
-    /// a second time, it ends at once.
+    /// Shuts the reactor down. Clients are told to reconnect later, spread over `over`. The second
+    /// call ends the reactor immediately.
     ///
     /// # Errors
-    /// [`Closed`] when the reactor has ended.
+    /// [`Closed`] if the reactor has ended.
     pub fn shut_down(&self, over: Duration) -> Result<(), Closed> {
         self.put(Mail::Shutdown(over))
     }
 
-    /// Has the reactor go on with other limits or another certificate, between two turns.
+    /// Makes the reactor apply new limits or another certificate between two turns.
     ///
     /// # Errors
-    /// [`Closed`] when the reactor has ended.
+    /// [`Closed`] if the reactor has ended.
     pub fn reload(&self, reload: Reload) -> Result<(), Closed> {
         self.put(Mail::Reload(Box::new(reload)))
     }
@@ -97,16 +96,16 @@ impl<C> Clone for Mailbox<C> {
     }
 }
 
-/// The reactor's end.
+/// The receiving side, in the reactor.
 pub(super) struct Inbox<C> {
     receiver: Receiver<Mail<C>>,
     bell: Arc<Bell>,
-    /// There may be more than was taken out.
+    /// There may be more messages in the channel.
     pub pending: bool,
 }
 
 impl<C> Inbox<C> {
-    /// The next mail, if there is any. Call [`Inbox::answer_bell`] first in each turn.
+    /// Returns the next message, if any. [`Inbox::answer_bell`] must be called first in each turn.
     pub fn take(&mut self) -> Option<Mail<C>> {
         match self.receiver.try_recv() {
             Ok(mail) => Some(mail),
@@ -117,8 +116,8 @@ impl<C> Inbox<C> {
         }
     }
 
-    /// Takes note that the bell rang. Before looking, so that whatever is put in after the
-    /// look rings again.
+    /// Clears the wake flag. Must be called before receiving, so that a message sent after the last
+    /// receive wakes the reactor again.
     pub fn answer_bell(&mut self) {
         if self.bell.rung.swap(false, Ordering::AcqRel) {
             self.pending = true;
@@ -126,7 +125,7 @@ impl<C> Inbox<C> {
     }
 }
 
-/// Wakes the reactor once for any number of mails: wake-ups coalesce anyway, and each costs a
+/// Wakes the reactor once for any number of messages: wakeups coalesce anyway, and each costs a
 /// system call.
 struct Bell {
     rung: AtomicBool,
@@ -138,13 +137,13 @@ impl Bell {
         if !self.rung.swap(true, Ordering::AcqRel)
             && let Err(error) = self.waker.wake()
         {
-            // Then the mail waits for the next turn, which the tick brings at the latest.
+            // The message waits for the next turn, which comes with the next tick at the latest.
             log::warn!("the reactor cannot be woken: {error}");
         }
     }
 }
 
-/// A mailbox for `capacity` mails.
+/// Creates a mailbox for `capacity` messages.
 pub(super) fn mailbox<C>(capacity: usize, waker: Waker) -> (Mailbox<C>, Inbox<C>) {
     let (sender, receiver) = sync_channel(capacity);
     let bell = Arc::new(Bell {
@@ -199,7 +198,7 @@ mod tests {
         let mut events = Events::with_capacity(4);
         let mut seen = 0;
         while seen < 4 * EACH {
-            // Without a timeout: a lost wake-up would hang here.
+            // Without a timeout, a lost wakeup would hang here.
             let timeout = inbox.pending.then_some(Duration::ZERO);
             poll.poll(&mut events, timeout).unwrap();
             inbox.answer_bell();

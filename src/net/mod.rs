@@ -1,7 +1,7 @@
-//! The WebSocket engine: one mio reactor, its connections, timers, queues and TLS.
+//! The WebSocket engine: a mio reactor with its connections, timers, queues, and TLS.
 //!
-//! Owns: every socket, every byte that waits, and the order in which things happen. Must not
-//! know: JSON, filters, users, back ends. An application is a [`Handler`].
+//! Owns: all sockets, all buffered bytes, and the order of events. Must not know: JSON, filters,
+//! users, or backends. An application is a [`Handler`].
 
 mod arena;
 mod certificate;
@@ -58,18 +58,18 @@ pub use socket::{Fill, Socket};
 pub use stream::Stream;
 pub use unix_socket::SocketFile;
 
-/// The clock, read once a turn of the reactor and handed to everything that needs it.
+/// The current time, read once per turn of the reactor and passed to everything that needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds since some fixed moment; never runs backwards.
+    /// Milliseconds on a monotonic clock.
     pub mono: u64,
     /// Milliseconds since the Unix epoch; may jump.
     pub unix: u64,
 }
 
-/// Which listener a connection came in on: the number that adding the listener gave.
+/// Identifies the listener that accepted a connection, as returned when the listener was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub u8);
 
-/// How often [`Handler::on_tick`] is called, in milliseconds.
+/// The interval between calls of [`Handler::on_tick`], in milliseconds.
 pub const TICK_PERIOD: u64 = 500;

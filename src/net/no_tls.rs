@@ -1,5 +1,4 @@
-//! What stands for TLS in a build without it: types of which there is no value, so that
-//! nothing else has to ask whether there is TLS.
+//! Stubs for builds without TLS: uninhabited types, so that no other code depends on the feature.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -11,11 +10,11 @@ use super::scratch::Scratch;
 use super::socket::{Fill, Socket};
 use super::timer::Tick;
 
-/// A certificate and key; there are none in this build.
+/// A certificate and key; cannot exist in this build.
 #[derive(Clone, Debug)]
 pub struct TlsConfig(Infallible);
 
-/// A TLS connection; there are none in this build.
+/// A TLS connection; cannot exist in this build.
 pub struct TlsLink<S>(Infallible, PhantomData<S>);
 
 #[allow(missing_docs, clippy::missing_errors_doc)]

@@ -1,10 +1,10 @@
-//! The limit on open files, which is the limit on connections.
+//! The limit on open files, which bounds the number of connections.
 
 use super::RESERVED_CONNECTIONS;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the process's soft limit on open files to the hard one, and says what it is then.
-/// The soft limit's usual 1,024 is for programs that use `select`.
+/// Raises the soft limit on open files to the hard limit, and returns the resulting limit. The
+/// usual soft limit of 1,024 only protects programs that use `select`.
 pub fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(UNLIMITED);
@@ -24,7 +24,7 @@ pub fn raise_open_files() -> u64 {
     }
 }
 
-/// The most connections that go with a limit on open files, at least 1.
+/// Returns the maximum number of connections for a limit on open files, at least 1.
 pub fn most_connections(open_files: u64) -> usize {
     usize::try_from(open_files)
         .unwrap_or(usize::MAX)
@@ -32,18 +32,18 @@ pub fn most_connections(open_files: u64) -> usize {
         .max(1)
 }
 
-/// The places of the reserved listener that go with a limit on open files: an eighth of it, 16 to
-/// [`RESERVED_CONNECTIONS`].
+/// Returns the connection limit of the reserved listener for a limit on open files: an eighth of
+/// it, from 16 to [`RESERVED_CONNECTIONS`].
 pub fn reserved_connections(open_files: u64) -> usize {
     let eighth = usize::try_from(open_files / 8).unwrap_or(usize::MAX);
     eighth.clamp(LEAST_RESERVED, RESERVED_CONNECTIONS)
 }
 
-/// Descriptors other than connections: listeners, a database, standard streams; and room for
-/// connections that are accepted only to be told 503.
+/// Descriptors other than connections: listeners, a database, standard streams, and connections
+/// over the limit that are accepted to be answered with 503.
 const OTHERS: usize = 48;
 const LEAST_RESERVED: usize = 16;
-/// Linux's default `fs.nr_open`, which no process exceeds.
+/// Linux's default for `fs.nr_open`, which no process limit exceeds.
 const UNLIMITED: u64 = 1 << 20;
 
 #[cfg(test)]

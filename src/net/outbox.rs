@@ -1,4 +1,4 @@
-//! What handlers are given to act with: everything is recorded here and done afterwards.
+//! The handler's interface to the engine: actions are recorded during a call and applied after it.
 
 use std::mem;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::frame::{Delivery, Frame};
 use super::handler::Message;
 use super::{ConnKey, Now};
 
-/// A handler's view of the engine during one call.
+/// The engine's context for one handler call.
 pub struct Cx<'a, C> {
     pub(super) now: Now,
     pub(super) sessions: &'a mut dyn Sessions<C>,
@@ -20,12 +20,12 @@ pub struct Cx<'a, C> {
     pub(super) counters: &'a Counters,
 }
 
-/// Finds the session of an open connection.
+/// Access to the sessions of open connections.
 pub trait Sessions<C> {
-    /// `None` when the key is stale or its connection is not open.
+    /// Returns `None` if the key is stale or its connection is not open.
     fn session(&mut self, key: ConnKey) -> Option<&mut C>;
 
-    /// The address of a connection's peer, where it has one.
+    /// Returns the address of a connection's peer, if it has one.
     fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
         let _ = key;
         None
@@ -35,43 +35,42 @@ pub trait Sessions<C> {
 /// How a WebSocket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// The code in the first close frame: 1005 where it had none, 1006 where there was no frame.
+    /// The code in the first close frame: 1005 if it had none, 1006 if there was no close frame.
     pub code: u16,
-    /// Who or what ended it, in the words of the metrics.
+    /// The cause, with the label used in metrics.
     pub reason: &'static str,
 }
 
-/// What handlers asked for in the calls since it was last emptied.
+/// Actions recorded by handler calls since the last time they were applied.
 #[derive(Default)]
 pub struct Outbox {
-    /// Frames for the connection that is being served, encoded one behind the other.
+    /// Concatenated frames for the connection being served.
     pub(crate) cork: Vec<u8>,
-    /// Those that are not copied, each with how much of the cork goes before it.
+    /// Frames that are not copied, each with the length of the cork before it.
     shared: Vec<(usize, Rc<Frame>)>,
-    /// Bytes of the shared ones.
+    /// Total bytes of the shared frames.
     shared_bytes: usize,
-    /// Messages in the cork, without the shared ones.
+    /// Messages in the cork, excluding the shared frames.
     pub(crate) replies: u64,
     pub(crate) effects: Vec<Effect>,
-    /// Units of work done for the connection that is being served.
+    /// Units of work done for the connection being served.
     pub(crate) work: u64,
-    /// How the WebSocket ended that the handler is being told of.
+    /// During `on_close`: how the WebSocket ended.
     pub(crate) ending: Option<Ending>,
-    /// The connection whose call this is; `None` where there is none, and once it is to be
-    /// closed.
+    /// The connection that this call concerns; `None` if there is none, or once it is to be closed.
     pub(super) serving: Option<ConnKey>,
-    /// Receivers that deliveries wait for, those of this call included.
+    /// Pending receivers of deliveries, including those of this call.
     pub(crate) backlog: usize,
 }
 
-/// What has been collected for one connection, in its order.
+/// The output collected for one connection, in order.
 #[derive(Default)]
 pub(super) struct Corked {
     pub own: Vec<u8>,
     pub shared: Vec<(usize, Rc<Frame>)>,
 }
 
-/// One thing to be done after a handler's call.
+/// An action to be applied after a handler call.
 pub(crate) enum Effect {
     Send(ConnKey, Rc<Frame>),
     FanOut(Delivery),
@@ -82,13 +81,13 @@ pub(crate) enum Effect {
 }
 
 impl Outbox {
-    /// Bytes that are collected.
+    /// Returns the number of bytes collected.
     pub(super) fn corked(&self) -> usize {
         self.cork.len() + self.shared_bytes
     }
 
-    /// Collects a message for the connection that is being served. A short one is copied, which
-    /// costs less than to have the kernel gather it; none that may be compressed is short.
+    /// Collects a message for the connection being served. A short one is copied, which is cheaper
+    /// than a vectored write. Messages that may be compressed are never short.
     pub(super) fn collect(&mut self, frame: Rc<Frame>) {
         if frame.is_short() {
             self.replies += 1;
@@ -99,7 +98,7 @@ impl Outbox {
         }
     }
 
-    /// Hands over what is collected.
+    /// Takes the collected output.
     pub(super) fn uncork(&mut self) -> Corked {
         self.shared_bytes = 0;
         Corked {
@@ -110,7 +109,7 @@ impl Outbox {
 }
 
 impl<'a, C> Cx<'a, C> {
-    /// A view for one call: the engine's, and that of handlers' own tests.
+    /// Creates a context for one call, in the engine and in tests of handlers.
     pub(crate) fn new(
         now: Now,
         sessions: &'a mut dyn Sessions<C>,
@@ -125,12 +124,11 @@ impl<'a, C> Cx<'a, C> {
         }
     }
 
-    /// Sends a message to the connection whose `on_open` or `on_message` this is. All replies
-    /// of one readiness event leave in one write. It is never compressed; what [`Cx::send`]
-    /// sends may be.
+    /// Sends a message to the connection that the current `on_open` or `on_message` call concerns.
+    /// All replies of one readiness event leave in one write. Replies are never compressed;
+    /// messages sent with [`Cx::send`] may be.
     ///
-    /// In other calls there is no such connection: use [`Cx::send`]. What is said here then is
-    /// dropped.
+    /// Other calls concern no connection, and replies in them are dropped: use [`Cx::send`].
     #[inline]
     pub fn reply(&mut self, message: Message<'_>) {
         self.outbox.replies += 1;
@@ -144,9 +142,9 @@ impl<'a, C> Cx<'a, C> {
         }
     }
 
-    /// Sends a message to one connection, if it is open when the call has returned. To the one
-    /// whose `on_open` or `on_message` this is, it leaves together with the replies, in the order
-    /// of the calls.
+    /// Sends a message to one connection, if it is still open when the call has returned. If the
+    /// current `on_open` or `on_message` call concerns it, the message leaves together with the
+    /// replies, in call order.
     pub fn send(&mut self, key: ConnKey, frame: Rc<Frame>) {
         match self.outbox.serving == Some(key) {
             true => self.outbox.collect(frame),
@@ -154,23 +152,23 @@ impl<'a, C> Cx<'a, C> {
         }
     }
 
-    /// Sends a message to many connections, a slice of them each turn.
+    /// Sends a message to many connections, a slice of them in each turn.
     pub fn fan_out(&mut self, delivery: Delivery) {
         self.outbox.backlog += delivery.to.len();
         self.outbox.effects.push(Effect::FanOut(delivery));
     }
 
-    /// Receivers that deliveries are waiting for, each delivery's counted, those of this call
-    /// included. A handler that has many events to deliver should have only so many wait.
+    /// Returns the number of pending receivers, summed over all deliveries, including those of this
+    /// call. A handler with many events to deliver should limit it.
     pub fn backlog(&self) -> usize {
         self.outbox.backlog
     }
 
-    /// Starts the closing handshake (RFC 6455 §7.1.2) behind whatever is queued already. The
-    /// reason is cut to the 123 bytes that a close frame has room for.
+    /// Starts the closing handshake (RFC 6455 §7.1.2), after any queued output. The reason is
+    /// truncated to the 123 bytes that fit a close frame.
     pub fn close(&mut self, key: ConnKey, code: CloseCode, reason: &str) {
         if self.outbox.serving == Some(key) {
-            // What is sent to it after this comes too late.
+            // Later messages to it are dropped.
             self.outbox.serving = None;
         }
         self.outbox
@@ -183,45 +181,45 @@ impl<'a, C> Cx<'a, C> {
         self.outbox.effects.push(Effect::Accept(key));
     }
 
-    /// Answers a request that was deferred.
+    /// Responds to a deferred request.
     pub fn respond(&mut self, key: ConnKey, response: Response) {
         self.outbox.effects.push(Effect::Respond(key, response));
     }
 
-    /// Notes that the client of a connection is authenticated. When places run out, connections
-    /// are ended that wait for a request; such a one is ended after all others.
+    /// Marks the client of a connection as authenticated. When a connection limit is reached,
+    /// connections that wait for a request are evicted, authenticated ones last.
     pub fn mark_authenticated(&mut self, key: ConnKey) {
         self.outbox.effects.push(Effect::MarkAuthenticated(key));
     }
 
-    /// The session of an open connection; `None` when it is not, or no longer, open.
+    /// Returns the session of an open connection; `None` if it is not or no longer open.
     pub fn session(&mut self, key: ConnKey) -> Option<&mut C> {
         self.sessions.session(key)
     }
 
-    /// The address of a connection's peer; `None` on a unix socket. It is asked of the system.
+    /// Returns the address of a connection's peer, with a system call; `None` on a unix socket.
     pub fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
         self.sessions.peer(key)
     }
 
-    /// Charges the connection that is being served for work that its message causes, in units of
-    /// about a nanosecond. The engine charges for bytes and calls itself; connections that have
-    /// caused much work lately are served after those that have caused little.
+    /// Charges the connection being served for work that its message causes, in units of about a
+    /// nanosecond. The engine itself charges for bytes and system calls. Connections with much
+    /// recent work are served after those with little.
     pub fn charge(&mut self, units: u64) {
         self.outbox.work = self.outbox.work.saturating_add(units);
     }
 
-    /// In [`Handler::on_close`](super::Handler::on_close): how the WebSocket ended.
+    /// In [`Handler::on_close`](super::Handler::on_close): returns how the WebSocket ended.
     pub fn ending(&self) -> Option<Ending> {
         self.outbox.ending
     }
 
-    /// The clock, read once a turn.
+    /// Returns the time of the turn.
     pub fn now(&self) -> Now {
         self.now
     }
 
-    /// What the engine has counted so far.
+    /// Returns the engine's counters.
     pub fn counters(&self) -> &Counters {
         self.counters
     }

@@ -1,42 +1,43 @@
-//! How long a slow reader may need for output that was written to it.
+//! Estimates how long a slow reader needs to read the output written to it.
 //!
-//! The kernel accepts far more output than a client behind a slow link has read: its own send
-//! buffer, and the receive buffer of the client's kernel, which acknowledges everything in it. A
-//! ping is read behind all of that, so the time to answer it depends on how much output is ahead.
+//! The kernel accepts far more output than a client behind a slow link has read: it fills our send
+//! buffer and the receive buffer of the client's kernel, which acknowledges everything in it. A
+//! ping is read after all of that, so the time to answer it depends on the output ahead of it.
 
 use super::timer::{TICK_MS, Tick};
 
 /// The time by which a peer that reads at [`MIN_READ_RATE`] has read all output written so far, in
-/// parts of a tick, so that short messages count by their length. It may wrap around.
+/// fractions of a tick, so that short messages count by their length. It may wrap around.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     read_by: u32,
 }
 
 impl Pace {
-    /// Accounts for bytes that were written.
+    /// Accounts for bytes written.
     #[inline]
     pub fn add(&mut self, bytes: usize, now: Tick) {
         let ahead = self.ahead(now) + parts_to_read(bytes);
         self.read_by = parts(now).wrapping_add(ahead.min(MAX_LAG * PARTS));
     }
 
-    /// How long the peer may need for output already written, and for so many bytes behind it.
+    /// Returns how long the peer may need to read the output already written, and `queued` bytes
+    /// after it.
     pub fn lag(self, queued: usize, now: Tick) -> Tick {
         let ahead = self.ahead(now) + parts_to_read(queued);
         ahead.div_ceil(PARTS).min(MAX_LAG)
     }
 
-    /// The peer has read everything up to the point for which it had `ahead` more ticks.
+    /// Records that the peer has read everything up to the point that was due in `ahead` ticks.
     pub fn advance(&mut self, ahead: Tick, now: Tick) {
         let left = self.ahead(now).saturating_sub(ahead.saturating_mul(PARTS));
         self.read_by = parts(now).wrapping_add(left);
     }
 
-    /// Parts of a tick until the peer has read all output.
+    /// Returns the fractions of a tick until the peer has read all output.
     fn ahead(self, now: Tick) -> u32 {
         let ahead = self.read_by.wrapping_sub(parts(now));
-        // Beyond the bound it is a time that has passed.
+        // Beyond the bound, it is a time in the past.
         if ahead <= MAX_LAG * PARTS { ahead } else { 0 }
     }
 }
@@ -45,7 +46,8 @@ fn parts(now: Tick) -> u32 {
     now.wrapping_mul(PARTS)
 }
 
-/// In a part, 6.4 bytes are read at [`MIN_READ_RATE`].
+/// Returns the time to read some bytes, in fractions of a tick: 6.4 bytes each at
+/// [`MIN_READ_RATE`].
 #[inline]
 fn parts_to_read(bytes: usize) -> u32 {
     let parts_in_a_second = u64::from(PARTS) * 1000 / TICK_MS;
@@ -53,9 +55,9 @@ fn parts_to_read(bytes: usize) -> u32 {
     parts.min(u64::from(MAX_LAG * PARTS)) as u32
 }
 
-/// Parts of a tick: 6.25 ms.
+/// Fractions of a tick: 6.25 ms each.
 const PARTS: u32 = 16;
-/// Bytes per second at which a client that reads all the time is never taken for a dead one.
+/// Bytes per second at which a client that reads continuously is never considered dead.
 pub(super) const MIN_READ_RATE: u64 = 1024;
 /// The longest time granted for output ahead of a ping: five minutes.
 pub(super) const MAX_LAG: Tick = (300_000 / TICK_MS) as Tick;

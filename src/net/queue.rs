@@ -1,4 +1,4 @@
-//! What a connection still has to send.
+//! The output queue of a connection.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -10,25 +10,25 @@ use super::held::{Held, recount};
 use super::timer::Tick;
 use super::uptake::{PACE, Uptake};
 
-/// Output that the kernel has not taken yet. It exists only while there is some, and counts in the
-/// ledger as long as it does: end it with [`TxQueue::release`].
+/// Output that the kernel has not accepted yet. The queue exists only while there is some, and is
+/// counted in the ledger meanwhile: call [`TxQueue::release`] before dropping it.
 #[derive(Debug, Default)]
 pub(super) struct TxQueue {
     entries: VecDeque<Entry>,
-    /// How much of the first entry has been sent.
+    /// The number of bytes of the first entry that have been sent.
     sent: usize,
-    /// The first entry begins inside a frame: its beginning was sent before it was queued.
+    /// The first entry starts inside a frame, whose beginning was sent before the rest was queued.
     begins_inside: bool,
-    /// Bytes still to be sent, the pong's included.
+    /// Bytes still to be sent, including the pong.
     bytes: usize,
-    /// Bytes of the connection's own entries, sent or not.
+    /// Bytes of private entries, including sent ones.
     own: usize,
-    /// Bytes that this queue counts for in the ledger, without shared frames.
+    /// Bytes of this queue counted in the ledger, excluding shared frames.
     counted: usize,
-    /// A pong that waits for its turn: the newest only (RFC 6455 §5.5.3: "it MAY elect to
-    /// send a Pong frame for only the most recently processed Ping frame").
+    /// The latest pong, waiting for a frame boundary (RFC 6455 §5.5.3: "it MAY elect to send a Pong
+    /// frame for only the most recently processed Ping frame").
     pong: Option<Box<[u8]>>,
-    /// Since when there has been more than the soft limit.
+    /// The time since which the queue has exceeded the soft limit.
     pub over_soft_since: Option<Tick>,
     pub uptake: Uptake,
 }
@@ -36,7 +36,7 @@ pub(super) struct TxQueue {
 #[derive(Debug)]
 struct Entry {
     chunk: Chunk,
-    /// When it was queued.
+    /// When the entry was queued.
     since: Tick,
 }
 
@@ -56,30 +56,30 @@ impl Entry {
 }
 
 impl TxQueue {
-    /// Bytes that wait.
+    /// Returns the number of bytes to be sent.
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes of memory that are freed with this queue, shared frames apart.
+    /// Returns the memory freed with this queue, excluding shared frames, in bytes.
     pub fn private(&self) -> usize {
         self.counted
     }
 
-    /// Bytes of output that no other connection has.
+    /// Returns the number of private output bytes.
     pub fn own(&self) -> usize {
         self.own
     }
 
-    /// Messages among it that others are sent, too.
+    /// Returns the number of shared messages.
     pub fn messages(&self) -> usize {
         let is_shared = |entry: &&Entry| matches!(entry.chunk, Chunk::Shared(_));
         self.entries.iter().filter(is_shared).count()
     }
 
-    /// Whether the peer takes its output at a reasonable pace: the message at the front was
-    /// queued at most `grace` ticks ago. A message above `large` bytes may take longer, as long as
-    /// [`PACE`] of it is taken in each tick.
+    /// Returns whether the peer reads at a reasonable pace: the message at the front was queued at
+    /// most `grace` ticks ago. A message above `large` bytes may take longer, provided that
+    /// [`PACE`] bytes of it are accepted per tick.
     pub fn keeps_pace(&self, now: Tick, grace: Tick, large: usize) -> bool {
         let Some(first) = self.entries.front().filter(|_| self.is_behind(now, grace)) else {
             return true;
@@ -88,14 +88,14 @@ impl TxQueue {
         first.bytes().len() > large && self.sent >= overtime as usize * PACE
     }
 
-    /// Whether the message at the front was queued more than `grace` ticks ago.
+    /// Returns whether the message at the front was queued more than `grace` ticks ago.
     pub fn is_behind(&self, now: Tick, grace: Tick) -> bool {
         let now = self.uptake.clock(now);
         let first = self.entries.front();
         first.is_some_and(|first| now.saturating_sub(first.since) > grace)
     }
 
-    /// Adds a frame that others send too; `sent` bytes of it are gone already.
+    /// Appends a shared frame, `sent` bytes of which have already been sent.
     pub fn push_shared(&mut self, frame: Rc<Frame>, sent: usize, now: Tick, held: &mut Held) {
         debug_assert!(sent == 0 || self.entries.is_empty());
         let now = self.uptake.clock(now);
@@ -112,7 +112,8 @@ impl TxQueue {
         self.count(held);
     }
 
-    /// Adds frames of the connection's own; `begins_inside` where the first of them was begun.
+    /// Appends private frames. `begins_inside` is set if part of the first one has already been
+    /// sent.
     pub fn push_owned(&mut self, bytes: &[u8], begins_inside: bool, now: Tick, held: &mut Held) {
         debug_assert!(!begins_inside || self.entries.is_empty());
         let now = self.uptake.clock(now);
@@ -135,14 +136,14 @@ impl TxQueue {
         });
     }
 
-    /// Adds a pong, in place of one that has not left yet.
+    /// Sets the pending pong, replacing an older one.
     pub fn set_pong(&mut self, frame: &[u8], held: &mut Held) {
         self.bytes += frame.len();
         self.bytes -= self.pong.replace(frame.into()).map_or(0, |old| old.len());
         self.count(held);
     }
 
-    /// Has all that waits sent first and whole, whatever else comes.
+    /// Concatenates all pending output into one unit that nothing can overtake or replace.
     pub fn seal(&mut self, held: &mut Held) {
         let mut bytes = Vec::with_capacity(self.bytes);
         let mut skip = mem::take(&mut self.sent);
@@ -159,7 +160,7 @@ impl TxQueue {
         self.count(held);
     }
 
-    /// Drops everything, and takes it off the ledger.
+    /// Drops everything, and removes it from the ledger.
     pub fn release(&mut self, held: &mut Held) {
         for entry in self.entries.drain(..) {
             entry.release(held);
@@ -178,11 +179,11 @@ impl TxQueue {
         size_of::<TxQueue>() + self.entries.capacity() * size_of::<Entry>() + self.own + pong
     }
 
-    /// The next bytes to send, as at most as many slices as `out` has room for.
+    /// Fills `out` with the next bytes to send. Returns the number of slices used.
     pub fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        // A control frame may go between frames, never inside one (RFC 6455 §5.4).
+        // A control frame may be sent between frames, but not inside one (RFC 6455 §5.4).
         let pong = self.pong.as_deref().filter(|_| !self.is_inside());
-        // The first chunk alone, while a pong waits to go behind it.
+        // Only the first chunk, if a pong is to follow it.
         let limit = match self.pong.is_some() && pong.is_none() {
             true => 1,
             false => out.len(),
@@ -202,12 +203,12 @@ impl TxQueue {
         count
     }
 
-    /// Whether the peer is in the midst of a frame.
+    /// Returns whether a frame has been sent in part.
     fn is_inside(&self) -> bool {
         self.sent > 0 || self.begins_inside
     }
 
-    /// Takes note that the first `count` bytes were sent.
+    /// Removes the first `count` bytes, which have been sent.
     pub fn advance(&mut self, mut count: usize, now: Tick, held: &mut Held) {
         debug_assert!(count <= self.bytes);
         let now = self.uptake.clock(now);
@@ -215,7 +216,7 @@ impl TxQueue {
             self.uptake.note_taken(count, now);
         }
         self.bytes -= count;
-        // A pong that was offered stays one that can be replaced, until a byte of it is sent.
+        // An offered pong remains replaceable until a byte of it has been sent.
         if count > 0
             && !self.is_inside()
             && let Some(pong) = self.pong.take()
@@ -249,7 +250,7 @@ impl TxQueue {
         self.count(held);
     }
 
-    /// Releases the sent part of the first entry if that is most of it.
+    /// Frees the sent part of the first entry if it is more than half of it.
     fn shrink_first(&mut self) {
         if let Some(Entry {
             chunk: Chunk::Owned(bytes),
@@ -264,7 +265,7 @@ impl TxQueue {
         }
     }
 
-    /// Whether its figures are right; says what is not.
+    /// Verifies the counts. Returns a description of a mismatch.
     pub fn verify(&self) -> Result<(), String> {
         let first = self.entries.front().map_or(0, |entry| entry.bytes().len());
         if self.sent > 0 && self.sent >= first {
@@ -286,8 +287,8 @@ impl TxQueue {
         }
     }
 
-    /// Drops everything of which nothing was sent: what was begun must be finished, or the
-    /// peer would take the next frame for the rest of it.
+    /// Drops all frames that have not been started. A frame in progress must be completed, because
+    /// the peer would take the next frame for its rest.
     pub fn drop_unstarted(&mut self, held: &mut Held) {
         self.pong = None;
         for entry in self.entries.drain(usize::from(self.is_inside())..) {
@@ -299,7 +300,7 @@ impl TxQueue {
         self.count(held);
     }
 
-    /// Shared frames that are queued here.
+    /// Returns the shared frames in the queue.
     #[doc(hidden)]
     pub fn frames(&self) -> impl Iterator<Item = &Rc<Frame>> {
         self.entries.iter().filter_map(|entry| match &entry.chunk {
@@ -324,14 +325,14 @@ impl Entry {
     }
 }
 
-/// Bytes of an entry below which its sent part is not worth releasing.
+/// The entry size in bytes up to which freeing the sent part does not pay.
 const WORTH_SHRINKING: usize = 4096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Sends `step` bytes at a time, and returns all that came out.
+    /// Sends `step` bytes at a time. Returns all bytes sent.
     fn drain(queue: &mut TxQueue, step: usize, held: &mut Held) -> Vec<u8> {
         let mut out = Vec::new();
         while queue.len() > 0 {

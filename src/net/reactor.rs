@@ -1,4 +1,4 @@
-//! The shell around the engine: mio's events in, in the order that makes a turn.
+//! The reactor: drives the engine with mio events, and defines the order of a turn.
 
 use std::io;
 use std::sync::LazyLock;
@@ -16,23 +16,23 @@ use super::stream::Stream;
 use super::{ConnKey, ListenerId, Now};
 use crate::log_throttle::LogThrottle;
 
-/// A single-threaded server over a [`Handler`].
+/// A single-threaded server for a [`Handler`].
 pub struct Reactor<H: Handler> {
-    // Before the poll: sockets go first.
+    // Before the poll, so that sockets are dropped first.
     engine: Engine<Stream, H>,
-    /// By their ids; those that are no longer listened on are gone.
+    /// Indexed by listener ID; `None` once closed.
     listeners: Vec<Option<Listener>>,
     poll: Poll,
     mailbox: Mailbox<H::Command>,
     inbox: Inbox<H::Command>,
-    /// When to try `accept` again after it failed for want of descriptors.
+    /// When to retry `accept` after a failure for lack of descriptors.
     retry_accept: Option<Instant>,
     accept_failures: AcceptFailures,
-    /// A shutdown that waits for those who are connecting.
+    /// A shutdown that waits for TCP handshakes in progress.
     last_call: Option<LastCall>,
 }
 
-/// Failures to accept that have yet to be logged.
+/// Accept failures that have not been logged yet.
 struct AcceptFailures {
     throttle: LogThrottle,
     latest: String,
@@ -58,7 +58,8 @@ impl AcceptFailures {
     }
 }
 
-/// Until when the last are let in, and over how long everybody is told to go then.
+/// A shutdown with a delayed start: the time until which connections are accepted, and the period
+/// of the shutdown.
 #[derive(Clone, Copy)]
 struct LastCall {
     until: Instant,
@@ -66,10 +67,10 @@ struct LastCall {
 }
 
 impl<H: Handler> Reactor<H> {
-    /// A reactor that listens nowhere yet. `seed` spreads heartbeats; it need not be secret.
+    /// Creates a reactor without listeners. `seed` randomizes heartbeats; it need not be secret.
     ///
     /// # Errors
-    /// When the system refuses the descriptors it needs.
+    /// If the system has no descriptors left.
     pub fn new(config: Config, handler: H, seed: u64) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -86,11 +87,11 @@ impl<H: Handler> Reactor<H> {
         })
     }
 
-    /// Adds a listener. Connections are told apart by the id that is returned: 0 for the first
-    /// listener, 1 for the second …
+    /// Adds a listener. The returned ID identifies its connections: 0 for the first listener, 1 for
+    /// the second, and so on.
     ///
     /// # Errors
-    /// When there are 256 already, or the system does not watch the socket.
+    /// If there are 256 listeners already, or if the socket cannot be registered with the poller.
     pub fn listen(&mut self, mut listener: Listener) -> io::Result<ListenerId> {
         let id = u8::try_from(self.listeners.len())
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "too many listeners"))?;
@@ -100,7 +101,7 @@ impl<H: Handler> Reactor<H> {
         Ok(ListenerId(id))
     }
 
-    /// A way in for other threads.
+    /// Returns a mailbox for other threads.
     pub fn mailbox(&self) -> Mailbox<H::Command> {
         self.mailbox.clone()
     }
@@ -108,14 +109,14 @@ impl<H: Handler> Reactor<H> {
     /// Serves until it is shut down through the mailbox.
     ///
     /// # Errors
-    /// When the poller fails: nothing can be served then.
+    /// If the poller fails.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while self.turn(&mut events)? {}
         Ok(())
     }
 
-    /// Waits, and then does one turn's work. Returns false after the last turn.
+    /// Waits for events, and runs one turn. Returns false after the last turn.
     fn turn(&mut self, events: &mut Events) -> io::Result<bool> {
         self.wait(events)?;
         let began = Instant::now();
@@ -133,7 +134,7 @@ impl<H: Handler> Reactor<H> {
         self.engine.serve();
         self.accept();
         if self.engine.reap() {
-            // Descriptors have become free.
+            // Descriptors have been freed.
             self.retry_accept = None;
         }
         self.engine.end_turn(began.elapsed());
@@ -153,7 +154,7 @@ impl<H: Handler> Reactor<H> {
             Some(call) => timeout.min(call.until.saturating_duration_since(Instant::now())),
             None => timeout,
         };
-        // Rounded up, or the last fraction of a millisecond would be spent spinning.
+        // Rounded up, to avoid spinning for the last fraction of a millisecond.
         let timeout = Duration::from_millis(timeout.as_micros().div_ceil(1000) as u64);
         match self.poll.poll(events, Some(timeout.min(MAX_WAIT))) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -182,7 +183,7 @@ impl<H: Handler> Reactor<H> {
         }
     }
 
-    /// Takes what is in the mailbox; true when it said to end at once.
+    /// Handles messages in the mailbox. Returns true if the reactor must end immediately.
     fn serve_mail(&mut self) -> bool {
         self.inbox.answer_bell();
         for _ in 0..MAIL_BUDGET {
@@ -212,9 +213,9 @@ impl<H: Handler> Reactor<H> {
         }
     }
 
-    /// Stops listening, except on the reserved listener. Connections in the queues are accepted, and
-    /// closed like all others. A socket on a port that other processes listen on as well is closed
-    /// only when no client is connecting to it.
+    /// Stops listening, except on the reserved listener. Connections in the accept queues are
+    /// accepted, and closed like all others. A socket on a port shared with other processes is
+    /// closed only when no handshake with it is in progress.
     fn begin_shutdown(&mut self, over: Duration) {
         let mut until = Instant::now();
         for number in 0..self.listeners.len() {
@@ -236,8 +237,8 @@ impl<H: Handler> Reactor<H> {
         self.last_call = Some(LastCall { until, over });
     }
 
-    /// Stops listening. Connections in the queue of a socket that other processes have as well stay
-    /// there.
+    /// Stops listening. Connections in the accept queue of a socket shared with other processes are
+    /// left to them.
     fn leave(&mut self, number: usize) {
         let listener = self.listeners[number].as_ref();
         match listener.map(Listener::tenure) {
@@ -246,8 +247,8 @@ impl<H: Handler> Reactor<H> {
         }
     }
 
-    /// Stops listening on the reserved listener when all other connections have ended, and has the
-    /// last connections end.
+    /// Once all other connections have ended, closes the reserved listener and starts to close its
+    /// connections.
     fn finish_shutdown(&mut self) {
         if self.engine.is_public_drained() {
             for number in 0..self.listeners.len() {
@@ -257,12 +258,12 @@ impl<H: Handler> Reactor<H> {
         }
     }
 
-    /// Whether the shutdown is complete.
+    /// Returns whether the shutdown is complete.
     fn has_ended(&self) -> bool {
         self.engine.is_drained() && self.listeners.iter().all(Option::is_none)
     }
 
-    /// Begins to see everybody off when it is time.
+    /// Begins the drain once the grace period for TCP handshakes is over.
     fn serve_last_call(&mut self) {
         let Some(call) = self.last_call.filter(|call| Instant::now() >= call.until) else {
             return;
@@ -280,7 +281,8 @@ impl<H: Handler> Reactor<H> {
         self.last_call.is_some() || self.engine.is_draining()
     }
 
-    /// Lets those in who wait, and closes the socket, with which they would be lost.
+    /// Accepts the connections in the accept queue, which would otherwise be lost, and closes the
+    /// socket.
     fn stop_listening(&mut self, number: usize) {
         if let Some(listener) = &mut self.listeners[number] {
             listener.pending = true;
@@ -303,7 +305,7 @@ impl<H: Handler> Reactor<H> {
         }
     }
 
-    /// Accepts at most so many.
+    /// Accepts at most `most` connections.
     fn accept_from(&mut self, number: usize, most: usize) -> io::Result<()> {
         for _ in 0..most {
             let Some(listener) = &mut self.listeners[number] else {
@@ -345,8 +347,8 @@ impl<H: Handler> Reactor<H> {
         registered.inspect_err(|_| self.engine.abandon(key))
     }
 
-    /// No descriptors, or no memory. What waits in the backlog makes no new edge, so it is
-    /// tried again: when a connection has ended, or after a while.
+    /// Handles a lack of descriptors or memory. Connections left in the backlog cause no new edge,
+    /// so accepting is retried when a connection has ended, or after a delay.
     fn accept_failed(&mut self, error: &io::Error) {
         self.engine.count_accept_failure();
         let now = Instant::now();
@@ -357,8 +359,8 @@ impl<H: Handler> Reactor<H> {
     }
 }
 
-/// Milliseconds of the clock behind [`Now::mono`], for other threads that take down when
-/// something happened. It is never set, and every reactor of the process has the same.
+/// Returns the time in milliseconds on the clock of [`Now::mono`], for timestamps taken by other
+/// threads. The clock is monotonic and shared by all reactors of the process.
 pub fn monotonic() -> u64 {
     since_start(Instant::now())
 }
@@ -367,7 +369,7 @@ fn since_start(now: Instant) -> u64 {
     now.saturating_duration_since(*START).as_millis() as u64
 }
 
-/// The clocks at the moment `now`, which it is: they are read once a turn.
+/// Returns both clocks for a turn that starts at `now`, the current time.
 fn clocks(now: Instant) -> Now {
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Now {
@@ -378,23 +380,23 @@ fn clocks(now: Instant) -> Now {
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Events taken from the kernel at once.
+/// Events fetched from the kernel per poll.
 const EVENTS: usize = 1024;
-/// Commands handled in a turn.
+/// Commands handled per turn.
 const MAIL_BUDGET: usize = 64;
-/// Mails that fit the mailbox, before senders wait.
+/// Messages that fit the mailbox before senders block.
 const MAILBOX_SIZE: usize = 1024;
-/// Connections accepted in a turn, for each listener.
+/// Connections accepted per turn and listener.
 const ACCEPT_BUDGET: usize = 64;
-/// Connections that are accepted before a listening socket is closed: more than a queue has.
+/// Connections accepted before a listening socket is closed: more than its accept queue holds.
 const MOST_WAITING: usize = 4096;
-/// How long those who are connecting to a port that others listen on, too, may take to arrive in
-/// the queue. Less than the second after which TCP tries again (RFC 6298 §2).
+/// Grace period for TCP handshakes in progress on a port shared with other processes. It is shorter
+/// than the initial retransmission timeout of one second (RFC 6298 §2).
 const LAST_CALL: Duration = Duration::from_millis(500);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// How often failures to accept are logged, in milliseconds.
+/// The minimum interval between log lines on accept failures, in milliseconds.
 const LOG_EVERY: u64 = 60_000;
-/// Far below what the poller can take.
+/// Far below the maximum timeout of the poller.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 const WAKER: Token = Token(0);
 const FIRST_LISTENER: Token = Token(1);
@@ -442,7 +444,7 @@ mod tests {
         let clients: Vec<_> = (0..COUNT).map(|_| TcpStream::connect(address)).collect();
         assert!(clients.iter().all(Result::is_ok));
         let mut events = Events::with_capacity(EVENTS);
-        // No further edge is needed for those that are left in the backlog.
+        // No further edge is needed for the connections left in the backlog.
         for turn in 1..=COUNT.div_ceil(64) {
             assert!(reactor.turn(&mut events).unwrap());
             let accepted = reactor.engine.counters().accepted;

@@ -1,40 +1,40 @@
-//! Buffers that belong to the reactor, not to a connection.
+//! Buffers of the reactor, shared by all connections.
 
 use super::timer::Tick;
 
-/// What reading and TLS need while they work, shared by all connections. Nothing of one
-/// connection stays here when the next is served.
+/// Working memory for reading and TLS. It holds no data of a connection when the next one is
+/// served.
 pub struct Scratch {
-    /// Plaintext that has just been read; [`Fill::bytes`](super::Fill::bytes) says how much.
+    /// Plaintext just read; [`Fill::bytes`](super::Fill::bytes) is its length.
     pub input: Box<[u8]>,
-    /// What is being encoded for one connection.
+    /// A buffer for frames being encoded for one connection.
     pub(super) own: Vec<u8>,
-    /// The most plaintext that goes into a TLS record. Of each connection whose socket is full one
-    /// record waits, so that shorter ones take less memory.
+    /// Maximum plaintext of a TLS record. One record per connection with a full socket is buffered,
+    /// so that shorter records reduce memory use.
     #[cfg(feature = "tls")]
     pub(super) longest_record: usize,
     /// The time of the turn.
     pub(super) now: Tick,
-    /// What TLS needs besides.
+    /// Buffers of the TLS code.
     #[cfg(feature = "tls")]
     pub(super) cipher: Cipher,
 }
 
-/// The buffers of encryption. Without a TLS connection they take no memory.
+/// The encryption buffers. They take no memory until TLS is used.
 #[derive(Default)]
 #[cfg(feature = "tls")]
 pub(super) struct Cipher {
-    /// Records as they came, decrypted in place.
+    /// Received records, decrypted in place.
     pub incoming: Vec<u8>,
-    /// Plaintext of several frames, put together for one record.
+    /// Plaintext of several frames, combined into one record.
     pub gathered: Vec<u8>,
-    /// Records on their way out.
+    /// Records to be sent.
     pub outgoing: Vec<u8>,
 }
 
 impl Scratch {
-    /// Buffers that read at most `read_size` bytes at once, but no less than 32 KiB, so that a
-    /// TLS record is never longer.
+    /// Creates buffers for reads of at most `read_size` bytes, but no less than 32 KiB, so that any
+    /// TLS record fits.
     pub fn new(read_size: usize) -> Self {
         Scratch {
             input: vec![0; read_size.max(MIN_READ_SIZE)].into_boxed_slice(),
@@ -47,8 +47,7 @@ impl Scratch {
         }
     }
 
-    /// Has TLS records be shorter the more memory is taken by records that wait: `waiting` bytes,
-    /// of `limit`.
+    /// Shortens TLS records when buffered records use much memory: `waiting` bytes of `limit`.
     pub(super) fn limit_records(&mut self, waiting: u64, limit: u64) {
         #[cfg(feature = "tls")]
         {
@@ -63,8 +62,8 @@ impl Scratch {
     }
 }
 
-/// The most plaintext in a record (RFC 8446 §5.1: "The length MUST NOT exceed 2^14 bytes").
+/// Maximum plaintext of a record (RFC 8446 §5.1: "The length MUST NOT exceed 2^14 bytes").
 #[cfg(feature = "tls")]
 pub(super) const MAX_RECORD: usize = 16 * 1024;
-/// Twice what a record carries.
+/// Twice the plaintext of a record.
 const MIN_READ_SIZE: usize = 32 * 1024;

@@ -1,41 +1,41 @@
-//! What the engine asks of a socket, so that a simulated one can stand in.
+//! The socket interface of the engine, which a simulated socket can implement.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
-/// A connected, non-blocking byte stream under edge-triggered readiness.
+/// A connected, non-blocking byte stream with edge-triggered readiness.
 ///
-/// `WouldBlock` says that the kernel's side is empty (read) or full (write) and that an edge
-/// will come. `Interrupted` is retried by the engine. Any other error ends the connection.
+/// `WouldBlock` means that the kernel's buffer is empty (read) or full (write), and that an edge
+/// will follow. `Interrupted` is retried by the engine. Any other error ends the connection.
 pub trait Socket {
     /// Reads at most `buf.len()` bytes; 0 is the end of the peer's stream.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes a prefix of the slices taken together and says how long it was.
+    /// Writes a prefix of the concatenated slices, and returns its length.
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Ends our own direction; what was written before still arrives.
+    /// Shuts down the write side; output written before still arrives.
     fn shutdown_write(&mut self) -> io::Result<()>;
 
-    /// Makes the coming drop reset the connection rather than linger. Asked only for a peer
-    /// that let its close deadline pass.
+    /// Makes dropping the socket reset the connection instead of lingering. Called only for peers
+    /// that miss a deadline or must be dropped at once.
     fn abort_on_drop(&mut self) {}
 
-    /// The peer's address, where it has one.
+    /// Returns the peer's address, if it has one.
     fn peer(&self) -> Option<SocketAddr> {
         None
     }
 }
 
-/// What one fill of a transport brought.
+/// The result of one read through a transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fill {
-    /// Bytes of plaintext now at the start of the scratch input.
+    /// Bytes of plaintext at the start of the scratch input.
     pub bytes: usize,
-    /// Bytes that were received, which with TLS are those of records.
+    /// Bytes received; with TLS, bytes of records.
     pub received: usize,
-    /// The socket had less than was asked for: under edge triggering it is empty now, unless
-    /// the peer has already ended its side.
+    /// The read was short: with edge triggering, the socket is empty now, unless the peer has
+    /// already shut down its write side.
     pub drained: bool,
     /// The peer's stream has ended.
     pub eof: bool,

@@ -1,4 +1,4 @@
-//! The sockets of the operating system.
+//! Sockets of the operating system.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -10,23 +10,23 @@ use mio::{Interest, Registry, Token};
 
 use super::socket::Socket;
 
-/// A connected socket of either kind.
+/// A connected socket.
 #[derive(Debug)]
 pub enum Stream {
-    /// Over TCP.
+    /// A TCP socket.
     Tcp(TcpStream),
-    /// On this machine.
+    /// A unix socket.
     Unix(UnixStream),
 }
 
 impl Stream {
-    /// The peer's address; `None` for a unix socket.
+    /// Returns the peer's IP address; `None` for a unix socket.
     pub(super) fn peer_ip(&self) -> Option<IpAddr> {
         self.peer().map(|peer| peer.ip())
     }
 
-    /// Both directions, once: mio is edge-triggered, and with one registration for life no
-    /// further system call is needed to change it.
+    /// Registers both directions once. With edge triggering, the registration never changes, so
+    /// that no further system calls are needed.
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let interests = Interest::READABLE | Interest::WRITABLE;
         match self {
@@ -53,7 +53,7 @@ impl Socket for Stream {
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match (self, slices) {
-            // `send` is a little cheaper than `writev`.
+            // `send` is slightly cheaper than `writev`.
             (Stream::Tcp(stream), [one]) => stream.write(one),
             (Stream::Tcp(stream), many) => stream.write_vectored(many),
             (Stream::Unix(stream), many) => stream.write_vectored(many),

@@ -1,34 +1,35 @@
-//! Deadlines: a hashed wheel of the connections' numbers, which is lazy about what is put off.
+//! Deadlines: a hashed timer wheel of connection indices with lazy rescheduling.
 //!
-//! To put a deadline off, as most of them are, is to write it down beside the connection: its
-//! number stays where it hangs, and is hung anew when that moment comes. So arming touches no
-//! other connection, and the numbers of a slot lie side by side.
+//! Most deadlines are postponed before they expire. Postponing one only updates the timer stored in
+//! the connection: its entry stays in its slot, and is rescheduled when that tick is reached. Thus,
+//! arming a timer touches no other connection, and the entries of a slot are contiguous in memory.
 
 use std::array;
 use std::mem;
 
-/// A connection's one timer; it lives in the connection.
+/// The only timer of a connection, stored in the connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timer {
     deadline: Tick,
-    /// Where the entry hangs that counts: at the deadline, or earlier.
+    /// The tick of the valid entry: the deadline, or earlier.
     hung: Tick,
 }
 
-/// Time in steps of [`TICK_MS`], rounded up where it is a deadline.
+/// Time in ticks of [`TICK_MS`]. Deadlines are rounded up.
 pub(super) type Tick = u32;
 
-/// Milliseconds a tick: deadlines here are seconds, and a connection must not be cut early.
+/// Milliseconds per tick. Deadlines are in the order of seconds, and no connection may be dropped
+/// early.
 pub(super) const TICK_MS: u64 = 100;
 
-/// The tick at or after a moment.
+/// Returns the first tick at or after a time.
 pub(super) fn tick_at(mono_ms: u64) -> Tick {
     mono_ms.div_ceil(TICK_MS) as Tick
 }
 
-/// Where the timers are.
+/// Access to the timers.
 pub(super) trait Timers {
-    /// The timer of a connection, `None` where there is no such connection.
+    /// Returns the timer of a connection, or `None` if there is no such connection.
     fn timer(&mut self, index: u32) -> Option<&mut Timer>;
 }
 
@@ -40,7 +41,7 @@ impl Timer {
         }
     }
 
-    /// The tick it is armed for.
+    /// Returns the deadline, if the timer is armed.
     pub fn deadline(&self) -> Option<Tick> {
         self.is_armed().then_some(self.deadline)
     }
@@ -50,22 +51,22 @@ impl Timer {
     }
 }
 
-/// Each armed timer has an entry in the slot of a tick no later than its deadline, or among
-/// those that are due. There may be entries besides that count no more: they are passed over
-/// when their tick has come, and swept out where they are many.
+/// The wheel. Each armed timer has an entry in the slot of a tick no later than its deadline, or
+/// among the due entries. Stale entries may exist as well: they are skipped when their tick is
+/// reached, and swept when there are too many.
 pub(super) struct Wheel {
     slots: [Vec<u32>; SLOTS],
-    /// A bit per slot, set where it has entries.
+    /// One bit per slot, set if it has entries.
     occupied: [u64; WORDS],
-    /// Entries whose tick has come, the lowest last.
+    /// Entries whose tick has been reached, in descending order.
     due: Vec<u32>,
-    /// Those that came due since.
+    /// Entries that have become due since `due` was sorted.
     coming: Vec<u32>,
-    /// Entries in all.
+    /// The total number of entries.
     entries: usize,
-    /// Timers that are armed.
+    /// The number of armed timers.
     armed: usize,
-    /// The last tick whose slot has been looked at.
+    /// The last tick that has been processed.
     now: Tick,
 }
 
@@ -82,10 +83,10 @@ impl Wheel {
         }
     }
 
-    /// Arms the timer of a connection, in place of what it was armed for.
+    /// Arms the timer of a connection, replacing its deadline.
     pub fn arm(&mut self, timer: &mut Timer, index: u32, deadline: Tick) {
         self.armed += usize::from(!timer.is_armed());
-        // A deadline that has passed already is due at the next tick.
+        // A deadline in the past expires at the next tick.
         timer.deadline = deadline.max(self.now + 1);
         if timer.hung > timer.deadline {
             self.hang(timer, index);
@@ -99,8 +100,8 @@ impl Wheel {
         *timer = Timer::unarmed();
     }
 
-    /// Moves on to `now`: what has come due can be taken after that. However far the clock
-    /// jumped, every slot is looked at once at the most.
+    /// Advances to `now`. Expired timers can then be taken. Each slot is visited at most once, even
+    /// if the clock jumps.
     #[inline]
     pub fn advance(&mut self, now: Tick) {
         if now > self.now {
@@ -123,21 +124,20 @@ impl Wheel {
         }
     }
 
-    /// Whether there are entries whose tick has come.
+    /// Returns whether there are entries whose tick has been reached.
     pub fn has_due(&self) -> bool {
         !self.due.is_empty() || !self.coming.is_empty()
     }
 
-    /// Takes those whose deadline has passed off a few entries, and disarms them.
+    /// Processes a batch of due entries: disarms expired timers, and appends their indices to
+    /// `out`.
     ///
-    /// They come in the order in which they lie in memory, as what is said to them and what they
-    /// answer will; and a few at once, so that the processor need not wait for one to be fetched
-    /// before it asks for the next.
+    /// Indices are processed in memory order, as are the reads and writes that follow. Batching
+    /// lets the processor overlap the cache misses of several timers.
     pub fn take_due(&mut self, timers: &mut impl Timers, out: &mut Vec<u32>) {
         if self.due.is_empty() {
             self.due = mem::take(&mut self.coming);
-            // It is made of a few runs that are in order already, which the stable sort makes
-            // use of.
+            // The list consists of a few sorted runs, which the stable sort exploits.
             self.due.sort();
             self.due.reverse();
         }
@@ -159,13 +159,13 @@ impl Wheel {
         }
         self.entries -= gone;
         if self.due.is_empty() {
-            // The memory of a crowd need not be kept.
+            // Do not keep the memory of a peak.
             self.due = Vec::new();
         }
     }
 
-    /// Sweeps out what counts no more, where it is most of all there is. So the entries are
-    /// never many more than the connections, however many come and go.
+    /// Sweeps stale entries when they are the majority, so that the number of entries stays
+    /// proportional to the number of connections.
     #[inline]
     pub fn tidy(&mut self, timers: &mut impl Timers) {
         if self.entries > 2 * self.armed + SLACK {
@@ -184,7 +184,7 @@ impl Wheel {
         }
         for (slot, list) in self.slots.iter_mut().enumerate() {
             list.retain(|&index| hung(index).is_some_and(|hung| hangs_in(slot, hung, now)));
-            // One that went and came again can have left a second one in the same slot.
+            // A timer that was disarmed and armed again can have two entries in the same slot.
             list.sort_unstable();
             list.dedup();
             list.shrink_to(2 * list.len());
@@ -193,13 +193,13 @@ impl Wheel {
         self.entries = entries;
     }
 
-    /// The tick at which to advance next; `None` while nothing hangs anywhere.
+    /// Returns the next tick at which to advance, or `None` if there are no entries.
     pub fn next_tick(&self) -> Option<Tick> {
         if self.has_due() {
             return Some(self.now);
         }
         let first = (self.now as usize + 1) % SLOTS;
-        // A round of the bit map, word by word; the first word's lower bits come last.
+        // Scans the bitmap once around, word by word; the low bits of the first word come last.
         (0..=WORDS)
             .find_map(|word| {
                 let at = (first / 64 + word) % WORDS;
@@ -214,7 +214,8 @@ impl Wheel {
             .map(|slot| self.now + 1 + ((slot + SLOTS - first) % SLOTS) as Tick)
     }
 
-    /// Goes through every list: how many timers have an entry that counts, or what is wrong.
+    /// Verifies all lists. Returns the number of timers with a valid entry, or a description of an
+    /// inconsistency.
     pub fn verify(&self, timer: impl Fn(u32) -> Option<Timer>) -> Result<usize, String> {
         let mut found = Vec::new();
         let mut entries = 0;
@@ -252,8 +253,8 @@ impl Wheel {
         }
     }
 
-    /// Hangs an entry at the timer's deadline, or as far ahead as there are slots. The caller
-    /// counts it.
+    /// Adds an entry at the timer's deadline, or at the horizon if that is earlier. The caller
+    /// updates the count.
     fn hang(&mut self, timer: &mut Timer, index: u32) {
         timer.hung = timer.deadline.min(self.now + HORIZON);
         let slot = timer.hung as usize % SLOTS;
@@ -262,7 +263,7 @@ impl Wheel {
     }
 }
 
-/// Whether an entry that hangs there is in this slot.
+/// Returns whether an entry at this tick belongs to this slot.
 fn hangs_in(slot: usize, hung: Tick, now: Tick) -> bool {
     hung > now && hung != NEVER && hung as usize % SLOTS == slot
 }
@@ -271,16 +272,16 @@ fn is_late(timer: Timer) -> bool {
     timer.hung > timer.deadline
 }
 
-/// 51.2 s a round: longer than any deadline of the default configuration.
+/// A round of 51.2 s: longer than any deadline of the default configuration.
 const SLOTS: usize = 512;
 const WORDS: usize = SLOTS / 64;
-/// How many ticks ahead an entry hangs at the most.
+/// How many ticks ahead an entry is scheduled at most.
 const HORIZON: Tick = SLOTS as Tick - 1;
-/// Entries looked at together: as many as a processor fetches at once, or a few more.
+/// Entries processed together: about as many as the processor's outstanding memory accesses.
 const BATCH: usize = 16;
-/// Entries that count no more and are let be in any case.
+/// Stale entries that are tolerated in any case.
 const SLACK: usize = 1024;
-/// Where the entry of a timer hangs that is not armed.
+/// The tick of a timer that is not armed.
 const NEVER: Tick = Tick::MAX;
 
 #[cfg(test)]

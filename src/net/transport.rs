@@ -1,4 +1,4 @@
-//! Plain or TLS: the one place where the two differ for the engine.
+//! Plain or TLS transport: the only place where the engine distinguishes them.
 
 use std::io::{self, IoSlice};
 
@@ -9,16 +9,16 @@ use super::socket::{Fill, Socket};
 use super::timer::Tick;
 use super::tls::TlsLink;
 
-/// How a connection's bytes reach its socket. The pace is in the variants because there it takes
-/// the place of padding.
+/// The transport of a connection. The pace is stored in the variants because it fits their padding
+/// there.
 pub(super) enum Transport<S> {
     Plain(S, Pace),
     Tls(Box<TlsLink<S>>, Pace),
 }
 
 impl<S: Socket> Transport<S> {
-    /// Reads once, at most `limit` bytes (with TLS, of records) and what the scratch input
-    /// holds.
+    /// Reads once, limited by `limit` bytes (with TLS, of records) and the size of the scratch
+    /// input.
     pub fn fill(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
         let limit = limit.min(scratch.input.len());
         match self {
@@ -27,18 +27,18 @@ impl<S: Socket> Transport<S> {
         }
     }
 
-    /// Reads once, at most `limit` bytes, what comes before TLS.
+    /// Reads once, at most `limit` bytes, input that precedes TLS.
     pub fn fill_before_tls(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
         let limit = limit.min(scratch.input.len());
         read_once(self.socket_mut(), &mut scratch.input[..limit])
     }
 
-    /// Reads once, past TLS and at most `limit` bytes, what nobody wants any more.
+    /// Reads once, at most `limit` bytes, bypassing TLS, input that is discarded.
     pub fn discard(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
         self.fill_before_tls(scratch, limit)
     }
 
-    /// Takes a prefix of the slices and says how long it is; 0 when it would block.
+    /// Sends a prefix of the slices, and returns its length; 0 if it would block.
     pub fn send(&mut self, slices: &[IoSlice<'_>], scratch: &mut Scratch) -> io::Result<usize> {
         let (sent, pace) = match self {
             Transport::Plain(socket, pace) => (write_once(socket, slices)?, pace),
@@ -48,7 +48,7 @@ impl<S: Socket> Transport<S> {
         Ok(sent)
     }
 
-    /// How long the peer may need to read all output.
+    /// Returns the estimate of how long the peer needs to read all output.
     pub fn pace(&self) -> Pace {
         let (Transport::Plain(_, pace) | Transport::Tls(_, pace)) = self;
         *pace
@@ -60,7 +60,7 @@ impl<S: Socket> Transport<S> {
         pace
     }
 
-    /// Sends what the transport itself holds back; false while some of it is left.
+    /// Sends output buffered by the transport itself. Returns false if some of it is left.
     pub fn flush(&mut self) -> io::Result<bool> {
         match self {
             Transport::Plain(..) => Ok(true),
@@ -68,7 +68,7 @@ impl<S: Socket> Transport<S> {
         }
     }
 
-    /// Whether the transport holds output back.
+    /// Returns whether the transport buffers output.
     pub fn has_output(&self) -> bool {
         match self {
             Transport::Plain(..) => false,
@@ -76,7 +76,7 @@ impl<S: Socket> Transport<S> {
         }
     }
 
-    /// Whether the TLS handshake is still under way.
+    /// Returns whether the TLS handshake is in progress.
     pub fn is_handshaking(&self) -> bool {
         match self {
             Transport::Plain(..) => false,
@@ -84,7 +84,7 @@ impl<S: Socket> Transport<S> {
         }
     }
 
-    /// Bytes of TLS records that the socket has not taken.
+    /// Returns the number of bytes of TLS records that the socket has not accepted.
     pub fn records(&self) -> usize {
         match self {
             Transport::Plain(..) => 0,
@@ -92,14 +92,15 @@ impl<S: Socket> Transport<S> {
         }
     }
 
-    /// Has the ledger agree with the records that wait.
+    /// Updates the ledger with the buffered records.
     pub fn count(&mut self, held: &mut Held, now: Tick) {
         if let Transport::Tls(link, _) = self {
             link.count(held, now);
         }
     }
 
-    /// Whether TLS records wait of which the socket has taken nothing for longer than this.
+    /// Returns whether TLS records are buffered of which the socket has accepted nothing for longer
+    /// than `longest`.
     pub fn stalls(&self, now: Tick, longest: Tick) -> bool {
         match self {
             Transport::Plain(..) => false,
@@ -107,14 +108,14 @@ impl<S: Socket> Transport<S> {
         }
     }
 
-    /// Takes the records that wait off the ledger: the connection is being freed.
+    /// Removes the buffered records from the ledger, before the connection is freed.
     pub fn release(&mut self, held: &mut Held) {
         if let Transport::Tls(link, _) = self {
             link.release(held);
         }
     }
 
-    /// Bytes of a TLS record that is not whole.
+    /// Returns the number of bytes of an incomplete TLS record.
     pub fn held(&self) -> usize {
         match self {
             Transport::Plain(..) => 0,
@@ -126,7 +127,7 @@ impl<S: Socket> Transport<S> {
         !matches!(self, Transport::Plain(..))
     }
 
-    /// Ends our direction.
+    /// Shuts down the write side.
     pub fn shutdown_write(&mut self, scratch: &mut Scratch) -> io::Result<()> {
         match self {
             Transport::Plain(socket, _) => socket.shutdown_write(),
@@ -148,8 +149,8 @@ pub(super) fn read_once(socket: &mut impl Socket, buf: &mut [u8]) -> io::Result<
             Ok(bytes) => Ok(Fill {
                 bytes,
                 received: bytes,
-                // On epoll a short read has emptied the socket, and the next byte to arrive
-                // is a new edge.
+                // With epoll, a short read has emptied the socket, and the next byte to arrive
+                // causes a new edge.
                 drained: bytes < buf.len(),
                 eof: bytes == 0,
             }),

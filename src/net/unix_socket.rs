@@ -1,8 +1,8 @@
-//! The file of a listening unix socket: its permissions and owner, and its removal.
+//! The file of a listening unix socket: its permissions, owner, and removal.
 //!
-//! A client needs write permission on the file to connect. The file never has more permissions
-//! than were asked for: it is created with them, its owner is changed next, and only then does
-//! the socket listen. Before that every connect fails.
+//! Clients need write permission on the file to connect. The file never has more permissions than
+//! requested: it is created with its final mode, then its owner is changed, and only then does the
+//! socket listen. Until then, every connect fails.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -16,19 +16,19 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmod, chownat};
 use rustix::process::umask;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Permissions and owner of the file of a unix socket.
+/// Permissions and owner of a unix socket's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketFile {
-    /// The permission bits, as of `chmod`; the umask does not count.
+    /// The permission bits, as for `chmod`; the umask is not applied.
     pub mode: u32,
-    /// The user that owns it; `None` is the user of the process.
+    /// The owning user; `None` is the user of the process.
     pub user: Option<u32>,
-    /// Its group; `None` is the group of the process, or of the directory.
+    /// The owning group; `None` is the group of the process or the directory.
     pub group: Option<u32>,
 }
 
 impl Default for SocketFile {
-    /// Everyone on this host who can search the directory may connect.
+    /// Any local user who can search the directory may connect.
     fn default() -> Self {
         SocketFile {
             mode: 0o666,
@@ -38,7 +38,7 @@ impl Default for SocketFile {
     }
 }
 
-/// The file of an open socket. It is removed if it is still at its path.
+/// The file of an open socket. It is removed on drop, if it is still at its path.
 #[derive(Debug)]
 pub(super) struct OwnFile {
     path: PathBuf,
@@ -49,7 +49,7 @@ pub(super) struct OwnFile {
 /// Opens a listening socket at a path.
 ///
 /// # Errors
-/// Those of binding and listening, and of changing the owner.
+/// Errors of binding and listening, and of changing the owner.
 pub(super) fn listen(
     path: &Path,
     file: SocketFile,
@@ -65,7 +65,7 @@ pub(super) fn listen(
     Ok((socket.into(), own))
 }
 
-/// Creates the file with this mode. The umask belongs to the process: it is another one for one
+/// Creates the file with the given mode. The umask is process-wide, so it is changed for only one
 /// system call.
 fn bind(socket: &Socket, address: &SockAddr, mode: u32) -> io::Result<()> {
     let _guard = UMASK.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +91,7 @@ impl OwnFile {
             chownat(CWD, &self.path, user, group, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|error| refused(&error.into(), "its owner cannot be changed"))?;
         }
-        // A default ACL of the directory takes the place of the umask.
+        // A default ACL of the directory replaces the umask.
         let mode = fs::symlink_metadata(&self.path)?.permissions().mode() & PERMISSIONS;
         if mode != file.mode {
             chmod(&self.path, Mode::from_raw_mode(file.mode))
@@ -107,7 +107,7 @@ impl OwnFile {
 
 impl Drop for OwnFile {
     fn drop(&mut self) {
-        // Another process may have removed the file, and listen at the same path.
+        // Another process may have removed the file, and may be listening at the same path.
         let found = fs::symlink_metadata(&self.path);
         if !found.is_ok_and(|metadata| self.is_it(&metadata)) {
             return;
@@ -118,8 +118,8 @@ impl Drop for OwnFile {
     }
 }
 
-/// Removes the socket of a process that has ended. Only a refused connection proves that: any
-/// other error can come from a socket that another process listens on.
+/// Removes the socket file of a process that has ended. Only a refused connection proves that: any
+/// other error may come from a socket that another process listens on.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if !is_socket {
@@ -131,15 +131,15 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A change of the file that was refused. In a user namespace, an owner that it does not have is an
+/// Converts an error of changing the file. In a user namespace, an unmapped owner is reported as an
 /// invalid argument.
 fn refused(error: &io::Error, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("{what}: {error}"))
 }
 
-/// Held while the umask is another one, so that each thread restores the right one.
+/// Held while the umask is changed, so that concurrent threads restore the original one.
 static UMASK: Mutex<()> = Mutex::new(());
-/// The bits of a mode that are permissions.
+/// The permission bits of a mode.
 const PERMISSIONS: u32 = 0o777;
 
 #[cfg(test)]
@@ -179,7 +179,7 @@ mod tests {
         let address = SockAddr::unix(&path).unwrap();
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         bind(&socket, &address, 0o620).unwrap();
-        // Its mode is right from the first moment on, and its owner is changed before `listen`.
+        // The mode is correct from the start, and the owner is changed before `listen`.
         assert_eq!(mode(&path), 0o620);
         let error = UnixStream::connect(&path).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
@@ -207,7 +207,7 @@ mod tests {
     fn only_a_socket_that_refuses_connections_is_replaced() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("s");
-        // A full queue is no refusal.
+        // A full backlog does not refuse connections.
         let (first, own) = listen(&path, with_mode(0o600), 0).unwrap();
         let mut waiting = Vec::new();
         while let Ok(stream) = UnixStream::connect(&path) {
@@ -216,7 +216,7 @@ mod tests {
         let error = listen(&path, with_mode(0o600), 1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(path.exists());
-        // A process that was killed leaves its file.
+        // A killed process leaves its file.
         std::mem::forget(own);
         drop((first, waiting));
         listen(&path, with_mode(0o600), 1).unwrap();

@@ -1,59 +1,60 @@
-//! How fast a peer takes its output, on a clock that runs only while the peer is waited for.
+//! The rate at which a peer accepts output, on a clock that runs only while this server waits for
+//! the peer.
 
 use super::timer::Tick;
 
-/// Times and amounts of a queue's output. All times are on [`Uptake::clock`], so that a client
-/// that reads is not taken for a slow one because this server is busy.
+/// Times and amounts of a queue's output. All times are on [`Uptake::clock`], so that a client is
+/// not considered slow because this server is busy.
 #[derive(Debug, Default)]
 pub(super) struct Uptake {
-    /// When the kernel last took output, or when the queue was begun.
+    /// When the kernel last accepted output, or when the queue was created.
     progressed: Tick,
-    /// When the first entry became the first.
+    /// When the first entry reached the front.
     first_since: Tick,
-    /// From when on `recent` counts.
+    /// The start of the period covered by `recent`.
     recent_since: Tick,
-    /// Bytes that the kernel has taken lately.
+    /// Bytes accepted by the kernel recently.
     recent: usize,
-    /// Since when the kernel has had room for more.
+    /// The time since which the kernel has had buffer space.
     room_since: Option<Tick>,
-    /// Time for which the kernel had room, but this server sent nothing.
+    /// Total time during which the kernel had buffer space, but this server sent nothing.
     server_delay: Tick,
 }
 
 impl Uptake {
-    /// The time on the clock of the queue. It stands still while the kernel has room: output waits
-    /// for this server then, not for the peer.
+    /// Returns the time on the queue's clock. It stands still while the kernel has buffer space,
+    /// because output is then waiting for this server, not for the peer.
     pub fn clock(&self, now: Tick) -> Tick {
         let now = self.room_since.map_or(now, |since| since.min(now));
         now.saturating_sub(self.server_delay)
     }
 
-    /// The kernel has room.
+    /// Records that the kernel has buffer space.
     pub fn note_room(&mut self, now: Tick) {
         self.room_since.get_or_insert(now);
     }
 
-    /// The kernel is full.
+    /// Records that the kernel's buffer is full.
     pub fn note_full(&mut self, now: Tick) {
         if let Some(since) = self.room_since.take() {
             self.server_delay += now.saturating_sub(since);
         }
     }
 
-    /// A first entry joins an empty queue, at this time of the clock.
+    /// Records that a first entry has joined an empty queue, at this time on the clock.
     pub fn begin(&mut self, clock: Tick) {
         self.progressed = clock;
         self.first_since = clock;
         (self.recent_since, self.recent) = (clock, 0);
     }
 
-    /// Another entry becomes the first, at this time of the clock.
+    /// Records that another entry has reached the front, at this time on the clock.
     pub fn note_next(&mut self, clock: Tick) {
         self.first_since = clock;
     }
 
-    /// The kernel has taken bytes, at this time of the clock. From [`RECENT`] on, both the bytes and
-    /// their time are halved.
+    /// Records that the kernel has accepted bytes, at this time on the clock. After [`RECENT`]
+    /// ticks, both the bytes and their period are halved.
     pub fn note_taken(&mut self, count: usize, clock: Tick) {
         self.progressed = clock;
         self.recent += count;
@@ -64,27 +65,27 @@ impl Uptake {
         }
     }
 
-    /// How long the first entry has been the first.
+    /// Returns how long the first entry has been at the front.
     pub fn of_first(&self, now: Tick) -> Tick {
         self.clock(now).saturating_sub(self.first_since)
     }
 
-    /// Whether the peer has lately taken at least `pace` bytes a tick, `grace` ticks aside. All
-    /// messages count, so that the next message at the front brings no further grace.
+    /// Returns whether the peer has recently accepted at least `pace` bytes per tick, after `grace`
+    /// ticks. All messages count, so that a new message at the front brings no further grace.
     pub fn keeps(&self, pace: usize, now: Tick, grace: Tick) -> bool {
         let time = self.clock(now).saturating_sub(self.recent_since);
         self.recent >= time.saturating_sub(grace) as usize * pace
     }
 
-    /// Whether nothing has been taken for longer than this.
+    /// Returns whether nothing has been accepted for longer than `longest`.
     pub fn stalls(&self, now: Tick, longest: Tick) -> bool {
         self.clock(now).saturating_sub(self.progressed) > longest
     }
 }
 
-/// Bytes in a tick that a connection has to take of a large message: 64 KiB a second.
+/// Bytes per tick that a connection must accept of a large message: 64 KiB per second.
 pub(super) const PACE: usize = 64 * 1024 / 10;
-/// Ticks after which earlier progress counts for half: eight seconds.
+/// Ticks after which earlier progress counts half: eight seconds.
 const RECENT: Tick = 80;
 
 #[cfg(test)]
