@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn body_may_be_cut_at_every_byte() {
+    fn body_decodes_at_any_split() {
         let input = b"1;a=\"b\"\r\nx\r\n0000c ;c\r\nhello, world\r\n2\r\n\r\n\r\n0;z\r\nA: b\r\nC:\r\n\r\nrest";
         let want = Ok(Some((b"xhello, world\r\n".to_vec(), 4)));
         for first in 0..input.len() {
@@ -277,7 +277,7 @@ mod tests {
 
     // CVE-2025-22871, CVE-2025-43859
     #[test]
-    fn malformed_framing_is_refused() {
+    fn malformed_framing_is_rejected() {
         for input in [
             "\r\n",
             " 1\r\nx\r\n0\r\n\r\n",
@@ -326,7 +326,7 @@ mod tests {
 
     // CVE-2021-32714
     #[test]
-    fn sizes_are_held_to_the_limit_before_the_data_arrives() {
+    fn chunk_size_over_limit_is_rejected_before_its_data_arrives() {
         let too_large = Err(ChunkedError::BodyTooLarge);
         for size in [
             "65",

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn several_offers_and_several_fields_are_one_list() {
+    fn multiple_fields_form_one_offer_list() {
         const BAD: &str = "permessage-deflate; server_max_window_bits=7";
         const GOOD: &str = "permessage-deflate; server_max_window_bits=10";
         for (fields, want) in [

@@ -150,7 +150,7 @@ mod tests {
 
     // P1
     #[test]
-    fn the_last_that_is_no_proxy_is_the_client() {
+    fn last_untrusted_hop_is_the_client() {
         for (value, want) in [
             ("203.0.113.7", "203.0.113.7"),
             ("198.51.100.1, 203.0.113.7", "203.0.113.7"),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_read_by_its_grammar() {
+    fn forwarded_follows_the_rfc_7239_grammar() {
         for (value, want) in [
             ("for=203.0.113.7", "203.0.113.7"),
             (

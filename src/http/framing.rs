@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_length_or_the_coding_says_where_a_body_ends() {
+    fn content_length_or_chunked_coding_delimits_the_body() {
         for (fields, want) in [
             ("", Framing::None),
             ("Content-Length: 0\r\n", Framing::Length(0)),
@@ -112,7 +112,7 @@ mod tests {
     // CVE-2021-21299, CVE-2021-32714, CVE-2021-32715, CVE-2020-35863, CVE-2020-35884,
     // CVE-2021-38512
     #[test]
-    fn transfer_encoding_that_parsers_read_differently_is_refused() {
+    fn ambiguous_transfer_encoding_is_rejected() {
         for fields in [
             "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n",
             "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn other_transfer_codings_are_not_supported() {
+    fn unsupported_transfer_codings_are_rejected() {
         for fields in [
             "Transfer-Encoding: gzip, chunked\r\n",
             "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",

@@ -68,7 +68,7 @@ mod tests {
     // CSWSH (cross-site WebSocket hijacking): comparing only a part of the origin would be no
     // protection.
     #[test]
-    fn scheme_host_and_port_all_count() {
+    fn origins_compare_by_scheme_host_and_port() {
         let origin = |text| Origin::parse(text).unwrap();
         let good = origin("https://good.example");
         for same in ["https://good.example:443", "HTTPS://Good.Example"] {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin() {
+    fn invalid_origins_are_rejected() {
         for text in [
             "",
             "*",

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network() {
+    fn invalid_networks_are_rejected() {
         for item in [
             "",
             "localhost",

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_however_they_come_and_nothing_behind_them() {
+    fn headers_parse_at_any_split_without_consuming_later_bytes() {
         for (header, want) in good() {
             let behind = [&header[..], b"GET /ws HTTP/1.1\r\n"].concat();
             assert_eq!(read(&behind), Ok((want, header.len())), "{header:x?}");
@@ -270,7 +270,7 @@ mod tests {
 
     // P2
     #[test]
-    fn what_is_no_header_is_refused() {
+    fn malformed_headers_are_rejected() {
         let mut bad: Vec<Vec<u8>> = vec![
             binary(0x11, 0x11, &[0; 12]),
             binary(0x22, 0x11, &[0; 12]),
@@ -311,7 +311,7 @@ mod tests {
 
     // P3
     #[test]
-    fn a_header_without_end_is_given_up() {
+    fn unterminated_header_is_rejected() {
         let long = format!("PROXY UNKNOWN {}", "x".repeat(200));
         assert!(matches!(
             parse_proxy(&long.as_bytes()[..106]),

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_escapes_are_text() {
+    fn invalid_escapes_are_literal_text() {
         for (text, want) in [
             ("/a%20b+c", "/a b+c"),
             ("%", "%"),

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_heads() {
+    fn complete_heads() {
         let table = [
             (
                 "GET /ws HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_in_absolute_form_name_their_host() {
+    fn absolute_form_target_overrides_the_host_field() {
         let request = |target: &str| {
             let head = format!("GET {target} HTTP/1.1\r\nHost: other:1\r\n\r\n");
             let parsed = parse_head(head.as_bytes(), 8192, |request| {
@@ -306,7 +306,7 @@ mod tests {
 
     // CVE-2026-33247: both may contain a token.
     #[test]
-    fn debug_output_shows_neither_query_nor_fields() {
+    fn debug_output_omits_query_and_header_fields() {
         let head = "GET /ws?access_token=one HTTP/1.1\r\nAuthorization: Bearer two\r\n\r\n";
         let shown = parse_head(head.as_bytes(), 8192, |request| format!("{request:?}"));
         let Ok(Head::Complete(shown)) = shown else {
@@ -327,7 +327,7 @@ mod tests {
     // CVE-2021-21299, CVE-2021-32714, CVE-2021-32715, CVE-2020-35863, CVE-2020-35884,
     // CVE-2021-38512
     #[test]
-    fn what_two_parsers_could_read_differently_is_refused() {
+    fn ambiguous_heads_are_rejected() {
         use HeadError::{Ambiguous, Malformed};
         let table = [
             ("\r\nGET / HTTP/1.1\r\n\r\n", Malformed),

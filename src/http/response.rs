@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_codes_in_use_have_their_reason_phrase() {
+    fn used_status_codes_have_reason_phrases() {
         for code in [
             200, 202, 400, 401, 403, 404, 405, 408, 411, 413, 426, 429, 431, 500, 501, 503,
         ] {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_announce_their_length_and_their_end() {
+    fn responses_carry_length_and_connection_fields() {
         let response = Response::json(503, "{}").with("Retry-After", "5");
         assert_eq!(
             text(&response, Some(10), false),

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_rfc_6455_section_1_3() {
+    fn rfc_6455_section_1_3_example() {
         let mut out = Vec::new();
         check(GOOD).unwrap().encode(&mut out);
         let text = String::from_utf8(out).unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn compression_is_answered_where_it_is_offered_and_not_declined() {
+    fn deflate_is_answered_if_offered_and_not_declined() {
         let head = GOOD.replace(
             "Host: a",
             "sec-websocket-extensions: x\r\nHost: a\r\nSec-WebSocket-Extensions: permessage-deflate",
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_vary() {
+    fn handshake_variants_are_accepted() {
         for (from, to) in [
             ("websocket", "WebSocket"),
             ("websocket", "h2c, websocket"),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_handshake() {
+    fn invalid_handshakes_are_rejected() {
         for (from, to) in [
             ("GET", "POST"),
             ("GET", "get"),

@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_finds_its_own_value_only() {
+    fn key_returns_only_its_own_value() {
         let mut arena = Arena::new();
         let a = arena.insert("a");
         assert_eq!(arena.remove(a), Some("a"));
@@ -274,14 +274,14 @@ mod tests {
     /// mimalloc allocates blocks of up to 10 KiB in pages of 64 KiB, and larger blocks in pages of
     /// 512 KiB or 4 MiB, which a single remaining connection would keep allocated.
     #[test]
-    fn a_page_is_small() {
+    fn page_fits_a_small_allocator_block() {
         type Connection = [u64; 10];
         assert!(size_of::<[Option<Connection>; PAGE]>() <= 10 * 1024);
     }
 
     // K5
     #[test]
-    fn pages_of_a_past_crowd_are_given_back() {
+    fn empty_pages_are_released() {
         let mut arena = Arena::new();
         let (pages, few) = (100, PAGE - 1);
         let keys: Vec<_> = (0..pages * PAGE).map(|n| arena.insert(n)).collect();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn walking_visits_every_value_once() {
+    fn next_key_visits_every_value_once() {
         let mut arena = Arena::new();
         let keys: Vec<_> = (0..3 * PAGE).map(|n| arena.insert(n)).collect();
         for key in keys.iter().filter(|key| key.index % 7 != 0) {
@@ -319,7 +319,7 @@ mod tests {
     // K5
     /// Inserts and removes batches in random order, and verifies the arena after each.
     #[test]
-    fn agrees_with_a_plain_map() {
+    fn matches_a_map_model() {
         let (mut arena, mut map) = (Arena::new(), BTreeMap::new());
         let mut seed = 1_u64;
         let mut below = |end: usize| {

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_decide_with_a_warning_before_the_end() {
+    fn validity_follows_dates_with_expiry_warning() {
         const DAY: u64 = 86_400;
         let info = |days: u64| CertificateInfo {
             subject: String::new(),

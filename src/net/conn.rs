@@ -264,7 +264,7 @@ mod tests {
 
     // M8
     #[test]
-    fn a_connection_is_as_small_as_it_was_measured() {
+    fn connection_size_is_as_measured() {
         assert_eq!(size_of::<Conn<FdSized, ()>>(), 64);
         assert_eq!(size_of::<Option<Conn<FdSized, ()>>>(), 64);
         assert_eq!(size_of::<Conn<FdSized, [u64; 6]>>(), 104);

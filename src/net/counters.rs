@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_that_anybody_may_choose_are_counted_together() {
+    fn unknown_close_codes_share_a_counter() {
         let mut codes = CloseCodes::default();
         for code in [1000, 4999, 3000, 3001, 1000] {
             codes.count(code);

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_duration_is_in_every_bucket_from_its_own_on() {
+    fn buckets_are_cumulative() {
         let mut histogram = Histogram::default();
         for micros in [0, 100, 101, 10_000_000, 10_000_001] {
             histogram.observe(Duration::from_micros(micros));

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_survives_the_journey_through_a_token() {
+    fn key_round_trips_through_a_token() {
         let key = ConnKey {
             index: u32::MAX,
             generation: 1,

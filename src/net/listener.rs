@@ -329,7 +329,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn who_is_turned_away_gets_to_the_other_who_listens() {
+    fn dropped_syn_reaches_the_next_listener() {
         use std::io::ErrorKind;
         use std::net::TcpStream;
         use std::time::Duration;
@@ -361,7 +361,7 @@ mod tests {
 
     // A2
     #[test]
-    fn a_failure_of_one_connection_is_no_failure_of_the_listener() {
+    fn accept_errors_of_one_connection_are_recognized() {
         let concerns_one = |errno: Errno| concerns_one_connection(&errno.into());
         for errno in [
             Errno::CONNABORTED,

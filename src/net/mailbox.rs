@@ -168,7 +168,7 @@ mod tests {
     use mio::{Events, Poll, Token};
 
     #[test]
-    fn a_full_mailbox_gives_back_what_it_has_no_room_for() {
+    fn full_mailbox_returns_the_command() {
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
         let (mailbox, mut inbox) = mailbox(1, waker);
@@ -184,7 +184,7 @@ mod tests {
 
     // R9
     #[test]
-    fn nothing_is_lost_between_the_bell_and_the_look() {
+    fn no_wakeup_is_lost() {
         const EACH: usize = 100_000;
         let mut poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();

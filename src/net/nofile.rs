@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_open_files_leave_few_places_to_the_reserved_listener() {
+    fn reserved_connections_scale_with_the_open_file_limit() {
         for (open_files, reserved, others) in [
             (0, 16, 1),
             (65, 16, 1),

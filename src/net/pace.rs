@@ -69,7 +69,7 @@ mod tests {
     const SECOND: Tick = (1000 / TICK_MS) as Tick;
 
     #[test]
-    fn output_takes_a_second_for_each_kibibyte() {
+    fn output_takes_one_second_per_kibibyte() {
         let mut pace = Pace::default();
         assert_eq!(pace.lag(0, 1000), 0);
         pace.add(10 * 1024, 1000);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_granted_is_bounded() {
+    fn lag_is_bounded() {
         let mut pace = Pace::default();
         for _ in 0..1000 {
             pace.add(1 << 20, 5);

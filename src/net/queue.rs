@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_leave_in_order_whatever_the_kernel_takes() {
+    fn bytes_leave_in_order_for_any_write_size() {
         let held = &mut Held::default();
         for step in 1..20 {
             let mut queue = TxQueue::default();
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_goes_behind_the_frame_that_was_begun() {
+    fn pong_follows_the_frame_in_progress() {
         let held = &mut Held::default();
         for step in 1..20 {
             let mut queue = TxQueue::default();
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn pong_that_is_sent_in_part_has_not_waited_for_long() {
+    fn partially_sent_pong_keeps_pace() {
         let held = &mut Held::default();
         let mut queue = TxQueue::default();
         queue.push_owned(b"rest", true, 1000, held);
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_overtakes_what_is_sealed() {
+    fn nothing_overtakes_sealed_output() {
         let held = &mut Held::default();
         for step in 1..20 {
             let mut queue = TxQueue::default();
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_begun_is_finished() {
+    fn drop_unstarted_keeps_the_frame_in_progress() {
         let held = &mut Held::default();
         let mut queue = TxQueue::default();
         queue.push_owned(b"first", false, 0, held);
@@ -433,7 +433,7 @@ mod tests {
 
     // M11
     #[test]
-    fn the_sent_part_of_a_long_chunk_is_released() {
+    fn sent_part_of_a_long_chunk_is_released() {
         let held = &mut Held::default();
         let mut queue = TxQueue::default();
         let bytes: Vec<u8> = (0..100_000).map(|byte| byte as u8).collect();
@@ -457,7 +457,7 @@ mod tests {
 
     // M6
     #[test]
-    fn a_shared_frame_counts_once_however_many_queues_have_it() {
+    fn shared_frame_is_counted_once() {
         let held = &mut Held::default();
         let frame = Frame::text(&"x".repeat(10_000));
         let mut queues: Vec<_> = (0..10).map(|_| TxQueue::default()).collect();

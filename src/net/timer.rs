@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_come_due_at_their_tick_in_the_order_of_their_places() {
+    fn timers_expire_at_their_tick_in_index_order() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(5));
         e.arm(&mut wheel, 1, 5);
         e.arm(&mut wheel, 4, 5);
@@ -342,7 +342,7 @@ mod tests {
 
     // W19
     #[test]
-    fn a_clock_that_jumps_an_hour_finds_everything_due_once() {
+    fn clock_jump_expires_each_timer_once() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(1000));
         for index in 0..1000 {
             e.arm(&mut wheel, index, 1 + index * 3);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_off_stays_where_it_hangs_until_then() {
+    fn postponed_timer_keeps_its_entry_until_its_tick() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(1));
         e.arm(&mut wheel, 0, 10);
         for deadline in 11..1000 {
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_but_not_taken_can_be_disarmed_and_armed_again() {
+    fn due_timer_can_be_disarmed_and_rearmed() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(3));
         for index in 0..3 {
             e.arm(&mut wheel, index, 2);
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_came_due_first_are_taken_first() {
+    fn earlier_due_timers_are_taken_first() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(100));
         for index in 0..100 {
             e.arm(&mut wheel, index, if index < 50 { 2 } else { 1 });
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_come_and_go_leave_no_more_than_there_are() {
+    fn stale_entries_are_bounded_by_armed_timers() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(10_000));
         for round in 0..100 {
             for index in 0..10_000 {
@@ -415,7 +415,7 @@ mod tests {
 
     // CVE-2026-79677
     #[test]
-    fn agrees_with_a_sorted_list() {
+    fn matches_a_sorted_list_model() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(200));
         let mut naive: Vec<Option<Tick>> = vec![None; 200];
         let (mut seed, mut now) = (1_u64, 0);

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_in_which_the_kernel_had_room_does_not_count() {
+    fn time_with_kernel_buffer_space_does_not_count() {
         let mut uptake = Uptake::default();
         uptake.begin(uptake.clock(1000));
         assert!(!uptake.stalls(1030, 30));

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_reason_is_cut_at_a_character() {
+    fn long_reason_is_truncated_at_a_character_boundary() {
         let mut out = Vec::new();
         let reason = "é".repeat(100);
         encode_close(

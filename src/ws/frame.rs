@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_take_the_fewest_bytes_and_come_back() {
+    fn lengths_are_minimal_and_round_trip() {
         for len in [0_usize, 1, 125, 126, 65_535, 65_536, 100_000] {
             let payload = vec![7; len];
             let mut bytes = Vec::new();
@@ -232,7 +232,7 @@ mod tests {
 
     // CVE-2020-13935
     #[test]
-    fn what_the_rfc_forbids() {
+    fn rfc_violations_are_rejected() {
         let table: [(&[u8], &str); 12] = [
             (&[0xC1, 0x80], "reserved bits are set"),
             (&[0xA1, 0x80], "reserved bits are set"),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn which_reserved_bits_a_frame_may_have_where_messages_may_be_compressed() {
+    fn reserved_bits_allowed_with_deflate() {
         for first in 0..=0xFF_u8 {
             let parsed = Header::parse(&[first, 0x80, 1, 2, 3, 4], true);
             let opcode = OpCode::from_bits(first & 0x0F);

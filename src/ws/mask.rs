@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_length_at_any_offset_is_the_xor_of_the_rfc() {
+    fn masking_matches_the_rfc_at_any_length_and_offset() {
         let key = [0x37, 0xfa, 0x21, 0x3d];
         for offset in 0..9 {
             for len in 0..40 {

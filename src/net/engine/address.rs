@@ -190,7 +190,7 @@ mod tests {
 
     // P4
     #[test]
-    fn ipv6_addresses_count_by_prefix_and_ipv4_addresses_in_any_notation_whole() {
+    fn ipv6_counts_by_prefix_and_ipv4_by_full_address() {
         for (ip, prefix, counted) in [
             ("192.0.2.1", 1, "192.0.2.1"),
             ("::ffff:192.0.2.1", 1, "192.0.2.1"),

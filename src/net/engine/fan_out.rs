@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wave_gives_each_connection_all_it_has_in_the_order_it_was_said() {
+    fn wave_groups_frames_by_connection_in_push_order() {
         let held = &mut Held::default();
         let mut fan_out = FanOut::default();
         fan_out.push(delivery("a", &[3, 1, 2]), held);
@@ -304,7 +304,7 @@ mod tests {
 
     // Equivalent to a stable sort of all receivers by slot.
     #[test]
-    fn a_wave_is_a_stable_sort_wherever_the_receivers_are() {
+    fn wave_order_is_a_stable_sort_by_slot() {
         let held = &mut Held::default();
         let mut state = 1_u64;
         let mut random = |below: u64| {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_to_get_a_variant_that_there_is_not_gets_nothing() {
+    fn invalid_variant_index_sends_nothing() {
         let held = &mut Held::default();
         let mut fan_out = FanOut::default();
         for text in ["a", "b"] {
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_during_a_wave_waits_for_the_next() {
+    fn delivery_pushed_during_a_wave_joins_the_next() {
         let held = &mut Held::default();
         let mut fan_out = FanOut::default();
         fan_out.push(delivery("a", &[1, 5]), held);

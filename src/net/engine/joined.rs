@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_are_those_of_the_frames_that_were_asked_for() {
+    fn bytes_match_the_requested_frames() {
         let [a, b, long] = ["a", "b", &"c".repeat(MAX_SIZE)].map(Frame::text);
         let mut joined = Joined::default();
         let (ab, ba) = (

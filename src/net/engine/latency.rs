@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_in_order_and_each_is_there_once() {
+    fn arrival_times_are_sorted_and_unique() {
         let mut written = Written::default();
         for since in [5, 5, 3, 5, 9, 3, 4] {
             written.add(since);

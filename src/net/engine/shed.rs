@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn required_pace_rises_with_time_as_far_as_the_server_can_send_it_to_all() {
+    fn required_pace_rises_with_time_up_to_the_server_send_rate() {
         let second = PRESSURE_GRACE / 2;
         let of = |pressed, connections| required_pace(pressed * second, connections) / PACE;
         assert_eq!(

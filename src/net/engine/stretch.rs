@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_come_in_order_and_what_is_in_one_as_it_was_added() {
+    fn slots_pop_in_order_and_fifo_within_a_slot() {
         let mut stretch = Stretch::default();
         // A slot may have been used by two connections in succession.
         let dues = [(130, 1), (128, 1), (191, 2), (130, 1), (130, 3), (128, 1)];

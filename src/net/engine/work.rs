@@ -282,14 +282,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_connection_comes_after_quiet_ones_and_is_quiet_after_a_while() {
+    fn new_connection_ranks_after_quiet_ones_at_first() {
         assert_eq!(RecentWork::NEW.class(), Class(1));
         assert_eq!(RecentWork::NEW.decayed(1).class(), Class::FIRST);
         assert_eq!(RecentWork::NEW.grains(), 512);
     }
 
     #[test]
-    fn the_run_queue_lists_each_class_with_its_count_and_the_lowest_first() {
+    fn run_queue_lists_classes_in_order_with_counts() {
         let mut queue = RunQueue::default();
         for (index, class) in (0..).zip([5, 0, 7, 5]) {
             let generation = 1;
@@ -357,7 +357,7 @@ mod tests {
 
     // R11
     #[test]
-    fn a_class_goes_on_in_turns_that_are_over_for_a_sixteenth_of_their_work() {
+    fn each_class_gets_a_sixteenth_of_exhausted_turns() {
         let mut run = RunQueue::default();
         let mut spent = 0;
         for _ in 0..1600 {

@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_name_the_file_and_what_is_wrong() {
+    fn errors_name_the_file_and_the_cause() {
         let ours = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let cert = ours.cert.pem();
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_dates_are_those_of_the_certificate() {
+    fn info_matches_the_certificate() {
         use rcgen::{CertificateParams, DistinguishedName, KeyPair, date_time_ymd};
         let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
         params.distinguished_name = DistinguishedName::new();

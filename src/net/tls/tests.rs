@@ -84,7 +84,7 @@ fn a_client_hello_may_be_split_anywhere() {
 
 // T7
 #[test]
-fn everything_may_come_byte_by_byte() {
+fn input_may_arrive_byte_by_byte() {
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
         pair.wire.read_at_most(&[1]);
@@ -129,7 +129,7 @@ fn frames_in_one_record_and_in_many_arrive_together() {
 }
 
 #[test]
-fn a_record_arrives_however_little_is_read_at_once() {
+fn record_arrives_with_short_reads() {
     let mut pair = Pair::new(&configs(&TLS13));
     pair.shake_hands();
     let text = [b'x'; 16_000];
@@ -203,7 +203,7 @@ fn much_data_passes_through_short_reads_and_writes() {
 }
 
 #[test]
-fn one_send_takes_a_bounded_amount_and_holds_back_one_record() {
+fn send_is_bounded_and_buffers_one_record() {
     let data = vec![b'd'; 200_000];
     let mut pair = Pair::new(&configs(&TLS13));
     pair.shake_hands();
@@ -227,7 +227,7 @@ fn one_send_takes_a_bounded_amount_and_holds_back_one_record() {
 }
 
 #[test]
-fn a_flight_that_would_block_is_completed_by_flush() {
+fn blocked_flight_is_completed_by_flush() {
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
         pair.wire.write_at_most(&[100, 0, 0]);
@@ -307,7 +307,7 @@ fn writing_is_safe_amid_a_fragmented_handshake_message() {
 }
 
 #[test]
-fn sessions_are_resumed_without_being_remembered() {
+fn sessions_resume_without_server_state() {
     for version in BOTH {
         let configs = configs(version);
         let mut first = Pair::new(&configs);
@@ -334,7 +334,7 @@ fn interrupted_calls_are_repeated() {
 /// Prints the memory used by an idle connection (with `--nocapture`). Asserts only the part that
 /// this module controls.
 #[test]
-fn an_idle_connection_keeps_nothing_but_its_session() {
+fn idle_connection_keeps_only_its_session() {
     let configs = configs(&TLS13);
     let mut links = Vec::new();
     Pair::new(&configs).shake_hands();

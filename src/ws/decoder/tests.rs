@@ -119,7 +119,7 @@ fn assert_says_within(limits: &Limits, bytes: &[u8], want: &[Said]) {
 
 // R11
 #[test]
-fn a_call_decodes_one_frame() {
+fn each_call_decodes_one_frame() {
     let fragment = frames(&[
         (false, OpCode::Text, b"a"),
         (false, OpCode::Continuation, b"b"),
@@ -164,7 +164,7 @@ fn messages_and_control_frames_between_their_fragments() {
 }
 
 #[test]
-fn what_fails_the_connection() {
+fn protocol_violations_fail_the_connection() {
     use OpCode::{Binary, Close, Continuation, Ping, Text};
     let big = vec![0; 1001];
     let half = vec![0; 600];
@@ -200,7 +200,7 @@ fn empty_fragments_are_counted() {
 }
 
 #[test]
-fn text_fails_before_its_frame_is_complete() {
+fn invalid_text_fails_before_its_frame_is_complete() {
     let whole = frames(&[(true, OpCode::Text, b"ab\xf4\x90cdefgh")]);
     let header = whole.len() - 10;
     assert_eq!(decode(&whole[..header + 3], &[64]).0, []);
@@ -209,7 +209,7 @@ fn text_fails_before_its_frame_is_complete() {
 
 // CVE-2022-35922
 #[test]
-fn a_promise_of_two_to_the_forty_reserves_nothing() {
+fn announced_length_reserves_no_memory() {
     let mut head = vec![0x82, 0xFF];
     head.extend_from_slice(&(1_u64 << 40).to_be_bytes());
     head.extend_from_slice(&[1, 2, 3, 4]);
@@ -244,7 +244,7 @@ fn header_of_a_large_message_reserves_no_memory() {
 }
 
 #[test]
-fn an_idle_decoder_is_one_null_pointer() {
+fn idle_decoder_is_a_null_pointer() {
     assert_eq!(size_of::<Decoder>(), size_of::<usize>());
 }
 
@@ -262,7 +262,7 @@ fn with_rsv1(list: &[FrameParts<'_>], marked: &[usize]) -> Vec<u8> {
 }
 
 #[test]
-fn compressed_messages_come_as_they_are() {
+fn compressed_messages_are_returned_unchanged() {
     let list: [FrameParts<'_>; 10] = [
         (true, OpCode::Text, b"\xf2\x48\xff"),
         (true, OpCode::Text, b"plain"),
@@ -291,7 +291,7 @@ fn compressed_messages_come_as_they_are() {
 }
 
 #[test]
-fn where_rsv1_must_not_be() {
+fn misplaced_rsv1_fails_the_connection() {
     use OpCode::{Binary, Close, Continuation, Ping, Pong, Text};
     let first: FrameParts<'_> = (false, Text, b"a");
     for second in [
@@ -317,7 +317,7 @@ fn where_rsv1_must_not_be() {
 }
 
 #[test]
-fn limits_are_those_of_any_message_as_it_comes() {
+fn limits_apply_to_compressed_messages_as_received() {
     use OpCode::{Binary, Continuation};
     let half = vec![0; 600];
     let whole = vec![0; 1000];
@@ -332,7 +332,7 @@ fn limits_are_those_of_any_message_as_it_comes() {
 }
 
 #[test]
-fn plain_text_fails_as_early_where_it_could_have_been_compressed() {
+fn plain_text_fails_early_with_deflate_negotiated() {
     let whole = frames(&[(true, OpCode::Text, b"ab\xf4\x90cdefgh")]);
     let cut = whole.len() - 10 + 4;
     let (said, _) = decode_within(&COMPRESSION, &whole[..cut], &[64]);

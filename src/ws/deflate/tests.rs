@@ -61,7 +61,7 @@ fn large_output_buffers_are_released() {
 }
 
 #[test]
-fn the_examples_of_rfc_7692_section_7_2_3() {
+fn rfc_7692_section_7_2_3_examples() {
     for data in [
         &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
         // An uncompressed block.
@@ -84,7 +84,7 @@ fn the_examples_of_rfc_7692_section_7_2_3() {
 }
 
 #[test]
-fn each_message_by_itself_whatever_came_before() {
+fn messages_are_independent() {
     let mut deflater = Deflater::default();
     let mut inflater = Inflater::default();
     for _ in 0..2 {
@@ -125,7 +125,7 @@ fn agrees_with_another_implementation() {
 
 /// §7.1.2.1: our compressed data never refers back beyond the agreed window.
 #[test]
-fn nothing_refers_back_beyond_the_window() {
+fn back_references_stay_within_the_window() {
     // Incompressible data, repeated at a distance.
     let noise = &messages()[4][..300];
     let twice = |distance: usize| {
@@ -156,7 +156,7 @@ fn final_blocks_are_not_the_end_of_a_message() {
 }
 
 #[test]
-fn what_is_no_compressed_message() {
+fn invalid_compressed_data_is_rejected() {
     let whole = other_deflate(&messages()[2], 6);
     for end in 0..whole.len() {
         assert_eq!(inflate(&whole[..end], LIMIT), Err(1007), "cut at {end}");
@@ -190,7 +190,7 @@ fn what_is_no_compressed_message() {
 
 // CVE-2018-1000518, CVE-2026-27571, CVE-2026-39804.
 #[test]
-fn a_bomb_is_stopped_at_the_limit() {
+fn decompression_bomb_stops_at_the_limit() {
     let bomb = other_deflate(&vec![0; 1 << 20], 9);
     assert!(bomb.len() < 1200, "a thousand to one");
     let mut inflater = Inflater::default();
@@ -219,7 +219,7 @@ fn a_bomb_is_stopped_at_the_limit() {
 }
 
 #[test]
-fn the_limit_itself_is_no_byte_too_many() {
+fn message_of_exactly_the_limit_is_accepted() {
     for limit in [0, 1, 1000, FIRST_OUTPUT, FIRST_OUTPUT + 1, LIMIT] {
         for level in [0, 9] {
             let data = other_deflate(&vec![7; limit], level);
@@ -231,7 +231,7 @@ fn the_limit_itself_is_no_byte_too_many() {
 }
 
 #[test]
-fn compression_that_does_not_fit_is_given_up() {
+fn compression_over_the_limit_returns_none() {
     let message = &messages()[2];
     let size = Deflater::default().deflate(message, LIMIT).unwrap().len();
     let mut deflater = Deflater::default();
@@ -245,7 +245,7 @@ fn compression_that_does_not_fit_is_given_up() {
 /// change them.
 // K6
 #[test]
-fn giving_up_leaves_nothing_behind_however_often() {
+fn failed_compression_leaves_no_state() {
     let noise = &messages()[4];
     let mut deflater = Deflater::default();
     for n in 0..300 {

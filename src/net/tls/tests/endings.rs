@@ -10,7 +10,7 @@ use super::BOTH;
 use super::wire::{Forger, Pair, client_config, configs};
 
 #[test]
-fn no_byte_that_is_corrupt_does_harm() {
+fn corrupt_client_hello_bytes_are_harmless() {
     for version in BOTH {
         let configs = configs(version);
         let len = Pair::new(&configs).client_flight().len();
@@ -41,7 +41,7 @@ fn no_byte_that_is_corrupt_does_harm() {
 }
 
 #[test]
-fn garbage_behind_the_start_of_a_client_hello_is_an_error() {
+fn garbage_after_a_partial_client_hello_is_an_error() {
     let (server, _) = configs(&TLS13);
     let mut client = client_config(&TLS13, None);
     client.max_fragment_size = Some(64);
@@ -56,7 +56,7 @@ fn garbage_behind_the_start_of_a_client_hello_is_an_error() {
 }
 
 #[test]
-fn key_updates_without_end_are_an_error() {
+fn excessive_key_updates_are_an_error() {
     let mut pair = Pair::new(&configs(&TLS13));
     pair.shake_hands();
     for _ in 0..33 {
@@ -112,7 +112,7 @@ fn plain_http_gets_an_alert_and_an_error() {
 }
 
 #[test]
-fn an_alert_that_would_block_is_sent_by_flush_before_the_end() {
+fn blocked_alert_is_sent_by_flush_before_shutdown() {
     let mut pair = Pair::new(&configs(&TLS13));
     pair.wire.write_at_most(&[0, 3, 0, 0]);
     pair.wire.feed(b"GET / HTTP/1.1\r\n\r\n");
@@ -201,7 +201,7 @@ fn close_notify_in_a_handshake_ends_without_spinning() {
 
 // T5
 #[test]
-fn an_end_without_close_notify_is_an_end() {
+fn eof_without_close_notify_is_an_end() {
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
         pair.shake_hands();
@@ -221,7 +221,7 @@ fn an_end_without_close_notify_is_an_end() {
 }
 
 #[test]
-fn an_end_right_behind_handshake_bytes_is_not_overlooked() {
+fn eof_right_after_handshake_bytes_is_detected() {
     let mut pair = Pair::new(&configs(&TLS13));
     let hello = pair.client_flight();
     pair.wire.feed(&hello[..50]);
@@ -232,7 +232,7 @@ fn an_end_right_behind_handshake_bytes_is_not_overlooked() {
 }
 
 #[test]
-fn close_notify_is_an_end_and_what_follows_is_dropped() {
+fn input_after_close_notify_is_dropped() {
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
         pair.shake_hands();
@@ -255,7 +255,7 @@ fn close_notify_is_an_end_and_what_follows_is_dropped() {
 
 // W9, T6
 #[test]
-fn our_end_is_said_once_and_only_behind_the_rest() {
+fn close_notify_is_sent_once_after_pending_output() {
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
         pair.shake_hands();
@@ -281,7 +281,7 @@ fn our_end_is_said_once_and_only_behind_the_rest() {
 // T6: the engine processes no records after it has shut down the write side, so that the session
 // has none to send; the link would drop them anyway.
 #[test]
-fn no_record_is_sent_behind_close_notify() {
+fn no_record_follows_close_notify() {
     let mut pair = Pair::new(&configs(&TLS13));
     pair.shake_hands();
     pair.wire.write_at_most(&[0]);
@@ -300,7 +300,7 @@ fn no_record_is_sent_behind_close_notify() {
 
 // T2
 #[test]
-fn a_socket_that_is_broken_is_shut_all_the_same() {
+fn broken_socket_is_still_shut_down() {
     let mut pair = Pair::new(&configs(&TLS13));
     pair.shake_hands();
     pair.wire.break_writing();
