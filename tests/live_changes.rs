@@ -8,7 +8,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Client, Received, Server};
+use socket2::SockRef;
+use support::{Client, PATIENCE, Received, Server, connect, eventually};
 
 /// A group's annotation, or a public one.
 fn event(id: &str, group: &str) -> String {
@@ -268,3 +269,36 @@ fn display_name_counts_from_when_it_is_changed() {
 
 const ME: &str = "acct:me@example.org";
 const AUTHOR: &str = "acct:author@example.org";
+
+// D1
+#[test]
+fn events_queued_for_a_client_are_dropped_when_its_token_is_revoked() {
+    let server = Server::configured("[timeouts]\nclose = \"60s\"\n");
+    let token = server.user(ME);
+    server.run(&["group", "add", "club"]);
+    server.run(&["group", "member", "add", "club", ME]);
+    // A client that does not read: the kernel takes some megabytes, and the server queues the rest.
+    let stream = connect(server.address());
+    SockRef::from(&stream)
+        .set_recv_buffer_size(64 << 10)
+        .unwrap();
+    let target = format!("/ws?access_token={token}");
+    let mut stalled = Client::over(stream, &target, "");
+    stalled.subscribe("/group", "club");
+    let queued = || server.metric("h_realtime_queued_bytes");
+    let id = "x".repeat(20_000);
+    while queued() < 100_000.0 {
+        assert_eq!(server.publish(&event(&id, "club")).0, 202);
+    }
+    server.run(&["token", "revoke", &first_token(&server)]);
+    // The message in progress, and the close frame.
+    eventually(PATIENCE, || (queued() < 21_000.0).then_some(()));
+    // From here on it reads what the kernel still holds.
+    let end = loop {
+        match stalled.receive() {
+            Received::Text(_) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(end, Received::Close(Some((3000, _)))), "{end:?}");
+}

@@ -75,6 +75,7 @@ pub(crate) enum Effect {
     Send(ConnKey, Rc<Frame>),
     FanOut(Delivery),
     Close(ConnKey, CloseCode, Box<str>),
+    Mute(ConnKey),
     Accept(ConnKey),
     MarkAuthenticated(ConnKey),
     Respond(ConnKey, Response),
@@ -174,6 +175,13 @@ impl<'a, C> Cx<'a, C> {
         self.outbox
             .effects
             .push(Effect::Close(key, code, reason.into()));
+    }
+
+    /// Drops the messages queued for an open connection, except for one in progress, and all later
+    /// [`send`](Cx::send)s and deliveries to it. Replies, control frames, and the closing handshake
+    /// still reach it.
+    pub fn mute(&mut self, key: ConnKey) {
+        self.outbox.effects.push(Effect::Mute(key));
     }
 
     /// Completes a handshake that was deferred with an upgrade.

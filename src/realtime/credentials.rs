@@ -97,6 +97,17 @@ impl Realtime {
         for key in keys {
             let fate = fate(&self.settings, &self.digester, cx.now(), cause, key);
             self.principals.end(key, cause, fate);
+            // Queued events may no longer be read either.
+            if matches!(
+                fate,
+                Fate::Close {
+                    is_served: false,
+                    ..
+                }
+            ) && cause != EndCause::Expired
+            {
+                cx.mute(key);
+            }
         }
         self.close_due(cx);
     }

@@ -70,6 +70,8 @@ pub struct World {
     sessions: Slots,
     outbox: Outbox,
     counters: Counters,
+    /// The connections muted so far.
+    pub muted: Vec<u32>,
 }
 
 /// The effects of a call, in order, starting with replies.
@@ -133,6 +135,7 @@ impl World {
             sessions: Slots::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),
+            muted: Vec::new(),
         }
     }
 
@@ -157,7 +160,12 @@ impl World {
             did.push(Did::Reply(text));
             rest = after;
         }
-        did.extend(self.outbox.effects.drain(..).map(told));
+        for effect in self.outbox.effects.drain(..) {
+            match effect {
+                Effect::Mute(key) => self.muted.push(key.index),
+                other => did.push(told(other)),
+            }
+        }
         (result, did)
     }
 
@@ -257,6 +265,7 @@ fn told(effect: Effect) -> Did {
         }
         Effect::Close(key, code, reason) => Did::Close(key.index, code.0, reason.into()),
         Effect::Accept(key) => Did::Accept(key.index),
+        Effect::Mute(_) => panic!("it is recorded elsewhere"),
         Effect::MarkAuthenticated(_) => panic!("authentication is for the admin listener alone"),
         Effect::Respond(key, response) => {
             let retry = response

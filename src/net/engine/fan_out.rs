@@ -1,10 +1,12 @@
 //! Fan-out: delivers messages to many connections, a slice of them in each turn.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};
 use std::rc::Rc;
 
 use super::super::ConnKey;
+use super::super::conn::Conn;
 use super::super::frame::{Delivery, Frame};
 use super::super::handler::Handler;
 use super::super::held::{Held, recount};
@@ -36,6 +38,8 @@ pub(super) struct FanOut {
     lists: usize,
     /// The number of bytes counted in the ledger.
     counted: usize,
+    /// Open connections that get no more messages.
+    muted: HashSet<ConnKey>,
 }
 
 struct Progress {
@@ -66,6 +70,20 @@ impl FanOut {
 
     pub fn backlog(&self) -> usize {
         self.backlog
+    }
+
+    pub fn is_muted(&self, key: ConnKey) -> bool {
+        !self.muted.is_empty() && self.muted.contains(&key)
+    }
+
+    /// Forgets a muted connection that is no longer open.
+    pub fn unmute(&mut self, key: ConnKey) {
+        if !self.muted.is_empty() {
+            self.muted.remove(&key);
+            if self.muted.is_empty() {
+                self.muted = HashSet::new();
+            }
+        }
     }
 
     /// Returns whether more deliveries may be gathered into the next wave: no wave is in progress,
@@ -222,6 +240,16 @@ impl FanOut {
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Drops the queued messages of an open connection, and those that are delivered from now on.
+    pub(super) fn mute(&mut self, key: ConnKey) {
+        if self.arena.get(key).is_some_and(Conn::is_open) {
+            self.fan_out.muted.insert(key);
+            self.drop_unstarted(key);
+            // A long queue no longer keeps it from being read from.
+            self.read_again(key);
+        }
+    }
+
     /// Serves deliveries, within a turn's budget of connections. Messages that handlers send
     /// meanwhile are recorded in the outbox and pushed afterwards.
     pub(super) fn serve_fan_out(&mut self) {

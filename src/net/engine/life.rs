@@ -29,6 +29,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
         };
         conn.flags.clear(Flags::PING_OUT);
+        self.fan_out.unmute(key);
         let is_tls = conn.transport.is_tls();
         self.counters.open -= 1;
         self.counters.open_tls -= u64::from(is_tls);

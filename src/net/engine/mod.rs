@@ -446,6 +446,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Effect::Send(key, frame) => self.send_frame(key, frame),
             Effect::FanOut(delivery) => self.fan_out.push(delivery, &mut self.counters.held),
             Effect::Close(key, code, reason) => self.close_by_application(key, code, &reason),
+            Effect::Mute(key) => self.mute(key),
             Effect::Accept(key) => self.accept_deferred(key),
             Effect::MarkAuthenticated(key) => {
                 if let Some(conn) = self.arena.get_mut(key) {

@@ -34,7 +34,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Sends one shared frame.
     pub(super) fn send_frame(&mut self, key: ConnKey, frame: Rc<Frame>) {
-        if self.current == Some(key) && self.arena.get(key).is_some_and(Conn::is_open) {
+        let is_current = self.current == Some(key) && !self.fan_out.is_muted(key);
+        if is_current && self.arena.get(key).is_some_and(Conn::is_open) {
             self.outbox.collect(frame);
             if self.outbox.corked() >= CORK_SIZE {
                 self.commit_cork();
@@ -50,6 +51,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// were sent or queued. Frames sent compressed are replaced in the slice by their compressed
     /// twins.
     pub(super) fn send_shared(&mut self, key: ConnKey, frames: &mut [Rc<Frame>]) -> usize {
+        if self.fan_out.is_muted(key) {
+            return 0;
+        }
         let conn = self.arena.get(key).filter(|conn| conn.is_open());
         if conn.is_some_and(|conn| conn.flags.has(Flags::DEFLATE_OUT)) {
             frames.iter_mut().for_each(|frame| self.compress(frame));
@@ -292,6 +296,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Closes a connection that does not read its output. Messages not yet in transmission are
     /// dropped; the close code tells the client that it has missed some.
     pub(super) fn evict(&mut self, key: ConnKey) {
+        self.drop_unstarted(key);
+        self.say_farewell(
+            key,
+            Farewell {
+                code: CloseCode::TRY_AGAIN_LATER,
+                reason: "too slow in reading",
+                end: End::Slow,
+            },
+        );
+    }
+
+    /// Drops the queued frames of a connection that have not been started.
+    pub(super) fn drop_unstarted(&mut self, key: ConnKey) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
@@ -306,14 +323,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 conn.tx = None;
             }
         }
-        self.say_farewell(
-            key,
-            Farewell {
-                code: CloseCode::TRY_AGAIN_LATER,
-                reason: "too slow in reading",
-                end: End::Slow,
-            },
-        );
     }
 
     /// Drops a connection's queue.

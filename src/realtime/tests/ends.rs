@@ -65,6 +65,22 @@ fn revoked_client_stays_silenced_and_is_closed_in_time_when_wall_clock_is_set() 
 
 // D1
 #[test]
+fn queued_events_are_dropped_when_a_token_is_revoked_but_not_when_it_expires() {
+    for spread in [0, SPREAD] {
+        let expires = [None, Some(10_000)];
+        let mut world = world(settings(OnExpiry::Close, spread), &expires);
+        world.tell(revoked(0));
+        assert_eq!(world.muted, [0], "{spread}");
+        closes(&mut world, 10_000, spread + 500, 0);
+        assert_eq!(world.muted, [0], "{spread}");
+    }
+    let mut world = world(settings(OnExpiry::Keep, 0), &[None]);
+    world.tell(revoked(0));
+    assert!(world.muted.is_empty(), "it is served further");
+}
+
+// D1
+#[test]
 fn token_lasts_no_longer_than_its_lifetime_when_wall_clock_is_set_back() {
     for spread in [0, SPREAD] {
         let mut world = world(settings(OnExpiry::Close, spread), &[Some(10_000)]);
