@@ -3,17 +3,23 @@
 //! Clients need write permission on the file to connect. The file never has more permissions than
 //! requested: it is created with its final mode, then its owner is changed, and only then does the
 //! socket listen. Until then, every connect fails.
+//!
+//! Another user may own the directory, and may replace the file at any time. So the file is opened
+//! once, without following a symbolic link, and is checked and changed through that descriptor.
 
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use mio::net::UnixStream;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmod, chownat};
-use rustix::process::umask;
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chmod, chownat, fstat, open,
+};
+use rustix::process::{geteuid, umask};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Permissions and owner of a unix socket's file.
@@ -59,8 +65,8 @@ pub(super) fn listen(
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     bind(&socket, &address, file.mode)?;
-    let own = OwnFile::at(path)?;
-    own.prepare(file)?;
+    let (fd, own) = OwnFile::open(path)?;
+    prepare(&fd, file)?;
     socket.listen(backlog)?;
     Ok((socket.into(), own))
 }
@@ -76,33 +82,55 @@ fn bind(socket: &Socket, address: &SockAddr, mode: u32) -> io::Result<()> {
 }
 
 impl OwnFile {
-    fn at(path: &Path) -> io::Result<Self> {
-        let metadata = fs::symlink_metadata(path)?;
-        Ok(OwnFile {
+    /// Opens the file that this process has just created, without access to its content.
+    ///
+    /// Nothing tells which file a socket is bound to. But only this process and root can create a
+    /// socket of this user, and a hard link to an older one would show in the number of links.
+    fn open(path: &Path) -> io::Result<(OwnedFd, Self)> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = open(path, flags, Mode::empty())?;
+        let stat = fstat(&fd)?;
+        let is_own = FileType::from_raw_mode(stat.st_mode) == FileType::Socket
+            && stat.st_uid == geteuid().as_raw()
+            && stat.st_nlink == 1;
+        if !is_own {
+            let text = "another process has replaced the socket's file; no other user may own, or \
+                        write to, the directory";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        let own = OwnFile {
             path: path.to_owned(),
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        })
-    }
-
-    fn prepare(&self, file: SocketFile) -> io::Result<()> {
-        if file.user.is_some() || file.group.is_some() {
-            let (user, group) = (file.user.map(Uid::from_raw), file.group.map(Gid::from_raw));
-            chownat(CWD, &self.path, user, group, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|error| refused(&error.into(), "its owner cannot be changed"))?;
-        }
-        // A default ACL of the directory replaces the umask.
-        let mode = fs::symlink_metadata(&self.path)?.permissions().mode() & PERMISSIONS;
-        if mode != file.mode {
-            chmod(&self.path, Mode::from_raw_mode(file.mode))
-                .map_err(|error| refused(&error.into(), "its mode cannot be changed"))?;
-        }
-        Ok(())
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        };
+        Ok((fd, own))
     }
 
     fn is_it(&self, metadata: &Metadata) -> bool {
         (metadata.dev(), metadata.ino()) == (self.device, self.inode)
     }
+}
+
+/// Sets the owner and the mode of an open file.
+fn prepare(fd: &OwnedFd, file: SocketFile) -> io::Result<()> {
+    if file.user.is_some() || file.group.is_some() {
+        let (user, group) = (file.user.map(Uid::from_raw), file.group.map(Gid::from_raw));
+        chownat(fd, "", user, group, AtFlags::EMPTY_PATH)
+            .map_err(|error| refused(&error.into(), "its owner cannot be changed"))?;
+    }
+    // A default ACL of the directory replaces the umask.
+    if permissions(&fstat(fd)?) != file.mode {
+        // fchmod(2) refuses a descriptor without access to the content; this link in `/proc` leads
+        // to the open file itself, whatever is at its path.
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        chmod(link, Mode::from_raw_mode(file.mode))
+            .map_err(|error| refused(&error.into(), "its mode cannot be changed"))?;
+    }
+    Ok(())
+}
+
+fn permissions(stat: &Stat) -> u32 {
+    stat.st_mode & PERMISSIONS
 }
 
 impl Drop for OwnFile {
@@ -144,6 +172,8 @@ const PERMISSIONS: u32 = 0o777;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -237,5 +267,50 @@ mod tests {
         assert!(path.exists());
         drop(next_own);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_replaced_file_is_refused_and_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let target = temp.path().join("target");
+        fs::write(&target, "").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+        let (_socket, own) = listen(&temp.path().join("other"), with_mode(0o600), 1).unwrap();
+        for name in ["file", "to file", "to socket", "second link"] {
+            let path = temp.path().join(name);
+            match name {
+                "file" => fs::copy(&target, &path).map(drop).unwrap(),
+                "to file" => symlink(&target, &path).unwrap(),
+                "to socket" => symlink(&own.path, &path).unwrap(),
+                _ => fs::hard_link(&own.path, &path).unwrap(),
+            }
+            let error = OwnFile::open(&path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{name}");
+            assert!(error.to_string().contains("replaced"), "{name}: {error}");
+            assert!(path.symlink_metadata().is_ok(), "{name}");
+            fs::remove_file(&path).unwrap();
+        }
+        assert_eq!((mode(&target), mode(&own.path)), (0o600, 0o600));
+    }
+
+    #[test]
+    fn changes_apply_to_the_opened_file_and_not_to_a_link_at_its_path() {
+        let temp = tempfile::tempdir().unwrap();
+        let target = temp.path().join("target");
+        fs::write(&target, "").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+        let (path, away) = (temp.path().join("s"), temp.path().join("away"));
+        let (_socket, _own) = listen(&path, with_mode(0o600), 1).unwrap();
+        let (fd, again) = OwnFile::open(&path).unwrap();
+        fs::rename(&path, &away).unwrap();
+        symlink(&target, &path).unwrap();
+        let to_group = SocketFile {
+            group: Some(rustix::process::getegid().as_raw()),
+            ..with_mode(0o666)
+        };
+        prepare(&fd, to_group).unwrap();
+        assert_eq!((mode(&away), mode(&target)), (0o666, 0o600));
+        drop(again);
+        assert!(path.is_symlink(), "the link is not this process's file");
     }
 }
