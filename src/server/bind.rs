@@ -9,6 +9,7 @@ use crate::net::{Address, Listener, SocketFile};
 use crate::owner::SocketFiles;
 
 use super::activation::Sockets;
+use super::notify::Notifier;
 use super::{banner, handover, tcp_address};
 
 /// Where the server listens, with the ports that the system chose.
@@ -37,6 +38,7 @@ pub(super) fn bind(
     settings: &Settings,
     mut inherited: Sockets,
     tls: Option<TlsConfig>,
+    notifier: &Notifier,
 ) -> Result<(Vec<Listener>, Bound), Exit> {
     let files = SocketFiles::of(settings)?;
     let mut open =
@@ -74,7 +76,10 @@ pub(super) fn bind(
     }
     let admin = match admin {
         Some(admin) => Ok(admin),
-        None => handover::open_when_free(&settings.admin, || how.open(&settings.admin, None)),
+        None => {
+            let open = || how.open(&settings.admin, None);
+            handover::open_when_free(&settings.admin, open, notifier)
+        }
     };
     let (listener, admin) = with_address(admin, &settings.admin, ADMIN)?;
     sockets.insert(0, listener);

@@ -1,81 +1,174 @@
 //! Waiting for the admin address of a server that is shutting down: it keeps the address until its
 //! last client is closed.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::net::{Address, Listener};
 
+use super::notify::Notifier;
+
 /// Whether binding the address failed because a server that is shutting down has it.
 pub(super) fn is_held(error: &io::Error, address: &Address) -> bool {
-    error.kind() == ErrorKind::AddrInUse && is_draining(address).unwrap_or(false)
+    error.kind() == ErrorKind::AddrInUse && is_draining(address, PATIENCE).unwrap_or(false)
 }
 
-/// Opens the admin listener, by `open`, as soon as the server that has its address is gone.
+/// Opens the admin listener, by `open`, as soon as the server that has its address is gone. The
+/// service manager is told meanwhile.
 ///
 /// # Errors
 /// Those of binding and listening, where the address is in use otherwise.
 pub(super) fn open_when_free(
     address: &Address,
     open: impl Fn() -> io::Result<Listener>,
+    notifier: &Notifier,
 ) -> io::Result<Listener> {
     log::info!(
         "waiting for the admin address {address}: the server that has it is shutting down; \
          clients are served after that (a second SIGTERM ends it at once)"
     );
-    let mut unanswered = 0;
+    let mut answered = Instant::now();
+    let mut told: Option<Instant> = None;
     loop {
         let error = match open() {
             Err(error) if error.kind() == ErrorKind::AddrInUse => error,
             result => return result,
         };
+        if told.is_none_or(|told| told.elapsed() >= TELLING) {
+            notifier.waiting(format_args!("the admin address {address}"));
+            told = Some(Instant::now());
+        }
         // It may be closing the address right now.
-        unanswered = match is_draining(address) {
-            Ok(true) => 0,
-            _ => unanswered + 1,
-        };
-        if unanswered > MOST_UNANSWERED {
+        if is_draining(address, PATIENCE).unwrap_or(false) {
+            answered = Instant::now();
+        } else if answered.elapsed() > LONGEST_SILENCE {
             return Err(error);
         }
         thread::sleep(RETRY);
     }
 }
 
-/// Asks the server at the address whether it is shutting down.
-fn is_draining(address: &Address) -> io::Result<bool> {
-    match address {
+/// Asks the server at the address whether it is shutting down. The question and its answer take no
+/// longer than `patience`, whatever the other process does.
+fn is_draining(address: &Address, patience: Duration) -> io::Result<bool> {
+    let end = Instant::now() + patience;
+    let (socket, host) = match address {
         Address::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            ask(stream, &address.to_string())
+            let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+            socket.connect_timeout(&SockAddr::from(*address), patience)?;
+            (socket, address.to_string())
         }
         Address::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            ask(stream, "localhost")
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+            // If the queue of the other process is full, this fails at once.
+            socket.connect(&SockAddr::unix(path)?)?;
+            socket.set_nonblocking(false)?;
+            (socket, "localhost".to_owned())
         }
-    }
+    };
+    ask(socket, &host, end)
 }
 
-fn ask(mut stream: impl Read + Write, host: &str) -> io::Result<bool> {
+fn ask(mut socket: Socket, host: &str, end: Instant) -> io::Result<bool> {
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.take(LONGEST_ANSWER).read_to_string(&mut answer)?;
+    socket.set_write_timeout(Some(left(end)?))?;
+    socket.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut part = [0; 1024];
+    while answer.len() < LONGEST_ANSWER {
+        socket.set_read_timeout(Some(left(end)?))?;
+        match socket.read(&mut part) {
+            Ok(0) => break,
+            Ok(read) => answer.extend_from_slice(&part[..read]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let answer = String::from_utf8_lossy(&answer);
     Ok(answer.starts_with("HTTP/1.1 503 ") && answer.contains(r#""error":"draining""#))
+}
+
+/// The time until the end. It is never zero, which would mean no timeout.
+fn left(end: Instant) -> io::Result<Duration> {
+    let left = end.saturating_duration_since(Instant::now());
+    match left.is_zero() {
+        true => Err(ErrorKind::TimedOut.into()),
+        false => Ok(left),
+    }
 }
 
 /// Between two tries to bind the address.
 const RETRY: Duration = Duration::from_millis(100);
-/// Tries, one behind the other, in which the address was in use and nothing said that the server
-/// there is shutting down: two seconds of them, since it needs one for its last requests.
-const MOST_UNANSWERED: u32 = 20;
+/// Between two messages to the service manager.
+const TELLING: Duration = Duration::from_secs(1);
+/// How long the address may be in use although nothing says that the server there is shutting
+/// down, which needs a second for its last requests.
+const LONGEST_SILENCE: Duration = Duration::from_secs(2);
 /// How long the server at the address may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// In bytes.
-const LONGEST_ANSWER: u64 = 4096;
+const LONGEST_ANSWER: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const DRAINING: &str =
+        "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ok\":false,\"error\":\"draining\"}";
+
+    /// A server that sends the answer in pieces of one byte, and stops when the peer is gone.
+    fn answering(pause: Duration) -> Address {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request);
+            for byte in DRAINING.bytes() {
+                if stream.write_all(&[byte]).is_err() {
+                    return;
+                }
+                thread::sleep(pause);
+            }
+        });
+        Address::Tcp(address)
+    }
+
+    #[test]
+    fn a_draining_server_is_recognized() {
+        let patience = Duration::from_secs(60);
+        assert!(is_draining(&answering(Duration::ZERO), patience).unwrap());
+    }
+
+    #[test]
+    fn one_deadline_holds_for_the_whole_answer() {
+        // A deadline for each read would never end this.
+        let address = answering(Duration::from_millis(50));
+        let error = is_draining(&address, Duration::from_millis(200)).unwrap_err();
+        let timeouts = [ErrorKind::TimedOut, ErrorKind::WouldBlock];
+        assert!(timeouts.contains(&error.kind()), "{error}");
+    }
+
+    #[test]
+    fn a_full_queue_of_a_unix_socket_is_not_waited_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("s");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let fill = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+            socket.connect(&SockAddr::unix(&path)?).map(|()| socket)
+        };
+        let mut waiting: Vec<Socket> = Vec::new();
+        while let Ok(socket) = fill() {
+            waiting.push(socket);
+        }
+        let error = is_draining(&Address::Unix(path), PATIENCE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
@@ -48,6 +48,14 @@ impl Notifier {
     /// The server serves.
     pub fn ready(&self) {
         self.tell("READY=1\nSTATUS=0 connections");
+    }
+
+    /// The start goes on, and waits for this. It is not over before [`EXTENSION`] has passed.
+    pub fn waiting(&self, what: impl Display) {
+        let micros = EXTENSION.as_micros();
+        self.tell(&format!(
+            "STATUS=waiting for {what}\nEXTEND_TIMEOUT_USEC={micros}"
+        ));
     }
 
     /// The configuration is being read again, since now.
@@ -229,5 +237,5 @@ const STATUS_PERIOD: u64 = 5000;
 /// The same while the server ends.
 const STOPPING_PERIOD: u64 = 1000;
 /// How long the end may take from each such line on, whatever `TimeoutStopSec=` says: the lines
-/// end when the reactor hangs.
+/// end when the reactor hangs. The same for a start that waits, and `TimeoutStartSec=`.
 const EXTENSION: Duration = Duration::from_secs(10);
