@@ -11,7 +11,8 @@ use std::process::Command;
 use rusqlite::Connection;
 use rustix::process::Signal;
 use support::{
-    OTHER_USER, PROGRAM, Program, Server, as_other_user, give, is_root, program_for_all,
+    OTHER_USER, PATIENCE, PROGRAM, Program, Server, as_other_user, eventually, give, is_root,
+    program_for_all,
 };
 use tempfile::TempDir;
 
@@ -57,6 +58,15 @@ fn wait_for_banner(server: &Program) -> String {
 
 fn admin_address(server: &Server) -> String {
     fs::read_to_string(server.data().join("admin.address")).unwrap()
+}
+
+/// Waits until the file of a server's directory has the address.
+fn wait_for_address(server: &Server, address: &str) {
+    let file = server.data().join("admin.address");
+    let found = || fs::read_to_string(&file).ok();
+    eventually(PATIENCE, || {
+        (found().as_deref() == Some(address)).then_some(())
+    });
 }
 
 #[test]
@@ -119,8 +129,8 @@ fn servers_with_reuse_port_share_the_directory_and_the_last_to_end_removes_the_a
         if next_ends_first {
             next.signal(Signal::TERM);
             assert_eq!(next.wait().1, Some(0));
-            // It is that of the server that is still there.
-            assert_eq!(admin_address(&first), before);
+            // The server that is still there writes its own again.
+            wait_for_address(&first, &before);
         } else {
             first.signal(Signal::TERM);
             assert_eq!(first.wait().1, Some(0));
@@ -133,6 +143,27 @@ fn servers_with_reuse_port_share_the_directory_and_the_last_to_end_removes_the_a
         }
     }
     assert!(!first.data().join("admin.address").exists());
+}
+
+// D7
+#[test]
+fn the_address_is_never_that_of_a_server_that_has_ended() {
+    let config = "reuse_port = true\n[timeouts]\nclose = \"300ms\"\ndrain = \"300ms\"";
+    let first = Server::configured(config);
+    let before = admin_address(&first);
+    let mut second = first.successor();
+    let mut third = first.successor();
+    for server in [&mut second, &mut third] {
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait().1, Some(0));
+    }
+    wait_for_address(&first, &before);
+    // A killed server cannot remove the file.
+    let mut killed = first.successor();
+    assert_ne!(admin_address(&first), before);
+    killed.signal(Signal::KILL);
+    killed.wait();
+    wait_for_address(&first, &before);
 }
 
 // D7

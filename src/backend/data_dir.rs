@@ -136,22 +136,37 @@ impl DataDir {
         .collect()
     }
 
-    /// Writes the admin address atomically.
+    /// Writes the admin address atomically. The file is locked as long as the mark exists: the lock
+    /// tells whether the server that wrote it still runs.
     ///
     /// # Errors
     /// The file cannot be written. In that case no such file is left.
     pub fn write_admin_address(&self, line: &str) -> Result<FileMark, DataDirError> {
-        let file = self.admin_address_file();
+        let path = self.admin_address_file();
         let draft = new_secret("admin.address.").map_err(DataDirError::Random)?;
         let draft = self.path.join(draft);
-        let written = write_private(&draft, line);
-        let written = written.and_then(|mark| fs::rename(&draft, &file).map(|()| mark));
+        let written = write_private(&draft, line).and_then(|file| {
+            // Without support for locks, the file is taken for that of a live server.
+            let _ = file.try_lock();
+            let mark = FileMark::of(file)?;
+            fs::rename(&draft, &path)?;
+            Ok(mark)
+        });
         written.map_err(|error| {
             let _ = fs::remove_file(&draft);
             // Remove the address of a former server: a missing address is better than a wrong one.
-            let _ = fs::remove_file(&file);
-            DataDirError::Io(file, error)
+            let _ = fs::remove_file(&path);
+            DataDirError::Io(path, error)
         })
+    }
+
+    /// Returns whether the file with the admin address exists and the server that wrote it may
+    /// still run.
+    pub fn has_live_admin_address(&self) -> bool {
+        match File::open(self.admin_address_file()) {
+            Ok(file) => file.try_lock().is_err(),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
     }
 
     /// Returns the path as it was given.
@@ -218,7 +233,7 @@ pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
 }
 
 /// Writes a new file that only its owner can read from the moment of its creation.
-fn write_private(path: &Path, line: &str) -> io::Result<FileMark> {
+fn write_private(path: &Path, line: &str) -> io::Result<File> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -227,28 +242,37 @@ fn write_private(path: &Path, line: &str) -> io::Result<FileMark> {
     adopt(&file, path)?;
     writeln!(file, "{line}")?;
     file.sync_all()?;
-    Ok(FileMark::of(&file.metadata()?))
+    Ok(file)
 }
 
 /// Identifies a file, so that a replacement under the same name can be detected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct FileMark {
-    file: (u64, u64),
-    modified: (i64, i64),
+    state: FileState,
+    /// Holds the lock on the file.
+    _file: File,
 }
 
+/// The device and inode of a file, and the time of its last modification.
+type FileState = ((u64, u64), (i64, i64));
+
 impl FileMark {
-    fn of(metadata: &fs::Metadata) -> Self {
-        FileMark {
-            file: (metadata.dev(), metadata.ino()),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        }
+    fn of(file: File) -> io::Result<Self> {
+        let state = file_state(&file.metadata()?);
+        Ok(FileMark { state, _file: file })
     }
 
     /// Returns whether this file is at `path`.
     pub fn is_at(&self, path: &Path) -> bool {
-        fs::symlink_metadata(path).is_ok_and(|metadata| FileMark::of(&metadata) == *self)
+        fs::symlink_metadata(path).is_ok_and(|metadata| file_state(&metadata) == self.state)
     }
+}
+
+fn file_state(metadata: &fs::Metadata) -> FileState {
+    (
+        (metadata.dev(), metadata.ino()),
+        (metadata.mtime(), metadata.mtime_nsec()),
+    )
 }
 
 /// Transfers a new file to the owner of its directory if root has created it: commands run by root

@@ -16,9 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use mio::net::UnixStream;
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chmod, chownat, fstat, open,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chmod, chownat, fstat, open};
 use rustix::process::{geteuid, umask};
 use socket2::{Domain, SockAddr, Socket, Type};
 

@@ -1,28 +1,31 @@
 //! The file `admin.address`, which tells commands where the admin interface is.
 //!
 //! Owns: the file, from when the admin address is bound until just before it is free for another
-//! server. It then has another server's file in its place at once, or none.
+//! server. Servers that share a data directory share the file: it has the address of the one that
+//! started last. When that one has ended, another one replaces the file within a second. Each
+//! writes only its own address, so the file never has that of a server that ended before.
 
 use std::fs;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
-use crate::backend::{DataDir, DirLock, FileMark, Locking, Sharing};
+use crate::backend::{DataDir, FileMark};
 use crate::net::Address;
 
 use super::banner;
 
-/// The file of this server. When it is dropped, the file is removed, or has the address of
-/// another server again that has used the directory all the time.
+/// The file of this server. It is removed on drop, if it is still the one that was written.
 pub(super) struct AddressFile {
     data: DataDir,
-    mark: FileMark,
     line: String,
-    /// What the file said before.
-    previous: Option<String>,
+    /// The file as it was written; `None` if that has failed.
+    mark: Option<FileMark>,
 }
 
-/// A file that has two owners: the admin listener, and the thread that handles signals during the
-/// start.
+/// A file that has several owners: the admin listener, the thread that handles signals during the
+/// start, and the thread that replaces the file.
 #[derive(Clone, Default)]
 pub(super) struct SharedFile(Arc<Mutex<Option<AddressFile>>>);
 
@@ -33,14 +36,34 @@ impl SharedFile {
 
     /// Removes the file, if that has not been done.
     pub fn remove(&self) {
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(file.take());
+        drop(self.with(Option::take));
+    }
+
+    /// Starts a thread that writes the file again whenever the server that wrote it has ended. The
+    /// thread ends after [`SharedFile::remove`].
+    ///
+    /// # Errors
+    /// When the system refuses the thread.
+    pub fn keep(&self) -> io::Result<()> {
+        let file = self.clone();
+        let keep = |file: &mut Option<AddressFile>| file.as_mut().map(AddressFile::replace_ended);
+        let run = move || {
+            while file.with(keep).is_some() {
+                thread::sleep(PERIOD);
+            }
+        };
+        let thread = thread::Builder::new().name("address".into());
+        thread.spawn(run).map(drop)
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Option<AddressFile>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl AddressFile {
     /// Writes the file. A server serves without it: a full disk must not prevent the start.
-    pub fn write(data: &DataDir, admin: &Address) -> Option<Self> {
+    pub fn write(data: &DataDir, admin: &Address) -> Self {
         let line = match admin {
             // Commands run in other directories.
             Address::Unix(path) => {
@@ -49,51 +72,86 @@ impl AddressFile {
             }
             address => banner::admin_url(address),
         };
-        let previous = fs::read_to_string(data.admin_address_file()).ok();
-        match data.write_admin_address(&line) {
-            Ok(mark) => Some(AddressFile {
-                data: data.clone(),
-                mark,
-                line,
-                previous,
-            }),
-            Err(error) => {
-                log::warn!("{error}; until the next start `publish` needs: --admin {line}");
-                None
-            }
+        let written = data.write_admin_address(&line).inspect_err(|error| {
+            log::warn!("{error}; until the next start `publish` needs: --admin {line}");
+        });
+        AddressFile {
+            data: data.clone(),
+            mark: written.ok(),
+            line,
         }
     }
 
-    /// Whether another server has written this address again at its end.
-    fn was_restored(&self) -> bool {
-        let found = fs::read_to_string(self.data.admin_address_file());
-        found.is_ok_and(|found| found.trim_end() == self.line) && !self.has_neighbor()
+    /// Writes the file again if it is missing, or if the server that wrote it has ended.
+    fn replace_ended(&mut self) {
+        if self.is_current() || self.data.has_live_admin_address() {
+            return;
+        }
+        match self.data.write_admin_address(&self.line) {
+            Ok(mark) => self.mark = Some(mark),
+            Err(error) => log::debug!("{error}"),
+        }
     }
 
-    /// Whether another server uses the directory. The lock of this one is gone by now.
-    fn has_neighbor(&self) -> bool {
-        let attempt = DirLock::attempt(self.data.path(), Sharing::Exclusive);
-        matches!(attempt, Ok(Locking::Held(_)))
+    fn is_current(&self) -> bool {
+        let path = self.data.admin_address_file();
+        self.mark.as_ref().is_some_and(|mark| mark.is_at(&path))
     }
 }
 
 impl Drop for AddressFile {
     fn drop(&mut self) {
-        let path = self.data.admin_address_file();
-        // It is another's where another server has taken over before this one ends.
-        if !self.mark.is_at(&path) && !self.was_restored() {
+        // It is another's where another server has written the file since.
+        if !self.is_current() {
             return;
         }
-        let ended = match &self.previous {
-            Some(line) if self.has_neighbor() => self
-                .data
-                .write_admin_address(line.trim_end())
-                .map(|_| ())
-                .map_err(|error| error.to_string()),
-            _ => fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display())),
-        };
-        if let Err(error) = ended {
-            log::debug!("{error}");
+        let path = self.data.admin_address_file();
+        if let Err(error) = fs::remove_file(&path) {
+            log::debug!("{}: {error}", path.display());
         }
+    }
+}
+
+/// Between two looks at the file.
+const PERIOD: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(data: &DataDir, port: u16) -> AddressFile {
+        AddressFile::write(data, &Address::Tcp(([127, 0, 0, 1], port).into()))
+    }
+
+    fn found(data: &DataDir) -> Option<String> {
+        let text = fs::read_to_string(data.admin_address_file()).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+
+    #[test]
+    fn address_of_an_ended_server_is_replaced_by_that_of_a_live_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temp.path()).unwrap();
+        let mut first = server(&data, 1);
+        let mut second = server(&data, 2);
+        let third = server(&data, 3);
+        first.replace_ended();
+        second.replace_ended();
+        assert_eq!(found(&data), Some(third.line.clone()));
+        drop(third);
+        assert_eq!(found(&data), None, "no earlier address is put back");
+        first.replace_ended();
+        second.replace_ended();
+        assert_eq!(found(&data), Some(first.line.clone()));
+        // A killed server leaves its file, without the lock.
+        let killed = data.admin_address_file();
+        first.mark = None;
+        assert!(killed.exists());
+        second.replace_ended();
+        assert_eq!(found(&data), Some(second.line.clone()));
+        drop(first);
+        assert_eq!(found(&data), Some(second.line.clone()));
+        drop(second);
+        assert_eq!(found(&data), None);
     }
 }

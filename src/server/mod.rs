@@ -76,8 +76,11 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let pulse = Pulse::new(Arc::clone(&notifier));
     let mut reactor = reactor(&settings, &back_end, &bound, &shared, pulse)?;
     let data = back_end.data.as_ref();
-    let address_file = data.and_then(|data| AddressFile::write(data, &bound.admin));
+    let address_file = data.map(|data| AddressFile::write(data, &bound.admin));
     let address_file = SharedFile::new(address_file);
+    if settings.reuse_port {
+        address_file.keep().map_err(no_thread)?;
+    }
     signals.own(address_file.clone(), back_end.lock.take());
     // Commands find this server as long as it can be reached.
     let admin = sockets
