@@ -1,6 +1,6 @@
 //! Users and groups of this host by name: the owners of unix sockets.
 
-use crate::config::{ConfigError, Settings, SocketSettings};
+use crate::config::{ConfigError, Settings, SocketSettings, Values};
 use crate::net::SocketFile;
 
 /// The files of the unix sockets that a server opens.
@@ -16,16 +16,21 @@ impl SocketFiles {
     /// Looks up the owners that the settings name.
     ///
     /// # Errors
-    /// When this host has no such user or group.
-    pub fn of(settings: &Settings) -> Result<Self, ConfigError> {
+    /// When this host has no such user or group; the error names the setting and its source.
+    pub fn of(settings: &Settings, values: &Values) -> Result<Self, ConfigError> {
+        let place = |name: &str| values.place(name);
         Ok(SocketFiles {
-            listen: file(&settings.socket, "socket.")?,
-            admin: file(&settings.admin_socket, "socket.admin_")?,
+            listen: file(&settings.socket, "socket.", place)?,
+            admin: file(&settings.admin_socket, "socket.admin_", place)?,
         })
     }
 }
 
-fn file(settings: &SocketSettings, prefix: &str) -> Result<SocketFile, ConfigError> {
+fn file(
+    settings: &SocketSettings,
+    prefix: &str,
+    place: impl Fn(&str) -> String,
+) -> Result<SocketFile, ConfigError> {
     let id = |name: &Option<String>, kind: &str, look_up: fn(&str) -> Option<u32>| {
         let Some(name) = name else {
             return Ok(None);
@@ -33,9 +38,10 @@ fn file(settings: &SocketSettings, prefix: &str) -> Result<SocketFile, ConfigErr
         let id = name.parse().ok().or_else(|| look_up(name));
         let database = if kind == "user" { "passwd" } else { "group" };
         id.map(Some).ok_or_else(|| {
+            let place = place(&format!("{prefix}{kind}"));
             ConfigError(format!(
-                "{prefix}{kind}: this host has no {kind} {name:?}; create it, or name one that \
-                 `getent {database}` lists, or its number"
+                "{place}: this host has no {kind} {name:?}; create it, or name one that `getent \
+                 {database}` lists, or its number"
             ))
         })
     };
@@ -71,26 +77,27 @@ mod tests {
             ("12345", "54321", Some(12345), Some(54321)),
             ("", "", None, None),
         ] {
-            let found = file(&settings(user, group), "socket.").unwrap();
+            let found = file(&settings(user, group), "socket.", str::to_owned).unwrap();
             assert_eq!((found.mode, found.user, found.group), (0o660, uid, gid));
         }
     }
 
     #[test]
-    fn unknown_owners_are_named_with_their_setting() {
+    fn unknown_owners_are_named_with_their_setting_and_its_source() {
+        let place = |name: &str| format!("{name} (c.toml, line 7)");
         for (user, group, part) in [
             (
                 "no such",
                 "",
-                "socket.admin_user: this host has no user \"no such\"",
+                "socket.admin_user (c.toml, line 7): this host has no user \"no such\"",
             ),
             (
                 "",
                 "-1",
-                "socket.admin_group: this host has no group \"-1\"",
+                "socket.admin_group (c.toml, line 7): this host has no group \"-1\"",
             ),
         ] {
-            let error = file(&settings(user, group), "socket.admin_").unwrap_err();
+            let error = file(&settings(user, group), "socket.admin_", place).unwrap_err();
             assert!(error.0.contains(part), "{error}");
         }
     }

@@ -209,7 +209,7 @@ fn a_check_tells_all_that_is_wrong_and_starts_nothing() {
         (
             "[socket]\ngroup = \"no such\"",
             &[],
-            "socket.group: this host has no group \"no such\"",
+            "socket.group (c.toml, line 2): this host has no group \"no such\"",
         ),
     ] {
         let (code, _, said) = check(text, args);

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use h_realtime::config::SETTINGS;
-use support::PROGRAM;
+use support::{PROGRAM, as_other_user, give, is_root, program_for_all};
 use tempfile::TempDir;
 
 /// A command in a folder. Variables of the machine itself do not count.
@@ -62,6 +62,40 @@ fn check_refuses_what_serve_refuses() {
             &["unix:/tmp/a is in listen more than once"],
         ),
         (
+            "listen = [\"unix:a.sock\", \"unix:./a.sock\"]",
+            78,
+            &["unix:a.sock is in listen more than once"],
+        ),
+        (
+            "admin = \"[::ffff:127.0.0.1]:9\"",
+            78,
+            &[
+                "write 127.0.0.1:9 in place of [::ffff:127.0.0.1]:9",
+                "(c.toml, line 1)",
+            ],
+        ),
+        (
+            "listen = [\"unix:nowhere/s\"]",
+            69,
+            &[
+                "listen (c.toml, line 1): cannot listen on unix:nowhere/s: ",
+                "create the directory",
+            ],
+        ),
+        (
+            "admin = \"unix:file/s\"",
+            69,
+            &[
+                "admin (c.toml, line 1): cannot listen on unix:file/s: ",
+                "must be a directory",
+            ],
+        ),
+        (
+            "[socket]\nadmin_group = \"no such\"",
+            78,
+            &["socket.admin_group (c.toml, line 2): this host has no group \"no such\""],
+        ),
+        (
             "admin = \"127.0.0.1:5001\"",
             78,
             &[
@@ -111,6 +145,52 @@ fn check_refuses_what_serve_refuses() {
     let (_, said) = refused(folder.path(), &long, &[]);
     assert!(said.contains("too long for a unix socket"), "{said}");
     assert!(!folder.path().join("h-realtime-data").exists());
+}
+
+#[test]
+fn what_this_user_is_not_allowed_to_open_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let program = program_for_all(folder.path());
+    let open = folder.path().join("open");
+    fs::create_dir(&open).unwrap();
+    give(&open);
+    let port = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    let has_low_ports = port.trim() != "0";
+    for (config, part) in [
+        (
+            "listen = [\"unix:s\"]",
+            "listen (c.toml, line 1): cannot listen on unix:s: ",
+        ),
+        (
+            "listen = [\"unix:open/s\"]\n[socket]\nuser = \"root\"",
+            "socket.user (c.toml, line 3): cannot listen on unix:open/s: ",
+        ),
+        (
+            "admin = \"unix:open/s\"\n[socket]\nadmin_group = \"root\"",
+            "socket.admin_group (c.toml, line 3): cannot listen on unix:open/s: ",
+        ),
+        (
+            "listen = [\"ws://127.0.0.1:1\"]",
+            "listen (c.toml, line 1): cannot listen on 127.0.0.1:1: ",
+        ),
+    ] {
+        if config.contains("ws:") && !has_low_ports {
+            continue;
+        }
+        fs::write(folder.path().join("c.toml"), config).unwrap();
+        for command in [&["config", "check"][..], &["serve"]] {
+            let mut run = as_other_user(&program);
+            run.args(command)
+                .args(["--config", "c.toml", "--data", "open/data"]);
+            let output = run.current_dir(folder.path()).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(77), "{config}: {said}");
+            assert!(said.contains(part), "{config}: {said}");
+        }
+    }
 }
 
 #[test]

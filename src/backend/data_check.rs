@@ -19,7 +19,8 @@ pub fn check_data_dir(path: &Path) -> Result<(), DataDirError> {
     if path.is_dir() {
         // Opening an existing directory does not change it.
         let data = DataDir::open(path)?;
-        if data.publish_key_file().exists() {
+        // A link to a missing file is a problem, too.
+        if data.publish_key_file().symlink_metadata().is_ok() {
             data.publish_key()?;
         }
         return can_be_written(path);
@@ -110,5 +111,19 @@ mod tests {
         fs::write(temp.path().join("publish.key"), "short").unwrap();
         let checked = check_data_dir(temp.path());
         assert!(matches!(checked, Err(DataDirError::BadKey(_))));
+    }
+
+    #[test]
+    fn publish_key_that_is_a_link_to_a_missing_file_is_refused_and_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let key = temp.path().join("publish.key");
+        std::os::unix::fs::symlink("/nowhere/at/all", &key).unwrap();
+        let start = DataDir::open(temp.path()).unwrap().publish_key();
+        for error in [check_data_dir(temp.path()).unwrap_err(), start.unwrap_err()] {
+            let said = error.to_string();
+            let part = format!("{}: a symbolic link to a file", key.display());
+            assert!(said.contains(&part), "{said}");
+        }
+        assert!(key.is_symlink());
     }
 }

@@ -197,6 +197,11 @@ impl DataDir {
         let file = self.publish_key_file();
         match fs::read_to_string(&file) {
             Ok(text) => usable_key(&file, &text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file.is_symlink() => {
+                let text = "a symbolic link to a file that does not exist; create that file, or \
+                            remove the link and a new key is made";
+                Err(DataDirError::Io(file, io::Error::new(error.kind(), text)))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_publish_key(&file),
             Err(error) => Err(DataDirError::Io(file, error)),
         }

@@ -3,7 +3,9 @@
 //! Owns: which addresses exclude one another, and which can never be bound. Whether one is free is
 //! only known when it is bound.
 
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
 use super::problems::Problems;
 use super::{Inherited, Settings};
@@ -22,7 +24,7 @@ pub(super) fn check(settings: &Settings, inherited: &Inherited, problems: &mut P
             if !overlap(one, other) {
                 continue;
             }
-            if one == other {
+            if is_same(one, other) {
                 problems.add(&["listen"], format!("{one} is in listen more than once"));
             } else if !settings.reuse_port {
                 let text = format!("{one} and {other} exclude one another, without reuse_port");
@@ -36,12 +38,23 @@ pub(super) fn check(settings: &Settings, inherited: &Inherited, problems: &mut P
             );
             problems.add(&["listen", "admin"], text);
         }
-        if is_too_long(&one.address) {
-            problems.add(&["listen"], too_long(&one.address));
-        }
+        problems_of_one(&one.address, "listen", problems);
     }
-    if is_too_long(&settings.admin) {
-        problems.add(&["admin"], too_long(&settings.admin));
+    problems_of_one(&settings.admin, "admin", problems);
+}
+
+/// Adds what is wrong with an address by itself.
+fn problems_of_one(address: &Address, setting: &str, problems: &mut Problems<'_>) {
+    if is_too_long(address) {
+        problems.add(&[setting], too_long(address));
+    }
+    if let Address::Tcp(tcp) = address
+        && let IpAddr::V6(ip) = tcp.ip()
+        && let Some(ip) = ip.to_ipv4_mapped()
+    {
+        let port = tcp.port();
+        let text = format!("IPv6 sockets take no IPv4: write {ip}:{port} in place of {address}");
+        problems.add(&[setting], text);
     }
 }
 
@@ -53,9 +66,39 @@ fn overlap(one: &Address, other: &Address) -> bool {
             let is_same = one == other || is_any && one.is_ipv4() == other.is_ipv4();
             one.port() == other.port() && one.port() != 0 && is_same
         }
-        (Address::Unix(one), Address::Unix(other)) => one == other,
+        (Address::Unix(_), Address::Unix(_)) => is_same(one, other),
         _ => false,
     }
+}
+
+/// Whether two addresses are the same in different spellings.
+fn is_same(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Unix(one), Address::Unix(other)) => {
+            one == other || normalized(one) == normalized(other)
+        }
+        _ => one == other,
+    }
+}
+
+/// The path without symbolic links in its directory, if the directory exists; else without `.` and
+/// `..` at least.
+fn normalized(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if let (Some(directory), Some(name)) = (path.parent(), path.file_name())
+        && let Ok(directory) = directory.canonicalize()
+    {
+        return directory.join(name);
+    }
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 fn is_too_long(address: &Address) -> bool {
@@ -96,5 +139,24 @@ mod tests {
         assert!(overlap(&unix("/a//b"), &unix("/a/./b")));
         assert!(!overlap(&unix("/a"), &unix("/b")));
         assert!(!overlap(&unix("/a"), &tcp("0.0.0.0:1")));
+    }
+
+    #[test]
+    fn one_unix_socket_is_recognized_in_every_spelling_of_its_path() {
+        let unix = |text: &str| Address::Unix(text.into());
+        let here = std::env::current_dir().unwrap();
+        let absolute = here.join("x.sock").display().to_string();
+        for (one, other, expected) in [
+            ("x.sock", "./x.sock", true),
+            ("x.sock", &absolute, true),
+            ("x.sock", "src/../x.sock", true),
+            ("/no/such/x", "/no/other/../such/./x", true),
+            ("/proc/self/cwd/x.sock", "x.sock", true),
+            ("x.sock", "src/x.sock", false),
+            ("x.sock", "y.sock", false),
+        ] {
+            assert_eq!(overlap(&unix(one), &unix(other)), expected, "{one} {other}");
+            assert_eq!(is_same(&unix(other), &unix(one)), expected, "{other} {one}");
+        }
     }
 }

@@ -125,6 +125,11 @@ impl Values {
         self.layer.is_unreadable |= layer.is_unreadable;
     }
 
+    /// The sockets that the process was started with.
+    pub fn inherited(&self) -> &Inherited {
+        &self.inherited
+    }
+
     /// Whether every source could be read, if not every value.
     pub fn are_complete(&self) -> bool {
         !self.layer.is_unreadable

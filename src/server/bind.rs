@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::cli::exit::Exit;
-use crate::config::Settings;
+use crate::config::{Settings, Values};
 use crate::net::tls::TlsConfig;
 use crate::net::{Address, Listener, SocketFile};
 use crate::owner::SocketFiles;
@@ -36,11 +36,12 @@ impl Bound {
 /// sockets until it is gone.
 pub(super) fn bind(
     settings: &Settings,
+    values: &Values,
     mut inherited: Sockets,
     tls: Option<TlsConfig>,
     notifier: &Notifier,
 ) -> Result<(Vec<Listener>, Bound), Exit> {
-    let files = SocketFiles::of(settings)?;
+    let files = SocketFiles::of(settings, values)?;
     let mut open =
         |address: &Address, tls: Option<TlsConfig>, how: Opening| match inherited.find(address) {
             Some(listener) => Ok(listener.with_tls(tls)),
@@ -117,7 +118,7 @@ impl Opening {
 }
 
 /// The failure, with the address and the remedy; `in_use` is that for a TCP address in use.
-fn cannot_listen(address: &Address, error: &io::Error, in_use: &str) -> Exit {
+pub(super) fn cannot_listen(address: &Address, error: &io::Error, in_use: &str) -> Exit {
     let code = match error.kind() {
         io::ErrorKind::PermissionDenied => Exit::NO_PERMISSION,
         _ => Exit::UNAVAILABLE,
@@ -136,7 +137,7 @@ fn cannot_listen(address: &Address, error: &io::Error, in_use: &str) -> Exit {
 
 /// The remedies where another process has a TCP port: that of `admin`, and one of `listen` with and
 /// without `reuse_port`.
-const ADMIN: &str = "another process has the port (ss -ltnp): stop it, or choose another address \
+pub(super) const ADMIN: &str = "another process has the port (ss -ltnp): stop it, or choose another address \
                      with admin (--admin)";
 const SHARED: &str = "a process without reuse_port, or of another user, has the port (ss -ltnp): \
                       stop it";
@@ -162,6 +163,7 @@ fn of_unix(kind: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::NotFound => {
             "create the directory for the server's user (RuntimeDirectory= in a systemd unit)"
         }
+        io::ErrorKind::NotADirectory => "what contains the socket must be a directory",
         io::ErrorKind::PermissionDenied => {
             "the server's user must be able to write to the directory; a socket can be given to a \
              group that this user is a member of (SupplementaryGroups= in a systemd unit, without \

@@ -14,6 +14,7 @@ mod metrics;
 #[cfg(not(feature = "amqp"))]
 mod no_amqp;
 mod notify;
+mod places;
 pub(crate) mod preflight;
 mod reload;
 mod signals;
@@ -71,7 +72,7 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let shared = Arc::new(Shared::new(&settings));
     shared.has_certificate(tls.as_ref());
     // A start that fails for an address in use creates no data directory.
-    let (mut sockets, bound) = bind(&settings, inherited, tls, &notifier)?;
+    let (mut sockets, bound) = bind(&settings, &values, inherited, tls, &notifier)?;
     let mut back_end = back_end.prepare(&settings)?;
     let pulse = Pulse::new(Arc::clone(&notifier));
     let mut reactor = reactor(&settings, &back_end, &bound, &shared, pulse)?;

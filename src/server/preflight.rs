@@ -15,6 +15,7 @@ use crate::owner::SocketFiles;
 
 use super::back_end::Draft;
 use super::certificate::{Certificate, expiry_warnings};
+use super::places::{self, Process};
 
 /// What has been checked, and can be served with.
 pub(crate) struct Preflight {
@@ -85,8 +86,15 @@ pub(super) fn check(
     if let Err(problem) = limit_connections(&mut settings, &values, facts.open_files) {
         problems.add(Exit::CONFIG, problem);
     }
-    if let Err(problem) = SocketFiles::of(&settings) {
-        problems.add(Exit::CONFIG, problem);
+    match SocketFiles::of(&settings, &values) {
+        Err(problem) => problems.add(Exit::CONFIG, problem),
+        // A server that runs has its sockets.
+        Ok(_) if running.is_some() => {}
+        Ok(files) => {
+            for exit in places::check(&settings, &values, files, &Process::current()) {
+                problems.add(exit.code, exit.message);
+            }
+        }
     }
     let certificate = certificate(&settings, &values, facts.now, &mut problems);
     let is_running = |running: &Values| running.differing(&values).all(|it| it.name != "data");
