@@ -250,6 +250,35 @@ fn a_full_disk_prevents_no_start_and_every_failed_write_names_its_file() {
     assert_eq!(on(&data, &["user", "list"]).0, 0);
 }
 
+#[test]
+fn a_full_disk_leaves_no_empty_database_and_restore_names_the_database() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let data = folder.path().join("data");
+    assert_eq!(on(&data, &["user", "add", JOE, "--create"]).0, 0);
+    assert_eq!(on(&data, &["backup", &path("backup")]).0, 0);
+    let mut command = without_space(Path::new(PROGRAM));
+    command
+        .args(["restore", &path("backup"), "--data"])
+        .arg(&data);
+    let (code, said) = output(&mut command);
+    assert_eq!(code, 74, "{said}");
+    let database = data.join("h-realtime.sqlite").display().to_string();
+    assert!(
+        said.contains(&database) && said.contains("ulimit -f"),
+        "{said}"
+    );
+    assert!(!said.contains(&path("backup")), "{said}");
+    assert_eq!(on(&data, &["restore", &path("backup")]).0, 0);
+
+    let mut command = without_space(Path::new(PROGRAM));
+    command.args(["user", "add", JOE, "--create", "--data", &path("new")]);
+    let (code, said) = output(&mut command);
+    assert_eq!(code, 74, "{said}");
+    assert!(said.contains(&path("new/h-realtime.sqlite")), "{said}");
+    assert_eq!(fs::read_dir(path("new")).unwrap().count(), 0);
+}
+
 // D8
 #[test]
 fn files_that_every_user_can_read_are_a_warning_with_the_remedy() {

@@ -14,12 +14,15 @@ pub(super) fn remove(directory: &Path, now: SystemTime) -> Vec<PathBuf> {
         return Vec::new();
     };
     let entries = entries.filter_map(Result::ok);
+    // While there is a journal, the super-journal decides whether its transaction is rolled back.
+    let has_journal = directory.join(JOURNAL).symlink_metadata().is_ok();
     let is_leftover = |entry: &fs::DirEntry| {
         let name = entry.file_name();
         let name = name.to_str().unwrap_or_default();
         let of = |files: &[&str]| draft_of(name).is_some_and(|file| files.contains(&file));
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        is_file && (of(OF_SERVERS) || (of(OF_COMMANDS) && is_old(entry, now)))
+        let of_command = of(OF_COMMANDS) || (is_super_journal(name) && !has_journal);
+        is_file && (of(OF_SERVERS) || (of_command && is_old(entry, now)))
     };
     let leftovers = entries.filter(is_leftover).map(|entry| entry.path());
     leftovers
@@ -38,6 +41,13 @@ fn draft_of(name: &str) -> Option<&str> {
     is_random.then_some(file)
 }
 
+/// Returns whether this is a super-journal of SQLite, which a transaction on the database and a
+/// draft has while it is committed.
+fn is_super_journal(name: &str) -> bool {
+    let random = name.strip_prefix(SUPER_JOURNAL);
+    random.is_some_and(|it| it.len() == 9 && it.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 fn is_old(entry: &fs::DirEntry, now: SystemTime) -> bool {
     let modified = entry.metadata().and_then(|metadata| metadata.modified());
     let age = modified.ok().and_then(|time| now.duration_since(time).ok());
@@ -46,6 +56,8 @@ fn is_old(entry: &fs::DirEntry, now: SystemTime) -> bool {
 
 const OF_SERVERS: &[&str] = &["publish.key", "admin.address"];
 const OF_COMMANDS: &[&str] = &["h-realtime.sqlite", "h-realtime.sqlite.before-restore"];
+const JOURNAL: &str = "h-realtime.sqlite-journal";
+const SUPER_JOURNAL: &str = "h-realtime.sqlite-mj";
 /// The number of characters that [`new_secret`](super::new_secret) generates.
 const RANDOM: usize = 43;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -70,6 +82,9 @@ mod tests {
             "h-realtime.sqlite.before-restore",
             "h-realtime.sqlite.damaged",
             "publish.key.old",
+            "h-realtime.sqlite-journal",
+            "h-realtime.sqlite-mj",
+            "h-realtime.sqlite-mjournal99",
         ]
         .map(|name| write(name.to_owned()))
         .into();
@@ -85,6 +100,8 @@ mod tests {
         let journal = new_secret("h-realtime.sqlite.").unwrap() + "-journal";
         drafts.push(write(journal));
 
+        let super_journal = write("h-realtime.sqlite-mj1A2B3C9FF".to_owned());
+
         let removed = remove(temp.path(), SystemTime::now());
         assert_eq!(removed.len(), 2, "{removed:?}");
         assert!(!drafts[0].exists() && !drafts[1].exists());
@@ -92,5 +109,14 @@ mod tests {
         assert_eq!(removed.len(), 3, "{removed:?}");
         assert!(drafts.iter().all(|path| !path.exists()));
         assert!(kept.iter().all(|path| path.exists()) && of_others.exists());
+        // It is needed as long as there is a journal.
+        assert!(super_journal.exists());
+        fs::remove_file(temp.path().join(JOURNAL)).unwrap();
+        assert_eq!(
+            remove(temp.path(), SystemTime::now()),
+            [""; 0].map(PathBuf::from)
+        );
+        let removed = remove(temp.path(), SystemTime::now() + 2 * DAY);
+        assert_eq!(removed, [super_journal]);
     }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ffi};
 
 use super::directory::{from_millis, token_id};
 use super::file::is_same;
@@ -245,6 +245,8 @@ fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
     };
     staged().map_err(|error| match error {
         StoreError::Unusable(_, reason) => StoreError::Unusable(from.to_owned(), reason),
+        // Only the draft is written.
+        StoreError::Sqlite(cause) if is_of_writing(&cause) => StoreError::Sqlite(cause),
         StoreError::Sqlite(cause) => StoreError::Unusable(from.to_owned(), cause.to_string()),
         error @ StoreError::Newer { .. } => {
             StoreError::Unusable(from.to_owned(), error.to_string())
@@ -252,6 +254,15 @@ fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
         error => error,
     })?;
     Ok(draft)
+}
+
+/// Returns whether writing failed, as on a full disk.
+fn is_of_writing(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| match error.code {
+        ErrorCode::DiskFull => true,
+        ErrorCode::SystemIoFailure => !OF_READING.contains(&error.extended_code),
+        _ => false,
+    })
 }
 
 /// Checks that a database has the tables of this version's schema.
@@ -382,6 +393,9 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     name.into()
 }
+
+/// SQLite's errors of reading a file.
+const OF_READING: [i32; 2] = [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ];
 
 #[cfg(test)]
 mod tests;

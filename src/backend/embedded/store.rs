@@ -7,7 +7,7 @@
 //! return, a reader waits while a command commits, which takes a few disk writes and is rare.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -66,13 +66,20 @@ impl Store {
         // SQLite only: closing a descriptor here would release all locks of this process on the
         // file.
         let mut options = OpenOptions::new();
-        match options.write(true).create_new(true).mode(0o600).open(path) {
-            Ok(file) => adopt(&file, path).and_then(|()| sync_directory_of(path)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        let is_new = match options.write(true).create_new(true).mode(0o600).open(path) {
+            Ok(file) => adopt(&file, path)
+                .and_then(|()| sync_directory_of(path))
+                .map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
         }
         .map_err(|error| StoreError::File(path.to_owned(), error))?;
-        Store::connect(path, true)
+        let opened = Store::connect(path, true);
+        // On a full disk, the new file is empty, and would be taken for a damaged database.
+        if opened.is_err() && is_new && fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+            let _ = fs::remove_file(path);
+        }
+        opened
     }
 
     /// Opens a database that must exist. An empty file is rejected, since it may be a copy in
