@@ -137,6 +137,28 @@ fn a_client_that_waits_to_send_chunks_is_told_to_continue_or_refused() {
 }
 
 #[test]
+fn expectation_of_an_http_1_0_request_is_ignored() {
+    let server = Server::start();
+    let mut reader = reader(&server);
+    let body = event("create", json!({})).to_string();
+    let fields = format!("Content-Length: {}\r\nExpect: 100-continue\r\n", body.len());
+    let head = head(&server, &fields).replace("HTTP/1.1", "HTTP/1.0");
+    let mut stream = connect(server.admin);
+    stream.write_all(head.as_bytes()).unwrap();
+    // The head has been handled once a later request is answered.
+    let get = format!(
+        "GET /livez HTTP/1.1\r\nHost: {}\r\n{LAST}\r\n",
+        server.admin
+    );
+    assert_eq!(http(server.admin, get.as_bytes()).0, 200);
+    stream.write_all(body.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    assert_eq!(reader.drain().len(), 1);
+}
+
+#[test]
 fn responses_say_how_long_an_admin_connection_is_kept() {
     let server = Server::configured("[timeouts]\nhandshake = \"3500ms\"");
     let mut client = Client::raw(connect(server.admin));

@@ -167,7 +167,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 framing: request.framing,
                 keep_alive: request.keeps_alive() && refusal.is_none(),
                 head_only: request.method == "HEAD",
-                expects_continue: request.list_contains("expect", "100-continue"),
+                // RFC 9110 §10.1.1: a server "MUST ignore that expectation" in HTTP/1.0.
+                expects_continue: request.minor_version > 0
+                    && request.list_contains("expect", "100-continue"),
             }
         })
     }
