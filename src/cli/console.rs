@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Write};
 use std::path::Path;
 
 use super::exit::Exit;
+use super::text::escaped;
 use crate::backend::DataDir;
 use crate::backend::embedded::Store;
 
@@ -44,12 +45,17 @@ pub(super) fn create(data: &Path) -> Result<(), Exit> {
 
 impl Console<'_> {
     /// Prints rows in columns as wide as they have to be. The first row is the heading; where it
-    /// is the only one, `none` is said instead.
+    /// is the only one, `none` is said instead. Names are those of others: what a terminal would
+    /// obey or not show is escaped.
     pub fn table(&mut self, rows: &[Vec<String>], none: &str) -> Result<(), Exit> {
         if rows.len() < 2 {
             writeln!(self.words, "{none}")?;
             return Ok(());
         }
+        let rows: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| row.iter().map(|cell| escaped(cell)).collect())
+            .collect();
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns)
             .map(|column| {
@@ -57,12 +63,21 @@ impl Console<'_> {
                 cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
             })
             .collect();
-        for row in rows {
+        for row in &rows {
             let cells = row.iter().zip(&widths);
             let line: Vec<String> = cells
                 .map(|(cell, &width)| format!("{cell:width$}"))
                 .collect();
             writeln!(self.out, "{}", line.join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// Prints the fields of one thing, a line each, with names as wide as `width`, escaped as in a
+    /// table.
+    pub fn fields(&mut self, fields: &[(&str, String)], width: usize) -> Result<(), Exit> {
+        for (name, value) in fields {
+            writeln!(self.out, "{name:width$}  {}", escaped(value))?;
         }
         Ok(())
     }
@@ -96,5 +111,16 @@ mod tests {
         assert_eq!(out, "A     B\né     b\nlong  b\n");
         let (_, out, words) = captured("", |console| console.table(&rows[..1], "none"));
         assert_eq!((&*out, &*words), ("", "none\n"));
+    }
+
+    #[test]
+    fn names_in_tables_and_fields_are_escaped() {
+        let rows =
+            [["NAME", "B"], ["a\u{202e}b\u{1b}", "b"]].map(|row| row.map(String::from).to_vec());
+        let (_, out, _) = captured("", |console| console.table(&rows, "none"));
+        assert_eq!(out, "NAME              B\na\\u{202e}b\\u{1b}  b\n");
+        let fields = [("name", "a\nb\u{9b}".to_owned())];
+        let (_, out, _) = captured("", |console| console.fields(&fields, 5));
+        assert_eq!(out, "name   a\\u{a}b\\u{9b}\n");
     }
 }

@@ -196,10 +196,7 @@ fn show(group: &GroupRow, console: &mut Console<'_>) -> Result<(), Exit> {
     for (userid, role) in &group.members {
         lines.push(("member", format!("{userid}, {}", role.as_str())));
     }
-    for (name, value) in lines {
-        writeln!(console.out, "{name:11}  {value}")?;
-    }
-    Ok(())
+    console.fields(&lines, 11)
 }
 
 /// One line a member; a group without any has a line of its own.

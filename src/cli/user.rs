@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::console::{Console, with_store};
 use super::exit::Exit;
+use super::text::escaped;
 use super::{json, token};
 use crate::backend::embedded::{Store, UserRow, time};
 use crate::model::UnixMillis;
@@ -120,7 +121,10 @@ fn run_on(
         } => {
             store.set_display_name(&userid, display_name.as_deref())?;
             match display_name {
-                Some(name) => writeln!(console.out, "{userid} is shown as {name}")?,
+                Some(name) => {
+                    let name = escaped(&name);
+                    writeln!(console.out, "{userid} is shown as {name}")?;
+                }
                 None => writeln!(console.out, "{userid} is shown without a name")?,
             }
         }
@@ -170,10 +174,7 @@ fn show(
     for (id, role) in &groups {
         lines.push(("group", format!("{id}, {}", role.as_str())));
     }
-    for (name, value) in lines {
-        writeln!(console.out, "{name:12}  {value}")?;
-    }
-    Ok(())
+    console.fields(&lines, 12)
 }
 
 fn table(users: &[UserRow]) -> Vec<Vec<String>> {
