@@ -8,6 +8,8 @@ mod connect;
 mod handshake;
 mod interrupt;
 mod messages;
+mod meter;
+mod pulse;
 mod retry;
 mod session;
 mod target;
@@ -22,6 +24,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use tungstenite::http::HeaderValue;
 
 use self::connect::Refused;
@@ -264,7 +268,9 @@ fn listen(plan: &Plan, mut console: Console<'_>, interrupts: &Interrupts) -> Res
             delay.as_secs_f64(),
             lost.reason
         ));
-        thread::sleep(delay);
+        if !console.pause(delay) {
+            return Ok(());
+        }
     }
 }
 
@@ -298,6 +304,30 @@ impl Console<'_> {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
             Err(error) => Err(Exit::new(Exit::IO, format!("standard output: {error}"))),
+        }
+    }
+
+    /// Waits; false as soon as nobody reads the events any more.
+    fn pause(&self, delay: Duration) -> bool {
+        let end = Instant::now() + delay;
+        let Some(output) = self.output else {
+            thread::sleep(delay);
+            return true;
+        };
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            let mut fds = [PollFd::from_borrowed_fd(output, PollFlags::empty())];
+            match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return false,
+                Err(_) => {
+                    thread::sleep(left);
+                    return true;
+                }
+            }
         }
     }
 

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use tungstenite::WebSocket;
 use tungstenite::handshake::client::generate_key;
-use tungstenite::protocol::Role;
+use tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::Plan;
 use super::handshake::{self, BadAnswer, Head};
+use super::meter::{LONGEST_MESSAGE, Metered};
 use super::retry::retry_after;
 use super::target::{Target, Way};
 use crate::cli::exit::Exit;
@@ -21,7 +22,7 @@ use crate::cli::text::printable;
 use crate::clock::unix_now;
 
 /// A connection after its handshake.
-pub(super) type Socket = WebSocket<Box<dyn Stream>>;
+pub(super) type Socket = WebSocket<Metered>;
 
 /// Whatever a WebSocket can go over.
 pub(super) trait Stream: Read + Write {
@@ -196,11 +197,25 @@ fn upgrade(plan: &Plan, mut stream: Box<dyn Stream>) -> Result<Socket, Refused> 
     }
     head.check_upgrade(&key).map_err(Refused::Unfit)?;
     Ok(WebSocket::from_partially_read(
-        stream,
+        Metered::new(stream),
         rest,
         Role::Client,
-        None,
+        Some(limits(&plan.opening)),
     ))
+}
+
+/// What the library may hold of what is read and written. The opening has to fit whole; what is
+/// written after it is pongs, of which the library keeps the last one when there is no room.
+fn limits(opening: &[String]) -> WebSocketConfig {
+    let opening: usize = opening
+        .iter()
+        .map(|message| message.len() + LONGEST_HEADER)
+        .sum();
+    WebSocketConfig::default()
+        .write_buffer_size(UNWRITTEN)
+        .max_write_buffer_size(opening + 2 * UNWRITTEN)
+        .max_message_size(Some(LONGEST_MESSAGE))
+        .max_frame_size(Some(LONGEST_MESSAGE))
 }
 
 fn unusable(bad: BadAnswer, target: &Target) -> Refused {
@@ -304,6 +319,11 @@ const ANSWER: Duration = Duration::from_secs(10);
 const BODY: Duration = Duration::from_secs(2);
 /// In bytes.
 const LONGEST_BODY: usize = 8 * 1024;
+/// The header of a frame of a client's, with its mask, in bytes.
+const LONGEST_HEADER: usize = 14;
+/// How much is kept of what the server does not read, in bytes: as much before it is written at
+/// all, and as much again.
+const UNWRITTEN: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

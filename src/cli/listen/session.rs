@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tungstenite::error::CapacityError;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message};
@@ -15,6 +16,8 @@ use tungstenite::{Error, Message};
 use super::connect::Socket;
 use super::interrupt::Interrupts;
 use super::messages::{self, Heard};
+use super::meter::{LONGEST_HEADERS, LONGEST_MESSAGE};
+use super::pulse::{Beat, DEAD_AFTER, PING_AFTER, Pulse, UNREAD_AFTER};
 use super::{Console, Plan};
 use crate::cli::exit::Exit;
 use crate::cli::text::printable;
@@ -48,6 +51,13 @@ impl Lost {
 
     fn closed(frame: Option<CloseFrame>) -> Self {
         match frame {
+            // The library puts these in place of a code that no close frame may have.
+            Some(CloseFrame {
+                code: CloseCode::Protocol,
+                reason,
+            }) if reason.as_str() == INVALID_CODE => {
+                Lost::broken(violation("its close frame has an invalid code"))
+            }
             Some(frame) => {
                 let code = u16::from(frame.code);
                 let text = format!("closed by the server: {code} {}", frame.reason);
@@ -84,11 +94,10 @@ impl Session<'_, '_> {
             Err(error) => Ok(End::Lost(Lost::broken(reason(&error)))),
         };
         match &result {
-            Ok(End::Lost(Lost { code: Some(_), .. })) => {
-                // The answer to the close is queued by now; that it arrives is a courtesy.
+            Ok(End::Lost(_)) => {
+                // The answer to a close is queued by now; that it arrives is a courtesy.
                 let _ = self.socket.flush();
             }
-            Ok(End::Lost(_)) => {}
             Ok(End::Interrupted) => self.close(CloseCode::Away),
             Ok(End::Done) | Err(_) => self.close(CloseCode::Normal),
         }
@@ -105,32 +114,30 @@ impl Session<'_, '_> {
 
     fn serve(&mut self) -> Result<End, Exit> {
         let mut pulse = Pulse::new(Instant::now());
+        let mut woken = Woken::default();
         loop {
+            self.socket.get_mut().begin_turn();
             if let Some(end) = self.take_all()? {
                 return Ok(end);
             }
-            match pulse.next(Instant::now()) {
-                Beat::Wait => {}
-                Beat::Ping => {
-                    let sent = self.socket.write(Message::Ping(Vec::new().into()));
-                    if let Err(error) = unless_full(sent) {
-                        return Ok(End::Lost(Lost::broken(reason(&error))));
-                    }
-                }
-                Beat::Dead => {
-                    let seconds = (PING_AFTER + DEAD_AFTER).as_secs();
-                    let reason =
-                        format!("nothing heard for {seconds} s, not even an answer to a ping");
-                    return Ok(End::Lost(Lost::broken(reason)));
-                }
-            }
-            let is_flushed = match self.socket.flush() {
-                Ok(()) => true,
-                Err(error) if is_full(&error) => false,
-                Err(error) => return Ok(End::Lost(Lost::broken(reason(&error)))),
+            let is_flushed = match self.keep_up(&mut pulse) {
+                Ok(is_flushed) => is_flushed,
+                Err(lost) => return Ok(End::Lost(lost)),
             };
-            let woken = self.wait(!is_flushed, pulse.patience(Instant::now()));
-            let woken = woken.map_err(|error| Exit::new(Exit::OS, format!("poll: {error}")))?;
+            let meter = self.socket.get_ref();
+            // Over TLS, input is not taken while output is held up. To wait for it would not wait.
+            let is_held_up = !is_flushed && woken.is_readable && !meter.has_read();
+            let interest = match (is_flushed, is_held_up) {
+                (true, _) => PollFlags::IN,
+                (false, false) => PollFlags::IN | PollFlags::OUT,
+                (false, true) => PollFlags::OUT,
+            };
+            let patience = match meter.is_cut() {
+                true => Duration::ZERO,
+                false => pulse.patience(Instant::now()),
+            };
+            let waited = self.wait(interest, patience);
+            woken = waited.map_err(|error| Exit::new(Exit::OS, format!("poll: {error}")))?;
             if woken.is_readable {
                 pulse.heard(Instant::now());
             }
@@ -140,13 +147,56 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Handles all messages that have arrived.
+    /// Writes what is queued, and a ping when one is due. Returns whether all of it is written.
+    fn keep_up(&mut self, pulse: &mut Pulse) -> Result<bool, Lost> {
+        if self.socket.get_ref().is_endless() {
+            return Err(Lost::broken(endless()));
+        }
+        let mut is_flushed = self.flush()?;
+        let has_written = self.socket.get_ref().has_written();
+        pulse.sent(Instant::now(), is_flushed, has_written);
+        match pulse.next(Instant::now()) {
+            Beat::Wait => {}
+            Beat::Ping => {
+                let sent = self.socket.write(Message::Ping(Vec::new().into()));
+                unless_full(sent).map_err(|error| Lost::broken(reason(&error)))?;
+                is_flushed = self.flush()?;
+            }
+            Beat::Dead => {
+                let seconds = (PING_AFTER + DEAD_AFTER).as_secs();
+                return Err(Lost::broken(format!(
+                    "nothing heard for {seconds} s, not even an answer to a ping"
+                )));
+            }
+            Beat::Unread => {
+                let seconds = UNREAD_AFTER.as_secs();
+                return Err(Lost::broken(format!(
+                    "the server has read nothing for {seconds} s"
+                )));
+            }
+        }
+        Ok(is_flushed)
+    }
+
+    fn flush(&mut self) -> Result<bool, Lost> {
+        match self.socket.flush() {
+            Ok(()) => Ok(true),
+            Err(error) if is_full(&error) => Ok(false),
+            Err(error) => Err(Lost::broken(reason(&error))),
+        }
+    }
+
+    /// Handles the messages that have arrived, as far as one turn reads.
     fn take_all(&mut self) -> Result<Option<End>, Exit> {
         loop {
             if self.interrupts.received() {
                 return Ok(Some(End::Interrupted));
             }
-            let end = match self.socket.read() {
+            let read = self.socket.read();
+            if let Ok(message) = &read {
+                self.count(message);
+            }
+            let end = match read {
                 Ok(Message::Text(text)) => self.take(&text)?,
                 Ok(Message::Close(frame)) => Some(End::Lost(self.closed(frame)?)),
                 Ok(Message::Binary(_)) => {
@@ -163,6 +213,15 @@ impl Session<'_, '_> {
             if end.is_some() {
                 return Ok(end);
             }
+        }
+    }
+
+    fn count(&mut self, message: &Message) {
+        let meter = self.socket.get_mut();
+        match message {
+            Message::Text(_) | Message::Binary(_) => meter.message_ended(),
+            Message::Ping(data) | Message::Pong(data) => meter.control_frame(data.len()),
+            Message::Close(_) | Message::Frame(_) => {}
         }
     }
 
@@ -226,13 +285,9 @@ impl Session<'_, '_> {
         Ok(None)
     }
 
-    /// Waits for input, for room for output if some is left, for a signal, or for standard output
-    /// to be closed.
-    fn wait(&self, for_room: bool, patience: Duration) -> io::Result<Woken> {
-        let interest = match for_room {
-            true => PollFlags::IN | PollFlags::OUT,
-            false => PollFlags::IN,
-        };
+    /// Waits for what is of interest of the socket, for a signal, or for standard output to be
+    /// closed.
+    fn wait(&self, interest: PollFlags, patience: Duration) -> io::Result<Woken> {
         let socket = PollFd::from_borrowed_fd(self.socket.get_ref().descriptor(), interest);
         let mut fds = vec![socket];
         if let Some(output) = self.console.output {
@@ -259,15 +314,24 @@ impl Session<'_, '_> {
     /// Closes the connection, and waits for the server's answer for a while.
     fn close(&mut self, code: CloseCode) {
         let reason = "".into();
-        let _ = self.socket.close(Some(CloseFrame { code, reason }));
+        let closed = self.socket.close(Some(CloseFrame { code, reason }));
+        if matches!(closed, Err(Error::WriteBufferFull(_))) {
+            // The server does not read, so it would not answer.
+            return;
+        }
         let deadline = Instant::now() + GOODBYE;
         loop {
+            self.socket.get_mut().begin_turn();
             let is_flushed = self.socket.flush().is_ok();
             match self.socket.read() {
                 Ok(Message::Close(_)) => return,
                 Ok(_) => {}
                 Err(error) if is_full(&error) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
+                    let meter = self.socket.get_ref();
+                    let left = match meter.is_cut() {
+                        true => Duration::ZERO,
+                        false => deadline.saturating_duration_since(Instant::now()),
+                    };
                     let interest = match is_flushed {
                         true => PollFlags::IN,
                         false => PollFlags::IN | PollFlags::OUT,
@@ -300,9 +364,11 @@ fn is_full(error: &Error) -> bool {
     matches!(error, Error::Io(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-/// What cannot be written now is kept by the library.
+/// What cannot be written now is kept by the library. Where even that has no room, a server that
+/// does not read is detected in time without another ping.
 fn unless_full(result: Result<(), Error>) -> Result<(), Error> {
     match result {
+        Err(Error::WriteBufferFull(_)) => Ok(()),
         Err(error) if is_full(&error) => Ok(()),
         result => result,
     }
@@ -318,90 +384,38 @@ fn reason(error: &Error) -> String {
             "the server ended the connection without a close frame".to_owned()
         }
         Error::Io(error) => printable(&format!("the connection failed: {error}")),
+        Error::Protocol(error) => violation(&error.to_string()),
+        Error::Utf8(_) => violation("a text message is not UTF-8"),
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => {
+            let most = LONGEST_MESSAGE / MIB;
+            format!("the server sends a message of more than {most} MiB")
+        }
         error => printable(&error.to_string()),
     }
 }
 
-/// Detects a dead server: after a silence a ping is sent, and must be answered.
-struct Pulse {
-    heard: Instant,
-    has_pinged: bool,
+/// What the server does wrong. Another connection may do better: the server may be replaced.
+fn violation(what: &str) -> String {
+    printable(&format!(
+        "the server violates the WebSocket protocol: {what}"
+    ))
 }
 
-/// What is due.
-#[derive(Debug, PartialEq)]
-enum Beat {
-    Wait,
-    Ping,
-    Dead,
+fn endless() -> String {
+    let (most, headers) = (LONGEST_MESSAGE / MIB, LONGEST_HEADERS / MIB);
+    format!(
+        "the server sends a message without an end: its fragments have more than {most} MiB, or \
+         their headers more than {headers} MiB"
+    )
 }
 
-impl Pulse {
-    fn new(now: Instant) -> Self {
-        Pulse {
-            heard: now,
-            has_pinged: false,
-        }
-    }
-
-    fn heard(&mut self, now: Instant) {
-        *self = Pulse::new(now);
-    }
-
-    /// A ping is due once in a silence.
-    fn next(&mut self, now: Instant) -> Beat {
-        let silence = now.saturating_duration_since(self.heard);
-        if silence >= PING_AFTER + DEAD_AFTER && self.has_pinged {
-            return Beat::Dead;
-        }
-        if silence >= PING_AFTER && !self.has_pinged {
-            self.has_pinged = true;
-            return Beat::Ping;
-        }
-        Beat::Wait
-    }
-
-    /// How long nothing is due.
-    fn patience(&self, now: Instant) -> Duration {
-        let due = match self.has_pinged {
-            true => PING_AFTER + DEAD_AFTER,
-            false => PING_AFTER,
-        };
-        due.saturating_sub(now.saturating_duration_since(self.heard))
-    }
-}
-
-/// How long nothing may be heard until a ping is sent. Servers of this API send one of their own
-/// after 30 s.
-const PING_AFTER: Duration = Duration::from_secs(40);
-/// How long its answer may take.
-const DEAD_AFTER: Duration = Duration::from_secs(20);
 /// How long the server's answer to a close frame may take.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// The reason that the library gives with 1002 where a close frame has an invalid code.
+const INVALID_CODE: &str = "Protocol violation";
+const MIB: usize = 1024 * 1024;
 /// In the description of a refusal that another attempt may not get.
 const TEMPORARY: &str = "try again later";
 /// Close codes for what a client has sent: protocol error, type of data, inconsistent data, and
 /// length.
 const REJECTIONS: [u16; 4] = [1002, 1003, 1007, 1009];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn silence_leads_to_one_ping_and_then_to_the_end() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut pulse = Pulse::new(start);
-        assert_eq!(pulse.next(at(39)), Beat::Wait);
-        assert_eq!(pulse.patience(at(39)), Duration::from_secs(1));
-        assert_eq!(pulse.next(at(40)), Beat::Ping);
-        assert_eq!(pulse.next(at(59)), Beat::Wait);
-        assert_eq!(pulse.patience(at(59)), Duration::from_secs(1));
-        assert_eq!(pulse.next(at(60)), Beat::Dead);
-        pulse.heard(at(60));
-        assert_eq!(pulse.next(at(99)), Beat::Wait);
-        // A process that was stopped for long asks first.
-        assert_eq!(pulse.next(at(900)), Beat::Ping);
-    }
-}
