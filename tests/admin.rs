@@ -301,3 +301,13 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = head.lines();
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
+
+#[test]
+fn metrics_key_that_is_the_publish_key_is_warned_of_at_the_start() {
+    let mut server = Server::start();
+    assert!(!server.log().contains("metrics_key"), "{}", server.log());
+    let file = server.data().join("publish.key");
+    std::fs::write(file, support::METRICS_KEY).unwrap();
+    server.restart();
+    server.log_with("metrics_key is the publish key");
+}

@@ -144,12 +144,19 @@ fn reactor(
         realtime,
         random().map_err(random_failed)?,
     );
+    let keys = Keys {
+        publish: back_end.publish_key.clone(),
+        metrics: settings.metrics_key.clone().map(|key| Secret(key.0)),
+    };
+    if keys.metrics.is_some() && keys.metrics == keys.publish {
+        log::warn!(
+            "metrics_key is the publish key: a program that reads metrics with it can publish \
+             events too; set metrics_key to another value"
+        );
+    }
     let admin = Admin::new(
         Guard::new(tcp_address(&bound.admin), settings.admin_hosts.clone()),
-        Keys {
-            publish: back_end.publish_key.clone(),
-            metrics: settings.metrics_key.clone().map(|key| Secret(key.0)),
-        },
+        keys,
         &bound.page_url(),
         Box::new(Rc::clone(&back_end.asker)),
     );
