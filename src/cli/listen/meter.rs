@@ -98,9 +98,15 @@ impl<S: Read> Read for Metered<S> {
 
 impl<S: Write> Write for Metered<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.stream.write(bytes)?;
-        self.has_written |= count > 0;
-        Ok(count)
+        match self.stream.write(bytes)? {
+            // The buffer of the TLS library is full. The WebSocket library would take this for the
+            // end of the connection.
+            0 if !bytes.is_empty() => Err(ErrorKind::WouldBlock.into()),
+            count => {
+                self.has_written |= count > 0;
+                Ok(count)
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -209,6 +215,24 @@ mod tests {
             assert_eq!(turn(socket), TURN / 4);
             assert_eq!(socket.get_ref().unfinished, 0);
         }
+    }
+
+    #[test]
+    fn full_buffer_of_the_layer_below_is_no_end_of_the_connection() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Ok(0)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut meter = Metered::new(Full);
+        let error = meter.write(b"a").expect_err("no room");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        assert!(!meter.has_written());
+        assert_eq!(meter.write(b"").ok(), Some(0));
     }
 
     const MOST: usize = LONGEST_MESSAGE + LONGEST_HEADERS;
