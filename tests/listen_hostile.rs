@@ -155,7 +155,7 @@ fn closed_output_ends_the_command_while_it_waits_to_reconnect() {
     let mut status = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     status.read_line(&mut line).unwrap();
-    assert!(line.starts_with("reconnecting in 3"), "{line}");
+    assert!(line.contains("answers 503"), "{line}");
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
