@@ -291,12 +291,26 @@ impl TxQueue {
     /// the peer would take the next frame for its rest.
     pub fn drop_unstarted(&mut self, held: &mut Held) {
         self.pong = None;
-        for entry in self.entries.drain(usize::from(self.is_inside())..) {
-            entry.release(held);
+        self.drop_where(|_| true, held);
+    }
+
+    /// Drops all messages that have not been started; private frames stay.
+    pub fn drop_messages(&mut self, held: &mut Held) {
+        self.drop_where(|entry| matches!(entry.chunk, Chunk::Shared(_)), held);
+    }
+
+    fn drop_where(&mut self, is_dropped: impl Fn(&Entry) -> bool, held: &mut Held) {
+        for entry in self.entries.split_off(usize::from(self.is_inside())) {
+            match is_dropped(&entry) {
+                true => entry.release(held),
+                false => self.entries.push_back(entry),
+            }
         }
         self.entries.shrink_to_fit();
         self.own = self.entries.iter().map(Entry::own).sum();
-        self.bytes = self.entries.front().map_or(0, |entry| entry.bytes().len()) - self.sent;
+        let queued: usize = self.entries.iter().map(|entry| entry.bytes().len()).sum();
+        let pong = self.pong.as_ref().map_or(0, |pong| pong.len());
+        self.bytes = queued + pong - self.sent;
         self.count(held);
     }
 
@@ -429,6 +443,18 @@ mod tests {
         queue.drop_unstarted(held);
         queue.push_owned(b"close", false, 0, held);
         assert_eq!(drain(&mut queue, 4, held), b"rstclose");
+    }
+
+    #[test]
+    fn drop_messages_keeps_replies_and_the_frame_in_progress() {
+        let held = &mut Held::default();
+        let mut queue = TxQueue::default();
+        queue.push_shared(Frame::text("event"), 3, 0, held);
+        queue.push_owned(b"reply", false, 0, held);
+        queue.push_shared(Frame::text("event"), 0, 0, held);
+        queue.drop_messages(held);
+        assert_eq!(queue.verify(), Ok(()));
+        assert_eq!(drain(&mut queue, 20, held), b"ventreply");
     }
 
     // M11

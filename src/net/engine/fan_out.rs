@@ -10,6 +10,7 @@ use super::super::conn::Conn;
 use super::super::frame::{Delivery, Frame};
 use super::super::handler::Handler;
 use super::super::held::{Held, recount};
+use super::super::queue::TxQueue;
 use super::super::socket::Socket;
 use super::give_back::{KEPT_CAPACITY, beyond_kept, enough, enough_above};
 use super::stretch::{Due, Stretch, stretch_of};
@@ -244,7 +245,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn mute(&mut self, key: ConnKey) {
         if self.arena.get(key).is_some_and(Conn::is_open) {
             self.fan_out.muted.insert(key);
-            self.drop_unstarted(key);
+            self.drop_queued(key, TxQueue::drop_messages);
+            // The rest may still exceed the soft limit.
+            self.watch_queue(key, 0);
             // A long queue no longer keeps it from being read from.
             self.read_again(key);
         }

@@ -296,7 +296,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Closes a connection that does not read its output. Messages not yet in transmission are
     /// dropped; the close code tells the client that it has missed some.
     pub(super) fn evict(&mut self, key: ConnKey) {
-        self.drop_unstarted(key);
+        self.drop_queued(key, TxQueue::drop_unstarted);
         self.say_farewell(
             key,
             Farewell {
@@ -307,14 +307,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         );
     }
 
-    /// Drops the queued frames of a connection that have not been started.
-    pub(super) fn drop_unstarted(&mut self, key: ConnKey) {
+    /// Drops queued output of a connection that has not been started, by `drop`.
+    pub(super) fn drop_queued(&mut self, key: ConnKey, drop: fn(&mut TxQueue, &mut Held)) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
         if let Some(tx) = conn.tx.as_mut() {
             let (before, messages) = (tx.len(), tx.messages());
-            tx.drop_unstarted(&mut self.counters.held);
+            drop(tx, &mut self.counters.held);
             self.counters.queued_bytes -= (before - tx.len()) as u64;
             self.counters.unsent += (messages - tx.messages()) as u64;
             self.counters.slow -= u64::from(tx.over_soft_since.take().is_some());
