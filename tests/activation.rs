@@ -200,7 +200,7 @@ fn the_units_are_right() {
         let path = entry.unwrap().path();
         let unit = fs::read_to_string(&path).unwrap();
         // The program is not installed here.
-        let unit = unit.replace("/usr/bin/h-realtime", PROGRAM);
+        let unit = unit.replace("ExecStart=h-realtime", &format!("ExecStart={PROGRAM}"));
         let copy = folder.path().join(path.file_name().unwrap());
         fs::write(&copy, unit).unwrap();
         analyze.arg(copy);
