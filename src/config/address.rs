@@ -1,4 +1,4 @@
-//! How places to listen on are written.
+//! Parsers for listen addresses.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use super::Listen;
 use crate::net::Address;
 
-/// Reads where to serve WebSockets: `ws://HOST:PORT`, `wss://HOST:PORT` or `unix:/path/to.sock`.
+/// Parses an address to serve WebSockets on: `ws://HOST:PORT`, `wss://HOST:PORT`, or
+/// `unix:/path/to.sock`.
 pub(super) fn parse_listen(url: &str) -> Option<Listen> {
     if let Some(path) = url.strip_prefix("unix:") {
         let address = Address::Unix(unix_path(path)?);
@@ -19,7 +20,7 @@ pub(super) fn parse_listen(url: &str) -> Option<Listen> {
         Some(host) => (host, true),
         None => (url.strip_prefix("ws://")?, false),
     };
-    // The path is always /ws: it may be there, as in the address that clients use.
+    // The path is always /ws. It is optional here, so that the URL that clients use is accepted.
     let host = host
         .strip_suffix("/ws")
         .or(host.strip_suffix('/'))
@@ -28,7 +29,7 @@ pub(super) fn parse_listen(url: &str) -> Option<Listen> {
     Some(Listen { address, tls })
 }
 
-/// Reads where to serve the admin interface: `HOST:PORT` or `unix:/path/to.sock`.
+/// Parses an address to serve the admin interface on: `HOST:PORT` or `unix:/path/to.sock`.
 pub(super) fn parse_admin(text: &str) -> Option<Address> {
     match text.strip_prefix("unix:") {
         Some(path) => unix_path(path).map(Address::Unix),
@@ -43,8 +44,8 @@ fn unix_path(path: &str) -> Option<PathBuf> {
     (!path.is_empty()).then(|| path.into())
 }
 
-/// An address and port; `localhost` is 127.0.0.1, and other names are not looked up: what a
-/// server listens on should not depend on a name server.
+/// Parses an IP address and port. `localhost` is 127.0.0.1. Other names are not resolved: listen
+/// addresses should not depend on a name server.
 fn parse_socket(text: &str) -> Option<SocketAddr> {
     match text.strip_prefix("localhost:") {
         Some(port) => Some(SocketAddr::from(([127, 0, 0, 1], port.parse().ok()?))),

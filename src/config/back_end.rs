@@ -1,64 +1,64 @@
-//! Which back end, and where it finds the servers it needs.
+//! Selection of the back end, and the addresses and credentials of its servers.
 //!
-//! The settings of section `[h]` and that of `[amqp]` have h's own environment variables as well,
-//! by which a server of h is told the same: see the table.
+//! The settings of the sections `[h]` and `[amqp]` can also be set by the environment variables
+//! that h itself reads: see the table.
 
 use super::ConfigError;
 use super::problems::Problems;
 use super::values::Values;
 
-/// What knows users, tokens and groups.
+/// The source of users, tokens, and groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum BackEndKind {
-    /// A SQLite file of our own.
+    /// A local SQLite file.
     #[default]
     Embedded,
     /// The PostgreSQL database and the RabbitMQ of h.
     H,
 }
 
-/// Where the embedded back end has events from, besides its HTTP endpoint.
+/// Additional source of events for the embedded back end, besides its HTTP endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum EventSource {
-    /// From nowhere else.
+    /// HTTP only.
     #[default]
     Http,
-    /// From RabbitMQ.
+    /// RabbitMQ.
     Amqp,
 }
 
-/// What the server is to work with.
+/// Resolved settings of the back end.
 #[derive(Clone, Debug)]
 pub enum BackEndSettings {
-    /// The embedded back end, and the message queue it has events from as well, if any.
+    /// The embedded back end, with the optional message queue that delivers events to it.
     Embedded(Option<BrokerSettings>),
-    /// h's.
+    /// h's back end.
     H(HSettings),
 }
 
-/// Where RabbitMQ is.
+/// Connection settings of RabbitMQ.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BrokerSettings {
-    /// URLs with credentials, to be tried in turn; there is at least one.
+    /// URLs with credentials, tried in turn. Never empty.
     pub urls: Vec<String>,
 }
 
-/// What h's back end is to work with.
+/// Settings of h's back end.
 #[derive(Clone)]
 pub struct HSettings {
     /// The URL of the database, with credentials.
     pub database_url: String,
-    /// Where RabbitMQ is.
+    /// Connection settings of RabbitMQ.
     pub broker: BrokerSettings,
-    /// The authority of the users of this installation.
+    /// The authority of this installation's users.
     pub authority: String,
-    /// The base of links, without a slash at its end.
+    /// The base of links, without a trailing slash.
     pub app_url: String,
-    /// The base of links to annotations in their context, if there are such links.
+    /// The base of links to annotations in context, if such links are configured.
     pub bouncer_url: Option<String>,
 }
 
-/// What a build of this program has.
+/// The optional features of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// The embedded back end.
@@ -70,13 +70,13 @@ pub struct Features {
 }
 
 impl Features {
-    /// All there are.
+    /// Every feature.
     pub const ALL: Features = Features {
         embedded: true,
         h: true,
         amqp: true,
     };
-    /// Those of this build.
+    /// The features of this build.
     pub const BUILT: Features = Features {
         embedded: cfg!(feature = "sqlite"),
         h: cfg!(feature = "h"),
@@ -84,7 +84,7 @@ impl Features {
     };
 }
 
-/// What the settings come to. Whether this build has such a back end comes first.
+/// Resolves the settings of the back end. Checks first whether this build includes it.
 pub(super) fn settle(
     values: &Values,
     features: Features,
@@ -137,7 +137,7 @@ pub(super) fn settle(
     }))
 }
 
-/// Whether a build has what the settings ask for.
+/// Returns whether a build includes the configured back end and event source.
 fn is_built(
     features: Features,
     kind: BackEndKind,
@@ -172,7 +172,7 @@ fn is_built(
     }
 }
 
-// Neither is shown with its URLs: there are passwords in them.
+// Hand-written `Debug` implementations that omit the URLs, which contain passwords.
 
 impl std::fmt::Debug for BrokerSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn h_is_told_where_its_servers_are() {
+    fn h_back_end_gets_its_servers_from_the_settings() {
         let text = r#"
             backend = "h"
             [h]
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_cannot_be() {
+    fn missing_and_invalid_back_end_settings_are_reported() {
         let error = settled("backend = \"h\"").unwrap_err();
         assert!(error.contains("DATABASE_URL"), "{error}");
         let database = "backend = \"h\"\nh.database_url = \"postgresql://db/h\"\n";
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn build_without_a_back_end_says_so_and_asks_for_nothing_else() {
+    fn missing_back_end_in_build_is_the_only_error() {
         let values = values("backend = \"h\"");
         let mut problems = Problems::of(&values);
         let features = Features {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_embedded_back_end_needs_nothing() {
+    fn embedded_back_end_requires_no_settings() {
         assert!(matches!(
             settled("").unwrap(),
             BackEndSettings::Embedded(None)

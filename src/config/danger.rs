@@ -1,7 +1,7 @@
-//! Settings that take a protection away.
+//! Settings that disable a protection.
 //!
-//! Owns: which they are, which are refused, and what is said of the rest, loudly: at the start,
-//! by `config check`, and in the metrics.
+//! Owns: the list of such settings, which of them are refused, and the warnings about the others:
+//! at startup, in `config check`, and in the metrics.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
@@ -12,20 +12,20 @@ use super::values::{Values, Whence};
 use super::{OnExpiry, Settings};
 use crate::net::Address;
 
-/// What is dangerous, by the setting that makes it so.
+/// A dangerous configuration, by the setting that causes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Danger {
-    /// The admin address is one that strangers may reach, and `admin_public` says that it may be.
+    /// The admin address is publicly reachable, as `admin_public` permits.
     AdminPublic,
-    /// Who is connected stays so when the token has ended.
+    /// Connections stay open after their tokens have ended.
     OnExpiryKeep,
 }
 
 impl Danger {
-    /// All that there are.
+    /// Every variant.
     pub const ALL: [Danger; 2] = [Danger::AdminPublic, Danger::OnExpiryKeep];
 
-    /// The name of the setting.
+    /// Returns the name of the setting.
     pub fn setting(self) -> &'static str {
         match self {
             Danger::AdminPublic => "admin_public",
@@ -33,7 +33,7 @@ impl Danger {
         }
     }
 
-    /// What to say of it.
+    /// Returns the text of the warning.
     pub fn words(self) -> &'static str {
         match self {
             Danger::AdminPublic => {
@@ -48,7 +48,7 @@ impl Danger {
         }
     }
 
-    /// Whether these settings have it.
+    /// Returns whether the settings have this danger.
     pub fn is_in(self, settings: &Settings) -> bool {
         match self {
             Danger::AdminPublic => settings.admin_public && is_public(&settings.admin),
@@ -57,7 +57,7 @@ impl Danger {
     }
 }
 
-/// Refuses what nobody can mean, and what has to be said twice.
+/// Refuses dangerous settings that lack their explicit confirmation.
 pub(super) fn refuse(settings: &Settings, problems: &mut Problems<'_>) {
     if is_public(&settings.admin) && !settings.admin_public {
         let text = format!(
@@ -71,7 +71,7 @@ pub(super) fn refuse(settings: &Settings, problems: &mut Problems<'_>) {
     }
 }
 
-/// What is to be said loudly of these settings, each in a line.
+/// Returns the warnings about these settings, one line each.
 pub fn warnings(settings: &Settings, values: &Values) -> Vec<String> {
     let present = Danger::ALL
         .into_iter()
@@ -100,7 +100,8 @@ fn open_to_all(path: &Path, what: &str) -> Option<String> {
     })
 }
 
-/// Whether strangers may reach an address. All addresses at once (`0.0.0.0`) are public, too.
+/// Returns whether an address may be publicly reachable. The wildcard address (`0.0.0.0`) counts as
+/// public.
 fn is_public(address: &Address) -> bool {
     match address {
         Address::Tcp(address) => !is_private(address),
@@ -108,7 +109,8 @@ fn is_public(address: &Address) -> bool {
     }
 }
 
-/// Loopback, link-local, RFC 1918, RFC 4193, and RFC 6598, which carriers and overlay networks use.
+/// Loopback, link-local, RFC 1918, RFC 4193, and RFC 6598 addresses. Carriers and overlay networks
+/// use the latter.
 fn is_private(address: &SocketAddr) -> bool {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => {
@@ -125,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_that_strangers_cannot_have_are_private() {
+    fn only_private_ranges_are_private() {
         for (address, is) in [
             ("127.0.0.1:1", true),
             ("127.8.8.8:1", true),

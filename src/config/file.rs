@@ -1,4 +1,4 @@
-//! The configuration file: what is written in it, and in which line.
+//! Parser of the configuration file; keeps the line number of each value.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use super::table::{SECTIONS, find, unknown};
 use super::value::Value;
 use super::values::{Layer, Whence};
 
-/// Reads the text of a file into a layer. What is wrong in it is added to `errors`, each with the
-/// file and the line. No line is shown itself: there may be a password in it.
+/// Parses the text of a file into a layer. Each error is added to `errors` with its file and line.
+/// The line itself is not included: it may contain a password.
 pub(super) fn read(path: &Path, text: &str, layer: &mut Layer, errors: &mut Vec<String>) {
     let mut reader = Reader {
         path,
@@ -65,7 +65,8 @@ impl Reader<'_> {
             return self.fault(at, unknown(name));
         };
         let whence = Whence::Line(self.path.to_owned(), self.line(at));
-        // What is of no form of ours is of no kind either, and is told so as another value would.
+        // A value of an unsupported TOML type matches no kind. The placeholder list produces the
+        // same error as any other value of the wrong kind.
         let value = Value::of(value).unwrap_or(Value::List(vec![String::new()]));
         if let Err(what) = self.layer.put(setting, is_file, Ok(value), whence) {
             self.fault(at, what);

@@ -1,19 +1,19 @@
-//! Settings: what may be said in the configuration file, in the environment and on the command
-//! line, and what it comes to.
+//! Settings: reading the configuration file, the environment, and the command line, and resolving
+//! them.
 //!
-//! Three steps: [`Sources`] say where settings are read from, [`Values`] are what was written
-//! there, [`Settings`] what that means, checked. Nothing else reads options. What settings there
-//! are stands in one place, the table [`SETTINGS`].
+//! There are three steps: [`Sources`] names the places that settings are read from, [`Values`]
+//! holds the values as written, and [`Settings`] holds the resolved and checked result. No other
+//! module reads options. Every setting is defined in one place, the table [`SETTINGS`].
 //!
 //! | file | holds |
 //! |---|---|
-//! | `table` | every setting: name, kind, default, what it is for |
-//! | `problems`, `places` | all that does not go together |
-//! | `value`, `units`, `address` | what may be written for one |
-//! | `sources`, `file`, `values` | where it is read, and which of several wins |
-//! | `settle`, `back_end` | what it comes to |
-//! | `danger` | what is refused or said loudly |
-//! | `show`, `near` | settings as text, and help with what was mistyped |
+//! | `table` | every setting: name, kind, default, description |
+//! | `problems`, `places` | conflicts between settings |
+//! | `value`, `units`, `address` | the syntax of values |
+//! | `sources`, `file`, `values` | the sources of values and their precedence |
+//! | `settle`, `back_end` | resolution into [`Settings`] |
+//! | `danger` | dangerous settings: refusals and warnings |
+//! | `show`, `near` | settings as text, and suggestions for misspelled names |
 
 mod address;
 mod back_end;
@@ -50,87 +50,85 @@ pub use units::{parse_duration, parse_mode, parse_size};
 pub use value::{Kind, Value};
 pub use values::{Values, Whence};
 
-/// What becomes of an open connection whose token has expired or was revoked, or whose user was
-/// deleted.
+/// Handling of an open connection when its token expires or is revoked, or its user is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExpiry {
-    /// It is closed with 3000, to come back with another token.
+    /// Closes the connection with 3000, so that the client reconnects with another token.
     #[default]
     Close,
-    /// It stays, as in h.
+    /// Keeps the connection, as h does.
     Keep,
 }
 
-/// What becomes of a handshake with an unknown or expired token.
+/// Handling of a handshake with an unknown or expired token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InvalidToken {
-    /// It is served as anonymous, as h does.
+    /// Serves the client as anonymous, as h does.
     #[default]
     Anonymous,
-    /// It is refused with 401.
+    /// Rejects the handshake with 401.
     Reject,
 }
 
-/// What the server runs with.
+/// The resolved configuration of the server.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where WebSockets are served, and whether with TLS.
+    /// Addresses to serve WebSockets on, each with or without TLS.
     pub listen: Vec<Listen>,
-    /// Those of them whose connections begin with a header of the PROXY protocol.
+    /// The subset of `listen` that expects a PROXY protocol header on each connection.
     pub proxy_protocol: Vec<Listen>,
-    /// Where the admin interface is served.
+    /// The address of the admin interface.
     pub admin: Address,
-    /// The files of the unix sockets of `listen`.
+    /// Ownership and permissions of the Unix sockets in `listen`.
     pub socket: SocketSettings,
-    /// The file of the unix socket of `admin`.
+    /// Ownership and permissions of the Unix socket of `admin`.
     pub admin_socket: SocketSettings,
-    /// Values of `Host` by which the admin listener is reached besides its address.
+    /// `Host` values that the admin listener accepts besides its own address.
     pub admin_hosts: Vec<String>,
-    /// Whether that may be an address that strangers may reach.
+    /// Whether `admin` may be a publicly reachable address.
     pub admin_public: bool,
-    /// The key for all metrics, besides the publish key.
+    /// The key for the full metrics. The publish key is accepted as well.
     pub metrics_key: Option<MetricsKey>,
-    /// The pages that may connect; where there are none, all may.
+    /// Origins that may connect. If empty, every origin may.
     pub origins: Vec<Origin>,
     /// Whether other processes may listen on the same TCP ports (`SO_REUSEPORT`).
     pub reuse_port: bool,
-    /// The data directory, of the embedded back end.
+    /// The data directory of the embedded back end.
     pub data: PathBuf,
-    /// What knows users, tokens and groups, and where events come from.
+    /// The source of users, tokens, and groups, and of events.
     pub back_end: BackEndSettings,
-    /// Certificate chain and key, for the listeners with TLS.
+    /// Certificate chain and key for the listeners with TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// What becomes of an unknown or expired token.
+    /// Handling of unknown and expired tokens at the handshake.
     pub invalid_token: InvalidToken,
-    /// What becomes of an open connection whose token ends.
+    /// Handling of open connections when their tokens end.
     pub on_expiry: OnExpiry,
-    /// Over how long the closes of connections whose tokens end together are spread.
+    /// The time over which connections are closed if their tokens end together.
     pub expiry_spread: Duration,
-    /// How often h's database is asked about all who are connected; `None` where the back end
-    /// tells of changes by itself.
+    /// The interval between sweeps that check all connected users against h's database. `None` if
+    /// the back end reports changes itself.
     pub sweep: Option<Duration>,
-    /// Values that one connection's filter may have.
+    /// Maximum number of values in the filter of one connection.
     pub filter_terms: usize,
-    /// Bytes that the filters of all connections may take.
+    /// Maximum bytes of the filters of all connections together.
     pub filters_total: usize,
-    /// The limit on connections where it was set, rather than to be derived from the limit on
-    /// open files.
+    /// The limit on connections, if set. Otherwise it is derived from the limit on open files.
     pub connections: Option<usize>,
-    /// Bytes of an event from RabbitMQ.
+    /// Maximum bytes of an event from RabbitMQ.
     pub max_event: usize,
-    /// Events that may wait for h's database, and the bytes of their messages.
+    /// Maximum number of events that wait for h's database, and maximum bytes of their messages.
     pub backlog: (usize, usize),
-    /// Over how long a shutdown spreads its closes.
+    /// The time over which a shutdown spreads its closes.
     pub drain: Duration,
-    /// What is logged.
+    /// The log level.
     pub log_level: log::LevelFilter,
-    /// And how.
+    /// The log format.
     pub log_format: Format,
-    /// The engine's own.
+    /// The settings of the engine.
     pub engine: Config,
 }
 
-/// The key for all metrics. `Debug` does not show it.
+/// The key for the full metrics. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MetricsKey(pub String);
 
@@ -140,37 +138,37 @@ impl std::fmt::Debug for MetricsKey {
     }
 }
 
-/// One place to serve WebSockets.
+/// An address to serve WebSockets on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// Where.
+    /// The address.
     pub address: Address,
     /// `wss://` rather than `ws://`.
     pub tls: bool,
 }
 
-/// The file of a unix socket that the server opens.
+/// Ownership and permissions of a Unix socket that the server creates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketSettings {
-    /// Its permissions.
+    /// Permission bits.
     pub mode: u32,
-    /// Its owner, by name or number, if it is not the server's user.
+    /// The owner, by name or number, if other than the server's user.
     pub user: Option<String>,
-    /// Its group, by name or number, if it is not the server's.
+    /// The group, by name or number, if other than the server's group.
     pub group: Option<String>,
 }
 
-/// Where the process listens already by sockets that it was started with; no others are opened
-/// there.
+/// Addresses of the listening sockets that the process inherited. The server opens no others at
+/// these addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inherited {
-    /// Where WebSockets are to be served.
+    /// Addresses to serve WebSockets on.
     pub listen: Vec<Listen>,
-    /// Where the admin interface is to be served, if by one of them.
+    /// The address of the admin interface, if its socket is inherited.
     pub admin: Option<Address>,
 }
 
-/// Settings that cannot be: a line for each thing that is wrong.
+/// An invalid configuration, with one line for each problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub String);
 
@@ -182,11 +180,11 @@ impl std::fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The data directory for the commands that work on it: the one that is named, else the one that
-/// the configuration names.
+/// Returns the data directory for the commands that work on it: `named`, if given, otherwise the
+/// configured one.
 ///
 /// # Errors
-/// [`ConfigError`] where there is a configuration, and it cannot be read.
+/// [`ConfigError`] if a configuration exists but cannot be read.
 pub fn data_directory(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
     if let Some(path) = named {
         return Ok(path);
@@ -195,7 +193,7 @@ pub fn data_directory(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
     Ok(values.path("data").unwrap_or_else(|| DEFAULT_DATA.into()))
 }
 
-/// The data directory if nothing else is said.
+/// The default data directory.
 pub const DEFAULT_DATA: &str = "./h-realtime-data";
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! What somebody may have meant who wrote something else.
+//! "Did you mean …?" suggestions for misspelled names.
 
-/// The one of `known` that is most like `written`, if one is like it: at most every third
-/// character is wrong, missing, too much or swapped with the next.
+/// Returns the entry of `known` that is closest to `written`, provided that at most every third
+/// character is wrong, missing, superfluous, or swapped with the next.
 pub fn nearest(written: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let most = written.chars().count().max(3) / 3;
     known
@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_mistakes_are_recognized_and_other_words_are_not() {
+    fn suggestions_cover_small_typos_only() {
         let known = || ["info", "warn", "debug"].map(String::from).into_iter();
         for (written, right) in [
             ("inof", Some("info")),

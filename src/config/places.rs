@@ -1,7 +1,7 @@
-//! Addresses that one server cannot listen on.
+//! Conflicts between listen addresses.
 //!
-//! Owns: which addresses exclude one another, and which can never be bound. Whether one is free is
-//! only known when it is bound.
+//! Owns: which addresses exclude one another, and which can never be bound. Whether an address is
+//! free is known only when the server binds it.
 
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,12 +11,12 @@ use super::problems::Problems;
 use super::{Inherited, Settings};
 use crate::net::Address;
 
-/// Adds what is wrong with the addresses.
+/// Adds the problems of the addresses.
 pub(super) fn check(settings: &Settings, inherited: &Inherited, problems: &mut Problems<'_>) {
     let listen: Vec<_> = settings.listen.iter().collect();
     for (index, one) in listen.iter().enumerate() {
         for other in &listen[index + 1..] {
-            // What was opened already does not fail here.
+            // Inherited sockets are bound already and cannot fail here.
             if inherited.listen.contains(one) && inherited.listen.contains(other) {
                 continue;
             }
@@ -43,7 +43,7 @@ pub(super) fn check(settings: &Settings, inherited: &Inherited, problems: &mut P
     problems_of_one(&settings.admin, "admin", problems);
 }
 
-/// Adds what is wrong with an address by itself.
+/// Adds the problems of a single address.
 fn problems_of_one(address: &Address, setting: &str, problems: &mut Problems<'_>) {
     if is_too_long(address) {
         problems.add(&[setting], too_long(address));
@@ -58,7 +58,8 @@ fn problems_of_one(address: &Address, setting: &str, problems: &mut Problems<'_>
     }
 }
 
-/// Whether a socket at one address keeps another from the other. IPv6 sockets take no IPv4.
+/// Returns whether sockets at the two addresses exclude each other. IPv6 sockets do not accept
+/// IPv4.
 fn overlap(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Tcp(one), Address::Tcp(other)) => {
@@ -71,7 +72,7 @@ fn overlap(one: &Address, other: &Address) -> bool {
     }
 }
 
-/// Whether two addresses are the same in different spellings.
+/// Returns whether two addresses are the same in different spellings.
 fn is_same(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Unix(one), Address::Unix(other)) => {
@@ -81,8 +82,8 @@ fn is_same(one: &Address, other: &Address) -> bool {
     }
 }
 
-/// The path without symbolic links in its directory, if the directory exists; else without `.` and
-/// `..` at least.
+/// Returns the path with symbolic links resolved in its directory, if the directory exists, and
+/// otherwise at least without `.` and `..`.
 fn normalized(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if let (Some(directory), Some(name)) = (path.parent(), path.file_name())
@@ -112,7 +113,7 @@ fn too_long(address: &Address) -> String {
     format!("{address} is too long for a unix socket, which takes {LONGEST_PATH} bytes")
 }
 
-/// Linux's `sun_path`, without the NUL at its end (unix(7)).
+/// The size of Linux's `sun_path` without the terminating NUL (unix(7)).
 const LONGEST_PATH: usize = 107;
 
 #[cfg(test)]
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_exclude_the_addresses_of_their_family() {
+    fn wildcard_conflicts_with_addresses_of_its_family() {
         let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
         for (one, other, expected) in [
             ("127.0.0.1:1", "127.0.0.1:1", true),
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn one_unix_socket_is_recognized_in_every_spelling_of_its_path() {
+    fn unix_socket_paths_are_compared_after_normalization() {
         let unix = |text: &str| Address::Unix(text.into());
         let here = std::env::current_dir().unwrap();
         let absolute = here.join("x.sock").display().to_string();

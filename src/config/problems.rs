@@ -1,4 +1,4 @@
-//! What does not go together in a configuration: all of it, in one run.
+//! Conflicts in a configuration, all collected in one run.
 
 use std::fmt::Display;
 
@@ -11,7 +11,7 @@ pub(super) struct Problems<'a> {
 }
 
 impl<'a> Problems<'a> {
-    /// None yet.
+    /// Returns an empty list.
     pub fn of(values: &'a Values) -> Self {
         Problems {
             values,
@@ -19,8 +19,8 @@ impl<'a> Problems<'a> {
         }
     }
 
-    /// Adds a problem, followed by the values of the settings that it concerns and where they come
-    /// from. Where one of them cannot be read, that is the problem, and it is reported already.
+    /// Adds a problem, followed by the values of the settings that it concerns and their sources.
+    /// Ignored if one of these settings could not be read, since that has been reported already.
     pub fn add(&mut self, settings: &[&str], text: impl Display) {
         if self.values.can_be_read(settings) {
             let described = settings.iter().map(|name| self.values.describe(name));
@@ -32,7 +32,7 @@ impl<'a> Problems<'a> {
         }
     }
 
-    /// A line for each.
+    /// Returns one line for each problem.
     pub fn into_lines(self) -> Vec<String> {
         self.lines
     }

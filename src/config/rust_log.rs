@@ -1,10 +1,10 @@
-//! `RUST_LOG`, which a whole session or container may have set for other programs as well.
+//! `RUST_LOG`, which a session or container may set for other programs as well.
 
-/// The level that a value of `RUST_LOG` gives this program: the most verbose of the directives that
-/// concern it, in the syntax of the crate env_logger (`LEVEL`, `TARGET=LEVEL`, `TARGET`, separated by
-/// commas). `None` where none does.
+/// Returns the level that a value of `RUST_LOG` sets for this program: the most verbose of the
+/// directives that apply to it, in the syntax of the crate env_logger (`LEVEL`, `TARGET=LEVEL`,
+/// `TARGET`, separated by commas). `None` if no directive applies.
 pub fn rust_log_level(text: &str) -> Option<&'static str> {
-    // Behind a slash is a pattern for messages.
+    // A message pattern may follow a slash.
     let directives = text.split('/').next().unwrap_or_default().split(',');
     let levels = directives.filter_map(|directive| {
         let (target, level) = match directive.trim().split_once('=') {
@@ -37,7 +37,7 @@ fn known(word: &str) -> Option<&'static str> {
     levels.find(|level| level.eq_ignore_ascii_case(word))
 }
 
-/// The variable by which programs in Rust are told their log level.
+/// The variable that sets the log level of Rust programs.
 pub(super) const RUST_LOG: &str = "RUST_LOG";
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 

@@ -1,4 +1,4 @@
-//! From what was written to what it means.
+//! Resolution of the values as written into [`Settings`].
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::logging::Format;
 use crate::net::{Address, Config};
 
 impl Values {
-    /// What the values come to.
+    /// Resolves the values.
     ///
     /// # Errors
-    /// [`ConfigError`] for all that does not go together, or is too dangerous to be what is meant.
+    /// [`ConfigError`] with every conflict and every refused dangerous setting.
     pub fn settle(&self) -> Result<Settings, ConfigError> {
         let (settings, problems) = self.resolve(Features::ALL)?;
         match problems.is_empty() {
@@ -27,11 +27,11 @@ impl Values {
         }
     }
 
-    /// The same for a build with these features, with everything that can be settled in spite of
-    /// problems, each of which is a line.
+    /// Like [`Values::settle`], for a build with the given features. Resolves as much as possible
+    /// despite problems, and returns one line for each problem.
     ///
     /// # Errors
-    /// [`ConfigError`] for a value that should have been refused before.
+    /// [`ConfigError`] for a value that should have been refused earlier.
     pub fn resolve(&self, features: Features) -> Result<(Settings, Vec<String>), ConfigError> {
         let mut problems = Problems::of(self);
         let back_end = back_end::settle(self, features, &mut problems)?;
@@ -47,7 +47,7 @@ impl Values {
         problems: &mut Problems<'_>,
     ) -> Result<Settings, ConfigError> {
         let is_h = matches!(back_end, BackEndSettings::H(_));
-        // The tokens of h's own clients end together after a restart of the server.
+        // The tokens of h's own clients expire together after a restart of the server.
         let spread = if is_h { DEFAULT_SPREAD } else { Duration::ZERO };
         let listen = self.listen(problems)?;
         let tls = match (self.path("tls.cert"), self.path("tls.key")) {
@@ -121,8 +121,8 @@ impl Values {
         })
     }
 
-    /// By sockets that there are already, and wherever else is said. The default is for those who
-    /// say nothing.
+    /// Returns the inherited addresses and the configured ones. The default applies only if there
+    /// are neither.
     fn listen(&self, problems: &mut Problems<'_>) -> Result<Vec<Listen>, ConfigError> {
         let mut listen = self.inherited.listen.clone();
         if !listen.is_empty() && !self.is_given("listen") {
@@ -260,7 +260,7 @@ impl Values {
         Ok(config)
     }
 
-    /// The items of a list.
+    /// Parses each item of a list.
     fn each<T>(
         &self,
         name: &str,
@@ -273,7 +273,7 @@ impl Values {
         items.collect()
     }
 
-    /// What a word stands for.
+    /// Maps a word to its variant.
     pub(super) fn choice<T: Copy>(
         &self,
         name: &str,
@@ -289,12 +289,12 @@ fn saturated(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// For a value that its kind should have refused.
+/// The error for a value that its kind should have refused.
 fn odd(name: &str) -> ConfigError {
     ConfigError(format!("{name} is not what it should be"))
 }
 
-/// Half a minute: the official client comes back two seconds after it was closed.
+/// 30 seconds: the official client reconnects two seconds after a close.
 const DEFAULT_SPREAD: Duration = Duration::from_secs(30);
-/// The shortest metrics key; that of the publish key is the same.
+/// The minimum length of the metrics key, the same as for the publish key.
 const MIN_KEY: usize = 16;

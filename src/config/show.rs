@@ -1,12 +1,12 @@
-//! Settings as text: all of them with their defaults, and what is in force.
+//! Settings as text: the defaults, and the effective values.
 
 use std::fmt::Write;
 
 use super::table::{Preset, SECTIONS, SETTINGS, Setting};
 use super::values::Values;
 
-/// A configuration file with all settings and their defaults, each with what it is for. Read as
-/// a configuration file it changes nothing.
+/// Returns a configuration file with all settings, their defaults, and their descriptions. Reading
+/// it as the configuration file changes nothing.
 pub fn defaults() -> String {
     let mut out = String::new();
     for (section, about) in SECTIONS {
@@ -29,7 +29,8 @@ fn describe(out: &mut String, setting: &Setting) {
     let restart = if setting.is_live { "" } else { "(restart) " };
     let about = format!("{restart}{}", setting.doc);
     match setting.preset {
-        // Not in force twice: who takes up the other form need not take this one away.
+        // Secrets are commented out, so that a setting can be given in its `_file` form without
+        // removing this one.
         Preset::Is(value) if setting.is_secret => line(out, &format!("# {key} = {value}"), &about),
         Preset::Is(value) => line(out, &format!("{key} = {value}"), &about),
         Preset::Unset(means) => {
@@ -46,16 +47,16 @@ fn describe(out: &mut String, setting: &Setting) {
     }
 }
 
-/// One line, its comment at the same place as the others'.
+/// Writes one line, with its comment aligned to the common column.
 fn line(out: &mut String, text: &str, about: &str) {
     let _ = match about {
         "" => writeln!(out, "{text}"),
-        // Those that are longer are followed by theirs.
+        // Longer lines are followed directly by their comment.
         about => writeln!(out, "{text:<width$}  # {about}", width = COMMENT_COLUMN),
     };
 }
 
-/// The settings in force, a line each: the value, and where it comes from. Secrets are not shown.
+/// Returns the effective settings, one line each, with value and source. Secrets are masked.
 pub fn effective(values: &Values) -> String {
     let mut out = String::new();
     for setting in SETTINGS {
@@ -77,6 +78,6 @@ pub fn effective(values: &Values) -> String {
     out
 }
 
-/// In place of a secret.
+/// Replaces a secret in the output.
 const MASK: &str = "***";
 const COMMENT_COLUMN: usize = 34;

@@ -1,7 +1,7 @@
-//! Where settings are read from: flags, the environment, credentials, the configuration file.
+//! Sources of settings: flags, the environment, credentials, and the configuration file.
 //!
-//! Owns: how the sources are read, and their order. The environment is looked at once, when the
-//! process starts; files are read again whenever settings are.
+//! Owns: how the sources are read, and their precedence. The environment is read once, at startup.
+//! Files are read again on every reload.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,8 +15,8 @@ use super::value::{Kind, Value};
 use super::values::{Layer, Values, Whence, read_secret};
 use super::{ConfigError, Inherited, file};
 
-/// All that settings can come from.
-// No `Debug`: there may be passwords in the environment.
+/// All sources of settings.
+// No `Debug`: the environment may contain passwords.
 #[derive(Clone)]
 pub struct Sources {
     flags: Vec<Flag>,
@@ -25,29 +25,29 @@ pub struct Sources {
     inherited: Inherited,
 }
 
-/// What a flag of the command line says.
+/// A command-line flag.
 #[derive(Clone, Debug)]
 pub struct Flag {
-    /// The flag, as `--listen`.
+    /// The flag as typed, such as `--listen`.
     pub flag: &'static str,
-    /// The setting that it is for.
+    /// The name of the setting.
     pub setting: &'static str,
-    /// What is behind it.
+    /// The value of the flag.
     pub value: Value,
 }
 
-/// Which file is read.
+/// The configuration file to read.
 #[derive(Clone, Debug)]
 enum ConfigFile {
-    /// This one, which must be there.
+    /// A file that must exist.
     Named(PathBuf),
-    /// This one if it is there.
+    /// A file that is read only if it exists.
     Usual(PathBuf),
 }
 
 impl Sources {
-    /// The sources of this process. Without a file the variable H_REALTIME_CONFIG names one;
-    /// without that it is [`USUAL_FILE`], if that is there.
+    /// Returns the sources of this process. If `file` is `None`, the configuration file is the one
+    /// that H_REALTIME_CONFIG names, or else [`USUAL_FILE`], if it exists.
     pub fn of_process(flags: Vec<Flag>, file: Option<PathBuf>) -> Self {
         let environment =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
@@ -59,7 +59,7 @@ impl Sources {
         file: Option<PathBuf>,
         environment: impl Iterator<Item = (String, OsString)>,
     ) -> Self {
-        // A variable that is set to nothing counts as one that is not set, as in h.
+        // A variable that is set to the empty string counts as unset, as in h.
         let environment: BTreeMap<_, _> = environment
             .filter(|(_, value)| !value.is_empty())
             .filter(|(name, _)| is_wanted(name))
@@ -77,16 +77,16 @@ impl Sources {
         }
     }
 
-    /// These, with sockets that the process was started with.
+    /// Adds the sockets that the process inherited.
     pub fn inherit(&mut self, inherited: Inherited) {
         self.inherited = inherited;
     }
 
-    /// Reads them all. A value wins over those that come later in this order: flags, our own
-    /// variables, credentials, h's variables, the configuration file.
+    /// Reads all sources. The precedence, highest first, is: flags, this program's variables,
+    /// credentials, h's variables, the configuration file.
     ///
     /// # Errors
-    /// All that is wrong, a line each, with where it is.
+    /// [`ConfigError`] with one line for each problem and its location.
     pub fn read(&self) -> Result<Values, ConfigError> {
         let (values, errors) = self.read_all();
         match errors.is_empty() {
@@ -95,8 +95,8 @@ impl Sources {
         }
     }
 
-    /// The same, with everything that can be read in spite of errors, so that what is wrong with
-    /// that can be reported together with them.
+    /// Like [`Sources::read`], but returns everything that can be read despite errors, so that
+    /// problems of those values can be reported together with the errors.
     pub fn read_all(&self) -> (Values, Vec<String>) {
         let mut errors = Vec::new();
         let mut values = Values::default();
@@ -125,8 +125,8 @@ impl Sources {
         (values, errors)
     }
 
-    /// From now on a file that was read must be there: that it has gone is no reason to go back
-    /// to defaults.
+    /// Requires from now on that the configuration file exists if it was read before: a file that
+    /// disappears must not reset the settings to their defaults.
     pub fn hold_on_to(&mut self, values: &Values) {
         if let Some(path) = &values.file {
             self.file = ConfigFile::Named(path.clone());
@@ -171,7 +171,7 @@ impl Sources {
         layer
     }
 
-    /// h's variables, and that by which programs are told what to log.
+    /// Reads h's variables and `RUST_LOG`.
     fn read_other_variables(&self, errors: &mut Vec<String>) -> Layer {
         let mut layer = Layer::default();
         for setting in SETTINGS {
@@ -195,7 +195,7 @@ impl Sources {
         let text = self.environment.get(name).and_then(|text| text.to_str());
         let text = match text.map(rust_log_level) {
             _ if name != RUST_LOG => text,
-            // Its directives are for other programs.
+            // All directives are for other programs.
             Some(None) => return,
             Some(level) => level,
             None => None,
@@ -240,7 +240,7 @@ fn is_wanted(name: &str) -> bool {
             .any(|setting| setting.variable == Some(name))
 }
 
-/// Whether a variable begins like ours and is not for a setting.
+/// Returns whether a variable has this program's prefix but is not a setting.
 fn is_foreign(name: &str) -> bool {
     let is_of_a_cluster = name.starts_with("H_REALTIME_SERVICE_")
         || name == "H_REALTIME_PORT"
@@ -255,18 +255,18 @@ fn unknown_variable(name: &str) -> String {
     }
 }
 
-/// The configuration file that is read where none is named, if it is there.
+/// The configuration file that is read by default, if it exists.
 pub const USUAL_FILE: &str = "/etc/h-realtime/h-realtime.toml";
-/// The variable that names the configuration file, where no flag does.
+/// The variable that names the configuration file if no flag does.
 const CONFIG_VARIABLE: &str = "H_REALTIME_CONFIG";
-/// Where systemd puts what a unit has by `LoadCredential=`.
+/// The directory where systemd puts the credentials of `LoadCredential=`.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 /// The token for the command `listen`.
 pub const TOKEN_VARIABLE: &str = "H_REALTIME_TOKEN";
 /// The key for the command `publish`.
 pub const KEY_VARIABLE: &str = "H_REALTIME_PUBLISH_KEY";
-/// Kubernetes, too, has variables that begin like ours in every container beside a service of
-/// our name: see [`is_foreign`].
+/// Variables with this program's prefix that are not settings. Kubernetes sets further ones in
+/// every container beside a service of that name: see [`is_foreign`].
 const OTHER_VARIABLES: &[&str] = &[CONFIG_VARIABLE, TOKEN_VARIABLE, KEY_VARIABLE];
 
 #[cfg(test)]

@@ -1,57 +1,58 @@
-//! Every setting there is: its name, its kind, its default, and what it is for.
+//! The table of all settings: name, kind, default, and description.
 //!
-//! Owns: the list, and nothing of what the settings come to. The keys of the file, the variables
-//! of the environment, the words of errors, what `config show` and `config default` print and the
-//! list in docs/operating.md are all made from it.
+//! Owns: the list, but not the resolution of the settings. The keys of the configuration file, the
+//! environment variables, the text of errors, the output of `config show` and `config default`, and
+//! the list in docs/operating.md are all derived from it.
 
 use super::near::nearest;
 use super::rust_log::RUST_LOG;
 use super::value::Kind;
 
-/// One setting.
+/// The definition of a setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its key in the file, behind that of its section: `limits.message`.
+    /// The key in the file, prefixed with its section: `limits.message`.
     pub name: &'static str,
-    /// What may be written.
+    /// The kind of value.
     pub kind: Kind,
-    /// What it is where nothing is said.
+    /// The default.
     pub preset: Preset,
-    /// Whether a reload (SIGHUP) takes a new value over; else the next start does.
+    /// Whether a reload (SIGHUP) applies a new value. Otherwise a restart is required.
     pub is_live: bool,
-    /// Whether its value must not be shown. Such a setting has a second form, with `_file` at
-    /// the end of its name, which names a file that holds the value; and no flag.
+    /// Whether the value must not be shown. Such a setting has a second form, with the suffix
+    /// `_file`, that names a file containing the value. It has no flag.
     pub is_secret: bool,
-    /// Whether it may come from systemd's credentials, under its own name: a secret as the value,
-    /// any other as the path.
+    /// Whether the setting may be a systemd credential under its own name. A credential is the
+    /// value of a secret setting, and the path for any other.
     pub by_credential: bool,
-    /// A variable of the environment besides our own, which ranks below that and above the file.
+    /// An additional environment variable, which ranks below this program's own variable and above
+    /// the file.
     pub variable: Option<&'static str>,
-    /// What it is for, in one line.
+    /// A one-line description.
     pub doc: &'static str,
 }
 
-/// What a setting is where nothing is said.
+/// The default of a setting.
 #[derive(Clone, Copy, Debug)]
 pub enum Preset {
-    /// This, as the file would have it.
+    /// A value, as written in the file.
     Is(&'static str),
-    /// Nothing; with what that comes to.
+    /// No value, with a description of the effect.
     Unset(&'static str),
 }
 
 impl Setting {
-    /// The section that it is in, which is empty for those above all sections, and its key there.
+    /// Returns the section (empty for the top level) and the key in it.
     pub fn place(&self) -> (&'static str, &'static str) {
         self.name.split_once('.').unwrap_or(("", self.name))
     }
 
-    /// Its variable of the environment.
+    /// Returns the name of this program's environment variable for the setting.
     pub fn own_variable(&self) -> String {
         variable(self.name)
     }
 
-    /// The name of the form that names a file.
+    /// Returns the name of the `_file` form.
     pub fn file_form(&self) -> Option<String> {
         self.is_secret.then(|| format!("{}{FILE}", self.name))
     }
@@ -91,7 +92,7 @@ impl Setting {
     }
 }
 
-/// The setting of a name, and whether the name is that of the form that names a file.
+/// Finds a setting by name. The flag is true if the name is that of the `_file` form.
 pub fn find(name: &str) -> Option<(&'static Setting, bool)> {
     let named = |name: &str| SETTINGS.iter().find(|setting| setting.name == name);
     let of_file = || name.strip_suffix(FILE).and_then(named);
@@ -100,10 +101,10 @@ pub fn find(name: &str) -> Option<(&'static Setting, bool)> {
         .or_else(|| Some((of_file().filter(|setting| setting.is_secret)?, true)))
 }
 
-/// What is said of a name that no setting has.
+/// Returns the error text for an unknown name.
 pub fn unknown(name: &str) -> String {
     let key = name.rsplit('.').next().unwrap_or(name);
-    // Rather the right key in a wrong section than another key that looks like it.
+    // Prefer the same key in another section to a similar key.
     let elsewhere = SETTINGS.iter().find(|setting| setting.place().1 == key);
     let near = match elsewhere {
         Some(setting) => Some(setting.name.to_owned()),
@@ -115,23 +116,23 @@ pub fn unknown(name: &str) -> String {
     }
 }
 
-/// All names that may be written, those that name files too.
+/// Returns all accepted names, including the `_file` forms.
 pub fn all_names() -> impl Iterator<Item = String> {
     let forms = |setting: &Setting| [Some(setting.name.to_owned()), setting.file_form()];
     SETTINGS.iter().flat_map(forms).flatten()
 }
 
-/// The variable of the environment for a name.
+/// Returns the environment variable for a name.
 pub fn variable(name: &str) -> String {
     format!("{PREFIX}{}", name.to_uppercase().replace('.', "__"))
 }
 
-/// What all variables of ours begin with.
+/// The prefix of this program's environment variables.
 pub const PREFIX: &str = "H_REALTIME_";
-/// What the name of the form that names a file ends with.
+/// The suffix of the name that gives a file instead of the value.
 const FILE: &str = "_file";
 
-/// The sections, in order, and what each is about.
+/// The sections in order, with their descriptions.
 pub static SECTIONS: &[(&str, &str)] = &[
     ("", ""),
     (
@@ -151,7 +152,7 @@ pub static SECTIONS: &[(&str, &str)] = &[
 use self::Preset::{Is, Unset};
 
 const ANY_TIME: Kind = Kind::Time { least: 0 };
-/// A shorter one could only be a mistake, and would keep everything from being done in time.
+/// A shorter time can only be a mistake, and would prevent anything from completing.
 const TIME: Kind = Kind::Time { least: 100 };
 const ANY_SIZE: Kind = Kind::Size { least: 0 };
 const SIZE: Kind = Kind::Size { least: 1 };
@@ -164,7 +165,7 @@ const fn unset(name: &'static str, kind: Kind, preset: &'static str, doc: &'stat
     Setting::new(name, kind, Unset(preset), doc)
 }
 
-/// All settings, those of a section one behind the other.
+/// All settings, grouped by section.
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
     set("listen", Kind::Places, r#"["ws://127.0.0.1:5001"]"#,
@@ -288,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_in_order_and_every_default_is_good() {
+    fn settings_are_sorted_and_defaults_are_valid() {
         let mut sections = SECTIONS.iter().map(|(section, _)| *section).peekable();
         for setting in SETTINGS {
             let (section, key) = setting.place();
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_and_mistakes_are_answered_with_what_is_near() {
+    fn names_are_found_and_typos_get_suggestions() {
         assert!(find("h.database_url_file").unwrap().1);
         assert!(find("h.authority_file").is_none() && find("limits").is_none());
         for (wrong, right) in [

@@ -1,4 +1,4 @@
-//! What may be written in a configuration file, and what may not.
+//! Tests of accepted and rejected configuration files.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ fn read(text: &str) -> Result<Values, String> {
     }
 }
 
-/// What a good file says.
+/// Returns the values of a valid file.
 pub(super) fn values(text: &str) -> Values {
     read(text).unwrap()
 }
@@ -26,7 +26,7 @@ fn settle(text: &str) -> Result<Settings, String> {
 }
 
 #[test]
-fn nothing_said_is_the_default() {
+fn empty_configuration_yields_the_defaults() {
     let settings = settle("").unwrap();
     assert_eq!(
         settings.listen,
@@ -49,19 +49,19 @@ fn nothing_said_is_the_default() {
 }
 
 #[test]
-fn the_defaults_that_are_shown_are_a_file_that_changes_nothing() {
+fn printed_defaults_are_a_file_that_changes_nothing() {
     let shown = values(&defaults());
     assert_eq!(shown.differing(&Values::default()).count(), 0);
     assert!(shown.settle().is_ok());
     let lines = defaults();
     let longest = lines.lines().map(|line| line.chars().count()).max();
     assert!(longest < Some(121), "{longest:?}");
-    // And so is what is shown to be in force.
+    // The output of `effective` can be read back in the same way.
     let set = values("origins = [\"https://a.example\"]\n[limits]\nconnections = 7");
     assert_eq!(values(&effective(&set)).differing(&set).count(), 0);
 }
 
-/// Another value than the default for every setting.
+/// A value other than the default for every setting.
 const OTHERS: &[(&str, &str)] = &[
     ("listen", r#"["unix:/a"]"#),
     (
@@ -130,13 +130,14 @@ const OTHERS: &[(&str, &str)] = &[
 #[test]
 fn every_setting_has_an_effect() {
     let base = "[tls]\ncert = \"c\"\nkey = \"k\"\n[h]\ndatabase_url = \"postgresql://db/h\"\n";
-    // What is in force, secrets as well, with one setting of all in a file of its own.
+    // Returns the effective settings, including secrets. One setting at a time is in a file of its
+    // own.
     let in_force = |setting: &str, text: &str| {
         let (mut layer, mut errors) = (Layer::default(), Vec::new());
         file::read(Path::new("one"), text, &mut layer, &mut errors);
         let mut values = Values::default();
         values.add(layer);
-        // Only h's back end has use for these.
+        // Only h's back end uses these.
         let is_of_h = ["h.", "amqp.", "auth.sweep"]
             .iter()
             .any(|part| setting.starts_with(part));
@@ -162,7 +163,7 @@ fn every_setting_has_an_effect() {
         let other = OTHERS.iter().find(|(name, _)| *name == setting.name);
         let (name, value) = other.unwrap_or_else(|| panic!("{} is new", setting.name));
         if *name == "backend" {
-            continue; // By which all of this is told apart.
+            continue; // Selects the back end, and so affects every comparison.
         }
         let changed = in_force(name, &format!("{name} = {value}"));
         assert_ne!(
@@ -174,7 +175,7 @@ fn every_setting_has_an_effect() {
 }
 
 #[test]
-fn what_only_a_start_takes_over_stays_until_then() {
+fn restart_only_settings_keep_their_values_on_reload() {
     let running = values("listen = [\"unix:/a\"]\n[limits]\nmessage = \"1KiB\"");
     let new = values("admin = \"127.0.0.1:9\"\n[limits]\nmessage = \"2KiB\"");
     let names = |values: &Values| -> Vec<_> {
@@ -199,7 +200,7 @@ fn secrets_are_not_shown() {
 
 // GO-2026-4703
 #[test]
-fn an_admin_address_for_strangers_has_to_be_said_twice() {
+fn public_admin_address_requires_confirmation() {
     let open = "admin = \"0.0.0.0:5002\"\n";
     let said = settle(open).unwrap_err();
     assert!(said.contains("admin_public"), "{said}");
@@ -214,7 +215,7 @@ fn an_admin_address_for_strangers_has_to_be_said_twice() {
 }
 
 #[test]
-fn all_that_can_be_said() {
+fn valid_values_are_resolved() {
     let settings = settle(
         r#"
         listen = ["wss://[::1]:443/ws", "unix:/run/h.sock", "ws://localhost:80"]
@@ -254,7 +255,7 @@ fn all_that_can_be_said() {
 }
 
 #[test]
-fn what_cannot_be_is_named() {
+fn invalid_values_are_reported() {
     for (text, part) in [
         (
             "lisen = []",

@@ -1,8 +1,8 @@
-//! Durations, sizes, and modes of files as people write them.
+//! Durations, sizes, and file modes in the notation that people use.
 
 use std::time::Duration;
 
-/// Reads `500ms`, `30s`, `5m`, `2h`, `30d` or `4w`.
+/// Parses `500ms`, `30s`, `5m`, `2h`, `30d`, or `4w`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let millis = match unit {
@@ -17,8 +17,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(millis).map(Duration::from_millis)
 }
 
-/// Reads a number of bytes: `512`, `64KiB`, `1MiB`, `2GiB`, or with `kB`, `MB`, `GB` in
-/// powers of 1,000.
+/// Parses a number of bytes: `512`, `64KiB`, `1MiB`, `2GiB`, or with the decimal units `kB`, `MB`,
+/// `GB`.
 pub fn parse_size(text: &str) -> Option<usize> {
     let (number, unit) = split(text)?;
     let bytes = match unit {
@@ -34,7 +34,7 @@ pub fn parse_size(text: &str) -> Option<usize> {
     usize::try_from(number.checked_mul(bytes)?).ok()
 }
 
-/// Reads the permissions of a file in octal: three digits, or four of which the first is 0.
+/// Parses file permissions in octal: three digits, or four digits of which the first is 0.
 pub fn parse_mode(text: &str) -> Option<u32> {
     let is_octal = text.bytes().all(|byte| (b'0'..b'8').contains(&byte));
     let mode = u32::from_str_radix(text, 8).ok()?;

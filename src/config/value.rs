@@ -1,7 +1,7 @@
-//! What may be written for a setting.
+//! Kinds of settings and their syntax.
 //!
-//! Owns: the forms of values, in TOML and in the environment, and whether a value is one of its
-//! kind. What it comes to is for `settle`.
+//! Owns: the syntax of values, in TOML and in the environment, and whether a value is valid for a
+//! kind. Their resolution is in `settle`.
 
 use toml::de::{DeTable, DeValue};
 
@@ -10,56 +10,56 @@ use super::near::nearest;
 use super::units::{parse_duration, parse_mode, parse_size};
 use crate::http::{Origin, Proxies};
 
-/// A value as it was written.
+/// A value as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// `true` or `false`.
     Flag(bool),
     /// `5`.
     Number(u64),
-    /// `"text"`; sizes and durations, too.
+    /// `"text"`, including sizes and durations.
     Text(String),
     /// `["text", "text"]`.
     List(Vec<String>),
 }
 
-/// What may be written for a setting.
+/// The kind of value that a setting takes.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// Yes or no.
+    /// A boolean.
     Flag,
     /// A number.
     Number {
-        /// The smallest that is good.
+        /// The minimum.
         least: u64,
-        /// The greatest.
+        /// The maximum.
         most: u64,
     },
-    /// A number of bytes, as `64KiB`.
+    /// A number of bytes, such as `64KiB`.
     Size {
-        /// The smallest that is good.
+        /// The minimum.
         least: usize,
     },
-    /// A duration, as `30s`.
+    /// A duration, such as `30s`.
     Time {
-        /// The shortest that is good, in milliseconds.
+        /// The minimum, in milliseconds.
         least: u64,
     },
-    /// Permissions of a file, as `0660`.
+    /// File permissions, such as `0660`.
     Mode,
     /// Any text.
     Text,
     /// The path of a file or directory.
     Path,
-    /// One of these words.
+    /// One of the given words.
     OneOf(&'static [&'static str]),
-    /// Where to serve the admin interface.
+    /// An address to serve the admin interface on.
     Place,
-    /// Where to serve WebSockets: at least one.
+    /// Addresses to serve WebSockets on, at least one.
     Places,
-    /// Where to serve WebSockets, or nowhere.
+    /// Addresses to serve WebSockets on, possibly none.
     AnyPlaces,
-    /// Any names.
+    /// A list of arbitrary names.
     Names,
     /// Proxies: IP addresses, networks, and the word `unix`.
     Proxies,
@@ -68,14 +68,14 @@ pub enum Kind {
 }
 
 impl Value {
-    /// Reads a value as it stands in a configuration file.
+    /// Parses a value in the syntax of the configuration file.
     pub fn from_toml(text: &str) -> Option<Value> {
         let document = format!("x = {text}");
         let table = DeTable::parse(&document).ok()?;
         Value::of(table.get_ref().values().next()?.get_ref())
     }
 
-    /// A value of a configuration file; `None` where it is of no form that a setting can have.
+    /// Converts a value of a configuration file. `None` for TOML types that no setting has.
     pub fn of(value: &DeValue<'_>) -> Option<Value> {
         let text = |value: &DeValue<'_>| value.as_str().map(str::to_owned);
         match value {
@@ -93,7 +93,7 @@ impl Value {
         }
     }
 
-    /// As it would stand in a configuration file.
+    /// Formats the value for a configuration file.
     pub fn to_toml(&self) -> String {
         match self {
             Value::Flag(flag) => flag.to_string(),
@@ -105,11 +105,11 @@ impl Value {
 }
 
 impl Kind {
-    /// Reads a value as it stands in the environment or behind a flag: without quotes, and lists
-    /// separated by commas.
+    /// Parses a value from the environment or a flag: without quotes, and lists separated by
+    /// commas.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A description of the problem.
     pub fn read(&self, text: &str) -> Result<Value, String> {
         let value = match self {
             Kind::Flag => text.parse().map(Value::Flag).ok(),
@@ -127,10 +127,10 @@ impl Kind {
         self.accept(value)
     }
 
-    /// A value that is one of this kind.
+    /// Checks that a value is valid for this kind, and returns it.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A description of the problem.
     pub fn accept(&self, value: Value) -> Result<Value, String> {
         let wrong = match (self, &value) {
             (Kind::Flag, Value::Flag(_)) | (Kind::Text, Value::Text(_)) => None,
@@ -197,7 +197,7 @@ impl Kind {
         }
     }
 
-    /// How it is written.
+    /// Returns a description of the expected form, for errors.
     fn form(&self) -> &'static str {
         match self {
             Kind::Flag => "true or false",
@@ -245,7 +245,7 @@ fn no_origin(text: &str) -> String {
     format!("{text:?} is no origin{hint}")
 }
 
-/// The origin at the start of a URL with a path.
+/// Returns the origin at the start of a URL that has a path.
 fn origin_of_url(url: &str) -> Option<&str> {
     let host = url.find("://")? + "://".len();
     let end = host + url[host..].find('/')?;
@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_has_no_quotes() {
+    fn environment_values_need_no_quotes() {
         let list =
             |items: &[&str]| Value::List(items.iter().map(|item| item.to_string()).collect());
         for (kind, text, want) in [
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_another_form_are_told_what_form_is_right() {
+    fn error_for_wrong_form_names_the_expected_form() {
         for (kind, text, part) in [
             (Kind::Flag, "1", "true or false"),
             (Kind::Size { least: 1 }, "5", "a size"),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_can_be_read_again() {
+    fn formatted_values_parse_back() {
         for text in ["true", "5", r#""a \"b\" \\""#, r#"["a", "b"]"#, "[]"] {
             let value = Value::from_toml(text).unwrap();
             assert_eq!(Value::from_toml(&value.to_toml()), Some(value));

@@ -1,7 +1,7 @@
-//! What was said of each setting, and where.
+//! The values that were given for the settings, each with its source.
 //!
-//! Owns: the layers that values come in, which of them wins, and from where each comes. What the
-//! values come to is for `settle`.
+//! Owns: the layers of values, their precedence, and the source of each value. Their resolution is
+//! in `settle`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,52 +13,52 @@ use super::units::{parse_duration, parse_size};
 use super::value::Value;
 use super::{ConfigError, Inherited};
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whence {
-    /// A flag of the command line, by its name.
+    /// A command-line flag, by name.
     Flag(&'static str),
-    /// A variable of the environment.
+    /// An environment variable.
     Variable(String),
-    /// A file of systemd's credentials.
+    /// A systemd credential file.
     Credential(PathBuf),
     /// A line of the configuration file.
     Line(PathBuf, usize),
-    /// A file that holds it, which something else names.
+    /// A file that contains the value, with the source that names the file.
     Held(PathBuf, Box<Whence>),
 }
 
-/// A value that was given.
+/// A value with its source.
 #[derive(Clone)]
 struct Given {
     value: Value,
     whence: Whence,
 }
 
-/// What one kind of source says.
+/// The values of one kind of source.
 #[derive(Clone, Default)]
 pub(super) struct Layer {
     given: BTreeMap<&'static str, Given>,
-    /// Settings with a value that cannot be read.
+    /// Settings with unreadable values.
     faulty: BTreeSet<&'static str>,
-    /// Nothing is known of what the source says.
+    /// The source as a whole could not be read.
     is_unreadable: bool,
 }
 
-/// What all sources say, those that rank higher having won.
-// No `Debug`: there may be passwords in it.
+/// The values of all sources, merged by precedence.
+// No `Debug`: values may contain passwords.
 #[derive(Clone, Default)]
 pub struct Values {
     layer: Layer,
-    /// The configuration file that was read, if there was one.
+    /// The configuration file that was read, if any.
     pub file: Option<PathBuf>,
-    /// The sockets that there are already.
+    /// The inherited sockets.
     pub(super) inherited: Inherited,
 }
 
 impl Layer {
-    /// Takes a value up; with `is_file` it names the file that holds it. An error takes the place
-    /// of the value.
+    /// Adds a value. With `is_file`, the value names the file that contains it. If there is an
+    /// error, the setting is recorded as faulty instead.
     pub fn put(
         &mut self,
         setting: &'static Setting,
@@ -73,7 +73,7 @@ impl Layer {
         put
     }
 
-    /// Nothing of what the source says can be read.
+    /// Marks the whole source as unreadable.
     pub fn is_unreadable(&mut self) {
         self.is_unreadable = true;
     }
@@ -105,7 +105,7 @@ impl Layer {
     }
 }
 
-/// The text of a file that holds a secret, without the end of its line.
+/// Reads a file that contains a secret, without its trailing newline.
 pub(super) fn read_secret(path: &std::path::Path) -> std::io::Result<String> {
     let text = std::fs::read_to_string(path)?;
     let text = text.trim_end_matches(['\r', '\n']);
@@ -116,7 +116,7 @@ pub(super) fn read_secret(path: &std::path::Path) -> std::io::Result<String> {
 }
 
 impl Values {
-    /// Adds what a source says that ranks below those added before.
+    /// Adds a layer with lower precedence than all layers added before.
     pub(super) fn add(&mut self, layer: Layer) {
         for (name, given) in layer.given {
             self.layer.given.entry(name).or_insert(given);
@@ -125,22 +125,22 @@ impl Values {
         self.layer.is_unreadable |= layer.is_unreadable;
     }
 
-    /// The sockets that the process was started with.
+    /// Returns the inherited sockets.
     pub fn inherited(&self) -> &Inherited {
         &self.inherited
     }
 
-    /// Whether every source could be read, if not every value.
+    /// Returns whether every source could be read. Individual values may still be faulty.
     pub fn are_complete(&self) -> bool {
         !self.layer.is_unreadable
     }
 
-    /// Whether all that was said of these settings could be read.
+    /// Returns whether all given values of these settings could be read.
     pub(super) fn can_be_read(&self, names: &[&str]) -> bool {
         names.iter().all(|name| !self.layer.faulty.contains(name))
     }
 
-    /// A setting's value and where it comes from. Secrets are not shown.
+    /// Returns a setting's value and source as text. Secrets are masked.
     pub(super) fn describe(&self, name: &str) -> String {
         let found = find(name).and_then(|(setting, _)| Some((setting, self.value(setting)?)));
         match found {
@@ -152,7 +152,7 @@ impl Values {
         }
     }
 
-    /// A setting and where its value comes from.
+    /// Returns a setting's name and the source of its value as text.
     pub fn place(&self, name: &str) -> String {
         format!("{name} ({})", self.origin(name))
     }
@@ -162,22 +162,22 @@ impl Values {
         source.map_or_else(|| "default".to_owned(), Whence::to_string)
     }
 
-    /// Whether something was said of a setting.
+    /// Returns whether a value was given for a setting.
     pub(super) fn is_given(&self, name: &str) -> bool {
         self.layer.given.contains_key(name)
     }
 
-    /// The source of a setting's value by the setting's name; `None` for the default.
+    /// Returns the source of a setting's value by the setting's name. `None` means the default.
     pub(super) fn source(&self, name: &str) -> Option<&Whence> {
         self.layer.given.get(name).map(|given| &given.whence)
     }
 
-    /// Where the value of a setting comes from; `None` for the default.
+    /// Returns the source of a setting's value. `None` means the default.
     pub fn whence(&self, setting: &Setting) -> Option<&Whence> {
         self.source(setting.name)
     }
 
-    /// The value of a setting: what was given, else the default, else nothing.
+    /// Returns the given value of a setting, or else its default, if any.
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         let given = self.layer.given.get(setting.name);
         match (given, setting.preset) {
@@ -187,13 +187,14 @@ impl Values {
         }
     }
 
-    /// The settings whose values are others than in `before`.
+    /// Returns the settings that differ from `before`.
     pub fn differing(&self, before: &Values) -> impl Iterator<Item = &'static Setting> {
         let differs = move |setting: &&Setting| self.value(setting) != before.value(setting);
         SETTINGS.iter().filter(differs)
     }
 
-    /// These values, but those that only a start takes over as they are in `running`.
+    /// Returns these values, except that settings that require a restart keep their value in
+    /// `running`.
     #[must_use]
     pub fn over(mut self, running: &Values) -> Values {
         for setting in SETTINGS.iter().filter(|setting| !setting.is_live) {
@@ -206,8 +207,8 @@ impl Values {
     }
 }
 
-/// Values by name. That a setting is there and of the right kind was seen to when it was read; an
-/// error says which was asked for wrongly.
+/// Typed access by name. Presence and kind were checked when the values were read, so an error
+/// indicates a mistake of the caller, and names the setting.
 impl Values {
     fn get(&self, name: &str) -> Option<Value> {
         let (setting, _) = find(name)?;
@@ -228,7 +229,7 @@ impl Values {
         }
     }
 
-    /// A number that there is always.
+    /// Returns the number of a setting that always has a value.
     pub(super) fn count<T: TryFrom<u64>>(&self, name: &str) -> Result<T, ConfigError> {
         let number = self
             .number(name)
@@ -236,7 +237,7 @@ impl Values {
         number.ok_or_else(|| unset(name))
     }
 
-    /// A text that is not empty.
+    /// Returns the text of a setting, or `None` if it is empty.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         match self.get(name) {
             Some(Value::Text(text)) if !text.is_empty() => Some(text),
@@ -244,7 +245,7 @@ impl Values {
         }
     }
 
-    /// A text that there is always.
+    /// Returns the text of a setting that always has a value.
     pub(super) fn word(&self, name: &str) -> Result<String, ConfigError> {
         self.text(name).ok_or_else(|| unset(name))
     }

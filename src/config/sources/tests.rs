@@ -1,4 +1,4 @@
-//! Which source wins, and what is told of those that cannot be read.
+//! Tests of the precedence of sources, and of the errors for unreadable ones.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::table::find;
 
-/// Sources with this file, these variables and this flag.
+/// Sources with the given file, variables, and flag.
 struct Told {
     folder: TempDir,
     file: Option<&'static str>,
@@ -41,7 +41,7 @@ impl Told {
         self
     }
 
-    /// A credential of systemd's.
+    /// Adds a systemd credential.
     fn credential(self, name: &str, text: &str) -> Self {
         fs::write(self.folder.path().join(name), text).unwrap();
         let folder = self.folder.path().display().to_string();
@@ -60,7 +60,7 @@ impl Told {
         sources.read().map_err(|error| error.0)
     }
 
-    /// The value of a setting, and the first word of where it comes from.
+    /// Returns the value of a setting, and the first word of its source.
     fn value(&self, name: &str) -> (Option<Value>, String) {
         let values = self.read().unwrap();
         let (setting, _) = find(name).unwrap();
@@ -76,7 +76,7 @@ fn text(text: &str) -> Option<Value> {
 }
 
 #[test]
-fn flags_win_over_the_environment_that_over_the_file_and_that_over_the_default() {
+fn precedence_is_flags_environment_file_default() {
     let nothing = told("");
     let by_file = || told("\n[log]\nlevel = \"warn\"");
     let by_environment = || by_file().variable("H_REALTIME_LOG__LEVEL", "debug");
@@ -105,7 +105,7 @@ fn flags_win_over_the_environment_that_over_the_file_and_that_over_the_default()
 }
 
 #[test]
-fn hs_variables_rank_below_ours_and_credentials_and_above_the_file() {
+fn h_variables_rank_between_credentials_and_file() {
     let by_file = || told("[h]\ndatabase_url = \"file\"");
     let by_h = || by_file().variable("DATABASE_URL", "theirs");
     let by_credential = || by_h().credential("h.database_url", "credential\n");
@@ -146,18 +146,18 @@ fn secrets_may_be_in_files() {
 }
 
 #[test]
-fn certificates_may_be_credentials_and_are_paths_then() {
+fn certificate_credentials_are_paths() {
     let told = told("").credential("tls.key", "PEM");
     let path = told.folder.path().join("tls.key").display().to_string();
     assert_eq!(told.value("tls.key").0, text(&path));
     assert_eq!(told.value("tls.cert").0, None);
-    // Only of these settings.
+    // A credential cannot set `listen`.
     let told = told.credential("listen", "ws://127.0.0.1:1");
     assert_eq!(told.value("listen").1, "default");
 }
 
 #[test]
-fn all_that_is_wrong_is_told_and_where() {
+fn all_errors_are_reported_with_their_location() {
     let told =
         told("lisen = []\nlog = 5\n[limit]\na = 1\n[limits]\nmessage = 7\n[tls]\ncert.x = 1\n")
             .variable("H_REALTIME_LIMITS__MESAGE", "1MiB")
@@ -183,7 +183,7 @@ fn all_that_is_wrong_is_told_and_where() {
 
 // CVE-2026-33247
 #[test]
-fn a_file_that_is_no_toml_is_told_by_its_line_which_is_not_shown() {
+fn toml_error_names_the_line_without_its_content() {
     let said = told("[h]\ndatabase_url = \"postgresql://u:hunter2@db/h\n")
         .read()
         .err()
@@ -193,7 +193,7 @@ fn a_file_that_is_no_toml_is_told_by_its_line_which_is_not_shown() {
 }
 
 #[test]
-fn variables_that_only_begin_like_ours_are_left_alone() {
+fn foreign_variables_with_our_prefix_are_ignored() {
     let told = told("")
         .variable("H_REALTIME_TOKEN", "t")
         .variable("H_REALTIME_PUBLISH_KEY", "k")
@@ -206,7 +206,7 @@ fn variables_that_only_begin_like_ours_are_left_alone() {
 
 // CVE-2017-7652
 #[test]
-fn a_file_that_was_named_or_read_before_must_be_there() {
+fn named_or_previously_read_file_must_exist() {
     let mut told = told("");
     told.file = None;
     let named = |path: &Path| {
