@@ -1,10 +1,10 @@
-//! The wall clock, for what runs outside the reactor.
+//! The wall clock, for code outside the reactor.
 
 use std::time::SystemTime;
 
 use crate::model::UnixMillis;
 
-/// Now. A clock before 1970 counts as 1970.
+/// Returns the current time. A clock before 1970 counts as 1970.
 pub fn unix_now() -> UnixMillis {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

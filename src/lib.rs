@@ -1,6 +1,7 @@
 //! h-realtime: the Hypothesis Real Time API as one small server.
 //!
-//! The layers, each knowing only those named after it:
+//! The modules, roughly from the lowest layer to the highest (tests/layers.rs lists the permitted
+//! dependencies):
 //!
 //! | module | holds |
 //! |---|---|
@@ -8,13 +9,13 @@
 //! | [`http`] | one request head, the upgrade, responses; also without a socket |
 //! | [`net`] | the engine: a mio reactor over `ws` and `http`; an application is a [`net::Handler`] |
 //! | [`model`] | the vocabulary that the modules below share |
-//! | [`realtime`] | the API: messages, filters, the index, who may hear what |
+//! | [`realtime`] | the API: messages, filters, the index, and the receivers of events |
 //! | [`admin`] | publishing, metrics, health, and a page to try it with |
-//! | [`backend`] | users, tokens, groups, and what becomes of a published event |
-//! | `trust` | servers' certificates, where this program is the client |
+//! | [`backend`] | users, tokens, groups, and the processing of published events |
+//! | `trust` | verification of server certificates when this program is the client |
 //! | [`owner`] | users and groups of the host, by name |
 //! | `log_throttle` | a rate limit for log lines |
-//! | [`config`], [`logging`], [`cli`], [`server`] | settings, the log, commands, and the whole put together |
+//! | [`config`], [`logging`], [`cli`], [`server`] | settings, the log, commands, and the assembly of the server |
 //!
 //! To embed the engine alone, implement [`net::Handler`] and give it to a [`net::Reactor`];
 //! `examples/echo.rs` is the smallest such program.
@@ -40,7 +41,7 @@ pub mod server;
 pub mod trust;
 pub mod ws;
 
-/// The examples of README.md are compiled with the tests of the documentation.
+/// Compiles the examples of README.md as documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

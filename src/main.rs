@@ -11,20 +11,20 @@ use h_realtime::config::rust_log_level;
 use h_realtime::logging;
 use log::LevelFilter;
 
-/// After a burst (an event to everybody, a storm of reconnecting clients) glibc keeps the
-/// memory for itself where a few small blocks survive in it; mimalloc gives it back.
+/// After a burst (a broadcast event, or many clients that reconnect at once), glibc retains memory
+/// in which a few small blocks survive. mimalloc returns it to the system.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Before all else: until then, any signal ends the process.
+    // First of all: until this is done, any signal ends the process.
     h_realtime::cli::catch_signals(std::env::args_os().nth(1).as_deref());
     refuse_huge_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are asked for, and come by the same way.
+            // clap also returns requested help and version output as errors.
             let code = if error.use_stderr() { Exit::USAGE } else { 0 };
             let _ = error.print();
             return ExitCode::from(code);
@@ -44,8 +44,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// `RUST_LOG` says how much; for the server it is one of several ways to say so, and what is wrong
-/// with it is told there.
+/// Starts logging at the level of `RUST_LOG`. For the server this is one of several sources of the
+/// level, and its configuration reports invalid values.
 fn start_log() {
     let level = std::env::var("RUST_LOG").ok();
     let level = level.as_deref().and_then(rust_log_level);
@@ -55,9 +55,10 @@ fn start_log() {
     }
 }
 
-/// Memory comes in pages of 4 KB. In transparent ones of 2 MB a small heap would take twice what
-/// it needs and more, and who is idle would cost what its neighbours on a page do. Where the
-/// kernel does not know of them, there are none.
+/// Disables transparent huge pages. With 2 MB pages instead of 4 KB pages, a small heap would take
+/// more than twice the memory that it needs, and idle connections would keep the pages of their
+/// neighbors in memory. Errors are ignored: a kernel that does not support the call has no such
+/// pages.
 fn refuse_huge_pages() {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);

@@ -1,7 +1,7 @@
-//! Which servers' certificates to trust, where this program is the client: of a database, or of
+//! Verification of server certificates when this program is the client: of a database, or of
 //! another server of the Real Time API.
 //!
-//! Owns: the check of a certificate. Must not know what is said over the connection.
+//! Owns: the check of a certificate. Must not know the protocol on the connection.
 
 mod reason;
 
@@ -22,36 +22,37 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-/// What is asked of the server's certificate.
+/// The verification of the server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// Nothing: what is sent cannot be read on the way, but whom it is sent to is not known.
+    /// None: the connection is encrypted, but the server is not authenticated.
     Nothing,
-    /// It must be of a CA that is trusted.
+    /// The certificate must be issued by a trusted CA.
     Chain(Roots),
-    /// And it must be for the host that was named.
+    /// In addition, the certificate must be valid for the requested host.
     Name(Roots),
 }
 
-/// Which certificates to trust.
+/// The trusted certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Roots {
     /// The system's.
     System,
-    /// Those in this PEM file.
+    /// The certificates in this PEM file.
     File(PathBuf),
 }
 
-/// What else can be chosen of a connection.
+/// Further options of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// PEM files of the certificate chain to show, if the server asks for one, and of its key.
+    /// PEM files of the client certificate chain and its key, if the server requests a client
+    /// certificate.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// The versions of TLS that are spoken.
+    /// The enabled versions of TLS.
     pub versions: Versions,
-    /// Whether the name of the server is not sent (SNI).
+    /// Whether to omit the server name (SNI).
     pub hides_name: bool,
-    /// The protocol that is negotiated by ALPN.
+    /// The protocol to negotiate by ALPN.
     pub protocol: Option<&'static str>,
 }
 
@@ -61,20 +62,20 @@ pub enum Versions {
     /// 1.2 and 1.3.
     #[default]
     All,
-    /// 1.2 alone.
+    /// 1.2 only.
     Tls12,
-    /// 1.3 alone.
+    /// 1.3 only.
     Tls13,
 }
 
-/// Why there is nothing to trust; its text is for a person.
+/// The reason why no certificates could be loaded, displayable to users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Untrusting {
     /// The system has no CA certificates.
     System,
     /// This file, for this reason.
     File(PathBuf, String),
-    /// What TLS itself says.
+    /// An error of the TLS library.
     Tls(String),
 }
 
@@ -90,18 +91,18 @@ impl fmt::Display for Untrusting {
 
 impl std::error::Error for Untrusting {}
 
-/// What makes TLS connections of which this is asked.
+/// Returns a TLS client configuration with the given verification.
 ///
 /// # Errors
-/// When there are no certificates to trust.
+/// If there are no certificates to trust.
 pub fn client(check: &Check) -> Result<ClientConfig, Untrusting> {
     client_on(check, &Terms::default())
 }
 
-/// The same, on terms other than the default.
+/// Like [`client`], with options other than the defaults.
 ///
 /// # Errors
-/// When there are no certificates to trust, or none to show.
+/// If there are no certificates to trust, or the client certificate cannot be loaded.
 pub fn client_on(check: &Check, terms: &Terms) -> Result<ClientConfig, Untrusting> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier::new(check, &provider)?;
@@ -148,11 +149,12 @@ pub fn client_on(check: &Check, terms: &Terms) -> Result<ClientConfig, Untrustin
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// `None` takes any certificate.
+    /// `None` accepts any certificate.
     chain: Option<Arc<WebPkiServerVerifier>>,
     name_counts: bool,
-    /// Certificates that are taken as they are: a file with a self-signed certificate of the
-    /// server's own is common, and the web's rules do not take a CA's certificate as a server's.
+    /// Certificates that are accepted as they are. A file with a self-signed certificate of the
+    /// server itself is common, and the rules of the web PKI do not accept a CA certificate as a
+    /// server certificate.
     given: Vec<CertificateDer<'static>>,
 }
 
@@ -230,12 +232,12 @@ impl ServerCertVerifier for Verifier {
         let verdict =
             chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verdict {
-            // The name is looked at last, so all else is in order by then.
+            // The name is checked last, so everything else is valid at this point.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.name_counts => Ok(ServerCertVerified::assertion()),
-            // `Other` is how "a CA's certificate as a server's" comes. Dates have been checked by
-            // then; the name has not.
+            // `Other` includes a CA certificate used as a server certificate. The dates have been
+            // checked at this point, the name has not.
             Err(Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.given.contains(end_entity) =>
             {

@@ -2,36 +2,36 @@
 
 use std::fmt::Write;
 
-/// Metrics being written.
+/// A writer of metrics.
 #[derive(Default)]
 pub struct Exposition {
     text: String,
-    /// The names of the metrics to write; `None` is all.
+    /// The names of the metrics to write. `None` means all.
     only: Option<&'static [&'static str]>,
 }
 
-/// What a metric's value does.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It only grows, until the server starts anew.
+    /// A value that only increases until the server restarts.
     Counter,
-    /// It goes up and down.
+    /// A value that can increase and decrease.
     Gauge,
 }
 
-/// What has been observed of some quantity.
+/// A histogram.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<B> {
-    /// Upper bounds in rising order, without the infinite one, each with how many were no more.
+    /// Upper bounds in ascending order, without infinity, each with its cumulative count.
     pub buckets: B,
-    /// All of them together.
+    /// The sum of all observations.
     pub sum: f64,
-    /// How many.
+    /// The number of observations.
     pub count: u64,
 }
 
 impl Exposition {
-    /// One that leaves out all metrics but these.
+    /// Returns a writer that writes only the named metrics.
     pub fn only(names: &'static [&'static str]) -> Self {
         Exposition {
             only: Some(names),
@@ -43,8 +43,8 @@ impl Exposition {
         self.only.is_none_or(|names| names.contains(&name))
     }
 
-    /// Adds a metric: its samples are given as label pairs (already `name="value"`, the value
-    /// escaped; or empty) and a value.
+    /// Adds a metric. Each sample consists of label pairs, either empty or already formatted as
+    /// `name="value"` with the value escaped, and a value.
     pub fn family<'a>(
         &mut self,
         name: &str,
@@ -109,7 +109,7 @@ impl Exposition {
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn finish(self) -> String {
         self.text
     }
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_format_as_prometheus_reads_it() {
+    fn output_is_valid_prometheus_text() {
         let mut out = Exposition::default();
         out.counter("a_total", "How many.\nReally.", 12_345_678_901);
         out.family(
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_that_are_not_listed_are_left_out() {
+    fn unlisted_metrics_are_omitted() {
         let mut out = Exposition::only(&["a_total"]);
         out.counter("a_total", "Shown.", 1);
         out.gauge("b", "Not shown.", 1.0);

@@ -1,4 +1,5 @@
-//! Who may talk to the admin listener at all: not another site's page.
+//! Access control of the admin listener by `Host` and `Origin`: rejects requests from pages of
+//! other sites.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,33 +7,33 @@ use crate::http::Request;
 
 /// Checks `Host` and `Origin`.
 ///
-/// The listener is on a private address, and browsers are there too. Any web page can have one
-/// send requests here, and a page whose own name is made to resolve to this address (DNS
-/// rebinding) can even read the answers. So a request must be for the address itself, and may
-/// come from no page but the one that is served here.
+/// The listener has a private address, but browsers can reach it. Any web page can make a browser
+/// send requests here, and a page whose own name resolves to this address (DNS rebinding) can even
+/// read the responses. A request must therefore name the address itself, and its origin, if any,
+/// must be the page that is served here.
 ///
-/// No page reaches a unix socket, but a proxy that forwards to one may be reached by every page. So
-/// a name has to be one of those that are listed here as well, `localhost` and addresses excepted,
-/// which cannot be rebound.
+/// Web pages cannot reach a Unix socket, but every page may reach a proxy that forwards to one.
+/// Names must therefore be listed here as well, except `localhost` and IP addresses, which cannot
+/// be rebound.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// `None` for a unix socket.
+    /// `None` for a Unix socket.
     address: Option<SocketAddr>,
-    /// Further names that the listener goes by, with a port or for any.
+    /// Additional names of the listener, with a specific port or for any port.
     names: Vec<String>,
 }
 
 impl Guard {
-    /// A guard for a listener at this address. `names` are further values of `Host` that are
-    /// good, for example those of a proxy in front.
+    /// Returns a guard for a listener at this address. `names` are additional accepted values of
+    /// `Host`, such as those of a reverse proxy.
     pub fn new(address: Option<SocketAddr>, names: Vec<String>) -> Self {
         Guard { address, names }
     }
 
-    /// Refuses what a foreign page could have sent.
+    /// Rejects requests that a foreign page could have sent.
     ///
     /// # Errors
-    /// Why, for the client to read.
+    /// The reason, for the response.
     pub fn check(&self, request: &Request<'_>) -> Result<(), &'static str> {
         let host = request.host();
         if !host.is_some_and(|host| self.is_own_host(host)) {
@@ -72,7 +73,7 @@ impl Guard {
             _ => (host, Some(80)),
         };
         let Some(port) = port else { return false };
-        // The port at a unix socket is that of a proxy, if there is one.
+        // At a Unix socket, the port is that of a proxy.
         if self.address.is_some_and(|own| own.port() != port) {
             return false;
         }
@@ -85,7 +86,8 @@ impl Guard {
             .strip_prefix('[')
             .and_then(|name| name.strip_suffix(']'))
             .unwrap_or(name);
-        // Bound to all addresses, any of them is its own; a name is not: it can be rebound.
+        // A listener on the wildcard address accepts every IP address, but no name: names can be
+        // rebound.
         let ip = literal.parse::<IpAddr>();
         ip.is_ok_and(|ip| is_any || own == Some(ip))
     }
@@ -106,7 +108,7 @@ mod tests {
 
     // CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
     #[test]
-    fn only_the_address_itself_and_its_own_page() {
+    fn only_own_address_and_own_page_are_accepted() {
         let guard = Guard::new(
             Some("127.0.0.1:5002".parse().unwrap()),
             vec!["admin.example:443".into()],
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn on_all_addresses_any_address_but_no_name() {
+    fn wildcard_listener_accepts_any_address_but_no_name() {
         let guard = Guard::new(Some("[::]:80".parse().unwrap()), Vec::new());
         for good in [
             "Host: 192.0.2.1\r\n",
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_of_a_target_in_absolute_form_counts() {
+    fn absolute_form_target_overrides_host() {
         let guard = Guard::new(Some("127.0.0.1:5002".parse().unwrap()), Vec::new());
         for (target, host, want) in [
             ("http://127.0.0.1:5002/", "proxy.example", true),
@@ -179,7 +181,7 @@ mod tests {
 
     // CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
     #[test]
-    fn names_at_a_unix_socket_have_to_be_listed() {
+    fn names_at_a_unix_socket_must_be_listed() {
         let guard = Guard::new(None, vec!["admin.example.org".into()]);
         for good in [
             "Host: localhost\r\n",

@@ -1,9 +1,9 @@
-//! The admin listener: publishing, metrics, health, the last events, and a page to see and try it
-//! all with.
+//! The admin listener: publishing, metrics, health, recent events, and a page that shows them and
+//! publishes test events.
 //!
-//! Owns: its routes, who may use them, and the Prometheus text format. Must not know: sockets,
-//! filters, SQL. It is served by the same reactor as the WebSockets; what takes long (reading
-//! events and deciding who may hear of them) it hands to the back end.
+//! Owns: its routes, their access control, and the Prometheus text format. Must not know: sockets,
+//! filters, SQL. The reactor that serves the WebSockets serves this listener, too. Slow work
+//! (parsing events and determining their receivers) is handed to the back end.
 
 mod exposition;
 mod guard;
@@ -29,85 +29,85 @@ pub struct Admin {
     keys: Keys,
     asks: Box<dyn Asks>,
     page: String,
-    /// The requests that the back end has.
+    /// Requests in progress at the back end.
     outstanding: HashMap<Ticket, Outstanding>,
-    /// Bytes of their bodies.
+    /// Total bytes of their bodies.
     outstanding_bytes: usize,
     tail: Tail,
     counters: AdminCounters,
 }
 
-/// The keys that requests may have.
+/// The accepted keys.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
-    /// For everything. Nothing where events come from elsewhere.
+    /// The key for everything. `None` if events come from another source.
     pub publish: Option<Secret>,
-    /// For all metrics.
+    /// The key for all metrics.
     pub metrics: Option<Secret>,
 }
 
-/// Which metrics a request may see.
+/// The metrics that a request may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Those that do not depend on events.
+    /// Metrics that do not depend on events.
     Public,
-    /// All.
+    /// All metrics.
     All,
 }
 
-/// A publish request that the back end has.
+/// A publish request in progress at the back end.
 struct Outstanding {
     bytes: usize,
     received: MonoMillis,
-    /// The publisher wants to know what each event matched.
+    /// The publisher requested the matches of each event.
     detailed: bool,
     progress: Progress,
 }
 
-/// How far a publish request has come.
+/// The progress of a publish request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// The back end has it.
+    /// The back end has not parsed it yet.
     Waiting,
     /// Its events are being delivered.
     Begun,
-    /// The publisher was told that nothing of it is published.
+    /// The publisher was notified that nothing is published.
     Cancelled,
 }
 
-/// What the admin interface counts.
+/// Counters of the admin interface.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AdminCounters {
-    /// Events that were taken.
+    /// Accepted events.
     pub events_accepted: u64,
-    /// Publish requests of which nothing was taken, because of an event in them.
+    /// Publish requests that were rejected as a whole because of an event in them.
     pub batches_refused: u64,
     /// Publish requests that the back end had no room for.
     pub busy: u64,
-    /// Publish requests that the back end could not read, its database being away.
+    /// Publish requests that the back end could not process because its database was unavailable.
     pub unavailable: u64,
-    /// Publish requests that were cancelled, for the back end had not read them in time or before
-    /// the server ended.
+    /// Publish requests that were canceled because the back end had not parsed them in time or
+    /// before shutdown.
     pub cancelled: u64,
-    /// Requests that need the key, and came without it.
+    /// Requests without a required key.
     pub unauthorized: u64,
-    /// Requests for another host, or from another site's page.
+    /// Requests for another host, or from a page of another site.
     pub forbidden: u64,
 }
 
-/// What the rest of the server says of itself.
+/// State of the rest of the server that responses contain.
 pub struct Facts<'a> {
-    /// The metrics, as Prometheus text.
+    /// Returns the metrics in the Prometheus text format.
     pub metrics: &'a dyn Fn(&Counters, &AdminCounters, Scope) -> String,
-    /// Whether the back end does its work.
+    /// Whether the back end is working.
     pub ready: bool,
     /// Whether the server is shutting down.
     pub draining: bool,
 }
 
 impl Admin {
-    /// An admin interface behind `guard`. `ws_url` is what the page proposes to connect to;
-    /// empty to have it guess. Without a publish key nothing can be published.
+    /// Returns an admin interface behind `guard`. `ws_url` is the URL that the page suggests to
+    /// connect to. If it is empty, the page guesses. Without a publish key, publishing is disabled.
     pub fn new(guard: Guard, keys: Keys, ws_url: &str, asks: Box<dyn Asks>) -> Self {
         Admin {
             guard,
@@ -121,12 +121,12 @@ impl Admin {
         }
     }
 
-    /// What has been counted.
+    /// Returns the counters.
     pub fn counters(&self) -> &AdminCounters {
         &self.counters
     }
 
-    /// Answers a request on the admin listener.
+    /// Handles a request on the admin listener.
     pub fn on_request<C>(
         &mut self,
         cx: &mut Cx<'_, C>,
@@ -148,9 +148,9 @@ impl Admin {
             "/" => Verdict::Respond(self.page()),
             "/tail" => self.tail(cx, key, request),
             "/metrics" => self.metrics(cx, key, request, facts),
-            // That it answers is all there is to it: a restart would mend nothing else.
+            // A response is the whole test: a restart would fix no other problem.
             "/livez" => Verdict::Respond(uncached(Response::json(200, r#"{"status": "okay"}"#))),
-            // Publishing and metrics go on until the last client is closed.
+            // Publishing and metrics continue until the last client is closed.
             "/readyz" if facts.draining => Verdict::Respond(uncached(error(
                 503,
                 "draining",
@@ -172,13 +172,14 @@ impl Admin {
         }
     }
 
-    /// Takes note of events, with how many connections each went to.
+    /// Records events, with the number of connections that each matched.
     pub fn on_events(&mut self, now: UnixMillis, plans: &[Plan], matched: &[usize]) {
         self.tail.see(now, plans, matched);
     }
 
-    /// The back end has read a request, and its events are to be delivered: when they arrived.
-    /// `None` if the request was cancelled; then nothing of it may be delivered.
+    /// Called when the back end has parsed a request and its events are about to be delivered.
+    /// Returns the arrival time. `None` if the request was canceled: nothing of it may be delivered
+    /// then.
     pub fn begin_delivery(&mut self, ticket: Ticket) -> Option<MonoMillis> {
         let outstanding = self.outstanding.get_mut(&ticket)?;
         if outstanding.progress == Progress::Cancelled {
@@ -189,9 +190,9 @@ impl Admin {
         Some(outstanding.received)
     }
 
-    /// A deferred request is overdue. A publish request whose delivery has not begun by now is never
-    /// delivered, so that the publisher may send it again; one whose delivery has begun is answered
-    /// when that is over.
+    /// Called when a deferred request is overdue. If the delivery of a publish request has not
+    /// begun, it never will, so the publisher may send the request again. Otherwise the request is
+    /// answered when its delivery is complete.
     pub fn on_overdue(&mut self, key: ConnKey) -> Overdue {
         let Some(outstanding) = self.outstanding.get_mut(&Ticket(key.to_u64())) else {
             return Overdue::Refuse;
@@ -213,8 +214,8 @@ impl Admin {
         Some(outstanding).filter(|outstanding| outstanding.progress != Progress::Cancelled)
     }
 
-    /// Answers a publish request, when the back end has read it and what it told of is on its
-    /// way: `matched` says to how many connections, for each event.
+    /// Responds to a publish request when the back end has parsed it and its events are queued to
+    /// their receivers. `matched` holds the number of connections for each event.
     pub fn on_published<C>(
         &mut self,
         cx: &mut Cx<'_, C>,
@@ -231,7 +232,7 @@ impl Admin {
                 self.counters.events_accepted += matched.len() as u64;
                 Response::json(202, accepted(matched, outstanding.detailed))
             }
-            // No line is at fault: the back end could not do its work.
+            // No line is at fault: the back end was unable to process the request.
             Err(PublishError { line: 0, reason }) => {
                 self.counters.unavailable += 1;
                 error(503, "unavailable", reason).with("Retry-After", "5")
@@ -250,8 +251,8 @@ impl Admin {
         cx.respond(key, response);
     }
 
-    /// Refuses a request without the publish key. Where there is none, there is nothing for
-    /// those who have it.
+    /// Rejects a request without the publish key. If no such key is configured, publishing is
+    /// disabled (404).
     fn check_key<C>(
         &mut self,
         cx: &mut Cx<'_, C>,
@@ -276,8 +277,9 @@ impl Admin {
         Verdict::Respond(refusal)
     }
 
-    /// Without a key only the metrics that do not depend on events, which could tell of
-    /// annotations that the client may not read. A wrong key is refused, to be noticed.
+    /// Responds with the metrics. Without a key, the response contains only metrics that do not
+    /// depend on events, since the others could disclose annotations that the client may not read.
+    /// A wrong key is rejected, so that the mistake is noticed.
     fn metrics<C>(
         &mut self,
         cx: &mut Cx<'_, C>,
@@ -356,7 +358,7 @@ impl Admin {
     }
 }
 
-/// A file of the page.
+/// Returns a file of the page.
 fn part(kind: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Response {
     uncached(Response::new(200, kind, body)).with("X-Content-Type-Options", "nosniff")
 }
@@ -379,7 +381,7 @@ fn busy() -> Response {
     error(503, "busy", "The back end has too much to do.").with("Retry-After", "1")
 }
 
-/// The key that a request has, whether it is a right one or not.
+/// Returns the key in a request, valid or not.
 fn bearer<'a>(request: &'a Request<'_>) -> Option<&'a [u8]> {
     let (scheme, key) = request
         .header("authorization")?
@@ -389,7 +391,7 @@ fn bearer<'a>(request: &'a Request<'_>) -> Option<&'a [u8]> {
     is_bearer.then(|| key.trim_ascii())
 }
 
-/// Compares in a time that does not depend on where they differ.
+/// Compares in constant time.
 fn is_key(given: &[u8], key: &Secret) -> bool {
     given.ct_eq(key.0.as_bytes()).into()
 }
@@ -416,7 +418,7 @@ fn escape_attribute(text: &str) -> String {
 /// The page itself.
 const INDEX: &str = include_str!("page/index.html");
 
-/// What belongs to the page: path, type and text.
+/// The files of the page: path, type, and text.
 const PARTS: [(&str, &str, &str); 11] = [
     (
         "/page.css",
@@ -436,15 +438,16 @@ const PARTS: [(&str, &str, &str); 11] = [
 ];
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The most a publish request may have, in bytes.
+/// The maximum size of a publish request, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 /// The reason for refusing a body longer than [`MAX_BODY`].
 pub const BODY_TOO_LARGE: &str = "The body of a request must not exceed 1 MiB.";
 
-/// The most that the requests the back end has may come to, in bytes of body.
+/// The maximum total size of the requests in progress at the back end, in bytes of body.
 const MAX_OUTSTANDING: usize = 16 * MAX_BODY;
 
-/// The page may do what it does, and nothing that a text it shows could make it do.
+/// Allows only what the page needs, so that text that the page displays cannot make it do anything
+/// else.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self' ws: wss:; img-src data:; form-action 'none'; \
     base-uri 'none'; frame-ancestors 'none'";
 

@@ -1,5 +1,5 @@
-//! The last events, for whoever watches: what happened and to how many it was of interest, and
-//! nothing of what was written.
+//! The recent events, for display: the kind of event and the number of matches, without the content
+//! of annotations.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::model::{EventKind, Field, Plan, Reach, UnixMillis};
 #[derive(Debug, Default)]
 pub struct Tail {
     events: VecDeque<Seen>,
-    /// How many there have been; they are numbered from 1.
+    /// The number of events so far. Events are numbered from 1.
     last: u64,
 }
 
@@ -26,7 +26,7 @@ struct Seen {
 }
 
 impl Tail {
-    /// Takes note of events, with how many connections each went to.
+    /// Records events, with the number of connections that each matched.
     pub fn see(&mut self, time: UnixMillis, plans: &[Plan], matched: &[usize]) {
         for (plan, &matched) in plans.iter().zip(matched) {
             if self.events.len() == KEPT {
@@ -44,8 +44,8 @@ impl Tail {
         }
     }
 
-    /// Those after the one of this number, as JSON; all there are where there is no such one yet:
-    /// whoever asks means another server.
+    /// Returns the events after `number` as JSON. If `number` has not been reached yet, it belongs
+    /// to another server, and all events are returned.
     pub fn after(&self, number: u64) -> Value {
         let number = if number > self.last { 0 } else { number };
         let events = self.events.iter().filter(|seen| seen.number > number);
@@ -65,7 +65,8 @@ impl Tail {
     }
 }
 
-/// A field of the annotation that an event is about. It is a publisher's text, and may be long.
+/// Returns a field of the annotation that an event is about. It is a publisher's text, and may be
+/// long.
 fn value(reach: &Reach, field: Field) -> Option<Box<str>> {
     let Reach::Terms(terms) = reach else {
         return None;
@@ -77,9 +78,9 @@ fn value(reach: &Reach, field: Field) -> Option<Box<str>> {
     })
 }
 
-/// Events that are kept.
+/// The number of events to keep.
 const KEPT: usize = 200;
-/// Characters that are kept of an id.
+/// The number of characters of an ID to keep.
 const LONGEST: usize = 64;
 
 #[cfg(test)]
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_since_is_told_and_nothing_of_the_contents() {
+    fn new_events_are_returned_without_content() {
         let mut tail = Tail::default();
         assert_eq!(tail.after(0), json!({"last": 0, "events": []}));
         let long = "é".repeat(70);
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_are_kept() {
+    fn only_recent_events_are_kept() {
         let mut tail = Tail::default();
         for _ in 0..KEPT + 5 {
             tail.see(0, &[plan(EventKind::Delete, &[])], &[0]);

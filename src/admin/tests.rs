@@ -1,11 +1,11 @@
-//! The admin interface without a connection.
+//! Tests of the admin interface without a connection.
 
 use super::*;
 use crate::http::{Head, parse_head};
 use crate::net::{Now, Outbox, Sessions};
 
 #[test]
-fn the_answer_counts_events_and_receivers() {
+fn response_counts_events_and_receivers() {
     assert_eq!(accepted(&[2, 0, 3], false), r#"{"accepted":3,"matched":5}"#);
     assert_eq!(
         accepted(&[2, 0], true),
@@ -64,7 +64,7 @@ fn overdue_publish_request_is_never_delivered() {
         assert_eq!(admin.on_overdue(first), Overdue::Refuse);
     }
     assert_eq!(admin.counters().cancelled, 1);
-    // The back end still has both.
+    // Both requests are still in progress at the back end.
     assert_eq!(admin.outstanding_bytes, 4);
     let [first, second] = [first, second].map(|key| Ticket(key.to_u64()));
     assert_eq!(admin.begin_delivery(first), None);
@@ -79,14 +79,14 @@ fn overdue_publish_request_is_never_delivered() {
 }
 
 #[test]
-fn the_page_has_one_place_for_the_address() {
+fn page_has_one_placeholder_for_the_address() {
     assert_eq!(INDEX.matches("{{WS_URL}}").count(), 1);
     assert_eq!(escape_attribute(r#"a"b<c&"#), "a&quot;b&lt;c&amp;");
 }
 
 // RFC 9110 §11.1
 #[test]
-fn the_scheme_of_the_key_may_be_in_any_case() {
+fn authorization_scheme_is_case_insensitive() {
     for (field, want) in [
         ("Bearer k", Some(&b"k"[..])),
         ("bearer k", Some(b"k")),
@@ -108,7 +108,7 @@ fn the_scheme_of_the_key_may_be_in_any_case() {
 }
 
 #[test]
-fn every_file_that_the_page_names_is_served() {
+fn every_file_referenced_by_the_page_is_served() {
     let sources = PARTS.iter().map(|(_, _, text)| *text).chain([INDEX]);
     let mut named: Vec<&str> = sources
         .flat_map(|text| text.split(['\'', '"']).filter(|name| name.starts_with('/')))

@@ -1,4 +1,4 @@
-//! How a line of the log looks.
+//! The formats of log lines.
 
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
@@ -6,21 +6,21 @@ use std::io::{self, IsTerminal};
 use jiff::Timestamp;
 use log::{Level, Record};
 
-/// A form of lines.
+/// A log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Format {
-    /// Time, level, module and message, for people.
+    /// Time, level, module, and message, for people.
     Text,
-    /// The priority as `<6>`, and the message: the journal has the rest (sd-daemon(3)).
+    /// The priority as `<6>`, and the message. The journal adds the rest (sd-daemon(3)).
     Journal,
     /// A JSON object.
     Json,
 }
 
 impl Format {
-    /// What suits where standard error leads to: the journal's where systemd says that it does,
-    /// else text.
+    /// Returns the format that suits standard error: the journal's format if systemd says that
+    /// standard error is connected to the journal, otherwise text.
     pub fn detected() -> Format {
         let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
         match is_journal(&stream) && !io::stderr().is_terminal() {
@@ -37,7 +37,7 @@ impl Format {
         }
     }
 
-    /// A line, with its end.
+    /// Formats a record as a line with its newline.
     pub(super) fn line(self, now: Timestamp, record: &Record<'_>) -> String {
         let message = record.args().to_string();
         let (level, target) = (record.level(), record.target());
@@ -65,7 +65,7 @@ impl Format {
     }
 }
 
-/// Those of syslog.
+/// Returns the syslog priority of a level.
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -75,7 +75,7 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Whether standard error is the stream that systemd names, as `device:inode`.
+/// Returns whether standard error is the stream that systemd names, as `device:inode`.
 fn is_journal(stream: &str) -> bool {
     let numbers = stream.split_once(':');
     let numbers =
@@ -86,13 +86,14 @@ fn is_journal(stream: &str) -> bool {
     named == (file.st_dev, file.st_ino)
 }
 
-/// Nothing that a peer says can forge a line, or move the cursor of a terminal.
+/// Escapes a message, so that text from a peer can neither forge a line nor move the cursor of a
+/// terminal.
 fn escape(message: &str, line: &mut String) {
     let (message, is_cut) = cut(message);
     for c in message.chars() {
         match c {
             _ if c.is_control() => line.extend(c.escape_default()),
-            // Line ends of another kind, and what turns the direction of writing.
+            // Other line separators, and characters that change the text direction.
             '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => line.extend(c.escape_unicode()),
             _ => line.push(c),
         }
@@ -102,7 +103,7 @@ fn escape(message: &str, line: &mut String) {
     }
 }
 
-/// The front of a message that is too long for a line.
+/// Truncates a message that is too long for a line.
 fn cut(message: &str) -> (&str, bool) {
     if message.len() <= LONGEST {
         return (message, false);
@@ -113,7 +114,7 @@ fn cut(message: &str) -> (&str, bool) {
     (&message[..end.unwrap_or(0)], true)
 }
 
-/// Bytes of a message that are shown.
+/// The maximum length of a message in bytes.
 const LONGEST: usize = 4096;
 
 #[cfg(test)]
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_each() {
+    fn each_record_is_one_line() {
         for (format, level, want) in [
             (
                 Format::Text,
@@ -161,7 +162,7 @@ mod tests {
 
     // RUSTSEC-2025-0055
     #[test]
-    fn nothing_can_forge_a_line_or_grow_without_end() {
+    fn messages_cannot_forge_lines_and_are_truncated() {
         let evil = "a\nb\r\u{1b}[2J\u{9b}\0\u{202e}\u{2028}é";
         let told = r"a\nb\r\u{1b}[2J\u{9b}\u{0}\u{202e}\u{2028}é";
         assert_eq!(
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_known_by_device_and_inode() {
+    fn journal_is_detected_by_device_and_inode() {
         let file = rustix::fs::fstat(io::stderr()).unwrap();
         assert!(is_journal(&format!("{}:{}", file.st_dev, file.st_ino)));
         assert!(!is_journal(&format!("{}:{}", file.st_dev, file.st_ino + 1)));

@@ -1,8 +1,8 @@
-//! The log: lines on standard error.
+//! Logging: lines on standard error.
 //!
-//! Owns: what is logged (the level), how (the format), and the thread that writes. Who logs never
-//! waits: a line is put into a queue, and where that is full, because nobody takes what is
-//! written, it is dropped and counted. Must not know what the lines are about.
+//! Owns: the level, the format, and the writer thread. Logging never blocks the caller: lines go
+//! into a queue. If the queue is full because standard error is not being read, lines are dropped
+//! and counted. Must not know the meaning of the lines.
 
 mod format;
 
@@ -19,10 +19,10 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 pub use format::Format;
 
-/// Starts to log: what is at least as grave as `level`, in the detected format.
+/// Starts logging at `level`, in the detected format.
 ///
 /// # Errors
-/// When there can be no thread for it, or there is a log already.
+/// If the writer thread cannot be created, or logging has been started already.
 pub fn start(level: LevelFilter) -> io::Result<()> {
     let (queue, lines) = sync_channel(QUEUE);
     let logger = LOGGER.get_or_init(|| Logger {
@@ -30,7 +30,7 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
         dropped: AtomicU64::new(0),
         format: AtomicU8::new(Format::detected() as u8),
     });
-    // Not the standard library's handle, whose lock would be held while a line is stuck.
+    // The standard library's handle is not used: its lock would be held while a write is blocked.
     let mut out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     thread::Builder::new()
         .name("log".into())
@@ -40,7 +40,7 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
     Ok(())
 }
 
-/// From now on logs so much, in this format.
+/// Changes the level and the format.
 pub fn set(level: LevelFilter, format: Format) {
     if let Some(logger) = LOGGER.get() {
         logger.format.store(format as u8, Ordering::Relaxed);
@@ -48,7 +48,7 @@ pub fn set(level: LevelFilter, format: Format) {
     log::set_max_level(level);
 }
 
-/// Waits until all lines so far are written, but not for long.
+/// Waits briefly for all lines so far to be written.
 pub fn finish() {
     let Some(logger) = LOGGER.get() else { return };
     let end = Instant::now() + PATIENCE;
@@ -62,7 +62,7 @@ pub fn finish() {
     let _ = is_done.recv_timeout(end.saturating_duration_since(Instant::now()));
 }
 
-/// Lines that were dropped since the start.
+/// Returns the number of lines that were dropped since the start.
 pub fn dropped() -> u64 {
     let logger = LOGGER.get();
     logger.map_or(0, |logger| logger.dropped.load(Ordering::Relaxed))
@@ -81,8 +81,8 @@ enum Item {
 }
 
 impl Log for Logger {
-    /// Libraries may say no more than `info`, whatever the level is: at their lower levels some
-    /// show what they send, and with it tokens and passwords.
+    /// Limits libraries to `info`, regardless of the level: at lower levels, some of them log the
+    /// data that they send, including tokens and passwords.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let is_ours = metadata.target().starts_with(OURS);
         metadata.level() <= log::max_level() && (is_ours || metadata.level() <= Level::Info)
@@ -104,8 +104,8 @@ impl Log for Logger {
     }
 }
 
-/// Writes what comes, until nobody can log any more. How many lines were dropped is told when
-/// those that were not are written.
+/// Writes lines until the last sender is dropped. The number of dropped lines is reported once the
+/// queued lines are written.
 fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64, out: &mut dyn Write) {
     let mut told = 0;
     loop {
@@ -126,7 +126,7 @@ fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64, out: &mut dyn Write)
             }
         };
         match item {
-            // There is nobody to tell of an error.
+            // A write error cannot be reported anywhere.
             Item::Line(line) => {
                 let _ = out.write_all(line.as_bytes());
             }
@@ -147,7 +147,7 @@ fn dropped_text(count: u64) -> String {
     format!("{count} lines of the log were dropped: nobody took them")
 }
 
-/// A line of its own, for when there is no time for the queue.
+/// Formats the report of dropped lines directly, for use when there is no time for the queue.
 fn dropped_line(count: u64) -> String {
     let format = LOGGER.get().map_or(Format::Text, |logger| {
         Format::from_number(logger.format.load(Ordering::Relaxed))
@@ -163,11 +163,11 @@ fn dropped_line(count: u64) -> String {
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
-/// Lines that may wait to be written.
+/// The capacity of the queue, in lines.
 const QUEUE: usize = 1024;
 /// How long the end of the process may wait for the log.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// What the names of our own modules begin with.
+/// The prefix of this program's module names.
 const OURS: &str = "h_realtime";
 
 #[cfg(test)]
@@ -196,7 +196,7 @@ mod tests {
 
     // M10
     #[test]
-    fn what_there_is_no_room_for_is_dropped_and_counted() {
+    fn lines_beyond_the_queue_are_dropped_and_counted() {
         log::set_max_level(LevelFilter::Trace);
         let (logger, lines) = logger(2);
         for number in 0..5 {
@@ -230,7 +230,7 @@ mod tests {
 
     // CVE-2026-33247
     #[test]
-    fn libraries_say_no_more_than_they_should() {
+    fn libraries_are_limited_to_info() {
         log::set_max_level(LevelFilter::Trace);
         let (logger, lines) = logger(9);
         say(&logger, "tungstenite::protocol", Level::Debug, "token");

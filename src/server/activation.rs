@@ -1,8 +1,8 @@
-//! Listening sockets that the server was started with: systemd's socket activation
-//! (sd_listen_fds(3)).
+//! Listening sockets that the process inherits from systemd socket activation (sd_listen_fds(3)).
 //!
-//! Owns: the sockets until the server listens on them, and what their names mean. They stay open
-//! where they come from: who connects between two servers waits in the queue for the next.
+//! Owns: the sockets until the server listens on them, and the meaning of their names. systemd
+//! keeps its own copies open, so clients that connect between two servers wait in the accept queue
+//! for the next server.
 
 use std::env;
 use std::io;
@@ -14,11 +14,11 @@ use crate::cli::exit::Exit;
 use crate::config::{Inherited, Listen};
 use crate::net::{Address, Listener};
 
-/// The sockets, each with what it is for.
+/// The inherited sockets, each with its role.
 #[derive(Default)]
 pub(super) struct Sockets(Vec<(Role, Address, Listener)>);
 
-/// What a socket is for, by its name.
+/// The role of a socket, derived from its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     WebSockets { tls: bool },
@@ -26,13 +26,13 @@ enum Role {
 }
 
 impl Sockets {
-    /// Takes those that this process was started with. To be called before any other descriptor
-    /// is opened.
+    /// Takes the sockets that this process inherited. Call this before any other descriptor is
+    /// opened.
     ///
     /// # Errors
-    /// [`Exit`] where one has a name that says nothing, or does not listen.
+    /// [`Exit`] if a socket has an unknown name or is not listening.
     pub fn take() -> Result<Self, Exit> {
-        // Another's, which it left in our environment.
+        // The variables are meant for another process and were left in the environment.
         if env::var("LISTEN_PID").ok() != Some(process::id().to_string()) {
             return Ok(Sockets::default());
         }
@@ -56,7 +56,7 @@ impl Sockets {
         Ok(Sockets(sockets))
     }
 
-    /// Where they listen.
+    /// Returns the addresses that the sockets listen on.
     pub fn places(&self) -> Inherited {
         let mut places = Inherited::default();
         for (role, address, _) in &self.0 {
@@ -69,14 +69,14 @@ impl Sockets {
         places
     }
 
-    /// The one that listens there, if there is one.
+    /// Removes and returns the socket that listens on `address`, if any.
     pub fn find(&mut self, address: &Address) -> Option<Listener> {
         let place = self.0.iter().position(|(_, there, _)| there == address)?;
         Some(self.0.swap_remove(place).2)
     }
 }
 
-/// Of several with one name all are for the same.
+/// Sockets that share a name share a role.
 fn role(name: &str) -> Option<Role> {
     match name {
         "ws" => Some(Role::WebSockets { tls: false }),
@@ -88,7 +88,7 @@ fn role(name: &str) -> Option<Role> {
 
 fn listener(descriptors: &mut ListenFd, number: usize) -> io::Result<Listener> {
     let gone = || io::Error::from(io::ErrorKind::NotFound);
-    // What is no TCP socket stays where it is.
+    // A descriptor that is not a TCP socket is left in place.
     match descriptors.take_tcp_listener(number) {
         Ok(socket) => Listener::from_tcp(socket.ok_or_else(gone)?, None),
         Err(_) => {

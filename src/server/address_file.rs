@@ -1,9 +1,10 @@
-//! The file `admin.address`, which tells commands where the admin interface is.
+//! The file `admin.address`, from which commands learn the address of the admin interface.
 //!
-//! Owns: the file, from when the admin address is bound until just before it is free for another
-//! server. Servers that share a data directory share the file: it has the address of the one that
-//! started last. When that one has ended, another one replaces the file within a second. Each
-//! writes only its own address, so the file never has that of a server that ended before.
+//! Owns: the file, from the time the admin address is bound until just before the address becomes
+//! free for another server. Servers that share a data directory share the file, which contains the
+//! address of the server that started last. When that server has ended, another one replaces the
+//! file within a second. Each server writes only its own address, so the file never contains the
+//! address of a server that ended before.
 
 use std::fs;
 use std::io;
@@ -16,16 +17,16 @@ use crate::net::Address;
 
 use super::banner;
 
-/// The file of this server. It is removed on drop, if it is still the one that was written.
+/// The file of this server. Dropping it removes the file, unless another server has replaced it.
 pub(super) struct AddressFile {
     data: DataDir,
     line: String,
-    /// The file as it was written; `None` if that has failed.
+    /// Identifies the file as written. `None` if writing failed.
     mark: Option<FileMark>,
 }
 
-/// A file that has several owners: the admin listener, the thread that handles signals during the
-/// start, and the thread that replaces the file.
+/// A file with several owners: the admin listener, the thread that handles signals during startup,
+/// and the thread that replaces the file.
 #[derive(Clone, Default)]
 pub(super) struct SharedFile(Arc<Mutex<Option<AddressFile>>>);
 
@@ -34,16 +35,16 @@ impl SharedFile {
         SharedFile(Arc::new(Mutex::new(file)))
     }
 
-    /// Removes the file, if that has not been done.
+    /// Removes the file, unless it has been removed already.
     pub fn remove(&self) {
         drop(self.with(Option::take));
     }
 
-    /// Starts a thread that writes the file again whenever the server that wrote it has ended. The
+    /// Starts a thread that rewrites the file whenever the server that wrote it has ended. The
     /// thread ends after [`SharedFile::remove`].
     ///
     /// # Errors
-    /// When the system refuses the thread.
+    /// If the system cannot create the thread.
     pub fn keep(&self) -> io::Result<()> {
         let file = self.clone();
         let keep = |file: &mut Option<AddressFile>| file.as_mut().map(AddressFile::replace_ended);
@@ -62,10 +63,10 @@ impl SharedFile {
 }
 
 impl AddressFile {
-    /// Writes the file. A server serves without it: a full disk must not prevent the start.
+    /// Writes the file. Failure is not fatal: a full disk must not prevent startup.
     pub fn write(data: &DataDir, admin: &Address) -> Self {
         let line = match admin {
-            // Commands run in other directories.
+            // Commands run in other directories, so the path must be absolute.
             Address::Unix(path) => {
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
                 banner::admin_url(&Address::Unix(path))
@@ -82,7 +83,7 @@ impl AddressFile {
         }
     }
 
-    /// Writes the file again if it is missing, or if the server that wrote it has ended.
+    /// Rewrites the file if it is missing, or if the server that wrote it has ended.
     fn replace_ended(&mut self) {
         if self.is_current() || self.data.has_live_admin_address() {
             return;
@@ -101,7 +102,7 @@ impl AddressFile {
 
 impl Drop for AddressFile {
     fn drop(&mut self) {
-        // It is another's where another server has written the file since.
+        // Another server may have replaced the file since.
         if !self.is_current() {
             return;
         }
@@ -112,7 +113,7 @@ impl Drop for AddressFile {
     }
 }
 
-/// Between two looks at the file.
+/// The interval between checks of the file.
 const PERIOD: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn address_of_an_ended_server_is_replaced_by_that_of_a_live_one() {
+    fn live_server_replaces_address_of_ended_server() {
         let temp = tempfile::tempdir().unwrap();
         let data = DataDir::open(temp.path()).unwrap();
         let mut first = server(&data, 1);
@@ -143,7 +144,7 @@ mod tests {
         first.replace_ended();
         second.replace_ended();
         assert_eq!(found(&data), Some(first.line.clone()));
-        // A killed server leaves its file, without the lock.
+        // A killed server leaves its file behind, without the lock.
         let killed = data.admin_address_file();
         first.mark = None;
         assert!(killed.exists());

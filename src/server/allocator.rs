@@ -1,18 +1,18 @@
-//! Has the allocator give memory back to the system while nothing happens.
+//! Makes the allocator return memory to the system while the server is idle.
 //!
-//! mimalloc gives back what has been free for a second, but looks for it only when it takes a
-//! page into use or frees one. A server whose clients have left does neither, and would keep
-//! all that they had.
+//! mimalloc returns memory that has been free for a second, but checks for it only when it
+//! allocates or frees a page. A server whose clients have disconnected does neither, and would keep
+//! all of its memory.
 
 use std::hint::black_box;
 
-/// Takes a block that is a page of its own, and frees it. A microsecond, and nothing is written
-/// to it.
+/// Allocates and frees a block that takes a whole page. This takes a microsecond, and the block is
+/// never written to.
 pub(super) fn nudge() {
     if cfg!(feature = "mimalloc") {
         drop(black_box(Vec::<u8>::with_capacity(OWN_PAGE)));
     }
 }
 
-/// In bytes: twice the largest block that mimalloc puts beside others.
+/// In bytes: twice the size of the largest block that mimalloc places on a shared page.
 const OWN_PAGE: usize = 1 << 20;

@@ -1,5 +1,5 @@
-//! The application that the engine serves: the API on its listeners, the admin interface on
-//! its own.
+//! The application that the engine serves: the API on its listeners, and the admin interface on its
+//! own.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,41 +17,41 @@ use super::notify::{Pulse, Status};
 use super::reload::Shared;
 use super::{allocator, metrics};
 
-/// Hands what arrives to whom it concerns.
+/// Dispatches engine and back-end events to the API and the admin interface.
 pub(super) struct App {
     pub realtime: Realtime,
-    /// Events that wait to be delivered. Their receivers are decided when they are: all
-    /// other messages of the back end, as that a token was revoked, overtake them and count at
-    /// once.
+    /// Events that wait to be delivered. Their receivers are determined at delivery. All other
+    /// messages of the back end, such as a revoked token, overtake the events and take effect
+    /// immediately.
     pub events: EventQueue<Origin>,
     pub admin: Admin,
     pub admin_listener: ListenerId,
-    /// Whether the back end does its work.
+    /// Whether the back end is working.
     pub ready: bool,
-    /// What the back end counts.
+    /// The counters of the back end.
     pub stats: Arc<Stats>,
-    /// What the settings allow that is dangerous.
+    /// Dangerous settings in effect.
     pub dangers: Vec<Danger>,
-    /// Where other settings come from.
+    /// The source of reloaded settings.
     pub shared: Arc<Shared>,
-    /// What the service manager is told.
+    /// Notifications to the service manager.
     pub pulse: Pulse,
-    /// What the system says of the process.
+    /// Process statistics from the system.
     pub figures: Figures,
-    /// Whether all was well when it was last looked; `None` before it ever was.
+    /// The readiness at the last check. `None` before the first one.
     pub was_ready: Option<bool>,
 }
 
-/// The source of a batch of events. It is notified, or dropped, when all of the batch is on its
-/// way: until then it holds back further events.
+/// The source of a batch of events. It is notified, or dropped, when the whole batch has been
+/// queued to its receivers. Until then it holds back further events.
 pub(super) enum Origin {
-    /// A publisher that waits for the answer to its request.
+    /// A publisher that waits for the response to its request.
     Publisher(Ticket),
-    /// A message queue, which hands out only so many events without an acknowledgment.
+    /// A message queue, which limits the number of unacknowledged events.
     Feed { _receipt: Receipt },
 }
 
-/// An empty queue. Publishers do not wait for a message queue's events, or the other way round.
+/// Returns an empty queue. Publishers and the message queue do not wait for each other's events.
 pub(super) fn event_queue() -> EventQueue<Origin> {
     EventQueue::new(2, TurnLimits::default())
 }
@@ -175,7 +175,7 @@ impl Handler for App {
                 ticket,
                 result: Ok(plans),
             } => {
-                // Its publisher may have been told that nothing of it is published.
+                // The publisher may have been notified that the request was canceled.
                 let Some(received) = self.admin.begin_delivery(ticket) else {
                     return;
                 };
@@ -220,7 +220,7 @@ impl Handler for App {
     }
 
     fn on_reload(&mut self, cx: &mut Cx<'_, Session>) {
-        // A certificate alone changes nothing here.
+        // A certificate change alone changes nothing here.
         if let Some(next) = self.shared.take() {
             self.realtime.reconfigure(cx, next.realtime);
             self.dangers = next.dangers;
@@ -240,12 +240,12 @@ impl Handler for App {
 }
 
 impl App {
-    /// Whether all that the server does can be done.
+    /// Returns whether the server can do all of its work.
     fn is_ready(&self) -> bool {
         self.ready && self.stats.is_connected()
     }
 
-    /// Says it in the log when the server can no longer do all of its work, and when it can again.
+    /// Logs when the server becomes unable to do all of its work, and when it recovers.
     fn note_readiness(&mut self) {
         let is_ready = self.is_ready();
         match (self.was_ready, is_ready) {

@@ -1,4 +1,4 @@
-//! The back end that was chosen: prepared first, and started when there is a way to the reactor.
+//! The configured back end: prepared first, and started when the reactor's mailbox exists.
 
 use std::io;
 use std::rc::Rc;
@@ -23,17 +23,17 @@ use crate::config::{BackEndSettings, HSettings, Settings, Values};
 use crate::model::{Asks, Secret, Tell};
 use crate::net::{self, Mailbox};
 
-/// A back end that has not begun to work.
+/// A back end that has not been started.
 pub(super) struct BackEnd {
-    /// Where questions go.
+    /// Sends requests to the back end.
     pub asker: Rc<dyn Asks>,
-    /// What publishers must know, where events come by HTTP.
+    /// The key that publishers need, if events arrive over HTTP.
     pub publish_key: Option<Secret>,
-    /// Where users, tokens and groups are kept, where that is here.
+    /// The data directory, if users, tokens, and groups are stored locally.
     pub data: Option<DataDir>,
-    /// The lock on that directory, where there are locks.
+    /// The lock on that directory, if locks are supported.
     pub lock: Option<DirLock>,
-    /// Where events come from besides, without credentials.
+    /// The additional source of events, without credentials.
     pub brokers: Option<String>,
     pub stats: Arc<Stats>,
     start: Start,
@@ -41,12 +41,12 @@ pub(super) struct BackEnd {
 
 type Start = Box<dyn FnOnce(&Mailbox<Tell>) -> io::Result<Threads>>;
 
-/// The threads of a back end that works.
+/// The threads of a running back end.
 #[derive(Default)]
 pub(super) struct Threads {
-    /// The thread that answers; it ends when nobody can ask any more.
+    /// The thread that processes requests. It ends when the last sender is dropped.
     answering: Option<JoinHandle<()>>,
-    /// The thread that hands over events from a message queue. It asks, too.
+    /// The thread that receives events from a message queue. It holds a sender, too.
     feed: Option<Feed>,
 }
 
@@ -57,7 +57,7 @@ pub(super) enum Draft {
     H(Box<HDraft>),
 }
 
-/// What h's back end is made of.
+/// The parts of h's back end.
 #[cfg(feature = "h")]
 pub(super) struct HDraft {
     store: h::Store,
@@ -66,10 +66,10 @@ pub(super) struct HDraft {
 }
 
 impl Draft {
-    /// What the settings ask for.
+    /// Checks the settings of the back end.
     ///
     /// # Errors
-    /// Everything that is wrong with them, without credentials.
+    /// Every problem of the settings, without credentials.
     pub fn new(settings: &Settings, values: &Values) -> Result<Draft, Vec<String>> {
         match &settings.back_end {
             BackEndSettings::Embedded(None) => Ok(Draft::Embedded(None)),
@@ -80,7 +80,7 @@ impl Draft {
         }
     }
 
-    /// What of the settings has no effect.
+    /// Returns warnings about settings that have no effect.
     pub fn warnings(&self, values: &Values) -> Vec<String> {
         let warnings: &[String] = match self {
             Draft::Embedded(_) => &[],
@@ -92,10 +92,10 @@ impl Draft {
         named.collect()
     }
 
-    /// Opens what is here, and connects to nothing.
+    /// Opens local resources. Connects to nothing.
     ///
     /// # Errors
-    /// [`Exit`] where the data directory or the database cannot be opened.
+    /// [`Exit`] if the data directory or the database cannot be opened.
     pub fn prepare(self, settings: &Settings) -> Result<BackEnd, Exit> {
         match self {
             Draft::Embedded(source) => embedded(settings, source),
@@ -106,7 +106,7 @@ impl Draft {
 }
 
 impl BackEnd {
-    /// Has it begin to work.
+    /// Starts the back end.
     pub fn start(self, mailbox: &Mailbox<Tell>) -> Result<Threads, Exit> {
         (self.start)(mailbox)
             .map_err(|error| Exit::new(Exit::OS, format!("a thread for the back end: {error}")))
@@ -114,7 +114,7 @@ impl BackEnd {
 }
 
 impl Threads {
-    /// Waits until they have ended. Nobody must be able to ask any more.
+    /// Waits for the threads to end. Every sender must have been dropped.
     pub fn finish(self) {
         if let Some(feed) = self.feed {
             feed.finish();
@@ -125,7 +125,7 @@ impl Threads {
     }
 }
 
-/// The way to the reactor is its mailbox.
+/// Delivers back-end events to the reactor through its mailbox.
 struct ByMailbox(Mailbox<Tell>);
 
 impl Way for ByMailbox {
@@ -182,8 +182,8 @@ fn embedded(settings: &Settings, source: Option<Source>) -> Result<BackEnd, Exit
     })
 }
 
-/// Locks the data directory. A supervisor may start a server at the moment at which it stops
-/// another one, so the lock is waited for until that one can have handled the signal.
+/// Locks the data directory. A supervisor may start a server at the same time as it stops another
+/// one, so this waits for the lock until the other server has had time to handle its signal.
 #[cfg(feature = "sqlite")]
 fn lock(data: &DataDir, is_shared: bool) -> Result<Option<DirLock>, Exit> {
     use crate::backend::{DataDirError, Sharing};
@@ -203,21 +203,21 @@ fn lock(data: &DataDir, is_shared: bool) -> Result<Option<DirLock>, Exit> {
     }
 }
 
-/// How long a server waits for the lock on its data directory.
+/// How long to wait for the lock on the data directory.
 #[cfg(feature = "sqlite")]
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-/// How long it waits between two attempts.
+/// The interval between two attempts.
 #[cfg(feature = "sqlite")]
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-// Without the feature, the configuration has been refused by now.
+// Without this feature, the configuration has been refused earlier.
 #[cfg(not(feature = "sqlite"))]
 fn embedded(_: &Settings, _: Option<Source>) -> Result<BackEnd, Exit> {
     let message = "this build has no embedded back end: it needs the feature sqlite";
     Err(Exit::new(Exit::CONFIG, message))
 }
 
-/// When an event arrives, by the clock of the reactor.
+/// Returns the arrival time of an event, by the clock of the reactor.
 #[cfg(feature = "amqp")]
 fn monotonic() -> crate::model::MonoMillis {
     crate::model::MonoMillis(net::monotonic())
@@ -243,7 +243,7 @@ fn stats(source: &Source) -> Arc<Stats> {
     Arc::clone(&source.stats)
 }
 
-/// Where the brokers are.
+/// Returns the addresses of the brokers.
 #[cfg(all(feature = "amqp", feature = "sqlite"))]
 fn names(source: &Source) -> String {
     names_of(&source.brokers)
@@ -290,7 +290,7 @@ fn draft_of_h(h: &HSettings, settings: &Settings, values: &Values) -> Result<Dra
         problems.extend(more);
         Vec::new()
     });
-    // That there is none has been reported.
+    // A missing URL has been reported already.
     if h.database_url.is_empty() {
         return Err(problems);
     }
@@ -354,7 +354,7 @@ fn of_h(draft: HDraft) -> BackEnd {
     }
 }
 
-// That this build has none is reported where the settings are read.
+// A build without h's back end is reported where the settings are read.
 #[cfg(not(feature = "h"))]
 fn draft_of_h(_: &HSettings, _: &Settings, _: &Values) -> Result<Draft, Vec<String>> {
     Err(Vec::new())

@@ -1,4 +1,4 @@
-//! What the server says of itself when it starts.
+//! The startup banner.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::net::Address;
 use super::Bound;
 use super::back_end::BackEnd;
 
-/// A few lines: where everything is, and the commands to try it with.
+/// Returns the banner: the addresses in use, and commands to try the server with.
 pub(super) fn text(
     settings: &Settings,
     back_end: &BackEnd,
@@ -38,7 +38,7 @@ pub(super) fn text(
     lines.join("\n") + "\n"
 }
 
-/// What to do with a server that knows nobody yet.
+/// Returns the first steps for a server without users.
 fn first_steps(settings: &Settings) -> [String; 5] {
     let program = program();
     let data = match settings.data == Path::new(DEFAULT_DATA) {
@@ -54,7 +54,7 @@ fn first_steps(settings: &Settings) -> [String; 5] {
     ]
 }
 
-/// The URL clients use.
+/// Returns the URL that clients use.
 pub(super) fn ws_url(address: &Address, tls: bool) -> String {
     match address {
         Address::Tcp(address) if tls => format!("wss://{address}/ws"),
@@ -70,8 +70,8 @@ pub(super) fn admin_url(address: &Address) -> String {
     }
 }
 
-/// How to call this program again: by its path as seen from here, or by its name when that is
-/// found by itself.
+/// Returns the command that runs this program: its name if it was started by name, otherwise its
+/// path, relative to the current directory if possible.
 fn program() -> String {
     let is_found = std::env::args_os()
         .next()
@@ -86,8 +86,8 @@ fn program() -> String {
     ))
 }
 
-/// A path below a directory by the way from there. Below the root is everything: a service runs
-/// there, and who reads this is somewhere else.
+/// Returns a path relative to `here` if it is below that directory. The root directory does not
+/// count: services run there, but readers of the banner do not.
 fn seen_from(here: &Path, path: &Path) -> PathBuf {
     match path.strip_prefix(here) {
         Ok(relative) if here.parent().is_some() => Path::new(".").join(relative),
@@ -95,7 +95,7 @@ fn seen_from(here: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// For a shell.
+/// Quotes a path for a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_program_is_named_as_it_is_seen_from_where_it_was_started() {
+    fn program_path_is_relative_to_current_directory() {
         let program = Path::new("/usr/bin/h-realtime");
         for (here, name) in [
             ("/usr", "./bin/h-realtime"),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_survive_a_shell() {
+    fn paths_are_quoted_for_a_shell() {
         assert_eq!(quoted(Path::new("./a/b-c.d")), "./a/b-c.d");
         assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }

@@ -1,4 +1,4 @@
-//! The listening sockets: those that the process was started with, and others that it opens.
+//! The listening sockets: inherited ones, and ones that the server opens.
 
 use std::io;
 
@@ -12,16 +12,16 @@ use super::activation::Sockets;
 use super::notify::Notifier;
 use super::{banner, handover, tcp_address};
 
-/// Where the server listens, with the ports that the system chose.
+/// The addresses that the server listens on, with the ports that the system assigned.
 pub(super) struct Bound {
     pub admin: Address,
-    /// With whether it has TLS.
+    /// Each address, and whether it uses TLS.
     pub listeners: Vec<(Address, bool)>,
 }
 
 impl Bound {
-    /// What the admin page proposes to connect to: the first listener that a browser can reach.
-    /// Empty if there is none.
+    /// Returns the URL that the admin page suggests to connect to: the first listener that a
+    /// browser can reach. Empty if there is none.
     pub fn page_url(&self) -> String {
         let mut listeners = self.listeners.iter();
         let reachable = listeners.find(|(address, _)| tcp_address(address).is_some());
@@ -29,11 +29,11 @@ impl Bound {
     }
 }
 
-/// Opens the listening sockets, that of the admin interface first: the application knows it as
-/// listener 0. Those that there are already are not opened again.
+/// Opens the listening sockets. The admin interface comes first: the application knows it as
+/// listener 0. Inherited sockets are not opened again.
 ///
-/// If a server that is shutting down has the admin address, clients wait in the queues of the other
-/// sockets until it is gone.
+/// If a server that is shutting down holds the admin address, clients wait in the accept queues of
+/// the other sockets until that server has ended.
 pub(super) fn bind(
     settings: &Settings,
     values: &Values,
@@ -87,7 +87,7 @@ pub(super) fn bind(
     Ok((sockets, Bound { admin, listeners }))
 }
 
-/// An opened socket, with the address that it was bound to.
+/// Returns an opened socket with the address that it is bound to.
 fn with_address(
     opened: io::Result<Listener>,
     address: &Address,
@@ -98,12 +98,12 @@ fn with_address(
         .map_err(|error| cannot_listen(address, &error, in_use))
 }
 
-/// How a socket is to be opened.
+/// Options for opening a socket.
 #[derive(Clone, Copy)]
 struct Opening {
-    /// For a unix socket.
+    /// Used for a Unix socket.
     file: SocketFile,
-    /// With `SO_REUSEPORT`.
+    /// Sets `SO_REUSEPORT`.
     shared: bool,
 }
 
@@ -117,7 +117,8 @@ impl Opening {
     }
 }
 
-/// The failure, with the address and the remedy; `in_use` is that for a TCP address in use.
+/// Returns the error with the address and the remedy. `in_use` is the remedy for a TCP address in
+/// use.
 pub(super) fn cannot_listen(address: &Address, error: &io::Error, in_use: &str) -> Exit {
     let code = match error.kind() {
         io::ErrorKind::PermissionDenied => Exit::NO_PERMISSION,
@@ -135,7 +136,7 @@ pub(super) fn cannot_listen(address: &Address, error: &io::Error, in_use: &str) 
     Exit::new(code, message)
 }
 
-/// The remedies where another process has a TCP port: that of `admin`, and one of `listen` with and
+/// Remedies if another process uses a TCP port: that of `admin`, and that of `listen` with and
 /// without `reuse_port`.
 pub(super) const ADMIN: &str = "another process has the port (ss -ltnp): stop it, or choose another address \
                      with admin (--admin)";

@@ -1,4 +1,4 @@
-//! The certificate's files: read, watched for another certificate, and their dates watched.
+//! The certificate files: loading them, detecting changes, and monitoring their expiry.
 //!
 //! Time is an argument, in seconds since the Unix epoch.
 
@@ -15,22 +15,23 @@ use crate::net::{CertificateInfo, Validity};
 pub(super) struct Certificate {
     cert: PathBuf,
     key: PathBuf,
-    /// The chain that is in use, the server's own certificate first.
+    /// The chain in use, with the server's own certificate first.
     chain: Vec<CertificateInfo>,
-    /// When its dates were reported, and what they said.
+    /// When the dates were last reported, and the state at that time.
     reported: Option<(u64, Vec<State>)>,
-    /// How the files were when they were last read, with success or without.
+    /// The stamps of the files at the last attempt to load them, successful or not.
     tried: Stamps,
-    /// How they were when they were last looked at, and were others.
+    /// The stamps of the files at the last check, if they differed from `tried`.
     seen: Option<Stamps>,
 }
 
 type Stamps = [Option<Stamp>; 2];
 
-/// What the dates of a certificate mean, and whether it should have been renewed.
+/// The validity of a certificate, and whether its renewal is overdue.
 type State = (Validity, bool);
 
-/// What changes when a file is written or replaced, be it by way of a link.
+/// File attributes that change when a file is written or replaced, including through a symbolic
+/// link.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     file: (u64, u64),
@@ -39,17 +40,17 @@ struct Stamp {
 }
 
 impl Certificate {
-    /// Reads the files, and remembers how they were. The dates count as reported at `now`: see
+    /// Loads the files, and records their stamps. The dates count as reported at `now`: see
     /// [`expiry_warnings`].
     ///
     /// # Errors
-    /// Why they are of no use.
+    /// The reason why the files are unusable.
     pub fn read(
         cert: &Path,
         key: &Path,
         now: u64,
     ) -> Result<(Certificate, TlsConfig), impl Display> {
-        // First, so that what is written while they are read is noticed afterwards.
+        // Recorded before the files are read, so that a concurrent write is noticed later.
         let tried = stamps(cert, key);
         TlsConfig::from_pem_files(cert, key).map(|config| {
             let mut certificate = Certificate {
@@ -65,8 +66,9 @@ impl Certificate {
         })
     }
 
-    /// Looks whether the files have changed, and are at rest: as they were the last time. Else
-    /// they may be half written, or the key may have yet to follow its certificate.
+    /// Returns whether the files have changed and are stable, that is, the same as at the previous
+    /// check. Otherwise they may be partially written, or the key may not yet match its
+    /// certificate.
     pub fn has_changed(&mut self) -> bool {
         let now = stamps(&self.cert, &self.key);
         let is_other = now != self.tried;
@@ -75,11 +77,11 @@ impl Certificate {
         is_other && is_at_rest
     }
 
-    /// Reads them again, once for each change. An expired certificate does not replace a valid
+    /// Reloads the files, once for each change. An expired certificate does not replace a valid
     /// one.
     ///
     /// # Errors
-    /// Why they are of no use, or of less use than what is in use.
+    /// The reason why the files are unusable, or worse than the certificate in use.
     pub fn read_again(&mut self, now: u64) -> Result<TlsConfig, String> {
         self.tried = stamps(&self.cert, &self.key);
         self.seen = None;
@@ -91,11 +93,10 @@ impl Certificate {
         Ok(config)
     }
 
-    /// Whether another chain may take the place of the one in use. `next` may be read from other
-    /// files.
+    /// Checks that `next` may replace the chain in use. `next` may come from other files.
     ///
     /// # Errors
-    /// If clients accept the certificate in use, and would not accept the other one.
+    /// If the certificate in use is valid and the other one is not.
     pub fn may_be_replaced(&self, next: &[CertificateInfo], now: u64) -> Result<(), String> {
         let is_valid = |chain: &[CertificateInfo]| {
             let own = chain.first();
@@ -115,13 +116,13 @@ impl Certificate {
         ))
     }
 
-    /// The chain that is in use, for another object of the same certificate.
+    /// Returns the chain in use, for another object of the same certificate.
     pub fn chain(&self) -> &[CertificateInfo] {
         &self.chain
     }
 
-    /// What to log about the dates of the certificate in use: when they mean something else than
-    /// before, and once a day as long as it should have been renewed.
+    /// Returns the warnings about the dates of the certificate in use that are due: at every change
+    /// of state, and once a day while a renewal is overdue.
     pub fn due_warnings(&mut self, now: u64) -> Vec<String> {
         let states = self.states(now);
         let is_due = self.reported.as_ref().is_none_or(|(at, before)| {
@@ -154,7 +155,8 @@ impl Certificate {
     }
 }
 
-/// A line for each certificate of the chain that has expired, is not yet valid, or ends soon.
+/// Returns a line for each certificate of the chain that has expired, is not yet valid, or expires
+/// soon.
 pub(super) fn expiry_warnings(certificate: &Certificate, now: u64) -> Vec<String> {
     certificate.warnings(now, |_| true)
 }
@@ -179,14 +181,14 @@ fn warning(certificate: &CertificateInfo, now: u64) -> Option<String> {
     }
 }
 
-/// RFC 3339.
+/// Formats a time as in RFC 3339.
 fn date(seconds: u64) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// It takes no descriptor to ask.
+/// Returns the stamps of the files. This needs no file descriptor.
 fn stamps(cert: &Path, key: &Path) -> Stamps {
     [cert, key].map(|path| {
         let file = std::fs::metadata(path).ok()?;
@@ -198,7 +200,7 @@ fn stamps(cert: &Path, key: &Path) -> Stamps {
     })
 }
 
-/// How often a warning is repeated, in seconds.
+/// The interval at which a warning is repeated, in seconds.
 const DAY: u64 = 86_400;
 
 #[cfg(all(test, feature = "tls"))]
@@ -210,7 +212,7 @@ mod tests {
     /// In 2023, when the certificates of `rcgen` are valid.
     const NOW: u64 = 1_700_000_000;
 
-    /// A certificate with these dates, in files.
+    /// Writes a certificate with these dates to files.
     fn write(folder: &Path, (from, until): ((i32, u8), (i32, u8))) -> (PathBuf, PathBuf) {
         let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(from.0, from.1, 1);
@@ -223,25 +225,25 @@ mod tests {
         (cert, key)
     }
 
-    /// The first second of a month in 2024.
+    /// Returns the first second of a month in 2024.
     fn month(number: u8) -> u64 {
         u64::try_from(rcgen::date_time_ymd(2024, number, 1).unix_timestamp()).unwrap()
     }
 
     #[test]
-    fn certificate_for_a_few_days_is_mentioned_daily_only_when_it_is_overdue() {
+    fn short_lived_certificate_warns_daily_only_when_overdue() {
         let folder = tempfile::tempdir().unwrap();
         let (cert, key) = write(folder.path(), ((2024, 1), (2024, 2)));
         let soon = month(2) - 13 * DAY;
         let (mut certificate, _) = Certificate::read(&cert, &key, soon).ok().unwrap();
         assert_eq!(expiry_warnings(&certificate, soon).len(), 1, "at the start");
         assert_eq!(certificate.due_warnings(soon + DAY).len(), 0);
-        // The last third of 31 days.
+        // In the last third of 31 days.
         assert_eq!(certificate.due_warnings(month(2) - 10 * DAY).len(), 1);
     }
 
     #[test]
-    fn warnings_come_at_every_change_and_once_a_day() {
+    fn expiry_warnings_repeat_on_change_and_daily() {
         let folder = tempfile::tempdir().unwrap();
         let (cert, key) = write(folder.path(), ((2024, 2), (2024, 8)));
         let (mut certificate, _) = Certificate::read(&cert, &key, month(1)).ok().unwrap();
@@ -290,7 +292,7 @@ mod tests {
         write(folder.path(), ((2024, 3), (2024, 8)));
         assert!(certificate.read_again(month(2)).is_err(), "not yet valid");
         assert!(certificate.read_again(month(3)).is_ok());
-        // Where clients refuse both, the newer is no worse.
+        // If clients reject both certificates, the newer one is not worse.
         write(folder.path(), ((2023, 1), (2024, 9)));
         assert!(certificate.read_again(month(10)).is_ok());
         assert!(
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_counts_when_the_files_are_at_rest_and_once() {
+    fn stable_change_is_reported_once() {
         let folder = tempfile::tempdir().unwrap();
         let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
         let write = || {
@@ -324,7 +326,7 @@ mod tests {
             "told twice"
         );
 
-        // As by certbot: a new file in the place of the old one.
+        // As certbot does: a new file replaces the old one.
         fs::write(folder.path().join("new"), new_key).unwrap();
         fs::rename(folder.path().join("new"), &key).unwrap();
         assert!(!certificate.has_changed() && certificate.has_changed());

@@ -1,7 +1,7 @@
-//! What the system says of this process. Linux; elsewhere some of it is not known.
+//! Statistics about this process from the operating system. Some are available only on Linux.
 //!
-//! The reactor asks, so nothing here may take long: least of all to look at each of a hundred
-//! thousand descriptors.
+//! The reactor calls these functions, so none may take long. In particular, none may inspect each
+//! of a hundred thousand descriptors.
 
 use std::cell::Cell;
 use std::fs;
@@ -11,15 +11,15 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::clock::unix_now;
 
-/// Asks the system about this process.
+/// Reads process statistics from the system.
 pub(super) struct Figures {
     /// Milliseconds since the Unix epoch.
     started: u64,
-    /// Open files that are no connections, once they have been counted.
+    /// The number of open files that are not connections, once counted.
     others: Cell<Option<u64>>,
 }
 
-/// Memory, in bytes.
+/// Memory use, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Memory {
     pub total: u64,
@@ -27,7 +27,7 @@ pub(super) struct Memory {
 }
 
 impl Figures {
-    /// Those of a process that starts now.
+    /// Returns the statistics of a process that starts now.
     pub fn start() -> Self {
         Figures {
             started: unix_now(),
@@ -35,12 +35,12 @@ impl Figures {
         }
     }
 
-    /// When it was started, in seconds since the Unix epoch.
+    /// Returns the start time, in seconds since the Unix epoch.
     pub fn started(&self) -> f64 {
         self.started as f64 / 1e3
     }
 
-    /// Processor time of all threads, in seconds.
+    /// Returns the processor time of all threads, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         let time = clock_gettime(ClockId::ProcessCPUTime);
         time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
@@ -58,26 +58,27 @@ impl Figures {
         })
     }
 
-    /// Open files, of which so many are connections.
+    /// Returns the number of open files, including the given number of connections.
     pub fn open_files(&self, connections: u64) -> Option<u64> {
-        // Linux 6.2 and later tell their number as the folder's size.
+        // Since Linux 6.2, the size of the directory is the number of files.
         match fs::metadata(FILES).ok()?.len() {
             0 => self.count_files(connections),
             number => Some(number),
         }
     }
 
-    /// Counts the files once. From then on only the connections change, but for a few.
+    /// Counts the files once. After that the number is derived from the connections, since few
+    /// other files change.
     fn count_files(&self, connections: u64) -> Option<u64> {
         if self.others.get().is_none() {
-            // One is the folder itself.
+            // One of the entries is the directory itself.
             let all = fs::read_dir(FILES).ok()?.count() as u64 - 1;
             self.others.set(Some(all.saturating_sub(connections)));
         }
         self.others.get().map(|others| others + connections)
     }
 
-    /// `None` is no limit.
+    /// Returns the limit on open files. `None` means unlimited.
     pub fn max_files(&self) -> Option<u64> {
         getrlimit(Resource::Nofile).current
     }
@@ -90,13 +91,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_knows_all_of_it() {
+    fn all_process_statistics_are_available() {
         let figures = Figures::start();
         assert!(figures.started() > 1.6e9 && figures.cpu_seconds() > 0.0);
         let memory = figures.memory().unwrap();
         assert!(memory.total >= memory.resident && memory.resident > 100_000);
         assert!(figures.max_files().is_none_or(|max| max >= 3));
-        // Other tests open and close files meanwhile.
+        // Other tests open and close files concurrently.
         let counted = figures.count_files(2).unwrap();
         assert!(counted >= 3 && figures.open_files(2).unwrap() >= 3);
         assert_eq!(figures.count_files(12), Some(counted + 10));

@@ -1,5 +1,5 @@
-//! Waiting for the admin address of a server that is shutting down: it keeps the address until its
-//! last client is closed.
+//! Handover of the admin address from a server that is shutting down. That server keeps the address
+//! until its last client is closed.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::thread;
@@ -11,16 +11,16 @@ use crate::net::{Address, Listener};
 
 use super::notify::Notifier;
 
-/// Whether binding the address failed because a server that is shutting down has it.
+/// Returns whether binding failed because a server that is shutting down holds the address.
 pub(super) fn is_held(error: &io::Error, address: &Address) -> bool {
     error.kind() == ErrorKind::AddrInUse && is_draining(address, PATIENCE).unwrap_or(false)
 }
 
-/// Opens the admin listener, by `open`, as soon as the server that has its address is gone. The
-/// service manager is told meanwhile.
+/// Opens the admin listener with `open`, as soon as the server that holds its address has ended.
+/// Notifies the service manager in the meantime.
 ///
 /// # Errors
-/// Those of binding and listening, where the address is in use otherwise.
+/// Errors of binding and listening, including an address that is in use by anything else.
 pub(super) fn open_when_free(
     address: &Address,
     open: impl Fn() -> io::Result<Listener>,
@@ -41,7 +41,7 @@ pub(super) fn open_when_free(
             notifier.waiting(format_args!("the admin address {address}"));
             told = Some(Instant::now());
         }
-        // It may be closing the address right now.
+        // The other server may be closing the address right now.
         if is_draining(address, PATIENCE).unwrap_or(false) {
             answered = Instant::now();
         } else if answered.elapsed() > LONGEST_SILENCE {
@@ -51,8 +51,8 @@ pub(super) fn open_when_free(
     }
 }
 
-/// Asks the server at the address whether it is shutting down. The question and its answer take no
-/// longer than `patience`, whatever the other process does.
+/// Asks the server at the address whether it is shutting down. The whole exchange takes at most
+/// `patience`, regardless of how the other process behaves.
 fn is_draining(address: &Address, patience: Duration) -> io::Result<bool> {
     let end = Instant::now() + patience;
     let (socket, host) = match address {
@@ -63,7 +63,7 @@ fn is_draining(address: &Address, patience: Duration) -> io::Result<bool> {
         }
         Address::Unix(path) => {
             let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-            // If the queue of the other process is full, this fails at once.
+            // If the accept queue of the other process is full, this fails immediately.
             socket.connect(&SockAddr::unix(path)?)?;
             socket.set_nonblocking(false)?;
             (socket, "localhost".to_owned())
@@ -91,7 +91,7 @@ fn ask(mut socket: Socket, host: &str, end: Instant) -> io::Result<bool> {
     Ok(answer.starts_with("HTTP/1.1 503 ") && answer.contains(r#""error":"draining""#))
 }
 
-/// The time until the end. It is never zero, which would mean no timeout.
+/// Returns the time until `end`. Never zero, which would mean no timeout.
 fn left(end: Instant) -> io::Result<Duration> {
     let left = end.saturating_duration_since(Instant::now());
     match left.is_zero() {
@@ -100,14 +100,14 @@ fn left(end: Instant) -> io::Result<Duration> {
     }
 }
 
-/// Between two tries to bind the address.
+/// The interval between two attempts to bind the address.
 const RETRY: Duration = Duration::from_millis(100);
-/// Between two messages to the service manager.
+/// The interval between two messages to the service manager.
 const TELLING: Duration = Duration::from_secs(1);
-/// How long the address may be in use although nothing says that the server there is shutting
-/// down, which needs a second for its last requests.
+/// How long the address may be in use without a sign that the server there is shutting down. That
+/// server needs a second for its last requests.
 const LONGEST_SILENCE: Duration = Duration::from_secs(2);
-/// How long the server at the address may take to answer.
+/// How long the server at the address may take to respond.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// In bytes.
 const LONGEST_ANSWER: usize = 4096;
@@ -122,7 +122,8 @@ mod tests {
     const DRAINING: &str =
         "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ok\":false,\"error\":\"draining\"}";
 
-    /// A server that sends the answer in pieces of one byte, and stops when the peer is gone.
+    /// Starts a server that sends the response one byte at a time, and stops when the peer has
+    /// disconnected.
     fn answering(pause: Duration) -> Address {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -147,8 +148,8 @@ mod tests {
     }
 
     #[test]
-    fn one_deadline_holds_for_the_whole_answer() {
-        // A deadline for each read would never end this.
+    fn deadline_covers_the_whole_response() {
+        // A timeout for each read would never end this.
         let address = answering(Duration::from_millis(50));
         let error = is_draining(&address, Duration::from_millis(200)).unwrap_err();
         let timeouts = [ErrorKind::TimedOut, ErrorKind::WouldBlock];
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_of_a_unix_socket_is_not_waited_for() {
+    fn full_unix_accept_queue_fails_immediately() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("s");
         let _listener = UnixListener::bind(&path).unwrap();

@@ -1,4 +1,4 @@
-//! What each layer has counted, under the names that operators see.
+//! The counters of all layers, under their Prometheus names.
 
 mod events;
 mod process;
@@ -14,22 +14,22 @@ use self::public::PUBLIC;
 use super::figures::Figures;
 use super::reload::Shared;
 
-/// How the back end is.
+/// The state of the back end.
 pub(super) struct BackEnd<'a> {
     pub ready: bool,
     pub stats: &'a Stats,
-    /// Of its events, how many have not been delivered yet.
+    /// The number of its events that have not been delivered yet.
     pub events_waiting: usize,
 }
 
-/// How the process is.
+/// The state of the process.
 pub(super) struct Process<'a> {
     pub dangers: &'a [Danger],
     pub shared: &'a Shared,
     pub figures: &'a Figures,
 }
 
-/// The metrics that a request may see, as Prometheus text.
+/// Returns the metrics of a scope in the Prometheus text format.
 pub(super) fn render(
     scope: Scope,
     engine: &net::Counters,
@@ -278,7 +278,8 @@ fn reactor(out: &mut Exposition, engine: &net::Counters) {
     );
 }
 
-/// What was observed to the millisecond: finer buckets would only look as if they knew more.
+/// Converts a histogram with millisecond resolution. Finer buckets would suggest a precision that
+/// the data does not have.
 fn milliseconds(histogram: &net::Histogram) -> Observed<impl Iterator<Item = (f64, u64)>> {
     Observed {
         buckets: histogram.buckets().filter(|(bound, _)| *bound >= 0.001),
@@ -332,7 +333,7 @@ fn compression(out: &mut Exposition, compression: &net::Compression) {
     );
 }
 
-/// Counts, by their labels.
+/// Converts counts with their labels.
 fn counts(pairs: &[(&'static str, u64)]) -> Vec<(&'static str, f64)> {
     pairs
         .iter()

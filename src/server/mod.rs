@@ -1,4 +1,4 @@
-//! The whole server: builds back end, application and reactor, and runs them to the end.
+//! The server: builds the back end, the application, and the reactor, and runs them until shutdown.
 
 mod activation;
 mod address_file;
@@ -46,10 +46,10 @@ use signals::{Running, SignalThread};
 
 pub use signals::catch as catch_signals;
 
-/// Reads the configuration, and runs the server until it is told to end, by SIGTERM or SIGINT.
+/// Reads the configuration, and runs the server until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`Exit`] with the code of what stands in the way of starting, or of going on.
+/// [`Exit`], with the code for the cause that prevents the server from starting or continuing.
 pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let signals = SignalThread::start()?;
     let inherited = Sockets::take()?;
@@ -71,7 +71,8 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let (certificate, tls) = certificate.unzip();
     let shared = Arc::new(Shared::new(&settings));
     shared.has_certificate(tls.as_ref());
-    // A start that fails for an address in use creates no data directory.
+    // Bind before preparing the back end, so that a start that fails because of an address in use
+    // creates no data directory.
     let (mut sockets, bound) = bind(&settings, &values, inherited, tls, &notifier)?;
     let mut back_end = back_end.prepare(&settings)?;
     let pulse = Pulse::new(Arc::clone(&notifier));
@@ -83,7 +84,7 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
         address_file.keep().map_err(no_thread)?;
     }
     signals.own(address_file.clone(), back_end.lock.take());
-    // Commands find this server as long as it can be reached.
+    // Commands can find this server as long as it is reachable.
     let admin = sockets
         .remove(0)
         .before_close(move || address_file.remove());
@@ -124,13 +125,13 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     Ok(())
 }
 
-/// Nobody reading the banner is no reason not to serve.
+/// Prints the banner. Errors are ignored: a closed standard output is no reason not to serve.
 fn say(banner: &str) {
     let mut out = io::stdout();
     let _ = out.write_all(banner.as_bytes()).and_then(|()| out.flush());
 }
 
-/// The reactor, with the application, and without its sockets.
+/// Builds the reactor with the application, but without its sockets.
 fn reactor(
     settings: &Settings,
     back_end: &BackEnd,
@@ -181,7 +182,7 @@ fn reactor(
     Reactor::new(config, app, seed).map_err(|error| Exit::new(Exit::OS, error))
 }
 
-/// Facts about this process now.
+/// Returns facts about this process at this time.
 pub(crate) fn facts(open_files: u64) -> Facts {
     Facts {
         open_files,
@@ -234,5 +235,5 @@ fn random_failed(error: getrandom::Error) -> Exit {
     Exit::new(Exit::OS, format!("random numbers: {error}"))
 }
 
-/// The first listener is that of the admin interface.
+/// The admin interface is the first listener.
 const ADMIN: ListenerId = ListenerId(0);

@@ -1,4 +1,4 @@
-//! What there is in place of RabbitMQ where it was left out: nothing, of which there can be none.
+//! Stubs for builds without RabbitMQ, with types that have no values.
 
 use std::io;
 #[cfg(feature = "sqlite")]
@@ -13,7 +13,7 @@ pub(super) enum Source {}
 
 pub(super) enum Feed {}
 
-// That this build has none is reported where the settings are read.
+// A build without RabbitMQ is reported where the settings are read.
 pub(super) fn source(_: &BrokerSettings, _: &Settings, _: &Values) -> Result<Source, Vec<String>> {
     Err(Vec::new())
 }

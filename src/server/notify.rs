@@ -1,8 +1,8 @@
-//! What a service manager is told of the server (sd_notify(3)): that it is ready, reloads, ends,
-//! lives, and how it does.
+//! Notifications to the service manager (sd_notify(3)): readiness, reloads, shutdown, watchdog, and
+//! status.
 //!
-//! Owns: the socket, and when something is to be said. Where nobody wants to hear it, nothing is
-//! said. The reactor never waits for the service manager.
+//! Owns: the socket, and when notifications are sent. Without a socket, nothing is sent. The
+//! reactor never waits for the service manager.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -19,18 +19,18 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::net::TICK_PERIOD;
 
-/// The way to the service manager, for all threads.
+/// The connection to the service manager, shared by all threads.
 #[derive(Default)]
 pub(super) struct Notifier {
     socket: Option<UnixDatagram>,
-    /// The server ends: what is said then must not sound as if it went on.
+    /// Shutdown has begun: later messages must not suggest that the server continues.
     is_stopping: AtomicBool,
-    /// The last status is about a reload that failed, and a later one has succeeded.
+    /// The last status describes a failed reload, and a later reload has succeeded.
     is_status_stale: AtomicBool,
 }
 
 impl Notifier {
-    /// The service manager that started this process, if one did.
+    /// Returns the service manager that started this process, if any.
     pub fn of_process() -> Self {
         let name = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
         let socket = name.and_then(|name| {
@@ -45,12 +45,12 @@ impl Notifier {
         }
     }
 
-    /// The server serves.
+    /// Reports that the server is serving.
     pub fn ready(&self) {
         self.tell("READY=1\nSTATUS=0 connections");
     }
 
-    /// The start goes on, and waits for this. It is not over before [`EXTENSION`] has passed.
+    /// Reports that startup is waiting, and extends its timeout by [`EXTENSION`].
     pub fn waiting(&self, what: impl Display) {
         let micros = EXTENSION.as_micros();
         self.tell(&format!(
@@ -58,14 +58,14 @@ impl Notifier {
         ));
     }
 
-    /// The configuration is being read again, since now.
+    /// Reports that a reload of the configuration begins now.
     pub fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
-    /// That is done, and well; or else all is as it was, and this is why.
+    /// Reports the end of a reload. `failure` is the reason if the settings are unchanged.
     pub fn reloaded(&self, failure: Option<&str>) {
         match failure {
             None => {
@@ -76,13 +76,13 @@ impl Notifier {
         }
     }
 
-    /// The server sees its clients off.
+    /// Reports that the server is shutting down.
     pub fn stopping(&self) {
         self.tell("STOPPING=1\nSTATUS=shutting down");
         self.is_stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Waits while the service manager has no room for more.
+    /// Sends a message. Waits while the service manager has no room for it.
     fn tell(&self, what: &str) {
         if let Some(socket) = &self.socket
             && !self.is_stopping.load(Ordering::Relaxed)
@@ -92,7 +92,7 @@ impl Notifier {
         }
     }
 
-    /// Whether it has taken this, without waiting.
+    /// Sends a message without waiting. Returns whether it was accepted.
     fn try_tell(&self, what: &str) -> bool {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let send = |socket| rustix::net::send(socket, what.as_bytes(), flags);
@@ -102,28 +102,28 @@ impl Notifier {
     }
 }
 
-/// What the reactor says, as long as it turns.
+/// The notifications that the reactor sends as long as it runs.
 pub(super) struct Pulse {
     notifier: Arc<Notifier>,
-    /// In milliseconds, how often at least a sign of life is wanted, if one is.
+    /// The watchdog interval in milliseconds, if a watchdog is configured.
     watchdog: Option<u64>,
-    /// When the last one was given.
+    /// When the last keep-alive notification was sent.
     alive_at: u64,
-    /// What was last said of how the server does, and when.
+    /// The last reported status, and when it was sent.
     status: (Status, u64),
 }
 
-/// How the server does.
+/// The status of the server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Status {
     /// Open WebSockets.
     pub open: u64,
-    /// Whether the back end does its work.
+    /// Whether the back end is working.
     pub is_ready: bool,
 }
 
 impl Pulse {
-    /// With what the environment says of a watchdog.
+    /// Reads the watchdog interval from the environment.
     pub fn new(notifier: Arc<Notifier>) -> Self {
         let watchdog = watchdog();
         if watchdog.is_some_and(|period| period < 4 * TICK_PERIOD) {
@@ -142,7 +142,7 @@ impl Pulse {
         }
     }
 
-    /// Says what there is to say now; to be called in the reactor's own turns, at every tick.
+    /// Sends the notifications that are due. Called by the reactor at every tick.
     pub fn beat(&mut self, now: u64, status: Status) {
         if self.notifier.socket.is_none() {
             return;
@@ -161,7 +161,7 @@ impl Pulse {
         let says_status = match is_stopping {
             _ if is_stale => true,
             true => now >= told_at + STOPPING_PERIOD,
-            // That the back end has come or gone is said at once.
+            // Changes of the back end's availability are reported immediately.
             false if told.is_ready != status.is_ready => true,
             false => told != status && now >= told_at + STATUS_PERIOD,
         };
@@ -196,7 +196,7 @@ fn describe(text: &mut String, status: Status, is_stopping: bool) {
     };
 }
 
-/// How often a sign of life is wanted of this process, in milliseconds (sd_watchdog_enabled(3)).
+/// Returns the watchdog interval of this process, in milliseconds (sd_watchdog_enabled(3)).
 fn watchdog() -> Option<u64> {
     let variable = |name| env::var(name).ok().filter(|text: &String| !text.is_empty());
     if variable("WATCHDOG_PID").is_some_and(|pid| pid != process::id().to_string()) {
@@ -206,11 +206,11 @@ fn watchdog() -> Option<u64> {
     (micros > 0).then_some(micros / 1000)
 }
 
-/// Connects to a path, or to an abstract name, which is written with an `@` before it.
+/// Connects to a path, or to an abstract name, which is written with a leading `@`.
 fn connect(name: &OsString) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address(name)?)?;
-    // For a service manager that hangs nobody hangs as well.
+    // A service manager that hangs must not block a thread forever.
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)
 }
@@ -230,12 +230,13 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     }
 }
 
-/// How long a thread waits that is not the reactor's.
+/// How long a thread other than the reactor's waits.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Milliseconds between two lines about the number of connections.
+/// Milliseconds between two reports of the number of connections.
 const STATUS_PERIOD: u64 = 5000;
-/// The same while the server ends.
+/// The same interval during shutdown.
 const STOPPING_PERIOD: u64 = 1000;
-/// How long the end may take from each such line on, whatever `TimeoutStopSec=` says: the lines
-/// end when the reactor hangs. The same for a start that waits, and `TimeoutStartSec=`.
+/// How far each such report extends the time for the shutdown, regardless of `TimeoutStopSec=`. The
+/// reports cease if the reactor hangs. The same applies to a startup that waits, and
+/// `TimeoutStartSec=`.
 const EXTENSION: Duration = Duration::from_secs(10);

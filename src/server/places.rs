@@ -1,8 +1,8 @@
-//! Whether this process is allowed to open the sockets, as far as that can be known without opening
-//! them.
+//! Checks whether this process may open the sockets, as far as that can be determined without
+//! opening them.
 //!
-//! Owns: the checks, each with the error that opening the socket would give. Must not know: whether
-//! an address is free.
+//! Owns: the checks, each with the error that opening the socket would return. Must not know:
+//! whether an address is free.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -20,19 +20,19 @@ use crate::owner::SocketFiles;
 
 use super::bind::{self, cannot_listen};
 
-/// What the process is allowed to do.
+/// The permissions of a process.
 #[derive(Debug)]
 pub(super) struct Process {
     user: u32,
     groups: Vec<u32>,
-    /// It may give files to any user and group (`CAP_CHOWN`).
+    /// The process may change the owner and group of files (`CAP_CHOWN`).
     gives_files: bool,
-    /// The lowest TCP port that it may bind.
+    /// The lowest TCP port that the process may bind.
     lowest_port: u16,
 }
 
 impl Process {
-    /// This process.
+    /// Returns the permissions of this process.
     pub fn current() -> Self {
         let has = |capability| match capabilities(None) {
             Ok(sets) => sets.effective.contains(capability),
@@ -59,7 +59,8 @@ impl Process {
         }
     }
 
-    /// The name of the setting, `user` or `group`, to which the file cannot be given.
+    /// Returns the name of the setting, `user` or `group`, that the process may not apply to the
+    /// file.
     fn cannot_give(&self, file: SocketFile) -> Option<&'static str> {
         let is_other_user = file.user.is_some_and(|user| user != self.user);
         let is_other_group = file
@@ -73,8 +74,8 @@ impl Process {
     }
 }
 
-/// The problems with the addresses that the process is to open sockets for, each with the setting
-/// and its source.
+/// Adds the problems of the addresses that the process has to open sockets for, each with its
+/// setting and source.
 pub(super) fn check(
     settings: &Settings,
     values: &Values,
@@ -111,7 +112,7 @@ pub(super) fn check(
     problems
 }
 
-/// Whether a socket can be created at the path.
+/// Checks that a socket can be created at the path.
 fn may_create(path: &Path) -> io::Result<()> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -120,7 +121,7 @@ fn may_create(path: &Path) -> io::Result<()> {
     if !fs::metadata(directory)?.is_dir() {
         return Err(ErrorKind::NotADirectory.into());
     }
-    // The file of a process that has ended is replaced, if it is a socket.
+    // An existing file is replaced if it is a socket of a process that has ended.
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(ErrorKind::AddrInUse.into()),
         _ => {}
@@ -147,7 +148,7 @@ mod tests {
     };
 
     #[test]
-    fn ports_below_the_lowest_are_refused_to_an_unprivileged_process() {
+    fn unprivileged_process_cannot_bind_low_ports() {
         for (port, expected) in [(0, true), (1, false), (1023, false), (1024, true)] {
             assert_eq!(USER.may_bind(port).is_ok(), expected, "{port}");
         }
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn files_can_be_given_to_own_groups_only_without_the_capability() {
+    fn without_cap_chown_only_own_groups_are_allowed() {
         let member = Process {
             groups: vec![8, 9],
             ..USER
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_refused_as_by_bind() {
+    fn path_errors_match_bind_errors() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("file"), "").unwrap();
         for name in ["file", "file/s", "nowhere/s"] {

@@ -1,8 +1,8 @@
-//! Everything that is checked before the server binds and connects: the same for `serve`, for
-//! `config check`, and for a reload.
+//! All checks that precede binding and connecting. They are the same for `serve`, `config check`,
+//! and a reload.
 //!
-//! Owns: the list of checks, and that all problems are reported together. A check that belongs to
-//! the start belongs here; what only binding and connecting can show is named in [`NOT_CHECKED`].
+//! Owns: the list of checks, and reporting all problems together. Every check at startup belongs
+//! here. [`NOT_CHECKED`] names the problems that only binding and connecting can reveal.
 
 use std::fs::File;
 
@@ -17,13 +17,13 @@ use super::back_end::Draft;
 use super::certificate::{Certificate, expiry_warnings};
 use super::places::{self, Process};
 
-/// What has been checked, and can be served with.
+/// A checked configuration that the server can run with.
 pub(crate) struct Preflight {
     pub(crate) values: Values,
     pub(super) settings: Settings,
     pub(super) certificate: Option<(Certificate, TlsConfig)>,
     pub(super) back_end: Draft,
-    /// What works, and is perhaps not meant.
+    /// Warnings about settings that work but are possibly unintended.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Facts {
     pub now: u64,
 }
 
-/// What is wrong, each with the exit code that is for it.
+/// Problems, each with its exit code.
 #[derive(Default)]
 struct Problems(Vec<(u8, String)>);
 
@@ -45,7 +45,8 @@ impl Problems {
         self.0.push((code, text.to_string()));
     }
 
-    /// All of them, a line each. Where they are of different kinds, it is the configuration.
+    /// Combines the problems, one line each. If their codes differ, the code is that of the
+    /// configuration.
     fn into_exit(self) -> Exit {
         let codes = self.0.iter().map(|(code, _)| *code);
         let code = codes.reduce(|one, other| if one == other { one } else { Exit::CONFIG });
@@ -54,17 +55,17 @@ impl Problems {
     }
 }
 
-/// Reads the sources, and checks all that they come to.
+/// Reads the sources, and checks the result.
 ///
 /// # Errors
-/// Everything that is in the way of serving, a line each.
+/// Every problem that prevents serving, one line each.
 pub(crate) fn read(sources: &Sources, facts: Facts) -> Result<Preflight, Exit> {
     let (values, errors) = sources.read_all();
     check(values, errors, facts, None)
 }
 
-/// Checks what values come to. `errors` are those of reading them. For a server that runs with the
-/// values `running`, its own data directory is not judged again.
+/// Checks values. `errors` are the errors from reading them. `running` holds the values of a
+/// running server, whose own data directory is not checked again.
 pub(super) fn check(
     values: Values,
     errors: Vec<String>,
@@ -75,7 +76,7 @@ pub(super) fn check(
     for error in errors {
         problems.add(Exit::CONFIG, error);
     }
-    // What an unreadable file says may be just what is missing.
+    // An unreadable source may contain the missing settings.
     if !values.are_complete() {
         return Err(problems.into_exit());
     }
@@ -88,7 +89,7 @@ pub(super) fn check(
     }
     match SocketFiles::of(&settings, &values) {
         Err(problem) => problems.add(Exit::CONFIG, problem),
-        // A server that runs has its sockets.
+        // A running server has opened its sockets already.
         Ok(_) if running.is_some() => {}
         Ok(files) => {
             for exit in places::check(&settings, &values, files, &Process::current()) {
@@ -160,8 +161,8 @@ fn check_data(settings: &Settings, values: &Values, problems: &mut Problems) {
     }
 }
 
-/// Connections cannot be more than the files that may be open, less those the server itself
-/// needs.
+/// Limits connections to the number of files that may be open, less the files that the server
+/// itself needs.
 fn limit_connections(
     settings: &mut Settings,
     values: &Values,
@@ -181,7 +182,7 @@ fn limit_connections(
     }
 }
 
-/// What only a start can show.
+/// Problems that only a start can reveal.
 pub(crate) const NOT_CHECKED: &str = "not checked: whether the addresses are free, whether the \
                                       embedded database can be opened, whether PostgreSQL and \
                                       RabbitMQ answer, and what systemd hands to the service \

@@ -1,8 +1,8 @@
-//! Another configuration for a server that runs: read, checked, and then taken over as a whole;
-//! or, on any error, not at all.
+//! Reload of the configuration: read, checked, and then applied as a whole, or not at all if there
+//! is an error.
 //!
-//! Owns: the thread that does so, on SIGHUP and when the certificate's files have changed. It
-//! reads files, which the reactor never waits for; the reactor is handed what has been checked.
+//! Owns: the thread that reloads, on SIGHUP and when the certificate files have changed. It reads
+//! files, which the reactor must never wait for. The reactor receives only checked settings.
 
 use std::fmt::Display;
 use std::io;
@@ -26,15 +26,15 @@ use super::notify::Notifier;
 use super::preflight::{self, Preflight};
 use super::{facts, millis, realtime_settings};
 
-/// What a reload starts from.
+/// The state that a reload starts from.
 pub(super) struct Reloader {
     pub sources: Sources,
-    /// What the server was started with.
+    /// The values that the server was started with.
     pub started: Values,
-    /// What is in force.
+    /// The values in effect.
     pub values: Values,
     pub settings: Settings,
-    /// The files of the certificate that is in use, if one is.
+    /// The files of the certificate in use, if any.
     pub certificate: Option<Certificate>,
     pub open_files: u64,
     pub mailbox: Mailbox<Tell>,
@@ -42,35 +42,36 @@ pub(super) struct Reloader {
     pub notifier: Arc<Notifier>,
 }
 
-/// What other threads see of it.
+/// The state that is shared with other threads.
 pub(super) struct Shared {
-    /// For the application, which takes it when the engine is reloaded.
+    /// Set for the application, which takes it when the engine is reloaded.
     application: Mutex<Option<Application>>,
-    /// Over how many milliseconds a shutdown is spread.
+    /// Milliseconds over which a shutdown spreads its closes.
     drain: AtomicU64,
-    /// A shutdown has begun.
+    /// Shutdown has begun.
     pub is_draining: AtomicBool,
-    /// Reloads that were taken over, of the configuration or of a certificate.
+    /// Reloads of the configuration or a certificate that were applied.
     pub succeeded: AtomicU64,
-    /// Those that were not.
+    /// Reloads that were not applied.
     pub failed: AtomicU64,
-    /// When the certificate in use ends, in seconds since the Unix epoch; 0 without one.
+    /// When the certificate in use expires, in seconds since the Unix epoch. 0 without a
+    /// certificate.
     pub certificate_expires: AtomicU64,
 }
 
-/// What the application is to go on with.
+/// The reloaded settings of the application.
 pub(super) struct Application {
     pub realtime: realtime::Settings,
     pub dangers: Vec<Danger>,
 }
 
-/// What has been checked, and can be taken over.
+/// A checked configuration that can be applied.
 struct Checked {
     values: Values,
     settings: Settings,
     certificate: Option<(Certificate, TlsConfig)>,
     warnings: Vec<String>,
-    /// Settings that have changed, and count from the next start on.
+    /// Changed settings that take effect at the next start.
     waiting: Vec<&'static str>,
 }
 
@@ -96,14 +97,14 @@ impl Shared {
         }
     }
 
-    /// What the application has not taken yet.
+    /// Returns the reloaded settings that the application has not taken yet.
     pub fn take(&self) -> Option<Application> {
         let mut application = self.application.lock();
         let application = application.as_mut().unwrap_or_else(|error| error.get_mut());
         application.take()
     }
 
-    /// Takes note of the certificate that is in use from now on, if it is another one.
+    /// Records the certificate that is in use from now on, if it has changed.
     pub fn has_certificate(&self, tls: Option<&TlsConfig>) {
         if let Some(tls) = tls {
             let expires = tls.chain().first().map_or(0, |own| own.not_after);
@@ -111,15 +112,15 @@ impl Shared {
         }
     }
 
-    /// Over how long a shutdown that begins now is spread.
+    /// Returns the time over which a shutdown that begins now spreads its closes.
     pub fn drain(&self) -> Duration {
         Duration::from_millis(self.drain.load(Ordering::Relaxed))
     }
 }
 
 impl Reloader {
-    /// Starts the thread. It reloads whenever something is sent; one that waits already is enough
-    /// for several.
+    /// Starts the thread. It reloads whenever a message is sent. A single pending message covers
+    /// several requests.
     pub fn start(mut self) -> io::Result<SyncSender<()>> {
         let (bell, rung) = sync_channel(1);
         let run = move || {
@@ -157,7 +158,7 @@ impl Reloader {
     fn check(&self) -> Result<Checked, Exit> {
         let (read, errors) = self.sources.read_all();
         let facts = facts(self.open_files);
-        // What the next start would make of it has to be good, too.
+        // The next start must succeed with this configuration, too.
         let next = preflight::check(read, errors, facts, Some(&self.started))?;
         let waiting = next.values.differing(&self.started);
         let waiting = waiting.filter(|setting| !setting.is_live);
@@ -252,7 +253,7 @@ impl Reloader {
         Ok(())
     }
 
-    /// Once a day, and whenever the dates mean something else than before.
+    /// Logs expiry warnings, once a day and at every change of state.
     fn warn_of_expiry(&mut self) {
         if let Some(certificate) = &mut self.certificate {
             for warning in certificate.due_warnings(unix_now() / 1000) {
@@ -267,7 +268,7 @@ impl Reloader {
         self.mailbox.reload(Reload { config, tls })
     }
 
-    /// Says so, in one line, which is returned.
+    /// Logs the rejected reload in one line, and returns the line.
     fn refused(&self, what_stays: &str, error: &dyn Display) -> String {
         self.shared.failed.fetch_add(1, Ordering::Relaxed);
         let error = error.to_string().replace('\n', "; ");
@@ -277,6 +278,6 @@ impl Reloader {
     }
 }
 
-/// How often the certificate's files are looked at. A change is taken over when they have not
-/// changed any more from one look to the next.
+/// The interval between checks of the certificate files. A change is applied when the files are the
+/// same at two consecutive checks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

@@ -1,8 +1,7 @@
-//! Signals, from the first statement of the program to the end of the server.
+//! Signal handling, from the first statement of the program to the end of the server.
 //!
-//! Owns: which signals are handled, and their effects before the server serves and afterwards.
-//! The default action of all of them would end the process. SIGPIPE is ignored by the standard
-//! library.
+//! Owns: which signals are handled, and their effects during startup and afterwards. The default
+//! action of each of them would end the process. The standard library ignores SIGPIPE.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -23,9 +22,9 @@ use super::no_thread;
 use super::notify::Notifier;
 use super::reload::Shared;
 
-/// Catches signals from now on. They are handled as soon as `SignalThread::start` is called.
+/// Starts catching signals. They are handled as soon as `SignalThread::start` is called.
 pub fn catch() {
-    // Where this fails, it is tried again at the start, and the error is reported there.
+    // If this fails, startup retries it and reports the error.
     if let Ok(signals) = register() {
         *locked(&CAUGHT) = Some(signals);
     }
@@ -35,24 +34,24 @@ fn register() -> io::Result<Signals> {
     Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])
 }
 
-/// The thread that handles signals, as the rest of the server sees it.
+/// A handle to the thread that handles signals.
 pub(super) struct SignalThread {
     state: Arc<Mutex<State>>,
 }
 
-/// The targets of signals.
+/// The objects that signals act on.
 #[derive(Default)]
 struct State {
     running: Option<Running>,
-    /// SIGHUP has come before there was anything to reload.
+    /// SIGHUP was received before a reload was possible.
     wants_reload: bool,
-    /// Removed if the process ends during the start. Later the admin listener removes it.
+    /// Removed if the process ends during startup. Later the admin listener removes it.
     address_file: SharedFile,
-    /// Held until the shutdown begins: a server that drains its connections only reads.
+    /// Held until shutdown begins: a server that drains its connections only reads.
     lock: Option<DirLock>,
 }
 
-/// The targets once the server serves.
+/// The objects that signals act on once the server is serving.
 pub(super) struct Running {
     pub mailbox: Mailbox<Tell>,
     pub shared: Arc<Shared>,
@@ -61,12 +60,12 @@ pub(super) struct Running {
 }
 
 impl SignalThread {
-    /// Starts the thread. Until the server runs, SIGTERM and SIGINT end the process at once, with
-    /// exit code 0; then the first of them begins the shutdown, and the second ends it. SIGHUP
-    /// reloads, as soon as there is something to reload.
+    /// Starts the thread. Until the server runs, SIGTERM and SIGINT end the process immediately
+    /// with exit code 0. After that, the first of them begins the shutdown, and the second
+    /// completes it at once. SIGHUP reloads the configuration as soon as that is possible.
     ///
     /// # Errors
-    /// When the system refuses the signals or the thread.
+    /// If the system cannot register the signals or create the thread.
     pub fn start() -> Result<Self, Exit> {
         let caught = locked(&CAUGHT).take();
         let mut signals = match caught {
@@ -87,15 +86,15 @@ impl SignalThread {
         Ok(SignalThread { state })
     }
 
-    /// Hands over the file that is to be gone if the process ends during the start, and the lock on
-    /// the data directory.
+    /// Hands over the lock on the data directory, and the file to remove if the process ends during
+    /// startup.
     pub fn own(&self, address_file: SharedFile, lock: Option<DirLock>) {
         let mut state = locked(&self.state);
         state.address_file = address_file;
         state.lock = lock;
     }
 
-    /// The server runs.
+    /// Switches to the signal handling of a running server.
     pub fn run(&self, running: Running) {
         let mut state = locked(&self.state);
         if state.wants_reload {
@@ -106,11 +105,13 @@ impl SignalThread {
 }
 
 impl State {
-    /// Fails when there is no server any more.
+    /// Handles one signal.
+    ///
+    /// Fails if the server has ended.
     fn handle(&mut self, signal: i32) -> Result<(), crate::net::Closed> {
         match signal {
             SIGHUP => match &self.running {
-                // If a reload is waiting already, it will see the change.
+                // If a reload is pending already, it will include the change.
                 Some(running) => drop(running.reload.try_send(())),
                 None => self.wants_reload = true,
             },
@@ -139,6 +140,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Those that have been caught before there was a thread to handle them. Like the disposition of a
-/// signal, it belongs to the process.
+/// The signals caught before the handling thread starts. Like the disposition of a signal, this
+/// belongs to the process.
 static CAUGHT: Mutex<Option<Signals>> = Mutex::new(None);

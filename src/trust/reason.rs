@@ -1,4 +1,5 @@
-//! TLS errors in words. The texts of the library contain names of its variants and Unix times.
+//! TLS errors as readable text. The library's own texts contain names of its variants and Unix
+//! times.
 
 use std::error::Error as StdError;
 use std::io;
@@ -8,11 +9,11 @@ use rustls::{CertificateError, Error};
 /// A failed TLS handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFailure {
-    /// What is wrong, as a clause such as "the server's certificate expired 3 days ago".
+    /// The problem, as a clause such as "the server's certificate expired 3 days ago".
     pub reason: String,
     /// The server's bytes are not TLS at all.
     pub is_plain: bool,
-    /// The user can decide to trust this certificate, or its CA, in particular.
+    /// The user can decide to trust this particular certificate, or its CA.
     pub can_be_trusted: bool,
 }
 
@@ -50,8 +51,8 @@ pub fn tls_failure(error: &Error) -> TlsFailure {
     }
 }
 
-/// Describes the TLS error behind another error, such as one of a socket or of a database client;
-/// `None` if there is none.
+/// Describes the TLS error that is the source of another error, such as a socket or database client
+/// error. `None` if there is none.
 #[must_use]
 pub fn tls_failure_within(error: &(dyn StdError + 'static)) -> Option<TlsFailure> {
     let mut next = Some(error);
@@ -59,7 +60,7 @@ pub fn tls_failure_within(error: &(dyn StdError + 'static)) -> Option<TlsFailure
         if let Some(error) = error.downcast_ref::<Error>() {
             return Some(tls_failure(error));
         }
-        // An `io::Error` is its own inner error for `source`, and skips it.
+        // `source` of an `io::Error` skips its inner error.
         let inner = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
@@ -109,9 +110,9 @@ fn certificate(error: &CertificateError) -> (String, bool) {
             ("is not for servers".to_owned(), false)
         }
         CertificateError::BadEncoding => ("is damaged".to_owned(), false),
-        // Also where the trusted CA has the name of the issuer, and another key.
+        // This includes a trusted CA that has the name of the issuer but another key.
         CertificateError::BadSignature => ("is not signed by the trusted CA".to_owned(), true),
-        // The error of the crate below, which is not one of ours to name.
+        // The error of an indirect dependency, whose type cannot be named here.
         CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
             ("is self-signed, or that of a CA".to_owned(), true)
         }
@@ -127,7 +128,7 @@ fn certificate(error: &CertificateError) -> (String, bool) {
     )
 }
 
-/// `DnsName("a.example")` without the words around the name.
+/// Extracts `a.example` from `DnsName("a.example")`.
 fn bare(name: &str) -> &str {
     let quoted = name
         .split_once('"')
@@ -135,7 +136,7 @@ fn bare(name: &str) -> &str {
     quoted.map_or(name, |(name, _)| name)
 }
 
-/// A length of time in its largest unit.
+/// Formats a duration in its largest unit.
 fn span(seconds: u64) -> String {
     let (count, unit) = match seconds {
         0..60 => (seconds, "second"),
@@ -149,7 +150,7 @@ fn span(seconds: u64) -> String {
     }
 }
 
-/// The name of a variant, such as `HandshakeFailure`, as words; without the values in it.
+/// Converts the name of a variant, such as `HandshakeFailure`, to words, without its fields.
 fn words(variant: &str) -> String {
     let name = variant.split(['(', '{', ' ']).next().unwrap_or(variant);
     let mut text = String::new();
@@ -162,7 +163,7 @@ fn words(variant: &str) -> String {
     text
 }
 
-/// How many names of a certificate a text contains at most.
+/// The maximum number of a certificate's names in a text.
 const MOST_NAMES: usize = 5;
 
 #[cfg(test)]
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_errors_are_described_without_names_of_variants() {
+    fn certificate_errors_are_described_in_words() {
         let name = ServerName::try_from("h.example").unwrap();
         for (error, reason) in [
             (CertificateError::UnknownIssuer, "is not of a trusted CA"),
@@ -232,7 +233,7 @@ mod tests {
             ),
         ] {
             let is_plain = matches!(error, Error::InvalidMessage(_));
-            // As it comes out of a socket.
+            // As a socket returns it.
             let outer = io::Error::new(io::ErrorKind::InvalidData, error);
             let failure = tls_failure_within(&outer).unwrap();
             assert_eq!((&*failure.reason, failure.is_plain), (reason, is_plain));

@@ -1,4 +1,4 @@
-//! Handshakes with servers of all kinds.
+//! Handshakes with various servers.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ struct Own {
     params: CertificateParams,
 }
 
-/// A certificate for `localhost`, self-signed unless there is an issuer.
+/// Creates a certificate for `localhost`, self-signed unless an issuer is given.
 fn certificate(is_ca: IsCa, issuer: Option<&Issuer<'_, KeyPair>>) -> Own {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
@@ -32,7 +32,7 @@ fn certificate(is_ca: IsCa, issuer: Option<&Issuer<'_, KeyPair>>) -> Own {
     }
 }
 
-/// Makes one handshake with a server that has this certificate.
+/// Performs one handshake with a server that has this certificate.
 fn shake(own: &Own, check: &Check, host: &'static str) -> Result<(), String> {
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -63,7 +63,7 @@ fn shake(own: &Own, check: &Check, host: &'static str) -> Result<(), String> {
 }
 
 #[test]
-fn of_the_certificate_what_sslmode_asks_for_is_checked() {
+fn sslmode_determines_certificate_checks() {
     let ca = || IsCa::Ca(BasicConstraints::Unconstrained);
     let root = certificate(ca(), None);
     let root_pem = root.certificate.pem();
@@ -111,7 +111,7 @@ fn a_file_without_a_certificate_is_refused() {
 }
 
 #[test]
-fn certificates_to_show_are_checked_and_errors_name_the_file() {
+fn invalid_client_certificate_error_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     for name in ["one", "other"] {

@@ -1,4 +1,4 @@
-//! What clients say, and what becomes of events.
+//! Metrics of client messages and of the delivery of events.
 
 use crate::admin::{AdminCounters, Exposition, Kind};
 use crate::net;

@@ -1,4 +1,4 @@
-//! The back end, the process, and what it has been told.
+//! Metrics of the back end, the process, and its settings.
 
 use std::sync::atomic::Ordering;
 
@@ -73,7 +73,7 @@ pub(super) fn back_end(out: &mut Exposition, back_end: &BackEnd<'_>) {
     );
 }
 
-/// What it was told, and what has become of it.
+/// Writes the metrics of settings and reloads.
 pub(super) fn settings(out: &mut Exposition, process: &Process<'_>, lines_left_out: u64) {
     let shared = process.shared;
     out.family(
@@ -113,7 +113,8 @@ pub(super) fn settings(out: &mut Exposition, process: &Process<'_>, lines_left_o
     );
 }
 
-/// What Prometheus' own libraries say of every process, under their names.
+/// Writes the standard process metrics, under the names of the official Prometheus client
+/// libraries.
 pub(super) fn figures(out: &mut Exposition, process: &Process<'_>, engine: &net::Counters) {
     let figures = process.figures;
     out.family(

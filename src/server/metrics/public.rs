@@ -1,12 +1,12 @@
 //! The metrics for requests without a key.
 //!
-//! Owns: the list. A client can watch a page or a group, and compare metrics before and after; so
-//! none that depends on events may be on it: not their number, nor their receivers, nor the
-//! bytes, the queues, the statements, and the time that they cost. A metric that is not on the list
-//! needs a key, so that a new one does until it is put here. Connections that end because they do
-//! not read their output are counted here, as all ends are: their output is not.
+//! Owns: the list. A client can watch a page or a group, and compare metrics before and after. The
+//! list must therefore contain no metric that depends on events: neither their number, nor their
+//! receivers, nor the bytes, queues, statements, and time that they cost. A metric that is not on
+//! the list needs a key, so new metrics are protected by default. Connections that end because the
+//! client does not read its output are counted here, as all ends are. Their output is not.
 
-/// Metrics of connections, clients' messages, and the server.
+/// Metrics of connections, client messages, and the server.
 pub(super) const PUBLIC: &[&str] = &[
     "h_realtime_metrics_complete",
     "h_realtime_connections",
