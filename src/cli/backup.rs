@@ -1,4 +1,4 @@
-//! `h-realtime backup` and `h-realtime restore`: the embedded database as one file.
+//! `h-realtime backup` and `h-realtime restore`: the embedded database as a single file.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -48,11 +48,11 @@ pub struct RestoreArgs {
     keep_revocations: bool,
 }
 
-/// Writes a backup of the database of a data directory.
+/// Writes a backup of the database in a data directory.
 ///
 /// # Errors
-/// [`Exit::USAGE`] for `-`, [`Exit::DATA`] for a file that exists, those of writing the file, and
-/// those of opening the database.
+/// [`Exit::USAGE`] for `-`, [`Exit::DATA`] for a file that exists already, and errors from writing
+/// the file and opening the database.
 pub fn run_backup(args: &BackupArgs, data: &Path) -> Result<(), Exit> {
     let database = DataDir::existing(data)?.database();
     if args.file == Path::new("-") {
@@ -73,11 +73,11 @@ pub fn run_backup(args: &BackupArgs, data: &Path) -> Result<(), Exit> {
     Ok(())
 }
 
-/// Restores the database of a data directory from a backup.
+/// Restores the database in a data directory from a backup.
 ///
 /// # Errors
-/// [`Exit::NO_INPUT`] for a backup that is not there, [`Exit::DATA`] for one that is not usable,
-/// and those of opening the database.
+/// [`Exit::NO_INPUT`] for a backup that does not exist, [`Exit::DATA`] for an unusable one, and
+/// errors from opening the database.
 pub fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
     let revoked = match args.keep_revocations {
         true => Revoked::LeaveOut,
@@ -85,7 +85,7 @@ pub fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(
     };
     let data = DataDir::existing(data)?;
     let database = data.database();
-    // A lost database is replaced, but only in a directory that a server has used.
+    // A missing database is replaced, but only in a directory that a server has used.
     if !database.exists() && !data.publish_key_file().exists() {
         let message = format!(
             "{}: this is not the data directory of a server; name that with --data, or create a \
@@ -104,8 +104,8 @@ pub fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(
     report(&restored, &args.file, &mut console)
 }
 
-/// Errors about the file to write. The advice that errors about the database give does not apply.
-/// SQLite does not tell which of the two files an error is about.
+/// Converts errors about the output file. The advice in errors about the database does not apply to
+/// them. SQLite does not report which of the two files an error concerns.
 fn of_output(error: StoreError, file: &Path, database: &Path) -> Exit {
     match &error {
         StoreError::File(path, cause) if path == file => {
@@ -125,7 +125,7 @@ fn of_output(error: StoreError, file: &Path, database: &Path) -> Exit {
     }
 }
 
-/// Errors about the backup are told apart from those about the database.
+/// Converts errors about the backup, and distinguishes them from errors about the database.
 fn of_input(error: StoreError, file: &Path, database: &Path) -> Exit {
     match &error {
         StoreError::File(path, cause) if path == file => {
@@ -179,5 +179,5 @@ fn counts(contents: Contents) -> String {
     )
 }
 
-/// How many ids are printed at most.
+/// The maximum number of IDs to print.
 const MOST_IDS: usize = 20;

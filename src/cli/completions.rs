@@ -1,8 +1,8 @@
-//! `h-realtime completions`: the scripts that make a shell complete the program's arguments.
+//! `h-realtime completions`: shell completion scripts.
 //!
-//! clap_complete makes those of bash and zsh. Its script for bash does not work for a program with
-//! a hyphen in its name, and the one for fish knows neither a third level of commands nor
-//! positional arguments, so the latter is made here.
+//! clap_complete generates the scripts for bash and zsh. Its bash script does not work for a
+//! program with a hyphen in its name. Its fish script supports neither a third level of commands
+//! nor positional arguments, so the fish script is generated here.
 
 use std::fmt::Write as _;
 
@@ -10,15 +10,15 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, Command, ValueHint};
 use clap_complete::Shell;
 
-/// The script for a shell.
+/// Returns the script for a shell.
 pub(super) fn script(shell: Shell, mut command: Command) -> String {
     command = with_hints(command);
     let name = command.get_name().to_owned();
     match shell {
         Shell::Fish => fish(command),
         Shell::Bash => {
-            // The names of its commands' functions contain the program's name, once with hyphens
-            // and once without. Only the last line is about the program itself.
+            // The function names of the program's commands contain the program's name, both with
+            // hyphens and without. Only the last line concerns the program itself.
             let word = name.replace('-', "_");
             let text = generated(shell, &mut command, &word);
             text.replace(
@@ -36,7 +36,8 @@ fn generated(shell: Shell, command: &mut Command, name: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Adds the values of arguments that are checked as settings, and so are plain text to clap.
+/// Adds the values of arguments that are validated as settings and are therefore plain text to
+/// clap.
 fn with_hints(command: Command) -> Command {
     let mut command = command.mut_args(|arg| {
         let values: &[&str] = match arg.get_long() {
@@ -58,8 +59,8 @@ fn with_hints(command: Command) -> Command {
     command
 }
 
-/// A function that finds out which command the words before the cursor name, and a line for each
-/// thing that may come next.
+/// Generates a function that determines the command from the words before the cursor, and one line
+/// for each possible completion.
 fn fish(mut command: Command) -> String {
     command.build();
     let program = command.get_name().to_owned();
@@ -114,7 +115,7 @@ complete -c {program} -f
 fn walk(path: &str, command: &Command, add: &mut dyn FnMut(&str, &Command)) {
     add(path, command);
     for sub in command.get_subcommands() {
-        // The help of each command is there as a flag.
+        // Only the top level completes `help`: each command has the flag `--help` for that.
         if !sub.is_hide_set() && (sub.get_name() != "help" || path.is_empty()) {
             let path = format!("{path} {}", sub.get_name());
             walk(path.trim(), sub, add);
@@ -122,7 +123,7 @@ fn walk(path: &str, command: &Command, add: &mut dyn FnMut(&str, &Command)) {
     }
 }
 
-/// The completions of one command, without the condition that it is the one.
+/// Returns the completions of one command, without the condition that selects the command.
 fn lines_of(command: &Command) -> Vec<String> {
     let mut lines = Vec::new();
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
@@ -148,7 +149,7 @@ fn lines_of(command: &Command) -> Vec<String> {
     lines
 }
 
-/// The values of an argument, as options of `complete`; `None` if they are not known.
+/// Returns the values of an argument, as options of `complete`. `None` if they are unknown.
 fn values(arg: &Arg) -> Option<String> {
     let possible = arg.get_possible_values();
     let names: Vec<&str> = possible
@@ -177,7 +178,7 @@ fn flags(arg: &Arg) -> Vec<String> {
     long.into_iter().chain(short).collect()
 }
 
-/// A string in fish's single quotes.
+/// Quotes a string in fish's single quotes.
 fn quoted(text: &str) -> String {
     let text = text.replace('\\', "\\\\").replace('\'', "\\'");
     format!("'{}'", text.replace('\n', " "))

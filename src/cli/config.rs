@@ -1,4 +1,4 @@
-//! `h-realtime config`: the configuration checked, and shown.
+//! `h-realtime config`: checks and prints the configuration.
 
 use std::io::{self, Write};
 
@@ -39,13 +39,14 @@ struct ShowArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// That of `serve` with a line for each thing that is wrong, 74 if nothing can be printed.
+/// The exit code of `serve`, with one line for each problem. 74 if the output cannot be written.
 pub fn run(args: ConfigArgs) -> Result<(), Exit> {
     match args.command {
         ConfigCommand::Check(args) => check(args),
         ConfigCommand::Show(args) => {
             let values = args.serve.sources().read()?;
-            // Also where they do not go together: to show why is what this is for.
+            // Conflicting settings are printed as well: explaining conflicts is a purpose of this
+            // command.
             match args.json {
                 true => print(&format!("{}\n", super::settings_json::settings(&values))),
                 false => print(&effective(&values)),

@@ -1,4 +1,4 @@
-//! Where a command reads and prints: the standard streams, or a test's buffers.
+//! Input and output of a command: the standard streams, or buffers in tests.
 
 use std::io::{self, BufRead, Write};
 use std::path::Path;
@@ -11,15 +11,15 @@ use crate::backend::embedded::Store;
 /// The streams of a command.
 pub(super) struct Console<'a> {
     pub input: &'a mut dyn BufRead,
-    /// The results, for people and for scripts.
+    /// Results, for people and scripts.
     pub out: &'a mut dyn Write,
-    /// The words around them, for people only.
+    /// Messages for people only.
     pub words: &'a mut dyn Write,
 }
 
-/// Runs a command on the database of a data directory and the standard streams. Creates neither:
-/// the directory may have been mistyped, or the database of a running server may have been lost,
-/// and an empty one in its place would end all tokens.
+/// Runs a command on the database in a data directory and the standard streams. Creates neither
+/// directory nor database: the path may be mistyped, or the database of a running server may be
+/// missing, and an empty replacement would invalidate all tokens.
 pub(super) fn with_store(
     data: &Path,
     command: impl FnOnce(&Store, &mut Console<'_>) -> Result<(), Exit>,
@@ -44,9 +44,9 @@ pub(super) fn create(data: &Path) -> Result<(), Exit> {
 }
 
 impl Console<'_> {
-    /// Prints rows in columns as wide as they have to be. The first row is the heading; where it
-    /// is the only one, `none` is said instead. Names are those of others: what a terminal would
-    /// obey or not show is escaped.
+    /// Prints rows in aligned columns. The first row is the heading. If there is no other row,
+    /// prints the message `none` instead. Names come from other people, so characters that control
+    /// a terminal or are invisible are escaped.
     pub fn table(&mut self, rows: &[Vec<String>], none: &str) -> Result<(), Exit> {
         if rows.len() < 2 {
             writeln!(self.words, "{none}")?;
@@ -73,8 +73,8 @@ impl Console<'_> {
         Ok(())
     }
 
-    /// Prints the fields of one thing, a line each, with names as wide as `width`, escaped as in a
-    /// table.
+    /// Prints the fields of one object, one line each, with names padded to `width`. Values are
+    /// escaped as in a table.
     pub fn fields(&mut self, fields: &[(&str, String)], width: usize) -> Result<(), Exit> {
         for (name, value) in fields {
             writeln!(self.out, "{name:width$}  {}", escaped(value))?;
@@ -83,7 +83,7 @@ impl Console<'_> {
     }
 }
 
-/// Runs a command in a test: its result, what it printed, and the words around that.
+/// Runs a command in a test. Returns its result, its output, and its messages.
 #[cfg(test)]
 pub(super) fn captured(
     input: &str,
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_an_empty_table_says_so() {
+    fn columns_are_aligned_and_empty_table_prints_a_message() {
         let rows =
             [["A", "B"], ["é", "b"], ["long", "b"]].map(|row| row.map(String::from).to_vec());
         let (_, out, _) = captured("", |console| console.table(&rows, "none"));

@@ -1,47 +1,47 @@
-//! How a command ends when it does not succeed.
+//! Failures of commands.
 
 use std::fmt;
 #[cfg(feature = "sqlite")]
 use std::path::Path;
 
-/// A failed command: what to say on standard error, and the exit code of `sysexits.h` that
-/// says whose fault it is to a script.
+/// A failed command: the message for standard error, and the exit code of `sysexits.h` that
+/// identifies the cause to scripts.
 #[derive(Debug)]
 pub struct Exit {
     /// One of the constants below.
     pub code: u8,
-    /// One line, for a person; empty if there is nothing to say.
+    /// One human-readable line. Empty if there is nothing to report.
     pub message: String,
-    /// Whether the message is about the database and does not name its file.
+    /// Whether the message concerns the database but does not name its file.
     #[cfg(feature = "sqlite")]
     pub(super) is_unnamed: bool,
 }
 
 impl Exit {
-    /// The command was used wrongly.
+    /// The command was used incorrectly.
     pub const USAGE: u8 = 64;
-    /// The input was wrong.
+    /// The input was invalid.
     pub const DATA: u8 = 65;
     /// An input file cannot be read.
     pub const NO_INPUT: u8 = 66;
-    /// The user, group or token named does not exist.
+    /// The specified user, group, or token does not exist.
     pub const NO_USER: u8 = 67;
-    /// A server or file that is needed is not there.
+    /// A required server or file is not available.
     pub const UNAVAILABLE: u8 = 69;
     /// The operating system refused something.
     pub const OS: u8 = 71;
     /// Reading or writing failed.
     pub const IO: u8 = 74;
-    /// Not allowed.
+    /// Permission denied.
     pub const NO_PERMISSION: u8 = 77;
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     pub const CONFIG: u8 = 78;
-    /// Ended by SIGINT: 128 and the number of the signal, as shells count.
+    /// Ended by SIGINT: 128 plus the signal number, as in shells.
     pub const INTERRUPTED: u8 = 130;
-    /// Ended by SIGTERM before the command had done what it was asked for.
+    /// Ended by SIGTERM before the command was complete.
     pub const TERMINATED: u8 = 143;
 
-    /// A failure with one of the codes above.
+    /// Returns a failure with one of the codes above.
     pub fn new(code: u8, message: impl fmt::Display) -> Self {
         Exit {
             code,
@@ -51,7 +51,8 @@ impl Exit {
         }
     }
 
-    /// The same failure; a message about the database names its file.
+    /// Returns the same failure, with the name of the database file added to a message about the
+    /// database.
     #[cfg(feature = "sqlite")]
     #[must_use]
     pub(crate) fn in_database(self, path: &Path) -> Self {
@@ -61,7 +62,7 @@ impl Exit {
         }
     }
 
-    /// A failure that needs no explanation, such as a signal.
+    /// Returns a failure without a message, such as for a signal.
     pub fn silent(code: u8) -> Self {
         Exit::new(code, "")
     }

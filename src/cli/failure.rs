@@ -1,4 +1,4 @@
-//! Which exit code a failure of the configuration or the back end ends with.
+//! Exit codes of configuration and back-end failures.
 
 use std::io;
 
@@ -48,8 +48,8 @@ impl From<StoreError> for Exit {
 }
 
 impl From<io::Error> for Exit {
-    /// Standard input or output failed. That nobody reads the output any more, as behind `head`,
-    /// is no error to speak of.
+    /// Converts a failure of standard input or output. A closed reader, as with `head`, is not
+    /// reported.
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Exit::silent(Exit::IO),
@@ -58,7 +58,7 @@ impl From<io::Error> for Exit {
     }
 }
 
-/// The code for a failure to read or write a file.
+/// Returns the exit code for a failure to read or write a file.
 pub(super) fn of_io(kind: io::ErrorKind) -> u8 {
     match kind {
         io::ErrorKind::PermissionDenied => Exit::NO_PERMISSION,

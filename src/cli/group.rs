@@ -1,4 +1,4 @@
-//! `h-realtime group`: groups and who is in them.
+//! `h-realtime group`: groups and their members.
 
 use std::path::Path;
 
@@ -116,7 +116,7 @@ impl Readers {
     }
 }
 
-/// The roles by their names, which help and completions list.
+/// Returns a parser of role names, which help and completions list.
 fn roles() -> impl TypedValueParser<Value = Role> {
     let names = [Role::Member, Role::Moderator, Role::Admin, Role::Owner].map(Role::as_str);
     PossibleValuesParser::new(names).try_map(|name| {
@@ -128,8 +128,8 @@ fn roles() -> impl TypedValueParser<Value = Role> {
 /// Runs `h-realtime group` on a data directory.
 ///
 /// # Errors
-/// [`Exit::NO_USER`] for a user, group or membership that is not there, [`Exit::DATA`] for a bad id
-/// or role or a group that is there already, and those of opening the database.
+/// [`Exit::NO_USER`] for a user, group, or membership that does not exist, [`Exit::DATA`] for an
+/// invalid ID or role or a group that exists already, and errors from opening the database.
 pub fn run(args: GroupArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
     with_store(data, |store, console| {
         run_on(args.command, store, console, now)
@@ -199,7 +199,7 @@ fn show(group: &GroupRow, console: &mut Console<'_>) -> Result<(), Exit> {
     console.fields(&lines, 11)
 }
 
-/// One line a member; a group without any has a line of its own.
+/// Returns one row for each member. A group without members has a row of its own.
 fn table(groups: &[GroupRow]) -> Vec<Vec<String>> {
     let heading = ["ID", "READABLE BY", "MEMBER", "ROLE"].map(str::to_owned);
     let mut rows = vec![heading.to_vec()];
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_each_command_prints_and_ends_with() {
+    fn each_command_has_expected_output_and_exit_code() {
         const JOE: &str = "acct:joe@example.org";
         let temp = tempfile::tempdir().unwrap();
         let store = Store::open(&temp.path().join("db")).unwrap();

@@ -1,6 +1,6 @@
-//! The JSON that `--json` prints: the same object for a thing wherever it is printed.
+//! The JSON output of `--json`: an object has the same shape in every command.
 //!
-//! The shapes are documented in docs/operating.md. Members may be added, and are not renamed.
+//! The shapes are documented in docs/operating.md. Members may be added, but are never renamed.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ pub(super) fn print(value: &Value, console: &mut Console<'_>) -> Result<(), Exit
     Ok(())
 }
 
-/// A user with their tokens and groups.
+/// Returns a user with their tokens and groups.
 pub(super) fn user(
     user: &UserRow,
     tokens: &[TokenRow],
@@ -36,7 +36,7 @@ pub(super) fn user(
     })
 }
 
-/// A token, without the token itself.
+/// Returns a token's record, without the token itself.
 pub(super) fn token(token: &TokenRow, now: UnixMillis) -> Value {
     json!({
         "id": token.id.0,
@@ -47,7 +47,7 @@ pub(super) fn token(token: &TokenRow, now: UnixMillis) -> Value {
     })
 }
 
-/// A group with its members.
+/// Returns a group with its members.
 pub(super) fn group(group: &GroupRow) -> Value {
     json!({
         "id": group.id,

@@ -1,8 +1,8 @@
-//! `h-realtime listen`: an ordinary client that prints what it hears and comes back when cut.
+//! `h-realtime listen`: an ordinary client that prints the events it receives, and reconnects.
 //!
-//! This file owns the command line and the loop of connections. The parts that decide anything
-//! are pure and stand in the modules below: the URL, the messages, the delays. None of this
-//! knows the server of this crate: it speaks to any server of the Real Time API.
+//! Owns: the command line, and the loop that reconnects. All decisions are pure functions in the
+//! modules below: the URL, the messages, the delays. No part depends on the server of this crate:
+//! the client works with any server of the Real Time API.
 
 mod connect;
 mod handshake;
@@ -103,13 +103,14 @@ pub struct ListenArgs {
     pub no_reconnect: bool,
 }
 
-/// Listens until told to end: see [`ListenArgs`].
+/// Prints events until interrupted: see [`ListenArgs`].
 ///
 /// # Errors
-/// 64 and 66 for arguments and files that are no use, 77 and 69 for a server that refuses for
-/// good; with `--no-reconnect` also for one that is not there or goes away.
+/// 64 and 66 for unusable arguments and files, 77 and 69 for a server that rejects the client
+/// permanently. With `--no-reconnect`, also for a server that is unavailable or closes the
+/// connection.
 pub fn run(args: ListenArgs) -> Result<(), Exit> {
-    // With events still to come, the end by a service manager is not the one asked for.
+    // With `--count`, a SIGTERM before the last event is a failure: the command is incomplete.
     let on_term = args.count.map_or(0, |_| Exit::TERMINATED);
     let interrupts = Interrupts::catch(on_term)
         .map_err(|error| Exit::new(Exit::OS, format!("signals: {error}")))?;
@@ -124,17 +125,17 @@ pub fn run(args: ListenArgs) -> Result<(), Exit> {
     listen(&plan, console, &interrupts)
 }
 
-/// What the arguments mean.
+/// The resolved arguments.
 struct Plan {
     target: Target,
     token: Option<HeaderValue>,
-    /// There for `wss://` only.
+    /// Present for `wss://` only.
     trust: Option<Trust>,
     /// The messages to send on each new connection, in order.
     opening: Vec<String>,
     count: Option<u64>,
     reconnect: bool,
-    /// What a person should know before it starts.
+    /// Warnings to print at the start.
     warnings: Vec<&'static str>,
 }
 
@@ -176,7 +177,7 @@ impl Plan {
         })
     }
 
-    /// Whether the server is to take the user for somebody.
+    /// Returns whether the client presents a token.
     fn has_token(&self) -> bool {
         self.token.is_some() || self.target.has_token
     }
@@ -211,14 +212,14 @@ fn token(
     Ok(Some(header))
 }
 
-/// One connection after the other, until an end that is final.
+/// Connects repeatedly, until an end is final.
 fn listen(plan: &Plan, mut console: Console<'_>, interrupts: &Interrupts) -> Result<(), Exit> {
     for warning in &plan.warnings {
         console.say(format_args!("warning: {warning}"));
     }
     let mut left = plan.count;
     let mut retry = Retry::new();
-    // A server that has been one before may be one again.
+    // A server that has accepted a connection before may do so again.
     let mut has_connected = false;
     loop {
         let (lost, lasted) = match connect::connect(plan) {
@@ -274,12 +275,12 @@ fn listen(plan: &Plan, mut console: Console<'_>, interrupts: &Interrupts) -> Res
     }
 }
 
-/// What the command ends with when it shall not connect again.
+/// Returns the result of the command when it does not reconnect.
 fn ended(lost: Lost, plan: &Plan) -> Result<(), Exit> {
     let (name, reason) = (&plan.target.name, lost.reason);
     match lost.code {
         Some(1000 | 1001 | 1012) if plan.count.is_none() => Ok(()),
-        // Without the token the next connection would be anonymous, or another user's.
+        // Without the token, the next connection would be anonymous, or another user's.
         Some(CREDENTIALS_ENDED) => {
             let message = format!("{name}: {reason}. The token no longer works: get another one");
             Err(Exit::new(Exit::NO_PERMISSION, message))
@@ -288,16 +289,16 @@ fn ended(lost: Lost, plan: &Plan) -> Result<(), Exit> {
     }
 }
 
-/// Where the command writes to.
+/// The output of the command.
 struct Console<'a> {
     events: &'a mut dyn Write,
-    /// The descriptor behind `events`, which says when nobody reads them any more.
+    /// The descriptor of `events`, which shows when the reader has closed it.
     output: Option<BorrowedFd<'a>>,
     status: &'a mut dyn Write,
 }
 
 impl Console<'_> {
-    /// Prints an event; false when nobody reads them any more.
+    /// Prints an event. Returns false if the reader has closed the output.
     fn event(&mut self, line: &str) -> Result<bool, Exit> {
         let written = writeln!(self.events, "{line}").and_then(|()| self.events.flush());
         match written {
@@ -307,7 +308,7 @@ impl Console<'_> {
         }
     }
 
-    /// Waits; false as soon as nobody reads the events any more.
+    /// Waits. Returns false as soon as the reader has closed the output.
     fn pause(&self, delay: Duration) -> bool {
         let end = Instant::now() + delay;
         let Some(output) = self.output else {
@@ -331,7 +332,7 @@ impl Console<'_> {
         }
     }
 
-    /// Says how it goes. A closed standard error is no reason to stop.
+    /// Prints a status message. A closed standard error does not end the command.
     fn say(&mut self, line: impl fmt::Display) {
         let _ = writeln!(self.status, "{line}");
     }
@@ -341,7 +342,7 @@ fn random() -> Result<u64, Exit> {
     getrandom::u64().map_err(|error| Exit::new(Exit::OS, format!("no random numbers: {error}")))
 }
 
-/// Stands in for [`Trust`] where TLS is not built in: there is no such thing then.
+/// Replaces [`Trust`] in builds without TLS, as a type without values.
 #[cfg(not(feature = "tls"))]
 mod tls {
     use std::net::TcpStream;
@@ -370,7 +371,7 @@ mod tls {
     }
 }
 
-/// The close code of this API for a token that has ended.
+/// The close code of this API for an expired or revoked token.
 const CREDENTIALS_ENDED: u16 = 3000;
 
 const EXAMPLES: &str = "\

@@ -1,7 +1,7 @@
-//! The command line: what may be typed, and which command it runs.
+//! The command line: arguments and commands.
 //!
-//! Owns: arguments and exit codes. A command that edits the database does so itself, whether
-//! or not a server is running on it; a running server notices.
+//! Owns: arguments and exit codes. A command that edits the database does so itself, whether or not
+//! a server is using it. A running server detects the change.
 
 #[cfg(feature = "sqlite")]
 pub mod backup;
@@ -41,7 +41,7 @@ use crate::config::data_directory;
 /// once when an annotation is made, changed or deleted.
 ///
 /// Without a command it serves.
-// No `Debug`: the arguments of `listen` may hold a token.
+// No `Debug`: the arguments of `listen` may contain a token.
 #[derive(Parser)]
 #[command(name = "h-realtime", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -106,7 +106,7 @@ struct OnDatabase<A: clap::Args> {
 
 #[cfg(feature = "sqlite")]
 impl<A: clap::Args> OnData<A> {
-    /// The data directory, and the arguments of the command.
+    /// Returns the data directory and the arguments of the command.
     fn split(self) -> Result<(std::path::PathBuf, A), Exit> {
         let data = data_directory(self.data.map(Into::into))?;
         Ok((data, self.args))
@@ -115,7 +115,7 @@ impl<A: clap::Args> OnData<A> {
 
 #[cfg(feature = "sqlite")]
 impl<A: clap::Args> OnDatabase<A> {
-    /// As [`OnData::split`], once the database has been created if that was asked for.
+    /// Like [`OnData::split`]. Creates the database first if requested.
     fn split(self) -> Result<(std::path::PathBuf, A), Exit> {
         let (data, args) = self.on.split()?;
         if self.create {
@@ -129,7 +129,7 @@ impl Cli {
     /// Runs the command.
     ///
     /// # Errors
-    /// [`Exit`], with what to say and the exit code.
+    /// [`Exit`] with the message and the exit code.
     pub fn run(self) -> Result<(), Exit> {
         match self.command.unwrap_or(Command::Serve(self.serve)) {
             Command::Serve(args) => serve::run(args),
@@ -162,8 +162,8 @@ impl Cli {
     }
 }
 
-/// Catches the signals that the server handles, where the first argument is one of the server's:
-/// other commands are ended by them. The arguments are read properly later.
+/// Catches the signals that the server handles, if the first argument is one of the server's. The
+/// signals end other commands. The arguments are parsed later.
 pub fn catch_signals(first: Option<&OsStr>) {
     #[cfg(any(feature = "sqlite", feature = "h"))]
     if is_for_server(first) {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn serving_needs_no_word() {
+    fn serve_is_the_default_command() {
         for line in [
             "h-realtime",
             "h-realtime --listen ws://127.0.0.1:1",

@@ -1,5 +1,4 @@
-//! `h-realtime man` and `h-realtime completions`: what packages have beside the program, made from
-//! its arguments.
+//! `h-realtime man` and `h-realtime completions`: generated files for packages.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -27,10 +26,10 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Writes a page of section 1 for the program and for each of its commands.
+/// Writes a man page in section 1 for the program and for each command.
 ///
 /// # Errors
-/// 74 where a file cannot be written.
+/// 74 if a file cannot be written.
 pub fn man(args: &ManArgs, command: Command) -> Result<(), Exit> {
     clap_mangen::generate_to(command, &args.folder).map_err(|error| {
         let message = format!("{}: {error}", args.folder.display());
@@ -41,7 +40,7 @@ pub fn man(args: &ManArgs, command: Command) -> Result<(), Exit> {
 /// Prints the completions for a shell.
 ///
 /// # Errors
-/// 74 if nothing can be printed.
+/// 74 if the output cannot be written.
 pub fn print_completions(args: &CompletionsArgs, command: Command) -> Result<(), Exit> {
     let text = completions::script(args.shell, command);
     let mut out = io::stdout().lock();
@@ -65,7 +64,7 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
 
-    /// Every command that is shown, by its name with dashes, and all its long flags.
+    /// Collects each visible command, by its hyphenated name, with all its long flags.
     fn commands(command: &Command, name: &str, all: &mut Vec<(String, Vec<String>)>) {
         let flags = command.get_arguments().filter_map(|arg| arg.get_long());
         all.push((name.to_owned(), flags.map(str::to_owned).collect()));
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn both_commands_are_in_the_list() {
+    fn man_and_completions_are_listed_commands() {
         let help = Cli::command().render_long_help().to_string();
         for name in ["completions", "man"] {
             assert!(help.contains(&format!("\n  {name}")), "{help}");

@@ -1,8 +1,7 @@
-//! `h-realtime publish`: hands events to a running server, one request each.
+//! `h-realtime publish`: sends events to a running server, one request for each.
 //!
-//! This file owns the command line, the reading of the input and the words said about each
-//! event. It checks no event: the server does, and its reasons are passed on. What is known
-//! about the admin listener stands in `admin`.
+//! Owns: the command line, input parsing, and the messages about each event. The server validates
+//! the events, and this command prints its reasons. Access to the admin listener is in `admin`.
 
 mod admin;
 mod unix;
@@ -50,9 +49,9 @@ pub struct PublishArgs {
 /// Publishes all events of the input: see [`PublishArgs`].
 ///
 /// # Errors
-/// 66 for an input that cannot be read, 65 for an event that is no JSON or that the server
-/// refuses, 77 for a key that is missing, unreadable or wrong, 69 for a server that is not
-/// there or does not answer as it should, 64 and 78 for an address that is none.
+/// 66 for unreadable input, 65 for an event that is not valid JSON or that the server rejects, 77
+/// for a key that is missing, unreadable, or wrong, 69 for a server that is unavailable or responds
+/// unexpectedly, 64 and 78 for an invalid address.
 pub fn run(args: PublishArgs) -> Result<(), Exit> {
     let input = open(&args.file)?;
     let key = std::env::var(KEY_VARIABLE).ok();
@@ -74,7 +73,8 @@ fn open(file: &Path) -> Result<Box<dyn Read>, Exit> {
     }
 }
 
-/// Sends each event of `input` with `send`, which returns how many connections it matched.
+/// Sends each event of `input` with `send`, which returns the number of connections that it
+/// matched.
 fn publish(
     input: impl Read,
     mut send: impl FnMut(String) -> Result<u64, Exit>,
@@ -107,7 +107,7 @@ fn unreadable(done: usize, error: &serde_json::Error) -> Exit {
     after(done, Exit::new(Exit::DATA, format!("not JSON: {error}")))
 }
 
-/// Says with a failure how far the command came, so that a person knows where to go on.
+/// Adds to a failure the number of events that were published, so that the user can resume.
 fn after(done: usize, exit: Exit) -> Exit {
     let event = match exit.code {
         Exit::DATA => format!("event {}: ", done + 1),
@@ -123,7 +123,7 @@ fn after(done: usize, exit: Exit) -> Exit {
     Exit::new(exit.code, message)
 }
 
-/// What an event is called in the output: its action, and the ID or the user it is about.
+/// Returns the label of an event in the output: its action, and the ID or the user it concerns.
 fn label(event: &str) -> String {
     #[derive(Default, Deserialize)]
     struct Label {
@@ -149,8 +149,8 @@ fn label(event: &str) -> String {
     ))
 }
 
-/// `json` without the white space between its parts, so on one line, and otherwise untouched:
-/// number forms, escapes and repeated keys reach the server as they were written.
+/// Removes white space between the tokens of `json`, so that it is on one line. Number formats,
+/// escapes, and repeated keys are sent unchanged.
 fn compact(json: &str) -> String {
     let mut short = String::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_sent_one_by_one_compactly_and_named() {
+    fn events_are_compacted_sent_separately_and_labeled() {
         let input = "\u{20}{ \"topic\": \"annotation\",\n  \"action\": \"create\", \"annotation_id\": \"A b\",\r\n \"n\": 1.50e3 }\n\
             {\"type\":\"group-join\",\"userid\":\"acct:joe@example.org\"}{\"action\":1}\n\n[ 1 ]\n\
             {\"action\":\"update\",\"annotation\":{\"id\":\"C\",\"x\":{}}}";
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_ends_it_and_is_numbered() {
+    fn first_failure_stops_and_is_numbered() {
         let refuse = |code, at: usize| {
             let mut calls = 0;
             move |_: &str| {
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_sent_before_the_next_has_come() {
+    fn event_is_sent_before_the_next_is_read() {
         struct Endless<'a>(&'a [u8]);
         impl Read for Endless<'_> {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn only_white_space_between_parts_is_taken_out() {
+    fn only_white_space_between_tokens_is_removed() {
         for (json, short) in [
             ("{ \"a b\" : [ 1 , 2 ] }", r#"{"a b":[1,2]}"#),
             ("[\"\\\" x\", \"\\\\\" , 1]", r#"["\" x","\\",1]"#),

@@ -52,7 +52,7 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// Where the settings are to be read from.
+    /// Returns the sources of the settings.
     pub fn sources(self) -> Sources {
         let name = |value: Option<clap::builder::PossibleValue>| {
             value.map(|value| value.get_name().to_owned())
@@ -107,7 +107,7 @@ impl ServeArgs {
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`Exit`], with the code of what is in the way.
+/// [`Exit`] with the code for the cause.
 pub fn run(args: ServeArgs) -> Result<(), Exit> {
     serve(args.sources())
 }

@@ -1,10 +1,10 @@
-//! The JSON of `config show --json`, whose shape is documented in docs/operating.md.
+//! The JSON output of `config show --json`. Its shape is documented in docs/operating.md.
 
 use serde_json::json;
 
 use crate::config::{SETTINGS, Setting, Value, Values};
 
-/// Each setting's value and where it comes from, by its name. Secrets are not shown.
+/// Returns the value and source of each setting, by its name. Secrets are masked.
 pub(super) fn settings(values: &Values) -> serde_json::Value {
     let setting = |setting: &Setting| {
         let whence = values.whence(setting);

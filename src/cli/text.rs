@@ -1,8 +1,8 @@
-//! Words of strangers, made fit for a person's terminal.
+//! Sanitizing of untrusted text for terminals.
 
-/// `text` on one line, at most 300 characters of it, without control characters and with those
-/// that are invisible escaped: what a server says must not be able to move the cursor, to forge
-/// lines of ours, or to change the order in which a line is shown.
+/// Returns at most 300 characters of `text` on one line, without control characters and with
+/// invisible characters escaped. Text from a server must not be able to move the cursor, to forge
+/// lines of this program's output, or to change the direction of a line.
 pub fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(LONGEST));
     for c in text.chars().take(LONGEST) {
@@ -18,8 +18,8 @@ pub fn printable(text: &str) -> String {
     line
 }
 
-/// `text` with its control and invisible characters escaped, for the results of commands: two
-/// that differ look different.
+/// Escapes the control and invisible characters of `text`, for the results of commands. Different
+/// texts stay distinguishable.
 pub fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -31,28 +31,28 @@ pub fn escaped(text: &str) -> String {
     line
 }
 
-/// Whether a terminal shows nothing for `c`, or changes the order or the lines of what is around
-/// it: Unicode's format characters (category Cf), its separators of lines and paragraphs, and
-/// letters and selectors that are blank.
+/// Returns whether a terminal displays `c` as nothing, or `c` affects the order or line breaks of
+/// the text around it: Unicode format characters (category Cf), line and paragraph separators, and
+/// blank letters and selectors.
 fn is_invisible(c: char) -> bool {
     matches!(c,
-        // The soft hyphen, and marks of the direction of Arabic and Syriac.
+        // The soft hyphen, and Arabic and Syriac directional and prepended marks.
         '\u{ad}' | '\u{61c}' | '\u{70f}' | '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{890}' | '\u{891}' | '\u{8e2}'
-        // Fillers that are letters without a shape, and the joiner of combining characters.
+        // Filler letters without a glyph, and the combining grapheme joiner.
         | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{ffa0}'
-        // Separators and selectors of Mongolian.
+        // Mongolian separators and variation selectors.
         | '\u{180b}'..='\u{180f}'
-        // Spaces and joiners without a width, marks of direction.
+        // Zero-width spaces and joiners, and directional marks.
         | '\u{200b}'..='\u{200f}'
-        // Separators of lines and paragraphs, embeddings and overrides of direction.
+        // Line and paragraph separators, and directional embeddings and overrides.
         | '\u{2028}'..='\u{202e}'
-        // Invisible operators, isolates of direction, and deprecated controls.
+        // Invisible operators, directional isolates, and deprecated controls.
         | '\u{2060}'..='\u{206f}'
-        // The byte order mark, and annotations between lines.
+        // The byte order mark, and interlinear annotations.
         | '\u{feff}' | '\u{fff0}'..='\u{fffb}'
-        // Controls of hieroglyphs, shorthand, and music.
+        // Controls of hieroglyphs, shorthand, and musical notation.
         | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1345f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-        // Tags, and the selectors after them.
+        // Tags, and the variation selectors after them.
         | '\u{e0000}'..='\u{e0fff}'
     )
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_and_length_are_tamed() {
+    fn control_characters_are_removed_and_text_is_truncated() {
         let long = "é".repeat(301);
         let cut = format!("{}…", "é".repeat(300));
         for (text, expected) in [
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn invisible_characters_and_those_that_change_the_order_are_escaped() {
+    fn invisible_and_bidirectional_characters_are_escaped() {
         for (text, shown) in [
             ("a\u{202e}b", "a\\u{202e}b"),
             ("a\u{2066}b\u{2069}", "a\\u{2066}b\\u{2069}"),

@@ -1,4 +1,4 @@
-//! `h-realtime token`: what users log in with.
+//! `h-realtime token`: access tokens.
 
 use std::io::{BufRead as _, Read as _};
 use std::path::Path;
@@ -74,8 +74,8 @@ Examples:
 /// Runs `h-realtime token` on a data directory.
 ///
 /// # Errors
-/// [`Exit::NO_USER`] for a user or token that is not there, [`Exit::DATA`] for a bad id, and those
-/// of opening the database.
+/// [`Exit::NO_USER`] for a user or token that does not exist, [`Exit::DATA`] for an invalid ID, and
+/// errors from opening the database.
 pub fn run(args: TokenArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
     with_store(data, |store, console| {
         run_on(args.command, store, console, now)
@@ -158,7 +158,7 @@ fn token_id(id: &str, store: &Store, console: &mut Console<'_>) -> Result<TokenI
         console.input.take(LONGEST_TOKEN).read_line(&mut line)?;
         return Ok(store.token_of_secret(&Secret(line.trim().to_owned()))?);
     }
-    // What was typed may be a token, so it is not said again.
+    // The input may be a token, so the message does not repeat it.
     id.parse().map(TokenId).map_err(|_| {
         Exit::new(
             Exit::DATA,
@@ -181,7 +181,7 @@ fn table(tokens: &[TokenRow], now: UnixMillis) -> Vec<Vec<String>> {
     std::iter::once(heading.to_vec()).chain(rows).collect()
 }
 
-/// When a token ends, and whether that is past.
+/// Describes when a token expires, and whether that time has passed.
 pub(super) fn end(token: &TokenRow, now: UnixMillis) -> String {
     let note = if token.has_expired(now) {
         " (expired)"
@@ -195,7 +195,7 @@ fn date(expires: Option<UnixMillis>) -> String {
     expires.map_or_else(|| "never".to_owned(), time::for_people)
 }
 
-/// Reads the lifetime of a token, in milliseconds.
+/// Parses the lifetime of a token, in milliseconds.
 fn lifetime(text: &str) -> Result<UnixMillis, &'static str> {
     match duration(text)? {
         0 => Err("a token that expires at once is of no use"),
@@ -203,7 +203,7 @@ fn lifetime(text: &str) -> Result<UnixMillis, &'static str> {
     }
 }
 
-/// Reads a duration such as `30d`, in milliseconds.
+/// Parses a duration such as `30d`, in milliseconds.
 fn duration(text: &str) -> Result<UnixMillis, &'static str> {
     const WRONG: &str = "not a number and one of s, m, h, d, w, such as 30d";
     let (digits, unit) = text
@@ -221,9 +221,9 @@ fn duration(text: &str) -> Result<UnixMillis, &'static str> {
     Ok(u64::from(number) * seconds * 1000)
 }
 
-/// Marks this program's tokens, so that people and scanners for leaked secrets know one.
+/// The prefix of this program's tokens, so that people and secret scanners recognize them.
 const PREFIX: &str = "hrt-";
-/// How much of standard input is read for a token, in bytes.
+/// The maximum number of bytes to read for a token from standard input.
 const LONGEST_TOKEN: u64 = 8192;
 
 #[cfg(test)]
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_printed_alone_and_never_again() {
+    fn token_is_printed_once_and_alone() {
         let (_temp, store) = store();
         let (result, out, words) = ran(&store, &["create", JOE, "--expires", "30d"], "");
         assert_eq!(result, Ok(()));
@@ -285,7 +285,7 @@ ID  USERID                CREATED                  EXPIRES
     }
 
     #[test]
-    fn wrong_users_and_ids() {
+    fn unknown_users_and_ids_are_rejected() {
         let (_temp, store) = store();
         assert_eq!(ran(&store, &["create", JOE], "").0, Ok(()));
         let cases: &[(&[&str], Result<(), u8>)] = &[
@@ -325,7 +325,7 @@ ID  USERID                CREATED                  EXPIRES
         assert_eq!(store.tokens(None).unwrap().len(), 3);
         assert_eq!(prune("5s", &["--yes"]), "deleted tokens: 1\n");
         assert_eq!(store.tokens(None).unwrap().len(), 2);
-        // 0s: all expired tokens.
+        // 0s selects all expired tokens.
         assert_eq!(prune("0s", &["--yes"]), "deleted tokens: 1\n");
         assert_eq!(store.tokens(None).unwrap().len(), 1);
     }

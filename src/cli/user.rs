@@ -1,4 +1,4 @@
-//! `h-realtime user`: who there is.
+//! `h-realtime user`: users of the embedded back end.
 
 use std::path::Path;
 
@@ -82,8 +82,8 @@ Example:
 /// Runs `h-realtime user` on a data directory.
 ///
 /// # Errors
-/// [`Exit::NO_USER`] for a user who is not there, [`Exit::DATA`] for a bad userid or one that is
-/// there already, and those of opening the database.
+/// [`Exit::NO_USER`] for a user who does not exist, [`Exit::DATA`] for an invalid userid or one
+/// that exists already, and errors from opening the database.
 pub fn run(args: UserArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
     with_store(data, |store, console| {
         run_on(args.command, store, console, now)
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_each_command_prints_and_ends_with() {
+    fn each_command_has_expected_output_and_exit_code() {
         const JOE: &str = "acct:joe@example.org";
         const NONE: &str = "acct:none@example.org";
         let show = "\

@@ -1,5 +1,5 @@
-//! Makes one connection: socket, TLS where asked for, the WebSocket handshake. Owns the
-//! deadlines of all that; knows nothing of the messages that go over it.
+//! Establishes a connection: socket, TLS if requested, and WebSocket handshake. Owns the timeouts
+//! of these steps. Must not know the messages.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -24,13 +24,13 @@ use crate::clock::unix_now;
 /// A connection after its handshake.
 pub(super) type Socket = WebSocket<Metered>;
 
-/// Whatever a WebSocket can go over.
+/// A transport for a WebSocket.
 pub(super) trait Stream: Read + Write {
-    /// The socket, to wait for.
+    /// Returns the socket, for `poll`.
     fn descriptor(&self) -> BorrowedFd<'_>;
-    /// Sets how long one read and one write may take.
+    /// Sets the timeout of a single read and a single write.
     fn set_patience(&self, patience: Duration) -> io::Result<()>;
-    /// From now on reads and writes do not wait.
+    /// Makes reads and writes non-blocking.
     fn set_nonblocking(&self) -> io::Result<()>;
 }
 
@@ -64,7 +64,7 @@ impl Stream for UnixStream {
     }
 }
 
-/// A stream of which all reads and writes together have one deadline.
+/// A stream with one deadline for all reads and writes together.
 pub(super) struct Until<'a, S: Stream + ?Sized> {
     pub stream: &'a mut S,
     pub deadline: Instant,
@@ -99,19 +99,19 @@ impl<S: Stream + ?Sized> Write for Until<'_, S> {
     }
 }
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// Trying again can do no good.
+    /// Trying again is useless.
     Final(Exit),
-    /// Not a server as the URL says; the reason, for a person. Final, unless it has been one
-    /// before: then it is being repaired, perhaps.
+    /// The server does not match the URL, for this human-readable reason. Final, unless a
+    /// connection has succeeded before: the server may be under repair.
     Unfit(String),
-    /// It may be better later.
+    /// A later attempt may succeed.
     ForNow {
-        /// For a person.
+        /// A human-readable reason.
         reason: String,
-        /// How long to wait at least, if the server says so.
+        /// The minimum time to wait, if the server specifies one.
         after: Option<Duration>,
     },
 }
@@ -125,7 +125,7 @@ impl Refused {
     }
 }
 
-/// Connects once.
+/// Makes one attempt to connect.
 pub(super) fn connect(plan: &Plan) -> Result<Socket, Refused> {
     let stream: Box<dyn Stream> = match &plan.target.way {
         Way::Unix(path) => match UnixStream::connect(path) {
@@ -147,7 +147,7 @@ pub(super) fn connect(plan: &Plan) -> Result<Socket, Refused> {
     Ok(socket)
 }
 
-/// The first address of `host` that accepts a connection.
+/// Connects to the first address of `host` that accepts a connection.
 fn dial(host: &str, port: u16) -> Result<TcpStream, Refused> {
     let addresses = (host, port).to_socket_addrs().map_err(|error| {
         let error = printable(&error.to_string());
@@ -204,8 +204,8 @@ fn upgrade(plan: &Plan, mut stream: Box<dyn Stream>) -> Result<Socket, Refused> 
     ))
 }
 
-/// What the library may hold of what is read and written. The opening has to fit whole; what is
-/// written after it is pongs, of which the library keeps the last one when there is no room.
+/// Returns the limits of the WebSocket library's buffers. The opening messages must fit completely.
+/// Only pongs are written after them, and the library keeps the latest pong if there is no room.
 fn limits(opening: &[String]) -> WebSocketConfig {
     let opening: usize = opening
         .iter()
@@ -243,7 +243,8 @@ fn speaks_tls(place: &str) -> String {
     format!("the server at {place} speaks TLS: use wss://")
 }
 
-/// The body of a refusal, as far as it comes in time: its reason is welcome, not required.
+/// Reads the body of a rejection, as far as it arrives in time. Its reason is useful, but not
+/// required.
 fn read_body(head: &Head, mut body: Vec<u8>, stream: &mut dyn Read) -> Vec<u8> {
     let length = head.value("Content-Length");
     let length = length.and_then(|length| length.parse().ok());
@@ -258,8 +259,8 @@ fn read_body(head: &Head, mut body: Vec<u8>, stream: &mut dyn Read) -> Vec<u8> {
     body
 }
 
-/// What an answer other than 101 means. Redirections are not followed: the token is for the
-/// server that a person named, not for one that this server names.
+/// Interprets a response other than 101. Redirects are not followed: the token is intended for the
+/// server that the user named, not for one that this server names.
 fn judge(head: &Head, body: &[u8], target: &Target) -> Refused {
     let (status, name) = (head.status, &target.name);
     if status == 400 && matches!(target.way, Way::Tcp { .. }) && is_about_tls(body) {
@@ -282,7 +283,8 @@ fn judge(head: &Head, body: &[u8], target: &Target) -> Refused {
     }
 }
 
-/// Whether a server says that it was spoken to without TLS: nginx, Apache, and Go have these words.
+/// Returns whether a server reports that it received plain text on a TLS port, in the wording of
+/// nginx, Apache, and Go.
 fn is_about_tls(body: &[u8]) -> bool {
     let text = String::from_utf8_lossy(body).to_ascii_lowercase();
     ["https port", "https server", "ssl-enabled server"]
@@ -290,7 +292,8 @@ fn is_about_tls(body: &[u8]) -> bool {
         .any(|words| text.contains(words))
 }
 
-/// The reason in the body of a refusal as h words it. A body in chunks has their sizes around it.
+/// Extracts the reason from the body of a rejection in h's format. Chunk sizes around the JSON are
+/// skipped.
 fn reason_of(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Refusal {
@@ -302,10 +305,10 @@ fn reason_of(body: &[u8]) -> Option<String> {
     Some(refusal.reason)
 }
 
-/// What a failing socket says, for a person.
+/// Returns a human-readable reason for a socket error.
 pub(super) fn io_reason(error: &io::Error) -> String {
     match error.kind() {
-        // The name that the system has for a timeout on a blocking socket.
+        // The error kind that the system uses for a timeout on a blocking socket.
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
             format!("no complete answer within {} s", ANSWER.as_secs())
         }
@@ -313,16 +316,16 @@ pub(super) fn io_reason(error: &io::Error) -> String {
     }
 }
 
-/// For every single step of connecting: TCP, TLS, and the upgrade, each as a whole.
+/// The timeout of each step of connecting: TCP, TLS, and the upgrade.
 const ANSWER: Duration = Duration::from_secs(10);
-/// For the body of a refusal.
+/// The timeout for the body of a rejection.
 const BODY: Duration = Duration::from_secs(2);
 /// In bytes.
 const LONGEST_BODY: usize = 8 * 1024;
-/// The header of a frame of a client's, with its mask, in bytes.
+/// The maximum size of a client's frame header with its mask, in bytes.
 const LONGEST_HEADER: usize = 14;
-/// How much is kept of what the server does not read, in bytes: as much before it is written at
-/// all, and as much again.
+/// The size of each write buffer for a server that does not read, in bytes: this much before the
+/// first write is attempted, and as much again after it.
 const UNWRITTEN: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -337,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_final_where_asking_again_is_no_use() {
+    fn permanent_rejections_are_final() {
         for (status, code) in [
             (200, Some(Exit::UNAVAILABLE)),
             (301, Some(Exit::UNAVAILABLE)),
@@ -360,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_and_hints_of_tls_are_taken_from_the_answer() {
+    fn response_yields_retry_after_and_tls_hint() {
         let Refused::ForNow { after, reason } = judged("503 Busy\r\nRetry-After: 7", "") else {
             panic!("503 is for now");
         };
@@ -374,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_of_a_refusal_is_found_where_there_is_one() {
+    fn rejection_reason_is_extracted_from_body() {
         for (body, reason) in [
             (
                 &br#"{"ok": false, "reason": "no such token"}"#[..],

@@ -1,8 +1,9 @@
-//! The opening handshake of RFC 6455, client's side: the request, and the check of the response.
+//! The client side of the opening handshake of RFC 6455: the request, and the validation of the
+//! response.
 //!
-//! The WebSocket library has a handshake of its own, which refuses lists in `Connection`, ignores
-//! extensions that were not offered, and has no deadline. Knows no sockets: what it reads from may
-//! be anything that ends a read at a deadline.
+//! The WebSocket library's own handshake rejects lists in `Connection`, ignores extensions that
+//! were not offered, and has no timeout. Must not know sockets: the input is any reader that ends a
+//! read at a deadline.
 
 use std::io::{self, Read};
 
@@ -20,16 +21,16 @@ pub(super) struct Head {
     fields: Vec<(String, Vec<u8>)>,
 }
 
-/// A response that is not a proper one.
+/// An invalid response.
 #[derive(Debug)]
 pub(super) enum BadAnswer {
-    /// The connection failed or ended. The bytes before that are few, and no complete head.
+    /// The connection failed or ended, before a complete head was received.
     Io(io::Error),
     /// The server closed the connection without a complete response.
     Ended { is_empty: bool },
     /// The bytes are those of TLS.
     Tls,
-    /// The bytes are not HTTP, or too many; the text says which.
+    /// The bytes are not HTTP, or too many; the text describes the problem.
     NotHttp(String),
 }
 
@@ -39,7 +40,7 @@ impl From<io::Error> for BadAnswer {
     }
 }
 
-/// The request for `uri`. A token is sent as it is.
+/// Returns the request for `uri`. The token is sent unchanged.
 pub(super) fn request(uri: &Uri, key: &str, token: Option<&HeaderValue>) -> Vec<u8> {
     let host = uri
         .authority()
@@ -61,8 +62,8 @@ pub(super) fn request(uri: &Uri, key: &str, token: Option<&HeaderValue>) -> Vec<
     request
 }
 
-/// Reads up to the end of the final response's head. Returns it with the bytes behind it.
-/// Interim responses (RFC 9110 section 15.2) other than 101 are skipped.
+/// Reads up to the end of the final response's head. Returns the head, and the bytes that follow
+/// it. Interim responses (RFC 9110 section 15.2) other than 101 are skipped.
 pub(super) fn read_head(stream: &mut dyn Read) -> Result<(Head, Vec<u8>), BadAnswer> {
     let mut bytes = Vec::new();
     let mut total = 0;
@@ -94,7 +95,7 @@ pub(super) fn read_head(stream: &mut dyn Read) -> Result<(Head, Vec<u8>), BadAns
 }
 
 fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadAnswer> {
-    // A record of TLS: an alert or a handshake message, and the version.
+    // A TLS record: an alert or a handshake message, followed by the version.
     if matches!(bytes, [0x15 | 0x16, 0x03, ..]) {
         return Err(BadAnswer::Tls);
     }
@@ -127,26 +128,27 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadAnswer> {
 }
 
 impl Head {
-    /// The values of all fields of a name, in order.
+    /// Returns the values of all fields with a name, in order.
     fn values<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a str> {
         let named = move |field: &&(String, Vec<u8>)| field.0.eq_ignore_ascii_case(name);
         let values = self.fields.iter().filter(named);
         values.filter_map(|(_, value)| str::from_utf8(value).ok().map(str::trim))
     }
 
-    /// The value of the first field of a name.
+    /// Returns the value of the first field with a name.
     pub fn value(&self, name: &'static str) -> Option<&str> {
         self.values(name).next()
     }
 
-    /// The standard reason phrase of the status, or else that of the status line.
+    /// Returns the standard reason phrase of the status code, or else the one in the status line.
     pub fn reason(&self) -> &str {
         let standard = tungstenite::http::StatusCode::from_u16(self.status).ok();
         let standard = standard.and_then(|status| status.canonical_reason());
         standard.unwrap_or(&self.reason)
     }
 
-    /// Checks a response with status 101 by RFC 6455 section 4.1; the error says what is wrong.
+    /// Validates a response with status 101 according to RFC 6455 section 4.1. The error describes
+    /// the problem.
     pub fn check_upgrade(&self, key: &str) -> Result<(), String> {
         if !self.is_http_1_1 {
             return Err("the answer 101 is of a version of HTTP before 1.1".to_owned());
@@ -178,7 +180,7 @@ impl Head {
                 "the answer 101 has an extension that was not offered: {extension}"
             ));
         }
-        // The same for subprotocols.
+        // The same applies to subprotocols.
         if let Some(protocol) = self.value("Sec-WebSocket-Protocol") {
             let protocol = printable(protocol);
             return Err(format!(
@@ -189,10 +191,10 @@ impl Head {
     }
 }
 
-/// In bytes; interim responses count.
+/// In bytes, including interim responses.
 const LONGEST_HEAD: usize = 32 * 1024;
 const MOST_FIELDS: usize = 100;
-/// How much of an answer that is not HTTP an error repeats, in bytes.
+/// The number of bytes of a response that is not HTTP to include in an error.
 const EXCERPT: usize = 40;
 
 #[cfg(test)]
@@ -203,7 +205,7 @@ mod tests {
     const GOOD: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n\
                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
 
-    /// Hands out one byte a read.
+    /// A reader that returns one byte per read.
     struct Dribble<'a>(&'a [u8]);
 
     impl Read for Dribble<'_> {
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn every_violation_of_the_upgrade_is_named() {
+    fn every_upgrade_violation_is_reported() {
         for (fields, part) in [
             (
                 GOOD.replace("Upgrade: websocket\r\n", ""),
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_arrives_byte_by_byte_is_read_whole() {
+    fn head_received_bytewise_is_read_completely() {
         let answer = format!("HTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 101 S\r\n{GOOD}\r\n");
         let (head, rest) = read_head(&mut Dribble(answer.as_bytes())).expect("a head");
         assert_eq!((head.status, rest.len()), (101, 0));
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_other_protocols_are_told_apart() {
+    fn responses_of_other_protocols_are_distinguished() {
         let fault = |bytes: &[u8]| read_head(&mut &*bytes).expect_err("no answer");
         assert!(matches!(fault(b""), BadAnswer::Ended { is_empty: true }));
         assert!(matches!(
@@ -308,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_holds_the_target_and_the_token() {
+    fn request_contains_target_and_token() {
         let uri = Uri::from_static("ws://h.example:5001/ws?a=1");
         let token = HeaderValue::from_static("Bearer t0ken");
         let request = String::from_utf8(request(&uri, KEY, Some(&token))).unwrap();

@@ -1,7 +1,7 @@
-//! SIGINT and SIGTERM: while a connection is open they are handled by a closing handshake, at any
-//! other time they end the process at once.
+//! SIGINT and SIGTERM: while a connection is open, they start a closing handshake. At any other
+//! time, they end the process immediately.
 //!
-//! Owns: the handlers, and the exit code that each signal leads to.
+//! Owns: the handlers, and the exit code for each signal.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,17 +16,17 @@ use crate::cli::exit::Exit;
 
 /// The signals received so far.
 pub(super) struct Interrupts {
-    /// A signal ends the process from within its handler.
+    /// The handler ends the process at the next signal.
     at_once: Arc<AtomicBool>,
-    /// The last signal; 0 before the first.
+    /// The last signal. 0 before the first.
     last: Arc<AtomicUsize>,
-    /// Readable once a signal has been received, so that `poll` wakes up for it.
+    /// Becomes readable when a signal has been received, so that `poll` returns.
     pipe: Option<UnixStream>,
     on_term: u8,
 }
 
 impl Interrupts {
-    /// No handlers: for tests, which share their process.
+    /// Returns an instance without handlers, for tests, which share their process.
     #[cfg(test)]
     pub fn none() -> Self {
         Interrupts {
@@ -37,7 +37,7 @@ impl Interrupts {
         }
     }
 
-    /// Handles the signals from now on. SIGINT leads to exit code 130, SIGTERM to `on_term`.
+    /// Installs the handlers. SIGINT leads to exit code 130, SIGTERM to `on_term`.
     pub fn catch(on_term: u8) -> io::Result<Self> {
         let at_once = Arc::new(AtomicBool::new(true));
         let last = Arc::new(AtomicUsize::new(0));
@@ -47,8 +47,8 @@ impl Interrupts {
             .into_iter()
             .filter(|(signal, _)| !is_ignored(*signal))
         {
-            // In the order in which a handler executes them: the first signal is recorded, the
-            // second one ends the process, also where the server does not answer the close frame.
+            // The handlers run in this order: the first signal is recorded, and the second one ends
+            // the process, even if the server does not answer the close frame.
             flag::register_conditional_shutdown(signal, code.into(), Arc::clone(&at_once))?;
             flag::register(signal, Arc::clone(&at_once))?;
             let number = usize::try_from(signal).unwrap_or_default();
@@ -63,26 +63,26 @@ impl Interrupts {
         })
     }
 
-    /// From now on the caller handles the first signal.
+    /// Lets the caller handle the next signal.
     pub fn defer(&self) {
         self.at_once.store(false, Ordering::SeqCst);
-        // A signal between the last check and this line must not be forgotten.
+        // A signal between the last check and this line must not be lost.
         if self.received() {
             self.at_once.store(true, Ordering::SeqCst);
         }
     }
 
-    /// From now on every signal ends the process.
+    /// Makes every signal end the process again.
     pub fn resume(&self) {
         self.at_once.store(true, Ordering::SeqCst);
     }
 
-    /// Whether there was a signal.
+    /// Returns whether a signal has been received.
     pub fn received(&self) -> bool {
         self.last.load(Ordering::SeqCst) != 0
     }
 
-    /// How the command ends after a signal.
+    /// Returns the result of the command after a signal.
     pub fn result(&self) -> Result<(), Exit> {
         let sigterm = usize::try_from(SIGTERM).unwrap_or_default();
         let code = match self.last.load(Ordering::SeqCst) {
@@ -95,14 +95,14 @@ impl Interrupts {
         }
     }
 
-    /// Becomes readable with a signal.
+    /// Returns a descriptor that becomes readable when a signal is received.
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 }
 
-/// Whether the parent process has a signal ignored, as shells have SIGINT for the background
-/// commands of a script. It stays so then.
+/// Returns whether the process inherited the signal as ignored, as shells do with SIGINT for
+/// background commands of a script. Such a signal stays ignored.
 fn is_ignored(signal: i32) -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
         return false;

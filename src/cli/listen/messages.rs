@@ -1,4 +1,5 @@
-//! What a client says when it connects, and what it makes of what it hears. Knows no sockets.
+//! Messages that the client sends when it connects, and the interpretation of received messages.
+//! Must not know sockets.
 
 use std::borrow::Cow;
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::text::printable;
 
-/// The annotations a person asks for: any one that fits any one of these.
+/// The filter of requested annotations: any value of any field matches.
 pub(super) struct Wanted {
     pub uri: Vec<String>,
     pub group: Vec<String>,
@@ -16,13 +17,13 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// No annotation at all is asked for.
+    /// Returns whether no annotations are requested.
     pub(super) fn is_nothing(&self) -> bool {
         self.clauses().is_empty()
     }
 
     fn clauses(&self) -> Vec<Value> {
-        // URIs are the one field that is compared after normalisation.
+        // URIs are the only field that is compared after normalization.
         [
             ("/uri", &self.uri, false),
             ("/group", &self.group, true),
@@ -38,11 +39,11 @@ impl Wanted {
     }
 }
 
-/// The `id` of the message with the filter, which an error repeats.
+/// The `id` of the filter message, which an error repeats.
 const FILTER: u64 = 1;
 
-/// The messages to send on a new connection, in order. `whoami` comes last: messages are
-/// handled in order, so its reply says that the filter is in place.
+/// Returns the messages to send on a new connection, in order. `whoami` comes last: messages are
+/// handled in order, so its reply shows that the filter is in place.
 pub(super) fn opening(client_id: &str, wanted: &Wanted) -> Vec<String> {
     let mut messages = vec![json!({"type": "client_id", "value": client_id}).to_string()];
     let clauses = wanted.clauses();
@@ -55,20 +56,20 @@ pub(super) fn opening(client_id: &str, wanted: &Wanted) -> Vec<String> {
     messages
 }
 
-/// What a text message is to a listener.
+/// A classified text message.
 #[derive(Debug, PartialEq)]
 pub(super) enum Heard<'a> {
     /// An event, as the line to print.
     Event(Cow<'a, str>),
-    /// The reply to `whoami`: the userid, none when anonymous.
+    /// The reply to `whoami`: the userid, or `None` if anonymous.
     Identity(Option<String>),
-    /// The server refused the filter, with this description: no annotations would come.
+    /// The server rejected the filter, with this description. No annotations would be sent.
     FilterRefused(String),
-    /// Anything else, as the line to say to a person.
+    /// Anything else, as a line for the user.
     Other(String),
 }
 
-/// Tells what `text` is.
+/// Classifies `text`.
 pub(super) fn classify(text: &str) -> Heard<'_> {
     let Ok(Envelope { kind }) = serde_json::from_str(text) else {
         return Heard::Other(format!("not understood: {}", printable(text)));
@@ -95,8 +96,8 @@ pub(super) fn classify(text: &str) -> Heard<'_> {
     }
 }
 
-/// JSON on one line. Inside a JSON string a line break is always escaped, so one that stands
-/// there is white space between values.
+/// Returns JSON on one line. Line breaks inside JSON strings are always escaped, so an unescaped
+/// one is white space between tokens.
 fn one_line(json: &str) -> Cow<'_, str> {
     if json.contains(['\n', '\r']) {
         json.replace(['\n', '\r'], " ").into()
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_opening_holds_one_clause_for_each_field_asked_for() {
+    fn opening_has_one_clause_per_requested_field() {
         let wanted = Wanted {
             uri: strings(&["https://a.example/\"x\"", "https://b.example/"]),
             group: vec![],
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_clause_no_filter_is_sent() {
+    fn no_filter_is_sent_without_clauses() {
         let wanted = Wanted {
             uri: vec![],
             group: vec![],
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_told_apart() {
+    fn messages_are_classified() {
         let other = |line: &str| Heard::Other(line.to_owned());
         for (text, expected) in [
             (

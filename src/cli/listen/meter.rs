@@ -1,19 +1,20 @@
-//! Counts what goes over a connection, and bounds what one turn reads of it.
+//! Counts the bytes of a connection, and limits the bytes that one turn reads.
 //!
-//! The WebSocket library reads on until a message is complete. A server that never completes one
-//! would keep it reading; with a bound the caller looks after signals and standard output between.
+//! The WebSocket library reads until a message is complete. A server that never completes a message
+//! would keep it reading forever. The limit lets the caller check for signals and a closed standard
+//! output in between.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::BorrowedFd;
 
 use super::connect::Stream;
 
-/// A connection whose bytes are counted.
+/// A connection that counts its bytes.
 pub(super) struct Metered<S = Box<dyn Stream>> {
     stream: S,
-    /// How much this turn may still read.
+    /// The number of bytes that this turn may still read.
     left: usize,
-    /// The bytes since the last complete message.
+    /// The number of bytes since the last complete message.
     unfinished: u64,
     has_read: bool,
     has_written: bool,
@@ -30,53 +31,54 @@ impl<S> Metered<S> {
         }
     }
 
-    /// Allows the reads of another turn, and forgets what the last one did.
+    /// Starts a turn: resets the limit and the flags of the previous turn.
     pub fn begin_turn(&mut self) {
         self.left = TURN;
         self.has_read = false;
         self.has_written = false;
     }
 
-    /// Whether this turn has ended by its bound, so that there may be more to read at once. With
-    /// TLS that may be in memory, where `poll` does not see it.
+    /// Returns whether this turn has reached its limit, so that more input may be available
+    /// immediately. With TLS, this input may be in a buffer that `poll` does not see.
     pub fn is_cut(&self) -> bool {
         self.left == 0
     }
 
-    /// Whether this turn has read anything.
+    /// Returns whether this turn has read anything.
     pub fn has_read(&self) -> bool {
         self.has_read
     }
 
-    /// Whether this turn has written anything.
+    /// Returns whether this turn has written anything.
     pub fn has_written(&self) -> bool {
         self.has_written
     }
 
-    /// A message was complete.
+    /// Called when a message is complete.
     pub fn message_ended(&mut self) {
         self.unfinished = 0;
     }
 
-    /// A control frame with so long a payload was read: it is no part of a message.
+    /// Called when a control frame with this payload length has been read. Control frames are not
+    /// part of a message.
     pub fn control_frame(&mut self, payload: usize) {
         let frame = (CONTROL_HEADER + payload) as u64;
         self.unfinished = self.unfinished.saturating_sub(frame);
     }
 
-    /// Whether the server sends a message without an end.
+    /// Returns whether a message of the server exceeds its maximum size.
     pub fn is_endless(&self) -> bool {
         self.unfinished > (LONGEST_MESSAGE + LONGEST_HEADERS) as u64
     }
 }
 
 impl Metered {
-    /// The socket, to wait for.
+    /// Returns the socket, for `poll`.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.stream.descriptor()
     }
 
-    /// From now on reads and writes do not wait.
+    /// Makes reads and writes non-blocking.
     pub fn set_nonblocking(&self) -> io::Result<()> {
         self.stream.set_nonblocking()
     }
@@ -99,8 +101,8 @@ impl<S: Read> Read for Metered<S> {
 impl<S: Write> Write for Metered<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.stream.write(bytes)? {
-            // The buffer of the TLS library is full. The WebSocket library would take this for the
-            // end of the connection.
+            // The buffer of the TLS library is full. The WebSocket library would interpret this as
+            // the end of the connection.
             0 if !bytes.is_empty() => Err(ErrorKind::WouldBlock.into()),
             count => {
                 self.has_written |= count > 0;
@@ -114,14 +116,15 @@ impl<S: Write> Write for Metered<S> {
     }
 }
 
-/// The longest message of a server, in bytes, all its fragments together.
+/// The maximum size of a server's message, in bytes, including all fragments.
 pub(super) const LONGEST_MESSAGE: usize = 16 * 1024 * 1024;
-/// How long the frame headers of one message may be in all. This bounds its fragments: a header
-/// has from 2 to 10 bytes.
+/// The maximum total size of the frame headers of one message. This limits the number of its
+/// fragments: a header has 2 to 10 bytes.
 pub(super) const LONGEST_HEADERS: usize = 1024 * 1024;
-/// What one turn reads at most. A turn takes some milliseconds, whatever the bytes are.
+/// The maximum number of bytes that one turn reads. This keeps a turn to a few milliseconds,
+/// regardless of the content.
 const TURN: usize = 64 * 1024;
-/// The header of a control frame from a server, in bytes.
+/// The size of a control frame's header from a server, in bytes.
 const CONTROL_HEADER: usize = 2;
 
 #[cfg(test)]
@@ -131,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends its bytes again and again, and takes none.
+    /// A stream that repeats its bytes forever, and discards writes.
     struct Endless(&'static [u8]);
 
     impl Read for Endless {
@@ -157,7 +160,7 @@ mod tests {
         }
     }
 
-    /// Reads until the turn ends; returns how many messages came.
+    /// Reads until the turn ends. Returns the number of messages received.
     fn turn(socket: &mut WebSocket<Metered<Endless>>) -> usize {
         socket.get_mut().begin_turn();
         for count in 0.. {
@@ -176,7 +179,7 @@ mod tests {
         WebSocket::from_partially_read(stream, first.to_vec(), Role::Client, None)
     }
 
-    /// Reads a whole turn, by hand; returns its bytes.
+    /// Reads a whole turn without the WebSocket library. Returns its bytes.
     fn raw_turn(meter: &mut Metered<Endless>) -> usize {
         meter.begin_turn();
         let count = meter.read(&mut [0; 2 * TURN]).expect("a turn");
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn turn_of_empty_fragments_ends() {
-        // The first fragment of a text, then empty continuation frames.
+        // The first fragment of a text message, followed by empty continuation frames.
         let mut socket = socket(b"\x01\x00", b"\x00\x00");
         for _ in 0..3 {
             assert_eq!(turn(&mut socket), 0);
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn length_of_a_message_with_its_headers_is_bounded() {
+    fn message_length_including_headers_is_bounded() {
         let mut meter = Metered::new(Endless(b"\x00\x00"));
         for number in 0..=MOST / TURN {
             assert!(!meter.is_endless(), "{number}");
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_and_complete_messages_do_not_make_a_message_longer() {
+    fn control_frames_and_complete_messages_do_not_count_toward_message_length() {
         let mut pings = socket(b"\x01\x00", b"\x89\x02ab");
         let mut texts = socket(b"", b"\x81\x02ab");
         for socket in [&mut pings, &mut texts] {
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn full_buffer_of_the_layer_below_is_no_end_of_the_connection() {
+    fn full_tls_buffer_does_not_end_the_connection() {
         struct Full;
         impl Write for Full {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {

@@ -1,17 +1,17 @@
-//! Detects servers that are dead or do not read. Knows no clock: the time is an argument.
+//! Detects servers that are dead or do not read. Must not know a clock: the time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// Detects a dead server: after a silence a ping is sent, and must be answered. Also detects one
-/// that does not read.
+/// Detects a dead server: after a period of silence a ping is sent, and must be answered. Also
+/// detects a server that does not read.
 pub(super) struct Pulse {
     heard: Instant,
     has_pinged: bool,
-    /// Since when something is queued of which nothing could be written.
+    /// The time since which output is queued and no part of it could be written.
     unread: Option<Instant>,
 }
 
-/// What is due.
+/// The action that is due.
 #[derive(Debug, PartialEq)]
 pub(super) enum Beat {
     Wait,
@@ -35,7 +35,7 @@ impl Pulse {
         self.has_pinged = false;
     }
 
-    /// The queue was written, all of it, or at least some.
+    /// Records the result of a write: the queue was flushed, or at least some bytes were written.
     pub fn sent(&mut self, now: Instant, is_flushed: bool, has_written: bool) {
         self.unread = match (is_flushed, has_written) {
             (true, _) => None,
@@ -44,7 +44,7 @@ impl Pulse {
         };
     }
 
-    /// A ping is due once in a silence.
+    /// Returns the action that is due. A ping is due once in a period of silence.
     pub fn next(&mut self, now: Instant) -> Beat {
         let unread = self
             .unread
@@ -63,7 +63,7 @@ impl Pulse {
         Beat::Wait
     }
 
-    /// How long nothing is due.
+    /// Returns the time until the next action may be due.
     pub fn patience(&self, now: Instant) -> Duration {
         let due = match self.has_pinged {
             true => PING_AFTER + DEAD_AFTER,
@@ -79,12 +79,11 @@ impl Pulse {
     }
 }
 
-/// How long nothing may be heard until a ping is sent. Servers of this API send one of their own
-/// after 30 s.
+/// The period of silence after which a ping is sent. Servers of this API send a ping after 30 s.
 pub(super) const PING_AFTER: Duration = Duration::from_secs(40);
-/// How long its answer may take.
+/// The time that the answer to a ping may take.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(20);
-/// How long the server may read nothing of what is sent: as long as it may be silent.
+/// The time for which the server may read nothing: as long as it may be silent.
 pub(super) const UNREAD_AFTER: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -92,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_leads_to_one_ping_and_then_to_the_end() {
+    fn silence_leads_to_one_ping_then_disconnect() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pulse = Pulse::new(start);
@@ -104,12 +103,12 @@ mod tests {
         assert_eq!(pulse.next(at(60)), Beat::Dead);
         pulse.heard(at(60));
         assert_eq!(pulse.next(at(99)), Beat::Wait);
-        // A process that was stopped for long asks first.
+        // A process that was suspended for a long time sends a ping first.
         assert_eq!(pulse.next(at(900)), Beat::Ping);
     }
 
     #[test]
-    fn server_that_reads_nothing_is_given_up_whatever_it_sends() {
+    fn server_that_never_reads_is_disconnected() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pulse = Pulse::new(start);
@@ -123,7 +122,7 @@ mod tests {
         assert_eq!(pulse.next(at(59)), Beat::Wait);
         assert_eq!(pulse.patience(at(59)), Duration::from_secs(1));
         assert_eq!(pulse.next(at(60)), Beat::Unread);
-        // Slowly is enough, and so is all of it.
+        // Writing slowly is sufficient, as is a flushed queue.
         pulse.sent(at(60), false, true);
         assert_eq!(pulse.next(at(80)), Beat::Wait);
         pulse.sent(at(80), true, true);

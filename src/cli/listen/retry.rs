@@ -1,5 +1,5 @@
-//! When to connect again: the backoff, and the words of the server that change it. Knows neither
-//! clock nor chance: both are arguments.
+//! Reconnection delays: the backoff, and its adjustments by the server. Must not know a clock or a
+//! random source: time and randomness are arguments.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use crate::backoff::Backoff;
 use crate::model::UnixMillis;
 
-/// The wait named by a `Retry-After` field: seconds, or a date (RFC 9110 section 10.2.3). At most
-/// an hour; `None` if the value is neither.
+/// Parses a `Retry-After` field: seconds, or a date (RFC 9110 section 10.2.3). Returns at most an
+/// hour. `None` if the value is neither.
 pub(super) fn retry_after(value: &str, now: UnixMillis) -> Option<Duration> {
     let wait = match value.trim().parse() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -30,8 +30,8 @@ impl Retry {
         Retry(Backoff::new(SHORTEST_DELAY, LONGEST_DELAY))
     }
 
-    /// The delay after a connection that `lasted` so long and ended with a close code, or that was
-    /// not made (zero) and may be tried again `after` a while.
+    /// Returns the delay after a connection that `lasted` this long and ended with a close code, or
+    /// that failed (zero) and may be retried `after` some time.
     pub fn next(
         &mut self,
         lasted: Duration,
@@ -40,7 +40,7 @@ impl Retry {
         random: u64,
     ) -> Duration {
         if code == Some(SERVICE_RESTART) {
-            // Orderly, and the server spreads its closes. The next one begins the delays anew.
+            // An orderly close, and the server spreads its closes: the backoff starts over.
             *self = Retry::new();
         }
         let delay = self.0.next(lasted, random);
@@ -51,20 +51,20 @@ impl Retry {
         if least <= delay {
             return delay;
         }
-        // Everybody was given the same wait.
+        // Every client received the same delay.
         let spread = u64::try_from((least / 4).as_millis()).unwrap_or(u64::MAX);
         least + Duration::from_millis(random % (spread + 1000))
     }
 }
 
-/// From between one and two seconds up to a minute.
+/// The first delay is between one and two seconds, the last about a minute.
 const SHORTEST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
-/// The least delay after the close code "try again later".
+/// The minimum delay after the close code "try again later".
 const OVERLOADED: Duration = Duration::from_secs(10);
-/// The longest wait that a server can ask for.
+/// The maximum delay that a server can request.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// Close codes of IANA's registry.
+/// Close codes from the IANA registry.
 const SERVICE_RESTART: u16 = 1012;
 const TRY_AGAIN_LATER: u16 = 1013;
 
@@ -99,7 +99,7 @@ mod tests {
         for _ in 0..10 {
             retry.next(Duration::ZERO, None, None, 0);
         }
-        // A server that restarts is soon back.
+        // A restarting server is available again soon.
         assert_eq!(retry.next(seconds(5), Some(1012), None, 0), seconds(1));
         assert_eq!(retry.next(Duration::ZERO, None, None, 0), seconds(2));
         assert_eq!(retry.next(Duration::ZERO, Some(1013), None, 0), seconds(10));
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(retry.next(Duration::ZERO, None, after, 0), seconds(600));
         let most = retry.next(Duration::ZERO, None, after, u64::MAX);
         assert!(most > seconds(600) && most < seconds(752), "{most:?}");
-        // A wait that is shorter than the backoff changes nothing.
+        // A requested delay that is shorter than the backoff has no effect.
         let after = Some(seconds(1));
         assert_eq!(retry.next(Duration::ZERO, None, after, 0), seconds(30));
     }

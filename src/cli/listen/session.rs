@@ -1,8 +1,8 @@
-//! One connection from its first message to its end.
+//! One connection, from its first message to its end.
 //!
-//! Owns: the wait for the server, for signals, and for the end of standard output at once; the
-//! pings that detect a dead server; and the closing handshake. What messages mean is decided in
-//! `messages`, what follows an end in the loop of connections.
+//! Owns: the concurrent wait for the server, for signals, and for a closed standard output; the
+//! pings that detect a dead server; and the closing handshake. The meaning of messages is in
+//! `messages`, and the reconnection logic in the loop of connections.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -22,21 +22,21 @@ use super::{Console, Plan};
 use crate::cli::exit::Exit;
 use crate::cli::text::printable;
 
-/// How a session ended.
+/// The end of a session.
 pub(super) enum End {
-    /// As it should: enough events, or standard output was closed.
+    /// The intended end: enough events, or a closed standard output.
     Done,
-    /// By a signal.
+    /// Ended by a signal.
     Interrupted,
     Lost(Lost),
 }
 
-/// A connection that is gone.
+/// A lost connection.
 pub(super) struct Lost {
     pub reason: String,
     /// The code of the server's close frame.
     pub code: Option<u16>,
-    /// How long the server asks to wait.
+    /// The delay that the server requests.
     pub after: Option<Duration>,
 }
 
@@ -51,7 +51,7 @@ impl Lost {
 
     fn closed(frame: Option<CloseFrame>) -> Self {
         match frame {
-            // The library puts these in place of a code that no close frame may have.
+            // The library reports these values for a code that no close frame may contain.
             Some(CloseFrame {
                 code: CloseCode::Protocol,
                 reason,
@@ -71,23 +71,24 @@ impl Lost {
     }
 }
 
-/// A connection, and everything that it reacts to.
+/// A connection, and all event sources of its session.
 pub(super) struct Session<'a, 'b> {
     pub socket: Socket,
     pub plan: &'a Plan,
     pub left: &'a mut Option<u64>,
     pub console: &'a mut Console<'b>,
     pub interrupts: &'a Interrupts,
-    /// The server has answered the last message of the opening.
+    /// The server has answered the last opening message.
     pub is_open: bool,
 }
 
 impl Session<'_, '_> {
-    /// Speaks on the connection until it ends, enough was heard, or a signal comes.
+    /// Runs the session until the connection ends, enough events have been received, or a signal
+    /// arrives.
     ///
     /// # Errors
-    /// Where no other connection can do better: a refused filter, a token that does not count, a
-    /// standard output that fails.
+    /// If another connection would not help: a rejected filter, an invalid token, or a failing
+    /// standard output.
     pub fn run(mut self) -> Result<End, Exit> {
         let result = match self.open() {
             Ok(()) => self.serve(),
@@ -95,7 +96,7 @@ impl Session<'_, '_> {
         };
         match &result {
             Ok(End::Lost(_)) => {
-                // The answer to a close is queued by now; that it arrives is a courtesy.
+                // The answer to a close frame is queued at this point. Sending it is best effort.
                 let _ = self.socket.flush();
             }
             Ok(End::Interrupted) => self.close(CloseCode::Away),
@@ -125,7 +126,8 @@ impl Session<'_, '_> {
                 Err(lost) => return Ok(End::Lost(lost)),
             };
             let meter = self.socket.get_ref();
-            // Over TLS, input is not taken while output is held up. To wait for it would not wait.
+            // Over TLS, no input is read while output is blocked. Polling for input would then
+            // return immediately, again and again.
             let is_held_up = !is_flushed && woken.is_readable && !meter.has_read();
             let interest = match (is_flushed, is_held_up) {
                 (true, _) => PollFlags::IN,
@@ -147,7 +149,7 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Writes what is queued, and a ping when one is due. Returns whether all of it is written.
+    /// Writes queued output, and a ping if one is due. Returns whether everything has been written.
     fn keep_up(&mut self, pulse: &mut Pulse) -> Result<bool, Lost> {
         if self.socket.get_ref().is_endless() {
             return Err(Lost::broken(endless()));
@@ -186,7 +188,7 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Handles the messages that have arrived, as far as one turn reads.
+    /// Handles the received messages, up to the limit of one turn.
     fn take_all(&mut self) -> Result<Option<End>, Exit> {
         loop {
             if self.interrupts.received() {
@@ -203,10 +205,10 @@ impl Session<'_, '_> {
                     self.console.say("ignored: a binary message");
                     None
                 }
-                // The pong is queued by now, and flushed before the next wait.
+                // The pong is queued at this point, and is flushed before the next wait.
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => None,
                 Err(error) if is_full(&error) => return Ok(None),
-                // The process was stopped and goes on (Ctrl-Z, fg).
+                // The process was suspended and resumed (Ctrl-Z, fg).
                 Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => None,
                 Err(error) => Some(End::Lost(Lost::broken(reason(&error)))),
             };
@@ -225,8 +227,8 @@ impl Session<'_, '_> {
         }
     }
 
-    /// The server has closed the connection. If it did so because of what the opening says, it would
-    /// do so again.
+    /// Called when the server has closed the connection. If the opening messages caused the close,
+    /// a new connection would fail in the same way.
     fn closed(&self, frame: Option<CloseFrame>) -> Result<Lost, Exit> {
         let lost = Lost::closed(frame);
         match lost.code {
@@ -242,7 +244,7 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Prints or says what a message is. Returns how the session ends, if it does.
+    /// Handles a message. Returns the end of the session, if the message causes it.
     fn take(&mut self, text: &str) -> Result<Option<End>, Exit> {
         match messages::classify(text) {
             Heard::Event(line) => {
@@ -268,7 +270,7 @@ impl Session<'_, '_> {
                 self.console.say(format_args!("connected as {userid}"));
             }
             Heard::Identity(None) if self.plan.has_token() => {
-                // To go on would be to miss, without a word, what only the user may see.
+                // Continuing would silently omit annotations that only the user may see.
                 let message = format!(
                     "{}: the server does not accept the token: it is unknown, expired, or \
                      revoked. Without a token you are anonymous",
@@ -285,13 +287,13 @@ impl Session<'_, '_> {
         Ok(None)
     }
 
-    /// Waits for what is of interest of the socket, for a signal, or for standard output to be
-    /// closed.
+    /// Waits for the given events of the socket, for a signal, or for standard output to be closed.
     fn wait(&self, interest: PollFlags, patience: Duration) -> io::Result<Woken> {
         let socket = PollFd::from_borrowed_fd(self.socket.get_ref().descriptor(), interest);
         let mut fds = vec![socket];
         if let Some(output) = self.console.output {
-            // Errors are reported without any interest: the reader of a pipe is gone.
+            // Errors are always reported, even without requested events: the reader of a pipe has
+            // closed it.
             fds.push(PollFd::from_borrowed_fd(output, PollFlags::empty()));
         }
         if let Some(signals) = self.interrupts.as_fd() {
@@ -311,7 +313,7 @@ impl Session<'_, '_> {
         })
     }
 
-    /// Closes the connection, and waits for the server's answer for a while.
+    /// Closes the connection, and waits briefly for the server's answer.
     fn close(&mut self, code: CloseCode) {
         let reason = "".into();
         let closed = self.socket.close(Some(CloseFrame { code, reason }));
@@ -350,22 +352,22 @@ impl Session<'_, '_> {
     }
 }
 
-/// Why a wait has ended.
+/// The reason why a wait has ended.
 #[derive(Default)]
 struct Woken {
-    /// There is something of the server's, its end included.
+    /// The socket is readable, or at its end.
     is_readable: bool,
     /// Standard output was closed.
     is_unread: bool,
 }
 
-/// Whether a socket that does not wait would have to.
+/// Returns whether a non-blocking operation would block.
 fn is_full(error: &Error) -> bool {
     matches!(error, Error::Io(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-/// What cannot be written now is kept by the library. Where even that has no room, a server that
-/// does not read is detected in time without another ping.
+/// Ignores a full write buffer. The library keeps output that cannot be written now. If its buffer
+/// is full as well, the server is not reading, which is detected in time without another ping.
 fn unless_full(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(Error::WriteBufferFull(_)) => Ok(()),
@@ -374,7 +376,7 @@ fn unless_full(result: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
-/// Why a connection broke, for a person.
+/// Returns a human-readable reason for a connection failure.
 fn reason(error: &Error) -> String {
     match error {
         Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
@@ -394,7 +396,8 @@ fn reason(error: &Error) -> String {
     }
 }
 
-/// What the server does wrong. Another connection may do better: the server may be replaced.
+/// Describes a protocol violation of the server. A new connection may succeed, since the server may
+/// be replaced.
 fn violation(what: &str) -> String {
     printable(&format!(
         "the server violates the WebSocket protocol: {what}"
@@ -409,13 +412,13 @@ fn endless() -> String {
     )
 }
 
-/// How long the server's answer to a close frame may take.
+/// The time that the server's answer to a close frame may take.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// The reason that the library gives with 1002 where a close frame has an invalid code.
+/// The library's reason text with code 1002 if a close frame has an invalid code.
 const INVALID_CODE: &str = "Protocol violation";
 const MIB: usize = 1024 * 1024;
-/// In the description of a refusal that another attempt may not get.
+/// Part of the description of a rejection that may not recur.
 const TEMPORARY: &str = "try again later";
-/// Close codes for what a client has sent: protocol error, type of data, inconsistent data, and
-/// length.
+/// Close codes that reject the client's input: protocol error, unsupported data, invalid data, and
+/// message too big.
 const REJECTIONS: [u16; 4] = [1002, 1003, 1007, 1009];

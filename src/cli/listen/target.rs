@@ -1,22 +1,22 @@
-//! Where to connect to: the URL as typed, taken apart. Knows no sockets.
+//! Parser of the server's URL. Must not know sockets.
 
 use std::path::PathBuf;
 
 use tungstenite::http::Uri;
 
-/// A server and what to ask it for.
+/// A server, and the request for it.
 #[derive(Debug)]
 pub(super) struct Target {
     pub way: Way,
-    /// The URL of the request; for a socket file with a host that stands for it.
+    /// The URL of the request. For a Unix socket, it has a placeholder host.
     pub request: Uri,
-    /// For messages: never with the query, which may hold a token.
+    /// The name in messages. Never includes the query, which may contain a token.
     pub name: String,
-    /// The query holds an `access_token`.
+    /// The query contains an `access_token`.
     pub has_token: bool,
 }
 
-/// How the server is reached.
+/// The transport to the server.
 #[derive(Debug, PartialEq)]
 pub(super) enum Way {
     Tcp { host: String, port: u16 },
@@ -25,7 +25,7 @@ pub(super) enum Way {
 }
 
 impl Target {
-    /// Takes `url` apart; the error says to a person what is wrong with it.
+    /// Parses `url`. The error is a human-readable description of the problem.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         if let Some(path) = url.strip_prefix("unix:") {
             if path.is_empty() {
@@ -74,7 +74,7 @@ impl Target {
             Some(query) => format!("{name}?{query}"),
             None => name.clone(),
         };
-        // An IPv6 address has its brackets in a URL only.
+        // An IPv6 address has brackets only in a URL.
         let host = host
             .trim_start_matches('[')
             .trim_end_matches(']')
@@ -97,7 +97,7 @@ impl Target {
         })
     }
 
-    /// The host and port, or the path of the socket.
+    /// Returns the host and port, or the path of the socket.
     pub(super) fn place(&self) -> String {
         match &self.way {
             Way::Tcp { host, port } | Way::Tls { host, port } if host.contains(':') => {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_taken_apart() {
+    fn urls_are_parsed() {
         for (url, way, request) in [
             (
                 "ws://127.0.0.1:5001/ws",
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_in_the_query_is_noticed_and_never_named() {
+    fn token_in_query_is_detected_and_never_shown() {
         let target = Target::parse("ws://h.example/ws?a=1&access_token=secret").expect("a URL");
         assert!(target.has_token);
         assert_eq!(target.name, "ws://h.example/ws");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn other_urls_are_refused() {
+    fn unsupported_urls_are_rejected() {
         for (url, part) in [
             ("", "the URL"),
             ("127.0.0.1:5001", "expected ws://"),

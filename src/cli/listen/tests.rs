@@ -1,4 +1,4 @@
-//! The command over real sockets, against a server of another make in a thread.
+//! Tests of the command over real sockets, with a server based on another library in a thread.
 
 use std::io::{Cursor, Read};
 use std::net::{TcpListener, TcpStream};
@@ -23,7 +23,7 @@ struct Cli {
     args: ListenArgs,
 }
 
-/// Runs the command; returns standard output, standard error and the exit.
+/// Runs the command. Returns its standard output, standard error, and result.
 fn listened(arguments: &[&str], token: Option<&str>) -> (String, String, Result<(), Exit>) {
     let cli = Cli::try_parse_from([&["listen"], arguments].concat()).expect("arguments");
     let (mut events, mut status) = (Vec::new(), Vec::new());
@@ -39,8 +39,8 @@ fn listened(arguments: &[&str], token: Option<&str>) -> (String, String, Result<
     (text(events), text(status), result)
 }
 
-/// Serves one connection after the other, each with the next of `scripts`; returns its URL and
-/// all that the clients sent.
+/// Serves one connection for each entry of `scripts`, in order. Returns the URL and all messages
+/// from the clients.
 #[expect(clippy::result_large_err, reason = "the library's callback")]
 fn server<F>(scripts: Vec<F>) -> (String, JoinHandle<Vec<String>>)
 where
@@ -96,7 +96,7 @@ fn close(socket: &mut tungstenite::WebSocket<TcpStream>, code: u16) {
 }
 
 #[test]
-fn events_are_printed_pings_answered_and_the_count_ends_it() {
+fn listen_prints_events_answers_pings_and_stops_at_count() {
     let (url, server) = server(vec![|socket: &mut _| {
         say(socket, ME);
         socket.send(Message::Ping("beat".into())).expect("sent");
@@ -137,7 +137,7 @@ fn events_are_printed_pings_answered_and_the_count_ends_it() {
 }
 
 #[test]
-fn a_lost_connection_is_made_again_with_the_same_client_id() {
+fn reconnect_keeps_the_client_id() {
     let scripts: [fn(&mut tungstenite::WebSocket<TcpStream>); 2] = [
         |socket| close(socket, 1001),
         |socket| {
@@ -174,13 +174,13 @@ fn a_lost_connection_is_made_again_with_the_same_client_id() {
 }
 
 #[test]
-fn refused_filter_ends_the_connection_and_is_sent_again() {
+fn rejected_filter_closes_and_is_resent_on_reconnect() {
     let refuse: fn(&mut tungstenite::WebSocket<TcpStream>) = |socket| {
         say(
             socket,
             r#"{"type":"error","error":{"description":"no memory now; try again later"},"ok":false,"reply_to":1}"#,
         );
-        // The client ends before it claims that the filter is in place.
+        // The client exits before it reports that the filter is in place.
         say(socket, ME);
     };
     let accept: fn(&mut tungstenite::WebSocket<TcpStream>) = |socket| {
@@ -206,7 +206,7 @@ fn refused_filter_ends_the_connection_and_is_sent_again() {
 }
 
 #[test]
-fn without_reconnecting_the_end_of_the_connection_is_the_exit() {
+fn no_reconnect_exits_when_the_connection_ends() {
     for (code, count, exit) in [
         (1000, false, None),
         (1012, false, None),
@@ -226,7 +226,7 @@ fn without_reconnecting_the_end_of_the_connection_is_the_exit() {
 }
 
 #[test]
-fn a_refused_handshake_is_final_and_a_missing_server_is_not_there() {
+fn rejected_handshake_is_final_and_missing_server_is_unavailable() {
     let reason = r#"{"ok": false, "reason": "no such token"}"#;
     for (answer, body, code, part) in [
         (
@@ -243,7 +243,8 @@ fn a_refused_handshake_is_final_and_a_missing_server_is_not_there() {
             let mut stream = listener.accept().expect("a connection").0;
             let mut head = [0; 4096];
             let _ = stream.read(&mut head);
-            // In one write: a body that comes after its head is not waited for.
+            // Head and body are sent in one write: the client does not wait for a body that follows
+            // later.
             let answer = format!("HTTP/1.1 {answer}\r\n\r\n{body}");
             let _ = stream.write_all(answer.as_bytes());
         });
@@ -261,7 +262,7 @@ fn a_refused_handshake_is_final_and_a_missing_server_is_not_there() {
 }
 
 #[test]
-fn a_unix_socket_is_a_server_too_and_a_closed_pipe_ends_it() {
+fn listen_works_over_unix_socket_and_stops_on_closed_pipe() {
     struct Closed;
     impl Write for Closed {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -294,7 +295,7 @@ fn a_unix_socket_is_a_server_too_and_a_closed_pipe_ends_it() {
 }
 
 #[test]
-fn a_token_comes_from_one_place_and_is_never_shown() {
+fn token_has_one_source_and_is_never_shown() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("token");
     fs::write(&file, "from-file\n").expect("a file");

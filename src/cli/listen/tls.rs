@@ -1,4 +1,4 @@
-//! TLS for `wss://`: which certificates to trust, and the handshake.
+//! TLS for `wss://`: the trusted certificates, and the handshake.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
@@ -15,11 +15,11 @@ use crate::cli::exit::Exit;
 use crate::cli::text::printable;
 use crate::trust::{self, Check, Roots, Untrusting};
 
-/// The certificates to trust, ready for use.
+/// The loaded TLS configuration.
 pub(super) struct Trust(Arc<ClientConfig>);
 
 impl Trust {
-    /// Trusts the certificates in the PEM file `ca`, else those of the system.
+    /// Trusts the certificates in the PEM file `ca`, or else those of the system.
     pub(super) fn load(ca: Option<&Path>) -> Result<Self, Exit> {
         let roots = ca.map_or(Roots::System, |file| Roots::File(file.to_owned()));
         match trust::client(&Check::Name(roots)) {
@@ -33,7 +33,7 @@ impl Trust {
         }
     }
 
-    /// Does the TLS handshake with `host`, which messages call `place`.
+    /// Performs the TLS handshake with `host`. Errors refer to the server as `place`.
     pub(super) fn wrap(
         &self,
         mut tcp: TcpStream,

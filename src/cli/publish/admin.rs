@@ -1,5 +1,5 @@
-//! The admin listener of a running server as a client sees it: where it is, the key, one
-//! request for an event and what its answer means.
+//! Client of the admin listener: finding its address and key, sending events, and interpreting the
+//! responses.
 
 use std::cell::Cell;
 use std::fs;
@@ -17,11 +17,11 @@ use crate::backend::advice::about;
 use crate::cli::exit::Exit;
 use crate::cli::text::printable;
 
-/// One server's admin listener. Holds the connection between requests.
+/// The admin listener of one server. Keeps the connection between requests.
 pub(super) struct Admin {
     agent: Agent,
     url: String,
-    /// The unix socket, if it is one.
+    /// The path of the socket, for a Unix socket.
     socket: Option<PathBuf>,
     key: HeaderValue,
     /// Whether the agent may have kept a connection from an earlier request.
@@ -29,7 +29,7 @@ pub(super) struct Admin {
 }
 
 impl Admin {
-    /// Finds address and key: the ones given, else those that the server left in `data`.
+    /// Finds the address and the key: the given ones, or else those that the server left in `data`.
     pub(super) fn find(
         data: &Path,
         address: Option<&str>,
@@ -55,7 +55,8 @@ impl Admin {
         let mut key = HeaderValue::try_from(format!("Bearer {}", key.trim()))
             .map_err(|_| Exit::new(Exit::NO_PERMISSION, "the publish key is not one"))?;
         key.set_sensitive(true);
-        // No proxy, whatever the environment says: the key is for this machine's server alone.
+        // Proxy variables of the environment are ignored: the key is only for the server on this
+        // machine.
         let config = Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
@@ -76,19 +77,19 @@ impl Admin {
         })
     }
 
-    /// Publishes one event and returns how many connections it matched.
+    /// Publishes one event. Returns the number of connections that it matched.
     pub(super) fn send(&self, event: String) -> Result<u64, Exit> {
         let mut result = self.post(&event);
-        // The server may end an idle connection while a request is on its way, but leaves no
-        // request unanswered that it has read. RFC 9110 §9.2.2 allows another try with "some means
-        // to detect that the original request was never applied". A new connection is not idle.
+        // The server may close an idle connection while a request is in transit, but it answers
+        // every request that it has read. RFC 9110 §9.2.2 allows a retry with "some means to detect
+        // that the original request was never applied". A new connection is not idle.
         let was_reused = self.may_reuse.replace(result.is_ok());
         if was_reused && result.as_ref().is_err_and(has_ended) {
             result = self.post(&event);
             self.may_reuse.set(result.is_ok());
         }
         let mut response = result.map_err(|error| self.failed(&error))?;
-        // Read to its end also where it says nothing: only then the connection can be kept.
+        // The body is always read to its end, since the connection cannot be reused otherwise.
         let body = response
             .body_mut()
             .with_config()
@@ -110,7 +111,7 @@ impl Admin {
     fn failed(&self, error: &ureq::Error) -> Exit {
         let text = error.to_string();
         let why = printable(&text);
-        // The library's own error, and that of the system, which has no kind for it.
+        // The library's error, and the system's, which has no error kind of its own.
         if matches!(error, ureq::Error::HostNotFound) || text.contains("failed to lookup address") {
             let uri = self.url.parse::<Uri>();
             let host = uri.as_ref().ok().and_then(Uri::host).unwrap_or(&self.url);
@@ -138,15 +139,15 @@ impl Admin {
     }
 }
 
-/// Where events go.
+/// The endpoint to send events to.
 #[derive(Debug, PartialEq, Eq)]
 struct Endpoint {
     url: String,
-    /// The socket that the URL is requested from; else the URL says.
+    /// The socket to request the URL from. `None` means the host of the URL.
     socket: Option<PathBuf>,
 }
 
-/// Whether a connection ended before the response.
+/// Returns whether a connection ended before the response.
 fn has_ended(error: &ureq::Error) -> bool {
     let ureq::Error::Io(error) = error else {
         return false;
@@ -160,7 +161,7 @@ fn has_ended(error: &ureq::Error) -> bool {
     )
 }
 
-/// Where events go, made of the address as a person or the server wrote it.
+/// Parses an admin address, as given by a user or written by the server.
 fn endpoint(address: &str) -> Result<Endpoint, String> {
     let address = address.trim();
     let expected = || {
@@ -190,7 +191,7 @@ fn endpoint(address: &str) -> Result<Endpoint, String> {
     }
 }
 
-/// The content of a file of the data directory, or why it cannot be had.
+/// Reads a file of the data directory. The error describes the problem.
 fn read(file: &Path, absent: &str) -> Result<String, Exit> {
     fs::read_to_string(file).map_err(|error| {
         let name = file.display();
@@ -208,7 +209,8 @@ fn read(file: &Path, absent: &str) -> Result<String, Exit> {
     })
 }
 
-/// What an answer means: how many connections were matched, or whose fault it is.
+/// Interprets a response: the number of matched connections, or an error with an exit code for its
+/// cause.
 fn judge(status: u16, body: &str) -> Result<u64, Exit> {
     #[derive(Deserialize)]
     struct Accepted {
@@ -233,7 +235,8 @@ fn judge(status: u16, body: &str) -> Result<u64, Exit> {
         413 => (Exit::DATA, "too large: "),
         401 => (Exit::NO_PERMISSION, "the publish key is not accepted: "),
         403 => (Exit::NO_PERMISSION, "not allowed: "),
-        // With a reason it comes from the server itself, which then delivers nothing of the request.
+        // A response with a reason comes from the server itself, which then delivers nothing of the
+        // request.
         503 if !reason.is_empty() => (Exit::UNAVAILABLE, "not published: "),
         500.. => (Exit::UNAVAILABLE, "the server cannot do it now: "),
         _ => return Err(Exit::new(Exit::UNAVAILABLE, NOT_OURS)),
@@ -248,11 +251,11 @@ fn judge(status: u16, body: &str) -> Result<u64, Exit> {
 
 const NOT_OURS: &str = "the answer is not that of an admin listener: is the admin address right?";
 
-/// For one event; the server answers once the event is queued to its receivers. Longer than the
-/// default of `timeouts.publish`, so that the outcome is the server's answer.
+/// The timeout for one event. The server responds once the event is queued to its receivers. Longer
+/// than the default of `timeouts.publish`, so that the server's response determines the outcome.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// In bytes. An answer is one short line.
+/// In bytes. A response is one short line.
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! HTTP over a unix socket: the transport that `ureq` lacks.
+//! HTTP over a Unix socket: the transport that `ureq` lacks.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
@@ -15,28 +15,28 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Error, Timeout};
 
-/// Connects to one socket, whatever the URL.
+/// A connector to one socket, regardless of the URL.
 #[derive(Debug)]
 pub(super) struct UnixConnector(pub PathBuf);
 
-/// Finds no names: the address that it returns is not used.
+/// A resolver that does not resolve names: the address that it returns is not used.
 #[derive(Debug)]
 pub(super) struct NoResolver;
 
-/// A connection, without TLS.
+/// A connection without TLS.
 #[derive(Debug)]
 pub(super) struct UnixTransport {
     stream: Arc<Stream>,
     buffers: LazyBuffers,
 }
 
-/// The socket, whose reads and writes can be interrupted.
+/// A socket whose reads and writes may be interrupted by signals.
 #[derive(Debug)]
 struct Stream(UnixStream);
 
 impl ShutdownHandle for Stream {
     fn shutdown(&self) {
-        // An error means that it is shut down already.
+        // An error means that the socket is shut down already.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
@@ -67,7 +67,7 @@ impl Connector for UnixConnector {
 }
 
 impl Stream {
-    /// Repeats a call of the system while signals interrupt it, for as long as there is time.
+    /// Retries a system call that signals interrupt, until the timeout.
     fn within<T>(
         &self,
         timeout: NextTimeout,
@@ -123,7 +123,7 @@ impl Transport for UnixTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        // Only the end of the stream, or bytes that nobody asked for, can be read now.
+        // Only the end of the stream, or unsolicited bytes, can be read at this point.
         let is_quiet = || -> std::io::Result<bool> {
             let mut stream = &self.stream.0;
             stream.set_nonblocking(true)?;

@@ -1,4 +1,4 @@
-//! The admin client, its judgements alone and over a socket to a stub.
+//! Tests of the admin client: interpretation of responses, and requests to a stub server.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::thread;
 use super::*;
 
 #[test]
-fn an_address_becomes_the_endpoint() {
+fn admin_address_is_parsed_into_endpoint() {
     for (address, expected) in [
         (
             "http://127.0.0.1:5002/\n",
@@ -30,7 +30,7 @@ fn an_address_becomes_the_endpoint() {
     assert!(endpoint("unix:").is_err());
 }
 
-/// The connection is kept, as one over TCP is.
+/// The connection is kept alive, as over TCP.
 #[test]
 fn events_go_over_a_unix_socket_in_one_connection() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -58,7 +58,7 @@ fn events_go_over_a_unix_socket_in_one_connection() {
 }
 
 #[test]
-fn an_answer_says_whose_fault_it_is() {
+fn response_status_determines_exit_code() {
     for (status, body, code, message) in [
         (
             202,
@@ -177,9 +177,9 @@ fn events_go_over_one_connection_with_the_key() {
     assert!(second.ends_with("\r\n\r\n{}"), "{second}");
 }
 
-/// A stub that ends each connection with a request unanswered, as if it had been idle when the
-/// request was sent; `answers` says for each connection whether another request is answered before.
-/// Its thread returns the unanswered requests.
+/// Starts a stub server that ends each connection with an unanswered request, as if the connection
+/// had been idle when the request was sent. For each connection, `answers` specifies whether a
+/// request is answered before that. The thread returns the unanswered requests.
 fn ends_unanswered(answers: &[bool]) -> (Admin, thread::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
@@ -200,11 +200,11 @@ fn ends_unanswered(answers: &[bool]) -> (Admin, thread::JoinHandle<Vec<String>>)
 }
 
 #[test]
-fn a_request_is_repeated_when_its_reused_connection_ends_unanswered() {
+fn request_is_retried_when_reused_connection_ends_unanswered() {
     let (admin, server) = ends_unanswered(&[true, true, false]);
     assert_eq!(admin.send("{\"a\":1}".into()).ok(), Some(2));
     assert_eq!(admin.send("{\"a\":2}".into()).ok(), Some(2));
-    // The new connection ends as well, and the repetition is the last.
+    // The new connection ends as well. There is no second retry.
     let exit = admin.send("{\"a\":3}".into()).expect_err("no answer");
     assert_eq!(exit.code, Exit::UNAVAILABLE);
     let unanswered = server.join().expect("the stub");
@@ -213,7 +213,7 @@ fn a_request_is_repeated_when_its_reused_connection_ends_unanswered() {
 }
 
 #[test]
-fn a_request_is_not_repeated_when_a_new_connection_ends_unanswered() {
+fn request_is_not_retried_when_new_connection_ends_unanswered() {
     // A second connection would be answered.
     let (admin, _server) = ends_unanswered(&[false, true]);
     let exit = admin.send("{\"a\":1}".into()).expect_err("no answer");
@@ -221,7 +221,7 @@ fn a_request_is_not_repeated_when_a_new_connection_ends_unanswered() {
 }
 
 #[test]
-fn a_server_that_is_not_there_or_speaks_nonsense_is_unavailable() {
+fn missing_or_incoherent_server_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let server = thread::spawn(move || {
@@ -242,7 +242,7 @@ fn a_server_that_is_not_there_or_speaks_nonsense_is_unavailable() {
     server.join().expect("the stub");
 }
 
-/// Reads one request, answers it, returns it.
+/// Reads one request, answers it, and returns it.
 fn serve<S: Read + Write>(stream: &mut BufReader<S>, status: &str, body: &str) -> String {
     let request = read_request(stream);
     let answer = format!(
