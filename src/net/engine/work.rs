@@ -20,7 +20,7 @@ pub(in crate::net) struct RecentWork(u8);
 impl RecentWork {
     /// The initial value of a connection. Its cost is unknown, so it ranks after connections known
     /// to be cheap.
-    pub const NEW: RecentWork = RecentWork(FIRST_CLASS + CLASS_WIDTH);
+    pub const NEW: RecentWork = RecentWork(FIRST_END);
 
     /// Returns the value after `ticks` more ticks.
     pub fn decayed(self, ticks: Tick) -> RecentWork {
@@ -67,7 +67,10 @@ impl RecentWork {
 
     /// Returns the priority class of a connection with this much recent work.
     pub(super) fn class(self) -> Class {
-        let level = (self.0.saturating_sub(FIRST_CLASS) / CLASS_WIDTH).min(LEVELS as u8 - 1);
+        let level = match self.0 < FIRST_END {
+            true => 0,
+            false => ((self.0 - FIRST_CLASS) / CLASS_WIDTH).min(LEVELS as u8 - 1),
+        };
         match level < QUICK_CLASSES as u8 {
             true => Class(level),
             false => Class(QUICK_CLASSES as u8 + level),
@@ -225,11 +228,13 @@ const RARE: u64 = 16 * GRAIN;
 const KEPT_CAPACITY: usize = 32;
 /// Units of work per grain.
 const GRAIN: u64 = 1024;
-/// The code at a quarter of the upper bound of the lowest class.
-const FIRST_CLASS: u8 = 44;
+/// The code at which the lowest class would begin if it were as wide as the others.
+const FIRST_CLASS: u8 = 40;
+/// The code at which the lowest class ends: it is wider than the others.
+const FIRST_END: u8 = 60;
 /// Codes per class: each class spans a factor of four.
 const CLASS_WIDTH: u8 = 16;
-/// Levels of recent work: up to 0.8 ms, 3 ms, 13 ms, 50 ms, 200 ms, 0.8 s, 3 s, and beyond. Fifty
+/// Levels of recent work: up to 0.8 ms, 2 ms, 8 ms, 33 ms, 131 ms, 524 ms, 2 s, and beyond. Fifty
 /// pings a second amount to 350 µs, with a standard deviation of a fifth: the first level has room
 /// for it, because a client in another one waits until a crowd has left the first.
 const LEVELS: usize = 8;
@@ -350,10 +355,10 @@ mod tests {
         assert_eq!(last, Class(CLASSES as u8 - 1));
         assert_eq!(of(770_000).class(), Class(0));
         assert_eq!(of(810_000).class(), Class(1));
-        assert_eq!(of(13_000_000).class(), Class(3));
-        assert_eq!(of(13_000_000).class().for_large(), Class(7));
-        assert_eq!(of(60_000_000).class(), Class(8));
-        assert_eq!(of(60_000_000).class().for_large(), Class(8));
+        assert_eq!(of(9_000_000).class(), Class(3));
+        assert_eq!(of(9_000_000).class().for_large(), Class(7));
+        assert_eq!(of(40_000_000).class(), Class(8));
+        assert_eq!(of(40_000_000).class().for_large(), Class(8));
     }
 
     // R11
