@@ -168,15 +168,19 @@ fn handshakes_are_served_while_open_connections_send_costly_messages() {
         let client = world.connect();
         world.client(client).shake("/ws");
         world.deliver(client);
-        let is_open = |world: &World| world.interest(client).is_some_and(|now| now.is_open);
         let mut turns = 0;
-        while !is_open(&world) {
+        while !is_open(&world, client) {
             world.clock += TURN;
             world.turn();
             turns += 1;
             assert!(turns * TURN <= 8, "handshake {number}: {turns} turns");
         }
     }
+}
+
+fn is_open(world: &World, client: usize) -> bool {
+    let interest = world.interest(client);
+    interest.is_some_and(|interest| interest.is_open)
 }
 
 // Input that was received before a deadline and has not been processed is this server's delay.
@@ -199,11 +203,7 @@ fn kept_input_is_not_overdue() {
         world.turn();
         world.clock += 900;
     }
-    assert!(
-        world
-            .interest(slow)
-            .is_some_and(|interest| interest.is_open)
-    );
+    assert!(is_open(&world, slow));
     assert!(handled(&world, &crowd) < 40 * 200);
 }
 
@@ -232,11 +232,7 @@ fn kept_fragments_are_not_overdue() {
         world.turn();
         world.clock += 900;
     }
-    assert!(
-        world
-            .interest(slow)
-            .is_some_and(|interest| interest.is_open)
-    );
+    assert!(is_open(&world, slow));
     assert!(handled(&world, &crowd) < 300 * 100);
 }
 

@@ -4,14 +4,13 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::{PATIENCE, PROGRAM, Program, Server};
-use tungstenite::handshake::derive_accept_key;
+use support::{PROGRAM, Program, Server, scripted, switching};
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
@@ -32,40 +31,9 @@ fn signal(listener: &Program, signal: Signal) {
     kill_process(Pid::from_child(&listener.child), signal).unwrap();
 }
 
-/// A server for one connection, which is handed over after its request was read.
-fn server<T: Send + 'static>(
-    script: impl FnOnce(TcpStream, String) -> T + Send + 'static,
-) -> (String, JoinHandle<T>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
-    let thread = thread::spawn(move || {
-        let stream = listener.accept().unwrap().0;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut key = String::new();
-        for line in BufReader::new(&stream).lines().map_while(Result::ok) {
-            match line.split_once(": ") {
-                Some(("Sec-WebSocket-Key", value)) => key = value.to_owned(),
-                Some(_) => {}
-                None if line.is_empty() => break,
-                None => {}
-            }
-        }
-        script(stream, key)
-    });
-    (url, thread)
-}
-
-fn answer(key: &str, connection: &str, more: &str) -> String {
-    let accept = derive_accept_key(key.as_bytes());
-    format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: {connection}\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n{more}\r\n"
-    )
-}
-
 /// Completes the handshake and reads the opening, up to `whoami`.
 fn accepted(mut stream: TcpStream, key: &str) -> WebSocket<TcpStream> {
-    let answer = answer(key, "Upgrade", "");
+    let answer = switching(key, "Upgrade", "");
     stream.write_all(answer.as_bytes()).unwrap();
     let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
     while !socket.read().unwrap().to_string().contains("whoami") {}
@@ -77,9 +45,9 @@ const EVENT: &str = r#"{"type":"annotation-notification","payload":[]}"#;
 
 #[test]
 fn upgrade_with_a_list_of_options_that_arrives_byte_by_byte_is_accepted() {
-    let (url, server) = server(|mut stream, key| {
+    let (url, server) = scripted(|mut stream, key| {
         stream.set_nodelay(true).unwrap();
-        for byte in answer(&key, "keep-alive, upgrade", "X-Padding: 0123456789\r\n").bytes() {
+        for byte in switching(&key, "keep-alive, upgrade", "X-Padding: 0123456789\r\n").bytes() {
             stream.write_all(&[byte]).unwrap();
             // A segment each: what the client reads is what was written in one go.
             thread::sleep(Duration::from_millis(1));
@@ -95,9 +63,9 @@ fn upgrade_with_a_list_of_options_that_arrives_byte_by_byte_is_accepted() {
 
 #[test]
 fn extension_that_was_not_offered_is_refused() {
-    let (url, server) = server(|mut stream, key| {
+    let (url, server) = scripted(|mut stream, key| {
         let field = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-        let _ = stream.write_all(answer(&key, "Upgrade", field).as_bytes());
+        let _ = stream.write_all(switching(&key, "Upgrade", field).as_bytes());
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).unwrap();
         rest
@@ -117,7 +85,7 @@ fn servers_of_other_protocols_are_named_as_such() {
         ),
         (b"SSH-2.0-OpenSSH_9.2\r\n", ["not HTTP", "SSH-2.0"]),
     ] {
-        let (url, server) = server(move |mut stream, _| {
+        let (url, server) = scripted(move |mut stream, _| {
             let _ = stream.write_all(bytes);
         });
         let (code, said) = ended(&url, &["--group", "g"]);
@@ -304,7 +272,7 @@ fn signals_close_the_connection_and_lead_to_their_exit_codes() {
         ("TERM", Signal::TERM, &[], 0),
         ("TERM", Signal::TERM, &["--count", "1"], 143),
     ] {
-        let (url, server) = server(|stream, key| {
+        let (url, server) = scripted(|stream, key| {
             let mut socket = accepted(stream, &key);
             socket.send(Message::text(ANONYMOUS)).unwrap();
             let close = loop {
@@ -326,7 +294,7 @@ fn signals_close_the_connection_and_lead_to_their_exit_codes() {
 
 #[test]
 fn close_frame_that_is_not_answered_holds_no_signal_up() {
-    let (url, server) = server(|stream, key| {
+    let (url, server) = scripted(|stream, key| {
         let mut socket = accepted(stream, &key);
         socket.send(Message::text(ANONYMOUS)).unwrap();
         // The library answers a close frame with the next call, which does not come.
@@ -342,7 +310,7 @@ fn close_frame_that_is_not_answered_holds_no_signal_up() {
 
 #[test]
 fn signals_end_a_command_that_is_not_connected_at_once() {
-    let (url, server) = server(|stream, _| stream);
+    let (url, server) = scripted(|stream, _| stream);
     let mut listener = listen(&url, &["--group", "g"]);
     // The request has been read, and is never answered.
     let _silent = server.join().unwrap();
@@ -357,7 +325,7 @@ fn signals_end_a_command_that_is_not_connected_at_once() {
 
 #[test]
 fn command_ends_when_its_output_is_closed_without_any_event() {
-    let (url, server) = server(|stream, key| {
+    let (url, server) = scripted(|stream, key| {
         let mut socket = accepted(stream, &key);
         socket.send(Message::text(ANONYMOUS)).unwrap();
         while !socket.read().expect("a close frame").is_close() {}
@@ -379,7 +347,7 @@ fn command_ends_when_its_output_is_closed_without_any_event() {
 
 #[test]
 fn retry_after_of_a_refusal_is_waited_for() {
-    let (url, server) = server(|mut stream, _| {
+    let (url, server) = scripted(|mut stream, _| {
         let answer = "HTTP/1.1 503 Busy\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n";
         let _ = stream.write_all(answer.as_bytes());
     });

@@ -9,40 +9,19 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::{PATIENCE, PROGRAM};
-use tungstenite::handshake::derive_accept_key;
+use support::{PROGRAM, scripted, switching};
 
 const ANONYMOUS: &[u8] = br#"{"type":"whoyouare","userid":null,"ok":true,"reply_to":2}"#;
 
-/// A server for one connection, which has completed the handshake and does not read any more.
+/// Runs a script on a connection that has been upgraded.
 fn server<T: Send + 'static>(
     script: impl FnOnce(TcpStream) -> T + Send + 'static,
 ) -> (String, JoinHandle<T>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
-    let thread = thread::spawn(move || {
-        let mut stream = listener.accept().unwrap().0;
-        // No other connection is accepted.
-        drop(listener);
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        let mut key = String::new();
-        for line in BufReader::new(&stream).lines().map_while(Result::ok) {
-            match line.split_once(": ") {
-                Some(("Sec-WebSocket-Key", value)) => key = value.to_owned(),
-                Some(_) => {}
-                None if line.is_empty() => break,
-                None => {}
-            }
-        }
-        let accept = derive_accept_key(key.as_bytes());
-        let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\n\r\n"
-        );
+    scripted(|mut stream, key| {
+        let answer = switching(&key, "Upgrade", "");
         stream.write_all(answer.as_bytes()).unwrap();
         script(stream)
-    });
-    (url, thread)
+    })
 }
 
 /// A frame of at most 65,535 bytes; `first` is its first byte.

@@ -39,7 +39,7 @@ fn refused(folder: &Path, config: &str, variables: &[(&str, &str)]) -> (i32, Str
 }
 
 #[test]
-fn check_refuses_what_serve_refuses() {
+fn check_and_serve_refuse_the_same_settings() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     for (config, code, parts) in [
@@ -148,7 +148,7 @@ fn check_refuses_what_serve_refuses() {
 }
 
 #[test]
-fn what_this_user_is_not_allowed_to_open_is_refused() {
+fn addresses_without_permission_are_refused() {
     if !is_root() {
         return;
     }

@@ -17,6 +17,7 @@ mod program;
 mod python;
 #[cfg(feature = "amqp")]
 mod rabbitmq;
+mod scripted;
 mod server;
 mod siege;
 mod site;
@@ -38,6 +39,7 @@ pub use program::{Program, eventually};
 pub use python::{interpreter, python};
 #[cfg(feature = "amqp")]
 pub use rabbitmq::{Publisher, RabbitMq};
+pub use scripted::{scripted, switching};
 pub use server::{METRICS_KEY, PROGRAM, Server, http};
 pub use siege::{Delay, Siege, Stopwatch, cpu, reset};
 pub use site::serve_page;

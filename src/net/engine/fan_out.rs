@@ -1,4 +1,6 @@
 //! Fan-out: delivers messages to many connections, a slice of them in each turn.
+//!
+//! Owns: the pending deliveries, and the set of connections that get no more messages.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
