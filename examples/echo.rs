@@ -8,9 +8,9 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Parser;
-use h_realtime::http::{Request, Response, check_upgrade};
-use h_realtime::net::tls::TlsConfig;
-use h_realtime::net::{
+use h_realtime_engine::http::{Request, Response, check_upgrade};
+use h_realtime_engine::tls::TlsConfig;
+use h_realtime_engine::{
     Address, Config, ConnKey, Cx, Frame, Handler, Listener, ListenerId, Message, Reactor, Verdict,
     most_connections, raise_open_files,
 };

@@ -28,18 +28,17 @@ pub mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod http;
-mod log_throttle;
 pub mod logging;
 pub mod model;
-pub mod net;
 pub mod owner;
 pub mod realtime;
 #[cfg(any(feature = "sqlite", feature = "h"))]
 pub mod server;
 #[cfg(feature = "tls")]
 pub mod trust;
-pub mod ws;
+
+use h_realtime_engine as net;
+use h_realtime_engine::{http, log_throttle, ws};
 
 /// Compiles the examples of README.md as documentation tests.
 #[cfg(doctest)]

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use h_realtime::model::Secret;
-use h_realtime::ws::OpCode;
+use h_realtime_engine::ws::OpCode;
 use rustix::process::Signal;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};

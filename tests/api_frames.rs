@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Instant;
 
-use h_realtime::ws::{OpCode, encode_client_frame};
+use h_realtime_engine::ws::{OpCode, encode_client_frame};
 use support::{Client, PATIENCE, Received, Server};
 
 #[test]

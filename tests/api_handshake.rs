@@ -2,7 +2,7 @@
 
 mod support;
 
-use h_realtime::ws::{OpCode, encode_client_frame};
+use h_realtime_engine::ws::{OpCode, encode_client_frame};
 use support::{Answer, Client, Received, Server, connect};
 
 #[test]

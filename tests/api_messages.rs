@@ -2,7 +2,7 @@
 
 mod support;
 
-use h_realtime::ws::OpCode;
+use h_realtime_engine::ws::OpCode;
 use support::{Received, Server};
 
 #[test]

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use h_realtime::ws::{OpCode, encode_client_frame};
+use h_realtime_engine::ws::{OpCode, encode_client_frame};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use h_realtime::ws::{OpCode, encode_client_frame};
+use h_realtime_engine::ws::{OpCode, encode_client_frame};
 use serde_json::json;
 use support::{Client, Siege, connect, deflate, reset};
 

@@ -6,9 +6,9 @@ mod sim;
 use std::io::{self, ErrorKind, IoSlice};
 
 use h_realtime::model::Plan;
-use h_realtime::net::{Arrival, Config, Engine, ListenerId, Now, Readiness, Socket};
 use h_realtime::realtime::Settings;
-use h_realtime::ws::{OpCode, encode_client_frame};
+use h_realtime_engine::ws::{OpCode, encode_client_frame};
+use h_realtime_engine::{Arrival, Config, Engine, ListenerId, Now, Readiness, Socket};
 use peak_alloc::PeakAlloc;
 use sim::api::{Api, Command, event};
 

@@ -3,7 +3,7 @@
 
 mod support;
 
-use h_realtime::ws::OpCode;
+use h_realtime_engine::ws::OpCode;
 use serde_json::{Value, json};
 use support::{Client, Received, Server, deflate, event};
 

@@ -22,7 +22,7 @@ mod real {
     use std::net::Shutdown;
     use std::time::{Duration, Instant};
 
-    use h_realtime::net::Readiness;
+    use h_realtime_engine::Readiness;
     use mio::{Events, Interest, Poll, Token, net};
 
     use super::sim::contract::Pair;

@@ -2,8 +2,8 @@
 
 mod sim;
 
-use h_realtime::http::{MAX_CHUNK_EXTENSIONS, MAX_TRAILERS};
-use h_realtime::net::Config;
+use h_realtime_engine::Config;
+use h_realtime_engine::http::{MAX_CHUNK_EXTENSIONS, MAX_TRAILERS};
 use sim::{Heard, World, pad};
 
 const HEAD: &str = "POST /body HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";

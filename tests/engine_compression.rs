@@ -3,7 +3,7 @@
 
 mod sim;
 
-use h_realtime::net::Config;
+use h_realtime_engine::Config;
 use sim::{Client, Command, End, Said, World, client_frame, deflate, pad};
 
 /// A masked frame of a compressed text.

@@ -5,7 +5,7 @@ mod sim;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use h_realtime::net::Config;
+use h_realtime_engine::Config;
 use sim::{Command, Conduct, End, Heard, World, client_frame, handshake};
 
 fn is_gone(world: &World, client: usize) -> bool {

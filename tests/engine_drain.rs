@@ -4,7 +4,7 @@ mod sim;
 
 use std::time::Duration;
 
-use h_realtime::net::{Config, ListenerId};
+use h_realtime_engine::{Config, ListenerId};
 use sim::{End, World};
 
 const RESERVED: ListenerId = ListenerId(1);

@@ -2,7 +2,7 @@
 
 mod sim;
 
-use h_realtime::net::Config;
+use h_realtime_engine::Config;
 use sim::{World, client_frame, pad};
 
 /// Milliseconds that a turn takes which is full of work.

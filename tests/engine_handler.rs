@@ -4,8 +4,8 @@ mod sim;
 
 use std::time::Duration;
 
-use h_realtime::net::{Config, Readiness};
-use h_realtime::ws::CloseCode;
+use h_realtime_engine::ws::CloseCode;
+use h_realtime_engine::{Config, Readiness};
 use sim::{Command, Heard, World};
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod sim;
 
-use h_realtime::net::{ConnKey, Readiness};
+use h_realtime_engine::{ConnKey, Readiness};
 use sim::{Command, End, World};
 
 const EVERYTHING: Readiness = Readiness {

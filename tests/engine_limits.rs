@@ -5,8 +5,8 @@ mod sim;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use h_realtime::http::Proxies;
-use h_realtime::net::Config;
+use h_realtime_engine::Config;
+use h_realtime_engine::http::Proxies;
 use sim::{Conduct, End, Said, World};
 
 fn ip(last: u8) -> Option<IpAddr> {

@@ -5,8 +5,8 @@ mod sim;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use h_realtime::http::Proxies;
-use h_realtime::net::{Config, ListenerId};
+use h_realtime_engine::http::Proxies;
+use h_realtime_engine::{Config, ListenerId};
 use sim::{Command, Conduct, End, World, handshake_with};
 
 const RESERVED: ListenerId = ListenerId(1);

@@ -4,8 +4,8 @@ mod sim;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use h_realtime::http::{ForwardedBy, Proxies};
-use h_realtime::net::Config;
+use h_realtime_engine::Config;
+use h_realtime_engine::http::{ForwardedBy, Proxies};
 use sim::{Conduct, World, handshake_with};
 
 fn ip(last: u8) -> Option<IpAddr> {

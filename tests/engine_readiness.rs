@@ -4,7 +4,7 @@ mod sim;
 
 use std::time::Duration;
 
-use h_realtime::net::{Config, Readiness};
+use h_realtime_engine::{Config, Readiness};
 use sim::{Command, End, Faults, World, pad};
 
 /// A world in which a client that does not read is soon not read from either.

@@ -4,7 +4,7 @@ mod sim;
 
 use std::time::Duration;
 
-use h_realtime::net::{Config, Ends, Refusals};
+use h_realtime_engine::{Config, Ends, Refusals};
 use sim::World;
 
 /// The counts of the ends of WebSockets that are not zero.

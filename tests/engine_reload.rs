@@ -6,7 +6,7 @@ mod sim;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use h_realtime::net::Config;
+use h_realtime_engine::Config;
 use sim::{Command, Conduct, World};
 
 const KIB: usize = 1024;

@@ -2,7 +2,7 @@
 
 mod sim;
 
-use h_realtime::net::Config;
+use h_realtime_engine::Config;
 use sim::{Command, World, pad};
 
 const KIB: usize = 1024;

@@ -5,7 +5,7 @@ mod sim;
 
 use std::time::Duration;
 
-use h_realtime::net::Config;
+use h_realtime_engine::Config;
 use sim::{Command, Conduct, End, World, client_frame, handshake};
 
 const KIB: usize = 1024;

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use certificate::certificate_and_client;
-use h_realtime::net::Config;
+use h_realtime_engine::Config;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use sim::{Command, Said, World, client_frame, handshake, pad};

@@ -4,7 +4,7 @@ mod sim;
 
 use std::time::Duration;
 
-use h_realtime::net::{Config, Readiness};
+use h_realtime_engine::{Config, Readiness};
 use sim::{Calls, Command, Faults, Heard, World, pad};
 
 fn with_send_buffer(size: usize) -> World {

@@ -5,7 +5,7 @@ mod support;
 
 use std::thread;
 
-use h_realtime::net::raise_open_files;
+use h_realtime_engine::raise_open_files;
 
 use support::{
     Client, PATIENCE, PUBLIC, Postgres, RabbitMq, Server, Site, annotation_event, eventually,

@@ -5,24 +5,10 @@ use std::path::{Path, PathBuf};
 
 /// A module, the modules of this crate that it may import, and the crates besides `std`.
 const RULES: &[(&str, &[&str], &[&str])] = &[
-    ("ws", &[], &["zlib_rs"]),
-    ("http", &["ws"], &["httparse", "sha1", "base64"]),
-    (
-        "net",
-        &["ws", "http", "log_throttle"],
-        &[
-            "mio",
-            "ring",
-            "rustls",
-            "x509_cert",
-            "socket2",
-            "rustix",
-            "log",
-        ],
-    ),
+    ("engine/ws", &[], &["zlib_rs"]),
+    ("engine/http", &["ws"], &["httparse", "sha1", "base64"]),
     ("model", &[], &[]),
     ("backoff.rs", &[], &[]),
-    ("log_throttle.rs", &[], &[]),
     ("trust", &[], &["rustls", "rustls_native_certs"]),
     ("logging", &[], &["log", "jiff", "rustix", "serde_json"]),
     (
@@ -82,8 +68,8 @@ const NET_FOR_APPLICATIONS: &[&str] = &[
 
 /// Crates that are named in these places, and nowhere else.
 const CONFINED: &[(&str, &[&str])] = &[
-    ("rustls", &["net/tls", "trust", "cli/listen/tls.rs"]),
-    ("x509_cert", &["net/tls"]),
+    ("rustls", &["engine/io/tls", "trust", "cli/listen/tls.rs"]),
+    ("x509_cert", &["engine/io/tls"]),
     ("lapin", &["backend/amqp"]),
     ("tokio", &["backend/amqp", "backend/h"]),
     ("tokio_postgres", &["backend/h"]),
@@ -269,7 +255,7 @@ fn a_socket_is_taken_for_empty_or_full_only_where_that_was_proved() {
         ("WRITABLE", "engine/write.rs", 1),
     ] {
         let clear = format!("clear(Flags::{flag})");
-        for (path, text) in sources("net") {
+        for (path, text) in sources("engine") {
             let expected = if path.ends_with(file) { count } else { 0 };
             assert_eq!(
                 text.matches(&clear).count(),

@@ -66,7 +66,7 @@ fn priorities_where_systemd_says_that_it_is_the_journal() {
     );
     let debug = lines.iter().find(|line| line.contains("refused"));
     assert!(
-        debug.is_some_and(|line| line.starts_with("<7>h_realtime::net")),
+        debug.is_some_and(|line| line.starts_with("<7>h_realtime_engine::engine")),
         "{log}"
     );
     assert!(lines.iter().all(|line| line.starts_with('<')), "{log}");

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Instant;
 
-use h_realtime::net::raise_open_files;
+use h_realtime_engine::raise_open_files;
 use serde_json::json;
 use support::{Client, PATIENCE, PROGRAM, Received, Server, eventually};
 use tempfile::TempDir;

@@ -10,12 +10,12 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
-use h_realtime::http::{Request, Response, check_upgrade};
-use h_realtime::net::{
+use h_realtime_engine::http::{Request, Response, check_upgrade};
+use h_realtime_engine::ws::{OpCode, encode_client_frame};
+use h_realtime_engine::{
     Arrival, Config, ConnKey, Cx, Engine, Frame, Handler, ListenerId, Message, Now, Readiness,
     Socket, Verdict,
 };
-use h_realtime::ws::{OpCode, encode_client_frame};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]

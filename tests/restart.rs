@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use h_realtime::net::raise_open_files;
+use h_realtime_engine::raise_open_files;
 use rustix::process::Signal;
 use support::{Crowd, Newcomers, PROGRAM, Server, activated, eventually};
 use tempfile::TempDir;

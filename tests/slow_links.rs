@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use h_realtime::ws::OpCode;
+use h_realtime_engine::ws::OpCode;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use support::{Client, PATIENCE, Received, Server, event, eventually};

@@ -5,7 +5,7 @@ mod support;
 use std::thread::sleep;
 use std::time::Duration;
 
-use h_realtime::ws::OpCode;
+use h_realtime_engine::ws::OpCode;
 use rustix::process::Signal;
 use support::{Client, PATIENCE, Received, Server, connect, eventually};
 

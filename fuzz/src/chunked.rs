@@ -1,6 +1,6 @@
 //! Bodies in the chunked transfer coding, held against a naive reading of the lines.
 
-use h_realtime::http::{
+use h_realtime_engine::http::{
     ChunkedDecoder, ChunkedError, MAX_CHUNK_EXTENSIONS, MAX_HEADERS, MAX_TRAILERS,
 };
 

@@ -1,6 +1,6 @@
 //! Payloads of close frames, held against RFC 6455 §5.5.1 and §7.4.
 
-use h_realtime::ws::{
+use h_realtime_engine::ws::{
     CloseCode, CloseFrame, Decoder, Event, Limits, OpCode, encode_client_frame, encode_close,
 };
 

@@ -1,6 +1,6 @@
 //! The frame decoder against itself: however the bytes are cut, the same comes out.
 
-use h_realtime::ws::{Decoder, Event, Limits, ProtocolError};
+use h_realtime_engine::ws::{Decoder, Event, Limits, ProtocolError};
 
 /// What comes of a stream: its events, and its end.
 #[derive(Debug, PartialEq, Eq)]

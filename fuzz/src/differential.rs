@@ -16,7 +16,7 @@ use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 
-use h_realtime::ws::Limits;
+use h_realtime_engine::ws::Limits;
 
 use crate::decoder::{End, Outcome, Said, decode};
 

@@ -1,8 +1,8 @@
 //! The negotiation of compression, held against a naive reading of the fields and against what
 //! RFC 7692 §7.1 lets a server answer.
 
-use h_realtime::http::{Head, Upgrade, check_upgrade, parse_head};
-use h_realtime::ws::DEFLATE_WINDOW_BITS;
+use h_realtime_engine::http::{Head, Upgrade, check_upgrade, parse_head};
+use h_realtime_engine::ws::DEFLATE_WINDOW_BITS;
 
 /// A choice, and the fields, one a line.
 pub fn extensions(input: &[u8]) {

@@ -2,7 +2,7 @@
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use h_realtime::ws::{
+use h_realtime_engine::ws::{
     CloseCode, DEFLATE_WINDOW_BITS, Deflater, Event, Inflater, Limits, OpCode, ProtocolError,
     encode_client_frame,
 };

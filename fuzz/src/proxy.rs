@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use h_realtime::http::{Progress, Source, parse_proxy};
+use h_realtime_engine::http::{Progress, Source, parse_proxy};
 
 /// The bytes that a connection begins with: read as the engine does, no more than what is said to
 /// be missing, they are what a naive reading says, and no byte behind the header is asked for.

@@ -1,6 +1,6 @@
 //! Masking and UTF-8, held against their definitions.
 
-use h_realtime::ws::{Utf8, apply_mask};
+use h_realtime_engine::ws::{Utf8, apply_mask};
 
 /// The mask's four bytes, an offset, a place to cut at, and data: the same as byte by byte
 /// (RFC 6455 §5.3), at once or in two pieces, and undone by itself.

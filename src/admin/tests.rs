@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::http::{Head, parse_head};
-use crate::net::{Now, Outbox, Sessions};
+use crate::net::testing::Recorder;
+use crate::net::{Now, Sessions};
 
 #[test]
 fn response_counts_events_and_receivers() {
@@ -38,20 +39,17 @@ fn overdue_publish_request_is_never_delivered() {
         metrics: None,
     };
     let mut admin = Admin::new(guard, keys, "", Box::new(Taken));
-    let (mut outbox, counters) = (Outbox::default(), Counters::default());
+    let mut recorder = Recorder::default();
     let mut sessions = NoSessions;
     let now = Now { mono: 7, unix: 0 };
-    let mut cx = Cx::new(now, &mut sessions, &mut outbox, &counters);
+    let mut cx = recorder.cx(now, &mut sessions);
     let head = b"POST /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer k\r\n\r\n";
     let facts = Facts {
         metrics: &|_, _, _| String::new(),
         ready: true,
         draining: false,
     };
-    let [first, second] = [1, 2].map(|index| ConnKey {
-        index,
-        generation: 1,
-    });
+    let [first, second] = [1, 2].map(|index| ConnKey::new(index, 1));
     for key in [first, second] {
         let verdict = parse_head(head, 1024, |request| {
             let mut request: Request<'_> = *request;

@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(deadlines.pop_due(20), Some(key(2)));
         assert_eq!(deadlines.pop_due(20), None);
         assert_eq!(deadlines.len(), 1);
-        deadlines.retain(|key| key.index != 3);
+        deadlines.retain(|key| key.slot() != 3);
         assert_eq!(deadlines.len(), 0);
     }
 

@@ -245,10 +245,7 @@ const TERM_BYTES: usize = size_of::<Term>() + size_of::<u32>() + 12;
 impl Default for Node {
     fn default() -> Self {
         Node {
-            key: ConnKey {
-                index: NONE,
-                generation: 0,
-            },
+            key: ConnKey::new(NONE, 0),
             term: NONE,
             next_of_conn: NONE,
             next_of_term: NONE,

@@ -240,7 +240,7 @@ impl Principals {
         let login = self.logins.get(self.by_conn.get(key));
         // Generations count connections and wrap around after 2^32.
         login.is_some_and(|login| {
-            let ahead = login.key.generation.wrapping_sub(key.generation);
+            let ahead = login.key.generation().wrapping_sub(key.generation());
             (1..1 << 31).contains(&ahead)
         })
     }
@@ -296,10 +296,7 @@ impl Principals {
 impl Default for Login {
     fn default() -> Self {
         Login {
-            key: ConnKey {
-                index: NONE,
-                generation: 0,
-            },
+            key: ConnKey::new(NONE, 0),
             token: TokenId(0),
             expires: NEVER,
             user: NONE,
@@ -369,13 +366,7 @@ mod tests {
     #[test]
     fn reused_slot_does_not_inherit_the_identity() {
         let mut principals = principals();
-        let (old, new) = (
-            key(2),
-            ConnKey {
-                generation: 2,
-                ..key(2)
-            },
-        );
+        let (old, new) = (key(2), ConnKey::new(2, 2));
         principals.log_in(old, identity("acct:a@x", 1, &[]), Now::default());
         assert!(principals.of(new).is_none());
         principals.log_out(new);

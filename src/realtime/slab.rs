@@ -90,13 +90,13 @@ impl<T: Default> Slab<T> {
 impl ByConn {
     /// Returns the connection's index.
     pub fn get(&self, key: ConnKey) -> u32 {
-        let number = self.numbers.get(key.index as usize);
+        let number = self.numbers.get(key.slot() as usize);
         number.map_or(NONE, |number| number.0)
     }
 
     /// Sets the connection's index.
     pub fn set(&mut self, key: ConnKey, number: u32) {
-        let at = key.index as usize;
+        let at = key.slot() as usize;
         while self.numbers.len <= at {
             self.numbers.push(Number::default());
         }
@@ -107,7 +107,7 @@ impl ByConn {
 
     /// Removes the connection's index and returns it.
     pub fn take(&mut self, key: ConnKey) -> u32 {
-        let Some(place) = self.numbers.get_mut(key.index as usize) else {
+        let Some(place) = self.numbers.get_mut(key.slot() as usize) else {
             return NONE;
         };
         let number = std::mem::take(place).0;
@@ -209,10 +209,7 @@ mod tests {
 
     #[test]
     fn indices_are_stored_by_connection() {
-        let key = |index| ConnKey {
-            index,
-            generation: 1,
-        };
+        let key = |index| ConnKey::new(index, 1);
         let mut numbers = ByConn::default();
         numbers.set(key(5), 50);
         numbers.set(key(2), 20);

@@ -9,7 +9,8 @@ use crate::model::{
     Ask, Asks, AuthReply, Busy, Decision, Field, Identity, Membership, MonoMillis, Plan, Role,
     Rule, Secret, Tell, Term, Ticket, TokenId, Who,
 };
-use crate::net::{ConnKey, Counters, Cx, Effect, Message, Now, Outbox, Sessions, Verdict};
+use crate::net::testing::{Effect, Recorder};
+use crate::net::{ConnKey, Cx, Message, Now, Sessions, Verdict};
 
 use super::{Realtime, Session, Settings};
 
@@ -27,10 +28,7 @@ impl Random {
 }
 
 pub fn key(index: u32) -> ConnKey {
-    ConnKey {
-        index,
-        generation: 1,
-    }
+    ConnKey::new(index, 1)
 }
 
 pub fn identity(userid: &str, token: u64, groups: &[(&str, Role)]) -> Identity {
@@ -68,8 +66,7 @@ pub struct World {
     pub now: Now,
     pub asked: Asked,
     sessions: Slots,
-    outbox: Outbox,
-    counters: Counters,
+    recorder: Recorder,
     /// The connections muted so far.
     pub muted: Vec<u32>,
 }
@@ -133,8 +130,7 @@ impl World {
             now: Now::default(),
             asked,
             sessions: Slots::default(),
-            outbox: Outbox::default(),
-            counters: Counters::default(),
+            recorder: Recorder::default(),
             muted: Vec::new(),
         }
     }
@@ -144,25 +140,19 @@ impl World {
         &mut self,
         call: impl FnOnce(&mut Realtime, &mut Cx<'_, Session>) -> R,
     ) -> (R, Vec<Did>) {
-        self.outbox.backlog = 0;
-        let mut cx = Cx::new(
-            self.now,
-            &mut self.sessions,
-            &mut self.outbox,
-            &self.counters,
-        );
+        let mut cx = self.recorder.cx(self.now, &mut self.sessions);
         let result = call(&mut self.realtime, &mut cx);
         let mut did = Vec::new();
-        let cork = std::mem::take(&mut self.outbox.cork);
+        let cork = self.recorder.take_replies();
         let mut rest = &cork[..];
         while !rest.is_empty() {
             let (text, after) = split_frame(rest);
             did.push(Did::Reply(text));
             rest = after;
         }
-        for effect in self.outbox.effects.drain(..) {
+        for effect in self.recorder.take_effects() {
             match effect {
-                Effect::Mute(key) => self.muted.push(key.index),
+                Effect::Mute(key) => self.muted.push(key.slot()),
                 other => did.push(told(other)),
             }
         }
@@ -171,7 +161,7 @@ impl World {
 
     /// Returns the work charged since the last call.
     pub fn take_work(&mut self) -> u64 {
-        std::mem::take(&mut self.outbox.work)
+        self.recorder.take_work()
     }
 
     /// Returns the verdict on a handshake with this target and these additional fields.
@@ -259,12 +249,12 @@ fn told(effect: Effect) -> Did {
         Effect::FanOut(delivery) => {
             let receiver = |(key, frame): (ConnKey, u8)| {
                 let frame = &delivery.frames[usize::from(frame)];
-                (key.index, split_frame(frame.bytes()).0)
+                (key.slot(), split_frame(frame.bytes()).0)
             };
             Did::Deliver(delivery.to.iter().copied().map(receiver).collect())
         }
-        Effect::Close(key, code, reason) => Did::Close(key.index, code.0, reason.into()),
-        Effect::Accept(key) => Did::Accept(key.index),
+        Effect::Close(key, code, reason) => Did::Close(key.slot(), code.0, reason.into()),
+        Effect::Accept(key) => Did::Accept(key.slot()),
         Effect::Mute(_) => panic!("it is recorded elsewhere"),
         Effect::MarkAuthenticated(_) => panic!("authentication is for the admin listener alone"),
         Effect::Respond(key, response) => {
@@ -273,8 +263,9 @@ fn told(effect: Effect) -> Did {
                 .iter()
                 .find(|field| field.0 == "Retry-After");
             let retry = retry.map(|field| field.1.to_string());
-            Did::Respond(key.index, response.status.0, retry)
+            Did::Respond(key.slot(), response.status.0, retry)
         }
+        _ => panic!("unknown effect"),
     }
 }
 

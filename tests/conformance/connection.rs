@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
-use h_realtime::ws::{OpCode, encode_client_frame};
+use h_realtime_engine::ws::{OpCode, encode_client_frame};
 use serde_json::{Map, Value, json};
 
 use crate::support::{Answer, Client, Received, connect};

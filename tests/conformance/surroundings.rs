@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use h_realtime::ws::OpCode;
+use h_realtime_engine::ws::OpCode;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

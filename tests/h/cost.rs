@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use h_realtime::net::raise_open_files;
+use h_realtime_engine::raise_open_files;
 
 use crate::support::{
     Client, OF_GROUP, PUBLIC, Publisher, Server, Site, annotation_event, heard, user_event,

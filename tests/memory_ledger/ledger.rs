@@ -1,7 +1,7 @@
 //! The comparison: the memory allocated for peers and publishers is in the ledger, but for
 //! constants.
 
-use h_realtime::net::Held;
+use h_realtime_engine::Held;
 
 use super::site::{HOLDS, Hold, Site};
 use super::tls::tls;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use h_realtime::net::ConnKey;
-use h_realtime::net::tls::TlsConfig;
+use h_realtime_engine::ConnKey;
+use h_realtime_engine::tls::TlsConfig;
 
 use super::wire::Wire;
 

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use h_realtime::net::{Arrival, Config, Engine, ListenerId, Now};
 use h_realtime::realtime::Settings;
-use h_realtime::ws::CAN_DEFLATE;
+use h_realtime_engine::ws::CAN_DEFLATE;
+use h_realtime_engine::{Arrival, Config, Engine, ListenerId, Now};
 
 use super::HEAP;
 use super::ledger::Account;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::rc::Rc;
 
-use h_realtime::net::{Readiness, Socket};
+use h_realtime_engine::{Readiness, Socket};
 
 /// Both ends of a connection.
 #[derive(Clone)]

@@ -4,10 +4,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use h_realtime::http::Request;
 use h_realtime::model::{Ask, Asks, Busy, MonoMillis, Plan, Secret, Tell, Ticket};
-use h_realtime::net::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
 use h_realtime::realtime::{Delivered, EventQueue, Realtime, Session, Settings, TurnLimits};
+use h_realtime_engine::http::Request;
+use h_realtime_engine::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
 
 use super::matcher::Model;
 

@@ -7,8 +7,8 @@ use h_realtime::model::{
     AuthReply, Decision, Identity, Membership, Plan, Reach, Reason, Tell, Term, TokenId,
     UnixMillis, Who,
 };
-use h_realtime::net::{ConnKey, Message, Now, Verdict};
 use h_realtime::realtime::Withheld;
+use h_realtime_engine::{ConnKey, Message, Now, Verdict};
 
 use crate::sim::Said;
 

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use h_realtime::net::{Counters, Interest};
 use h_realtime::realtime::{self, Realtime};
+use h_realtime_engine::{Counters, Interest};
 
 use crate::sim::{Client, End, Heard};
 

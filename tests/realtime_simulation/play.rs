@@ -1,9 +1,9 @@
 //! What happens by chance.
 
 use h_realtime::model::{AuthReply, EndCause, Identity, Tell, Ticket, TokenId, UnixMillis};
-use h_realtime::net::Config;
 use h_realtime::realtime::{InvalidToken, Settings, TurnLimits};
-use h_realtime::ws::CAN_DEFLATE;
+use h_realtime_engine::Config;
+use h_realtime_engine::ws::CAN_DEFLATE;
 
 use crate::sim::rng::Rng;
 use crate::sim::world::Disorder;

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
-use h_realtime::net::{Arrival, Config, ConnKey, Engine, ListenerId, Now, Readiness};
 use h_realtime::realtime::{Settings, TurnLimits};
+use h_realtime_engine::{Arrival, Config, ConnKey, Engine, ListenerId, Now, Readiness};
 
 use crate::sim::backlog::{Accept, Backlog};
 use crate::sim::oracle::check_quiet;

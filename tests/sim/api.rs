@@ -1,12 +1,12 @@
 //! The whole Real Time API as the engine's handler, with nobody behind it: all clients are
 //! anonymous, and events come as commands.
 
-use h_realtime::http::{Request, Response, check_upgrade};
 use h_realtime::model::{
     Ask, Asks, Busy, Decision, EventKind, Field, MonoMillis, Plan, Reach, Rule, Term,
 };
-use h_realtime::net::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
 use h_realtime::realtime::{Delivered, EventQueue, Realtime, Session, Settings, TurnLimits};
+use h_realtime_engine::http::{Request, Response, check_upgrade};
+use h_realtime_engine::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
 
 /// The API, with hashes of a fixed key. Beside its own paths it has `/later` and `/slow`, which
 /// defer a handshake and another request, and `/body`, which reads a body.

@@ -5,11 +5,11 @@ use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use h_realtime::http::{Request, Response, check_upgrade};
-use h_realtime::net::{
+use h_realtime_engine::http::{Request, Response, check_upgrade};
+use h_realtime_engine::ws::CloseCode;
+use h_realtime_engine::{
     ConnKey, Cx, Delivery, Frame, Handler, ListenerId, Message, Overdue, Verdict,
 };
-use h_realtime::ws::CloseCode;
 
 use super::rng::Rng;
 

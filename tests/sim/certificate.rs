@@ -1,7 +1,7 @@
 //! A certificate for the simulated server. Apart from the rest of the simulation, which fuzz
 //! targets use without TLS.
 
-use h_realtime::net::tls::TlsConfig;
+use h_realtime_engine::tls::TlsConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::version::TLS13;

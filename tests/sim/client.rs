@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use h_realtime::net::ConnKey;
+use h_realtime_engine::ConnKey;
 
 use super::app::Said;
 use super::frames::{Ear, Heard, OFFER, client_frame, deflate, handshake_with};

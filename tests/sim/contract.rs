@@ -3,7 +3,7 @@
 
 use std::io;
 
-use h_realtime::net::{Readiness, Socket};
+use h_realtime_engine::{Readiness, Socket};
 
 use super::rng::Rng;
 use super::socket::{Limits, SimSocket, Wire};

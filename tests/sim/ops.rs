@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use h_realtime::net::{Config, ListenerId};
-use h_realtime::ws::CAN_DEFLATE;
+use h_realtime_engine::ws::CAN_DEFLATE;
+use h_realtime_engine::{Config, ListenerId};
 
 use super::app::{BODY_LIMIT, Command, Said, pad};
 use super::client::{Client, Conduct};

@@ -1,7 +1,7 @@
 //! What must be true whatever happens: of each thing a client hears, of each moment when all
 //! is quiet, and of the end.
 
-use h_realtime::net::{ConnKey, Interest};
+use h_realtime_engine::{ConnKey, Interest};
 
 use super::app::{Life, Log, Said};
 use super::client::Client;

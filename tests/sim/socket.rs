@@ -8,7 +8,7 @@ use std::cell::{RefCell, RefMut};
 use std::io::{self, ErrorKind, IoSlice};
 use std::rc::Rc;
 
-use h_realtime::net::{Readiness, Socket};
+use h_realtime_engine::{Readiness, Socket};
 
 use super::rng::Rng;
 

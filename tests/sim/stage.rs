@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use h_realtime::model::Plan;
-use h_realtime::net::{Arrival, Config, ConnKey, Engine, ListenerId, Now};
 use h_realtime::realtime::Settings;
+use h_realtime_engine::{Arrival, Config, ConnKey, Engine, ListenerId, Now};
 
 use super::api::{Api, Command};
 use super::frames::{Ear, Heard, client_frame, handshake};

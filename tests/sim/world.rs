@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 
-use h_realtime::net::tls::TlsConfig;
-use h_realtime::net::{Arrival, Config, ConnKey, Engine, Interest, ListenerId, Now, Readiness};
+use h_realtime_engine::tls::TlsConfig;
+use h_realtime_engine::{Arrival, Config, ConnKey, Engine, Interest, ListenerId, Now, Readiness};
 
 use super::app::{App, Command, Log};
 use super::backlog::{Accept, Backlog};

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
-use h_realtime::ws::{OpCode, encode_client_frame};
+use h_realtime_engine::ws::{OpCode, encode_client_frame};
 use serde_json::{Value, json};
 
 use super::PATIENCE;

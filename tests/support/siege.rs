@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use h_realtime::net::raise_open_files;
+use h_realtime_engine::raise_open_files;
 use socket2::SockRef;
 
 use super::{Client, PATIENCE, Server, eventually};

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
 use std::rc::Rc;
 
-use h_realtime::net::Socket;
+use h_realtime_engine::Socket;
 
 /// Both ends of a connection: the engine's socket, and what its peer does.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use h_realtime::net::{Arrival, Config, ConnKey, Engine, ListenerId, Now, Readiness};
+use h_realtime_engine::{Arrival, Config, ConnKey, Engine, ListenerId, Now, Readiness};
 use h_realtime::realtime::Settings;
 
 use crate::api::{Api, Command};

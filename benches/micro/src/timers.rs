@@ -4,7 +4,7 @@ use wheel::{Tick, Timer, Wheel};
 
 // Nothing outside of the engine may name it; so it is built here once more.
 #[allow(dead_code, reason = "the engine uses all of it")]
-#[path = "../../../src/net/timer.rs"]
+#[path = "../../../src/engine/engine/timer.rs"]
 mod wheel;
 
 /// A wheel and the timers that it is for.

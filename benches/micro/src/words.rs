@@ -1,8 +1,8 @@
 //! What clients and back ends say: as browsers, the official client and h say it.
 
-use h_realtime::http::{Head, check_upgrade, parse_head};
+use h_realtime_engine::http::{Head, check_upgrade, parse_head};
 use h_realtime::model::{Decision, EventKind, Field, Plan, Reach, Rule, Term, uri};
-use h_realtime::ws::{Deflater, OpCode, encode_client_frame, encode_compressed, encode_frame};
+use h_realtime_engine::ws::{Deflater, OpCode, encode_client_frame, encode_compressed, encode_frame};
 
 /// A program's handshake, which offers no compression.
 pub const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\n\

@@ -29,10 +29,7 @@ fn filter_replaces_the_previous_one() {
     assert_eq!(found(&index, digest(1)), [].into());
     assert_eq!(found(&index, digest(2)), [key(1)].into());
     assert_eq!((index.subscriptions(), index.terms()), (2, 2));
-    let next = ConnKey {
-        generation: 2,
-        ..key(1)
-    };
+    let next = ConnKey::new(1, 2);
     index.remove(next);
     assert_eq!(index.subscriptions(), 2, "another connection");
     index.remove(key(1));

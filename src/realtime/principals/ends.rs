@@ -279,7 +279,7 @@ mod tests {
     /// Returns the connections to be closed by `now`, without a delay.
     fn ended(principals: &mut Principals, now: Now) -> Vec<u32> {
         principals.expire(now, |_| close_at(now.mono));
-        let next = || principals.next_to_close(now).map(|(key, _)| key.index);
+        let next = || principals.next_to_close(now).map(|(key, _)| key.slot());
         std::iter::from_fn(next).collect()
     }
 

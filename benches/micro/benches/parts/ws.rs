@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use h_realtime::ws::{
+use h_realtime_engine::ws::{
     Decoder, Deflater, Event, Inflater, Limits, OpCode, apply_mask, encode_frame,
 };
 use micro::words::{MASK, PING, frame, notification};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use h_realtime::net::Config;
-use h_realtime::ws::OpCode;
+use h_realtime_engine::Config;
+use h_realtime_engine::ws::OpCode;
 
 use crate::stage::Stage;
 use crate::words::{

@@ -5,7 +5,7 @@ mod connections;
 mod events;
 mod messages;
 
-use h_realtime::net::Config;
+use h_realtime_engine::Config;
 
 use crate::stage::Stage;
 

@@ -1,0 +1,276 @@
+//! The state of one connection. Its size determines the memory used by idle connections.
+
+pub(crate) mod pace;
+pub(crate) mod queue;
+pub(crate) mod uptake;
+
+use std::net::SocketAddr;
+
+use crate::conn::queue::TxQueue;
+use crate::counters::End;
+use crate::engine::RecentWork;
+use crate::engine::arena::Arena;
+use crate::engine::timer::{Tick, Timer, Timers};
+use crate::http::{ChunkedDecoder, Upgrade};
+use crate::io::socket::Socket;
+use crate::io::transport::Transport;
+use crate::ws::Decoder;
+use crate::{ConnKey, ListenerId, Sessions};
+
+/// A connection. State that is needed only for incomplete input or queued output is boxed and
+/// allocated on demand.
+pub(crate) struct Conn<S, C> {
+    pub transport: Transport<S>,
+    pub phase: Phase<C>,
+    /// The receiving side of the WebSocket.
+    pub decoder: Decoder,
+    pub tx: Option<Box<TxQueue>>,
+    /// The only timer; its meaning depends on the phase.
+    pub timer: Timer,
+    /// The time of the peer's last activity.
+    pub heard: Tick,
+    pub flags: Flags,
+    pub listener: ListenerId,
+    /// Recent work caused by this connection, as of `heard`.
+    pub recent: RecentWork,
+}
+
+/// The phase of a connection, with the state that belongs to it.
+pub(crate) enum Phase<C> {
+    /// Expects a PROXY protocol header, which precedes TLS.
+    Preface(Box<Preface>),
+    /// HTTP: the TLS handshake, a request head, a request body, or the time between two requests.
+    Request(Option<Box<PartialRequest>>),
+    /// The handler has deferred its response. Nothing is read meanwhile.
+    Deferred(Box<Deferred>),
+    /// The WebSocket is open.
+    Open(C),
+    /// We sent the first close frame and are waiting for the peer's.
+    Closing,
+    /// No more output will be queued: flush, shut down the write side, and discard input.
+    Linger,
+    /// Ended; freed at the end of the turn.
+    Dead,
+}
+
+/// A partial PROXY protocol header.
+#[derive(Default)]
+pub(crate) struct Preface {
+    pub bytes: Vec<u8>,
+}
+
+/// A partial request.
+pub(crate) struct PartialRequest {
+    pub bytes: Vec<u8>,
+    /// The body framing, once the body has been requested.
+    pub body: Option<PartialBody>,
+    /// The bytes may contain complete requests that were left because the connection had used up
+    /// its share of work.
+    pub is_unread: bool,
+}
+
+/// How the end of a partial body is determined.
+pub(crate) enum PartialBody {
+    /// Head and body together have this length.
+    Whole(usize),
+    /// The body is chunked. Only its data is buffered.
+    Chunked(ChunkedDecoder),
+}
+
+/// The state of a deferred request.
+pub(crate) struct Deferred {
+    pub upgrade: Option<Upgrade>,
+    pub keep_alive: bool,
+    pub head_only: bool,
+    /// Bytes received after the request.
+    pub trailing: Vec<u8>,
+}
+
+/// State bits of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flags(u16);
+
+impl Flags {
+    /// The socket may be readable: set by an edge, cleared by a read that emptied it.
+    pub(crate) const READABLE: Flags = Flags(1);
+    /// The socket may be writable: set by an edge, cleared by a write that filled it.
+    pub(crate) const WRITABLE: Flags = Flags(1 << 1);
+    /// The peer's FIN has arrived: read until 0, because no further edge will follow.
+    pub(crate) const READ_CLOSED: Flags = Flags(1 << 2);
+    /// In the run queue.
+    pub(crate) const QUEUED: Flags = Flags(1 << 3);
+    /// In the list of connections to flush.
+    pub(crate) const DIRTY: Flags = Flags(1 << 4);
+    /// A ping was sent, and there has been no activity since.
+    pub(crate) const PING_OUT: Flags = Flags(1 << 5);
+    /// A read returned 0.
+    pub(crate) const EOF: Flags = Flags(1 << 6);
+    /// Our write side has been shut down.
+    pub(crate) const SHUT: Flags = Flags(1 << 7);
+    /// Over the connection limit: accepted only to be answered with 503.
+    pub(crate) const SURPLUS: Flags = Flags(1 << 8);
+    /// Counted for the limit of its IP address.
+    pub(crate) const PER_IP: Flags = Flags(1 << 9);
+    /// The client is authenticated: evicted last.
+    pub(crate) const AUTHENTICATED: Flags = Flags(1 << 10);
+    /// Has not completed its first request. Once open: the first heartbeat, which comes sooner than
+    /// later ones, is still due.
+    pub(crate) const YOUNG: Flags = Flags(1 << 11);
+    /// Registered in the account of incomplete input.
+    pub(crate) const UNFINISHED: Flags = Flags(1 << 12);
+    /// permessage-deflate was negotiated: the client may send compressed messages.
+    pub(crate) const DEFLATE: Flags = Flags(1 << 13);
+    /// Messages to the client may be compressed.
+    pub(crate) const DEFLATE_OUT: Flags = Flags(1 << 14);
+    /// The peer is a trusted proxy: client addresses in its requests are trusted.
+    pub(crate) const PROXIED: Flags = Flags(1 << 15);
+
+    pub(crate) fn has(self, flag: Flags) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    pub(crate) fn set(&mut self, flag: Flags) {
+        self.0 |= flag.0;
+    }
+
+    pub(crate) fn clear(&mut self, flag: Flags) {
+        self.0 &= !flag.0;
+    }
+
+    /// Sets a flag. Returns whether it was clear.
+    pub(crate) fn raise(&mut self, flag: Flags) -> bool {
+        let was = self.has(flag);
+        self.set(flag);
+        !was
+    }
+}
+
+impl<S: Socket, C> Conn<S, C> {
+    /// Returns the memory used for incomplete input, in bytes. Request bodies do not count: the
+    /// handler has requested them and set their maximum length.
+    pub(crate) fn unfinished(&self) -> usize {
+        let kept = match &self.phase {
+            Phase::Dead => return 0,
+            Phase::Preface(preface) => preface.bytes.capacity(),
+            Phase::Request(Some(partial)) if partial.body.is_none() => partial.bytes.capacity(),
+            Phase::Deferred(deferred) => deferred.trailing.capacity(),
+            _ => 0,
+        };
+        kept + self.unfinished_frames()
+    }
+
+    /// Like `unfinished`, for an open WebSocket.
+    pub(crate) fn unfinished_frames(&self) -> usize {
+        self.decoder.held() + self.transport.held()
+    }
+
+    /// Returns the memory used for a request body, in bytes.
+    pub(crate) fn body(&self) -> usize {
+        match &self.phase {
+            Phase::Request(Some(partial)) if partial.body.is_some() => partial.bytes.capacity(),
+            _ => 0,
+        }
+    }
+}
+
+impl<S, C> Conn<S, C> {
+    pub(crate) fn new(transport: Transport<S>, listener: ListenerId, now: Tick) -> Self {
+        let mut flags = Flags::YOUNG;
+        // A new socket is writable, so there is no need to wait for its first edge.
+        flags.set(Flags::WRITABLE);
+        Conn {
+            transport,
+            phase: Phase::Request(None),
+            decoder: Decoder::default(),
+            tx: None,
+            timer: Timer::unarmed(),
+            heard: now,
+            flags,
+            listener,
+            recent: RecentWork::NEW,
+        }
+    }
+
+    /// Records activity, and brings the recent work up to that time.
+    pub(crate) fn note_heard(&mut self, now: Tick) {
+        self.recent = self.recent.decayed(now.saturating_sub(self.heard));
+        self.heard = now;
+    }
+
+    /// Returns whether received bytes were left unprocessed because the connection had used up its
+    /// share of work.
+    pub(crate) fn has_unread(&self) -> bool {
+        match &self.phase {
+            Phase::Request(Some(partial)) => partial.is_unread,
+            Phase::Open(_) | Phase::Closing => self.decoder.has_unread(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the last request was answered, and nothing of another has arrived.
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(self.phase, Phase::Request(None)) && !self.flags.has(Flags::YOUNG)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Returns whether there is neither queued output nor incomplete input.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.tx.is_none() && !self.flags.has(Flags::UNFINISHED)
+    }
+
+    /// Returns whether the output queue exceeds the soft limit.
+    pub(crate) fn is_slow(&self) -> bool {
+        let tx = self.tx.as_ref();
+        tx.is_some_and(|tx| tx.over_soft_since.is_some())
+    }
+
+    /// Returns the length of the output queue in bytes.
+    pub(crate) fn queued(&self) -> usize {
+        self.tx.as_ref().map_or(0, |tx| tx.len())
+    }
+}
+
+impl<S, C> Timers for Arena<Conn<S, C>> {
+    fn timer(&mut self, index: u32) -> Option<&mut Timer> {
+        self.at_mut(index).map(|conn| &mut conn.timer)
+    }
+}
+
+impl<S: Socket, C> Sessions<C> for Arena<Conn<S, C>> {
+    fn session(&mut self, key: ConnKey) -> Option<&mut C> {
+        match &mut self.get_mut(key)?.phase {
+            Phase::Open(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
+        self.get_mut(key)?.transport.socket_mut().peer()
+    }
+}
+
+/// A close to be initiated by this side.
+pub(crate) struct Farewell<'a> {
+    pub code: crate::ws::CloseCode,
+    pub reason: &'a str,
+    pub end: End,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stand-in with the size of a descriptor and the discriminant of the socket type.
+    type FdSized = (u32, u32);
+
+    // M8
+    #[test]
+    fn connection_size_is_as_measured() {
+        assert_eq!(size_of::<Conn<FdSized, ()>>(), 64);
+        assert_eq!(size_of::<Option<Conn<FdSized, ()>>>(), 64);
+        assert_eq!(size_of::<Conn<FdSized, [u64; 6]>>(), 104);
+    }
+}

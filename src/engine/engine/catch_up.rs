@@ -1,0 +1,172 @@
+//! Catching up before a deadline is enforced.
+//!
+//! A deadline limits the peer's actions, but the engine has observed them only as far as it has
+//! read and written. After a pause of the process (stopped, or in a suspended virtual machine) or
+//! in a long turn, input waits in the socket and readiness events wait in the poller. Therefore,
+//! the connection is served once more, and the deadline is enforced only if it is still exceeded.
+
+use std::time::Duration;
+
+use super::read::Rest;
+use super::work::Class;
+use super::{Engine, READ_SIZE, TICK_PERIOD, TLS_BUDGET, WRITE_BUDGET, floor_tick, millis};
+use crate::ConnKey;
+use crate::conn::{Conn, Flags, Phase};
+use crate::engine::timer::{TICK_MS, Tick};
+use crate::handler::Handler;
+use crate::io::socket::Socket;
+
+/// The last pause during which the engine did not run, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Standstill {
+    ended: u64,
+    lasted: u64,
+}
+
+impl Standstill {
+    /// Records a turn that starts at `now`, after one that started at `before`.
+    pub(super) fn note(&mut self, before: u64, now: u64) {
+        let lasted = now.saturating_sub(before);
+        if lasted >= LONGEST_SLEEP {
+            // A second pause keeps the time of the first one that has not been given back.
+            let left = (self.ended + self.lasted).saturating_sub(now);
+            *self = Standstill {
+                ended: now,
+                lasted: lasted + left,
+            };
+        }
+    }
+
+    /// Returns the time until which a timeout may be extended to compensate for the pause.
+    pub(super) fn extends_to(&self, timeout: Duration) -> u64 {
+        self.ended + self.lasted.min(millis(timeout))
+    }
+}
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Serves a connection that is not an open WebSocket once more. Returns whether its deadline no
+    /// longer applies; its timer has been armed again then.
+    pub(super) fn has_moved_on(&mut self, key: ConnKey) -> bool {
+        let Some(conn) = self.arena.get(key) else {
+            return true;
+        };
+        let timeout = self.phase_timeout(conn);
+        let was_closing = matches!(conn.phase, Phase::Closing);
+        // The response to a deferred request comes from another thread, which was paused as well.
+        let is_deferred = matches!(conn.phase, Phase::Deferred(_));
+        let has_progressed = is_deferred || self.catch_up(key);
+        let Some(conn) = self.arena.get(key) else {
+            return true;
+        };
+        if matches!(conn.phase, Phase::Dead) || conn.timer.deadline().is_some() {
+            return true;
+        }
+        // Unread input is not a delay of this server if it is caused by backpressure.
+        let is_unread = conn.has_unread() && conn.queued() <= self.config.queue_soft
+            || conn.flags.has(Flags::READABLE)
+                && conn.transport.is_handshaking()
+                && self.tls_steps >= TLS_BUDGET;
+        let rest = match conn.phase {
+            // The peer's close frame had arrived.
+            Phase::Linger if was_closing => Some(self.config.linger_timeout),
+            _ if is_unread => Some(Duration::from_millis(TICK_MS)),
+            _ if has_progressed => self.time_lost(timeout),
+            _ => None,
+        };
+        if let Some(rest) = rest {
+            self.arm(key, rest);
+        }
+        rest.is_some()
+    }
+
+    /// Reads and writes once more, regardless of readiness events. Returns whether the connection
+    /// has made progress since the last pause, or could have: queued output counts.
+    pub(super) fn catch_up(&mut self, key: ConnKey) -> bool {
+        self.looks += 1;
+        let had_output = self.has_output(key);
+        self.write_again(key);
+        if let Some(conn) = self.arena.get_mut(key)
+            && !matches!(conn.phase, Phase::Deferred(_) | Phase::Dead)
+        {
+            conn.flags.set(Flags::READABLE);
+            // A message may need several reads.
+            let mut next = None;
+            for _ in 0..=self.config.max_message / READ_SIZE {
+                next = self.serve_late(key);
+                if next.is_none() {
+                    break;
+                }
+            }
+            if let Some(rest) = next {
+                self.enqueue_rest(key, rest);
+            }
+        }
+        let resumed = (self.standstill.ended / TICK_MS) as Tick;
+        let conn = self.arena.get(key);
+        had_output || conn.is_some_and(|conn| conn.heard >= resumed)
+    }
+
+    #[cold]
+    fn serve_late(&mut self, key: ConnKey) -> Option<Rest> {
+        self.metered(key, Class::FIRST, true, |engine| engine.serve_reader(key))
+    }
+
+    fn has_output(&self, key: ConnKey) -> bool {
+        let conn = self.arena.get(key);
+        conn.is_some_and(|conn| conn.tx.is_some() || conn.transport.has_output())
+    }
+
+    /// Writes queued output once more: a socket marked as full may have become writable without the
+    /// edge having been delivered.
+    pub(super) fn write_again(&mut self, key: ConnKey) {
+        let now = floor_tick(self.now);
+        if !self.has_output(key) {
+            return;
+        }
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        let was_full = !conn.flags.has(Flags::WRITABLE);
+        conn.flags.set(Flags::WRITABLE);
+        let before = self.counters.bytes_out;
+        for _ in 0..=self.config.queue_hard / WRITE_BUDGET {
+            self.flush(key);
+            let conn = self.arena.get(key);
+            if conn.is_none_or(|conn| conn.tx.is_none() || !conn.flags.has(Flags::WRITABLE)) {
+                break;
+            }
+        }
+        if was_full
+            && self.counters.bytes_out > before
+            && let Some(conn) = self.arena.get_mut(key)
+        {
+            // As in `ready`: the peer has made room.
+            conn.note_heard(now);
+            conn.flags.clear(Flags::PING_OUT);
+        }
+    }
+
+    /// Returns the rest of a timeout that was lost to a pause.
+    pub(super) fn time_lost(&self, timeout: Duration) -> Option<Duration> {
+        let left = self.standstill.extends_to(timeout);
+        let left = left.saturating_sub(self.now.mono);
+        (left > 0).then(|| Duration::from_millis(left))
+    }
+
+    /// Returns the timeout of any phase other than an open WebSocket.
+    pub(super) fn phase_timeout(&self, conn: &Conn<S, H::Session>) -> Duration {
+        match &conn.phase {
+            Phase::Request(Some(partial)) if partial.body.is_some() => self.config.body_timeout,
+            Phase::Preface(_) | Phase::Request(_) => self.config.handshake_timeout,
+            Phase::Deferred(_) => self.config.defer_timeout,
+            Phase::Linger if conn.flags.has(Flags::SHUT) => self.config.linger_timeout,
+            Phase::Open(_) | Phase::Closing | Phase::Linger | Phase::Dead => {
+                self.config.close_timeout
+            }
+        }
+    }
+}
+
+/// The longest time in milliseconds between two turns that is not a pause: the engine sleeps for at
+/// most a tick, and turns are short.
+const LONGEST_SLEEP: u64 = 2 * TICK_PERIOD;

@@ -1,0 +1,397 @@
+//! Fan-out: delivers messages to many connections, a slice of them in each turn.
+//!
+//! Owns: the pending deliveries, and the set of connections that get no more messages.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::collections::binary_heap::{BinaryHeap, PeekMut};
+use std::rc::Rc;
+
+use super::give_back::{KEPT_CAPACITY, beyond_kept, enough, enough_above};
+use super::stretch::{Due, Stretch, stretch_of};
+use super::write::MAX_SLICES;
+use super::{Engine, FAN_OUT_BUDGET};
+use crate::ConnKey;
+use crate::conn::Conn;
+use crate::conn::queue::TxQueue;
+use crate::frame::{Delivery, Frame};
+use crate::handler::Handler;
+use crate::held::{Held, recount};
+use crate::io::socket::Socket;
+
+/// The pending deliveries.
+///
+/// They are processed in waves. A wave is a batch of all deliveries that were waiting when it
+/// began, and visits the connections in slot order. Thus, a connection gets all frames of a wave in
+/// one write and in the order in which they were pushed, and no wave overtakes another.
+///
+/// The deliveries of a wave are merged one stretch at a time. A stretch is a range of slots, so
+/// that the cost of finding the next delivery is paid per stretch instead of per receiver.
+#[derive(Default)]
+pub(super) struct FanOut {
+    waiting: Vec<Delivery>,
+    wave: Vec<Progress>,
+    /// A min-heap of the next stretch of each delivery in the wave, and the index of the delivery.
+    ahead: BinaryHeap<Reverse<(u32, u32)>>,
+    /// The entries of the wave in the current stretch.
+    stretch: Stretch,
+    /// Receivers still to be served, summed over all deliveries.
+    backlog: usize,
+    /// Memory of the lists in all deliveries, in bytes.
+    lists: usize,
+    /// The number of bytes counted in the ledger.
+    counted: usize,
+    /// Open connections that get no more messages.
+    muted: HashSet<ConnKey>,
+}
+
+struct Progress {
+    delivery: Delivery,
+    next: usize,
+}
+
+/// The frames of a wave for one connection.
+#[derive(Default)]
+struct Share {
+    frames: Vec<Rc<Frame>>,
+    /// The arrival time of each frame's event.
+    since: Vec<Option<u64>>,
+}
+
+impl FanOut {
+    pub(super) fn push(&mut self, mut delivery: Delivery, held: &mut Held) {
+        if delivery.to.is_empty() {
+            return;
+        }
+        delivery.frames.iter().for_each(|frame| frame.hold(held));
+        self.lists += lists_memory(&delivery);
+        delivery.to.sort_unstable_by_key(|(key, _)| *key);
+        self.backlog += delivery.to.len();
+        self.waiting.push(delivery);
+        self.count(held);
+    }
+
+    pub(super) fn backlog(&self) -> usize {
+        self.backlog
+    }
+
+    pub(super) fn is_muted(&self, key: ConnKey) -> bool {
+        !self.muted.is_empty() && self.muted.contains(&key)
+    }
+
+    /// Forgets a muted connection that is no longer open.
+    pub(super) fn unmute(&mut self, key: ConnKey) {
+        if !self.muted.is_empty() {
+            self.muted.remove(&key);
+            if self.muted.is_empty() {
+                self.muted = HashSet::new();
+            }
+        }
+    }
+
+    /// Returns whether more deliveries may be gathered into the next wave: no wave is in progress,
+    /// and a connection that receives all waiting deliveries can still be served in one write.
+    pub(super) fn may_gather(&self) -> bool {
+        self.wave.is_empty() && self.waiting.len() < MAX_SLICES
+    }
+
+    /// Returns whether there is nothing to do, and no completed delivery is still held.
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.wave.is_empty()
+    }
+
+    /// Verifies the backlog count. Returns a description of a mismatch.
+    pub(super) fn verify(&self) -> Result<(), String> {
+        let waiting: usize = self.waiting.iter().map(|delivery| delivery.to.len()).sum();
+        let left = |progress: &Progress| progress.delivery.to.len().saturating_sub(progress.next);
+        let under_way: usize = self.wave.iter().map(left).sum();
+        let near = self.stretch.count();
+        match waiting + under_way + near == self.backlog {
+            true => Ok(()),
+            false => Err(format!(
+                "{waiting}, {under_way} and {near} are to be served, not {}",
+                self.backlog
+            )),
+        }
+    }
+
+    /// Returns the deliveries whose frames and receivers are counted in the ledger.
+    pub(super) fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
+        let wave = self.wave.iter().map(|progress| &progress.delivery);
+        self.waiting.iter().chain(wave)
+    }
+
+    /// Recounts the memory used by deliveries, excluding frames, in bytes. For tests and
+    /// simulations only.
+    pub(super) fn recount(&self) -> usize {
+        self.deliveries().map(lists_memory).sum::<usize>() + self.tables_memory()
+    }
+
+    fn tables_memory(&self) -> usize {
+        beyond_kept(KEPT_DELIVERIES, self.waiting.capacity()) * size_of::<Delivery>()
+            + beyond_kept(KEPT_DELIVERIES, self.wave.capacity()) * size_of::<Progress>()
+            + beyond_kept(KEPT_CAPACITY, self.ahead.capacity()) * size_of::<Reverse<(u32, u32)>>()
+            + self.stretch.memory()
+    }
+
+    /// Updates the ledger.
+    fn count(&mut self, held: &mut Held) {
+        let memory = self.lists + self.tables_memory();
+        recount(&mut held.receivers, &mut self.counted, memory);
+    }
+
+    /// Shrinks tables that a large number of deliveries has enlarged.
+    pub(super) fn give_back(&mut self, held: &mut Held) {
+        // No table is larger than its kept capacity.
+        if self.counted == 0 {
+            return;
+        }
+        let enough_deliveries = |len, capacity| enough_above(KEPT_DELIVERIES, len, capacity);
+        self.stretch.give_back();
+        if let Some(enough) = enough_deliveries(self.waiting.len(), self.waiting.capacity()) {
+            self.waiting.shrink_to(enough);
+        }
+        if let Some(enough) = enough_deliveries(self.wave.len(), self.wave.capacity()) {
+            self.wave.shrink_to(enough);
+        }
+        if let Some(enough) = enough(self.ahead.len(), self.ahead.capacity()) {
+            self.ahead.shrink_to(enough);
+        }
+        self.count(held);
+    }
+
+    /// Returns the next connection of the wave, and adds its frames to `share`. Starts the next
+    /// wave when the current one is complete.
+    fn next(&mut self, share: &mut Share, held: &mut Held) -> Option<ConnKey> {
+        let first = loop {
+            if let Some(due) = self.stretch.pop(None) {
+                break due;
+            }
+            if self.ahead.is_empty() {
+                self.begin_wave(held);
+            }
+            let Reverse((stretch, _)) = *self.ahead.peek()?;
+            self.begin_stretch(stretch, held);
+        };
+        self.give(first, share);
+        while let Some(due) = self.stretch.pop(Some(first.key)) {
+            self.give(due, share);
+        }
+        Some(first.key)
+    }
+
+    fn give(&mut self, due: Due, share: &mut Share) {
+        self.backlog -= 1;
+        let Some(Progress { delivery, .. }) = self.wave.get(due.delivery as usize) else {
+            return;
+        };
+        if let Some(frame) = delivery.frames.get(usize::from(due.variant)) {
+            share.frames.push(Rc::clone(frame));
+            share.since.push(delivery.since);
+        }
+    }
+
+    fn begin_wave(&mut self, held: &mut Held) {
+        for Progress { delivery, .. } in self.wave.drain(..) {
+            delivery.frames.iter().for_each(|frame| frame.release(held));
+            self.lists -= lists_memory(&delivery);
+        }
+        let waiting = self.waiting.drain(..);
+        self.wave
+            .extend(waiting.map(|delivery| Progress { delivery, next: 0 }));
+        for (number, progress) in (0..).zip(&self.wave) {
+            if let Some((key, _)) = progress.delivery.to.first() {
+                self.ahead.push(Reverse((stretch_of(*key), number)));
+            }
+        }
+        self.count(held);
+    }
+
+    /// Collects the entries of the wave in this stretch, one delivery after another.
+    fn begin_stretch(&mut self, stretch: u32, held: &mut Held) {
+        while let Some(mut head) = self.ahead.peek_mut()
+            && head.0.0 == stretch
+        {
+            let number = head.0.1;
+            let Some(Progress { delivery, next }) = self.wave.get_mut(number as usize) else {
+                PeekMut::pop(head);
+                continue;
+            };
+            let here = delivery.to[*next..].iter();
+            for &(key, variant) in here.take_while(|(key, _)| stretch_of(*key) == stretch) {
+                *next += 1;
+                self.stretch.push(Due {
+                    key,
+                    delivery: number,
+                    variant,
+                });
+            }
+            match delivery.to.get(*next) {
+                Some((key, _)) => head.0.0 = stretch_of(*key),
+                None => {
+                    PeekMut::pop(head);
+                    // Free this memory early, without waiting for the end of the wave.
+                    self.lists -= lists_memory(delivery);
+                    delivery.to = Vec::new();
+                    self.lists += lists_memory(delivery);
+                    *next = 0;
+                }
+            }
+        }
+        self.count(held);
+    }
+}
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Drops the queued messages of an open connection, and those that are delivered from now on.
+    pub(super) fn mute(&mut self, key: ConnKey) {
+        if self.arena.get(key).is_some_and(Conn::is_open) {
+            self.fan_out.muted.insert(key);
+            self.drop_queued(key, TxQueue::drop_messages);
+            // The rest may still exceed the soft limit.
+            self.watch_queue(key, 0);
+            // A long queue no longer keeps it from being read from.
+            self.read_again(key);
+        }
+    }
+
+    /// Serves deliveries, within a turn's budget of connections. Messages that handlers send
+    /// meanwhile are recorded in the outbox and pushed afterwards.
+    pub(super) fn serve_fan_out(&mut self) {
+        if self.fan_out.is_idle() {
+            return;
+        }
+        let mut share = Share::default();
+        for _ in 0..FAN_OUT_BUDGET {
+            let held = &mut self.counters.held;
+            let Some(key) = self.fan_out.next(&mut share, held) else {
+                break;
+            };
+            let sent = self.send_shared(key, &mut share.frames);
+            self.counters.messages_out += sent as u64;
+            self.counters.undelivered += (share.frames.len() - sent) as u64;
+            share.frames.clear();
+            for since in share.since.drain(..).take(sent).flatten() {
+                self.written.add(since);
+            }
+        }
+        self.joined.clear();
+    }
+}
+
+/// Deliveries for which a table always keeps memory.
+const KEPT_DELIVERIES: usize = 64;
+
+/// Returns the memory used by a delivery's lists of receivers and frames, in bytes.
+fn lists_memory(delivery: &Delivery) -> usize {
+    delivery.to.capacity() * size_of::<(ConnKey, u8)>()
+        + delivery.frames.capacity() * size_of::<Rc<Frame>>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(index: u32) -> ConnKey {
+        ConnKey {
+            index,
+            generation: 1,
+        }
+    }
+
+    fn delivery(text: &str, to: &[u32]) -> Delivery {
+        Delivery {
+            frames: vec![Frame::text("other"), Frame::text(text)],
+            to: to.iter().map(|&index| (key(index), 1)).collect(),
+            since: None,
+        }
+    }
+
+    fn all(fan_out: &mut FanOut, held: &mut Held) -> Vec<(u32, String)> {
+        let mut out = Vec::new();
+        let mut share = Share::default();
+        while let Some(key) = fan_out.next(&mut share, held) {
+            let text: String = share
+                .frames
+                .drain(..)
+                .map(|frame| String::from_utf8_lossy(&frame.bytes()[2..]).into_owned())
+                .collect();
+            out.push((key.index, text));
+        }
+        out
+    }
+
+    #[test]
+    fn wave_groups_frames_by_connection_in_push_order() {
+        let held = &mut Held::default();
+        let mut fan_out = FanOut::default();
+        fan_out.push(delivery("a", &[3, 1, 2]), held);
+        fan_out.push(delivery("b", &[2, 9]), held);
+        fan_out.push(delivery("c", &[]), held);
+        fan_out.push(delivery("d", &[2, 2, 1]), held);
+        assert_eq!(fan_out.backlog(), 8);
+        let want = [(1, "ad"), (2, "abdd"), (3, "a"), (9, "b")].map(|(k, t)| (k, t.to_owned()));
+        assert_eq!(all(&mut fan_out, held), want);
+        assert_eq!(fan_out.backlog(), 0);
+    }
+
+    // Equivalent to a stable sort of all receivers by slot.
+    #[test]
+    fn wave_order_is_a_stable_sort_by_slot() {
+        let held = &mut Held::default();
+        let mut state = 1_u64;
+        let mut random = |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for _ in 0..200 {
+            let mut fan_out = FanOut::default();
+            let mut want: Vec<(u32, String)> = Vec::new();
+            for number in 0..1 + random(20) {
+                let slots = 1 + random(400);
+                let to: Vec<u32> = (0..random(60)).map(|_| random(slots) as u32).collect();
+                want.extend(to.iter().map(|index| (*index, format!("{number} "))));
+                fan_out.push(delivery(&format!("{number} "), &to), held);
+                assert_eq!(fan_out.verify(), Ok(()));
+            }
+            want.sort_by_key(|(index, _)| *index);
+            let mut got = Vec::new();
+            for (index, texts) in all(&mut fan_out, held) {
+                assert!(got.last().is_none_or(|(last, _)| *last < index));
+                got.extend(
+                    texts
+                        .split_inclusive(' ')
+                        .map(|text| (index, text.to_owned())),
+                );
+            }
+            assert_eq!(got, want);
+            assert_eq!((fan_out.verify(), fan_out.backlog()), (Ok(()), 0));
+        }
+    }
+
+    #[test]
+    fn invalid_variant_index_sends_nothing() {
+        let held = &mut Held::default();
+        let mut fan_out = FanOut::default();
+        for text in ["a", "b"] {
+            let mut delivery = delivery(text, &[1, 70, 200]);
+            delivery.to[1].1 = 7;
+            fan_out.push(delivery, held);
+        }
+        let want = [(1, "ab"), (70, ""), (200, "ab")].map(|(key, texts)| (key, texts.to_owned()));
+        assert_eq!(all(&mut fan_out, held), want);
+        assert_eq!((fan_out.verify(), fan_out.backlog()), (Ok(()), 0));
+    }
+
+    #[test]
+    fn delivery_pushed_during_a_wave_joins_the_next() {
+        let held = &mut Held::default();
+        let mut fan_out = FanOut::default();
+        fan_out.push(delivery("a", &[1, 5]), held);
+        assert_eq!(fan_out.next(&mut Share::default(), held), Some(key(1)));
+        fan_out.push(delivery("b", &[1, 5]), held);
+        assert_eq!(all(&mut fan_out, held).len(), 3);
+    }
+}

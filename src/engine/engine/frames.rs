@@ -1,0 +1,261 @@
+//! Decodes and dispatches the frames of an open WebSocket.
+
+use std::mem;
+
+use super::work::{FRAME_COST, INFLATE_COST, INFLATED_BYTE_COST, MESSAGE_BYTE_COST, SMALL_MESSAGE};
+use super::{CORK_SIZE, Engine};
+use crate::ConnKey;
+use crate::conn::{Farewell, Flags, Phase};
+use crate::counters::End;
+use crate::handler::{Handler, Message};
+use crate::io::socket::Socket;
+use crate::ws::{self, CloseCode, CloseFrame, Event, OpCode, ProtocolError};
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Decodes frames until the input is exhausted, the WebSocket ends, or the connection has used
+    /// up its share of work.
+    #[inline(always)]
+    pub(super) fn take_frames(&mut self, key: ConnKey, bytes: &mut [u8]) -> FramesEnd {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return FramesEnd::Whole;
+        };
+        let limits = ws::Limits {
+            max_message: self.config.max_message,
+            max_fragments: self.config.max_fragments,
+            deflate: conn.flags.has(Flags::DEFLATE),
+        };
+        let mut decoder = mem::take(&mut conn.decoder);
+        let (mut is_open, mut at, mut any_message) = (conn.is_open(), 0, false);
+        let end = loop {
+            // After our close frame, frames are only skipped. Deferring them would delay the end of
+            // the connection.
+            if is_open && self.outbox.work >= self.visit.share && at < bytes.len() {
+                break FramesEnd::Share(at);
+            }
+            self.outbox.work += FRAME_COST;
+            match decoder.next(&mut bytes[at..], &limits) {
+                // RFC 6455 §5.5.3: "A response to an unsolicited Pong frame is not expected."
+                Ok((taken, Some(Event::Pong(payload)))) => {
+                    at += taken;
+                    self.on_pong(key, payload);
+                }
+                Ok((taken, Some(event))) => {
+                    at += taken;
+                    match self.on_event(key, event, is_open) {
+                        heard @ (Heard::Open | Heard::Closing) => {
+                            is_open = heard == Heard::Open;
+                            any_message |= !matches!(event, Event::Ping(_));
+                            if at == bytes.len() && decoder.is_empty() {
+                                break FramesEnd::Whole;
+                            }
+                        }
+                        Heard::Stop => return FramesEnd::Whole,
+                        Heard::PutBack => {
+                            event.encode_again(&mut self.put_back);
+                            break FramesEnd::PutBack(at);
+                        }
+                    }
+                }
+                Ok((taken, None)) => {
+                    at += taken;
+                    if at == bytes.len() {
+                        break FramesEnd::Whole;
+                    }
+                }
+                Err(error) => {
+                    self.fail(key, error);
+                    return FramesEnd::Whole;
+                }
+            }
+        };
+        if let Some(conn) = self.arena.get_mut(key) {
+            conn.decoder = decoder;
+            if any_message && conn.flags.has(Flags::UNFINISHED) {
+                self.restart_unfinished(key);
+            }
+        }
+        end
+    }
+
+    /// Handles one event of the decoder. The connection is open, or else closing.
+    #[inline(always)]
+    fn on_event(&mut self, key: ConnKey, event: Event<'_>, is_open: bool) -> Heard {
+        if is_open && self.visit.is_quick && event.size() > SMALL_MESSAGE {
+            return Heard::PutBack;
+        }
+        match event {
+            Event::Close(frame) => {
+                self.on_peer_close(key, frame);
+                return Heard::Stop;
+            }
+            // After our close frame, only the peer's close frame matters.
+            _ if !is_open => {}
+            Event::Text(text) => self.on_message(key, Message::Text(text)),
+            Event::Binary(data) => self.on_message(key, Message::Binary(data)),
+            Event::Compressed { is_text, data } => {
+                if let Some(heard) = self.on_compressed(key, is_text, data) {
+                    return heard;
+                }
+            }
+            Event::Ping(payload) => self.pong(key, payload),
+            Event::Pong(_) => {}
+        }
+        if self.outbox.corked() >= CORK_SIZE {
+            self.commit_cork();
+        }
+        match self.arena.get(key).map(|conn| &conn.phase) {
+            Some(Phase::Open(_)) => Heard::Open,
+            Some(Phase::Closing) => Heard::Closing,
+            _ => Heard::Stop,
+        }
+    }
+
+    /// Decompresses and handles a message. Returns how to proceed if it was not handled.
+    fn on_compressed(&mut self, key: ConnKey, is_text: bool, data: &[u8]) -> Option<Heard> {
+        let limit = match self.visit.is_quick {
+            true => self.config.max_message.min(SMALL_MESSAGE),
+            false => self.config.max_message,
+        };
+        // Moved out of `self`, so that its output can be borrowed while the engine works.
+        let mut inflater = mem::take(&mut self.inflater);
+        let heard = match inflater.inflate(is_text, data, limit) {
+            Ok(event) => {
+                let size = event.size();
+                self.outbox.work += INFLATE_COST + size as u64 * INFLATED_BYTE_COST;
+                let counters = &mut self.counters.compression;
+                counters.inflated += 1;
+                counters.inflated_from += data.len() as u64;
+                counters.inflated_to += size as u64;
+                match event {
+                    Event::Text(text) => self.on_message(key, Message::Text(text)),
+                    Event::Binary(data) => self.on_message(key, Message::Binary(data)),
+                    _ => {}
+                }
+                None
+            }
+            Err(error) if error.code == CloseCode::TOO_BIG && limit < self.config.max_message => {
+                self.outbox.work += INFLATE_COST + limit as u64;
+                Some(Heard::PutBack)
+            }
+            Err(error) => {
+                self.counters.compression.failures += 1;
+                self.fail(key, error);
+                Some(Heard::Stop)
+            }
+        };
+        inflater.shrink();
+        self.inflater = inflater;
+        heard
+    }
+
+    #[inline]
+    fn on_message(&mut self, key: ConnKey, message: Message<'_>) {
+        let size = match message {
+            Message::Text(text) => text.len(),
+            Message::Binary(data) => data.len(),
+        };
+        self.outbox.work += size as u64 * MESSAGE_BYTE_COST;
+        self.handled += 1;
+        self.counters.messages_in += 1;
+        self.with_replies(|handler, cx| handler.on_message(cx, key, message));
+        self.apply_effects();
+    }
+
+    /// §5.5.3: "A Pong frame sent in response to a Ping frame must have identical "Application
+    /// data"". The pong joins the other replies. If output is queued, only the latest pong is kept.
+    fn pong(&mut self, key: ConnKey, payload: &[u8]) {
+        self.handled += 1;
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        match &mut conn.tx {
+            None => ws::encode_frame(OpCode::Pong, payload, &mut self.outbox.cork),
+            Some(tx) => {
+                let mut frame = Vec::with_capacity(2 + payload.len());
+                ws::encode_frame(OpCode::Pong, payload, &mut frame);
+                let before = tx.len();
+                tx.set_pong(&frame, &mut self.counters.held);
+                self.counters.queued_bytes += tx.len() as u64;
+                self.counters.queued_bytes -= before as u64;
+                self.mark_dirty(key);
+            }
+        }
+    }
+
+    /// §5.5.1: "If an endpoint receives a Close frame and did not previously send a Close
+    /// frame, the endpoint MUST send a Close frame in response. (When sending a Close frame in
+    /// response, the endpoint typically echos the status code it received.)"
+    fn on_peer_close(&mut self, key: ConnKey, frame: Option<CloseFrame<'_>>) {
+        if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
+            let code = frame.map_or(NO_CODE, |frame| frame.code.0);
+            self.end_session(key, End::ByPeer, code);
+            self.queue_own(key, |out| ws::encode_close(frame, out));
+            self.arm(key, self.config.close_timeout);
+        }
+        self.linger(key);
+    }
+
+    /// §7.1.7 _Fail the WebSocket Connection_: "the endpoint SHOULD send a Close frame with an
+    /// appropriate status code … before proceeding to _Close the WebSocket Connection_".
+    pub(super) fn fail(&mut self, key: ConnKey, error: ProtocolError) {
+        self.fail_as(key, error, End::Protocol);
+    }
+
+    /// Fails the connection, and counts it as `end`.
+    pub(super) fn fail_as(&mut self, key: ConnKey, error: ProtocolError, end: End) {
+        log::debug!("{key:?}: {error}");
+        self.say_farewell(
+            key,
+            Farewell {
+                code: error.code,
+                reason: error.reason,
+                end,
+            },
+        );
+        self.linger(key);
+    }
+
+    /// Closes a connection on behalf of the application.
+    pub(super) fn close_by_application(&mut self, key: ConnKey, code: CloseCode, reason: &str) {
+        debug_assert!(code.may_be_sent());
+        if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
+            self.say_farewell(
+                key,
+                Farewell {
+                    code,
+                    reason,
+                    end: End::ByApplication,
+                },
+            );
+        }
+    }
+}
+
+/// Where decoding stopped.
+#[derive(Clone, Copy)]
+pub(super) enum FramesEnd {
+    /// All bytes were consumed, or the rest is not wanted.
+    Whole,
+    /// The connection used up its share of work after this many bytes.
+    Share(usize),
+    /// A large message was deferred. It ends after this many bytes, and a frame that contains it is
+    /// in `Engine::put_back`.
+    PutBack(usize),
+}
+
+/// How to proceed after an event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// The WebSocket is open.
+    Open,
+    /// Our close frame has been sent: only the peer's close frame matters.
+    Closing,
+    /// The connection accepts no further input.
+    Stop,
+    /// The message is large and other connections are waiting: it has not been handled.
+    PutBack,
+}
+
+/// RFC 6455 §7.1.5: if the close frame has no code, "_The WebSocket Connection Close Code_ is
+/// considered to be 1005".
+const NO_CODE: u16 = 1005;

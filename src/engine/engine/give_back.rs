@@ -1,0 +1,56 @@
+//! Shrinks tables that a load peak has enlarged.
+//!
+//! Owns nothing. It covers the engine's state other than connections, which free their own memory
+//! when they become idle and when they end.
+
+use super::Engine;
+use crate::handler::Handler;
+use crate::io::socket::Socket;
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Shrinks tables whose capacity far exceeds their length. It runs at every tick, and tables
+    /// grow by doubling, so that shrinking and regrowing costs less than serving the connections
+    /// that cause it.
+    pub(super) fn give_back(&mut self) {
+        self.run.shrink_next();
+        if let Some(enough) = enough(self.dirty.len(), self.dirty.capacity()) {
+            self.dirty.shrink_to(enough);
+        }
+        if let Some(enough) = enough(self.ended.len(), self.ended.capacity()) {
+            self.ended.shrink_to(enough);
+        }
+        if let Some(enough) = enough(self.per_ip.len(), self.per_ip.capacity()) {
+            self.per_ip.shrink_to(enough);
+        }
+        if let Some(enough) = enough(self.counted_ips.len(), self.counted_ips.capacity()) {
+            self.counted_ips.shrink_to(enough);
+        }
+        self.give_back_places();
+        self.fan_out.give_back(&mut self.counters.held);
+    }
+}
+
+/// Returns the capacity to shrink a table to, or `None` if its capacity is not excessive.
+#[inline]
+pub(super) fn enough(len: usize, capacity: usize) -> Option<usize> {
+    enough_above(KEPT_CAPACITY, len, capacity)
+}
+
+/// Like [`enough`], for a table that keeps memory for `kept` entries.
+#[inline]
+pub(super) fn enough_above(kept: usize, len: usize, capacity: usize) -> Option<usize> {
+    if capacity <= 2 * kept {
+        return None;
+    }
+    let enough = (2 * len).max(kept);
+    (capacity > 2 * enough).then_some(enough)
+}
+
+/// Returns the capacity beyond that which even an empty table may keep. Only this part is counted
+/// in the ledger.
+pub(super) fn beyond_kept(kept: usize, capacity: usize) -> usize {
+    capacity.saturating_sub(2 * kept)
+}
+
+/// Entries for which a table always keeps memory.
+pub(super) const KEPT_CAPACITY: usize = 256;

@@ -1,0 +1,65 @@
+//! Delivery latency, from the arrival of an event to the write of its messages.
+//!
+//! Owns: the arrival times of the messages written in the current turn. The clock is read at the
+//! end of the turn, so that latencies are computed only then.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::handler::Handler;
+use crate::io::socket::Socket;
+
+/// Arrival times of the messages written in this turn, with the number of messages. Sorted and
+/// unique: deliveries with the same arrival time share an entry, regardless of the number of
+/// receivers.
+#[derive(Default)]
+pub(super) struct Written(Vec<(u64, u64)>);
+
+impl Written {
+    pub(super) fn add(&mut self, since: u64) {
+        match self.0.last_mut() {
+            Some((last, count)) if *last == since => *count += 1,
+            _ => match self.0.binary_search_by_key(&since, |(since, _)| *since) {
+                Ok(at) => self.0[at].1 += 1,
+                Err(at) => self.0.insert(at, (since, 1)),
+            },
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+        self.0.shrink_to(KEPT);
+    }
+}
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Ends a turn that took `took`, and records durations and latencies.
+    pub fn end_turn(&mut self, took: Duration) {
+        self.counters.turns.observe(took);
+        let now = Duration::from_millis(self.now.mono) + took;
+        for &(since, count) in &self.written.0 {
+            let age = now.saturating_sub(Duration::from_millis(since));
+            self.counters.latency.observe_many(age, count);
+        }
+        self.written.clear();
+    }
+}
+
+/// Entries for which memory is kept between turns.
+const KEPT: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrival_times_are_sorted_and_unique() {
+        let mut written = Written::default();
+        for since in [5, 5, 3, 5, 9, 3, 4] {
+            written.add(since);
+        }
+        assert_eq!(written.0, [(3, 2), (4, 1), (5, 3), (9, 1)]);
+        written.clear();
+        assert_eq!(written.0, []);
+    }
+}

@@ -1,0 +1,435 @@
+//! The end of connections, and their deadlines.
+
+use std::mem;
+use std::time::Duration;
+
+use super::{Engine, MESSAGE_BUDGET, RUN_BUDGET, TICK_PERIOD, TIMER_BUDGET, floor_tick, millis};
+use crate::ConnKey;
+use crate::conn::{Conn, Farewell, Flags, Phase};
+use crate::counters::End;
+use crate::engine::timer::{TICK_MS, Tick};
+use crate::handler::{Handler, Refusal};
+use crate::io::socket::Socket;
+use crate::outbox::Ending;
+use crate::ws::{self, CloseFrame, Decoder, OpCode};
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Takes the session out of an open connection, and calls the handler's `on_close`. `code` is
+    /// the code of the first close frame.
+    pub(super) fn end_session(&mut self, key: ConnKey, end: End, code: u16) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        let session = match mem::replace(&mut conn.phase, Phase::Closing) {
+            Phase::Open(session) => session,
+            other => {
+                conn.phase = other;
+                return;
+            }
+        };
+        conn.flags.clear(Flags::PING_OUT);
+        self.fan_out.unmute(key);
+        let is_tls = conn.transport.is_tls();
+        self.counters.open -= 1;
+        self.counters.open_tls -= u64::from(is_tls);
+        self.counters.closing += 1;
+        self.counters.closed.count(end);
+        self.counters.close_codes.count(code);
+        let reason = end.as_str();
+        self.outbox.ending = Some(Ending { code, reason });
+        self.with_handler(|handler, cx| handler.on_close(cx, key, session));
+        self.outbox.ending = None;
+    }
+
+    /// Sends the first close frame, and arms the timeout for the peer's response.
+    pub(super) fn say_farewell(&mut self, key: ConnKey, farewell: Farewell<'_>) {
+        if !self.arena.get(key).is_some_and(|conn| conn.is_open()) {
+            return;
+        }
+        self.end_session(key, farewell.end, farewell.code.0);
+        let close = CloseFrame {
+            code: farewell.code,
+            reason: farewell.reason,
+        };
+        self.queue_own(key, |out| ws::encode_close(Some(close), out));
+        self.arm(key, self.config.close_timeout);
+        // Backpressure no longer applies; input must be read again.
+        self.read_again(key);
+    }
+
+    /// Starts the end of a connection: queued output is sent, then our write side is shut down, and
+    /// input is discarded for a while. Closing the socket with unread input would make the kernel
+    /// reset the connection, and the reset could destroy output in flight.
+    pub(super) fn linger(&mut self, key: ConnKey) {
+        let phase = self.arena.get(key).map(|conn| &conn.phase);
+        let is_closing = matches!(phase, Some(Phase::Closing));
+        let is_request = matches!(phase, Some(Phase::Request(_) | Phase::Deferred(_)));
+        self.counters.closing += u64::from(is_request);
+        self.end_session(key, End::Lost, ABNORMAL);
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if matches!(conn.phase, Phase::Dead) {
+            return;
+        }
+        let has_ended = conn.flags.has(Flags::EOF) && conn.flags.has(Flags::SHUT);
+        if !matches!(conn.phase, Phase::Linger) {
+            conn.phase = Phase::Linger;
+            conn.decoder = Decoder::default();
+            self.note_unfinished(key);
+            if !is_closing {
+                self.arm(key, self.config.close_timeout);
+            }
+            self.mark_dirty(key);
+            self.read_again(key);
+        } else if has_ended {
+            self.kill(key);
+        }
+    }
+
+    /// Shuts down the write side of a lingering connection that has sent everything.
+    pub(super) fn shut(&mut self, key: ConnKey) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if !conn.flags.raise(Flags::SHUT) {
+            return;
+        }
+        let result = conn.transport.shutdown_write(&mut self.scratch);
+        let held = &mut self.counters.held;
+        conn.transport.count(held, self.scratch.now);
+        if result.is_err() || conn.flags.has(Flags::EOF) {
+            return self.kill(key);
+        }
+        self.arm_sooner(key, self.config.linger_timeout);
+    }
+
+    /// Drops a broken connection, to which nothing more can be sent.
+    pub(super) fn lose(&mut self, key: ConnKey) {
+        self.end_session(key, End::Lost, ABNORMAL);
+        self.kill(key);
+    }
+
+    /// Resets a connection after its session has ended; output in flight may be lost.
+    pub(super) fn abort(&mut self, key: ConnKey) {
+        if let Some(conn) = self.arena.get_mut(key) {
+            conn.transport.socket_mut().abort_on_drop();
+        }
+        self.kill(key);
+    }
+
+    /// Marks a connection as dead. It is freed by `reap`.
+    fn kill(&mut self, key: ConnKey) {
+        self.drop_queue(key);
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if matches!(conn.phase, Phase::Dead) {
+            return;
+        }
+        debug_assert!(!conn.is_open(), "a session must be given back first");
+        let is_closing = matches!(conn.phase, Phase::Closing | Phase::Linger);
+        self.counters.closing -= u64::from(is_closing);
+        conn.phase = Phase::Dead;
+        conn.decoder = Decoder::default();
+        self.ended.push(key);
+        if conn.flags.has(Flags::PER_IP) {
+            self.uncount_address(key);
+        }
+        self.note_unfinished(key);
+    }
+
+    /// Handles expired timers and periodic work.
+    pub(super) fn serve_timers(&mut self) {
+        self.wheel.advance(floor_tick(self.now));
+        self.wheel.tidy(&mut self.arena);
+        // The budget for TLS handshakes of connections served from timers; the run queue has its
+        // own.
+        self.tls_steps = 0;
+        if self.wheel.has_due() {
+            self.serve_due();
+        }
+        if self.now.mono >= self.next_tick {
+            let late = Duration::from_millis(self.now.mono - self.next_tick);
+            self.counters.lag.observe(late);
+            self.next_tick = self.now.mono + TICK_PERIOD;
+            self.with_handler(|handler, cx| handler.on_tick(cx));
+            self.give_back();
+        }
+        self.apply_effects();
+    }
+
+    /// Handles expired timers, within a budget.
+    fn serve_due(&mut self) {
+        let mut due = mem::take(&mut self.due);
+        let mut handled = 0;
+        let most_messages = self.handled + MESSAGE_BUDGET;
+        while self.wheel.has_due()
+            && handled < TIMER_BUDGET
+            && self.looks < RUN_BUDGET
+            && self.handled < most_messages
+        {
+            self.wheel.take_due(&mut self.arena, &mut due);
+            handled += due.len();
+            for index in due.drain(..) {
+                if let Some(key) = self.arena.key_at(index) {
+                    self.on_timer(key);
+                }
+            }
+        }
+        self.due = due;
+    }
+
+    /// Handles the expiry of a connection's timer, depending on its phase.
+    fn on_timer(&mut self, key: ConnKey) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if conn.timer.deadline().is_some() {
+            // Handling another timer of the same batch has armed this one again.
+            return;
+        }
+        if conn.is_open() {
+            let has_deadline = !conn.is_at_rest() || conn.flags.has(Flags::PING_OUT);
+            if !has_deadline || self.is_in_time(key) {
+                self.heartbeat(key);
+            }
+            return;
+        }
+        if self.has_moved_on(key) {
+            return;
+        }
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        match &conn.phase {
+            // An incomplete request is answered; silence is not.
+            Phase::Request(Some(_)) if !conn.transport.is_handshaking() => {
+                self.refuse(key, Refusal::Incomplete);
+            }
+            Phase::Preface(_) | Phase::Request(_) => {
+                self.counters.handshake_timeouts += u64::from(!conn.is_answered());
+                self.lose(key);
+            }
+            Phase::Deferred(_) => self.refuse_overdue(key, Refusal::TimedOut),
+            Phase::Closing | Phase::Linger => {
+                // The timeout has passed: queued output is dropped. The kernel may still deliver
+                // output that it has accepted, including our FIN.
+                if !conn.flags.has(Flags::SHUT) {
+                    conn.transport.socket_mut().abort_on_drop();
+                }
+                self.kill(key);
+            }
+            Phase::Open(_) | Phase::Dead => {}
+        }
+    }
+
+    /// Returns whether all deadlines of an open connection are met. A deadline that has passed is
+    /// enforced only if it is still exceeded after the connection has been served once more.
+    fn is_in_time(&mut self, key: ConnKey) -> bool {
+        self.overdue(key).is_none() || self.is_in_time_after_all(key)
+    }
+
+    /// Like `is_in_time`, for a connection with a deadline that seems to have passed.
+    #[cold]
+    fn is_in_time_after_all(&mut self, key: ConnKey) -> bool {
+        let has_progressed = self.catch_up(key);
+        if !self.arena.get(key).is_some_and(Conn::is_open) {
+            return false;
+        }
+        let Some(overdue) = self.overdue(key) else {
+            return true;
+        };
+        let timeout = match overdue {
+            Overdue::Queue => self.config.slow_timeout,
+            Overdue::Message => self.config.message_timeout,
+            Overdue::Pong => self.config.pong_timeout,
+        };
+        match self.time_lost(timeout).filter(|_| has_progressed) {
+            Some(rest) => self.extend(key, rest),
+            None => self.enforce(key, overdue),
+        }
+        false
+    }
+
+    /// Extends the timer of an open connection by time that was lost, up to the limit for its
+    /// incomplete message.
+    fn extend(&mut self, key: ConnKey, mut rest: Duration) {
+        let conn = self.arena.get(key);
+        if conn.is_some_and(|conn| conn.flags.has(Flags::UNFINISHED)) {
+            let lost = self.time_lost(self.config.message_timeout);
+            rest = rest.min(lost.unwrap_or_else(|| duration(1)));
+        }
+        self.arm(key, rest);
+    }
+
+    /// Returns the deadline of an open connection that has passed, if any. While the output queue
+    /// exceeds the soft limit, nothing is read, so its input has no deadline.
+    fn overdue(&self, key: ConnKey) -> Option<Overdue> {
+        let now = floor_tick(self.now);
+        let conn = self.arena.get(key)?;
+        let has_passed = |since: Tick, timeout| now >= since.saturating_add(ticks(timeout));
+        if let Some(tx) = &conn.tx
+            && let Some(since) = tx.over_soft_since
+        {
+            let (slow, large) = (self.config.slow_timeout, self.config.queue_hard);
+            let is_late = has_passed(since, slow) && !tx.keeps_pace(now, ticks(slow), large);
+            return is_late.then_some(Overdue::Queue);
+        }
+        // Received input is unprocessed: the delay is this server's.
+        if conn.has_unread() {
+            return None;
+        }
+        if conn.flags.has(Flags::UNFINISHED) && self.time_to_complete(key) == Some(0) {
+            return Some(Overdue::Message);
+        }
+        let is_asked = conn.flags.has(Flags::PING_OUT);
+        (is_asked && has_passed(conn.heard, self.config.pong_timeout)).then_some(Overdue::Pong)
+    }
+
+    fn enforce(&mut self, key: ConnKey, overdue: Overdue) {
+        match overdue {
+            Overdue::Queue => self.evict(key),
+            Overdue::Message => self.give_up_message(key),
+            Overdue::Pong => {
+                self.end_session(key, End::TimedOut, ABNORMAL);
+                self.abort(key);
+            }
+        }
+    }
+
+    /// Sends a ping to an open connection that has been idle for long, and arms its timer.
+    fn heartbeat(&mut self, key: ConnKey) {
+        let now = self.scratch.now;
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        let silent = u64::from(now.saturating_sub(conn.heard)) * TICK_MS;
+        let interval = millis(self.config.ping_interval);
+        if conn.flags.has(Flags::PING_OUT) {
+            let cut_at = conn.heard.saturating_add(ticks(self.config.pong_timeout));
+            // By then, the pong may have arrived, and the next ping may be due.
+            let mut next = self.spread(interval, 9, 11);
+            if cut_at > now {
+                next = next.min(u64::from(cut_at - now) * TICK_MS);
+            }
+            return self.arm_open(key, next);
+        }
+        let tenths = if conn.flags.has(Flags::YOUNG) { 5 } else { 9 };
+        conn.flags.clear(Flags::YOUNG);
+        if silent >= interval / 10 * tenths {
+            let wait = self.ping(key);
+            let next = wait.min(self.spread(interval, 9, 11));
+            return self.arm_open(key, next);
+        }
+        let next = self.spread(interval, 9, 11).saturating_sub(silent);
+        self.arm_open(key, next);
+    }
+
+    /// Sends a ping. Returns the timeout for the pong in milliseconds.
+    fn ping(&mut self, key: ConnKey) -> u64 {
+        let now = self.scratch.now;
+        let Some(conn) = self.arena.get_mut(key) else {
+            return 0;
+        };
+        // If the socket is full, an edge, which counts as activity, will occur before the peer can
+        // have read the output accepted by the kernel. Queued output is accounted for when it is
+        // written.
+        let is_leaving = conn.flags.has(Flags::WRITABLE);
+        let queued = if is_leaving { conn.queued() } else { 0 };
+        let lag = conn.transport.pace().lag(queued, now);
+        conn.flags.set(Flags::PING_OUT);
+        conn.note_heard(now);
+        // From here on, `heard` is the latest time at which the ping has been read.
+        conn.heard = now + lag;
+        self.counters.pings_sent += 1;
+        let mark = (conn.heard ^ self.ping_mask).to_be_bytes();
+        // If the lag is significant, the payload lets the pong tell how far the peer has read.
+        let payload = if lag > SHORT_LAG { &mark[..] } else { &[] };
+        self.queue_own(key, |out| ws::encode_frame(OpCode::Ping, payload, out));
+        millis(self.config.pong_timeout).saturating_add(u64::from(lag) * TICK_MS)
+    }
+
+    /// Handles a pong, which proves that its ping and all output before it have been read.
+    pub(super) fn on_pong(&mut self, key: ConnKey, payload: &[u8]) {
+        let now = floor_tick(self.now);
+        if let Ok(mark) = payload.try_into().map(Tick::from_be_bytes)
+            && let Some(conn) = self.arena.get_mut(key)
+        {
+            let read_by = mark ^ self.ping_mask;
+            let ahead = read_by.saturating_sub(now);
+            conn.transport.pace_mut().advance(ahead, now);
+        }
+    }
+
+    /// Arms the timer of an open connection, in milliseconds, but no later than the deadline of its
+    /// queue or incomplete message.
+    fn arm_open(&mut self, key: ConnKey, after: u64) {
+        let sooner = self.wanted_within(key).map(millis);
+        self.arm_after(key, sooner.map_or(after, |sooner| sooner.min(after)));
+    }
+
+    /// Returns the time until the deadline of a connection's queue or incomplete message.
+    #[inline]
+    pub(super) fn wanted_within(&self, key: ConnKey) -> Option<Duration> {
+        let conn = self.arena.get(key)?;
+        if conn.is_at_rest() {
+            return None;
+        }
+        self.wanted_of(key, conn)
+    }
+
+    #[inline(never)]
+    fn wanted_of(&self, key: ConnKey, conn: &Conn<S, H::Session>) -> Option<Duration> {
+        let over_soft_since = conn.tx.as_ref().and_then(|tx| tx.over_soft_since);
+        let is_unfinished = conn.flags.has(Flags::UNFINISHED);
+        if over_soft_since.is_none() && !is_unfinished {
+            return None;
+        }
+        let slow = over_soft_since.map(|since| {
+            let at = u64::from(since) * TICK_MS + millis(self.config.slow_timeout);
+            Duration::from_millis(at.saturating_sub(self.now.mono))
+        });
+        let unfinished = self.time_to_complete(key).map(Duration::from_millis);
+        [slow, unfinished].into_iter().flatten().min()
+    }
+
+    /// Returns the time until a new connection's first heartbeat. It is random, so that connections
+    /// accepted together spread out.
+    pub(super) fn first_ping(&mut self) -> Duration {
+        let interval = millis(self.config.ping_interval);
+        Duration::from_millis(self.spread(interval, 5, 10))
+    }
+
+    /// Returns a random duration from `from` to `to` tenths of an interval.
+    fn spread(&mut self, interval: u64, from: u64, to: u64) -> u64 {
+        let span = (interval / 10 * (to - from)).max(1);
+        interval / 10 * from + self.jitter.draw() % span
+    }
+}
+
+/// A deadline of an open connection that has passed.
+#[derive(Clone, Copy)]
+enum Overdue {
+    /// The output queue has exceeded the soft limit for too long.
+    Queue,
+    /// A message was not completed in time.
+    Message,
+    /// A ping was not answered in time.
+    Pong,
+}
+
+/// The longest lag ahead of a ping that needs no payload: one second.
+const SHORT_LAG: Tick = (1000 / TICK_MS) as Tick;
+
+fn duration(ticks: Tick) -> Duration {
+    Duration::from_millis(u64::from(ticks) * TICK_MS)
+}
+
+pub(super) fn ticks(duration: Duration) -> Tick {
+    Tick::try_from(millis(duration).div_ceil(TICK_MS)).unwrap_or(Tick::MAX / 2)
+}
+
+/// RFC 6455 §7.1.5: without a close frame, "_The WebSocket Connection Close Code_ is considered to
+/// be 1006".
+const ABNORMAL: u16 = 1006;

@@ -1,0 +1,487 @@
+//! The engine: the connection state machine, independent of the socket type and the clock.
+//!
+//! Owns the connections and the order of work within a turn. It reads no clock and knows no poller:
+//! readiness, time, and sockets are supplied by the reactor or a simulation.
+//!
+//! Nothing is freed in the middle of a turn: ending a connection only marks it, and
+//! [`Engine::reap`] frees marked connections when no looked-up key is in use.
+
+mod accept;
+mod address;
+pub(crate) mod arena;
+mod body;
+mod catch_up;
+mod cork;
+mod drain;
+mod fan_out;
+mod frames;
+mod give_back;
+mod invariants;
+mod joined;
+mod latency;
+mod life;
+mod places;
+mod read;
+mod reload;
+mod request;
+pub(crate) mod scratch;
+mod shed;
+mod stretch;
+pub(crate) mod timer;
+mod unfinished;
+mod work;
+mod write;
+
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::net::IpAddr;
+use std::time::Duration;
+
+pub use accept::Arrival;
+#[doc(hidden)]
+pub use invariants::Interest;
+use read::Rest;
+pub(crate) use work::RecentWork;
+use work::{RunQueue, class_of};
+
+use crate::config::Config;
+use crate::conn::{Conn, Flags};
+use crate::counters::Counters;
+use crate::engine::arena::Arena;
+use crate::engine::scratch::Scratch;
+use crate::engine::timer::{TICK_MS, Tick, Wheel, tick_at};
+use crate::handler::Handler;
+use crate::io::socket::Socket;
+use crate::outbox::{Cx, Effect, Outbox};
+use crate::ws::{Deflater, Inflater};
+use crate::{ConnKey, Now, TICK_PERIOD};
+
+/// The engine, generic over the socket and the handler.
+pub struct Engine<S: Socket, H: Handler> {
+    handler: H,
+    config: Config,
+    arena: Arena<Conn<S, H::Session>>,
+    wheel: Wheel,
+    scratch: Scratch,
+    deflater: Deflater,
+    inflater: Inflater,
+    outbox: Outbox,
+    counters: Counters,
+    /// Connections with input.
+    run: RunQueue,
+    /// Work done for all connections in this turn.
+    turn_work: u64,
+    visit: read::Visit,
+    /// A frame with a message that is to be handled later, until it is stored in its connection.
+    put_back: Vec<u8>,
+    /// Connections with output, in the order in which they were marked.
+    dirty: VecDeque<ConnKey>,
+    /// Connections that ended in this turn.
+    ended: Vec<ConnKey>,
+    /// Slots of the connections whose timers are being handled: a small batch.
+    due: Vec<u32>,
+    fan_out: fan_out::FanOut,
+    joined: joined::Joined,
+    unfinished: unfinished::Unfinished,
+    written: latency::Written,
+    /// The connection whose output is being collected in the outbox's cork.
+    current: Option<ConnKey>,
+    /// Indexed by [`places::PoolId`].
+    pools: [places::Pool; 2],
+    /// Connections per address or network: see `counted_as`.
+    per_ip: HashMap<IpAddr, u32>,
+    /// The address of each connection counted in `per_ip`, by slot.
+    counted_ips: HashMap<u32, IpAddr>,
+    now: Now,
+    next_tick: u64,
+    drain: Option<drain::Drain>,
+    jitter: work::Random,
+    /// Messages handled in this turn.
+    handled: usize,
+    /// TLS handshake steps made in this turn.
+    tls_steps: usize,
+    /// The handler has work left for the next turn.
+    has_handler_work: bool,
+    /// Connections served once more in this turn before a deadline was enforced.
+    looks: usize,
+    standstill: catch_up::Standstill,
+    /// The time since which output has used at least half of its memory limit.
+    pressed_since: Option<Tick>,
+    /// Obfuscates the server's clock in ping payloads.
+    ping_mask: Tick,
+    /// A reload that has not reached all connections yet.
+    reload: Option<reload::Walk>,
+}
+
+/// The readiness of a socket, as reported by a poller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// There may be bytes, an end of the stream, or an error to read.
+    pub readable: bool,
+    /// There may be buffer space.
+    pub writable: bool,
+    /// The peer shut down its write side, or the connection broke.
+    pub read_closed: bool,
+}
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Creates an engine without connections. `seed` randomizes heartbeats; it need not be secret.
+    pub fn new(config: Config, handler: H, seed: u64, now: Now) -> Self {
+        let mut scratch = Scratch::new(READ_SIZE);
+        scratch.now = floor_tick(now);
+        Engine {
+            handler,
+            arena: Arena::new(),
+            wheel: Wheel::new(floor_tick(now)),
+            scratch,
+            deflater: Deflater::default(),
+            inflater: Inflater::default(),
+            outbox: Outbox::default(),
+            counters: Counters::default(),
+            run: RunQueue::default(),
+            turn_work: 0,
+            visit: read::Visit::default(),
+            put_back: Vec::new(),
+            dirty: VecDeque::new(),
+            ended: Vec::new(),
+            due: Vec::new(),
+            fan_out: fan_out::FanOut::default(),
+            joined: joined::Joined::default(),
+            unfinished: unfinished::Unfinished::default(),
+            written: latency::Written::default(),
+            current: None,
+            pools: Default::default(),
+            per_ip: HashMap::new(),
+            counted_ips: HashMap::new(),
+            now,
+            next_tick: now.mono + TICK_PERIOD,
+            drain: None,
+            jitter: work::Random::new(seed),
+            handled: 0,
+            tls_steps: 0,
+            has_handler_work: false,
+            looks: 0,
+            standstill: catch_up::Standstill::default(),
+            pressed_since: None,
+            ping_mask: (seed >> 32) as Tick ^ seed as Tick,
+            reload: None,
+            config,
+        }
+    }
+
+    /// Returns the handler.
+    pub fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    /// Returns the counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Returns the socket of a connection, for registering it with a poller.
+    pub fn socket_mut(&mut self, key: ConnKey) -> Option<&mut S> {
+        Some(self.arena.get_mut(key)?.transport.socket_mut())
+    }
+
+    /// Records readiness. Stale keys are ignored.
+    pub fn ready(&mut self, key: ConnKey, readiness: Readiness) {
+        let now = self.scratch.now;
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if readiness.read_closed {
+            conn.flags.set(Flags::READ_CLOSED);
+        }
+        if readiness.readable || readiness.read_closed {
+            conn.flags.set(Flags::READABLE);
+            if conn.flags.raise(Flags::QUEUED) {
+                let class = class_of(conn, now, self.config.reserved_listener);
+                self.run.push(key, class);
+            }
+        }
+        if readiness.writable {
+            if conn.flags.raise(Flags::WRITABLE) {
+                // The socket has become writable: the peer is reading its output.
+                conn.note_heard(now);
+                conn.flags.clear(Flags::PING_OUT);
+                if let Some(tx) = &mut conn.tx {
+                    tx.uptake.note_room(now);
+                }
+            }
+            let has_output = conn.tx.is_some() || conn.transport.has_output();
+            if has_output && conn.flags.raise(Flags::DIRTY) {
+                self.dirty.push_back(key);
+            }
+        }
+    }
+
+    /// Begins a turn, which takes place at the time `now`.
+    pub fn begin_turn(&mut self, now: Now) {
+        let before = self.now.mono;
+        self.now = Now {
+            mono: now.mono.max(before),
+            unix: now.unix,
+        };
+        self.standstill.note(before, self.now.mono);
+        self.scratch.now = floor_tick(self.now);
+        self.handled = 0;
+        self.turn_work = 0;
+        self.tls_steps = 0;
+        let records = self.counters.held.records;
+        self.scratch
+            .limit_records(records, self.config.queue_total as u64);
+        self.looks = 0;
+        self.written.clear();
+    }
+
+    /// Returns whether the engine can take another command. If not, commands should stay in the
+    /// mailbox, so that senders get backpressure.
+    pub fn wants_commands(&self) -> bool {
+        self.fan_out.backlog() < MAX_BACKLOG
+    }
+
+    /// Passes a command to the handler.
+    pub fn command(&mut self, command: H::Command) {
+        self.with_handler(|handler, cx| handler.on_command(cx, command));
+        self.has_handler_work = true;
+        self.apply_effects();
+    }
+
+    /// Does the work of a turn, each part within a budget: input, deliveries, output, and timers.
+    pub fn serve(&mut self) {
+        self.serve_readers();
+        let backlog = self.fan_out.backlog();
+        self.serve_handler();
+        // While the handler keeps producing a burst of deliveries, they are gathered to be sent
+        // together.
+        let goes_on = self.has_handler_work && self.fan_out.backlog() > backlog;
+        if !goes_on || !self.fan_out.may_gather() {
+            self.serve_fan_out();
+        }
+        self.flush_dirty();
+        self.serve_reload();
+        self.serve_timers();
+        self.serve_drain();
+        self.shed_load();
+        self.shed_unfinished();
+        self.apply_effects();
+    }
+
+    /// Lets the handler continue its own work, if it has any and there is memory for the output.
+    fn serve_handler(&mut self) {
+        if self.has_handler_work && self.has_room() {
+            self.has_handler_work = self.with_handler(|handler, cx| handler.on_turn(cx));
+            self.apply_effects();
+        }
+    }
+
+    /// Returns whether further events may be delivered: output uses less than half of its memory
+    /// limit.
+    fn has_room(&self) -> bool {
+        self.counters.held.output() < self.config.queue_total as u64 / 2
+    }
+
+    /// Frees the connections that ended. Returns whether there were any, which may allow a failed
+    /// `accept` to be retried.
+    #[inline]
+    pub fn reap(&mut self) -> bool {
+        let any = !self.ended.is_empty();
+        if any {
+            self.free_ended();
+        }
+        any
+    }
+
+    #[inline(never)]
+    fn free_ended(&mut self) {
+        while let Some(key) = self.ended.pop() {
+            if let Some(mut ended) = self.arena.remove(key) {
+                self.wheel.disarm(&mut ended.timer);
+                ended.transport.release(&mut self.counters.held);
+                self.leave_place(&ended);
+            }
+            self.counters.connections -= 1;
+        }
+    }
+
+    /// Returns how long the poller may wait: zero if there is work left.
+    #[inline(always)]
+    pub fn timeout(&self) -> Duration {
+        let has_output = !self.dirty.is_empty() || self.fan_out.backlog() > 0;
+        let has_work = self.reload.is_some() || (self.has_handler_work && self.has_room());
+        if !self.run.is_empty() || has_output || has_work {
+            return Duration::ZERO;
+        }
+        let wheel = self.wheel.next_tick().map(|tick| u64::from(tick) * TICK_MS);
+        let next = wheel.map_or(self.next_tick, |wheel| wheel.min(self.next_tick));
+        let drain = self.drain.as_ref().map_or(u64::MAX, |_| drain::DRAIN_STEP);
+        Duration::from_millis(next.saturating_sub(self.now.mono).min(drain))
+    }
+
+    /// Adds a connection to the run queue, unless it is already there.
+    fn enqueue(&mut self, key: ConnKey) {
+        self.enqueue_rest(key, Rest::Small);
+    }
+
+    /// Adds a served connection to the run queue again.
+    fn enqueue_rest(&mut self, key: ConnKey, rest: Rest) {
+        let now = floor_tick(self.now);
+        if let Some(conn) = self.arena.get_mut(key)
+            && conn.flags.raise(Flags::QUEUED)
+        {
+            let class = class_of(conn, now, self.config.reserved_listener);
+            let class = match rest {
+                Rest::Small => class,
+                Rest::Large => class.for_large(),
+            };
+            self.run.push(key, class);
+        }
+    }
+
+    /// Schedules a read for a connection that was not being read from. No edge will announce bytes
+    /// that the socket already has.
+    fn read_again(&mut self, key: ConnKey) {
+        let conn = self.arena.get(key);
+        if conn.is_some_and(|conn| conn.flags.has(Flags::READABLE) || conn.has_unread()) {
+            self.enqueue(key);
+        }
+    }
+
+    /// Adds a connection to the flush list, unless it is already there.
+    fn mark_dirty(&mut self, key: ConnKey) {
+        if let Some(conn) = self.arena.get_mut(key)
+            && conn.flags.raise(Flags::DIRTY)
+        {
+            self.dirty.push_back(key);
+        }
+    }
+
+    /// Arms a connection's timer, replacing its deadline.
+    fn arm(&mut self, key: ConnKey, after: Duration) {
+        self.arm_after(key, millis(after));
+    }
+
+    /// Like `arm`, in milliseconds.
+    #[inline]
+    fn arm_after(&mut self, key: ConnKey, after: u64) {
+        if let Some(conn) = self.arena.get_mut(key) {
+            let deadline = tick_at(self.now.mono.saturating_add(after));
+            self.wheel.arm(&mut conn.timer, key.index, deadline);
+        }
+    }
+
+    /// Arms a connection's timer, unless it is armed for an earlier time.
+    fn arm_sooner(&mut self, key: ConnKey, after: Duration) {
+        let deadline = tick_at(self.now.mono.saturating_add(millis(after)));
+        if let Some(conn) = self.arena.get_mut(key)
+            && conn.timer.deadline().is_none_or(|armed| armed > deadline)
+        {
+            self.wheel.arm(&mut conn.timer, key.index, deadline);
+        }
+    }
+
+    /// Calls the handler outside of any connection that could be replied to. Replies are discarded,
+    /// so that they cannot reach the connection being served.
+    fn with_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
+        let (bytes, replies) = (self.outbox.cork.len(), self.outbox.replies);
+        let result = self.call_handler(call);
+        self.outbox.cork.truncate(bytes);
+        self.outbox.replies = replies;
+        result
+    }
+
+    /// Calls the handler for the current connection, and collects its replies.
+    fn with_replies<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
+        self.outbox.serving = self.current;
+        let result = self.call_handler(call);
+        self.outbox.serving = None;
+        result
+    }
+
+    fn call_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
+        self.outbox.backlog = self.fan_out.backlog();
+        let mut cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
+        call(&mut self.handler, &mut cx)
+    }
+
+    /// Applies recorded effects, including those recorded meanwhile.
+    #[inline]
+    fn apply_effects(&mut self) {
+        // Most handler calls record no effects.
+        if !self.outbox.effects.is_empty() {
+            self.apply_all_effects();
+        }
+    }
+
+    #[inline(never)]
+    fn apply_all_effects(&mut self) {
+        let mut effects = Vec::new();
+        while !self.outbox.effects.is_empty() {
+            mem::swap(&mut effects, &mut self.outbox.effects);
+            for effect in effects.drain(..) {
+                self.apply_effect(effect);
+            }
+        }
+        // Keep the memory for later effects, unless there were unusually many.
+        effects.shrink_to(KEPT_EFFECTS);
+        self.outbox.effects = effects;
+    }
+
+    #[inline]
+    fn apply_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(key, frame) => self.send_frame(key, frame),
+            Effect::FanOut(delivery) => self.fan_out.push(delivery, &mut self.counters.held),
+            Effect::Close(key, code, reason) => self.close_by_application(key, code, &reason),
+            Effect::Mute(key) => self.mute(key),
+            Effect::Accept(key) => self.accept_deferred(key),
+            Effect::MarkAuthenticated(key) => {
+                if let Some(conn) = self.arena.get_mut(key) {
+                    conn.flags.set(Flags::AUTHENTICATED);
+                }
+            }
+            Effect::Respond(key, response) => self.respond_deferred(key, response),
+        }
+    }
+}
+
+fn floor_tick(now: Now) -> Tick {
+    (now.mono / TICK_MS) as Tick
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
+}
+
+/// Bytes per read.
+const READ_SIZE: usize = 64 * 1024;
+/// Bytes per read while other connections wait: input beyond a connection's share of work must be
+/// buffered.
+const BUSY_READ_SIZE: usize = 8 * 1024;
+/// Bytes per read of possibly compressed input, which can expand by a factor of a thousand.
+const COMPRESSED_READ_SIZE: usize = 4 * 1024;
+/// Connections served per turn.
+const RUN_BUDGET: usize = 256;
+/// Messages handled per turn for connections whose timer is due. Those of other connections are
+/// limited by their work.
+const MESSAGE_BUDGET: usize = 4096;
+/// TLS handshake steps per turn. A step costs as much as a hundred messages.
+const TLS_BUDGET: usize = 8;
+/// Bytes sent to one connection per turn, before others get theirs.
+const WRITE_BUDGET: usize = 64 * 1024;
+/// Bytes of queued output sent per turn to all connections: a few milliseconds of copying into the
+/// kernel.
+const FLUSH_BUDGET: usize = 4 * 1024 * 1024;
+/// Timers handled per turn.
+const TIMER_BUDGET: usize = 1024;
+/// Connections that a reload reaches per turn.
+const RELOAD_BUDGET: usize = 8192;
+/// Connections served with deliveries per turn: about 5 ms of system calls.
+const FAN_OUT_BUDGET: usize = 512;
+/// Pending receivers of deliveries from which on commands must wait.
+const MAX_BACKLOG: usize = 1_000_000;
+/// Effects for which memory is kept.
+const KEPT_EFFECTS: usize = 64;
+/// Bytes of replies collected before they are written while input is still being processed.
+const CORK_SIZE: usize = 16 * 1024;

@@ -1,0 +1,384 @@
+//! The HTTP phase of a connection: heads, bodies, verdicts, and responses.
+
+use std::mem;
+
+use super::work::{Class, HEAD_BYTE_COST, REQUEST_COST};
+use super::{CORK_SIZE, Engine, millis};
+use crate::ConnKey;
+use crate::conn::{Conn, Deferred, Flags, PartialBody, PartialRequest, Phase};
+use crate::handler::{Handler, Overdue, Refusal, Verdict};
+use crate::http::{Framing, Head, HeadError, Request, Response, Upgrade, parse_head};
+use crate::io::socket::Socket;
+use crate::ws::CAN_DEFLATE;
+
+/// A parsed request, with the handler's verdict.
+pub(super) struct Taken {
+    verdict: Verdict,
+    /// The length of the head.
+    pub head: usize,
+    pub framing: Framing,
+    keep_alive: bool,
+    head_only: bool,
+    pub expects_continue: bool,
+}
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Serves as many requests as the input contains, each one completely before the next is
+    /// parsed.
+    pub(super) fn take_request_bytes(&mut self, key: ConnKey, fresh: &mut [u8]) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        let Phase::Request(partial) = &mut conn.phase else {
+            return;
+        };
+        let Some(mut partial) = partial.take() else {
+            let used = self.take_requests(key, fresh, None);
+            return self.keep_rest(key, &mut fresh[used..]);
+        };
+        if matches!(partial.body, Some(PartialBody::Chunked(_))) {
+            return self.take_chunks(key, partial, fresh);
+        }
+        let before = partial.bytes.len();
+        partial.bytes.extend_from_slice(fresh);
+        let is_worth_it =
+            partial.is_unread || is_worth_parsing(&partial, before, self.config.max_head);
+        if !is_worth_it {
+            return self.keep_partial(key, partial);
+        }
+        let PartialRequest {
+            mut bytes, body, ..
+        } = *partial;
+        let whole = match body {
+            Some(PartialBody::Whole(whole)) => Some(whole),
+            _ => None,
+        };
+        let used = self.take_requests(key, &mut bytes, whole);
+        self.keep_rest(key, &mut bytes[used..]);
+    }
+
+    /// Serves requests from the front of the input. Returns the number of bytes consumed. `whole`
+    /// is the length of the first request including its body, if the body was requested.
+    pub(super) fn take_requests(
+        &mut self,
+        key: ConnKey,
+        bytes: &mut [u8],
+        whole: Option<usize>,
+    ) -> usize {
+        let mut used = 0;
+        let mut whole = whole;
+        while used < bytes.len()
+            && (used == 0 || self.outbox.work < self.visit.share)
+            && self
+                .arena
+                .get(key)
+                .is_some_and(|conn| matches!(conn.phase, Phase::Request(_)))
+        {
+            match self.take_request(key, &mut bytes[used..], whole.take()) {
+                Some(count) => used += count,
+                None => break,
+            }
+            if self.outbox.cork.len() >= CORK_SIZE {
+                self.commit_cork();
+                // Responses are longer than requests: a client that lets them pile up gets no more.
+                let queued = self.arena.get(key).map_or(0, Conn::queued);
+                if queued > self.config.queue_hard {
+                    self.counters.refusals.slow += 1;
+                    self.linger(key);
+                }
+            }
+        }
+        used
+    }
+
+    /// Serves one request. Returns `None` if it is incomplete or was rejected.
+    pub(super) fn take_request(
+        &mut self,
+        key: ConnKey,
+        bytes: &mut [u8],
+        whole: Option<usize>,
+    ) -> Option<usize> {
+        if whole.is_some_and(|whole| bytes.len() < whole) {
+            return None;
+        }
+        let taken = match self.ask_handler(key, bytes, whole) {
+            Ok(Head::Complete(taken)) => taken,
+            Ok(Head::Partial) => return None,
+            Err(error) => {
+                self.refuse(key, Refusal::from(error));
+                return None;
+            }
+        };
+        self.outbox.work += REQUEST_COST + taken.head as u64 * HEAD_BYTE_COST;
+        let end = whole.unwrap_or(taken.head);
+        let unread_body = whole.is_none() && taken.framing.has_body();
+        match taken.verdict {
+            Verdict::ReadBody { limit } => {
+                debug_assert!(whole.is_none(), "a handler asked twice for the same body");
+                return self.begin_body(key, bytes, limit, &taken);
+            }
+            Verdict::Respond(response) => {
+                // The next bytes on the connection are the unwanted body.
+                let keep_alive = taken.keep_alive && !unread_body;
+                self.respond(key, &response, keep_alive, taken.head_only);
+            }
+            Verdict::Upgrade(upgrade) => self.open(key, upgrade),
+            Verdict::Defer(upgrade) => self.defer(
+                key,
+                Deferred {
+                    upgrade,
+                    keep_alive: taken.keep_alive && !unread_body,
+                    head_only: taken.head_only,
+                    trailing: Vec::new(),
+                },
+            ),
+        }
+        self.apply_effects();
+        Some(end)
+    }
+
+    fn ask_handler(
+        &mut self,
+        key: ConnKey,
+        bytes: &[u8],
+        whole: Option<usize>,
+    ) -> Result<Head<Taken>, HeadError> {
+        let Some(conn) = self.arena.get(key) else {
+            return Ok(Head::Partial);
+        };
+        let (listener, is_surplus) = (conn.listener, conn.flags.has(Flags::SURPLUS));
+        let max_head = self.config.max_head;
+        parse_head(bytes, max_head, |request| {
+            let mut request: Request<'_> = *request;
+            let head = request.length;
+            request.body = whole.map(|whole| &bytes[head..whole]);
+            let refusal = match is_surplus {
+                true => Some(Refusal::Full),
+                false => self.refuse_address(key, &request),
+            };
+            let verdict = self.with_handler(|handler, cx| match refusal {
+                Some(refusal) => Verdict::Respond(handler.on_refusal(refusal)),
+                None => handler.on_request(cx, key, listener, &request),
+            });
+            Taken {
+                verdict,
+                head,
+                framing: request.framing,
+                keep_alive: request.keeps_alive() && refusal.is_none(),
+                head_only: request.method == "HEAD",
+                // RFC 9110 §10.1.1: a server "MUST ignore that expectation" in HTTP/1.0.
+                expects_continue: request.minor_version > 0
+                    && request.list_contains("expect", "100-continue"),
+            }
+        })
+    }
+
+    /// Buffers the incomplete rest, or passes it to the phase that the last request led to.
+    pub(super) fn keep_rest(&mut self, key: ConnKey, rest: &mut [u8]) {
+        if rest.is_empty() {
+            return;
+        }
+        let is_unread = self.outbox.work >= self.visit.share;
+        match self.arena.get_mut(key).map(|conn| &mut conn.phase) {
+            Some(Phase::Request(None)) => self.keep_partial(
+                key,
+                Box::new(PartialRequest {
+                    bytes: rest.to_vec(),
+                    body: None,
+                    is_unread,
+                }),
+            ),
+            // Bounded by one read: nothing more is read until the response.
+            Some(Phase::Deferred(deferred)) => deferred.trailing.extend_from_slice(rest),
+            Some(Phase::Open(_) | Phase::Closing) => {
+                self.take_bytes(key, rest);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn keep_partial(&mut self, key: ConnKey, partial: Box<PartialRequest>) {
+        if let Some(conn) = self.arena.get_mut(key)
+            && let Phase::Request(place) = &mut conn.phase
+        {
+            *place = Some(partial);
+        }
+    }
+
+    /// Sends a response, and either keeps the connection alive or ends it.
+    fn respond(&mut self, key: ConnKey, response: &Response, keep_alive: bool, head_only: bool) {
+        let keep_alive = keep_alive && !response.close && self.drain.is_none();
+        if response.status.0 >= 400 {
+            self.counters.bad_requests += 1;
+        }
+        let now = self.now.unix;
+        // Rounded down: a client must not rely on a connection that is about to end.
+        let idle = millis(self.config.handshake_timeout) / 1000;
+        self.queue_own(key, |out| {
+            response.encode(now, keep_alive.then_some(idle), head_only, out);
+        });
+        if keep_alive {
+            if let Some(conn) = self.arena.get_mut(key) {
+                conn.flags.clear(Flags::YOUNG);
+            }
+            self.arm(key, self.config.handshake_timeout);
+        } else {
+            self.linger(key);
+        }
+    }
+
+    /// Answers a request that the engine itself rejects, and ends the connection.
+    pub(super) fn refuse(&mut self, key: ConnKey, refusal: Refusal) {
+        log::debug!("{key:?}: refused: {refusal:?}");
+        self.counters.count_refusal(refusal);
+        let response = self.with_handler(|handler, _| handler.on_refusal(refusal));
+        self.respond(key, &response, false, false);
+    }
+
+    /// Switches protocols.
+    fn open(&mut self, key: ConnKey, mut upgrade: Upgrade) {
+        let first_ping = self.first_ping();
+        if !self.config.deflate || !CAN_DEFLATE {
+            upgrade.decline_deflate();
+        }
+        self.queue_own(key, |out| upgrade.encode(out));
+        if self.current == Some(key) {
+            self.commit_cork();
+        }
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        // RFC 6455 §4.1 requires the client to wait for the 101. For a client that does not wait,
+        // no pong may overtake it, and no close frame may replace it.
+        if let Some(tx) = conn.tx.as_mut() {
+            tx.seal(&mut self.counters.held);
+        }
+        if matches!(conn.phase, Phase::Dead) {
+            // The 101 could not be sent: the peer disconnected while the handler was deciding.
+            return;
+        }
+        conn.phase = Phase::Open(H::Session::default());
+        self.restart_unfinished(key);
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        conn.flags.set(Flags::YOUNG);
+        if let Some(deflate) = upgrade.deflate() {
+            conn.flags.set(Flags::DEFLATE);
+            if deflate.may_send() {
+                conn.flags.set(Flags::DEFLATE_OUT);
+            }
+        }
+        self.counters.opened += 1;
+        self.counters.open += 1;
+        self.counters.open_tls += u64::from(conn.transport.is_tls());
+        let waits = conn.tx.is_some();
+        self.arm(key, first_ping);
+        if waits {
+            // Responses to earlier requests are still queued; from now on, the limits for slow
+            // readers apply to them.
+            self.watch_queue(key, 0);
+        }
+        self.as_current(key, |engine| {
+            engine.with_replies(|handler, cx| handler.on_open(cx, key));
+        });
+    }
+
+    fn defer(&mut self, key: ConnKey, deferred: Deferred) {
+        if let Some(conn) = self.arena.get_mut(key) {
+            conn.phase = Phase::Deferred(Box::new(deferred));
+        }
+        self.arm_deferred(key);
+    }
+
+    fn arm_deferred(&mut self, key: ConnKey) {
+        let Some(Phase::Deferred(deferred)) = self.arena.get(key).map(|conn| &conn.phase) else {
+            return;
+        };
+        let timeout = match deferred.upgrade {
+            Some(_) => self.config.defer_timeout,
+            None => self.config.respond_timeout,
+        };
+        self.arm(key, timeout);
+    }
+
+    /// Rejects a deferred request that is overdue, unless the handler is already acting on it.
+    pub(super) fn refuse_overdue(&mut self, key: ConnKey, refusal: Refusal) {
+        match self.with_handler(|handler, _| handler.on_overdue(key)) {
+            Overdue::Wait => self.arm_deferred(key),
+            Overdue::Refuse => {
+                if self.take_deferred(key).is_some() {
+                    self.refuse(key, refusal);
+                }
+            }
+        }
+    }
+
+    fn take_deferred(&mut self, key: ConnKey) -> Option<Box<Deferred>> {
+        let conn = self.arena.get_mut(key)?;
+        match mem::replace(&mut conn.phase, Phase::Request(None)) {
+            Phase::Deferred(deferred) => Some(deferred),
+            other => {
+                conn.phase = other;
+                None
+            }
+        }
+    }
+
+    /// Completes a deferred handshake on behalf of the handler.
+    pub(super) fn accept_deferred(&mut self, key: ConnKey) {
+        let Some(mut deferred) = self.take_deferred(key) else {
+            return;
+        };
+        let Some(upgrade) = deferred.upgrade.take() else {
+            debug_assert!(false, "accepted a request that is no handshake");
+            return self.refuse(key, Refusal::TimedOut);
+        };
+        self.open(key, upgrade);
+        self.resume(key, deferred.trailing);
+    }
+
+    /// Answers a deferred request on behalf of the handler.
+    pub(super) fn respond_deferred(&mut self, key: ConnKey, response: Response) {
+        if let Some(deferred) = self.take_deferred(key) {
+            self.respond(key, &response, deferred.keep_alive, deferred.head_only);
+            self.resume(key, deferred.trailing);
+        }
+    }
+
+    /// Resumes a deferred connection: first with the input already read, then with its socket.
+    fn resume(&mut self, key: ConnKey, mut trailing: Vec<u8>) {
+        if !trailing.is_empty() {
+            self.as_current(key, |engine| {
+                engine.metered(key, Class::FIRST, false, |engine| {
+                    engine.take_bytes(key, &mut trailing);
+                });
+            });
+        }
+        self.note_unfinished(key);
+        self.read_again(key);
+    }
+}
+
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Malformed | HeadError::Ambiguous => Refusal::Malformed,
+            HeadError::TooLarge => Refusal::HeadTooLarge,
+            HeadError::UnsupportedCoding => Refusal::UnsupportedCoding,
+        }
+    }
+}
+
+/// Returns whether the received bytes may complete a request. Parsing a growing head again for each
+/// byte would take quadratic time.
+fn is_worth_parsing(partial: &PartialRequest, before: usize, max_head: usize) -> bool {
+    let bytes = &partial.bytes;
+    match partial.body {
+        Some(PartialBody::Whole(whole)) => bytes.len() >= whole,
+        _ => {
+            let fresh = &bytes[before.saturating_sub(3)..];
+            bytes.len() >= max_head || fresh.windows(4).any(|window| window == b"\r\n\r\n")
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Load shedding: selects the connections to close when total memory use is too high.
+//!
+//! Owns no account: memory is counted in the ledger ([`Held`](crate::Held)). A connection is
+//! closed only if that frees memory. A connection that reads at a reasonable pace is closed only
+//! for memory used by it alone, and one that sends at a reasonable pace only after those that do
+//! not.
+
+use super::life::ticks;
+use super::{Engine, floor_tick};
+use crate::ConnKey;
+use crate::conn::uptake::PACE;
+use crate::conn::{Conn, Phase};
+use crate::counters::End;
+use crate::engine::timer::Tick;
+use crate::handler::{Handler, Refusal};
+use crate::io::socket::Socket;
+use crate::ws::{CloseCode, ProtocolError};
+
+/// A connection with output that could be dropped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Debtor {
+    /// The peer does not read at a reasonable pace.
+    is_late: bool,
+    /// Bytes that no other connection shares.
+    private: usize,
+    key: ConnKey,
+}
+
+/// A connection with incomplete input.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Holder {
+    /// The peer does not send at a reasonable pace.
+    is_late: bool,
+    /// Large enough to make a difference.
+    is_large: bool,
+    /// How long the input has been incomplete.
+    age: Tick,
+    bytes: usize,
+    key: ConnKey,
+}
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Keeps the total output below its limit. From half of the limit on, connections that do not
+    /// keep pace are closed, those with the most private memory first. Beyond one and a half times
+    /// the limit, connections with much private memory are closed regardless of their pace.
+    pub(super) fn shed_load(&mut self) {
+        let limit = self.config.queue_total as u64;
+        // From half of the limit on, further events wait for memory (`has_room`).
+        if self.counters.held.output() < limit / 2 {
+            self.pressed_since = None;
+            return;
+        }
+        let now = floor_tick(self.now);
+        let pressed = now.saturating_sub(*self.pressed_since.get_or_insert(now));
+        let mut debtors = self.debtors(pressed);
+        debtors.sort_unstable_by(|a, b| b.cmp(a));
+        for debtor in debtors {
+            let held = self.counters.held.output();
+            let is_needed = match debtor.is_late {
+                true => held > limit / 8 * 3,
+                false => held > limit / 2 * 3 && debtor.private >= MUCH,
+            };
+            if is_needed && !(debtor.is_late && self.takes_after_standstill(debtor.key)) {
+                self.drop_output(debtor.key);
+            }
+        }
+    }
+
+    /// Returns whether a pause of this server explains late output: in the time given back after a
+    /// pause, the kernel accepts more of it.
+    fn takes_after_standstill(&mut self, key: ConnKey) -> bool {
+        if self.time_lost(self.config.slow_timeout).is_none() {
+            return false;
+        }
+        let before = self.counters.bytes_out;
+        self.write_again(key);
+        self.counters.bytes_out > before
+    }
+
+    /// Returns the connections with output, after `pressed` ticks of memory pressure.
+    fn debtors(&self, pressed: Tick) -> Vec<Debtor> {
+        let now = floor_tick(self.now);
+        let slow = ticks(self.config.slow_timeout);
+        let (grace, stall) = (PRESSURE_GRACE.min(slow), STALL.min(slow));
+        let mut debtors = Vec::new();
+        let mut behind = Vec::new();
+        let mut from = 0;
+        while let Some(key) = self.arena.next_key(from) {
+            from = key.index + 1;
+            let Some(conn) = self.arena.get(key) else {
+                continue;
+            };
+            let records = conn.transport.records();
+            let Some(tx) = &conn.tx else {
+                if records > 0 {
+                    debtors.push(Debtor {
+                        is_late: conn.transport.stalls(now, stall),
+                        private: records,
+                        key,
+                    });
+                }
+                continue;
+            };
+            let is_late =
+                !tx.keeps_pace(now, grace, self.config.queue_hard) || tx.uptake.stalls(now, stall);
+            if !is_late && tx.is_behind(now, grace) {
+                behind.push((debtors.len(), tx));
+            }
+            debtors.push(Debtor {
+                is_late,
+                private: tx.private() + records,
+                key,
+            });
+        }
+        let pace = required_pace(pressed, behind.len());
+        for (index, tx) in behind {
+            debtors[index].is_late = pace > PACE && !tx.uptake.keeps(pace, now, grace);
+        }
+        debtors
+    }
+
+    /// Closes a connection and drops its output. A close frame is sent if the message in progress
+    /// is short. Otherwise the connection is reset, because the close frame would have to wait for
+    /// the very memory that is to be freed.
+    fn drop_output(&mut self, key: ConnKey) {
+        let Some(conn) = self.arena.get(key) else {
+            return;
+        };
+        if !conn.is_open() {
+            let is_request = matches!(conn.phase, Phase::Request(_) | Phase::Deferred(_));
+            self.counters.refusals.slow += u64::from(is_request);
+            return self.lose(key);
+        }
+        self.evict(key);
+        if self
+            .arena
+            .get(key)
+            .is_some_and(|conn| conn.queued() + conn.transport.records() > SHORT)
+        {
+            self.abort(key);
+        }
+    }
+
+    /// Keeps the total incomplete input below its limit. Connections that do not send at a
+    /// reasonable pace are dropped first, then the others; within each group, large input before
+    /// small, then the oldest first. Input of connections that are already ending is freed soon and
+    /// does not count. If the total still exceeds one and a half times the limit, these connections
+    /// are dropped immediately.
+    pub(super) fn shed_unfinished(&mut self) {
+        let limit = self.config.unfinished_total as u64;
+        if self.counters.unfinished_bytes <= limit {
+            return;
+        }
+        let (mut staying, mut going) = self.holders();
+        let mut ending: u64 = going.iter().map(|&(bytes, _)| bytes as u64).sum();
+        staying.sort_unstable_by(|a, b| b.cmp(a));
+        for holder in staying {
+            let enough = match holder.is_late {
+                true => limit / 4 * 3,
+                false => limit / 8 * 7,
+            };
+            if self.counters.unfinished_bytes - ending <= enough {
+                break;
+            }
+            self.give_up(holder.key);
+            let left = self.arena.get(holder.key).map_or(0, Conn::unfinished);
+            ending += left as u64;
+            going.push((left, holder.key));
+        }
+        going.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, key) in going {
+            if self.counters.unfinished_bytes <= limit / 2 * 3 {
+                return;
+            }
+            self.lose(key);
+        }
+    }
+
+    /// Returns the connections with incomplete input, and separately the bytes and keys of those
+    /// that are already ending.
+    fn holders(&self) -> (Vec<Holder>, Vec<(usize, ConnKey)>) {
+        let now = floor_tick(self.now);
+        let (mut staying, mut going) = (Vec::new(), Vec::new());
+        let (mut sum, mut squares) = (0_u128, 0_u128);
+        for (bytes, since, key) in self.unfinished.iter() {
+            let conn = self.arena.get(key);
+            if conn.is_some_and(|conn| matches!(conn.phase, Phase::Closing | Phase::Linger)) {
+                going.push((bytes, key));
+                continue;
+            }
+            let age = now.saturating_sub(since);
+            // Unprocessed input is a delay of this server.
+            let is_unread = conn.is_some_and(Conn::has_unread);
+            let overtime = age.saturating_sub(PRESSURE_GRACE) as usize;
+            sum += bytes as u128;
+            squares += bytes as u128 * bytes as u128;
+            staying.push(Holder {
+                is_late: !is_unread && bytes < overtime * PACE,
+                is_large: false,
+                age,
+                bytes,
+                key,
+            });
+        }
+        // The mean over bytes, not over connections: many small inputs do not lower it.
+        let large = (squares / sum.max(1) / 8) as usize;
+        for holder in &mut staying {
+            holder.is_large = holder.bytes >= large;
+        }
+        (staying, going)
+    }
+
+    fn give_up(&mut self, key: ConnKey) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        match &mut conn.phase {
+            Phase::Open(_) => {
+                let reason = "too much is unfinished";
+                let error = ProtocolError::new(CloseCode::TRY_AGAIN_LATER, reason);
+                self.fail_as(key, error, End::Overload);
+            }
+            Phase::Request(_) if !conn.transport.is_handshaking() => {
+                self.refuse(key, Refusal::Overloaded);
+            }
+            phase @ Phase::Deferred(_) => {
+                *phase = Phase::Request(None);
+                self.refuse(key, Refusal::Overloaded);
+            }
+            // No response can be sent before the TLS handshake.
+            Phase::Request(_) | Phase::Preface(_) => {
+                self.counters.count_refusal(Refusal::Overloaded);
+                self.lose(key);
+            }
+            Phase::Closing | Phase::Linger | Phase::Dead => self.lose(key),
+        }
+    }
+}
+
+/// Returns the pace, in bytes per tick, required of a connection with old output after `pressed`
+/// ticks of memory pressure: up to sixteen times [`PACE`], limited by the rate at which the server
+/// can be expected to send to all of them.
+fn required_pace(pressed: Tick, connections: usize) -> usize {
+    let wanted = PACE << (pressed / PRESSURE_GRACE).min(4);
+    wanted.min(OUTPUT_RATE / connections.max(1)).max(PACE)
+}
+
+/// The assumed total send rate of the server, in bytes per tick: 32 MiB per second, about a third
+/// of a gigabit link. Beyond it, the link may be the bottleneck rather than the clients.
+const OUTPUT_RATE: usize = 32 * 1024 * 1024 / 10;
+/// How long a message may wait at the front of a queue under memory pressure.
+const PRESSURE_GRACE: Tick = 20;
+/// How long a connection may accept no output at all under memory pressure.
+const STALL: Tick = 30;
+/// Private output in bytes above which a connection is closed even if it keeps pace. A connection
+/// that only receives events has almost none.
+const MUCH: usize = 16 * 1024;
+/// Output in progress, in bytes, that an evicted connection may keep for the close frame after it.
+const SHORT: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn required_pace_rises_with_time_up_to_the_server_send_rate() {
+        let second = PRESSURE_GRACE / 2;
+        let of = |pressed, connections| required_pace(pressed * second, connections) / PACE;
+        assert_eq!(
+            [0, 1, 2, 4, 6, 8, 300].map(|time| of(time, 8)),
+            [1, 1, 2, 4, 8, 16, 16]
+        );
+        assert_eq!(
+            [8, 32, 64, 128, 512, 4000].map(|all| of(300, all)),
+            [16, 16, 8, 4, 1, 1]
+        );
+    }
+}

@@ -1,0 +1,454 @@
+//! Deadlines: a hashed timer wheel of connection indices with lazy rescheduling.
+//!
+//! Most deadlines are postponed before they expire. Postponing one only updates the timer stored in
+//! the connection: its entry stays in its slot, and is rescheduled when that tick is reached. Thus,
+//! arming a timer touches no other connection, and the entries of a slot are contiguous in memory.
+
+use std::{array, mem};
+
+/// The only timer of a connection, stored in the connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timer {
+    deadline: Tick,
+    /// The tick of the valid entry: the deadline, or earlier.
+    hung: Tick,
+}
+
+/// Time in ticks of [`TICK_MS`]. Deadlines are rounded up.
+pub(crate) type Tick = u32;
+
+/// Milliseconds per tick. Deadlines are in the order of seconds, and no connection may be dropped
+/// early.
+pub(crate) const TICK_MS: u64 = 100;
+
+/// Returns the first tick at or after a time.
+pub(crate) fn tick_at(mono_ms: u64) -> Tick {
+    mono_ms.div_ceil(TICK_MS) as Tick
+}
+
+/// Access to the timers.
+pub(crate) trait Timers {
+    /// Returns the timer of a connection, or `None` if there is no such connection.
+    fn timer(&mut self, index: u32) -> Option<&mut Timer>;
+}
+
+impl Timer {
+    pub(crate) const fn unarmed() -> Self {
+        Timer {
+            deadline: NEVER,
+            hung: NEVER,
+        }
+    }
+
+    /// Returns the deadline, if the timer is armed.
+    pub(crate) fn deadline(&self) -> Option<Tick> {
+        self.is_armed().then_some(self.deadline)
+    }
+
+    fn is_armed(&self) -> bool {
+        self.hung != NEVER
+    }
+}
+
+/// The wheel. Each armed timer has an entry in the slot of a tick no later than its deadline, or
+/// among the due entries. Stale entries may exist as well: they are skipped when their tick is
+/// reached, and swept when there are too many.
+pub(crate) struct Wheel {
+    slots: [Vec<u32>; SLOTS],
+    /// One bit per slot, set if it has entries.
+    occupied: [u64; WORDS],
+    /// Entries whose tick has been reached, in descending order.
+    due: Vec<u32>,
+    /// Entries that have become due since `due` was sorted.
+    coming: Vec<u32>,
+    /// The total number of entries.
+    entries: usize,
+    /// The number of armed timers.
+    armed: usize,
+    /// The last tick that has been processed.
+    now: Tick,
+}
+
+impl Wheel {
+    pub(crate) fn new(now: Tick) -> Self {
+        Wheel {
+            slots: array::from_fn(|_| Vec::new()),
+            occupied: [0; WORDS],
+            due: Vec::new(),
+            coming: Vec::new(),
+            entries: 0,
+            armed: 0,
+            now,
+        }
+    }
+
+    /// Arms the timer of a connection, replacing its deadline.
+    pub(crate) fn arm(&mut self, timer: &mut Timer, index: u32, deadline: Tick) {
+        self.armed += usize::from(!timer.is_armed());
+        // A deadline in the past expires at the next tick.
+        timer.deadline = deadline.max(self.now + 1);
+        if timer.hung > timer.deadline {
+            self.hang(timer, index);
+            self.entries += 1;
+        }
+    }
+
+    /// Disarms a timer, if it is armed.
+    pub(crate) fn disarm(&mut self, timer: &mut Timer) {
+        self.armed -= usize::from(timer.is_armed());
+        *timer = Timer::unarmed();
+    }
+
+    /// Advances to `now`. Expired timers can then be taken. Each slot is visited at most once, even
+    /// if the clock jumps.
+    #[inline]
+    pub(crate) fn advance(&mut self, now: Tick) {
+        if now > self.now {
+            self.advance_to(now);
+        }
+    }
+
+    #[inline(never)]
+    fn advance_to(&mut self, now: Tick) {
+        let steps = (now - self.now).min(SLOTS as Tick);
+        self.now = now;
+        for tick in self.now - steps + 1..=self.now {
+            let slot = tick as usize % SLOTS;
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
+            let mut entries = mem::take(&mut self.slots[slot]);
+            match self.coming.is_empty() {
+                true => self.coming = entries,
+                false => self.coming.append(&mut entries),
+            }
+        }
+    }
+
+    /// Returns whether there are entries whose tick has been reached.
+    pub(crate) fn has_due(&self) -> bool {
+        !self.due.is_empty() || !self.coming.is_empty()
+    }
+
+    /// Processes a batch of due entries: disarms expired timers, and appends their indices to
+    /// `out`.
+    ///
+    /// Indices are processed in memory order, as are the reads and writes that follow. Batching
+    /// lets the processor overlap the cache misses of several timers.
+    pub(crate) fn take_due(&mut self, timers: &mut impl Timers, out: &mut Vec<u32>) {
+        if self.due.is_empty() {
+            self.due = mem::take(&mut self.coming);
+            // The list consists of a few sorted runs, which the stable sort exploits.
+            self.due.sort();
+            self.due.reverse();
+        }
+        let rest = self.due.len().saturating_sub(BATCH);
+        let mut gone = self.due.len() - rest;
+        while self.due.len() > rest
+            && let Some(index) = self.due.pop()
+        {
+            let Some(timer) = timers.timer(index) else {
+                continue;
+            };
+            if timer.deadline <= self.now {
+                self.disarm(timer);
+                out.push(index);
+            } else if timer.hung <= self.now {
+                self.hang(timer, index);
+                gone -= 1;
+            }
+        }
+        self.entries -= gone;
+        if self.due.is_empty() {
+            // Do not keep the memory of a peak.
+            self.due = Vec::new();
+        }
+    }
+
+    /// Sweeps stale entries when they are the majority, so that the number of entries stays
+    /// proportional to the number of connections.
+    #[inline]
+    pub(crate) fn tidy(&mut self, timers: &mut impl Timers) {
+        if self.entries > 2 * self.armed + SLACK {
+            self.sweep(timers);
+        }
+    }
+
+    #[inline(never)]
+    fn sweep(&mut self, timers: &mut impl Timers) {
+        let now = self.now;
+        let mut hung = |index: u32| timers.timer(index).map(|timer| timer.hung);
+        let mut entries = 0;
+        for list in [&mut self.due, &mut self.coming] {
+            list.retain(|&index| hung(index).is_some_and(|hung| hung <= now));
+            entries += list.len();
+        }
+        for (slot, list) in self.slots.iter_mut().enumerate() {
+            list.retain(|&index| hung(index).is_some_and(|hung| hangs_in(slot, hung, now)));
+            // A timer that was disarmed and armed again can have two entries in the same slot.
+            list.sort_unstable();
+            list.dedup();
+            list.shrink_to(2 * list.len());
+            entries += list.len();
+        }
+        self.entries = entries;
+    }
+
+    /// Returns the next tick at which to advance, or `None` if there are no entries.
+    pub(crate) fn next_tick(&self) -> Option<Tick> {
+        if self.has_due() {
+            return Some(self.now);
+        }
+        let first = (self.now as usize + 1) % SLOTS;
+        // Scans the bitmap once around, word by word; the low bits of the first word come last.
+        (0..=WORDS)
+            .find_map(|word| {
+                let at = (first / 64 + word) % WORDS;
+                let mask = match word {
+                    0 => u64::MAX << (first % 64),
+                    WORDS => !(u64::MAX << (first % 64)),
+                    _ => u64::MAX,
+                };
+                let bits = self.occupied[at] & mask;
+                (bits != 0).then(|| at * 64 + bits.trailing_zeros() as usize)
+            })
+            .map(|slot| self.now + 1 + ((slot + SLOTS - first) % SLOTS) as Tick)
+    }
+
+    /// Verifies all lists. Returns the number of timers with a valid entry, or a description of an
+    /// inconsistency.
+    pub(crate) fn verify(&self, timer: impl Fn(u32) -> Option<Timer>) -> Result<usize, String> {
+        let mut found = Vec::new();
+        let mut entries = 0;
+        let mut look = |list: &[u32], counts: &dyn Fn(Tick) -> bool| {
+            entries += list.len();
+            let timer = |index: &&u32| timer(**index).is_some_and(|timer| counts(timer.hung));
+            found.extend(list.iter().filter(timer));
+        };
+        look(&self.due, &|hung| hung <= self.now);
+        look(&self.coming, &|hung| hung <= self.now);
+        for (number, word) in self.occupied.iter().enumerate() {
+            let mut word = *word;
+            while word != 0 {
+                let slot = 64 * number + word.trailing_zeros() as usize;
+                word &= word - 1;
+                look(&self.slots[slot], &|hung| hangs_in(slot, hung, self.now));
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        if let Some(late) = found
+            .iter()
+            .find(|&&index| timer(index).is_some_and(is_late))
+        {
+            return Err(format!("{late} hangs behind its deadline"));
+        }
+        match (entries, found.len()) == (self.entries, self.armed) {
+            true => Ok(found.len()),
+            false => Err(format!(
+                "{entries} entries and {} armed, not {} and {}",
+                found.len(),
+                self.entries,
+                self.armed
+            )),
+        }
+    }
+
+    /// Adds an entry at the timer's deadline, or at the horizon if that is earlier. The caller
+    /// updates the count.
+    fn hang(&mut self, timer: &mut Timer, index: u32) {
+        timer.hung = timer.deadline.min(self.now + HORIZON);
+        let slot = timer.hung as usize % SLOTS;
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+        self.slots[slot].push(index);
+    }
+}
+
+/// Returns whether an entry at this tick belongs to this slot.
+fn hangs_in(slot: usize, hung: Tick, now: Tick) -> bool {
+    hung > now && hung != NEVER && hung as usize % SLOTS == slot
+}
+
+fn is_late(timer: Timer) -> bool {
+    timer.hung > timer.deadline
+}
+
+/// A round of 51.2 s: longer than any deadline of the default configuration.
+const SLOTS: usize = 512;
+const WORDS: usize = SLOTS / 64;
+/// How many ticks ahead an entry is scheduled at most.
+const HORIZON: Tick = SLOTS as Tick - 1;
+/// Entries processed together: about as many as the processor's outstanding memory accesses.
+const BATCH: usize = 16;
+/// Stale entries that are tolerated in any case.
+const SLACK: usize = 1024;
+/// The tick of a timer that is not armed.
+const NEVER: Tick = Tick::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Entries(Vec<Option<Timer>>);
+
+    impl Timers for Entries {
+        fn timer(&mut self, index: u32) -> Option<&mut Timer> {
+            self.0.get_mut(index as usize)?.as_mut()
+        }
+    }
+
+    impl Entries {
+        fn arm(&mut self, wheel: &mut Wheel, index: u32, deadline: Tick) {
+            wheel.arm(self.timer(index).unwrap(), index, deadline);
+        }
+
+        fn disarm(&mut self, wheel: &mut Wheel, index: u32) {
+            wheel.disarm(self.timer(index).unwrap());
+        }
+    }
+
+    fn entries(count: usize) -> Entries {
+        Entries(vec![Some(Timer::unarmed()); count])
+    }
+
+    fn take_all(wheel: &mut Wheel, entries: &mut Entries, now: Tick) -> Vec<u32> {
+        wheel.advance(now);
+        let mut due = Vec::new();
+        while wheel.has_due() {
+            wheel.take_due(entries, &mut due);
+        }
+        let armed = entries.0.iter().flatten().filter(|t| t.is_armed()).count();
+        let verified = wheel.verify(|index| entries.0.get(index as usize).copied().flatten());
+        assert_eq!(verified, Ok(armed));
+        due
+    }
+
+    #[test]
+    fn timers_expire_at_their_tick_in_index_order() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(5));
+        e.arm(&mut wheel, 1, 5);
+        e.arm(&mut wheel, 4, 5);
+        e.arm(&mut wheel, 0, 5);
+        e.arm(&mut wheel, 2, 5 + SLOTS as Tick);
+        e.arm(&mut wheel, 3, 7);
+        assert_eq!(wheel.next_tick(), Some(5));
+        assert!(take_all(&mut wheel, &mut e, 4).is_empty());
+        assert_eq!(take_all(&mut wheel, &mut e, 5), [0, 1, 4]);
+        e.disarm(&mut wheel, 3);
+        assert!(take_all(&mut wheel, &mut e, 100).is_empty());
+        assert!(take_all(&mut wheel, &mut e, 4 + SLOTS as Tick).is_empty());
+        assert_eq!(take_all(&mut wheel, &mut e, 5 + SLOTS as Tick), [2]);
+        assert_eq!(wheel.next_tick(), None);
+    }
+
+    // W19
+    #[test]
+    fn clock_jump_expires_each_timer_once() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(1000));
+        for index in 0..1000 {
+            e.arm(&mut wheel, index, 1 + index * 3);
+        }
+        assert_eq!(take_all(&mut wheel, &mut e, 36_000).len(), 1000);
+        assert!(take_all(&mut wheel, &mut e, 72_000).is_empty());
+    }
+
+    #[test]
+    fn postponed_timer_keeps_its_entry_until_its_tick() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(1));
+        e.arm(&mut wheel, 0, 10);
+        for deadline in 11..1000 {
+            e.arm(&mut wheel, 0, deadline);
+        }
+        assert_eq!(wheel.entries, 1);
+        assert_eq!(wheel.next_tick(), Some(10));
+        assert!(take_all(&mut wheel, &mut e, 998).is_empty());
+        assert_eq!(take_all(&mut wheel, &mut e, 999), [0]);
+    }
+
+    #[test]
+    fn due_timer_can_be_disarmed_and_rearmed() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(3));
+        for index in 0..3 {
+            e.arm(&mut wheel, index, 2);
+        }
+        wheel.advance(2);
+        e.disarm(&mut wheel, 1);
+        e.arm(&mut wheel, 0, 1);
+        assert_eq!(take_all(&mut wheel, &mut e, 2), [2]);
+        let due = take_all(&mut wheel, &mut e, 3);
+        assert_eq!(due, [0], "a past deadline is the next tick");
+    }
+
+    #[test]
+    fn earlier_due_timers_are_taken_first() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(100));
+        for index in 0..100 {
+            e.arm(&mut wheel, index, if index < 50 { 2 } else { 1 });
+        }
+        let mut due = Vec::new();
+        wheel.advance(1);
+        wheel.take_due(&mut e, &mut due);
+        assert!(wheel.has_due());
+        wheel.advance(2);
+        while wheel.has_due() {
+            wheel.take_due(&mut e, &mut due);
+        }
+        assert_eq!(due, (50..100).chain(0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn stale_entries_are_bounded_by_armed_timers() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(10_000));
+        for round in 0..100 {
+            for index in 0..10_000 {
+                e.arm(&mut wheel, index, 100 + round % 7);
+            }
+            wheel.tidy(&mut e);
+            assert!(wheel.entries <= 2 * 10_000 + SLACK, "{}", wheel.entries);
+            e.0.fill(Some(Timer::unarmed()));
+            wheel.armed = 0;
+        }
+        e.0.fill(None);
+        wheel.tidy(&mut e);
+        assert_eq!(wheel.entries, 0);
+        assert!(take_all(&mut wheel, &mut e, 200).is_empty());
+    }
+
+    // CVE-2026-79677
+    #[test]
+    fn matches_a_sorted_list_model() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(200));
+        let mut naive: Vec<Option<Tick>> = vec![None; 200];
+        let (mut seed, mut now) = (1_u64, 0);
+        for _ in 0..20_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let index = (seed >> 33) as u32 % 200;
+            match (seed >> 20) % 4 {
+                0 | 1 => {
+                    let deadline = now + (seed >> 45) as Tick % 2000;
+                    e.arm(&mut wheel, index, deadline);
+                    naive[index as usize] = Some(deadline.max(now + 1));
+                }
+                2 => {
+                    e.disarm(&mut wheel, index);
+                    naive[index as usize] = None;
+                }
+                _ => {
+                    now += (seed >> 50) as Tick % 40;
+                    let want: Vec<u32> = (0..200)
+                        .filter(|&i| naive[i as usize].is_some_and(|d| d <= now))
+                        .collect();
+                    let mut got = take_all(&mut wheel, &mut e, now);
+                    got.sort_unstable();
+                    assert_eq!(got, want);
+                    want.iter().for_each(|&i| naive[i as usize] = None);
+                }
+            }
+            let soonest = naive.iter().flatten().min();
+            assert!(soonest.is_none() || wheel.next_tick().is_some());
+            assert!(soonest.is_none() || wheel.next_tick() <= soonest.copied());
+            let naive_slot = (1..=SLOTS as Tick)
+                .map(|ahead| now + ahead)
+                .find(|tick| !wheel.slots[*tick as usize % SLOTS].is_empty());
+            assert!(!wheel.due.is_empty() || wheel.next_tick() == naive_slot);
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! The write path: frames, output queues, and the treatment of slow readers.
+
+use std::io::{self, IoSlice};
+use std::mem;
+use std::rc::Rc;
+
+use super::life::ticks;
+use super::{CORK_SIZE, Engine, FLUSH_BUDGET, WRITE_BUDGET, floor_tick};
+use crate::ConnKey;
+use crate::conn::queue::TxQueue;
+use crate::conn::{Conn, Farewell, Flags, Phase};
+use crate::counters::End;
+use crate::engine::scratch::Scratch;
+use crate::engine::timer::Tick;
+use crate::frame::{Deflated, Frame};
+use crate::handler::Handler;
+use crate::held::Held;
+use crate::io::socket::Socket;
+use crate::io::transport::Transport;
+use crate::ws::CloseCode;
+
+impl<S: Socket, H: Handler> Engine<S, H> {
+    /// Sends the bytes written by `encode`, after any pending output of the connection.
+    pub(super) fn queue_own(&mut self, key: ConnKey, encode: impl FnOnce(&mut Vec<u8>)) {
+        if self.current == Some(key) {
+            return encode(&mut self.outbox.cork);
+        }
+        let mut bytes = mem::take(&mut self.scratch.own);
+        encode(&mut bytes);
+        self.write_own(key, &bytes);
+        self.scratch.own = emptied(bytes);
+    }
+
+    /// Sends one shared frame.
+    pub(super) fn send_frame(&mut self, key: ConnKey, frame: Rc<Frame>) {
+        let is_current = self.current == Some(key) && !self.fan_out.is_muted(key);
+        if is_current && self.arena.get(key).is_some_and(Conn::is_open) {
+            self.outbox.collect(frame);
+            if self.outbox.corked() >= CORK_SIZE {
+                self.commit_cork();
+            }
+            return;
+        }
+        let sent = self.send_shared(key, &mut [frame]);
+        self.counters.messages_out += sent as u64;
+        self.counters.undelivered += 1 - sent as u64;
+    }
+
+    /// Sends shared frames, without copying or queueing if no output is queued. Returns how many
+    /// were sent or queued. Frames sent compressed are replaced in the slice by their compressed
+    /// twins.
+    pub(super) fn send_shared(&mut self, key: ConnKey, frames: &mut [Rc<Frame>]) -> usize {
+        if self.fan_out.is_muted(key) {
+            return 0;
+        }
+        let conn = self.arena.get(key).filter(|conn| conn.is_open());
+        if conn.is_some_and(|conn| conn.flags.has(Flags::DEFLATE_OUT)) {
+            frames.iter_mut().for_each(|frame| self.compress(frame));
+        }
+        let mut rest = &*frames;
+        let mut sent = 0;
+        while let Some(conn) = self.arena.get_mut(key).filter(|conn| conn.is_open()) {
+            if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) || rest.is_empty() {
+                return frames.len() - rest.len() + self.queue_shared(key, rest, sent);
+            }
+            let joined = match rest {
+                [one] => Some(&one.bytes()[sent..]),
+                // The rest after a partial write is not worth copying.
+                many if sent == 0 => self.joined.bytes(many),
+                _ => None,
+            };
+            let result = match joined {
+                Some(bytes) => {
+                    let held = &mut self.counters.held;
+                    push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch, held)
+                }
+                None => {
+                    let parts = rest.iter().map(|frame| frame.bytes());
+                    let held = &mut self.counters.held;
+                    gather_out(conn, parts, sent, &mut self.scratch, held)
+                }
+            };
+            match result {
+                Ok(bytes) => {
+                    self.counters.bytes_out += bytes as u64;
+                    sent += bytes;
+                    while let Some(frame) = rest.first().filter(|f| f.bytes().len() <= sent) {
+                        sent -= frame.bytes().len();
+                        rest = &rest[1..];
+                    }
+                    if bytes == 0 {
+                        return frames.len() - rest.len() + self.queue_shared(key, rest, sent);
+                    }
+                }
+                Err(error) => {
+                    self.broken(key, &error);
+                    return frames.len() - rest.len();
+                }
+            }
+        }
+        0
+    }
+
+    /// Replaces a frame by its compressed twin, if it has one.
+    pub(super) fn compress(&mut self, frame: &mut Rc<Frame>) {
+        let twin = match frame.deflated(&mut self.deflater, &mut self.counters.held) {
+            Deflated::Plain => return,
+            Deflated::Known(twin) => twin,
+            Deflated::Fresh(twin) => {
+                let counters = &mut self.counters.compression;
+                counters.deflated += 1;
+                counters.deflated_from += frame.payload().len() as u64;
+                counters.deflated_to += twin.payload().len() as u64;
+                twin
+            }
+        };
+        self.counters.compression.sent += 1;
+        *frame = twin;
+    }
+
+    /// Queues frames, the first of which has been sent up to `sent`. Returns how many were queued
+    /// before the connection was closed for exceeding a limit.
+    fn queue_shared(&mut self, key: ConnKey, frames: &[Rc<Frame>], mut sent: usize) -> usize {
+        let now = floor_tick(self.now);
+        for (count, frame) in frames.iter().enumerate() {
+            let Some(conn) = self.arena.get_mut(key).filter(|conn| conn.is_open()) else {
+                return count;
+            };
+            let tx = conn.tx.get_or_insert_default();
+            let before = tx.len();
+            let frame = Rc::clone(frame);
+            tx.push_shared(frame, mem::take(&mut sent), now, &mut self.counters.held);
+            self.counters.queued_bytes += (tx.len() - before) as u64;
+            self.watch_queue(key, before);
+        }
+        frames.len()
+    }
+
+    /// Writes private bytes, and queues the part that the kernel does not accept.
+    pub(super) fn write_own(&mut self, key: ConnKey, mut bytes: &[u8]) {
+        let mut begun = false;
+        while !bytes.is_empty() {
+            let Some(conn) = self.arena.get_mut(key) else {
+                return;
+            };
+            if matches!(conn.phase, Phase::Dead) {
+                return;
+            }
+            if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) {
+                return self.queue_rest(key, bytes, begun);
+            }
+            let held = &mut self.counters.held;
+            match push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch, held) {
+                Ok(0) => return self.queue_rest(key, bytes, begun),
+                Ok(sent) => {
+                    self.counters.bytes_out += sent as u64;
+                    bytes = &bytes[sent..];
+                    begun = true;
+                }
+                Err(error) => return self.broken(key, &error),
+            }
+        }
+    }
+
+    /// Queues the rest of private bytes, some of which may have been sent.
+    fn queue_rest(&mut self, key: ConnKey, rest: &[u8], begun: bool) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        let before = conn.queued();
+        let now = floor_tick(self.now);
+        let tx = conn.tx.get_or_insert_default();
+        tx.push_owned(rest, begun, now, &mut self.counters.held);
+        self.counters.queued_bytes += rest.len() as u64;
+        self.watch_queue(key, before);
+    }
+
+    /// Handles growth of a queue from length `before`: schedules a flush, and enforces the limits.
+    pub(super) fn watch_queue(&mut self, key: ConnKey, before: usize) {
+        self.mark_dirty(key);
+        let now = floor_tick(self.now);
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if !conn.is_open() {
+            return;
+        }
+        let Some(tx) = conn.tx.as_mut() else { return };
+        if conn.flags.has(Flags::WRITABLE) {
+            tx.uptake.note_room(now);
+        }
+        let hard = self.config.queue_hard;
+        // Events arrive at the publishers' pace; the client must read them at a reasonable one.
+        let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
+        if before > 0 && is_too_long(tx, now, grace, hard) {
+            return self.evict_unless_it_reads(key);
+        }
+        if tx.len() > self.config.queue_soft && tx.over_soft_since.is_none() {
+            tx.over_soft_since = Some(now);
+            self.counters.slow += 1;
+            self.arm_sooner(key, self.config.slow_timeout);
+        }
+    }
+
+    /// Closes a connection whose queue is too long, unless a write shows that the socket has room.
+    fn evict_unless_it_reads(&mut self, key: ConnKey) {
+        self.write_again(key);
+        let now = floor_tick(self.now);
+        let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
+        let tx = self.arena.get(key).and_then(|conn| conn.tx.as_ref());
+        if tx.is_some_and(|tx| is_too_long(tx, now, grace, self.config.queue_hard)) {
+            return self.evict(key);
+        }
+        // The rest may still exceed the soft limit without having been recorded.
+        self.watch_queue(key, 0);
+    }
+
+    /// Flushes the marked connections, each at most once, within the turn's budget.
+    pub(super) fn flush_dirty(&mut self) {
+        let start = self.counters.bytes_out;
+        for _ in 0..self.dirty.len() {
+            if self.counters.bytes_out - start >= FLUSH_BUDGET as u64 {
+                break;
+            }
+            let Some(key) = self.dirty.pop_front() else {
+                break;
+            };
+            if let Some(conn) = self.arena.get_mut(key) {
+                conn.flags.clear(Flags::DIRTY);
+                self.flush(key);
+            }
+        }
+    }
+
+    /// Sends queued output until the kernel accepts no more or the connection's budget is used up.
+    pub(super) fn flush(&mut self, key: ConnKey) {
+        let now = floor_tick(self.now);
+        let mut share = 0;
+        loop {
+            let Some(conn) = self.arena.get_mut(key) else {
+                return;
+            };
+            if matches!(conn.phase, Phase::Dead) {
+                return;
+            }
+            if conn.tx.is_none() && !conn.transport.has_output() {
+                return self.on_flushed(key);
+            }
+            if !conn.flags.has(Flags::WRITABLE) {
+                return;
+            }
+            if share >= WRITE_BUDGET {
+                return self.mark_dirty(key);
+            }
+            let was_slow = conn.is_slow();
+            match flush_once(conn, now, &mut self.scratch, &mut self.counters.held) {
+                Ok(0) if conn.tx.is_some() || conn.transport.has_output() => return,
+                Ok(sent) => {
+                    share += sent;
+                    if let Some(tx) = conn.tx.as_mut()
+                        && tx.len() <= self.config.queue_soft
+                    {
+                        tx.over_soft_since = None;
+                    }
+                    self.counters.slow -= u64::from(was_slow && !conn.is_slow());
+                    self.counters.bytes_out += sent as u64;
+                    self.counters.queued_bytes -= sent as u64;
+                }
+                Err(error) => {
+                    self.broken(key, &error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The kernel has accepted all output of the connection.
+    fn on_flushed(&mut self, key: ConnKey) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if matches!(conn.phase, Phase::Linger) {
+            return self.shut(key);
+        }
+        // Backpressure may have stopped reading.
+        self.read_again(key);
+    }
+
+    /// Handles a failed write: the connection is gone.
+    pub(super) fn broken(&mut self, key: ConnKey, error: &io::Error) {
+        log::debug!("{key:?}: {error}");
+        self.lose(key);
+    }
+
+    /// Closes a connection that does not read its output. Messages not yet in transmission are
+    /// dropped; the close code tells the client that it has missed some.
+    pub(super) fn evict(&mut self, key: ConnKey) {
+        self.drop_queued(key, TxQueue::drop_unstarted);
+        self.say_farewell(
+            key,
+            Farewell {
+                code: CloseCode::TRY_AGAIN_LATER,
+                reason: "too slow in reading",
+                end: End::Slow,
+            },
+        );
+    }
+
+    /// Drops queued output of a connection that has not been started, by `drop`.
+    pub(super) fn drop_queued(&mut self, key: ConnKey, drop: fn(&mut TxQueue, &mut Held)) {
+        let Some(conn) = self.arena.get_mut(key) else {
+            return;
+        };
+        if let Some(tx) = conn.tx.as_mut() {
+            let (before, messages) = (tx.len(), tx.messages());
+            drop(tx, &mut self.counters.held);
+            self.counters.queued_bytes -= (before - tx.len()) as u64;
+            self.counters.unsent += (messages - tx.messages()) as u64;
+            self.counters.slow -= u64::from(tx.over_soft_since.take().is_some());
+            if tx.len() == 0 {
+                tx.release(&mut self.counters.held);
+                conn.tx = None;
+            }
+        }
+    }
+
+    /// Drops a connection's queue.
+    pub(super) fn drop_queue(&mut self, key: ConnKey) {
+        if let Some(conn) = self.arena.get_mut(key)
+            && let Some(mut tx) = conn.tx.take()
+        {
+            tx.release(&mut self.counters.held);
+            self.counters.queued_bytes -= tx.len() as u64;
+            self.counters.unsent += tx.messages() as u64;
+            self.counters.slow -= u64::from(tx.over_soft_since.is_some());
+        }
+    }
+}
+
+/// Returns whether a queue exceeds the hard limit, by private output or while it does not keep
+/// pace.
+fn is_too_long(tx: &TxQueue, now: Tick, grace: Tick, hard: usize) -> bool {
+    tx.len() > hard && (tx.own() > hard || !tx.keeps_pace(now, grace, hard))
+}
+
+/// Clears a buffer for reuse, and frees its memory if it is unusually large.
+pub(super) fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
+    buffer.clear();
+    buffer.shrink_to(4 * CORK_SIZE);
+    buffer
+}
+
+/// Writes to the transport. The only place that clears `WRITABLE`: the kernel has just shown that
+/// its buffer is full.
+fn push_out<S: Socket, C>(
+    conn: &mut Conn<S, C>,
+    slices: &[IoSlice<'_>],
+    scratch: &mut Scratch,
+    held: &mut Held,
+) -> io::Result<usize> {
+    push_slices(&mut conn.transport, &mut conn.flags, slices, scratch, held)
+}
+
+/// Writes parts to the transport, the first of which has been sent up to `sent`.
+pub(super) fn gather_out<'a, S: Socket, C>(
+    conn: &mut Conn<S, C>,
+    parts: impl Iterator<Item = &'a [u8]>,
+    mut sent: usize,
+    scratch: &mut Scratch,
+    held: &mut Held,
+) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let mut count = 0;
+    for (slice, part) in slices.iter_mut().zip(parts) {
+        *slice = IoSlice::new(&part[mem::take(&mut sent)..]);
+        count += 1;
+    }
+    push_out(conn, &slices[..count], scratch, held)
+}
+
+#[inline(always)]
+fn push_slices<S: Socket>(
+    transport: &mut Transport<S>,
+    flags: &mut Flags,
+    slices: &[IoSlice<'_>],
+    scratch: &mut Scratch,
+    held: &mut Held,
+) -> io::Result<usize> {
+    let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+    let sent = match transport.flush()? {
+        true if offered > 0 => transport.send(slices, scratch)?,
+        _ => 0,
+    };
+    transport.count(held, scratch.now);
+    // TLS accepts a limited amount per call: only buffered records mean that the socket is full.
+    let is_full = transport.has_output() || (sent < offered && !transport.is_tls());
+    if is_full || (sent == 0 && offered > 0) {
+        flags.clear(Flags::WRITABLE);
+    }
+    Ok(sent)
+}
+
+/// Writes as much of the queue as one call accepts, and removes the queue if it becomes empty.
+fn flush_once<S: Socket, C>(
+    conn: &mut Conn<S, C>,
+    now: Tick,
+    scratch: &mut Scratch,
+    held: &mut Held,
+) -> io::Result<usize> {
+    let Conn {
+        tx,
+        transport,
+        flags,
+        ..
+    } = conn;
+    let Some(queue) = tx else {
+        return push_slices(transport, flags, &[], scratch, held);
+    };
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let count = queue.slices(&mut slices);
+    let sent = push_slices(transport, flags, &slices[..count], scratch, held)?;
+    queue.advance(sent, now, held);
+    if !flags.has(Flags::WRITABLE) {
+        queue.uptake.note_full(now);
+    }
+    if queue.len() == 0 {
+        queue.release(held);
+        *tx = None;
+    }
+    Ok(sent)
+}
+
+/// How long a queue may exceed the hard limit while the connection accepts none of it: one or two
+/// round trips, after which the kernel knows the capacity of the path to the peer.
+const HARD_GRACE: Tick = 10;
+/// Slices per system call. Linux allows 1,024; a client seldom has more than a few.
+pub(super) const MAX_SLICES: usize = 32;

@@ -1,0 +1,228 @@
+//! Outgoing messages that many connections share.
+
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
+
+use crate::held::Held;
+use crate::ws::{self, Deflater};
+
+/// A message in wire format, including its header. It is encoded once and written to every receiver
+/// from the same bytes. A compressed version is created on demand for receivers that negotiated
+/// compression.
+#[derive(Debug)]
+pub struct Frame {
+    bytes: Box<[u8]>,
+    opcode: ws::OpCode,
+    payload_at: usize,
+    /// The compressed twin, once requested; an inner `None` means that compression does not pay.
+    deflated: OnceCell<Option<Rc<Frame>>>,
+    /// The number of holders: queues and pending deliveries.
+    holders: Cell<u32>,
+}
+
+/// The result of requesting the compressed twin of a frame.
+pub(crate) enum Deflated {
+    /// The frame is sent uncompressed.
+    Plain,
+    /// The twin existed already.
+    Known(Rc<Frame>),
+    /// The twin has just been created.
+    Fresh(Rc<Frame>),
+}
+
+impl Frame {
+    /// Creates a text message of one frame.
+    pub fn text(text: &str) -> Rc<Frame> {
+        Frame::message(ws::OpCode::Text, text.as_bytes(), OnceCell::new())
+    }
+
+    /// Creates a text message that is never compressed: if an attacker controls part of the
+    /// plaintext, the compressed length can leak a secret elsewhere in it (CRIME, BREACH).
+    pub fn uncompressed(text: &str) -> Rc<Frame> {
+        Frame::message(ws::OpCode::Text, text.as_bytes(), OnceCell::from(None))
+    }
+
+    /// Creates a binary message of one frame.
+    pub fn binary(payload: &[u8]) -> Rc<Frame> {
+        Frame::message(ws::OpCode::Binary, payload, OnceCell::new())
+    }
+
+    fn message(
+        opcode: ws::OpCode,
+        payload: &[u8],
+        deflated: OnceCell<Option<Rc<Frame>>>,
+    ) -> Rc<Frame> {
+        let mut bytes = Vec::with_capacity(ws::MAX_SERVER_HEADER + payload.len());
+        ws::encode_frame(opcode, payload, &mut bytes);
+        Rc::new(Frame {
+            payload_at: bytes.len() - payload.len(),
+            bytes: bytes.into_boxed_slice(),
+            opcode,
+            deflated,
+            holders: Cell::new(0),
+        })
+    }
+
+    /// Adds a holder. The first one adds the frame to the ledger, and holds its compressed twin.
+    pub(crate) fn hold(&self, held: &mut Held) {
+        let before = self.holders.replace(self.holders.get() + 1);
+        if before == 0 {
+            held.frames += self.memory() as u64;
+            if let Some(twin) = self.twin() {
+                twin.hold(held);
+            }
+        }
+    }
+
+    /// Removes a holder.
+    pub(crate) fn release(&self, held: &mut Held) {
+        debug_assert!(self.holders.get() > 0, "released more often than held");
+        let left = self.holders.get().saturating_sub(1);
+        self.holders.set(left);
+        if left == 0 {
+            held.frames -= self.memory() as u64;
+            if let Some(twin) = self.twin() {
+                twin.release(held);
+            }
+        }
+    }
+
+    /// Returns the compressed twin, if it has been created.
+    pub(crate) fn twin(&self) -> Option<&Rc<Frame>> {
+        self.deflated.get().and_then(Option::as_ref)
+    }
+
+    /// Returns the memory used by the frame, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Frame>() + 2 * size_of::<usize>() + self.bytes.len()
+    }
+
+    /// Returns whether the frame is too short to be worth sharing or compressing.
+    pub(crate) fn is_short(&self) -> bool {
+        self.payload().len() < WORTHWHILE
+    }
+
+    /// Returns the bytes of the frame.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Returns the payload as sent: compressed data if this is a compressed twin.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[self.payload_at..]
+    }
+
+    /// Returns the compressed twin, and creates it on the first call.
+    pub(crate) fn deflated(&self, deflater: &mut Deflater, held: &mut Held) -> Deflated {
+        let mut is_fresh = false;
+        let deflated = self.deflated.get_or_init(|| {
+            let frame = self.deflate(deflater);
+            is_fresh = frame.is_some();
+            frame
+        });
+        if is_fresh
+            && self.holders.get() > 0
+            && let Some(twin) = deflated
+        {
+            twin.hold(held);
+        }
+        match deflated {
+            None => Deflated::Plain,
+            Some(frame) if is_fresh => Deflated::Fresh(Rc::clone(frame)),
+            Some(frame) => Deflated::Known(Rc::clone(frame)),
+        }
+    }
+
+    /// Creates the compressed twin, or returns `None` if compression saves too little to be worth
+    /// the receiver's work.
+    fn deflate(&self, deflater: &mut Deflater) -> Option<Rc<Frame>> {
+        let payload = self.payload();
+        if self.is_short() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let limit = payload.len() / 10 * 9;
+        let length = deflater.deflate(payload, limit).map(|deflated| {
+            bytes.reserve_exact(ws::MAX_SERVER_HEADER + deflated.len());
+            ws::encode_compressed(self.opcode, deflated, &mut bytes);
+            deflated.len()
+        });
+        deflater.shrink();
+        Some(Rc::new(Frame {
+            payload_at: bytes.len() - length?,
+            bytes: bytes.into_boxed_slice(),
+            opcode: self.opcode,
+            deflated: OnceCell::from(None),
+            holders: Cell::new(0),
+        }))
+    }
+}
+
+/// An event to be delivered to many connections.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    /// The variants of the message.
+    pub frames: Vec<Rc<Frame>>,
+    /// The receivers, with the index of their variant in `frames`. The engine sorts the list. A
+    /// connection listed twice gets the message twice.
+    pub to: Vec<(crate::ConnKey, u8)>,
+    /// The arrival time of the event, in milliseconds of [`Now::mono`](crate::Now), if known: for
+    /// [`Counters::latency`](crate::Counters::latency).
+    pub since: Option<u64>,
+}
+
+/// The shortest payload that is compressed, in bytes. A shorter one easily fits a packet.
+const WORTHWHILE: usize = 256;
+
+#[cfg(all(test, feature = "deflate"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_frames_are_compressed() {
+        let mut deflater = Deflater::default();
+        let mut held = Held::default();
+        let long = "annotation ".repeat(30);
+        // Eight pseudorandom bits per byte.
+        let mut state = 1_u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .take(1000)
+        .collect();
+        for (frame, want) in [
+            (Frame::text(&long), true),
+            (Frame::binary(long.as_bytes()), true),
+            (Frame::text(&long[..WORTHWHILE]), true),
+            (Frame::text(&long[..WORTHWHILE - 1]), false),
+            (Frame::uncompressed(&long), false),
+            (Frame::binary(&noise), false),
+            (Frame::text(""), false),
+        ] {
+            let first = match frame.deflated(&mut deflater, &mut held) {
+                Deflated::Fresh(twin) => twin,
+                Deflated::Plain => {
+                    assert!(!want);
+                    assert!(matches!(
+                        frame.deflated(&mut deflater, &mut held),
+                        Deflated::Plain
+                    ));
+                    continue;
+                }
+                Deflated::Known(_) => panic!("it has not been asked for before"),
+            };
+            assert!(want);
+            assert_eq!(first.bytes()[0], frame.bytes()[0] | 0x40);
+            assert!(first.payload().len() <= frame.payload().len() / 10 * 9);
+            let Deflated::Known(second) = frame.deflated(&mut deflater, &mut held) else {
+                panic!("it is not compressed again");
+            };
+            assert!(Rc::ptr_eq(&first, &second));
+            assert!(matches!(
+                first.deflated(&mut deflater, &mut held),
+                Deflated::Plain
+            ));
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The ledger of memory that the engine holds on behalf of peers and publishers.
+
+/// Bytes currently held, by kind. Shared memory counts once, regardless of the number of
+/// connections that use it. A partially sent buffer counts in full as long as it is allocated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Private output: the queues of single connections, and replies in them.
+    pub queues: u64,
+    /// Shared messages that are queued or about to be.
+    pub frames: u64,
+    /// TLS records that sockets have not accepted.
+    pub records: u64,
+    /// Pending deliveries: their receivers, and the tables that merge them.
+    pub receivers: u64,
+    /// Input that is incomplete or not yet processed.
+    pub input: u64,
+    /// Request bodies that are being received.
+    pub bodies: u64,
+}
+
+impl Held {
+    /// Returns the output of all kinds, limited by
+    /// [`Config::queue_total`](crate::Config::queue_total).
+    pub fn output(&self) -> u64 {
+        self.queues + self.frames + self.records + self.receivers
+    }
+
+    /// Returns the total.
+    pub fn total(&self) -> u64 {
+        self.output() + self.input + self.bodies
+    }
+}
+
+/// Replaces an amount that is part of a sum.
+pub(crate) fn recount(sum: &mut u64, counted: &mut usize, now: usize) {
+    *sum += now as u64;
+    *sum -= *counted as u64;
+    *counted = now;
+}

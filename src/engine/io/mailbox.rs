@@ -1,0 +1,214 @@
+//! The mailbox: how other threads reach the reactor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::time::Duration;
+
+use mio::Waker;
+
+use crate::config::Reload;
+
+/// A sender of a bounded channel to the reactor. Sending wakes the reactor.
+pub struct Mailbox<C> {
+    sender: SyncSender<Mail<C>>,
+    bell: Arc<Bell>,
+}
+
+/// A message to the reactor.
+pub(crate) enum Mail<C> {
+    /// A command for the handler.
+    Command(C),
+    /// Shut down over this period; the second time, immediately.
+    Shutdown(Duration),
+    /// Apply a new configuration.
+    Reload(Box<Reload>),
+}
+
+/// The reactor has ended and reads no more messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+/// Why a command was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undelivered<C> {
+    /// The mailbox is full; returns the command.
+    Full(C),
+    /// The reactor has ended.
+    Closed,
+}
+
+impl<C> Mailbox<C> {
+    /// Sends a command to the reactor. Blocks while the mailbox is full, which is the backpressure
+    /// on senders.
+    ///
+    /// # Errors
+    /// [`Closed`] if the reactor has ended.
+    pub fn send(&self, command: C) -> Result<(), Closed> {
+        self.put(Mail::Command(command))
+    }
+
+    /// Sends a command to the reactor without blocking, or returns it if the mailbox is full.
+    ///
+    /// # Errors
+    /// [`Undelivered`], with the command if it can be retried.
+    pub fn try_send(&self, command: C) -> Result<(), Undelivered<C>> {
+        match self.sender.try_send(Mail::Command(command)) {
+            Ok(()) => {
+                self.bell.ring();
+                Ok(())
+            }
+            Err(TrySendError::Full(Mail::Command(command))) => Err(Undelivered::Full(command)),
+            Err(_) => Err(Undelivered::Closed),
+        }
+    }
+
+    /// Shuts the reactor down. Clients are told to reconnect later, spread over `over`. The second
+    /// call ends the reactor immediately.
+    ///
+    /// # Errors
+    /// [`Closed`] if the reactor has ended.
+    pub fn shut_down(&self, over: Duration) -> Result<(), Closed> {
+        self.put(Mail::Shutdown(over))
+    }
+
+    /// Makes the reactor apply new limits or another certificate between two turns.
+    ///
+    /// # Errors
+    /// [`Closed`] if the reactor has ended.
+    pub fn reload(&self, reload: Reload) -> Result<(), Closed> {
+        self.put(Mail::Reload(Box::new(reload)))
+    }
+
+    fn put(&self, mail: Mail<C>) -> Result<(), Closed> {
+        self.sender.send(mail).map_err(|_| Closed)?;
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+impl<C> Clone for Mailbox<C> {
+    fn clone(&self) -> Self {
+        Mailbox {
+            sender: self.sender.clone(),
+            bell: Arc::clone(&self.bell),
+        }
+    }
+}
+
+/// The receiving side, in the reactor.
+pub(crate) struct Inbox<C> {
+    receiver: Receiver<Mail<C>>,
+    bell: Arc<Bell>,
+    /// There may be more messages in the channel.
+    pub pending: bool,
+}
+
+impl<C> Inbox<C> {
+    /// Returns the next message, if any. [`Inbox::answer_bell`] must be called first in each turn.
+    pub(crate) fn take(&mut self) -> Option<Mail<C>> {
+        match self.receiver.try_recv() {
+            Ok(mail) => Some(mail),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
+                self.pending = false;
+                None
+            }
+        }
+    }
+
+    /// Clears the wake flag. Must be called before receiving, so that a message sent after the last
+    /// receive wakes the reactor again.
+    pub(crate) fn answer_bell(&mut self) {
+        if self.bell.rung.swap(false, Ordering::AcqRel) {
+            self.pending = true;
+        }
+    }
+}
+
+/// Wakes the reactor once for any number of messages: wakeups coalesce anyway, and each costs a
+/// system call.
+struct Bell {
+    rung: AtomicBool,
+    waker: Waker,
+}
+
+impl Bell {
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.waker.wake()
+        {
+            // The message waits for the next turn, which comes with the next tick at the latest.
+            log::warn!("the reactor cannot be woken: {error}");
+        }
+    }
+}
+
+/// Creates a mailbox for `capacity` messages.
+pub(crate) fn mailbox<C>(capacity: usize, waker: Waker) -> (Mailbox<C>, Inbox<C>) {
+    let (sender, receiver) = sync_channel(capacity);
+    let bell = Arc::new(Bell {
+        rung: AtomicBool::new(false),
+        waker,
+    });
+    let mailbox = Mailbox {
+        sender,
+        bell: Arc::clone(&bell),
+    };
+    let inbox = Inbox {
+        receiver,
+        bell,
+        pending: false,
+    };
+    (mailbox, inbox)
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::{Events, Poll, Token};
+
+    use super::*;
+
+    #[test]
+    fn full_mailbox_returns_the_command() {
+        let poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+        let (mailbox, mut inbox) = mailbox(1, waker);
+        assert_eq!(mailbox.try_send(1), Ok(()));
+        assert_eq!(mailbox.try_send(2), Err(Undelivered::Full(2)));
+        inbox.answer_bell();
+        assert!(inbox.pending, "the first one rang");
+        assert!(matches!(inbox.take(), Some(Mail::Command(1))));
+        assert_eq!(mailbox.try_send(3), Ok(()));
+        drop(inbox);
+        assert_eq!(mailbox.try_send(4), Err(Undelivered::Closed));
+    }
+
+    // R9
+    #[test]
+    fn no_wakeup_is_lost() {
+        const EACH: usize = 100_000;
+        let mut poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+        let (mailbox, mut inbox) = mailbox(64, waker);
+        let senders: Vec<_> = (0..4)
+            .map(|_| {
+                let mailbox = mailbox.clone();
+                std::thread::spawn(move || (0..EACH).try_for_each(|n| mailbox.send(n)))
+            })
+            .collect();
+        let mut events = Events::with_capacity(4);
+        let mut seen = 0;
+        while seen < 4 * EACH {
+            // Without a timeout, a lost wakeup would hang here.
+            let timeout = inbox.pending.then_some(Duration::ZERO);
+            poll.poll(&mut events, timeout).unwrap();
+            inbox.answer_bell();
+            while let Some(Mail::Command(_)) = inbox.take() {
+                seen += 1;
+            }
+        }
+        for sender in senders {
+            assert_eq!(sender.join().unwrap(), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Plain or TLS transport: the only place where the engine distinguishes them.
+
+use std::io::{self, IoSlice};
+
+use crate::conn::pace::Pace;
+use crate::engine::scratch::Scratch;
+use crate::engine::timer::Tick;
+use crate::held::Held;
+use crate::io::socket::{Fill, Socket};
+use crate::io::tls::TlsLink;
+
+/// The transport of a connection. The pace is stored in the variants because it fits their padding
+/// there.
+pub(crate) enum Transport<S> {
+    Plain(S, Pace),
+    Tls(Box<TlsLink<S>>, Pace),
+}
+
+impl<S: Socket> Transport<S> {
+    /// Reads once, limited by `limit` bytes (with TLS, of records) and the size of the scratch
+    /// input.
+    pub(crate) fn fill(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
+        let limit = limit.min(scratch.input.len());
+        match self {
+            Transport::Plain(socket, _) => read_once(socket, &mut scratch.input[..limit]),
+            Transport::Tls(link, _) => link.fill(scratch, limit),
+        }
+    }
+
+    /// Reads once, at most `limit` bytes, input that precedes TLS.
+    pub(crate) fn fill_before_tls(
+        &mut self,
+        scratch: &mut Scratch,
+        limit: usize,
+    ) -> io::Result<Fill> {
+        let limit = limit.min(scratch.input.len());
+        read_once(self.socket_mut(), &mut scratch.input[..limit])
+    }
+
+    /// Reads once, at most `limit` bytes, bypassing TLS, input that is discarded.
+    pub(crate) fn discard(&mut self, scratch: &mut Scratch, limit: usize) -> io::Result<Fill> {
+        self.fill_before_tls(scratch, limit)
+    }
+
+    /// Sends a prefix of the slices, and returns its length; 0 if it would block.
+    pub(crate) fn send(
+        &mut self,
+        slices: &[IoSlice<'_>],
+        scratch: &mut Scratch,
+    ) -> io::Result<usize> {
+        let (sent, pace) = match self {
+            Transport::Plain(socket, pace) => (write_once(socket, slices)?, pace),
+            Transport::Tls(link, pace) => (link.send(slices, scratch)?, pace),
+        };
+        pace.add(sent, scratch.now);
+        Ok(sent)
+    }
+
+    /// Returns the estimate of how long the peer needs to read all output.
+    pub(crate) fn pace(&self) -> Pace {
+        let (Transport::Plain(_, pace) | Transport::Tls(_, pace)) = self;
+        *pace
+    }
+
+    /// See [`Transport::pace`].
+    pub(crate) fn pace_mut(&mut self) -> &mut Pace {
+        let (Transport::Plain(_, pace) | Transport::Tls(_, pace)) = self;
+        pace
+    }
+
+    /// Sends output buffered by the transport itself. Returns false if some of it is left.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
+        match self {
+            Transport::Plain(..) => Ok(true),
+            Transport::Tls(link, _) => link.flush(),
+        }
+    }
+
+    /// Returns whether the transport buffers output.
+    pub(crate) fn has_output(&self) -> bool {
+        match self {
+            Transport::Plain(..) => false,
+            Transport::Tls(link, _) => link.has_output(),
+        }
+    }
+
+    /// Returns whether the TLS handshake is in progress.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        match self {
+            Transport::Plain(..) => false,
+            Transport::Tls(link, _) => link.is_handshaking(),
+        }
+    }
+
+    /// Returns the number of bytes of TLS records that the socket has not accepted.
+    pub(crate) fn records(&self) -> usize {
+        match self {
+            Transport::Plain(..) => 0,
+            Transport::Tls(link, _) => link.records(),
+        }
+    }
+
+    /// Updates the ledger with the buffered records.
+    pub(crate) fn count(&mut self, held: &mut Held, now: Tick) {
+        if let Transport::Tls(link, _) = self {
+            link.count(held, now);
+        }
+    }
+
+    /// Returns whether TLS records are buffered of which the socket has accepted nothing for longer
+    /// than `longest`.
+    pub(crate) fn stalls(&self, now: Tick, longest: Tick) -> bool {
+        match self {
+            Transport::Plain(..) => false,
+            Transport::Tls(link, _) => link.stalls(now, longest),
+        }
+    }
+
+    /// Removes the buffered records from the ledger, before the connection is freed.
+    pub(crate) fn release(&mut self, held: &mut Held) {
+        if let Transport::Tls(link, _) = self {
+            link.release(held);
+        }
+    }
+
+    /// Returns the number of bytes of an incomplete TLS record.
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            Transport::Plain(..) => 0,
+            Transport::Tls(link, _) => link.held(),
+        }
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        !matches!(self, Transport::Plain(..))
+    }
+
+    /// Shuts down the write side.
+    pub(crate) fn shutdown_write(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        match self {
+            Transport::Plain(socket, _) => socket.shutdown_write(),
+            Transport::Tls(link, _) => link.shutdown_write(scratch),
+        }
+    }
+
+    pub(crate) fn socket_mut(&mut self) -> &mut S {
+        match self {
+            Transport::Plain(socket, _) => socket,
+            Transport::Tls(link, _) => link.socket_mut(),
+        }
+    }
+}
+
+pub(crate) fn read_once(socket: &mut impl Socket, buf: &mut [u8]) -> io::Result<Fill> {
+    loop {
+        return match socket.read(buf) {
+            Ok(bytes) => Ok(Fill {
+                bytes,
+                received: bytes,
+                // With epoll, a short read has emptied the socket, and the next byte to arrive
+                // causes a new edge.
+                drained: bytes < buf.len(),
+                eof: bytes == 0,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Fill {
+                bytes: 0,
+                received: 0,
+                drained: true,
+                eof: false,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+    }
+}
+
+pub(crate) fn write_once(socket: &mut impl Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    loop {
+        return match socket.write_vectored(slices) {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+    }
+}

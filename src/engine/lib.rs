@@ -1,0 +1,58 @@
+//! The WebSocket engine: a mio reactor with its connections, timers, queues, and TLS.
+//!
+//! Owns: all sockets, all buffered bytes, and the order of events. Must not know: JSON, filters,
+//! users, or backends. An application is a [`Handler`].
+
+mod config;
+mod conn;
+mod counters;
+mod engine;
+mod frame;
+mod handler;
+mod held;
+mod histogram;
+pub mod http;
+mod io;
+mod key;
+pub mod log_throttle;
+mod outbox;
+pub mod testing;
+pub mod ws;
+
+pub use config::{Config, RESERVED_CONNECTIONS, Reload};
+pub use counters::{CloseCodes, Compression, Counters, Ends, Evictions, Refusals};
+#[doc(hidden)]
+pub use engine::Interest;
+pub use engine::scratch::Scratch;
+pub use engine::{Arrival, Engine, Readiness};
+pub use frame::{Delivery, Frame};
+pub use handler::{Handler, Message, Overdue, Refusal, Verdict};
+pub use held::Held;
+pub use histogram::Histogram;
+pub use io::certificate::{CertificateInfo, EXPIRY_WARNING, Validity};
+pub use io::listener::{Address, Listener};
+pub use io::mailbox::{Closed, Mailbox, Undelivered};
+pub use io::nofile::{most_connections, raise_open_files, reserved_connections};
+pub use io::reactor::{Reactor, monotonic};
+pub use io::socket::{Fill, Socket};
+pub use io::stream::Stream;
+pub use io::tls;
+pub use io::unix_socket::SocketFile;
+pub use key::ConnKey;
+pub use outbox::{Cx, Ending, Sessions};
+
+/// The current time, read once per turn of the reactor and passed to everything that needs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds on a monotonic clock.
+    pub mono: u64,
+    /// Milliseconds since the Unix epoch; may jump.
+    pub unix: u64,
+}
+
+/// Identifies the listener that accepted a connection, as returned when the listener was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub u8);
+
+/// The interval between calls of [`Handler::on_tick`], in milliseconds.
+pub const TICK_PERIOD: u64 = 500;

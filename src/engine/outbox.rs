@@ -1,0 +1,241 @@
+//! The handler's interface to the engine: actions are recorded during a call and applied after it.
+
+use std::mem;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::counters::Counters;
+use crate::frame::{Delivery, Frame};
+use crate::handler::Message;
+use crate::http::Response;
+use crate::ws::{self, CloseCode};
+use crate::{ConnKey, Now};
+
+/// The engine's context for one handler call.
+pub struct Cx<'a, C> {
+    pub(crate) now: Now,
+    pub(crate) sessions: &'a mut dyn Sessions<C>,
+    pub(crate) outbox: &'a mut Outbox,
+    pub(crate) counters: &'a Counters,
+}
+
+/// Access to the sessions of open connections.
+pub trait Sessions<C> {
+    /// Returns `None` if the key is stale or its connection is not open.
+    fn session(&mut self, key: ConnKey) -> Option<&mut C>;
+
+    /// Returns the address of a connection's peer, if it has one.
+    fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
+        let _ = key;
+        None
+    }
+}
+
+/// How a WebSocket ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The code in the first close frame: 1005 if it had none, 1006 if there was no close frame.
+    pub code: u16,
+    /// The cause, with the label used in metrics.
+    pub reason: &'static str,
+}
+
+/// Actions recorded by handler calls since the last time they were applied.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    /// Concatenated frames for the connection being served.
+    pub(crate) cork: Vec<u8>,
+    /// Frames that are not copied, each with the length of the cork before it.
+    shared: Vec<(usize, Rc<Frame>)>,
+    /// Total bytes of the shared frames.
+    shared_bytes: usize,
+    /// Messages in the cork, excluding the shared frames.
+    pub(crate) replies: u64,
+    pub(crate) effects: Vec<Effect>,
+    /// Units of work done for the connection being served.
+    pub(crate) work: u64,
+    /// During `on_close`: how the WebSocket ended.
+    pub(crate) ending: Option<Ending>,
+    /// The connection that this call concerns; `None` if there is none, or once it is to be closed.
+    pub(crate) serving: Option<ConnKey>,
+    /// Pending receivers of deliveries, including those of this call.
+    pub(crate) backlog: usize,
+}
+
+/// The output collected for one connection, in order.
+#[derive(Default)]
+pub(crate) struct Corked {
+    pub own: Vec<u8>,
+    pub shared: Vec<(usize, Rc<Frame>)>,
+}
+
+/// An action to be applied after a handler call.
+#[non_exhaustive]
+pub enum Effect {
+    /// [`Cx::send`].
+    Send(ConnKey, Rc<Frame>),
+    /// [`Cx::fan_out`].
+    FanOut(Delivery),
+    /// [`Cx::close`].
+    Close(ConnKey, CloseCode, Box<str>),
+    /// [`Cx::mute`].
+    Mute(ConnKey),
+    /// [`Cx::accept`].
+    Accept(ConnKey),
+    /// [`Cx::mark_authenticated`].
+    MarkAuthenticated(ConnKey),
+    /// [`Cx::respond`].
+    Respond(ConnKey, Response),
+}
+
+impl Outbox {
+    /// Returns the number of bytes collected.
+    pub(crate) fn corked(&self) -> usize {
+        self.cork.len() + self.shared_bytes
+    }
+
+    /// Collects a message for the connection being served. A short one is copied, which is cheaper
+    /// than a vectored write. Messages that may be compressed are never short.
+    pub(crate) fn collect(&mut self, frame: Rc<Frame>) {
+        if frame.is_short() {
+            self.replies += 1;
+            self.cork.extend_from_slice(frame.bytes());
+        } else {
+            self.shared_bytes += frame.bytes().len();
+            self.shared.push((self.cork.len(), frame));
+        }
+    }
+
+    /// Takes the collected output.
+    pub(crate) fn uncork(&mut self) -> Corked {
+        self.shared_bytes = 0;
+        Corked {
+            own: mem::take(&mut self.cork),
+            shared: mem::take(&mut self.shared),
+        }
+    }
+}
+
+impl<'a, C> Cx<'a, C> {
+    /// Creates a context for one call, in the engine and in tests of handlers.
+    pub(crate) fn new(
+        now: Now,
+        sessions: &'a mut dyn Sessions<C>,
+        outbox: &'a mut Outbox,
+        counters: &'a Counters,
+    ) -> Self {
+        Cx {
+            now,
+            sessions,
+            outbox,
+            counters,
+        }
+    }
+
+    /// Sends a message to the connection that the current `on_open` or `on_message` call concerns.
+    /// All replies of one readiness event leave in one write. Replies are never compressed;
+    /// messages sent with [`Cx::send`] may be.
+    ///
+    /// Other calls concern no connection, and replies in them are dropped: use [`Cx::send`].
+    #[inline]
+    pub fn reply(&mut self, message: Message<'_>) {
+        self.outbox.replies += 1;
+        match message {
+            Message::Text(text) => {
+                ws::encode_frame(ws::OpCode::Text, text.as_bytes(), &mut self.outbox.cork)
+            }
+            Message::Binary(data) => {
+                ws::encode_frame(ws::OpCode::Binary, data, &mut self.outbox.cork)
+            }
+        }
+    }
+
+    /// Sends a message to one connection, if it is still open when the call has returned. If the
+    /// current `on_open` or `on_message` call concerns it, the message leaves together with the
+    /// replies, in call order.
+    pub fn send(&mut self, key: ConnKey, frame: Rc<Frame>) {
+        match self.outbox.serving == Some(key) {
+            true => self.outbox.collect(frame),
+            false => self.outbox.effects.push(Effect::Send(key, frame)),
+        }
+    }
+
+    /// Sends a message to many connections, a slice of them in each turn.
+    pub fn fan_out(&mut self, delivery: Delivery) {
+        self.outbox.backlog += delivery.to.len();
+        self.outbox.effects.push(Effect::FanOut(delivery));
+    }
+
+    /// Returns the number of pending receivers, summed over all deliveries, including those of this
+    /// call. A handler with many events to deliver should limit it.
+    pub fn backlog(&self) -> usize {
+        self.outbox.backlog
+    }
+
+    /// Starts the closing handshake (RFC 6455 §7.1.2), after any queued output. The reason is
+    /// truncated to the 123 bytes that fit a close frame.
+    pub fn close(&mut self, key: ConnKey, code: CloseCode, reason: &str) {
+        if self.outbox.serving == Some(key) {
+            // Later messages to it are dropped.
+            self.outbox.serving = None;
+        }
+        self.outbox
+            .effects
+            .push(Effect::Close(key, code, reason.into()));
+    }
+
+    /// Drops the messages queued for an open connection, except for one in progress, and all later
+    /// [`send`](Cx::send)s and deliveries to it. Replies, control frames, and the closing handshake
+    /// still reach it.
+    pub fn mute(&mut self, key: ConnKey) {
+        self.outbox.effects.push(Effect::Mute(key));
+    }
+
+    /// Completes a handshake that was deferred with an upgrade.
+    pub fn accept(&mut self, key: ConnKey) {
+        self.outbox.effects.push(Effect::Accept(key));
+    }
+
+    /// Responds to a deferred request.
+    pub fn respond(&mut self, key: ConnKey, response: Response) {
+        self.outbox.effects.push(Effect::Respond(key, response));
+    }
+
+    /// Marks the client of a connection as authenticated. When a connection limit is reached,
+    /// connections that wait for a request are evicted, authenticated ones last.
+    pub fn mark_authenticated(&mut self, key: ConnKey) {
+        self.outbox.effects.push(Effect::MarkAuthenticated(key));
+    }
+
+    /// Returns the session of an open connection; `None` if it is not or no longer open.
+    pub fn session(&mut self, key: ConnKey) -> Option<&mut C> {
+        self.sessions.session(key)
+    }
+
+    /// Returns the address of a connection's peer, with a system call; `None` on a unix socket.
+    pub fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
+        self.sessions.peer(key)
+    }
+
+    /// Charges the connection being served for work that its message causes, in units of about a
+    /// nanosecond. The engine itself charges for bytes and system calls. Connections with much
+    /// recent work are served after those with little.
+    pub fn charge(&mut self, units: u64) {
+        self.outbox.work = self.outbox.work.saturating_add(units);
+    }
+
+    /// In [`Handler::on_close`](crate::Handler::on_close): returns how the WebSocket ended.
+    pub fn ending(&self) -> Option<Ending> {
+        self.outbox.ending
+    }
+
+    /// Returns the time of the turn.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// Returns the engine's counters.
+    pub fn counters(&self) -> &Counters {
+        self.counters
+    }
+}

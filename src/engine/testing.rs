@@ -1,0 +1,59 @@
+//! Unit tests of handlers: a context without an engine, which records the effects of calls.
+//!
+//! ```
+//! use h_realtime_engine::testing::{Effect, Recorder};
+//! use h_realtime_engine::ws::CloseCode;
+//! use h_realtime_engine::{ConnKey, Now, Sessions};
+//!
+//! struct NoSessions;
+//!
+//! impl Sessions<()> for NoSessions {
+//!     fn session(&mut self, _: ConnKey) -> Option<&mut ()> {
+//!         None
+//!     }
+//! }
+//!
+//! let mut recorder = Recorder::default();
+//! let key = ConnKey::new(0, 1);
+//! let mut sessions = NoSessions;
+//! recorder.cx(Now::default(), &mut sessions).close(key, CloseCode::NORMAL, "bye");
+//! assert!(matches!(recorder.take_effects()[..], [Effect::Close(..)]));
+//! ```
+
+use std::mem;
+
+use crate::Now;
+use crate::counters::Counters;
+pub use crate::outbox::Effect;
+use crate::outbox::{Cx, Outbox, Sessions};
+
+/// Records the effects of handler calls instead of applying them.
+#[derive(Default)]
+pub struct Recorder {
+    outbox: Outbox,
+    /// The counters that [`Cx::counters`] returns.
+    pub counters: Counters,
+}
+
+impl Recorder {
+    /// Returns a context for one call of a handler.
+    pub fn cx<'a, C>(&'a mut self, now: Now, sessions: &'a mut dyn Sessions<C>) -> Cx<'a, C> {
+        self.outbox.backlog = 0;
+        Cx::new(now, sessions, &mut self.outbox, &self.counters)
+    }
+
+    /// Returns the replies since the last call: concatenated WebSocket frames.
+    pub fn take_replies(&mut self) -> Vec<u8> {
+        mem::take(&mut self.outbox.cork)
+    }
+
+    /// Returns the other effects since the last call, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        mem::take(&mut self.outbox.effects)
+    }
+
+    /// Returns the work charged by [`Cx::charge`] since the last call, in its units.
+    pub fn take_work(&mut self) -> u64 {
+        mem::take(&mut self.outbox.work)
+    }
+}
