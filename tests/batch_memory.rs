@@ -84,7 +84,7 @@ fn open(engine: &mut Engine<Sink, Api>) {
         listener: ListenerId(0),
         peer: None,
         tls: None,
-        has_preface: false,
+        expects_proxy_header: false,
     };
     engine.begin_turn(at(0));
     let key = engine.accept(arrival).expect("room");

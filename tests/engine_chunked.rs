@@ -150,7 +150,7 @@ fn a_body_in_chunks_of_one_byte_takes_the_memory_of_its_data() {
     for data in 2..1000 {
         world.client(client).raw("01;ab\r\nx\r\n");
         world.flow();
-        let held = world.engine.counters().held;
+        let held = world.engine.counters().ledger;
         let most = 2 * (HEAD.len() + data) as u64;
         assert!(held.bodies <= most, "{} of {data} bytes", held.bodies);
         assert_eq!(held.input, 0);
@@ -158,7 +158,7 @@ fn a_body_in_chunks_of_one_byte_takes_the_memory_of_its_data() {
     world.client(client).raw("0\r\n\r\n");
     world.flow();
     assert_eq!(responses(&world, client), ["999"]);
-    assert_eq!(world.engine.counters().held.bodies, 0);
+    assert_eq!(world.engine.counters().ledger.bodies, 0);
 }
 
 // R11

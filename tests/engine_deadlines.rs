@@ -180,7 +180,7 @@ fn a_message_has_ten_seconds_however_it_comes() {
         }
         world.wait(300);
         assert_eq!(world.clients[client].closed_with(), Some(1008), "{drip:x?}");
-        assert_eq!(world.engine.counters().unfinished_bytes, 0);
+        assert_eq!(world.engine.counters().incomplete_bytes, 0);
     }
 }
 

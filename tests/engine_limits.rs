@@ -280,7 +280,7 @@ fn what_is_unfinished_has_one_limit_for_all() {
         world.client(client).raw(b"\x82\xfe\xff\xff\0\0\0\0");
         world.client(client).raw(vec![0; 60_000]);
         world.flow();
-        let held = world.engine.counters().unfinished_bytes;
+        let held = world.engine.counters().incomplete_bytes;
         assert!(held <= 1 << 20, "{held} after {number}");
     }
     let closed = |client: usize| world.clients[client].closed_with();

@@ -212,7 +212,7 @@ fn an_idle_connection_yields_to_another_of_the_same_address() {
         let socket = world.connect_from(ip(1), Conduct::EAGER);
         world.client(socket).shake("/ws");
         world.flow();
-        world.has_preface = !before.is_empty();
+        world.expects_proxy_header = !before.is_empty();
         let next = world.connect_from(peer, Conduct::EAGER);
         world.client(next).raw(before);
         world.client(next).request(&last, &[101]);
@@ -222,7 +222,7 @@ fn an_idle_connection_yields_to_another_of_the_same_address() {
         let counters = world.engine.counters();
         assert_eq!((counters.evicted.per_ip, counters.refused_per_ip), (1, 0));
         // WebSockets yield to nothing.
-        world.has_preface = false;
+        world.expects_proxy_header = false;
         let more = world.connect_from(ip(1), Conduct::EAGER);
         world.flow();
         assert_eq!(world.clients[more].key, None);

@@ -85,12 +85,12 @@ fn forwarded_ipv6_clients_are_counted_by_network() {
     let line = |host: u8| format!("PROXY TCP6 2001:db8:0:1::{host} 2001:db8::9 1 2\r\n");
     let field = |host: u8| format!("X-Forwarded-For: 2001:db8:0:1::{host}\r\n");
     let mut world = world();
-    world.has_preface = true;
+    world.expects_proxy_header = true;
     let first = come(&mut world, ip(9), line(1).as_bytes(), "", &[101]);
     assert!(is_open(&world, first));
     let second = come(&mut world, ip(9), line(2).as_bytes(), "", &[]);
     assert_eq!(world.interest(second), None);
-    world.has_preface = false;
+    world.expects_proxy_header = false;
     come(&mut world, ip(9), b"", &field(3), &[429]);
     let itself = world.connect_from(Some("2001:db8:0:1::4".parse().unwrap()), Conduct::default());
     world.flow();
@@ -138,7 +138,7 @@ fn a_header_before_all_else_names_the_client_however_it_comes() {
     binary.extend([192, 0, 2, 1, 192, 0, 2, 9, 0, 1, 0, 2]);
     for header in [&line[..], &binary] {
         let mut world = world();
-        world.has_preface = true;
+        world.expects_proxy_header = true;
         let first = come(&mut world, ip(9), header, "", &[101]);
         assert!(is_open(&world, first));
         // One who is no trusted proxy cannot say so of itself.
@@ -185,7 +185,7 @@ fn a_header_before_all_else_names_the_client_however_it_comes() {
 #[test]
 fn a_header_that_does_not_come_is_waited_for_no_longer_than_a_handshake() {
     let mut world = world();
-    world.has_preface = true;
+    world.expects_proxy_header = true;
     let silent = world.connect_from(ip(9), Conduct::default());
     let slow = world.connect_from(ip(9), Conduct::default());
     world.client(slow).raw("PROXY TCP4 ");
@@ -197,7 +197,7 @@ fn a_header_that_does_not_come_is_waited_for_no_longer_than_a_handshake() {
     world.wait(2_000);
     assert!(world.interest(silent).is_none() && world.interest(slow).is_none());
     assert_eq!(world.engine.counters().handshake_timeouts, 2);
-    assert_eq!(world.engine.counters().unfinished_bytes, 0);
+    assert_eq!(world.engine.counters().incomplete_bytes, 0);
     world.finish();
 }
 
@@ -205,7 +205,7 @@ fn a_header_that_does_not_come_is_waited_for_no_longer_than_a_handshake() {
 #[test]
 fn nothing_is_left_of_headers_when_the_server_ends() {
     let mut world = world();
-    world.has_preface = true;
+    world.expects_proxy_header = true;
     let client = world.connect_from(
         ip(9),
         Conduct {

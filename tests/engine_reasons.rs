@@ -4,12 +4,12 @@ mod sim;
 
 use std::time::Duration;
 
-use h_realtime_engine::{Config, Ends, Refusals};
+use h_realtime_engine::{CloseCounts, Config, Refusals};
 use sim::World;
 
 /// The counts of the ends of WebSockets that are not zero.
 fn ends(world: &World) -> Vec<(&'static str, u64)> {
-    let Ends {
+    let CloseCounts {
         by_peer,
         by_application,
         protocol,

@@ -200,7 +200,7 @@ fn clients_that_read_survive_events_that_fill_the_memory_of_clients_that_do_not(
     for _ in 0..40 {
         publish(&mut world, &all, 500 * KIB);
         world.wait(300);
-        let held = world.engine.counters().held.output();
+        let held = world.engine.counters().ledger.output();
         assert!(held <= 12 << 20, "{held}");
     }
     assert!(readers.iter().all(|&client| is_open(&world, client)));
@@ -302,7 +302,7 @@ fn stalled_connections_are_closed_to_hold_all_output_under_its_limit() {
         for &client in &fat {
             publish(&mut world, &[client], 5 * KIB);
         }
-        assert!(world.engine.counters().held.output() <= 2000 * KIB as u64);
+        assert!(world.engine.counters().ledger.output() <= 2000 * KIB as u64);
     }
     assert!(world.engine.counters().closed.slow >= 5);
     assert!(lean.iter().all(|&client| is_open(&world, client)));
@@ -316,7 +316,7 @@ fn stalled_connections_are_closed_to_hold_all_output_under_its_limit() {
 /// many milliseconds that took.
 fn time_until_room(world: &mut World, readers: &[(usize, usize)], total: usize) -> u64 {
     let start = world.clock;
-    while world.engine.counters().held.output() >= total as u64 / 2 {
+    while world.engine.counters().ledger.output() >= total as u64 / 2 {
         for &(client, rate) in readers {
             world.listen(client, rate);
             world.deliver(client);
@@ -338,7 +338,7 @@ fn a_busy_server_does_not_take_clients_that_read_for_slow_ones() {
     world.command(Command::FanOutTo { keys, size });
     let start = world.clock;
     // Each of them reads at once whatever a turn sends to it.
-    while start == world.clock || world.engine.counters().held.output() > 0 {
+    while start == world.clock || world.engine.counters().ledger.output() > 0 {
         world.turn();
         world.exchange();
         world.clock += 500;

@@ -204,7 +204,7 @@ fn a_client_that_made_room_during_a_standstill_is_not_closed_for_memory() {
         world.command(Command::FanOutTo { keys, size });
         world.turn();
     }
-    let held = world.engine.counters().held.output();
+    let held = world.engine.counters().ledger.output();
     assert!(
         (80 * KIB as u64..110 * KIB as u64).contains(&held),
         "{held}"

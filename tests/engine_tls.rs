@@ -126,7 +126,7 @@ fn connections_that_are_ending_do_not_count_twice_in_the_limit_on_incomplete_inp
         world.deliver(client);
         (0..4).for_each(|_| world.turn());
         greedy.push(client);
-        let held = world.engine.counters().unfinished_bytes;
+        let held = world.engine.counters().incomplete_bytes;
         assert!(held <= limit as u64 / 2 * 3, "{held}");
     }
     assert!(greedy.iter().any(|&client| !is_open(&world, client)));
@@ -170,7 +170,7 @@ fn clients_that_send_large_messages_promptly_are_not_given_up_for_partial_tls_re
                 }
             }
             world.wait(50);
-            let held = world.engine.counters().unfinished_bytes;
+            let held = world.engine.counters().incomplete_bytes;
             assert!(held <= 4 << 20, "{held}");
         }
         for &client in &senders {
@@ -237,7 +237,7 @@ fn connections_that_take_none_of_their_records_are_closed_to_free_memory() {
         world.command(Command::SendTo { key, text });
     }
     (0..4).for_each(|_| world.turn());
-    let held = |world: &World| world.engine.counters().held;
+    let held = |world: &World| world.engine.counters().ledger;
     assert!(held(&world).records > limit as u64 / 2);
     assert_eq!(held(&world).queues, 0);
     for tick in 0..100 {

@@ -233,7 +233,7 @@ impl World {
                 listener: ListenerId(0),
                 peer: Some(IpAddr::V4(ip)),
                 tls: None,
-                has_preface: false,
+                expects_proxy_header: false,
             };
             let key = self.engine.accept(arrival).expect("it is let in");
             self.peers.push(Peer { key, wire });

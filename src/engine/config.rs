@@ -70,11 +70,11 @@ pub struct Config {
     /// the message at the front of its queue is older than one second. Output for this connection
     /// alone (replies) may never exceed it. A single message always fits an empty queue.
     pub queue_hard: usize,
-    /// Maximum memory for the output of all connections ([`Held::output`]), in bytes. From half of
+    /// Maximum memory for the output of all connections ([`Ledger::output`]), in bytes. From half of
     /// it on, connections that do not keep pace are closed, those with the most private output
     /// first.
     ///
-    /// [`Held::output`]: crate::Held::output
+    /// [`Ledger::output`]: crate::Ledger::output
     pub queue_total: usize,
     /// Maximum memory for incomplete and unprocessed input of all connections, in bytes. Above it,
     /// connections that do not send at a reasonable pace are dropped first, then those with the

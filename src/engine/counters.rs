@@ -1,8 +1,8 @@
 //! Counters of the engine.
 
 use crate::handler::Refusal;
-use crate::held::Held;
 use crate::histogram::Histogram;
+use crate::ledger::Ledger;
 
 /// Counters since the start, which never decrease, and gauges, which are described as "current".
 #[derive(Clone, Debug, Default)]
@@ -18,17 +18,17 @@ pub struct Counters {
     /// Current bytes in the output queues of all connections.
     pub queued_bytes: u64,
     /// Current memory held on behalf of peers and publishers.
-    pub held: Held,
+    pub ledger: Ledger,
     /// Current connections with output above the soft limit.
     pub slow: u64,
     /// Current memory used for incomplete requests and messages, in bytes.
-    pub unfinished_bytes: u64,
+    pub incomplete_bytes: u64,
     /// Connections accepted from a listener.
     pub accepted: u64,
     /// Completed WebSocket handshakes.
     pub opened: u64,
     /// Closed WebSockets, by cause.
-    pub closed: Ends,
+    pub closed: CloseCounts,
     /// Closed WebSockets, by the code in the first close frame.
     pub close_codes: CloseCodes,
     /// Requests answered with an error, by the engine or its handler.
@@ -146,7 +146,7 @@ pub struct Compression {
 
 /// Closed WebSockets, by cause.
 #[derive(Clone, Debug, Default)]
-pub struct Ends {
+pub struct CloseCounts {
     /// The peer started the closing handshake.
     pub by_peer: u64,
     /// The application closed the connection.
@@ -167,7 +167,7 @@ pub struct Ends {
 
 /// The cause of a WebSocket's end, as counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum CloseCause {
     ByPeer,
     ByApplication,
     Protocol,
@@ -178,33 +178,33 @@ pub(crate) enum End {
     Shutdown,
 }
 
-impl End {
+impl CloseCause {
     /// Returns the label used in metrics and logs.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            End::ByPeer => "client",
-            End::ByApplication => "server",
-            End::Protocol => "protocol",
-            End::Lost => "lost",
-            End::TimedOut => "timeout",
-            End::Slow => "slow",
-            End::Overload => "overload",
-            End::Shutdown => "shutdown",
+            CloseCause::ByPeer => "client",
+            CloseCause::ByApplication => "server",
+            CloseCause::Protocol => "protocol",
+            CloseCause::Lost => "lost",
+            CloseCause::TimedOut => "timeout",
+            CloseCause::Slow => "slow",
+            CloseCause::Overload => "overload",
+            CloseCause::Shutdown => "shutdown",
         }
     }
 }
 
-impl Ends {
-    pub(crate) fn count(&mut self, end: End) {
+impl CloseCounts {
+    pub(crate) fn count(&mut self, end: CloseCause) {
         *match end {
-            End::ByPeer => &mut self.by_peer,
-            End::ByApplication => &mut self.by_application,
-            End::Protocol => &mut self.protocol,
-            End::Lost => &mut self.lost,
-            End::TimedOut => &mut self.timed_out,
-            End::Slow => &mut self.slow,
-            End::Overload => &mut self.overload,
-            End::Shutdown => &mut self.shutdown,
+            CloseCause::ByPeer => &mut self.by_peer,
+            CloseCause::ByApplication => &mut self.by_application,
+            CloseCause::Protocol => &mut self.protocol,
+            CloseCause::Lost => &mut self.lost,
+            CloseCause::TimedOut => &mut self.timed_out,
+            CloseCause::Slow => &mut self.slow,
+            CloseCause::Overload => &mut self.overload,
+            CloseCause::Shutdown => &mut self.shutdown,
         } += 1;
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
-use crate::held::Held;
+use crate::ledger::Ledger;
 use crate::ws::{self, Deflater};
 
 /// A message in wire format, including its header. It is encoded once and written to every receiver
@@ -64,25 +64,25 @@ impl Frame {
     }
 
     /// Adds a holder. The first one adds the frame to the ledger, and holds its compressed twin.
-    pub(crate) fn hold(&self, held: &mut Held) {
+    pub(crate) fn hold(&self, ledger: &mut Ledger) {
         let before = self.holders.replace(self.holders.get() + 1);
         if before == 0 {
-            held.frames += self.memory() as u64;
+            ledger.frames += self.memory() as u64;
             if let Some(twin) = self.twin() {
-                twin.hold(held);
+                twin.hold(ledger);
             }
         }
     }
 
     /// Removes a holder.
-    pub(crate) fn release(&self, held: &mut Held) {
+    pub(crate) fn release(&self, ledger: &mut Ledger) {
         debug_assert!(self.holders.get() > 0, "released more often than held");
         let left = self.holders.get().saturating_sub(1);
         self.holders.set(left);
         if left == 0 {
-            held.frames -= self.memory() as u64;
+            ledger.frames -= self.memory() as u64;
             if let Some(twin) = self.twin() {
-                twin.release(held);
+                twin.release(ledger);
             }
         }
     }
@@ -113,7 +113,7 @@ impl Frame {
     }
 
     /// Returns the compressed twin, and creates it on the first call.
-    pub(crate) fn deflated(&self, deflater: &mut Deflater, held: &mut Held) -> Deflated {
+    pub(crate) fn deflated(&self, deflater: &mut Deflater, ledger: &mut Ledger) -> Deflated {
         let mut is_fresh = false;
         let deflated = self.deflated.get_or_init(|| {
             let frame = self.deflate(deflater);
@@ -124,7 +124,7 @@ impl Frame {
             && self.holders.get() > 0
             && let Some(twin) = deflated
         {
-            twin.hold(held);
+            twin.hold(ledger);
         }
         match deflated {
             None => Deflated::Plain,
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn which_frames_are_compressed() {
         let mut deflater = Deflater::default();
-        let mut held = Held::default();
+        let mut ledger = Ledger::default();
         let long = "annotation ".repeat(30);
         // Eight pseudorandom bits per byte.
         let mut state = 1_u32;
@@ -200,12 +200,12 @@ mod tests {
             (Frame::binary(&noise), false),
             (Frame::text(""), false),
         ] {
-            let first = match frame.deflated(&mut deflater, &mut held) {
+            let first = match frame.deflated(&mut deflater, &mut ledger) {
                 Deflated::Fresh(twin) => twin,
                 Deflated::Plain => {
                     assert!(!want);
                     assert!(matches!(
-                        frame.deflated(&mut deflater, &mut held),
+                        frame.deflated(&mut deflater, &mut ledger),
                         Deflated::Plain
                     ));
                     continue;
@@ -215,12 +215,12 @@ mod tests {
             assert!(want);
             assert_eq!(first.bytes()[0], frame.bytes()[0] | 0x40);
             assert!(first.payload().len() <= frame.payload().len() / 10 * 9);
-            let Deflated::Known(second) = frame.deflated(&mut deflater, &mut held) else {
+            let Deflated::Known(second) = frame.deflated(&mut deflater, &mut ledger) else {
                 panic!("it is not compressed again");
             };
             assert!(Rc::ptr_eq(&first, &second));
             assert!(matches!(
-                first.deflated(&mut deflater, &mut held),
+                first.deflated(&mut deflater, &mut ledger),
                 Deflated::Plain
             ));
         }

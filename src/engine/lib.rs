@@ -6,28 +6,28 @@
 mod config;
 mod conn;
 mod counters;
+mod cx;
 mod engine;
 mod frame;
 mod handler;
-mod held;
 mod histogram;
 pub mod http;
 mod io;
 mod key;
+mod ledger;
 pub mod log_throttle;
-mod outbox;
 pub mod testing;
 pub mod ws;
 
 pub use config::{Config, RESERVED_CONNECTIONS, Reload};
-pub use counters::{CloseCodes, Compression, Counters, Ends, Evictions, Refusals};
+pub use counters::{CloseCodes, CloseCounts, Compression, Counters, Evictions, Refusals};
+pub use cx::{CloseInfo, Cx, Sessions};
 #[doc(hidden)]
 pub use engine::Interest;
 pub use engine::scratch::Scratch;
 pub use engine::{Arrival, Engine, Readiness};
 pub use frame::{Delivery, Frame};
 pub use handler::{Handler, Message, Overdue, Refusal, Verdict};
-pub use held::Held;
 pub use histogram::Histogram;
 pub use io::certificate::{CertificateInfo, EXPIRY_WARNING, Validity};
 pub use io::listener::{Address, Listener};
@@ -39,7 +39,7 @@ pub use io::stream::Stream;
 pub use io::tls;
 pub use io::unix_socket::SocketFile;
 pub use key::ConnKey;
-pub use outbox::{Cx, Ending, Sessions};
+pub use ledger::Ledger;
 
 /// The current time, read once per turn of the reactor and passed to everything that needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

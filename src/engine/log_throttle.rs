@@ -13,7 +13,7 @@ use std::cell::Cell;
 #[derive(Debug)]
 pub struct LogThrottle {
     period: u64,
-    written: Cell<Option<u64>>,
+    latencies: Cell<Option<u64>>,
     suppressed: Cell<u64>,
 }
 
@@ -29,7 +29,7 @@ impl LogThrottle {
     pub fn every(period: u64) -> Self {
         LogThrottle {
             period,
-            written: Cell::new(None),
+            latencies: Cell::new(None),
             suppressed: Cell::new(0),
         }
     }
@@ -45,13 +45,13 @@ impl LogThrottle {
     /// Returns the number of suppressed occurrences if there are any and their period has ended.
     /// A clock that was set back ends the period.
     pub fn flush(&self, now: u64) -> Option<u64> {
-        let written = self.written.get();
-        let elapsed = written.and_then(|written| now.checked_sub(written));
+        let latencies = self.latencies.get();
+        let elapsed = latencies.and_then(|latencies| now.checked_sub(latencies));
         if elapsed.is_some_and(|elapsed| elapsed < self.period) {
             return None;
         }
         let count = self.finish()?;
-        self.written.set(Some(now));
+        self.latencies.set(Some(now));
         Some(count)
     }
 

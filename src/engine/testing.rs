@@ -24,8 +24,8 @@ use std::mem;
 
 use crate::Now;
 use crate::counters::Counters;
-pub use crate::outbox::Effect;
-use crate::outbox::{Cx, Outbox, Sessions};
+pub use crate::cx::Effect;
+use crate::cx::{Cx, Outbox, Sessions};
 
 /// Records the effects of handler calls instead of applying them.
 #[derive(Default)]

@@ -215,7 +215,7 @@ impl Realtime {
 
     /// Called when a WebSocket has closed.
     pub fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
-        if let Some(ending) = cx.ending().filter(|_| self.trace.is_on()) {
+        if let Some(ending) = cx.close_info().filter(|_| self.trace.is_on()) {
             let what = format_args!("closed with {}, by {}", ending.code, ending.reason);
             self.trace.say(key, session.is_watched, cx.now().mono, what);
         }

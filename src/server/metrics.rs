@@ -228,9 +228,9 @@ fn traffic(out: &mut Exposition, engine: &net::Counters) {
     out.gauge(
         "h_realtime_unfinished_bytes",
         "Bytes of input that is incomplete or has yet to be processed now.",
-        engine.unfinished_bytes as f64,
+        engine.incomplete_bytes as f64,
     );
-    let held = &engine.held;
+    let held = &engine.ledger;
     out.family(
         "h_realtime_held_bytes",
         Kind::Gauge,

@@ -1,7 +1,7 @@
 //! The comparison: the memory allocated for peers and publishers is in the ledger, but for
 //! constants.
 
-use h_realtime_engine::Held;
+use h_realtime_engine::Ledger;
 
 use super::site::{HOLDS, Hold, Site};
 use super::tls::tls;
@@ -28,7 +28,7 @@ fn memory_allocated_for_peers_is_in_the_ledger() {
 pub struct Account {
     /// Bytes that the engine and the API have allocated, beyond those while idle.
     pub allocated: i64,
-    pub held: Held,
+    pub held: Ledger,
     /// Bytes of the index of filters.
     pub filters: u64,
     /// Bytes of events that have not become deliveries.

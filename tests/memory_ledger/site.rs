@@ -165,7 +165,7 @@ impl Site {
         self.wait(120_000);
         assert_eq!(self.engine.check_invariants(), Ok(()));
         let counters = self.engine.counters();
-        assert_eq!((counters.connections, counters.held.total()), (0, 0));
+        assert_eq!((counters.connections, counters.ledger.total()), (0, 0));
     }
 
     /// Many clients connect.
@@ -342,7 +342,7 @@ impl Site {
             socket: ServerEnd(wire.clone()),
             listener: ListenerId(0),
             peer: None,
-            has_preface: false,
+            expects_proxy_header: false,
             tls: tls.as_ref().map(|tls| tls.server.clone()),
         };
         let key = self.metered(|engine| engine.accept(arrival));
@@ -428,7 +428,7 @@ impl Site {
         let api = self.engine.handler();
         let account = Account {
             allocated: self.allocated as i64 - self.idle as i64,
-            held: self.engine.counters().held,
+            held: self.engine.counters().ledger,
             filters: api.realtime().counters().index_bytes,
             events: self.published - api.progress.done,
             connections: self.most.0,

@@ -100,7 +100,7 @@ impl World {
             socket: wire.socket(),
             listener: ListenerId(0),
             peer: Some(Ipv4Addr::LOCALHOST.into()),
-            has_preface: false,
+            expects_proxy_header: false,
             tls: None,
         };
         let mut client = Client::new(wire, self.rng.fork(), conduct);

@@ -58,7 +58,7 @@ impl Stage {
             socket: wire.socket(),
             listener: ListenerId(0),
             peer: None,
-            has_preface: false,
+            expects_proxy_header: false,
             tls: None,
         };
         let key = self.engine.accept(arrival).expect("room");

@@ -23,7 +23,7 @@ pub struct World {
     /// Where clients connect.
     pub listener: ListenerId,
     /// Whether those who connect must begin with a header of the PROXY protocol.
-    pub has_preface: bool,
+    pub expects_proxy_header: bool,
     /// What those who connect must speak TLS with.
     pub tls: Option<TlsConfig>,
     /// Milliseconds.
@@ -65,7 +65,7 @@ impl World {
             disorder: Disorder::default(),
             limits: ROOMY,
             listener: ListenerId(0),
-            has_preface: false,
+            expects_proxy_header: false,
             tls: None,
             clock,
             may_shed,
@@ -91,7 +91,7 @@ impl World {
             socket: wire.socket(),
             listener: self.listener,
             peer,
-            has_preface: self.has_preface,
+            expects_proxy_header: self.expects_proxy_header,
             tls: self.tls.clone(),
         };
         let rng = self.rng.fork();

@@ -36,7 +36,7 @@ impl Stage {
             listener: ListenerId(0),
             peer: None,
             tls: None,
-            has_preface: false,
+            expects_proxy_header: false,
         };
         let key = self.engine.accept(arrival).expect("room");
         self.guests.push((key, line));

@@ -7,7 +7,7 @@ pub(crate) mod uptake;
 use std::net::SocketAddr;
 
 use crate::conn::queue::TxQueue;
-use crate::counters::End;
+use crate::counters::CloseCause;
 use crate::engine::RecentWork;
 use crate::engine::arena::Arena;
 use crate::engine::timer::{Tick, Timer, Timers};
@@ -28,17 +28,17 @@ pub(crate) struct Conn<S, C> {
     /// The only timer; its meaning depends on the phase.
     pub timer: Timer,
     /// The time of the peer's last activity.
-    pub heard: Tick,
+    pub last_activity: Tick,
     pub flags: Flags,
     pub listener: ListenerId,
-    /// Recent work caused by this connection, as of `heard`.
+    /// Recent work caused by this connection, as of `last_activity`.
     pub recent: RecentWork,
 }
 
 /// The phase of a connection, with the state that belongs to it.
 pub(crate) enum Phase<C> {
     /// Expects a PROXY protocol header, which precedes TLS.
-    Preface(Box<Preface>),
+    ProxyHeader(Box<ProxyHeader>),
     /// HTTP: the TLS handshake, a request head, a request body, or the time between two requests.
     Request(Option<Box<PartialRequest>>),
     /// The handler has deferred its response. Nothing is read meanwhile.
@@ -55,7 +55,7 @@ pub(crate) enum Phase<C> {
 
 /// A partial PROXY protocol header.
 #[derive(Default)]
-pub(crate) struct Preface {
+pub(crate) struct ProxyHeader {
     pub bytes: Vec<u8>,
 }
 
@@ -102,22 +102,22 @@ impl Flags {
     /// In the list of connections to flush.
     pub(crate) const DIRTY: Flags = Flags(1 << 4);
     /// A ping was sent, and there has been no activity since.
-    pub(crate) const PING_OUT: Flags = Flags(1 << 5);
+    pub(crate) const AWAITING_PONG: Flags = Flags(1 << 5);
     /// A read returned 0.
     pub(crate) const EOF: Flags = Flags(1 << 6);
     /// Our write side has been shut down.
     pub(crate) const SHUT: Flags = Flags(1 << 7);
     /// Over the connection limit: accepted only to be answered with 503.
-    pub(crate) const SURPLUS: Flags = Flags(1 << 8);
+    pub(crate) const OVER_LIMIT: Flags = Flags(1 << 8);
     /// Counted for the limit of its IP address.
     pub(crate) const PER_IP: Flags = Flags(1 << 9);
     /// The client is authenticated: evicted last.
     pub(crate) const AUTHENTICATED: Flags = Flags(1 << 10);
     /// Has not completed its first request. Once open: the first heartbeat, which comes sooner than
     /// later ones, is still due.
-    pub(crate) const YOUNG: Flags = Flags(1 << 11);
+    pub(crate) const NEW: Flags = Flags(1 << 11);
     /// Registered in the account of incomplete input.
-    pub(crate) const UNFINISHED: Flags = Flags(1 << 12);
+    pub(crate) const INCOMPLETE: Flags = Flags(1 << 12);
     /// permessage-deflate was negotiated: the client may send compressed messages.
     pub(crate) const DEFLATE: Flags = Flags(1 << 13);
     /// Messages to the client may be compressed.
@@ -148,20 +148,20 @@ impl Flags {
 impl<S: Socket, C> Conn<S, C> {
     /// Returns the memory used for incomplete input, in bytes. Request bodies do not count: the
     /// handler has requested them and set their maximum length.
-    pub(crate) fn unfinished(&self) -> usize {
+    pub(crate) fn incomplete(&self) -> usize {
         let kept = match &self.phase {
             Phase::Dead => return 0,
-            Phase::Preface(preface) => preface.bytes.capacity(),
+            Phase::ProxyHeader(proxy_header) => proxy_header.bytes.capacity(),
             Phase::Request(Some(partial)) if partial.body.is_none() => partial.bytes.capacity(),
             Phase::Deferred(deferred) => deferred.trailing.capacity(),
             _ => 0,
         };
-        kept + self.unfinished_frames()
+        kept + self.incomplete_frames()
     }
 
-    /// Like `unfinished`, for an open WebSocket.
-    pub(crate) fn unfinished_frames(&self) -> usize {
-        self.decoder.held() + self.transport.held()
+    /// Like `incomplete`, for an open WebSocket.
+    pub(crate) fn incomplete_frames(&self) -> usize {
+        self.decoder.buffered() + self.transport.buffered()
     }
 
     /// Returns the memory used for a request body, in bytes.
@@ -175,7 +175,7 @@ impl<S: Socket, C> Conn<S, C> {
 
 impl<S, C> Conn<S, C> {
     pub(crate) fn new(transport: Transport<S>, listener: ListenerId, now: Tick) -> Self {
-        let mut flags = Flags::YOUNG;
+        let mut flags = Flags::NEW;
         // A new socket is writable, so there is no need to wait for its first edge.
         flags.set(Flags::WRITABLE);
         Conn {
@@ -184,7 +184,7 @@ impl<S, C> Conn<S, C> {
             decoder: Decoder::default(),
             tx: None,
             timer: Timer::unarmed(),
-            heard: now,
+            last_activity: now,
             flags,
             listener,
             recent: RecentWork::NEW,
@@ -192,9 +192,9 @@ impl<S, C> Conn<S, C> {
     }
 
     /// Records activity, and brings the recent work up to that time.
-    pub(crate) fn note_heard(&mut self, now: Tick) {
-        self.recent = self.recent.decayed(now.saturating_sub(self.heard));
-        self.heard = now;
+    pub(crate) fn note_activity(&mut self, now: Tick) {
+        self.recent = self.recent.decayed(now.saturating_sub(self.last_activity));
+        self.last_activity = now;
     }
 
     /// Returns whether received bytes were left unprocessed because the connection had used up its
@@ -209,7 +209,7 @@ impl<S, C> Conn<S, C> {
 
     /// Returns whether the last request was answered, and nothing of another has arrived.
     pub(crate) fn is_answered(&self) -> bool {
-        matches!(self.phase, Phase::Request(None)) && !self.flags.has(Flags::YOUNG)
+        matches!(self.phase, Phase::Request(None)) && !self.flags.has(Flags::NEW)
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -218,7 +218,7 @@ impl<S, C> Conn<S, C> {
 
     /// Returns whether there is neither queued output nor incomplete input.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.tx.is_none() && !self.flags.has(Flags::UNFINISHED)
+        self.tx.is_none() && !self.flags.has(Flags::INCOMPLETE)
     }
 
     /// Returns whether the output queue exceeds the soft limit.
@@ -253,10 +253,10 @@ impl<S: Socket, C> Sessions<C> for Arena<Conn<S, C>> {
 }
 
 /// A close to be initiated by this side.
-pub(crate) struct Farewell<'a> {
+pub(crate) struct CloseRequest<'a> {
     pub code: crate::ws::CloseCode,
     pub reason: &'a str,
-    pub end: End,
+    pub end: CloseCause,
 }
 
 #[cfg(test)]

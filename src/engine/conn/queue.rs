@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::conn::uptake::{PACE, Uptake};
 use crate::engine::timer::Tick;
 use crate::frame::Frame;
-use crate::held::{Held, recount};
+use crate::ledger::{Ledger, recount};
 
 /// Output that the kernel has not accepted yet. The queue exists only while there is some, and is
 /// counted in the ledger meanwhile: call [`TxQueue::release`] before dropping it.
@@ -101,11 +101,11 @@ impl TxQueue {
         frame: Rc<Frame>,
         sent: usize,
         now: Tick,
-        held: &mut Held,
+        ledger: &mut Ledger,
     ) {
         debug_assert!(sent == 0 || self.entries.is_empty());
         let now = self.uptake.clock(now);
-        frame.hold(held);
+        frame.hold(ledger);
         if self.entries.is_empty() {
             self.uptake.begin(now);
         }
@@ -115,7 +115,7 @@ impl TxQueue {
             chunk: Chunk::Shared(frame),
             since: now,
         });
-        self.count(held);
+        self.count(ledger);
     }
 
     /// Appends private frames. `begins_inside` is set if part of the first one has already been
@@ -125,7 +125,7 @@ impl TxQueue {
         bytes: &[u8],
         begins_inside: bool,
         now: Tick,
-        held: &mut Held,
+        ledger: &mut Ledger,
     ) {
         debug_assert!(!begins_inside || self.entries.is_empty());
         let now = self.uptake.clock(now);
@@ -137,7 +137,7 @@ impl TxQueue {
             self.bytes += bytes.len();
             self.push_own(bytes.into(), now);
         }
-        self.count(held);
+        self.count(ledger);
     }
 
     fn push_own(&mut self, bytes: Box<[u8]>, since: Tick) {
@@ -149,41 +149,41 @@ impl TxQueue {
     }
 
     /// Sets the pending pong, replacing an older one.
-    pub(crate) fn set_pong(&mut self, frame: &[u8], held: &mut Held) {
+    pub(crate) fn set_pong(&mut self, frame: &[u8], ledger: &mut Ledger) {
         self.bytes += frame.len();
         self.bytes -= self.pong.replace(frame.into()).map_or(0, |old| old.len());
-        self.count(held);
+        self.count(ledger);
     }
 
     /// Concatenates all pending output into one unit that nothing can overtake or replace.
-    pub(crate) fn seal(&mut self, held: &mut Held) {
+    pub(crate) fn seal(&mut self, ledger: &mut Ledger) {
         let mut bytes = Vec::with_capacity(self.bytes);
         let mut skip = mem::take(&mut self.sent);
         let since = self.entries.front().map_or(0, |entry| entry.since);
         for entry in self.entries.drain(..) {
             bytes.extend_from_slice(&entry.bytes()[mem::take(&mut skip)..]);
-            entry.release(held);
+            entry.release(ledger);
         }
         self.own = 0;
         self.begins_inside = !bytes.is_empty();
         if self.begins_inside {
             self.push_own(bytes.into(), since);
         }
-        self.count(held);
+        self.count(ledger);
     }
 
     /// Drops everything, and removes it from the ledger.
-    pub(crate) fn release(&mut self, held: &mut Held) {
+    pub(crate) fn release(&mut self, ledger: &mut Ledger) {
         for entry in self.entries.drain(..) {
-            entry.release(held);
+            entry.release(ledger);
         }
-        recount(&mut held.queues, &mut self.counted, 0);
+        recount(&mut ledger.queues, &mut self.counted, 0);
     }
 
     /// Updates the ledger.
-    fn count(&mut self, held: &mut Held) {
+    fn count(&mut self, ledger: &mut Ledger) {
         let memory = self.memory();
-        recount(&mut held.queues, &mut self.counted, memory);
+        recount(&mut ledger.queues, &mut self.counted, memory);
     }
 
     fn memory(&self) -> usize {
@@ -221,7 +221,7 @@ impl TxQueue {
     }
 
     /// Removes the first `count` bytes, which have been sent.
-    pub(crate) fn advance(&mut self, mut count: usize, now: Tick, held: &mut Held) {
+    pub(crate) fn advance(&mut self, mut count: usize, now: Tick, ledger: &mut Ledger) {
         debug_assert!(count <= self.bytes);
         let now = self.uptake.clock(now);
         if count > 0 {
@@ -253,13 +253,13 @@ impl TxQueue {
             self.uptake.note_next(now);
             if let Some(entry) = self.entries.pop_front() {
                 self.own -= entry.own();
-                entry.release(held);
+                entry.release(ledger);
             }
         }
         if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to(self.entries.len() * 2);
         }
-        self.count(held);
+        self.count(ledger);
     }
 
     /// Frees the sent part of the first entry if it is more than half of it.
@@ -301,20 +301,20 @@ impl TxQueue {
 
     /// Drops all frames that have not been started. A frame in progress must be completed, because
     /// the peer would take the next frame for its rest.
-    pub(crate) fn drop_unstarted(&mut self, held: &mut Held) {
+    pub(crate) fn drop_unstarted(&mut self, ledger: &mut Ledger) {
         self.pong = None;
-        self.drop_where(|_| true, held);
+        self.drop_where(|_| true, ledger);
     }
 
     /// Drops all messages that have not been started; private frames stay.
-    pub(crate) fn drop_messages(&mut self, held: &mut Held) {
-        self.drop_where(|entry| matches!(entry.chunk, Chunk::Shared(_)), held);
+    pub(crate) fn drop_messages(&mut self, ledger: &mut Ledger) {
+        self.drop_where(|entry| matches!(entry.chunk, Chunk::Shared(_)), ledger);
     }
 
-    fn drop_where(&mut self, is_dropped: impl Fn(&Entry) -> bool, held: &mut Held) {
+    fn drop_where(&mut self, is_dropped: impl Fn(&Entry) -> bool, ledger: &mut Ledger) {
         for entry in self.entries.split_off(usize::from(self.is_inside())) {
             match is_dropped(&entry) {
-                true => entry.release(held),
+                true => entry.release(ledger),
                 false => self.entries.push_back(entry),
             }
         }
@@ -323,7 +323,7 @@ impl TxQueue {
         let queued: usize = self.entries.iter().map(|entry| entry.bytes().len()).sum();
         let pong = self.pong.as_ref().map_or(0, |pong| pong.len());
         self.bytes = queued + pong - self.sent;
-        self.count(held);
+        self.count(ledger);
     }
 
     /// Returns the shared frames in the queue.
@@ -344,9 +344,9 @@ impl Entry {
         }
     }
 
-    fn release(self, held: &mut Held) {
+    fn release(self, ledger: &mut Ledger) {
         if let Chunk::Shared(frame) = self.chunk {
-            frame.release(held);
+            frame.release(ledger);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::places::{Place, PoolId};
+use super::eviction::{Admitted, PoolId};
 use super::{Engine, floor_tick};
 use crate::conn::pace::Pace;
 use crate::conn::{Conn, Flags, Phase};
@@ -21,7 +21,7 @@ pub struct Arrival<S> {
     /// The peer's address; `None` on a unix socket.
     pub peer: Option<IpAddr>,
     /// Whether it must start with a PROXY protocol header.
-    pub has_preface: bool,
+    pub expects_proxy_header: bool,
     /// The TLS configuration, on TLS listeners.
     pub tls: Option<TlsConfig>,
 }
@@ -39,7 +39,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let pool = self.pool_of(arrival.listener);
         let is_reserved = pool == PoolId::Reserved;
         let is_proxy = !is_reserved && self.config.trusted_proxies.trust(arrival.peer);
-        if arrival.has_preface && !is_proxy {
+        if arrival.expects_proxy_header && !is_proxy {
             self.counters.refused_untrusted += 1;
             return None;
         }
@@ -48,16 +48,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counters.refused_per_ip += 1;
             return None;
         }
-        let place = self.find_place(pool);
-        self.counters.refused_full += u64::from(place != Some(Place::Own));
+        let place = self.find_room(pool);
+        self.counters.refused_full += u64::from(place != Some(Admitted::Own));
         let place = place?;
         let transport = self.transport(arrival.socket, arrival.tls.as_ref())?;
         let mut conn = Conn::new(transport, arrival.listener, floor_tick(self.now));
-        if place == Place::Surplus {
-            conn.flags.set(Flags::SURPLUS);
+        if place == Admitted::OverLimit {
+            conn.flags.set(Flags::OVER_LIMIT);
         }
-        if arrival.has_preface {
-            conn.phase = Phase::Preface(Box::default());
+        if arrival.expects_proxy_header {
+            conn.phase = Phase::ProxyHeader(Box::default());
         } else if is_proxy {
             conn.flags.set(Flags::PROXIED);
         }
@@ -73,7 +73,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Ends a connection that could not be registered with the poller.
     pub fn abandon(&mut self, key: ConnKey) {
-        self.lose(key);
+        self.drop_lost(key);
     }
 
     /// Counts a failed `accept`.

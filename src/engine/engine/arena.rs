@@ -129,7 +129,7 @@ impl<T> Arena<T> {
         self.roomy[number / WORD] |= 1 << (number % WORD);
         self.first_roomy = self.first_roomy.min(number / WORD);
         if is_empty {
-            self.give_back(number);
+            self.shrink(number);
         }
         value
     }
@@ -165,7 +165,7 @@ impl<T> Arena<T> {
     }
 
     /// Keeps the empty page with the lowest index, and frees any other.
-    fn give_back(&mut self, number: usize) {
+    fn shrink(&mut self, number: usize) {
         let spare = match self.empty {
             Some(kept) => {
                 self.empty = Some(kept.min(number));

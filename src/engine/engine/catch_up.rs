@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::read::Rest;
+use super::read::Requeue;
 use super::work::Class;
 use super::{Engine, READ_SIZE, TICK_PERIOD, TLS_BUDGET, WRITE_BUDGET, floor_tick, millis};
 use crate::ConnKey;
@@ -18,19 +18,19 @@ use crate::io::socket::Socket;
 
 /// The last pause during which the engine did not run, in milliseconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Standstill {
+pub(super) struct Pause {
     ended: u64,
     lasted: u64,
 }
 
-impl Standstill {
+impl Pause {
     /// Records a turn that starts at `now`, after one that started at `before`.
     pub(super) fn note(&mut self, before: u64, now: u64) {
         let lasted = now.saturating_sub(before);
         if lasted >= LONGEST_SLEEP {
             // A second pause keeps the time of the first one that has not been given back.
             let left = (self.ended + self.lasted).saturating_sub(now);
-            *self = Standstill {
+            *self = Pause {
                 ended: now,
                 lasted: lasted + left,
             };
@@ -46,7 +46,7 @@ impl Standstill {
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Serves a connection that is not an open WebSocket once more. Returns whether its deadline no
     /// longer applies; its timer has been armed again then.
-    pub(super) fn has_moved_on(&mut self, key: ConnKey) -> bool {
+    pub(super) fn deadline_no_longer_applies(&mut self, key: ConnKey) -> bool {
         let Some(conn) = self.arena.get(key) else {
             return true;
         };
@@ -82,7 +82,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Reads and writes once more, regardless of readiness events. Returns whether the connection
     /// has made progress since the last pause, or could have: queued output counts.
     pub(super) fn catch_up(&mut self, key: ConnKey) -> bool {
-        self.looks += 1;
+        self.rechecks += 1;
         let had_output = self.has_output(key);
         self.write_again(key);
         if let Some(conn) = self.arena.get_mut(key)
@@ -101,13 +101,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.enqueue_rest(key, rest);
             }
         }
-        let resumed = (self.standstill.ended / TICK_MS) as Tick;
+        let resumed = (self.pause.ended / TICK_MS) as Tick;
         let conn = self.arena.get(key);
-        had_output || conn.is_some_and(|conn| conn.heard >= resumed)
+        had_output || conn.is_some_and(|conn| conn.last_activity >= resumed)
     }
 
     #[cold]
-    fn serve_late(&mut self, key: ConnKey) -> Option<Rest> {
+    fn serve_late(&mut self, key: ConnKey) -> Option<Requeue> {
         self.metered(key, Class::FIRST, true, |engine| engine.serve_reader(key))
     }
 
@@ -141,14 +141,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             && let Some(conn) = self.arena.get_mut(key)
         {
             // As in `ready`: the peer has made room.
-            conn.note_heard(now);
-            conn.flags.clear(Flags::PING_OUT);
+            conn.note_activity(now);
+            conn.flags.clear(Flags::AWAITING_PONG);
         }
     }
 
     /// Returns the rest of a timeout that was lost to a pause.
     pub(super) fn time_lost(&self, timeout: Duration) -> Option<Duration> {
-        let left = self.standstill.extends_to(timeout);
+        let left = self.pause.extends_to(timeout);
         let left = left.saturating_sub(self.now.mono);
         (left > 0).then(|| Duration::from_millis(left))
     }
@@ -157,7 +157,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn phase_timeout(&self, conn: &Conn<S, H::Session>) -> Duration {
         match &conn.phase {
             Phase::Request(Some(partial)) if partial.body.is_some() => self.config.body_timeout,
-            Phase::Preface(_) | Phase::Request(_) => self.config.handshake_timeout,
+            Phase::ProxyHeader(_) | Phase::Request(_) => self.config.handshake_timeout,
             Phase::Deferred(_) => self.config.defer_timeout,
             Phase::Linger if conn.flags.has(Flags::SHUT) => self.config.linger_timeout,
             Phase::Open(_) | Phase::Closing | Phase::Linger | Phase::Dead => {

@@ -12,10 +12,10 @@ use super::write::{emptied, gather_out};
 use super::{Engine, floor_tick};
 use crate::ConnKey;
 use crate::conn::{Conn, Flags, Phase};
+use crate::cx::Corked;
 use crate::frame::Frame;
 use crate::handler::Handler;
 use crate::io::socket::Socket;
-use crate::outbox::Corked;
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Runs `work` with `key` as the connection whose output is coalesced.
@@ -89,8 +89,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return Some(sent);
             }
             let bytes = parts.iter().map(Part::bytes);
-            let held = &mut self.counters.held;
-            match gather_out(conn, bytes, sent, &mut self.scratch, held) {
+            let ledger = &mut self.counters.ledger;
+            match gather_out(conn, bytes, sent, &mut self.scratch, ledger) {
                 Ok(0) => return Some(sent),
                 Ok(bytes) => {
                     self.counters.bytes_out += bytes as u64;
@@ -121,10 +121,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let before = conn.queued();
             let tx = conn.tx.get_or_insert_default();
             let skip = mem::take(&mut sent);
-            let held = &mut self.counters.held;
+            let ledger = &mut self.counters.ledger;
             match part {
-                Part::Own(bytes) => tx.push_owned(&bytes[skip..], skip > 0, now, held),
-                Part::Shared(frame) => tx.push_shared(frame, skip, now, held),
+                Part::Own(bytes) => tx.push_owned(&bytes[skip..], skip > 0, now, ledger),
+                Part::Shared(frame) => tx.push_shared(frame, skip, now, ledger),
             }
             self.counters.queued_bytes += (tx.len() - before) as u64;
             self.watch_queue(key, before);

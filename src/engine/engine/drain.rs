@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{Engine, floor_tick, millis};
-use crate::conn::{Conn, Farewell, Phase};
-use crate::counters::End;
+use crate::conn::{CloseRequest, Conn, Phase};
+use crate::counters::CloseCause;
 use crate::engine::timer::TICK_MS;
 use crate::handler::{Handler, Refusal};
 use crate::io::socket::Socket;
@@ -101,14 +101,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(mut drain) = self.drain.take() else {
             return;
         };
-        self.send_off_requests(&mut drain);
+        self.close_requests_for_restart(&mut drain);
         let quota = drain.quota(self.now.mono, self.counters.open);
         let (mut closed, mut has_wrapped) = (0, false);
         while closed < quota && self.counters.open > 0 {
             match self.arena.next_key(drain.cursor) {
                 Some(key) => {
                     drain.cursor = key.index + 1;
-                    closed += u64::from(self.send_off(key));
+                    closed += u64::from(self.close_for_restart(key));
                 }
                 None if has_wrapped => break,
                 None => (drain.cursor, has_wrapped) = (0, true),
@@ -118,23 +118,23 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Closes a connection if it is an open WebSocket. Returns whether it was.
-    fn send_off(&mut self, key: ConnKey) -> bool {
+    fn close_for_restart(&mut self, key: ConnKey) -> bool {
         if !self.arena.get(key).is_some_and(|conn| conn.is_open()) {
             return false;
         }
         // Not 1001: some clients treat it like 1000 and do not reconnect.
-        let farewell = Farewell {
+        let close = CloseRequest {
             code: CloseCode::SERVICE_RESTART,
             reason: "service restart",
-            end: End::Shutdown,
+            end: CloseCause::Shutdown,
         };
-        self.say_farewell(key, farewell);
+        self.start_close(key, close);
         true
     }
 
     /// Ends connections that are not WebSockets: immediately if they are idle, otherwise after a
     /// grace period.
-    fn send_off_requests(&mut self, drain: &mut Drain) {
+    fn close_requests_for_restart(&mut self, drain: &mut Drain) {
         if self.now.mono < drain.next_sweep || self.counters.connections == self.counters.open {
             return;
         }
@@ -149,21 +149,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 false => Some(drain.started),
             };
             if let Some(since) = since {
-                self.send_off_request(key, self.now.mono >= since + REQUEST_GRACE);
+                self.close_request_for_restart(key, self.now.mono >= since + REQUEST_GRACE);
             }
         }
     }
 
-    fn send_off_request(&mut self, key: ConnKey, is_late: bool) {
+    fn close_request_for_restart(&mut self, key: ConnKey, is_late: bool) {
         let now = floor_tick(self.now);
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
-        let silent = u64::from(now.saturating_sub(conn.heard)) * TICK_MS;
+        let silent = u64::from(now.saturating_sub(conn.last_activity)) * TICK_MS;
         match &conn.phase {
             Phase::Request(_) if conn.tx.is_some() => self.linger(key),
-            Phase::Preface(_) | Phase::Request(_) if is_late || silent >= REQUEST_GRACE => {
-                self.send_off_late(key)
+            Phase::ProxyHeader(_) | Phase::Request(_) if is_late || silent >= REQUEST_GRACE => {
+                self.close_late_for_restart(key)
             }
             Phase::Deferred(_) if is_late => self.refuse_overdue(key, Refusal::ShuttingDown),
             _ => {}
@@ -172,17 +172,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Ends a connection whose request is late, unless the missing input was already in the socket
     /// or the grace period was lost to a pause.
-    fn send_off_late(&mut self, key: ConnKey) {
+    fn close_late_for_restart(&mut self, key: ConnKey) {
         let has_progressed = self.catch_up(key);
         let grace = Duration::from_millis(REQUEST_GRACE);
         let conn = self.arena.get(key);
-        let is_under_way =
-            conn.is_some_and(|conn| matches!(conn.phase, Phase::Preface(_) | Phase::Request(_)));
+        let is_under_way = conn
+            .is_some_and(|conn| matches!(conn.phase, Phase::ProxyHeader(_) | Phase::Request(_)));
         if is_under_way && !(has_progressed && self.time_lost(grace).is_some()) {
             if !conn.is_some_and(Conn::is_answered) {
                 self.counters.count_refusal(Refusal::ShuttingDown);
             }
-            self.lose(key);
+            self.drop_lost(key);
         }
     }
 }

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};
 use std::rc::Rc;
 
-use super::give_back::{KEPT_CAPACITY, beyond_kept, enough, enough_above};
-use super::stretch::{Due, Stretch, stretch_of};
+use super::merge::{MergeEntry, SlotBucket, bucket_of};
+use super::shrink::{KEPT_CAPACITY, beyond_kept, shrink_target, shrink_target_above};
 use super::write::MAX_SLICES;
 use super::{Engine, FAN_OUT_BUDGET};
 use crate::ConnKey;
@@ -16,25 +16,25 @@ use crate::conn::Conn;
 use crate::conn::queue::TxQueue;
 use crate::frame::{Delivery, Frame};
 use crate::handler::Handler;
-use crate::held::{Held, recount};
 use crate::io::socket::Socket;
+use crate::ledger::{Ledger, recount};
 
 /// The pending deliveries.
 ///
-/// They are processed in waves. A wave is a batch of all deliveries that were waiting when it
-/// began, and visits the connections in slot order. Thus, a connection gets all frames of a wave in
-/// one write and in the order in which they were pushed, and no wave overtakes another.
+/// They are processed in batches. A batch consists of all deliveries that were waiting when it
+/// began, and visits the connections in slot order. Thus, a connection gets all frames of a batch in
+/// one write and in the order in which they were pushed, and no batch overtakes another.
 ///
-/// The deliveries of a wave are merged one stretch at a time. A stretch is a range of slots, so
-/// that the cost of finding the next delivery is paid per stretch instead of per receiver.
+/// The deliveries of a batch are merged one bucket at a time. A bucket is a range of slots, so
+/// that the cost of finding the next delivery is paid per bucket instead of per receiver.
 #[derive(Default)]
 pub(super) struct FanOut {
     waiting: Vec<Delivery>,
-    wave: Vec<Progress>,
-    /// A min-heap of the next stretch of each delivery in the wave, and the index of the delivery.
+    batch: Vec<Progress>,
+    /// A min-heap of the next bucket of each delivery in the batch, and the index of the delivery.
     ahead: BinaryHeap<Reverse<(u32, u32)>>,
-    /// The entries of the wave in the current stretch.
-    stretch: Stretch,
+    /// The entries of the batch in the current bucket.
+    bucket: SlotBucket,
     /// Receivers still to be served, summed over all deliveries.
     backlog: usize,
     /// Memory of the lists in all deliveries, in bytes.
@@ -50,25 +50,25 @@ struct Progress {
     next: usize,
 }
 
-/// The frames of a wave for one connection.
+/// The frames of a batch for one connection.
 #[derive(Default)]
-struct Share {
+struct ConnBatch {
     frames: Vec<Rc<Frame>>,
     /// The arrival time of each frame's event.
     since: Vec<Option<u64>>,
 }
 
 impl FanOut {
-    pub(super) fn push(&mut self, mut delivery: Delivery, held: &mut Held) {
+    pub(super) fn push(&mut self, mut delivery: Delivery, ledger: &mut Ledger) {
         if delivery.to.is_empty() {
             return;
         }
-        delivery.frames.iter().for_each(|frame| frame.hold(held));
+        delivery.frames.iter().for_each(|frame| frame.hold(ledger));
         self.lists += lists_memory(&delivery);
         delivery.to.sort_unstable_by_key(|(key, _)| *key);
         self.backlog += delivery.to.len();
         self.waiting.push(delivery);
-        self.count(held);
+        self.count(ledger);
     }
 
     pub(super) fn backlog(&self) -> usize {
@@ -89,23 +89,23 @@ impl FanOut {
         }
     }
 
-    /// Returns whether more deliveries may be gathered into the next wave: no wave is in progress,
+    /// Returns whether more deliveries may be gathered into the next batch: no batch is in progress,
     /// and a connection that receives all waiting deliveries can still be served in one write.
     pub(super) fn may_gather(&self) -> bool {
-        self.wave.is_empty() && self.waiting.len() < MAX_SLICES
+        self.batch.is_empty() && self.waiting.len() < MAX_SLICES
     }
 
     /// Returns whether there is nothing to do, and no completed delivery is still held.
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.wave.is_empty()
+        self.waiting.is_empty() && self.batch.is_empty()
     }
 
     /// Verifies the backlog count. Returns a description of a mismatch.
     pub(super) fn verify(&self) -> Result<(), String> {
         let waiting: usize = self.waiting.iter().map(|delivery| delivery.to.len()).sum();
         let left = |progress: &Progress| progress.delivery.to.len().saturating_sub(progress.next);
-        let under_way: usize = self.wave.iter().map(left).sum();
-        let near = self.stretch.count();
+        let under_way: usize = self.batch.iter().map(left).sum();
+        let near = self.bucket.count();
         match waiting + under_way + near == self.backlog {
             true => Ok(()),
             false => Err(format!(
@@ -117,8 +117,8 @@ impl FanOut {
 
     /// Returns the deliveries whose frames and receivers are counted in the ledger.
     pub(super) fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
-        let wave = self.wave.iter().map(|progress| &progress.delivery);
-        self.waiting.iter().chain(wave)
+        let batch = self.batch.iter().map(|progress| &progress.delivery);
+        self.waiting.iter().chain(batch)
     }
 
     /// Recounts the memory used by deliveries, excluding frames, in bytes. For tests and
@@ -129,108 +129,111 @@ impl FanOut {
 
     fn tables_memory(&self) -> usize {
         beyond_kept(KEPT_DELIVERIES, self.waiting.capacity()) * size_of::<Delivery>()
-            + beyond_kept(KEPT_DELIVERIES, self.wave.capacity()) * size_of::<Progress>()
+            + beyond_kept(KEPT_DELIVERIES, self.batch.capacity()) * size_of::<Progress>()
             + beyond_kept(KEPT_CAPACITY, self.ahead.capacity()) * size_of::<Reverse<(u32, u32)>>()
-            + self.stretch.memory()
+            + self.bucket.memory()
     }
 
     /// Updates the ledger.
-    fn count(&mut self, held: &mut Held) {
+    fn count(&mut self, ledger: &mut Ledger) {
         let memory = self.lists + self.tables_memory();
-        recount(&mut held.receivers, &mut self.counted, memory);
+        recount(&mut ledger.receivers, &mut self.counted, memory);
     }
 
     /// Shrinks tables that a large number of deliveries has enlarged.
-    pub(super) fn give_back(&mut self, held: &mut Held) {
+    pub(super) fn shrink(&mut self, ledger: &mut Ledger) {
         // No table is larger than its kept capacity.
         if self.counted == 0 {
             return;
         }
-        let enough_deliveries = |len, capacity| enough_above(KEPT_DELIVERIES, len, capacity);
-        self.stretch.give_back();
-        if let Some(enough) = enough_deliveries(self.waiting.len(), self.waiting.capacity()) {
-            self.waiting.shrink_to(enough);
+        let shrink_deliveries = |len, capacity| shrink_target_above(KEPT_DELIVERIES, len, capacity);
+        self.bucket.shrink();
+        if let Some(target) = shrink_deliveries(self.waiting.len(), self.waiting.capacity()) {
+            self.waiting.shrink_to(target);
         }
-        if let Some(enough) = enough_deliveries(self.wave.len(), self.wave.capacity()) {
-            self.wave.shrink_to(enough);
+        if let Some(target) = shrink_deliveries(self.batch.len(), self.batch.capacity()) {
+            self.batch.shrink_to(target);
         }
-        if let Some(enough) = enough(self.ahead.len(), self.ahead.capacity()) {
-            self.ahead.shrink_to(enough);
+        if let Some(target) = shrink_target(self.ahead.len(), self.ahead.capacity()) {
+            self.ahead.shrink_to(target);
         }
-        self.count(held);
+        self.count(ledger);
     }
 
-    /// Returns the next connection of the wave, and adds its frames to `share`. Starts the next
-    /// wave when the current one is complete.
-    fn next(&mut self, share: &mut Share, held: &mut Held) -> Option<ConnKey> {
+    /// Returns the next connection of the batch, and adds its frames to `conn_batch`. Starts the next
+    /// batch when the current one is complete.
+    fn next(&mut self, conn_batch: &mut ConnBatch, ledger: &mut Ledger) -> Option<ConnKey> {
         let first = loop {
-            if let Some(due) = self.stretch.pop(None) {
+            if let Some(due) = self.bucket.pop(None) {
                 break due;
             }
             if self.ahead.is_empty() {
-                self.begin_wave(held);
+                self.begin_batch(ledger);
             }
-            let Reverse((stretch, _)) = *self.ahead.peek()?;
-            self.begin_stretch(stretch, held);
+            let Reverse((bucket, _)) = *self.ahead.peek()?;
+            self.begin_bucket(bucket, ledger);
         };
-        self.give(first, share);
-        while let Some(due) = self.stretch.pop(Some(first.key)) {
-            self.give(due, share);
+        self.give(first, conn_batch);
+        while let Some(due) = self.bucket.pop(Some(first.key)) {
+            self.give(due, conn_batch);
         }
         Some(first.key)
     }
 
-    fn give(&mut self, due: Due, share: &mut Share) {
+    fn give(&mut self, due: MergeEntry, conn_batch: &mut ConnBatch) {
         self.backlog -= 1;
-        let Some(Progress { delivery, .. }) = self.wave.get(due.delivery as usize) else {
+        let Some(Progress { delivery, .. }) = self.batch.get(due.delivery as usize) else {
             return;
         };
         if let Some(frame) = delivery.frames.get(usize::from(due.variant)) {
-            share.frames.push(Rc::clone(frame));
-            share.since.push(delivery.since);
+            conn_batch.frames.push(Rc::clone(frame));
+            conn_batch.since.push(delivery.since);
         }
     }
 
-    fn begin_wave(&mut self, held: &mut Held) {
-        for Progress { delivery, .. } in self.wave.drain(..) {
-            delivery.frames.iter().for_each(|frame| frame.release(held));
+    fn begin_batch(&mut self, ledger: &mut Ledger) {
+        for Progress { delivery, .. } in self.batch.drain(..) {
+            delivery
+                .frames
+                .iter()
+                .for_each(|frame| frame.release(ledger));
             self.lists -= lists_memory(&delivery);
         }
         let waiting = self.waiting.drain(..);
-        self.wave
+        self.batch
             .extend(waiting.map(|delivery| Progress { delivery, next: 0 }));
-        for (number, progress) in (0..).zip(&self.wave) {
+        for (number, progress) in (0..).zip(&self.batch) {
             if let Some((key, _)) = progress.delivery.to.first() {
-                self.ahead.push(Reverse((stretch_of(*key), number)));
+                self.ahead.push(Reverse((bucket_of(*key), number)));
             }
         }
-        self.count(held);
+        self.count(ledger);
     }
 
-    /// Collects the entries of the wave in this stretch, one delivery after another.
-    fn begin_stretch(&mut self, stretch: u32, held: &mut Held) {
+    /// Collects the entries of the batch in this bucket, one delivery after another.
+    fn begin_bucket(&mut self, bucket: u32, ledger: &mut Ledger) {
         while let Some(mut head) = self.ahead.peek_mut()
-            && head.0.0 == stretch
+            && head.0.0 == bucket
         {
             let number = head.0.1;
-            let Some(Progress { delivery, next }) = self.wave.get_mut(number as usize) else {
+            let Some(Progress { delivery, next }) = self.batch.get_mut(number as usize) else {
                 PeekMut::pop(head);
                 continue;
             };
             let here = delivery.to[*next..].iter();
-            for &(key, variant) in here.take_while(|(key, _)| stretch_of(*key) == stretch) {
+            for &(key, variant) in here.take_while(|(key, _)| bucket_of(*key) == bucket) {
                 *next += 1;
-                self.stretch.push(Due {
+                self.bucket.push(MergeEntry {
                     key,
                     delivery: number,
                     variant,
                 });
             }
             match delivery.to.get(*next) {
-                Some((key, _)) => head.0.0 = stretch_of(*key),
+                Some((key, _)) => head.0.0 = bucket_of(*key),
                 None => {
                     PeekMut::pop(head);
-                    // Free this memory early, without waiting for the end of the wave.
+                    // Free this memory early, without waiting for the end of the batch.
                     self.lists -= lists_memory(delivery);
                     delivery.to = Vec::new();
                     self.lists += lists_memory(delivery);
@@ -238,7 +241,7 @@ impl FanOut {
                 }
             }
         }
-        self.count(held);
+        self.count(ledger);
     }
 }
 
@@ -261,21 +264,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if self.fan_out.is_idle() {
             return;
         }
-        let mut share = Share::default();
+        let mut conn_batch = ConnBatch::default();
         for _ in 0..FAN_OUT_BUDGET {
-            let held = &mut self.counters.held;
-            let Some(key) = self.fan_out.next(&mut share, held) else {
+            let ledger = &mut self.counters.ledger;
+            let Some(key) = self.fan_out.next(&mut conn_batch, ledger) else {
                 break;
             };
-            let sent = self.send_shared(key, &mut share.frames);
+            let sent = self.send_shared(key, &mut conn_batch.frames);
             self.counters.messages_out += sent as u64;
-            self.counters.undelivered += (share.frames.len() - sent) as u64;
-            share.frames.clear();
-            for since in share.since.drain(..).take(sent).flatten() {
-                self.written.add(since);
+            self.counters.undelivered += (conn_batch.frames.len() - sent) as u64;
+            conn_batch.frames.clear();
+            for since in conn_batch.since.drain(..).take(sent).flatten() {
+                self.latencies.add(since);
             }
         }
-        self.joined.clear();
+        self.coalesced.clear();
     }
 }
 
@@ -307,11 +310,11 @@ mod tests {
         }
     }
 
-    fn all(fan_out: &mut FanOut, held: &mut Held) -> Vec<(u32, String)> {
+    fn all(fan_out: &mut FanOut, ledger: &mut Ledger) -> Vec<(u32, String)> {
         let mut out = Vec::new();
-        let mut share = Share::default();
-        while let Some(key) = fan_out.next(&mut share, held) {
-            let text: String = share
+        let mut conn_batch = ConnBatch::default();
+        while let Some(key) = fan_out.next(&mut conn_batch, ledger) {
+            let text: String = conn_batch
                 .frames
                 .drain(..)
                 .map(|frame| String::from_utf8_lossy(&frame.bytes()[2..]).into_owned())
@@ -323,22 +326,22 @@ mod tests {
 
     #[test]
     fn wave_groups_frames_by_connection_in_push_order() {
-        let held = &mut Held::default();
+        let ledger = &mut Ledger::default();
         let mut fan_out = FanOut::default();
-        fan_out.push(delivery("a", &[3, 1, 2]), held);
-        fan_out.push(delivery("b", &[2, 9]), held);
-        fan_out.push(delivery("c", &[]), held);
-        fan_out.push(delivery("d", &[2, 2, 1]), held);
+        fan_out.push(delivery("a", &[3, 1, 2]), ledger);
+        fan_out.push(delivery("b", &[2, 9]), ledger);
+        fan_out.push(delivery("c", &[]), ledger);
+        fan_out.push(delivery("d", &[2, 2, 1]), ledger);
         assert_eq!(fan_out.backlog(), 8);
         let want = [(1, "ad"), (2, "abdd"), (3, "a"), (9, "b")].map(|(k, t)| (k, t.to_owned()));
-        assert_eq!(all(&mut fan_out, held), want);
+        assert_eq!(all(&mut fan_out, ledger), want);
         assert_eq!(fan_out.backlog(), 0);
     }
 
     // Equivalent to a stable sort of all receivers by slot.
     #[test]
     fn wave_order_is_a_stable_sort_by_slot() {
-        let held = &mut Held::default();
+        let ledger = &mut Ledger::default();
         let mut state = 1_u64;
         let mut random = |below: u64| {
             state = state
@@ -353,12 +356,12 @@ mod tests {
                 let slots = 1 + random(400);
                 let to: Vec<u32> = (0..random(60)).map(|_| random(slots) as u32).collect();
                 want.extend(to.iter().map(|index| (*index, format!("{number} "))));
-                fan_out.push(delivery(&format!("{number} "), &to), held);
+                fan_out.push(delivery(&format!("{number} "), &to), ledger);
                 assert_eq!(fan_out.verify(), Ok(()));
             }
             want.sort_by_key(|(index, _)| *index);
             let mut got = Vec::new();
-            for (index, texts) in all(&mut fan_out, held) {
+            for (index, texts) in all(&mut fan_out, ledger) {
                 assert!(got.last().is_none_or(|(last, _)| *last < index));
                 got.extend(
                     texts
@@ -373,25 +376,28 @@ mod tests {
 
     #[test]
     fn invalid_variant_index_sends_nothing() {
-        let held = &mut Held::default();
+        let ledger = &mut Ledger::default();
         let mut fan_out = FanOut::default();
         for text in ["a", "b"] {
             let mut delivery = delivery(text, &[1, 70, 200]);
             delivery.to[1].1 = 7;
-            fan_out.push(delivery, held);
+            fan_out.push(delivery, ledger);
         }
         let want = [(1, "ab"), (70, ""), (200, "ab")].map(|(key, texts)| (key, texts.to_owned()));
-        assert_eq!(all(&mut fan_out, held), want);
+        assert_eq!(all(&mut fan_out, ledger), want);
         assert_eq!((fan_out.verify(), fan_out.backlog()), (Ok(()), 0));
     }
 
     #[test]
     fn delivery_pushed_during_a_wave_joins_the_next() {
-        let held = &mut Held::default();
+        let ledger = &mut Ledger::default();
         let mut fan_out = FanOut::default();
-        fan_out.push(delivery("a", &[1, 5]), held);
-        assert_eq!(fan_out.next(&mut Share::default(), held), Some(key(1)));
-        fan_out.push(delivery("b", &[1, 5]), held);
-        assert_eq!(all(&mut fan_out, held).len(), 3);
+        fan_out.push(delivery("a", &[1, 5]), ledger);
+        assert_eq!(
+            fan_out.next(&mut ConnBatch::default(), ledger),
+            Some(key(1))
+        );
+        fan_out.push(delivery("b", &[1, 5]), ledger);
+        assert_eq!(all(&mut fan_out, ledger).len(), 3);
     }
 }

@@ -5,8 +5,8 @@ use std::mem;
 use super::work::{FRAME_COST, INFLATE_COST, INFLATED_BYTE_COST, MESSAGE_BYTE_COST, SMALL_MESSAGE};
 use super::{CORK_SIZE, Engine};
 use crate::ConnKey;
-use crate::conn::{Farewell, Flags, Phase};
-use crate::counters::End;
+use crate::conn::{CloseRequest, Flags, Phase};
+use crate::counters::CloseCause;
 use crate::handler::{Handler, Message};
 use crate::io::socket::Socket;
 use crate::ws::{self, CloseCode, CloseFrame, Event, OpCode, ProtocolError};
@@ -15,7 +15,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Decodes frames until the input is exhausted, the WebSocket ends, or the connection has used
     /// up its share of work.
     #[inline(always)]
-    pub(super) fn take_frames(&mut self, key: ConnKey, bytes: &mut [u8]) -> FramesEnd {
+    pub(super) fn on_frames(&mut self, key: ConnKey, bytes: &mut [u8]) -> FramesEnd {
         let Some(conn) = self.arena.get_mut(key) else {
             return FramesEnd::Whole;
         };
@@ -42,8 +42,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 Ok((taken, Some(event))) => {
                     at += taken;
                     match self.on_event(key, event, is_open) {
-                        heard @ (Heard::Open | Heard::Closing) => {
-                            is_open = heard == Heard::Open;
+                        last_activity @ (Heard::Open | Heard::Closing) => {
+                            is_open = last_activity == Heard::Open;
                             any_message |= !matches!(event, Event::Ping(_));
                             if at == bytes.len() && decoder.is_empty() {
                                 break FramesEnd::Whole;
@@ -70,8 +70,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         if let Some(conn) = self.arena.get_mut(key) {
             conn.decoder = decoder;
-            if any_message && conn.flags.has(Flags::UNFINISHED) {
-                self.restart_unfinished(key);
+            if any_message && conn.flags.has(Flags::INCOMPLETE) {
+                self.clear_incomplete(key);
             }
         }
         end
@@ -93,8 +93,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Event::Text(text) => self.on_message(key, Message::Text(text)),
             Event::Binary(data) => self.on_message(key, Message::Binary(data)),
             Event::Compressed { is_text, data } => {
-                if let Some(heard) = self.on_compressed(key, is_text, data) {
-                    return heard;
+                if let Some(last_activity) = self.on_compressed(key, is_text, data) {
+                    return last_activity;
                 }
             }
             Event::Ping(payload) => self.pong(key, payload),
@@ -118,7 +118,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         // Moved out of `self`, so that its output can be borrowed while the engine works.
         let mut inflater = mem::take(&mut self.inflater);
-        let heard = match inflater.inflate(is_text, data, limit) {
+        let last_activity = match inflater.inflate(is_text, data, limit) {
             Ok(event) => {
                 let size = event.size();
                 self.outbox.work += INFLATE_COST + size as u64 * INFLATED_BYTE_COST;
@@ -145,7 +145,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         inflater.shrink();
         self.inflater = inflater;
-        heard
+        last_activity
     }
 
     #[inline]
@@ -174,7 +174,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 let mut frame = Vec::with_capacity(2 + payload.len());
                 ws::encode_frame(OpCode::Pong, payload, &mut frame);
                 let before = tx.len();
-                tx.set_pong(&frame, &mut self.counters.held);
+                tx.set_pong(&frame, &mut self.counters.ledger);
                 self.counters.queued_bytes += tx.len() as u64;
                 self.counters.queued_bytes -= before as u64;
                 self.mark_dirty(key);
@@ -188,7 +188,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn on_peer_close(&mut self, key: ConnKey, frame: Option<CloseFrame<'_>>) {
         if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
             let code = frame.map_or(NO_CODE, |frame| frame.code.0);
-            self.end_session(key, End::ByPeer, code);
+            self.end_session(key, CloseCause::ByPeer, code);
             self.queue_own(key, |out| ws::encode_close(frame, out));
             self.arm(key, self.config.close_timeout);
         }
@@ -198,15 +198,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// §7.1.7 _Fail the WebSocket Connection_: "the endpoint SHOULD send a Close frame with an
     /// appropriate status code … before proceeding to _Close the WebSocket Connection_".
     pub(super) fn fail(&mut self, key: ConnKey, error: ProtocolError) {
-        self.fail_as(key, error, End::Protocol);
+        self.fail_as(key, error, CloseCause::Protocol);
     }
 
     /// Fails the connection, and counts it as `end`.
-    pub(super) fn fail_as(&mut self, key: ConnKey, error: ProtocolError, end: End) {
+    pub(super) fn fail_as(&mut self, key: ConnKey, error: ProtocolError, end: CloseCause) {
         log::debug!("{key:?}: {error}");
-        self.say_farewell(
+        self.start_close(
             key,
-            Farewell {
+            CloseRequest {
                 code: error.code,
                 reason: error.reason,
                 end,
@@ -219,12 +219,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn close_by_application(&mut self, key: ConnKey, code: CloseCode, reason: &str) {
         debug_assert!(code.may_be_sent());
         if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
-            self.say_farewell(
+            self.start_close(
                 key,
-                Farewell {
+                CloseRequest {
                     code,
                     reason,
-                    end: End::ByApplication,
+                    end: CloseCause::ByApplication,
                 },
             );
         }

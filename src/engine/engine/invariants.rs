@@ -12,8 +12,8 @@ use crate::conn::{Conn, Flags, Phase};
 use crate::engine::timer::{Tick, tick_at};
 use crate::frame::Frame;
 use crate::handler::Handler;
-use crate::held::Held;
 use crate::io::socket::Socket;
+use crate::ledger::Ledger;
 
 /// The engine's scheduling state of one connection.
 #[doc(hidden)]
@@ -42,9 +42,9 @@ struct Sums {
     closing: u64,
     slow: u64,
     queued_bytes: u64,
-    unfinished: usize,
-    unfinished_bytes: u64,
-    held: Held,
+    incomplete: usize,
+    incomplete_bytes: u64,
+    ledger: Ledger,
     frames: HashMap<*const Frame, u64>,
     armed: usize,
     in_run: usize,
@@ -69,7 +69,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let conn = self.arena.get(key)?;
         let queued = conn.queued();
         let is_partial = conn.decoder.is_mid_message()
-            || matches!(conn.phase, Phase::Preface(_) | Phase::Request(Some(_)));
+            || matches!(conn.phase, Phase::ProxyHeader(_) | Phase::Request(Some(_)));
         let is_asking = matches!(conn.phase, Phase::Open(_) | Phase::Request(_));
         Some(Interest {
             is_scheduled: conn.flags.has(Flags::QUEUED) || conn.flags.has(Flags::DIRTY),
@@ -109,27 +109,27 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         equal("closing", counters.closing, sums.closing)?;
         equal("slow", counters.slow, sums.slow)?;
         equal("queued bytes", counters.queued_bytes, sums.queued_bytes)?;
-        let noted = self.unfinished.len();
+        let noted = self.incomplete.len();
         equal(
             "in the account of what is unfinished",
             noted,
-            sums.unfinished,
+            sums.incomplete,
         )?;
-        let bytes = counters.unfinished_bytes;
-        equal("unfinished bytes", bytes, sums.unfinished_bytes)?;
+        let bytes = counters.incomplete_bytes;
+        equal("unfinished bytes", bytes, sums.incomplete_bytes)?;
         for delivery in self.fan_out.deliveries() {
             delivery
                 .frames
                 .iter()
                 .for_each(|frame| sums.add_frame(frame));
         }
-        let held = Held {
+        let ledger = Ledger {
             frames: sums.frames.values().sum(),
             receivers: self.fan_out.recount() as u64,
-            input: sums.unfinished_bytes,
-            ..sums.held
+            input: sums.incomplete_bytes,
+            ..sums.ledger
         };
-        equal("held", counters.held, held)?;
+        equal("held", counters.ledger, ledger)?;
         let per_ip: u32 = self.per_ip.values().sum();
         equal("counted by address", per_ip as usize, sums.per_ip)?;
         equal("counted addresses", self.counted_ips.len(), sums.per_ip)?;
@@ -161,17 +161,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         sums.slow += u64::from(conn.is_slow());
         sums.queued_bytes += conn.queued() as u64;
         if let Some(tx) = &conn.tx {
-            sums.held.queues += tx.private() as u64;
+            sums.ledger.queues += tx.private() as u64;
             tx.frames().for_each(|frame| sums.add_frame(frame));
         }
-        sums.held.records += conn.transport.records() as u64;
-        sums.held.bodies += conn.body() as u64;
-        let unfinished = conn.unfinished();
-        if conn.flags.has(Flags::UNFINISHED) != (unfinished + conn.body() > 0) {
-            return Err(format!("{unfinished} bytes are unfinished, and not noted"));
+        sums.ledger.records += conn.transport.records() as u64;
+        sums.ledger.bodies += conn.body() as u64;
+        let incomplete = conn.incomplete();
+        if conn.flags.has(Flags::INCOMPLETE) != (incomplete + conn.body() > 0) {
+            return Err(format!(
+                "{incomplete} bytes of incomplete input are not recorded"
+            ));
         }
-        sums.unfinished += usize::from(unfinished + conn.body() > 0);
-        sums.unfinished_bytes += unfinished as u64;
+        sums.incomplete += usize::from(incomplete + conn.body() > 0);
+        sums.incomplete_bytes += incomplete as u64;
         sums.armed += usize::from(is_armed);
         sums.in_run += usize::from(conn.flags.has(Flags::QUEUED));
         sums.dirty += usize::from(conn.flags.has(Flags::DIRTY));
@@ -189,7 +191,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         // Start times are rounded down, and deadlines are rounded up. Deadlines that a shortened
         // timeout has already passed are checked now.
         let now = floor_tick(self.now);
-        let extended = |after| tick_at(self.standstill.extends_to(after));
+        let extended = |after| tick_at(self.pause.extends_to(after));
         let latest = |since: Tick, after| {
             (since + tick_at(millis(after)))
                 .max(now)
@@ -210,7 +212,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             _ => {}
         }
-        match self.unfinished.since(key) {
+        match self.incomplete.since(key) {
             Some(since) if deadline > latest(since, self.config.message_timeout) => {
                 Err("its message has no deadline".to_owned())
             }
@@ -242,7 +244,7 @@ fn check_wakeups<S: Socket, C>(conn: &Conn<S, C>) -> Result<(), String> {
         Phase::Dead => return Ok(()),
         Phase::Deferred(deferred) => deferred.upgrade.is_none() || !has_gone,
         Phase::Open(_) | Phase::Request(_) => conn.queued() > 0,
-        Phase::Preface(_) | Phase::Closing | Phase::Linger => false,
+        Phase::ProxyHeader(_) | Phase::Closing | Phase::Linger => false,
     };
     let has_input = flags.has(Flags::READABLE) || conn.has_unread();
     if has_input && !is_paused && !flags.has(Flags::QUEUED) {

@@ -7,28 +7,29 @@
 //! [`Engine::reap`] frees marked connections when no looked-up key is in use.
 
 mod accept;
-mod address;
+mod admission;
 pub(crate) mod arena;
 mod body;
 mod catch_up;
+mod close;
+mod coalesce;
 mod cork;
+mod deadlines;
+mod delivery_latency;
 mod drain;
+mod eviction;
 mod fan_out;
 mod frames;
-mod give_back;
+mod incomplete;
 mod invariants;
-mod joined;
-mod latency;
-mod life;
-mod places;
+mod merge;
 mod read;
 mod reload;
 mod request;
 pub(crate) mod scratch;
 mod shed;
-mod stretch;
+mod shrink;
 pub(crate) mod timer;
-mod unfinished;
 mod work;
 mod write;
 
@@ -40,19 +41,19 @@ use std::time::Duration;
 pub use accept::Arrival;
 #[doc(hidden)]
 pub use invariants::Interest;
-use read::Rest;
+use read::Requeue;
 pub(crate) use work::RecentWork;
 use work::{RunQueue, class_of};
 
 use crate::config::Config;
 use crate::conn::{Conn, Flags};
 use crate::counters::Counters;
+use crate::cx::{Cx, Effect, Outbox};
 use crate::engine::arena::Arena;
 use crate::engine::scratch::Scratch;
 use crate::engine::timer::{TICK_MS, Tick, Wheel, tick_at};
 use crate::handler::Handler;
 use crate::io::socket::Socket;
-use crate::outbox::{Cx, Effect, Outbox};
 use crate::ws::{Deflater, Inflater};
 use crate::{ConnKey, Now, TICK_PERIOD};
 
@@ -81,13 +82,13 @@ pub struct Engine<S: Socket, H: Handler> {
     /// Slots of the connections whose timers are being handled: a small batch.
     due: Vec<u32>,
     fan_out: fan_out::FanOut,
-    joined: joined::Joined,
-    unfinished: unfinished::Unfinished,
-    written: latency::Written,
+    coalesced: coalesce::CoalescedWrite,
+    incomplete: incomplete::IncompleteInput,
+    latencies: delivery_latency::TurnLatencies,
     /// The connection whose output is being collected in the outbox's cork.
     current: Option<ConnKey>,
-    /// Indexed by [`places::PoolId`].
-    pools: [places::Pool; 2],
+    /// Indexed by [`eviction::PoolId`].
+    pools: [eviction::Pool; 2],
     /// Connections per address or network: see `counted_as`.
     per_ip: HashMap<IpAddr, u32>,
     /// The address of each connection counted in `per_ip`, by slot.
@@ -103,10 +104,10 @@ pub struct Engine<S: Socket, H: Handler> {
     /// The handler has work left for the next turn.
     has_handler_work: bool,
     /// Connections served once more in this turn before a deadline was enforced.
-    looks: usize,
-    standstill: catch_up::Standstill,
+    rechecks: usize,
+    pause: catch_up::Pause,
     /// The time since which output has used at least half of its memory limit.
-    pressed_since: Option<Tick>,
+    under_pressure_since: Option<Tick>,
     /// Obfuscates the server's clock in ping payloads.
     ping_mask: Tick,
     /// A reload that has not reached all connections yet.
@@ -146,9 +147,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             ended: Vec::new(),
             due: Vec::new(),
             fan_out: fan_out::FanOut::default(),
-            joined: joined::Joined::default(),
-            unfinished: unfinished::Unfinished::default(),
-            written: latency::Written::default(),
+            coalesced: coalesce::CoalescedWrite::default(),
+            incomplete: incomplete::IncompleteInput::default(),
+            latencies: delivery_latency::TurnLatencies::default(),
             current: None,
             pools: Default::default(),
             per_ip: HashMap::new(),
@@ -160,9 +161,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             handled: 0,
             tls_steps: 0,
             has_handler_work: false,
-            looks: 0,
-            standstill: catch_up::Standstill::default(),
-            pressed_since: None,
+            rechecks: 0,
+            pause: catch_up::Pause::default(),
+            under_pressure_since: None,
             ping_mask: (seed >> 32) as Tick ^ seed as Tick,
             reload: None,
             config,
@@ -203,8 +204,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if readiness.writable {
             if conn.flags.raise(Flags::WRITABLE) {
                 // The socket has become writable: the peer is reading its output.
-                conn.note_heard(now);
-                conn.flags.clear(Flags::PING_OUT);
+                conn.note_activity(now);
+                conn.flags.clear(Flags::AWAITING_PONG);
                 if let Some(tx) = &mut conn.tx {
                     tx.uptake.note_room(now);
                 }
@@ -223,16 +224,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             mono: now.mono.max(before),
             unix: now.unix,
         };
-        self.standstill.note(before, self.now.mono);
+        self.pause.note(before, self.now.mono);
         self.scratch.now = floor_tick(self.now);
         self.handled = 0;
         self.turn_work = 0;
         self.tls_steps = 0;
-        let records = self.counters.held.records;
+        let records = self.counters.ledger.records;
         self.scratch
             .limit_records(records, self.config.queue_total as u64);
-        self.looks = 0;
-        self.written.clear();
+        self.rechecks = 0;
+        self.latencies.clear();
     }
 
     /// Returns whether the engine can take another command. If not, commands should stay in the
@@ -264,7 +265,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.serve_timers();
         self.serve_drain();
         self.shed_load();
-        self.shed_unfinished();
+        self.shed_incomplete();
         self.apply_effects();
     }
 
@@ -279,7 +280,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Returns whether further events may be delivered: output uses less than half of its memory
     /// limit.
     fn has_room(&self) -> bool {
-        self.counters.held.output() < self.config.queue_total as u64 / 2
+        self.counters.ledger.output() < self.config.queue_total as u64 / 2
     }
 
     /// Frees the connections that ended. Returns whether there were any, which may allow a failed
@@ -298,8 +299,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         while let Some(key) = self.ended.pop() {
             if let Some(mut ended) = self.arena.remove(key) {
                 self.wheel.disarm(&mut ended.timer);
-                ended.transport.release(&mut self.counters.held);
-                self.leave_place(&ended);
+                ended.transport.release(&mut self.counters.ledger);
+                self.leave_pool(&ended);
             }
             self.counters.connections -= 1;
         }
@@ -321,19 +322,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Adds a connection to the run queue, unless it is already there.
     fn enqueue(&mut self, key: ConnKey) {
-        self.enqueue_rest(key, Rest::Small);
+        self.enqueue_rest(key, Requeue::Small);
     }
 
     /// Adds a served connection to the run queue again.
-    fn enqueue_rest(&mut self, key: ConnKey, rest: Rest) {
+    fn enqueue_rest(&mut self, key: ConnKey, rest: Requeue) {
         let now = floor_tick(self.now);
         if let Some(conn) = self.arena.get_mut(key)
             && conn.flags.raise(Flags::QUEUED)
         {
             let class = class_of(conn, now, self.config.reserved_listener);
             let class = match rest {
-                Rest::Small => class,
-                Rest::Large => class.for_large(),
+                Requeue::Small => class,
+                Requeue::Large => class.for_large(),
             };
             self.run.push(key, class);
         }
@@ -432,7 +433,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn apply_effect(&mut self, effect: Effect) {
         match effect {
             Effect::Send(key, frame) => self.send_frame(key, frame),
-            Effect::FanOut(delivery) => self.fan_out.push(delivery, &mut self.counters.held),
+            Effect::FanOut(delivery) => self.fan_out.push(delivery, &mut self.counters.ledger),
             Effect::Close(key, code, reason) => self.close_by_application(key, code, &reason),
             Effect::Mute(key) => self.mute(key),
             Effect::Accept(key) => self.accept_deferred(key),

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::address::missing;
+use super::admission::missing;
 use super::frames::FramesEnd;
 use super::work::{
     Class, LARGE_SHARE, READ_COST, RECEIVED_BYTES, SMALL_MESSAGE, TLS_RECORD_BYTE_COST,
@@ -116,31 +116,31 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// connection to the run queue, immediately or when it may be read from again. There will be no
     /// further edge.
     #[inline(always)]
-    pub(super) fn serve_reader(&mut self, key: ConnKey) -> Option<Rest> {
+    pub(super) fn serve_reader(&mut self, key: ConnKey) -> Option<Requeue> {
         while let Some(source) = self.may_read(key) {
             if self.outbox.work >= self.visit.share {
-                return Some(Rest::Small);
+                return Some(Requeue::Small);
             }
             if source == Source::Kept {
-                let put_back = self.take_unread(key);
-                self.note_unfinished(key);
+                let put_back = self.process_unread(key);
+                self.update_incomplete(key);
                 if put_back {
-                    return Some(Rest::Large);
+                    return Some(Requeue::Large);
                 }
                 continue;
             }
             let fill = self.fill(key)?;
-            let put_back = fill.bytes > 0 && self.take_input(key, fill.bytes);
+            let put_back = fill.bytes > 0 && self.process_input(key, fill.bytes);
             if !fill.eof && self.is_settled(key) {
                 return None;
             }
-            self.note_unfinished(key);
+            self.update_incomplete(key);
             if fill.eof {
                 self.on_eof(key);
                 return None;
             }
             if put_back || (self.visit.is_quick && self.is_in_large_frame(key)) {
-                return Some(Rest::Large);
+                return Some(Requeue::Large);
             }
         }
         None
@@ -153,7 +153,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.arena.get(key).is_some_and(|conn| {
             conn.is_open()
                 && !conn.flags.has(Flags::READABLE)
-                && !conn.flags.has(Flags::UNFINISHED)
+                && !conn.flags.has(Flags::INCOMPLETE)
                 && !conn.decoder.is_mid_message()
                 && !conn.transport.is_tls()
         })
@@ -180,13 +180,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Phase::Deferred(deferred)
                 if deferred.upgrade.is_some() && conn.flags.has(Flags::READ_CLOSED) =>
             {
-                self.lose(key);
+                self.drop_lost(key);
                 None
             }
             Phase::Deferred(_) | Phase::Dead => None,
             // Backpressure: a client that does not read its responses is not read from.
             Phase::Open(_) | Phase::Request(_) if conn.queued() > self.config.queue_soft => None,
-            Phase::Preface(_) => Some(source),
+            Phase::ProxyHeader(_) => Some(source),
             _ if conn.transport.is_handshaking() && self.tls_steps >= TLS_BUDGET => {
                 self.enqueue(key);
                 None
@@ -210,16 +210,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 limit.min(BUSY_READ_SIZE.max(most))
             }
         };
-        let is_preface = matches!(conn.phase, Phase::Preface(_));
-        let was_handshaking = conn.transport.is_handshaking() && !is_preface;
+        let is_proxy_header = matches!(conn.phase, Phase::ProxyHeader(_));
+        let was_handshaking = conn.transport.is_handshaking() && !is_proxy_header;
         self.outbox.work += READ_COST;
         let result = match conn.phase {
-            Phase::Preface(_) => conn.transport.fill_before_tls(&mut self.scratch, limit),
+            Phase::ProxyHeader(_) => conn.transport.fill_before_tls(&mut self.scratch, limit),
             Phase::Linger => conn.transport.discard(&mut self.scratch, limit),
             _ => conn.transport.fill(&mut self.scratch, limit),
         };
-        let held = &mut self.counters.held;
-        conn.transport.count(held, self.scratch.now);
+        let ledger = &mut self.counters.ledger;
+        conn.transport.count(ledger, self.scratch.now);
         if was_handshaking && !conn.transport.is_handshaking() {
             self.counters.tls_handshakes += 1;
         }
@@ -243,8 +243,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 }
                 // Bytes of an incomplete TLS record count as activity, too.
                 if !would_block && !fill.eof {
-                    conn.note_heard(self.scratch.now);
-                    conn.flags.clear(Flags::PING_OUT);
+                    conn.note_activity(self.scratch.now);
+                    conn.flags.clear(Flags::AWAITING_PONG);
                 }
                 self.counters.bytes_in += fill.bytes as u64;
                 if conn.transport.has_output() && conn.flags.has(Flags::WRITABLE) {
@@ -259,7 +259,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                     // Our alert has been sent: let it arrive.
                     self.linger(key);
                 } else {
-                    self.lose(key);
+                    self.drop_lost(key);
                 }
                 None
             }
@@ -272,11 +272,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Processes newly read input. Returns whether a message was deferred.
-    fn take_input(&mut self, key: ConnKey, count: usize) -> bool {
+    fn process_input(&mut self, key: ConnKey, count: usize) -> bool {
         // Moved out of `self`, so that the bytes can be borrowed while the engine works.
         let mut input = mem::take(&mut self.scratch.input);
         self.current = Some(key);
-        let put_back = self.take_bytes(key, &mut input[..count]);
+        let put_back = self.on_bytes(key, &mut input[..count]);
         self.commit_cork();
         self.current = None;
         self.scratch.input = input;
@@ -285,19 +285,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Processes buffered input. Returns whether a message was deferred.
     #[cold]
-    fn take_unread(&mut self, key: ConnKey) -> bool {
+    fn process_unread(&mut self, key: ConnKey) -> bool {
         self.current = Some(key);
         let now = floor_tick(self.now);
         let mut unread = None;
         if let Some(conn) = self.arena.get_mut(key) {
             // Brings `recent` up to date. The input came from a living peer, and is processed only
             // now.
-            conn.note_heard(now);
+            conn.note_activity(now);
             unread = conn.decoder.take_unread();
         }
         let put_back = match unread {
             Some(mut unread) => {
-                let end = self.take_frames(key, &mut unread.bytes[unread.at..]);
+                let end = self.on_frames(key, &mut unread.bytes[unread.at..]);
                 match end {
                     FramesEnd::Whole => false,
                     FramesEnd::Share(taken) => {
@@ -313,7 +313,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 }
             }
             None => {
-                self.take_request_bytes(key, &mut []);
+                self.on_request_bytes(key, &mut []);
                 false
             }
         };
@@ -324,11 +324,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Dispatches input by phase. Returns whether a message was deferred. Called again with the
     /// remainder if the phase changes partway.
-    pub(super) fn take_bytes(&mut self, key: ConnKey, bytes: &mut [u8]) -> bool {
+    pub(super) fn on_bytes(&mut self, key: ConnKey, bytes: &mut [u8]) -> bool {
         match self.arena.get(key).map(|conn| &conn.phase) {
-            Some(Phase::Preface(_)) => self.take_preface(key, bytes),
-            Some(Phase::Request(_)) => self.take_request_bytes(key, bytes),
-            Some(Phase::Open(_) | Phase::Closing) => match self.take_frames(key, bytes) {
+            Some(Phase::ProxyHeader(_)) => self.on_proxy_header(key, bytes),
+            Some(Phase::Request(_)) => self.on_request_bytes(key, bytes),
+            Some(Phase::Open(_) | Phase::Closing) => match self.on_frames(key, bytes) {
                 FramesEnd::Whole => {}
                 FramesEnd::Share(taken) => {
                     let bytes = bytes[taken..].to_vec();
@@ -370,7 +370,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             // A deferred request that is not a handshake still gets its response.
             Phase::Deferred(_) | Phase::Dead => {}
             // A TCP health check.
-            Phase::Preface(_) => self.lose(key),
+            Phase::ProxyHeader(_) => self.drop_lost(key),
             // A half-closed client still gets its pending output. It can no longer send a close
             // frame, so none is waited for.
             _ => self.linger(key),
@@ -388,7 +388,7 @@ enum Source {
 
 /// Input left for a later visit.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(super) enum Requeue {
     /// Handled in the class of the connection.
     Small,
     /// A large message, which was deferred, comes next.
@@ -418,7 +418,7 @@ impl Visit {
 /// if the input may be compressed, or if it may follow a head that negotiates compression.
 fn read_size<S, C>(conn: &Conn<S, C>, max_head: usize) -> usize {
     match &conn.phase {
-        Phase::Preface(preface) => missing(preface),
+        Phase::ProxyHeader(proxy_header) => missing(proxy_header),
         Phase::Open(_) if conn.flags.has(Flags::DEFLATE) => COMPRESSED_READ_SIZE,
         Phase::Request(partial) if partial.as_ref().is_none_or(|part| part.body.is_none()) => {
             max_head

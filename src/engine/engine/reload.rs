@@ -94,9 +94,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counters.slow += u64::from(tx.over_soft_since.is_some());
             self.counters.slow -= u64::from(was_slow);
         }
-        if walk.is_pong_shorter && conn.flags.has(Flags::PING_OUT) {
+        if walk.is_pong_shorter && conn.flags.has(Flags::AWAITING_PONG) {
             // For a ping already sent, the shorter timeout counts from now.
-            conn.heard = conn.heard.max(now);
+            conn.last_activity = conn.last_activity.max(now);
             self.arm_sooner(key, self.config.pong_timeout);
         }
         if walk.is_ping_shorter {

@@ -25,7 +25,7 @@ pub(super) struct Taken {
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Serves as many requests as the input contains, each one completely before the next is
     /// parsed.
-    pub(super) fn take_request_bytes(&mut self, key: ConnKey, fresh: &mut [u8]) {
+    pub(super) fn on_request_bytes(&mut self, key: ConnKey, fresh: &mut [u8]) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
@@ -146,7 +146,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get(key) else {
             return Ok(Head::Partial);
         };
-        let (listener, is_surplus) = (conn.listener, conn.flags.has(Flags::SURPLUS));
+        let (listener, is_surplus) = (conn.listener, conn.flags.has(Flags::OVER_LIMIT));
         let max_head = self.config.max_head;
         parse_head(bytes, max_head, |request| {
             let mut request: Request<'_> = *request;
@@ -191,7 +191,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             // Bounded by one read: nothing more is read until the response.
             Some(Phase::Deferred(deferred)) => deferred.trailing.extend_from_slice(rest),
             Some(Phase::Open(_) | Phase::Closing) => {
-                self.take_bytes(key, rest);
+                self.on_bytes(key, rest);
             }
             _ => {}
         }
@@ -219,7 +219,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         });
         if keep_alive {
             if let Some(conn) = self.arena.get_mut(key) {
-                conn.flags.clear(Flags::YOUNG);
+                conn.flags.clear(Flags::NEW);
             }
             self.arm(key, self.config.handshake_timeout);
         } else {
@@ -251,18 +251,18 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         // RFC 6455 §4.1 requires the client to wait for the 101. For a client that does not wait,
         // no pong may overtake it, and no close frame may replace it.
         if let Some(tx) = conn.tx.as_mut() {
-            tx.seal(&mut self.counters.held);
+            tx.seal(&mut self.counters.ledger);
         }
         if matches!(conn.phase, Phase::Dead) {
             // The 101 could not be sent: the peer disconnected while the handler was deciding.
             return;
         }
         conn.phase = Phase::Open(H::Session::default());
-        self.restart_unfinished(key);
+        self.clear_incomplete(key);
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
-        conn.flags.set(Flags::YOUNG);
+        conn.flags.set(Flags::NEW);
         if let Some(deflate) = upgrade.deflate() {
             conn.flags.set(Flags::DEFLATE);
             if deflate.may_send() {
@@ -351,11 +351,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if !trailing.is_empty() {
             self.as_current(key, |engine| {
                 engine.metered(key, Class::FIRST, false, |engine| {
-                    engine.take_bytes(key, &mut trailing);
+                    engine.on_bytes(key, &mut trailing);
                 });
             });
         }
-        self.note_unfinished(key);
+        self.update_incomplete(key);
         self.read_again(key);
     }
 }

@@ -1,16 +1,16 @@
 //! Load shedding: selects the connections to close when total memory use is too high.
 //!
-//! Owns no account: memory is counted in the ledger ([`Held`](crate::Held)). A connection is
+//! Owns no account: memory is counted in the ledger ([`Ledger`](crate::Ledger)). A connection is
 //! closed only if that frees memory. A connection that reads at a reasonable pace is closed only
 //! for memory used by it alone, and one that sends at a reasonable pace only after those that do
 //! not.
 
-use super::life::ticks;
+use super::deadlines::ticks;
 use super::{Engine, floor_tick};
 use crate::ConnKey;
 use crate::conn::uptake::PACE;
 use crate::conn::{Conn, Phase};
-use crate::counters::End;
+use crate::counters::CloseCause;
 use crate::engine::timer::Tick;
 use crate::handler::{Handler, Refusal};
 use crate::io::socket::Socket;
@@ -46,19 +46,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn shed_load(&mut self) {
         let limit = self.config.queue_total as u64;
         // From half of the limit on, further events wait for memory (`has_room`).
-        if self.counters.held.output() < limit / 2 {
-            self.pressed_since = None;
+        if self.counters.ledger.output() < limit / 2 {
+            self.under_pressure_since = None;
             return;
         }
         let now = floor_tick(self.now);
-        let pressed = now.saturating_sub(*self.pressed_since.get_or_insert(now));
+        let pressed = now.saturating_sub(*self.under_pressure_since.get_or_insert(now));
         let mut debtors = self.debtors(pressed);
         debtors.sort_unstable_by(|a, b| b.cmp(a));
         for debtor in debtors {
-            let held = self.counters.held.output();
+            let ledger = self.counters.ledger.output();
             let is_needed = match debtor.is_late {
-                true => held > limit / 8 * 3,
-                false => held > limit / 2 * 3 && debtor.private >= MUCH,
+                true => ledger > limit / 8 * 3,
+                false => ledger > limit / 2 * 3 && debtor.private >= MUCH,
             };
             if is_needed && !(debtor.is_late && self.takes_after_standstill(debtor.key)) {
                 self.drop_output(debtor.key);
@@ -129,7 +129,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if !conn.is_open() {
             let is_request = matches!(conn.phase, Phase::Request(_) | Phase::Deferred(_));
             self.counters.refusals.slow += u64::from(is_request);
-            return self.lose(key);
+            return self.drop_lost(key);
         }
         self.evict(key);
         if self
@@ -146,33 +146,33 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// small, then the oldest first. Input of connections that are already ending is freed soon and
     /// does not count. If the total still exceeds one and a half times the limit, these connections
     /// are dropped immediately.
-    pub(super) fn shed_unfinished(&mut self) {
+    pub(super) fn shed_incomplete(&mut self) {
         let limit = self.config.unfinished_total as u64;
-        if self.counters.unfinished_bytes <= limit {
+        if self.counters.incomplete_bytes <= limit {
             return;
         }
         let (mut staying, mut going) = self.holders();
         let mut ending: u64 = going.iter().map(|&(bytes, _)| bytes as u64).sum();
         staying.sort_unstable_by(|a, b| b.cmp(a));
         for holder in staying {
-            let enough = match holder.is_late {
+            let shrink_target = match holder.is_late {
                 true => limit / 4 * 3,
                 false => limit / 8 * 7,
             };
-            if self.counters.unfinished_bytes - ending <= enough {
+            if self.counters.incomplete_bytes - ending <= shrink_target {
                 break;
             }
             self.give_up(holder.key);
-            let left = self.arena.get(holder.key).map_or(0, Conn::unfinished);
+            let left = self.arena.get(holder.key).map_or(0, Conn::incomplete);
             ending += left as u64;
             going.push((left, holder.key));
         }
         going.sort_unstable_by(|a, b| b.cmp(a));
         for (_, key) in going {
-            if self.counters.unfinished_bytes <= limit / 2 * 3 {
+            if self.counters.incomplete_bytes <= limit / 2 * 3 {
                 return;
             }
-            self.lose(key);
+            self.drop_lost(key);
         }
     }
 
@@ -182,7 +182,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let now = floor_tick(self.now);
         let (mut staying, mut going) = (Vec::new(), Vec::new());
         let (mut sum, mut squares) = (0_u128, 0_u128);
-        for (bytes, since, key) in self.unfinished.iter() {
+        for (bytes, since, key) in self.incomplete.iter() {
             let conn = self.arena.get(key);
             if conn.is_some_and(|conn| matches!(conn.phase, Phase::Closing | Phase::Linger)) {
                 going.push((bytes, key));
@@ -218,7 +218,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Phase::Open(_) => {
                 let reason = "too much is unfinished";
                 let error = ProtocolError::new(CloseCode::TRY_AGAIN_LATER, reason);
-                self.fail_as(key, error, End::Overload);
+                self.fail_as(key, error, CloseCause::Overload);
             }
             Phase::Request(_) if !conn.transport.is_handshaking() => {
                 self.refuse(key, Refusal::Overloaded);
@@ -228,11 +228,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.refuse(key, Refusal::Overloaded);
             }
             // No response can be sent before the TLS handshake.
-            Phase::Request(_) | Phase::Preface(_) => {
+            Phase::Request(_) | Phase::ProxyHeader(_) => {
                 self.counters.count_refusal(Refusal::Overloaded);
-                self.lose(key);
+                self.drop_lost(key);
             }
-            Phase::Closing | Phase::Linger | Phase::Dead => self.lose(key),
+            Phase::Closing | Phase::Linger | Phase::Dead => self.drop_lost(key),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{array, mem};
 pub(crate) struct Timer {
     deadline: Tick,
     /// The tick of the valid entry: the deadline, or earlier.
-    hung: Tick,
+    scheduled_at: Tick,
 }
 
 /// Time in ticks of [`TICK_MS`]. Deadlines are rounded up.
@@ -36,7 +36,7 @@ impl Timer {
     pub(crate) const fn unarmed() -> Self {
         Timer {
             deadline: NEVER,
-            hung: NEVER,
+            scheduled_at: NEVER,
         }
     }
 
@@ -46,7 +46,7 @@ impl Timer {
     }
 
     fn is_armed(&self) -> bool {
-        self.hung != NEVER
+        self.scheduled_at != NEVER
     }
 }
 
@@ -87,8 +87,8 @@ impl Wheel {
         self.armed += usize::from(!timer.is_armed());
         // A deadline in the past expires at the next tick.
         timer.deadline = deadline.max(self.now + 1);
-        if timer.hung > timer.deadline {
-            self.hang(timer, index);
+        if timer.scheduled_at > timer.deadline {
+            self.schedule(timer, index);
             self.entries += 1;
         }
     }
@@ -151,8 +151,8 @@ impl Wheel {
             if timer.deadline <= self.now {
                 self.disarm(timer);
                 out.push(index);
-            } else if timer.hung <= self.now {
-                self.hang(timer, index);
+            } else if timer.scheduled_at <= self.now {
+                self.schedule(timer, index);
                 gone -= 1;
             }
         }
@@ -175,14 +175,19 @@ impl Wheel {
     #[inline(never)]
     fn sweep(&mut self, timers: &mut impl Timers) {
         let now = self.now;
-        let mut hung = |index: u32| timers.timer(index).map(|timer| timer.hung);
+        let mut scheduled_at = |index: u32| timers.timer(index).map(|timer| timer.scheduled_at);
         let mut entries = 0;
         for list in [&mut self.due, &mut self.coming] {
-            list.retain(|&index| hung(index).is_some_and(|hung| hung <= now));
+            list.retain(|&index| {
+                scheduled_at(index).is_some_and(|scheduled_at| scheduled_at <= now)
+            });
             entries += list.len();
         }
         for (slot, list) in self.slots.iter_mut().enumerate() {
-            list.retain(|&index| hung(index).is_some_and(|hung| hangs_in(slot, hung, now)));
+            list.retain(|&index| {
+                scheduled_at(index)
+                    .is_some_and(|scheduled_at| is_scheduled_in(slot, scheduled_at, now))
+            });
             // A timer that was disarmed and armed again can have two entries in the same slot.
             list.sort_unstable();
             list.dedup();
@@ -220,17 +225,20 @@ impl Wheel {
         let mut entries = 0;
         let mut look = |list: &[u32], counts: &dyn Fn(Tick) -> bool| {
             entries += list.len();
-            let timer = |index: &&u32| timer(**index).is_some_and(|timer| counts(timer.hung));
+            let timer =
+                |index: &&u32| timer(**index).is_some_and(|timer| counts(timer.scheduled_at));
             found.extend(list.iter().filter(timer));
         };
-        look(&self.due, &|hung| hung <= self.now);
-        look(&self.coming, &|hung| hung <= self.now);
+        look(&self.due, &|scheduled_at| scheduled_at <= self.now);
+        look(&self.coming, &|scheduled_at| scheduled_at <= self.now);
         for (number, word) in self.occupied.iter().enumerate() {
             let mut word = *word;
             while word != 0 {
                 let slot = 64 * number + word.trailing_zeros() as usize;
                 word &= word - 1;
-                look(&self.slots[slot], &|hung| hangs_in(slot, hung, self.now));
+                look(&self.slots[slot], &|scheduled_at| {
+                    is_scheduled_in(slot, scheduled_at, self.now)
+                });
             }
         }
         found.sort_unstable();
@@ -254,21 +262,21 @@ impl Wheel {
 
     /// Adds an entry at the timer's deadline, or at the horizon if that is earlier. The caller
     /// updates the count.
-    fn hang(&mut self, timer: &mut Timer, index: u32) {
-        timer.hung = timer.deadline.min(self.now + HORIZON);
-        let slot = timer.hung as usize % SLOTS;
+    fn schedule(&mut self, timer: &mut Timer, index: u32) {
+        timer.scheduled_at = timer.deadline.min(self.now + HORIZON);
+        let slot = timer.scheduled_at as usize % SLOTS;
         self.occupied[slot / 64] |= 1 << (slot % 64);
         self.slots[slot].push(index);
     }
 }
 
 /// Returns whether an entry at this tick belongs to this slot.
-fn hangs_in(slot: usize, hung: Tick, now: Tick) -> bool {
-    hung > now && hung != NEVER && hung as usize % SLOTS == slot
+fn is_scheduled_in(slot: usize, scheduled_at: Tick, now: Tick) -> bool {
+    scheduled_at > now && scheduled_at != NEVER && scheduled_at as usize % SLOTS == slot
 }
 
 fn is_late(timer: Timer) -> bool {
-    timer.hung > timer.deadline
+    timer.scheduled_at > timer.deadline
 }
 
 /// A round of 51.2 s: longer than any deadline of the default configuration.

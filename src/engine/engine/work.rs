@@ -118,7 +118,9 @@ pub(super) fn class_of<S, C>(conn: &Conn<S, C>, now: Tick, reserved: Option<List
     if conn.recent.class() == Class::FIRST || Some(conn.listener) == reserved {
         return Class::FIRST;
     }
-    conn.recent.decayed(now.saturating_sub(conn.heard)).class()
+    conn.recent
+        .decayed(now.saturating_sub(conn.last_activity))
+        .class()
 }
 
 /// Connections with input, each in the queue of its class and at most once.
@@ -188,9 +190,9 @@ impl RunQueue {
         self.shrinks = self.shrinks.wrapping_add(1);
         let queue = &mut self.queues[usize::from(self.shrinks) % CLASSES];
         if queue.capacity() > 2 * KEPT_CAPACITY {
-            let enough = (2 * queue.len()).max(KEPT_CAPACITY);
-            if queue.capacity() > 2 * enough {
-                queue.shrink_to(enough);
+            let shrink_target = (2 * queue.len()).max(KEPT_CAPACITY);
+            if queue.capacity() > 2 * shrink_target {
+                queue.shrink_to(shrink_target);
             }
         }
     }

@@ -4,19 +4,19 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::rc::Rc;
 
-use super::life::ticks;
+use super::deadlines::ticks;
 use super::{CORK_SIZE, Engine, FLUSH_BUDGET, WRITE_BUDGET, floor_tick};
 use crate::ConnKey;
 use crate::conn::queue::TxQueue;
-use crate::conn::{Conn, Farewell, Flags, Phase};
-use crate::counters::End;
+use crate::conn::{CloseRequest, Conn, Flags, Phase};
+use crate::counters::CloseCause;
 use crate::engine::scratch::Scratch;
 use crate::engine::timer::Tick;
 use crate::frame::{Deflated, Frame};
 use crate::handler::Handler;
-use crate::held::Held;
 use crate::io::socket::Socket;
 use crate::io::transport::Transport;
+use crate::ledger::Ledger;
 use crate::ws::CloseCode;
 
 impl<S: Socket, H: Handler> Engine<S, H> {
@@ -63,21 +63,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) || rest.is_empty() {
                 return frames.len() - rest.len() + self.queue_shared(key, rest, sent);
             }
-            let joined = match rest {
+            let coalesced = match rest {
                 [one] => Some(&one.bytes()[sent..]),
                 // The rest after a partial write is not worth copying.
-                many if sent == 0 => self.joined.bytes(many),
+                many if sent == 0 => self.coalesced.bytes(many),
                 _ => None,
             };
-            let result = match joined {
+            let result = match coalesced {
                 Some(bytes) => {
-                    let held = &mut self.counters.held;
-                    push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch, held)
+                    let ledger = &mut self.counters.ledger;
+                    push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch, ledger)
                 }
                 None => {
                     let parts = rest.iter().map(|frame| frame.bytes());
-                    let held = &mut self.counters.held;
-                    gather_out(conn, parts, sent, &mut self.scratch, held)
+                    let ledger = &mut self.counters.ledger;
+                    gather_out(conn, parts, sent, &mut self.scratch, ledger)
                 }
             };
             match result {
@@ -103,7 +103,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Replaces a frame by its compressed twin, if it has one.
     pub(super) fn compress(&mut self, frame: &mut Rc<Frame>) {
-        let twin = match frame.deflated(&mut self.deflater, &mut self.counters.held) {
+        let twin = match frame.deflated(&mut self.deflater, &mut self.counters.ledger) {
             Deflated::Plain => return,
             Deflated::Known(twin) => twin,
             Deflated::Fresh(twin) => {
@@ -129,7 +129,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let tx = conn.tx.get_or_insert_default();
             let before = tx.len();
             let frame = Rc::clone(frame);
-            tx.push_shared(frame, mem::take(&mut sent), now, &mut self.counters.held);
+            tx.push_shared(frame, mem::take(&mut sent), now, &mut self.counters.ledger);
             self.counters.queued_bytes += (tx.len() - before) as u64;
             self.watch_queue(key, before);
         }
@@ -149,8 +149,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) {
                 return self.queue_rest(key, bytes, begun);
             }
-            let held = &mut self.counters.held;
-            match push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch, held) {
+            let ledger = &mut self.counters.ledger;
+            match push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch, ledger) {
                 Ok(0) => return self.queue_rest(key, bytes, begun),
                 Ok(sent) => {
                     self.counters.bytes_out += sent as u64;
@@ -170,7 +170,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let before = conn.queued();
         let now = floor_tick(self.now);
         let tx = conn.tx.get_or_insert_default();
-        tx.push_owned(rest, begun, now, &mut self.counters.held);
+        tx.push_owned(rest, begun, now, &mut self.counters.ledger);
         self.counters.queued_bytes += rest.len() as u64;
         self.watch_queue(key, before);
     }
@@ -253,7 +253,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return self.mark_dirty(key);
             }
             let was_slow = conn.is_slow();
-            match flush_once(conn, now, &mut self.scratch, &mut self.counters.held) {
+            match flush_once(conn, now, &mut self.scratch, &mut self.counters.ledger) {
                 Ok(0) if conn.tx.is_some() || conn.transport.has_output() => return,
                 Ok(sent) => {
                     share += sent;
@@ -280,7 +280,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         if matches!(conn.phase, Phase::Linger) {
-            return self.shut(key);
+            return self.shutdown_write(key);
         }
         // Backpressure may have stopped reading.
         self.read_again(key);
@@ -289,36 +289,36 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Handles a failed write: the connection is gone.
     pub(super) fn broken(&mut self, key: ConnKey, error: &io::Error) {
         log::debug!("{key:?}: {error}");
-        self.lose(key);
+        self.drop_lost(key);
     }
 
     /// Closes a connection that does not read its output. Messages not yet in transmission are
     /// dropped; the close code tells the client that it has missed some.
     pub(super) fn evict(&mut self, key: ConnKey) {
         self.drop_queued(key, TxQueue::drop_unstarted);
-        self.say_farewell(
+        self.start_close(
             key,
-            Farewell {
+            CloseRequest {
                 code: CloseCode::TRY_AGAIN_LATER,
                 reason: "too slow in reading",
-                end: End::Slow,
+                end: CloseCause::Slow,
             },
         );
     }
 
     /// Drops queued output of a connection that has not been started, by `drop`.
-    pub(super) fn drop_queued(&mut self, key: ConnKey, drop: fn(&mut TxQueue, &mut Held)) {
+    pub(super) fn drop_queued(&mut self, key: ConnKey, drop: fn(&mut TxQueue, &mut Ledger)) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
         if let Some(tx) = conn.tx.as_mut() {
             let (before, messages) = (tx.len(), tx.messages());
-            drop(tx, &mut self.counters.held);
+            drop(tx, &mut self.counters.ledger);
             self.counters.queued_bytes -= (before - tx.len()) as u64;
             self.counters.unsent += (messages - tx.messages()) as u64;
             self.counters.slow -= u64::from(tx.over_soft_since.take().is_some());
             if tx.len() == 0 {
-                tx.release(&mut self.counters.held);
+                tx.release(&mut self.counters.ledger);
                 conn.tx = None;
             }
         }
@@ -329,7 +329,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if let Some(conn) = self.arena.get_mut(key)
             && let Some(mut tx) = conn.tx.take()
         {
-            tx.release(&mut self.counters.held);
+            tx.release(&mut self.counters.ledger);
             self.counters.queued_bytes -= tx.len() as u64;
             self.counters.unsent += tx.messages() as u64;
             self.counters.slow -= u64::from(tx.over_soft_since.is_some());
@@ -356,9 +356,15 @@ fn push_out<S: Socket, C>(
     conn: &mut Conn<S, C>,
     slices: &[IoSlice<'_>],
     scratch: &mut Scratch,
-    held: &mut Held,
+    ledger: &mut Ledger,
 ) -> io::Result<usize> {
-    push_slices(&mut conn.transport, &mut conn.flags, slices, scratch, held)
+    push_slices(
+        &mut conn.transport,
+        &mut conn.flags,
+        slices,
+        scratch,
+        ledger,
+    )
 }
 
 /// Writes parts to the transport, the first of which has been sent up to `sent`.
@@ -367,7 +373,7 @@ pub(super) fn gather_out<'a, S: Socket, C>(
     parts: impl Iterator<Item = &'a [u8]>,
     mut sent: usize,
     scratch: &mut Scratch,
-    held: &mut Held,
+    ledger: &mut Ledger,
 ) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
     let mut count = 0;
@@ -375,7 +381,7 @@ pub(super) fn gather_out<'a, S: Socket, C>(
         *slice = IoSlice::new(&part[mem::take(&mut sent)..]);
         count += 1;
     }
-    push_out(conn, &slices[..count], scratch, held)
+    push_out(conn, &slices[..count], scratch, ledger)
 }
 
 #[inline(always)]
@@ -384,14 +390,14 @@ fn push_slices<S: Socket>(
     flags: &mut Flags,
     slices: &[IoSlice<'_>],
     scratch: &mut Scratch,
-    held: &mut Held,
+    ledger: &mut Ledger,
 ) -> io::Result<usize> {
     let offered: usize = slices.iter().map(|slice| slice.len()).sum();
     let sent = match transport.flush()? {
         true if offered > 0 => transport.send(slices, scratch)?,
         _ => 0,
     };
-    transport.count(held, scratch.now);
+    transport.count(ledger, scratch.now);
     // TLS accepts a limited amount per call: only buffered records mean that the socket is full.
     let is_full = transport.has_output() || (sent < offered && !transport.is_tls());
     if is_full || (sent == 0 && offered > 0) {
@@ -405,7 +411,7 @@ fn flush_once<S: Socket, C>(
     conn: &mut Conn<S, C>,
     now: Tick,
     scratch: &mut Scratch,
-    held: &mut Held,
+    ledger: &mut Ledger,
 ) -> io::Result<usize> {
     let Conn {
         tx,
@@ -414,17 +420,17 @@ fn flush_once<S: Socket, C>(
         ..
     } = conn;
     let Some(queue) = tx else {
-        return push_slices(transport, flags, &[], scratch, held);
+        return push_slices(transport, flags, &[], scratch, ledger);
     };
     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
     let count = queue.slices(&mut slices);
-    let sent = push_slices(transport, flags, &slices[..count], scratch, held)?;
-    queue.advance(sent, now, held);
+    let sent = push_slices(transport, flags, &slices[..count], scratch, ledger)?;
+    queue.advance(sent, now, ledger);
     if !flags.has(Flags::WRITABLE) {
         queue.uptake.note_full(now);
     }
     if queue.len() == 0 {
-        queue.release(held);
+        queue.release(ledger);
         *tx = None;
     }
     Ok(sent)

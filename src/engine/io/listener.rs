@@ -37,12 +37,12 @@ impl fmt::Display for Address {
 /// A listening socket. Connections queue in its backlog until a reactor accepts them.
 pub struct Listener {
     socket: Socket,
-    tenure: Tenure,
+    ownership: SocketOwnership,
     /// Called before the socket is closed.
     before_close: Option<Box<dyn FnOnce() + Send>>,
     pub(crate) tls: Option<TlsConfig>,
     /// Connections must start with a PROXY protocol header.
-    pub(crate) has_preface: bool,
+    pub(crate) expects_proxy_header: bool,
     /// There may be connections to accept: set by an edge, cleared by `WouldBlock`.
     pub(crate) pending: bool,
 }
@@ -60,7 +60,7 @@ enum Socket {
 /// The ownership of a listening socket, which decides the fate of connections in its backlog when
 /// this process stops listening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tenure {
+pub(crate) enum SocketOwnership {
     /// Only this process has the socket: closing it loses the connections in the backlog.
     Own,
     /// Other processes listen on the same port with sockets and backlogs of their own
@@ -93,11 +93,11 @@ impl Listener {
             Address::Tcp(address) => Socket::Tcp(listen_tcp(*address, shared)?),
             Address::Unix(path) => return Self::open_unix(path, SocketFile::default(), tls),
         };
-        let tenure = match (&socket, shared) {
-            (Socket::Tcp(_), true) => Tenure::Shared,
-            _ => Tenure::Own,
+        let ownership = match (&socket, shared) {
+            (Socket::Tcp(_), true) => SocketOwnership::Shared,
+            _ => SocketOwnership::Own,
         };
-        Ok(Listener::new(socket, tenure, tls))
+        Ok(Listener::new(socket, ownership, tls))
     }
 
     /// Opens a listening unix socket. Its file has the given mode and owner before any client can
@@ -112,7 +112,7 @@ impl Listener {
             path: path.to_owned(),
             _file: Some(file),
         };
-        Ok(Listener::new(socket, Tenure::Own, tls))
+        Ok(Listener::new(socket, SocketOwnership::Own, tls))
     }
 
     /// Uses a listening TCP socket that is shared with other processes. It keeps listening, and its
@@ -124,7 +124,7 @@ impl Listener {
         must_listen(&socket)?;
         socket.set_nonblocking(true)?;
         let socket = Socket::Tcp(TcpListener::from_std(socket));
-        Ok(Listener::new(socket, Tenure::Lent, tls))
+        Ok(Listener::new(socket, SocketOwnership::Lent, tls))
     }
 
     /// Like [`Listener::from_tcp`], for a unix socket. Its file is never removed.
@@ -143,16 +143,16 @@ impl Listener {
             path,
             _file: None,
         };
-        Ok(Listener::new(socket, Tenure::Lent, tls))
+        Ok(Listener::new(socket, SocketOwnership::Lent, tls))
     }
 
-    fn new(socket: Socket, tenure: Tenure, tls: Option<TlsConfig>) -> Self {
+    fn new(socket: Socket, ownership: SocketOwnership, tls: Option<TlsConfig>) -> Self {
         Listener {
             socket,
-            tenure,
+            ownership,
             before_close: None,
             tls,
-            has_preface: false,
+            expects_proxy_header: false,
             pending: true,
         }
     }
@@ -168,7 +168,7 @@ impl Listener {
     /// [`Config::trusted_proxies`](crate::Config::trusted_proxies) may connect then.
     #[must_use]
     pub fn with_proxy_protocol(mut self) -> Self {
-        self.has_preface = true;
+        self.expects_proxy_header = true;
         self
     }
 
@@ -198,8 +198,8 @@ impl Listener {
         }
     }
 
-    pub(crate) fn tenure(&self) -> Tenure {
-        self.tenure
+    pub(crate) fn ownership(&self) -> SocketOwnership {
+        self.ownership
     }
 
     /// Makes the kernel drop new SYN packets, so that clients retry a second later, when this
@@ -209,7 +209,7 @@ impl Listener {
     ///
     /// # Errors
     /// If the system does not support it.
-    pub(crate) fn turn_away(&self) -> io::Result<()> {
+    pub(crate) fn drop_new_syns(&self) -> io::Result<()> {
         match &self.socket {
             #[cfg(target_os = "linux")]
             Socket::Tcp(listener) => socket2::SockRef::from(listener).attach_filter(&no_syn()),
@@ -340,7 +340,7 @@ mod tests {
             panic!("no address");
         };
         let early = TcpStream::connect(address).unwrap();
-        first.turn_away().unwrap();
+        first.drop_new_syns().unwrap();
         // The SYN is dropped: neither accepted nor refused.
         let short = Duration::from_millis(200);
         let error = TcpStream::connect_timeout(&address, short).unwrap_err();

@@ -12,7 +12,7 @@ use crate::config::Reload;
 /// A sender of a bounded channel to the reactor. Sending wakes the reactor.
 pub struct Mailbox<C> {
     sender: SyncSender<Mail<C>>,
-    bell: Arc<Bell>,
+    wake_flag: Arc<WakeFlag>,
 }
 
 /// A message to the reactor.
@@ -55,7 +55,7 @@ impl<C> Mailbox<C> {
     pub fn try_send(&self, command: C) -> Result<(), Undelivered<C>> {
         match self.sender.try_send(Mail::Command(command)) {
             Ok(()) => {
-                self.bell.ring();
+                self.wake_flag.ring();
                 Ok(())
             }
             Err(TrySendError::Full(Mail::Command(command))) => Err(Undelivered::Full(command)),
@@ -82,7 +82,7 @@ impl<C> Mailbox<C> {
 
     fn put(&self, mail: Mail<C>) -> Result<(), Closed> {
         self.sender.send(mail).map_err(|_| Closed)?;
-        self.bell.ring();
+        self.wake_flag.ring();
         Ok(())
     }
 }
@@ -91,7 +91,7 @@ impl<C> Clone for Mailbox<C> {
     fn clone(&self) -> Self {
         Mailbox {
             sender: self.sender.clone(),
-            bell: Arc::clone(&self.bell),
+            wake_flag: Arc::clone(&self.wake_flag),
         }
     }
 }
@@ -99,13 +99,13 @@ impl<C> Clone for Mailbox<C> {
 /// The receiving side, in the reactor.
 pub(crate) struct Inbox<C> {
     receiver: Receiver<Mail<C>>,
-    bell: Arc<Bell>,
+    wake_flag: Arc<WakeFlag>,
     /// There may be more messages in the channel.
     pub pending: bool,
 }
 
 impl<C> Inbox<C> {
-    /// Returns the next message, if any. [`Inbox::answer_bell`] must be called first in each turn.
+    /// Returns the next message, if any. [`Inbox::clear_wake_flag`] must be called first in each turn.
     pub(crate) fn take(&mut self) -> Option<Mail<C>> {
         match self.receiver.try_recv() {
             Ok(mail) => Some(mail),
@@ -118,8 +118,8 @@ impl<C> Inbox<C> {
 
     /// Clears the wake flag. Must be called before receiving, so that a message sent after the last
     /// receive wakes the reactor again.
-    pub(crate) fn answer_bell(&mut self) {
-        if self.bell.rung.swap(false, Ordering::AcqRel) {
+    pub(crate) fn clear_wake_flag(&mut self) {
+        if self.wake_flag.rung.swap(false, Ordering::AcqRel) {
             self.pending = true;
         }
     }
@@ -127,12 +127,12 @@ impl<C> Inbox<C> {
 
 /// Wakes the reactor once for any number of messages: wakeups coalesce anyway, and each costs a
 /// system call.
-struct Bell {
+struct WakeFlag {
     rung: AtomicBool,
     waker: Waker,
 }
 
-impl Bell {
+impl WakeFlag {
     fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel)
             && let Err(error) = self.waker.wake()
@@ -146,17 +146,17 @@ impl Bell {
 /// Creates a mailbox for `capacity` messages.
 pub(crate) fn mailbox<C>(capacity: usize, waker: Waker) -> (Mailbox<C>, Inbox<C>) {
     let (sender, receiver) = sync_channel(capacity);
-    let bell = Arc::new(Bell {
+    let wake_flag = Arc::new(WakeFlag {
         rung: AtomicBool::new(false),
         waker,
     });
     let mailbox = Mailbox {
         sender,
-        bell: Arc::clone(&bell),
+        wake_flag: Arc::clone(&wake_flag),
     };
     let inbox = Inbox {
         receiver,
-        bell,
+        wake_flag,
         pending: false,
     };
     (mailbox, inbox)
@@ -175,7 +175,7 @@ mod tests {
         let (mailbox, mut inbox) = mailbox(1, waker);
         assert_eq!(mailbox.try_send(1), Ok(()));
         assert_eq!(mailbox.try_send(2), Err(Undelivered::Full(2)));
-        inbox.answer_bell();
+        inbox.clear_wake_flag();
         assert!(inbox.pending, "the first one rang");
         assert!(matches!(inbox.take(), Some(Mail::Command(1))));
         assert_eq!(mailbox.try_send(3), Ok(()));
@@ -202,7 +202,7 @@ mod tests {
             // Without a timeout, a lost wakeup would hang here.
             let timeout = inbox.pending.then_some(Duration::ZERO);
             poll.poll(&mut events, timeout).unwrap();
-            inbox.answer_bell();
+            inbox.clear_wake_flag();
             while let Some(Mail::Command(_)) = inbox.take() {
                 seen += 1;
             }

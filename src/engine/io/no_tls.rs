@@ -7,8 +7,8 @@ use std::marker::PhantomData;
 use crate::CertificateInfo;
 use crate::engine::scratch::Scratch;
 use crate::engine::timer::Tick;
-use crate::held::Held;
 use crate::io::socket::{Fill, Socket};
+use crate::ledger::Ledger;
 
 /// A certificate and key; cannot exist in this build.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl<S: Socket> TlsLink<S> {
         match self.0 {}
     }
 
-    pub fn count(&mut self, _: &mut Held, _: Tick) {
+    pub fn count(&mut self, _: &mut Ledger, _: Tick) {
         match self.0 {}
     }
 
@@ -51,11 +51,11 @@ impl<S: Socket> TlsLink<S> {
         match self.0 {}
     }
 
-    pub fn release(&mut self, _: &mut Held) {
+    pub fn release(&mut self, _: &mut Ledger) {
         match self.0 {}
     }
 
-    pub fn held(&self) -> usize {
+    pub fn buffered(&self) -> usize {
         match self.0 {}
     }
 

@@ -10,7 +10,7 @@ use mio::{Events, Poll, Token, Waker};
 use crate::config::{Config, Reload};
 use crate::engine::{Arrival, Engine, Readiness};
 use crate::handler::Handler;
-use crate::io::listener::{Listener, Tenure, concerns_one_connection};
+use crate::io::listener::{Listener, SocketOwnership, concerns_one_connection};
 use crate::io::mailbox::{Inbox, Mail, Mailbox, mailbox};
 use crate::io::stream::Stream;
 use crate::log_throttle::LogThrottle;
@@ -29,7 +29,7 @@ pub struct Reactor<H: Handler> {
     retry_accept: Option<Instant>,
     accept_failures: AcceptFailures,
     /// A shutdown that waits for TCP handshakes in progress.
-    last_call: Option<LastCall>,
+    handover: Option<Handover>,
 }
 
 /// Accept failures that have not been logged yet.
@@ -61,7 +61,7 @@ impl AcceptFailures {
 /// A shutdown with a delayed start: the time until which connections are accepted, and the period
 /// of the shutdown.
 #[derive(Clone, Copy)]
-struct LastCall {
+struct Handover {
     until: Instant,
     over: Duration,
 }
@@ -83,7 +83,7 @@ impl<H: Handler> Reactor<H> {
             inbox,
             retry_accept: None,
             accept_failures: AcceptFailures::default(),
-            last_call: None,
+            handover: None,
         })
     }
 
@@ -127,7 +127,7 @@ impl<H: Handler> Reactor<H> {
         if self.serve_mail() || self.has_ended() {
             return Ok(false);
         }
-        self.serve_last_call();
+        self.serve_handover();
         self.finish_shutdown();
         let due = self.accept_failures.throttle.flush(since_start(began));
         self.accept_failures.log(due);
@@ -150,7 +150,7 @@ impl<H: Handler> Reactor<H> {
             Some(at) => (at.saturating_duration_since(Instant::now())).min(self.engine.timeout()),
             None => self.engine.timeout(),
         };
-        let timeout = match self.last_call {
+        let timeout = match self.handover {
             Some(call) => timeout.min(call.until.saturating_duration_since(Instant::now())),
             None => timeout,
         };
@@ -185,7 +185,7 @@ impl<H: Handler> Reactor<H> {
 
     /// Handles messages in the mailbox. Returns true if the reactor must end immediately.
     fn serve_mail(&mut self) -> bool {
-        self.inbox.answer_bell();
+        self.inbox.clear_wake_flag();
         for _ in 0..MAIL_BUDGET {
             if !self.inbox.pending || !self.engine.wants_commands() {
                 break;
@@ -225,25 +225,25 @@ impl<H: Handler> Reactor<H> {
             if self.engine.is_reserved(ListenerId(number as u8)) {
                 continue;
             }
-            if listener.tenure() != Tenure::Shared {
+            if listener.ownership() != SocketOwnership::Shared {
                 self.leave(number);
                 continue;
             }
-            if let Err(error) = listener.turn_away() {
+            if let Err(error) = listener.drop_new_syns() {
                 log::debug!("who connects cannot be turned away: {error}");
             }
-            until = Instant::now() + LAST_CALL;
+            until = Instant::now() + HANDOVER_GRACE;
         }
-        self.last_call = Some(LastCall { until, over });
+        self.handover = Some(Handover { until, over });
     }
 
     /// Stops listening. Connections in the accept queue of a socket shared with other processes are
     /// left to them.
     fn leave(&mut self, number: usize) {
         let listener = self.listeners[number].as_ref();
-        match listener.map(Listener::tenure) {
-            Some(Tenure::Lent) | None => self.listeners[number] = None,
-            Some(Tenure::Own | Tenure::Shared) => self.stop_listening(number),
+        match listener.map(Listener::ownership) {
+            Some(SocketOwnership::Lent) | None => self.listeners[number] = None,
+            Some(SocketOwnership::Own | SocketOwnership::Shared) => self.stop_listening(number),
         }
     }
 
@@ -264,8 +264,8 @@ impl<H: Handler> Reactor<H> {
     }
 
     /// Begins the drain once the grace period for TCP handshakes is over.
-    fn serve_last_call(&mut self) {
-        let Some(call) = self.last_call.filter(|call| Instant::now() >= call.until) else {
+    fn serve_handover(&mut self) {
+        let Some(call) = self.handover.filter(|call| Instant::now() >= call.until) else {
             return;
         };
         for number in 0..self.listeners.len() {
@@ -273,12 +273,12 @@ impl<H: Handler> Reactor<H> {
                 self.stop_listening(number);
             }
         }
-        self.last_call = None;
+        self.handover = None;
         self.engine.begin_drain(call.over);
     }
 
     fn is_ending(&self) -> bool {
-        self.last_call.is_some() || self.engine.is_draining()
+        self.handover.is_some() || self.engine.is_draining()
     }
 
     /// Accepts the connections in the accept queue, which would otherwise be lost, and closes the
@@ -319,11 +319,11 @@ impl<H: Handler> Reactor<H> {
                     let arrival = Arrival {
                         listener: ListenerId(number as u8),
                         peer: stream.peer_ip(),
-                        has_preface: listener.has_preface,
+                        expects_proxy_header: listener.expects_proxy_header,
                         tls: listener.tls.clone(),
                         socket: stream,
                     };
-                    self.take_in(arrival)?;
+                    self.admit(arrival)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     listener.pending = false;
@@ -335,7 +335,7 @@ impl<H: Handler> Reactor<H> {
         Ok(())
     }
 
-    fn take_in(&mut self, arrival: Arrival<Stream>) -> io::Result<()> {
+    fn admit(&mut self, arrival: Arrival<Stream>) -> io::Result<()> {
         let Some(key) = self.engine.accept(arrival) else {
             return Ok(());
         };
@@ -392,7 +392,7 @@ const ACCEPT_BUDGET: usize = 64;
 const MOST_WAITING: usize = 4096;
 /// Grace period for TCP handshakes in progress on a port shared with other processes. It is shorter
 /// than the initial retransmission timeout of one second (RFC 6298 §2).
-const LAST_CALL: Duration = Duration::from_millis(500);
+const HANDOVER_GRACE: Duration = Duration::from_millis(500);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// The minimum interval between log lines on accept failures, in milliseconds.
 const LOG_EVERY: u64 = 60_000;

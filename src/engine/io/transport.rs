@@ -5,9 +5,9 @@ use std::io::{self, IoSlice};
 use crate::conn::pace::Pace;
 use crate::engine::scratch::Scratch;
 use crate::engine::timer::Tick;
-use crate::held::Held;
 use crate::io::socket::{Fill, Socket};
 use crate::io::tls::TlsLink;
+use crate::ledger::Ledger;
 
 /// The transport of a connection. The pace is stored in the variants because it fits their padding
 /// there.
@@ -101,9 +101,9 @@ impl<S: Socket> Transport<S> {
     }
 
     /// Updates the ledger with the buffered records.
-    pub(crate) fn count(&mut self, held: &mut Held, now: Tick) {
+    pub(crate) fn count(&mut self, ledger: &mut Ledger, now: Tick) {
         if let Transport::Tls(link, _) = self {
-            link.count(held, now);
+            link.count(ledger, now);
         }
     }
 
@@ -117,17 +117,17 @@ impl<S: Socket> Transport<S> {
     }
 
     /// Removes the buffered records from the ledger, before the connection is freed.
-    pub(crate) fn release(&mut self, held: &mut Held) {
+    pub(crate) fn release(&mut self, ledger: &mut Ledger) {
         if let Transport::Tls(link, _) = self {
-            link.release(held);
+            link.release(ledger);
         }
     }
 
     /// Returns the number of bytes of an incomplete TLS record.
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn buffered(&self) -> usize {
         match self {
             Transport::Plain(..) => 0,
-            Transport::Tls(link, _) => link.held(),
+            Transport::Tls(link, _) => link.buffered(),
         }
     }
 

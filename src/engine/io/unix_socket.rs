@@ -163,7 +163,7 @@ fn refused(error: &io::Error, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("{what}: {error}"))
 }
 
-/// Held while the umask is changed, so that concurrent threads restore the original one.
+/// Ledger while the umask is changed, so that concurrent threads restore the original one.
 static UMASK: Mutex<()> = Mutex::new(());
 /// The permission bits of a mode.
 const PERMISSIONS: u32 = 0o777;

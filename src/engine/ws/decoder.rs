@@ -169,7 +169,7 @@ impl Decoder {
     }
 
     /// Returns the memory used for incomplete input, in bytes.
-    pub fn held(&self) -> usize {
+    pub fn buffered(&self) -> usize {
         self.partial.as_deref().map_or(0, |partial| {
             let message = partial.message.as_ref();
             size_of::<Partial>()

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Sends `step` bytes at a time. Returns all bytes sent.
-fn drain(queue: &mut TxQueue, step: usize, held: &mut Held) -> Vec<u8> {
+fn drain(queue: &mut TxQueue, step: usize, ledger: &mut Ledger) -> Vec<u8> {
     let mut out = Vec::new();
     while queue.len() > 0 {
         let mut slices = [IoSlice::new(&[]); 3];
@@ -12,144 +12,144 @@ fn drain(queue: &mut TxQueue, step: usize, held: &mut Held) -> Vec<u8> {
         let taken = step.min(all.len());
         assert!(taken > 0, "bytes are counted that are not offered");
         out.extend_from_slice(&all[..taken]);
-        queue.advance(taken, 0, held);
+        queue.advance(taken, 0, ledger);
     }
     out
 }
 
 #[test]
 fn bytes_leave_in_order_for_any_write_size() {
-    let held = &mut Held::default();
+    let ledger = &mut Ledger::default();
     for step in 1..20 {
         let mut queue = TxQueue::default();
-        queue.push_shared(Frame::text("one"), 2, 0, held);
+        queue.push_shared(Frame::text("one"), 2, 0, ledger);
         for part in [&b"two"[..], b"", b"three"] {
-            queue.push_owned(part, false, 0, held);
+            queue.push_owned(part, false, 0, ledger);
         }
-        queue.push_shared(Frame::text("four"), 0, 0, held);
-        assert_eq!(drain(&mut queue, step, held), b"onetwothree\x81\x04four");
+        queue.push_shared(Frame::text("four"), 0, 0, ledger);
+        assert_eq!(drain(&mut queue, step, ledger), b"onetwothree\x81\x04four");
     }
 }
 
 #[test]
 fn pong_follows_the_frame_in_progress() {
-    let held = &mut Held::default();
+    let ledger = &mut Ledger::default();
     for step in 1..20 {
         let mut queue = TxQueue::default();
-        queue.push_owned(b"rest", true, 0, held);
-        queue.push_owned(b"next", false, 0, held);
-        queue.set_pong(b"old", held);
-        queue.set_pong(b"PONG", held);
-        assert_eq!(drain(&mut queue, step, held), b"restPONGnext");
+        queue.push_owned(b"rest", true, 0, ledger);
+        queue.push_owned(b"next", false, 0, ledger);
+        queue.set_pong(b"old", ledger);
+        queue.set_pong(b"PONG", ledger);
+        assert_eq!(drain(&mut queue, step, ledger), b"restPONGnext");
     }
     let mut queue = TxQueue::default();
-    queue.push_owned(b"next", false, 0, held);
-    queue.set_pong(b"PONG", held);
-    assert_eq!(drain(&mut queue, 3, held), b"PONGnext");
+    queue.push_owned(b"next", false, 0, ledger);
+    queue.set_pong(b"PONG", ledger);
+    assert_eq!(drain(&mut queue, 3, ledger), b"PONGnext");
 }
 
 #[test]
 fn partially_sent_pong_keeps_pace() {
-    let held = &mut Held::default();
+    let ledger = &mut Ledger::default();
     let mut queue = TxQueue::default();
-    queue.push_owned(b"rest", true, 1000, held);
-    queue.set_pong(b"PONG", held);
-    queue.advance(4, 1000, held);
-    queue.advance(1, 1001, held);
+    queue.push_owned(b"rest", true, 1000, ledger);
+    queue.set_pong(b"PONG", ledger);
+    queue.advance(4, 1000, ledger);
+    queue.advance(1, 1001, ledger);
     assert!(queue.keeps_pace(1005, 5, 100));
     assert!(!queue.keeps_pace(1007, 5, 100));
 }
 
 #[test]
 fn nothing_overtakes_sealed_output() {
-    let held = &mut Held::default();
+    let ledger = &mut Ledger::default();
     for step in 1..20 {
         let mut queue = TxQueue::default();
-        queue.push_owned(b"answer", false, 0, held);
-        queue.push_owned(b"switch", false, 0, held);
-        queue.advance(2, 0, held);
-        queue.seal(held);
+        queue.push_owned(b"answer", false, 0, ledger);
+        queue.push_owned(b"switch", false, 0, ledger);
+        queue.advance(2, 0, ledger);
+        queue.seal(ledger);
         assert_eq!(queue.verify(), Ok(()));
-        queue.set_pong(b"PONG", held);
-        queue.push_owned(b"next", false, 0, held);
-        assert_eq!(drain(&mut queue, step, held), b"swerswitchPONGnext");
+        queue.set_pong(b"PONG", ledger);
+        queue.push_owned(b"next", false, 0, ledger);
+        assert_eq!(drain(&mut queue, step, ledger), b"swerswitchPONGnext");
     }
     let mut queue = TxQueue::default();
-    queue.push_owned(b"switch", false, 0, held);
-    queue.seal(held);
-    queue.push_owned(b"next", false, 0, held);
-    queue.drop_unstarted(held);
-    assert_eq!(drain(&mut queue, 100, held), b"switch");
-    queue.seal(held);
+    queue.push_owned(b"switch", false, 0, ledger);
+    queue.seal(ledger);
+    queue.push_owned(b"next", false, 0, ledger);
+    queue.drop_unstarted(ledger);
+    assert_eq!(drain(&mut queue, 100, ledger), b"switch");
+    queue.seal(ledger);
     assert_eq!(queue.len(), 0);
 }
 
 #[test]
 fn drop_unstarted_keeps_the_frame_in_progress() {
-    let held = &mut Held::default();
+    let ledger = &mut Ledger::default();
     let mut queue = TxQueue::default();
-    queue.push_owned(b"first", false, 0, held);
-    queue.push_owned(b"second", false, 0, held);
-    queue.set_pong(b"PONG", held);
-    queue.drop_unstarted(held);
+    queue.push_owned(b"first", false, 0, ledger);
+    queue.push_owned(b"second", false, 0, ledger);
+    queue.set_pong(b"PONG", ledger);
+    queue.drop_unstarted(ledger);
     assert_eq!(queue.len(), 0);
-    queue.push_owned(b"first", false, 0, held);
-    queue.push_owned(b"second", false, 0, held);
-    queue.advance(2, 0, held);
-    queue.drop_unstarted(held);
-    queue.push_owned(b"close", false, 0, held);
-    assert_eq!(drain(&mut queue, 4, held), b"rstclose");
+    queue.push_owned(b"first", false, 0, ledger);
+    queue.push_owned(b"second", false, 0, ledger);
+    queue.advance(2, 0, ledger);
+    queue.drop_unstarted(ledger);
+    queue.push_owned(b"close", false, 0, ledger);
+    assert_eq!(drain(&mut queue, 4, ledger), b"rstclose");
 }
 
 #[test]
 fn drop_messages_keeps_replies_and_the_frame_in_progress() {
-    let held = &mut Held::default();
+    let ledger = &mut Ledger::default();
     let mut queue = TxQueue::default();
-    queue.push_shared(Frame::text("event"), 3, 0, held);
-    queue.push_owned(b"reply", false, 0, held);
-    queue.push_shared(Frame::text("event"), 0, 0, held);
-    queue.drop_messages(held);
+    queue.push_shared(Frame::text("event"), 3, 0, ledger);
+    queue.push_owned(b"reply", false, 0, ledger);
+    queue.push_shared(Frame::text("event"), 0, 0, ledger);
+    queue.drop_messages(ledger);
     assert_eq!(queue.verify(), Ok(()));
-    assert_eq!(drain(&mut queue, 20, held), b"ventreply");
+    assert_eq!(drain(&mut queue, 20, ledger), b"ventreply");
 }
 
 // M11
 #[test]
 fn sent_part_of_a_long_chunk_is_released() {
-    let held = &mut Held::default();
+    let ledger = &mut Ledger::default();
     let mut queue = TxQueue::default();
     let bytes: Vec<u8> = (0..100_000).map(|byte| byte as u8).collect();
-    queue.push_owned(&bytes, false, 0, held);
-    let overhead = held.queues - 100_000;
+    queue.push_owned(&bytes, false, 0, ledger);
+    let overhead = ledger.queues - 100_000;
     let mut out = Vec::new();
     while queue.len() > 0 {
         let mut slices = [IoSlice::new(&[]); 1];
         assert_eq!(queue.slices(&mut slices), 1);
         let taken = slices[0].len().min(1500);
         out.extend_from_slice(&slices[0][..taken]);
-        queue.advance(taken, 0, held);
+        queue.advance(taken, 0, ledger);
         let most = 2 * queue.len() + WORTH_SHRINKING;
-        assert!(held.queues - overhead <= most as u64);
+        assert!(ledger.queues - overhead <= most as u64);
         assert!(queue.len() == 0 || queue.verify() == Ok(()));
     }
     assert_eq!(out, bytes);
-    queue.release(held);
-    assert_eq!(*held, Held::default());
+    queue.release(ledger);
+    assert_eq!(*ledger, Ledger::default());
 }
 
 // M6
 #[test]
 fn shared_frame_is_counted_once() {
-    let held = &mut Held::default();
+    let ledger = &mut Ledger::default();
     let frame = Frame::text(&"x".repeat(10_000));
     let mut queues: Vec<_> = (0..10).map(|_| TxQueue::default()).collect();
     for queue in &mut queues {
-        queue.push_shared(Rc::clone(&frame), 0, 0, held);
+        queue.push_shared(Rc::clone(&frame), 0, 0, ledger);
     }
-    assert_eq!(held.frames, frame.memory() as u64);
+    assert_eq!(ledger.frames, frame.memory() as u64);
     for queue in &mut queues {
-        assert_eq!(held.frames, frame.memory() as u64);
-        queue.release(held);
+        assert_eq!(ledger.frames, frame.memory() as u64);
+        queue.release(ledger);
     }
-    assert_eq!(*held, Held::default());
+    assert_eq!(*ledger, Ledger::default());
 }

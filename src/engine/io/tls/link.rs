@@ -15,9 +15,9 @@ use super::TlsConfig;
 use super::records::{Error, MAX_RECORD, Pass, Traffic, append, next_record, take_alert};
 use crate::engine::scratch::{Cipher, Scratch};
 use crate::engine::timer::Tick;
-use crate::held::{Held, recount};
 use crate::io::socket::{Fill, Socket};
 use crate::io::transport::{read_once, write_once};
+use crate::ledger::{Ledger, recount};
 
 /// The server side of a TLS connection. To be boxed: the session state takes about 1 KiB.
 pub struct TlsLink<S> {
@@ -52,7 +52,7 @@ enum Receiving {
 enum Sending {
     Open,
     /// No more data will be sent; the socket is shut down when the kernel has accepted `out`.
-    Ending,
+    CloseInfo,
     Ended,
 }
 
@@ -219,7 +219,7 @@ impl<S: Socket> TlsLink<S> {
         if self.out.is_some() {
             return Ok(false);
         }
-        if self.sending == Sending::Ending {
+        if self.sending == Sending::CloseInfo {
             self.sending = Sending::Ended;
             self.socket.shutdown_write()?;
         }
@@ -237,7 +237,7 @@ impl<S: Socket> TlsLink<S> {
             return Ok(());
         }
         let said = self.say_close(&mut scratch.cipher.outgoing);
-        self.sending = Sending::Ending;
+        self.sending = Sending::CloseInfo;
         if said.and_then(|()| self.flush()).is_ok() {
             return Ok(());
         }
@@ -300,12 +300,12 @@ impl<S: Socket> TlsLink<S> {
     }
 
     /// Updates the ledger with the buffered records, and records the time of progress.
-    pub fn count(&mut self, held: &mut Held, now: Tick) {
+    pub fn count(&mut self, ledger: &mut Ledger, now: Tick) {
         if mem::take(&mut self.has_progressed) {
             self.progressed = now;
         }
         let records = self.records();
-        recount(&mut held.records, &mut self.counted, records);
+        recount(&mut ledger.records, &mut self.counted, records);
     }
 
     /// Returns whether records are buffered of which the socket has accepted nothing for longer
@@ -315,12 +315,12 @@ impl<S: Socket> TlsLink<S> {
     }
 
     /// Removes the buffered records from the ledger, before the connection is freed.
-    pub fn release(&mut self, held: &mut Held) {
-        recount(&mut held.records, &mut self.counted, 0);
+    pub fn release(&mut self, ledger: &mut Ledger) {
+        recount(&mut ledger.records, &mut self.counted, 0);
     }
 
     /// Returns the number of bytes of an incomplete record.
-    pub fn held(&self) -> usize {
+    pub fn buffered(&self) -> usize {
         self.partial.as_deref().map_or(0, <[u8]>::len)
     }
 }

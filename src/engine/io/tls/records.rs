@@ -110,9 +110,9 @@ pub(super) fn append<E: Shortage>(
     loop {
         let room = outgoing.len() - start;
         match encode(&mut outgoing[start..]).map_err(|error| error.required()) {
-            Ok(written) => {
-                debug_assert!(written <= room);
-                outgoing.truncate(start + written);
+            Ok(latencies) => {
+                debug_assert!(latencies <= room);
+                outgoing.truncate(start + latencies);
                 return Ok(());
             }
             Err(Some(required)) if required > room => outgoing.resize(start + required, 0),

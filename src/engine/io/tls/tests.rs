@@ -176,11 +176,11 @@ fn much_data_passes_through_short_reads_and_writes() {
         pair.shake_hands();
         pair.wire.read_at_most(reads);
         pair.wire.write_at_most(writes);
-        let mut heard = Vec::new();
+        let mut last_activity = Vec::new();
         let mut said = 0;
         let mut echo = Vec::new();
         let mut echoed = 0;
-        while heard.len() < data.len() {
+        while last_activity.len() < data.len() {
             // Small pieces, like a client's frames.
             if said < data.len() {
                 let end = data.len().min(said + 5000);
@@ -192,9 +192,9 @@ fn much_data_passes_through_short_reads_and_writes() {
             let slices = [IoSlice::new(head), IoSlice::new(&[]), IoSlice::new(tail)];
             echoed += pair.link.send(&slices, &mut pair.scratch).unwrap();
             pair.link.flush().unwrap();
-            heard.extend(pair.client_hears());
+            last_activity.extend(pair.client_hears());
         }
-        assert!(heard == data);
+        assert!(last_activity == data);
         pair.wire.read_at_most(&[]);
         pair.wire.write_at_most(&[]);
         assert!(pair.link.flush().unwrap());

@@ -13,9 +13,9 @@ use crate::io::socket::Socket;
 /// unique: deliveries with the same arrival time share an entry, regardless of the number of
 /// receivers.
 #[derive(Default)]
-pub(super) struct Written(Vec<(u64, u64)>);
+pub(super) struct TurnLatencies(Vec<(u64, u64)>);
 
-impl Written {
+impl TurnLatencies {
     pub(super) fn add(&mut self, since: u64) {
         match self.0.last_mut() {
             Some((last, count)) if *last == since => *count += 1,
@@ -37,11 +37,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub fn end_turn(&mut self, took: Duration) {
         self.counters.turns.observe(took);
         let now = Duration::from_millis(self.now.mono) + took;
-        for &(since, count) in &self.written.0 {
+        for &(since, count) in &self.latencies.0 {
             let age = now.saturating_sub(Duration::from_millis(since));
             self.counters.latency.observe_many(age, count);
         }
-        self.written.clear();
+        self.latencies.clear();
     }
 }
 
@@ -54,12 +54,12 @@ mod tests {
 
     #[test]
     fn arrival_times_are_sorted_and_unique() {
-        let mut written = Written::default();
+        let mut latencies = TurnLatencies::default();
         for since in [5, 5, 3, 5, 9, 3, 4] {
-            written.add(since);
+            latencies.add(since);
         }
-        assert_eq!(written.0, [(3, 2), (4, 1), (5, 3), (9, 1)]);
-        written.clear();
-        assert_eq!(written.0, []);
+        assert_eq!(latencies.0, [(3, 2), (4, 1), (5, 3), (9, 1)]);
+        latencies.clear();
+        assert_eq!(latencies.0, []);
     }
 }

@@ -3,7 +3,7 @@
 /// Bytes currently held, by kind. Shared memory counts once, regardless of the number of
 /// connections that use it. A partially sent buffer counts in full as long as it is allocated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct Ledger {
     /// Private output: the queues of single connections, and replies in them.
     pub queues: u64,
     /// Shared messages that are queued or about to be.
@@ -18,7 +18,7 @@ pub struct Held {
     pub bodies: u64,
 }
 
-impl Held {
+impl Ledger {
     /// Returns the output of all kinds, limited by
     /// [`Config::queue_total`](crate::Config::queue_total).
     pub fn output(&self) -> u64 {

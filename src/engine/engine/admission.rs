@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Engine;
 use crate::ConnKey;
-use crate::conn::{Flags, Phase, Preface};
+use crate::conn::{Flags, Phase, ProxyHeader};
 use crate::handler::{Handler, Refusal};
 use crate::http::{Progress, Request, Source, client_address, parse_proxy};
 use crate::io::socket::Socket;
@@ -77,25 +77,25 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Processes bytes of a PROXY protocol header; the caller never reads past its end.
-    pub(super) fn take_preface(&mut self, key: ConnKey, bytes: &[u8]) {
+    pub(super) fn on_proxy_header(&mut self, key: ConnKey, bytes: &[u8]) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
-        let Phase::Preface(preface) = &mut conn.phase else {
+        let Phase::ProxyHeader(proxy_header) = &mut conn.phase else {
             return;
         };
-        preface.bytes.extend_from_slice(bytes);
-        match parse_proxy(&preface.bytes) {
+        proxy_header.bytes.extend_from_slice(bytes);
+        match parse_proxy(&proxy_header.bytes) {
             Ok(Progress::Missing(_)) => {}
             Ok(Progress::Whole(source, length)) => {
-                debug_assert_eq!(length, preface.bytes.len());
+                debug_assert_eq!(length, proxy_header.bytes.len());
                 conn.phase = Phase::Request(None);
                 self.take_source(key, source);
             }
             Err(error) => {
                 log::debug!("{key:?}: the PROXY protocol: {}", error.0);
                 self.counters.proxy_failures += 1;
-                self.lose(key);
+                self.drop_lost(key);
             }
         }
     }
@@ -121,7 +121,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Some(ip) if self.admit(ip) => self.count_address(key, ip),
             Some(_) => {
                 self.counters.refused_per_ip += 1;
-                self.lose(key);
+                self.drop_lost(key);
             }
         }
     }
@@ -176,8 +176,8 @@ const TRANSLATED: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 
 /// Returns a lower bound for the missing bytes of a header. Bytes after the header must stay in the
 /// socket, because they may be TLS.
-pub(super) fn missing(preface: &Preface) -> usize {
-    match parse_proxy(&preface.bytes) {
+pub(super) fn missing(proxy_header: &ProxyHeader) -> usize {
+    match parse_proxy(&proxy_header.bytes) {
         Ok(Progress::Missing(missing)) => missing,
         Ok(Progress::Whole(..)) | Err(_) => 0,
     }

@@ -33,7 +33,7 @@ pub trait Sessions<C> {
 
 /// How a WebSocket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ending {
+pub struct CloseInfo {
     /// The code in the first close frame: 1005 if it had none, 1006 if there was no close frame.
     pub code: u16,
     /// The cause, with the label used in metrics.
@@ -55,7 +55,7 @@ pub(crate) struct Outbox {
     /// Units of work done for the connection being served.
     pub(crate) work: u64,
     /// During `on_close`: how the WebSocket ended.
-    pub(crate) ending: Option<Ending>,
+    pub(crate) close_info: Option<CloseInfo>,
     /// The connection that this call concerns; `None` if there is none, or once it is to be closed.
     pub(crate) serving: Option<ConnKey>,
     /// Pending receivers of deliveries, including those of this call.
@@ -225,8 +225,8 @@ impl<'a, C> Cx<'a, C> {
     }
 
     /// In [`Handler::on_close`](crate::Handler::on_close): returns how the WebSocket ended.
-    pub fn ending(&self) -> Option<Ending> {
-        self.outbox.ending
+    pub fn close_info(&self) -> Option<CloseInfo> {
+        self.outbox.close_info
     }
 
     /// Returns the time of the turn.

@@ -1,18 +1,18 @@
 //! A bucket queue that merges the entries of several deliveries for neighboring slots, in slot
 //! order.
 //!
-//! Owns: a FIFO list for each slot of a stretch. Must not know: the content of deliveries.
+//! Owns: a FIFO list for each slot of a bucket. Must not know: the content of deliveries.
 
-use super::give_back::{KEPT_CAPACITY, beyond_kept, enough};
+use super::shrink::{KEPT_CAPACITY, beyond_kept, shrink_target};
 use crate::ConnKey;
 
-/// Returns the stretch that contains a slot.
-pub(super) fn stretch_of(key: ConnKey) -> u32 {
+/// Returns the bucket that contains a slot.
+pub(super) fn bucket_of(key: ConnKey) -> u32 {
     key.index / SLOTS as u32
 }
 
-/// The entries of one stretch. Push and pop take constant time.
-pub(super) struct Stretch {
+/// The entries of one bucket. Push and pop take constant time.
+pub(super) struct SlotBucket {
     /// All entries, including those already popped; cleared when the last one is popped.
     links: Vec<Link>,
     chains: [Chain; SLOTS],
@@ -22,15 +22,15 @@ pub(super) struct Stretch {
 
 /// A pending frame for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Due {
+pub(super) struct MergeEntry {
     pub key: ConnKey,
-    /// The index of the delivery in the wave.
+    /// The index of the delivery in the batch.
     pub delivery: u32,
     pub variant: u8,
 }
 
 struct Link {
-    due: Due,
+    due: MergeEntry,
     next: u32,
 }
 
@@ -40,9 +40,9 @@ struct Chain {
     last: u32,
 }
 
-impl Default for Stretch {
+impl Default for SlotBucket {
     fn default() -> Self {
-        Stretch {
+        SlotBucket {
             links: Vec::new(),
             chains: [Chain::default(); SLOTS],
             occupied: 0,
@@ -50,7 +50,7 @@ impl Default for Stretch {
     }
 }
 
-impl Stretch {
+impl SlotBucket {
     /// Counts the remaining entries. For tests and simulations only.
     pub(super) fn count(&self) -> usize {
         let taken_up = (0..SLOTS).filter(|slot| self.occupied >> slot & 1 == 1);
@@ -62,9 +62,9 @@ impl Stretch {
     }
 
     /// Shrinks a table that many deliveries have enlarged.
-    pub(super) fn give_back(&mut self) {
-        if let Some(enough) = enough(self.links.len(), self.links.capacity()) {
-            self.links.shrink_to(enough);
+    pub(super) fn shrink(&mut self) {
+        if let Some(target) = shrink_target(self.links.len(), self.links.capacity()) {
+            self.links.shrink_to(target);
         }
     }
 
@@ -74,7 +74,7 @@ impl Stretch {
     }
 
     /// Appends an entry to the list of its slot.
-    pub(super) fn push(&mut self, due: Due) {
+    pub(super) fn push(&mut self, due: MergeEntry) {
         let at = self.links.len() as u32;
         let slot = due.key.index as usize % SLOTS;
         self.links.push(Link { due, next: NONE });
@@ -91,7 +91,7 @@ impl Stretch {
 
     /// Pops the next entry of the lowest occupied slot. With `Some(key)`, only if the entry is for
     /// `key`.
-    pub(super) fn pop(&mut self, key: Option<ConnKey>) -> Option<Due> {
+    pub(super) fn pop(&mut self, key: Option<ConnKey>) -> Option<MergeEntry> {
         if self.occupied == 0 {
             return None;
         }
@@ -113,7 +113,7 @@ impl Stretch {
     }
 }
 
-/// Slots per stretch: one bitmap word.
+/// Slots per bucket: one bitmap word.
 const SLOTS: usize = 64;
 const NONE: u32 = u32::MAX;
 
@@ -123,29 +123,29 @@ mod tests {
 
     #[test]
     fn slots_pop_in_order_and_fifo_within_a_slot() {
-        let mut stretch = Stretch::default();
+        let mut bucket = SlotBucket::default();
         // A slot may have been used by two connections in succession.
         let dues = [(130, 1), (128, 1), (191, 2), (130, 1), (130, 3), (128, 1)];
         let dues = dues.map(|(index, generation)| ConnKey { index, generation });
         for (delivery, key) in (0..).zip(dues) {
-            assert_eq!(stretch_of(key), 2);
-            stretch.push(Due {
+            assert_eq!(bucket_of(key), 2);
+            bucket.push(MergeEntry {
                 key,
                 delivery,
                 variant: 0,
             });
         }
-        assert_eq!(stretch.count(), 6);
+        assert_eq!(bucket.count(), 6);
         let mut order = Vec::new();
-        while let Some(due) = stretch.pop(None) {
+        while let Some(due) = bucket.pop(None) {
             order.push((due.key.index, due.delivery));
-            while let Some(same) = stretch.pop(Some(due.key)) {
+            while let Some(same) = bucket.pop(Some(due.key)) {
                 assert_eq!(same.key, due.key);
                 order.push((same.key.index, same.delivery));
             }
         }
         let want = [(128, 1), (128, 5), (130, 0), (130, 3), (130, 4), (191, 2)];
         assert_eq!(order, want);
-        assert_eq!(stretch.count(), 0);
+        assert_eq!(bucket.count(), 0);
     }
 }

@@ -8,12 +8,12 @@ use std::rc::Rc;
 use crate::frame::Frame;
 
 #[derive(Default)]
-pub(super) struct Joined {
+pub(super) struct CoalescedWrite {
     frames: Vec<Rc<Frame>>,
     bytes: Vec<u8>,
 }
 
-impl Joined {
+impl CoalescedWrite {
     /// Returns the concatenated bytes of the frames, or `None` if they are too long.
     pub(super) fn bytes(&mut self, frames: &[Rc<Frame>]) -> Option<&[u8]> {
         if !self.holds(frames) {
@@ -57,17 +57,17 @@ mod tests {
     #[test]
     fn bytes_match_the_requested_frames() {
         let [a, b, long] = ["a", "b", &"c".repeat(MAX_SIZE)].map(Frame::text);
-        let mut joined = Joined::default();
+        let mut coalesced = CoalescedWrite::default();
         let (ab, ba) = (
             [Rc::clone(&a), Rc::clone(&b)],
             [Rc::clone(&b), Rc::clone(&a)],
         );
         for _ in 0..2 {
-            assert_eq!(joined.bytes(&ab), Some(&b"\x81\x01a\x81\x01b"[..]));
-            assert_eq!(joined.bytes(&ab), Some(&b"\x81\x01a\x81\x01b"[..]));
-            assert_eq!(joined.bytes(&ba), Some(&b"\x81\x01b\x81\x01a"[..]));
-            assert_eq!(joined.bytes(&[Rc::clone(&a), Rc::clone(&long)]), None);
-            joined.clear();
+            assert_eq!(coalesced.bytes(&ab), Some(&b"\x81\x01a\x81\x01b"[..]));
+            assert_eq!(coalesced.bytes(&ab), Some(&b"\x81\x01a\x81\x01b"[..]));
+            assert_eq!(coalesced.bytes(&ba), Some(&b"\x81\x01b\x81\x01a"[..]));
+            assert_eq!(coalesced.bytes(&[Rc::clone(&a), Rc::clone(&long)]), None);
+            coalesced.clear();
         }
         // Frames are not retained after `clear`.
         drop((ab, ba));

@@ -11,39 +11,39 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Shrinks tables whose capacity far exceeds their length. It runs at every tick, and tables
     /// grow by doubling, so that shrinking and regrowing costs less than serving the connections
     /// that cause it.
-    pub(super) fn give_back(&mut self) {
+    pub(super) fn shrink(&mut self) {
         self.run.shrink_next();
-        if let Some(enough) = enough(self.dirty.len(), self.dirty.capacity()) {
-            self.dirty.shrink_to(enough);
+        if let Some(target) = shrink_target(self.dirty.len(), self.dirty.capacity()) {
+            self.dirty.shrink_to(target);
         }
-        if let Some(enough) = enough(self.ended.len(), self.ended.capacity()) {
-            self.ended.shrink_to(enough);
+        if let Some(target) = shrink_target(self.ended.len(), self.ended.capacity()) {
+            self.ended.shrink_to(target);
         }
-        if let Some(enough) = enough(self.per_ip.len(), self.per_ip.capacity()) {
-            self.per_ip.shrink_to(enough);
+        if let Some(target) = shrink_target(self.per_ip.len(), self.per_ip.capacity()) {
+            self.per_ip.shrink_to(target);
         }
-        if let Some(enough) = enough(self.counted_ips.len(), self.counted_ips.capacity()) {
-            self.counted_ips.shrink_to(enough);
+        if let Some(target) = shrink_target(self.counted_ips.len(), self.counted_ips.capacity()) {
+            self.counted_ips.shrink_to(target);
         }
-        self.give_back_places();
-        self.fan_out.give_back(&mut self.counters.held);
+        self.shrink_pools();
+        self.fan_out.shrink(&mut self.counters.ledger);
     }
 }
 
 /// Returns the capacity to shrink a table to, or `None` if its capacity is not excessive.
 #[inline]
-pub(super) fn enough(len: usize, capacity: usize) -> Option<usize> {
-    enough_above(KEPT_CAPACITY, len, capacity)
+pub(super) fn shrink_target(len: usize, capacity: usize) -> Option<usize> {
+    shrink_target_above(KEPT_CAPACITY, len, capacity)
 }
 
-/// Like [`enough`], for a table that keeps memory for `kept` entries.
+/// Like [`shrink_target`], for a table that keeps memory for `kept` entries.
 #[inline]
-pub(super) fn enough_above(kept: usize, len: usize, capacity: usize) -> Option<usize> {
+pub(super) fn shrink_target_above(kept: usize, len: usize, capacity: usize) -> Option<usize> {
     if capacity <= 2 * kept {
         return None;
     }
-    let enough = (2 * len).max(kept);
-    (capacity > 2 * enough).then_some(enough)
+    let shrink_target = (2 * len).max(kept);
+    (capacity > 2 * shrink_target).then_some(shrink_target)
 }
 
 /// Returns the capacity beyond that which even an empty table may keep. Only this part is counted

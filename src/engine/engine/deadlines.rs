@@ -1,144 +1,19 @@
-//! The end of connections, and their deadlines.
+//! The deadlines and heartbeats of connections.
 
 use std::mem;
 use std::time::Duration;
 
+use super::close::ABNORMAL;
 use super::{Engine, MESSAGE_BUDGET, RUN_BUDGET, TICK_PERIOD, TIMER_BUDGET, floor_tick, millis};
 use crate::ConnKey;
-use crate::conn::{Conn, Farewell, Flags, Phase};
-use crate::counters::End;
+use crate::conn::{Conn, Flags, Phase};
+use crate::counters::CloseCause;
 use crate::engine::timer::{TICK_MS, Tick};
 use crate::handler::{Handler, Refusal};
 use crate::io::socket::Socket;
-use crate::outbox::Ending;
-use crate::ws::{self, CloseFrame, Decoder, OpCode};
+use crate::ws::{self, OpCode};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Takes the session out of an open connection, and calls the handler's `on_close`. `code` is
-    /// the code of the first close frame.
-    pub(super) fn end_session(&mut self, key: ConnKey, end: End, code: u16) {
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        let session = match mem::replace(&mut conn.phase, Phase::Closing) {
-            Phase::Open(session) => session,
-            other => {
-                conn.phase = other;
-                return;
-            }
-        };
-        conn.flags.clear(Flags::PING_OUT);
-        self.fan_out.unmute(key);
-        let is_tls = conn.transport.is_tls();
-        self.counters.open -= 1;
-        self.counters.open_tls -= u64::from(is_tls);
-        self.counters.closing += 1;
-        self.counters.closed.count(end);
-        self.counters.close_codes.count(code);
-        let reason = end.as_str();
-        self.outbox.ending = Some(Ending { code, reason });
-        self.with_handler(|handler, cx| handler.on_close(cx, key, session));
-        self.outbox.ending = None;
-    }
-
-    /// Sends the first close frame, and arms the timeout for the peer's response.
-    pub(super) fn say_farewell(&mut self, key: ConnKey, farewell: Farewell<'_>) {
-        if !self.arena.get(key).is_some_and(|conn| conn.is_open()) {
-            return;
-        }
-        self.end_session(key, farewell.end, farewell.code.0);
-        let close = CloseFrame {
-            code: farewell.code,
-            reason: farewell.reason,
-        };
-        self.queue_own(key, |out| ws::encode_close(Some(close), out));
-        self.arm(key, self.config.close_timeout);
-        // Backpressure no longer applies; input must be read again.
-        self.read_again(key);
-    }
-
-    /// Starts the end of a connection: queued output is sent, then our write side is shut down, and
-    /// input is discarded for a while. Closing the socket with unread input would make the kernel
-    /// reset the connection, and the reset could destroy output in flight.
-    pub(super) fn linger(&mut self, key: ConnKey) {
-        let phase = self.arena.get(key).map(|conn| &conn.phase);
-        let is_closing = matches!(phase, Some(Phase::Closing));
-        let is_request = matches!(phase, Some(Phase::Request(_) | Phase::Deferred(_)));
-        self.counters.closing += u64::from(is_request);
-        self.end_session(key, End::Lost, ABNORMAL);
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        if matches!(conn.phase, Phase::Dead) {
-            return;
-        }
-        let has_ended = conn.flags.has(Flags::EOF) && conn.flags.has(Flags::SHUT);
-        if !matches!(conn.phase, Phase::Linger) {
-            conn.phase = Phase::Linger;
-            conn.decoder = Decoder::default();
-            self.note_unfinished(key);
-            if !is_closing {
-                self.arm(key, self.config.close_timeout);
-            }
-            self.mark_dirty(key);
-            self.read_again(key);
-        } else if has_ended {
-            self.kill(key);
-        }
-    }
-
-    /// Shuts down the write side of a lingering connection that has sent everything.
-    pub(super) fn shut(&mut self, key: ConnKey) {
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        if !conn.flags.raise(Flags::SHUT) {
-            return;
-        }
-        let result = conn.transport.shutdown_write(&mut self.scratch);
-        let held = &mut self.counters.held;
-        conn.transport.count(held, self.scratch.now);
-        if result.is_err() || conn.flags.has(Flags::EOF) {
-            return self.kill(key);
-        }
-        self.arm_sooner(key, self.config.linger_timeout);
-    }
-
-    /// Drops a broken connection, to which nothing more can be sent.
-    pub(super) fn lose(&mut self, key: ConnKey) {
-        self.end_session(key, End::Lost, ABNORMAL);
-        self.kill(key);
-    }
-
-    /// Resets a connection after its session has ended; output in flight may be lost.
-    pub(super) fn abort(&mut self, key: ConnKey) {
-        if let Some(conn) = self.arena.get_mut(key) {
-            conn.transport.socket_mut().abort_on_drop();
-        }
-        self.kill(key);
-    }
-
-    /// Marks a connection as dead. It is freed by `reap`.
-    fn kill(&mut self, key: ConnKey) {
-        self.drop_queue(key);
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        if matches!(conn.phase, Phase::Dead) {
-            return;
-        }
-        debug_assert!(!conn.is_open(), "a session must be given back first");
-        let is_closing = matches!(conn.phase, Phase::Closing | Phase::Linger);
-        self.counters.closing -= u64::from(is_closing);
-        conn.phase = Phase::Dead;
-        conn.decoder = Decoder::default();
-        self.ended.push(key);
-        if conn.flags.has(Flags::PER_IP) {
-            self.uncount_address(key);
-        }
-        self.note_unfinished(key);
-    }
-
     /// Handles expired timers and periodic work.
     pub(super) fn serve_timers(&mut self) {
         self.wheel.advance(floor_tick(self.now));
@@ -154,7 +29,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.counters.lag.observe(late);
             self.next_tick = self.now.mono + TICK_PERIOD;
             self.with_handler(|handler, cx| handler.on_tick(cx));
-            self.give_back();
+            self.shrink();
         }
         self.apply_effects();
     }
@@ -166,7 +41,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let most_messages = self.handled + MESSAGE_BUDGET;
         while self.wheel.has_due()
             && handled < TIMER_BUDGET
-            && self.looks < RUN_BUDGET
+            && self.rechecks < RUN_BUDGET
             && self.handled < most_messages
         {
             self.wheel.take_due(&mut self.arena, &mut due);
@@ -190,13 +65,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         if conn.is_open() {
-            let has_deadline = !conn.is_at_rest() || conn.flags.has(Flags::PING_OUT);
+            let has_deadline = !conn.is_at_rest() || conn.flags.has(Flags::AWAITING_PONG);
             if !has_deadline || self.is_in_time(key) {
                 self.heartbeat(key);
             }
             return;
         }
-        if self.has_moved_on(key) {
+        if self.deadline_no_longer_applies(key) {
             return;
         }
         let Some(conn) = self.arena.get_mut(key) else {
@@ -207,9 +82,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Phase::Request(Some(_)) if !conn.transport.is_handshaking() => {
                 self.refuse(key, Refusal::Incomplete);
             }
-            Phase::Preface(_) | Phase::Request(_) => {
+            Phase::ProxyHeader(_) | Phase::Request(_) => {
                 self.counters.handshake_timeouts += u64::from(!conn.is_answered());
-                self.lose(key);
+                self.drop_lost(key);
             }
             Phase::Deferred(_) => self.refuse_overdue(key, Refusal::TimedOut),
             Phase::Closing | Phase::Linger => {
@@ -218,7 +93,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 if !conn.flags.has(Flags::SHUT) {
                     conn.transport.socket_mut().abort_on_drop();
                 }
-                self.kill(key);
+                self.mark_dead(key);
             }
             Phase::Open(_) | Phase::Dead => {}
         }
@@ -256,7 +131,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// incomplete message.
     fn extend(&mut self, key: ConnKey, mut rest: Duration) {
         let conn = self.arena.get(key);
-        if conn.is_some_and(|conn| conn.flags.has(Flags::UNFINISHED)) {
+        if conn.is_some_and(|conn| conn.flags.has(Flags::INCOMPLETE)) {
             let lost = self.time_lost(self.config.message_timeout);
             rest = rest.min(lost.unwrap_or_else(|| duration(1)));
         }
@@ -280,19 +155,20 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if conn.has_unread() {
             return None;
         }
-        if conn.flags.has(Flags::UNFINISHED) && self.time_to_complete(key) == Some(0) {
+        if conn.flags.has(Flags::INCOMPLETE) && self.time_to_complete(key) == Some(0) {
             return Some(Overdue::Message);
         }
-        let is_asked = conn.flags.has(Flags::PING_OUT);
-        (is_asked && has_passed(conn.heard, self.config.pong_timeout)).then_some(Overdue::Pong)
+        let is_asked = conn.flags.has(Flags::AWAITING_PONG);
+        (is_asked && has_passed(conn.last_activity, self.config.pong_timeout))
+            .then_some(Overdue::Pong)
     }
 
     fn enforce(&mut self, key: ConnKey, overdue: Overdue) {
         match overdue {
             Overdue::Queue => self.evict(key),
-            Overdue::Message => self.give_up_message(key),
+            Overdue::Message => self.time_out_message(key),
             Overdue::Pong => {
-                self.end_session(key, End::TimedOut, ABNORMAL);
+                self.end_session(key, CloseCause::TimedOut, ABNORMAL);
                 self.abort(key);
             }
         }
@@ -304,10 +180,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
-        let silent = u64::from(now.saturating_sub(conn.heard)) * TICK_MS;
+        let silent = u64::from(now.saturating_sub(conn.last_activity)) * TICK_MS;
         let interval = millis(self.config.ping_interval);
-        if conn.flags.has(Flags::PING_OUT) {
-            let cut_at = conn.heard.saturating_add(ticks(self.config.pong_timeout));
+        if conn.flags.has(Flags::AWAITING_PONG) {
+            let cut_at = conn
+                .last_activity
+                .saturating_add(ticks(self.config.pong_timeout));
             // By then, the pong may have arrived, and the next ping may be due.
             let mut next = self.spread(interval, 9, 11);
             if cut_at > now {
@@ -315,8 +193,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             return self.arm_open(key, next);
         }
-        let tenths = if conn.flags.has(Flags::YOUNG) { 5 } else { 9 };
-        conn.flags.clear(Flags::YOUNG);
+        let tenths = if conn.flags.has(Flags::NEW) { 5 } else { 9 };
+        conn.flags.clear(Flags::NEW);
         if silent >= interval / 10 * tenths {
             let wait = self.ping(key);
             let next = wait.min(self.spread(interval, 9, 11));
@@ -338,12 +216,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let is_leaving = conn.flags.has(Flags::WRITABLE);
         let queued = if is_leaving { conn.queued() } else { 0 };
         let lag = conn.transport.pace().lag(queued, now);
-        conn.flags.set(Flags::PING_OUT);
-        conn.note_heard(now);
-        // From here on, `heard` is the latest time at which the ping has been read.
-        conn.heard = now + lag;
+        conn.flags.set(Flags::AWAITING_PONG);
+        conn.note_activity(now);
+        // From here on, `last_activity` is the latest time at which the ping has been read.
+        conn.last_activity = now + lag;
         self.counters.pings_sent += 1;
-        let mark = (conn.heard ^ self.ping_mask).to_be_bytes();
+        let mark = (conn.last_activity ^ self.ping_mask).to_be_bytes();
         // If the lag is significant, the payload lets the pong tell how far the peer has read.
         let payload = if lag > SHORT_LAG { &mark[..] } else { &[] };
         self.queue_own(key, |out| ws::encode_frame(OpCode::Ping, payload, out));
@@ -382,7 +260,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     #[inline(never)]
     fn wanted_of(&self, key: ConnKey, conn: &Conn<S, H::Session>) -> Option<Duration> {
         let over_soft_since = conn.tx.as_ref().and_then(|tx| tx.over_soft_since);
-        let is_unfinished = conn.flags.has(Flags::UNFINISHED);
+        let is_unfinished = conn.flags.has(Flags::INCOMPLETE);
         if over_soft_since.is_none() && !is_unfinished {
             return None;
         }
@@ -390,8 +268,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let at = u64::from(since) * TICK_MS + millis(self.config.slow_timeout);
             Duration::from_millis(at.saturating_sub(self.now.mono))
         });
-        let unfinished = self.time_to_complete(key).map(Duration::from_millis);
-        [slow, unfinished].into_iter().flatten().min()
+        let incomplete = self.time_to_complete(key).map(Duration::from_millis);
+        [slow, incomplete].into_iter().flatten().min()
     }
 
     /// Returns the time until a new connection's first heartbeat. It is random, so that connections
@@ -429,7 +307,3 @@ fn duration(ticks: Tick) -> Duration {
 pub(super) fn ticks(duration: Duration) -> Tick {
     Tick::try_from(millis(duration).div_ceil(TICK_MS)).unwrap_or(Tick::MAX / 2)
 }
-
-/// RFC 6455 §7.1.5: without a close frame, "_The WebSocket Connection Close Code_ is considered to
-/// be 1006".
-const ABNORMAL: u16 = 1006;

@@ -8,8 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::net::IpAddr;
 
-use super::give_back::enough;
-use super::life::ticks;
+use super::deadlines::ticks;
+use super::shrink::shrink_target;
 use super::{Engine, floor_tick};
 use crate::conn::{Conn, Flags, Phase};
 use crate::engine::timer::{TICK_MS, Tick};
@@ -21,9 +21,9 @@ use crate::{ConnKey, ListenerId};
 #[derive(Default)]
 pub(super) struct Pool {
     /// Connections within the limit.
-    placed: usize,
+    within_limit: usize,
     /// Connections over the limit, accepted only to be answered with 503.
-    surplus: usize,
+    over_limit: usize,
     /// All HTTP connections, each once. Keys of connections that are gone or have become WebSockets
     /// are removed lazily, or when there are many.
     http: VecDeque<ConnKey>,
@@ -38,11 +38,11 @@ pub(super) enum PoolId {
 
 /// How a new connection is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Admitted {
     /// Within the limit.
     Own,
     /// Over the limit; to be answered with 503.
-    Surplus,
+    OverLimit,
 }
 
 /// Classes of evictable connections, by increasing cost of the eviction.
@@ -92,12 +92,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Returns the number of connections of the reserved listener.
     pub(super) fn reserved_connections(&self) -> usize {
         let pool = &self.pools[PoolId::Reserved as usize];
-        pool.placed + pool.surplus
+        pool.within_limit + pool.over_limit
     }
 
     /// Finds a place for a new connection, if necessary by evicting another one. Returns `None` if
     /// there is not even a place to respond with 503.
-    pub(super) fn find_place(&mut self, id: PoolId) -> Option<Place> {
+    pub(super) fn find_room(&mut self, id: PoolId) -> Option<Admitted> {
         if self.is_full(id) {
             // Connections that ended in this turn count until they are freed.
             self.reap();
@@ -109,12 +109,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 PoolId::Public => self.counters.evicted.connections += 1,
                 PoolId::Reserved => self.counters.evicted.reserved += 1,
             }
-            self.end_idle(key);
+            self.evict_idle(key);
             self.reap();
         }
         match self.is_full(id) {
-            false => Some(Place::Own),
-            true => (self.pools[id as usize].surplus < SURPLUS).then_some(Place::Surplus),
+            false => Some(Admitted::Own),
+            true => {
+                (self.pools[id as usize].over_limit < OVER_LIMIT).then_some(Admitted::OverLimit)
+            }
         }
     }
 
@@ -123,7 +125,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             PoolId::Public => self.config.max_connections,
             PoolId::Reserved => self.config.max_reserved,
         };
-        self.pools[id as usize].placed >= limit
+        self.pools[id as usize].within_limit >= limit
     }
 
     /// Evicts a connection of an address that has reached its limit. Returns false if none can be
@@ -133,32 +135,32 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return false;
         };
         self.counters.evicted.per_ip += 1;
-        self.end_idle(key);
+        self.evict_idle(key);
         true
     }
 
-    fn end_idle(&mut self, key: ConnKey) {
+    fn evict_idle(&mut self, key: ConnKey) {
         log::debug!("{key:?}: ended while it waited for a request, to make room");
-        self.lose(key);
+        self.drop_lost(key);
     }
 
     /// Counts a new connection.
-    pub(super) fn take_place(&mut self, key: ConnKey, id: PoolId, place: Place) {
+    pub(super) fn take_place(&mut self, key: ConnKey, id: PoolId, place: Admitted) {
         let pool = &mut self.pools[id as usize];
         match place {
-            Place::Own => pool.placed += 1,
-            Place::Surplus => pool.surplus += 1,
+            Admitted::Own => pool.within_limit += 1,
+            Admitted::OverLimit => pool.over_limit += 1,
         }
         pool.http.push_back(key);
         self.compact(id);
     }
 
     /// Stops counting a freed connection.
-    pub(super) fn leave_place(&mut self, conn: &Conn<S, H::Session>) {
+    pub(super) fn leave_pool(&mut self, conn: &Conn<S, H::Session>) {
         let pool = &mut self.pools[self.pool_of(conn.listener) as usize];
-        match conn.flags.has(Flags::SURPLUS) {
-            false => pool.placed -= 1,
-            true => pool.surplus -= 1,
+        match conn.flags.has(Flags::OVER_LIMIT) {
+            false => pool.within_limit -= 1,
+            true => pool.over_limit -= 1,
         }
     }
 
@@ -207,15 +209,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let conn = self.arena.get(key)?;
         let is_queued = conn.flags.has(Flags::QUEUED);
         let is_public = id == PoolId::Public;
-        if conn.flags.has(Flags::SURPLUS) || (is_public && is_queued) {
+        if conn.flags.has(Flags::OVER_LIMIT) || (is_public && is_queued) {
             return None;
         }
         let config = &self.config;
         let (time, is_idle) = match &conn.phase {
             Phase::Request(Some(partial)) if partial.body.is_some() => return None,
-            Phase::Preface(_) | Phase::Request(Some(_)) => (config.handshake_timeout, false),
+            Phase::ProxyHeader(_) | Phase::Request(Some(_)) => (config.handshake_timeout, false),
             Phase::Request(None) => {
-                let is_idle = !conn.flags.has(Flags::YOUNG) && conn.tx.is_none();
+                let is_idle = !conn.flags.has(Flags::NEW) && conn.tx.is_none();
                 (config.handshake_timeout, is_idle)
             }
             // On public listeners, lingering ends soon enough by itself.
@@ -242,7 +244,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let phase = self.arena.get(key).map(|conn| &conn.phase);
         matches!(
             phase,
-            Some(Phase::Preface(_) | Phase::Request(_) | Phase::Deferred(_) | Phase::Linger)
+            Some(Phase::ProxyHeader(_) | Phase::Request(_) | Phase::Deferred(_) | Phase::Linger)
         )
     }
 
@@ -250,7 +252,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn compact(&mut self, id: PoolId) {
         let pool = &self.pools[id as usize];
         let not_open = self.counters.connections.saturating_sub(self.counters.open);
-        let most = (pool.placed + pool.surplus).min(not_open as usize);
+        let most = (pool.within_limit + pool.over_limit).min(not_open as usize);
         if pool.http.len() <= 2 * most + SLACK {
             return;
         }
@@ -260,14 +262,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Shrinks tables that a peak of handshakes has enlarged.
-    pub(super) fn give_back_places(&mut self) {
+    pub(super) fn shrink_pools(&mut self) {
         for id in [PoolId::Public, PoolId::Reserved] {
             if self.pools[id as usize].http.len() > SLACK {
                 self.compact(id);
             }
             let http = &mut self.pools[id as usize].http;
-            if let Some(enough) = enough(http.len(), http.capacity()) {
-                http.shrink_to(enough);
+            if let Some(target) = shrink_target(http.len(), http.capacity()) {
+                http.shrink_to(target);
             }
         }
     }
@@ -283,10 +285,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let Some(conn) = self.arena.get(*key) else {
                 continue;
             };
-            let (placed, surplus) = &mut counts[self.pool_of(conn.listener) as usize];
-            match conn.flags.has(Flags::SURPLUS) {
-                false => *placed += 1,
-                true => *surplus += 1,
+            let (within_limit, over_limit) = &mut counts[self.pool_of(conn.listener) as usize];
+            match conn.flags.has(Flags::OVER_LIMIT) {
+                false => *within_limit += 1,
+                true => *over_limit += 1,
             }
             let times = listed.get(key).copied().unwrap_or(0);
             // Connections that were WebSockets are not listed.
@@ -296,7 +298,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
         }
         let pools = self.pools.each_ref();
-        match pools.map(|pool| (pool.placed, pool.surplus)) {
+        match pools.map(|pool| (pool.within_limit, pool.over_limit)) {
             noted if noted == counts => Ok(()),
             noted => Err(format!("places: {noted:?}, should be {counts:?}")),
         }
@@ -304,7 +306,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 }
 
 /// Connections over a limit that are accepted to be answered with 503.
-const SURPLUS: usize = 32;
+const OVER_LIMIT: usize = 32;
 /// Milliseconds after which a connection that has not completed its request, or has not received
 /// its response, counts as idle.
 const GRACE: u64 = 2000;
