@@ -1,6 +1,6 @@
 //! h-realtime: the Hypothesis Real Time API as one small server.
 //!
-//! The modules, roughly from the lowest layer to the highest (tests/layers.rs lists the permitted
+//! The modules, roughly from the lowest layer to the highest (tests/conventions/layers.rs lists the permitted
 //! dependencies):
 //!
 //! | module | holds |

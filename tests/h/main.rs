@@ -1,10 +1,21 @@
-//! h's back end, with a real PostgreSQL and a real RabbitMQ.
+//! The back end of h, with a PostgreSQL and a RabbitMQ of the tests' own.
 
+mod amqp_source;
+#[cfg(feature = "h")]
+mod away;
+#[cfg(feature = "h")]
+mod cost;
+#[cfg(feature = "h")]
+mod instances;
+#[cfg(feature = "h")]
+mod large;
+#[cfg(feature = "h")]
+mod live;
+#[cfg(feature = "h")]
+mod order;
+#[cfg(feature = "h")]
+mod restarts;
+#[cfg(feature = "h")]
+mod store;
 #[path = "../support/mod.rs"]
 mod support;
-
-mod cost;
-mod instances;
-mod large;
-mod live;
-mod order;

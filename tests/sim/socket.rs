@@ -1,6 +1,6 @@
 //! A simulated connection: the server's socket, what the kernels hold, and the peer's end.
 //!
-//! Readiness is that of mio on Linux, which `tests/edge_contract.rs` holds against the real
+//! Readiness is that of mio on Linux, which `tests/engine/edge_contract.rs` holds against the real
 //! one: an edge comes when bytes, a FIN or a RST arrive, and when room appears after a write
 //! was cut short; what it says is how things stand when it is collected.
 

@@ -1,0 +1,314 @@
+//! One connection of a transcript: says what a step has it say, and tells what comes back.
+
+use std::io::Write as _;
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+use h_realtime_engine::ws::{OpCode, encode_client_frame};
+use serde_json::{Map, Value, json};
+
+use super::transcript::notification;
+use crate::support::{Answer, Client, Received, connect};
+
+pub struct Connection {
+    client: Client,
+    phase: Phase,
+    /// For a server that keeps no order between an answer and a pong: how long to wait for more.
+    settle: Option<Duration>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    Http,
+    WebSocket,
+    /// The server's close frame is here, and the stream has not ended.
+    Closing,
+    Ended,
+}
+
+impl Connection {
+    pub fn open(address: SocketAddr, settle: Option<Duration>) -> Connection {
+        Connection {
+            client: Client::raw(connect(address)),
+            phase: Phase::Http,
+            settle,
+        }
+    }
+
+    /// Sends a request; the answer, and whatever follows it at once.
+    pub fn ask(&mut self, request: &[u8], head_only: bool) -> Vec<Value> {
+        self.send(request);
+        if let Some(settle) = self.settle
+            && self.client.is_quiet(UNANSWERED.max(settle))
+        {
+            return Vec::new();
+        }
+        let mut events = self.answer(head_only);
+        events.extend(self.settle(false));
+        events
+    }
+
+    /// Sends a part of a request, which nothing can answer.
+    pub fn begin(&mut self, part: &[u8]) -> Vec<Value> {
+        self.send(part);
+        Vec::new()
+    }
+
+    /// Sends bytes or frames. What is no WebSocket (any more) is sent none, as by any client.
+    pub fn say(&mut self, step: &Value) -> Vec<Value> {
+        if !matches!(self.phase, Phase::WebSocket | Phase::Closing) {
+            return Vec::new();
+        }
+        let op = step["op"].as_str().unwrap();
+        if op == "drip" {
+            hex(step["hex"].as_str().unwrap())
+                .chunks(1)
+                .for_each(|byte| self.send(byte));
+        } else {
+            self.send(&frame(step, op));
+        }
+        self.settle(op == "close" || expects_end(step))
+    }
+
+    /// Ends the stream without a word.
+    pub fn cut(&mut self) -> Vec<Value> {
+        self.client.stream.shutdown(Shutdown::Both).unwrap();
+        self.phase = Phase::Ended;
+        Vec::new()
+    }
+
+    /// All that comes before the answer to something that is always answered, or before the end.
+    /// After a close frame nothing is answered any more: the end is only waited for where it
+    /// must come, because both sides have closed or h ended the stream there as well.
+    pub fn settle(&mut self, must_end: bool) -> Vec<Value> {
+        let mut events = match self.phase {
+            Phase::Http => {
+                self.send(b"GET /_status HTTP/1.1\r\nHost: fence\r\n\r\n");
+                match self.client.answer(false) {
+                    Some(_) => Vec::new(),
+                    None => vec![self.end()],
+                }
+            }
+            Phase::WebSocket => {
+                self.send(&masked(0x89, FENCE));
+                self.receive(must_end)
+            }
+            Phase::Closing if must_end => self.receive(true),
+            Phase::Closing | Phase::Ended => Vec::new(),
+        };
+        if let Some(settle) = self.settle {
+            events.extend(self.listen(Instant::now() + settle, true));
+        }
+        events
+    }
+
+    /// The same of a WebSocket; with no other is there anything to be waited for.
+    pub fn settle_open(&mut self) -> Vec<Value> {
+        match self.phase {
+            Phase::Http => Vec::new(),
+            _ => self.settle(false),
+        }
+    }
+
+    /// All that comes until then. Pings are answered, as by any client, unless it is `silent`;
+    /// how many come in a row is not told.
+    pub fn listen(&mut self, until: Instant, silent: bool) -> Vec<Value> {
+        let mut events = Vec::new();
+        while self.phase != Phase::Ended {
+            let left = until.saturating_duration_since(Instant::now());
+            // Of nothing the system would make for ever.
+            if self.client.is_quiet(left.max(Duration::from_millis(1))) {
+                break;
+            }
+            if self.phase == Phase::Http {
+                events.extend(self.answer(false));
+                continue;
+            }
+            let received = self.client.receive();
+            if let (Received::Ping(payload), false) = (&received, silent) {
+                let pong = masked(0x8A, payload);
+                self.send(&pong);
+            }
+            events.push(self.event(received));
+        }
+        events.dedup_by(|one, other| one == "ping" && other == "ping");
+        events
+    }
+
+    /// All that comes before the end, which must come. A close frame is answered, as by any
+    /// client.
+    pub fn listen_to_end(&mut self) -> Vec<Value> {
+        if self.phase == Phase::Http {
+            return self.answer(false);
+        }
+        let mut events = Vec::new();
+        while self.phase != Phase::Ended {
+            let received = self.client.receive();
+            if let Received::Close(Some((code, _))) = &received {
+                let close = masked(0x88, &code.to_be_bytes());
+                self.send(&close);
+            }
+            events.push(self.event(received));
+        }
+        events
+    }
+
+    fn answer(&mut self, head_only: bool) -> Vec<Value> {
+        let Some(answer) = self.client.answer(head_only) else {
+            return vec![self.end()];
+        };
+        if answer.status() == 101 {
+            self.phase = Phase::WebSocket;
+        }
+        vec![http(&answer)]
+    }
+
+    fn receive(&mut self, must_end: bool) -> Vec<Value> {
+        let mut events = Vec::new();
+        loop {
+            let received = self.client.receive();
+            if received == Received::Pong(FENCE.to_vec()) {
+                return events;
+            }
+            events.push(self.event(received));
+            let is_over = self.phase == Phase::Closing && !(must_end || failed(&events));
+            if self.phase == Phase::Ended || is_over {
+                return events;
+            }
+        }
+    }
+
+    fn event(&mut self, received: Received) -> Value {
+        match received {
+            Received::Pong(payload) => json!({ "pong": String::from_utf8(payload).unwrap() }),
+            Received::Ping(_) => json!("ping"),
+            Received::Text(text) => message(&text),
+            Received::Close(close) => {
+                self.phase = Phase::Closing;
+                json!({ "close": close })
+            }
+            Received::End => self.end(),
+            Received::Binary(bytes) => panic!("{bytes:?}"),
+        }
+    }
+
+    fn end(&mut self) -> Value {
+        self.phase = Phase::Ended;
+        json!(if self.client.was_reset {
+            "reset"
+        } else {
+            "eof"
+        })
+    }
+
+    /// The server may have ended the stream already; what it said before is still read.
+    fn send(&mut self, bytes: &[u8]) {
+        let _ = self.client.stream.write_all(bytes);
+    }
+}
+
+fn message(text: &str) -> Value {
+    let parsed: Option<Value> = serde_json::from_str(text).ok();
+    let kind = parsed.as_ref().and_then(|message| message["type"].as_str());
+    match (kind, &parsed) {
+        (Some("annotation-notification" | "session-change"), Some(message)) => {
+            notification(message)
+        }
+        _ => json!({ "text": text }),
+    }
+}
+
+fn expects_end(step: &Value) -> bool {
+    let expected = step["expect"].as_array();
+    expected.is_some_and(|events| events.iter().any(|event| event == "eof"))
+}
+
+/// Whether the server has failed the connection, which it then also ends by itself. Other than
+/// that it waits for the client's close frame.
+fn failed(events: &[Value]) -> bool {
+    events.last().is_some_and(|event| event["close"][0] == 1002)
+}
+
+/// What of an answer counts.
+fn http(answer: &Answer) -> Value {
+    let of_handshake: &[&str] = match answer.status() {
+        101 => &["Upgrade", "Connection", "Sec-WebSocket-Accept"],
+        _ => &["Content-Type"],
+    };
+    let mut fields = Map::new();
+    for name in of_handshake {
+        if let Some(value) = answer.field(name) {
+            fields.insert((*name).to_owned(), value.into());
+        }
+    }
+    let mut event = json!({ "status": answer.status() });
+    if !fields.is_empty() {
+        event["headers"] = fields.into();
+    }
+    if !answer.body.is_empty() {
+        event["body"] = answer.body.clone().into();
+    }
+    event
+}
+
+/// The bytes of a step that is not made of requests.
+fn frame(step: &Value, op: &str) -> Vec<u8> {
+    let content = content(step);
+    match op {
+        "raw" => content,
+        "text" => masked(0x81, &content),
+        "binary" => masked(0x82, &content),
+        "close" => {
+            let code = u16::try_from(step["code"].as_u64().unwrap()).unwrap();
+            let reason = step["reason"].as_str().unwrap();
+            masked(0x88, &[&code.to_be_bytes(), reason.as_bytes()].concat())
+        }
+        "frame" => {
+            let fin = u8::from(step["fin"] != false) << 7;
+            let reserved = u8::try_from(step["rsv"].as_u64().unwrap_or(0)).unwrap() << 4;
+            let first = fin | reserved | u8::try_from(step["opcode"].as_u64().unwrap()).unwrap();
+            match step["unmasked"] == true {
+                true => [&[first, u8::try_from(content.len()).unwrap()], &content[..]].concat(),
+                false => masked(first, &content),
+            }
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// A masked frame with any first byte.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode_client_frame(true, OpCode::Text, [1, 2, 3, 4], payload, &mut frame);
+    frame[0] = first;
+    frame
+}
+
+/// What a step sends: as text, as hexadecimal digits, or generated.
+pub fn content(step: &Value) -> Vec<u8> {
+    for key in ["data", "raw"] {
+        if let Some(text) = step[key].as_str() {
+            return text.as_bytes().to_vec();
+        }
+    }
+    if let Some(parts) = step["gen"].as_object() {
+        let [pre, rep, post] = ["pre", "rep", "post"].map(|key| parts[key].as_str().unwrap());
+        let times = usize::try_from(parts["n"].as_u64().unwrap()).unwrap();
+        return [pre, &rep.repeat(times), post].concat().into_bytes();
+    }
+    hex(step["hex"].as_str().unwrap_or(""))
+}
+
+pub fn hex(digits: &str) -> Vec<u8> {
+    let pairs = digits
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| std::str::from_utf8(pair).unwrap());
+    pairs
+        .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+        .collect()
+}
+
+const FENCE: &[u8] = b"a fence";
+/// How long a server that may leave a request unanswered is given.
+const UNANSWERED: Duration = Duration::from_secs(2);

@@ -1,0 +1,143 @@
+//! All transcripts, with h's database and message queue: asked of h's back end, or of any server.
+
+use std::env;
+use std::thread;
+use std::time::Duration;
+
+use super::differences;
+use super::surroundings::Surroundings;
+use super::tally::Tally;
+use super::transcript::{Transcript, read};
+use crate::support::{Postgres, RabbitMq};
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn the_back_end_of_h() {
+    match env::var("CONFORMANCE_SERVER") {
+        Ok(address) => of_another(&address),
+        Err(_) => of_our_own(),
+    }
+}
+
+/// The answers of a server, a database and a message broker of the test's own.
+fn of_our_own() {
+    let broker = thread::spawn(RabbitMq::start);
+    let database = Postgres::start();
+    let broker = broker.join().unwrap();
+    let start = |config: &str| Surroundings::of_the_test(&database, &broker, config);
+    let mut tally = Tally::new(differences::of_h());
+    let transcripts = read(&ALL);
+    thread::scope(|scope| {
+        let mut alone = Vec::new();
+        for transcript in &transcripts {
+            if let Some(own) = own(transcript) {
+                let play = move || start(own.config).with_time(own.time).play(transcript);
+                alone.push((transcript, scope.spawn(play)));
+            }
+        }
+        let server = start(UNSWEPT);
+        for transcript in &transcripts {
+            if own(transcript).is_none() && transcript.name != RESTART {
+                tally.count(transcript, server.play(transcript));
+            }
+        }
+        for (transcript, player) in alone {
+            tally.count(transcript, player.join().unwrap());
+        }
+    });
+    // Nobody else may need the broker then, and it takes its time: too long for who answers no
+    // ping.
+    let server = start(&format!("{UNSWEPT}\n[timeouts]\nping = \"1h\"")).with_time(0.0);
+    for transcript in &transcripts {
+        if transcript.name == RESTART {
+            tally.count(transcript, server.play(transcript));
+        }
+    }
+    tally.finish();
+}
+
+/// The answers of any server.
+fn of_another(address: &str) {
+    let only_the_same = env::var("CONFORMANCE_DIFFERENCES").is_ok_and(|which| which == "none");
+    let settle = match env::var("CONFORMANCE_SETTLE") {
+        Ok(seconds) => Some(seconds.parse().expect("seconds")),
+        Err(_) => only_the_same.then_some(0.3),
+    };
+    let server = Surroundings::of_another(address, settle.map(Duration::from_secs_f64));
+    let mut tally = Tally::new(match only_the_same {
+        true => differences::none(),
+        false => differences::of_h(),
+    });
+    for transcript in &read(&ALL) {
+        if let Some(reason) = own(transcript).and_then(|own| own.reason) {
+            tally.leave_out(transcript, reason);
+        } else if transcript.name == RESTART && !server.can_restart_broker() {
+            tally.leave_out(transcript, "CONFORMANCE_RESTART_BROKER is not set");
+        } else {
+            tally.count(transcript, server.play(transcript));
+        }
+    }
+    tally.finish();
+}
+
+/// What a server of one transcript's own is like.
+struct Own {
+    transcript: &'static str,
+    config: &'static str,
+    /// By what the times that were waited for h are multiplied.
+    time: f64,
+    /// Why another server cannot be asked, if it cannot.
+    reason: Option<&'static str>,
+}
+
+fn own(transcript: &Transcript) -> Option<&'static Own> {
+    OWN.iter().find(|own| own.transcript == transcript.name)
+}
+
+const OWN: [Own; 5] = [
+    // A minute, at another pace.
+    Own {
+        transcript: "heartbeat",
+        config: "[timeouts]\nping = \"1s\"\npong = \"1s\"",
+        time: 1.0 / 30.0,
+        reason: None,
+    },
+    Own {
+        transcript: "heartbeat_silent_client",
+        config: "[timeouts]\nping = \"1s\"\npong = \"1s\"",
+        time: 1.0 / 20.0,
+        reason: None,
+    },
+    Own {
+        transcript: "hs_incomplete",
+        config: "",
+        time: 1.0,
+        reason: None,
+    },
+    Own {
+        transcript: "ops_pool_full",
+        config: "[limits]\nconnections = 8",
+        time: 0.1,
+        reason: Some("it needs a server for eight connections"),
+    },
+    Own {
+        transcript: "ops_sigterm",
+        config: "[limits]\nconnections = 4\n[timeouts]\ndrain = \"1s\"",
+        time: 0.1,
+        reason: Some("it ends the server"),
+    },
+];
+/// What the database says of those who are connected is asked again at events only: when else
+/// that happens would be chance here.
+const UNSWEPT: &str = "[auth]\nsweep = \"1h\"";
+const RESTART: &str = "ops_rabbit_restart";
+const ALL: [&str; 8] = [
+    "handshakes",
+    "credentials",
+    "messages",
+    "filters",
+    "frames",
+    "deliveries",
+    "events",
+    "operation",
+];

@@ -1,0 +1,303 @@
+//! What the commands change while the server runs holds for open connections, too.
+//!
+//! What must happen is waited for, for a second. What must not happen any more is published
+//! after the command has ended, and fenced.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use socket2::SockRef;
+
+use crate::support::{Client, PATIENCE, Received, Server, connect, eventually};
+
+/// A group's annotation, or a public one.
+fn event(id: &str, group: &str) -> String {
+    let annotation = json!({"id": id, "user": AUTHOR, "uri": "https://example.org/",
+                            "group": group, "permissions": {"read": [format!("group:{group}")]}});
+    json!({"topic": "annotation", "action": "create", "annotation": annotation}).to_string()
+}
+
+/// A logged-in client that hears of the public group and of `club`, if it may.
+fn member(server: &Server, token: &str) -> Client {
+    let mut client = server.logged_in(token);
+    let clause = json!({"field": "/group", "operator": "one_of", "value": ["__world__", "club"]});
+    let filter = json!({"match_policy": "include_any", "clauses": [clause], "actions": {}});
+    client.send(&json!({"filter": filter}).to_string());
+    assert_eq!(client.drain(), []);
+    client
+}
+
+/// Publishes an event, and says whether the client hears of it, and what it sees.
+fn hears(server: &Server, client: &mut Client, group: &str) -> Option<Value> {
+    assert_eq!(server.publish(&event("A", group)).0, 202);
+    let mut received = client.drain();
+    assert!(received.len() <= 1, "{received:?}");
+    match received.pop() {
+        Some(Received::Text(text)) => {
+            let message: Value = serde_json::from_str(&text).unwrap();
+            Some(message["payload"][0].clone())
+        }
+        Some(other) => panic!("{other:?}"),
+        None => None,
+    }
+}
+
+/// The client is closed within a second from now, because its credentials have ended, and hears
+/// nothing more; not even that it is anonymous now.
+fn is_closed(client: &mut Client) {
+    let since = Instant::now();
+    let received = client.receive();
+    assert!(
+        since.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        since.elapsed()
+    );
+    let Received::Close(Some((3000, reason))) = received else {
+        panic!("{received:?}");
+    };
+    assert!(!reason.is_empty());
+    client.close(3000, "");
+    assert_eq!(client.receive(), Received::End);
+}
+
+fn whoami(client: &mut Client) -> Value {
+    let answer = client.ask(r#"{"type": "whoami", "id": 1}"#);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    answer["userid"].clone()
+}
+
+/// The id of the user's first token.
+fn first_token(server: &Server) -> String {
+    let list = server.command(&["token", "list", ME]).stdout;
+    let list = String::from_utf8(list).unwrap();
+    let first = list.lines().nth(1).expect("a token");
+    first.split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_membership_counts_from_when_it_is_given_until_it_is_taken() {
+    let server = Server::start();
+    let token = server.user(ME);
+    server.run(&["group", "add", "club"]);
+    let mut me = member(&server, &token);
+    let mut other_window = member(&server, &token);
+    let mut anonymous = server.anonymous();
+    anonymous.subscribe("/group", "club");
+
+    assert!(hears(&server, &mut me, "club").is_none());
+    server.run(&["group", "member", "add", "club", ME]);
+    let seen = hears(&server, &mut me, "club").expect("an event");
+    assert_eq!(seen["actions"], json!([]));
+    server.run(&["group", "member", "add", "club", ME, "--role", "moderator"]);
+    let seen = hears(&server, &mut me, "club").expect("an event");
+    assert_eq!(seen["actions"], json!(["moderate"]));
+    assert_eq!(other_window.drain().len(), 2);
+
+    server.run(&["group", "member", "remove", "club", ME]);
+    assert!(hears(&server, &mut me, "club").is_none());
+    // What does not depend on it still comes.
+    assert!(hears(&server, &mut me, "__world__").is_some());
+    assert_eq!(other_window.drain().len(), 1);
+    assert_eq!(anonymous.drain(), []);
+}
+
+/// The server finds out by itself, without anybody publishing or connecting.
+#[test]
+fn a_revoked_token_ends_its_connections_and_no_others() {
+    let server = Server::start();
+    let token = server.user(ME);
+    let kept = server.run(&["token", "create", ME]);
+    let mut ended = [member(&server, &token), member(&server, &token)];
+    let mut others = [member(&server, &kept), server.anonymous()];
+    assert_eq!(whoami(&mut ended[0]), ME);
+    server.run(&["token", "revoke", &first_token(&server)]);
+    for client in &mut ended {
+        is_closed(client);
+    }
+    assert_eq!(whoami(&mut others[0]), ME);
+    assert_eq!(whoami(&mut others[1]), Value::Null);
+    // Nobody is let in with it any more.
+    assert_eq!(whoami(&mut server.logged_in(&token)), Value::Null);
+}
+
+#[test]
+fn a_token_that_expires_ends_its_connections() {
+    let server = Server::start();
+    server.user(ME);
+    let since = Instant::now();
+    let token = server.run(&["token", "create", ME, "--expires", "3s"]);
+    let mut client = member(&server, &token);
+    assert_eq!(whoami(&mut client), ME);
+    let left = Instant::now();
+    let received = client.receive();
+    assert!(
+        matches!(received, Received::Close(Some((3000, _)))),
+        "{received:?}"
+    );
+    assert!(since.elapsed() >= Duration::from_secs(3));
+    assert!(left.elapsed() < Duration::from_secs(4));
+    assert_eq!(whoami(&mut server.logged_in(&token)), Value::Null);
+}
+
+// CVE-2025-55070
+#[test]
+fn a_deleted_user_is_sent_away_on_all_connections() {
+    let server = Server::start();
+    let (token, other) = (server.user(ME), server.user(AUTHOR));
+    let mut mine = [member(&server, &token), member(&server, &token)];
+    let mut other = member(&server, &other);
+    server.run(&["user", "delete", ME]);
+    for client in &mut mine {
+        is_closed(client);
+    }
+    assert_eq!(whoami(&mut other), AUTHOR);
+    // One who comes back by the same name is another: the old token stays dead.
+    server.run(&["user", "add", ME]);
+    assert_eq!(whoami(&mut server.logged_in(&token)), Value::Null);
+}
+
+// CVE-2025-55070
+/// Between the end of the token and the close there is no moment in which the connection is
+/// served as somebody else.
+#[test]
+fn nobody_is_downgraded_in_silence() {
+    let server = Server::start();
+    for command in ["revoke", "delete"] {
+        let token = server.user(ME);
+        let mut client = member(&server, &token);
+        match command {
+            "revoke" => server.run(&["token", "revoke", &first_token(&server)]),
+            _ => server.run(&["user", "delete", ME]),
+        };
+        client.send(r#"{"type": "whoami", "id": 1}"#);
+        // Even what everybody may hear is not for this connection any more.
+        let answer = json!({"accepted": 1, "matched": 0});
+        assert_eq!(server.publish(&event("A", "__world__")), (202, answer));
+        let first = match client.receive() {
+            Received::Text(text) => {
+                // It was asked before the server knew.
+                assert!(
+                    text.contains(r#""userid": "acct:me@example.org""#),
+                    "{text}"
+                );
+                client.receive()
+            }
+            first => first,
+        };
+        assert!(
+            matches!(first, Received::Close(Some((3000, _)))),
+            "{first:?}"
+        );
+        let _ = server.command(&["user", "delete", ME]);
+    }
+}
+
+#[test]
+fn a_muted_author_is_heard_by_nobody_else_until_unmuted() {
+    let server = Server::start();
+    let (token, author) = (server.user(ME), server.user(AUTHOR));
+    let (mut me, mut author) = (member(&server, &token), member(&server, &author));
+    let mut anonymous = server.anonymous();
+    anonymous.subscribe("/group", "__world__");
+    for (command, heard) in [("mute", false), ("unmute", true), ("mute", false)] {
+        server.run(&["user", command, AUTHOR]);
+        assert_eq!(
+            hears(&server, &mut me, "__world__").is_some(),
+            heard,
+            "{command}"
+        );
+        assert_eq!(anonymous.drain().len(), usize::from(heard), "{command}");
+        assert_eq!(author.drain().len(), 1, "{command}");
+    }
+}
+
+#[test]
+fn deleted_group_is_delivered_to_no_connection_whatever_an_event_permits() {
+    let server = Server::start();
+    let token = server.user(ME);
+    server.run(&["group", "add", "club"]);
+    server.run(&["group", "member", "add", "club", ME, "--role", "owner"]);
+    let mut me = member(&server, &token);
+    let mut anonymous = server.anonymous();
+    anonymous.subscribe("/group", "club");
+    // As h writes it for groups that are open to the world; this one is not.
+    let open = event("A", "club").replace("group:club", "group:__world__");
+    assert!(hears(&server, &mut me, "club").is_some());
+    assert_eq!(server.publish(&open).1["matched"], 1);
+    assert_eq!(me.drain().len(), 1);
+
+    server.run(&["group", "delete", "club"]);
+    assert!(hears(&server, &mut me, "club").is_none());
+    assert_eq!(server.publish(&open).1["matched"], 0);
+    // Added again, it has none of its former members.
+    server.run(&["group", "add", "club"]);
+    assert!(hears(&server, &mut me, "club").is_none());
+    assert!(hears(&server, &mut me, "__world__").is_some());
+    assert_eq!(anonymous.drain(), []);
+}
+
+#[test]
+fn readability_of_a_group_counts_from_when_it_is_changed() {
+    let server = Server::start();
+    let token = server.user(ME);
+    server.run(&["group", "add", "club", "--readable-by", "world"]);
+    let mut me = member(&server, &token);
+    let mut anonymous = server.anonymous();
+    anonymous.subscribe("/group", "club");
+    for (readers, heard) in [("members", false), ("world", true), ("members", false)] {
+        server.run(&["group", "set", "club", "--readable-by", readers]);
+        assert_eq!(hears(&server, &mut me, "club").is_some(), heard);
+        assert_eq!(anonymous.drain().len(), usize::from(heard), "{readers}");
+    }
+}
+
+#[test]
+fn display_name_counts_from_when_it_is_changed() {
+    let server = Server::start();
+    let token = server.user(AUTHOR);
+    let mut author = member(&server, &token);
+    for (args, name) in [
+        (&["--display-name", "Ann"][..], json!("Ann")),
+        (&["--no-display-name"], Value::Null),
+    ] {
+        server.run(&[&["user", "set", AUTHOR], args].concat());
+        let seen = hears(&server, &mut author, "__world__").expect("an event");
+        assert_eq!(seen["user_info"]["display_name"], name);
+    }
+}
+
+const ME: &str = "acct:me@example.org";
+const AUTHOR: &str = "acct:author@example.org";
+
+// D1
+#[test]
+fn events_queued_for_a_client_are_dropped_when_its_token_is_revoked() {
+    let server = Server::configured("[timeouts]\nclose = \"60s\"\n");
+    let token = server.user(ME);
+    server.run(&["group", "add", "club"]);
+    server.run(&["group", "member", "add", "club", ME]);
+    // A client that does not read: the kernel takes some megabytes, and the server queues the rest.
+    let stream = connect(server.address());
+    SockRef::from(&stream)
+        .set_recv_buffer_size(64 << 10)
+        .unwrap();
+    let target = format!("/ws?access_token={token}");
+    let mut stalled = Client::over(stream, &target, "");
+    stalled.subscribe("/group", "club");
+    let queued = || server.metric("h_realtime_queued_bytes");
+    let id = "x".repeat(20_000);
+    while queued() < 100_000.0 {
+        assert_eq!(server.publish(&event(&id, "club")).0, 202);
+    }
+    server.run(&["token", "revoke", &first_token(&server)]);
+    // The message in progress, and the close frame.
+    eventually(PATIENCE, || (queued() < 21_000.0).then_some(()));
+    // From here on it reads what the kernel still holds.
+    let end = loop {
+        match stalled.receive() {
+            Received::Text(_) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(end, Received::Close(Some((3000, _)))), "{end:?}");
+}

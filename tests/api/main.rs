@@ -1,0 +1,34 @@
+//! The Real Time API, over a server process or simulated sockets.
+
+mod admin;
+mod attacks_ends;
+mod attacks_floods;
+mod attacks_http;
+mod attacks_slow;
+mod attacks_work;
+mod authorization;
+mod close;
+mod compression;
+mod conformance;
+mod credentials;
+mod database_changes;
+mod events;
+mod filters;
+mod frames;
+mod handshake;
+mod interrupted_calls;
+mod live_changes;
+mod messages;
+mod metrics;
+mod origins;
+mod proxied;
+mod publishing;
+mod publishing_chunked;
+mod realtime_simulation;
+#[path = "../sim/mod.rs"]
+mod sim;
+mod slow_links;
+mod standstill;
+#[path = "../support/mod.rs"]
+mod support;
+mod tls_server;

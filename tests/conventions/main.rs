@@ -1,0 +1,4 @@
+//! Rules that the source files and the packages follow.
+
+mod layers;
+mod packaging;

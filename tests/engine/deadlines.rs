@@ -1,0 +1,462 @@
+//! Everything that is waited for is waited for so long and no longer.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use h_realtime_engine::Config;
+
+use crate::sim::{Command, Conduct, End, Heard, World, client_frame, handshake};
+
+fn is_gone(world: &World, client: usize) -> bool {
+    world.interest(client).is_none()
+}
+
+fn pings(world: &World, client: usize) -> usize {
+    let heard = world.clients[client].heard.iter();
+    heard
+        .filter(|heard| matches!(heard, Heard::Ping(_)))
+        .count()
+}
+
+/// Waits, a second at a time, until a condition holds, and says how many seconds that was.
+fn seconds_until(world: &mut World, mut holds: impl FnMut(&mut World) -> bool) -> u64 {
+    (1..200)
+        .find(|_| {
+            world.wait(1000);
+            holds(world)
+        })
+        .expect("it never came to that")
+}
+
+#[test]
+fn silence_brings_a_ping_after_about_half_a_minute() {
+    let mut world = World::calm();
+    let client = world.open();
+    // It answers, so that it is asked again and again; the first time comes early for some.
+    seconds_until(&mut world, |world| pings(world, client) == 1);
+    for count in 2..6 {
+        let after = seconds_until(&mut world, |world| pings(world, client) == count);
+        assert!((26..=34).contains(&after), "{after} s");
+    }
+    assert!(!is_gone(&world, client));
+}
+
+// A proxy may cut what is silent for some seconds, and a client may still take its time to answer.
+#[test]
+fn pings_may_be_more_frequent_than_the_time_to_answer_one_is_long() {
+    let config = Config {
+        ping_interval: Duration::from_secs(5),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let client = world.open();
+    seconds_until(&mut world, |world| pings(world, client) == 1);
+    for count in 2..10 {
+        let after = seconds_until(&mut world, |world| pings(world, client) == count);
+        assert!((4..=6).contains(&after), "{after} s");
+    }
+    // One that is not answered has all its time, and no other follows.
+    world.client(client).vanish();
+    let before = world.engine.counters().pings_sent;
+    seconds_until(&mut world, |world| {
+        world.engine.counters().pings_sent > before
+    });
+    let cut = seconds_until(&mut world, |world| is_gone(world, client));
+    assert!((19..=21).contains(&cut), "{cut} s");
+    assert_eq!(world.engine.counters().pings_sent, before + 1);
+}
+
+// Its answers come late, but they come: it is asked again as often as the others.
+#[test]
+fn one_who_answers_late_is_pinged_as_often() {
+    let config = Config {
+        ping_interval: Duration::from_secs(5),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let client = world.open_lazy();
+    for count in 1..6 {
+        let after = seconds_until(&mut world, |world| {
+            world.engine.counters().pings_sent == count
+        });
+        assert!((2..=6).contains(&after), "{after} s");
+        world.wait(12_000);
+        assert_eq!(world.engine.counters().pings_sent, count);
+        world.listen(client, usize::MAX);
+        world.deliver(client);
+    }
+    assert!(!is_gone(&world, client));
+}
+
+#[test]
+fn one_who_talks_is_not_pinged() {
+    let mut world = World::calm();
+    let client = world.open();
+    for _ in 0..30 {
+        world.wait(10_000);
+        world.client(client).text("echo");
+    }
+    assert_eq!(world.engine.counters().pings_sent, 0);
+}
+
+// W17
+#[test]
+fn one_who_has_vanished_is_cut_twenty_seconds_after_its_ping() {
+    let mut world = World::calm();
+    let client = world.open();
+    world.client(client).vanish();
+    let asked = |world: &mut World| world.engine.counters().pings_sent == 1;
+    let silent = seconds_until(&mut world, asked);
+    assert!((15..=33).contains(&silent), "{silent} s");
+    let cut = seconds_until(&mut world, |world| is_gone(world, client));
+    assert!((19..=21).contains(&cut), "{cut} s");
+    assert_eq!(world.engine.counters().closed.timed_out, 1);
+    assert!(world.clients[client].wire.state().is_aborted);
+}
+
+// W17: with its kernel's buffer full of what nobody reads, the ping cannot even leave.
+#[test]
+fn one_who_has_vanished_in_the_midst_of_events_is_cut_as_well() {
+    let mut world = World::calm();
+    world.limits.send = 3000;
+    let client = world.open();
+    world.client(client).vanish();
+    let keys = vec![world.key(client)];
+    world.command(Command::FanOutTo { keys, size: 20_000 });
+    world.wait(55_000);
+    assert!(is_gone(&world, client));
+    assert_eq!(world.engine.counters().closed.timed_out, 1);
+}
+
+// W17
+#[test]
+fn any_byte_is_a_sign_of_life() {
+    let config = Config {
+        message_timeout: Duration::from_secs(3600),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let client = world.open_lazy();
+    // One frame, a byte at a time.
+    let frame = crate::sim::client_frame(0x82, &[0; 100], [9; 4]);
+    let last = frame.len() - 1;
+    for (at, byte) in frame.into_iter().enumerate() {
+        world.wait(19_000);
+        world.client(client).has_begun = at != last;
+        if at == last {
+            world
+                .client(client)
+                .said
+                .push(crate::sim::Said::Binary(vec![0; 100]));
+        }
+        world.client(client).raw([byte]);
+        world.deliver(client);
+    }
+    world.wait(1);
+    assert!(!is_gone(&world, client));
+    assert_eq!(world.inbox(client), 1);
+}
+
+// CVE-2014-0193: neither bytes nor control frames nor fragments stretch the time of a message.
+#[test]
+fn a_message_has_ten_seconds_however_it_comes() {
+    for drip in [&b"\x00\x81\0\0\0\0x"[..], b"\x8A\x80\0\0\0\0", b"\x00"] {
+        let mut world = World::calm();
+        let client = world.open();
+        world.wait(60_000);
+        world.client(client).conduct.is_wrong = true;
+        world.client(client).has_begun = true;
+        // The first fragment, and of the last drip, the head of a frame of many bytes.
+        world.client(client).raw(b"\x01\x81\0\0\0\0x");
+        if drip.len() == 1 {
+            world.client(client).raw(b"\x00\xfe\x10\0\0\0\0\0");
+        }
+        for second in 0..10 {
+            assert!(!is_gone(&world, client), "after {second} s");
+            assert_eq!(world.clients[client].closed_with(), None);
+            world.client(client).raw(drip);
+            world.wait(990);
+        }
+        world.wait(300);
+        assert_eq!(world.clients[client].closed_with(), Some(1008), "{drip:x?}");
+        assert_eq!(world.engine.counters().incomplete_bytes, 0);
+    }
+}
+
+/// A message that is whole ends its time, also where the next has begun right behind it.
+#[test]
+fn one_whose_messages_overlap_its_writes_has_all_the_time_it_wants() {
+    let mut world = World::calm();
+    let client = world.open();
+    let frame = crate::sim::client_frame(0x82, b"ab", [9; 4]);
+    world.client(client).has_begun = true;
+    world.client(client).raw(&frame[..5]);
+    for _ in 0..10 {
+        world.wait(9_000);
+        world
+            .client(client)
+            .said
+            .push(crate::sim::Said::Binary(b"ab".to_vec()));
+        world
+            .client(client)
+            .raw([&frame[5..], &frame[..5]].concat());
+    }
+    world.wait(1_000);
+    assert!(!is_gone(&world, client));
+    assert_eq!(world.inbox(client), 10);
+}
+
+// W18
+#[test]
+fn those_who_came_together_are_not_pinged_together() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..1000).map(|_| world.connect()).collect();
+    clients
+        .iter()
+        .for_each(|&client| world.client(client).shake("/ws"));
+    world.flow();
+    let mut before = 0;
+    let mut most = 0;
+    for _ in 0..40 {
+        world.wait(1000);
+        let sent = world.engine.counters().pings_sent;
+        most = most.max(sent - before);
+        before = sent;
+    }
+    assert!(before >= 1000, "{before}");
+    assert!(most < 200, "{most} in one second");
+}
+
+// W18, W19: the machine slept for an hour, and everybody's deadline has passed.
+#[test]
+fn after_a_jump_of_the_clock_those_who_answer_stay_and_the_rest_go() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..1500).map(|_| world.connect()).collect();
+    clients
+        .iter()
+        .for_each(|&client| world.client(client).shake("/ws"));
+    let silent = world.connect();
+    world.flow();
+    let vanished = clients[7];
+    world.client(vanished).vanish();
+    let ticks = world.log.get().ticks;
+    world.clock += 3_600_000;
+    world.turn();
+    let first = world.engine.counters().pings_sent;
+    assert!(
+        (1..1500).contains(&first),
+        "so many at most in a turn: {first}"
+    );
+    world.flow();
+    assert_eq!(world.engine.counters().pings_sent, 1500);
+    assert!(
+        world.log.get().ticks - ticks <= 2,
+        "missed ticks are not caught up"
+    );
+    assert!(is_gone(&world, silent));
+    world.wait(20_200);
+    assert_eq!(world.engine.counters().open, 1499);
+    assert!(is_gone(&world, vanished));
+}
+
+// W19: however long the silence before the ping was, the deadline of the pong counts from the ping.
+#[test]
+fn late_pong_after_a_clock_jump_keeps_the_connection() {
+    let config = Config {
+        // Several looks at the connection while the pong is outstanding.
+        ping_interval: Duration::from_secs(5),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let client = world.open_lazy();
+    world.clock += 3_600_000;
+    world.turn();
+    assert_eq!(world.engine.counters().pings_sent, 1);
+    world.wait(19_000);
+    assert!(!is_gone(&world, client));
+    world.listen(client, usize::MAX);
+    world.deliver(client);
+    world.wait(3_000);
+    assert!(!is_gone(&world, client));
+    // Without an answer the next ping is the last.
+    world.wait(6_000 + 20_200);
+    assert!(is_gone(&world, client));
+    assert_eq!(world.engine.counters().closed.timed_out, 1);
+}
+
+#[test]
+fn a_head_has_ten_seconds_from_accept_however_it_comes() {
+    let mut world = World::calm();
+    let (silent, dripping) = (world.connect(), world.connect());
+    let head = handshake("/ws");
+    for (second, byte) in head.iter().enumerate().take(9) {
+        world.wait(1000);
+        world.client(dripping).raw([*byte]);
+        assert!(!is_gone(&world, silent), "{second}");
+    }
+    world.wait(800);
+    assert!(!is_gone(&world, silent) && !is_gone(&world, dripping));
+    world.wait(300);
+    assert!(is_gone(&world, silent));
+    assert_eq!(world.clients[silent].heard, []);
+    assert_eq!(
+        world.clients[dripping].statuses(),
+        [408],
+        "it had begun a request"
+    );
+    assert_eq!(world.clients[dripping].end(), End::Eof);
+}
+
+#[test]
+fn each_further_request_has_its_own_ten_seconds() {
+    let mut world = World::calm();
+    let client = world.connect();
+    for _ in 0..5 {
+        world.wait(9_000);
+        world
+            .client(client)
+            .request("GET /ok HTTP/1.1\r\n\r\n", &[200]);
+    }
+    world.wait(9_900);
+    assert_eq!(world.clients[client].statuses(), [200; 5]);
+    assert!(!is_gone(&world, client));
+    world.wait(300);
+    assert!(is_gone(&world, client));
+}
+
+#[test]
+fn a_body_has_ten_seconds_from_its_head() {
+    let mut world = World::calm();
+    let client = world.connect();
+    world.wait(9_000);
+    let head = "POST /body HTTP/1.1\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    world.client(client).request(head, &[200]);
+    for _ in 0..9 {
+        world.wait(1000);
+        world.client(client).raw("x");
+    }
+    world.wait(900);
+    assert_eq!(world.clients[client].heard, [Heard::Continue]);
+    world.wait(300);
+    assert_eq!(world.clients[client].statuses(), [408]);
+}
+
+#[test]
+fn a_deferred_handshake_that_nobody_answers_is_told_503() {
+    let mut world = World::calm();
+    let client = world.connect();
+    world.client(client).shake("/later");
+    world.wait(9_900);
+    assert_eq!(world.clients[client].heard, []);
+    world.wait(300);
+    assert_eq!(world.clients[client].statuses(), [503]);
+    assert!(is_gone(&world, client));
+    // The answer comes after all.
+    let key = world.key(client);
+    world.command(Command::AnswerTo { key, accept: true });
+    world.flow();
+    assert_eq!(world.engine.counters().opened, 0);
+}
+
+#[test]
+fn deferred_request_without_upgrade_has_its_own_deadline() {
+    let config = Config {
+        defer_timeout: Duration::from_secs(1),
+        respond_timeout: Duration::from_secs(20),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let client = world.connect();
+    world
+        .client(client)
+        .request("GET /slow HTTP/1.1\r\n\r\n", &[503]);
+    world.wait(19_900);
+    assert_eq!(world.clients[client].heard, []);
+    world.wait(300);
+    assert_eq!(world.clients[client].statuses(), [503]);
+    assert!(is_gone(&world, client));
+}
+
+#[test]
+fn deferred_request_that_has_taken_effect_waits_for_its_outcome() {
+    let mut world = World::calm();
+    let client = world.connect();
+    world
+        .client(client)
+        .request("GET /slow HTTP/1.1\r\n\r\n", &[200]);
+    world.wait(100);
+    let key = world.key(client);
+    world.log.get().begun.push(key);
+    world.wait(100_000);
+    world.engine.begin_drain(Duration::from_secs(1));
+    world.wait(10_000);
+    assert_eq!(world.clients[client].heard, []);
+    world.command(Command::AnswerTo { key, accept: true });
+    world.flow();
+    assert_eq!(world.clients[client].statuses(), [200]);
+    world.wait(3_000);
+    assert!(world.engine.is_drained());
+}
+
+// A4
+#[test]
+fn two_thousand_silent_sockets_are_gone_after_ten_seconds() {
+    let mut world = World::calm();
+    let peer = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    for number in 0..2000 {
+        let conduct = Conduct::default();
+        let client = world.connect_from(Some(peer), conduct);
+        if number % 2 == 1 {
+            world.client(client).raw("G");
+            world.deliver(client);
+        }
+    }
+    let client = world.open();
+    assert_eq!(world.engine.counters().connections, 2001);
+    world.client(client).text("echo still served");
+    // Those that began a request are told so, and not waited for.
+    world.wait(10_100 + 2_100);
+    assert_eq!(world.engine.counters().connections, 1);
+    assert_eq!(world.engine.counters().handshake_timeouts, 1000);
+    assert_eq!(world.inbox(client), 1);
+}
+
+// Requests that have been received but not processed are no reason to wait for a client that keeps
+// the server from processing them.
+#[test]
+fn unread_answers_to_pipelined_requests_do_not_extend_the_handshake_timeout() {
+    let mut world = World::calm();
+    world.limits.send = 1000;
+    let client = world.connect();
+    world.client(client).conduct.is_eager = false;
+    for _ in 0..4000 {
+        let request = "GET /ok HTTP/1.1\r\n\r\n";
+        world.client(client).request(request, &[200]);
+    }
+    world.deliver(client);
+    world.wait(9_500);
+    assert!(!is_gone(&world, client));
+    // The deadline, and the time that an ended connection may take to send the rest.
+    world.wait(6_000);
+    assert!(is_gone(&world, client));
+}
+
+#[test]
+fn frames_after_the_close_frame_of_the_server_do_not_extend_the_close_timeout() {
+    let mut world = World::calm();
+    let client = world.open_lazy();
+    world.client(client).conduct.is_wrong = true;
+    world.client(client).has_begun = true;
+    let key = world.key(client);
+    world.command(Command::CloseOne { key, code: 3000 });
+    world.flow();
+    assert!(!is_gone(&world, client));
+    let frames = client_frame(0x89, b"", [9; 4]).repeat(50_000);
+    for _ in 0..60 {
+        world.client(client).raw(&frames);
+        world.deliver(client);
+        world.clock += 100;
+        world.turn();
+    }
+    assert!(is_gone(&world, client));
+}

@@ -1,0 +1,278 @@
+//! Connections that cause much work wait for those that cause little.
+
+use h_realtime_engine::Config;
+
+use crate::sim::{World, client_frame, pad};
+
+/// Milliseconds that a turn takes which is full of work.
+const TURN: u64 = 1;
+
+/// Messages of these clients that have been handled.
+fn handled(world: &World, clients: &[usize]) -> usize {
+    clients.iter().map(|&client| world.inbox(client)).sum()
+}
+
+/// Clients that send as many of a message as their sockets take.
+fn crowd(world: &mut World, size: usize, message: &str, count: usize) -> Vec<usize> {
+    let crowd: Vec<_> = (0..size).map(|_| world.open_lazy()).collect();
+    for &client in &crowd {
+        for _ in 0..count {
+            world.client(client).text(message);
+        }
+        world.deliver(client);
+    }
+    crowd
+}
+
+/// Turns until a message that a client sends now is handled.
+fn turns_until_handled(world: &mut World, client: usize) -> usize {
+    let before = world.inbox(client);
+    world.client(client).text("quiet");
+    world.deliver(client);
+    for turns in 1.. {
+        world.turn();
+        if world.inbox(client) > before {
+            return turns;
+        }
+        assert!(turns < 100, "it is not served");
+    }
+    unreachable!()
+}
+
+// A ping takes no longer than the turn that is under way and the next one, and the work of a turn
+// is bounded, independent of the cost of a message.
+// R11
+#[test]
+fn costly_messages_of_a_thousand_connections_do_not_delay_a_ping() {
+    let mut world = World::calm();
+    let witness = world.open();
+    world.wait(2_000);
+    let crowd = crowd(&mut world, 1000, "costly", 50);
+    let mut before = 0;
+    for turn in 0..2000 {
+        world.clock += TURN;
+        // Twenty times a second.
+        match turn % 50 {
+            0 => assert_eq!(turns_until_handled(&mut world, witness), 1, "{turn}"),
+            _ => world.turn(),
+        }
+        let now = handled(&world, &crowd);
+        // 100 µs each: at most 1 ms, and a visit in each class of connections besides.
+        assert!(now - before <= 15, "{} in turn {turn}", now - before);
+        before = now;
+    }
+    assert!(before > 1000, "they are served as well: {before}");
+}
+
+// Nothing is known of connections that have just opened: all of them at once send a first message.
+// R11
+#[test]
+fn every_fragment_of_a_message_is_work() {
+    let mut world = World::calm();
+    let crowd: Vec<_> = (0..300).map(|_| world.open_lazy()).collect();
+    let text = format!("quiet {}", pad(94));
+    let bytes = text.as_bytes();
+    let mut message = client_frame(0x01, &bytes[..1], [0; 4]);
+    for byte in &bytes[1..99] {
+        message.extend(client_frame(0x00, &[*byte], [0; 4]));
+    }
+    message.extend(client_frame(0x80, &bytes[99..], [0; 4]));
+    for &client in &crowd {
+        for _ in 0..10 {
+            world.client(client).raw(&message);
+            let said = crate::sim::Said::Text(text.clone());
+            world.client(client).said.push(said);
+        }
+        world.deliver(client);
+    }
+    let mut before = 0;
+    for turn in 0..20 {
+        world.turn();
+        let now = handled(&world, &crowd);
+        // A hundred fragments cost 30 µs.
+        assert!(now - before <= 100, "{} in turn {turn}", now - before);
+        before = now;
+    }
+    assert!(before > 400, "{before}");
+}
+
+// R11
+#[test]
+fn first_large_messages_wait_for_small_ones() {
+    // One that is read in parts, and one that is read at once.
+    for (size, in_a_turn, in_all) in [(60_000, 17, 150), (4_000, 150, 150)] {
+        let mut world = World::calm();
+        let crowd: Vec<_> = (0..600).map(|_| world.open_lazy()).collect();
+        let witness = world.open();
+        let message = format!("quiet {}", pad(size));
+        for &client in &crowd {
+            world.client(client).text(&message);
+            world.deliver(client);
+        }
+        world.client(witness).text("quiet");
+        world.deliver(witness);
+        let mut turns = 0;
+        while world.inbox(witness) == 0 {
+            world.turn();
+            turns += 1;
+            // 120 µs each, or 8.
+            let large = handled(&world, &crowd);
+            assert!(large <= in_a_turn * turns, "{large} in {turns} turns");
+            assert!(large <= in_all, "{large} of {size} bytes in {turns} turns");
+        }
+        assert!(turns * TURN as usize <= 16, "{turns}");
+    }
+}
+
+// R11
+#[test]
+fn a_large_message_of_a_quiet_client_precedes_large_messages_of_busy_clients() {
+    let mut world = World::calm();
+    let witness = world.open_lazy();
+    world.wait(2_000);
+    let message = format!("quiet {}", pad(10_000));
+    let crowd = crowd(&mut world, 100, &message, 60);
+    for _ in 0..80 {
+        world.clock += TURN;
+        world.turn();
+    }
+    world.client(witness).text(&message);
+    world.deliver(witness);
+    let before = handled(&world, &crowd);
+    while world.inbox(witness) == 0 {
+        world.clock += TURN;
+        world.turn();
+        let handled = handled(&world, &crowd) - before;
+        assert!(
+            handled < 150,
+            "{handled} of busy clients were handled first"
+        );
+    }
+    assert!(
+        before + 1000 < 100 * 60,
+        "the others are still busy: {before}"
+    );
+}
+
+#[test]
+fn handshakes_are_served_while_open_connections_send_costly_messages() {
+    let mut world = World::calm();
+    crowd(&mut world, 300, "costly", 150);
+    // Nothing is known of the others at first.
+    for _ in 0..1200 {
+        world.clock += TURN;
+        world.turn();
+    }
+    for number in 0..20 {
+        let client = world.connect();
+        world.client(client).shake("/ws");
+        world.deliver(client);
+        let mut turns = 0;
+        while !is_open(&world, client) {
+            world.clock += TURN;
+            world.turn();
+            turns += 1;
+            assert!(turns * TURN <= 8, "handshake {number}: {turns} turns");
+        }
+    }
+}
+
+fn is_open(world: &World, client: usize) -> bool {
+    let interest = world.interest(client);
+    interest.is_some_and(|interest| interest.is_open)
+}
+
+// Input that was received before a deadline and has not been processed is this server's delay.
+// R12
+#[test]
+fn kept_input_is_not_overdue() {
+    let mut world = World::new(Config::default(), 1);
+    let slow = world.open_lazy();
+    let crowd = crowd(&mut world, 40, "costly", 200);
+    // Half a message behind costly ones, which are not all handled before a ping is overdue.
+    for _ in 0..600 {
+        world.client(slow).text("costly");
+    }
+    let frame = client_frame(0x81, b"quiet", [1, 2, 3, 4]);
+    world.client(slow).has_begun = true;
+    world.client(slow).raw(&frame[..4]);
+    world.deliver(slow);
+    // Shorter steps than a standstill, which would extend deadlines.
+    for _ in 0..80 {
+        world.turn();
+        world.clock += 900;
+    }
+    assert!(is_open(&world, slow));
+    assert!(handled(&world, &crowd) < 40 * 200);
+}
+
+// The same of a message whose last fragment waits behind control frames.
+// R12
+#[test]
+fn kept_fragments_are_not_overdue() {
+    let mut world = World::new(Config::default(), 1);
+    let slow = world.open_lazy();
+    world.client(slow).has_begun = true;
+    world
+        .client(slow)
+        .raw(client_frame(0x01, b"qui", [1, 2, 3, 4]));
+    world.deliver(slow);
+    world.turn();
+    let crowd = crowd(&mut world, 300, "costly", 100);
+    for _ in 0..1200 {
+        world.client(slow).raw(client_frame(0x89, b"", [0; 4]));
+    }
+    world
+        .client(slow)
+        .raw(client_frame(0x80, b"et", [1, 2, 3, 4]));
+    world.deliver(slow);
+    // Longer than a message may take.
+    for _ in 0..20 {
+        world.turn();
+        world.clock += 900;
+    }
+    assert!(is_open(&world, slow));
+    assert!(handled(&world, &crowd) < 300 * 100);
+}
+
+// The order of one connection's messages survives being put back.
+#[test]
+fn messages_of_one_connection_keep_their_order() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..50).map(|_| world.open()).collect();
+    for &client in &clients {
+        for size in [10, 30_000, 10, 600, 5_000, 10, 60_000, 1] {
+            world.client(client).text(&format!("echo {}", pad(size)));
+        }
+        world.deliver(client);
+    }
+    // The oracle compares messages and replies.
+    world.flow();
+    assert_eq!(handled(&world, &clients), 50 * 8);
+}
+
+// A connection that is ending may still send as much as it likes.
+// R11
+#[test]
+fn a_turn_reads_a_limited_amount_of_input_that_is_dropped() {
+    let mut world = World::calm();
+    let crowd: Vec<_> = (0..40).map(|_| world.connect()).collect();
+    for &client in &crowd {
+        world.client(client).conduct.is_eager = false;
+        world.client(client).request("not HTTP\r\n\r\n", &[400]);
+        world.deliver(client);
+    }
+    world.settle();
+    for &client in &crowd {
+        world.client(client).raw(vec![b'x'; 300_000]);
+        world.deliver(client);
+    }
+    let bytes_in = |world: &World| world.engine.counters().bytes_in;
+    for _ in 0..3 {
+        let before = bytes_in(&world);
+        world.turn();
+        // 8 KiB take 3.5 µs.
+        let read = bytes_in(&world) - before;
+        assert!((1..3_000_000).contains(&read), "{read} bytes");
+    }
+}

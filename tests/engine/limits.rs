@@ -1,0 +1,296 @@
+//! How many are let in, and how all are sent away.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use h_realtime_engine::Config;
+use h_realtime_engine::http::Proxies;
+
+use crate::sim::{Conduct, End, Said, World};
+
+fn ip(last: u8) -> Option<IpAddr> {
+    Some(Ipv4Addr::new(192, 0, 2, last).into())
+}
+
+#[test]
+fn the_surplus_is_told_503() {
+    let config = Config {
+        max_connections: 5,
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let first: Vec<_> = (0..5).map(|_| world.open()).collect();
+    let surplus = world.connect();
+    world.client(surplus).shake("/ws");
+    world.flow();
+    assert_eq!(world.clients[surplus].statuses(), [503]);
+    assert_eq!(world.clients[surplus].end(), End::Eof);
+    // Those who are told have to be let in for it; so many and no more.
+    let crowd: Vec<_> = (0..100).map(|_| world.connect()).collect();
+    world.flow();
+    assert_eq!(world.engine.counters().connections, 5 + 32);
+    assert!(
+        crowd[32..]
+            .iter()
+            .all(|&client| world.clients[client].key.is_none())
+    );
+    assert_eq!(world.engine.counters().refused_full, 101);
+    // Where one has left, one is let in.
+    crowd
+        .iter()
+        .for_each(|&client| world.client(client).finish());
+    world.client(first[0]).close(1000);
+    world.flow();
+    world.open();
+    assert_eq!(world.engine.counters().open, 5);
+}
+
+// A4
+#[test]
+fn an_address_has_its_own_limit() {
+    let config = Config {
+        max_per_ip: Some(2),
+        trusted_proxies: Proxies::parse(["192.0.2.9"]).unwrap(),
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let clients: Vec<_> = (0..3)
+        .map(|_| world.connect_from(ip(1), Conduct::EAGER))
+        .collect();
+    world.connect_from(ip(2), Conduct::EAGER);
+    world.flow();
+    let is_in = |world: &World, client: usize| world.clients[client].key.is_some();
+    assert!(is_in(&world, clients[0]) && is_in(&world, clients[1]));
+    assert!(!is_in(&world, clients[2]));
+    assert_eq!(world.engine.counters().refused_per_ip, 1);
+    // Where one has left, one is let in.
+    world.client(clients[0]).finish();
+    world.flow();
+    let next = world.connect_from(ip(1), Conduct::EAGER);
+    world.flow();
+    assert!(is_in(&world, next));
+    // Loopback, unix sockets and proxies are nobody's address.
+    let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+    for peer in [
+        None,
+        ip(9),
+        Some(Ipv4Addr::LOCALHOST.into()),
+        Some(Ipv6Addr::LOCALHOST.into()),
+        Some(mapped.into()),
+    ] {
+        let clients: Vec<_> = (0..10)
+            .map(|_| world.connect_from(peer, Conduct::EAGER))
+            .collect();
+        world.flow();
+        assert!(
+            clients.iter().all(|&client| is_in(&world, client)),
+            "{peer:?}"
+        );
+    }
+    world.finish();
+}
+
+fn v6(text: &str) -> Option<IpAddr> {
+    Some(text.parse::<Ipv6Addr>().unwrap().into())
+}
+
+// P4
+#[test]
+fn an_ipv6_network_has_one_limit() {
+    for (prefix, same, other) in [
+        (64, "2001:db8:0:1:ffff::9", "2001:db8:0:2::1"),
+        (56, "2001:db8:0:ff::1", "2001:db8:0:100::1"),
+        (128, "2001:db8:0:1::1", "2001:db8:0:1::2"),
+    ] {
+        let config = Config {
+            max_per_ip: Some(2),
+            ipv6_prefix: prefix,
+            trusted_proxies: Proxies::parse(["2001:db8:0:1::53"]).unwrap(),
+            ..Config::default()
+        };
+        let mut world = World::new(config, 1);
+        let mut come = |peer| {
+            let client = world.connect_from(peer, Conduct::EAGER);
+            world.flow();
+            world.clients[client].key.is_some()
+        };
+        let first = v6("2001:db8:0:1::1");
+        assert!(come(first) && come(v6(same)), "{prefix}");
+        assert!(!come(first) && !come(v6(same)), "{prefix}");
+        assert!(come(v6(other)) && come(v6(other)), "{prefix}");
+        assert!(!come(v6(other)), "{prefix}");
+        // A trusted proxy in the network is not counted.
+        assert!((0..5).all(|_| come(v6("2001:db8:0:1::53"))));
+        // IPv4 addresses count by themselves, in any notation.
+        assert!(come(ip(1)) && come(v6("::ffff:192.0.2.1")), "{prefix}");
+        assert!(!come(ip(1)) && !come(v6("64:ff9b::192.0.2.1")), "{prefix}");
+        assert!(come(v6("::ffff:192.0.2.2")), "{prefix}");
+        // Where one has left, one is let in.
+        world.client(0).finish();
+        world.flow();
+        let next = world.connect_from(v6(same), Conduct::EAGER);
+        world.flow();
+        assert!(world.clients[next].key.is_some());
+        world.finish();
+    }
+}
+
+#[test]
+fn a_shutdown_closes_everybody_with_1012_at_a_pace() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..1200).map(|_| world.connect()).collect();
+    clients
+        .iter()
+        .for_each(|&client| world.client(client).shake("/ws"));
+    world.flow();
+    assert_eq!(world.engine.counters().open, 1200);
+    world.engine.begin_drain(Duration::from_secs(4));
+    world.flow();
+    let at_once = world.engine.counters().closed.shutdown;
+    assert!((1..=20).contains(&at_once), "{at_once}");
+    for second in 1..4 {
+        world.wait(1000);
+        let closed = world.engine.counters().closed.shutdown;
+        let want = 300 * second;
+        assert!(
+            (want - 40..=want + 40).contains(&closed),
+            "{closed} after {second} s"
+        );
+    }
+    assert!(!world.engine.is_drained());
+    world.wait(1100);
+    assert!(world.engine.is_drained());
+    let told = |&client: &usize| world.clients[client].closed_with() == Some(1012);
+    assert!(clients.iter().all(told));
+}
+
+#[test]
+fn a_few_are_closed_sooner_than_the_time_there_is() {
+    let mut world = World::calm();
+    let clients: Vec<_> = (0..40).map(|_| world.open()).collect();
+    world.engine.begin_drain(Duration::from_secs(10));
+    world.wait(500);
+    assert!(world.engine.is_drained());
+    assert!(
+        clients
+            .iter()
+            .all(|&client| world.clients[client].closed_with() == Some(1012))
+    );
+}
+
+#[test]
+fn a_shutdown_lets_nobody_in_and_leaves_nobody_waiting() {
+    let mut world = World::calm();
+    let waiting = world.connect();
+    world.client(waiting).shake("/later");
+    let silent = world.connect();
+    let deaf = world.open_lazy();
+    world.flow();
+    world.engine.begin_drain(Duration::from_secs(1));
+    let late = world.connect();
+    world.wait(1100);
+    assert_eq!(world.clients[late].key, None);
+    assert_eq!(world.clients[waiting].statuses(), [503]);
+    assert!(world.interest(silent).is_none());
+    // It does not answer our close frame.
+    assert!(world.interest(deaf).is_some());
+    world.wait(5000);
+    assert!(world.engine.is_drained());
+}
+
+#[test]
+fn who_is_connecting_when_a_shutdown_begins_is_let_in_and_told_to_come_back() {
+    let mut world = World::calm();
+    let others: Vec<_> = (0..400).map(|_| world.connect()).collect();
+    for &client in &others {
+        world.client(client).shake("/ws");
+    }
+    let late = world.connect();
+    world.flow();
+    // It has the first place, and those are visited in turn.
+    world.client(others[0]).close(1000);
+    world.flow();
+    let later = world.connect();
+    world.flow();
+    world.engine.begin_drain(Duration::from_secs(4));
+    world.wait(100);
+    world.client(late).shake("/ws");
+    world.client(later).shake("/ws");
+    world.flow();
+    assert_eq!(world.clients[later].statuses(), [101]);
+    world.wait(4000);
+    for client in [late, later] {
+        assert_eq!(world.clients[client].closed_with(), Some(1012));
+    }
+    assert!(world.engine.is_drained());
+}
+
+#[test]
+fn who_has_said_nothing_does_not_hold_a_shutdown_up() {
+    let mut world = World::calm();
+    let silent = world.connect();
+    world.wait(1500);
+    assert!(world.interest(silent).is_some());
+    world.engine.begin_drain(Duration::from_secs(10));
+    world.wait(100);
+    assert!(world.engine.is_drained());
+}
+
+#[test]
+fn a_shutdown_does_not_cut_an_answer_short() {
+    let mut world = World::calm();
+    world.limits.send = 1000;
+    let client = world.connect();
+    world.client(client).conduct.is_eager = false;
+    world
+        .client(client)
+        .request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+    world.deliver(client);
+    world.settle();
+    world.engine.begin_drain(Duration::ZERO);
+    world.settle();
+    world.client(client).conduct.is_eager = true;
+    world.flow();
+    assert_eq!(world.clients[client].statuses(), [200]);
+    assert!(world.engine.is_drained());
+}
+
+// CVE-2026-15565: the limit is one for all connections together, whether they are logged in or
+// not, and those that have the most are given up first.
+#[test]
+fn what_is_unfinished_has_one_limit_for_all() {
+    let config = Config {
+        unfinished_total: 1 << 20,
+        ..Config::default()
+    };
+    let mut world = World::new(config, 1);
+    let modest = world.open();
+    world.client(modest).has_begun = true;
+    let frame = crate::sim::client_frame(0x82, b"ab", [9; 4]);
+    world.client(modest).raw(&frame[..5]);
+    let asker = world.connect();
+    world.client(asker).has_begun = true;
+    world.client(asker).raw("GET /ws HTTP/1.1\r\n");
+    for number in 0..40 {
+        let client = world.open();
+        world.client(client).conduct.is_wrong = true;
+        world.client(client).has_begun = true;
+        // 60,000 of the 65,535 bytes that the header announces.
+        world.client(client).raw(b"\x82\xfe\xff\xff\0\0\0\0");
+        world.client(client).raw(vec![0; 60_000]);
+        world.flow();
+        let held = world.engine.counters().incomplete_bytes;
+        assert!(held <= 1 << 20, "{held} after {number}");
+    }
+    let closed = |client: usize| world.clients[client].closed_with();
+    let given_up = (0..world.clients.len()).filter(|&client| closed(client) == Some(1013));
+    assert!(given_up.count() > 20);
+    assert_eq!(closed(modest), None);
+    world.client(modest).raw(&frame[5..]);
+    world.client(modest).said.push(Said::Binary(b"ab".to_vec()));
+    world.client(asker).raw("Host: a\r\n\r\n");
+    world.client(asker).expected.push_back(&[400]);
+    world.flow();
+    assert_eq!(world.inbox(modest), 1);
+    assert_eq!(world.clients[asker].statuses(), [400]);
+}

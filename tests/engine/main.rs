@@ -1,0 +1,26 @@
+//! The engine over simulated sockets and a simulated clock.
+
+mod chunked;
+mod closing;
+mod compression;
+mod deadlines;
+mod drain;
+mod edge_contract;
+mod fairness;
+mod handler;
+mod keys;
+mod limits;
+mod places;
+mod proxies;
+mod readiness;
+mod reasons;
+mod reload;
+#[path = "../sim/mod.rs"]
+mod sim;
+mod simulation;
+mod slow_links;
+mod slow_readers;
+mod standstill;
+mod system_calls;
+mod tls;
+mod writing;

@@ -1,0 +1,223 @@
+//! Clients behind proxies: what trusted ones say of them counts, and what others say does not.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use h_realtime_engine::Config;
+use h_realtime_engine::http::{ForwardedBy, Proxies};
+
+use crate::sim::{Conduct, World, handshake_with};
+
+fn ip(last: u8) -> Option<IpAddr> {
+    Some(Ipv4Addr::new(192, 0, 2, last).into())
+}
+
+/// A world with one place for each address, and the proxy 192.0.2.9.
+fn world() -> World {
+    let config = Config {
+        max_per_ip: Some(1),
+        trusted_proxies: Proxies::parse(["192.0.2.9"]).unwrap(),
+        ..Config::default()
+    };
+    World::new(config, 1)
+}
+
+/// One that connects from an address, and asks with these header fields.
+fn come(
+    world: &mut World,
+    peer: Option<IpAddr>,
+    before: &[u8],
+    fields: &str,
+    right: &'static [u16],
+) -> usize {
+    let client = world.connect_from(peer, Conduct::EAGER);
+    world.client(client).raw(before);
+    let head = handshake_with("/ws", fields);
+    world.client(client).request(head, right);
+    world.flow();
+    client
+}
+
+fn is_open(world: &World, client: usize) -> bool {
+    world.clients[client].progress.is_open
+}
+
+fn for_client(last: u8) -> String {
+    format!("X-Forwarded-For: 198.51.100.77, 192.0.2.{last}\r\n")
+}
+
+// P1
+#[test]
+fn behind_a_trusted_proxy_the_client_it_names_is_counted() {
+    let mut world = world();
+    let first = come(&mut world, ip(9), b"", &for_client(1), &[101]);
+    // The same client, by the proxy and by itself; the start of the chain is its own invention.
+    let again = come(&mut world, ip(9), b"", &for_client(1), &[429]);
+    assert_eq!(world.clients[again].statuses(), [429]);
+    let itself = world.connect_from(ip(1), Conduct::default());
+    world.flow();
+    assert!(world.clients[itself].key.is_none());
+    assert_eq!(world.engine.counters().refused_per_ip, 2);
+    let other = come(&mut world, ip(9), b"", &for_client(2), &[101]);
+    assert!(is_open(&world, first) && is_open(&world, other));
+    // Where one has left, one is let in.
+    world.client(first).finish();
+    world.flow();
+    let next = come(&mut world, ip(9), b"", &for_client(1), &[101]);
+    assert!(is_open(&world, next));
+    // Those that nobody is named for are the proxy's own.
+    for _ in 0..3 {
+        let own = come(
+            &mut world,
+            ip(9),
+            b"",
+            "X-Forwarded-For: unknown\r\n",
+            &[101],
+        );
+        assert!(is_open(&world, own));
+    }
+    world.finish();
+}
+
+// P4
+#[test]
+fn forwarded_ipv6_clients_are_counted_by_network() {
+    let line = |host: u8| format!("PROXY TCP6 2001:db8:0:1::{host} 2001:db8::9 1 2\r\n");
+    let field = |host: u8| format!("X-Forwarded-For: 2001:db8:0:1::{host}\r\n");
+    let mut world = world();
+    world.expects_proxy_header = true;
+    let first = come(&mut world, ip(9), line(1).as_bytes(), "", &[101]);
+    assert!(is_open(&world, first));
+    let second = come(&mut world, ip(9), line(2).as_bytes(), "", &[]);
+    assert_eq!(world.interest(second), None);
+    world.expects_proxy_header = false;
+    come(&mut world, ip(9), b"", &field(3), &[429]);
+    let itself = world.connect_from(Some("2001:db8:0:1::4".parse().unwrap()), Conduct::default());
+    world.flow();
+    assert!(world.clients[itself].key.is_none());
+    assert_eq!(world.engine.counters().refused_per_ip, 3);
+    let other = "X-Forwarded-For: 2001:db8:0:2::1\r\n";
+    let other = come(&mut world, ip(9), b"", other, &[101]);
+    assert!(is_open(&world, other));
+    world.finish();
+}
+
+// P1
+#[test]
+fn what_others_say_of_the_client_is_ignored() {
+    let mut world = world();
+    let first = come(&mut world, ip(1), b"", &for_client(2), &[101]);
+    let second = come(&mut world, ip(2), b"", &for_client(2), &[101]);
+    assert!(is_open(&world, first) && is_open(&world, second));
+    let again = world.connect_from(ip(1), Conduct::default());
+    world.flow();
+    assert!(world.clients[again].key.is_none());
+    // And so is a field that the proxies do not write.
+    let field = "Forwarded: for=192.0.2.3\r\n";
+    for _ in 0..2 {
+        let client = come(&mut world, ip(9), b"", field, &[101]);
+        assert!(is_open(&world, client));
+    }
+    world.reload(Config {
+        max_per_ip: Some(1),
+        trusted_proxies: Proxies::parse(["192.0.2.9"]).unwrap(),
+        forwarded_by: ForwardedBy::Forwarded,
+        ..Config::default()
+    });
+    come(&mut world, ip(9), b"", field, &[101]);
+    come(&mut world, ip(9), b"", field, &[429]);
+    assert_eq!(world.engine.counters().refused_per_ip, 2);
+    world.finish();
+}
+
+// P2
+#[test]
+fn a_header_before_all_else_names_the_client_however_it_comes() {
+    let line = b"PROXY TCP4 192.0.2.1 192.0.2.9 1 2\r\n";
+    let mut binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    binary.extend([192, 0, 2, 1, 192, 0, 2, 9, 0, 1, 0, 2]);
+    for header in [&line[..], &binary] {
+        let mut world = world();
+        world.expects_proxy_header = true;
+        let first = come(&mut world, ip(9), header, "", &[101]);
+        assert!(is_open(&world, first));
+        // One who is no trusted proxy cannot say so of itself.
+        for (peer, before) in [
+            (ip(9), header),
+            (ip(1), header),
+            (ip(9), b"PROXY TCP4 1\r\n"),
+        ] {
+            let client = world.connect_from(
+                peer,
+                Conduct {
+                    is_eager: true,
+                    is_wrong: true,
+                    ..Conduct::default()
+                },
+            );
+            world.client(client).raw(before);
+            world.flow();
+            assert_eq!(world.interest(client), None);
+        }
+        let counters = world.engine.counters();
+        let refused = (counters.refused_per_ip, counters.refused_untrusted);
+        assert_eq!((refused, counters.proxy_failures), ((1, 1), 1));
+        // It may come in two pieces, cut anywhere.
+        world.client(first).finish();
+        world.flow();
+        for cut in 1..header.len() {
+            let client = world.connect_from(ip(9), Conduct::EAGER);
+            world.client(client).raw(&header[..cut]);
+            world.flow();
+            assert!(world.interest(client).is_some(), "{cut}");
+            world.client(client).raw(&header[cut..]);
+            world.client(client).shake("/ws");
+            world.flow();
+            assert!(is_open(&world, client), "{cut}");
+            world.client(client).finish();
+            world.flow();
+        }
+        world.finish();
+    }
+}
+
+// P3
+#[test]
+fn a_header_that_does_not_come_is_waited_for_no_longer_than_a_handshake() {
+    let mut world = world();
+    world.expects_proxy_header = true;
+    let silent = world.connect_from(ip(9), Conduct::default());
+    let slow = world.connect_from(ip(9), Conduct::default());
+    world.client(slow).raw("PROXY TCP4 ");
+    world.deliver(slow);
+    world.wait(9_000);
+    assert!(world.interest(silent).is_some() && world.interest(slow).is_some());
+    world.client(silent).conduct.is_wrong = true;
+    world.client(slow).conduct.is_wrong = true;
+    world.wait(2_000);
+    assert!(world.interest(silent).is_none() && world.interest(slow).is_none());
+    assert_eq!(world.engine.counters().handshake_timeouts, 2);
+    assert_eq!(world.engine.counters().incomplete_bytes, 0);
+    world.finish();
+}
+
+// P3
+#[test]
+fn nothing_is_left_of_headers_when_the_server_ends() {
+    let mut world = world();
+    world.expects_proxy_header = true;
+    let client = world.connect_from(
+        ip(9),
+        Conduct {
+            is_eager: true,
+            is_wrong: true,
+            ..Conduct::default()
+        },
+    );
+    world.client(client).raw("PROXY ");
+    world.flow();
+    world.engine.begin_drain(std::time::Duration::ZERO);
+    world.flow();
+    world.wait(2_000);
+    assert_eq!(world.interest(client), None);
+    assert!(world.engine.is_drained());
+}

@@ -1,0 +1,91 @@
+//! A client behind a slow link reads a ping only behind all that was sent before it.
+
+use crate::sim::{Command, World};
+
+const KIB: usize = 1024;
+
+fn is_open(world: &World, client: usize) -> bool {
+    world
+        .interest(client)
+        .is_some_and(|interest| interest.is_open)
+}
+
+fn publish(world: &mut World, client: usize, size: usize) {
+    let keys = vec![world.key(client)];
+    world.command(Command::FanOutTo { keys, size });
+    world.turn();
+}
+
+/// Seconds until a client is cut; it reads so many bytes in each of them.
+fn cut_after(world: &mut World, client: usize, rate: usize, most: u64) -> Option<u64> {
+    for second in 0..most {
+        if !is_open(world, client) {
+            return Some(second);
+        }
+        world.listen(client, rate);
+        world.deliver(client);
+        world.wait(1000);
+    }
+    None
+}
+
+// W17
+#[test]
+fn a_client_that_reads_two_kilobytes_a_second_is_not_cut() {
+    for size in [10, 40, 120, 240] {
+        for send in [16, 60, 1000] {
+            let mut world = World::calm();
+            world.limits.send = send * KIB;
+            let client = world.open_lazy();
+            // Below the soft limit, all that the kernel does not take.
+            for _ in 0..size.min(send + 50) / 10 {
+                publish(&mut world, client, 10 * KIB);
+            }
+            let cut = cut_after(&mut world, client, 2000, 400);
+            assert_eq!(cut, None, "{size} KiB, {send} KiB in the kernel");
+            assert!(world.engine.counters().pings_sent > 5);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_reads_at_the_documented_rate_is_not_cut() {
+    let mut world = World::calm();
+    let client = world.open_lazy();
+    for _ in 0..28 {
+        publish(&mut world, client, 10 * KIB);
+    }
+    assert_eq!(cut_after(&mut world, client, KIB, 600), None);
+}
+
+// W17
+#[test]
+fn a_dead_client_is_held_for_no_longer_than_its_output_would_take() {
+    for (size, least, most) in [(0, 30, 56), (40, 60, 100), (120, 130, 180), (900, 310, 360)] {
+        let mut world = World::calm();
+        let client = world.open_lazy();
+        for _ in 0..size / 10 {
+            publish(&mut world, client, 10 * KIB);
+        }
+        let cut = cut_after(&mut world, client, 0, 400).expect("it is cut");
+        assert!((least..=most).contains(&cut), "{size} KiB: {cut} s");
+        assert_eq!(world.engine.counters().closed.timed_out, 1);
+    }
+}
+
+/// Each pong says how far the client has read.
+// W17
+#[test]
+fn a_client_that_read_everything_before_it_died_is_cut_as_soon_as_an_idle_one() {
+    let mut world = World::calm();
+    let client = world.open();
+    for _ in 0..300 {
+        publish(&mut world, client, 4 * KIB);
+        world.wait(1000);
+    }
+    world.wait(35_000);
+    world.client(client).vanish();
+    let cut = cut_after(&mut world, client, 0, 400).expect("it is cut");
+    assert!(cut <= 56, "{cut} s");
+    assert_eq!(world.engine.counters().closed.timed_out, 1);
+}

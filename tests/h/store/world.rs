@@ -1,0 +1,134 @@
+//! A database of a test's own, and what is asked of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use h_realtime::backend::h::{AnnotationEvent, Pending, Settings, Store};
+use h_realtime::backend::{Fate, Stats};
+use h_realtime::model::{Decision, Field, Identity, Plan, Reach, Reason, Role, UnixMillis, Who};
+use serde_json::{Value, json};
+
+use crate::support::{Postgres, sql};
+
+/// A database of a test's own, asked over a connection.
+pub struct World {
+    pub url: String,
+    pub store: Store,
+    pub stats: Arc<Stats>,
+    pub runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    pub fn new() -> World {
+        World::of(&Postgres::shared().database())
+    }
+
+    pub fn of(url: &str) -> World {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let stats = Arc::new(Stats::needing(false, true));
+        let settings = Settings {
+            database_url: url.to_owned(),
+            authority: "localhost".to_owned(),
+            app_url: "http://localhost:5000".to_owned(),
+            bouncer_url: Some("http://localhost:8000".to_owned()),
+        };
+        let store = Store::new(&settings, Arc::clone(&stats)).unwrap();
+        let mut world = World {
+            url: url.to_owned(),
+            store,
+            stats,
+            runtime,
+        };
+        world.connect();
+        world
+    }
+
+    pub fn connect(&mut self) {
+        self.runtime.block_on(self.store.connect()).unwrap();
+        assert!(self.store.is_connected());
+    }
+
+    pub fn sql(&self, statements: &str) {
+        sql(&self.url, statements);
+    }
+
+    pub fn identities(&mut self, tokens: &[&str]) -> Vec<Option<Identity>> {
+        let asked = self.store.identities(tokens, NOW);
+        self.runtime.block_on(asked).unwrap()
+    }
+
+    pub fn identity(&mut self, user: &str) -> Option<Identity> {
+        let token = format!("6879-{user}-developer-token");
+        self.identities(&[&token]).pop().unwrap()
+    }
+
+    pub fn event(&mut self, event: &Value) -> Result<Plan, Fate> {
+        let event = AnnotationEvent::parse(event.as_object().unwrap())?;
+        self.runtime
+            .block_on(self.store.annotation(&event, &Pending::default()))
+            .unwrap()
+    }
+
+    /// The plan for a change of the annotation of a number.
+    pub fn update(&mut self, number: u32) -> Result<Plan, Fate> {
+        self.event(&json!({"action": "update", "annotation_id": id(number), "src_client_id": null}))
+    }
+
+    /// What each of these gets, or why they get nothing.
+    pub fn received(&mut self, plan: &Plan, users: &[&str]) -> Vec<Result<Value, Reason>> {
+        let identities = users.iter().map(|user| self.identity(user));
+        let identities: Vec<_> = identities.collect();
+        let received = identities
+            .iter()
+            .map(|identity| received(plan, identity.as_ref()));
+        received.collect()
+    }
+
+    pub fn statements(&self) -> u64 {
+        self.stats.statements.load(Ordering::Relaxed)
+    }
+}
+
+/// The id of the seed's annotation of a number.
+pub fn id(number: u32) -> String {
+    use base64::Engine as _;
+    let uuid = format!("{number:08x}111111e68000{number:012x}");
+    let uuid = u128::from_str_radix(&uuid, 16).unwrap().to_be_bytes();
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(uuid)
+}
+
+/// What somebody gets of a plan: the first rule that holds decides.
+pub fn received(plan: &Plan, identity: Option<&Identity>) -> Result<Value, Reason> {
+    let role = |group: &str| {
+        let mut memberships = identity?.memberships.iter();
+        let membership = memberships.find(|membership| *membership.group == *group);
+        membership.map(|membership| membership.role)
+    };
+    let userid = identity.map(|identity| &*identity.userid);
+    let holds = |who: &Who| match who {
+        Who::User(user) => userid == Some(user),
+        Who::Member(group) => role(group).is_some(),
+        Who::Moderator(group) => role(group).is_some_and(Role::moderates),
+        Who::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
+    };
+    let rule = plan.rules.iter().find(|rule| rule.when.iter().all(holds));
+    match rule.expect("a rule for everybody").then {
+        Decision::Withhold(reason) => Err(reason),
+        Decision::Send(variant) => Ok(serde_json::from_str(&plan.variants[variant]).unwrap()),
+    }
+}
+
+pub fn values(plan: &Plan, field: Field) -> BTreeSet<&str> {
+    let Reach::Terms(terms) = &plan.reach else {
+        panic!("{plan:?}");
+    };
+    let terms = terms.iter().filter(|term| term.field == field);
+    terms.map(|term| &*term.value).collect()
+}
+
+/// 2026-01-01.
+pub const NOW: UnixMillis = 1_767_225_600_000;

@@ -1,0 +1,105 @@
+//! The clients in `examples`, as a newcomer starts them: each hears of its document, and comes
+//! back when the server has been restarted.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::{Browser, Program, Server, event, interpreter, serve_page};
+
+const DOCUMENT: &str = "https://example.org/page";
+
+#[test]
+fn the_one_in_rust() {
+    let program = examples().join("client");
+    assert!(
+        program.exists(),
+        "this test needs {}: cargo test makes it, unless it is told --test",
+        program.display()
+    );
+    hears_and_comes_back(Command::new(program));
+}
+
+#[test]
+#[ignore = "needs python3 with websockets: run tests/run"]
+fn the_one_in_python() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(interpreter());
+    command.arg(root.join("examples/client.py"));
+    hears_and_comes_back(command);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
+fn the_one_in_the_browser() {
+    let mut server = Server::start();
+    let token = server.user("acct:alice@example.org");
+    let site = serve_page(include_str!("../../examples/client.html"));
+    let browser = Browser::start();
+    browser.open(&format!("http://{site}/"));
+    browser.fill("[name=url]", &server.listeners[0]);
+    browser.fill("[name=document]", DOCUMENT);
+    browser.fill("[name=token]", &token);
+    browser.click("button");
+    let connected = "document.querySelector('[role=status]').textContent === \
+                     'Connected as acct:alice@example.org.'";
+    browser.until(connected);
+    server.publish(&event("create", json!({"text": "<b>Hello</b>"})).to_string());
+    browser.until("document.querySelector('li')");
+    assert_eq!(
+        browser.text("li"),
+        "create AAAAAREREeaAAAAAAAAAAQ <b>Hello</b>"
+    );
+    browser.screenshot("client-example");
+
+    server.restart();
+    browser.until("document.querySelector('[role=status]').textContent.startsWith('Disconnected')");
+    browser.until(connected);
+    server.publish(&event("delete", json!({})).to_string());
+    browser.until("document.querySelector('li + li')");
+    assert_eq!(
+        browser.text("li + li").trim(),
+        "delete AAAAAREREeaAAAAAAAAAAQ"
+    );
+
+    server.run(&["user", "delete", "acct:alice@example.org"]);
+    browser.until(
+        "document.querySelector('[role=status]').textContent === \
+         'The token has ended: get another one.'",
+    );
+}
+
+/// A command that is given the server and the document, and the token in its environment.
+fn hears_and_comes_back(mut command: Command) {
+    let mut server = Server::start();
+    let token = server.user("acct:alice@example.org");
+    let command = command
+        .args([&server.listeners[0], DOCUMENT])
+        .env("H_REALTIME_TOKEN", token);
+    let mut client = Program::start(command);
+    let hello = "connected as \"acct:alice@example.org\"";
+    assert_eq!(client.line().as_deref(), Some(hello));
+    server.publish(&event("create", json!({"text": "Hello"})).to_string());
+    server.publish(&event("create", json!({"uri": "https://example.org/other"})).to_string());
+    server.publish(&event("delete", json!({})).to_string());
+    let created = "create \"AAAAAREREeaAAAAAAAAAAQ\" \"Hello\"";
+    assert_eq!(client.line().as_deref(), Some(created));
+    let deleted = "delete \"AAAAAREREeaAAAAAAAAAAQ\" null";
+    assert_eq!(client.line().as_deref(), Some(deleted));
+
+    server.restart();
+    assert_eq!(client.line().as_deref(), Some(hello));
+    server.publish(&event("delete", json!({})).to_string());
+    assert_eq!(client.line().as_deref(), Some(deleted));
+
+    server.run(&["user", "delete", "acct:alice@example.org"]);
+    assert_eq!(client.line(), None);
+    assert_eq!(client.wait(), Some(1));
+}
+
+/// Where cargo puts the examples: beside the folder of this test's own binary.
+fn examples() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().with_file_name("examples")
+}

@@ -1,0 +1,26 @@
+//! The AsyncAPI document: its schemas against what was recorded from h, and against the real
+//! server, by `tests/clients/schemas.py`.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::support::{Server, python};
+
+#[test]
+#[ignore = "needs python3 with jsonschema: run tests/run"]
+fn messages_are_as_the_schemas_say() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let server = Server::start();
+    let userid = "acct:joe.bloggs@example.org";
+    let place = json!({
+        "url": server.listeners[0],
+        "admin": format!("http://{}/", server.admin),
+        "key": server.publish_key(),
+        "token": server.user(userid),
+        "userid": userid,
+        "document": root.join("docs/asyncapi.yaml"),
+        "transcripts": root.join("tests/data/transcripts"),
+    });
+    python("schemas.py", &place);
+}

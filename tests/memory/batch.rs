@@ -1,0 +1,118 @@
+//! Memory of one large batch of events for many connections: bytes on the heap, counted by the
+//! allocator, over sockets that take everything.
+
+use std::io::{self, ErrorKind, IoSlice};
+
+use h_realtime::model::Plan;
+use h_realtime::realtime::Settings;
+use h_realtime_engine::ws::{OpCode, encode_client_frame};
+use h_realtime_engine::{Arrival, Config, Engine, ListenerId, Now, Readiness, Socket};
+
+use crate::sim::api::{Api, Command, event};
+use crate::{HEAP, alone};
+
+/// A request to publish has up to 1 MiB: as many events as fit.
+const EVENTS: usize = 7_500;
+const CONNECTIONS: usize = 4_000;
+
+// M13
+#[test]
+fn a_batch_of_millions_of_notifications_takes_a_few_megabytes() {
+    let name = "a_batch_of_millions_of_notifications_takes_a_few_megabytes";
+    alone(module_path!(), name, publish_large_batch);
+}
+
+fn publish_large_batch() {
+    let mut engine = Engine::new(Config::default(), Api::new(Settings::default()), 1, at(0));
+    for _ in 0..CONNECTIONS {
+        open(&mut engine);
+    }
+    assert_eq!(engine.counters().open, CONNECTIONS as u64);
+    let plans: Vec<Plan> = (0..EVENTS)
+        .map(|number| event("g", format!("{{\"event\": {number}}}")))
+        .collect();
+    let base = HEAP.current_usage();
+    HEAP.reset_peak_usage();
+    engine.begin_turn(at(0));
+    engine.command(Command::Batch(plans, 1));
+    for _ in 0..TURNS {
+        engine.begin_turn(at(0));
+        engine.serve();
+        engine.reap();
+        assert!(engine.timeout().is_zero(), "it sleeps, and events wait");
+        assert!(engine.wants_commands());
+    }
+    let taken = HEAP.peak_usage().saturating_sub(base);
+    assert!(taken < MOST, "{taken} bytes");
+    let progress = &engine.handler().progress;
+    assert_eq!(progress.done, 0, "the publisher is answered too early");
+    let most = progress.max_backlog;
+    assert!(most < 196_608 + CONNECTIONS, "{most} receivers wait");
+    assert!(engine.counters().messages_out > 100_000);
+}
+
+/// A socket that takes all output, with bytes that its peer has sent.
+struct Sink {
+    sent: Vec<u8>,
+}
+
+impl Socket for Sink {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.sent.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let count = self.sent.len().min(buf.len());
+        buf[..count].copy_from_slice(&self.sent[..count]);
+        self.sent = self.sent.split_off(count);
+        Ok(count)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(slices.iter().map(|slice| slice.len()).sum())
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Opens a WebSocket that filters for the group of all events.
+fn open(engine: &mut Engine<Sink, Api>) {
+    let mut sent = HANDSHAKE.to_vec();
+    encode_client_frame(true, OpCode::Text, [1, 2, 3, 4], FILTER, &mut sent);
+    let arrival = Arrival {
+        socket: Sink { sent },
+        listener: ListenerId(0),
+        peer: None,
+        tls: None,
+        expects_proxy_header: false,
+    };
+    engine.begin_turn(at(0));
+    let key = engine.accept(arrival).expect("room");
+    let readiness = Readiness {
+        readable: true,
+        writable: true,
+        read_closed: false,
+    };
+    engine.ready(key, readiness);
+    engine.serve();
+    engine.reap();
+}
+
+fn at(mono: u64) -> Now {
+    Now {
+        mono,
+        unix: 1_700_000_000_000,
+    }
+}
+
+const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+const FILTER: &[u8] = br#"{"filter": {"match_policy": "include_any", "actions": {},
+    "clauses": [{"field": "/group", "value": "g"}]}}"#;
+/// Turns, of the thousands that the batch takes: by then as much waits as ever will.
+const TURNS: usize = 100;
+/// Bytes that the batch may take besides its plans: 12 for each receiver that waits, twice that
+/// while a vector grows, and the engine's tables for a wave.
+const MOST: usize = 6 << 20;

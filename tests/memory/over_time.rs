@@ -1,0 +1,346 @@
+//! What connections leave behind: bytes on the heap, counted by the allocator, over simulated
+//! sockets and a simulated clock.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use h_realtime_engine::http::{Request, Response, check_upgrade};
+use h_realtime_engine::ws::{OpCode, encode_client_frame};
+use h_realtime_engine::{
+    Arrival, Config, ConnKey, Cx, Engine, Frame, Handler, ListenerId, Message, Now, Readiness,
+    Socket, Verdict,
+};
+
+use crate::{HEAP, alone};
+
+/// What the tests themselves may have more or less of.
+const NOISE: usize = 2048;
+
+// M1
+#[test]
+fn an_hour_of_heartbeats_takes_nothing() {
+    alone(
+        module_path!(),
+        "an_hour_of_heartbeats_takes_nothing",
+        || {
+            let mut world = World::new(Config::default());
+            world.crowd(1000);
+            world.play(Duration::from_secs(120));
+            let (before, pings) = (HEAP.current_usage(), world.pings);
+            world.play(Duration::from_secs(3600));
+            let after = HEAP.current_usage();
+            assert!(world.pings - pings > 100_000, "{}", world.pings - pings);
+            assert_eq!(world.engine.counters().open, 1000);
+            assert!(after <= before + NOISE, "from {before} to {after}");
+        },
+    );
+}
+
+// M1
+#[test]
+fn a_large_message_leaves_nothing_with_either_side() {
+    alone(
+        module_path!(),
+        "a_large_message_leaves_nothing_with_either_side",
+        || {
+            let mut world = World::new(Config::default());
+            world.crowd(200);
+            // What the engine needs for it at all, it needs once.
+            world.echo_large(0);
+            world.play(Duration::from_secs(1));
+            let before = HEAP.current_usage();
+            for peer in 1..200 {
+                world.echo_large(peer);
+            }
+            world.play(Duration::from_secs(1));
+            let after = HEAP.current_usage();
+            assert_eq!(world.engine.counters().open, 200);
+            assert!(after <= before + NOISE, "from {before} to {after}");
+        },
+    );
+}
+
+// K5, M1
+#[test]
+fn a_crowd_that_has_left_leaves_nothing() {
+    alone(
+        module_path!(),
+        "a_crowd_that_has_left_leaves_nothing",
+        || {
+            let mut world = World::new(Config {
+                max_per_ip: Some(10),
+                ..Config::default()
+            });
+            world.crowd(1);
+            world.part();
+            let before = HEAP.current_usage();
+            world.crowd(5000);
+            let with_all = HEAP.current_usage();
+            world.part();
+            let after = HEAP.current_usage();
+            assert!(with_all > before + 5000 * 70);
+            // Tables for a few hundred are kept.
+            assert!(after <= before + 32 * 1024, "from {before} to {after}");
+        },
+    );
+}
+
+/// A connection between its two ends.
+#[derive(Default)]
+struct Wire {
+    to_server: Vec<u8>,
+    read: usize,
+    from_server: Vec<u8>,
+    /// How much the kernel takes, `None` for anything.
+    room: Option<usize>,
+    has_ended: bool,
+    number: usize,
+}
+
+/// The server's end, which notes whose peer has something to read.
+struct Line {
+    wire: Rc<RefCell<Wire>>,
+    written: Rc<RefCell<Vec<usize>>>,
+}
+
+impl Socket for Line {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let wire = &mut *self.wire.borrow_mut();
+        let rest = &wire.to_server[wire.read..];
+        if rest.is_empty() {
+            return match wire.has_ended {
+                true => Ok(0),
+                false => Err(ErrorKind::WouldBlock.into()),
+            };
+        }
+        let count = rest.len().min(buf.len());
+        buf[..count].copy_from_slice(&rest[..count]);
+        wire.read += count;
+        if wire.read == wire.to_server.len() {
+            (wire.to_server, wire.read) = (Vec::new(), 0);
+        }
+        Ok(count)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let wire = &mut *self.wire.borrow_mut();
+        let mut written = 0;
+        for slice in slices {
+            let count = slice.len().min(wire.room.unwrap_or(slice.len()));
+            wire.room = wire.room.map(|room| room - count);
+            wire.from_server.extend_from_slice(&slice[..count]);
+            written += count;
+        }
+        if written == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        self.written.borrow_mut().push(wire.number);
+        Ok(written)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Replies, and sends what is binary.
+struct Echo;
+
+impl Handler for Echo {
+    type Session = [u64; 3];
+    type Command = ();
+
+    fn on_request(
+        &mut self,
+        _: &mut Cx<'_, [u64; 3]>,
+        _: ConnKey,
+        _: ListenerId,
+        request: &Request<'_>,
+    ) -> Verdict {
+        match check_upgrade(request) {
+            Ok(upgrade) => Verdict::Upgrade(upgrade),
+            Err(refused) => {
+                Verdict::Respond(Response::new(400, "text/plain", refused.0.as_bytes()))
+            }
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut Cx<'_, [u64; 3]>, key: ConnKey, message: Message<'_>) {
+        match message {
+            Message::Text(_) => cx.reply(message),
+            Message::Binary(data) => cx.send(key, Frame::binary(data)),
+        }
+    }
+
+    fn on_command(&mut self, _: &mut Cx<'_, [u64; 3]>, (): ()) {}
+}
+
+struct Peer {
+    key: ConnKey,
+    wire: Rc<RefCell<Wire>>,
+}
+
+struct World {
+    engine: Engine<Line, Echo>,
+    peers: Vec<Peer>,
+    written: Rc<RefCell<Vec<usize>>>,
+    /// Milliseconds.
+    clock: u64,
+    /// Answered.
+    pings: u64,
+}
+
+impl World {
+    fn new(config: Config) -> Self {
+        World {
+            engine: Engine::new(config, Echo, 1, at(0)),
+            peers: Vec::with_capacity(8192),
+            written: Rc::new(RefCell::new(Vec::with_capacity(8192))),
+            clock: 0,
+            pings: 0,
+        }
+    }
+
+    /// So many open WebSockets, each from an address of its own.
+    fn crowd(&mut self, count: usize) {
+        for number in 0..count {
+            let wire = Rc::new(RefCell::new(Wire {
+                number,
+                ..Wire::default()
+            }));
+            let ip = Ipv4Addr::from(0x0a00_0000 + number as u32);
+            let socket = Line {
+                wire: Rc::clone(&wire),
+                written: Rc::clone(&self.written),
+            };
+            let arrival = Arrival {
+                socket,
+                listener: ListenerId(0),
+                peer: Some(IpAddr::V4(ip)),
+                tls: None,
+                expects_proxy_header: false,
+            };
+            let key = self.engine.accept(arrival).expect("it is let in");
+            self.peers.push(Peer { key, wire });
+            self.say(number, HANDSHAKE);
+            self.turns();
+            let answer = self.take(number);
+            assert!(answer.starts_with(b"HTTP/1.1 101"));
+        }
+    }
+
+    /// Sends a peer's bytes.
+    fn say(&mut self, number: usize, bytes: &[u8]) {
+        let peer = &self.peers[number];
+        peer.wire.borrow_mut().to_server.extend_from_slice(bytes);
+        self.engine.ready(peer.key, edge(false));
+    }
+
+    /// Takes what the server sent to a peer.
+    fn take(&mut self, number: usize) -> Vec<u8> {
+        self.written.borrow_mut().retain(|&other| other != number);
+        mem::take(&mut self.peers[number].wire.borrow_mut().from_server)
+    }
+
+    /// A long message in fragments and many reads, and its echo in many writes.
+    fn echo_large(&mut self, number: usize) {
+        let (mut message, payload) = (Vec::new(), vec![b'x'; LARGE / 2]);
+        let opcode = [OpCode::Text, OpCode::Binary][number % 2];
+        encode_client_frame(false, opcode, [1, 2, 3, 4], &payload, &mut message);
+        let rest = OpCode::Continuation;
+        encode_client_frame(true, rest, [5, 6, 7, 8], &payload, &mut message);
+        self.peers[number].wire.borrow_mut().room = Some(0);
+        for piece in message.chunks(7000) {
+            self.say(number, piece);
+            self.turns();
+        }
+        let mut echoed = 0;
+        while echoed < LARGE {
+            self.peers[number].wire.borrow_mut().room = Some(9000);
+            self.engine.ready(self.peers[number].key, edge(false));
+            self.turns();
+            let bytes = self.take(number).len();
+            assert!(bytes > 0, "{echoed} bytes came, and no more");
+            echoed += bytes;
+        }
+        self.peers[number].wire.borrow_mut().room = None;
+    }
+
+    /// All peers leave at once.
+    fn part(&mut self) {
+        for peer in self.peers.drain(..) {
+            peer.wire.borrow_mut().has_ended = true;
+            self.engine.ready(peer.key, edge(true));
+        }
+        self.turns();
+        self.written.borrow_mut().clear();
+        self.play(Duration::from_secs(5));
+        assert_eq!(self.engine.counters().connections, 0);
+    }
+
+    /// Lets time pass; heartbeats are answered.
+    fn play(&mut self, span: Duration) {
+        let end = self.clock + span.as_millis() as u64;
+        while self.clock < end {
+            self.clock += self.engine.timeout().as_millis().max(1) as u64;
+            self.turns();
+            while let Some(number) = self.next_written() {
+                self.answer_ping(number);
+            }
+            self.turns();
+        }
+    }
+
+    fn next_written(&self) -> Option<usize> {
+        self.written.borrow_mut().pop()
+    }
+
+    fn answer_ping(&mut self, number: usize) {
+        let Some(peer) = self.peers.get(number) else {
+            return;
+        };
+        let ping = mem::take(&mut peer.wire.borrow_mut().from_server);
+        assert_eq!(ping[0], 0x80 | OpCode::Ping as u8);
+        let mut pong = Vec::new();
+        encode_client_frame(true, OpCode::Pong, [1, 2, 3, 4], &ping[2..], &mut pong);
+        self.say(number, &pong);
+        self.pings += 1;
+    }
+
+    /// Turns until there is nothing more to do now.
+    fn turns(&mut self) {
+        loop {
+            self.engine.begin_turn(at(self.clock));
+            self.engine.serve();
+            self.engine.reap();
+            if !self.engine.timeout().is_zero() {
+                return;
+            }
+        }
+    }
+}
+
+fn edge(read_closed: bool) -> Readiness {
+    Readiness {
+        readable: true,
+        writable: true,
+        read_closed,
+    }
+}
+
+fn at(clock: u64) -> Now {
+    Now {
+        mono: clock,
+        unix: clock,
+    }
+}
+
+const LARGE: usize = 60_000;
+
+const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";

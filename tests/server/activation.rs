@@ -1,0 +1,218 @@
+//! Socket activation: the server listens by sockets that it was started with, each for what its
+//! name says.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::{Command, Output};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::support::{Client, PROGRAM, Program, Server, activated, free_port, http};
+
+fn folder(config: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("config.toml"), config).unwrap();
+    folder
+}
+
+fn socket() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+fn url(socket: &TcpListener) -> String {
+    format!("ws://{}/ws", socket.local_addr().unwrap())
+}
+
+/// The server does not start; what it says.
+fn refused(sockets: &[(&str, &dyn AsFd)], args: &[&str]) -> String {
+    let folder = TempDir::new().unwrap();
+    let (mut command, _kept) = activated(PROGRAM, sockets);
+    let Output { status, stderr, .. } = command
+        .args(["serve", "--data"])
+        .arg(folder.path())
+        .args(args)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(78), "{said}");
+    said
+}
+
+#[test]
+fn sockets_are_for_what_their_names_say() {
+    let (ws, another, admin) = (socket(), socket(), socket());
+    let (command, kept) = activated(PROGRAM, &[("ws", &ws), ("admin", &admin), ("ws", &another)]);
+    let mut server = Server::launch_as_is(command, folder(""), &[]);
+    drop(kept);
+    // Without what is the default.
+    assert_eq!(server.listeners, [url(&ws), url(&another)]);
+    assert_eq!(server.admin, admin.local_addr().unwrap());
+    for socket in [&ws, &another] {
+        let mut client = Client::open(socket.local_addr().unwrap(), "/ws", "");
+        assert_eq!(client.drain(), []);
+    }
+    server.wait_until_ready();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().1, Some(0));
+    // The sockets are still there, for the next.
+    for socket in [ws, another, admin] {
+        TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn what_is_configured_as_well_is_not_opened_twice() {
+    let ws = socket();
+    let other = free_port();
+    let listen = format!("ws://{}", ws.local_addr().unwrap());
+    let config = format!("listen = [\"{listen}\", \"ws://127.0.0.1:{other}\"]");
+    let (command, _kept) = activated(PROGRAM, &[("ws", &ws)]);
+    let server = Server::launch(command, folder(&config), &[]);
+    let more = format!("ws://127.0.0.1:{other}/ws");
+    assert_eq!(server.listeners, [url(&ws), more]);
+    // A reload does not take its sockets for a change of settings.
+    server.signal(Signal::HUP);
+    let log = server.log_with("reloaded");
+    let told = log.lines().find(|line| line.contains("reloaded")).unwrap();
+    assert!(told.ends_with("no setting has changed"), "{told}");
+}
+
+#[test]
+fn unix_sockets_can_be_handed_over_and_stay_where_they_are() {
+    let folder = folder("");
+    let path = folder.path().join("ws.sock");
+    let ws = UnixListener::bind(&path).unwrap();
+    let (command, kept) = activated(PROGRAM, &[("ws", &ws)]);
+    let mut server = Server::launch(command, folder, &[]);
+    drop(kept);
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream
+        .write_all(b"GET /_status HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().1, Some(0));
+    UnixStream::connect(&path).unwrap();
+}
+
+#[test]
+fn names_that_say_nothing_are_refused() {
+    for name in ["h-realtime.socket", "unknown", "http", ""] {
+        let said = refused(&[("ws", &socket()), (name, &socket())], &[]);
+        let part =
+            format!("socket 2 of those that the server was started with has the name {name:?}");
+        assert!(said.contains(&part), "{said}");
+        assert!(said.contains("FileDescriptorName="), "{said}");
+    }
+}
+
+#[test]
+fn what_contradicts_the_configuration_is_refused() {
+    let (ws, admin) = (socket(), socket());
+    let address = ws.local_addr().unwrap();
+    let said = refused(&[("admin", &admin)], &["--admin", "127.0.0.1:5002"]);
+    assert!(said.contains("leave the setting out"), "{said}");
+    let said = refused(&[("admin", &admin), ("admin", &ws)], &[]);
+    assert!(said.contains("only one socket"), "{said}");
+    let said = refused(&[("wss", &ws)], &[]);
+    assert!(said.contains("needs tls.cert and tls.key"), "{said}");
+    let tls = ["--tls-cert", "c", "--tls-key", "k", "--listen"];
+    let said = refused(
+        &[("ws", &ws)],
+        &[&tls[..], &[&format!("wss://{address}")]].concat(),
+    );
+    assert!(said.contains("has the name of one without TLS"), "{said}");
+    // The address is what counts, whoever has opened it.
+    let public = TcpListener::bind("0.0.0.0:0").unwrap();
+    let said = refused(&[("admin", &public)], &[]);
+    assert!(said.contains("admin_public = true"), "{said}");
+}
+
+#[test]
+fn what_does_not_listen_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let datagrams = UnixDatagram::bind(folder.path().join("a")).unwrap();
+    let (there, _) = UnixStream::pair().unwrap();
+    let connected = TcpStream::connect(socket().local_addr().unwrap()).unwrap();
+    let file = fs::File::open("Cargo.toml").unwrap();
+    let sockets: [&dyn AsFd; 4] = [&datagrams, &there, &connected, &file];
+    for socket in sockets {
+        let said = refused(&[("ws", socket)], &[]);
+        assert!(
+            said.contains("must be a stream socket that listens"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn sockets_of_another_process_are_none_of_ours() {
+    let mut command = Command::new(PROGRAM);
+    command.envs([
+        ("LISTEN_PID", "1"),
+        ("LISTEN_FDS", "1"),
+        ("LISTEN_FDNAMES", "ws"),
+    ]);
+    let server = Server::launch(command, folder(""), &["--listen", "ws://127.0.0.1:0"]);
+    assert_eq!(server.anonymous().drain(), []);
+}
+
+/// systemd's own activator starts the server with the first connection.
+#[test]
+#[ignore = "needs systemd-socket-activate"]
+fn systemds_activator_starts_it() {
+    let folder = folder("");
+    let (ws, admin) = (free_port(), free_port());
+    let listen = |port: u16| format!("--listen=127.0.0.1:{port}");
+    let activator = Program::start(
+        Command::new("systemd-socket-activate")
+            .args([&listen(ws), &listen(admin), "--fdname=ws:admin"])
+            .arg(PROGRAM)
+            .args(["serve", "--data"])
+            .arg(folder.path().join("data")),
+    );
+    let address = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    activator.said(&format!("Listening on {}", address(admin)));
+    let mut client = Client::open(address(ws), "/ws", "");
+    assert_eq!(client.drain(), []);
+    let request = format!(
+        "GET /livez HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        address(admin)
+    );
+    assert_eq!(http(address(admin), request.as_bytes()).0, 200);
+}
+
+/// systemd understands the units, and finds little that they leave open.
+#[test]
+#[ignore = "needs systemd-analyze"]
+fn the_units_are_right() {
+    let folder = TempDir::new().unwrap();
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["verify", "--man=no"]);
+    for entry in fs::read_dir("docs/systemd").unwrap() {
+        let path = entry.unwrap().path();
+        let unit = fs::read_to_string(&path).unwrap();
+        // The program is not installed here.
+        let unit = unit.replace("ExecStart=h-realtime", &format!("ExecStart={PROGRAM}"));
+        let copy = folder.path().join(path.file_name().unwrap());
+        fs::write(&copy, unit).unwrap();
+        analyze.arg(copy);
+    }
+    let Output { status, stderr, .. } = analyze.output().unwrap();
+    let said = String::from_utf8_lossy(&stderr);
+    assert!(status.success() && said.is_empty(), "{said}");
+
+    // In tenths, of at most 100.
+    let Output { status, stdout, .. } = Command::new("systemd-analyze")
+        .args(["security", "--offline=yes", "--no-pager", "--threshold=15"])
+        .arg("docs/systemd/h-realtime.service")
+        .output()
+        .unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stdout));
+}

@@ -1,0 +1,25 @@
+//! The program: commands, settings, signals, listening sockets, files, and logs.
+
+mod activation;
+mod commands;
+mod completions;
+mod config;
+mod data_directory;
+mod draining;
+mod exit_codes;
+mod huge_pages;
+mod listen;
+mod listen_ends;
+mod listen_hostile;
+mod logging;
+mod many_connections;
+mod notify;
+mod preflight;
+mod reload;
+mod restart;
+mod shutdown;
+mod signals;
+#[path = "../support/mod.rs"]
+mod support;
+mod unix_sockets;
+mod unread_log;
