@@ -77,6 +77,15 @@ impl<'a> Request<'a> {
             .any(|item| item.trim_ascii().eq_ignore_ascii_case(element.as_bytes()))
     }
 
+    /// Returns the subprotocols that the client of a handshake offers, in its order of preference
+    /// (RFC 6455 §11.3.4).
+    pub fn protocols(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.headers("sec-websocket-protocol")
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|name| !name.is_empty())
+    }
+
     /// Returns the parameters of the query, form-decoded.
     pub fn params(&self) -> Params<'a> {
         Params::new(self.query.unwrap_or(""))

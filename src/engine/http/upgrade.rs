@@ -1,5 +1,7 @@
 //! The server side of the opening handshake (RFC 6455 §4.2).
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
@@ -12,6 +14,8 @@ use super::extensions::{Deflate, negotiate};
 pub struct Upgrade {
     accept: [u8; ACCEPT_LEN],
     deflate: Option<Deflate>,
+    /// Additional header fields of the 101 response, encoded.
+    fields: Vec<u8>,
 }
 
 /// The request is not a valid WebSocket handshake.
@@ -35,7 +39,53 @@ impl Upgrade {
         if let Some(deflate) = self.deflate {
             deflate.encode(out);
         }
+        out.extend_from_slice(&self.fields);
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// Selects the first of the `supported` subprotocols that the client offers, and names it in the
+    /// 101 response. Returns `None` if the client offers none of them; the connection then has no
+    /// subprotocol, and browsers that offered one close it.
+    ///
+    /// RFC 6455 §4.2.2: "the value chosen MUST be derived from the client's handshake, specifically
+    /// by selecting one of the values from the |Sec-WebSocket-Protocol| field".
+    ///
+    /// ```
+    /// use h_realtime_engine::http::{Head, check_upgrade, parse_head};
+    ///
+    /// let head = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    ///     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+    ///     Sec-WebSocket-Protocol: chat.v1, chat.v2\r\n\r\n";
+    /// let parsed = parse_head(head, 1024, |request| {
+    ///     let mut upgrade = check_upgrade(request).unwrap();
+    ///     let selected = upgrade.select_protocol(request, &["chat.v2", "chat.v1"]);
+    ///     assert_eq!(selected, Some("chat.v2"));
+    /// });
+    /// assert!(matches!(parsed, Ok(Head::Complete(()))));
+    /// ```
+    pub fn select_protocol<'p>(
+        &mut self,
+        request: &Request<'_>,
+        supported: &[&'p str],
+    ) -> Option<&'p str> {
+        let is_offered = |name: &&str| request.protocols().any(|offer| offer == name.as_bytes());
+        let selected = *supported.iter().find(|name| is_offered(name))?;
+        self.add_field("Sec-WebSocket-Protocol", selected);
+        Some(selected)
+    }
+
+    /// Adds a header field to the 101 response, for example `Set-Cookie`. Control characters in the
+    /// value are dropped.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.add_field(name, &value.into());
+        self
+    }
+
+    fn add_field(&mut self, name: &str, value: &str) {
+        let text = value.chars().filter(|c| !c.is_control());
+        let line = format!("{name}: {}\r\n", text.collect::<String>());
+        self.fields.extend_from_slice(line.as_bytes());
     }
 
     /// Returns the compression parameters of the answer, if an offer was accepted.
@@ -89,6 +139,7 @@ pub fn check_upgrade(request: &Request<'_>) -> Result<Upgrade, Refused> {
     Ok(Upgrade {
         accept: accept(key),
         deflate: negotiate(request.headers("sec-websocket-extensions")),
+        fields: Vec::new(),
     })
 }
 
@@ -154,6 +205,43 @@ mod tests {
         assert!(answer(&upgrade).ends_with(field));
         upgrade.decline_deflate();
         assert_eq!(answer(&upgrade), answer(&check(GOOD).unwrap()));
+    }
+
+    #[test]
+    fn first_supported_protocol_that_is_offered_is_selected() {
+        let head = GOOD.replace(
+            "Host: a",
+            "Sec-WebSocket-Protocol: v1, v2\r\nHost: a\r\nsec-websocket-protocol: V3",
+        );
+        let answer = |supported: &[&'static str]| {
+            let result = parse_head(head.as_bytes(), 8192, |request| {
+                let mut upgrade = check_upgrade(request).unwrap();
+                let selected = upgrade.select_protocol(request, supported);
+                let mut out = Vec::new();
+                upgrade.encode(&mut out);
+                (selected, String::from_utf8(out).unwrap())
+            });
+            let Ok(Head::Complete(answer)) = result else {
+                panic!("incomplete head");
+            };
+            answer
+        };
+        let (selected, text) = answer(&["v9", "v2", "v1"]);
+        assert_eq!(selected, Some("v2"));
+        assert!(text.ends_with("\r\nSec-WebSocket-Protocol: v2\r\n\r\n"));
+        // Names of subprotocols are case-sensitive.
+        let (selected, text) = answer(&["v3"]);
+        assert_eq!(selected, None);
+        assert!(!text.contains("Sec-WebSocket-Protocol"));
+    }
+
+    #[test]
+    fn additional_fields_cannot_split_the_response() {
+        let upgrade = check(GOOD).unwrap();
+        let mut out = Vec::new();
+        let upgrade = upgrade.with("Set-Cookie", "a=b\r\nX: y");
+        upgrade.encode(&mut out);
+        assert!(out.ends_with(b"\r\nSet-Cookie: a=bX: y\r\n\r\n"));
     }
 
     #[test]
