@@ -164,7 +164,7 @@ impl Realtime {
     pub(super) fn close_ended(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, cause: EndCause) {
         self.counters.credentials_ended += 1;
         // The official client does not reconnect after 1000 or 1001.
-        cx.close(key, CloseCode::CREDENTIALS_ENDED, cause.as_str());
+        cx.close(key, CREDENTIALS_ENDED, cause.as_str());
     }
 }
 
@@ -183,3 +183,7 @@ fn fate(settings: &Settings, digester: &Digester, now: Now, cause: EndCause, key
         is_served: cause == EndCause::Expired && delay > 0,
     }
 }
+
+/// The close code for credentials that are no longer valid. RFC 6455 §7.4.2 reserves 3000–3999 for
+/// frameworks and applications.
+const CREDENTIALS_ENDED: CloseCode = CloseCode(3000);

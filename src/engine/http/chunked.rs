@@ -4,6 +4,8 @@
 //! trailers. It buffers no body bytes: data is compacted to the front of the caller's buffer, and
 //! the framing around it is discarded.
 
+use std::fmt;
+
 use super::MAX_HEADERS;
 use super::extensions::is_token;
 
@@ -57,6 +59,19 @@ pub enum ChunkedError {
     /// More than [`MAX_TRAILERS`] bytes or [`MAX_HEADERS`] fields.
     TrailersTooLarge,
 }
+
+impl fmt::Display for ChunkedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ChunkedError::Malformed => "malformed chunk",
+            ChunkedError::BodyTooLarge => "chunked body too large",
+            ChunkedError::ExtensionsTooLarge => "chunk extensions too large",
+            ChunkedError::TrailersTooLarge => "trailer section too large",
+        })
+    }
+}
+
+impl std::error::Error for ChunkedError {}
 
 /// The grammar element that the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

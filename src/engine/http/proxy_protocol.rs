@@ -5,6 +5,7 @@
 //! Sans-I/O: the parser returns a lower bound for the number of missing bytes that never extends
 //! beyond the header, so that the bytes after it (TLS, HTTP) stay in the socket.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The source reported by a header.
@@ -33,6 +34,14 @@ pub struct Malformed(
     /// The reason, for logging.
     pub &'static str,
 );
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invalid PROXY protocol header: {}", self.0)
+    }
+}
+
+impl std::error::Error for Malformed {}
 
 /// Parses the header at the start of a connection.
 ///

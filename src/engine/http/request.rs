@@ -132,6 +132,19 @@ pub enum HeadError {
     UnsupportedCoding,
 }
 
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HeadError::Malformed => "malformed request head",
+            HeadError::TooLarge => "request head too large",
+            HeadError::Ambiguous => "ambiguous request framing",
+            HeadError::UnsupportedCoding => "unsupported transfer coding",
+        })
+    }
+}
+
+impl std::error::Error for HeadError {}
+
 /// Parses one request head at the start of `bytes`, and passes it to `visit`.
 ///
 /// # Errors

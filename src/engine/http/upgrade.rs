@@ -1,6 +1,7 @@
 //! The server side of the opening handshake (RFC 6455 §4.2).
 
 use std::borrow::Cow;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,6 +25,14 @@ pub struct Refused(
     /// The violated rule, for logging.
     pub &'static str,
 );
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invalid WebSocket handshake: {}", self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 impl Upgrade {
     /// Encodes the `101 Switching Protocols` response.

@@ -1,5 +1,6 @@
 //! The mailbox: how other threads reach the reactor.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -37,6 +38,25 @@ pub enum Undelivered<C> {
     /// The reactor has ended.
     Closed,
 }
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the reactor has ended")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+impl<C> fmt::Display for Undelivered<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Undelivered::Full(_) => "the mailbox is full",
+            Undelivered::Closed => "the reactor has ended",
+        })
+    }
+}
+
+impl<C: fmt::Debug> std::error::Error for Undelivered<C> {}
 
 impl<C> Mailbox<C> {
     /// Sends a command to the reactor. Blocks while the mailbox is full, which is the backpressure

@@ -1,40 +1,7 @@
-//! Close frames: codes and payloads, RFC 6455 §5.5.1 and §7.4.
+//! Close frames, RFC 6455 §5.5.1.
 
-use super::decoder::ProtocolError;
+use super::error::{CloseCode, ProtocolError};
 use super::frame::{MAX_CONTROL_PAYLOAD, OpCode, encode_frame};
-
-/// A close code, §7.4.1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CloseCode(pub u16);
-
-impl CloseCode {
-    /// "A normal closure".
-    pub const NORMAL: Self = CloseCode(1000);
-    /// "An endpoint is 'going away'". The official client does not reconnect after it.
-    pub const GOING_AWAY: Self = CloseCode(1001);
-    /// "A protocol error".
-    pub const PROTOCOL_ERROR: Self = CloseCode(1002);
-    /// "Data within a message that was not consistent with the type of the message".
-    pub const INVALID_DATA: Self = CloseCode(1007);
-    /// "A message that violates its policy".
-    pub const POLICY: Self = CloseCode(1008);
-    /// "A message that is too big for it to process".
-    pub const TOO_BIG: Self = CloseCode(1009);
-    /// "An unexpected condition".
-    pub const INTERNAL_ERROR: Self = CloseCode(1011);
-    /// Service restart (IANA registry): the client may reconnect after a random delay.
-    pub const SERVICE_RESTART: Self = CloseCode(1012);
-    /// Try again later (IANA registry): the server is overloaded, or the client is too slow.
-    pub const TRY_AGAIN_LATER: Self = CloseCode(1013);
-    /// h-realtime: the credentials of the connection are no longer valid.
-    pub const CREDENTIALS_ENDED: Self = CloseCode(3000);
-
-    /// Returns whether a peer may send the code. §7.4.1: 1004 is reserved, and 1005, 1006, and 1015
-    /// "MUST NOT be set as a status code in a Close control frame by an endpoint".
-    pub fn may_be_sent(self) -> bool {
-        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
-    }
-}
 
 /// The payload of a nonempty close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

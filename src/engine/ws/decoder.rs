@@ -1,8 +1,7 @@
 //! The receiving side of a connection: decodes bytes into messages.
 
-use std::fmt;
-
-use super::close::{CloseCode, CloseFrame};
+use super::close::CloseFrame;
+use super::error::{CloseCode, ProtocolError};
 use super::frame::{Header, MAX_CLIENT_HEADER, OpCode, encode_again};
 use super::mask::apply_mask;
 use super::utf8::Utf8;
@@ -71,29 +70,6 @@ impl Event<'_> {
         }
     }
 }
-
-/// The peer violated the protocol or exceeded a limit. The connection must be failed (§7.1.7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProtocolError {
-    /// The code of the close frame.
-    pub code: CloseCode,
-    /// The reason in the close frame.
-    pub reason: &'static str,
-}
-
-impl ProtocolError {
-    pub(crate) fn new(code: CloseCode, reason: &'static str) -> Self {
-        ProtocolError { code, reason }
-    }
-}
-
-impl fmt::Display for ProtocolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code.0, self.reason)
-    }
-}
-
-impl std::error::Error for ProtocolError {}
 
 /// The receiving side of one connection. Between messages it is a null pointer: only incomplete
 /// input is buffered, and the buffers are freed as soon as it is complete.

@@ -7,8 +7,8 @@
 
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate, InflateFlush, Status};
 
-use super::close::CloseCode;
-use super::decoder::{Event, ProtocolError, whole_event};
+use super::decoder::{Event, whole_event};
+use super::error::{CloseCode, ProtocolError};
 use super::frame::OpCode;
 
 /// Whether this build supports compression.

@@ -1,7 +1,6 @@
 //! Frame headers (RFC 6455 §5.2).
 
-use super::close::CloseCode;
-use super::decoder::ProtocolError;
+use super::error::{CloseCode, ProtocolError};
 use super::mask::apply_mask;
 
 /// §5.5: "All control frames MUST have a payload length of 125 bytes or less".

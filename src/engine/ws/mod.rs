@@ -5,6 +5,7 @@
 
 mod close;
 mod decoder;
+mod error;
 mod frame;
 mod mask;
 mod utf8;
@@ -15,9 +16,10 @@ mod deflate;
 #[path = "no_deflate.rs"]
 mod deflate;
 
-pub use close::{CloseCode, CloseFrame, encode_close};
-pub use decoder::{Decoder, Event, Limits, ProtocolError, Unread};
+pub use close::{CloseFrame, encode_close};
+pub use decoder::{Decoder, Event, Limits, Unread};
 pub use deflate::{CAN_DEFLATE, Deflater, Inflater};
+pub use error::{CloseCode, ProtocolError};
 pub use frame::{
     MAX_CONTROL_PAYLOAD, MAX_SERVER_HEADER, OpCode, encode_client_frame, encode_compressed,
     encode_frame,

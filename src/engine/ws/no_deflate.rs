@@ -1,8 +1,8 @@
 //! Stubs for builds without compression: nothing is compressed, and since nothing is negotiated, no
 //! compressed message arrives.
 
-use super::close::CloseCode;
-use super::decoder::{Event, ProtocolError};
+use super::decoder::Event;
+use super::error::{CloseCode, ProtocolError};
 
 /// Whether this build supports compression.
 pub const CAN_DEFLATE: bool = false;
