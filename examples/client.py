@@ -1,11 +1,11 @@
-"""A client that prints what happens to the annotations of one document, and comes back whenever
-its connection ends.
+"""A client that prints the events of one document's annotations, and reconnects whenever its
+connection ends.
 
     python3 -m venv venv && venv/bin/pip install 'websockets>=13'
     venv/bin/python client.py ws://127.0.0.1:5001/ws https://example.org/
 
-With an access token in the environment variable H_REALTIME_TOKEN it hears of all that its user
-may see.
+With an access token in the environment variable H_REALTIME_TOKEN, it receives everything that its
+user may read.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from websockets.exceptions import ConnectionClosed
 async def main(url, document):
     token = os.environ.get("H_REALTIME_TOKEN")
     headers = {"Authorization": "Bearer " + token} if token else {}
-    # Events that are caused with this client id (`X-Client-Id` in h's API) are not sent here.
+    # Events with this client id (`X-Client-Id` in h's API) are not sent to this client.
     client_id = uuid.uuid4().hex
-    # A connection that cannot be made, or that ends, is tried again, after ever longer delays.
+    # Reconnects after a failed attempt or a lost connection, with increasing delays.
     async for socket in connect(url, additional_headers=headers):
         try:
             await listen(socket, document, client_id)
@@ -34,8 +34,7 @@ async def main(url, document):
 
 
 async def listen(socket, document, client_id):
-    # They may come in any order. Each connection begins with nothing: neither filter nor client id
-    # is remembered.
+    # The order does not matter. A new connection has neither a filter nor a client id.
     clause = {"field": "/uri", "operator": "one_of", "value": [document]}
     wanted = {"match_policy": "include_any", "actions": {}, "clauses": [clause]}
     for message in (
@@ -44,7 +43,7 @@ async def listen(socket, document, client_id):
         {"type": "whoami", "id": 2},
     ):
         await socket.send(json.dumps(message))
-    # The library answers the server's pings, and sends some of its own.
+    # The library answers the server's pings, and sends its own.
     while True:
         show(json.loads(await socket.recv()))
 
@@ -55,13 +54,13 @@ def show(message):
             tell("connected as", message["userid"])
         case "annotation-notification":
             for annotation in message["payload"]:
-                # Of a deleted annotation nothing is told but its id.
+                # A deleted annotation has only an id.
                 tell(message["options"]["action"], annotation["id"], annotation.get("text"))
         case "session-change":
             tell("groups", message["model"]["groups"])
         case "error":
             tell("error", message["error"]["description"])
-        # There may be more kinds of messages one day.
+        # Future versions may add message types.
 
 
 def tell(word, *values):

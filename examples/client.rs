@@ -1,12 +1,12 @@
-//! A client that prints what happens to the annotations of one document, and comes back
-//! whenever its connection ends.
+//! A client that prints the events of one document's annotations, and reconnects whenever its
+//! connection ends.
 //!
 //! ```text
 //! cargo run --example client -- ws://127.0.0.1:5001/ws https://example.org/
 //! ```
 //!
-//! With an access token in the environment variable `H_REALTIME_TOKEN` it hears of all that its
-//! user may see. For `wss://`, give tungstenite one of its TLS features.
+//! With an access token in the environment variable `H_REALTIME_TOKEN`, it receives everything that
+//! its user may read. For `wss://`, enable one of tungstenite's TLS features.
 
 use std::env;
 use std::error::Error;
@@ -21,11 +21,11 @@ use tungstenite::{Message, WebSocket};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The server asks for a sign of life about every 30 s: when nothing comes for this long, the
-/// connection is dead, whatever the kernel believes.
+/// The server sends a ping about every 30 s. A connection without input for this long is dead, even
+/// if the kernel has not noticed.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// The longest that it waits before it tries again.
+/// The maximum delay before a reconnect.
 const LONGEST_DELAY: Duration = Duration::from_secs(64);
 
 fn main() -> Result<()> {
@@ -43,11 +43,11 @@ fn main() -> Result<()> {
         if let Ok(Some(3000)) = ended {
             return Err("the token has ended: get another one".into());
         }
-        // One that held is no reason to wait longer than at first.
+        // A connection that lasted resets the delay.
         if began.elapsed() > LONGEST_DELAY {
             delay = Duration::from_secs(1);
         }
-        // Clients that were cut together should not come back together.
+        // A random part, so that disconnected clients do not reconnect all at once.
         thread::sleep(delay.mul_f64(1.0 + f64::from(random()?) / f64::from(u32::MAX)));
         delay = (delay * 2).min(LONGEST_DELAY);
     }
@@ -68,17 +68,16 @@ fn connect(url: &str) -> Result<WebSocket<TcpStream>> {
     Ok(socket)
 }
 
-/// Listens until the connection ends, and returns the code that the server gave for it.
+/// Listens until the connection ends, and returns the server's close code.
 fn listen(
     mut socket: WebSocket<TcpStream>,
     document: &str,
     client_id: &str,
 ) -> Result<Option<u16>> {
-    // They may come in any order. Each connection begins with nothing: neither filter nor client
-    // id is remembered.
+    // The order does not matter. A new connection has neither a filter nor a client id.
     let clause = json!({"field": "/uri", "operator": "one_of", "value": [document]});
     for message in [
-        // Events that are caused with this client id (`X-Client-Id` in h's API) are not sent here.
+        // Events with this client id (`X-Client-Id` in h's API) are not sent to this client.
         json!({"type": "client_id", "value": client_id}),
         json!({"type": "filter", "id": 1, "filter":
             {"match_policy": "include_any", "actions": {}, "clauses": [clause]}}),
@@ -87,7 +86,7 @@ fn listen(
         socket.send(Message::text(message.to_string()))?;
     }
     loop {
-        // This answers the server's pings, too.
+        // This also answers the server's pings.
         match socket.read()? {
             Message::Text(text) => print(&serde_json::from_str(&text)?),
             Message::Close(frame) => return Ok(frame.map(|frame| frame.code.into())),
@@ -102,13 +101,13 @@ fn print(message: &Value) {
         Some("annotation-notification") => {
             let action = message["options"]["action"].as_str().unwrap_or_default();
             for annotation in message["payload"].as_array().into_iter().flatten() {
-                // Of a deleted annotation nothing is told but its id.
+                // A deleted annotation has only an id.
                 println!("{action} {} {}", annotation["id"], annotation["text"]);
             }
         }
         Some("session-change") => println!("groups {}", message["model"]["groups"]),
         Some("error") => println!("error {}", message["error"]["description"]),
-        // There may be more kinds of messages one day.
+        // Future versions may add message types.
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-"""Reads metrics from standard input with Prometheus' own parser, and prints how many samples there are.
+"""Reads metrics from standard input with Prometheus' own parser, and prints the number of samples.
 
 Usage: metrics.py < TEXT
 """
@@ -11,7 +11,7 @@ KINDS = {"counter", "gauge", "histogram"}
 
 count = 0
 for family in text_string_to_metric_families(sys.stdin.read()):
-    # What has no TYPE, or one that is not understood, is "unknown".
+    # The parser reports a missing or invalid TYPE as "unknown".
     assert family.type in KINDS, (family.name, family.type)
     assert family.documentation, family.name
     count += len(family.samples)

@@ -1,8 +1,7 @@
-"""The schemas of docs/asyncapi.yaml against what was recorded from h, and against this server.
+"""Validates the schemas of docs/asyncapi.yaml against recordings of h, and against this server.
 
-Reads where the server is from standard input, as JSON with the keys `url`, `admin`, `key`,
-`token`, `userid`, `document` and `transcripts`. The first thing that is not as it should be ends
-the script with a traceback.
+Reads the server's addresses from standard input, as JSON with the keys `url`, `admin`, `key`, `token`,
+`userid`, `document`, and `transcripts`. The first failure ends the script with a traceback.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ from websockets.asyncio.client import connect
 
 PATIENCE = 20
 NOTIFICATION = "annotation-notification"
-# What a client's message is, and what a server's is, by the name of its schema.
+# The schema of each message from clients, and from the server.
 FROM_CLIENT = {"ping": "ping", "whoami": "whoami", "client_id": "clientId", "filter": "filter"}
 FROM_SERVER = {
     "pong": "pong",
@@ -29,7 +28,7 @@ FROM_SERVER = {
     NOTIFICATION: "annotationNotification",
     "session-change": "sessionChange",
 }
-# What a schema cannot say: a URI that cannot be normalised is refused.
+# A schema cannot express that a URI without a normal form is refused.
 NO_URI = "http://[::1"
 GROUP_JOIN = {
     "topic": "user",
@@ -55,7 +54,7 @@ class Schemas:
 
 
 def examples(schemas):
-    """Those of the document itself; and each is wrong without any of its required keys."""
+    """Validates the examples of the document. Each must be invalid without any one of its required keys."""
     for name, message in schemas.document["components"]["messages"].items():
         schema = schemas.document["components"]["schemas"][name]
         Draft7Validator.check_schema(schema)
@@ -68,7 +67,7 @@ def examples(schemas):
 
 
 def recorded(folder):
-    """All transcripts."""
+    """Yields all transcripts."""
     for file in sorted(pathlib.Path(folder).glob("*.jsonl")):
         for line in file.read_text().splitlines():
             yield json.loads(line)
@@ -92,13 +91,13 @@ def recorded_from_server(folder):
 
 
 def is_different_here(message):
-    """h answers an id that is a boolean, and passes on any action: PROTOCOL.md says why not we."""
+    """Returns whether h and this server differ intentionally: h accepts a boolean id, and passes on any action."""
     action = message.get("options", {}).get("action", "create")
     return isinstance(message.get("reply_to"), bool) or action not in ("create", "update", "delete")
 
 
 def recorded_from_clients(folder):
-    """Each different message of a known type, whatever was wrong with it."""
+    """Yields each distinct message of a known type, valid or not."""
     seen = set()
     for transcript in recorded(folder):
         for step in transcript["steps"]:
@@ -126,8 +125,8 @@ def kind_of(message):
 
 
 async def agrees_with_server(schemas, server):
-    """All that the schemas allow is taken. The server takes more, such as `"actions": 1` in a
-    filter, as h does; but nothing that says something else than the schemas."""
+    """Verifies that the server accepts all messages that the schemas allow. Like h, it accepts more, such as
+    `"actions": 1` in a filter, but only in filters."""
     taken = refused = 0
     async with connect(server["url"]) as ws:
         for name, message in recorded_from_clients(server["transcripts"]):
@@ -160,7 +159,7 @@ def publish(server, event):
 
 
 async def events(schemas, server):
-    """What is published by the schemas is taken, and what comes of it is as they say."""
+    """Verifies that events that match the schemas are accepted, and that their notifications match them, too."""
     messages = schemas.document["components"]["messages"]
     event = messages["annotationEvent"]["examples"][0]["payload"]
     clause = {"field": "/id", "operator": "equals", "value": event["annotation"]["id"]}
@@ -196,6 +195,6 @@ async def main():
         await events(schemas, server)
 
 
-# Whatever hangs, and wherever.
+# Ends the script if it hangs anywhere.
 faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)
 asyncio.run(main())

@@ -1,8 +1,7 @@
-"""The server as Python's `websockets` sees it.
+"""Tests the server with Python's `websockets`.
 
-Reads where the server is from standard input, as JSON with the keys `url`, `admin`, `key`,
-`token`, `userid` and `pid`. Ends the server. The first thing that is not as it should be ends
-the script with a traceback.
+Reads the server's addresses from standard input, as JSON with the keys `url`, `admin`, `key`, `token`, `userid`,
+and `pid`. Ends the server. The first failure ends the script with a traceback.
 """
 
 import asyncio
@@ -32,7 +31,7 @@ async def ask(ws, message):
 
 
 async def handshake(server):
-    """The library offers compression, which is agreed to in the way that it asks for."""
+    """Verifies that the server accepts the library's offer of compression."""
     agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
     offers = (
         (None, agreed),
@@ -46,7 +45,7 @@ async def handshake(server):
         async with connect(server["url"], **choice) as ws:
             assert ws.response.headers.get("Sec-WebSocket-Extensions") == answer
             assert ws.subprotocol is None
-            # The library compresses all that it sends.
+            # The library compresses all its messages.
             assert (await ask(ws, {"type": "whoami", "id": 1, "more": "x" * 1000}))["userid"] is None
     async with connect(server["url"], compression=None) as ws:
         assert "Sec-WebSocket-Extensions" not in ws.response.headers
@@ -65,7 +64,7 @@ async def messages(server):
         assert await ask(ws, {"type": "ping", "id": 7}) == {"type": "pong", "ok": True, "reply_to": 7}
         whoyouare = await ask(ws, {"type": "whoami", "id": 8})
         assert whoyouare["userid"] == server["userid"], whoyouare
-        # Binary messages and fragments are messages like any other; the answers are texts.
+        # Binary and fragmented messages are accepted, too; the replies are text messages.
         await ws.send(b'{"type": "ping", "id": 9}')
         answer = await ws.recv()
         assert isinstance(answer, str) and json.loads(answer)["reply_to"] == 9
@@ -98,7 +97,7 @@ async def events(server):
     async with logged_in(server) as ws, connect(server["url"]) as other:
         await ws.send(json.dumps({"type": "filter", "filter": wanted}))
         await ask(ws, {"type": "ping", "id": 1})
-        # Published while the client waits.
+        # The event is published while the client waits.
         waiting = asyncio.create_task(ws.recv())
         assert (await asyncio.to_thread(publish, server, "one", URI))["matched"] == 1
         notification = json.loads(await waiting)
@@ -127,7 +126,7 @@ async def sizes(server):
 
 
 async def end_of(ws):
-    """The code that the server closed with, and whether it closed first."""
+    """Returns the close code of the server, and whether the server closed first."""
     try:
         while True:
             await ws.recv()
@@ -146,7 +145,7 @@ async def closing(server):
         await ws.send("not JSON")
         assert await end_of(ws) == (1007, True)
         assert ws.close_reason == "invalid message format"
-    # The loop over messages ends quietly when the client itself closes.
+    # The message loop ends without an exception when the client itself closes.
     async with connect(server["url"]) as ws:
         await ws.send('{"type": "ping", "id": 1}')
         async for message in ws:
@@ -155,7 +154,7 @@ async def closing(server):
 
 
 async def restart(server):
-    """After 1012 the loop over messages raises, so that the loop around it connects again."""
+    """Verifies that the message loop raises after 1012, so that the outer loop reconnects."""
     async with connect(server["url"]) as ws:
         await ask(ws, {"type": "ping", "id": 1})
         os.kill(server["pid"], signal.SIGTERM)
@@ -176,6 +175,6 @@ async def main():
             await part(server)
 
 
-# Whatever hangs, and wherever.
+# Ends the script if it hangs anywhere.
 faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)
 asyncio.run(main())

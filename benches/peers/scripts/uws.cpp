@@ -73,7 +73,7 @@ int main(int argc, char **argv) {
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     if (options.cert && options.key) {
-        // The setting that makes an idle TLS connection half as large.
+        // Halves the memory of an idle TLS connection.
         serve(uWS::SSLApp({.key_file_name = options.key,
                            .cert_file_name = options.cert,
                            .ssl_prefer_low_memory_usage = 1}),

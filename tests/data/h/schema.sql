@@ -1,5 +1,5 @@
--- Of h's tables what its websocket process reads: these columns, with h's types, and the indexes
--- by which they are found. There is more of each in h's own database, and in another order.
+-- The columns of h's tables that its websocket process reads, with h's types and the indexes for these reads.
+-- h's own tables have more columns, in another order.
 
 CREATE TYPE group_readable_by AS ENUM ('members', 'world');
 CREATE TYPE moderationstatus AS ENUM ('APPROVED', 'PENDING', 'DENIED', 'SPAM');
@@ -14,7 +14,7 @@ CREATE TABLE "user" (
     nipsa boolean DEFAULT false NOT NULL,
     deleted boolean DEFAULT false NOT NULL
 );
--- A name with dots, or in other letters, is the same name.
+-- Names that differ only in dots or case are the same name.
 CREATE UNIQUE INDEX ON "user" (lower(replace(username, '.', '')), authority);
 
 CREATE TABLE token (

@@ -1,7 +1,7 @@
--- Who and what the conversations of `tests/data/transcripts` are about, and other tests begin with.
--- The numbers, names, tokens and times are those that h had when these were recorded.
+-- The initial data of the conversations in `tests/data/transcripts` and of other tests.
+-- The ids, names, tokens, and times are those of h at the time of the recording.
 
--- dave is muted (h: NIPSA), erin deleted; mallory is of another authority.
+-- dave is muted (h: NIPSA), erin is deleted, and mallory has another authority.
 INSERT INTO "user" (id, username, authority, display_name, description, activation_date, nipsa, deleted) VALUES
     (1, 'alice', 'localhost', 'Alice Ångström', 'about alice', '2024-01-02T03:04:05.678901', false, false),
     (2, 'bob', 'localhost', NULL, NULL, '2024-01-02T03:04:05.678901', false, false),
@@ -88,7 +88,7 @@ INSERT INTO document_uri (id, document_id, type, uri, uri_normalized, updated) V
     (13, 9, 'rel-alternate', 'http://dup.example/shared', 'httpx://dup.example/shared', '2024-01-02T03:04:05.678901'),
     (14, 9, 'self-claim', 'http://dup.example/b', 'httpx://dup.example/b', '2024-01-02T03:04:05.678901');
 
--- Each annotation says what it has otherwise than most.
+-- Each annotation lists only the values that differ from the defaults.
 CREATE TEMPORARY TABLE made (LIKE annotation) ON COMMIT DROP;
 ALTER TABLE made
     ALTER created SET DEFAULT '2024-01-02T03:04:05.678901',
@@ -228,6 +228,6 @@ INSERT INTO flag (annotation_id, user_id) VALUES
 INSERT INTO checkpoint (id, group_id, document_id, reveal_date) VALUES
     (1, 6, 6, NULL);
 
--- What is added later has other numbers.
+-- Rows added later get other ids.
 SELECT setval(pg_get_serial_sequence(name, 'id'), 1000)
     FROM unnest('{"user",token,"group",user_group,document,document_uri,mention,flag,checkpoint}'::text[]) AS name;

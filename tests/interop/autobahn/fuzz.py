@@ -1,8 +1,8 @@
-"""Autobahn's fuzzing client: prints its report as JSON, an object per case; says what it does on standard error.
+"""Autobahn's fuzzing client: prints its report as JSON, one object per case, and its progress on standard error.
 
 Usage: fuzz.py FOLDER URL PATTERN…, as in fuzz.py target/autobahn ws://127.0.0.1:9001 '1.*' 7.9.1
 
-In the suite a `str` is a string of bytes; here it is made one on the way out, and back on the way in.
+In the suite, a `str` is a string of bytes. It is encoded before sending and decoded after receiving.
 """
 
 import codecs
@@ -28,7 +28,7 @@ def to_bytes(data):
 
 
 class Masker:
-    """The client's own goes byte by byte, which is a minute for the large messages."""
+    """Replaces the client's own masker, which processes single bytes and takes a minute for the large messages."""
 
     def __init__(self, mask, length=None):
         self.mask = mask
@@ -46,7 +46,7 @@ class Masker:
 
 
 class Utf8Validator:
-    """The same: byte by byte in the client. Of the positions nothing depends on them here."""
+    """Replaces the client's own validator for the same reason. The returned positions are not used here."""
 
     def __init__(self):
         self.reset()
@@ -79,7 +79,7 @@ class Protocol(fuzzing.FuzzingClientProtocol):
         super().sendCloseFrame(code, to_bytes(reasonUtf8), isReply)
 
     def onMessage(self, payload, binary):
-        # The cases of compression read their payload from a file, as bytes.
+        # The compression cases read their payload from a file, as bytes.
         if not hasattr(self.runCase, "TESTDATA"):
             payload = payload.decode("latin-1")
         super().onMessage(payload, binary)
@@ -88,7 +88,7 @@ class Protocol(fuzzing.FuzzingClientProtocol):
         super().onPong(payload.decode("latin-1"))
 
     def connectionLost(self, reason):
-        # Not the suite's, which is mostly about the text of its HTML.
+        # Skips the suite's own method, which mostly generates HTML.
         fuzzing.WebSocketClientProtocol.connectionLost(self, reason)
         self.runCase.onConnectionLost(self.failedByMe)
         self.factory.logCase(
@@ -140,16 +140,16 @@ class Factory(fuzzing.FuzzingClientFactory):
 def main():
     protocol.createXorMasker = Masker
     protocol.Utf8Validator = Utf8Validator
-    # It connects by itself, and stops the reactor after the last case.
+    # The factory connects by itself, and stops the reactor after the last case.
     Factory()
     reactor.run()
 
 
-# A case of compression (sections 12 and 13) sends a thousand messages of up to 128 KiB; all together
-# eleven gigabytes, for which zlib in Python takes many minutes. Here it ends after so many bytes: 32 of
-# the largest messages, and all thousand of those up to 4 KiB.
+# A compression case (sections 12 and 13) sends a thousand messages of up to 128 KiB, eleven gigabytes in total,
+# for which zlib in Python takes many minutes. Here, a case ends after this many bytes: 32 of the largest
+# messages, and all thousand of those up to 4 KiB.
 MOST_COMPRESSED = 4 << 20
 
-# The suite prints what it does. That is for people.
+# The suite prints its progress to standard output, which is reserved for the report here.
 REPORT, sys.stdout = sys.stdout, sys.stderr
 main()

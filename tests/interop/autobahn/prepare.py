@@ -1,9 +1,9 @@
-"""Makes a private copy of Autobahn's test suite that runs on Python 3, in the folder given.
+"""Creates a private copy of Autobahn's test suite that runs on Python 3, in the given folder.
 
-The suite is written for Python 2. Its cases keep bytes in `str`, whose characters here stand for the
-bytes of the same number: fuzz.py translates at the edge of the protocol. So what is left to mend after
-lib2to3 is where the suite itself goes from text to bytes, and what Python 3 has no more.
-Nothing of the suite is kept in this repository. A copy that is whole is left alone.
+The suite is written for Python 2. Its cases store bytes in `str`; here, each character represents the byte
+of the same value, and fuzz.py translates at the edge of the protocol. After lib2to3, repairs are needed only
+for the suite's own conversions between text and bytes, and for features that Python 3 removed.
+This repository contains no part of the suite. A complete copy is not changed.
 
 Needs Python 3.10 or later with venv, and PyPI.
 
@@ -19,14 +19,13 @@ import tarfile
 import venv
 
 SUITE = "autobahntestsuite==25.10.1"
-# The last line of clients whose interface is the one that the suite was written to.
+# The last series of clients with the interface for which the suite was written.
 CLIENT = "autobahn==0.10.9"
 LIBRARIES = ["twisted==26.*", "txaio==25.*", "six==1.*", "pyopenssl", "service_identity"]
-# Python's own lib2to3, which Python 3.13 has no more.
+# A fork of Python's lib2to3, which Python 3.13 removed.
 CONVERTER = "fissix==24.4.24"
 
-# (files, what is there, what is put there). Each must be found: another version of the suite needs
-# another look.
+# (files, text to find, replacement). Each must be found; another version of the suite may need other repairs.
 REPAIRS = [
     ("case/*.py", "(object, Case, )", "(Case,)"),
     ("case/__init__.py", "from .case9_9_1 import *", ""),
@@ -38,7 +37,7 @@ REPAIRS = [
      "import copy, os, hashlib\nfrom autobahntestsuite import python2 as binascii\npkg_resources = binascii"),
     ("fuzzing.py", "import os, json, binascii, time, textwrap, pkg_resources",
      "import os, json, time"),
-    # Its HTML, for which it would need more libraries.
+    # The HTML report would need more libraries.
     ("fuzzing.py", "from .report import", "from .python2 import"),
 ]
 
@@ -78,17 +77,17 @@ def main(folder):
     )
     for archive in glob.glob(os.path.join(sources, "*.tar.gz")):
         unpack(archive, folder)
-    # The converter keeps what it knows of the grammar in the user's cache; not outside of the folder.
+    # The converter caches its grammar below the user's home directory; this keeps the cache in the folder.
     cache = {**os.environ, "XDG_CACHE_HOME": os.path.abspath(os.path.join(folder, "cache"))}
     suite = os.path.join(folder, "autobahntestsuite")
     subprocess.check_call([python, "-W", "ignore", __file__, "--convert", suite], env=cache)
-    # Last: whoever is interrupted begins anew.
+    # Written last, so that an interrupted run starts over.
     with open(made_by, "w", encoding="utf-8") as script:
         script.write(this)
 
 
 def is_whole(made_by, this, python):
-    """Whether there is a copy that this script made, for a Python that is still there."""
+    """Returns whether a complete copy exists, made by this version of the script for an existing Python."""
     try:
         with open(made_by, encoding="utf-8") as script:
             return script.read() == this and subprocess.call([python, "-c", "import twisted"]) == 0
@@ -97,7 +96,7 @@ def is_whole(made_by, this, python):
 
 
 def unpack(archive, folder):
-    """Its package alone, without the folder that has the version in its name."""
+    """Extracts the package only, without the top-level folder with the version in its name."""
     with tarfile.open(archive) as tar:
         for member in tar.getmembers():
             package, _, path = member.name.partition("/")[2].partition("/")
@@ -111,7 +110,7 @@ def convert(suite):
 
     with open(os.path.join(suite, "python2.py"), "w", encoding="utf-8") as file:
         file.write(PYTHON2)
-    # It imports all that the suite can do. Only the fuzzing client and its cases are wanted.
+    # The original imports the whole suite. Only the fuzzing client and its cases are needed.
     with open(os.path.join(suite, "__init__.py"), "w", encoding="utf-8") as file:
         file.write("from ._version import __version__ as version\n")
     tool = RefactoringTool(get_fixers_from_package("fissix.fixes"))
@@ -119,7 +118,7 @@ def convert(suite):
     for path in [os.path.join(suite, name) for name in ("fuzzing.py", "caseset.py")] + glob.glob(
         os.path.join(suite, "case", "*.py")
     ):
-        # As Latin-1: what is not ASCII in a literal is bytes, too.
+        # As Latin-1: non-ASCII characters in literals represent bytes, too.
         with open(path, encoding="latin-1") as file:
             text = file.read()
         text = str(tool.refactor_string(text.rstrip() + "\n", path))

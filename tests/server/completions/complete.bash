@@ -1,5 +1,5 @@
-# Prints the completions of a command line, a word each: complete.bash PROGRAM [WORD…].
-# With BASH_COMPLETION=FILE, that file is read first, as in an interactive shell.
+# Prints the completions of a command line, one per line: complete.bash PROGRAM [WORD…].
+# With BASH_COMPLETION=FILE, sources that file first, as an interactive shell does.
 set -u
 program=$1
 shift
@@ -12,10 +12,10 @@ COMP_POINT=${#COMP_LINE}
 COMPREPLY=()
 registered=$(complete -p h-realtime) || exit 1
 [[ $registered =~ -F\ ([^ ]+) ]] || exit 1
-# Outside of a completion there are no options to change.
+# compopt fails outside of a completion.
 compopt() { :; }
 "${BASH_REMATCH[1]}" h-realtime "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
-# Without a match of its own, the shell completes names of files if it was told to.
+# Without a match, bash completes file names if "-o default" is set.
 if [ "${#COMPREPLY[@]}" -eq 0 ] && [[ $registered == *"-o default"* ]]; then
   mapfile -t COMPREPLY < <(compgen -f -- "${COMP_WORDS[COMP_CWORD]}")
 fi

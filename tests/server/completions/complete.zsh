@@ -1,5 +1,5 @@
-# Prints the completions of a command line, a word each: complete.zsh FOLDER LINE. The folder has
-# the file _h-realtime. A shell on a terminal of its own gets the line and a tab.
+# Prints the completions of a command line, one per line: complete.zsh FOLDER LINE. The folder has the file
+# _h-realtime. The script sends the line and a tab to a shell on a pseudoterminal.
 zmodload zsh/zpty || exit 1
 export FOLDER=$1 ZDOTDIR=$1
 setup=$FOLDER/setup.zsh
@@ -16,7 +16,7 @@ mark() { print -r -- "<>" }
 compprefuncs=(mark)
 comppostfuncs=(mark exit)
 compadd() {
-  # Calls that only ask.
+  # These options only query matches.
   if [[ ${@[1,(i)(-|--)]} == *-(O|A|D)* ]]; then
     builtin compadd "$@"
     return
