@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use tempfile::TempDir;
 
 use h_realtime::backend::embedded::{Embedded, ReadableBy, Store};
-use h_realtime::backend::{BackEnd, DataDir};
+use h_realtime::backend::{Backend, DataDir};
 use h_realtime::model::{
-    Ask, Decision, EventKind, Plan, PublishError, Reach, Role, Tell, Ticket, UnixMillis,
+    BackendRequest, Decision, EventKind, Plan, PublishError, Candidates, Role, BackendEvent, RequestId, UnixMillis,
 };
 
 /// A body.
@@ -34,16 +34,16 @@ fn publish(body: &[u8]) -> Result<Vec<Plan>, PublishError> {
     thread_local! {
         static BACK_END: RefCell<Option<(Embedded, TempDir)>> = const { RefCell::new(None) };
     }
-    let ask = Ask::Publish {
-        ticket: Ticket(1),
+    let ask = BackendRequest::Publish {
+        request_id: RequestId(1),
         body: body.to_vec(),
     };
-    let told = BACK_END.with_borrow_mut(|back_end| {
-        let (back_end, _) = back_end.get_or_insert_with(open);
-        back_end.turn(vec![ask], NOW)
+    let told = BACK_END.with_borrow_mut(|backend| {
+        let (backend, _) = backend.get_or_insert_with(open);
+        backend.turn(vec![ask], NOW)
     });
     let mut told = told.into_iter().filter_map(|tell| match tell {
-        Tell::Published { result, .. } => Some(result),
+        BackendEvent::Published { result, .. } => Some(result),
         _ => None,
     });
     let answer = told.next().expect("an answer");
@@ -87,7 +87,7 @@ fn check_plan(plan: &Plan) {
         }
     }
     if plan.kind == EventKind::SessionChange {
-        assert!(matches!(plan.reach, Reach::User(_)) && !is_for_all);
+        assert!(matches!(plan.candidates, Candidates::User(_)) && !is_for_all);
     }
 }
 

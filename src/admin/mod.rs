@@ -15,7 +15,10 @@ use std::collections::HashMap;
 use subtle::ConstantTimeEq;
 
 use crate::http::{Request, Response};
-use crate::model::{Ask, Asks, Busy, MonoMillis, Plan, PublishError, Secret, Ticket, UnixMillis};
+use crate::model::{
+    BackendHandle, BackendRequest, Busy, MonoMillis, Plan, PublishError, RequestId, Secret,
+    UnixMillis,
+};
 use crate::net::{ConnKey, Counters, Cx, Overdue, Verdict};
 
 pub use exposition::{Exposition, Kind, Observed};
@@ -27,10 +30,10 @@ use tail::Tail;
 pub struct Admin {
     guard: Guard,
     keys: Keys,
-    asks: Box<dyn Asks>,
+    backend: Box<dyn BackendHandle>,
     page: String,
     /// Requests in progress at the back end.
-    outstanding: HashMap<Ticket, Outstanding>,
+    outstanding: HashMap<RequestId, Outstanding>,
     /// Total bytes of their bodies.
     outstanding_bytes: usize,
     tail: Tail,
@@ -108,11 +111,11 @@ pub struct Facts<'a> {
 impl Admin {
     /// Returns an admin interface behind `guard`. `ws_url` is the URL that the page suggests to
     /// connect to. If it is empty, the page guesses. Without a publish key, publishing is disabled.
-    pub fn new(guard: Guard, keys: Keys, ws_url: &str, asks: Box<dyn Asks>) -> Self {
+    pub fn new(guard: Guard, keys: Keys, ws_url: &str, backend: Box<dyn BackendHandle>) -> Self {
         Admin {
             guard,
             keys,
-            asks,
+            backend,
             page: INDEX.replace("{{WS_URL}}", &escape_attribute(ws_url)),
             outstanding: HashMap::new(),
             outstanding_bytes: 0,
@@ -180,10 +183,10 @@ impl Admin {
     /// Called when the back end has parsed a request and its events are about to be delivered.
     /// Returns the arrival time. `None` if the request was canceled: nothing of it may be delivered
     /// then.
-    pub fn begin_delivery(&mut self, ticket: Ticket) -> Option<MonoMillis> {
-        let outstanding = self.outstanding.get_mut(&ticket)?;
+    pub fn begin_delivery(&mut self, request_id: RequestId) -> Option<MonoMillis> {
+        let outstanding = self.outstanding.get_mut(&request_id)?;
         if outstanding.progress == Progress::Cancelled {
-            self.take_outstanding(ticket);
+            self.take_outstanding(request_id);
             return None;
         }
         outstanding.progress = Progress::Begun;
@@ -194,7 +197,7 @@ impl Admin {
     /// begun, it never will, so the publisher may send the request again. Otherwise the request is
     /// answered when its delivery is complete.
     pub fn on_overdue(&mut self, key: ConnKey) -> Overdue {
-        let Some(outstanding) = self.outstanding.get_mut(&Ticket(key.to_u64())) else {
+        let Some(outstanding) = self.outstanding.get_mut(&RequestId(key.to_u64())) else {
             return Overdue::Refuse;
         };
         match outstanding.progress {
@@ -208,8 +211,8 @@ impl Admin {
         Overdue::Refuse
     }
 
-    fn take_outstanding(&mut self, ticket: Ticket) -> Option<Outstanding> {
-        let outstanding = self.outstanding.remove(&ticket)?;
+    fn take_outstanding(&mut self, request_id: RequestId) -> Option<Outstanding> {
+        let outstanding = self.outstanding.remove(&request_id)?;
         self.outstanding_bytes -= outstanding.bytes;
         Some(outstanding).filter(|outstanding| outstanding.progress != Progress::Cancelled)
     }
@@ -219,12 +222,13 @@ impl Admin {
     pub fn on_published<C>(
         &mut self,
         cx: &mut Cx<'_, C>,
-        ticket: Ticket,
+        request_id: RequestId,
         result: Result<&[usize], &PublishError>,
     ) {
-        let (Some(key), Some(outstanding)) =
-            (ConnKey::from_u64(ticket.0), self.take_outstanding(ticket))
-        else {
+        let (Some(key), Some(outstanding)) = (
+            ConnKey::from_u64(request_id.0),
+            self.take_outstanding(request_id),
+        ) else {
             return;
         };
         let response = match result {
@@ -327,12 +331,12 @@ impl Admin {
             self.counters.busy += 1;
             return Verdict::Respond(busy());
         }
-        let ticket = Ticket(key.to_u64());
-        let question = Ask::Publish {
-            ticket,
+        let request_id = RequestId(key.to_u64());
+        let publish = BackendRequest::Publish {
+            request_id,
             body: body.to_vec(),
         };
-        match self.asks.ask(question) {
+        match self.backend.send(publish) {
             Ok(()) => {
                 let outstanding = Outstanding {
                     bytes: body.len(),
@@ -341,7 +345,7 @@ impl Admin {
                     progress: Progress::Waiting,
                 };
                 self.outstanding_bytes += outstanding.bytes;
-                self.outstanding.insert(ticket, outstanding);
+                self.outstanding.insert(request_id, outstanding);
                 Verdict::Defer(None)
             }
             Err(Busy) => {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
-use crate::model::{EventKind, Field, Plan, Reach, UnixMillis};
+use crate::model::{Candidates, EventKind, Field, Plan, UnixMillis};
 
 /// The last [`KEPT`] events.
 #[derive(Debug, Default)]
@@ -37,8 +37,8 @@ impl Tail {
                 number: self.last,
                 time,
                 kind: plan.kind,
-                id: value(&plan.reach, Field::Id),
-                group: value(&plan.reach, Field::Group),
+                id: value(&plan.candidates, Field::Id),
+                group: value(&plan.candidates, Field::Group),
                 matched,
             });
         }
@@ -67,8 +67,8 @@ impl Tail {
 
 /// Returns a field of the annotation that an event is about. It is a publisher's text, and may be
 /// long.
-fn value(reach: &Reach, field: Field) -> Option<Box<str>> {
-    let Reach::Terms(terms) = reach else {
+fn value(candidates: &Candidates, field: Field) -> Option<Box<str>> {
+    let Candidates::Terms(terms) = candidates else {
         return None;
     };
     let term = terms.iter().find(|term| term.field == field)?;
@@ -95,7 +95,7 @@ mod tests {
         };
         Plan {
             kind,
-            reach: Reach::Terms(terms.iter().map(term).collect()),
+            candidates: Candidates::Terms(terms.iter().map(term).collect()),
             exclude_client: None,
             rules: Vec::new(),
             variants: vec!["a secret".into()],
@@ -114,7 +114,7 @@ mod tests {
         ];
         let created = plan(EventKind::Create, &terms);
         let user = Plan {
-            reach: Reach::User("acct:joe@example.org".into()),
+            candidates: Candidates::User("acct:joe@example.org".into()),
             ..plan(EventKind::SessionChange, &[])
         };
         tail.see(7, &[created, user], &[3, 0]);

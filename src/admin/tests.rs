@@ -16,8 +16,8 @@ fn response_counts_events_and_receivers() {
 
 struct Taken;
 
-impl Asks for Taken {
-    fn ask(&self, _: Ask) -> Result<(), Busy> {
+impl BackendHandle for Taken {
+    fn send(&self, _: BackendRequest) -> Result<(), Busy> {
         Ok(())
     }
 }
@@ -64,7 +64,7 @@ fn overdue_publish_request_is_never_delivered() {
     assert_eq!(admin.counters().cancelled, 1);
     // Both requests are still in progress at the back end.
     assert_eq!(admin.outstanding_bytes, 4);
-    let [first, second] = [first, second].map(|key| Ticket(key.to_u64()));
+    let [first, second] = [first, second].map(|key| RequestId(key.to_u64()));
     assert_eq!(admin.begin_delivery(first), None);
     assert_eq!(admin.begin_delivery(second), Some(MonoMillis(7)));
     assert_eq!(

@@ -30,14 +30,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::model::{Ask, Asks, Busy, Tell, UnixMillis};
+use crate::model::{BackendEvent, BackendHandle, BackendRequest, Busy, UnixMillis};
 
 /// A source of answers and news.
-pub trait BackEnd: Send + 'static {
+pub trait Backend: Send + 'static {
     /// Collects the changes since the last turn, and answers `questions` from the state after them,
     /// so that news precede answers. Every request that expects an answer gets exactly one, even if
     /// the backend is unavailable.
-    fn turn(&mut self, questions: Vec<Ask>, now: UnixMillis) -> Vec<Tell>;
+    fn turn(&mut self, questions: Vec<BackendRequest>, now: UnixMillis) -> Vec<BackendEvent>;
 }
 
 /// The receiver of a backend's messages has been closed.
@@ -48,7 +48,7 @@ pub struct Closed;
 #[derive(Debug)]
 pub enum Undelivered {
     /// The mailbox is full. Returns the message.
-    Full(Tell),
+    Full(BackendEvent),
     /// The receiver has been closed.
     Closed,
 }
@@ -56,32 +56,32 @@ pub enum Undelivered {
 /// The sender of a backend's messages to the reactor.
 pub trait Way: Send + 'static {
     /// Sends a message; waits while the mailbox is full.
-    fn tell(&self, tell: Tell) -> Result<(), Closed>;
+    fn tell(&self, tell: BackendEvent) -> Result<(), Closed>;
 
     /// Sends a message, or returns it if the mailbox is full: for threads that must not block.
-    fn try_tell(&self, tell: Tell) -> Result<(), Undelivered>;
+    fn try_tell(&self, tell: BackendEvent) -> Result<(), Undelivered>;
 }
 
 /// A handle to a backend's thread. It can be cloned.
 #[derive(Clone, Debug)]
 pub struct Asker {
-    questions: SyncSender<Ask>,
+    questions: SyncSender<BackendRequest>,
 }
 
 /// The queue of unanswered requests.
 #[derive(Debug)]
-pub struct Questions(Receiver<Ask>);
+pub struct Questions(Receiver<BackendRequest>);
 
 #[cfg(all(test, feature = "amqp"))]
 impl Questions {
     /// Returns the next request, if there is one.
-    pub(crate) fn try_next(&self) -> Option<Ask> {
+    pub(crate) fn try_next(&self) -> Option<BackendRequest> {
         self.0.try_recv().ok()
     }
 }
 
 /// Creates a request queue: a handle for callers, and the receiving end for the backend.
-/// [`Asks::ask`] returns [`Busy`] while [`QUEUE`] requests are queued.
+/// [`BackendHandle::ask`] returns [`Busy`] while [`QUEUE`] requests are queued.
 pub fn questions() -> (Asker, Questions) {
     let (questions, inbox) = sync_channel(QUEUE);
     (Asker { questions }, Questions(inbox))
@@ -93,13 +93,13 @@ pub fn questions() -> (Asker, Questions) {
 /// # Errors
 /// The system refuses a thread.
 pub fn start<B, C, W>(
-    mut back_end: B,
+    mut backend: B,
     questions: Questions,
     clock: C,
     way: W,
 ) -> io::Result<JoinHandle<()>>
 where
-    B: BackEnd,
+    B: Backend,
     C: Fn() -> UnixMillis + Send + 'static,
     W: Way,
 {
@@ -109,7 +109,7 @@ where
             // The first turn has no requests, so that the backend reports its health at once.
             let mut batch = Some(Vec::new());
             while let Some(asked) = batch {
-                for news in back_end.turn(asked, clock()) {
+                for news in backend.turn(asked, clock()) {
                     if way.tell(news).is_err() {
                         return;
                     }
@@ -121,7 +121,7 @@ where
 
 /// Returns the requests for the next turn: an empty batch after [`POLL_PERIOD`] without requests,
 /// and `None` once all handles have been dropped.
-fn next_batch(inbox: &Receiver<Ask>) -> Option<Vec<Ask>> {
+fn next_batch(inbox: &Receiver<BackendRequest>) -> Option<Vec<BackendRequest>> {
     match inbox.recv_timeout(POLL_PERIOD) {
         Ok(first) => {
             let mut batch = vec![first];
@@ -134,11 +134,11 @@ fn next_batch(inbox: &Receiver<Ask>) -> Option<Vec<Ask>> {
 }
 
 impl Asker {
-    /// Like [`Asks::ask`], but returns a request that was not accepted.
+    /// Like [`BackendHandle::ask`], but returns a request that was not accepted.
     ///
     /// # Errors
     /// The request, if the queue is full or the backend has ended.
-    pub fn offer(&self, question: Ask) -> Result<(), Ask> {
+    pub fn offer(&self, question: BackendRequest) -> Result<(), BackendRequest> {
         self.questions
             .try_send(question)
             .map_err(|error| match error {
@@ -147,9 +147,9 @@ impl Asker {
     }
 }
 
-impl Asks for Asker {
-    fn ask(&self, question: Ask) -> Result<(), Busy> {
-        self.offer(question).map_err(|_| Busy)
+impl BackendHandle for Asker {
+    fn send(&self, request: BackendRequest) -> Result<(), Busy> {
+        self.offer(request).map_err(|_| Busy)
     }
 }
 
@@ -167,46 +167,50 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
-    use crate::model::{AuthReply, Secret, Ticket};
+    use crate::model::{AuthReply, RequestId, Secret};
 
     /// Answers every token with "unknown"; reports its health in the first turn.
     struct Echo {
         told: bool,
     }
 
-    impl BackEnd for Echo {
-        fn turn(&mut self, questions: Vec<Ask>, _now: UnixMillis) -> Vec<Tell> {
+    impl Backend for Echo {
+        fn turn(&mut self, questions: Vec<BackendRequest>, _now: UnixMillis) -> Vec<BackendEvent> {
             let mut tells = Vec::new();
             if !self.told {
                 self.told = true;
-                tells.push(Tell::Health { ready: true });
+                tells.push(BackendEvent::Health { ready: true });
             }
             tells.extend(questions.into_iter().filter_map(|ask| match ask {
-                Ask::Authenticate { ticket, .. } => Some(Tell::Authenticated {
-                    ticket,
-                    reply: AuthReply::Unknown,
-                }),
-                Ask::Publish { .. } | Ask::Event { .. } | Ask::Sweep { .. } => None,
+                BackendRequest::Authenticate { request_id, .. } => {
+                    Some(BackendEvent::Authenticated {
+                        request_id,
+                        reply: AuthReply::Unknown,
+                    })
+                }
+                BackendRequest::Publish { .. }
+                | BackendRequest::QueueEvent { .. }
+                | BackendRequest::Sweep { .. } => None,
             }));
             tells
         }
     }
 
-    fn question(number: u64) -> Ask {
-        Ask::Authenticate {
-            ticket: Ticket(number),
+    fn question(number: u64) -> BackendRequest {
+        BackendRequest::Authenticate {
+            request_id: RequestId(number),
             token: Secret("t".to_owned()),
         }
     }
 
-    struct Told(Sender<Tell>);
+    struct Told(Sender<BackendEvent>);
 
     impl Way for Told {
-        fn tell(&self, tell: Tell) -> Result<(), Closed> {
+        fn tell(&self, tell: BackendEvent) -> Result<(), Closed> {
             self.0.send(tell).map_err(|_| Closed)
         }
 
-        fn try_tell(&self, tell: Tell) -> Result<(), Undelivered> {
+        fn try_tell(&self, tell: BackendEvent) -> Result<(), Undelivered> {
             self.tell(tell).map_err(|Closed| Undelivered::Closed)
         }
     }
@@ -215,12 +219,12 @@ mod tests {
     struct Stuck(std::sync::Mutex<Receiver<()>>);
 
     impl Way for Stuck {
-        fn tell(&self, _: Tell) -> Result<(), Closed> {
+        fn tell(&self, _: BackendEvent) -> Result<(), Closed> {
             let hold = self.0.lock().map_err(|_| Closed)?;
             hold.recv().map_err(|_| Closed)
         }
 
-        fn try_tell(&self, tell: Tell) -> Result<(), Undelivered> {
+        fn try_tell(&self, tell: BackendEvent) -> Result<(), Undelivered> {
             Err(Undelivered::Full(tell))
         }
     }
@@ -230,16 +234,19 @@ mod tests {
         let (sender, told) = channel();
         let (asker, inbox) = questions();
         let thread = start(Echo { told: false }, inbox, || 0, Told(sender)).unwrap();
-        assert!(matches!(told.recv(), Ok(Tell::Health { ready: true })));
+        assert!(matches!(
+            told.recv(),
+            Ok(BackendEvent::Health { ready: true })
+        ));
         let other = asker.clone();
         for number in 0..10 {
-            other.ask(question(number)).unwrap();
+            other.send(question(number)).unwrap();
         }
         for number in 0..10 {
-            let Ok(Tell::Authenticated { ticket, .. }) = told.recv() else {
+            let Ok(BackendEvent::Authenticated { request_id, .. }) = told.recv() else {
                 panic!("no answer");
             };
-            assert_eq!(ticket, Ticket(number));
+            assert_eq!(request_id, RequestId(number));
         }
         drop((asker, other));
         thread.join().unwrap();
@@ -252,11 +259,11 @@ mod tests {
         let thread = start(Echo { told: false }, inbox, || 0, Stuck(hold.into())).unwrap();
         // The thread is blocked sending its health, so the queue is not drained.
         let taken = (0..=QUEUE as u64)
-            .take_while(|&number| asker.ask(question(number)).is_ok())
+            .take_while(|&number| asker.send(question(number)).is_ok())
             .count();
         assert_eq!(taken, QUEUE);
         drop(held);
         thread.join().unwrap();
-        assert_eq!(asker.ask(question(0)), Err(Busy));
+        assert_eq!(asker.send(question(0)), Err(Busy));
     }
 }

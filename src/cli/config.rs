@@ -77,7 +77,7 @@ fn check(args: ServeArgs) -> Result<(), Exit> {
 
 #[cfg(not(any(feature = "sqlite", feature = "h")))]
 fn check(_: ServeArgs) -> Result<(), Exit> {
-    Err(super::serve::no_back_end())
+    Err(super::serve::no_backend())
 }
 
 fn print(text: &str) -> Result<(), Exit> {

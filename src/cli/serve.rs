@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::exit::Exit;
-use crate::config::{BackEndKind, EventSource, Flag, Sources, Value};
+use crate::config::{BackendKind, EventSource, Flag, Sources, Value};
 
 /// What `serve` takes. A flag wins over the environment, and that over the configuration file.
 #[derive(Args)]
@@ -29,7 +29,7 @@ pub struct ServeArgs {
     /// What knows users, tokens and groups: `h` takes h's own database and message queue, which
     /// DATABASE_URL and BROKER_URL name
     #[arg(long, value_name = "KIND")]
-    backend: Option<BackEndKind>,
+    backend: Option<BackendKind>,
     /// Where the embedded back end has events from, besides POST /events: `amqp` is the RabbitMQ
     /// that BROKER_URL names
     #[arg(long, value_name = "SOURCE")]
@@ -119,11 +119,11 @@ fn serve(sources: Sources) -> Result<(), Exit> {
 
 #[cfg(not(any(feature = "sqlite", feature = "h")))]
 fn serve(_: Sources) -> Result<(), Exit> {
-    Err(no_back_end())
+    Err(no_backend())
 }
 
 #[cfg(not(any(feature = "sqlite", feature = "h")))]
-pub(super) fn no_back_end() -> Exit {
+pub(super) fn no_backend() -> Exit {
     Exit::new(Exit::CONFIG, "this build has no back end to serve from")
 }
 

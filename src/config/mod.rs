@@ -11,12 +11,12 @@
 //! | `problems`, `places` | conflicts between settings |
 //! | `value`, `units`, `address` | the syntax of values |
 //! | `sources`, `file`, `values` | the sources of values and their precedence |
-//! | `settle`, `back_end` | resolution into [`Settings`] |
+//! | `settle`, `backend` | resolution into [`Settings`] |
 //! | `danger` | dangerous settings: refusals and warnings |
 //! | `show`, `near` | settings as text, and suggestions for misspelled names |
 
 mod address;
-mod back_end;
+mod backend;
 mod danger;
 mod file;
 mod near;
@@ -38,9 +38,7 @@ use crate::http::Origin;
 use crate::logging::Format;
 use crate::net::{Address, Config};
 
-pub use back_end::{
-    BackEndKind, BackEndSettings, BrokerSettings, EventSource, Features, HSettings,
-};
+pub use backend::{BackendKind, BackendSettings, BrokerSettings, EventSource, Features, HSettings};
 pub use danger::{Danger, warnings};
 pub use rust_log::rust_log_level;
 pub use show::{defaults, effective};
@@ -96,7 +94,7 @@ pub struct Settings {
     /// The data directory of the embedded back end.
     pub data: PathBuf,
     /// The source of users, tokens, and groups, and of events.
-    pub back_end: BackEndSettings,
+    pub backend: BackendSettings,
     /// Certificate chain and key for the listeners with TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Handling of unknown and expired tokens at the handshake.

@@ -7,9 +7,9 @@ use super::problems::Problems;
 use super::units::parse_mode;
 use super::values::Values;
 use super::{
-    BackEndSettings, ConfigError, Features, InvalidToken, Listen, MetricsKey, OnExpiry, Settings,
+    BackendSettings, ConfigError, Features, InvalidToken, Listen, MetricsKey, OnExpiry, Settings,
 };
-use super::{SocketSettings, back_end, danger, places};
+use super::{SocketSettings, backend, danger, places};
 use crate::http::{ForwardedBy, Origin, Proxies};
 use crate::logging::Format;
 use crate::net::{Address, Config};
@@ -34,8 +34,8 @@ impl Values {
     /// [`ConfigError`] for a value that should have been refused earlier.
     pub fn resolve(&self, features: Features) -> Result<(Settings, Vec<String>), ConfigError> {
         let mut problems = Problems::of(self);
-        let back_end = back_end::settle(self, features, &mut problems)?;
-        let settings = self.resolve_settings(back_end, &mut problems)?;
+        let backend = backend::settle(self, features, &mut problems)?;
+        let settings = self.resolve_settings(backend, &mut problems)?;
         places::check(&settings, &self.inherited, &mut problems);
         danger::refuse(&settings, &mut problems);
         Ok((settings, problems.into_lines()))
@@ -43,10 +43,10 @@ impl Values {
 
     fn resolve_settings(
         &self,
-        back_end: BackEndSettings,
+        backend: BackendSettings,
         problems: &mut Problems<'_>,
     ) -> Result<Settings, ConfigError> {
-        let is_h = matches!(back_end, BackEndSettings::H(_));
+        let is_h = matches!(backend, BackendSettings::H(_));
         // The tokens of h's own clients expire together after a restart of the server.
         let spread = if is_h { DEFAULT_SPREAD } else { Duration::ZERO };
         let listen = self.listen(problems)?;
@@ -79,7 +79,7 @@ impl Values {
             metrics_key: self.metrics_key(problems),
             origins: self.each("origins", Origin::parse)?,
             reuse_port: self.flag("reuse_port")?,
-            back_end,
+            backend,
             data: self.path("data").ok_or_else(|| odd("data"))?,
             tls,
             invalid_token: self.choice(

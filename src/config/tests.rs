@@ -152,9 +152,9 @@ fn every_setting_has_an_effect() {
         values.add(layer);
         assert_eq!(errors, [""; 0]);
         let settings = values.settle().unwrap();
-        let secrets = match &settings.back_end {
-            BackEndSettings::H(h) => format!("{} {:?}", h.database_url, h.broker.urls),
-            BackEndSettings::Embedded(_) => String::new(),
+        let secrets = match &settings.backend {
+            BackendSettings::H(h) => format!("{} {:?}", h.database_url, h.broker.urls),
+            BackendSettings::Embedded(_) => String::new(),
         };
         let metrics_key = settings.metrics_key.as_ref().map(|key| &key.0);
         format!("{settings:?} {secrets} {metrics_key:?}")

@@ -1,6 +1,6 @@
 //! The types that backends, `realtime`, and `admin` share.
 //!
-//! Owns: identities ([`Identity`]), requests to a backend ([`Ask`]), its messages ([`Tell`]), and
+//! Owns: identities ([`Identity`]), requests to a backend ([`BackendRequest`]), its messages ([`BackendEvent`]), and
 //! the delivery of events ([`Plan`]). Must not know: sockets, JSON, SQL, or any other module of
 //! this crate.
 //!
@@ -34,7 +34,7 @@ impl MonoMillis {
 /// Identifies a request to a backend. The answer returns it. The caller chooses the value (the
 /// server uses the connection's key), and backends must treat it as opaque.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ticket(pub u64);
+pub struct RequestId(pub u64);
 
 /// A bearer token as sent by a client. It can be compared, but neither `Debug` nor any log shows
 /// it.
@@ -127,34 +127,34 @@ pub enum AuthReply {
 
 /// A request to the backend's thread.
 #[derive(Debug)]
-pub enum Ask {
-    /// Authenticates a token. Answered by [`Tell::Authenticated`].
+pub enum BackendRequest {
+    /// Authenticates a token. Answered by [`BackendEvent::Authenticated`].
     Authenticate {
         /// Identifies the request.
-        ticket: Ticket,
+        request_id: RequestId,
         /// The token.
         token: Secret,
     },
-    /// Publishes a body: one JSON object, or NDJSON. Answered by [`Tell::Published`].
+    /// Publishes a body: one JSON object, or NDJSON. Answered by [`BackendEvent::Published`].
     Publish {
         /// Identifies the request.
-        ticket: Ticket,
+        request_id: RequestId,
         /// The body as received.
         body: Vec<u8>,
     },
-    /// Processes an event from a message queue. A valid event results in [`Tell::Happened`]; there
+    /// Processes an event from a message queue. A valid event results in [`BackendEvent::QueueEvents`]; there
     /// is no other answer.
-    Event {
+    QueueEvent {
         /// The event: one JSON object.
         body: Vec<u8>,
         /// When it arrived.
         received: MonoMillis,
         /// Must be dropped when the event has been processed. It is passed on in
-        /// [`Tell::Happened`].
-        receipt: Receipt,
+        /// [`BackendEvent::QueueEvents`].
+        ack: AckGuard,
     },
     /// Checks the tokens of all connections. Changes of tokens and their users that no event has
-    /// reported are sent as [`Tell::TokenEnded`] and [`Tell::Memberships`]; there is no other
+    /// reported are sent as [`BackendEvent::TokenEnded`] and [`BackendEvent::Memberships`]; there is no other
     /// answer.
     Sweep {
         /// The tokens, without duplicates.
@@ -166,17 +166,17 @@ pub enum Ask {
 /// or is on its way to its receivers. The queue limits the number of unacknowledged events. An
 /// event is acknowledged when its receipt and all clones have been dropped.
 #[derive(Clone)]
-pub struct Receipt {
+pub struct AckGuard {
     _on_drop: Arc<OnDrop>,
 }
 
 struct OnDrop(Option<Box<dyn FnOnce() + Send + Sync>>);
 
-impl Receipt {
+impl AckGuard {
     /// Creates a receipt that calls `dropped` when its last clone is dropped.
     pub fn new(dropped: impl FnOnce() + Send + Sync + 'static) -> Self {
         let on_drop = OnDrop(Some(Box::new(dropped)));
-        Receipt {
+        AckGuard {
             _on_drop: Arc::new(on_drop),
         }
     }
@@ -190,7 +190,7 @@ impl Drop for OnDrop {
     }
 }
 
-impl fmt::Debug for Receipt {
+impl fmt::Debug for AckGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Receipt")
     }
@@ -201,14 +201,14 @@ impl fmt::Debug for Receipt {
 pub struct Busy;
 
 /// A handle for requests to a backend. Never blocks.
-pub trait Asks {
+pub trait BackendHandle {
     /// Sends a request, or returns [`Busy`].
-    fn ask(&self, question: Ask) -> Result<(), Busy>;
+    fn send(&self, request: BackendRequest) -> Result<(), Busy>;
 }
 
-impl<A: Asks + ?Sized> Asks for Rc<A> {
-    fn ask(&self, question: Ask) -> Result<(), Busy> {
-        (**self).ask(question)
+impl<A: BackendHandle + ?Sized> BackendHandle for Rc<A> {
+    fn send(&self, request: BackendRequest) -> Result<(), Busy> {
+        (**self).send(request)
     }
 }
 
@@ -236,29 +236,29 @@ impl EndCause {
 
 /// A message from a backend to the reactor: an answer, or unsolicited news.
 #[derive(Debug)]
-pub enum Tell {
-    /// Answers [`Ask::Authenticate`].
+pub enum BackendEvent {
+    /// Answers [`BackendRequest::Authenticate`].
     Authenticated {
         /// The ticket of the request.
-        ticket: Ticket,
+        request_id: RequestId,
         /// The result.
         reply: AuthReply,
     },
-    /// Answers [`Ask::Publish`].
+    /// Answers [`BackendRequest::Publish`].
     Published {
         /// The ticket of the request.
-        ticket: Ticket,
+        request_id: RequestId,
         /// A plan for each event of the body in order, or the reason for the rejection.
         result: Result<Vec<Plan>, PublishError>,
     },
     /// Events from a message queue.
-    Happened {
+    QueueEvents {
         /// A plan for each event, in order.
         plans: Vec<Plan>,
         /// When they arrived.
         received: MonoMillis,
         /// Must be dropped when all of them are on their way to their receivers.
-        receipt: Receipt,
+        ack: AckGuard,
     },
     /// A user's memberships have changed.
     Memberships {
@@ -275,7 +275,7 @@ pub enum Tell {
         cause: EndCause,
     },
     /// A user was deleted, which ends all tokens of the user.
-    UserGone {
+    UserDeleted {
         /// The user.
         userid: Box<str>,
     },
@@ -389,7 +389,7 @@ pub struct Plan {
     /// The kind of event.
     pub kind: EventKind,
     /// The candidate connections.
-    pub reach: Reach,
+    pub candidates: Candidates,
     /// The client that caused the event; connections with this client id are excluded. `None`
     /// excludes no connections.
     pub exclude_client: Option<Box<str>>,
@@ -403,7 +403,7 @@ pub struct Plan {
 
 /// The candidate connections for a plan, before its rules are evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum Candidates {
     /// Connections whose filter contains any of these terms.
     Terms(Vec<Term>),
     /// All connections of this user, regardless of their filter.
@@ -414,14 +414,14 @@ pub enum Reach {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The conditions. A rule without conditions always holds.
-    pub when: Vec<Who>,
+    pub when: Vec<Condition>,
     /// The decision.
     pub then: Decision,
 }
 
 /// A condition on the receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Condition {
     /// Logged in with exactly this userid.
     User(Box<str>),
     /// A member of this group, in any role.
@@ -468,12 +468,12 @@ pub enum Decision {
     /// Send the variant with this index.
     Send(usize),
     /// Send nothing, for this reason.
-    Withhold(Reason),
+    Deny(DenyReason),
 }
 
 /// The reason why an event is withheld from a connection with a matching filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub enum DenyReason {
     /// The receiver may not read it: it is private, or in a group of which the receiver is not a
     /// member.
     Permission,

@@ -1,6 +1,6 @@
 //! Evaluates a plan's rules for a receiver.
 
-use crate::model::{Decision, Reason, Rule, Who};
+use crate::model::{Condition, Decision, DenyReason, Rule};
 
 use super::principals::Principal;
 
@@ -10,20 +10,20 @@ pub fn decide(rules: &[Rule], receiver: Option<&Principal>) -> Decision {
     rules
         .iter()
         .find(|rule| rule.when.iter().all(|who| applies(who, receiver)))
-        .map_or(Decision::Withhold(Reason::Permission), |rule| rule.then)
+        .map_or(Decision::Deny(DenyReason::Permission), |rule| rule.then)
 }
 
-fn applies(who: &Who, receiver: Option<&Principal>) -> bool {
+fn applies(who: &Condition, receiver: Option<&Principal>) -> bool {
     let Some(principal) = receiver else {
         return false;
     };
     match who {
-        Who::User(userid) => principal.userid() == &**userid,
-        Who::Member(group) => principal.membership(group).is_some(),
-        Who::Moderator(group) => principal
+        Condition::User(userid) => principal.userid() == &**userid,
+        Condition::Member(group) => principal.membership(group).is_some(),
+        Condition::Moderator(group) => principal
             .membership(group)
             .is_some_and(|membership| membership.role.moderates()),
-        Who::OneOf(userids) => userids.contains(principal.userid()),
+        Condition::OneOf(userids) => userids.contains(principal.userid()),
     }
 }
 
@@ -42,7 +42,7 @@ mod tests {
     fn set_condition_holds_for_each_member() {
         let some: Userids = ["acct:c@x", "acct:a@x", "acct:c@x"].into_iter().collect();
         assert_eq!(some.iter().collect::<Vec<_>>(), ["acct:a@x", "acct:c@x"]);
-        let rules = [rule(vec![Who::OneOf(some)], Decision::Send(0))];
+        let rules = [rule(vec![Condition::OneOf(some)], Decision::Send(0))];
         let mut principals = Principals::new(Rc::new(Digester::new([1, 2, 3, 4])));
         for (userid, is_in) in [
             ("acct:a@x", true),
@@ -54,28 +54,33 @@ mod tests {
             let decision = decide(&rules, principals.of(key(0)));
             assert_eq!(decision == Decision::Send(0), is_in, "{userid}");
         }
-        assert_eq!(decide(&rules, None), Decision::Withhold(Reason::Permission));
+        assert_eq!(decide(&rules, None), Decision::Deny(DenyReason::Permission));
     }
 
     #[test]
     fn first_matching_rule_decides() {
-        let author = || Who::User("acct:author@x".into());
-        let member = || Who::Member("g".into());
-        let moderator = || Who::Moderator("g".into());
-        let (send, withhold) = (Decision::Send, Decision::Withhold);
+        let author = || Condition::User("acct:author@x".into());
+        let member = || Condition::Member("g".into());
+        let moderator = || Condition::Moderator("g".into());
+        let (send, withhold) = (Decision::Send, Decision::Deny);
         // A hidden annotation by a muted author in a group that the world can read.
         let rules = [
             rule(vec![author()], send(0)),
             rule(vec![member(), moderator()], send(1)),
-            rule(vec![member()], withhold(Reason::Hidden)),
-            rule(vec![], withhold(Reason::Muted)),
+            rule(vec![member()], withhold(DenyReason::Hidden)),
+            rule(vec![], withhold(DenyReason::Muted)),
         ];
         let people = [
             ("acct:author@x", "", Role::Member, send(0)),
             ("acct:author@x", "g", Role::Member, send(0)),
             ("acct:m@x", "g", Role::Admin, send(1)),
-            ("acct:m@x", "g", Role::Member, withhold(Reason::Hidden)),
-            ("acct:Author@x", "h", Role::Owner, withhold(Reason::Muted)),
+            ("acct:m@x", "g", Role::Member, withhold(DenyReason::Hidden)),
+            (
+                "acct:Author@x",
+                "h",
+                Role::Owner,
+                withhold(DenyReason::Muted),
+            ),
         ];
         let mut principals = Principals::new(Rc::new(Digester::new([1, 2, 3, 4])));
         for (userid, group, role, want) in people {
@@ -83,11 +88,11 @@ mod tests {
             principals.log_in(key(0), identity(userid, 1, &groups), Now::default());
             assert_eq!(decide(&rules, principals.of(key(0))), want, "{userid}");
         }
-        assert_eq!(decide(&rules, None), withhold(Reason::Muted));
-        assert_eq!(decide(&rules[..3], None), withhold(Reason::Permission));
+        assert_eq!(decide(&rules, None), withhold(DenyReason::Muted));
+        assert_eq!(decide(&rules[..3], None), withhold(DenyReason::Permission));
         assert_eq!(
             decide(&[], principals.of(key(0))),
-            withhold(Reason::Permission)
+            withhold(DenyReason::Permission)
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Counters of the Real Time API.
 
-use crate::model::{EventKind, Reason};
+use crate::model::{DenyReason, EventKind};
 
 /// Totals since the start, and current values ("now"). Totals never decrease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,12 +152,12 @@ impl Events {
 }
 
 impl Withheld {
-    pub(super) fn count(&mut self, reason: Reason) {
+    pub(super) fn count(&mut self, reason: DenyReason) {
         *match reason {
-            Reason::Permission => &mut self.permission,
-            Reason::Muted => &mut self.muted,
-            Reason::Hidden => &mut self.hidden,
-            Reason::Checkpoint => &mut self.checkpoint,
+            DenyReason::Permission => &mut self.permission,
+            DenyReason::Muted => &mut self.muted,
+            DenyReason::Hidden => &mut self.hidden,
+            DenyReason::Checkpoint => &mut self.checkpoint,
         } += 1;
     }
 }

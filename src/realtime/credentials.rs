@@ -4,7 +4,7 @@
 //! token or user has ended. Must not know: the users of tokens; `principals` does.
 
 use crate::http::Upgrade;
-use crate::model::{Ask, AuthReply, Busy, EndCause, Secret, Ticket, UnixMillis};
+use crate::model::{AuthReply, BackendRequest, Busy, EndCause, RequestId, Secret, UnixMillis};
 use crate::net::{ConnKey, Cx, Now, Verdict};
 use crate::ws::CloseCode;
 
@@ -19,11 +19,11 @@ impl Realtime {
         upgrade: Upgrade,
         token: String,
     ) -> Verdict {
-        let question = Ask::Authenticate {
-            ticket: Ticket(key.to_u64()),
+        let request = BackendRequest::Authenticate {
+            request_id: RequestId(key.to_u64()),
             token: Secret(token),
         };
-        match self.asks.ask(question) {
+        match self.backend.send(request) {
             Ok(()) => Verdict::Defer(Some(upgrade)),
             Err(Busy) => {
                 self.counters.auth.unavailable += 1;
@@ -35,10 +35,10 @@ impl Realtime {
     pub(super) fn on_authenticated(
         &mut self,
         cx: &mut Cx<'_, Session>,
-        ticket: Ticket,
+        request_id: RequestId,
         reply: AuthReply,
     ) {
-        let Some(key) = ConnKey::from_u64(ticket.0) else {
+        let Some(key) = ConnKey::from_u64(request_id.0) else {
             return;
         };
         // A second answer to the same request would change the identity of an open connection.
@@ -82,7 +82,7 @@ impl Realtime {
         }
         let tokens = self.principals.tokens();
         // If the backend's queue is full, the next tick retries.
-        if tokens.is_empty() || self.asks.ask(Ask::Sweep { tokens }).is_ok() {
+        if tokens.is_empty() || self.backend.send(BackendRequest::Sweep { tokens }).is_ok() {
             self.swept = now;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::model::{Decision, EventKind, MonoMillis, Plan, Reach, Reason};
+use crate::model::{Candidates, Decision, DenyReason, EventKind, MonoMillis, Plan};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 
 use super::audience::decide;
@@ -34,7 +34,7 @@ impl Realtime {
     ) -> Cost {
         self.counters.events.count(plan.kind);
         let mut receivers = std::mem::take(&mut self.receivers);
-        let matches = self.collect(&plan.reach, &mut receivers);
+        let matches = self.collect(&plan.candidates, &mut receivers);
 
         let excluded = plan.exclude_client.as_deref();
         let excluded = excluded.map(|client| self.digester.client_id(client));
@@ -61,7 +61,7 @@ impl Realtime {
             let principal = self.principals.of(key);
             let decision = match principal {
                 Some(_) if self.principals.is_silenced(key, unix) => {
-                    Decision::Withhold(Reason::Permission)
+                    Decision::Deny(DenyReason::Permission)
                 }
                 Some(_) => decide(&plan.rules, principal),
                 None => anonymous,
@@ -71,10 +71,10 @@ impl Realtime {
                 self.trace.say(key, true, cx.now().mono, what);
             }
             match decision {
-                Decision::Withhold(reason) => self.counters.withheld.count(reason),
+                Decision::Deny(reason) => self.counters.withheld.count(reason),
                 Decision::Send(variant) => {
                     if !outgoing.add(key, variant) {
-                        self.counters.withheld.count(Reason::Permission);
+                        self.counters.withheld.count(DenyReason::Permission);
                     }
                 }
             }
@@ -93,19 +93,19 @@ impl Realtime {
 
     /// Collects the candidate connections without duplicates, in arena order, so that their slots
     /// are visited sequentially. Returns the number of terms and connections examined.
-    fn collect(&self, reach: &Reach, receivers: &mut Vec<ConnKey>) -> usize {
-        let terms = match reach {
-            Reach::Terms(terms) => terms.len(),
-            Reach::User(_) => 1,
+    fn collect(&self, candidates: &Candidates, receivers: &mut Vec<ConnKey>) -> usize {
+        let terms = match candidates {
+            Candidates::Terms(terms) => terms.len(),
+            Candidates::User(_) => 1,
         };
-        match reach {
-            Reach::Terms(terms) => {
+        match candidates {
+            Candidates::Terms(terms) => {
                 for term in terms {
                     let digest = self.digester.term(term.field, &term.value);
                     self.index.collect(digest, receivers);
                 }
             }
-            Reach::User(userid) => receivers.extend(self.principals.connections_of(userid)),
+            Candidates::User(userid) => receivers.extend(self.principals.connections_of(userid)),
         }
         let matches = terms + receivers.len();
         receivers.sort_unstable();

@@ -46,7 +46,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::http::{Origin, Request};
-use crate::model::{Asks, EndCause, Tell};
+use crate::model::{BackendEvent, BackendHandle, EndCause};
 use crate::net::{ConnKey, Cx, Verdict};
 
 pub use counters::{Auth, Counters, Errors, Events, Messages, Refused, Withheld};
@@ -112,7 +112,7 @@ pub enum InvalidToken {
 /// The Real Time API on top of an engine. Its methods are those of a
 /// [`Handler`](crate::net::Handler), except those for other listeners.
 pub struct Realtime {
-    asks: Box<dyn Asks>,
+    backend: Box<dyn BackendHandle>,
     settings: Settings,
     digester: Rc<Digester>,
     index: Index,
@@ -138,10 +138,10 @@ struct Arrival {
 impl Realtime {
     /// Creates the API. `seed` should be random, which keeps clients from constructing filter
     /// values that collide.
-    pub fn new(asks: Box<dyn Asks>, settings: Settings, seed: [u64; 4]) -> Self {
+    pub fn new(backend: Box<dyn BackendHandle>, settings: Settings, seed: [u64; 4]) -> Self {
         let digester = Rc::new(Digester::new(seed));
         Realtime {
-            asks,
+            backend,
             settings,
             index: Index::default(),
             principals: Principals::new(Rc::clone(&digester)),
@@ -246,24 +246,28 @@ impl Realtime {
         self.trace.tidy(now.mono);
     }
 
-    /// Handles a message from a backend. Ignores events ([`Tell::Published`], [`Tell::Happened`]),
-    /// which belong in an [`EventQueue`], and [`Tell::Health`], which is for others.
-    pub fn on_tell(&mut self, cx: &mut Cx<'_, Session>, tell: Tell) {
+    /// Handles a message from a backend. Ignores events ([`BackendEvent::Published`], [`BackendEvent::QueueEvents`]),
+    /// which belong in an [`EventQueue`], and [`BackendEvent::Health`], which is for others.
+    pub fn on_tell(&mut self, cx: &mut Cx<'_, Session>, tell: BackendEvent) {
         match tell {
-            Tell::Authenticated { ticket, reply } => self.on_authenticated(cx, ticket, reply),
-            Tell::Memberships {
+            BackendEvent::Authenticated { request_id, reply } => {
+                self.on_authenticated(cx, request_id, reply)
+            }
+            BackendEvent::Memberships {
                 userid,
                 memberships,
             } => self.principals.set_memberships(&userid, memberships),
-            Tell::TokenEnded { token, cause } => {
+            BackendEvent::TokenEnded { token, cause } => {
                 let keys = self.principals.connections_with(token);
                 self.end_all(cx, keys, cause);
             }
-            Tell::UserGone { userid } => {
+            BackendEvent::UserDeleted { userid } => {
                 let keys = self.principals.connections_of(&userid);
                 self.end_all(cx, keys, EndCause::UserDeleted);
             }
-            Tell::Published { .. } | Tell::Happened { .. } | Tell::Health { .. } => {}
+            BackendEvent::Published { .. }
+            | BackendEvent::QueueEvents { .. }
+            | BackendEvent::Health { .. } => {}
         }
     }
 

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use crate::http::{Head, parse_head};
 use crate::model::{
-    Ask, Asks, AuthReply, Busy, Decision, Field, Identity, Membership, MonoMillis, Plan, Role,
-    Rule, Secret, Tell, Term, Ticket, TokenId, Who,
+    AuthReply, BackendEvent, BackendHandle, BackendRequest, Busy, Condition, Decision, Field,
+    Identity, Membership, MonoMillis, Plan, RequestId, Role, Rule, Secret, Term, TokenId,
 };
 use crate::net::testing::{Effect, Recorder};
 use crate::net::{ConnKey, Cx, Message, Now, Sessions, Verdict};
@@ -44,7 +44,7 @@ pub fn identity(userid: &str, token: u64, groups: &[(&str, Role)]) -> Identity {
     }
 }
 
-pub fn rule(when: Vec<Who>, then: Decision) -> Rule {
+pub fn rule(when: Vec<Condition>, then: Decision) -> Rule {
     Rule { when, then }
 }
 
@@ -89,18 +89,18 @@ pub struct Asked {
     pub busy: Rc<RefCell<bool>>,
 }
 
-impl Asks for Asked {
-    fn ask(&self, question: Ask) -> Result<(), Busy> {
+impl BackendHandle for Asked {
+    fn send(&self, request: BackendRequest) -> Result<(), Busy> {
         if *self.busy.borrow() {
             return Err(Busy);
         }
-        match question {
-            Ask::Authenticate {
-                ticket: Ticket(ticket),
+        match request {
+            BackendRequest::Authenticate {
+                request_id: RequestId(request_id),
                 token: Secret(token),
-            } => self.questions.borrow_mut().push((ticket, token)),
-            Ask::Sweep { tokens } => self.swept.borrow_mut().push(tokens),
-            Ask::Publish { .. } | Ask::Event { .. } => {}
+            } => self.questions.borrow_mut().push((request_id, token)),
+            BackendRequest::Sweep { tokens } => self.swept.borrow_mut().push(tokens),
+            BackendRequest::Publish { .. } | BackendRequest::QueueEvent { .. } => {}
         }
         Ok(())
     }
@@ -205,11 +205,11 @@ impl World {
     }
 
     pub fn authenticated(&mut self, index: u32, reply: AuthReply) -> Vec<Did> {
-        let ticket = Ticket(key(index).to_u64());
-        self.tell(Tell::Authenticated { ticket, reply })
+        let request_id = RequestId(key(index).to_u64());
+        self.tell(BackendEvent::Authenticated { request_id, reply })
     }
 
-    pub fn tell(&mut self, tell: Tell) -> Vec<Did> {
+    pub fn tell(&mut self, tell: BackendEvent) -> Vec<Did> {
         self.call(|realtime, cx| realtime.on_tell(cx, tell)).1
     }
 

@@ -3,8 +3,8 @@
 use super::testing::{Did, World, identity, key, term};
 use super::*;
 use crate::model::{
-    AuthReply, Decision, EndCause, EventKind, Field, Identity, Membership, Plan, Reach, Role, Rule,
-    TokenId, Who,
+    AuthReply, Candidates, Condition, Decision, EndCause, EventKind, Field, Identity, Membership,
+    Plan, Role, Rule, TokenId,
 };
 use crate::net::Now;
 
@@ -106,7 +106,7 @@ fn ended_credentials_close_their_connections() {
     assert_eq!(world.tell(revoked(11)), []);
     let userid = "acct:a@x".into();
     assert_eq!(
-        world.tell(Tell::UserGone { userid }),
+        world.tell(BackendEvent::UserDeleted { userid }),
         [close(0, "user deleted")]
     );
     assert_eq!(who(&mut world, 0), r#""acct:a@x""#, "never anonymous");
@@ -186,7 +186,7 @@ fn expired_connection_is_served_until_closed_and_revoked_one_is_not() {
     assert_eq!(for_members(&mut world, "g"), 1);
     // A sweep finds tokens that have expired already.
     let (token, cause) = (TokenId(1), EndCause::Expired);
-    assert_eq!(world.tell(Tell::TokenEnded { token, cause }), []);
+    assert_eq!(world.tell(BackendEvent::TokenEnded { token, cause }), []);
     assert_eq!(for_members(&mut world, "g"), 1);
     assert_eq!(world.tell(revoked(1)), []);
     assert_eq!(for_members(&mut world, "g"), 0);
@@ -204,7 +204,7 @@ fn ended_credentials_may_be_kept_as_in_h() {
     world.open_as(0, identity);
     let userid = "acct:a@x".into();
     assert_eq!(world.tell(revoked(1)), []);
-    assert_eq!(world.tell(Tell::UserGone { userid }), []);
+    assert_eq!(world.tell(BackendEvent::UserDeleted { userid }), []);
     assert_eq!(
         world.tick(Now {
             mono: 5000,
@@ -255,10 +255,10 @@ fn expired_token_receives_nothing() {
 
 #[test]
 fn changes_before_the_socket_opens_are_applied() {
-    let endings: [(Tell, &str); 2] = [
+    let endings: [(BackendEvent, &str); 2] = [
         (revoked(1), "token revoked"),
         (
-            Tell::UserGone {
+            BackendEvent::UserDeleted {
                 userid: "acct:a@x".into(),
             },
             "user deleted",
@@ -306,15 +306,15 @@ fn identity_of_an_unopened_connection_expires() {
     assert_eq!(who(&mut world, 1), "null");
 }
 
-fn revoked(token: u64) -> Tell {
+fn revoked(token: u64) -> BackendEvent {
     let (token, cause) = (TokenId(token), EndCause::Revoked);
-    Tell::TokenEnded { token, cause }
+    BackendEvent::TokenEnded { token, cause }
 }
 
 fn join(world: &mut World, group: &str) {
     let role = Role::Member;
     let group = group.into();
-    let did = world.tell(Tell::Memberships {
+    let did = world.tell(BackendEvent::Memberships {
         userid: "acct:a@x".into(),
         memberships: vec![Membership { group, role }],
     });
@@ -327,10 +327,10 @@ fn for_members(world: &mut World, group: &str) -> usize {
     world.filter(0, "/id", &["x"]);
     let plan = Plan {
         kind: EventKind::Create,
-        reach: Reach::Terms(vec![term(Field::Id, "x")]),
+        candidates: Candidates::Terms(vec![term(Field::Id, "x")]),
         exclude_client: None,
         rules: vec![Rule {
-            when: vec![Who::Member(group.into())],
+            when: vec![Condition::Member(group.into())],
             then: Decision::Send(0),
         }],
         variants: vec!["{}".into()],

@@ -8,7 +8,7 @@ use crate::admin::{Admin, Facts};
 use crate::backend::Stats;
 use crate::config::Danger;
 use crate::http::{Request, Response};
-use crate::model::{Receipt, Tell, Ticket};
+use crate::model::{AckGuard, BackendEvent, RequestId};
 use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, Verdict};
 use crate::realtime::{Delivered, EventQueue, Realtime, Session, TurnLimits};
 
@@ -46,9 +46,9 @@ pub(super) struct App {
 /// queued to its receivers. Until then it holds back further events.
 pub(super) enum Origin {
     /// A publisher that waits for the response to its request.
-    Publisher(Ticket),
+    Publisher(RequestId),
     /// A message queue, which limits the number of unacknowledged events.
-    Feed { _receipt: Receipt },
+    Feed { _receipt: AckGuard },
 }
 
 /// Returns an empty queue. Publishers and the message queue do not wait for each other's events.
@@ -61,7 +61,7 @@ const FEED: usize = 1;
 
 impl Handler for App {
     type Session = Session;
-    type Command = Tell;
+    type Command = BackendEvent;
 
     fn on_request(
         &mut self,
@@ -86,7 +86,7 @@ impl Handler for App {
         } = self;
         let facts = Facts {
             metrics: &|engine, admin, scope| {
-                let back_end = metrics::BackEnd {
+                let backend = metrics::Backend {
                     ready,
                     stats,
                     events_waiting: events.len(),
@@ -101,7 +101,7 @@ impl Handler for App {
                     engine,
                     realtime.counters(),
                     admin,
-                    &back_end,
+                    &backend,
                     &process,
                 )
             },
@@ -169,32 +169,32 @@ impl Handler for App {
         self.realtime.on_close(cx, key, session);
     }
 
-    fn on_command(&mut self, cx: &mut Cx<'_, Session>, tell: Tell) {
+    fn on_command(&mut self, cx: &mut Cx<'_, Session>, tell: BackendEvent) {
         match tell {
-            Tell::Published {
-                ticket,
+            BackendEvent::Published {
+                request_id,
                 result: Ok(plans),
             } => {
                 // The publisher may have been notified that the request was canceled.
-                let Some(received) = self.admin.begin_delivery(ticket) else {
+                let Some(received) = self.admin.begin_delivery(request_id) else {
                     return;
                 };
-                let origin = Origin::Publisher(ticket);
+                let origin = Origin::Publisher(request_id);
                 self.events.push(PUBLISHERS, plans, received, origin);
             }
-            Tell::Published {
-                ticket,
+            BackendEvent::Published {
+                request_id,
                 result: Err(refused),
-            } => self.admin.on_published(cx, ticket, Err(&refused)),
-            Tell::Happened {
+            } => self.admin.on_published(cx, request_id, Err(&refused)),
+            BackendEvent::QueueEvents {
                 plans,
                 received,
-                receipt,
+                ack,
             } => {
-                let origin = Origin::Feed { _receipt: receipt };
+                let origin = Origin::Feed { _receipt: ack };
                 self.events.push(FEED, plans, received, origin);
             }
-            Tell::Health { ready } => {
+            BackendEvent::Health { ready } => {
                 self.ready = ready;
                 self.note_readiness();
             }
@@ -211,8 +211,8 @@ impl Handler for App {
             Delivered::Event(plan, count) => {
                 admin.on_events(cx.now().unix, std::slice::from_ref(plan), &[count]);
             }
-            Delivered::Batch(Origin::Publisher(ticket), counts) => {
-                admin.on_published(cx, ticket, Ok(counts));
+            Delivered::Batch(Origin::Publisher(request_id), counts) => {
+                admin.on_published(cx, request_id, Ok(counts));
             }
             Delivered::Batch(Origin::Feed { .. }, _) => {}
         };

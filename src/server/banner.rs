@@ -6,12 +6,12 @@ use crate::config::{DEFAULT_DATA, Settings};
 use crate::net::Address;
 
 use super::Bound;
-use super::back_end::BackEnd;
+use super::backend::Backend;
 
 /// Returns the banner: the addresses in use, and commands to try the server with.
 pub(super) fn text(
     settings: &Settings,
-    back_end: &BackEnd,
+    backend: &Backend,
     bound: &Bound,
     open_files: u64,
 ) -> String {
@@ -20,18 +20,18 @@ pub(super) fn text(
         lines.push(format!("  Real Time API  {}", ws_url(address, *tls)));
     }
     lines.push(format!("  admin          {}", admin_url(&bound.admin)));
-    match &back_end.data {
+    match &backend.data {
         Some(data) => lines.push(format!("  database       {}", data.database().display())),
         None => lines.push("  back end       h's PostgreSQL and RabbitMQ".into()),
     }
-    if let Some(brokers) = &back_end.brokers {
+    if let Some(brokers) = &backend.brokers {
         lines.push(format!("  message queue  {brokers}"));
     }
     let connections = settings.engine.max_connections;
     lines.push(format!(
         "  open files     {open_files}, so at most {connections} connections"
     ));
-    if back_end.data.is_some() {
+    if backend.data.is_some() {
         lines.extend(first_steps(settings));
     }
     lines.push("Ctrl-C ends it.".into());

@@ -15,7 +15,7 @@ use super::figures::Figures;
 use super::reload::Shared;
 
 /// The state of the back end.
-pub(super) struct BackEnd<'a> {
+pub(super) struct Backend<'a> {
     pub ready: bool,
     pub stats: &'a Stats,
     /// The number of its events that have not been delivered yet.
@@ -35,7 +35,7 @@ pub(super) fn render(
     engine: &net::Counters,
     api: realtime::Counters,
     admin: &AdminCounters,
-    back_end: &BackEnd<'_>,
+    backend: &Backend<'_>,
     process: &Process<'_>,
 ) -> String {
     let mut out = match scope {
@@ -57,9 +57,9 @@ pub(super) fn render(
     out.gauge(
         "h_realtime_events_waiting",
         "Events that wait to be delivered now.",
-        back_end.events_waiting as f64,
+        backend.events_waiting as f64,
     );
-    process::back_end(&mut out, back_end);
+    process::backend(&mut out, backend);
     process::settings(&mut out, process, api.lines_left_out);
     process::figures(&mut out, process, engine);
     out.family(

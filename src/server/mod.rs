@@ -4,7 +4,7 @@ mod activation;
 mod address_file;
 mod allocator;
 mod app;
-mod back_end;
+mod backend;
 mod banner;
 mod bind;
 mod certificate;
@@ -36,7 +36,7 @@ use crate::realtime::{self, Realtime};
 use activation::Sockets;
 use address_file::{AddressFile, SharedFile};
 use app::App;
-use back_end::BackEnd;
+use backend::Backend;
 use bind::{Bound, bind};
 use figures::Figures;
 use notify::{Notifier, Pulse};
@@ -60,7 +60,7 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
         values,
         settings,
         certificate,
-        back_end,
+        backend,
         warnings,
     } = preflight::read(&sources, facts(open_files))?;
     sources.hold_on_to(&values);
@@ -74,16 +74,16 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
     // Bind before preparing the back end, so that a start that fails because of an address in use
     // creates no data directory.
     let (mut sockets, bound) = bind(&settings, &values, inherited, tls, &notifier)?;
-    let mut back_end = back_end.prepare(&settings)?;
+    let mut backend = backend.prepare(&settings)?;
     let pulse = Pulse::new(Arc::clone(&notifier));
-    let mut reactor = reactor(&settings, &back_end, &bound, &shared, pulse)?;
-    let data = back_end.data.as_ref();
+    let mut reactor = reactor(&settings, &backend, &bound, &shared, pulse)?;
+    let data = backend.data.as_ref();
     let address_file = data.map(|data| AddressFile::write(data, &bound.admin));
     let address_file = SharedFile::new(address_file);
     if settings.reuse_port {
         address_file.keep().map_err(no_thread)?;
     }
-    signals.own(address_file.clone(), back_end.lock.take());
+    signals.own(address_file.clone(), backend.lock.take());
     // Commands can find this server as long as it is reachable.
     let admin = sockets
         .remove(0)
@@ -93,8 +93,8 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
         let added = reactor.listen(socket);
         added.map_err(|error| Exit::new(Exit::OS, error))?;
     }
-    let text = banner::text(&settings, &back_end, &bound, open_files);
-    let threads = back_end.start(&reactor.mailbox())?;
+    let text = banner::text(&settings, &backend, &bound, open_files);
+    let threads = backend.start(&reactor.mailbox())?;
     let reloader = Reloader {
         sources,
         started: values.clone(),
@@ -134,19 +134,19 @@ fn say(banner: &str) {
 /// Builds the reactor with the application, but without its sockets.
 fn reactor(
     settings: &Settings,
-    back_end: &BackEnd,
+    backend: &Backend,
     bound: &Bound,
     shared: &Arc<Shared>,
     pulse: Pulse,
 ) -> Result<Reactor<App>, Exit> {
     let Application { realtime, dangers } = Application::new(settings);
     let realtime = Realtime::new(
-        Box::new(Rc::clone(&back_end.asker)),
+        Box::new(Rc::clone(&backend.asker)),
         realtime,
         random().map_err(random_failed)?,
     );
     let keys = Keys {
-        publish: back_end.publish_key.clone(),
+        publish: backend.publish_key.clone(),
         metrics: settings.metrics_key.clone().map(|key| Secret(key.0)),
     };
     if keys.metrics.is_some() && keys.metrics == keys.publish {
@@ -159,7 +159,7 @@ fn reactor(
         Guard::new(tcp_address(&bound.admin), settings.admin_hosts.clone()),
         keys,
         &bound.page_url(),
-        Box::new(Rc::clone(&back_end.asker)),
+        Box::new(Rc::clone(&backend.asker)),
     );
     let app = App {
         realtime,
@@ -167,7 +167,7 @@ fn reactor(
         admin,
         admin_listener: ADMIN,
         ready: false,
-        stats: Arc::clone(&back_end.stats),
+        stats: Arc::clone(&backend.stats),
         dangers,
         shared: Arc::clone(shared),
         pulse,

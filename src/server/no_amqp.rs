@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[cfg(feature = "sqlite")]
 use crate::backend::Stats;
 use crate::config::{BrokerSettings, Settings, Values};
-use crate::model::Asks;
+use crate::model::BackendHandle;
 
 pub(super) enum Source {}
 
@@ -29,7 +29,7 @@ pub(super) fn names(source: &Source) -> String {
 }
 
 impl Feed {
-    pub fn start(source: Source, _: impl Asks) -> io::Result<Feed> {
+    pub fn start(source: Source, _: impl BackendHandle) -> io::Result<Feed> {
         match source {}
     }
 

@@ -8,12 +8,12 @@ use std::fs::File;
 
 use crate::backend::check_data_dir;
 use crate::cli::exit::Exit;
-use crate::config::{BackEndSettings, Features, Settings, Sources, Values, warnings};
+use crate::config::{BackendSettings, Features, Settings, Sources, Values, warnings};
 use crate::net::tls::TlsConfig;
 use crate::net::{most_connections, reserved_connections};
 use crate::owner::SocketFiles;
 
-use super::back_end::Draft;
+use super::backend::Draft;
 use super::certificate::{Certificate, expiry_warnings};
 use super::places::{self, Process};
 
@@ -22,7 +22,7 @@ pub(crate) struct Preflight {
     pub(crate) values: Values,
     pub(super) settings: Settings,
     pub(super) certificate: Option<(Certificate, TlsConfig)>,
-    pub(super) back_end: Draft,
+    pub(super) backend: Draft,
     /// Warnings about settings that work but are possibly unintended.
     pub(crate) warnings: Vec<String>,
 }
@@ -99,27 +99,27 @@ pub(super) fn check(
     }
     let certificate = certificate(&settings, &values, facts.now, &mut problems);
     let is_running = |running: &Values| running.differing(&values).all(|it| it.name != "data");
-    if matches!(settings.back_end, BackEndSettings::Embedded(_)) && !running.is_some_and(is_running)
+    if matches!(settings.backend, BackendSettings::Embedded(_)) && !running.is_some_and(is_running)
     {
         check_data(&settings, &values, &mut problems);
     }
-    let back_end = Draft::new(&settings, &values).map_err(|found| {
+    let backend = Draft::new(&settings, &values).map_err(|found| {
         found
             .into_iter()
             .for_each(|problem| problems.add(Exit::CONFIG, problem));
     });
-    match back_end {
-        Ok(back_end) if problems.0.is_empty() => {
+    match backend {
+        Ok(backend) if problems.0.is_empty() => {
             let mut warnings = warnings(&settings, &values);
             if let Some((certificate, _)) = &certificate {
                 warnings.extend(expiry_warnings(certificate, facts.now));
             }
-            warnings.extend(back_end.warnings(&values));
+            warnings.extend(backend.warnings(&values));
             Ok(Preflight {
                 values,
                 settings,
                 certificate,
-                back_end,
+                backend,
                 warnings,
             })
         }

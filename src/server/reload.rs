@@ -16,7 +16,7 @@ use crate::cli::exit::Exit;
 use crate::clock::unix_now;
 use crate::config::{Danger, Settings, Sources, Values};
 use crate::logging;
-use crate::model::Tell;
+use crate::model::BackendEvent;
 use crate::net::tls::TlsConfig;
 use crate::net::{Closed, Mailbox, Reload};
 use crate::realtime;
@@ -37,7 +37,7 @@ pub(super) struct Reloader {
     /// The files of the certificate in use, if any.
     pub certificate: Option<Certificate>,
     pub open_files: u64,
-    pub mailbox: Mailbox<Tell>,
+    pub mailbox: Mailbox<BackendEvent>,
     pub shared: Arc<Shared>,
     pub notifier: Arc<Notifier>,
 }

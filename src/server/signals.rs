@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 use crate::backend::DirLock;
 use crate::cli::exit::Exit;
 use crate::logging;
-use crate::model::Tell;
+use crate::model::BackendEvent;
 use crate::net::Mailbox;
 
 use super::address_file::SharedFile;
@@ -53,7 +53,7 @@ struct State {
 
 /// The objects that signals act on once the server is serving.
 pub(super) struct Running {
-    pub mailbox: Mailbox<Tell>,
+    pub mailbox: Mailbox<BackendEvent>,
     pub shared: Arc<Shared>,
     pub reload: SyncSender<()>,
     pub notifier: Arc<Notifier>,

@@ -292,7 +292,7 @@ fn tls_is_spoken_with_whom_it_vouches_for() {
 /// The whole server: whole annotations by RabbitMQ in place of `POST /events`.
 #[test]
 #[ignore = "needs RabbitMQ: run tests/run"]
-fn the_embedded_back_end_is_fed() {
+fn the_embedded_backend_is_fed() {
     let broker = RabbitMq::start();
     let config = format!("events = \"amqp\"\n[amqp]\nurl = \"{}\"\n", broker.vhost());
     let config = config.replace("guest:guest", "guest:gu%65st");

@@ -304,7 +304,7 @@ fn urls_of_servers_are_checked_with_all_their_options() {
 
 #[cfg(not(feature = "h"))]
 #[test]
-fn build_without_the_back_end_says_so_first() {
+fn build_without_the_backend_says_so_first() {
     let folder = TempDir::new().unwrap();
     let (code, said) = refused(folder.path(), "backend = \"h\"", &[]);
     assert_eq!(code, 78);

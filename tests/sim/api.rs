@@ -2,7 +2,8 @@
 //! anonymous, and events come as commands.
 
 use h_realtime::model::{
-    Ask, Asks, Busy, Decision, EventKind, Field, MonoMillis, Plan, Reach, Rule, Term,
+    BackendHandle, BackendRequest, Busy, Candidates, Decision, EventKind, Field, MonoMillis, Plan,
+    Rule, Term,
 };
 use h_realtime::realtime::{Delivered, EventQueue, Realtime, Session, Settings, TurnLimits};
 use h_realtime_engine::http::{Request, Response, check_upgrade};
@@ -63,7 +64,7 @@ pub fn event(group: &str, text: impl Into<Box<str>>) -> Plan {
     };
     Plan {
         kind: EventKind::Create,
-        reach: Reach::Terms(vec![term]),
+        candidates: Candidates::Terms(vec![term]),
         exclude_client: None,
         rules: vec![rule],
         variants: vec![text.into()],
@@ -141,8 +142,8 @@ impl Handler for Api {
 /// A back end that nobody needs: all clients are anonymous.
 struct Nobody;
 
-impl Asks for Nobody {
-    fn ask(&self, _: Ask) -> Result<(), Busy> {
+impl BackendHandle for Nobody {
+    fn send(&self, _: BackendRequest) -> Result<(), Busy> {
         Err(Busy)
     }
 }

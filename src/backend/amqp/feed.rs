@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::source::{Delivery, Source};
 use super::{random, runtime};
 use crate::backend::Asker;
-use crate::model::Ask;
+use crate::model::BackendRequest;
 
 /// A thread that forwards events to the backend.
 #[derive(Debug)]
@@ -78,21 +78,21 @@ async fn hand_over(mut deliveries: Receiver<Delivery>, asker: Asker) {
 
 /// Converts a delivery into the request that an event published over HTTP would make. The routing
 /// key determines the topic.
-fn question(delivery: Delivery) -> Option<Ask> {
+fn question(delivery: Delivery) -> Option<BackendRequest> {
     let Delivery {
         topic,
         mut event,
         received,
-        receipt,
+        ack,
         ..
     } = delivery;
     event.insert("topic".to_owned(), topic.as_str().into());
     // Serialization cannot fail, since the event was parsed from JSON.
     let body = serde_json::to_vec(&event).ok()?;
-    Some(Ask::Event {
+    Some(BackendRequest::QueueEvent {
         body,
         received,
-        receipt,
+        ack,
     })
 }
 
@@ -108,7 +108,7 @@ const RETRY: Duration = Duration::from_millis(5);
 mod tests {
     use super::*;
     use crate::backend::{Topic, questions};
-    use crate::model::{MonoMillis, Receipt};
+    use crate::model::{AckGuard, MonoMillis};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -122,7 +122,7 @@ mod tests {
             event,
             size: 0,
             received: MonoMillis(7),
-            receipt: Receipt::new(move || {
+            ack: AckGuard::new(move || {
                 handled.fetch_add(1, Ordering::Relaxed);
             }),
         }
@@ -132,17 +132,17 @@ mod tests {
     fn routing_key_determines_the_topic() {
         let handled = Arc::default();
         let event = serde_json::json!({"topic": "annotation", "type": "group-join"});
-        let Some(Ask::Event {
+        let Some(BackendRequest::QueueEvent {
             body,
             received: MonoMillis(7),
-            receipt,
+            ack,
         }) = question(delivery(Topic::User, event, &handled))
         else {
             panic!("no question");
         };
         assert_eq!(body, br#"{"topic":"user","type":"group-join"}"#);
         assert_eq!(handled.load(Ordering::Relaxed), 0);
-        drop(receipt);
+        drop(ack);
         assert_eq!(handled.load(Ordering::Relaxed), 1);
     }
 
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(handled.load(Ordering::Relaxed), 0, "nothing was given up");
         let mut bodies = Vec::new();
         while bodies.len() < count {
-            while let Some(Ask::Event { body, .. }) = inbox.try_next() {
+            while let Some(BackendRequest::QueueEvent { body, .. }) = inbox.try_next() {
                 bodies.push(body);
             }
             sleep(RETRY).await;

@@ -7,9 +7,9 @@
 //! when the connection closes, so events published while it is down are lost.
 //! [`Link::losses`](super::Link::losses) counts these interruptions.
 
+pub(in crate::backend) mod connect_error;
 mod decode;
 mod feed;
-pub(in crate::backend) mod reach;
 mod session;
 mod source;
 mod url;

@@ -22,7 +22,7 @@ use rustix::net::{Shutdown, shutdown};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
-use super::reach::unreachable;
+use super::connect_error::connect_error;
 use super::url::{Broker, Tls};
 use crate::backend::Topic;
 
@@ -231,13 +231,13 @@ impl fmt::Display for Failure {
 
 impl From<lapin::Error> for Failure {
     fn from(error: lapin::Error) -> Self {
-        Failure(unreachable(&error, error.to_string(), "amqp.url"))
+        Failure(connect_error(&error, error.to_string(), "amqp.url"))
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Failure(unreachable(&error, error.to_string(), "amqp.url"))
+        Failure(connect_error(&error, error.to_string(), "amqp.url"))
     }
 }
 

@@ -17,7 +17,7 @@ use super::url::Broker;
 use crate::backend::{Fate, Stats, Topic};
 use crate::backoff::Backoff;
 use crate::log_throttle::LogThrottle;
-use crate::model::{MonoMillis, Receipt};
+use crate::model::{AckGuard, MonoMillis};
 
 /// The configuration of an event source.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub struct Delivery {
     /// When it arrived.
     pub received: MonoMillis,
     /// Must be dropped when the event has been handled.
-    pub receipt: Receipt,
+    pub ack: AckGuard,
 }
 
 impl Source {
@@ -218,7 +218,7 @@ impl State {
     fn receive(&self, arrival: Arrival, acks: &UnboundedSender<u64>) -> Option<Delivery> {
         let Arrival { topic, message } = arrival;
         let (tag, acks) = (message.delivery_tag, acks.clone());
-        let receipt = Receipt::new(move || {
+        let ack = AckGuard::new(move || {
             // The broker has already requeued or discarded the messages of a former connection.
             let _ = acks.send(tag);
         });
@@ -234,7 +234,7 @@ impl State {
                 event,
                 size: message.data.len(),
                 received: (self.source.clock)(),
-                receipt,
+                ack,
             }),
             Err(fate) => {
                 self.pass_over(topic, fate, message.data.len());

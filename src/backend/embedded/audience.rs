@@ -6,7 +6,7 @@
 
 use super::annotation::{Annotation, Reader, View, WORLD};
 use super::directory::{Directory, ReadableBy};
-use crate::model::{Decision, Reason, Rule, Who};
+use crate::model::{Condition, Decision, DenyReason, Rule};
 
 /// Rules, and the views that their decisions reference by index.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,11 +23,11 @@ pub(super) fn audience(
     same_for_all: bool,
     directory: &Directory<'_>,
 ) -> Result<Audience, rusqlite::Error> {
-    let author = Who::User(annotation.user.as_str().into());
+    let author = Condition::User(annotation.user.as_str().into());
     // h does not moderate private annotations. Without moderators, the moderators' view is not
     // needed.
     let moderator = if annotation.is_shared() && directory.is_moderated(&annotation.group)? {
-        Some(Who::Moderator(annotation.group.as_str().into()))
+        Some(Condition::Moderator(annotation.group.as_str().into()))
     } else {
         None
     };
@@ -54,7 +54,7 @@ pub(super) fn audience(
 fn readers(
     annotation: &Annotation,
     directory: &Directory<'_>,
-) -> Result<Vec<Option<Who>>, rusqlite::Error> {
+) -> Result<Vec<Option<Condition>>, rusqlite::Error> {
     let mut conditions = Vec::new();
     for reader in &annotation.readers {
         let condition = match reader {
@@ -63,14 +63,16 @@ fn readers(
             // private, the group's setting takes precedence.
             Reader::World => match directory.readable_by(&annotation.group)? {
                 None | Some(ReadableBy::World) => None,
-                Some(ReadableBy::Members) => Some(Who::Member(annotation.group.as_str().into())),
+                Some(ReadableBy::Members) => {
+                    Some(Condition::Member(annotation.group.as_str().into()))
+                }
             },
             Reader::Group(group) => match directory.readable_by(group)? {
                 Some(ReadableBy::World) => None,
-                Some(ReadableBy::Members) => Some(Who::Member(group.as_str().into())),
+                Some(ReadableBy::Members) => Some(Condition::Member(group.as_str().into())),
                 None => continue, // a missing group has no readers
             },
-            Reader::User(userid) => Some(Who::User(userid.as_str().into())),
+            Reader::User(userid) => Some(Condition::User(userid.as_str().into())),
         };
         if condition.is_none() {
             return Ok(vec![None]);
@@ -84,7 +86,7 @@ fn readers(
 
 impl Audience {
     /// The author gets it without the hidden flag, and moderators with it.
-    fn of_hidden(&mut self, author: Who, moderator: Option<Who>, muted: bool) {
+    fn of_hidden(&mut self, author: Condition, moderator: Option<Condition>, muted: bool) {
         let mut view = View::default();
         if let Some(moderator) = &moderator {
             view.moderates = true;
@@ -99,7 +101,11 @@ impl Audience {
             };
             self.send(vec![moderator], view);
         }
-        let reason = if muted { Reason::Muted } else { Reason::Hidden };
+        let reason = if muted {
+            DenyReason::Muted
+        } else {
+            DenyReason::Hidden
+        };
         self.withhold(Vec::new(), reason);
     }
 
@@ -107,18 +113,18 @@ impl Audience {
     /// in h, authors who have left the group get nothing.
     fn of_live(
         &mut self,
-        readers: &[Option<Who>],
-        author: Who,
-        moderator: Option<Who>,
+        readers: &[Option<Condition>],
+        author: Condition,
+        moderator: Option<Condition>,
         muted: bool,
     ) {
         let only = muted.then_some(author);
-        let reading = |as_moderator: Option<&Who>| {
-            let when = |reader: &Option<Who>| {
+        let reading = |as_moderator: Option<&Condition>| {
+            let when = |reader: &Option<Condition>| {
                 let all = [only.as_ref(), as_moderator, reader.as_ref()];
                 all.into_iter().flatten().cloned().collect()
             };
-            readers.iter().map(when).collect::<Vec<Vec<Who>>>()
+            readers.iter().map(when).collect::<Vec<Vec<Condition>>>()
         };
         // The first matching rule decides, so the moderators' view precedes the readers' view.
         if let Some(moderator) = &moderator {
@@ -133,14 +139,14 @@ impl Audience {
         }
         match only {
             Some(author) => {
-                self.withhold(vec![author], Reason::Permission);
-                self.withhold(Vec::new(), Reason::Muted);
+                self.withhold(vec![author], DenyReason::Permission);
+                self.withhold(Vec::new(), DenyReason::Muted);
             }
-            None => self.withhold(Vec::new(), Reason::Permission),
+            None => self.withhold(Vec::new(), DenyReason::Permission),
         }
     }
 
-    fn send(&mut self, when: Vec<Who>, view: View) {
+    fn send(&mut self, when: Vec<Condition>, view: View) {
         let known = self.views.iter().position(|known| *known == view);
         let index = known.unwrap_or_else(|| {
             self.views.push(view);
@@ -149,12 +155,12 @@ impl Audience {
         self.rule(when, Decision::Send(index));
     }
 
-    fn withhold(&mut self, when: Vec<Who>, reason: Reason) {
-        self.rule(when, Decision::Withhold(reason));
+    fn withhold(&mut self, when: Vec<Condition>, reason: DenyReason) {
+        self.rule(when, Decision::Deny(reason));
     }
 
     /// Adds a rule, unless an earlier one matches every receiver that this one would match.
-    fn rule(&mut self, when: Vec<Who>, then: Decision) {
+    fn rule(&mut self, when: Vec<Condition>, then: Decision) {
         let decided = |rule: &Rule| rule.when.iter().all(|who| when.contains(who));
         if !self.rules.iter().any(decided) {
             self.rules.push(Rule { when, then });

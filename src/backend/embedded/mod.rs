@@ -34,9 +34,11 @@ use log::{error, info, warn};
 use self::directory::{Credential, Directory, token_hash};
 use self::publish::Fault;
 use self::watch::{News, Watch};
-use super::{BackEnd, DataDir, Fate, Stats};
+use super::{Backend, DataDir, Fate, Stats};
 use crate::log_throttle::LogThrottle;
-use crate::model::{Ask, AuthReply, PublishError, Secret, Tell, TokenId, UnixMillis};
+use crate::model::{
+    AuthReply, BackendEvent, BackendRequest, PublishError, Secret, TokenId, UnixMillis,
+};
 
 /// The embedded backend, for [`start`](super::start).
 #[derive(Debug)]
@@ -59,7 +61,7 @@ pub struct Embedded {
 /// The result of reading the database in one view.
 struct Reading {
     news: News,
-    answers: Vec<Tell>,
+    answers: Vec<BackendEvent>,
     /// The tokens of successful logins.
     let_in: Vec<(TokenId, Credential)>,
 }
@@ -95,7 +97,11 @@ impl Embedded {
 
     /// Reads news and answers from one view of the database that is at its path now. A login
     /// therefore never succeeds because of a state older than the news that would have rejected it.
-    fn read(&mut self, questions: &[Ask], now: UnixMillis) -> Result<Reading, StoreError> {
+    fn read(
+        &mut self,
+        questions: &[BackendRequest],
+        now: UnixMillis,
+    ) -> Result<Reading, StoreError> {
         let reading = self.read_once(questions, now);
         if !self.disconnect_after(&reading) {
             return reading;
@@ -112,7 +118,11 @@ impl Embedded {
         is_lasting && self.path.is_some() && self.store.take().is_some()
     }
 
-    fn read_once(&mut self, questions: &[Ask], now: UnixMillis) -> Result<Reading, StoreError> {
+    fn read_once(
+        &mut self,
+        questions: &[BackendRequest],
+        now: UnixMillis,
+    ) -> Result<Reading, StoreError> {
         if let (None, Some(path)) = (&self.store, &self.path) {
             self.store = Some(Store::open_existing(path)?);
         }
@@ -129,7 +139,8 @@ impl Embedded {
         };
         for question in questions {
             let answer = self.answer(question, &directory, now)?;
-            if let (Ask::Authenticate { token, .. }, Some(answer)) = (question, &answer) {
+            if let (BackendRequest::Authenticate { token, .. }, Some(answer)) = (question, &answer)
+            {
                 reading.let_in.extend(credential(token, answer));
             }
             reading.answers.extend(answer);
@@ -139,35 +150,35 @@ impl Embedded {
 
     fn answer(
         &self,
-        question: &Ask,
+        question: &BackendRequest,
         directory: &Directory<'_>,
         now: UnixMillis,
-    ) -> Result<Option<Tell>, rusqlite::Error> {
+    ) -> Result<Option<BackendEvent>, rusqlite::Error> {
         Ok(Some(match question {
-            Ask::Authenticate { ticket, token } => Tell::Authenticated {
-                ticket: *ticket,
+            BackendRequest::Authenticate { request_id, token } => BackendEvent::Authenticated {
+                request_id: *request_id,
                 reply: match directory.identity(token, now)? {
                     Some(identity) => AuthReply::Known(identity),
                     None => AuthReply::Unknown,
                 },
             },
-            Ask::Publish { ticket, body } => Tell::Published {
-                ticket: *ticket,
+            BackendRequest::Publish { request_id, body } => BackendEvent::Published {
+                request_id: *request_id,
                 result: match publish::plans(body, directory, now) {
                     Ok(plans) => Ok(plans),
                     Err(Fault::Publisher(error)) => Err(error),
                     Err(Fault::Database(error)) => return Err(error),
                 },
             },
-            Ask::Event {
+            BackendRequest::QueueEvent {
                 body,
                 received,
-                receipt,
+                ack,
             } => match publish::plans(body, directory, now) {
-                Ok(plans) => Tell::Happened {
+                Ok(plans) => BackendEvent::QueueEvents {
                     plans,
                     received: *received,
-                    receipt: receipt.clone(),
+                    ack: ack.clone(),
                 },
                 Err(Fault::Publisher(error)) => {
                     self.pass_over(&error.reason, now);
@@ -176,7 +187,7 @@ impl Embedded {
                 Err(Fault::Database(error)) => return Err(error),
             },
             // The change log already reports all changes.
-            Ask::Sweep { .. } => return Ok(None),
+            BackendRequest::Sweep { .. } => return Ok(None),
         }))
     }
 
@@ -205,31 +216,31 @@ impl Embedded {
     }
 
     /// The answer while the database is unavailable.
-    fn unavailable(&self, question: &Ask, now: UnixMillis) -> Option<Tell> {
+    fn unavailable(&self, question: &BackendRequest, now: UnixMillis) -> Option<BackendEvent> {
         match question {
-            Ask::Authenticate { ticket, .. } => Some(Tell::Authenticated {
-                ticket: *ticket,
+            BackendRequest::Authenticate { request_id, .. } => Some(BackendEvent::Authenticated {
+                request_id: *request_id,
                 reply: AuthReply::Unavailable,
             }),
-            Ask::Publish { ticket, .. } => Some(Tell::Published {
-                ticket: *ticket,
+            BackendRequest::Publish { request_id, .. } => Some(BackendEvent::Published {
+                request_id: *request_id,
                 result: Err(PublishError {
                     line: 0,
                     reason: "the database cannot be read now".to_owned(),
                 }),
             }),
-            Ask::Event { .. } => {
+            BackendRequest::QueueEvent { .. } => {
                 self.stats.count_dropped(Fate::Unreadable);
                 Self::log_dropped(None, self.unreadable.count(1, now));
                 None
             }
-            Ask::Sweep { .. } => None,
+            BackendRequest::Sweep { .. } => None,
         }
     }
 
     /// Reports the health if it differs from the last report. Logs each new reason for being
     /// unavailable.
-    fn health(&mut self, outcome: Result<(), &StoreError>, tells: &mut Vec<Tell>) {
+    fn health(&mut self, outcome: Result<(), &StoreError>, tells: &mut Vec<BackendEvent>) {
         let path = self.path.as_deref().unwrap_or(Path::new("(in memory)"));
         let trouble = outcome.err().map(|cause| cause.about(path));
         if let Some(trouble) = trouble.as_ref().filter(|_| self.trouble != trouble) {
@@ -247,13 +258,13 @@ impl Embedded {
             info!("database available again: {}", path.display());
         }
         self.ready = Some(ready);
-        tells.push(Tell::Health { ready });
+        tells.push(BackendEvent::Health { ready });
     }
 }
 
 /// Returns the credential of a successful login.
-fn credential(token: &Secret, answer: &Tell) -> Option<(TokenId, Credential)> {
-    let Tell::Authenticated {
+fn credential(token: &Secret, answer: &BackendEvent) -> Option<(TokenId, Credential)> {
+    let BackendEvent::Authenticated {
         reply: AuthReply::Known(identity),
         ..
     } = answer
@@ -268,8 +279,8 @@ fn credential(token: &Secret, answer: &Tell) -> Option<(TokenId, Credential)> {
     Some((identity.token, credential))
 }
 
-impl BackEnd for Embedded {
-    fn turn(&mut self, questions: Vec<Ask>, now: UnixMillis) -> Vec<Tell> {
+impl Backend for Embedded {
+    fn turn(&mut self, questions: Vec<BackendRequest>, now: UnixMillis) -> Vec<BackendEvent> {
         let mut tells = Vec::new();
         match self.read(&questions, now) {
             Ok(reading) => {

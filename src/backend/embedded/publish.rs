@@ -12,7 +12,7 @@ use super::fields::{Fields, Refusal, quoted};
 use super::userid::is_userid;
 use crate::backend::json::without_lone_surrogates;
 use crate::model::{
-    Decision, EventKind, Plan, PublishError, Reach, Rule, Term, UnixMillis, Who, uri,
+    Candidates, Condition, Decision, EventKind, Plan, PublishError, Rule, Term, UnixMillis, uri,
 };
 
 /// The reason why a body is rejected as a whole.
@@ -140,7 +140,7 @@ fn annotation_plan(
     let variants = variants.collect::<Result<_, _>>()?;
     Ok(Plan {
         kind,
-        reach: Reach::Terms(terms(&annotation, &uris)),
+        candidates: Candidates::Terms(terms(&annotation, &uris)),
         exclude_client,
         rules: audience.rules,
         variants,
@@ -189,10 +189,10 @@ fn user_plan(mut event: Fields) -> Result<Plan, Refusal> {
     let message = json!({ "type": "session-change", "action": action, "model": model });
     Ok(Plan {
         kind: EventKind::SessionChange,
-        reach: Reach::User(userid.clone()),
+        candidates: Candidates::User(userid.clone()),
         exclude_client: None,
         rules: vec![Rule {
-            when: vec![Who::User(userid)],
+            when: vec![Condition::User(userid)],
             then: Decision::Send(0),
         }],
         variants: vec![message.to_string().into()],

@@ -5,7 +5,7 @@ mod replaced;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::model::{MonoMillis, Receipt, Secret, Ticket};
+use crate::model::{AckGuard, MonoMillis, RequestId, Secret};
 
 const JOE: &str = "acct:joe@example.org";
 
@@ -13,17 +13,20 @@ fn token(text: &str) -> Secret {
     Secret(text.to_owned())
 }
 
-fn authenticate(number: u64, text: &str) -> Ask {
-    Ask::Authenticate {
-        ticket: Ticket(number),
+fn authenticate(number: u64, text: &str) -> BackendRequest {
+    BackendRequest::Authenticate {
+        request_id: RequestId(number),
         token: token(text),
     }
 }
 
 /// Returns the answers to authentication requests, with their tickets.
-fn replies(tells: &[Tell]) -> Vec<(u64, &AuthReply)> {
+fn replies(tells: &[BackendEvent]) -> Vec<(u64, &AuthReply)> {
     let reply = |tell| match tell {
-        &Tell::Authenticated { ticket, ref reply } => Some((ticket.0, reply)),
+        &BackendEvent::Authenticated {
+            request_id,
+            ref reply,
+        } => Some((request_id.0, reply)),
         _ => None,
     };
     tells.iter().filter_map(reply).collect()
@@ -39,7 +42,7 @@ fn tokens_authenticate_until_they_expire() {
         .unwrap();
     let lasting = store.add_token(JOE, &token("lasting"), 0, None).unwrap();
     store.add_token(JOE, &token("short"), 0, Some(50)).unwrap();
-    let mut back_end = Embedded::with_store(store, None, Arc::default()).unwrap();
+    let mut backend = Embedded::with_store(store, None, Arc::default()).unwrap();
 
     let ask = || {
         let texts = ["lasting", "short", "unknown", ""];
@@ -48,8 +51,8 @@ fn tokens_authenticate_until_they_expire() {
             .map(|(n, text)| authenticate(n, text))
             .collect()
     };
-    let tells = back_end.turn(ask(), 49);
-    assert!(matches!(tells[0], Tell::Health { ready: true }));
+    let tells = backend.turn(ask(), 49);
+    assert!(matches!(tells[0], BackendEvent::Health { ready: true }));
     let [
         (0, AuthReply::Known(joe)),
         (1, AuthReply::Known(short)),
@@ -64,7 +67,7 @@ fn tokens_authenticate_until_they_expire() {
     assert_eq!(short.expires, Some(50));
     assert_eq!((unknown, empty), (&AuthReply::Unknown, &AuthReply::Unknown));
 
-    let tells = back_end.turn(ask(), 50);
+    let tells = backend.turn(ask(), 50);
     assert_eq!(tells.len(), 4, "the health is told once: {tells:?}");
     assert_eq!(replies(&tells)[1], (1, &AuthReply::Unknown));
 }
@@ -76,56 +79,60 @@ fn news_precede_answers_in_a_turn() {
     let writer = Store::open(&data.database()).unwrap();
     writer.add_user(JOE, None, 0).unwrap();
     let id = writer.add_token(JOE, &token("t"), 0, None).unwrap();
-    let mut back_end = Embedded::open(&data, Arc::default()).unwrap();
-    assert_eq!(back_end.turn(vec![authenticate(1, "t")], 0).len(), 2);
+    let mut backend = Embedded::open(&data, Arc::default()).unwrap();
+    assert_eq!(backend.turn(vec![authenticate(1, "t")], 0).len(), 2);
 
     writer.revoke_token(id).unwrap();
-    let publish = Ask::Publish {
-        ticket: Ticket(3),
+    let publish = BackendRequest::Publish {
+        request_id: RequestId(3),
         body: b"{}".to_vec(),
     };
-    let tells = back_end.turn(vec![authenticate(2, "t"), publish], 0);
+    let tells = backend.turn(vec![authenticate(2, "t"), publish], 0);
     let [ended, unknown, refused] = &tells[..] else {
         panic!("{tells:?}");
     };
-    assert!(matches!(ended, Tell::TokenEnded { token, .. } if *token == id));
+    assert!(matches!(ended, BackendEvent::TokenEnded { token, .. } if *token == id));
     assert!(matches!(
         unknown,
-        Tell::Authenticated {
+        BackendEvent::Authenticated {
             reply: AuthReply::Unknown,
             ..
         }
     ));
-    assert!(matches!(refused, Tell::Published { result: Err(error), .. } if error.line == 1));
+    assert!(
+        matches!(refused, BackendEvent::Published { result: Err(error), .. } if error.line == 1)
+    );
 }
 
 #[test]
 fn unreadable_database_is_reported_and_every_request_answered() {
     let store = Store::in_memory().unwrap();
-    let mut back_end = Embedded::with_store(store, None, Arc::default()).unwrap();
-    back_end.turn(Vec::new(), 0);
-    let store = back_end.store.as_ref().unwrap();
+    let mut backend = Embedded::with_store(store, None, Arc::default()).unwrap();
+    backend.turn(Vec::new(), 0);
+    let store = backend.store.as_ref().unwrap();
     store
         .db()
         .execute_batch("ALTER TABLE change RENAME TO away")
         .unwrap();
-    let publish = || Ask::Publish {
-        ticket: Ticket(2),
+    let publish = || BackendRequest::Publish {
+        request_id: RequestId(2),
         body: b"{}".to_vec(),
     };
-    let tells = back_end.turn(vec![authenticate(1, "t"), publish()], 0);
-    assert!(matches!(tells[0], Tell::Health { ready: false }));
+    let tells = backend.turn(vec![authenticate(1, "t"), publish()], 0);
+    assert!(matches!(tells[0], BackendEvent::Health { ready: false }));
     assert_eq!(replies(&tells), [(1, &AuthReply::Unavailable)]);
-    assert!(matches!(&tells[2], Tell::Published { result: Err(error), .. } if error.line == 0));
-    assert!(back_end.turn(Vec::new(), 0).is_empty());
+    assert!(
+        matches!(&tells[2], BackendEvent::Published { result: Err(error), .. } if error.line == 0)
+    );
+    assert!(backend.turn(Vec::new(), 0).is_empty());
 
-    let store = back_end.store.as_ref().unwrap();
+    let store = backend.store.as_ref().unwrap();
     store
         .db()
         .execute_batch("ALTER TABLE away RENAME TO change")
         .unwrap();
-    let tells = back_end.turn(vec![authenticate(1, "t")], 0);
-    assert!(matches!(tells[0], Tell::Health { ready: true }));
+    let tells = backend.turn(vec![authenticate(1, "t")], 0);
+    assert!(matches!(tells[0], BackendEvent::Health { ready: true }));
     assert_eq!(replies(&tells), [(1, &AuthReply::Unknown)]);
 }
 
@@ -134,24 +141,24 @@ fn unreadable_database_is_reported_and_every_request_answered() {
 fn queued_events_become_plans_or_are_counted() {
     let stats = Arc::new(Stats::default());
     let store = Store::in_memory().unwrap();
-    let mut back_end = Embedded::with_store(store, None, Arc::clone(&stats)).unwrap();
+    let mut backend = Embedded::with_store(store, None, Arc::clone(&stats)).unwrap();
     let acknowledged = Arc::new(AtomicUsize::new(0));
     let event = |body: &str| {
         let acknowledged = Arc::clone(&acknowledged);
-        Ask::Event {
+        BackendRequest::QueueEvent {
             body: body.into(),
             received: MonoMillis(7),
-            receipt: Receipt::new(move || {
+            ack: AckGuard::new(move || {
                 acknowledged.fetch_add(1, Ordering::Relaxed);
             }),
         }
     };
     let good = r#"{"topic":"annotation","action":"create","annotation":{"id":"a","user":
         "acct:joe@example.org","uri":"http://a/","permissions":{"read":["group:__world__"]}}}"#;
-    let tells = back_end.turn(vec![event("{}"), event(good), event("[")], 0);
+    let tells = backend.turn(vec![event("{}"), event(good), event("[")], 0);
     let [
-        Tell::Health { ready: true },
-        Tell::Happened {
+        BackendEvent::Health { ready: true },
+        BackendEvent::QueueEvents {
             plans,
             received: MonoMillis(7),
             ..
@@ -179,8 +186,8 @@ fn wrong_clock_at_start_deletes_no_token() {
         .add_token(JOE, &token("t"), 0, Some(30 * day))
         .unwrap();
     for (now, is_known) in [(1, true), (400 * day, false), (2, true)] {
-        let mut back_end = Embedded::open(&data, Arc::default()).unwrap();
-        let tells = back_end.turn(vec![authenticate(1, "t")], now);
+        let mut backend = Embedded::open(&data, Arc::default()).unwrap();
+        let tells = backend.turn(vec![authenticate(1, "t")], now);
         let known = matches!(replies(&tells)[..], [(1, AuthReply::Known(_))]);
         assert_eq!(known, is_known, "{now}");
     }

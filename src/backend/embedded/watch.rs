@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use log::warn;
 
 use super::directory::{Change, Credential, Directory, Place};
-use crate::model::{EndCause, Tell, TokenId};
+use crate::model::{BackendEvent, EndCause, TokenId};
 
 /// A reader of the change log.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Watch {
 /// Unreported changes, and the position in the log after them.
 #[derive(Debug)]
 pub(super) struct News {
-    tells: Vec<Tell>,
+    tells: Vec<BackendEvent>,
     place: Place,
     /// The number of rechecked tokens, if the log did not continue at the last position.
     rechecked: Option<usize>,
@@ -98,10 +98,10 @@ impl Watch {
     }
 
     /// Marks the news as reported.
-    pub fn take(&mut self, news: News) -> Vec<Tell> {
+    pub fn take(&mut self, news: News) -> Vec<BackendEvent> {
         let mut ended = 0;
         for tell in &news.tells {
-            if let Tell::TokenEnded { token, .. } = tell {
+            if let BackendEvent::TokenEnded { token, .. } = tell {
                 self.let_in.remove(token);
                 ended += 1;
             }
@@ -119,9 +119,9 @@ impl Watch {
     }
 }
 
-fn revoked(token: TokenId) -> Tell {
+fn revoked(token: TokenId) -> BackendEvent {
     let cause = EndCause::Revoked;
-    Tell::TokenEnded { token, cause }
+    BackendEvent::TokenEnded { token, cause }
 }
 
 /// Converts one change into news. The memberships of a user are reported only once.
@@ -129,10 +129,10 @@ fn news_of(
     change: Change,
     directory: &Directory<'_>,
     told: &mut HashSet<String>,
-) -> Result<Option<Tell>, rusqlite::Error> {
+) -> Result<Option<BackendEvent>, rusqlite::Error> {
     Ok(match (change.kind.as_str(), change.userid, change.token) {
         ("token", _, Some(token)) => Some(revoked(token)),
-        ("user", Some(userid), _) => Some(Tell::UserGone {
+        ("user", Some(userid), _) => Some(BackendEvent::UserDeleted {
             userid: userid.into(),
         }),
         ("memberships", Some(userid), _) if told.insert(userid.clone()) => {
@@ -144,9 +144,12 @@ fn news_of(
 
 /// Returns a user's memberships as news; none if the user has been deleted, which is reported by
 /// other news.
-fn memberships(directory: &Directory<'_>, userid: String) -> Result<Option<Tell>, rusqlite::Error> {
+fn memberships(
+    directory: &Directory<'_>,
+    userid: String,
+) -> Result<Option<BackendEvent>, rusqlite::Error> {
     let memberships = directory.memberships(&userid)?;
-    Ok(memberships.map(|memberships| Tell::Memberships {
+    Ok(memberships.map(|memberships| BackendEvent::Memberships {
         userid: userid.into(),
         memberships,
     }))
@@ -189,9 +192,9 @@ mod tests {
     fn taken(watch: &mut Watch, reader: &Store) -> Vec<String> {
         let news = watch.news(&reader.directory()).unwrap();
         let short = watch.take(news).into_iter().map(|tell| match tell {
-            Tell::TokenEnded { token, .. } => format!("token {}", token.0),
-            Tell::UserGone { userid } => format!("gone {userid}"),
-            Tell::Memberships {
+            BackendEvent::TokenEnded { token, .. } => format!("token {}", token.0),
+            BackendEvent::UserDeleted { userid } => format!("gone {userid}"),
+            BackendEvent::Memberships {
                 userid,
                 memberships,
             } => {

@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::backend::Topic;
-    use crate::model::{MonoMillis, Receipt};
+    use crate::model::{AckGuard, MonoMillis};
 
     const LIMITS: Limits = Limits {
         events: 4096,
@@ -109,7 +109,7 @@ mod tests {
             event,
             size,
             received: MonoMillis(0),
-            receipt: Receipt::new(move || {
+            ack: AckGuard::new(move || {
                 handled.fetch_add(1, Ordering::Relaxed);
             }),
         }

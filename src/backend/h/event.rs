@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::ids::Uuid;
 use crate::backend::Fate;
-use crate::model::{Decision, EventKind, Plan, Reach, Rule, Who};
+use crate::model::{Candidates, Condition, Decision, EventKind, Plan, Rule};
 
 /// An event on an annotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,10 +60,10 @@ pub fn user_plan(event: &Map<String, Value>) -> Result<(Box<str>, Plan), Fate> {
     let message = json!({ "type": "session-change", "action": action, "model": model });
     let plan = Plan {
         kind: EventKind::SessionChange,
-        reach: Reach::User(userid.clone()),
+        candidates: Candidates::User(userid.clone()),
         exclude_client: None,
         rules: vec![Rule {
-            when: vec![Who::User(userid.clone())],
+            when: vec![Condition::User(userid.clone())],
             then: Decision::Send(0),
         }],
         variants: vec![message.to_string().into()],
@@ -156,8 +156,8 @@ mod tests {
         }));
         let (userid, plan) = user_plan(&event).unwrap();
         assert_eq!(&*userid, "acct:a@b");
-        assert_eq!(plan.reach, Reach::User(userid.clone()));
-        assert_eq!(plan.rules[0].when, [Who::User(userid)]);
+        assert_eq!(plan.candidates, Candidates::User(userid.clone()));
+        assert_eq!(plan.rules[0].when, [Condition::User(userid)]);
         assert_eq!(
             &*plan.variants[0],
             r#"{"type":"session-change","action":"group-join","model":{"userid":"acct:a@b","features":{"n":1.5},"x":null}}"#

@@ -10,7 +10,9 @@ use super::facts::{Facts, Group};
 use super::links::Site;
 use super::payload::{self, View};
 use crate::backend::Fate;
-use crate::model::{Decision, EventKind, Plan, Reach, Reason, Rule, Term, Userids, Who, uri};
+use crate::model::{
+    Candidates, Condition, Decision, DenyReason, EventKind, Plan, Rule, Term, Userids, uri,
+};
 
 /// Returns the plan of an event, given the current data of its annotation.
 ///
@@ -36,7 +38,7 @@ pub(super) fn plan(event: &AnnotationEvent, facts: &Facts, site: &Site) -> Resul
     }
     Ok(Plan {
         kind,
-        reach: Reach::Terms(terms(facts)),
+        candidates: Candidates::Terms(terms(facts)),
         exclude_client: event.src_client_id.as_deref().map(Into::into),
         rules: audience.rules,
         variants,
@@ -82,15 +84,15 @@ struct Audience {
 
 /// The groups of receivers that get a special view, or none.
 struct Parties {
-    author: Who,
+    author: Condition,
     /// The members of the group according to the reactor, which learns of changes from h's events
     /// before the database has them.
-    member: Who,
+    member: Condition,
     /// The moderators according to the database. Former members among them do not count.
-    moderators: Option<Who>,
-    flaggers: Option<Who>,
+    moderators: Option<Condition>,
+    flaggers: Option<Condition>,
     /// The users from which a checkpoint hides the annotation.
-    kept_out: Option<Who>,
+    kept_out: Option<Condition>,
     muted: bool,
 }
 
@@ -99,8 +101,8 @@ impl Parties {
         let annotation = &facts.annotation;
         let all = |userids: &[String]| some(userids.iter().map(String::as_str).collect());
         Parties {
-            author: Who::User(annotation.userid.as_str().into()),
-            member: Who::Member(annotation.groupid.as_str().into()),
+            author: Condition::User(annotation.userid.as_str().into()),
+            member: Condition::Member(annotation.groupid.as_str().into()),
             // h does not moderate private annotations.
             moderators: all(&facts.moderators).filter(|_| annotation.shared),
             flaggers: all(&facts.flaggers),
@@ -131,8 +133,8 @@ fn kept_out(facts: &Facts) -> Userids {
 }
 
 /// Returns the condition that the receiver is in a set, or `None` if the set is empty.
-fn some(userids: Userids) -> Option<Who> {
-    (!userids.is_empty()).then_some(Who::OneOf(userids))
+fn some(userids: Userids) -> Option<Condition> {
+    (!userids.is_empty()).then_some(Condition::OneOf(userids))
 }
 
 impl Audience {
@@ -154,7 +156,7 @@ impl Audience {
             audience.of_shared(&parties, facts);
         } else {
             audience.send(&[&parties.author], &parties, View::default());
-            audience.withhold(&[], Reason::Permission);
+            audience.withhold(&[], DenyReason::Permission);
         }
         if same_for_all {
             audience.unite();
@@ -166,11 +168,11 @@ impl Audience {
     fn of_hidden(&mut self, parties: &Parties) {
         self.send(&[&parties.author], parties, View::default());
         if parties.muted {
-            return self.withhold(&[], Reason::Muted);
+            return self.withhold(&[], DenyReason::Muted);
         }
         if let Some(moderators) = &parties.moderators {
             if let Some(kept_out) = &parties.kept_out {
-                self.withhold(&[moderators, kept_out], Reason::Checkpoint);
+                self.withhold(&[moderators, kept_out], DenyReason::Checkpoint);
             }
             let hidden = View {
                 hidden: true,
@@ -178,39 +180,39 @@ impl Audience {
             };
             self.send(&[moderators, &parties.member], parties, hidden);
         }
-        self.withhold(&[], Reason::Hidden);
+        self.withhold(&[], DenyReason::Hidden);
     }
 
     /// The readers of the group get it. If the author is muted, only the author does, and only as a
     /// reader of the group: as in h, authors who have left the group get nothing.
     fn of_shared(&mut self, parties: &Parties, facts: &Facts) {
-        let reading: &[&Who] = match facts.group {
+        let reading: &[&Condition] = match facts.group {
             Some(Group::World) => &[],
             Some(Group::Members) => &[&parties.member],
-            Some(Group::Nobody) | None => return self.withhold(&[], Reason::Permission),
+            Some(Group::Nobody) | None => return self.withhold(&[], DenyReason::Permission),
         };
         if parties.muted {
             let reading_author = [&[&parties.author], reading].concat();
             self.send(&reading_author, parties, View::default());
-            self.withhold(&[&parties.author], Reason::Permission);
-            return self.withhold(&[], Reason::Muted);
+            self.withhold(&[&parties.author], DenyReason::Permission);
+            return self.withhold(&[], DenyReason::Muted);
         }
         if let Some(kept_out) = &parties.kept_out {
-            self.withhold(&[&[kept_out], reading].concat(), Reason::Checkpoint);
+            self.withhold(&[&[kept_out], reading].concat(), DenyReason::Checkpoint);
         }
         self.send(reading, parties, View::default());
-        self.withhold(&[], Reason::Permission);
+        self.withhold(&[], DenyReason::Permission);
     }
 
     /// Sends to all receivers that meet `when`, each in the appropriate view.
-    fn send(&mut self, when: &[&Who], parties: &Parties, view: View) {
+    fn send(&mut self, when: &[&Condition], parties: &Parties, view: View) {
         // The first matching rule decides, so rules with more conditions come first.
         for (moderates, flagged) in [(true, true), (true, false), (false, true), (false, false)] {
             let moderators = moderates.then_some(parties.moderators.as_ref());
             let members = moderates.then_some(Some(&parties.member));
             let flaggers = flagged.then_some(parties.flaggers.as_ref());
             let further = [moderators, members, flaggers].into_iter().flatten();
-            let Some(further) = further.collect::<Option<Vec<&Who>>>() else {
+            let Some(further) = further.collect::<Option<Vec<&Condition>>>() else {
                 continue; // there are no such receivers
             };
             let view = View {
@@ -223,12 +225,12 @@ impl Audience {
         }
     }
 
-    fn withhold(&mut self, when: &[&Who], reason: Reason) {
-        self.rule(when, Decision::Withhold(reason));
+    fn withhold(&mut self, when: &[&Condition], reason: DenyReason) {
+        self.rule(when, Decision::Deny(reason));
     }
 
-    fn rule(&mut self, when: &[&Who], then: Decision) {
-        let mut conditions: Vec<Who> = Vec::with_capacity(when.len());
+    fn rule(&mut self, when: &[&Condition], then: Decision) {
+        let mut conditions: Vec<Condition> = Vec::with_capacity(when.len());
         for who in when {
             // Hidden annotations have these conditions in `when` already.
             if !conditions.contains(who) {
@@ -258,7 +260,7 @@ impl Audience {
         for Rule { when, then } in rules {
             let then = match then {
                 Decision::Send(_) => Decision::Send(0),
-                withhold @ Decision::Withhold(_) => withhold,
+                withhold @ Decision::Deny(_) => withhold,
             };
             self.rule(&when.iter().collect::<Vec<_>>(), then);
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::model::{Plan, Receipt};
+use crate::model::{AckGuard, Plan};
 
 /// Counts the plans whose receipts have not been dropped.
 #[derive(Clone, Debug, Default)]
@@ -25,16 +25,16 @@ struct Taken {
 
 impl Room {
     /// Counts a plan until the returned receipt has been dropped.
-    pub fn admit(&self, plan: &Plan, receipt: Receipt) -> Receipt {
+    pub fn admit(&self, plan: &Plan, ack: AckGuard) -> AckGuard {
         let bytes = plan.variants.iter().map(|text| text.len()).sum();
         self.0.plans.fetch_add(1, Ordering::Relaxed);
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
         let taken = Arc::clone(&self.0);
-        Receipt::new(move || {
+        AckGuard::new(move || {
             taken.plans.fetch_sub(1, Ordering::Relaxed);
             taken.bytes.fetch_sub(bytes, Ordering::Relaxed);
             taken.freed.notify_one();
-            drop(receipt);
+            drop(ack);
         })
     }
 
@@ -62,12 +62,12 @@ pub(super) const MAX_BYTES: usize = 4 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EventKind, Reach};
+    use crate::model::{Candidates, EventKind};
 
     fn plan(size: usize) -> Plan {
         Plan {
             kind: EventKind::Create,
-            reach: Reach::User("acct:a@b".into()),
+            candidates: Candidates::User("acct:a@b".into()),
             exclude_client: None,
             rules: Vec::new(),
             variants: vec!["x".repeat(size).into()],
@@ -77,19 +77,19 @@ mod tests {
     #[test]
     fn room_is_limited_by_count_and_bytes_until_receipts_are_dropped() {
         let dropped = Arc::new(AtomicUsize::new(0));
-        let receipt = || {
+        let ack = || {
             let dropped = Arc::clone(&dropped);
-            Receipt::new(move || {
+            AckGuard::new(move || {
                 dropped.fetch_add(1, Ordering::Relaxed);
             })
         };
         let room = Room::default();
-        let large = room.admit(&plan(MAX_BYTES), receipt());
+        let large = room.admit(&plan(MAX_BYTES), ack());
         assert!(room.is_full());
         drop(large);
         assert!(!room.is_full());
         let mut small: Vec<_> = (0..MAX_PLANS)
-            .map(|_| room.admit(&plan(1), receipt()))
+            .map(|_| room.admit(&plan(1), ack()))
             .collect();
         assert!(room.is_full());
         assert_eq!(dropped.load(Ordering::Relaxed), 1);

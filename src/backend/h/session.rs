@@ -16,7 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::sql::{self, Statements};
 use crate::backend::Stats;
-use crate::backend::amqp::reach::unreachable;
+use crate::backend::amqp::connect_error::connect_error;
 
 /// A connection that is ready for queries.
 pub(super) struct Session {
@@ -199,5 +199,5 @@ pub(super) fn cause(error: &Error) -> String {
         }
         source = inner.source();
     }
-    unreachable(error, text, "h.database_url")
+    connect_error(error, text, "h.database_url")
 }

@@ -15,14 +15,14 @@ use super::store::Store;
 use super::worker::Worker;
 use crate::backend::amqp::{Broker, Delivery, Source, random, runtime};
 use crate::backend::{QUEUE, Stats, Way};
-use crate::model::{Ask, Asks, Busy, MonoMillis, UnixMillis};
+use crate::model::{BackendHandle, BackendRequest, Busy, MonoMillis, UnixMillis};
 
 use std::sync::Arc;
 
 /// A handle to the backend's thread. It can be cloned.
 #[derive(Clone, Debug)]
 pub struct Asker {
-    questions: Sender<Ask>,
+    questions: Sender<BackendRequest>,
     /// Signals the drop of the last handle at once, even while requests are queued.
     _alive: Sender<Infallible>,
 }
@@ -30,12 +30,12 @@ pub struct Asker {
 /// The queue of unanswered requests.
 #[derive(Debug)]
 pub struct Questions {
-    inbox: Receiver<Ask>,
+    inbox: Receiver<BackendRequest>,
     alive: Receiver<Infallible>,
 }
 
 /// Creates a request queue: a handle for callers, and the receiving end for the backend.
-/// [`Asks::ask`] returns [`Busy`] while [`QUEUE`] requests are queued.
+/// [`BackendHandle::ask`] returns [`Busy`] while [`QUEUE`] requests are queued.
 pub fn questions() -> (Asker, Questions) {
     let (questions, inbox) = channel(QUEUE);
     let (_alive, alive) = channel(1);
@@ -124,9 +124,9 @@ async fn run<D, W>(
     tokio::join!(source.consume(sender, random), work);
 }
 
-impl Asks for Asker {
-    fn ask(&self, question: Ask) -> Result<(), Busy> {
-        self.questions.try_send(question).map_err(|_| Busy)
+impl BackendHandle for Asker {
+    fn send(&self, request: BackendRequest) -> Result<(), Busy> {
+        self.questions.try_send(request).map_err(|_| Busy)
     }
 }
 

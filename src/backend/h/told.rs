@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use super::store::Standing;
-use crate::model::{EndCause, Identity, Membership, Tell, TokenId};
+use crate::model::{BackendEvent, EndCause, Identity, Membership, TokenId};
 
 /// Hashes of the state that the reactor knows.
 #[derive(Default)]
@@ -50,14 +50,14 @@ impl Told {
     }
 
     /// Returns the changes in the results of a sweep, and marks them as reported.
-    pub fn news(&mut self, found: Vec<(TokenId, Standing)>) -> Vec<Tell> {
+    pub fn news(&mut self, found: Vec<(TokenId, Standing)>) -> Vec<BackendEvent> {
         let mut news = Vec::new();
         for (token, standing) in found {
             let (userid, memberships) = match standing {
                 Ok(holder) => holder,
                 Err(cause) => {
                     self.tokens.remove(&token);
-                    news.push(Tell::TokenEnded { token, cause });
+                    news.push(BackendEvent::TokenEnded { token, cause });
                     continue;
                 }
             };
@@ -70,12 +70,12 @@ impl Told {
                 // The identity of a connection is fixed, so a renamed user must reconnect.
                 self.tokens.remove(&token);
                 let cause = EndCause::Revoked;
-                news.push(Tell::TokenEnded { token, cause });
+                news.push(BackendEvent::TokenEnded { token, cause });
                 continue;
             }
             let hash = self.hash(&memberships);
             if self.users.insert(user, hash) != Some(hash) {
-                news.push(Tell::Memberships {
+                news.push(BackendEvent::Memberships {
                     userid,
                     memberships,
                 });
@@ -135,10 +135,10 @@ mod tests {
     }
 
     /// Returns the reports in a short form.
-    fn told(news: Vec<Tell>) -> Vec<String> {
+    fn told(news: Vec<BackendEvent>) -> Vec<String> {
         let short = |tell| match tell {
-            Tell::TokenEnded { token, cause } => format!("{}: {}", token.0, cause.as_str()),
-            Tell::Memberships {
+            BackendEvent::TokenEnded { token, cause } => format!("{}: {}", token.0, cause.as_str()),
+            BackendEvent::Memberships {
                 userid,
                 memberships,
             } => {

@@ -24,16 +24,18 @@ use super::thread::Clocks;
 use super::told::Told;
 use crate::backend::amqp::Delivery;
 use crate::backend::{BATCH, Closed, Fate, Stats, Topic, Undelivered, Way};
-use crate::model::{Ask, AuthReply, Plan, PublishError, Secret, Tell, Ticket, TokenId};
+use crate::model::{
+    AuthReply, BackendEvent, BackendRequest, Plan, PublishError, RequestId, Secret, TokenId,
+};
 
 /// The state of the thread.
 pub(super) struct Worker<D, W> {
     database: Database<D>,
     way: W,
     clocks: Clocks,
-    questions: Receiver<Ask>,
+    questions: Receiver<BackendRequest>,
     deliveries: Receiver<Delivery>,
-    logins: Vec<(Ticket, Secret)>,
+    logins: Vec<(RequestId, Secret)>,
     sweep: Option<Sweep>,
     events: Backlog,
     /// Limits the plans in the reactor.
@@ -63,7 +65,7 @@ where
         way: W,
         clocks: Clocks,
         (stats, limits): (Arc<Stats>, Limits),
-        questions: Receiver<Ask>,
+        questions: Receiver<BackendRequest>,
         deliveries: Receiver<Delivery>,
     ) -> Self {
         Worker {
@@ -165,10 +167,12 @@ where
         Ok(())
     }
 
-    async fn sort(&mut self, question: Ask) -> Result<(), Closed> {
+    async fn sort(&mut self, question: BackendRequest) -> Result<(), Closed> {
         match question {
-            Ask::Authenticate { ticket, token } => self.logins.push((ticket, token)),
-            Ask::Sweep { tokens } => self.sweep = Some(Sweep { tokens, done: 0 }),
+            BackendRequest::Authenticate { request_id, token } => {
+                self.logins.push((request_id, token))
+            }
+            BackendRequest::Sweep { tokens } => self.sweep = Some(Sweep { tokens, done: 0 }),
             other => turn_away(&self.way, other).await?,
         }
         Ok(())
@@ -186,7 +190,7 @@ where
             .ask(async |data| data.identities(&tokens, now).await)
             .await;
         let mut identities = identities.map(Vec::into_iter);
-        for (ticket, _) in logins {
+        for (request_id, _) in logins {
             let reply = match &mut identities {
                 Some(identities) => match identities.next().flatten() {
                     Some(mut identity) => {
@@ -199,7 +203,7 @@ where
                 },
                 None => AuthReply::Unavailable,
             };
-            tell(&self.way, Tell::Authenticated { ticket, reply }).await?;
+            tell(&self.way, BackendEvent::Authenticated { request_id, reply }).await?;
         }
         Ok(())
     }
@@ -256,12 +260,10 @@ where
         };
         match outcome {
             Some(Ok(plan)) => {
-                let Delivery {
-                    received, receipt, ..
-                } = waiting.delivery;
-                let happened = Tell::Happened {
+                let Delivery { received, ack, .. } = waiting.delivery;
+                let happened = BackendEvent::QueueEvents {
                     received,
-                    receipt: self.room.admit(&plan, receipt),
+                    ack: self.room.admit(&plan, ack),
                     plans: vec![plan],
                 };
                 tell(&self.way, happened).await?;
@@ -334,7 +336,7 @@ where
     /// Returns a report of a user's memberships, which combines the database with unconfirmed
     /// changes, and whether they differ from the last report. Returns `None` while the database is
     /// unavailable.
-    async fn groups(&mut self, userid: &str) -> Option<(Tell, bool)> {
+    async fn groups(&mut self, userid: &str) -> Option<(BackendEvent, bool)> {
         let read_at = Instant::now();
         let found = self
             .database
@@ -344,11 +346,11 @@ where
         let Some(mut memberships) = found else {
             self.pending.forget(&userid);
             self.told.gone(&userid);
-            return Some((Tell::UserGone { userid }, true));
+            return Some((BackendEvent::UserDeleted { userid }, true));
         };
         self.pending.apply(&userid, &mut memberships, read_at);
         let is_new = self.told.memberships(&userid, &memberships);
-        let news = Tell::Memberships {
+        let news = BackendEvent::Memberships {
             userid,
             memberships,
         };
@@ -358,10 +360,10 @@ where
     /// Waits for the database. Meanwhile requests are answered as unavailable, and events wait.
     async fn wait_for_database(&mut self) -> Result<(), Closed> {
         if std::mem::take(&mut self.ready) {
-            tell(&self.way, Tell::Health { ready: false }).await?;
+            tell(&self.way, BackendEvent::Health { ready: false }).await?;
         }
-        for (ticket, _) in self.logins.drain(..) {
-            tell(&self.way, unavailable(ticket)).await?;
+        for (request_id, _) in self.logins.drain(..) {
+            tell(&self.way, unavailable(request_id)).await?;
         }
         let mut back = pin!(self.database.come_back());
         let mut flush = interval(LOOK_PERIOD);
@@ -381,13 +383,13 @@ where
         }
         self.drops.finish_overflow();
         self.ready = true;
-        tell(&self.way, Tell::Health { ready: true }).await
+        tell(&self.way, BackendEvent::Health { ready: true }).await
     }
 }
 
 /// Sends a message to the reactor, and retries while its mailbox is full. Only this task waits; the
 /// connections to the servers stay alive.
-async fn tell<W: Way>(way: &W, mut tell: Tell) -> Result<(), Closed> {
+async fn tell<W: Way>(way: &W, mut tell: BackendEvent) -> Result<(), Closed> {
     loop {
         match way.try_tell(tell) {
             Ok(()) => return Ok(()),
@@ -399,21 +401,21 @@ async fn tell<W: Way>(way: &W, mut tell: Tell) -> Result<(), Closed> {
 }
 
 /// Answers a request that is not supported, or not possible now.
-async fn turn_away<W: Way>(way: &W, question: Ask) -> Result<(), Closed> {
+async fn turn_away<W: Way>(way: &W, question: BackendRequest) -> Result<(), Closed> {
     match question {
-        Ask::Authenticate { ticket, .. } => tell(way, unavailable(ticket)).await,
-        Ask::Publish { ticket, .. } => {
+        BackendRequest::Authenticate { request_id, .. } => tell(way, unavailable(request_id)).await,
+        BackendRequest::Publish { request_id, .. } => {
             let reason = "events come from the message queue here".to_owned();
             let result = Err(PublishError { line: 0, reason });
-            tell(way, Tell::Published { ticket, result }).await
+            tell(way, BackendEvent::Published { request_id, result }).await
         }
-        Ask::Event { .. } | Ask::Sweep { .. } => Ok(()),
+        BackendRequest::QueueEvent { .. } | BackendRequest::Sweep { .. } => Ok(()),
     }
 }
 
-fn unavailable(ticket: Ticket) -> Tell {
-    Tell::Authenticated {
-        ticket,
+fn unavailable(request_id: RequestId) -> BackendEvent {
+    BackendEvent::Authenticated {
+        request_id,
         reply: AuthReply::Unavailable,
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Decision, EventKind, Field, Plan, Reach, Reason, Role, Rule, Term, Who};
+use crate::model::{
+    Candidates, Condition, Decision, DenyReason, EventKind, Field, Plan, Role, Rule, Term,
+};
 use crate::realtime::Settings;
 use crate::realtime::testing::{Did, Random, World, identity, rule, term};
 
@@ -13,7 +15,7 @@ fn for_all() -> Vec<Rule> {
 fn plan(terms: Vec<Term>, rules: Vec<Rule>) -> Plan {
     Plan {
         kind: EventKind::Create,
-        reach: Reach::Terms(terms),
+        candidates: Candidates::Terms(terms),
         exclude_client: None,
         rules,
         variants: vec!["zero".into(), "one".into(), "two".into()],
@@ -128,15 +130,18 @@ fn rules_choose_the_variant() {
         world.filter(index, "/group", &["g"]);
     }
     let rules = vec![
-        rule(vec![Who::User("acct:author@x".into())], Decision::Send(2)),
-        rule(vec![Who::Moderator("g".into())], Decision::Send(1)),
         rule(
-            vec![Who::Member("g".into())],
-            Decision::Withhold(Reason::Hidden),
+            vec![Condition::User("acct:author@x".into())],
+            Decision::Send(2),
+        ),
+        rule(vec![Condition::Moderator("g".into())], Decision::Send(1)),
+        rule(
+            vec![Condition::Member("g".into())],
+            Decision::Deny(DenyReason::Hidden),
         ),
         rule(
-            vec![Who::User("acct:other@x".into())],
-            Decision::Withhold(Reason::Muted),
+            vec![Condition::User("acct:other@x".into())],
+            Decision::Deny(DenyReason::Muted),
         ),
     ];
     let (counts, did) = world.deliver(vec![
@@ -185,7 +190,7 @@ fn user_event_reaches_all_connections_without_a_filter() {
     ] {
         let plan = Plan {
             kind: EventKind::SessionChange,
-            reach: Reach::User(userid.into()),
+            candidates: Candidates::User(userid.into()),
             ..plan(vec![], for_all())
         };
         assert_eq!(
@@ -244,7 +249,7 @@ fn delivery_agrees_with_a_full_scan() {
                 .filter(|(_, p)| p.member || !only_members)
                 .map(|(&index, _)| index)
                 .collect();
-            let who = only_members.then(|| Who::Member("g".into()));
+            let who = only_members.then(|| Condition::Member("g".into()));
             let rules = vec![rule(who.into_iter().collect(), Decision::Send(1))];
             let terms = [a, b].map(|id| term(Field::Id, &id.to_string()));
             let got = delivered(&mut world, plan(terms.into(), rules));

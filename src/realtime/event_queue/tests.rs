@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::model::{
-    Decision, EndCause, EventKind, Field, Membership, Reach, Role, Tell, TokenId, Who,
+    BackendEvent, Candidates, Condition, Decision, EndCause, EventKind, Field, Membership, Role,
+    TokenId,
 };
 use crate::realtime::Settings;
 use crate::realtime::testing::{Did, World, identity, rule, term};
@@ -21,7 +22,7 @@ struct Engine {
 fn event(text: &str) -> Plan {
     Plan {
         kind: EventKind::Create,
-        reach: Reach::Terms(vec![term(Field::Group, "g")]),
+        candidates: Candidates::Terms(vec![term(Field::Group, "g")]),
         exclude_client: None,
         rules: vec![rule(vec![], Decision::Send(0))],
         variants: vec![text.into()],
@@ -186,7 +187,7 @@ fn revoked_rights_apply_to_the_rest_of_a_waiting_batch() {
     };
     let mut queue = EventQueue::new(1, one);
     let mut plan = event("text");
-    plan.rules = vec![rule(vec![Who::Member("g".into())], Decision::Send(0))];
+    plan.rules = vec![rule(vec![Condition::Member("g".into())], Decision::Send(0))];
     queue.push(0, vec![plan; 4], MonoMillis(0), ());
     let to = |indices: &[u32]| {
         let receivers = indices.iter().map(|&index| (index, "text".to_owned()));
@@ -194,14 +195,14 @@ fn revoked_rights_apply_to_the_rest_of_a_waiting_batch() {
     };
     assert_eq!(step(&mut world, &mut queue), to(&[0, 1, 2]));
     // The engine closes the connection at once.
-    let ended = world.tell(Tell::TokenEnded {
+    let ended = world.tell(BackendEvent::TokenEnded {
         token: TokenId(0),
         cause: EndCause::Revoked,
     });
     assert!(matches!(ended[..], [Did::Close(0, 3000, _)]), "{ended:?}");
     world.close(0);
     assert_eq!(step(&mut world, &mut queue), to(&[1, 2]));
-    world.tell(Tell::Memberships {
+    world.tell(BackendEvent::Memberships {
         userid: "acct:b@x".into(),
         memberships: Vec::new(),
     });
@@ -213,13 +214,13 @@ fn revoked_rights_apply_to_the_rest_of_a_waiting_batch() {
     };
     world.call(|realtime, cx| realtime.reconfigure(cx, spread));
     let userid = "acct:c@x".into();
-    assert_eq!(world.tell(Tell::UserGone { userid }), []);
+    assert_eq!(world.tell(BackendEvent::UserDeleted { userid }), []);
     // New rights also take effect.
     let membership = Membership {
         group: "g".into(),
         role: Role::Member,
     };
-    world.tell(Tell::Memberships {
+    world.tell(BackendEvent::Memberships {
         userid: "acct:b@x".into(),
         memberships: vec![membership],
     });

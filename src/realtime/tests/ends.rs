@@ -147,7 +147,7 @@ fn credentials_that_ended_while_kept_are_closed_once_reload_says_so() {
         assert_eq!(world.tell(revoked(0)), []);
         let userid = "acct:b@x".into();
         assert_eq!(world.tick(at(2000, 0)), []);
-        assert_eq!(world.tell(Tell::UserGone { userid }), []);
+        assert_eq!(world.tell(BackendEvent::UserDeleted { userid }), []);
         assert_eq!(world.tick(at(2 * SPREAD, 0)), []);
         assert_eq!(for_members(&mut world, "g"), 1, "kept");
 
@@ -208,10 +208,10 @@ fn close_reason_names_the_cause_of_the_end() {
         let mut closed = Vec::new();
         for (token, cause) in [(0, EndCause::Revoked), (1, EndCause::UserDeleted)] {
             let token = TokenId(token);
-            closed.extend(world.tell(Tell::TokenEnded { token, cause }));
+            closed.extend(world.tell(BackendEvent::TokenEnded { token, cause }));
         }
         let userid = "acct:b@x".into();
-        closed.extend(world.tell(Tell::UserGone { userid }));
+        closed.extend(world.tell(BackendEvent::UserDeleted { userid }));
         for number in (0..4).filter(|number| *number != 2 && spread == 0) {
             world.close(number);
         }

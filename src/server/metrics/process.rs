@@ -8,10 +8,10 @@ use crate::config::Danger;
 use crate::logging;
 use crate::net;
 
-use super::{BackEnd, Process, counts};
+use super::{Backend, Process, counts};
 
-pub(super) fn back_end(out: &mut Exposition, back_end: &BackEnd<'_>) {
-    let BackEnd { ready, stats, .. } = back_end;
+pub(super) fn backend(out: &mut Exposition, backend: &Backend<'_>) {
+    let Backend { ready, stats, .. } = backend;
     let flag = |is: bool| f64::from(u8::from(is));
     out.gauge(
         "h_realtime_backend_ready",

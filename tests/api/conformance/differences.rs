@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// What is meant to come, by the names of the transcripts.
 pub type Listed = BTreeMap<&'static str, &'static str>;
 
-pub fn of_the_embedded_back_end() -> Listed {
+pub fn of_the_embedded_backend() -> Listed {
     listed(&[DIFFERENCES])
 }
 

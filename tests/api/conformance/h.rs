@@ -12,7 +12,7 @@ use crate::support::{Postgres, RabbitMq};
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn the_back_end_of_h() {
+fn the_backend_of_h() {
     match env::var("CONFORMANCE_SERVER") {
         Ok(address) => of_another(&address),
         Err(_) => of_our_own(),

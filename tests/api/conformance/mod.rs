@@ -59,10 +59,10 @@ use tally::Tally;
 use crate::support::Server;
 
 #[test]
-fn the_embedded_back_end() {
+fn the_embedded_backend() {
     let server = Server::start();
     add_users(&server);
-    let mut tally = Tally::new(differences::of_the_embedded_back_end());
+    let mut tally = Tally::new(differences::of_the_embedded_backend());
     for transcript in transcript::read(&WITHOUT_H) {
         let mut player = Player::new(server.address(), &Alone, None);
         tally.count(&transcript, player.find(&transcript));

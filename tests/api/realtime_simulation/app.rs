@@ -4,7 +4,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use h_realtime::model::{Ask, Asks, Busy, MonoMillis, Plan, Secret, Tell, Ticket};
+use h_realtime::model::{
+    BackendEvent, BackendHandle, BackendRequest, Busy, MonoMillis, Plan, RequestId, Secret,
+};
 use h_realtime::realtime::{Delivered, EventQueue, Realtime, Session, Settings, TurnLimits};
 use h_realtime_engine::http::Request;
 use h_realtime_engine::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
@@ -20,14 +22,14 @@ pub struct App {
 }
 
 pub enum Command {
-    Tell(Tell),
+    BackendEvent(BackendEvent),
     Deliver(Vec<Plan>),
 }
 
 /// A back end's end of the queue: the questions that wait, tickets and tokens.
 #[derive(Clone, Default)]
 pub struct Asked {
-    pub questions: Rc<RefCell<Vec<(Ticket, String)>>>,
+    pub questions: Rc<RefCell<Vec<(RequestId, String)>>>,
     pub is_busy: Rc<Cell<bool>>,
 }
 
@@ -77,17 +79,17 @@ impl App {
     }
 }
 
-impl Asks for Asked {
-    fn ask(&self, question: Ask) -> Result<(), Busy> {
+impl BackendHandle for Asked {
+    fn send(&self, request: BackendRequest) -> Result<(), Busy> {
         if self.is_busy.get() {
             return Err(Busy);
         }
-        if let Ask::Authenticate {
-            ticket,
+        if let BackendRequest::Authenticate {
+            request_id,
             token: Secret(token),
-        } = question
+        } = request
         {
-            self.questions.borrow_mut().push((ticket, token));
+            self.questions.borrow_mut().push((request_id, token));
         }
         Ok(())
     }
@@ -131,9 +133,11 @@ impl Handler for App {
                 let count = plans.len();
                 self.events.push(0, plans, MonoMillis(cx.now().mono), count);
             }
-            Command::Tell(tell) => {
+            Command::BackendEvent(tell) => {
                 let key = match &tell {
-                    Tell::Authenticated { ticket, .. } => ConnKey::from_u64(ticket.0),
+                    BackendEvent::Authenticated { request_id, .. } => {
+                        ConnKey::from_u64(request_id.0)
+                    }
                     _ => None,
                 };
                 self.model.borrow_mut().told(key, &tell, cx.now());

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use h_realtime::model::{
-    AuthReply, Decision, Identity, Membership, Plan, Reach, Reason, Tell, Term, TokenId,
-    UnixMillis, Who,
+    AuthReply, BackendEvent, Candidates, Condition, Decision, DenyReason, Identity, Membership,
+    Plan, Term, TokenId, UnixMillis,
 };
 use h_realtime::realtime::Withheld;
 use h_realtime_engine::{ConnKey, Message, Now, Verdict};
@@ -93,7 +93,7 @@ pub struct Login {
 enum Fate {
     NotFor,
     Own,
-    Withheld(Reason),
+    Withheld(DenyReason),
     Sent(String),
 }
 
@@ -170,23 +170,25 @@ impl Model {
         self.tally.replies += (life.replies.len() - replies) as u64;
     }
 
-    pub fn told(&mut self, key: Option<ConnKey>, tell: &Tell, now: Now) {
+    pub fn told(&mut self, key: Option<ConnKey>, tell: &BackendEvent, now: Now) {
         match tell {
-            Tell::Authenticated { reply, .. } => {
+            BackendEvent::Authenticated { reply, .. } => {
                 if let Some(key) = key {
                     self.authenticated(key, reply, now);
                 }
             }
-            Tell::Memberships {
+            BackendEvent::Memberships {
                 userid,
                 memberships,
             } => {
                 let memberships = memberships.clone();
                 self.memberships.insert(userid.clone(), memberships);
             }
-            Tell::TokenEnded { token, .. } => self.end(|login| login.token == *token),
-            Tell::UserGone { userid } => self.end(|login| login.userid == *userid),
-            Tell::Published { .. } | Tell::Happened { .. } | Tell::Health { .. } => {}
+            BackendEvent::TokenEnded { token, .. } => self.end(|login| login.token == *token),
+            BackendEvent::UserDeleted { userid } => self.end(|login| login.userid == *userid),
+            BackendEvent::Published { .. }
+            | BackendEvent::QueueEvents { .. }
+            | BackendEvent::Health { .. } => {}
         }
     }
 
@@ -252,10 +254,10 @@ impl Model {
             match fate {
                 Fate::NotFor => {}
                 Fate::Own => withheld.own += 1,
-                Fate::Withheld(Reason::Permission) => withheld.permission += 1,
-                Fate::Withheld(Reason::Muted) => withheld.muted += 1,
-                Fate::Withheld(Reason::Hidden) => withheld.hidden += 1,
-                Fate::Withheld(Reason::Checkpoint) => withheld.checkpoint += 1,
+                Fate::Withheld(DenyReason::Permission) => withheld.permission += 1,
+                Fate::Withheld(DenyReason::Muted) => withheld.muted += 1,
+                Fate::Withheld(DenyReason::Hidden) => withheld.hidden += 1,
+                Fate::Withheld(DenyReason::Checkpoint) => withheld.checkpoint += 1,
                 Fate::Sent(text) => {
                     life.events.push_back(text);
                     count += 1;
@@ -292,9 +294,9 @@ impl Life {
 
     fn fate(&self, plan: &Plan, memberships: &[Membership]) -> Fate {
         let login = self.login.as_ref();
-        let is_for = match &plan.reach {
-            Reach::Terms(terms) => terms.iter().any(|term| self.filter.contains(term)),
-            Reach::User(userid) => login.is_some_and(|login| login.userid == *userid),
+        let is_for = match &plan.candidates {
+            Candidates::Terms(terms) => terms.iter().any(|term| self.filter.contains(term)),
+            Candidates::User(userid) => login.is_some_and(|login| login.userid == *userid),
         };
         if self.state != State::Open || !is_for {
             return Fate::NotFor;
@@ -304,30 +306,30 @@ impl Life {
             return Fate::Own;
         }
         if login.is_some_and(|login| login.has_expired) {
-            return Fate::Withheld(Reason::Permission);
+            return Fate::Withheld(DenyReason::Permission);
         }
-        let is_one = |who: &Who| match who {
-            Who::User(userid) => login.is_some_and(|login| login.userid == *userid),
-            Who::Member(group) => memberships.iter().any(|one| one.group == *group),
-            Who::Moderator(group) => memberships
+        let is_one = |who: &Condition| match who {
+            Condition::User(userid) => login.is_some_and(|login| login.userid == *userid),
+            Condition::Member(group) => memberships.iter().any(|one| one.group == *group),
+            Condition::Moderator(group) => memberships
                 .iter()
                 .any(|one| one.group == *group && one.role.moderates()),
-            Who::OneOf(userids) => {
+            Condition::OneOf(userids) => {
                 login.is_some_and(|login| userids.iter().any(|one| *one == *login.userid))
             }
         };
         for rule in &plan.rules {
             if rule.when.iter().all(is_one) {
                 return match rule.then {
-                    Decision::Withhold(reason) => Fate::Withheld(reason),
+                    Decision::Deny(reason) => Fate::Withheld(reason),
                     Decision::Send(variant) => match plan.variants.get(variant) {
                         Some(text) => Fate::Sent(text.to_string()),
-                        None => Fate::Withheld(Reason::Permission),
+                        None => Fate::Withheld(DenyReason::Permission),
                     },
                 };
             }
         }
-        Fate::Withheld(Reason::Permission)
+        Fate::Withheld(DenyReason::Permission)
     }
 }
 

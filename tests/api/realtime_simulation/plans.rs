@@ -1,7 +1,8 @@
 //! Users and what becomes of them, and random events: plans that no back end would make, too.
 
 use h_realtime::model::{
-    Decision, EventKind, Field, Membership, Plan, Reach, Reason, Role, Rule, Term, Who,
+    Candidates, Condition, Decision, DenyReason, EventKind, Field, Membership, Plan, Role, Rule,
+    Term,
 };
 
 use crate::sim::pad;
@@ -38,12 +39,12 @@ pub fn any(rng: &mut Rng, number: u64) -> Plan {
     };
     let count = 1 + rng.below(3);
     let kinds = [EventKind::Create, EventKind::Update, EventKind::Delete];
-    let (kind, reach) = match rng.chance(25) {
+    let (kind, candidates) = match rng.chance(25) {
         true => (
             EventKind::SessionChange,
-            Reach::User(pick(rng, USERS).into()),
+            Candidates::User(pick(rng, USERS).into()),
         ),
-        false => (kinds[rng.below(3)], Reach::Terms(terms(rng))),
+        false => (kinds[rng.below(3)], Candidates::Terms(terms(rng))),
     };
     let about = match kind {
         EventKind::SessionChange => PRIVATE,
@@ -58,7 +59,7 @@ pub fn any(rng: &mut Rng, number: u64) -> Plan {
     };
     Plan {
         kind,
-        reach,
+        candidates,
         exclude_client: rng.chance(30).then(|| pick(rng, CLIENT_IDS).into()),
         rules: rules(rng, kind, count),
         variants: (0..count).map(variant).collect(),
@@ -92,26 +93,26 @@ fn terms(rng: &mut Rng) -> Vec<Term> {
 
 fn rule(rng: &mut Rng, variants: usize) -> Rule {
     let when = (0..rng.below(3)).map(|_| match rng.below(4) {
-        0 => Who::User(pick(rng, USERS).into()),
-        1 => Who::Member(pick(rng, GROUPS).into()),
-        2 => Who::Moderator(pick(rng, GROUPS).into()),
+        0 => Condition::User(pick(rng, USERS).into()),
+        1 => Condition::Member(pick(rng, GROUPS).into()),
+        2 => Condition::Moderator(pick(rng, GROUPS).into()),
         _ => {
             let count = rng.below(4);
-            Who::OneOf((0..count).map(|_| pick(rng, USERS)).collect())
+            Condition::OneOf((0..count).map(|_| pick(rng, USERS)).collect())
         }
     });
     let when = when.collect();
     let reasons = [
-        Reason::Permission,
-        Reason::Muted,
-        Reason::Hidden,
-        Reason::Checkpoint,
+        DenyReason::Permission,
+        DenyReason::Muted,
+        DenyReason::Hidden,
+        DenyReason::Checkpoint,
     ];
     let then = match rng.below(10) {
         0..7 => Decision::Send(rng.below(variants)),
         // There is no such variant.
         7 if rng.chance(20) => Decision::Send(variants),
-        _ => Decision::Withhold(reasons[rng.below(reasons.len())]),
+        _ => Decision::Deny(reasons[rng.below(reasons.len())]),
     };
     Rule { when, then }
 }

@@ -1,6 +1,8 @@
 //! What happens by chance.
 
-use h_realtime::model::{AuthReply, EndCause, Identity, Tell, Ticket, TokenId, UnixMillis};
+use h_realtime::model::{
+    AuthReply, BackendEvent, EndCause, Identity, RequestId, TokenId, UnixMillis,
+};
 use h_realtime::realtime::{InvalidToken, Settings, TurnLimits};
 use h_realtime_engine::Config;
 use h_realtime_engine::ws::CAN_DEFLATE;
@@ -58,7 +60,7 @@ struct Play {
     faults: Faults,
     max_terms: usize,
     tokens: Vec<Token>,
-    answered: Vec<(Ticket, String)>,
+    answered: Vec<(RequestId, String)>,
     events: u64,
 }
 
@@ -162,7 +164,7 @@ impl Play {
             Step::Regroup => {
                 let userid = pick(&mut self.rng, USERS).into();
                 let memberships = plans::memberships(&mut self.rng);
-                self.tell(Tell::Memberships {
+                self.tell(BackendEvent::Memberships {
                     userid,
                     memberships,
                 });
@@ -317,9 +319,9 @@ impl Play {
             true => AuthReply::Unavailable,
             false => self.reply(&question.1),
         };
-        let ticket = question.0;
+        let request_id = question.0;
         self.answered.push(question);
-        self.tell(Tell::Authenticated { ticket, reply });
+        self.tell(BackendEvent::Authenticated { request_id, reply });
     }
 
     /// Whose a token is now.
@@ -339,11 +341,11 @@ impl Play {
 
     fn answer_again(&mut self) {
         let at = self.rng.below(self.answered.len());
-        if let Some((ticket, _)) = self.answered.get(at).cloned() {
+        if let Some((request_id, _)) = self.answered.get(at).cloned() {
             // Somebody else's, even.
             let other = format!("t{}", self.rng.below(self.tokens.len() + 1));
             let reply = self.reply(&other);
-            self.tell(Tell::Authenticated { ticket, reply });
+            self.tell(BackendEvent::Authenticated { request_id, reply });
         }
     }
 
@@ -354,7 +356,7 @@ impl Play {
         }
         let token = TokenId(at as u64);
         let cause = EndCause::Revoked;
-        self.tell(Tell::TokenEnded { token, cause });
+        self.tell(BackendEvent::TokenEnded { token, cause });
     }
 
     fn end_user(&mut self) {
@@ -363,7 +365,7 @@ impl Play {
             token.has_ended |= token.userid == userid;
         }
         let userid = userid.into();
-        self.tell(Tell::UserGone { userid });
+        self.tell(BackendEvent::UserDeleted { userid });
     }
 
     fn publish(&mut self) {
@@ -382,8 +384,8 @@ impl Play {
         }
     }
 
-    fn tell(&mut self, tell: Tell) {
-        self.world.command(Command::Tell(tell));
+    fn tell(&mut self, tell: BackendEvent) {
+        self.world.command(Command::BackendEvent(tell));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use h_realtime::backend::Fate;
-use h_realtime::model::{EventKind, Field, Reason};
+use h_realtime::model::{DenyReason, EventKind, Field};
 use serde_json::{Value, json};
 
 use super::world::{World, id, received, values};
@@ -108,7 +108,7 @@ fn a_muted_authors_annotations_reach_only_the_author() {
         let plan = world.update(number).unwrap();
         let got = world.received(&plan, &["nobody", "alice", "bob", "dave"]);
         assert!(
-            got[..3].iter().all(|one| *one == Err(Reason::Muted)),
+            got[..3].iter().all(|one| *one == Err(DenyReason::Muted)),
             "{got:?}"
         );
         assert!(got[3].is_ok());
@@ -167,7 +167,7 @@ fn who_flagged_and_who_moderates_see_what_is_theirs() {
 #[ignore = "needs PostgreSQL: run tests/run"]
 fn a_checkpoint_hides_until_its_date() {
     let mut world = World::new();
-    let (hidden, told) = (Err(Reason::Checkpoint), Ok(()));
+    let (hidden, told) = (Err(DenyReason::Checkpoint), Ok(()));
     for (change, expected) in [
         ("reveal_date = NULL", hidden),
         ("reveal_date = '2001-01-01'", told),

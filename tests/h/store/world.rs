@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 
 use h_realtime::backend::h::{AnnotationEvent, Pending, Settings, Store};
 use h_realtime::backend::{Fate, Stats};
-use h_realtime::model::{Decision, Field, Identity, Plan, Reach, Reason, Role, UnixMillis, Who};
+use h_realtime::model::{
+    Candidates, Condition, Decision, DenyReason, Field, Identity, Plan, Role, UnixMillis,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Postgres, sql};
@@ -79,7 +81,7 @@ impl World {
     }
 
     /// What each of these gets, or why they get nothing.
-    pub fn received(&mut self, plan: &Plan, users: &[&str]) -> Vec<Result<Value, Reason>> {
+    pub fn received(&mut self, plan: &Plan, users: &[&str]) -> Vec<Result<Value, DenyReason>> {
         let identities = users.iter().map(|user| self.identity(user));
         let identities: Vec<_> = identities.collect();
         let received = identities
@@ -102,28 +104,28 @@ pub fn id(number: u32) -> String {
 }
 
 /// What somebody gets of a plan: the first rule that holds decides.
-pub fn received(plan: &Plan, identity: Option<&Identity>) -> Result<Value, Reason> {
+pub fn received(plan: &Plan, identity: Option<&Identity>) -> Result<Value, DenyReason> {
     let role = |group: &str| {
         let mut memberships = identity?.memberships.iter();
         let membership = memberships.find(|membership| *membership.group == *group);
         membership.map(|membership| membership.role)
     };
     let userid = identity.map(|identity| &*identity.userid);
-    let holds = |who: &Who| match who {
-        Who::User(user) => userid == Some(user),
-        Who::Member(group) => role(group).is_some(),
-        Who::Moderator(group) => role(group).is_some_and(Role::moderates),
-        Who::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
+    let holds = |who: &Condition| match who {
+        Condition::User(user) => userid == Some(user),
+        Condition::Member(group) => role(group).is_some(),
+        Condition::Moderator(group) => role(group).is_some_and(Role::moderates),
+        Condition::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
     };
     let rule = plan.rules.iter().find(|rule| rule.when.iter().all(holds));
     match rule.expect("a rule for everybody").then {
-        Decision::Withhold(reason) => Err(reason),
+        Decision::Deny(reason) => Err(reason),
         Decision::Send(variant) => Ok(serde_json::from_str(&plan.variants[variant]).unwrap()),
     }
 }
 
 pub fn values(plan: &Plan, field: Field) -> BTreeSet<&str> {
-    let Reach::Terms(terms) = &plan.reach else {
+    let Candidates::Terms(terms) = &plan.candidates else {
         panic!("{plan:?}");
     };
     let terms = terms.iter().filter(|term| term.field == field);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::backend::embedded::publish::plans;
 use crate::backend::embedded::{ReadableBy, Store};
-use crate::model::{Decision, Plan, Reason, Role, Who};
+use crate::model::{Condition, Decision, DenyReason, Plan, Role};
 
 const AUTHOR: &str = "acct:author@example.org";
 const MUTED: &str = "acct:muted@example.org";
@@ -56,20 +56,20 @@ fn decision(store: &Store, plan: &Plan, userid: Option<&str>) -> Decision {
         let membership = memberships.iter().find(|m| *m.group == *group);
         membership.map(|m| m.role)
     };
-    let holds = |who: &Who| match who {
-        Who::User(user) => userid == Some(user),
-        Who::Member(group) => role(group).is_some(),
-        Who::Moderator(group) => role(group).is_some_and(Role::moderates),
-        Who::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
+    let holds = |who: &Condition| match who {
+        Condition::User(user) => userid == Some(user),
+        Condition::Member(group) => role(group).is_some(),
+        Condition::Moderator(group) => role(group).is_some_and(Role::moderates),
+        Condition::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
     };
     let rule = plan.rules.iter().find(|rule| rule.when.iter().all(holds));
     rule.expect("a rule for everybody").then
 }
 
 /// Returns the annotation that a user receives, or the reason why it is withheld.
-fn received(store: &Store, plan: &Plan, userid: Option<&str>) -> Result<Value, Reason> {
+fn received(store: &Store, plan: &Plan, userid: Option<&str>) -> Result<Value, DenyReason> {
     match decision(store, plan, userid) {
-        Decision::Withhold(reason) => Err(reason),
+        Decision::Deny(reason) => Err(reason),
         Decision::Send(variant) => {
             let message: Value = serde_json::from_str(&plan.variants[variant]).unwrap();
             Ok(message["payload"][0].clone())
@@ -79,11 +79,11 @@ fn received(store: &Store, plan: &Plan, userid: Option<&str>) -> Result<Value, R
 
 /// Group, permissions.read, hidden, muted author; the receivers, and the reason why it is withheld
 /// from the others.
-type Case<'a> = (&'a str, &'a str, bool, bool, &'a [&'a str], Reason);
+type Case<'a> = (&'a str, &'a str, bool, bool, &'a [&'a str], DenyReason);
 
 #[test]
 fn receivers_and_views_match_permissions_and_moderation() {
-    use Reason::{Hidden, Muted, Permission};
+    use DenyReason::{Hidden, Muted, Permission};
     let everybody = ["anonymous", "other", "member", "moderator", "author"];
     #[rustfmt::skip]
     let cases: [Case<'_>; 16] = [
@@ -199,7 +199,7 @@ fn former_member_receives_own_annotation_only_if_hidden() {
         let mut annotation = annotation(author, "closed", &json!(["group:closed"]));
         let live = plan(&store, "create", &annotation);
         let withheld = received(&store, &live, Some(author));
-        assert_eq!(withheld, Err(Reason::Permission), "{author}");
+        assert_eq!(withheld, Err(DenyReason::Permission), "{author}");
         annotation["hidden"] = json!(true);
         let hidden = plan(&store, "create", &annotation);
         assert!(received(&store, &hidden, Some(author)).is_ok());

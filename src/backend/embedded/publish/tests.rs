@@ -166,7 +166,7 @@ fn delete_sends_the_id_to_the_receivers_of_the_annotation() {
     );
     assert_eq!(plan.kind, EventKind::Delete);
     assert_eq!(plan.exclude_client.as_deref(), Some("me"));
-    assert_eq!(plan.reach, only(&create(&least())).reach);
+    assert_eq!(plan.candidates, only(&create(&least())).candidates);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn annotation_matches_by_id_group_references_and_every_uri() {
     event["annotation"]["references"] = json!(["R", "S", "R"]);
     event["annotation"]["version"] = json!(2);
     event["uris"] = json!(["https://example.com", "urn:x-pdf:1", "http://[bad/"]);
-    let Reach::Terms(terms) = only(&event).reach else {
+    let Candidates::Terms(terms) = only(&event).candidates else {
         panic!("terms");
     };
     let of = |wanted: Field| -> Vec<&str> {
@@ -190,7 +190,7 @@ fn annotation_matches_by_id_group_references_and_every_uri() {
     assert_eq!(of(Field::Uri), keys);
     // An invalid URI does not affect the other terms.
     let bad = with(&least(), "", "uri", json!("http://[bad/"));
-    let Reach::Terms(terms) = only(&create(&bad)).reach else {
+    let Candidates::Terms(terms) = only(&create(&bad)).candidates else {
         panic!("terms");
     };
     assert_eq!(terms.len(), 2);
@@ -216,10 +216,10 @@ fn missing_group_or_id_is_inferred() {
 #[test]
 fn session_change_is_sent_only_to_its_user() {
     let plan = only(&join());
-    assert_eq!(plan.reach, Reach::User(JOE.into()));
+    assert_eq!(plan.candidates, Candidates::User(JOE.into()));
     assert_eq!(plan.kind, EventKind::SessionChange);
     let rule = Rule {
-        when: vec![Who::User(JOE.into())],
+        when: vec![Condition::User(JOE.into())],
         then: Decision::Send(0),
     };
     assert_eq!(plan.rules, [rule]);

@@ -12,7 +12,7 @@ use crate::model::Role;
 struct Site {
     _temp: tempfile::TempDir,
     path: PathBuf,
-    back_end: Embedded,
+    backend: Embedded,
 }
 
 impl Site {
@@ -28,7 +28,7 @@ impl Site {
         let mut site = Site {
             _temp: temp,
             path,
-            back_end: Embedded::open(&data, Arc::default()).unwrap(),
+            backend: Embedded::open(&data, Arc::default()).unwrap(),
         };
         assert_eq!(site.log_in("t"), ["ready", "known"]);
         site
@@ -52,13 +52,13 @@ impl Site {
 
     /// Runs a turn with a login; returns its messages.
     fn log_in(&mut self, text: &str) -> Vec<String> {
-        let tells = self.back_end.turn(vec![authenticate(1, text)], 0);
+        let tells = self.backend.turn(vec![authenticate(1, text)], 0);
         tells.iter().map(short).collect()
     }
 
     /// Runs a turn without requests; returns its messages, sorted.
     fn news(&mut self) -> Vec<String> {
-        let tells = self.back_end.turn(Vec::new(), 0);
+        let tells = self.backend.turn(Vec::new(), 0);
         let mut news: Vec<_> = tells.iter().map(short).collect();
         news.sort();
         news
@@ -74,17 +74,17 @@ impl Site {
     }
 }
 
-fn short(tell: &Tell) -> String {
+fn short(tell: &BackendEvent) -> String {
     match tell {
-        Tell::Health { ready: true } => "ready".to_owned(),
-        Tell::Health { ready: false } => "not ready".to_owned(),
-        Tell::Authenticated { reply, .. } => match reply {
+        BackendEvent::Health { ready: true } => "ready".to_owned(),
+        BackendEvent::Health { ready: false } => "not ready".to_owned(),
+        BackendEvent::Authenticated { reply, .. } => match reply {
             AuthReply::Known(_) => "known".to_owned(),
             AuthReply::Unknown => "unknown".to_owned(),
             AuthReply::Unavailable => "unavailable".to_owned(),
         },
-        Tell::TokenEnded { token, .. } => format!("token {} ended", token.0),
-        Tell::Memberships { memberships, .. } => format!("in {} groups", memberships.len()),
+        BackendEvent::TokenEnded { token, .. } => format!("token {} ended", token.0),
+        BackendEvent::Memberships { memberships, .. } => format!("in {} groups", memberships.len()),
         other => format!("{other:?}"),
     }
 }
@@ -154,7 +154,7 @@ fn overwritten_file_with_equal_counters_is_reread() {
     site.store().set_muted(JOE, true).unwrap();
     site.news();
     let muted = |site: &Site| {
-        let store = site.back_end.store.as_ref().unwrap();
+        let store = site.backend.store.as_ref().unwrap();
         store.directory().author(JOE).unwrap().muted
     };
     assert!(muted(&site));
@@ -224,7 +224,7 @@ fn newer_database_is_not_read() {
     };
     set_version("99");
     assert_eq!(site.log_in("t"), ["not ready", "unavailable"]);
-    let trouble = site.back_end.trouble.clone().unwrap();
+    let trouble = site.backend.trouble.clone().unwrap();
     assert!(trouble.contains("version 99"), "{trouble}");
     assert!(trouble.contains("h-realtime.sqlite"), "{trouble}");
 }
@@ -255,12 +255,12 @@ fn emptied_change_log_is_reported_once() {
 #[test]
 fn lock_of_another_program_is_waited_for() {
     let mut site = Site::new();
-    let store = site.back_end.store.as_ref().unwrap();
+    let store = site.backend.store.as_ref().unwrap();
     store.db().busy_timeout(Duration::ZERO).unwrap();
     let other = rusqlite::Connection::open(&site.path).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     assert_eq!(site.log_in("t"), ["not ready", "unavailable"]);
-    let trouble = site.back_end.trouble.clone().unwrap();
+    let trouble = site.backend.trouble.clone().unwrap();
     assert!(trouble.contains("locked"), "{trouble}");
     other.execute_batch("COMMIT").unwrap();
     assert_eq!(site.log_in("t"), ["ready", "known"]);

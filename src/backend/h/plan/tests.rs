@@ -28,24 +28,28 @@ fn plan_for(action: &str, facts: &Facts) -> Result<Plan, Fate> {
 
 /// Returns what a user receives of a plan, or the reason why it is withheld: the first matching
 /// rule decides.
-fn received(plan: &Plan, userid: Option<&str>) -> Result<Value, Reason> {
+fn received(plan: &Plan, userid: Option<&str>) -> Result<Value, DenyReason> {
     received_among(plan, userid, &MEMBERS)
 }
 
 /// Like [`received`], with these members in the reactor.
-fn received_among(plan: &Plan, userid: Option<&str>, members: &[&str]) -> Result<Value, Reason> {
-    let holds = |who: &Who| match who {
-        Who::User(user) => userid == Some(user),
-        Who::Member(group) => {
+fn received_among(
+    plan: &Plan,
+    userid: Option<&str>,
+    members: &[&str],
+) -> Result<Value, DenyReason> {
+    let holds = |who: &Condition| match who {
+        Condition::User(user) => userid == Some(user),
+        Condition::Member(group) => {
             assert_eq!(&**group, "group");
             userid.is_some_and(|userid| members.contains(&userid))
         }
-        Who::Moderator(_) => panic!("moderators are named"),
-        Who::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
+        Condition::Moderator(_) => panic!("moderators are named"),
+        Condition::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
     };
     let rule = plan.rules.iter().find(|rule| rule.when.iter().all(holds));
     match rule.expect("a rule for everybody").then {
-        Decision::Withhold(reason) => Err(reason),
+        Decision::Deny(reason) => Err(reason),
         Decision::Send(variant) => {
             let message: Value = serde_json::from_str(&plan.variants[variant]).unwrap();
             Ok(message["payload"][0].clone())
@@ -60,10 +64,10 @@ fn outline(facts: &Facts, action: &str) -> String {
     let everybody = [None, Some(OTHER)].into_iter().chain(MEMBERS.map(Some));
     let outlines = everybody.map(|userid| match received(&plan, userid) {
         Err(reason) => match reason {
-            Reason::Permission => "p",
-            Reason::Muted => "m",
-            Reason::Hidden => "h",
-            Reason::Checkpoint => "c",
+            DenyReason::Permission => "p",
+            DenyReason::Muted => "m",
+            DenyReason::Hidden => "h",
+            DenyReason::Checkpoint => "c",
         }
         .to_owned(),
         Ok(payload) => {
@@ -145,7 +149,7 @@ fn former_member_does_not_moderate() {
     for action in ["update", "delete"] {
         assert!(among(&hidden(), action, &MEMBERS).is_ok());
         let left = among(&hidden(), action, &[AUTHOR]);
-        assert_eq!(left, Err(Reason::Hidden));
+        assert_eq!(left, Err(DenyReason::Hidden));
     }
     let payload = among(&open(shared()), "update", &[AUTHOR]).unwrap();
     assert_eq!(payload["actions"], json!([]));
@@ -266,7 +270,7 @@ fn rules_omit_conditions_without_members() {
 }
 
 fn pages_of(facts: &Facts) -> Vec<String> {
-    let Reach::Terms(terms) = plan_for("create", facts).unwrap().reach else {
+    let Candidates::Terms(terms) = plan_for("create", facts).unwrap().candidates else {
         panic!("no terms");
     };
     let pages = terms.into_iter().filter(|term| term.field == Field::Uri);
@@ -320,7 +324,7 @@ fn without_a_page_the_other_terms_remain() {
             term(Field::Group, "group"),
             term(Field::References, "AQEBAQEBAQEBAQEBAQEBAQ"),
         ];
-        assert_eq!(plan.reach, Reach::Terms(terms));
+        assert_eq!(plan.candidates, Candidates::Terms(terms));
     }
 }
 

@@ -20,14 +20,14 @@ async fn logins_are_answered_in_order_and_in_batches() {
         assert_eq!(around.told_in(2).await, ["ready true"]);
         let joe = person(1, "acct:joe@b", &[]);
         around.fake.has_token("t", joe);
-        for ticket in 0..600 {
-            around.log_in(ticket, if ticket % 2 == 0 { "t" } else { "x" });
+        for request_id in 0..600 {
+            around.log_in(request_id, if request_id % 2 == 0 { "t" } else { "x" });
         }
         let told = around.told_in(10).await;
         assert_eq!(told.len(), 600);
-        for (ticket, told) in told.iter().enumerate() {
-            let who = ["acct:joe@b", "unknown"][ticket % 2];
-            assert_eq!(*told, format!("{ticket} {who}"));
+        for (request_id, told) in told.iter().enumerate() {
+            let who = ["acct:joe@b", "unknown"][request_id % 2];
+            assert_eq!(*told, format!("{request_id} {who}"));
         }
         let asked = &around.fake.shelf().asked;
         assert!(asked.len() <= 4, "{asked:?}");
@@ -48,8 +48,8 @@ async fn logins_and_events_do_not_starve_each_other() {
         let script = async {
             sleep(Duration::from_millis(1_050)).await;
             assert_eq!(around.told().last().unwrap(), "9");
-            for ticket in 0..600 {
-                around.log_in(1000 + ticket, "x");
+            for request_id in 0..600 {
+                around.log_in(1000 + request_id, "x");
             }
             // First the event in progress, then a batch of logins, then an event.
             let told = around.told_in(300).await;
@@ -101,7 +101,7 @@ async fn events_wait_for_a_full_reactor_and_logins_do_not() {
         }
         sleep(Duration::from_secs(60)).await;
         // The plans have been taken out of the mailbox, but not been delivered.
-        let mut kept: VecDeque<Tell> = around.mail.try_iter().collect();
+        let mut kept: VecDeque<BackendEvent> = around.mail.try_iter().collect();
         assert_eq!(kept.len(), MAX_PLANS);
         for number in 0..5 {
             around.annotation(&format!("late {number}")).await;
@@ -136,9 +136,9 @@ async fn logins_are_refused_and_events_wait_during_an_outage() {
         around.user("acct:joe@b").await;
         around.annotation("last").await;
         around.log_in(2, "t");
-        around.ask(Ask::Sweep { tokens: vec![] });
-        around.ask(Ask::Publish {
-            ticket: Ticket(3),
+        around.ask(BackendRequest::Sweep { tokens: vec![] });
+        around.ask(BackendRequest::Publish {
+            request_id: RequestId(3),
             body: Vec::new(),
         });
         assert_eq!(around.told_in(2).await, ["2 unavailable", "3 line 0"]);
@@ -278,16 +278,16 @@ async fn leave_counts_before_its_transaction_is_committed() {
         around.change("group-leave", "acct:joe@b", "g").await;
         assert_eq!(around.told_in(2).await, ["acct:joe@b in 1", "group-leave"]);
         // Reads of the old state do not undo it: a login, a sweep, and an event on another group.
-        around.ask(Ask::Authenticate {
-            ticket: Ticket(2),
+        around.ask(BackendRequest::Authenticate {
+            request_id: RequestId(2),
             token: Secret("t".into()),
         });
         let standing = ("acct:joe@b".into(), members(&["g", "h"]));
         around.fake.will_sweep(vec![(TokenId(1), Ok(standing))]);
-        around.ask(Ask::Sweep {
+        around.ask(BackendRequest::Sweep {
             tokens: vec![TokenId(1)],
         });
-        let Tell::Authenticated { reply, .. } = around.next().await else {
+        let BackendEvent::Authenticated { reply, .. } = around.next().await else {
             panic!("no answer to the login");
         };
         let AuthReply::Known(identity) = reply else {
@@ -407,7 +407,7 @@ async fn sweep_reports_changes_without_events() {
             around.log_in(token, &token.to_string());
         }
         assert_eq!(around.told_in(2).await.len(), 5);
-        let sweep = || Ask::Sweep {
+        let sweep = || BackendRequest::Sweep {
             tokens: vec![TokenId(1)],
         };
         around.ask(sweep());
@@ -432,7 +432,7 @@ async fn logins_do_not_wait_for_a_long_sweep() {
     play(4096, async |around| {
         around.fake.shelf().latency = Duration::from_millis(100);
         let tokens = (0..10 * SWEPT as u64).map(TokenId).collect();
-        around.ask(Ask::Sweep { tokens });
+        around.ask(BackendRequest::Sweep { tokens });
         sleep(Duration::from_millis(350)).await;
         around.log_in(1, "x");
         around.annotation("create").await;
@@ -462,8 +462,8 @@ async fn worker_ends_when_callers_or_receiver_are_gone() {
             questions,
             deliveries,
         );
-        let question = Ask::Publish {
-            ticket: Ticket(1),
+        let question = BackendRequest::Publish {
+            request_id: RequestId(1),
             body: Vec::new(),
         };
         match listens {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use super::super::*;
 use crate::backend::h::store::{Away, Standing};
-use crate::model::{Identity, Membership, MonoMillis, Receipt, Role, UnixMillis};
+use crate::model::{AckGuard, Identity, Membership, MonoMillis, Role, UnixMillis};
 
 /// The state of the simulated database.
 #[derive(Default)]
@@ -143,14 +143,14 @@ pub const LIMITS: Limits = Limits {
 };
 
 /// The reactor's mailbox.
-pub struct Mail(pub SyncSender<Tell>);
+pub struct Mail(pub SyncSender<BackendEvent>);
 
 impl Way for Mail {
-    fn tell(&self, _: Tell) -> Result<(), Closed> {
+    fn tell(&self, _: BackendEvent) -> Result<(), Closed> {
         panic!("the thread must not block");
     }
 
-    fn try_tell(&self, tell: Tell) -> Result<(), Undelivered> {
+    fn try_tell(&self, tell: BackendEvent) -> Result<(), Undelivered> {
         self.0.try_send(tell).map_err(|error| match error {
             TrySendError::Full(tell) => Undelivered::Full(tell),
             TrySendError::Disconnected(_) => Undelivered::Closed,
@@ -162,9 +162,9 @@ impl Way for Mail {
 pub struct Around {
     pub fake: Fake,
     pub stats: Arc<Stats>,
-    pub asker: Sender<Ask>,
+    pub asker: Sender<BackendRequest>,
     pub events: Sender<Delivery>,
-    pub mail: mpsc::Receiver<Tell>,
+    pub mail: mpsc::Receiver<BackendEvent>,
     pub handled: Arc<AtomicUsize>,
 }
 
@@ -202,13 +202,13 @@ pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
 }
 
 impl Around {
-    pub fn ask(&self, ask: Ask) {
+    pub fn ask(&self, ask: BackendRequest) {
         self.asker.try_send(ask).unwrap();
     }
 
-    pub fn log_in(&self, ticket: u64, token: &str) {
-        self.ask(Ask::Authenticate {
-            ticket: Ticket(ticket),
+    pub fn log_in(&self, request_id: u64, token: &str) {
+        self.ask(BackendRequest::Authenticate {
+            request_id: RequestId(request_id),
             token: Secret(token.into()),
         });
     }
@@ -223,7 +223,7 @@ impl Around {
             panic!("no object");
         };
         let handled = Arc::clone(&self.handled);
-        let receipt = Receipt::new(move || {
+        let ack = AckGuard::new(move || {
             handled.fetch_add(1, Ordering::Relaxed);
         });
         let size = 100;
@@ -232,7 +232,7 @@ impl Around {
             event,
             size,
             received: MonoMillis(MONO.0 - age),
-            receipt,
+            ack,
         };
         self.events.send(delivery).await.unwrap();
     }
@@ -259,7 +259,7 @@ impl Around {
     }
 
     /// Returns the next message to the reactor.
-    pub async fn next(&self) -> Tell {
+    pub async fn next(&self) -> BackendEvent {
         loop {
             match self.mail.try_recv() {
                 Ok(tell) => return tell,
@@ -280,27 +280,27 @@ impl Around {
     }
 }
 
-pub fn short(tell: Tell) -> String {
+pub fn short(tell: BackendEvent) -> String {
     match tell {
-        Tell::Health { ready } => format!("ready {ready}"),
-        Tell::Authenticated { ticket, reply } => match reply {
-            AuthReply::Known(identity) => format!("{} {}", ticket.0, identity.userid),
-            AuthReply::Unknown => format!("{} unknown", ticket.0),
-            AuthReply::Unavailable => format!("{} unavailable", ticket.0),
+        BackendEvent::Health { ready } => format!("ready {ready}"),
+        BackendEvent::Authenticated { request_id, reply } => match reply {
+            AuthReply::Known(identity) => format!("{} {}", request_id.0, identity.userid),
+            AuthReply::Unknown => format!("{} unknown", request_id.0),
+            AuthReply::Unavailable => format!("{} unavailable", request_id.0),
         },
-        Tell::Published { ticket, result } => {
-            format!("{} line {}", ticket.0, result.unwrap_err().line)
+        BackendEvent::Published { request_id, result } => {
+            format!("{} line {}", request_id.0, result.unwrap_err().line)
         }
-        Tell::Happened { plans, .. } => {
+        BackendEvent::QueueEvents { plans, .. } => {
             let message: Value = serde_json::from_str(&plans[0].variants[0]).unwrap();
             message["action"].as_str().unwrap().to_owned()
         }
-        Tell::Memberships {
+        BackendEvent::Memberships {
             userid,
             memberships,
         } => format!("{userid} in {}", memberships.len()),
-        Tell::UserGone { userid } => format!("{userid} gone"),
-        Tell::TokenEnded { token, .. } => format!("token {} ended", token.0),
+        BackendEvent::UserDeleted { userid } => format!("{userid} gone"),
+        BackendEvent::TokenEnded { token, .. } => format!("token {} ended", token.0),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::trust;
 
 /// Describes why the server configured by `setting` cannot be reached. `text` is the error message
 /// of the client library. The caller's message contains the address.
-pub fn unreachable(error: &(dyn Error + 'static), text: String, setting: &str) -> String {
+pub fn connect_error(error: &(dyn Error + 'static), text: String, setting: &str) -> String {
     if let Some(failure) = trust::tls_failure_within(error) {
         return failure.reason;
     }
@@ -30,14 +30,14 @@ mod tests {
     #[test]
     fn failed_name_resolution_names_the_setting() {
         let error = io::Error::other("failed to lookup address information: Name unknown");
-        let text = unreachable(&error, error.to_string(), "amqp.url");
+        let text = connect_error(&error, error.to_string(), "amqp.url");
         assert!(
             text.ends_with("in amqp.url, and this machine's name resolution"),
             "{text}"
         );
         let error = io::Error::other("refused");
         assert_eq!(
-            unreachable(&error, "refused".to_owned(), "amqp.url"),
+            connect_error(&error, "refused".to_owned(), "amqp.url"),
             "refused"
         );
     }

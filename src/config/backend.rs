@@ -9,7 +9,7 @@ use super::values::Values;
 
 /// The source of users, tokens, and groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum BackEndKind {
+pub enum BackendKind {
     /// A local SQLite file.
     #[default]
     Embedded,
@@ -29,7 +29,7 @@ pub enum EventSource {
 
 /// Resolved settings of the back end.
 #[derive(Clone, Debug)]
-pub enum BackEndSettings {
+pub enum BackendSettings {
     /// The embedded back end, with the optional message queue that delivers events to it.
     Embedded(Option<BrokerSettings>),
     /// h's back end.
@@ -89,22 +89,22 @@ pub(super) fn settle(
     values: &Values,
     features: Features,
     problems: &mut Problems<'_>,
-) -> Result<BackEndSettings, ConfigError> {
+) -> Result<BackendSettings, ConfigError> {
     let kind = values.choice(
         "backend",
-        &[("embedded", BackEndKind::Embedded), ("h", BackEndKind::H)],
+        &[("embedded", BackendKind::Embedded), ("h", BackendKind::H)],
     )?;
     let events = values.choice(
         "events",
         &[("http", EventSource::Http), ("amqp", EventSource::Amqp)],
     )?;
     let is_built = is_built(features, kind, events, problems);
-    if kind == BackEndKind::H && events == EventSource::Amqp {
+    if kind == BackendKind::H && events == EventSource::Amqp {
         let text = "events = \"amqp\" is for the embedded back end: h's always come from there";
         problems.add(&["backend", "events"], text);
     }
-    if kind == BackEndKind::Embedded && events == EventSource::Http {
-        return Ok(BackEndSettings::Embedded(None));
+    if kind == BackendKind::Embedded && events == EventSource::Http {
+        return Ok(BackendSettings::Embedded(None));
     }
     let urls = values.text("amqp.url").unwrap_or_default();
     let urls = urls.split(';').filter(|url| !url.is_empty());
@@ -114,8 +114,8 @@ pub(super) fn settle(
     if broker.urls.is_empty() {
         problems.add(&["amqp.url"], "amqp.url names no broker");
     }
-    if kind == BackEndKind::Embedded {
-        return Ok(BackEndSettings::Embedded(Some(broker)));
+    if kind == BackendKind::Embedded {
+        return Ok(BackendSettings::Embedded(Some(broker)));
     }
     let database_url = values.text("h.database_url").unwrap_or_default();
     if database_url.is_empty() && is_built {
@@ -128,7 +128,7 @@ pub(super) fn settle(
         }
     }
     let app_url = values.text("h.app_url").unwrap_or_default();
-    Ok(BackEndSettings::H(HSettings {
+    Ok(BackendSettings::H(HSettings {
         database_url,
         broker,
         authority: values.text("h.authority").unwrap_or_default(),
@@ -140,7 +140,7 @@ pub(super) fn settle(
 /// Returns whether a build includes the configured back end and event source.
 fn is_built(
     features: Features,
-    kind: BackEndKind,
+    kind: BackendKind,
     events: EventSource,
     problems: &mut Problems<'_>,
 ) -> bool {
@@ -151,12 +151,12 @@ fn is_built(
         is_there
     };
     match kind {
-        BackEndKind::H => need(
+        BackendKind::H => need(
             features.h,
             "backend",
             "this build has no back end for h: it needs the feature h",
         ),
-        BackEndKind::Embedded => {
+        BackendKind::Embedded => {
             let has_embedded = need(
                 features.embedded,
                 "backend",
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use crate::config::tests::values;
 
-    fn settled(text: &str) -> Result<BackEndSettings, String> {
+    fn settled(text: &str) -> Result<BackendSettings, String> {
         let values = values(text);
         let mut problems = Problems::of(&values);
         let settings = settle(&values, Features::ALL, &mut problems).map_err(|error| error.0)?;
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn h_back_end_gets_its_servers_from_the_settings() {
+    fn h_backend_gets_its_servers_from_the_settings() {
         let text = r#"
             backend = "h"
             [h]
@@ -217,7 +217,7 @@ mod tests {
             [amqp]
             url = "amqp://a//;amqp://b//"
         "#;
-        let Ok(BackEndSettings::H(h)) = settled(text) else {
+        let Ok(BackendSettings::H(h)) = settled(text) else {
             panic!("not settled");
         };
         assert_eq!(h.database_url, "postgresql://u:p@db/h");
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_and_invalid_back_end_settings_are_reported() {
+    fn missing_and_invalid_backend_settings_are_reported() {
         let error = settled("backend = \"h\"").unwrap_err();
         assert!(error.contains("DATABASE_URL"), "{error}");
         let database = "backend = \"h\"\nh.database_url = \"postgresql://db/h\"\n";
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_back_end_in_build_is_the_only_error() {
+    fn missing_backend_in_build_is_the_only_error() {
         let values = values("backend = \"h\"");
         let mut problems = Problems::of(&values);
         let features = Features {
@@ -255,12 +255,12 @@ mod tests {
     }
 
     #[test]
-    fn embedded_back_end_requires_no_settings() {
+    fn embedded_backend_requires_no_settings() {
         assert!(matches!(
             settled("").unwrap(),
-            BackEndSettings::Embedded(None)
+            BackendSettings::Embedded(None)
         ));
-        let BackEndSettings::Embedded(Some(broker)) = settled("events = \"amqp\"").unwrap() else {
+        let BackendSettings::Embedded(Some(broker)) = settled("events = \"amqp\"").unwrap() else {
             panic!("no broker");
         };
         assert_eq!(broker.urls, ["amqp://guest:guest@localhost:5672//"]);

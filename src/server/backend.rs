@@ -19,14 +19,14 @@ use crate::backend::{Closed, DataDir, DirLock, Stats, Undelivered, Way};
 use crate::cli::exit::Exit;
 #[cfg(feature = "amqp")]
 use crate::config::BrokerSettings;
-use crate::config::{BackEndSettings, HSettings, Settings, Values};
-use crate::model::{Asks, Secret, Tell};
+use crate::config::{BackendSettings, HSettings, Settings, Values};
+use crate::model::{BackendEvent, BackendHandle, Secret};
 use crate::net::{self, Mailbox};
 
 /// A back end that has not been started.
-pub(super) struct BackEnd {
+pub(super) struct Backend {
     /// Sends requests to the back end.
-    pub asker: Rc<dyn Asks>,
+    pub asker: Rc<dyn BackendHandle>,
     /// The key that publishers need, if events arrive over HTTP.
     pub publish_key: Option<Secret>,
     /// The data directory, if users, tokens, and groups are stored locally.
@@ -39,7 +39,7 @@ pub(super) struct BackEnd {
     start: Start,
 }
 
-type Start = Box<dyn FnOnce(&Mailbox<Tell>) -> io::Result<Threads>>;
+type Start = Box<dyn FnOnce(&Mailbox<BackendEvent>) -> io::Result<Threads>>;
 
 /// The threads of a running back end.
 #[derive(Default)]
@@ -71,12 +71,12 @@ impl Draft {
     /// # Errors
     /// Every problem of the settings, without credentials.
     pub fn new(settings: &Settings, values: &Values) -> Result<Draft, Vec<String>> {
-        match &settings.back_end {
-            BackEndSettings::Embedded(None) => Ok(Draft::Embedded(None)),
-            BackEndSettings::Embedded(Some(broker)) => {
+        match &settings.backend {
+            BackendSettings::Embedded(None) => Ok(Draft::Embedded(None)),
+            BackendSettings::Embedded(Some(broker)) => {
                 Ok(Draft::Embedded(Some(source(broker, settings, values)?)))
             }
-            BackEndSettings::H(h) => draft_of_h(h, settings, values),
+            BackendSettings::H(h) => draft_of_h(h, settings, values),
         }
     }
 
@@ -96,7 +96,7 @@ impl Draft {
     ///
     /// # Errors
     /// [`Exit`] if the data directory or the database cannot be opened.
-    pub fn prepare(self, settings: &Settings) -> Result<BackEnd, Exit> {
+    pub fn prepare(self, settings: &Settings) -> Result<Backend, Exit> {
         match self {
             Draft::Embedded(source) => embedded(settings, source),
             #[cfg(feature = "h")]
@@ -105,9 +105,9 @@ impl Draft {
     }
 }
 
-impl BackEnd {
+impl Backend {
     /// Starts the back end.
-    pub fn start(self, mailbox: &Mailbox<Tell>) -> Result<Threads, Exit> {
+    pub fn start(self, mailbox: &Mailbox<BackendEvent>) -> Result<Threads, Exit> {
         (self.start)(mailbox)
             .map_err(|error| Exit::new(Exit::OS, format!("a thread for the back end: {error}")))
     }
@@ -126,14 +126,14 @@ impl Threads {
 }
 
 /// Delivers back-end events to the reactor through its mailbox.
-struct ByMailbox(Mailbox<Tell>);
+struct ByMailbox(Mailbox<BackendEvent>);
 
 impl Way for ByMailbox {
-    fn tell(&self, tell: Tell) -> Result<(), Closed> {
+    fn tell(&self, tell: BackendEvent) -> Result<(), Closed> {
         self.0.send(tell).map_err(|net::Closed| Closed)
     }
 
-    fn try_tell(&self, tell: Tell) -> Result<(), Undelivered> {
+    fn try_tell(&self, tell: BackendEvent) -> Result<(), Undelivered> {
         self.0.try_send(tell).map_err(|error| match error {
             net::Undelivered::Full(tell) => Undelivered::Full(tell),
             net::Undelivered::Closed => Undelivered::Closed,
@@ -142,7 +142,7 @@ impl Way for ByMailbox {
 }
 
 #[cfg(feature = "sqlite")]
-fn embedded(settings: &Settings, source: Option<Source>) -> Result<BackEnd, Exit> {
+fn embedded(settings: &Settings, source: Option<Source>) -> Result<Backend, Exit> {
     use crate::backend::{self, embedded::Embedded};
     use crate::clock::unix_now;
 
@@ -161,7 +161,7 @@ fn embedded(settings: &Settings, source: Option<Source>) -> Result<BackEnd, Exit
     let (asker, questions) = backend::questions();
     let brokers = source.as_ref().map(names);
     let feeding = asker.clone();
-    let start = move |mailbox: &Mailbox<Tell>| {
+    let start = move |mailbox: &Mailbox<BackendEvent>| {
         let way = ByMailbox(mailbox.clone());
         Ok(Threads {
             answering: Some(backend::start(embedded, questions, unix_now, way)?),
@@ -171,7 +171,7 @@ fn embedded(settings: &Settings, source: Option<Source>) -> Result<BackEnd, Exit
             },
         })
     };
-    Ok(BackEnd {
+    Ok(Backend {
         asker: Rc::new(asker),
         publish_key: Some(publish_key),
         data: Some(data),
@@ -212,7 +212,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 // Without this feature, the configuration has been refused earlier.
 #[cfg(not(feature = "sqlite"))]
-fn embedded(_: &Settings, _: Option<Source>) -> Result<BackEnd, Exit> {
+fn embedded(_: &Settings, _: Option<Source>) -> Result<Backend, Exit> {
     let message = "this build has no embedded back end: it needs the feature sqlite";
     Err(Exit::new(Exit::CONFIG, message))
 }
@@ -319,7 +319,7 @@ fn draft_of_h(h: &HSettings, settings: &Settings, values: &Values) -> Result<Dra
 }
 
 #[cfg(feature = "h")]
-fn of_h(draft: HDraft) -> BackEnd {
+fn of_h(draft: HDraft) -> Backend {
     use crate::backend::h::Clocks;
     use crate::clock::unix_now;
 
@@ -331,7 +331,7 @@ fn of_h(draft: HDraft) -> BackEnd {
     let names = names_of(&events.brokers);
     let (asker, questions) = h::questions();
     let counted = Arc::clone(&stats);
-    let start = move |mailbox: &Mailbox<Tell>| {
+    let start = move |mailbox: &Mailbox<BackendEvent>| {
         let way = ByMailbox(mailbox.clone());
         let clocks = Clocks {
             unix: unix_now,
@@ -343,7 +343,7 @@ fn of_h(draft: HDraft) -> BackEnd {
             ..Threads::default()
         })
     };
-    BackEnd {
+    Backend {
         asker: Rc::new(asker),
         publish_key: None,
         data: None,
