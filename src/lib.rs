@@ -9,6 +9,7 @@
 //! | [`http`] | one request head, the upgrade, responses; also without a socket |
 //! | [`net`] | the engine: a mio reactor over `ws` and `http`; an application is a [`net::Handler`] |
 //! | [`model`] | the vocabulary that the modules below share |
+//! | [`uri`] | normalization of URIs as in h, and the keys by which filters match pages |
 //! | [`realtime`] | the API: messages, filters, the index, and the receivers of events |
 //! | [`admin`] | publishing, metrics, health, and a page to try it with |
 //! | [`backend`] | users, tokens, groups, and the processing of published events |
@@ -36,6 +37,7 @@ pub mod realtime;
 pub mod server;
 #[cfg(feature = "tls")]
 pub mod trust;
+pub mod uri;
 
 use h_realtime_engine as net;
 use h_realtime_engine::{http, log_throttle, ws};

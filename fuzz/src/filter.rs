@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use h_realtime::model::{Decision, EventKind, Field, Plan, Reach, Rule, Term, uri};
+use h_realtime::model::{Decision, EventKind, Field, Plan, Reach, Rule, Term};
+use h_realtime::uri;
 
 use crate::sim::{Heard, Stage};
 

@@ -1,6 +1,6 @@
 //! The URI normaliser: its properties. What it makes of each URI is in the vectors.
 
-use h_realtime::model::uri::{self, Version, annotation_keys, filter_keys, normalize};
+use h_realtime::uri::{self, Version, annotation_keys, filter_keys, normalize};
 
 /// URIs, with a byte between them that is in no text.
 pub fn uri_normalize(input: &[u8]) {

@@ -8,8 +8,6 @@
 //! as data in a [`Plan`], which the reactor evaluates in memory. No event ever costs a lookup per
 //! connection.
 
-pub mod uri;
-
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -322,7 +320,7 @@ impl Field {
 }
 
 /// A field with a value. Filters select annotations by terms. For [`Field::Uri`], the value is a
-/// scope key of [`uri`].
+/// scope key of [`crate::uri`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Term {
     /// The field.

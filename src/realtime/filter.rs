@@ -5,7 +5,7 @@
 use super::term::{Digest, Digester};
 use super::{json, work};
 use crate::model::Field;
-use crate::model::uri::{self, FilterKeysError};
+use crate::uri::{self, FilterKeysError};
 
 /// The reason why a filter is rejected. The previous filter stays in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

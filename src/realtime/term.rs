@@ -11,7 +11,7 @@ use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 
 use crate::model::Field;
-use crate::model::uri::split_key;
+use crate::uri::split_key;
 
 /// The digest of a text of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

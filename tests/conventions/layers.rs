@@ -8,6 +8,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("engine/ws", &[], &["zlib_rs"]),
     ("engine/http", &["ws"], &["httparse", "sha1", "base64"]),
     ("model", &[], &[]),
+    ("uri", &[], &[]),
     ("backoff.rs", &[], &[]),
     ("trust", &[], &["rustls", "rustls_native_certs"]),
     ("logging", &[], &["log", "jiff", "rustix", "serde_json"]),
@@ -23,12 +24,12 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "realtime",
-        &["model", "net", "http", "ws"],
+        &["model", "uri", "net", "http", "ws"],
         &["serde", "serde_json", "foldhash", "hashbrown", "log"],
     ),
     (
         "backend",
-        &["model", "backoff", "log_throttle", "trust"],
+        &["model", "uri", "backoff", "log_throttle", "trust"],
         &[
             "rusqlite",
             "serde",

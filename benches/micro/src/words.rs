@@ -1,7 +1,8 @@
 //! What clients and back ends say: as browsers, the official client and h say it.
 
+use h_realtime::model::{Candidates, Decision, EventKind, Field, Plan, Rule, Term};
+use h_realtime::uri;
 use h_realtime_engine::http::{Head, check_upgrade, parse_head};
-use h_realtime::model::{Decision, EventKind, Field, Plan, Reach, Rule, Term, uri};
 use h_realtime_engine::ws::{Deflater, OpCode, encode_client_frame, encode_compressed, encode_frame};
 
 /// A program's handshake, which offers no compression.
@@ -85,7 +86,7 @@ pub fn event(page: &str) -> Plan {
     terms.extend(keys.iter().map(|key| term(Field::Uri, key)));
     Plan {
         kind: EventKind::Create,
-        reach: Reach::Terms(terms),
+        candidates: Candidates::Terms(terms),
         exclude_client: Some("0c9f7a52-98f7-4a46-b9f2-ec0ddc2d5b4b".into()),
         rules: vec![Rule {
             when: Vec::new(),

@@ -12,8 +12,9 @@ use super::fields::{Fields, Refusal, quoted};
 use super::userid::is_userid;
 use crate::backend::json::without_lone_surrogates;
 use crate::model::{
-    Candidates, Condition, Decision, EventKind, Plan, PublishError, Rule, Term, UnixMillis, uri,
+    Candidates, Condition, Decision, EventKind, Plan, PublishError, Rule, Term, UnixMillis,
 };
+use crate::uri;
 
 /// The reason why a body is rejected as a whole.
 #[derive(Debug)]

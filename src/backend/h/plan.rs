@@ -11,8 +11,9 @@ use super::links::Site;
 use super::payload::{self, View};
 use crate::backend::Fate;
 use crate::model::{
-    Candidates, Condition, Decision, DenyReason, EventKind, Plan, Rule, Term, Userids, uri,
+    Candidates, Condition, Decision, DenyReason, EventKind, Plan, Rule, Term, Userids,
 };
+use crate::uri;
 
 /// Returns the plan of an event, given the current data of its annotation.
 ///

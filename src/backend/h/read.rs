@@ -13,7 +13,8 @@ use super::ids::Uuid;
 use super::session::{Session, cause};
 use super::{row, sql, userid};
 use crate::backend::Fate;
-use crate::model::{EventKind, uri};
+use crate::model::EventKind;
+use crate::uri;
 
 /// Reads the data of an annotation. An outer error means that the connection must be closed. An
 /// inner one means that only this annotation cannot be read.
