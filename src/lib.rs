@@ -27,7 +27,6 @@ pub mod admin;
 pub mod backend;
 pub mod backoff;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod logging;
 pub mod model;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use h_realtime::model::{Decision, EventKind, Field, Plan, Reach, Rule, Term};
+use h_realtime::model::{Candidates, Decision, EventKind, Field, Plan, Rule, Term};
 use h_realtime::uri;
 
 use crate::sim::{Heard, Stage};
@@ -173,7 +173,7 @@ fn plan(terms: &BTreeSet<(Field, String)>) -> Plan {
     });
     Plan {
         kind: EventKind::Create,
-        reach: Reach::Terms(terms.collect()),
+        candidates: Candidates::Terms(terms.collect()),
         exclude_client: None,
         rules: vec![Rule {
             when: Vec::new(),

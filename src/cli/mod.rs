@@ -33,9 +33,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use exit::Exit;
 
 #[cfg(feature = "sqlite")]
-use crate::clock::unix_now;
-#[cfg(feature = "sqlite")]
 use crate::config::data_directory;
+#[cfg(feature = "sqlite")]
+use crate::model::unix_now;
 
 /// The Hypothesis Real Time API as one small server: clients open a WebSocket and learn at
 /// once when an annotation is made, changed or deleted.

@@ -7,9 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::Settings;
 use super::problems::Problems;
 use super::values::{Values, Whence};
-use super::{OnExpiry, Settings};
+use crate::model::OnExpiry;
 use crate::net::Address;
 
 /// A dangerous configuration, by the setting that causes it.

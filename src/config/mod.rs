@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use crate::http::Origin;
 use crate::logging::Format;
+use crate::model::{InvalidToken, OnExpiry};
 use crate::net::{Address, Config};
 
 pub use backend::{BackendKind, BackendSettings, BrokerSettings, EventSource, Features, HSettings};
@@ -47,26 +48,6 @@ pub use table::{Preset, SETTINGS, Setting};
 pub use units::{parse_duration, parse_mode, parse_size};
 pub use value::{Kind, Value};
 pub use values::{Values, Whence};
-
-/// Handling of an open connection when its token expires or is revoked, or its user is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnExpiry {
-    /// Closes the connection with 3000, so that the client reconnects with another token.
-    #[default]
-    Close,
-    /// Keeps the connection, as h does.
-    Keep,
-}
-
-/// Handling of a handshake with an unknown or expired token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum InvalidToken {
-    /// Serves the client as anonymous, as h does.
-    #[default]
-    Anonymous,
-    /// Rejects the handshake with 401.
-    Reject,
-}
 
 /// The resolved configuration of the server.
 #[derive(Clone, Debug)]

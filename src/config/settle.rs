@@ -6,12 +6,11 @@ use super::address::{parse_admin, parse_listen};
 use super::problems::Problems;
 use super::units::parse_mode;
 use super::values::Values;
-use super::{
-    BackendSettings, ConfigError, Features, InvalidToken, Listen, MetricsKey, OnExpiry, Settings,
-};
+use super::{BackendSettings, ConfigError, Features, Listen, MetricsKey, Settings};
 use super::{SocketSettings, backend, danger, places};
 use crate::http::{ForwardedBy, Origin, Proxies};
 use crate::logging::Format;
+use crate::model::{InvalidToken, OnExpiry};
 use crate::net::{Address, Config};
 
 impl Values {

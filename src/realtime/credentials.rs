@@ -4,13 +4,16 @@
 //! token or user has ended. Must not know: the users of tokens; `principals` does.
 
 use crate::http::Upgrade;
-use crate::model::{AuthReply, BackendRequest, Busy, EndCause, RequestId, Secret, UnixMillis};
+use crate::model::{
+    AuthReply, BackendRequest, Busy, EndCause, InvalidToken, OnExpiry, RequestId, Secret,
+    UnixMillis,
+};
 use crate::net::{ConnKey, Cx, Now, Verdict};
 use crate::ws::CloseCode;
 
 use super::principals::Fate;
 use super::term::Digester;
-use super::{Arrival, InvalidToken, OnExpiry, Realtime, Session, Settings, request};
+use super::{Arrival, Realtime, Session, Settings, request};
 
 impl Realtime {
     pub(super) fn authenticate(

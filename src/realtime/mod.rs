@@ -46,7 +46,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::http::{Origin, Request};
-use crate::model::{BackendEvent, BackendHandle, EndCause};
+use crate::model::{BackendEvent, BackendHandle, EndCause, InvalidToken, OnExpiry};
 use crate::net::{ConnKey, Cx, Verdict};
 
 pub use counters::{Auth, Counters, Errors, Events, Messages, Refused, Withheld};
@@ -86,27 +86,6 @@ pub struct Settings {
     /// The interval in milliseconds at which the backend checks the tokens of connections for
     /// changes. `None` if the backend reports all changes by itself.
     pub sweep_period: Option<u64>,
-}
-
-/// The treatment of an open connection whose token has expired or was revoked, or whose user was
-/// deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnExpiry {
-    /// The connection is closed with 3000, and may reconnect with another token.
-    #[default]
-    Close,
-    /// The connection stays open, as in h.
-    Keep,
-}
-
-/// The treatment of an invalid token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum InvalidToken {
-    /// The connection is anonymous, as in h.
-    #[default]
-    Anonymous,
-    /// The handshake is rejected with 401.
-    Reject,
 }
 
 /// The Real Time API on top of an engine. Its methods are those of a
@@ -248,7 +227,7 @@ impl Realtime {
 
     /// Handles a message from a backend. Ignores events ([`BackendEvent::Published`], [`BackendEvent::QueueEvents`]),
     /// which belong in an [`EventQueue`], and [`BackendEvent::Health`], which is for others.
-    pub fn on_tell(&mut self, cx: &mut Cx<'_, Session>, tell: BackendEvent) {
+    pub fn on_backend_event(&mut self, cx: &mut Cx<'_, Session>, tell: BackendEvent) {
         match tell {
             BackendEvent::Authenticated { request_id, reply } => {
                 self.on_authenticated(cx, request_id, reply)

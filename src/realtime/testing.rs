@@ -210,7 +210,8 @@ impl World {
     }
 
     pub fn tell(&mut self, tell: BackendEvent) -> Vec<Did> {
-        self.call(|realtime, cx| realtime.on_tell(cx, tell)).1
+        self.call(|realtime, cx| realtime.on_backend_event(cx, tell))
+            .1
     }
 
     pub fn tick(&mut self, now: Now) -> Vec<Did> {

@@ -198,7 +198,7 @@ impl Handler for App {
                 self.ready = ready;
                 self.note_readiness();
             }
-            tell => self.realtime.on_tell(cx, tell),
+            tell => self.realtime.on_backend_event(cx, tell),
         }
     }
 

@@ -144,7 +144,7 @@ impl Way for ByMailbox {
 #[cfg(feature = "sqlite")]
 fn embedded(settings: &Settings, source: Option<Source>) -> Result<Backend, Exit> {
     use crate::backend::{self, embedded::Embedded};
-    use crate::clock::unix_now;
+    use crate::model::unix_now;
 
     let stats = match &source {
         Some(source) => stats(source),
@@ -321,7 +321,7 @@ fn draft_of_h(h: &HSettings, settings: &Settings, values: &Values) -> Result<Dra
 #[cfg(feature = "h")]
 fn of_h(draft: HDraft) -> Backend {
     use crate::backend::h::Clocks;
-    use crate::clock::unix_now;
+    use crate::model::unix_now;
 
     let HDraft {
         store,

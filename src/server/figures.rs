@@ -9,7 +9,7 @@ use std::fs;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::clock::unix_now;
+use crate::model::unix_now;
 
 /// Reads process statistics from the system.
 pub(super) struct Figures {

@@ -26,10 +26,10 @@ use std::time::Duration;
 
 use crate::admin::{Admin, Guard, Keys};
 use crate::cli::exit::Exit;
-use crate::clock::unix_now;
-use crate::config::{InvalidToken, OnExpiry, Settings, Sources};
+use crate::config::{Settings, Sources};
 use crate::logging;
 use crate::model::Secret;
+use crate::model::unix_now;
 use crate::net::{Address, Config, ListenerId, Reactor, raise_open_files};
 use crate::realtime::{self, Realtime};
 
@@ -193,16 +193,10 @@ pub(crate) fn facts(open_files: u64) -> Facts {
 fn realtime_settings(settings: &Settings) -> realtime::Settings {
     realtime::Settings {
         origins: settings.origins.clone(),
-        invalid_token: match settings.invalid_token {
-            InvalidToken::Anonymous => realtime::InvalidToken::Anonymous,
-            InvalidToken::Reject => realtime::InvalidToken::Reject,
-        },
+        invalid_token: settings.invalid_token,
         max_terms: settings.filter_terms,
         filters_total: settings.filters_total,
-        on_expiry: match settings.on_expiry {
-            OnExpiry::Close => realtime::OnExpiry::Close,
-            OnExpiry::Keep => realtime::OnExpiry::Keep,
-        },
+        on_expiry: settings.on_expiry,
         expiry_spread: millis(settings.expiry_spread),
         sweep_period: settings.sweep.map(millis),
     }

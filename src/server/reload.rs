@@ -13,10 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cli::exit::Exit;
-use crate::clock::unix_now;
 use crate::config::{Danger, Settings, Sources, Values};
 use crate::logging;
 use crate::model::BackendEvent;
+use crate::model::unix_now;
 use crate::net::tls::TlsConfig;
 use crate::net::{Closed, Mailbox, Reload};
 use crate::realtime;

@@ -14,7 +14,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("logging", &[], &["log", "jiff", "rustix", "serde_json"]),
     (
         "config",
-        &["net", "http", "logging"],
+        &["model", "net", "http", "logging"],
         &["toml", "clap", "strsim", "log"],
     ),
     (

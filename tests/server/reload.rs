@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use h_realtime::clock::unix_now;
 use h_realtime::model::Secret;
+use h_realtime::model::unix_now;
 use h_realtime_engine::ws::OpCode;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 

@@ -19,7 +19,7 @@ use super::retry::retry_after;
 use super::target::{Target, Way};
 use crate::cli::exit::Exit;
 use crate::cli::text::printable;
-use crate::clock::unix_now;
+use crate::model::unix_now;
 
 /// A connection after its handshake.
 pub(super) type Socket = WebSocket<Metered>;

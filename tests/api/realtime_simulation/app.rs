@@ -141,7 +141,7 @@ impl Handler for App {
                     _ => None,
                 };
                 self.model.borrow_mut().told(key, &tell, cx.now());
-                self.realtime.on_tell(cx, tell);
+                self.realtime.on_backend_event(cx, tell);
             }
         }
     }

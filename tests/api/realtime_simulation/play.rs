@@ -1,9 +1,9 @@
 //! What happens by chance.
 
 use h_realtime::model::{
-    AuthReply, BackendEvent, EndCause, Identity, RequestId, TokenId, UnixMillis,
+    AuthReply, BackendEvent, EndCause, Identity, InvalidToken, RequestId, TokenId, UnixMillis,
 };
-use h_realtime::realtime::{InvalidToken, Settings, TurnLimits};
+use h_realtime::realtime::{Settings, TurnLimits};
 use h_realtime_engine::Config;
 use h_realtime_engine::ws::CAN_DEFLATE;
 

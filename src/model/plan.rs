@@ -1,0 +1,196 @@
+//! The delivery of an event: its messages, and the rules that select their receivers.
+//!
+//! Owns: the terms of filters, plans, and rules. Must not know: connections, or the evaluation of
+//! rules, which is part of the API.
+
+use std::sync::Arc;
+
+/// The fields that a filter may name: h's `/id`, `/group`, `/uri`, and `/references`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Field {
+    /// The annotation's own id.
+    Id,
+    /// The annotation's group.
+    Group,
+    /// The annotated page.
+    Uri,
+    /// The annotations that this one replies to.
+    References,
+}
+
+impl Field {
+    /// Returns the field that a filter clause names, if it exists.
+    pub fn from_pointer(pointer: &str) -> Option<Field> {
+        match pointer {
+            "/id" => Some(Field::Id),
+            "/group" => Some(Field::Group),
+            "/uri" => Some(Field::Uri),
+            "/references" => Some(Field::References),
+            _ => None,
+        }
+    }
+}
+
+/// A field with a value. Filters select annotations by terms. For [`Field::Uri`], the value is a
+/// scope key of [`crate::uri`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Term {
+    /// The field.
+    pub field: Field,
+    /// The value, which must be equal.
+    pub value: Box<str>,
+}
+
+impl Term {
+    /// Returns the terms by which filters match an annotation, sorted and without duplicates.
+    /// `pages` are the scope keys of all addresses of its page. An address without a normal form
+    /// has no key, since no filter can name it either.
+    pub fn of_annotation(
+        id: String,
+        group: String,
+        references: impl IntoIterator<Item = String>,
+        pages: impl IntoIterator<Item = String>,
+    ) -> Vec<Term> {
+        let references = references.into_iter().map(|id| (Field::References, id));
+        let pages = pages.into_iter().map(|key| (Field::Uri, key));
+        let mut terms: Vec<Term> = [(Field::Id, id), (Field::Group, group)]
+            .into_iter()
+            .chain(references)
+            .chain(pages)
+            .map(|(field, value)| Term {
+                field,
+                value: value.into(),
+            })
+            .collect();
+        terms.sort_unstable();
+        terms.dedup();
+        terms
+    }
+}
+
+/// The kind of an event, for the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// An annotation was created.
+    Create,
+    /// An annotation was updated.
+    Update,
+    /// An annotation was deleted.
+    Delete,
+    /// A user's memberships changed.
+    SessionChange,
+}
+
+impl EventKind {
+    /// Returns the name in metrics and on the admin page.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Create => "create",
+            EventKind::Update => "update",
+            EventKind::Delete => "delete",
+            EventKind::SessionChange => "session-change",
+        }
+    }
+}
+
+/// An event, with its messages and the rules that select their receivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The kind of event.
+    pub kind: EventKind,
+    /// The candidate connections.
+    pub candidates: Candidates,
+    /// The client that caused the event; connections with this client id are excluded. `None`
+    /// excludes no connections.
+    pub exclude_client: Option<Box<str>>,
+    /// The rules in order. The first one whose conditions all hold decides. If none does, the
+    /// message is withheld.
+    pub rules: Vec<Rule>,
+    /// The messages, as JSON text. Rules reference them by index. Each is encoded once, regardless
+    /// of the number of receivers.
+    pub variants: Vec<Box<str>>,
+}
+
+/// The candidate connections for a plan, before its rules are evaluated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Candidates {
+    /// Connections whose filter contains any of these terms.
+    Terms(Vec<Term>),
+    /// All connections of this user, regardless of their filter.
+    User(Box<str>),
+}
+
+/// A rule: if all conditions in `when` hold for the receiver, `then` is the decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The conditions. A rule without conditions always holds.
+    pub when: Vec<Condition>,
+    /// The decision.
+    pub then: Decision,
+}
+
+/// A condition on the receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Logged in with exactly this userid.
+    User(Box<str>),
+    /// A member of this group, in any role.
+    Member(Box<str>),
+    /// A member of this group with a moderating role.
+    Moderator(Box<str>),
+    /// Logged in as one of these users.
+    OneOf(Userids),
+}
+
+/// A set of userids, shared by the rules that reference it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Userids(Arc<[Box<str>]>);
+
+impl Userids {
+    /// Returns whether the set is empty.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns whether the set contains exactly this userid.
+    pub fn contains(&self, userid: &str) -> bool {
+        self.0.binary_search_by(|one| (**one).cmp(userid)).is_ok()
+    }
+
+    /// Returns the userids, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|one| &**one)
+    }
+}
+
+impl<T: Into<Box<str>>> FromIterator<T> for Userids {
+    fn from_iter<I: IntoIterator<Item = T>>(userids: I) -> Self {
+        let mut all: Vec<Box<str>> = userids.into_iter().map(Into::into).collect();
+        all.sort_unstable();
+        all.dedup();
+        Userids(all.into())
+    }
+}
+
+/// The decision of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Send the variant with this index.
+    Send(usize),
+    /// Send nothing, for this reason.
+    Deny(DenyReason),
+}
+
+/// The reason why an event is withheld from a connection with a matching filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DenyReason {
+    /// The receiver may not read it: it is private, or in a group of which the receiver is not a
+    /// member.
+    Permission,
+    /// The author is muted (h's NIPSA).
+    Muted,
+    /// The annotation is hidden by moderation.
+    Hidden,
+    /// The annotation is hidden from students until their teacher reveals it (h's checkpoints).
+    Checkpoint,
+}
