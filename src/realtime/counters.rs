@@ -4,25 +4,25 @@ use crate::model::{DenyReason, EventKind};
 
 /// Totals since the start, and current values ("now"). Totals never decrease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct ApiCounters {
     /// Messages by type.
-    pub messages: Messages,
+    pub messages: MessageCounters,
     /// Rejected messages.
-    pub errors: Errors,
+    pub errors: ErrorCounters,
     /// Messages without a numeric `id`, which get no reply.
     pub without_id: u64,
     /// Processed events by kind.
-    pub events: Events,
+    pub events: EventCounters,
     /// Candidate connections of events, including those from which the event was withheld.
     pub matched: u64,
     /// Notifications passed to the engine, one per receiver.
     pub sent: u64,
     /// Candidate connections from which an event was withheld.
-    pub withheld: Withheld,
+    pub withheld: WithheldCounters,
     /// Results of authentication.
-    pub auth: Auth,
+    pub auth: AuthCounters,
     /// Rejected requests.
-    pub refused: Refused,
+    pub rejected: RejectedCounters,
     /// Connections closed because their token or user ended.
     pub credentials_ended: u64,
     /// Subscriptions now: the sum of the terms of all filters.
@@ -35,15 +35,15 @@ pub struct Counters {
     pub principals: u64,
     /// Bytes allocated for subscriptions now.
     pub index_bytes: u64,
-    /// The footprint of filters now, which [`Settings::filters_total`](super::Settings) limits.
+    /// The footprint of filters now, which [`ApiSettings::filters_total`](super::ApiSettings) limits.
     pub filter_bytes: u64,
     /// Log lines about single connections that were suppressed by the rate limit.
-    pub lines_left_out: u64,
+    pub suppressed_lines: u64,
 }
 
 /// Messages by type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Messages {
+pub struct MessageCounters {
     /// `ping`
     pub ping: u64,
     /// `whoami`
@@ -58,7 +58,7 @@ pub struct Messages {
 
 /// Rejected messages by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Errors {
+pub struct ErrorCounters {
     /// Not JSON; the connection is closed.
     pub not_json: u64,
     /// JSON that is not an object.
@@ -79,7 +79,7 @@ pub struct Errors {
 
 /// Events by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Events {
+pub struct EventCounters {
     /// A creation of an annotation.
     pub create: u64,
     /// A change of an annotation.
@@ -92,7 +92,7 @@ pub struct Events {
 
 /// Connections from which events were withheld, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Withheld {
+pub struct WithheldCounters {
     /// The client caused the event itself.
     pub own: u64,
     /// The receiver may not read the annotation.
@@ -107,7 +107,7 @@ pub struct Withheld {
 
 /// Results of authentication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Auth {
+pub struct AuthCounters {
     /// No token.
     pub anonymous: u64,
     /// A valid token.
@@ -118,10 +118,10 @@ pub struct Auth {
     pub unavailable: u64,
 }
 
-/// Rejected requests by reason. [`Auth::unavailable`] counts those whose token could not be
+/// Rejected requests by reason. [`AuthCounters::unavailable`] counts those whose token could not be
 /// checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Refused {
+pub struct RejectedCounters {
     /// A request for the WebSocket that is not a valid handshake.
     pub handshake: u64,
     /// A request for an unknown path.
@@ -132,7 +132,7 @@ pub struct Refused {
     pub token: u64,
 }
 
-impl Refused {
+impl RejectedCounters {
     /// Counts an immediate response.
     pub(super) fn count(&mut self, status: u16) {
         self.handshake += u64::from(status == 400);
@@ -140,7 +140,7 @@ impl Refused {
     }
 }
 
-impl Events {
+impl EventCounters {
     pub(super) fn count(&mut self, kind: EventKind) {
         *match kind {
             EventKind::Create => &mut self.create,
@@ -151,7 +151,7 @@ impl Events {
     }
 }
 
-impl Withheld {
+impl WithheldCounters {
     pub(super) fn count(&mut self, reason: DenyReason) {
         *match reason {
             DenyReason::Permission => &mut self.permission,

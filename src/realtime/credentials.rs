@@ -13,7 +13,7 @@ use crate::ws::CloseCode;
 
 use super::principals::Fate;
 use super::term::Digester;
-use super::{Arrival, Realtime, Session, Settings, request};
+use super::{ApiSession, ApiSettings, Arrival, Realtime, request};
 
 impl Realtime {
     pub(super) fn authenticate(
@@ -37,7 +37,7 @@ impl Realtime {
 
     pub(super) fn on_authenticated(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         request_id: RequestId,
         reply: AuthReply,
     ) {
@@ -63,7 +63,7 @@ impl Realtime {
                 match self.settings.invalid_token {
                     InvalidToken::Anonymous => cx.accept(key),
                     InvalidToken::Reject => {
-                        self.counters.refused.token += 1;
+                        self.counters.rejected.token += 1;
                         cx.respond(key, request::unauthorized());
                     }
                 }
@@ -93,7 +93,7 @@ impl Realtime {
     /// Ends the credentials of these connections for a reason other than time.
     pub(super) fn end_all(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         keys: Vec<ConnKey>,
         cause: EndCause,
     ) {
@@ -134,7 +134,7 @@ impl Realtime {
     }
 
     /// Closes the connections with ended credentials that are due.
-    pub(super) fn close_due(&mut self, cx: &mut Cx<'_, Session>) {
+    pub(super) fn close_due(&mut self, cx: &mut Cx<'_, ApiSession>) {
         while let Some((key, cause)) = self.principals.next_to_close(cx.now()) {
             self.end(cx, key, cause);
         }
@@ -144,7 +144,7 @@ impl Realtime {
     /// ended credentials were kept and no longer are, they are closed, spread over time. A
     /// connection that is due to be closed still is, even if such connections are kept from now on:
     /// it may have missed events already.
-    pub fn reconfigure(&mut self, cx: &mut Cx<'_, Session>, settings: Settings) {
+    pub fn reconfigure(&mut self, cx: &mut Cx<'_, ApiSession>, settings: ApiSettings) {
         self.settings = settings;
         if self.settings.on_expiry == OnExpiry::Close {
             for (key, cause) in self.principals.kept() {
@@ -157,14 +157,19 @@ impl Realtime {
 
     /// Closes a connection with ended credentials, at once or when it opens. It keeps its identity
     /// until then, so that it never counts as anonymous.
-    fn end(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, cause: EndCause) {
+    fn end(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, cause: EndCause) {
         match self.arrivals.get_mut(&key) {
             Some(arrival) => arrival.ended = Some(cause),
             None => self.close_ended(cx, key, cause),
         }
     }
 
-    pub(super) fn close_ended(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, cause: EndCause) {
+    pub(super) fn close_ended(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        cause: EndCause,
+    ) {
         self.counters.credentials_ended += 1;
         // The official client does not reconnect after 1000 or 1001.
         cx.close(key, CREDENTIALS_ENDED, cause.as_str());
@@ -173,7 +178,13 @@ impl Realtime {
 
 /// Decides on the treatment of a connection with ended credentials. Expiry is not a loss of trust:
 /// if the close is delayed, the connection is served until then.
-fn fate(settings: &Settings, digester: &Digester, now: Now, cause: EndCause, key: ConnKey) -> Fate {
+fn fate(
+    settings: &ApiSettings,
+    digester: &Digester,
+    now: Now,
+    cause: EndCause,
+    key: ConnKey,
+) -> Fate {
     if settings.on_expiry == OnExpiry::Keep {
         return Fate::Keep;
     }

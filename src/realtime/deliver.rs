@@ -7,15 +7,15 @@ use crate::net::{ConnKey, Cx, Delivery, Frame};
 
 use super::audience::decide;
 use super::event_queue::Cost;
-use super::{Realtime, Session};
+use super::{ApiSession, Realtime};
 
 impl Realtime {
     /// Passes the messages of events, which arrived at `received`, to the engine. Returns the
     /// number of receivers of each event. All events are delivered at once, regardless of their
-    /// number; [`Realtime::deliver_from`] bounds the work.
+    /// number; [`Realtime::deliver_queued`] bounds the work.
     pub fn deliver(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         plans: &[Plan],
         received: MonoMillis,
     ) -> Vec<usize> {
@@ -28,7 +28,7 @@ impl Realtime {
 
     pub(super) fn deliver_one(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         plan: &Plan,
         received: MonoMillis,
     ) -> Cost {

@@ -6,11 +6,16 @@ use crate::ws::CloseCode;
 use super::filter::{self, FilterError};
 use super::message::{self, Kind, MAX_ID, Unreadable};
 use super::reply::{self, Problem};
-use super::{Realtime, Session, encoding, json, work};
+use super::{ApiSession, Realtime, encoding, json, work};
 
 impl Realtime {
     /// Handles a message. Text and binary messages are treated alike.
-    pub fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
+    pub fn on_client_message(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        message: Message<'_>,
+    ) {
         let parsed = match message {
             Message::Text(text) => Some(encoding::without_mark(text).into()),
             Message::Binary(bytes) => encoding::decode(bytes),
@@ -47,7 +52,12 @@ impl Realtime {
         }
     }
 
-    fn dispatch(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: message::Message<'_>) {
+    fn dispatch(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        message: message::Message<'_>,
+    ) {
         let outcome = match message.kind {
             Kind::Ping => {
                 self.counters.messages.ping += 1;
@@ -98,7 +108,7 @@ impl Realtime {
     /// Logs a received message if tracing is on.
     fn trace_message(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         kind: &str,
         problem: Option<Problem<'_>>,
@@ -125,7 +135,7 @@ impl Realtime {
 
     fn set_client_id(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         value: Option<&str>,
     ) -> Result<(), Problem<'static>> {
@@ -144,7 +154,7 @@ impl Realtime {
 
     fn set_filter(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         filter: Option<&str>,
     ) -> Result<(), Problem<'static>> {

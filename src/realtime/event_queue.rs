@@ -11,7 +11,7 @@ use std::vec;
 use crate::model::{MonoMillis, Plan};
 use crate::net::Cx;
 
-use super::{Realtime, Session};
+use super::{ApiSession, Realtime};
 
 /// Batches of events, in lanes. The events of a lane are delivered in the order in which they were
 /// pushed, so that an annotation's earlier state never follows a later one. Lanes take turns, event
@@ -42,7 +42,7 @@ pub struct TurnLimits {
 
 /// Progress of a delivery.
 #[derive(Debug)]
-pub enum Delivered<'a, T> {
+pub enum Completion<'a, T> {
     /// An event has been passed to the engine for this number of connections.
     Event(&'a Plan, usize),
     /// All events of a batch have been. Contains the number of connections for each.
@@ -105,7 +105,7 @@ impl<T> EventQueue<T> {
         context: &mut C,
         backlog: impl Fn(&C) -> usize,
         mut deliver: impl FnMut(&mut C, &Plan, MonoMillis) -> Cost,
-        mut done: impl FnMut(&mut C, Delivered<'_, T>),
+        mut done: impl FnMut(&mut C, Completion<'_, T>),
     ) -> bool {
         let (mut events, mut matches, mut bytes) = (0, 0, 0);
         let limits = self.limits;
@@ -129,12 +129,12 @@ impl<T> EventQueue<T> {
                 if cost.sent > 0 {
                     bytes += plan.variants.iter().map(|text| text.len()).sum::<usize>();
                 }
-                done(context, Delivered::Event(&plan, cost.sent));
+                done(context, Completion::Event(&plan, cost.sent));
             }
             if batch.plans.len() == 0
                 && let Some(batch) = self.lanes[lane].pop_front()
             {
-                done(context, Delivered::Batch(batch.tag, &batch.sent));
+                done(context, Completion::Batch(batch.tag, &batch.sent));
             }
         }
         // Release the memory of a long queue that has been drained.
@@ -158,11 +158,11 @@ impl Realtime {
     /// are determined when it is delivered, by the identities, memberships, and filters at that
     /// time, and not when it was pushed. Calls `done` for each event and each batch. Returns
     /// whether events remain.
-    pub fn deliver_from<T>(
+    pub fn deliver_queued<T>(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         queue: &mut EventQueue<T>,
-        done: impl FnMut(&mut Cx<'_, Session>, Delivered<'_, T>),
+        done: impl FnMut(&mut Cx<'_, ApiSession>, Completion<'_, T>),
     ) -> bool {
         queue.serve(
             cx,

@@ -49,9 +49,12 @@ use crate::http::{Origin, Request};
 use crate::model::{BackendEvent, BackendHandle, EndCause, InvalidToken, OnExpiry};
 use crate::net::{ConnKey, Cx, Verdict};
 
-pub use counters::{Auth, Counters, Errors, Events, Messages, Refused, Withheld};
-pub use event_queue::{Delivered, EventQueue, TurnLimits};
-pub use session::Session;
+pub use counters::{
+    ApiCounters, AuthCounters, ErrorCounters, EventCounters, MessageCounters, RejectedCounters,
+    WithheldCounters,
+};
+pub use event_queue::{Completion, EventQueue, TurnLimits};
+pub use session::ApiSession;
 
 /// Parts that benchmarks measure separately.
 #[doc(hidden)]
@@ -69,7 +72,7 @@ use trace::Trace;
 
 /// The configurable behavior of the API.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ApiSettings {
     /// The allowed origins of web pages. If empty, all origins are allowed.
     pub origins: Vec<Origin>,
     /// The treatment of an invalid token.
@@ -92,7 +95,7 @@ pub struct Settings {
 /// [`Handler`](crate::net::Handler), except those for other listeners.
 pub struct Realtime {
     backend: Box<dyn BackendHandle>,
-    settings: Settings,
+    settings: ApiSettings,
     digester: Rc<Digester>,
     index: Index,
     principals: Principals,
@@ -103,7 +106,7 @@ pub struct Realtime {
     /// The time of the last sweep, in monotonic milliseconds.
     swept: u64,
     trace: Trace,
-    counters: Counters,
+    counters: ApiCounters,
 }
 
 /// A connection with a known identity whose WebSocket is about to open.
@@ -117,7 +120,7 @@ struct Arrival {
 impl Realtime {
     /// Creates the API. `seed` should be random, which keeps clients from constructing filter
     /// values that collide.
-    pub fn new(backend: Box<dyn BackendHandle>, settings: Settings, seed: [u64; 4]) -> Self {
+    pub fn new(backend: Box<dyn BackendHandle>, settings: ApiSettings, seed: [u64; 4]) -> Self {
         let digester = Rc::new(Digester::new(seed));
         Realtime {
             backend,
@@ -130,26 +133,26 @@ impl Realtime {
             receivers: Vec::new(),
             swept: 0,
             trace: Trace::default(),
-            counters: Counters::default(),
+            counters: ApiCounters::default(),
         }
     }
 
     /// Handles a request: a handshake, `/_status`, or an unknown path.
     pub fn on_request(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         request: &Request<'_>,
     ) -> Verdict {
         let (upgrade, credentials) = match request::read(request, cx.now().unix) {
             Wanted::Answer(response) => {
-                self.counters.refused.count(response.status.0);
+                self.counters.rejected.count(response.status.0);
                 return Verdict::Respond(response);
             }
             Wanted::Socket(upgrade, credentials) => (upgrade, credentials),
         };
         if !request::may_connect(request, &self.settings.origins) {
-            self.counters.refused.origin += 1;
+            self.counters.rejected.origin += 1;
             return Verdict::Respond(request::forbidden_origin());
         }
         if request::wants_to_be_watched(request) {
@@ -165,7 +168,7 @@ impl Realtime {
                 match self.settings.invalid_token {
                     InvalidToken::Anonymous => Verdict::Upgrade(upgrade),
                     InvalidToken::Reject => {
-                        self.counters.refused.token += 1;
+                        self.counters.rejected.token += 1;
                         Verdict::Respond(request::unauthorized())
                     }
                 }
@@ -178,7 +181,7 @@ impl Realtime {
     }
 
     /// Called when a WebSocket has opened.
-    pub fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
+    pub fn on_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
         let is_watched = self.trace.open(key);
         if let Some(session) = cx.session(key) {
             session.is_watched = is_watched;
@@ -193,7 +196,7 @@ impl Realtime {
     }
 
     /// Called when a WebSocket has closed.
-    pub fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
+    pub fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
         if let Some(ending) = cx.close_info().filter(|_| self.trace.is_on()) {
             let what = format_args!("closed with {}, by {}", ending.code, ending.reason);
             self.trace.say(key, session.is_watched, cx.now().mono, what);
@@ -206,7 +209,7 @@ impl Realtime {
     }
 
     /// Called periodically. Expires tokens, closes connections that are due, and releases memory.
-    pub fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
+    pub fn on_tick(&mut self, cx: &mut Cx<'_, ApiSession>) {
         let now = cx.now();
         self.expire(now);
         self.close_due(cx);
@@ -227,7 +230,7 @@ impl Realtime {
 
     /// Handles a message from a backend. Ignores events ([`BackendEvent::Published`], [`BackendEvent::QueueEvents`]),
     /// which belong in an [`EventQueue`], and [`BackendEvent::Health`], which is for others.
-    pub fn on_backend_event(&mut self, cx: &mut Cx<'_, Session>, tell: BackendEvent) {
+    pub fn on_backend_event(&mut self, cx: &mut Cx<'_, ApiSession>, tell: BackendEvent) {
         match tell {
             BackendEvent::Authenticated { request_id, reply } => {
                 self.on_authenticated(cx, request_id, reply)
@@ -251,22 +254,22 @@ impl Realtime {
     }
 
     /// Returns the counters and current values.
-    pub fn counters(&self) -> Counters {
-        Counters {
+    pub fn counters(&self) -> ApiCounters {
+        ApiCounters {
             subscriptions: self.index.subscriptions() as u64,
             terms: self.index.terms() as u64,
             logins: self.principals.logins() as u64,
             principals: self.principals.users() as u64,
             index_bytes: self.index.bytes() as u64,
             filter_bytes: self.index.footprint() as u64,
-            lines_left_out: self.trace.left_out(),
+            suppressed_lines: self.trace.left_out(),
             ..self.counters
         }
     }
 }
 
 impl Realtime {
-    fn trace_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, is_watched: bool) {
+    fn trace_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, is_watched: bool) {
         let principal = self.principals.of(key);
         let user = principal.map_or("anonymous", |principal| principal.userid());
         let now = cx.now().mono;
@@ -283,9 +286,9 @@ impl Realtime {
     }
 }
 
-impl Default for Settings {
+impl Default for ApiSettings {
     fn default() -> Self {
-        Settings {
+        ApiSettings {
             origins: Vec::new(),
             invalid_token: InvalidToken::default(),
             max_terms: 200,

@@ -7,7 +7,7 @@ use super::term::Digest;
 /// State that is searched by another key is stored elsewhere: the filter in the index, and the
 /// identity in the principals.
 #[derive(Clone, Debug, Default)]
-pub struct Session {
+pub struct ApiSession {
     /// The digest of the connection's client id. Client ids are only compared, so 16 bytes suffice
     /// for any length.
     client: Digest,
@@ -18,7 +18,7 @@ pub struct Session {
     pub(super) is_watched: bool,
 }
 
-impl Session {
+impl ApiSession {
     /// Returns the digest of the client id, if it is set.
     pub(super) fn client(&self) -> Option<Digest> {
         self.has_client.then_some(self.client)
@@ -30,4 +30,4 @@ impl Session {
     }
 }
 
-const _: () = assert!(size_of::<Session>() <= 24);
+const _: () = assert!(size_of::<ApiSession>() <= 24);

@@ -12,7 +12,7 @@ use crate::model::{
 use crate::net::testing::{Effect, Recorder};
 use crate::net::{ConnKey, Cx, Message, Now, Sessions, Verdict};
 
-use super::{Realtime, Session, Settings};
+use super::{ApiSession, ApiSettings, Realtime};
 
 /// A small generator (xorshift), so that a failing seed can be reproduced.
 pub struct Random(pub u64);
@@ -114,16 +114,16 @@ impl Asked {
 }
 
 #[derive(Default)]
-struct Slots(HashMap<ConnKey, Session>);
+struct Slots(HashMap<ConnKey, ApiSession>);
 
-impl Sessions<Session> for Slots {
-    fn session(&mut self, key: ConnKey) -> Option<&mut Session> {
+impl Sessions<ApiSession> for Slots {
+    fn session(&mut self, key: ConnKey) -> Option<&mut ApiSession> {
         self.0.get_mut(&key)
     }
 }
 
 impl World {
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: ApiSettings) -> Self {
         let asked = Asked::default();
         World {
             realtime: Realtime::new(Box::new(asked.clone()), settings, [1, 2, 3, 4]),
@@ -138,7 +138,7 @@ impl World {
     /// Makes a call and returns its effects.
     pub fn call<R>(
         &mut self,
-        call: impl FnOnce(&mut Realtime, &mut Cx<'_, Session>) -> R,
+        call: impl FnOnce(&mut Realtime, &mut Cx<'_, ApiSession>) -> R,
     ) -> (R, Vec<Did>) {
         let mut cx = self.recorder.cx(self.now, &mut self.sessions);
         let result = call(&mut self.realtime, &mut cx);
@@ -187,7 +187,7 @@ impl World {
 
     /// Opens a connection as the engine does.
     pub fn open(&mut self, index: u32) -> Vec<Did> {
-        self.sessions.0.insert(key(index), Session::default());
+        self.sessions.0.insert(key(index), ApiSession::default());
         self.call(|realtime, cx| realtime.on_open(cx, key(index))).1
     }
 
@@ -220,7 +220,7 @@ impl World {
     }
 
     pub fn message(&mut self, index: u32, message: Message<'_>) -> Vec<Did> {
-        self.call(|realtime, cx| realtime.on_message(cx, key(index), message))
+        self.call(|realtime, cx| realtime.on_client_message(cx, key(index), message))
             .1
     }
 

@@ -11,9 +11,9 @@ use crate::net::Now;
 const WHOAMI: &str = r#"{"type":"whoami","id":1}"#;
 
 fn world(invalid_token: InvalidToken) -> World {
-    World::new(Settings {
+    World::new(ApiSettings {
         invalid_token,
-        ..Settings::default()
+        ..ApiSettings::default()
     })
 }
 
@@ -138,9 +138,9 @@ fn tokens_expire() {
 #[test]
 fn closes_are_spread() {
     let spread = 30_000;
-    let mut world = World::new(Settings {
+    let mut world = World::new(ApiSettings {
         expiry_spread: spread,
-        ..Settings::default()
+        ..ApiSettings::default()
     });
     let connections = 300;
     for number in 0..connections {
@@ -175,9 +175,9 @@ fn closes_are_spread() {
 /// token receives nothing from that moment.
 #[test]
 fn expired_connection_is_served_until_closed_and_revoked_one_is_not() {
-    let mut world = World::new(Settings {
+    let mut world = World::new(ApiSettings {
         expiry_spread: 1 << 40,
-        ..Settings::default()
+        ..ApiSettings::default()
     });
     let mut identity = identity("acct:a@x", 1, &[("g", Role::Member)]);
     identity.expires = Some(1000);
@@ -195,9 +195,9 @@ fn expired_connection_is_served_until_closed_and_revoked_one_is_not() {
 
 #[test]
 fn ended_credentials_may_be_kept_as_in_h() {
-    let mut world = World::new(Settings {
+    let mut world = World::new(ApiSettings {
         on_expiry: OnExpiry::Keep,
-        ..Settings::default()
+        ..ApiSettings::default()
     });
     let mut identity = identity("acct:a@x", 1, &[("g", Role::Member)]);
     identity.expires = Some(1000);
@@ -217,9 +217,9 @@ fn ended_credentials_may_be_kept_as_in_h() {
 
 #[test]
 fn all_tokens_are_swept_periodically() {
-    let mut world = World::new(Settings {
+    let mut world = World::new(ApiSettings {
         sweep_period: Some(60_000),
-        ..Settings::default()
+        ..ApiSettings::default()
     });
     let at = |mono| Now { mono, unix: 0 };
     world.tick(at(60_000));

@@ -10,7 +10,7 @@ use crate::config::Danger;
 use crate::http::{Request, Response};
 use crate::model::{AckGuard, BackendEvent, RequestId};
 use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, Verdict};
-use crate::realtime::{Delivered, EventQueue, Realtime, Session, TurnLimits};
+use crate::realtime::{ApiSession, Completion, EventQueue, Realtime, TurnLimits};
 
 use super::figures::Figures;
 use super::notify::{Pulse, Status};
@@ -60,12 +60,12 @@ const PUBLISHERS: usize = 0;
 const FEED: usize = 1;
 
 impl Handler for App {
-    type Session = Session;
+    type Session = ApiSession;
     type Command = BackendEvent;
 
     fn on_request(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         listener: ListenerId,
         request: &Request<'_>,
@@ -157,19 +157,19 @@ impl Handler for App {
         }
     }
 
-    fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
+    fn on_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
         self.realtime.on_open(cx, key);
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
-        self.realtime.on_message(cx, key, message);
+    fn on_message(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, message: Message<'_>) {
+        self.realtime.on_client_message(cx, key, message);
     }
 
-    fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
+    fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
         self.realtime.on_close(cx, key, session);
     }
 
-    fn on_command(&mut self, cx: &mut Cx<'_, Session>, tell: BackendEvent) {
+    fn on_command(&mut self, cx: &mut Cx<'_, ApiSession>, tell: BackendEvent) {
         match tell {
             BackendEvent::Published {
                 request_id,
@@ -202,24 +202,25 @@ impl Handler for App {
         }
     }
 
-    fn on_turn(&mut self, cx: &mut Cx<'_, Session>) -> bool {
+    fn on_turn(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
         if self.events.is_empty() {
             return false;
         }
         let admin = &mut self.admin;
-        let done = |cx: &mut Cx<'_, Session>, delivered: Delivered<'_, Origin>| match delivered {
-            Delivered::Event(plan, count) => {
-                admin.on_events(cx.now().unix, std::slice::from_ref(plan), &[count]);
-            }
-            Delivered::Batch(Origin::Publisher(request_id), counts) => {
-                admin.on_published(cx, request_id, Ok(counts));
-            }
-            Delivered::Batch(Origin::Feed { .. }, _) => {}
-        };
-        self.realtime.deliver_from(cx, &mut self.events, done)
+        let done =
+            |cx: &mut Cx<'_, ApiSession>, completion: Completion<'_, Origin>| match completion {
+                Completion::Event(plan, count) => {
+                    admin.on_events(cx.now().unix, std::slice::from_ref(plan), &[count]);
+                }
+                Completion::Batch(Origin::Publisher(request_id), counts) => {
+                    admin.on_published(cx, request_id, Ok(counts));
+                }
+                Completion::Batch(Origin::Feed { .. }, _) => {}
+            };
+        self.realtime.deliver_queued(cx, &mut self.events, done)
     }
 
-    fn on_reload(&mut self, cx: &mut Cx<'_, Session>) {
+    fn on_reload(&mut self, cx: &mut Cx<'_, ApiSession>) {
         // A certificate change alone changes nothing here.
         if let Some(next) = self.shared.take() {
             self.realtime.reconfigure(cx, next.realtime);
@@ -227,7 +228,7 @@ impl Handler for App {
         }
     }
 
-    fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
+    fn on_tick(&mut self, cx: &mut Cx<'_, ApiSession>) {
         self.realtime.on_tick(cx);
         self.note_readiness();
         allocator::nudge();

@@ -33,7 +33,7 @@ pub(super) struct Process<'a> {
 pub(super) fn render(
     scope: Scope,
     engine: &net::Counters,
-    api: realtime::Counters,
+    api: realtime::ApiCounters,
     admin: &AdminCounters,
     backend: &Backend<'_>,
     process: &Process<'_>,
@@ -60,7 +60,7 @@ pub(super) fn render(
         backend.events_waiting as f64,
     );
     process::backend(&mut out, backend);
-    process::settings(&mut out, process, api.lines_left_out);
+    process::settings(&mut out, process, api.suppressed_lines);
     process::figures(&mut out, process, engine);
     out.family(
         "h_realtime_build_info",
@@ -71,7 +71,7 @@ pub(super) fn render(
     out.finish()
 }
 
-fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Counters) {
+fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::ApiCounters) {
     out.family(
         "h_realtime_connections",
         Kind::Gauge,
@@ -124,7 +124,7 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Cou
     );
 }
 
-fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realtime::Counters) {
+fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realtime::ApiCounters) {
     let ends = &engine.closed;
     out.family(
         "h_realtime_disconnects_total",
@@ -174,10 +174,10 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
             (r#"reason="proxy_peer""#, engine.refused_untrusted),
             (r#"reason="proxy_header""#, engine.proxy_failures),
             (r#"reason="no_descriptors""#, engine.accept_failures),
-            (r#"reason="no_handshake""#, api.refused.handshake),
-            (r#"reason="path""#, api.refused.path),
-            (r#"reason="origin""#, api.refused.origin),
-            (r#"reason="token""#, api.refused.token),
+            (r#"reason="no_handshake""#, api.rejected.handshake),
+            (r#"reason="path""#, api.rejected.path),
+            (r#"reason="origin""#, api.rejected.origin),
+            (r#"reason="token""#, api.rejected.token),
             (r#"reason="unavailable""#, api.auth.unavailable),
         ]),
     );

@@ -190,8 +190,8 @@ pub(crate) fn facts(open_files: u64) -> Facts {
     }
 }
 
-fn realtime_settings(settings: &Settings) -> realtime::Settings {
-    realtime::Settings {
+fn realtime_settings(settings: &Settings) -> realtime::ApiSettings {
+    realtime::ApiSettings {
         origins: settings.origins.clone(),
         invalid_token: settings.invalid_token,
         max_terms: settings.filter_terms,

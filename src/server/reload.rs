@@ -61,7 +61,7 @@ pub(super) struct Shared {
 
 /// The reloaded settings of the application.
 pub(super) struct Application {
-    pub realtime: realtime::Settings,
+    pub realtime: realtime::ApiSettings,
     pub dangers: Vec<Danger>,
 }
 

@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 
 use h_realtime::model::Plan;
-use h_realtime::realtime::Settings;
+use h_realtime::realtime::ApiSettings;
 use h_realtime_engine::ws::{OpCode, encode_client_frame};
 use h_realtime_engine::{Arrival, Config, Engine, ListenerId, Now, Readiness, Socket};
 
@@ -23,7 +23,7 @@ fn a_batch_of_millions_of_notifications_takes_a_few_megabytes() {
 }
 
 fn publish_large_batch() {
-    let mut engine = Engine::new(Config::default(), Api::new(Settings::default()), 1, at(0));
+    let mut engine = Engine::new(Config::default(), Api::new(ApiSettings::default()), 1, at(0));
     for _ in 0..CONNECTIONS {
         open(&mut engine);
     }

@@ -5,7 +5,7 @@ use h_realtime::model::{
     BackendHandle, BackendRequest, Busy, Candidates, Decision, EventKind, Field, MonoMillis, Plan,
     Rule, Term,
 };
-use h_realtime::realtime::{Delivered, EventQueue, Realtime, Session, Settings, TurnLimits};
+use h_realtime::realtime::{ApiSession, ApiSettings, Completion, EventQueue, Realtime, TurnLimits};
 use h_realtime_engine::http::{Request, Response, check_upgrade};
 use h_realtime_engine::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
 
@@ -39,7 +39,7 @@ pub enum Command {
 }
 
 impl Api {
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: ApiSettings) -> Self {
         Api {
             realtime: Realtime::new(Box::new(Nobody), settings, [1, 2, 3, 4]),
             events: EventQueue::new(1, TurnLimits::default()),
@@ -72,12 +72,12 @@ pub fn event(group: &str, text: impl Into<Box<str>>) -> Plan {
 }
 
 impl Handler for Api {
-    type Session = Session;
+    type Session = ApiSession;
     type Command = Command;
 
     fn on_request(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         _: ListenerId,
         request: &Request<'_>,
@@ -91,19 +91,19 @@ impl Handler for Api {
         }
     }
 
-    fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
+    fn on_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
         self.realtime.on_open(cx, key);
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
-        self.realtime.on_message(cx, key, message);
+    fn on_message(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, message: Message<'_>) {
+        self.realtime.on_client_message(cx, key, message);
     }
 
-    fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
+    fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
         self.realtime.on_close(cx, key, session);
     }
 
-    fn on_command(&mut self, cx: &mut Cx<'_, Session>, command: Command) {
+    fn on_command(&mut self, cx: &mut Cx<'_, ApiSession>, command: Command) {
         match command {
             Command::Event(plan) => {
                 let now = MonoMillis(cx.now().mono);
@@ -117,16 +117,19 @@ impl Handler for Api {
             Command::Answer(key, false) => {
                 cx.respond(key, Response::new(200, "text/plain", &b"late"[..]));
             }
-            Command::Said(key, text) => self.realtime.on_message(cx, key, Message::Text(text)),
+            Command::Said(key, text) => {
+                self.realtime
+                    .on_client_message(cx, key, Message::Text(text))
+            }
         }
     }
 
-    fn on_turn(&mut self, cx: &mut Cx<'_, Session>) -> bool {
+    fn on_turn(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
         let progress = &mut self.progress;
         let is_left = self
             .realtime
-            .deliver_from(cx, &mut self.events, |_, delivered| {
-                if let Delivered::Batch(size, _) = delivered {
+            .deliver_queued(cx, &mut self.events, |_, completion| {
+                if let Completion::Batch(size, _) = completion {
                     progress.done += size;
                 }
             });
@@ -134,7 +137,7 @@ impl Handler for Api {
         is_left
     }
 
-    fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
+    fn on_tick(&mut self, cx: &mut Cx<'_, ApiSession>) {
         self.realtime.on_tick(cx);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use h_realtime::model::Plan;
-use h_realtime::realtime::Settings;
+use h_realtime::realtime::ApiSettings;
 use h_realtime_engine::{Arrival, Config, ConnKey, Engine, ListenerId, Now};
 
 use super::api::{Api, Command};
@@ -28,11 +28,11 @@ struct Guest {
 }
 
 impl Stage {
-    /// `max_terms` as in [`Settings`].
+    /// `max_terms` as in [`ApiSettings`].
     pub fn new(max_terms: usize) -> Stage {
-        let settings = Settings {
+        let settings = ApiSettings {
             max_terms,
-            ..Settings::default()
+            ..ApiSettings::default()
         };
         Stage {
             engine: Engine::new(Config::default(), Api::new(settings), 1, at(START)),

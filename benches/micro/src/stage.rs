@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
+use h_realtime::realtime::ApiSettings;
 use h_realtime_engine::{Arrival, Config, ConnKey, Engine, ListenerId, Now, Readiness};
-use h_realtime::realtime::Settings;
 
 use crate::api::{Api, Command};
 use crate::line::{Line, Tally};
@@ -20,7 +20,7 @@ pub struct Stage {
 impl Stage {
     pub fn new(config: Config) -> Self {
         Stage {
-            engine: Engine::new(config, Api::new(Settings::default()), 1, at(START)),
+            engine: Engine::new(config, Api::new(ApiSettings::default()), 1, at(START)),
             guests: Vec::new(),
             tally: Rc::default(),
             clock: START,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::model::{
     Candidates, Condition, Decision, DenyReason, EventKind, Field, Plan, Role, Rule, Term,
 };
-use crate::realtime::Settings;
+use crate::realtime::ApiSettings;
 use crate::realtime::testing::{Did, Random, World, identity, rule, term};
 
 fn for_all() -> Vec<Rule> {
@@ -44,7 +44,7 @@ fn to(receivers: &[u32], text: &str) -> Vec<(u32, String)> {
 
 #[test]
 fn one_matching_term_suffices_and_delivers_once() {
-    let mut world = World::new(Settings::default());
+    let mut world = World::new(ApiSettings::default());
     for index in 0..5 {
         world.open(index);
     }
@@ -87,7 +87,7 @@ fn only_the_named_client_is_excluded() {
         // The client id was rejected, and is therefore not set.
         (Some("5"), Some("5"), true),
     ] {
-        let mut world = World::new(Settings::default());
+        let mut world = World::new(ApiSettings::default());
         world.open(0);
         world.filter(0, "/id", &["a"]);
         if let Some(own) = own {
@@ -105,7 +105,7 @@ fn only_the_named_client_is_excluded() {
 
 #[test]
 fn refused_client_id_keeps_the_previous_one_and_null_clears_it() {
-    let mut world = World::new(Settings::default());
+    let mut world = World::new(ApiSettings::default());
     world.open(0);
     world.filter(0, "/id", &["a"]);
     let own = || Plan {
@@ -120,7 +120,7 @@ fn refused_client_id_keeps_the_previous_one_and_null_clears_it() {
 
 #[test]
 fn rules_choose_the_variant() {
-    let mut world = World::new(Settings::default());
+    let mut world = World::new(ApiSettings::default());
     world.open(0);
     world.open_as(1, identity("acct:author@x", 1, &[]));
     world.open_as(2, identity("acct:mod@x", 2, &[("g", Role::Moderator)]));
@@ -165,7 +165,7 @@ fn rules_choose_the_variant() {
 
 #[test]
 fn plan_without_the_variant_reaches_no_connection() {
-    let mut world = World::new(Settings::default());
+    let mut world = World::new(ApiSettings::default());
     world.open(0);
     world.filter(0, "/id", &["a"]);
     let rules = vec![rule(vec![], Decision::Send(3))];
@@ -178,7 +178,7 @@ fn plan_without_the_variant_reaches_no_connection() {
 
 #[test]
 fn user_event_reaches_all_connections_without_a_filter() {
-    let mut world = World::new(Settings::default());
+    let mut world = World::new(ApiSettings::default());
     world.open_as(3, identity("acct:Luis.Silva@x", 1, &[]));
     world.open_as(1, identity("acct:Luis.Silva@x", 2, &[]));
     world.open_as(2, identity("acct:b@x", 3, &[]));
@@ -213,7 +213,7 @@ fn delivery_agrees_with_a_full_scan() {
     }
     for seed in 1..=10 {
         let mut random = Random(seed);
-        let mut world = World::new(Settings::default());
+        let mut world = World::new(ApiSettings::default());
         let mut people: std::collections::BTreeMap<u32, Person> = Default::default();
         for step in 0..600 {
             let index = random.below(60) as u32;

@@ -2,10 +2,10 @@
 
 use crate::net::Message;
 use crate::realtime::testing::{Did, World, identity};
-use crate::realtime::{Counters, Settings};
+use crate::realtime::{ApiCounters, ApiSettings};
 
 fn world() -> World {
-    let mut world = World::new(Settings::default());
+    let mut world = World::new(ApiSettings::default());
     world.open(0);
     world
 }
@@ -173,9 +173,9 @@ fn filters_are_validated() {
 
 #[test]
 fn refused_filter_keeps_the_previous_one() {
-    let mut world = World::new(Settings {
+    let mut world = World::new(ApiSettings {
         max_terms: 2,
-        ..Settings::default()
+        ..ApiSettings::default()
     });
     world.open(0);
     world.filter(0, "/id", &["a", "b"]);
@@ -205,9 +205,9 @@ fn filter_of(values: impl Iterator<Item = String>, id: &str) -> String {
 // M7
 #[test]
 fn large_filters_beyond_the_total_are_refused() {
-    let mut world = World::new(Settings {
+    let mut world = World::new(ApiSettings {
         filters_total: 5_000,
-        ..Settings::default()
+        ..ApiSettings::default()
     });
     for index in 0..4 {
         world.open(index);
@@ -450,7 +450,7 @@ fn messages_are_counted() {
     ] {
         world.text(0, text);
     }
-    let Counters {
+    let ApiCounters {
         messages,
         errors,
         without_id,

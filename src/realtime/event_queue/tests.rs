@@ -5,7 +5,7 @@ use crate::model::{
     BackendEvent, Candidates, Condition, Decision, EndCause, EventKind, Field, Membership, Role,
     TokenId,
 };
-use crate::realtime::Settings;
+use crate::realtime::ApiSettings;
 use crate::realtime::testing::{Did, World, identity, rule, term};
 
 /// An engine that only counts receivers.
@@ -50,7 +50,7 @@ fn turn(queue: &mut EventQueue<&'static str>, engine: &mut Engine, receivers: us
         |engine| engine.backlog,
         deliver,
         |engine, delivered| {
-            if let Delivered::Batch(tag, sent) = delivered {
+            if let Completion::Batch(tag, sent) = delivered {
                 assert!(sent.iter().all(|&count| count == receivers));
                 engine.batches.push((tag, sent.len()));
             }
@@ -166,8 +166,8 @@ fn turn_ends_at_each_of_its_limits() {
 
 /// Delivers one event of a queue.
 fn step(world: &mut World, queue: &mut EventQueue<()>) -> Vec<Did> {
-    let deliver = |realtime: &mut Realtime, cx: &mut Cx<'_, Session>| {
-        realtime.deliver_from(cx, queue, |_, _| {})
+    let deliver = |realtime: &mut Realtime, cx: &mut Cx<'_, ApiSession>| {
+        realtime.deliver_queued(cx, queue, |_, _| {})
     };
     world.call(deliver).1
 }
@@ -175,7 +175,7 @@ fn step(world: &mut World, queue: &mut EventQueue<()>) -> Vec<Did> {
 // D1
 #[test]
 fn revoked_rights_apply_to_the_rest_of_a_waiting_batch() {
-    let mut world = World::new(Settings::default());
+    let mut world = World::new(ApiSettings::default());
     let group = [("g", Role::Member)];
     for (index, userid) in [(0, "acct:a@x"), (1, "acct:b@x"), (2, "acct:c@x")] {
         world.open_as(index, identity(userid, u64::from(index), &group));
@@ -208,9 +208,9 @@ fn revoked_rights_apply_to_the_rest_of_a_waiting_batch() {
     });
     assert_eq!(step(&mut world, &mut queue), to(&[2]));
     // If closes are spread, the connection stays open until its own is due.
-    let spread = Settings {
+    let spread = ApiSettings {
         expiry_spread: 30_000,
-        ..Settings::default()
+        ..ApiSettings::default()
     };
     world.call(|realtime, cx| realtime.reconfigure(cx, spread));
     let userid = "acct:c@x".into();

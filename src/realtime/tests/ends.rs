@@ -7,11 +7,11 @@ const HOUR: u64 = 3_600_000;
 /// The wall clock at zero of the monotonic clock.
 const WALL: u64 = 1_700_000_000_000;
 
-fn settings(on_expiry: OnExpiry, expiry_spread: u64) -> Settings {
-    Settings {
+fn settings(on_expiry: OnExpiry, expiry_spread: u64) -> ApiSettings {
+    ApiSettings {
         on_expiry,
         expiry_spread,
-        ..Settings::default()
+        ..ApiSettings::default()
     }
 }
 
@@ -23,7 +23,7 @@ fn at(mono: u64, offset: i64) -> Now {
 }
 
 /// Opens a connection of a member of `g` for each lifetime. Its token has the connection's number.
-fn world(settings: Settings, lifetimes: &[Option<u64>]) -> World {
+fn world(settings: ApiSettings, lifetimes: &[Option<u64>]) -> World {
     let mut world = World::new(settings);
     world.now = at(0, 0);
     for (number, lifetime) in (0..).zip(lifetimes) {
@@ -34,7 +34,7 @@ fn world(settings: Settings, lifetimes: &[Option<u64>]) -> World {
     world
 }
 
-fn reconfigure(world: &mut World, settings: Settings) -> Vec<Did> {
+fn reconfigure(world: &mut World, settings: ApiSettings) -> Vec<Did> {
     world
         .call(|realtime, cx| realtime.reconfigure(cx, settings))
         .1

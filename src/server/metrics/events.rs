@@ -6,7 +6,7 @@ use crate::realtime;
 
 use super::milliseconds;
 
-pub(super) fn messages(out: &mut Exposition, api: &realtime::Counters) {
+pub(super) fn messages(out: &mut Exposition, api: &realtime::ApiCounters) {
     let (messages, errors) = (&api.messages, &api.errors);
     out.family(
         "h_realtime_client_messages_total",
@@ -65,7 +65,7 @@ pub(super) fn messages(out: &mut Exposition, api: &realtime::Counters) {
 pub(super) fn events(
     out: &mut Exposition,
     engine: &net::Counters,
-    api: &realtime::Counters,
+    api: &realtime::ApiCounters,
     admin: &AdminCounters,
 ) {
     out.family(

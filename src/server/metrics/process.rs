@@ -74,7 +74,7 @@ pub(super) fn backend(out: &mut Exposition, backend: &Backend<'_>) {
 }
 
 /// Writes the metrics of settings and reloads.
-pub(super) fn settings(out: &mut Exposition, process: &Process<'_>, lines_left_out: u64) {
+pub(super) fn settings(out: &mut Exposition, process: &Process<'_>, suppressed_lines: u64) {
     let shared = process.shared;
     out.family(
         "h_realtime_reloads_total",
@@ -109,7 +109,7 @@ pub(super) fn settings(out: &mut Exposition, process: &Process<'_>, lines_left_o
     out.counter(
         "h_realtime_connection_lines_left_out_total",
         "Lines about single connections (?debug=1) that were kept out of the log, being too many.",
-        lines_left_out,
+        suppressed_lines,
     );
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use h_realtime::model::{
     BackendEvent, BackendHandle, BackendRequest, Busy, MonoMillis, Plan, RequestId, Secret,
 };
-use h_realtime::realtime::{Delivered, EventQueue, Realtime, Session, Settings, TurnLimits};
+use h_realtime::realtime::{ApiSession, ApiSettings, Completion, EventQueue, Realtime, TurnLimits};
 use h_realtime_engine::http::Request;
 use h_realtime_engine::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
 
@@ -37,7 +37,7 @@ impl App {
     pub fn new(
         model: Rc<RefCell<Model>>,
         asked: Asked,
-        settings: Settings,
+        settings: ApiSettings,
         limits: TurnLimits,
         seed: u64,
     ) -> Self {
@@ -52,25 +52,26 @@ impl App {
     }
 
     /// Delivers some of the events that wait; the model decides about each at the same moment.
-    fn deliver(&mut self, cx: &mut Cx<'_, Session>) -> bool {
+    fn deliver(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
         let mut model = self.model.borrow_mut();
         let open = model.open().count();
-        let done = |cx: &mut Cx<'_, Session>, delivered: Delivered<'_, usize>| match delivered {
-            Delivered::Event(plan, got) => {
+        let done = |cx: &mut Cx<'_, ApiSession>, completion: Completion<'_, usize>| match completion
+        {
+            Completion::Event(plan, got) => {
                 let want = model.deliver(plan, cx.now());
                 if got != want {
                     let what = format!("{got} for {want} that must receive {plan:?}");
                     model.breaches.push(what);
                 }
             }
-            Delivered::Batch(events, counts) => {
+            Completion::Batch(events, counts) => {
                 if counts.len() != events {
                     let what = format!("{counts:?} for a batch of {events}");
                     model.breaches.push(what);
                 }
             }
         };
-        let is_left = self.realtime.deliver_from(cx, &mut self.events, done);
+        let is_left = self.realtime.deliver_queued(cx, &mut self.events, done);
         if cx.backlog() >= self.limits.backlog + open.max(1) {
             let what = format!("{} receivers wait of {open}", cx.backlog());
             model.breaches.push(what);
@@ -96,12 +97,12 @@ impl BackendHandle for Asked {
 }
 
 impl Handler for App {
-    type Session = Session;
+    type Session = ApiSession;
     type Command = Command;
 
     fn on_request(
         &mut self,
-        cx: &mut Cx<'_, Session>,
+        cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         _: ListenerId,
         request: &Request<'_>,
@@ -112,22 +113,22 @@ impl Handler for App {
         verdict
     }
 
-    fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
+    fn on_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
         self.model.borrow_mut().opened(key);
         self.realtime.on_open(cx, key);
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
+    fn on_message(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, message: Message<'_>) {
         self.model.borrow_mut().heard(key, message);
-        self.realtime.on_message(cx, key, message);
+        self.realtime.on_client_message(cx, key, message);
     }
 
-    fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
+    fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
         self.model.borrow_mut().closed(key);
         self.realtime.on_close(cx, key, session);
     }
 
-    fn on_command(&mut self, cx: &mut Cx<'_, Session>, command: Command) {
+    fn on_command(&mut self, cx: &mut Cx<'_, ApiSession>, command: Command) {
         match command {
             Command::Deliver(plans) => {
                 let count = plans.len();
@@ -146,11 +147,11 @@ impl Handler for App {
         }
     }
 
-    fn on_turn(&mut self, cx: &mut Cx<'_, Session>) -> bool {
+    fn on_turn(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
         self.deliver(cx)
     }
 
-    fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
+    fn on_tick(&mut self, cx: &mut Cx<'_, ApiSession>) {
         self.model.borrow_mut().ticked(cx.now());
         self.realtime.on_tick(cx);
     }

@@ -31,7 +31,7 @@ pub struct Model {
 pub struct Tally {
     pub matched: u64,
     pub sent: u64,
-    pub withheld: Withheld,
+    pub withheld: WithheldCounters,
     pub credentials_ended: u64,
     pub replies: u64,
 }

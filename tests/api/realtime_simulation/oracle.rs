@@ -124,7 +124,7 @@ pub fn check_complete(client: &Client, interest: Interest, life: &Life) -> Resul
 }
 
 /// The API's figures, after every turn.
-pub fn check_counters(model: &Model, counters: &realtime::Counters) -> Result<(), String> {
+pub fn check_counters(model: &Model, counters: &realtime::ApiCounters) -> Result<(), String> {
     let tally = Tally {
         matched: counters.matched,
         sent: counters.sent,
@@ -189,7 +189,7 @@ pub fn check_accounts(model: &Model, counters: &Counters) -> Result<(), String> 
 }
 
 /// The end: nobody is left, and nothing of them.
-pub fn check_over(model: &Model, counters: &realtime::Counters) -> Result<(), String> {
+pub fn check_over(model: &Model, counters: &realtime::ApiCounters) -> Result<(), String> {
     let left: Vec<_> = model.open().map(|(key, _)| key).collect();
     let held = [
         counters.subscriptions,

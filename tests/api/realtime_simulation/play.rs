@@ -3,7 +3,7 @@
 use h_realtime::model::{
     AuthReply, BackendEvent, EndCause, Identity, InvalidToken, RequestId, TokenId, UnixMillis,
 };
-use h_realtime::realtime::{Settings, TurnLimits};
+use h_realtime::realtime::{ApiSettings, TurnLimits};
 use h_realtime_engine::Config;
 use h_realtime_engine::ws::CAN_DEFLATE;
 
@@ -101,13 +101,13 @@ impl Play {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let rejects = rng.chance(40);
-        let settings = Settings {
+        let settings = ApiSettings {
             invalid_token: match rejects {
                 true => InvalidToken::Reject,
                 false => InvalidToken::Anonymous,
             },
             max_terms: if rng.chance(30) { 6 } else { 200 },
-            ..Settings::default()
+            ..ApiSettings::default()
         };
         let max_terms = settings.max_terms;
         let config = config(&mut rng);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
-use h_realtime::realtime::{Settings, TurnLimits};
+use h_realtime::realtime::{ApiSettings, TurnLimits};
 use h_realtime_engine::{Arrival, Config, ConnKey, Engine, ListenerId, Now, Readiness};
 
 use crate::sim::backlog::{Accept, Backlog};
@@ -48,7 +48,7 @@ pub struct Hello {
 impl World {
     pub fn new(
         config: Config,
-        settings: Settings,
+        settings: ApiSettings,
         limits: TurnLimits,
         rejects: bool,
         mut rng: Rng,

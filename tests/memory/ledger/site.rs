@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use h_realtime::realtime::Settings;
+use h_realtime::realtime::ApiSettings;
 use h_realtime_engine::ws::CAN_DEFLATE;
 use h_realtime_engine::{Arrival, Config, Engine, ListenerId, Now};
 
@@ -80,9 +80,9 @@ impl Site {
             max_connections: CROWD + CONNECTIONS,
             ..Config::default()
         };
-        let settings = Settings {
+        let settings = ApiSettings {
             max_terms: MAX_TERMS,
-            ..Settings::default()
+            ..ApiSettings::default()
         };
         let before = HEAP.current_usage();
         let engine = Engine::new(config, Api::new(settings), seed, at(START));
