@@ -12,7 +12,7 @@ pub struct Exposition {
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// A value that only increases until the server restarts.
     Counter,
     /// A value that can increase and decrease.
@@ -21,7 +21,7 @@ pub enum Kind {
 
 /// A histogram.
 #[derive(Clone, Copy, Debug)]
-pub struct Observed<B> {
+pub struct Histogram<B> {
     /// Upper bounds in ascending order, without infinity, each with its cumulative count.
     pub buckets: B,
     /// The sum of all observations.
@@ -39,7 +39,7 @@ impl Exposition {
         }
     }
 
-    fn shows(&self, name: &str) -> bool {
+    fn includes(&self, name: &str) -> bool {
         self.only.is_none_or(|names| names.contains(&name))
     }
 
@@ -48,18 +48,18 @@ impl Exposition {
     pub fn family<'a>(
         &mut self,
         name: &str,
-        kind: Kind,
+        kind: MetricKind,
         help: &str,
         samples: impl IntoIterator<Item = (&'a str, f64)>,
     ) {
-        if !self.shows(name) {
+        if !self.includes(name) {
             return;
         }
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
         };
-        self.head(name, kind, help);
+        self.header(name, kind, help);
         for (labels, value) in samples {
             let _ = match labels {
                 "" => writeln!(self.text, "{name} {value}"),
@@ -73,17 +73,17 @@ impl Exposition {
         &mut self,
         name: &str,
         help: &str,
-        observed: Observed<impl IntoIterator<Item = (f64, u64)>>,
+        histogram: Histogram<impl IntoIterator<Item = (f64, u64)>>,
     ) {
-        if !self.shows(name) {
+        if !self.includes(name) {
             return;
         }
-        self.head(name, "histogram", help);
-        let Observed {
+        self.header(name, "histogram", help);
+        let Histogram {
             buckets,
             sum,
             count,
-        } = observed;
+        } = histogram;
         for (bound, count) in buckets {
             let _ = writeln!(self.text, "{name}_bucket{{le=\"{bound}\"}} {count}");
         }
@@ -95,15 +95,15 @@ impl Exposition {
 
     /// Adds a counter without labels.
     pub fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.family(name, Kind::Counter, help, [("", value as f64)]);
+        self.family(name, MetricKind::Counter, help, [("", value as f64)]);
     }
 
     /// Adds a gauge without labels.
     pub fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        self.family(name, Kind::Gauge, help, [("", value)]);
+        self.family(name, MetricKind::Gauge, help, [("", value)]);
     }
 
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
+    fn header(&mut self, name: &str, kind: &str, help: &str) {
         let help = help.replace('\\', r"\\").replace('\n', r"\n");
         // Writing to a String cannot fail.
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -125,16 +125,16 @@ mod tests {
         out.counter("a_total", "How many.\nReally.", 12_345_678_901);
         out.family(
             "b",
-            Kind::Gauge,
+            MetricKind::Gauge,
             "Parts.",
             [(r#"part="x""#, 1.0), (r#"part="y""#, 0.5)],
         );
-        let observed = Observed {
+        let histogram = Histogram {
             buckets: [(0.0001, 1), (10.0, 3)],
             sum: 20.25,
             count: 4,
         };
-        out.histogram("c_seconds", "Long.", observed);
+        out.histogram("c_seconds", "Long.", histogram);
         assert_eq!(
             out.finish(),
             "# HELP a_total How many.\\nReally.\n# TYPE a_total counter\na_total 12345678901\n\
@@ -150,12 +150,12 @@ mod tests {
         let mut out = Exposition::only(&["a_total"]);
         out.counter("a_total", "Shown.", 1);
         out.gauge("b", "Not shown.", 1.0);
-        let observed = Observed {
+        let histogram = Histogram {
             buckets: [(1.0, 1)],
             sum: 1.0,
             count: 1,
         };
-        out.histogram("c_seconds", "Not shown.", observed);
+        out.histogram("c_seconds", "Not shown.", histogram);
         assert_eq!(
             out.finish(),
             "# HELP a_total Shown.\n# TYPE a_total counter\na_total 1\n"

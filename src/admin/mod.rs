@@ -6,8 +6,8 @@
 //! (parsing events and determining their receivers) is handed to the back end.
 
 mod exposition;
-mod guard;
-mod tail;
+mod host_check;
+mod recent_events;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -21,28 +21,28 @@ use crate::model::{
 };
 use crate::net::{ConnKey, Counters, Cx, Overdue, Verdict};
 
-pub use exposition::{Exposition, Kind, Observed};
-pub use guard::Guard;
+pub use exposition::{Exposition, Histogram, MetricKind};
+pub use host_check::HostCheck;
 
-use tail::Tail;
+use recent_events::RecentEvents;
 
 /// The admin interface.
 pub struct Admin {
-    guard: Guard,
-    keys: Keys,
+    host_check: HostCheck,
+    keys: AdminKeys,
     backend: Box<dyn BackendHandle>,
     page: String,
     /// Requests in progress at the back end.
-    outstanding: HashMap<RequestId, Outstanding>,
+    pending: HashMap<RequestId, PendingPublish>,
     /// Total bytes of their bodies.
-    outstanding_bytes: usize,
-    tail: Tail,
+    pending_bytes: usize,
+    recent_events: RecentEvents,
     counters: AdminCounters,
 }
 
 /// The accepted keys.
 #[derive(Clone, Debug, Default)]
-pub struct Keys {
+pub struct AdminKeys {
     /// The key for everything. `None` if events come from another source.
     pub publish: Option<Secret>,
     /// The key for all metrics.
@@ -51,7 +51,7 @@ pub struct Keys {
 
 /// The metrics that a request may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum MetricScope {
     /// Metrics that do not depend on events.
     Public,
     /// All metrics.
@@ -59,21 +59,21 @@ pub enum Scope {
 }
 
 /// A publish request in progress at the back end.
-struct Outstanding {
+struct PendingPublish {
     bytes: usize,
     received: MonoMillis,
     /// The publisher requested the matches of each event.
     detailed: bool,
-    progress: Progress,
+    state: PublishState,
 }
 
 /// The progress of a publish request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum PublishState {
     /// The back end has not parsed it yet.
     Waiting,
     /// Its events are being delivered.
-    Begun,
+    Delivering,
     /// The publisher was notified that nothing is published.
     Cancelled,
 }
@@ -99,9 +99,9 @@ pub struct AdminCounters {
 }
 
 /// State of the rest of the server that responses contain.
-pub struct Facts<'a> {
+pub struct ServerState<'a> {
     /// Returns the metrics in the Prometheus text format.
-    pub metrics: &'a dyn Fn(&Counters, &AdminCounters, Scope) -> String,
+    pub metrics: &'a dyn Fn(&Counters, &AdminCounters, MetricScope) -> String,
     /// Whether the back end is working.
     pub ready: bool,
     /// Whether the server is shutting down.
@@ -111,15 +111,20 @@ pub struct Facts<'a> {
 impl Admin {
     /// Returns an admin interface behind `guard`. `ws_url` is the URL that the page suggests to
     /// connect to. If it is empty, the page guesses. Without a publish key, publishing is disabled.
-    pub fn new(guard: Guard, keys: Keys, ws_url: &str, backend: Box<dyn BackendHandle>) -> Self {
+    pub fn new(
+        host_check: HostCheck,
+        keys: AdminKeys,
+        ws_url: &str,
+        backend: Box<dyn BackendHandle>,
+    ) -> Self {
         Admin {
-            guard,
+            host_check,
             keys,
             backend,
-            page: INDEX.replace("{{WS_URL}}", &escape_attribute(ws_url)),
-            outstanding: HashMap::new(),
-            outstanding_bytes: 0,
-            tail: Tail::default(),
+            page: PAGE.replace("{{WS_URL}}", &escape_attribute(ws_url)),
+            pending: HashMap::new(),
+            pending_bytes: 0,
+            recent_events: RecentEvents::default(),
             counters: AdminCounters::default(),
         }
     }
@@ -135,31 +140,31 @@ impl Admin {
         cx: &mut Cx<'_, C>,
         key: ConnKey,
         request: &Request<'_>,
-        facts: &Facts<'_>,
+        state: &ServerState<'_>,
     ) -> Verdict {
-        if let Err(reason) = self.guard.check(request) {
+        if let Err(reason) = self.host_check.check(request) {
             self.counters.forbidden += 1;
             return Verdict::Respond(error(403, "forbidden", reason).closing());
         }
-        let is_read = matches!(request.method, "GET" | "HEAD");
+        let is_safe = matches!(request.method, "GET" | "HEAD");
         match request.path {
             "/events" if request.method == "POST" => self.publish(cx, key, request),
             "/events" => not_allowed("POST"),
-            "/" | "/metrics" | "/livez" | "/readyz" | "/tail" if !is_read => {
+            "/" | "/metrics" | "/livez" | "/readyz" | "/tail" if !is_safe => {
                 not_allowed("GET, HEAD")
             }
             "/" => Verdict::Respond(self.page()),
             "/tail" => self.tail(cx, key, request),
-            "/metrics" => self.metrics(cx, key, request, facts),
+            "/metrics" => self.metrics(cx, key, request, state),
             // A response is the whole test: a restart would fix no other problem.
             "/livez" => Verdict::Respond(uncached(Response::json(200, r#"{"status": "okay"}"#))),
             // Publishing and metrics continue until the last client is closed.
-            "/readyz" if facts.draining => Verdict::Respond(uncached(error(
+            "/readyz" if state.draining => Verdict::Respond(uncached(error(
                 503,
                 "draining",
                 "The server is shutting down and closes its clients.",
             ))),
-            "/readyz" if facts.ready => {
+            "/readyz" if state.ready => {
                 Verdict::Respond(uncached(Response::json(200, r#"{"status": "okay"}"#)))
             }
             "/readyz" => Verdict::Respond(uncached(error(
@@ -167,54 +172,54 @@ impl Admin {
                 "not_ready",
                 "The back end is not available.",
             ))),
-            path => match PARTS.iter().find(|part| part.0 == path) {
-                Some(_) if !is_read => not_allowed("GET, HEAD"),
-                Some((_, kind, text)) => Verdict::Respond(part(kind, text.as_bytes())),
-                None => refuse(404, "not_found", "There is nothing here."),
+            path => match ASSETS.iter().find(|asset| asset.0 == path) {
+                Some(_) if !is_safe => not_allowed("GET, HEAD"),
+                Some((_, kind, text)) => Verdict::Respond(asset(kind, text.as_bytes())),
+                None => reject(404, "not_found", "There is nothing here."),
             },
         }
     }
 
     /// Records events, with the number of connections that each matched.
     pub fn on_events(&mut self, now: UnixMillis, plans: &[Plan], matched: &[usize]) {
-        self.tail.see(now, plans, matched);
+        self.recent_events.record(now, plans, matched);
     }
 
     /// Called when the back end has parsed a request and its events are about to be delivered.
     /// Returns the arrival time. `None` if the request was canceled: nothing of it may be delivered
     /// then.
     pub fn begin_delivery(&mut self, request_id: RequestId) -> Option<MonoMillis> {
-        let outstanding = self.outstanding.get_mut(&request_id)?;
-        if outstanding.progress == Progress::Cancelled {
-            self.take_outstanding(request_id);
+        let pending = self.pending.get_mut(&request_id)?;
+        if pending.state == PublishState::Cancelled {
+            self.take_pending(request_id);
             return None;
         }
-        outstanding.progress = Progress::Begun;
-        Some(outstanding.received)
+        pending.state = PublishState::Delivering;
+        Some(pending.received)
     }
 
     /// Called when a deferred request is overdue. If the delivery of a publish request has not
     /// begun, it never will, so the publisher may send the request again. Otherwise the request is
     /// answered when its delivery is complete.
     pub fn on_overdue(&mut self, key: ConnKey) -> Overdue {
-        let Some(outstanding) = self.outstanding.get_mut(&RequestId(key.to_u64())) else {
+        let Some(pending) = self.pending.get_mut(&RequestId(key.to_u64())) else {
             return Overdue::Refuse;
         };
-        match outstanding.progress {
-            Progress::Begun => return Overdue::Wait,
-            Progress::Cancelled => {}
-            Progress::Waiting => {
-                outstanding.progress = Progress::Cancelled;
+        match pending.state {
+            PublishState::Delivering => return Overdue::Wait,
+            PublishState::Cancelled => {}
+            PublishState::Waiting => {
+                pending.state = PublishState::Cancelled;
                 self.counters.cancelled += 1;
             }
         }
         Overdue::Refuse
     }
 
-    fn take_outstanding(&mut self, request_id: RequestId) -> Option<Outstanding> {
-        let outstanding = self.outstanding.remove(&request_id)?;
-        self.outstanding_bytes -= outstanding.bytes;
-        Some(outstanding).filter(|outstanding| outstanding.progress != Progress::Cancelled)
+    fn take_pending(&mut self, request_id: RequestId) -> Option<PendingPublish> {
+        let pending = self.pending.remove(&request_id)?;
+        self.pending_bytes -= pending.bytes;
+        Some(pending).filter(|pending| pending.state != PublishState::Cancelled)
     }
 
     /// Responds to a publish request when the back end has parsed it and its events are queued to
@@ -225,16 +230,16 @@ impl Admin {
         request_id: RequestId,
         result: Result<&[usize], &PublishError>,
     ) {
-        let (Some(key), Some(outstanding)) = (
+        let (Some(key), Some(pending)) = (
             ConnKey::from_u64(request_id.0),
-            self.take_outstanding(request_id),
+            self.take_pending(request_id),
         ) else {
             return;
         };
         let response = match result {
             Ok(matched) => {
                 self.counters.events_accepted += matched.len() as u64;
-                Response::json(202, accepted(matched, outstanding.detailed))
+                Response::json(202, accepted_body(matched, pending.detailed))
             }
             // No line is at fault: the back end was unable to process the request.
             Err(PublishError { line: 0, reason }) => {
@@ -265,9 +270,9 @@ impl Admin {
     ) -> Result<(), Verdict> {
         let Some(publish_key) = &self.keys.publish else {
             let reason = "There is no publish key: events come from the message queue here.";
-            return Err(refuse(404, "not_found", reason));
+            return Err(reject(404, "not_found", reason));
         };
-        if bearer(request).is_some_and(|given| is_key(given, publish_key)) {
+        if bearer(request).is_some_and(|given| matches_key(given, publish_key)) {
             cx.mark_authenticated(key);
             return Ok(());
         }
@@ -276,9 +281,9 @@ impl Admin {
 
     fn unauthorized(&mut self, reason: &str) -> Verdict {
         self.counters.unauthorized += 1;
-        let refusal = error(401, "unauthorized", reason);
-        let refusal = refusal.with("WWW-Authenticate", "Bearer").closing();
-        Verdict::Respond(refusal)
+        let response = error(401, "unauthorized", reason);
+        let response = response.with("WWW-Authenticate", "Bearer").closing();
+        Verdict::Respond(response)
     }
 
     /// Responds with the metrics. Without a key, the response contains only metrics that do not
@@ -289,20 +294,25 @@ impl Admin {
         cx: &mut Cx<'_, C>,
         key: ConnKey,
         request: &Request<'_>,
-        facts: &Facts<'_>,
+        state: &ServerState<'_>,
     ) -> Verdict {
         let keys = [&self.keys.publish, &self.keys.metrics];
         let scope = match bearer(request) {
-            None => Scope::Public,
-            Some(given) if keys.into_iter().flatten().any(|key| is_key(given, key)) => {
+            None => MetricScope::Public,
+            Some(given)
+                if keys
+                    .into_iter()
+                    .flatten()
+                    .any(|key| matches_key(given, key)) =>
+            {
                 cx.mark_authenticated(key);
-                Scope::All
+                MetricScope::All
             }
             Some(_) => {
                 return self.unauthorized("This is neither metrics_key nor the publish key.");
             }
         };
-        let text = (facts.metrics)(cx.counters(), &self.counters, scope);
+        let text = (state.metrics)(cx.counters(), &self.counters, scope);
         Verdict::Respond(uncached(Response::new(
             200,
             "text/plain; version=0.0.4; charset=utf-8",
@@ -311,23 +321,23 @@ impl Admin {
     }
 
     fn tail<C>(&mut self, cx: &mut Cx<'_, C>, key: ConnKey, request: &Request<'_>) -> Verdict {
-        if let Err(refusal) = self.check_key(cx, key, request) {
-            return refusal;
+        if let Err(response) = self.check_key(cx, key, request) {
+            return response;
         }
         let after = request.last_param("after");
         let after = after.and_then(|number| number.parse().ok()).unwrap_or(0);
-        let events = self.tail.after(after).to_string();
+        let events = self.recent_events.after(after).to_string();
         Verdict::Respond(uncached(Response::json(200, events)))
     }
 
     fn publish<C>(&mut self, cx: &mut Cx<'_, C>, key: ConnKey, request: &Request<'_>) -> Verdict {
-        if let Err(refusal) = self.check_key(cx, key, request) {
-            return refusal;
+        if let Err(response) = self.check_key(cx, key, request) {
+            return response;
         }
         let Some(body) = request.body else {
             return Verdict::ReadBody { limit: MAX_BODY };
         };
-        if self.outstanding_bytes + body.len() > MAX_OUTSTANDING {
+        if self.pending_bytes + body.len() > MAX_PENDING_BYTES {
             self.counters.busy += 1;
             return Verdict::Respond(busy());
         }
@@ -338,14 +348,14 @@ impl Admin {
         };
         match self.backend.send(publish) {
             Ok(()) => {
-                let outstanding = Outstanding {
+                let pending = PendingPublish {
                     bytes: body.len(),
                     received: MonoMillis(cx.now().mono),
                     detailed: request.last_param("each").is_some_and(|each| each == "1"),
-                    progress: Progress::Waiting,
+                    state: PublishState::Waiting,
                 };
-                self.outstanding_bytes += outstanding.bytes;
-                self.outstanding.insert(request_id, outstanding);
+                self.pending_bytes += pending.bytes;
+                self.pending.insert(request_id, pending);
                 Verdict::Defer(None)
             }
             Err(Busy) => {
@@ -356,18 +366,18 @@ impl Admin {
     }
 
     fn page(&self) -> Response {
-        part("text/html; charset=utf-8", self.page.clone().into_bytes())
+        asset("text/html; charset=utf-8", self.page.clone().into_bytes())
             .with("Content-Security-Policy", PAGE_POLICY)
             .with("Referrer-Policy", "no-referrer")
     }
 }
 
 /// Returns a file of the page.
-fn part(kind: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Response {
+fn asset(kind: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Response {
     uncached(Response::new(200, kind, body)).with("X-Content-Type-Options", "nosniff")
 }
 
-fn accepted(matched: &[usize], detailed: bool) -> String {
+fn accepted_body(matched: &[usize], detailed: bool) -> String {
     let (count, total) = (matched.len(), matched.iter().sum::<usize>());
     if detailed {
         format!(r#"{{"accepted":{count},"matched":{total},"each":{matched:?}}}"#)
@@ -396,17 +406,17 @@ fn bearer<'a>(request: &'a Request<'_>) -> Option<&'a [u8]> {
 }
 
 /// Compares in constant time.
-fn is_key(given: &[u8], key: &Secret) -> bool {
+fn matches_key(given: &[u8], key: &Secret) -> bool {
     given.ct_eq(key.0.as_bytes()).into()
 }
 
-fn refuse(status: u16, name: &str, reason: &str) -> Verdict {
+fn reject(status: u16, name: &str, reason: &str) -> Verdict {
     Verdict::Respond(error(status, name, reason))
 }
 
 fn not_allowed(allowed: &'static str) -> Verdict {
-    let refusal = error(405, "method_not_allowed", "Not with this method.");
-    Verdict::Respond(refusal.with("Allow", allowed))
+    let response = error(405, "method_not_allowed", "Not with this method.");
+    Verdict::Respond(response.with("Allow", allowed))
 }
 
 fn uncached(response: Response) -> Response {
@@ -420,10 +430,10 @@ fn escape_attribute(text: &str) -> String {
 }
 
 /// The page itself.
-const INDEX: &str = include_str!("page/index.html");
+const PAGE: &str = include_str!("page/index.html");
 
 /// The files of the page: path, type, and text.
-const PARTS: [(&str, &str, &str); 11] = [
+const ASSETS: [(&str, &str, &str); 11] = [
     (
         "/page.css",
         "text/css; charset=utf-8",
@@ -448,7 +458,7 @@ pub const MAX_BODY: usize = 1024 * 1024;
 pub const BODY_TOO_LARGE: &str = "The body of a request must not exceed 1 MiB.";
 
 /// The maximum total size of the requests in progress at the back end, in bytes of body.
-const MAX_OUTSTANDING: usize = 16 * MAX_BODY;
+const MAX_PENDING_BYTES: usize = 16 * MAX_BODY;
 
 /// Allows only what the page needs, so that text that the page displays cannot make it do anything
 /// else.

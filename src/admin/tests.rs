@@ -7,16 +7,19 @@ use crate::net::{Now, Sessions};
 
 #[test]
 fn response_counts_events_and_receivers() {
-    assert_eq!(accepted(&[2, 0, 3], false), r#"{"accepted":3,"matched":5}"#);
     assert_eq!(
-        accepted(&[2, 0], true),
+        accepted_body(&[2, 0, 3], false),
+        r#"{"accepted":3,"matched":5}"#
+    );
+    assert_eq!(
+        accepted_body(&[2, 0], true),
         r#"{"accepted":2,"matched":2,"each":[2, 0]}"#
     );
 }
 
-struct Taken;
+struct AcceptingBackend;
 
-impl BackendHandle for Taken {
+impl BackendHandle for AcceptingBackend {
     fn send(&self, _: BackendRequest) -> Result<(), Busy> {
         Ok(())
     }
@@ -33,18 +36,18 @@ impl Sessions<()> for NoSessions {
 // D4
 #[test]
 fn overdue_publish_request_is_never_delivered() {
-    let guard = Guard::new(None, vec!["a".to_owned()]);
-    let keys = Keys {
+    let host_check = HostCheck::new(None, vec!["a".to_owned()]);
+    let keys = AdminKeys {
         publish: Some(Secret("k".to_owned())),
         metrics: None,
     };
-    let mut admin = Admin::new(guard, keys, "", Box::new(Taken));
+    let mut admin = Admin::new(host_check, keys, "", Box::new(AcceptingBackend));
     let mut recorder = Recorder::default();
     let mut sessions = NoSessions;
     let now = Now { mono: 7, unix: 0 };
     let mut cx = recorder.cx(now, &mut sessions);
     let head = b"POST /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer k\r\n\r\n";
-    let facts = Facts {
+    let state = ServerState {
         metrics: &|_, _, _| String::new(),
         ready: true,
         draining: false,
@@ -54,7 +57,7 @@ fn overdue_publish_request_is_never_delivered() {
         let verdict = parse_head(head, 1024, |request| {
             let mut request: Request<'_> = *request;
             request.body = Some(b"{}");
-            admin.on_request(&mut cx, key, &request, &facts)
+            admin.on_request(&mut cx, key, &request, &state)
         });
         assert!(matches!(verdict, Ok(Head::Complete(Verdict::Defer(None)))));
     }
@@ -63,7 +66,7 @@ fn overdue_publish_request_is_never_delivered() {
     }
     assert_eq!(admin.counters().cancelled, 1);
     // Both requests are still in progress at the back end.
-    assert_eq!(admin.outstanding_bytes, 4);
+    assert_eq!(admin.pending_bytes, 4);
     let [first, second] = [first, second].map(|key| RequestId(key.to_u64()));
     assert_eq!(admin.begin_delivery(first), None);
     assert_eq!(admin.begin_delivery(second), Some(MonoMillis(7)));
@@ -72,13 +75,13 @@ fn overdue_publish_request_is_never_delivered() {
         Overdue::Wait
     );
     admin.on_published(&mut cx, second, Ok(&[1]));
-    assert_eq!((admin.outstanding_bytes, admin.outstanding.len()), (0, 0));
+    assert_eq!((admin.pending_bytes, admin.pending.len()), (0, 0));
     assert_eq!(admin.counters().events_accepted, 1);
 }
 
 #[test]
 fn page_has_one_placeholder_for_the_address() {
-    assert_eq!(INDEX.matches("{{WS_URL}}").count(), 1);
+    assert_eq!(PAGE.matches("{{WS_URL}}").count(), 1);
     assert_eq!(escape_attribute(r#"a"b<c&"#), "a&quot;b&lt;c&amp;");
 }
 
@@ -107,14 +110,14 @@ fn authorization_scheme_is_case_insensitive() {
 
 #[test]
 fn every_file_referenced_by_the_page_is_served() {
-    let sources = PARTS.iter().map(|(_, _, text)| *text).chain([INDEX]);
+    let sources = ASSETS.iter().map(|(_, _, text)| *text).chain([PAGE]);
     let mut named: Vec<&str> = sources
         .flat_map(|text| text.split(['\'', '"']).filter(|name| name.starts_with('/')))
         .filter(|name| name.ends_with(".js") || name.ends_with(".css"))
         .collect();
     named.sort_unstable();
     named.dedup();
-    let mut served: Vec<&str> = PARTS.iter().map(|(path, _, _)| *path).collect();
+    let mut served: Vec<&str> = ASSETS.iter().map(|(path, _, _)| *path).collect();
     served.sort_unstable();
     assert_eq!(named, served);
 }

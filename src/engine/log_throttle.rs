@@ -1,35 +1,36 @@
-//! Rate limit for log lines about something that may happen often.
+//! Rate limit for repetitive log lines.
 //!
 //! Owns: when a line is due, and how many occurrences it reports. No occurrence is lost: the first
-//! one is reported at once, and those that are suppressed are reported when the period ends, even
-//! if nothing further happens. Time is an argument, in milliseconds of any clock.
+//! one is reported at once, and suppressed ones are reported when the period ends, even if nothing
+//! further happens. Time is an argument, in milliseconds of any clock. Must not know: the text of
+//! the lines.
 
 use std::cell::Cell;
 
 /// One kind of log line, written at most once in a period.
 ///
-/// The caller logs the number that a method returns. It calls [`LogThrottle::flush`] at regular
+/// The caller logs the number that a method returns. It calls [`LogThrottle::poll`] at regular
 /// intervals, and [`LogThrottle::finish`] at the end.
 #[derive(Debug)]
 pub struct LogThrottle {
     period: u64,
-    latencies: Cell<Option<u64>>,
+    last_report: Cell<Option<u64>>,
     suppressed: Cell<u64>,
 }
 
 impl Default for LogThrottle {
-    /// A period of [`PERIOD`].
+    /// Uses a period of [`PERIOD`].
     fn default() -> Self {
         LogThrottle::every(PERIOD)
     }
 }
 
 impl LogThrottle {
-    /// A period of so many milliseconds.
+    /// Creates a throttle with a period in milliseconds.
     pub fn every(period: u64) -> Self {
         LogThrottle {
             period,
-            latencies: Cell::new(None),
+            last_report: Cell::new(None),
             suppressed: Cell::new(0),
         }
     }
@@ -39,29 +40,29 @@ impl LogThrottle {
     pub fn count(&self, count: u64, now: u64) -> Option<u64> {
         let total = self.suppressed.get().saturating_add(count);
         self.suppressed.set(total);
-        self.flush(now)
+        self.poll(now)
     }
 
     /// Returns the number of suppressed occurrences if there are any and their period has ended.
     /// A clock that was set back ends the period.
-    pub fn flush(&self, now: u64) -> Option<u64> {
-        let latencies = self.latencies.get();
-        let elapsed = latencies.and_then(|latencies| now.checked_sub(latencies));
+    pub fn poll(&self, now: u64) -> Option<u64> {
+        let last_report = self.last_report.get();
+        let elapsed = last_report.and_then(|last_report| now.checked_sub(last_report));
         if elapsed.is_some_and(|elapsed| elapsed < self.period) {
             return None;
         }
         let count = self.finish()?;
-        self.latencies.set(Some(now));
+        self.last_report.set(Some(now));
         Some(count)
     }
 
-    /// Returns the number of suppressed occurrences, if there are any, whenever the last line was.
+    /// Returns the number of suppressed occurrences, if there are any, even within the period.
     pub fn finish(&self) -> Option<u64> {
         Some(self.suppressed.take()).filter(|count| *count > 0)
     }
 }
 
-/// How often most lines are written, in milliseconds.
+/// The default period, in milliseconds.
 pub const PERIOD: u64 = 10_000;
 
 #[cfg(test)]
@@ -83,12 +84,12 @@ mod tests {
     #[test]
     fn suppressed_occurrences_are_reported_when_nothing_further_happens() {
         let throttle = LogThrottle::default();
-        assert_eq!(throttle.flush(0), None, "nothing has happened");
+        assert_eq!(throttle.poll(0), None, "nothing has happened");
         assert_eq!(throttle.count(1, 5), Some(1));
         assert_eq!(throttle.count(5_903, 6), None);
-        assert_eq!(throttle.flush(PERIOD + 4), None);
-        assert_eq!(throttle.flush(PERIOD + 5), Some(5_903));
-        assert_eq!(throttle.flush(9 * PERIOD), None);
+        assert_eq!(throttle.poll(PERIOD + 4), None);
+        assert_eq!(throttle.poll(PERIOD + 5), Some(5_903));
+        assert_eq!(throttle.poll(9 * PERIOD), None);
         // The line of the remainder begins a period as well.
         assert_eq!(throttle.count(1, PERIOD + 6), None);
         assert_eq!(throttle.finish(), Some(1));

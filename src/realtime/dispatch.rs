@@ -4,9 +4,9 @@ use crate::net::{ConnKey, Cx, Message};
 use crate::ws::CloseCode;
 
 use super::filter::{self, FilterError};
-use super::message::{self, Kind, MAX_ID, Unreadable};
-use super::reply::{self, Problem};
-use super::{ApiSession, Realtime, encoding, json, work};
+use super::message::{self, MAX_ID_LEN, MessageKind, ParseError};
+use super::reply::{self, Rejection};
+use super::{ApiSession, Realtime, cost, encoding, json};
 
 impl Realtime {
     /// Handles a message. Text and binary messages are treated alike.
@@ -22,29 +22,29 @@ impl Realtime {
         };
         let parsed = match &parsed {
             Some(text) => {
-                cx.charge(work::MESSAGE_BYTE * text.len() as u64);
+                cx.charge(cost::MESSAGE_BYTE * text.len() as u64);
                 message::parse(text)
             }
-            None => Err(Unreadable::NotJson),
+            None => Err(ParseError::NotJson),
         };
         match parsed {
             Ok(message) => self.dispatch(cx, key, message),
             // h only logs an exception.
-            Err(Unreadable::NotAnObject) => {
+            Err(ParseError::NotAnObject) => {
                 self.counters.errors.not_object += 1;
                 self.trace_message(cx, key, "no object", None);
             }
-            Err(Unreadable::LongId) => {
-                let problem = Problem::LongId { limit: MAX_ID };
-                self.count(problem);
-                self.trace_message(cx, key, "too long an id", Some(problem));
+            Err(ParseError::LongId) => {
+                let rejection = Rejection::LongId { limit: MAX_ID_LEN };
+                self.count_rejection(rejection);
+                self.trace_message(cx, key, "too long an id", Some(rejection));
                 self.reply.clear();
-                reply::error(&mut self.reply, problem, "null");
+                reply::error(&mut self.reply, rejection, "null");
                 cx.reply(Message::Text(&self.reply));
             }
             // h closes with 1000, after which the official client does not reconnect, and continues
             // to serve the connection.
-            Err(Unreadable::NotJson) => {
+            Err(ParseError::NotJson) => {
                 self.counters.errors.not_json += 1;
                 self.trace_message(cx, key, "not JSON", None);
                 cx.close(key, CloseCode::INVALID_DATA, "invalid message format");
@@ -56,32 +56,32 @@ impl Realtime {
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
-        message: message::Message<'_>,
+        message: message::ClientMessage<'_>,
     ) {
         let outcome = match message.kind {
-            Kind::Ping => {
+            MessageKind::Ping => {
                 self.counters.messages.ping += 1;
-                Ok(Some(Answer::Pong))
+                Ok(Some(Reply::Pong))
             }
-            Kind::Whoami => {
+            MessageKind::Whoami => {
                 self.counters.messages.whoami += 1;
-                Ok(Some(Answer::WhoYouAre))
+                Ok(Some(Reply::WhoYouAre))
             }
-            Kind::ClientId { value } => {
+            MessageKind::ClientId { value } => {
                 self.counters.messages.client_id += 1;
                 self.set_client_id(cx, key, value).map(|()| None)
             }
-            Kind::Filter { filter } => {
+            MessageKind::Filter { filter } => {
                 self.counters.messages.filter += 1;
                 self.set_filter(cx, key, filter).map(|()| None)
             }
-            Kind::Unknown { type_ } => {
+            MessageKind::Unknown { type_ } => {
                 self.counters.messages.unknown += 1;
-                Err(Problem::InvalidType(type_))
+                Err(Rejection::InvalidType(type_))
             }
         };
-        if let Err(problem) = outcome {
-            self.count(problem);
+        if let Err(rejection) = outcome {
+            self.count_rejection(rejection);
         }
         self.trace_message(cx, key, message.kind.as_str(), outcome.err());
         let Some(id) = message.id else {
@@ -91,15 +91,15 @@ impl Realtime {
         self.reply.clear();
         match outcome {
             Ok(None) => return,
-            Ok(Some(Answer::Pong)) => reply::pong(&mut self.reply, id),
-            Ok(Some(Answer::WhoYouAre)) => {
-                cx.charge(work::LOOKUP);
+            Ok(Some(Reply::Pong)) => reply::pong(&mut self.reply, id),
+            Ok(Some(Reply::WhoYouAre)) => {
+                cx.charge(cost::LOOKUP);
                 let userid = self.principals.of(key).map(|principal| principal.userid());
                 reply::whoyouare(&mut self.reply, userid, id);
             }
             // h fails on these types, which are not hashable, and does not reply.
-            Err(Problem::InvalidType(type_)) if json::is_container(type_) => return,
-            Err(problem) => reply::error(&mut self.reply, problem, id),
+            Err(Rejection::InvalidType(type_)) if json::is_container(type_) => return,
+            Err(rejection) => reply::error(&mut self.reply, rejection, id),
         }
         cx.reply(Message::Text(&self.reply));
         self.reply.shrink_to(REPLY_BUFFER);
@@ -111,26 +111,26 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         kind: &str,
-        problem: Option<Problem<'_>>,
+        rejection: Option<Rejection<'_>>,
     ) {
-        if !self.trace.is_on() {
+        if !self.tracer.is_on() {
             return;
         }
-        let is_watched = cx.session(key).is_some_and(|session| session.is_watched);
-        let outcome = match problem {
+        let is_traced = cx.session(key).is_some_and(|session| session.is_traced);
+        let outcome = match rejection {
             None => "",
-            Some(Problem::InvalidType(_)) => ", refused: no such type",
-            Some(Problem::MissingValue | Problem::MissingFilter) => ", refused: incomplete",
-            Some(Problem::InvalidValue) => ", refused: no client id",
-            Some(Problem::InvalidFilter) => ", refused: no filter",
-            Some(Problem::TooManyTerms { .. } | Problem::TooManyClauses { .. }) => {
+            Some(Rejection::InvalidType(_)) => ", refused: no such type",
+            Some(Rejection::MissingValue | Rejection::MissingFilter) => ", refused: incomplete",
+            Some(Rejection::InvalidValue) => ", refused: no client id",
+            Some(Rejection::InvalidFilter) => ", refused: no filter",
+            Some(Rejection::TooManyTerms { .. } | Rejection::TooManyClauses { .. }) => {
                 ", refused: too many terms"
             }
-            Some(Problem::FiltersFull { .. }) => ", refused: no memory for filters",
-            Some(Problem::LongId { .. }) => ", refused: its id is too long",
+            Some(Rejection::FiltersFull { .. }) => ", refused: no memory for filters",
+            Some(Rejection::LongId { .. }) => ", refused: its id is too long",
         };
         let what = format_args!("says: {kind}{outcome}");
-        self.trace.say(key, is_watched, cx.now().mono, what);
+        self.tracer.log(key, is_traced, cx.now().mono, what);
     }
 
     fn set_client_id(
@@ -138,12 +138,12 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         value: Option<&str>,
-    ) -> Result<(), Problem<'static>> {
-        let value = value.ok_or(Problem::MissingValue)?;
+    ) -> Result<(), Rejection<'static>> {
+        let value = value.ok_or(Rejection::MissingValue)?;
         let client = if value == "null" {
             None
         } else {
-            let id = json::string(value).ok_or(Problem::InvalidValue)?;
+            let id = json::string(value).ok_or(Rejection::InvalidValue)?;
             Some(self.digester.client_id(&id))
         };
         if let Some(session) = cx.session(key) {
@@ -157,17 +157,17 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         filter: Option<&str>,
-    ) -> Result<(), Problem<'static>> {
-        let filter = filter.ok_or(Problem::MissingFilter)?;
+    ) -> Result<(), Rejection<'static>> {
+        let filter = filter.ok_or(Rejection::MissingFilter)?;
         let limit = self.settings.max_terms;
         let mut spent = 0;
         let parsed = filter::parse(filter, limit, &self.digester, &mut spent);
         cx.charge(spent);
         let terms = parsed.map_err(|error| match error {
-            FilterError::Malformed => Problem::InvalidFilter,
-            FilterError::TooMany => Problem::TooManyTerms { limit },
-            FilterError::TooManyClauses => Problem::TooManyClauses {
-                limit: filter::most_clauses(limit),
+            FilterError::Malformed => Rejection::InvalidFilter,
+            FilterError::TooManyValues => Rejection::TooManyTerms { limit },
+            FilterError::TooManyClauses => Rejection::TooManyClauses {
+                limit: filter::max_clauses(limit),
             },
         })?;
         if terms.len() > SMALL_FILTER
@@ -175,7 +175,7 @@ impl Realtime {
                 .index
                 .has_room(key, &terms, self.settings.filters_total)
         {
-            return Err(Problem::FiltersFull {
+            return Err(Rejection::FiltersFull {
                 at_most: SMALL_FILTER,
             });
         }
@@ -183,26 +183,26 @@ impl Realtime {
         Ok(())
     }
 
-    fn count(&mut self, problem: Problem<'_>) {
+    fn count_rejection(&mut self, rejection: Rejection<'_>) {
         let errors = &mut self.counters.errors;
-        *match problem {
-            Problem::InvalidType(_) => &mut errors.invalid_type,
-            Problem::MissingValue | Problem::InvalidValue | Problem::MissingFilter => {
+        *match rejection {
+            Rejection::InvalidType(_) => &mut errors.invalid_type,
+            Rejection::MissingValue | Rejection::InvalidValue | Rejection::MissingFilter => {
                 &mut errors.invalid_data
             }
-            Problem::InvalidFilter => &mut errors.invalid_filter,
-            Problem::TooManyTerms { .. } | Problem::TooManyClauses { .. } => {
+            Rejection::InvalidFilter => &mut errors.invalid_filter,
+            Rejection::TooManyTerms { .. } | Rejection::TooManyClauses { .. } => {
                 &mut errors.too_many_terms
             }
-            Problem::FiltersFull { .. } => &mut errors.filters_full,
-            Problem::LongId { .. } => &mut errors.long_id,
+            Rejection::FiltersFull { .. } => &mut errors.filters_full,
+            Rejection::LongId { .. } => &mut errors.long_id,
         } += 1;
     }
 }
 
 /// The reply to a valid message, if it has one.
 #[derive(Clone, Copy)]
-enum Answer {
+enum Reply {
     Pong,
     WhoYouAre,
 }

@@ -100,12 +100,12 @@ impl<T> EventQueue<T> {
 
     /// Delivers events with `deliver`, which returns the cost of each, until a limit is reached.
     /// Returns whether events remain.
-    fn serve<C>(
+    fn run_turn<C>(
         &mut self,
         context: &mut C,
         backlog: impl Fn(&C) -> usize,
         mut deliver: impl FnMut(&mut C, &Plan, MonoMillis) -> Cost,
-        mut done: impl FnMut(&mut C, Completion<'_, T>),
+        mut on_complete: impl FnMut(&mut C, Completion<'_, T>),
     ) -> bool {
         let (mut events, mut matches, mut bytes) = (0, 0, 0);
         let limits = self.limits;
@@ -129,17 +129,17 @@ impl<T> EventQueue<T> {
                 if cost.sent > 0 {
                     bytes += plan.variants.iter().map(|text| text.len()).sum::<usize>();
                 }
-                done(context, Completion::Event(&plan, cost.sent));
+                on_complete(context, Completion::Event(&plan, cost.sent));
             }
             if batch.plans.len() == 0
                 && let Some(batch) = self.lanes[lane].pop_front()
             {
-                done(context, Completion::Batch(batch.tag, &batch.sent));
+                on_complete(context, Completion::Batch(batch.tag, &batch.sent));
             }
         }
         // Release the memory of a long queue that has been drained.
         for lane in &mut self.lanes {
-            lane.shrink_to(LANE_KEPT);
+            lane.shrink_to(MIN_LANE_CAPACITY);
         }
         false
     }
@@ -156,22 +156,22 @@ impl<T> EventQueue<T> {
 impl Realtime {
     /// Delivers as many events of a queue as the limits of a turn allow. The receivers of an event
     /// are determined when it is delivered, by the identities, memberships, and filters at that
-    /// time, and not when it was pushed. Calls `done` for each event and each batch. Returns
+    /// time, and not when it was pushed. Calls `on_complete` for each event and each batch. Returns
     /// whether events remain.
     pub fn deliver_queued<T>(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         queue: &mut EventQueue<T>,
-        done: impl FnMut(&mut Cx<'_, ApiSession>, Completion<'_, T>),
+        on_complete: impl FnMut(&mut Cx<'_, ApiSession>, Completion<'_, T>),
     ) -> bool {
-        queue.serve(
+        queue.run_turn(
             cx,
             |cx| cx.backlog(),
             |cx, plan, received| {
                 self.expire(cx.now());
-                self.deliver_one(cx, plan, received)
+                self.deliver_plan(cx, plan, received)
             },
-            done,
+            on_complete,
         )
     }
 }
@@ -188,7 +188,7 @@ impl Default for TurnLimits {
 }
 
 /// The capacity in batches that an empty lane keeps.
-const LANE_KEPT: usize = 16;
+const MIN_LANE_CAPACITY: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,8 @@
 //!
 //! Owns: the validity of a filter, and its terms. Must not know: the connection of the filter.
 
-use super::term::{Digest, Digester};
-use super::{json, work};
+use super::digest::{Digest, Digester};
+use super::{cost, json};
 use crate::model::Field;
 use crate::uri::{self, FilterKeysError};
 
@@ -13,8 +13,8 @@ pub enum FilterError {
     /// The filter is malformed, or contains a URI without a normal form.
     Malformed,
     /// More values than the limit.
-    TooMany,
-    /// More clauses than `most_clauses` allows.
+    TooManyValues,
+    /// More clauses than `max_clauses` allows.
     TooManyClauses,
 }
 
@@ -47,13 +47,13 @@ pub fn parse(
     if policy.as_deref() != Some("include_any") || !has_actions {
         return Err(FilterError::Malformed);
     }
-    let mut terms = Terms {
+    let mut terms = TermCollector {
         found: Vec::new(),
         values: limit,
         digester,
         spent,
     };
-    let mut clauses_left = most_clauses(limit);
+    let mut clauses_left = max_clauses(limit);
     json::elements(clauses.ok_or(FilterError::Malformed)?, |clause| {
         clauses_left = clauses_left
             .checked_sub(1)
@@ -68,17 +68,17 @@ pub fn parse(
 
 /// Returns the maximum number of clauses in a filter with at most `limit` values, including clauses
 /// with unknown fields.
-pub fn most_clauses(limit: usize) -> usize {
-    limit.max(MOST_CLAUSES)
+pub fn max_clauses(limit: usize) -> usize {
+    limit.max(MIN_CLAUSE_LIMIT)
 }
 
-impl From<json::Mismatch> for FilterError {
-    fn from(_: json::Mismatch) -> Self {
+impl From<json::JsonError> for FilterError {
+    fn from(_: json::JsonError) -> Self {
         FilterError::Malformed
     }
 }
 
-struct Terms<'a> {
+struct TermCollector<'a> {
     /// In the order written.
     found: Vec<Digest>,
     /// The number of values that may follow.
@@ -87,9 +87,9 @@ struct Terms<'a> {
     spent: &'a mut u64,
 }
 
-impl Terms<'_> {
+impl TermCollector<'_> {
     fn add_clause(&mut self, clause: &str) -> Result<(), FilterError> {
-        *self.spent += work::CLAUSE;
+        *self.spent += cost::CLAUSE;
         let (mut field, mut value) = (None, None);
         json::members(clause, |key, text| match key {
             "field" => field = Some(text),
@@ -112,19 +112,19 @@ impl Terms<'_> {
     /// Adds a value. A value beyond the limit is rejected without examining it.
     fn add_value(&mut self, field: Field, value: &str) -> Result<(), FilterError> {
         if self.values == 0 {
-            return Err(FilterError::TooMany);
+            return Err(FilterError::TooManyValues);
         }
-        *self.spent += work::VALUE + work::VALUE_BYTE * value.len() as u64;
+        *self.spent += cost::VALUE + cost::VALUE_BYTE * value.len() as u64;
         let value = json::string(value).ok_or(FilterError::Malformed)?;
         if field != Field::Uri {
             self.add(self.digester.term(field, &value));
             return Ok(());
         }
         let parameters = value.bytes().filter(|&byte| byte == b'&').count();
-        *self.spent += work::PARAMETER * parameters as u64;
+        *self.spent += cost::PARAMETER * parameters as u64;
         let keys = uri::filter_keys(&value, self.values).map_err(|error| match error {
             FilterKeysError::Uri(_) => FilterError::Malformed,
-            FilterKeysError::TooManyVersions => FilterError::TooMany,
+            FilterKeysError::TooManyVersions => FilterError::TooManyValues,
         })?;
         // The address is hashed only once, so that further versions of a long address only cost
         // their own bytes.
@@ -146,14 +146,14 @@ impl Terms<'_> {
     }
 
     fn add(&mut self, term: Digest) {
-        *self.spent += work::TERM;
+        *self.spent += cost::TERM;
         self.values -= 1;
         self.found.push(term);
     }
 }
 
 /// The minimum limit on clauses, which applies even if fewer values are allowed.
-const MOST_CLAUSES: usize = 256;
+const MIN_CLAUSE_LIMIT: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -295,20 +295,26 @@ mod tests {
             format!(r#"[{{"field":"/id","value":[{}]}}]"#, values.join(","))
         };
         assert_eq!(parse_clauses(&list(200), 200).map(|t| t.len()), Ok(100));
-        assert_eq!(parse_clauses(&list(201), 200), Err(FilterError::TooMany));
-        assert_eq!(parse_clauses(&list(1), 0), Err(FilterError::TooMany));
+        assert_eq!(
+            parse_clauses(&list(201), 200),
+            Err(FilterError::TooManyValues)
+        );
+        assert_eq!(parse_clauses(&list(1), 0), Err(FilterError::TooManyValues));
         let versions = |version: &dyn Fn(usize) -> String| -> String {
             let versions: String = (1..=201).map(version).collect();
             format!(r#"[{{"field":"/uri","value":"http://a{versions}"}}]"#)
         };
         for clauses in [versions(&|v| format!(":v{v}")), versions(&|_| ":v1".into())] {
-            assert_eq!(parse_clauses(&clauses, 200), Err(FilterError::TooMany));
+            assert_eq!(
+                parse_clauses(&clauses, 200),
+                Err(FilterError::TooManyValues)
+            );
             assert!(parse_clauses(&clauses, 201).is_ok());
         }
         // The limit applies to all clauses together.
         let clause = r#"{"field":"/id","value":["a","b"]}"#;
         let clauses = format!("[{clause},{clause}]");
-        assert_eq!(parse_clauses(&clauses, 3), Err(FilterError::TooMany));
+        assert_eq!(parse_clauses(&clauses, 3), Err(FilterError::TooManyValues));
         assert_eq!(parse_clauses(&clauses, 4).map(|t| t.len()), Ok(2));
     }
 
@@ -340,7 +346,7 @@ mod tests {
         let one = work_of(r#"[{"field":"/id","value":"a"}]"#);
         assert_eq!(
             one,
-            work::CLAUSE + work::VALUE + 3 * work::VALUE_BYTE + work::TERM
+            cost::CLAUSE + cost::VALUE + 3 * cost::VALUE_BYTE + cost::TERM
         );
         let same = r#""http://example.com/a","#.repeat(2500);
         let same = format!(r#"[{{"field":"/uri","value":[{same}"b"]}}]"#);

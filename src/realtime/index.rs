@@ -14,14 +14,14 @@ use hashbrown::hash_table::Entry;
 
 use crate::net::ConnKey;
 
-use super::slab::{ByConn, NONE, Slab};
-use super::term::Digest;
+use super::digest::Digest;
+use super::slab::{ConnMap, NONE, Slab};
 
 /// The inverted index.
 #[derive(Default)]
 pub struct Index {
     /// The first node of each connection.
-    heads: ByConn,
+    heads: ConnMap,
     nodes: Slab<Node>,
     terms: Slab<Term>,
     /// Indices into `terms`, by digest.
@@ -128,7 +128,7 @@ impl Index {
 
     /// Releases unused memory after many subscriptions have been removed. The cost is proportional
     /// to the remaining subscriptions, which are fewer than those removed since the last call.
-    pub fn tidy(&mut self) {
+    pub fn shrink(&mut self) {
         if !self.nodes.is_sparse() && !self.terms.is_sparse() {
             return;
         }
@@ -180,11 +180,11 @@ impl Index {
 
     /// Returns the index of a term.
     fn find(&self, digest: Digest) -> Option<u32> {
-        let is_it = |&place: &u32| {
-            let term = self.terms.get(place);
+        let is_same = |&slot: &u32| {
+            let term = self.terms.get(slot);
             term.is_some_and(|term| term.digest == digest)
         };
-        self.table.find(digest.bucket(), is_it).copied()
+        self.table.find(digest.table_hash(), is_same).copied()
     }
 
     /// Returns whether this connection is the only one with the term.
@@ -197,16 +197,16 @@ impl Index {
     fn intern(&mut self, digest: Digest) -> u32 {
         let terms = &self.terms;
         let entry = self.table.entry(
-            digest.bucket(),
-            |&place| terms.get(place).is_some_and(|term| term.digest == digest),
-            |&place| terms.get(place).map_or(0, |term| term.digest.bucket()),
+            digest.table_hash(),
+            |&slot| terms.get(slot).is_some_and(|term| term.digest == digest),
+            |&slot| terms.get(slot).map_or(0, |term| term.digest.table_hash()),
         );
         match entry {
             Entry::Occupied(entry) => *entry.get(),
             Entry::Vacant(entry) => {
-                let place = self.terms.insert(Term { digest, head: NONE });
-                entry.insert(place);
-                place
+                let slot = self.terms.insert(Term { digest, head: NONE });
+                entry.insert(slot);
+                slot
             }
         }
     }
@@ -226,9 +226,9 @@ impl Index {
         };
         term.head = node.next_of_term;
         if term.head == NONE {
-            let bucket = term.digest.bucket();
+            let bucket = term.digest.table_hash();
             self.terms.remove(node.term);
-            if let Ok(entry) = self.table.find_entry(bucket, |&place| place == node.term) {
+            if let Ok(entry) = self.table.find_entry(bucket, |&slot| slot == node.term) {
                 entry.remove();
             }
         }

@@ -21,7 +21,7 @@ impl Realtime {
             }
         }
         for key in self.principals.verify()? {
-            if !is_open(key) && !self.arrivals.contains_key(&key) {
+            if !is_open(key) && !self.pending_opens.contains_key(&key) {
                 return Err(format!("{key:?} is logged in and not open"));
             }
         }

@@ -3,7 +3,7 @@
 //! Owns: the split of an object into the text of its members in one pass, and the decoding of
 //! strings. Must not know: the meaning of members.
 
-mod scan;
+mod fast_path;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 /// The text is not valid JSON, or not of the expected type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mismatch;
+pub struct JsonError;
 
 /// Calls `visit` with each member of an object: its key, and the text of its value without
 /// surrounding white space. Duplicate keys are visited in order. If a member requires the full
@@ -23,10 +23,10 @@ pub struct Mismatch;
 /// surrogate matches no known key, and is skipped.
 ///
 /// # Errors
-/// [`Mismatch`] if the text is not a single JSON object. Some members may have been visited by
+/// [`JsonError`] if the text is not a single JSON object. Some members may have been visited by
 /// then.
-pub fn members<'a>(object: &'a str, mut visit: impl FnMut(&str, &'a str)) -> Result<(), Mismatch> {
-    if scan::members(object, &mut visit).is_some() {
+pub fn members<'a>(object: &'a str, mut visit: impl FnMut(&str, &'a str)) -> Result<(), JsonError> {
+    if fast_path::members(object, &mut visit).is_some() {
         return Ok(());
     }
     match read_members(object, Members(&mut visit)) {
@@ -34,7 +34,7 @@ pub fn members<'a>(object: &'a str, mut visit: impl FnMut(&str, &'a str)) -> Res
         Err(_) if object.contains("\\u") => read_members(object, RawMembers(&mut visit)),
         result => result,
     }
-    .map_err(|_| Mismatch)
+    .map_err(|_| JsonError)
 }
 
 fn read_members<'a>(
@@ -50,9 +50,9 @@ fn read_members<'a>(
 /// not parsed then.
 ///
 /// # Errors
-/// The error of `visit`, or [`Mismatch`] if the text is not a JSON array. Some elements may have
+/// The error of `visit`, or [`JsonError`] if the text is not a JSON array. Some elements may have
 /// been visited by then.
-pub fn elements<'a, E: From<Mismatch>>(
+pub fn elements<'a, E: From<JsonError>>(
     array: &'a str,
     mut visit: impl FnMut(&'a str) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -69,7 +69,7 @@ pub fn elements<'a, E: From<Mismatch>>(
         .and_then(|()| deserializer.end());
     match failure {
         Some(failure) => Err(failure),
-        None => read.map_err(|_| Mismatch.into()),
+        None => read.map_err(|_| JsonError.into()),
     }
 }
 
@@ -136,7 +136,7 @@ impl<'a, F: FnMut(&'a str) -> bool> Visitor<'a> for Elements<F> {
     fn visit_seq<A: SeqAccess<'a>>(mut self, mut elements: A) -> Result<(), A::Error> {
         while let Some(element) = elements.next_element::<&RawValue>()? {
             if !(self.0)(element.get()) {
-                return Err(A::Error::custom("no more is wanted"));
+                return Err(A::Error::custom("stopped by the callback"));
             }
         }
         Ok(())
@@ -194,7 +194,7 @@ impl<'a, F: FnMut(&str, &'a str)> Visitor<'a> for RawMembers<F> {
 mod tests {
     use super::*;
 
-    fn all(object: &str) -> Result<Vec<(String, &str)>, Mismatch> {
+    fn all(object: &str) -> Result<Vec<(String, &str)>, JsonError> {
         let mut out = Vec::new();
         members(object, |key, value| out.push((key.to_owned(), value)))?;
         Ok(out)
@@ -229,12 +229,12 @@ mod tests {
     fn elements_are_visited_until_the_callback_fails() {
         #[derive(Debug, PartialEq)]
         enum Stop {
-            Mismatch,
+            JsonError,
             At(usize),
         }
-        impl From<Mismatch> for Stop {
-            fn from(_: Mismatch) -> Self {
-                Stop::Mismatch
+        impl From<JsonError> for Stop {
+            fn from(_: JsonError) -> Self {
+                Stop::JsonError
             }
         }
         let read = |array, most| {
@@ -253,7 +253,7 @@ mod tests {
         // The rest of the array is not parsed.
         assert_eq!(read("[1,2,x", 1), (Err(Stop::At(2)), 2));
         for other in ["", "{}", "1", "[1] 2", "[1,]", "[x]"] {
-            assert_eq!(read(other, 9).0, Err(Stop::Mismatch), "{other}");
+            assert_eq!(read(other, 9).0, Err(Stop::JsonError), "{other}");
         }
     }
 
@@ -277,7 +277,7 @@ mod tests {
             "{\"\u{1}\":1}",
             "{\"a\":\"\\x\"}",
         ] {
-            assert_eq!(all(text), Err(Mismatch), "{text}");
+            assert_eq!(all(text), Err(JsonError), "{text}");
         }
     }
 

@@ -7,16 +7,16 @@ use super::json;
 
 /// A message, borrowed from its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message<'a> {
+pub struct ClientMessage<'a> {
     /// The text of the number to repeat in the reply. Without one there is no reply.
     pub id: Option<&'a str>,
     /// The kind of message.
-    pub kind: Kind<'a>,
+    pub kind: MessageKind<'a>,
 }
 
 /// The kind of message. The members are JSON texts, or `None` if missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind<'a> {
+pub enum MessageKind<'a> {
     Ping,
     Whoami,
     ClientId {
@@ -31,35 +31,35 @@ pub enum Kind<'a> {
     },
 }
 
-impl Kind<'_> {
+impl MessageKind<'_> {
     /// Returns the name in the log.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Kind::Ping => "ping",
-            Kind::Whoami => "whoami",
-            Kind::ClientId { .. } => "client_id",
-            Kind::Filter { .. } => "filter",
-            Kind::Unknown { .. } => "unknown",
+            MessageKind::Ping => "ping",
+            MessageKind::Whoami => "whoami",
+            MessageKind::ClientId { .. } => "client_id",
+            MessageKind::Filter { .. } => "filter",
+            MessageKind::Unknown { .. } => "unknown",
         }
     }
 }
 
 /// The reason why a text is not a valid message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unreadable {
+pub enum ParseError {
     /// Not JSON.
     NotJson,
     /// JSON, but not an object.
     NotAnObject,
-    /// An `id` that is a number of more than [`MAX_ID`] bytes.
+    /// An `id` that is a number of more than [`MAX_ID_LEN`] bytes.
     LongId,
 }
 
 /// Parses a message. Members that its type does not use are ignored.
 ///
 /// # Errors
-/// [`Unreadable`]. `NaN` and `Infinity`, which h's parser accepts, are not valid JSON here.
-pub fn parse(text: &str) -> Result<Message<'_>, Unreadable> {
+/// [`ParseError`]. `NaN` and `Infinity`, which h's parser accepts, are not valid JSON here.
+pub fn parse(text: &str) -> Result<ClientMessage<'_>, ParseError> {
     let mut members = Members::default();
     // As in Python, the last of duplicate keys wins.
     let object = json::members(text, |key, value| match key {
@@ -72,8 +72,8 @@ pub fn parse(text: &str) -> Result<Message<'_>, Unreadable> {
     });
     match object {
         Ok(()) => members.message(),
-        Err(json::Mismatch) if json::is_json(text) => Err(Unreadable::NotAnObject),
-        Err(json::Mismatch) => Err(Unreadable::NotJson),
+        Err(json::JsonError) if json::is_json(text) => Err(ParseError::NotAnObject),
+        Err(json::JsonError) => Err(ParseError::NotJson),
     }
 }
 
@@ -88,46 +88,46 @@ struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    fn message(self) -> Result<Message<'a>, Unreadable> {
+    fn message(self) -> Result<ClientMessage<'a>, ParseError> {
         // h also repeats booleans, which are numbers in Python.
         let id = self.id.filter(|id| json::is_number(id));
-        if id.is_some_and(|id| id.len() > MAX_ID) {
-            return Err(Unreadable::LongId);
+        if id.is_some_and(|id| id.len() > MAX_ID_LEN) {
+            return Err(ParseError::LongId);
         }
-        Ok(Message {
+        Ok(ClientMessage {
             id,
             kind: self.kind(),
         })
     }
 
-    fn kind(&self) -> Kind<'a> {
-        let client_id = Kind::ClientId { value: self.value };
-        let filter = Kind::Filter {
+    fn kind(&self) -> MessageKind<'a> {
+        let client_id = MessageKind::ClientId { value: self.value };
+        let filter = MessageKind::Filter {
             filter: self.filter,
         };
         let type_ = self.type_.unwrap_or("null");
         if type_ == "null" {
-            let says_client_id = self.message_type.and_then(json::string);
-            return match says_client_id.as_deref() {
+            let message_type = self.message_type.and_then(json::string);
+            return match message_type.as_deref() {
                 // As in h, a filter takes precedence over `messageType`.
                 _ if self.filter.is_some() => filter,
                 Some("client_id") => client_id,
-                _ => Kind::Unknown { type_ },
+                _ => MessageKind::Unknown { type_ },
             };
         }
         match json::string(type_).as_deref() {
-            Some("ping") => Kind::Ping,
-            Some("whoami") => Kind::Whoami,
+            Some("ping") => MessageKind::Ping,
+            Some("whoami") => MessageKind::Whoami,
             Some("client_id") => client_id,
             Some("filter") => filter,
-            _ => Kind::Unknown { type_ },
+            _ => MessageKind::Unknown { type_ },
         }
     }
 }
 
 /// The maximum length of a number in `id`, in bytes, since a reply repeats it. h repeats integers
 /// of up to 4,300 digits.
-pub const MAX_ID: usize = 256;
+pub const MAX_ID_LEN: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -135,16 +135,16 @@ mod tests {
 
     #[test]
     fn message_kinds_are_recognized() {
-        let unknown = |type_| Kind::Unknown { type_ };
-        let client_id = |value| Kind::ClientId { value };
-        let filter = |filter| Kind::Filter { filter };
+        let unknown = |type_| MessageKind::Unknown { type_ };
+        let client_id = |value| MessageKind::ClientId { value };
+        let filter = |filter| MessageKind::Filter { filter };
         for (text, want) in [
-            (r#"{"type":"ping"}"#, Kind::Ping),
-            (r#"{"type":"p\u0069ng"}"#, Kind::Ping),
-            (r#"{"\u0074ype":"ping"}"#, Kind::Ping),
-            (r#"{"type":"x","type":"ping"}"#, Kind::Ping),
-            (r#"{"type":"ping","filter":{}}"#, Kind::Ping),
-            (r#"{"type":"whoami","x":[[]]}"#, Kind::Whoami),
+            (r#"{"type":"ping"}"#, MessageKind::Ping),
+            (r#"{"type":"p\u0069ng"}"#, MessageKind::Ping),
+            (r#"{"\u0074ype":"ping"}"#, MessageKind::Ping),
+            (r#"{"type":"x","type":"ping"}"#, MessageKind::Ping),
+            (r#"{"type":"ping","filter":{}}"#, MessageKind::Ping),
+            (r#"{"type":"whoami","x":[[]]}"#, MessageKind::Whoami),
             (r#"{"type":"client_id"}"#, client_id(None)),
             (r#"{"type":"client_id","value":{}}"#, client_id(Some("{}"))),
             (r#"{"type":"filter"}"#, filter(None)),
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn ids_are_numbers_kept_verbatim() {
-        let long = "9".repeat(MAX_ID);
+        let long = "9".repeat(MAX_ID_LEN);
         for (id, want) in [
             ("1", true),
             ("-0", true),
@@ -199,9 +199,12 @@ mod tests {
 
     #[test]
     fn overlong_ids_are_refused() {
-        for id in ["9".repeat(MAX_ID + 1), format!("0.{}", "0".repeat(30_000))] {
+        for id in [
+            "9".repeat(MAX_ID_LEN + 1),
+            format!("0.{}", "0".repeat(30_000)),
+        ] {
             let text = format!(r#"{{"type":"ping","id":{id}}}"#);
-            assert_eq!(parse(&text), Err(Unreadable::LongId));
+            assert_eq!(parse(&text), Err(ParseError::LongId));
             // The last of duplicate keys wins.
             let text = format!(r#"{{"id":{id},"id":1}}"#);
             assert_eq!(parse(&text).map(|message| message.id), Ok(Some("1")));
@@ -213,7 +216,7 @@ mod tests {
 
     #[test]
     fn invalid_messages_are_unreadable() {
-        use Unreadable::{NotAnObject, NotJson};
+        use ParseError::{NotAnObject, NotJson};
         for (text, want) in [
             ("", NotJson),
             ("  \n ", NotJson),

@@ -18,14 +18,15 @@
 //! | `trace` | log lines about single connections |
 //! | `invariants` | invariants between any two calls |
 
-mod audience;
+mod authentication;
+mod cost;
 mod counters;
-mod credentials;
-mod deliver;
+mod deadlines;
+mod delivery;
+mod digest;
 mod dispatch;
 mod encoding;
 mod event_queue;
-mod expiry;
 mod filter;
 mod index;
 mod invariants;
@@ -34,13 +35,12 @@ mod message;
 mod principals;
 mod reply;
 mod request;
+mod rules;
 mod session;
 mod slab;
-mod term;
 #[cfg(test)]
 mod testing;
-mod trace;
-mod work;
+mod tracer;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -59,16 +59,16 @@ pub use session::ApiSession;
 /// Parts that benchmarks measure separately.
 #[doc(hidden)]
 pub mod parts {
+    pub use super::digest::{Digest, Digester};
     pub use super::filter::{FilterError, parse as parse_filter};
     pub use super::index::Index;
-    pub use super::term::{Digest, Digester};
 }
 
+use digest::Digester;
 use index::Index;
 use principals::Principals;
-use request::{Credentials, Wanted};
-use term::Digester;
-use trace::Trace;
+use request::{Credentials, Route};
+use tracer::Tracer;
 
 /// The configurable behavior of the API.
 #[derive(Clone, Debug)]
@@ -99,22 +99,22 @@ pub struct Realtime {
     digester: Rc<Digester>,
     index: Index,
     principals: Principals,
-    arrivals: BTreeMap<ConnKey, Arrival>,
+    pending_opens: BTreeMap<ConnKey, PendingOpen>,
     /// Buffers reused between calls: the text of a reply, and the receivers of an event.
     reply: String,
     receivers: Vec<ConnKey>,
     /// The time of the last sweep, in monotonic milliseconds.
-    swept: u64,
-    trace: Trace,
+    last_sweep: u64,
+    tracer: Tracer,
     counters: ApiCounters,
 }
 
 /// A connection with a known identity whose WebSocket is about to open.
-struct Arrival {
+struct PendingOpen {
     /// Monotonic milliseconds.
     since: u64,
     /// The cause for which it must be closed as soon as it opens.
-    ended: Option<EndCause>,
+    end_cause: Option<EndCause>,
 }
 
 impl Realtime {
@@ -128,11 +128,11 @@ impl Realtime {
             index: Index::default(),
             principals: Principals::new(Rc::clone(&digester)),
             digester,
-            arrivals: BTreeMap::new(),
+            pending_opens: BTreeMap::new(),
             reply: String::new(),
             receivers: Vec::new(),
-            swept: 0,
-            trace: Trace::default(),
+            last_sweep: 0,
+            tracer: Tracer::default(),
             counters: ApiCounters::default(),
         }
     }
@@ -144,26 +144,26 @@ impl Realtime {
         key: ConnKey,
         request: &Request<'_>,
     ) -> Verdict {
-        let (upgrade, credentials) = match request::read(request, cx.now().unix) {
-            Wanted::Answer(response) => {
+        let (upgrade, credentials) = match request::route(request, cx.now().unix) {
+            Route::Response(response) => {
                 self.counters.rejected.count(response.status.0);
                 return Verdict::Respond(response);
             }
-            Wanted::Socket(upgrade, credentials) => (upgrade, credentials),
+            Route::WebSocket(upgrade, credentials) => (upgrade, credentials),
         };
-        if !request::may_connect(request, &self.settings.origins) {
+        if !request::is_origin_allowed(request, &self.settings.origins) {
             self.counters.rejected.origin += 1;
             return Verdict::Respond(request::forbidden_origin());
         }
-        if request::wants_to_be_watched(request) {
-            self.trace.ask(key, cx.now().mono);
+        if request::requests_tracing(request) {
+            self.tracer.request(key, cx.now().mono);
         }
         match credentials {
             Credentials::Anonymous => {
                 self.counters.auth.anonymous += 1;
                 Verdict::Upgrade(upgrade)
             }
-            Credentials::Nobodys => {
+            Credentials::Invalid => {
                 self.counters.auth.unknown += 1;
                 match self.settings.invalid_token {
                     InvalidToken::Anonymous => Verdict::Upgrade(upgrade),
@@ -174,7 +174,7 @@ impl Realtime {
                 }
             }
             Credentials::Token(token) => {
-                cx.charge(work::LOGIN);
+                cx.charge(cost::LOGIN);
                 self.authenticate(key, upgrade, token.into_owned())
             }
         }
@@ -182,27 +182,30 @@ impl Realtime {
 
     /// Called when a WebSocket has opened.
     pub fn on_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
-        let is_watched = self.trace.open(key);
+        let is_traced = self.tracer.open(key);
         if let Some(session) = cx.session(key) {
-            session.is_watched = is_watched;
+            session.is_traced = is_traced;
         }
-        if self.trace.is_on() {
-            self.trace_open(cx, key, is_watched);
+        if self.tracer.is_on() {
+            self.trace_open(cx, key, is_traced);
         }
-        let ended = self.arrivals.remove(&key).and_then(|arrival| arrival.ended);
+        let ended = self
+            .pending_opens
+            .remove(&key)
+            .and_then(|pending| pending.end_cause);
         if let Some(cause) = ended {
-            self.close_ended(cx, key, cause);
+            self.close_connection(cx, key, cause);
         }
     }
 
     /// Called when a WebSocket has closed.
     pub fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
-        if let Some(ending) = cx.close_info().filter(|_| self.trace.is_on()) {
+        if let Some(ending) = cx.close_info().filter(|_| self.tracer.is_on()) {
             let what = format_args!("closed with {}, by {}", ending.code, ending.reason);
-            self.trace.say(key, session.is_watched, cx.now().mono, what);
+            self.tracer.log(key, session.is_traced, cx.now().mono, what);
         }
-        if session.is_watched {
-            self.trace.close();
+        if session.is_traced {
+            self.tracer.close();
         }
         self.index.remove(key);
         self.principals.log_out(key);
@@ -216,16 +219,16 @@ impl Realtime {
         self.sweep(now.mono);
         // Remove identities whose connections closed before they opened.
         let principals = &mut self.principals;
-        self.arrivals.retain(|&key, arrival| {
-            let stays = now.mono.saturating_sub(arrival.since) < ARRIVAL_LIFE;
+        self.pending_opens.retain(|&key, pending| {
+            let stays = now.mono.saturating_sub(pending.since) < PENDING_OPEN_LIFETIME;
             if !stays {
                 principals.log_out(key);
             }
             stays
         });
-        self.index.tidy();
-        self.principals.tidy();
-        self.trace.tidy(now.mono);
+        self.index.shrink();
+        self.principals.shrink();
+        self.tracer.on_tick(now.mono);
     }
 
     /// Handles a message from a backend. Ignores events ([`BackendEvent::Published`], [`BackendEvent::QueueEvents`]),
@@ -241,11 +244,11 @@ impl Realtime {
             } => self.principals.set_memberships(&userid, memberships),
             BackendEvent::TokenEnded { token, cause } => {
                 let keys = self.principals.connections_with(token);
-                self.end_all(cx, keys, cause);
+                self.end_tokens(cx, keys, cause);
             }
             BackendEvent::UserDeleted { userid } => {
                 let keys = self.principals.connections_of(&userid);
-                self.end_all(cx, keys, EndCause::UserDeleted);
+                self.end_tokens(cx, keys, EndCause::UserDeleted);
             }
             BackendEvent::Published { .. }
             | BackendEvent::QueueEvents { .. }
@@ -262,25 +265,25 @@ impl Realtime {
             principals: self.principals.users() as u64,
             index_bytes: self.index.bytes() as u64,
             filter_bytes: self.index.footprint() as u64,
-            suppressed_lines: self.trace.left_out(),
+            suppressed_lines: self.tracer.suppressed(),
             ..self.counters
         }
     }
 }
 
 impl Realtime {
-    fn trace_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, is_watched: bool) {
+    fn trace_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, is_traced: bool) {
         let principal = self.principals.of(key);
         let user = principal.map_or("anonymous", |principal| principal.userid());
         let now = cx.now().mono;
         match cx.peer(key) {
             Some(peer) => {
                 let what = format_args!("open, from {peer}, {user}");
-                self.trace.say(key, is_watched, now, what);
+                self.tracer.log(key, is_traced, now, what);
             }
             None => {
                 let what = format_args!("open, from a unix socket, {user}");
-                self.trace.say(key, is_watched, now, what);
+                self.tracer.log(key, is_traced, now, what);
             }
         }
     }
@@ -302,7 +305,7 @@ impl Default for ApiSettings {
 
 /// How long an identity is kept until its connection opens, in milliseconds. The engine opens it
 /// directly after the answer or never, so any value is long enough.
-const ARRIVAL_LIFE: u64 = 10_000;
+const PENDING_OPEN_LIFETIME: u64 = 10_000;
 
 #[cfg(test)]
 mod tests;

@@ -10,20 +10,20 @@ use hashbrown::HashTable;
 use crate::model::{Identity, Membership, TokenId, UnixMillis};
 use crate::net::{ConnKey, Now};
 
-use ends::{Ends, Standing};
+use token_status::{TokenDeadlines, TokenStatus};
 
-use super::slab::{ByConn, NONE, Slab};
-use super::term::Digester;
+use super::digest::Digester;
+use super::slab::{ConnMap, NONE, Slab};
 
 /// The connected users.
 pub struct Principals {
     digester: Rc<Digester>,
-    by_conn: ByConn,
+    by_conn: ConnMap,
     logins: Slab<Login>,
     users: Slab<Principal>,
     /// Indices into `users`, by userid.
     table: HashTable<u32>,
-    ends: Ends,
+    deadlines: TokenDeadlines,
 }
 
 /// A user, shared by the user's connections.
@@ -47,7 +47,7 @@ struct Login {
     user: u32,
     next: u32,
     prev: u32,
-    standing: Standing,
+    status: TokenStatus,
 }
 
 impl Principal {
@@ -75,11 +75,11 @@ impl Principals {
     pub fn new(digester: Rc<Digester>) -> Self {
         Principals {
             digester,
-            by_conn: ByConn::default(),
+            by_conn: ConnMap::default(),
             logins: Slab::default(),
             users: Slab::default(),
             table: HashTable::new(),
-            ends: Ends::default(),
+            deadlines: TokenDeadlines::default(),
         }
     }
 
@@ -94,7 +94,7 @@ impl Principals {
         let user = match self.find(&identity.userid) {
             Some(user) => user,
             None => {
-                let bucket = self.digester.userid(&identity.userid).bucket();
+                let bucket = self.digester.userid(&identity.userid).table_hash();
                 self.add_user(Principal {
                     userid: identity.userid,
                     bucket,
@@ -113,7 +113,7 @@ impl Principals {
             user,
             ..Login::default()
         });
-        self.ends.log_in(key, expires, now);
+        self.deadlines.log_in(key, expires, now);
     }
 
     /// Removes a connection's identity, if it has one.
@@ -152,7 +152,7 @@ impl Principals {
     /// Returns the connections that logged in with a token. Scans all logins: revocations are rare,
     /// and another table would cost memory for every connection.
     pub fn connections_with(&self, token: TokenId) -> Vec<ConnKey> {
-        self.live()
+        self.live_logins()
             .filter(|login| login.token == token)
             .map(|login| login.key)
             .collect()
@@ -160,7 +160,7 @@ impl Principals {
 
     /// Returns the tokens of all connections, without duplicates.
     pub fn tokens(&self) -> Vec<TokenId> {
-        let mut tokens: Vec<_> = self.live().map(|login| login.token).collect();
+        let mut tokens: Vec<_> = self.live_logins().map(|login| login.token).collect();
         tokens.sort_unstable();
         tokens.dedup();
         tokens
@@ -177,25 +177,25 @@ impl Principals {
     }
 
     /// Releases unused memory after many connections have closed.
-    pub fn tidy(&mut self) {
+    pub fn shrink(&mut self) {
         if self.logins.is_sparse() {
             self.rebuild();
         }
-        self.tidy_ends();
+        self.shrink_deadlines();
     }
 
     /// Moves the remaining entries into new, smaller tables.
     fn rebuild(&mut self) {
         let digester = Rc::clone(&self.digester);
         let mut old = std::mem::replace(self, Principals::new(digester));
-        self.ends = std::mem::take(&mut old.ends);
-        for place in 0..old.users.places().count() as u32 {
-            let Some(user) = old.users.remove(place) else {
+        self.deadlines = std::mem::take(&mut old.deadlines);
+        for slot in 0..old.users.slots().count() as u32 {
+            let Some(user) = old.users.remove(slot) else {
                 continue;
             };
             // No login refers to the user in a vacant slot.
             let mut at = user.head;
-            if old.logins.get(at).is_none_or(|login| login.user != place) {
+            if old.logins.get(at).is_none_or(|login| login.user != slot) {
                 continue;
             }
             let user = self.add_user(Principal { head: NONE, ..user });
@@ -213,7 +213,7 @@ impl Principals {
         let Some(login) = self.logins.remove(at) else {
             return;
         };
-        self.ends.expiring -= usize::from(login.expires_by_itself());
+        self.deadlines.expiring -= usize::from(login.expires_by_itself());
         if let Some(next) = self.logins.get_mut(login.next) {
             next.prev = login.prev;
         }
@@ -245,8 +245,8 @@ impl Principals {
         })
     }
 
-    fn live(&self) -> impl Iterator<Item = &Login> {
-        self.logins.places().filter(|login| login.user != NONE)
+    fn live_logins(&self) -> impl Iterator<Item = &Login> {
+        self.logins.slots().filter(|login| login.user != NONE)
     }
 
     fn login(&self, key: ConnKey) -> Option<&Login> {
@@ -255,7 +255,7 @@ impl Principals {
     }
 
     fn find(&self, userid: &str) -> Option<u32> {
-        let bucket = self.digester.userid(userid).bucket();
+        let bucket = self.digester.userid(userid).table_hash();
         let found = self.table.find(bucket, |&at| {
             let user = self.users.get(at);
             user.is_some_and(|user| &*user.userid == userid)
@@ -302,7 +302,7 @@ impl Default for Login {
             user: NONE,
             next: NONE,
             prev: NONE,
-            standing: Standing::Valid,
+            status: TokenStatus::Valid,
         }
     }
 }
@@ -311,10 +311,10 @@ const NEVER: UnixMillis = UnixMillis::MAX;
 // Every logged-in connection takes this much memory.
 const _: () = assert!(size_of::<Login>() <= 40);
 
-mod ends;
+mod token_status;
 mod verify;
 
-pub use ends::Fate;
+pub use token_status::EndAction;
 
 #[cfg(test)]
 mod tests {
@@ -402,8 +402,8 @@ mod tests {
         for n in (0..5000).filter(|n| !staying.contains(n)) {
             principals.log_out(key(n));
         }
-        principals.tidy();
-        assert_eq!(principals.logins.places().count(), staying.len());
+        principals.shrink();
+        assert_eq!(principals.logins.slots().count(), staying.len());
         for n in staying {
             let user = principals.of(key(n)).unwrap();
             assert_eq!(user.userid(), format!("acct:{}@x", n % 500));

@@ -7,7 +7,7 @@ use super::json;
 
 /// The reason why a message was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Problem<'a> {
+pub enum Rejection<'a> {
     /// Unknown type; contains its JSON text.
     InvalidType(&'a str),
     /// `client_id` without `value`.
@@ -48,36 +48,36 @@ pub fn whoyouare(out: &mut String, userid: Option<&str>, id: &str) {
 }
 
 /// Writes the reply to a rejected message.
-pub fn error(out: &mut String, problem: Problem<'_>, id: &str) {
-    let (kind, description) = match problem {
-        Problem::InvalidType(type_) => {
+pub fn error(out: &mut String, rejection: Rejection<'_>, id: &str) {
+    let (kind, description) = match rejection {
+        Rejection::InvalidType(type_) => {
             let mut description = String::from("invalid message type: ");
             push_excerpt(&mut description, type_);
             ("invalid_type", description)
         }
-        Problem::MissingValue => ("invalid_data", "\"value\" is missing".to_owned()),
-        Problem::InvalidValue => (
+        Rejection::MissingValue => ("invalid_data", "\"value\" is missing".to_owned()),
+        Rejection::InvalidValue => (
             "invalid_data",
             "\"value\" must be a string or null".to_owned(),
         ),
-        Problem::MissingFilter => ("invalid_data", "\"filter\" is missing".to_owned()),
-        Problem::InvalidFilter => ("invalid_data", "failed to parse filter".to_owned()),
-        Problem::TooManyTerms { limit } => (
+        Rejection::MissingFilter => ("invalid_data", "\"filter\" is missing".to_owned()),
+        Rejection::InvalidFilter => ("invalid_data", "failed to parse filter".to_owned()),
+        Rejection::TooManyTerms { limit } => (
             "invalid_data",
             format!("filter has more than {limit} values (repetitions count)"),
         ),
-        Problem::TooManyClauses { limit } => (
+        Rejection::TooManyClauses { limit } => (
             "invalid_data",
             format!("filter has more than {limit} clauses"),
         ),
-        Problem::FiltersFull { at_most } => (
+        Rejection::FiltersFull { at_most } => (
             "invalid_data",
             format!(
                 "no memory for this filter now: filters of all clients take too much; use at \
                  most {at_most} values, or try again later"
             ),
         ),
-        Problem::LongId { limit } => (
+        Rejection::LongId { limit } => (
             "invalid_data",
             format!("\"id\" has more than {limit} characters"),
         ),
@@ -91,14 +91,14 @@ pub fn error(out: &mut String, problem: Problem<'_>, id: &str) {
     out.push('}');
 }
 
-/// Writes the first [`EXCERPT`] characters of a JSON value like [`push_value`], with a mark if it
+/// Writes the first [`MAX_EXCERPT`] characters of a JSON value like [`push_value`], with a mark if it
 /// is truncated. Replies must not amplify the text of a client.
 fn push_excerpt(out: &mut String, value: &str) {
-    let most = out.len() + EXCERPT;
+    let most = out.len() + MAX_EXCERPT;
     push_value(out, value, most);
     if let Some((end, _)) = out.char_indices().nth(most) {
         out.truncate(end);
-        out.push_str(CUT);
+        out.push_str(ELLIPSIS);
     }
 }
 
@@ -178,9 +178,9 @@ fn push_units(out: &mut String, units: &[u16]) {
 }
 
 /// The number of characters of a client's text that an error repeats, as JSON.
-pub const EXCERPT: usize = 256;
+pub const MAX_EXCERPT: usize = 256;
 /// Marks truncated text.
-const CUT: &str = "...";
+const ELLIPSIS: &str = "...";
 
 #[cfg(test)]
 mod tests {
@@ -210,34 +210,34 @@ mod tests {
 
     #[test]
     fn errors_match_h() {
-        for (problem, kind, description) in [
+        for (rejection, kind, description) in [
             (
-                Problem::InvalidType("null"),
+                Rejection::InvalidType("null"),
                 "invalid_type",
                 "invalid message type: null",
             ),
             (
-                Problem::MissingValue,
+                Rejection::MissingValue,
                 "invalid_data",
                 r#"\"value\" is missing"#,
             ),
             (
-                Problem::InvalidValue,
+                Rejection::InvalidValue,
                 "invalid_data",
                 r#"\"value\" must be a string or null"#,
             ),
             (
-                Problem::MissingFilter,
+                Rejection::MissingFilter,
                 "invalid_data",
                 r#"\"filter\" is missing"#,
             ),
             (
-                Problem::InvalidFilter,
+                Rejection::InvalidFilter,
                 "invalid_data",
                 "failed to parse filter",
             ),
             (
-                Problem::TooManyTerms { limit: 200 },
+                Rejection::TooManyTerms { limit: 200 },
                 "invalid_data",
                 "filter has more than 200 values (repetitions count)",
             ),
@@ -245,7 +245,7 @@ mod tests {
             let want = format!(
                 r#"{{"type": "error", "error": {{"type": "{kind}", "description": "{description}"}}, "ok": false, "reply_to": -7}}"#
             );
-            assert_eq!(written(|out| error(out, problem, "-7")), want);
+            assert_eq!(written(|out| error(out, rejection, "-7")), want);
         }
     }
 
@@ -269,7 +269,7 @@ mod tests {
             ("1.0", "1.0"),
             ("true", "true"),
         ] {
-            let got = written(|out| error(out, Problem::InvalidType(type_), "1"));
+            let got = written(|out| error(out, Rejection::InvalidType(type_), "1"));
             let want = format!(r#""description": "invalid message type: {want}"}}"#);
             assert!(got.contains(&want), "{type_}: {got}");
         }

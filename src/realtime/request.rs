@@ -10,11 +10,11 @@ use crate::model::UnixMillis;
 
 /// The interpretation of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Wanted<'a> {
+pub enum Route<'a> {
     /// A WebSocket handshake with these credentials.
-    Socket(Upgrade, Credentials<'a>),
+    WebSocket(Upgrade, Credentials<'a>),
     /// An immediate response.
-    Answer(Response),
+    Response(Response),
 }
 
 /// The credentials in a request.
@@ -23,27 +23,27 @@ pub enum Credentials<'a> {
     /// None.
     Anonymous,
     /// An invalid token: empty, or not text.
-    Nobodys,
+    Invalid,
     /// A token.
     Token(Cow<'a, str>),
 }
 
 /// Interprets a request.
-pub fn read<'a>(request: &Request<'a>, now: UnixMillis) -> Wanted<'a> {
+pub fn route<'a>(request: &Request<'a>, now: UnixMillis) -> Route<'a> {
     match &*percent_decode(request.path) {
         "/ws" => match check_upgrade(request) {
-            Ok(upgrade) => Wanted::Socket(upgrade, credentials(request)),
-            Err(_) => Wanted::Answer(bad_handshake()),
+            Ok(upgrade) => Route::WebSocket(upgrade, credentials(request)),
+            Err(_) => Route::Response(bad_handshake()),
         },
-        "/_status" if accepts_json(request) => Wanted::Answer(status(now)),
-        _ => Wanted::Answer(not_found()),
+        "/_status" if accepts_json(request) => Route::Response(status(now)),
+        _ => Route::Response(not_found()),
     }
 }
 
 /// Returns whether a handshake's origin is allowed. A request without an `Origin` field does not
 /// come from a web page, since browsers always send it. A repeated field and an invalid origin,
 /// such as `null`, are not allowed.
-pub fn may_connect(request: &Request<'_>, origins: &[Origin]) -> bool {
+pub fn is_origin_allowed(request: &Request<'_>, origins: &[Origin]) -> bool {
     let mut fields = request.headers("origin");
     let Some(field) = fields.next().filter(|_| !origins.is_empty()) else {
         return true;
@@ -53,7 +53,7 @@ pub fn may_connect(request: &Request<'_>, origins: &[Origin]) -> bool {
 }
 
 /// Returns whether the request enables tracing of its connection, with h's words for true.
-pub fn wants_to_be_watched(request: &Request<'_>) -> bool {
+pub fn requests_tracing(request: &Request<'_>) -> bool {
     request.last_param("debug").is_some_and(|value| {
         let value = value.trim();
         let yes = ["true", "t", "yes", "y", "on", "1"];
@@ -63,7 +63,7 @@ pub fn wants_to_be_watched(request: &Request<'_>) -> bool {
 
 /// Returns the response to a page whose origin is not allowed.
 pub fn forbidden_origin() -> Response {
-    let body = r#"{"ok": false, "error": "forbidden_origin", "reason": "Pages of this origin may not connect."}"#;
+    let body = r#"{"ok": false, "error": "forbidden_origin", "reason": "PagedVec of this origin may not connect."}"#;
     // RFC 6455 §4.2.2: "If the server does not wish to accept this connection, it MUST return an
     // appropriate HTTP error code (e.g., 403 Forbidden)".
     Response::json(403, body).closing()
@@ -93,7 +93,7 @@ pub fn unavailable() -> Response {
 fn credentials<'a>(request: &Request<'a>) -> Credentials<'a> {
     if let Some(token) = request.last_param("access_token") {
         return match token.is_empty() {
-            true => Credentials::Nobodys,
+            true => Credentials::Invalid,
             false => Credentials::Token(token),
         };
     }
@@ -108,7 +108,7 @@ fn credentials<'a>(request: &Request<'a>) -> Credentials<'a> {
         Ok(token) if !token.is_empty() && headers.next().is_none() => {
             Credentials::Token(token.into())
         }
-        _ => Credentials::Nobodys,
+        _ => Credentials::Invalid,
     }
 }
 
@@ -165,18 +165,18 @@ mod tests {
     use crate::realtime::testing::HANDSHAKE;
 
     /// Returns `Ok` with the credentials of a handshake, or the response.
-    fn wanted(target: &str, fields: &[u8]) -> Result<String, Response> {
+    fn routed(target: &str, fields: &[u8]) -> Result<String, Response> {
         let head = [b"GET ", target.as_bytes(), HANDSHAKE, fields, b"\r\n"].concat();
         read_head(&head)
     }
 
     fn read_head(head: &[u8]) -> Result<String, Response> {
-        let parsed = parse_head(head, 8192, |request| match read(request, 0) {
-            Wanted::Socket(_, credentials) => Ok(format!("{credentials:?}")),
-            Wanted::Answer(response) => Err(response),
+        let parsed = parse_head(head, 8192, |request| match route(request, 0) {
+            Route::WebSocket(_, credentials) => Ok(format!("{credentials:?}")),
+            Route::Response(response) => Err(response),
         });
         match parsed {
-            Ok(Head::Complete(wanted)) => wanted,
+            Ok(Head::Complete(routed)) => routed,
             _ => panic!("no whole head"),
         }
     }
@@ -194,8 +194,8 @@ mod tests {
                 b"",
                 "Token(\"a b c\")",
             ),
-            ("/ws?access_token=1&access_token=", bearer, "Nobodys"),
-            ("/ws?access_token", bearer, "Nobodys"),
+            ("/ws?access_token=1&access_token=", bearer, "Invalid"),
+            ("/ws?access_token", bearer, "Invalid"),
             ("/ws?ACCESS_TOKEN=q", b"", "Anonymous"),
             ("/ws", b"Authorization: Bearer    h   \r\n", "Token(\"h\")"),
             (
@@ -210,15 +210,15 @@ mod tests {
             ("/ws", b"Authorization: Bearer \r\n", "Anonymous"),
             ("/ws", b"Authorization: Basic YTpi\r\n", "Anonymous"),
             ("/ws", b"Authorization: h\r\n", "Anonymous"),
-            ("/ws", b"Authorization: Bearer \xff\r\n", "Nobodys"),
+            ("/ws", b"Authorization: Bearer \xff\r\n", "Invalid"),
             (
                 "/ws",
                 b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n",
-                "Nobodys",
+                "Invalid",
             ),
         ] {
             assert_eq!(
-                wanted(target, fields).as_deref(),
+                routed(target, fields).as_deref(),
                 Ok(want),
                 "{target} {fields:x?}"
             );
@@ -239,7 +239,7 @@ mod tests {
             ("/_status?sentry", 200),
         ] {
             assert_eq!(
-                wanted(target, b"").unwrap_err().status.0,
+                routed(target, b"").unwrap_err().status.0,
                 status,
                 "{target}"
             );

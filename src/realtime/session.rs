@@ -1,6 +1,6 @@
 //! The part of the Real Time API's state that is stored in a connection's own slot.
 
-use super::term::Digest;
+use super::digest::Digest;
 
 /// A connection's state: 24 bytes, without heap allocations.
 ///
@@ -15,7 +15,7 @@ pub struct ApiSession {
     /// no further space.
     has_client: bool,
     /// Whether the connection asked for tracing.
-    pub(super) is_watched: bool,
+    pub(super) is_traced: bool,
 }
 
 impl ApiSession {

@@ -12,33 +12,33 @@ pub const NONE: u32 = u32::MAX;
 /// Values by index. A vacant slot holds `T::default()` until it is reused.
 #[derive(Default)]
 pub struct Slab<T> {
-    entries: Pages<T>,
+    entries: PagedVec<T>,
     vacant: Vec<u32>,
 }
 
 /// One index per connection, looked up by its slot in the engine's arena, which is dense. [`NONE`]
 /// stands for no index.
 #[derive(Default)]
-pub struct ByConn {
-    numbers: Pages<Number>,
+pub struct ConnMap {
+    indices: PagedVec<OptionalIndex>,
 }
 
 /// A vector in pages of [`PAGE`] values.
-struct Pages<T> {
+struct PagedVec<T> {
     pages: Vec<Box<[T]>>,
     len: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Number(u32);
+struct OptionalIndex(u32);
 
 impl<T: Default> Slab<T> {
     /// Stores a value and returns its index.
     pub fn insert(&mut self, entry: T) -> u32 {
         if let Some(at) = self.vacant.pop()
-            && let Some(place) = self.entries.get_mut(at as usize)
+            && let Some(slot) = self.entries.get_mut(at as usize)
         {
-            *place = entry;
+            *slot = entry;
             return at;
         }
         // The product of connections and terms is far below 2^32: file descriptors run out long
@@ -67,11 +67,11 @@ impl<T: Default> Slab<T> {
     }
 
     /// Returns all slots in order, including vacant ones.
-    pub fn places(&self) -> impl Iterator<Item = &T> {
+    pub fn slots(&self) -> impl Iterator<Item = &T> {
         self.entries.iter()
     }
 
-    /// Returns the number of values.
+    /// Returns the index of values.
     pub fn len(&self) -> usize {
         self.entries.len - self.vacant.len()
     }
@@ -87,55 +87,55 @@ impl<T: Default> Slab<T> {
     }
 }
 
-impl ByConn {
+impl ConnMap {
     /// Returns the connection's index.
     pub fn get(&self, key: ConnKey) -> u32 {
-        let number = self.numbers.get(key.slot() as usize);
-        number.map_or(NONE, |number| number.0)
+        let index = self.indices.get(key.slot() as usize);
+        index.map_or(NONE, |index| index.0)
     }
 
     /// Sets the connection's index.
-    pub fn set(&mut self, key: ConnKey, number: u32) {
+    pub fn set(&mut self, key: ConnKey, index: u32) {
         let at = key.slot() as usize;
-        while self.numbers.len <= at {
-            self.numbers.push(Number::default());
+        while self.indices.len <= at {
+            self.indices.push(OptionalIndex::default());
         }
-        if let Some(place) = self.numbers.get_mut(at) {
-            *place = Number(number);
+        if let Some(slot) = self.indices.get_mut(at) {
+            *slot = OptionalIndex(index);
         }
     }
 
     /// Removes the connection's index and returns it.
     pub fn take(&mut self, key: ConnKey) -> u32 {
-        let Some(place) = self.numbers.get_mut(key.slot() as usize) else {
+        let Some(slot) = self.indices.get_mut(key.slot() as usize) else {
             return NONE;
         };
-        let number = std::mem::take(place).0;
-        self.numbers.drop_empty_tail();
-        number
+        let index = std::mem::take(slot).0;
+        self.indices.truncate_empty();
+        index
     }
 
     /// Returns the indices, in arena order.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
-        let numbers = self.numbers.iter().map(|number| number.0);
-        numbers.filter(|&number| number != NONE)
+        let indices = self.indices.iter().map(|index| index.0);
+        indices.filter(|&index| index != NONE)
     }
 
     /// Returns the allocated bytes.
     pub fn bytes(&self) -> usize {
-        self.numbers.bytes()
+        self.indices.bytes()
     }
 }
 
-impl<T: Default> Pages<T> {
+impl<T: Default> PagedVec<T> {
     fn push(&mut self, value: T) {
         if self.len == self.pages.len() * PAGE {
             let page = std::iter::repeat_with(T::default).take(PAGE).collect();
             self.pages.push(page);
         }
         self.len += 1;
-        if let Some(place) = self.get_mut(self.len - 1) {
-            *place = value;
+        if let Some(slot) = self.get_mut(self.len - 1) {
+            *slot = value;
         }
     }
 
@@ -145,7 +145,7 @@ impl<T: Default> Pages<T> {
     }
 }
 
-impl<T> Pages<T> {
+impl<T> PagedVec<T> {
     fn get(&self, at: usize) -> Option<&T> {
         let page = self.pages.get(at / PAGE)?;
         page.get(at % PAGE).filter(|_| at < self.len)
@@ -163,8 +163,8 @@ impl<T> Pages<T> {
     }
 }
 
-impl<T: Default + PartialEq> Pages<T> {
-    fn drop_empty_tail(&mut self) {
+impl<T: Default + PartialEq> PagedVec<T> {
+    fn truncate_empty(&mut self) {
         let empty = T::default();
         while self.len > 0 && self.get(self.len - 1) == Some(&empty) {
             self.len -= 1;
@@ -173,18 +173,18 @@ impl<T: Default + PartialEq> Pages<T> {
     }
 }
 
-impl<T> Default for Pages<T> {
+impl<T> Default for PagedVec<T> {
     fn default() -> Self {
-        Pages {
+        PagedVec {
             pages: Vec::new(),
             len: 0,
         }
     }
 }
 
-impl Default for Number {
+impl Default for OptionalIndex {
     fn default() -> Self {
-        Number(NONE)
+        OptionalIndex(NONE)
     }
 }
 
@@ -198,24 +198,24 @@ mod tests {
     #[test]
     fn slots_are_reused() {
         let mut slab = Slab::default();
-        let places: Vec<u32> = (1..=3).map(|n| slab.insert(n)).collect();
-        assert_eq!(places, [0, 1, 2]);
+        let slots: Vec<u32> = (1..=3).map(|n| slab.insert(n)).collect();
+        assert_eq!(slots, [0, 1, 2]);
         assert_eq!(slab.remove(1), Some(2));
         assert_eq!((slab.get(1), slab.len()), (Some(&0), 2));
         assert_eq!(slab.insert(9), 1);
-        assert_eq!(slab.places().collect::<Vec<_>>(), [&1, &9, &3]);
+        assert_eq!(slab.slots().collect::<Vec<_>>(), [&1, &9, &3]);
         assert_eq!(slab.remove(NONE), None);
     }
 
     #[test]
     fn indices_are_stored_by_connection() {
         let key = |index| ConnKey::new(index, 1);
-        let mut numbers = ByConn::default();
-        numbers.set(key(5), 50);
-        numbers.set(key(2), 20);
-        assert_eq!(numbers.iter().collect::<Vec<_>>(), [20, 50]);
-        assert_eq!((numbers.get(key(5)), numbers.get(key(9))), (50, NONE));
-        assert_eq!((numbers.take(key(5)), numbers.take(key(5))), (50, NONE));
-        assert_eq!(numbers.numbers.len, 3);
+        let mut indices = ConnMap::default();
+        indices.set(key(5), 50);
+        indices.set(key(2), 20);
+        assert_eq!(indices.iter().collect::<Vec<_>>(), [20, 50]);
+        assert_eq!((indices.get(key(5)), indices.get(key(9))), (50, NONE));
+        assert_eq!((indices.take(key(5)), indices.take(key(5))), (50, NONE));
+        assert_eq!(indices.indices.len, 3);
     }
 }

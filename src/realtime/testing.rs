@@ -61,11 +61,11 @@ pub const HANDSHAKE: &[u8] =
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
 /// The API with a simulated engine and backend.
-pub struct World {
+pub struct TestApi {
     pub realtime: Realtime,
     pub now: Now,
-    pub asked: Asked,
-    sessions: Slots,
+    pub backend: FakeBackend,
+    sessions: SessionMap,
     recorder: Recorder,
     /// The connections muted so far.
     pub muted: Vec<u32>,
@@ -73,7 +73,7 @@ pub struct World {
 
 /// The effects of a call, in order, starting with replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Did {
+pub enum Output {
     Reply(String),
     Deliver(Vec<(u32, String)>),
     Close(u32, u16, String),
@@ -83,13 +83,13 @@ pub enum Did {
 
 /// A backend that records requests: tickets and tokens.
 #[derive(Clone, Default)]
-pub struct Asked {
-    pub questions: Rc<RefCell<Vec<(u64, String)>>>,
-    swept: Rc<RefCell<Vec<Vec<TokenId>>>>,
+pub struct FakeBackend {
+    pub requests: Rc<RefCell<Vec<(u64, String)>>>,
+    sweeps: Rc<RefCell<Vec<Vec<TokenId>>>>,
     pub busy: Rc<RefCell<bool>>,
 }
 
-impl BackendHandle for Asked {
+impl BackendHandle for FakeBackend {
     fn send(&self, request: BackendRequest) -> Result<(), Busy> {
         if *self.busy.borrow() {
             return Err(Busy);
@@ -98,38 +98,38 @@ impl BackendHandle for Asked {
             BackendRequest::Authenticate {
                 request_id: RequestId(request_id),
                 token: Secret(token),
-            } => self.questions.borrow_mut().push((request_id, token)),
-            BackendRequest::Sweep { tokens } => self.swept.borrow_mut().push(tokens),
+            } => self.requests.borrow_mut().push((request_id, token)),
+            BackendRequest::Sweep { tokens } => self.sweeps.borrow_mut().push(tokens),
             BackendRequest::Publish { .. } | BackendRequest::QueueEvent { .. } => {}
         }
         Ok(())
     }
 }
 
-impl Asked {
+impl FakeBackend {
     /// Returns the sweeps requested since the last call.
-    pub fn take_swept(&self) -> Vec<Vec<TokenId>> {
-        self.swept.take()
+    pub fn take_sweeps(&self) -> Vec<Vec<TokenId>> {
+        self.sweeps.take()
     }
 }
 
 #[derive(Default)]
-struct Slots(HashMap<ConnKey, ApiSession>);
+struct SessionMap(HashMap<ConnKey, ApiSession>);
 
-impl Sessions<ApiSession> for Slots {
+impl Sessions<ApiSession> for SessionMap {
     fn session(&mut self, key: ConnKey) -> Option<&mut ApiSession> {
         self.0.get_mut(&key)
     }
 }
 
-impl World {
+impl TestApi {
     pub fn new(settings: ApiSettings) -> Self {
-        let asked = Asked::default();
-        World {
-            realtime: Realtime::new(Box::new(asked.clone()), settings, [1, 2, 3, 4]),
+        let backend = FakeBackend::default();
+        TestApi {
+            realtime: Realtime::new(Box::new(backend.clone()), settings, [1, 2, 3, 4]),
             now: Now::default(),
-            asked,
-            sessions: Slots::default(),
+            backend,
+            sessions: SessionMap::default(),
             recorder: Recorder::default(),
             muted: Vec::new(),
         }
@@ -139,24 +139,24 @@ impl World {
     pub fn call<R>(
         &mut self,
         call: impl FnOnce(&mut Realtime, &mut Cx<'_, ApiSession>) -> R,
-    ) -> (R, Vec<Did>) {
+    ) -> (R, Vec<Output>) {
         let mut cx = self.recorder.cx(self.now, &mut self.sessions);
         let result = call(&mut self.realtime, &mut cx);
-        let mut did = Vec::new();
+        let mut outputs = Vec::new();
         let cork = self.recorder.take_replies();
         let mut rest = &cork[..];
         while !rest.is_empty() {
             let (text, after) = split_frame(rest);
-            did.push(Did::Reply(text));
+            outputs.push(Output::Reply(text));
             rest = after;
         }
         for effect in self.recorder.take_effects() {
             match effect {
                 Effect::Mute(key) => self.muted.push(key.slot()),
-                other => did.push(told(other)),
+                other => outputs.push(to_output(other)),
             }
         }
-        (result, did)
+        (result, outputs)
     }
 
     /// Returns the work charged since the last call.
@@ -165,7 +165,7 @@ impl World {
     }
 
     /// Returns the verdict on a handshake with this target and these additional fields.
-    pub fn request(&mut self, index: u32, target: &str, fields: &str) -> (Verdict, Vec<Did>) {
+    pub fn request(&mut self, index: u32, target: &str, fields: &str) -> (Verdict, Vec<Output>) {
         let head = [
             b"GET ",
             target.as_bytes(),
@@ -186,7 +186,7 @@ impl World {
     }
 
     /// Opens a connection as the engine does.
-    pub fn open(&mut self, index: u32) -> Vec<Did> {
+    pub fn open(&mut self, index: u32) -> Vec<Output> {
         self.sessions.0.insert(key(index), ApiSession::default());
         self.call(|realtime, cx| realtime.on_open(cx, key(index))).1
     }
@@ -194,38 +194,38 @@ impl World {
     /// Opens a logged-in connection.
     pub fn open_as(&mut self, index: u32, identity: Identity) {
         let accepted = self.authenticated(index, AuthReply::Known(identity));
-        assert_eq!(accepted, [Did::Accept(index)]);
+        assert_eq!(accepted, [Output::Accept(index)]);
         assert_eq!(self.open(index), []);
     }
 
     pub fn close(&mut self, index: u32) {
         let session = self.sessions.0.remove(&key(index)).expect("an open one");
-        let (_, did) = self.call(|realtime, cx| realtime.on_close(cx, key(index), session));
-        assert_eq!(did, []);
+        let (_, outputs) = self.call(|realtime, cx| realtime.on_close(cx, key(index), session));
+        assert_eq!(outputs, []);
     }
 
-    pub fn authenticated(&mut self, index: u32, reply: AuthReply) -> Vec<Did> {
+    pub fn authenticated(&mut self, index: u32, reply: AuthReply) -> Vec<Output> {
         let request_id = RequestId(key(index).to_u64());
-        self.tell(BackendEvent::Authenticated { request_id, reply })
+        self.backend_event(BackendEvent::Authenticated { request_id, reply })
     }
 
-    pub fn tell(&mut self, tell: BackendEvent) -> Vec<Did> {
-        self.call(|realtime, cx| realtime.on_backend_event(cx, tell))
+    pub fn backend_event(&mut self, event: BackendEvent) -> Vec<Output> {
+        self.call(|realtime, cx| realtime.on_backend_event(cx, event))
             .1
     }
 
-    pub fn tick(&mut self, now: Now) -> Vec<Did> {
+    pub fn tick(&mut self, now: Now) -> Vec<Output> {
         self.now = now;
         self.call(|realtime, cx| realtime.on_tick(cx)).1
     }
 
-    pub fn message(&mut self, index: u32, message: Message<'_>) -> Vec<Did> {
+    pub fn message(&mut self, index: u32, message: Message<'_>) -> Vec<Output> {
         self.call(|realtime, cx| realtime.on_client_message(cx, key(index), message))
             .1
     }
 
     /// Returns the effects of a text message.
-    pub fn text(&mut self, index: u32, text: &str) -> Vec<Did> {
+    pub fn text(&mut self, index: u32, text: &str) -> Vec<Output> {
         self.message(index, Message::Text(text))
     }
 
@@ -239,12 +239,12 @@ impl World {
         assert_eq!(self.text(index, &text), []);
     }
 
-    pub fn deliver(&mut self, plans: Vec<Plan>) -> (Vec<usize>, Vec<Did>) {
+    pub fn deliver(&mut self, plans: Vec<Plan>) -> (Vec<usize>, Vec<Output>) {
         self.call(|realtime, cx| realtime.deliver(cx, &plans, MonoMillis::default()))
     }
 }
 
-fn told(effect: Effect) -> Did {
+fn to_output(effect: Effect) -> Output {
     match effect {
         Effect::Send(..) => panic!("nothing is sent to one connection alone"),
         Effect::FanOut(delivery) => {
@@ -252,7 +252,7 @@ fn told(effect: Effect) -> Did {
                 let frame = &delivery.frames[usize::from(frame)];
                 (key.slot(), split_frame(frame.bytes()).0)
             };
-            Did::Deliver(delivery.to.iter().copied().map(receiver).collect())
+            Output::Deliver(delivery.to.iter().copied().map(receiver).collect())
         }
         Effect::Close(key, code, reason) => Did::Close(key.slot(), code.0, reason.into()),
         Effect::Accept(key) => Did::Accept(key.slot()),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::admin::{Admin, Facts};
+use crate::admin::{Admin, ServerState};
 use crate::backend::Stats;
 use crate::config::Danger;
 use crate::http::{Request, Response};
@@ -84,7 +84,7 @@ impl Handler for App {
             figures,
             ..
         } = self;
-        let facts = Facts {
+        let state = ServerState {
             metrics: &|engine, admin, scope| {
                 let backend = metrics::Backend {
                     ready,
@@ -108,7 +108,7 @@ impl Handler for App {
             ready,
             draining: shared.is_draining.load(Ordering::Relaxed),
         };
-        admin.on_request(cx, key, request, &facts)
+        admin.on_request(cx, key, request, &state)
     }
 
     fn on_overdue(&mut self, key: ConnKey) -> Overdue {

@@ -4,7 +4,7 @@ mod events;
 mod process;
 mod public;
 
-use crate::admin::{AdminCounters, Exposition, Kind, Observed, Scope};
+use crate::admin::{AdminCounters, Exposition, Histogram, MetricKind, MetricScope};
 use crate::backend::Stats;
 use crate::config::Danger;
 use crate::net;
@@ -31,7 +31,7 @@ pub(super) struct Process<'a> {
 
 /// Returns the metrics of a scope in the Prometheus text format.
 pub(super) fn render(
-    scope: Scope,
+    scope: MetricScope,
     engine: &net::Counters,
     api: realtime::ApiCounters,
     admin: &AdminCounters,
@@ -39,13 +39,13 @@ pub(super) fn render(
     process: &Process<'_>,
 ) -> String {
     let mut out = match scope {
-        Scope::All => Exposition::default(),
-        Scope::Public => Exposition::only(PUBLIC),
+        MetricScope::All => Exposition::default(),
+        MetricScope::Public => Exposition::only(PUBLIC),
     };
     out.gauge(
         "h_realtime_metrics_complete",
         "Whether these are all metrics; 0 without a key.",
-        f64::from(u8::from(scope == Scope::All)),
+        f64::from(u8::from(scope == MetricScope::All)),
     );
     connections(&mut out, engine, &api);
     handshakes_and_ends(&mut out, engine, &api);
@@ -64,7 +64,7 @@ pub(super) fn render(
     process::figures(&mut out, process, engine);
     out.family(
         "h_realtime_build_info",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "The version that runs; always 1.",
         [(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1.0)],
     );
@@ -74,7 +74,7 @@ pub(super) fn render(
 fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::ApiCounters) {
     out.family(
         "h_realtime_connections",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Connections now: with a request or a handshake under way, with an open WebSocket, or \
          being closed.",
         counts(&[
@@ -108,7 +108,7 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Api
     );
     out.family(
         "h_realtime_evictions_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Connections ended while they waited for a request, to make room for others, by the limit \
          that had been reached.",
         counts(&[
@@ -128,7 +128,7 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
     let ends = &engine.closed;
     out.family(
         "h_realtime_disconnects_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "WebSockets ended, by reason.",
         counts(&[
             (r#"reason="client""#, ends.by_peer),
@@ -148,14 +148,14 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
     let codes: Vec<_> = codes.collect();
     out.family(
         "h_realtime_close_codes_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "WebSockets ended, by the code in the first close frame; 1005 is a frame without a code, \
          1006 no frame at all.",
         codes.iter().map(|(label, count)| (&**label, *count)),
     );
     out.family(
         "h_realtime_handshake_failures_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Connections and requests that led to no WebSocket, by reason.",
         counts(&[
             (r#"reason="malformed""#, engine.refusals.malformed),
@@ -183,7 +183,7 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
     );
     out.family(
         "h_realtime_authentications_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Handshakes by what their token was worth.",
         counts(&[
             (r#"result="none""#, api.auth.anonymous),
@@ -233,7 +233,7 @@ fn traffic(out: &mut Exposition, engine: &net::Counters) {
     let held = &engine.ledger;
     out.family(
         "h_realtime_held_bytes",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Memory that peers and publishers make the engine hold now, each piece counted once.",
         [
             (r#"kind="queues""#, held.queues as f64),
@@ -265,7 +265,7 @@ fn reactor(out: &mut Exposition, engine: &net::Counters) {
     out.histogram(
         "h_realtime_turn_seconds",
         "How long turns of the reactor took, from the poller's return to the end of their work.",
-        Observed {
+        Histogram {
             buckets: engine.turns.buckets(),
             sum: engine.turns.sum(),
             count: engine.turns.count(),
@@ -280,8 +280,8 @@ fn reactor(out: &mut Exposition, engine: &net::Counters) {
 
 /// Converts a histogram with millisecond resolution. Finer buckets would suggest a precision that
 /// the data does not have.
-fn milliseconds(histogram: &net::Histogram) -> Observed<impl Iterator<Item = (f64, u64)>> {
-    Observed {
+fn milliseconds(histogram: &net::Histogram) -> Histogram<impl Iterator<Item = (f64, u64)>> {
+    Histogram {
         buckets: histogram.buckets().filter(|(bound, _)| *bound >= 0.001),
         sum: histogram.sum(),
         count: histogram.count(),
@@ -291,7 +291,7 @@ fn milliseconds(histogram: &net::Histogram) -> Observed<impl Iterator<Item = (f6
 fn compression(out: &mut Exposition, compression: &net::Compression) {
     out.family(
         "h_realtime_compressed_messages_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Compressed messages, received or sent.",
         [
             (r#"direction="in""#, compression.inflated as f64),
@@ -305,7 +305,7 @@ fn compression(out: &mut Exposition, compression: &net::Compression) {
     );
     out.family(
         "h_realtime_compression_bytes_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Bytes of messages that were compressed or decompressed here.",
         [
             (

@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin::{Admin, Guard, Keys};
+use crate::admin::{Admin, AdminKeys, HostCheck};
 use crate::cli::exit::Exit;
 use crate::config::{Settings, Sources};
 use crate::logging;
@@ -145,7 +145,7 @@ fn reactor(
         realtime,
         random().map_err(random_failed)?,
     );
-    let keys = Keys {
+    let keys = AdminKeys {
         publish: backend.publish_key.clone(),
         metrics: settings.metrics_key.clone().map(|key| Secret(key.0)),
     };
@@ -156,7 +156,7 @@ fn reactor(
         );
     }
     let admin = Admin::new(
-        Guard::new(tcp_address(&bound.admin), settings.admin_hosts.clone()),
+        HostCheck::new(tcp_address(&bound.admin), settings.admin_hosts.clone()),
         keys,
         &bound.page_url(),
         Box::new(Rc::clone(&backend.asker)),

@@ -24,7 +24,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "realtime",
-        &["model", "uri", "net", "http", "ws"],
+        &["model", "uri", "net", "http", "ws", "log_throttle"],
         &["serde", "serde_json", "foldhash", "hashbrown", "log"],
     ),
     (

@@ -258,10 +258,10 @@ impl State {
     /// Logs dropped messages that have no log line of their own, once their period has ended.
     fn flush(&self) {
         let now = self.now();
-        if let Some(count) = self.too_large.flush(now) {
+        if let Some(count) = self.too_large.poll(now) {
             self.log_passed_over(Fate::TooLarge, count, "");
         }
-        if let Some(count) = self.undecodable.flush(now) {
+        if let Some(count) = self.undecodable.poll(now) {
             self.log_passed_over(Fate::Undecodable, count, "");
         }
     }

@@ -300,7 +300,7 @@ impl Backend for Embedded {
                 );
             }
         }
-        Self::log_dropped(self.passed_over.flush(now), self.unreadable.flush(now));
+        Self::log_dropped(self.passed_over.poll(now), self.unreadable.poll(now));
         tells
     }
 }

@@ -64,10 +64,10 @@ impl Drops {
     /// Logs the counts whose period has ended. Must be called about once a second.
     pub fn flush(&self) {
         let now = self.now();
-        self.log_overflow(self.overflowed.flush(now));
-        self.log_discarded(self.discarded.flush(now));
-        self.log_malformed(self.malformed.flush(now));
-        self.log_unreadable(self.unreadable.flush(now));
+        self.log_overflow(self.overflowed.poll(now));
+        self.log_discarded(self.discarded.poll(now));
+        self.log_malformed(self.malformed.poll(now));
+        self.log_unreadable(self.unreadable.poll(now));
     }
 
     /// Logs the overflow so far, since the database is available again.

@@ -129,7 +129,7 @@ impl<H: Handler> Reactor<H> {
         }
         self.serve_handover();
         self.finish_shutdown();
-        let due = self.accept_failures.throttle.flush(since_start(began));
+        let due = self.accept_failures.throttle.poll(since_start(began));
         self.accept_failures.log(due);
         self.engine.serve();
         self.accept();

@@ -1,20 +1,20 @@
 //! Replies to clients: h's replies as recorded, and the intended differences.
 
 use crate::net::Message;
-use crate::realtime::testing::{Did, World, identity};
+use crate::realtime::testing::{Output, TestApi, identity};
 use crate::realtime::{ApiCounters, ApiSettings};
 
-fn world() -> World {
-    let mut world = World::new(ApiSettings::default());
-    world.open(0);
-    world
+fn api() -> TestApi {
+    let mut api = TestApi::new(ApiSettings::default());
+    api.open(0);
+    api
 }
 
 /// Returns the only reply to a text, or `""` if there is none.
-fn answer(world: &mut World, text: &str) -> String {
-    match &world.text(0, text)[..] {
+fn answer(api: &mut TestApi, text: &str) -> String {
+    match &api.text(0, text)[..] {
         [] => String::new(),
-        [Did::Reply(text)] => text.clone(),
+        [Output::Reply(text)] => text.clone(),
         other => panic!("{text}: {other:?}"),
     }
 }
@@ -45,25 +45,25 @@ fn pings_are_answered_with_their_id() {
     ] {
         let want = if echoed { pong(id) } else { String::new() };
         let text = format!(r#"{{"type":"ping","id":{id},"extra":[1]}}"#);
-        assert_eq!(answer(&mut world(), &text), want);
+        assert_eq!(answer(&mut api(), &text), want);
     }
-    assert_eq!(answer(&mut world(), r#"{"type":"ping"}"#), "");
-    assert_eq!(answer(&mut world(), r#"{"type":"ping","Id":1}"#), "");
+    assert_eq!(answer(&mut api(), r#"{"type":"ping"}"#), "");
+    assert_eq!(answer(&mut api(), r#"{"type":"ping","Id":1}"#), "");
     assert_eq!(
-        answer(&mut world(), " \r\n\t{\"id\":3,\"type\":\"ping\"} \n"),
+        answer(&mut api(), " \r\n\t{\"id\":3,\"type\":\"ping\"} \n"),
         pong("3")
     );
 }
 
 #[test]
 fn whoami_returns_the_userid() {
-    let mut world = world();
+    let mut api = api();
     let text = r#"{"type":"whoami","id":1}"#;
     let anonymous = r#"{"type": "whoyouare", "userid": null, "ok": true, "reply_to": 1}"#;
-    assert_eq!(answer(&mut world, text), anonymous);
-    world.open_as(1, identity("acct:a@x", 1, &[]));
+    assert_eq!(answer(&mut api, text), anonymous);
+    api.open_as(1, identity("acct:a@x", 1, &[]));
     let known = r#"{"type": "whoyouare", "userid": "acct:a@x", "ok": true, "reply_to": 1}"#;
-    assert_eq!(world.text(1, text), [Did::Reply(known.into())]);
+    assert_eq!(api.text(1, text), [Output::Reply(known.into())]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn unknown_types_are_errors() {
             &format!("invalid message type: {shown}"),
             "5",
         );
-        assert_eq!(answer(&mut world(), &text), want);
+        assert_eq!(answer(&mut api(), &text), want);
     }
     for text in [
         r#"{"type":[],"id":1}"#,
@@ -92,7 +92,7 @@ fn unknown_types_are_errors() {
         r#"{"type":"foo"}"#,
         r#"{"type":"foo","id":true}"#,
     ] {
-        assert_eq!(answer(&mut world(), text), "", "{text}");
+        assert_eq!(answer(&mut api(), text), "", "{text}");
     }
 }
 
@@ -124,7 +124,7 @@ fn client_ids_are_strings_or_null() {
             no_string("5"),
         ),
     ] {
-        assert_eq!(answer(&mut world(), text), want, "{text}");
+        assert_eq!(answer(&mut api(), text), want, "{text}");
     }
 }
 
@@ -167,31 +167,31 @@ fn filters_are_validated() {
             failed("1"),
         ),
     ] {
-        assert_eq!(answer(&mut world(), &text), want, "{text}");
+        assert_eq!(answer(&mut api(), &text), want, "{text}");
     }
 }
 
 #[test]
 fn refused_filter_keeps_the_previous_one() {
-    let mut world = World::new(ApiSettings {
+    let mut api = TestApi::new(ApiSettings {
         max_terms: 2,
         ..ApiSettings::default()
     });
-    world.open(0);
-    world.filter(0, "/id", &["a", "b"]);
-    let terms = |world: &World| world.realtime.counters().terms;
-    assert_eq!(terms(&world), 2);
+    api.open(0);
+    api.filter(0, "/id", &["a", "b"]);
+    let terms = |api: &TestApi| api.realtime.counters().terms;
+    assert_eq!(terms(&api), 2);
     let three = r#"{"filter":{"match_policy":"include_any","clauses":[{"field":"/id","value":["a","c","d"]}],"actions":0},"id":1}"#;
     let want = error(
         "invalid_data",
         "filter has more than 2 values (repetitions count)",
         "1",
     );
-    assert_eq!(answer(&mut world, three), want);
-    assert_ne!(answer(&mut world, r#"{"filter":[],"id":1}"#), "");
-    assert_eq!(terms(&world), 2);
-    world.filter(0, "/id", &[]);
-    assert_eq!(terms(&world), 0);
+    assert_eq!(answer(&mut api, three), want);
+    assert_ne!(answer(&mut api, r#"{"filter":[],"id":1}"#), "");
+    assert_eq!(terms(&api), 2);
+    api.filter(0, "/id", &[]);
+    assert_eq!(terms(&api), 0);
 }
 
 fn filter_of(values: impl Iterator<Item = String>, id: &str) -> String {
@@ -205,15 +205,15 @@ fn filter_of(values: impl Iterator<Item = String>, id: &str) -> String {
 // M7
 #[test]
 fn large_filters_beyond_the_total_are_refused() {
-    let mut world = World::new(ApiSettings {
+    let mut api = TestApi::new(ApiSettings {
         filters_total: 5_000,
         ..ApiSettings::default()
     });
     for index in 0..4 {
-        world.open(index);
+        api.open(index);
     }
     let values = |client: u32, count: u32| (0..count).map(move |n| format!("{client}/{n}"));
-    let mut set = |client, count| world.text(client, &filter_of(values(client, count), "1"));
+    let mut set = |client, count| api.text(client, &filter_of(values(client, count), "1"));
     assert_eq!(set(0, 60), []);
     let full = error(
         "invalid_data",
@@ -221,18 +221,18 @@ fn large_filters_beyond_the_total_are_refused() {
          values, or try again later",
         "1",
     );
-    assert_eq!(set(1, 20), [Did::Reply(full.clone())]);
-    assert_eq!(set(1, 17), [Did::Reply(full.clone())]);
+    assert_eq!(set(1, 20), [Output::Reply(full.clone())]);
+    assert_eq!(set(1, 17), [Output::Reply(full.clone())]);
     assert_eq!(set(1, 16), []);
     assert_eq!(set(2, 16), []);
     // The total is exceeded now. A filter may still shrink.
-    assert_eq!(set(0, 61), [Did::Reply(full)]);
+    assert_eq!(set(0, 61), [Output::Reply(full)]);
     assert_eq!(set(0, 59), []);
     // Terms that are already present take no further memory.
     let shared = filter_of(values(0, 17), "1");
-    assert_eq!(world.text(0, &shared), []);
-    assert_eq!(world.text(3, &shared), []);
-    let counters = world.realtime.counters();
+    assert_eq!(api.text(0, &shared), []);
+    assert_eq!(api.text(3, &shared), []);
+    let counters = api.realtime.counters();
     assert_eq!(counters.errors.filters_full, 3);
     assert_eq!(counters.subscriptions, 16 + 16 + 17 + 17);
     assert!((3_000..5_000).contains(&counters.filter_bytes));
@@ -241,7 +241,7 @@ fn large_filters_beyond_the_total_are_refused() {
 // M12
 #[test]
 fn message_with_a_long_numeric_id_is_refused() {
-    let mut world = world();
+    let mut api = api();
     let long = "7".repeat(257);
     let want = error(
         "invalid_data",
@@ -249,17 +249,17 @@ fn message_with_a_long_numeric_id_is_refused() {
         "null",
     );
     let text = format!(r#"{{"type":"ping","id":{long}}}"#);
-    assert_eq!(answer(&mut world, &text), want);
+    assert_eq!(answer(&mut api, &text), want);
     let text = filter_of(["a".to_owned()].into_iter(), &long);
-    assert_eq!(answer(&mut world, &text), want);
-    let counters = world.realtime.counters();
+    assert_eq!(answer(&mut api, &text), want);
+    let counters = api.realtime.counters();
     assert_eq!((counters.errors.long_id, counters.terms), (2, 0));
 }
 
 // M12
 #[test]
 fn long_type_is_truncated_in_the_error() {
-    let mut world = world();
+    let mut api = api();
     // The opening quotation mark counts as a character.
     for (type_, shown) in [
         ("a".repeat(254), format!(r#"\"{}\""#, "a".repeat(254))),
@@ -269,7 +269,7 @@ fn long_type_is_truncated_in_the_error() {
         let text = format!(r#"{{"type":"{type_}","id":1}}"#);
         let description = format!("invalid message type: {shown}");
         let want = error("invalid_type", &description, "1");
-        assert_eq!(answer(&mut world, &text), want);
+        assert_eq!(answer(&mut api, &text), want);
     }
 }
 
@@ -278,7 +278,7 @@ fn long_type_is_truncated_in_the_error() {
 #[test]
 fn replies_are_short_for_all_messages() {
     const MOST: usize = 2048;
-    let mut world = world();
+    let mut api = api();
     let mut longest = 0;
     let fillers = [
         "a",
@@ -316,11 +316,11 @@ fn replies_are_short_for_all_messages() {
                 format!(r#"{{"type":"whoami","x":{value},"id":{id}}}"#),
                 format!(r#"{{"type":"ping","x":{value},"id":{id}}}"#),
             ] {
-                let sent: usize = world
+                let sent: usize = api
                     .text(0, &text)
                     .iter()
-                    .map(|did| match did {
-                        Did::Reply(reply) => reply.len(),
+                    .map(|outputs| match outputs {
+                        Output::Reply(reply) => reply.len(),
                         other => panic!("{other:?}"),
                     })
                     .sum();
@@ -335,10 +335,10 @@ fn replies_are_short_for_all_messages() {
 // R11
 #[test]
 fn work_is_charged_by_the_content_of_a_message() {
-    let mut world = world();
+    let mut api = api();
     let mut work = |text: &str| {
-        world.text(0, text);
-        world.take_work()
+        api.text(0, text);
+        api.take_work()
     };
     let ping = work(r#"{"type":"ping","id":1}"#);
     assert!((1..1_000).contains(&ping), "{ping}");
@@ -351,15 +351,15 @@ fn work_is_charged_by_the_content_of_a_message() {
     assert!(over > all, "{over}");
     let padded = format!(r#"{{"type":"ping","id":1,"x":"{}"}}"#, "x".repeat(10_000));
     assert!(work(&padded) > ping + 10_000);
-    world.request(1, "/ws", "");
-    let anonymous = world.take_work();
-    world.request(1, "/ws?access_token=x", "");
-    assert!(world.take_work() > anonymous + 10_000);
+    api.request(1, "/ws", "");
+    let anonymous = api.take_work();
+    api.request(1, "/ws?access_token=x", "");
+    assert!(api.take_work() > anonymous + 10_000);
 }
 
 #[test]
 fn invalid_json_closes_and_non_object_json_does_not() {
-    let mut world = world();
+    let mut api = api();
     for text in [
         "",
         "  \n ",
@@ -368,8 +368,8 @@ fn invalid_json_closes_and_non_object_json_does_not() {
         "{'type':'ping'}",
         r#"{"type":"ping","id":NaN}"#,
     ] {
-        let close = Did::Close(0, 1007, "invalid message format".into());
-        assert_eq!(world.text(0, text), [close], "{text}");
+        let close = Output::Close(0, 1007, "invalid message format".into());
+        assert_eq!(api.text(0, text), [close], "{text}");
     }
     for text in [
         "null",
@@ -379,12 +379,12 @@ fn invalid_json_closes_and_non_object_json_does_not() {
         r#"[{"type":"ping","id":1}]"#,
         "\"a\"",
     ] {
-        assert_eq!(world.text(0, text), [], "{text}");
+        assert_eq!(api.text(0, text), [], "{text}");
     }
     let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
-    assert_eq!(world.text(0, &deep), []);
+    assert_eq!(api.text(0, &deep), []);
     let deep = format!(r#"{{"type":"ping","id":1,"x":{deep}}}"#);
-    assert_eq!(answer(&mut world, &deep), pong("1"));
+    assert_eq!(answer(&mut api, &deep), pong("1"));
 }
 
 #[test]
@@ -423,21 +423,21 @@ fn binary_messages_are_parsed_as_json() {
             pong("5"),
         ),
     ] {
-        let did = world().message(0, Message::Binary(&bytes));
-        assert_eq!(did, [Did::Reply(want)]);
+        let outputs = api().message(0, Message::Binary(&bytes));
+        assert_eq!(outputs, [Output::Reply(want)]);
     }
     let latin1 = hex("7b2274797065223a22fc222c226964223a317d");
-    let close = Did::Close(0, 1007, "invalid message format".into());
-    assert_eq!(world().message(0, Message::Binary(&latin1)), [close]);
+    let close = Output::Close(0, 1007, "invalid message format".into());
+    assert_eq!(api().message(0, Message::Binary(&latin1)), [close]);
     assert_eq!(
-        answer(&mut world(), "\u{feff}{\"type\":\"ping\",\"id\":1}"),
+        answer(&mut api(), "\u{feff}{\"type\":\"ping\",\"id\":1}"),
         pong("1")
     );
 }
 
 #[test]
 fn messages_are_counted() {
-    let mut world = world();
+    let mut api = api();
     for text in [
         r#"{"type":"ping","id":1}"#,
         r#"{"type":"ping"}"#,
@@ -448,14 +448,14 @@ fn messages_are_counted() {
         "[]",
         "x",
     ] {
-        world.text(0, text);
+        api.text(0, text);
     }
     let ApiCounters {
         messages,
         errors,
         without_id,
         ..
-    } = world.realtime.counters();
+    } = api.realtime.counters();
     assert_eq!((messages.ping, messages.whoami), (2, 1));
     assert_eq!(
         (messages.client_id, messages.filter, messages.unknown),

@@ -6,7 +6,7 @@ use crate::model::{
     TokenId,
 };
 use crate::realtime::ApiSettings;
-use crate::realtime::testing::{Did, World, identity, rule, term};
+use crate::realtime::testing::{Output, TestApi, identity, rule, term};
 
 /// An engine that only counts receivers.
 #[derive(Default)]
@@ -45,7 +45,7 @@ fn turn(queue: &mut EventQueue<&'static str>, engine: &mut Engine, receivers: us
             matches: receivers + 1,
         }
     };
-    queue.serve(
+    queue.run_turn(
         engine,
         |engine| engine.backlog,
         deliver,
@@ -165,21 +165,21 @@ fn turn_ends_at_each_of_its_limits() {
 }
 
 /// Delivers one event of a queue.
-fn step(world: &mut World, queue: &mut EventQueue<()>) -> Vec<Did> {
+fn step(api: &mut TestApi, queue: &mut EventQueue<()>) -> Vec<Output> {
     let deliver = |realtime: &mut Realtime, cx: &mut Cx<'_, ApiSession>| {
         realtime.deliver_queued(cx, queue, |_, _| {})
     };
-    world.call(deliver).1
+    api.call(deliver).1
 }
 
 // D1
 #[test]
 fn revoked_rights_apply_to_the_rest_of_a_waiting_batch() {
-    let mut world = World::new(ApiSettings::default());
+    let mut api = TestApi::new(ApiSettings::default());
     let group = [("g", Role::Member)];
     for (index, userid) in [(0, "acct:a@x"), (1, "acct:b@x"), (2, "acct:c@x")] {
-        world.open_as(index, identity(userid, u64::from(index), &group));
-        world.filter(index, "/group", &["g"]);
+        api.open_as(index, identity(userid, u64::from(index), &group));
+        api.filter(index, "/group", &["g"]);
     }
     let one = TurnLimits {
         events: 1,
@@ -191,39 +191,42 @@ fn revoked_rights_apply_to_the_rest_of_a_waiting_batch() {
     queue.push(0, vec![plan; 4], MonoMillis(0), ());
     let to = |indices: &[u32]| {
         let receivers = indices.iter().map(|&index| (index, "text".to_owned()));
-        [Did::Deliver(receivers.collect())]
+        [Output::Deliver(receivers.collect())]
     };
-    assert_eq!(step(&mut world, &mut queue), to(&[0, 1, 2]));
+    assert_eq!(step(&mut api, &mut queue), to(&[0, 1, 2]));
     // The engine closes the connection at once.
-    let ended = world.tell(BackendEvent::TokenEnded {
+    let ended = api.backend_event(BackendEvent::TokenEnded {
         token: TokenId(0),
         cause: EndCause::Revoked,
     });
-    assert!(matches!(ended[..], [Did::Close(0, 3000, _)]), "{ended:?}");
-    world.close(0);
-    assert_eq!(step(&mut world, &mut queue), to(&[1, 2]));
-    world.tell(BackendEvent::Memberships {
+    assert!(
+        matches!(ended[..], [Output::Close(0, 3000, _)]),
+        "{ended:?}"
+    );
+    api.close(0);
+    assert_eq!(step(&mut api, &mut queue), to(&[1, 2]));
+    api.backend_event(BackendEvent::Memberships {
         userid: "acct:b@x".into(),
         memberships: Vec::new(),
     });
-    assert_eq!(step(&mut world, &mut queue), to(&[2]));
+    assert_eq!(step(&mut api, &mut queue), to(&[2]));
     // If closes are spread, the connection stays open until its own is due.
     let spread = ApiSettings {
         expiry_spread: 30_000,
         ..ApiSettings::default()
     };
-    world.call(|realtime, cx| realtime.reconfigure(cx, spread));
+    api.call(|realtime, cx| realtime.reconfigure(cx, spread));
     let userid = "acct:c@x".into();
-    assert_eq!(world.tell(BackendEvent::UserDeleted { userid }), []);
+    assert_eq!(api.backend_event(BackendEvent::UserDeleted { userid }), []);
     // New rights also take effect.
     let membership = Membership {
         group: "g".into(),
         role: Role::Member,
     };
-    world.tell(BackendEvent::Memberships {
+    api.backend_event(BackendEvent::Memberships {
         userid: "acct:b@x".into(),
         memberships: vec![membership],
     });
-    assert_eq!(step(&mut world, &mut queue), to(&[1]));
+    assert_eq!(step(&mut api, &mut queue), to(&[1]));
     assert!(queue.is_empty());
 }

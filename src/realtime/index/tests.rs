@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::model::Field;
-use crate::realtime::term::Digester;
+use crate::realtime::digest::Digester;
 use crate::realtime::testing::{Random, key};
 
 fn digest(n: u64) -> Digest {
@@ -62,7 +62,7 @@ fn agrees_with_a_naive_scan() {
                 naive.insert(key, terms);
             }
             if random.below(50) == 0 {
-                index.tidy();
+                index.shrink();
             }
             let term = random.below(40);
             let want: BTreeSet<_> = naive
@@ -131,7 +131,7 @@ fn idle_connection_uses_little_memory_and_releases_it() {
     for n in (0..CROWD).filter(|n| n % 64 != 0) {
         index.remove(key(n));
     }
-    index.tidy();
+    index.shrink();
     assert_eq!(index.subscriptions(), CROWD.div_ceil(64) as usize);
     let heads = CROWD as usize * size_of::<u32>() * 9 / 8;
     let rest = index.bytes() - heads.min(index.bytes());
@@ -139,6 +139,6 @@ fn idle_connection_uses_little_memory_and_releases_it() {
     for n in 0..CROWD {
         index.remove(key(n));
     }
-    index.tidy();
+    index.shrink();
     assert!(index.bytes() < 32_768, "{} bytes remain", index.bytes());
 }

@@ -15,21 +15,25 @@ impl Index {
             let first = self.nodes.get(head).map(|node| node.key);
             let key = first.ok_or_else(|| format!("node {head} is not there"))?;
             if self.heads.get(key) != head {
-                return Err(format!("{key:?} has another's place"));
+                return Err(format!("{key:?} has another's slot"));
             }
             nodes += self.verify_filter(key, head)?;
             keys.push(key);
         }
         let mut postings = 0;
-        for (place, term) in (0..).zip(self.terms.places()) {
+        for (slot, term) in (0..).zip(self.terms.slots()) {
             if term.head == NONE {
                 continue;
             }
-            let by_digest = |&at: &u32| at == place;
-            if self.table.find(term.digest.bucket(), by_digest).is_none() {
-                return Err(format!("term {place} is not found by its digest"));
+            let by_digest = |&at: &u32| at == slot;
+            if self
+                .table
+                .find(term.digest.table_hash(), by_digest)
+                .is_none()
+            {
+                return Err(format!("term {slot} is not found by its digest"));
             }
-            postings += self.verify_postings(place, term.head)?;
+            postings += self.verify_postings(slot, term.head)?;
         }
         let counts = (nodes, postings, self.table.len());
         match counts == (self.nodes.len(), self.nodes.len(), self.terms.len()) {

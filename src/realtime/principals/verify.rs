@@ -9,27 +9,27 @@ impl Principals {
     /// Walks every list. Returns the logged-in connections, or an error.
     pub fn verify(&self) -> Result<Vec<ConnKey>, String> {
         let (mut keys, mut users) = (Vec::new(), 0);
-        for (place, user) in (0..).zip(self.users.places()) {
+        for (slot, user) in (0..).zip(self.users.slots()) {
             // A vacant slot holds a user without a userid.
             if user.userid.is_empty() {
                 continue;
             }
-            if self.find(&user.userid) != Some(place) {
+            if self.find(&user.userid) != Some(slot) {
                 return Err(format!("{} is not found by name", user.userid));
             }
             if !user.memberships.is_sorted() {
                 return Err(format!("{}'s memberships are in disorder", user.userid));
             }
             users += 1;
-            self.verify_logins(place, user.head, &mut keys)?;
+            self.verify_logins(slot, user.head, &mut keys)?;
         }
-        let live = self.live().count();
+        let live = self.live_logins().count();
         let counts = (users, self.table.len(), keys.len(), live);
         let (logins, all) = (self.logins.len(), self.users.len());
         if counts != (all, all, logins, logins) {
             return Err(format!("{counts:?} for {all} users and {logins} logins"));
         }
-        self.verify_ends()?;
+        self.verify_deadlines()?;
         Ok(keys)
     }
 

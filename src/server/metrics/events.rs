@@ -1,6 +1,6 @@
 //! Metrics of client messages and of the delivery of events.
 
-use crate::admin::{AdminCounters, Exposition, Kind};
+use crate::admin::{AdminCounters, Exposition, MetricKind};
 use crate::net;
 use crate::realtime;
 
@@ -10,7 +10,7 @@ pub(super) fn messages(out: &mut Exposition, api: &realtime::ApiCounters) {
     let (messages, errors) = (&api.messages, &api.errors);
     out.family(
         "h_realtime_client_messages_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Messages by type.",
         [
             (r#"type="ping""#, messages.ping as f64),
@@ -22,7 +22,7 @@ pub(super) fn messages(out: &mut Exposition, api: &realtime::ApiCounters) {
     );
     out.family(
         "h_realtime_client_errors_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Messages that were refused or passed over, by reason.",
         [
             (r#"reason="not_json""#, errors.not_json as f64),
@@ -70,7 +70,7 @@ pub(super) fn events(
 ) {
     out.family(
         "h_realtime_events_received_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Events taken, by kind.",
         [
             (r#"kind="create""#, api.events.create as f64),
@@ -81,7 +81,7 @@ pub(super) fn events(
     );
     out.family(
         "h_realtime_publish_refusals_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Requests to publish, or for the last events, that were refused, by reason.",
         [
             (r#"reason="event""#, admin.batches_refused as f64),
@@ -104,7 +104,7 @@ pub(super) fn events(
     );
     out.family(
         "h_realtime_notifications_suppressed_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Connections that an event matched and that were not told, by rule.",
         [
             (r#"rule="own_event""#, api.withheld.own as f64),
@@ -116,7 +116,7 @@ pub(super) fn events(
     );
     out.family(
         "h_realtime_notifications_dropped_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Notifications that their connection did not get: it had ended before they were sent, or \
          it ended while they were queued for it.",
         [

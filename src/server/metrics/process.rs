@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::admin::{Exposition, Kind};
+use crate::admin::{Exposition, MetricKind};
 use crate::backend::{Fate, Topic};
 use crate::config::Danger;
 use crate::logging;
@@ -24,19 +24,19 @@ pub(super) fn backend(out: &mut Exposition, backend: &Backend<'_>) {
     ];
     out.family(
         "h_realtime_backend_connected",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Whether the connection to a server that the back end needs is up.",
         links.map(|(labels, link)| (labels, flag(link.is_up()))),
     );
     out.family(
         "h_realtime_backend_connects_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Connections made to servers that the back end needs.",
         links.map(|(labels, link)| (labels, link.connects() as f64)),
     );
     out.family(
         "h_realtime_backend_losses_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Connections lost to servers that the back end needs; events may have been missed.",
         links.map(|(labels, link)| (labels, link.losses() as f64)),
     );
@@ -47,7 +47,7 @@ pub(super) fn backend(out: &mut Exposition, backend: &Backend<'_>) {
     );
     out.family(
         "h_realtime_queue_events_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Events that have come from the message queue, by topic.",
         [
             (
@@ -60,7 +60,7 @@ pub(super) fn backend(out: &mut Exposition, backend: &Backend<'_>) {
     let dropped = |fate: Fate| stats.dropped(fate) as f64;
     out.family(
         "h_realtime_queue_events_dropped_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Events from the message queue that have led to nothing, by reason.",
         [
             (r#"reason="undecodable""#, dropped(Fate::Undecodable)),
@@ -78,7 +78,7 @@ pub(super) fn settings(out: &mut Exposition, process: &Process<'_>, suppressed_l
     let shared = process.shared;
     out.family(
         "h_realtime_reloads_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Times another configuration or certificate was to be taken over.",
         counts(&[
             (r#"result="ok""#, shared.succeeded.load(Ordering::Relaxed)),
@@ -90,14 +90,14 @@ pub(super) fn settings(out: &mut Exposition, process: &Process<'_>, suppressed_l
     let samples = labels.iter().zip(is_there);
     out.family(
         "h_realtime_dangerous_setting",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Whether a setting takes a protection away.",
         samples.map(|(label, is_there)| (&**label, f64::from(u8::from(is_there)))),
     );
     let expiry = shared.certificate_expires.load(Ordering::Relaxed);
     out.family(
         "h_realtime_certificate_expiry_timestamp_seconds",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "When the certificate in use for wss:// ends, since the Unix epoch; not there without one.",
         (expiry > 0).then_some(("", expiry as f64)),
     );
@@ -119,7 +119,7 @@ pub(super) fn figures(out: &mut Exposition, process: &Process<'_>, engine: &net:
     let figures = process.figures;
     out.family(
         "process_cpu_seconds_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Processor time that the process has taken.",
         [("", figures.cpu_seconds())],
     );
@@ -152,6 +152,6 @@ pub(super) fn figures(out: &mut Exposition, process: &Process<'_>, engine: &net:
         ),
     ] {
         let samples = value.map(|value| ("", value as f64));
-        out.family(name, Kind::Gauge, help, samples);
+        out.family(name, MetricKind::Gauge, help, samples);
     }
 }

@@ -19,7 +19,7 @@ pub struct Digest(u64, u64);
 
 impl Digest {
     /// Returns one half of the digest, for a hash table.
-    pub fn bucket(self) -> u64 {
+    pub fn table_hash(self) -> u64 {
         self.0
     }
 }
@@ -56,7 +56,7 @@ impl Digester {
 
     /// Hashes a page's address once for the scope keys of all its versions.
     pub fn page(&self, page: &str) -> PageDigest<'_> {
-        PageDigest(self.hash(URI, page))
+        PageDigest(self.hash(URI_TAG, page))
     }
 
     /// Returns the digest of a client id.
@@ -70,7 +70,7 @@ impl Digester {
     }
 
     /// Returns a pseudorandom number that depends only on `number`.
-    pub fn scatter(&self, number: u64) -> u64 {
+    pub fn pseudorandom(&self, number: u64) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.seeds[0], &self.shared[0]);
         hasher.write_u64(number);
         hasher.finish()
@@ -113,7 +113,7 @@ fn finish([a, b]: [FoldHasher<'_>; 2]) -> Digest {
 }
 
 /// The tag of [`Field::Uri`].
-const URI: u8 = 2;
+const URI_TAG: u8 = 2;
 
 #[cfg(test)]
 mod tests {

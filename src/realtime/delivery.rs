@@ -5,8 +5,8 @@ use std::rc::Rc;
 use crate::model::{Candidates, Decision, DenyReason, EventKind, MonoMillis, Plan};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 
-use super::audience::decide;
 use super::event_queue::Cost;
+use super::rules::decide;
 use super::{ApiSession, Realtime};
 
 impl Realtime {
@@ -22,11 +22,11 @@ impl Realtime {
         self.expire(cx.now());
         plans
             .iter()
-            .map(|plan| self.deliver_one(cx, plan, received).sent)
+            .map(|plan| self.deliver_plan(cx, plan, received).sent)
             .collect()
     }
 
-    pub(super) fn deliver_one(
+    pub(super) fn deliver_plan(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         plan: &Plan,
@@ -40,8 +40,8 @@ impl Realtime {
         let excluded = excluded.map(|client| self.digester.client_id(client));
         let unix = self.expiry_limit(cx.now());
         let anonymous = decide(&plan.rules, None);
-        let mut outgoing = Outgoing::new(plan);
-        outgoing.delivery.since = Some(received.0);
+        let mut builder = DeliveryBuilder::new(plan);
+        builder.delivery.since = Some(received.0);
         for &key in &receivers {
             let Some(session) = cx.session(key) else {
                 continue;
@@ -49,12 +49,12 @@ impl Realtime {
             self.counters.matched += 1;
             // h compares null with null, and thus withholds events without a client from
             // connections without one. Here only the named client is excluded.
-            let is_watched = session.is_watched;
+            let is_traced = session.is_traced;
             if excluded.is_some() && session.client() == excluded {
                 self.counters.withheld.own += 1;
-                if is_watched {
+                if is_traced {
                     let what = format_args!("{} matches: its own", plan.kind.as_str());
-                    self.trace.say(key, true, cx.now().mono, what);
+                    self.tracer.log(key, true, cx.now().mono, what);
                 }
                 continue;
             }
@@ -66,14 +66,14 @@ impl Realtime {
                 Some(_) => decide(&plan.rules, principal),
                 None => anonymous,
             };
-            if is_watched {
+            if is_traced {
                 let what = format_args!("{} matches: {decision:?}", plan.kind.as_str());
-                self.trace.say(key, true, cx.now().mono, what);
+                self.tracer.log(key, true, cx.now().mono, what);
             }
             match decision {
                 Decision::Deny(reason) => self.counters.withheld.count(reason),
                 Decision::Send(variant) => {
-                    if !outgoing.add(key, variant) {
+                    if !builder.add(key, variant) {
                         self.counters.withheld.count(DenyReason::Permission);
                     }
                 }
@@ -83,10 +83,10 @@ impl Realtime {
         receivers.shrink_to(RECEIVERS_BUFFER);
         self.receivers = receivers;
 
-        let sent = outgoing.delivery.to.len();
+        let sent = builder.delivery.to.len();
         if sent > 0 {
             self.counters.sent += sent as u64;
-            cx.fan_out(outgoing.delivery);
+            cx.fan_out(builder.delivery);
         }
         Cost { sent, matches }
     }
@@ -115,16 +115,16 @@ impl Realtime {
 }
 
 /// A delivery under construction. Each variant is encoded when its first receiver is added.
-struct Outgoing<'a> {
+struct DeliveryBuilder<'a> {
     plan: &'a Plan,
     /// The index of each variant's frame.
     frames: Vec<Option<u8>>,
     delivery: Delivery,
 }
 
-impl<'a> Outgoing<'a> {
+impl<'a> DeliveryBuilder<'a> {
     fn new(plan: &'a Plan) -> Self {
-        Outgoing {
+        DeliveryBuilder {
             plan,
             frames: vec![None; plan.variants.len()],
             delivery: Delivery::default(),

@@ -11,13 +11,13 @@
 use crate::model::{EndCause, UnixMillis};
 use crate::net::{ConnKey, Now};
 
-use super::super::expiry::{Deadlines, WallClock};
+use super::super::deadlines::{Deadlines, WallClock};
 use super::{Login, NEVER, Principals};
 
 /// The deadlines of logins. Unless the wall clock is set, both clocks reach the expiry of a token
 /// at the same time, and one queue suffices.
 #[derive(Default)]
-pub(super) struct Ends {
+pub(super) struct TokenDeadlines {
     /// The expiry of tokens by the monotonic clock.
     expiries: Deadlines,
     /// The expiry by the wall clock, for the logins that existed when it was last set forward.
@@ -31,16 +31,16 @@ pub(super) struct Ends {
 
 /// The validity of a login's credentials.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum TokenStatus {
     Valid,
-    Ended(EndCause, Stage),
+    Ended(EndCause, CloseStage),
 }
 
 /// Progress of closing a connection after its credentials have ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum CloseStage {
     /// It stays open.
-    Kept,
+    Open,
     /// It receives events until it is closed.
     Served,
     /// It receives nothing more, and is due to be closed or being closed.
@@ -49,7 +49,7 @@ pub(super) enum Stage {
 
 /// The treatment of a connection after its credentials have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum EndAction {
     /// It stays open.
     Keep,
     /// It is closed.
@@ -61,10 +61,10 @@ pub enum Fate {
     },
 }
 
-impl Ends {
+impl TokenDeadlines {
     /// Records a login, which may expire.
     pub fn log_in(&mut self, key: ConnKey, expires: UnixMillis, now: Now) {
-        self.wall.note(now);
+        self.wall.record(now);
         if expires != NEVER {
             let left = expires.saturating_sub(now.unix);
             self.expiries.push(now.mono.saturating_add(left), key);
@@ -76,7 +76,7 @@ impl Ends {
 impl Login {
     /// Returns whether the login is valid and will expire.
     pub(super) fn expires_by_itself(&self) -> bool {
-        self.standing == Standing::Valid && self.expires != NEVER
+        self.status == TokenStatus::Valid && self.expires != NEVER
     }
 }
 
@@ -84,81 +84,84 @@ impl Principals {
     /// Returns whether a connection must not receive events because its credentials have ended. A
     /// login that has expired by the wall-clock time `unix` counts as ended; 0 disables this check.
     pub fn is_silenced(&self, key: ConnKey, unix: UnixMillis) -> bool {
-        self.login(key).is_some_and(|login| match login.standing {
-            Standing::Valid => login.expires <= unix,
-            Standing::Ended(_, stage) => stage == Stage::Silenced,
+        self.login(key).is_some_and(|login| match login.status {
+            TokenStatus::Valid => login.expires <= unix,
+            TokenStatus::Ended(_, stage) => stage == CloseStage::Silenced,
         })
     }
 
-    /// Ends the logins whose tokens have expired by now.
-    pub fn expire(&mut self, now: Now, fate: impl Fn(ConnKey) -> Fate) {
-        if self.ends.wall.has_stepped_forward(now) {
-            let expiring = self.live().filter(|login| login.expires_by_itself());
+    /// TokenDeadlines the logins whose tokens have expired by now.
+    pub fn expire(&mut self, now: Now, end_action: impl Fn(ConnKey) -> EndAction) {
+        if self.deadlines.wall.has_stepped_forward(now) {
+            let expiring = self.live_logins().filter(|login| login.expires_by_itself());
             let expiries = expiring.map(|login| (login.expires, login.key));
-            self.ends.expiries_by_wall = expiries.collect();
+            self.deadlines.expiries_by_wall = expiries.collect();
         }
-        while let Some(key) = self.ends.expiries.pop_due(now.mono) {
-            self.expire_one(key, &fate);
+        while let Some(key) = self.deadlines.expiries.pop_due(now.mono) {
+            self.expire_one(key, &end_action);
         }
-        while let Some(key) = self.ends.expiries_by_wall.pop_due(now.unix) {
-            self.expire_one(key, &fate);
+        while let Some(key) = self.deadlines.expiries_by_wall.pop_due(now.unix) {
+            self.expire_one(key, &end_action);
         }
     }
 
-    fn expire_one(&mut self, key: ConnKey, fate: impl Fn(ConnKey) -> Fate) {
+    fn expire_one(&mut self, key: ConnKey, end_action: impl Fn(ConnKey) -> EndAction) {
         // The login may have ended for another reason, or be gone.
         if self.login(key).is_some_and(Login::expires_by_itself) {
-            self.end(key, EndCause::Expired, fate(key));
+            self.end(key, EndCause::Expired, end_action(key));
         }
     }
 
-    /// Ends a connection's credentials. If it is due to be closed already, that time stays. An
+    /// TokenDeadlines a connection's credentials. If it is due to be closed already, that time stays. An
     /// expired login may still be revoked, and is then no longer served.
-    pub fn end(&mut self, key: ConnKey, cause: EndCause, fate: Fate) {
+    pub fn end(&mut self, key: ConnKey, cause: EndCause, end_action: EndAction) {
         let login = self.logins.get_mut(self.by_conn.get(key));
         let Some(login) = login.filter(|login| login.key == key) else {
             return;
         };
-        self.ends.expiring -= usize::from(login.expires_by_itself());
-        let (first, stage) = match login.standing {
-            Standing::Valid => (cause, Stage::Kept),
-            Standing::Ended(first, stage) => (first, stage),
+        self.deadlines.expiring -= usize::from(login.expires_by_itself());
+        let (first, stage) = match login.status {
+            TokenStatus::Valid => (cause, CloseStage::Open),
+            TokenStatus::Ended(first, stage) => (first, stage),
         };
         let cause = if first == EndCause::Expired {
             cause
         } else {
             first
         };
-        let stage = match (stage, fate) {
-            (stage, Fate::Keep) => stage,
-            (Stage::Kept, Fate::Close { at, is_served }) => {
-                self.ends.closes.push(at, key);
+        let stage = match (stage, end_action) {
+            (stage, EndAction::Keep) => stage,
+            (CloseStage::Open, EndAction::Close { at, is_served }) => {
+                self.deadlines.closes.push(at, key);
                 if is_served {
-                    Stage::Served
+                    CloseStage::Served
                 } else {
-                    Stage::Silenced
+                    CloseStage::Silenced
                 }
             }
             (
-                Stage::Served,
-                Fate::Close {
+                CloseStage::Served,
+                EndAction::Close {
                     is_served: true, ..
                 },
-            ) => Stage::Served,
-            (Stage::Served | Stage::Silenced, Fate::Close { .. }) => Stage::Silenced,
+            ) => CloseStage::Served,
+            (CloseStage::Served | CloseStage::Silenced, EndAction::Close { .. }) => {
+                CloseStage::Silenced
+            }
         };
-        login.standing = Standing::Ended(cause, stage);
+        login.status = TokenStatus::Ended(cause, stage);
     }
 
     /// Returns a connection that is due to be closed because its credentials have ended, and the
     /// cause. Each is returned once, and keeps its identity until it is logged out.
     pub fn next_to_close(&mut self, now: Now) -> Option<(ConnKey, EndCause)> {
-        while let Some(key) = self.ends.closes.pop_due(now.mono) {
+        while let Some(key) = self.deadlines.closes.pop_due(now.mono) {
             let login = self.logins.get_mut(self.by_conn.get(key));
             if let Some(login) = login.filter(|login| login.key == key)
-                && let Standing::Ended(cause, Stage::Served | Stage::Silenced) = login.standing
+                && let TokenStatus::Ended(cause, CloseStage::Served | CloseStage::Silenced) =
+                    login.status
             {
-                login.standing = Standing::Ended(cause, Stage::Silenced);
+                login.status = TokenStatus::Ended(cause, CloseStage::Silenced);
                 return Some((key, cause));
             }
         }
@@ -166,33 +169,33 @@ impl Principals {
     }
 
     /// Returns the connections that stay open although their credentials have ended.
-    pub fn kept(&self) -> Vec<(ConnKey, EndCause)> {
-        let kept = self.live().filter_map(|login| match login.standing {
-            Standing::Ended(cause, Stage::Kept) => Some((login.key, cause)),
+    pub fn kept_open(&self) -> Vec<(ConnKey, EndCause)> {
+        let kept = self.live_logins().filter_map(|login| match login.status {
+            TokenStatus::Ended(cause, CloseStage::Open) => Some((login.key, cause)),
             _ => None,
         });
         kept.collect()
     }
 
     /// Drops the deadlines of closed connections if there are many.
-    pub(super) fn tidy_ends(&mut self) {
+    pub(super) fn shrink_deadlines(&mut self) {
         let (expiring, closing) = (
-            2 * self.ends.expiring + SLACK,
+            2 * self.deadlines.expiring + SLACK,
             2 * self.logins.len() + SLACK,
         );
-        let Ends {
+        let TokenDeadlines {
             expiries,
             expiries_by_wall,
             closes,
             ..
-        } = &self.ends;
+        } = &self.deadlines;
         if expiries.len() <= expiring
             && expiries_by_wall.len() <= expiring
             && closes.len() <= closing
         {
             return;
         }
-        let mut ends = std::mem::take(&mut self.ends);
+        let mut ends = std::mem::take(&mut self.deadlines);
         let expires = |key| self.login(key).is_some_and(Login::expires_by_itself);
         for expiries in [&mut ends.expiries, &mut ends.expiries_by_wall] {
             if expiries.len() > expiring {
@@ -202,22 +205,22 @@ impl Principals {
         if ends.closes.len() > closing {
             ends.closes.retain(|key| self.login(key).is_some());
         }
-        self.ends = ends;
+        self.deadlines = ends;
     }
 
     /// Checks that every login that expires has a deadline, for tests and simulations only.
-    pub(super) fn verify_ends(&self) -> Result<(), String> {
-        let live = self.live();
+    pub(super) fn verify_deadlines(&self) -> Result<(), String> {
+        let live = self.live_logins();
         let expiring = live.filter(|login| login.expires_by_itself()).count();
-        let noted = (self.ends.expiring, self.ends.expiries.len());
+        let noted = (self.deadlines.expiring, self.deadlines.expiries.len());
         if expiring != noted.0 || noted.1 < expiring {
             return Err(format!("{expiring} logins expire, and noted are {noted:?}"));
         }
         let closing = self
-            .live()
-            .filter(|login| matches!(login.standing, Standing::Ended(_, Stage::Served)));
+            .live_logins()
+            .filter(|login| matches!(login.status, TokenStatus::Ended(_, CloseStage::Served)));
         let closing = closing.count();
-        if closing > self.ends.closes.len() {
+        if closing > self.deadlines.closes.len() {
             return Err(format!(
                 "{closing} logins are to be closed, and fewer will be"
             ));
@@ -226,13 +229,13 @@ impl Principals {
     }
 
     #[cfg(test)]
-    pub(super) fn deadlines(&self) -> usize {
-        let Ends {
+    pub(super) fn deadline_count(&self) -> usize {
+        let TokenDeadlines {
             expiries,
             expiries_by_wall,
             closes,
             ..
-        } = &self.ends;
+        } = &self.deadlines;
         expiries.len() + expiries_by_wall.len() + closes.len()
     }
 }
@@ -246,7 +249,7 @@ mod tests {
 
     use super::*;
     use crate::model::Identity;
-    use crate::realtime::term::Digester;
+    use crate::realtime::digest::Digester;
     use crate::realtime::testing::{Random, identity, key};
 
     const SPREAD: u64 = 1000;
@@ -269,8 +272,8 @@ mod tests {
         }
     }
 
-    fn close_at(at: u64) -> Fate {
-        Fate::Close {
+    fn close_at(at: u64) -> EndAction {
+        EndAction::Close {
             at,
             is_served: false,
         }
@@ -300,8 +303,8 @@ mod tests {
                 principals.end(key(n), EndCause::Revoked, close_at(5000));
             }
             principals.log_out(key(n));
-            principals.tidy();
-            assert!(principals.deadlines() <= 200);
+            principals.shrink();
+            assert!(principals.deadline_count() <= 200);
         }
         assert_eq!(ended(&mut principals, now(300)), [0]);
         assert_eq!(ended(&mut principals, now(u64::MAX / 2)), [0; 0]);
@@ -350,7 +353,7 @@ mod tests {
                 let mut ended = ended(&mut principals, clock);
                 ended.sort_unstable();
                 assert_eq!(ended, expected, "seed {seed}");
-                principals.tidy();
+                principals.shrink();
                 assert_eq!(principals.verify().map(|keys| keys.len()), Ok(model.len()));
             }
         }
@@ -358,7 +361,7 @@ mod tests {
 
     #[test]
     fn first_cause_other_than_expiry_is_the_reason() {
-        let closing = Fate::Close {
+        let closing = EndAction::Close {
             at: SPREAD,
             is_served: true,
         };

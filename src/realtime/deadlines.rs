@@ -59,7 +59,7 @@ pub struct WallClock {
 
 impl WallClock {
     /// Records the clocks at a moment after which a step matters.
-    pub fn note(&mut self, now: Now) {
+    pub fn record(&mut self, now: Now) {
         self.lead = self.lead.min(lead(now));
     }
 
@@ -70,7 +70,7 @@ impl WallClock {
         if has_stepped {
             self.lead = lead(now);
         }
-        self.note(now);
+        self.record(now);
         has_stepped
     }
 }

@@ -6,7 +6,7 @@ use crate::model::{
     Candidates, Condition, Decision, DenyReason, EventKind, Field, Plan, Role, Rule, Term,
 };
 use crate::realtime::ApiSettings;
-use crate::realtime::testing::{Did, Random, World, identity, rule, term};
+use crate::realtime::testing::{Output, Random, TestApi, identity, rule, term};
 
 fn for_all() -> Vec<Rule> {
     vec![rule(vec![], Decision::Send(0))]
@@ -23,14 +23,14 @@ fn plan(terms: Vec<Term>, rules: Vec<Rule>) -> Plan {
 }
 
 /// Returns the receivers of a plan with their messages.
-fn delivered(world: &mut World, plan: Plan) -> Vec<(u32, String)> {
-    let (counts, did) = world.deliver(vec![plan]);
-    match &did[..] {
+fn delivered(api: &mut TestApi, plan: Plan) -> Vec<(u32, String)> {
+    let (counts, outputs) = api.deliver(vec![plan]);
+    match &outputs[..] {
         [] => {
             assert_eq!(counts, [0]);
             Vec::new()
         }
-        [Did::Deliver(to)] => {
+        [Output::Deliver(to)] => {
             assert_eq!(counts, [to.len()]);
             to.clone()
         }
@@ -44,13 +44,13 @@ fn to(receivers: &[u32], text: &str) -> Vec<(u32, String)> {
 
 #[test]
 fn one_matching_term_suffices_and_delivers_once() {
-    let mut world = World::new(ApiSettings::default());
+    let mut api = TestApi::new(ApiSettings::default());
     for index in 0..5 {
-        world.open(index);
+        api.open(index);
     }
-    world.filter(4, "/id", &["a", "b"]);
-    world.filter(1, "/uri", &["http://Example.com/p/"]);
-    world.filter(2, "/group", &["a"]);
+    api.filter(4, "/id", &["a", "b"]);
+    api.filter(1, "/uri", &["http://Example.com/p/"]);
+    api.filter(2, "/group", &["a"]);
     let terms = || {
         vec![
             term(Field::Id, "a"),
@@ -59,22 +59,22 @@ fn one_matching_term_suffices_and_delivers_once() {
         ]
     };
     assert_eq!(
-        delivered(&mut world, plan(terms(), for_all())),
+        delivered(&mut api, plan(terms(), for_all())),
         to(&[1, 4], "zero")
     );
-    world.close(4);
+    api.close(4);
     assert_eq!(
-        delivered(&mut world, plan(terms(), for_all())),
+        delivered(&mut api, plan(terms(), for_all())),
         to(&[1], "zero")
     );
-    world.filter(1, "/id", &["z"]);
-    assert_eq!(delivered(&mut world, plan(terms(), for_all())), []);
-    assert_eq!(delivered(&mut world, plan(vec![], for_all())), []);
+    api.filter(1, "/id", &["z"]);
+    assert_eq!(delivered(&mut api, plan(terms(), for_all())), []);
+    assert_eq!(delivered(&mut api, plan(vec![], for_all())), []);
 }
 
 #[test]
 fn only_the_named_client_is_excluded() {
-    for (own, source, heard) in [
+    for (own, source, is_received) in [
         (Some("\"abc\""), Some("abc"), false),
         (Some("\"abc\""), Some("xyz"), true),
         (Some("\"abc\""), None, true),
@@ -87,47 +87,50 @@ fn only_the_named_client_is_excluded() {
         // The client id was rejected, and is therefore not set.
         (Some("5"), Some("5"), true),
     ] {
-        let mut world = World::new(ApiSettings::default());
-        world.open(0);
-        world.filter(0, "/id", &["a"]);
+        let mut api = TestApi::new(ApiSettings::default());
+        api.open(0);
+        api.filter(0, "/id", &["a"]);
         if let Some(own) = own {
-            world.text(0, &format!(r#"{{"type":"client_id","value":{own}}}"#));
+            api.text(0, &format!(r#"{{"type":"client_id","value":{own}}}"#));
         }
         let plan = Plan {
             exclude_client: source.map(Into::into),
             ..plan(vec![term(Field::Id, "a")], for_all())
         };
-        let got = delivered(&mut world, plan).len();
-        assert_eq!(got, usize::from(heard), "{own:?} {source:?}");
-        assert_eq!(world.realtime.counters().withheld.own, u64::from(!heard));
+        let got = delivered(&mut api, plan).len();
+        assert_eq!(got, usize::from(is_received), "{own:?} {source:?}");
+        assert_eq!(
+            api.realtime.counters().withheld.own,
+            u64::from(!is_received)
+        );
     }
 }
 
 #[test]
 fn refused_client_id_keeps_the_previous_one_and_null_clears_it() {
-    let mut world = World::new(ApiSettings::default());
-    world.open(0);
-    world.filter(0, "/id", &["a"]);
+    let mut api = TestApi::new(ApiSettings::default());
+    api.open(0);
+    api.filter(0, "/id", &["a"]);
     let own = || Plan {
         exclude_client: Some("abc".into()),
         ..plan(vec![term(Field::Id, "a")], for_all())
     };
-    for (value, heard) in [("\"abc\"", 0), ("5", 0), ("null", 1)] {
-        world.text(0, &format!(r#"{{"type":"client_id","value":{value}}}"#));
-        assert_eq!(delivered(&mut world, own()).len(), heard, "{value}");
+    for (value, is_received) in [("\"abc\"", 0), ("5", 0), ("null", 1)] {
+        api.text(0, &format!(r#"{{"type":"client_id","value":{value}}}"#));
+        assert_eq!(delivered(&mut api, own()).len(), is_received, "{value}");
     }
 }
 
 #[test]
 fn rules_choose_the_variant() {
-    let mut world = World::new(ApiSettings::default());
-    world.open(0);
-    world.open_as(1, identity("acct:author@x", 1, &[]));
-    world.open_as(2, identity("acct:mod@x", 2, &[("g", Role::Moderator)]));
-    world.open_as(3, identity("acct:member@x", 3, &[("g", Role::Member)]));
-    world.open_as(4, identity("acct:other@x", 4, &[]));
+    let mut api = TestApi::new(ApiSettings::default());
+    api.open(0);
+    api.open_as(1, identity("acct:author@x", 1, &[]));
+    api.open_as(2, identity("acct:mod@x", 2, &[("g", Role::Moderator)]));
+    api.open_as(3, identity("acct:member@x", 3, &[("g", Role::Member)]));
+    api.open_as(4, identity("acct:other@x", 4, &[]));
     for index in 0..5 {
-        world.filter(index, "/group", &["g"]);
+        api.filter(index, "/group", &["g"]);
     }
     let rules = vec![
         rule(
@@ -144,7 +147,7 @@ fn rules_choose_the_variant() {
             Decision::Deny(DenyReason::Muted),
         ),
     ];
-    let (counts, did) = world.deliver(vec![
+    let (counts, outputs) = api.deliver(vec![
         plan(vec![term(Field::Group, "g")], rules),
         plan(vec![term(Field::Group, "none")], for_all()),
         plan(vec![term(Field::Group, "g")], for_all()),
@@ -152,8 +155,8 @@ fn rules_choose_the_variant() {
     assert_eq!(counts, [2, 0, 5]);
     let first = vec![(1, "two".to_owned()), (2, "one".to_owned())];
     let second = to(&[0, 1, 2, 3, 4], "zero");
-    assert_eq!(did, [Did::Deliver(first), Did::Deliver(second)]);
-    let counters = world.realtime.counters();
+    assert_eq!(outputs, [Output::Deliver(first), Output::Deliver(second)]);
+    let counters = api.realtime.counters();
     assert_eq!((counters.matched, counters.sent), (10, 7));
     assert_eq!(counters.events.create, 3);
     let withheld = counters.withheld;
@@ -165,24 +168,24 @@ fn rules_choose_the_variant() {
 
 #[test]
 fn plan_without_the_variant_reaches_no_connection() {
-    let mut world = World::new(ApiSettings::default());
-    world.open(0);
-    world.filter(0, "/id", &["a"]);
+    let mut api = TestApi::new(ApiSettings::default());
+    api.open(0);
+    api.filter(0, "/id", &["a"]);
     let rules = vec![rule(vec![], Decision::Send(3))];
     assert_eq!(
-        delivered(&mut world, plan(vec![term(Field::Id, "a")], rules)),
+        delivered(&mut api, plan(vec![term(Field::Id, "a")], rules)),
         []
     );
-    assert_eq!(world.realtime.counters().withheld.permission, 1);
+    assert_eq!(api.realtime.counters().withheld.permission, 1);
 }
 
 #[test]
 fn user_event_reaches_all_connections_without_a_filter() {
-    let mut world = World::new(ApiSettings::default());
-    world.open_as(3, identity("acct:Luis.Silva@x", 1, &[]));
-    world.open_as(1, identity("acct:Luis.Silva@x", 2, &[]));
-    world.open_as(2, identity("acct:b@x", 3, &[]));
-    world.open(0);
+    let mut api = TestApi::new(ApiSettings::default());
+    api.open_as(3, identity("acct:Luis.Silva@x", 1, &[]));
+    api.open_as(1, identity("acct:Luis.Silva@x", 2, &[]));
+    api.open_as(2, identity("acct:b@x", 3, &[]));
+    api.open(0);
     for (userid, receivers) in [
         ("acct:Luis.Silva@x", &[1, 3][..]),
         ("acct:luis.silva@x", &[]),
@@ -193,13 +196,9 @@ fn user_event_reaches_all_connections_without_a_filter() {
             candidates: Candidates::User(userid.into()),
             ..plan(vec![], for_all())
         };
-        assert_eq!(
-            delivered(&mut world, plan),
-            to(receivers, "zero"),
-            "{userid}"
-        );
+        assert_eq!(delivered(&mut api, plan), to(receivers, "zero"), "{userid}");
     }
-    assert_eq!(world.realtime.counters().events.session_change, 3);
+    assert_eq!(api.realtime.counters().events.session_change, 3);
 }
 
 /// Opens, changes, and closes connections at random, and compares the receivers with those found by
@@ -213,7 +212,7 @@ fn delivery_agrees_with_a_full_scan() {
     }
     for seed in 1..=10 {
         let mut random = Random(seed);
-        let mut world = World::new(ApiSettings::default());
+        let mut api = TestApi::new(ApiSettings::default());
         let mut people: std::collections::BTreeMap<u32, Person> = Default::default();
         for step in 0..600 {
             let index = random.below(60) as u32;
@@ -224,9 +223,9 @@ fn delivery_agrees_with_a_full_scan() {
                         person.member = random.below(2) == 0;
                         let groups = [("g", Role::Member)];
                         let groups = &groups[..usize::from(person.member)];
-                        world.open_as(index, identity(&format!("acct:{index}@x"), 1, groups));
+                        api.open_as(index, identity(&format!("acct:{index}@x"), 1, groups));
                     } else {
-                        world.open(index);
+                        api.open(index);
                     }
                     people.insert(index, person);
                 }
@@ -234,11 +233,11 @@ fn delivery_agrees_with_a_full_scan() {
                     person.ids = (0..random.below(4)).map(|_| random.below(9)).collect();
                     let ids: Vec<String> = person.ids.iter().map(u64::to_string).collect();
                     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-                    world.filter(index, "/id", &ids);
+                    api.filter(index, "/id", &ids);
                 }
                 Some(_) => {
                     people.remove(&index);
-                    world.close(index);
+                    api.close(index);
                 }
             }
             let (a, b) = (random.below(9), random.below(9));
@@ -252,7 +251,7 @@ fn delivery_agrees_with_a_full_scan() {
             let who = only_members.then(|| Condition::Member("g".into()));
             let rules = vec![rule(who.into_iter().collect(), Decision::Send(1))];
             let terms = [a, b].map(|id| term(Field::Id, &id.to_string()));
-            let got = delivered(&mut world, plan(terms.into(), rules));
+            let got = delivered(&mut api, plan(terms.into(), rules));
             assert_eq!(got, to(&want, "one"), "seed {seed} step {step}");
         }
     }

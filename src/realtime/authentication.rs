@@ -11,9 +11,9 @@ use crate::model::{
 use crate::net::{ConnKey, Cx, Now, Verdict};
 use crate::ws::CloseCode;
 
-use super::principals::Fate;
-use super::term::Digester;
-use super::{ApiSession, ApiSettings, Arrival, Realtime, request};
+use super::digest::Digester;
+use super::principals::EndAction;
+use super::{ApiSession, ApiSettings, PendingOpen, Realtime, request};
 
 impl Realtime {
     pub(super) fn authenticate(
@@ -55,7 +55,13 @@ impl Realtime {
                 self.counters.auth.known += 1;
                 self.principals.log_in(key, identity, cx.now());
                 let since = cx.now().mono;
-                self.arrivals.insert(key, Arrival { since, ended: None });
+                self.pending_opens.insert(
+                    key,
+                    PendingOpen {
+                        since,
+                        end_cause: None,
+                    },
+                );
                 cx.accept(key);
             }
             AuthReply::Unknown => {
@@ -80,30 +86,30 @@ impl Realtime {
         let Some(period) = self.settings.sweep_period else {
             return;
         };
-        if now.saturating_sub(self.swept) < period {
+        if now.saturating_sub(self.last_sweep) < period {
             return;
         }
         let tokens = self.principals.tokens();
         // If the backend's queue is full, the next tick retries.
         if tokens.is_empty() || self.backend.send(BackendRequest::Sweep { tokens }).is_ok() {
-            self.swept = now;
+            self.last_sweep = now;
         }
     }
 
-    /// Ends the credentials of these connections for a reason other than time.
-    pub(super) fn end_all(
+    /// TokenDeadlines the credentials of these connections for a reason other than time.
+    pub(super) fn end_tokens(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         keys: Vec<ConnKey>,
         cause: EndCause,
     ) {
         for key in keys {
-            let fate = fate(&self.settings, &self.digester, cx.now(), cause, key);
-            self.principals.end(key, cause, fate);
+            let end_action = end_action(&self.settings, &self.digester, cx.now(), cause, key);
+            self.principals.end(key, cause, end_action);
             // Queued events may no longer be read either.
             if matches!(
-                fate,
-                Fate::Close {
+                end_action,
+                EndAction::Close {
                     is_served: false,
                     ..
                 }
@@ -115,12 +121,12 @@ impl Realtime {
         self.close_due(cx);
     }
 
-    /// Ends the credentials that have expired by now.
+    /// TokenDeadlines the credentials that have expired by now.
     #[inline]
     pub(super) fn expire(&mut self, now: Now) {
         let (settings, digester) = (&self.settings, &self.digester);
-        let fate = |key| fate(settings, digester, now, EndCause::Expired, key);
-        self.principals.expire(now, fate);
+        let end_action = |key| end_action(settings, digester, now, EndCause::Expired, key);
+        self.principals.expire(now, end_action);
     }
 
     /// Returns the current wall-clock time if tokens that have expired by it must not be served,
@@ -136,7 +142,7 @@ impl Realtime {
     /// Closes the connections with ended credentials that are due.
     pub(super) fn close_due(&mut self, cx: &mut Cx<'_, ApiSession>) {
         while let Some((key, cause)) = self.principals.next_to_close(cx.now()) {
-            self.end(cx, key, cause);
+            self.close_or_defer(cx, key, cause);
         }
     }
 
@@ -147,9 +153,9 @@ impl Realtime {
     pub fn reconfigure(&mut self, cx: &mut Cx<'_, ApiSession>, settings: ApiSettings) {
         self.settings = settings;
         if self.settings.on_expiry == OnExpiry::Close {
-            for (key, cause) in self.principals.kept() {
-                let fate = fate(&self.settings, &self.digester, cx.now(), cause, key);
-                self.principals.end(key, cause, fate);
+            for (key, cause) in self.principals.kept_open() {
+                let end_action = end_action(&self.settings, &self.digester, cx.now(), cause, key);
+                self.principals.end(key, cause, end_action);
             }
             self.close_due(cx);
         }
@@ -157,14 +163,14 @@ impl Realtime {
 
     /// Closes a connection with ended credentials, at once or when it opens. It keeps its identity
     /// until then, so that it never counts as anonymous.
-    fn end(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, cause: EndCause) {
-        match self.arrivals.get_mut(&key) {
-            Some(arrival) => arrival.ended = Some(cause),
-            None => self.close_ended(cx, key, cause),
+    fn close_or_defer(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, cause: EndCause) {
+        match self.pending_opens.get_mut(&key) {
+            Some(pending) => pending.end_cause = Some(cause),
+            None => self.close_connection(cx, key, cause),
         }
     }
 
-    pub(super) fn close_ended(
+    pub(super) fn close_connection(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
@@ -178,21 +184,21 @@ impl Realtime {
 
 /// Decides on the treatment of a connection with ended credentials. Expiry is not a loss of trust:
 /// if the close is delayed, the connection is served until then.
-fn fate(
+fn end_action(
     settings: &ApiSettings,
     digester: &Digester,
     now: Now,
     cause: EndCause,
     key: ConnKey,
-) -> Fate {
+) -> EndAction {
     if settings.on_expiry == OnExpiry::Keep {
-        return Fate::Keep;
+        return EndAction::Keep;
     }
     let delay = match settings.expiry_spread {
         0 => 0,
-        spread => 1 + digester.scatter(key.to_u64()) % spread,
+        spread => 1 + digester.pseudorandom(key.to_u64()) % spread,
     };
-    Fate::Close {
+    EndAction::Close {
         at: now.mono.saturating_add(delay),
         is_served: cause == EndCause::Expired && delay > 0,
     }

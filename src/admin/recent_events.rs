@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 
 use crate::model::{Candidates, EventKind, Field, Plan, UnixMillis};
 
-/// The last [`KEPT`] events.
+/// The last [`CAPACITY`] events.
 #[derive(Debug, Default)]
-pub struct Tail {
-    events: VecDeque<Seen>,
+pub struct RecentEvents {
+    events: VecDeque<EventRecord>,
     /// The number of events so far. Events are numbered from 1.
     last: u64,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct EventRecord {
     number: u64,
     time: UnixMillis,
     kind: EventKind,
@@ -25,20 +25,20 @@ struct Seen {
     matched: usize,
 }
 
-impl Tail {
+impl RecentEvents {
     /// Records events, with the number of connections that each matched.
-    pub fn see(&mut self, time: UnixMillis, plans: &[Plan], matched: &[usize]) {
+    pub fn record(&mut self, time: UnixMillis, plans: &[Plan], matched: &[usize]) {
         for (plan, &matched) in plans.iter().zip(matched) {
-            if self.events.len() == KEPT {
+            if self.events.len() == CAPACITY {
                 self.events.pop_front();
             }
             self.last += 1;
-            self.events.push_back(Seen {
+            self.events.push_back(EventRecord {
                 number: self.last,
                 time,
                 kind: plan.kind,
-                id: value(&plan.candidates, Field::Id),
-                group: value(&plan.candidates, Field::Group),
+                id: term_value(&plan.candidates, Field::Id),
+                group: term_value(&plan.candidates, Field::Group),
                 matched,
             });
         }
@@ -48,16 +48,16 @@ impl Tail {
     /// to another server, and all events are returned.
     pub fn after(&self, number: u64) -> Value {
         let number = if number > self.last { 0 } else { number };
-        let events = self.events.iter().filter(|seen| seen.number > number);
+        let events = self.events.iter().filter(|event| event.number > number);
         let events: Vec<Value> = events
-            .map(|seen| {
+            .map(|event| {
                 json!({
-                    "number": seen.number,
-                    "time": seen.time,
-                    "action": seen.kind.as_str(),
-                    "id": seen.id,
-                    "group": seen.group,
-                    "matched": seen.matched,
+                    "number": event.number,
+                    "time": event.time,
+                    "action": event.kind.as_str(),
+                    "id": event.id,
+                    "group": event.group,
+                    "matched": event.matched,
                 })
             })
             .collect();
@@ -67,21 +67,21 @@ impl Tail {
 
 /// Returns a field of the annotation that an event is about. It is a publisher's text, and may be
 /// long.
-fn value(candidates: &Candidates, field: Field) -> Option<Box<str>> {
+fn term_value(candidates: &Candidates, field: Field) -> Option<Box<str>> {
     let Candidates::Terms(terms) = candidates else {
         return None;
     };
     let term = terms.iter().find(|term| term.field == field)?;
-    Some(match term.value.char_indices().nth(LONGEST) {
+    Some(match term.value.char_indices().nth(MAX_ID_CHARS) {
         Some((end, _)) => format!("{}…", &term.value[..end]).into(),
         None => term.value.clone(),
     })
 }
 
 /// The number of events to keep.
-const KEPT: usize = 200;
+const CAPACITY: usize = 200;
 /// The number of characters of an ID to keep.
-const LONGEST: usize = 64;
+const MAX_ID_CHARS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -104,8 +104,8 @@ mod tests {
 
     #[test]
     fn new_events_are_returned_without_content() {
-        let mut tail = Tail::default();
-        assert_eq!(tail.after(0), json!({"last": 0, "events": []}));
+        let mut recent = RecentEvents::default();
+        assert_eq!(recent.after(0), json!({"last": 0, "events": []}));
         let long = "é".repeat(70);
         let terms = [
             (Field::Uri, "http"),
@@ -117,26 +117,29 @@ mod tests {
             candidates: Candidates::User("acct:joe@example.org".into()),
             ..plan(EventKind::SessionChange, &[])
         };
-        tail.see(7, &[created, user], &[3, 0]);
+        recent.record(7, &[created, user], &[3, 0]);
         let cut = format!("{}…", "é".repeat(64));
         let first = json!({"number": 1, "time": 7, "action": "create", "id": "A", "group": cut,
             "matched": 3});
         let second = json!({"number": 2, "time": 7, "action": "session-change", "id": null,
             "group": null, "matched": 0});
-        assert_eq!(tail.after(0), json!({"last": 2, "events": [first, second]}));
-        assert_eq!(tail.after(1), json!({"last": 2, "events": [second]}));
-        assert_eq!(tail.after(2), json!({"last": 2, "events": []}));
-        assert_eq!(tail.after(9), tail.after(0), "those of a server before");
+        assert_eq!(
+            recent.after(0),
+            json!({"last": 2, "events": [first, second]})
+        );
+        assert_eq!(recent.after(1), json!({"last": 2, "events": [second]}));
+        assert_eq!(recent.after(2), json!({"last": 2, "events": []}));
+        assert_eq!(recent.after(9), recent.after(0), "those of a server before");
     }
 
     #[test]
     fn only_recent_events_are_kept() {
-        let mut tail = Tail::default();
-        for _ in 0..KEPT + 5 {
-            tail.see(0, &[plan(EventKind::Delete, &[])], &[0]);
+        let mut recent = RecentEvents::default();
+        for _ in 0..CAPACITY + 5 {
+            recent.record(0, &[plan(EventKind::Delete, &[])], &[0]);
         }
-        let told = tail.after(0);
-        assert_eq!(told["events"].as_array().unwrap().len(), KEPT);
-        assert_eq!(told["events"][0]["number"], 6);
+        let events = recent.after(0);
+        assert_eq!(events["events"].as_array().unwrap().len(), CAPACITY);
+        assert_eq!(events["events"][0]["number"], 6);
     }
 }

@@ -16,18 +16,18 @@ use crate::http::Request;
 /// Names must therefore be listed here as well, except `localhost` and IP addresses, which cannot
 /// be rebound.
 #[derive(Clone, Debug)]
-pub struct Guard {
+pub struct HostCheck {
     /// `None` for a Unix socket.
     address: Option<SocketAddr>,
     /// Additional names of the listener, with a specific port or for any port.
     names: Vec<String>,
 }
 
-impl Guard {
+impl HostCheck {
     /// Returns a guard for a listener at this address. `names` are additional accepted values of
     /// `Host`, such as those of a reverse proxy.
     pub fn new(address: Option<SocketAddr>, names: Vec<String>) -> Self {
-        Guard { address, names }
+        HostCheck { address, names }
     }
 
     /// Rejects requests that a foreign page could have sent.
@@ -98,9 +98,9 @@ mod tests {
     use super::*;
     use crate::http::{Head, parse_head};
 
-    fn check(guard: &Guard, fields: &str) -> bool {
+    fn check(host_check: &HostCheck, fields: &str) -> bool {
         let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
-        match parse_head(head.as_bytes(), 8192, |request| guard.check(request)) {
+        match parse_head(head.as_bytes(), 8192, |request| host_check.check(request)) {
             Ok(Head::Complete(result)) => result.is_ok(),
             _ => panic!("{head:?}"),
         }
@@ -109,7 +109,7 @@ mod tests {
     // CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
     #[test]
     fn only_own_address_and_own_page_are_accepted() {
-        let guard = Guard::new(
+        let host_check = HostCheck::new(
             Some("127.0.0.1:5002".parse().unwrap()),
             vec!["admin.example:443".into()],
         );
@@ -120,7 +120,7 @@ mod tests {
             "Host: 127.0.0.1:5002\r\nOrigin: http://127.0.0.1:5002\r\n",
             "Host: admin.example:443\r\nOrigin: https://admin.example:443\r\n",
         ] {
-            assert!(check(&guard, good), "{good}");
+            assert!(check(&host_check, good), "{good}");
         }
         for bad in [
             "",
@@ -146,32 +146,32 @@ mod tests {
             "Host: admin.example:443.evil.example\r\n",
             "Host: 127.0.0.1:5002\r\nOrigin: http://127.0.0.1:5002\r\nOrigin: http://127.0.0.1:5002\r\n",
         ] {
-            assert!(!check(&guard, bad), "{bad}");
+            assert!(!check(&host_check, bad), "{bad}");
         }
     }
 
     #[test]
     fn wildcard_listener_accepts_any_address_but_no_name() {
-        let guard = Guard::new(Some("[::]:80".parse().unwrap()), Vec::new());
+        let host_check = HostCheck::new(Some("[::]:80".parse().unwrap()), Vec::new());
         for good in [
             "Host: 192.0.2.1\r\n",
             "Host: [2001:db8::1]:80\r\n",
             "Host: [::1]\r\n",
         ] {
-            assert!(check(&guard, good), "{good}");
+            assert!(check(&host_check, good), "{good}");
         }
-        assert!(!check(&guard, "Host: example.org\r\n"));
+        assert!(!check(&host_check, "Host: example.org\r\n"));
     }
 
     #[test]
     fn absolute_form_target_overrides_host() {
-        let guard = Guard::new(Some("127.0.0.1:5002".parse().unwrap()), Vec::new());
+        let host_check = HostCheck::new(Some("127.0.0.1:5002".parse().unwrap()), Vec::new());
         for (target, host, want) in [
             ("http://127.0.0.1:5002/", "proxy.example", true),
             ("http://rebound.example:5002/", "127.0.0.1:5002", false),
         ] {
             let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-            let verdict = parse_head(head.as_bytes(), 8192, |request| guard.check(request));
+            let verdict = parse_head(head.as_bytes(), 8192, |request| host_check.check(request));
             let Ok(Head::Complete(verdict)) = verdict else {
                 panic!("no whole head");
             };
@@ -182,7 +182,7 @@ mod tests {
     // CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
     #[test]
     fn names_at_a_unix_socket_must_be_listed() {
-        let guard = Guard::new(None, vec!["admin.example.org".into()]);
+        let host_check = HostCheck::new(None, vec!["admin.example.org".into()]);
         for good in [
             "Host: localhost\r\n",
             "Host: localhost:8080\r\nOrigin: http://localhost:8080\r\n",
@@ -191,7 +191,7 @@ mod tests {
             "Host: admin.example.org\r\n",
             "Host: Admin.Example.org\r\nOrigin: https://Admin.Example.org\r\n",
         ] {
-            assert!(check(&guard, good), "{good}");
+            assert!(check(&host_check, good), "{good}");
         }
         for bad in [
             "",
@@ -205,7 +205,7 @@ mod tests {
             "Host: localhost\r\nOrigin: http://rebound.example\r\n",
             "Host: admin.example.org\r\nOrigin: http://rebound.example\r\n",
         ] {
-            assert!(!check(&guard, bad), "{bad}");
+            assert!(!check(&host_check, bad), "{bad}");
         }
     }
 }

@@ -34,8 +34,8 @@ mod tests {
     use super::*;
     use crate::model::{Role, Userids};
     use crate::net::Now;
+    use crate::realtime::digest::Digester;
     use crate::realtime::principals::Principals;
-    use crate::realtime::term::Digester;
     use crate::realtime::testing::{identity, key, rule};
 
     #[test]
@@ -63,7 +63,7 @@ mod tests {
         let member = || Condition::Member("g".into());
         let moderator = || Condition::Moderator("g".into());
         let (send, withhold) = (Decision::Send, Decision::Deny);
-        // A hidden annotation by a muted author in a group that the world can read.
+        // A hidden annotation by a muted author in a group that the api can read.
         let rules = [
             rule(vec![author()], send(0)),
             rule(vec![member(), moderator()], send(1)),
