@@ -96,7 +96,7 @@ impl Realtime {
         }
     }
 
-    /// TokenDeadlines the credentials of these connections for a reason other than time.
+    /// Ends the credentials of these connections for a reason other than time.
     pub(super) fn end_tokens(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
@@ -121,7 +121,7 @@ impl Realtime {
         self.close_due(cx);
     }
 
-    /// TokenDeadlines the credentials that have expired by now.
+    /// Ends the credentials that have expired by now.
     #[inline]
     pub(super) fn expire(&mut self, now: Now) {
         let (settings, digester) = (&self.settings, &self.digester);

@@ -28,6 +28,7 @@ mod dispatch;
 mod encoding;
 mod event_queue;
 mod filter;
+mod group_table;
 mod index;
 mod invariants;
 mod json;

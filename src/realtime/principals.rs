@@ -5,24 +5,22 @@
 
 use std::rc::Rc;
 
-use hashbrown::HashTable;
-
 use crate::model::{Identity, Membership, TokenId, UnixMillis};
 use crate::net::{ConnKey, Now};
 
 use token_status::{TokenDeadlines, TokenStatus};
 
 use super::digest::Digester;
-use super::slab::{ConnMap, NONE, Slab};
+use super::group_table::{Group, GroupTable, Links, Member};
+use super::slab::{ConnMap, NONE};
 
 /// The connected users.
 pub struct Principals {
     digester: Rc<Digester>,
+    /// The login of each connection.
     by_conn: ConnMap,
-    logins: Slab<Login>,
-    users: Slab<Principal>,
-    /// Indices into `users`, by userid.
-    table: HashTable<u32>,
+    /// The logins, grouped by user.
+    table: GroupTable<Principal, Login>,
     deadlines: TokenDeadlines,
 }
 
@@ -32,21 +30,18 @@ pub struct Principal {
     userid: Box<str>,
     /// Sorted by group.
     memberships: Box<[Membership]>,
-    bucket: u64,
-    /// The head of the list of the user's logins.
-    head: u32,
+    /// The hash of the userid.
+    hash: u64,
 }
 
-/// The identity of one connection, linked with the user's other logins.
+/// The identity of one connection.
 #[derive(Clone, Copy)]
 struct Login {
     key: ConnKey,
     token: TokenId,
     /// The expiry by the wall clock.
     expires: UnixMillis,
-    user: u32,
-    next: u32,
-    prev: u32,
+    links: Links,
     status: TokenStatus,
 }
 
@@ -76,9 +71,7 @@ impl Principals {
         Principals {
             digester,
             by_conn: ConnMap::default(),
-            logins: Slab::default(),
-            users: Slab::default(),
-            table: HashTable::new(),
+            table: GroupTable::default(),
             deadlines: TokenDeadlines::default(),
         }
     }
@@ -90,69 +83,62 @@ impl Principals {
         if self.has_successor(key) {
             return self.set_memberships(&identity.userid, identity.memberships);
         }
-        self.vacate(key);
-        let user = match self.find(&identity.userid) {
-            Some(user) => user,
-            None => {
-                let bucket = self.digester.userid(&identity.userid).table_hash();
-                self.add_user(Principal {
-                    userid: identity.userid,
-                    bucket,
-                    ..Principal::default()
-                })
-            }
+        self.remove_login(key);
+        let hash = self.digester.userid(&identity.userid).table_hash();
+        let user = Principal {
+            userid: identity.userid,
+            hash,
+            ..Principal::default()
         };
-        if let Some(user) = self.users.get_mut(user) {
-            user.set_memberships(identity.memberships);
-        }
         let expires = identity.expires.unwrap_or(NEVER);
-        self.attach(Login {
+        let login = Login {
             key,
             token: identity.token,
             expires,
-            user,
             ..Login::default()
-        });
+        };
+        let (user, login) = self.table.insert(user, login);
+        self.by_conn.set(key, login);
+        if let Some(user) = self.table.group_mut(user) {
+            user.set_memberships(identity.memberships);
+        }
         self.deadlines.log_in(key, expires, now);
     }
 
     /// Removes a connection's identity, if it has one.
     pub fn log_out(&mut self, key: ConnKey) {
         if self.login(key).is_some() {
-            self.vacate(key);
+            self.remove_login(key);
         }
     }
 
     /// Returns the user of a connection; `None` is anonymous.
     pub fn of(&self, key: ConnKey) -> Option<&Principal> {
         let login = self.login(key)?;
-        self.users.get(login.user)
+        self.table.group(login.links.group())
     }
 
     /// Replaces a user's memberships. Does nothing if the user is not connected.
     pub fn set_memberships(&mut self, userid: &str, memberships: Vec<Membership>) {
         let user = self.find(userid);
-        if let Some(user) = user.and_then(|user| self.users.get_mut(user)) {
+        if let Some(user) = user.and_then(|user| self.table.group_mut(user)) {
             user.set_memberships(memberships);
         }
     }
 
     /// Returns the connections of a user.
     pub fn connections_of(&self, userid: &str) -> Vec<ConnKey> {
-        let user = self.find(userid).and_then(|user| self.users.get(user));
-        let mut at = user.map_or(NONE, |user| user.head);
-        let mut keys = Vec::new();
-        while let Some(login) = self.logins.get(at) {
-            keys.push(login.key);
-            at = login.next;
-        }
-        keys
+        let user = self.find(userid).into_iter();
+        user.flat_map(|user| self.table.members_of(user))
+            .map(|login| login.key)
+            .collect()
     }
 
     /// Returns the connections that logged in with a token. Scans all logins: revocations are rare,
     /// and another table would cost memory for every connection.
     pub fn connections_with(&self, token: TokenId) -> Vec<ConnKey> {
-        self.live_logins()
+        self.table
+            .members()
             .filter(|login| login.token == token)
             .map(|login| login.key)
             .collect()
@@ -160,7 +146,7 @@ impl Principals {
 
     /// Returns the tokens of all connections, without duplicates.
     pub fn tokens(&self) -> Vec<TokenId> {
-        let mut tokens: Vec<_> = self.live_logins().map(|login| login.token).collect();
+        let mut tokens: Vec<_> = self.table.members().map(|login| login.token).collect();
         tokens.sort_unstable();
         tokens.dedup();
         tokens
@@ -168,76 +154,36 @@ impl Principals {
 
     /// Returns the number of logged-in connections.
     pub fn logins(&self) -> usize {
-        self.logins.len()
+        self.table.len()
     }
 
     /// Returns the number of distinct users.
     pub fn users(&self) -> usize {
-        self.users.len()
+        self.table.group_count()
     }
 
     /// Releases unused memory after many connections have closed.
     pub fn shrink(&mut self) {
-        if self.logins.is_sparse() {
-            self.rebuild();
+        if self.table.is_sparse() {
+            let mut by_conn = ConnMap::default();
+            self.table.rebuild(|login, at| by_conn.set(login.key, at));
+            self.by_conn = by_conn;
         }
         self.shrink_deadlines();
     }
 
-    /// Moves the remaining entries into new, smaller tables.
-    fn rebuild(&mut self) {
-        let digester = Rc::clone(&self.digester);
-        let mut old = std::mem::replace(self, Principals::new(digester));
-        self.deadlines = std::mem::take(&mut old.deadlines);
-        for slot in 0..old.users.slots().count() as u32 {
-            let Some(user) = old.users.remove(slot) else {
-                continue;
-            };
-            // No login refers to the user in a vacant slot.
-            let mut at = user.head;
-            if old.logins.get(at).is_none_or(|login| login.user != slot) {
-                continue;
-            }
-            let user = self.add_user(Principal { head: NONE, ..user });
-            while let Some(login) = old.logins.get(at) {
-                self.attach(Login { user, ..*login });
-                at = login.next;
-            }
-        }
-    }
-
     /// Removes the identity of the connection in this key's arena slot, whichever it is. A
     /// connection that closed before it opened is not logged out before its slot is reused.
-    fn vacate(&mut self, key: ConnKey) {
+    fn remove_login(&mut self, key: ConnKey) {
         let at = self.by_conn.take(key);
-        let Some(login) = self.logins.remove(at) else {
-            return;
-        };
-        self.deadlines.expiring -= usize::from(login.expires_by_itself());
-        if let Some(next) = self.logins.get_mut(login.next) {
-            next.prev = login.prev;
-        }
-        if let Some(prev) = self.logins.get_mut(login.prev) {
-            prev.next = login.next;
-            return;
-        }
-        let Some(user) = self.users.get_mut(login.user) else {
-            return;
-        };
-        user.head = login.next;
-        if user.head == NONE {
-            let bucket = user.bucket;
-            self.users.remove(login.user);
-            let entry = self.table.find_entry(bucket, |&at| at == login.user);
-            if let Ok(entry) = entry {
-                entry.remove();
-            }
+        if let Some(login) = self.table.remove(at) {
+            self.deadlines.expiring -= usize::from(login.expires_by_itself());
         }
     }
 
     /// Returns whether a later connection in this key's arena slot has an identity.
     fn has_successor(&self, key: ConnKey) -> bool {
-        let login = self.logins.get(self.by_conn.get(key));
+        let login = self.table.member(self.by_conn.get(key));
         // Generations count connections and wrap around after 2^32.
         login.is_some_and(|login| {
             let ahead = login.key.generation().wrapping_sub(key.generation());
@@ -245,51 +191,40 @@ impl Principals {
         })
     }
 
-    fn live_logins(&self) -> impl Iterator<Item = &Login> {
-        self.logins.slots().filter(|login| login.user != NONE)
-    }
-
     fn login(&self, key: ConnKey) -> Option<&Login> {
-        let login = self.logins.get(self.by_conn.get(key));
+        let login = self.table.member(self.by_conn.get(key));
         login.filter(|login| login.key == key)
     }
 
+    fn login_mut(&mut self, key: ConnKey) -> Option<&mut Login> {
+        let login = self.table.member_mut(self.by_conn.get(key));
+        login.filter(|login| login.key == key)
+    }
+
+    /// Returns the index of a user.
     fn find(&self, userid: &str) -> Option<u32> {
-        let bucket = self.digester.userid(userid).table_hash();
-        let found = self.table.find(bucket, |&at| {
-            let user = self.users.get(at);
-            user.is_some_and(|user| &*user.userid == userid)
-        });
-        found.copied()
+        let hash = self.digester.userid(userid).table_hash();
+        self.table.find(hash, |user| &*user.userid == userid)
+    }
+}
+
+impl Group for Principal {
+    fn table_hash(&self) -> u64 {
+        self.hash
     }
 
-    fn add_user(&mut self, user: Principal) -> u32 {
-        let bucket = user.bucket;
-        let at = self.users.insert(Principal { head: NONE, ..user });
-        let users = &self.users;
-        self.table.insert_unique(bucket, at, |&at| {
-            users.get(at).map_or(0, |user| user.bucket)
-        });
-        at
+    fn has_same_key(&self, other: &Self) -> bool {
+        self.userid == other.userid
+    }
+}
+
+impl Member for Login {
+    fn links(&self) -> &Links {
+        &self.links
     }
 
-    /// Stores a login at the head of its user's list.
-    fn attach(&mut self, login: Login) {
-        let Login { key, user, .. } = login;
-        let next = self.users.get(user).map_or(NONE, |user| user.head);
-        let prev = NONE;
-        let at = self.logins.insert(Login {
-            next,
-            prev,
-            ..login
-        });
-        if let Some(next) = self.logins.get_mut(next) {
-            next.prev = at;
-        }
-        if let Some(user) = self.users.get_mut(user) {
-            user.head = at;
-        }
-        self.by_conn.set(key, at);
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
     }
 }
 
@@ -299,9 +234,7 @@ impl Default for Login {
             key: ConnKey::new(NONE, 0),
             token: TokenId(0),
             expires: NEVER,
-            user: NONE,
-            next: NONE,
-            prev: NONE,
+            links: Links::default(),
             status: TokenStatus::Valid,
         }
     }
@@ -398,12 +331,13 @@ mod tests {
             let identity = identity(&user, n, &[("g", Role::Member)]);
             principals.log_in(key(n as u32), identity, Now::default());
         }
+        let before = principals.table.bytes();
         let staying: Vec<u32> = (0..5000).filter(|_| random.below(50) == 0).collect();
         for n in (0..5000).filter(|n| !staying.contains(n)) {
             principals.log_out(key(n));
         }
         principals.shrink();
-        assert_eq!(principals.logins.slots().count(), staying.len());
+        assert!(principals.table.bytes() < before / 8);
         for n in staying {
             let user = principals.of(key(n)).unwrap();
             assert_eq!(user.userid(), format!("acct:{}@x", n % 500));
@@ -413,6 +347,5 @@ mod tests {
             principals.log_out(key(n));
         }
         assert_eq!((principals.logins(), principals.users()), (0, 0));
-        assert_eq!(principals.table.len(), 0);
     }
 }

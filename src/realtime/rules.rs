@@ -63,7 +63,7 @@ mod tests {
         let member = || Condition::Member("g".into());
         let moderator = || Condition::Moderator("g".into());
         let (send, withhold) = (Decision::Send, Decision::Deny);
-        // A hidden annotation by a muted author in a group that the api can read.
+        // A hidden annotation by a muted author in a group that the world can read.
         let rules = [
             rule(vec![author()], send(0)),
             rule(vec![member(), moderator()], send(1)),

@@ -71,7 +71,7 @@ impl<T: Default> Slab<T> {
         self.entries.iter()
     }
 
-    /// Returns the index of values.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.entries.len - self.vacant.len()
     }

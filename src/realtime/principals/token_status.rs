@@ -90,10 +90,13 @@ impl Principals {
         })
     }
 
-    /// TokenDeadlines the logins whose tokens have expired by now.
+    /// Ends the logins whose tokens have expired by now.
     pub fn expire(&mut self, now: Now, end_action: impl Fn(ConnKey) -> EndAction) {
         if self.deadlines.wall.has_stepped_forward(now) {
-            let expiring = self.live_logins().filter(|login| login.expires_by_itself());
+            let expiring = self
+                .table
+                .members()
+                .filter(|login| login.expires_by_itself());
             let expiries = expiring.map(|login| (login.expires, login.key));
             self.deadlines.expiries_by_wall = expiries.collect();
         }
@@ -112,10 +115,10 @@ impl Principals {
         }
     }
 
-    /// TokenDeadlines a connection's credentials. If it is due to be closed already, that time stays. An
+    /// Ends a connection's credentials. If it is due to be closed already, that time stays. An
     /// expired login may still be revoked, and is then no longer served.
     pub fn end(&mut self, key: ConnKey, cause: EndCause, end_action: EndAction) {
-        let login = self.logins.get_mut(self.by_conn.get(key));
+        let login = self.table.member_mut(self.by_conn.get(key));
         let Some(login) = login.filter(|login| login.key == key) else {
             return;
         };
@@ -156,8 +159,7 @@ impl Principals {
     /// cause. Each is returned once, and keeps its identity until it is logged out.
     pub fn next_to_close(&mut self, now: Now) -> Option<(ConnKey, EndCause)> {
         while let Some(key) = self.deadlines.closes.pop_due(now.mono) {
-            let login = self.logins.get_mut(self.by_conn.get(key));
-            if let Some(login) = login.filter(|login| login.key == key)
+            if let Some(login) = self.login_mut(key)
                 && let TokenStatus::Ended(cause, CloseStage::Served | CloseStage::Silenced) =
                     login.status
             {
@@ -170,7 +172,7 @@ impl Principals {
 
     /// Returns the connections that stay open although their credentials have ended.
     pub fn kept_open(&self) -> Vec<(ConnKey, EndCause)> {
-        let kept = self.live_logins().filter_map(|login| match login.status {
+        let kept = self.table.members().filter_map(|login| match login.status {
             TokenStatus::Ended(cause, CloseStage::Open) => Some((login.key, cause)),
             _ => None,
         });
@@ -181,7 +183,7 @@ impl Principals {
     pub(super) fn shrink_deadlines(&mut self) {
         let (expiring, closing) = (
             2 * self.deadlines.expiring + SLACK,
-            2 * self.logins.len() + SLACK,
+            2 * self.table.len() + SLACK,
         );
         let TokenDeadlines {
             expiries,
@@ -210,14 +212,15 @@ impl Principals {
 
     /// Checks that every login that expires has a deadline, for tests and simulations only.
     pub(super) fn verify_deadlines(&self) -> Result<(), String> {
-        let live = self.live_logins();
+        let live = self.table.members();
         let expiring = live.filter(|login| login.expires_by_itself()).count();
         let noted = (self.deadlines.expiring, self.deadlines.expiries.len());
         if expiring != noted.0 || noted.1 < expiring {
             return Err(format!("{expiring} logins expire, and noted are {noted:?}"));
         }
         let closing = self
-            .live_logins()
+            .table
+            .members()
             .filter(|login| matches!(login.status, TokenStatus::Ended(_, CloseStage::Served)));
         let closing = closing.count();
         if closing > self.deadlines.closes.len() {

@@ -1,0 +1,108 @@
+//! Compares the table with a model.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::realtime::testing::Random;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Name(u64);
+
+#[derive(Clone, Copy, Default)]
+struct Number {
+    number: u64,
+    links: Links,
+}
+
+impl Group for Name {
+    /// Collides for every fourth name.
+    fn table_hash(&self) -> u64 {
+        self.0 % 4
+    }
+
+    fn has_same_key(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+impl Member for Number {
+    fn links(&self) -> &Links {
+        &self.links
+    }
+
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+type Table = GroupTable<Name, Number>;
+
+fn insert(table: &mut Table, name: u64, number: u64) -> u32 {
+    let links = Links::default();
+    table.insert(Name(name), Number { number, links }).1
+}
+
+fn find(table: &Table, name: u64) -> Option<u32> {
+    table.find(Name(name).table_hash(), |group| group.0 == name)
+}
+
+fn numbers(table: &Table, name: u64) -> Vec<u64> {
+    let group = find(table, name);
+    let members = group.into_iter().flat_map(|group| table.members_of(group));
+    members.map(|member| member.number).collect()
+}
+
+#[test]
+fn group_exists_as_long_as_it_has_a_member() {
+    let mut table = Table::default();
+    let first = insert(&mut table, 1, 10);
+    let second = insert(&mut table, 1, 11);
+    let other = insert(&mut table, 5, 50);
+    assert_eq!((table.len(), table.group_count()), (3, 2));
+    assert_eq!(numbers(&table, 1), [11, 10]);
+    let group = find(&table, 1).unwrap();
+    assert_eq!(table.member(first).map(|m| m.links.group()), Some(group));
+    assert!(table.only_member(group).is_none());
+    assert_eq!(table.remove(second).map(|m| m.number), Some(11));
+    assert_eq!(table.only_member(group).map(|m| m.number), Some(10));
+    assert_eq!(table.group(group), Some(&Name(1)));
+    table.remove(first);
+    assert_eq!((find(&table, 1), table.group_count()), (None, 1));
+    assert_eq!(numbers(&table, 5), [50]);
+    assert_eq!(table.remove(other).map(|m| m.number), Some(50));
+    assert!(table.remove(NONE).is_none());
+    assert_eq!((table.len(), table.group_count()), (0, 0));
+    assert_eq!(table.verify(), Ok(()));
+}
+
+#[test]
+fn table_agrees_with_a_model_across_rebuilds() {
+    for seed in 1..20 {
+        let mut random = Random(seed);
+        let mut table = Table::default();
+        // The name and the index of each number.
+        let mut model: BTreeMap<u64, (u64, u32)> = BTreeMap::new();
+        for step in 0..3000 {
+            // At first most operations insert, later most remove.
+            if random.below(10) < if step < 1500 { 8 } else { 2 } {
+                let name = random.below(30);
+                model.insert(step, (name, insert(&mut table, name, step)));
+            } else if let Some(&number) = model.keys().nth(random.below(9) as usize) {
+                let (_, at) = model.remove(&number).unwrap();
+                assert_eq!(table.remove(at).map(|m| m.number), Some(number));
+            }
+            if random.below(100) == 0 {
+                table.rebuild(|member, at| model.get_mut(&member.number).unwrap().1 = at);
+            }
+            let name = random.below(30);
+            let mut found = numbers(&table, name);
+            found.sort_unstable();
+            let expected = model.iter().filter(|(_, (of, _))| *of == name);
+            let expected: Vec<u64> = expected.map(|(number, _)| *number).collect();
+            assert_eq!(found, expected, "seed {seed} step {step}");
+        }
+        assert_eq!(table.len(), model.len());
+        assert_eq!(table.members().count(), model.len());
+        assert_eq!(table.verify(), Ok(()));
+    }
+}
