@@ -254,8 +254,8 @@ fn to_output(effect: Effect) -> Output {
             };
             Output::Deliver(delivery.to.iter().copied().map(receiver).collect())
         }
-        Effect::Close(key, code, reason) => Did::Close(key.slot(), code.0, reason.into()),
-        Effect::Accept(key) => Did::Accept(key.slot()),
+        Effect::Close(key, code, reason) => Output::Close(key.slot(), code.0, reason.into()),
+        Effect::Accept(key) => Output::Accept(key.slot()),
         Effect::Mute(_) => panic!("it is recorded elsewhere"),
         Effect::MarkAuthenticated(_) => panic!("authentication is for the admin listener alone"),
         Effect::Respond(key, response) => {
@@ -264,7 +264,7 @@ fn to_output(effect: Effect) -> Output {
                 .iter()
                 .find(|field| field.0 == "Retry-After");
             let retry = retry.map(|field| field.1.to_string());
-            Did::Respond(key.slot(), response.status.0, retry)
+            Output::Respond(key.slot(), response.status.0, retry)
         }
         _ => panic!("unknown effect"),
     }

@@ -7,7 +7,7 @@ use h_realtime::model::{
     AuthReply, BackendEvent, Candidates, Condition, Decision, DenyReason, Identity, Membership,
     Plan, Term, TokenId, UnixMillis,
 };
-use h_realtime::realtime::Withheld;
+use h_realtime::realtime::WithheldCounters;
 use h_realtime_engine::{ConnKey, Message, Now, Verdict};
 
 use crate::sim::Said;
