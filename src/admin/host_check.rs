@@ -38,8 +38,8 @@ impl HostCheck {
         let host = request.host();
         if !host.is_some_and(|host| self.is_own_host(host)) {
             return Err(match self.address {
-                Some(_) => "The Host is not this listener's address, nor in admin_hosts.",
-                None => "The Host is not localhost or an address, nor in admin_hosts.",
+                Some(_) => "The Host is neither this listener's address nor in admin_hosts.",
+                None => "The Host is neither localhost nor an IP address, and not in admin_hosts.",
             });
         }
         if !request.has_header("origin") {

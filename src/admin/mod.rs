@@ -3,7 +3,7 @@
 //!
 //! Owns: its routes, their access control, and the Prometheus text format. Must not know: sockets,
 //! filters, SQL. The reactor that serves the WebSockets serves this listener, too. Slow work
-//! (parsing events and determining their receivers) is handed to the back end.
+//! (parsing events and determining their receivers) is handed to the backend.
 
 mod exposition;
 mod host_check;
@@ -32,7 +32,7 @@ pub struct Admin {
     keys: AdminKeys,
     backend: Box<dyn BackendHandle>,
     page: String,
-    /// Requests in progress at the back end.
+    /// Requests in progress at the backend.
     pending: HashMap<RequestId, PendingPublish>,
     /// Total bytes of their bodies.
     pending_bytes: usize,
@@ -58,7 +58,7 @@ pub enum MetricScope {
     All,
 }
 
-/// A publish request in progress at the back end.
+/// A publish request in progress at the backend.
 struct PendingPublish {
     bytes: usize,
     received: MonoMillis,
@@ -70,7 +70,7 @@ struct PendingPublish {
 /// The progress of a publish request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PublishState {
-    /// The back end has not parsed it yet.
+    /// The backend has not parsed it yet.
     Waiting,
     /// Its events are being delivered.
     Delivering,
@@ -85,11 +85,11 @@ pub struct AdminCounters {
     pub events_accepted: u64,
     /// Publish requests that were rejected as a whole because of an event in them.
     pub batches_refused: u64,
-    /// Publish requests that the back end had no room for.
+    /// Publish requests that the backend had no room for.
     pub busy: u64,
-    /// Publish requests that the back end could not process because its database was unavailable.
+    /// Publish requests that the backend could not process because its database was unavailable.
     pub unavailable: u64,
-    /// Publish requests that were canceled because the back end had not parsed them in time or
+    /// Publish requests that were canceled because the backend had not parsed them in time or
     /// before shutdown.
     pub cancelled: u64,
     /// Requests without a required key.
@@ -102,7 +102,7 @@ pub struct AdminCounters {
 pub struct ServerState<'a> {
     /// Returns the metrics in the Prometheus text format.
     pub metrics: &'a dyn Fn(&Counters, &AdminCounters, MetricScope) -> String,
-    /// Whether the back end is working.
+    /// Whether the backend is working.
     pub ready: bool,
     /// Whether the server is shutting down.
     pub draining: bool,
@@ -162,7 +162,7 @@ impl Admin {
             "/readyz" if state.draining => Verdict::Respond(uncached(error(
                 503,
                 "draining",
-                "The server is shutting down and closes its clients.",
+                "The server is shutting down and closing its connections.",
             ))),
             "/readyz" if state.ready => {
                 Verdict::Respond(uncached(Response::json(200, r#"{"status": "okay"}"#)))
@@ -170,12 +170,12 @@ impl Admin {
             "/readyz" => Verdict::Respond(uncached(error(
                 503,
                 "not_ready",
-                "The back end is not available.",
+                "The backend is unavailable.",
             ))),
             path => match ASSETS.iter().find(|asset| asset.0 == path) {
                 Some(_) if !is_safe => not_allowed("GET, HEAD"),
                 Some((_, kind, text)) => Verdict::Respond(asset(kind, text.as_bytes())),
-                None => reject(404, "not_found", "There is nothing here."),
+                None => reject(404, "not_found", "There is no such resource."),
             },
         }
     }
@@ -185,7 +185,7 @@ impl Admin {
         self.recent_events.record(now, plans, matched);
     }
 
-    /// Called when the back end has parsed a request and its events are about to be delivered.
+    /// Called when the backend has parsed a request and its events are about to be delivered.
     /// Returns the arrival time. `None` if the request was canceled: nothing of it may be delivered
     /// then.
     pub fn begin_delivery(&mut self, request_id: RequestId) -> Option<MonoMillis> {
@@ -222,7 +222,7 @@ impl Admin {
         Some(pending).filter(|pending| pending.state != PublishState::Cancelled)
     }
 
-    /// Responds to a publish request when the back end has parsed it and its events are queued to
+    /// Responds to a publish request when the backend has parsed it and its events are queued to
     /// their receivers. `matched` holds the number of connections for each event.
     pub fn on_published<C>(
         &mut self,
@@ -241,7 +241,7 @@ impl Admin {
                 self.counters.events_accepted += matched.len() as u64;
                 Response::json(202, accepted_body(matched, pending.detailed))
             }
-            // No line is at fault: the back end was unable to process the request.
+            // No line is at fault: the backend was unable to process the request.
             Err(PublishError { line: 0, reason }) => {
                 self.counters.unavailable += 1;
                 error(503, "unavailable", reason).with("Retry-After", "5")
@@ -269,14 +269,14 @@ impl Admin {
         request: &Request<'_>,
     ) -> Result<(), Verdict> {
         let Some(publish_key) = &self.keys.publish else {
-            let reason = "There is no publish key: events come from the message queue here.";
+            let reason = "Publishing is disabled: events come from the message queue.";
             return Err(reject(404, "not_found", reason));
         };
         if bearer(request).is_some_and(|given| matches_key(given, publish_key)) {
             cx.mark_authenticated(key);
             return Ok(());
         }
-        Err(self.unauthorized("The publish key is missing or wrong."))
+        Err(self.unauthorized("The publish key is missing or invalid."))
     }
 
     fn unauthorized(&mut self, reason: &str) -> Verdict {
@@ -309,7 +309,7 @@ impl Admin {
                 MetricScope::All
             }
             Some(_) => {
-                return self.unauthorized("This is neither metrics_key nor the publish key.");
+                return self.unauthorized("The key is neither metrics_key nor the publish key.");
             }
         };
         let text = (state.metrics)(cx.counters(), &self.counters, scope);
@@ -392,7 +392,12 @@ fn error(status: u16, error: &str, reason: &str) -> Response {
 }
 
 fn busy() -> Response {
-    error(503, "busy", "The back end has too much to do.").with("Retry-After", "1")
+    error(
+        503,
+        "busy",
+        "The backend's request queue is full; try again later.",
+    )
+    .with("Retry-After", "1")
 }
 
 /// Returns the key in a request, valid or not.
@@ -415,7 +420,11 @@ fn reject(status: u16, name: &str, reason: &str) -> Verdict {
 }
 
 fn not_allowed(allowed: &'static str) -> Verdict {
-    let response = error(405, "method_not_allowed", "Not with this method.");
+    let response = error(
+        405,
+        "method_not_allowed",
+        "The resource does not allow this method.",
+    );
     Verdict::Respond(response.with("Allow", allowed))
 }
 
@@ -457,7 +466,7 @@ pub const MAX_BODY: usize = 1024 * 1024;
 /// The reason for refusing a body longer than [`MAX_BODY`].
 pub const BODY_TOO_LARGE: &str = "The body of a request must not exceed 1 MiB.";
 
-/// The maximum total size of the requests in progress at the back end, in bytes of body.
+/// The maximum total size of the requests in progress at the backend, in bytes of body.
 const MAX_PENDING_BYTES: usize = 16 * MAX_BODY;
 
 /// Allows only what the page needs, so that text that the page displays cannot make it do anything

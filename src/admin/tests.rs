@@ -65,7 +65,7 @@ fn overdue_publish_request_is_never_delivered() {
         assert_eq!(admin.on_overdue(first), Overdue::Refuse);
     }
     assert_eq!(admin.counters().cancelled, 1);
-    // Both requests are still in progress at the back end.
+    // Both requests are still in progress at the backend.
     assert_eq!(admin.pending_bytes, 4);
     let [first, second] = [first, second].map(|key| RequestId(key.to_u64()));
     assert_eq!(admin.begin_delivery(first), None);

@@ -82,7 +82,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Returns the name in metrics and on the admin page.
+    /// Returns the name in metrics, in the log, and on the admin page.
     pub fn as_str(self) -> &'static str {
         match self {
             EventKind::Create => "create",
@@ -193,4 +193,16 @@ pub enum DenyReason {
     Hidden,
     /// The annotation is hidden from students until their teacher reveals it (h's checkpoints).
     Checkpoint,
+}
+
+impl DenyReason {
+    /// Returns the name in metrics and in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DenyReason::Permission => "permission",
+            DenyReason::Muted => "muted_author",
+            DenyReason::Hidden => "hidden",
+            DenyReason::Checkpoint => "checkpoint",
+        }
+    }
 }

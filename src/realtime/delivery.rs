@@ -1,11 +1,15 @@
 //! Delivers events to their receivers.
+//!
+//! Owns: the evaluation of a plan for each candidate connection, and the frames of its messages.
+//! Must not know: the source of events, or the authorization policy that made the plan.
 
 use std::rc::Rc;
 
-use crate::model::{Candidates, Decision, DenyReason, EventKind, MonoMillis, Plan};
+use crate::model::{Candidates, Decision, DenyReason, EventKind, MonoMillis, Plan, UnixMillis};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 
-use super::event_queue::Cost;
+use super::digest::Digest;
+use super::event_queue::{Completion, Cost, EventQueue};
 use super::rules::decide;
 use super::{ApiSession, Realtime};
 
@@ -26,7 +30,28 @@ impl Realtime {
             .collect()
     }
 
-    pub(super) fn deliver_plan(
+    /// Delivers as many events of a queue as the limits of a turn allow. The receivers of an event
+    /// are determined when it is delivered, by the identities, memberships, and filters at that
+    /// time, and not when it was pushed. Calls `on_complete` for each event and each batch. Returns
+    /// whether events remain.
+    pub fn deliver_queued<T>(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        queue: &mut EventQueue<T>,
+        on_complete: impl FnMut(&mut Cx<'_, ApiSession>, Completion<'_, T>),
+    ) -> bool {
+        queue.run_turn(
+            cx,
+            |cx| cx.backlog(),
+            |cx, plan, received| {
+                self.expire(cx.now());
+                self.deliver_plan(cx, plan, received)
+            },
+            on_complete,
+        )
+    }
+
+    fn deliver_plan(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         plan: &Plan,
@@ -35,44 +60,20 @@ impl Realtime {
         self.counters.events.count(plan.kind);
         let mut receivers = std::mem::take(&mut self.receivers);
         let matches = self.collect(&plan.candidates, &mut receivers);
-
         let excluded = plan.exclude_client.as_deref();
-        let excluded = excluded.map(|client| self.digester.client_id(client));
-        let unix = self.expiry_limit(cx.now());
-        let anonymous = decide(&plan.rules, None);
+        let evaluation = Evaluation {
+            plan,
+            excluded: excluded.map(|client| self.digester.client_id(client)),
+            anonymous: decide(&plan.rules, None),
+            expiry_limit: self.expiry_limit(cx.now()),
+        };
         let mut builder = DeliveryBuilder::new(plan);
         builder.delivery.since = Some(received.0);
         for &key in &receivers {
-            let Some(session) = cx.session(key) else {
-                continue;
-            };
-            self.counters.matched += 1;
-            // h compares null with null, and thus withholds events without a client from
-            // connections without one. Here only the named client is excluded.
-            let is_traced = session.is_traced;
-            if excluded.is_some() && session.client() == excluded {
-                self.counters.withheld.own += 1;
-                if is_traced {
-                    let what = format_args!("{} matches: its own", plan.kind.as_str());
-                    self.tracer.log(key, true, cx.now().mono, what);
-                }
-                continue;
-            }
-            let principal = self.principals.of(key);
-            let decision = match principal {
-                Some(_) if self.principals.is_silenced(key, unix) => {
-                    Decision::Deny(DenyReason::Permission)
-                }
-                Some(_) => decide(&plan.rules, principal),
-                None => anonymous,
-            };
-            if is_traced {
-                let what = format_args!("{} matches: {decision:?}", plan.kind.as_str());
-                self.tracer.log(key, true, cx.now().mono, what);
-            }
-            match decision {
-                Decision::Deny(reason) => self.counters.withheld.count(reason),
-                Decision::Send(variant) => {
+            match self.evaluate(cx, key, &evaluation) {
+                None => {}
+                Some(Decision::Deny(reason)) => self.counters.withheld.count(reason),
+                Some(Decision::Send(variant)) => {
                     if !builder.add(key, variant) {
                         self.counters.withheld.count(DenyReason::Permission);
                     }
@@ -89,6 +90,68 @@ impl Realtime {
             cx.fan_out(builder.delivery);
         }
         Cost { sent, matches }
+    }
+
+    /// Returns the decision on a candidate. `None` if the connection is closed, or its client caused
+    /// the event.
+    #[inline]
+    fn evaluate(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        evaluation: &Evaluation<'_>,
+    ) -> Option<Decision> {
+        let session = cx.session(key)?;
+        self.counters.matched += 1;
+        let is_traced = session.is_traced;
+        let kind = evaluation.plan.kind;
+        // h compares null with null, and thus withholds events without a client from connections
+        // without one. Here only the named client is excluded.
+        if evaluation.excluded.is_some() && session.client() == evaluation.excluded {
+            self.counters.withheld.own += 1;
+            if is_traced {
+                self.trace_decision(cx, key, kind, Err("own_event"));
+            }
+            return None;
+        }
+        let principal = self.principals.of(key);
+        let decision = match principal {
+            Some(_) if self.principals.is_silenced(key, evaluation.expiry_limit) => {
+                Decision::Deny(DenyReason::Permission)
+            }
+            Some(_) => decide(&evaluation.plan.rules, principal),
+            None => evaluation.anonymous,
+        };
+        if is_traced {
+            let outcome = match decision {
+                Decision::Send(variant) => Ok(variant),
+                Decision::Deny(reason) => Err(reason.as_str()),
+            };
+            self.trace_decision(cx, key, kind, outcome);
+        }
+        Some(decision)
+    }
+
+    /// Logs the decision on a traced connection: the variant to send, or the reason for sending
+    /// none.
+    #[cold]
+    fn trace_decision(
+        &mut self,
+        cx: &Cx<'_, ApiSession>,
+        key: ConnKey,
+        kind: EventKind,
+        outcome: Result<usize, &str>,
+    ) {
+        let (now, kind) = (cx.now().mono, kind.as_str());
+        let mut log = |line| self.tracer.log(key, true, now, line);
+        match outcome {
+            Ok(variant) => log(format_args!(
+                "event kind={kind} decision=send variant={variant}"
+            )),
+            Err(reason) => log(format_args!(
+                "event kind={kind} decision=deny reason={reason}"
+            )),
+        }
     }
 
     /// Collects the candidate connections without duplicates, in arena order, so that their slots
@@ -112,6 +175,17 @@ impl Realtime {
         receivers.dedup();
         matches
     }
+}
+
+/// A plan, with the results that are the same for all receivers.
+struct Evaluation<'a> {
+    plan: &'a Plan,
+    /// The digest of the client that caused the event.
+    excluded: Option<Digest>,
+    /// The decision on anonymous receivers.
+    anonymous: Decision,
+    /// The limit for [`Principals::is_silenced`](super::principals::Principals::is_silenced).
+    expiry_limit: UnixMillis,
 }
 
 /// A delivery under construction. Each variant is encoded when its first receiver is added.

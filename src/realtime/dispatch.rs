@@ -1,4 +1,7 @@
 //! Handles the messages of clients.
+//!
+//! Owns: the effect of each type of message, its reply, and the counters of rejections. Must not
+//! know: the syntax of messages, filters, and replies.
 
 use crate::net::{ConnKey, Cx, Message};
 use crate::ws::CloseCode;
@@ -32,12 +35,12 @@ impl Realtime {
             // h only logs an exception.
             Err(ParseError::NotAnObject) => {
                 self.counters.errors.not_object += 1;
-                self.trace_message(cx, key, "no object", None);
+                self.trace_message(cx, key, None, Some("not_object"));
             }
             Err(ParseError::LongId) => {
                 let rejection = Rejection::LongId { limit: MAX_ID_LEN };
                 self.count_rejection(rejection);
-                self.trace_message(cx, key, "too long an id", Some(rejection));
+                self.trace_message(cx, key, None, Some(rejection.as_str()));
                 self.reply.clear();
                 reply::error(&mut self.reply, rejection, "null");
                 cx.reply(Message::Text(&self.reply));
@@ -46,7 +49,7 @@ impl Realtime {
             // to serve the connection.
             Err(ParseError::NotJson) => {
                 self.counters.errors.not_json += 1;
-                self.trace_message(cx, key, "not JSON", None);
+                self.trace_message(cx, key, None, Some("not_json"));
                 cx.close(key, CloseCode::INVALID_DATA, "invalid message format");
             }
         }
@@ -83,7 +86,8 @@ impl Realtime {
         if let Err(rejection) = outcome {
             self.count_rejection(rejection);
         }
-        self.trace_message(cx, key, message.kind.as_str(), outcome.err());
+        let rejected = outcome.err().map(Rejection::as_str);
+        self.trace_message(cx, key, Some(message.kind.as_str()), rejected);
         let Some(id) = message.id else {
             self.counters.without_id += 1;
             return;
@@ -105,32 +109,26 @@ impl Realtime {
         self.reply.shrink_to(REPLY_BUFFER);
     }
 
-    /// Logs a received message if tracing is on.
+    /// Logs a received message if tracing is on: its type, if it is known, and the reason for its
+    /// rejection.
     fn trace_message(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
-        kind: &str,
-        rejection: Option<Rejection<'_>>,
+        kind: Option<&str>,
+        rejected: Option<&str>,
     ) {
         if !self.tracer.is_on() {
             return;
         }
         let is_traced = cx.session(key).is_some_and(|session| session.is_traced);
-        let outcome = match rejection {
-            None => "",
-            Some(Rejection::InvalidType(_)) => ", refused: no such type",
-            Some(Rejection::MissingValue | Rejection::MissingFilter) => ", refused: incomplete",
-            Some(Rejection::InvalidValue) => ", refused: no client id",
-            Some(Rejection::InvalidFilter) => ", refused: no filter",
-            Some(Rejection::TooManyTerms { .. } | Rejection::TooManyClauses { .. }) => {
-                ", refused: too many terms"
-            }
-            Some(Rejection::FiltersFull { .. }) => ", refused: no memory for filters",
-            Some(Rejection::LongId { .. }) => ", refused: its id is too long",
-        };
-        let what = format_args!("says: {kind}{outcome}");
-        self.tracer.log(key, is_traced, cx.now().mono, what);
+        let now = cx.now().mono;
+        let (kind, prefix) = kind.map_or(("", ""), |kind| (kind, " type="));
+        let mut log = |line| self.tracer.log(key, is_traced, now, line);
+        match rejected {
+            None => log(format_args!("message{prefix}{kind}")),
+            Some(reason) => log(format_args!("message{prefix}{kind} rejected={reason}")),
+        }
     }
 
     fn set_client_id(

@@ -9,9 +9,6 @@ use std::collections::VecDeque;
 use std::vec;
 
 use crate::model::{MonoMillis, Plan};
-use crate::net::Cx;
-
-use super::{ApiSession, Realtime};
 
 /// Batches of events, in lanes. The events of a lane are delivered in the order in which they were
 /// pushed, so that an annotation's earlier state never follows a later one. Lanes take turns, event
@@ -100,7 +97,7 @@ impl<T> EventQueue<T> {
 
     /// Delivers events with `deliver`, which returns the cost of each, until a limit is reached.
     /// Returns whether events remain.
-    fn run_turn<C>(
+    pub(super) fn run_turn<C>(
         &mut self,
         context: &mut C,
         backlog: impl Fn(&C) -> usize,
@@ -150,29 +147,6 @@ impl<T> EventQueue<T> {
         let lanes = (self.next..self.next + count).map(|lane| lane % count);
         let mut waiting = lanes.filter(|&lane| !self.lanes[lane].is_empty());
         waiting.next()
-    }
-}
-
-impl Realtime {
-    /// Delivers as many events of a queue as the limits of a turn allow. The receivers of an event
-    /// are determined when it is delivered, by the identities, memberships, and filters at that
-    /// time, and not when it was pushed. Calls `on_complete` for each event and each batch. Returns
-    /// whether events remain.
-    pub fn deliver_queued<T>(
-        &mut self,
-        cx: &mut Cx<'_, ApiSession>,
-        queue: &mut EventQueue<T>,
-        on_complete: impl FnMut(&mut Cx<'_, ApiSession>, Completion<'_, T>),
-    ) -> bool {
-        queue.run_turn(
-            cx,
-            |cx| cx.backlog(),
-            |cx, plan, received| {
-                self.expire(cx.now());
-                self.deliver_plan(cx, plan, received)
-            },
-            on_complete,
-        )
     }
 }
 

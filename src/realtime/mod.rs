@@ -201,9 +201,9 @@ impl Realtime {
 
     /// Called when a WebSocket has closed.
     pub fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
-        if let Some(ending) = cx.close_info().filter(|_| self.tracer.is_on()) {
-            let what = format_args!("closed with {}, by {}", ending.code, ending.reason);
-            self.tracer.log(key, session.is_traced, cx.now().mono, what);
+        if let Some(info) = cx.close_info().filter(|_| self.tracer.is_on()) {
+            let line = format_args!("closed code={} by={}", info.code, info.reason);
+            self.tracer.log(key, session.is_traced, cx.now().mono, line);
         }
         if session.is_traced {
             self.tracer.close();
@@ -277,15 +277,10 @@ impl Realtime {
         let principal = self.principals.of(key);
         let user = principal.map_or("anonymous", |principal| principal.userid());
         let now = cx.now().mono;
+        let mut log = |line| self.tracer.log(key, is_traced, now, line);
         match cx.peer(key) {
-            Some(peer) => {
-                let what = format_args!("open, from {peer}, {user}");
-                self.tracer.log(key, is_traced, now, what);
-            }
-            None => {
-                let what = format_args!("open, from a unix socket, {user}");
-                self.tracer.log(key, is_traced, now, what);
-            }
+            Some(peer) => log(format_args!("opened peer={peer} user={user}")),
+            None => log(format_args!("opened peer=unix user={user}")),
         }
     }
 }

@@ -28,6 +28,22 @@ pub enum Rejection<'a> {
     LongId { limit: usize },
 }
 
+impl Rejection<'_> {
+    /// Returns the name in metrics and in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rejection::InvalidType(_) => "invalid_type",
+            Rejection::MissingValue | Rejection::InvalidValue | Rejection::MissingFilter => {
+                "invalid_data"
+            }
+            Rejection::InvalidFilter => "invalid_filter",
+            Rejection::TooManyTerms { .. } | Rejection::TooManyClauses { .. } => "too_many_terms",
+            Rejection::FiltersFull { .. } => "filters_full",
+            Rejection::LongId { .. } => "long_id",
+        }
+    }
+}
+
 /// Writes the reply to `ping`.
 pub fn pong(out: &mut String, id: &str) {
     out.push_str(r#"{"type": "pong", "ok": true, "reply_to": "#);

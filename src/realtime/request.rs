@@ -63,7 +63,7 @@ pub fn requests_tracing(request: &Request<'_>) -> bool {
 
 /// Returns the response to a page whose origin is not allowed.
 pub fn forbidden_origin() -> Response {
-    let body = r#"{"ok": false, "error": "forbidden_origin", "reason": "PagedVec of this origin may not connect."}"#;
+    let body = r#"{"ok": false, "error": "forbidden_origin", "reason": "Pages of this origin may not connect."}"#;
     // RFC 6455 §4.2.2: "If the server does not wish to accept this connection, it MUST return an
     // appropriate HTTP error code (e.g., 403 Forbidden)".
     Response::json(403, body).closing()
