@@ -4,27 +4,43 @@
 //! Owns: its routes, their access control, and the Prometheus text format. Must not know: sockets,
 //! filters, SQL. The reactor that serves the WebSockets serves this listener, too. Slow work
 //! (parsing events and determining their receivers) is handed to the backend.
+//!
+//! The files, in reading order. The path of an event that is published over HTTP leads from
+//! [`Admin::on_request`] through `publish` to the backend; the server then calls
+//! [`Admin::begin_delivery`], delivers the event, and calls [`Admin::on_published`].
+//!
+//! | file | purpose |
+//! |---|---|
+//! | `mod` | routes and keys |
+//! | `host_check` | rejection of requests from pages of other sites |
+//! | `publish` | publish requests in progress |
+//! | `recent_events` | the last events, for display |
+//! | `exposition` | the Prometheus text format |
+//! | `page` | the page and its files |
+//! | `response` | responses with errors |
 
 mod exposition;
 mod host_check;
+mod page;
+mod publish;
 mod recent_events;
+mod response;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use subtle::ConstantTimeEq;
 
 use crate::http::{Request, Response};
-use crate::model::{
-    BackendHandle, BackendRequest, Busy, MonoMillis, Plan, PublishError, RequestId, Secret,
-    UnixMillis,
-};
-use crate::net::{ConnKey, Counters, Cx, Overdue, Verdict};
+use crate::model::{BackendHandle, Plan, RequestId, Secret, UnixMillis};
+use crate::net::{ConnKey, Counters, Cx, Verdict};
 
 pub use exposition::{Exposition, Histogram, MetricKind};
 pub use host_check::HostCheck;
+pub use publish::{BODY_TOO_LARGE, MAX_BODY};
 
+use publish::PendingPublish;
 use recent_events::RecentEvents;
+use response::{error, not_allowed, reject, uncached};
 
 /// The admin interface.
 pub struct Admin {
@@ -58,26 +74,6 @@ pub enum MetricScope {
     All,
 }
 
-/// A publish request in progress at the backend.
-struct PendingPublish {
-    bytes: usize,
-    received: MonoMillis,
-    /// The publisher requested the matches of each event.
-    detailed: bool,
-    state: PublishState,
-}
-
-/// The progress of a publish request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PublishState {
-    /// The backend has not parsed it yet.
-    Waiting,
-    /// Its events are being delivered.
-    Delivering,
-    /// The publisher was notified that nothing is published.
-    Cancelled,
-}
-
 /// Counters of the admin interface.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AdminCounters {
@@ -109,7 +105,7 @@ pub struct ServerState<'a> {
 }
 
 impl Admin {
-    /// Returns an admin interface behind `guard`. `ws_url` is the URL that the page suggests to
+    /// Returns an admin interface behind `host_check`. `ws_url` is the URL that the page suggests to
     /// connect to. If it is empty, the page guesses. Without a publish key, publishing is disabled.
     pub fn new(
         host_check: HostCheck,
@@ -121,7 +117,7 @@ impl Admin {
             host_check,
             keys,
             backend,
-            page: PAGE.replace("{{WS_URL}}", &escape_attribute(ws_url)),
+            page: page::render(ws_url),
             pending: HashMap::new(),
             pending_bytes: 0,
             recent_events: RecentEvents::default(),
@@ -153,7 +149,7 @@ impl Admin {
             "/" | "/metrics" | "/livez" | "/readyz" | "/tail" if !is_safe => {
                 not_allowed("GET, HEAD")
             }
-            "/" => Verdict::Respond(self.page()),
+            "/" => Verdict::Respond(page::page(&self.page)),
             "/tail" => self.tail(cx, key, request),
             "/metrics" => self.metrics(cx, key, request, state),
             // A response is the whole test: a restart would fix no other problem.
@@ -172,92 +168,17 @@ impl Admin {
                 "not_ready",
                 "The backend is unavailable.",
             ))),
-            path => match ASSETS.iter().find(|asset| asset.0 == path) {
+            path => match page::asset(path) {
                 Some(_) if !is_safe => not_allowed("GET, HEAD"),
-                Some((_, kind, text)) => Verdict::Respond(asset(kind, text.as_bytes())),
+                Some(file) => Verdict::Respond(file),
                 None => reject(404, "not_found", "There is no such resource."),
             },
         }
     }
 
     /// Records events, with the number of connections that each matched.
-    pub fn on_events(&mut self, now: UnixMillis, plans: &[Plan], matched: &[usize]) {
+    pub fn record_events(&mut self, now: UnixMillis, plans: &[Plan], matched: &[usize]) {
         self.recent_events.record(now, plans, matched);
-    }
-
-    /// Called when the backend has parsed a request and its events are about to be delivered.
-    /// Returns the arrival time. `None` if the request was canceled: nothing of it may be delivered
-    /// then.
-    pub fn begin_delivery(&mut self, request_id: RequestId) -> Option<MonoMillis> {
-        let pending = self.pending.get_mut(&request_id)?;
-        if pending.state == PublishState::Cancelled {
-            self.take_pending(request_id);
-            return None;
-        }
-        pending.state = PublishState::Delivering;
-        Some(pending.received)
-    }
-
-    /// Called when a deferred request is overdue. If the delivery of a publish request has not
-    /// begun, it never will, so the publisher may send the request again. Otherwise the request is
-    /// answered when its delivery is complete.
-    pub fn on_overdue(&mut self, key: ConnKey) -> Overdue {
-        let Some(pending) = self.pending.get_mut(&RequestId(key.to_u64())) else {
-            return Overdue::Refuse;
-        };
-        match pending.state {
-            PublishState::Delivering => return Overdue::Wait,
-            PublishState::Cancelled => {}
-            PublishState::Waiting => {
-                pending.state = PublishState::Cancelled;
-                self.counters.cancelled += 1;
-            }
-        }
-        Overdue::Refuse
-    }
-
-    fn take_pending(&mut self, request_id: RequestId) -> Option<PendingPublish> {
-        let pending = self.pending.remove(&request_id)?;
-        self.pending_bytes -= pending.bytes;
-        Some(pending).filter(|pending| pending.state != PublishState::Cancelled)
-    }
-
-    /// Responds to a publish request when the backend has parsed it and its events are queued to
-    /// their receivers. `matched` holds the number of connections for each event.
-    pub fn on_published<C>(
-        &mut self,
-        cx: &mut Cx<'_, C>,
-        request_id: RequestId,
-        result: Result<&[usize], &PublishError>,
-    ) {
-        let (Some(key), Some(pending)) = (
-            ConnKey::from_u64(request_id.0),
-            self.take_pending(request_id),
-        ) else {
-            return;
-        };
-        let response = match result {
-            Ok(matched) => {
-                self.counters.events_accepted += matched.len() as u64;
-                Response::json(202, accepted_body(matched, pending.detailed))
-            }
-            // No line is at fault: the backend was unable to process the request.
-            Err(PublishError { line: 0, reason }) => {
-                self.counters.unavailable += 1;
-                error(503, "unavailable", reason).with("Retry-After", "5")
-            }
-            Err(refused) => {
-                self.counters.batches_refused += 1;
-                let body = serde_json::json!({
-                    "ok": false,
-                    "error": "invalid_event",
-                    "line": refused.line,
-                    "reason": refused.reason,
-                });
-                Response::json(400, body.to_string())
-            }
-        };
-        cx.respond(key, response);
     }
 
     /// Rejects a request without the publish key. If no such key is configured, publishing is
@@ -329,75 +250,6 @@ impl Admin {
         let events = self.recent_events.after(after).to_string();
         Verdict::Respond(uncached(Response::json(200, events)))
     }
-
-    fn publish<C>(&mut self, cx: &mut Cx<'_, C>, key: ConnKey, request: &Request<'_>) -> Verdict {
-        if let Err(response) = self.check_key(cx, key, request) {
-            return response;
-        }
-        let Some(body) = request.body else {
-            return Verdict::ReadBody { limit: MAX_BODY };
-        };
-        if self.pending_bytes + body.len() > MAX_PENDING_BYTES {
-            self.counters.busy += 1;
-            return Verdict::Respond(busy());
-        }
-        let request_id = RequestId(key.to_u64());
-        let publish = BackendRequest::Publish {
-            request_id,
-            body: body.to_vec(),
-        };
-        match self.backend.send(publish) {
-            Ok(()) => {
-                let pending = PendingPublish {
-                    bytes: body.len(),
-                    received: MonoMillis(cx.now().mono),
-                    detailed: request.last_param("each").is_some_and(|each| each == "1"),
-                    state: PublishState::Waiting,
-                };
-                self.pending_bytes += pending.bytes;
-                self.pending.insert(request_id, pending);
-                Verdict::Defer(None)
-            }
-            Err(Busy) => {
-                self.counters.busy += 1;
-                Verdict::Respond(busy())
-            }
-        }
-    }
-
-    fn page(&self) -> Response {
-        asset("text/html; charset=utf-8", self.page.clone().into_bytes())
-            .with("Content-Security-Policy", PAGE_POLICY)
-            .with("Referrer-Policy", "no-referrer")
-    }
-}
-
-/// Returns a file of the page.
-fn asset(kind: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Response {
-    uncached(Response::new(200, kind, body)).with("X-Content-Type-Options", "nosniff")
-}
-
-fn accepted_body(matched: &[usize], detailed: bool) -> String {
-    let (count, total) = (matched.len(), matched.iter().sum::<usize>());
-    if detailed {
-        format!(r#"{{"accepted":{count},"matched":{total},"each":{matched:?}}}"#)
-    } else {
-        format!(r#"{{"accepted":{count},"matched":{total}}}"#)
-    }
-}
-
-fn error(status: u16, error: &str, reason: &str) -> Response {
-    let body = serde_json::json!({"ok": false, "error": error, "reason": reason});
-    Response::json(status, body.to_string())
-}
-
-fn busy() -> Response {
-    error(
-        503,
-        "busy",
-        "The backend's request queue is full; try again later.",
-    )
-    .with("Retry-After", "1")
 }
 
 /// Returns the key in a request, valid or not.
@@ -414,65 +266,6 @@ fn bearer<'a>(request: &'a Request<'_>) -> Option<&'a [u8]> {
 fn matches_key(given: &[u8], key: &Secret) -> bool {
     given.ct_eq(key.0.as_bytes()).into()
 }
-
-fn reject(status: u16, name: &str, reason: &str) -> Verdict {
-    Verdict::Respond(error(status, name, reason))
-}
-
-fn not_allowed(allowed: &'static str) -> Verdict {
-    let response = error(
-        405,
-        "method_not_allowed",
-        "The resource does not allow this method.",
-    );
-    Verdict::Respond(response.with("Allow", allowed))
-}
-
-fn uncached(response: Response) -> Response {
-    response.with("Cache-Control", "no-store")
-}
-
-fn escape_attribute(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('"', "&quot;")
-        .replace('<', "&lt;")
-}
-
-/// The page itself.
-const PAGE: &str = include_str!("page/index.html");
-
-/// The files of the page: path, type, and text.
-const ASSETS: [(&str, &str, &str); 11] = [
-    (
-        "/page.css",
-        "text/css; charset=utf-8",
-        include_str!("page/page.css"),
-    ),
-    ("/common.js", SCRIPT, include_str!("page/common.js")),
-    ("/causes.js", SCRIPT, include_str!("page/causes.js")),
-    ("/connection.js", SCRIPT, include_str!("page/connection.js")),
-    ("/console.js", SCRIPT, include_str!("page/console.js")),
-    ("/overview.js", SCRIPT, include_str!("page/overview.js")),
-    ("/charts.js", SCRIPT, include_str!("page/charts.js")),
-    ("/history.js", SCRIPT, include_str!("page/history.js")),
-    ("/log.js", SCRIPT, include_str!("page/log.js")),
-    ("/metrics.js", SCRIPT, include_str!("page/metrics.js")),
-    ("/tail.js", SCRIPT, include_str!("page/tail.js")),
-];
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-
-/// The maximum size of a publish request, in bytes.
-pub const MAX_BODY: usize = 1024 * 1024;
-/// The reason for refusing a body longer than [`MAX_BODY`].
-pub const BODY_TOO_LARGE: &str = "The body of a request must not exceed 1 MiB.";
-
-/// The maximum total size of the requests in progress at the backend, in bytes of body.
-const MAX_PENDING_BYTES: usize = 16 * MAX_BODY;
-
-/// Allows only what the page needs, so that text that the page displays cannot make it do anything
-/// else.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self' ws: wss:; img-src data:; form-action 'none'; \
-    base-uri 'none'; frame-ancestors 'none'";
 
 #[cfg(test)]
 mod tests;

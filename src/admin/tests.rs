@@ -8,11 +8,11 @@ use crate::net::{Now, Sessions};
 #[test]
 fn response_counts_events_and_receivers() {
     assert_eq!(
-        accepted_body(&[2, 0, 3], false),
+        publish::accepted_body(&[2, 0, 3], false),
         r#"{"accepted":3,"matched":5}"#
     );
     assert_eq!(
-        accepted_body(&[2, 0], true),
+        publish::accepted_body(&[2, 0], true),
         r#"{"accepted":2,"matched":2,"each":[2, 0]}"#
     );
 }
@@ -81,8 +81,8 @@ fn overdue_publish_request_is_never_delivered() {
 
 #[test]
 fn page_has_one_placeholder_for_the_address() {
-    assert_eq!(PAGE.matches("{{WS_URL}}").count(), 1);
-    assert_eq!(escape_attribute(r#"a"b<c&"#), "a&quot;b&lt;c&amp;");
+    assert_eq!(page::PAGE.matches("{{WS_URL}}").count(), 1);
+    assert_eq!(page::escape_attribute(r#"a"b<c&"#), "a&quot;b&lt;c&amp;");
 }
 
 // RFC 9110 §11.1
@@ -110,14 +110,17 @@ fn authorization_scheme_is_case_insensitive() {
 
 #[test]
 fn every_file_referenced_by_the_page_is_served() {
-    let sources = ASSETS.iter().map(|(_, _, text)| *text).chain([PAGE]);
+    let sources = page::ASSETS
+        .iter()
+        .map(|(_, _, text)| *text)
+        .chain([page::PAGE]);
     let mut named: Vec<&str> = sources
         .flat_map(|text| text.split(['\'', '"']).filter(|name| name.starts_with('/')))
         .filter(|name| name.ends_with(".js") || name.ends_with(".css"))
         .collect();
     named.sort_unstable();
     named.dedup();
-    let mut served: Vec<&str> = ASSETS.iter().map(|(path, _, _)| *path).collect();
+    let mut served: Vec<&str> = page::ASSETS.iter().map(|(path, _, _)| *path).collect();
     served.sort_unstable();
     assert_eq!(named, served);
 }

@@ -1,22 +1,38 @@
 //! The Real Time API: messages of clients, replies, and the delivery of events.
 //!
 //! Owns: the protocol's messages, filters and their index, and the identities of connections. Must
-//! not know: sockets, TLS, SQL, or the sources of events. Its interface to the engine is [`Cx`],
-//! and to backends [`crate::model`].
+//! not know: sockets, TLS, SQL, or the sources of events. Its interface to the engine is [`Cx`], and
+//! its interface to backends is [`crate::model`].
+//!
+//! [`Realtime`] is one type in several files. The files, in reading order:
 //!
 //! | file | purpose |
 //! |---|---|
+//! | `mod` | the type, its settings, and the callbacks of the engine |
 //! | `request` | handshakes, credentials, `/_status` |
-//! | `message`, `filter`, `reply` | parsing and serialization of the protocol's JSON |
-//! | `dispatch` | handling of messages |
-//! | `work` | the cost of messages |
-//! | `deliver` | from an event to its receivers |
+//! | `authentication` | the lifetime of a token, from the handshake to its end |
+//! | `session` | the state in a connection's own slot |
+//! | `dispatch` | the effect of a client's message |
+//! | `encoding`, `json`, `message`, `filter` | decoding and parsing of messages |
+//! | `reply` | serialization of replies |
 //! | `event_queue` | events that wait for delivery, in bounded steps |
-//! | `index`, `term` | the inverted index of filters |
-//! | `credentials` | the life of a token, from the handshake to its end |
-//! | `principals`, `expiry`, `audience` | identities, their expiry, and their permissions |
-//! | `trace` | log lines about single connections |
+//! | `delivery` | from an event to its receivers |
+//! | `rules` | evaluation of a plan's rules for a receiver |
+//! | `index`, `digest` | the inverted index of filters |
+//! | `principals`, `deadlines` | the identities of connections, and their expiry |
+//! | `group_table`, `slab` | the tables below the index and the principals |
+//! | `cost` | the cost of messages |
+//! | `counters`, `tracer` | counters, and log lines about single connections |
 //! | `invariants` | invariants between any two calls |
+//!
+//! Inbound messages: [`Realtime::on_client_message`] decodes (`encoding`) and parses (`message`) a
+//! text, `dispatch` applies it (`filter` and `index` for a filter), and `reply` writes the reply,
+//! which goes to [`Cx::reply`].
+//!
+//! Outbound events: the server pushes a backend's plans into an [`EventQueue`].
+//! [`Realtime::deliver_queued`] takes as many as a turn allows. For each, `delivery` collects the
+//! candidates from `index` or `principals`, evaluates the `rules` for each, and passes the messages
+//! with their receivers to [`Cx::fan_out`].
 
 mod authentication;
 mod cost;
@@ -273,6 +289,7 @@ impl Realtime {
 }
 
 impl Realtime {
+    /// Logs the opening of a connection.
     fn trace_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, is_traced: bool) {
         let principal = self.principals.of(key);
         let user = principal.map_or("anonymous", |principal| principal.userid());

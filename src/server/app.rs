@@ -210,7 +210,7 @@ impl Handler for App {
         let done =
             |cx: &mut Cx<'_, ApiSession>, completion: Completion<'_, Origin>| match completion {
                 Completion::Event(plan, count) => {
-                    admin.on_events(cx.now().unix, std::slice::from_ref(plan), &[count]);
+                    admin.record_events(cx.now().unix, std::slice::from_ref(plan), &[count]);
                 }
                 Completion::Batch(Origin::Publisher(request_id), counts) => {
                     admin.on_published(cx, request_id, Ok(counts));
