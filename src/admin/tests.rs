@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::http::{Head, parse_head};
+use crate::model::{BackendRequest, Busy, MonoMillis};
 use crate::net::testing::Recorder;
-use crate::net::{Now, Sessions};
+use crate::net::{Now, Overdue, Sessions};
 
 #[test]
 fn response_counts_events_and_receivers() {

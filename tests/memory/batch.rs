@@ -23,7 +23,12 @@ fn a_batch_of_millions_of_notifications_takes_a_few_megabytes() {
 }
 
 fn publish_large_batch() {
-    let mut engine = Engine::new(Config::default(), Api::new(ApiSettings::default()), 1, at(0));
+    let mut engine = Engine::new(
+        Config::default(),
+        Api::new(ApiSettings::default()),
+        1,
+        at(0),
+    );
     for _ in 0..CONNECTIONS {
         open(&mut engine);
     }

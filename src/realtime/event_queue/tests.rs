@@ -5,8 +5,9 @@ use crate::model::{
     BackendEvent, Candidates, Condition, Decision, EndCause, EventKind, Field, Membership, Role,
     TokenId,
 };
-use crate::realtime::ApiSettings;
+use crate::net::Cx;
 use crate::realtime::testing::{Output, TestApi, identity, rule, term};
+use crate::realtime::{ApiSession, ApiSettings, Realtime};
 
 /// An engine that only counts receivers.
 #[derive(Default)]
