@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn absolute_form_target_overrides_host() {
         let host_check = HostCheck::new(Some("127.0.0.1:5002".parse().unwrap()), Vec::new());
-        for (target, host, want) in [
+        for (target, host, expected) in [
             ("http://127.0.0.1:5002/", "proxy.example", true),
             ("http://rebound.example:5002/", "127.0.0.1:5002", false),
         ] {
@@ -175,7 +175,7 @@ mod tests {
             let Ok(Head::Complete(verdict)) = verdict else {
                 panic!("no whole head");
             };
-            assert_eq!(verdict.is_ok(), want, "{target}");
+            assert_eq!(verdict.is_ok(), expected, "{target}");
         }
     }
 

@@ -89,7 +89,7 @@ fn page_has_one_placeholder_for_the_address() {
 // RFC 9110 §11.1
 #[test]
 fn authorization_scheme_is_case_insensitive() {
-    for (field, want) in [
+    for (field, expected) in [
         ("Bearer k", Some(&b"k"[..])),
         ("bearer k", Some(b"k")),
         ("BEARER   k ", Some(b"k")),
@@ -105,7 +105,7 @@ fn authorization_scheme_is_case_insensitive() {
         let Ok(Head::Complete(given)) = given else {
             panic!("no whole head");
         };
-        assert_eq!(given.as_deref(), want, "{field}");
+        assert_eq!(given.as_deref(), expected, "{field}");
     }
 }
 

@@ -20,7 +20,7 @@ impl Realtime {
         message: Message<'_>,
     ) {
         let parsed = match message {
-            Message::Text(text) => Some(encoding::without_mark(text).into()),
+            Message::Text(text) => Some(encoding::strip_bom(text).into()),
             Message::Binary(bytes) => encoding::decode(bytes),
         };
         let parsed = match &parsed {

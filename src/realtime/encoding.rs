@@ -17,7 +17,7 @@ pub fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 /// Removes a byte order mark.
-pub fn without_mark(text: &str) -> &str {
+pub fn strip_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn short_texts_and_surrogate_pairs_are_decoded() {
-        for (bytes, want) in [
+        for (bytes, expected) in [
             (&b""[..], Some("")),
             (b"1", Some("1")),
             (b"\x001", Some("1")),
@@ -120,7 +120,7 @@ mod tests {
             (b"\xff\xfe\0\0\0", None),
             (b"{\"\xfc\"}", None),
         ] {
-            assert_eq!(decode(bytes).as_deref(), want, "{bytes:x?}");
+            assert_eq!(decode(bytes).as_deref(), expected, "{bytes:x?}");
         }
     }
 }

@@ -47,8 +47,8 @@ pub fn parse(
     if policy.as_deref() != Some("include_any") || !has_actions {
         return Err(FilterError::Malformed);
     }
-    let mut terms = TermCollector {
-        found: Vec::new(),
+    let mut collector = TermCollector {
+        terms: Vec::new(),
         values: limit,
         digester,
         spent,
@@ -58,12 +58,12 @@ pub fn parse(
         clauses_left = clauses_left
             .checked_sub(1)
             .ok_or(FilterError::TooManyClauses)?;
-        terms.add_clause(clause)
+        collector.add_clause(clause)
     })?;
-    let mut found = terms.found;
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
+    let mut terms = collector.terms;
+    terms.sort_unstable();
+    terms.dedup();
+    Ok(terms)
 }
 
 /// Returns the maximum number of clauses in a filter with at most `limit` values, including clauses
@@ -80,7 +80,7 @@ impl From<json::JsonError> for FilterError {
 
 struct TermCollector<'a> {
     /// In the order written.
-    found: Vec<Digest>,
+    terms: Vec<Digest>,
     /// The number of values that may follow.
     values: usize,
     digester: &'a Digester,
@@ -148,7 +148,7 @@ impl TermCollector<'_> {
     fn add(&mut self, term: Digest) {
         *self.spent += cost::TERM;
         self.values -= 1;
-        self.found.push(term);
+        self.terms.push(term);
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn clauses_yield_terms() {
-        for (clauses, want) in [
+        for (clauses, expected) in [
             ("[]", &[][..]),
             (r#"[{"field":"/id","value":"a"}]"#, &[(Id, "a")]),
             (
@@ -216,7 +216,11 @@ mod tests {
                 ],
             ),
         ] {
-            assert_eq!(parse_clauses(clauses, 200), Ok(terms(want)), "{clauses}");
+            assert_eq!(
+                parse_clauses(clauses, 200),
+                Ok(terms(expected)),
+                "{clauses}"
+            );
         }
     }
 
@@ -245,8 +249,8 @@ mod tests {
             r#"[{"field":"/uri","value":[{"a":1}]}]"#,
             r#"[{"field":"/id","value":"a"},{"field":"/uri","value":5}]"#,
         ] {
-            let got = parse_clauses(clauses, 200);
-            assert_eq!(got, Err(FilterError::Malformed), "{clauses}");
+            let actual = parse_clauses(clauses, 200);
+            assert_eq!(actual, Err(FilterError::Malformed), "{clauses}");
         }
     }
 

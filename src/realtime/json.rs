@@ -202,27 +202,27 @@ mod tests {
 
     #[test]
     fn members_are_visited_in_order_and_verbatim() {
-        let got = all(" {\"a\" : [1, {\"b\":2}] ,\"\\u0061\":\"\\ud800\",\"\":1e400 } ");
+        let actual = all(" {\"a\" : [1, {\"b\":2}] ,\"\\u0061\":\"\\ud800\",\"\":1e400 } ");
         // Each of the two parsers visits the first member.
         let first = ("a", "[1, {\"b\":2}]");
-        let want = [first, first, ("a", "\"\\ud800\""), ("", "1e400")];
-        let want: Vec<_> = want.map(|(k, v)| (k.to_owned(), v)).into();
-        assert_eq!(got, Ok(want));
+        let expected = [first, first, ("a", "\"\\ud800\""), ("", "1e400")];
+        let expected: Vec<_> = expected.map(|(k, v)| (k.to_owned(), v)).into();
+        assert_eq!(actual, Ok(expected));
     }
 
     #[test]
     fn key_with_lone_surrogate_is_skipped() {
-        let got = all(r#"{"a":1,"\ud800":{"a":2},"\n\u0062":"\ud800","a":3}"#);
+        let actual = all(r#"{"a":1,"\ud800":{"a":2},"\n\u0062":"\ud800","a":3}"#);
         // Each of the parsers visits the members before it.
-        let want = [
+        let expected = [
             ("a", "1"),
             ("a", "1"),
             ("a", "1"),
             ("\nb", r#""\ud800""#),
             ("a", "3"),
         ];
-        let want: Vec<_> = want.map(|(k, v)| (k.to_owned(), v)).into();
-        assert_eq!(got, Ok(want));
+        let expected: Vec<_> = expected.map(|(k, v)| (k.to_owned(), v)).into();
+        assert_eq!(actual, Ok(expected));
     }
 
     #[test]
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn strings_are_decoded() {
-        for (value, want) in [
+        for (value, expected) in [
             (r#""""#, Some("")),
             (r#""a""#, Some("a")),
             (r#""\u0061\ud83d\ude00\/""#, Some("a😀/")),
@@ -304,7 +304,7 @@ mod tests {
             ("null", None),
             ("[]", None),
         ] {
-            assert_eq!(string(value).as_deref(), want, "{value}");
+            assert_eq!(string(value).as_deref(), expected, "{value}");
         }
     }
 }

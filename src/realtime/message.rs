@@ -138,7 +138,7 @@ mod tests {
         let unknown = |type_| MessageKind::Unknown { type_ };
         let client_id = |value| MessageKind::ClientId { value };
         let filter = |filter| MessageKind::Filter { filter };
-        for (text, want) in [
+        for (text, expected) in [
             (r#"{"type":"ping"}"#, MessageKind::Ping),
             (r#"{"type":"p\u0069ng"}"#, MessageKind::Ping),
             (r#"{"\u0074ype":"ping"}"#, MessageKind::Ping),
@@ -173,14 +173,18 @@ mod tests {
             (r#"{"type":1.0}"#, unknown("1.0")),
             (r#"{"type":["ping"]}"#, unknown(r#"["ping"]"#)),
         ] {
-            assert_eq!(parse(text).map(|message| message.kind), Ok(want), "{text}");
+            assert_eq!(
+                parse(text).map(|message| message.kind),
+                Ok(expected),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn ids_are_numbers_kept_verbatim() {
         let long = "9".repeat(MAX_ID_LEN);
-        for (id, want) in [
+        for (id, expected) in [
             ("1", true),
             ("-0", true),
             ("1e400", true),
@@ -192,8 +196,8 @@ mod tests {
             ("[1]", false),
         ] {
             let text = format!(r#"{{"id":{id}}}"#);
-            let got = parse(&text).map(|message| message.id);
-            assert_eq!(got, Ok(want.then_some(id)), "{id}");
+            let actual = parse(&text).map(|message| message.id);
+            assert_eq!(actual, Ok(expected.then_some(id)), "{id}");
         }
     }
 
@@ -217,7 +221,7 @@ mod tests {
     #[test]
     fn invalid_messages_are_unreadable() {
         use ParseError::{NotAnObject, NotJson};
-        for (text, want) in [
+        for (text, expected) in [
             ("", NotJson),
             ("  \n ", NotJson),
             ("hello", NotJson),
@@ -232,7 +236,7 @@ mod tests {
             ("\"{}\"", NotAnObject),
             (r#"[{"type":"ping","id":1}]"#, NotAnObject),
         ] {
-            assert_eq!(parse(text), Err(want), "{text}");
+            assert_eq!(parse(text), Err(expected), "{text}");
         }
     }
 }

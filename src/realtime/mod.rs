@@ -250,8 +250,8 @@ impl Realtime {
 
     /// Handles a message from a backend. Ignores events ([`BackendEvent::Published`], [`BackendEvent::QueueEvents`]),
     /// which belong in an [`EventQueue`], and [`BackendEvent::Health`], which is for others.
-    pub fn on_backend_event(&mut self, cx: &mut Cx<'_, ApiSession>, tell: BackendEvent) {
-        match tell {
+    pub fn on_backend_event(&mut self, cx: &mut Cx<'_, ApiSession>, event: BackendEvent) {
+        match event {
             BackendEvent::Authenticated { request_id, reply } => {
                 self.on_authenticated(cx, request_id, reply)
             }

@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(user.membership("h").map(|m| m.role), Some(Role::Owner));
         let memberships = identity("", 0, &[("z", Role::Member), ("a", Role::Admin)]).memberships;
         principals.set_memberships("acct:a@x", memberships);
-        principals.set_memberships("acct:nobody@x", vec![]);
+        principals.set_memberships("acct:other@x", vec![]);
         let user = principals.of(key(1)).unwrap();
         assert!(user.membership("z").is_some() && user.membership("a").is_some());
 
@@ -314,9 +314,12 @@ mod tests {
         principals.log_in(old, identity("acct:b@x", 3, memberships), Now::default());
         let user = principals
             .of(new)
-            .expect("an answer too late takes nothing");
+            .expect("a late answer does not remove the identity");
         assert_eq!(user.userid(), "acct:b@x");
-        assert!(user.membership("g").is_some(), "it is news all the same");
+        assert!(
+            user.membership("g").is_some(),
+            "its memberships are applied"
+        );
         assert!(principals.of(old).is_none());
         assert_eq!((principals.logins(), principals.users()), (1, 1));
     }
@@ -332,13 +335,13 @@ mod tests {
             principals.log_in(key(n as u32), identity, Now::default());
         }
         let before = principals.table.bytes();
-        let staying: Vec<u32> = (0..5000).filter(|_| random.below(50) == 0).collect();
-        for n in (0..5000).filter(|n| !staying.contains(n)) {
+        let remaining: Vec<u32> = (0..5000).filter(|_| random.below(50) == 0).collect();
+        for n in (0..5000).filter(|n| !remaining.contains(n)) {
             principals.log_out(key(n));
         }
         principals.shrink();
         assert!(principals.table.bytes() < before / 8);
-        for n in staying {
+        for n in remaining {
             let user = principals.of(key(n)).unwrap();
             assert_eq!(user.userid(), format!("acct:{}@x", n % 500));
             assert!(user.membership("g").is_some());

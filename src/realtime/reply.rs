@@ -110,26 +110,26 @@ pub fn error(out: &mut String, rejection: Rejection<'_>, id: &str) {
 /// Writes the first [`MAX_EXCERPT`] characters of a JSON value like [`push_value`], with a mark if it
 /// is truncated. Replies must not amplify the text of a client.
 fn push_excerpt(out: &mut String, value: &str) {
-    let most = out.len() + MAX_EXCERPT;
-    push_value(out, value, most);
-    if let Some((end, _)) = out.char_indices().nth(most) {
+    let max = out.len() + MAX_EXCERPT;
+    push_value(out, value, max);
+    if let Some((end, _)) = out.char_indices().nth(max) {
         out.truncate(end);
         out.push_str(ELLIPSIS);
     }
 }
 
 /// Writes a JSON value: strings in Python's encoding, other values unchanged. Stops soon after the
-/// length of `out` exceeds `most`.
-fn push_value(out: &mut String, value: &str, most: usize) {
+/// length of `out` exceeds `max`.
+fn push_value(out: &mut String, value: &str, max: usize) {
     let Some(content) = json::string_content(value) else {
-        let soon = value.char_indices().nth(most);
-        out.push_str(soon.map_or(value, |(end, _)| &value[..end]));
+        let cut = value.char_indices().nth(max);
+        out.push_str(cut.map_or(value, |(end, _)| &value[..end]));
         return;
     };
     out.push('"');
     let mut chars = content.chars();
     let mut units = [0; 2];
-    while out.len() <= most
+    while out.len() <= max
         && let Some(char) = chars.next()
     {
         if char != '\\' {
@@ -194,7 +194,7 @@ fn push_units(out: &mut String, units: &[u16]) {
 }
 
 /// The number of characters of a client's text that an error repeats, as JSON.
-pub const MAX_EXCERPT: usize = 256;
+const MAX_EXCERPT: usize = 256;
 /// Marks truncated text.
 const ELLIPSIS: &str = "...";
 
@@ -258,17 +258,17 @@ mod tests {
                 "filter has more than 200 values (repetitions count)",
             ),
         ] {
-            let want = format!(
+            let expected = format!(
                 r#"{{"type": "error", "error": {{"type": "{kind}", "description": "{description}"}}, "ok": false, "reply_to": -7}}"#
             );
-            assert_eq!(written(|out| error(out, rejection, "-7")), want);
+            assert_eq!(written(|out| error(out, rejection, "-7")), expected);
         }
     }
 
     /// As recorded from h.
     #[test]
     fn invalid_type_is_quoted_twice() {
-        for (type_, want) in [
+        for (type_, expected) in [
             (r#""foo""#, r#"\"foo\""#),
             (r#""""#, r#"\"\""#),
             (
@@ -285,9 +285,9 @@ mod tests {
             ("1.0", "1.0"),
             ("true", "true"),
         ] {
-            let got = written(|out| error(out, Rejection::InvalidType(type_), "1"));
-            let want = format!(r#""description": "invalid message type: {want}"}}"#);
-            assert!(got.contains(&want), "{type_}: {got}");
+            let actual = written(|out| error(out, Rejection::InvalidType(type_), "1"));
+            let expected = format!(r#""description": "invalid message type: {expected}"}}"#);
+            assert!(actual.contains(&expected), "{type_}: {actual}");
         }
     }
 }

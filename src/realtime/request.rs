@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn credentials_follow_hs_rules() {
         let bearer = b"Authorization: Bearer h\r\n";
-        for (target, fields, want) in [
+        for (target, fields, expected) in [
             ("/ws", &b""[..], "Anonymous"),
             ("/%77s?x=1", b"", "Anonymous"),
             ("/ws", bearer, "Token(\"h\")"),
@@ -219,7 +219,7 @@ mod tests {
         ] {
             assert_eq!(
                 routed(target, fields).as_deref(),
-                Ok(want),
+                Ok(expected),
                 "{target} {fields:x?}"
             );
         }

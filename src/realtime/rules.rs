@@ -9,15 +9,15 @@ use super::principals::Principal;
 pub fn decide(rules: &[Rule], receiver: Option<&Principal>) -> Decision {
     rules
         .iter()
-        .find(|rule| rule.when.iter().all(|who| applies(who, receiver)))
+        .find(|rule| rule.when.iter().all(|condition| holds(condition, receiver)))
         .map_or(Decision::Deny(DenyReason::Permission), |rule| rule.then)
 }
 
-fn applies(who: &Condition, receiver: Option<&Principal>) -> bool {
+fn holds(condition: &Condition, receiver: Option<&Principal>) -> bool {
     let Some(principal) = receiver else {
         return false;
     };
-    match who {
+    match condition {
         Condition::User(userid) => principal.userid() == &**userid,
         Condition::Member(group) => principal.membership(group).is_some(),
         Condition::Moderator(group) => principal
@@ -70,7 +70,7 @@ mod tests {
             rule(vec![member()], withhold(DenyReason::Hidden)),
             rule(vec![], withhold(DenyReason::Muted)),
         ];
-        let people = [
+        let cases = [
             ("acct:author@x", "", Role::Member, send(0)),
             ("acct:author@x", "g", Role::Member, send(0)),
             ("acct:m@x", "g", Role::Admin, send(1)),
@@ -83,10 +83,10 @@ mod tests {
             ),
         ];
         let mut principals = Principals::new(Rc::new(Digester::new([1, 2, 3, 4])));
-        for (userid, group, role, want) in people {
+        for (userid, group, role, expected) in cases {
             let groups = [("a", Role::Owner), (group, role)];
             principals.log_in(key(0), identity(userid, 1, &groups), Now::default());
-            assert_eq!(decide(&rules, principals.of(key(0))), want, "{userid}");
+            assert_eq!(decide(&rules, principals.of(key(0))), expected, "{userid}");
         }
         assert_eq!(decide(&rules, None), withhold(DenyReason::Muted));
         assert_eq!(decide(&rules[..3], None), withhold(DenyReason::Permission));

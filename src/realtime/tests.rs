@@ -18,7 +18,7 @@ fn api(invalid_token: InvalidToken) -> TestApi {
 }
 
 /// Returns the userid in the reply to `whoami`.
-fn who(api: &mut TestApi, index: u32) -> String {
+fn userid_of(api: &mut TestApi, index: u32) -> String {
     match &api.text(index, WHOAMI)[..] {
         [Output::Reply(text)] => text
             .trim_start_matches(r#"{"type": "whoyouare", "userid": "#)
@@ -40,7 +40,7 @@ fn connection_without_token_causes_no_request() {
     assert_eq!(outputs, []);
     assert!(api.backend.requests.borrow().is_empty());
     assert_eq!(api.open(0), []);
-    assert_eq!(who(&mut api, 0), "null");
+    assert_eq!(userid_of(&mut api, 0), "null");
     let (verdict, _) = api.request(1, "/nowhere", "");
     assert!(matches!(verdict, Verdict::Respond(response) if response.status.0 == 404));
 }
@@ -53,7 +53,7 @@ fn token_is_checked_before_the_socket_opens() {
     let request = (key(4).to_u64(), "tok".to_owned());
     assert_eq!(*api.backend.requests.borrow(), [request]);
     api.open_as(4, identity("acct:Luis.Silva@localhost", 1, &[]));
-    assert_eq!(who(&mut api, 4), r#""acct:Luis.Silva@localhost""#);
+    assert_eq!(userid_of(&mut api, 4), r#""acct:Luis.Silva@localhost""#);
     api.close(4);
     let counters = api.realtime.counters();
     assert_eq!((counters.logins, counters.principals), (0, 0));
@@ -110,8 +110,8 @@ fn ended_credentials_close_their_connections() {
         api.backend_event(BackendEvent::UserDeleted { userid }),
         [close(0, "user deleted")]
     );
-    assert_eq!(who(&mut api, 0), r#""acct:a@x""#, "never anonymous");
-    assert_eq!(who(&mut api, 2), r#""acct:b@x""#);
+    assert_eq!(userid_of(&mut api, 0), r#""acct:a@x""#, "never anonymous");
+    assert_eq!(userid_of(&mut api, 2), r#""acct:b@x""#);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn expired_connection_is_served_until_closed_and_revoked_one_is_not() {
     assert_eq!(for_members(&mut api, "g"), 1);
     assert_eq!(api.backend_event(revoked(1)), []);
     assert_eq!(for_members(&mut api, "g"), 0);
-    assert_eq!(who(&mut api, 0), r#""acct:a@x""#, "never anonymous");
+    assert_eq!(userid_of(&mut api, 0), r#""acct:a@x""#, "never anonymous");
 }
 
 #[test]
@@ -227,7 +227,10 @@ fn all_tokens_are_swept_periodically() {
     });
     let at = |mono| Now { mono, unix: 0 };
     api.tick(at(60_000));
-    assert!(api.backend.take_sweeps().is_empty(), "nobody is logged in");
+    assert!(
+        api.backend.take_sweeps().is_empty(),
+        "no connection is logged in"
+    );
     for (number, token) in [(0, 7), (1, 5), (2, 7)] {
         api.open_as(number, identity("acct:a@x", token, &[]));
     }
@@ -253,7 +256,7 @@ fn expired_token_receives_nothing() {
     assert_eq!(for_members(&mut api, "g"), 1);
     api.now.unix = 1000;
     assert_eq!(for_members(&mut api, "g"), 0);
-    assert_eq!(who(&mut api, 0), r#""acct:a@x""#, "never anonymous");
+    assert_eq!(userid_of(&mut api, 0), r#""acct:a@x""#, "never anonymous");
     assert_eq!(api.realtime.counters().withheld.permission, 1);
 }
 
@@ -268,12 +271,12 @@ fn changes_before_the_socket_opens_are_applied() {
             "user deleted",
         ),
     ];
-    for (tell, reason) in endings {
+    for (event, reason) in endings {
         let mut api = api(InvalidToken::Anonymous);
         api.authenticated(0, AuthReply::Known(identity("acct:a@x", 1, &[])));
-        assert_eq!(api.backend_event(tell), []);
+        assert_eq!(api.backend_event(event), []);
         assert_eq!(api.open(0), [close(0, reason)]);
-        assert_eq!(who(&mut api, 0), r#""acct:a@x""#);
+        assert_eq!(userid_of(&mut api, 0), r#""acct:a@x""#);
     }
     let mut api = api(InvalidToken::Anonymous);
     api.authenticated(0, AuthReply::Known(identity("acct:a@x", 1, &[])));
@@ -288,7 +291,11 @@ fn membership_changes_take_effect() {
     api.open_as(0, identity("acct:a@x", 1, &[("g", Role::Member)]));
     assert_eq!(for_members(&mut api, "g"), 1);
     join(&mut api, "h");
-    assert_eq!(for_members(&mut api, "g"), 0, "one who left hears no more");
+    assert_eq!(
+        for_members(&mut api, "g"),
+        0,
+        "a former member receives nothing"
+    );
     assert_eq!(for_members(&mut api, "h"), 1);
 }
 
@@ -303,7 +310,7 @@ fn identity_of_an_unopened_connection_expires() {
     api.tick(at(PENDING_OPEN_LIFETIME));
     assert_eq!(api.realtime.counters().logins, 0);
     assert_eq!(api.open(1), []);
-    assert_eq!(who(&mut api, 1), "null");
+    assert_eq!(userid_of(&mut api, 1), "null");
 }
 
 fn revoked(token: u64) -> BackendEvent {

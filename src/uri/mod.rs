@@ -61,9 +61,9 @@ pub enum FilterKeysError {
 /// of its annotations has it, so that `:all` matches nothing there.
 ///
 /// # Errors
-/// [`FilterKeysError`]. At most `most` versions are parsed.
-pub fn filter_keys(uri: &str, most: usize) -> Result<FilterKeys, FilterKeysError> {
-    let (page, mut versions) = split_versions(uri, most).ok_or(FilterKeysError::TooManyVersions)?;
+/// [`FilterKeysError`]. At most `max` versions are parsed.
+pub fn filter_keys(uri: &str, max: usize) -> Result<FilterKeys, FilterKeysError> {
+    let (page, mut versions) = split_versions(uri, max).ok_or(FilterKeysError::TooManyVersions)?;
     let page = normalize(page).map_err(FilterKeysError::Uri)?;
     if versions.is_empty() {
         versions.push(Version::Unversioned);
@@ -110,15 +110,15 @@ pub fn annotation_keys<'a>(
 /// [`UriError`] for URIs of any scheme that Python's `urlsplit` rejects, and for an invalid port in
 /// a web address.
 pub fn normalize(uri: &str) -> Result<String, UriError> {
-    let uri = without_proxy(uri);
-    let text = split::without_ignored(uri);
-    let parts = Parts::of(&text)?;
+    let uri = strip_proxy(uri);
+    let text = split::strip_ignored(uri);
+    let parts = Parts::parse(&text)?;
     let default_port = match parts.scheme {
         scheme if scheme.eq_ignore_ascii_case("http") => 80,
         scheme if scheme.eq_ignore_ascii_case("https") => 443,
         _ => return Ok(uri.to_owned()),
     };
-    let authority = Authority::of(parts.netloc);
+    let authority = Authority::parse(parts.netloc);
     if authority.host.is_empty() {
         return Ok(uri.to_owned());
     }
@@ -137,7 +137,7 @@ pub fn normalize(uri: &str) -> Result<String, UriError> {
 
 /// Removes the address of h's proxy, which serves `https://example.com` at
 /// `https://via.hypothes.is/https://example.com`.
-fn without_proxy(uri: &str) -> &str {
+fn strip_proxy(uri: &str) -> &str {
     match uri.strip_prefix(PROXY) {
         Some(page) if page.starts_with("http:") || page.starts_with("https:") => page,
         _ => uri,

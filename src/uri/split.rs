@@ -32,7 +32,7 @@ pub(super) struct Authority<'a> {
 
 /// Removes the characters that `urlsplit` ignores: leading controls and spaces, and all tabs and
 /// line breaks.
-pub(super) fn without_ignored(uri: &str) -> Cow<'_, str> {
+pub(super) fn strip_ignored(uri: &str) -> Cow<'_, str> {
     let uri = uri.trim_start_matches(|c: char| c <= ' ');
     if uri.contains(IGNORED) {
         Cow::Owned(uri.replace(IGNORED, ""))
@@ -42,8 +42,8 @@ pub(super) fn without_ignored(uri: &str) -> Cow<'_, str> {
 }
 
 impl<'a> Parts<'a> {
-    /// Splits a URI that has passed [`without_ignored`].
-    pub fn of(uri: &'a str) -> Result<Self, UriError> {
+    /// Splits a URI that has passed [`strip_ignored`].
+    pub fn parse(uri: &'a str) -> Result<Self, UriError> {
         let (scheme, rest) = match uri.split_once(':') {
             Some((scheme, rest)) if is_scheme(scheme) => (scheme, rest),
             _ => ("", uri),
@@ -71,7 +71,7 @@ impl<'a> Parts<'a> {
 
 impl<'a> Authority<'a> {
     /// Splits a netloc. As in Python, text directly before `[` or after `]` is discarded.
-    pub fn of(netloc: &'a str) -> Self {
+    pub fn parse(netloc: &'a str) -> Self {
         let (userinfo, hostinfo) = match netloc.rsplit_once('@') {
             Some((userinfo, hostinfo)) => (Some(userinfo), hostinfo),
             None => (None, netloc),

@@ -71,10 +71,10 @@ fn normalizes_authorities_as_python_does() {
 
 #[test]
 fn filter_keys_match_annotation_keys() {
-    let meets = |filter: &str, version| {
+    let matches = |filter: &str, version| {
         let keys = annotation_keys(["http://A.example/x", "urn:x-pdf:abc"].into_iter(), version);
-        let wanted = filter_keys(filter, 200).unwrap();
-        wanted.iter().any(|key| keys.contains(&key))
+        let filter_keys = filter_keys(filter, 200).unwrap();
+        filter_keys.iter().any(|key| keys.contains(&key))
     };
     for (filter, matched) in [
         ("https://a.example/x/", [true, true, false, false]),
@@ -87,7 +87,7 @@ fn filter_keys_match_annotation_keys() {
         ("https://a.example/:all", [false; 4]),
     ] {
         assert_eq!(
-            [None, Some(0), Some(1), Some(2)].map(|version| meets(filter, version)),
+            [None, Some(0), Some(1), Some(2)].map(|version| matches(filter, version)),
             matched,
             "{filter}"
         );
@@ -150,7 +150,7 @@ fn filter_keys_are_counted_before_they_are_built() {
 
 /// Arbitrary text does not cause a panic, and results in short, normalized text.
 #[test]
-fn survives_nasty_text() {
+fn arbitrary_text_does_not_panic() {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut random = |below: usize| {
         state ^= state << 13;
@@ -174,7 +174,7 @@ fn survives_nasty_text() {
 
 /// A generous limit that a quadratic step over 100 KB would exceed by far.
 #[test]
-fn takes_linear_time() {
+fn normalization_takes_linear_time() {
     let started = Instant::now();
     for piece in [
         "/", "/a", "%80", "&", "a=&", "@", ":", "[", "Σ", "\t", ":v1", "é",

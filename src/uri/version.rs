@@ -61,18 +61,18 @@ pub fn split_key(key: &str) -> (&str, &str) {
 }
 
 /// Splits the versions off the end of a filter's URI: `u:v1:all` means version 1 of `u`, and all
-/// versions. Returns `None` after parsing more than `most` versions.
+/// versions. Returns `None` after parsing more than `max` versions.
 ///
 /// The versions are returned in the order written, and may be empty. The scan runs from the right
 /// and stops at the first part that is not a version. A port is therefore kept, and the URI `v1` is
 /// a page.
-pub fn split_versions(uri: &str, most: usize) -> Option<(&str, Vec<Version>)> {
+pub fn split_versions(uri: &str, max: usize) -> Option<(&str, Vec<Version>)> {
     let mut base = uri;
     let mut versions = Vec::new();
     while let Some((before, last)) = base.rsplit_once(':')
         && let Some(version) = parse(last)
     {
-        if versions.len() >= most {
+        if versions.len() >= max {
             return None;
         }
         versions.push(version);
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn reads_no_more_versions_than_the_limit() {
-        for (uri, most, fits) in [
+        for (uri, max, fits) in [
             ("a:v1:v2", 2, true),
             ("a:v1:v2", 1, false),
             ("a:v1:v1", 1, false),
@@ -212,7 +212,7 @@ mod tests {
             ("a:80", 0, true),
             ("a:all", 0, false),
         ] {
-            assert_eq!(split_versions(uri, most).is_some(), fits, "{uri}");
+            assert_eq!(split_versions(uri, max).is_some(), fits, "{uri}");
         }
     }
 

@@ -97,8 +97,8 @@ fn only_the_named_client_is_excluded() {
             exclude_client: source.map(Into::into),
             ..plan(vec![term(Field::Id, "a")], for_all())
         };
-        let got = delivered(&mut api, plan).len();
-        assert_eq!(got, usize::from(is_received), "{own:?} {source:?}");
+        let actual = delivered(&mut api, plan).len();
+        assert_eq!(actual, usize::from(is_received), "{own:?} {source:?}");
         assert_eq!(
             api.realtime.counters().withheld.own,
             u64::from(!is_received)
@@ -206,53 +206,53 @@ fn user_event_reaches_all_connections_without_a_filter() {
 #[test]
 fn delivery_agrees_with_a_full_scan() {
     #[derive(Default)]
-    struct Person {
+    struct Client {
         ids: BTreeSet<u64>,
         member: bool,
     }
     for seed in 1..=10 {
         let mut random = Random(seed);
         let mut api = TestApi::new(ApiSettings::default());
-        let mut people: std::collections::BTreeMap<u32, Person> = Default::default();
+        let mut clients: std::collections::BTreeMap<u32, Client> = Default::default();
         for step in 0..600 {
             let index = random.below(60) as u32;
-            match people.get_mut(&index) {
+            match clients.get_mut(&index) {
                 None => {
-                    let mut person = Person::default();
+                    let mut client = Client::default();
                     if random.below(2) == 0 {
-                        person.member = random.below(2) == 0;
+                        client.member = random.below(2) == 0;
                         let groups = [("g", Role::Member)];
-                        let groups = &groups[..usize::from(person.member)];
+                        let groups = &groups[..usize::from(client.member)];
                         api.open_as(index, identity(&format!("acct:{index}@x"), 1, groups));
                     } else {
                         api.open(index);
                     }
-                    people.insert(index, person);
+                    clients.insert(index, client);
                 }
-                Some(person) if random.below(4) > 0 => {
-                    person.ids = (0..random.below(4)).map(|_| random.below(9)).collect();
-                    let ids: Vec<String> = person.ids.iter().map(u64::to_string).collect();
+                Some(client) if random.below(4) > 0 => {
+                    client.ids = (0..random.below(4)).map(|_| random.below(9)).collect();
+                    let ids: Vec<String> = client.ids.iter().map(u64::to_string).collect();
                     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
                     api.filter(index, "/id", &ids);
                 }
                 Some(_) => {
-                    people.remove(&index);
+                    clients.remove(&index);
                     api.close(index);
                 }
             }
             let (a, b) = (random.below(9), random.below(9));
             let only_members = random.below(2) == 0;
-            let want: Vec<u32> = people
+            let expected: Vec<u32> = clients
                 .iter()
                 .filter(|(_, p)| p.ids.contains(&a) || p.ids.contains(&b))
                 .filter(|(_, p)| p.member || !only_members)
                 .map(|(&index, _)| index)
                 .collect();
-            let who = only_members.then(|| Condition::Member("g".into()));
-            let rules = vec![rule(who.into_iter().collect(), Decision::Send(1))];
+            let condition = only_members.then(|| Condition::Member("g".into()));
+            let rules = vec![rule(condition.into_iter().collect(), Decision::Send(1))];
             let terms = [a, b].map(|id| term(Field::Id, &id.to_string()));
-            let got = delivered(&mut api, plan(terms.into(), rules));
-            assert_eq!(got, to(&want, "one"), "seed {seed} step {step}");
+            let actual = delivered(&mut api, plan(terms.into(), rules));
+            assert_eq!(actual, to(&expected, "one"), "seed {seed} step {step}");
         }
     }
 }

@@ -11,7 +11,7 @@ fn api() -> TestApi {
 }
 
 /// Returns the only reply to a text, or `""` if there is none.
-fn answer(api: &mut TestApi, text: &str) -> String {
+fn reply_to(api: &mut TestApi, text: &str) -> String {
     match &api.text(0, text)[..] {
         [] => String::new(),
         [Output::Reply(text)] => text.clone(),
@@ -43,14 +43,14 @@ fn pings_are_answered_with_their_id() {
         ("null", false),
         ("[]", false),
     ] {
-        let want = if echoed { pong(id) } else { String::new() };
+        let expected = if echoed { pong(id) } else { String::new() };
         let text = format!(r#"{{"type":"ping","id":{id},"extra":[1]}}"#);
-        assert_eq!(answer(&mut api(), &text), want);
+        assert_eq!(reply_to(&mut api(), &text), expected);
     }
-    assert_eq!(answer(&mut api(), r#"{"type":"ping"}"#), "");
-    assert_eq!(answer(&mut api(), r#"{"type":"ping","Id":1}"#), "");
+    assert_eq!(reply_to(&mut api(), r#"{"type":"ping"}"#), "");
+    assert_eq!(reply_to(&mut api(), r#"{"type":"ping","Id":1}"#), "");
     assert_eq!(
-        answer(&mut api(), " \r\n\t{\"id\":3,\"type\":\"ping\"} \n"),
+        reply_to(&mut api(), " \r\n\t{\"id\":3,\"type\":\"ping\"} \n"),
         pong("3")
     );
 }
@@ -60,7 +60,7 @@ fn whoami_returns_the_userid() {
     let mut api = api();
     let text = r#"{"type":"whoami","id":1}"#;
     let anonymous = r#"{"type": "whoyouare", "userid": null, "ok": true, "reply_to": 1}"#;
-    assert_eq!(answer(&mut api, text), anonymous);
+    assert_eq!(reply_to(&mut api, text), anonymous);
     api.open_as(1, identity("acct:a@x", 1, &[]));
     let known = r#"{"type": "whoyouare", "userid": "acct:a@x", "ok": true, "reply_to": 1}"#;
     assert_eq!(api.text(1, text), [Output::Reply(known.into())]);
@@ -78,12 +78,12 @@ fn unknown_types_are_errors() {
         ("1e400", "1e400"),
     ] {
         let text = format!(r#"{{"type":{type_},"id":5}}"#);
-        let want = error(
+        let expected = error(
             "invalid_type",
             &format!("invalid message type: {shown}"),
             "5",
         );
-        assert_eq!(answer(&mut api(), &text), want);
+        assert_eq!(reply_to(&mut api(), &text), expected);
     }
     for text in [
         r#"{"type":[],"id":1}"#,
@@ -92,7 +92,7 @@ fn unknown_types_are_errors() {
         r#"{"type":"foo"}"#,
         r#"{"type":"foo","id":true}"#,
     ] {
-        assert_eq!(answer(&mut api(), text), "", "{text}");
+        assert_eq!(reply_to(&mut api(), text), "", "{text}");
     }
 }
 
@@ -100,7 +100,7 @@ fn unknown_types_are_errors() {
 fn client_ids_are_strings_or_null() {
     let missing = |id| error("invalid_data", r#"\"value\" is missing"#, id);
     let no_string = |id| error("invalid_data", r#"\"value\" must be a string or null"#, id);
-    for (text, want) in [
+    for (text, expected) in [
         (
             r#"{"type":"client_id","value":"abc","id":1}"#,
             String::new(),
@@ -124,7 +124,7 @@ fn client_ids_are_strings_or_null() {
             no_string("5"),
         ),
     ] {
-        assert_eq!(answer(&mut api(), text), want, "{text}");
+        assert_eq!(reply_to(&mut api(), text), expected, "{text}");
     }
 }
 
@@ -136,7 +136,7 @@ fn filters_are_validated() {
             r#"{{"type":"filter","id":1,"filter":{{"match_policy":"include_any","clauses":[{clause}],"actions":{{}}}}}}"#
         )
     };
-    for (text, want) in [
+    for (text, expected) in [
         (
             r#"{"type":"filter","id":1}"#.to_owned(),
             error("invalid_data", r#"\"filter\" is missing"#, "1"),
@@ -167,7 +167,7 @@ fn filters_are_validated() {
             failed("1"),
         ),
     ] {
-        assert_eq!(answer(&mut api(), &text), want, "{text}");
+        assert_eq!(reply_to(&mut api(), &text), expected, "{text}");
     }
 }
 
@@ -182,13 +182,13 @@ fn refused_filter_keeps_the_previous_one() {
     let terms = |api: &TestApi| api.realtime.counters().terms;
     assert_eq!(terms(&api), 2);
     let three = r#"{"filter":{"match_policy":"include_any","clauses":[{"field":"/id","value":["a","c","d"]}],"actions":0},"id":1}"#;
-    let want = error(
+    let expected = error(
         "invalid_data",
         "filter has more than 2 values (repetitions count)",
         "1",
     );
-    assert_eq!(answer(&mut api, three), want);
-    assert_ne!(answer(&mut api, r#"{"filter":[],"id":1}"#), "");
+    assert_eq!(reply_to(&mut api, three), expected);
+    assert_ne!(reply_to(&mut api, r#"{"filter":[],"id":1}"#), "");
     assert_eq!(terms(&api), 2);
     api.filter(0, "/id", &[]);
     assert_eq!(terms(&api), 0);
@@ -243,15 +243,15 @@ fn large_filters_beyond_the_total_are_refused() {
 fn message_with_a_long_numeric_id_is_refused() {
     let mut api = api();
     let long = "7".repeat(257);
-    let want = error(
+    let expected = error(
         "invalid_data",
         r#"\"id\" has more than 256 characters"#,
         "null",
     );
     let text = format!(r#"{{"type":"ping","id":{long}}}"#);
-    assert_eq!(answer(&mut api, &text), want);
+    assert_eq!(reply_to(&mut api, &text), expected);
     let text = filter_of(["a".to_owned()].into_iter(), &long);
-    assert_eq!(answer(&mut api, &text), want);
+    assert_eq!(reply_to(&mut api, &text), expected);
     let counters = api.realtime.counters();
     assert_eq!((counters.errors.long_id, counters.terms), (2, 0));
 }
@@ -268,8 +268,8 @@ fn long_type_is_truncated_in_the_error() {
     ] {
         let text = format!(r#"{{"type":"{type_}","id":1}}"#);
         let description = format!("invalid message type: {shown}");
-        let want = error("invalid_type", &description, "1");
-        assert_eq!(answer(&mut api, &text), want);
+        let expected = error("invalid_type", &description, "1");
+        assert_eq!(reply_to(&mut api, &text), expected);
     }
 }
 
@@ -384,7 +384,7 @@ fn invalid_json_closes_and_non_object_json_does_not() {
     let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
     assert_eq!(api.text(0, &deep), []);
     let deep = format!(r#"{{"type":"ping","id":1,"x":{deep}}}"#);
-    assert_eq!(answer(&mut api, &deep), pong("1"));
+    assert_eq!(reply_to(&mut api, &deep), pong("1"));
 }
 
 #[test]
@@ -394,7 +394,7 @@ fn binary_messages_are_parsed_as_json() {
         let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
         digits.map(byte).collect()
     };
-    for (bytes, want) in [
+    for (bytes, expected) in [
         (r#"{"type":"ping","id":1}"#.into(), pong("1")),
         (
             hex(
@@ -424,13 +424,13 @@ fn binary_messages_are_parsed_as_json() {
         ),
     ] {
         let outputs = api().message(0, Message::Binary(&bytes));
-        assert_eq!(outputs, [Output::Reply(want)]);
+        assert_eq!(outputs, [Output::Reply(expected)]);
     }
     let latin1 = hex("7b2274797065223a22fc222c226964223a317d");
     let close = Output::Close(0, 1007, "invalid message format".into());
     assert_eq!(api().message(0, Message::Binary(&latin1)), [close]);
     assert_eq!(
-        answer(&mut api(), "\u{feff}{\"type\":\"ping\",\"id\":1}"),
+        reply_to(&mut api(), "\u{feff}{\"type\":\"ping\",\"id\":1}"),
         pong("1")
     );
 }

@@ -105,7 +105,7 @@ fn lanes_keep_their_order_and_take_turns() {
     queue.push(1, events(&["y1"]), MonoMillis(0), "y");
     let mut engine = Engine::default();
     while turn(&mut queue, &mut engine, 1) {}
-    let want = [
+    let expected = [
         (1, "a1"),
         (1, "x1"),
         (1, "a2"),
@@ -115,8 +115,8 @@ fn lanes_keep_their_order_and_take_turns() {
         (3, "a5"),
         (3, "b1"),
     ];
-    let want = want.map(|(turn, text)| (turn, text.to_owned()));
-    assert_eq!(engine.delivered, want);
+    let expected = expected.map(|(turn, text)| (turn, text.to_owned()));
+    assert_eq!(engine.delivered, expected);
     assert_eq!(engine.batches, [("x", 1), ("y", 1), ("a", 5), ("b", 1)]);
 }
 
@@ -130,7 +130,7 @@ fn turn_ends_at_each_of_its_limits() {
         events: 10,
         bytes: 1_000,
     };
-    for (limits, text, receivers, want) in [
+    for (limits, text, receivers, expected) in [
         (limits, "a", 1, 10),
         (limits, "a", 0, 10),
         // Each event costs 101 matches.
@@ -161,7 +161,7 @@ fn turn_ends_at_each_of_its_limits() {
         queue.push(0, many(text), MonoMillis(0), "all");
         let mut engine = Engine::default();
         assert!(turn(&mut queue, &mut engine, receivers));
-        assert_eq!(engine.delivered.len(), want, "{limits:?} {receivers}");
+        assert_eq!(engine.delivered.len(), expected, "{limits:?} {receivers}");
     }
 }
 

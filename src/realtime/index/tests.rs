@@ -15,7 +15,7 @@ fn found(index: &Index, digest: Digest) -> BTreeSet<ConnKey> {
     let mut out = Vec::new();
     index.collect(digest, &mut out);
     let set: BTreeSet<_> = out.iter().copied().collect();
-    assert_eq!(set.len(), out.len(), "a connection is found once");
+    assert_eq!(set.len(), out.len(), "each connection is found once");
     set
 }
 
@@ -51,28 +51,28 @@ fn agrees_with_a_naive_scan() {
         for step in 0..2000 {
             let key = key(random.below(300) as u32);
             // At first most operations add filters, later most remove them.
-            let leaves = random.below(10) < if step < 1000 { 2 } else { 8 };
-            if leaves {
+            let removes = random.below(10) < if step < 1000 { 2 } else { 8 };
+            if removes {
                 index.remove(key);
                 naive.remove(&key);
             } else {
                 let terms: BTreeSet<u64> = (0..random.below(6)).map(|_| random.below(40)).collect();
-                let asked: Vec<_> = terms.iter().map(|&term| digests[term as usize]).collect();
-                index.replace(key, &asked);
+                let filter: Vec<_> = terms.iter().map(|&term| digests[term as usize]).collect();
+                index.replace(key, &filter);
                 naive.insert(key, terms);
             }
             if random.below(50) == 0 {
                 index.shrink();
             }
             let term = random.below(40);
-            let want: BTreeSet<_> = naive
+            let expected: BTreeSet<_> = naive
                 .iter()
                 .filter(|(_, terms)| terms.contains(&term))
                 .map(|(&key, _)| key)
                 .collect();
             assert_eq!(
                 found(&index, digests[term as usize]),
-                want,
+                expected,
                 "seed {seed} step {step}"
             );
         }
@@ -119,24 +119,24 @@ fn footprint_is_predictable_and_bounds_allocated_bytes() {
 // M1
 #[test]
 fn idle_connection_uses_little_memory_and_releases_it() {
-    const CROWD: u32 = 100_000;
+    const CONNECTIONS: u32 = 100_000;
     let digester = Digester::new([1, 2, 3, 4]);
     let mut index = Index::default();
-    for n in 0..CROWD {
+    for n in 0..CONNECTIONS {
         let term = digester.term(Field::Uri, &format!("httpx://example.com/{n}"));
         index.replace(key(n), &[term]);
     }
-    let each = index.bytes() / CROWD as usize;
+    let each = index.bytes() / CONNECTIONS as usize;
     assert!((50..=75).contains(&each), "{each} bytes a connection");
-    for n in (0..CROWD).filter(|n| n % 64 != 0) {
+    for n in (0..CONNECTIONS).filter(|n| n % 64 != 0) {
         index.remove(key(n));
     }
     index.shrink();
-    assert_eq!(index.subscriptions(), CROWD.div_ceil(64) as usize);
-    let heads = CROWD as usize * size_of::<u32>() * 9 / 8;
+    assert_eq!(index.subscriptions(), CONNECTIONS.div_ceil(64) as usize);
+    let heads = CONNECTIONS as usize * size_of::<u32>() * 9 / 8;
     let rest = index.bytes() - heads.min(index.bytes());
-    assert!(rest < CROWD as usize / 64 * 80, "{rest} bytes remain");
-    for n in 0..CROWD {
+    assert!(rest < CONNECTIONS as usize / 64 * 80, "{rest} bytes remain");
+    for n in 0..CONNECTIONS {
         index.remove(key(n));
     }
     index.shrink();

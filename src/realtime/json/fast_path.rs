@@ -156,12 +156,12 @@ mod tests {
     // random changes.
     #[test]
     fn fast_path_agrees_with_the_parser() {
-        let sound =
+        let valid =
             r#" { "ty" : "p ä" , "id" : -120,"x":0 ,"y":true,"z":null, "w":[{"v":false}] } "#;
         let others = "\"\\{}[]:,0159-+.eEtfnul \t\r\n\u{0}\u{1f}\u{7f}ä/";
-        let mut taken = 0;
-        for (at, old) in sound.char_indices() {
-            let (before, after) = (&sound[..at], &sound[at + old.len_utf8()..]);
+        let mut accepted = 0;
+        for (at, old) in valid.char_indices() {
+            let (before, after) = (&valid[..at], &valid[at + old.len_utf8()..]);
             let texts = others.chars().flat_map(|new| {
                 [
                     format!("{before}{new}{after}"),
@@ -171,11 +171,11 @@ mod tests {
             for text in texts.chain([format!("{before}{after}"), before.to_owned()]) {
                 if let Some(found) = scanned(&text) {
                     assert_eq!(Some(found), parsed(&text), "{text:?}");
-                    taken += 1;
+                    accepted += 1;
                 }
             }
         }
-        assert!(taken > 500, "{taken}");
+        assert!(accepted > 500, "{accepted}");
     }
 
     #[test]

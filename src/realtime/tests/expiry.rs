@@ -146,7 +146,7 @@ fn credentials_that_ended_while_kept_are_closed_once_reload_says_so() {
         assert_eq!(api.tick(at(2000, 0)), []);
         assert_eq!(api.backend_event(BackendEvent::UserDeleted { userid }), []);
         assert_eq!(api.tick(at(2 * SPREAD, 0)), []);
-        assert_eq!(for_members(&mut api, "g"), 1, "kept");
+        assert_eq!(for_members(&mut api, "g"), 1, "still served");
 
         let mut closed = reconfigure(&mut api, settings(OnExpiry::Close, spread));
         assert_eq!(for_members(&mut api, "g"), 0, "revoked");
@@ -190,7 +190,7 @@ fn reload_that_keeps_ended_credentials_leaves_due_closes_in_force() {
     assert_eq!(
         api.tick(at(HOUR, 0)),
         [],
-        "expired after the reload, and kept"
+        "expired after the reload, and stays open"
     );
 }
 
