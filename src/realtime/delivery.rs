@@ -70,14 +70,16 @@ impl Realtime {
         let mut builder = DeliveryBuilder::new(plan);
         builder.delivery.since = Some(received.0);
         for &key in &receivers {
-            match self.evaluate(cx, key, &evaluation) {
-                None => {}
-                Some(Decision::Deny(reason)) => self.counters.withheld.count(reason),
-                Some(Decision::Send(variant)) => {
-                    if !builder.add(key, variant) {
-                        self.counters.withheld.count(DenyReason::Permission);
-                    }
-                }
+            let Some(decision) = self.evaluate(cx, key, &evaluation) else {
+                continue;
+            };
+            let denied = match decision {
+                Decision::Send(variant) if builder.add(key, variant) => None,
+                Decision::Send(_) => Some(DenyReason::Permission),
+                Decision::Deny(reason) => Some(reason),
+            };
+            if let Some(reason) = denied {
+                self.counters.withheld.count(reason);
             }
         }
         receivers.clear();

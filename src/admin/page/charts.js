@@ -1,4 +1,4 @@
-// Charts of the last two minutes: lines on a canvas, and the same in words for those who do not see it.
+// Charts of the last two minutes: lines on a canvas, and a text alternative for screen readers.
 export const WINDOW_MS = 120_000;
 const compact = new Intl.NumberFormat('en', { notation: 'compact' });
 
@@ -9,7 +9,7 @@ function axisTop(highest) {
   return top;
 }
 
-// Samples are { at, … } in order; a value that is not known is null, and breaks the line, as does a pause longer than `gap`.
+// Samples are { at, … } in order. An unknown value is null and interrupts the line, as does a pause longer than `gap`.
 export function drawChart({ canvas, name, lines }, samples, now, gap) {
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;

@@ -1,5 +1,5 @@
-// What the parts of the page share. Everything that comes from a peer is hostile text: it reaches the page through textContent
-// and data attributes only.
+// Functions that the scripts of the page share. Text from peers is untrusted: it is displayed only through textContent and data
+// attributes.
 export const $ = (id) => document.getElementById(id);
 export const POLL_MS = 2_000;
 export const POLL_TIMEOUT_MS = 5_000;
@@ -28,8 +28,8 @@ export function parseJson(text) {
   try { return { ok: true, value: JSON.parse(text) }; } catch { return { ok: false }; }
 }
 
-// A live region speaks whenever it is written, so it is written only on change.
-export function say(id, text) {
+// Screen readers announce every write to a live region, so unchanged text is not written.
+export function setText(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
@@ -41,18 +41,18 @@ export function randomBytes(count) {
   return crypto.getRandomValues(new Uint8Array(count));
 }
 
-// What is said when the admin listener, which this page came from, does not answer.
+// The message shown if the admin listener does not respond.
 export function unreachable() {
-  return `No answer from ${location.host}: the server has ended, or the tunnel or proxy to it is closed.`;
+  return `No answer from ${location.host}: the server has stopped, or the tunnel or proxy to it is closed.`;
 }
 
-// The key's characters, if they can be a key's; else null.
+// Returns the key, or null if it contains invalid characters.
 export function keyOf(id) {
   const key = $(id).value.trim();
   return /^[\x21-\x7e]+$/.test(key) ? key : null;
 }
 
-// A key that the server has not refused: with it, /metrics has all metrics.
+// A key that the server has accepted: with it, /metrics returns all metrics.
 let metricsKey = null;
 export function setMetricsKey(key) { metricsKey = key; }
 export function metricsHeaders() {

@@ -1,4 +1,4 @@
-// The connection to the Real Time API: who it is for, why it failed, and connecting again when it is lost.
+// The connection to the Real Time API: its identity, the causes of failures, and reconnecting.
 import { $, CLOSE_CODES, element, hex, parseJson } from '/common.js';
 import { likelyCauses, refusalsSince } from '/causes.js';
 import { logFrame, logNote } from '/log.js';
@@ -6,30 +6,30 @@ import { handshakeFailures } from '/metrics.js';
 
 const FIRST_RETRY_MS = 1_000;
 const LONGEST_RETRY_MS = 30_000;
-// A connection that lasts so long has been accepted for good: the next loss begins with the shortest delay again.
+// A connection that lasts this long is stable: after its loss, the delay starts from the minimum again.
 const STABLE_MS = 10_000;
-// Lost, or closed by a server that is ending or busy. After any other code the next try would end in the same way.
+// The connection was lost, or the server is shutting down or busy. After any other code, a retry would fail in the same way.
 const RETRIED_CODES = new Set([1001, 1006, 1011, 1012, 1013]);
-// Failed tries to reconnect after which the likely causes are listed: a restart takes fewer.
+// The number of failed retries after which the likely causes are listed. A restart takes fewer.
 const TRIES_UNEXPLAINED = 3;
-// The id of the page's own whoami; ids of messages that the user sends count from 1.
+// The id of the page's own whoami. The ids of the user's messages start at 1.
 const IDENTITY_ID = 0;
 
 let socket = null;
-// The connection that is wanted: { url, identified, opened, tries, filter, clientId }. null when there is none to restore.
+// The intended connection: { url, identified, opened, tries, filter, clientId }. null if there is none to restore.
 let session = null;
 let explained = null;    // the last session whose failure was explained
 let retryTimer = 0;
 let nextId = 1;
 
-// ---- what is shown ----
+// ---- display ----
 
 export function showState(state, text, identity = '') {
   $('state').dataset.state = state;
   $('state').dataset.identity = identity;
   $('state').textContent = text;
   const open = state === 'open';
-  // aria-disabled and not disabled: a disabled button would drop the keyboard's place when the connection ends.
+  // aria-disabled rather than disabled: a disabled button would lose the keyboard focus when the connection closes.
   const allow = (id, yes) => $(id).setAttribute('aria-disabled', String(!yes));
   allow('connect', socket === null);
   allow('disconnect', open || state === 'connecting' || session !== null);
@@ -58,24 +58,24 @@ function closeText(event) {
 
 // ---- connecting ----
 
-// The listener that the server says it has, under a name by which this page can reach it.
+// The URL of the listener that the server proposes, with a host name that this page can reach.
 export function defaultUrl() {
   const given = document.querySelector('meta[name=h-realtime-ws]').content.trim();
   if (given && !given.startsWith('{{')) {
     const url = new URL(given);
-    // It listens on all addresses: the one that this page came from is one of them.
+    // The server listens on all addresses, including the one of this page.
     if (url.hostname === '0.0.0.0' || url.hostname === '[::]') url.hostname = location.hostname;
     return url.href;
   }
   return `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.hostname || '127.0.0.1'}:5001/ws`;
 }
 
-// The URL of the form with its token; null, and the reason is shown, if it is none.
-function wantedUrl() {
+// Returns the URL in the form with its token. If it is invalid, shows the reason and returns null.
+function urlOfForm() {
   const typed = $('ws-url').value.trim();
   const url = URL.canParse(typed) ? new URL(typed) : null;
   if (!url || !/^wss?:$/.test(url.protocol)) {
-    showState('failed', 'Not a WebSocket URL: it has to begin with ws:// or wss://');
+    showState('failed', 'Not a WebSocket URL: it must start with ws:// or wss://');
     return null;
   }
   url.hash = '';
@@ -89,9 +89,9 @@ export function connect() {
   const lost = session;
   session = explained = null;
   showCauses([]);
-  const url = wantedUrl();
+  const url = urlOfForm();
   if (!url) return;
-  // The same as the one that was lost: this is its next try, only sooner.
+  // The URL of the lost connection: this is its next retry, only earlier.
   session = lost?.url.href === url.href ? lost : { url, identified: url.searchParams.has('access_token'), opened: false, tries: 0 };
   open('Connecting…');
 }
@@ -133,27 +133,27 @@ function onOpen(wanted) {
   const again = wanted.opened;
   wanted.opened = true;
   showCauses([]);
-  showState('open', 'Connected; the server has not yet said as which user');
+  showState('open', 'Connected; waiting for the identity');
   logNote('open');
   sendMessage({ type: 'whoami' }, IDENTITY_ID);
   if (!again) return;
   for (const text of [wanted.clientId, wanted.filter]) if (text) sendText(text);
 }
 
-// The server says as which user it serves this connection: a token that is not accepted may make it an anonymous one.
+// Shows the user as whom the server serves this connection. With an invalid token, the connection may be anonymous.
 function noteIdentity(wanted, text) {
   const { ok, value } = parseJson(text);
   if (!ok || value?.type !== 'whoyouare' || socket?.readyState !== WebSocket.OPEN) return;
   const user = typeof value.userid === 'string' ? value.userid : null;
-  const [identity, said] = user !== null ? ['user', `Connected as ${user}`]
+  const [identity, status] = user !== null ? ['user', `Connected as ${user}`]
     : wanted.identified ? ['refused', 'Connected anonymously: the token was not accepted. It is unknown, expired, or revoked.']
       : ['anonymous', 'Connected anonymously, without a token'];
-  if ($('state').textContent === said) return;
-  showState('open', said, identity);
-  logNote(said);
+  if ($('state').textContent === status) return;
+  showState('open', status, identity);
+  logNote(status);
 }
 
-// ---- when it ends ----
+// ---- close ----
 
 function onClose(wanted, event, opened, attempt) {
   const left = session !== wanted;
@@ -173,7 +173,7 @@ function onClose(wanted, event, opened, attempt) {
 function retryLater(wanted, state, text) {
   const delay = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** wanted.tries);
   wanted.tries = Math.min(wanted.tries + 1, 10);
-  // Spread, so that the pages of several operators do not come back at once.
+  // Jitter, so that the pages of several operators do not reconnect at once.
   const spread = delay * (0.75 + Math.random() / 2);
   const number = wanted.tries;
   showState(state, `${text}. Reconnecting in ${Math.max(1, Math.round(spread / 1000))} s.`);
@@ -181,7 +181,7 @@ function retryLater(wanted, state, text) {
   retryTimer = setTimeout(() => open(`${text}. Reconnecting, try ${number} …`), spread);
 }
 
-// A browser does not tell a page why a handshake failed. What it may be, and what the server has counted meanwhile, can be said.
+// Browsers do not report why a handshake failed. Shows likely causes, and the refusals that the server has counted meanwhile.
 async function explain(wanted, attempt) {
   const place = { origin: location.origin, protocol: location.protocol, offered: defaultUrl() };
   explained = wanted;
@@ -207,7 +207,7 @@ function binaryText(buffer) {
   return `binary, ${bytes.length} bytes: ${hex(bytes.subarray(0, 64)).join(' ')}${bytes.length > 64 ? ' …' : ''}`;
 }
 
-// A new connection of the same session is to have the client id and the filter that this one has.
+// Stores the client id and the filter, which are sent again after reconnecting.
 function keep(text) {
   const { ok, value } = parseJson(text);
   if (!ok || value === null || typeof value !== 'object' || !session) return;

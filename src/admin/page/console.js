@@ -17,7 +17,7 @@ function filterMessage({ field, values }) {
 
 // ---- publishing ----
 
-let sample = '';     // the text of the last generated event: an event that was edited is never overwritten unasked
+let sample = '';     // the text of the last generated event; an edited event is overwritten only on request
 let publishing = false;
 
 // The shape of h's ids: 16 bytes in URL-safe base64 without padding.
@@ -25,13 +25,13 @@ function randomId() {
   return btoa(String.fromCharCode(...randomBytes(16))).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
 }
 
-// An annotation that the filter in the form matches, so that publishing it shows something.
+// An annotation that matches the filter in the form, so that publishing it results in a notification.
 function sampleEvent() {
   const { field, values } = filterForm();
-  const wanted = (name, otherwise) => (field === name && values.length ? values[0] : otherwise);
-  const id = wanted('/id', randomId());
-  const uri = wanted('/uri', 'https://example.org/');
-  const group = wanted('/group', '__world__');
+  const filtered = (name, otherwise) => (field === name && values.length ? values[0] : otherwise);
+  const id = filtered('/id', randomId());
+  const uri = filtered('/uri', 'https://example.org/');
+  const group = filtered('/group', '__world__');
   const user = 'acct:joe.bloggs@example.org';
   const now = new Date().toISOString();
   const annotation = {
@@ -55,7 +55,7 @@ function refreshSample() {
 function applyAction() {
   const box = $('publish-event');
   const { ok, value } = parseJson(box.value);
-  if (!ok || value === null || typeof value !== 'object') return showResult('', 'The event is not one JSON object: set its action by hand.');
+  if (!ok || value === null || typeof value !== 'object') return showResult('', 'The event is not one JSON object: set its action manually.');
   value.action = $('publish-action').value;
   const text = JSON.stringify(value, null, 2);
   if (box.value === sample) sample = text;
@@ -71,11 +71,11 @@ async function publish() {
   if (publishing) return;
   const key = keyOf('publish-key');
   if (key === null) {
-    showResult('bad', $('publish-key').value.trim() ? 'The key has characters that no key has.' : 'The publish key is needed.');
+    showResult('bad', $('publish-key').value.trim() ? 'The key contains invalid characters.' : 'The publish key is needed.');
     return $('publish-key').focus();
   }
   const text = $('publish-event').value;
-  // The server reads one event a line. No JSON string holds a raw line break, so joining the lines of one value changes nothing in it.
+  // The server reads one event per line. JSON strings contain no raw line breaks, so joining the lines of one value does not change it.
   const body = parseJson(text).ok ? text.trim().replace(/\s*[\r\n]\s*/g, ' ') : text;
   publishing = true;
   showResult('', 'Sending…');

@@ -1,22 +1,22 @@
-// The charts' figures over a reload of the page. They stay in this tab's session storage, and hold no key.
+// Keeps the values of the charts when the page is reloaded, in the session storage of the tab. Keys are not stored.
 const KEY = 'h-realtime-history';
 const MOST_SAMPLES = 100;
 const MOST_CHARS = 65_536;
 const FIELDS = ['started', 'connections', 'received', 'sent', 'receivedRate', 'sentRate', 'lagMs', 'turnMs'];
 const ABSENT = { metrics: null, lag: null, turn: null, latency: null };
 
-// Milliseconds that go on from one page to the next.
+// Milliseconds on a clock that continues when the page is reloaded.
 export function clock() {
   return performance.timeOrigin + performance.now();
 }
 
 export function saveHistory(samples) {
   const rows = samples.slice(-MOST_SAMPLES).map((sample) => [sample.at, ...FIELDS.map((field) => sample[field])]);
-  // It may be switched off, or full: then the charts begin anew.
+  // If the storage is disabled or full, the charts start empty.
   try { sessionStorage.setItem(KEY, JSON.stringify(rows)); } catch { /* as before there was a history */ }
 }
 
-// The samples of this window that were saved in order; anything else in the storage is left out.
+// The samples of this window that were saved in order; anything else in the storage is ignored.
 export function loadHistory(windowMs) {
   let rows = null;
   try {

@@ -1,4 +1,4 @@
-// The server's metrics: asking for them, and reading Prometheus text.
+// Requests the server's metrics, and parses the Prometheus text format.
 import { POLL_TIMEOUT_MS, metricsHeaders, parseJson, setMetricsKey, unreachable } from '/common.js';
 
 let latest = null;
@@ -19,7 +19,7 @@ export async function fetchMetrics() {
   return latest;
 }
 
-// Every series: its name to its values by labels, as they stand.
+// All series: a map from names to values by labels, as written.
 function parseMetrics(text) {
   const metrics = new Map();
   for (const line of text.split('\n')) {
@@ -31,7 +31,7 @@ function parseMetrics(text) {
   return metrics;
 }
 
-// Failed handshakes by reason as of the last answer; null before the first.
+// Failed handshakes by reason, as of the last response; null before the first.
 export function handshakeFailures() {
   if (!latest) return null;
   const series = latest.get('h_realtime_handshake_failures_total') ?? new Map();

@@ -1,5 +1,5 @@
-// How the server is, from its metrics alone.
-import { $, CLOSE_CODES, POLL_MS, element, say, timeText } from '/common.js';
+// The overview of the server, from its metrics alone.
+import { $, CLOSE_CODES, POLL_MS, element, setText, timeText } from '/common.js';
 import { WINDOW_MS, drawChart } from '/charts.js';
 import { clock, loadHistory, saveHistory } from '/history.js';
 import { fetchMetrics, sumOf, valueOf } from '/metrics.js';
@@ -14,7 +14,7 @@ let polling = false;
 
 // ---- samples ----
 
-// Bounds in seconds and how many were no more, the last infinite; null if there is no such histogram.
+// Returns the upper bounds in seconds with their cumulative counts, the last one infinite; null without such a histogram.
 function histogramOf(metrics, name) {
   const series = metrics.get(`${name}_bucket`);
   if (!series) return null;
@@ -22,7 +22,7 @@ function histogramOf(metrics, name) {
   return { buckets, sum: valueOf(metrics, `${name}_sum`), count: valueOf(metrics, `${name}_count`) };
 }
 
-// The smallest bound that this share of what was observed between two samples does not pass; null if nothing was.
+// Returns the smallest bound below which this share of the observations between two samples lies; null without observations.
 function boundOf(before, now, share) {
   if (!before || !now || now.count <= before.count) return null;
   const wanted = (now.count - before.count) * share;
@@ -35,7 +35,7 @@ function meanMs(before, now) {
 
 function readMetrics(metrics, at) {
   const before = samples.at(-1);
-  // A counter that went back means a restarted server, and a long pause would smear its events over one point.
+  // A decreased counter means a restart. A long pause would attribute all its events to one point.
   const follows = before && at - before.at <= GAP_MS && before.started === valueOf(metrics, 'process_start_time_seconds');
   const now = {
     at, metrics,
@@ -74,13 +74,13 @@ async function poll() {
   if (!document.hidden) pollTimer = setTimeout(poll, POLL_MS);
 }
 
-// Without an answer all figures stay, and all are shown as stale.
+// Without a response, all values stay and are marked as stale.
 function show(failure) {
   const stale = failure !== '';
   document.querySelector('.overview').dataset.failed = stale;
   $('metrics-state').dataset.failed = stale;
   const since = lastAnswer ? ` The figures are those of ${timeText(lastAnswer).slice(0, -4)}.` : '';
-  say('metrics-state', stale ? `${failure}${since} Trying again every 2 s.` : 'every 2 s');
+  setText('metrics-state', stale ? `${failure}${since} Trying again every 2 s.` : 'every 2 s');
   const latest = samples.at(-1);
   if (stale) {
     $('backend').dataset.state = 'unknown';
@@ -122,41 +122,41 @@ function showCharted(latest) {
   const { metrics } = latest;
   const rate = (value) => value?.toFixed(value < 10 ? 1 : 0) ?? '–';
   const known = Number.isFinite(latest.receivedRate) || Number.isFinite(latest.sentRate);
-  say('connections-now', whole(latest.connections));
-  say('events-now', !isComplete(metrics) ? 'need a key' : known ? `${rate(latest.receivedRate)} received, ${rate(latest.sentRate)} sent` : '–');
-  say('lag-now', latest.lagMs === null ? '–' : `${latest.lagMs.toFixed(1)} ms, turns ${latest.turnMs?.toFixed(1) ?? '–'} ms`);
+  setText('connections-now', whole(latest.connections));
+  setText('events-now', !isComplete(metrics) ? 'need a key' : known ? `${rate(latest.receivedRate)} received, ${rate(latest.sentRate)} sent` : '–');
+  setText('lag-now', latest.lagMs === null ? '–' : `${latest.lagMs.toFixed(1)} ms, turns ${latest.turnMs?.toFixed(1) ?? '–'} ms`);
   const logins = valueOf(metrics, 'h_realtime_connections_logged_in');
   const tls = valueOf(metrics, 'h_realtime_connections_tls');
-  say('connections-more', `${whole(logins)} logged in, ${counted(valueOf(metrics, 'h_realtime_users'), 'user', 'users')}, ${whole(tls)} by TLS`);
-  say('lag-more', `worst in this time: lag ${upTo(boundOf(earliest('lag'), latest.lag, 1))}, turn ${upTo(boundOf(earliest('turn'), latest.turn, 1))}`);
+  setText('connections-more', `${whole(logins)} logged in, ${counted(valueOf(metrics, 'h_realtime_users'), 'user', 'users')}, ${whole(tls)} by TLS`);
+  setText('lag-more', `worst in this time: lag ${upTo(boundOf(earliest('lag'), latest.lag, 1))}, turn ${upTo(boundOf(earliest('turn'), latest.turn, 1))}`);
 }
 
-// Without a key there are no metrics that depend on events.
+// Without a key, metrics that depend on events are absent.
 const isComplete = (metrics) => valueOf(metrics, 'h_realtime_metrics_complete') === 1;
 
 function showTiles({ metrics, started, latency }) {
   const ready = valueOf(metrics, 'h_realtime_backend_ready') === 1;
-  $('backend').dataset.state = ready ? 'ready' : 'away';
-  say('backend-now', ready ? 'ready' : 'away');
+  $('backend').dataset.state = ready ? 'ready' : 'unavailable';
+  setText('backend-now', ready ? 'ready' : 'unavailable');
   const losses = sumOf(metrics, 'h_realtime_backend_losses_total');
-  say('backend-more', losses ? `connections to it lost ${counted(losses, 'time', 'times')}` : 'no connection lost');
-  say('latency-now', upTo(boundOf(earliest('latency'), latency, 0.95)));
-  say('latency-more', isComplete(metrics) ? '95 % of the last two minutes' : 'needs a key');
-  say('waiting-now', bytes(valueOf(metrics, 'h_realtime_queued_bytes')));
-  say('waiting-more', !isComplete(metrics) ? 'needs a key' : counted(valueOf(metrics, 'h_realtime_slow_readers'), 'slow reader', 'slow readers'));
+  setText('backend-more', losses ? `connections to it lost ${counted(losses, 'time', 'times')}` : 'no connection lost');
+  setText('latency-now', upTo(boundOf(earliest('latency'), latency, 0.95)));
+  setText('latency-more', isComplete(metrics) ? '95 % of the last two minutes' : 'needs a key');
+  setText('waiting-now', bytes(valueOf(metrics, 'h_realtime_queued_bytes')));
+  setText('waiting-more', !isComplete(metrics) ? 'needs a key' : counted(valueOf(metrics, 'h_realtime_slow_readers'), 'slow reader', 'slow readers'));
   showCertificate(valueOf(metrics, 'h_realtime_certificate_expiry_timestamp_seconds'));
-  say('memory-now', bytes(valueOf(metrics, 'process_resident_memory_bytes')));
-  say('memory-more', `${whole(valueOf(metrics, 'process_open_fds'))} of ${whole(valueOf(metrics, 'process_max_fds'))} files`);
+  setText('memory-now', bytes(valueOf(metrics, 'process_resident_memory_bytes')));
+  setText('memory-more', `${whole(valueOf(metrics, 'process_open_fds'))} of ${whole(valueOf(metrics, 'process_max_fds'))} files`);
   const version = /version="([^"]*)"/.exec([...metrics.get('h_realtime_build_info')?.keys() ?? []][0] ?? '')?.[1];
-  say('uptime-now', started === null ? '–' : span(Math.max(0, Date.now() / 1000 - started)));
-  say('uptime-more', `version ${version ?? '–'}`);
+  setText('uptime-now', started === null ? '–' : span(Math.max(0, Date.now() / 1000 - started)));
+  setText('uptime-more', `version ${version ?? '–'}`);
 }
 
 function showCertificate(expiry) {
   const days = expiry === null ? null : Math.floor((expiry - Date.now() / 1000) / 86_400);
   $('certificate').dataset.state = days === null || days >= 14 ? 'good' : 'bad';
-  say('certificate-now', days === null ? 'none' : days < 0 ? 'expired' : counted(days, 'day left', 'days left'));
-  say('certificate-more', expiry === null ? 'no listener with TLS' : `until ${new Date(expiry * 1000).toISOString().slice(0, 10)}`);
+  setText('certificate-now', days === null ? 'none' : days < 0 ? 'expired' : counted(days, 'day left', 'days left'));
+  setText('certificate-more', expiry === null ? 'no listener with TLS' : `until ${new Date(expiry * 1000).toISOString().slice(0, 10)}`);
 }
 
 // ---- bars ----

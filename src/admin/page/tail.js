@@ -1,16 +1,16 @@
-// The last events as they come: what happened, and to how many connections it was of interest. It needs the publish key.
-import { $, POLL_MS, POLL_TIMEOUT_MS, element, keyOf, onSubmit, parseJson, say, setMetricsKey, timeText, unreachable } from '/common.js';
+// Recent events: the action, the annotation, and the number of matching connections. Requires the publish key.
+import { $, POLL_MS, POLL_TIMEOUT_MS, element, keyOf, onSubmit, parseJson, setText, setMetricsKey, timeText, unreachable } from '/common.js';
 
-const MOST_ROWS = 100;
-let last = 0;            // the number of the newest event that was seen
+const MAX_ROWS = 100;
+let last = 0;            // the number of the newest event received
 let watching = false;
-let asking = false;
+let polling = false;
 let timer = 0;
 
 function showState(state, text) {
   $('tail-state').dataset.state = state;
-  say('tail-state', text);
-  say('watch', watching ? 'Stop' : 'Watch');
+  setText('tail-state', text);
+  setText('watch', watching ? 'Stop' : 'Watch');
 }
 
 function stop(state, text) {
@@ -27,19 +27,19 @@ function toggle() {
   }
   watching = true;
   showState('open', 'Watching');
-  ask();
+  poll();
 }
 
-async function ask() {
-  if (asking) return;
-  asking = true;
+async function poll() {
+  if (polling) return;
+  polling = true;
   clearTimeout(timer);
   try {
     const key = keyOf('tail-key');
     const headers = { Authorization: `Bearer ${key}` };
     const response = await fetch(`/tail?after=${last}`, { headers, cache: 'no-store', signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
     const answer = parseJson(await response.text()).value;
-    // 404: there are no last events without a publish key, but it may be the metrics key.
+    // 404: without a publish key there are no recent events, but the key may be the metrics key.
     if (response.ok || response.status === 404) setMetricsKey(key);
     if (!watching) return;
     if (!response.ok) return stop('failed', `${response.status} ${answer?.reason ?? ''}`);
@@ -48,17 +48,17 @@ async function ask() {
   } catch {
     if (watching) showState('failed', `${unreachable()} Trying again every 2 s.`);
   } finally {
-    asking = false;
-    if (watching && !document.hidden) timer = setTimeout(ask, POLL_MS);
+    polling = false;
+    if (watching && !document.hidden) timer = setTimeout(poll, POLL_MS);
   }
 }
 
-// The newest first. A server that has begun to count anew has been restarted.
+// Newest first. A lower number means that the server has been restarted.
 function showEvents({ last: newest, events }) {
   if (newest < last) $('tail-rows').replaceChildren();
   last = newest;
-  $('tail-rows').prepend(...events.slice(-MOST_ROWS).reverse().map(rowOf));
-  while ($('tail-rows').childElementCount > MOST_ROWS) $('tail-rows').lastElementChild.remove();
+  $('tail-rows').prepend(...events.slice(-MAX_ROWS).reverse().map(rowOf));
+  while ($('tail-rows').childElementCount > MAX_ROWS) $('tail-rows').lastElementChild.remove();
 }
 
 function rowOf(event) {
@@ -74,9 +74,9 @@ function rowOf(event) {
   return row;
 }
 
-// There is one key, whichever of the two places it was typed into.
+// Both fields hold the same key.
 for (const [from, to] of [['tail-key', 'publish-key'], ['publish-key', 'tail-key']]) {
   $(from).addEventListener('input', () => { $(to).value = $(from).value; });
 }
 onSubmit('tailing', toggle);
-document.addEventListener('visibilitychange', () => { if (document.hidden) clearTimeout(timer); else if (watching) ask(); });
+document.addEventListener('visibilitychange', () => { if (document.hidden) clearTimeout(timer); else if (watching) poll(); });
