@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use h_realtime::backend::embedded::{Embedded, ReadableBy, Store};
 use h_realtime::backend::{Backend, DataDir};
 use h_realtime::model::{
-    BackendRequest, Decision, EventKind, Plan, PublishError, Candidates, Role, BackendEvent, RequestId, UnixMillis,
+    BackendEvent, BackendRequest, Candidates, Decision, EventKind, Plan, PublishError, RequestId,
+    Role, UnixMillis,
 };
 
 /// A body.

@@ -1,6 +1,8 @@
 //! Request heads, held against a naive reading of the lines.
 
-use h_realtime_engine::http::{Framing, Head, HeadError, check_upgrade, parse_head, percent_decode};
+use h_realtime_engine::http::{
+    Framing, Head, HeadError, check_upgrade, parse_head, percent_decode,
+};
 
 /// The bytes of a request.
 pub fn request_head(input: &[u8]) {

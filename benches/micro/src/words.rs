@@ -3,7 +3,9 @@
 use h_realtime::model::{Candidates, Decision, EventKind, Field, Plan, Rule, Term};
 use h_realtime::uri;
 use h_realtime_engine::http::{Head, check_upgrade, parse_head};
-use h_realtime_engine::ws::{Deflater, OpCode, encode_client_frame, encode_compressed, encode_frame};
+use h_realtime_engine::ws::{
+    Deflater, OpCode, encode_client_frame, encode_compressed, encode_frame,
+};
 
 /// A program's handshake, which offers no compression.
 pub const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\n\

@@ -4,9 +4,9 @@ use std::hint::black_box;
 
 use criterion::Criterion;
 use h_realtime::model::Field;
-use h_realtime_engine::{Config, ConnKey};
 use h_realtime::realtime::parts::{Digest, Digester, Index, parse_filter};
 use h_realtime::uri;
+use h_realtime_engine::{Config, ConnKey};
 use micro::stage::Stage;
 use micro::words::{CLIENT_ID, HANDSHAKE, PING, WHOAMI, criteria, filter as filter_message, page};
 
