@@ -11,7 +11,7 @@ use clap::Parser;
 use h_realtime_engine::http::{Request, Response, check_upgrade};
 use h_realtime_engine::tls::TlsConfig;
 use h_realtime_engine::{
-    Address, Config, ConnKey, Cx, Frame, Handler, Listener, ListenerId, Message, Reactor, Verdict,
+    Address, Config, ConnCx, Cx, Frame, Handler, Listener, Message, Reactor, RequestCx, Verdict,
     most_connections, raise_open_files,
 };
 
@@ -21,22 +21,17 @@ impl Handler for Echo {
     type Session = ();
     type Command = ();
 
-    fn on_request(
-        &mut self,
-        _: &mut Cx<'_, ()>,
-        _: ConnKey,
-        _: ListenerId,
-        request: &Request<'_>,
-    ) -> Verdict {
+    fn on_request(&mut self, _: &mut RequestCx<'_, ()>, request: &Request<'_>) -> Verdict<()> {
         match check_upgrade(request) {
-            Ok(upgrade) => Verdict::Upgrade(upgrade),
+            Ok(upgrade) => Verdict::Upgrade(upgrade, ()),
             Err(refused) => {
                 Verdict::Respond(Response::new(400, "text/plain", refused.0.as_bytes()))
             }
         }
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, ()>, key: ConnKey, message: Message<'_>) {
+    fn on_message(&mut self, cx: &mut ConnCx<'_, ()>, message: Message<'_>) {
+        let key = cx.key();
         // Replies leave in one write, but never compressed; a frame is compressed where it is
         // long and the client has agreed.
         match message {

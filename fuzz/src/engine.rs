@@ -77,7 +77,7 @@ fn command(pick: u8, kind: u8, size: usize) -> Command {
             size,
         },
         5 | 6 => Command::Send { pick, size },
-        _ if pick.is_multiple_of(4) => Command::Stray,
+        _ if pick.is_multiple_of(4) => Command::Noop,
         _ => Command::Close { pick, code: 4003 },
     }
 }

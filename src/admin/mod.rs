@@ -137,7 +137,7 @@ impl Admin {
         key: ConnKey,
         request: &Request<'_>,
         state: &ServerState<'_>,
-    ) -> Verdict {
+    ) -> Verdict<C> {
         if let Err(reason) = self.host_check.check(request) {
             self.counters.forbidden += 1;
             return Verdict::Respond(error(403, "forbidden", reason).closing());
@@ -188,7 +188,7 @@ impl Admin {
         cx: &mut Cx<'_, C>,
         key: ConnKey,
         request: &Request<'_>,
-    ) -> Result<(), Verdict> {
+    ) -> Result<(), Verdict<C>> {
         let Some(publish_key) = &self.keys.publish else {
             let reason = "Publishing is disabled: events come from the message queue.";
             return Err(reject(404, "not_found", reason));
@@ -200,7 +200,7 @@ impl Admin {
         Err(self.unauthorized("The publish key is missing or invalid."))
     }
 
-    fn unauthorized(&mut self, reason: &str) -> Verdict {
+    fn unauthorized<C>(&mut self, reason: &str) -> Verdict<C> {
         self.counters.unauthorized += 1;
         let response = error(401, "unauthorized", reason);
         let response = response.with("WWW-Authenticate", "Bearer").closing();
@@ -216,7 +216,7 @@ impl Admin {
         key: ConnKey,
         request: &Request<'_>,
         state: &ServerState<'_>,
-    ) -> Verdict {
+    ) -> Verdict<C> {
         let keys = [&self.keys.publish, &self.keys.metrics];
         let scope = match bearer(request) {
             None => MetricScope::Public,
@@ -241,7 +241,7 @@ impl Admin {
         )))
     }
 
-    fn tail<C>(&mut self, cx: &mut Cx<'_, C>, key: ConnKey, request: &Request<'_>) -> Verdict {
+    fn tail<C>(&mut self, cx: &mut Cx<'_, C>, key: ConnKey, request: &Request<'_>) -> Verdict<C> {
         if let Err(response) = self.check_key(cx, key, request) {
             return response;
         }

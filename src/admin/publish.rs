@@ -36,7 +36,7 @@ impl Admin {
         cx: &mut Cx<'_, C>,
         key: ConnKey,
         request: &Request<'_>,
-    ) -> Verdict {
+    ) -> Verdict<C> {
         if let Err(response) = self.check_key(cx, key, request) {
             return response;
         }
@@ -62,7 +62,7 @@ impl Admin {
                 };
                 self.pending_bytes += pending.bytes;
                 self.pending.insert(request_id, pending);
-                Verdict::Defer(None)
+                Verdict::Defer
             }
             Err(Busy) => {
                 self.counters.busy += 1;

@@ -13,12 +13,12 @@ pub fn error(status: u16, error: &str, reason: &str) -> Response {
 }
 
 /// Returns a verdict with an error.
-pub fn reject(status: u16, name: &str, reason: &str) -> Verdict {
+pub fn reject<C>(status: u16, name: &str, reason: &str) -> Verdict<C> {
     Verdict::Respond(error(status, name, reason))
 }
 
 /// Returns the verdict on a method other than `allowed`.
-pub fn not_allowed(allowed: &'static str) -> Verdict {
+pub fn not_allowed<C>(allowed: &'static str) -> Verdict<C> {
     let response = error(
         405,
         "method_not_allowed",

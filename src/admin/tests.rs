@@ -60,7 +60,7 @@ fn overdue_publish_request_is_never_delivered() {
             request.body = Some(b"{}");
             admin.on_request(&mut cx, key, &request, &state)
         });
-        assert!(matches!(verdict, Ok(Head::Complete(Verdict::Defer(None)))));
+        assert!(matches!(verdict, Ok(Head::Complete(Verdict::Defer))));
     }
     for _ in 0..2 {
         assert_eq!(admin.on_overdue(first), Overdue::Refuse);

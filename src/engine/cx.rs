@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 use crate::counters::Counters;
@@ -9,7 +10,7 @@ use crate::frame::{Delivery, Frame};
 use crate::handler::Message;
 use crate::http::Response;
 use crate::ws::{self, CloseCode};
-use crate::{ConnKey, Now};
+use crate::{ConnKey, ListenerId, Now};
 
 /// The engine's context for one handler call.
 pub struct Cx<'a, C> {
@@ -17,6 +18,104 @@ pub struct Cx<'a, C> {
     pub(crate) sessions: &'a mut dyn Sessions<C>,
     pub(crate) outbox: &'a mut Outbox,
     pub(crate) counters: &'a Counters,
+}
+
+/// The context of a call about a request: the engine's context, and the connection.
+pub struct RequestCx<'a, C> {
+    pub(crate) cx: Cx<'a, C>,
+    pub(crate) key: ConnKey,
+    pub(crate) listener: ListenerId,
+}
+
+impl<C> RequestCx<'_, C> {
+    /// Returns the key of the connection, for [`Cx::accept`] and [`Cx::respond`].
+    pub fn key(&self) -> ConnKey {
+        self.key
+    }
+
+    /// Returns the listener that accepted the connection.
+    pub fn listener(&self) -> ListenerId {
+        self.listener
+    }
+}
+
+impl<'a, C> Deref for RequestCx<'a, C> {
+    type Target = Cx<'a, C>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        &self.cx
+    }
+}
+
+impl<C> DerefMut for RequestCx<'_, C> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.cx
+    }
+}
+
+/// The context of a call about an open connection, which can be replied to. Other calls concern no
+/// connection, so a reply in them does not compile:
+///
+/// ```compile_fail,E0599
+/// use h_realtime_engine::{Cx, Message};
+///
+/// fn on_tick(cx: &mut Cx<'_, ()>) {
+///     cx.reply(Message::Text("tick"));
+/// }
+/// ```
+pub struct ConnCx<'a, C> {
+    pub(crate) cx: Cx<'a, C>,
+    pub(crate) key: ConnKey,
+}
+
+impl<C> ConnCx<'_, C> {
+    /// Returns the key of the connection.
+    #[inline]
+    pub fn key(&self) -> ConnKey {
+        self.key
+    }
+
+    /// Returns the session of the connection.
+    ///
+    /// # Panics
+    /// In a test of a handler that has no session for the connection. In an engine, the connection
+    /// is open during the call, even if the handler closes it.
+    #[inline]
+    pub fn session_mut(&mut self) -> &mut C {
+        let session = self.cx.sessions.session(self.key);
+        session.expect("the connection of the call has a session")
+    }
+
+    /// Sends a message to the connection. All replies of one readiness event leave in one write.
+    /// Replies are never compressed; messages sent with [`Cx::send`] may be.
+    #[inline]
+    pub fn reply(&mut self, message: Message<'_>) {
+        let outbox = &mut self.cx.outbox;
+        outbox.replies += 1;
+        let (opcode, payload) = match message {
+            Message::Text(text) => (ws::OpCode::Text, text.as_bytes()),
+            Message::Binary(data) => (ws::OpCode::Binary, data),
+        };
+        ws::encode_frame(opcode, payload, &mut outbox.cork);
+    }
+}
+
+impl<'a, C> Deref for ConnCx<'a, C> {
+    type Target = Cx<'a, C>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        &self.cx
+    }
+}
+
+impl<C> DerefMut for ConnCx<'_, C> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.cx
+    }
 }
 
 /// Access to the sessions of open connections.
@@ -129,24 +228,6 @@ impl<'a, C> Cx<'a, C> {
             sessions,
             outbox,
             counters,
-        }
-    }
-
-    /// Sends a message to the connection that the current `on_open` or `on_message` call concerns.
-    /// All replies of one readiness event leave in one write. Replies are never compressed;
-    /// messages sent with [`Cx::send`] may be.
-    ///
-    /// Other calls concern no connection, and replies in them are dropped: use [`Cx::send`].
-    #[inline]
-    pub fn reply(&mut self, message: Message<'_>) {
-        self.outbox.replies += 1;
-        match message {
-            Message::Text(text) => {
-                ws::encode_frame(ws::OpCode::Text, text.as_bytes(), &mut self.outbox.cork)
-            }
-            Message::Binary(data) => {
-                ws::encode_frame(ws::OpCode::Binary, data, &mut self.outbox.cork)
-            }
         }
     }
 

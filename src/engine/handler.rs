@@ -1,7 +1,7 @@
 //! The interface between the engine and the application.
 
 use crate::http::{Request, Response, Upgrade};
-use crate::{ConnKey, Cx, ListenerId};
+use crate::{ConnCx, ConnKey, Cx, RequestCx};
 
 /// The application behind the engine: it is called for every arrival, and sends through [`Cx`].
 ///
@@ -17,7 +17,7 @@ use crate::{ConnKey, Cx, ListenerId};
 pub trait Handler {
     /// The application's state of one open connection. It is stored in the connection's slot, so
     /// that its size counts for every idle connection.
-    type Session: Default;
+    type Session;
 
     /// Commands that other threads send through the reactor's mailbox.
     type Command;
@@ -25,15 +25,13 @@ pub trait Handler {
     /// Called when a request head has arrived on a listener.
     ///
     /// With [`Verdict::ReadBody`], the engine reads the body and calls again with [`Request::body`]
-    /// set. With [`Verdict::Defer`], the connection is not read from until [`Cx::accept`] or
-    /// [`Cx::respond`].
+    /// set. With [`Verdict::Defer`] or [`Verdict::DeferUpgrade`], the connection is not read from
+    /// until [`Cx::respond`] or [`Cx::accept`].
     fn on_request(
         &mut self,
-        cx: &mut Cx<'_, Self::Session>,
-        key: ConnKey,
-        listener: ListenerId,
+        cx: &mut RequestCx<'_, Self::Session>,
         request: &Request<'_>,
-    ) -> Verdict;
+    ) -> Verdict<Self::Session>;
 
     /// Called when the deadline of a deferred request has passed, or when a shutdown no longer
     /// waits for it.
@@ -55,12 +53,12 @@ pub trait Handler {
     }
 
     /// Called when the WebSocket has opened and its 101 response has been queued.
-    fn on_open(&mut self, cx: &mut Cx<'_, Self::Session>, key: ConnKey) {
-        let _ = (cx, key);
+    fn on_open(&mut self, cx: &mut ConnCx<'_, Self::Session>) {
+        let _ = cx;
     }
 
     /// Called for each complete message; text has been validated as UTF-8.
-    fn on_message(&mut self, cx: &mut Cx<'_, Self::Session>, key: ConnKey, message: Message<'_>);
+    fn on_message(&mut self, cx: &mut ConnCx<'_, Self::Session>, message: Message<'_>);
 
     /// Called when the WebSocket is no longer open. Returns ownership of the session to the
     /// handler.
@@ -69,7 +67,9 @@ pub trait Handler {
     }
 
     /// Called for each command from another thread.
-    fn on_command(&mut self, cx: &mut Cx<'_, Self::Session>, command: Self::Command);
+    fn on_command(&mut self, cx: &mut Cx<'_, Self::Session>, command: Self::Command) {
+        let _ = (cx, command);
+    }
 
     /// Called in the turn of a command and in each turn after it until it returns false, for work
     /// that is done in slices, after input and before deliveries. Returns whether any work is left;
@@ -100,21 +100,25 @@ pub enum Message<'a> {
     Binary(&'a [u8]),
 }
 
-/// The handler's decision on a request.
+/// The handler's decision on a request. `S` is [`Handler::Session`].
 #[derive(Debug)]
-pub enum Verdict {
+pub enum Verdict<S = ()> {
     /// Respond to it.
     Respond(Response),
-    /// Switch to the WebSocket protocol.
-    Upgrade(Upgrade),
+    /// Switch to the WebSocket protocol, with the session of the connection. The session is dropped
+    /// if the connection ends before it opens.
+    Upgrade(Upgrade, S),
     /// Read its body, of at most `limit` bytes; a longer one is rejected with 413. A request with
     /// neither a length nor chunks is rejected with 411.
     ReadBody {
         /// In bytes of data, without chunk framing.
         limit: usize,
     },
-    /// Wait for [`Cx::accept`] (if an upgrade is given) or [`Cx::respond`].
-    Defer(Option<Upgrade>),
+    /// Wait for [`Cx::respond`].
+    Defer,
+    /// Wait for [`Cx::accept`], which switches to the WebSocket protocol with this session, or for
+    /// [`Cx::respond`].
+    DeferUpgrade(Upgrade, S),
 }
 
 /// The handling of a deferred request that was not answered in time.

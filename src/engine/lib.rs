@@ -21,7 +21,7 @@ pub mod ws;
 
 pub use config::{Config, RESERVED_CONNECTIONS, Reload};
 pub use counters::{CloseCodes, CloseCounts, Compression, Counters, Evictions, Refusals};
-pub use cx::{CloseInfo, Cx, Sessions};
+pub use cx::{CloseInfo, ConnCx, Cx, RequestCx, Sessions};
 #[doc(hidden)]
 pub use engine::Interest;
 pub use engine::scratch::Scratch;

@@ -22,10 +22,10 @@
 
 use std::mem;
 
-use crate::Now;
 use crate::counters::Counters;
 pub use crate::cx::Effect;
-use crate::cx::{Cx, Outbox, Sessions};
+use crate::cx::{ConnCx, Cx, Outbox, RequestCx, Sessions};
+use crate::{ConnKey, ListenerId, Now};
 
 /// Records the effects of handler calls instead of applying them.
 #[derive(Default)]
@@ -39,7 +39,32 @@ impl Recorder {
     /// Returns a context for one call of a handler.
     pub fn cx<'a, C>(&'a mut self, now: Now, sessions: &'a mut dyn Sessions<C>) -> Cx<'a, C> {
         self.outbox.backlog = 0;
+        self.outbox.serving = None;
         Cx::new(now, sessions, &mut self.outbox, &self.counters)
+    }
+
+    /// Returns a context for one call about the open connection `key`.
+    pub fn conn_cx<'a, C>(
+        &'a mut self,
+        now: Now,
+        sessions: &'a mut dyn Sessions<C>,
+        key: ConnKey,
+    ) -> ConnCx<'a, C> {
+        let cx = self.cx(now, sessions);
+        cx.outbox.serving = Some(key);
+        ConnCx { cx, key }
+    }
+
+    /// Returns a context for one call about a request.
+    pub fn request_cx<'a, C>(
+        &'a mut self,
+        now: Now,
+        sessions: &'a mut dyn Sessions<C>,
+        key: ConnKey,
+        listener: ListenerId,
+    ) -> RequestCx<'a, C> {
+        let cx = self.cx(now, sessions);
+        RequestCx { cx, key, listener }
     }
 
     /// Returns the replies since the last call: concatenated WebSocket frames.
@@ -56,4 +81,19 @@ impl Recorder {
     pub fn take_work(&mut self) -> u64 {
         mem::take(&mut self.outbox.work)
     }
+}
+
+/// Runs `call` in a context about the open connection `key`, within another call, and discards its
+/// replies. For measuring a handler apart from its connections.
+pub fn with_conn_cx<C, R>(
+    cx: &mut Cx<'_, C>,
+    key: ConnKey,
+    call: impl FnOnce(&mut ConnCx<'_, C>) -> R,
+) -> R {
+    let (bytes, replies) = (cx.outbox.cork.len(), cx.outbox.replies);
+    let inner = Cx::new(cx.now, cx.sessions, cx.outbox, cx.counters);
+    let result = call(&mut ConnCx { cx: inner, key });
+    cx.outbox.cork.truncate(bytes);
+    cx.outbox.replies = replies;
+    result
 }

@@ -21,13 +21,13 @@ impl Realtime {
         key: ConnKey,
         upgrade: Upgrade,
         token: String,
-    ) -> Verdict {
+    ) -> Verdict<ApiSession> {
         let request = BackendRequest::Authenticate {
             request_id: RequestId(key.to_u64()),
             token: Secret(token),
         };
         match self.backend.send(request) {
-            Ok(()) => Verdict::Defer(Some(upgrade)),
+            Ok(()) => Verdict::DeferUpgrade(upgrade, ApiSession::default()),
             Err(Busy) => {
                 self.counters.auth.unavailable += 1;
                 Verdict::Respond(request::unavailable())

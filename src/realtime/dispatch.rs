@@ -3,7 +3,7 @@
 //! Owns: the effect of each type of message, its reply, and the counters of rejections. Must not
 //! know: the syntax of messages, filters, and replies.
 
-use crate::net::{ConnKey, Cx, Message};
+use crate::net::{ConnCx, ConnKey, Cx, Message};
 use crate::ws::CloseCode;
 
 use super::filter::{self, FilterError};
@@ -13,12 +13,8 @@ use super::{ApiSession, Realtime, cost, encoding, json};
 
 impl Realtime {
     /// Handles a message. Text and binary messages are treated alike.
-    pub fn on_client_message(
-        &mut self,
-        cx: &mut Cx<'_, ApiSession>,
-        key: ConnKey,
-        message: Message<'_>,
-    ) {
+    pub fn on_client_message(&mut self, cx: &mut ConnCx<'_, ApiSession>, message: Message<'_>) {
+        let key = cx.key();
         let parsed = match message {
             Message::Text(text) => Some(encoding::strip_bom(text).into()),
             Message::Binary(bytes) => encoding::decode(bytes),
@@ -31,7 +27,7 @@ impl Realtime {
             None => Err(ParseError::NotJson),
         };
         match parsed {
-            Ok(message) => self.dispatch(cx, key, message),
+            Ok(message) => self.dispatch(cx, message),
             // h only logs an exception.
             Err(ParseError::NotAnObject) => {
                 self.counters.errors.not_object += 1;
@@ -55,12 +51,8 @@ impl Realtime {
         }
     }
 
-    fn dispatch(
-        &mut self,
-        cx: &mut Cx<'_, ApiSession>,
-        key: ConnKey,
-        message: message::ClientMessage<'_>,
-    ) {
+    fn dispatch(&mut self, cx: &mut ConnCx<'_, ApiSession>, message: message::ClientMessage<'_>) {
+        let key = cx.key();
         let outcome = match message.kind {
             MessageKind::Ping => {
                 self.counters.messages.ping += 1;

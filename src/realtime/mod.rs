@@ -64,7 +64,7 @@ use std::rc::Rc;
 
 use crate::http::{Origin, Request};
 use crate::model::{BackendEvent, BackendHandle, EndCause, InvalidToken, OnExpiry};
-use crate::net::{ConnKey, Cx, Verdict};
+use crate::net::{ConnCx, ConnKey, Cx, Verdict};
 
 pub use counters::{
     ApiCounters, AuthCounters, ErrorCounters, EventCounters, MessageCounters, RejectedCounters,
@@ -160,7 +160,7 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         request: &Request<'_>,
-    ) -> Verdict {
+    ) -> Verdict<ApiSession> {
         let (upgrade, credentials) = match request::route(request, cx.now().unix) {
             Route::Response(response) => {
                 self.counters.rejected.count(response.status.0);
@@ -178,12 +178,12 @@ impl Realtime {
         match credentials {
             Credentials::Anonymous => {
                 self.counters.auth.anonymous += 1;
-                Verdict::Upgrade(upgrade)
+                Verdict::Upgrade(upgrade, ApiSession::default())
             }
             Credentials::Invalid => {
                 self.counters.auth.unknown += 1;
                 match self.settings.invalid_token {
-                    InvalidToken::Anonymous => Verdict::Upgrade(upgrade),
+                    InvalidToken::Anonymous => Verdict::Upgrade(upgrade, ApiSession::default()),
                     InvalidToken::Reject => {
                         self.counters.rejected.token += 1;
                         Verdict::Respond(request::unauthorized())
@@ -198,11 +198,10 @@ impl Realtime {
     }
 
     /// Called when a WebSocket has opened.
-    pub fn on_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
+    pub fn on_open(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
+        let key = cx.key();
         let is_traced = self.tracer.open(key);
-        if let Some(session) = cx.session(key) {
-            session.is_traced = is_traced;
-        }
+        cx.session_mut().is_traced = is_traced;
         if self.tracer.is_on() {
             self.trace_open(cx, key, is_traced);
         }

@@ -10,7 +10,7 @@ use crate::model::{
     Identity, Membership, MonoMillis, Plan, RequestId, Role, Rule, Secret, Term, TokenId,
 };
 use crate::net::testing::{Effect, Recorder};
-use crate::net::{ConnKey, Cx, Message, Now, Sessions, Verdict};
+use crate::net::{ConnCx, ConnKey, Cx, Message, Now, Sessions, Verdict};
 
 use super::{ApiSession, ApiSettings, Realtime};
 
@@ -142,6 +142,22 @@ impl TestApi {
     ) -> (R, Vec<Output>) {
         let mut cx = self.recorder.cx(self.now, &mut self.sessions);
         let result = call(&mut self.realtime, &mut cx);
+        (result, self.take_outputs())
+    }
+
+    /// Makes a call about an open connection, and returns its effects.
+    pub fn call_on(
+        &mut self,
+        index: u32,
+        call: impl FnOnce(&mut Realtime, &mut ConnCx<'_, ApiSession>),
+    ) -> Vec<Output> {
+        let sessions = &mut self.sessions;
+        let mut cx = self.recorder.conn_cx(self.now, sessions, key(index));
+        call(&mut self.realtime, &mut cx);
+        self.take_outputs()
+    }
+
+    fn take_outputs(&mut self) -> Vec<Output> {
         let mut outputs = Vec::new();
         let cork = self.recorder.take_replies();
         let mut rest = &cork[..];
@@ -156,7 +172,7 @@ impl TestApi {
                 other => outputs.push(to_output(other)),
             }
         }
-        (result, outputs)
+        outputs
     }
 
     /// Returns the work charged since the last call.
@@ -165,7 +181,12 @@ impl TestApi {
     }
 
     /// Returns the verdict on a handshake with this target and these additional fields.
-    pub fn request(&mut self, index: u32, target: &str, fields: &str) -> (Verdict, Vec<Output>) {
+    pub fn request(
+        &mut self,
+        index: u32,
+        target: &str,
+        fields: &str,
+    ) -> (Verdict<ApiSession>, Vec<Output>) {
         let head = [
             b"GET ",
             target.as_bytes(),
@@ -188,7 +209,7 @@ impl TestApi {
     /// Opens a connection as the engine does.
     pub fn open(&mut self, index: u32) -> Vec<Output> {
         self.sessions.0.insert(key(index), ApiSession::default());
-        self.call(|realtime, cx| realtime.on_open(cx, key(index))).1
+        self.call_on(index, |realtime, cx| realtime.on_open(cx))
     }
 
     /// Opens a logged-in connection.
@@ -220,8 +241,9 @@ impl TestApi {
     }
 
     pub fn message(&mut self, index: u32, message: Message<'_>) -> Vec<Output> {
-        self.call(|realtime, cx| realtime.on_client_message(cx, key(index), message))
-            .1
+        self.call_on(index, |realtime, cx| {
+            realtime.on_client_message(cx, message)
+        })
     }
 
     /// Returns the effects of a text message.

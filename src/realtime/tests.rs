@@ -36,7 +36,7 @@ fn close(index: u32, reason: &str) -> Output {
 fn connection_without_token_causes_no_request() {
     let mut api = api(InvalidToken::Anonymous);
     let (verdict, outputs) = api.request(0, "/ws", "");
-    assert!(matches!(verdict, Verdict::Upgrade(_)));
+    assert!(matches!(verdict, Verdict::Upgrade(..)));
     assert_eq!(outputs, []);
     assert!(api.backend.requests.borrow().is_empty());
     assert_eq!(api.open(0), []);
@@ -49,7 +49,7 @@ fn connection_without_token_causes_no_request() {
 fn token_is_checked_before_the_socket_opens() {
     let mut api = api(InvalidToken::Anonymous);
     let (verdict, _) = api.request(4, "/ws?access_token=tok", "");
-    assert!(matches!(verdict, Verdict::Defer(Some(_))));
+    assert!(matches!(verdict, Verdict::DeferUpgrade(..)));
     let request = (key(4).to_u64(), "tok".to_owned());
     assert_eq!(*api.backend.requests.borrow(), [request]);
     api.open_as(4, identity("acct:Luis.Silva@localhost", 1, &[]));
@@ -74,7 +74,7 @@ fn unknown_tokens_are_anonymous_or_refused() {
         let (verdict, _) = api.request(0, "/ws?access_token=", "Authorization: Bearer x\r\n");
         let status = match verdict {
             Verdict::Respond(response) => Some(response.status.0),
-            Verdict::Upgrade(_) => None,
+            Verdict::Upgrade(..) => None,
             other => panic!("{other:?}"),
         };
         assert_eq!(status, empty);

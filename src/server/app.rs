@@ -9,7 +9,9 @@ use crate::backend::Stats;
 use crate::config::Danger;
 use crate::http::{Request, Response};
 use crate::model::{AckGuard, BackendEvent, RequestId};
-use crate::net::{ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, Verdict};
+use crate::net::{
+    ConnCx, ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, RequestCx, Verdict,
+};
 use crate::realtime::{ApiSession, Completion, EventQueue, Realtime, TurnLimits};
 
 use super::figures::Figures;
@@ -65,11 +67,10 @@ impl Handler for App {
 
     fn on_request(
         &mut self,
-        cx: &mut Cx<'_, ApiSession>,
-        key: ConnKey,
-        listener: ListenerId,
+        cx: &mut RequestCx<'_, ApiSession>,
         request: &Request<'_>,
-    ) -> Verdict {
+    ) -> Verdict<ApiSession> {
+        let (key, listener) = (cx.key(), cx.listener());
         if listener != self.admin_listener {
             return self.realtime.on_request(cx, key, request);
         }
@@ -157,12 +158,12 @@ impl Handler for App {
         }
     }
 
-    fn on_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
-        self.realtime.on_open(cx, key);
+    fn on_open(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
+        self.realtime.on_open(cx);
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, message: Message<'_>) {
-        self.realtime.on_client_message(cx, key, message);
+    fn on_message(&mut self, cx: &mut ConnCx<'_, ApiSession>, message: Message<'_>) {
+        self.realtime.on_client_message(cx, message);
     }
 
     fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use h_realtime_engine::http::{Request, Response, check_upgrade};
 use h_realtime_engine::ws::{OpCode, encode_client_frame};
 use h_realtime_engine::{
-    Arrival, Config, ConnKey, Cx, Engine, Frame, Handler, ListenerId, Message, Now, Readiness,
-    Socket, Verdict,
+    Arrival, Config, ConnCx, ConnKey, Cx, Engine, Frame, Handler, ListenerId, Message, Now,
+    Readiness, RequestCx, Socket, Verdict,
 };
 
 use crate::{HEAP, alone};
@@ -156,20 +156,19 @@ impl Handler for Echo {
 
     fn on_request(
         &mut self,
-        _: &mut Cx<'_, [u64; 3]>,
-        _: ConnKey,
-        _: ListenerId,
+        _: &mut RequestCx<'_, [u64; 3]>,
         request: &Request<'_>,
-    ) -> Verdict {
+    ) -> Verdict<[u64; 3]> {
         match check_upgrade(request) {
-            Ok(upgrade) => Verdict::Upgrade(upgrade),
+            Ok(upgrade) => Verdict::Upgrade(upgrade, [0; 3]),
             Err(refused) => {
                 Verdict::Respond(Response::new(400, "text/plain", refused.0.as_bytes()))
             }
         }
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, [u64; 3]>, key: ConnKey, message: Message<'_>) {
+    fn on_message(&mut self, cx: &mut ConnCx<'_, [u64; 3]>, message: Message<'_>) {
+        let key = cx.key();
         match message {
             Message::Text(_) => cx.reply(message),
             Message::Binary(data) => cx.send(key, Frame::binary(data)),

@@ -7,7 +7,8 @@ use h_realtime::model::{
 };
 use h_realtime::realtime::{ApiSession, ApiSettings, Completion, EventQueue, Realtime, TurnLimits};
 use h_realtime_engine::http::{Request, Response, check_upgrade};
-use h_realtime_engine::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
+use h_realtime_engine::testing::with_conn_cx;
+use h_realtime_engine::{ConnCx, ConnKey, Cx, Handler, Message, RequestCx, Verdict};
 
 /// The API, with hashes of a fixed key. Beside its own paths it has `/later` and `/slow`, which
 /// defer a handshake and another request, and `/body`, which reads a body.
@@ -77,26 +78,28 @@ impl Handler for Api {
 
     fn on_request(
         &mut self,
-        cx: &mut Cx<'_, ApiSession>,
-        key: ConnKey,
-        _: ListenerId,
+        cx: &mut RequestCx<'_, ApiSession>,
         request: &Request<'_>,
-    ) -> Verdict {
+    ) -> Verdict<ApiSession> {
+        let key = cx.key();
         match request.path {
-            "/later" => Verdict::Defer(check_upgrade(request).ok()),
-            "/slow" => Verdict::Defer(None),
+            "/later" => match check_upgrade(request) {
+                Ok(upgrade) => Verdict::DeferUpgrade(upgrade, ApiSession::default()),
+                Err(_) => Verdict::Defer,
+            },
+            "/slow" => Verdict::Defer,
             "/body" if request.body.is_none() => Verdict::ReadBody { limit: BODY_LIMIT },
             "/body" => Verdict::Respond(Response::new(200, "text/plain", &b"read"[..])),
             _ => self.realtime.on_request(cx, key, request),
         }
     }
 
-    fn on_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
-        self.realtime.on_open(cx, key);
+    fn on_open(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
+        self.realtime.on_open(cx);
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, message: Message<'_>) {
-        self.realtime.on_client_message(cx, key, message);
+    fn on_message(&mut self, cx: &mut ConnCx<'_, ApiSession>, message: Message<'_>) {
+        self.realtime.on_client_message(cx, message);
     }
 
     fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
@@ -117,10 +120,9 @@ impl Handler for Api {
             Command::Answer(key, false) => {
                 cx.respond(key, Response::new(200, "text/plain", &b"late"[..]));
             }
-            Command::Said(key, text) => {
-                self.realtime
-                    .on_client_message(cx, key, Message::Text(text))
-            }
+            Command::Said(key, text) => with_conn_cx(cx, key, |cx| {
+                self.realtime.on_client_message(cx, Message::Text(text));
+            }),
         }
     }
 

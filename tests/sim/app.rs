@@ -8,7 +8,7 @@ use std::rc::Rc;
 use h_realtime_engine::http::{Request, Response, check_upgrade};
 use h_realtime_engine::ws::CloseCode;
 use h_realtime_engine::{
-    ConnKey, Cx, Delivery, Frame, Handler, ListenerId, Message, Overdue, Verdict,
+    ConnCx, ConnKey, Cx, Delivery, Frame, Handler, Message, Overdue, RequestCx, Verdict,
 };
 
 use super::rng::Rng;
@@ -102,8 +102,8 @@ pub enum Command {
         key: ConnKey,
         code: u16,
     },
-    /// Says something to nobody, which must reach nobody.
-    Stray,
+    /// Has no effect but a turn.
+    Noop,
 }
 
 impl App {
@@ -163,7 +163,7 @@ impl App {
     }
 
     /// Does what the first word of a message says.
-    fn obey(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, text: &str) {
+    fn obey(&mut self, cx: &mut ConnCx<'_, Session>, key: ConnKey, text: &str) {
         let size = text.len();
         match text.split(' ').next().unwrap_or_default() {
             "echo" => self.reply(cx, key, text),
@@ -210,7 +210,7 @@ impl App {
         }
     }
 
-    fn reply(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, text: &str) {
+    fn reply(&mut self, cx: &mut ConnCx<'_, Session>, key: ConnKey, text: &str) {
         if let Some(life) = self.log.get().living(key) {
             let text = format!("reply {} {text}", life.replies.len());
             cx.reply(Message::Text(&text));
@@ -246,11 +246,10 @@ impl Handler for App {
 
     fn on_request(
         &mut self,
-        cx: &mut Cx<'_, Session>,
-        key: ConnKey,
-        _: ListenerId,
+        cx: &mut RequestCx<'_, Session>,
         request: &Request<'_>,
-    ) -> Verdict {
+    ) -> Verdict<Session> {
+        let key = cx.key();
         if self.log.get().lives.contains_key(&key) {
             self.log.get().breach(key, "a request of a WebSocket");
         }
@@ -263,14 +262,14 @@ impl Handler for App {
             Verdict::Respond(Response::new(status, "text/plain", body.into_bytes()))
         };
         match (request.path, check_upgrade(request)) {
-            ("/ws", Ok(upgrade)) => Verdict::Upgrade(upgrade),
+            ("/ws", Ok(upgrade)) => Verdict::Upgrade(upgrade, Session::default()),
             ("/later", Ok(upgrade)) => {
                 self.log.get().deferred.push((key, true));
-                Verdict::Defer(Some(upgrade))
+                Verdict::DeferUpgrade(upgrade, Session::default())
             }
             ("/slow", _) => {
                 self.log.get().deferred.push((key, false));
-                Verdict::Defer(None)
+                Verdict::Defer
             }
             ("/body", _) => match request.body {
                 None => Verdict::ReadBody { limit: BODY_LIMIT },
@@ -287,7 +286,8 @@ impl Handler for App {
         }
     }
 
-    fn on_open(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey) {
+    fn on_open(&mut self, cx: &mut ConnCx<'_, Session>) {
+        let key = cx.key();
         let greets = self.rng.chance(30);
         let mut log = self.log.get();
         if log.lives.insert(key, Life::default()).is_some() {
@@ -304,7 +304,8 @@ impl Handler for App {
         }
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, message: Message<'_>) {
+    fn on_message(&mut self, cx: &mut ConnCx<'_, Session>, message: Message<'_>) {
+        let key = cx.key();
         if cx
             .session(key)
             .is_none_or(|session| session.key != Some(key))
@@ -351,7 +352,6 @@ impl Handler for App {
             log.breach(key, "still has a session in on_close");
         }
         drop(log);
-        cx.reply(Message::Text("stray"));
         if self.rng.chance(20) {
             let keys = self.some_of_the_open(20);
             self.fan_out(cx, &keys, 20);
@@ -391,13 +391,12 @@ impl Handler for App {
                 }
             }
             Command::CloseOne { key, code } => cx.close(key, CloseCode(code), "told to"),
-            Command::Stray => cx.reply(Message::Text("stray")),
+            Command::Noop => {}
         }
     }
 
-    fn on_tick(&mut self, cx: &mut Cx<'_, Session>) {
+    fn on_tick(&mut self, _: &mut Cx<'_, Session>) {
         self.log.get().ticks += 1;
-        cx.reply(Message::Text("stray"));
     }
 }
 

@@ -230,7 +230,7 @@ impl Op {
             },
             13..18 => Command::Send { pick, size },
             18 => Command::Close { pick, code: 4003 },
-            _ => Command::Stray,
+            _ => Command::Noop,
         }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) enum Phase<C> {
     /// HTTP: the TLS handshake, a request head, a request body, or the time between two requests.
     Request(Option<Box<PartialRequest>>),
     /// The handler has deferred its response. Nothing is read meanwhile.
-    Deferred(Box<Deferred>),
+    Deferred(Box<Deferred<C>>),
     /// The WebSocket is open.
     Open(C),
     /// We sent the first close frame and are waiting for the peer's.
@@ -78,8 +78,9 @@ pub(crate) enum PartialBody {
 }
 
 /// The state of a deferred request.
-pub(crate) struct Deferred {
-    pub upgrade: Option<Upgrade>,
+pub(crate) struct Deferred<C> {
+    /// For a handshake: the response to it, and the session of the connection.
+    pub upgrade: Option<(Upgrade, C)>,
     pub keep_alive: bool,
     pub head_only: bool,
     /// Bytes received after the request.
@@ -142,6 +143,17 @@ impl Flags {
         let was = self.has(flag);
         self.set(flag);
         !was
+    }
+}
+
+impl<C> Deferred<C> {
+    pub(crate) fn new(upgrade: Option<(Upgrade, C)>, keep_alive: bool, head_only: bool) -> Self {
+        Deferred {
+            upgrade,
+            keep_alive,
+            head_only,
+            trailing: Vec::new(),
+        }
     }
 }
 

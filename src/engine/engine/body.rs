@@ -22,7 +22,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         key: ConnKey,
         bytes: &mut [u8],
         limit: usize,
-        taken: &Taken,
+        taken: &Taken<H::Session>,
     ) -> Option<usize> {
         match taken.framing {
             // RFC 9110 §15.5.12: "The client MAY repeat the request if it adds a valid
@@ -41,7 +41,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         key: ConnKey,
         bytes: &mut [u8],
         limit: usize,
-        taken: &Taken,
+        taken: &Taken<H::Session>,
         length: u64,
     ) -> Option<usize> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -63,7 +63,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         key: ConnKey,
         bytes: &mut [u8],
         limit: usize,
-        taken: &Taken,
+        taken: &Taken<H::Session>,
     ) -> Option<usize> {
         let mut decoder = ChunkedDecoder::new(limit);
         let decoded = self.decode(key, &mut decoder, &mut bytes[taken.head..])?;
@@ -78,7 +78,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Buffers a partial request until the rest of its body arrives.
-    fn await_body(&mut self, key: ConnKey, bytes: &[u8], body: PartialBody, taken: &Taken) {
+    fn await_body(
+        &mut self,
+        key: ConnKey,
+        bytes: &[u8],
+        body: PartialBody,
+        taken: &Taken<H::Session>,
+    ) {
         if taken.expects_continue {
             self.queue_own(key, |out| out.extend_from_slice(CONTINUE));
         }

@@ -157,7 +157,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.outbox.work += size as u64 * MESSAGE_BYTE_COST;
         self.handled += 1;
         self.counters.messages_in += 1;
-        self.with_replies(|handler, cx| handler.on_message(cx, key, message));
+        self.with_replies(key, |handler, cx| handler.on_message(cx, message));
         self.apply_effects();
     }
 

@@ -48,7 +48,7 @@ use work::{RunQueue, class_of};
 use crate::config::Config;
 use crate::conn::{Conn, Flags};
 use crate::counters::Counters;
-use crate::cx::{Cx, Effect, Outbox};
+use crate::cx::{ConnCx, Cx, Effect, Outbox};
 use crate::engine::arena::Arena;
 use crate::engine::scratch::Scratch;
 use crate::engine::timer::{TICK_MS, Tick, Wheel, tick_at};
@@ -382,28 +382,24 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Calls the handler outside of any connection that could be replied to. Replies are discarded,
-    /// so that they cannot reach the connection being served.
+    /// Calls the handler outside of any connection that could be replied to.
     fn with_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
-        let (bytes, replies) = (self.outbox.cork.len(), self.outbox.replies);
-        let result = self.call_handler(call);
-        self.outbox.cork.truncate(bytes);
-        self.outbox.replies = replies;
-        result
-    }
-
-    /// Calls the handler for the current connection, and collects its replies.
-    fn with_replies<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
-        self.outbox.serving = self.current;
-        let result = self.call_handler(call);
-        self.outbox.serving = None;
-        result
-    }
-
-    fn call_handler<R>(&mut self, call: impl FnOnce(&mut H, &mut Cx<'_, H::Session>) -> R) -> R {
         self.outbox.backlog = self.fan_out.backlog();
         let mut cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
         call(&mut self.handler, &mut cx)
+    }
+
+    /// Calls the handler for the current connection, and collects its replies.
+    fn with_replies(
+        &mut self,
+        key: ConnKey,
+        call: impl FnOnce(&mut H, &mut ConnCx<'_, H::Session>),
+    ) {
+        self.outbox.serving = self.current;
+        self.outbox.backlog = self.fan_out.backlog();
+        let cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
+        call(&mut self.handler, &mut ConnCx { cx, key });
+        self.outbox.serving = None;
     }
 
     /// Applies recorded effects, including those recorded meanwhile.

@@ -6,14 +6,15 @@ use super::work::{Class, HEAD_BYTE_COST, REQUEST_COST};
 use super::{CORK_SIZE, Engine, millis};
 use crate::ConnKey;
 use crate::conn::{Conn, Deferred, Flags, PartialBody, PartialRequest, Phase};
+use crate::cx::{Cx, RequestCx};
 use crate::handler::{Handler, Overdue, Refusal, Verdict};
 use crate::http::{Framing, Head, HeadError, Request, Response, Upgrade, parse_head};
 use crate::io::socket::Socket;
 use crate::ws::CAN_DEFLATE;
 
 /// A parsed request, with the handler's verdict.
-pub(super) struct Taken {
-    verdict: Verdict,
+pub(super) struct Taken<C> {
+    verdict: Verdict<C>,
     /// The length of the head.
     pub head: usize,
     pub framing: Framing,
@@ -111,27 +112,23 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         self.outbox.work += REQUEST_COST + taken.head as u64 * HEAD_BYTE_COST;
         let end = whole.unwrap_or(taken.head);
+        // The next bytes on the connection are the unwanted body.
         let unread_body = whole.is_none() && taken.framing.has_body();
+        let keep_alive = taken.keep_alive && !unread_body;
         match taken.verdict {
             Verdict::ReadBody { limit } => {
                 debug_assert!(whole.is_none(), "a handler asked twice for the same body");
                 return self.begin_body(key, bytes, limit, &taken);
             }
             Verdict::Respond(response) => {
-                // The next bytes on the connection are the unwanted body.
-                let keep_alive = taken.keep_alive && !unread_body;
                 self.respond(key, &response, keep_alive, taken.head_only);
             }
-            Verdict::Upgrade(upgrade) => self.open(key, upgrade),
-            Verdict::Defer(upgrade) => self.defer(
-                key,
-                Deferred {
-                    upgrade,
-                    keep_alive: taken.keep_alive && !unread_body,
-                    head_only: taken.head_only,
-                    trailing: Vec::new(),
-                },
-            ),
+            Verdict::Upgrade(upgrade, session) => self.open(key, upgrade, session),
+            Verdict::Defer => self.defer(key, Deferred::new(None, keep_alive, taken.head_only)),
+            Verdict::DeferUpgrade(upgrade, session) => {
+                let upgrade = Some((upgrade, session));
+                self.defer(key, Deferred::new(upgrade, keep_alive, taken.head_only));
+            }
         }
         self.apply_effects();
         Some(end)
@@ -142,7 +139,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         key: ConnKey,
         bytes: &[u8],
         whole: Option<usize>,
-    ) -> Result<Head<Taken>, HeadError> {
+    ) -> Result<Head<Taken<H::Session>>, HeadError> {
         let Some(conn) = self.arena.get(key) else {
             return Ok(Head::Partial);
         };
@@ -156,10 +153,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 true => Some(Refusal::Full),
                 false => self.refuse_address(key, &request),
             };
-            let verdict = self.with_handler(|handler, cx| match refusal {
-                Some(refusal) => Verdict::Respond(handler.on_refusal(refusal)),
-                None => handler.on_request(cx, key, listener, &request),
-            });
+            let verdict = match refusal {
+                Some(refusal) => Verdict::Respond(self.handler.on_refusal(refusal)),
+                None => {
+                    self.outbox.backlog = self.fan_out.backlog();
+                    let cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
+                    let mut cx = RequestCx { cx, key, listener };
+                    self.handler.on_request(&mut cx, &request)
+                }
+            };
             Taken {
                 verdict,
                 head,
@@ -236,7 +238,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Switches protocols.
-    fn open(&mut self, key: ConnKey, mut upgrade: Upgrade) {
+    fn open(&mut self, key: ConnKey, mut upgrade: Upgrade, session: H::Session) {
         let first_ping = self.first_ping();
         if !self.config.deflate || !CAN_DEFLATE {
             upgrade.decline_deflate();
@@ -257,7 +259,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             // The 101 could not be sent: the peer disconnected while the handler was deciding.
             return;
         }
-        conn.phase = Phase::Open(H::Session::default());
+        conn.phase = Phase::Open(session);
         self.clear_incomplete(key);
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -280,11 +282,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.watch_queue(key, 0);
         }
         self.as_current(key, |engine| {
-            engine.with_replies(|handler, cx| handler.on_open(cx, key));
+            engine.with_replies(key, |handler, cx| handler.on_open(cx));
         });
     }
 
-    fn defer(&mut self, key: ConnKey, deferred: Deferred) {
+    fn defer(&mut self, key: ConnKey, deferred: Deferred<H::Session>) {
         if let Some(conn) = self.arena.get_mut(key) {
             conn.phase = Phase::Deferred(Box::new(deferred));
         }
@@ -314,7 +316,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    fn take_deferred(&mut self, key: ConnKey) -> Option<Box<Deferred>> {
+    fn take_deferred(&mut self, key: ConnKey) -> Option<Box<Deferred<H::Session>>> {
         let conn = self.arena.get_mut(key)?;
         match mem::replace(&mut conn.phase, Phase::Request(None)) {
             Phase::Deferred(deferred) => Some(deferred),
@@ -330,11 +332,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(mut deferred) = self.take_deferred(key) else {
             return;
         };
-        let Some(upgrade) = deferred.upgrade.take() else {
+        let Some((upgrade, session)) = deferred.upgrade.take() else {
             debug_assert!(false, "accepted a request that is no handshake");
             return self.refuse(key, Refusal::TimedOut);
         };
-        self.open(key, upgrade);
+        self.open(key, upgrade, session);
         self.resume(key, deferred.trailing);
     }
 

@@ -407,7 +407,7 @@ mod tests {
 
     use super::*;
     use crate::http::{Request, Response};
-    use crate::{Address, Cx, Message, Verdict};
+    use crate::{Address, ConnCx, Cx, Message, RequestCx, Verdict};
 
     struct Silent;
 
@@ -415,17 +415,11 @@ mod tests {
         type Session = ();
         type Command = ();
 
-        fn on_request(
-            &mut self,
-            _: &mut Cx<'_, ()>,
-            _: ConnKey,
-            _: ListenerId,
-            _: &Request<'_>,
-        ) -> Verdict {
+        fn on_request(&mut self, _: &mut RequestCx<'_, ()>, _: &Request<'_>) -> Verdict {
             Verdict::Respond(Response::new(404, "text/plain", &b""[..]))
         }
 
-        fn on_message(&mut self, _: &mut Cx<'_, ()>, _: ConnKey, _: Message<'_>) {}
+        fn on_message(&mut self, _: &mut ConnCx<'_, ()>, _: Message<'_>) {}
 
         fn on_command(&mut self, _: &mut Cx<'_, ()>, (): ()) {}
     }

@@ -9,7 +9,7 @@ use h_realtime::model::{
 };
 use h_realtime::realtime::{ApiSession, ApiSettings, Completion, EventQueue, Realtime, TurnLimits};
 use h_realtime_engine::http::Request;
-use h_realtime_engine::{ConnKey, Cx, Handler, ListenerId, Message, Verdict};
+use h_realtime_engine::{ConnCx, ConnKey, Cx, Handler, Message, RequestCx, Verdict};
 
 use super::matcher::Model;
 
@@ -102,25 +102,26 @@ impl Handler for App {
 
     fn on_request(
         &mut self,
-        cx: &mut Cx<'_, ApiSession>,
-        key: ConnKey,
-        _: ListenerId,
+        cx: &mut RequestCx<'_, ApiSession>,
         request: &Request<'_>,
-    ) -> Verdict {
+    ) -> Verdict<ApiSession> {
+        let key = cx.key();
         let verdict = self.realtime.on_request(cx, key, request);
         let is_busy = self.asked.is_busy.get();
         self.model.borrow_mut().requested(key, &verdict, is_busy);
         verdict
     }
 
-    fn on_open(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
+    fn on_open(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
+        let key = cx.key();
         self.model.borrow_mut().opened(key);
-        self.realtime.on_open(cx, key);
+        self.realtime.on_open(cx);
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, message: Message<'_>) {
+    fn on_message(&mut self, cx: &mut ConnCx<'_, ApiSession>, message: Message<'_>) {
+        let key = cx.key();
         self.model.borrow_mut().heard(key, message);
-        self.realtime.on_client_message(cx, key, message);
+        self.realtime.on_client_message(cx, message);
     }
 
     fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {

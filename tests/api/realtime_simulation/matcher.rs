@@ -7,6 +7,7 @@ use h_realtime::model::{
     AuthReply, BackendEvent, Candidates, Condition, Decision, DenyReason, Identity, Membership,
     Plan, Term, TokenId, UnixMillis,
 };
+use h_realtime::realtime::ApiSession;
 use h_realtime::realtime::WithheldCounters;
 use h_realtime_engine::{ConnKey, Message, Now, Verdict};
 
@@ -109,7 +110,7 @@ impl Model {
         self.breaches.push(format!("{key:?}: {what}"));
     }
 
-    pub fn requested(&mut self, key: ConnKey, verdict: &Verdict, is_busy: bool) {
+    pub fn requested(&mut self, key: ConnKey, verdict: &Verdict<ApiSession>, is_busy: bool) {
         let rejects = self.rejects;
         let life = self.lives.entry(key).or_default();
         let status = match verdict {
@@ -117,10 +118,10 @@ impl Model {
             _ => None,
         };
         let is_right = match (&life.wants, verdict) {
-            (Wants::Anonymous, Verdict::Upgrade(_)) => true,
-            (Wants::Nobody, Verdict::Upgrade(_)) => !rejects,
+            (Wants::Anonymous, Verdict::Upgrade(..)) => true,
+            (Wants::Nobody, Verdict::Upgrade(..)) => !rejects,
             (Wants::Nobody, _) => rejects && status == Some(401),
-            (Wants::Token, Verdict::Defer(Some(_))) => {
+            (Wants::Token, Verdict::DeferUpgrade(..)) => {
                 life.state = State::Asked;
                 !is_busy
             }
