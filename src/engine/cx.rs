@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
+use crate::conn_set::ConnSet;
 use crate::counters::Counters;
 use crate::frame::{Delivery, Frame};
 use crate::handler::Message;
@@ -245,6 +246,11 @@ impl<'a, C> Cx<'a, C> {
     pub fn fan_out(&mut self, delivery: Delivery) {
         self.outbox.backlog += delivery.to.len();
         self.outbox.effects.push(Effect::FanOut(delivery));
+    }
+
+    /// Sends a message to all connections of a set, a slice of them in each turn.
+    pub fn broadcast(&mut self, to: &ConnSet, frame: Rc<Frame>) {
+        self.fan_out(to.delivery(frame, None));
     }
 
     /// Returns the number of pending receivers, summed over all deliveries, including those of this

@@ -5,6 +5,7 @@
 
 mod config;
 mod conn;
+mod conn_set;
 mod counters;
 mod cx;
 mod engine;
@@ -20,6 +21,7 @@ pub mod testing;
 pub mod ws;
 
 pub use config::{Config, RESERVED_CONNECTIONS, Reload};
+pub use conn_set::ConnSet;
 pub use counters::{CloseCodes, CloseCounts, Compression, Counters, Evictions, Refusals};
 pub use cx::{CloseInfo, ConnCx, Cx, RequestCx, Sessions};
 #[doc(hidden)]
