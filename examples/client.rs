@@ -23,10 +23,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The server sends a ping about every 30 s. A connection without input for this long is dead, even
 /// if the kernel has not noticed.
-const SILENCE: Duration = Duration::from_secs(90);
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The maximum delay before a reconnect.
-const LONGEST_DELAY: Duration = Duration::from_secs(64);
+const MAX_DELAY: Duration = Duration::from_secs(64);
 
 fn main() -> Result<()> {
     let (Some(url), Some(document)) = (env::args().nth(1), env::args().nth(2)) else {
@@ -37,27 +37,27 @@ fn main() -> Result<()> {
     loop {
         let began = Instant::now();
         let ended = connect(&url).and_then(|socket| listen(socket, &document, &client_id));
-        if let Err(why) = &ended {
-            eprintln!("{why}");
+        if let Err(error) = &ended {
+            eprintln!("{error}");
         }
         if let Ok(Some(3000)) = ended {
-            return Err("the token has ended: get another one".into());
+            return Err("the token has expired or was revoked: get a new one".into());
         }
         // A connection that lasted resets the delay.
-        if began.elapsed() > LONGEST_DELAY {
+        if began.elapsed() > MAX_DELAY {
             delay = Duration::from_secs(1);
         }
         // A random part, so that disconnected clients do not reconnect all at once.
         thread::sleep(delay.mul_f64(1.0 + f64::from(random()?) / f64::from(u32::MAX)));
-        delay = (delay * 2).min(LONGEST_DELAY);
+        delay = (delay * 2).min(MAX_DELAY);
     }
 }
 
 fn connect(url: &str) -> Result<WebSocket<TcpStream>> {
     let uri: Uri = url.parse()?;
-    let host = uri.host().ok_or("a URL without a host")?;
+    let host = uri.host().ok_or("the URL has no host")?;
     let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80)))?;
-    stream.set_read_timeout(Some(SILENCE))?;
+    stream.set_read_timeout(Some(READ_TIMEOUT))?;
     stream.set_nodelay(true)?;
     let mut request = url.into_client_request()?;
     if let Ok(token) = env::var("H_REALTIME_TOKEN") {

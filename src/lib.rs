@@ -22,18 +22,24 @@
 //! `examples/echo.rs` is the smallest such program.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// A build without a back end has no `serve`, and uses only a part of the settings.
+#![cfg_attr(
+    not(any(feature = "sqlite", feature = "h")),
+    allow(dead_code, unused_imports)
+)]
 
 pub mod admin;
 pub mod backend;
 pub mod backoff;
 pub mod cli;
 pub mod config;
+pub mod exit;
 pub mod logging;
 pub mod model;
 pub mod owner;
 pub mod realtime;
 #[cfg(any(feature = "sqlite", feature = "h"))]
-pub mod server;
+mod server;
 #[cfg(feature = "tls")]
 pub mod trust;
 pub mod uri;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use h_realtime::cli::Cli;
-use h_realtime::cli::exit::Exit;
 use h_realtime::config::rust_log_level;
+use h_realtime::exit::Exit;
 use h_realtime::logging;
 use log::LevelFilter;
 
@@ -51,7 +51,10 @@ fn start_log() {
     let level = level.as_deref().and_then(rust_log_level);
     let level = level.and_then(|level| level.parse().ok());
     if let Err(error) = logging::start(level.unwrap_or(LevelFilter::Info)) {
-        let _ = writeln!(std::io::stderr(), "h-realtime: there is no log: {error}");
+        let _ = writeln!(
+            std::io::stderr(),
+            "h-realtime: cannot start logging: {error}"
+        );
     }
 }
 

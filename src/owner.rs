@@ -1,6 +1,6 @@
 //! Users and groups of this host by name: the owners of unix sockets.
 
-use crate::config::{ConfigError, Settings, SocketSettings, Values};
+use crate::config::{ConfigError, ServerSettings, SocketSettings, Values};
 use crate::net::SocketFile;
 
 /// The files of the unix sockets that a server opens.
@@ -17,8 +17,8 @@ impl SocketFiles {
     ///
     /// # Errors
     /// When this host has no such user or group; the error names the setting and its source.
-    pub fn of(settings: &Settings, values: &Values) -> Result<Self, ConfigError> {
-        let place = |name: &str| values.place(name);
+    pub fn of(settings: &ServerSettings, values: &Values) -> Result<Self, ConfigError> {
+        let place = |name: &str| values.name_with_provenance(name);
         Ok(SocketFiles {
             listen: file(&settings.socket, "socket.", place)?,
             admin: file(&settings.admin_socket, "socket.admin_", place)?,

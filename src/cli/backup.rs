@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::console::Console;
-use super::exit::Exit;
-use super::failure::of_io;
+use super::console::{Console, open_store};
 use crate::backend::DataDir;
 use crate::backend::advice::about;
-use crate::backend::embedded::{Contents, Restored, Revoked, Store, StoreError, restore};
+use crate::backend::embedded::{Contents, Restored, Revoked, StoreError, restore};
+use crate::exit::Exit;
+use crate::exit::of_io;
 use crate::model::UnixMillis;
 
 /// Arguments of `backup`.
@@ -19,9 +19,9 @@ use crate::model::UnixMillis;
 Example:
   h-realtime backup /var/backups/h-realtime.sqlite --force
 
-The publish key is not in the backup; it is the file publish.key in the data directory.")]
+The backup does not contain the publish key, which is the file publish.key in the data directory.")]
 pub struct BackupArgs {
-    /// The file to write; only its owner can read it
+    /// The file to write, readable by its owner only
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Replace the file if it exists
@@ -32,18 +32,19 @@ pub struct BackupArgs {
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Everything becomes as it was when the backup was made: users, tokens, groups, and members that
-were added since are gone, and those that were removed are back. That includes tokens that were
-revoked since: the command prints their ids, and --keep-revocations leaves them out.
+Restores the state at the time of the backup: users, tokens, groups, and members added since then
+are removed, and those removed since then are restored. That includes tokens revoked since then: the
+command prints their ids, and --keep-revocations omits them.
 
-A running server follows within a second. It closes the connections whose tokens are gone.
+A running server applies the change within a second, and closes connections whose tokens no longer
+exist.
 
-The state before the restore is kept as h-realtime.sqlite.before-restore in the data directory.")]
+The previous state is kept as h-realtime.sqlite.before-restore in the data directory.")]
 pub struct RestoreArgs {
-    /// A file that `h-realtime backup` has written
+    /// A file written by `h-realtime backup`
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Leave out the tokens of the backup that are no longer in the database
+    /// Omit tokens of the backup that are no longer in the database
     #[arg(long)]
     keep_revocations: bool,
 }
@@ -56,11 +57,10 @@ pub struct RestoreArgs {
 pub fn run_backup(args: &BackupArgs, data: &Path) -> Result<(), Exit> {
     let database = DataDir::existing(data)?.database();
     if args.file == Path::new("-") {
-        let message = "a backup is written to a file, not to standard output; ./- is a file's name";
+        let message = "a backup cannot be written to standard output; for a file named -, use ./-";
         return Err(Exit::new(Exit::USAGE, message));
     }
-    let store = Store::open_existing(&database);
-    let store = store.map_err(|error| Exit::from(error).in_database(&database))?;
+    let store = open_store(&database)?;
     let contents = store.backup(&args.file, args.force);
     let contents = contents.map_err(|error| of_output(error, &args.file, &database))?;
     let out = &mut io::stdout().lock();
@@ -88,8 +88,8 @@ pub fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(
     // A missing database is replaced, but only in a directory that a server has used.
     if !database.exists() && !data.publish_key_file().exists() {
         let message = format!(
-            "{}: this is not the data directory of a server; name that with --data, or create a \
-             database with --create",
+            "{}: not the data directory of a server; give it with --data, or create a database with \
+             --create",
             data.path().display()
         );
         return Err(Exit::new(Exit::UNAVAILABLE, message));
@@ -99,7 +99,7 @@ pub fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(
     let mut console = Console {
         input: &mut io::empty(),
         out: &mut io::stdout().lock(),
-        words: &mut io::stderr().lock(),
+        messages: &mut io::stderr().lock(),
     };
     report(&restored, &args.file, &mut console)
 }
@@ -141,15 +141,15 @@ fn of_input(error: StoreError, file: &Path, database: &Path) -> Exit {
 fn report(restored: &Restored, file: &Path, console: &mut Console<'_>) -> Result<(), Exit> {
     if let Some(damaged) = &restored.damaged {
         writeln!(
-            console.words,
-            "The database could not be used. It is now {}.",
+            console.messages,
+            "The database was unusable; moved it to {}.",
             damaged.display()
         )?;
     }
     if let Some(before) = &restored.before {
         writeln!(
-            console.words,
-            "The state before is in {}.",
+            console.messages,
+            "The previous state is in {}.",
             before.display()
         )?;
     }
@@ -160,9 +160,9 @@ fn report(restored: &Restored, file: &Path, console: &mut Console<'_>) -> Result
             ids.push("…".to_owned());
         }
         writeln!(
-            console.words,
-            "Tokens that did not work before and do now: {} (ids: {}). End one with `h-realtime token \
-             revoke ID`; or restore the state before, and then the backup with --keep-revocations.",
+            console.messages,
+            "Revoked tokens that are valid again: {} (ids: {}). Revoke one with `h-realtime token revoke \
+             ID`; or restore the previous state, and then the backup with --keep-revocations.",
             restored.revived.len(),
             ids.join(", ")
         )?;

@@ -85,7 +85,7 @@ fn fish(mut command: Command) -> String {
     with_value.sort();
     with_value.dedup();
     format!(
-        "# What the words before the cursor name: a command, without options and their values.
+        "# Returns whether the words before the cursor name the command $argv[1], ignoring options.
 function __h_realtime_at
     set -l words (commandline -opc)
     set -l path ''

@@ -4,11 +4,11 @@ use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
 
-use super::exit::Exit;
 use super::serve::ServeArgs;
 use crate::config::{defaults, effective};
+use crate::exit::Exit;
 
-/// What `config` takes.
+/// Arguments of `config`.
 #[derive(Args)]
 pub struct ConfigArgs {
     #[command(subcommand)]
@@ -17,11 +17,10 @@ pub struct ConfigArgs {
 
 #[derive(Subcommand)]
 enum ConfigCommand {
-    /// Check what a server would be started with, by these flags, the environment and the file:
-    /// all that is wrong, and the exit code that the server would end with. Nothing is bound or
-    /// connected to
+    /// Check the configuration from these flags, the environment, and the file, and report all
+    /// problems with the exit code that `serve` would return. Binds and connects to nothing
     Check(ServeArgs),
-    /// Print the values in force, a line each, and where each comes from; secrets are not shown
+    /// Print the effective value of each setting and its source; secrets are masked
     Show(ShowArgs),
     /// Print a configuration file with all settings and their defaults
     Default,
@@ -59,18 +58,16 @@ pub fn run(args: ConfigArgs) -> Result<(), Exit> {
 #[cfg(any(feature = "sqlite", feature = "h"))]
 fn check(args: ServeArgs) -> Result<(), Exit> {
     use crate::net::raise_open_files;
-    use crate::server::{facts, preflight};
+    use crate::server::preflight;
 
-    let facts = facts(raise_open_files());
-    let checked = preflight::read(&args.sources(), facts)?;
+    let context = preflight::check_context(raise_open_files());
+    let checked = preflight::read(&args.sources(), context)?;
     for warning in checked.warnings {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
     let good = match &checked.values.file {
-        Some(path) => format!("{}: the configuration is good", path.display()),
-        None => {
-            "the configuration is good: flags, environment, and defaults, without a file".to_owned()
-        }
+        Some(path) => format!("{}: the configuration is valid", path.display()),
+        None => "the configuration is valid (flags, environment, and defaults; no file)".to_owned(),
     };
     print(&format!("{good}\n{}\n", preflight::NOT_CHECKED))
 }

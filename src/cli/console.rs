@@ -3,10 +3,10 @@
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 
-use super::exit::Exit;
-use super::text::escaped;
+use super::sanitize::escaped;
 use crate::backend::DataDir;
 use crate::backend::embedded::Store;
+use crate::exit::Exit;
 
 /// The streams of a command.
 pub(super) struct Console<'a> {
@@ -14,7 +14,7 @@ pub(super) struct Console<'a> {
     /// Results, for people and scripts.
     pub out: &'a mut dyn Write,
     /// Messages for people only.
-    pub words: &'a mut dyn Write,
+    pub messages: &'a mut dyn Write,
 }
 
 /// Runs a command on the database in a data directory and the standard streams. Creates neither
@@ -25,14 +25,18 @@ pub(super) fn with_store(
     command: impl FnOnce(&Store, &mut Console<'_>) -> Result<(), Exit>,
 ) -> Result<(), Exit> {
     let database = DataDir::existing(data)?.database();
-    let store = Store::open_existing(&database);
-    let store = store.map_err(|error| Exit::from(error).in_database(&database))?;
+    let store = open_store(&database)?;
     let mut console = Console {
         input: &mut io::stdin().lock(),
         out: &mut io::stdout().lock(),
-        words: &mut io::stderr().lock(),
+        messages: &mut io::stderr().lock(),
     };
     command(&store, &mut console).map_err(|exit| exit.in_database(&database))
+}
+
+/// Opens a database that must exist. Errors name its file.
+pub(super) fn open_store(database: &Path) -> Result<Store, Exit> {
+    Store::open_existing(database).map_err(|error| Exit::from(error).in_database(database))
 }
 
 /// Creates the data directory and an empty database, if they do not exist.
@@ -49,7 +53,7 @@ impl Console<'_> {
     /// a terminal or are invisible are escaped.
     pub fn table(&mut self, rows: &[Vec<String>], none: &str) -> Result<(), Exit> {
         if rows.len() < 2 {
-            writeln!(self.words, "{none}")?;
+            writeln!(self.messages, "{none}")?;
             return Ok(());
         }
         let rows: Vec<Vec<String>> = rows
@@ -89,14 +93,31 @@ pub(super) fn captured(
     input: &str,
     command: impl FnOnce(&mut Console<'_>) -> Result<(), Exit>,
 ) -> (Result<(), Exit>, String, String) {
-    let (mut out, mut words) = (Vec::new(), Vec::new());
+    let (mut out, mut messages) = (Vec::new(), Vec::new());
     let result = command(&mut Console {
         input: &mut input.as_bytes(),
         out: &mut out,
-        words: &mut words,
+        messages: &mut messages,
     });
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (result, text(out), text(words))
+    (result, text(out), text(messages))
+}
+
+/// A command line without the name of the command, and its expected output or exit code.
+#[cfg(test)]
+pub(super) type Case<'a> = (&'a [&'a str], Result<&'a str, u8>);
+
+/// Runs command lines in order, and asserts the standard output or the exit code of each.
+#[cfg(test)]
+pub(super) fn assert_cases(
+    cases: &[Case<'_>],
+    run: impl Fn(&[&str], &mut Console<'_>) -> Result<(), Exit>,
+) {
+    for (line, expected) in cases {
+        let (result, out, _) = captured("", |console| run(line, console));
+        let got = result.map(|()| out.as_str()).map_err(|exit| exit.code);
+        assert_eq!(got, *expected, "{line:?}");
+    }
 }
 
 #[cfg(test)]
@@ -109,8 +130,8 @@ mod tests {
             [["A", "B"], ["é", "b"], ["long", "b"]].map(|row| row.map(String::from).to_vec());
         let (_, out, _) = captured("", |console| console.table(&rows, "none"));
         assert_eq!(out, "A     B\né     b\nlong  b\n");
-        let (_, out, words) = captured("", |console| console.table(&rows[..1], "none"));
-        assert_eq!((&*out, &*words), ("", "none\n"));
+        let (_, out, messages) = captured("", |console| console.table(&rows[..1], "none"));
+        assert_eq!((&*out, &*messages), ("", "none\n"));
     }
 
     #[test]

@@ -6,12 +6,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::console::{Console, with_store};
-use super::exit::Exit;
 use super::json;
 use crate::backend::embedded::{GroupRow, ReadableBy, Store, time};
+use crate::exit::Exit;
 use crate::model::{Role, UnixMillis};
 
-/// Add, show, change, and delete groups, and say who is in them.
+/// Add, show, change, and delete groups and their members.
 #[derive(Debug, Args)]
 pub struct GroupArgs {
     #[command(subcommand)]
@@ -26,11 +26,11 @@ Example:
   h-realtime group add reading-club
   h-realtime group member add reading-club acct:joe.bloggs@example.org --role moderator
 
-The group __world__, which everybody reads, is always there.")]
+The group __world__, readable by all clients, always exists.")]
     Add {
-        /// The id, as in the `group` of annotations
+        /// The id, as in the `group` field of annotations
         id: String,
-        /// Who hears of its annotations
+        /// The receivers of its annotations
         #[arg(long, value_enum, default_value_t = Readers::Members)]
         readable_by: Readers,
     },
@@ -41,7 +41,7 @@ The group __world__, which everybody reads, is always there.")]
     },
     /// List all groups and their members
     List {
-        /// Print a JSON array with an object for each, as `show` prints it
+        /// Print a JSON array of the objects that `show` prints
         #[arg(long)]
         json: bool,
     },
@@ -53,21 +53,21 @@ The group __world__, which everybody reads, is always there.")]
         #[arg(long)]
         json: bool,
     },
-    /// Change who receives a group's annotations
+    /// Change the receivers of a group's annotations
     ///
-    /// It holds for the next event, on open connections too.
+    /// Takes effect with the next event, also on open connections.
     Set {
         /// The group's id
         id: String,
-        /// Who receives its annotations
+        /// The receivers of its annotations
         #[arg(long, value_enum)]
         readable_by: Readers,
     },
     /// Delete a group and its memberships
     ///
-    /// Its members stop receiving its annotations at once. The id stays known as that of a private
-    /// group without members, so annotations that are still published for it do not become public.
-    /// A group with this id can be added again.
+    /// Its members stop receiving its annotations immediately. The id is kept as that of a private
+    /// group without members, so that annotations still published for it do not become public. A
+    /// group with this id can be added again.
     Delete {
         /// The group's id
         id: String,
@@ -76,21 +76,21 @@ The group __world__, which everybody reads, is always there.")]
 
 #[derive(Debug, Subcommand)]
 enum MemberCommand {
-    /// Make a user a member, or change a member's role
+    /// Add a user to a group, or change a member's role
     ///
-    /// It holds for open connections too, within a second.
+    /// Takes effect on open connections within a second.
     Add {
         /// The group's id
         id: String,
         /// The userid
         userid: String,
-        /// member, moderator, admin or owner; all but member also hear of hidden annotations
+        /// The role; moderators, admins, and owners also receive hidden annotations
         #[arg(long, default_value = "member", value_parser = roles())]
         role: Role,
     },
-    /// Take a user out of a group
+    /// Remove a user from a group
     ///
-    /// Their open connections hear no more of it, within a second.
+    /// The user's open connections stop receiving its annotations within a second.
     Remove {
         /// The group's id
         id: String,
@@ -101,9 +101,9 @@ enum MemberCommand {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Readers {
-    /// Everybody, logged in or not
+    /// All clients, including anonymous ones
     World,
-    /// Its members
+    /// Members only
     Members,
 }
 
@@ -121,7 +121,7 @@ fn roles() -> impl TypedValueParser<Value = Role> {
     let names = [Role::Member, Role::Moderator, Role::Admin, Role::Owner].map(Role::as_str);
     PossibleValuesParser::new(names).try_map(|name| {
         let role = name.parse();
-        role.map_err(|()| "no such role")
+        role.map_err(|()| "unknown role")
     })
 }
 
@@ -224,7 +224,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::console::captured;
+    use crate::cli::console::{Case, assert_cases};
 
     #[derive(Parser)]
     struct Cli {
@@ -261,7 +261,7 @@ member       acct:joe@example.org, owner\n";
         let (world, open) = (empty("__world__"), empty("open"));
         let as_json = format!("[{world},{},{open}]\n", club_as_json.trim_end());
         #[rustfmt::skip]
-        let cases: &[(&[&str], Result<&str, u8>)] = &[
+        let cases: &[Case<'_>] = &[
             (&["add", "club"], Ok("added club, readable by members\n")),
             (&["add", "open", "--readable-by", "world"], Ok("added open, readable by world\n")),
             (&["add", "club"], Err(Exit::DATA)),
@@ -285,12 +285,9 @@ member       acct:joe@example.org, owner\n";
             (&["member", "remove", "club", JOE], Ok("acct:joe@example.org is no longer in club\n")),
             (&["member", "remove", "club", JOE], Err(Exit::NO_USER)),
         ];
-        for (line, expected) in cases {
-            let cli = Cli::try_parse_from([&["group"], *line].concat()).unwrap();
-            let command = cli.args.command;
-            let (result, out, _) = captured("", |console| run_on(command, &store, console, 0));
-            let got = result.map(|()| out.as_str()).map_err(|exit| exit.code);
-            assert_eq!(got, *expected, "{line:?}");
-        }
+        assert_cases(cases, |line, console| {
+            let cli = Cli::try_parse_from([&["group"], line].concat()).unwrap();
+            run_on(cli.args.command, &store, console, 0)
+        });
     }
 }

@@ -5,8 +5,8 @@
 use serde_json::{Value, json};
 
 use super::console::Console;
-use super::exit::Exit;
 use crate::backend::embedded::{GroupRow, TokenRow, UserRow, time};
+use crate::exit::Exit;
 use crate::model::{Role, UnixMillis};
 
 /// Prints a value on one line.

@@ -1,46 +1,59 @@
 //! The command line: arguments and commands.
 //!
-//! Owns: arguments and exit codes. A command that edits the database does so itself, whether or not
-//! a server is using it. A running server detects the change.
+//! Owns: arguments, help, and the output of commands. Must not know how settings are read, which is
+//! in `config`, or how the server works. A command that edits the database does so itself, whether
+//! or not a server is using it. A running server detects the change. The exit codes are in `exit`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `serve` | `serve`, and the flags that are sources of settings |
+//! | `config`, `settings_json` | `config`: checking and printing the configuration |
+//! | `user`, `token`, `group` | users, tokens, and groups in the embedded database |
+//! | `backup` | `backup` and `restore` |
+//! | `publish` | `publish`: a client of the admin listener |
+//! | `listen` | `listen`: a client of the API |
+//! | `generate`, `completions` | `man` and `completions` |
+//! | `console`, `json`, `sanitize` | input and output of commands |
+//!
+//! To add a command: add a variant to [`Command`], and a file with its arguments and a function that
+//! runs it. Help, man pages, and completions follow from the arguments.
 
 #[cfg(feature = "sqlite")]
-pub mod backup;
+mod backup;
 mod completions;
-pub mod config;
+mod config;
 #[cfg(feature = "sqlite")]
 mod console;
-pub mod exit;
-mod failure;
+mod generate;
 #[cfg(feature = "sqlite")]
-pub mod group;
+mod group;
 #[cfg(feature = "sqlite")]
 mod json;
-pub mod listen;
-pub mod pages;
-pub mod publish;
-pub mod serve;
+mod listen;
+mod publish;
+mod sanitize;
+mod serve;
 mod settings_json;
-pub mod text;
 #[cfg(feature = "sqlite")]
-pub mod token;
+mod token;
 #[cfg(feature = "sqlite")]
-pub mod user;
+mod user;
 
 use std::ffi::OsStr;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use exit::Exit;
+use crate::exit::Exit;
 
 #[cfg(feature = "sqlite")]
 use crate::config::data_directory;
 #[cfg(feature = "sqlite")]
 use crate::model::unix_now;
 
-/// The Hypothesis Real Time API as one small server: clients open a WebSocket and learn at
-/// once when an annotation is made, changed or deleted.
+/// The Hypothesis Real Time API as one small server: clients open a WebSocket and are notified
+/// immediately when an annotation is created, updated, or deleted.
 ///
-/// Without a command it serves.
+/// The default command is `serve`.
 // No `Debug`: the arguments of `listen` may contain a token.
 #[derive(Parser)]
 #[command(name = "h-realtime", version, args_conflicts_with_subcommands = true)]
@@ -53,47 +66,47 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the API and the admin interface (what happens without a command, too)
+    /// Serve the API and the admin interface (the default command)
     Serve(serve::ServeArgs),
-    /// Check the configuration, and show it
+    /// Check and print the configuration
     Config(config::ConfigArgs),
     /// Add, show, change, mute, and delete users
     #[cfg(feature = "sqlite")]
     User(OnDatabase<user::UserArgs>),
-    /// Create, list, revoke, and prune the tokens that users log in with
+    /// Create, list, revoke, and prune access tokens
     #[cfg(feature = "sqlite")]
     Token(OnDatabase<token::TokenArgs>),
-    /// Add, show, change, and delete groups, and say who is in them
+    /// Add, show, change, and delete groups and their members
     #[cfg(feature = "sqlite")]
     Group(OnDatabase<group::GroupArgs>),
-    /// Write a backup of users, tokens, and groups to a file, also while the server runs
+    /// Write a backup of users, tokens, and groups to a file; the server may be running
     #[cfg(feature = "sqlite")]
     Backup(OnData<backup::BackupArgs>),
-    /// Replace users, tokens, and groups by those of a backup, also while the server runs
+    /// Replace users, tokens, and groups with those of a backup; the server may be running
     #[cfg(feature = "sqlite")]
     Restore(OnDatabase<backup::RestoreArgs>),
-    /// Publish events, and print how many connections each one goes to
+    /// Publish events, and print how many connections each one matches
     Publish(publish::PublishArgs),
     /// Connect to a server, and print each event as a line of JSON
     Listen(listen::ListenArgs),
-    /// Write the manual pages into a directory
-    Man(pages::ManArgs),
-    /// Print the script that makes a shell complete this program's arguments
-    Completions(pages::CompletionsArgs),
+    /// Write the man pages to a directory
+    Man(generate::ManArgs),
+    /// Print the completion script of a shell
+    Completions(generate::CompletionsArgs),
 }
 
-/// A command that works on a data directory.
+/// Arguments of a command that works on a data directory.
 #[cfg(feature = "sqlite")]
 #[derive(clap::Args)]
 struct OnData<A: clap::Args> {
-    /// The data directory, if it is not that of the configuration
+    /// The data directory, instead of the configured one
     #[arg(long, value_name = "DIR", global = true, value_hint = clap::ValueHint::DirPath)]
     data: Option<String>,
     #[command(flatten)]
     args: A,
 }
 
-/// The same, for a command that may begin with an empty database.
+/// Like [`OnData`], for a command that can start with an empty database.
 #[cfg(feature = "sqlite")]
 #[derive(clap::Args)]
 struct OnDatabase<A: clap::Args> {
@@ -156,8 +169,8 @@ impl Cli {
                 .and_then(|(data, args)| backup::run_restore(&args, &data, unix_now())),
             Command::Publish(args) => publish::run(args),
             Command::Listen(args) => listen::run(args),
-            Command::Man(args) => pages::man(&args, Cli::command()),
-            Command::Completions(args) => pages::print_completions(&args, Cli::command()),
+            Command::Man(args) => generate::man(&args, Cli::command()),
+            Command::Completions(args) => generate::print_completions(&args, Cli::command()),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! `h-realtime publish`: sends events to a running server, one request for each.
 //!
 //! Owns: the command line, input parsing, and the messages about each event. The server validates
-//! the events, and this command prints its reasons. Access to the admin listener is in `admin`.
+//! the events, and this command prints its reasons. Access to the admin listener is in
+//! `admin_client`, and HTTP over Unix sockets in `unix`.
 
-mod admin;
+mod admin_client;
 mod unix;
 
 use std::fs::File;
@@ -15,32 +16,32 @@ use serde_json::StreamDeserializer;
 use serde_json::de::IoRead;
 use serde_json::value::RawValue;
 
-use self::admin::Admin;
-use super::exit::Exit;
-use super::text::printable;
+use self::admin_client::AdminClient;
+use super::sanitize::printable;
 use crate::config::{KEY_VARIABLE, data_directory};
+use crate::exit::Exit;
 
 /// Publishes events to a running server
 ///
-/// The input is one event as a JSON object, or any number of them one after the other, such as
-/// one a line. Each is sent as soon as it is read, so the input may be a pipe that never ends.
-/// For each event a line is printed that says how many connections it matched. The first event
-/// that the server refuses ends the command; those before it stay published.
+/// The input is a sequence of JSON objects, one for each event, for example one per line. Each
+/// event is sent as soon as it is read, so the input may be an endless pipe. For each event, the
+/// command prints the number of connections that it matched. If the server rejects an event, the
+/// command stops; earlier events remain published.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct PublishArgs {
-    /// The file with the events, or - for standard input
+    /// The file that contains the events, or - for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// The data directory of the server, if it is not that of the configuration
+    /// The data directory of the server, instead of the configured one
     ///
-    /// The admin address and the publish key are read from the files admin.address and
-    /// publish.key there. The environment variable H_REALTIME_PUBLISH_KEY wins over the latter.
+    /// The command reads the admin address and the publish key from its files admin.address and
+    /// publish.key. The environment variable H_REALTIME_PUBLISH_KEY takes precedence over the key.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// The admin address, instead of that in the data directory: http://HOST:PORT/ or
+    /// The admin address, instead of the one in the data directory: http://HOST:PORT/ or
     /// unix:/path/to.sock
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
@@ -56,7 +57,7 @@ pub fn run(args: PublishArgs) -> Result<(), Exit> {
     let input = open(&args.file)?;
     let key = std::env::var(KEY_VARIABLE).ok();
     let data = data_directory(args.data)?;
-    let admin = Admin::find(&data, args.admin.as_deref(), key)?;
+    let admin = AdminClient::find(&data, args.admin.as_deref(), key)?;
     publish(input, |event| admin.send(event), &mut io::stdout().lock())
 }
 
@@ -101,10 +102,13 @@ fn unreadable(done: usize, error: &serde_json::Error) -> Exit {
     if error.is_io() {
         return after(
             done,
-            Exit::new(Exit::NO_INPUT, format!("the input: {error}")),
+            Exit::new(Exit::NO_INPUT, format!("cannot read the input: {error}")),
         );
     }
-    after(done, Exit::new(Exit::DATA, format!("not JSON: {error}")))
+    after(
+        done,
+        Exit::new(Exit::DATA, format!("not valid JSON: {error}")),
+    )
 }
 
 /// Adds to a failure the number of events that were published, so that the user can resume.
@@ -116,8 +120,8 @@ fn after(done: usize, exit: Exit) -> Exit {
     let before = match (exit.code, done) {
         (Exit::DATA, 0) => " (no event was published)".to_owned(),
         (_, 0) => String::new(),
-        (_, 1) => " (1 event was published before)".to_owned(),
-        (_, done) => format!(" ({done} events were published before)"),
+        (_, 1) => " (1 event was published before it)".to_owned(),
+        (_, done) => format!(" ({done} events were published before it)"),
     };
     let message = format!("{event}{}{before}", exit.message);
     Exit::new(exit.code, message)
@@ -139,13 +143,13 @@ fn label(event: &str) -> String {
         id: Option<String>,
     }
     let label: Label = serde_json::from_str(event).unwrap_or_default();
-    let what = label.action.or(label.kind);
+    let action = label.action.or(label.kind);
     let own_id = label.annotation.and_then(|annotation| annotation.id);
-    let whom = label.annotation_id.or(own_id).or(label.userid);
+    let subject = label.annotation_id.or(own_id).or(label.userid);
     printable(&format!(
         "{} {}",
-        what.as_deref().unwrap_or("event"),
-        whom.as_deref().unwrap_or("-")
+        action.as_deref().unwrap_or("event"),
+        subject.as_deref().unwrap_or("-")
     ))
 }
 
@@ -172,17 +176,17 @@ const EXAMPLES: &str = "\
 Examples:
   One event from a file:
     h-realtime publish event.json
-  Events from another program as they come, one a line:
+  Events from another program as they occur, one per line:
     my-program | h-realtime publish - --data /var/lib/h-realtime
 
-An event is what h puts on its message queue, with the annotation inside:
+An event has the format of h's message queue, with the annotation included:
   {\"topic\":\"annotation\",\"action\":\"create\",\"annotation_id\":\"ID\",\"src_client_id\":null,
    \"annotation\":{\"id\":\"ID\",\"user\":\"acct:joe@example.org\",\"uri\":\"https://example.org/\",
                  \"group\":\"__world__\",\"permissions\":{\"read\":[\"group:__world__\"]}}}
   {\"topic\":\"user\",\"type\":\"group-join\",\"userid\":\"acct:joe@example.org\",\"session_model\":{…}}
 
-Exit codes: 0 all published, 64 wrong usage, 65 an event was refused, 66 the input cannot be
-read, 69 no server, 77 not allowed.";
+Exit codes: 0 all events published, 64 usage error, 65 event rejected, 66 input unreadable,
+69 server unavailable, 77 permission denied.";
 
 #[cfg(test)]
 mod tests {
@@ -249,7 +253,7 @@ mod tests {
                 Exit::DATA,
                 2,
                 2,
-                "event 2: why (1 event was published before)",
+                "event 2: why (1 event was published before it)",
             ),
             (
                 "{} {} {}",
@@ -264,17 +268,17 @@ mod tests {
                 Exit::UNAVAILABLE,
                 2,
                 2,
-                "why (1 event was published before)",
+                "why (1 event was published before it)",
             ),
             (
                 "{} {} {}",
                 Exit::NO_PERMISSION,
                 3,
                 3,
-                "why (2 events were published before)",
+                "why (2 events were published before it)",
             ),
-            ("{} {", Exit::DATA, 9, 1, "event 2: not JSON: "),
-            ("{}\n{a:1}", Exit::DATA, 9, 1, "event 2: not JSON: "),
+            ("{} {", Exit::DATA, 9, 1, "event 2: not valid JSON: "),
+            ("{}\n{a:1}", Exit::DATA, 9, 1, "event 2: not valid JSON: "),
         ] {
             let found = published(input, &mut refuse(code, at));
             let exit = found.2.expect(input);
@@ -283,8 +287,8 @@ mod tests {
             let done = sent - usize::from(found.0.len() == at);
             let counted = match done {
                 0 => exit.code != Exit::DATA || exit.message.ends_with("(no event was published)"),
-                1 => exit.message.ends_with("(1 event was published before)"),
-                _ => exit.message.ends_with("events were published before)"),
+                1 => exit.message.ends_with("(1 event was published before it)"),
+                _ => exit.message.ends_with("events were published before it)"),
             };
             assert!(counted, "{input}: {}", exit.message);
         }

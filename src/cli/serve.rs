@@ -4,49 +4,49 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::exit::Exit;
 use crate::config::{BackendKind, EventSource, Flag, Sources, Value};
+use crate::exit::Exit;
 
-/// What `serve` takes. A flag wins over the environment, and that over the configuration file.
+/// Arguments of `serve`. Flags take precedence over the environment, and the environment over the
+/// configuration file.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct ServeArgs {
-    /// The configuration file (TOML); else /etc/h-realtime/h-realtime.toml if it is there.
-    /// `h-realtime config default` prints one with all settings
+    /// The configuration file (TOML) [default: /etc/h-realtime/h-realtime.toml, if it exists].
+    /// `h-realtime config default` prints a file with all settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where to serve WebSockets: ws://HOST:PORT, wss://HOST:PORT or unix:/path/to.sock; may
-    /// be given several times
+    /// Address to serve WebSockets on: ws://HOST:PORT, wss://HOST:PORT, or unix:/path/to.sock; may
+    /// be repeated
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
-    /// Where to serve the admin interface: HOST:PORT, or unix:/path/to.sock
+    /// Address to serve the admin interface on: HOST:PORT or unix:/path/to.sock
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
-    /// A page that may connect, by its origin: scheme, host and port; may be given several times.
-    /// Without any, all may
+    /// Origin (scheme, host, and port) of pages that may connect; may be repeated [default: all]
     #[arg(long, value_name = "ORIGIN")]
     origin: Vec<String>,
-    /// What knows users, tokens and groups: `h` takes h's own database and message queue, which
-    /// DATABASE_URL and BROKER_URL name
+    /// Source of users, tokens, and groups; `h` uses h's own database and message queue, given by
+    /// DATABASE_URL and BROKER_URL
     #[arg(long, value_name = "KIND")]
     backend: Option<BackendKind>,
-    /// Where the embedded back end has events from, besides POST /events: `amqp` is the RabbitMQ
-    /// that BROKER_URL names
+    /// Source of events for the embedded back end, besides POST /events; `amqp` is the RabbitMQ
+    /// given by BROKER_URL
     #[arg(long, value_name = "SOURCE")]
     events: Option<EventSource>,
-    /// The data directory: database, publish key; made if it is not there
+    /// The data directory, with database and publish key; created if it does not exist
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
-    /// The certificate chain for wss://, a PEM file
+    /// PEM file with the certificate chain for wss://
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<String>,
-    /// The private key of the certificate, a PEM file
+    /// PEM file with the private key of the certificate
     #[arg(long, value_name = "FILE")]
     tls_key: Option<String>,
-    /// How much to log: error, warn, info, debug or trace
+    /// Log level: error, warn, info, debug, or trace
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// How to log: text, journal, json, or auto
+    /// Log format: text, journal, json, or auto
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 }
@@ -124,15 +124,18 @@ fn serve(_: Sources) -> Result<(), Exit> {
 
 #[cfg(not(any(feature = "sqlite", feature = "h")))]
 pub(super) fn no_backend() -> Exit {
-    Exit::new(Exit::CONFIG, "this build has no back end to serve from")
+    Exit::new(
+        Exit::CONFIG,
+        "this build includes no back end; rebuild it with the feature sqlite or h",
+    )
 }
 
 const AFTER_HELP: &str = "\
 Defaults: --listen ws://127.0.0.1:5001 --admin 127.0.0.1:5002 --data ./h-realtime-data
 
-Every setting of the configuration file can be given by the environment, too: limits.message by
-H_REALTIME_LIMITS__MESSAGE, listen by H_REALTIME_LISTEN. Passwords are given by the environment, a
-file or systemd's credentials, never by a flag.
+Every setting of the configuration file can also be set in the environment: limits.message as
+H_REALTIME_LIMITS__MESSAGE, listen as H_REALTIME_LISTEN. Passwords are set in the environment, in a
+file, or in systemd credentials, never by a flag.
 
 Examples:
   h-realtime serve
@@ -140,5 +143,6 @@ Examples:
   h-realtime serve --listen wss://0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
   DATABASE_URL=postgresql://h@db/h BROKER_URL=amqp://mq// h-realtime serve --backend h
 
-SIGTERM or Ctrl-C tells everybody to come back later, and ends; a second one ends at once.
-SIGHUP reads the configuration and the certificate again; nobody is disconnected.";
+SIGTERM and Ctrl-C close all connections, so that clients reconnect later, and stop the server; a
+second one stops it at once. SIGHUP reloads the configuration and the certificate without closing
+connections.";

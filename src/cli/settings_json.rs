@@ -7,16 +7,16 @@ use crate::config::{SETTINGS, Setting, Value, Values};
 /// Returns the value and source of each setting, by its name. Secrets are masked.
 pub(super) fn settings(values: &Values) -> serde_json::Value {
     let setting = |setting: &Setting| {
-        let whence = values.whence(setting);
+        let provenance = values.provenance(setting);
         let value = match values.value(setting) {
             Some(_) if setting.is_secret => json!("***"),
-            Some(Value::Flag(value)) => json!(value),
+            Some(Value::Bool(value)) => json!(value),
             Some(Value::Number(value)) => json!(value),
             Some(Value::Text(value)) => json!(value),
             Some(Value::List(values)) => json!(values),
             None => json!(null),
         };
-        let source = whence.map_or_else(|| "default".to_owned(), ToString::to_string);
+        let source = provenance.map_or_else(|| "default".to_owned(), ToString::to_string);
         let member = json!({"value": value, "source": source});
         (setting.name.to_owned(), member)
     };

@@ -6,10 +6,10 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 
 use super::console::{Console, with_store};
-use super::exit::Exit;
 use super::json;
 use crate::backend::embedded::{Store, TokenRow, time};
 use crate::backend::new_secret;
+use crate::exit::Exit;
 use crate::model::{Secret, TokenId, UnixMillis};
 
 /// Create, list, revoke, and prune tokens.
@@ -21,23 +21,23 @@ pub struct TokenArgs {
 
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
-    /// Create a token for a user and print it, this once
+    /// Create a token for a user and print it once
     ///
-    /// The token is the last line of standard output; everything else goes to standard error.
-    /// Only a hash of it is kept, so nobody can show it again.
+    /// Prints the token to standard output, and messages to standard error. The database contains
+    /// only a hash of the token, so it cannot be printed again.
     #[command(after_help = "\
 Example:
   h-realtime token create acct:joe.bloggs@example.org --expires 30d > token.txt")]
     Create {
-        /// The userid of a user that was added with `h-realtime user add`
+        /// The userid, as given to `h-realtime user add`
         userid: String,
-        /// How long it works: a number and one of s, m, h, d, w, such as 30d; for ever if left out
+        /// Lifetime: a number and one of s, m, h, d, w, such as 30d [default: unlimited]
         #[arg(long, value_name = "TIME", value_parser = lifetime)]
         expires: Option<UnixMillis>,
     },
-    /// List tokens: their ids and users, never the tokens themselves
+    /// List tokens by id and user, without the tokens themselves
     List {
-        /// Only the tokens of this user
+        /// List only the tokens of this user
         userid: Option<String>,
         /// Print a JSON array with an object for each
         #[arg(long)]
@@ -45,24 +45,23 @@ Example:
     },
     /// Revoke a token
     ///
-    /// Open connections that came in with it are closed within a second.
+    /// A running server closes open connections with this token within a second.
     #[command(after_help = "\
 Examples:
-  h-realtime token revoke 7                its id, from `h-realtime token list`
-  h-realtime token revoke - < token.txt    the token itself, where `ps` does not show it")]
+  h-realtime token revoke 7                by id, from `h-realtime token list`
+  h-realtime token revoke - < token.txt    by the token itself, hidden from `ps`")]
     Revoke {
         /// The token's id, or - to read the token itself from standard input
         id: String,
     },
-    /// List the tokens that expired long ago, and with --yes delete them
+    /// List the tokens that expired long ago, and delete them with --yes
     ///
-    /// A revoked token is deleted when it is revoked.
-    ///
-    /// Expired tokens are refused, but kept until this deletes them: a server or command with a
-    /// wrong clock deletes nothing. Compare the time that it prints before you say --yes.
+    /// Expired tokens are rejected, but stay in the database until this command deletes them, so
+    /// that a wrong clock alone deletes nothing. Check the time that it prints before adding --yes.
+    /// Revoked tokens are deleted when they are revoked.
     Prune {
-        /// How long ago a token must have expired: a number and one of s, m, h, d, w; 0s for all
-        /// expired tokens
+        /// Minimum time since expiry: a number and one of s, m, h, d, w; 0s selects all expired
+        /// tokens
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30d")]
         expired_for: UnixMillis,
         /// Delete them
@@ -95,8 +94,8 @@ fn run_on(
             let expires = expires.map(|duration| now.saturating_add(duration));
             let id = store.add_token(&userid, &token, now, expires)?;
             writeln!(
-                console.words,
-                "Token {} of {userid}, which expires: {}. It is shown only now:",
+                console.messages,
+                "Token {} of {userid} (expires: {}), printed only once:",
                 id.0,
                 date(expires)
             )?;
@@ -131,23 +130,26 @@ fn prune(
     yes: bool,
 ) -> Result<(), Exit> {
     let clock = time::for_people(now);
-    write!(console.words, "By this machine's clock it is {clock}. ")?;
+    write!(console.messages, "The time on this host is {clock}. ")?;
     let before_shown = time::for_people(before);
     if yes {
         writeln!(
-            console.words,
-            "Deleting the tokens that expired before {before_shown}."
+            console.messages,
+            "Deleting tokens that expired before {before_shown}."
         )?;
         let deleted = store.delete_tokens_expired_before(before)?;
         writeln!(console.out, "deleted tokens: {deleted}")?;
         return Ok(());
     }
-    writeln!(console.words, "Tokens that expired before {before_shown}:")?;
+    writeln!(
+        console.messages,
+        "Tokens that expired before {before_shown}:"
+    )?;
     let mut rows = store.tokens(None)?;
     rows.retain(|token| token.expires.is_some_and(|expires| expires < before));
-    console.table(&table(&rows, now), "There are none.")?;
+    console.table(&table(&rows, now), "No such tokens.")?;
     if !rows.is_empty() {
-        writeln!(console.words, "Add --yes to delete them.")?;
+        writeln!(console.messages, "Run with --yes to delete them.")?;
     }
     Ok(())
 }
@@ -162,8 +164,8 @@ fn token_id(id: &str, store: &Store, console: &mut Console<'_>) -> Result<TokenI
     id.parse().map(TokenId).map_err(|_| {
         Exit::new(
             Exit::DATA,
-            "that is no id of a token; see `h-realtime token list`, or pass the token itself on \
-             standard input to `h-realtime token revoke -`",
+            "not the id of a token; list ids with `h-realtime token list`, or pass the token itself \
+             on standard input to `h-realtime token revoke -`",
         )
     })
 }
@@ -198,14 +200,14 @@ fn date(expires: Option<UnixMillis>) -> String {
 /// Parses the lifetime of a token, in milliseconds.
 fn lifetime(text: &str) -> Result<UnixMillis, &'static str> {
     match duration(text)? {
-        0 => Err("a token that expires at once is of no use"),
+        0 => Err("the lifetime must be longer than 0"),
         lifetime => Ok(lifetime),
     }
 }
 
 /// Parses a duration such as `30d`, in milliseconds.
 fn duration(text: &str) -> Result<UnixMillis, &'static str> {
-    const WRONG: &str = "not a number and one of s, m, h, d, w, such as 30d";
+    const WRONG: &str = "expected a number and one of s, m, h, d, w, such as 30d";
     let (digits, unit) = text
         .split_at_checked(text.len().saturating_sub(1))
         .ok_or(WRONG)?;
@@ -248,30 +250,31 @@ mod tests {
         (temp, store)
     }
 
-    fn ran(store: &Store, line: &[&str], input: &str) -> (Result<(), u8>, String, String) {
+    fn run_line(store: &Store, line: &[&str], input: &str) -> (Result<(), u8>, String, String) {
         let cli = Cli::try_parse_from([&["token"], line].concat()).unwrap();
         let command = cli.args.command;
-        let (result, out, words) = captured(input, |console| run_on(command, store, console, 1000));
-        (result.map_err(|exit| exit.code), out, words)
+        let (result, out, messages) =
+            captured(input, |console| run_on(command, store, console, 1000));
+        (result.map_err(|exit| exit.code), out, messages)
     }
 
     #[test]
     fn token_is_printed_once_and_alone() {
         let (_temp, store) = store();
-        let (result, out, words) = ran(&store, &["create", JOE, "--expires", "30d"], "");
+        let (result, out, messages) = run_line(&store, &["create", JOE, "--expires", "30d"], "");
         assert_eq!(result, Ok(()));
         let token = out.strip_suffix('\n').unwrap();
         assert!(token.starts_with("hrt-") && token.len() == 47, "{token}");
-        assert!(!words.contains(token));
-        assert!(words.contains("1970-01-31 00:00:01 UTC"), "{words}");
+        assert!(!messages.contains(token));
+        assert!(messages.contains("1970-01-31 00:00:01 UTC"), "{messages}");
 
-        let (_, out, _) = ran(&store, &["list"], "");
+        let (_, out, _) = run_line(&store, &["list"], "");
         let expected = "\
 ID  USERID                CREATED                  EXPIRES
 1   acct:joe@example.org  1970-01-01 00:00:01 UTC  1970-01-31 00:00:01 UTC\n";
         assert_eq!(out, expected);
 
-        let (_, out, _) = ran(&store, &["list", "--json"], "");
+        let (_, out, _) = run_line(&store, &["list", "--json"], "");
         let expected = concat!(
             r#"[{"id":1,"userid":"acct:joe@example.org","created":"1970-01-01T00:00:01.000Z","#,
             r#""expires":"1970-01-31T00:00:01.000Z","expired":false}]"#,
@@ -279,15 +282,18 @@ ID  USERID                CREATED                  EXPIRES
         );
         assert_eq!(out, expected);
 
-        let (result, out, _) = ran(&store, &["revoke", "-"], &format!("{token}\r\n"));
+        let (result, out, _) = run_line(&store, &["revoke", "-"], &format!("{token}\r\n"));
         assert_eq!((result, &*out), (Ok(()), "revoked token 1\n"));
-        assert_eq!(ran(&store, &["revoke", "-"], token).0, Err(Exit::NO_USER));
+        assert_eq!(
+            run_line(&store, &["revoke", "-"], token).0,
+            Err(Exit::NO_USER)
+        );
     }
 
     #[test]
     fn unknown_users_and_ids_are_rejected() {
         let (_temp, store) = store();
-        assert_eq!(ran(&store, &["create", JOE], "").0, Ok(()));
+        assert_eq!(run_line(&store, &["create", JOE], "").0, Ok(()));
         let cases: &[(&[&str], Result<(), u8>)] = &[
             (&["create", "acct:none@example.org"], Err(Exit::NO_USER)),
             (&["list", "acct:none@example.org"], Err(Exit::NO_USER)),
@@ -298,7 +304,7 @@ ID  USERID                CREATED                  EXPIRES
             (&["revoke", "1"], Err(Exit::NO_USER)),
         ];
         for (line, expected) in cases {
-            assert_eq!(ran(&store, line, "").0, *expected, "{line:?}");
+            assert_eq!(run_line(&store, line, "").0, *expected, "{line:?}");
         }
     }
 

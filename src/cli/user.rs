@@ -5,10 +5,10 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 
 use super::console::{Console, with_store};
-use super::exit::Exit;
-use super::text::escaped;
+use super::sanitize::escaped;
 use super::{json, token};
 use crate::backend::embedded::{Store, UserRow, time};
+use crate::exit::Exit;
 use crate::model::UnixMillis;
 
 /// Add, show, change, mute, and delete users.
@@ -20,7 +20,7 @@ pub struct UserArgs {
 
 #[derive(Debug, Subcommand)]
 enum UserCommand {
-    /// Add a user, so that they can be given tokens and join groups
+    /// Add a user, who can then have tokens and join groups
     #[command(after_help = "\
 Example:
   h-realtime user add acct:joe.bloggs@example.org --display-name 'Joe Bloggs'
@@ -34,11 +34,11 @@ Example:
     },
     /// List all users
     List {
-        /// Print a JSON array with an object for each, as `show` prints it
+        /// Print a JSON array of the objects that `show` prints
         #[arg(long)]
         json: bool,
     },
-    /// Show a user with their tokens and groups
+    /// Show a user, with all tokens and groups
     Show {
         /// The userid
         userid: String,
@@ -48,7 +48,7 @@ Example:
     },
     /// Change the name shown with a user's annotations
     ///
-    /// It holds for the next event.
+    /// Takes effect with the next event.
     #[command(group = clap::ArgGroup::new("change").required(true))]
     Set {
         /// The userid
@@ -56,23 +56,23 @@ Example:
         /// The new name
         #[arg(long, value_name = "NAME", group = "change")]
         display_name: Option<String>,
-        /// Show no name from now on
+        /// Remove the name
         #[arg(long, group = "change")]
         no_display_name: bool,
     },
-    /// From now on, let nobody but the user see what they annotate (h's NIPSA)
+    /// Hide a user's new annotations from all other users (h's NIPSA)
     Mute {
         /// The userid
         userid: String,
     },
-    /// End what `mute` began
+    /// Undo `mute`
     Unmute {
         /// The userid
         userid: String,
     },
-    /// Delete a user with their tokens and memberships
+    /// Delete a user, with all tokens and memberships
     ///
-    /// Their open connections are closed within a second.
+    /// A running server closes the user's open connections within a second.
     Delete {
         /// The userid
         userid: String,
@@ -197,7 +197,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::console::captured;
+    use crate::cli::console::{Case, assert_cases, captured};
 
     #[derive(Parser)]
     struct Cli {
@@ -225,7 +225,7 @@ added         1970-01-01 00:00:00 UTC\n";
         let list = "\
 USERID                MUTED  TOKENS  GROUPS  DISPLAY NAME
 acct:joe@example.org  muted  0       0       Joe B.\n";
-        let cases: &[(&[&str], Result<&str, u8>)] = &[
+        let cases: &[Case<'_>] = &[
             (&["list"], Ok("")),
             (&["list", "--json"], Ok("[]\n")),
             (
@@ -255,13 +255,10 @@ acct:joe@example.org  muted  0       0       Joe B.\n";
             (&["delete", JOE], Err(Exit::NO_USER)),
             (&["mute", JOE], Err(Exit::NO_USER)),
         ];
-        for (line, expected) in cases {
-            let cli = Cli::try_parse_from([&["user"], *line].concat()).unwrap();
-            let command = cli.args.command;
-            let (result, out, _) = captured("", |console| run_on(command, &store, console, 0));
-            let got = result.map(|()| out.as_str()).map_err(|exit| exit.code);
-            assert_eq!(got, *expected, "{line:?}");
-        }
+        assert_cases(cases, |line, console| {
+            let cli = Cli::try_parse_from([&["user"], line].concat()).unwrap();
+            run_on(cli.args.command, &store, console, 0)
+        });
     }
 
     #[test]

@@ -1,10 +1,28 @@
-//! Parsers for listen addresses.
+//! Listen addresses: their types and their syntax.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::Listen;
 use crate::net::Address;
+
+/// An address to serve WebSockets on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address.
+    pub address: Address,
+    /// `wss://` rather than `ws://`.
+    pub tls: bool,
+}
+
+/// Addresses of the listening sockets that the process inherited. The server opens no others at
+/// these addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InheritedAddresses {
+    /// Addresses to serve WebSockets on.
+    pub listen: Vec<Listen>,
+    /// The address of the admin interface, if its socket is inherited.
+    pub admin: Option<Address>,
+}
 
 /// Parses an address to serve WebSockets on: `ws://HOST:PORT`, `wss://HOST:PORT`, or
 /// `unix:/path/to.sock`.

@@ -3,8 +3,8 @@
 //! The settings of the sections `[h]` and `[amqp]` can also be set by the environment variables
 //! that h itself reads: see the table.
 
-use super::ConfigError;
-use super::problems::Problems;
+use super::conflicts::Conflicts;
+use super::error::ConfigError;
 use super::values::Values;
 
 /// The source of users, tokens, and groups.
@@ -85,10 +85,10 @@ impl Features {
 }
 
 /// Resolves the settings of the back end. Checks first whether this build includes it.
-pub(super) fn settle(
+pub(super) fn resolve(
     values: &Values,
     features: Features,
-    problems: &mut Problems<'_>,
+    conflicts: &mut Conflicts<'_>,
 ) -> Result<BackendSettings, ConfigError> {
     let kind = values.choice(
         "backend",
@@ -98,10 +98,11 @@ pub(super) fn settle(
         "events",
         &[("http", EventSource::Http), ("amqp", EventSource::Amqp)],
     )?;
-    let is_built = is_built(features, kind, events, problems);
+    let is_built = is_built(features, kind, events, conflicts);
     if kind == BackendKind::H && events == EventSource::Amqp {
-        let text = "events = \"amqp\" is for the embedded back end: h's always come from there";
-        problems.add(&["backend", "events"], text);
+        let text = "events = \"amqp\" applies to the embedded back end only: h's events always arrive from \
+                    RabbitMQ";
+        conflicts.add(&["backend", "events"], text);
     }
     if kind == BackendKind::Embedded && events == EventSource::Http {
         return Ok(BackendSettings::Embedded(None));
@@ -112,19 +113,19 @@ pub(super) fn settle(
         urls: urls.map(str::to_owned).collect(),
     };
     if broker.urls.is_empty() {
-        problems.add(&["amqp.url"], "amqp.url names no broker");
+        conflicts.add(&["amqp.url"], "amqp.url contains no URL of a broker");
     }
     if kind == BackendKind::Embedded {
         return Ok(BackendSettings::Embedded(Some(broker)));
     }
     let database_url = values.text("h.database_url").unwrap_or_default();
     if database_url.is_empty() && is_built {
-        let text = "h's back end needs DATABASE_URL, or the setting h.database_url";
-        problems.add(&["backend", "h.database_url"], text);
+        let text = "h's back end requires DATABASE_URL or the setting h.database_url";
+        conflicts.add(&["backend", "h.database_url"], text);
     }
     for name in ["h.authority", "h.app_url"] {
         if values.text(name).is_none() {
-            problems.add(&[name], format!("{name} must not be empty"));
+            conflicts.add(&[name], format!("{name} must not be empty"));
         }
     }
     let app_url = values.text("h.app_url").unwrap_or_default();
@@ -142,11 +143,11 @@ fn is_built(
     features: Features,
     kind: BackendKind,
     events: EventSource,
-    problems: &mut Problems<'_>,
+    conflicts: &mut Conflicts<'_>,
 ) -> bool {
     let mut need = |is_there: bool, setting: &str, text: &str| {
         if !is_there {
-            problems.add(&[setting], text);
+            conflicts.add(&[setting], text);
         }
         is_there
     };
@@ -154,18 +155,18 @@ fn is_built(
         BackendKind::H => need(
             features.h,
             "backend",
-            "this build has no back end for h: it needs the feature h",
+            "this build does not include h's back end; rebuild it with the feature h",
         ),
         BackendKind::Embedded => {
             let has_embedded = need(
                 features.embedded,
                 "backend",
-                "this build has no embedded back end: it needs the feature sqlite",
+                "this build does not include the embedded back end; rebuild it with the feature sqlite",
             );
             let has_events = need(
                 features.amqp || events == EventSource::Http,
                 "events",
-                "this build cannot take events from RabbitMQ: it needs the feature amqp",
+                "this build cannot receive events from RabbitMQ; rebuild it with the feature amqp",
             );
             has_embedded && has_events
         }
@@ -195,18 +196,18 @@ mod tests {
     use super::*;
     use crate::config::tests::values;
 
-    fn settled(text: &str) -> Result<BackendSettings, String> {
+    fn resolved(text: &str) -> Result<BackendSettings, String> {
         let values = values(text);
-        let mut problems = Problems::of(&values);
-        let settings = settle(&values, Features::ALL, &mut problems).map_err(|error| error.0)?;
-        match problems.into_lines() {
+        let mut conflicts = Conflicts::new(&values);
+        let settings = resolve(&values, Features::ALL, &mut conflicts).map_err(|error| error.0)?;
+        match conflicts.into_lines() {
             lines if lines.is_empty() => Ok(settings),
             lines => Err(lines.join("\n")),
         }
     }
 
     #[test]
-    fn h_backend_gets_its_servers_from_the_settings() {
+    fn h_backend_uses_configured_servers() {
         let text = r#"
             backend = "h"
             [h]
@@ -217,8 +218,8 @@ mod tests {
             [amqp]
             url = "amqp://a//;amqp://b//"
         "#;
-        let Ok(BackendSettings::H(h)) = settled(text) else {
-            panic!("not settled");
+        let Ok(BackendSettings::H(h)) = resolved(text) else {
+            panic!("not resolved");
         };
         assert_eq!(h.database_url, "postgresql://u:p@db/h");
         assert_eq!(h.broker.urls, ["amqp://a//", "amqp://b//"]);
@@ -232,35 +233,35 @@ mod tests {
 
     #[test]
     fn missing_and_invalid_backend_settings_are_reported() {
-        let error = settled("backend = \"h\"").unwrap_err();
+        let error = resolved("backend = \"h\"").unwrap_err();
         assert!(error.contains("DATABASE_URL"), "{error}");
         let database = "backend = \"h\"\nh.database_url = \"postgresql://db/h\"\n";
-        assert!(settled(&format!("{database}events = \"amqp\"")).is_err());
-        assert!(settled(&format!("{database}amqp.url = \";\"")).is_err());
-        assert!(settled(database).is_ok());
+        assert!(resolved(&format!("{database}events = \"amqp\"")).is_err());
+        assert!(resolved(&format!("{database}amqp.url = \";\"")).is_err());
+        assert!(resolved(database).is_ok());
     }
 
     #[test]
-    fn missing_backend_in_build_is_the_only_error() {
+    fn backend_missing_from_build_is_the_only_error() {
         let values = values("backend = \"h\"");
-        let mut problems = Problems::of(&values);
+        let mut conflicts = Conflicts::new(&values);
         let features = Features {
             h: false,
             ..Features::ALL
         };
-        settle(&values, features, &mut problems).unwrap();
-        let expected = "this build has no back end for h: it needs the feature h: backend = \"h\" \
+        resolve(&values, features, &mut conflicts).unwrap();
+        let expected = "this build does not include h's back end; rebuild it with the feature h: backend = \"h\" \
                         (file, line 1)";
-        assert_eq!(problems.into_lines(), [expected]);
+        assert_eq!(conflicts.into_lines(), [expected]);
     }
 
     #[test]
     fn embedded_backend_requires_no_settings() {
         assert!(matches!(
-            settled("").unwrap(),
+            resolved("").unwrap(),
             BackendSettings::Embedded(None)
         ));
-        let BackendSettings::Embedded(Some(broker)) = settled("events = \"amqp\"").unwrap() else {
+        let BackendSettings::Embedded(Some(broker)) = resolved("events = \"amqp\"").unwrap() else {
             panic!("no broker");
         };
         assert_eq!(broker.urls, ["amqp://guest:guest@localhost:5672//"]);

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::near::nearest;
+use super::suggest::nearest;
 use super::table::{SECTIONS, find, unknown};
 use super::value::Value;
-use super::values::{Layer, Whence};
+use super::values::{Layer, Provenance};
 
 /// Parses the text of a file into a layer. Each error is added to `errors` with its file and line.
 /// The line itself is not included: it may contain a password.
@@ -16,29 +16,29 @@ pub(super) fn read(path: &Path, text: &str, layer: &mut Layer, errors: &mut Vec<
         path,
         text,
         layer,
-        faults: Vec::new(),
+        errors: Vec::new(),
     };
     match DeTable::parse(text) {
         Ok(table) => reader.document(table.get_ref()),
         Err(error) => {
-            reader.layer.is_unreadable();
+            reader.layer.mark_unreadable();
             let at = error.span().map_or(0, |span| span.start);
-            let said = error.message().lines().collect::<Vec<_>>().join(", ");
-            reader.fault(at, said);
+            let message = error.message().lines().collect::<Vec<_>>().join(", ");
+            reader.error(at, message);
         }
     }
-    let mut faults = reader.faults;
-    faults.sort();
+    let mut found = reader.errors;
+    found.sort();
     let path = path.display();
-    let told = faults.into_iter();
-    errors.extend(told.map(|(line, what)| format!("{path}: line {line}: {what}")));
+    let lines = found.into_iter();
+    errors.extend(lines.map(|(line, error)| format!("{path}: line {line}: {error}")));
 }
 
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
     layer: &'a mut Layer,
-    faults: Vec<(usize, String)>,
+    errors: Vec<(usize, String)>,
 }
 
 impl Reader<'_> {
@@ -53,8 +53,10 @@ impl Reader<'_> {
                         self.setting(&name, key.span().start, value.get_ref());
                     }
                 }
-                DeValue::Table(_) => self.fault(at, unknown_section(name)),
-                _ if is_section => self.fault(at, format!("{name} is a section: [{name}]")),
+                DeValue::Table(_) => self.error(at, unknown_section(name)),
+                _ if is_section => {
+                    self.error(at, format!("{name} is a section; write it as [{name}]"))
+                }
                 value => self.setting(name, at, value),
             }
         }
@@ -62,20 +64,20 @@ impl Reader<'_> {
 
     fn setting(&mut self, name: &str, at: usize, value: &DeValue<'_>) {
         let Some((setting, is_file)) = find(name) else {
-            return self.fault(at, unknown(name));
+            return self.error(at, unknown(name));
         };
-        let whence = Whence::Line(self.path.to_owned(), self.line(at));
+        let provenance = Provenance::Line(self.path.to_owned(), self.line(at));
         // A value of an unsupported TOML type matches no kind. The placeholder list produces the
         // same error as any other value of the wrong kind.
         let value = Value::of(value).unwrap_or(Value::List(vec![String::new()]));
-        if let Err(what) = self.layer.put(setting, is_file, Ok(value), whence) {
-            self.fault(at, what);
+        if let Err(message) = self.layer.put(setting, is_file, Ok(value), provenance) {
+            self.error(at, message);
         }
     }
 
-    fn fault(&mut self, at: usize, what: String) {
+    fn error(&mut self, at: usize, message: String) {
         let line = self.line(at);
-        self.faults.push((line, what));
+        self.errors.push((line, message));
     }
 
     fn line(&self, at: usize) -> usize {
@@ -87,7 +89,7 @@ impl Reader<'_> {
 fn unknown_section(name: &str) -> String {
     let sections = SECTIONS.iter().map(|(section, _)| (*section).to_owned());
     match nearest(name, sections.filter(|section| !section.is_empty())) {
-        Some(near) => format!("there is no section [{name}]; did you mean [{near}]?"),
-        None => format!("there is no section [{name}]"),
+        Some(suggestion) => format!("unknown section [{name}]; did you mean [{suggestion}]?"),
+        None => format!("unknown section [{name}]"),
     }
 }

@@ -1,6 +1,6 @@
 //! `RUST_LOG`, which a session or container may set for other programs as well.
 
-/// Returns the level that a value of `RUST_LOG` sets for this program: the most verbose of the
+/// Returns the level that a value of `RUST_LOG` sets for this program: the max verbose of the
 /// directives that apply to it, in the syntax of the crate env_logger (`LEVEL`, `TARGET=LEVEL`,
 /// `TARGET`, separated by commas). `None` if no directive applies.
 pub fn rust_log_level(text: &str) -> Option<&'static str> {

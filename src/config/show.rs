@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::{Preset, SECTIONS, SETTINGS, Setting};
+use super::table::{DefaultValue, SECTIONS, SETTINGS, Setting};
 use super::values::Values;
 
 /// Returns a configuration file with all settings, their defaults, and their descriptions. Reading
@@ -16,7 +16,7 @@ pub fn defaults() -> String {
         }
         let of_section = SETTINGS
             .iter()
-            .filter(|setting| setting.place().0 == *section);
+            .filter(|setting| setting.section_and_key().0 == *section);
         for setting in of_section {
             describe(&mut out, setting);
         }
@@ -25,15 +25,21 @@ pub fn defaults() -> String {
 }
 
 fn describe(out: &mut String, setting: &Setting) {
-    let key = setting.place().1;
-    let restart = if setting.is_live { "" } else { "(restart) " };
+    let key = setting.section_and_key().1;
+    let restart = if setting.is_reloadable {
+        ""
+    } else {
+        "(restart) "
+    };
     let about = format!("{restart}{}", setting.doc);
-    match setting.preset {
+    match setting.default {
         // Secrets are commented out, so that a setting can be given in its `_file` form without
         // removing this one.
-        Preset::Is(value) if setting.is_secret => line(out, &format!("# {key} = {value}"), &about),
-        Preset::Is(value) => line(out, &format!("{key} = {value}"), &about),
-        Preset::Unset(means) => {
+        DefaultValue::Literal(value) if setting.is_secret => {
+            line(out, &format!("# {key} = {value}"), &about)
+        }
+        DefaultValue::Literal(value) => line(out, &format!("{key} = {value}"), &about),
+        DefaultValue::Unset(means) => {
             line(
                 out,
                 &format!("# {key} = …"),
@@ -42,7 +48,7 @@ fn describe(out: &mut String, setting: &Setting) {
         }
     }
     if setting.is_secret {
-        let about = format!("{restart}or a file that holds {key}");
+        let about = format!("{restart}or a file that contains {key}");
         line(out, &format!("# {key}_file = …"), &about);
     }
 }
@@ -60,20 +66,20 @@ fn line(out: &mut String, text: &str, about: &str) {
 pub fn effective(values: &Values) -> String {
     let mut out = String::new();
     for setting in SETTINGS {
-        let whence = values.whence(setting);
+        let provenance = values.provenance(setting);
         let text = match values.value(setting) {
-            Some(_) if setting.is_secret && whence.is_some() => {
+            Some(_) if setting.is_secret && provenance.is_some() => {
                 format!("{} = \"{MASK}\"", setting.name)
             }
             Some(value) => format!("{} = {}", setting.name, value.to_toml()),
             None => format!("# {} = …", setting.name),
         };
-        let whence = match (whence, setting.preset) {
-            (Some(whence), _) => whence.to_string(),
-            (None, Preset::Is(_)) => "default".to_owned(),
-            (None, Preset::Unset(means)) => format!("default: {means}"),
+        let provenance = match (provenance, setting.default) {
+            (Some(provenance), _) => provenance.to_string(),
+            (None, DefaultValue::Literal(_)) => "default".to_owned(),
+            (None, DefaultValue::Unset(means)) => format!("default: {means}"),
         };
-        line(&mut out, &text, &whence);
+        line(&mut out, &text, &provenance);
     }
     out
 }

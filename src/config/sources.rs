@@ -8,12 +8,14 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::near::nearest;
+use super::address::InheritedAddresses;
+use super::error::ConfigError;
+use super::file;
 use super::rust_log::{RUST_LOG, rust_log_level};
-use super::table::{PREFIX, SETTINGS, Setting, all_names, variable};
-use super::value::{Kind, Value};
-use super::values::{Layer, Values, Whence, read_secret};
-use super::{ConfigError, Inherited, file};
+use super::suggest::nearest;
+use super::table::{DEFAULT_DATA, PREFIX, SETTINGS, Setting, all_names, variable};
+use super::value::{Value, ValueKind};
+use super::values::{Layer, Provenance, Values, read_secret};
 
 /// All sources of settings.
 // No `Debug`: the environment may contain passwords.
@@ -22,7 +24,7 @@ pub struct Sources {
     flags: Vec<Flag>,
     file: ConfigFile,
     environment: BTreeMap<String, OsString>,
-    inherited: Inherited,
+    inherited: InheritedAddresses,
 }
 
 /// A command-line flag.
@@ -40,14 +42,14 @@ pub struct Flag {
 #[derive(Clone, Debug)]
 enum ConfigFile {
     /// A file that must exist.
-    Named(PathBuf),
+    Required(PathBuf),
     /// A file that is read only if it exists.
-    Usual(PathBuf),
+    Optional(PathBuf),
 }
 
 impl Sources {
     /// Returns the sources of this process. If `file` is `None`, the configuration file is the one
-    /// that H_REALTIME_CONFIG names, or else [`USUAL_FILE`], if it exists.
+    /// that H_REALTIME_CONFIG names, or else [`DEFAULT_FILE`], if it exists.
     pub fn of_process(flags: Vec<Flag>, file: Option<PathBuf>) -> Self {
         let environment =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
@@ -62,23 +64,23 @@ impl Sources {
         // A variable that is set to the empty string counts as unset, as in h.
         let environment: BTreeMap<_, _> = environment
             .filter(|(_, value)| !value.is_empty())
-            .filter(|(name, _)| is_wanted(name))
+            .filter(|(name, _)| is_relevant(name))
             .collect();
         let named = file.or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
         let file = match named {
-            Some(path) => ConfigFile::Named(path),
-            None => ConfigFile::Usual(USUAL_FILE.into()),
+            Some(path) => ConfigFile::Required(path),
+            None => ConfigFile::Optional(DEFAULT_FILE.into()),
         };
         Sources {
             flags,
             file,
             environment,
-            inherited: Inherited::default(),
+            inherited: InheritedAddresses::default(),
         }
     }
 
     /// Adds the sockets that the process inherited.
-    pub fn inherit(&mut self, inherited: Inherited) {
+    pub fn inherit(&mut self, inherited: InheritedAddresses) {
         self.inherited = inherited;
     }
 
@@ -106,18 +108,18 @@ impl Sources {
         values.add(self.read_credentials(&mut errors));
         values.add(self.read_other_variables(&mut errors));
         let mut layer = Layer::default();
-        let (path, must_be) = match &self.file {
-            ConfigFile::Named(path) => (path, true),
-            ConfigFile::Usual(path) => (path, false),
+        let (path, is_required) = match &self.file {
+            ConfigFile::Required(path) => (path, true),
+            ConfigFile::Optional(path) => (path, false),
         };
         match std::fs::read_to_string(path) {
             Ok(text) => {
                 file::read(path, &text, &mut layer, &mut errors);
                 values.file = Some(path.clone());
             }
-            Err(error) if error.kind() == ErrorKind::NotFound && !must_be => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && !is_required => {}
             Err(error) => {
-                layer.is_unreadable();
+                layer.mark_unreadable();
                 errors.push(format!("{}: {error}", path.display()));
             }
         }
@@ -127,9 +129,9 @@ impl Sources {
 
     /// Requires from now on that the configuration file exists if it was read before: a file that
     /// disappears must not reset the settings to their defaults.
-    pub fn hold_on_to(&mut self, values: &Values) {
+    pub fn pin_file(&mut self, values: &Values) {
         if let Some(path) = &values.file {
-            self.file = ConfigFile::Named(path.clone());
+            self.file = ConfigFile::Required(path.clone());
         }
     }
 
@@ -145,11 +147,11 @@ impl Sources {
             let put = match known {
                 Some(known) => {
                     let value = known.kind.accept(value.clone());
-                    layer.put(known, false, value, Whence::Flag(flag))
+                    layer.put(known, false, value, Provenance::Flag(flag))
                 }
                 None => Err(super::table::unknown(setting)),
             };
-            errors.extend(put.err().map(|what| format!("{flag}: {what}")));
+            errors.extend(put.err().map(|error| format!("{flag}: {error}")));
         }
         layer
     }
@@ -157,7 +159,7 @@ impl Sources {
     fn read_variables(&self, errors: &mut Vec<String>) -> Layer {
         let mut layer = Layer::default();
         for name in self.environment.keys() {
-            if !name.starts_with(PREFIX) || is_foreign(name) {
+            if !name.starts_with(PREFIX) || is_reserved(name) {
                 continue;
             }
             let found = all_names().find(|known| variable(known) == *name);
@@ -165,7 +167,11 @@ impl Sources {
                 errors.push(unknown_variable(name));
                 continue;
             };
-            let kind = if is_file { Kind::Path } else { setting.kind };
+            let kind = if is_file {
+                ValueKind::Path
+            } else {
+                setting.kind
+            };
             self.read_variable(name, setting, (kind, is_file), &mut layer, errors);
         }
         layer
@@ -188,7 +194,7 @@ impl Sources {
         &self,
         name: &str,
         setting: &'static Setting,
-        (kind, is_file): (Kind, bool),
+        (kind, is_file): (ValueKind, bool),
         layer: &mut Layer,
         errors: &mut Vec<String>,
     ) {
@@ -202,10 +208,15 @@ impl Sources {
         };
         let value = match text {
             Some(text) => kind.read(text),
-            None => Err("this is no text".to_owned()),
+            None => Err("the value is not valid UTF-8".to_owned()),
         };
-        let put = layer.put(setting, is_file, value, Whence::Variable(name.to_owned()));
-        errors.extend(put.err().map(|what| format!("{name}: {what}")));
+        let put = layer.put(
+            setting,
+            is_file,
+            value,
+            Provenance::Variable(name.to_owned()),
+        );
+        errors.extend(put.err().map(|error| format!("{name}: {error}")));
     }
 
     fn read_credentials(&self, errors: &mut Vec<String>) -> Layer {
@@ -213,7 +224,7 @@ impl Sources {
         let Some(folder) = self.environment.get(CREDENTIALS_VARIABLE) else {
             return layer;
         };
-        for setting in SETTINGS.iter().filter(|setting| setting.by_credential) {
+        for setting in SETTINGS.iter().filter(|setting| setting.allows_credential) {
             let path = Path::new(folder).join(setting.name);
             let text = match setting.is_secret {
                 true => read_secret(&path),
@@ -223,16 +234,19 @@ impl Sources {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
                 text => {
                     let value = text.map(Value::Text).map_err(|error| error.to_string());
-                    layer.put(setting, false, value, Whence::Credential(path.clone()))
+                    layer.put(setting, false, value, Provenance::Credential(path.clone()))
                 }
             };
-            errors.extend(put.err().map(|what| format!("{}: {what}", path.display())));
+            errors.extend(
+                put.err()
+                    .map(|error| format!("{}: {error}", path.display())),
+            );
         }
         layer
     }
 }
 
-fn is_wanted(name: &str) -> bool {
+fn is_relevant(name: &str) -> bool {
     name.starts_with(PREFIX)
         || name == CREDENTIALS_VARIABLE
         || SETTINGS
@@ -241,7 +255,7 @@ fn is_wanted(name: &str) -> bool {
 }
 
 /// Returns whether a variable has this program's prefix but is not a setting.
-fn is_foreign(name: &str) -> bool {
+fn is_reserved(name: &str) -> bool {
     let is_of_a_cluster = name.starts_with("H_REALTIME_SERVICE_")
         || name == "H_REALTIME_PORT"
         || name.starts_with("H_REALTIME_PORT_");
@@ -250,13 +264,26 @@ fn is_foreign(name: &str) -> bool {
 
 fn unknown_variable(name: &str) -> String {
     match nearest(name, all_names().map(|known| variable(&known))) {
-        Some(near) => format!("{name}: there is no such setting; did you mean {near}?"),
-        None => format!("{name}: there is no such setting"),
+        Some(suggestion) => format!("{name}: unknown setting; did you mean {suggestion}?"),
+        None => format!("{name}: unknown setting"),
     }
 }
 
+/// Returns the data directory for the commands that work on it: `named`, if given, otherwise the
+/// configured one.
+///
+/// # Errors
+/// [`ConfigError`] if a configuration exists but cannot be read.
+pub fn data_directory(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    if let Some(path) = named {
+        return Ok(path);
+    }
+    let values = Sources::of_process(Vec::new(), None).read()?;
+    Ok(values.path("data").unwrap_or_else(|| DEFAULT_DATA.into()))
+}
+
 /// The configuration file that is read by default, if it exists.
-pub const USUAL_FILE: &str = "/etc/h-realtime/h-realtime.toml";
+const DEFAULT_FILE: &str = "/etc/h-realtime/h-realtime.toml";
 /// The variable that names the configuration file if no flag does.
 const CONFIG_VARIABLE: &str = "H_REALTIME_CONFIG";
 /// The directory where systemd puts the credentials of `LoadCredential=`.
@@ -266,7 +293,7 @@ pub const TOKEN_VARIABLE: &str = "H_REALTIME_TOKEN";
 /// The key for the command `publish`.
 pub const KEY_VARIABLE: &str = "H_REALTIME_PUBLISH_KEY";
 /// Variables with this program's prefix that are not settings. Kubernetes sets further ones in
-/// every container beside a service of that name: see [`is_foreign`].
+/// every container beside a service of that name: see [`is_reserved`].
 const OTHER_VARIABLES: &[&str] = &[CONFIG_VARIABLE, TOKEN_VARIABLE, KEY_VARIABLE];
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! The table of all settings: name, kind, default, and description.
 //!
-//! Owns: the list, but not the resolution of the settings. The keys of the configuration file, the
-//! environment variables, the text of errors, the output of `config show` and `config default`, and
-//! the list in docs/operating.md are all derived from it.
+//! Owns: the list. The keys of the configuration file, the environment variables, the text of
+//! errors, the output of `config show` and `config default`, and the list in docs/operating.md are
+//! all derived from it. Must not know how settings are resolved.
 
-use super::near::nearest;
 use super::rust_log::RUST_LOG;
-use super::value::Kind;
+use super::suggest::nearest;
+use super::value::ValueKind;
 
 /// The definition of a setting.
 #[derive(Debug)]
@@ -14,17 +14,17 @@ pub struct Setting {
     /// The key in the file, prefixed with its section: `limits.message`.
     pub name: &'static str,
     /// The kind of value.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// The default.
-    pub preset: Preset,
+    pub default: DefaultValue,
     /// Whether a reload (SIGHUP) applies a new value. Otherwise a restart is required.
-    pub is_live: bool,
+    pub is_reloadable: bool,
     /// Whether the value must not be shown. Such a setting has a second form, with the suffix
     /// `_file`, that names a file containing the value. It has no flag.
     pub is_secret: bool,
     /// Whether the setting may be a systemd credential under its own name. A credential is the
     /// value of a secret setting, and the path for any other.
-    pub by_credential: bool,
+    pub allows_credential: bool,
     /// An additional environment variable, which ranks below this program's own variable and above
     /// the file.
     pub variable: Option<&'static str>,
@@ -34,16 +34,16 @@ pub struct Setting {
 
 /// The default of a setting.
 #[derive(Clone, Copy, Debug)]
-pub enum Preset {
+pub enum DefaultValue {
     /// A value, as written in the file.
-    Is(&'static str),
+    Literal(&'static str),
     /// No value, with a description of the effect.
     Unset(&'static str),
 }
 
 impl Setting {
     /// Returns the section (empty for the top level) and the key in it.
-    pub fn place(&self) -> (&'static str, &'static str) {
+    pub fn section_and_key(&self) -> (&'static str, &'static str) {
         self.name.split_once('.').unwrap_or(("", self.name))
     }
 
@@ -57,36 +57,41 @@ impl Setting {
         self.is_secret.then(|| format!("{}{FILE}", self.name))
     }
 
-    const fn new(name: &'static str, kind: Kind, preset: Preset, doc: &'static str) -> Self {
+    const fn new(
+        name: &'static str,
+        kind: ValueKind,
+        default: DefaultValue,
+        doc: &'static str,
+    ) -> Self {
         Setting {
             name,
             kind,
-            preset,
-            is_live: true,
+            default,
+            is_reloadable: true,
             is_secret: false,
-            by_credential: false,
+            allows_credential: false,
             variable: None,
             doc,
         }
     }
 
-    const fn fixed(mut self) -> Self {
-        self.is_live = false;
+    const fn restart_only(mut self) -> Self {
+        self.is_reloadable = false;
         self
     }
 
     const fn secret(mut self) -> Self {
         self.is_secret = true;
-        self.by_credential = true;
+        self.allows_credential = true;
         self
     }
 
-    const fn by_credential(mut self) -> Self {
-        self.by_credential = true;
+    const fn allows_credential(mut self) -> Self {
+        self.allows_credential = true;
         self
     }
 
-    const fn or(mut self, variable: &'static str) -> Self {
+    const fn or_variable(mut self, variable: &'static str) -> Self {
         self.variable = Some(variable);
         self
     }
@@ -105,14 +110,16 @@ pub fn find(name: &str) -> Option<(&'static Setting, bool)> {
 pub fn unknown(name: &str) -> String {
     let key = name.rsplit('.').next().unwrap_or(name);
     // Prefer the same key in another section to a similar key.
-    let elsewhere = SETTINGS.iter().find(|setting| setting.place().1 == key);
-    let near = match elsewhere {
+    let elsewhere = SETTINGS
+        .iter()
+        .find(|setting| setting.section_and_key().1 == key);
+    let suggestion = match elsewhere {
         Some(setting) => Some(setting.name.to_owned()),
         None => nearest(name, all_names()),
     };
-    match near {
-        Some(near) => format!("there is no setting {name}; did you mean {near}?"),
-        None => format!("there is no setting {name}"),
+    match suggestion {
+        Some(suggestion) => format!("unknown setting {name}; did you mean {suggestion}?"),
+        None => format!("unknown setting {name}"),
     }
 }
 
@@ -127,6 +134,8 @@ pub fn variable(name: &str) -> String {
     format!("{PREFIX}{}", name.to_uppercase().replace('.', "__"))
 }
 
+/// The default data directory.
+pub const DEFAULT_DATA: &str = "./h-realtime-data";
 /// The prefix of this program's environment variables.
 pub const PREFIX: &str = "H_REALTIME_";
 /// The suffix of the name that gives a file instead of the value.
@@ -137,11 +146,14 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ("", ""),
     (
         "socket",
-        "files of unix sockets; systemd's have those of their units",
+        "Unix sockets of this server; systemd socket units have their own settings",
     ),
-    ("h", "what h's own servers have in their environment"),
-    ("amqp", "RabbitMQ, for h and for events = \"amqp\""),
-    ("tls", "for wss://"),
+    ("h", "h's own servers read these from their environment"),
+    (
+        "amqp",
+        "RabbitMQ, for backend = \"h\" and events = \"amqp\"",
+    ),
+    ("tls", "certificate for wss://"),
     ("auth", ""),
     ("compression", ""),
     ("limits", ""),
@@ -149,139 +161,149 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ("log", ""),
 ];
 
-use self::Preset::{Is, Unset};
+use self::DefaultValue::{Literal, Unset};
 
-const ANY_TIME: Kind = Kind::Time { least: 0 };
+const ANY_TIME: ValueKind = ValueKind::Duration { min: 0 };
 /// A shorter time can only be a mistake, and would prevent anything from completing.
-const TIME: Kind = Kind::Time { least: 100 };
-const ANY_SIZE: Kind = Kind::Size { least: 0 };
-const SIZE: Kind = Kind::Size { least: 1 };
+const TIME: ValueKind = ValueKind::Duration { min: 100 };
+const ANY_SIZE: ValueKind = ValueKind::Size { min: 0 };
+const SIZE: ValueKind = ValueKind::Size { min: 1 };
 
-const fn set(name: &'static str, kind: Kind, preset: &'static str, doc: &'static str) -> Setting {
-    Setting::new(name, kind, Is(preset), doc)
+const fn set(
+    name: &'static str,
+    kind: ValueKind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
+    Setting::new(name, kind, Literal(default), doc)
 }
 
-const fn unset(name: &'static str, kind: Kind, preset: &'static str, doc: &'static str) -> Setting {
-    Setting::new(name, kind, Unset(preset), doc)
+const fn unset(
+    name: &'static str,
+    kind: ValueKind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
+    Setting::new(name, kind, Unset(default), doc)
 }
 
 /// All settings, grouped by section.
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
-    set("listen", Kind::Places, r#"["ws://127.0.0.1:5001"]"#,
-        "ws://HOST:PORT, wss://HOST:PORT, unix:/path/to.sock").fixed(),
-    set("proxy_protocol", Kind::AnyPlaces, "[]",
-        "those of listen that only trusted_proxies connect to, with PROXY headers").fixed(),
-    set("reuse_port", Kind::Flag, "false",
-        "let other servers share the TCP ports and the data directory").fixed(),
-    set("admin", Kind::Place, r#""127.0.0.1:5002""#,
-        "HOST:PORT or unix:/path/to.sock; keep it private").fixed(),
-    set("admin_hosts", Kind::Names, "[]",
-        "other values of Host for the admin address, as of a proxy").fixed(),
-    set("admin_public", Kind::Flag, "false",
-        "let the admin address be one that strangers may reach").fixed(),
-    unset("metrics_key", Kind::Text, "the publish key alone",
-        "a Bearer key for all of /metrics").fixed().secret(),
-    set("origins", Kind::Origins, "[]",
-        "pages that may connect, like \"https://example.org\"; none is all"),
-    set("data", Kind::Path, r#""./h-realtime-data""#,
-        "where database and publish key are").fixed(),
-    set("backend", Kind::OneOf(&["embedded", "h"]), r#""embedded""#,
-        "or \"h\": h's database and message queue (feature h)").fixed(),
-    set("events", Kind::OneOf(&["http", "amqp"]), r#""http""#,
-        "or \"amqp\": events come from RabbitMQ as well (feature amqp)").fixed(),
+    set("listen", ValueKind::ListenAddresses, r#"["ws://127.0.0.1:5001"]"#,
+        "ws://HOST:PORT, wss://HOST:PORT, or unix:/path/to.sock").restart_only(),
+    set("proxy_protocol", ValueKind::OptionalListenAddresses, "[]",
+        "listeners that expect PROXY headers; only trusted_proxies may connect").restart_only(),
+    set("reuse_port", ValueKind::Bool, "false",
+        "share the TCP ports and the data directory with other servers").restart_only(),
+    set("admin", ValueKind::AdminAddress, r#""127.0.0.1:5002""#,
+        "HOST:PORT or unix:/path/to.sock; keep it private").restart_only(),
+    set("admin_hosts", ValueKind::Names, "[]",
+        "additional Host values for the admin address, such as a proxy's").restart_only(),
+    set("admin_public", ValueKind::Bool, "false",
+        "allow a publicly reachable admin address").restart_only(),
+    unset("metrics_key", ValueKind::Text, "only the publish key",
+        "a Bearer key for all of /metrics").restart_only().secret(),
+    set("origins", ValueKind::Origins, "[]",
+        "origins of pages that may connect, like \"https://example.org\"; empty allows all"),
+    set("data", ValueKind::Path, r#""./h-realtime-data""#,
+        "the directory of the database and the publish key").restart_only(),
+    set("backend", ValueKind::OneOf(&["embedded", "h"]), r#""embedded""#,
+        "or \"h\": h's database and message queue (feature h)").restart_only(),
+    set("events", ValueKind::OneOf(&["http", "amqp"]), r#""http""#,
+        "or \"amqp\": events also arrive from RabbitMQ (feature amqp)").restart_only(),
 
-    set("socket.mode", Kind::Mode, r#""0666""#,
-        "permissions of those of listen; clients and proxies need to write").fixed(),
-    unset("socket.user", Kind::Text, "the server's user",
-        "their owner, by name or number").fixed(),
-    unset("socket.group", Kind::Text, "the server's group",
-        "their group, by name or number").fixed(),
-    set("socket.admin_mode", Kind::Mode, r#""0600""#,
-        "permissions of that of admin; 0660 lets its group publish and monitor").fixed(),
-    unset("socket.admin_user", Kind::Text, "the server's user",
-        "its owner, by name or number").fixed(),
-    unset("socket.admin_group", Kind::Text, "the server's group",
-        "its group, by name or number").fixed(),
+    set("socket.mode", ValueKind::Mode, r#""0666""#,
+        "permissions of listen's sockets; clients and proxies need write access").restart_only(),
+    unset("socket.user", ValueKind::Text, "the server's user",
+        "owner of these sockets, by name or number").restart_only(),
+    unset("socket.group", ValueKind::Text, "the server's group",
+        "group of these sockets, by name or number").restart_only(),
+    set("socket.admin_mode", ValueKind::Mode, r#""0600""#,
+        "permissions of admin's socket; 0660 lets its group publish and monitor").restart_only(),
+    unset("socket.admin_user", ValueKind::Text, "the server's user",
+        "owner of admin's socket, by name or number").restart_only(),
+    unset("socket.admin_group", ValueKind::Text, "the server's group",
+        "group of admin's socket, by name or number").restart_only(),
 
-    unset("h.database_url", Kind::Text, "there has to be one for h",
-        "PostgreSQL, with its password").fixed().secret().or("DATABASE_URL"),
-    set("h.authority", Kind::Text, r#""localhost""#,
-        "the authority of the users").fixed().or("AUTHORITY"),
-    set("h.app_url", Kind::Text, r#""http://localhost:5000""#,
-        "where h's pages are, the base of links").fixed().or("APP_URL"),
-    unset("h.bouncer_url", Kind::Text, "no such links",
-        "the base of links to annotations in context").fixed().or("BOUNCER_URL"),
+    unset("h.database_url", ValueKind::Text, "none, required for h",
+        "URL of PostgreSQL, with the password").restart_only().secret().or_variable("DATABASE_URL"),
+    set("h.authority", ValueKind::Text, r#""localhost""#,
+        "authority of the users").restart_only().or_variable("AUTHORITY"),
+    set("h.app_url", ValueKind::Text, r#""http://localhost:5000""#,
+        "base URL of h's pages and of links to them").restart_only().or_variable("APP_URL"),
+    unset("h.bouncer_url", ValueKind::Text, "no such links",
+        "base URL of links to annotations in context").restart_only().or_variable("BOUNCER_URL"),
 
-    set("amqp.url", Kind::Text, r#""amqp://guest:guest@localhost:5672//""#,
-        "several, separated by ;, are tried in turn").fixed().secret().or("BROKER_URL"),
+    set("amqp.url", ValueKind::Text, r#""amqp://guest:guest@localhost:5672//""#,
+        "URL of RabbitMQ; several, separated by ;, are tried in turn").restart_only().secret().or_variable("BROKER_URL"),
 
-    unset("tls.cert", Kind::Path, "there has to be one for wss://",
-        "a PEM file with the chain").by_credential(),
-    unset("tls.key", Kind::Path, "there has to be one for wss://",
-        "a PEM file with the private key").by_credential(),
+    unset("tls.cert", ValueKind::Path, "none, required for wss://",
+        "PEM file with the certificate chain").allows_credential(),
+    unset("tls.key", ValueKind::Path, "none, required for wss://",
+        "PEM file with the private key").allows_credential(),
 
-    set("auth.invalid_token", Kind::OneOf(&["anonymous", "reject"]), r#""anonymous""#,
-        "or \"reject\": answer an unknown or expired token with 401"),
-    set("auth.on_expiry", Kind::OneOf(&["close", "keep"]), r#""close""#,
-        "or \"keep\": leave those connected whose token has ended"),
-    unset("auth.expiry_spread", ANY_TIME, "30s for h, else 0s",
-        "spreads the closes of those whose tokens end together"),
+    set("auth.invalid_token", ValueKind::OneOf(&["anonymous", "reject"]), r#""anonymous""#,
+        "or \"reject\": respond to an unknown or expired token with 401"),
+    set("auth.on_expiry", ValueKind::OneOf(&["close", "keep"]), r#""close""#,
+        "or \"keep\": keep connections open after their tokens end"),
+    unset("auth.expiry_spread", ANY_TIME, "30s for h, otherwise 0s",
+        "period over which to close if many tokens end"),
     set("auth.sweep", TIME, r#""60s""#,
-        "how often h's database is asked whether tokens are still good"),
+        "interval at which the tokens of open connections are checked in h's database"),
 
-    set("compression.enabled", Kind::Flag, "true",
-        "permessage-deflate, with clients that offer it"),
+    set("compression.enabled", ValueKind::Bool, "true",
+        "permessage-deflate, for clients that offer it"),
 
-    unset("limits.connections", Kind::Number { least: 1, most: u64::MAX },
-        "the limit on open files, less 64 to 304", "connections at once"),
-    unset("limits.connections_per_ip", Kind::Number { least: 1, most: u32::MAX as u64 },
-        "none", "never for loopback and unix sockets"),
-    set("limits.ipv6_prefix", Kind::Number { least: 1, most: 128 }, "64",
-        "connections_per_ip counts IPv6 addresses that share so many bits as one"),
-    set("limits.trusted_proxies", Kind::Proxies, "[]",
-        "whose word on clients' addresses counts: \"10.0.0.0/8\", \"::1\", \"unix\""),
-    set("limits.forwarded_by", Kind::OneOf(&["x-forwarded-for", "forwarded", "nothing"]),
-        r#""x-forwarded-for""#, "or \"forwarded\" (RFC 7239) or \"nothing\": where they give it"),
-    set("limits.request_head", Kind::Size { least: 512 }, r#""16KiB""#, "the longest head of a request"),
-    set("limits.message", SIZE, r#""64KiB""#, "what a client may send"),
-    set("limits.fragments", Kind::Number { least: 1, most: u32::MAX as u64 }, "1024",
-        "of one message"),
-    set("limits.filter_terms", Kind::Number { least: 0, most: u32::MAX as u64 }, "200",
-        "values in one client's filter, repeated ones too"),
+    unset("limits.connections", ValueKind::Number { min: 1, max: u64::MAX },
+        "the limit on open files minus 64 to 304", "maximum number of connections"),
+    unset("limits.connections_per_ip", ValueKind::Number { min: 1, max: u32::MAX as u64 },
+        "none", "maximum per IP address; not applied to loopback and Unix sockets"),
+    set("limits.ipv6_prefix", ValueKind::Number { min: 1, max: 128 }, "64",
+        "connections_per_ip counts IPv6 addresses that share this many bits as one"),
+    set("limits.trusted_proxies", ValueKind::Proxies, "[]",
+        "proxies whose client addresses are trusted: \"10.0.0.0/8\", \"::1\", \"unix\""),
+    set("limits.forwarded_by", ValueKind::OneOf(&["x-forwarded-for", "forwarded", "nothing"]),
+        r#""x-forwarded-for""#, "or \"forwarded\" (RFC 7239) or \"nothing\": header with the client's address"),
+    set("limits.request_head", ValueKind::Size { min: 512 }, r#""16KiB""#, "maximum size of a request head"),
+    set("limits.message", SIZE, r#""64KiB""#, "maximum size of a client's message"),
+    set("limits.fragments", ValueKind::Number { min: 1, max: u32::MAX as u64 }, "1024",
+        "maximum number of fragments in a message"),
+    set("limits.filter_terms", ValueKind::Number { min: 0, max: u32::MAX as u64 }, "200",
+        "maximum number of values in a client's filter, including repeated ones"),
     set("limits.filters_total", ANY_SIZE, r#""64MiB""#,
-        "what filters of all may take; 16 values each beyond it"),
+        "memory for all filters; beyond it, 16 values per filter"),
     set("limits.queue_soft", ANY_SIZE, r#""64KiB""#,
-        "output queued for one client for timeouts.slow"),
+        "queued output of a client that may be exceeded only for timeouts.slow"),
     set("limits.queue_hard", ANY_SIZE, r#""256KiB""#,
-        "the same of a client that does not keep pace"),
-    set("limits.queue_total", ANY_SIZE, r#""64MiB""#, "memory for the output of all clients"),
+        "maximum queued output of a client that does not keep pace"),
+    set("limits.queue_total", ANY_SIZE, r#""64MiB""#, "memory for the queued output of all clients"),
     set("limits.unfinished_total", ANY_SIZE, r#""64MiB""#,
-        "memory for incomplete input of all clients"),
-    set("limits.event", Kind::Size { least: 1024 }, r#""4MiB""#,
-        "an event from RabbitMQ").fixed(),
-    set("limits.backlog_events", Kind::Number { least: 1, most: 60_000 }, "4096",
-        "events that wait while h's database is away; then the oldest is dropped").fixed(),
-    set("limits.backlog_total", SIZE, r#""16MiB""#, "the bytes of these events").fixed(),
+        "memory for the incomplete input of all clients"),
+    set("limits.event", ValueKind::Size { min: 1024 }, r#""4MiB""#,
+        "maximum size of an event from RabbitMQ").restart_only(),
+    set("limits.backlog_events", ValueKind::Number { min: 1, max: 60_000 }, "4096",
+        "events queued while h's database is unavailable; drops the oldest").restart_only(),
+    set("limits.backlog_total", SIZE, r#""16MiB""#, "maximum size of these events together").restart_only(),
 
     set("timeouts.handshake", TIME, r#""10s""#,
-        "from accept to the end of the request head, TLS included"),
-    set("timeouts.body", TIME, r#""10s""#, "from the end of the head to that of the body"),
-    set("timeouts.message", TIME, r#""10s""#, "from a message's first byte to its last"),
-    set("timeouts.auth", TIME, r#""10s""#, "for the back end to say whose a token is"),
+        "from accept to the end of the request head, including TLS"),
+    set("timeouts.body", TIME, r#""10s""#, "from the end of the request head to the end of the body"),
+    set("timeouts.message", TIME, r#""10s""#, "from the first byte of a message to the last"),
+    set("timeouts.auth", TIME, r#""10s""#, "for the back end to resolve a token"),
     set("timeouts.publish", TIME, r#""30s""#,
-        "for the back end to read published events; then none of them is delivered"),
-    set("timeouts.close", TIME, r#""5s""#, "from our close frame to the end"),
-    set("timeouts.linger", ANY_TIME, r#""2s""#, "for which is read what a peer still sends"),
+        "for the back end to process published events; then none is delivered"),
+    set("timeouts.close", TIME, r#""5s""#, "from the server's close frame to the end of the connection"),
+    set("timeouts.linger", ANY_TIME, r#""2s""#, "how long to keep reading after a close, so that the last output is not lost"),
     set("timeouts.ping", TIME, r#""30s""#, "silence after which a client is sent a ping"),
-    set("timeouts.pong", TIME, r#""20s""#, "then it is cut if it stays silent"),
-    set("timeouts.slow", ANY_TIME, r#""10s""#, "how long more than queue_soft may wait"),
-    set("timeouts.drain", ANY_TIME, r#""10s""#, "over how long a shutdown spreads its closes"),
+    set("timeouts.pong", TIME, r#""20s""#, "further silence after which the connection is dropped"),
+    set("timeouts.slow", ANY_TIME, r#""10s""#, "how long queued output may exceed queue_soft"),
+    set("timeouts.drain", ANY_TIME, r#""10s""#, "period over which a shutdown spreads its closes"),
 
-    set("log.level", Kind::OneOf(&["error", "warn", "info", "debug", "trace"]), r#""info""#,
-        "error, warn, info, debug or trace").or(RUST_LOG),
-    set("log.format", Kind::OneOf(&["auto", "text", "journal", "json"]), r#""auto""#,
-        "text, journal or json; auto is journal under systemd, else text"),
+    set("log.level", ValueKind::OneOf(&["error", "warn", "info", "debug", "trace"]), r#""info""#,
+        "error, warn, info, debug, or trace").or_variable(RUST_LOG),
+    set("log.format", ValueKind::OneOf(&["auto", "text", "journal", "json"]), r#""auto""#,
+        "text, journal, or json; auto is journal under systemd, otherwise text"),
 ];
 
 #[cfg(test)]
@@ -292,7 +314,7 @@ mod tests {
     fn settings_are_sorted_and_defaults_are_valid() {
         let mut sections = SECTIONS.iter().map(|(section, _)| *section).peekable();
         for setting in SETTINGS {
-            let (section, key) = setting.place();
+            let (section, key) = setting.section_and_key();
             while sections.peek().is_some_and(|next| *next != section) {
                 sections.next();
             }
@@ -302,7 +324,7 @@ mod tests {
                 setting.name
             );
             assert!(!key.contains('.') && !setting.doc.is_empty());
-            if let Is(text) = setting.preset {
+            if let Literal(text) = setting.default {
                 let value = crate::config::value::Value::from_toml(text).unwrap();
                 setting.kind.accept(value).unwrap();
             }
@@ -323,10 +345,10 @@ mod tests {
             ("amqp.urlfile", Some("amqp.url_file")),
             ("colour", None),
         ] {
-            let said = unknown(wrong);
+            let error = unknown(wrong);
             match right {
-                Some(right) => assert!(said.ends_with(&format!("mean {right}?")), "{said}"),
-                None => assert_eq!(said, format!("there is no setting {wrong}")),
+                Some(right) => assert!(error.ends_with(&format!("mean {right}?")), "{error}"),
+                None => assert_eq!(error, format!("unknown setting {wrong}")),
             }
         }
         assert_eq!(

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use std::time::Duration;
+
 use super::values::Layer;
 use super::*;
+use crate::model::InvalidToken;
+use crate::net::{Address, Config};
 
 fn read(text: &str) -> Result<Values, String> {
     let (mut layer, mut errors) = (Layer::default(), Vec::new());
@@ -21,13 +25,21 @@ pub(super) fn values(text: &str) -> Values {
     read(text).unwrap()
 }
 
-fn settle(text: &str) -> Result<Settings, String> {
-    read(text)?.settle().map_err(|error| error.0)
+fn resolve(text: &str) -> Result<ServerSettings, String> {
+    resolve_values(&read(text)?)
+}
+
+fn resolve_values(values: &Values) -> Result<ServerSettings, String> {
+    let (settings, conflicts) = values.resolve(Features::ALL).map_err(|error| error.0)?;
+    match conflicts.is_empty() {
+        true => Ok(settings),
+        false => Err(conflicts.join("\n")),
+    }
 }
 
 #[test]
 fn empty_configuration_yields_the_defaults() {
-    let settings = settle("").unwrap();
+    let settings = resolve("").unwrap();
     assert_eq!(
         settings.listen,
         [Listen {
@@ -52,7 +64,7 @@ fn empty_configuration_yields_the_defaults() {
 fn printed_defaults_are_a_file_that_changes_nothing() {
     let shown = values(&defaults());
     assert_eq!(shown.differing(&Values::default()).count(), 0);
-    assert!(shown.settle().is_ok());
+    assert!(resolve_values(&shown).is_ok());
     let lines = defaults();
     let longest = lines.lines().map(|line| line.chars().count()).max();
     assert!(longest < Some(121), "{longest:?}");
@@ -151,7 +163,7 @@ fn every_setting_has_an_effect() {
         );
         values.add(layer);
         assert_eq!(errors, [""; 0]);
-        let settings = values.settle().unwrap();
+        let settings = resolve_values(&values).unwrap();
         let secrets = match &settings.backend {
             BackendSettings::H(h) => format!("{} {:?}", h.database_url, h.broker.urls),
             BackendSettings::Embedded(_) => String::new(),
@@ -185,7 +197,10 @@ fn restart_only_settings_keep_their_values_on_reload() {
             .collect()
     };
     assert_eq!(names(&new), ["listen", "admin", "limits.message"]);
-    assert_eq!(names(&new.over(&running)), ["limits.message"]);
+    assert_eq!(
+        names(&new.with_restart_only_of(&running)),
+        ["limits.message"]
+    );
 }
 
 #[test]
@@ -202,21 +217,21 @@ fn secrets_are_not_shown() {
 #[test]
 fn public_admin_address_requires_confirmation() {
     let open = "admin = \"0.0.0.0:5002\"\n";
-    let said = settle(open).unwrap_err();
-    assert!(said.contains("admin_public"), "{said}");
-    let settings = settle(&format!("{open}admin_public = true")).unwrap();
-    assert!(Danger::AdminPublic.is_in(&settings));
-    let settings = settle("admin = \"10.0.0.1:5002\"\nadmin_public = true").unwrap();
-    assert!(!Danger::AdminPublic.is_in(&settings));
-    assert!(settle("admin = \"unix:/run/admin.sock\"").is_ok());
-    let settings = settle("[auth]\non_expiry = \"keep\"").unwrap();
-    assert!(Danger::OnExpiryKeep.is_in(&settings));
+    let error = resolve(open).unwrap_err();
+    assert!(error.contains("admin_public"), "{error}");
+    let settings = resolve(&format!("{open}admin_public = true")).unwrap();
+    assert!(InsecureSetting::AdminPublic.applies_to(&settings));
+    let settings = resolve("admin = \"10.0.0.1:5002\"\nadmin_public = true").unwrap();
+    assert!(!InsecureSetting::AdminPublic.applies_to(&settings));
+    assert!(resolve("admin = \"unix:/run/admin.sock\"").is_ok());
+    let settings = resolve("[auth]\non_expiry = \"keep\"").unwrap();
+    assert!(InsecureSetting::OnExpiryKeep.applies_to(&settings));
     assert_eq!(warnings(&settings, &Values::default()).len(), 1);
 }
 
 #[test]
 fn valid_values_are_resolved() {
-    let settings = settle(
+    let settings = resolve(
         r#"
         listen = ["wss://[::1]:443/ws", "unix:/run/h.sock", "ws://localhost:80"]
         admin = "unix:/run/admin.sock"
@@ -259,7 +274,7 @@ fn invalid_values_are_reported() {
     for (text, part) in [
         (
             "lisen = []",
-            "line 1: there is no setting lisen; did you mean listen?",
+            "line 1: unknown setting lisen; did you mean listen?",
         ),
         ("[limits]\nmessage = 5", "line 2"),
         ("[limits]\nmessage = \"5 bananas\"", "limits.message"),
@@ -267,7 +282,7 @@ fn invalid_values_are_reported() {
         ("[compression]\nenabled = 6", "line 2"),
         (
             "[auth]\ninvalid_token = \"ignore\"",
-            "line 2: auth.invalid_token: \"ignore\" is none of",
+            "line 2: auth.invalid_token: \"ignore\" is not one of",
         ),
         ("listen = [\"http://127.0.0.1:1\"]", "listen"),
         ("listen = [\"wss://127.0.0.1:1\"]", "tls.cert"),
@@ -275,11 +290,11 @@ fn invalid_values_are_reported() {
         ("listen = [\"unix:\"]", "listen"),
         (
             "[socket]\nmode = \"rw\"",
-            "line 2: socket.mode: \"rw\" is no mode",
+            "line 2: socket.mode: \"rw\" is not a valid mode",
         ),
         ("[socket]\nadmin_mode = 660", "line 2: socket.admin_mode"),
         ("admin = \"5002\"", "admin"),
-        ("[tls]\ncert = \"a\"", "go together"),
+        ("[tls]\ncert = \"a\"", "must be set together"),
         (
             "metrics_key = \"short\"",
             "line 1: metrics_key must have at least 16",
@@ -295,30 +310,30 @@ fn invalid_values_are_reported() {
         ("[limits]\nipv6_prefix = 129", "limits.ipv6_prefix"),
         (
             "[limits]\ntrusted_proxies = [\"10.0.0.0/33\"]",
-            "limits.trusted_proxies: \"10.0.0.0/33\" is no IP address",
+            "limits.trusted_proxies: \"10.0.0.0/33\" is neither an IP address",
         ),
         ("proxy_protocol = [\"ws://127.0.0.1:1\"]", "not in listen"),
         (
             "proxy_protocol = [\"ws://127.0.0.1:5001\"]",
-            "without limits.trusted_proxies",
+            "proxy_protocol requires limits.trusted_proxies",
         ),
         ("[timeouts]\nping = \"0s\"", "it must be at least 100ms"),
         ("[timeouts]\nping = \"1ms\"", "it must be at least 100ms"),
         ("[auth]\nsweep = \"1ms\"", "it must be at least 100ms"),
         ("[limits]\nrequest_head = \"1\"", "it must be at least 512B"),
         ("[limits]\nmessage = \"0\"", "it must be at least 1B"),
-        ("origins = [\"example.org\"]", "no origin"),
+        ("origins = [\"example.org\"]", "not an origin"),
         (
             "origins = [\"https://example.org/\"]",
-            "without the slash and what follows it, \"https://example.org\"",
+            "remove the slash and the rest: \"https://example.org\"",
         ),
         (
             "origins = [\"http://localhost:8080/a/b\"]",
-            "without the slash and what follows it, \"http://localhost:8080\"",
+            "remove the slash and the rest: \"http://localhost:8080\"",
         ),
         ("listen = []", "listen"),
     ] {
-        let error = settle(text).unwrap_err();
+        let error = resolve(text).unwrap_err();
         assert!(error.contains(part), "{text:?}: {error}");
     }
 }

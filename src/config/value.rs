@@ -1,12 +1,12 @@
 //! Kinds of settings and their syntax.
 //!
 //! Owns: the syntax of values, in TOML and in the environment, and whether a value is valid for a
-//! kind. Their resolution is in `settle`.
+//! kind. Their resolution is in `settings`.
 
 use toml::de::{DeTable, DeValue};
 
 use super::address::{parse_admin, parse_listen};
-use super::near::nearest;
+use super::suggest::nearest;
 use super::units::{parse_duration, parse_mode, parse_size};
 use crate::http::{Origin, Proxies};
 
@@ -14,7 +14,7 @@ use crate::http::{Origin, Proxies};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// `true` or `false`.
-    Flag(bool),
+    Bool(bool),
     /// `5`.
     Number(u64),
     /// `"text"`, including sizes and durations.
@@ -25,25 +25,25 @@ pub enum Value {
 
 /// The kind of value that a setting takes.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum ValueKind {
     /// A boolean.
-    Flag,
+    Bool,
     /// A number.
     Number {
         /// The minimum.
-        least: u64,
+        min: u64,
         /// The maximum.
-        most: u64,
+        max: u64,
     },
     /// A number of bytes, such as `64KiB`.
     Size {
         /// The minimum.
-        least: usize,
+        min: usize,
     },
     /// A duration, such as `30s`.
-    Time {
+    Duration {
         /// The minimum, in milliseconds.
-        least: u64,
+        min: u64,
     },
     /// File permissions, such as `0660`.
     Mode,
@@ -54,11 +54,11 @@ pub enum Kind {
     /// One of the given words.
     OneOf(&'static [&'static str]),
     /// An address to serve the admin interface on.
-    Place,
+    AdminAddress,
     /// Addresses to serve WebSockets on, at least one.
-    Places,
+    ListenAddresses,
     /// Addresses to serve WebSockets on, possibly none.
-    AnyPlaces,
+    OptionalListenAddresses,
     /// A list of arbitrary names.
     Names,
     /// Proxies: IP addresses, networks, and the word `unix`.
@@ -79,7 +79,7 @@ impl Value {
     pub fn of(value: &DeValue<'_>) -> Option<Value> {
         let text = |value: &DeValue<'_>| value.as_str().map(str::to_owned);
         match value {
-            DeValue::Boolean(flag) => Some(Value::Flag(*flag)),
+            DeValue::Boolean(flag) => Some(Value::Bool(*flag)),
             DeValue::Integer(number) => {
                 let number = u64::from_str_radix(number.as_str(), number.radix());
                 number.ok().map(Value::Number)
@@ -96,7 +96,7 @@ impl Value {
     /// Formats the value for a configuration file.
     pub fn to_toml(&self) -> String {
         match self {
-            Value::Flag(flag) => flag.to_string(),
+            Value::Bool(flag) => flag.to_string(),
             Value::Number(number) => number.to_string(),
             Value::Text(text) => toml::Value::from(text.as_str()).to_string(),
             Value::List(items) => toml::Value::from(items.clone()).to_string(),
@@ -104,7 +104,7 @@ impl Value {
     }
 }
 
-impl Kind {
+impl ValueKind {
     /// Parses a value from the environment or a flag: without quotes, and lists separated by
     /// commas.
     ///
@@ -112,9 +112,13 @@ impl Kind {
     /// A description of the problem.
     pub fn read(&self, text: &str) -> Result<Value, String> {
         let value = match self {
-            Kind::Flag => text.parse().map(Value::Flag).ok(),
-            Kind::Number { .. } => text.parse().map(Value::Number).ok(),
-            Kind::Places | Kind::AnyPlaces | Kind::Names | Kind::Proxies | Kind::Origins => {
+            ValueKind::Bool => text.parse().map(Value::Bool).ok(),
+            ValueKind::Number { .. } => text.parse().map(Value::Number).ok(),
+            ValueKind::ListenAddresses
+            | ValueKind::OptionalListenAddresses
+            | ValueKind::Names
+            | ValueKind::Proxies
+            | ValueKind::Origins => {
                 let items = text
                     .split(',')
                     .map(str::trim)
@@ -133,63 +137,71 @@ impl Kind {
     /// A description of the problem.
     pub fn accept(&self, value: Value) -> Result<Value, String> {
         let wrong = match (self, &value) {
-            (Kind::Flag, Value::Flag(_)) | (Kind::Text, Value::Text(_)) => None,
-            (Kind::Names, Value::List(_)) => None,
-            (Kind::Number { least, most }, Value::Number(number)) => {
-                outside(*number, *least, *most)
-            }
-            (Kind::Size { least }, Value::Text(text)) => match parse_size(text) {
-                Some(size) if size >= *least => None,
-                Some(_) => Some(format!(
-                    "{text:?} is too small; it must be at least {least}B"
+            (ValueKind::Bool, Value::Bool(_)) | (ValueKind::Text, Value::Text(_)) => None,
+            (ValueKind::Names, Value::List(_)) => None,
+            (ValueKind::Number { min, max }, Value::Number(number)) => outside(*number, *min, *max),
+            (ValueKind::Size { min }, Value::Text(text)) => match parse_size(text) {
+                Some(size) if size >= *min => None,
+                Some(_) => Some(format!("{text:?} is too small; it must be at least {min}B")),
+                None => Some(format!(
+                    "{text:?} is not a valid size; write it like \"64KiB\""
                 )),
-                None => Some(format!("{text:?} is no size; write it like \"64KiB\"")),
             },
-            (Kind::Time { least }, Value::Text(text)) => match parse_duration(text) {
-                Some(time) if time.as_millis() >= u128::from(*least) => None,
+            (ValueKind::Duration { min }, Value::Text(text)) => match parse_duration(text) {
+                Some(time) if time.as_millis() >= u128::from(*min) => None,
                 Some(_) => Some(format!(
-                    "{text:?} is too short; it must be at least {least}ms"
+                    "{text:?} is too short; it must be at least {min}ms"
                 )),
-                None => Some(format!("{text:?} is no duration; write it like \"30s\"")),
+                None => Some(format!(
+                    "{text:?} is not a valid duration; write it like \"30s\""
+                )),
             },
-            (Kind::Mode, Value::Text(text)) => {
+            (ValueKind::Mode, Value::Text(text)) => {
                 let is_none = parse_mode(text).is_none();
                 is_none.then(|| {
-                    format!("{text:?} is no mode; write it in octal, like \"0660\", at most 0777")
+                    format!("{text:?} is not a valid mode; write it in octal, like \"0660\", at most 0777")
                 })
             }
-            (Kind::Path, Value::Text(text)) => {
+            (ValueKind::Path, Value::Text(text)) => {
                 text.is_empty().then(|| "the path is empty".to_owned())
             }
-            (Kind::OneOf(words), Value::Text(text)) => none_of(words, text),
-            (Kind::Place, Value::Text(text)) => {
+            (ValueKind::OneOf(words), Value::Text(text)) => unknown_word(words, text),
+            (ValueKind::AdminAddress, Value::Text(text)) => {
                 let is_none = parse_admin(text).is_none();
-                is_none.then(|| format!("{text:?} is none of HOST:PORT, unix:/path/to.sock"))
+                is_none.then(|| {
+                    format!(
+                        "{text:?} is not a valid address; expected HOST:PORT or unix:/path/to.sock"
+                    )
+                })
             }
-            (Kind::Places, Value::List(urls)) if urls.is_empty() => {
-                Some("there has to be a place to listen on".to_owned())
+            (ValueKind::ListenAddresses, Value::List(urls)) if urls.is_empty() => {
+                Some("at least one address is required".to_owned())
             }
-            (Kind::Places | Kind::AnyPlaces, Value::List(urls)) => {
+            (
+                ValueKind::ListenAddresses | ValueKind::OptionalListenAddresses,
+                Value::List(urls),
+            ) => {
                 let bad = urls.iter().find(|url| parse_listen(url).is_none());
                 bad.map(|url| {
                     format!(
-                        "{url:?} is none of ws://HOST:PORT, wss://HOST:PORT, unix:/path/to.sock"
+                        "{url:?} is not a valid address; expected ws://HOST:PORT, wss://HOST:PORT, or \
+                         unix:/path/to.sock"
                     )
                 })
             }
-            (Kind::Proxies, Value::List(items)) => {
+            (ValueKind::Proxies, Value::List(items)) => {
                 let bad = Proxies::parse(items.iter().map(String::as_str)).err();
                 bad.map(|item| {
                     format!(
-                        "{item:?} is no IP address, no network like \"10.0.0.0/8\" and not unix"
+                        "{item:?} is neither an IP address nor a network like \"10.0.0.0/8\" nor unix"
                     )
                 })
             }
-            (Kind::Origins, Value::List(items)) => {
+            (ValueKind::Origins, Value::List(items)) => {
                 let bad = items.iter().find(|item| Origin::parse(item).is_none());
-                bad.map(|item| no_origin(item))
+                bad.map(|item| not_an_origin(item))
             }
-            _ => Some(format!("this must be {}", self.form())),
+            _ => Some(format!("expected {}", self.form())),
         };
         match wrong {
             None => Ok(value),
@@ -200,49 +212,56 @@ impl Kind {
     /// Returns a description of the expected form, for errors.
     fn form(&self) -> &'static str {
         match self {
-            Kind::Flag => "true or false",
-            Kind::Number { .. } => "a whole number, like 100",
-            Kind::Size { .. } => "a size, like \"64KiB\"",
-            Kind::Time { .. } => "a duration, like \"30s\"",
-            Kind::Mode => "a mode in quotes, like \"0660\"",
-            Kind::Text | Kind::Path | Kind::OneOf(_) | Kind::Place => "a text in quotes",
-            Kind::Places | Kind::AnyPlaces | Kind::Names | Kind::Proxies | Kind::Origins => {
-                "a list of texts, like [\"…\", \"…\"]"
+            ValueKind::Bool => "true or false",
+            ValueKind::Number { .. } => "an integer, like 100",
+            ValueKind::Size { .. } => "a size, like \"64KiB\"",
+            ValueKind::Duration { .. } => "a duration, like \"30s\"",
+            ValueKind::Mode => "a mode in quotes, like \"0660\"",
+            ValueKind::Text | ValueKind::Path | ValueKind::OneOf(_) | ValueKind::AdminAddress => {
+                "a string in quotes"
             }
+            ValueKind::ListenAddresses
+            | ValueKind::OptionalListenAddresses
+            | ValueKind::Names
+            | ValueKind::Proxies
+            | ValueKind::Origins => "a list of strings, like [\"…\", \"…\"]",
         }
     }
 }
 
-fn outside(number: u64, least: u64, most: u64) -> Option<String> {
+fn outside(number: u64, min: u64, max: u64) -> Option<String> {
     match number {
-        _ if number < least => Some(format!(
-            "{number} is too small; it must be at least {least}"
-        )),
-        _ if number > most => Some(format!("{number} is too large; it must be at most {most}")),
+        _ if number < min => Some(format!("{number} is too small; it must be at least {min}")),
+        _ if number > max => Some(format!("{number} is too large; it must be at most {max}")),
         _ => None,
     }
 }
 
-fn none_of(words: &[&str], text: &str) -> Option<String> {
+fn unknown_word(words: &[&str], text: &str) -> Option<String> {
     if words.contains(&text) {
         return None;
     }
-    let near = nearest(text, words.iter().map(|word| (*word).to_owned()));
-    let near = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+    let suggestion = nearest(text, words.iter().map(|word| (*word).to_owned()));
+    let suggestion = suggestion.map_or_else(String::new, |suggestion| {
+        format!("; did you mean {suggestion:?}?")
+    });
     let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
-    Some(format!("{text:?} is none of {}{near}", quoted.join(", ")))
+    Some(format!(
+        "{text:?} is not one of {}{suggestion}",
+        quoted.join(", ")
+    ))
 }
 
-fn no_origin(text: &str) -> String {
+fn not_an_origin(text: &str) -> String {
     if let Some(origin) = origin_of_url(text) {
-        return format!("{text:?} is no origin: without the slash and what follows it, {origin:?}");
+        return format!("{text:?} is not an origin; remove the slash and the rest: {origin:?}");
     }
     let hint = match text {
-        "*" => "; to let all pages connect, name none",
-        "null" => "; pages without an origin cannot be told apart",
+        "*" => "; to allow all pages, use an empty list",
+        "null" => "; pages without an origin cannot be distinguished",
         _ => ", like \"https://example.org\" or \"http://localhost:8080\"",
     };
-    format!("{text:?} is no origin{hint}")
+    format!("{text:?} is not an origin{hint}")
 }
 
 /// Returns the origin at the start of a URL that has a path.
@@ -262,54 +281,54 @@ mod tests {
         let list =
             |items: &[&str]| Value::List(items.iter().map(|item| item.to_string()).collect());
         for (kind, text, want) in [
-            (Kind::Flag, "true", Some(Value::Flag(true))),
-            (Kind::Flag, "yes", None),
+            (ValueKind::Bool, "true", Some(Value::Bool(true))),
+            (ValueKind::Bool, "yes", None),
             (
-                Kind::Number { least: 1, most: 9 },
+                ValueKind::Number { min: 1, max: 9 },
                 "5",
                 Some(Value::Number(5)),
             ),
-            (Kind::Number { least: 1, most: 9 }, "0", None),
-            (Kind::Number { least: 1, most: 9 }, "10", None),
-            (Kind::Number { least: 1, most: 9 }, "-1", None),
+            (ValueKind::Number { min: 1, max: 9 }, "0", None),
+            (ValueKind::Number { min: 1, max: 9 }, "10", None),
+            (ValueKind::Number { min: 1, max: 9 }, "-1", None),
             (
-                Kind::Size { least: 1 },
+                ValueKind::Size { min: 1 },
                 "1MiB",
                 Some(Value::Text("1MiB".into())),
             ),
-            (Kind::Size { least: 1 }, "0", None),
+            (ValueKind::Size { min: 1 }, "0", None),
             (
-                Kind::Time { least: 1 },
+                ValueKind::Duration { min: 1 },
                 "1s",
                 Some(Value::Text("1s".into())),
             ),
-            (Kind::Time { least: 1 }, "0s", None),
-            (Kind::Mode, "0660", Some(Value::Text("0660".into()))),
-            (Kind::Mode, "rw-rw----", None),
-            (Kind::Path, "", None),
-            (Kind::Names, " a , b,", Some(list(&["a", "b"]))),
+            (ValueKind::Duration { min: 1 }, "0s", None),
+            (ValueKind::Mode, "0660", Some(Value::Text("0660".into()))),
+            (ValueKind::Mode, "rw-rw----", None),
+            (ValueKind::Path, "", None),
+            (ValueKind::Names, " a , b,", Some(list(&["a", "b"]))),
             (
-                Kind::Proxies,
+                ValueKind::Proxies,
                 "::1,192.0.2.0/24,unix",
                 Some(list(&["::1", "192.0.2.0/24", "unix"])),
             ),
-            (Kind::Proxies, "localhost", None),
-            (Kind::Proxies, "192.0.2.1/24", None),
-            (Kind::AnyPlaces, "", Some(list(&[]))),
-            (Kind::AnyPlaces, "a", None),
+            (ValueKind::Proxies, "localhost", None),
+            (ValueKind::Proxies, "192.0.2.1/24", None),
+            (ValueKind::OptionalListenAddresses, "", Some(list(&[]))),
+            (ValueKind::OptionalListenAddresses, "a", None),
             (
-                Kind::Places,
+                ValueKind::ListenAddresses,
                 "ws://127.0.0.1:1,unix:/a",
                 Some(list(&["ws://127.0.0.1:1", "unix:/a"])),
             ),
-            (Kind::Places, "", None),
+            (ValueKind::ListenAddresses, "", None),
             (
-                Kind::Origins,
+                ValueKind::Origins,
                 "https://a.example",
                 Some(list(&["https://a.example"])),
             ),
-            (Kind::Origins, "*", None),
-            (Kind::OneOf(&["a", "b"]), "c", None),
+            (ValueKind::Origins, "*", None),
+            (ValueKind::OneOf(&["a", "b"]), "c", None),
         ] {
             assert_eq!(kind.read(text).ok(), want, "{kind:?} {text:?}");
         }
@@ -318,17 +337,21 @@ mod tests {
     #[test]
     fn error_for_wrong_form_names_the_expected_form() {
         for (kind, text, part) in [
-            (Kind::Flag, "1", "true or false"),
-            (Kind::Size { least: 1 }, "5", "a size"),
-            (Kind::Mode, "660", "in quotes"),
-            (Kind::Mode, "\"0o660\"", "in octal"),
-            (Kind::Text, "[]", "a text"),
-            (Kind::Names, "\"a\"", "a list"),
-            (Kind::OneOf(&["info"]), "\"inof\"", "did you mean \"info\"?"),
-            (Kind::Origins, "[\"*\"]", "name none"),
+            (ValueKind::Bool, "1", "true or false"),
+            (ValueKind::Size { min: 1 }, "5", "a size"),
+            (ValueKind::Mode, "660", "in quotes"),
+            (ValueKind::Mode, "\"0o660\"", "in octal"),
+            (ValueKind::Text, "[]", "a string"),
+            (ValueKind::Names, "\"a\"", "a list"),
+            (
+                ValueKind::OneOf(&["info"]),
+                "\"inof\"",
+                "did you mean \"info\"?",
+            ),
+            (ValueKind::Origins, "[\"*\"]", "use an empty list"),
         ] {
-            let said = kind.accept(Value::from_toml(text).unwrap()).unwrap_err();
-            assert!(said.contains(part), "{said}");
+            let error = kind.accept(Value::from_toml(text).unwrap()).unwrap_err();
+            assert!(error.contains(part), "{error}");
         }
         assert_eq!(Value::from_toml("1.5"), None);
         assert_eq!(Value::from_toml("[1]"), None);

@@ -1,21 +1,22 @@
 //! The values that were given for the settings, each with its source.
 //!
 //! Owns: the layers of values, their precedence, and the source of each value. Their resolution is
-//! in `settle`.
+//! in `settings`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::table::{Preset, SETTINGS, Setting, find};
+use super::address::InheritedAddresses;
+use super::error::ConfigError;
+use super::table::{DefaultValue, SETTINGS, Setting, find};
 use super::units::{parse_duration, parse_size};
 use super::value::Value;
-use super::{ConfigError, Inherited};
 
 /// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whence {
+pub enum Provenance {
     /// A command-line flag, by name.
     Flag(&'static str),
     /// An environment variable.
@@ -25,22 +26,22 @@ pub enum Whence {
     /// A line of the configuration file.
     Line(PathBuf, usize),
     /// A file that contains the value, with the source that names the file.
-    Held(PathBuf, Box<Whence>),
+    SecretFile(PathBuf, Box<Provenance>),
 }
 
 /// A value with its source.
 #[derive(Clone)]
-struct Given {
+struct SourcedValue {
     value: Value,
-    whence: Whence,
+    provenance: Provenance,
 }
 
 /// The values of one kind of source.
 #[derive(Clone, Default)]
 pub(super) struct Layer {
-    given: BTreeMap<&'static str, Given>,
+    given: BTreeMap<&'static str, SourcedValue>,
     /// Settings with unreadable values.
-    faulty: BTreeSet<&'static str>,
+    invalid: BTreeSet<&'static str>,
     /// The source as a whole could not be read.
     is_unreadable: bool,
 }
@@ -53,28 +54,28 @@ pub struct Values {
     /// The configuration file that was read, if any.
     pub file: Option<PathBuf>,
     /// The inherited sockets.
-    pub(super) inherited: Inherited,
+    pub(super) inherited: InheritedAddresses,
 }
 
 impl Layer {
     /// Adds a value. With `is_file`, the value names the file that contains it. If there is an
-    /// error, the setting is recorded as faulty instead.
+    /// error, the setting is recorded as invalid instead.
     pub fn put(
         &mut self,
         setting: &'static Setting,
         is_file: bool,
         value: Result<Value, String>,
-        whence: Whence,
+        provenance: Provenance,
     ) -> Result<(), String> {
-        let put = value.and_then(|value| self.put_value(setting, is_file, value, whence));
+        let put = value.and_then(|value| self.put_value(setting, is_file, value, provenance));
         if put.is_err() {
-            self.faulty.insert(setting.name);
+            self.invalid.insert(setting.name);
         }
         put
     }
 
     /// Marks the whole source as unreadable.
-    pub fn is_unreadable(&mut self) {
+    pub fn mark_unreadable(&mut self) {
         self.is_unreadable = true;
     }
 
@@ -83,24 +84,29 @@ impl Layer {
         setting: &'static Setting,
         is_file: bool,
         value: Value,
-        whence: Whence,
+        provenance: Provenance,
     ) -> Result<(), String> {
         let name = setting.name;
-        let (value, whence) = match (is_file, value) {
+        let (value, provenance) = match (is_file, value) {
             (true, Value::Text(path)) => {
                 let path = PathBuf::from(path);
                 let text = read_secret(&path)
                     .map_err(|error| format!("{name}_file: {}: {error}", path.display()))?;
-                (Value::Text(text), Whence::Held(path, Box::new(whence)))
+                (
+                    Value::Text(text),
+                    Provenance::SecretFile(path, Box::new(provenance)),
+                )
             }
-            (true, _) => return Err(format!("{name}_file: this must be a text in quotes")),
-            (false, value) => (value, whence),
+            (true, _) => return Err(format!("{name}_file: expected a string in quotes")),
+            (false, value) => (value, provenance),
         };
         let value = setting.kind.accept(value);
-        let value = value.map_err(|what| format!("{name}: {what}"))?;
-        match self.given.insert(name, Given { value, whence }) {
+        let value = value.map_err(|error| format!("{name}: {error}"))?;
+        match self.given.insert(name, SourcedValue { value, provenance }) {
             None => Ok(()),
-            Some(_) => Err(format!("{name} and {name}_file: only one of them can hold")),
+            Some(_) => Err(format!(
+                "{name} and {name}_file exclude each other; remove one of them"
+            )),
         }
     }
 }
@@ -110,7 +116,7 @@ pub(super) fn read_secret(path: &std::path::Path) -> std::io::Result<String> {
     let text = std::fs::read_to_string(path)?;
     let text = text.trim_end_matches(['\r', '\n']);
     match text.is_empty() {
-        true => Err(std::io::Error::other("there is nothing in it")),
+        true => Err(std::io::Error::other("the file is empty")),
         false => Ok(text.to_owned()),
     }
 }
@@ -121,23 +127,23 @@ impl Values {
         for (name, given) in layer.given {
             self.layer.given.entry(name).or_insert(given);
         }
-        self.layer.faulty.extend(layer.faulty);
+        self.layer.invalid.extend(layer.invalid);
         self.layer.is_unreadable |= layer.is_unreadable;
     }
 
     /// Returns the inherited sockets.
-    pub fn inherited(&self) -> &Inherited {
+    pub fn inherited(&self) -> &InheritedAddresses {
         &self.inherited
     }
 
-    /// Returns whether every source could be read. Individual values may still be faulty.
-    pub fn are_complete(&self) -> bool {
+    /// Returns whether every source could be read. Individual values may still be invalid.
+    pub fn all_sources_were_read(&self) -> bool {
         !self.layer.is_unreadable
     }
 
     /// Returns whether all given values of these settings could be read.
-    pub(super) fn can_be_read(&self, names: &[&str]) -> bool {
-        names.iter().all(|name| !self.layer.faulty.contains(name))
+    pub(super) fn are_readable(&self, names: &[&str]) -> bool {
+        names.iter().all(|name| !self.layer.invalid.contains(name))
     }
 
     /// Returns a setting's value and source as text. Secrets are masked.
@@ -147,19 +153,19 @@ impl Values {
             Some((setting, value)) if !setting.is_secret => {
                 format!("{name} = {} ({})", value.to_toml(), self.origin(name))
             }
-            Some(_) => self.place(name),
+            Some(_) => self.name_with_provenance(name),
             None => format!("{name} is not set"),
         }
     }
 
     /// Returns a setting's name and the source of its value as text.
-    pub fn place(&self, name: &str) -> String {
+    pub fn name_with_provenance(&self, name: &str) -> String {
         format!("{name} ({})", self.origin(name))
     }
 
     fn origin(&self, name: &str) -> String {
         let source = self.source(name);
-        source.map_or_else(|| "default".to_owned(), Whence::to_string)
+        source.map_or_else(|| "default".to_owned(), Provenance::to_string)
     }
 
     /// Returns whether a value was given for a setting.
@@ -168,22 +174,22 @@ impl Values {
     }
 
     /// Returns the source of a setting's value by the setting's name. `None` means the default.
-    pub(super) fn source(&self, name: &str) -> Option<&Whence> {
-        self.layer.given.get(name).map(|given| &given.whence)
+    pub(super) fn source(&self, name: &str) -> Option<&Provenance> {
+        self.layer.given.get(name).map(|given| &given.provenance)
     }
 
     /// Returns the source of a setting's value. `None` means the default.
-    pub fn whence(&self, setting: &Setting) -> Option<&Whence> {
+    pub fn provenance(&self, setting: &Setting) -> Option<&Provenance> {
         self.source(setting.name)
     }
 
     /// Returns the given value of a setting, or else its default, if any.
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         let given = self.layer.given.get(setting.name);
-        match (given, setting.preset) {
+        match (given, setting.default) {
             (Some(given), _) => Some(given.value.clone()),
-            (None, Preset::Is(text)) => Value::from_toml(text),
-            (None, Preset::Unset(_)) => None,
+            (None, DefaultValue::Literal(text)) => Value::from_toml(text),
+            (None, DefaultValue::Unset(_)) => None,
         }
     }
 
@@ -196,8 +202,8 @@ impl Values {
     /// Returns these values, except that settings that require a restart keep their value in
     /// `running`.
     #[must_use]
-    pub fn over(mut self, running: &Values) -> Values {
-        for setting in SETTINGS.iter().filter(|setting| !setting.is_live) {
+    pub fn with_restart_only_of(mut self, running: &Values) -> Values {
+        for setting in SETTINGS.iter().filter(|setting| !setting.is_reloadable) {
             match running.layer.given.get(setting.name) {
                 Some(given) => self.layer.given.insert(setting.name, given.clone()),
                 None => self.layer.given.remove(setting.name),
@@ -215,9 +221,9 @@ impl Values {
         self.value(setting)
     }
 
-    pub(super) fn flag(&self, name: &str) -> Result<bool, ConfigError> {
+    pub(super) fn boolean(&self, name: &str) -> Result<bool, ConfigError> {
         match self.get(name) {
-            Some(Value::Flag(flag)) => Ok(flag),
+            Some(Value::Bool(flag)) => Ok(flag),
             _ => Err(unset(name)),
         }
     }
@@ -230,7 +236,7 @@ impl Values {
     }
 
     /// Returns the number of a setting that always has a value.
-    pub(super) fn count<T: TryFrom<u64>>(&self, name: &str) -> Result<T, ConfigError> {
+    pub(super) fn integer<T: TryFrom<u64>>(&self, name: &str) -> Result<T, ConfigError> {
         let number = self
             .number(name)
             .and_then(|number| T::try_from(number).ok());
@@ -246,7 +252,7 @@ impl Values {
     }
 
     /// Returns the text of a setting that always has a value.
-    pub(super) fn word(&self, name: &str) -> Result<String, ConfigError> {
+    pub(super) fn required_text(&self, name: &str) -> Result<String, ConfigError> {
         self.text(name).ok_or_else(|| unset(name))
     }
 
@@ -262,15 +268,15 @@ impl Values {
     }
 
     pub(super) fn size(&self, name: &str) -> Result<usize, ConfigError> {
-        let text = self.word(name)?;
+        let text = self.required_text(name)?;
         parse_size(&text).ok_or_else(|| unset(name))
     }
 
-    pub(super) fn time(&self, name: &str) -> Result<Duration, ConfigError> {
-        self.some_time(name).ok_or_else(|| unset(name))
+    pub(super) fn duration(&self, name: &str) -> Result<Duration, ConfigError> {
+        self.optional_duration(name).ok_or_else(|| unset(name))
     }
 
-    pub(super) fn some_time(&self, name: &str) -> Option<Duration> {
+    pub(super) fn optional_duration(&self, name: &str) -> Option<Duration> {
         parse_duration(&self.text(name)?)
     }
 }
@@ -279,14 +285,14 @@ fn unset(name: &str) -> ConfigError {
     ConfigError(format!("{name} must be set"))
 }
 
-impl fmt::Display for Whence {
+impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Whence::Flag(flag) => write!(f, "{flag}"),
-            Whence::Variable(name) => write!(f, "{name}"),
-            Whence::Credential(path) => write!(f, "the credential {}", path.display()),
-            Whence::Line(path, line) => write!(f, "{}, line {line}", path.display()),
-            Whence::Held(path, by) => write!(f, "{}, by {by}", path.display()),
+            Provenance::Flag(flag) => write!(f, "{flag}"),
+            Provenance::Variable(name) => write!(f, "{name}"),
+            Provenance::Credential(path) => write!(f, "the credential {}", path.display()),
+            Provenance::Line(path, line) => write!(f, "{}, line {line}", path.display()),
+            Provenance::SecretFile(path, by) => write!(f, "{}, by {by}", path.display()),
         }
     }
 }

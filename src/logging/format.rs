@@ -105,17 +105,17 @@ fn escape(message: &str, line: &mut String) {
 
 /// Truncates a message that is too long for a line.
 fn cut(message: &str) -> (&str, bool) {
-    if message.len() <= LONGEST {
+    if message.len() <= MAX_MESSAGE {
         return (message, false);
     }
-    let end = (0..=LONGEST)
+    let end = (0..=MAX_MESSAGE)
         .rev()
         .find(|&end| message.is_char_boundary(end));
     (&message[..end.unwrap_or(0)], true)
 }
 
 /// The maximum length of a message in bytes.
-const LONGEST: usize = 4096;
+const MAX_MESSAGE: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -164,10 +164,10 @@ mod tests {
     #[test]
     fn messages_cannot_forge_lines_and_are_truncated() {
         let evil = "a\nb\r\u{1b}[2J\u{9b}\0\u{202e}\u{2028}é";
-        let told = r"a\nb\r\u{1b}[2J\u{9b}\u{0}\u{202e}\u{2028}é";
+        let escaped = r"a\nb\r\u{1b}[2J\u{9b}\u{0}\u{202e}\u{2028}é";
         assert_eq!(
             line(Format::Journal, Level::Info, evil),
-            format!("<6>{told}\n")
+            format!("<6>{escaped}\n")
         );
         let json = line(Format::Json, Level::Info, evil);
         assert_eq!(json.matches('\n').count(), 1);

@@ -3,6 +3,8 @@
 //! Owns: the level, the format, and the writer thread. Logging never blocks the caller: lines go
 //! into a queue. If the queue is full because standard error is not being read, lines are dropped
 //! and counted. Must not know the meaning of the lines.
+//!
+//! The formats of lines are in `format`.
 
 mod format;
 
@@ -51,7 +53,7 @@ pub fn set(level: LevelFilter, format: Format) {
 /// Waits briefly for all lines so far to be written.
 pub fn finish() {
     let Some(logger) = LOGGER.get() else { return };
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + FLUSH_TIMEOUT;
     let (done, is_done) = sync_channel(1);
     while logger.queue.try_send(Item::Flush(done.clone())).is_err() {
         if Instant::now() >= end {
@@ -84,8 +86,8 @@ impl Log for Logger {
     /// Limits libraries to `info`, regardless of the level: at lower levels, some of them log the
     /// data that they send, including tokens and passwords.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let is_ours = metadata.target().starts_with(OURS);
-        metadata.level() <= log::max_level() && (is_ours || metadata.level() <= Level::Info)
+        let is_own = metadata.target().starts_with(OWN_TARGET);
+        metadata.level() <= log::max_level() && (is_own || metadata.level() <= Level::Info)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -107,16 +109,16 @@ impl Log for Logger {
 /// Writes lines until the last sender is dropped. The number of dropped lines is reported once the
 /// queued lines are written.
 fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64, out: &mut dyn Write) {
-    let mut told = 0;
+    let mut reported = 0;
     loop {
         let item = match lines.try_recv() {
             Ok(item) => item,
             Err(TryRecvError::Disconnected) => return,
             Err(TryRecvError::Empty) => {
                 let now = dropped.load(Ordering::Relaxed);
-                if now > told {
-                    let count = now - told;
-                    told = now;
+                if now > reported {
+                    let count = now - reported;
+                    reported = now;
                     log::warn!("{}", dropped_text(count));
                 }
                 match lines.recv() {
@@ -133,9 +135,9 @@ fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64, out: &mut dyn Write)
             Item::Flush(done) => {
                 // The process may end before this thread is idle again.
                 let now = dropped.load(Ordering::Relaxed);
-                if now > told {
-                    let _ = out.write_all(dropped_line(now - told).as_bytes());
-                    told = now;
+                if now > reported {
+                    let _ = out.write_all(dropped_line(now - reported).as_bytes());
+                    reported = now;
                 }
                 let _ = done.try_send(());
             }
@@ -144,7 +146,7 @@ fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64, out: &mut dyn Write)
 }
 
 fn dropped_text(count: u64) -> String {
-    format!("{count} lines of the log were dropped: nobody took them")
+    format!("dropped {count} log lines because standard error was not read")
 }
 
 /// Formats the report of dropped lines directly, for use when there is no time for the queue.
@@ -166,9 +168,9 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// The capacity of the queue, in lines.
 const QUEUE: usize = 1024;
 /// How long the end of the process may wait for the log.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The prefix of this program's module names.
-const OURS: &str = "h_realtime";
+const OWN_TARGET: &str = "h_realtime";
 
 #[cfg(test)]
 mod tests {
@@ -184,7 +186,7 @@ mod tests {
         (logger, lines)
     }
 
-    fn say(logger: &Logger, target: &str, level: Level, text: &str) {
+    fn log_line(logger: &Logger, target: &str, level: Level, text: &str) {
         let arguments = format_args!("{text}");
         let record = Record::builder()
             .args(arguments)
@@ -200,7 +202,7 @@ mod tests {
         log::set_max_level(LevelFilter::Trace);
         let (logger, lines) = logger(2);
         for number in 0..5 {
-            say(&logger, OURS, Level::Info, &number.to_string());
+            log_line(&logger, OWN_TARGET, Level::Info, &number.to_string());
         }
         assert_eq!(logger.dropped.load(Ordering::Relaxed), 3);
         drop(logger.queue);
@@ -211,12 +213,13 @@ mod tests {
 
     #[test]
     fn dropped_lines_are_reported_before_the_process_ends() {
+        log::set_max_level(LevelFilter::Trace);
         let (logger, lines) = logger(2);
-        say(&logger, OURS, Level::Error, "0");
+        log_line(&logger, OWN_TARGET, Level::Error, "0");
         let (done, is_done) = sync_channel(1);
         logger.queue.try_send(Item::Flush(done)).unwrap();
         for _ in 0..3 {
-            say(&logger, OURS, Level::Error, "no room");
+            log_line(&logger, OWN_TARGET, Level::Error, "no room");
         }
         let dropped = AtomicU64::new(logger.dropped.load(Ordering::Relaxed));
         assert_eq!(dropped.load(Ordering::Relaxed), 3);
@@ -225,7 +228,7 @@ mod tests {
         write_lines(&lines, &dropped, &mut out);
         is_done.try_recv().unwrap();
         let out = String::from_utf8(out).unwrap();
-        assert!(out.contains("3 lines of the log were dropped"), "{out}");
+        assert!(out.contains("dropped 3 log lines"), "{out}");
     }
 
     // CVE-2026-33247
@@ -233,12 +236,12 @@ mod tests {
     fn libraries_are_limited_to_info() {
         log::set_max_level(LevelFilter::Trace);
         let (logger, lines) = logger(9);
-        say(&logger, "tungstenite::protocol", Level::Debug, "token");
-        say(&logger, "tungstenite::protocol", Level::Info, "1");
-        say(&logger, "h_realtime::net", Level::Trace, "2");
-        let said = lines
+        log_line(&logger, "tungstenite::protocol", Level::Debug, "token");
+        log_line(&logger, "tungstenite::protocol", Level::Info, "1");
+        log_line(&logger, "h_realtime::net", Level::Trace, "2");
+        let logged = lines
             .try_iter()
             .filter(|item| matches!(item, Item::Line(_)));
-        assert_eq!(said.count(), 2);
+        assert_eq!(logged.count(), 2);
     }
 }

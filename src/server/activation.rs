@@ -10,13 +10,13 @@ use std::process;
 
 use listenfd::ListenFd;
 
-use crate::cli::exit::Exit;
-use crate::config::{Inherited, Listen};
+use crate::config::{InheritedAddresses, Listen};
+use crate::exit::Exit;
 use crate::net::{Address, Listener};
 
 /// The inherited sockets, each with its role.
 #[derive(Default)]
-pub(super) struct Sockets(Vec<(Role, Address, Listener)>);
+pub(super) struct InheritedSockets(Vec<(Role, Address, Listener)>);
 
 /// The role of a socket, derived from its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ enum Role {
     Admin,
 }
 
-impl Sockets {
+impl InheritedSockets {
     /// Takes the sockets that this process inherited. Call this before any other descriptor is
     /// opened.
     ///
@@ -34,7 +34,7 @@ impl Sockets {
     pub fn take() -> Result<Self, Exit> {
         // The variables are meant for another process and were left in the environment.
         if env::var("LISTEN_PID").ok() != Some(process::id().to_string()) {
-            return Ok(Sockets::default());
+            return Ok(InheritedSockets::default());
         }
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let names: Vec<&str> = names.split(':').collect();
@@ -50,33 +50,34 @@ impl Sockets {
         }
         let admins = sockets.iter().filter(|(role, ..)| *role == Role::Admin);
         if admins.count() > 1 {
-            let message = "there can be only one socket with the name admin";
+            let message = "more than one inherited socket is named admin; use FileDescriptorName=admin in one \
+                           socket unit only";
             return Err(Exit::new(Exit::CONFIG, message));
         }
-        Ok(Sockets(sockets))
+        Ok(InheritedSockets(sockets))
     }
 
     /// Returns the addresses that the sockets listen on.
-    pub fn places(&self) -> Inherited {
-        let mut places = Inherited::default();
+    pub fn addresses(&self) -> InheritedAddresses {
+        let mut addresses = InheritedAddresses::default();
         for (role, address, _) in &self.0 {
             let address = address.clone();
             match *role {
-                Role::WebSockets { tls } => places.listen.push(Listen { address, tls }),
-                Role::Admin => places.admin = Some(address),
+                Role::WebSockets { tls } => addresses.listen.push(Listen { address, tls }),
+                Role::Admin => addresses.admin = Some(address),
             }
         }
-        places
+        addresses
     }
 
     /// Removes and returns the socket that listens on `address`, if any.
-    pub fn find(&mut self, address: &Address) -> Option<Listener> {
-        let place = self.0.iter().position(|(_, there, _)| there == address)?;
-        Some(self.0.swap_remove(place).2)
+    pub fn take_listener(&mut self, address: &Address) -> Option<Listener> {
+        let index = self.0.iter().position(|(_, there, _)| there == address)?;
+        Some(self.0.swap_remove(index).2)
     }
 }
 
-/// Sockets that share a name share a role.
+/// InheritedSockets that share a name share a role.
 fn role(name: &str) -> Option<Role> {
     match name {
         "ws" => Some(Role::WebSockets { tls: false }),
@@ -100,8 +101,8 @@ fn listener(descriptors: &mut ListenFd, number: usize) -> io::Result<Listener> {
 
 fn unknown(number: usize, name: &str) -> Exit {
     let message = format!(
-        "socket {} of those that the server was started with has the name {name:?}: nothing says \
-         what it is for; name it ws, wss or admin (FileDescriptorName= in the socket unit)",
+        "inherited socket {} has the unknown name {name:?}: name it ws, wss, or admin \
+         (FileDescriptorName= in the socket unit)",
         number + 1
     );
     Exit::new(Exit::CONFIG, message)
@@ -109,8 +110,8 @@ fn unknown(number: usize, name: &str) -> Exit {
 
 fn broken(number: usize, name: &str, error: &io::Error) -> Exit {
     let message = format!(
-        "socket {} of those that the server was started with, {name}: it must be a stream socket \
-         that listens (Accept=no in the socket unit): {error}",
+        "inherited socket {} ({name}) must be a listening stream socket (Accept=no in the socket \
+         unit): {error}",
         number + 1
     );
     Exit::new(Exit::CONFIG, message)

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::backend::{DataDir, FileMark};
 use crate::net::Address;
 
-use super::banner;
+use super::urls::admin_url;
 
 /// The file of this server. Dropping it removes the file, unless another server has replaced it.
 pub(super) struct AddressFile {
@@ -28,11 +28,11 @@ pub(super) struct AddressFile {
 /// A file with several owners: the admin listener, the thread that handles signals during startup,
 /// and the thread that replaces the file.
 #[derive(Clone, Default)]
-pub(super) struct SharedFile(Arc<Mutex<Option<AddressFile>>>);
+pub(super) struct SharedAddressFile(Arc<Mutex<Option<AddressFile>>>);
 
-impl SharedFile {
+impl SharedAddressFile {
     pub fn new(file: Option<AddressFile>) -> Self {
-        SharedFile(Arc::new(Mutex::new(file)))
+        SharedAddressFile(Arc::new(Mutex::new(file)))
     }
 
     /// Removes the file, unless it has been removed already.
@@ -41,15 +41,16 @@ impl SharedFile {
     }
 
     /// Starts a thread that rewrites the file whenever the server that wrote it has ended. The
-    /// thread ends after [`SharedFile::remove`].
+    /// thread ends after [`SharedAddressFile::remove`].
     ///
     /// # Errors
     /// If the system cannot create the thread.
-    pub fn keep(&self) -> io::Result<()> {
+    pub fn spawn_rewriter(&self) -> io::Result<()> {
         let file = self.clone();
-        let keep = |file: &mut Option<AddressFile>| file.as_mut().map(AddressFile::replace_ended);
+        let rewrite =
+            |file: &mut Option<AddressFile>| file.as_mut().map(AddressFile::replace_ended);
         let run = move || {
-            while file.with(keep).is_some() {
+            while file.with(rewrite).is_some() {
                 thread::sleep(PERIOD);
             }
         };
@@ -69,12 +70,12 @@ impl AddressFile {
             // Commands run in other directories, so the path must be absolute.
             Address::Unix(path) => {
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                banner::admin_url(&Address::Unix(path))
+                admin_url(&Address::Unix(path))
             }
-            address => banner::admin_url(address),
+            address => admin_url(address),
         };
         let written = data.write_admin_address(&line).inspect_err(|error| {
-            log::warn!("{error}; until the next start `publish` needs: --admin {line}");
+            log::warn!("{error}; until the next start, run `publish` with --admin {line}");
         });
         AddressFile {
             data: data.clone(),

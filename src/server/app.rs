@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::admin::{Admin, ServerState};
 use crate::backend::Stats;
-use crate::config::Danger;
+use crate::config::InsecureSetting;
 use crate::http::{Request, Response};
 use crate::model::{AckGuard, BackendEvent, RequestId};
 use crate::net::{
@@ -14,9 +14,9 @@ use crate::net::{
 };
 use crate::realtime::{ApiSession, Completion, EventQueue, Realtime, TurnLimits};
 
-use super::figures::Figures;
-use super::notify::{Pulse, Status};
-use super::reload::Shared;
+use super::notify::{Heartbeat, Status};
+use super::process_stats::ProcessStats;
+use super::shared::SharedState;
 use super::{allocator, metrics};
 
 /// Dispatches engine and back-end events to the API and the admin interface.
@@ -25,7 +25,7 @@ pub(super) struct App {
     /// Events that wait to be delivered. Their receivers are determined at delivery. All other
     /// messages of the back end, such as a revoked token, overtake the events and take effect
     /// immediately.
-    pub events: EventQueue<Origin>,
+    pub events: EventQueue<BatchOrigin>,
     pub admin: Admin,
     pub admin_listener: ListenerId,
     /// Whether the back end is working.
@@ -33,20 +33,20 @@ pub(super) struct App {
     /// The counters of the back end.
     pub stats: Arc<Stats>,
     /// Dangerous settings in effect.
-    pub dangers: Vec<Danger>,
+    pub insecure_settings: Vec<InsecureSetting>,
     /// The source of reloaded settings.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SharedState>,
     /// Notifications to the service manager.
-    pub pulse: Pulse,
+    pub heartbeat: Heartbeat,
     /// Process statistics from the system.
-    pub figures: Figures,
+    pub process_stats: ProcessStats,
     /// The readiness at the last check. `None` before the first one.
     pub was_ready: Option<bool>,
 }
 
 /// The source of a batch of events. It is notified, or dropped, when the whole batch has been
 /// queued to its receivers. Until then it holds back further events.
-pub(super) enum Origin {
+pub(super) enum BatchOrigin {
     /// A publisher that waits for the response to its request.
     Publisher(RequestId),
     /// A message queue, which limits the number of unacknowledged events.
@@ -54,7 +54,7 @@ pub(super) enum Origin {
 }
 
 /// Returns an empty queue. Publishers and the message queue do not wait for each other's events.
-pub(super) fn event_queue() -> EventQueue<Origin> {
+pub(super) fn event_queue() -> EventQueue<BatchOrigin> {
     EventQueue::new(2, TurnLimits::default())
 }
 
@@ -80,22 +80,22 @@ impl Handler for App {
             admin,
             events,
             stats,
-            dangers,
+            insecure_settings,
             shared,
-            figures,
+            process_stats,
             ..
         } = self;
         let state = ServerState {
             metrics: &|engine, admin, scope| {
-                let backend = metrics::Backend {
+                let backend = metrics::BackendState {
                     ready,
                     stats,
                     events_waiting: events.len(),
                 };
-                let process = metrics::Process {
-                    dangers,
+                let process = metrics::ProcessState {
+                    insecure_settings,
                     shared,
-                    figures,
+                    process_stats,
                 };
                 metrics::render(
                     scope,
@@ -170,8 +170,8 @@ impl Handler for App {
         self.realtime.on_close(cx, key, session);
     }
 
-    fn on_command(&mut self, cx: &mut Cx<'_, ApiSession>, tell: BackendEvent) {
-        match tell {
+    fn on_command(&mut self, cx: &mut Cx<'_, ApiSession>, event: BackendEvent) {
+        match event {
             BackendEvent::Published {
                 request_id,
                 result: Ok(plans),
@@ -180,7 +180,7 @@ impl Handler for App {
                 let Some(received) = self.admin.begin_delivery(request_id) else {
                     return;
                 };
-                let origin = Origin::Publisher(request_id);
+                let origin = BatchOrigin::Publisher(request_id);
                 self.events.push(PUBLISHERS, plans, received, origin);
             }
             BackendEvent::Published {
@@ -192,14 +192,14 @@ impl Handler for App {
                 received,
                 ack,
             } => {
-                let origin = Origin::Feed { _receipt: ack };
+                let origin = BatchOrigin::Feed { _receipt: ack };
                 self.events.push(FEED, plans, received, origin);
             }
             BackendEvent::Health { ready } => {
                 self.ready = ready;
-                self.note_readiness();
+                self.log_readiness();
             }
-            tell => self.realtime.on_backend_event(cx, tell),
+            event => self.realtime.on_backend_event(cx, event),
         }
     }
 
@@ -209,35 +209,36 @@ impl Handler for App {
         }
         let admin = &mut self.admin;
         let done =
-            |cx: &mut Cx<'_, ApiSession>, completion: Completion<'_, Origin>| match completion {
+            |cx: &mut Cx<'_, ApiSession>, completion: Completion<'_, BatchOrigin>| match completion
+            {
                 Completion::Event(plan, count) => {
                     admin.record_events(cx.now().unix, std::slice::from_ref(plan), &[count]);
                 }
-                Completion::Batch(Origin::Publisher(request_id), counts) => {
+                Completion::Batch(BatchOrigin::Publisher(request_id), counts) => {
                     admin.on_published(cx, request_id, Ok(counts));
                 }
-                Completion::Batch(Origin::Feed { .. }, _) => {}
+                Completion::Batch(BatchOrigin::Feed { .. }, _) => {}
             };
         self.realtime.deliver_queued(cx, &mut self.events, done)
     }
 
     fn on_reload(&mut self, cx: &mut Cx<'_, ApiSession>) {
         // A certificate change alone changes nothing here.
-        if let Some(next) = self.shared.take() {
+        if let Some(next) = self.shared.take_pending() {
             self.realtime.reconfigure(cx, next.realtime);
-            self.dangers = next.dangers;
+            self.insecure_settings = next.insecure_settings;
         }
     }
 
     fn on_tick(&mut self, cx: &mut Cx<'_, ApiSession>) {
         self.realtime.on_tick(cx);
-        self.note_readiness();
+        self.log_readiness();
         allocator::nudge();
         let status = Status {
             open: cx.counters().open,
             is_ready: self.is_ready(),
         };
-        self.pulse.beat(cx.now().mono, status);
+        self.heartbeat.tick(cx.now().mono, status);
     }
 }
 
@@ -248,12 +249,12 @@ impl App {
     }
 
     /// Logs when the server becomes unable to do all of its work, and when it recovers.
-    fn note_readiness(&mut self) {
+    fn log_readiness(&mut self) {
         let is_ready = self.is_ready();
         match (self.was_ready, is_ready) {
-            (None, true) => log::info!("the back end is ready"),
-            (Some(true), false) => log::warn!("degraded: the back end is away"),
-            (Some(false), true) => log::info!("recovered: the back end is ready"),
+            (None, true) => log::info!("back end ready"),
+            (Some(true), false) => log::warn!("degraded: back end unavailable"),
+            (Some(false), true) => log::info!("recovered: back end ready"),
             _ => return,
         }
         self.was_ready = Some(is_ready);

@@ -16,15 +16,15 @@ use crate::backend::amqp::{self, Broker, Feed, Source};
 #[cfg(feature = "h")]
 use crate::backend::h::{self, Store};
 use crate::backend::{Closed, DataDir, DirLock, Stats, Undelivered, Way};
-use crate::cli::exit::Exit;
 #[cfg(feature = "amqp")]
 use crate::config::BrokerSettings;
-use crate::config::{BackendSettings, HSettings, Settings, Values};
+use crate::config::{BackendSettings, HSettings, ServerSettings, Values};
+use crate::exit::Exit;
 use crate::model::{BackendEvent, BackendHandle, Secret};
 use crate::net::{self, Mailbox};
 
 /// A back end that has not been started.
-pub(super) struct Backend {
+pub(super) struct PreparedBackend {
     /// Sends requests to the back end.
     pub asker: Rc<dyn BackendHandle>,
     /// The key that publishers need, if events arrive over HTTP.
@@ -51,31 +51,31 @@ pub(super) struct Threads {
 }
 
 /// A back end whose settings have been checked. Nothing has been opened or connected to.
-pub(super) enum Draft {
+pub(super) enum CheckedBackend {
     Embedded(Option<Source>),
     #[cfg(feature = "h")]
-    H(Box<HDraft>),
+    H(Box<CheckedH>),
 }
 
 /// The parts of h's back end.
 #[cfg(feature = "h")]
-pub(super) struct HDraft {
+pub(super) struct CheckedH {
     store: h::Store,
     events: h::Events,
     stats: Arc<Stats>,
 }
 
-impl Draft {
+impl CheckedBackend {
     /// Checks the settings of the back end.
     ///
     /// # Errors
     /// Every problem of the settings, without credentials.
-    pub fn new(settings: &Settings, values: &Values) -> Result<Draft, Vec<String>> {
+    pub fn new(settings: &ServerSettings, values: &Values) -> Result<CheckedBackend, Vec<String>> {
         match &settings.backend {
-            BackendSettings::Embedded(None) => Ok(Draft::Embedded(None)),
-            BackendSettings::Embedded(Some(broker)) => {
-                Ok(Draft::Embedded(Some(source(broker, settings, values)?)))
-            }
+            BackendSettings::Embedded(None) => Ok(CheckedBackend::Embedded(None)),
+            BackendSettings::Embedded(Some(broker)) => Ok(CheckedBackend::Embedded(Some(source(
+                broker, settings, values,
+            )?))),
             BackendSettings::H(h) => draft_of_h(h, settings, values),
         }
     }
@@ -83,12 +83,14 @@ impl Draft {
     /// Returns warnings about settings that have no effect.
     pub fn warnings(&self, values: &Values) -> Vec<String> {
         let warnings: &[String] = match self {
-            Draft::Embedded(_) => &[],
+            CheckedBackend::Embedded(_) => &[],
             #[cfg(feature = "h")]
-            Draft::H(draft) => draft.store.warnings(),
+            CheckedBackend::H(draft) => draft.store.warnings(),
         };
-        let place = values.place("h.database_url");
-        let named = warnings.iter().map(|warning| format!("{place}: {warning}"));
+        let setting = values.name_with_provenance("h.database_url");
+        let named = warnings
+            .iter()
+            .map(|warning| format!("{setting}: {warning}"));
         named.collect()
     }
 
@@ -96,20 +98,24 @@ impl Draft {
     ///
     /// # Errors
     /// [`Exit`] if the data directory or the database cannot be opened.
-    pub fn prepare(self, settings: &Settings) -> Result<Backend, Exit> {
+    pub fn prepare(self, settings: &ServerSettings) -> Result<PreparedBackend, Exit> {
         match self {
-            Draft::Embedded(source) => embedded(settings, source),
+            CheckedBackend::Embedded(source) => embedded(settings, source),
             #[cfg(feature = "h")]
-            Draft::H(draft) => Ok(of_h(*draft)),
+            CheckedBackend::H(draft) => Ok(of_h(*draft)),
         }
     }
 }
 
-impl Backend {
+impl PreparedBackend {
     /// Starts the back end.
     pub fn start(self, mailbox: &Mailbox<BackendEvent>) -> Result<Threads, Exit> {
-        (self.start)(mailbox)
-            .map_err(|error| Exit::new(Exit::OS, format!("a thread for the back end: {error}")))
+        (self.start)(mailbox).map_err(|error| {
+            Exit::new(
+                Exit::OS,
+                format!("cannot create a thread for the back end: {error}"),
+            )
+        })
     }
 }
 
@@ -142,7 +148,7 @@ impl Way for ByMailbox {
 }
 
 #[cfg(feature = "sqlite")]
-fn embedded(settings: &Settings, source: Option<Source>) -> Result<Backend, Exit> {
+fn embedded(settings: &ServerSettings, source: Option<Source>) -> Result<PreparedBackend, Exit> {
     use crate::backend::{self, embedded::Embedded};
     use crate::model::unix_now;
 
@@ -171,7 +177,7 @@ fn embedded(settings: &Settings, source: Option<Source>) -> Result<Backend, Exit
             },
         })
     };
-    Ok(Backend {
+    Ok(PreparedBackend {
         asker: Rc::new(asker),
         publish_key: Some(publish_key),
         data: Some(data),
@@ -212,8 +218,9 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 // Without this feature, the configuration has been refused earlier.
 #[cfg(not(feature = "sqlite"))]
-fn embedded(_: &Settings, _: Option<Source>) -> Result<Backend, Exit> {
-    let message = "this build has no embedded back end: it needs the feature sqlite";
+fn embedded(_: &ServerSettings, _: Option<Source>) -> Result<PreparedBackend, Exit> {
+    let message =
+        "this build does not include the embedded back end; rebuild it with the feature sqlite";
     Err(Exit::new(Exit::CONFIG, message))
 }
 
@@ -226,7 +233,7 @@ fn monotonic() -> crate::model::MonoMillis {
 #[cfg(feature = "amqp")]
 fn source(
     broker: &BrokerSettings,
-    settings: &Settings,
+    settings: &ServerSettings,
     values: &Values,
 ) -> Result<Source, Vec<String>> {
     Ok(Source {
@@ -252,7 +259,7 @@ fn names(source: &Source) -> String {
 #[cfg(feature = "amqp")]
 fn brokers(settings: &BrokerSettings, values: &Values) -> Result<Vec<Broker>, Vec<String>> {
     let (mut brokers, mut problems) = (Vec::new(), Vec::new());
-    let place = values.place("amqp.url");
+    let setting = values.name_with_provenance("amqp.url");
     for (index, url) in settings.urls.iter().enumerate() {
         let number = match settings.urls.len() {
             1 => String::new(),
@@ -261,7 +268,7 @@ fn brokers(settings: &BrokerSettings, values: &Values) -> Result<Vec<Broker>, Ve
         let broker = Broker::parse(url).and_then(|broker| broker.check_files().map(|()| broker));
         match broker {
             Ok(broker) => brokers.push(broker),
-            Err(error) => problems.push(format!("{place}: {number}{error}")),
+            Err(error) => problems.push(format!("{setting}: {number}{error}")),
         }
     }
     match problems.is_empty() {
@@ -277,7 +284,11 @@ fn names_of(brokers: &[Broker]) -> String {
 }
 
 #[cfg(feature = "h")]
-fn draft_of_h(h: &HSettings, settings: &Settings, values: &Values) -> Result<Draft, Vec<String>> {
+fn draft_of_h(
+    h: &HSettings,
+    settings: &ServerSettings,
+    values: &Values,
+) -> Result<CheckedBackend, Vec<String>> {
     let stats = Arc::new(Stats::needing(true, true));
     let database = h::Settings {
         database_url: h.database_url.clone(),
@@ -295,11 +306,11 @@ fn draft_of_h(h: &HSettings, settings: &Settings, values: &Values) -> Result<Dra
         return Err(problems);
     }
     let store = Store::new(&database, Arc::clone(&stats)).map_err(|found| {
-        let place = values.place("h.database_url");
+        let setting = values.name_with_provenance("h.database_url");
         problems.extend(
             found
                 .into_iter()
-                .map(|problem| format!("{place}: {problem}")),
+                .map(|problem| format!("{setting}: {problem}")),
         );
     });
     let (events, bytes) = settings.backlog;
@@ -309,7 +320,7 @@ fn draft_of_h(h: &HSettings, settings: &Settings, values: &Values) -> Result<Dra
         backlog: h::Limits { events, bytes },
     };
     match store {
-        Ok(store) if problems.is_empty() => Ok(Draft::H(Box::new(HDraft {
+        Ok(store) if problems.is_empty() => Ok(CheckedBackend::H(Box::new(CheckedH {
             store,
             events,
             stats,
@@ -319,11 +330,11 @@ fn draft_of_h(h: &HSettings, settings: &Settings, values: &Values) -> Result<Dra
 }
 
 #[cfg(feature = "h")]
-fn of_h(draft: HDraft) -> Backend {
+fn of_h(draft: CheckedH) -> PreparedBackend {
     use crate::backend::h::Clocks;
     use crate::model::unix_now;
 
-    let HDraft {
+    let CheckedH {
         store,
         events,
         stats,
@@ -343,7 +354,7 @@ fn of_h(draft: HDraft) -> Backend {
             ..Threads::default()
         })
     };
-    Backend {
+    PreparedBackend {
         asker: Rc::new(asker),
         publish_key: None,
         data: None,
@@ -356,6 +367,10 @@ fn of_h(draft: HDraft) -> Backend {
 
 // A build without h's back end is reported where the settings are read.
 #[cfg(not(feature = "h"))]
-fn draft_of_h(_: &HSettings, _: &Settings, _: &Values) -> Result<Draft, Vec<String>> {
+fn draft_of_h(
+    _: &HSettings,
+    _: &ServerSettings,
+    _: &Values,
+) -> Result<CheckedBackend, Vec<String>> {
     Err(Vec::new())
 }

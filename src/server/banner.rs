@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{DEFAULT_DATA, Settings};
-use crate::net::Address;
+use crate::config::{DEFAULT_DATA, ServerSettings};
 
-use super::Bound;
-use super::backend::Backend;
+use super::backend::PreparedBackend;
+use super::bind::Bound;
+use super::urls::{admin_url, ws_url};
 
 /// Returns the banner: the addresses in use, and commands to try the server with.
 pub(super) fn text(
-    settings: &Settings,
-    backend: &Backend,
+    settings: &ServerSettings,
+    backend: &PreparedBackend,
     bound: &Bound,
     open_files: u64,
 ) -> String {
@@ -29,45 +29,29 @@ pub(super) fn text(
     }
     let connections = settings.engine.max_connections;
     lines.push(format!(
-        "  open files     {open_files}, so at most {connections} connections"
+        "  open files     {open_files} (at most {connections} connections)"
     ));
     if backend.data.is_some() {
         lines.extend(first_steps(settings));
     }
-    lines.push("Ctrl-C ends it.".into());
+    lines.push("Press Ctrl-C to stop.".into());
     lines.join("\n") + "\n"
 }
 
 /// Returns the first steps for a server without users.
-fn first_steps(settings: &Settings) -> [String; 5] {
+fn first_steps(settings: &ServerSettings) -> [String; 5] {
     let program = program();
     let data = match settings.data == Path::new(DEFAULT_DATA) {
         true => String::new(),
         false => format!(" --data {}", quoted(&settings.data)),
     };
     [
-        "Add a user, and make a token for them:".into(),
+        "Add a user, and create a token:".into(),
         format!("  {program} user add acct:me@example.org{data}"),
         format!("  {program} token create acct:me@example.org{data}"),
         "Publish an annotation:".into(),
         format!("  echo '{SAMPLE}' | {program} publish -{data}"),
     ]
-}
-
-/// Returns the URL that clients use.
-pub(super) fn ws_url(address: &Address, tls: bool) -> String {
-    match address {
-        Address::Tcp(address) if tls => format!("wss://{address}/ws"),
-        Address::Tcp(address) => format!("ws://{address}/ws"),
-        Address::Unix(_) => address.to_string(),
-    }
-}
-
-pub(super) fn admin_url(address: &Address) -> String {
-    match address {
-        Address::Tcp(address) => format!("http://{address}/"),
-        Address::Unix(_) => address.to_string(),
-    }
 }
 
 /// Returns the command that runs this program: its name if it was started by name, otherwise its
@@ -80,7 +64,7 @@ fn program() -> String {
     let Some(path) = path else {
         return "h-realtime".into();
     };
-    quoted(&seen_from(
+    quoted(&relative_to(
         &std::env::current_dir().unwrap_or_default(),
         &path,
     ))
@@ -88,7 +72,7 @@ fn program() -> String {
 
 /// Returns a path relative to `here` if it is below that directory. The root directory does not
 /// count: services run there, but readers of the banner do not.
-fn seen_from(here: &Path, path: &Path) -> PathBuf {
+fn relative_to(here: &Path, path: &Path) -> PathBuf {
     match path.strip_prefix(here) {
         Ok(relative) if here.parent().is_some() => Path::new(".").join(relative),
         _ => path.to_owned(),
@@ -119,7 +103,7 @@ mod tests {
             ("/home/me", "/usr/bin/h-realtime"),
             ("/", "/usr/bin/h-realtime"),
         ] {
-            assert_eq!(seen_from(Path::new(here), program), Path::new(name));
+            assert_eq!(relative_to(Path::new(here), program), Path::new(name));
         }
     }
 

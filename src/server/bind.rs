@@ -2,15 +2,16 @@
 
 use std::io;
 
-use crate::cli::exit::Exit;
-use crate::config::{Settings, Values};
+use crate::config::{ServerSettings, Values};
+use crate::exit::Exit;
 use crate::net::tls::TlsConfig;
 use crate::net::{Address, Listener, SocketFile};
 use crate::owner::SocketFiles;
 
-use super::activation::Sockets;
+use super::activation::InheritedSockets;
+use super::handover;
 use super::notify::Notifier;
-use super::{banner, handover, tcp_address};
+use super::urls::{tcp_address, ws_url};
 
 /// The addresses that the server listens on, with the ports that the system assigned.
 pub(super) struct Bound {
@@ -25,48 +26,51 @@ impl Bound {
     pub fn page_url(&self) -> String {
         let mut listeners = self.listeners.iter();
         let reachable = listeners.find(|(address, _)| tcp_address(address).is_some());
-        reachable.map_or_else(String::new, |(address, tls)| banner::ws_url(address, *tls))
+        reachable.map_or_else(String::new, |(address, tls)| ws_url(address, *tls))
     }
 }
 
 /// Opens the listening sockets. The admin interface comes first: the application knows it as
-/// listener 0. Inherited sockets are not opened again.
+/// listener 0. InheritedAddresses sockets are not opened again.
 ///
 /// If a server that is shutting down holds the admin address, clients wait in the accept queues of
 /// the other sockets until that server has ended.
 pub(super) fn bind(
-    settings: &Settings,
+    settings: &ServerSettings,
     values: &Values,
-    mut inherited: Sockets,
+    mut inherited: InheritedSockets,
     tls: Option<TlsConfig>,
     notifier: &Notifier,
 ) -> Result<(Vec<Listener>, Bound), Exit> {
     let files = SocketFiles::of(settings, values)?;
-    let mut open =
-        |address: &Address, tls: Option<TlsConfig>, how: Opening| match inherited.find(address) {
-            Some(listener) => Ok(listener.with_tls(tls)),
-            None => how.open(address, tls),
-        };
-    let how = Opening {
+    let mut open = |address: &Address, tls: Option<TlsConfig>, how: OpenOptions| match inherited
+        .take_listener(address)
+    {
+        Some(listener) => Ok(listener.with_tls(tls)),
+        None => how.open(address, tls),
+    };
+    let how = OpenOptions {
         file: files.admin,
         shared: false,
     };
     let admin = match open(&settings.admin, None, how) {
-        Err(error) if handover::is_held(&error, &settings.admin) => None,
-        result => Some(result.map_err(|error| cannot_listen(&settings.admin, &error, ADMIN))?),
+        Err(error) if handover::is_held_by_draining_server(&error, &settings.admin) => None,
+        result => {
+            Some(result.map_err(|error| cannot_listen(&settings.admin, &error, ADMIN_IN_USE))?)
+        }
     };
     let mut sockets = Vec::new();
     let mut listeners = Vec::new();
     for listen in &settings.listen {
         let address = &listen.address;
-        let how = Opening {
+        let how = OpenOptions {
             file: files.listen,
             shared: settings.reuse_port,
         };
         let opened = open(address, tls.clone().filter(|_| listen.tls), how);
         let in_use = match settings.reuse_port {
-            true => SHARED,
-            false => ALONE,
+            true => SHARED_IN_USE,
+            false => EXCLUSIVE_IN_USE,
         };
         let (listener, bound) = with_address(opened, address, in_use)?;
         sockets.push(match settings.proxy_protocol.contains(listen) {
@@ -82,7 +86,7 @@ pub(super) fn bind(
             handover::open_when_free(&settings.admin, open, notifier)
         }
     };
-    let (listener, admin) = with_address(admin, &settings.admin, ADMIN)?;
+    let (listener, admin) = with_address(admin, &settings.admin, ADMIN_IN_USE)?;
     sockets.insert(0, listener);
     Ok((sockets, Bound { admin, listeners }))
 }
@@ -100,14 +104,14 @@ fn with_address(
 
 /// Options for opening a socket.
 #[derive(Clone, Copy)]
-struct Opening {
+struct OpenOptions {
     /// Used for a Unix socket.
     file: SocketFile,
     /// Sets `SO_REUSEPORT`.
     shared: bool,
 }
 
-impl Opening {
+impl OpenOptions {
     fn open(self, address: &Address, tls: Option<TlsConfig>) -> io::Result<Listener> {
         match address {
             Address::Unix(path) => Listener::open_unix(path, self.file, tls),
@@ -126,8 +130,8 @@ pub(super) fn cannot_listen(address: &Address, error: &io::Error, in_use: &str) 
     };
     let remedy = match address {
         Address::Tcp(_) if error.kind() == io::ErrorKind::AddrInUse => Some(in_use),
-        Address::Tcp(_) => of_tcp(error.kind()),
-        Address::Unix(_) => of_unix(error.kind()),
+        Address::Tcp(_) => tcp_remedy(error.kind()),
+        Address::Unix(_) => unix_remedy(error.kind()),
     };
     let message = match remedy {
         Some(remedy) => format!("cannot listen on {address}: {error}; {remedy}"),
@@ -138,37 +142,37 @@ pub(super) fn cannot_listen(address: &Address, error: &io::Error, in_use: &str) 
 
 /// Remedies if another process uses a TCP port: that of `admin`, and that of `listen` with and
 /// without `reuse_port`.
-pub(super) const ADMIN: &str = "another process has the port (ss -ltnp): stop it, or choose another address \
-                     with admin (--admin)";
-const SHARED: &str = "a process without reuse_port, or of another user, has the port (ss -ltnp): \
+pub(super) const ADMIN_IN_USE: &str = "another process uses the port (ss -ltnp): stop it, or set admin (--admin) to \
+                     another address";
+const SHARED_IN_USE: &str = "a process without reuse_port, or of another user, uses the port (ss -ltnp): \
                       stop it";
-const ALONE: &str = "another process has the port (ss -ltnp): stop it, or set reuse_port = true in \
-                     both if it is another h-realtime";
+const EXCLUSIVE_IN_USE: &str = "another process uses the port (ss -ltnp): stop it, or, if it is h-realtime, set \
+                     reuse_port = true in both";
 
-fn of_tcp(kind: io::ErrorKind) -> Option<&'static str> {
+fn tcp_remedy(kind: io::ErrorKind) -> Option<&'static str> {
     Some(match kind {
-        io::ErrorKind::AddrNotAvailable => "no network interface of this host has the address",
+        io::ErrorKind::AddrNotAvailable => "no network interface of this host has this address",
         io::ErrorKind::PermissionDenied => {
-            "a port below 1024 needs a socket unit of systemd, or CAP_NET_BIND_SERVICE"
+            "ports below 1024 require a systemd socket unit or CAP_NET_BIND_SERVICE"
         }
         _ => return None,
     })
 }
 
-fn of_unix(kind: io::ErrorKind) -> Option<&'static str> {
+fn unix_remedy(kind: io::ErrorKind) -> Option<&'static str> {
     Some(match kind {
         io::ErrorKind::AddrInUse => {
-            "another process listens there, or the file is not a socket: stop the process, or \
+            "another process listens on it, or the file is not a socket: stop the process, or \
              remove the file"
         }
         io::ErrorKind::NotFound => {
             "create the directory for the server's user (RuntimeDirectory= in a systemd unit)"
         }
-        io::ErrorKind::NotADirectory => "what contains the socket must be a directory",
+        io::ErrorKind::NotADirectory => "the parent of the socket must be a directory",
         io::ErrorKind::PermissionDenied => {
-            "the server's user must be able to write to the directory; a socket can be given to a \
-             group that this user is a member of (SupplementaryGroups= in a systemd unit, without \
-             PrivateUsers=yes), and to another user by root alone"
+            "the server's user needs write access to the directory; the socket's group can be one \
+             that this user is a member of (SupplementaryGroups= in a systemd unit, without \
+             PrivateUsers=yes), and only root can set another owner"
         }
         io::ErrorKind::InvalidInput => "the path is too long for a socket",
         _ => return None,

@@ -20,9 +20,9 @@ pub(super) struct Certificate {
     /// When the dates were last reported, and the state at that time.
     reported: Option<(u64, Vec<State>)>,
     /// The stamps of the files at the last attempt to load them, successful or not.
-    tried: Stamps,
-    /// The stamps of the files at the last check, if they differed from `tried`.
-    seen: Option<Stamps>,
+    last_loaded: Stamps,
+    /// The stamps of the files at the last check, if they differed from `last_loaded`.
+    last_seen: Option<Stamps>,
 }
 
 type Stamps = [Option<Stamp>; 2];
@@ -44,22 +44,22 @@ impl Certificate {
     /// [`expiry_warnings`].
     ///
     /// # Errors
-    /// The reason why the files are unusable.
+    /// The reason reason the files are unusable.
     pub fn read(
         cert: &Path,
         key: &Path,
         now: u64,
     ) -> Result<(Certificate, TlsConfig), impl Display> {
         // Recorded before the files are read, so that a concurrent write is noticed later.
-        let tried = stamps(cert, key);
+        let last_loaded = stamps(cert, key);
         TlsConfig::from_pem_files(cert, key).map(|config| {
             let mut certificate = Certificate {
                 cert: cert.to_owned(),
                 key: key.to_owned(),
                 chain: config.chain().to_vec(),
                 reported: None,
-                tried,
-                seen: None,
+                last_loaded,
+                last_seen: None,
             };
             certificate.reported = Some((now, certificate.states(now)));
             (certificate, config)
@@ -71,23 +71,23 @@ impl Certificate {
     /// certificate.
     pub fn has_changed(&mut self) -> bool {
         let now = stamps(&self.cert, &self.key);
-        let is_other = now != self.tried;
-        let is_at_rest = self.seen == Some(now);
-        self.seen = is_other.then_some(now);
-        is_other && is_at_rest
+        let differs = now != self.last_loaded;
+        let is_stable = self.last_seen == Some(now);
+        self.last_seen = differs.then_some(now);
+        differs && is_stable
     }
 
     /// Reloads the files, once for each change. An expired certificate does not replace a valid
     /// one.
     ///
     /// # Errors
-    /// The reason why the files are unusable, or worse than the certificate in use.
-    pub fn read_again(&mut self, now: u64) -> Result<TlsConfig, String> {
-        self.tried = stamps(&self.cert, &self.key);
-        self.seen = None;
+    /// The reason reason the files are unusable, or worse than the certificate in use.
+    pub fn reload(&mut self, now: u64) -> Result<TlsConfig, String> {
+        self.last_loaded = stamps(&self.cert, &self.key);
+        self.last_seen = None;
         let config = TlsConfig::from_pem_files(&self.cert, &self.key);
         let config = config.map_err(|error| error.to_string())?;
-        self.may_be_replaced(config.chain(), now)?;
+        self.check_replacement(config.chain(), now)?;
         self.chain = config.chain().to_vec();
         self.reported = None;
         Ok(config)
@@ -97,7 +97,7 @@ impl Certificate {
     ///
     /// # Errors
     /// If the certificate in use is valid and the other one is not.
-    pub fn may_be_replaced(&self, next: &[CertificateInfo], now: u64) -> Result<(), String> {
+    pub fn check_replacement(&self, next: &[CertificateInfo], now: u64) -> Result<(), String> {
         let is_valid = |chain: &[CertificateInfo]| {
             let own = chain.first();
             own.is_none_or(|own| own.validity(now).is_valid())
@@ -105,14 +105,14 @@ impl Certificate {
         if !is_valid(&self.chain) || is_valid(next) {
             return Ok(());
         }
-        let why = next.first().and_then(|own| warning(own, now));
+        let reason = next.first().and_then(|own| warning(own, now));
         let until = self
             .chain
             .first()
             .map_or(String::new(), |own| date(own.not_after));
         Err(format!(
             "{}; the certificate in use is valid until {until}",
-            why.unwrap_or_default()
+            reason.unwrap_or_default()
         ))
     }
 
@@ -142,11 +142,8 @@ impl Certificate {
         self.chain.iter().map(state).collect()
     }
 
-    fn warnings(&self, now: u64, is_worth_it: impl Fn(&CertificateInfo) -> bool) -> Vec<String> {
-        let chain = self
-            .chain
-            .iter()
-            .filter(|certificate| is_worth_it(certificate));
+    fn warnings(&self, now: u64, filter: impl Fn(&CertificateInfo) -> bool) -> Vec<String> {
+        let chain = self.chain.iter().filter(|certificate| filter(certificate));
         let warnings = chain.filter_map(|certificate| warning(certificate, now));
         let file = self.cert.display();
         warnings
@@ -169,14 +166,14 @@ fn warning(certificate: &CertificateInfo, now: u64) -> Option<String> {
         Validity::EndsSoon => {
             let days = (certificate.not_after - now) / DAY;
             Some(format!(
-                "the certificate of {subject} ends at {until}, in {days} days: renew it"
+                "certificate of {subject} expires at {until}, in {days} days: renew it"
             ))
         }
         Validity::NotYetValid => Some(format!(
-            "the certificate of {subject} is not valid before {from}: until then clients refuse it"
+            "certificate of {subject} is not valid before {from}: clients reject it until then"
         )),
         Validity::Expired => Some(format!(
-            "the certificate of {subject} has expired at {until}: clients refuse it; renew it"
+            "certificate of {subject} expired at {until}: clients reject it; renew it"
         )),
     }
 }
@@ -247,11 +244,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cert, key) = write(folder.path(), ((2024, 2), (2024, 8)));
         let (mut certificate, _) = Certificate::read(&cert, &key, month(1)).ok().unwrap();
-        let said = expiry_warnings(&certificate, month(1)).join("; ");
-        assert!(said.starts_with(&format!("{}: ", cert.display())), "{said}");
+        let text = expiry_warnings(&certificate, month(1)).join("; ");
+        assert!(text.starts_with(&format!("{}: ", cert.display())), "{text}");
         assert!(
-            said.contains("is not valid before 2024-02-01T00:00:00Z"),
-            "{said}"
+            text.contains("is not valid before 2024-02-01T00:00:00Z"),
+            "{text}"
         );
         let mut due = |now| certificate.due_warnings(now).join("; ");
         assert_eq!(due(month(1) + DAY - 1), "", "it was reported at the start");
@@ -259,23 +256,20 @@ mod tests {
         assert_eq!(due(month(2)), "");
         assert_eq!(due(month(3)), "");
         let soon = month(8) - 13 * DAY;
-        let said = due(soon);
+        let text = due(soon);
         assert!(
-            said.contains("ends at 2024-08-01T00:00:00Z, in 13 days"),
-            "{said}"
+            text.contains("expires at 2024-08-01T00:00:00Z, in 13 days"),
+            "{text}"
         );
         for second in 1..10 {
             assert_eq!(due(soon + second), "");
         }
         assert!(due(soon + DAY).contains("in 12 days"));
         assert!(due(month(8)).contains("in 0 days"));
-        let said = due(month(8) + 1);
-        assert!(
-            said.contains("has expired at 2024-08-01T00:00:00Z"),
-            "{said}"
-        );
+        let text = due(month(8) + 1);
+        assert!(text.contains("expired at 2024-08-01T00:00:00Z"), "{text}");
         assert_eq!(due(month(8) + DAY), "");
-        assert!(due(month(8) + 1 + DAY).contains("has expired"));
+        assert!(due(month(8) + 1 + DAY).contains("expired at"));
         assert!(due(month(2)).is_empty(), "the clock was set back");
     }
 
@@ -286,20 +280,23 @@ mod tests {
         let (cert, key) = write(folder.path(), ((2024, 1), (2024, 8)));
         let (mut certificate, _) = Certificate::read(&cert, &key, month(2)).ok().unwrap();
         write(folder.path(), ((2023, 1), (2023, 8)));
-        let said = certificate.read_again(month(2)).unwrap_err();
-        assert!(said.contains("has expired at 2023-08-01"), "{said}");
-        assert!(said.contains("in use is valid until 2024-08-01"), "{said}");
+        let text = certificate.reload(month(2)).unwrap_err();
+        assert!(text.contains("expired at 2023-08-01"), "{text}");
+        assert!(
+            text.contains("the certificate in use is valid until 2024-08-01"),
+            "{text}"
+        );
         write(folder.path(), ((2024, 3), (2024, 8)));
-        assert!(certificate.read_again(month(2)).is_err(), "not yet valid");
-        assert!(certificate.read_again(month(3)).is_ok());
+        assert!(certificate.reload(month(2)).is_err(), "not yet valid");
+        assert!(certificate.reload(month(3)).is_ok());
         // If clients reject both certificates, the newer one is not worse.
         write(folder.path(), ((2023, 1), (2024, 9)));
-        assert!(certificate.read_again(month(10)).is_ok());
+        assert!(certificate.reload(month(10)).is_ok());
         assert!(
             certificate
                 .due_warnings(month(10))
                 .join("")
-                .contains("has expired")
+                .contains("expired at")
         );
     }
 
@@ -319,21 +316,21 @@ mod tests {
         let new_key = write();
         assert!(!certificate.has_changed(), "it may be half written");
         assert!(certificate.has_changed());
-        let said = certificate.read_again(NOW).unwrap_err();
-        assert!(said.contains("does not belong"), "{said}");
+        let text = certificate.reload(NOW).unwrap_err();
+        assert!(text.contains("does not belong"), "{text}");
         assert!(
             !certificate.has_changed() && !certificate.has_changed(),
-            "told twice"
+            "reported twice"
         );
 
         // As certbot does: a new file replaces the old one.
         fs::write(folder.path().join("new"), new_key).unwrap();
         fs::rename(folder.path().join("new"), &key).unwrap();
         assert!(!certificate.has_changed() && certificate.has_changed());
-        assert!(certificate.read_again(NOW).is_ok());
+        assert!(certificate.reload(NOW).is_ok());
 
         fs::remove_file(&key).unwrap();
         assert!(!certificate.has_changed() && certificate.has_changed());
-        assert!(certificate.read_again(NOW).is_err());
+        assert!(certificate.reload(NOW).is_err());
     }
 }

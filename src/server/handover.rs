@@ -12,8 +12,8 @@ use crate::net::{Address, Listener};
 use super::notify::Notifier;
 
 /// Returns whether binding failed because a server that is shutting down holds the address.
-pub(super) fn is_held(error: &io::Error, address: &Address) -> bool {
-    error.kind() == ErrorKind::AddrInUse && is_draining(address, PATIENCE).unwrap_or(false)
+pub(super) fn is_held_by_draining_server(error: &io::Error, address: &Address) -> bool {
+    error.kind() == ErrorKind::AddrInUse && is_draining(address, PROBE_TIMEOUT).unwrap_or(false)
 }
 
 /// Opens the admin listener with `open`, as soon as the server that holds its address has ended.
@@ -27,38 +27,38 @@ pub(super) fn open_when_free(
     notifier: &Notifier,
 ) -> io::Result<Listener> {
     log::info!(
-        "waiting for the admin address {address}: the server that has it is shutting down; \
-         clients are served after that (a second SIGTERM ends it at once)"
+        "waiting for the admin address {address}: a server that is shutting down uses it; clients \
+         are queued until it has stopped (a second SIGTERM stops it at once)"
     );
-    let mut answered = Instant::now();
-    let mut told: Option<Instant> = None;
+    let mut last_draining = Instant::now();
+    let mut notified_at: Option<Instant> = None;
     loop {
         let error = match open() {
             Err(error) if error.kind() == ErrorKind::AddrInUse => error,
             result => return result,
         };
-        if told.is_none_or(|told| told.elapsed() >= TELLING) {
+        if notified_at.is_none_or(|notified_at| notified_at.elapsed() >= NOTIFY_PERIOD) {
             notifier.waiting(format_args!("the admin address {address}"));
-            told = Some(Instant::now());
+            notified_at = Some(Instant::now());
         }
         // The other server may be closing the address right now.
-        if is_draining(address, PATIENCE).unwrap_or(false) {
-            answered = Instant::now();
-        } else if answered.elapsed() > LONGEST_SILENCE {
+        if is_draining(address, PROBE_TIMEOUT).unwrap_or(false) {
+            last_draining = Instant::now();
+        } else if last_draining.elapsed() > MAX_SILENCE {
             return Err(error);
         }
         thread::sleep(RETRY);
     }
 }
 
-/// Asks the server at the address whether it is shutting down. The whole exchange takes at most
-/// `patience`, regardless of how the other process behaves.
-fn is_draining(address: &Address, patience: Duration) -> io::Result<bool> {
-    let end = Instant::now() + patience;
+/// BackendHandle the server at the address whether it is shutting down. The whole exchange takes at most
+/// `timeout`, regardless of how the other process behaves.
+fn is_draining(address: &Address, timeout: Duration) -> io::Result<bool> {
+    let end = Instant::now() + timeout;
     let (socket, host) = match address {
         Address::Tcp(address) => {
             let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
-            socket.connect_timeout(&SockAddr::from(*address), patience)?;
+            socket.connect_timeout(&SockAddr::from(*address), timeout)?;
             (socket, address.to_string())
         }
         Address::Unix(path) => {
@@ -69,30 +69,30 @@ fn is_draining(address: &Address, patience: Duration) -> io::Result<bool> {
             (socket, "localhost".to_owned())
         }
     };
-    ask(socket, &host, end)
+    probe(socket, &host, end)
 }
 
-fn ask(mut socket: Socket, host: &str, end: Instant) -> io::Result<bool> {
+fn probe(mut socket: Socket, host: &str, end: Instant) -> io::Result<bool> {
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    socket.set_write_timeout(Some(left(end)?))?;
+    socket.set_write_timeout(Some(remaining(end)?))?;
     socket.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let mut part = [0; 1024];
-    while answer.len() < LONGEST_ANSWER {
-        socket.set_read_timeout(Some(left(end)?))?;
+    while response.len() < MAX_RESPONSE {
+        socket.set_read_timeout(Some(remaining(end)?))?;
         match socket.read(&mut part) {
             Ok(0) => break,
-            Ok(read) => answer.extend_from_slice(&part[..read]),
+            Ok(read) => response.extend_from_slice(&part[..read]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    let answer = String::from_utf8_lossy(&answer);
-    Ok(answer.starts_with("HTTP/1.1 503 ") && answer.contains(r#""error":"draining""#))
+    let response = String::from_utf8_lossy(&response);
+    Ok(response.starts_with("HTTP/1.1 503 ") && response.contains(r#""error":"draining""#))
 }
 
 /// Returns the time until `end`. Never zero, which would mean no timeout.
-fn left(end: Instant) -> io::Result<Duration> {
+fn remaining(end: Instant) -> io::Result<Duration> {
     let left = end.saturating_duration_since(Instant::now());
     match left.is_zero() {
         true => Err(ErrorKind::TimedOut.into()),
@@ -103,14 +103,14 @@ fn left(end: Instant) -> io::Result<Duration> {
 /// The interval between two attempts to bind the address.
 const RETRY: Duration = Duration::from_millis(100);
 /// The interval between two messages to the service manager.
-const TELLING: Duration = Duration::from_secs(1);
+const NOTIFY_PERIOD: Duration = Duration::from_secs(1);
 /// How long the address may be in use without a sign that the server there is shutting down. That
 /// server needs a second for its last requests.
-const LONGEST_SILENCE: Duration = Duration::from_secs(2);
+const MAX_SILENCE: Duration = Duration::from_secs(2);
 /// How long the server at the address may take to respond.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// In bytes.
-const LONGEST_ANSWER: usize = 4096;
+const MAX_RESPONSE: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn a_draining_server_is_recognized() {
-        let patience = Duration::from_secs(60);
-        assert!(is_draining(&answering(Duration::ZERO), patience).unwrap());
+        let timeout = Duration::from_secs(60);
+        assert!(is_draining(&answering(Duration::ZERO), timeout).unwrap());
     }
 
     #[test]
@@ -169,7 +169,7 @@ mod tests {
         while let Ok(socket) = fill() {
             waiting.push(socket);
         }
-        let error = is_draining(&Address::Unix(path), PATIENCE).unwrap_err();
+        let error = is_draining(&Address::Unix(path), PROBE_TIMEOUT).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
     }
 }

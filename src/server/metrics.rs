@@ -1,4 +1,11 @@
 //! The counters of all layers, under their Prometheus names.
+//!
+//! Owns: the names and help texts. Must not know how a value is counted. The metrics of connections
+//! and traffic are here, those of messages and events in `events`, those of the back end and the
+//! process in `process`. `public` lists the metrics that require no key.
+//!
+//! To add a metric: write it in one of these files, and describe it in docs/operating.md. Add it to
+//! `public` only if it does not depend on events.
 
 mod events;
 mod process;
@@ -6,16 +13,16 @@ mod public;
 
 use crate::admin::{AdminCounters, Exposition, Histogram, MetricKind, MetricScope};
 use crate::backend::Stats;
-use crate::config::Danger;
+use crate::config::InsecureSetting;
 use crate::net;
 use crate::realtime;
 
 use self::public::PUBLIC;
-use super::figures::Figures;
-use super::reload::Shared;
+use super::process_stats::ProcessStats;
+use super::shared::SharedState;
 
 /// The state of the back end.
-pub(super) struct Backend<'a> {
+pub(super) struct BackendState<'a> {
     pub ready: bool,
     pub stats: &'a Stats,
     /// The number of its events that have not been delivered yet.
@@ -23,10 +30,10 @@ pub(super) struct Backend<'a> {
 }
 
 /// The state of the process.
-pub(super) struct Process<'a> {
-    pub dangers: &'a [Danger],
-    pub shared: &'a Shared,
-    pub figures: &'a Figures,
+pub(super) struct ProcessState<'a> {
+    pub insecure_settings: &'a [InsecureSetting],
+    pub shared: &'a SharedState,
+    pub process_stats: &'a ProcessStats,
 }
 
 /// Returns the metrics of a scope in the Prometheus text format.
@@ -35,8 +42,8 @@ pub(super) fn render(
     engine: &net::Counters,
     api: realtime::ApiCounters,
     admin: &AdminCounters,
-    backend: &Backend<'_>,
-    process: &Process<'_>,
+    backend: &BackendState<'_>,
+    process: &ProcessState<'_>,
 ) -> String {
     let mut out = match scope {
         MetricScope::All => Exposition::default(),
@@ -44,7 +51,7 @@ pub(super) fn render(
     };
     out.gauge(
         "h_realtime_metrics_complete",
-        "Whether these are all metrics; 0 without a key.",
+        "Whether all metrics are included; 0 without a key.",
         f64::from(u8::from(scope == MetricScope::All)),
     );
     connections(&mut out, engine, &api);
@@ -56,16 +63,16 @@ pub(super) fn render(
     events::events(&mut out, engine, &api, admin);
     out.gauge(
         "h_realtime_events_waiting",
-        "Events that wait to be delivered now.",
+        "Events currently queued for delivery.",
         backend.events_waiting as f64,
     );
     process::backend(&mut out, backend);
     process::settings(&mut out, process, api.suppressed_lines);
-    process::figures(&mut out, process, engine);
+    process::process_stats(&mut out, process, engine);
     out.family(
         "h_realtime_build_info",
         MetricKind::Gauge,
-        "The version that runs; always 1.",
+        "The running version; always 1.",
         [(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1.0)],
     );
     out.finish()
@@ -75,8 +82,8 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Api
     out.family(
         "h_realtime_connections",
         MetricKind::Gauge,
-        "Connections now: with a request or a handshake under way, with an open WebSocket, or \
-         being closed.",
+        "Current connections: with a request or handshake in progress, with an open WebSocket, or \
+         closing.",
         counts(&[
             (
                 r#"state="request""#,
@@ -88,17 +95,17 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Api
     );
     out.gauge(
         "h_realtime_connections_tls",
-        "Open WebSockets over TLS now.",
+        "Currently open WebSockets over TLS.",
         engine.open_tls as f64,
     );
     out.gauge(
         "h_realtime_connections_logged_in",
-        "Connections with an identity now.",
+        "Current connections with an identity.",
         api.logins as f64,
     );
     out.gauge(
         "h_realtime_users",
-        "Distinct users connected now.",
+        "Distinct users currently connected.",
         api.principals as f64,
     );
     out.counter(
@@ -109,8 +116,7 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Api
     out.family(
         "h_realtime_evictions_total",
         MetricKind::Counter,
-        "Connections ended while they waited for a request, to make room for others, by the limit \
-         that had been reached.",
+        "Idle connections evicted to make room for others, by the limit that was reached.",
         counts(&[
             (r#"limit="connections""#, engine.evicted.connections),
             (r#"limit="connections_per_ip""#, engine.evicted.per_ip),
@@ -129,7 +135,7 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
     out.family(
         "h_realtime_disconnects_total",
         MetricKind::Counter,
-        "WebSockets ended, by reason.",
+        "WebSockets closed, by reason.",
         counts(&[
             (r#"reason="client""#, ends.by_peer),
             (r#"reason="server""#, ends.by_application),
@@ -149,14 +155,14 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
     out.family(
         "h_realtime_close_codes_total",
         MetricKind::Counter,
-        "WebSockets ended, by the code in the first close frame; 1005 is a frame without a code, \
-         1006 no frame at all.",
+        "WebSockets closed, by the code of the first close frame; 1005 is a frame without a code, \
+         1006 is no frame.",
         codes.iter().map(|(label, count)| (&**label, *count)),
     );
     out.family(
         "h_realtime_handshake_failures_total",
         MetricKind::Counter,
-        "Connections and requests that led to no WebSocket, by reason.",
+        "Connections and requests that did not result in a WebSocket, by reason.",
         counts(&[
             (r#"reason="malformed""#, engine.refusals.malformed),
             (r#"reason="too_large""#, engine.refusals.too_large),
@@ -184,7 +190,7 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
     out.family(
         "h_realtime_authentications_total",
         MetricKind::Counter,
-        "Handshakes by what their token was worth.",
+        "Handshakes by result of token authentication.",
         counts(&[
             (r#"result="none""#, api.auth.anonymous),
             (r#"result="known""#, api.auth.known),
@@ -194,7 +200,7 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
     );
     out.counter(
         "h_realtime_credentials_ended_total",
-        "Connections closed because their token or user had ended.",
+        "Connections closed because their token expired or was revoked, or their user was deleted.",
         api.credentials_ended,
     );
     out.counter(
@@ -217,24 +223,24 @@ fn traffic(out: &mut Exposition, engine: &net::Counters) {
     );
     out.gauge(
         "h_realtime_queued_bytes",
-        "Bytes that wait in output queues now.",
+        "Bytes currently in output queues.",
         engine.queued_bytes as f64,
     );
     out.gauge(
         "h_realtime_slow_readers",
-        "Connections for which more waits than limits.queue_soft now.",
+        "Connections that currently have more output queued than limits.queue_soft.",
         engine.slow as f64,
     );
     out.gauge(
         "h_realtime_unfinished_bytes",
-        "Bytes of input that is incomplete or has yet to be processed now.",
+        "Bytes of input that is currently incomplete or unprocessed.",
         engine.incomplete_bytes as f64,
     );
     let held = &engine.ledger;
     out.family(
         "h_realtime_held_bytes",
         MetricKind::Gauge,
-        "Memory that peers and publishers make the engine hold now, each piece counted once.",
+        "Memory that the engine currently holds for peers and publishers, each allocation counted once.",
         [
             (r#"kind="queues""#, held.queues as f64),
             (r#"kind="frames""#, held.frames as f64),
@@ -251,7 +257,7 @@ fn traffic(out: &mut Exposition, engine: &net::Counters) {
     );
     out.counter(
         "h_realtime_messages_sent_total",
-        "Messages sent, or queued to be.",
+        "Messages sent or queued.",
         engine.messages_out,
     );
     out.counter(
@@ -264,7 +270,7 @@ fn traffic(out: &mut Exposition, engine: &net::Counters) {
 fn reactor(out: &mut Exposition, engine: &net::Counters) {
     out.histogram(
         "h_realtime_turn_seconds",
-        "How long turns of the reactor took, from the poller's return to the end of their work.",
+        "Duration of turns of the reactor, from the return of the poll to the end of the work.",
         Histogram {
             buckets: engine.turns.buckets(),
             sum: engine.turns.sum(),
@@ -273,7 +279,7 @@ fn reactor(out: &mut Exposition, engine: &net::Counters) {
     );
     out.histogram(
         "h_realtime_loop_lag_seconds",
-        "How much later than it was due the reactor came to what it does every half second.",
+        "Delay of the reactor's periodic work, which is due every half second.",
         milliseconds(&engine.lag),
     );
 }
@@ -300,13 +306,13 @@ fn compression(out: &mut Exposition, compression: &net::Compression) {
     );
     out.counter(
         "h_realtime_compressions_total",
-        "Messages compressed, each once for all its receivers.",
+        "Messages compressed, each once for all receivers.",
         compression.deflated,
     );
     out.family(
         "h_realtime_compression_bytes_total",
         MetricKind::Counter,
-        "Bytes of messages that were compressed or decompressed here.",
+        "Bytes of compressed and decompressed messages.",
         [
             (
                 r#"direction="in",form="compressed""#,
@@ -328,7 +334,7 @@ fn compression(out: &mut Exposition, compression: &net::Compression) {
     );
     out.counter(
         "h_realtime_decompression_failures_total",
-        "Compressed messages that were corrupt or too big.",
+        "Compressed messages that were corrupt or too large.",
         compression.failures,
     );
 }

@@ -1,4 +1,26 @@
 //! The server: builds the back end, the application, and the reactor, and runs them until shutdown.
+//!
+//! Owns: the order of startup and shutdown, reloads, and the interfaces between the process and its
+//! host: sockets, signals, the service manager, and metrics. Must not know the command line, the syntax of
+//! settings, or the messages of the API. [`run`] is the main path.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `preflight` | all checks before anything is opened; also of `config check` and reloads |
+//! | `socket_access` | the check whether this process may open the sockets |
+//! | `certificate` | the certificate files: loading, changes, and expiry |
+//! | `activation` | listening sockets inherited from systemd |
+//! | `bind`, `handover` | opening the listeners, and waiting for a server that is shutting down |
+//! | `backend`, `no_amqp` | the configured back end, from its settings to its threads |
+//! | `app` | the application that the engine runs: the API and the admin interface |
+//! | `shared` | the state that threads share |
+//! | `reload` | the thread that reloads the configuration and the certificate |
+//! | `signals` | the thread that handles signals |
+//! | `notify` | notifications to the service manager |
+//! | `address_file` | the file `admin.address` |
+//! | `banner`, `urls` | the startup banner, and the URLs in it |
+//! | `metrics`, `process_stats` | the metrics, and the process statistics in them |
+//! | `allocator` | return of memory to the system while idle |
 
 mod activation;
 mod address_file;
@@ -8,41 +30,43 @@ mod backend;
 mod banner;
 mod bind;
 mod certificate;
-mod figures;
 mod handover;
 mod metrics;
 #[cfg(not(feature = "amqp"))]
 mod no_amqp;
 mod notify;
-mod places;
 pub(crate) mod preflight;
+mod process_stats;
 mod reload;
+mod shared;
 mod signals;
+mod socket_access;
+mod urls;
 
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::admin::{Admin, AdminKeys, HostCheck};
-use crate::cli::exit::Exit;
-use crate::config::{Settings, Sources};
+use crate::config::{ServerSettings, Sources};
+use crate::exit::{Exit, thread_failed};
 use crate::logging;
 use crate::model::Secret;
-use crate::model::unix_now;
-use crate::net::{Address, Config, ListenerId, Reactor, raise_open_files};
-use crate::realtime::{self, Realtime};
+use crate::net::{Config, Listener, ListenerId, Reactor, raise_open_files};
+use crate::realtime::Realtime;
 
-use activation::Sockets;
-use address_file::{AddressFile, SharedFile};
+use activation::InheritedSockets;
+use address_file::{AddressFile, SharedAddressFile};
 use app::App;
-use backend::Backend;
+use backend::PreparedBackend;
 use bind::{Bound, bind};
-use figures::Figures;
-use notify::{Notifier, Pulse};
-use preflight::{Facts, Preflight};
-use reload::{Application, Reloader, Shared};
-use signals::{Running, SignalThread};
+use notify::{Heartbeat, Notifier};
+use preflight::{Preflight, check_context};
+use process_stats::ProcessStats;
+use reload::Reloader;
+use shared::{AppSettings, SharedState};
+use signals::{RunningServer, SignalThread};
+use urls::tcp_address;
 
 pub use signals::catch as catch_signals;
 
@@ -52,8 +76,8 @@ pub use signals::catch as catch_signals;
 /// [`Exit`], with the code for the cause that prevents the server from starting or continuing.
 pub fn run(mut sources: Sources) -> Result<(), Exit> {
     let signals = SignalThread::start()?;
-    let inherited = Sockets::take()?;
-    sources.inherit(inherited.places());
+    let inherited = InheritedSockets::take()?;
+    sources.inherit(inherited.addresses());
     let notifier = Arc::new(Notifier::of_process());
     let open_files = raise_open_files();
     let Preflight {
@@ -62,37 +86,24 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
         certificate,
         backend,
         warnings,
-    } = preflight::read(&sources, facts(open_files))?;
-    sources.hold_on_to(&values);
+    } = preflight::read(&sources, check_context(open_files))?;
+    sources.pin_file(&values);
     logging::set(settings.log_level, settings.log_format);
     for warning in warnings {
         log::warn!("{warning}");
     }
     let (certificate, tls) = certificate.unzip();
-    let shared = Arc::new(Shared::new(&settings));
-    shared.has_certificate(tls.as_ref());
+    let shared = Arc::new(SharedState::new(&settings));
+    shared.record_certificate(tls.as_ref());
     // Bind before preparing the back end, so that a start that fails because of an address in use
     // creates no data directory.
-    let (mut sockets, bound) = bind(&settings, &values, inherited, tls, &notifier)?;
+    let (sockets, bound) = bind(&settings, &values, inherited, tls, &notifier)?;
     let mut backend = backend.prepare(&settings)?;
-    let pulse = Pulse::new(Arc::clone(&notifier));
-    let mut reactor = reactor(&settings, &backend, &bound, &shared, pulse)?;
-    let data = backend.data.as_ref();
-    let address_file = data.map(|data| AddressFile::write(data, &bound.admin));
-    let address_file = SharedFile::new(address_file);
-    if settings.reuse_port {
-        address_file.keep().map_err(no_thread)?;
-    }
-    signals.own(address_file.clone(), backend.lock.take());
-    // Commands can find this server as long as it is reachable.
-    let admin = sockets
-        .remove(0)
-        .before_close(move || address_file.remove());
-    sockets.insert(0, admin);
-    for socket in sockets {
-        let added = reactor.listen(socket);
-        added.map_err(|error| Exit::new(Exit::OS, error))?;
-    }
+    let heartbeat = Heartbeat::new(Arc::clone(&notifier));
+    let mut reactor = reactor(&settings, &backend, &bound, &shared, heartbeat)?;
+    let address_file = write_address_file(&settings, &backend, &bound)?;
+    signals.set_resources(address_file.clone(), backend.lock.take());
+    listen(&mut reactor, sockets, address_file)?;
     let text = banner::text(&settings, &backend, &bound, open_files);
     let threads = backend.start(&reactor.mailbox())?;
     let reloader = Reloader {
@@ -106,40 +117,76 @@ pub fn run(mut sources: Sources) -> Result<(), Exit> {
         shared: Arc::clone(&shared),
         notifier: Arc::clone(&notifier),
     };
-    let reload = reloader.start().map_err(no_thread)?;
-    signals.run(Running {
+    let reload = reloader.start().map_err(thread_failed)?;
+    signals.run(RunningServer {
         mailbox: reactor.mailbox(),
         shared,
         reload,
         notifier: Arc::clone(&notifier),
     });
-    say(&text);
+    print_banner(&text);
     log::info!("started");
     notifier.ready();
 
     let result = reactor.run();
     drop(reactor);
     threads.finish();
-    result.map_err(|error| Exit::new(Exit::OS, format!("the poller: {error}")))?;
-    log::info!("ended");
+    result.map_err(|error| Exit::new(Exit::OS, format!("poll: {error}")))?;
+    log::info!("stopped");
+    Ok(())
+}
+
+/// Writes the file from which commands learn the admin address.
+fn write_address_file(
+    settings: &ServerSettings,
+    backend: &PreparedBackend,
+    bound: &Bound,
+) -> Result<SharedAddressFile, Exit> {
+    let data = backend.data.as_ref();
+    let file = data.map(|data| AddressFile::write(data, &bound.admin));
+    let file = SharedAddressFile::new(file);
+    if settings.reuse_port {
+        file.spawn_rewriter().map_err(thread_failed)?;
+    }
+    Ok(file)
+}
+
+/// Adds the sockets to the reactor. The address file exists as long as the admin listener, which is
+/// the first one: commands can find this server as long as it is reachable.
+fn listen(
+    reactor: &mut Reactor<App>,
+    sockets: Vec<Listener>,
+    address_file: SharedAddressFile,
+) -> Result<(), Exit> {
+    let mut address_file = Some(address_file);
+    for mut socket in sockets {
+        if let Some(file) = address_file.take() {
+            socket = socket.before_close(move || file.remove());
+        }
+        let added = reactor.listen(socket);
+        added.map_err(|error| Exit::new(Exit::OS, error))?;
+    }
     Ok(())
 }
 
 /// Prints the banner. Errors are ignored: a closed standard output is no reason not to serve.
-fn say(banner: &str) {
+fn print_banner(banner: &str) {
     let mut out = io::stdout();
     let _ = out.write_all(banner.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Builds the reactor with the application, but without its sockets.
 fn reactor(
-    settings: &Settings,
-    backend: &Backend,
+    settings: &ServerSettings,
+    backend: &PreparedBackend,
     bound: &Bound,
-    shared: &Arc<Shared>,
-    pulse: Pulse,
+    shared: &Arc<SharedState>,
+    heartbeat: Heartbeat,
 ) -> Result<Reactor<App>, Exit> {
-    let Application { realtime, dangers } = Application::new(settings);
+    let AppSettings {
+        realtime,
+        insecure_settings,
+    } = AppSettings::new(settings);
     let realtime = Realtime::new(
         Box::new(Rc::clone(&backend.asker)),
         realtime,
@@ -151,8 +198,8 @@ fn reactor(
     };
     if keys.metrics.is_some() && keys.metrics == keys.publish {
         log::warn!(
-            "metrics_key is the publish key: a program that reads metrics with it can publish \
-             events too; set metrics_key to another value"
+            "metrics_key equals the publish key: programs that read metrics with it can also \
+             publish events; set metrics_key to a different value"
         );
     }
     let admin = Admin::new(
@@ -168,10 +215,10 @@ fn reactor(
         admin_listener: ADMIN,
         ready: false,
         stats: Arc::clone(&backend.stats),
-        dangers,
+        insecure_settings,
         shared: Arc::clone(shared),
-        pulse,
-        figures: Figures::start(),
+        heartbeat,
+        process_stats: ProcessStats::start(),
         was_ready: None,
     };
     let [seed] = random().map_err(random_failed)?;
@@ -180,41 +227,6 @@ fn reactor(
         ..settings.engine.clone()
     };
     Reactor::new(config, app, seed).map_err(|error| Exit::new(Exit::OS, error))
-}
-
-/// Returns facts about this process at this time.
-pub(crate) fn facts(open_files: u64) -> Facts {
-    Facts {
-        open_files,
-        now: unix_now() / 1000,
-    }
-}
-
-fn realtime_settings(settings: &Settings) -> realtime::ApiSettings {
-    realtime::ApiSettings {
-        origins: settings.origins.clone(),
-        invalid_token: settings.invalid_token,
-        max_terms: settings.filter_terms,
-        filters_total: settings.filters_total,
-        on_expiry: settings.on_expiry,
-        expiry_spread: millis(settings.expiry_spread),
-        sweep_period: settings.sweep.map(millis),
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn tcp_address(address: &Address) -> Option<std::net::SocketAddr> {
-    match address {
-        Address::Tcp(address) => Some(*address),
-        Address::Unix(_) => None,
-    }
-}
-
-fn no_thread(error: io::Error) -> Exit {
-    Exit::new(Exit::OS, format!("a thread: {error}"))
 }
 
 fn random<const N: usize>() -> Result<[u64; N], getrandom::Error> {
@@ -226,7 +238,10 @@ fn random<const N: usize>() -> Result<[u64; N], getrandom::Error> {
 }
 
 fn random_failed(error: getrandom::Error) -> Exit {
-    Exit::new(Exit::OS, format!("random numbers: {error}"))
+    Exit::new(
+        Exit::OS,
+        format!("cannot get random numbers from the system: {error}"),
+    )
 }
 
 /// The admin interface is the first listener.

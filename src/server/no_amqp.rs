@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "sqlite")]
 use crate::backend::Stats;
-use crate::config::{BrokerSettings, Settings, Values};
+use crate::config::{BrokerSettings, ServerSettings, Values};
 use crate::model::BackendHandle;
 
 pub(super) enum Source {}
@@ -14,7 +14,11 @@ pub(super) enum Source {}
 pub(super) enum Feed {}
 
 // A build without RabbitMQ is reported where the settings are read.
-pub(super) fn source(_: &BrokerSettings, _: &Settings, _: &Values) -> Result<Source, Vec<String>> {
+pub(super) fn source(
+    _: &BrokerSettings,
+    _: &ServerSettings,
+    _: &Values,
+) -> Result<Source, Vec<String>> {
     Err(Vec::new())
 }
 

@@ -47,14 +47,14 @@ impl Notifier {
 
     /// Reports that the server is serving.
     pub fn ready(&self) {
-        self.tell("READY=1\nSTATUS=0 connections");
+        self.send_state("READY=1\nSTATUS=0 connections");
     }
 
     /// Reports that startup is waiting, and extends its timeout by [`EXTENSION`].
-    pub fn waiting(&self, what: impl Display) {
+    pub fn waiting(&self, resource: impl Display) {
         let micros = EXTENSION.as_micros();
-        self.tell(&format!(
-            "STATUS=waiting for {what}\nEXTEND_TIMEOUT_USEC={micros}"
+        self.send_state(&format!(
+            "STATUS=waiting for {resource}\nEXTEND_TIMEOUT_USEC={micros}"
         ));
     }
 
@@ -62,7 +62,7 @@ impl Notifier {
     pub fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+        self.send_state(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
     /// Reports the end of a reload. `failure` is the reason if the settings are unchanged.
@@ -70,30 +70,30 @@ impl Notifier {
         match failure {
             None => {
                 self.is_status_stale.store(true, Ordering::Relaxed);
-                self.tell("READY=1");
+                self.send_state("READY=1");
             }
-            Some(failure) => self.tell(&format!("READY=1\nSTATUS={failure}")),
+            Some(failure) => self.send_state(&format!("READY=1\nSTATUS={failure}")),
         }
     }
 
     /// Reports that the server is shutting down.
     pub fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=shutting down");
+        self.send_state("STOPPING=1\nSTATUS=shutting down");
         self.is_stopping.store(true, Ordering::Relaxed);
     }
 
     /// Sends a message. Waits while the service manager has no room for it.
-    fn tell(&self, what: &str) {
+    fn send_state(&self, what: &str) {
         if let Some(socket) = &self.socket
             && !self.is_stopping.load(Ordering::Relaxed)
             && let Err(error) = socket.send(what.as_bytes())
         {
-            log::warn!("the service manager cannot be told: {error}");
+            log::warn!("cannot notify the service manager: {error}");
         }
     }
 
     /// Sends a message without waiting. Returns whether it was accepted.
-    fn try_tell(&self, what: &str) -> bool {
+    fn try_send_state(&self, what: &str) -> bool {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let send = |socket| rustix::net::send(socket, what.as_bytes(), flags);
         self.socket
@@ -103,7 +103,7 @@ impl Notifier {
 }
 
 /// The notifications that the reactor sends as long as it runs.
-pub(super) struct Pulse {
+pub(super) struct Heartbeat {
     notifier: Arc<Notifier>,
     /// The watchdog interval in milliseconds, if a watchdog is configured.
     watchdog: Option<u64>,
@@ -122,19 +122,21 @@ pub(super) struct Status {
     pub is_ready: bool,
 }
 
-impl Pulse {
+impl Heartbeat {
     /// Reads the watchdog interval from the environment.
     pub fn new(notifier: Arc<Notifier>) -> Self {
         let watchdog = watchdog();
         if watchdog.is_some_and(|period| period < 4 * TICK_PERIOD) {
             let least = Duration::from_millis(4 * TICK_PERIOD);
-            log::warn!("a watchdog (WatchdogSec=) below {least:?} may take a busy server for dead");
+            log::warn!(
+                "WatchdogSec= is below {least:?}: the service manager may kill a busy server"
+            );
         }
         let status = Status {
             open: 0,
             is_ready: true,
         };
-        Pulse {
+        Heartbeat {
             notifier,
             watchdog,
             alive_at: 0,
@@ -143,7 +145,7 @@ impl Pulse {
     }
 
     /// Sends the notifications that are due. Called by the reactor at every tick.
-    pub fn beat(&mut self, now: u64, status: Status) {
+    pub fn tick(&mut self, now: u64, status: Status) {
         if self.notifier.socket.is_none() {
             return;
         }
@@ -152,29 +154,29 @@ impl Pulse {
         // sd_watchdog_enabled(3): "It is recommended that a daemon sends a keep-alive notification
         // … every half of the time returned here."
         let is_due = |period: u64| now + TICK_PERIOD > self.alive_at + period / 2;
-        let says_alive = self.watchdog.is_some_and(is_due);
-        if says_alive {
+        let sends_watchdog = self.watchdog.is_some_and(is_due);
+        if sends_watchdog {
             text.push_str("WATCHDOG=1\n");
         }
-        let (told, told_at) = self.status;
+        let (last, sent_at) = self.status;
         let is_stale = self.notifier.is_status_stale.load(Ordering::Relaxed);
-        let says_status = match is_stopping {
+        let sends_status = match is_stopping {
             _ if is_stale => true,
-            true => now >= told_at + STOPPING_PERIOD,
+            true => now >= sent_at + STOPPING_PERIOD,
             // Changes of the back end's availability are reported immediately.
-            false if told.is_ready != status.is_ready => true,
-            false => told != status && now >= told_at + STATUS_PERIOD,
+            false if last.is_ready != status.is_ready => true,
+            false => last != status && now >= sent_at + STATUS_PERIOD,
         };
-        if says_status {
+        if sends_status {
             describe(&mut text, status, is_stopping);
         }
-        if text.is_empty() || !self.notifier.try_tell(&text) {
+        if text.is_empty() || !self.notifier.try_send_state(&text) {
             return;
         }
-        if says_alive {
+        if sends_watchdog {
             self.alive_at = now;
         }
-        if says_status {
+        if sends_status {
             self.status = (status, now);
             self.notifier
                 .is_status_stale
@@ -192,7 +194,7 @@ fn describe(text: &mut String, status: Status, is_stopping: bool) {
             EXTENSION.as_micros()
         ),
         (false, true) => writeln!(text, "STATUS={open} connections"),
-        (false, false) => writeln!(text, "STATUS={open} connections; the back end is away"),
+        (false, false) => writeln!(text, "STATUS={open} connections; back end unavailable"),
     };
 }
 
@@ -211,7 +213,7 @@ fn connect(name: &OsString) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address(name)?)?;
     // A service manager that hangs must not block a thread forever.
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
     Ok(socket)
 }
 
@@ -225,13 +227,13 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
         [b'/', ..] => SocketAddr::from_pathname(name),
         _ => Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "this is neither a path nor an abstract name",
+            "neither a path nor an abstract name",
         )),
     }
 }
 
 /// How long a thread other than the reactor's waits.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Milliseconds between two reports of the number of connections.
 const STATUS_PERIOD: u64 = 5000;
 /// The same interval during shutdown.

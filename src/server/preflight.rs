@@ -7,40 +7,49 @@
 use std::fs::File;
 
 use crate::backend::check_data_dir;
-use crate::cli::exit::Exit;
-use crate::config::{BackendSettings, Features, Settings, Sources, Values, warnings};
+use crate::config::{BackendSettings, Features, ServerSettings, Sources, Values, warnings};
+use crate::exit::Exit;
+use crate::model::unix_now;
 use crate::net::tls::TlsConfig;
 use crate::net::{most_connections, reserved_connections};
 use crate::owner::SocketFiles;
 
-use super::backend::Draft;
+use super::backend::CheckedBackend;
 use super::certificate::{Certificate, expiry_warnings};
-use super::places::{self, Process};
+use super::socket_access::{self, Privileges};
 
 /// A checked configuration that the server can run with.
 pub(crate) struct Preflight {
     pub(crate) values: Values,
-    pub(super) settings: Settings,
+    pub(super) settings: ServerSettings,
     pub(super) certificate: Option<(Certificate, TlsConfig)>,
-    pub(super) backend: Draft,
+    pub(super) backend: CheckedBackend,
     /// Warnings about settings that work but are possibly unintended.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Facts about the process.
+/// CheckContext about the privileges.
 #[derive(Clone, Copy)]
-pub(crate) struct Facts {
+pub(crate) struct CheckContext {
     /// The limit on open files.
     pub open_files: u64,
     /// Seconds since the Unix epoch.
     pub now: u64,
 }
 
-/// Problems, each with its exit code.
-#[derive(Default)]
-struct Problems(Vec<(u8, String)>);
+/// Returns the context of a check by this process at this time.
+pub(crate) fn check_context(open_files: u64) -> CheckContext {
+    CheckContext {
+        open_files,
+        now: unix_now() / 1000,
+    }
+}
 
-impl Problems {
+/// Failed checks, each with its exit code.
+#[derive(Default)]
+struct Failures(Vec<(u8, String)>);
+
+impl Failures {
     fn add(&mut self, code: u8, text: impl std::fmt::Display) {
         self.0.push((code, text.to_string()));
     }
@@ -59,9 +68,9 @@ impl Problems {
 ///
 /// # Errors
 /// Every problem that prevents serving, one line each.
-pub(crate) fn read(sources: &Sources, facts: Facts) -> Result<Preflight, Exit> {
+pub(crate) fn read(sources: &Sources, context: CheckContext) -> Result<Preflight, Exit> {
     let (values, errors) = sources.read_all();
-    check(values, errors, facts, None)
+    check(values, errors, context, None)
 }
 
 /// Checks values. `errors` are the errors from reading them. `running` holds the values of a
@@ -69,22 +78,22 @@ pub(crate) fn read(sources: &Sources, facts: Facts) -> Result<Preflight, Exit> {
 pub(super) fn check(
     values: Values,
     errors: Vec<String>,
-    facts: Facts,
+    context: CheckContext,
     running: Option<&Values>,
 ) -> Result<Preflight, Exit> {
-    let mut problems = Problems::default();
+    let mut problems = Failures::default();
     for error in errors {
         problems.add(Exit::CONFIG, error);
     }
     // An unreadable source may contain the missing settings.
-    if !values.are_complete() {
+    if !values.all_sources_were_read() {
         return Err(problems.into_exit());
     }
-    let (mut settings, more) = values.resolve(Features::BUILT).map_err(Exit::from)?;
-    for problem in more {
+    let (mut settings, conflicts) = values.resolve(Features::BUILT).map_err(Exit::from)?;
+    for problem in conflicts {
         problems.add(Exit::CONFIG, problem);
     }
-    if let Err(problem) = limit_connections(&mut settings, &values, facts.open_files) {
+    if let Err(problem) = limit_connections(&mut settings, &values, context.open_files) {
         problems.add(Exit::CONFIG, problem);
     }
     match SocketFiles::of(&settings, &values) {
@@ -92,18 +101,18 @@ pub(super) fn check(
         // A running server has opened its sockets already.
         Ok(_) if running.is_some() => {}
         Ok(files) => {
-            for exit in places::check(&settings, &values, files, &Process::current()) {
+            for exit in socket_access::check(&settings, &values, files, &Privileges::current()) {
                 problems.add(exit.code, exit.message);
             }
         }
     }
-    let certificate = certificate(&settings, &values, facts.now, &mut problems);
+    let certificate = certificate(&settings, &values, context.now, &mut problems);
     let is_running = |running: &Values| running.differing(&values).all(|it| it.name != "data");
     if matches!(settings.backend, BackendSettings::Embedded(_)) && !running.is_some_and(is_running)
     {
         check_data(&settings, &values, &mut problems);
     }
-    let backend = Draft::new(&settings, &values).map_err(|found| {
+    let backend = CheckedBackend::new(&settings, &values).map_err(|found| {
         found
             .into_iter()
             .for_each(|problem| problems.add(Exit::CONFIG, problem));
@@ -112,7 +121,7 @@ pub(super) fn check(
         Ok(backend) if problems.0.is_empty() => {
             let mut warnings = warnings(&settings, &values);
             if let Some((certificate, _)) = &certificate {
-                warnings.extend(expiry_warnings(certificate, facts.now));
+                warnings.extend(expiry_warnings(certificate, context.now));
             }
             warnings.extend(backend.warnings(&values));
             Ok(Preflight {
@@ -128,16 +137,20 @@ pub(super) fn check(
 }
 
 fn certificate(
-    settings: &Settings,
+    settings: &ServerSettings,
     values: &Values,
     now: u64,
-    problems: &mut Problems,
+    problems: &mut Failures,
 ) -> Option<(Certificate, TlsConfig)> {
     let (cert, key) = settings.tls.as_ref()?;
     let files = [("tls.cert", cert), ("tls.key", key)];
     let unreadable = files.map(|(name, file)| {
         let error = File::open(file).err()?;
-        let problem = format!("{}: {}: {error}", values.place(name), file.display());
+        let problem = format!(
+            "{}: {}: {error}",
+            values.name_with_provenance(name),
+            file.display()
+        );
         problems.add(Exit::CONFIG, problem);
         Some(())
     });
@@ -153,37 +166,37 @@ fn certificate(
     }
 }
 
-fn check_data(settings: &Settings, values: &Values, problems: &mut Problems) {
+fn check_data(settings: &ServerSettings, values: &Values, problems: &mut Failures) {
     if let Err(error) = check_data_dir(&settings.data) {
-        let place = values.place("data");
+        let setting = values.name_with_provenance("data");
         let exit = Exit::from(error);
-        problems.add(exit.code, format!("{place}: {}", exit.message));
+        problems.add(exit.code, format!("{setting}: {}", exit.message));
     }
 }
 
 /// Limits connections to the number of files that may be open, less the files that the server
 /// itself needs.
 fn limit_connections(
-    settings: &mut Settings,
+    settings: &mut ServerSettings,
     values: &Values,
     open_files: u64,
 ) -> Result<(), String> {
-    let most = most_connections(open_files);
-    let wanted = settings.connections.unwrap_or(most);
-    settings.engine.max_connections = wanted.min(most);
+    let max = most_connections(open_files);
+    let configured = settings.connections.unwrap_or(max);
+    settings.engine.max_connections = configured.min(max);
     settings.engine.max_reserved = reserved_connections(open_files);
-    match wanted > most {
+    match configured > max {
         true => Err(format!(
-            "{}: {wanted} connections, but the limit of {open_files} open files allows only \
-             {most}: raise it (LimitNOFILE, ulimit -Hn), or lower limits.connections",
-            values.place("limits.connections")
+            "{}: {configured} connections exceed the {max} that the limit of {open_files} open files \
+             allows: raise that limit (LimitNOFILE=, ulimit -Hn), or lower limits.connections",
+            values.name_with_provenance("limits.connections")
         )),
         false => Ok(()),
     }
 }
 
-/// Problems that only a start can reveal.
-pub(crate) const NOT_CHECKED: &str = "not checked: whether the addresses are free, whether the \
-                                      embedded database can be opened, whether PostgreSQL and \
-                                      RabbitMQ answer, and what systemd hands to the service \
-                                      alone (credentials and sockets)";
+/// Failures that only a start can reveal.
+pub(crate) const NOT_CHECKED: &str = "not checked: whether the addresses are free, whether the embedded \
+                                      database can be opened, whether PostgreSQL and \
+                                      RabbitMQ are reachable, and credentials and sockets that \
+                                      systemd passes to the service only";

@@ -12,15 +12,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::backend::DirLock;
-use crate::cli::exit::Exit;
+use crate::exit::{Exit, thread_failed};
 use crate::logging;
 use crate::model::BackendEvent;
 use crate::net::Mailbox;
 
-use super::address_file::SharedFile;
-use super::no_thread;
+use super::address_file::SharedAddressFile;
 use super::notify::Notifier;
-use super::reload::Shared;
+use super::shared::SharedState;
 
 /// Starts catching signals. They are handled as soon as `SignalThread::start` is called.
 pub fn catch() {
@@ -36,25 +35,25 @@ fn register() -> io::Result<Signals> {
 
 /// A handle to the thread that handles signals.
 pub(super) struct SignalThread {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SignalState>>,
 }
 
 /// The objects that signals act on.
 #[derive(Default)]
-struct State {
-    running: Option<Running>,
+struct SignalState {
+    running: Option<RunningServer>,
     /// SIGHUP was received before a reload was possible.
-    wants_reload: bool,
+    is_reload_pending: bool,
     /// Removed if the process ends during startup. Later the admin listener removes it.
-    address_file: SharedFile,
+    address_file: SharedAddressFile,
     /// Held until shutdown begins: a server that drains its connections only reads.
     lock: Option<DirLock>,
 }
 
 /// The objects that signals act on once the server is serving.
-pub(super) struct Running {
+pub(super) struct RunningServer {
     pub mailbox: Mailbox<BackendEvent>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SharedState>,
     pub reload: SyncSender<()>,
     pub notifier: Arc<Notifier>,
 }
@@ -70,9 +69,14 @@ impl SignalThread {
         let caught = locked(&CAUGHT).take();
         let mut signals = match caught {
             Some(signals) => signals,
-            None => register().map_err(|error| Exit::new(Exit::OS, format!("signals: {error}")))?,
+            None => register().map_err(|error| {
+                Exit::new(
+                    Exit::OS,
+                    format!("cannot register signal handlers: {error}"),
+                )
+            })?,
         };
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(SignalState::default()));
         let shared = Arc::clone(&state);
         let run = move || {
             for signal in signals.forever() {
@@ -82,29 +86,29 @@ impl SignalThread {
             }
         };
         let thread = std::thread::Builder::new().name("signals".into());
-        thread.spawn(run).map_err(no_thread)?;
+        thread.spawn(run).map_err(thread_failed)?;
         Ok(SignalThread { state })
     }
 
     /// Hands over the lock on the data directory, and the file to remove if the process ends during
     /// startup.
-    pub fn own(&self, address_file: SharedFile, lock: Option<DirLock>) {
+    pub fn set_resources(&self, address_file: SharedAddressFile, lock: Option<DirLock>) {
         let mut state = locked(&self.state);
         state.address_file = address_file;
         state.lock = lock;
     }
 
     /// Switches to the signal handling of a running server.
-    pub fn run(&self, running: Running) {
+    pub fn run(&self, running: RunningServer) {
         let mut state = locked(&self.state);
-        if state.wants_reload {
+        if state.is_reload_pending {
             let _ = running.reload.try_send(());
         }
         state.running = Some(running);
     }
 }
 
-impl State {
+impl SignalState {
     /// Handles one signal.
     ///
     /// Fails if the server has ended.
@@ -113,24 +117,24 @@ impl State {
             SIGHUP => match &self.running {
                 // If a reload is pending already, it will include the change.
                 Some(running) => drop(running.reload.try_send(())),
-                None => self.wants_reload = true,
+                None => self.is_reload_pending = true,
             },
             SIGTERM | SIGINT => {
                 // The next server may start while this one drains its connections.
                 drop(self.lock.take());
                 let Some(running) = &self.running else {
                     self.address_file.remove();
-                    log::info!("signal {signal}: ended during the start");
+                    log::info!("received signal {signal} during startup: exiting");
                     logging::finish();
                     std::process::exit(0);
                 };
-                log::info!("signal {signal}: shutting down");
+                log::info!("received signal {signal}: shutting down");
                 running.shared.is_draining.store(true, Ordering::Relaxed);
-                let over = running.shared.drain();
-                running.mailbox.shut_down(over)?;
+                let period = running.shared.drain();
+                running.mailbox.shut_down(period)?;
                 running.notifier.stopping();
             }
-            other => log::info!("signal {other}: ignored, it has no meaning here"),
+            other => log::info!("received signal {other}: ignored"),
         }
         Ok(())
     }

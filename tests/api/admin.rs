@@ -308,5 +308,5 @@ fn metrics_key_that_is_the_publish_key_is_warned_of_at_the_start() {
     let file = server.data().join("publish.key");
     std::fs::write(file, crate::support::METRICS_KEY).unwrap();
     server.restart();
-    server.log_with("metrics_key is the publish key");
+    server.log_with("metrics_key equals the publish key");
 }

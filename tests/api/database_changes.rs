@@ -108,7 +108,7 @@ fn a_restore_names_revoked_tokens_that_work_again() {
 
     let output = server.command(&["restore", &backup]);
     let words = String::from_utf8(output.stderr).unwrap();
-    assert!(words.contains("do now: 1 (ids: 1)"), "{words}");
+    assert!(words.contains("valid again: 1 (ids: 1)"), "{words}");
     assert_eq!(whoami(&mut server.logged_in(&token)), ME);
 }
 

@@ -17,6 +17,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["model", "net", "http", "logging"],
         &["toml", "clap", "strsim", "log"],
     ),
+    ("exit.rs", &["config", "backend"], &[]),
     (
         "admin",
         &["model", "net", "http"],
@@ -46,6 +47,22 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "tokio",
             "tokio_postgres",
             "tokio_postgres_rustls",
+        ],
+    ),
+    (
+        "server",
+        &[
+            "admin", "backend", "clock", "config", "exit", "http", "logging", "model", "net",
+            "owner", "realtime",
+        ],
+        &[
+            "getrandom",
+            "jiff",
+            "listenfd",
+            "log",
+            "rustix",
+            "signal_hook",
+            "socket2",
         ],
     ),
 ];

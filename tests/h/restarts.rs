@@ -137,8 +137,8 @@ fn until_told(server: &Server, line: &str, count: usize) {
     });
 }
 
-const DEGRADED: &str = "] degraded: the back end is away";
-const RECOVERED: &str = "] recovered: the back end is ready";
+const DEGRADED: &str = "] degraded: back end unavailable";
+const RECOVERED: &str = "] recovered: back end ready";
 
 /// Half of them logged in.
 fn a_thousand(server: &Server) -> Vec<Client> {

@@ -74,7 +74,7 @@ fn the_banner_says_where_everything_is_and_its_commands_work() {
         format!("  Real Time API  ws://{}/ws", server.address()),
         format!("  admin          http://{}/", server.admin),
         format!("  database       {}", database.display()),
-        "Ctrl-C ends it.".to_owned(),
+        "Press Ctrl-C to stop.".to_owned(),
     ] {
         assert!(server.banner.lines().any(|found| found == line), "{line}");
     }
@@ -146,7 +146,7 @@ fn how_each_command_ends() {
         (&["config"], 64, "default"),
         (&["config", "default"], 0, "[timeouts]"),
         (&["config", "show"], 0, "timeouts.ping"),
-        (&["config", "check"], 0, "is good"),
+        (&["config", "check"], 0, "is valid"),
         (&["listen"], 64, "URL"),
         (&["listen", "http://127.0.0.1:1/"], 64, "ws://"),
         (&["user", "list"], 69, "h-realtime-data: there is no such data directory"),
@@ -155,12 +155,12 @@ fn how_each_command_ends() {
         (&["user", "add", joe], 0, "added"),
         (&["user", "add", joe], 65, "already"),
         (&["user", "add", "joe"], 65, "userid"),
-        (&["token", "revoke", "hrt-none"], 65, "no id"),
+        (&["token", "revoke", "hrt-none"], 65, "not the id"),
         (&["user", "mute", "acct:none@example.org"], 67, "acct:none@example.org"),
         (&["token", "create", "acct:none@example.org"], 67, "acct:none@example.org"),
         (&["token", "revoke", "7"], 67, "7"),
         (&["group", "member", "add", "g", joe], 67, "group add g"),
-        (&["token", "prune"], 0, "There are none"),
+        (&["token", "prune"], 0, "No such tokens"),
         (&["token", "prune", "--expired-for", "0s", "--yes"], 0, "deleted tokens: 0"),
         (&["backup", "copy"], 0, "backed up to copy (users: 1, tokens: 0, groups: 1)"),
         (&["backup", "copy"], 65, "--force"),

@@ -33,12 +33,12 @@ fn run(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> (i32, Stri
 /// What is missing for h's back end.
 const NO_H: &str = match cfg!(feature = "h") {
     true => "DATABASE_URL",
-    false => "this build has no back end for h",
+    false => "this build does not include h's back end",
 };
 
 const NOT_CHECKED: &str = "not checked: whether the addresses are free, whether the embedded \
-                           database can be opened, whether PostgreSQL and RabbitMQ answer, and \
-                           what systemd hands to the service alone (credentials and sockets)\n";
+                           database can be opened, whether PostgreSQL and RabbitMQ are reachable, and \
+                           credentials and sockets that systemd passes to the service only\n";
 
 /// The line that is shown of a setting.
 fn shown<'a>(text: &'a str, setting: &str) -> &'a str {
@@ -70,7 +70,7 @@ fn each_source_wins_over_the_next_and_is_named() {
     ];
     let (code, out, said) = run(folder.path(), &args, &environment);
     assert_eq!((code, &*said), (0, ""));
-    for (setting, value, whence) in [
+    for (setting, value, provenance) in [
         ("data", "\"by-flag\"", "--data"),
         ("listen", "[\"ws://127.0.0.1:1\"]", "--listen"),
         ("log.level", "\"debug\"", "H_REALTIME_LOG__LEVEL"),
@@ -84,13 +84,13 @@ fn each_source_wins_over_the_next_and_is_named() {
         (
             "limits.connections",
             "…",
-            "default: the limit on open files, less 64 to 304",
+            "default: the limit on open files minus 64 to 304",
         ),
     ] {
         let line = shown(&out, setting);
         let (left, right) = line.split_once("  # ").unwrap();
         assert!(left.trim_end().ends_with(&format!(" = {value}")), "{line}");
-        assert_eq!(right, whence, "{line}");
+        assert_eq!(right, provenance, "{line}");
     }
     // Every setting is there.
     assert_eq!(out.lines().count(), SETTINGS.len());
@@ -161,7 +161,7 @@ fn a_check_tells_all_that_is_wrong_and_starts_nothing() {
         (code, &*out, &*said),
         (
             0,
-            &*format!("c.toml: the configuration is good\n{NOT_CHECKED}"),
+            &*format!("c.toml: the configuration is valid\n{NOT_CHECKED}"),
             ""
         )
     );
@@ -172,10 +172,10 @@ fn a_check_tells_all_that_is_wrong_and_starts_nothing() {
     let (code, out, said) = check(bad, &[]);
     assert_eq!((code, &*out), (78, ""));
     for part in [
-        "c.toml: line 1: there is no setting lisen; did you mean listen?",
-        "c.toml: line 3: there is no setting limits.mesage; did you mean limits.message?",
-        "c.toml: line 4: limits.fragments: this must be a whole number",
-        "c.toml: line 6: log.level: \"inof\" is none of \"error\", \"warn\", \"info\", \"debug\", \"trace\"; did you mean \"info\"?",
+        "c.toml: line 1: unknown setting lisen; did you mean listen?",
+        "c.toml: line 3: unknown setting limits.mesage; did you mean limits.message?",
+        "c.toml: line 4: limits.fragments: expected an integer",
+        "c.toml: line 6: log.level: \"inof\" is not one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"; did you mean \"info\"?",
     ] {
         assert!(said.contains(part), "{said}");
     }
@@ -183,17 +183,17 @@ fn a_check_tells_all_that_is_wrong_and_starts_nothing() {
         (
             "",
             &["--tls-cert", "a"][..],
-            "tls.cert and tls.key go together",
+            "tls.cert and tls.key must be set together",
         ),
         (
             "",
             &["--listen", "wss://127.0.0.1:1"],
-            "needs tls.cert and tls.key",
+            "requires tls.cert and tls.key",
         ),
         (
             "",
             &["--log-level", "loud"],
-            "--log-level: \"loud\" is none of",
+            "--log-level: \"loud\" is not one of",
         ),
         ("[tls]\ncert = \"no\"\nkey = \"no\"", &[], "no"),
         ("admin = \"0.0.0.0:5002\"", &[], "admin_public = true"),
@@ -201,10 +201,10 @@ fn a_check_tells_all_that_is_wrong_and_starts_nothing() {
         (
             "origins = [\"*\"]",
             &[],
-            "to let all pages connect, name none",
+            "to allow all pages, use an empty list",
         ),
         ("backend = \"h\"", &[], NO_H),
-        ("[limits]\nqueue_hard = \"1KiB\"", &[], "must hold"),
+        ("[limits]\nqueue_hard = \"1KiB\"", &[], "is required"),
         (
             "[socket]\ngroup = \"no such\"",
             &[],
@@ -241,13 +241,13 @@ fn what_is_dangerous_is_said_loudly() {
     for part in [
         "warning: admin_public: ",
         "warning: auth.on_expiry = \"keep\": ",
-        "warning: c.toml: everybody on this host can read h.database_url",
+        "warning: c.toml: all users of this host can read h.database_url",
     ] {
         assert!(said.contains(part), "{said}");
     }
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let (_, _, said) = run(folder.path(), &args, &[]);
-    assert!(!said.contains("everybody"), "{said}");
+    assert!(!said.contains("all users of this host"), "{said}");
 
     let server = Server::configured("[auth]\non_expiry = \"keep\"");
     server.log_with("WARN");

@@ -62,7 +62,7 @@ const LINES: &[(&str, i32, &str)] = &[
         65,
         "everybody",
     ),
-    ("$P token revoke x", 65, "no id"),
+    ("$P token revoke x", 65, "not the id"),
     ("$P backup event", 65, "--force"),
     ("$P restore event", 65, "not a database"),
     ("$P publish missing", 66, "missing: No such file"),

@@ -242,7 +242,7 @@ fn publish_ends_at_the_first_event_that_is_refused() {
             None,
             65,
             "create A matched 0\n",
-            "event 2: not JSON",
+            "event 2: not valid JSON",
         ),
         (a.to_string(), Some("wrong-publish-key"), 77, "", "key"),
     ] {

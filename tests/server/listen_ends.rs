@@ -80,7 +80,7 @@ fn servers_of_other_protocols_are_named_as_such() {
     for (bytes, parts) in [
         (
             &b"\x15\x03\x03\x00\x02\x02\x46"[..],
-            ["speaks TLS", "use wss://"],
+            ["requires TLS", "use wss://"],
         ),
         (b"SSH-2.0-OpenSSH_9.2\r\n", ["not HTTP", "SSH-2.0"]),
     ] {
@@ -111,7 +111,7 @@ fn tls_and_plain_ports_that_are_mixed_up_are_told_apart() {
         (
             format!("wss://localhost:{plain}"),
             format!(
-                "the server at {} does not speak TLS: use ws://",
+                "the server at {} does not use TLS: use ws://",
                 place(&plain)
             ),
         ),
@@ -201,7 +201,7 @@ fn host_that_cannot_be_resolved_is_named_with_the_remedy() {
     assert_eq!(code, Some(69), "{said}");
     for part in [
         "cannot resolve the host no-such-host.invalid",
-        "check its name",
+        "check the name",
     ] {
         assert!(said.contains(part), "{said}");
     }
@@ -217,7 +217,7 @@ fn ended_token_ends_the_command_rather_than_making_it_anonymous() {
     server.run(&["token", "revoke", "1"]);
     let said = listener.said("3000");
     assert!(
-        said.contains("token revoked") && said.contains("get another one"),
+        said.contains("token revoked") && said.contains("get a new one"),
         "{said}"
     );
     assert_eq!(listener.wait(), Some(77));
@@ -354,7 +354,10 @@ fn retry_after_of_a_refusal_is_waited_for() {
     let said = listener.said("reconnecting in ");
     let delay = said.split(' ').nth(2).unwrap().parse::<f64>().unwrap();
     assert!((600.0..760.0).contains(&delay), "{said}");
-    assert!(said.contains("answers 503 Service Unavailable"), "{said}");
+    assert!(
+        said.contains("responded with 503 Service Unavailable"),
+        "{said}"
+    );
     server.join().unwrap();
 }
 

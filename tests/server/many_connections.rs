@@ -88,7 +88,7 @@ fn the_soft_limit_on_open_files_is_raised_to_the_hard_one_and_told() {
     };
     assert_eq!(soft, hard);
     let told = format!(
-        "  open files     {hard}, so at most {} connections",
+        "  open files     {hard} (at most {} connections)",
         hard - 304
     );
     assert!(
@@ -104,7 +104,7 @@ fn the_soft_limit_on_open_files_is_raised_to_the_hard_one_and_told() {
 fn the_surplus_is_told_so_and_gets_in_when_others_have_left() {
     let server = limited("-n 100");
     let most = 36;
-    let told = format!("  open files     100, so at most {most} connections");
+    let told = format!("  open files     100 (at most {most} connections)");
     assert!(
         server.banner.lines().any(|line| line == told),
         "{}",

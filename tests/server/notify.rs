@@ -100,7 +100,7 @@ fn start_reload_and_end_are_told() {
     server.signal(Signal::HUP);
     manager.expect("RELOADING=1");
     let told = manager.expect("READY=1");
-    assert!(told.contains("\nSTATUS=not reloaded, "), "{told}");
+    assert!(told.contains("\nSTATUS=reload failed, "), "{told}");
     assert!(!told.contains("WATCHDOG"), "nobody asked for it");
     // The next good one takes the place of that message.
     fs::write(server.folder().join("config.toml"), good).unwrap();

@@ -46,30 +46,30 @@ fn check_and_serve_refuse_the_same_settings() {
             "listen = [\"ws://127.0.0.1:9\", \"ws://127.0.0.1:9\"]",
             78,
             &[
-                "127.0.0.1:9 is in listen more than once",
+                "127.0.0.1:9 appears in listen more than once",
                 "(c.toml, line 1)",
             ][..],
         ),
         (
             "listen = [\"ws://0.0.0.0:9\", \"ws://127.0.0.1:9\"]",
             78,
-            &["0.0.0.0:9 and 127.0.0.1:9 exclude one another"],
+            &["0.0.0.0:9 and 127.0.0.1:9 cannot both be bound"],
         ),
         (
             "listen = [\"unix:/tmp/a\", \"unix:/tmp//a\"]",
             78,
-            &["unix:/tmp/a is in listen more than once"],
+            &["unix:/tmp/a appears in listen more than once"],
         ),
         (
             "listen = [\"unix:a.sock\", \"unix:./a.sock\"]",
             78,
-            &["unix:a.sock is in listen more than once"],
+            &["unix:a.sock appears in listen more than once"],
         ),
         (
             "admin = \"[::ffff:127.0.0.1]:9\"",
             78,
             &[
-                "write 127.0.0.1:9 in place of [::ffff:127.0.0.1]:9",
+                "write 127.0.0.1:9 instead of [::ffff:127.0.0.1]:9",
                 "(c.toml, line 1)",
             ],
         ),
@@ -98,7 +98,7 @@ fn check_and_serve_refuse_the_same_settings() {
             "admin = \"127.0.0.1:5001\"",
             78,
             &[
-                "cannot both be at 127.0.0.1:5001",
+                "cannot both listen on 127.0.0.1:5001",
                 "listen = [\"ws://127.0.0.1:5001\"] (default)",
                 "admin = \"127.0.0.1:5001\" (c.toml, line 1)",
             ],
@@ -127,7 +127,7 @@ fn check_and_serve_refuse_the_same_settings() {
             "[limits]\nqueue_soft = \"1MiB\"\nqueue_total = \"1KiB\"",
             78,
             &[
-                "limits.queue_soft <= limits.queue_hard <= limits.queue_total must hold: ",
+                "limits.queue_soft <= limits.queue_hard <= limits.queue_total is required: ",
                 "limits.queue_soft = \"1MiB\" (c.toml, line 2), ",
                 "limits.queue_hard = \"256KiB\" (default), ",
                 "limits.queue_total = \"1KiB\" (c.toml, line 3)",
@@ -142,7 +142,7 @@ fn check_and_serve_refuse_the_same_settings() {
     }
     let long = format!("listen = [\"unix:/tmp/{}\"]", "x".repeat(120));
     let (_, said) = refused(folder.path(), &long, &[]);
-    assert!(said.contains("too long for a unix socket"), "{said}");
+    assert!(said.contains("too long for a Unix socket"), "{said}");
     assert!(!folder.path().join("h-realtime-data").exists());
 }
 
@@ -207,7 +207,7 @@ fn every_problem_is_reported_in_one_run() {
         "tls.cert (c.toml, line 5): no-cert: ",
         "tls.key (c.toml, line 6): no-key: ",
         "limits.fragments",
-        "must hold",
+        "is required",
     ];
     for part in parts {
         assert!(said.contains(part), "{part}: {said}");
@@ -216,7 +216,7 @@ fn every_problem_is_reported_in_one_run() {
     // A value that cannot be read has no consequences of its own.
     let config = "[tls]\ncert = 5\nkey = \"no-key\"\n";
     let (_, said) = refused(folder.path(), config, &[]);
-    assert!(!said.contains("go together"), "{said}");
+    assert!(!said.contains("must be set together"), "{said}");
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn more_connections_than_open_files_are_refused() {
     for part in [
         "limits.connections (c.toml, line 2)",
         "1000 open files",
-        "only 827",
+        "exceed the 827",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -291,7 +291,10 @@ fn urls_of_servers_are_checked_with_all_their_options() {
         assert!(!said.contains("secret"), "{said}");
     }
     let (_, said) = refused(folder.path(), "backend = \"h\"", &[]);
-    assert!(said.contains("h's back end needs DATABASE_URL"), "{said}");
+    assert!(
+        said.contains("h's back end requires DATABASE_URL"),
+        "{said}"
+    );
     // An option without effect is a warning.
     let url = format!("{database}?krbsrvname=x");
     let args = ["config", "check", "--backend", "h"];
@@ -308,7 +311,10 @@ fn build_without_the_backend_says_so_first() {
     let folder = TempDir::new().unwrap();
     let (code, said) = refused(folder.path(), "backend = \"h\"", &[]);
     assert_eq!(code, 78);
-    assert!(said.contains("this build has no back end for h"), "{said}");
+    assert!(
+        said.contains("this build does not include h's back end"),
+        "{said}"
+    );
     assert!(!said.contains("DATABASE_URL"), "{said}");
 }
 
@@ -350,9 +356,9 @@ fn certificates_that_clients_refuse_are_named_at_the_check_and_at_the_start() {
     write(2020, 2021);
     let (code, said) = check();
     assert_eq!(code, 0, "{said}");
-    let expired = "has expired at 2021-01-01T00:00:00Z";
+    let expired = "expired at 2021-01-01T00:00:00Z";
     assert!(
-        said.contains(&format!("warning: {cert}: the certificate of ")),
+        said.contains(&format!("warning: {cert}: certificate of ")),
         "{said}"
     );
     assert!(said.contains(expired), "{said}");

@@ -48,7 +48,7 @@ fn sighup_during_the_start_does_not_end_the_server_and_is_not_lost() {
         is_serving = folder.path().join("data/admin.address").exists();
         assert_eq!(program.child.try_wait().unwrap(), None);
     }
-    program.said("reloaded; no setting has changed");
+    program.said("configuration reloaded: no changes");
     send(&program.child, Signal::TERM);
     assert_eq!(program.wait(), Some(0));
 }

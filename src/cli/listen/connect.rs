@@ -1,9 +1,8 @@
 //! Establishes a connection: socket, TLS if requested, and WebSocket handshake. Owns the timeouts
 //! of these steps. Must not know the messages.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write as _};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -12,195 +11,109 @@ use tungstenite::WebSocket;
 use tungstenite::handshake::client::generate_key;
 use tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::Plan;
-use super::handshake::{self, BadAnswer, Head};
-use super::meter::{LONGEST_MESSAGE, Metered};
+use super::connect_error::{ConnectError, STEP_TIMEOUT, io_reason};
+use super::handshake::{self, BadResponse, ResponseHead};
+use super::meter::{MAX_MESSAGE, MeteredStream};
+use super::options::ListenOptions;
 use super::retry::retry_after;
-use super::target::{Target, Way};
-use crate::cli::exit::Exit;
-use crate::cli::text::printable;
+use super::server_url::{ServerAddress, ServerUrl};
+use super::stream::{ClientStream, DeadlineStream};
+use crate::cli::sanitize::printable;
+use crate::exit::Exit;
 use crate::model::unix_now;
 
 /// A connection after its handshake.
-pub(super) type Socket = WebSocket<Metered>;
-
-/// A transport for a WebSocket.
-pub(super) trait Stream: Read + Write {
-    /// Returns the socket, for `poll`.
-    fn descriptor(&self) -> BorrowedFd<'_>;
-    /// Sets the timeout of a single read and a single write.
-    fn set_patience(&self, patience: Duration) -> io::Result<()>;
-    /// Makes reads and writes non-blocking.
-    fn set_nonblocking(&self) -> io::Result<()>;
-}
-
-impl Stream for TcpStream {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-
-    fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(patience))?;
-        self.set_write_timeout(Some(patience))
-    }
-
-    fn set_nonblocking(&self) -> io::Result<()> {
-        TcpStream::set_nonblocking(self, true)
-    }
-}
-
-impl Stream for UnixStream {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-
-    fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(patience))?;
-        self.set_write_timeout(Some(patience))
-    }
-
-    fn set_nonblocking(&self) -> io::Result<()> {
-        UnixStream::set_nonblocking(self, true)
-    }
-}
-
-/// A stream with one deadline for all reads and writes together.
-pub(super) struct Until<'a, S: Stream + ?Sized> {
-    pub stream: &'a mut S,
-    pub deadline: Instant,
-}
-
-impl<S: Stream + ?Sized> Until<'_, S> {
-    fn wait_no_longer(&self) -> io::Result<()> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        self.stream.set_patience(left)
-    }
-}
-
-impl<S: Stream + ?Sized> Read for Until<'_, S> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.wait_no_longer()?;
-        self.stream.read(buffer)
-    }
-}
-
-impl<S: Stream + ?Sized> Write for Until<'_, S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.wait_no_longer()?;
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.wait_no_longer()?;
-        self.stream.flush()
-    }
-}
-
-/// The reason why there is no connection.
-#[derive(Debug)]
-pub(super) enum Refused {
-    /// Trying again is useless.
-    Final(Exit),
-    /// The server does not match the URL, for this human-readable reason. Final, unless a
-    /// connection has succeeded before: the server may be under repair.
-    Unfit(String),
-    /// A later attempt may succeed.
-    ForNow {
-        /// A human-readable reason.
-        reason: String,
-        /// The minimum time to wait, if the server specifies one.
-        after: Option<Duration>,
-    },
-}
-
-impl Refused {
-    pub(super) fn for_now(reason: String) -> Self {
-        Refused::ForNow {
-            reason,
-            after: None,
-        }
-    }
-}
+pub(super) type Socket = WebSocket<MeteredStream>;
 
 /// Makes one attempt to connect.
-pub(super) fn connect(plan: &Plan) -> Result<Socket, Refused> {
-    let stream: Box<dyn Stream> = match &plan.target.way {
-        Way::Unix(path) => match UnixStream::connect(path) {
+pub(super) fn connect(options: &ListenOptions) -> Result<Socket, ConnectError> {
+    let stream: Box<dyn ClientStream> = match &options.target.address {
+        ServerAddress::Unix(path) => match UnixStream::connect(path) {
             Ok(stream) => Box::new(stream),
-            Err(error) => return Err(Refused::for_now(unconnected(&path.display(), &error))),
+            Err(error) => {
+                return Err(ConnectError::temporary(connect_failed(
+                    &path.display(),
+                    &error,
+                )));
+            }
         },
-        Way::Tcp { host, port } => Box::new(dial(host, *port)?),
-        Way::Tls { host, port } => {
-            let Some(trust) = &plan.trust else {
-                return Err(Refused::Unfit("TLS is not set up".to_owned()));
+        ServerAddress::Tcp { host, port } => Box::new(dial(host, *port)?),
+        ServerAddress::Tls { host, port } => {
+            let Some(trust) = &options.trust else {
+                return Err(ConnectError::Mismatch("TLS is not configured".to_owned()));
             };
             let tcp = dial(host, *port)?;
-            trust.wrap(tcp, host, &plan.target.place(), Instant::now() + ANSWER)?
+            trust.handshake(
+                tcp,
+                host,
+                &options.target.endpoint(),
+                Instant::now() + STEP_TIMEOUT,
+            )?
         }
     };
-    let socket = upgrade(plan, stream)?;
+    let socket = upgrade(options, stream)?;
     let quick = socket.get_ref().set_nonblocking();
-    quick.map_err(|error| Refused::for_now(io_reason(&error)))?;
+    quick.map_err(|error| ConnectError::temporary(io_reason(&error)))?;
     Ok(socket)
 }
 
 /// Connects to the first address of `host` that accepts a connection.
-fn dial(host: &str, port: u16) -> Result<TcpStream, Refused> {
+fn dial(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
     let addresses = (host, port).to_socket_addrs().map_err(|error| {
         let error = printable(&error.to_string());
-        Refused::for_now(format!(
-            "cannot resolve the host {host}: {error}; check its name in the URL, and this \
-             machine's name resolution"
+        ConnectError::temporary(format!(
+            "cannot resolve the host {host}: {error}; check the name in the URL and the name \
+             resolution of this host"
         ))
     })?;
-    let mut failure = format!("the host {host} has no address");
+    let mut failure = format!("the host {host} has no IP address");
     for address in addresses {
-        let made = TcpStream::connect_timeout(&address, ANSWER)
+        let made = TcpStream::connect_timeout(&address, STEP_TIMEOUT)
             .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
         match made {
             Ok(stream) => return Ok(stream),
-            Err(error) => failure = unconnected(&address, &error),
+            Err(error) => failure = connect_failed(&address, &error),
         }
     }
-    Err(Refused::for_now(failure))
+    Err(ConnectError::temporary(failure))
 }
 
-fn unconnected(place: &dyn std::fmt::Display, error: &io::Error) -> String {
+fn connect_failed(endpoint: &dyn std::fmt::Display, error: &io::Error) -> String {
     let reason = io_reason(error);
     match error.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
-            format!("cannot connect to {place}: {reason}; is the server running there?")
+            format!("cannot connect to {endpoint}: {reason}; check that the server is running")
         }
-        _ => format!("cannot connect to {place}: {reason}"),
+        _ => format!("cannot connect to {endpoint}: {reason}"),
     }
 }
 
-fn upgrade(plan: &Plan, mut stream: Box<dyn Stream>) -> Result<Socket, Refused> {
+fn upgrade(
+    options: &ListenOptions,
+    mut stream: Box<dyn ClientStream>,
+) -> Result<Socket, ConnectError> {
     let key = generate_key();
-    let request = handshake::request(&plan.target.request, &key, plan.token.as_ref());
-    let mut timed = Until {
+    let request = handshake::request(&options.target.request, &key, options.token.as_ref());
+    let mut timed = DeadlineStream {
         stream: &mut *stream,
-        deadline: Instant::now() + ANSWER,
+        deadline: Instant::now() + STEP_TIMEOUT,
     };
     let sent = timed.write_all(&request).and_then(|()| timed.flush());
     let answer = sent
-        .map_err(BadAnswer::from)
+        .map_err(BadResponse::from)
         .and_then(|()| handshake::read_head(&mut timed));
-    let (head, rest) = answer.map_err(|bad| unusable(bad, &plan.target))?;
+    let (head, rest) = answer.map_err(|bad| bad_response(bad, &options.target))?;
     if head.status != 101 {
-        timed.deadline = timed.deadline.min(Instant::now() + BODY);
+        timed.deadline = timed.deadline.min(Instant::now() + BODY_TIMEOUT);
         let body = read_body(&head, rest, &mut timed);
-        return Err(judge(&head, &body, &plan.target));
+        return Err(rejection(&head, &body, &options.target));
     }
-    head.check_upgrade(&key).map_err(Refused::Unfit)?;
+    head.check_upgrade(&key).map_err(ConnectError::Mismatch)?;
     Ok(WebSocket::from_partially_read(
-        Metered::new(stream),
+        MeteredStream::new(stream),
         rest,
         Role::Client,
-        Some(limits(&plan.opening)),
+        Some(limits(&options.opening)),
     ))
 }
 
@@ -209,46 +122,46 @@ fn upgrade(plan: &Plan, mut stream: Box<dyn Stream>) -> Result<Socket, Refused> 
 fn limits(opening: &[String]) -> WebSocketConfig {
     let opening: usize = opening
         .iter()
-        .map(|message| message.len() + LONGEST_HEADER)
+        .map(|message| message.len() + MAX_FRAME_HEADER)
         .sum();
     WebSocketConfig::default()
-        .write_buffer_size(UNWRITTEN)
-        .max_write_buffer_size(opening + 2 * UNWRITTEN)
-        .max_message_size(Some(LONGEST_MESSAGE))
-        .max_frame_size(Some(LONGEST_MESSAGE))
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(opening + 2 * WRITE_BUFFER)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
 }
 
-fn unusable(bad: BadAnswer, target: &Target) -> Refused {
-    let place = target.place();
+fn bad_response(bad: BadResponse, target: &ServerUrl) -> ConnectError {
+    let endpoint = target.endpoint();
     match bad {
-        BadAnswer::Io(error) => Refused::for_now(io_reason(&error)),
-        BadAnswer::Tls => Refused::Unfit(speaks_tls(&place)),
-        BadAnswer::NotHttp(text) => Refused::Unfit(text),
-        BadAnswer::Ended { is_empty: false } => {
-            Refused::for_now(format!("{place} closed the connection within its answer"))
-        }
-        BadAnswer::Ended { is_empty: true } => {
-            let hint = match target.way {
-                Way::Tcp { .. } => " (if it speaks TLS: use wss://)",
-                Way::Tls { .. } | Way::Unix(_) => "",
+        BadResponse::Io(error) => ConnectError::temporary(io_reason(&error)),
+        BadResponse::Tls => ConnectError::Mismatch(requires_tls(&endpoint)),
+        BadResponse::NotHttp(text) => ConnectError::Mismatch(text),
+        BadResponse::Ended { is_empty: false } => ConnectError::temporary(format!(
+            "{endpoint} closed the connection before the end of its response"
+        )),
+        BadResponse::Ended { is_empty: true } => {
+            let hint = match target.address {
+                ServerAddress::Tcp { .. } => " (if it requires TLS, use wss://)",
+                ServerAddress::Tls { .. } | ServerAddress::Unix(_) => "",
             };
-            Refused::for_now(format!(
-                "{place} closed the connection without an answer{hint}"
+            ConnectError::temporary(format!(
+                "{endpoint} closed the connection without a response{hint}"
             ))
         }
     }
 }
 
-fn speaks_tls(place: &str) -> String {
-    format!("the server at {place} speaks TLS: use wss://")
+fn requires_tls(endpoint: &str) -> String {
+    format!("the server at {endpoint} requires TLS: use wss://")
 }
 
 /// Reads the body of a rejection, as far as it arrives in time. Its reason is useful, but not
 /// required.
-fn read_body(head: &Head, mut body: Vec<u8>, stream: &mut dyn Read) -> Vec<u8> {
+fn read_body(head: &ResponseHead, mut body: Vec<u8>, stream: &mut dyn Read) -> Vec<u8> {
     let length = head.value("Content-Length");
     let length = length.and_then(|length| length.parse().ok());
-    let most = length.unwrap_or(LONGEST_BODY).min(LONGEST_BODY);
+    let most = length.unwrap_or(MAX_BODY).min(MAX_BODY);
     let mut chunk = [0; 1024];
     while body.len() < most {
         match stream.read(&mut chunk) {
@@ -261,25 +174,25 @@ fn read_body(head: &Head, mut body: Vec<u8>, stream: &mut dyn Read) -> Vec<u8> {
 
 /// Interprets a response other than 101. Redirects are not followed: the token is intended for the
 /// server that the user named, not for one that this server names.
-fn judge(head: &Head, body: &[u8], target: &Target) -> Refused {
+fn rejection(head: &ResponseHead, body: &[u8], target: &ServerUrl) -> ConnectError {
     let (status, name) = (head.status, &target.name);
-    if status == 400 && matches!(target.way, Way::Tcp { .. }) && is_about_tls(body) {
-        return Refused::Unfit(speaks_tls(&target.place()));
+    if status == 400 && matches!(target.address, ServerAddress::Tcp { .. }) && is_about_tls(body) {
+        return ConnectError::Mismatch(requires_tls(&target.endpoint()));
     }
-    let said = match (head.value("Location"), reason_of(body)) {
+    let detail = match (head.value("Location"), reason_of(body)) {
         (Some(location), _) => format!("see {location}"),
         (None, Some(reason)) => reason,
         (None, None) => head.reason().to_owned(),
     };
-    let reason = printable(&format!("{name} answers {status} {said}"));
+    let reason = printable(&format!("{name} responded with {status} {detail}"));
     match status {
-        401 | 403 => Refused::Final(Exit::new(Exit::NO_PERMISSION, reason)),
+        401 | 403 => ConnectError::Permanent(Exit::new(Exit::NO_PERMISSION, reason)),
         408 | 425 | 429 | 500.. => {
             let after = head.value("Retry-After");
             let after = after.and_then(|value| retry_after(value, unix_now()));
-            Refused::ForNow { reason, after }
+            ConnectError::Temporary { reason, after }
         }
-        _ => Refused::Final(Exit::new(Exit::UNAVAILABLE, reason)),
+        _ => ConnectError::Permanent(Exit::new(Exit::UNAVAILABLE, reason)),
     }
 }
 
@@ -296,47 +209,34 @@ fn is_about_tls(body: &[u8]) -> bool {
 /// skipped.
 fn reason_of(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
-    struct Refusal {
+    struct RejectionBody {
         reason: String,
     }
     let start = body.iter().position(|&byte| byte == b'{')?;
     let end = body.iter().rposition(|&byte| byte == b'}')?;
-    let refusal: Refusal = serde_json::from_slice(body.get(start..=end)?).ok()?;
+    let refusal: RejectionBody = serde_json::from_slice(body.get(start..=end)?).ok()?;
     Some(refusal.reason)
 }
 
-/// Returns a human-readable reason for a socket error.
-pub(super) fn io_reason(error: &io::Error) -> String {
-    match error.kind() {
-        // The error kind that the system uses for a timeout on a blocking socket.
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            format!("no complete answer within {} s", ANSWER.as_secs())
-        }
-        _ => printable(&error.to_string()),
-    }
-}
-
-/// The timeout of each step of connecting: TCP, TLS, and the upgrade.
-const ANSWER: Duration = Duration::from_secs(10);
 /// The timeout for the body of a rejection.
-const BODY: Duration = Duration::from_secs(2);
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// In bytes.
-const LONGEST_BODY: usize = 8 * 1024;
+const MAX_BODY: usize = 8 * 1024;
 /// The maximum size of a client's frame header with its mask, in bytes.
-const LONGEST_HEADER: usize = 14;
+const MAX_FRAME_HEADER: usize = 14;
 /// The size of each write buffer for a server that does not read, in bytes: this much before the
 /// first write is attempted, and as much again after it.
-const UNWRITTEN: usize = 16 * 1024;
+const WRITE_BUFFER: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn judged(answer: &str, body: &str) -> Refused {
+    fn rejection_of(answer: &str, body: &str) -> ConnectError {
         let answer = format!("HTTP/1.1 {answer}\r\n\r\n");
         let (head, _) = handshake::read_head(&mut answer.as_bytes()).expect("a head");
-        let target = Target::parse("ws://h.example/ws").expect("a URL");
-        judge(&head, body.as_bytes(), &target)
+        let target = ServerUrl::parse("ws://h.example/ws").expect("a URL");
+        rejection(&head, body.as_bytes(), &target)
     }
 
     #[test]
@@ -353,10 +253,10 @@ mod tests {
             (503, None),
             (999, None),
         ] {
-            let found = match judged(&status.to_string(), "") {
-                Refused::Final(exit) => Some(exit.code),
-                Refused::ForNow { .. } => None,
-                Refused::Unfit(reason) => panic!("{reason}"),
+            let found = match rejection_of(&status.to_string(), "") {
+                ConnectError::Permanent(exit) => Some(exit.code),
+                ConnectError::Temporary { .. } => None,
+                ConnectError::Mismatch(reason) => panic!("{reason}"),
             };
             assert_eq!(found, code, "{status}");
         }
@@ -364,16 +264,24 @@ mod tests {
 
     #[test]
     fn response_yields_retry_after_and_tls_hint() {
-        let Refused::ForNow { after, reason } = judged("503 Busy\r\nRetry-After: 7", "") else {
+        let ConnectError::Temporary { after, reason } =
+            rejection_of("503 Busy\r\nRetry-After: 7", "")
+        else {
             panic!("503 is for now");
         };
         assert_eq!(after, Some(Duration::from_secs(7)));
-        assert_eq!(reason, "ws://h.example/ws answers 503 Service Unavailable");
+        assert_eq!(
+            reason,
+            "ws://h.example/ws responded with 503 Service Unavailable"
+        );
         let html = "<html>400 The plain HTTP request was sent to HTTPS port</html>";
-        let Refused::Unfit(reason) = judged("400 Bad Request", html) else {
-            panic!("it speaks TLS");
+        let ConnectError::Mismatch(reason) = rejection_of("400 Bad Request", html) else {
+            panic!("it requires TLS");
         };
-        assert_eq!(reason, "the server at h.example:80 speaks TLS: use wss://");
+        assert_eq!(
+            reason,
+            "the server at h.example:80 requires TLS: use wss://"
+        );
     }
 
     #[test]

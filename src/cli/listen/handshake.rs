@@ -10,11 +10,11 @@ use std::io::{self, Read};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::http::{HeaderValue, Uri};
 
-use crate::cli::text::printable;
+use crate::cli::sanitize::printable;
 
 /// The head of a response, as far as the handshake needs it.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub status: u16,
     reason: String,
     is_http_1_1: bool,
@@ -23,7 +23,7 @@ pub(super) struct Head {
 
 /// An invalid response.
 #[derive(Debug)]
-pub(super) enum BadAnswer {
+pub(super) enum BadResponse {
     /// The connection failed or ended, before a complete head was received.
     Io(io::Error),
     /// The server closed the connection without a complete response.
@@ -34,9 +34,9 @@ pub(super) enum BadAnswer {
     NotHttp(String),
 }
 
-impl From<io::Error> for BadAnswer {
+impl From<io::Error> for BadResponse {
     fn from(error: io::Error) -> Self {
-        BadAnswer::Io(error)
+        BadResponse::Io(error)
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) fn request(uri: &Uri, key: &str, token: Option<&HeaderValue>) -> Vec<
 
 /// Reads up to the end of the final response's head. Returns the head, and the bytes that follow
 /// it. Interim responses (RFC 9110 section 15.2) other than 101 are skipped.
-pub(super) fn read_head(stream: &mut dyn Read) -> Result<(Head, Vec<u8>), BadAnswer> {
+pub(super) fn read_head(stream: &mut dyn Read) -> Result<(ResponseHead, Vec<u8>), BadResponse> {
     let mut bytes = Vec::new();
     let mut total = 0;
     loop {
@@ -74,15 +74,15 @@ pub(super) fn read_head(stream: &mut dyn Read) -> Result<(Head, Vec<u8>), BadAns
                 return Ok((head, bytes));
             }
         }
-        if total >= LONGEST_HEAD {
-            let message = format!("the head of the answer is longer than {LONGEST_HEAD} bytes");
-            return Err(BadAnswer::NotHttp(message));
+        if total >= MAX_HEAD {
+            let message = format!("the head of the response is longer than {MAX_HEAD} bytes");
+            return Err(BadResponse::NotHttp(message));
         }
         let mut chunk = [0; 4096];
         match stream.read(&mut chunk) {
             Ok(0) => {
                 let is_empty = bytes.is_empty();
-                return Err(BadAnswer::Ended { is_empty });
+                return Err(BadResponse::Ended { is_empty });
             }
             Ok(count) => {
                 total += count;
@@ -94,12 +94,12 @@ pub(super) fn read_head(stream: &mut dyn Read) -> Result<(Head, Vec<u8>), BadAns
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadAnswer> {
+fn parse(bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>, BadResponse> {
     // A TLS record: an alert or a handshake message, followed by the version.
     if matches!(bytes, [0x15 | 0x16, 0x03, ..]) {
-        return Err(BadAnswer::Tls);
+        return Err(BadResponse::Tls);
     }
-    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
     let length = match response.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
@@ -108,13 +108,13 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadAnswer> {
             let start = bytes.get(..EXCERPT).unwrap_or(bytes);
             let start = printable(&String::from_utf8_lossy(start));
             let message = match bytes.starts_with(b"HTTP/") {
-                true => format!("the answer is not valid HTTP ({error}): {start}"),
-                false => format!("the answer is not HTTP: {start}"),
+                true => format!("the response is not valid HTTP ({error}): {start}"),
+                false => format!("the response is not HTTP: {start}"),
             };
-            return Err(BadAnswer::NotHttp(message));
+            return Err(BadResponse::NotHttp(message));
         }
     };
-    let head = Head {
+    let head = ResponseHead {
         status: response.code.unwrap_or_default(),
         reason: response.reason.unwrap_or_default().to_owned(),
         is_http_1_1: response.version == Some(1),
@@ -127,7 +127,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadAnswer> {
     Ok(Some((head, length)))
 }
 
-impl Head {
+impl ResponseHead {
     /// Returns the values of all fields with a name, in order.
     fn values<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a str> {
         let named = move |field: &&(String, Vec<u8>)| field.0.eq_ignore_ascii_case(name);
@@ -151,7 +151,7 @@ impl Head {
     /// the problem.
     pub fn check_upgrade(&self, key: &str) -> Result<(), String> {
         if !self.is_http_1_1 {
-            return Err("the answer 101 is of a version of HTTP before 1.1".to_owned());
+            return Err("the response 101 has an HTTP version below 1.1".to_owned());
         }
         // "If the response lacks an |Upgrade| header field or the |Upgrade| header field contains
         // a value that is not an ASCII case-insensitive match for the value "websocket", the
@@ -159,32 +159,32 @@ impl Head {
         let mut upgrades = self.values("Upgrade");
         let upgrade = upgrades.next().unwrap_or_default();
         if !upgrade.eq_ignore_ascii_case("websocket") || upgrades.next().is_some() {
-            return Err("the answer 101 has no \"Upgrade: websocket\"".to_owned());
+            return Err("the response 101 lacks \"Upgrade: websocket\"".to_owned());
         }
         // "… doesn't contain a token that is an ASCII case-insensitive match for the value
         // "Upgrade" …": the field is a list.
         let mut options = self.values("Connection").flat_map(|list| list.split(','));
         if !options.any(|option| option.trim().eq_ignore_ascii_case("upgrade")) {
-            return Err("the answer 101 has no \"Connection: Upgrade\"".to_owned());
+            return Err("the response 101 lacks \"Connection: Upgrade\"".to_owned());
         }
         let mut accepts = self.values("Sec-WebSocket-Accept");
         let expected = derive_accept_key(key.as_bytes());
         if accepts.next() != Some(&*expected) || accepts.next().is_some() {
-            return Err("the Sec-WebSocket-Accept of the answer 101 is wrong".to_owned());
+            return Err("the Sec-WebSocket-Accept of the response 101 is wrong".to_owned());
         }
         // "… an extension that was not present in the client's handshake …": none was.
         let mut extensions = self.values("Sec-WebSocket-Extensions");
         if let Some(extension) = extensions.find(|list| !list.is_empty()) {
             let extension = printable(extension);
             return Err(format!(
-                "the answer 101 has an extension that was not offered: {extension}"
+                "the response 101 has an extension that was not offered: {extension}"
             ));
         }
         // The same applies to subprotocols.
         if let Some(protocol) = self.value("Sec-WebSocket-Protocol") {
             let protocol = printable(protocol);
             return Err(format!(
-                "the answer 101 has a subprotocol that was not offered: {protocol}"
+                "the response 101 has a subprotocol that was not offered: {protocol}"
             ));
         }
         Ok(())
@@ -192,8 +192,8 @@ impl Head {
 }
 
 /// In bytes, including interim responses.
-const LONGEST_HEAD: usize = 32 * 1024;
-const MOST_FIELDS: usize = 100;
+const MAX_HEAD: usize = 32 * 1024;
+const MAX_FIELDS: usize = 100;
 /// The number of bytes of a response that is not HTTP to include in an error.
 const EXCERPT: usize = 40;
 
@@ -290,23 +290,23 @@ mod tests {
     #[test]
     fn responses_of_other_protocols_are_distinguished() {
         let fault = |bytes: &[u8]| read_head(&mut &*bytes).expect_err("no answer");
-        assert!(matches!(fault(b""), BadAnswer::Ended { is_empty: true }));
+        assert!(matches!(fault(b""), BadResponse::Ended { is_empty: true }));
         assert!(matches!(
             fault(b"HTTP/1.1 101"),
-            BadAnswer::Ended { is_empty: false }
+            BadResponse::Ended { is_empty: false }
         ));
         assert!(matches!(
             fault(b"\x15\x03\x03\x00\x02\x02\x46"),
-            BadAnswer::Tls
+            BadResponse::Tls
         ));
-        let BadAnswer::NotHttp(text) = fault(b"SSH-2.0-OpenSSH_9\r\n\r\n") else {
+        let BadResponse::NotHttp(text) = fault(b"SSH-2.0-OpenSSH_9\r\n\r\n") else {
             panic!("not HTTP");
         };
         assert!(text.ends_with("not HTTP: SSH-2.0-OpenSSH_9    "), "{text}");
-        let endless = "HTTP/1.1 200 OK\r\nA: ".to_owned() + &"a".repeat(LONGEST_HEAD);
-        assert!(matches!(fault(endless.as_bytes()), BadAnswer::NotHttp(_)));
-        let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(LONGEST_HEAD);
-        assert!(matches!(fault(interim.as_bytes()), BadAnswer::NotHttp(_)));
+        let endless = "HTTP/1.1 200 OK\r\nA: ".to_owned() + &"a".repeat(MAX_HEAD);
+        assert!(matches!(fault(endless.as_bytes()), BadResponse::NotHttp(_)));
+        let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_HEAD);
+        assert!(matches!(fault(interim.as_bytes()), BadResponse::NotHttp(_)));
     }
 
     #[test]

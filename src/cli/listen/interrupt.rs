@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
-use crate::cli::exit::Exit;
+use crate::exit::Exit;
 
 /// The signals received so far.
 pub(super) struct Interrupts {

@@ -6,19 +6,19 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::cli::text::printable;
+use crate::cli::sanitize::printable;
 
 /// The filter of requested annotations: any value of any field matches.
-pub(super) struct Wanted {
+pub(super) struct FilterArgs {
     pub uri: Vec<String>,
     pub group: Vec<String>,
     pub id: Vec<String>,
     pub references: Vec<String>,
 }
 
-impl Wanted {
+impl FilterArgs {
     /// Returns whether no annotations are requested.
-    pub(super) fn is_nothing(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.clauses().is_empty()
     }
 
@@ -44,9 +44,9 @@ const FILTER: u64 = 1;
 
 /// Returns the messages to send on a new connection, in order. `whoami` comes last: messages are
 /// handled in order, so its reply shows that the filter is in place.
-pub(super) fn opening(client_id: &str, wanted: &Wanted) -> Vec<String> {
+pub(super) fn opening(client_id: &str, filter_args: &FilterArgs) -> Vec<String> {
     let mut messages = vec![json!({"type": "client_id", "value": client_id}).to_string()];
-    let clauses = wanted.clauses();
+    let clauses = filter_args.clauses();
     if !clauses.is_empty() {
         let actions = json!({"create": true, "update": true, "delete": true});
         let filter = json!({"match_policy": "include_any", "clauses": clauses, "actions": actions});
@@ -58,41 +58,41 @@ pub(super) fn opening(client_id: &str, wanted: &Wanted) -> Vec<String> {
 
 /// A classified text message.
 #[derive(Debug, PartialEq)]
-pub(super) enum Heard<'a> {
+pub(super) enum ServerMessage<'a> {
     /// An event, as the line to print.
     Event(Cow<'a, str>),
     /// The reply to `whoami`: the userid, or `None` if anonymous.
     Identity(Option<String>),
     /// The server rejected the filter, with this description. No annotations would be sent.
-    FilterRefused(String),
+    FilterRejected(String),
     /// Anything else, as a line for the user.
     Other(String),
 }
 
 /// Classifies `text`.
-pub(super) fn classify(text: &str) -> Heard<'_> {
+pub(super) fn classify(text: &str) -> ServerMessage<'_> {
     let Ok(Envelope { kind }) = serde_json::from_str(text) else {
-        return Heard::Other(format!("not understood: {}", printable(text)));
+        return ServerMessage::Other(format!("unrecognized message: {}", printable(text)));
     };
     match kind.as_ref() {
-        "annotation-notification" | "session-change" => Heard::Event(one_line(text)),
+        "annotation-notification" | "session-change" => ServerMessage::Event(one_line(text)),
         "whoyouare" => match serde_json::from_str(text) {
-            Ok(Identity { userid }) => Heard::Identity(userid),
-            Err(_) => Heard::Other(format!("not understood: {}", printable(text))),
+            Ok(Identity { userid }) => ServerMessage::Identity(userid),
+            Err(_) => ServerMessage::Other(format!("unrecognized message: {}", printable(text))),
         },
         "error" => match serde_json::from_str(text) {
-            Ok(Problem { error, reply_to }) => {
+            Ok(ErrorReply { error, reply_to }) => {
                 let description = printable(&error.description);
                 match reply_to {
                     Value::Number(id) if id.as_u64() == Some(FILTER) => {
-                        Heard::FilterRefused(description)
+                        ServerMessage::FilterRejected(description)
                     }
-                    _ => Heard::Other(format!("error: {description}")),
+                    _ => ServerMessage::Other(format!("error: {description}")),
                 }
             }
-            Err(_) => Heard::Other(format!("error: {}", printable(text))),
+            Err(_) => ServerMessage::Other(format!("error: {}", printable(text))),
         },
-        _ => Heard::Other(format!("reply: {}", printable(text))),
+        _ => ServerMessage::Other(format!("reply: {}", printable(text))),
     }
 }
 
@@ -118,7 +118,7 @@ struct Identity {
 }
 
 #[derive(Deserialize)]
-struct Problem {
+struct ErrorReply {
     error: Description,
     #[serde(default)]
     reply_to: Value,
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn opening_has_one_clause_per_requested_field() {
-        let wanted = Wanted {
+        let filter_args = FilterArgs {
             uri: strings(&["https://a.example/\"x\"", "https://b.example/"]),
             group: vec![],
             id: strings(&["A"]),
@@ -156,47 +156,47 @@ mod tests {
             ),
             r#"{"type":"whoami","id":2}"#,
         ];
-        assert_eq!(opening("c0ffee", &wanted), expected);
+        assert_eq!(opening("c0ffee", &filter_args), expected);
     }
 
     #[test]
     fn no_filter_is_sent_without_clauses() {
-        let wanted = Wanted {
+        let filter_args = FilterArgs {
             uri: vec![],
             group: vec![],
             id: vec![],
             references: vec![],
         };
-        assert!(wanted.is_nothing());
-        assert_eq!(opening("x", &wanted).len(), 2);
+        assert!(filter_args.is_empty());
+        assert_eq!(opening("x", &filter_args).len(), 2);
     }
 
     #[test]
     fn messages_are_classified() {
-        let other = |line: &str| Heard::Other(line.to_owned());
+        let other = |line: &str| ServerMessage::Other(line.to_owned());
         for (text, expected) in [
             (
                 "{\"type\": \"session-change\", \"userid\": 1,\r\n\"model\": {\"a\": \"\\n\"}}",
-                Heard::Event(
+                ServerMessage::Event(
                     "{\"type\": \"session-change\", \"userid\": 1,  \"model\": {\"a\": \"\\n\"}}"
                         .into(),
                 ),
             ),
             (
                 r#"{"payload":[],"type":"annotation-notification"}"#,
-                Heard::Event(r#"{"payload":[],"type":"annotation-notification"}"#.into()),
+                ServerMessage::Event(r#"{"payload":[],"type":"annotation-notification"}"#.into()),
             ),
             (
                 r#"{"type":"whoyouare","userid":"acct:joe@example.org","ok":true}"#,
-                Heard::Identity(Some("acct:joe@example.org".to_owned())),
+                ServerMessage::Identity(Some("acct:joe@example.org".to_owned())),
             ),
             (
                 r#"{"type":"whoyouare","userid":null}"#,
-                Heard::Identity(None),
+                ServerMessage::Identity(None),
             ),
             (
                 r#"{"type":"whoyouare","userid":7}"#,
-                other(r#"not understood: {"type":"whoyouare","userid":7}"#),
+                other(r#"unrecognized message: {"type":"whoyouare","userid":7}"#),
             ),
             (
                 r#"{"type":"error","error":{"description":"no\u001bgood"},"ok":false}"#,
@@ -204,7 +204,7 @@ mod tests {
             ),
             (
                 r#"{"type":"error","error":{"description":"too many"},"ok":false,"reply_to":1}"#,
-                Heard::FilterRefused("too many".to_owned()),
+                ServerMessage::FilterRejected("too many".to_owned()),
             ),
             (
                 r#"{"type":"error","error":{"description":"no"},"ok":false,"reply_to":2}"#,
@@ -215,10 +215,13 @@ mod tests {
                 r#"{"type":"pong","ok":true}"#,
                 other(r#"reply: {"type":"pong","ok":true}"#),
             ),
-            (r#"{"type":1}"#, other(r#"not understood: {"type":1}"#)),
-            ("{", other("not understood: {")),
-            ("[]", other("not understood: []")),
-            ("", other("not understood: ")),
+            (
+                r#"{"type":1}"#,
+                other(r#"unrecognized message: {"type":1}"#),
+            ),
+            ("{", other("unrecognized message: {")),
+            ("[]", other("unrecognized message: []")),
+            ("", other("unrecognized message: ")),
         ] {
             assert_eq!(classify(text), expected, "{text}");
         }

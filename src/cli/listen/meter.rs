@@ -7,25 +7,25 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::BorrowedFd;
 
-use super::connect::Stream;
+use super::stream::ClientStream;
 
 /// A connection that counts its bytes.
-pub(super) struct Metered<S = Box<dyn Stream>> {
+pub(super) struct MeteredStream<S = Box<dyn ClientStream>> {
     stream: S,
     /// The number of bytes that this turn may still read.
     left: usize,
     /// The number of bytes since the last complete message.
-    unfinished: u64,
+    incomplete: u64,
     has_read: bool,
     has_written: bool,
 }
 
-impl<S> Metered<S> {
+impl<S> MeteredStream<S> {
     pub fn new(stream: S) -> Self {
-        Metered {
+        MeteredStream {
             stream,
-            left: TURN,
-            unfinished: 0,
+            left: READ_LIMIT,
+            incomplete: 0,
             has_read: false,
             has_written: false,
         }
@@ -33,14 +33,14 @@ impl<S> Metered<S> {
 
     /// Starts a turn: resets the limit and the flags of the previous turn.
     pub fn begin_turn(&mut self) {
-        self.left = TURN;
+        self.left = READ_LIMIT;
         self.has_read = false;
         self.has_written = false;
     }
 
     /// Returns whether this turn has reached its limit, so that more input may be available
     /// immediately. With TLS, this input may be in a buffer that `poll` does not see.
-    pub fn is_cut(&self) -> bool {
+    pub fn is_limit_reached(&self) -> bool {
         self.left == 0
     }
 
@@ -56,23 +56,23 @@ impl<S> Metered<S> {
 
     /// Called when a message is complete.
     pub fn message_ended(&mut self) {
-        self.unfinished = 0;
+        self.incomplete = 0;
     }
 
     /// Called when a control frame with this payload length has been read. Control frames are not
     /// part of a message.
     pub fn control_frame(&mut self, payload: usize) {
         let frame = (CONTROL_HEADER + payload) as u64;
-        self.unfinished = self.unfinished.saturating_sub(frame);
+        self.incomplete = self.incomplete.saturating_sub(frame);
     }
 
     /// Returns whether a message of the server exceeds its maximum size.
-    pub fn is_endless(&self) -> bool {
-        self.unfinished > (LONGEST_MESSAGE + LONGEST_HEADERS) as u64
+    pub fn is_message_too_large(&self) -> bool {
+        self.incomplete > (MAX_MESSAGE + MAX_FRAME_HEADERS) as u64
     }
 }
 
-impl Metered {
+impl MeteredStream {
     /// Returns the socket, for `poll`.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.stream.descriptor()
@@ -84,7 +84,7 @@ impl Metered {
     }
 }
 
-impl<S: Read> Read for Metered<S> {
+impl<S: Read> Read for MeteredStream<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min(self.left);
         let Some(buffer) = buffer.get_mut(..most).filter(|_| self.left > 0) else {
@@ -92,13 +92,13 @@ impl<S: Read> Read for Metered<S> {
         };
         let count = self.stream.read(buffer)?;
         self.left = self.left.saturating_sub(count);
-        self.unfinished = self.unfinished.saturating_add(count as u64);
+        self.incomplete = self.incomplete.saturating_add(count as u64);
         self.has_read |= count > 0;
         Ok(count)
     }
 }
 
-impl<S: Write> Write for Metered<S> {
+impl<S: Write> Write for MeteredStream<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.stream.write(bytes)? {
             // The buffer of the TLS library is full. The WebSocket library would interpret this as
@@ -117,13 +117,13 @@ impl<S: Write> Write for Metered<S> {
 }
 
 /// The maximum size of a server's message, in bytes, including all fragments.
-pub(super) const LONGEST_MESSAGE: usize = 16 * 1024 * 1024;
+pub(super) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// The maximum total size of the frame headers of one message. This limits the number of its
 /// fragments: a header has 2 to 10 bytes.
-pub(super) const LONGEST_HEADERS: usize = 1024 * 1024;
+pub(super) const MAX_FRAME_HEADERS: usize = 1024 * 1024;
 /// The maximum number of bytes that one turn reads. This keeps a turn to a few milliseconds,
 /// regardless of the content.
-const TURN: usize = 64 * 1024;
+const READ_LIMIT: usize = 64 * 1024;
 /// The size of a control frame's header from a server, in bytes.
 const CONTROL_HEADER: usize = 2;
 
@@ -161,7 +161,7 @@ mod tests {
     }
 
     /// Reads until the turn ends. Returns the number of messages received.
-    fn turn(socket: &mut WebSocket<Metered<Endless>>) -> usize {
+    fn turn(socket: &mut WebSocket<MeteredStream<Endless>>) -> usize {
         socket.get_mut().begin_turn();
         for count in 0.. {
             match socket.read() {
@@ -174,16 +174,16 @@ mod tests {
         unreachable!("a turn ends")
     }
 
-    fn socket(first: &[u8], then: &'static [u8]) -> WebSocket<Metered<Endless>> {
-        let stream = Metered::new(Endless(then));
+    fn socket(first: &[u8], then: &'static [u8]) -> WebSocket<MeteredStream<Endless>> {
+        let stream = MeteredStream::new(Endless(then));
         WebSocket::from_partially_read(stream, first.to_vec(), Role::Client, None)
     }
 
     /// Reads a whole turn without the WebSocket library. Returns its bytes.
-    fn raw_turn(meter: &mut Metered<Endless>) -> usize {
+    fn raw_turn(meter: &mut MeteredStream<Endless>) -> usize {
         meter.begin_turn();
-        let count = meter.read(&mut [0; 2 * TURN]).expect("a turn");
-        assert!(meter.is_cut() && meter.has_read());
+        let count = meter.read(&mut [0; 2 * READ_LIMIT]).expect("a turn");
+        assert!(meter.is_limit_reached() && meter.has_read());
         assert!(meter.read(&mut [0]).is_err(), "the turn is over");
         count
     }
@@ -194,20 +194,20 @@ mod tests {
         let mut socket = socket(b"\x01\x00", b"\x00\x00");
         for _ in 0..3 {
             assert_eq!(turn(&mut socket), 0);
-            assert!(socket.get_ref().is_cut() && socket.get_ref().has_read());
+            assert!(socket.get_ref().is_limit_reached() && socket.get_ref().has_read());
         }
-        assert!(!socket.get_ref().is_endless());
-        assert_eq!(socket.get_ref().unfinished, 3 * TURN as u64);
+        assert!(!socket.get_ref().is_message_too_large());
+        assert_eq!(socket.get_ref().incomplete, 3 * READ_LIMIT as u64);
     }
 
     #[test]
     fn message_length_including_headers_is_bounded() {
-        let mut meter = Metered::new(Endless(b"\x00\x00"));
-        for number in 0..=MOST / TURN {
-            assert!(!meter.is_endless(), "{number}");
+        let mut meter = MeteredStream::new(Endless(b"\x00\x00"));
+        for number in 0..=MOST / READ_LIMIT {
+            assert!(!meter.is_message_too_large(), "{number}");
             raw_turn(&mut meter);
         }
-        assert!(meter.is_endless());
+        assert!(meter.is_message_too_large());
     }
 
     #[test]
@@ -215,8 +215,8 @@ mod tests {
         let mut pings = socket(b"\x01\x00", b"\x89\x02ab");
         let mut texts = socket(b"", b"\x81\x02ab");
         for socket in [&mut pings, &mut texts] {
-            assert_eq!(turn(socket), TURN / 4);
-            assert_eq!(socket.get_ref().unfinished, 0);
+            assert_eq!(turn(socket), READ_LIMIT / 4);
+            assert_eq!(socket.get_ref().incomplete, 0);
         }
     }
 
@@ -231,12 +231,12 @@ mod tests {
                 Ok(())
             }
         }
-        let mut meter = Metered::new(Full);
+        let mut meter = MeteredStream::new(Full);
         let error = meter.write(b"a").expect_err("no room");
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
         assert!(!meter.has_written());
         assert_eq!(meter.write(b"").ok(), Some(0));
     }
 
-    const MOST: usize = LONGEST_MESSAGE + LONGEST_HEADERS;
+    const MOST: usize = MAX_MESSAGE + MAX_FRAME_HEADERS;
 }

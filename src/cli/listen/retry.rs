@@ -19,7 +19,7 @@ pub(super) fn retry_after(value: &str, now: UnixMillis) -> Option<Duration> {
             Duration::from_millis(date.saturating_sub(now))
         }
     };
-    Some(wait.min(LONGEST_WAIT))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 /// The delays between connections.
@@ -27,7 +27,7 @@ pub(super) struct Retry(Backoff);
 
 impl Retry {
     pub fn new() -> Self {
-        Retry(Backoff::new(SHORTEST_DELAY, LONGEST_DELAY))
+        Retry(Backoff::new(MIN_DELAY, MAX_DELAY))
     }
 
     /// Returns the delay after a connection that `lasted` this long and ended with a close code, or
@@ -58,12 +58,12 @@ impl Retry {
 }
 
 /// The first delay is between one and two seconds, the last about a minute.
-const SHORTEST_DELAY: Duration = Duration::from_secs(1);
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
+const MIN_DELAY: Duration = Duration::from_secs(1);
+const MAX_DELAY: Duration = Duration::from_secs(60);
 /// The minimum delay after the close code "try again later".
 const OVERLOADED: Duration = Duration::from_secs(10);
 /// The maximum delay that a server can request.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// Close codes from the IANA registry.
 const SERVICE_RESTART: u16 = 1012;
 const TRY_AGAIN_LATER: u16 = 1013;

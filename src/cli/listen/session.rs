@@ -15,24 +15,25 @@ use tungstenite::{Error, Message};
 
 use super::connect::Socket;
 use super::interrupt::Interrupts;
-use super::messages::{self, Heard};
-use super::meter::{LONGEST_HEADERS, LONGEST_MESSAGE};
-use super::pulse::{Beat, DEAD_AFTER, PING_AFTER, Pulse, UNREAD_AFTER};
-use super::{Console, Plan};
-use crate::cli::exit::Exit;
-use crate::cli::text::printable;
+use super::liveness::{Liveness, LivenessAction, PING_INTERVAL, PONG_TIMEOUT, WRITE_TIMEOUT};
+use super::messages::{self, ServerMessage};
+use super::meter::{MAX_FRAME_HEADERS, MAX_MESSAGE};
+use super::options::ListenOptions;
+use super::output::ListenOutput;
+use crate::cli::sanitize::printable;
+use crate::exit::Exit;
 
 /// The end of a session.
-pub(super) enum End {
+pub(super) enum SessionEnd {
     /// The intended end: enough events, or a closed standard output.
     Done,
     /// Ended by a signal.
     Interrupted,
-    Lost(Lost),
+    Disconnect(Disconnect),
 }
 
 /// A lost connection.
-pub(super) struct Lost {
+pub(super) struct Disconnect {
     pub reason: String,
     /// The code of the server's close frame.
     pub code: Option<u16>,
@@ -40,9 +41,9 @@ pub(super) struct Lost {
     pub after: Option<Duration>,
 }
 
-impl Lost {
+impl Disconnect {
     pub fn broken(reason: String) -> Self {
-        Lost {
+        Disconnect {
             reason,
             code: None,
             after: None,
@@ -55,124 +56,124 @@ impl Lost {
             Some(CloseFrame {
                 code: CloseCode::Protocol,
                 reason,
-            }) if reason.as_str() == INVALID_CODE => {
-                Lost::broken(violation("its close frame has an invalid code"))
+            }) if reason.as_str() == INVALID_CODE_REASON => {
+                Disconnect::broken(violation("its close frame has an invalid code"))
             }
             Some(frame) => {
                 let code = u16::from(frame.code);
                 let text = format!("closed by the server: {code} {}", frame.reason);
-                Lost {
+                Disconnect {
                     code: Some(code),
-                    ..Lost::broken(printable(text.trim_end()))
+                    ..Disconnect::broken(printable(text.trim_end()))
                 }
             }
-            None => Lost::broken("closed by the server".to_owned()),
+            None => Disconnect::broken("closed by the server".to_owned()),
         }
     }
 }
 
 /// A connection, and all event sources of its session.
-pub(super) struct Session<'a, 'b> {
+pub(super) struct ClientSession<'a, 'b> {
     pub socket: Socket,
-    pub plan: &'a Plan,
+    pub options: &'a ListenOptions,
     pub left: &'a mut Option<u64>,
-    pub console: &'a mut Console<'b>,
+    pub output: &'a mut ListenOutput<'b>,
     pub interrupts: &'a Interrupts,
     /// The server has answered the last opening message.
     pub is_open: bool,
 }
 
-impl Session<'_, '_> {
+impl ClientSession<'_, '_> {
     /// Runs the session until the connection ends, enough events have been received, or a signal
     /// arrives.
     ///
     /// # Errors
     /// If another connection would not help: a rejected filter, an invalid token, or a failing
     /// standard output.
-    pub fn run(mut self) -> Result<End, Exit> {
-        let result = match self.open() {
-            Ok(()) => self.serve(),
-            Err(error) => Ok(End::Lost(Lost::broken(reason(&error)))),
+    pub fn run(mut self) -> Result<SessionEnd, Exit> {
+        let result = match self.send_opening() {
+            Ok(()) => self.run_open(),
+            Err(error) => Ok(SessionEnd::Disconnect(Disconnect::broken(reason(&error)))),
         };
         match &result {
-            Ok(End::Lost(_)) => {
+            Ok(SessionEnd::Disconnect(_)) => {
                 // The answer to a close frame is queued at this point. Sending it is best effort.
                 let _ = self.socket.flush();
             }
-            Ok(End::Interrupted) => self.close(CloseCode::Away),
-            Ok(End::Done) | Err(_) => self.close(CloseCode::Normal),
+            Ok(SessionEnd::Interrupted) => self.close(CloseCode::Away),
+            Ok(SessionEnd::Done) | Err(_) => self.close(CloseCode::Normal),
         }
         result
     }
 
-    fn open(&mut self) -> Result<(), Error> {
-        for message in &self.plan.opening {
+    fn send_opening(&mut self) -> Result<(), Error> {
+        for message in &self.options.opening {
             let sent = self.socket.write(Message::text(message.as_str()));
-            unless_full(sent)?;
+            ignore_full_buffer(sent)?;
         }
         Ok(())
     }
 
-    fn serve(&mut self) -> Result<End, Exit> {
-        let mut pulse = Pulse::new(Instant::now());
-        let mut woken = Woken::default();
+    fn run_open(&mut self) -> Result<SessionEnd, Exit> {
+        let mut liveness = Liveness::new(Instant::now());
+        let mut readiness = Readiness::default();
         loop {
             self.socket.get_mut().begin_turn();
-            if let Some(end) = self.take_all()? {
+            if let Some(end) = self.read_messages()? {
                 return Ok(end);
             }
-            let is_flushed = match self.keep_up(&mut pulse) {
+            let is_flushed = match self.write_output(&mut liveness) {
                 Ok(is_flushed) => is_flushed,
-                Err(lost) => return Ok(End::Lost(lost)),
+                Err(lost) => return Ok(SessionEnd::Disconnect(lost)),
             };
             let meter = self.socket.get_ref();
             // Over TLS, no input is read while output is blocked. Polling for input would then
             // return immediately, again and again.
-            let is_held_up = !is_flushed && woken.is_readable && !meter.has_read();
-            let interest = match (is_flushed, is_held_up) {
+            let is_write_blocked = !is_flushed && readiness.is_readable && !meter.has_read();
+            let interest = match (is_flushed, is_write_blocked) {
                 (true, _) => PollFlags::IN,
                 (false, false) => PollFlags::IN | PollFlags::OUT,
                 (false, true) => PollFlags::OUT,
             };
-            let patience = match meter.is_cut() {
+            let timeout = match meter.is_limit_reached() {
                 true => Duration::ZERO,
-                false => pulse.patience(Instant::now()),
+                false => liveness.timeout(Instant::now()),
             };
-            let waited = self.wait(interest, patience);
-            woken = waited.map_err(|error| Exit::new(Exit::OS, format!("poll: {error}")))?;
-            if woken.is_readable {
-                pulse.heard(Instant::now());
+            let waited = self.wait(interest, timeout);
+            readiness = waited.map_err(|error| Exit::new(Exit::OS, format!("poll: {error}")))?;
+            if readiness.is_readable {
+                liveness.on_activity(Instant::now());
             }
-            if woken.is_unread {
-                return Ok(End::Done);
+            if readiness.is_output_closed {
+                return Ok(SessionEnd::Done);
             }
         }
     }
 
     /// Writes queued output, and a ping if one is due. Returns whether everything has been written.
-    fn keep_up(&mut self, pulse: &mut Pulse) -> Result<bool, Lost> {
-        if self.socket.get_ref().is_endless() {
-            return Err(Lost::broken(endless()));
+    fn write_output(&mut self, liveness: &mut Liveness) -> Result<bool, Disconnect> {
+        if self.socket.get_ref().is_message_too_large() {
+            return Err(Disconnect::broken(message_too_large()));
         }
         let mut is_flushed = self.flush()?;
         let has_written = self.socket.get_ref().has_written();
-        pulse.sent(Instant::now(), is_flushed, has_written);
-        match pulse.next(Instant::now()) {
-            Beat::Wait => {}
-            Beat::Ping => {
+        liveness.on_write(Instant::now(), is_flushed, has_written);
+        match liveness.next(Instant::now()) {
+            LivenessAction::Wait => {}
+            LivenessAction::Ping => {
                 let sent = self.socket.write(Message::Ping(Vec::new().into()));
-                unless_full(sent).map_err(|error| Lost::broken(reason(&error)))?;
+                ignore_full_buffer(sent).map_err(|error| Disconnect::broken(reason(&error)))?;
                 is_flushed = self.flush()?;
             }
-            Beat::Dead => {
-                let seconds = (PING_AFTER + DEAD_AFTER).as_secs();
-                return Err(Lost::broken(format!(
-                    "nothing heard for {seconds} s, not even an answer to a ping"
+            LivenessAction::Dead => {
+                let seconds = (PING_INTERVAL + PONG_TIMEOUT).as_secs();
+                return Err(Disconnect::broken(format!(
+                    "no data for {seconds} s, not even a pong"
                 )));
             }
-            Beat::Unread => {
-                let seconds = UNREAD_AFTER.as_secs();
-                return Err(Lost::broken(format!(
+            LivenessAction::NotReading => {
+                let seconds = WRITE_TIMEOUT.as_secs();
+                return Err(Disconnect::broken(format!(
                     "the server has read nothing for {seconds} s"
                 )));
             }
@@ -180,37 +181,37 @@ impl Session<'_, '_> {
         Ok(is_flushed)
     }
 
-    fn flush(&mut self) -> Result<bool, Lost> {
+    fn flush(&mut self) -> Result<bool, Disconnect> {
         match self.socket.flush() {
             Ok(()) => Ok(true),
-            Err(error) if is_full(&error) => Ok(false),
-            Err(error) => Err(Lost::broken(reason(&error))),
+            Err(error) if would_block(&error) => Ok(false),
+            Err(error) => Err(Disconnect::broken(reason(&error))),
         }
     }
 
     /// Handles the received messages, up to the limit of one turn.
-    fn take_all(&mut self) -> Result<Option<End>, Exit> {
+    fn read_messages(&mut self) -> Result<Option<SessionEnd>, Exit> {
         loop {
             if self.interrupts.received() {
-                return Ok(Some(End::Interrupted));
+                return Ok(Some(SessionEnd::Interrupted));
             }
             let read = self.socket.read();
             if let Ok(message) = &read {
                 self.count(message);
             }
             let end = match read {
-                Ok(Message::Text(text)) => self.take(&text)?,
-                Ok(Message::Close(frame)) => Some(End::Lost(self.closed(frame)?)),
+                Ok(Message::Text(text)) => self.on_text(&text)?,
+                Ok(Message::Close(frame)) => Some(SessionEnd::Disconnect(self.closed(frame)?)),
                 Ok(Message::Binary(_)) => {
-                    self.console.say("ignored: a binary message");
+                    self.output.status("ignored a binary message");
                     None
                 }
                 // The pong is queued at this point, and is flushed before the next wait.
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => None,
-                Err(error) if is_full(&error) => return Ok(None),
+                Err(error) if would_block(&error) => return Ok(None),
                 // The process was suspended and resumed (Ctrl-Z, fg).
                 Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => None,
-                Err(error) => Some(End::Lost(Lost::broken(reason(&error)))),
+                Err(error) => Some(SessionEnd::Disconnect(Disconnect::broken(reason(&error)))),
             };
             if end.is_some() {
                 return Ok(end);
@@ -229,14 +230,13 @@ impl Session<'_, '_> {
 
     /// Called when the server has closed the connection. If the opening messages caused the close,
     /// a new connection would fail in the same way.
-    fn closed(&self, frame: Option<CloseFrame>) -> Result<Lost, Exit> {
-        let lost = Lost::closed(frame);
+    fn closed(&self, frame: Option<CloseFrame>) -> Result<Disconnect, Exit> {
+        let lost = Disconnect::closed(frame);
         match lost.code {
             Some(code) if !self.is_open && REJECTIONS.contains(&code) => {
-                let (name, reason) = (&self.plan.target.name, &lost.reason);
+                let (name, reason) = (&self.options.target.name, &lost.reason);
                 let message = format!(
-                    "{name}: {reason}; the server rejects the client id or the filter. Ask for \
-                     less"
+                    "{name}: {reason}; the server rejected the client ID or the filter: shorten them"
                 );
                 Err(Exit::new(Exit::USAGE, message))
             }
@@ -245,53 +245,53 @@ impl Session<'_, '_> {
     }
 
     /// Handles a message. Returns the end of the session, if the message causes it.
-    fn take(&mut self, text: &str) -> Result<Option<End>, Exit> {
+    fn on_text(&mut self, text: &str) -> Result<Option<SessionEnd>, Exit> {
         match messages::classify(text) {
-            Heard::Event(line) => {
-                if !self.console.event(&line)? {
-                    return Ok(Some(End::Done));
+            ServerMessage::Event(line) => {
+                if !self.output.event(&line)? {
+                    return Ok(Some(SessionEnd::Done));
                 }
                 if let Some(left) = &mut self.left {
                     *left = left.saturating_sub(1);
-                    return Ok((*left == 0).then_some(End::Done));
+                    return Ok((*left == 0).then_some(SessionEnd::Done));
                 }
             }
-            Heard::FilterRefused(description) => {
-                let reason = format!("the server refuses the filter: {description}");
+            ServerMessage::FilterRejected(description) => {
+                let reason = format!("the server rejected the filter: {description}");
                 if description.contains(TEMPORARY) {
-                    return Ok(Some(End::Lost(Lost::broken(reason))));
+                    return Ok(Some(SessionEnd::Disconnect(Disconnect::broken(reason))));
                 }
-                let message = format!("{}: {reason}", self.plan.target.name);
+                let message = format!("{}: {reason}", self.options.target.name);
                 return Err(Exit::new(Exit::USAGE, message));
             }
-            Heard::Identity(Some(userid)) => {
+            ServerMessage::Identity(Some(userid)) => {
                 self.is_open = true;
                 let userid = printable(&userid);
-                self.console.say(format_args!("connected as {userid}"));
+                self.output.status(format_args!("connected as {userid}"));
             }
-            Heard::Identity(None) if self.plan.has_token() => {
+            ServerMessage::Identity(None) if self.options.has_token() => {
                 // Continuing would silently omit annotations that only the user may see.
                 let message = format!(
-                    "{}: the server does not accept the token: it is unknown, expired, or \
-                     revoked. Without a token you are anonymous",
-                    self.plan.target.name
+                    "{}: the server does not accept the token: it is unknown, expired, or revoked; connect \
+                     without a token to be anonymous",
+                    self.options.target.name
                 );
                 return Err(Exit::new(Exit::NO_PERMISSION, message));
             }
-            Heard::Identity(None) => {
+            ServerMessage::Identity(None) => {
                 self.is_open = true;
-                self.console.say("connected, anonymous");
+                self.output.status("connected, anonymous");
             }
-            Heard::Other(line) => self.console.say(line),
+            ServerMessage::Other(line) => self.output.status(line),
         }
         Ok(None)
     }
 
     /// Waits for the given events of the socket, for a signal, or for standard output to be closed.
-    fn wait(&self, interest: PollFlags, patience: Duration) -> io::Result<Woken> {
+    fn wait(&self, interest: PollFlags, timeout: Duration) -> io::Result<Readiness> {
         let socket = PollFd::from_borrowed_fd(self.socket.get_ref().descriptor(), interest);
         let mut fds = vec![socket];
-        if let Some(output) = self.console.output {
+        if let Some(output) = self.output.output {
             // Errors are always reported, even without requested events: the reader of a pipe has
             // closed it.
             fds.push(PollFd::from_borrowed_fd(output, PollFlags::empty()));
@@ -299,17 +299,17 @@ impl Session<'_, '_> {
         if let Some(signals) = self.interrupts.as_fd() {
             fds.push(PollFd::from_borrowed_fd(signals, PollFlags::IN));
         }
-        let patience = Timespec::try_from(patience).ok();
-        match poll(&mut fds, patience.as_ref()) {
+        let timeout = Timespec::try_from(timeout).ok();
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(Woken::default()),
+            Err(rustix::io::Errno::INTR) => return Ok(Readiness::default()),
             Err(error) => return Err(error.into()),
         }
         let of = |at: usize| fds.get(at).map_or(PollFlags::empty(), PollFd::revents);
         let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-        Ok(Woken {
+        Ok(Readiness {
             is_readable: !of(0).is_empty() && of(0) != PollFlags::OUT,
-            is_unread: self.console.output.is_some() && of(1).intersects(gone),
+            is_output_closed: self.output.output.is_some() && of(1).intersects(gone),
         })
     }
 
@@ -321,16 +321,16 @@ impl Session<'_, '_> {
             // The server does not read, so it would not answer.
             return;
         }
-        let deadline = Instant::now() + GOODBYE;
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
         loop {
             self.socket.get_mut().begin_turn();
             let is_flushed = self.socket.flush().is_ok();
             match self.socket.read() {
                 Ok(Message::Close(_)) => return,
                 Ok(_) => {}
-                Err(error) if is_full(&error) => {
+                Err(error) if would_block(&error) => {
                     let meter = self.socket.get_ref();
-                    let left = match meter.is_cut() {
+                    let left = match meter.is_limit_reached() {
                         true => Duration::ZERO,
                         false => deadline.saturating_duration_since(Instant::now()),
                     };
@@ -354,24 +354,24 @@ impl Session<'_, '_> {
 
 /// The reason why a wait has ended.
 #[derive(Default)]
-struct Woken {
+struct Readiness {
     /// The socket is readable, or at its end.
     is_readable: bool,
     /// Standard output was closed.
-    is_unread: bool,
+    is_output_closed: bool,
 }
 
 /// Returns whether a non-blocking operation would block.
-fn is_full(error: &Error) -> bool {
+fn would_block(error: &Error) -> bool {
     matches!(error, Error::Io(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
 /// Ignores a full write buffer. The library keeps output that cannot be written now. If its buffer
 /// is full as well, the server is not reading, which is detected in time without another ping.
-fn unless_full(result: Result<(), Error>) -> Result<(), Error> {
+fn ignore_full_buffer(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(Error::WriteBufferFull(_)) => Ok(()),
-        Err(error) if is_full(&error) => Ok(()),
+        Err(error) if would_block(&error) => Ok(()),
         result => result,
     }
 }
@@ -380,17 +380,17 @@ fn unless_full(result: Result<(), Error>) -> Result<(), Error> {
 fn reason(error: &Error) -> String {
     match error {
         Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            "the server ended the connection without a close frame".to_owned()
+            "the server closed the connection without a close frame".to_owned()
         }
         Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            "the server ended the connection without a close frame".to_owned()
+            "the server closed the connection without a close frame".to_owned()
         }
         Error::Io(error) => printable(&format!("the connection failed: {error}")),
         Error::Protocol(error) => violation(&error.to_string()),
         Error::Utf8(_) => violation("a text message is not UTF-8"),
         Error::Capacity(CapacityError::MessageTooLong { .. }) => {
-            let most = LONGEST_MESSAGE / MIB;
-            format!("the server sends a message of more than {most} MiB")
+            let most = MAX_MESSAGE / MIB;
+            format!("the server sent a message of more than {most} MiB")
         }
         error => printable(&error.to_string()),
     }
@@ -398,24 +398,24 @@ fn reason(error: &Error) -> String {
 
 /// Describes a protocol violation of the server. A new connection may succeed, since the server may
 /// be replaced.
-fn violation(what: &str) -> String {
+fn violation(problem: &str) -> String {
     printable(&format!(
-        "the server violates the WebSocket protocol: {what}"
+        "the server violated the WebSocket protocol: {problem}"
     ))
 }
 
-fn endless() -> String {
-    let (most, headers) = (LONGEST_MESSAGE / MIB, LONGEST_HEADERS / MIB);
+fn message_too_large() -> String {
+    let (most, headers) = (MAX_MESSAGE / MIB, MAX_FRAME_HEADERS / MIB);
     format!(
-        "the server sends a message without an end: its fragments have more than {most} MiB, or \
-         their headers more than {headers} MiB"
+        "the server sent an endless message: its fragments exceed {most} MiB, or their headers \
+         {headers} MiB"
     )
 }
 
 /// The time that the server's answer to a close frame may take.
-const GOODBYE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The library's reason text with code 1002 if a close frame has an invalid code.
-const INVALID_CODE: &str = "Protocol violation";
+const INVALID_CODE_REASON: &str = "Protocol violation";
 const MIB: usize = 1024 * 1024;
 /// Part of the description of a rejection that may not recur.
 const TEMPORARY: &str = "try again later";

@@ -1,6 +1,7 @@
 //! Tests of the command over real sockets, with a server based on another library in a thread.
 
-use std::io::{Cursor, Read};
+use std::fs;
+use std::io::{Cursor, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::thread::{self, JoinHandle};
@@ -8,9 +9,11 @@ use std::thread::{self, JoinHandle};
 use clap::Parser;
 use tungstenite::Message;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tungstenite::http::HeaderValue;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use super::options::token;
 use super::*;
 
 const EVENT: &str =
@@ -27,13 +30,13 @@ struct Cli {
 fn listened(arguments: &[&str], token: Option<&str>) -> (String, String, Result<(), Exit>) {
     let cli = Cli::try_parse_from([&["listen"], arguments].concat()).expect("arguments");
     let (mut events, mut status) = (Vec::new(), Vec::new());
-    let result = Plan::new(cli.args, token.map(str::to_owned)).and_then(|plan| {
-        let console = Console {
+    let result = ListenOptions::new(cli.args, token.map(str::to_owned)).and_then(|options| {
+        let output = ListenOutput {
             events: &mut events,
             output: None,
             status: &mut status,
         };
-        listen(&plan, console, &Interrupts::none())
+        listen(&options, output, &Interrupts::none())
     });
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (text(events), text(status), result)
@@ -49,36 +52,36 @@ where
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("ws://{}/ws", listener.local_addr().expect("an address"));
     let thread = thread::spawn(move || {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for script in scripts {
             let stream = listener.accept().expect("a connection").0;
-            let patience = Some(Duration::from_secs(10));
-            stream.set_read_timeout(patience).expect("a timeout");
+            let timeout = Some(Duration::from_secs(10));
+            stream.set_read_timeout(timeout).expect("a timeout");
             let mut socket = tungstenite::accept_hdr(stream, |request: &Request, response| {
                 let authorization = request.headers().get("authorization");
-                heard.push(format!("{authorization:?}"));
+                received.push(format!("{authorization:?}"));
                 Ok::<Response, ErrorResponse>(response)
             })
             .expect("a handshake");
-            heard.extend(until_whoami(&mut socket));
+            received.extend(until_whoami(&mut socket));
             script(&mut socket);
             while let Ok(message) = socket.read() {
-                heard.push(message.to_string());
+                received.push(message.to_string());
             }
         }
-        heard
+        received
     });
     (url, thread)
 }
 
 fn until_whoami<S: Read + Write>(socket: &mut tungstenite::WebSocket<S>) -> Vec<String> {
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     loop {
         let message = socket.read().expect("a message").to_string();
         let last = message.contains("whoami");
-        heard.push(message);
+        received.push(message);
         if last {
-            return heard;
+            return received;
         }
     }
 }
@@ -100,7 +103,7 @@ fn listen_prints_events_answers_pings_and_stops_at_count() {
     let (url, server) = server(vec![|socket: &mut _| {
         say(socket, ME);
         socket.send(Message::Ping("beat".into())).expect("sent");
-        let pong = socket.read().expect("an answer while nothing else is said");
+        let pong = socket.read().expect("a pong while the client is idle");
         assert_eq!(pong, Message::Pong("beat".into()));
         socket.send(Message::binary(&b"\x00"[..])).expect("sent");
         say(
@@ -127,13 +130,16 @@ fn listen_prints_events_answers_pings_and_stops_at_count() {
     );
     assert_eq!(
         status,
-        "connected as acct:joe@example.org\nignored: a binary message\nerror: failed\n"
+        "connected as acct:joe@example.org\nignored a binary message\nerror: failed\n"
     );
     assert!(result.is_ok());
-    let heard = server.join().expect("the server");
-    assert_eq!(heard[0], r#"Some("Bearer t0ken")"#);
-    assert_eq!(heard[1], r#"{"type":"client_id","value":"me"}"#);
-    assert!(heard[2].contains(r#""value":["__world__"]"#), "{heard:?}");
+    let received = server.join().expect("the server");
+    assert_eq!(received[0], r#"Some("Bearer t0ken")"#);
+    assert_eq!(received[1], r#"{"type":"client_id","value":"me"}"#);
+    assert!(
+        received[2].contains(r#""value":["__world__"]"#),
+        "{received:?}"
+    );
 }
 
 #[test]
@@ -160,8 +166,8 @@ fn reconnect_keeps_the_client_id() {
         "{status}"
     );
     assert_eq!(lines[2], "connected, anonymous");
-    let heard = server.join().expect("the server");
-    let ids: Vec<_> = heard
+    let received = server.join().expect("the server");
+    let ids: Vec<_> = received
         .iter()
         .filter(|text| text.contains("client_id"))
         .collect();
@@ -193,7 +199,7 @@ fn rejected_filter_closes_and_is_resent_on_reconnect() {
     assert!(result.is_ok());
     let lines: Vec<_> = status.lines().collect();
     assert!(
-        lines[0].ends_with("the server refuses the filter: no memory now; try again later"),
+        lines[0].ends_with("the server rejected the filter: no memory now; try again later"),
         "{status}"
     );
     assert_eq!(lines[1..], ["connected as acct:joe@example.org"]);
@@ -233,9 +239,14 @@ fn rejected_handshake_is_final_and_missing_server_is_unavailable() {
             "401 No",
             reason,
             Exit::NO_PERMISSION,
-            "answers 401 no such token",
+            "responded with 401 no such token",
         ),
-        ("404 No", "", Exit::UNAVAILABLE, "answers 404 Not Found"),
+        (
+            "404 No",
+            "",
+            Exit::UNAVAILABLE,
+            "responded with 404 Not Found",
+        ),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("ws://{}", listener.local_addr().expect("an address"));
@@ -256,7 +267,7 @@ fn rejected_handshake_is_final_and_missing_server_is_unavailable() {
         server.join().expect("the server");
         let exit = listened(&[&url, "--no-reconnect"], None)
             .2
-            .expect_err("nobody there");
+            .expect_err("no server");
         assert_eq!(exit.code, Exit::UNAVAILABLE);
     }
 }
@@ -284,13 +295,14 @@ fn listen_works_over_unix_socket_and_stops_on_closed_pipe() {
     });
     let url = format!("unix:{}", path.display());
     let cli = Cli::try_parse_from(["listen", &url]).expect("arguments");
-    let plan = Plan::new(cli.args, None).unwrap_or_else(|exit| panic!("{}", exit.message));
-    let console = Console {
+    let options =
+        ListenOptions::new(cli.args, None).unwrap_or_else(|exit| panic!("{}", exit.message));
+    let output = ListenOutput {
         events: &mut Closed,
         output: None,
         status: &mut Cursor::new(Vec::new()),
     };
-    assert!(listen(&plan, console, &Interrupts::none()).is_ok());
+    assert!(listen(&options, output, &Interrupts::none()).is_ok());
     server.join().expect("the server");
 }
 

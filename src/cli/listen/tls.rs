@@ -5,14 +5,15 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::connect::{Refused, Stream, Until, io_reason};
-use crate::cli::exit::Exit;
-use crate::cli::text::printable;
+use super::connect_error::{ConnectError, io_reason};
+use super::stream::{ClientStream, DeadlineStream};
+use crate::cli::sanitize::printable;
+use crate::exit::Exit;
 use crate::trust::{self, Check, Roots, Untrusting};
 
 /// The loaded TLS configuration.
@@ -26,68 +27,62 @@ impl Trust {
             Ok(config) => Ok(Trust(Arc::new(config))),
             Err(error @ Untrusting::File(..)) => Err(Exit::new(Exit::NO_INPUT, error)),
             Err(Untrusting::System) => {
-                let message = "the system has no CA certificates: give one with --ca-cert";
+                let message = "this host has no CA certificates: give one with --ca-cert";
                 Err(Exit::new(Exit::CONFIG, message))
             }
             Err(error @ Untrusting::Tls(_)) => Err(Exit::new(Exit::CONFIG, error)),
         }
     }
 
-    /// Performs the TLS handshake with `host`. Errors refer to the server as `place`.
-    pub(super) fn wrap(
+    /// Performs the TLS handshake with `host`. Errors refer to the server as `endpoint`.
+    pub(super) fn handshake(
         &self,
         mut tcp: TcpStream,
         host: &str,
-        place: &str,
+        endpoint: &str,
         deadline: Instant,
-    ) -> Result<Box<dyn Stream>, Refused> {
+    ) -> Result<Box<dyn ClientStream>, ConnectError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            let message = format!("{} is no name of a server", printable(host));
-            Refused::Final(Exit::new(Exit::USAGE, message))
+            let message = format!("{} is not a valid server name", printable(host));
+            ConnectError::Permanent(Exit::new(Exit::USAGE, message))
         })?;
         let mut tls = ClientConnection::new(self.0.clone(), name)
-            .map_err(|error| Refused::Unfit(printable(&error.to_string())))?;
+            .map_err(|error| ConnectError::Mismatch(printable(&error.to_string())))?;
         while tls.is_handshaking() {
             let stream = &mut tcp;
-            let made = tls.complete_io(&mut Until { stream, deadline });
-            made.map_err(|error| refused(&error, place))?;
+            let made = tls.complete_io(&mut DeadlineStream { stream, deadline });
+            made.map_err(|error| handshake_failed(&error, endpoint))?;
         }
         Ok(Box::new(StreamOwned::new(tls, tcp)))
     }
 }
 
-impl Stream for StreamOwned<ClientConnection, TcpStream> {
+impl ClientStream for StreamOwned<ClientConnection, TcpStream> {
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.sock.as_fd()
     }
-
-    fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        self.sock.set_patience(patience)
-    }
-
-    fn set_nonblocking(&self) -> io::Result<()> {
-        self.sock.set_nonblocking(true)
-    }
 }
 
-fn refused(error: &io::Error, place: &str) -> Refused {
+fn handshake_failed(error: &io::Error, endpoint: &str) -> ConnectError {
     let Some(failure) = trust::tls_failure_within(error) else {
         return match error.kind() {
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => Refused::for_now(format!(
-                "{place} closed the connection during the TLS handshake (if it does not speak \
-                 TLS: use ws://)"
-            )),
-            _ => Refused::for_now(format!("{place}: {}", io_reason(error))),
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
+                ConnectError::temporary(format!(
+                    "{endpoint} closed the connection during the TLS handshake (if it does not use \
+                 TLS, use ws://)"
+                ))
+            }
+            _ => ConnectError::temporary(format!("{endpoint}: {}", io_reason(error))),
         };
     };
     if failure.is_plain {
-        return Refused::Unfit(format!(
-            "the server at {place} does not speak TLS: use ws://"
+        return ConnectError::Mismatch(format!(
+            "the server at {endpoint} does not use TLS: use ws://"
         ));
     }
     let reason = printable(&failure.reason);
-    Refused::Unfit(match failure.can_be_trusted {
-        true => format!("{reason}; if you trust it, give its file (PEM) with --ca-cert"),
+    ConnectError::Mismatch(match failure.can_be_trusted {
+        true => format!("{reason}; if you trust it, give its PEM file with --ca-cert"),
         false => reason,
     })
 }

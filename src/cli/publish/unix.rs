@@ -26,15 +26,15 @@ pub(super) struct NoResolver;
 /// A connection without TLS.
 #[derive(Debug)]
 pub(super) struct UnixTransport {
-    stream: Arc<Stream>,
+    stream: Arc<InterruptibleStream>,
     buffers: LazyBuffers,
 }
 
 /// A socket whose reads and writes may be interrupted by signals.
 #[derive(Debug)]
-struct Stream(UnixStream);
+struct InterruptibleStream(UnixStream);
 
-impl ShutdownHandle for Stream {
+impl ShutdownHandle for InterruptibleStream {
     fn shutdown(&self) {
         // An error means that the socket is shut down already.
         let _ = self.0.shutdown(Shutdown::Both);
@@ -57,7 +57,7 @@ impl Connector for UnixConnector {
         details: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<UnixTransport>, Error> {
-        let stream = Arc::new(Stream(UnixStream::connect(&self.0)?));
+        let stream = Arc::new(InterruptibleStream(UnixStream::connect(&self.0)?));
         let weak = Arc::downgrade(&stream) as Weak<dyn ShutdownHandle>;
         (details.register_shutdown)(weak)?;
         let config = details.config;
@@ -66,9 +66,9 @@ impl Connector for UnixConnector {
     }
 }
 
-impl Stream {
+impl InterruptibleStream {
     /// Retries a system call that signals interrupt, until the timeout.
-    fn within<T>(
+    fn with_timeout<T>(
         &self,
         timeout: NextTimeout,
         mut call: impl FnMut(&mut &UnixStream) -> std::io::Result<T>,
@@ -105,7 +105,7 @@ impl Transport for UnixTransport {
         let mut rest = self.buffers.output().get(..amount).unwrap_or_default();
         while !rest.is_empty() {
             let write = |stream: &mut &UnixStream| stream.write(rest);
-            let written = self.stream.within(timeout.for_write(), write)?;
+            let written = self.stream.with_timeout(timeout.for_write(), write)?;
             if written == 0 {
                 return Err(std::io::Error::from(ErrorKind::WriteZero).into());
             }
@@ -117,7 +117,7 @@ impl Transport for UnixTransport {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let input = self.buffers.input_append_buf();
         let read = |stream: &mut &UnixStream| stream.read(input);
-        let count = self.stream.within(timeout.for_read(), read)?;
+        let count = self.stream.with_timeout(timeout.for_read(), read)?;
         self.buffers.input_appended(count);
         Ok(count > 0)
     }

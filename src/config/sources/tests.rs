@@ -8,15 +8,15 @@ use super::*;
 use crate::config::table::find;
 
 /// Sources with the given file, variables, and flag.
-struct Told {
+struct TestSources {
     folder: TempDir,
     file: Option<&'static str>,
     environment: Vec<(&'static str, String)>,
     flags: Vec<Flag>,
 }
 
-fn told(file: &'static str) -> Told {
-    Told {
+fn test_sources(file: &'static str) -> TestSources {
+    TestSources {
         folder: TempDir::new().unwrap(),
         file: Some(file),
         environment: Vec::new(),
@@ -24,7 +24,7 @@ fn told(file: &'static str) -> Told {
     }
 }
 
-impl Told {
+impl TestSources {
     fn variable(mut self, name: &'static str, value: &str) -> Self {
         self.environment.push((name, value.to_owned()));
         self
@@ -64,9 +64,9 @@ impl Told {
     fn value(&self, name: &str) -> (Option<Value>, String) {
         let values = self.read().unwrap();
         let (setting, _) = find(name).unwrap();
-        let whence = values.whence(setting);
-        let whence = whence.map_or("default".to_owned(), Whence::to_string);
-        let word = whence.rsplit(['/', ' ']).next().unwrap_or_default();
+        let provenance = values.provenance(setting);
+        let provenance = provenance.map_or("default".to_owned(), Provenance::to_string);
+        let word = provenance.rsplit(['/', ' ']).next().unwrap_or_default();
         (values.value(setting), word.to_owned())
     }
 }
@@ -77,11 +77,11 @@ fn text(text: &str) -> Option<Value> {
 
 #[test]
 fn precedence_is_flags_environment_file_default() {
-    let nothing = told("");
-    let by_file = || told("\n[log]\nlevel = \"warn\"");
+    let nothing = test_sources("");
+    let by_file = || test_sources("\n[log]\nlevel = \"warn\"");
     let by_environment = || by_file().variable("H_REALTIME_LOG__LEVEL", "debug");
     let by_flag = by_environment().flag("log.level", "trace");
-    for (told, value, whence) in [
+    for (sources, value, provenance) in [
         (nothing, "info", "default"),
         (by_file(), "warn", "3"),
         (by_file().variable("H_REALTIME_LOG__LEVEL", ""), "warn", "3"),
@@ -100,24 +100,27 @@ fn precedence_is_flags_environment_file_default() {
         ),
         (by_flag, "trace", "--flag"),
     ] {
-        assert_eq!(told.value("log.level"), (text(value), whence.to_owned()));
+        assert_eq!(
+            sources.value("log.level"),
+            (text(value), provenance.to_owned())
+        );
     }
 }
 
 #[test]
 fn h_variables_rank_between_credentials_and_file() {
-    let by_file = || told("[h]\ndatabase_url = \"file\"");
+    let by_file = || test_sources("[h]\ndatabase_url = \"file\"");
     let by_h = || by_file().variable("DATABASE_URL", "theirs");
     let by_credential = || by_h().credential("h.database_url", "credential\n");
     let by_ours = by_credential().variable("H_REALTIME_H__DATABASE_URL", "ours");
-    for (told, value) in [
+    for (sources, value) in [
         (by_file(), "file"),
         (by_file().variable("DATABASE_URL", ""), "file"),
         (by_h(), "theirs"),
         (by_credential(), "credential"),
         (by_ours, "ours"),
     ] {
-        assert_eq!(told.value("h.database_url").0, text(value));
+        assert_eq!(sources.value("h.database_url").0, text(value));
     }
 }
 
@@ -127,55 +130,59 @@ fn secrets_may_be_in_files() {
     let path = folder.path().join("secret");
     fs::write(&path, "amqp://u:p@mq//\n").unwrap();
     let path = path.to_str().unwrap();
-    let by_variable = || told("").variable("H_REALTIME_AMQP__URL_FILE", path);
+    let by_variable = || test_sources("").variable("H_REALTIME_AMQP__URL_FILE", path);
     assert_eq!(by_variable().value("amqp.url").0, text("amqp://u:p@mq//"));
     let file: &'static str = format!("[amqp]\nurl_file = {path:?}").leak();
-    assert_eq!(told(file).value("amqp.url").0, text("amqp://u:p@mq//"));
+    assert_eq!(
+        test_sources(file).value("amqp.url").0,
+        text("amqp://u:p@mq//")
+    );
     let both = by_variable().variable("H_REALTIME_AMQP__URL", "amqp://other//");
-    let said = both.read().err().unwrap();
-    assert!(said.contains("only one of them"), "{said}");
+    let error = both.read().err().unwrap();
+    assert!(error.contains("remove one of them"), "{error}");
     fs::write(path, "\n").unwrap();
-    let said = by_variable().read().err().unwrap();
-    assert!(said.contains("nothing in it"), "{said}");
+    let error = by_variable().read().err().unwrap();
+    assert!(error.contains("the file is empty"), "{error}");
     fs::remove_file(path).unwrap();
-    let said = by_variable().read().err().unwrap();
+    let error = by_variable().read().err().unwrap();
     assert!(
-        said.contains(path) && said.contains("H_REALTIME_AMQP__URL_FILE"),
-        "{said}"
+        error.contains(path) && error.contains("H_REALTIME_AMQP__URL_FILE"),
+        "{error}"
     );
 }
 
 #[test]
 fn certificate_credentials_are_paths() {
-    let told = told("").credential("tls.key", "PEM");
-    let path = told.folder.path().join("tls.key").display().to_string();
-    assert_eq!(told.value("tls.key").0, text(&path));
-    assert_eq!(told.value("tls.cert").0, None);
+    let sources = test_sources("").credential("tls.key", "PEM");
+    let path = sources.folder.path().join("tls.key").display().to_string();
+    assert_eq!(sources.value("tls.key").0, text(&path));
+    assert_eq!(sources.value("tls.cert").0, None);
     // A credential cannot set `listen`.
-    let told = told.credential("listen", "ws://127.0.0.1:1");
-    assert_eq!(told.value("listen").1, "default");
+    let sources = sources.credential("listen", "ws://127.0.0.1:1");
+    assert_eq!(sources.value("listen").1, "default");
 }
 
 #[test]
 fn all_errors_are_reported_with_their_location() {
-    let told =
-        told("lisen = []\nlog = 5\n[limit]\na = 1\n[limits]\nmessage = 7\n[tls]\ncert.x = 1\n")
-            .variable("H_REALTIME_LIMITS__MESAGE", "1MiB")
-            .variable("H_REALTIME_TIMEOUTS__PING", "soon")
-            .flag("data", "");
-    let said = told.read().err().unwrap();
-    let lines: Vec<&str> = said.lines().collect();
+    let sources = test_sources(
+        "lisen = []\nlog = 5\n[limit]\na = 1\n[limits]\nmessage = 7\n[tls]\ncert.x = 1\n",
+    )
+    .variable("H_REALTIME_LIMITS__MESAGE", "1MiB")
+    .variable("H_REALTIME_TIMEOUTS__PING", "soon")
+    .flag("data", "");
+    let error = sources.read().err().unwrap();
+    let lines: Vec<&str> = error.lines().collect();
     let parts = [
         "--flag: the path is empty",
-        "H_REALTIME_LIMITS__MESAGE: there is no such setting; did you mean H_REALTIME_LIMITS__MESSAGE?",
-        "H_REALTIME_TIMEOUTS__PING: \"soon\" is no duration",
-        "line 1: there is no setting lisen; did you mean listen?",
-        "line 2: log is a section: [log]",
-        "line 3: there is no section [limit]; did you mean [limits]?",
-        "line 6: limits.message: this must be a size",
-        "line 8: tls.cert: this must be a text",
+        "H_REALTIME_LIMITS__MESAGE: unknown setting; did you mean H_REALTIME_LIMITS__MESSAGE?",
+        "H_REALTIME_TIMEOUTS__PING: \"soon\" is not a valid duration",
+        "line 1: unknown setting lisen; did you mean listen?",
+        "line 2: log is a section; write it as [log]",
+        "line 3: unknown section [limit]; did you mean [limits]?",
+        "line 6: limits.message: expected a size",
+        "line 8: tls.cert: expected a string",
     ];
-    assert_eq!(lines.len(), parts.len(), "{said}");
+    assert_eq!(lines.len(), parts.len(), "{error}");
     for (line, part) in lines.iter().zip(parts) {
         assert!(line.contains(part), "{line} / {part}");
     }
@@ -184,31 +191,31 @@ fn all_errors_are_reported_with_their_location() {
 // CVE-2026-33247
 #[test]
 fn toml_error_names_the_line_without_its_content() {
-    let said = told("[h]\ndatabase_url = \"postgresql://u:hunter2@db/h\n")
+    let error = test_sources("[h]\ndatabase_url = \"postgresql://u:hunter2@db/h\n")
         .read()
         .err()
         .unwrap();
-    assert!(said.contains("line 2"), "{said}");
-    assert!(!said.contains("hunter2"), "{said}");
+    assert!(error.contains("line 2"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
 }
 
 #[test]
 fn foreign_variables_with_our_prefix_are_ignored() {
-    let told = told("")
+    let sources = test_sources("")
         .variable("H_REALTIME_TOKEN", "t")
         .variable("H_REALTIME_PUBLISH_KEY", "k")
         .variable("H_REALTIME_PORT", "tcp://10.0.0.1:5001")
         .variable("H_REALTIME_PORT_5001_TCP_ADDR", "10.0.0.1")
         .variable("H_REALTIME_SERVICE_HOST", "10.0.0.1")
         .variable("H_REALTIMES", "x");
-    assert!(told.read().is_ok());
+    assert!(sources.read().is_ok());
 }
 
 // CVE-2017-7652
 #[test]
 fn named_or_previously_read_file_must_exist() {
-    let mut told = told("");
-    told.file = None;
+    let mut sources = test_sources("");
+    sources.file = None;
     let named = |path: &Path| {
         let path = path.display().to_string();
         Sources::new(
@@ -217,9 +224,9 @@ fn named_or_previously_read_file_must_exist() {
             [(CONFIG_VARIABLE.to_owned(), path.into())].into_iter(),
         )
     };
-    let path = told.folder.path().join("named.toml");
-    let said = named(&path).read().err().unwrap();
-    assert!(said.0.contains("named.toml"), "{said}");
+    let path = sources.folder.path().join("named.toml");
+    let error = named(&path).read().err().unwrap();
+    assert!(error.0.contains("named.toml"), "{error}");
     fs::write(&path, "").unwrap();
     assert_eq!(
         named(&path).read().ok().and_then(|values| values.file),
@@ -227,10 +234,10 @@ fn named_or_previously_read_file_must_exist() {
     );
 
     let mut usual = named(&path);
-    usual.file = ConfigFile::Usual(path.clone());
+    usual.file = ConfigFile::Optional(path.clone());
     let values = usual.read().ok().unwrap();
     fs::remove_file(&path).unwrap();
     assert!(usual.read().is_ok());
-    usual.hold_on_to(&values);
+    usual.pin_file(&values);
     assert!(usual.read().is_err());
 }

@@ -11,7 +11,7 @@ pub(super) fn messages(out: &mut Exposition, api: &realtime::ApiCounters) {
     out.family(
         "h_realtime_client_messages_total",
         MetricKind::Counter,
-        "Messages by type.",
+        "Client messages by type.",
         [
             (r#"type="ping""#, messages.ping as f64),
             (r#"type="whoami""#, messages.whoami as f64),
@@ -23,7 +23,7 @@ pub(super) fn messages(out: &mut Exposition, api: &realtime::ApiCounters) {
     out.family(
         "h_realtime_client_errors_total",
         MetricKind::Counter,
-        "Messages that were refused or passed over, by reason.",
+        "Client messages that were rejected or ignored, by reason.",
         [
             (r#"reason="not_json""#, errors.not_json as f64),
             (r#"reason="not_object""#, errors.not_object as f64),
@@ -37,27 +37,27 @@ pub(super) fn messages(out: &mut Exposition, api: &realtime::ApiCounters) {
     );
     out.counter(
         "h_realtime_messages_without_id_total",
-        "Messages without a numeric id, which are not answered.",
+        "Messages without a numeric id, which get no reply.",
         api.without_id,
     );
     out.gauge(
         "h_realtime_subscriptions",
-        "Filter terms of all connections now.",
+        "Current filter terms of all connections.",
         api.subscriptions as f64,
     );
     out.gauge(
         "h_realtime_terms",
-        "Distinct filter terms now.",
+        "Current distinct filter terms.",
         api.terms as f64,
     );
     out.gauge(
         "h_realtime_index_bytes",
-        "Memory of the subscriptions now.",
+        "Current memory of the subscriptions.",
         api.index_bytes as f64,
     );
     out.gauge(
         "h_realtime_filter_bytes",
-        "What filters count for now, of limits.filters_total.",
+        "Current size of all filters, limited by limits.filters_total.",
         api.filter_bytes as f64,
     );
 }
@@ -71,7 +71,7 @@ pub(super) fn events(
     out.family(
         "h_realtime_events_received_total",
         MetricKind::Counter,
-        "Events taken, by kind.",
+        "Events received, by kind.",
         [
             (r#"kind="create""#, api.events.create as f64),
             (r#"kind="update""#, api.events.update as f64),
@@ -82,7 +82,7 @@ pub(super) fn events(
     out.family(
         "h_realtime_publish_refusals_total",
         MetricKind::Counter,
-        "Requests to publish, or for the last events, that were refused, by reason.",
+        "Rejected requests to publish or to read recent events, by reason.",
         [
             (r#"reason="event""#, admin.batches_refused as f64),
             (r#"reason="key""#, admin.unauthorized as f64),
@@ -94,18 +94,18 @@ pub(super) fn events(
     );
     out.counter(
         "h_realtime_events_matched_total",
-        "Connections whose filter an event matched, or whose user it was about.",
+        "Connections that events matched, by their filter or their user.",
         api.matched,
     );
     out.counter(
         "h_realtime_notifications_sent_total",
-        "Notifications on their way to a connection.",
+        "Notifications sent or queued to connections.",
         api.sent,
     );
     out.family(
         "h_realtime_notifications_suppressed_total",
         MetricKind::Counter,
-        "Connections that an event matched and that were not told, by rule.",
+        "Connections that an event matched but that were not notified, by rule.",
         [
             (r#"rule="own_event""#, api.withheld.own as f64),
             (r#"rule="permission""#, api.withheld.permission as f64),
@@ -117,8 +117,8 @@ pub(super) fn events(
     out.family(
         "h_realtime_notifications_dropped_total",
         MetricKind::Counter,
-        "Notifications that their connection did not get: it had ended before they were sent, or \
-         it ended while they were queued for it.",
+        "Notifications not delivered because the connection ended before they were sent, or while \
+         they were queued.",
         [
             (r#"reason="ended""#, engine.undelivered as f64),
             (r#"reason="queued""#, engine.unsent as f64),
@@ -126,8 +126,8 @@ pub(super) fn events(
     );
     out.histogram(
         "h_realtime_event_latency_seconds",
-        "How long notifications were on their way, from the arrival of their event to the write \
-         to the socket or its queue.",
+        "Latency of notifications, from the arrival of the event to the write to the socket or its \
+         queue.",
         milliseconds(&engine.latency),
     );
 }

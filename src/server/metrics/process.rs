@@ -4,18 +4,18 @@ use std::sync::atomic::Ordering;
 
 use crate::admin::{Exposition, MetricKind};
 use crate::backend::{Fate, Topic};
-use crate::config::Danger;
+use crate::config::InsecureSetting;
 use crate::logging;
 use crate::net;
 
-use super::{Backend, Process, counts};
+use super::{BackendState, ProcessState, counts};
 
-pub(super) fn backend(out: &mut Exposition, backend: &Backend<'_>) {
-    let Backend { ready, stats, .. } = backend;
+pub(super) fn backend(out: &mut Exposition, backend: &BackendState<'_>) {
+    let BackendState { ready, stats, .. } = backend;
     let flag = |is: bool| f64::from(u8::from(is));
     out.gauge(
         "h_realtime_backend_ready",
-        "Whether the back end does its work.",
+        "Whether the back end is working.",
         flag(*ready),
     );
     let links = [
@@ -25,19 +25,19 @@ pub(super) fn backend(out: &mut Exposition, backend: &Backend<'_>) {
     out.family(
         "h_realtime_backend_connected",
         MetricKind::Gauge,
-        "Whether the connection to a server that the back end needs is up.",
+        "Whether the connection to a server that the back end requires is up.",
         links.map(|(labels, link)| (labels, flag(link.is_up()))),
     );
     out.family(
         "h_realtime_backend_connects_total",
         MetricKind::Counter,
-        "Connections made to servers that the back end needs.",
+        "Connections made to servers that the back end requires.",
         links.map(|(labels, link)| (labels, link.connects() as f64)),
     );
     out.family(
         "h_realtime_backend_losses_total",
         MetricKind::Counter,
-        "Connections lost to servers that the back end needs; events may have been missed.",
+        "Lost connections to servers that the back end requires; events may have been missed.",
         links.map(|(labels, link)| (labels, link.losses() as f64)),
     );
     out.counter(
@@ -48,7 +48,7 @@ pub(super) fn backend(out: &mut Exposition, backend: &Backend<'_>) {
     out.family(
         "h_realtime_queue_events_total",
         MetricKind::Counter,
-        "Events that have come from the message queue, by topic.",
+        "Events received from the message queue, by topic.",
         [
             (
                 r#"topic="annotation""#,
@@ -61,7 +61,7 @@ pub(super) fn backend(out: &mut Exposition, backend: &Backend<'_>) {
     out.family(
         "h_realtime_queue_events_dropped_total",
         MetricKind::Counter,
-        "Events from the message queue that have led to nothing, by reason.",
+        "Events from the message queue that were dropped, by reason.",
         [
             (r#"reason="undecodable""#, dropped(Fate::Undecodable)),
             (r#"reason="malformed""#, dropped(Fate::Malformed)),
@@ -74,61 +74,65 @@ pub(super) fn backend(out: &mut Exposition, backend: &Backend<'_>) {
 }
 
 /// Writes the metrics of settings and reloads.
-pub(super) fn settings(out: &mut Exposition, process: &Process<'_>, suppressed_lines: u64) {
+pub(super) fn settings(out: &mut Exposition, process: &ProcessState<'_>, suppressed_lines: u64) {
     let shared = process.shared;
     out.family(
         "h_realtime_reloads_total",
         MetricKind::Counter,
-        "Times another configuration or certificate was to be taken over.",
+        "Reloads of the configuration or certificate, by result.",
         counts(&[
             (r#"result="ok""#, shared.succeeded.load(Ordering::Relaxed)),
             (r#"result="error""#, shared.failed.load(Ordering::Relaxed)),
         ]),
     );
-    let labels = Danger::ALL.map(|danger| format!("setting=\"{}\"", danger.setting()));
-    let is_there = Danger::ALL.map(|danger| process.dangers.contains(&danger));
+    let labels = InsecureSetting::ALL.map(|setting| format!("setting=\"{}\"", setting.setting()));
+    let is_there = InsecureSetting::ALL.map(|setting| process.insecure_settings.contains(&setting));
     let samples = labels.iter().zip(is_there);
     out.family(
         "h_realtime_dangerous_setting",
         MetricKind::Gauge,
-        "Whether a setting takes a protection away.",
+        "Whether a setting disables a protection.",
         samples.map(|(label, is_there)| (&**label, f64::from(u8::from(is_there)))),
     );
     let expiry = shared.certificate_expires.load(Ordering::Relaxed);
     out.family(
         "h_realtime_certificate_expiry_timestamp_seconds",
         MetricKind::Gauge,
-        "When the certificate in use for wss:// ends, since the Unix epoch; not there without one.",
+        "Expiry of the certificate in use for wss://, since the Unix epoch; absent without one.",
         (expiry > 0).then_some(("", expiry as f64)),
     );
     out.counter(
         "h_realtime_log_lines_dropped_total",
-        "Lines of the log that were dropped because nobody took them.",
+        "Log lines dropped because standard error was not read.",
         logging::dropped(),
     );
     out.counter(
         "h_realtime_connection_lines_left_out_total",
-        "Lines about single connections (?debug=1) that were kept out of the log, being too many.",
+        "Log lines about single connections (?debug=1) that were suppressed by the rate limit.",
         suppressed_lines,
     );
 }
 
 /// Writes the standard process metrics, under the names of the official Prometheus client
 /// libraries.
-pub(super) fn figures(out: &mut Exposition, process: &Process<'_>, engine: &net::Counters) {
-    let figures = process.figures;
+pub(super) fn process_stats(
+    out: &mut Exposition,
+    process: &ProcessState<'_>,
+    engine: &net::Counters,
+) {
+    let process_stats = process.process_stats;
     out.family(
         "process_cpu_seconds_total",
         MetricKind::Counter,
-        "Processor time that the process has taken.",
-        [("", figures.cpu_seconds())],
+        "Processor time of the process.",
+        [("", process_stats.cpu_seconds())],
     );
     out.gauge(
         "process_start_time_seconds",
-        "When the process was started, since the Unix epoch.",
-        figures.started(),
+        "Start time of the process, since the Unix epoch.",
+        process_stats.started(),
     );
-    let memory = figures.memory();
+    let memory = process_stats.memory();
     for (name, help, value) in [
         (
             "process_virtual_memory_bytes",
@@ -142,13 +146,13 @@ pub(super) fn figures(out: &mut Exposition, process: &Process<'_>, engine: &net:
         ),
         (
             "process_open_fds",
-            "Open files, connections among them.",
-            figures.open_files(engine.connections),
+            "Open files, including connections.",
+            process_stats.open_files(engine.connections),
         ),
         (
             "process_max_fds",
-            "Open files that there may be.",
-            figures.max_files(),
+            "Limit on open files.",
+            process_stats.max_files(),
         ),
     ] {
         let samples = value.map(|value| ("", value as f64));

@@ -6,8 +6,8 @@ use tungstenite::http::Uri;
 
 /// A server, and the request for it.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub way: Way,
+pub(super) struct ServerUrl {
+    pub address: ServerAddress,
     /// The URL of the request. For a Unix socket, it has a placeholder host.
     pub request: Uri,
     /// The name in messages. Never includes the query, which may contain a token.
@@ -18,21 +18,21 @@ pub(super) struct Target {
 
 /// The transport to the server.
 #[derive(Debug, PartialEq)]
-pub(super) enum Way {
+pub(super) enum ServerAddress {
     Tcp { host: String, port: u16 },
     Tls { host: String, port: u16 },
     Unix(PathBuf),
 }
 
-impl Target {
+impl ServerUrl {
     /// Parses `url`. The error is a human-readable description of the problem.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         if let Some(path) = url.strip_prefix("unix:") {
             if path.is_empty() {
-                return Err("unix: needs the path of a socket".to_owned());
+                return Err("unix: requires the path of a socket".to_owned());
             }
-            return Ok(Target {
-                way: Way::Unix(PathBuf::from(path)),
+            return Ok(ServerUrl {
+                address: ServerAddress::Unix(PathBuf::from(path)),
                 request: Uri::from_static("ws://localhost/ws"),
                 name: url.to_owned(),
                 has_token: false,
@@ -43,14 +43,17 @@ impl Target {
             Some("ws") => false,
             Some("wss") => true,
             Some("http" | "https") => {
-                return Err("the URL: write ws:// for http://, wss:// for https://".to_owned());
+                return Err(
+                    "the URL: use ws:// instead of http://, and wss:// instead of https://"
+                        .to_owned(),
+                );
             }
             _ => return Err(EXPECTED.to_owned()),
         };
         let authority = uri.authority().ok_or(EXPECTED)?;
         let host = authority.host();
         if authority.as_str().contains('@') {
-            return Err("the URL: a user name is no use, give a token".to_owned());
+            return Err("the URL: user names are not supported; use a token".to_owned());
         }
         let port = match authority.as_str().strip_prefix(host) {
             Some("") if tls => 443,
@@ -79,11 +82,11 @@ impl Target {
             .trim_start_matches('[')
             .trim_end_matches(']')
             .to_owned();
-        Ok(Target {
-            way: if tls {
-                Way::Tls { host, port }
+        Ok(ServerUrl {
+            address: if tls {
+                ServerAddress::Tls { host, port }
             } else {
-                Way::Tcp { host, port }
+                ServerAddress::Tcp { host, port }
             },
             request: request
                 .parse()
@@ -98,37 +101,41 @@ impl Target {
     }
 
     /// Returns the host and port, or the path of the socket.
-    pub(super) fn place(&self) -> String {
-        match &self.way {
-            Way::Tcp { host, port } | Way::Tls { host, port } if host.contains(':') => {
+    pub(super) fn endpoint(&self) -> String {
+        match &self.address {
+            ServerAddress::Tcp { host, port } | ServerAddress::Tls { host, port }
+                if host.contains(':') =>
+            {
                 format!("[{host}]:{port}")
             }
-            Way::Tcp { host, port } | Way::Tls { host, port } => format!("{host}:{port}"),
-            Way::Unix(path) => path.display().to_string(),
+            ServerAddress::Tcp { host, port } | ServerAddress::Tls { host, port } => {
+                format!("{host}:{port}")
+            }
+            ServerAddress::Unix(path) => path.display().to_string(),
         }
     }
 }
 
 const EXPECTED: &str =
-    "the URL: expected ws://HOST[:PORT]/PATH, wss://HOST[:PORT]/PATH or unix:/path/to.sock";
+    "the URL: expected ws://HOST[:PORT]/PATH, wss://HOST[:PORT]/PATH, or unix:/path/to.sock";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tcp(host: &str, port: u16) -> Way {
+    fn tcp(host: &str, port: u16) -> ServerAddress {
         let host = host.to_owned();
-        Way::Tcp { host, port }
+        ServerAddress::Tcp { host, port }
     }
 
-    fn tls(host: &str, port: u16) -> Way {
+    fn tls(host: &str, port: u16) -> ServerAddress {
         let host = host.to_owned();
-        Way::Tls { host, port }
+        ServerAddress::Tls { host, port }
     }
 
     #[test]
     fn urls_are_parsed() {
-        for (url, way, request) in [
+        for (url, address, request) in [
             (
                 "ws://127.0.0.1:5001/ws",
                 tcp("127.0.0.1", 5001),
@@ -153,22 +160,22 @@ mod tests {
             ),
             (
                 "unix:/run/h.sock",
-                Way::Unix("/run/h.sock".into()),
+                ServerAddress::Unix("/run/h.sock".into()),
                 "ws://localhost/ws",
             ),
         ] {
-            let target = Target::parse(url).expect(url);
-            assert_eq!(target.way, way, "{url}");
+            let target = ServerUrl::parse(url).expect(url);
+            assert_eq!(target.address, address, "{url}");
             assert_eq!(target.request.to_string(), request, "{url}");
         }
     }
 
     #[test]
     fn token_in_query_is_detected_and_never_shown() {
-        let target = Target::parse("ws://h.example/ws?a=1&access_token=secret").expect("a URL");
+        let target = ServerUrl::parse("ws://h.example/ws?a=1&access_token=secret").expect("a URL");
         assert!(target.has_token);
         assert_eq!(target.name, "ws://h.example/ws");
-        let target = Target::parse("ws://h.example/access_token=1?b").expect("a URL");
+        let target = ServerUrl::parse("ws://h.example/access_token=1?b").expect("a URL");
         assert!(!target.has_token);
     }
 
@@ -179,15 +186,15 @@ mod tests {
             ("127.0.0.1:5001", "expected ws://"),
             ("/ws", "expected ws://"),
             ("ftp://h.example/", "expected ws://"),
-            ("http://127.0.0.1:5001/ws", "write ws://"),
-            ("ws://joe:pw@h.example/", "user name"),
+            ("http://127.0.0.1:5001/ws", "use ws://"),
+            ("ws://joe:pw@h.example/", "user names"),
             ("ws://h.example:99999/", "the port"),
             ("ws://h.example:/", "the port"),
             ("ws://:80/", "the URL"),
             ("ws://h example/", "the URL"),
-            ("unix:", "needs the path"),
+            ("unix:", "requires the path"),
         ] {
-            let error = Target::parse(url).expect_err(url);
+            let error = ServerUrl::parse(url).expect_err(url);
             assert!(error.contains(part), "{url}: {error}");
         }
     }

@@ -7,97 +7,102 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::Settings;
-use super::problems::Problems;
-use super::values::{Values, Whence};
+use super::conflicts::Conflicts;
+use super::settings::ServerSettings;
+use super::values::{Provenance, Values};
 use crate::model::OnExpiry;
 use crate::net::Address;
 
 /// A dangerous configuration, by the setting that causes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Danger {
+pub enum InsecureSetting {
     /// The admin address is publicly reachable, as `admin_public` permits.
     AdminPublic,
     /// Connections stay open after their tokens have ended.
     OnExpiryKeep,
 }
 
-impl Danger {
+impl InsecureSetting {
     /// Every variant.
-    pub const ALL: [Danger; 2] = [Danger::AdminPublic, Danger::OnExpiryKeep];
+    pub const ALL: [InsecureSetting; 2] =
+        [InsecureSetting::AdminPublic, InsecureSetting::OnExpiryKeep];
 
     /// Returns the name of the setting.
     pub fn setting(self) -> &'static str {
         match self {
-            Danger::AdminPublic => "admin_public",
-            Danger::OnExpiryKeep => "auth.on_expiry",
+            InsecureSetting::AdminPublic => "admin_public",
+            InsecureSetting::OnExpiryKeep => "auth.on_expiry",
         }
     }
 
     /// Returns the text of the warning.
-    pub fn words(self) -> &'static str {
+    pub fn warning(self) -> &'static str {
         match self {
-            Danger::AdminPublic => {
-                "admin_public: anyone who can reach the admin address sees the metrics that need no \
-                 key, and the publish key and metrics_key cross the network unencrypted; something \
-                 else must keep the address private"
+            InsecureSetting::AdminPublic => {
+                "admin_public: every host that can reach the admin address can read the metrics \
+                 that require no key, and the publish key and metrics_key cross the network \
+                 unencrypted; restrict access to the address by other means"
             }
-            Danger::OnExpiryKeep => {
-                "auth.on_expiry = \"keep\": who is connected goes on to hear what its user may \
-                 hear after its token has expired or was revoked"
+            InsecureSetting::OnExpiryKeep => {
+                "auth.on_expiry = \"keep\": connections still receive the private annotations of \
+                 their users after their tokens have expired or were revoked"
             }
         }
     }
 
-    /// Returns whether the settings have this danger.
-    pub fn is_in(self, settings: &Settings) -> bool {
+    /// Returns whether the settings have this insecure.
+    pub fn applies_to(self, settings: &ServerSettings) -> bool {
         match self {
-            Danger::AdminPublic => settings.admin_public && is_public(&settings.admin),
-            Danger::OnExpiryKeep => settings.on_expiry == OnExpiry::Keep,
+            InsecureSetting::AdminPublic => settings.admin_public && is_public(&settings.admin),
+            InsecureSetting::OnExpiryKeep => settings.on_expiry == OnExpiry::Keep,
         }
     }
 }
 
 /// Refuses dangerous settings that lack their explicit confirmation.
-pub(super) fn refuse(settings: &Settings, problems: &mut Problems<'_>) {
+pub(super) fn reject(settings: &ServerSettings, conflicts: &mut Conflicts<'_>) {
     if is_public(&settings.admin) && !settings.admin_public {
         let text = format!(
-            "admin: {} is a public address: anyone could see the metrics that need no key, and the \
-             publish key and metrics_key would cross the network unencrypted; use a loopback or \
-             private address or a unix socket, or set admin_public = true if something else keeps \
-             the address private",
+            "admin: {} is a public address: every host that can reach it could read the metrics that \
+             require no key, and the publish key and metrics_key would cross the network \
+             unencrypted; use a loopback or private address or a Unix socket, or set \
+             admin_public = true if access to the address is restricted by other means",
             settings.admin
         );
-        problems.add(&["admin", "admin_public"], text);
+        conflicts.add(&["admin", "admin_public"], text);
     }
 }
 
 /// Returns the warnings about these settings, one line each.
-pub fn warnings(settings: &Settings, values: &Values) -> Vec<String> {
-    let present = Danger::ALL
+pub fn warnings(settings: &ServerSettings, values: &Values) -> Vec<String> {
+    let present = InsecureSetting::ALL
         .into_iter()
-        .filter(|danger| danger.is_in(settings));
-    let mut lines: Vec<String> = present.map(|danger| danger.words().to_owned()).collect();
+        .filter(|insecure| insecure.applies_to(settings));
+    let mut lines: Vec<String> = present
+        .map(|insecure| insecure.warning().to_owned())
+        .collect();
     if let Some((_, key)) = &settings.tls {
-        lines.extend(open_to_all(key, "the private key"));
+        lines.extend(world_readable_warning(key, "the private key"));
     }
     for setting in super::table::SETTINGS
         .iter()
         .filter(|setting| setting.is_secret)
     {
-        if let Some(Whence::Line(path, _) | Whence::Held(path, _)) = values.whence(setting) {
-            lines.extend(open_to_all(path, setting.name));
+        if let Some(Provenance::Line(path, _) | Provenance::SecretFile(path, _)) =
+            values.provenance(setting)
+        {
+            lines.extend(world_readable_warning(path, setting.name));
         }
     }
     lines
 }
 
-fn open_to_all(path: &Path, what: &str) -> Option<String> {
+fn world_readable_warning(path: &Path, content: &str) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
     let is_open = mode & 0o004 != 0;
     is_open.then(|| {
         let path = path.display();
-        format!("{path}: everybody on this host can read {what}; run: chmod o-r {path}")
+        format!("{path}: all users of this host can read {content}; run: chmod o-r {path}")
     })
 }
 

@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::model::unix_now;
 
 /// Reads process statistics from the system.
-pub(super) struct Figures {
+pub(super) struct ProcessStats {
     /// Milliseconds since the Unix epoch.
     started: u64,
     /// The number of open files that are not connections, once counted.
@@ -26,10 +26,10 @@ pub(super) struct Memory {
     pub resident: u64,
 }
 
-impl Figures {
+impl ProcessStats {
     /// Returns the statistics of a process that starts now.
     pub fn start() -> Self {
-        Figures {
+        ProcessStats {
             started: unix_now(),
             others: Cell::new(None),
         }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn all_process_statistics_are_available() {
-        let figures = Figures::start();
+        let figures = ProcessStats::start();
         assert!(figures.started() > 1.6e9 && figures.cpu_seconds() > 0.0);
         let memory = figures.memory().unwrap();
         assert!(memory.total >= memory.resident && memory.resident > 100_000);

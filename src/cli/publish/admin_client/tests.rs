@@ -36,7 +36,8 @@ fn events_go_over_a_unix_socket_in_one_connection() {
     let temp = tempfile::tempdir().expect("a directory");
     let path = temp.path().join("admin.sock");
     let address = format!("unix:{}", path.display());
-    let admin = || Admin::find(Path::new("/"), Some(&address), Some("k1".into())).expect("given");
+    let admin =
+        || AdminClient::find(Path::new("/"), Some(&address), Some("k1".into())).expect("given");
     let exit = admin().send("{}".into()).expect_err("no socket");
     assert_eq!(exit.code, Exit::UNAVAILABLE);
     assert!(exit.message.contains(&address), "{}", exit.message);
@@ -64,11 +65,16 @@ fn response_status_determines_exit_code() {
             202,
             r#"{"accepted":1,"matched":-1}"#,
             Exit::UNAVAILABLE,
-            NOT_OURS,
+            UNEXPECTED_RESPONSE,
         ),
-        (202, "ok", Exit::UNAVAILABLE, NOT_OURS),
-        (200, r#"{"matched":1}"#, Exit::UNAVAILABLE, NOT_OURS),
-        (302, "", Exit::UNAVAILABLE, NOT_OURS),
+        (202, "ok", Exit::UNAVAILABLE, UNEXPECTED_RESPONSE),
+        (
+            200,
+            r#"{"matched":1}"#,
+            Exit::UNAVAILABLE,
+            UNEXPECTED_RESPONSE,
+        ),
+        (302, "", Exit::UNAVAILABLE, UNEXPECTED_RESPONSE),
         (
             400,
             r#"{"ok":false,"error":"bad_event","reason":"no \u001b[1muri","line":1}"#,
@@ -81,7 +87,7 @@ fn response_status_determines_exit_code() {
             401,
             "",
             Exit::NO_PERMISSION,
-            "the publish key is not accepted: status 401",
+            "the server rejected the publish key: status 401",
         ),
         (
             403,
@@ -89,13 +95,13 @@ fn response_status_determines_exit_code() {
             Exit::NO_PERMISSION,
             "not allowed: Host",
         ),
-        (404, "<html>", Exit::UNAVAILABLE, NOT_OURS),
+        (404, "<html>", Exit::UNAVAILABLE, UNEXPECTED_RESPONSE),
         (413, "", Exit::DATA, "too large: status 413"),
         (
             503,
             "",
             Exit::UNAVAILABLE,
-            "the server cannot do it now: status 503",
+            "the server is unavailable: status 503",
         ),
         (
             503,
@@ -104,21 +110,24 @@ fn response_status_determines_exit_code() {
             "not published: Full.",
         ),
     ] {
-        let exit = judge(status, body).expect_err(body);
+        let exit = parse_response(status, body).expect_err(body);
         assert_eq!(
             (exit.code, exit.message.as_str()),
             (code, message),
             "{status}"
         );
     }
-    assert_eq!(judge(202, r#"{"accepted":1,"matched":3}"#).ok(), Some(3));
+    assert_eq!(
+        parse_response(202, r#"{"accepted":1,"matched":3}"#).ok(),
+        Some(3)
+    );
 }
 
 #[test]
 fn address_and_key_come_from_the_data_directory_unless_given() {
     let data = tempfile::tempdir().expect("a directory");
     let found = |address, key: Option<&str>| {
-        Admin::find(data.path(), address, key.map(str::to_owned))
+        AdminClient::find(data.path(), address, key.map(str::to_owned))
             .map(|admin| (admin.url, admin.key))
             .map_err(|exit| exit.code)
     };
@@ -157,7 +166,8 @@ fn events_go_over_one_connection_with_the_key() {
         );
         (first, second)
     });
-    let admin = Admin::find(Path::new("/"), Some(&address), Some("k1".into())).expect("all given");
+    let admin =
+        AdminClient::find(Path::new("/"), Some(&address), Some("k1".into())).expect("all given");
     assert_eq!(admin.send("{\"a\":1}".into()).ok(), Some(2));
     let exit = admin.send("{}".into()).expect_err("refused");
     assert_eq!((exit.code, exit.message.as_str()), (Exit::DATA, "no uri"));
@@ -180,7 +190,7 @@ fn events_go_over_one_connection_with_the_key() {
 /// Starts a stub server that ends each connection with an unanswered request, as if the connection
 /// had been idle when the request was sent. For each connection, `answers` specifies whether a
 /// request is answered before that. The thread returns the unanswered requests.
-fn ends_unanswered(answers: &[bool]) -> (Admin, thread::JoinHandle<Vec<String>>) {
+fn ends_unanswered(answers: &[bool]) -> (AdminClient, thread::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let answers = answers.to_vec();
@@ -195,7 +205,8 @@ fn ends_unanswered(answers: &[bool]) -> (Admin, thread::JoinHandle<Vec<String>>)
         }
         unanswered
     });
-    let admin = Admin::find(Path::new("/"), Some(&address), Some("k1".into())).expect("all given");
+    let admin =
+        AdminClient::find(Path::new("/"), Some(&address), Some("k1".into())).expect("all given");
     (admin, server)
 }
 
@@ -228,7 +239,8 @@ fn missing_or_incoherent_server_is_unavailable() {
         let mut stream = listener.accept().expect("a connection").0;
         let _ = stream.write_all(b"SSH-2.0-x\r\n\r\n");
     });
-    let admin = Admin::find(Path::new("/"), Some(&address), Some("k1".into())).expect("all given");
+    let admin =
+        AdminClient::find(Path::new("/"), Some(&address), Some("k1".into())).expect("all given");
     for _ in 0..2 {
         let exit = admin.send("{}".into()).expect_err("no server");
         assert_eq!(exit.code, Exit::UNAVAILABLE);

@@ -14,11 +14,11 @@ use ureq::{Agent, Body};
 
 use super::unix::{NoResolver, UnixConnector};
 use crate::backend::advice::about;
-use crate::cli::exit::Exit;
-use crate::cli::text::printable;
+use crate::cli::sanitize::printable;
+use crate::exit::Exit;
 
 /// The admin listener of one server. Keeps the connection between requests.
-pub(super) struct Admin {
+pub(super) struct AdminClient {
     agent: Agent,
     url: String,
     /// The path of the socket, for a Unix socket.
@@ -28,32 +28,37 @@ pub(super) struct Admin {
     may_reuse: Cell<bool>,
 }
 
-impl Admin {
+impl AdminClient {
     /// Finds the address and the key: the given ones, or else those that the server left in `data`.
     pub(super) fn find(
         data: &Path,
         address: Option<&str>,
         key: Option<String>,
     ) -> Result<Self, Exit> {
-        let Endpoint { url, socket } = match address {
+        let AdminEndpoint { url, socket } = match address {
             Some(address) => endpoint(address)
-                .map_err(|why| Exit::new(Exit::USAGE, format!("--admin: {why}")))?,
+                .map_err(|reason| Exit::new(Exit::USAGE, format!("--admin: {reason}")))?,
             None => {
                 let file = data.join("admin.address");
-                let address = read(&file, "no server runs with this data directory")?;
-                endpoint(&address)
-                    .map_err(|why| Exit::new(Exit::CONFIG, format!("{}: {why}", file.display())))?
+                let address = read(&file, "no server is using this data directory")?;
+                endpoint(&address).map_err(|reason| {
+                    Exit::new(Exit::CONFIG, format!("{}: {reason}", file.display()))
+                })?
             }
         };
         let key = match key {
             Some(key) => key,
             None => read(
                 &data.join("publish.key"),
-                "the first start of a server makes it",
+                "the server creates it at its first start",
             )?,
         };
-        let mut key = HeaderValue::try_from(format!("Bearer {}", key.trim()))
-            .map_err(|_| Exit::new(Exit::NO_PERMISSION, "the publish key is not one"))?;
+        let mut key = HeaderValue::try_from(format!("Bearer {}", key.trim())).map_err(|_| {
+            Exit::new(
+                Exit::NO_PERMISSION,
+                "the publish key contains invalid characters",
+            )
+        })?;
         key.set_sensitive(true);
         // Proxy variables of the environment are ignored: the key is only for the server on this
         // machine.
@@ -62,13 +67,13 @@ impl Admin {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
-            .timeout_global(Some(ANSWER))
+            .timeout_global(Some(RESPONSE_TIMEOUT))
             .build();
         let agent = match &socket {
             Some(path) => Agent::with_parts(config, UnixConnector(path.clone()), NoResolver),
             None => config.into(),
         };
-        Ok(Admin {
+        Ok(AdminClient {
             agent,
             url,
             socket,
@@ -84,19 +89,19 @@ impl Admin {
         // every request that it has read. RFC 9110 §9.2.2 allows a retry with "some means to detect
         // that the original request was never applied". A new connection is not idle.
         let was_reused = self.may_reuse.replace(result.is_ok());
-        if was_reused && result.as_ref().is_err_and(has_ended) {
+        if was_reused && result.as_ref().is_err_and(closed_before_response) {
             result = self.post(&event);
             self.may_reuse.set(result.is_ok());
         }
-        let mut response = result.map_err(|error| self.failed(&error))?;
+        let mut response = result.map_err(|error| self.transport_failed(&error))?;
         // The body is always read to its end, since the connection cannot be reused otherwise.
         let body = response
             .body_mut()
             .with_config()
-            .limit(LONGEST_ANSWER)
+            .limit(MAX_RESPONSE)
             .read_to_string()
-            .map_err(|error| self.failed(&error))?;
-        judge(response.status().as_u16(), &body)
+            .map_err(|error| self.transport_failed(&error))?;
+        parse_response(response.status().as_u16(), &body)
     }
 
     fn post(&self, event: &str) -> Result<Response<Body>, ureq::Error> {
@@ -108,32 +113,34 @@ impl Admin {
         request.send(event)
     }
 
-    fn failed(&self, error: &ureq::Error) -> Exit {
+    fn transport_failed(&self, error: &ureq::Error) -> Exit {
         let text = error.to_string();
-        let why = printable(&text);
+        let reason = printable(&text);
         // The library's error, and the system's, which has no error kind of its own.
         if matches!(error, ureq::Error::HostNotFound) || text.contains("failed to lookup address") {
             let uri = self.url.parse::<Uri>();
             let host = uri.as_ref().ok().and_then(Uri::host).unwrap_or(&self.url);
             let message = format!(
-                "cannot resolve the host {host}: {why}; check its name in --admin, and this \
-                 machine's name resolution"
+                "cannot resolve the host {host}: {reason}; check the name in --admin and the name \
+                 resolution of this host"
             );
             return Exit::new(Exit::UNAVAILABLE, message);
         }
-        let place = match &self.socket {
+        let endpoint = match &self.socket {
             Some(path) => format!("unix:{}", path.display()),
             None => self.url.clone(),
         };
         match (&self.socket, error) {
             (Some(_), ureq::Error::Io(cause)) if cause.kind() == ErrorKind::PermissionDenied => {
-                let help = "run this as root or as the server's user, or let a group of yours \
-                            connect: socket.admin_group, and socket.admin_mode = \"0660\"";
-                Exit::new(Exit::NO_PERMISSION, format!("{place}: {why}; {help}"))
+                let help = "run this as root or as the server's user, or give access to one of your groups \
+                            with socket.admin_group and socket.admin_mode = \"0660\"";
+                Exit::new(Exit::NO_PERMISSION, format!("{endpoint}: {reason}; {help}"))
             }
             _ => Exit::new(
                 Exit::UNAVAILABLE,
-                format!("no answer from {place}: {why}. Is `h-realtime serve` running?"),
+                format!(
+                    "no response from {endpoint}: {reason}; check that `h-realtime serve` is running"
+                ),
             ),
         }
     }
@@ -141,14 +148,14 @@ impl Admin {
 
 /// The endpoint to send events to.
 #[derive(Debug, PartialEq, Eq)]
-struct Endpoint {
+struct AdminEndpoint {
     url: String,
     /// The socket to request the URL from. `None` means the host of the URL.
     socket: Option<PathBuf>,
 }
 
 /// Returns whether a connection ended before the response.
-fn has_ended(error: &ureq::Error) -> bool {
+fn closed_before_response(error: &ureq::Error) -> bool {
     let ureq::Error::Io(error) = error else {
         return false;
     };
@@ -162,7 +169,7 @@ fn has_ended(error: &ureq::Error) -> bool {
 }
 
 /// Parses an admin address, as given by a user or written by the server.
-fn endpoint(address: &str) -> Result<Endpoint, String> {
+fn endpoint(address: &str) -> Result<AdminEndpoint, String> {
     let address = address.trim();
     let expected = || {
         let found = printable(address);
@@ -172,7 +179,7 @@ fn endpoint(address: &str) -> Result<Endpoint, String> {
         if path.is_empty() {
             return Err(expected());
         }
-        return Ok(Endpoint {
+        return Ok(AdminEndpoint {
             url: "http://localhost/events".to_owned(),
             socket: Some(path.into()),
         });
@@ -185,7 +192,7 @@ fn endpoint(address: &str) -> Result<Endpoint, String> {
     let url = format!("http://{authority}/events");
     match url.parse::<Uri>() {
         Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) => {
-            Ok(Endpoint { url, socket: None })
+            Ok(AdminEndpoint { url, socket: None })
         }
         _ => Err(expected()),
     }
@@ -197,10 +204,11 @@ fn read(file: &Path, absent: &str) -> Result<String, Exit> {
         let name = file.display();
         match error.kind() {
             ErrorKind::NotFound => {
-                let help = "start one with `h-realtime serve`, or name its directory with --data";
+                let help =
+                    "start a server with `h-realtime serve`, or give its directory with --data";
                 Exit::new(
                     Exit::UNAVAILABLE,
-                    format!("{name} is not there: {absent}; {help}"),
+                    format!("{name} does not exist: {absent}; {help}"),
                 )
             }
             ErrorKind::PermissionDenied => Exit::new(Exit::NO_PERMISSION, about(file, &error)),
@@ -211,52 +219,53 @@ fn read(file: &Path, absent: &str) -> Result<String, Exit> {
 
 /// Interprets a response: the number of matched connections, or an error with an exit code for its
 /// cause.
-fn judge(status: u16, body: &str) -> Result<u64, Exit> {
+fn parse_response(status: u16, body: &str) -> Result<u64, Exit> {
     #[derive(Deserialize)]
     struct Accepted {
         matched: u64,
     }
     #[derive(Default, Deserialize)]
-    struct Problem {
+    struct ErrorBody {
         reason: Option<String>,
         error: Option<String>,
     }
     if status == 202 {
         return match serde_json::from_str(body) {
             Ok(Accepted { matched }) => Ok(matched),
-            Err(_) => Err(Exit::new(Exit::UNAVAILABLE, NOT_OURS)),
+            Err(_) => Err(Exit::new(Exit::UNAVAILABLE, UNEXPECTED_RESPONSE)),
         };
     }
-    let problem: Problem = serde_json::from_str(body).unwrap_or_default();
-    let reason = problem.reason.or(problem.error).unwrap_or_default();
+    let error_body: ErrorBody = serde_json::from_str(body).unwrap_or_default();
+    let reason = error_body.reason.or(error_body.error).unwrap_or_default();
     let reason = printable(&reason);
-    let (code, what) = match status {
+    let (code, cause) = match status {
         400 => (Exit::DATA, ""),
         413 => (Exit::DATA, "too large: "),
-        401 => (Exit::NO_PERMISSION, "the publish key is not accepted: "),
+        401 => (Exit::NO_PERMISSION, "the server rejected the publish key: "),
         403 => (Exit::NO_PERMISSION, "not allowed: "),
         // A response with a reason comes from the server itself, which then delivers nothing of the
         // request.
         503 if !reason.is_empty() => (Exit::UNAVAILABLE, "not published: "),
-        500.. => (Exit::UNAVAILABLE, "the server cannot do it now: "),
-        _ => return Err(Exit::new(Exit::UNAVAILABLE, NOT_OURS)),
+        500.. => (Exit::UNAVAILABLE, "the server is unavailable: "),
+        _ => return Err(Exit::new(Exit::UNAVAILABLE, UNEXPECTED_RESPONSE)),
     };
     let reason = if reason.is_empty() {
-        format!("{what}status {status}")
+        format!("{cause}status {status}")
     } else {
-        format!("{what}{reason}")
+        format!("{cause}{reason}")
     };
     Err(Exit::new(code, reason))
 }
 
-const NOT_OURS: &str = "the answer is not that of an admin listener: is the admin address right?";
+const UNEXPECTED_RESPONSE: &str =
+    "the response does not come from an admin listener; check the admin address";
 
 /// The timeout for one event. The server responds once the event is queued to its receivers. Longer
 /// than the default of `timeouts.publish`, so that the server's response determines the outcome.
-const ANSWER: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// In bytes. A response is one short line.
-const LONGEST_ANSWER: u64 = 64 * 1024;
+const MAX_RESPONSE: u64 = 64 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,10 @@
 /// Returns the entry of `known` that is closest to `written`, provided that at most every third
 /// character is wrong, missing, superfluous, or swapped with the next.
 pub fn nearest(written: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    let most = written.chars().count().max(3) / 3;
+    let max = written.chars().count().max(3) / 3;
     known
         .map(|name| (strsim::osa_distance(written, &name), name))
-        .filter(|(distance, _)| *distance <= most)
+        .filter(|(distance, _)| *distance <= max)
         .min()
         .map(|(_, name)| name)
 }

@@ -1,4 +1,4 @@
-//! `h-realtime man` and `h-realtime completions`: generated files for packages.
+//! `h-realtime man` and `h-realtime completions`: man pages and completion scripts.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -7,22 +7,22 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 
 use super::completions;
-use super::exit::Exit;
+use crate::exit::Exit;
 
-/// What `man` takes.
+/// Arguments of `man`.
 #[derive(Args)]
 pub struct ManArgs {
-    /// Where the pages go; it must be there
+    /// The directory to write the pages to; it must exist
     #[arg(value_name = "DIR")]
     #[arg(value_hint = clap::ValueHint::DirPath)]
     folder: PathBuf,
 }
 
-/// What `completions` takes.
+/// Arguments of `completions`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CompletionsArgs {
-    /// For which shell
+    /// The shell
     shell: Shell,
 }
 
@@ -52,10 +52,10 @@ pub fn print_completions(args: &CompletionsArgs, command: Command) -> Result<(),
 const EXAMPLES: &str = "\
 Examples:
   source <(h-realtime completions bash)                    in ~/.bashrc
-  h-realtime completions zsh > ~/.zfunc/_h-realtime        a folder of $fpath
+  h-realtime completions zsh > ~/.zfunc/_h-realtime        a directory in $fpath
   h-realtime completions fish > ~/.config/fish/completions/h-realtime.fish
 
-The packages have them in place.";
+Packages install the scripts.";
 
 #[cfg(test)]
 mod tests {

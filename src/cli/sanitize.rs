@@ -4,15 +4,15 @@
 /// invisible characters escaped. Text from a server must not be able to move the cursor, to forge
 /// lines of this program's output, or to change the direction of a line.
 pub fn printable(text: &str) -> String {
-    let mut line = String::with_capacity(text.len().min(LONGEST));
-    for c in text.chars().take(LONGEST) {
+    let mut line = String::with_capacity(text.len().min(MAX_CHARS));
+    for c in text.chars().take(MAX_CHARS) {
         match c {
             c if c.is_control() => line.push(' '),
             c if is_invisible(c) => line.extend(c.escape_unicode()),
             c => line.push(c),
         }
     }
-    if text.chars().nth(LONGEST).is_some() {
+    if text.chars().nth(MAX_CHARS).is_some() {
         line.push('…');
     }
     line
@@ -20,6 +20,7 @@ pub fn printable(text: &str) -> String {
 
 /// Escapes the control and invisible characters of `text`, for the results of commands. Different
 /// texts stay distinguishable.
+#[cfg(any(test, feature = "sqlite"))]
 pub fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -57,7 +58,7 @@ fn is_invisible(c: char) -> bool {
     )
 }
 
-const LONGEST: usize = 300;
+const MAX_CHARS: usize = 300;
 
 #[cfg(test)]
 mod tests {

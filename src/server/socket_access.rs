@@ -13,8 +13,8 @@ use rustix::fs::{Access, access};
 use rustix::process::{getegid, geteuid, getgroups};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::cli::exit::Exit;
-use crate::config::{Settings, Values};
+use crate::config::{ServerSettings, Values};
+use crate::exit::Exit;
 use crate::net::{Address, SocketFile};
 use crate::owner::SocketFiles;
 
@@ -22,16 +22,16 @@ use super::bind::{self, cannot_listen};
 
 /// The permissions of a process.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct Privileges {
     user: u32,
     groups: Vec<u32>,
     /// The process may change the owner and group of files (`CAP_CHOWN`).
-    gives_files: bool,
+    may_chown: bool,
     /// The lowest TCP port that the process may bind.
     lowest_port: u16,
 }
 
-impl Process {
+impl Privileges {
     /// Returns the permissions of this process.
     pub fn current() -> Self {
         let has = |capability| match capabilities(None) {
@@ -44,10 +44,10 @@ impl Process {
             true => 0,
             false => lowest_port(),
         };
-        Process {
+        Privileges {
             user: geteuid().as_raw(),
             groups,
-            gives_files: has(CapabilitySet::CHOWN),
+            may_chown: has(CapabilitySet::CHOWN),
             lowest_port,
         }
     }
@@ -61,12 +61,12 @@ impl Process {
 
     /// Returns the name of the setting, `user` or `group`, that the process may not apply to the
     /// file.
-    fn cannot_give(&self, file: SocketFile) -> Option<&'static str> {
+    fn cannot_set_owner(&self, file: SocketFile) -> Option<&'static str> {
         let is_other_user = file.user.is_some_and(|user| user != self.user);
         let is_other_group = file
             .group
             .is_some_and(|group| !self.groups.contains(&group));
-        match (self.gives_files, is_other_user, is_other_group) {
+        match (self.may_chown, is_other_user, is_other_group) {
             (false, true, _) => Some("user"),
             (false, false, true) => Some("group"),
             _ => None,
@@ -77,36 +77,36 @@ impl Process {
 /// Adds the problems of the addresses that the process has to open sockets for, each with its
 /// setting and source.
 pub(super) fn check(
-    settings: &Settings,
+    settings: &ServerSettings,
     values: &Values,
     files: SocketFiles,
-    process: &Process,
+    privileges: &Privileges,
 ) -> Vec<Exit> {
     let inherited = values.inherited();
     let listen = settings.listen.iter();
-    let listen = listen.filter(|place| !inherited.listen.contains(place));
-    let listen = listen.map(|place| (&place.address, "listen", files.listen, "socket."));
+    let listen = listen.filter(|listen| !inherited.listen.contains(listen));
+    let listen = listen.map(|listen| (&listen.address, "listen", files.listen, "socket."));
     let admin = (&settings.admin, "admin", files.admin, "socket.admin_");
     let admin = Some(admin).filter(|_| inherited.admin.as_ref() != Some(&settings.admin));
     let mut problems = Vec::new();
     for (address, name, file, prefix) in listen.chain(admin) {
         let found = match address {
-            Address::Tcp(address) => process.may_bind(address.port()),
+            Address::Tcp(address) => privileges.may_bind(address.port()),
             Address::Unix(path) => may_create(path),
         };
         let found = found.map_err(|error| (name.to_owned(), error));
-        let found = found.and_then(|()| match (address, process.cannot_give(file)) {
+        let found = found.and_then(|()| match (address, privileges.cannot_set_owner(file)) {
             (Address::Unix(_), Some(kind)) => {
-                let text = "its owner cannot be changed by this user";
+                let text = "this user cannot change the owner of the socket";
                 let error = io::Error::new(ErrorKind::PermissionDenied, text);
                 Err((format!("{prefix}{kind}"), error))
             }
             _ => Ok(()),
         });
         if let Err((setting, error)) = found {
-            let Exit { code, message, .. } = cannot_listen(address, &error, bind::ADMIN);
-            let place = values.place(&setting);
-            problems.push(Exit::new(code, format!("{place}: {message}")));
+            let Exit { code, message, .. } = cannot_listen(address, &error, bind::ADMIN_IN_USE);
+            let setting = values.name_with_provenance(&setting);
+            problems.push(Exit::new(code, format!("{setting}: {message}")));
         }
     }
     problems
@@ -140,10 +140,10 @@ fn lowest_port() -> u16 {
 mod tests {
     use super::*;
 
-    const USER: Process = Process {
+    const USER: Privileges = Privileges {
         user: 7,
         groups: Vec::new(),
-        gives_files: false,
+        may_chown: false,
         lowest_port: 1024,
     };
 
@@ -152,7 +152,7 @@ mod tests {
         for (port, expected) in [(0, true), (1, false), (1023, false), (1024, true)] {
             assert_eq!(USER.may_bind(port).is_ok(), expected, "{port}");
         }
-        let privileged = Process {
+        let privileged = Privileges {
             lowest_port: 0,
             ..USER
         };
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn without_cap_chown_only_own_groups_are_allowed() {
-        let member = Process {
+        let member = Privileges {
             groups: vec![8, 9],
             ..USER
         };
@@ -177,12 +177,12 @@ mod tests {
             (None, Some(7), Some("group")),
         ] {
             let file = file(user, group);
-            assert_eq!(member.cannot_give(file), expected, "{file:?}");
-            let root = Process {
-                gives_files: true,
+            assert_eq!(member.cannot_set_owner(file), expected, "{file:?}");
+            let root = Privileges {
+                may_chown: true,
                 ..USER
             };
-            assert_eq!(root.cannot_give(file), None);
+            assert_eq!(root.cannot_set_owner(file), None);
         }
     }
 

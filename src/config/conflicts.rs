@@ -4,16 +4,16 @@ use std::fmt::Display;
 
 use super::values::Values;
 
-/// The problems found so far.
-pub(super) struct Problems<'a> {
+/// The conflicts found so far.
+pub(super) struct Conflicts<'a> {
     values: &'a Values,
     lines: Vec<String>,
 }
 
-impl<'a> Problems<'a> {
+impl<'a> Conflicts<'a> {
     /// Returns an empty list.
-    pub fn of(values: &'a Values) -> Self {
-        Problems {
+    pub fn new(values: &'a Values) -> Self {
+        Conflicts {
             values,
             lines: Vec::new(),
         }
@@ -22,7 +22,7 @@ impl<'a> Problems<'a> {
     /// Adds a problem, followed by the values of the settings that it concerns and their sources.
     /// Ignored if one of these settings could not be read, since that has been reported already.
     pub fn add(&mut self, settings: &[&str], text: impl Display) {
-        if self.values.can_be_read(settings) {
+        if self.values.are_readable(settings) {
             let described = settings.iter().map(|name| self.values.describe(name));
             let described = described.collect::<Vec<_>>().join(", ");
             let line = format!("{text}: {described}");

@@ -7,16 +7,21 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::problems::Problems;
-use super::{Inherited, Settings};
+use super::address::InheritedAddresses;
+use super::conflicts::Conflicts;
+use super::settings::ServerSettings;
 use crate::net::Address;
 
-/// Adds the problems of the addresses.
-pub(super) fn check(settings: &Settings, inherited: &Inherited, problems: &mut Problems<'_>) {
+/// Adds the conflicts of the addresses.
+pub(super) fn check(
+    settings: &ServerSettings,
+    inherited: &InheritedAddresses,
+    conflicts: &mut Conflicts<'_>,
+) {
     let listen: Vec<_> = settings.listen.iter().collect();
     for (index, one) in listen.iter().enumerate() {
         for other in &listen[index + 1..] {
-            // Inherited sockets are bound already and cannot fail here.
+            // InheritedAddresses sockets are bound already and cannot fail here.
             if inherited.listen.contains(one) && inherited.listen.contains(other) {
                 continue;
             }
@@ -24,37 +29,41 @@ pub(super) fn check(settings: &Settings, inherited: &Inherited, problems: &mut P
             if !overlap(one, other) {
                 continue;
             }
-            if is_same(one, other) {
-                problems.add(&["listen"], format!("{one} is in listen more than once"));
+            if is_same_address(one, other) {
+                conflicts.add(
+                    &["listen"],
+                    format!("{one} appears in listen more than once"),
+                );
             } else if !settings.reuse_port {
-                let text = format!("{one} and {other} exclude one another, without reuse_port");
-                problems.add(&["listen"], text);
+                let text = format!("{one} and {other} cannot both be bound without reuse_port");
+                conflicts.add(&["listen"], text);
             }
         }
         if overlap(&one.address, &settings.admin) {
             let text = format!(
-                "the API and the admin interface cannot both be at {}",
+                "the API and the admin interface cannot both listen on {}",
                 one.address
             );
-            problems.add(&["listen", "admin"], text);
+            conflicts.add(&["listen", "admin"], text);
         }
-        problems_of_one(&one.address, "listen", problems);
+        check_address(&one.address, "listen", conflicts);
     }
-    problems_of_one(&settings.admin, "admin", problems);
+    check_address(&settings.admin, "admin", conflicts);
 }
 
-/// Adds the problems of a single address.
-fn problems_of_one(address: &Address, setting: &str, problems: &mut Problems<'_>) {
+/// Adds the conflicts of a single address.
+fn check_address(address: &Address, setting: &str, conflicts: &mut Conflicts<'_>) {
     if is_too_long(address) {
-        problems.add(&[setting], too_long(address));
+        conflicts.add(&[setting], too_long(address));
     }
     if let Address::Tcp(tcp) = address
         && let IpAddr::V6(ip) = tcp.ip()
         && let Some(ip) = ip.to_ipv4_mapped()
     {
         let port = tcp.port();
-        let text = format!("IPv6 sockets take no IPv4: write {ip}:{port} in place of {address}");
-        problems.add(&[setting], text);
+        let text =
+            format!("IPv6 sockets do not accept IPv4: write {ip}:{port} instead of {address}");
+        conflicts.add(&[setting], text);
     }
 }
 
@@ -64,16 +73,16 @@ fn overlap(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Tcp(one), Address::Tcp(other)) => {
             let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
-            let is_same = one == other || is_any && one.is_ipv4() == other.is_ipv4();
-            one.port() == other.port() && one.port() != 0 && is_same
+            let is_same_address = one == other || is_any && one.is_ipv4() == other.is_ipv4();
+            one.port() == other.port() && one.port() != 0 && is_same_address
         }
-        (Address::Unix(_), Address::Unix(_)) => is_same(one, other),
+        (Address::Unix(_), Address::Unix(_)) => is_same_address(one, other),
         _ => false,
     }
 }
 
 /// Returns whether two addresses are the same in different spellings.
-fn is_same(one: &Address, other: &Address) -> bool {
+fn is_same_address(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Unix(one), Address::Unix(other)) => {
             one == other || normalized(one) == normalized(other)
@@ -105,16 +114,16 @@ fn normalized(path: &Path) -> PathBuf {
 fn is_too_long(address: &Address) -> bool {
     match address {
         Address::Tcp(_) => false,
-        Address::Unix(path) => path.as_os_str().as_bytes().len() > LONGEST_PATH,
+        Address::Unix(path) => path.as_os_str().as_bytes().len() > MAX_SOCKET_PATH,
     }
 }
 
 fn too_long(address: &Address) -> String {
-    format!("{address} is too long for a unix socket, which takes {LONGEST_PATH} bytes")
+    format!("{address} is too long for a Unix socket: the maximum is {MAX_SOCKET_PATH} bytes")
 }
 
 /// The size of Linux's `sun_path` without the terminating NUL (unix(7)).
-const LONGEST_PATH: usize = 107;
+const MAX_SOCKET_PATH: usize = 107;
 
 #[cfg(test)]
 mod tests {
@@ -157,7 +166,11 @@ mod tests {
             ("x.sock", "y.sock", false),
         ] {
             assert_eq!(overlap(&unix(one), &unix(other)), expected, "{one} {other}");
-            assert_eq!(is_same(&unix(other), &unix(one)), expected, "{other} {one}");
+            assert_eq!(
+                is_same_address(&unix(other), &unix(one)),
+                expected,
+                "{other} {one}"
+            );
         }
     }
 }

@@ -1,0 +1,88 @@
+//! The arguments of `listen`, and its help.
+
+use std::path::PathBuf;
+
+/// Listens to a server and prints each event as one line of JSON
+///
+/// Events (annotations created, updated, or deleted, and changes of your groups) go to standard
+/// output, everything else to standard error. The command reconnects after a lost connection, with
+/// exponential backoff and random jitter, until Ctrl-C; events in the meantime are lost.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ListenArgs {
+    /// The server: ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, or unix:/path/to.sock
+    ///
+    /// The default path is /ws. The default port is 80 for ws:// and 443 for wss://.
+    pub(super) url: String,
+
+    /// The access token
+    ///
+    /// Other users of this host can see it in the process list: --token-file and the environment
+    /// variable H_REALTIME_TOKEN are safer. Without a token, the connection is anonymous.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    pub(super) token: Option<String>,
+
+    /// A file that contains the access token
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+
+    /// Annotations of this document (may be repeated, as the next three options)
+    ///
+    /// An annotation matches if any of these options matches it.
+    #[arg(long, value_name = "URI")]
+    pub(super) uri: Vec<String>,
+
+    /// Annotations in this group, such as __world__
+    #[arg(long, value_name = "GROUP")]
+    pub(super) group: Vec<String>,
+
+    /// The annotation with this ID
+    // An ID may begin with a hyphen: it is base64 in its URL-safe alphabet.
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    pub(super) id: Vec<String>,
+
+    /// Replies to the annotation with this ID
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    pub(super) references: Vec<String>,
+
+    /// Trust this CA or self-signed certificate (PEM) instead of the system's CAs
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca_cert: Option<PathBuf>,
+
+    /// Exit after N events, with exit code 0
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) count: Option<u64>,
+
+    /// The client ID; the server does not send events published with the same ID
+    ///
+    /// The default is 32 random hexadecimal digits, the same for all connections of the command.
+    #[arg(long, value_name = "ID")]
+    pub(super) client_id: Option<String>,
+
+    /// Exit when the connection fails or ends
+    ///
+    /// The exit code is 0 after an orderly close (1000, 1001, or 1012) without --count, otherwise 69.
+    #[arg(long)]
+    pub(super) no_reconnect: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  All public annotations of one page:
+    h-realtime listen ws://127.0.0.1:5001/ws --uri https://example.org/page
+  As a user, the texts of annotations in two groups (with jq):
+    H_REALTIME_TOKEN=… h-realtime listen wss://h.example.org/ws --group g1 --group g2 |
+      jq -r '.payload[]?.text'
+  Wait for the next reply to an annotation:
+    h-realtime listen ws://127.0.0.1:5001/ws --references ID --count 1
+
+The filter is active once the command prints \"connected as …\" or \"connected, anonymous\".
+
+The command never continues with another identity: if the token expires or is revoked (close 3000),
+or the server does not accept it, the command exits with 77. It also exits when standard output is
+closed, and when the server rejects the filter. Ctrl-C and SIGTERM close the connection first; a
+second signal ends the command at once.
+
+Exit codes: 0 success, 64 usage error or filter rejected, 66 file unreadable, 69 server unavailable,
+77 permission denied, 78 no CA certificates, 130 Ctrl-C. SIGTERM results in 0, or with --count in
+143.";

@@ -1,0 +1,110 @@
+//! The resolved arguments of `listen`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tungstenite::http::HeaderValue;
+
+use super::args::ListenArgs;
+use super::messages::{self, FilterArgs};
+use super::server_url::{ServerAddress, ServerUrl};
+use super::tls::Trust;
+use crate::exit::Exit;
+
+/// The resolved arguments.
+pub(super) struct ListenOptions {
+    pub target: ServerUrl,
+    pub token: Option<HeaderValue>,
+    /// Present for `wss://` only.
+    pub trust: Option<Trust>,
+    /// The messages to send on each new connection, in order.
+    pub opening: Vec<String>,
+    pub count: Option<u64>,
+    pub reconnect: bool,
+    /// Warnings to print at the start.
+    pub warnings: Vec<&'static str>,
+}
+
+impl ListenOptions {
+    /// Resolves the arguments. `variable` is the token in the environment.
+    pub fn new(args: ListenArgs, variable: Option<String>) -> Result<Self, Exit> {
+        let target = ServerUrl::parse(&args.url).map_err(|why| Exit::new(Exit::USAGE, why))?;
+        let trust = match target.address {
+            ServerAddress::Tls { .. } => Some(Trust::load(args.ca_cert.as_deref())?),
+            ServerAddress::Tcp { .. } | ServerAddress::Unix(_) => None,
+        };
+        let token = token(args.token, args.token_file, variable)?;
+        let client_id = match args.client_id {
+            Some(id) => id,
+            None => format!("{:016x}{:016x}", random()?, random()?),
+        };
+        let filter_args = FilterArgs {
+            uri: args.uri,
+            group: args.group,
+            id: args.id,
+            references: args.references,
+        };
+        let mut warnings = Vec::new();
+        if filter_args.is_empty() {
+            warnings.push(
+                "no --uri, --group, --id, or --references: only session-change events will be received",
+            );
+        }
+        if token.is_some() && target.has_token {
+            warnings.push("the access_token in the URL takes precedence over the other token");
+        }
+        Ok(ListenOptions {
+            opening: messages::opening(&client_id, &filter_args),
+            target,
+            token,
+            trust,
+            count: args.count,
+            reconnect: !args.no_reconnect,
+            warnings,
+        })
+    }
+
+    /// Returns whether the client presents a token.
+    pub fn has_token(&self) -> bool {
+        self.token.is_some() || self.target.has_token
+    }
+}
+
+pub(super) fn token(
+    argument: Option<String>,
+    file: Option<PathBuf>,
+    variable: Option<String>,
+) -> Result<Option<HeaderValue>, Exit> {
+    let token = match (argument, file) {
+        (Some(token), _) => token,
+        (None, Some(file)) => fs::read_to_string(&file)
+            .map_err(|error| Exit::new(Exit::NO_INPUT, format!("{}: {error}", file.display())))?,
+        (None, None) => match variable {
+            Some(token) => token,
+            None => return Ok(None),
+        },
+    };
+    let unfit = || {
+        Exit::new(
+            Exit::USAGE,
+            "the token is empty or contains invalid characters",
+        )
+    };
+    let token = token.trim();
+    if token.is_empty() {
+        return Err(unfit());
+    }
+    let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| unfit())?;
+    header.set_sensitive(true);
+    Ok(Some(header))
+}
+
+/// Returns a random number, for client IDs and reconnection delays.
+pub(super) fn random() -> Result<u64, Exit> {
+    getrandom::u64().map_err(|error| {
+        Exit::new(
+            Exit::OS,
+            format!("cannot get random numbers from the system: {error}"),
+        )
+    })
+}

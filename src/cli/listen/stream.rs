@@ -1,0 +1,76 @@
+//! Byte streams below the WebSocket: TCP, Unix sockets, and TLS over TCP.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::io::ioctl_fionbio;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+
+/// A transport for a WebSocket.
+pub(super) trait ClientStream: Read + Write {
+    /// Returns the socket, for `poll` and for the options below.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+
+    /// Sets the timeout of a single read and a single write.
+    fn set_timeouts(&self, timeout: Duration) -> io::Result<()> {
+        for direction in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(self.descriptor(), direction, Some(timeout))?;
+        }
+        Ok(())
+    }
+
+    /// Makes reads and writes non-blocking.
+    fn set_nonblocking(&self) -> io::Result<()> {
+        Ok(ioctl_fionbio(self.descriptor(), true)?)
+    }
+}
+
+impl ClientStream for TcpStream {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+}
+
+impl ClientStream for UnixStream {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+}
+
+/// A stream with one deadline for all reads and writes together.
+pub(super) struct DeadlineStream<'a, S: ClientStream + ?Sized> {
+    pub stream: &'a mut S,
+    pub deadline: Instant,
+}
+
+impl<S: ClientStream + ?Sized> DeadlineStream<'_, S> {
+    fn apply_deadline(&self) -> io::Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.stream.set_timeouts(left)
+    }
+}
+
+impl<S: ClientStream + ?Sized> Read for DeadlineStream<'_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.apply_deadline()?;
+        self.stream.read(buffer)
+    }
+}
+
+impl<S: ClientStream + ?Sized> Write for DeadlineStream<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.apply_deadline()?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.apply_deadline()?;
+        self.stream.flush()
+    }
+}

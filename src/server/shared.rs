@@ -1,0 +1,106 @@
+//! The state that the threads of the server share.
+//!
+//! Owns: the reloaded settings until the application takes them, and their conversion to those of
+//! [`realtime`].
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::config::{InsecureSetting, ServerSettings};
+use crate::net::tls::TlsConfig;
+use crate::realtime;
+
+/// The state that is shared with other threads.
+pub(super) struct SharedState {
+    /// Reloaded settings, which the application takes when the engine is reloaded.
+    pending: Mutex<Option<AppSettings>>,
+    /// Milliseconds over which a shutdown spreads its closes.
+    drain: AtomicU64,
+    /// Shutdown has begun.
+    pub is_draining: AtomicBool,
+    /// Reloads of the configuration or a certificate that were applied.
+    pub succeeded: AtomicU64,
+    /// Reloads that were not applied.
+    pub failed: AtomicU64,
+    /// When the certificate in use expires, in seconds since the Unix epoch. 0 without a
+    /// certificate.
+    pub certificate_expires: AtomicU64,
+}
+
+/// The reloaded settings of the application.
+pub(super) struct AppSettings {
+    pub realtime: realtime::ApiSettings,
+    pub insecure_settings: Vec<InsecureSetting>,
+}
+
+impl AppSettings {
+    pub fn new(settings: &ServerSettings) -> Self {
+        let insecure_settings = InsecureSetting::ALL.into_iter();
+        AppSettings {
+            realtime: realtime_settings(settings),
+            insecure_settings: insecure_settings
+                .filter(|setting| setting.applies_to(settings))
+                .collect(),
+        }
+    }
+}
+
+impl SharedState {
+    pub fn new(settings: &ServerSettings) -> Self {
+        SharedState {
+            pending: Mutex::new(None),
+            drain: AtomicU64::new(millis(settings.drain)),
+            is_draining: AtomicBool::new(false),
+            succeeded: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            certificate_expires: AtomicU64::new(0),
+        }
+    }
+
+    /// Stores reloaded settings for the application.
+    pub fn set_pending(&self, settings: AppSettings) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        *pending = Some(settings);
+    }
+
+    /// Returns the reloaded settings that the application has not taken yet.
+    pub fn take_pending(&self) -> Option<AppSettings> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.take()
+    }
+
+    /// Records the certificate that is in use from now on, if it has changed.
+    pub fn record_certificate(&self, tls: Option<&TlsConfig>) {
+        if let Some(tls) = tls {
+            let expires = tls.chain().first().map_or(0, |own| own.not_after);
+            self.certificate_expires.store(expires, Ordering::Relaxed);
+        }
+    }
+
+    /// Changes the time over which a later shutdown spreads its closes.
+    pub fn set_drain(&self, drain: Duration) {
+        self.drain.store(millis(drain), Ordering::Relaxed);
+    }
+
+    /// Returns the time over which a shutdown that begins now spreads its closes.
+    pub fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain.load(Ordering::Relaxed))
+    }
+}
+
+fn realtime_settings(settings: &ServerSettings) -> realtime::ApiSettings {
+    realtime::ApiSettings {
+        origins: settings.origins.clone(),
+        invalid_token: settings.invalid_token,
+        max_terms: settings.filter_terms,
+        filters_total: settings.filters_total,
+        on_expiry: settings.on_expiry,
+        expiry_spread: millis(settings.expiry_spread),
+        sweep_period: settings.sweep.map(millis),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
