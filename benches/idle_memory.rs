@@ -1,14 +1,14 @@
-//! What idle connections cost: resident memory of a server process, as a slope over their
-//! number.
+//! The memory cost of idle connections: the resident memory of a server process as a slope over
+//! their number.
 //!
 //! ```text
 //! cargo bench --bench idle_memory [-- CONNECTIONS]
 //! ```
 //!
-//! In the last column is what the process has more than before the first connection, when all
-//! have left. Each row is a server process of its own. All pages that the process has touched count; the
-//! kernel's own memory for a socket does not. On a busy machine a row may take longer than the
-//! server waits for a sign of life, so there is one from everybody now and then.
+//! The last column is the growth of the process over its size before the first connection, after
+//! all clients have disconnected. Each row is a separate server process. All pages that the process
+//! has touched count; the kernel's own memory for a socket does not. On a busy machine a row may
+//! take longer than the server's ping timeout, so all clients send a pong now and then.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     let (cert, key) = certificate(folder.path())?;
     println!(
         "{:<44} {:>11} {:>16} {:>18}",
-        "server", "connections", "bytes each", "KiB after all left"
+        "server", "connections", "bytes each", "KiB after close"
     );
 
     let plain = |address: SocketAddr, _: usize| open(TcpStream::connect(address)?);
@@ -69,7 +69,7 @@ fn main() -> Result<()> {
     row(name, wanted, &mut echo(&flags)?, large)
 }
 
-/// A server process, ended when it is dropped.
+/// A server process, terminated on drop.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -89,9 +89,9 @@ fn row<S: Write>(
     connect: impl Fn(SocketAddr, usize) -> Result<S>,
 ) -> Result<()> {
     let start = resident(server)?;
-    // The first ones pay for what is there once: pages of code, buffers, tables.
+    // The first connections pay for one-time costs: pages of code, buffers, tables.
     let warm = count / 10;
-    let mut crowd = Crowd {
+    let mut crowd = Clients {
         streams: Vec::with_capacity(count),
         said: Instant::now(),
     };
@@ -110,14 +110,14 @@ fn row<S: Write>(
     Ok(())
 }
 
-/// Those who are connected.
-struct Crowd<S> {
+/// The open connections.
+struct Clients<S> {
     streams: Vec<S>,
-    /// When they last showed that they are there.
+    /// When they last sent a sign of life.
     said: Instant,
 }
 
-impl<S: Write> Crowd<S> {
+impl<S: Write> Clients<S> {
     fn add(&mut self, stream: S) -> Result<()> {
         self.streams.push(stream);
         if self.said.elapsed() < SIGN_OF_LIFE {
@@ -133,11 +133,10 @@ impl<S: Write> Crowd<S> {
     }
 }
 
-/// Half of the silence after which a server would send pings: unanswered, they would be the end
-/// of the crowd.
+/// Half of the silence after which a server sends pings, which these clients do not answer.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
-/// For those who left to be noticed, and for their memory to be given back.
+/// Time for the server to notice closed connections and release their memory.
 const SETTLE: Duration = Duration::from_secs(5);
 
 fn echo(flags: &[&str]) -> Result<Server> {
@@ -172,7 +171,7 @@ fn api(folder: &Path, data: &str) -> Result<Server> {
     start(command, "Real Time API")
 }
 
-/// Starts a server, and reads its address from the line that begins with `word`.
+/// Starts a server and reads its address from the line that begins with `word`.
 fn start(mut command: Command, word: &str) -> Result<Server> {
     let mut child = command
         .stdout(Stdio::piped())
@@ -205,7 +204,8 @@ fn open<S: Read + Write>(mut stream: S) -> Result<S> {
     }
 }
 
-/// Says what the official client says; the answer to `whoami` shows that it was taken in.
+/// Sends the messages of the official client. The response to `whoami` shows that the filter has
+/// been processed.
 fn subscribe(stream: &mut TcpStream, number: usize) -> Result<()> {
     let client_id = format!(r#"{{"messageType":"client_id","value":"{number:032x}"}}"#);
     let filter = format!(
@@ -232,7 +232,7 @@ fn subscribe(stream: &mut TcpStream, number: usize) -> Result<()> {
     }
 }
 
-/// A message that takes several reads and writes, and its echo.
+/// Sends a message that takes several reads and writes, and receives its echo.
 fn exchange_large<S: Read + Write>(mut stream: S) -> Result<S> {
     let payload = vec![b'x'; 60_000];
     let mut bytes = Vec::new();
@@ -242,11 +242,11 @@ fn exchange_large<S: Read + Write>(mut stream: S) -> Result<S> {
     stream.read_exact(&mut echoed)?;
     match echoed.ends_with(&payload) {
         true => Ok(stream),
-        false => Err("another echo".into()),
+        false => Err("an unexpected echo".into()),
     }
 }
 
-/// Bytes of the header of a frame of that length.
+/// The header length of a frame of that size.
 const HEADER: usize = 4;
 
 fn resident(server: &Server) -> Result<f64> {

@@ -1,7 +1,7 @@
 //! The byte sequences that hostile clients send, prepared once and repeated by every attacker.
 //!
-//! Each is valid enough to be processed by the server, and chosen for the work, the memory or the
-//! output that it causes for each byte on the wire.
+//! Each is valid enough to be processed by the server and is chosen for the work, memory, or output
+//! it causes per byte on the wire.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub enum Attack {
     UnknownType,
     /// Compressed messages of 65,000 nested arrays
     JsonDeep,
-    /// Compressed messages of thousands of members whose keys are escaped
+    /// Compressed messages of thousands of members with escaped keys
     JsonMembers,
     /// Pipelined requests of /_status
     PipelinedStatus,
@@ -158,7 +158,7 @@ fn plan(attack: Attack) -> Result<Plan> {
     })
 }
 
-/// A filter message with these `/uri` values.
+/// Returns a filter message with these `/uri` values.
 pub fn filter(values: &[String]) -> String {
     let values = values.join("\",\"");
     format!(
@@ -186,7 +186,7 @@ fn text_frame(text: &str) -> Vec<u8> {
     frames::encode(frames::TEXT, text.as_bytes(), MASK)
 }
 
-/// A message of one compressed frame.
+/// Returns a message of one compressed frame.
 pub fn compressed(text: &str) -> Vec<u8> {
     rsv1(frames::encode(
         frames::TEXT,
@@ -202,19 +202,19 @@ fn rsv1(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-/// A message of 60 MiB in its decompressed form, in some 60 KB.
+/// Returns a message that takes about 60 KB compressed and 60 MiB decompressed.
 fn bomb() -> Vec<u8> {
     let part = deflate(&vec![b'0'; 1 << 20]);
-    // The tail that senders omit at the end of a message stands between its parts.
+    // Senders omit this tail at the end of a message, so it has to be restored between the parts.
     let parts = vec![part; 60].join(&b"\0\0\xff\xff"[..]);
     rsv1(frames::encode(frames::TEXT, &parts, MASK))
 }
 
-/// Compresses a message as RFC 7692, section 7.2.1, has it.
+/// Compresses a message as specified in RFC 7692, section 7.2.1.
 fn deflate(message: &[u8]) -> Vec<u8> {
     let mut compress = Compress::new(Compression::best(), false);
     let mut out = Vec::with_capacity(message.len() / 2 + 64);
-    // A vector with room for all of it cannot fail.
+    // Compression into a vector with sufficient capacity cannot fail.
     let _ = compress.compress_vec(message, &mut out, FlushCompress::Sync);
     out.truncate(out.len().saturating_sub(4));
     out
@@ -237,7 +237,7 @@ fn fragments(text: &str) -> Vec<u8> {
     parts.flatten().collect()
 }
 
-/// Frames of all kinds and lengths, whose payloads are random.
+/// Returns frames of all kinds and lengths with random payloads.
 fn random_frames() -> Result<Plan> {
     let opcodes = [frames::TEXT, frames::BINARY, frames::PING, frames::PONG];
     let (mut bytes, mut starts) = (Vec::new(), Vec::new());
@@ -261,7 +261,7 @@ fn random_frames() -> Result<Plan> {
     })
 }
 
-/// The first flight of a TLS client.
+/// Returns the first flight of a TLS client.
 fn client_hello() -> Result<Vec<u8>> {
     let config = ClientConfig::builder()
         .with_root_certificates(RootCertStore::empty())
@@ -272,22 +272,22 @@ fn client_hello() -> Result<Vec<u8>> {
     Ok(hello)
 }
 
-/// Enough copies for one write to take as much as it may.
+/// Repeats a sequence so that one write can take as many bytes as allowed.
 fn repeated(unit: &[u8]) -> Vec<u8> {
     match unit.len() {
         0 => Vec::new(),
-        length => unit.repeat(LEAST.div_ceil(length)),
+        length => unit.repeat(MIN_LENGTH.div_ceil(length)),
     }
 }
 
 /// A JSON ping.
 pub const PING: &str = r#"{"type":"ping","id":1}"#;
 
-/// A mask is required, and one of zeros is as good as any other against a server.
+/// A server must accept any mask, so zeros suffice.
 const MASK: [u8; 4] = [0; 4];
 
-/// The least length of a repeated sequence.
-const LEAST: usize = 32 * 1024;
+/// The minimum length of a repeated sequence.
+const MIN_LENGTH: usize = 32 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -297,7 +297,7 @@ mod tests {
 
     use super::*;
 
-    /// The text of the first frame of a plan, decompressed.
+    /// Returns the decompressed text of the first frame of a plan.
     fn first_message(plan: &Plan) -> Vec<u8> {
         let mut bytes = plan.bytes.clone();
         let compressed = bytes[0] & 0x40 != 0;
@@ -306,7 +306,7 @@ mod tests {
             127 => 10,
             _ => 2,
         };
-        // As a server would send it, since that is the direction that `decode` reads.
+        // `decode` reads frames from a server, which are not masked.
         bytes.drain(header..header + 4);
         bytes[1] &= 0x7F;
         bytes[0] &= !0x40;
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_small_on_the_wire_and_exceeds_the_limit() {
+    fn decompression_bomb_is_small_on_the_wire_and_exceeds_the_limit() {
         let plan = plan(Attack::Bombs).unwrap();
         assert!(plan.bytes.len() < 128 << 10);
         assert_eq!(first_message(&plan).len(), 60 << 20);

@@ -1,4 +1,4 @@
-//! Connections that send hostile bytes, each at a fixed rate, in one thread.
+//! Connections that send hostile bytes, each at a fixed rate, on one thread.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -20,18 +20,18 @@ pub struct Attackers {
     plans: Vec<Plan>,
     target: Target,
     tls_target: Option<Target>,
-    /// The requests for a WebSocket, without and with compression.
+    /// The WebSocket handshake requests, without and with compression.
     requests: [Vec<u8>; 2],
-    members: Vec<Member>,
+    members: Vec<Attacker>,
     poll: Poll,
     events: Events,
     buffer: Vec<u8>,
-    /// Bytes a second of each connection.
+    /// Bytes per second of each connection.
     rate: f64,
     reads_replies: bool,
-    /// Connections that are being opened.
+    /// The number of connections being opened.
     opening: usize,
-    /// Since when bytes are sent; before that, connections are only opened.
+    /// The time at which sending started. `None` while connections are only being opened.
     since: Option<Instant>,
 }
 
@@ -43,33 +43,33 @@ pub struct Counts {
     pub received_bytes: u64,
     /// Connections that the server ended, or never completed.
     pub ended: u64,
-    /// Of these, by the error of the operating system or the status of the answer.
+    /// The same by the operating system's error or the status of the response.
     pub reasons: BTreeMap<String, u64>,
 }
 
-/// The place of one attacker, which reconnects when its connection ends.
-struct Member {
+/// The slot of one attacker, which reconnects when its connection ends.
+struct Attacker {
     plan: usize,
     state: State,
     /// The position in the plan's bytes.
     at: usize,
-    /// Bytes sent since the attack began, which its rate bounds, reconnects included.
+    /// Bytes sent since the attack began, across reconnects. Bounded by the rate.
     sent: f64,
-    /// Connections opened so far.
+    /// The number of connections opened so far.
     opened: usize,
     is_writable: bool,
 }
 
 enum State {
-    /// It connects again then.
-    Away(Instant),
+    /// Disconnected; reconnects at this time.
+    Disconnected(Instant),
     Connecting(TcpStream),
-    /// The answer to the handshake.
+    /// Waiting for the handshake response.
     Upgrading(TcpStream, Vec<u8>),
     Attacking(TcpStream),
 }
 
-/// Orders to the attackers.
+/// Configuration of the attackers.
 pub struct Settings {
     pub connections: usize,
     pub rate: f64,
@@ -77,7 +77,7 @@ pub struct Settings {
 }
 
 impl Attackers {
-    /// Prepares the attackers, none of which is connected yet.
+    /// Prepares the attackers without connecting them.
     ///
     /// # Errors
     ///
@@ -93,9 +93,9 @@ impl Attackers {
             Script::new(&target, false)?.request().to_vec(),
             Script::new(&target, true)?.request().to_vec(),
         ];
-        let members = (0..settings.connections).map(|number| Member {
+        let members = (0..settings.connections).map(|number| Attacker {
             plan: number % plans.len().max(1),
-            state: State::Away(now),
+            state: State::Disconnected(now),
             at: 0,
             sent: 0.0,
             opened: 0,
@@ -118,7 +118,7 @@ impl Attackers {
         })
     }
 
-    /// Opens all connections, but for those that only connect, and sends nothing on them.
+    /// Opens all connections, except for attacks that only connect, and sends nothing on them.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ impl Attackers {
         Ok(())
     }
 
-    fn is_set(&self, member: &Member) -> bool {
+    fn is_set(&self, member: &Attacker) -> bool {
         let reconnects = self
             .plans
             .get(member.plan)
@@ -142,7 +142,7 @@ impl Attackers {
         reconnects || matches!(member.state, State::Attacking(_))
     }
 
-    /// Serves open connections for this long without sending anything.
+    /// Serves open connections for `time` without sending anything.
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ impl Attackers {
         Ok(())
     }
 
-    /// Attacks for this long.
+    /// Attacks for `time`.
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl Attackers {
         Ok(())
     }
 
-    /// Connects or sends, if it is time to.
+    /// Connects or sends if the attacker is due.
     fn advance(&mut self, number: usize, now: Instant) {
         let allowance = self.allowance(number, now);
         let Some(member) = self.members.get_mut(number) else {
@@ -199,10 +199,10 @@ impl Attackers {
             return;
         };
         match &mut member.state {
-            // Connections that only connect do so when the attack begins, within their rate.
-            State::Away(at)
+            // Attackers that only connect start with the attack and stay within their rate.
+            State::Disconnected(at)
                 if *at <= now
-                    && self.opening < MOST_OPENING
+                    && self.opening < MAX_OPENING
                     && (!plan.reconnects || allowance >= self.requests[0].len() as f64) =>
             {
                 self.connect(number);
@@ -226,7 +226,8 @@ impl Attackers {
         }
     }
 
-    /// Bytes that a member may send now. An allowance that is unused for a second expires.
+    /// Returns the number of bytes that an attacker may send now. Unused allowance expires after a
+    /// second.
     fn allowance(&mut self, number: usize, now: Instant) -> f64 {
         let (Some(since), Some(member)) = (self.since, self.members.get_mut(number)) else {
             return 0.0;
@@ -271,12 +272,12 @@ impl Attackers {
         if event.is_writable() {
             member.is_writable = true;
         }
-        let state = std::mem::replace(&mut member.state, State::Away(Instant::now()));
+        let state = std::mem::replace(&mut member.state, State::Disconnected(Instant::now()));
         let next = match state {
             State::Connecting(stream) => self.connected(number, stream),
             State::Upgrading(stream, head) => self.upgrading(number, stream, head),
             State::Attacking(stream) => self.attacking(number, stream, event),
-            State::Away(at) => Ok(State::Away(at)),
+            State::Disconnected(at) => Ok(State::Disconnected(at)),
         };
         match (next, self.members.get_mut(number)) {
             (Ok(state), Some(member)) => member.state = state,
@@ -303,7 +304,7 @@ impl Attackers {
             return Ok(State::Attacking(stream));
         };
         let request = &self.requests[usize::from(deflate)];
-        // It fits an empty socket.
+        // The request fits an empty socket buffer.
         stream
             .write_all(request)
             .map_err(|error| error.kind().to_string())?;
@@ -334,16 +335,16 @@ impl Attackers {
         }
         self.opening -= 1;
         self.counts.opened += 1;
-        self.goes_on(number, stream)
+        self.resume_plan(number, stream)
     }
 
-    /// Continues after a successful opening.
-    fn goes_on(&self, number: usize, stream: TcpStream) -> Result<State, String> {
+    /// Continues after a successful handshake.
+    fn resume_plan(&self, number: usize, stream: TcpStream) -> Result<State, String> {
         let member = self.members.get(number).ok_or("no member")?;
         let plan = self.plans.get(member.plan).ok_or("no plan")?;
         if plan.reconnects {
             State::Attacking(stream).reset();
-            return Ok(State::Away(Instant::now()));
+            return Ok(State::Disconnected(Instant::now()));
         }
         Ok(State::Attacking(stream))
     }
@@ -369,45 +370,46 @@ impl Attackers {
         self.counts.received_bytes += read;
         match is_over {
             Some(reason) => Err(reason),
-            None if reconnects && read > 0 => self.goes_on(number, stream),
+            None if reconnects && read > 0 => self.resume_plan(number, stream),
             None => Ok(State::Attacking(stream)),
         }
     }
 
-    /// Counts the end of a connection, which is opened again after a pause.
+    /// Counts the end of a connection and schedules a reconnect.
     fn ended(&mut self, number: usize, reason: &str) {
         let Some(member) = self.members.get_mut(number) else {
             return;
         };
-        member.state = State::Away(Instant::now() + PAUSE);
+        member.state = State::Disconnected(Instant::now() + PAUSE);
         self.counts.ended += 1;
         *self.counts.reasons.entry(reason.to_owned()).or_default() += 1;
-        let is_opening =
-            |member: &&Member| matches!(member.state, State::Connecting(_) | State::Upgrading(..));
+        let is_opening = |member: &&Attacker| {
+            matches!(member.state, State::Connecting(_) | State::Upgrading(..))
+        };
         self.opening = self.members.iter().filter(is_opening).count();
     }
 }
 
 impl State {
-    /// Ends the connection with a reset, so that its port is free at once.
+    /// Closes the connection with a reset, which frees its port at once.
     fn reset(self) {
         match self {
             State::Connecting(stream) | State::Upgrading(stream, _) | State::Attacking(stream) => {
-                // It ends one way or the other.
+                // If this fails, the connection still closes, only without a reset.
                 let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             }
-            State::Away(_) => {}
+            State::Disconnected(_) => {}
         }
     }
 }
 
-/// Writes at most so many of a plan's bytes from this position on, around its end.
+/// Writes at most `most` bytes of a plan from position `at`, wrapping around at its end.
 fn write(stream: &mut TcpStream, plan: &Plan, at: &mut usize, most: usize) -> io::Result<usize> {
     let mut sent = 0;
     while sent < most {
         let rest = plan.bytes.get(*at..).unwrap_or_default();
         let part = &rest[..rest.len().min(most - sent)];
-        // A connection that only connects sends its bytes once, at any rate.
+        // An attacker that only connects sends its bytes once, at any rate.
         let part = if plan.reconnects { rest } else { part };
         match stream.write(part) {
             Ok(count) => {
@@ -425,7 +427,7 @@ fn write(stream: &mut TcpStream, plan: &Plan, at: &mut usize, most: usize) -> io
     Ok(sent)
 }
 
-/// Reads all that is there. Returns its length and, if the connection has ended, why.
+/// Reads all available bytes. Returns their number and, if the connection has ended, the reason.
 fn read(
     stream: &mut TcpStream,
     buffer: &mut [u8],
@@ -449,14 +451,14 @@ fn text(error: io::Error) -> String {
     error.kind().to_string()
 }
 
-/// How often the rates are looked after.
+/// The interval at which the rates are checked.
 const SWEEP: Duration = Duration::from_millis(4);
 
-/// How long an attacker waits after its connection was ended.
+/// The pause before an attacker reconnects.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The most connections that are being opened at once.
-const MOST_OPENING: usize = 256;
+/// The maximum number of connections being opened at once.
+const MAX_OPENING: usize = 256;
 
-/// The most bytes that one connection sends in one go.
+/// The maximum number of bytes that one connection sends in one write.
 const WRITE_SIZE: usize = 16 * 1024;

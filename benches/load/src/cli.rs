@@ -1,4 +1,4 @@
-//! What can be asked for. Everything has a bound, in count and in time.
+//! The command line. All counts and times are bounded.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::attack::Attack;
 
-/// The most connections of one process: what a limit of 20,000 open files leaves.
-pub const MOST_CONNECTIONS: u64 = 19_000;
+/// The maximum number of connections of one process: below a limit of 20,000 open files.
+pub const MAX_CONNECTIONS: u64 = 19_000;
 
-/// Loads a WebSocket server over loopback, and says what that cost it.
+/// Loads a WebSocket server over loopback and reports the server's cost
 #[derive(Parser)]
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
@@ -19,23 +19,23 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Mode {
-    /// Holds idle connections: memory of each, and what it costs to hold them
+    /// Holds idle connections: memory per connection, and CPU to keep them open
     Idle(Idle),
-    /// Sends a message on each connection, awaits the answer, and sends the next
+    /// Sends a message on each connection, waits for the response, and sends the next
     Echo(Echo),
     /// The same with several messages in one write (--depth)
     Pipelined(Echo),
-    /// One message published, delivered to every connection
+    /// Publishes messages that are delivered to every connection
     FanOut(FanOut),
-    /// Each message published is for one connection only
+    /// Publishes messages that are delivered to one connection each
     Selective(FanOut),
-    /// Opens connections, and ends them as soon as they are open
+    /// Opens connections and closes them as soon as they are open
     Handshake(Handshake),
-    /// The same, while an open client asks for answers (--probe)
+    /// The same while an open client sends requests (--probe)
     Storm(Handshake),
-    /// Sends hostile traffic, and measures the service of well-behaved clients meanwhile
+    /// Sends hostile traffic and measures the service of well-behaved clients meanwhile
     Hostile(Hostile),
-    /// Makes the server hold memory, and compares its growth with the server's own account
+    /// Makes the server hold memory and compares its growth with the server's own accounting
     Hold(Hold),
 }
 
@@ -68,59 +68,59 @@ impl Mode {
 
 #[derive(Args)]
 pub struct Common {
-    /// Where the server is: ws://HOST:PORT/PATH or wss://…
+    /// URL of the server: ws://HOST:PORT/PATH or wss://…
     pub url: String,
-    /// How many connections
-    #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=MOST_CONNECTIONS))]
+    /// Number of connections
+    #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=MAX_CONNECTIONS))]
     pub connections: u64,
     /// Process id of the server, whose CPU and memory are read from /proc
     #[arg(long, conflicts_with = "server")]
     pub pid: Option<u32>,
-    /// Command that runs the server (no shell; words split at spaces); ended afterwards
+    /// Command that runs the server (no shell; split at spaces); terminated afterwards
     #[arg(long)]
     pub server: Option<String>,
-    /// Certificates that are trusted, in PEM: needed for wss://
+    /// Trusted certificates in PEM, required for wss://
     #[arg(long)]
     pub ca: Option<PathBuf>,
-    /// How many connections are being opened at once
+    /// Maximum number of connections being opened at once
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub opening: u64,
-    /// What each connection says first; {n} becomes its number, six digits. Can be repeated
+    /// First message of each connection; {n} becomes its number, six digits. Can be repeated
     #[arg(long)]
     pub hello: Vec<String>,
-    /// How many messages answer that, of each connection
+    /// Number of responses to it on each connection
     #[arg(long, default_value_t = 0)]
     pub hello_answers: u32,
     /// Offer compression (permessage-deflate, without context takeover)
     #[arg(long)]
     pub deflate: bool,
-    /// Do not sleep while waiting, so that the server pays for no wake-up of this process
+    /// Busy-wait instead of sleeping, so that the server does not pay for waking this process
     #[arg(long)]
     pub spin: bool,
-    /// Source addresses to connect from, for loopback targets: 127.0.1.1 and so on
+    /// Number of source addresses to connect from for loopback targets: 127.0.1.1 and so on
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=200))]
     pub sources: u64,
-    /// Give up after this many seconds
+    /// Abort after this many seconds
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=7200))]
     pub deadline: u64,
     /// Write the report as JSON to this file, or to standard output with -
     #[arg(long)]
     pub json: Option<PathBuf>,
-    /// Allow a server on another machine. Only load servers that are yours
+    /// Allow a server on another machine. Only load servers that you operate
     #[arg(long)]
     pub allow_remote: bool,
 }
 
-/// A client of its own that asks and awaits an answer all the while.
+/// An additional client that sends requests at a fixed interval and waits for each response.
 #[derive(Args)]
 pub struct Probe {
-    /// Another client asks every so many milliseconds; 0 is none
+    /// Interval of an additional client's requests in milliseconds; 0 disables it
     #[arg(id = "probe", long = "probe", default_value_t = 0)]
     pub every_ms: u64,
-    /// Where it connects to, if not to the same URL
+    /// URL that it connects to, if different
     #[arg(id = "probe_url", long = "probe-url")]
     pub url: Option<String>,
-    /// What it says
+    /// Message that it sends
     #[arg(
         id = "probe_message",
         long = "probe-message",
@@ -133,16 +133,16 @@ pub struct Probe {
 pub struct Idle {
     #[command(flatten)]
     pub common: Common,
-    /// Seconds to hold them, during which the server's CPU is measured
+    /// Seconds to hold them while the server's CPU is measured
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub hold: u64,
-    /// Each connection first sends a message of this many bytes, and awaits one as an answer
+    /// Each connection first sends a message of this many bytes and waits for a response as long
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     pub large: u64,
-    /// In the end all connections go, and the server's memory is read again
+    /// Close all connections at the end and read the server's memory again
     #[arg(long)]
     pub leave: bool,
-    /// Seconds from that to the last reading
+    /// Seconds between closing and the last reading
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub settle: u64,
 }
@@ -153,7 +153,7 @@ pub struct Echo {
     pub common: Common,
     #[command(flatten)]
     pub payload: Payload,
-    /// What must come back; the same, if not given
+    /// Expected response; the message itself by default
     #[arg(long)]
     pub expect: Option<String>,
     /// Messages in one write [default: 1; pipelined: 16]
@@ -162,10 +162,10 @@ pub struct Echo {
     /// Seconds to measure
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
-    /// Seconds before that, which do not count
+    /// Seconds before the measurement that are not counted
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub warm_up: u64,
-    /// Messages a second, of all connections together; 0 is as fast as answers come
+    /// Messages per second of all connections together; 0 sends as fast as responses arrive
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
     #[command(flatten)]
@@ -174,16 +174,16 @@ pub struct Echo {
 
 #[derive(Args)]
 pub struct Payload {
-    /// The message's text
+    /// Text of the message
     #[arg(long)]
     pub message: Option<String>,
-    /// Or the length of one, in bytes
+    /// Or its length in bytes
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub size: u64,
 }
 
 impl Payload {
-    /// The text to send.
+    /// Returns the text to send.
     pub fn text(&self) -> String {
         let size = usize::try_from(self.size).unwrap_or_default();
         let letters = ('a'..='z').cycle().take(size).collect();
@@ -197,16 +197,16 @@ pub struct FanOut {
     pub common: Common,
     #[command(flatten)]
     pub payload: Payload,
-    /// Publish by POST to this URL, one event a line; else a client publishes by a message
+    /// Publish by POST to this URL, one event per line; otherwise a client publishes with a message
     #[arg(long)]
     pub publish: Option<String>,
     /// File with the key for `Authorization: Bearer`
     #[arg(long, requires = "publish")]
     pub key: Option<PathBuf>,
-    /// The event; {n} becomes its number (selective: that of the connection it is for)
+    /// The event; {n} becomes its number (selective: the number of the receiving connection)
     #[arg(long, requires = "publish")]
     pub event: Option<String>,
-    /// How many times
+    /// Number of rounds
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub rounds: u64,
     /// Messages published at once
@@ -223,13 +223,13 @@ pub struct FanOut {
 pub struct Handshake {
     #[command(flatten)]
     pub common: Common,
-    /// How many are under way at once
+    /// Maximum number of handshakes in progress
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub concurrent: u64,
     /// Seconds to measure
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
-    /// Seconds before that, which do not count
+    /// Seconds before the measurement that are not counted
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub warm_up: u64,
     /// Resume earlier TLS sessions
@@ -246,26 +246,26 @@ pub struct Hostile {
     /// Traffic of the connections
     #[arg(long, value_enum)]
     pub attack: Attack,
-    /// Bytes a second of each connection: 100KB, 64KiB, 1MB
+    /// Bytes per second of each connection: 100KB, 64KiB, 1MB
     #[arg(long, default_value = "100KB", value_parser = bytes)]
     pub rate: u64,
     /// Seconds to attack
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
-    /// Attackers do not read the output of the server
+    /// Attackers do not read the server's output
     #[arg(long)]
     pub unread: bool,
-    /// Where tls-handshakes connect to: wss://HOST:PORT/PATH
+    /// Target of tls-handshakes: wss://HOST:PORT/PATH
     #[arg(long)]
     pub tls_url: Option<String>,
     #[command(flatten)]
-    pub witness: Witness,
+    pub latency: LatencyArgs,
 }
 
-/// The well-behaved clients that measure their service.
+/// The well-behaved clients that measure latency.
 #[derive(Args)]
-pub struct Witness {
-    /// Well-behaved clients that ping
+pub struct LatencyArgs {
+    /// Well-behaved clients that send pings
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub clients: u64,
     /// Milliseconds between two pings of each
@@ -277,7 +277,7 @@ pub struct Witness {
     /// Publish to the admin interface at http://HOST:PORT, whose metrics are read as well
     #[arg(long)]
     pub publish: Option<String>,
-    /// File with the publish key, which the metrics need as well
+    /// File with the publish key, also used to read the metrics
     #[arg(long, requires = "publish")]
     pub key_file: Option<PathBuf>,
     /// Milliseconds between two events
@@ -286,7 +286,7 @@ pub struct Witness {
     /// Seconds before the load, for comparison
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub calm: u64,
-    /// Seconds that answers are awaited after the load
+    /// Seconds to wait for outstanding responses after the load
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
     pub grace: u64,
 }
@@ -298,36 +298,36 @@ pub struct Hold {
     /// Kind of memory that the server is made to hold
     #[arg(long, value_enum)]
     pub scenario: Scenario,
-    /// events: how large each is (at most 1 MiB with its request)
+    /// events: size of each (at most 1 MiB with its request)
     #[arg(long, default_value = "900KB", value_parser = bytes)]
     pub event_size: u64,
-    /// events: how many are published
+    /// events: total number
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub events: u64,
-    /// events: how many are published at once, before all of them have arrived
+    /// events: number published at once, before any of them has arrived everywhere
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub burst: u64,
-    /// Seconds that everything may take
+    /// Time limit in seconds
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
     #[command(flatten)]
-    pub witness: Witness,
+    pub latency: LatencyArgs,
 }
 
-/// The memory that a server is made to hold.
+/// The kind of memory that the server is made to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// Large public events for receivers that all read promptly
+    /// Large public events for receivers that read promptly
     Events,
-    /// Replies of which each connection leaves a small rest unread
+    /// Replies of which each connection leaves a small remainder unread
     UnreadReplies,
     /// TLS records that are never completed, beside clients that send large messages (wss://)
     PartialRecords,
-    /// A filter of 200 different values on each connection
+    /// A filter with 200 different values on each connection
     Filters,
 }
 
-/// Reads a number of bytes, which may end in KB, KiB, MB or MiB.
+/// Parses a number of bytes with an optional unit: KB, KiB, MB, or MiB.
 fn bytes(text: &str) -> Result<u64, String> {
     let units = [
         ("KiB", 1 << 10),
@@ -343,7 +343,7 @@ fn bytes(text: &str) -> Result<u64, String> {
     let number: u64 = digits
         .trim()
         .parse()
-        .map_err(|_| format!("{text}: expected a number of bytes, as 100KB"))?;
+        .map_err(|_| format!("{text}: expected a number of bytes such as 100KB"))?;
     number
         .checked_mul(size)
         .ok_or_else(|| format!("{text} is too large"))
@@ -356,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_mode_can_be_called() {
+    fn every_mode_parses() {
         Cli::command().debug_assert();
         for mode in [
             "idle",
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_units() {
+    fn sizes_accept_units() {
         for (text, size) in [("7", 7), ("7B", 7), ("100KB", 100_000), ("2 MiB", 2 << 20)] {
             assert_eq!(bytes(text), Ok(size));
         }

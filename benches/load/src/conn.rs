@@ -1,4 +1,4 @@
-//! One client connection: TCP, TLS if asked for, the upgrade, frames.
+//! One client connection: TCP, optional TLS, upgrade, and frames.
 
 use std::io::{self, Read, Write};
 use std::mem;
@@ -13,23 +13,23 @@ use socket2::SockRef;
 use crate::frames::{self, Frame};
 use crate::target::Target;
 
-/// What a connection has to tell.
-pub enum Said<'a> {
-    /// The upgrade is done.
+/// An event on a connection.
+pub enum ConnEvent<'a> {
+    /// The upgrade has completed.
     Open,
-    /// A message has arrived. Of one in several frames it is the last that is told.
+    /// A message has arrived. For a fragmented message, only the last frame is reported.
     Message(Frame<'a>),
 }
 
-/// Why a connection is no more.
-pub type Gone = String;
+/// The reason a connection has ended.
+pub type CloseReason = String;
 
-/// What all connections of a run say, made once.
+/// The handshake data shared by all connections of a run.
 pub struct Script {
     request: Vec<u8>,
-    /// The value of `Sec-WebSocket-Accept` that proves that the server read the key.
+    /// The `Sec-WebSocket-Accept` value that proves that the server read the key.
     accept: String,
-    /// Whether the server must have agreed to compression.
+    /// Whether the server must have accepted compression.
     deflate: bool,
     pub mask: [u8; 4],
 }
@@ -37,7 +37,7 @@ pub struct Script {
 impl Script {
     /// # Errors
     ///
-    /// If the system has no randomness.
+    /// Returns an error if the system has no randomness.
     pub fn new(target: &Target, deflate: bool) -> crate::Result<Script> {
         let (mut key, mut mask) = ([0; 16], [0; 4]);
         getrandom::fill(&mut key)?;
@@ -64,7 +64,7 @@ impl Script {
         })
     }
 
-    /// The request of the handshake.
+    /// Returns the handshake request.
     pub fn request(&self) -> &[u8] {
         &self.request
     }
@@ -73,20 +73,20 @@ impl Script {
 /// A connection.
 pub struct Conn {
     pub number: u64,
-    /// Answers that it still waits for: the mode's to count.
-    pub awaited: u32,
-    /// Whether it has said and heard all that comes before the measurement.
+    /// The number of outstanding responses, maintained by the mode.
+    pub outstanding: u32,
+    /// Whether the messages before the measurement have been exchanged.
     pub ready: bool,
-    /// Whether what it is sent is nobody's business: that of a publisher.
+    /// Whether received messages are ignored, as for a publisher.
     pub ignored: bool,
-    /// Heartbeats of the server that it has answered.
+    /// The number of the server's pings that it has answered.
     pub pongs: u64,
     stream: TcpStream,
     tls: Option<Box<ClientConnection>>,
     phase: Phase,
-    /// A head or a frame that is not whole.
+    /// An incomplete head or frame.
     partial: Vec<u8>,
-    /// What the kernel has not taken.
+    /// Bytes that the kernel has not accepted yet.
     unsent: Vec<u8>,
 }
 
@@ -102,7 +102,7 @@ impl Conn {
     ///
     /// # Errors
     ///
-    /// Those of the operating system and of rustls.
+    /// Returns the errors of the operating system and of rustls.
     pub fn new(target: &Target, number: u64) -> crate::Result<Conn> {
         let tls = match &target.tls {
             None => None,
@@ -113,7 +113,7 @@ impl Conn {
         };
         Ok(Conn {
             number,
-            awaited: 0,
+            outstanding: 0,
             ready: false,
             ignored: false,
             pongs: 0,
@@ -133,18 +133,18 @@ impl Conn {
         self.phase == Phase::Open
     }
 
-    /// Whether its TLS session was resumed.
+    /// Returns whether its TLS session was resumed.
     pub fn is_resumed(&self) -> bool {
         let kind = self.tls.as_ref().and_then(|tls| tls.handshake_kind());
         kind == Some(HandshakeKind::Resumed)
     }
 
-    /// Sends, or keeps what the kernel does not take.
+    /// Sends bytes, and buffers any that the kernel does not accept.
     ///
     /// # Errors
     ///
-    /// Those of the socket.
-    pub fn send(&mut self, bytes: &[u8]) -> Result<(), Gone> {
+    /// Returns the errors of the socket.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
         match &mut self.tls {
             None if self.unsent.is_empty() => {
                 let sent = write(&mut self.stream, bytes)?;
@@ -162,17 +162,17 @@ impl Conn {
         }
     }
 
-    /// Does what can be done now. `said` is told what has come.
+    /// Serves the socket as far as it is ready. Events are passed to `on_event`.
     ///
     /// # Errors
     ///
-    /// Why the connection is no more.
+    /// Returns the reason if the connection has ended.
     pub fn ready(
         &mut self,
         script: &Script,
         buffer: &mut [u8],
-        said: &mut impl FnMut(&mut Conn, Said<'_>) -> Result<(), Gone>,
-    ) -> Result<(), Gone> {
+        on_event: &mut impl FnMut(&mut Conn, ConnEvent<'_>) -> Result<(), CloseReason>,
+    ) -> Result<(), CloseReason> {
         if self.phase == Phase::Connecting && !self.connected(script)? {
             return Ok(());
         }
@@ -180,18 +180,18 @@ impl Conn {
             self.flush()?;
         }
         match self.tls.is_some() {
-            true => self.read_tls(script, buffer, said),
-            false => self.read_plain(script, buffer, said),
+            true => self.read_tls(script, buffer, on_event),
+            false => self.read_plain(script, buffer, on_event),
         }
     }
 
-    /// Ends it with a reset, so that its port is free at once.
+    /// Closes the connection with a reset, which frees its port at once.
     pub fn reset(self) {
-        // It ends one way or the other.
+        // If this fails, the connection still closes, only without a reset.
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
-    fn connected(&mut self, script: &Script) -> Result<bool, Gone> {
+    fn connected(&mut self, script: &Script) -> Result<bool, CloseReason> {
         if let Some(error) = self.stream.take_error().map_err(text)? {
             return Err(format!("connect: {error}"));
         }
@@ -207,8 +207,8 @@ impl Conn {
         &mut self,
         script: &Script,
         buffer: &mut [u8],
-        said: &mut impl FnMut(&mut Conn, Said<'_>) -> Result<(), Gone>,
-    ) -> Result<(), Gone> {
+        on_event: &mut impl FnMut(&mut Conn, ConnEvent<'_>) -> Result<(), CloseReason>,
+    ) -> Result<(), CloseReason> {
         loop {
             let read = match self.stream.read(buffer) {
                 Ok(0) => return Err(self.ended()),
@@ -216,9 +216,9 @@ impl Conn {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.to_string()),
             };
-            self.take(script, &buffer[..read], said)?;
-            // A short read emptied the socket; an end that hides behind it makes an event of
-            // its own, since the socket stays readable for level and edge alike.
+            self.take(script, &buffer[..read], on_event)?;
+            // A short read has emptied the socket. An end of stream behind it causes an event of
+            // its own, since the socket stays readable, level- and edge-triggered alike.
             if read < buffer.len() {
                 return Ok(());
             }
@@ -229,8 +229,8 @@ impl Conn {
         &mut self,
         script: &Script,
         buffer: &mut [u8],
-        said: &mut impl FnMut(&mut Conn, Said<'_>) -> Result<(), Gone>,
-    ) -> Result<(), Gone> {
+        on_event: &mut impl FnMut(&mut Conn, ConnEvent<'_>) -> Result<(), CloseReason>,
+    ) -> Result<(), CloseReason> {
         let Some(mut tls) = self.tls.take() else {
             return Ok(());
         };
@@ -249,9 +249,9 @@ impl Conn {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error.to_string()),
                 };
-                // What it says meanwhile goes through the session.
+                // Bytes sent during the handshake go through the session.
                 self.tls = Some(tls);
-                let taken = self.take(script, &buffer[..read], said);
+                let taken = self.take(script, &buffer[..read], on_event);
                 tls = self.tls.take().ok_or("no session")?;
                 taken?;
             }
@@ -260,28 +260,28 @@ impl Conn {
         self.flush()
     }
 
-    fn ended(&self) -> Gone {
+    fn ended(&self) -> CloseReason {
         match self.phase {
             Phase::Open => "the server ended the connection".into(),
             _ => "the server ended the connection before the upgrade".into(),
         }
     }
 
-    /// Takes bytes in: first the head, then frames.
+    /// Processes input: first the response head, then frames.
     fn take(
         &mut self,
         script: &Script,
         bytes: &[u8],
-        said: &mut impl FnMut(&mut Conn, Said<'_>) -> Result<(), Gone>,
-    ) -> Result<(), Gone> {
+        on_event: &mut impl FnMut(&mut Conn, ConnEvent<'_>) -> Result<(), CloseReason>,
+    ) -> Result<(), CloseReason> {
         if self.partial.is_empty() {
-            let taken = self.parse(script, bytes, said)?;
+            let taken = self.parse(script, bytes, on_event)?;
             self.partial.extend(&bytes[taken..]);
             return Ok(());
         }
         let mut all = mem::take(&mut self.partial);
         all.extend(bytes);
-        let taken = self.parse(script, &all, said)?;
+        let taken = self.parse(script, &all, on_event)?;
         if taken < all.len() {
             all.drain(..taken);
             self.partial = all;
@@ -293,8 +293,8 @@ impl Conn {
         &mut self,
         script: &Script,
         bytes: &[u8],
-        said: &mut impl FnMut(&mut Conn, Said<'_>) -> Result<(), Gone>,
-    ) -> Result<usize, Gone> {
+        on_event: &mut impl FnMut(&mut Conn, ConnEvent<'_>) -> Result<(), CloseReason>,
+    ) -> Result<usize, CloseReason> {
         let mut taken = 0;
         if self.phase == Phase::Upgrading {
             let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
@@ -303,7 +303,7 @@ impl Conn {
             check_head(script, &bytes[..end])?;
             taken = end + 4;
             self.phase = Phase::Open;
-            said(self, Said::Open)?;
+            on_event(self, ConnEvent::Open)?;
         }
         while let Some((frame, length)) = frames::decode(&bytes[taken..])? {
             taken += length;
@@ -322,13 +322,13 @@ impl Conn {
                 }
                 frames::PONG => {}
                 _ if !frame.fin => {}
-                _ => said(self, Said::Message(frame))?,
+                _ => on_event(self, ConnEvent::Message(frame))?,
             }
         }
         Ok(taken)
     }
 
-    fn flush(&mut self) -> Result<(), Gone> {
+    fn flush(&mut self) -> Result<(), CloseReason> {
         if let Some(tls) = &mut self.tls {
             while tls.wants_write() {
                 match tls.write_tls(&mut self.stream) {
@@ -345,7 +345,7 @@ impl Conn {
     }
 }
 
-fn check_head(script: &Script, head: &[u8]) -> Result<(), Gone> {
+fn check_head(script: &Script, head: &[u8]) -> Result<(), CloseReason> {
     let head = String::from_utf8_lossy(head);
     let first = head.lines().next().unwrap_or_default();
     if !first.starts_with("HTTP/1.1 101") {
@@ -366,8 +366,8 @@ fn check_head(script: &Script, head: &[u8]) -> Result<(), Gone> {
     Ok(())
 }
 
-/// Writes what fits.
-fn write(stream: &mut TcpStream, bytes: &[u8]) -> Result<usize, Gone> {
+/// Writes as much as the socket accepts.
+fn write(stream: &mut TcpStream, bytes: &[u8]) -> Result<usize, CloseReason> {
     let mut sent = 0;
     while sent < bytes.len() {
         match stream.write(&bytes[sent..]) {
@@ -379,6 +379,6 @@ fn write(stream: &mut TcpStream, bytes: &[u8]) -> Result<usize, Gone> {
     Ok(sent)
 }
 
-fn text(error: impl std::fmt::Display) -> Gone {
+fn text(error: impl std::fmt::Display) -> CloseReason {
     error.to_string()
 }

@@ -1,8 +1,9 @@
-//! Frames, as a client writes and reads them (RFC 6455, section 5.2).
+//! Encodes and decodes frames as a client (RFC 6455, section 5.2).
 //!
-//! Its own, and not the server's: what is measured must not measure itself.
+//! Independent of the server's implementation, so that a measurement does not use the code under
+//! test.
 
-/// A frame from the server, whole.
+/// A complete frame from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     pub fin: bool,
@@ -18,10 +19,10 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// The longest frame that is taken from a server, in bytes.
-const MOST: u64 = 64 << 20;
+/// The maximum length of a frame from a server, in bytes.
+const MAX_FRAME: u64 = 64 << 20;
 
-/// A masked frame, final and not compressed.
+/// Returns a masked, final, uncompressed frame.
 pub fn encode(opcode: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut bytes = vec![0x80 | opcode];
     match payload.len() {
@@ -41,11 +42,11 @@ pub fn encode(opcode: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     bytes
 }
 
-/// The first frame of `bytes` and how long it is there; `None` while it is not whole.
+/// Returns the first frame of `bytes` and its encoded length; `None` while it is incomplete.
 ///
 /// # Errors
 ///
-/// What a server must never send.
+/// Returns an error for frames that a server must never send.
 pub fn decode(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, &'static str> {
     let [first, second, rest @ ..] = bytes else {
         return Ok(None);
@@ -65,7 +66,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, &'static str> 
         (126 | 127, _) => return Ok(None),
         (length, _) => (u64::from(length), 2),
     };
-    if length > MOST {
+    if length > MAX_FRAME {
         return Err("a frame over 64 MiB");
     }
     let end = header + usize::try_from(length).map_err(|_| "a frame too long")?;
@@ -86,10 +87,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_have_three_forms() {
+    fn every_length_encoding_round_trips() {
         for length in [0, 5, 125, 126, 65_535, 65_536] {
             let mut bytes = encode(TEXT, &vec![b'x'; length], [0; 4]);
-            // As a server would send it: no mask.
+            // As a server would send it: without a mask.
             let mask = bytes.len() - length - 4;
             bytes.drain(mask..mask + 4);
             bytes[1] &= 0x7F;
@@ -104,12 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_does_not_mask() {
+    fn masked_server_frames_are_rejected() {
         assert!(decode(&encode(TEXT, b"x", [1, 2, 3, 4])).is_err());
     }
 
     #[test]
-    fn masking_is_an_exclusive_or() {
+    fn masking_xors_the_payload() {
         assert_eq!(encode(TEXT, b"ab", [1, 2, 3, 4])[6..], [b'a' ^ 1, b'b' ^ 2]);
     }
 }

@@ -1,4 +1,4 @@
-//! A publisher that posts one event after the other over one connection, without blocking.
+//! A non-blocking publisher that posts one event after the other over one connection.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 use crate::Result;
 use crate::target::resolve;
 
-/// Where events are published, and with which key.
+/// The target and the key for publishing events.
 #[derive(Clone)]
 pub struct Endpoint {
     pub address: SocketAddr,
@@ -27,11 +27,11 @@ pub struct Poster {
 }
 
 impl Endpoint {
-    /// Reads `http://HOST:PORT` of the admin interface, and the file with the publish key.
+    /// Reads `http://HOST:PORT` of the admin interface and the file with the publish key.
     ///
     /// # Errors
     ///
-    /// Returns an error if the URL is none of this machine, or the file cannot be read.
+    /// Returns an error if the URL does not point to this machine, or the file cannot be read.
     pub fn new(url: &str, key_file: Option<&Path>, allow_remote: bool) -> Result<Endpoint> {
         let host = url.strip_prefix("http://");
         let host = host.ok_or("--publish needs http://HOST:PORT")?;
@@ -51,11 +51,11 @@ impl Endpoint {
         })
     }
 
-    /// Requests a page on a connection of its own, with the key, and waits for it.
+    /// Requests a page over a separate connection, with the key, and waits for the response.
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no answer with status 200 within 30 seconds.
+    /// Returns an error if there is no response with status 200 within 30 seconds.
     pub fn get(&self, path: &str) -> Result<String> {
         let mut stream = std::net::TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
@@ -68,7 +68,7 @@ impl Endpoint {
         }
     }
 
-    /// Without the key, `/metrics` has only the metrics that do not depend on events.
+    /// Without the key, `/metrics` only has the metrics that do not depend on events.
     fn get_request(&self, path: &str) -> String {
         let Endpoint {
             host,
@@ -97,7 +97,7 @@ impl Poster {
         })
     }
 
-    /// Sends an event, behind unsent bytes of earlier ones.
+    /// Sends an event after the unsent bytes of earlier ones.
     ///
     /// # Errors
     ///
@@ -117,8 +117,7 @@ impl Poster {
         self.flush()
     }
 
-    /// Reads and writes as far as the socket is ready. Returns the status of an answer that is
-    /// complete.
+    /// Reads and writes as far as the socket is ready. Returns the status of a complete response.
     ///
     /// # Errors
     ///
@@ -130,18 +129,18 @@ impl Poster {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err("the publisher's connection was closed".into()),
                 Ok(read) => self.answer.extend(&buffer[..read]),
-                Err(error) if is_for_later(&error) => break,
+                Err(error) if is_retryable(&error) => break,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(take_answer(&mut self.answer))
+        Ok(take_response(&mut self.answer))
     }
 
     fn flush(&mut self) -> Result<()> {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
                 Ok(sent) => drop(self.unsent.drain(..sent)),
-                Err(error) if is_for_later(&error) => break,
+                Err(error) if is_retryable(&error) => break,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -149,16 +148,16 @@ impl Poster {
     }
 }
 
-/// Whether it can be tried again: there is nothing to do, or the socket is still connecting.
-fn is_for_later(error: &io::Error) -> bool {
+/// Returns whether the operation can be retried: it would block, or the socket is still connecting.
+fn is_retryable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
     )
 }
 
-/// Takes an answer out of the bytes that have come, and returns its status.
-fn take_answer(bytes: &mut Vec<u8>) -> Option<u16> {
+/// Removes a response from the received bytes and returns its status.
+fn take_response(bytes: &mut Vec<u8>) -> Option<u16> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let length = head.lines().find_map(|line| {
@@ -178,14 +177,14 @@ fn take_answer(bytes: &mut Vec<u8>) -> Option<u16> {
     Some(status.unwrap_or(0))
 }
 
-/// An event of a public annotation, whose URI ends in this number.
+/// Returns an event of a public annotation with a URI that ends in `number`.
 pub fn event(number: u64, text: &str) -> String {
     format!(
         r#"{{"topic":"annotation","action":"create","annotation_id":"AAAAAREREeaAAAAAAAAAAQ","annotation":{{"id":"AAAAAREREeaAAAAAAAAAAQ","user":"acct:author@example.org","uri":"{URI}{number:06}","text":"{text}","permissions":{{"read":["group:__world__"]}}}}}}"#
     )
 }
 
-/// Returns the number of an event in a message about it.
+/// Returns the number of an event from a message about it.
 pub fn event_number(message: &[u8]) -> Option<u64> {
     let uri = URI.as_bytes();
     let at = message
@@ -202,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_for_pages_have_the_key() {
+    fn page_requests_carry_the_key() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
         std::fs::write(&file, "secret\n").unwrap();
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_taken_one_by_one() {
+    fn responses_are_parsed_one_by_one() {
         let first = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}";
         let second = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
         let all = [&first[..], second].concat();
@@ -223,7 +222,7 @@ mod tests {
         let mut statuses = Vec::new();
         for byte in all {
             bytes.push(byte);
-            statuses.extend(take_answer(&mut bytes));
+            statuses.extend(take_response(&mut bytes));
         }
         assert_eq!((statuses, bytes), (vec![202, 401], Vec::new()));
     }

@@ -1,4 +1,4 @@
-//! What a process has used, as /proc tells.
+//! Resource usage of a process, read from /proc.
 
 use std::fs;
 use std::ops::Sub;
@@ -7,19 +7,19 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::Result;
 
-/// A process that is watched.
+/// A monitored process.
 #[derive(Clone, Copy)]
 pub struct Process {
     pub pid: u32,
 }
 
-/// Processor time.
+/// CPU time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cpu {
-    /// All of it, in nanoseconds: what the scheduler has counted, exact; where the kernel keeps
-    /// no such count, the sum of the samples below.
+    /// The total in nanoseconds: the scheduler's exact count, or, on kernels without it, the sum of
+    /// the samples below.
     pub total: f64,
-    /// Of it in user mode. The kernel only samples this, at each tick: over seconds it is good
+    /// The part in user mode. The kernel only samples it at each tick: over seconds it is accurate
     /// to a few percent of the total.
     pub user: f64,
     pub system: f64,
@@ -28,10 +28,10 @@ pub struct Cpu {
 impl Process {
     /// # Errors
     ///
-    /// If the process is no more.
+    /// Returns an error if the process has ended.
     pub fn cpu(self) -> Result<Cpu> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        // The second field is a name in parentheses, and may hold spaces.
+        // The second field is a name in parentheses, which may contain spaces.
         let (_, rest) = stat.rsplit_once(')').ok_or("no stat")?;
         let field = |number: usize| -> Result<f64> {
             let text = rest.split_whitespace().nth(number - 3);
@@ -45,13 +45,13 @@ impl Process {
         })
     }
 
-    /// What the scheduler has counted of all its threads, in nanoseconds. A kernel without
-    /// CONFIG_SCHED_INFO has no such file.
+    /// The scheduler's count over all threads, in nanoseconds. `None` on kernels without
+    /// CONFIG_SCHED_INFO.
     fn scheduled(self) -> Option<f64> {
         self.schedstat(0)
     }
 
-    /// Nanoseconds that its threads were ready to run and had no CPU, since other processes had it.
+    /// Nanoseconds for which its threads were runnable without getting a CPU.
     pub fn waited(self) -> Option<f64> {
         self.schedstat(1)
     }
@@ -65,13 +65,12 @@ impl Process {
         Some(total)
     }
 
-    /// Resident memory, in bytes, exact to a page; where the kernel does not walk the pages
-    /// for us (no CONFIG_PROC_PAGE_MONITOR), what it keeps count of, which can be some dozens of
-    /// pages behind for each processor.
+    /// Resident memory in bytes, exact to a page. On kernels without CONFIG_PROC_PAGE_MONITOR, the
+    /// kernel's counter, which can lag by dozens of pages per CPU.
     ///
     /// # Errors
     ///
-    /// If the process is no more.
+    /// Returns an error if the process has ended.
     pub fn resident(self) -> Result<f64> {
         let exact = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid));
         let (text, name) = match exact {
@@ -90,7 +89,7 @@ impl Process {
 impl Sub for Cpu {
     type Output = Cpu;
 
-    /// What was used in between, with the exact total split as the samples say.
+    /// Returns the usage in between, with the exact total split according to the samples.
     fn sub(self, before: Cpu) -> Cpu {
         let total = self.total - before.total;
         let (user, system) = (self.user - before.user, self.system - before.system);
@@ -106,13 +105,13 @@ impl Sub for Cpu {
     }
 }
 
-/// Processor time of this process, in seconds.
+/// Returns the CPU time of this process, in seconds.
 pub fn own_cpu() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// Nanoseconds in a tick of `/proc/PID/stat`: a hundred a second, on every Linux.
+/// Nanoseconds in a tick of `/proc/PID/stat`: a hundred per second on every Linux.
 const TICK: f64 = 1e7;
 
 #[cfg(test)]
@@ -120,11 +119,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_uses_something() {
+    fn own_usage_is_measured() {
         let process = Process {
             pid: std::process::id(),
         };
-        // A tick's worth at least, for kernels where nothing finer is counted.
+        // At least one tick, for kernels without a finer count.
         while own_cpu() < 0.05 {
             std::hint::black_box(0);
         }
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_split_adds_up_to_the_exact_total() {
+    fn split_adds_up_to_exact_total() {
         let cpu = |total, user, system| Cpu {
             total,
             user,

@@ -1,4 +1,5 @@
-//! Who publishes: a program that posts events, or a client by a message.
+//! Publishers of events: an HTTP client that posts events, or a WebSocket client that sends a
+//! message.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -7,12 +8,12 @@ use mio::net::TcpStream;
 
 use crate::Result;
 use crate::cli::FanOut;
-use crate::crowd::{Crowd, numbered};
 use crate::frames;
+use crate::pool::{ConnPool, numbered};
 use crate::target::resolve;
 
 pub enum Publisher {
-    /// The client at this index says this.
+    /// The client at `index` sends this message.
     Client {
         index: usize,
         frame: Vec<u8>,
@@ -20,10 +21,10 @@ pub enum Publisher {
     Http(Http),
 }
 
-/// One connection that posts, kept open.
+/// A persistent connection that posts events.
 pub struct Http {
     stream: TcpStream,
-    /// The request's head up to the length of the body.
+    /// The request head up to the value of `Content-Length`.
     head: String,
     event: String,
     answer: Vec<u8>,
@@ -32,23 +33,25 @@ pub struct Http {
 impl Publisher {
     /// # Errors
     ///
-    /// If the publisher cannot connect.
-    pub fn new(args: &FanOut, crowd: &mut Crowd) -> Result<Publisher> {
+    /// Returns an error if the publisher cannot connect.
+    pub fn new(args: &FanOut, pool: &mut ConnPool) -> Result<Publisher> {
         let Some(url) = &args.publish else {
-            let index = crowd.open(1, 1, &[], 0)?;
-            // Some servers send it what it publishes, others do not.
-            crowd.conn(index).ok_or("the publisher is gone")?.ignored = true;
+            let index = pool.open(1, 1, &[], 0)?;
+            // Some servers echo a published message to its publisher, others do not.
+            pool.conn(index)
+                .ok_or("the publisher has disconnected")?
+                .ignored = true;
             let text = args.payload.text();
-            let frame = frames::encode(frames::TEXT, text.as_bytes(), crowd.script.mask);
+            let frame = frames::encode(frames::TEXT, text.as_bytes(), pool.script.mask);
             return Ok(Publisher::Client { index, frame });
         };
         let event = args.event.clone().ok_or("--publish needs --event")?;
         let mut http = Http::new(url, args.key.as_deref(), event, args.common.allow_remote)?;
-        crowd.wake_for(&mut http.stream)?;
+        pool.wake_for(&mut http.stream)?;
         Ok(Publisher::Http(http))
     }
 
-    /// What to send for so many messages at once.
+    /// Returns the bytes that publish `burst` messages at once.
     pub fn prepare(&self, number: u64, burst: u64) -> Vec<u8> {
         match self {
             Publisher::Client { frame, .. } => (0..burst).flat_map(|_| frame.clone()).collect(),
@@ -58,11 +61,11 @@ impl Publisher {
 
     /// # Errors
     ///
-    /// Those of the socket.
-    pub fn send(&mut self, crowd: &mut Crowd, bytes: &[u8]) -> Result<()> {
+    /// Returns the errors of the socket.
+    pub fn send(&mut self, pool: &mut ConnPool, bytes: &[u8]) -> Result<()> {
         match self {
             Publisher::Client { index, .. } => {
-                let conn = crowd.conn(*index).ok_or("the publisher is gone")?;
+                let conn = pool.conn(*index).ok_or("the publisher has disconnected")?;
                 Ok(conn.send(bytes)?)
             }
             Publisher::Http(http) => {
@@ -72,11 +75,11 @@ impl Publisher {
         }
     }
 
-    /// Whether what was sent last has been accepted.
+    /// Returns whether the last request has been accepted.
     ///
     /// # Errors
     ///
-    /// If it was refused.
+    /// Returns an error if it was refused.
     pub fn is_accepted(&mut self) -> Result<bool> {
         match self {
             Publisher::Client { .. } => Ok(true),
@@ -99,7 +102,7 @@ impl Http {
             }
             None => String::new(),
         };
-        // Connected before it is made non-blocking: there is nothing to do meanwhile.
+        // Connected while still blocking, since nothing else has to be served yet.
         let stream = std::net::TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
@@ -122,7 +125,7 @@ impl Http {
     fn is_accepted(&mut self) -> Result<bool> {
         let mut buffer = [0; 1024];
         match self.stream.read(&mut buffer) {
-            Ok(0) => return Err("the publisher's connection was ended".into()),
+            Ok(0) => return Err("the publisher's connection was closed".into()),
             Ok(read) => self.answer.extend(&buffer[..read]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.into()),

@@ -1,4 +1,4 @@
-//! What was measured: a table for people, JSON for programs.
+//! The report: a table for readers, JSON for programs.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::Result;
 use crate::cli::Common;
 use crate::process::{Cpu, Process, own_cpu};
 
-/// The figures of one run, in the order in which they are shown.
+/// The figures of one run, in display order.
 pub struct Report {
     figures: Vec<(String, Value)>,
     notes: Vec<String>,
@@ -33,7 +33,7 @@ impl Report {
         self.figures.push((name.to_owned(), value.into()));
     }
 
-    /// Adds a figure, rounded to what it can say.
+    /// Adds a figure, rounded to its significant digits.
     pub fn number(&mut self, name: &str, value: f64) {
         self.set(name, rounded(value));
     }
@@ -53,7 +53,7 @@ impl Report {
         );
     }
 
-    /// Adds the server's CPU for each of so many operations.
+    /// Adds the server's CPU time per operation.
     pub fn cpu(&mut self, what: &str, cpu: Option<Cpu>, operations: u64) {
         let Some(cpu) = cpu else { return };
         let each = |nanos: f64| nanos / 1e3 / (operations.max(1) as f64);
@@ -62,7 +62,7 @@ impl Report {
         self.number(&format!("server_system_us_per_{what}"), each(cpu.system));
     }
 
-    /// Adds how busy both sides were, and says so if it was this one that could do no more.
+    /// Adds the CPU utilization of both sides, with a note if this process was the bottleneck.
     pub fn busy(&mut self, span: &Span) {
         let share = |seconds: f64| (seconds / span.wall * 100.0).round();
         if let Some(cpu) = span.server {
@@ -72,8 +72,8 @@ impl Report {
         self.set("client_cpu_percent", own);
         if own >= BUSY {
             self.note(format!(
-                "The client used {own} % of a CPU and was itself at its limit: the server could \
-                 do more a second. CPU for each operation stands."
+                "The client used {own} % of a CPU and was the bottleneck: the server's throughput \
+                 may be higher. CPU per operation is valid."
             ));
         }
     }
@@ -82,11 +82,11 @@ impl Report {
         self.notes.push(note);
     }
 
-    /// Prints it, and writes it where that was asked for.
+    /// Prints the report, and writes it to the requested file.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn print(&self, common: &Common) -> Result<()> {
         let to_stdout = common
             .json
@@ -101,7 +101,7 @@ impl Report {
         }
         for (name, value) in &self.figures {
             match value {
-                // For programs.
+                // Only for programs.
                 Value::String(_) if name == "delivered" => {}
                 Value::Object(parts) => {
                     let parts = parts.iter().map(|(name, value)| format!("{name} {value}"));
@@ -126,12 +126,12 @@ impl Report {
     }
 }
 
-/// A stretch of time, and what both sides used in it.
+/// An interval of time with the CPU usage of both sides.
 pub struct Span {
     /// In seconds.
     pub wall: f64,
     pub server: Option<Cpu>,
-    /// Seconds of this process's own CPU, less what it spent spinning.
+    /// Seconds of this process's CPU, without the time spent spinning.
     pub own: f64,
 }
 
@@ -145,7 +145,7 @@ pub struct Mark {
 impl Mark {
     /// # Errors
     ///
-    /// If the server is no more.
+    /// Returns an error if the server has ended.
     pub fn new(process: Option<Process>, spun: Duration) -> Result<Mark> {
         let server = match process {
             Some(process) => Some((process, process.cpu()?)),
@@ -164,7 +164,7 @@ impl Mark {
 
     /// # Errors
     ///
-    /// If the server is no more.
+    /// Returns an error if the server has ended.
     pub fn end(&self, spun: Duration) -> Result<Span> {
         let wall = self.at.elapsed().as_secs_f64();
         let own = own_cpu() - spun.as_secs_f64() - self.own;
@@ -176,9 +176,9 @@ impl Mark {
     }
 }
 
-/// Of latencies, in nanoseconds, to three digits.
+/// Returns a histogram of latencies in nanoseconds, with three significant digits.
 pub fn histogram() -> Histogram<u64> {
-    // These bounds are sound, so it cannot fail; an empty one that grows would do as well.
+    // These bounds are valid, so this cannot fail.
     Histogram::new_with_bounds(1, 3_600_000_000_000, 3).unwrap_or_else(|_| unreachable!())
 }
 
@@ -196,5 +196,5 @@ fn rounded(value: f64) -> f64 {
     (value * digits).round() / digits
 }
 
-/// Percent of a CPU from which on this process is what limits.
+/// The CPU utilization in percent above which this process is considered the bottleneck.
 const BUSY: f64 = 93.0;

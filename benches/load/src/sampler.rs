@@ -1,4 +1,4 @@
-//! The server's resident memory and its own accounts of it, read while a run goes on.
+//! Samples the server's resident memory and its own memory accounting during a run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::process::Process;
 /// The samples of `/metrics`: values by name and labels.
 pub type Metrics = BTreeMap<String, f64>;
 
-/// A thread that reads them a few times a second.
+/// A thread that takes samples several times per second.
 pub struct Sampler {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<Samples>,
@@ -23,10 +23,10 @@ pub struct Sampler {
 /// Results of the thread.
 #[derive(Default)]
 pub struct Samples {
-    /// The most resident memory, in bytes, and the accounts at about that moment.
+    /// The peak of resident memory in bytes, and the accounts at about that time.
     pub peak: f64,
     pub at_peak: Metrics,
-    /// The highest value of each gauge of memory.
+    /// The highest value of each memory gauge.
     pub most: Metrics,
 }
 
@@ -46,7 +46,7 @@ impl Sampler {
         Sampler { is_over, thread }
     }
 
-    /// Ends the thread, and returns its results.
+    /// Stops the thread and returns its results.
     pub fn end(self) -> Samples {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()
@@ -56,7 +56,7 @@ impl Sampler {
 impl Samples {
     fn take(&mut self, process: Option<Process>, endpoint: Option<&Endpoint>) {
         let before = process.and_then(resident).unwrap_or(0.0);
-        // A server that does not answer now is measured by its memory alone.
+        // If the server does not respond now, only its memory is sampled.
         let metrics = endpoint.and_then(|endpoint| metrics(endpoint).ok());
         let after = process.and_then(resident).unwrap_or(0.0);
         for (name, value) in metrics
@@ -75,7 +75,7 @@ impl Samples {
     }
 }
 
-/// Whether a metric is one of the server's memory accounts, of which none includes another.
+/// Returns whether a metric is one of the server's memory accounts, none of which includes another.
 pub fn is_account(name: &str) -> bool {
     name.starts_with("h_realtime_held_bytes{") || name == "h_realtime_index_bytes"
 }
@@ -84,12 +84,12 @@ pub fn is_account(name: &str) -> bool {
 ///
 /// # Errors
 ///
-/// Returns an error if there is no answer.
+/// Returns an error if there is no response.
 pub fn metrics(endpoint: &Endpoint) -> Result<Metrics> {
     Ok(parse(&endpoint.get("/metrics")?))
 }
 
-/// Returns the counters that have grown in between, and by how much.
+/// Returns the counters that have grown in between, and their growth.
 pub fn growth<'a>(
     before: &'a Metrics,
     after: &'a Metrics,
@@ -113,8 +113,8 @@ fn parse(text: &str) -> Metrics {
     samples.collect()
 }
 
-/// Resident memory by the kernel's own count, which is cheap to read: `smaps_rollup` walks all
-/// pages, and delays the process meanwhile.
+/// Resident memory by the kernel's counter, which is cheap to read: `smaps_rollup` walks all pages
+/// and delays the process meanwhile.
 fn resident(process: Process) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{}/statm", process.pid)).ok()?;
     let pages: f64 = text.split_whitespace().nth(1)?.parse().ok()?;
@@ -137,10 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn only_gauges_of_memory_are_accounts() {
+    fn only_memory_gauges_are_accounts() {
         assert!(is_account(r#"h_realtime_held_bytes{kind="frames"}"#));
         assert!(is_account("h_realtime_index_bytes"));
-        // A queued frame counts there for each of its receivers.
+        // Counts a shared queued frame once for each receiver.
         assert!(!is_account("h_realtime_queued_bytes"));
         assert!(!is_account("h_realtime_sent_bytes_total"));
         assert!(!is_account("process_resident_memory_bytes"));

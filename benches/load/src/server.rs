@@ -1,4 +1,4 @@
-//! The server: a process that is there, or a command that is run and ended again.
+//! The server: an existing process, or a command that is started and terminated.
 
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -17,11 +17,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Finds it, or starts it and waits until it listens.
+    /// Finds the process, or starts it and waits until it listens.
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// Returns an error if it does not start.
     pub fn new(common: &Common, target: &Target) -> Result<Server> {
         let Some(command) = &common.server else {
             let process = common.pid.map(|pid| Process { pid });
@@ -59,11 +59,11 @@ impl Server {
         })
     }
 
-    /// Its resident memory, in bytes, if it is known which process it is.
+    /// Returns its resident memory in bytes, if its process is known.
     ///
     /// # Errors
     ///
-    /// If it is no more.
+    /// Returns an error if it has ended.
     pub fn resident(&self) -> Result<Option<f64>> {
         self.process.map(Process::resident).transpose()
     }

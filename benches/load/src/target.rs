@@ -1,4 +1,4 @@
-//! Where the server is, and how a socket to it is made.
+//! The server's address, and how sockets connect to it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{Error, Result};
 
-/// A server, resolved.
+/// A resolved server.
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddr,
@@ -25,15 +25,15 @@ pub struct Target {
     sources: u64,
 }
 
-/// What a TLS client needs.
+/// The configuration of a TLS client.
 #[derive(Clone)]
 pub struct Tls {
     pub config: Arc<ClientConfig>,
     pub name: ServerName<'static>,
 }
 
-/// Who may be loaded, and from where.
-pub struct Terms<'a> {
+/// Restrictions on the target, and the source addresses.
+pub struct TargetOptions<'a> {
     pub allow_remote: bool,
     pub sources: u64,
     pub ca: Option<&'a Path>,
@@ -42,12 +42,13 @@ pub struct Terms<'a> {
 }
 
 impl Target {
-    /// Reads `ws://HOST:PORT/PATH` or `wss://…`.
+    /// Parses `ws://HOST:PORT/PATH` or `wss://…`.
     ///
     /// # Errors
     ///
-    /// If it is no such URL, does not resolve, is not this machine, or has no trust anchor.
-    pub fn new(url: &str, terms: &Terms<'_>) -> Result<Target> {
+    /// Returns an error if the URL is invalid, does not resolve, points to another machine, or has
+    /// no trust anchor.
+    pub fn new(url: &str, options: &TargetOptions<'_>) -> Result<Target> {
         let (is_tls, rest) = match url.split_once("://") {
             Some(("ws", rest)) => (false, rest),
             Some(("wss", rest)) => (true, rest),
@@ -55,9 +56,9 @@ impl Target {
         };
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let path = if path.is_empty() { "/" } else { path };
-        let address = resolve(host, if is_tls { 443 } else { 80 }, terms.allow_remote)?;
+        let address = resolve(host, if is_tls { 443 } else { 80 }, options.allow_remote)?;
         let tls = match is_tls {
-            true => Some(Tls::new(host, terms)?),
+            true => Some(Tls::new(host, options)?),
             false => None,
         };
         Ok(Target {
@@ -65,11 +66,11 @@ impl Target {
             host: host.to_owned(),
             path: path.to_owned(),
             tls,
-            sources: terms.sources,
+            sources: options.sources,
         })
     }
 
-    /// The same server at another path.
+    /// Returns the same server with another path.
     pub fn at(&self, path: &str) -> Target {
         Target {
             path: path.to_owned(),
@@ -77,12 +78,12 @@ impl Target {
         }
     }
 
-    /// Begins to connect. One source address has some 28,000 ports, and those of connections
-    /// just closed are taken for a minute: so `number` chooses among several addresses.
+    /// Begins to connect. One source address has about 28,000 ports, and ports of closed
+    /// connections stay in use for a minute, so `number` selects one of several source addresses.
     ///
     /// # Errors
     ///
-    /// Those of the operating system.
+    /// Returns the errors of the operating system.
     pub fn connect(&self, number: u64) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
@@ -101,7 +102,7 @@ impl Target {
     }
 }
 
-/// `HOST:PORT`, resolved, and refused unless it is this machine.
+/// Resolves `HOST:PORT`, and rejects it unless it is this machine.
 pub fn resolve(host: &str, port: u16, allow_remote: bool) -> Result<SocketAddr> {
     let with_port = match host.rsplit_once(':') {
         Some((_, digits)) if digits.parse::<u16>().is_ok() => host.to_owned(),
@@ -111,14 +112,16 @@ pub fn resolve(host: &str, port: u16, allow_remote: bool) -> Result<SocketAddr> 
     let address = found.next().ok_or("the host has no address")?;
     if !address.ip().is_loopback() && !allow_remote {
         let ip: IpAddr = address.ip();
-        return Err(format!("{ip} is not this machine; --allow-remote if it is yours").into());
+        return Err(
+            format!("{ip} is not this machine; pass --allow-remote if you operate it").into(),
+        );
     }
     Ok(address)
 }
 
 impl Tls {
-    fn new(host: &str, terms: &Terms<'_>) -> Result<Tls> {
-        let file = terms.ca.ok_or("wss:// needs --ca FILE")?;
+    fn new(host: &str, options: &TargetOptions<'_>) -> Result<Tls> {
+        let file = options.ca.ok_or("wss:// needs --ca FILE")?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(file)? {
             roots.add(certificate?)?;
@@ -126,7 +129,7 @@ impl Tls {
         let mut config = ClientConfig::builder()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.resumption = match terms.resume {
+        config.resumption = match options.resume {
             true => rustls::client::Resumption::in_memory_sessions(64),
             false => rustls::client::Resumption::disabled(),
         };
@@ -137,7 +140,7 @@ impl Tls {
     }
 }
 
-/// How long to wait for the server's process to listen.
+/// The time limit for the server's process to listen.
 pub const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 const EINPROGRESS: i32 = 115;
@@ -146,8 +149,8 @@ const EINPROGRESS: i32 = 115;
 mod tests {
     use super::*;
 
-    fn terms() -> Terms<'static> {
-        Terms {
+    fn options() -> TargetOptions<'static> {
+        TargetOptions {
             allow_remote: false,
             sources: 1,
             ca: None,
@@ -156,25 +159,25 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_is_loaded() {
-        assert!(Target::new("ws://127.0.0.1:1/ws", &terms()).is_ok());
-        assert!(Target::new("ws://127.9.9.9", &terms()).is_ok());
+    fn remote_hosts_are_rejected() {
+        assert!(Target::new("ws://127.0.0.1:1/ws", &options()).is_ok());
+        assert!(Target::new("ws://127.9.9.9", &options()).is_ok());
         for url in [
             "ws://192.0.2.1:80/",
             "ws://0.0.0.0:80/",
             "http://127.0.0.1/",
             "wss://127.0.0.1/",
         ] {
-            assert!(Target::new(url, &terms()).is_err(), "{url}");
+            assert!(Target::new(url, &options()).is_err(), "{url}");
         }
     }
 
     #[test]
-    fn a_url_has_host_and_path() {
-        let target = Target::new("ws://127.0.0.1:81/a/b?c", &terms()).unwrap();
+    fn url_is_split_into_host_and_path() {
+        let target = Target::new("ws://127.0.0.1:81/a/b?c", &options()).unwrap();
         assert_eq!(target.address.port(), 81);
         assert_eq!(target.host, "127.0.0.1:81");
         assert_eq!(target.path, "/a/b?c");
-        assert_eq!(Target::new("ws://127.0.0.1", &terms()).unwrap().path, "/");
+        assert_eq!(Target::new("ws://127.0.0.1", &options()).unwrap().path, "/");
     }
 }

@@ -1,4 +1,4 @@
-//! The modes that an echo server serves, against `examples/echo.rs` of this repository.
+//! The modes that an echo server supports, against `examples/echo.rs` of this repository.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -19,7 +19,7 @@ fn start() -> (Server, String) {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
     let built = ["release", "debug"].map(|kind| target.join(kind).join("examples/echo"));
     let program = built.iter().find(|file| file.exists());
-    let program = program.expect("cargo build --example echo comes first");
+    let program = program.expect("run `cargo build --example echo` first");
     let mut child = Command::new(program)
         .arg("127.0.0.1:0")
         .stdout(Stdio::piped())
@@ -32,9 +32,9 @@ fn start() -> (Server, String) {
     (Server(child), format!("ws://{address}/"))
 }
 
-fn load(server: &Server, words: &str, more: &[&str]) -> Result<Value, String> {
+fn load(server: &Server, args: &str, more: &[&str]) -> Result<Value, String> {
     let output = Command::new(env!("CARGO_BIN_EXE_load"))
-        .args(words.split_whitespace())
+        .args(args.split_whitespace())
         .args(more)
         .args(["--pid", &server.0.id().to_string(), "--json", "-"])
         .output()
@@ -52,7 +52,7 @@ fn number(report: &Value, figure: &str) -> f64 {
 }
 
 #[test]
-fn messages_come_back() {
+fn messages_are_echoed() {
     let (server, url) = start();
     for mode in ["echo", "pipelined"] {
         let report = load(
@@ -75,7 +75,7 @@ fn messages_come_back() {
 }
 
 #[test]
-fn an_answer_that_is_not_expected_ends_the_run() {
+fn unexpected_response_ends_the_run() {
     let (server, url) = start();
     let failed = load(
         &server,
@@ -86,28 +86,28 @@ fn an_answer_that_is_not_expected_ends_the_run() {
 }
 
 #[test]
-fn idle_connections_come_and_go() {
+fn idle_connections_open_and_close() {
     let (server, url) = start();
-    let words = format!("idle {url} -n 50 --large 100000 --hold 1 --leave --settle 1");
-    let report = load(&server, &words, &[]).unwrap();
+    let args = format!("idle {url} -n 50 --large 100000 --hold 1 --leave --settle 1");
+    let report = load(&server, &args, &[]).unwrap();
     assert!(number(&report, "resident_with_all") > 0.0);
     assert!(number(&report, "resident_after_all_left") > 0.0);
 }
 
 #[test]
-fn handshakes_are_counted_and_a_probe_is_answered_meanwhile() {
+fn probe_is_answered_during_handshake_storm() {
     let (server, url) = start();
-    let words = format!("storm {url} -n 5 --concurrent 10 --seconds 1 --warm-up 0 --probe 20");
-    let report = load(&server, &words, &[]).unwrap();
+    let args = format!("storm {url} -n 5 --concurrent 10 --seconds 1 --warm-up 0 --probe 20");
+    let report = load(&server, &args, &[]).unwrap();
     assert!(number(&report, "handshakes") > 10.0);
     assert!(number(&report["probe_us"], "count") > 1.0);
 }
 
 #[test]
-fn well_behaved_clients_are_measured_during_an_attack() {
+fn latency_is_measured_during_attack() {
     let (server, url) = start();
-    let words = format!("hostile {url} -n 20 --attack json-pings --rate 20KB --seconds 1 --calm 1");
-    let report = load(&server, &words, &[]).unwrap();
+    let args = format!("hostile {url} -n 20 --attack json-pings --rate 20KB --seconds 1 --calm 1");
+    let report = load(&server, &args, &[]).unwrap();
     assert!(number(&report["ping_us"], "count") > 10.0, "{report}");
     assert!(number(&report["calm_ping_us"], "count") > 10.0);
     assert!(number(&report["handshake_us"], "count") > 1.0);
@@ -122,8 +122,8 @@ fn well_behaved_clients_are_measured_during_an_attack() {
 fn attackers_reconnect() {
     let (server, url) = start();
     for (attack, least) in [("handshakes", 20.0), ("random-frames", 1.0)] {
-        let words = format!("hostile {url} -n 5 --attack {attack} --seconds 1 --calm 0");
-        let report = load(&server, &words, &[]).unwrap();
+        let args = format!("hostile {url} -n 5 --attack {attack} --seconds 1 --calm 0");
+        let report = load(&server, &args, &[]).unwrap();
         let reconnected = number(&report, "attackers_reconnected");
         assert!(reconnected >= least, "{report}");
     }
@@ -132,8 +132,8 @@ fn attackers_reconnect() {
 #[test]
 fn held_memory_is_measured_while_clients_are_connected() {
     let (server, url) = start();
-    let words = format!("hold {url} -n 50 --scenario filters --calm 0 --clients 2");
-    let report = load(&server, &words, &[]).unwrap();
+    let args = format!("hold {url} -n 50 --scenario filters --calm 0 --clients 2");
+    let report = load(&server, &args, &[]).unwrap();
     assert!(number(&report, "resident_growth") > 0.0, "{report}");
     assert_eq!(number(&report, "clients_closed"), 0.0, "{report}");
 }

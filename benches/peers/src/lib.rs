@@ -1,9 +1,8 @@
-//! What the peers have in common.
+//! Code shared by the peers.
 //!
-//! Each serves two paths: `/echo` sends every message back, `/fan` sends each to everybody else
-//! who is connected there. Each prints `listening on ADDRESS` when it is ready, and runs on one
-//! thread. Each is written as its authors' own examples are, with the settings that suit it
-//! best here.
+//! Each peer serves two paths: `/echo` sends every message back, `/fan` sends each message to all
+//! other connections on that path. Each prints `listening on ADDRESS` when it is ready, and runs on
+//! one thread. Each follows its authors' own examples, with the settings that suit it best here.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -18,10 +17,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// How the peers on tokio are called.
+/// The arguments of the peers on tokio.
 #[derive(Parser)]
 pub struct Args {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(default_value = "127.0.0.1:0")]
     pub address: std::net::SocketAddr,
     #[arg(long, requires = "tls_key")]
@@ -31,11 +30,11 @@ pub struct Args {
 }
 
 impl Args {
-    /// rustls with ring, with tickets as they come.
+    /// Returns rustls with ring and default tickets.
     ///
     /// # Errors
     ///
-    /// If the files are no certificate and key.
+    /// Returns an error if the files are not a valid certificate and key.
     pub fn tls(&self) -> Result<Option<TlsAcceptor>> {
         let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) else {
             return Ok(None);
@@ -50,16 +49,16 @@ impl Args {
     }
 }
 
-/// Raises the soft limit on open files to the hard one.
+/// Raises the soft limit on open files to the hard limit.
 pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // What cannot be raised will show: connections are refused.
+    // If this fails, refused connections will show it.
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
-/// Messages that may wait for one connection of a fan.
+/// The queue length of one connection of a fan-out.
 pub const FAN_QUEUE: usize = 1024;

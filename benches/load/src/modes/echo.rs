@@ -1,19 +1,19 @@
-//! A message on each connection, its answer, and the next: one at a time, or several in one
-//! write.
+//! Sends a message on each connection, waits for its response, and sends the next: one at a time,
+//! or several in one write.
 
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
 use crate::cli::Echo;
-use crate::conn::{Conn, Gone, Said};
-use crate::crowd::{Crowd, LONG, progress};
+use crate::conn::{CloseReason, Conn, ConnEvent};
 use crate::frames::{self, CONTINUATION};
+use crate::pool::{ConnPool, MAX_WAIT, progress};
 use crate::report::{self, Mark, Report};
 use crate::server::Server;
 use crate::{Error, Result};
 
-/// A run under way.
+/// A run in progress.
 struct Echoes {
     batch: Vec<u8>,
     depth: u32,
@@ -21,7 +21,7 @@ struct Echoes {
     /// When each connection's batch was sent, or was due.
     sent: Vec<Instant>,
     latency: Histogram<u64>,
-    /// Whether an answer lets the next batch go at once.
+    /// Whether a response triggers the next batch at once.
     closed_loop: bool,
 }
 
@@ -30,19 +30,19 @@ pub(super) fn run(name: &str, args: &Echo, depth: u64) -> Result<Report> {
     if common.connections == 0 {
         return Err("no connections".into());
     }
-    let mut crowd = Crowd::new(common, false)?;
-    let server = Server::new(common, &crowd.target)?;
+    let mut pool = ConnPool::new(common, false)?;
+    let server = Server::new(common, &pool.target)?;
     let start = server.resident()?;
-    crowd.open(
+    pool.open(
         common.connections,
         common.opening,
         &common.hello,
         common.hello_answers,
     )?;
-    crowd.open_watch(common, &args.probe)?;
+    pool.open_probe(common, &args.probe)?;
 
     let text = args.payload.text();
-    let frame = frames::encode(frames::TEXT, text.as_bytes(), crowd.script.mask);
+    let frame = frames::encode(frames::TEXT, text.as_bytes(), pool.script.mask);
     let mut echoes = Echoes {
         batch: (0..depth).flat_map(|_| frame.clone()).collect(),
         depth: u32::try_from(depth)?,
@@ -52,30 +52,30 @@ pub(super) fn run(name: &str, args: &Echo, depth: u64) -> Result<Report> {
         closed_loop: args.rate == 0,
     };
     if echoes.closed_loop {
-        echoes.begin(&mut crowd)?;
+        echoes.begin(&mut pool)?;
     }
-    echoes.go(&mut crowd, args, "warm-up", args.warm_up)?;
+    echoes.go(&mut pool, args, "warm-up", args.warm_up)?;
     echoes.latency.reset();
-    if let Some(watch) = &mut crowd.watch {
-        watch.reset();
+    if let Some(probe) = &mut pool.probe {
+        probe.reset();
     }
     let warm = server.resident()?;
-    let mark = Mark::new(server.process, crowd.spun)?;
-    echoes.go(&mut crowd, args, name_of(depth), args.seconds)?;
-    let span = mark.end(crowd.spun)?;
+    let mark = Mark::new(server.process, pool.spun)?;
+    echoes.go(&mut pool, args, name_of(depth), args.seconds)?;
+    let span = mark.end(pool.spun)?;
 
     let mut report = Report::new(name, common);
     let messages = echoes.latency.len() * depth;
     if messages == 0 {
-        return Err("nothing was answered".into());
+        return Err("no responses were received".into());
     }
     report.set("depth", depth);
     report.set("messages", messages);
     report.number("messages_per_s", messages as f64 / span.wall);
     report.cpu("message", span.server, messages);
     report.latency("latency_us", &echoes.latency);
-    if let Some(watch) = &crowd.watch {
-        report.latency("probe_us", &watch.latency);
+    if let Some(probe) = &pool.probe {
+        report.latency("probe_us", &probe.latency);
     }
     if let (Some(start), Some(warm), Some(end)) = (start, warm, server.resident()?) {
         report.set("resident_at_start", start);
@@ -91,16 +91,16 @@ fn name_of(depth: u64) -> &'static str {
 }
 
 impl Echoes {
-    fn begin(&mut self, crowd: &mut Crowd) -> Result<()> {
+    fn begin(&mut self, pool: &mut ConnPool) -> Result<()> {
         for index in 0..self.sent.len() {
-            let conn = crowd.conn(index).ok_or("a connection is gone")?;
+            let conn = pool.conn(index).ok_or("a connection has ended")?;
             self.send(conn, Instant::now())?;
         }
         Ok(())
     }
 
-    fn send(&mut self, conn: &mut Conn, due: Instant) -> Result<(), Gone> {
-        conn.awaited = self.depth;
+    fn send(&mut self, conn: &mut Conn, due: Instant) -> Result<(), CloseReason> {
+        conn.outstanding = self.depth;
         if let Some(sent) = self
             .sent
             .get_mut(usize::try_from(conn.number).unwrap_or(usize::MAX))
@@ -112,7 +112,7 @@ impl Echoes {
 
     fn go(
         &mut self,
-        crowd: &mut Crowd,
+        pool: &mut ConnPool,
         args: &Echo,
         what: &'static str,
         seconds: u64,
@@ -123,27 +123,32 @@ impl Echoes {
         let mut pace = Pace::new(args.rate, u64::from(self.depth));
         while began.elapsed() < end {
             let wait = match self.closed_loop {
-                true => LONG,
-                false => self.send_due(crowd, &mut pace)?,
+                true => MAX_WAIT,
+                false => self.send_due(pool, &mut pace)?,
             };
-            crowd.turn(wait.min(LONG), &mut |conn, said| self.said(conn, &said))?;
+            pool.turn(wait.min(MAX_WAIT), &mut |conn, event| {
+                self.on_event(conn, &event)
+            })?;
             bar.set_position(began.elapsed().as_secs());
         }
         bar.finish_and_clear();
         Ok(())
     }
 
-    fn said(&mut self, conn: &mut Conn, said: &Said<'_>) -> Result<(), Gone> {
-        let Said::Message(frame) = said else {
+    fn on_event(&mut self, conn: &mut Conn, event: &ConnEvent<'_>) -> Result<(), CloseReason> {
+        let ConnEvent::Message(frame) = event else {
             return Ok(());
         };
         let is_whole = frame.opcode != CONTINUATION && !frame.compressed;
         if is_whole && frame.payload != self.expect {
             let text = String::from_utf8_lossy(frame.payload);
-            return Err(format!("an answer that was not expected: {text}"));
+            return Err(format!("unexpected response: {text}"));
         }
-        conn.awaited = conn.awaited.checked_sub(1).ok_or("an answer too many")?;
-        if conn.awaited > 0 {
+        conn.outstanding = conn
+            .outstanding
+            .checked_sub(1)
+            .ok_or("more responses than requests")?;
+        if conn.outstanding > 0 {
             return Ok(());
         }
         let now = Instant::now();
@@ -156,19 +161,19 @@ impl Echoes {
         }
     }
 
-    /// Sends what is due by now, on one connection after the other. One that still waits is
-    /// not passed over: its time counts from when it was due.
-    fn send_due(&mut self, crowd: &mut Crowd, pace: &mut Pace) -> Result<Duration> {
+    /// Sends the batches that are due, on one connection after the other. A connection with an
+    /// outstanding batch is not skipped: its latency counts from the time it was due.
+    fn send_due(&mut self, pool: &mut ConnPool, pace: &mut Pace) -> Result<Duration> {
         loop {
             let now = Instant::now();
             if pace.due > now {
                 return Ok(pace.due - now);
             }
             let index = pace.next % self.sent.len();
-            let conn = crowd
+            let conn = pool
                 .conn(index)
-                .ok_or_else(|| Error::from("a connection is gone"))?;
-            if conn.awaited > 0 {
+                .ok_or_else(|| Error::from("a connection has ended"))?;
+            if conn.outstanding > 0 {
                 return Ok(Duration::from_millis(1));
             }
             self.send(conn, pace.due)?;
@@ -178,7 +183,7 @@ impl Echoes {
     }
 }
 
-/// When the next batch is due, where there is a rate.
+/// Schedules batches at a fixed rate.
 struct Pace {
     due: Instant,
     every: Duration,

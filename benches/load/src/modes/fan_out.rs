@@ -1,4 +1,4 @@
-//! Messages published, and who must get them: everybody, or one.
+//! Publishes messages to all connections, or to one connection each.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -8,17 +8,17 @@ use hdrhistogram::Histogram;
 
 use crate::Result;
 use crate::cli::FanOut;
-use crate::conn::{Conn, Gone, Said};
-use crate::crowd::{Crowd, progress};
+use crate::conn::{CloseReason, Conn, ConnEvent};
 use crate::frames::Frame;
+use crate::pool::{ConnPool, progress};
 use crate::publish::Publisher;
 use crate::report::{self, Mark, Report};
 use crate::server::Server;
 
-/// A run under way.
+/// A run in progress.
 struct Deliveries {
-    /// Messages still to come, to all.
-    awaited: u64,
+    /// Deliveries still outstanding, over all connections.
+    outstanding: u64,
     delivered: u64,
     published: Instant,
     last: Instant,
@@ -43,35 +43,35 @@ pub(super) fn run(name: &str, args: &FanOut, selective: bool) -> Result<Report> 
     if count == 0 {
         return Err("no connections".into());
     }
-    let mut crowd = Crowd::new(common, false)?;
-    let server = Server::new(common, &crowd.target)?;
-    crowd.open(count, common.opening, &common.hello, common.hello_answers)?;
-    let mut publisher = Publisher::new(args, &mut crowd)?;
-    crowd.open_watch(common, &args.probe)?;
+    let mut pool = ConnPool::new(common, false)?;
+    let server = Server::new(common, &pool.target)?;
+    pool.open(count, common.opening, &common.hello, common.hello_answers)?;
+    let mut publisher = Publisher::new(args, &mut pool)?;
+    pool.open_probe(common, &args.probe)?;
 
     let mut deliveries = Deliveries::new();
-    // Twice for what the first time costs more.
+    // Twice, so that costs of the first delivery are not measured.
     for number in 0..2 {
         let whom = selective.then_some(number % count);
-        deliveries.round(&mut crowd, &mut publisher, args, number, whom)?;
+        deliveries.round(&mut pool, &mut publisher, args, number, whom)?;
     }
     let sample = std::mem::take(&mut deliveries.sample);
     deliveries = Deliveries::new();
-    if let Some(watch) = &mut crowd.watch {
-        watch.reset();
+    if let Some(probe) = &mut pool.probe {
+        probe.reset();
     }
-    let mark = Mark::new(server.process, crowd.spun)?;
+    let mark = Mark::new(server.process, pool.spun)?;
     let bar = progress(if selective { "selective" } else { "fan-out" }, args.rounds);
     for round in 0..args.rounds {
         let whom = selective.then_some(round * STRIDE % count);
-        deliveries.round(&mut crowd, &mut publisher, args, round + 2, whom)?;
+        deliveries.round(&mut pool, &mut publisher, args, round + 2, whom)?;
         bar.set_position(round + 1);
-        pause(&mut crowd, Duration::from_millis(args.pause))?;
+        pause(&mut pool, Duration::from_millis(args.pause))?;
     }
     bar.finish_and_clear();
-    // What the server does after the last delivery counts, too.
-    pause(&mut crowd, Duration::from_millis(50))?;
-    let span = mark.end(crowd.spun)?;
+    // The server's work after the last delivery counts, too.
+    pause(&mut pool, Duration::from_millis(50))?;
+    let span = mark.end(pool.spun)?;
 
     let mut report = Report::new(name, common);
     report.set("burst", args.burst);
@@ -82,11 +82,11 @@ pub(super) fn run(name: &str, args: &FanOut, selective: bool) -> Result<Report> 
     report.cpu("delivery", span.server, deliveries.delivered);
     report.latency("to_last_us", &deliveries.to_last);
     report.latency("latency_us", &deliveries.latency);
-    if let Some(watch) = &mut crowd.watch {
-        if let Some(waiting) = watch.waiting() {
-            report::record(&mut watch.latency, waiting);
+    if let Some(probe) = &mut pool.probe {
+        if let Some(waiting) = probe.waiting() {
+            report::record(&mut probe.latency, waiting);
         }
-        report.latency("probe_us", &watch.latency);
+        report.latency("probe_us", &probe.latency);
     }
     report.busy(&span);
     report.set("delivered", sample.text);
@@ -97,7 +97,7 @@ impl Deliveries {
     fn new() -> Deliveries {
         let now = Instant::now();
         Deliveries {
-            awaited: 0,
+            outstanding: 0,
             delivered: 0,
             published: now,
             last: now,
@@ -107,10 +107,10 @@ impl Deliveries {
         }
     }
 
-    /// Publishes, and waits until all have got it.
+    /// Publishes, and waits until all messages have arrived.
     fn round(
         &mut self,
-        crowd: &mut Crowd,
+        pool: &mut ConnPool,
         publisher: &mut Publisher,
         args: &FanOut,
         number: u64,
@@ -120,22 +120,22 @@ impl Deliveries {
             Some(one) => one..one + 1,
             None => 0..args.common.connections,
         };
-        self.awaited = (receivers.end - receivers.start) * args.burst;
+        self.outstanding = (receivers.end - receivers.start) * args.burst;
         for index in receivers {
-            let conn = crowd.conn(usize::try_from(index)?);
-            conn.ok_or("a connection is gone")?.awaited = u32::try_from(args.burst)?;
+            let conn = pool.conn(usize::try_from(index)?);
+            conn.ok_or("a connection is gone")?.outstanding = u32::try_from(args.burst)?;
         }
         let bytes = publisher.prepare(whom.unwrap_or(number), args.burst);
         self.published = Instant::now();
-        publisher.send(crowd, &bytes)?;
+        publisher.send(pool, &bytes)?;
         let mut is_accepted = false;
-        while self.awaited > 0 || !is_accepted {
-            crowd.turn(Duration::from_millis(20), &mut |conn, said| {
-                self.said(conn, &said)
+        while self.outstanding > 0 || !is_accepted {
+            pool.turn(Duration::from_millis(20), &mut |conn, event| {
+                self.on_event(conn, &event)
             })?;
             is_accepted = is_accepted || publisher.is_accepted()?;
             if self.published.elapsed() > ROUND_TIMEOUT {
-                return Err(format!("{} messages never came", self.awaited).into());
+                return Err(format!("{} messages did not arrive", self.outstanding).into());
             }
         }
         let last = self.last.duration_since(self.published);
@@ -143,17 +143,20 @@ impl Deliveries {
         Ok(())
     }
 
-    fn said(&mut self, conn: &mut Conn, said: &Said<'_>) -> Result<(), Gone> {
-        let Said::Message(frame) = said else {
+    fn on_event(&mut self, conn: &mut Conn, event: &ConnEvent<'_>) -> Result<(), CloseReason> {
+        let ConnEvent::Message(frame) = event else {
             return Ok(());
         };
         if conn.ignored {
             return Ok(());
         }
-        conn.awaited = conn.awaited.checked_sub(1).ok_or("a message too many")?;
+        conn.outstanding = conn
+            .outstanding
+            .checked_sub(1)
+            .ok_or("an unexpected message")?;
         self.last = Instant::now();
         report::record(&mut self.latency, self.last.duration_since(self.published));
-        self.awaited -= 1;
+        self.outstanding -= 1;
         self.delivered += 1;
         if self.sample.bytes == 0 {
             self.sample = Sample::of(frame)?;
@@ -163,12 +166,12 @@ impl Deliveries {
 }
 
 impl Sample {
-    fn of(frame: &Frame<'_>) -> Result<Sample, Gone> {
+    fn of(frame: &Frame<'_>) -> Result<Sample, CloseReason> {
         let text = match frame.compressed {
             false => String::from_utf8_lossy(frame.payload).into_owned(),
             true => {
-                // What a sender leaves out at the end of a message (RFC 7692, section 7.2.1);
-                // then an empty last block, so that the stream has an end.
+                // The bytes that a sender omits at the end of a message (RFC 7692, section 7.2.1),
+                // then an empty final block to terminate the stream.
                 let tail: &[u8] = &[0, 0, 0xFF, 0xFF, 1, 0, 0, 0xFF, 0xFF];
                 let mut text = String::new();
                 DeflateDecoder::new(frame.payload.chain(tail))
@@ -185,19 +188,20 @@ impl Sample {
     }
 }
 
-fn pause(crowd: &mut Crowd, time: Duration) -> Result<()> {
+fn pause(pool: &mut ConnPool, time: Duration) -> Result<()> {
     let began = Instant::now();
     while began.elapsed() < time {
-        crowd.turn(Duration::from_millis(1), &mut |conn, said| match said {
-            Said::Message(_) if !conn.ignored => Err("a message too many".into()),
+        pool.turn(Duration::from_millis(1), &mut |conn, event| match event {
+            ConnEvent::Message(_) if !conn.ignored => Err("an unexpected message".into()),
             _ => Ok(()),
         })?;
     }
     Ok(())
 }
 
-/// From one receiver of a selective event to the next: a prime, so that all have their turn.
+/// The step from one receiver of a selective event to the next: a prime, so that all connections
+/// get their turn.
 const STRIDE: u64 = 7919;
 
-/// How long one round may take.
+/// The time limit of one round.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(60);

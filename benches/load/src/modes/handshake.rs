@@ -1,4 +1,4 @@
-//! Connections opened, and ended as soon as they are open.
+//! Opens connections and closes them as soon as they are open.
 
 use std::time::{Duration, Instant};
 
@@ -6,17 +6,17 @@ use hdrhistogram::Histogram;
 
 use crate::Result;
 use crate::cli::Handshake;
-use crate::conn::Said;
-use crate::crowd::{Crowd, LONG, progress};
+use crate::conn::ConnEvent;
+use crate::pool::{ConnPool, MAX_WAIT, progress};
 use crate::report::{self, Mark, Report};
 use crate::server::Server;
 
-/// A run under way.
+/// A run in progress.
 struct Handshakes {
-    /// Where the places for connections that come and go begin.
+    /// The index of the first slot for short-lived connections.
     base: usize,
     began: Vec<Instant>,
-    /// Places whose connection is open.
+    /// Slots with an open connection.
     opened: Vec<usize>,
     latency: Histogram<u64>,
     resumed: u64,
@@ -24,15 +24,15 @@ struct Handshakes {
     failure: String,
 }
 
-/// Runs it, beside so many connections that stay.
+/// Runs the mode beside `stay` long-lived connections.
 pub(super) fn run(name: &str, args: &Handshake, stay: u64) -> Result<Report> {
     let common = &args.common;
-    let mut crowd = Crowd::new(common, args.resume)?;
-    let server = Server::new(common, &crowd.target)?;
-    crowd.open(stay, common.opening, &common.hello, common.hello_answers)?;
-    crowd.open_watch(common, &args.probe)?;
+    let mut pool = ConnPool::new(common, args.resume)?;
+    let server = Server::new(common, &pool.target)?;
+    pool.open(stay, common.opening, &common.hello, common.hello_answers)?;
+    pool.open_probe(common, &args.probe)?;
     let mut handshakes = Handshakes {
-        base: crowd.len(),
+        base: pool.len(),
         began: vec![Instant::now(); usize::try_from(args.concurrent)?],
         opened: Vec::new(),
         latency: report::histogram(),
@@ -40,58 +40,58 @@ pub(super) fn run(name: &str, args: &Handshake, stay: u64) -> Result<Report> {
         failed: 0,
         failure: String::new(),
     };
-    crowd.tolerant = true;
+    pool.tolerant = true;
     for place in 0..handshakes.began.len() {
-        handshakes.begin(&mut crowd, place)?;
+        handshakes.begin(&mut pool, place)?;
     }
-    handshakes.go(&mut crowd, "warm-up", args.warm_up)?;
+    handshakes.go(&mut pool, "warm-up", args.warm_up)?;
     handshakes.latency.reset();
     handshakes.resumed = 0;
     handshakes.failed = 0;
-    if let Some(watch) = &mut crowd.watch {
-        watch.reset();
+    if let Some(probe) = &mut pool.probe {
+        probe.reset();
     }
-    let mark = Mark::new(server.process, crowd.spun)?;
-    handshakes.go(&mut crowd, "handshakes", args.seconds)?;
-    let span = mark.end(crowd.spun)?;
+    let mark = Mark::new(server.process, pool.spun)?;
+    handshakes.go(&mut pool, "handshakes", args.seconds)?;
+    let span = mark.end(pool.spun)?;
 
     let done = handshakes.latency.len();
     if done == 0 {
-        return Err(format!("no handshake was done: {}", handshakes.failure).into());
+        return Err(format!("no handshake succeeded: {}", handshakes.failure).into());
     }
     let mut report = Report::new(name, common);
     report.set("stayed_open", stay);
     report.set("handshakes", done);
     report.set("failed", handshakes.failed);
     if handshakes.failed > 0 {
-        report.note(format!("The last failure: {}", handshakes.failure));
+        report.note(format!("Last failure: {}", handshakes.failure));
     }
-    if crowd.target.tls.is_some() {
+    if pool.target.tls.is_some() {
         let percent = handshakes.resumed as f64 * 100.0 / done as f64;
         report.number("resumed_percent", percent);
     }
     report.number("handshakes_per_s", done as f64 / span.wall);
     report.cpu("handshake", span.server, done);
     report.latency("latency_us", &handshakes.latency);
-    if let Some(watch) = &mut crowd.watch {
-        if let Some(waiting) = watch.waiting() {
-            report::record(&mut watch.latency, waiting);
+    if let Some(probe) = &mut pool.probe {
+        if let Some(waiting) = probe.waiting() {
+            report::record(&mut probe.latency, waiting);
         }
-        report.latency("probe_us", &watch.latency);
+        report.latency("probe_us", &probe.latency);
     }
     report.busy(&span);
     Ok(report)
 }
 
 impl Handshakes {
-    fn begin(&mut self, crowd: &mut Crowd, place: usize) -> Result<()> {
+    fn begin(&mut self, pool: &mut ConnPool, place: usize) -> Result<()> {
         if let Some(began) = self.began.get_mut(place) {
             *began = Instant::now();
         }
-        crowd.begin(self.base + place, u64::try_from(place)?)
+        pool.begin(self.base + place, u64::try_from(place)?)
     }
 
-    fn go(&mut self, crowd: &mut Crowd, what: &'static str, seconds: u64) -> Result<()> {
+    fn go(&mut self, pool: &mut ConnPool, what: &'static str, seconds: u64) -> Result<()> {
         let began = Instant::now();
         let bar = progress(what, seconds);
         while began.elapsed() < Duration::from_secs(seconds) {
@@ -102,8 +102,8 @@ impl Handshakes {
                 resumed,
                 ..
             } = self;
-            crowd.turn(LONG, &mut |conn, said| {
-                if let Said::Open = said
+            pool.turn(MAX_WAIT, &mut |conn, event| {
+                if let ConnEvent::Open = event
                     && let Ok(place) = usize::try_from(conn.number)
                     && let Some(start) = starts.get(place)
                 {
@@ -113,33 +113,33 @@ impl Handshakes {
                 }
                 Ok(())
             })?;
-            self.replace(crowd)?;
+            self.replace(pool)?;
             bar.set_position(began.elapsed().as_secs());
         }
         bar.finish_and_clear();
         Ok(())
     }
 
-    /// Ends what is open, and begins as many anew.
-    fn replace(&mut self, crowd: &mut Crowd) -> Result<()> {
+    /// Closes the open connections and begins as many new ones.
+    fn replace(&mut self, pool: &mut ConnPool) -> Result<()> {
         for place in std::mem::take(&mut self.opened) {
-            if crowd.drop_conn(self.base + place) {
-                self.begin(crowd, place)?;
+            if pool.drop_conn(self.base + place) {
+                self.begin(pool, place)?;
             }
         }
-        for (index, reason) in std::mem::take(&mut crowd.gone) {
+        for (index, reason) in std::mem::take(&mut pool.closed) {
             let Some(place) = index.checked_sub(self.base) else {
-                return Err(format!("a connection that should stay: {reason}").into());
+                return Err(format!("a long-lived connection ended: {reason}").into());
             };
             self.failed += 1;
             self.failure = reason;
-            if self.failed > MOST_FAILURES {
-                return Err(format!("too many failures; the last: {}", self.failure).into());
+            if self.failed > MAX_FAILURES {
+                return Err(format!("too many failures; last: {}", self.failure).into());
             }
-            self.begin(crowd, place)?;
+            self.begin(pool, place)?;
         }
         Ok(())
     }
 }
 
-const MOST_FAILURES: u64 = 10_000;
+const MAX_FAILURES: u64 = 10_000;

@@ -1,5 +1,5 @@
-//! Memory that a server is made to hold, against its own account, and the well-behaved
-//! clients that are closed for it.
+//! Compares the memory that a server is made to hold with its own accounting, and counts the
+//! well-behaved clients that it closes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -13,31 +13,31 @@ use super::unread;
 use crate::Result;
 use crate::attack::{PING, filter};
 use crate::cli::{Common, Hold, Scenario};
-use crate::conn::{Conn, Said};
-use crate::crowd::{Crowd, LONG};
+use crate::conn::{Conn, ConnEvent};
 use crate::frames;
+use crate::latency_clients::SUBSCRIBE;
+use crate::pool::{ConnPool, MAX_WAIT};
 use crate::poster::{Endpoint, Poster, event};
 use crate::report::Report;
 use crate::server::Server;
-use crate::witness::SUBSCRIBE;
 
-/// Outcome for the clients of a scenario.
+/// The outcome for the clients of a scenario.
 #[derive(Default)]
 pub(super) struct Outcome {
-    /// Well-behaved clients that were closed, by the reason.
+    /// Well-behaved clients that were closed, by reason.
     pub closed: BTreeMap<String, u64>,
-    /// From publishing to each arrival, or from sending a message to its answer.
+    /// Latencies from publishing to each arrival, or from sending a message to its response.
     pub times: Vec<Duration>,
-    /// Messages that should have come and did not.
+    /// Messages that did not arrive.
     pub missing: u64,
 }
 
 pub(super) fn run(name: &str, args: &Hold) -> Result<Report> {
     let common = &args.common;
     let server = Server::new(common, &target(common, &common.url)?)?;
-    let measurement = Measurement::start(common, &args.witness, &server, false)?;
-    measured::yield_to_witness();
-    std::thread::sleep(Duration::from_secs(args.witness.calm));
+    let measurement = Measurement::start(common, &args.latency, &server, false)?;
+    measured::yield_to_latency_clients();
+    std::thread::sleep(Duration::from_secs(args.latency.calm));
     measurement.measure();
     let endpoint = measurement.endpoint.as_ref();
     let outcome = match args.scenario {
@@ -63,19 +63,19 @@ pub(super) fn run(name: &str, args: &Hold) -> Result<Report> {
     Ok(report)
 }
 
-/// Publishes large events, one burst after the other, to receivers that read at once.
+/// Publishes large events in bursts to receivers that read at once.
 fn events(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcome> {
     let common = &args.common;
     let endpoint = endpoint.ok_or("events needs --publish and --key-file")?;
-    let mut crowd = Crowd::new(common, false)?;
+    let mut pool = ConnPool::new(common, false)?;
     let hello = [SUBSCRIBE.to_owned(), PING.to_owned()];
-    crowd.open(common.connections, common.opening, &hello, 1)?;
-    crowd.tolerant = true;
+    pool.open(common.connections, common.opening, &hello, 1)?;
+    pool.tolerant = true;
     let registry = Poll::new()?;
     let text = "text ".repeat(usize::try_from(args.event_size)? / 5);
     let mut outcome = Outcome::default();
     let end = Instant::now() + Duration::from_secs(args.seconds);
-    // By number, which is also their index.
+    // Connection numbers, which are also their indices.
     let mut open: BTreeSet<u64> = (0..common.connections).collect();
     let numbers: Vec<u64> = (0..args.events).collect();
     for burst in numbers.chunks(usize::try_from(args.burst)?) {
@@ -84,13 +84,13 @@ fn events(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcome> {
         for &number in burst {
             poster.post(&event(number, &text))?;
         }
-        // How many each connection has yet to receive.
+        // The number of outstanding messages of each connection.
         let mut waiting: BTreeMap<u64, usize> =
             open.iter().map(|&number| (number, burst.len())).collect();
         let (mut accepted, mut checked) = (0, published);
         while (!waiting.is_empty() || accepted < burst.len()) && Instant::now() < end {
-            let mut said = |conn: &mut Conn, said: Said<'_>| {
-                if let Said::Message(_) = said
+            let mut on_event = |conn: &mut Conn, event: ConnEvent<'_>| {
+                if let ConnEvent::Message(_) = event
                     && let Some(left) = waiting.get_mut(&conn.number)
                 {
                     *left -= 1;
@@ -101,17 +101,18 @@ fn events(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcome> {
                 }
                 Ok(())
             };
-            crowd.turn(Duration::from_millis(2), &mut said)?;
+            pool.turn(Duration::from_millis(2), &mut on_event)?;
             if checked.elapsed() > CHECK_EVERY {
                 checked = Instant::now();
-                crowd.serve_all(&mut said)?;
+                pool.serve_all(&mut on_event)?;
             }
-            for (index, reason) in crowd.gone.drain(..) {
+            for (index, reason) in pool.closed.drain(..) {
                 open.remove(&(index as u64));
                 outcome.missing += waiting.remove(&(index as u64)).unwrap_or(0) as u64;
                 *outcome.closed.entry(reason).or_default() += 1;
             }
-            // Once all have been answered, the connection may be closed as idle.
+            // Once every event has been acknowledged, the server may close the publishing
+            // connection as idle.
             if accepted < burst.len()
                 && let Some(status) = poster.ready()?
             {
@@ -123,94 +124,94 @@ fn events(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcome> {
         }
         outcome.missing += waiting.values().sum::<usize>() as u64;
     }
-    // Closes that follow the last arrival.
-    rest(&mut crowd, Duration::from_secs(1), &mut outcome)?;
+    // Wait for closes that follow the last arrival.
+    rest(&mut pool, Duration::from_secs(1), &mut outcome)?;
     Ok(outcome)
 }
 
-/// Has each connection filter for 200 values of its own.
+/// Makes each connection filter for 200 values of its own.
 fn filters(common: &Common) -> Result<Outcome> {
-    let mut crowd = Crowd::new(common, false)?;
+    let mut pool = ConnPool::new(common, false)?;
     let values: Vec<String> = (0..200)
         .map(|value| format!("https://example.org/{{n}}/{value}"))
         .collect();
     let hello = [filter(&values), PING.to_owned()];
-    crowd.open(common.connections, common.opening, &hello, 1)?;
-    crowd.tolerant = true;
+    pool.open(common.connections, common.opening, &hello, 1)?;
+    pool.tolerant = true;
     let mut outcome = Outcome::default();
-    rest(&mut crowd, Duration::from_secs(2), &mut outcome)?;
+    rest(&mut pool, Duration::from_secs(2), &mut outcome)?;
     Ok(outcome)
 }
 
-/// Serves the connections for this long, and counts those that are closed.
-fn rest(crowd: &mut Crowd, time: Duration, outcome: &mut Outcome) -> Result<()> {
+/// Serves the connections for `time` and counts closed ones.
+fn rest(pool: &mut ConnPool, time: Duration, outcome: &mut Outcome) -> Result<()> {
     let end = Instant::now() + time;
     while Instant::now() < end {
-        crowd.turn(LONG.min(time), &mut |_, _| Ok(()))?;
-        crowd.serve_all(&mut |_, _| Ok(()))?;
-        for (_, reason) in crowd.gone.drain(..) {
+        pool.turn(MAX_WAIT.min(time), &mut |_, _| Ok(()))?;
+        pool.serve_all(&mut |_, _| Ok(()))?;
+        for (_, reason) in pool.closed.drain(..) {
             *outcome.closed.entry(reason).or_default() += 1;
         }
     }
     Ok(())
 }
 
-/// Clients that send a message of some 60 KB, a part every 50 ms, and await its answer.
+/// Clients that send a message of about 60 KB, one part every 50 ms, and wait for its response.
 pub(super) struct Senders {
-    crowd: Crowd,
+    pool: ConnPool,
     message: Vec<u8>,
     sent: usize,
     began: Instant,
     next: Instant,
-    awaited: u64,
+    outstanding: u64,
 }
 
 impl Senders {
     pub fn open(common: &Common, count: u64) -> Result<Senders> {
-        let mut crowd = Crowd::new(common, false)?;
-        crowd.open(count, count.max(1), &[], 0)?;
-        crowd.tolerant = true;
+        let mut pool = ConnPool::new(common, false)?;
+        pool.open(count, count.max(1), &[], 0)?;
+        pool.tolerant = true;
         let text = format!(r#"{{"type":"ping","id":1,"x":"{}"}}"#, "x".repeat(60_000));
         let now = Instant::now();
         Ok(Senders {
-            message: frames::encode(frames::TEXT, text.as_bytes(), crowd.script.mask),
-            crowd,
+            message: frames::encode(frames::TEXT, text.as_bytes(), pool.script.mask),
+            pool,
             sent: 0,
             began: now,
             next: now,
-            awaited: 0,
+            outstanding: 0,
         })
     }
 
-    /// Sends due messages, and receives answers.
+    /// Sends due messages and receives responses.
     pub fn turn(&mut self, outcome: &mut Outcome) -> Result<()> {
         let now = Instant::now();
-        if now >= self.next && (self.sent < self.message.len() || self.awaited == 0) {
+        if now >= self.next && (self.sent < self.message.len() || self.outstanding == 0) {
             if self.sent >= self.message.len() {
                 (self.sent, self.began) = (0, now);
             }
             let end = (self.sent + PART).min(self.message.len());
             let part = self.message[self.sent..end].to_vec();
-            for index in 0..self.crowd.len() {
-                if let Some(conn) = self.crowd.conn(index) {
-                    // A connection that has ended is reported by the crowd.
+            for index in 0..self.pool.len() {
+                if let Some(conn) = self.pool.conn(index) {
+                    // `ConnPool` reports a connection that has ended.
                     let _ = conn.send(&part);
-                    self.awaited += u64::from(end == self.message.len());
+                    self.outstanding += u64::from(end == self.message.len());
                 }
             }
             (self.sent, self.next) = (end, now + Duration::from_millis(50));
         }
-        let (began, awaited) = (self.began, &mut self.awaited);
-        self.crowd.turn(Duration::from_millis(2), &mut |_, said| {
-            if let Said::Message(_) = said {
-                *awaited = awaited.saturating_sub(1);
+        let (began, outstanding) = (self.began, &mut self.outstanding);
+        self.pool.turn(Duration::from_millis(2), &mut |_, event| {
+            if let ConnEvent::Message(_) = event {
+                *outstanding = outstanding.saturating_sub(1);
                 outcome.times.push(began.elapsed());
             }
             Ok(())
         })?;
-        for (_, reason) in self.crowd.gone.drain(..) {
+        for (_, reason) in self.pool.closed.drain(..) {
             if self.sent >= self.message.len() {
-                self.awaited = self.awaited.saturating_sub(1);
+                self.outstanding = self.outstanding.saturating_sub(1);
             }
             *outcome.closed.entry(reason).or_default() += 1;
         }
@@ -218,8 +219,8 @@ impl Senders {
     }
 }
 
-/// How often connections are looked at that have told nothing.
+/// The interval at which silent connections are checked.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Bytes of a message that are sent at once.
+/// The number of message bytes in one part.
 const PART: usize = 10_000;

@@ -1,4 +1,4 @@
-//! Hostile traffic from many connections, and the service of well-behaved clients beside it.
+//! Sends hostile traffic on many connections and measures the service of well-behaved clients.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ pub(super) fn run(name: &str, args: &Hostile) -> Result<Report> {
     let common = &args.common;
     let at = target(common, &common.url)?;
     if at.tls.is_some() {
-        return Err("the attacks need ws://; --tls-url is where TLS handshakes go".into());
+        return Err("the attacks need ws://; set --tls-url for TLS handshakes".into());
     }
     let tls_address = args.tls_url.as_ref().map(|url| {
-        // Only the address is needed: attackers do not get as far as a certificate.
+        // Only the address is used: attackers do not get as far as verifying a certificate.
         target(common, &url.replacen("wss://", "ws://", 1))
     });
     let tls_target = tls_address.transpose()?;
@@ -34,9 +34,9 @@ pub(super) fn run(name: &str, args: &Hostile) -> Result<Report> {
     let mut attackers = Attackers::new(plans, at, tls_target, &settings)?;
     attackers.open(OPENING)?;
 
-    let measurement = Measurement::start(common, &args.witness, &server, true)?;
-    measured::yield_to_witness();
-    attackers.rest(Duration::from_secs(args.witness.calm))?;
+    let measurement = Measurement::start(common, &args.latency, &server, true)?;
+    measured::yield_to_latency_clients();
+    attackers.rest(Duration::from_secs(args.latency.calm))?;
     let before = attackers.counts.clone();
     measurement.measure();
     let mark = Mark::new(server.process, Duration::ZERO)?;
@@ -71,5 +71,5 @@ pub(super) fn run(name: &str, args: &Hostile) -> Result<Report> {
     Ok(report)
 }
 
-/// How long all attackers may take to connect.
+/// The time limit for connecting all attackers.
 const OPENING: Duration = Duration::from_secs(30);

@@ -1,18 +1,18 @@
-//! Idle connections: what each costs in memory, and all of them in time.
+//! Idle connections: memory per connection, and CPU over time.
 
 use std::thread;
 use std::time::Duration;
 
 use crate::Result;
 use crate::cli::Idle;
-use crate::crowd::{Crowd, LONG, progress};
+use crate::pool::{ConnPool, MAX_WAIT, progress};
 use crate::report::{Mark, Report};
 use crate::server::Server;
 
 pub(super) fn run(name: &str, args: &Idle) -> Result<Report> {
     let common = &args.common;
-    let mut crowd = Crowd::new(common, false)?;
-    let server = Server::new(common, &crowd.target)?;
+    let mut pool = ConnPool::new(common, false)?;
+    let server = Server::new(common, &pool.target)?;
     let mut report = Report::new(name, common);
     let (hello, answers) = match args.large {
         0 => (common.hello.clone(), common.hello_answers),
@@ -24,15 +24,15 @@ pub(super) fn run(name: &str, args: &Idle) -> Result<Report> {
     };
 
     let start = server.resident()?;
-    // The first ones pay for what is there once: pages of code, buffers, tables.
+    // The first connections pay for one-time costs: pages of code, buffers, tables.
     let warm = common.connections / 10;
-    crowd.open(warm, common.opening, &hello, answers)?;
-    rest(&mut crowd, QUIET)?;
+    pool.open(warm, common.opening, &hello, answers)?;
+    rest(&mut pool, QUIET)?;
     let before = server.resident()?;
     let opening = Mark::new(server.process, Duration::ZERO)?;
-    crowd.open(common.connections - warm, common.opening, &hello, answers)?;
+    pool.open(common.connections - warm, common.opening, &hello, answers)?;
     let opened = opening.end(Duration::ZERO)?;
-    rest(&mut crowd, QUIET)?;
+    rest(&mut pool, QUIET)?;
     if let (Some(start), Some(before), Some(full)) = (start, before, server.resident()?) {
         let slope = (full - before) / (common.connections - warm).max(1) as f64;
         report.number("bytes_per_connection", slope);
@@ -42,14 +42,14 @@ pub(super) fn run(name: &str, args: &Idle) -> Result<Report> {
     report.cpu("connection", opened.server, common.connections - warm);
 
     if args.hold > 0 {
-        hold(args, &mut crowd, &server, &mut report)?;
+        hold(args, &mut pool, &server, &mut report)?;
     }
     if args.leave {
-        let count = crowd.len();
+        let count = pool.len();
         for index in 0..count {
             match index % 2 {
-                0 => drop(crowd.drop_conn(index)),
-                _ => crowd.end_conn(index),
+                0 => drop(pool.drop_conn(index)),
+                _ => pool.end_conn(index),
             }
         }
         thread::sleep(Duration::from_secs(args.settle));
@@ -61,18 +61,18 @@ pub(super) fn run(name: &str, args: &Idle) -> Result<Report> {
     Ok(report)
 }
 
-/// Holds them, and answers heartbeats.
-fn hold(args: &Idle, crowd: &mut Crowd, server: &Server, report: &mut Report) -> Result<()> {
-    let pongs = crowd.pongs();
-    let span = Mark::new(server.process, crowd.spun)?;
+/// Holds the connections and answers pings.
+fn hold(args: &Idle, pool: &mut ConnPool, server: &Server, report: &mut Report) -> Result<()> {
+    let pongs = pool.pongs();
+    let span = Mark::new(server.process, pool.spun)?;
     let bar = progress("holding", args.hold);
     while span.elapsed() < Duration::from_secs(args.hold) {
-        crowd.turn(LONG, &mut |_, _| Ok(()))?;
+        pool.turn(MAX_WAIT, &mut |_, _| Ok(()))?;
         bar.set_position(span.elapsed().as_secs());
     }
     bar.finish_and_clear();
-    let span = span.end(crowd.spun)?;
-    let pings = crowd.pongs() - pongs;
+    let span = span.end(pool.spun)?;
+    let pings = pool.pongs() - pongs;
     report.number("held_s", span.wall);
     report.set("pings_answered", pings);
     if let Some(cpu) = span.server {
@@ -86,11 +86,11 @@ fn hold(args: &Idle, crowd: &mut Crowd, server: &Server, report: &mut Report) ->
     Ok(())
 }
 
-/// Lets the server do what it has put off.
-fn rest(crowd: &mut Crowd, time: Duration) -> Result<()> {
+/// Gives the server time to finish deferred work.
+fn rest(pool: &mut ConnPool, time: Duration) -> Result<()> {
     let began = std::time::Instant::now();
     while began.elapsed() < time {
-        crowd.turn(Duration::from_millis(20), &mut |_, _| Ok(()))?;
+        pool.turn(Duration::from_millis(20), &mut |_, _| Ok(()))?;
     }
     Ok(())
 }

@@ -1,30 +1,30 @@
-//! Common parts of the modes that attack a server: the measuring clients and the report.
+//! Code shared by the modes that attack a server: the latency clients and the report.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use crate::Result;
-use crate::cli::{Common, Witness as Args};
+use crate::cli::{Common, LatencyArgs as Args};
+use crate::latency_clients::{LatencyClients, Outcome, Settings};
 use crate::poster::Endpoint;
 use crate::process::Process;
 use crate::report::{self, Report};
 use crate::sampler::{self, Metrics, Sampler, growth};
 use crate::server::Server;
-use crate::target::{Target, Terms};
-use crate::witness::{Outcome, Settings, Witness};
+use crate::target::{Target, TargetOptions};
 
-/// A measurement under way.
+/// A measurement in progress.
 pub(super) struct Measurement {
     pub endpoint: Option<Endpoint>,
-    witness: Witness,
+    latency_clients: LatencyClients,
     sampler: Sampler,
     before: Option<Metrics>,
     resident: Option<f64>,
     waited: Option<f64>,
 }
 
-/// Everything that was measured.
+/// The results of a measurement.
 pub(super) struct Measured {
     calm: Outcome,
     outcome: Outcome,
@@ -32,24 +32,24 @@ pub(super) struct Measured {
     before: Option<Metrics>,
     after: Option<Metrics>,
     resident: [Option<f64>; 2],
-    /// Seconds that the server was ready to run and had no CPU.
+    /// Seconds for which the server was runnable without getting a CPU.
     waited: Option<f64>,
 }
 
-/// Where the load goes.
+/// Returns the target of the load.
 pub(super) fn target(common: &Common, url: &str) -> Result<Target> {
-    let terms = Terms {
+    let options = TargetOptions {
         allow_remote: common.allow_remote,
         sources: common.sources,
         ca: common.ca.as_deref(),
         resume: false,
     };
-    Target::new(url, &terms)
+    Target::new(url, &options)
 }
 
 impl Measurement {
-    /// Connects the measuring clients. Their results until [`Measurement::measure`] are the calm
-    /// baseline for the rest.
+    /// Connects the latency clients. Their results until [`Measurement::measure`] are the baseline
+    /// without load.
     pub fn start(
         common: &Common,
         args: &Args,
@@ -61,7 +61,7 @@ impl Measurement {
         let endpoint = endpoint.map(|url| Endpoint::new(url, args.key_file.as_deref(), remote));
         let endpoint = endpoint.transpose()?;
         let every = Duration::from_millis(args.publish_every);
-        let witness = Witness::start(Settings {
+        let latency_clients = LatencyClients::start(Settings {
             target: target(common, &common.url)?,
             clients: usize::try_from(args.clients)?,
             ping_every: Duration::from_millis(args.ping_every),
@@ -73,7 +73,7 @@ impl Measurement {
             grace: Duration::from_secs(args.grace),
         })?;
         Ok(Measurement {
-            witness,
+            latency_clients,
             before: endpoint.as_ref().map(sampler::metrics).transpose()?,
             resident: server.resident()?,
             waited: server.process.and_then(Process::waited),
@@ -82,14 +82,14 @@ impl Measurement {
         })
     }
 
-    /// The load begins now.
+    /// Marks the beginning of the load.
     pub fn measure(&self) {
-        self.witness.measure();
+        self.latency_clients.measure();
     }
 
-    /// The load has ended.
+    /// Marks the end of the load and returns the results.
     pub fn end(self, server: &Server) -> Result<Measured> {
-        let [calm, outcome] = self.witness.end()?;
+        let [calm, outcome] = self.latency_clients.end()?;
         let samples = self.sampler.end();
         Ok(Measured {
             calm,
@@ -107,7 +107,7 @@ impl Measurement {
 }
 
 impl Measured {
-    /// Adds all of it to a report.
+    /// Adds all results to a report.
     pub fn report(&self, report: &mut Report) {
         let Measured { calm, outcome, .. } = self;
         report.latency("ping_us", &outcome.pings);
@@ -129,8 +129,8 @@ impl Measured {
         let worst = outcome.own_delay.max();
         if worst > OWN_DELAY {
             report.note(format!(
-                "The measuring thread itself was up to {} ms late: latencies of that order say \
-                 nothing about the server.",
+                "The measuring thread itself was up to {} ms late: latencies of that order do \
+                 not describe the server.",
                 worst / 1_000_000
             ));
         }
@@ -182,7 +182,7 @@ impl Measured {
         }
     }
 
-    /// The latencies in one line.
+    /// Returns the latencies in one line.
     pub fn summary(&self) -> String {
         let Outcome {
             pings,
@@ -194,7 +194,7 @@ impl Measured {
         } = &self.outcome;
         let ms = |nanos: u64| format!("{:.1} ms", nanos as f64 / 1e6);
         let mut parts = vec![format!(
-            "ping: half within {}, 99 % within {}, worst {}",
+            "ping: p50 {}, p99 {}, max {}",
             ms(pings.value_at_quantile(0.5)),
             ms(pings.value_at_quantile(0.99)),
             ms(pings.max())
@@ -205,7 +205,7 @@ impl Measured {
             ("arrival", arrivals),
         ] {
             if !histogram.is_empty() {
-                parts.push(format!("worst {name} {}", ms(histogram.max())));
+                parts.push(format!("max {name} {}", ms(histogram.max())));
             }
         }
         parts.push(format!(
@@ -216,7 +216,7 @@ impl Measured {
     }
 }
 
-/// The bound of the bucket that the longest turn of the reactor was counted in.
+/// Returns the upper bound of the histogram bucket that contains the longest turn of the reactor.
 fn longest(before: &Metrics, after: &Metrics) -> Option<String> {
     let name = "h_realtime_turn_seconds_bucket";
     let counts: Vec<_> = growth(before, after, name).collect();
@@ -230,16 +230,16 @@ fn longest(before: &Metrics, after: &Metrics) -> Option<String> {
     Some(bounds.min_by(f64::total_cmp)?.to_string())
 }
 
-/// From this delay on, in nanoseconds, the measuring thread says that it was late.
+/// The delay of the measuring thread, in nanoseconds, above which the report mentions it.
 const OWN_DELAY: u64 = 10_000_000;
 
-/// Lowers this thread's priority beside the measuring thread's, which was started before.
-pub(super) fn yield_to_witness() {
-    // Where it is not allowed, the delays that are reported tell.
+/// Lowers this thread's priority below that of the measuring thread, which was started before.
+pub(super) fn yield_to_latency_clients() {
+    // Without permission, the reported delays show the effect.
     let _ = rustix::process::nice(10);
 }
 
-/// Adds the percentiles of these times to a report.
+/// Adds the percentiles of these latencies to a report.
 pub(super) fn latency(report: &mut Report, name: &str, times: &[Duration]) {
     let mut histogram = report::histogram();
     times

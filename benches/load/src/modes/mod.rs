@@ -1,4 +1,4 @@
-//! The modes: what is done to the server, and what is then said of it.
+//! The modes: each applies one kind of load and reports on it.
 
 mod echo;
 mod fan_out;
@@ -13,11 +13,11 @@ use crate::Result;
 use crate::cli::Mode;
 use crate::report::Report;
 
-/// Runs one.
+/// Runs a mode.
 ///
 /// # Errors
 ///
-/// If the server, or the run, fails: a figure of a run that failed is worth nothing.
+/// Returns an error if the server or the run fails: the figures of a failed run are meaningless.
 pub fn run(mode: &Mode) -> Result<Report> {
     let name = mode.name();
     match mode {

@@ -1,5 +1,5 @@
-//! Connections that leave the server with something to hold: replies that they do not read to the
-//! end, and TLS records that they never complete.
+//! Connections that leave data with the server: replies that they do not read completely, and TLS
+//! records that they never complete.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -26,8 +26,8 @@ enum Stream {
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
-/// Has each connection cause a few hundred kilobytes of replies at once, and read them but for a
-/// small rest, to measure the memory that the server then holds for that rest.
+/// Makes each connection cause a few hundred kilobytes of replies at once and read all but a small
+/// remainder, to measure the memory that the server holds for that remainder.
 pub(super) fn replies(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcome> {
     let common = &args.common;
     let endpoint = endpoint.ok_or("unread-replies needs --publish, for the metrics")?;
@@ -52,11 +52,11 @@ pub(super) fn replies(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcom
             stream.send(&burst)?;
             thread::sleep(PAUSE);
         }
-        // Its own jump may come some kilobytes earlier or later.
+        // The jump of this connection may come some kilobytes earlier or later.
         stream.skip(length.saturating_sub(MARGIN))?;
         for _ in 0..2 * MARGIN / STEP {
             thread::sleep(STEP_PAUSE);
-            if queued_bytes(endpoint)? - others <= SMALL_REST {
+            if queued_bytes(endpoint)? - others <= MAX_REMAINDER {
                 break;
             }
             stream.skip(STEP)?;
@@ -71,8 +71,8 @@ pub(super) fn replies(args: &Hold, endpoint: Option<&Endpoint>) -> Result<Outcom
     Ok(outcome)
 }
 
-/// Has each connection read nothing until the server has something queued: over TLS, the records
-/// before that are with the session.
+/// Lets each connection read nothing until the server has queued output: over TLS, earlier records
+/// are inside the session.
 fn tls_replies(
     args: &Hold,
     endpoint: &Endpoint,
@@ -85,7 +85,7 @@ fn tls_replies(
     while held.len() < usize::try_from(args.common.connections)? && Instant::now() < end {
         let others = queued_bytes(endpoint)?;
         let mut stream = Stream::open(target, script)?;
-        for _ in 0..MOST_BURSTS {
+        for _ in 0..MAX_BURSTS {
             stream.send(&burst)?;
             thread::sleep(PAUSE);
             if queued_bytes(endpoint)? > others {
@@ -101,18 +101,18 @@ fn tls_replies(
     })
 }
 
-/// A connection that leaves a small rest, and how that is done.
+/// A connection that leaves a small remainder, and the parameters that produce it.
 struct Calibrated {
     stream: Stream,
     burst: Vec<u8>,
-    /// How many bursts it takes until the kernel accepts no more replies.
+    /// The number of bursts until the kernel accepts no more replies.
     bursts: usize,
-    /// How much of the replies is read.
+    /// The number of reply bytes to read.
     length: usize,
 }
 
-/// The server's socket accepts replies in jumps of tens of kilobytes. So a first connection finds
-/// out how large these are, and a second one asks for replies that end shortly behind one of them.
+/// The server's socket accepts replies in jumps of tens of kilobytes. A first connection therefore
+/// measures these jumps, and a second one requests replies that end shortly after one of them.
 fn calibrate(target: &Target, script: &Script, endpoint: &Endpoint) -> Result<Calibrated> {
     let mut stream = Stream::open(target, script)?;
     let burst = burst(0);
@@ -126,14 +126,14 @@ fn calibrate(target: &Target, script: &Script, endpoint: &Endpoint) -> Result<Ca
     drop(stream);
     thread::sleep(PAUSE);
     let jump = queued - left;
-    let burst = self::burst((jump - (queued - SMALL_REST / 2.0).rem_euclid(jump)) as usize);
+    let burst = self::burst((jump - (queued - MAX_REMAINDER / 2.0).rem_euclid(jump)) as usize);
     let mut stream = Stream::open(target, script)?;
     for _ in 0..bursts {
         stream.send(&burst)?;
         thread::sleep(PAUSE);
     }
     let mut length = 0;
-    while queued_bytes(endpoint)? > SMALL_REST {
+    while queued_bytes(endpoint)? > MAX_REMAINDER {
         stream.skip(STEP)?;
         length += STEP;
         thread::sleep(STEP_PAUSE);
@@ -146,18 +146,18 @@ fn calibrate(target: &Target, script: &Script, endpoint: &Endpoint) -> Result<Ca
     })
 }
 
-/// Sends bursts until the kernel accepts no more replies. Returns how many those were, and how much
-/// the server has queued then.
+/// Sends bursts until the kernel accepts no more replies. Returns the number of bursts and the
+/// bytes queued by the server.
 fn fill(stream: &mut Stream, burst: &[u8], endpoint: &Endpoint) -> Result<(usize, f64)> {
-    for bursts in 1..=MOST_BURSTS {
+    for bursts in 1..=MAX_BURSTS {
         stream.send(burst)?;
         thread::sleep(PAUSE);
         let queued = queued_bytes(endpoint)?;
-        if queued > LEAST_QUEUED {
+        if queued > MIN_QUEUED {
             return Ok((bursts, queued));
         }
     }
-    Err("the kernel accepts all replies: nothing is left with the server".into())
+    Err("the kernel accepts all replies: the server has queued none".into())
 }
 
 fn queued_bytes(endpoint: &Endpoint) -> Result<f64> {
@@ -166,24 +166,24 @@ fn queued_bytes(endpoint: &Endpoint) -> Result<f64> {
     queued.ok_or_else(|| "the server has no h_realtime_queued_bytes".into())
 }
 
-/// Pings with replies of 63 KB.
+/// Returns pings whose replies add up to 63 KB.
 fn pings() -> Vec<u8> {
     frames::encode(frames::TEXT, PING.as_bytes(), [0; 4]).repeat(1_400)
 }
 
-/// Messages that fit one read of the server, with as long a reply as can be had, and so many bytes
-/// more of it.
+/// Returns messages that fit one read of the server and cause the longest possible reply, extended
+/// by `more` bytes.
 fn burst(more: usize) -> Vec<u8> {
     let mut burst = pings();
-    // Each of these becomes seven bytes of the reply.
+    // Each of these bytes becomes seven bytes of the reply.
     let unknown = "\u{7f}".repeat(12_000 + more.min(90_000) / 7);
     let unknown = format!(r#"{{"id":1,"type":"{unknown}"}}"#);
     burst.extend(frames::encode(frames::TEXT, unknown.as_bytes(), [0; 4]));
     burst
 }
 
-/// Opens connections that send most of a TLS record and no more, while other clients send
-/// messages in parts.
+/// Opens connections that send only most of a TLS record, while other clients send messages in
+/// parts.
 pub(super) fn records(args: &Hold) -> Result<Outcome> {
     let common = &args.common;
     let target = target(common, &common.url)?;
@@ -191,8 +191,8 @@ pub(super) fn records(args: &Hold) -> Result<Outcome> {
         return Err("partial-records needs wss:// and --ca".into());
     }
     let mut outcome = Outcome::default();
-    let mut senders = Senders::open(common, INNOCENTS)?;
-    // A handshake record of the greatest length, but for its end.
+    let mut senders = Senders::open(common, WELL_BEHAVED)?;
+    // A handshake record of maximum length without its end.
     let mut record = vec![0x16, 3, 1, 0x40, 0];
     record.extend(vec![1; 16_000]);
     let mut held = Vec::new();
@@ -200,7 +200,7 @@ pub(super) fn records(args: &Hold) -> Result<Outcome> {
     while held.len() < usize::try_from(common.connections)? && Instant::now() < end {
         for _ in 0..BATCH {
             let mut stream = connect(&target, None)?;
-            // A server that is full may reset it.
+            // A server at its limit may reset the connection.
             let _ = stream.write_all(&record);
             held.push(stream);
         }
@@ -214,7 +214,7 @@ pub(super) fn records(args: &Hold) -> Result<Outcome> {
 }
 
 impl Stream {
-    /// Connects, and completes the handshakes.
+    /// Connects and completes the handshakes.
     fn open(target: &Target, script: &Script) -> Result<Stream> {
         let stream = connect(target, Some(RECEIVE_BUFFER))?;
         let mut stream = match &target.tls {
@@ -248,7 +248,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Reads so many bytes, and drops them.
+    /// Reads and discards `length` bytes.
     fn skip(&mut self, length: usize) -> Result<()> {
         let mut buffer = [0; STEP];
         let mut left = length;
@@ -268,7 +268,7 @@ impl Stream {
     }
 }
 
-/// A blocking connection with timeouts.
+/// Opens a blocking connection with timeouts.
 fn connect(target: &Target, receive_buffer: Option<usize>) -> Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, None)?;
     if let Some(size) = receive_buffer {
@@ -281,11 +281,11 @@ fn connect(target: &Target, receive_buffer: Option<usize>) -> Result<TcpStream> 
     Ok(socket.into())
 }
 
-/// Connections that are served together.
+/// The number of connections served together.
 const BATCH: usize = 40;
 
-/// Well-behaved clients beside the partial records.
-const INNOCENTS: u64 = 20;
+/// The number of well-behaved clients beside the partial records.
+const WELL_BEHAVED: u64 = 20;
 
 /// A small buffer, so that the kernel holds little unread output.
 const RECEIVE_BUFFER: usize = 8 * 1024;
@@ -295,20 +295,20 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause for the server to process a burst.
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// The pause for the server to write until the kernel's buffers are full again after a read.
+/// The pause after a read, in which the server fills the kernel's buffers again.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
 
-/// How much earlier than calibrated a connection begins to read in small steps, in bytes.
+/// How many bytes before the calibrated position a connection begins to read in small steps.
 const MARGIN: usize = 8192;
 
-/// Bursts for one connection, at the most.
-const MOST_BURSTS: usize = 64;
+/// The maximum number of bursts for one connection.
+const MAX_BURSTS: usize = 64;
 
-/// From this much on, in bytes, the kernel is taken to accept no more.
-const LEAST_QUEUED: f64 = 64_000.0;
+/// The number of queued bytes above which the kernel is assumed to accept no more.
+const MIN_QUEUED: f64 = 64_000.0;
 
-/// How finely the length to read is found, in bytes.
+/// The resolution of the calibration, in bytes.
 const STEP: usize = 512;
 
-/// The rest that is left queued, at the most.
-const SMALL_REST: f64 = 4096.0;
+/// The maximum remainder that is left queued.
+const MAX_REMAINDER: f64 = 4096.0;

@@ -1,8 +1,8 @@
-//! What was set out to be reached, and whether it is.
+//! The performance goals, and whether they are met.
 
 use super::results::Results;
 
-/// A goal, and what was measured.
+/// A goal and the measured value.
 pub struct Verdict {
     pub text: String,
     pub value: f64,
@@ -16,7 +16,7 @@ impl Verdict {
     }
 }
 
-/// All goals that something was measured for.
+/// Returns all goals for which there is a measurement.
 pub fn judge(results: &Results) -> Vec<Verdict> {
     let judge = Judge { results };
     let all = [
@@ -84,7 +84,7 @@ impl Judge<'_> {
                 64.0,
             ),
             self.at_most(
-                "more in all when everybody has left",
+                "growth after all clients left",
                 "MiB",
                 self.results
                     .median("idle-subscribed", "h-realtime", "resident_growth")
@@ -97,7 +97,7 @@ impl Judge<'_> {
     fn pings(&self) -> Vec<Found> {
         let cpu = "server_cpu_us_per_message";
         let user = "server_user_us_per_message";
-        // The way into each system call and back is user time, too: it is in the floor's.
+        // The entry to and exit from each system call is user time, too; the floor includes it.
         let beyond = || {
             let of = |server| {
                 let user = "server_user_us_per_ping";
@@ -107,7 +107,7 @@ impl Judge<'_> {
         };
         vec![
             self.at_most(
-                "a heartbeat, user time beyond the floor's",
+                "a heartbeat, user time above the floor",
                 "µs",
                 beyond(),
                 0.1,
@@ -222,7 +222,7 @@ impl Judge<'_> {
                 1.0,
             ),
             self.against(
-                "a resumed one",
+                "a resumed TLS handshake",
                 "tls-resumed",
                 "engine",
                 "fastwebsockets",
@@ -253,7 +253,7 @@ impl Judge<'_> {
         })
     }
 
-    /// Against another server in the same measure.
+    /// Compares with another server in the same measure.
     fn against(
         &self,
         text: &str,

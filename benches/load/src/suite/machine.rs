@@ -1,4 +1,4 @@
-//! Where and with what it was measured.
+//! The machine and the versions used for a measurement.
 
 use std::fs;
 use std::process::Command;
@@ -81,7 +81,7 @@ fn versions() -> Value {
     Value::Object(all)
 }
 
-/// The version of a package in the peers' lock file.
+/// Returns the version of a package in the peers' lock file.
 fn locked(package: &str) -> String {
     let lock = fs::read_to_string("benches/peers/Cargo.lock").unwrap_or_default();
     let wanted = format!("name = \"{package}\"");

@@ -1,9 +1,8 @@
-//! The suite: this server and others in turn, on one machine, in one run.
+//! The suite: measures this server and others in turn, on one machine, in one run.
 //!
-//! Figures of different runs, or of different machines, say little beside each other; so every
-//! round starts each server anew, loads it, and goes on to the next, and what is compared is
-//! compared within a round. The main path: `main → measures::all → servers::start → load →
-//! results → goals, table, plots`.
+//! Figures of different runs or machines are hardly comparable. Every round therefore starts each
+//! server anew, loads it, and goes on to the next, and comparisons are made within a round. The
+//! main path: `main → measures::all → servers::start → load → results → goals, table, plots`.
 
 mod goals;
 mod machine;
@@ -21,35 +20,35 @@ use std::time::Instant;
 use clap::Parser;
 use indicatif::ProgressBar;
 use load::Result;
-use load::crowd::progress;
+use load::pool::progress;
 use serde_json::Value;
 
 use measures::{Arm, Measure, Scale};
 use results::Results;
 use servers::Places;
 
-/// Measures this server beside others, and says which goals are met
+/// Measures this server and others, and reports which goals are met
 #[derive(Parser)]
 struct Args {
-    /// A few minutes' version: fewer rounds, connections and seconds, and no slow peers
+    /// Short version: fewer rounds, connections, and seconds, and no slow peers
     #[arg(long)]
     quick: bool,
-    /// Rounds
+    /// Number of rounds
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: Option<u64>,
     /// Seconds of each timed measurement
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: Option<u64>,
-    /// The most connections
+    /// Maximum number of connections
     #[arg(long, value_parser = clap::value_parser!(u64).range(200..=19_000))]
     connections: Option<u64>,
     /// Only measures whose name contains this; can be repeated
     #[arg(long)]
     only: Vec<String>,
-    /// Where the results go
+    /// Directory for the results
     #[arg(long, default_value = "benches/results")]
     results: PathBuf,
-    /// Nothing is measured: the table and plots of a file of results
+    /// Measure nothing; print the table and plots of a results file
     #[arg(long)]
     show: Option<PathBuf>,
 }
@@ -90,7 +89,7 @@ fn run(args: &Args) -> Result<()> {
                 .any(|word| measure.id.contains(word.as_str()))
     });
     for missing in places.missing() {
-        println!("Without {missing}: it was not built, or is not installed.");
+        println!("Skipping {missing}: not built or not installed.");
     }
 
     let mut results = Results::new(&scale, machine::facts());
@@ -106,12 +105,12 @@ fn run(args: &Args) -> Result<()> {
         for measure in &all {
             for arm in turn(&measure.arms, round) {
                 bar.inc(1);
-                if places.has(&arm.server) && (round < RARELY || !arm.rare) {
+                if places.has(&arm.server) && (round < SLOW_PEER_ROUNDS || !arm.rare) {
                     step(&bar, measure, arm, &places, &mut results);
                 }
             }
         }
-        // A run that is cut short has measured something, too.
+        // An interrupted run keeps its completed rounds.
         results.rounds_done(round + 1);
         results.write(&file)?;
     }
@@ -127,13 +126,13 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Who comes first changes from round to round.
+/// Rotates the order of the servers from round to round.
 fn turn(arms: &[Arm], round: u64) -> impl Iterator<Item = &Arm> {
     let skip = usize::try_from(round).unwrap_or_default() % arms.len().max(1);
     arms.iter().cycle().skip(skip).take(arms.len())
 }
 
-/// One server, loaded once. What fails is said, and left out.
+/// Starts one server and loads it once. Failures are reported and skipped.
 fn step(bar: &ProgressBar, measure: &Measure, arm: &Arm, places: &Places, results: &mut Results) {
     bar.set_message(format!("{} {}", measure.id, arm.name));
     match once(arm, places) {
@@ -152,7 +151,7 @@ fn once(arm: &Arm, places: &Places) -> Result<Value> {
     figures(&mut command)
 }
 
-/// Runs the load, and reads its report.
+/// Runs the load and reads its report.
 fn figures(command: &mut Command) -> Result<Value> {
     let output = command
         .stdin(Stdio::null())
@@ -167,5 +166,5 @@ fn figures(command: &mut Command) -> Result<Value> {
     }
 }
 
-/// In how many rounds those take part that are far behind.
-const RARELY: u64 = 2;
+/// Servers that are much slower take part in this many rounds only.
+const SLOW_PEER_ROUNDS: u64 = 2;

@@ -1,4 +1,4 @@
-//! What is measured, and of whom.
+//! The measures, and the servers that take part in each.
 
 mod handshakes;
 mod idle;
@@ -9,47 +9,48 @@ use load::Result;
 
 use self::handshakes::{storm, tls_handshake, upgrade};
 use self::idle::{heartbeats, idle, idle_growth, idle_large, idle_subscribed, idle_tls};
-use self::parts::{EVENT, FILLER, MESSAGE, SHARED, program, publish, subscribe, words};
+use self::parts::{EVENT, FILLER, MESSAGE, SHARED, program, publish, split_args, subscribe};
 use self::traffic::{deflate, fan_out, ping, ping_meanwhile, selective};
 use super::servers::{Places, Program, Spec, start};
 
-/// How much of everything.
+/// The scale of the measurements.
 pub struct Scale {
     pub rounds: u64,
     pub seconds: u64,
-    /// Connections where it is about many.
+    /// The number of connections in measures with many connections.
     pub most: u64,
     pub quick: bool,
 }
 
-/// One thing that is measured.
+/// One measure.
 pub struct Measure {
     pub id: String,
     pub title: String,
-    /// What the table shows: a figure of the load's report, and what to call it.
+    /// The figures shown in the table: the name in the load's report, and its label.
     pub figures: Vec<(&'static str, &'static str)>,
     pub arms: Vec<Arm>,
 }
 
-/// One server in it.
+/// One server in a measure.
 pub struct Arm {
     pub name: &'static str,
     pub server: Spec,
-    /// The load's command line, with `{address}` and others for the server to fill in.
+    /// The load's command line. `{address}` and others are filled in from the server.
     pub load: Vec<String>,
-    /// Takes part in some rounds only: it is far behind, and its figures take long.
+    /// Takes part in some rounds only, since it is much slower.
     pub rare: bool,
 }
 
-/// What a message of the API looks like on the wire.
+/// An example of an API message on the wire.
 pub struct Sample {
-    /// The event to publish for it.
+    /// The event that causes it.
     event: String,
-    /// The message that a subscriber gets: 600 bytes, if all is well.
+    /// The message that a subscriber receives: 600 bytes if the filler is right.
     text: String,
 }
 
-/// Publishes one event, to see what its receivers get; then makes it as long as it should be.
+/// Publishes one event to see the message that receivers get, then extends it to the intended
+/// length.
 pub fn sample(places: &Places) -> Result<Sample> {
     let mut padding = String::new();
     loop {
@@ -57,7 +58,7 @@ pub fn sample(places: &Places) -> Result<Sample> {
         let server = start(&program(Program::Api), places)?;
         let mut command = places.pinned(1, &places.load());
         let load = [
-            words("fan-out ws://{address}/ws -n 1 --rounds 1"),
+            split_args("fan-out ws://{address}/ws -n 1 --rounds 1"),
             publish(&event),
             subscribe(SHARED),
         ]
@@ -74,7 +75,7 @@ pub fn sample(places: &Places) -> Result<Sample> {
     }
 }
 
-/// All of it.
+/// Returns all measures.
 pub fn all(scale: &Scale, sample: &Sample) -> Vec<Measure> {
     let mut all = vec![
         idle(scale),

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use super::results::Results;
 use super::table::short;
 
-/// Draws what there is enough for.
+/// Draws every plot for which there is enough data.
 pub fn draw(results: &Results, folder: &Path) -> Result<()> {
     bars(
         results,
@@ -29,7 +29,7 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
         results,
         &folder.join("idle-memory.svg"),
         &Axes {
-            title: "Resident memory, MiB, with so many idle connections",
+            title: "Resident memory in MiB by number of idle connections",
             prefix: "idle-",
             whole: Some("idle"),
             figure: "resident_with_all",
@@ -41,7 +41,7 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
         results,
         &folder.join("echo-cpu.svg"),
         &Axes {
-            title: "Server CPU of a ping and its answer, µs, with so many connections asking",
+            title: "Server CPU per ping and response in µs, by number of connections",
             prefix: "echo-",
             whole: None,
             figure: "server_cpu_us_per_message",
@@ -53,7 +53,7 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
         results,
         &folder.join("fan-out-time.svg"),
         &Axes {
-            title: "Milliseconds until the last of so many has the event",
+            title: "Milliseconds until the last receiver has the event, by number of receivers",
             prefix: "fan-out-",
             whole: None,
             figure: "to_last_us.p50",
@@ -65,7 +65,7 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
         results,
         &folder.join("fan-out-cpu.svg"),
         &Axes {
-            title: "Server CPU of each delivery, µs, of an event to so many",
+            title: "Server CPU per delivery in µs, by number of receivers",
             prefix: "fan-out-",
             whole: None,
             figure: "server_cpu_us_per_delivery",
@@ -75,16 +75,16 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
     )
 }
 
-/// One figure of measures that differ in the number of connections only.
+/// One figure of measures that differ only in the number of connections.
 struct Axes<'a> {
     title: &'a str,
-    /// What comes before the number in the names of the measures.
+    /// The part of the measures' names before the number.
     prefix: &'a str,
-    /// Another measure of the same kind, whose number its report tells.
+    /// Another measure of the same kind, with its number in the report.
     whole: Option<&'a str>,
     figure: &'a str,
     factor: f64,
-    /// Whether the numbers of connections are shown by their logarithm.
+    /// Whether the axis of connections is logarithmic.
     logarithmic: bool,
 }
 
@@ -217,7 +217,7 @@ fn color(name: &str) -> RGBColor {
     }
 }
 
-/// Whom the plots show, in this order.
+/// The servers in the plots, in this order.
 const SERVERS: [&str; 10] = [
     "floor",
     "engine",

@@ -1,4 +1,4 @@
-//! What the rounds gave, and how figures of it are put together.
+//! The results of the rounds, and how figures are aggregated.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::measures::{Arm, Measure, Scale};
 
-/// As it is written to the file: measures, in each the servers, in each one report a round.
+/// The content of the results file: measures, their servers, and one report per round.
 pub struct Results {
     root: Value,
 }
@@ -27,7 +27,7 @@ impl Results {
         Ok(Results { root })
     }
 
-    /// One report a line, so that two files can be compared.
+    /// Writes one report per line, so that two files can be compared.
     pub fn write(&self, file: &Path) -> Result<()> {
         let mut text = String::from("{\n");
         for (key, value) in self.root.as_object().into_iter().flatten() {
@@ -55,12 +55,12 @@ impl Results {
             text += "}}";
         }
         text += "}\n}\n";
-        // It must be read again.
+        // Verify that the file can be parsed again.
         serde_json::from_str::<Value>(&text)?;
         Ok(fs::write(file, text)?)
     }
 
-    /// The name of the file, without its ending.
+    /// Returns the name of the file without its extension.
     pub fn name(&self) -> String {
         let date = self.root["date"].as_str().unwrap_or("today");
         let quick = if self.root["quick"] == true {
@@ -80,7 +80,7 @@ impl Results {
             *rounds = json!([]);
         }
         if let Some(rounds) = rounds.as_array_mut() {
-            rounds.push(kept(figures));
+            rounds.push(selected(figures));
         }
     }
 
@@ -96,7 +96,7 @@ impl Results {
         self.root["measures"].as_object().into_iter().flatten()
     }
 
-    /// A figure in each round, `part.of` a figure too.
+    /// Returns a figure for each round, or a ratio of figures given as `part.of`.
     pub fn rounds(&self, measure: &str, server: &str, figure: &str) -> Vec<f64> {
         let rounds = self.root["measures"][measure]["servers"][server].as_array();
         let pointer = format!("/{}", figure.replace('.', "/"));
@@ -116,7 +116,7 @@ impl Results {
             .reduce(f64::max)
     }
 
-    /// One figure over another, in each round; of that the median.
+    /// Returns the median over the rounds of one figure divided by another.
     pub fn ratio(&self, one: (&str, &str, &str), other: (&str, &str, &str)) -> Option<f64> {
         let ones = self.rounds(one.0, one.1, one.2);
         let others = self.rounds(other.0, other.1, other.2);
@@ -125,7 +125,7 @@ impl Results {
     }
 }
 
-/// The servers of a measure.
+/// Returns the servers of a measure.
 pub fn servers(measure: &Value) -> impl Iterator<Item = (&String, &Value)> {
     measure["servers"].as_object().into_iter().flatten()
 }
@@ -140,21 +140,21 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
-/// What of a report is kept: no texts, and of latencies what tells most.
-fn kept(figures: Value) -> Value {
-    let mut kept = Map::new();
+/// Selects the part of a report to store: no texts, and the most relevant percentiles of latencies.
+fn selected(figures: Value) -> Value {
+    let mut selected = Map::new();
     for (name, value) in figures.as_object().into_iter().flatten() {
         match value {
-            Value::Number(_) => drop(kept.insert(name.clone(), value.clone())),
+            Value::Number(_) => drop(selected.insert(name.clone(), value.clone())),
             Value::Object(parts) => {
                 let parts =
                     ["p50", "p99", "max"].map(|part| (part.to_owned(), parts[part].clone()));
-                kept.insert(name.clone(), Value::Object(Map::from_iter(parts)));
+                selected.insert(name.clone(), Value::Object(Map::from_iter(parts)));
             }
             _ => {}
         }
     }
-    Value::Object(kept)
+    Value::Object(selected)
 }
 
 #[cfg(test)]
@@ -162,14 +162,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_in_the_middle() {
+    fn median_is_the_middle_value() {
         assert_eq!(median(vec![]), None);
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
     }
 
     #[test]
-    fn ratios_are_taken_within_a_round() {
+    fn ratios_are_computed_within_a_round() {
         let rounds = |values: [f64; 3]| json!(values.map(|value| json!({"cpu": value})));
         let servers = json!({"a": rounds([1.0, 20.0, 3.0]), "b": rounds([2.0, 40.0, 3.0])});
         let root = json!({"measures": {"m": {"servers": servers}}});

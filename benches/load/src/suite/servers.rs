@@ -1,4 +1,4 @@
-//! How each server is started, and where it then is.
+//! Starts each server and finds its address.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,14 +9,14 @@ use std::thread;
 
 use load::Result;
 
-/// A server, and how it is to be run.
+/// A server and how to run it.
 #[derive(Clone, Debug, Default)]
 pub struct Spec {
     pub program: Program,
     pub tls: bool,
     /// Further arguments.
     pub args: Vec<String>,
-    /// The settings file, for h-realtime itself.
+    /// The configuration file, for h-realtime itself.
     pub settings: String,
 }
 
@@ -37,14 +37,14 @@ pub enum Program {
     Ws,
 }
 
-/// Where everything is.
+/// The locations of all programs and files.
 pub struct Places {
     folder: PathBuf,
     has_two_cpus: bool,
 }
 
 impl Places {
-    /// To be called in the repository's root, where `benches/run` has built everything.
+    /// Must be called in the repository's root, after `benches/run` has built everything.
     pub fn find(folder: &Path) -> Result<Places> {
         let made =
             rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
@@ -52,7 +52,7 @@ impl Places {
         fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
         let has_two_cpus = thread::available_parallelism()?.get() >= 2;
         if !has_two_cpus {
-            println!("One CPU only: server and client share it, and times say little.");
+            println!("One CPU only: server and client share it, so times are not meaningful.");
         }
         Ok(Places {
             folder: folder.to_owned(),
@@ -60,12 +60,12 @@ impl Places {
         })
     }
 
-    /// The program that loads.
+    /// Returns the path of the load program.
     pub fn load(&self) -> PathBuf {
         Path::new(BUILT).join("load")
     }
 
-    /// A command that stays on one CPU.
+    /// Returns a command that is pinned to one CPU.
     pub fn pinned(&self, cpu: u32, program: &Path) -> Command {
         if !self.has_two_cpus {
             return Command::new(program);
@@ -79,7 +79,7 @@ impl Places {
         self.program(spec.program).iter().all(|part| part.exists())
     }
 
-    /// The peers that cannot be run.
+    /// Returns the peers that cannot be run.
     pub fn missing(&self) -> impl Iterator<Item = &'static str> {
         let known = PEERS.iter().filter(|(_, program)| {
             let spec = Spec {
@@ -91,7 +91,7 @@ impl Places {
         known.map(|(name, _)| *name)
     }
 
-    /// The program and what it needs, all of them files.
+    /// Returns the program and all files that it needs.
     fn program(&self, program: Program) -> Vec<PathBuf> {
         let built = |name: &str| vec![Path::new(BUILT).join(name)];
         let python = |name: &str| {
@@ -124,7 +124,7 @@ impl Places {
     }
 }
 
-/// A server that runs, until this is dropped.
+/// A running server, terminated on drop.
 pub struct Running {
     child: Child,
     address: String,
@@ -137,8 +137,7 @@ impl Running {
         self.child.id()
     }
 
-    /// A word of the load's command line, with what stands in braces put in. `{n}` is the
-    /// load's own.
+    /// Replaces placeholders in an argument of the load's command line. `{n}` is left for the load.
     pub fn fill(&self, word: &str, places: &Places) -> String {
         let cert = places.folder.join("cert.pem");
         word.replace("{address}", &self.address)
@@ -155,7 +154,7 @@ impl Drop for Running {
     }
 }
 
-/// Starts one on a port of its own, on the first CPU.
+/// Starts a server on a port of its own, on the first CPU.
 pub fn start(spec: &Spec, places: &Places) -> Result<Running> {
     let files = places.program(spec.program);
     let (program, rest) = files.split_first().ok_or("no program")?;
@@ -218,15 +217,15 @@ pub fn start(spec: &Spec, places: &Places) -> Result<Running> {
         line.clear();
         let has_admin = spec.program != Program::Api || !running.admin.is_empty();
         if !running.address.is_empty() && has_admin {
-            // What else it prints is read and dropped.
+            // Drain its remaining output.
             thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
             return Ok(running);
         }
     }
-    Err(format!("{:?} does not start", spec.program).into())
+    Err(format!("{:?} did not start", spec.program).into())
 }
 
-/// Node, wherever it is.
+/// Finds Node.
 fn node() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places = std::env::split_paths(&path).map(|folder| folder.join("node"));
@@ -235,7 +234,7 @@ fn node() -> PathBuf {
         .unwrap_or_else(|| "node".into())
 }
 
-/// The peers, by the names that the tables use.
+/// The peers, by the names in the tables.
 pub const PEERS: [(&str, Program); 8] = [
     ("floor", Program::Floor),
     ("uWebSockets", Program::UWebSockets),

@@ -1,4 +1,4 @@
-//! The table that is printed: Markdown, so that it can be pasted.
+//! The table, printed as Markdown.
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ pub fn print(results: &Results) {
     verdicts(results);
 }
 
-/// One measure: a row for each server, with its ratio to ours.
+/// Prints one measure: a row for each server, with its ratio to this project's.
 fn one(results: &Results, id: &str, measure: &Value) {
     let figures: Vec<(&str, &str)> = measure["figures"]
         .as_array()
@@ -68,7 +68,7 @@ fn one(results: &Results, id: &str, measure: &Value) {
     println!();
 }
 
-/// Ours over the floor, and over the best of the others.
+/// Prints this project's ratio to the floor and to the best of the others.
 fn beside(results: &Results, id: &str, measure: &Value, figure: &str) {
     let names: Vec<&str> = servers(measure).map(|(name, _)| name.as_str()).collect();
     let Some(ours) = OURS.into_iter().find(|ours| names.contains(ours)) else {
@@ -109,7 +109,7 @@ fn verdicts(results: &Results) {
     println!("\n{met} of {} goals met.\n", verdicts.len());
 }
 
-/// A number to three digits or so.
+/// Formats a number with about three digits.
 pub fn short(value: f64) -> String {
     let sign = if value < 0.0 { "-" } else { "" };
     let size = value.abs();
@@ -123,14 +123,14 @@ pub fn short(value: f64) -> String {
     format!("{sign}{digits}")
 }
 
-/// Digits in groups of three.
+/// Groups digits by three.
 fn grouped(digits: &str) -> String {
     let groups = digits.as_bytes().rchunks(3).rev();
     let groups = groups.filter_map(|group| std::str::from_utf8(group).ok());
     groups.collect::<Vec<_>>().join(",")
 }
 
-/// This project's own, the one that counts first.
+/// The names of this project's servers, in order of preference.
 const OURS: [&str; 2] = ["h-realtime", "engine"];
 
 #[cfg(test)]
@@ -138,7 +138,7 @@ mod tests {
     use super::short;
 
     #[test]
-    fn numbers_are_short() {
+    fn numbers_have_three_digits() {
         for (value, text) in [
             (0.0, "0"),
             (0.1234, "0.123"),

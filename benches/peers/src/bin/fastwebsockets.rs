@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
-/// Who said it, and what.
+/// A message with the number of its sender.
 type Fan = broadcast::Sender<(u64, Bytes)>;
 
 fn main() -> Result<()> {
@@ -59,7 +59,7 @@ where
     let served = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    // The end of a client is none of the others' business.
+    // An error only concerns this client.
     let _ = served.await;
 }
 
@@ -93,7 +93,7 @@ async fn echo(upgraded: UpgradeFut) -> std::result::Result<(), WebSocketError> {
     }
 }
 
-/// One task reads and one writes, so that neither is cut off in the middle of a frame.
+/// One task reads and one writes, so that neither is canceled in the middle of a frame.
 async fn share(
     upgraded: UpgradeFut,
     fan: Fan,
@@ -128,7 +128,7 @@ where
         match frame.opcode {
             OpCode::Close => return Ok(()),
             OpCode::Text | OpCode::Binary => {
-                // Nobody else may be there.
+                // There may be no other receivers.
                 let _ = fan.send((number, Bytes::copy_from_slice(&frame.payload)));
             }
             _ => {}

@@ -1,8 +1,8 @@
-//! What the kernel alone costs: an epoll loop that answers with fixed bytes and parses nothing.
+//! The cost of the kernel alone: an epoll loop that sends fixed bytes and parses nothing.
 //!
-//! It is no WebSocket server. It takes the first bytes of a connection for a request, finds the
-//! key in it, and answers with the right `Sec-WebSocket-Accept`, since clients check that. After
-//! that it counts bytes, and for every `--question` bytes sends one frame of `--answer` bytes.
+//! It is not a WebSocket server. It treats the first bytes of a connection as a request, finds the
+//! key, and responds with the right `Sec-WebSocket-Accept`, which clients verify. After that it
+//! counts bytes, and sends one frame of `--answer` bytes for every `--question` bytes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -21,13 +21,13 @@ struct Args {
     address: std::net::SocketAddr,
     #[arg(long, default_value = "echo")]
     mode: Mode,
-    /// Payload bytes of what clients send.
+    /// Payload bytes of a message from a client.
     #[arg(long, default_value_t = 24)]
     question: usize,
-    /// Text of what they are sent; as many letters as the question has, if not given.
+    /// Text of the response; as many letters as the message, if not given.
     #[arg(long)]
     answer: Option<String>,
-    /// In heartbeat mode: each connection is sent a ping once in so many milliseconds.
+    /// In heartbeat mode: the interval of pings on each connection, in milliseconds.
     #[arg(long, default_value_t = 1000)]
     every: u64,
 }
@@ -35,9 +35,9 @@ struct Args {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     Echo,
-    /// What one sends makes a frame to everybody else.
+    /// Each message becomes a frame to every other connection.
     Fan,
-    /// Pings to everybody, one after the other, spread over the time.
+    /// Pings to all connections, spread evenly over the interval.
     Heartbeat,
 }
 
@@ -164,7 +164,7 @@ impl Floor {
     }
 }
 
-/// Who is sent a ping next, and how many that is by now.
+/// The schedule of pings: the next connection and the number sent so far.
 struct Beat {
     every: Duration,
     last: Instant,
@@ -190,12 +190,12 @@ impl Beat {
     }
 }
 
-/// The answer to a request that is whole, as those over loopback are.
+/// Returns the response to a request, which always arrives complete over loopback.
 fn upgrade(request: &[u8]) -> Result<Vec<u8>> {
     const FIELD: &[u8] = b"Sec-WebSocket-Key: ";
     let at = request.windows(FIELD.len()).position(|part| part == FIELD);
     let key = &request[at.ok_or("no key")? + FIELD.len()..];
-    let key = key.get(..24).ok_or("a short key")?;
+    let key = key.get(..24).ok_or("a truncated key")?;
     let mut digest = Sha1::new();
     digest.update(key);
     digest.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
@@ -207,7 +207,7 @@ fn upgrade(request: &[u8]) -> Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// A text frame.
+/// Returns a text frame.
 fn frame(text: &str) -> Vec<u8> {
     let mut bytes = vec![0x81];
     match u16::try_from(text.len()) {
@@ -225,7 +225,7 @@ fn frame(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The length of a frame's header, without the mask.
+/// Returns the length of a frame header without the mask.
 fn header(payload: usize) -> usize {
     match payload {
         0..126 => 2,
@@ -236,5 +236,5 @@ fn header(payload: usize) -> usize {
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// How often heartbeats are sent, in time slices: as the timer wheels of servers do.
+/// The interval at which due pings are sent: timer wheels of servers use slots, too.
 const BEAT: Duration = Duration::from_millis(10);

@@ -1,5 +1,5 @@
-//! tokio-tungstenite, with rustls. Its default read buffer of 128 KiB a connection is made
-//! 4 KiB, which suits many idle connections best.
+//! tokio-tungstenite, with rustls. Its read buffer of 128 KiB per connection is reduced to 4 KiB,
+//! which suits many idle connections best.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
-/// Who said it, and what.
+/// A message with the number of its sender.
 type Fan = broadcast::Sender<(u64, Message)>;
 
 fn main() -> Result<()> {
@@ -56,7 +56,7 @@ where
     let config = WebSocketConfig::default().read_buffer_size(4096);
     let path = Arc::new(Mutex::new(String::new()));
     let seen = Arc::clone(&path);
-    // The error, a whole response, is the library's choice.
+    // The library's API requires an entire response as its error type.
     #[allow(clippy::result_large_err)]
     let note = move |request: &Request, response: Response| {
         if let Ok(mut path) = seen.lock() {
@@ -69,7 +69,7 @@ where
     };
     let is_fan = path.lock().is_ok_and(|path| *path == "/fan");
     drop(path);
-    // The end of a client is none of the others' business.
+    // An error only concerns this client.
     let _ = match is_fan {
         false => echo(socket).await,
         true => share(socket, fan, number).await,
@@ -103,7 +103,7 @@ where
             said = socket.next() => match said.transpose()? {
                 None => return Ok(()),
                 Some(message) if message.is_text() || message.is_binary() => {
-                    // Nobody else may be there.
+                    // There may be no other receivers.
                     let _ = fan.send((number, message));
                 }
                 Some(_) => {}

@@ -1,12 +1,12 @@
-//! Connections that come and go.
+//! Short-lived connections.
 
 use super::super::servers::{Program, Spec};
-use super::parts::{PING, arm, fast, measure, per, program, rare, slow, with_tls, words};
+use super::parts::{PING, arm, fast, measure, per, program, rare, slow, split_args, with_tls};
 use super::{Measure, Scale};
 
 pub(super) fn upgrade(scale: &Scale) -> Measure {
     let line = |path: &str| {
-        words(&format!(
+        split_args(&format!(
             "handshake ws://{{address}}{path} --seconds {} --spin",
             scale.seconds
         ))
@@ -21,7 +21,7 @@ pub(super) fn upgrade(scale: &Scale) -> Measure {
         "server_cpu_us_per_handshake",
         "server_user_us_per_handshake",
     );
-    measure("upgrade", "connect, upgrade, end".into(), figures, arms)
+    measure("upgrade", "connect, upgrade, close".into(), figures, arms)
 }
 
 pub(super) fn tls_handshake(scale: &Scale, resume: bool) -> Measure {
@@ -29,7 +29,7 @@ pub(super) fn tls_handshake(scale: &Scale, resume: bool) -> Measure {
         true => ("tls-resumed", " --resume", "resumed"),
         false => ("tls-full", "", "full"),
     };
-    let line = words(&format!(
+    let line = split_args(&format!(
         "handshake wss://{{address}}/echo --ca {{ca}} --seconds {} --spin{flag}",
         scale.seconds
     ));
@@ -48,7 +48,7 @@ pub(super) fn storm(scale: &Scale, tls: bool) -> Measure {
         true => ("storm-tls", "wss", "/ws --ca {ca}", "TLS handshakes"),
         false => ("storm", "ws", "/ws", "upgrades"),
     };
-    let line = words(&format!(
+    let line = split_args(&format!(
         "storm {scheme}://{{address}}{path} -n 100 --concurrent 500 --seconds {} --spin --probe 5 --probe-message",
         scale.seconds
     ));
@@ -62,13 +62,13 @@ pub(super) fn storm(scale: &Scale, tls: bool) -> Measure {
         [line, vec![PING.to_owned()]].concat(),
     )];
     let figures = vec![
-        ("probe_us.max", "µs at most"),
+        ("probe_us.max", "µs, max"),
         ("probe_us.p50", "µs, median"),
         ("handshakes_per_s", "a second"),
     ];
     measure(
         id,
-        format!("an open client's ping in a storm of {what}"),
+        format!("an open client's ping during a storm of {what}"),
         figures,
         arms,
     )

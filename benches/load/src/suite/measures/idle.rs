@@ -1,13 +1,13 @@
-//! Connections that do nothing, but for heartbeats: memory, and what keeping them costs.
+//! Idle connections with heartbeats: memory, and the CPU to keep them open.
 
 use super::super::servers::{Program, Spec};
 use super::parts::{
-    BYTES, arm, fast, floor, measure, program, rare, slow, subscribe, with_tls, words,
+    BYTES, arm, fast, floor, measure, program, rare, slow, split_args, subscribe, with_tls,
 };
 use super::{Measure, Scale};
 
 pub(super) fn idle(scale: &Scale) -> Measure {
-    let load = |path, n| words(&format!("idle ws://{{address}}{path} -n {n}"));
+    let load = |path, n| split_args(&format!("idle ws://{{address}}{path} -n {n}"));
     let few = 5000.min(scale.most);
     let mut arms = vec![arm(
         "engine",
@@ -34,13 +34,13 @@ pub(super) fn idle_subscribed(scale: &Scale) -> Measure {
     let hello = subscribe("https://example.org/a/page/of/its/own/{n}");
     let client_id = r#"{"messageType":"client_id","value":"00000000000000000000000000{n}"}"#;
     let ours = [
-        words(&format!(
+        split_args(&format!(
             "idle ws://{{address}}/ws -n {n} --leave --settle 10 --hello"
         )),
         vec![client_id.to_owned()],
         hello,
     ];
-    let theirs = words(&format!(
+    let theirs = split_args(&format!(
         "idle ws://{{address}}/fan -n {n} --leave --settle 10"
     ));
     let arms = vec![
@@ -57,7 +57,7 @@ pub(super) fn idle_subscribed(scale: &Scale) -> Measure {
 }
 
 pub(super) fn idle_tls(scale: &Scale) -> Measure {
-    let load = words(&format!(
+    let load = split_args(&format!(
         "idle wss://{{address}}/echo -n {} --ca {{ca}}",
         scale.most
     ));
@@ -76,12 +76,12 @@ pub(super) fn idle_large(scale: &Scale, tls: bool) -> Measure {
     let n = scale.most;
     let mut arms = Vec::new();
     if tls {
-        let load = words(&format!(
+        let load = split_args(&format!(
             "idle wss://{{address}}/echo -n {n} --ca {{ca}} --large 60000"
         ));
         arms.push(arm("engine", with_tls(Program::Engine), load));
     } else {
-        let load = words(&format!("idle ws://{{address}}/echo -n {n} --large 60000"));
+        let load = split_args(&format!("idle ws://{{address}}/echo -n {n} --large 60000"));
         arms.push(arm("engine", program(Program::Engine), load.clone()));
         arms.push(arm("uWebSockets", program(Program::UWebSockets), load));
     }
@@ -94,11 +94,12 @@ pub(super) fn idle_large(scale: &Scale, tls: bool) -> Measure {
     measure(id, title, BYTES, arms)
 }
 
-/// The interval is two seconds in place of thirty, so that there are enough of them to measure.
+/// The interval is two seconds instead of thirty, for enough heartbeats to measure.
 pub(super) fn heartbeats(scale: &Scale) -> Measure {
     let n = scale.most;
     let hold = if scale.quick { 8 } else { 30 };
-    let load = |path: &str| words(&format!("idle ws://{{address}}{path} -n {n} --hold {hold}"));
+    let load =
+        |path: &str| split_args(&format!("idle ws://{{address}}{path} -n {n} --hold {hold}"));
     let ours = Spec {
         settings: "[timeouts]\nping = \"2s\"\npong = \"2s\"\n".into(),
         ..program(Program::Api)
@@ -119,9 +120,9 @@ pub(super) fn heartbeats(scale: &Scale) -> Measure {
     measure("heartbeats", title, figures, arms)
 }
 
-/// For a plot only.
+/// Only used by a plot.
 pub(super) fn idle_growth(n: u64) -> Measure {
-    let load = |path| words(&format!("idle ws://{{address}}{path} -n {n}"));
+    let load = |path| split_args(&format!("idle ws://{{address}}{path} -n {n}"));
     let mut arms = vec![
         rare("engine", program(Program::Engine), load("/echo")),
         rare("h-realtime", program(Program::Api), load("/ws")),

@@ -1,4 +1,4 @@
-//! What measures are made of: servers, loads, and what is said.
+//! Building blocks of measures: servers, load commands, and messages.
 
 use super::super::servers::{Program, Spec};
 use super::{Arm, Measure};
@@ -56,7 +56,7 @@ pub(super) fn with_tls(kind: Program) -> Spec {
 }
 
 pub(super) fn floor(args: &str, question: usize, answer: &str) -> Spec {
-    let mut args = words(&format!("{args} --question {question}"));
+    let mut args = split_args(&format!("{args} --question {question}"));
     if !answer.is_empty() {
         args.extend(["--answer".to_owned(), answer.to_owned()]);
     }
@@ -66,7 +66,8 @@ pub(super) fn floor(args: &str, question: usize, answer: &str) -> Spec {
     }
 }
 
-/// What a connection says to hear of a page; `whoami` shows that it was taken in.
+/// Messages that subscribe to a page. The response to `whoami` shows that the filter has been
+/// processed.
 pub(super) fn subscribe(page: &str) -> Vec<String> {
     let filter = FILTER.replace("{uri}", page);
     let whoami = r#"{"type":"whoami","id":1}"#.to_owned();
@@ -82,12 +83,12 @@ pub(super) fn subscribe(page: &str) -> Vec<String> {
 }
 
 pub(super) fn publish(event: &str) -> Vec<String> {
-    let mut words = words("--publish {admin}/events --key {key} --event");
+    let mut words = split_args("--publish {admin}/events --key {key} --event");
     words.push(event.to_owned());
     words
 }
 
-pub(super) fn words(text: &str) -> Vec<String> {
+pub(super) fn split_args(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
@@ -101,7 +102,7 @@ pub(super) const PING: &str = r#"{"type":"ping","id":1}"#;
 
 pub(super) const PONG: &str = r#"{"type": "pong", "ok": true, "reply_to": 1}"#;
 
-/// The length of a message in the measurements of fan-out, in bytes.
+/// The length of a message in the fan-out measures, in bytes.
 pub(super) const MESSAGE: usize = 600;
 
 pub(super) const SHARED: &str = "https://example.org/a";
@@ -110,5 +111,5 @@ pub(super) const FILTER: &str = r#"{"filter":{"match_policy":"include_any","clau
 
 pub(super) const EVENT: &str = r#"{"topic":"annotation","action":"create","annotation":{"id":"AAAAAREREeaAAAAAAAAAAQ","created":"2024-01-02T03:04:05.678901+00:00","updated":"2024-01-02T03:04:05.678901+00:00","user":"acct:a@example.org","uri":"{uri}","text":"{text}","permissions":{"read":["group:__world__"]}}}"#;
 
-/// What is said in an annotation to make it long enough.
+/// Text that extends an annotation to its intended length.
 pub(super) const FILLER: &str = "The quick brown fox jumps over the lazy dog, and reads on. ";

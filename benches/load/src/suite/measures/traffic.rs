@@ -1,9 +1,9 @@
-//! Messages: pings and their answers, and events to few and to many.
+//! Messages: pings and their responses, and events to few and to many receivers.
 
 use super::super::servers::{Program, Spec};
 use super::parts::{
     EVENT, PING, PONG, SHARED, arm, fast, floor, measure, per, program, publish, rare, slow,
-    subscribe, words,
+    split_args, subscribe,
 };
 use super::{Arm, Measure, Sample, Scale};
 
@@ -14,7 +14,7 @@ pub(super) fn ping(scale: &Scale, n: u64, depth: u64) -> Measure {
         let text = format!(
             "{mode} ws://{{address}}{path} -n {n} --depth {depth} --seconds {seconds} --spin --message"
         );
-        [words(&text), vec![PING.to_owned()]].concat()
+        [split_args(&text), vec![PING.to_owned()]].concat()
     };
     let pong = || vec!["--expect".to_owned(), PONG.to_owned()];
     let mut arms = vec![arm(
@@ -36,7 +36,7 @@ pub(super) fn ping(scale: &Scale, n: u64, depth: u64) -> Measure {
         arms.extend(slow().map(|(name, kind)| rare(name, program(kind), line("/echo"))));
     }
     if n == 10 || n >= 1000 {
-        // Only for how it grows.
+        // Only used to show how it grows.
         arms.iter_mut().for_each(|arm| arm.rare = true);
     }
     let what = if depth == 1 {
@@ -54,11 +54,11 @@ pub(super) fn ping(scale: &Scale, n: u64, depth: u64) -> Measure {
 }
 
 pub(super) fn fan_out(scale: &Scale, sample: &Sample, n: u64, burst: u64) -> Measure {
-    // About as many deliveries, however many receivers.
+    // About the same number of deliveries for any number of receivers.
     let most = if scale.quick { 20_000 } else { 200_000 };
     let rounds = (most / n / burst).clamp(3, 100);
     let line = |path: &str| {
-        words(&format!(
+        split_args(&format!(
             "fan-out ws://{{address}}{path} -n {n} --rounds {rounds} --burst {burst} --spin"
         ))
     };
@@ -107,11 +107,11 @@ fn fan_out_arms(sample: &Sample, line: &dyn Fn(&str) -> Vec<String>, all: bool) 
     arms
 }
 
-/// Another client's ping, while events go out.
+/// Another client's ping while events are delivered.
 pub(super) fn ping_meanwhile(scale: &Scale, sample: &Sample, n: u64) -> Measure {
     let rounds = (if scale.quick { 20_000 } else { 150_000 } / n).clamp(3, 100);
     let line = |path: &str, probe: &str| {
-        words(&format!(
+        split_args(&format!(
             "fan-out ws://{{address}}{path} -n {n} --rounds {rounds} --spin --probe 5 {probe}"
         ))
     };
@@ -132,10 +132,7 @@ pub(super) fn ping_meanwhile(scale: &Scale, sample: &Sample, n: u64) -> Measure 
         }
     }
     let title = format!("another client's ping meanwhile, {n} receivers");
-    let figures = vec![
-        ("probe_us.max", "µs at most"),
-        ("probe_us.p50", "µs, median"),
-    ];
+    let figures = vec![("probe_us.max", "µs, max"), ("probe_us.p50", "µs, median")];
     measure(&format!("ping-meanwhile-{n}"), title, figures, arms)
 }
 
@@ -145,7 +142,7 @@ pub(super) fn selective(scale: &Scale, n: u64) -> Measure {
     let event = EVENT
         .replace("{uri}", page)
         .replace("{text}", "An annotation.");
-    let line = words(&format!(
+    let line = split_args(&format!(
         "selective ws://{{address}}/ws -n {n} --rounds {events} --spin"
     ));
     let ours = [line, publish(&event), subscribe(page)].concat();
@@ -167,7 +164,7 @@ pub(super) fn selective(scale: &Scale, n: u64) -> Measure {
 pub(super) fn deflate(scale: &Scale, sample: &Sample, n: u64) -> Measure {
     let rounds = (if scale.quick { 20_000 } else { 200_000 } / n).clamp(3, 100);
     let line = |path: &str| {
-        words(&format!(
+        split_args(&format!(
             "fan-out ws://{{address}}{path} -n {n} --rounds {rounds} --spin --deflate"
         ))
     };
@@ -178,7 +175,7 @@ pub(super) fn deflate(scale: &Scale, sample: &Sample, n: u64) -> Measure {
     ]
     .concat();
     let shared = Spec {
-        args: words("--deflate"),
+        args: split_args("--deflate"),
         ..program(Program::UWebSockets)
     };
     let arms = vec![
@@ -192,7 +189,7 @@ pub(super) fn deflate(scale: &Scale, sample: &Sample, n: u64) -> Measure {
     ];
     measure(
         "deflate",
-        format!("the same to {n} that agreed to compression"),
+        format!("the same to {n} with compression"),
         figures,
         arms,
     )

@@ -1,4 +1,4 @@
-//! All connections, and the loop that serves them.
+//! All connections, and the event loop that serves them.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,21 +7,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::cli::{Common, Probe};
-use crate::conn::{Conn, Gone, Said, Script};
+use crate::conn::{CloseReason, Conn, ConnEvent, Script};
 use crate::frames;
-use crate::target::{Target, Terms};
-use crate::watch::Watch;
+use crate::probe::ProbeClient;
+use crate::target::{Target, TargetOptions};
 use crate::{Error, Result};
 
-pub struct Crowd {
+pub struct ConnPool {
     pub target: Target,
     pub script: Script,
-    pub watch: Option<Watch>,
-    /// Those that ended, since the mode last looked; only where ends are expected.
-    pub gone: Vec<(usize, Gone)>,
-    /// Whether a connection may end without ending the run.
+    pub probe: Option<ProbeClient>,
+    /// Connections that have ended since the mode last checked. Only filled if `tolerant`.
+    pub closed: Vec<(usize, CloseReason)>,
+    /// Whether the run continues when a connection ends.
     pub tolerant: bool,
-    /// Time spent asking epoll in vain, instead of sleeping.
+    /// Time spent polling epoll without an event instead of sleeping.
     pub spun: Duration,
     poll: Poll,
     events: Events,
@@ -31,23 +31,23 @@ pub struct Crowd {
     deadline: Instant,
 }
 
-impl Crowd {
+impl ConnPool {
     /// # Errors
     ///
-    /// If the target is none, or the system gives no epoll.
-    pub fn new(common: &Common, resume: bool) -> Result<Crowd> {
-        let terms = Terms {
+    /// Returns an error if the target is invalid, or the system provides no epoll.
+    pub fn new(common: &Common, resume: bool) -> Result<ConnPool> {
+        let options = TargetOptions {
             allow_remote: common.allow_remote,
             sources: common.sources,
             ca: common.ca.as_deref(),
             resume,
         };
-        let target = Target::new(&common.url, &terms)?;
-        Ok(Crowd {
+        let target = Target::new(&common.url, &options)?;
+        Ok(ConnPool {
             script: Script::new(&target, common.deflate)?,
             target,
-            watch: None,
-            gone: Vec::new(),
+            probe: None,
+            closed: Vec::new(),
             tolerant: false,
             spun: Duration::ZERO,
             poll: Poll::new()?,
@@ -67,11 +67,11 @@ impl Crowd {
         self.conns.is_empty()
     }
 
-    /// Begins another connection, at the end or in the place of one that is gone.
+    /// Begins another connection, at the end or in the slot of one that has ended.
     ///
     /// # Errors
     ///
-    /// Those of the operating system.
+    /// Returns the errors of the operating system.
     pub fn begin(&mut self, index: usize, number: u64) -> Result<()> {
         let mut conn = Conn::new(&self.target, number)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -84,23 +84,23 @@ impl Crowd {
         Ok(())
     }
 
-    /// Another source of wake-ups; its events are not told.
+    /// Registers another socket that wakes the loop. Its events are not reported.
     ///
     /// # Errors
     ///
-    /// Those of epoll.
+    /// Returns the errors of epoll.
     pub fn wake_for(&self, source: &mut mio::net::TcpStream) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
         registry.register(source, Token(usize::MAX - 1), interest)
     }
 
-    /// Opens `count` connections more, each of which says `hello` and awaits so many answers.
-    /// Gives the index of the first.
+    /// Opens `count` more connections. Each sends `hello` and waits for its responses. Returns the
+    /// index of the first.
     ///
     /// # Errors
     ///
-    /// If one cannot be opened.
+    /// Returns an error if a connection cannot be opened.
     pub fn open(
         &mut self,
         count: u64,
@@ -117,18 +117,18 @@ impl Crowd {
                 self.begin(self.conns.len(), begun)?;
                 begun += 1;
             }
-            self.turn(LONG, &mut |conn, said| {
-                match said {
-                    Said::Open => {
+            self.turn(MAX_WAIT, &mut |conn, event| {
+                match event {
+                    ConnEvent::Open => {
                         for text in hello {
                             let text = numbered(text, conn.number);
                             conn.send(&frames::encode(frames::TEXT, text.as_bytes(), mask))?;
                         }
-                        conn.awaited = answers;
+                        conn.outstanding = answers;
                     }
-                    Said::Message(_) => conn.awaited = conn.awaited.saturating_sub(1),
+                    ConnEvent::Message(_) => conn.outstanding = conn.outstanding.saturating_sub(1),
                 }
-                if conn.awaited == 0 && !conn.ready {
+                if conn.outstanding == 0 && !conn.ready {
                     conn.ready = true;
                     ready += 1;
                 }
@@ -140,90 +140,95 @@ impl Crowd {
         Ok(first)
     }
 
-    /// Opens the connection of the probe, if there is to be one.
+    /// Opens the connection of the probe, if one is configured.
     ///
     /// # Errors
     ///
-    /// If it cannot be opened.
-    pub fn open_watch(&mut self, common: &Common, probe: &Probe) -> Result<()> {
+    /// Returns an error if it cannot be opened.
+    pub fn open_probe(&mut self, common: &Common, probe: &Probe) -> Result<()> {
         if probe.every_ms == 0 {
             return Ok(());
         }
         let index = self.conns.len();
         let every = Duration::from_millis(probe.every_ms);
         let mut other = match &probe.url {
-            Some(url) => Crowd::new(&with_url(common, url), false)?,
-            None => Crowd::new(&with_url(common, &common.url), false)?,
+            Some(url) => ConnPool::new(&with_url(common, url), false)?,
+            None => ConnPool::new(&with_url(common, &common.url), false)?,
         };
-        // Its request names another path; the rest is the same for all.
+        // Its request has another path; everything else is shared.
         std::mem::swap(&mut self.target, &mut other.target);
         std::mem::swap(&mut self.script, &mut other.script);
         let opened = self.open(1, 1, &[], 0);
         std::mem::swap(&mut self.target, &mut other.target);
         std::mem::swap(&mut self.script, &mut other.script);
         opened?;
-        self.watch = Some(Watch::new(index, every, &probe.message, self.script.mask));
+        self.probe = Some(ProbeClient::new(
+            index,
+            every,
+            &probe.message,
+            self.script.mask,
+        ));
         Ok(())
     }
 
-    /// One round of the loop: waits at most so long, and serves what is ready.
+    /// Runs one turn of the loop: waits for at most `wait` and serves the ready connections.
     ///
     /// # Errors
     ///
-    /// If a connection ends that should not, or the time is up.
+    /// Returns an error if a connection ends unexpectedly, or the deadline has passed.
     pub fn turn(
         &mut self,
         wait: Duration,
-        said: &mut impl FnMut(&mut Conn, Said<'_>) -> Result<(), Gone>,
+        on_event: &mut impl FnMut(&mut Conn, ConnEvent<'_>) -> Result<(), CloseReason>,
     ) -> Result<()> {
-        self.tend_watch()?;
+        self.serve_probe()?;
         self.wait(wait)?;
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
-            let served = self.serve(event.token().0, said);
+            let served = self.serve(event.token().0, on_event);
             if served.is_err() {
                 self.events = events;
                 return served;
             }
-            self.tend_watch()?;
+            self.serve_probe()?;
         }
         events.clear();
         self.events = events;
         Ok(())
     }
 
-    /// Serves all connections, ready or not: an end that came together with the last bytes makes no
-    /// event of its own.
+    /// Serves all connections, ready or not: an end of stream that arrived together with the last
+    /// bytes causes no event of its own.
     ///
     /// # Errors
     ///
-    /// If a connection ends that should not.
+    /// Returns an error if a connection ends unexpectedly.
     pub fn serve_all(
         &mut self,
-        said: &mut impl FnMut(&mut Conn, Said<'_>) -> Result<(), Gone>,
+        on_event: &mut impl FnMut(&mut Conn, ConnEvent<'_>) -> Result<(), CloseReason>,
     ) -> Result<()> {
-        (0..self.conns.len()).try_for_each(|index| self.serve(index, said))
+        (0..self.conns.len()).try_for_each(|index| self.serve(index, on_event))
     }
 
-    /// A connection, to say something on.
+    /// Returns a connection by index.
     pub fn conn(&mut self, index: usize) -> Option<&mut Conn> {
         self.conns.get_mut(index)?.as_mut()
     }
 
-    /// Ends a connection with a reset, and leaves its place empty.
+    /// Closes a connection with a reset and leaves its slot empty.
     pub fn drop_conn(&mut self, index: usize) -> bool {
         let conn = self.conns.get_mut(index).and_then(Option::take);
         conn.map(Conn::reset).is_some()
     }
 
-    /// Ends a connection as TCP does it without haste, and leaves its place empty.
+    /// Closes a connection gracefully and leaves its slot empty.
     pub fn end_conn(&mut self, index: usize) {
         if let Some(place) = self.conns.get_mut(index) {
             *place = None;
         }
     }
 
-    /// Heartbeats answered so far, of all connections.
+    /// Returns the number of pings answered so far, over all connections.
     pub fn pongs(&self) -> u64 {
         self.conns.iter().flatten().map(|conn| conn.pongs).sum()
     }
@@ -231,11 +236,11 @@ impl Crowd {
     fn wait(&mut self, wait: Duration) -> Result<()> {
         let before = Instant::now();
         if before > self.deadline {
-            return Err("the time is up (--deadline)".into());
+            return Err("the run exceeded --deadline".into());
         }
-        let wait = match &self.watch {
+        let wait = match &self.probe {
             _ if self.spin => Duration::ZERO,
-            Some(watch) => wait.min(watch.sleep(before).max(Duration::from_micros(200))),
+            Some(probe) => wait.min(probe.sleep(before).max(Duration::from_micros(200))),
             None => wait,
         };
         match self.poll.poll(&mut self.events, Some(wait)) {
@@ -251,57 +256,57 @@ impl Crowd {
     fn serve(
         &mut self,
         index: usize,
-        said: &mut impl FnMut(&mut Conn, Said<'_>) -> Result<(), Gone>,
+        on_event: &mut impl FnMut(&mut Conn, ConnEvent<'_>) -> Result<(), CloseReason>,
     ) -> Result<()> {
         let Some(mut conn) = self.conns.get_mut(index).and_then(Option::take) else {
             return Ok(());
         };
-        let served = match &mut self.watch {
-            Some(watch) if watch.index == index => {
-                conn.ready(&self.script, &mut self.buffer, &mut |_, what| {
-                    watch.said(&what);
+        let served = match &mut self.probe {
+            Some(probe) if probe.index == index => {
+                conn.ready(&self.script, &mut self.buffer, &mut |_, event| {
+                    probe.on_event(&event);
                     Ok(())
                 })
             }
-            _ => conn.ready(&self.script, &mut self.buffer, said),
+            _ => conn.ready(&self.script, &mut self.buffer, on_event),
         };
         match served {
             Ok(()) => {
                 self.conns[index] = Some(conn);
                 Ok(())
             }
-            Err(gone) if self.tolerant => {
+            Err(reason) if self.tolerant => {
                 conn.reset();
-                self.gone.push((index, gone));
+                self.closed.push((index, reason));
                 Ok(())
             }
-            Err(gone) => Err(Error::from(format!("connection {}: {gone}", conn.number))),
+            Err(reason) => Err(Error::from(format!("connection {}: {reason}", conn.number))),
         }
     }
 
-    fn tend_watch(&mut self) -> Result<()> {
-        let Some(watch) = &self.watch else {
+    fn serve_probe(&mut self) -> Result<()> {
+        let Some(probe) = &self.probe else {
             return Ok(());
         };
-        if !watch.is_time(Instant::now()) {
+        if !probe.is_time(Instant::now()) {
             return Ok(());
         }
-        let index = watch.index;
+        let index = probe.index;
         self.serve(index, &mut |_, _| Ok(()))?;
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
-        match (&mut self.watch, conn) {
-            (Some(watch), Some(conn)) => Ok(watch.ask(conn)?),
-            _ => Err("the probe's connection is gone".into()),
+        match (&mut self.probe, conn) {
+            (Some(probe), Some(conn)) => Ok(probe.send_due(conn)?),
+            _ => Err("the probe's connection has ended".into()),
         }
     }
 }
 
-/// `{n}` in a text becomes a number, always as long.
+/// Replaces `{n}` in a text by a number of fixed width.
 pub fn numbered(text: &str, number: u64) -> String {
     text.replace("{n}", &format!("{number:06}"))
 }
 
-/// A bar on the terminal; nothing where there is none.
+/// Returns a progress bar, hidden if there is no terminal.
 pub fn progress(what: &'static str, length: u64) -> ProgressBar {
     let bar = ProgressBar::new(length).with_message(what);
     let style = ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len} {elapsed}");
@@ -327,5 +332,5 @@ fn with_url(common: &Common, url: &str) -> Common {
     }
 }
 
-/// How long a turn may wait where nothing else has to be done.
-pub const LONG: Duration = Duration::from_millis(200);
+/// The maximum wait of a turn when nothing else is scheduled.
+pub const MAX_WAIT: Duration = Duration::from_millis(200);

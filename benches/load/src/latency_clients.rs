@@ -1,8 +1,8 @@
-//! Well-behaved clients that measure their service while a server is under load.
+//! Well-behaved clients that measure latency while a server is under load.
 //!
-//! They live in a thread and a poll of their own, so that the measurement is of the server and not
-//! of the load beside them. The thread also measures its own delays: a ping that is sent late
-//! because this process was not scheduled counts there, and nowhere else.
+//! They have their own thread and poll, so that the measurement covers the server and not the load
+//! generator. The thread also measures its own delays: a ping that is sent late because this
+//! process was not scheduled counts as such a delay only.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -17,7 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::Result;
 use crate::attack::PING;
-use crate::conn::{Conn, Gone, Said, Script};
+use crate::conn::{CloseReason, Conn, ConnEvent, Script};
 use crate::frames;
 use crate::poster::{Endpoint, Poster, event, event_number};
 use crate::report;
@@ -30,9 +30,9 @@ pub struct Settings {
     pub clients: usize,
     pub ping_every: Duration,
     pub handshake_every: Duration,
-    /// Where an event is published every so often, if anywhere.
+    /// The target and interval for published events, if any.
     pub publish: Option<(Endpoint, Duration)>,
-    /// How long answers are awaited after the end.
+    /// How long to wait for outstanding responses after the end.
     pub grace: Duration,
 }
 
@@ -40,21 +40,21 @@ pub struct Settings {
 #[derive(Clone)]
 pub struct Outcome {
     pub pings: Histogram<u64>,
-    /// Pings that were not answered until the end. They count in `pings` with their age.
+    /// Pings without a response at the end. They count in `pings` with their age.
     pub pings_unanswered: u64,
     pub handshakes: Histogram<u64>,
-    /// Connections that were ended by the server or by the network, by the reason.
-    pub closed: BTreeMap<Gone, u64>,
-    /// Handshakes that failed, by the reason.
-    pub handshakes_failed: BTreeMap<Gone, u64>,
+    /// Connections that were closed by the server or the network, by reason.
+    pub closed: BTreeMap<CloseReason, u64>,
+    /// Failed handshakes, by reason.
+    pub handshakes_failed: BTreeMap<CloseReason, u64>,
     /// From sending an event to its 202.
     pub accepted: Histogram<u64>,
     /// From sending an event to its arrival at the subscribed client.
     pub arrivals: Histogram<u64>,
     pub events_published: u64,
-    /// Events that were refused, or without an answer or a notification until the end.
+    /// Events that were refused, or without a response or notification at the end.
     pub events_failed: u64,
-    /// How late this thread itself was, each time that it had something to send.
+    /// The delay of this thread each time it had something to send.
     pub own_delay: Histogram<u64>,
 }
 
@@ -75,51 +75,51 @@ impl Outcome {
     }
 }
 
-/// The thread.
-pub struct Witness {
+/// The handle of the thread.
+pub struct LatencyClients {
     phase: Arc<AtomicU8>,
     thread: JoinHandle<std::result::Result<[Outcome; 2], String>>,
 }
 
-impl Witness {
-    /// Starts the thread, and waits until its clients are connected.
+impl LatencyClients {
+    /// Starts the thread and waits until its clients are connected.
     ///
     /// # Errors
     ///
     /// Returns an error if they cannot connect.
-    pub fn start(settings: Settings) -> Result<Witness> {
+    pub fn start(settings: Settings) -> Result<LatencyClients> {
         let phase = Arc::new(AtomicU8::new(CALM));
         let shared = Arc::clone(&phase);
         let (ready, is_ready) = mpsc::channel();
         let thread = thread::spawn(move || {
-            // The error is boxed in a way that cannot leave its thread.
-            let mut room = Room::new(settings, shared).map_err(|error| error.to_string())?;
-            room.open().map_err(|error| error.to_string())?;
-            // The other side may have given up.
+            // The boxed error is not `Send`.
+            let mut worker = Worker::new(settings, shared).map_err(|error| error.to_string())?;
+            worker.open().map_err(|error| error.to_string())?;
+            // The receiver may have timed out.
             let _ = ready.send(());
-            room.run().map_err(|error| error.to_string())?;
-            Ok(room.outcomes)
+            worker.run().map_err(|error| error.to_string())?;
+            Ok(worker.outcomes)
         });
-        let witness = Witness { phase, thread };
+        let latency_clients = LatencyClients { phase, thread };
         match wait(&is_ready) {
-            true => Ok(witness),
-            false => match witness.end() {
+            true => Ok(latency_clients),
+            false => match latency_clients.end() {
                 Err(error) => Err(error),
                 Ok(_) => Err("the measuring clients did not start".into()),
             },
         }
     }
 
-    /// Messages sent from now on count as measured, and earlier ones as calm.
+    /// Marks the beginning of the measurement; earlier messages count as the baseline.
     pub fn measure(&self) {
         self.phase.store(MEASURED, Ordering::Relaxed);
     }
 
-    /// Ends the measurement. Returns the results before [`Witness::measure`], and since.
+    /// Ends the measurement. Returns the results before and after [`LatencyClients::measure`].
     ///
     /// # Errors
     ///
-    /// Returns an error if the thread could not go on.
+    /// Returns an error if the thread failed.
     pub fn end(self) -> Result<[Outcome; 2]> {
         self.phase.store(OVER, Ordering::Relaxed);
         let outcome = self
@@ -134,57 +134,57 @@ fn wait(is_ready: &Receiver<()>) -> bool {
     is_ready.recv_timeout(Duration::from_secs(60)).is_ok()
 }
 
-/// The thread's own state.
-struct Room {
+/// The state of the thread.
+struct Worker {
     settings: Settings,
     phase: Arc<AtomicU8>,
     script: Script,
     poll: Poll,
     buffer: Vec<u8>,
     ping: Vec<u8>,
-    /// The clients that ping; the last one is subscribed instead.
+    /// The clients that send pings; the last one is subscribed instead.
     clients: Vec<Client>,
-    /// Handshakes under way, by token.
-    newcomers: BTreeMap<usize, (Conn, Instant, usize)>,
+    /// Handshakes in progress, by token.
+    handshakes: BTreeMap<usize, (Conn, Instant, usize)>,
     next_token: usize,
     next_newcomer: Instant,
     poster: Option<Poster>,
     next_event: Instant,
-    /// The event that awaits its answer.
+    /// The event without a response yet.
     posted: Option<(Instant, usize)>,
-    /// Events that await their notification, by number.
+    /// Events without a notification yet, by number.
     under_way: BTreeMap<u64, (Instant, usize)>,
     event_number: u64,
     outcomes: [Outcome; 2],
 }
 
-/// One client that stays.
+/// A long-lived client.
 struct Client {
     conn: Option<Conn>,
-    /// Pings that await their answer, in their order, each with its phase.
-    asked: VecDeque<(Instant, usize)>,
+    /// Pings without a response, oldest first, each with its phase.
+    pending: VecDeque<(Instant, usize)>,
     due: Instant,
     is_subscriber: bool,
 }
 
-impl Room {
-    fn new(settings: Settings, phase: Arc<AtomicU8>) -> Result<Room> {
+impl Worker {
+    fn new(settings: Settings, phase: Arc<AtomicU8>) -> Result<Worker> {
         let now = Instant::now();
         let script = Script::new(&settings.target, false)?;
         let count = settings.clients + usize::from(settings.publish.is_some());
         let clients = (0..count).map(|number| Client {
             conn: None,
-            asked: VecDeque::new(),
+            pending: VecDeque::new(),
             due: now,
             is_subscriber: number >= settings.clients,
         });
-        Ok(Room {
+        Ok(Worker {
             ping: frames::encode(frames::TEXT, PING.as_bytes(), script.mask),
             clients: clients.collect(),
             poll: Poll::new()?,
             buffer: vec![0; 64 * 1024],
-            newcomers: BTreeMap::new(),
-            next_token: FIRST_NEWCOMER,
+            handshakes: BTreeMap::new(),
+            next_token: FIRST_HANDSHAKE,
             next_newcomer: now,
             poster: None,
             next_event: now,
@@ -243,7 +243,7 @@ impl Room {
             self.wait(&mut events, next.saturating_duration_since(Instant::now()))?;
         }
         let end = Instant::now() + self.settings.grace;
-        while self.awaits_something() && Instant::now() < end {
+        while self.has_outstanding() && Instant::now() < end {
             self.wait(&mut events, Duration::from_millis(20))?;
         }
         self.count_missing();
@@ -254,7 +254,7 @@ impl Room {
         usize::from(self.phase.load(Ordering::Relaxed))
     }
 
-    /// Sends all messages that are due. Returns when the next one is.
+    /// Sends all messages that are due. Returns when the next one is due.
     fn send_due(&mut self) -> Result<Instant> {
         let now = Instant::now();
         let phase = self.phase().min(1);
@@ -277,7 +277,7 @@ impl Room {
         }
         if self.next_newcomer <= now {
             self.next_newcomer = (self.next_newcomer + self.settings.handshake_every).max(now);
-            self.welcome(phase)?;
+            self.start_handshake(phase)?;
         }
         if let Some((_, every)) = self.settings.publish {
             if self.next_event <= now && self.posted.is_none() {
@@ -291,7 +291,7 @@ impl Room {
         Ok(next)
     }
 
-    /// Pings, or connects again where the connection has ended.
+    /// Sends a ping, or reconnects if the connection has ended.
     fn ping(&mut self, number: usize, phase: usize) -> Result<()> {
         let client = &mut self.clients[number];
         let Some(conn) = client.conn.as_mut() else {
@@ -302,14 +302,14 @@ impl Room {
         }
         let sent = Instant::now();
         match conn.send(&self.ping) {
-            Ok(()) => client.asked.push_back((sent, phase)),
-            Err(reason) => self.lose(number, reason),
+            Ok(()) => client.pending.push_back((sent, phase)),
+            Err(reason) => self.on_close(number, reason),
         }
         Ok(())
     }
 
     /// Begins the handshake of a new client.
-    fn welcome(&mut self, phase: usize) -> Result<()> {
+    fn start_handshake(&mut self, phase: usize) -> Result<()> {
         let token = self.next_token;
         self.next_token += 1;
         let began = Instant::now();
@@ -317,7 +317,7 @@ impl Room {
         let both = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
         registry.register(conn.source(), Token(token), both)?;
-        self.newcomers.insert(token, (conn, began, phase));
+        self.handshakes.insert(token, (conn, began, phase));
         Ok(())
     }
 
@@ -345,7 +345,7 @@ impl Room {
         Ok(())
     }
 
-    /// Waits at most so long, and serves the sockets that are ready.
+    /// Waits for at most `time` and serves the ready sockets.
     fn wait(&mut self, events: &mut Events, time: Duration) -> Result<()> {
         match self.poll.poll(events, Some(time)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -354,8 +354,8 @@ impl Room {
         for event in events.iter() {
             match event.token() {
                 POSTER => self.poster_ready()?,
-                Token(number) if number < FIRST_NEWCOMER => self.client_ready(number),
-                Token(token) => self.newcomer_ready(token),
+                Token(number) if number < FIRST_HANDSHAKE => self.client_ready(number),
+                Token(token) => self.handshake_ready(token),
             }
         }
         Ok(())
@@ -369,11 +369,11 @@ impl Room {
             return;
         };
         let Client {
-            asked,
+            pending,
             is_subscriber,
             ..
         } = client;
-        let Room {
+        let Worker {
             outcomes,
             under_way,
             script,
@@ -381,20 +381,20 @@ impl Room {
             ..
         } = self;
         let mask = script.mask;
-        let result = conn.ready(script, buffer, &mut |conn, said| match said {
-            Said::Open if *is_subscriber => {
+        let result = conn.ready(script, buffer, &mut |conn, event| match event {
+            ConnEvent::Open if *is_subscriber => {
                 conn.send(&frames::encode(frames::TEXT, SUBSCRIBE.as_bytes(), mask))
             }
-            Said::Open => Ok(()),
-            Said::Message(frame) if *is_subscriber => {
+            ConnEvent::Open => Ok(()),
+            ConnEvent::Message(frame) if *is_subscriber => {
                 let number = event_number(frame.payload);
                 if let Some((sent, phase)) = number.and_then(|number| under_way.remove(&number)) {
                     report::record(&mut outcomes[phase].arrivals, sent.elapsed());
                 }
                 Ok(())
             }
-            Said::Message(_) => {
-                if let Some((sent, phase)) = asked.pop_front() {
+            ConnEvent::Message(_) => {
+                if let Some((sent, phase)) = pending.pop_front() {
                     report::record(&mut outcomes[phase].pings, sent.elapsed());
                 }
                 Ok(())
@@ -402,33 +402,33 @@ impl Room {
         });
         match result {
             Ok(()) => self.clients[number].conn = Some(conn),
-            Err(reason) => self.lose(number, reason),
+            Err(reason) => self.on_close(number, reason),
         }
     }
 
-    /// Counts the end of a client's connection. It connects again at its next ping.
-    fn lose(&mut self, number: usize, reason: Gone) {
+    /// Counts the end of a client's connection. The client reconnects at its next ping.
+    fn on_close(&mut self, number: usize, reason: CloseReason) {
         let phase = self.phase().min(1);
         let client = &mut self.clients[number];
         client.conn = None;
-        for (sent, phase) in client.asked.drain(..) {
+        for (sent, phase) in client.pending.drain(..) {
             self.outcomes[phase].pings_unanswered += 1;
             report::record(&mut self.outcomes[phase].pings, sent.elapsed());
         }
         *self.outcomes[phase].closed.entry(reason).or_default() += 1;
     }
 
-    fn newcomer_ready(&mut self, token: usize) {
-        let Some((mut conn, began, phase)) = self.newcomers.remove(&token) else {
+    fn handshake_ready(&mut self, token: usize) {
+        let Some((mut conn, began, phase)) = self.handshakes.remove(&token) else {
             return;
         };
         let result = conn.ready(&self.script, &mut self.buffer, &mut |_, _| Ok(()));
         let outcome = &mut self.outcomes[phase];
         match result {
             Err(reason) => *outcome.handshakes_failed.entry(reason).or_default() += 1,
-            // It is closed by being dropped.
+            // Dropping it closes the connection.
             Ok(()) if conn.is_open() => report::record(&mut outcome.handshakes, began.elapsed()),
-            Ok(()) => drop(self.newcomers.insert(token, (conn, began, phase))),
+            Ok(()) => drop(self.handshakes.insert(token, (conn, began, phase))),
         }
     }
 
@@ -453,25 +453,25 @@ impl Room {
         }
     }
 
-    fn awaits_something(&self) -> bool {
+    fn has_outstanding(&self) -> bool {
         let mut clients = self.clients.iter();
-        clients.any(|client| !client.asked.is_empty())
-            || !self.newcomers.is_empty()
+        clients.any(|client| !client.pending.is_empty())
+            || !self.handshakes.is_empty()
             || self.posted.is_some()
             || !self.under_way.is_empty()
     }
 
-    /// Counts the answers that are still outstanding at the end, with their age.
+    /// Counts the responses that are still outstanding at the end, with their age.
     fn count_missing(&mut self) {
         for (sent, phase) in self
             .clients
             .iter_mut()
-            .flat_map(|client| client.asked.drain(..))
+            .flat_map(|client| client.pending.drain(..))
         {
             self.outcomes[phase].pings_unanswered += 1;
             report::record(&mut self.outcomes[phase].pings, sent.elapsed());
         }
-        for (_, began, phase) in std::mem::take(&mut self.newcomers).into_values() {
+        for (_, began, phase) in std::mem::take(&mut self.handshakes).into_values() {
             let outcome = &mut self.outcomes[phase];
             report::record(&mut outcome.handshakes, began.elapsed());
             *outcome
@@ -489,7 +489,7 @@ impl Room {
     }
 }
 
-/// Everything public is for the subscribed client.
+/// Subscribes to all public annotations.
 pub const SUBSCRIBE: &str = r#"{"filter":{"match_policy":"include_any","actions":{},"clauses":[{"field":"/group","operator":"equals","value":"__world__"}]}}"#;
 
 /// The phases of a measurement; the first two are indices of its outcomes.
@@ -498,4 +498,4 @@ const MEASURED: u8 = 1;
 const OVER: u8 = 2;
 
 const POSTER: Token = Token(usize::MAX - 1);
-const FIRST_NEWCOMER: usize = 1 << 20;
+const FIRST_HANDSHAKE: usize = 1 << 20;
