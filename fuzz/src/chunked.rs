@@ -1,11 +1,11 @@
-//! Bodies in the chunked transfer coding, held against a naive reading of the lines.
+//! Bodies in the chunked transfer coding, compared with a naive line parser.
 
 use h_realtime_engine::http::{
     ChunkedDecoder, ChunkedError, MAX_CHUNK_EXTENSIONS, MAX_HEADERS, MAX_TRAILERS,
 };
 
-/// Sizes of pieces, and the bytes of a body: the same data, the same end, and the same error however
-/// the bytes are cut; and the data and end of a naive reading.
+/// Input: sizes of pieces, then the bytes of a body. The data, the end, and any error are the same
+/// for every fragmentation, and the data and the end match the naive parser.
 pub fn chunked_body(input: &[u8]) {
     let &[sizes, ref body @ ..] = input else {
         return;
@@ -24,10 +24,10 @@ pub fn chunked_body(input: &[u8]) {
     }
 }
 
-/// The data, and how many bytes the body has; `None` if it has not ended.
+/// The data and the length of the body; `None` if it is incomplete.
 type Decoded = Option<(Vec<u8>, usize)>;
 
-/// Decodes a body that arrives in pieces of these sizes in turn.
+/// Decodes a body that arrives in pieces of these sizes.
 fn decode(body: &[u8], sizes: &[usize]) -> Result<Decoded, ChunkedError> {
     let mut decoder = ChunkedDecoder::new(LIMIT);
     let (mut data, mut at) = (Vec::new(), 0);
@@ -46,10 +46,10 @@ fn decode(body: &[u8], sizes: &[usize]) -> Result<Decoded, ChunkedError> {
             return Ok(None);
         }
     }
-    unreachable!("there are sizes");
+    unreachable!("at least one size");
 }
 
-/// What a body is that is right and whole, one line after the other.
+/// Parses a complete, valid body line by line.
 fn naive(body: &[u8]) -> Decoded {
     let (mut data, mut at) = (Vec::new(), 0);
     let mut extensions = 0;
@@ -93,7 +93,7 @@ fn naive(body: &[u8]) -> Decoded {
     }
 }
 
-/// The next line, without its end; it has no control characters but tabs.
+/// Returns the next line without its end. It contains no control characters except tabs.
 fn line<'a>(body: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
     let rest = &body[*at..];
     let length = rest.windows(2).position(|window| window == b"\r\n")?;
@@ -103,7 +103,7 @@ fn line<'a>(body: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
     line.iter().all(is_text).then_some(line)
 }
 
-/// Whether this may follow a size: nothing, or an extension that begins with its name.
+/// Returns whether `text` may follow a size: nothing, or an extension that begins with its name.
 fn is_extension(text: &[u8]) -> bool {
     let name = text.trim_ascii_start().strip_prefix(b";");
     let first = name.and_then(|name| name.trim_ascii_start().first());

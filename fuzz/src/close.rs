@@ -1,10 +1,10 @@
-//! Payloads of close frames, held against RFC 6455 §5.5.1 and §7.4.
+//! Payloads of close frames, compared with RFC 6455 §5.5.1 and §7.4.
 
 use h_realtime_engine::ws::{
     CloseCode, CloseFrame, Decoder, Event, Limits, OpCode, encode_client_frame, encode_close,
 };
 
-/// A payload.
+/// Input: a payload.
 pub fn close_payload(input: &[u8]) {
     let payload = &input[..input.len().min(125)];
     let mut frame = Vec::new();
@@ -18,7 +18,7 @@ pub fn close_payload(input: &[u8]) {
     let got = match decoder.next(&mut frame, &limits) {
         Ok((_, Some(Event::Close(close)))) => Ok(close),
         Err(error) => Err(error.code),
-        Ok(other) => panic!("no close frame: {other:?}"),
+        Ok(other) => panic!("expected a close frame: {other:?}"),
     };
     assert_eq!(got, expected(payload), "{payload:x?}");
     if let Ok(close) = got {
@@ -46,7 +46,7 @@ fn expected(payload: &[u8]) -> Result<Option<CloseFrame<'_>>, CloseCode> {
     Ok(Some(CloseFrame { code, reason }))
 }
 
-/// What was understood is written as it came.
+/// A parsed close frame is encoded to the same bytes.
 fn check_answer(close: Option<CloseFrame<'_>>, payload: &[u8]) {
     let mut answer = Vec::new();
     encode_close(close, &mut answer);
@@ -54,7 +54,7 @@ fn check_answer(close: Option<CloseFrame<'_>>, payload: &[u8]) {
     assert_eq!(answer[2..], *payload);
 }
 
-/// A reason of any length is cut to the longest beginning that fits and is text.
+/// A reason of any length is truncated to the longest prefix that fits and is valid UTF-8.
 fn check_long_reason(input: &[u8]) {
     let reason = String::from_utf8_lossy(input);
     let code = CloseCode::POLICY;
@@ -67,7 +67,10 @@ fn check_long_reason(input: &[u8]) {
     assert_eq!(usize::from(frame[1]), frame.len() - 2);
     assert!(frame.len() <= 2 + 125);
     let written = std::str::from_utf8(&frame[4..]).expect("text");
-    let rest = reason.strip_prefix(written).expect("its beginning");
+    let rest = reason.strip_prefix(written).expect("a prefix");
     let next = rest.chars().next().map_or(0, char::len_utf8);
-    assert!(next == 0 || frame.len() + next > 2 + 125, "cut too early");
+    assert!(
+        next == 0 || frame.len() + next > 2 + 125,
+        "truncated too early"
+    );
 }

@@ -1,16 +1,17 @@
-//! The frame decoder against itself: however the bytes are cut, the same comes out.
+//! The frame decoder compared with itself: its output does not depend on how the bytes are
+//! fragmented.
 
 use h_realtime_engine::ws::{Decoder, Event, Limits, ProtocolError};
 
-/// What comes of a stream: its events, and its end.
+/// The result of a stream: its events, and its end.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
-    pub said: Vec<Said>,
+    pub events: Vec<Decoded>,
     pub end: End,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum Decoded {
     Text(String),
     Binary(Vec<u8>),
     Compressed { is_text: bool, data: Vec<u8> },
@@ -21,16 +22,16 @@ pub enum Said {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// More could come; whether something had begun.
+    /// More input could follow; whether a frame or message is incomplete.
     Open {
         is_mid_message: bool,
     },
-    /// A close frame, behind which nothing is read.
+    /// A close frame, after which nothing is read.
     Closed,
     Failed(ProtocolError),
 }
 
-/// A choice of limits, three places to cut at, and a client's bytes.
+/// Input: a choice of limits, three positions to split at, and a client's bytes.
 pub fn frame_decoder(input: &[u8]) {
     let &[choice, a, b, c, ref bytes @ ..] = input else {
         return;
@@ -47,7 +48,7 @@ pub fn frame_decoder(input: &[u8]) {
     cuts.sort_unstable();
     let [a, b, c] = cuts;
     same(vec![&bytes[..a], &bytes[a..b], &bytes[b..c], &bytes[c..]]);
-    if bytes.len() <= EVERYWHERE {
+    if bytes.len() <= SPLIT_ALL {
         for cut in 0..=bytes.len() {
             same(vec![&bytes[..cut], &bytes[cut..]]);
         }
@@ -57,7 +58,7 @@ pub fn frame_decoder(input: &[u8]) {
 /// Decodes a stream that arrives in these pieces, up to a close frame or an error.
 pub fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Outcome {
     let mut decoder = Decoder::default();
-    let mut said = Vec::new();
+    let mut events = Vec::new();
     for piece in pieces {
         let mut piece = piece.to_vec();
         let mut rest = &mut piece[..];
@@ -67,7 +68,7 @@ pub fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -
                 Ok((taken, event)) => (taken, event.map(owned)),
                 Err(error) => {
                     let end = End::Failed(error);
-                    return Outcome { said, end };
+                    return Outcome { events, end };
                 }
             };
             let Some(event) = event else {
@@ -79,47 +80,49 @@ pub fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -
                 continue;
             };
             check_size(&event, limits);
-            let is_close = matches!(event, Said::Close(_));
-            said.push(event);
+            let is_close = matches!(event, Decoded::Close(_));
+            events.push(event);
             if is_close {
                 let end = End::Closed;
-                return Outcome { said, end };
+                return Outcome { events, end };
             }
             rest = &mut rest[taken..];
         }
     }
-    // What was handed out last is let go with the next call.
+    // The next call releases the event returned last.
     assert!(matches!(decoder.next(&mut [], limits), Ok((0, None))));
     let is_mid_message = decoder.is_mid_message();
     let end = End::Open { is_mid_message };
-    Outcome { said, end }
+    Outcome { events, end }
 }
 
-fn owned(event: Event<'_>) -> Said {
+fn owned(event: Event<'_>) -> Decoded {
     match event {
-        Event::Text(text) => Said::Text(text.to_owned()),
-        Event::Binary(data) => Said::Binary(data.to_vec()),
-        Event::Ping(data) => Said::Ping(data.to_vec()),
-        Event::Pong(data) => Said::Pong(data.to_vec()),
+        Event::Text(text) => Decoded::Text(text.to_owned()),
+        Event::Binary(data) => Decoded::Binary(data.to_vec()),
+        Event::Ping(data) => Decoded::Ping(data.to_vec()),
+        Event::Pong(data) => Decoded::Pong(data.to_vec()),
         Event::Compressed { is_text, data } => {
             let data = data.to_vec();
-            Said::Compressed { is_text, data }
+            Decoded::Compressed { is_text, data }
         }
         Event::Close(close) => {
-            Said::Close(close.map(|close| (close.code.0, close.reason.to_owned())))
+            Decoded::Close(close.map(|close| (close.code.0, close.reason.to_owned())))
         }
     }
 }
 
-fn check_size(event: &Said, limits: &Limits) {
+fn check_size(event: &Decoded, limits: &Limits) {
     let (length, most) = match event {
-        Said::Text(text) => (text.len(), limits.max_message),
-        Said::Compressed { .. } if !limits.deflate => panic!("compression was not agreed on"),
-        Said::Binary(data) | Said::Compressed { data, .. } => (data.len(), limits.max_message),
-        Said::Ping(data) | Said::Pong(data) => (data.len(), 125),
-        Said::Close(close) => (close.as_ref().map_or(0, |close| close.1.len()), 123),
+        Decoded::Text(text) => (text.len(), limits.max_message),
+        Decoded::Compressed { .. } if !limits.deflate => panic!("compression was not negotiated"),
+        Decoded::Binary(data) | Decoded::Compressed { data, .. } => {
+            (data.len(), limits.max_message)
+        }
+        Decoded::Ping(data) | Decoded::Pong(data) => (data.len(), 125),
+        Decoded::Close(close) => (close.as_ref().map_or(0, |close| close.1.len()), 123),
     };
-    assert!(length <= most, "{length} bytes, and {most} are allowed");
+    assert!(length <= most, "{length} bytes exceed the limit of {most}");
 }
 
 fn limits(choice: u8) -> Limits {
@@ -132,5 +135,5 @@ fn limits(choice: u8) -> Limits {
     }
 }
 
-/// Streams up to this length are cut everywhere.
-const EVERYWHERE: usize = 64;
+/// Streams up to this length are split at every position.
+const SPLIT_ALL: usize = 64;

@@ -1,10 +1,10 @@
-//! The engine in the simulation of `tests/sim`, under operations that the bytes stand for.
+//! The engine in the simulation of `tests/sim`, with operations decoded from bytes.
 
 use crate::sim::Command;
 use crate::sim::ops::{self, Op};
 
-/// A seed of two bytes, for all that the operations leave open, and operations of four bytes
-/// each. The simulation's oracles judge.
+/// Input: a seed of two bytes for all random choices, then operations of four bytes each. The
+/// simulation's oracles check the results.
 pub fn engine_ops(input: &[u8]) {
     let &[high, low, ref rest @ ..] = input else {
         return;
@@ -21,47 +21,56 @@ pub fn engine_ops(input: &[u8]) {
     ops::run(seed, ops);
 }
 
-fn op([kind, who, high, low]: [u8; 4]) -> Op {
+fn op([kind, client, high, low]: [u8; 4]) -> Op {
     let number = u16::from_be_bytes([high, low]);
     // The simulation's buffers and limits are a few thousand bytes.
     let size = number % 12_000;
     match kind % 20 {
         0..3 => Op::Connect {
-            kind: who % 16,
+            kind: client % 16,
             eager: high & 1 == 0,
             address: low % 6,
         },
-        3..5 => Op::Deliver { who, bytes: number },
-        5..7 => Op::Listen { who, bytes: number },
+        3..5 => Op::Deliver {
+            client,
+            bytes: number,
+        },
+        5..7 => Op::Listen {
+            client,
+            bytes: number,
+        },
         7..10 => Op::Say {
-            who,
+            client,
             verb: kind / 20,
             size,
         },
-        10 => Op::Fragment { who, size },
-        11 => Op::Ping { who },
-        12 => Op::Violate { who, how: low % 16 },
-        13 => leave(who, low),
-        14 | 15 => Op::Command(command(who, high, usize::from(size))),
+        10 => Op::Fragment { client, size },
+        11 => Op::Ping { client },
+        12 => Op::Violate {
+            client,
+            how: low % 16,
+        },
+        13 => leave(client, low),
+        14 | 15 => Op::Command(command(client, high, usize::from(size))),
         16 => Op::Turn,
         17 => Op::Settle,
         18 => Op::Wait { ms: number % 1500 },
-        _ => match who % 16 {
+        _ => match client % 16 {
             0 => Op::Jump,
             1 => Op::Drain { ms: number % 5000 },
-            2 => Op::Burst { who: low },
+            2 => Op::Burst { client: low },
             3 => Op::Flood,
             _ => Op::Turn,
         },
     }
 }
 
-fn leave(who: u8, how: u8) -> Op {
+fn leave(client: u8, how: u8) -> Op {
     match how % 4 {
-        0 => Op::Close { who },
-        1 => Op::Finish { who },
-        2 => Op::Reset { who },
-        _ => Op::Vanish { who },
+        0 => Op::Close { client },
+        1 => Op::Finish { client },
+        2 => Op::Reset { client },
+        _ => Op::Vanish { client },
     }
 }
 
@@ -82,7 +91,7 @@ fn command(pick: u8, kind: u8, size: usize) -> Command {
     }
 }
 
-/// So that one input is done within a second.
+/// Bounds the time of one input to about a second.
 const MAX_OPS: usize = 500;
-/// Of operations that stand for hundreds of messages each.
+/// The limit on operations that cause hundreds of messages each.
 const MAX_LARGE: usize = 5;

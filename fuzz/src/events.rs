@@ -1,4 +1,4 @@
-//! Bodies of publish requests: what the embedded back end makes of them.
+//! Bodies of publish requests, parsed by the embedded back end.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,7 +15,7 @@ use h_realtime::model::{
     Role, UnixMillis,
 };
 
-/// A body.
+/// Input: a body.
 pub fn event_body(input: &[u8]) {
     match publish(input) {
         Ok(plans) => {
@@ -23,7 +23,7 @@ pub fn event_body(input: &[u8]) {
             plans.iter().for_each(check_plan);
         }
         Err(error) => {
-            // Line 0 would be the database's fault.
+            // Line 0 would indicate a database error.
             let lines = input.iter().filter(|&&byte| byte == b'\n').count() + 1;
             assert!((1..=lines).contains(&error.line), "{error:?}");
             assert!(!error.reason.is_empty());
@@ -47,13 +47,13 @@ fn publish(body: &[u8]) -> Result<Vec<Plan>, PublishError> {
         BackendEvent::Published { result, .. } => Some(result),
         _ => None,
     });
-    let answer = told.next().expect("an answer");
-    assert!(told.next().is_none(), "one answer");
+    let answer = told.next().expect("a reply");
+    assert!(told.next().is_none(), "one reply");
     answer
 }
 
-/// A back end that knows a user, a muted one, a group with a moderator and one open to all.
-/// The directory must stay while the back end is used.
+/// Returns a back end with a user, a muted user, a group with a moderator, and an open group. The
+/// directory must outlive the back end.
 fn open() -> (Embedded, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let data = DataDir::open(dir.path()).expect("a data directory");
@@ -117,12 +117,12 @@ fn check_notification(kind: EventKind, message: &Members<'_>, is_for_all: bool) 
     check_annotation(&annotation);
     let permissions = members(annotation.text("permissions"));
     let read: Vec<String> = serde_json::from_str(permissions.text("read")).expect("names");
-    // Nobody in particular is told only of what is for everybody.
+    // Recipients without an identity only receive public annotations.
     let is_public = |entry: &String| entry == "group:__world__" || entry == "group:open";
     assert!(!is_for_all || read.iter().any(is_public), "{read:?}");
 }
 
-/// What the official client reads without looking whether it is there.
+/// Checks the members that the official client requires.
 fn check_annotation(annotation: &Members<'_>) {
     for key in ["created", "updated", "user", "uri", "text", "group"] {
         assert!(string(annotation.text(key)).is_some(), "{key}");
@@ -160,7 +160,7 @@ fn check_session_change(message: &Members<'_>) {
     members(model.text("preferences"));
 }
 
-/// The members of an object, none of which may come twice.
+/// The members of an object; duplicate keys are rejected.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> Members<'a> {

@@ -1,10 +1,10 @@
-//! The negotiation of compression, held against a naive reading of the fields and against what
-//! RFC 7692 §7.1 lets a server answer.
+//! The negotiation of compression, compared with a naive parser and with the responses that RFC
+//! 7692 §7.1 permits.
 
 use h_realtime_engine::http::{Head, Upgrade, check_upgrade, parse_head};
 use h_realtime_engine::ws::DEFLATE_WINDOW_BITS;
 
-/// A choice, and the fields, one a line.
+/// Input: a choice, then the header fields, one per line.
 pub fn extensions(input: &[u8]) {
     let &[choice, ref lines @ ..] = input else {
         return;
@@ -12,11 +12,11 @@ pub fn extensions(input: &[u8]) {
     let lines = lines.split(|&byte| byte == b'\n').take(MAX_FIELDS);
     let fields: Vec<_> = lines.collect();
     if choice == LONG {
-        // That it takes no more than linear time is for the fuzzer's timeout to notice.
+        // The fuzzer's timeout detects more than linear time.
         upgrade(&[&fields[0].repeat(LONG_FIELD / fields[0].len().max(1))]);
         return;
     }
-    // What no head can have in it does not get as far as that.
+    // Bytes that are invalid in a request head are rejected before negotiation.
     let Some(upgrade) = upgrade(&fields) else {
         return;
     };
@@ -34,7 +34,7 @@ pub fn extensions(input: &[u8]) {
     }
 }
 
-/// What becomes of a handshake with these fields: it never fails for them.
+/// Returns the upgrade for a handshake with these fields, which never fails because of them.
 fn upgrade(fields: &[&[u8]]) -> Option<Upgrade> {
     let mut head = HANDSHAKE.to_vec();
     for field in fields {
@@ -44,13 +44,13 @@ fn upgrade(fields: &[&[u8]]) -> Option<Upgrade> {
     }
     head.extend_from_slice(b"\r\n");
     match parse_head(&head, head.len(), check_upgrade) {
-        Ok(Head::Complete(upgrade)) => Some(upgrade.expect("a handshake")),
-        Ok(Head::Partial) => panic!("a head without an end"),
+        Ok(Head::Complete(upgrade)) => Some(upgrade.expect("a valid handshake")),
+        Ok(Head::Partial) => panic!("an incomplete head"),
         Err(_) => None,
     }
 }
 
-/// The field of our answer, which is one extension.
+/// Returns the field of our response, which is one extension.
 fn answer(upgrade: &Upgrade) -> Option<Extension> {
     let mut head = Vec::new();
     upgrade.encode(&mut head);
@@ -63,7 +63,7 @@ fn answer(upgrade: &Upgrade) -> Option<Extension> {
     Some(extension.clone())
 }
 
-/// An extension's name and its parameters.
+/// The name and the parameters of an extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Extension {
     name: String,
@@ -81,8 +81,8 @@ impl Extension {
         self.all(&name).flatten().next()?.parse().ok()
     }
 
-    /// Whether it is permessage-deflate with parameters that §7.1 defines, each once, and with
-    /// the values that they may have.
+    /// Returns whether it is permessage-deflate with parameters that §7.1 defines, each at most
+    /// once, and with permitted values.
     fn is_valid(&self) -> bool {
         let bits: Vec<_> = (8..16).map(|bits: u8| bits.to_string()).collect();
         let is_bits = |value: &Option<String>| value.as_ref().is_some_and(|v| bits.contains(v));
@@ -98,7 +98,7 @@ impl Extension {
     }
 }
 
-/// What we say to an offer, by the table of `http::extensions`.
+/// Returns our response to an offer, following the table of `http::extensions`.
 fn expected_answer(offer: &Extension) -> Option<Extension> {
     let bits = offer.bits("server");
     if !offer.is_valid() || bits == Some(8) {
@@ -118,10 +118,11 @@ fn expected_answer(offer: &Extension) -> Option<Extension> {
     })
 }
 
-/// Whether §7.1 lets a server answer this to that.
+/// Returns whether §7.1 permits this response to that offer.
 fn may_answer(answer: &Extension, offer: &Extension) -> bool {
-    // Bits that were offered are not exceeded. Those of the server must be confirmed, and it may
-    // name some unasked (§7.1.2.1); those of the client need not be, and it may not (§7.1.2.2).
+    // Offered window bits are upper bounds. The server's must be confirmed and may be sent without
+    // an offer (§7.1.2.1); the client's need not be confirmed, and must not be sent without an
+    // offer (§7.1.2.2).
     let is_within = |side| match (answer.bits(side), offer.bits(side)) {
         (Some(ours), Some(theirs)) => ours <= theirs,
         (None, Some(_)) => side == "client",
@@ -132,7 +133,8 @@ fn may_answer(answer: &Extension, offer: &Extension) -> bool {
         && offer.is_valid()
         && is_within("server")
         && is_within("client")
-        // §7.1.1: to keep no context may be said unasked; the client's wish must be confirmed.
+        // §7.1.1: the server may send its own no_context_takeover without an offer, and must
+        // confirm an offered one.
         && (!has(offer, "server_no_context_takeover") || has(answer, "server_no_context_takeover"))
         // Only an offer may leave the value out.
         && answer.all("client_max_window_bits").all(|value| value.is_some())
@@ -142,13 +144,13 @@ fn has(extension: &Extension, name: &str) -> bool {
     extension.all(name).next().is_some()
 }
 
-/// All that is offered, in order; `None` if any field breaks the grammar of RFC 6455 §9.1.
+/// Returns all offers, in order; `None` if any field violates the grammar of RFC 6455 §9.1.
 fn read_all(fields: &[&[u8]]) -> Option<Vec<Extension>> {
     let lists: Option<Vec<_>> = fields.iter().map(|field| read(field)).collect();
     Some(lists?.concat())
 }
 
-/// A list is words and what is between them, without the spaces; then it is split.
+/// Tokenizes a list without its whitespace, then splits it.
 fn read(field: &[u8]) -> Option<Vec<Extension>> {
     let lexemes = lexemes(field)?;
     let elements = lexemes.split(|lexeme| *lexeme == Lexeme::Mark(b','));
@@ -185,7 +187,8 @@ enum Lexeme {
     Mark(u8),
 }
 
-/// `None` where there is what is neither a word nor a mark, or a quoted string that is no word.
+/// Returns `None` for input that is neither a word nor a separator, or for a quoted string that is
+/// not a valid word.
 fn lexemes(field: &[u8]) -> Option<Vec<Lexeme>> {
     let mut lexemes = Vec::new();
     let mut bytes = field.iter().copied().peekable();
@@ -216,7 +219,7 @@ fn lexemes(field: &[u8]) -> Option<Vec<Lexeme>> {
     Some(lexemes)
 }
 
-/// A token of RFC 9110 §5.6.2: printable, and none of the delimiters.
+/// A token of RFC 9110 §5.6.2: printable characters without delimiters.
 fn word(bytes: Vec<u8>) -> Option<String> {
     let is_fit = |byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte);
     let is_word = !bytes.is_empty() && bytes.iter().all(is_fit);
@@ -233,6 +236,6 @@ const KNOWN: [&str; 4] = [
     "client_max_window_bits",
 ];
 const MAX_FIELDS: usize = 16;
-/// Makes one field of the first line, again and again up to a length that no head could have.
+/// Selects a repetition of the first line's field up to a length that no request head could have.
 const LONG: u8 = 0xFF;
 const LONG_FIELD: usize = 64 * 1024;

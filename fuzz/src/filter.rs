@@ -1,4 +1,4 @@
-//! Filters and their index, held against reading every filter for every event.
+//! Filters and their index, compared with evaluating every filter for every event.
 
 use std::collections::BTreeSet;
 
@@ -7,43 +7,43 @@ use serde_json::{Value, json};
 use h_realtime::model::{Candidates, Decision, EventKind, Field, Plan, Rule, Term};
 use h_realtime::uri;
 
-use crate::sim::{Heard, Stage};
+use crate::sim::{ApiHarness, ClientEvent};
 
-/// Lines of text:
+/// Input: lines of text.
 ///
-/// - `0 {…}` to `3 {…}`: this client's filter is now that JSON;
-/// - `0 -` to `3 -`: this client leaves, and another comes in its place;
-/// - `id …`, `group …`, `references …`, `uri …`, `version …`: the next event has this;
-/// - `!`: the event is published. One is at the end, too.
+/// - `0 {…}` to `3 {…}`: sets this client's filter to that JSON;
+/// - `0 -` to `3 -`: disconnects this client and connects another in its place;
+/// - `id …`, `group …`, `references …`, `uri …`, `version …`: adds a term to the next event;
+/// - `!`: publishes the event, which also happens at the end.
 pub fn filter(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
-    let mut play = Play::new();
+    let mut run = Run::new();
     for line in text.split('\n').take(MAX_LINES) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "0" | "1" | "2" | "3" => {
                 let client = usize::from(word.as_bytes()[0] - b'0');
                 match rest {
-                    "-" => play.replace(client),
-                    filter => play.set_filter(client, filter),
+                    "-" => run.replace(client),
+                    filter => run.set_filter(client, filter),
                 }
             }
-            "id" => play.add(Field::Id, rest),
-            "group" => play.add(Field::Group, rest),
-            "references" => play.add(Field::References, rest),
-            "uri" => play.uris.push(rest.to_owned()),
-            "version" => play.version = rest.parse().ok(),
-            "!" => play.publish(),
+            "id" => run.add(Field::Id, rest),
+            "group" => run.add(Field::Group, rest),
+            "references" => run.add(Field::References, rest),
+            "uri" => run.uris.push(rest.to_owned()),
+            "version" => run.version = rest.parse().ok(),
+            "!" => run.publish(),
             _ => {}
         }
     }
-    play.publish();
+    run.publish();
 }
 
-struct Play {
-    stage: Stage,
+struct Run {
+    harness: ApiHarness,
     clients: [Client; 4],
     terms: BTreeSet<(Field, String)>,
     uris: Vec<String>,
@@ -55,15 +55,15 @@ struct Client {
     wants: BTreeSet<(Field, String)>,
 }
 
-impl Play {
-    fn new() -> Play {
-        let mut stage = Stage::new(MAX_TERMS);
+impl Run {
+    fn new() -> Run {
+        let mut harness = ApiHarness::new(MAX_TERMS);
         let clients = [(); 4].map(|()| Client {
-            number: stage.open(),
+            number: harness.open(),
             wants: BTreeSet::new(),
         });
-        Play {
-            stage,
+        Run {
+            harness,
             clients,
             terms: BTreeSet::new(),
             uris: Vec::new(),
@@ -77,16 +77,16 @@ impl Play {
 
     fn replace(&mut self, client: usize) {
         let client = &mut self.clients[client];
-        self.stage
+        self.harness
             .send(client.number, 0x88, &1000_u16.to_be_bytes());
-        let goodbye = Heard::Close(Some((1000, String::new())));
-        assert_eq!(self.stage.hear(client.number), [goodbye]);
-        client.number = self.stage.open();
+        let goodbye = ClientEvent::Close(Some((1000, String::new())));
+        assert_eq!(self.harness.receive_events(client.number), [goodbye]);
+        client.number = self.harness.open();
         client.wants.clear();
     }
 
     fn set_filter(&mut self, client: usize, text: &str) {
-        // What one parser of a value cannot hold, and keys that are its own.
+        // JSON that exceeds the value type's range, and its reserved keys.
         let Ok(filter) = serde_json::from_str::<Value>(text) else {
             return;
         };
@@ -95,16 +95,16 @@ impl Play {
         }
         let client = &mut self.clients[client];
         let message = format!(r#"{{"type":"filter","filter":{text},"id":1}}"#);
-        self.stage.send(client.number, 0x81, message.as_bytes());
-        let heard = self.stage.hear(client.number);
+        self.harness.send(client.number, 0x81, message.as_bytes());
+        let events = self.harness.receive_events(client.number);
         match wanted(&filter).filter(|terms| terms.len() <= MAX_TERMS) {
             Some(terms) => {
-                assert_eq!(heard, [], "{text}");
+                assert_eq!(events, [], "{text}");
                 client.wants = terms.into_iter().collect();
             }
-            // The one before stays in force.
-            None => match heard.as_slice() {
-                [Heard::Text(reply)] => assert!(reply.contains(r#""ok": false"#), "{text}"),
+            // The previous filter stays in force.
+            None => match events.as_slice() {
+                [ClientEvent::Text(reply)] => assert!(reply.contains(r#""ok": false"#), "{text}"),
                 other => panic!("{other:?} to {text}"),
             },
         }
@@ -115,19 +115,19 @@ impl Play {
         let uris = std::mem::take(&mut self.uris);
         let keys = uri::annotation_keys(uris.iter().map(String::as_str), self.version.take());
         terms.extend(keys.into_iter().map(|key| (Field::Uri, key)));
-        self.stage.publish(plan(&terms));
+        self.harness.publish(plan(&terms));
         for client in &self.clients {
-            let heard = self.stage.hear(client.number);
+            let events = self.harness.receive_events(client.number);
             let expected = match client.wants.is_disjoint(&terms) {
                 true => vec![],
-                false => vec![Heard::Text(EVENT.to_owned())],
+                false => vec![ClientEvent::Text(EVENT.to_owned())],
             };
-            assert_eq!(heard, expected, "{:?} and {terms:?}", client.wants);
+            assert_eq!(events, expected, "{:?} and {terms:?}", client.wants);
         }
     }
 }
 
-/// The terms of a filter, repeated ones included; `None` for a filter that is to be refused.
+/// Returns the terms of a filter including duplicates; `None` for a filter that must be rejected.
 fn wanted(filter: &Value) -> Option<Vec<(Field, String)>> {
     let filter = filter.as_object()?;
     if filter.get("match_policy")? != &json!("include_any") || !filter.contains_key("actions") {
@@ -165,7 +165,7 @@ fn wanted(filter: &Value) -> Option<Vec<(Field, String)>> {
     Some(wanted)
 }
 
-/// For everybody whose filter has any of these.
+/// Returns a plan for all connections with a filter on any of these terms.
 fn plan(terms: &BTreeSet<(Field, String)>) -> Plan {
     let terms = terms.iter().map(|(field, value)| Term {
         field: *field,

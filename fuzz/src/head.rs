@@ -1,10 +1,10 @@
-//! Request heads, held against a naive reading of the lines.
+//! Request heads, compared with a naive line parser.
 
 use h_realtime_engine::http::{
     Framing, Head, HeadError, check_upgrade, parse_head, percent_decode,
 };
 
-/// The bytes of a request.
+/// Input: the bytes of a request.
 pub fn request_head(input: &[u8]) {
     let names = naive_names(input);
     let whole = read(input, &names);
@@ -15,21 +15,21 @@ pub fn request_head(input: &[u8]) {
     if let Ok(Some(view)) = &whole {
         check_against_lines(view, &input[..view.len], &names);
         let alone = read(&input[..view.len], &names);
-        assert_eq!(alone, whole, "without what follows");
+        assert_eq!(alone, whole, "without the bytes after the head");
     }
-    // What has arrived so far is either not enough, or wrong as the whole is.
+    // Every prefix is either incomplete, or invalid like the entire head.
     let step = len / 64 + 1;
     for end in (0..len).step_by(step) {
         match (read(&input[..end], &names), &whole) {
             (Ok(None), _) => {}
             (Err(HeadError::TooLarge), Err(_)) => {}
             (early, Err(error)) => assert_eq!(early, Err(*error), "{end}"),
-            (early, late) => panic!("{early:?} of {end} bytes, and then {late:?}"),
+            (early, late) => panic!("{early:?} after {end} bytes, then {late:?}"),
         }
     }
 }
 
-/// What is read of a head.
+/// The parsed parts of a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct View {
     len: usize,
@@ -40,14 +40,14 @@ struct View {
     framing: Framing,
     is_current: bool,
     keeps_alive: bool,
-    /// The values of each name asked for.
+    /// The values of each requested name.
     values: Vec<Vec<Vec<u8>>>,
 }
 
 fn read(input: &[u8], names: &[String]) -> Result<Option<View>, HeadError> {
     let head = parse_head(input, MAX_HEAD, |request| {
         let query = request.query.map(|query| format!("?{query}"));
-        // That nothing panics is all that can be said of these here.
+        // Only checked for panics.
         percent_decode(request.path);
         request.last_param("access_token");
         if let Ok(upgrade) = check_upgrade(request) {
@@ -74,14 +74,14 @@ fn read(input: &[u8], names: &[String]) -> Result<Option<View>, HeadError> {
     })
 }
 
-/// A 101 of one head, whatever the request had in it.
+/// Checks that the response is a single 101 head, regardless of the request.
 fn check_switch(answer: &[u8]) {
     let text = std::str::from_utf8(answer).expect("ASCII");
     assert!(text.starts_with("HTTP/1.1 101 "));
     assert_eq!(text.find("\r\n\r\n"), Some(text.len() - 4));
 }
 
-/// The names of all fields up to the first empty line, in lower case.
+/// Returns the names of all fields up to the first empty line, in lower case.
 fn naive_names(input: &[u8]) -> Vec<String> {
     let mut names: Vec<_> = fields(input).into_iter().map(|(name, _)| name).collect();
     names.extend(["host".to_owned(), "upgrade".to_owned()]);
@@ -90,7 +90,7 @@ fn naive_names(input: &[u8]) -> Vec<String> {
     names
 }
 
-/// Lines that have a colon, as name and value.
+/// Returns the lines that have a colon, as name and value.
 fn fields(head: &[u8]) -> Vec<(String, Vec<u8>)> {
     let text: String = head.iter().map(|&byte| char::from(byte)).collect();
     let mut fields = Vec::new();
@@ -108,7 +108,7 @@ fn fields(head: &[u8]) -> Vec<(String, Vec<u8>)> {
     fields
 }
 
-/// Whether the request line has the method and the target, in origin or in absolute form.
+/// Returns whether the request line contains the method and the target, in origin or absolute form.
 fn is_on_request_line(view: &View, head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or(head);
     let line = String::from_utf8_lossy(line);
@@ -143,8 +143,12 @@ fn check_against_lines(view: &View, head: &[u8], names: &[String]) {
     assert!(is_on_request_line(view, head), "{view:?}");
 
     let fields = fields(head);
-    // The request line, and the two ends of the empty line behind the fields.
-    assert_eq!(fields.len() + 3, lines.count(), "a line that is no field");
+    // The request line, and the two ends of the empty line after the fields.
+    assert_eq!(
+        fields.len() + 3,
+        lines.count(),
+        "a line that is not a field"
+    );
     let all = |name: &str| -> Vec<Vec<u8>> {
         let named = fields.iter().filter(|field| field.0 == name);
         named.map(|field| field.1.clone()).collect()
@@ -152,7 +156,7 @@ fn check_against_lines(view: &View, head: &[u8], names: &[String]) {
     for (name, values) in names.iter().zip(&view.values) {
         assert_eq!(*values, all(name), "{name}");
     }
-    // Nothing that somebody in front could frame differently.
+    // No ambiguity that a proxy in front could frame differently.
     assert!(all("host").len() <= 1);
     let codings = all("transfer-encoding");
     let framing = match all("content-length").as_slice() {

@@ -1,4 +1,4 @@
-//! Compressed messages, held against zlib.
+//! Compressed messages, compared with zlib.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
@@ -7,15 +7,16 @@ use h_realtime_engine::ws::{
     encode_client_frame,
 };
 
-use crate::decoder::{End, Outcome, Said, decode};
+use crate::decoder::{Decoded, End, Outcome, decode};
 
-/// A choice, two places to cut at, and what a client sends compressed, or what is to be.
+/// Input: a choice, two positions to split at, and the client's compressed data, or data to
+/// compress.
 pub fn inflate(input: &[u8]) {
     let &[choice, a, b, ref bytes @ ..] = input else {
         return;
     };
     if choice & 0x80 == 0 {
-        arrives(
+        check_inflate(
             bytes,
             choice & 0x40 != 0,
             LIMITS[usize::from(choice & 7)],
@@ -23,15 +24,15 @@ pub fn inflate(input: &[u8]) {
         );
     } else {
         let times = usize::from(choice & 0x1F) + 1;
-        let message = bytes.repeat(times.min(LONGEST / bytes.len().max(1)));
+        let message = bytes.repeat(times.min(MAX_MESSAGE / bytes.len().max(1)));
         let level = LEVELS[usize::from(choice >> 5 & 3)];
-        leaves(&message);
-        comes_back(&message, usize::from(a) * message.len() / 256, level);
+        check_deflate(&message);
+        check_round_trip(&message, usize::from(a) * message.len() / 256, level);
     }
 }
 
-/// A message in three fragments that are cut in other places on their way.
-fn arrives(data: &[u8], is_text: bool, limit: usize, cuts: [u8; 2]) {
+/// Inflates a message in three fragments, split at other positions in transit.
+fn check_inflate(data: &[u8], is_text: bool, limit: usize, cuts: [u8; 2]) {
     let expected = expected(data, is_text, limit);
     let mut inflater = Inflater::default();
     let got = inflated(&mut inflater, is_text, data, limit);
@@ -39,9 +40,9 @@ fn arrives(data: &[u8], is_text: bool, limit: usize, cuts: [u8; 2]) {
         Expected::Exactly(expected) => assert_eq!(got, *expected),
         Expected::Refused => assert!(got.is_err(), "{got:?}"),
     }
-    // Nothing is left of one message for the next.
+    // No state of one message leaks into the next.
     let hello = inflated(&mut inflater, true, HELLO, 5);
-    assert_eq!(hello, Ok(Said::Text("Hello".to_owned())));
+    assert_eq!(hello, Ok(Decoded::Text("Hello".to_owned())));
     assert_eq!(inflated(&mut inflater, is_text, data, limit), got, "again");
 
     let [a, b] = cuts.map(usize::from);
@@ -50,12 +51,12 @@ fn arrives(data: &[u8], is_text: bool, limit: usize, cuts: [u8; 2]) {
         let outcome = decode(stream.chunks(size), &COMPRESSION);
         let (is_mid_message, data) = (false, data.to_vec());
         let end = End::Open { is_mid_message };
-        let said = vec![Said::Compressed { is_text, data }];
-        assert_eq!(outcome, Outcome { said, end }, "in pieces of {size}");
+        let events = vec![Decoded::Compressed { is_text, data }];
+        assert_eq!(outcome, Outcome { events, end }, "in pieces of {size}");
     }
 }
 
-/// As a client's frames, the first of which alone says that it is compressed.
+/// Returns client frames, of which only the first is marked as compressed.
 fn in_fragments(data: &[u8], is_text: bool, mut cuts: [usize; 2]) -> Vec<u8> {
     cuts.sort_unstable();
     let [a, b] = cuts;
@@ -78,20 +79,20 @@ fn inflated(
     is_text: bool,
     data: &[u8],
     limit: usize,
-) -> Result<Said, ProtocolError> {
-    let said = match inflater.inflate(is_text, data, limit)? {
-        Event::Text(text) if is_text => Said::Text(text.to_owned()),
-        Event::Binary(data) if !is_text => Said::Binary(data.to_vec()),
+) -> Result<Decoded, ProtocolError> {
+    let event = match inflater.inflate(is_text, data, limit)? {
+        Event::Text(text) if is_text => Decoded::Text(text.to_owned()),
+        Event::Binary(data) if !is_text => Decoded::Binary(data.to_vec()),
         other => panic!("{other:?}"),
     };
-    Ok(said)
+    Ok(event)
 }
 
 #[derive(Debug)]
 enum Expected {
-    Exactly(Result<Said, ProtocolError>),
-    /// What comes first behind the limit is wrong. We may see that before we stop, or stop
-    /// before we see it.
+    Exactly(Result<Decoded, ProtocolError>),
+    /// Data after the limit is invalid. The inflater may detect that before it stops, or stop
+    /// before.
     Refused,
 }
 
@@ -102,19 +103,19 @@ fn expected(data: &[u8], is_text: bool, limit: usize) -> Expected {
         length if length == limit + 1 && !is_whole => return Expected::Refused,
         length if length > limit => error(CloseCode::TOO_BIG, "message is too big"),
         _ if !is_whole => error(CloseCode::INVALID_DATA, "compressed data is corrupt"),
-        _ if !is_text => Ok(Said::Binary(out)),
+        _ if !is_text => Ok(Decoded::Binary(out)),
         _ => match String::from_utf8(out) {
-            Ok(text) => Ok(Said::Text(text)),
+            Ok(text) => Ok(Decoded::Text(text)),
             Err(_) => error(CloseCode::INVALID_DATA, "text is not UTF-8"),
         },
     })
 }
 
-/// What zlib makes of a message, byte by byte, up to two bytes more than allowed or a little
-/// more, and whether it ends as RFC 7692 §7.2.2 has it: with a final block, or as if one
-/// followed the tail that was taken off.
+/// Inflates a message with zlib, byte by byte, up to slightly more than the limit, and returns
+/// whether it ends as RFC 7692 §7.2.2 specifies: with a final block, or as if one followed the
+/// omitted tail.
 fn zlib(data: &[u8], limit: usize) -> (Vec<u8>, bool) {
-    let mut out = Vec::with_capacity(limit + 2 + MOST_OF_A_BYTE);
+    let mut out = Vec::with_capacity(limit + 2 + MAX_OUTPUT_PER_BYTE);
     let mut stream = Decompress::new(false);
     let mut is_whole = false;
     let mut length = None;
@@ -137,13 +138,13 @@ fn zlib(data: &[u8], limit: usize) -> (Vec<u8>, bool) {
             break;
         }
     }
-    // The tail is an end, and says nothing.
+    // The tail only ends the stream.
     let is_whole = is_whole && length.is_none_or(|length| out.len() == length);
     (out, is_whole)
 }
 
-/// What we compress anybody can read who agreed to our window, and it is as long as announced.
-fn leaves(message: &[u8]) {
+/// Our compressed output can be inflated with the negotiated window and has the announced length.
+fn check_deflate(message: &[u8]) {
     let mut deflater = Deflater::default();
     let room = message.len() + message.len() / 16 + 64;
     let data = deflater.deflate(message, room).expect("room").to_vec();
@@ -156,10 +157,10 @@ fn leaves(message: &[u8]) {
     let mut piece = [0; SMALL];
     loop {
         let (taken, before) = (stream.total_in() as usize, stream.total_out());
-        // In small pieces, so that it has only its window to look back at.
+        // In small pieces, so that zlib can only look back within its window.
         let rest = &tailed[taken..];
         let result = stream.decompress(rest, &mut piece, FlushDecompress::None);
-        result.expect("what zlib can read");
+        result.expect("zlib can inflate it");
         let written = (stream.total_out() - before) as usize;
         out.extend_from_slice(&piece[..written]);
         if written < piece.len() {
@@ -170,12 +171,12 @@ fn leaves(message: &[u8]) {
     check_message(&data, message);
 }
 
-/// What zlib compresses we can read, a final block in its middle or not.
-fn comes_back(message: &[u8], cut: usize, level: u32) {
+/// We can inflate output of zlib, with or without a final block in the middle.
+fn check_round_trip(message: &[u8], cut: usize, level: u32) {
     let (first, second) = message.split_at(cut);
     let mut data = flushed(first, level, FlushCompress::Finish);
     data.extend(flushed(second, level, FlushCompress::Sync));
-    check_message(data.strip_suffix(&TAIL).expect("the tail"), message);
+    check_message(data.strip_suffix(&TAIL).expect("the flush tail"), message);
 }
 
 fn flushed(message: &[u8], level: u32, flush: FlushCompress) -> Vec<u8> {
@@ -188,8 +189,8 @@ fn flushed(message: &[u8], level: u32, flush: FlushCompress) -> Vec<u8> {
 
 fn check_message(data: &[u8], message: &[u8]) {
     let mut inflater = Inflater::default();
-    let said = inflated(&mut inflater, false, data, message.len());
-    assert_eq!(said, Ok(Said::Binary(message.to_vec())));
+    let event = inflated(&mut inflater, false, data, message.len());
+    assert_eq!(event, Ok(Decoded::Binary(message.to_vec())));
     if let Some(less) = message.len().checked_sub(1) {
         let error = inflated(&mut inflater, false, data, less).unwrap_err();
         assert_eq!(error.code, CloseCode::TOO_BIG);
@@ -197,12 +198,12 @@ fn check_message(data: &[u8], message: &[u8]) {
 }
 
 const LIMITS: [usize; 8] = [0, 1, 5, 100, 257, 4095, 4096, 65_536];
-/// Of compression.
+/// Levels of compression.
 const LEVELS: [u32; 4] = [0, 1, 6, 9];
 /// The longest message that is compressed.
-const LONGEST: usize = 16 * 1024;
-/// Matches of 258 bytes and two bits each, one of which was begun before.
-const MOST_OF_A_BYTE: usize = 5 * 258;
+const MAX_MESSAGE: usize = 16 * 1024;
+/// Matches of 258 bytes in two bits each, one of which had begun before.
+const MAX_OUTPUT_PER_BYTE: usize = 5 * 258;
 const SMALL: usize = 64;
 const COMPRESSION: Limits = Limits {
     max_message: usize::MAX,
@@ -213,7 +214,7 @@ const RSV1: u8 = 0x40;
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 /// RFC 7692 §7.2.3.1.
 const HELLO: &[u8] = &[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
-/// §7.2.1: what ends every flushed piece of data, and so is not sent.
+/// §7.2.1: the bytes that end every flush and are therefore not sent.
 const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
-/// The same, and an empty block that is final.
+/// The same, followed by an empty final block.
 const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xFF, 0xFF, 0x01, 0x00, 0x00, 0xFF, 0xFF];

@@ -1,10 +1,9 @@
-//! What the fuzz targets check: one function a target, of bytes, which panics where something
-//! is wrong.
+//! The checks of the fuzz targets: one function per target, which takes bytes and panics on a
+//! failure.
 //!
-//! The functions know nothing of libFuzzer, so that `tests/corpus.rs` runs the same ones over the
-//! committed corpus with any compiler. Each holds the product against something simpler that was
-//! written apart from it: the standard library, another crate, a naive search, or the rule's own
-//! words.
+//! The functions do not depend on libFuzzer, so `tests/corpus.rs` runs them over the committed
+//! corpus with any compiler. Each compares the product with a simpler, independent implementation:
+//! the standard library, another crate, a naive search, or the text of the specification.
 #![forbid(unsafe_code)]
 
 mod api;
@@ -40,7 +39,7 @@ pub use proxy::proxy_header;
 pub use small::{mask, utf8};
 pub use uri::uri_normalize;
 
-/// A target's name, which is also that of its file and of its corpus, and its function.
+/// The name of a target, which is also that of its file and its corpus, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.

@@ -1,23 +1,24 @@
-//! Headers of the PROXY protocol, held against a naive reading.
+//! Headers of the PROXY protocol, compared with a naive parser.
 
 use std::net::IpAddr;
 
 use h_realtime_engine::http::{Progress, Source, parse_proxy};
 
-/// The bytes that a connection begins with: read as the engine does, no more than what is said to
-/// be missing, they are what a naive reading says, and no byte behind the header is asked for.
+/// Input: the first bytes of a connection. Read as the engine does, requesting no more bytes than
+/// are known to be missing, the result equals that of a naive parser, and no byte after the header
+/// is requested.
 pub fn proxy_header(input: &[u8]) {
     let mut length = 0;
     let read = loop {
         match parse_proxy(&input[..length]) {
             Ok(Progress::Whole(source, whole)) => {
-                assert_eq!(whole, length, "more was asked for than belongs to it");
+                assert_eq!(whole, length, "bytes after the header were requested");
                 break Some((source, whole));
             }
             Ok(Progress::Missing(missing)) => {
                 assert!((1..=4096).contains(&missing), "{missing}");
                 length += missing;
-                assert!(length <= 4096, "it never ends");
+                assert!(length <= 4096, "the parser does not finish");
                 if length > input.len() {
                     return;
                 }
@@ -27,7 +28,7 @@ pub fn proxy_header(input: &[u8]) {
     };
     let naive = naive(input);
     assert_eq!(read, naive);
-    // What has arrived so far of what is right is never wrong.
+    // No prefix of a valid header is an error.
     for end in 0..read.map_or(0, |(_, whole)| whole) {
         assert!(
             matches!(parse_proxy(&input[..end]), Ok(Progress::Missing(_))),
@@ -36,7 +37,7 @@ pub fn proxy_header(input: &[u8]) {
     }
 }
 
-/// All of it at once; `None` for what is none.
+/// Parses all bytes at once; `None` if they are not a header.
 fn naive(input: &[u8]) -> Option<(Source, usize)> {
     if let Some(rest) = input.strip_prefix(b"\r\n\r\n\0\r\nQUIT\n") {
         let (&[command, family, high, low], rest) = rest.split_first_chunk()?;

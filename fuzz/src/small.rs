@@ -1,9 +1,10 @@
-//! Masking and UTF-8, held against their definitions.
+//! Masking and UTF-8 validation, compared with their definitions.
 
 use h_realtime_engine::ws::{Utf8, apply_mask};
 
-/// The mask's four bytes, an offset, a place to cut at, and data: the same as byte by byte
-/// (RFC 6455 §5.3), at once or in two pieces, and undone by itself.
+/// Input: the four bytes of the mask, an offset, a position to split at, and data. The result
+/// equals masking byte by byte (RFC 6455 §5.3), at once or in two pieces, and masking again
+/// restores the data.
 pub fn mask(input: &[u8]) {
     let &[a, b, c, d, offset, cut, ref plain @ ..] = input else {
         return;
@@ -27,14 +28,14 @@ pub fn mask(input: &[u8]) {
     assert_eq!(whole, plain, "twice");
 }
 
-/// Sizes of pieces, and a text: incremental checking says what `std` says of the whole, and
-/// fails with the piece that has the first byte after which nothing could make it right.
+/// Input: sizes of pieces, then a text. Incremental validation agrees with `std` on the whole, and
+/// fails in the piece with the first byte that makes the text invalid.
 pub fn utf8(input: &[u8]) {
     let &[sizes, ref text @ ..] = input else {
         return;
     };
     let sizes = [usize::from(sizes & 15) + 1, usize::from(sizes >> 4) + 1];
-    let certain = certainly_wrong_after(text);
+    let certain = first_invalid(text);
     let mut checker = Utf8::default();
     let mut fed = 0;
     for size in sizes.into_iter().cycle() {
@@ -53,8 +54,8 @@ pub fn utf8(input: &[u8]) {
     assert_eq!(checker.is_complete(), is_whole, "at the end");
 }
 
-/// After how many bytes it is certain that the text is wrong.
-fn certainly_wrong_after(text: &[u8]) -> Option<usize> {
+/// Returns the number of bytes after which the text is certainly invalid.
+fn first_invalid(text: &[u8]) -> Option<usize> {
     let start = std::str::from_utf8(text).err()?.valid_up_to();
     (start + 1..=text.len()).find(|&end| {
         let error = std::str::from_utf8(&text[start..end]).err();

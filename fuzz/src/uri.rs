@@ -1,8 +1,8 @@
-//! The URI normaliser: its properties. What it makes of each URI is in the vectors.
+//! Properties of the URI normalizer. The vectors cover its output for specific URIs.
 
 use h_realtime::uri::{self, Version, annotation_keys, filter_keys, normalize};
 
-/// URIs, with a byte between them that is in no text.
+/// Input: URIs, separated by a byte that is not part of any text.
 pub fn uri_normalize(input: &[u8]) {
     for uri in input.split(|&byte| byte == SEPARATOR) {
         if let Ok(uri) = std::str::from_utf8(uri) {
@@ -13,7 +13,7 @@ pub fn uri_normalize(input: &[u8]) {
 
 fn check(uri: &str) {
     let Ok(page) = normalize(uri) else {
-        // Nobody can ask for what has no normal form, or be found under it.
+        // A URI without a normal form can neither be requested nor found.
         assert_eq!(annotation_keys([uri].into_iter(), None), [""; 0]);
         return check_filter(uri);
     };
@@ -25,14 +25,17 @@ fn check(uri: &str) {
         uri.len()
     );
     let keys = annotation_keys([uri].into_iter(), None);
-    assert!(keys.contains(&page), "{uri:?} is not found as itself");
+    assert!(
+        keys.contains(&page),
+        "a filter for {uri:?} does not match it"
+    );
     check_filter(uri);
 }
 
-/// A filter of versions of a page meets the annotations of those versions, and no annotation
-/// of another page.
+/// A filter for versions of a page matches the annotations of those versions, and no annotation of
+/// another page.
 fn check_filter(uri: &str) {
-    let (base, versions) = uri::split_versions(uri, usize::MAX).expect("no limit");
+    let (base, versions) = uri::split_versions(uri, usize::MAX).expect("within the limit");
     assert!(uri.starts_with(base));
     let Ok(keys) = filter_keys(uri, usize::MAX) else {
         assert!(normalize(base).is_err());
@@ -52,10 +55,10 @@ fn check_filter(uri: &str) {
         let found = annotation_keys([base].into_iter(), number);
         assert!(
             keys.iter().any(|key| found.contains(key)),
-            "{keys:?} does not meet {found:?}"
+            "{keys:?} does not match {found:?}"
         );
     }
 }
 
-/// Between two URIs of an input.
+/// The separator of two URIs in an input.
 pub const SEPARATOR: u8 = 0xFF;

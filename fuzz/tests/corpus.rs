@@ -1,4 +1,4 @@
-//! Every target over its committed corpus: what the fuzzers start from, and what they found.
+//! Runs every target over its committed corpus: the fuzzers' seeds and their findings.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Names of what is in a directory, without their endings.
+/// Returns the names of the files in a directory, without extensions.
 fn names(path: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(here(path)).unwrap();
     let name = |entry: fs::DirEntry| {

@@ -1,4 +1,4 @@
-//! The rest of the admin listener: who may talk to it, the page, health, and the last events.
+//! The rest of the admin listener: access, the page, health, and the recent events.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ fn get(server: &Server, path: &str) -> (u16, String, String) {
     request(server, &format!("GET {path}"), &host)
 }
 
-/// A server whose back end has said that it is there, which it does right after the start.
+/// Starts a server and waits until its back end is ready, which it is right after the start.
 fn ready() -> Server {
     let server = Server::start();
     eventually(PATIENCE, || {
@@ -57,7 +57,7 @@ fn routes_and_methods() {
         let field = head.lines().find_map(|field| field.strip_prefix("Allow: "));
         assert_eq!(field, allow, "{line}");
     }
-    // An upgrade is not for this listener either.
+    // Nor does this listener upgrade connections.
     let upgrade = format!(
         "{host}Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          Sec-WebSocket-Version: 13\r\n"
@@ -66,7 +66,7 @@ fn routes_and_methods() {
 }
 
 #[test]
-fn what_a_get_would_say_of_itself_a_head_says_too() {
+fn head_response_has_the_fields_of_get() {
     let server = ready();
     let host = format!("Host: {}\r\n", server.admin);
     for path in ["/", "/page.css", "/livez", "/readyz", "/nothing"] {
@@ -80,7 +80,7 @@ fn what_a_get_would_say_of_itself_a_head_says_too() {
 
 // CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
 #[test]
-fn another_sites_page_is_refused() {
+fn requests_from_other_origins_are_refused() {
     let server = Server::start();
     let (admin, port) = (server.admin, server.admin.port());
     let key = server.publish_key();
@@ -127,7 +127,7 @@ fn refusals_end_the_connection() {
         ("GET /tail", &*own, 401),
         ("POST /events", &*own, 401),
     ] {
-        // Nothing asks for the end but the server.
+        // Only the server ends the connection.
         let request = format!("{line} HTTP/1.1\r\n{fields}\r\n");
         let (found, head, _) = http(server.admin, request.as_bytes());
         assert_eq!(found, status, "{line}");
@@ -135,7 +135,7 @@ fn refusals_end_the_connection() {
     }
 }
 
-/// Connections that have been answered, or send a part of a head, or nothing.
+/// Opens connections that have been answered, or have sent an incomplete head or nothing.
 fn idle_connections(server: &Server, count: usize) -> Vec<TcpStream> {
     let whole = format!("GET /livez HTTP/1.1\r\nHost: {}\r\n\r\n", server.admin);
     let begun = ["", "GET /livez HTTP/1.1\r\nA: ", &*whole];
@@ -163,7 +163,7 @@ fn idle_connections_do_not_keep_requests_from_being_served() {
     drop(idle);
 }
 
-/// Sends a publish request, and returns the status of its answer.
+/// Sends a publish request, and returns the status of the response.
 fn publish_over(stream: &mut TcpStream, server: &Server, key: &str) -> String {
     let event = json!({"topic": "annotation", "action": "update", "annotation": {
         "id": "A", "user": "acct:joe@example.org", "uri": "https://example.org/",
@@ -207,7 +207,7 @@ fn publishers_pool_of_100_connections_survives_other_connections() {
 }
 
 #[test]
-fn the_page_is_of_this_server_alone_and_may_do_little() {
+fn page_is_self_contained_and_restricted_by_csp() {
     let server = Server::start();
     let (status, head, page) = get(&server, "/");
     assert_eq!(status, 200);
@@ -218,7 +218,7 @@ fn the_page_is_of_this_server_alone_and_may_do_little() {
     );
     assert!(
         page.contains(&server.listeners[0]),
-        "the page does not know where to connect"
+        "the page does not contain the address to connect to"
     );
     assert!(!page.contains(&server.publish_key()));
     let quoted = |before: &str| -> Vec<String> {
@@ -258,7 +258,7 @@ fn the_page_is_of_this_server_alone_and_may_do_little() {
 }
 
 #[test]
-fn the_last_events_are_for_those_with_the_key_and_say_nothing_of_what_is_written() {
+fn recent_events_need_the_key_and_omit_content() {
     let server = ready();
     let key = server.publish_key();
     let tail = |key: &str, query: &str| {
@@ -302,7 +302,7 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn metrics_key_that_is_the_publish_key_is_warned_of_at_the_start() {
+fn metrics_key_equal_to_publish_key_causes_a_warning() {
     let mut server = Server::start();
     assert!(!server.log().contains("metrics_key"), "{}", server.log());
     let file = server.data().join("publish.key");

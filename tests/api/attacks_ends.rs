@@ -1,6 +1,6 @@
-//! Half-closes and resets in every phase of a connection: each ends promptly, nobody else
-//! notices, and the server goes back to sleep. CVE-2017-2670, CVE-2019-15541 and
-//! RUSTSEC-2024-0336 are such ends that left a loop behind.
+//! Half-closes and resets in every phase of a connection: each ends promptly without affecting
+//! others, and the server becomes idle again. CVE-2017-2670, CVE-2019-15541, and RUSTSEC-2024-0336
+//! are vulnerabilities in which such an end caused a busy loop.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::support::{Client, PATIENCE, Received, Server, Siege, connect, reset};
+use crate::support::{Client, LoadTest, PATIENCE, Received, Server, connect, reset};
 
-/// A connection brought to some phase.
-type Bring = Box<dyn Fn(&Server) -> TcpStream>;
+/// Brings a connection into a phase.
+type Setup = Box<dyn Fn(&Server) -> TcpStream>;
 
-fn begun(bytes: &[u8]) -> Bring {
+fn begun(bytes: &[u8]) -> Setup {
     let bytes = bytes.to_vec();
     Box::new(move |server| {
         let mut stream = connect(server.address());
@@ -23,7 +23,7 @@ fn begun(bytes: &[u8]) -> Bring {
     })
 }
 
-fn open(then: &[u8]) -> Bring {
+fn open(then: &[u8]) -> Setup {
     let then = then.to_vec();
     Box::new(move |server| {
         let mut stream = server.anonymous().stream;
@@ -32,24 +32,24 @@ fn open(then: &[u8]) -> Bring {
     })
 }
 
-fn phases() -> Vec<(&'static str, Bring)> {
+fn phases() -> Vec<(&'static str, Setup)> {
     let handshake = "GET /ws?access_token=nobodys HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
                      Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let with_frame = [handshake.as_bytes(), b"\x81\xfe\x01\0\0\0\0\0half"].concat();
-    let closed: Bring = Box::new(|server| {
+    let closed: Setup = Box::new(|server| {
         let mut client = server.anonymous();
         client.send("not JSON");
         assert!(matches!(client.receive(), Received::Close(Some((1007, _)))));
         client.stream
     });
-    let refused: Bring = Box::new(|server| {
+    let refused: Setup = Box::new(|server| {
         let mut client = Client::raw(connect(server.address()));
         client.send_raw(b"nonsense\r\n\r\n");
         assert_eq!(client.answer(false).unwrap().status(), 400);
         client.stream
     });
-    let unread: Bring = Box::new(|server| {
+    let unread: Setup = Box::new(|server| {
         let mut client = server.anonymous();
         for id in 0..500 {
             client.send(&format!(r#"{{"type":"ping","id":{id}}}"#));
@@ -76,29 +76,29 @@ fn phases() -> Vec<(&'static str, Bring)> {
     ]
 }
 
-/// Half of them are reset and the other half only end their direction, and must be ended.
-fn end_all(siege: &mut Siege, phase: &str, streams: Vec<TcpStream>) {
+/// Resets half of the connections, and half-closes the other half, which the server must end.
+fn end_all(load: &mut LoadTest, phase: &str, streams: Vec<TcpStream>) {
     let mut halves = Vec::new();
     for (number, stream) in streams.into_iter().enumerate() {
         if number % 2 == 0 {
             reset(stream);
         } else {
-            // Where the server has ended it already there is nothing to end.
+            // Fails if the server has already ended the connection.
             let _ = stream.shutdown(Shutdown::Write);
             halves.push(stream);
         }
     }
-    siege.answer();
+    load.ping();
     for mut stream in halves {
         let mut rest = Vec::new();
         if let Err(error) = stream.read_to_end(&mut rest) {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{phase}");
         }
     }
-    siege.wait_until_alone();
+    load.wait_for_disconnects();
 }
 
-// W1: where the signal is not ignored, writing to a connection that the peer has reset ends the
+// W1: unless the signal is ignored, writing to a connection that the peer has reset terminates the
 // process.
 #[test]
 fn server_ignores_sigpipe() {
@@ -113,22 +113,22 @@ fn server_ignores_sigpipe() {
 
 // CVE-2017-2670, W1
 #[test]
-fn half_closes_and_resets_in_every_phase_end_it_at_once() {
-    let mut siege = Siege::new("");
+fn half_close_or_reset_in_any_phase_ends_the_connection() {
+    let mut load = LoadTest::new("");
     for (phase, bring) in phases() {
         let since = Instant::now();
-        let streams = (0..20).map(|_| bring(&siege.server)).collect();
-        end_all(&mut siege, phase, streams);
-        // No deadline but that of a peer that still has something to say was waited for.
+        let streams = (0..20).map(|_| bring(&load.server)).collect();
+        end_all(&mut load, phase, streams);
+        // The only deadline that has passed is that of a peer with outstanding input.
         assert!(since.elapsed() < PATIENCE / 2, "{phase}");
     }
-    siege.lift();
+    load.check_recovery();
 }
 
 // RUSTSEC-2024-0336, T2
 #[cfg(feature = "tls")]
 #[test]
-fn the_same_in_and_behind_a_tls_handshake() {
+fn half_close_or_reset_around_tls_handshake_ends_the_connection() {
     let tls = crate::support::TlsServer::start();
     let config = tls.config(&rustls::version::TLS13);
     let hello = crate::support::hello(&config).1;
@@ -160,12 +160,12 @@ fn the_same_in_and_behind_a_tls_handshake() {
         stream
     });
     phases.push(("in a record", in_record.collect()));
-    let witness = tls.plain();
-    let mut siege = Siege::of(tls.server, witness);
+    let probe = tls.plain();
+    let mut load = LoadTest::of(tls.server, probe);
     let all = phases
         .into_iter()
         .flat_map(|(_, streams)| streams)
         .collect();
-    end_all(&mut siege, "TLS", all);
-    siege.lift();
+    end_all(&mut load, "TLS", all);
+    load.check_recovery();
 }

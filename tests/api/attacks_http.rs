@@ -1,13 +1,13 @@
-//! Requests that are meant to be read differently by somebody else, or to cost much to read,
-//! and what becomes of them in the log.
+//! Requests that other parsers may interpret differently or that are expensive to parse, and their
+//! effect on the log.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Client, Received, Server, Siege, connect, event};
+use crate::support::{Client, LoadTest, Received, Server, connect, event};
 
-/// Requests that two parsers could disagree about: where they end, or what they are.
+/// Returns requests with ambiguous framing or meaning.
 fn ambiguous(line: &str, host: &str) -> Vec<String> {
     let fields = [
         "Transfer-Encoding : chunked",
@@ -47,7 +47,7 @@ fn ambiguous(line: &str, host: &str) -> Vec<String> {
     fields.iter().map(request).collect()
 }
 
-/// Sends it all in one piece, and says how many answers there are and what the first is.
+/// Sends all bytes at once, and returns the statuses of the responses.
 fn answers(client: &mut Client, bytes: &[u8]) -> Vec<u16> {
     client.send_raw(bytes);
     let mut statuses = Vec::new();
@@ -57,21 +57,21 @@ fn answers(client: &mut Client, bytes: &[u8]) -> Vec<u16> {
     statuses
 }
 
-// CVE-2021-21299, CVE-2021-32714, CVE-2021-32715, CVE-2020-35863, CVE-2020-35884,
-// CVE-2021-38512: nothing behind such a request is ever taken for one.
+// CVE-2021-21299, CVE-2021-32714, CVE-2021-32715, CVE-2020-35863, CVE-2020-35884, CVE-2021-38512:
+// nothing after such a request is treated as a request.
 #[test]
-fn what_follows_an_ambiguous_request_is_never_executed() {
-    let mut siege = Siege::new("");
+fn bytes_after_an_ambiguous_request_are_never_executed() {
+    let mut load = LoadTest::new("");
     let hidden = "0\r\n\r\nGET /_status HTTP/1.1\r\nHost: a\r\n\r\n";
     for line in ["GET /_status HTTP/1.1", "POST /_status HTTP/1.1"] {
         for request in ambiguous(line, "a") {
-            let mut client = Client::raw(connect(siege.server.address()));
+            let mut client = Client::raw(connect(load.server.address()));
             let bytes = format!("{request}{hidden}");
             assert_eq!(answers(&mut client, bytes.as_bytes()), [400], "{bytes:?}");
         }
     }
-    // Framing that is clear: of a body that is not read, or not understood, nothing is executed
-    // either, and the connection ends.
+    // Unambiguous framing: nothing in a body that is not read or not supported is executed either,
+    // and the connection ends.
     for (field, version, status) in [
         ("Transfer-Encoding: chunked", "HTTP/1.1", 200),
         ("Transfer-Encoding:\tChunked ", "HTTP/1.1", 200),
@@ -80,7 +80,7 @@ fn what_follows_an_ambiguous_request_is_never_executed() {
         ("Transfer-Encoding: xchunked", "HTTP/1.1", 501),
         ("Transfer-Encoding: gzip, chunked", "HTTP/1.1", 501),
     ] {
-        let mut client = Client::raw(connect(siege.server.address()));
+        let mut client = Client::raw(connect(load.server.address()));
         let bytes = format!("GET /_status {version}\r\nHost: a\r\n{field}\r\n\r\n{hidden}");
         assert_eq!(
             answers(&mut client, bytes.as_bytes()),
@@ -88,15 +88,15 @@ fn what_follows_an_ambiguous_request_is_never_executed() {
             "{bytes:?}"
         );
     }
-    siege.answer();
-    siege.lift();
+    load.ping();
+    load.check_recovery();
 }
 
 // CVE-2021-21299, CVE-2021-32714, CVE-2021-32715, CVE-2020-35863, CVE-2020-35884, CVE-2021-38512
 #[test]
-fn the_admin_listener_publishes_nothing_that_is_hidden_in_another_request() {
-    let siege = Siege::new("");
-    let (admin, key) = (siege.server.admin, siege.server.publish_key());
+fn smuggled_publish_request_is_not_executed() {
+    let load = LoadTest::new("");
+    let (admin, key) = (load.server.admin, load.server.publish_key());
     let body = event("create", json!({})).to_string();
     let publish = format!(
         "POST /events HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {key}\r\nContent-Length: {}\r\n\r\n{body}",
@@ -109,7 +109,7 @@ fn the_admin_listener_publishes_nothing_that_is_hidden_in_another_request() {
             assert_eq!(answers(&mut client, bytes.as_bytes()), [400], "{bytes:?}");
         }
     }
-    // In a body that was refused or not wanted, a request is a part of the body.
+    // In a refused or unwanted body, a request is only data.
     for head in [
         "POST /events HTTP/1.1",
         "GET /metrics HTTP/1.1",
@@ -125,7 +125,7 @@ fn the_admin_listener_publishes_nothing_that_is_hidden_in_another_request() {
         let mut client = Client::raw(connect(admin));
         assert_eq!(answers(&mut client, bytes.as_bytes()).len(), 1, "{head}");
     }
-    // What follows chunks that are not well formed.
+    // Bytes after malformed chunks.
     let head = format!(
         "POST /events HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {key}\r\n\
          Transfer-Encoding: chunked\r\n\r\n"
@@ -148,17 +148,17 @@ fn the_admin_listener_publishes_nothing_that_is_hidden_in_another_request() {
             "{statuses:?} {chunks:?}"
         );
     }
-    let received = siege.server.metric("h_realtime_events_received_total");
+    let received = load.server.metric("h_realtime_events_received_total");
     assert_eq!(received, 0.0);
-    siege.lift();
+    load.check_recovery();
 }
 
-// CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883: any page can have its visitor's
-// browser send requests here, as often as it likes and even with a key that it knows.
+// CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883: any page can make its visitor's
+// browser send requests here, as often as it likes, even with a key that it knows.
 #[test]
-fn requests_across_origins_reach_nothing() {
-    let mut siege = Siege::new("");
-    let (admin, key) = (siege.server.admin, siege.server.publish_key());
+fn cross_origin_requests_have_no_effect() {
+    let mut load = LoadTest::new("");
+    let (admin, key) = (load.server.admin, load.server.publish_key());
     let body = event("create", json!({})).to_string();
     let port = admin.port();
     let sites = [
@@ -166,7 +166,7 @@ fn requests_across_origins_reach_nothing() {
         format!("Host: {admin}\r\nOrigin: http://{admin}.example.org"),
         format!("Host: {admin}\r\nOrigin: http://example.org/{admin}"),
         format!("Host: {admin}\r\nOrigin: http://127.0.0.1"),
-        format!("Host: {admin}\r\nOrigin: http://{}", siege.server.address()),
+        format!("Host: {admin}\r\nOrigin: http://{}", load.server.address()),
         format!("Host: {admin}\r\nOrigin: ws://{admin}"),
         format!("Host: {admin}\r\nOrigin: null"),
         format!("Host: evil.example:{port}\r\nOrigin: http://evil.example:{port}"),
@@ -197,21 +197,21 @@ fn requests_across_origins_reach_nothing() {
                 assert!(!answer.head.to_lowercase().contains("access-control"));
             }
         }
-        siege.answer();
+        load.ping();
     }
-    let received = siege.server.metric("h_realtime_events_received_total");
+    let received = load.server.metric("h_realtime_events_received_total");
     assert_eq!(received, 0.0);
-    assert_eq!(siege.server.publish(&body).0, 202);
-    siege.answer();
-    siege.lift();
+    assert_eq!(load.server.publish(&body).0, 202);
+    load.ping();
+    load.check_recovery();
 }
 
-// RUSTSEC-2026-0033, CVE-2020-7693: a proxy that takes a connection for a tunnel must not be
-// able to pass a second request through it, on whatever route the first one failed.
+// RUSTSEC-2026-0033, CVE-2020-7693: a proxy that treats a connection as a tunnel must not be able
+// to pass a second request through it, whatever made the first one fail.
 #[test]
-fn nothing_behind_an_upgrade_that_failed_is_executed() {
-    let mut siege = Siege::new("[auth]\ninvalid_token = \"reject\"\n");
-    let (admin, key) = (siege.server.admin, siege.server.publish_key());
+fn bytes_after_a_failed_upgrade_are_not_executed() {
+    let mut load = LoadTest::new("[auth]\ninvalid_token = \"reject\"\n");
+    let (admin, key) = (load.server.admin, load.server.publish_key());
     let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let good = format!("GET /ws HTTP/1.1\r\nHost: a\r\n{upgrade}\r\n");
@@ -237,7 +237,7 @@ fn nothing_behind_an_upgrade_that_failed_is_executed() {
             let is_good = method == "GET" && target == "/ws";
             if !is_good {
                 let bad = good.replacen("GET /ws", &format!("{method} {target}"), 1);
-                let mut client = Client::raw(connect(siege.server.address()));
+                let mut client = Client::raw(connect(load.server.address()));
                 client.send_raw(format!("{bad}{good}").as_bytes());
                 let is_head = method == "HEAD";
                 let status = client.answer(is_head).unwrap().status();
@@ -257,24 +257,23 @@ fn nothing_behind_an_upgrade_that_failed_is_executed() {
         ("Upgrade: websocket", "Upgrade: h2c"),
         ("Connection: Upgrade", "Connection: keep-alive"),
     ] {
-        let mut client = Client::raw(connect(siege.server.address()));
+        let mut client = Client::raw(connect(load.server.address()));
         let bytes = format!("{}{good}", good.replacen(from, to, 1));
         assert_eq!(answers(&mut client, bytes.as_bytes()), [400], "{to}");
     }
-    let received = siege.server.metric("h_realtime_events_received_total");
+    let received = load.server.metric("h_realtime_events_received_total");
     assert_eq!(received, 0.0);
-    // The witness, and those who were there before.
-    assert_eq!(siege.server.metric("h_realtime_connects_total"), 1.0);
-    siege.answer();
-    siege.lift();
+    // The well-behaved client, and its predecessors.
+    assert_eq!(load.server.metric("h_realtime_connects_total"), 1.0);
+    load.ping();
+    load.check_recovery();
 }
 
-// CVE-2020-27813
-// CVE-2022-21676: what is wrong with a frame is seen wherever it begins.
+// CVE-2020-27813 CVE-2022-21676: an invalid frame is detected wherever it begins.
 #[test]
-fn a_violation_in_one_piece_with_the_handshake_is_answered_behind_it() {
-    let mut siege = Siege::new("");
-    let token = siege.server.user("acct:me@example.org");
+fn violation_after_the_handshake_in_one_segment_is_answered() {
+    let mut load = LoadTest::new("");
+    let token = load.server.user("acct:me@example.org");
     for query in [String::new(), format!("?access_token={token}")] {
         for (frame, code) in [
             (&b"\xC1\x80\0\0\0\0"[..], 1002),
@@ -291,7 +290,7 @@ fn a_violation_in_one_piece_with_the_handshake_is_answered_behind_it() {
                 "GET /ws{query} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             );
-            let mut client = Client::raw(connect(siege.server.address()));
+            let mut client = Client::raw(connect(load.server.address()));
             client.send_raw(&[head.as_bytes(), frame].concat());
             assert_eq!(client.answer(false).unwrap().status(), 101);
             let close = client.receive();
@@ -302,22 +301,22 @@ fn a_violation_in_one_piece_with_the_handshake_is_answered_behind_it() {
             client.expect_end();
         }
     }
-    siege.answer();
-    siege.lift();
+    load.ping();
+    load.check_recovery();
 }
 
-// M10: at the level that the server logs at by itself, no peer can make it write.
+// M10: at the default log level, no peer can cause log output.
 #[test]
-fn peers_leave_the_log_alone() {
-    let mut siege = Siege::new("");
+fn peers_cannot_write_to_the_log_by_default() {
+    let mut load = LoadTest::new("");
     for _ in 0..100 {
-        let mut client = Client::raw(connect(siege.server.address()));
+        let mut client = Client::raw(connect(load.server.address()));
         assert_eq!(answers(&mut client, b"nonsense\r\n\r\n"), [400]);
-        let mut client = siege.server.anonymous();
+        let mut client = load.server.anonymous();
         client.send("not JSON");
         client.receive();
         crate::support::reset(client.stream);
-        let mut client = Client::raw(connect(siege.server.admin));
+        let mut client = Client::raw(connect(load.server.admin));
         assert_eq!(
             answers(
                 &mut client,
@@ -326,17 +325,17 @@ fn peers_leave_the_log_alone() {
             [403]
         );
     }
-    siege.answer();
-    let log = siege.server.log();
+    load.ping();
+    let log = load.server.log();
     assert!(log.lines().count() < 5, "{log}");
-    siege.lift();
+    load.check_recovery();
 }
 
-// CVE-2020-7662, CVE-2020-7663, CVE-2021-32640, CVE-2024-37890: read in linear time, whatever
-// they are made of, and whatever the limit cuts off.
+// CVE-2020-7662, CVE-2020-7663, CVE-2021-32640, CVE-2024-37890: parsed in linear time, whatever
+// their content and wherever the limit truncates them.
 #[test]
 fn fields_of_64_kib_are_read_in_linear_time() {
-    let mut siege = Siege::new("[limits]\nrequest_head = \"128KiB\"\n");
+    let mut load = LoadTest::new("[limits]\nrequest_head = \"128KiB\"\n");
     let good = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let long = |part: &str| part.repeat(65_000 / part.len());
@@ -364,7 +363,7 @@ fn fields_of_64_kib_are_read_in_linear_time() {
             &long("permessage-deflate;"),
         ] {
             table.push(format!("{good}{name}: {value}\r\n\r\n"));
-            // Before the good fields, so that the search for an element goes through all of it.
+            // Before the valid fields, so that the search for an element scans all of it.
             let first = format!("\r\n{name}: {value}\r\nHost");
             table.push(good.replacen("\r\nHost", &first, 1) + "\r\n");
         }
@@ -379,7 +378,7 @@ fn fields_of_64_kib_are_read_in_linear_time() {
     ));
     for request in table {
         let since = Instant::now();
-        let mut client = Client::raw(connect(siege.server.address()));
+        let mut client = Client::raw(connect(load.server.address()));
         client.send_raw(request.as_bytes());
         client.answer(false).unwrap();
         // Quadratic time would be billions of steps.
@@ -390,29 +389,29 @@ fn fields_of_64_kib_are_read_in_linear_time() {
             &request[..300]
         );
     }
-    siege.answer();
-    siege.lift();
+    load.ping();
+    load.check_recovery();
 }
 
-// CVE-2024-37890: what a limit cuts off is not there; nobody relies on it.
+// CVE-2024-37890: fields beyond a limit are not silently dropped; the request is refused.
 #[test]
 fn two_thousand_fields_before_the_key_are_refused() {
-    let mut siege = Siege::new("[limits]\nrequest_head = \"128KiB\"\n");
+    let mut load = LoadTest::new("[limits]\nrequest_head = \"128KiB\"\n");
     let fields = "A: b\r\n".repeat(2000);
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{fields}\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
-    let mut client = Client::raw(connect(siege.server.address()));
+    let mut client = Client::raw(connect(load.server.address()));
     assert_eq!(answers(&mut client, request.as_bytes()), [431]);
-    siege.answer();
-    siege.lift();
+    load.ping();
+    load.check_recovery();
 }
 
-// RUSTSEC-2025-0055: a terminal obeys what is written to it, and a reader of logs believes
-// what begins a line.
+// RUSTSEC-2025-0055: a terminal interprets escape sequences, and a reader of logs trusts the
+// beginning of a line.
 #[test]
-fn nothing_that_a_peer_sends_reaches_the_log_as_it_is() {
+fn peer_input_is_escaped_in_the_log() {
     let server = Server::verbose("");
     let evil = "\u{1b}[2J\u{7}\r\nFORGED \u{9b}31m\u{202e}";
     let raw = [

@@ -1,4 +1,4 @@
-//! Messages that cost much work for few bytes: the other clients are still served promptly.
+//! Messages that are expensive for their size: other clients are still served promptly.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use h_realtime_engine::ws::{OpCode, encode_client_frame};
 use serde_json::json;
 
-use crate::support::{Client, Siege, connect, deflate, reset};
+use crate::support::{Client, LoadTest, connect, deflate, reset};
 
-/// Bytes that a connection sends over and over, at a fixed rate.
+/// Bytes that a connection sends repeatedly at a fixed rate.
 struct Attacker {
     stream: TcpStream,
     at: usize,
 }
 
 impl Attacker {
-    /// Sends as many of the bytes as the kernel takes, at most `most`.
+    /// Sends as many of the bytes as the kernel accepts, at most `most`.
     fn send(&mut self, bytes: &[u8], mut most: usize) {
         while most > 0 {
             let rest = &bytes[self.at..];
@@ -26,14 +26,14 @@ impl Attacker {
                     self.at = (self.at + sent) % bytes.len();
                     most -= sent;
                 }
-                // It is full, or the server has ended it.
+                // The socket is full, or the server has ended the connection.
                 Err(_) => return,
             }
         }
     }
 }
 
-/// A message of one compressed frame.
+/// Returns a message of one compressed frame.
 fn compressed(text: &str) -> Vec<u8> {
     let mut frame = Vec::new();
     let payload = deflate(text.as_bytes());
@@ -48,9 +48,9 @@ fn filter(values: &[String]) -> Vec<u8> {
     compressed(&json!({"filter": filter}).to_string())
 }
 
-/// Pings for three seconds, while so many connections send these bytes at 100 KB/s each: half of
-/// the pings have the server work less than the returned time before it answers.
-fn median_ping(siege: &mut Siege, peers: Vec<TcpStream>, unit: &[u8]) -> Duration {
+/// Sends pings for three seconds while the connections send these bytes at 100 KB/s each. Returns
+/// the median CPU time of the server before a reply.
+fn median_ping(load: &mut LoadTest, peers: Vec<TcpStream>, unit: &[u8]) -> Duration {
     let bytes = unit.repeat(8192_usize.div_ceil(unit.len()));
     let attackers = peers.into_iter().map(|stream| {
         stream.set_nonblocking(true).unwrap();
@@ -68,7 +68,7 @@ fn median_ping(siege: &mut Siege, peers: Vec<TcpStream>, unit: &[u8]) -> Duratio
     });
     let mut delays = Vec::new();
     while Instant::now() < end {
-        delays.push(siege.answer());
+        delays.push(load.ping());
         thread::sleep(Duration::from_millis(20));
     }
     attack.join().unwrap();
@@ -92,11 +92,11 @@ fn pings_stay_fast_while_connections_send_expensive_messages() {
         ("200 versions of one URI", filter(&versions)),
         ("an unknown type", compressed(&unknown)),
     ] {
-        let mut siege = Siege::new("");
+        let mut load = LoadTest::new("");
         let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-        let peers = (0..150).map(|_| Client::open(siege.server.address(), "/ws", offer).stream);
+        let peers = (0..150).map(|_| Client::open(load.server.address(), "/ws", offer).stream);
         let peers = peers.collect();
-        let median = median_ping(&mut siege, peers, &message);
+        let median = median_ping(&mut load, peers, &message);
         if median >= BOUND {
             slow.push((what, median));
         }
@@ -106,14 +106,14 @@ fn pings_stay_fast_while_connections_send_expensive_messages() {
 
 #[test]
 fn pings_stay_fast_while_connections_pipeline_requests() {
-    let mut siege = Siege::new("");
+    let mut load = LoadTest::new("");
     let request = b"GET /_status HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let peers = (0..300).map(|_| connect(siege.server.address()));
+    let peers = (0..300).map(|_| connect(load.server.address()));
     let peers = peers.collect();
-    let median = median_ping(&mut siege, peers, request);
+    let median = median_ping(&mut load, peers, request);
     assert!(median < BOUND, "{median:?}");
 }
 
-/// The most work before half of the answers: far above what an optimized build on a quiet machine
-/// needs, and far below the seconds that pings take where the work of a turn has no bound.
+/// The maximum median of the work before a reply: far above the needs of an optimized build on an
+/// idle machine, and far below the seconds that pings take if the work of a turn is unbounded.
 const BOUND: Duration = Duration::from_millis(500);

@@ -1,11 +1,11 @@
-//! Who hears of what, and as what: every kind of annotation, event and reader, over real
-//! sockets, against an oracle that is written from the rules as the documentation words them.
+//! Authorization: every kind of annotation, event, and reader over real sockets, compared with an
+//! oracle written from the documented rules.
 
 use serde_json::{Value, json};
 
 use crate::support::{Client, Received, Server};
 
-/// Where an annotation is.
+/// The visibility of an annotation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
     Public,
@@ -25,17 +25,17 @@ struct Event {
 
 /// One connection.
 struct Reader {
-    /// Empty for who is not logged in.
+    /// Empty for an anonymous reader.
     userid: &'static str,
     is_member: bool,
     moderates: bool,
     client: Client,
 }
 
-/// The rules. Who may read: private, the author; a group's, its members, and everybody if the
-/// world may read it. Hidden: only the author and the moderators. By a muted author: only the
-/// author.
-fn may_hear(event: Event, reader: &Reader) -> bool {
+/// The rules. Readers: of a private annotation, its author; of a group's, its members, and everyone
+/// if the group is world-readable. Hidden: only the author and the moderators. By a muted author:
+/// only the author.
+fn may_read(event: Event, reader: &Reader) -> bool {
     let is_author = reader.userid == event.author;
     let may_read = match event.place {
         Place::Public | Place::OpenGroup => true,
@@ -47,14 +47,14 @@ fn may_hear(event: Event, reader: &Reader) -> bool {
     may_read && may_see && is_heard
 }
 
-/// What is shown, as the keys whose values depend on the reader.
+/// Returns the expected values of the members that depend on the reader.
 fn shown(event: Event, reader: &Reader) -> Value {
     let moderates = reader.moderates && event.place != Place::Private;
     let actions: &[&str] = if moderates { &["moderate"] } else { &[] };
     json!({
         "actions": actions,
         "moderation": moderates.then_some(json!({"flagCount": 3})),
-        // Authors are never told.
+        // The author never sees that the annotation is hidden.
         "hidden": event.hidden && reader.userid != event.author,
         "flagged": false,
     })
@@ -87,7 +87,7 @@ fn events() -> Vec<Event> {
 fn to_publish(event: Event, id: &str) -> Value {
     let (group, read) = match event.place {
         Place::Public => ("__world__", "group:__world__"),
-        // h says of a group that the world may read what it says of the public one.
+        // h writes the same for a world-readable group as for the public one.
         Place::OpenGroup if event.action == "update" => ("open", "group:__world__"),
         Place::OpenGroup => ("open", "group:open"),
         Place::ClosedGroup => ("closed", "group:closed"),
@@ -103,7 +103,7 @@ fn to_publish(event: Event, id: &str) -> Value {
     })
 }
 
-/// A server with users and groups, and the connections of all kinds of readers.
+/// Starts a server with users and groups, and connects all kinds of readers.
 fn audience() -> (Server, Vec<Reader>) {
     let server = Server::start();
     server.run(&["group", "add", "open", "--readable-by", "world"]);
@@ -144,8 +144,8 @@ fn audience() -> (Server, Vec<Reader>) {
     (server, readers)
 }
 
-/// The notifications that came, when all of them must have.
-fn heard(client: &mut Client) -> Vec<Value> {
+/// Returns the notifications received up to a fence.
+fn received(client: &mut Client) -> Vec<Value> {
     let read = |received| match received {
         Received::Text(text) => serde_json::from_str(&text).unwrap(),
         other => panic!("{other:?}"),
@@ -155,14 +155,14 @@ fn heard(client: &mut Client) -> Vec<Value> {
 
 // CVE-2025-55070
 #[test]
-fn every_event_reaches_who_may_hear_of_it_and_shows_what_they_may_see() {
+fn events_reach_exactly_the_permitted_readers() {
     let (server, mut readers) = audience();
     let events = events();
     assert_eq!(events.len(), 4 * 2 * 3 * 3);
     for (number, event) in events.into_iter().enumerate() {
         let id = format!("A{number}");
         let published = to_publish(event, &id);
-        let expected = readers.iter().filter(|reader| may_hear(event, reader));
+        let expected = readers.iter().filter(|reader| may_read(event, reader));
         let answer = json!({"accepted": 1, "matched": expected.count()});
         assert_eq!(
             server.publish(&published.to_string()),
@@ -172,15 +172,15 @@ fn every_event_reaches_who_may_hear_of_it_and_shows_what_they_may_see() {
 
         for reader in &mut readers {
             let what = format!("{event:?} for {:?}", reader.userid);
-            let heard = heard(&mut reader.client);
-            if !may_hear(event, reader) {
-                assert_eq!(heard, [] as [Value; 0], "{what}");
+            let received = received(&mut reader.client);
+            if !may_read(event, reader) {
+                assert_eq!(received, [] as [Value; 0], "{what}");
                 continue;
             }
-            assert_eq!(heard.len(), 1, "{what}");
-            assert_eq!(heard[0]["type"], "annotation-notification");
-            assert_eq!(heard[0]["options"], json!({"action": event.action}));
-            let payload = &heard[0]["payload"];
+            assert_eq!(received.len(), 1, "{what}");
+            assert_eq!(received[0]["type"], "annotation-notification");
+            assert_eq!(received[0]["options"], json!({"action": event.action}));
+            let payload = &received[0]["payload"];
             if event.action == "delete" {
                 assert_eq!(payload, &json!([{ "id": id }]), "{what}");
                 continue;
@@ -198,7 +198,7 @@ fn every_event_reaches_who_may_hear_of_it_and_shows_what_they_may_see() {
 }
 
 #[test]
-fn a_moderation_status_hides_and_only_approval_does_not() {
+fn any_moderation_status_but_approved_hides() {
     let (server, mut readers) = audience();
     for (status, hidden) in [
         (json!(null), false),
@@ -219,17 +219,16 @@ fn a_moderation_status_hides_and_only_approval_does_not() {
         published["annotation"]["moderation_status"] = status.clone();
         server.publish(&published.to_string());
         for reader in &mut readers {
-            let count = usize::from(may_hear(event, reader));
-            let heard = heard(&mut reader.client);
-            assert_eq!(heard.len(), count, "{status} for {:?}", reader.userid);
+            let count = usize::from(may_read(event, reader));
+            let received = received(&mut reader.client);
+            assert_eq!(received.len(), count, "{status} for {:?}", reader.userid);
         }
     }
 }
 
-/// Groups that are not there have no members, and a group's name on an annotation alone opens
-/// nothing.
+/// An unknown group has no members, and the name of a group in an annotation alone grants nothing.
 #[test]
-fn what_names_no_known_reader_reaches_nobody() {
+fn unknown_readers_grant_no_access() {
     let (server, mut readers) = audience();
     for (group, read) in [
         ("nowhere", "group:nowhere"),
@@ -245,14 +244,14 @@ fn what_names_no_known_reader_reaches_nobody() {
         let (status, answer) = server.publish(&published.to_string());
         assert_eq!((status, &answer["matched"]), (202, &json!(0)), "{read}");
         for reader in &mut readers {
-            assert_eq!(heard(&mut reader.client), [] as [Value; 0], "{read}");
+            assert_eq!(received(&mut reader.client), [] as [Value; 0], "{read}");
         }
     }
 }
 
-/// A closed group stays closed when the annotation says that the world may read it.
+/// A closed group stays closed even if an annotation permits everyone to read.
 #[test]
-fn the_groups_own_word_counts() {
+fn readability_is_decided_by_the_group() {
     let (server, mut readers) = audience();
     let published = json!({
         "topic": "annotation", "action": "create",
@@ -262,7 +261,12 @@ fn the_groups_own_word_counts() {
     server.publish(&published.to_string());
     for reader in &mut readers {
         let count = usize::from(reader.is_member);
-        assert_eq!(heard(&mut reader.client).len(), count, "{}", reader.userid);
+        assert_eq!(
+            received(&mut reader.client).len(),
+            count,
+            "{}",
+            reader.userid
+        );
     }
 }
 
@@ -271,7 +275,7 @@ const OTHER: &str = "acct:other@example.org";
 const MEMBER: &str = "acct:member@example.org";
 const MODERATOR: &str = "acct:moderator@example.org";
 const ADMIN: &str = "acct:admin@example.org";
-/// Moderates, and annotates too.
+/// Moderates and annotates.
 const OWNER: &str = "acct:owner@example.org";
 const AUTHOR: &str = "acct:author@example.org";
 const MUTED: &str = "acct:muted@example.org";

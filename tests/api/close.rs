@@ -1,4 +1,4 @@
-//! How the server ends connections: by which code, and what becomes of those who do not answer.
+//! How the server ends connections: the close codes, and clients that do not reply.
 
 use std::net::TcpStream;
 use std::thread;
@@ -12,9 +12,9 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::{Client, PATIENCE, Received, Server, event};
 
-/// 3000, and never 1000 or 1001, after which the official client would not come back.
+/// 3000, and never 1000 or 1001, after which the official client would not reconnect.
 #[test]
-fn credentials_that_end_end_their_connections() {
+fn ended_credentials_close_their_connections() {
     let server = Server::start();
     let [joe, jane] = ["acct:joe@example.org", "acct:jane@example.org"];
     let token = server.user(joe);
@@ -45,7 +45,7 @@ fn credentials_that_end_end_their_connections() {
         let close = Received::Close(Some((3000, (*reason).to_owned())));
         assert_eq!(client.receive(), close);
     }
-    // Nothing more is said to them, and nobody takes them for anonymous.
+    // They receive nothing more, and are not treated as anonymous.
     let (_, answer) = server.publish(&event("create", json!({})).to_string());
     assert_eq!(answer["matched"], 0);
     for (client, _) in &mut ends {
@@ -59,7 +59,7 @@ fn credentials_that_end_end_their_connections() {
 }
 
 #[test]
-fn a_server_that_ends_tells_everybody_to_come_back() {
+fn shutdown_closes_all_connections_with_1012() {
     let mut server = Server::start();
     let mut clients = [(); 5].map(|()| server.anonymous());
     server.signal(Signal::TERM);
@@ -73,12 +73,12 @@ fn a_server_that_ends_tells_everybody_to_come_back() {
 }
 
 #[test]
-fn a_second_signal_ends_the_server_now() {
+fn second_signal_ends_the_server_immediately() {
     let mut server = Server::configured("[timeouts]\ndrain = \"10m\"\nclose = \"10m\"\n");
     let mut client = server.anonymous();
     server.signal(Signal::INT);
     assert!(matches!(client.receive(), Received::Close(Some((1012, _)))));
-    // The close frame is left unanswered.
+    // The close frame is not answered.
     let start = Instant::now();
     server.signal(Signal::INT);
     server.wait();
@@ -87,33 +87,30 @@ fn a_second_signal_ends_the_server_now() {
 }
 
 #[test]
-fn who_does_not_answer_a_close_frame_is_cut() {
+fn unanswered_close_frame_is_followed_by_a_cut() {
     let server = Server::configured("[timeouts]\nclose = \"300ms\"\nlinger = \"300ms\"\n");
     let mut client = server.anonymous();
     client.send("not JSON");
     assert!(matches!(client.receive(), Received::Close(Some((1007, _)))));
     client.send(r#"{"type":"ping","id":1}"#);
     assert_eq!(client.receive(), Received::End);
-    // What was half-open on either side is gone as well.
+    // Connections half-closed by either side have ended, too.
     let mut client = server.anonymous();
     client.close(1000, "");
     assert!(matches!(client.receive(), Received::Close(Some((1000, _)))));
     client.expect_end();
     let deadline = Instant::now() + PATIENCE;
     while server.metric(r#"h_realtime_connections{state="closing"}"#) > 0.0 {
-        assert!(
-            Instant::now() < deadline,
-            "the server still has a connection"
-        );
+        assert!(Instant::now() < deadline, "the connection is still open");
     }
 }
 
 #[test]
-fn a_silent_client_is_asked_for_a_sign_of_life() {
+fn idle_client_is_pinged_and_closed_without_a_pong() {
     let server = Server::configured("[timeouts]\nping = \"300ms\"\npong = \"500ms\"\n");
     let mut client = server.anonymous();
     assert_eq!(client.receive(), Received::Ping(Vec::new()));
-    // A pong is one, and so is anything else.
+    // A pong counts as activity, and so does any other input.
     client.send_frame(true, OpCode::Pong, b"");
     assert_eq!(client.receive(), Received::Ping(Vec::new()));
     client.send_frame(true, OpCode::Ping, b"me too");
@@ -128,9 +125,9 @@ fn a_silent_client_is_asked_for_a_sign_of_life() {
     );
 }
 
-/// The close code is 1013, and other clients do not notice.
+/// The close code is 1013, and other clients are not affected.
 #[test]
-fn a_client_that_does_not_read_is_closed() {
+fn client_that_does_not_read_is_closed() {
     let server = Server::start();
     let mut slow = with_small_buffer(&server);
     let mut other = server.anonymous();
@@ -142,15 +139,18 @@ fn a_client_that_does_not_read_is_closed() {
     let mut batches = 0;
     while server.metric(r#"h_realtime_disconnects_total{reason="slow"}"#) == 0.0 {
         batches += 1;
-        assert!(batches < 50, "30 MB wait for who does not read");
+        assert!(
+            batches < 50,
+            "30 MB are queued for a client that does not read"
+        );
         assert_eq!(server.publish(&batch).0, 202);
         assert_eq!(other.drain().len(), 10);
-        // More than the hard limit may wait for a second; the events of a batch are held once.
+        // More than the hard limit may be queued for a second; the events of a batch are held once.
         thread::sleep(Duration::from_millis(300));
     }
     assert!(server.metric("h_realtime_queued_bytes") <= 256.0 * 1024.0);
     assert_eq!(server.publish(&event).1["matched"], 1);
-    // What it is sent up to the close frame is whole.
+    // Everything before the close frame is complete.
     let mut heard = 0;
     let close = loop {
         match slow.receive() {
@@ -170,7 +170,7 @@ fn a_client_that_does_not_read_is_closed() {
     slow.expect_end();
 }
 
-/// A client for which the kernel keeps little.
+/// Connects a client with a small receive buffer.
 fn with_small_buffer(server: &Server) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();

@@ -1,4 +1,4 @@
-//! Compression (RFC 7692), as clients of the API see it.
+//! Compression (RFC 7692) from the client's side.
 #![cfg(feature = "deflate")]
 
 use h_realtime_engine::ws::OpCode;
@@ -6,16 +6,17 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Received, Server, deflate, event};
 
-/// What Chromium and Firefox offer.
+/// The offer of Chromium and Firefox.
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
-const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+const NEGOTIATED: &str =
+    "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
 fn compressing(server: &Server) -> Client {
     Client::open(server.address(), "/ws", OFFER)
 }
 
-/// The answer's field.
+/// Returns the field of the response.
 fn extensions(client: &Client) -> Option<&str> {
     let name = "Sec-WebSocket-Extensions: ";
     client.head.lines().find_map(|line| line.strip_prefix(name))
@@ -28,16 +29,16 @@ fn annotation(text: &str) -> String {
 const PAGE: &str = "https://example.org/page";
 
 #[test]
-fn what_is_answered_to_an_offer() {
+fn offers_get_the_expected_responses() {
     let server = Server::start();
-    let with_window = |bits| format!("{AGREED}; server_max_window_bits={bits}");
+    let with_window = |bits| format!("{NEGOTIATED}; server_max_window_bits={bits}");
     for (offer, want) in [
         (
             "permessage-deflate; client_max_window_bits",
-            Some(AGREED.into()),
+            Some(NEGOTIATED.into()),
         ),
         (
-            // Python's websockets, when it is asked for it.
+            // Python's websockets, if configured.
             "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
             Some(with_window(12)),
         ),
@@ -50,7 +51,7 @@ fn what_is_answered_to_an_offer() {
         ("permessage-deflate; nonsense", None),
         (
             "permessage-deflate; nonsense, permessage-deflate",
-            Some(AGREED.into()),
+            Some(NEGOTIATED.into()),
         ),
         (
             "permessage-deflate; server_max_window_bits=8\r\n\
@@ -68,7 +69,7 @@ fn what_is_answered_to_an_offer() {
 }
 
 #[test]
-fn messages_of_a_client_may_be_compressed_or_not() {
+fn client_messages_may_be_compressed_or_not() {
     let server = Server::start();
     let mut client = compressing(&server);
     let ping = |id: u64| json!({"type": "ping", "id": id, "more": "x".repeat(1000)}).to_string();
@@ -76,7 +77,7 @@ fn messages_of_a_client_may_be_compressed_or_not() {
     client.send_compressed(OpCode::Text, ping(1).as_bytes());
     client.send(&ping(2));
     client.send_compressed(OpCode::Binary, ping(3).as_bytes());
-    // In fragments, of which the first alone says that it is compressed.
+    // Fragmented; only the first fragment is marked as compressed.
     let data = deflate(ping(4).as_bytes());
     let (start, rest) = data.split_at(3);
     let mut first = vec![0x41, 0x80 | start.len() as u8, 0, 0, 0, 0];
@@ -90,7 +91,7 @@ fn messages_of_a_client_may_be_compressed_or_not() {
     assert_eq!(client.receive(), Received::Pong(b"between".to_vec()));
     assert_eq!(client.json(), pong(4));
     assert_eq!(client.inflated, 0, "replies are not compressed");
-    // Without an agreement the same frame breaks the protocol.
+    // Without compression, the same frame violates the protocol.
     let mut plain = server.anonymous();
     plain.send_rsv1(OpCode::Text, &deflate(ping(5).as_bytes()));
     assert!(matches!(plain.receive(), Received::Close(Some((1002, _)))));
@@ -98,7 +99,7 @@ fn messages_of_a_client_may_be_compressed_or_not() {
 
 // CVE-2018-1000518, CVE-2026-27571, CVE-2026-39804.
 #[test]
-fn bombs_end_their_connections_and_leave_no_memory_behind() {
+fn decompression_bombs_end_their_connections_and_free_memory() {
     let server = Server::start();
     let bomb = deflate(&vec![b' '; 1 << 20]);
     assert!(bomb.len() < 1200);
@@ -121,7 +122,7 @@ fn bombs_end_their_connections_and_leave_no_memory_behind() {
         server.metric("h_realtime_decompression_failures_total"),
         101.0
     );
-    // The limit is on what comes out, and what is as long as that may come.
+    // The limit applies to the decompressed size, and a message of exactly that size is accepted.
     let mut client = compressing(&server);
     let message = json!({"type": "ping", "id": 1, "more": ""}).to_string();
     let missing = 64 * 1024 - message.len();
@@ -133,7 +134,7 @@ fn bombs_end_their_connections_and_leave_no_memory_behind() {
 }
 
 #[test]
-fn corrupt_data_and_text_that_is_none() {
+fn corrupt_data_and_invalid_text_end_the_connection() {
     let server = Server::start();
     for data in [
         &[6][..],
@@ -151,7 +152,7 @@ fn corrupt_data_and_text_that_is_none() {
 }
 
 #[test]
-fn an_event_is_compressed_once_for_all_who_agreed() {
+fn event_is_compressed_once_for_all_receivers() {
     let server = Server::start();
     let mut clients: Vec<Client> = (0..100).map(|_| compressing(&server)).collect();
     clients.push(server.anonymous());
@@ -171,7 +172,7 @@ fn an_event_is_compressed_once_for_all_who_agreed() {
     assert_eq!(server.metric("h_realtime_compressions_total"), 1.0);
     let messages = "h_realtime_compressed_messages_total";
     assert_eq!(server.metric(messages), 100.0);
-    // A delete is too short to be worth it.
+    // A delete event is too short to compress.
     let delete = event("delete", json!({})).to_string();
     assert_eq!(server.publish(&delete).0, 202);
     assert!(
@@ -182,15 +183,15 @@ fn an_event_is_compressed_once_for_all_who_agreed() {
     assert_eq!(server.metric(messages), 100.0);
 }
 
-/// What is about one user alone is never compressed, however long it is.
+/// Messages about a single user are never compressed, however long they are.
 #[test]
-fn who_you_are_and_what_becomes_of_your_session_is_not_compressed() {
+fn messages_about_a_single_user_are_not_compressed() {
     let server = Server::start();
     let userid = format!("acct:{}@example.org", "joe".repeat(9));
     let token = server.user(&userid);
     let fields = format!("{OFFER}Authorization: Bearer {token}\r\n");
     let mut client = Client::open(server.address(), "/ws", &fields);
-    assert_eq!(extensions(&client), Some(AGREED));
+    assert_eq!(extensions(&client), Some(NEGOTIATED));
     client.send_compressed(OpCode::Text, br#"{"type": "whoami", "id": 1}"#);
     assert_eq!(client.json()["userid"], userid);
     let groups: Vec<_> = (0..50).map(|n| json!({"id": n, "name": "group"})).collect();
@@ -209,7 +210,7 @@ fn who_you_are_and_what_becomes_of_your_session_is_not_compressed() {
 }
 
 #[test]
-fn nothing_is_negotiated_where_it_is_switched_off() {
+fn disabled_compression_is_not_negotiated() {
     let server = Server::configured("[compression]\nenabled = false\n");
     let mut client = compressing(&server);
     assert_eq!(extensions(&client), None);

@@ -1,4 +1,4 @@
-//! Who a client is: tokens in the query and in the header, good ones and others.
+//! The identity of a client: valid and invalid tokens in the query and in the header.
 
 use h_realtime::model::Secret;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::support::{Client, Server, connect};
 
 #[test]
-fn a_token_comes_in_the_query_or_else_in_the_header() {
+fn token_is_read_from_query_then_header() {
     let server = Server::start();
     add_tokens(&server);
     for (target, fields, whose) in TABLE {
@@ -16,14 +16,14 @@ fn a_token_comes_in_the_query_or_else_in_the_header() {
 }
 
 #[test]
-fn a_token_that_is_nobodys_can_be_refused() {
+fn unknown_token_is_refused_if_configured() {
     let server = Server::verbose("[auth]\ninvalid_token = \"reject\"\n");
     add_tokens(&server);
     for (target, fields, whose) in TABLE {
         let mut client = Client::raw(connect(server.address()));
-        client.ask_for_websocket(target, fields);
+        client.request_websocket(target, fields);
         let answer = client.answer(false).unwrap();
-        if *whose != Nobodys {
+        if *whose != Unknown {
             assert_eq!(answer.status(), 101, "{target} {fields:?}");
             assert_eq!(whoami(&mut client), whose.userid(), "{target} {fields:?}");
             continue;
@@ -51,7 +51,7 @@ fn a_token_that_is_nobodys_can_be_refused() {
 }
 
 #[test]
-fn a_token_matters_only_to_a_good_handshake() {
+fn token_is_only_checked_for_valid_handshakes() {
     let server = Server::configured("[auth]\ninvalid_token = \"reject\"\n");
     for (target, fields, status) in [
         (
@@ -64,13 +64,13 @@ fn a_token_matters_only_to_a_good_handshake() {
         ("/_status", "Authorization: Bearer unknown\r\n", 200),
     ] {
         let mut client = Client::raw(connect(server.address()));
-        client.ask_for_websocket(target, fields);
+        client.request_websocket(target, fields);
         assert_eq!(client.answer(false).unwrap().status(), status, "{target}");
     }
 }
 
 #[test]
-fn a_userid_is_told_in_the_spelling_it_was_stored_in() {
+fn userid_keeps_its_stored_spelling() {
     let server = Server::start();
     for (userid, ascii) in [
         ("acct:Jo.Ann@example.org", "acct:Jo.Ann@example.org"),
@@ -91,32 +91,32 @@ fn a_userid_is_told_in_the_spelling_it_was_stored_in() {
     }
 }
 
-/// Whose token a request brings.
+/// The owner of the token in a request.
 #[derive(Clone, Copy, PartialEq)]
-enum Whose {
+enum Owner {
     Alices,
     Bobs,
-    /// It brings one that is unknown, or has ended.
-    Nobodys,
-    /// It brings none.
+    /// The token is unknown or has expired.
+    Unknown,
+    /// No token.
     None,
 }
 
-impl Whose {
+impl Owner {
     fn userid(self) -> Value {
         match self {
             Alices => ALICE.into(),
             Bobs => BOB.into(),
-            Nobodys | Whose::None => Value::Null,
+            Unknown | Owner::None => Value::Null,
         }
     }
 }
 
-use Whose::{Alices, Bobs, Nobodys};
+use Owner::{Alices, Bobs, Unknown};
 
-/// Target, fields, and whose token that is.
-const TABLE: &[(&str, &str, Whose)] = &[
-    ("/ws", "", Whose::None),
+/// Target, fields, and the owner of the token.
+const TABLE: &[(&str, &str, Owner)] = &[
+    ("/ws", "", Owner::None),
     ("/ws?access_token=alices-secret", "", Alices),
     ("/ws?a=b&access_token=alices-secret&c", "", Alices),
     ("/%77s?access%5Ftoken=alices%2Dsecret", "", Alices),
@@ -126,13 +126,13 @@ const TABLE: &[(&str, &str, Whose)] = &[
         "authorization:Bearer    alices-secret   \r\n",
         Alices,
     ),
-    // The query wins, whatever it says.
+    // The query wins, even if it is invalid.
     ("/ws?access_token=alices-secret", BOBS_HEADER, Alices),
-    ("/ws?access_token=unknown-secret", BOBS_HEADER, Nobodys),
-    ("/ws?access_token=", BOBS_HEADER, Nobodys),
-    ("/ws?access_token", BOBS_HEADER, Nobodys),
+    ("/ws?access_token=unknown-secret", BOBS_HEADER, Unknown),
+    ("/ws?access_token=", BOBS_HEADER, Unknown),
+    ("/ws?access_token", BOBS_HEADER, Unknown),
     ("/ws?token=alices-secret", BOBS_HEADER, Bobs),
-    // The last of several counts.
+    // The last of several values counts.
     (
         "/ws?access_token=alices-secret&access_token=bobs-secret",
         "",
@@ -143,17 +143,17 @@ const TABLE: &[(&str, &str, Whose)] = &[
         "",
         Bobs,
     ),
-    ("/ws?access_token=alices-secret&access_token=", "", Nobodys),
-    // The name has one spelling, and only `&` separates.
-    ("/ws?ACCESS_TOKEN=alices-secret", "", Whose::None),
-    ("/ws?a=b;access_token=alices-secret", "", Whose::None),
-    // A query is decoded as a form is; a header is not.
+    ("/ws?access_token=alices-secret&access_token=", "", Unknown),
+    // The name is case-sensitive, and only `&` is a separator.
+    ("/ws?ACCESS_TOKEN=alices-secret", "", Owner::None),
+    ("/ws?a=b;access_token=alices-secret", "", Owner::None),
+    // A query is decoded like a form; a header is not.
     ("/ws?access_token=bobs+secret+with+spaces", "", Bobs),
     ("/ws?access_token=bobs%20secret%20with%20spaces", "", Bobs),
     (
         "/ws?access_token=bobs%2Bsecret%2Bwith%2Bspaces",
         "",
-        Nobodys,
+        Unknown,
     ),
     (
         "/ws",
@@ -163,52 +163,52 @@ const TABLE: &[(&str, &str, Whose)] = &[
     (
         "/ws",
         "Authorization: Bearer bobs+secret+with+spaces\r\n",
-        Nobodys,
+        Unknown,
     ),
-    // What no token can be.
-    ("/ws?access_token=alices-secret%20", "", Nobodys),
-    ("/ws?access_token=alices-secret%00", "", Nobodys),
-    ("/ws?access_token=%00", "", Nobodys),
-    ("/ws?access_token=%ff", "", Nobodys),
-    // One scheme, in one spelling, with something behind it.
+    // Invalid tokens.
+    ("/ws?access_token=alices-secret%20", "", Unknown),
+    ("/ws?access_token=alices-secret%00", "", Unknown),
+    ("/ws?access_token=%00", "", Unknown),
+    ("/ws?access_token=%ff", "", Unknown),
+    // One case-sensitive scheme, followed by a token.
     (
         "/ws",
         "Authorization: bearer alices-secret\r\n",
-        Whose::None,
+        Owner::None,
     ),
     (
         "/ws",
         "Authorization: BEARER alices-secret\r\n",
-        Whose::None,
+        Owner::None,
     ),
     (
         "/ws",
         "Authorization: Bearer\talices-secret\r\n",
-        Whose::None,
+        Owner::None,
     ),
-    ("/ws", "Authorization: Bearer \r\n", Whose::None),
-    ("/ws", "Authorization: Basic YWxpY2U6eA==\r\n", Whose::None),
-    ("/ws", "Authorization: Token alices-secret\r\n", Whose::None),
-    ("/ws", "Authorization: alices-secret\r\n", Whose::None),
-    ("/ws", "Authorization:\r\n", Whose::None),
-    ("/ws", "Cookie: access_token=alices-secret\r\n", Whose::None),
-    // h joins repeated fields with a comma, which makes no token of them.
+    ("/ws", "Authorization: Bearer \r\n", Owner::None),
+    ("/ws", "Authorization: Basic YWxpY2U6eA==\r\n", Owner::None),
+    ("/ws", "Authorization: Token alices-secret\r\n", Owner::None),
+    ("/ws", "Authorization: alices-secret\r\n", Owner::None),
+    ("/ws", "Authorization:\r\n", Owner::None),
+    ("/ws", "Cookie: access_token=alices-secret\r\n", Owner::None),
+    // h joins repeated fields with a comma, which is not valid in a token.
     (
         "/ws",
         "Authorization: Bearer alices-secret, Bearer bobs-secret\r\n",
-        Nobodys,
+        Unknown,
     ),
     (
         "/ws",
         "Authorization: Bearer alices-secret\r\nAuthorization: Bearer bobs-secret\r\n",
-        Nobodys,
+        Unknown,
     ),
-    // Tokens that are unknown, have expired, or were of a user who is gone.
-    ("/ws", "Authorization: Bearer unknown-secret\r\n", Nobodys),
-    ("/ws", "Authorization: Bearer ALICES-SECRET\r\n", Nobodys),
-    ("/ws", "Authorization: Bearer expired-secret\r\n", Nobodys),
-    ("/ws?access_token=expired-secret", "", Nobodys),
-    ("/ws?access_token=carols-secret", "", Nobodys),
+    // Tokens that are unknown, have expired, or belonged to a deleted user.
+    ("/ws", "Authorization: Bearer unknown-secret\r\n", Unknown),
+    ("/ws", "Authorization: Bearer ALICES-SECRET\r\n", Unknown),
+    ("/ws", "Authorization: Bearer expired-secret\r\n", Unknown),
+    ("/ws?access_token=expired-secret", "", Unknown),
+    ("/ws?access_token=carols-secret", "", Unknown),
 ];
 
 const BOBS_HEADER: &str = "Authorization: Bearer bobs-secret\r\n";
@@ -235,7 +235,7 @@ fn add_tokens(server: &Server) {
     store.delete_user(CAROL).unwrap();
 }
 
-/// A line in which a token can be read: they all have this word in them.
+/// Returns a line with a token: all tokens contain this word.
 fn secret_in(text: &str) -> Option<&str> {
     text.lines()
         .find(|line| line.to_ascii_lowercase().contains("secret"))

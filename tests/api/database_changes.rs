@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Received, Server, eventually};
 
-/// A logged-in client with a filter for everything in the group `club`.
+/// Connects an authenticated client with a filter for the group `club`.
 fn member(server: &Server, token: &str) -> Client {
     let mut client = server.logged_in(token);
     client.subscribe("/group", "club");
     client
 }
 
-/// How many of the clients that may read `club` receive an event of it.
+/// Returns how many of the clients that may read `club` receive an event of it.
 fn matched(server: &Server) -> Value {
     let annotation = json!({"id": "A", "user": "acct:author@example.org",
                             "uri": "https://example.org/", "group": "club",
@@ -30,7 +30,7 @@ fn whoami(client: &mut Client) -> Value {
     serde_json::from_str::<Value>(&answer).unwrap()["userid"].clone()
 }
 
-/// The client is closed within a second, because its token has ended.
+/// Asserts that the client is closed within a second because its token has ended.
 fn assert_closed(client: &mut Client, since: Instant) {
     let received = client.receive();
     assert!(since.elapsed() < SECOND, "{:?}", since.elapsed());
@@ -40,7 +40,8 @@ fn assert_closed(client: &mut Client, since: Instant) {
     );
 }
 
-/// A user with a token that is in the backup, and one that is not, who joins a group after it.
+/// A user with one token in the backup and one added later; the user joins a group after the
+/// backup.
 struct Site {
     server: Server,
     token: String,
@@ -98,7 +99,7 @@ fn open_connections_follow_a_restored_backup_within_a_second() {
 }
 
 #[test]
-fn a_restore_names_revoked_tokens_that_work_again() {
+fn restore_lists_revoked_tokens_that_become_valid() {
     let Site { server, token, .. } = Site::new();
     server.run(&["token", "revoke", "1"]);
     let backup = file(&server, "backup");
@@ -107,14 +108,14 @@ fn a_restore_names_revoked_tokens_that_work_again() {
     assert_eq!(whoami(&mut server.logged_in(&token)), Value::Null);
 
     let output = server.command(&["restore", &backup]);
-    let words = String::from_utf8(output.stderr).unwrap();
-    assert!(words.contains("valid again: 1 (ids: 1)"), "{words}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("valid again: 1 (ids: 1)"), "{stderr}");
     assert_eq!(whoami(&mut server.logged_in(&token)), ME);
 }
 
 // D2
 #[test]
-fn a_server_without_its_database_is_not_ready_and_lets_no_token_in() {
+fn server_without_database_is_not_ready_and_refuses_tokens() {
     let Site { server, token, .. } = Site::new();
     let mut open = member(&server, &token);
     let database = server.data().join("h-realtime.sqlite");
@@ -131,9 +132,9 @@ fn a_server_without_its_database_is_not_ready_and_lets_no_token_in() {
             let name = (command[1] == "add").then_some("acct:new@example.org");
             let line: Vec<&str> = command.into_iter().chain(name).collect();
             let output = server.command(&line);
-            let words = String::from_utf8_lossy(&output.stderr);
-            assert!(!output.status.success(), "{line:?}: {words}");
-            assert!(words.contains("h-realtime restore FILE"), "{words}");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{line:?}: {stderr}");
+            assert!(stderr.contains("h-realtime restore FILE"), "{stderr}");
         }
         eventually(SECOND, || (server.readiness() == 503).then_some(()));
         let fields = format!("Authorization: Bearer {token}\r\n");
@@ -154,7 +155,7 @@ fn a_server_without_its_database_is_not_ready_and_lets_no_token_in() {
     assert_eq!(open.drain().len(), 1);
 }
 
-/// With WAL, the server mapped a file beside the database, and truncating that killed it.
+/// With WAL, the server mapped a file beside the database, and truncating that file killed it.
 #[test]
 fn files_beside_the_database_can_be_truncated_and_removed() {
     let Site { server, token, .. } = Site::new();

@@ -1,11 +1,11 @@
-//! What clients are told of events, to the byte.
+//! The exact notifications that clients receive for events.
 
 use serde_json::{Value, json};
 
 use crate::support::{Client, Received, Server, event};
 
 #[test]
-fn an_annotation_is_passed_on_with_all_that_was_published() {
+fn published_annotation_is_passed_on_completely() {
     let server = Server::start();
     server.run(&[
         "user",
@@ -41,7 +41,7 @@ fn an_annotation_is_passed_on_with_all_that_was_published() {
         "version": 3,
         "extra": serde_json::from_str::<Value>(NUMBERS).unwrap(),
     });
-    // What is about the receiver is made here, whatever the publisher says.
+    // Members about the receiver are set here, whatever the publisher sends.
     let mut told = published.clone();
     told["flagged"] = true.into();
     told["actions"] = json!(["moderate"]);
@@ -61,7 +61,7 @@ fn an_annotation_is_passed_on_with_all_that_was_published() {
     assert_eq!(got["type"], "annotation-notification");
     assert_eq!(got["options"], json!({"action": "create"}));
     assert_eq!(got["payload"].as_array().unwrap().len(), 1);
-    // h's order, then what only the publisher knows.
+    // h's order, then members that only the publisher knows.
     assert_eq!(
         keys(&got["payload"][0]).join(" "),
         "id created updated user uri text tags group moderation_status permissions target document \
@@ -69,9 +69,10 @@ fn an_annotation_is_passed_on_with_all_that_was_published() {
     );
 }
 
-/// The official client shows no further event after one annotation that lacks what it reads.
+/// The official client shows no further event after an annotation without the members that it
+/// reads.
 #[test]
-fn what_clients_depend_on_is_always_there() {
+fn members_that_clients_need_are_always_present() {
     let server = Server::start();
     let mut client = subscribed(&server);
     for action in ["create", "update"] {
@@ -99,7 +100,7 @@ fn what_clients_depend_on_is_always_there() {
 }
 
 #[test]
-fn a_deletion_says_only_which_annotation_it_was() {
+fn delete_event_only_contains_the_id() {
     let server = Server::start();
     let mut client = subscribed(&server);
     publish(
@@ -114,12 +115,12 @@ fn a_deletion_says_only_which_annotation_it_was() {
 }
 
 #[test]
-fn a_session_change_goes_to_every_connection_of_its_user_and_to_nobody_else() {
+fn session_change_reaches_all_connections_of_its_user_only() {
     let server = Server::start();
     let token = server.user("acct:joe@example.org");
     let other_token = server.run(&["token", "create", "acct:joe@example.org"]);
     let somebody = server.user("acct:somebody@example.org");
-    // With a filter, without one, with another token, and as whoever causes the event.
+    // With a filter, without one, with another token, and as the client that causes the event.
     let mut joes = [&token, &token, &other_token, &token].map(|token| server.logged_in(token));
     joes[0].subscribe("/id", "x");
     joes[3].send(r#"{"type": "client_id", "value": "joes client"}"#);
@@ -162,9 +163,9 @@ fn a_session_change_goes_to_every_connection_of_its_user_and_to_nobody_else() {
 }
 
 #[test]
-fn who_causes_an_event_is_not_told_of_it() {
+fn event_is_not_sent_to_its_originating_client() {
     let server = Server::start();
-    for (said, source, is_told) in [
+    for (output, source, is_told) in [
         (&[][..], None, true),
         (&[], Some("a"), true),
         (&[TYPED_A], None, true),
@@ -173,7 +174,7 @@ fn who_causes_an_event_is_not_told_of_it() {
         (&[TYPED_A], Some("b"), true),
         (&[TYPED_A], Some("A"), true),
         (&[TYPED_A], Some(""), true),
-        // The last one counts, null takes it back, and what is none changes nothing.
+        // The last client id counts, null resets it, and invalid ones have no effect.
         (
             &[TYPED_A, r#"{"type": "client_id", "value": "b"}"#],
             Some("a"),
@@ -205,7 +206,7 @@ fn who_causes_an_event_is_not_told_of_it() {
     ] {
         let mut client = subscribed(&server);
         let mut other = subscribed(&server);
-        said.iter().for_each(|message| client.send(message));
+        output.iter().for_each(|message| client.send(message));
         assert_eq!(client.drain(), []);
         for action in ["create", "update", "delete"] {
             let mut event = event(action, json!({}));
@@ -214,7 +215,7 @@ fn who_causes_an_event_is_not_told_of_it() {
             assert_eq!(
                 client.drain().len(),
                 usize::from(is_told),
-                "{said:?} {source:?}"
+                "{output:?} {source:?}"
             );
             assert_eq!(other.drain().len(), 1);
         }
@@ -222,7 +223,7 @@ fn who_causes_an_event_is_not_told_of_it() {
 }
 
 #[test]
-fn events_come_in_order_each_in_one_text_frame() {
+fn events_arrive_in_order_one_per_text_frame() {
     let server = Server::start();
     let mut client = subscribed(&server);
     let sizes = [0, 100, 125, 126, 1000, 65_000, 66_000, 130_000];
@@ -236,7 +237,7 @@ fn events_come_in_order_each_in_one_text_frame() {
             .to_string()
         })
         .collect();
-    // Two batches, and a question between them.
+    // Two batches with a request in between.
     let (first, second) = events.split_at(10);
     assert_eq!(
         server.publish(&first.join("\n")),
@@ -265,7 +266,7 @@ fn events_come_in_order_each_in_one_text_frame() {
 }
 
 #[test]
-fn nothing_is_heard_of_a_batch_that_is_refused() {
+fn refused_batch_publishes_nothing() {
     let server = Server::start();
     let mut client = subscribed(&server);
     let good = event("create", json!({}));
@@ -287,13 +288,13 @@ fn nothing_is_heard_of_a_batch_that_is_refused() {
 }
 
 const ID: &str = "AAAAAREREeaAAAAAAAAAAQ";
-/// Numbers are passed on whatever their size and precision.
+/// Numbers of any size and precision are passed on unchanged.
 const NUMBERS: &str = "[1.50,1e+400,-0,12345678901234567890123]";
 const PAGE: &str = "https://example.org/page";
 const TYPED_A: &str = r#"{"type": "client_id", "value": "a"}"#;
 const UNTYPED_A: &str = r#"{"messageType": "client_id", "value": "a"}"#;
 
-/// An anonymous client that hears of all public annotations.
+/// Connects an anonymous client that receives all public annotations.
 fn subscribed(server: &Server) -> Client {
     let mut client = server.anonymous();
     client.subscribe("/group", "__world__");

@@ -1,4 +1,4 @@
-//! Filters: which events a connection hears of.
+//! Filters: which events a connection receives.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Client, Received, Server, event, filter};
 
 #[test]
-fn any_clause_and_any_value_of_it_is_enough() {
+fn any_value_of_any_clause_matches() {
     let server = Server::start();
     let mut client = server.anonymous();
     let annotation = json!({
@@ -25,7 +25,7 @@ fn any_clause_and_any_value_of_it_is_enough() {
     for (clauses, matches) in table {
         client.send(&filter(clauses.clone()).to_string());
         assert_eq!(
-            hears(&server, &mut client, &event),
+            count_received(&server, &mut client, &event),
             usize::from(matches),
             "{clauses}"
         );
@@ -33,12 +33,16 @@ fn any_clause_and_any_value_of_it_is_enough() {
 }
 
 #[test]
-fn actions_do_not_filter_and_no_filter_hears_nothing() {
+fn actions_are_ignored_and_without_filter_nothing_matches() {
     let server = Server::start();
     let mut client = server.anonymous();
     let events = ["create", "update", "delete"].map(|action| event(action, json!({})));
     for event in &events {
-        assert_eq!(hears(&server, &mut client, event), 0, "before any filter");
+        assert_eq!(
+            count_received(&server, &mut client, event),
+            0,
+            "before any filter"
+        );
     }
     let clauses = json!([{"field": "/uri", "value": "https://example.org/page"}]);
     for actions in [
@@ -52,29 +56,29 @@ fn actions_do_not_filter_and_no_filter_hears_nothing() {
         message["filter"]["actions"] = actions;
         client.send(&message.to_string());
         for event in &events {
-            assert_eq!(hears(&server, &mut client, event), 1, "{message}");
+            assert_eq!(count_received(&server, &mut client, event), 1, "{message}");
         }
     }
 }
 
 #[test]
-fn a_filter_replaces_the_one_before_and_a_bad_one_does_not() {
+fn valid_filter_replaces_the_previous_one() {
     let server = Server::start();
     let mut client = server.anonymous();
     let [a, b] = ["a", "b"].map(|id| event("create", json!({ "id": id })));
     client.subscribe("/id", "a");
     assert_eq!(
         [
-            hears(&server, &mut client, &a),
-            hears(&server, &mut client, &b)
+            count_received(&server, &mut client, &a),
+            count_received(&server, &mut client, &b)
         ],
         [1, 0]
     );
     client.subscribe("/id", "b");
     assert_eq!(
         [
-            hears(&server, &mut client, &a),
-            hears(&server, &mut client, &b)
+            count_received(&server, &mut client, &a),
+            count_received(&server, &mut client, &b)
         ],
         [0, 1]
     );
@@ -85,14 +89,14 @@ fn a_filter_replaces_the_one_before_and_a_bad_one_does_not() {
             r#"{{"type": "error", "error": {{"type": "invalid_data", {description}, "ok": false, "reply_to": 1}}"#
         );
         assert_eq!(client.ask(&with_id.to_string()), want, "{bad}");
-        // Where there is no id, nothing is said.
+        // Without an id there is no reply.
         client.send(&json!({ "filter": bad }).to_string());
         assert_eq!(client.drain(), [], "{bad}");
     }
     assert_eq!(
         [
-            hears(&server, &mut client, &a),
-            hears(&server, &mut client, &b)
+            count_received(&server, &mut client, &a),
+            count_received(&server, &mut client, &b)
         ],
         [0, 1]
     );
@@ -101,15 +105,15 @@ fn a_filter_replaces_the_one_before_and_a_bad_one_does_not() {
     client.send(&filter(json!([])).to_string());
     assert_eq!(
         [
-            hears(&server, &mut client, &a),
-            hears(&server, &mut client, &b)
+            count_received(&server, &mut client, &a),
+            count_received(&server, &mut client, &b)
         ],
         [0, 0]
     );
 }
 
 #[test]
-fn a_bad_filter_of_one_client_takes_nothing_from_others() {
+fn invalid_filter_does_not_affect_other_clients() {
     let server = Server::start();
     let mut others: Vec<_> = (0..8).map(|_| server.anonymous()).collect();
     let (before, after) = others.split_at_mut(4);
@@ -135,7 +139,7 @@ fn a_bad_filter_of_one_client_takes_nothing_from_others() {
 }
 
 #[test]
-fn a_filter_may_have_200_values() {
+fn filter_is_limited_to_200_values() {
     let server = Server::start();
     let mut client = server.anonymous();
     let values = |range: std::ops::Range<u32>| range.map(|n| n.to_string()).collect::<Vec<_>>();
@@ -148,7 +152,7 @@ fn a_filter_may_have_200_values() {
         (json!([{"field": "/id", "value": values(0..5_000)}]), false),
         (json!([{"field": "/id", "value": values(0..200)}]), true),
         (json!([{"field": "/group", "value": values(0..201)}]), false),
-        // In all clauses together.
+        // Over all clauses together.
         (
             json!([{"field": "/id", "value": values(0..150)}, {"field": "/group", "value": values(0..50)}]),
             true,
@@ -157,13 +161,13 @@ fn a_filter_may_have_200_values() {
             json!([{"field": "/id", "value": values(0..200)}, {"field": "/group", "value": "x"}]),
             false,
         ),
-        // A repeated value counts each time.
+        // Duplicates count.
         (
             json!([{"field": "/id", "value": values(0..200)}, {"field": "/id", "value": "0"}]),
             false,
         ),
         (json!([{"field": "/id", "value": vec!["199"; 200]}]), true),
-        // Each version is one.
+        // Each version counts.
         (
             json!([{"field": "/uri", "value": format!("http://a.example/{versions}")}]),
             false,
@@ -189,9 +193,9 @@ fn a_filter_may_have_200_values() {
             let want = r#"{"type": "error", "error": {"type": "invalid_data", "description": "filter has more than 200 values (repetitions count)"}, "ok": false, "reply_to": 7}"#;
             assert_eq!(answers, [Received::Text(want.to_owned())], "{clauses}");
         }
-        // The one before stays where one is refused.
+        // The previous filter stays after a refusal.
         assert_eq!(
-            hears(&server, &mut client, &last),
+            count_received(&server, &mut client, &last),
             usize::from(heard),
             "{clauses}"
         );
@@ -201,7 +205,7 @@ fn a_filter_may_have_200_values() {
 }
 
 #[test]
-fn the_limit_is_a_setting() {
+fn filter_limit_is_configurable() {
     let server = Server::configured("[limits]\nfilter_terms = 2\n");
     let mut client = server.anonymous();
     let with = |values: &[&str]| {
@@ -219,7 +223,7 @@ fn the_limit_is_a_setting() {
 }
 
 #[test]
-fn uris_match_in_their_normal_form() {
+fn uris_match_in_normal_form() {
     let server = Server::start();
     let mut client = server.anonymous();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vectors/uri_normalize.json");
@@ -233,7 +237,7 @@ fn uris_match_in_their_normal_form() {
         .filter(|(at, vector)| is_sampled(*at, vector));
     for (_, vector) in sample {
         let uri = vector["in"].as_str().unwrap();
-        // What looks like a version at the end is no part of the URI.
+        // A suffix in the form of a version is not part of the URI.
         let end = uri.rsplit(':').next().unwrap();
         if uri.is_empty() || end == "all" || end.starts_with('v') {
             continue;
@@ -249,11 +253,11 @@ fn uris_match_in_their_normal_form() {
         };
         good += 1;
         assert_eq!(answers, [], "{uri:?}");
-        // A normal form is no URI of the web, and is its own normal form.
+        // A normalized form is not a web URI, and normalizes to itself.
         for (page, matches) in [(uri, 1), (normal, 1), (&*format!("{normal}x"), 0)] {
             let event = event("create", json!({ "uri": page }));
             assert_eq!(
-                hears(&server, &mut client, &event),
+                count_received(&server, &mut client, &event),
                 matches,
                 "{uri:?}: {page:?}"
             );
@@ -263,7 +267,7 @@ fn uris_match_in_their_normal_form() {
 }
 
 #[test]
-fn versions_of_a_page_are_told_apart() {
+fn page_versions_are_distinguished() {
     let server = Server::start();
     let mut client = server.anonymous();
     let page = "https://example.org/page";
@@ -288,22 +292,26 @@ fn versions_of_a_page_are_told_apart() {
             let event = event("create", json!({ "version": version }));
             let matches = usize::from(versions.contains(&version));
             assert_eq!(
-                hears(&server, &mut client, &event),
+                count_received(&server, &mut client, &event),
                 matches,
                 "{asked} {version:?}"
             );
         }
     }
-    // The versions are those of all URIs of the document.
+    // Versions apply to all URIs of the document.
     client.subscribe("/uri", "urn:x-pdf:1234:v2");
     for (version, matches) in [(None, 0), (Some(1), 0), (Some(2), 1)] {
         let mut event = event("create", json!({ "version": version }));
         event["uris"] = json!(["urn:x-pdf:1234"]);
-        assert_eq!(hears(&server, &mut client, &event), matches, "{version:?}");
+        assert_eq!(
+            count_received(&server, &mut client, &event),
+            matches,
+            "{version:?}"
+        );
     }
 }
 
-/// Clauses, and whether they match the annotation of the test.
+/// Returns clauses, and whether they match the test's annotation.
 fn by_uri() -> Vec<(Value, bool)> {
     vec![
         (json!([]), false),
@@ -368,19 +376,19 @@ fn by_other_fields() -> Vec<(Value, bool)> {
 
 fn by_several() -> Vec<(Value, bool)> {
     vec![
-        // What the official client asks for on a page of one thread.
+        // The official client's filter on the page of a single thread.
         (
             json!([{"field": "/references", "operator": "one_of", "value": "root"},
                    {"field": "/id", "operator": "equals", "value": "root"}]),
             true,
         ),
-        // An event that several clauses match comes once.
+        // An event that matches several clauses is delivered once.
         (
             json!([{"field": "/id", "value": "own"}, {"field": "/references", "value": ["root", "parent"]},
                    {"field": "/uri", "value": ["https://example.org/page", "urn:x-pdf:1234"]}]),
             true,
         ),
-        // Unknown fields are passed over, whatever they ask for.
+        // Unknown fields are ignored, with any value.
         (
             json!([{"field": "/user", "value": "acct:author@example.org"}]),
             false,
@@ -393,7 +401,7 @@ fn by_several() -> Vec<(Value, bool)> {
             json!([{"field": "id"}, {"field": "/id/"}, {"field": "/ID", "value": "own"}]),
             false,
         ),
-        // The texts of different fields are different.
+        // The same text in another field does not match.
         (
             json!([{"field": "/uri", "value": "own"}, {"field": "/group", "value": "own"}]),
             false,
@@ -402,9 +410,9 @@ fn by_several() -> Vec<(Value, bool)> {
     ]
 }
 
-/// Publishes one event, and says how many messages the client gets, which must be as many as
-/// the publisher is told.
-fn hears(server: &Server, client: &mut Client, event: &Value) -> usize {
+/// Publishes one event and returns the number of messages that the client receives, which must
+/// equal the count returned to the publisher.
+fn count_received(server: &Server, client: &mut Client, event: &Value) -> usize {
     let (status, answer) = server.publish(&event.to_string());
     assert_eq!(status, 202, "{answer}");
     let heard = client.drain();
@@ -459,7 +467,7 @@ fn bad_filters() -> Vec<Value> {
         json!([{"field": "/uri", "value": {}}]),
         json!([{"field": "/uri", "value": "http://[::1"}]),
         json!([{"field": "/uri", "value": ["http://a.example", "http://a.example:99999"]}]),
-        // Nothing of it is kept if the last clause is wrong.
+        // No clause is kept if the last one is invalid.
         json!([{"field": "/id", "value": "a"}, {"field": "/group", "value": 5}]),
     ] {
         filters.push(json!({"match_policy": "include_any", "clauses": clauses, "actions": {}}));

@@ -1,5 +1,5 @@
-//! RFC 6455 as clients meet it: frames and messages, and how connections end. Section numbers
-//! are of that document.
+//! RFC 6455 from the client's side: frames, messages, and the end of connections. Section numbers
+//! refer to that document.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use h_realtime_engine::ws::{OpCode, encode_client_frame};
 use crate::support::{Client, PATIENCE, Received, Server};
 
 #[test]
-fn a_message_may_come_in_fragments() {
+fn fragmented_messages_are_accepted() {
     let server = Server::start();
     let mut client = server.anonymous();
     for (frames, answers) in [
@@ -60,7 +60,7 @@ fn a_message_may_come_in_fragments() {
             .iter()
             .flat_map(|&(first, text)| frame(first, text))
             .collect();
-        // In one piece, in pieces across the frames' borders, and byte by byte.
+        // In one piece, in pieces across frame boundaries, and byte by byte.
         for size in [bytes.len(), 7, 1] {
             bytes.chunks(size).for_each(|chunk| client.send_raw(chunk));
             for answer in answers {
@@ -72,7 +72,7 @@ fn a_message_may_come_in_fragments() {
             }
         }
     }
-    // A character may be cut by a fragment's end.
+    // A fragment may end within a character.
     let text = "{\"type\":\"☃\",\"id\":7}".as_bytes();
     for cut in 9..=12 {
         client.send_frame(false, OpCode::Text, &text[..cut]);
@@ -87,7 +87,7 @@ fn a_message_may_come_in_fragments() {
 }
 
 #[test]
-fn lengths_at_every_border_are_read() {
+fn payload_lengths_at_every_boundary_are_accepted() {
     let server = Server::start();
     let mut client = server.anonymous();
     for length in [30, 125, 126, 127, 128, 1000, 65_535, 65_536] {
@@ -102,7 +102,7 @@ fn lengths_at_every_border_are_read() {
 
 // W13
 #[test]
-fn a_close_frame_is_answered_and_the_server_ends_the_stream() {
+fn close_frame_is_answered_and_the_stream_ended() {
     let server = Server::start();
     let echoed = |code: u16, reason: &str| {
         let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
@@ -132,7 +132,7 @@ fn a_close_frame_is_answered_and_the_server_ends_the_stream() {
         table.push(failed(&code.to_be_bytes(), 1002, "invalid close code"));
     }
     for (payload, answer) in table {
-        // What was asked before is answered; what comes after the close frame is not.
+        // Requests before the close frame are answered, later ones are not.
         let mut client = server.anonymous();
         client.send(r#"{"type":"ping","id":1}"#);
         let close = frame_of_bytes(0x88, &payload);
@@ -142,7 +142,7 @@ fn a_close_frame_is_answered_and_the_server_ends_the_stream() {
         assert_eq!(client.receive(), Received::Close(answer), "{payload:x?}");
         client.expect_end();
     }
-    // In the midst of a message, too.
+    // Also in the middle of a message.
     let mut client = server.anonymous();
     client.send_frame(false, OpCode::Text, b"{");
     client.close(1000, "x");
@@ -155,12 +155,12 @@ fn a_close_frame_is_answered_and_the_server_ends_the_stream() {
 
 // CVE-2020-27813, CVE-2020-13935, CVE-2026-27889
 #[test]
-fn a_violation_ends_the_connection() {
+fn protocol_violation_ends_the_connection() {
     let server = Server::start();
     let mut count = 0.0;
     let table = [wrong_headers(), wrong_order(), wrong_text(), too_much()].concat();
     for (bytes, code, reason) in table {
-        // Byte by byte where that is not too much: the server must not wait for more than it needs.
+        // Byte by byte if the input is short: the server must fail at the earliest possible byte.
         let sizes = if bytes.len() < 200 {
             &[usize::MAX, 1][..]
         } else {
@@ -182,7 +182,7 @@ fn a_violation_ends_the_connection() {
                 "{:x?}",
                 &bytes[..bytes.len().min(40)]
             );
-            // The client's own close frame is not waited for.
+            // The server does not wait for the client's close frame.
             client.expect_end();
             count += 1.0;
         }
@@ -194,11 +194,11 @@ fn a_violation_ends_the_connection() {
 }
 
 #[test]
-fn a_message_may_have_64_kib_and_1024_fragments() {
+fn messages_are_limited_to_64_kib_and_1024_fragments() {
     let server = Server::start();
     let mut client = server.anonymous();
     let whole = ping_of_length(65_536, 1);
-    // Of many fragments, empty ones among them.
+    // Many fragments, including empty ones.
     for count in [1, 2, 3, 512, 1024] {
         let size = whole.len().div_ceil(count);
         let mut bytes = Vec::new();
@@ -214,7 +214,7 @@ fn a_message_may_have_64_kib_and_1024_fragments() {
 }
 
 #[test]
-fn the_limits_are_settings() {
+fn message_limits_are_configurable() {
     let server = Server::configured("[limits]\nmessage = \"100B\"\nfragments = 3\n");
     let mut client = server.anonymous();
     client.send(&ping_of_length(100, 1));
@@ -230,7 +230,7 @@ fn the_limits_are_settings() {
 
 // R5
 #[test]
-fn who_only_ends_its_own_direction_still_gets_its_answers() {
+fn half_closed_client_gets_its_responses() {
     let server = Server::start();
     let mut client = server.anonymous();
     for id in 1..=3 {
@@ -244,7 +244,7 @@ fn who_only_ends_its_own_direction_still_gets_its_answers() {
 }
 
 #[test]
-fn many_messages_in_one_piece_are_answered_in_order() {
+fn pipelined_messages_are_answered_in_order() {
     let server = Server::start();
     let mut client = server.anonymous();
     let bytes: Vec<u8> = (0..2000)
@@ -257,9 +257,9 @@ fn many_messages_in_one_piece_are_answered_in_order() {
     assert_eq!(client.drain(), []);
 }
 
-/// One that is gone without a word takes nobody with it.
+/// Does not affect other connections.
 #[test]
-fn a_connection_that_is_lost_is_forgotten() {
+fn lost_connection_is_removed() {
     let server = Server::start();
     let mut other = server.anonymous();
     other.subscribe("/group", "__world__");
@@ -273,7 +273,7 @@ fn a_connection_that_is_lost_is_forgotten() {
     drop(lost);
     let deadline = Instant::now() + PATIENCE;
     while server.metric(r#"h_realtime_connections{state="open"}"#) > 1.0 {
-        assert!(Instant::now() < deadline, "the server still has them");
+        assert!(Instant::now() < deadline, "the connections are still open");
         assert_eq!(other.drain(), []);
     }
     assert_eq!(server.metric("h_realtime_subscriptions"), 1.0);
@@ -283,7 +283,7 @@ fn a_connection_that_is_lost_is_forgotten() {
     );
 }
 
-/// What is sent, and the close frame's code and reason.
+/// The input, and the code and reason of the close frame.
 type Violation = (Vec<u8>, u16, &'static str);
 
 fn wrong_headers() -> Vec<Violation> {
@@ -297,12 +297,12 @@ fn wrong_headers() -> Vec<Violation> {
         (frame(0x87, ""), 1002, "unknown opcode"),
         (frame(0x8B, "{}"), 1002, "unknown opcode"),
         (frame(0x8F, ""), 1002, "unknown opcode"),
-        // §5.1: every frame is masked, empty or not.
+        // §5.1: every frame must be masked, even if it is empty.
         (b"\x81\x02{}".to_vec(), 1002, "frame is not masked"),
         (b"\x81\0".to_vec(), 1002, "frame is not masked"),
         (b"\x89\0".to_vec(), 1002, "frame is not masked"),
         (b"\x88\x02\x03\xe8".to_vec(), 1002, "frame is not masked"),
-        // §5.5: control frames are short and whole.
+        // §5.5: control frames are short and not fragmented.
         (frame(0x09, "x"), 1002, "control frame is fragmented"),
         (frame(0x08, ""), 1002, "control frame is fragmented"),
         (
@@ -372,7 +372,7 @@ fn wrong_order() -> Vec<Violation> {
 
 fn wrong_text() -> Vec<Violation> {
     vec![
-        // §8.1: text is UTF-8; said at the first byte that makes it certain.
+        // §8.1: text must be UTF-8; detected at the first invalid byte.
         (frame_of_bytes(0x81, b"\xff"), 1007, "text is not UTF-8"),
         (
             frame_of_bytes(0x81, b"\"\xed\xa0\x80\""),
@@ -413,7 +413,7 @@ fn wrong_text() -> Vec<Violation> {
 
 fn too_much() -> Vec<Violation> {
     vec![
-        // Too much; said as soon as it is announced.
+        // Too large; detected as soon as it is announced.
         (
             b"\x81\xff\0\0\0\0\0\x01\0\x01\0\0\0\0".to_vec(),
             1009,
@@ -429,7 +429,7 @@ fn too_much() -> Vec<Violation> {
             1009,
             "message is too big",
         ),
-        // The sum of lengths is too much for any integer.
+        // The sum of the lengths overflows any integer.
         (
             [
                 &frame(0x01, "{")[..],
@@ -452,7 +452,7 @@ fn too_much() -> Vec<Violation> {
     ]
 }
 
-/// A masked frame with this first byte.
+/// Returns a masked frame with this first byte.
 fn frame(first: u8, payload: &str) -> Vec<u8> {
     frame_of_bytes(first, payload.as_bytes())
 }
@@ -470,7 +470,7 @@ fn pong(id: &str) -> Received {
     ))
 }
 
-/// A message of exactly this many bytes.
+/// Returns a message of exactly this length.
 fn ping_of_length(length: usize, id: u32) -> String {
     let empty = format!(r#"{{"type":"ping","id":{id},"":""}}"#);
     let filler = "x".repeat(length.saturating_sub(empty.len()));

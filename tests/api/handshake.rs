@@ -1,11 +1,11 @@
-//! HTTP, as clients of the API see it: who gets a WebSocket, and what everybody else is told.
+//! HTTP from the client's side: accepted handshakes, and the responses to all other requests.
 
 use h_realtime_engine::ws::{OpCode, encode_client_frame};
 
 use crate::support::{Answer, Client, Received, Server, connect};
 
 #[test]
-fn a_good_handshake_is_accepted_and_no_subprotocol_is_negotiated() {
+fn valid_handshake_is_accepted_without_subprotocol() {
     let server = Server::start();
     for (from, to) in [
         ("", ""),
@@ -37,7 +37,7 @@ fn a_good_handshake_is_accepted_and_no_subprotocol_is_negotiated() {
 }
 
 #[test]
-fn a_bad_handshake_is_told_so() {
+fn invalid_handshake_is_refused() {
     let server = Server::start();
     for (from, to) in [
         ("GET ", "POST "),
@@ -72,7 +72,7 @@ fn a_bad_handshake_is_told_so() {
             "{to}"
         );
         assert_eq!(answer.field("Sec-WebSocket-Version"), Some("13"), "{to}");
-        // A proxy may take the connection for a tunnel now.
+        // A proxy may treat the connection as a tunnel now.
         assert_eq!(answer.field("Connection"), Some("close"), "{to}");
         client.expect_end();
     }
@@ -80,7 +80,7 @@ fn a_bad_handshake_is_told_so() {
 
 // RFC 9112 §3.2.2
 #[test]
-fn targets_in_absolute_form_are_served() {
+fn absolute_form_targets_are_served() {
     let server = Server::start();
     for scheme in ["http", "https", "ws", "WSS"] {
         let target = format!("{scheme}://elsewhere.example:81/ws?a=b");
@@ -93,7 +93,7 @@ fn targets_in_absolute_form_are_served() {
 
 // CVE-2020-7693
 #[test]
-fn every_other_path_is_not_found() {
+fn unknown_paths_are_not_found() {
     let server = Server::start();
     for path in [
         "/",
@@ -141,7 +141,7 @@ fn every_other_path_is_not_found() {
 }
 
 #[test]
-fn what_is_not_clearly_http_is_refused() {
+fn malformed_http_is_refused() {
     let server = Server::start();
     let head = |field: &str| format!("GET /_status HTTP/1.1\r\nHost: a\r\n{field}\r\n");
     for request in [
@@ -174,7 +174,7 @@ fn what_is_not_clearly_http_is_refused() {
 }
 
 #[test]
-fn a_head_may_have_16_kib_and_64_fields() {
+fn heads_are_limited_to_16_kib_and_64_fields() {
     let server = Server::start();
     let of_size = |size: usize| {
         let filler = size - HANDSHAKE.len() - "A: \r\n".len();
@@ -210,7 +210,7 @@ fn a_head_may_have_16_kib_and_64_fields() {
 }
 
 #[test]
-fn a_head_that_does_not_end_in_time_is_told_so_and_silence_is_not() {
+fn incomplete_head_times_out_with_408_but_silence_without_response() {
     let server = Server::configured("[timeouts]\nhandshake = \"500ms\"\n");
     let begun = [
         &HANDSHAKE[..1],
@@ -239,7 +239,7 @@ fn a_head_that_does_not_end_in_time_is_told_so_and_silence_is_not() {
 }
 
 #[test]
-fn status_is_for_those_who_take_json() {
+fn status_requires_acceptable_json() {
     let server = Server::start();
     for (request, status) in [
         ("GET /_status", 200),
@@ -252,7 +252,7 @@ fn status_is_for_those_who_take_json() {
         ),
         ("GET /_status HTTP/1.1\r\nAccept: text/html", 404),
         ("GET /_status HTTP/1.1\r\nAccept: application/json;q=0", 404),
-        // An unknown token is no matter here.
+        // An unknown token does not matter here.
         (
             "GET /_status HTTP/1.1\r\nAuthorization: Bearer unknown",
             200,
@@ -279,7 +279,7 @@ fn status_is_for_those_who_take_json() {
 }
 
 #[test]
-fn a_head_request_is_answered_without_the_body() {
+fn head_response_has_no_body() {
     let server = Server::start();
     for path in ["/_status", "/", "/ws"] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -300,7 +300,7 @@ fn a_head_request_is_answered_without_the_body() {
 }
 
 #[test]
-fn a_connection_is_kept_where_it_is_clear_what_comes_next() {
+fn connection_is_kept_alive_if_framing_is_unambiguous() {
     let server = Server::start();
     for (request, kept) in [
         ("GET /_status HTTP/1.1\r\nHost: a\r\n\r\n", true),
@@ -318,7 +318,7 @@ fn a_connection_is_kept_where_it_is_clear_what_comes_next() {
             "GET /_status HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n",
             false,
         ),
-        // The body is a request to those who do not see that it is one.
+        // A parser that ignores the framing would treat the body as a request.
         (
             "POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 38\r\n\r\nGET /_status HTTP/1.1\r\nHost: inner\r\n\r\n",
             false,
@@ -344,7 +344,7 @@ fn a_connection_is_kept_where_it_is_clear_what_comes_next() {
 }
 
 #[test]
-fn requests_and_frames_may_come_in_one_piece_or_byte_by_byte() {
+fn input_may_be_split_at_any_byte() {
     let server = Server::start();
     let status = "GET /_status HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut frames = Vec::new();
@@ -364,7 +364,7 @@ fn requests_and_frames_may_come_in_one_piece_or_byte_by_byte() {
     let with_token = HANDSHAKE.replace("/ws", &format!("/ws?access_token={token}"));
     for (handshake, userid) in [
         (HANDSHAKE, "null"),
-        // The frames wait while the back end looks the token up.
+        // The frames are buffered while the back end resolves the token.
         (&*with_token, "\"acct:joe@example.org\""),
     ] {
         let bytes = [
@@ -391,7 +391,7 @@ fn requests_and_frames_may_come_in_one_piece_or_byte_by_byte() {
 }
 
 #[test]
-fn one_connection_too_many_is_told_to_come_back() {
+fn connection_over_the_limit_gets_503() {
     let server = Server::configured("[limits]\nconnections = 2\n");
     let mut open = [server.anonymous(), server.anonymous()];
     let (answer, mut client) = ask(&server, HANDSHAKE);
@@ -399,7 +399,7 @@ fn one_connection_too_many_is_told_to_come_back() {
     assert_eq!((answer.status(), error(&answer)), (503, want));
     assert_eq!(answer.field("Retry-After"), Some("5"));
     client.expect_end();
-    // Whoever fills the places must not silence the events, or blind the operator.
+    // Reaching the limit must neither stop events nor block the admin interface.
     open[0].subscribe("/id", "a");
     let deleted = r#"{"topic":"annotation","action":"delete","annotation":{"id":"a","user":"acct:a@b","uri":"https://a.example/","permissions":{"read":["group:__world__"]}}}"#;
     assert_eq!(server.publish(deleted).1["matched"], 1);
@@ -414,7 +414,7 @@ fn ask(server: &Server, request: &str) -> (Answer, Client) {
     let mut client = Client::raw(connect(server.address()));
     client.send_raw(request.as_bytes());
     let answer = client.answer(false);
-    let answer = answer.unwrap_or_else(|| panic!("no answer to {request:?}"));
+    let answer = answer.unwrap_or_else(|| panic!("no response to {request:?}"));
     let is_dated = answer
         .field("Date")
         .is_some_and(|date| date.ends_with(" GMT"));
@@ -422,7 +422,7 @@ fn ask(server: &Server, request: &str) -> (Answer, Client) {
     (answer, client)
 }
 
-/// The parts of an error's body, which has no others.
+/// Returns the members of an error's body, which has no others.
 fn error(answer: &Answer) -> (&str, &str) {
     let inner = answer.body.strip_prefix(r#"{"ok": false, "error": ""#);
     let inner = inner.and_then(|inner| inner.strip_suffix("\"}"));
@@ -437,7 +437,7 @@ fn is_kept_alive(client: &mut Client) {
 
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-/// The accept value is that of the example in RFC 6455 §1.3.
+/// The accept value of the example in RFC 6455 §1.3.
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 const BAD_HANDSHAKE: (&str, &str) = (

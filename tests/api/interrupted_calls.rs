@@ -1,4 +1,4 @@
-//! A process that is stopped and continued all the time: whatever call it is in is interrupted.
+//! A process that is stopped and continued repeatedly, which interrupts its system calls.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -7,13 +7,13 @@ use crate::support::{Received, Server, event};
 
 // R4
 #[test]
-fn a_storm_of_signals_interrupts_nothing() {
+fn interrupted_system_calls_are_retried() {
     let server = Server::start();
     let mut reader = server.anonymous();
     reader.subscribe("/group", "__world__");
     let mut client = server.anonymous();
     for id in 0..300 {
-        // A wait for events is not taken up again by the kernel.
+        // The kernel does not restart a wait for events.
         server.signal(Signal::STOP);
         server.signal(Signal::CONT);
         client.send(&format!(r#"{{"type":"ping","id":{id}}}"#));

@@ -1,7 +1,7 @@
-//! What the commands change while the server runs holds for open connections, too.
+//! Changes made by commands while the server runs also apply to open connections.
 //!
-//! What must happen is waited for, for a second. What must not happen any more is published
-//! after the command has ended, and fenced.
+//! Positive effects are awaited for up to a second. For negative effects, an event is published
+//! after the command has ended, followed by a fence.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use socket2::SockRef;
 
 use crate::support::{Client, PATIENCE, Received, Server, connect, eventually};
 
-/// A group's annotation, or a public one.
+/// Returns an event of a group's annotation, or a public one.
 fn event(id: &str, group: &str) -> String {
     let annotation = json!({"id": id, "user": AUTHOR, "uri": "https://example.org/",
                             "group": group, "permissions": {"read": [format!("group:{group}")]}});
     json!({"topic": "annotation", "action": "create", "annotation": annotation}).to_string()
 }
 
-/// A logged-in client that hears of the public group and of `club`, if it may.
+/// Connects an authenticated client with a filter for the public group and `club`.
 fn member(server: &Server, token: &str) -> Client {
     let mut client = server.logged_in(token);
     let clause = json!({"field": "/group", "operator": "one_of", "value": ["__world__", "club"]});
@@ -27,8 +27,8 @@ fn member(server: &Server, token: &str) -> Client {
     client
 }
 
-/// Publishes an event, and says whether the client hears of it, and what it sees.
-fn hears(server: &Server, client: &mut Client, group: &str) -> Option<Value> {
+/// Publishes an event, and returns the annotation if the client receives it.
+fn receive_event(server: &Server, client: &mut Client, group: &str) -> Option<Value> {
     assert_eq!(server.publish(&event("A", group)).0, 202);
     let mut received = client.drain();
     assert!(received.len() <= 1, "{received:?}");
@@ -42,8 +42,8 @@ fn hears(server: &Server, client: &mut Client, group: &str) -> Option<Value> {
     }
 }
 
-/// The client is closed within a second from now, because its credentials have ended, and hears
-/// nothing more; not even that it is anonymous now.
+/// Asserts that the client is closed within a second because its credentials have ended, and
+/// receives nothing more, not even that it is anonymous now.
 fn is_closed(client: &mut Client) {
     let since = Instant::now();
     let received = client.receive();
@@ -66,7 +66,7 @@ fn whoami(client: &mut Client) -> Value {
     answer["userid"].clone()
 }
 
-/// The id of the user's first token.
+/// Returns the id of the user's first token.
 fn first_token(server: &Server) -> String {
     let list = server.command(&["token", "list", ME]).stdout;
     let list = String::from_utf8(list).unwrap();
@@ -75,7 +75,7 @@ fn first_token(server: &Server) -> String {
 }
 
 #[test]
-fn a_membership_counts_from_when_it_is_given_until_it_is_taken() {
+fn membership_changes_take_effect_at_once() {
     let server = Server::start();
     let token = server.user(ME);
     server.run(&["group", "add", "club"]);
@@ -84,26 +84,26 @@ fn a_membership_counts_from_when_it_is_given_until_it_is_taken() {
     let mut anonymous = server.anonymous();
     anonymous.subscribe("/group", "club");
 
-    assert!(hears(&server, &mut me, "club").is_none());
+    assert!(receive_event(&server, &mut me, "club").is_none());
     server.run(&["group", "member", "add", "club", ME]);
-    let seen = hears(&server, &mut me, "club").expect("an event");
+    let seen = receive_event(&server, &mut me, "club").expect("an event");
     assert_eq!(seen["actions"], json!([]));
     server.run(&["group", "member", "add", "club", ME, "--role", "moderator"]);
-    let seen = hears(&server, &mut me, "club").expect("an event");
+    let seen = receive_event(&server, &mut me, "club").expect("an event");
     assert_eq!(seen["actions"], json!(["moderate"]));
     assert_eq!(other_window.drain().len(), 2);
 
     server.run(&["group", "member", "remove", "club", ME]);
-    assert!(hears(&server, &mut me, "club").is_none());
-    // What does not depend on it still comes.
-    assert!(hears(&server, &mut me, "__world__").is_some());
+    assert!(receive_event(&server, &mut me, "club").is_none());
+    // Unrelated events still arrive.
+    assert!(receive_event(&server, &mut me, "__world__").is_some());
     assert_eq!(other_window.drain().len(), 1);
     assert_eq!(anonymous.drain(), []);
 }
 
-/// The server finds out by itself, without anybody publishing or connecting.
+/// The server detects the change by itself, without a publish request or a new connection.
 #[test]
-fn a_revoked_token_ends_its_connections_and_no_others() {
+fn revoked_token_closes_only_its_connections() {
     let server = Server::start();
     let token = server.user(ME);
     let kept = server.run(&["token", "create", ME]);
@@ -116,12 +116,12 @@ fn a_revoked_token_ends_its_connections_and_no_others() {
     }
     assert_eq!(whoami(&mut others[0]), ME);
     assert_eq!(whoami(&mut others[1]), Value::Null);
-    // Nobody is let in with it any more.
+    // New connections with the token are anonymous.
     assert_eq!(whoami(&mut server.logged_in(&token)), Value::Null);
 }
 
 #[test]
-fn a_token_that_expires_ends_its_connections() {
+fn expired_token_closes_its_connections() {
     let server = Server::start();
     server.user(ME);
     let since = Instant::now();
@@ -141,7 +141,7 @@ fn a_token_that_expires_ends_its_connections() {
 
 // CVE-2025-55070
 #[test]
-fn a_deleted_user_is_sent_away_on_all_connections() {
+fn deleted_user_is_closed_on_all_connections() {
     let server = Server::start();
     let (token, other) = (server.user(ME), server.user(AUTHOR));
     let mut mine = [member(&server, &token), member(&server, &token)];
@@ -151,16 +151,15 @@ fn a_deleted_user_is_sent_away_on_all_connections() {
         is_closed(client);
     }
     assert_eq!(whoami(&mut other), AUTHOR);
-    // One who comes back by the same name is another: the old token stays dead.
+    // A new user with the same name is a different user: the old token stays invalid.
     server.run(&["user", "add", ME]);
     assert_eq!(whoami(&mut server.logged_in(&token)), Value::Null);
 }
 
 // CVE-2025-55070
-/// Between the end of the token and the close there is no moment in which the connection is
-/// served as somebody else.
+/// At no time between the end of the token and the close is the connection served as another user.
 #[test]
-fn nobody_is_downgraded_in_silence() {
+fn ended_credentials_never_downgrade_to_anonymous() {
     let server = Server::start();
     for command in ["revoke", "delete"] {
         let token = server.user(ME);
@@ -170,12 +169,12 @@ fn nobody_is_downgraded_in_silence() {
             _ => server.run(&["user", "delete", ME]),
         };
         client.send(r#"{"type": "whoami", "id": 1}"#);
-        // Even what everybody may hear is not for this connection any more.
+        // Not even public events reach this connection.
         let answer = json!({"accepted": 1, "matched": 0});
         assert_eq!(server.publish(&event("A", "__world__")), (202, answer));
         let first = match client.receive() {
             Received::Text(text) => {
-                // It was asked before the server knew.
+                // The request was sent before the server knew.
                 assert!(
                     text.contains(r#""userid": "acct:me@example.org""#),
                     "{text}"
@@ -193,7 +192,7 @@ fn nobody_is_downgraded_in_silence() {
 }
 
 #[test]
-fn a_muted_author_is_heard_by_nobody_else_until_unmuted() {
+fn muted_author_only_reaches_the_author_until_unmuted() {
     let server = Server::start();
     let (token, author) = (server.user(ME), server.user(AUTHOR));
     let (mut me, mut author) = (member(&server, &token), member(&server, &author));
@@ -202,7 +201,7 @@ fn a_muted_author_is_heard_by_nobody_else_until_unmuted() {
     for (command, heard) in [("mute", false), ("unmute", true), ("mute", false)] {
         server.run(&["user", command, AUTHOR]);
         assert_eq!(
-            hears(&server, &mut me, "__world__").is_some(),
+            receive_event(&server, &mut me, "__world__").is_some(),
             heard,
             "{command}"
         );
@@ -212,7 +211,7 @@ fn a_muted_author_is_heard_by_nobody_else_until_unmuted() {
 }
 
 #[test]
-fn deleted_group_is_delivered_to_no_connection_whatever_an_event_permits() {
+fn deleted_group_has_no_receivers_despite_permissions() {
     let server = Server::start();
     let token = server.user(ME);
     server.run(&["group", "add", "club"]);
@@ -220,24 +219,24 @@ fn deleted_group_is_delivered_to_no_connection_whatever_an_event_permits() {
     let mut me = member(&server, &token);
     let mut anonymous = server.anonymous();
     anonymous.subscribe("/group", "club");
-    // As h writes it for groups that are open to the world; this one is not.
+    // As h writes it for world-readable groups, which this one is not.
     let open = event("A", "club").replace("group:club", "group:__world__");
-    assert!(hears(&server, &mut me, "club").is_some());
+    assert!(receive_event(&server, &mut me, "club").is_some());
     assert_eq!(server.publish(&open).1["matched"], 1);
     assert_eq!(me.drain().len(), 1);
 
     server.run(&["group", "delete", "club"]);
-    assert!(hears(&server, &mut me, "club").is_none());
+    assert!(receive_event(&server, &mut me, "club").is_none());
     assert_eq!(server.publish(&open).1["matched"], 0);
-    // Added again, it has none of its former members.
+    // A group that is added again has none of its former members.
     server.run(&["group", "add", "club"]);
-    assert!(hears(&server, &mut me, "club").is_none());
-    assert!(hears(&server, &mut me, "__world__").is_some());
+    assert!(receive_event(&server, &mut me, "club").is_none());
+    assert!(receive_event(&server, &mut me, "__world__").is_some());
     assert_eq!(anonymous.drain(), []);
 }
 
 #[test]
-fn readability_of_a_group_counts_from_when_it_is_changed() {
+fn changed_readability_takes_effect_at_once() {
     let server = Server::start();
     let token = server.user(ME);
     server.run(&["group", "add", "club", "--readable-by", "world"]);
@@ -246,13 +245,13 @@ fn readability_of_a_group_counts_from_when_it_is_changed() {
     anonymous.subscribe("/group", "club");
     for (readers, heard) in [("members", false), ("world", true), ("members", false)] {
         server.run(&["group", "set", "club", "--readable-by", readers]);
-        assert_eq!(hears(&server, &mut me, "club").is_some(), heard);
+        assert_eq!(receive_event(&server, &mut me, "club").is_some(), heard);
         assert_eq!(anonymous.drain().len(), usize::from(heard), "{readers}");
     }
 }
 
 #[test]
-fn display_name_counts_from_when_it_is_changed() {
+fn changed_display_name_takes_effect_at_once() {
     let server = Server::start();
     let token = server.user(AUTHOR);
     let mut author = member(&server, &token);
@@ -261,7 +260,7 @@ fn display_name_counts_from_when_it_is_changed() {
         (&["--no-display-name"], Value::Null),
     ] {
         server.run(&[&["user", "set", AUTHOR], args].concat());
-        let seen = hears(&server, &mut author, "__world__").expect("an event");
+        let seen = receive_event(&server, &mut author, "__world__").expect("an event");
         assert_eq!(seen["user_info"]["display_name"], name);
     }
 }
@@ -276,7 +275,8 @@ fn events_queued_for_a_client_are_dropped_when_its_token_is_revoked() {
     let token = server.user(ME);
     server.run(&["group", "add", "club"]);
     server.run(&["group", "member", "add", "club", ME]);
-    // A client that does not read: the kernel takes some megabytes, and the server queues the rest.
+    // A client that does not read: the kernel accepts some megabytes, and the server queues the
+    // rest.
     let stream = connect(server.address());
     SockRef::from(&stream)
         .set_recv_buffer_size(64 << 10)
@@ -292,7 +292,7 @@ fn events_queued_for_a_client_are_dropped_when_its_token_is_revoked() {
     server.run(&["token", "revoke", &first_token(&server)]);
     // The message in progress, and the close frame.
     eventually(PATIENCE, || (queued() < 21_000.0).then_some(()));
-    // From here on it reads what the kernel still holds.
+    // From here on it reads the data that the kernel still holds.
     let end = loop {
         match stalled.receive() {
             Received::Text(_) => {}

@@ -1,11 +1,11 @@
-//! What clients say, and what they are answered.
+//! Messages of clients, and their replies.
 
 use h_realtime_engine::ws::OpCode;
 
 use crate::support::{Received, Server};
 
 #[test]
-fn every_message_has_its_answer_or_none() {
+fn messages_get_the_expected_replies() {
     let server = Server::start();
     let mut client = server.anonymous();
     for (message, answer) in MESSAGES {
@@ -19,7 +19,7 @@ fn every_message_has_its_answer_or_none() {
 }
 
 #[test]
-fn an_id_is_echoed_in_its_own_spelling_if_it_is_a_number() {
+fn numeric_id_is_echoed_verbatim() {
     let server = Server::start();
     let mut client = server.anonymous();
     let long = "1".repeat(256);
@@ -90,7 +90,7 @@ fn an_id_is_echoed_in_its_own_spelling_if_it_is_a_number() {
 }
 
 #[test]
-fn what_has_no_numeric_id_is_counted() {
+fn messages_without_numeric_id_are_counted() {
     let server = Server::start();
     let mut client = server.anonymous();
     for message in [
@@ -109,7 +109,7 @@ fn what_has_no_numeric_id_is_counted() {
 }
 
 #[test]
-fn the_official_client_may_begin_in_any_order() {
+fn client_messages_may_arrive_in_any_order() {
     let server = Server::start();
     let messages = [
         r#"{"filter":{"match_policy":"include_any","clauses":[{"field":"/uri","operator":"one_of","value":["http://127.0.0.1:18800/doc1"],"case_sensitive":false}],"actions":{"create":true,"update":true,"delete":true}}}"#,
@@ -147,7 +147,7 @@ fn the_official_client_may_begin_in_any_order() {
 }
 
 #[test]
-fn binary_messages_are_messages() {
+fn binary_messages_are_accepted() {
     let server = Server::start();
     let mut client = server.anonymous();
     let text = r#"{"type":"ü☃","id":1}"#;
@@ -180,7 +180,7 @@ fn binary_messages_are_messages() {
 }
 
 #[test]
-fn what_is_not_json_ends_the_connection() {
+fn invalid_json_ends_the_connection() {
     let server = Server::start();
     let mut count = 0.0;
     let nested = "[".repeat(60_000);
@@ -235,7 +235,7 @@ fn what_is_not_json_ends_the_connection() {
             "{}",
             String::from_utf8_lossy(payload)
         );
-        // Nothing is said after the close frame; and the client's own ends it.
+        // Nothing is sent after the close frame, and the client's own ends the connection.
         client.close(1000, "");
         client.expect_end();
         count += 1.0;
@@ -251,7 +251,7 @@ fn what_is_not_json_ends_the_connection() {
 }
 
 #[test]
-fn json_that_is_no_object_is_passed_over_and_counted() {
+fn json_other_than_objects_is_ignored_and_counted() {
     let server = Server::start();
     let mut client = server.anonymous();
     let nested = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
@@ -275,11 +275,11 @@ fn json_that_is_no_object_is_passed_over_and_counted() {
 }
 
 #[test]
-fn an_answer_repeats_only_the_beginning_of_a_long_type() {
+fn long_type_is_truncated_in_the_reply() {
     let server = Server::start();
     let mut client = server.anonymous();
     for count in [10, 21, 22, 10_000, 16_000] {
-        // Each of these characters, of four bytes, is quoted as two escapes in an escaped text.
+        // Each of these four-byte characters becomes two escapes.
         let kind = "😀".repeat(count);
         let answer = client.ask(&format!(r#"{{"id":1,"type":"{kind}"}}"#));
         let shown = r"\\ud83d\\ude00".repeat(count.min(21));
@@ -290,7 +290,7 @@ fn an_answer_repeats_only_the_beginning_of_a_long_type() {
 }
 
 #[test]
-fn a_number_that_is_too_long_to_be_repeated_is_an_error() {
+fn overlong_id_is_an_error() {
     let server = Server::start();
     let mut client = server.anonymous();
     for length in [257, 6_000, 60_000] {
@@ -303,7 +303,7 @@ fn a_number_that_is_too_long_to_be_repeated_is_an_error() {
     assert_eq!(server.metric(long_id), 3.0);
 }
 
-/// The text of an error's answer, from its short form `ID TYPE DESCRIPTION`.
+/// Returns the text of an error reply from its short form `ID TYPE DESCRIPTION`.
 fn expand(answer: &str) -> String {
     if answer.starts_with('{') {
         return answer.to_owned();
@@ -315,7 +315,7 @@ fn expand(answer: &str) -> String {
     )
 }
 
-/// Messages of one connection, and the answers.
+/// Messages of one connection, and their replies.
 const MESSAGES: &[(&str, &[&str])] = &[
     (
         r#"{"type":"ping","id":1}"#,
@@ -337,7 +337,7 @@ const MESSAGES: &[(&str, &[&str])] = &[
         r#"{"type":"ping","id":5,"x":[{}]}"#,
         &[r#"{"type": "pong", "ok": true, "reply_to": 5}"#],
     ),
-    // The last of repeated keys counts, however it is spelled.
+    // The last of repeated keys counts, however it is escaped.
     (
         r#"{"type":"whoami","type":"\u0070ing","id":1,"id":6}"#,
         &[r#"{"type": "pong", "ok": true, "reply_to": 6}"#],
@@ -390,7 +390,7 @@ const MESSAGES: &[(&str, &[&str])] = &[
         r#"{"type":"ping","messageType":"client_id","id":25}"#,
         &[r#"{"type": "pong", "ok": true, "reply_to": 25}"#],
     ),
-    // Filters; what is in them is a matter of its own.
+    // Filters; their content is tested elsewhere.
     (
         r#"{"type":"filter","id":30}"#,
         &[r#"30 invalid_data \"filter\" is missing"#],
@@ -423,7 +423,7 @@ const MESSAGES: &[(&str, &[&str])] = &[
         r#"{"type":"filter","filter":{"match_policy":"include_any","clauses":[],"actions":{}},"id":37}"#,
         &[],
     ),
-    // Types that there are not.
+    // Unknown types.
     (
         r#"{"id":40}"#,
         &["40 invalid_type invalid message type: null"],
@@ -469,11 +469,11 @@ const MESSAGES: &[(&str, &[&str])] = &[
         &[r#"50 invalid_type invalid message type: \"\\ud800\\u0000\\t\\\"\\\\/\\u007f<\""#],
     ),
     (r#"{"type":"x"}"#, &[]),
-    // As h, which cannot look these up, and says nothing.
+    // As in h, which fails to look these up and does not reply.
     (r#"{"type":[],"id":51}"#, &[]),
     (r#"{"type":{"a":1},"id":52}"#, &[]),
     (r#"{"type":["ping"],"id":53}"#, &[]),
-    // Keys have one spelling.
+    // Keys are case-sensitive.
     (r#"{"type":"ping","ID":1}"#, &[]),
     ("{}", &[]),
 ];

@@ -1,5 +1,5 @@
-//! Metrics: a strict reader of Prometheus' format understands them, they count, and what the
-//! dashboard and the alerts in `docs` ask for is there.
+//! Metrics: valid for a strict parser of Prometheus' format, counted correctly, and complete for
+//! the dashboard and the alerts in `docs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -38,7 +38,7 @@ fn doc(name: &str) -> PathBuf {
 }
 
 #[test]
-fn dashboard_and_alerts_ask_for_what_there_is() {
+fn dashboard_and_alerts_use_existing_metrics() {
     let server = TlsServer::start();
     let samples = parse(&metrics(&server.server).1);
     let there: BTreeSet<&str> = samples
@@ -62,7 +62,7 @@ fn dashboard_and_alerts_ask_for_what_there_is() {
             assert!(is_there, "there is no {name}");
         }
     }
-    // And the other way round: what there is is described.
+    // Conversely, every metric is documented.
     for name in there {
         let name = ["_bucket", "_sum", "_count"]
             .iter()
@@ -76,7 +76,7 @@ fn dashboard_and_alerts_ask_for_what_there_is() {
 }
 
 #[test]
-fn every_reason_of_an_end_is_described() {
+fn every_close_reason_is_documented() {
     let server = Server::start();
     let samples = parse(&metrics(&server).1);
     let described = fs::read_to_string(doc("operating.md")).unwrap();
@@ -97,17 +97,17 @@ fn every_reason_of_an_end_is_described() {
 }
 
 #[test]
-fn the_certificates_end_is_told() {
+fn certificate_expiry_is_exported() {
     let server = TlsServer::start();
     let name = "h_realtime_certificate_expiry_timestamp_seconds";
-    // rcgen's certificates end with the year 4095.
+    // rcgen's certificates expire in the year 4095.
     assert_eq!(server.server.metric(name), 67_090_118_400.0);
     let plain = Server::start();
     assert!(!metrics(&plain).1.contains(&format!("\n{name} ")));
 }
 
 #[test]
-fn failures_of_handshakes_are_told_apart() {
+fn handshake_failures_are_counted_by_reason() {
     let server = Server::configured("[auth]\ninvalid_token = \"reject\"\n");
     server.wait_until_ready();
     let get = |path: &str, fields: &str| {
@@ -137,7 +137,7 @@ fn failures_of_handshakes_are_told_apart() {
 
 #[test]
 #[ignore = "needs python3 with prometheus_client: run tests/run"]
-fn the_official_parser_reads_all_of_it() {
+fn official_parser_accepts_all_metrics() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let server = TlsServer::start();
     let text = metrics(&server.server).1;
@@ -172,7 +172,7 @@ fn metrics_are_prometheus_text_and_count() {
     other.subscribe("/group", "__world__");
     other.close(1000, "");
     other.receive();
-    // It has had its answer, and the server waits for its end.
+    // It has received its response, and the server waits for its end.
     let closing = "h_realtime_connections{state=\"closing\"}";
     assert_eq!(parse(&metrics(&server).1)[closing], 1.0);
     drop(other);
@@ -191,7 +191,7 @@ fn metrics_are_prometheus_text_and_count() {
     let after = parse(&text);
     for (name, value) in [
         ("h_realtime_connections{state=\"open\"}", 1.0),
-        // That which asks.
+        // The scraping connection itself.
         ("h_realtime_connections{state=\"request\"}", 1.0),
         ("h_realtime_connections_logged_in", 1.0),
         ("h_realtime_users", 1.0),
@@ -224,7 +224,7 @@ fn metrics_are_prometheus_text_and_count() {
     let started = after["process_start_time_seconds"];
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     assert!((now.as_secs_f64() - started) < 600.0, "{started}");
-    // A series that appears only once it has counted would be missed by whoever watches it.
+    // A series that only appears with its first count would be missed by alerts.
     let names = |samples: &BTreeMap<String, f64>| samples.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&before), names(&after));
     for (name, value) in &before {
@@ -235,7 +235,7 @@ fn metrics_are_prometheus_text_and_count() {
 
 // D5
 #[test]
-fn all_metrics_are_for_requests_with_a_key() {
+fn only_requests_with_a_key_get_all_metrics() {
     let server = Server::start();
     let names = |fields: &str| {
         let (status, _, text) = scrape(&server, fields);
@@ -244,7 +244,7 @@ fn all_metrics_are_for_requests_with_a_key() {
     };
     let (public, all) = (names(""), names(&bearer(METRICS_KEY)));
     assert_eq!(names(&bearer(&server.publish_key())).len(), all.len());
-    // Not for this server, but for a proxy in front, say.
+    // For example for a proxy in front rather than for this server.
     assert_eq!(names("Authorization: Basic abc\r\n").len(), public.len());
     assert!(public.len() < all.len());
     assert!(public.keys().all(|series| all.contains_key(series)));
@@ -265,8 +265,8 @@ fn all_metrics_are_for_requests_with_a_key() {
     assert!(head.contains("WWW-Authenticate: Bearer"), "{head}");
 }
 
-/// The metrics in the tables of docs/operating.md, and whether they are marked as public there:
-/// each by itself, or all of a row by one mark at its end.
+/// Returns the metrics in the tables of docs/operating.md, and whether they are marked as public:
+/// each by itself, or a whole row by one mark at its end.
 fn described() -> Vec<(String, bool)> {
     let text = fs::read_to_string(doc("operating.md")).unwrap();
     let (_, section) = text.split_once("\n## Metrics\n").unwrap();
@@ -287,8 +287,8 @@ fn described() -> Vec<(String, bool)> {
 
 const MARK: &str = "` ¹";
 
-/// A client that watches a page or a group learns nothing from metrics of annotations there that
-/// are not for them.
+/// A client that subscribes to a page or a group learns nothing from the metrics about annotations
+/// there that it may not read.
 // D5
 #[test]
 fn no_metric_without_a_key_depends_on_annotations_that_a_client_may_not_read() {
@@ -297,7 +297,7 @@ fn no_metric_without_a_key_depends_on_annotations_that_a_client_may_not_read() {
     let token = server.user(AUTHOR);
     server.run(&["group", "add", "secret"]);
     server.run(&["group", "member", "add", "secret", AUTHOR]);
-    // A curious client that has the server log its matches, and the permitted readers.
+    // A client that makes the server log its matches, and the permitted readers.
     let mut curious = [
         Client::open(server.address(), "/ws?debug=1", ""),
         server.anonymous(),
@@ -345,7 +345,9 @@ fn no_metric_without_a_key_depends_on_annotations_that_a_client_may_not_read() {
         after.keys().collect::<Vec<_>>()
     );
     for (series, value) in &after {
-        let is_of_time = OF_TIME.iter().any(|(name, _)| series.starts_with(name));
+        let is_of_time = TIME_DEPENDENT
+            .iter()
+            .any(|(name, _)| series.starts_with(name));
         assert!(
             is_of_time || *value == before[series],
             "{series} has changed"
@@ -353,8 +355,8 @@ fn no_metric_without_a_key_depends_on_annotations_that_a_client_may_not_read() {
     }
 }
 
-/// Metrics without a key that change by themselves, and why they may.
-const OF_TIME: [(&str, &str); 4] = [
+/// Metrics without a key that change over time, and the reasons.
+const TIME_DEPENDENT: [(&str, &str); 4] = [
     (
         "h_realtime_loop_lag_seconds",
         "counts half seconds since the start, and how busy the host is",
@@ -370,7 +372,7 @@ const OF_TIME: [(&str, &str); 4] = [
     ),
 ];
 
-/// A connection to the admin listener that stays, so that it is counted once.
+/// A persistent connection to the admin listener, so that it is counted once.
 struct Admin(TcpStream, String);
 
 impl Admin {
@@ -380,7 +382,7 @@ impl Admin {
         Admin(stream, format!("Host: {}\r\n", server.admin))
     }
 
-    /// The samples that a scrape with these header fields returns.
+    /// Returns the samples of a scrape with these header fields.
     fn scrape(&mut self, fields: &str) -> BTreeMap<String, f64> {
         parse(&self.ask("GET /metrics", fields, "", "200"))
     }
@@ -409,8 +411,8 @@ impl Admin {
 
 const AUTHOR: &str = "acct:author@example.org";
 
-/// The samples of a text in the exposition format 0.0.4, by name and labels. Stricter than
-/// Prometheus: every family must be whole, described and named by the conventions.
+/// Parses the samples of a text in the exposition format 0.0.4, by name and labels. Stricter than
+/// Prometheus: every family must be complete, described, and named by the conventions.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     assert!(text.ends_with('\n'), "the last line has no end");
     let mut samples = BTreeMap::new();
@@ -449,7 +451,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     samples
 }
 
-/// Buckets grow, and the last, without a bound, holds all.
+/// Checks that buckets are cumulative, and that the last one, without a bound, contains all.
 fn check_histograms(text: &str, samples: &BTreeMap<String, f64>) {
     for name in text
         .lines()
@@ -471,7 +473,7 @@ fn check_histograms(text: &str, samples: &BTreeMap<String, f64>) {
     }
 }
 
-/// Name, labels with their braces, and value.
+/// Splits a line into name, labels with their braces, and value.
 fn sample(line: &str) -> (&str, &str, &str) {
     let end = line.find(['{', ' ']).unwrap();
     let (name, rest) = line.split_at(end);

@@ -1,4 +1,4 @@
-//! From which pages a WebSocket may be opened.
+//! The origins of pages that may open a WebSocket.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ fn status(address: SocketAddr, path: &str, fields: &str) -> String {
 
 // CSWSH
 #[test]
-fn only_the_pages_that_are_listed_and_who_is_no_page() {
+fn only_listed_origins_and_clients_without_origin_connect() {
     let server = Server::configured(ALLOWED);
     let good = [
         "",
@@ -57,12 +57,12 @@ fn only_the_pages_that_are_listed_and_who_is_no_page() {
 }
 
 #[test]
-fn whose_page_may_not_connect_is_told_so_whatever_token_it_has() {
+fn refused_origin_gets_403_with_any_token() {
     let server = Server::configured(ALLOWED);
     let token = server.user("acct:me@example.org");
     let mut client = Client::raw(crate::support::connect(server.address()));
     let fields = "Origin: https://evil.example\r\n";
-    client.ask_for_websocket(&format!("/ws?access_token={token}"), fields);
+    client.request_websocket(&format!("/ws?access_token={token}"), fields);
     let answer = client.answer(false).unwrap();
     let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     let reason = "Pages of this origin may not connect.";
@@ -72,12 +72,12 @@ fn whose_page_may_not_connect_is_told_so_whatever_token_it_has() {
         json!({"ok": false, "error": "forbidden_origin", "reason": reason})
     );
     assert_eq!(answer.field("Content-Type"), Some("application/json"));
-    // A proxy may take the connection for a tunnel now.
+    // A proxy may treat the connection as a tunnel now.
     client.expect_end();
 }
 
 #[test]
-fn it_is_about_websockets_alone() {
+fn origins_only_apply_to_websockets() {
     let server = Server::configured(ALLOWED);
     let foreign = "Origin: https://evil.example\r\n";
     let status_of = |line: &str, host: &str, address, fields: &str| {
@@ -89,7 +89,7 @@ fn it_is_about_websockets_alone() {
     assert_eq!(status_of("GET /_status", "a", public, foreign), 200);
     assert_eq!(status_of("GET /nothing", "a", public, foreign), 404);
     assert_eq!(status_of("GET /ws", "a", public, foreign), 400);
-    // The admin listener has rules of its own.
+    // The admin listener has its own rules.
     let host = server.admin.to_string();
     let own = format!("Origin: http://{host}\r\n");
     assert_eq!(status_of("GET /", &host, server.admin, &own), 200);
@@ -98,7 +98,7 @@ fn it_is_about_websockets_alone() {
 }
 
 #[test]
-fn a_flag_lists_them_too_and_without_a_list_all_may() {
+fn flag_sets_origins_and_default_allows_all() {
     let flags = [
         "--listen",
         "ws://127.0.0.1:0",

@@ -1,4 +1,4 @@
-//! Connections that proxies pass on, over real sockets: the PROXY protocol before TLS, and
+//! Connections through proxies over real sockets: the PROXY protocol before TLS, and
 //! `X-Forwarded-For`.
 
 use std::io::{Read, Write};
@@ -7,18 +7,18 @@ use crate::support::{Client, Server, connect};
 
 const ONE_EACH: &str = "[limits]\nconnections_per_ip = 1\ntrusted_proxies = [\"127.0.0.0/8\"]\n";
 
-/// A header of version 2 for a client of 203.0.113.0/24.
+/// Returns a header of version 2 for a client in 203.0.113.0/24.
 fn header(last: u8) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13".to_vec();
     header.extend([203, 0, 113, last, 127, 0, 0, 1, 0, 1, 0, 2]);
-    // PP2_TYPE_NOOP, which is to be passed over.
+    // PP2_TYPE_NOOP, which must be ignored.
     header.extend([4, 0, 4, 1, 2, 3, 4]);
     header
 }
 
 // P1
 #[test]
-fn forwarded_clients_are_counted_each_by_its_own_address() {
+fn forwarded_clients_are_counted_by_their_own_address() {
     let server = Server::configured(ONE_EACH);
     let field = |last: u8| format!("X-Forwarded-For: 127.0.0.7, 203.0.113.{last}\r\n");
     let open = |last| Client::try_open(server.address(), "/ws", &field(last));
@@ -35,7 +35,7 @@ fn forwarded_clients_are_counted_each_by_its_own_address() {
     assert!(refused.head.contains("Retry-After: "), "{}", refused.head);
     let mut other = open(2);
     assert_eq!((first.drain(), other.drain()), (vec![], vec![]));
-    // Once, and as what it is.
+    // Counted once, under the right reason.
     let failures = "h_realtime_handshake_failures_total";
     assert_eq!(server.metric(failures), 1.0);
     let per_ip = format!("{failures}{{reason=\"per_ip\"}}");
@@ -44,7 +44,7 @@ fn forwarded_clients_are_counted_each_by_its_own_address() {
 
 // P1
 #[test]
-fn without_trust_nothing_that_is_said_counts() {
+fn untrusted_forwarding_fields_are_ignored() {
     let server = Server::configured("[limits]\nconnections_per_ip = 1");
     let fields = "X-Forwarded-For: 203.0.113.1\r\nForwarded: for=203.0.113.1\r\n";
     let open = || Client::open(server.address(), "/ws", fields);
@@ -56,7 +56,7 @@ fn without_trust_nothing_that_is_said_counts() {
 
 // P2
 #[test]
-fn on_a_listener_of_the_proxy_protocol_only_trusted_proxies_connect() {
+fn proxy_protocol_listener_only_accepts_trusted_proxies() {
     let place = "proxy_protocol = [\"ws://127.0.0.1:0\"]\n";
     let open = |server: &Server, header: &[u8]| {
         let mut stream = connect(server.address());
@@ -64,7 +64,7 @@ fn on_a_listener_of_the_proxy_protocol_only_trusted_proxies_connect() {
         stream
     };
     let ends = |mut stream: std::net::TcpStream| {
-        // A reset, where something was left unread.
+        // A reset, if there was unread input.
         matches!(stream.read(&mut [0]), Ok(0) | Err(_))
     };
     let server = Server::configured(&format!("{place}{ONE_EACH}"));
@@ -74,19 +74,19 @@ fn on_a_listener_of_the_proxy_protocol_only_trusted_proxies_connect() {
     let line = b"PROXY TCP4 203.0.113.2 127.0.0.1 1 2\r\n";
     let mut other = Client::over(open(&server, line), "/ws", "");
     assert_eq!((first.drain(), other.drain()), (vec![], vec![]));
-    // A proxy that looks whether somebody is there.
+    // A health check of the proxy.
     let mut local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec();
     local.extend(b"GET /_status HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let mut answer = String::new();
     open(&server, &local).read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    // What is no header is not guessed to be something else.
+    // Input without a header is not interpreted as anything else.
     assert!(ends(open(&server, b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n")));
     assert_eq!(server.metric("h_realtime_handshake_failures_total"), 2.0);
 
     let stranger = "[limits]\ntrusted_proxies = [\"192.0.2.1\"]\n";
     let server = Server::configured(&format!("{place}{stranger}"));
-    // A valid header and a request behind it: only the peer's address is wrong.
+    // A valid header followed by a request: only the peer's address is wrong.
     assert!(ends(open(&server, &local)));
     let failures = "h_realtime_handshake_failures_total";
     let untrusted = server.metric(&format!("{failures}{{reason=\"proxy_peer\"}}"));
@@ -96,7 +96,7 @@ fn on_a_listener_of_the_proxy_protocol_only_trusted_proxies_connect() {
 // P2
 #[cfg(feature = "tls")]
 #[test]
-fn the_header_comes_before_tls() {
+fn proxy_header_precedes_tls() {
     let place = "proxy_protocol = [\"wss://127.0.0.1:0\"]\n";
     let tls = crate::support::TlsServer::configured(&format!("{place}{ONE_EACH}"));
     let config = tls.config(&rustls::version::TLS13);

@@ -1,4 +1,5 @@
-//! Publishing over the real admin listener: what is taken, what is refused, what arrives.
+//! Publishing over the real admin listener: accepted and refused requests, and the notifications
+//! that arrive.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, PATIENCE, Received, Server, http};
 
-/// The least annotation that is taken.
-fn least(id: &str) -> Value {
+/// Returns the smallest accepted annotation.
+fn minimal(id: &str) -> Value {
     json!({"id": id, "user": AUTHOR, "uri": PAGE, "permissions": {"read": ["group:__world__"]}})
 }
 
@@ -17,9 +18,9 @@ fn create(annotation: &Value) -> Value {
     json!({"topic": "annotation", "action": "create", "annotation": annotation})
 }
 
-/// A line of a body that is well.
+/// Returns a valid line of a body.
 fn event(id: &str) -> String {
-    create(&least(id)).to_string()
+    create(&minimal(id)).to_string()
 }
 
 fn reader(server: &Server) -> Client {
@@ -28,7 +29,7 @@ fn reader(server: &Server) -> Client {
     reader
 }
 
-fn texts(client: &mut Client) -> Vec<String> {
+fn received_texts(client: &mut Client) -> Vec<String> {
     let text = |received| match received {
         Received::Text(text) => text,
         other => panic!("{other:?}"),
@@ -36,13 +37,13 @@ fn texts(client: &mut Client) -> Vec<String> {
     client.drain().into_iter().map(text).collect()
 }
 
-/// The ids of the annotations that came.
+/// Returns the ids of the received annotations.
 fn ids(client: &mut Client) -> Vec<String> {
     let id = |text: String| {
         let message: Value = serde_json::from_str(&text).unwrap();
         message["payload"][0]["id"].as_str().unwrap().to_owned()
     };
-    texts(client).into_iter().map(id).collect()
+    received_texts(client).into_iter().map(id).collect()
 }
 
 fn post(server: &Server, target: &str, body: &str) -> (u16, Value) {
@@ -58,11 +59,11 @@ fn post(server: &Server, target: &str, body: &str) -> (u16, Value) {
 }
 
 #[test]
-fn one_object_or_one_a_line_and_what_each_matched() {
+fn body_is_one_object_or_lines_and_returns_matches() {
     let server = Server::start();
     let (mut one, mut other) = (reader(&server), server.anonymous());
     other.subscribe("/id", "B");
-    let pretty = serde_json::to_string_pretty(&create(&least("A"))).unwrap();
+    let pretty = serde_json::to_string_pretty(&create(&minimal("A"))).unwrap();
     let lines = format!("{}\r\n\n{}\n{}\n", event("A"), event("B"), event("C"));
     for (target, body, answer) in [
         ("/events", &pretty, json!({"accepted": 1, "matched": 1})),
@@ -87,11 +88,11 @@ fn one_object_or_one_a_line_and_what_each_matched() {
 }
 
 #[test]
-fn of_a_body_with_a_bad_line_nothing_is_published() {
+fn body_with_an_invalid_line_publishes_nothing() {
     let server = Server::start();
     let mut reader = reader(&server);
     let with = |key: &str, value: Value| {
-        let mut annotation = least("X");
+        let mut annotation = minimal("X");
         annotation[key] = value;
         create(&annotation).to_string()
     };
@@ -134,13 +135,13 @@ fn of_a_body_with_a_bad_line_nothing_is_published() {
 }
 
 #[test]
-fn what_the_official_client_needs_is_filled_in() {
+fn members_that_the_official_client_needs_are_added() {
     let server = Server::start();
     server.run(&["user", "add", AUTHOR, "--display-name", "Ann Author"]);
     let mut reader = reader(&server);
     server.publish(&event("A"));
-    let texts = texts(&mut reader);
-    let mut message: Value = serde_json::from_str(&texts[0]).unwrap();
+    let received_texts = received_texts(&mut reader);
+    let mut message: Value = serde_json::from_str(&received_texts[0]).unwrap();
     let annotation = message["payload"][0].as_object_mut().unwrap();
     for key in ["created", "updated"] {
         let time = annotation.remove(key).unwrap();
@@ -166,7 +167,7 @@ fn what_the_official_client_needs_is_filled_in() {
 }
 
 #[test]
-fn numbers_and_unknown_keys_arrive_as_they_were_written() {
+fn numbers_and_unknown_keys_are_passed_on_verbatim() {
     let server = Server::start();
     let mut reader = reader(&server);
     let kept = [
@@ -182,7 +183,7 @@ fn numbers_and_unknown_keys_arrive_as_they_were_written() {
         1,
     );
     assert_eq!(server.publish(&annotation).0, 202);
-    let text = texts(&mut reader).remove(0);
+    let text = received_texts(&mut reader).remove(0);
     for part in kept {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -190,7 +191,7 @@ fn numbers_and_unknown_keys_arrive_as_they_were_written() {
 
 // CVE-2021-33880
 #[test]
-fn only_with_the_key_and_every_refusal_is_the_same() {
+fn publishing_needs_the_key_and_refusals_are_identical() {
     let server = Server::start();
     let mut reader = reader(&server);
     let key = server.publish_key();
@@ -234,7 +235,7 @@ fn only_with_the_key_and_every_refusal_is_the_same() {
     assert_eq!(http(server.admin, request.as_bytes()).0, 401);
     assert_eq!(ids(&mut reader), [] as [&str; 0]);
     assert!(!server.log().contains(&key));
-    // A user's token is no publish key.
+    // A user's token is not a publish key.
     let token = server.user(AUTHOR);
     assert_eq!(
         answer(&format!("Authorization: Bearer {token}\r\n")),
@@ -244,12 +245,12 @@ fn only_with_the_key_and_every_refusal_is_the_same() {
 }
 
 #[test]
-fn a_body_has_a_limit() {
+fn body_length_is_limited() {
     let server = Server::start();
     let line = event("A");
     let padding = " ".repeat(MAX_BODY - line.len());
     assert_eq!(server.publish(&format!("{line}{padding}")).0, 202);
-    // Nobody waits for a body that is too large by its announcement.
+    // A body whose announced length exceeds the limit is refused at once.
     for length in [MAX_BODY + 1, 1 << 40, 999_999_999_999_999_999] {
         let request = format!(
             "POST /events HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
@@ -261,7 +262,7 @@ fn a_body_has_a_limit() {
     }
 }
 
-/// The head of a request to publish `body`; the answer to it ends the connection.
+/// Returns the head of a request to publish `body`, which asks to close the connection.
 fn head(server: &Server, body: &str, fields: &str) -> String {
     format!(
         "POST /events HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\
@@ -286,7 +287,7 @@ fn rest(mut stream: TcpStream) -> String {
 }
 
 #[test]
-fn a_client_that_waits_for_permission_gets_it_or_a_refusal() {
+fn expect_100_continue_gets_100_or_a_refusal() {
     let server = Server::start();
     let mut reader = reader(&server);
     let body = event("A");
@@ -303,11 +304,11 @@ fn a_client_that_waits_for_permission_gets_it_or_a_refusal() {
     assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
     assert_eq!(ids(&mut reader), ["A"]);
 
-    // Who did not wait for it needs none.
+    // A client that does not wait for the 100 does not need it.
     let request = head(&server, &body, fields) + &body;
     let (status, _, _) = http(server.admin, request.as_bytes());
     assert_eq!(status, 202);
-    // Nobody has to send a body that will not be taken.
+    // A client does not have to send a body that will be refused.
     let wrong = head(&server, &body, fields).replace("Bearer ", "Bearer x");
     assert_eq!(http(server.admin, wrong.as_bytes()).0, 401);
     let large = head(&server, &" ".repeat(MAX_BODY + 1), fields);
@@ -317,7 +318,7 @@ fn a_client_that_waits_for_permission_gets_it_or_a_refusal() {
 }
 
 #[test]
-fn a_request_may_come_byte_by_byte_and_the_next_right_behind_it() {
+fn requests_may_arrive_byte_by_byte_and_pipelined() {
     let server = Server::start();
     let mut reader = reader(&server);
     let body = event("A");
@@ -337,15 +338,15 @@ fn a_request_may_come_byte_by_byte_and_the_next_right_behind_it() {
     assert_eq!(ids(&mut reader), ["A"; 4]);
 }
 
-/// An event's sender does not hear of it, if it said who it is; a `null` excludes nobody.
+/// An event is not sent to its originating client, if it is known; a `null` excludes none.
 #[test]
-fn the_sender_is_passed_over() {
+fn event_is_not_sent_to_its_originating_client() {
     let server = Server::start();
     let (mut named, mut unnamed) = (reader(&server), reader(&server));
     named.send(r#"{"messageType": "client_id", "value": "me"}"#);
     named.drain();
     for (sender, matched) in [(json!("me"), 1), (json!("you"), 2), (json!(null), 2)] {
-        let mut event = create(&least("A"));
+        let mut event = create(&minimal("A"));
         event["src_client_id"] = sender;
         let (_, answer) = server.publish(&event.to_string());
         assert_eq!(answer["matched"], matched);
@@ -354,7 +355,7 @@ fn the_sender_is_passed_over() {
 }
 
 #[test]
-fn a_users_news_go_to_all_their_connections_and_nobody_else() {
+fn session_changes_reach_all_connections_of_the_user_only() {
     let server = Server::start();
     let token = server.user(AUTHOR);
     let (mut first, mut second) = (server.logged_in(&token), server.logged_in(&token));
@@ -373,10 +374,10 @@ fn a_users_news_go_to_all_their_connections_and_nobody_else() {
 }
 
 // R7, W6
-/// A connection that never reads is cut once too much waits for it; neither publishers nor
-/// other readers wait.
+/// A connection that never reads is cut once too much output is queued; neither publishers nor
+/// other readers are delayed.
 #[test]
-fn nobody_waits_for_a_slow_reader() {
+fn slow_reader_delays_neither_publishers_nor_readers() {
     let server = Server::start();
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -387,7 +388,7 @@ fn nobody_waits_for_a_slow_reader() {
     slow.subscribe("/uri", PAGE);
     let mut quick = reader(&server);
 
-    let mut annotation = least("A");
+    let mut annotation = minimal("A");
     annotation["text"] = json!("x".repeat(200_000));
     let event = create(&annotation).to_string();
     let mut longest = Duration::ZERO;
@@ -405,7 +406,7 @@ fn nobody_waits_for_a_slow_reader() {
     assert_eq!(quick.drain(), []);
 }
 
-/// How many messages came before the end, which is the one for readers that are too slow.
+/// Returns the number of messages before the end, which must be the one for slow readers.
 fn slow_ends(slow: &mut Client) -> usize {
     let mut count = 0;
     loop {
@@ -420,9 +421,9 @@ fn slow_ends(slow: &mut Client) -> usize {
     }
 }
 
-/// While the back end is busy with large requests, others become overdue.
+/// While the back end is busy with large requests, others time out.
 #[test]
-fn publisher_told_503_has_published_nothing() {
+fn publisher_with_503_has_published_nothing() {
     let server = Server::configured("[timeouts]\npublish = \"100ms\"\nping = \"1h\"");
     let mut reader = server.anonymous();
     let ids: Vec<String> = (0..6).map(|number| format!("last-{number}")).collect();
@@ -445,7 +446,7 @@ fn publisher_told_503_has_published_nothing() {
         statuses.contains(&503),
         "the back end was not busy: {statuses:?}"
     );
-    // The back end reads in order: when it has read this, it has read all.
+    // The back end processes requests in order: once this one is answered, all are.
     crate::support::eventually(3 * PATIENCE, || {
         let (status, _) = server.publish(&event("end"));
         assert!([202, 503].contains(&status), "{status}");
@@ -466,5 +467,5 @@ fn publisher_told_503_has_published_nothing() {
 
 const PAGE: &str = "https://example.org/page";
 const AUTHOR: &str = "acct:author@example.org";
-/// The most a body may have, in bytes.
+/// The maximum length of a body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;

@@ -1,4 +1,4 @@
-//! Publishing with bodies of unknown length, over the real admin listener, and by clients and
+//! Publishing with bodies of unknown length over the real admin listener, and with clients and
 //! proxies that send such bodies.
 
 use std::fs;
@@ -13,10 +13,10 @@ use crate::support::{
 };
 
 const PAGE: &str = "https://example.org/page";
-/// The most a body may have, in bytes.
+/// The maximum length of a body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// The head of a request to publish, without its framing.
+/// Returns the head of a publish request, without its framing.
 fn head(server: &Server, fields: &str) -> String {
     format!(
         "POST /events HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n{fields}\r\n",
@@ -25,7 +25,7 @@ fn head(server: &Server, fields: &str) -> String {
     )
 }
 
-/// A body in chunks of at most `size` bytes.
+/// Returns a body in chunks of at most `size` bytes.
 fn chunks(body: &str, size: usize) -> String {
     let chunk = |part: &[u8]| {
         let text = std::str::from_utf8(part).unwrap();
@@ -50,7 +50,7 @@ const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 const LAST: &str = "Connection: close\r\n";
 
 #[test]
-fn events_in_chunks_are_published_however_they_arrive() {
+fn chunked_events_are_published_in_any_fragmentation() {
     let server = Server::start();
     let mut reader = reader(&server);
     let body = event("create", json!({})).to_string();
@@ -74,7 +74,7 @@ fn events_in_chunks_are_published_however_they_arrive() {
 }
 
 #[test]
-fn chunks_have_the_limit_of_other_bodies() {
+fn chunked_bodies_have_the_same_limit() {
     let server = Server::start();
     let line = event("create", json!({})).to_string();
     let fields = format!("{CHUNKED}{LAST}");
@@ -85,7 +85,7 @@ fn chunks_have_the_limit_of_other_bodies() {
     let (status, _, body) = http(server.admin, request.as_bytes());
     assert_eq!(status, 413);
     assert!(body.contains("must not exceed 1 MiB"), "{body}");
-    // Refused by its size, before any of it has arrived.
+    // Refused by the announced chunk size, before any data has arrived.
     for size in ["100001", "ffffffffffffffff"] {
         let request = head(&server, CHUNKED) + size;
         assert_eq!(http(server.admin, request.as_bytes()).0, 413, "{size}");
@@ -99,7 +99,7 @@ fn chunks_have_the_limit_of_other_bodies() {
 }
 
 #[test]
-fn an_event_needs_a_length_or_chunks() {
+fn publishing_requires_length_or_chunks() {
     let server = Server::start();
     let (status, answer, body) = http(server.admin, head(&server, "").as_bytes());
     assert_eq!(status, 411);
@@ -112,13 +112,13 @@ fn an_event_needs_a_length_or_chunks() {
     assert!(body.contains("chunked"), "{body}");
     assert_eq!(refusals(&server, "no_length"), 1.0);
     assert_eq!(refusals(&server, "coding"), 1.0);
-    // Without the key nothing else is looked at.
+    // Without the key nothing else is checked.
     let stranger = head(&server, "").replace("Bearer ", "Bearer x");
     assert_eq!(http(server.admin, stranger.as_bytes()).0, 401);
 }
 
 #[test]
-fn a_client_that_waits_to_send_chunks_is_told_to_continue_or_refused() {
+fn expect_100_continue_with_chunks_gets_100_or_a_refusal() {
     let server = Server::start();
     let mut reader = reader(&server);
     let fields = format!("{CHUNKED}{LAST}Expect: 100-continue\r\n");
@@ -146,7 +146,7 @@ fn expectation_of_an_http_1_0_request_is_ignored() {
     let head = head(&server, &fields).replace("HTTP/1.1", "HTTP/1.0");
     let mut stream = connect(server.admin);
     stream.write_all(head.as_bytes()).unwrap();
-    // The head has been handled once a later request is answered.
+    // The head has been processed once a later request is answered.
     let get = format!(
         "GET /livez HTTP/1.1\r\nHost: {}\r\n{LAST}\r\n",
         server.admin
@@ -160,7 +160,7 @@ fn expectation_of_an_http_1_0_request_is_ignored() {
 }
 
 #[test]
-fn responses_say_how_long_an_admin_connection_is_kept() {
+fn responses_announce_the_keep_alive_timeout() {
     let server = Server::configured("[timeouts]\nhandshake = \"3500ms\"");
     let mut client = Client::raw(connect(server.admin));
     let host = server.admin;
@@ -181,7 +181,7 @@ fn responses_say_how_long_an_admin_connection_is_kept() {
     assert_eq!(answer.field("Connection"), Some("close"));
 }
 
-/// Has curl publish what it reads from standard input; the response.
+/// Lets curl publish its standard input; returns the response.
 fn curl(server: &Server, to: SocketAddr, args: &[&str], body: &str) -> Value {
     let mut child = Command::new("curl")
         .args(["--silent", "--show-error", "--max-time", "20", "--http1.1"])
@@ -198,8 +198,8 @@ fn curl(server: &Server, to: SocketAddr, args: &[&str], body: &str) -> Value {
     stdin.write_all(body.as_bytes()).unwrap();
     drop(stdin);
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -231,10 +231,10 @@ fn curl_publishes_bodies_of_unknown_length() {
     }
 }
 
-/// It forwards a body as it arrives, in chunks if the client sends it so.
+/// nginx forwards a body as it arrives, in chunks if the client sends chunks.
 #[test]
 #[ignore = "needs nginx and curl"]
-fn nginx_that_does_not_buffer_requests_forwards_them_in_chunks() {
+fn nginx_without_request_buffering_forwards_chunks() {
     let server = Server::start();
     let mut reader = reader(&server);
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! A client that reads all the time, but slowly, with more ahead of a ping than it reads in the
-//! time to answer one.
+//! A client that reads continuously but slowly, with more output queued before a ping than it reads
+//! within the pong timeout.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -12,11 +12,11 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::{Client, PATIENCE, Received, Server, event, eventually};
 
-/// The client's end of a link of about six kilobytes a second.
+/// The client's side of a link of about six kilobytes per second.
 struct Slow(TcpStream);
 
 impl Slow {
-    /// Connects with a small receive buffer, so that output waits in the server's kernel.
+    /// Connects with a small receive buffer, so that output stays in the server's kernel.
     fn connect(server: &Server) -> Slow {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(8 * 1024).unwrap();
@@ -49,12 +49,12 @@ impl Write for Slow {
 }
 
 #[test]
-fn a_slow_reader_is_not_taken_for_a_dead_client_and_a_dead_one_is_cut() {
+fn slow_reader_stays_connected_and_dead_client_times_out() {
     let server = Server::configured("[timeouts]\nping = \"500ms\"\npong = \"1s\"\n");
     let timeouts = || server.metric("h_realtime_disconnects_total{reason=\"timeout\"}");
     let mut slow = Client::over(Slow::connect(&server), "/ws", "");
     slow.subscribe("/group", "__world__");
-    // One that is sent nothing, and answers nothing.
+    // A client without any traffic.
     let dead = server.anonymous();
     let started = Instant::now();
     let text = "x".repeat(1000);
@@ -76,7 +76,7 @@ fn a_slow_reader_is_not_taken_for_a_dead_client_and_a_dead_one_is_cut() {
     assert_eq!(events, COUNT);
     assert!(
         started.elapsed() > Duration::from_secs(5),
-        "it was not slow"
+        "the client was not slow"
     );
     eventually(PATIENCE, || (timeouts() >= 1.0).then_some(()));
     assert_eq!(timeouts(), 1.0);

@@ -1,4 +1,4 @@
-//! A server process that stands still for longer than a deadline.
+//! A server process that is suspended for longer than a deadline.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::{Client, PATIENCE, Received, Server, connect, eventually};
 
-/// More than the server reads from in one turn.
+/// More than the server reads in one turn.
 const CLIENTS: usize = 700;
 
 fn open(server: &Server) -> f64 {
@@ -23,7 +23,7 @@ fn clients_that_answered_during_a_standstill_are_not_cut() {
     let mut late = Client::raw(connect(server.address()));
     let silent = server.anonymous();
     for client in &mut clients {
-        // Those that came first may have been sent several by then.
+        // Early connections may have received several by then.
         while !matches!(client.receive(), Received::Ping(_)) {}
         client.send_frame(true, OpCode::Pong, b"");
     }
@@ -34,12 +34,12 @@ fn clients_that_answered_during_a_standstill_are_not_cut() {
     for client in &mut clients {
         client.send_frame(true, OpCode::Pong, b"");
     }
-    late.ask_for_websocket("/ws", "");
+    late.request_websocket("/ws", "");
     sleep(Duration::from_secs(4));
     server.signal(Signal::CONT);
-    let answer = late.answer(false).expect("an answer to the handshake");
+    let answer = late.answer(false).expect("a handshake response");
     assert_eq!(answer.status(), 101);
-    // The one that was silent is cut, and no other.
+    // Only the silent client is cut.
     let timeouts = || server.metric("h_realtime_disconnects_total{reason=\"timeout\"}");
     eventually(PATIENCE, || (timeouts() >= 1.0).then_some(()));
     assert_eq!((timeouts(), open(&server)), (1.0, CLIENTS as f64 + 1.0));

@@ -1,5 +1,5 @@
-//! `wss://` on a real server: both versions of TLS, however the first flight is cut, and what
-//! is no TLS at all.
+//! `wss://` on a real server: both versions of TLS, a fragmented first flight, and input that is
+//! not TLS.
 #![cfg(feature = "tls")]
 
 use std::io::{Read, Write};
@@ -36,9 +36,9 @@ fn the_api_over_both_versions_of_tls() {
     }
 }
 
-// Together they are more than TLS takes at once: it stops in the midst of one of the last.
+// Together they exceed the session's buffer: encryption stops in the middle of one of the last.
 #[test]
-fn a_burst_goes_on_where_tls_has_stopped() {
+fn burst_resumes_after_a_full_tls_buffer() {
     let tls = TlsServer::start();
     let mut client = tls.connect(&tls.config(&rustls::version::TLS13), "");
     client.subscribe("/uri", "https://example.org/");
@@ -60,7 +60,7 @@ fn a_burst_goes_on_where_tls_has_stopped() {
 
 // RUSTSEC-2024-0399
 #[test]
-fn the_client_hello_may_be_cut_anywhere() {
+fn client_hello_may_be_split_anywhere() {
     let tls = TlsServer::start();
     let config = tls.config(&rustls::version::TLS13);
     let mut fence = tls.plain();
@@ -69,7 +69,7 @@ fn the_client_hello_may_be_cut_anywhere() {
         let (session, hello) = hello(&config);
         let mut stream = tls.tcp();
         stream.write_all(&hello[..cut.min(hello.len())]).unwrap();
-        // The server has had a turn when it has answered somebody else.
+        // A reply to another client shows that the server has run a turn.
         assert_eq!(fence.drain(), []);
         stream.write_all(&hello[cut.min(hello.len())..]).unwrap();
         let mut client = Client::over(StreamOwned::new(session, stream), "/ws", "");
@@ -81,7 +81,7 @@ fn the_client_hello_may_be_cut_anywhere() {
 
 // T9
 #[test]
-fn what_is_no_tls_gets_an_alert_and_nobody_else_notices() {
+fn input_other_than_tls_gets_an_alert_without_affecting_others() {
     let tls = TlsServer::start();
     let mut other = tls.connect(&tls.config(&rustls::version::TLS13), "");
     for garbage in [
@@ -94,18 +94,18 @@ fn what_is_no_tls_gets_an_alert_and_nobody_else_notices() {
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
-        // RFC 8446 §5.1: 21 is an alert. One that is merely cut off gets none.
+        // RFC 8446 §5.1: 21 is an alert. A truncated record causes none.
         assert!(answer.is_empty() || answer[0] == 21, "{answer:x?}");
         assert_eq!(other.drain(), []);
     }
-    // Somebody who goes away in the midst of a handshake.
+    // A client that disconnects in the middle of a handshake.
     let (_, hello) = hello(&tls.config(&rustls::version::TLS13));
     tls.tcp().write_all(&hello[..50]).unwrap();
     assert_eq!(other.drain(), []);
 }
 
 #[test]
-fn the_listen_command_trusts_the_certificate_it_is_given() {
+fn listen_trusts_the_given_certificate() {
     let tls = TlsServer::start();
     let url = tls.server.listeners[0].replace("127.0.0.1", "localhost");
     let listen = |extra: &[&str]| {
@@ -133,9 +133,9 @@ fn the_listen_command_trusts_the_certificate_it_is_given() {
     );
 
     let mut child = listen(&["--ca-cert", tls.cert.to_str().unwrap()]);
-    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut printed = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    std::io::BufRead::read_line(&mut printed, &mut line).unwrap();
     assert!(line.contains("connected"), "{line}");
     let event = r#"{"topic":"annotation","action":"delete","annotation":{"id":"a","user":"acct:me@example.org","uri":"https://example.org/","permissions":{"read":["group:__world__"]}}}"#;
     assert_eq!(tls.server.publish(event).1["matched"], 1);

@@ -1,4 +1,4 @@
-//! The import rule: which module may name which, and which crates.
+//! The import rules: which modules and crates each module may import.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
-/// What of `net` an application may use: not its sockets, nor mio's.
+/// The part of `net` that an application may use: not its sockets, nor mio's.
 const NET_FOR_APPLICATIONS: &[&str] = &[
     "ConnKey",
     "Counters",
@@ -84,7 +84,7 @@ const NET_FOR_APPLICATIONS: &[&str] = &[
     "Verdict",
 ];
 
-/// Crates that are named in these places, and nowhere else.
+/// Crates that may only be named in these places.
 const CONFINED: &[(&str, &[&str])] = &[
     ("rustls", &["engine/io/tls", "trust", "cli/listen/tls.rs"]),
     ("x509_cert", &["engine/io/tls"]),
@@ -95,7 +95,7 @@ const CONFINED: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn modules_import_only_what_is_below_them() {
+fn modules_only_import_lower_layers() {
     let mut faults = Vec::new();
     for (module, modules, crates) in RULES {
         for (file, text) in sources(module) {
@@ -113,7 +113,7 @@ fn modules_import_only_what_is_below_them() {
 }
 
 #[test]
-fn some_crates_are_named_in_one_place() {
+fn confined_crates_are_named_in_one_place() {
     for (file, text) in sources("") {
         let name = file.display().to_string();
         if is_test(&file) {
@@ -129,13 +129,13 @@ fn some_crates_are_named_in_one_place() {
 }
 
 #[test]
-fn files_hold_one_idea_each() {
+fn files_are_short_and_documented() {
     for (file, text) in sources("") {
         let lines = text.lines().count();
         assert!(lines <= 500, "{} has {lines} lines", file.display());
         assert!(
             text.starts_with("//!") || text.starts_with("#!"),
-            "{} does not say what it owns",
+            "{} has no module documentation",
             file.display()
         );
     }
@@ -160,14 +160,14 @@ fn fault(module: &str, modules: &[&str], crates: &[&str], path: &str) -> Option<
     is_forbidden.then(|| format!("uses net::{inner}"))
 }
 
-/// Tests may use what they like.
+/// Tests are exempt.
 fn is_test(file: &Path) -> bool {
     file.with_extension("")
         .components()
         .any(|part| part.as_os_str() == "tests" || part.as_os_str() == "testing")
 }
 
-/// The files of a module.
+/// Returns the files of a module.
 fn sources(module: &str) -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("src")
@@ -193,8 +193,8 @@ fn sources(module: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Every path that a `use` at the top of the file names, each brace opened out, and every
-/// path into this crate that stands in the code.
+/// Returns every path in a `use` at the top of the file, with braces expanded, and every path into
+/// this crate in the code.
 fn paths(text: &str) -> Vec<String> {
     let text = text.split("#[cfg(test)]\nmod").next().unwrap_or(text);
     let mut paths = Vec::new();
@@ -219,7 +219,7 @@ fn paths(text: &str) -> Vec<String> {
     paths
 }
 
-/// `a::{b, c::{d}}` is `a::b` and `a::c::d`.
+/// Expands `a::{b, c::{d}}` to `a::b` and `a::c::d`.
 fn expand(prefix: &str, tree: &str, out: &mut Vec<String>) {
     let Some(open) = tree.find('{') else {
         out.push(format!("{prefix}{tree}"));
@@ -254,7 +254,7 @@ fn expand_item(prefix: &str, item: &str, out: &mut Vec<String>) {
 }
 
 #[test]
-fn the_reader_of_imports_can_read() {
+fn import_parser_expands_paths() {
     let text = "x\nuse a::{b, c::{d, e}};\nuse std::io;\n";
     assert_eq!(paths(text), ["a::b", "a::c::d", "a::c::e", "std::io"]);
     let found = fault("ws", &[], &[], "crate::net::Engine");
@@ -265,9 +265,9 @@ fn the_reader_of_imports_can_read() {
     assert!(fault("ws", &[], &[], "serde_json::Value").is_some());
 }
 
-// R6: what is cleared elsewhere than behind the system call that proved it is forgotten.
+// R6: a readiness flag may only be cleared after the system call that proved it.
 #[test]
-fn a_socket_is_taken_for_empty_or_full_only_where_that_was_proved() {
+fn readiness_is_cleared_only_after_a_system_call() {
     for (flag, file, count) in [
         ("READABLE", "engine/read.rs", 2),
         ("WRITABLE", "engine/write.rs", 1),
@@ -286,7 +286,7 @@ fn a_socket_is_taken_for_empty_or_full_only_where_that_was_proved() {
 }
 
 #[test]
-fn every_test_that_the_security_notes_name_is_there_and_says_what_for() {
+fn tests_named_in_security_notes_exist_and_carry_their_ids() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let notes = fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
     let mut count = 0;
@@ -297,10 +297,10 @@ fn every_test_that_the_security_notes_name_is_there_and_says_what_for() {
             let (file, test) = name.split_once("::").unwrap();
             let text = fs::read_to_string(root.join("tests").join(file))
                 .or_else(|_| fs::read_to_string(root.join("src").join(file)));
-            let text = text.unwrap_or_else(|_| panic!("there is no {file}"));
+            let text = text.unwrap_or_else(|_| panic!("{file} does not exist"));
             let (above, _) = text
                 .split_once(&format!("fn {test}()"))
-                .unwrap_or_else(|| panic!("there is no {name}"));
+                .unwrap_or_else(|| panic!("{name} does not exist"));
             for id in &ids {
                 assert!(is_named_above(above, id), "{name} does not name {id}");
             }
@@ -310,7 +310,7 @@ fn every_test_that_the_security_notes_name_is_there_and_says_what_for() {
     assert!(count > 100, "only {count} are named");
 }
 
-/// Whether an id stands in the comments right above a function.
+/// Returns whether an id is in the comments right above a function.
 fn is_named_above(above: &str, id: &str) -> bool {
     let lines = above.lines().rev().skip(1);
     let comments = lines.take_while(|line| line.trim_start().starts_with(['/', '#']));

@@ -1,4 +1,4 @@
-//! The Debian package and the container image: that nothing is left out, and that facts are stated in one place.
+//! The Debian package and the container image are complete, and facts are stated in one place.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 #[test]
-fn readme_has_the_commands_and_the_example_that_users_need() {
+fn readme_has_the_commands_and_the_example() {
     let readme = read("README.md");
     for part in [
         "cargo run --release",
@@ -30,7 +30,7 @@ fn maintainer_and_repository_are_stated_in_cargo_toml_alone() {
         files_below(&root(folder), &mut files);
     }
     for file in files {
-        // Pictures are not text.
+        // Images are not text.
         let Ok(text) = fs::read_to_string(&file) else {
             continue;
         };
@@ -88,7 +88,7 @@ fn licenses_of_dependencies_are_in_the_package_and_in_the_image() {
     assert!(
         image.contains("COPY --from=build /made/THIRD-PARTY-LICENSES /usr/share/doc/h-realtime/")
     );
-    // The tool is the same one wherever it is installed.
+    // Both must use the same version of the tool.
     let version = |text: &str| -> String {
         let (_, rest) = text
             .split_once("cargo install cargo-about --version ")
@@ -102,7 +102,7 @@ fn licenses_of_dependencies_are_in_the_package_and_in_the_image() {
 }
 
 #[test]
-fn licenses_that_are_allowed_and_that_are_collected_are_the_same() {
+fn allowed_and_collected_licenses_are_the_same() {
     let names = |list: &Value| -> Vec<String> {
         let names = list.as_array().unwrap().iter();
         let mut names: Vec<_> = names
@@ -118,7 +118,7 @@ fn licenses_that_are_allowed_and_that_are_collected_are_the_same() {
     );
 }
 
-/// The files of the Debian package, as Cargo.toml names them.
+/// Returns the files of the Debian package, as listed in Cargo.toml.
 fn asset_sources() -> Vec<String> {
     let cargo = table("Cargo.toml");
     let assets = cargo["package"]["metadata"]["deb"]["assets"]

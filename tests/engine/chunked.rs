@@ -3,24 +3,25 @@
 use h_realtime_engine::Config;
 use h_realtime_engine::http::{MAX_CHUNK_EXTENSIONS, MAX_TRAILERS};
 
-use crate::sim::{Heard, World, pad};
+use crate::sim::{ClientEvent, World, pad};
 
 const HEAD: &str = "POST /body HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// The bodies of all responses to a client; those of `/body` are the length of the request's body.
+/// Returns the bodies of all responses to a client; `/body` responds with the length of the
+/// request's body.
 fn responses(world: &World, client: usize) -> Vec<String> {
-    let body = |heard: &Heard| match heard {
-        Heard::Response { body, .. } => String::from_utf8(body.clone()).unwrap(),
+    let body = |event: &ClientEvent| match event {
+        ClientEvent::Response { body, .. } => String::from_utf8(body.clone()).unwrap(),
         other => panic!("{other:?}"),
     };
-    world.clients[client].heard.iter().map(body).collect()
+    world.clients[client].events.iter().map(body).collect()
 }
 
-/// Sends a request in one piece, behind which is another; the statuses of the responses.
+/// Sends a request and another one in one piece, and returns the statuses of the responses.
 fn statuses(request: &str) -> Vec<u16> {
     let mut world = World::calm();
     let client = world.connect();
-    // Either is right: the test says which.
+    // The test compares the exact statuses.
     let right = &[200, 400, 404, 411, 413, 431, 501];
     world.client(client).expected.extend([&right[..]; 2]);
     let both = format!("{request}GET /ok HTTP/1.1\r\n\r\n");
@@ -30,7 +31,7 @@ fn statuses(request: &str) -> Vec<u16> {
 }
 
 #[test]
-fn a_chunked_body_may_come_in_any_pieces_and_the_next_request_behind_it() {
+fn chunked_body_may_be_split_anywhere_and_pipelined() {
     let requests = format!(
         "{HEAD}3;a=\"b\"\r\nhel\r\n2\r\nlo\r\n0\r\nA: b\r\n\r\nGET /ok HTTP/1.1\r\n\r\n{HEAD}0\r\n\r\n"
     );
@@ -57,8 +58,8 @@ fn a_chunked_body_may_come_in_any_pieces_and_the_next_request_behind_it() {
 }
 
 #[test]
-fn the_handler_is_given_the_data_alone() {
-    // The handler counts, so bodies of all lengths around the digits of sizes.
+fn handler_receives_only_the_data() {
+    // The handler counts bytes, so lengths around the digits of chunk sizes are used.
     let mut world = World::calm();
     let client = world.connect();
     for length in [1, 9, 10, 15, 16, 255, 256, 999, 1000] {
@@ -72,23 +73,26 @@ fn the_handler_is_given_the_data_alone() {
 }
 
 #[test]
-fn a_client_that_waits_to_send_chunks_is_told_to_continue() {
+fn expect_100_continue_with_chunks_gets_100() {
     let mut world = World::calm();
     let client = world.connect();
     let head = HEAD.replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
     world.client(client).expected.push_back(&[200]);
     world.client(client).raw(head);
     world.flow();
-    assert_eq!(world.clients[client].heard, [Heard::Continue]);
+    assert_eq!(world.clients[client].events, [ClientEvent::Continue]);
     world.client(client).raw("5\r\nhello\r\n0\r\n\r\n");
     world.flow();
     let body = b"5".to_vec();
-    let answer = Heard::Response { status: 200, body };
-    assert_eq!(world.clients[client].heard, [Heard::Continue, answer]);
+    let answer = ClientEvent::Response { status: 200, body };
+    assert_eq!(
+        world.clients[client].events,
+        [ClientEvent::Continue, answer]
+    );
 }
 
 #[test]
-fn bodies_that_are_refused_end_the_connection() {
+fn refused_bodies_end_the_connection() {
     let extension = pad(MAX_CHUNK_EXTENSIONS);
     let trailer = pad(MAX_TRAILERS);
     for (request, want) in [
@@ -99,7 +103,7 @@ fn bodies_that_are_refused_end_the_connection() {
         (format!("{HEAD}100001\r\n"), &[413]),
         (format!("{HEAD}0;{extension}\r\n\r\n"), &[413]),
         (format!("{HEAD}0\r\nA: {trailer}\r\n\r\n"), &[431]),
-        // The handler wants a body, and nothing says that there is one.
+        // The handler wants a body, and the request does not announce one.
         ("POST /body HTTP/1.1\r\n\r\n".to_owned(), &[411]),
         (
             "POST /body HTTP/1.1\r\nContent-Length: 0\r\n\r\n".into(),
@@ -110,7 +114,7 @@ fn bodies_that_are_refused_end_the_connection() {
             &[501],
         ),
         (HEAD.replace("HTTP/1.1", "HTTP/1.0") + "0\r\n\r\n", &[400]),
-        // A body that nobody asked for is not skipped.
+        // An unwanted body is not skipped.
         (HEAD.replace("/body", "/ok") + "0\r\n\r\n", &[200]),
         (HEAD.replace("/body", "/none") + "0\r\n\r\n", &[404]),
     ] {
@@ -124,14 +128,14 @@ fn bodies_that_are_refused_end_the_connection() {
 }
 
 #[test]
-fn a_chunked_body_has_one_deadline_whatever_trickles_in() {
+fn chunked_body_has_a_fixed_deadline() {
     let mut world = World::calm();
     let client = world.connect();
     world.client(client).expected.push_back(&[408]);
     world.client(client).raw(HEAD);
     world.flow();
     for _ in 0..10 {
-        assert_eq!(world.clients[client].heard, []);
+        assert_eq!(world.clients[client].events, []);
         world.client(client).raw("1\r\nx\r\n");
         world.wait(1000);
     }
@@ -139,7 +143,7 @@ fn a_chunked_body_has_one_deadline_whatever_trickles_in() {
 }
 
 #[test]
-fn a_body_in_chunks_of_one_byte_takes_the_memory_of_its_data() {
+fn one_byte_chunks_only_use_the_memory_of_the_data() {
     let mut world = World::calm();
     let client = world.connect();
     world.client(client).expected.push_back(&[200]);
@@ -162,19 +166,19 @@ fn a_body_in_chunks_of_one_byte_takes_the_memory_of_its_data() {
 
 // R11
 #[test]
-fn every_chunk_is_work() {
+fn every_chunk_counts_as_work() {
     const CHUNKS: usize = 1000;
     let mut world = World::new(Config::default(), 1);
-    let crowd: Vec<_> = (0..300).map(|_| world.connect()).collect();
-    for &client in &crowd {
-        world.client(client).conduct.is_eager = false;
+    let clients: Vec<_> = (0..300).map(|_| world.connect()).collect();
+    for &client in &clients {
+        world.client(client).behavior.is_eager = false;
         world.client(client).expected.push_back(&[200]);
         world.client(client).raw(HEAD);
         world.deliver(client);
     }
     world.settle();
     let chunks = "1\r\nx\r\n".repeat(CHUNKS);
-    for &client in &crowd {
+    for &client in &clients {
         world.client(client).raw(&chunks);
         world.deliver(client);
     }
@@ -182,7 +186,7 @@ fn every_chunk_is_work() {
     for _ in 0..3 {
         let before = bytes_in(&world);
         world.turn();
-        // A thousand chunks cost 20 µs, and a turn has 1 ms and a part more for each class.
+        // A thousand chunks cost 20 µs, and a turn has 1 ms and one more share for each class.
         let read = (bytes_in(&world) - before) as usize / chunks.len();
         assert!((1..100).contains(&read), "bodies of {read} clients");
     }

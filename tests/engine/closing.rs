@@ -1,6 +1,6 @@
-//! How connections end: nothing that was said is lost, and nobody holds an end up.
+//! The end of connections: queued output is not lost, and a peer cannot delay the end.
 
-use crate::sim::{Command, End, Heard, World, client_frame, pad};
+use crate::sim::{ClientEvent, Command, End, World, client_frame, pad};
 
 fn close(world: &mut World, client: usize, code: u16) {
     let key = world.key(client);
@@ -12,10 +12,10 @@ fn is_gone(world: &World, client: usize) -> bool {
     world.interest(client).is_none()
 }
 
-// W8: to close with something unread makes the kernel reset the connection, and what the peer
-// has not read is lost; the simulated kernel does so at once.
+// W8: closing a socket with unread input makes the kernel reset the connection, and the peer loses
+// unread output; the simulated kernel does so at once.
 #[test]
-fn an_answer_arrives_although_its_reader_goes_on_talking() {
+fn response_arrives_although_the_client_keeps_sending() {
     let mut world = World::calm();
     world.limits.receive = 60_000;
     let client = world.connect();
@@ -30,11 +30,11 @@ fn an_answer_arrives_although_its_reader_goes_on_talking() {
 
 // W8
 #[test]
-fn a_close_frame_arrives_although_its_reader_goes_on_talking() {
+fn close_frame_arrives_although_the_client_keeps_sending() {
     let mut world = World::calm();
     world.limits.receive = 60_000;
     let client = world.open();
-    world.client(client).conduct.is_wrong = true;
+    world.client(client).behavior.is_wrong = true;
     world.client(client).frame(0xF1, b"all reserved bits");
     for _ in 0..20 {
         world.client(client).raw(vec![b'x'; 50_000]);
@@ -46,15 +46,15 @@ fn a_close_frame_arrives_although_its_reader_goes_on_talking() {
 
 // W8, W10
 #[test]
-fn what_the_kernel_has_taken_is_not_thrown_away() {
+fn output_accepted_by_the_kernel_is_not_discarded() {
     let mut world = World::calm();
     let client = world.connect();
-    world.client(client).conduct.is_eager = false;
+    world.client(client).behavior.is_eager = false;
     let request = "GET /big HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n";
     world.client(client).request(request, &[200]);
     world.deliver(client);
     world.wait(3_000);
-    assert!(is_gone(&world, client), "it was given 2 s");
+    assert!(is_gone(&world, client), "the limit is 2 s");
     assert!(!world.clients[client].wire.state().is_aborted);
     world.listen(client, usize::MAX);
     assert_eq!(world.clients[client].statuses(), [200]);
@@ -63,7 +63,7 @@ fn what_the_kernel_has_taken_is_not_thrown_away() {
 // CVE-2024-23672
 // W11
 #[test]
-fn one_who_does_not_answer_a_close_frame_is_cut_after_five_seconds() {
+fn unanswered_close_frame_times_out_after_five_seconds() {
     let mut world = World::calm();
     let client = world.open_lazy();
     close(&mut world, client, 4000);
@@ -76,7 +76,7 @@ fn one_who_does_not_answer_a_close_frame_is_cut_after_five_seconds() {
 
 // W11
 #[test]
-fn traffic_does_not_stretch_the_close_deadline() {
+fn input_does_not_extend_the_close_deadline() {
     let mut world = World::calm();
     let client = world.open_lazy();
     close(&mut world, client, 4000);
@@ -88,9 +88,9 @@ fn traffic_does_not_stretch_the_close_deadline() {
     assert!(is_gone(&world, client));
 }
 
-// W11: its close frame comes, but the end of its stream does not.
+// W11: its close frame arrives, but the end of its stream does not.
 #[test]
-fn a_late_answer_does_not_stretch_the_close_deadline() {
+fn late_close_frame_does_not_extend_the_close_deadline() {
     for (late, gone_after) in [(0, 2_200), (4_800, 5_200)] {
         let mut world = World::calm();
         let client = world.open_lazy();
@@ -103,9 +103,9 @@ fn a_late_answer_does_not_stretch_the_close_deadline() {
     }
 }
 
-// W11: RFC 6455 §7.1.1 wants the server to close the TCP connection first.
+// W11: RFC 6455 §7.1.1 requires the server to close the TCP connection first.
 #[test]
-fn the_server_ends_the_connection_when_both_have_said_so() {
+fn server_closes_tcp_after_both_close_frames() {
     let mut world = World::calm();
     let client = world.open_lazy();
     world.client(client).close(1000);
@@ -114,7 +114,10 @@ fn the_server_ends_the_connection_when_both_have_said_so() {
     world.listen(client, usize::MAX);
     assert_eq!(world.clients[client].closed_with(), Some(1000));
     assert_eq!(world.clients[client].end(), End::Eof);
-    assert!(!is_gone(&world, client), "it waits for the peer's end");
+    assert!(
+        !is_gone(&world, client),
+        "the server waits for the peer's end"
+    );
     world.client(client).finish();
     world.deliver(client);
     world.settle();
@@ -122,31 +125,31 @@ fn the_server_ends_the_connection_when_both_have_said_so() {
     assert!(!world.clients[client].wire.state().is_aborted);
 }
 
-// W12: the oracle objects to anything heard behind a close frame.
+// W12: the oracle fails if anything is received after a close frame.
 #[test]
-fn behind_our_close_frame_only_the_peer_s_counts() {
+fn after_our_close_frame_only_a_close_frame_is_processed() {
     let mut world = World::calm();
     let client = world.open_lazy();
-    world.client(client).conduct.is_mute = true;
+    world.client(client).behavior.is_mute = true;
     close(&mut world, client, 4000);
     world.client(client).frame(0x89, b"ping");
     world.client(client).frame(0x81, b"echo too late");
-    // In pieces, one of which is not complete when the close frame comes.
+    // In fragments, one of which is incomplete when the close frame is sent.
     world.client(client).frame(0x01, b"echo too");
     world.client(client).frame(0x88, &4000_u16.to_be_bytes());
     world.client(client).frame(0x80, b"late");
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
-    let heard = world.clients[client].heard.iter();
-    let late = heard.filter(|heard| matches!(heard, Heard::Pong(_) | Heard::Text(_)));
-    assert!(late.count() <= 1, "{:?}", world.clients[client].heard);
+    let events = world.clients[client].events.iter();
+    let late = events.filter(|event| matches!(event, ClientEvent::Pong(_) | ClientEvent::Text(_)));
+    assert!(late.count() <= 1, "{:?}", world.clients[client].events);
     assert_eq!(world.inbox(client), 0);
     assert!(is_gone(&world, client));
 }
 
 // W13
 #[test]
-fn close_frames_are_answered_in_kind() {
+fn close_frames_are_echoed() {
     let table: [(&[u8], u16); 8] = [
         (b"", 1005),
         (&[3, 0xE8], 1000),
@@ -160,8 +163,8 @@ fn close_frames_are_answered_in_kind() {
     for (payload, code) in table {
         let mut world = World::calm();
         let client = world.open();
-        world.client(client).conduct.is_wrong = true;
-        world.client(client).conduct.has_sent_close = true;
+        world.client(client).behavior.is_wrong = true;
+        world.client(client).behavior.has_sent_close = true;
         world.client(client).frame(0x88, payload);
         world.flow();
         assert_eq!(
@@ -173,9 +176,9 @@ fn close_frames_are_answered_in_kind() {
     }
 }
 
-// CVE-2017-2670, R5, T2, W14: `settle` fails where the engine spins.
+// CVE-2017-2670, R5, T2, W14: `settle` fails if the engine spins.
 #[test]
-fn one_who_has_ended_its_side_is_sent_all_its_answers_and_waited_for_no_more() {
+fn half_closed_client_gets_pipelined_responses_and_is_closed() {
     let mut world = World::calm();
     world.limits.send = 1000;
     let client = world.open_lazy();
@@ -206,19 +209,19 @@ fn one_who_has_ended_its_side_is_sent_all_its_answers_and_waited_for_no_more() {
     assert_eq!(
         world.engine.counters().closed.lost,
         1,
-        "there was no close frame"
+        "no close frame was sent"
     );
 }
 
 // W15
 #[test]
-fn one_who_leaves_while_its_handshake_waits_is_gone_at_once() {
+fn reset_during_deferred_handshake_closes_at_once() {
     let mut world = World::calm();
     let ends: [fn(&mut crate::sim::Client); 2] =
         [|client| client.finish(), |client| client.reset()];
     for end in ends {
         let client = world.connect();
-        world.client(client).shake("/later");
+        world.client(client).send_handshake("/later");
         world.flow();
         end(world.client(client));
         world.flow();
@@ -227,13 +230,13 @@ fn one_who_leaves_while_its_handshake_waits_is_gone_at_once() {
     assert_eq!(world.engine.counters().opened, 0);
 }
 
-// A request that was begun, and behind it the end: what was asked before is answered.
+// An incomplete request followed by the end of the stream: the previous request is answered.
 #[test]
-fn half_a_request_does_not_take_the_answer_before_it_away() {
+fn incomplete_request_does_not_discard_the_previous_response() {
     let mut world = World::calm();
     world.limits.send = 1000;
     let client = world.connect();
-    world.client(client).conduct.is_eager = false;
+    world.client(client).behavior.is_eager = false;
     world
         .client(client)
         .request("GET /big HTTP/1.1\r\n\r\n", &[200]);
@@ -241,28 +244,29 @@ fn half_a_request_does_not_take_the_answer_before_it_away() {
     world.client(client).finish();
     world.deliver(client);
     world.settle();
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
     assert_eq!(world.clients[client].statuses(), [200]);
     assert!(is_gone(&world, client));
 }
 
-// A message and a close frame in one read: the answer comes first.
+// A message and a close frame in one read: the reply comes first.
 #[test]
-fn what_was_asked_before_the_end_is_answered_before_the_end() {
+fn requests_before_the_end_are_answered_before_closing() {
     let mut world = World::calm();
     let client = world.open();
     let mut bytes = client_frame(0x81, b"echo 1", [1, 2, 3, 4]);
     bytes.extend(client_frame(0x88, &[3, 0xE8], [5, 6, 7, 8]));
     world
         .client(client)
-        .said
-        .push(crate::sim::Said::Text("echo 1".to_owned()));
-    world.client(client).conduct.has_sent_close = true;
+        .sent_messages
+        .push(crate::sim::Payload::Text("echo 1".to_owned()));
+    world.client(client).behavior.has_sent_close = true;
     world.client(client).raw(bytes);
     world.flow();
-    let [.., Heard::Text(text), Heard::Close(_)] = &world.clients[client].heard[..] else {
-        panic!("{:?}", world.clients[client].heard);
+    let [.., ClientEvent::Text(text), ClientEvent::Close(_)] = &world.clients[client].events[..]
+    else {
+        panic!("{:?}", world.clients[client].events);
     };
     assert!(text.ends_with("echo 1"));
 }

@@ -1,17 +1,17 @@
-//! Compressed messages in the engine: what they cost, and whom.
+//! Compressed messages in the engine: their memory and work.
 #![cfg(feature = "deflate")]
 
 use h_realtime_engine::Config;
 
-use crate::sim::{Client, Command, End, Said, World, client_frame, deflate, pad};
+use crate::sim::{Client, Command, End, Payload, World, client_frame, deflate, pad};
 
-/// A masked frame of a compressed text.
+/// Returns a masked frame with compressed text.
 fn compressed(data: &[u8]) -> Vec<u8> {
     client_frame(0xC1, data, [1, 2, 3, 4])
 }
 
 #[test]
-fn a_connection_that_compresses_holds_nothing_between_messages() {
+fn compressing_connection_holds_no_memory_between_messages() {
     let mut world = World::calm();
     let number = world.open_compressing();
     for n in 0..20 {
@@ -28,7 +28,7 @@ fn a_connection_that_compresses_holds_nothing_between_messages() {
 }
 
 #[test]
-fn an_event_is_compressed_once_for_all_its_receivers() {
+fn event_is_compressed_once_for_all_receivers() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..100)
         .map(|n| match n % 10 {
@@ -36,8 +36,8 @@ fn an_event_is_compressed_once_for_all_its_receivers() {
             _ => world.open_compressing(),
         })
         .collect();
-    let everybody = |size| Command::FanOut { percent: 100, size };
-    world.command(everybody(2000));
+    let all_clients = |size| Command::FanOut { percent: 100, size };
+    world.command(all_clients(2000));
     world.flow();
     let compression = &world.engine.counters().compression;
     // There are two variants of the event.
@@ -47,14 +47,14 @@ fn an_event_is_compressed_once_for_all_its_receivers() {
         let client = &world.clients[number];
         assert_eq!(client.inflated(), usize::from(client.compresses));
     }
-    // A short one is not worth it.
-    world.command(everybody(10));
+    // A short message is not worth compressing.
+    world.command(all_clients(10));
     world.flow();
     assert_eq!(world.engine.counters().compression.deflated, 2);
 }
 
 #[test]
-fn nothing_is_negotiated_where_it_is_switched_off() {
+fn disabled_compression_is_not_negotiated() {
     let config = Config {
         deflate: false,
         ..Config::default()
@@ -74,7 +74,7 @@ fn nothing_is_negotiated_where_it_is_switched_off() {
 }
 
 #[test]
-fn data_that_cannot_be_used_ends_the_connection() {
+fn invalid_compressed_data_ends_the_connection() {
     let limit = Config::default().max_message;
     for (data, code) in [
         (vec![0x06], 1007),
@@ -95,10 +95,10 @@ fn data_that_cannot_be_used_ends_the_connection() {
     }
 }
 
-/// What comes of decompression is paid for like what is read: who sends ever so little that
-/// becomes ever so much has its share of a turn, and others theirs.
+/// Decompressed output counts as work like input: a client that sends little input with large
+/// output gets its share of a turn, and others theirs.
 #[test]
-fn who_sends_bombs_holds_up_nobody() {
+fn decompression_bombs_do_not_delay_others() {
     let mut world = World::calm();
     let bombers: Vec<_> = (0..8).map(|_| world.open_compressing()).collect();
     let other = world.open();
@@ -109,8 +109,8 @@ fn who_sends_bombs_holds_up_nobody() {
         let client = world.client(number);
         client.raw(bomb.repeat(100));
         client
-            .said
-            .extend((0..100).map(|_| Said::Text(text.clone())));
+            .sent_messages
+            .extend((0..100).map(|_| Payload::Text(text.clone())));
         world.deliver(number);
     }
     world.client(other).text("echo hello");
@@ -120,7 +120,7 @@ fn who_sends_bombs_holds_up_nobody() {
         let before = world.engine.counters().compression.inflated_to;
         world.turn();
         let inflated = world.engine.counters().compression.inflated_to - before;
-        // One read's worth of bombs more than a turn may have.
+        // At most one read of bombs more than a turn's limit.
         assert!(
             inflated < (1 << 20) + 4096 * 1100,
             "{inflated} bytes in a turn"
@@ -132,8 +132,8 @@ fn who_sends_bombs_holds_up_nobody() {
     assert_eq!(world.engine.counters().compression.inflated, 800);
 }
 
-/// Sends what the model of a client does not understand.
+/// Sends input that the model client does not track.
 fn fail_with(client: &mut Client, bytes: &[u8]) {
-    client.conduct.is_wrong = true;
+    client.behavior.is_wrong = true;
     client.raw(bytes);
 }

@@ -1,38 +1,38 @@
-//! Everything that is waited for is waited for so long and no longer.
+//! Every wait has a deadline.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use h_realtime_engine::Config;
 
-use crate::sim::{Command, Conduct, End, Heard, World, client_frame, handshake};
+use crate::sim::{Behavior, ClientEvent, Command, End, World, client_frame, handshake};
 
 fn is_gone(world: &World, client: usize) -> bool {
     world.interest(client).is_none()
 }
 
 fn pings(world: &World, client: usize) -> usize {
-    let heard = world.clients[client].heard.iter();
-    heard
-        .filter(|heard| matches!(heard, Heard::Ping(_)))
+    let events = world.clients[client].events.iter();
+    events
+        .filter(|event| matches!(event, ClientEvent::Ping(_)))
         .count()
 }
 
-/// Waits, a second at a time, until a condition holds, and says how many seconds that was.
+/// Waits, one second at a time, until a condition holds, and returns the elapsed seconds.
 fn seconds_until(world: &mut World, mut holds: impl FnMut(&mut World) -> bool) -> u64 {
     (1..200)
         .find(|_| {
             world.wait(1000);
             holds(world)
         })
-        .expect("it never came to that")
+        .expect("the condition was never met")
 }
 
 #[test]
-fn silence_brings_a_ping_after_about_half_a_minute() {
+fn idle_connection_is_pinged_after_about_30_seconds() {
     let mut world = World::calm();
     let client = world.open();
-    // It answers, so that it is asked again and again; the first time comes early for some.
+    // It answers, so it is pinged repeatedly; the first ping of some connections comes early.
     seconds_until(&mut world, |world| pings(world, client) == 1);
     for count in 2..6 {
         let after = seconds_until(&mut world, |world| pings(world, client) == count);
@@ -41,9 +41,10 @@ fn silence_brings_a_ping_after_about_half_a_minute() {
     assert!(!is_gone(&world, client));
 }
 
-// A proxy may cut what is silent for some seconds, and a client may still take its time to answer.
+// A proxy may cut an idle connection after some seconds, while a client may need longer to answer a
+// ping.
 #[test]
-fn pings_may_be_more_frequent_than_the_time_to_answer_one_is_long() {
+fn ping_interval_may_be_shorter_than_pong_timeout() {
     let config = Config {
         ping_interval: Duration::from_secs(5),
         ..Config::default()
@@ -55,7 +56,7 @@ fn pings_may_be_more_frequent_than_the_time_to_answer_one_is_long() {
         let after = seconds_until(&mut world, |world| pings(world, client) == count);
         assert!((4..=6).contains(&after), "{after} s");
     }
-    // One that is not answered has all its time, and no other follows.
+    // An unanswered ping keeps its full timeout, and no other ping follows.
     world.client(client).vanish();
     let before = world.engine.counters().pings_sent;
     seconds_until(&mut world, |world| {
@@ -66,9 +67,9 @@ fn pings_may_be_more_frequent_than_the_time_to_answer_one_is_long() {
     assert_eq!(world.engine.counters().pings_sent, before + 1);
 }
 
-// Its answers come late, but they come: it is asked again as often as the others.
+// Its pongs are late: it is pinged at the same interval as others.
 #[test]
-fn one_who_answers_late_is_pinged_as_often() {
+fn late_pongs_do_not_change_the_ping_interval() {
     let config = Config {
         ping_interval: Duration::from_secs(5),
         ..Config::default()
@@ -89,7 +90,7 @@ fn one_who_answers_late_is_pinged_as_often() {
 }
 
 #[test]
-fn one_who_talks_is_not_pinged() {
+fn active_connection_is_not_pinged() {
     let mut world = World::calm();
     let client = world.open();
     for _ in 0..30 {
@@ -101,7 +102,7 @@ fn one_who_talks_is_not_pinged() {
 
 // W17
 #[test]
-fn one_who_has_vanished_is_cut_twenty_seconds_after_its_ping() {
+fn vanished_client_times_out_20_seconds_after_the_ping() {
     let mut world = World::calm();
     let client = world.open();
     world.client(client).vanish();
@@ -114,9 +115,9 @@ fn one_who_has_vanished_is_cut_twenty_seconds_after_its_ping() {
     assert!(world.clients[client].wire.state().is_aborted);
 }
 
-// W17: with its kernel's buffer full of what nobody reads, the ping cannot even leave.
+// W17: the kernel's buffer is full of unread output, so the ping cannot be sent.
 #[test]
-fn one_who_has_vanished_in_the_midst_of_events_is_cut_as_well() {
+fn vanished_client_with_queued_output_times_out() {
     let mut world = World::calm();
     world.limits.send = 3000;
     let client = world.open();
@@ -130,14 +131,14 @@ fn one_who_has_vanished_in_the_midst_of_events_is_cut_as_well() {
 
 // W17
 #[test]
-fn any_byte_is_a_sign_of_life() {
+fn any_input_counts_as_activity() {
     let config = Config {
         message_timeout: Duration::from_secs(3600),
         ..Config::default()
     };
     let mut world = World::new(config, 1);
     let client = world.open_lazy();
-    // One frame, a byte at a time.
+    // One frame, byte by byte.
     let frame = crate::sim::client_frame(0x82, &[0; 100], [9; 4]);
     let last = frame.len() - 1;
     for (at, byte) in frame.into_iter().enumerate() {
@@ -146,8 +147,8 @@ fn any_byte_is_a_sign_of_life() {
         if at == last {
             world
                 .client(client)
-                .said
-                .push(crate::sim::Said::Binary(vec![0; 100]));
+                .sent_messages
+                .push(crate::sim::Payload::Binary(vec![0; 100]));
         }
         world.client(client).raw([byte]);
         world.deliver(client);
@@ -157,16 +158,16 @@ fn any_byte_is_a_sign_of_life() {
     assert_eq!(world.inbox(client), 1);
 }
 
-// CVE-2014-0193: neither bytes nor control frames nor fragments stretch the time of a message.
+// CVE-2014-0193: neither bytes nor control frames nor fragments extend the deadline of a message.
 #[test]
-fn a_message_has_ten_seconds_however_it_comes() {
+fn message_deadline_is_ten_seconds_in_any_fragmentation() {
     for drip in [&b"\x00\x81\0\0\0\0x"[..], b"\x8A\x80\0\0\0\0", b"\x00"] {
         let mut world = World::calm();
         let client = world.open();
         world.wait(60_000);
-        world.client(client).conduct.is_wrong = true;
+        world.client(client).behavior.is_wrong = true;
         world.client(client).has_begun = true;
-        // The first fragment, and of the last drip, the head of a frame of many bytes.
+        // The first fragment, and in the last drip the header of a long frame.
         world.client(client).raw(b"\x01\x81\0\0\0\0x");
         if drip.len() == 1 {
             world.client(client).raw(b"\x00\xfe\x10\0\0\0\0\0");
@@ -183,9 +184,9 @@ fn a_message_has_ten_seconds_however_it_comes() {
     }
 }
 
-/// A message that is whole ends its time, also where the next has begun right behind it.
+/// A completed message ends its deadline, even if the next message has begun.
 #[test]
-fn one_whose_messages_overlap_its_writes_has_all_the_time_it_wants() {
+fn overlapping_messages_have_separate_deadlines() {
     let mut world = World::calm();
     let client = world.open();
     let frame = crate::sim::client_frame(0x82, b"ab", [9; 4]);
@@ -195,8 +196,8 @@ fn one_whose_messages_overlap_its_writes_has_all_the_time_it_wants() {
         world.wait(9_000);
         world
             .client(client)
-            .said
-            .push(crate::sim::Said::Binary(b"ab".to_vec()));
+            .sent_messages
+            .push(crate::sim::Payload::Binary(b"ab".to_vec()));
         world
             .client(client)
             .raw([&frame[5..], &frame[..5]].concat());
@@ -208,12 +209,12 @@ fn one_whose_messages_overlap_its_writes_has_all_the_time_it_wants() {
 
 // W18
 #[test]
-fn those_who_came_together_are_not_pinged_together() {
+fn simultaneous_connections_are_not_pinged_together() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..1000).map(|_| world.connect()).collect();
     clients
         .iter()
-        .for_each(|&client| world.client(client).shake("/ws"));
+        .for_each(|&client| world.client(client).send_handshake("/ws"));
     world.flow();
     let mut before = 0;
     let mut most = 0;
@@ -227,14 +228,14 @@ fn those_who_came_together_are_not_pinged_together() {
     assert!(most < 200, "{most} in one second");
 }
 
-// W18, W19: the machine slept for an hour, and everybody's deadline has passed.
+// W18, W19: the machine was suspended for an hour, so every deadline has passed.
 #[test]
-fn after_a_jump_of_the_clock_those_who_answer_stay_and_the_rest_go() {
+fn clock_jump_only_closes_clients_without_pong() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..1500).map(|_| world.connect()).collect();
     clients
         .iter()
-        .for_each(|&client| world.client(client).shake("/ws"));
+        .for_each(|&client| world.client(client).send_handshake("/ws"));
     let silent = world.connect();
     world.flow();
     let vanished = clients[7];
@@ -259,11 +260,11 @@ fn after_a_jump_of_the_clock_those_who_answer_stay_and_the_rest_go() {
     assert!(is_gone(&world, vanished));
 }
 
-// W19: however long the silence before the ping was, the deadline of the pong counts from the ping.
+// W19: the deadline of the pong counts from the ping, regardless of the idle time before it.
 #[test]
 fn late_pong_after_a_clock_jump_keeps_the_connection() {
     let config = Config {
-        // Several looks at the connection while the pong is outstanding.
+        // The connection is checked several times while the pong is outstanding.
         ping_interval: Duration::from_secs(5),
         ..Config::default()
     };
@@ -278,14 +279,14 @@ fn late_pong_after_a_clock_jump_keeps_the_connection() {
     world.deliver(client);
     world.wait(3_000);
     assert!(!is_gone(&world, client));
-    // Without an answer the next ping is the last.
+    // Without a pong, the next ping is the last.
     world.wait(6_000 + 20_200);
     assert!(is_gone(&world, client));
     assert_eq!(world.engine.counters().closed.timed_out, 1);
 }
 
 #[test]
-fn a_head_has_ten_seconds_from_accept_however_it_comes() {
+fn head_deadline_is_ten_seconds_from_accept() {
     let mut world = World::calm();
     let (silent, dripping) = (world.connect(), world.connect());
     let head = handshake("/ws");
@@ -298,17 +299,17 @@ fn a_head_has_ten_seconds_from_accept_however_it_comes() {
     assert!(!is_gone(&world, silent) && !is_gone(&world, dripping));
     world.wait(300);
     assert!(is_gone(&world, silent));
-    assert_eq!(world.clients[silent].heard, []);
+    assert_eq!(world.clients[silent].events, []);
     assert_eq!(
         world.clients[dripping].statuses(),
         [408],
-        "it had begun a request"
+        "the request is incomplete"
     );
     assert_eq!(world.clients[dripping].end(), End::Eof);
 }
 
 #[test]
-fn each_further_request_has_its_own_ten_seconds() {
+fn each_request_has_its_own_deadline() {
     let mut world = World::calm();
     let client = world.connect();
     for _ in 0..5 {
@@ -325,7 +326,7 @@ fn each_further_request_has_its_own_ten_seconds() {
 }
 
 #[test]
-fn a_body_has_ten_seconds_from_its_head() {
+fn body_deadline_is_ten_seconds_from_its_head() {
     let mut world = World::calm();
     let client = world.connect();
     world.wait(9_000);
@@ -336,22 +337,22 @@ fn a_body_has_ten_seconds_from_its_head() {
         world.client(client).raw("x");
     }
     world.wait(900);
-    assert_eq!(world.clients[client].heard, [Heard::Continue]);
+    assert_eq!(world.clients[client].events, [ClientEvent::Continue]);
     world.wait(300);
     assert_eq!(world.clients[client].statuses(), [408]);
 }
 
 #[test]
-fn a_deferred_handshake_that_nobody_answers_is_told_503() {
+fn deferred_handshake_times_out_with_503() {
     let mut world = World::calm();
     let client = world.connect();
-    world.client(client).shake("/later");
+    world.client(client).send_handshake("/later");
     world.wait(9_900);
-    assert_eq!(world.clients[client].heard, []);
+    assert_eq!(world.clients[client].events, []);
     world.wait(300);
     assert_eq!(world.clients[client].statuses(), [503]);
     assert!(is_gone(&world, client));
-    // The answer comes after all.
+    // The late response has no effect.
     let key = world.key(client);
     world.command(Command::AnswerTo { key, accept: true });
     world.flow();
@@ -371,7 +372,7 @@ fn deferred_request_without_upgrade_has_its_own_deadline() {
         .client(client)
         .request("GET /slow HTTP/1.1\r\n\r\n", &[503]);
     world.wait(19_900);
-    assert_eq!(world.clients[client].heard, []);
+    assert_eq!(world.clients[client].events, []);
     world.wait(300);
     assert_eq!(world.clients[client].statuses(), [503]);
     assert!(is_gone(&world, client));
@@ -390,7 +391,7 @@ fn deferred_request_that_has_taken_effect_waits_for_its_outcome() {
     world.wait(100_000);
     world.engine.begin_drain(Duration::from_secs(1));
     world.wait(10_000);
-    assert_eq!(world.clients[client].heard, []);
+    assert_eq!(world.clients[client].events, []);
     world.command(Command::AnswerTo { key, accept: true });
     world.flow();
     assert_eq!(world.clients[client].statuses(), [200]);
@@ -400,12 +401,12 @@ fn deferred_request_that_has_taken_effect_waits_for_its_outcome() {
 
 // A4
 #[test]
-fn two_thousand_silent_sockets_are_gone_after_ten_seconds() {
+fn two_thousand_silent_sockets_time_out_after_ten_seconds() {
     let mut world = World::calm();
     let peer = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     for number in 0..2000 {
-        let conduct = Conduct::default();
-        let client = world.connect_from(Some(peer), conduct);
+        let behavior = Behavior::default();
+        let client = world.connect_from(Some(peer), behavior);
         if number % 2 == 1 {
             world.client(client).raw("G");
             world.deliver(client);
@@ -414,21 +415,21 @@ fn two_thousand_silent_sockets_are_gone_after_ten_seconds() {
     let client = world.open();
     assert_eq!(world.engine.counters().connections, 2001);
     world.client(client).text("echo still served");
-    // Those that began a request are told so, and not waited for.
+    // Clients with an incomplete request get a response, and the server does not wait for them.
     world.wait(10_100 + 2_100);
     assert_eq!(world.engine.counters().connections, 1);
     assert_eq!(world.engine.counters().handshake_timeouts, 1000);
     assert_eq!(world.inbox(client), 1);
 }
 
-// Requests that have been received but not processed are no reason to wait for a client that keeps
-// the server from processing them.
+// Requests that have been received but not processed do not extend the timeout of a client that
+// prevents the server from processing them.
 #[test]
 fn unread_answers_to_pipelined_requests_do_not_extend_the_handshake_timeout() {
     let mut world = World::calm();
     world.limits.send = 1000;
     let client = world.connect();
-    world.client(client).conduct.is_eager = false;
+    world.client(client).behavior.is_eager = false;
     for _ in 0..4000 {
         let request = "GET /ok HTTP/1.1\r\n\r\n";
         world.client(client).request(request, &[200]);
@@ -436,7 +437,7 @@ fn unread_answers_to_pipelined_requests_do_not_extend_the_handshake_timeout() {
     world.deliver(client);
     world.wait(9_500);
     assert!(!is_gone(&world, client));
-    // The deadline, and the time that an ended connection may take to send the rest.
+    // The deadline, and the time for an ended connection to flush its output.
     world.wait(6_000);
     assert!(is_gone(&world, client));
 }
@@ -445,7 +446,7 @@ fn unread_answers_to_pipelined_requests_do_not_extend_the_handshake_timeout() {
 fn frames_after_the_close_frame_of_the_server_do_not_extend_the_close_timeout() {
     let mut world = World::calm();
     let client = world.open_lazy();
-    world.client(client).conduct.is_wrong = true;
+    world.client(client).behavior.is_wrong = true;
     world.client(client).has_begun = true;
     let key = world.key(client);
     world.command(Command::CloseOne { key, code: 3000 });

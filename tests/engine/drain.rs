@@ -9,7 +9,7 @@ use crate::sim::{End, World};
 const RESERVED: ListenerId = ListenerId(1);
 const OK: &str = "GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n";
 
-/// A world with a client that has a WebSocket and does not answer the close frame.
+/// Returns a world with a WebSocket client that does not reply to the close frame.
 fn draining() -> (World, usize) {
     let config = Config {
         reserved_listener: Some(RESERVED),
@@ -18,11 +18,11 @@ fn draining() -> (World, usize) {
     };
     let mut world = World::new(config, 1);
     let client = world.open();
-    world.client(client).conduct.is_mute = true;
+    world.client(client).behavior.is_mute = true;
     (world, client)
 }
 
-fn is_there(world: &World, client: usize) -> bool {
+fn is_open(world: &World, client: usize) -> bool {
     world.interest(client).is_some()
 }
 
@@ -36,24 +36,24 @@ fn the_reserved_listener_is_served_until_the_last_client_is_closed() {
     world.engine.begin_drain(Duration::ZERO);
     world.wait(5000);
     assert_eq!(world.clients[client].closed_with(), Some(1012));
-    // A connection that was there before is served, and a new one.
+    // Both an earlier connection and a new one are served.
     world.client(early).request(OK, &[200]);
     let late = world.connect();
     world.client(late).request(OK, &[200]);
     world.flow();
     assert_eq!(world.clients[early].statuses(), [200, 200]);
     assert_eq!(world.clients[late].statuses(), [200]);
-    // Neither is kept for another request, which could be lost.
+    // Neither is kept alive for another request, which could be lost.
     for served in [early, late] {
         assert_eq!(world.clients[served].end(), End::Eof);
     }
-    assert!(is_there(&world, silent));
+    assert!(is_open(&world, silent));
     assert!(!world.engine.is_public_drained() && !world.engine.is_drained());
-    // The others are not let in.
+    // Connections on other listeners are not accepted.
     world.listener = ListenerId(0);
     let public = world.connect();
     world.flow();
-    assert!(!is_there(&world, public));
+    assert!(!is_open(&world, public));
     assert_eq!(world.engine.counters().refusals.shutdown, 1);
 
     world.client(client).close(1012);
@@ -63,12 +63,12 @@ fn the_reserved_listener_is_served_until_the_last_client_is_closed() {
     world.listener = RESERVED;
     let refused = world.connect();
     world.wait(1500);
-    assert!(!is_there(&world, refused) && !is_there(&world, silent));
+    assert!(!is_open(&world, refused) && !is_open(&world, silent));
     assert!(world.engine.is_drained());
 }
 
 #[test]
-fn requests_under_way_at_the_end_of_a_shutdown_have_a_second() {
+fn requests_in_progress_at_the_end_of_a_shutdown_have_a_second() {
     let (mut world, client) = draining();
     world.engine.begin_drain(Duration::ZERO);
     world.wait(2000);
@@ -87,7 +87,7 @@ fn requests_under_way_at_the_end_of_a_shutdown_have_a_second() {
     world.client(quick).raw(&OK[20..]);
     world.flow();
     assert_eq!(world.clients[quick].statuses(), [200]);
-    assert!(is_there(&world, late));
+    assert!(is_open(&world, late));
     world.wait(1000);
     assert!(world.engine.is_drained());
 }

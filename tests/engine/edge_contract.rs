@@ -1,16 +1,16 @@
-//! The readiness that mio delivers on Linux, and that the simulated sockets imitate. Should
-//! another version of mio deliver anything else, this is where it shows.
+//! The readiness events of mio on Linux, which the simulated sockets imitate. A change of mio's
+//! behavior would be detected here.
 
 use crate::sim::contract::{SimPair, check};
 
 #[test]
-fn simulated_sockets_keep_the_contract() {
+fn simulated_sockets_have_the_expected_edges() {
     check(&mut SimPair::new());
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn real_sockets_keep_the_contract() {
+fn real_sockets_have_the_expected_edges() {
     check(&mut real::RealPair::new());
 }
 
@@ -52,7 +52,7 @@ mod real {
     }
 
     impl Pair for RealPair {
-        /// Over loopback whatever was sent has arrived, so a short silence will do.
+        /// Over loopback everything sent has arrived, so a short silence suffices.
         fn events(&mut self) -> Vec<Readiness> {
             let mut events = Events::with_capacity(8);
             let mut seen: Vec<Readiness> = Vec::new();

@@ -1,31 +1,31 @@
-//! Connections that cause much work wait for those that cause little.
+//! Scheduling: connections that cause much work yield to those that cause little.
 
 use h_realtime_engine::Config;
 
 use crate::sim::{World, client_frame, pad};
 
-/// Milliseconds that a turn takes which is full of work.
+/// Milliseconds of a turn with the maximum work.
 const TURN: u64 = 1;
 
-/// Messages of these clients that have been handled.
-fn handled(world: &World, clients: &[usize]) -> usize {
+/// Returns the number of processed messages of these clients.
+fn processed(world: &World, clients: &[usize]) -> usize {
     clients.iter().map(|&client| world.inbox(client)).sum()
 }
 
-/// Clients that send as many of a message as their sockets take.
-fn crowd(world: &mut World, size: usize, message: &str, count: usize) -> Vec<usize> {
-    let crowd: Vec<_> = (0..size).map(|_| world.open_lazy()).collect();
-    for &client in &crowd {
+/// Connects clients that send as many messages as their sockets accept.
+fn busy_clients(world: &mut World, size: usize, message: &str, count: usize) -> Vec<usize> {
+    let busy_clients: Vec<_> = (0..size).map(|_| world.open_lazy()).collect();
+    for &client in &busy_clients {
         for _ in 0..count {
             world.client(client).text(message);
         }
         world.deliver(client);
     }
-    crowd
+    busy_clients
 }
 
-/// Turns until a message that a client sends now is handled.
-fn turns_until_handled(world: &mut World, client: usize) -> usize {
+/// Returns the number of turns until a message that a client sends now is processed.
+fn turns_until_processed(world: &mut World, client: usize) -> usize {
     let before = world.inbox(client);
     world.client(client).text("quiet");
     world.deliver(client);
@@ -34,42 +34,40 @@ fn turns_until_handled(world: &mut World, client: usize) -> usize {
         if world.inbox(client) > before {
             return turns;
         }
-        assert!(turns < 100, "it is not served");
+        assert!(turns < 100, "the message is not processed");
     }
     unreachable!()
 }
 
-// A ping takes no longer than the turn that is under way and the next one, and the work of a turn
-// is bounded, independent of the cost of a message.
-// R11
+// A ping takes no longer than the current turn and the next one, and the work of a turn is bounded,
+// independent of the cost of a message. R11
 #[test]
-fn costly_messages_of_a_thousand_connections_do_not_delay_a_ping() {
+fn expensive_messages_of_a_thousand_connections_do_not_delay_a_ping() {
     let mut world = World::calm();
-    let witness = world.open();
+    let probe = world.open();
     world.wait(2_000);
-    let crowd = crowd(&mut world, 1000, "costly", 50);
+    let busy_clients = busy_clients(&mut world, 1000, "costly", 50);
     let mut before = 0;
     for turn in 0..2000 {
         world.clock += TURN;
-        // Twenty times a second.
+        // Twenty times per second.
         match turn % 50 {
-            0 => assert_eq!(turns_until_handled(&mut world, witness), 1, "{turn}"),
+            0 => assert_eq!(turns_until_processed(&mut world, probe), 1, "{turn}"),
             _ => world.turn(),
         }
-        let now = handled(&world, &crowd);
-        // 100 µs each: at most 1 ms, and a visit in each class of connections besides.
+        let now = processed(&world, &busy_clients);
+        // 100 µs each: at most 1 ms, plus one visit for each class of connections.
         assert!(now - before <= 15, "{} in turn {turn}", now - before);
         before = now;
     }
-    assert!(before > 1000, "they are served as well: {before}");
+    assert!(before > 1000, "the others are served as well: {before}");
 }
 
-// Nothing is known of connections that have just opened: all of them at once send a first message.
-// R11
+// New connections have no history: all of them send a first message at once. R11
 #[test]
-fn every_fragment_of_a_message_is_work() {
+fn every_fragment_counts_as_work() {
     let mut world = World::calm();
-    let crowd: Vec<_> = (0..300).map(|_| world.open_lazy()).collect();
+    let busy_clients: Vec<_> = (0..300).map(|_| world.open_lazy()).collect();
     let text = format!("quiet {}", pad(94));
     let bytes = text.as_bytes();
     let mut message = client_frame(0x01, &bytes[..1], [0; 4]);
@@ -77,18 +75,18 @@ fn every_fragment_of_a_message_is_work() {
         message.extend(client_frame(0x00, &[*byte], [0; 4]));
     }
     message.extend(client_frame(0x80, &bytes[99..], [0; 4]));
-    for &client in &crowd {
+    for &client in &busy_clients {
         for _ in 0..10 {
             world.client(client).raw(&message);
-            let said = crate::sim::Said::Text(text.clone());
-            world.client(client).said.push(said);
+            let payload = crate::sim::Payload::Text(text.clone());
+            world.client(client).sent_messages.push(payload);
         }
         world.deliver(client);
     }
     let mut before = 0;
     for turn in 0..20 {
         world.turn();
-        let now = handled(&world, &crowd);
+        let now = processed(&world, &busy_clients);
         // A hundred fragments cost 30 µs.
         assert!(now - before <= 100, "{} in turn {turn}", now - before);
         before = now;
@@ -99,24 +97,24 @@ fn every_fragment_of_a_message_is_work() {
 // R11
 #[test]
 fn first_large_messages_wait_for_small_ones() {
-    // One that is read in parts, and one that is read at once.
+    // One message that is read in parts, and one that is read at once.
     for (size, in_a_turn, in_all) in [(60_000, 17, 150), (4_000, 150, 150)] {
         let mut world = World::calm();
-        let crowd: Vec<_> = (0..600).map(|_| world.open_lazy()).collect();
-        let witness = world.open();
+        let busy_clients: Vec<_> = (0..600).map(|_| world.open_lazy()).collect();
+        let probe = world.open();
         let message = format!("quiet {}", pad(size));
-        for &client in &crowd {
+        for &client in &busy_clients {
             world.client(client).text(&message);
             world.deliver(client);
         }
-        world.client(witness).text("quiet");
-        world.deliver(witness);
+        world.client(probe).text("quiet");
+        world.deliver(probe);
         let mut turns = 0;
-        while world.inbox(witness) == 0 {
+        while world.inbox(probe) == 0 {
             world.turn();
             turns += 1;
             // 120 µs each, or 8.
-            let large = handled(&world, &crowd);
+            let large = processed(&world, &busy_clients);
             assert!(large <= in_a_turn * turns, "{large} in {turns} turns");
             assert!(large <= in_all, "{large} of {size} bytes in {turns} turns");
         }
@@ -126,26 +124,26 @@ fn first_large_messages_wait_for_small_ones() {
 
 // R11
 #[test]
-fn a_large_message_of_a_quiet_client_precedes_large_messages_of_busy_clients() {
+fn large_message_of_idle_client_precedes_messages_of_busy_clients() {
     let mut world = World::calm();
-    let witness = world.open_lazy();
+    let probe = world.open_lazy();
     world.wait(2_000);
     let message = format!("quiet {}", pad(10_000));
-    let crowd = crowd(&mut world, 100, &message, 60);
+    let busy_clients = busy_clients(&mut world, 100, &message, 60);
     for _ in 0..80 {
         world.clock += TURN;
         world.turn();
     }
-    world.client(witness).text(&message);
-    world.deliver(witness);
-    let before = handled(&world, &crowd);
-    while world.inbox(witness) == 0 {
+    world.client(probe).text(&message);
+    world.deliver(probe);
+    let before = processed(&world, &busy_clients);
+    while world.inbox(probe) == 0 {
         world.clock += TURN;
         world.turn();
-        let handled = handled(&world, &crowd) - before;
+        let processed = processed(&world, &busy_clients) - before;
         assert!(
-            handled < 150,
-            "{handled} of busy clients were handled first"
+            processed < 150,
+            "{processed} messages of busy clients were processed first"
         );
     }
     assert!(
@@ -155,17 +153,17 @@ fn a_large_message_of_a_quiet_client_precedes_large_messages_of_busy_clients() {
 }
 
 #[test]
-fn handshakes_are_served_while_open_connections_send_costly_messages() {
+fn handshakes_are_served_during_expensive_messages() {
     let mut world = World::calm();
-    crowd(&mut world, 300, "costly", 150);
-    // Nothing is known of the others at first.
+    busy_clients(&mut world, 300, "costly", 150);
+    // The others have no history at first.
     for _ in 0..1200 {
         world.clock += TURN;
         world.turn();
     }
     for number in 0..20 {
         let client = world.connect();
-        world.client(client).shake("/ws");
+        world.client(client).send_handshake("/ws");
         world.deliver(client);
         let mut turns = 0;
         while !is_open(&world, client) {
@@ -182,14 +180,14 @@ fn is_open(world: &World, client: usize) -> bool {
     interest.is_some_and(|interest| interest.is_open)
 }
 
-// Input that was received before a deadline and has not been processed is this server's delay.
-// R12
+// Input that was received before a deadline and has not been processed is this server's delay. R12
 #[test]
-fn kept_input_is_not_overdue() {
+fn buffered_input_is_not_overdue() {
     let mut world = World::new(Config::default(), 1);
     let slow = world.open_lazy();
-    let crowd = crowd(&mut world, 40, "costly", 200);
-    // Half a message behind costly ones, which are not all handled before a ping is overdue.
+    let busy_clients = busy_clients(&mut world, 40, "costly", 200);
+    // An incomplete message after expensive ones, which are not all processed before a ping is
+    // overdue.
     for _ in 0..600 {
         world.client(slow).text("costly");
     }
@@ -203,13 +201,12 @@ fn kept_input_is_not_overdue() {
         world.clock += 900;
     }
     assert!(is_open(&world, slow));
-    assert!(handled(&world, &crowd) < 40 * 200);
+    assert!(processed(&world, &busy_clients) < 40 * 200);
 }
 
-// The same of a message whose last fragment waits behind control frames.
-// R12
+// The same for a message whose last fragment is buffered behind control frames. R12
 #[test]
-fn kept_fragments_are_not_overdue() {
+fn buffered_fragments_are_not_overdue() {
     let mut world = World::new(Config::default(), 1);
     let slow = world.open_lazy();
     world.client(slow).has_begun = true;
@@ -218,7 +215,7 @@ fn kept_fragments_are_not_overdue() {
         .raw(client_frame(0x01, b"qui", [1, 2, 3, 4]));
     world.deliver(slow);
     world.turn();
-    let crowd = crowd(&mut world, 300, "costly", 100);
+    let busy_clients = busy_clients(&mut world, 300, "costly", 100);
     for _ in 0..1200 {
         world.client(slow).raw(client_frame(0x89, b"", [0; 4]));
     }
@@ -226,16 +223,16 @@ fn kept_fragments_are_not_overdue() {
         .client(slow)
         .raw(client_frame(0x80, b"et", [1, 2, 3, 4]));
     world.deliver(slow);
-    // Longer than a message may take.
+    // Longer than the deadline of a message.
     for _ in 0..20 {
         world.turn();
         world.clock += 900;
     }
     assert!(is_open(&world, slow));
-    assert!(handled(&world, &crowd) < 300 * 100);
+    assert!(processed(&world, &busy_clients) < 300 * 100);
 }
 
-// The order of one connection's messages survives being put back.
+// A deferred connection keeps the order of its messages.
 #[test]
 fn messages_of_one_connection_keep_their_order() {
     let mut world = World::calm();
@@ -248,22 +245,21 @@ fn messages_of_one_connection_keep_their_order() {
     }
     // The oracle compares messages and replies.
     world.flow();
-    assert_eq!(handled(&world, &clients), 50 * 8);
+    assert_eq!(processed(&world, &clients), 50 * 8);
 }
 
-// A connection that is ending may still send as much as it likes.
-// R11
+// A connection that is closing may still send any amount. R11
 #[test]
-fn a_turn_reads_a_limited_amount_of_input_that_is_dropped() {
+fn turn_reads_a_limited_amount_of_discarded_input() {
     let mut world = World::calm();
-    let crowd: Vec<_> = (0..40).map(|_| world.connect()).collect();
-    for &client in &crowd {
-        world.client(client).conduct.is_eager = false;
+    let busy_clients: Vec<_> = (0..40).map(|_| world.connect()).collect();
+    for &client in &busy_clients {
+        world.client(client).behavior.is_eager = false;
         world.client(client).request("not HTTP\r\n\r\n", &[400]);
         world.deliver(client);
     }
     world.settle();
-    for &client in &crowd {
+    for &client in &busy_clients {
         world.client(client).raw(vec![b'x'; 300_000]);
         world.deliver(client);
     }

@@ -1,25 +1,25 @@
-//! When handlers are called, and what becomes of what they say.
+//! When the handler is called, and the effects of its calls.
 
 use std::time::Duration;
 
 use h_realtime_engine::{Config, Readiness};
 
-use crate::sim::{Command, Heard, World};
+use crate::sim::{ClientEvent, Command, World};
 
-// K3: an answer that comes too late.
+// K3: a response that comes too late.
 #[test]
-fn an_answer_for_one_that_has_gone_does_nothing() {
+fn response_to_a_closed_connection_has_no_effect() {
     let mut world = World::calm();
     let gone = world.connect();
-    world.client(gone).shake("/later");
+    world.client(gone).send_handshake("/later");
     world.flow();
     let key = world.key(gone);
     world.client(gone).finish();
     world.flow();
     assert_eq!(world.interest(gone), None);
-    // Its slot has a new owner, which waits as well.
+    // Its slot has a new connection, which is deferred as well.
     let next = world.connect();
-    world.client(next).shake("/later");
+    world.client(next).send_handshake("/later");
     world.flow();
     assert_eq!(
         world.key(next).to_u64() as u32,
@@ -39,14 +39,14 @@ fn an_answer_for_one_that_has_gone_does_nothing() {
     assert_eq!(world.clients[next].statuses(), [101]);
 }
 
-// K2, K3: the answer is what finds out that the connection is broken.
+// K2, K3: writing the response detects that the connection is broken.
 #[test]
-fn a_deferred_request_whose_socket_is_broken_ends_once_and_never_opens() {
+fn deferred_request_on_broken_socket_ends_once() {
     for (path, accept) in [("/later", true), ("/later", false), ("/slow", false)] {
         let mut world = World::calm();
         let client = world.connect();
         match path {
-            "/later" => world.client(client).shake(path),
+            "/later" => world.client(client).send_handshake(path),
             _ => world
                 .client(client)
                 .request("GET /slow HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
@@ -55,7 +55,7 @@ fn a_deferred_request_whose_socket_is_broken_ends_once_and_never_opens() {
         let key = world.key(client);
         world.client(client).reset();
         world.command(Command::AnswerTo { key, accept });
-        // The edge that tells of the reset comes later than the answer.
+        // The edge of the reset arrives after the response.
         world.turn_with(Vec::new());
         assert_eq!(world.interest(client), None, "{path} {accept}");
         assert_eq!(world.engine.counters().connections, 0, "{path} {accept}");
@@ -64,9 +64,9 @@ fn a_deferred_request_whose_socket_is_broken_ends_once_and_never_opens() {
     }
 }
 
-// K2: the same, and there may be something to read.
+// K2: the same with unread input.
 #[test]
-fn a_broken_connection_is_not_taken_up_again_by_its_answer() {
+fn response_does_not_resume_a_broken_connection() {
     let mut world = World::calm();
     let client = world.connect();
     let request = "GET /slow HTTP/1.1\r\nHost: sim\r\n\r\n";
@@ -85,7 +85,7 @@ fn a_broken_connection_is_not_taken_up_again_by_its_answer() {
 }
 
 #[test]
-fn a_request_may_come_in_any_two_pieces() {
+fn request_may_be_split_anywhere() {
     let mut world = World::calm();
     let head = crate::sim::handshake("/ws");
     for at in 1..head.len() {
@@ -94,7 +94,7 @@ fn a_request_may_come_in_any_two_pieces() {
         world.client(client).raw(&head[..at]);
         world.flow();
         world.client(client).raw(&head[at..]);
-        // A message behind it, in the same bytes.
+        // A message right after the handshake.
         world.client(client).text("echo");
         world.flow();
         assert_eq!(world.clients[client].statuses(), [101], "{at}");
@@ -102,9 +102,9 @@ fn a_request_may_come_in_any_two_pieces() {
     }
 }
 
-// CVE-2023-43669: parsing the head anew with each byte would cost its square.
+// CVE-2023-43669: parsing the head again with each byte would take quadratic time.
 #[test]
-fn each_byte_of_a_growing_head_costs_the_same() {
+fn parsing_a_growing_head_takes_linear_time() {
     const PARTS: usize = 4;
     let mut world = World::new(
         Config {
@@ -132,14 +132,14 @@ fn each_byte_of_a_growing_head_costs_the_same() {
     assert!(costs[PARTS - 1] < 3 * costs[0], "{costs:?}");
 }
 
-/// Processor time of this thread.
+/// Returns the CPU time of this thread.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 #[test]
-fn a_body_may_come_in_any_pieces_and_the_next_request_behind_it() {
+fn body_may_be_split_anywhere_and_pipelined() {
     let mut world = World::calm();
     let requests = b"POST /body HTTP/1.1\r\nContent-Length: 5\r\n\r\nhelloGET /ok HTTP/1.1\r\n\r\n";
     for size in 1..requests.len() {
@@ -149,10 +149,13 @@ fn a_body_may_come_in_any_pieces_and_the_next_request_behind_it() {
             world.client(client).raw(piece);
             world.flow();
         }
-        let bodies = world.clients[client].heard.iter().map(|heard| match heard {
-            Heard::Response { body, .. } => body.as_slice(),
-            _ => b"?",
-        });
+        let bodies = world.clients[client]
+            .events
+            .iter()
+            .map(|event| match event {
+                ClientEvent::Response { body, .. } => body.as_slice(),
+                _ => b"?",
+            });
         assert_eq!(bodies.collect::<Vec<_>>(), [&b"5"[..], b"ok"], "{size}");
     }
 }

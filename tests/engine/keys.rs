@@ -1,4 +1,5 @@
-//! A key names one connection for ever; whatever comes late for it reaches nobody else.
+//! A key permanently identifies one connection; late events and commands for it do not affect
+//! another connection.
 
 use h_realtime_engine::{ConnKey, Readiness};
 
@@ -17,14 +18,14 @@ fn slot(key: ConnKey) -> u32 {
 // RUSTSEC-2024-0019
 // K1
 #[test]
-fn an_event_for_one_that_has_gone_does_not_reach_the_next_in_its_place() {
+fn event_for_stale_key_does_not_reach_reused_slot() {
     let mut world = World::calm();
     let old = world.open();
     let old_key = world.key(old);
     // Within one batch: the reset, and further events of the same connection.
     world.client(old).reset();
     let new = world.connect();
-    world.client(new).shake("/ws");
+    world.client(new).send_handshake("/ws");
     world.turn_with(vec![(old_key, EVERYTHING); 3]);
     assert_eq!(world.interest(old), None);
     assert_ne!(
@@ -33,7 +34,7 @@ fn an_event_for_one_that_has_gone_does_not_reach_the_next_in_its_place() {
         "nothing is freed within a turn"
     );
     world.flow();
-    // The next one gets the place, and then events of the old one are still about.
+    // A new connection reuses the slot while events of the old one are still pending.
     let newest = world.open();
     assert_eq!(slot(world.key(newest)), slot(old_key));
     world.turn_with(vec![(old_key, EVERYTHING)]);
@@ -44,11 +45,11 @@ fn an_event_for_one_that_has_gone_does_not_reach_the_next_in_its_place() {
             .is_some_and(|interest| interest.is_open)
     );
     assert_eq!(world.engine.counters().open, 2);
-    // With a deferred request, the end would be taken for its client's.
+    // With a deferred request, the end would be mistaken for its client's.
     world.client(newest).reset();
     world.flow();
     let waiting = world.connect();
-    world.client(waiting).shake("/later");
+    world.client(waiting).send_handshake("/later");
     world.flow();
     assert_eq!(slot(world.key(waiting)), slot(old_key));
     world.turn_with(vec![(old_key, EVERYTHING)]);
@@ -60,9 +61,9 @@ fn an_event_for_one_that_has_gone_does_not_reach_the_next_in_its_place() {
     );
 }
 
-// K1: deliveries and closes by name.
+// K1: deliveries and closes by key.
 #[test]
-fn what_is_said_to_one_that_has_gone_does_not_reach_the_next_in_its_place() {
+fn send_to_stale_key_does_not_reach_reused_slot() {
     let mut world = World::calm();
     let old = world.open();
     let key = world.key(old);
@@ -70,19 +71,18 @@ fn what_is_said_to_one_that_has_gone_does_not_reach_the_next_in_its_place() {
     world.flow();
     let new = world.open();
     assert_eq!(slot(world.key(new)), slot(key));
-    let before = world.clients[new].heard.len();
+    let before = world.clients[new].events.len();
     let keys = vec![key];
     world.command(Command::FanOutTo { keys, size: 10 });
     world.command(Command::CloseOne { key, code: 4000 });
     world.flow();
-    assert_eq!(world.clients[new].heard.len(), before);
+    assert_eq!(world.clients[new].events.len(), before);
     assert_eq!(world.engine.counters().undelivered, 1);
 }
 
-// OSV-2020-1695, OSV-2020-1694, OSV-2021-414
-// K2: the model application objects to a second on_close.
+// OSV-2020-1695, OSV-2020-1694, OSV-2021-414 K2: the model application fails on a second on_close.
 #[test]
-fn several_ends_at_once_are_one_end() {
+fn simultaneous_ends_close_once() {
     let mut world = World::calm();
     for how in 0..4 {
         let client = world.open();
@@ -109,7 +109,7 @@ fn several_ends_at_once_are_one_end() {
 
 // K4
 #[test]
-fn a_deadline_of_one_that_has_gone_does_not_meet_the_next_in_its_place() {
+fn deadline_of_stale_key_does_not_affect_reused_slot() {
     let mut world = World::calm();
     let old = world.connect();
     world.wait(9_000);
@@ -122,21 +122,21 @@ fn a_deadline_of_one_that_has_gone_does_not_meet_the_next_in_its_place() {
     world.wait(9_500);
     assert!(
         world.interest(new).is_some(),
-        "the first one's 10 s are over"
+        "the first connection's 10 s have passed"
     );
     world.wait(1_000);
-    assert!(world.interest(new).is_none(), "its own are");
+    assert!(world.interest(new).is_none(), "its own 10 s have passed");
 }
 
 // A7, K2, OSV-2020-1695, OSV-2020-1694, OSV-2021-414
 #[test]
-fn one_that_no_poller_takes_leaves_nothing_behind() {
+fn unregistered_connection_leaves_no_state() {
     let mut world = World::calm();
     let client = world.connect();
     world.turn();
     let key = world.key(client);
     world.engine.abandon(key);
-    // Its poller, or its own edge, may say so as well.
+    // Its poller, or its own edge, may report the same.
     world.engine.abandon(key);
     world.turn();
     assert_eq!(world.interest(client), None);

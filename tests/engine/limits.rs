@@ -1,4 +1,4 @@
-//! How many are let in, and how all are sent away.
+//! Limits on connections, and the pace of a shutdown.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use h_realtime_engine::Config;
 use h_realtime_engine::http::Proxies;
 
-use crate::sim::{Conduct, End, Said, World};
+use crate::sim::{Behavior, End, Payload, World};
 
 fn ip(last: u8) -> Option<IpAddr> {
     Some(Ipv4Addr::new(192, 0, 2, last).into())
 }
 
 #[test]
-fn the_surplus_is_told_503() {
+fn connections_over_the_limit_get_503() {
     let config = Config {
         max_connections: 5,
         ..Config::default()
@@ -21,22 +21,22 @@ fn the_surplus_is_told_503() {
     let mut world = World::new(config, 1);
     let first: Vec<_> = (0..5).map(|_| world.open()).collect();
     let surplus = world.connect();
-    world.client(surplus).shake("/ws");
+    world.client(surplus).send_handshake("/ws");
     world.flow();
     assert_eq!(world.clients[surplus].statuses(), [503]);
     assert_eq!(world.clients[surplus].end(), End::Eof);
-    // Those who are told have to be let in for it; so many and no more.
-    let crowd: Vec<_> = (0..100).map(|_| world.connect()).collect();
+    // Connections are accepted to send a 503, up to a limit.
+    let clients: Vec<_> = (0..100).map(|_| world.connect()).collect();
     world.flow();
     assert_eq!(world.engine.counters().connections, 5 + 32);
     assert!(
-        crowd[32..]
+        clients[32..]
             .iter()
             .all(|&client| world.clients[client].key.is_none())
     );
     assert_eq!(world.engine.counters().refused_full, 101);
-    // Where one has left, one is let in.
-    crowd
+    // A closed connection makes room for a new one.
+    clients
         .iter()
         .for_each(|&client| world.client(client).finish());
     world.client(first[0]).close(1000);
@@ -47,7 +47,7 @@ fn the_surplus_is_told_503() {
 
 // A4
 #[test]
-fn an_address_has_its_own_limit() {
+fn addresses_are_limited_individually() {
     let config = Config {
         max_per_ip: Some(2),
         trusted_proxies: Proxies::parse(["192.0.2.9"]).unwrap(),
@@ -55,21 +55,21 @@ fn an_address_has_its_own_limit() {
     };
     let mut world = World::new(config, 1);
     let clients: Vec<_> = (0..3)
-        .map(|_| world.connect_from(ip(1), Conduct::EAGER))
+        .map(|_| world.connect_from(ip(1), Behavior::EAGER))
         .collect();
-    world.connect_from(ip(2), Conduct::EAGER);
+    world.connect_from(ip(2), Behavior::EAGER);
     world.flow();
     let is_in = |world: &World, client: usize| world.clients[client].key.is_some();
     assert!(is_in(&world, clients[0]) && is_in(&world, clients[1]));
     assert!(!is_in(&world, clients[2]));
     assert_eq!(world.engine.counters().refused_per_ip, 1);
-    // Where one has left, one is let in.
+    // A closed connection makes room for a new one.
     world.client(clients[0]).finish();
     world.flow();
-    let next = world.connect_from(ip(1), Conduct::EAGER);
+    let next = world.connect_from(ip(1), Behavior::EAGER);
     world.flow();
     assert!(is_in(&world, next));
-    // Loopback, unix sockets and proxies are nobody's address.
+    // Loopback, unix sockets, and proxies are not limited by address.
     let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
     for peer in [
         None,
@@ -79,7 +79,7 @@ fn an_address_has_its_own_limit() {
         Some(mapped.into()),
     ] {
         let clients: Vec<_> = (0..10)
-            .map(|_| world.connect_from(peer, Conduct::EAGER))
+            .map(|_| world.connect_from(peer, Behavior::EAGER))
             .collect();
         world.flow();
         assert!(
@@ -96,7 +96,7 @@ fn v6(text: &str) -> Option<IpAddr> {
 
 // P4
 #[test]
-fn an_ipv6_network_has_one_limit() {
+fn ipv6_networks_are_limited_individually() {
     for (prefix, same, other) in [
         (64, "2001:db8:0:1:ffff::9", "2001:db8:0:2::1"),
         (56, "2001:db8:0:ff::1", "2001:db8:0:100::1"),
@@ -109,26 +109,41 @@ fn an_ipv6_network_has_one_limit() {
             ..Config::default()
         };
         let mut world = World::new(config, 1);
-        let mut come = |peer| {
-            let client = world.connect_from(peer, Conduct::EAGER);
+        let mut connect_client = |peer| {
+            let client = world.connect_from(peer, Behavior::EAGER);
             world.flow();
             world.clients[client].key.is_some()
         };
         let first = v6("2001:db8:0:1::1");
-        assert!(come(first) && come(v6(same)), "{prefix}");
-        assert!(!come(first) && !come(v6(same)), "{prefix}");
-        assert!(come(v6(other)) && come(v6(other)), "{prefix}");
-        assert!(!come(v6(other)), "{prefix}");
+        assert!(
+            connect_client(first) && connect_client(v6(same)),
+            "{prefix}"
+        );
+        assert!(
+            !connect_client(first) && !connect_client(v6(same)),
+            "{prefix}"
+        );
+        assert!(
+            connect_client(v6(other)) && connect_client(v6(other)),
+            "{prefix}"
+        );
+        assert!(!connect_client(v6(other)), "{prefix}");
         // A trusted proxy in the network is not counted.
-        assert!((0..5).all(|_| come(v6("2001:db8:0:1::53"))));
-        // IPv4 addresses count by themselves, in any notation.
-        assert!(come(ip(1)) && come(v6("::ffff:192.0.2.1")), "{prefix}");
-        assert!(!come(ip(1)) && !come(v6("64:ff9b::192.0.2.1")), "{prefix}");
-        assert!(come(v6("::ffff:192.0.2.2")), "{prefix}");
-        // Where one has left, one is let in.
+        assert!((0..5).all(|_| connect_client(v6("2001:db8:0:1::53"))));
+        // IPv4 addresses count individually, in any notation.
+        assert!(
+            connect_client(ip(1)) && connect_client(v6("::ffff:192.0.2.1")),
+            "{prefix}"
+        );
+        assert!(
+            !connect_client(ip(1)) && !connect_client(v6("64:ff9b::192.0.2.1")),
+            "{prefix}"
+        );
+        assert!(connect_client(v6("::ffff:192.0.2.2")), "{prefix}");
+        // A closed connection makes room for a new one.
         world.client(0).finish();
         world.flow();
-        let next = world.connect_from(v6(same), Conduct::EAGER);
+        let next = world.connect_from(v6(same), Behavior::EAGER);
         world.flow();
         assert!(world.clients[next].key.is_some());
         world.finish();
@@ -136,12 +151,12 @@ fn an_ipv6_network_has_one_limit() {
 }
 
 #[test]
-fn a_shutdown_closes_everybody_with_1012_at_a_pace() {
+fn shutdown_closes_all_with_1012_at_a_limited_rate() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..1200).map(|_| world.connect()).collect();
     clients
         .iter()
-        .for_each(|&client| world.client(client).shake("/ws"));
+        .for_each(|&client| world.client(client).send_handshake("/ws"));
     world.flow();
     assert_eq!(world.engine.counters().open, 1200);
     world.engine.begin_drain(Duration::from_secs(4));
@@ -165,7 +180,7 @@ fn a_shutdown_closes_everybody_with_1012_at_a_pace() {
 }
 
 #[test]
-fn a_few_are_closed_sooner_than_the_time_there_is() {
+fn shutdown_of_few_connections_does_not_use_all_the_time() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..40).map(|_| world.open()).collect();
     world.engine.begin_drain(Duration::from_secs(10));
@@ -179,10 +194,10 @@ fn a_few_are_closed_sooner_than_the_time_there_is() {
 }
 
 #[test]
-fn a_shutdown_lets_nobody_in_and_leaves_nobody_waiting() {
+fn shutdown_accepts_no_connection_and_leaves_none_waiting() {
     let mut world = World::calm();
     let waiting = world.connect();
-    world.client(waiting).shake("/later");
+    world.client(waiting).send_handshake("/later");
     let silent = world.connect();
     let deaf = world.open_lazy();
     world.flow();
@@ -192,30 +207,30 @@ fn a_shutdown_lets_nobody_in_and_leaves_nobody_waiting() {
     assert_eq!(world.clients[late].key, None);
     assert_eq!(world.clients[waiting].statuses(), [503]);
     assert!(world.interest(silent).is_none());
-    // It does not answer our close frame.
+    // It does not reply to our close frame.
     assert!(world.interest(deaf).is_some());
     world.wait(5000);
     assert!(world.engine.is_drained());
 }
 
 #[test]
-fn who_is_connecting_when_a_shutdown_begins_is_let_in_and_told_to_come_back() {
+fn handshake_during_shutdown_is_completed_and_closed_with_1012() {
     let mut world = World::calm();
     let others: Vec<_> = (0..400).map(|_| world.connect()).collect();
     for &client in &others {
-        world.client(client).shake("/ws");
+        world.client(client).send_handshake("/ws");
     }
     let late = world.connect();
     world.flow();
-    // It has the first place, and those are visited in turn.
+    // It has the first slot, and slots are visited in order.
     world.client(others[0]).close(1000);
     world.flow();
     let later = world.connect();
     world.flow();
     world.engine.begin_drain(Duration::from_secs(4));
     world.wait(100);
-    world.client(late).shake("/ws");
-    world.client(later).shake("/ws");
+    world.client(late).send_handshake("/ws");
+    world.client(later).send_handshake("/ws");
     world.flow();
     assert_eq!(world.clients[later].statuses(), [101]);
     world.wait(4000);
@@ -226,7 +241,7 @@ fn who_is_connecting_when_a_shutdown_begins_is_let_in_and_told_to_come_back() {
 }
 
 #[test]
-fn who_has_said_nothing_does_not_hold_a_shutdown_up() {
+fn silent_connection_does_not_delay_shutdown() {
     let mut world = World::calm();
     let silent = world.connect();
     world.wait(1500);
@@ -237,11 +252,11 @@ fn who_has_said_nothing_does_not_hold_a_shutdown_up() {
 }
 
 #[test]
-fn a_shutdown_does_not_cut_an_answer_short() {
+fn shutdown_completes_responses_in_progress() {
     let mut world = World::calm();
     world.limits.send = 1000;
     let client = world.connect();
-    world.client(client).conduct.is_eager = false;
+    world.client(client).behavior.is_eager = false;
     world
         .client(client)
         .request("GET /big HTTP/1.1\r\n\r\n", &[200]);
@@ -249,16 +264,16 @@ fn a_shutdown_does_not_cut_an_answer_short() {
     world.settle();
     world.engine.begin_drain(Duration::ZERO);
     world.settle();
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
     assert_eq!(world.clients[client].statuses(), [200]);
     assert!(world.engine.is_drained());
 }
 
-// CVE-2026-15565: the limit is one for all connections together, whether they are logged in or
-// not, and those that have the most are given up first.
+// CVE-2026-15565: one limit applies to all connections together, authenticated or not, and the
+// largest holders are shed first.
 #[test]
-fn what_is_unfinished_has_one_limit_for_all() {
+fn incomplete_input_has_one_limit_for_all_connections() {
     let config = Config {
         unfinished_total: 1 << 20,
         ..Config::default()
@@ -273,7 +288,7 @@ fn what_is_unfinished_has_one_limit_for_all() {
     world.client(asker).raw("GET /ws HTTP/1.1\r\n");
     for number in 0..40 {
         let client = world.open();
-        world.client(client).conduct.is_wrong = true;
+        world.client(client).behavior.is_wrong = true;
         world.client(client).has_begun = true;
         // 60,000 of the 65,535 bytes that the header announces.
         world.client(client).raw(b"\x82\xfe\xff\xff\0\0\0\0");
@@ -287,7 +302,10 @@ fn what_is_unfinished_has_one_limit_for_all() {
     assert!(given_up.count() > 20);
     assert_eq!(closed(modest), None);
     world.client(modest).raw(&frame[5..]);
-    world.client(modest).said.push(Said::Binary(b"ab".to_vec()));
+    world
+        .client(modest)
+        .sent_messages
+        .push(Payload::Binary(b"ab".to_vec()));
     world.client(asker).raw("Host: a\r\n\r\n");
     world.client(asker).expected.push_back(&[400]);
     world.flow();

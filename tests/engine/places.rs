@@ -1,19 +1,19 @@
-//! Which connection is ended when places run out: one that waits for a request, never one that
-//! has a request or a WebSocket.
+//! Which connection is evicted when slots run out: one without a request, never one with a request
+//! or a WebSocket.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use h_realtime_engine::http::Proxies;
 use h_realtime_engine::{Config, ListenerId};
 
-use crate::sim::{Command, Conduct, End, World, handshake_with};
+use crate::sim::{Behavior, Command, End, World, handshake_with};
 
 const RESERVED: ListenerId = ListenerId(1);
 const OK: &str = "GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n";
 const KEY: &str = "GET /key HTTP/1.1\r\nHost: sim\r\n\r\n";
 const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: sim\r\n\r\n";
 
-fn with_places(max_connections: usize) -> World {
+fn with_slots(max_connections: usize) -> World {
     let config = Config {
         max_connections,
         ..Config::default()
@@ -21,7 +21,7 @@ fn with_places(max_connections: usize) -> World {
     World::new(config, 1)
 }
 
-/// A world in which clients connect to the reserved listener.
+/// Returns a world in which clients connect to the reserved listener.
 fn reserved(max_reserved: usize) -> World {
     let config = Config {
         max_connections: 1,
@@ -34,7 +34,7 @@ fn reserved(max_reserved: usize) -> World {
     world
 }
 
-/// A client that sends a request, and waits for its answer.
+/// Connects a client that sends a request and gets the response.
 fn ask(world: &mut World, request: &str) -> usize {
     let client = world.connect();
     world.client(client).request(request, &[200]);
@@ -42,88 +42,88 @@ fn ask(world: &mut World, request: &str) -> usize {
     client
 }
 
-/// A client that sends a part of a head, or nothing.
+/// Connects a client that sends a partial head, or nothing.
 fn begin(world: &mut World, bytes: &str) -> usize {
     let client = world.connect();
-    world.client(client).conduct.is_wrong = true;
+    world.client(client).behavior.is_wrong = true;
     world.client(client).has_begun = !bytes.is_empty();
     world.client(client).request(bytes, &[200]);
     client
 }
 
-fn shake(world: &mut World) -> usize {
+fn send_handshake(world: &mut World) -> usize {
     let client = world.connect();
-    world.client(client).shake("/ws");
+    world.client(client).send_handshake("/ws");
     world.flow();
     client
 }
 
-fn is_there(world: &World, client: usize) -> bool {
+fn is_open(world: &World, client: usize) -> bool {
     world.interest(client).is_some()
 }
 
 // A8
 #[test]
-fn idle_http_connections_yield_their_places_the_longest_idle_first() {
-    let mut world = with_places(5);
+fn idle_http_connections_are_evicted_longest_idle_first() {
+    let mut world = with_slots(5);
     let sockets = [world.open(), world.open()];
     let mut idle = Vec::new();
     for _ in 0..3 {
         idle.push(ask(&mut world, OK));
         world.wait(500);
     }
-    // One that is used again is the last.
+    // A connection that is used again becomes the last candidate.
     world.client(idle[0]).request(OK, &[200]);
     world.flow();
     for (count, victim) in [idle[1], idle[2], idle[0]].into_iter().enumerate() {
-        assert!(is_there(&world, victim), "{count}");
-        let client = shake(&mut world);
+        assert!(is_open(&world, victim), "{count}");
+        let client = send_handshake(&mut world);
         assert_eq!(world.clients[client].statuses(), [101], "{count}");
         assert_eq!(world.clients[victim].end(), End::Eof, "{count}");
     }
     assert_eq!(world.engine.counters().evicted.connections, 3);
-    // Nothing is left but WebSockets, and those stay.
-    let client = shake(&mut world);
+    // Only WebSockets are left, which are never evicted.
+    let client = send_handshake(&mut world);
     assert_eq!(world.clients[client].statuses(), [503]);
     assert_eq!(world.engine.counters().evicted.connections, 3);
-    assert!(sockets.into_iter().all(|client| is_there(&world, client)));
+    assert!(sockets.into_iter().all(|client| is_open(&world, client)));
     world.finish();
 }
 
 #[test]
-fn a_handshake_under_way_keeps_its_place_for_two_seconds() {
+fn handshake_in_progress_is_not_evicted_for_two_seconds() {
     for begun in ["", "GET /ws HTTP/1.1\r\nHost: s"] {
-        let mut world = with_places(1);
+        let mut world = with_slots(1);
         let slow = begin(&mut world, begun);
         world.flow();
         world.wait(1_500);
-        // No byte makes the time longer.
+        // No byte extends the time.
         world.client(slow).raw("G");
         world.flow();
-        let early = shake(&mut world);
+        let early = send_handshake(&mut world);
         assert_eq!(world.clients[early].statuses(), [503]);
-        assert!(is_there(&world, slow));
+        assert!(is_open(&world, slow));
         world.wait(700);
-        let late = shake(&mut world);
+        let late = send_handshake(&mut world);
         assert_eq!(world.clients[late].statuses(), [101]);
-        assert!(!is_there(&world, slow));
+        assert!(!is_open(&world, slow));
         world.finish();
     }
 }
 
 #[test]
-fn requests_with_the_handler_and_bodies_under_way_keep_their_places() {
-    let mut world = with_places(3);
+fn deferred_requests_and_bodies_in_progress_are_not_evicted() {
+    let mut world = with_slots(3);
     let asker = world.connect();
     world.client(asker).request(SLOW, &[200]);
     let later = world.connect();
-    world.client(later).shake("/later");
+    world.client(later).send_handshake("/later");
     let sender = world.connect();
     let head = "POST /body HTTP/1.1\r\nHost: sim\r\nContent-Length: 5\r\n\r\n";
     world.client(sender).request(head, &[200]);
     world.flow();
     world.wait(5_000);
-    let client = shake(&mut world);
+    let client = send_handshake(&mut world);
     assert_eq!(world.clients[client].statuses(), [503]);
     world.client(sender).raw("12345");
     for number in [asker, later] {
@@ -140,21 +140,21 @@ fn requests_with_the_handler_and_bodies_under_way_keep_their_places() {
 
 #[test]
 fn a_sample_of_many_idle_connections_is_enough_to_find_one() {
-    let mut world = with_places(1_000);
+    let mut world = with_slots(1_000);
     let sockets: Vec<_> = (0..400).map(|_| world.connect()).collect();
     for &client in &sockets {
-        world.client(client).shake("/ws");
+        world.client(client).send_handshake("/ws");
     }
     for _ in 0..600 {
         let client = world.connect();
         world.client(client).request(OK, &[200]);
     }
     world.flow();
-    // As many as are accepted in a turn.
+    // The maximum accepted in one turn.
     for _ in 0..10 {
         for _ in 0..60 {
             let client = world.connect();
-            world.client(client).shake("/ws");
+            world.client(client).send_handshake("/ws");
         }
         world.flow();
     }
@@ -164,8 +164,8 @@ fn a_sample_of_many_idle_connections_is_enough_to_find_one() {
 }
 
 #[test]
-fn a_lowered_limit_ends_one_idle_connection_for_each_newcomer() {
-    let mut world = with_places(5);
+fn lowered_limit_evicts_one_idle_connection_per_new_one() {
+    let mut world = with_slots(5);
     for _ in 0..5 {
         ask(&mut world, OK);
     }
@@ -176,7 +176,7 @@ fn a_lowered_limit_ends_one_idle_connection_for_each_newcomer() {
     assert_eq!(world.engine.counters().connections, 5);
     let statuses: Vec<_> = (0..3)
         .map(|_| {
-            let client = shake(&mut world);
+            let client = send_handshake(&mut world);
             world.clients[client].statuses()[0]
         })
         .collect();
@@ -197,32 +197,32 @@ fn an_idle_connection_yields_to_another_of_the_same_address() {
     };
     let header = "PROXY TCP4 192.0.2.1 192.0.2.9 1 2\r\n";
     let forwarded = handshake_with("/ws", "X-Forwarded-For: 192.0.2.1\r\n");
-    // By itself, by the PROXY protocol, and by a field of its handshake.
+    // By its peer address, by the PROXY protocol, and by a header field of its handshake.
     for (peer, before, last) in [
         (ip(1), "", handshake_with("/ws", "")),
         (ip(9), header, handshake_with("/ws", "")),
         (ip(9), "", forwarded),
     ] {
         let mut world = World::new(config.clone(), 1);
-        let other = world.connect_from(ip(2), Conduct::EAGER);
+        let other = world.connect_from(ip(2), Behavior::EAGER);
         world.client(other).request(OK, &[200]);
-        let idle = world.connect_from(ip(1), Conduct::EAGER);
+        let idle = world.connect_from(ip(1), Behavior::EAGER);
         world.client(idle).request(OK, &[200]);
-        let socket = world.connect_from(ip(1), Conduct::EAGER);
-        world.client(socket).shake("/ws");
+        let socket = world.connect_from(ip(1), Behavior::EAGER);
+        world.client(socket).send_handshake("/ws");
         world.flow();
         world.expects_proxy_header = !before.is_empty();
-        let next = world.connect_from(peer, Conduct::EAGER);
+        let next = world.connect_from(peer, Behavior::EAGER);
         world.client(next).raw(before);
         world.client(next).request(&last, &[101]);
         world.flow();
         assert_eq!(world.clients[next].statuses(), [101], "{peer:?} {before}");
-        assert!(!is_there(&world, idle) && is_there(&world, other));
+        assert!(!is_open(&world, idle) && is_open(&world, other));
         let counters = world.engine.counters();
         assert_eq!((counters.evicted.per_ip, counters.refused_per_ip), (1, 0));
-        // WebSockets yield to nothing.
+        // WebSockets are never evicted.
         world.expects_proxy_header = false;
-        let more = world.connect_from(ip(1), Conduct::EAGER);
+        let more = world.connect_from(ip(1), Behavior::EAGER);
         world.flow();
         assert_eq!(world.clients[more].key, None);
         assert_eq!(world.engine.counters().refused_per_ip, 1);
@@ -232,7 +232,7 @@ fn an_idle_connection_yields_to_another_of_the_same_address() {
 
 // A8
 #[test]
-fn reserved_listener_serves_requests_while_idle_connections_hold_its_places() {
+fn reserved_listener_serves_requests_while_idle_connections_fill_its_slots() {
     for (begun, count) in [(OK, 300), (OK, 8), ("GET /", 300), ("", 300)] {
         let mut world = reserved(8);
         for _ in 0..count {
@@ -251,8 +251,8 @@ fn reserved_listener_serves_requests_while_idle_connections_hold_its_places() {
 }
 
 // A8
-/// Each turn brings as many new connections as are accepted in one, and a byte of each that is
-/// there; the request comes behind half of them.
+/// Each turn brings the maximum of new connections, each with one byte; the request arrives after
+/// half of them.
 #[test]
 fn a_flood_of_incomplete_requests_does_not_displace_a_request() {
     let mut world = reserved(256);
@@ -262,7 +262,7 @@ fn a_flood_of_incomplete_requests_does_not_displace_a_request() {
         let client = world.connect();
         drips.extend((0..32).map(|_| begin(&mut world, "GET /")));
         world.turn();
-        // It takes another turn until its request comes.
+        // Its request arrives one turn later.
         world.client(client).request(OK, &[200]);
         for &drip in &drips {
             world.client(drip).raw("x");
@@ -280,7 +280,7 @@ fn a_flood_of_incomplete_requests_does_not_displace_a_request() {
 // A8
 /// More requests arrive than are served in one turn, and other clients connect in that turn.
 #[test]
-fn requests_that_wait_to_be_served_keep_their_places() {
+fn queued_requests_are_not_evicted() {
     let mut world = reserved(400);
     let clients: Vec<_> = (0..400).map(|_| world.connect()).collect();
     for newcomers in [0, 10] {
@@ -302,13 +302,13 @@ fn requests_that_wait_to_be_served_keep_their_places() {
 }
 
 #[test]
-fn answered_connections_yield_before_one_without_a_first_request() {
+fn answered_connections_are_evicted_before_one_without_a_first_request() {
     let mut world = reserved(8);
     let busy: Vec<_> = (0..7).map(|_| ask(&mut world, OK)).collect();
     let slow = begin(&mut world, "GET /ok HTTP/1.1\r\n");
     world.flow();
     world.wait(300);
-    // All others are used again and again, and more come.
+    // All others are used repeatedly, and more connect.
     for &client in &busy {
         world.client(client).request(OK, &[200]);
     }
@@ -316,7 +316,7 @@ fn answered_connections_yield_before_one_without_a_first_request() {
     for _ in 0..6 {
         ask(&mut world, OK);
     }
-    assert!(is_there(&world, slow));
+    assert!(is_open(&world, slow));
     world.client(slow).raw("Host: sim\r\n\r\n");
     world.flow();
     assert_eq!(world.clients[slow].statuses(), [200]);
@@ -325,7 +325,7 @@ fn answered_connections_yield_before_one_without_a_first_request() {
 
 // A8
 #[test]
-fn connections_that_have_authenticated_are_ended_last() {
+fn authenticated_connections_are_evicted_last() {
     let mut world = reserved(256);
     let pool: Vec<_> = (0..100).map(|_| ask(&mut world, KEY)).collect();
     world.wait(4_000);
@@ -335,7 +335,7 @@ fn connections_that_have_authenticated_are_ended_last() {
         }
         world.flow();
     }
-    assert!(pool.iter().all(|&client| is_there(&world, client)));
+    assert!(pool.iter().all(|&client| is_open(&world, client)));
     for &client in &pool {
         world.client(client).request(KEY, &[200]);
     }
@@ -346,7 +346,7 @@ fn connections_that_have_authenticated_are_ended_last() {
 }
 
 #[test]
-fn authenticated_connections_leave_a_quarter_of_the_reserved_places_to_others() {
+fn authenticated_connections_leave_a_quarter_of_reserved_slots() {
     let mut world = reserved(16);
     for _ in 0..16 {
         ask(&mut world, KEY);
@@ -365,7 +365,7 @@ fn authenticated_connections_leave_a_quarter_of_the_reserved_places_to_others() 
 }
 
 #[test]
-fn with_a_request_under_way_in_all_reserved_places_one_more_is_told_503() {
+fn request_beyond_all_reserved_slots_gets_503() {
     let mut world = reserved(4);
     let askers: Vec<_> = (0..4).map(|_| world.connect()).collect();
     for &client in &askers {
@@ -388,9 +388,9 @@ fn with_a_request_under_way_in_all_reserved_places_one_more_is_told_503() {
     world.finish();
 }
 
-/// Answers that are not taken, and connections that linger, hold no place either.
+/// Unread responses and lingering connections do not occupy slots either.
 #[test]
-fn untaken_answers_do_not_hold_reserved_places() {
+fn unread_responses_do_not_hold_reserved_slots() {
     for request in [
         "GET /big HTTP/1.1\r\nHost: sim\r\n\r\n",
         "GET /big HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n",
@@ -400,8 +400,8 @@ fn untaken_answers_do_not_hold_reserved_places() {
         world.limits.send = 1000;
         for _ in 0..300 {
             let client = world.connect();
-            world.client(client).conduct.is_eager = false;
-            world.client(client).conduct.is_wrong = true;
+            world.client(client).behavior.is_eager = false;
+            world.client(client).behavior.is_wrong = true;
             world.client(client).request(request, &[200]);
             world.deliver(client);
         }

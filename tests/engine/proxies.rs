@@ -1,17 +1,17 @@
-//! Clients behind proxies: what trusted ones say of them counts, and what others say does not.
+//! Clients behind proxies: only the information of trusted proxies is used.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use h_realtime_engine::Config;
 use h_realtime_engine::http::{ForwardedBy, Proxies};
 
-use crate::sim::{Conduct, World, handshake_with};
+use crate::sim::{Behavior, World, handshake_with};
 
 fn ip(last: u8) -> Option<IpAddr> {
     Some(Ipv4Addr::new(192, 0, 2, last).into())
 }
 
-/// A world with one place for each address, and the proxy 192.0.2.9.
+/// Returns a world with one slot per address, and the proxy 192.0.2.9.
 fn world() -> World {
     let config = Config {
         max_per_ip: Some(1),
@@ -21,15 +21,15 @@ fn world() -> World {
     World::new(config, 1)
 }
 
-/// One that connects from an address, and asks with these header fields.
-fn come(
+/// Connects from an address and requests a WebSocket with these header fields.
+fn connect_client(
     world: &mut World,
     peer: Option<IpAddr>,
     before: &[u8],
     fields: &str,
     right: &'static [u16],
 ) -> usize {
-    let client = world.connect_from(peer, Conduct::EAGER);
+    let client = world.connect_from(peer, Behavior::EAGER);
     world.client(client).raw(before);
     let head = handshake_with("/ws", fields);
     world.client(client).request(head, right);
@@ -47,26 +47,26 @@ fn for_client(last: u8) -> String {
 
 // P1
 #[test]
-fn behind_a_trusted_proxy_the_client_it_names_is_counted() {
+fn client_named_by_trusted_proxy_is_counted() {
     let mut world = world();
-    let first = come(&mut world, ip(9), b"", &for_client(1), &[101]);
-    // The same client, by the proxy and by itself; the start of the chain is its own invention.
-    let again = come(&mut world, ip(9), b"", &for_client(1), &[429]);
+    let first = connect_client(&mut world, ip(9), b"", &for_client(1), &[101]);
+    // The same client through the proxy and directly; the start of the chain is forged.
+    let again = connect_client(&mut world, ip(9), b"", &for_client(1), &[429]);
     assert_eq!(world.clients[again].statuses(), [429]);
-    let itself = world.connect_from(ip(1), Conduct::default());
+    let itself = world.connect_from(ip(1), Behavior::default());
     world.flow();
     assert!(world.clients[itself].key.is_none());
     assert_eq!(world.engine.counters().refused_per_ip, 2);
-    let other = come(&mut world, ip(9), b"", &for_client(2), &[101]);
+    let other = connect_client(&mut world, ip(9), b"", &for_client(2), &[101]);
     assert!(is_open(&world, first) && is_open(&world, other));
-    // Where one has left, one is let in.
+    // A closed connection makes room for a new one.
     world.client(first).finish();
     world.flow();
-    let next = come(&mut world, ip(9), b"", &for_client(1), &[101]);
+    let next = connect_client(&mut world, ip(9), b"", &for_client(1), &[101]);
     assert!(is_open(&world, next));
-    // Those that nobody is named for are the proxy's own.
+    // Connections without client information count for the proxy.
     for _ in 0..3 {
-        let own = come(
+        let own = connect_client(
             &mut world,
             ip(9),
             b"",
@@ -85,36 +85,39 @@ fn forwarded_ipv6_clients_are_counted_by_network() {
     let field = |host: u8| format!("X-Forwarded-For: 2001:db8:0:1::{host}\r\n");
     let mut world = world();
     world.expects_proxy_header = true;
-    let first = come(&mut world, ip(9), line(1).as_bytes(), "", &[101]);
+    let first = connect_client(&mut world, ip(9), line(1).as_bytes(), "", &[101]);
     assert!(is_open(&world, first));
-    let second = come(&mut world, ip(9), line(2).as_bytes(), "", &[]);
+    let second = connect_client(&mut world, ip(9), line(2).as_bytes(), "", &[]);
     assert_eq!(world.interest(second), None);
     world.expects_proxy_header = false;
-    come(&mut world, ip(9), b"", &field(3), &[429]);
-    let itself = world.connect_from(Some("2001:db8:0:1::4".parse().unwrap()), Conduct::default());
+    connect_client(&mut world, ip(9), b"", &field(3), &[429]);
+    let itself = world.connect_from(
+        Some("2001:db8:0:1::4".parse().unwrap()),
+        Behavior::default(),
+    );
     world.flow();
     assert!(world.clients[itself].key.is_none());
     assert_eq!(world.engine.counters().refused_per_ip, 3);
     let other = "X-Forwarded-For: 2001:db8:0:2::1\r\n";
-    let other = come(&mut world, ip(9), b"", other, &[101]);
+    let other = connect_client(&mut world, ip(9), b"", other, &[101]);
     assert!(is_open(&world, other));
     world.finish();
 }
 
 // P1
 #[test]
-fn what_others_say_of_the_client_is_ignored() {
+fn forwarding_fields_of_untrusted_peers_are_ignored() {
     let mut world = world();
-    let first = come(&mut world, ip(1), b"", &for_client(2), &[101]);
-    let second = come(&mut world, ip(2), b"", &for_client(2), &[101]);
+    let first = connect_client(&mut world, ip(1), b"", &for_client(2), &[101]);
+    let second = connect_client(&mut world, ip(2), b"", &for_client(2), &[101]);
     assert!(is_open(&world, first) && is_open(&world, second));
-    let again = world.connect_from(ip(1), Conduct::default());
+    let again = world.connect_from(ip(1), Behavior::default());
     world.flow();
     assert!(world.clients[again].key.is_none());
-    // And so is a field that the proxies do not write.
+    // A field that the proxies do not write is ignored, too.
     let field = "Forwarded: for=192.0.2.3\r\n";
     for _ in 0..2 {
-        let client = come(&mut world, ip(9), b"", field, &[101]);
+        let client = connect_client(&mut world, ip(9), b"", field, &[101]);
         assert!(is_open(&world, client));
     }
     world.reload(Config {
@@ -123,24 +126,24 @@ fn what_others_say_of_the_client_is_ignored() {
         forwarded_by: ForwardedBy::Forwarded,
         ..Config::default()
     });
-    come(&mut world, ip(9), b"", field, &[101]);
-    come(&mut world, ip(9), b"", field, &[429]);
+    connect_client(&mut world, ip(9), b"", field, &[101]);
+    connect_client(&mut world, ip(9), b"", field, &[429]);
     assert_eq!(world.engine.counters().refused_per_ip, 2);
     world.finish();
 }
 
 // P2
 #[test]
-fn a_header_before_all_else_names_the_client_however_it_comes() {
+fn proxy_header_names_the_client_in_any_fragmentation() {
     let line = b"PROXY TCP4 192.0.2.1 192.0.2.9 1 2\r\n";
     let mut binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
     binary.extend([192, 0, 2, 1, 192, 0, 2, 9, 0, 1, 0, 2]);
     for header in [&line[..], &binary] {
         let mut world = world();
         world.expects_proxy_header = true;
-        let first = come(&mut world, ip(9), header, "", &[101]);
+        let first = connect_client(&mut world, ip(9), header, "", &[101]);
         assert!(is_open(&world, first));
-        // One who is no trusted proxy cannot say so of itself.
+        // A peer that is not a trusted proxy cannot set its own address.
         for (peer, before) in [
             (ip(9), header),
             (ip(1), header),
@@ -148,10 +151,10 @@ fn a_header_before_all_else_names_the_client_however_it_comes() {
         ] {
             let client = world.connect_from(
                 peer,
-                Conduct {
+                Behavior {
                     is_eager: true,
                     is_wrong: true,
-                    ..Conduct::default()
+                    ..Behavior::default()
                 },
             );
             world.client(client).raw(before);
@@ -161,16 +164,16 @@ fn a_header_before_all_else_names_the_client_however_it_comes() {
         let counters = world.engine.counters();
         let refused = (counters.refused_per_ip, counters.refused_untrusted);
         assert_eq!((refused, counters.proxy_failures), ((1, 1), 1));
-        // It may come in two pieces, cut anywhere.
+        // The header may be split anywhere.
         world.client(first).finish();
         world.flow();
         for cut in 1..header.len() {
-            let client = world.connect_from(ip(9), Conduct::EAGER);
+            let client = world.connect_from(ip(9), Behavior::EAGER);
             world.client(client).raw(&header[..cut]);
             world.flow();
             assert!(world.interest(client).is_some(), "{cut}");
             world.client(client).raw(&header[cut..]);
-            world.client(client).shake("/ws");
+            world.client(client).send_handshake("/ws");
             world.flow();
             assert!(is_open(&world, client), "{cut}");
             world.client(client).finish();
@@ -182,17 +185,17 @@ fn a_header_before_all_else_names_the_client_however_it_comes() {
 
 // P3
 #[test]
-fn a_header_that_does_not_come_is_waited_for_no_longer_than_a_handshake() {
+fn missing_proxy_header_times_out_with_the_handshake() {
     let mut world = world();
     world.expects_proxy_header = true;
-    let silent = world.connect_from(ip(9), Conduct::default());
-    let slow = world.connect_from(ip(9), Conduct::default());
+    let silent = world.connect_from(ip(9), Behavior::default());
+    let slow = world.connect_from(ip(9), Behavior::default());
     world.client(slow).raw("PROXY TCP4 ");
     world.deliver(slow);
     world.wait(9_000);
     assert!(world.interest(silent).is_some() && world.interest(slow).is_some());
-    world.client(silent).conduct.is_wrong = true;
-    world.client(slow).conduct.is_wrong = true;
+    world.client(silent).behavior.is_wrong = true;
+    world.client(slow).behavior.is_wrong = true;
     world.wait(2_000);
     assert!(world.interest(silent).is_none() && world.interest(slow).is_none());
     assert_eq!(world.engine.counters().handshake_timeouts, 2);
@@ -202,15 +205,15 @@ fn a_header_that_does_not_come_is_waited_for_no_longer_than_a_handshake() {
 
 // P3
 #[test]
-fn nothing_is_left_of_headers_when_the_server_ends() {
+fn shutdown_leaves_no_connection_without_proxy_header() {
     let mut world = world();
     world.expects_proxy_header = true;
     let client = world.connect_from(
         ip(9),
-        Conduct {
+        Behavior {
             is_eager: true,
             is_wrong: true,
-            ..Conduct::default()
+            ..Behavior::default()
         },
     );
     world.client(client).raw("PROXY ");

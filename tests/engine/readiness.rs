@@ -1,4 +1,4 @@
-//! Edges come once: whatever is left unread or unwritten is taken up again without one.
+//! Edges are reported once: unread input and unwritten output are resumed without another edge.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use h_realtime_engine::{Config, Readiness};
 
 use crate::sim::{Command, End, Faults, World, pad};
 
-/// A world in which a client that does not read is soon not read from either.
-fn soon_choked() -> World {
+/// Returns a world in which a client that does not read soon stops being read.
+fn throttled_world() -> World {
     let config = Config {
         queue_soft: 2000,
         ..Config::default()
@@ -17,8 +17,8 @@ fn soon_choked() -> World {
     world
 }
 
-/// Turns without any event, until the engine would sleep.
-fn work_on(world: &mut World) {
+/// Runs turns without events until the engine would sleep.
+fn run_until_idle(world: &mut World) {
     world.turn_with(Vec::new());
     while world.engine.timeout() == Duration::ZERO {
         world.turn_with(Vec::new());
@@ -38,20 +38,20 @@ fn one_edge_is_enough_for_more_than_one_read() {
     let first = world.inbox(client);
     assert!(
         (1..100).contains(&first),
-        "a connection has its share only: {first}"
+        "a connection exceeded its share: {first}"
     );
-    work_on(&mut world);
+    run_until_idle(&mut world);
     assert_eq!(world.inbox(client), 300);
 }
 
 // R1, R7
 #[test]
-fn one_batch_of_edges_may_be_of_more_connections_than_a_turn_serves() {
+fn batch_of_edges_may_exceed_the_connections_of_a_turn() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..600).map(|_| world.connect()).collect();
     clients
         .iter()
-        .for_each(|&client| world.client(client).shake("/ws"));
+        .for_each(|&client| world.client(client).send_handshake("/ws"));
     world.flow();
     for &client in &clients {
         world.client(client).text("quiet");
@@ -63,14 +63,14 @@ fn one_batch_of_edges_may_be_of_more_connections_than_a_turn_serves() {
         .filter(|&&client| world.inbox(client) == 1)
         .count();
     assert!((1..=256).contains(&served), "a turn serves {served}");
-    work_on(&mut world);
+    run_until_idle(&mut world);
     assert!(clients.iter().all(|&client| world.inbox(client) == 1));
 }
 
-// R8
-// R1, R7: many small messages cost more than their bytes, and all of them can come in one read.
+// R8 R1, R7: many small messages cost more than their bytes, and all of them can arrive in one
+// read.
 #[test]
-fn a_read_full_of_small_messages_is_handled_in_several_turns() {
+fn read_full_of_small_messages_takes_several_turns() {
     let mut world = World::calm();
     let clients = [world.open(), world.open()];
     for client in clients {
@@ -78,7 +78,7 @@ fn a_read_full_of_small_messages_is_handled_in_several_turns() {
         for _ in 0..8000 {
             messages.extend(crate::sim::client_frame(0x89, b"", [0; 4]));
         }
-        world.client(client).conduct.is_eager = false;
+        world.client(client).behavior.is_eager = false;
         world.client(client).raw(messages);
         world.client(client).text("quiet");
         world.deliver(client);
@@ -87,13 +87,13 @@ fn a_read_full_of_small_messages_is_handled_in_several_turns() {
         world.turn();
         assert_eq!(clients.map(|client| world.inbox(client)), [0, 0]);
     }
-    work_on(&mut world);
+    run_until_idle(&mut world);
     assert_eq!(clients.map(|client| world.inbox(client)), [1, 1]);
 }
 
 // R8
 #[test]
-fn a_turn_handles_a_limited_number_of_messages() {
+fn turn_processes_a_limited_number_of_messages() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..200).map(|_| world.open_lazy()).collect();
     for &client in &clients {
@@ -110,7 +110,7 @@ fn a_turn_handles_a_limited_number_of_messages() {
     for turn in 0..5 {
         world.turn();
         let now = handled(&world);
-        // As many as take 1 ms, and a share of work of one connection.
+        // The number that takes 1 ms, and one connection's share of work.
         assert!(now - before <= 3400, "{} in turn {turn}", now - before);
         before = now;
     }
@@ -130,7 +130,7 @@ fn busy_connections_get_equal_shares_of_work() {
         }
         world.deliver(client);
     }
-    // A message costs about as much as 150 bytes of another.
+    // A message costs about as much as 150 bytes of payload.
     let cost = |number: usize| 150 + 7 + [0, 100, 1000, 10_000][number % 4];
     for turns in 1..=40 {
         world.turn();
@@ -139,7 +139,7 @@ fn busy_connections_get_equal_shares_of_work() {
             .map(|(number, &client)| world.inbox(client) * cost(number))
             .collect();
         let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
-        // One may have had its share where another has its own still to come.
+        // One connection may have used its share before another's turn.
         assert!(most / 4 <= *least + 65_536, "{served:?} after {turns}");
         if turns == 40 {
             assert!(most / 4 <= *least, "{served:?}");
@@ -154,12 +154,12 @@ fn busy_connections_get_equal_shares_of_work() {
 
 // R1
 #[test]
-fn what_comes_while_a_handshake_waits_is_served_when_it_goes_on() {
+fn input_during_deferred_handshake_is_served_afterwards() {
     let mut world = World::calm();
     let client = world.connect();
-    world.client(client).conduct.is_eager = false;
-    world.client(client).shake("/later");
-    // Behind the handshake in the same read, and in the socket afterwards.
+    world.client(client).behavior.is_eager = false;
+    world.client(client).send_handshake("/later");
+    // After the handshake in the same read, and in the socket afterwards.
     world.client(client).text("echo 1");
     world.deliver(client);
     world.settle();
@@ -168,7 +168,7 @@ fn what_comes_while_a_handshake_waits_is_served_when_it_goes_on() {
     world.settle();
     let key = world.key(client);
     world.command(Command::AnswerTo { key, accept: true });
-    work_on(&mut world);
+    run_until_idle(&mut world);
     world.listen(client, usize::MAX);
     let texts = world.clients[client].texts();
     assert!(
@@ -181,10 +181,10 @@ fn what_comes_while_a_handshake_waits_is_served_when_it_goes_on() {
     );
 }
 
-// R1: bytes queued from the read path.
+// R1: bytes queued while reading.
 #[test]
-fn what_the_kernel_had_no_room_for_leaves_when_there_is_room() {
-    let mut world = soon_choked();
+fn queued_output_is_written_when_there_is_room() {
+    let mut world = throttled_world();
     let client = world.open_lazy();
     for number in 0..20 {
         world
@@ -195,7 +195,7 @@ fn what_the_kernel_had_no_room_for_leaves_when_there_is_room() {
     world.settle();
     let interest = world.interest(client).unwrap();
     assert!(interest.queued > 2000, "{interest:?}");
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
     assert!(
         world
@@ -206,8 +206,8 @@ fn what_the_kernel_had_no_room_for_leaves_when_there_is_room() {
 
 // R1
 #[test]
-fn one_who_was_not_read_from_is_read_from_when_it_has_read() {
-    let mut world = soon_choked();
+fn throttled_client_is_read_again_after_it_reads() {
+    let mut world = throttled_world();
     let client = world.open_lazy();
     for number in 0..200 {
         world
@@ -217,24 +217,27 @@ fn one_who_was_not_read_from_is_read_from_when_it_has_read() {
     world.deliver(client);
     world.settle();
     let served = world.inbox(client);
-    assert!(served < 200, "who takes no answers gets to ask no more");
-    world.client(client).conduct.is_eager = true;
+    assert!(
+        served < 200,
+        "a client that reads no replies is no longer read"
+    );
+    world.client(client).behavior.is_eager = true;
     world.flow();
     assert_eq!(world.inbox(client), 200);
 }
 
 // R1
 #[test]
-fn one_who_was_not_read_from_is_read_from_when_its_end_begins() {
-    let mut world = soon_choked();
+fn throttled_client_is_read_again_when_closing_begins() {
+    let mut world = throttled_world();
     let client = world.connect();
-    world.client(client).conduct.is_eager = false;
+    world.client(client).behavior.is_eager = false;
     let request = "GET /big HTTP/1.1\r\nHost: sim\r\n\r\n";
     world.client(client).request(request, &[200]);
     world.client(client).raw("GET /big HTT");
     world.deliver(client);
     world.settle();
-    // Behind that it sends more, and ends its side: all on edges that come and go now.
+    // After that it sends more and closes its direction: all of these edges occur now.
     world.client(client).raw("P/1.1");
     world.client(client).finish();
     world.deliver(client);
@@ -244,23 +247,23 @@ fn one_who_was_not_read_from_is_read_from_when_its_end_begins() {
             .interest(client)
             .is_some_and(|interest| interest.is_choked)
     );
-    // Its time for a whole request is up.
+    // The deadline of the request has passed.
     world.wait(10_100);
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
     assert_eq!(world.clients[client].statuses(), [200, 408]);
     assert_eq!(world.clients[client].end(), End::Eof);
     assert_eq!(
         world.interest(client),
         None,
-        "it is gone as soon as both have ended"
+        "the connection is closed once both sides have ended"
     );
 }
 
 // R1
 #[test]
-fn one_who_was_not_read_from_is_read_from_when_it_is_closed() {
-    let mut world = soon_choked();
+fn throttled_client_is_read_again_when_it_is_closed() {
+    let mut world = throttled_world();
     let client = world.open_lazy();
     world.client(client).text(&format!("echo {}", pad(9000)));
     world.deliver(client);
@@ -285,7 +288,7 @@ fn one_who_was_not_read_from_is_read_from_when_it_is_closed() {
 
 // R2
 #[test]
-fn bytes_and_the_end_on_one_edge_are_both_noticed() {
+fn bytes_and_end_of_stream_on_one_edge_are_both_processed() {
     let mut world = World::calm();
     let client = world.open_lazy();
     world.client(client).text("echo last words");
@@ -304,11 +307,11 @@ fn bytes_and_the_end_on_one_edge_are_both_noticed() {
 
 // R3
 #[test]
-fn readiness_of_nothing_changes_nothing() {
+fn spurious_readiness_has_no_effect() {
     let mut world = World::calm();
     let open = world.open();
     let waiting = world.connect();
-    world.client(waiting).shake("/later");
+    world.client(waiting).send_handshake("/later");
     let silent = world.connect();
     world.flow();
     for client in [open, waiting, silent] {
@@ -330,7 +333,7 @@ fn readiness_of_nothing_changes_nothing() {
 
 // R4
 #[test]
-fn calls_that_are_interrupted_are_made_again() {
+fn interrupted_calls_are_retried() {
     let mut world = World::calm();
     let client = world.open();
     world.clients[client].wire.state().faults = Faults {
@@ -346,7 +349,7 @@ fn calls_that_are_interrupted_are_made_again() {
 
 // R5, W14
 #[test]
-fn one_who_ends_its_side_still_gets_what_it_asked_for() {
+fn half_closed_client_gets_its_deferred_response() {
     let mut world = World::calm();
     let client = world.connect();
     let request = "GET /slow HTTP/1.1\r\nHost: sim\r\n\r\n";
@@ -354,7 +357,10 @@ fn one_who_ends_its_side_still_gets_what_it_asked_for() {
     world.client(client).finish();
     world.flow();
     assert_eq!(world.clients[client].statuses(), [0; 0]);
-    assert!(world.engine.timeout() > Duration::ZERO, "it does not spin");
+    assert!(
+        world.engine.timeout() > Duration::ZERO,
+        "the engine does not spin"
+    );
     let key = world.key(client);
     world.command(Command::AnswerTo { key, accept: false });
     world.flow();
@@ -362,7 +368,7 @@ fn one_who_ends_its_side_still_gets_what_it_asked_for() {
     assert_eq!(world.interest(client), None);
 }
 
-// R10: however far the next deadline is, the clock is looked at again before.
+// R10: the clock is checked again at least once per second, however far the next deadline is.
 #[test]
 fn no_sleep_is_longer_than_a_second() {
     let config = Config {

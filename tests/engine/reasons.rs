@@ -1,4 +1,4 @@
-//! Every end of a connection is counted under its own reason, and under no other.
+//! Every end of a connection is counted under exactly one reason.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use h_realtime_engine::{CloseCounts, Config, Refusals};
 
 use crate::sim::World;
 
-/// The counts of the ends of WebSockets that are not zero.
+/// Returns the non-zero counters of closed WebSockets.
 fn ends(world: &World) -> Vec<(&'static str, u64)> {
     let CloseCounts {
         by_peer,
@@ -31,7 +31,7 @@ fn ends(world: &World) -> Vec<(&'static str, u64)> {
     counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
-/// The same of connections that led to no WebSocket.
+/// Returns the non-zero counters of connections that never became a WebSocket.
 fn failures(world: &World) -> Vec<(&'static str, u64)> {
     let counters = world.engine.counters();
     let Refusals {
@@ -66,7 +66,7 @@ fn failures(world: &World) -> Vec<(&'static str, u64)> {
 fn incomplete_message_is_counted_as_timeout() {
     let mut world = World::calm();
     let client = world.open();
-    world.client(client).conduct.is_wrong = true;
+    world.client(client).behavior.is_wrong = true;
     world.client(client).has_begun = true;
     world.client(client).raw(b"\x01\x81\0\0\0\0x");
     world.wait(11_000);
@@ -114,7 +114,7 @@ fn shed_input_is_counted_as_overload_in_every_phase() {
     };
     let mut world = World::new(config, 1);
     let asker = world.connect();
-    world.client(asker).conduct.is_wrong = true;
+    world.client(asker).behavior.is_wrong = true;
     world.client(asker).raw("GET /ws HTTP/1.1\r\nA: ");
     world.client(asker).raw(vec![b'x'; 4000]);
     world.flow();
@@ -122,7 +122,7 @@ fn shed_input_is_counted_as_overload_in_every_phase() {
     assert_eq!(failures(&world), [("overload", 1)]);
 
     let talker = world.open();
-    world.client(talker).conduct.is_wrong = true;
+    world.client(talker).behavior.is_wrong = true;
     world.client(talker).has_begun = true;
     world.client(talker).raw(b"\x82\xfe\xff\xff\0\0\0\0");
     world.client(talker).raw(vec![0; 4000]);
@@ -136,7 +136,7 @@ fn shed_input_is_counted_as_overload_in_every_phase() {
 fn connections_cut_by_shutdown_are_counted_as_shutdown() {
     let mut world = World::calm();
     let waiting = world.connect();
-    world.client(waiting).shake("/later");
+    world.client(waiting).send_handshake("/later");
     world.connect();
     let answered = world.connect();
     world
@@ -150,12 +150,12 @@ fn connections_cut_by_shutdown_are_counted_as_shutdown() {
     assert_eq!(world.clients[late].key, None);
     assert_eq!(world.clients[open].closed_with(), Some(1012));
     assert_eq!(ends(&world), [("shutdown", 1)]);
-    // The deferred one, the silent one, and the one that came too late.
+    // The deferred, the silent, and the late connection.
     assert_eq!(failures(&world), [("shutdown", 3)]);
 }
 
 #[test]
-fn idle_connection_whose_request_was_answered_is_no_failed_handshake() {
+fn idle_connection_after_a_response_is_not_a_failed_handshake() {
     let mut world = World::calm();
     let answered = world.connect();
     world
@@ -171,14 +171,14 @@ fn idle_connection_whose_request_was_answered_is_no_failed_handshake() {
 }
 
 #[test]
-fn half_a_request_after_an_answered_one_is_incomplete() {
+fn partial_request_after_a_response_is_incomplete() {
     let mut world = World::calm();
     let client = world.connect();
     world
         .client(client)
         .request("GET /ok HTTP/1.1\r\n\r\n", &[200]);
     world.flow();
-    world.client(client).conduct.is_wrong = true;
+    world.client(client).behavior.is_wrong = true;
     world.client(client).raw("GET /ok HT");
     world.wait(11_000);
     assert_eq!(world.clients[client].statuses(), [200, 408]);
@@ -195,8 +195,8 @@ fn client_that_does_not_read_its_responses_is_counted_as_slow() {
     let mut world = World::new(config, 1);
     world.limits.send = 1000;
     let client = world.connect();
-    world.client(client).conduct.is_eager = false;
-    world.client(client).conduct.is_wrong = true;
+    world.client(client).behavior.is_eager = false;
+    world.client(client).behavior.is_wrong = true;
     for _ in 0..40 {
         world.client(client).raw("GET /big HTTP/1.1\r\n\r\n");
     }

@@ -1,12 +1,12 @@
-//! Other limits for an engine that runs: what is under way goes on, and is held to them from then
-//! on. Each step checks that the engine's accounts agree.
+//! Changed limits of a running engine: connections and requests in progress continue under the new
+//! limits. Each step checks the engine's accounts.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use h_realtime_engine::Config;
 
-use crate::sim::{Command, Conduct, World};
+use crate::sim::{Behavior, Command, World};
 
 const KIB: usize = 1024;
 
@@ -22,7 +22,7 @@ fn change(world: &mut World, change: impl FnOnce(&mut Config)) {
 }
 
 #[test]
-fn a_head_and_a_message_that_are_longer_already_than_they_may_be_now() {
+fn lowered_limits_apply_to_partial_heads_and_messages() {
     let mut world = World::calm();
     let asking = world.connect();
     let half = format!("GET /ws HTTP/1.1\r\nHost: sim\r\nX: {}", "x".repeat(1000));
@@ -37,10 +37,10 @@ fn a_head_and_a_message_that_are_longer_already_than_they_may_be_now() {
         config.max_head = 500;
         config.max_message = 500;
     });
-    // Nobody is cut by it; the next byte is too much.
+    // No connection is closed by the change; the next byte exceeds the limit.
     assert_eq!(world.engine.counters().connections, 3);
     world.client(asking).raw("x");
-    world.client(telling).conduct.is_wrong = true;
+    world.client(telling).behavior.is_wrong = true;
     world.client(telling).frame(0x00, b"x");
     world.flow();
     assert_eq!(world.clients[asking].statuses(), [431]);
@@ -55,30 +55,30 @@ fn a_head_and_a_message_that_are_longer_already_than_they_may_be_now() {
 }
 
 #[test]
-fn the_limit_for_an_address_counts_those_who_come_under_it() {
+fn address_limit_only_counts_connections_accepted_under_it() {
     let mut world = World::calm();
-    let come = |world: &mut World| {
-        let client = world.connect_from(ip(1), Conduct::EAGER);
+    let connect_client = |world: &mut World| {
+        let client = world.connect_from(ip(1), Behavior::EAGER);
         world.flow();
         client
     };
     let is_in = |world: &World, client: usize| world.clients[client].key.is_some();
-    let before: Vec<_> = (0..3).map(|_| come(&mut world)).collect();
+    let before: Vec<_> = (0..3).map(|_| connect_client(&mut world)).collect();
     change(&mut world, |config| config.max_per_ip = Some(1));
-    let (first, second) = (come(&mut world), come(&mut world));
+    let (first, second) = (connect_client(&mut world), connect_client(&mut world));
     assert!(is_in(&world, first) && !is_in(&world, second));
-    // One who was not counted makes no room when it leaves.
+    // A connection that was not counted makes no room when it ends.
     world.client(before[0]).finish();
     world.flow();
-    let third = come(&mut world);
+    let third = connect_client(&mut world);
     assert!(!is_in(&world, third));
     change(&mut world, |_| {});
-    let fourth = come(&mut world);
+    let fourth = connect_client(&mut world);
     assert!(is_in(&world, fourth));
     world.client(first).finish();
     world.flow();
     change(&mut world, |config| config.max_per_ip = Some(1));
-    let fifth = come(&mut world);
+    let fifth = connect_client(&mut world);
     assert!(is_in(&world, fifth));
     world.finish();
 }
@@ -91,14 +91,14 @@ fn a_changed_ipv6_prefix_counts_open_connections_again() {
         ..Config::default()
     };
     let mut world = World::new(config, 1);
-    let come = |world: &mut World, peer: &str| {
-        let client = world.connect_from(Some(peer.parse().unwrap()), Conduct::EAGER);
-        world.client(client).shake("/ws");
+    let connect_client = |world: &mut World, peer: &str| {
+        let client = world.connect_from(Some(peer.parse().unwrap()), Behavior::EAGER);
+        world.client(client).send_handshake("/ws");
         world.flow();
         world.clients[client].key.map(|_| client)
     };
-    let first = come(&mut world, "2001:db8:0:1::1").unwrap();
-    let second = come(&mut world, "2001:db8:0:2::1").unwrap();
+    let first = connect_client(&mut world, "2001:db8:0:1::1").unwrap();
+    let second = connect_client(&mut world, "2001:db8:0:2::1").unwrap();
     let prefix = |world: &mut World, prefix| {
         change(world, |config| {
             config.max_per_ip = Some(2);
@@ -106,23 +106,23 @@ fn a_changed_ipv6_prefix_counts_open_connections_again() {
         });
     };
     prefix(&mut world, 56);
-    assert_eq!(come(&mut world, "2001:db8:0:3::1"), None);
-    // One that was counted by the other prefix leaves, and makes room by this one.
+    assert_eq!(connect_client(&mut world, "2001:db8:0:3::1"), None);
+    // A connection counted under the old prefix makes room under the new one.
     world.client(first).close(1000);
     world.flow();
-    assert!(come(&mut world, "2001:db8:0:3::1").is_some());
-    assert_eq!(come(&mut world, "2001:db8:0:4::1"), None);
+    assert!(connect_client(&mut world, "2001:db8:0:3::1").is_some());
+    assert_eq!(connect_client(&mut world, "2001:db8:0:4::1"), None);
     prefix(&mut world, 64);
-    assert!(come(&mut world, "2001:db8:0:2::2").is_some());
-    assert_eq!(come(&mut world, "2001:db8:0:2::3"), None);
+    assert!(connect_client(&mut world, "2001:db8:0:2::2").is_some());
+    assert_eq!(connect_client(&mut world, "2001:db8:0:2::3"), None);
     world.client(second).close(1000);
     world.flow();
-    assert!(come(&mut world, "2001:db8:0:2::3").is_some());
+    assert!(connect_client(&mut world, "2001:db8:0:2::3").is_some());
     world.finish();
 }
 
 #[test]
-fn one_who_is_no_longer_slow_by_a_higher_limit_is_let_be() {
+fn raised_limit_keeps_a_slow_reader() {
     let mut world = World::calm();
     world.limits.send = 1000;
     let slow = world.open_lazy();
@@ -141,7 +141,7 @@ fn one_who_is_no_longer_slow_by_a_higher_limit_is_let_be() {
     change(&mut world, |config| config.queue_soft = 200 * KIB);
     world.wait(3_000);
     assert!(is_open(&world));
-    // And by a lower one it is, without anything more being sent to it.
+    // With a lower limit it is too slow, without any further output.
     change(&mut world, |config| {
         config.queue_soft = 10 * KIB;
         config.slow_timeout = Duration::from_secs(1);
@@ -151,7 +151,7 @@ fn one_who_is_no_longer_slow_by_a_higher_limit_is_let_be() {
 }
 
 #[test]
-fn a_message_has_the_time_that_it_has_now() {
+fn changed_message_timeout_applies_at_once() {
     let mut world = World::calm();
     let client = world.open();
     world.client(client).has_begun = true;
@@ -168,13 +168,13 @@ fn a_message_has_the_time_that_it_has_now() {
 }
 
 #[test]
-fn fewer_connections_close_nobody() {
+fn lowered_connection_limit_closes_no_connection() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..5).map(|_| world.open()).collect();
     change(&mut world, |config| config.max_connections = 2);
     assert_eq!(world.engine.counters().open, 5);
     let surplus = world.connect();
-    world.client(surplus).shake("/ws");
+    world.client(surplus).send_handshake("/ws");
     world.flow();
     assert_eq!(world.clients[surplus].statuses(), [503]);
     for &client in &clients[..4] {
@@ -185,7 +185,7 @@ fn fewer_connections_close_nobody() {
     assert_eq!(world.engine.counters().open, 2);
 }
 
-/// How many of the pings to these clients were sent in each of the next so many tenths of a second.
+/// Returns the number of pings to these clients in each of the following tenths of a second.
 fn pings_per_tenth(world: &mut World, tenths: usize) -> Vec<u64> {
     let mut before = world.engine.counters().pings_sent;
     let sent = (0..tenths).map(|_| {
@@ -197,7 +197,7 @@ fn pings_per_tenth(world: &mut World, tenths: usize) -> Vec<u64> {
 }
 
 #[test]
-fn shorter_heartbeats_reach_idle_connections_spread_over_the_interval() {
+fn shorter_ping_interval_is_spread_over_idle_connections() {
     let config = Config {
         ping_interval: Duration::from_secs(300),
         ..Config::default()
@@ -205,7 +205,7 @@ fn shorter_heartbeats_reach_idle_connections_spread_over_the_interval() {
     let mut world = World::new(config, 1);
     let clients: Vec<_> = (0..1000).map(|_| world.connect()).collect();
     for &client in &clients {
-        world.client(client).shake("/ws");
+        world.client(client).send_handshake("/ws");
     }
     world.wait(10_000);
     let vanished = clients[7];
@@ -220,7 +220,7 @@ fn shorter_heartbeats_reach_idle_connections_spread_over_the_interval() {
     world.wait(3_200);
     assert!(world.interest(vanished).is_none());
     assert_eq!(world.engine.counters().open, 999);
-    // Longer ones do as well.
+    // The same for a longer interval.
     change(&mut world, |_| {});
     world.wait(3_000);
     let sent = pings_per_tenth(&mut world, 200);
@@ -228,7 +228,7 @@ fn shorter_heartbeats_reach_idle_connections_spread_over_the_interval() {
 }
 
 #[test]
-fn a_shorter_time_to_answer_a_ping_counts_from_the_reload_on() {
+fn shorter_pong_timeout_counts_from_the_reload() {
     let mut world = World::calm();
     let client = world.open_lazy();
     while world.engine.counters().pings_sent == 0 {
@@ -245,14 +245,14 @@ fn a_shorter_time_to_answer_a_ping_counts_from_the_reload_on() {
 }
 
 #[test]
-fn shorter_timeouts_reach_requests_and_closes_that_are_under_way() {
+fn shorter_timeouts_apply_to_requests_and_closes_in_progress() {
     let mut world = World::calm();
     let silent = world.connect();
     let body = world.connect();
     let head = "POST /body HTTP/1.1\r\nContent-Length: 100\r\n\r\n";
     world.client(body).request(head, &[200]);
     let deferred = world.connect();
-    world.client(deferred).shake("/later");
+    world.client(deferred).send_handshake("/later");
     let closing = world.open_lazy();
     let lingering = world.open_lazy();
     let key = world.key(closing);
@@ -279,7 +279,7 @@ fn shorter_timeouts_reach_requests_and_closes_that_are_under_way() {
 }
 
 #[test]
-fn a_reload_reaches_many_connections_in_several_turns() {
+fn reload_of_many_connections_takes_several_turns() {
     let config = Config {
         ping_interval: Duration::from_secs(300),
         ..Config::default()
@@ -287,7 +287,7 @@ fn a_reload_reaches_many_connections_in_several_turns() {
     let mut world = World::new(config, 1);
     for _ in 0..9000 {
         let client = world.connect();
-        world.client(client).shake("/ws");
+        world.client(client).send_handshake("/ws");
     }
     world.flow();
     world.reload(Config {
@@ -295,7 +295,10 @@ fn a_reload_reaches_many_connections_in_several_turns() {
         ..Config::default()
     });
     world.turn();
-    assert!(world.engine.timeout().is_zero(), "some are left");
+    assert!(
+        world.engine.timeout().is_zero(),
+        "some connections are left for later turns"
+    );
     world.turn();
     assert!(!world.engine.timeout().is_zero());
     for _ in 0..40 {

@@ -1,12 +1,12 @@
-//! The engine under random operations: `SEED=…` plays one seed, `SEEDS=…` so many, `STEPS=…`
-//! operations of each, and `TELL=1` tells each operation.
+//! The engine under random operations: `SEED=…` runs one seed, `SEEDS=…` that many, `STEPS=…`
+//! operations of each, and `TELL=1` prints each operation.
 
 use crate::sim::{ops, seeds};
 
 // OSV-2020-1695, OSV-2020-1694, OSV-2021-414, R1, K6
 #[test]
 fn nothing_is_lost_reordered_or_left_behind() {
-    seeds::play_all("engine simulation", SEEDS, STEPS, |seed, steps| {
+    seeds::run_all("engine simulation", SEEDS, STEPS, |seed, steps| {
         ops::run(seed, ops::random(seed, steps));
     });
 }

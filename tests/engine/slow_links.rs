@@ -1,4 +1,4 @@
-//! A client behind a slow link reads a ping only behind all that was sent before it.
+//! A client behind a slow link reads a ping only after all output queued before it.
 
 use crate::sim::{Command, World};
 
@@ -16,7 +16,7 @@ fn publish(world: &mut World, client: usize, size: usize) {
     world.turn();
 }
 
-/// Seconds until a client is cut; it reads so many bytes in each of them.
+/// Returns the seconds until a client is cut; it reads `rate` bytes in each of them.
 fn cut_after(world: &mut World, client: usize, rate: usize, most: u64) -> Option<u64> {
     for second in 0..most {
         if !is_open(world, client) {
@@ -31,13 +31,13 @@ fn cut_after(world: &mut World, client: usize, rate: usize, most: u64) -> Option
 
 // W17
 #[test]
-fn a_client_that_reads_two_kilobytes_a_second_is_not_cut() {
+fn client_reading_two_kilobytes_per_second_is_not_cut() {
     for size in [10, 40, 120, 240] {
         for send in [16, 60, 1000] {
             let mut world = World::calm();
             world.limits.send = send * KIB;
             let client = world.open_lazy();
-            // Below the soft limit, all that the kernel does not take.
+            // Below the soft limit, everything beyond the kernel's buffer.
             for _ in 0..size.min(send + 50) / 10 {
                 publish(&mut world, client, 10 * KIB);
             }
@@ -49,7 +49,7 @@ fn a_client_that_reads_two_kilobytes_a_second_is_not_cut() {
 }
 
 #[test]
-fn a_client_that_reads_at_the_documented_rate_is_not_cut() {
+fn client_reading_at_the_documented_rate_is_not_cut() {
     let mut world = World::calm();
     let client = world.open_lazy();
     for _ in 0..28 {
@@ -60,23 +60,23 @@ fn a_client_that_reads_at_the_documented_rate_is_not_cut() {
 
 // W17
 #[test]
-fn a_dead_client_is_held_for_no_longer_than_its_output_would_take() {
+fn dead_client_times_out_in_the_time_its_output_would_take() {
     for (size, least, most) in [(0, 30, 56), (40, 60, 100), (120, 130, 180), (900, 310, 360)] {
         let mut world = World::calm();
         let client = world.open_lazy();
         for _ in 0..size / 10 {
             publish(&mut world, client, 10 * KIB);
         }
-        let cut = cut_after(&mut world, client, 0, 400).expect("it is cut");
+        let cut = cut_after(&mut world, client, 0, 400).expect("the client is cut");
         assert!((least..=most).contains(&cut), "{size} KiB: {cut} s");
         assert_eq!(world.engine.counters().closed.timed_out, 1);
     }
 }
 
-/// Each pong says how far the client has read.
+/// Each pong tells how far the client has read.
 // W17
 #[test]
-fn a_client_that_read_everything_before_it_died_is_cut_as_soon_as_an_idle_one() {
+fn dead_client_without_unread_output_times_out_like_an_idle_one() {
     let mut world = World::calm();
     let client = world.open();
     for _ in 0..300 {
@@ -85,7 +85,7 @@ fn a_client_that_read_everything_before_it_died_is_cut_as_soon_as_an_idle_one() 
     }
     world.wait(35_000);
     world.client(client).vanish();
-    let cut = cut_after(&mut world, client, 0, 400).expect("it is cut");
+    let cut = cut_after(&mut world, client, 0, 400).expect("the client is cut");
     assert!(cut <= 56, "{cut} s");
     assert_eq!(world.engine.counters().closed.timed_out, 1);
 }

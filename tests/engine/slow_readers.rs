@@ -1,4 +1,4 @@
-//! Who does not read what is sent to it is closed, and nobody else notices.
+//! Slow readers are closed without affecting others.
 
 use h_realtime_engine::Config;
 
@@ -6,14 +6,14 @@ use crate::sim::{Command, World, pad};
 
 const KIB: usize = 1024;
 
-/// A world with small buffers in the kernel, so that what waits does so in the queues.
+/// Returns a world with small kernel buffers, so that output waits in the engine's queues.
 fn world(config: Config) -> World {
     let mut world = World::new(config, 1);
     world.limits.send = 1000;
     world
 }
 
-/// One event for each of these.
+/// Publishes one event for each client.
 fn publish(world: &mut World, clients: &[usize], size: usize) {
     let keys = clients.iter().map(|&client| world.key(client)).collect();
     world.command(Command::FanOutTo { keys, size });
@@ -30,16 +30,16 @@ fn is_open(world: &World, client: usize) -> bool {
         .is_some_and(|interest| interest.is_open)
 }
 
-/// What a client is closed with once it reads again.
+/// Returns the close code that a client receives once it reads again.
 fn code(world: &mut World, client: usize) -> Option<u16> {
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
     world.clients[client].closed_with()
 }
 
 // CVE-2026-79677
 #[test]
-fn more_than_the_soft_limit_may_wait_for_ten_seconds() {
+fn queue_over_the_soft_limit_is_closed_after_ten_seconds() {
     let mut world = world(Config::default());
     let (slow, quick) = (world.open_lazy(), world.open());
     for _ in 0..10 {
@@ -50,10 +50,11 @@ fn more_than_the_soft_limit_may_wait_for_ten_seconds() {
     assert!(is_open(&world, slow));
     world.wait(800);
     assert!(!is_open(&world, slow));
-    // What was begun is finished, and then it is told why: the oracle checks the prefix.
+    // The message in progress is completed, followed by the close frame: the oracle checks the
+    // prefix.
     assert_eq!(code(&mut world, slow), Some(1013));
     assert_eq!(world.engine.counters().closed.slow, 1);
-    // The other one has had everything, which the oracle checks as well.
+    // The other client has received everything, which the oracle checks as well.
     assert!(is_open(&world, quick));
     assert!(
         world
@@ -62,12 +63,12 @@ fn more_than_the_soft_limit_may_wait_for_ten_seconds() {
     );
 }
 
-/// Answers that waited when the WebSocket opened wait no longer than what is said on it.
+/// Responses queued when the WebSocket opens have the same deadline as messages.
 #[test]
-fn what_waited_before_the_handshake_counts_from_then_on() {
+fn output_queued_before_the_handshake_counts_from_the_handshake() {
     let mut world = world(Config::default());
     let client = world.connect();
-    world.client(client).conduct.is_eager = false;
+    world.client(client).behavior.is_eager = false;
     let request = "GET /big HTTP/1.1\r\n\r\n";
     while queued(&world, client) < 40 * KIB {
         world.client(client).request(request, &[200]);
@@ -75,7 +76,7 @@ fn what_waited_before_the_handshake_counts_from_then_on() {
         world.settle();
     }
     world.client(client).request(request, &[200]);
-    world.client(client).shake("/ws");
+    world.client(client).send_handshake("/ws");
     world.deliver(client);
     world.settle();
     assert!(is_open(&world, client) && queued(&world, client) > 64 * KIB);
@@ -86,7 +87,7 @@ fn what_waited_before_the_handshake_counts_from_then_on() {
 }
 
 #[test]
-fn one_who_reads_in_time_is_not_slow() {
+fn client_that_reads_in_time_is_not_slow() {
     let mut world = world(Config::default());
     let client = world.open_lazy();
     for _ in 0..10 {
@@ -108,7 +109,7 @@ fn one_who_reads_in_time_is_not_slow() {
 }
 
 #[test]
-fn less_than_the_soft_limit_may_wait_as_long_as_its_reader_lives() {
+fn queue_below_the_soft_limit_is_never_closed() {
     let mut world = world(Config::default());
     let client = world.open_lazy();
     for _ in 0..6 {
@@ -120,19 +121,19 @@ fn less_than_the_soft_limit_may_wait_as_long_as_its_reader_lives() {
         world.deliver(client);
     }
     assert!(is_open(&world, client));
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
 }
 
 // CVE-2020-35896
 #[test]
-fn a_client_that_takes_nothing_is_closed_beyond_the_hard_limit_after_a_second() {
+fn stalled_client_over_the_hard_limit_is_closed_after_a_second() {
     let mut world = world(Config::default());
     let (slow, quick) = (world.open_lazy(), world.open());
     while queued(&world, slow) <= 256 * KIB {
         publish(&mut world, &[slow, quick], 10 * KIB);
     }
-    // Its way may be long: the kernel has to find out how much it carries.
+    // Its link may have a long delay: the kernel has to find its capacity.
     world.wait(900);
     publish(&mut world, &[slow, quick], 10 * KIB);
     assert!(is_open(&world, slow));
@@ -141,7 +142,7 @@ fn a_client_that_takes_nothing_is_closed_beyond_the_hard_limit_after_a_second() 
     assert!(!is_open(&world, slow));
     assert!(
         queued(&world, slow) < 12 * KIB,
-        "what was not begun was dropped"
+        "unsent messages were dropped"
     );
     assert_eq!(code(&mut world, slow), Some(1013));
     assert!(is_open(&world, quick));
@@ -150,13 +151,13 @@ fn a_client_that_takes_nothing_is_closed_beyond_the_hard_limit_after_a_second() 
 
 // CVE-2020-35896
 #[test]
-fn a_burst_beyond_the_hard_limit_reaches_a_client_that_reads() {
+fn burst_over_the_hard_limit_reaches_a_reading_client() {
     let mut world = world(Config::default());
     let client = world.open_lazy();
     for _ in 0..200 {
         publish(&mut world, &[client], 10 * KIB);
     }
-    // 200 KB a second: it is behind by up to ten seconds.
+    // 200 KB per second: it lags by up to ten seconds.
     for _ in 0..90 {
         world.wait(100);
         for _ in 0..20 {
@@ -165,14 +166,13 @@ fn a_burst_beyond_the_hard_limit_reaches_a_client_that_reads() {
         }
         assert!(is_open(&world, client), "{} left", queued(&world, client));
     }
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
     assert!(is_open(&world, client));
     assert_eq!(world.engine.counters().unsent, 0);
 }
 
-// A shared message takes memory once: the sum over its receivers is not held by anything.
-// M6
+// A shared message takes memory once, so the sum over its receivers is irrelevant. M6
 #[test]
 fn a_large_event_reaches_all_clients_that_read() {
     let mut world = world(Config::default());
@@ -207,7 +207,7 @@ fn clients_that_read_survive_events_that_fill_the_memory_of_clients_that_do_not(
 }
 
 #[test]
-fn replies_count_as_events_do() {
+fn replies_count_like_events() {
     let config = Config {
         queue_soft: 30_000,
         queue_hard: 35_000,
@@ -215,7 +215,7 @@ fn replies_count_as_events_do() {
     };
     let mut world = world(config);
     let client = world.open_lazy();
-    // Within one share of work, before anything can keep it from being read from.
+    // Within one share of work, before the client can be throttled.
     for number in 0..6 {
         world
             .client(client)
@@ -236,7 +236,7 @@ fn replies_count_as_events_do() {
 fn pipelined_requests_wait_until_their_responses_are_read() {
     let mut world = world(Config::default());
     let client = world.connect();
-    world.client(client).conduct.is_eager = false;
+    world.client(client).behavior.is_eager = false;
     for _ in 0..100 {
         world
             .client(client)
@@ -248,7 +248,7 @@ fn pipelined_requests_wait_until_their_responses_are_read() {
     assert!(queued <= 256 * KIB + 40_000, "{queued}");
     let answered = world.clients[client].statuses().len();
     assert!(answered < 30, "{answered}");
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
     assert_eq!(world.clients[client].statuses(), [200; 100]);
 }
@@ -259,13 +259,13 @@ fn one_message_always_fits_an_empty_queue() {
     let client = world.open_lazy();
     publish(&mut world, &[client], 1000 * KIB);
     assert!(is_open(&world, client));
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
     assert!(is_open(&world, client));
 }
 
 #[test]
-fn one_who_never_reads_is_cut_five_seconds_after_it_was_closed() {
+fn client_that_never_reads_is_cut_five_seconds_after_close() {
     let mut world = world(Config::default());
     let client = world.open_lazy();
     for _ in 0..6 {
@@ -290,15 +290,15 @@ fn stalled_connections_are_closed_to_hold_all_output_under_its_limit() {
         ..Config::default()
     };
     let mut world = world(config);
-    let fat: Vec<_> = (0..20).map(|_| world.open_lazy()).collect();
+    let large: Vec<_> = (0..20).map(|_| world.open_lazy()).collect();
     let lean: Vec<_> = (0..20).map(|_| world.open_lazy()).collect();
     let quick = world.open();
-    let all: Vec<_> = fat.iter().chain(&lean).copied().chain([quick]).collect();
+    let all: Vec<_> = large.iter().chain(&lean).copied().chain([quick]).collect();
     publish(&mut world, &all, 5 * KIB);
     world.wait(2_500);
     for _ in 0..25 {
-        // Each has messages of its own: shared ones are held once.
-        for &client in &fat {
+        // Each has its own messages: shared ones are held once.
+        for &client in &large {
             publish(&mut world, &[client], 5 * KIB);
         }
         assert!(world.engine.counters().ledger.output() <= 2000 * KIB as u64);
@@ -306,13 +306,13 @@ fn stalled_connections_are_closed_to_hold_all_output_under_its_limit() {
     assert!(world.engine.counters().closed.slow >= 5);
     assert!(lean.iter().all(|&client| is_open(&world, client)));
     assert!(is_open(&world, quick));
-    let closed = fat.iter().find(|&&client| !is_open(&world, client));
-    let closed = *closed.expect("some of the fat ones");
+    let closed = large.iter().find(|&&client| !is_open(&world, client));
+    let closed = *closed.expect("some of the largest holders");
     assert_eq!(code(&mut world, closed), Some(1013));
 }
 
-/// Lets clients read so many bytes every 100 ms, until events may be delivered again. Returns how
-/// many milliseconds that took.
+/// Lets clients read the given number of bytes every 100 ms until events may be delivered again.
+/// Returns the elapsed milliseconds.
 fn time_until_room(world: &mut World, readers: &[(usize, usize)], total: usize) -> u64 {
     let start = world.clock;
     while world.engine.counters().ledger.output() >= total as u64 / 2 {
@@ -321,14 +321,17 @@ fn time_until_room(world: &mut World, readers: &[(usize, usize)], total: usize) 
             world.deliver(client);
         }
         world.wait(100);
-        assert!(world.clock < start + 300_000, "events wait for minutes");
+        assert!(
+            world.clock < start + 300_000,
+            "events are held back for minutes"
+        );
     }
     world.clock - start
 }
 
 // M6
 #[test]
-fn a_busy_server_does_not_take_clients_that_read_for_slow_ones() {
+fn slow_server_does_not_close_reading_clients() {
     let mut world = world(Config::default());
     world.limits.send = 60_000;
     let clients: Vec<_> = (0..300).map(|_| world.open()).collect();
@@ -336,7 +339,7 @@ fn a_busy_server_does_not_take_clients_that_read_for_slow_ones() {
     let size = 600 * KIB;
     world.command(Command::FanOutTo { keys, size });
     let start = world.clock;
-    // Each of them reads at once whatever a turn sends to it.
+    // Each of them immediately reads all output of a turn.
     while start == world.clock || world.engine.counters().ledger.output() > 0 {
         world.turn();
         world.exchange();
@@ -366,7 +369,7 @@ fn slow_readers_of_large_messages_hold_back_further_events_for_seconds_only() {
 
 // M6
 #[test]
-fn many_large_messages_give_a_slow_reader_no_more_time_than_one() {
+fn several_large_messages_do_not_extend_the_deadline() {
     let config = Config {
         queue_total: 16 << 20,
         ..Config::default()
@@ -374,7 +377,7 @@ fn many_large_messages_give_a_slow_reader_no_more_time_than_one() {
     let mut world = world(config);
     world.limits.send = 60_000;
     let client = world.open_lazy();
-    // Each of them is taken within a second and a half.
+    // Each of them is read within a second and a half.
     for _ in 0..40 {
         publish(&mut world, &[client], 300 * KIB);
     }

@@ -1,11 +1,11 @@
-//! Deadlines after a standstill of the server, and in turns that come late: input that has arrived
-//! in time counts, although it has not been read yet.
+//! Deadlines after a standstill of the server, and in late turns: input that has arrived in time
+//! counts, although it has not been read yet.
 
 use std::time::Duration;
 
 use h_realtime_engine::Config;
 
-use crate::sim::{Command, Conduct, End, World, client_frame, handshake};
+use crate::sim::{Behavior, Command, End, World, client_frame, handshake};
 
 const KIB: usize = 1024;
 
@@ -19,7 +19,7 @@ fn is_gone(world: &World, client: usize) -> bool {
     world.interest(client).is_none()
 }
 
-/// Lets time pass until every open client has been sent a ping that it has not read yet.
+/// Advances the clock until every open client has been sent a ping that it has not read yet.
 fn ping_all(world: &mut World) {
     let before = world.engine.counters().pings_sent;
     let open = world.engine.counters().open;
@@ -30,12 +30,12 @@ fn ping_all(world: &mut World) {
         world.clock += 100;
         world.turn();
     }
-    panic!("not all were sent a ping");
+    panic!("not all clients were pinged");
 }
 
 // R12
 #[test]
-fn pongs_that_wait_in_the_sockets_count_after_a_standstill() {
+fn unread_pongs_count_after_a_standstill() {
     let config = Config {
         pong_timeout: Duration::from_secs(40),
         ..Config::default()
@@ -43,14 +43,14 @@ fn pongs_that_wait_in_the_sockets_count_after_a_standstill() {
     let mut world = World::new(config, 1);
     let clients: Vec<_> = (0..1500).map(|_| world.connect()).collect();
     for &client in &clients {
-        world.client(client).shake("/ws");
+        world.client(client).send_handshake("/ws");
     }
     world.flow();
     let vanished = clients[7];
     world.client(vanished).vanish();
     ping_all(&mut world);
     world.stand_still(60_000);
-    // The poller delivers a part of the events in each turn; here it is late with all of them.
+    // The poller delivers a part of the events in each turn; here it delays all of them.
     for _ in 0..20 {
         world.turn_without_events();
     }
@@ -65,7 +65,7 @@ fn a_late_turn_reads_before_it_enforces_a_deadline() {
     let mut world = World::calm();
     let client = world.open();
     ping_all(&mut world);
-    // No standstill: turns go on, without the event that tells of the pong.
+    // Not a standstill: turns continue, without the event of the pong.
     while world.exchange() {}
     for _ in 0..300 {
         world.clock += 100;
@@ -76,14 +76,14 @@ fn a_late_turn_reads_before_it_enforces_a_deadline() {
 
 // R12
 #[test]
-fn heads_and_bodies_that_wait_in_the_sockets_are_answered_after_a_standstill() {
+fn unread_heads_and_bodies_are_answered_after_a_standstill() {
     let mut world = World::calm();
     let (whole, half, silent) = (world.connect(), world.connect(), world.connect());
     let (body, pipelined) = (world.connect(), world.connect());
     let head = "POST /body HTTP/1.1\r\nContent-Length: 100\r\n\r\n";
     world.client(body).request(head, &[200]);
     world.flow();
-    world.client(whole).shake("/ws");
+    world.client(whole).send_handshake("/ws");
     world.client(half).raw(&handshake("/ws")[..40]);
     world.client(body).raw("x".repeat(100));
     for _ in 0..2 {
@@ -93,8 +93,8 @@ fn heads_and_bodies_that_wait_in_the_sockets_are_answered_after_a_standstill() {
     world.stand_still(60_000);
     world.turn_without_events();
     assert!(is_open(&world, whole));
-    assert!(is_gone(&world, silent), "nothing of it was there");
-    // The part that has arrived was read: the time that was lost is given back, once.
+    assert!(is_gone(&world, silent), "no input had arrived");
+    // The part that has arrived was read: the lost time is added once.
     world.wait(9_500);
     assert!(world.clients[half].statuses().is_empty());
     world.wait(600);
@@ -105,7 +105,7 @@ fn heads_and_bodies_that_wait_in_the_sockets_are_answered_after_a_standstill() {
 }
 
 #[test]
-fn a_message_that_waits_whole_in_the_socket_counts_after_a_standstill() {
+fn unread_complete_message_counts_after_a_standstill() {
     let mut world = World::calm();
     let (whole, part) = (world.open(), world.open());
     let frame = client_frame(0x82, &vec![7; 60 * KIB], [9; 4]);
@@ -114,26 +114,26 @@ fn a_message_that_waits_whole_in_the_socket_counts_after_a_standstill() {
         world.client(client).raw(&frame[..10]);
     }
     world.flow();
-    let said = crate::sim::Said::Binary(vec![7; 60 * KIB]);
-    world.client(whole).said.push(said);
+    let payload = crate::sim::Payload::Binary(vec![7; 60 * KIB]);
+    world.client(whole).sent_messages.push(payload);
     world.client(whole).raw(&frame[10..]);
-    world.client(part).conduct.is_wrong = true;
+    world.client(part).behavior.is_wrong = true;
     world.client(part).raw(&frame[10..20]);
     world.stand_still(60_000);
     world.turn_without_events();
     assert_eq!(world.inbox(whole), 1);
     world.wait(9_500);
-    assert!(is_open(&world, part), "it has the lost time");
+    assert!(is_open(&world, part), "the lost time is added");
     world.wait(600);
     assert_eq!(world.clients[part].closed_with(), Some(1008));
     assert!(is_open(&world, whole));
 }
 
 #[test]
-fn a_dripping_message_has_no_more_time_in_late_turns() {
+fn late_turns_do_not_extend_a_slow_message() {
     let mut world = World::calm();
     let client = world.open();
-    world.client(client).conduct.is_wrong = true;
+    world.client(client).behavior.is_wrong = true;
     world.client(client).has_begun = true;
     world.client(client).raw(b"\x01\x81\0\0\0\0x");
     world.flow();
@@ -148,7 +148,7 @@ fn a_dripping_message_has_no_more_time_in_late_turns() {
 }
 
 #[test]
-fn a_close_frame_that_waits_in_the_socket_ends_the_connection_in_order() {
+fn unread_close_frame_ends_the_connection_cleanly() {
     let mut world = World::calm();
     let client = world.open();
     let key = world.key(client);
@@ -177,7 +177,7 @@ fn a_client_that_made_room_during_a_standstill_is_not_slow() {
         world.turn();
     }
     assert!(world.engine.counters().slow == 1);
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.stand_still(60_000);
     world.turn_without_events();
     assert!(is_open(&world, client));
@@ -196,7 +196,7 @@ fn a_client_that_made_room_during_a_standstill_is_not_closed_for_memory() {
     let mut world = World::new(config, 1);
     world.limits.send = 50 * KIB;
     let (reader, idler) = (world.open_lazy(), world.open_lazy());
-    // Together they hold a little less than half of the total at first.
+    // Together they hold slightly less than half of the total at first.
     for client in [idler, reader].repeat(9) {
         let keys = vec![world.key(client)];
         let size = 10 * KIB;
@@ -208,7 +208,7 @@ fn a_client_that_made_room_during_a_standstill_is_not_closed_for_memory() {
         (80 * KIB as u64..110 * KIB as u64).contains(&held),
         "{held}"
     );
-    world.client(reader).conduct.is_eager = true;
+    world.client(reader).behavior.is_eager = true;
     world.stand_still(5_000);
     for _ in 0..5 {
         let keys = vec![world.key(reader)];
@@ -238,25 +238,25 @@ fn room_in_the_socket_is_used_before_the_hard_limit_is_enforced() {
         publish(&mut world);
     }
     world.listen(client, usize::MAX);
-    // Its queue may be this long for a second.
+    // Its queue may have this length for a second.
     world.clock += 1_200;
     for _ in 0..5 {
         publish(&mut world);
     }
     assert!(is_open(&world, client));
     assert!(world.interest(client).is_some_and(|i| i.queued < 256 * KIB));
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
     assert!(is_open(&world, client));
 }
 
 // R12
 #[test]
-fn a_deferred_request_gets_the_time_back_that_a_standstill_took() {
+fn deferred_request_regains_the_time_of_a_standstill() {
     let mut world = World::calm();
     let (answered, forgotten) = (world.connect(), world.connect());
     for client in [answered, forgotten] {
-        world.client(client).shake("/later");
+        world.client(client).send_handshake("/later");
     }
     world.flow();
     world.stand_still(60_000);
@@ -272,14 +272,14 @@ fn a_deferred_request_gets_the_time_back_that_a_standstill_took() {
 }
 
 #[test]
-fn a_handshake_under_way_at_a_shutdown_survives_a_standstill() {
+fn handshake_in_progress_at_shutdown_survives_a_standstill() {
     let mut world = World::calm();
     let (whole, half) = (world.connect(), world.connect());
     world.client(half).raw(&handshake("/ws")[..40]);
     world.flow();
     world.engine.begin_drain(Duration::from_secs(60));
     world.turn();
-    world.client(whole).shake("/ws");
+    world.client(whole).send_handshake("/ws");
     world.stand_still(5_000);
     world.turn_without_events();
     world.wait(20_000);
@@ -288,9 +288,9 @@ fn a_handshake_under_way_at_a_shutdown_survives_a_standstill() {
     assert!(is_gone(&world, half));
 }
 
-/// While its output waits nothing is read from a client; so its silence proves nothing.
+/// A client is not read while its output is queued, so its silence proves nothing.
 #[test]
-fn a_client_that_is_not_read_from_is_not_taken_for_a_dead_one() {
+fn throttled_client_is_not_considered_dead() {
     let config = Config {
         slow_timeout: Duration::from_secs(120),
         ..Config::default()
@@ -307,7 +307,7 @@ fn a_client_that_is_not_read_from_is_not_taken_for_a_dead_one() {
         });
         world.turn();
     }
-    // It answers the ping, and goes on to read so little that no edge comes.
+    // It answers the ping, and continues to read too little to raise an edge.
     world.listen(client, 1000);
     world.deliver(client);
     world.client(client).has_begun = true;
@@ -324,7 +324,7 @@ fn a_client_that_is_not_read_from_is_not_taken_for_a_dead_one() {
 #[test]
 fn a_client_that_sends_no_more_than_before_a_standstill_is_cut_at_once() {
     let mut world = World::calm();
-    let silent = world.connect_from(None, Conduct::default());
+    let silent = world.connect_from(None, Behavior::default());
     let vanished = world.open();
     ping_all(&mut world);
     world.client(vanished).vanish();

@@ -11,22 +11,22 @@ use h_realtime_engine::Config;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
-use crate::sim::{Command, Said, World, client_frame, handshake, pad};
+use crate::sim::{Command, Payload, World, client_frame, handshake, pad};
 
 fn session(config: &Arc<ClientConfig>) -> ClientConnection {
     let name = ServerName::try_from("localhost").unwrap();
     ClientConnection::new(Arc::clone(config), name).unwrap()
 }
 
-/// Opens a WebSocket over TLS; from now on the client reads nothing.
+/// Opens a WebSocket over TLS whose client stops reading.
 fn open(world: &mut World, config: &Arc<ClientConfig>) -> usize {
     open_session(world, config).0
 }
 
 fn open_session(world: &mut World, config: &Arc<ClientConfig>) -> (usize, ClientConnection) {
     let client = world.connect();
-    world.client(client).conduct.is_eager = false;
-    world.client(client).conduct.is_wrong = true;
+    world.client(client).behavior.is_eager = false;
+    world.client(client).behavior.is_wrong = true;
     world.client(client).has_begun = true;
     let mut session = session(config);
     session.writer().write_all(&handshake("/ws")).unwrap();
@@ -61,42 +61,46 @@ fn is_open(world: &World, client: usize) -> bool {
 
 // T8
 #[test]
-fn a_turn_makes_eight_steps_of_handshakes_and_then_serves_others() {
+fn turn_limits_tls_handshake_steps_to_eight() {
     let (config, client) = certificate_and_client();
     let mut hello = Vec::new();
     session(&Arc::new(client)).write_tls(&mut hello).unwrap();
     let mut world = World::calm();
-    let witness = world.open();
+    let probe = world.open();
     world.tls = Some(config);
-    let crowd: Vec<_> = (0..50).map(|_| world.connect()).collect();
-    for &client in &crowd {
-        world.client(client).conduct.is_eager = false;
+    let clients: Vec<_> = (0..50).map(|_| world.connect()).collect();
+    for &client in &clients {
+        world.client(client).behavior.is_eager = false;
         world.client(client).raw(&hello);
         world.deliver(client);
     }
     let answered = |world: &World| {
-        let has_flight = |&&client: &&usize| world.clients[client].wire.state().untaken() > 0;
-        crowd.iter().filter(has_flight).count()
+        let has_flight = |&&client: &&usize| world.clients[client].wire.state().unread_output() > 0;
+        clients.iter().filter(has_flight).count()
     };
     // They are accepted in this turn, and served from the next on.
     world.turn();
     let mut before = 0;
     let mut turns = 0;
-    while before < crowd.len() {
-        world.client(witness).text("quiet");
-        world.deliver(witness);
+    while before < clients.len() {
+        world.client(probe).text("quiet");
+        world.deliver(probe);
         world.turn();
         turns += 1;
         let now = answered(&world);
         assert!((before + 1..=before + 8).contains(&now), "{before}, {now}");
-        assert_eq!(world.inbox(witness), turns, "who is in does not wait");
+        assert_eq!(
+            world.inbox(probe),
+            turns,
+            "open connections are not delayed"
+        );
         before = now;
     }
 }
 
-// CVE-2026-15565: part of a TLS record is held until its connection has ended, some seconds after
-// it was closed. It must not be counted a second time, or connections that hold nearly nothing are
-// closed as well.
+// CVE-2026-15565: a partial TLS record is held until its connection has ended, some seconds after
+// it was closed. It must not be counted a second time, or connections that hold almost nothing
+// would be closed as well.
 #[test]
 fn connections_that_are_ending_do_not_count_twice_in_the_limit_on_incomplete_input() {
     let limit = 256 * 1024;
@@ -134,11 +138,10 @@ fn connections_that_are_ending_do_not_count_twice_in_the_limit_on_incomplete_inp
     assert!(modest.iter().all(|&client| is_open(&world, client)));
 }
 
-// A message in progress may hold more than a partial record. Its client still comes after
-// connections that make no progress.
-// CVE-2026-15565
+// A message in progress may hold more memory than a partial record, but connections without
+// progress are closed first. CVE-2026-15565
 #[test]
-fn clients_that_send_large_messages_promptly_are_not_given_up_for_partial_tls_records() {
+fn prompt_large_messages_are_not_shed_for_partial_tls_records() {
     let config = Config {
         unfinished_total: 4 << 20,
         ..Config::default()
@@ -146,7 +149,7 @@ fn clients_that_send_large_messages_promptly_are_not_given_up_for_partial_tls_re
     let mut world = World::new(config, 1);
     let senders: Vec<_> = (0..20).map(|_| world.open()).collect();
     world.tls = Some(certificate_and_client().0);
-    // A handshake record of the greatest length, but for its end.
+    // A handshake record of maximum length without its end.
     let mut record = vec![1; 16_000];
     record[..5].copy_from_slice(b"\x16\x03\x01\x40\x00");
     let frame = client_frame(0x82, &[7; 60_000], [9; 4]);
@@ -156,7 +159,7 @@ fn clients_that_send_large_messages_promptly_are_not_given_up_for_partial_tls_re
         for (number, part) in parts.enumerate() {
             for _ in 0..4 {
                 let client = world.connect();
-                world.client(client).conduct.is_wrong = true;
+                world.client(client).behavior.is_wrong = true;
                 world.client(client).has_begun = true;
                 world.client(client).raw(&record);
             }
@@ -164,8 +167,8 @@ fn clients_that_send_large_messages_promptly_are_not_given_up_for_partial_tls_re
                 world.client(client).has_begun = true;
                 world.client(client).raw(part);
                 if number == last {
-                    let said = Said::Binary(vec![7; 60_000]);
-                    world.client(client).said.push(said);
+                    let payload = Payload::Binary(vec![7; 60_000]);
+                    world.client(client).sent_messages.push(payload);
                 }
             }
             world.wait(50);
@@ -180,17 +183,16 @@ fn clients_that_send_large_messages_promptly_are_not_given_up_for_partial_tls_re
     assert!(world.engine.counters().refusals.overload > 0);
 }
 
-// A record costs far more to decrypt than its bytes to read, where it carries a single one.
-// R11
+// For a record with a single byte, decrypting costs far more than reading. R11
 #[test]
 fn a_turn_decrypts_a_limited_number_of_short_records() {
     let mut world = World::calm();
     let (tls, config) = certificate_and_client();
     let config = Arc::new(config);
     world.tls = Some(tls);
-    let mut crowd: Vec<_> = (0..20).map(|_| open_session(&mut world, &config)).collect();
+    let mut clients: Vec<_> = (0..20).map(|_| open_session(&mut world, &config)).collect();
     let pongs = client_frame(0x8A, b"", [9; 4]).repeat(400);
-    for (client, session) in &mut crowd {
+    for (client, session) in &mut clients {
         let mut sent = Vec::new();
         for byte in &pongs {
             session.writer().write_all(&[*byte]).unwrap();
@@ -205,7 +207,7 @@ fn a_turn_decrypts_a_limited_number_of_short_records() {
     for _ in 0..60 {
         world.turn();
         // 8 KiB each.
-        let reads: usize = crowd
+        let reads: usize = clients
             .iter()
             .map(|(client, _)| world.calls(*client).reads)
             .sum();
@@ -215,10 +217,9 @@ fn a_turn_decrypts_a_limited_number_of_short_records() {
     assert!(all > 100, "{all}");
 }
 
-// Records that have been encrypted wait with the connection, not in its queue.
-// M6
+// Encrypted records are queued in the session, not in the connection's queue. M6
 #[test]
-fn connections_that_take_none_of_their_records_are_closed_to_free_memory() {
+fn connections_that_read_no_records_are_closed_to_free_memory() {
     let limit = 64 * 1024;
     let config = Config {
         queue_total: limit,
@@ -228,9 +229,9 @@ fn connections_that_take_none_of_their_records_are_closed_to_free_memory() {
     let (tls, client) = certificate_and_client();
     let client = Arc::new(client);
     world.tls = Some(tls);
-    let crowd: Vec<_> = (0..60).map(|_| open(&mut world, &client)).collect();
-    let reader = crowd[0];
-    for &client in &crowd {
+    let clients: Vec<_> = (0..60).map(|_| open(&mut world, &client)).collect();
+    let reader = clients[0];
+    for &client in &clients {
         world.clients[client].wire.state().limits.send = 100;
         let (key, text) = (world.key(client), pad(900));
         world.command(Command::SendTo { key, text });

@@ -1,10 +1,11 @@
-//! What is sent arrives whole and in order, whatever the kernel takes, and in few calls.
+//! Output arrives complete and in order, however much the kernel accepts, and with few system
+//! calls.
 
 use std::time::Duration;
 
 use h_realtime_engine::{Config, Readiness};
 
-use crate::sim::{Calls, Command, Faults, Heard, World, pad};
+use crate::sim::{Calls, ClientEvent, Command, Faults, World, pad};
 
 fn with_send_buffer(size: usize) -> World {
     let mut world = World::calm();
@@ -12,7 +13,7 @@ fn with_send_buffer(size: usize) -> World {
     world
 }
 
-/// A client that does not read, with an event for it that the kernel has taken a part of.
+/// Connects a client that does not read, with a partially sent event.
 fn blocked(world: &mut World) -> usize {
     let client = world.open_lazy();
     let keys = vec![world.key(client)];
@@ -26,16 +27,16 @@ fn blocked(world: &mut World) -> usize {
     client
 }
 
-fn pongs(world: &World, client: usize) -> Vec<&Heard> {
-    let heard = world.clients[client].heard.iter();
-    heard
-        .filter(|heard| matches!(heard, Heard::Pong(_)))
+fn pongs(world: &World, client: usize) -> Vec<&ClientEvent> {
+    let events = world.clients[client].events.iter();
+    events
+        .filter(|event| matches!(event, ClientEvent::Pong(_)))
         .collect()
 }
 
 // W2, W3: the oracle compares every message, and the decoder every byte of a header.
 #[test]
-fn a_kernel_that_takes_a_byte_at_a_time_gets_every_byte_in_order() {
+fn one_byte_writes_arrive_complete_and_in_order() {
     for send in [1, 2, 3, 7, 100] {
         let mut world = with_send_buffer(send);
         let client = world.open();
@@ -59,7 +60,7 @@ fn a_kernel_that_takes_a_byte_at_a_time_gets_every_byte_in_order() {
 
 // W2
 #[test]
-fn writes_cut_short_at_any_point_lose_nothing() {
+fn partial_writes_lose_no_data() {
     let mut world = World::calm();
     let clients = [world.open(), world.open(), world.open()];
     for client in clients {
@@ -81,7 +82,7 @@ fn writes_cut_short_at_any_point_lose_nothing() {
 
 // W3, W4
 #[test]
-fn a_pong_goes_behind_the_frame_that_was_begun_and_before_those_that_were_not() {
+fn pong_follows_the_frame_in_progress_and_precedes_queued_ones() {
     let mut world = with_send_buffer(1000);
     let client = blocked(&mut world);
     let keys = vec![world.key(client)];
@@ -90,19 +91,26 @@ fn a_pong_goes_behind_the_frame_that_was_begun_and_before_those_that_were_not() 
     world.client(client).ping();
     world.deliver(client);
     world.settle();
-    world.client(client).conduct.is_eager = true;
-    let before = world.clients[client].heard.len();
+    world.client(client).behavior.is_eager = true;
+    let before = world.clients[client].events.len();
     world.flow();
-    let heard = &world.clients[client].heard[before..];
+    let events = &world.clients[client].events[before..];
     assert!(
-        matches!(heard, [Heard::Text(_), Heard::Pong(_), Heard::Text(_)]),
-        "{heard:.60?}"
+        matches!(
+            events,
+            [
+                ClientEvent::Text(_),
+                ClientEvent::Pong(_),
+                ClientEvent::Text(_)
+            ]
+        ),
+        "{events:.60?}"
     );
 }
 
 // W5
 #[test]
-fn pings_of_one_that_does_not_read_leave_one_pong_to_send() {
+fn pings_of_client_that_does_not_read_leave_one_queued_pong() {
     let mut world = with_send_buffer(1000);
     let client = blocked(&mut world);
     let before = world.interest(client).unwrap().queued;
@@ -115,17 +123,17 @@ fn pings_of_one_that_does_not_read_leave_one_pong_to_send() {
     }
     let queued = world.interest(client).unwrap().queued;
     assert_eq!(queued, before + 2 + "ping 100000".len());
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
     assert_eq!(
         pongs(&world, client),
-        [&Heard::Pong(b"ping 100000".to_vec())]
+        [&ClientEvent::Pong(b"ping 100000".to_vec())]
     );
 }
 
 // W5
 #[test]
-fn edges_without_room_do_not_pile_up_pongs() {
+fn edges_without_room_do_not_accumulate_pongs() {
     let mut world = with_send_buffer(1000);
     let client = world.open_lazy();
     // Two events of 2500 bytes, of which the first and no byte of the second is sent.
@@ -153,14 +161,17 @@ fn edges_without_room_do_not_pile_up_pongs() {
     }
     let queued = world.interest(client).unwrap().queued;
     assert_eq!(queued, before + 2 + "ping 50".len());
-    world.client(client).conduct.is_eager = true;
+    world.client(client).behavior.is_eager = true;
     world.flow();
-    assert_eq!(pongs(&world, client), [&Heard::Pong(b"ping 50".to_vec())]);
+    assert_eq!(
+        pongs(&world, client),
+        [&ClientEvent::Pong(b"ping 50".to_vec())]
+    );
 }
 
 // W7
 #[test]
-fn a_socket_that_takes_nothing_and_says_nothing_of_it_is_broken() {
+fn zero_length_write_breaks_the_connection() {
     let mut world = World::calm();
     let client = world.open_lazy();
     world.clients[client].wire.state().faults.zero_writes = true;
@@ -171,9 +182,9 @@ fn a_socket_that_takes_nothing_and_says_nothing_of_it_is_broken() {
     assert_eq!(world.engine.counters().closed.lost, 1);
 }
 
-// R1, W6: a connection has its share of a turn, and no edge tells of room that was there.
+// R1, W6: a connection has its share of a turn, and room that already existed raises no edge.
 #[test]
-fn a_long_queue_leaves_over_several_turns_without_further_edges() {
+fn long_queue_is_written_over_several_turns_without_edges() {
     let config = Config {
         queue_soft: 1 << 20,
         queue_hard: 1 << 20,
@@ -187,7 +198,7 @@ fn a_long_queue_leaves_over_several_turns_without_further_edges() {
         world.command(Command::FanOutTo { keys, size: 5000 });
     }
     world.settle();
-    // Suddenly there is room for everything.
+    // Now there is room for everything.
     world.clients[client].wire.state().limits.send = 2 << 20;
     world.listen(client, 500);
     world.turn();
@@ -202,7 +213,7 @@ fn a_long_queue_leaves_over_several_turns_without_further_edges() {
 }
 
 #[test]
-fn a_kernel_that_is_full_is_not_asked_again() {
+fn full_socket_is_not_written_again() {
     let mut world = with_send_buffer(1000);
     let client = world.open_lazy();
     world.calls(client);
@@ -220,9 +231,9 @@ fn a_kernel_that_is_full_is_not_asked_again() {
     );
 }
 
-// Short and long, from the messages and to their own connection: the oracle knows the order.
+// Short and long, from callbacks and to their own connection: the oracle knows the order.
 #[test]
-fn what_is_sent_to_the_one_served_leaves_with_its_replies() {
+fn sends_to_the_current_connection_are_written_with_its_replies() {
     let mut world = World::calm();
     for client in [world.open(), world.open_compressing()] {
         world.calls(client);
@@ -239,7 +250,7 @@ fn what_is_sent_to_the_one_served_leaves_with_its_replies() {
 }
 
 #[test]
-fn what_is_sent_to_one_behind_its_close_is_not_delivered() {
+fn send_after_close_is_not_delivered() {
     let mut world = World::calm();
     let client = world.open();
     world.client(client).text("mixed");
@@ -250,9 +261,9 @@ fn what_is_sent_to_one_behind_its_close_is_not_delivered() {
     assert_eq!(world.engine.counters().undelivered, 1);
 }
 
-// The kernel takes a part, at any byte of it.
+// The kernel accepts a prefix of any length.
 #[test]
-fn what_leaves_together_can_be_cut_anywhere() {
+fn gathered_write_may_be_partial_anywhere() {
     for send in (1..1200).step_by(7) {
         let mut world = with_send_buffer(send);
         let client = world.open_lazy();
@@ -260,15 +271,16 @@ fn what_leaves_together_can_be_cut_anywhere() {
         world.client(client).text("mixed");
         world.deliver(client);
         world.settle();
-        world.client(client).conduct.is_eager = true;
+        world.client(client).behavior.is_eager = true;
         world.flow();
         assert_eq!(world.engine.counters().messages_out, 12, "{send}");
     }
 }
 
-// The same of several events for several connections: some get the same ones, and some do not.
+// The same for several events and several connections: some receive the same events, and some do
+// not.
 #[test]
-fn what_a_wave_has_for_a_connection_can_be_cut_anywhere() {
+fn batched_events_may_be_written_partially_anywhere() {
     for send in (1..1200).step_by(7) {
         let mut world = with_send_buffer(send);
         let clients = [(); 4].map(|()| world.open_lazy());
@@ -280,7 +292,7 @@ fn what_a_wave_has_for_a_connection_can_be_cut_anywhere() {
         }
         world.settle();
         for client in clients {
-            world.client(client).conduct.is_eager = true;
+            world.client(client).behavior.is_eager = true;
         }
         world.flow();
         let sent = world.engine.counters().messages_out - before;
@@ -288,22 +300,22 @@ fn what_a_wave_has_for_a_connection_can_be_cut_anywhere() {
     }
 }
 
-// A client that does not wait for its 101 gets it all the same, and before all else.
+// A client that does not wait for its 101 receives it all the same, before anything else.
 #[test]
-fn no_frame_overtakes_the_answer_to_the_handshake() {
+fn no_frame_precedes_the_handshake_response() {
     for path in ["/ws", "/later"] {
         let mut world = World::calm();
         let client = world.connect();
-        world.client(client).conduct.is_eager = false;
+        world.client(client).behavior.is_eager = false;
         world.turn();
-        // The answer to the first request does not go out, so neither does the 101.
+        // The response to the first request is not sent, so neither is the 101.
         world
             .client(client)
             .request("GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]);
         world.deliver(client);
         world.client(client).wire.state().limits.send = 0;
         world.turn();
-        world.client(client).shake(path);
+        world.client(client).send_handshake(path);
         world.client(client).ping();
         world.client(client).text("echo");
         world.deliver(client);
@@ -311,7 +323,7 @@ fn no_frame_overtakes_the_answer_to_the_handshake() {
         let key = world.key(client);
         world.command(Command::AnswerTo { key, accept: true });
         world.turn();
-        world.client(client).conduct.is_eager = true;
+        world.client(client).behavior.is_eager = true;
         world.client(client).wire.state().limits.send = 1000;
         let readiness = Readiness {
             writable: true,
@@ -325,7 +337,7 @@ fn no_frame_overtakes_the_answer_to_the_handshake() {
 }
 
 #[test]
-fn how_long_a_message_was_on_its_way_is_known_when_its_turn_is_over() {
+fn delivery_latency_is_recorded_at_the_end_of_the_turn() {
     let mut world = World::calm();
     let keys = [world.open(), world.open()].map(|client| world.key(client));
     let keys = keys.to_vec();

@@ -1,4 +1,4 @@
-//! Events from a real RabbitMQ: what arrives, what does not, and what happens when it goes away.
+//! Events from a real RabbitMQ: deliveries, rejections, and restarts of the broker.
 #![cfg(feature = "amqp")]
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Publisher, RabbitMq, Received, Server, event, eventually};
 
-/// A source on a thread of its own. Its queues are named by `name`.
+/// A source on a separate thread. Its queues are named after `name`.
 struct Listening {
     stats: Arc<Stats>,
     deliveries: Option<Receiver<Delivery>>,
@@ -59,7 +59,7 @@ impl Listening {
         }
     }
 
-    /// On one broker, and connected already.
+    /// Starts a source with one broker, and waits until it is connected.
     fn on(url: &str, name: u64) -> Listening {
         let listening = Listening::to(&[url], 100, name);
         listening.until_up();
@@ -75,7 +75,7 @@ impl Listening {
         deliveries.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// The next event's number, and what it is about.
+    /// Returns the topic and the number of the next event.
     fn number(&self) -> (Topic, u64) {
         let delivery = self.next();
         (delivery.topic, delivery.event["n"].as_u64().unwrap())
@@ -92,7 +92,7 @@ fn numbered(n: u64) -> Value {
     json!({ "n": n })
 }
 
-/// Whether the broker has a queue of this name.
+/// Returns whether the broker has a queue of this name.
 fn exists(url: &str, queue: &str) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -111,19 +111,19 @@ fn exists(url: &str, queue: &str) -> bool {
 }
 
 const JSON: &str = "application/json";
-/// The server may have waited for half a minute before it tries again.
+/// The source may wait for half a minute before it reconnects.
 const BACK: Duration = Duration::from_secs(60);
 
 #[test]
 #[ignore = "needs RabbitMQ: run tests/run"]
-fn events_come_by_their_routing_key_and_in_order() {
+fn events_are_routed_by_key_and_ordered() {
     let url = RabbitMq::shared().vhost();
     let listening = Listening::on(&url, 1);
     let publisher = Publisher::new(&url);
     for n in 0..300 {
         publisher.publish(if n % 3 == 0 { "user" } else { "annotation" }, &numbered(n));
     }
-    // Each queue has its order; RabbitMQ knows of none between two.
+    // Each queue is ordered; RabbitMQ defines no order between two.
     let (mut users, mut annotations) = (Vec::new(), Vec::new());
     for _ in 0..300 {
         match listening.number() {
@@ -139,9 +139,9 @@ fn events_come_by_their_routing_key_and_in_order() {
 
 #[test]
 #[ignore = "needs RabbitMQ: run tests/run"]
-fn what_is_no_event_is_counted_and_in_nobodys_way() {
+fn invalid_messages_are_counted_and_do_not_block_others() {
     let url = RabbitMq::shared().vhost();
-    // Room for one of each topic: whatever were not acknowledged would be the last to come.
+    // Room for one message per topic: an unacknowledged message would block all later ones.
     let listening = Listening::to(&[&url], 1, 2);
     listening.until_up();
     let publisher = Publisher::new(&url);
@@ -169,7 +169,7 @@ fn what_is_no_event_is_counted_and_in_nobodys_way() {
 
 #[test]
 #[ignore = "needs RabbitMQ: run tests/run"]
-fn every_process_hears_of_everything() {
+fn every_process_receives_every_event() {
     let url = RabbitMq::shared().vhost();
     let listening = [Listening::on(&url, 3), Listening::on(&url, 4)];
     let publisher = Publisher::new(&url);
@@ -185,7 +185,7 @@ fn every_process_hears_of_everything() {
 
 #[test]
 #[ignore = "needs RabbitMQ: run tests/run"]
-fn no_more_come_than_are_dealt_with() {
+fn prefetch_limits_unacknowledged_events() {
     let url = RabbitMq::shared().vhost();
     let listening = Listening::to(&[&url], 3, 5);
     listening.until_up();
@@ -195,7 +195,7 @@ fn no_more_come_than_are_dealt_with() {
     }
     let mut held: Vec<_> = (0..3).map(|_| listening.next()).collect();
     assert!(listening.is_silent());
-    // The other queue is not in the way of this one.
+    // The other queue does not block this one.
     publisher.publish("user", &numbered(99));
     assert_eq!(listening.number(), (Topic::User, 99));
     held.remove(1);
@@ -210,19 +210,19 @@ fn no_more_come_than_are_dealt_with() {
 
 #[test]
 #[ignore = "needs RabbitMQ: run tests/run"]
-fn the_queues_are_gone_with_whom_they_were_for() {
+fn queues_are_deleted_with_their_consumer() {
     let url = RabbitMq::shared().vhost();
     let mut listening = Listening::on(&url, 0x2a);
     let publisher = Publisher::new(&url);
     let queues = ["annotation", "user"].map(|key| format!("realtime-{key}-000000000000002a"));
     assert!(queues.iter().all(|queue| exists(&url, queue)));
-    // One event is held, and more wait.
+    // One event is held, and more are queued.
     for n in 0..200 {
         publisher.publish("annotation", &numbered(n));
     }
     let held = listening.next();
     listening.deliveries = None;
-    // It only knows when it has something to hand over.
+    // It only notices at its next delivery.
     publisher.publish("annotation", &numbered(200));
     listening.thread.take().unwrap().join().unwrap();
     assert!(!queues.iter().any(|queue| exists(&url, queue)));
@@ -232,7 +232,7 @@ fn the_queues_are_gone_with_whom_they_were_for() {
 
 #[test]
 #[ignore = "needs RabbitMQ: run tests/run"]
-fn a_broker_that_comes_back_is_connected_to_again() {
+fn source_reconnects_to_a_restarted_broker() {
     let broker = RabbitMq::start();
     let url = broker.vhost();
     let stranger = "amqp://127.0.0.1:1//";
@@ -250,7 +250,7 @@ fn a_broker_that_comes_back_is_connected_to_again() {
         listening.until_up();
     }
     assert_eq!(listening.stats.broker.connects(), 3);
-    // Its number means another message on the new connection, or none.
+    // On the new connection, its tag is invalid or belongs to another message.
     drop(held);
     let publisher = Publisher::new(&url);
     for n in 2..200 {
@@ -261,7 +261,7 @@ fn a_broker_that_comes_back_is_connected_to_again() {
 
 #[test]
 #[ignore = "needs RabbitMQ: run tests/run"]
-fn tls_is_spoken_with_whom_it_vouches_for() {
+fn tls_verifies_the_broker_and_sends_a_client_certificate() {
     let broker = RabbitMq::shared();
     let url = broker.secure_vhost();
     let vhost = url.rsplit('/').next().unwrap();
@@ -273,7 +273,7 @@ fn tls_is_spoken_with_whom_it_vouches_for() {
         broker.file("client.pem"),
         broker.file("client.key")
     );
-    // An authority that nobody knows; a name that is not in the certificate; no identity.
+    // An unknown authority; a name that is not in the certificate; no client certificate.
     let numeric = url.replace("localhost", "127.0.0.1");
     let refused = [
         format!("{url}?{identity}"),
@@ -289,14 +289,14 @@ fn tls_is_spoken_with_whom_it_vouches_for() {
     }
 }
 
-/// The whole server: whole annotations by RabbitMQ in place of `POST /events`.
+/// The whole server: complete annotations from RabbitMQ instead of `POST /events`.
 #[test]
 #[ignore = "needs RabbitMQ: run tests/run"]
-fn the_embedded_backend_is_fed() {
+fn embedded_backend_receives_events() {
     let broker = RabbitMq::start();
     let config = format!("events = \"amqp\"\n[amqp]\nurl = \"{}\"\n", broker.vhost());
     let config = config.replace("guest:guest", "guest:gu%65st");
-    // It is long until the broker is there again, on a machine that is busy.
+    // On a loaded machine the broker may need long to restart.
     let config = format!("{config}[timeouts]\nping = \"10m\"\n");
     let mut server = Server::configured(&config);
     server.wait_until_ready();
@@ -324,7 +324,7 @@ fn the_embedded_backend_is_fed() {
     });
     broker.stop();
     eventually(PATIENCE, || (server.readiness() == 503).then_some(()));
-    // Who is here stays and is answered, and others may come.
+    // Connected clients stay and are answered, and new ones may connect.
     assert_eq!(client.drain(), []);
     assert_eq!(server.anonymous().drain(), []);
     broker.start_again();

@@ -1,5 +1,6 @@
-//! h's back end whose servers accept connections and say nothing, or are not there at all: what
-//! needs neither is served, who comes with a token is told to come back, and the end is prompt.
+//! h's back end when its servers accept connections without responding, or are unreachable:
+//! requests that need neither are served, authenticated handshakes are refused with a retry, and
+//! shutdown is prompt.
 #![cfg(feature = "h")]
 
 use std::net::TcpListener;
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{Client, PROGRAM, Server, http};
 
-/// A server of h on these ports.
+/// Starts a server of h with these ports.
 fn server(database: u16, broker: u16) -> Server {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("config.toml"), "").unwrap();
@@ -29,7 +30,7 @@ fn server(database: u16, broker: u16) -> Server {
     Server::launch(command, folder, &args)
 }
 
-fn serves_what_it_can(mut server: Server) {
+fn check_degraded_service(mut server: Server) {
     let with_token = "Authorization: Bearer 6879-alice-developer-token\r\n";
     let began = Instant::now();
     for _ in 0..3 {
@@ -47,7 +48,7 @@ fn serves_what_it_can(mut server: Server) {
     server.signal(Signal::TERM);
     let (log, code) = server.wait();
     assert_eq!(code, Some(0), "{log}");
-    // Nothing of it has waited for a server: the shortest such wait is that for a broker.
+    // Nothing has waited for a timeout: the shortest one is the broker's.
     assert!(began.elapsed() < Duration::from_secs(10), "{log}");
     assert!(
         !log.contains("secret") && !server.banner.contains("secret"),
@@ -57,20 +58,20 @@ fn serves_what_it_can(mut server: Server) {
 }
 
 #[test]
-fn servers_that_say_nothing_hold_nothing_up() {
+fn silent_servers_do_not_block() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
-    serves_what_it_can(server(port, port));
+    check_degraded_service(server(port, port));
 }
 
 #[test]
-fn servers_that_are_not_there_hold_nothing_up() {
-    // Nobody listens on these.
-    serves_what_it_can(server(1, 1));
+fn unreachable_servers_do_not_block() {
+    // Nothing listens on these ports.
+    check_degraded_service(server(1, 1));
 }
 
 #[test]
-fn settings_that_cannot_be_are_said_without_what_is_secret() {
+fn invalid_settings_are_reported_without_secrets() {
     let good = "postgresql://h:secret@127.0.0.1:1/h";
     for (database, broker, part) in [
         (good, "redis://h:secret@127.0.0.1//", "BROKER_URL"),
@@ -88,8 +89,11 @@ fn settings_that_cannot_be_are_said_without_what_is_secret() {
             .env("BROKER_URL", broker)
             .output()
             .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(78), "{said}");
-        assert!(said.contains(part) && !said.contains("secret"), "{said}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{printed}");
+        assert!(
+            printed.contains(part) && !printed.contains("secret"),
+            "{printed}"
+        );
     }
 }

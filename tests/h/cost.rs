@@ -1,4 +1,4 @@
-//! What an event costs: the same of the database, whatever the number of those who hear of it.
+//! The number of database statements per event, which does not depend on the number of receivers.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use crate::support::{
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn statements_for_an_event_are_as_many_for_ten_thousand_receivers_as_for_one() {
+fn statement_count_does_not_depend_on_number_of_receivers() {
     raise_open_files();
     let site = Site::new();
-    // The sweep asks, too; and nobody here answers a ping.
+    // Sweeps run statements, too, and these clients do not answer pings.
     let server = site.server("[auth]\nsweep = \"1h\"\n[timeouts]\nping = \"1h\"");
     let publisher = site.publisher();
     let mut clients = vec![server.user_of_h("alice")];
@@ -29,8 +29,8 @@ fn statements_for_an_event_are_as_many_for_ten_thousand_receivers_as_for_one() {
     for (one, many) in one.iter().zip(&many) {
         let (statements, last) = (many.statements, many.last);
         println!(
-            "{}: {statements} statements for {RECEIVERS} receivers, {} for one; the last had it \
-             {last:?} after it was published, the only one {:?}",
+            "{}: {statements} statements for {RECEIVERS} receivers, {} for one; latency of the last \
+             {last:?}, of the only one {:?}",
             many.name, one.statements, one.last
         );
         assert_eq!(statements, one.statements, "{}", many.name);
@@ -42,7 +42,7 @@ fn statements_for_an_event_are_as_many_for_ten_thousand_receivers_as_for_one() {
 struct Cost {
     name: &'static str,
     statements: f64,
-    /// From publishing to when the last receiver had it.
+    /// From publishing to the arrival at the last receiver.
     last: Duration,
 }
 
@@ -59,7 +59,7 @@ fn measure(server: &Server, publisher: &Publisher, clients: &mut [Client]) -> Ve
     costs.push(cost(server, clients, "a user's groups", |clients| {
         publisher.publish(
             "user",
-            // She is in it: a statement that the database confirms is not read again later.
+            // She is a member already: a change that the database confirms is not read again later.
             &user_event("group-join", "acct:alice@localhost", "open1234"),
         );
         for client in clients.iter_mut().step_by(4) {
@@ -96,5 +96,5 @@ impl Client {
 
 const RECEIVERS: usize = 10_000;
 const STATEMENTS: &str = "h_realtime_database_statements_total";
-/// For a debug build on a machine that does other things, too.
+/// Suitable for a debug build on a loaded machine.
 const GENEROUS: Duration = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! Annotations of the largest size that is passed on.
+//! Annotations of the maximum size.
 
 use std::env;
 use std::process::Command;
@@ -30,20 +30,20 @@ fn clients_that_read_receive_annotations_of_four_megabytes() {
         let lengths = reader.join().unwrap();
         assert!(
             lengths.iter().all(|&length| length > TEXT),
-            "closed, or not whole: {lengths:?}"
+            "closed, or incomplete: {lengths:?}"
         );
     }
     let slow = r#"h_realtime_disconnects_total{reason="slow"}"#;
     assert_eq!(server.metric(slow), 0.0);
 }
 
-/// Runs a test again in a network of its own, whose loopback interface has the MTU of Ethernet: over
-/// loopback's own, the kernel takes megabytes at once. Returns whether it did: this may be that
-/// run, or no network is to be had.
+/// Runs a test again in a separate network namespace whose loopback interface has Ethernet's MTU:
+/// with the default MTU, the kernel accepts megabytes at once. Returns true in the outer process if
+/// it did so; false in the inner process, or if namespaces are not available.
 ///
 /// # Panics
 ///
-/// If the test failed there.
+/// Panics if the test failed in the namespace.
 fn run_over_ethernet(test: &str) -> bool {
     const INSIDE: &str = "TEST_OVER_ETHERNET";
     if env::var_os(INSIDE).is_some() {
@@ -76,7 +76,7 @@ fn run_over_ethernet(test: &str) -> bool {
     true
 }
 
-/// A client for which the kernel holds little, so that the server has to hold the rest.
+/// Connects a client with a small receive buffer, so that the server has to queue the rest.
 fn subscribed(server: &Server) -> Client {
     let stream = connect(server.address());
     SockRef::from(&stream)
@@ -87,7 +87,7 @@ fn subscribed(server: &Server) -> Client {
     client
 }
 
-/// The length of the next message, or zero if there is none.
+/// Returns the length of the next message, or zero if there is none.
 fn length(client: &mut Client) -> usize {
     match client.receive() {
         Received::Text(text) => text.len(),
@@ -95,8 +95,8 @@ fn length(client: &mut Client) -> usize {
     }
 }
 
-/// Each of the clients is behind by up to [`EVENTS`] times this: by more in all than the server may
-/// hold, if it held them for each.
+/// Each client lags by up to [`EVENTS`] times this size: together more than the server may queue if
+/// it queued a copy for each.
 const TEXT: usize = 4_100_000;
 const CLIENTS: usize = 30;
 const EVENTS: usize = 3;

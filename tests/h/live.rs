@@ -1,4 +1,4 @@
-//! What changes in h's database while clients are connected.
+//! Changes in h's database while clients are connected.
 
 use std::time::{Duration, Instant};
 
@@ -9,83 +9,85 @@ use crate::support::{
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn who_joins_or_leaves_a_group_hears_accordingly_from_the_event_on() {
+fn membership_changes_take_effect_with_their_event() {
     let site = Site::new();
-    // Only events tell of it here.
+    // Without sweeps, only events announce changes.
     let server = site.server("[auth]\nsweep = \"1h\"");
     let publisher = site.publisher();
     let mut client = subscribed(server.user_of_h("luis"));
-    assert!(!hears(&publisher, &mut client));
+    assert!(!receives_group_event(&publisher, &mut client));
 
     site.sql("INSERT INTO user_group (user_id, group_id) VALUES (6, 4)");
     let luis = "acct:Luis.Silva@localhost";
     publisher.publish("user", &user_event("group-join", luis, "priv1234"));
     assert_eq!(client.json()["action"], "group-join");
-    assert!(hears(&publisher, &mut client));
+    assert!(receives_group_event(&publisher, &mut client));
 
     site.sql("DELETE FROM user_group WHERE user_id = 6");
     publisher.publish("user", &user_event("group-leave", luis, "priv1234"));
     assert_eq!(client.json()["action"], "group-leave");
-    assert!(!hears(&publisher, &mut client));
+    assert!(!receives_group_event(&publisher, &mut client));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn leave_counts_before_h_commits_it() {
+fn leave_takes_effect_before_commit() {
     let site = Site::new();
     // Reads between the event and the commit return the old state.
     let server = site.server(SWEPT);
     let publisher = site.publisher();
     let mut carol = subscribed(server.user_of_h("carol"));
-    assert!(hears(&publisher, &mut carol));
+    assert!(receives_group_event(&publisher, &mut carol));
 
     let transaction = site.begin("DELETE FROM user_group WHERE user_id = 3 AND group_id = 4");
     publisher.publish("user", &user_event("group-leave", CAROL, "priv1234"));
     assert_eq!(carol.json()["action"], "group-leave");
-    assert!(!hears(&publisher, &mut carol));
-    // A second connection reads the memberships again, and so do sweeps.
+    assert!(!receives_group_event(&publisher, &mut carol));
+    // Both a second connection and sweeps read the memberships again.
     let mut other = subscribed(server.user_of_h("carol"));
     std::thread::sleep(Duration::from_millis(1_500));
     for client in [&mut carol, &mut other] {
-        assert!(!hears(&publisher, client));
+        assert!(!receives_group_event(&publisher, client));
         client.drain();
     }
     transaction.commit();
-    assert!(!hears(&publisher, &mut carol));
+    assert!(!receives_group_event(&publisher, &mut carol));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn join_counts_before_h_commits_it_and_not_if_h_aborts_it() {
+fn join_takes_effect_before_commit_and_is_undone_by_rollback() {
     let site = Site::new();
     let server = site.server(SWEPT);
     let publisher = site.publisher();
     let mut luis = subscribed(server.user_of_h("luis"));
-    assert!(!hears(&publisher, &mut luis));
+    assert!(!receives_group_event(&publisher, &mut luis));
     for commits in [false, true] {
         let join = "INSERT INTO user_group (user_id, group_id) VALUES (6, 4)";
         let transaction = site.begin(join);
         publisher.publish("user", &user_event("group-join", LUIS, "priv1234"));
         assert_eq!(luis.json()["action"], "group-join");
-        assert!(hears(&publisher, &mut luis));
+        assert!(receives_group_event(&publisher, &mut luis));
         std::thread::sleep(Duration::from_millis(1_500));
-        assert!(hears(&publisher, &mut luis));
+        assert!(receives_group_event(&publisher, &mut luis));
         match commits {
             true => transaction.commit(),
             false => {
                 transaction.roll_back();
-                eventually(PATIENCE, || (!hears(&publisher, &mut luis)).then_some(()));
+                eventually(PATIENCE, || {
+                    (!receives_group_event(&publisher, &mut luis)).then_some(())
+                });
             }
         }
     }
     // Longer than an unconfirmed join counts.
     std::thread::sleep(Duration::from_secs(16));
-    assert!(hears(&publisher, &mut luis));
+    assert!(receives_group_event(&publisher, &mut luis));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn checkpoint_hides_from_a_new_member_until_the_database_names_the_role() {
+fn checkpoint_applies_to_new_member_until_role_is_read() {
     let site = Site::new();
     let server = site.server("[auth]\nsweep = \"1h\"");
     let publisher = site.publisher();
@@ -116,25 +118,29 @@ fn checkpoint_hides_from_a_new_member_until_the_database_names_the_role() {
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn the_sweep_finds_who_has_left_or_joined_without_an_event() {
+fn sweep_detects_membership_changes_without_events() {
     let site = Site::new();
     let server = site.server(SWEPT);
     let publisher = site.publisher();
     let mut carol = subscribed(server.user_of_h("carol"));
     let mut luis = subscribed(server.user_of_h("luis"));
-    assert!(hears(&publisher, &mut carol));
+    assert!(receives_group_event(&publisher, &mut carol));
     site.sql(
         "DELETE FROM user_group WHERE user_id = 3 AND group_id = 4;
          INSERT INTO user_group (user_id, group_id) VALUES (6, 4)",
     );
-    eventually(PATIENCE, || (!hears(&publisher, &mut carol)).then_some(()));
-    eventually(PATIENCE, || hears(&publisher, &mut luis).then_some(()));
-    assert_eq!(who(&mut carol), "acct:carol@localhost");
+    eventually(PATIENCE, || {
+        (!receives_group_event(&publisher, &mut carol)).then_some(())
+    });
+    eventually(PATIENCE, || {
+        receives_group_event(&publisher, &mut luis).then_some(())
+    });
+    assert_eq!(userid(&mut carol), "acct:carol@localhost");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn the_sweep_finds_what_has_ended() {
+fn sweep_closes_connections_with_ended_credentials() {
     let site = Site::new();
     let server = site.server(SWEPT);
     let mut stays = server.user_of_h("alice");
@@ -156,40 +162,40 @@ fn the_sweep_finds_what_has_ended() {
         ),
     ] {
         let mut client = server.user_of_h(name);
-        assert_eq!(who(&mut client), format!("acct:{name}@localhost"));
+        assert_eq!(userid(&mut client), format!("acct:{name}@localhost"));
         site.sql(change);
         let Received::Close(Some((3000, reason))) = client.receive() else {
-            panic!("{name} is not told to log in again");
+            panic!("{name} is not closed for reauthentication");
         };
         assert_eq!(reason, cause, "{name}");
-        // Whoever comes with the same token is nobody now.
-        assert_eq!(who(&mut server.user_of_h(name)), "");
+        // A new connection with the same token is anonymous.
+        assert_eq!(userid(&mut server.user_of_h(name)), "");
     }
-    assert_eq!(who(&mut stays), "acct:alice@localhost");
+    assert_eq!(userid(&mut stays), "acct:alice@localhost");
     assert_eq!(server.metric("h_realtime_credentials_ended_total"), 3.0);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn a_token_ends_when_it_says_that_it_does() {
+fn token_expires_on_time() {
     let site = Site::new();
     let server = site.server("[auth]\nsweep = \"1h\"\nexpiry_spread = \"0s\"");
     let mut client = with_short_token(&site, &server);
     let mut stays = server.user_of_h("carol");
     let end = Received::Close(Some((3000, "token expired".into())));
     assert_eq!(client.receive(), end);
-    assert_eq!(who(&mut stays), "acct:carol@localhost");
+    assert_eq!(userid(&mut stays), "acct:carol@localhost");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn those_whose_tokens_end_together_are_closed_one_after_the_other() {
+fn simultaneous_expiries_are_spread() {
     let site = Site::new();
     let server = site.server("[auth]\nsweep = \"1h\"\nexpiry_spread = \"2s\"");
     let mut clients = vec![with_short_token(&site, &server)];
     clients.extend((1..50).map(|_| server.logged_in(SHORT)));
     let mut ends = Vec::new();
-    // Each at its own time, which is not known; they are looked at in turn.
+    // The expiry times are randomized; the connections are polled in turn.
     eventually(PATIENCE, || {
         clients.retain_mut(|client| {
             if client.is_quiet(Duration::from_millis(1)) {
@@ -202,20 +208,20 @@ fn those_whose_tokens_end_together_are_closed_one_after_the_other() {
         });
         clients.is_empty().then_some(())
     });
-    // Fifty at random over two seconds are not all within a tenth of that.
+    // Fifty random times over two seconds do not fall within a tenth of that.
     assert!(ends[49] - ends[0] > Duration::from_millis(200), "{ends:?}");
 }
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn an_installation_may_keep_those_whose_tokens_have_ended() {
+fn expired_connections_are_kept_if_configured() {
     let site = Site::new();
     let server = site.server("[auth]\nsweep = \"100ms\"\non_expiry = \"keep\"");
     let publisher = site.publisher();
     let mut expires = with_short_token(&site, &server);
     let mut revoked = server.user_of_h("carol");
     let mut luis = subscribed(server.user_of_h("luis"));
-    // What the sweep finds last says that it has found the rest.
+    // The last change that the sweep finds shows that it has processed the others.
     eventually(PATIENCE, || {
         let count =
             "SELECT count(*) FROM token WHERE expires < now() AT TIME ZONE 'utc' AND id > 18";
@@ -225,20 +231,22 @@ fn an_installation_may_keep_those_whose_tokens_have_ended() {
         "DELETE FROM token WHERE user_id = 3;
          INSERT INTO user_group (user_id, group_id) VALUES (6, 4)",
     );
-    eventually(PATIENCE, || hears(&publisher, &mut luis).then_some(()));
-    assert_eq!(who(&mut revoked), "acct:carol@localhost");
-    assert_eq!(who(&mut expires), "acct:alice@localhost");
+    eventually(PATIENCE, || {
+        receives_group_event(&publisher, &mut luis).then_some(())
+    });
+    assert_eq!(userid(&mut revoked), "acct:carol@localhost");
+    assert_eq!(userid(&mut expires), "acct:alice@localhost");
     assert_eq!(server.metric("h_realtime_credentials_ended_total"), 0.0);
 }
 
-/// A client with a token of alice's that ends in two seconds.
+/// Connects a client with a token of alice's that expires in two seconds.
 fn with_short_token(site: &Site, server: &Server) -> Client {
     site.sql(&format!(
         "INSERT INTO token (value, user_id, expires)
          VALUES ('{SHORT}', 1, now() AT TIME ZONE 'utc' + interval '2 seconds')"
     ));
     let mut client = server.logged_in(SHORT);
-    assert_eq!(who(&mut client), "acct:alice@localhost");
+    assert_eq!(userid(&mut client), "acct:alice@localhost");
     client
 }
 
@@ -251,8 +259,9 @@ fn subscribed(mut client: Client) -> Client {
     client
 }
 
-/// Whether a client hears of the group. What everybody may read comes after that.
-fn hears(publisher: &Publisher, client: &mut Client) -> bool {
+/// Returns whether a client receives an event of the group. A public event is published after it as
+/// a fence.
+fn receives_group_event(publisher: &Publisher, client: &mut Client) -> bool {
     for id in [OF_GROUP, PUBLIC] {
         publisher.publish("annotation", &annotation_event("update", id));
     }
@@ -265,8 +274,9 @@ fn hears(publisher: &Publisher, client: &mut Client) -> bool {
     }
 }
 
-/// The userid that a client is served as; empty for anonymous. Events may be on their way still.
-fn who(client: &mut Client) -> String {
+/// Returns the userid that a client is served as, empty for anonymous. Events may still be in
+/// flight.
+fn userid(client: &mut Client) -> String {
     client.send(r#"{"type": "whoami", "id": 1}"#);
     loop {
         let answer = client.json();

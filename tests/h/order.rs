@@ -1,4 +1,5 @@
-//! Events in a row: nothing is lost, nothing overtakes, and nobody waits for who does not read.
+//! Sequences of events: none is lost or reordered, and clients that do not read do not delay
+//! others.
 
 use std::thread;
 
@@ -13,7 +14,7 @@ use crate::support::{
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn two_thousand_events_in_a_row_arrive_in_their_order() {
+fn events_arrive_in_order() {
     let site = Site::new();
     let server = site.server("");
     let mut clients = vec![server.anonymous(), server.user_of_h("nogroups")];
@@ -37,7 +38,7 @@ fn two_thousand_events_in_a_row_arrive_in_their_order() {
         let (annotations, sessions) = reader.join().unwrap();
         assert_eq!(annotations, all);
         if is_alice {
-            // The last ones may still be on their way: there is no order between the two keys.
+            // The last ones may still be in flight: there is no order between the two keys.
             assert_eq!(sessions, all[..sessions.len()]);
         } else {
             assert!(sessions.is_empty(), "{sessions:?}");
@@ -51,9 +52,10 @@ fn two_thousand_events_in_a_row_arrive_in_their_order() {
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn clients_that_do_not_read_are_closed_and_delay_no_other() {
+fn slow_readers_are_closed_and_do_not_delay_others() {
     let site = Site::new();
-    // More in all than the kernel takes for one connection (4 MiB) and the server queues (256 KiB).
+    // More in all than the kernel accepts for one connection (4 MiB) and the server queues (256
+    // KiB).
     let longer =
         "SET text = repeat('long ', 1000) WHERE id = '00000001-1111-11e6-8000-000000000001'";
     site.sql(&format!("UPDATE annotation {longer}"));
@@ -68,9 +70,9 @@ fn clients_that_do_not_read_are_closed_and_delay_no_other() {
     assert_eq!(annotations, expected);
     let slow = r#"h_realtime_disconnects_total{reason="slow"}"#;
     eventually(PATIENCE, || (server.metric(slow) == 5.0).then_some(()));
-    // What waited for them was over its limit, and they are told to come back.
+    // Their queues exceeded the limit, and they are closed with 1013.
     for client in &mut stalled {
-        // From here on it reads the input that the kernel still holds for it.
+        // From here on the server's close is read behind the data that the kernel still holds.
         SockRef::from(&client.stream)
             .set_recv_buffer_size(1 << 20)
             .unwrap();
@@ -89,7 +91,7 @@ fn clients_that_do_not_read_are_closed_and_delay_no_other() {
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn a_server_that_was_stopped_for_a_while_catches_up() {
+fn suspended_server_catches_up() {
     let site = Site::new();
     let server = site.server("");
     let mut client = server.anonymous();
@@ -102,7 +104,7 @@ fn a_server_that_was_stopped_for_a_while_catches_up() {
     assert_eq!(reader.join().unwrap().0, expected);
 }
 
-/// A client that takes in as little as can be, and nothing by itself.
+/// Connects a client with the smallest receive buffer, which does not read.
 fn stalled(server: &Server) -> Client {
     let stream = connect(server.address());
     SockRef::from(&stream).set_recv_buffer_size(1024).unwrap();
@@ -111,8 +113,8 @@ fn stalled(server: &Server) -> Client {
     client
 }
 
-/// The actions of all notifications until the last annotation's, and of all session changes
-/// that came before it.
+/// Returns the actions of all notifications up to the last one, and of all session changes received
+/// before it.
 fn read_all(mut client: Client) -> (Vec<String>, Vec<String>) {
     let (mut annotations, mut sessions) = (Vec::new(), Vec::new());
     while annotations.len() < EVENTS {
@@ -126,7 +128,7 @@ fn read_all(mut client: Client) -> (Vec<String>, Vec<String>) {
     (annotations, sessions)
 }
 
-/// Events that can be told apart: what h does not know as an action is passed on as it is.
+/// Distinguishable events: an action unknown to h is passed on unchanged.
 fn all() -> impl Iterator<Item = Value> {
     (0..EVENTS).map(|n| annotation_event(&number(n), PUBLIC))
 }

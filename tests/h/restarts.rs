@@ -1,5 +1,5 @@
-//! The message broker and the database go away and come back, under a thousand clients: nobody
-//! is disconnected, and everything that can be answered is.
+//! Restarts of the message broker and the database with a thousand clients: no client is
+//! disconnected, and requests that need neither are answered.
 
 use std::thread;
 
@@ -12,31 +12,31 @@ use crate::support::{
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn the_broker_and_the_database_go_away_and_come_back() {
+fn broker_and_database_outages_do_not_disconnect_clients() {
     raise_open_files();
     let broker = thread::spawn(RabbitMq::start);
     let database = Postgres::start();
     let broker = broker.join().unwrap();
     let site = Site::on(&database, &broker);
-    // Swept often, so that some sweeps find no database.
+    // Frequent sweeps, so that some find no database.
     let server = site.server("[auth]\nsweep = \"200ms\"\n[timeouts]\nping = \"10m\"");
     let mut clients = a_thousand(&server);
     publish(&site, "before");
-    all_hear(&mut clients, "before");
+    expect_all_receive(&mut clients, "before");
     without_the_broker(&site, &broker, &server, &mut clients);
     for round in 0..2 {
         without_the_database(&site, &database, &server, &mut clients, round);
     }
-    // Each has heard all, so none has come back in between.
-    all_are_answered(&mut clients);
-    // And whoever reads the log had a line for each beginning and each end, and no more.
+    // Each client has received everything, so none has reconnected in between.
+    expect_all_answered(&mut clients);
+    // The log has one line for each outage and each recovery.
     let lines = |part: &str| server.log().matches(part).count();
     assert_eq!((lines(DEGRADED), lines(RECOVERED)), (3, 3));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn limits_on_waiting_events_are_settings_and_every_drop_is_in_the_log() {
+fn limits_on_queued_events_are_configurable_and_drops_are_logged() {
     let broker = thread::spawn(RabbitMq::start);
     let database = Postgres::start();
     let broker = broker.join().unwrap();
@@ -61,7 +61,7 @@ fn limits_on_waiting_events_are_settings_and_every_drop_is_in_the_log() {
     eventually(PATIENCE, || (dropped("overflow") == 195.0).then_some(()));
     database.start_again();
     server.wait_until_ready();
-    // The lines add up to all of them, though fewer than ten seconds may have passed.
+    // The lines add up to all drops, although fewer than ten seconds may have passed.
     eventually(PATIENCE, || {
         let log = server.log();
         let lines = log
@@ -75,16 +75,16 @@ fn limits_on_waiting_events_are_settings_and_every_drop_is_in_the_log() {
 fn without_the_broker(site: &Site, broker: &RabbitMq, server: &Server, clients: &mut [Client]) {
     broker.stop();
     eventually(PATIENCE, || (server.readiness() == 503).then_some(()));
-    until_told(server, DEGRADED, 1);
+    wait_for_log_lines(server, DEGRADED, 1);
     assert_eq!(public_status(server), 200);
-    all_are_answered(clients);
-    // The database is there, and so it is known who somebody is.
-    assert!(arrival(server, ALICE).starts_with("HTTP/1.1 101 "));
+    expect_all_answered(clients);
+    // The database is available, so tokens can be resolved.
+    assert!(handshake(server, ALICE).starts_with("HTTP/1.1 101 "));
     broker.start_again();
     server.wait_until_ready();
-    until_told(server, RECOVERED, 1);
+    wait_for_log_lines(server, RECOVERED, 1);
     publish(site, "after the broker");
-    all_hear(clients, "after the broker");
+    expect_all_receive(clients, "after the broker");
 }
 
 fn without_the_database(
@@ -98,20 +98,20 @@ fn without_the_database(
     let dropped_before = dropped();
     database.stop();
     eventually(PATIENCE, || (server.readiness() == 503).then_some(()));
-    until_told(server, DEGRADED, round + 2);
+    wait_for_log_lines(server, DEGRADED, round + 2);
     assert_eq!(public_status(server), 200);
-    all_are_answered(clients);
-    let refused = arrival(server, ALICE);
+    expect_all_answered(clients);
+    let refused = handshake(server, ALICE);
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
     assert!(refused.contains("\r\nRetry-After: "), "{refused}");
-    assert!(arrival(server, "").starts_with("HTTP/1.1 101 "));
+    assert!(handshake(server, "").starts_with("HTTP/1.1 101 "));
     for number in 0..WAITING {
         publish(site, &format!("waits {round} {number}"));
     }
-    all_are_answered(clients);
+    expect_all_answered(clients);
     database.start_again();
     server.wait_until_ready();
-    until_told(server, RECOVERED, round + 2);
+    wait_for_log_lines(server, RECOVERED, round + 2);
     publish(site, "after the database");
     for client in clients {
         let mut waited = Vec::new();
@@ -126,12 +126,12 @@ fn without_the_database(
         let kept: Vec<String> = kept.skip((dropped() - dropped_before) as usize).collect();
         assert_eq!(waited, kept, "neither delivered nor counted");
     }
-    assert!(arrival(server, ALICE).starts_with("HTTP/1.1 101 "));
+    assert!(handshake(server, ALICE).starts_with("HTTP/1.1 101 "));
 }
 
-/// The log has so many such lines. The server looks twice a second: what ends before that is not
-/// worth a line.
-fn until_told(server: &Server, line: &str, count: usize) {
+/// Waits for this number of matching lines in the log. The server checks twice per second: shorter
+/// outages are not logged.
+fn wait_for_log_lines(server: &Server, line: &str, count: usize) {
     eventually(PATIENCE, || {
         (server.log().matches(line).count() == count).then_some(())
     });
@@ -140,7 +140,7 @@ fn until_told(server: &Server, line: &str, count: usize) {
 const DEGRADED: &str = "] degraded: back end unavailable";
 const RECOVERED: &str = "] recovered: back end ready";
 
-/// Half of them logged in.
+/// Half of them are authenticated.
 fn a_thousand(server: &Server) -> Vec<Client> {
     let mut clients: Vec<Client> = (0..1000)
         .map(|number| match number % 2 {
@@ -159,20 +159,20 @@ fn publish(site: &Site, action: &str) {
     site.publisher().publish("annotation", &event);
 }
 
-fn all_hear(clients: &mut [Client], action: &str) {
+fn expect_all_receive(clients: &mut [Client], action: &str) {
     for client in clients {
         assert_eq!(heard(&client.json()).0, action);
     }
 }
 
-fn all_are_answered(clients: &mut [Client]) {
+fn expect_all_answered(clients: &mut [Client]) {
     for client in clients {
         assert_eq!(client.drain(), []);
     }
 }
 
-/// The head of the answer to somebody who comes with these fields.
-fn arrival(server: &Server, fields: &str) -> String {
+/// Returns the head of the response to a handshake with these fields.
+fn handshake(server: &Server, fields: &str) -> String {
     Client::try_open(server.address(), "/ws", fields).head
 }
 
@@ -182,5 +182,5 @@ fn public_status(server: &Server) -> u16 {
 }
 
 const ALICE: &str = "Authorization: Bearer 6879-alice-developer-token\r\n";
-/// Events that are published while the database is away.
+/// The number of events published while the database is unavailable.
 const WAITING: usize = 3;

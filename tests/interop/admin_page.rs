@@ -9,11 +9,11 @@ use crate::support::{Browser, CONTROL, Client, ENTER, Server, TlsServer, serve_p
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn a_page_connects_and_is_told_who_it_is() {
+fn page_connects_and_shows_its_identity() {
     let server = Server::start();
     let token = server.user("acct:joe.bloggs@example.org");
     let browser = open_page(&server);
-    // The port was chosen by the system: only the server itself can have told the page.
+    // The system has chosen the port, so the page can only have it from the server.
     assert_eq!(
         browser.value(&value_of("#ws-url")),
         json!(server.listeners[0])
@@ -29,7 +29,7 @@ fn a_page_connects_and_is_told_who_it_is() {
     assert_eq!(nobody["userid"], Value::Null);
     browser.click("#disconnect");
     browser.until(&state_is("closed"));
-    // The page closed with 1000, and the server echoed that.
+    // The page closed with 1000, and the server echoed the code.
     assert!(browser.text("#state").contains("Closed: 1000"));
 
     browser.fill("#token", &token);
@@ -45,7 +45,7 @@ fn a_page_connects_and_is_told_who_it_is() {
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn what_is_published_is_seen_where_the_filter_matches() {
+fn published_events_appear_if_the_filter_matches() {
     let server = Server::start();
     let browser = open_page(&server);
     connect(&browser);
@@ -61,10 +61,10 @@ fn what_is_published_is_seen_where_the_filter_matches() {
     let event = browser.until(&frame("in", NOTIFICATION));
     assert_eq!(event["options"], json!({"action": "create"}));
     assert_eq!(event["payload"][0]["uri"], "https://example.org/a page");
-    // From then on the page has the key for metrics of events.
+    // From then on the page has the key for event metrics.
     browser.until("/received/.test(document.querySelector('#events-now').textContent)");
 
-    // The server normalises URIs: this is the same page. The next one is another.
+    // The server normalizes URIs: this is the same page. The next one is another.
     assert_eq!(
         server
             .publish(&annotation("same", "https://example.org/a%20page#part"))
@@ -91,7 +91,7 @@ fn what_is_published_is_seen_where_the_filter_matches() {
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn a_refused_event_is_shown_as_refused() {
+fn refused_event_is_shown_as_refused() {
     let server = Server::start();
     let browser = open_page(&server);
     let publish = |key: &str, event: &str| {
@@ -104,17 +104,17 @@ fn a_refused_event_is_shown_as_refused() {
     let good = annotation("id", "https://example.org/");
     let key = server.publish_key();
     assert!(publish("wrong", &good).starts_with("401 "));
-    let said = publish(&key, &format!("{good}\n{{\"topic\": \"weather\"}}"));
+    let output = publish(&key, &format!("{good}\n{{\"topic\": \"weather\"}}"));
     assert!(
-        said.starts_with("400 ") && said.contains(r#""line":2"#),
-        "{said}"
+        output.starts_with("400 ") && output.contains(r#""line":2"#),
+        "{output}"
     );
     assert_eq!(server.metric("h_realtime_events_received_total"), 0.0);
 }
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn the_page_needs_no_mouse() {
+fn page_is_usable_with_the_keyboard() {
     let server = Server::start();
     let token = server.user("acct:joe.bloggs@example.org");
     let browser = open_page(&server);
@@ -133,7 +133,7 @@ fn the_page_needs_no_mouse() {
     browser.press(ENTER);
     browser.until(&outcome_is("good"));
     browser.until(&frame("in", NOTIFICATION));
-    // Of all frames one is in the tab order: the newest.
+    // Only the newest frame is in the tab order.
     tab_to(&browser, "#log summary");
     browser.press(ENTER);
     browser.until(
@@ -146,7 +146,7 @@ fn the_page_needs_no_mouse() {
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn a_narrow_window_is_not_scrolled_sideways() {
+fn narrow_window_does_not_scroll_horizontally() {
     let server = Server::start();
     let browser = open_page(&server);
     browser.resize(320, 640);
@@ -176,7 +176,7 @@ fn a_narrow_window_is_not_scrolled_sideways() {
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn the_page_is_dark_where_everything_is() {
+fn page_follows_the_color_scheme() {
     let server = Server::start();
     let browser = open_page(&server);
     let background = || browser.value("getComputedStyle(document.body).backgroundColor");
@@ -197,7 +197,7 @@ fn the_page_is_dark_where_everything_is() {
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn an_operator_sees_how_the_server_is() {
+fn page_shows_metrics_and_recent_events() {
     let server = TlsServer::start();
     let (token, key) = (
         server.server.user("acct:joe@example.org"),
@@ -234,7 +234,7 @@ fn an_operator_sees_how_the_server_is() {
     let reasons = browser.value("document.querySelector('#reasons').innerText");
     assert_eq!(reasons, "client\n12");
 
-    // The tail says what happened, and whom it concerned; never what was written.
+    // The recent events contain actions and ids, but no content.
     browser.click("#watch");
     browser.until(&shows("#tail-state", "The publish key is needed."));
     browser.fill("#tail-key", "wrong");
@@ -266,21 +266,21 @@ fn an_operator_sees_how_the_server_is() {
     browser.until(&format!("/ms$/.test({})", text_of("#latency-now")));
     browser.click("#watch");
     browser.until(&shows("#tail-state", "Not watching"));
-    // Its chart says in words what it shows.
-    let said = "document.querySelector('#connections-chart').getAttribute('aria-label')";
+    // The chart has a text alternative.
+    let label = "document.querySelector('#connections-chart').getAttribute('aria-label')";
     assert!(
         browser
-            .value(said)
+            .value(label)
             .as_str()
             .unwrap()
             .contains("now 12, lowest 12, highest 24")
     );
-    look_at_all_widths(&browser);
+    check_all_widths(&browser);
     assert_eq!(browser.console(), [""; 0]);
 }
 
-/// Pictures for whoever wants to see them; and nothing is wider than the window.
-fn look_at_all_widths(browser: &Browser) {
+/// Takes screenshots at several widths, and checks that nothing overflows the window.
+fn check_all_widths(browser: &Browser) {
     let dark = |scheme: &str| {
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         browser.devtools("Emulation.setEmulatedMedia", &json!({"features": features}));
@@ -308,7 +308,7 @@ fn close(mut client: Client, code: u16) {
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn the_page_tells_that_the_server_has_ended() {
+fn page_shows_that_the_server_has_stopped() {
     let mut server = Server::start();
     let browser = open_page(&server);
     connect(&browser);
@@ -321,7 +321,7 @@ fn the_page_tells_that_the_server_has_ended() {
     );
     assert_eq!(server.wait().1, Some(0));
     browser.until("document.querySelector('#metrics-state').dataset.failed === 'true'");
-    // Every figure stays, and every figure is shown as stale.
+    // All figures remain, marked as stale.
     let state = browser.text("#metrics-state");
     assert!(
         state.contains(&format!("No answer from {}", server.admin)),
@@ -342,7 +342,7 @@ fn the_page_tells_that_the_server_has_ended() {
 // CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn another_sites_page_cannot_publish() {
+fn page_of_another_origin_cannot_publish() {
     let server = Server::start();
     let mut reader = server.anonymous();
     reader.subscribe("/uri", "https://example.org/");
@@ -352,7 +352,7 @@ fn another_sites_page_cannot_publish() {
     let event = annotation("id", "https://example.org/");
     let key = format!("Bearer {}", server.publish_key());
     let tries = [
-        // Even with the key: the browser asks first whether it may send it.
+        // Even with the key: the browser sends a preflight request first.
         (
             "/events",
             json!({"method": "POST", "body": event, "headers": {"Authorization": key}}),
@@ -363,7 +363,7 @@ fn another_sites_page_cannot_publish() {
             json!({"method": "POST", "body": event}),
             "refused",
         ),
-        // Sent without asking; what comes of it the page is not told.
+        // Sent without a preflight; the page cannot read the response.
         (
             "/events",
             json!({"method": "POST", "body": event, "mode": "no-cors"}),
@@ -380,7 +380,7 @@ fn another_sites_page_cannot_publish() {
     }
     submit_form(&browser, server.admin, &event);
     browser.until("document.body.innerText.includes('forbidden')");
-    // A name that was made to resolve to the server's address makes the page no more its own.
+    // A host name that resolves to the server's address does not make the page same-origin.
     browser.open(&format!(
         "http://rebound.localhost:{}/",
         server.admin.port()
@@ -392,7 +392,7 @@ fn another_sites_page_cannot_publish() {
     assert!(server.metric("h_realtime_publish_refusals_total") >= 7.0);
 }
 
-/// A form needs no script, and so no leave to send what it sends.
+/// Submits a form, which needs neither a script nor a preflight.
 fn submit_form(browser: &Browser, admin: SocketAddr, event: &str) {
     browser.run(&format!(
         "const form = document.createElement('form');

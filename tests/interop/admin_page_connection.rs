@@ -1,4 +1,5 @@
-//! The connection of the admin page in a real Chromium: its user, its loss, and why it failed.
+//! The connection of the admin page in a real Chromium: its user, its loss, and the causes of
+//! failures.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -86,7 +87,7 @@ fn a_lost_connection_is_restored_after_a_restart() {
         browser.until(&frame("in", NOTIFICATION));
     }
 
-    // Closed on purpose, it stays closed.
+    // After a deliberate disconnect, the page does not reconnect.
     browser.click("#disconnect");
     browser.until(&state_is("closed"));
     assert!(browser.text("#state").starts_with("Closed: 1000"));
@@ -99,7 +100,7 @@ fn reconnecting_ends_with_disconnect_and_a_client_at_fault_does_not_reconnect() 
     let mut server = Server::start();
     let browser = open_page(&server);
     connect(&browser);
-    // Its own fault: the next connection would end in the same way.
+    // A client error: the next connection would end in the same way.
     browser.run("document.querySelector('#message').value = 'x'.repeat(100000)");
     browser.click("#send");
     browser.until(&state_is("closed"));
@@ -235,7 +236,7 @@ fn stored_figures_are_bounded_and_malformed_ones_are_ignored() {
 fn a_failed_connection_lists_its_likely_causes() {
     let server = TlsServer::configured("origins = [\"https://example.org\"]");
     let browser = open_page(&server.server);
-    // What the server has counted is compared with the metrics of before.
+    // The server's counters are compared with earlier metrics.
     browser.until("document.querySelector('#connections-now').textContent === '0'");
     let listeners = &server.server.listeners;
     let of = |scheme: &str| {

@@ -1,4 +1,4 @@
-//! A page in a real Chromium that speaks as the official client does.
+//! A page in a real Chromium that behaves like the official client.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::support::{Browser, Server, serve_page};
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn a_sidebar_that_is_logged_in() {
+fn authenticated_sidebar() {
     let server = Server::start();
     let token = server.user("acct:alice@example.org");
     let browser = open_client();
@@ -38,10 +38,10 @@ fn a_sidebar_that_is_logged_in() {
     server.publish(&event("delete", "theirs", "https://example.org/1", "b2"));
     fence(&browser);
     assert_eq!(
-        told(&browser),
+        notifications(&browser),
         json!([["create", "theirs"], ["delete", "theirs"]])
     );
-    // Another group was picked: the same filter comes again, on the same connection.
+    // Another group was selected: the same filter is sent again on the same connection.
     send(&browser, &uri_filter("https://example.org/2"));
     fence(&browser);
     server.publish(&event("update", "here", "https://example.org/2", "b2"));
@@ -52,9 +52,9 @@ fn a_sidebar_that_is_logged_in() {
         ["delete", "theirs"],
         ["update", "here"]
     ]);
-    assert_eq!(told(&browser), all);
+    assert_eq!(notifications(&browser), all);
 
-    // What came with a user who is no more ends with a code after which the client comes back.
+    // A deleted user's connection is closed with a code after which the client reconnects.
     server.run(&["user", "delete", alice]);
     assert_eq!(browser.until("closed")[0], 3000);
     assert_eq!(browser.console(), [""; 0]);
@@ -62,7 +62,7 @@ fn a_sidebar_that_is_logged_in() {
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn a_sidebar_that_is_not_logged_in() {
+fn anonymous_sidebar() {
     let server = Server::start();
     let browser = open_client();
     let url = &server.listeners[0];
@@ -83,7 +83,7 @@ fn a_sidebar_that_is_not_logged_in() {
     server.publish(&event("create", "one", "https://example.org/1", "b2"));
     server.publish(&event("create", "own", "https://example.org/1", "a1"));
     fence(&browser);
-    assert_eq!(told(&browser), json!([["create", "one"]]));
+    assert_eq!(notifications(&browser), json!([["create", "one"]]));
     let shown = browser.value("seen.find((m) => m.payload).payload[0]");
     // Without these the client would show no later event.
     for key in ["permissions", "tags", "text", "target", "updated", "group"] {
@@ -97,7 +97,7 @@ fn a_sidebar_that_is_not_logged_in() {
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn a_page_of_one_annotation_and_a_notebook() {
+fn single_annotation_page_and_notebook() {
     let server = Server::start();
     let browser = open_client();
     let url = &server.listeners[0];
@@ -111,7 +111,7 @@ fn a_page_of_one_annotation_and_a_notebook() {
     server.publish(&event("update", "root", "https://example.org/1", "b2"));
     server.publish(&event("update", "other", "https://example.org/1", "b2"));
     fence(&browser);
-    assert_eq!(told(&browser), json!([["update", "root"]]));
+    assert_eq!(notifications(&browser), json!([["update", "root"]]));
 
     let world = json!([
         {"field": "/group", "operator": "equals", "value": "__world__", "case_sensitive": true},
@@ -121,19 +121,19 @@ fn a_page_of_one_annotation_and_a_notebook() {
     server.publish(&event("create", "any", "https://example.org/3", "b2"));
     fence(&browser);
     assert_eq!(
-        told(&browser),
+        notifications(&browser),
         json!([["update", "root"], ["create", "any"]])
     );
 }
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn the_codes_that_a_browser_is_closed_with() {
+fn browser_receives_close_codes() {
     let mut server = Server::start();
     let browser = open_client();
     let url = server.listeners[0].clone();
     for (act, closed) in [
-        // The client takes anything else than its own 1000 for a failure of the new connection.
+        // The client treats any code other than its own 1000 as a failure of the new connection.
         ("socket.close(1000)", json!([1000, "", true])),
         ("socket.close(4000, 'bye')", json!([4000, "bye", true])),
         ("socket.close()", json!([1005, "", true])),
@@ -174,14 +174,14 @@ fn send(browser: &Browser, message: &Value) {
     browser.run(&format!("socket.send(JSON.stringify({message}))"));
 }
 
-/// Waits until all that was sent before has been answered.
+/// Waits until everything sent before has been answered.
 fn fence(browser: &Browser) {
     let id = browser.run("return fence()");
     browser.until(&format!("seen.some((m) => m.reply_to === {id})"));
 }
 
-/// The action and the id of each notification.
-fn told(browser: &Browser) -> Value {
+/// Returns the action and the id of each notification.
+fn notifications(browser: &Browser) -> Value {
     browser.value("seen.filter((m) => m.payload).map((m) => [m.options.action, m.payload[0].id])")
 }
 
@@ -218,8 +218,8 @@ fn event(action: &str, id: &str, uri: &str, client_id: &str) -> String {
     .to_string()
 }
 
-/// As the official client: it sends all at once when the connection is open, and would fail on
-/// anything that is not a text with JSON.
+/// Like the official client, it sends all messages when the connection opens, and would fail on
+/// anything other than JSON text.
 const CLIENT: &str = "<!doctype html><title>A client</title><link rel=icon href='data:,'>
 <script>
 let socket, seen, closed, fences = 1000;

@@ -1,5 +1,5 @@
-//! The clients in `examples`, as a newcomer starts them: each hears of its document, and comes
-//! back when the server has been restarted.
+//! The clients in `examples`, started as documented: each receives the events of its document, and
+//! reconnects after a restart of the server.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,28 +11,28 @@ use crate::support::{Browser, Program, Server, event, interpreter, serve_page};
 const DOCUMENT: &str = "https://example.org/page";
 
 #[test]
-fn the_one_in_rust() {
+fn rust_example() {
     let program = examples().join("client");
     assert!(
         program.exists(),
-        "this test needs {}: cargo test makes it, unless it is told --test",
+        "this test needs {}: cargo test builds it, unless --test is given",
         program.display()
     );
-    hears_and_comes_back(Command::new(program));
+    check_example(Command::new(program));
 }
 
 #[test]
 #[ignore = "needs python3 with websockets: run tests/run"]
-fn the_one_in_python() {
+fn python_example() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(interpreter());
     command.arg(root.join("examples/client.py"));
-    hears_and_comes_back(command);
+    check_example(command);
 }
 
 #[test]
 #[ignore = "needs chromium and chromedriver: run tests/run"]
-fn the_one_in_the_browser() {
+fn browser_example() {
     let mut server = Server::start();
     let token = server.user("acct:alice@example.org");
     let site = serve_page(include_str!("../../examples/client.html"));
@@ -70,8 +70,8 @@ fn the_one_in_the_browser() {
     );
 }
 
-/// A command that is given the server and the document, and the token in its environment.
-fn hears_and_comes_back(mut command: Command) {
+/// Runs a command with the server and the document as arguments, and the token in its environment.
+fn check_example(mut command: Command) {
     let mut server = Server::start();
     let token = server.user("acct:alice@example.org");
     let command = command
@@ -98,7 +98,7 @@ fn hears_and_comes_back(mut command: Command) {
     assert_eq!(client.wait(), Some(1));
 }
 
-/// Where cargo puts the examples: beside the folder of this test's own binary.
+/// Returns the directory of the examples, next to that of this test's binary.
 fn examples() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().unwrap().with_file_name("examples")

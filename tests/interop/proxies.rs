@@ -1,5 +1,5 @@
-//! The configurations of `docs/proxies.md`, each with the proxy it is for and a server behind it.
-//! Only ports, paths and what keeps the proxy in a folder of its own are put in.
+//! The configurations in `docs/proxies.md`, each with its proxy and a server behind it. Only ports,
+//! paths, and the proxy's working files are replaced.
 #![cfg(all(feature = "amqp", feature = "tls", feature = "sqlite"))]
 
 use std::fs;
@@ -23,7 +23,7 @@ type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
 const NAME: &str = "realtime.example.org";
 const PAGE: &str = "https://example.org/page";
 
-/// A proxy with a certificate, and a folder for it.
+/// A proxy with a certificate and a folder.
 struct Front {
     folder: TempDir,
     port: u16,
@@ -31,7 +31,7 @@ struct Front {
     trust: Arc<ClientConfig>,
 }
 
-/// The configuration in a section of the document, in a language.
+/// Returns the configuration in a section of the document, by its language.
 fn snippet(heading: &str, language: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/proxies.md");
     let text = fs::read_to_string(path).unwrap();
@@ -41,8 +41,8 @@ fn snippet(heading: &str, language: &str) -> String {
     block.split("```").next().unwrap().to_owned()
 }
 
-/// With something in the place of what must be there.
-fn put(text: &str, place: &str, with: &str) -> String {
+/// Replaces a text that must be present.
+fn replace(text: &str, place: &str, with: &str) -> String {
     assert!(text.contains(place), "{place:?} is not in {text}");
     text.replace(place, with)
 }
@@ -78,23 +78,23 @@ impl Front {
         path
     }
 
-    /// Starts it, and waits until it serves.
+    /// Starts it, and waits until it accepts connections.
     fn start(&mut self, command: &mut Command) {
         self.program = Some(Program::start(command));
         eventually(PATIENCE, || {
             let program = self.program.as_mut().unwrap();
             if let Some(status) = program.child.try_wait().unwrap() {
-                let mut said = Vec::new();
-                while let Some(line) = program.word() {
-                    said.push(line);
+                let mut output = Vec::new();
+                while let Some(line) = program.error_line() {
+                    output.push(line);
                 }
-                panic!("{command:?}: {status}: {said:#?}");
+                panic!("{command:?}: {status}: {output:#?}");
             }
             self.shakes_hands().ok()
         });
     }
 
-    /// TLS, and nothing behind it: a port that can be connected to need not be served yet.
+    /// Completes a TLS handshake, since an open port may not be served yet.
     fn shakes_hands(&self) -> io::Result<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -106,7 +106,7 @@ impl Front {
         Ok(())
     }
 
-    /// Asks for a WebSocket through it, from an address of this machine.
+    /// Requests a WebSocket through it, from an address of this machine.
     fn try_open(&self, from: [u8; 4], fields: &str) -> TlsClient {
         let to: SocketAddr = ([127, 0, 0, 1], self.port).into();
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
@@ -121,7 +121,7 @@ impl Front {
     }
 
     fn open(&self, fields: &str) -> TlsClient {
-        // A proxy may have to find the server good first.
+        // A proxy may first have to find the server healthy.
         let client = eventually(PATIENCE, || {
             let client = self.try_open([127, 0, 0, 1], fields);
             (!client.head.contains(" 503 ")).then_some(client)
@@ -131,13 +131,13 @@ impl Front {
     }
 }
 
-/// A server that has one place for each client.
+/// Starts a server with one slot for each client.
 fn server() -> Server {
     Server::verbose("[limits]\nconnections_per_ip = 1\ntrusted_proxies = [\"127.0.0.1\"]\n")
 }
 
-/// It is asked who it is, and hears of an event.
-fn hears(server: &Server, client: &mut TlsClient) {
+/// Checks that a client's requests are answered and that it receives events.
+fn check_client(server: &Server, client: &mut TlsClient) {
     let answer = client.ask(r#"{"type": "whoami", "id": 1}"#);
     assert!(answer.contains("whoyouare"), "{answer}");
     client.subscribe("/uri", PAGE);
@@ -148,17 +148,19 @@ fn hears(server: &Server, client: &mut TlsClient) {
     assert_eq!(heard["type"], "annotation-notification");
 }
 
-/// What holds for each proxy that writes `X-Forwarded-For`, which it trusts this machine with.
+/// Checks a proxy that writes `X-Forwarded-For`, with this machine as a trusted proxy in front of
+/// it.
 fn check(server: &Server, front: &Front) {
     let of = |last: u8| format!("X-Forwarded-For: 203.0.113.{last}\r\n");
     let mut first = front.open(&of(1));
-    hears(server, &mut first);
+    check_client(server, &mut first);
     let again = front.try_open([127, 0, 0, 1], &of(1));
     assert!(again.head.starts_with("HTTP/1.1 429 "), "{}", again.head);
     let mut other = front.open(&of(2));
-    hears(server, &mut other);
+    check_client(server, &mut other);
     server.log_with("for 203.0.113.2, by its request");
-    // Who is no proxy is believed nothing: the proxy says where it comes from.
+    // A client that is not a trusted proxy cannot forge the field: the proxy adds the client's
+    // address.
     let stranger = front.try_open([127, 0, 0, 2], &of(1));
     assert!(
         stranger.head.starts_with("HTTP/1.1 101 "),
@@ -173,15 +175,15 @@ fn check(server: &Server, front: &Front) {
 fn nginx() {
     let (server, mut front) = (server(), Front::new());
     let text = nginx_site(&front);
-    let text = put(&text, "127.0.0.1:5001", &server.address().to_string());
+    let text = replace(&text, "127.0.0.1:5001", &server.address().to_string());
     start_nginx(&mut front, "master_process off;", &text);
     check(&server, &front);
 }
 
-/// The workers have a user of their own, as in Debian's package.
+/// The workers run as a separate user, as in Debian's package.
 #[test]
 #[ignore = "needs nginx"]
-fn nginx_by_a_unix_socket() {
+fn nginx_over_a_unix_socket() {
     if !crate::support::is_root() {
         return;
     }
@@ -193,38 +195,38 @@ fn nginx_by_a_unix_socket() {
     }
     let socket = folder.path().join("ws.sock").display().to_string();
     let place = "/run/h-realtime/ws.sock";
-    let config = put(&snippet(section, "toml"), place, &socket);
+    let config = replace(&snippet(section, "toml"), place, &socket);
     // The clients are on this machine.
     let trusted = "[\"unix\", \"127.0.0.1\"]\nconnections_per_ip = 1";
-    let config = put(&config, "[\"unix\"]", trusted);
+    let config = replace(&config, "[\"unix\"]", trusted);
     fs::write(folder.path().join("config.toml"), config).unwrap();
     let mut command = Command::new(crate::support::PROGRAM);
     command.env("RUST_LOG", "debug");
     let server = Server::launch(command, folder, &[]);
 
-    let pass = put(&snippet(section, "nginx"), place, &socket);
+    let pass = replace(&snippet(section, "nginx"), place, &socket);
     let text = nginx_site(&front);
-    let text = put(&text, "proxy_pass http://127.0.0.1:5001;", pass.trim());
+    let text = replace(&text, "proxy_pass http://127.0.0.1:5001;", pass.trim());
     start_nginx(&mut front, "user www-data;", &text);
     check(&server, &front);
 }
 
-/// The configuration of the document's section about nginx, for this certificate and port.
+/// Returns the configuration of the document's section about nginx, for this certificate and port.
 fn nginx_site(front: &Front) -> String {
     let text = snippet("nginx", "nginx");
-    let text = put(&text, "    listen [::]:443 ssl;\n", "");
-    let text = put(
+    let text = replace(&text, "    listen [::]:443 ssl;\n", "");
+    let text = replace(
         &text,
         "listen 443 ssl",
         &format!("listen 127.0.0.1:{} ssl", front.port),
     );
     let live = format!("/etc/letsencrypt/live/{NAME}");
-    let text = put(
+    let text = replace(
         &text,
         &format!("{live}/fullchain.pem"),
         &front.path("cert.pem"),
     );
-    put(
+    replace(
         &text,
         &format!("{live}/privkey.pem"),
         &front.path("key.pem"),
@@ -244,7 +246,7 @@ fn start_nginx(front: &mut Front, process: &str, text: &str) {
     );
 }
 
-/// nginx's own files in a folder, and this in its `http` block.
+/// Returns a configuration with nginx's own files in a folder, and this text in its `http` block.
 fn nginx_config(folder: &str, process: &str, text: &str) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {folder}{kind};\n"))
@@ -267,22 +269,22 @@ fn nginx_alone(front: &Front, text: &str) -> Program {
 // CVE-2026-22689, CVE-2026-44514, CVE-2026-34403, CVE-2026-55883
 #[test]
 #[ignore = "needs nginx"]
-fn nginx_in_front_of_the_admin_interface_keeps_other_pages_out() {
+fn nginx_in_front_of_the_admin_interface_refuses_other_origins() {
     let front = Front::new();
     let socket = front.path("admin.sock");
     let name = format!("admin.example.org:{}", front.port);
     let settings = snippet("The admin interface", "toml");
-    let settings = put(&settings, "/run/h-realtime/admin.sock", &socket);
-    let settings = put(&settings, "admin.example.org:8080", &name);
+    let settings = replace(&settings, "/run/h-realtime/admin.sock", &socket);
+    let settings = replace(&settings, "admin.example.org:8080", &name);
     let file = front.write("config.toml", &settings);
     let mut command = Command::new(crate::support::PROGRAM);
     command.args(["serve", "--listen", "ws://127.0.0.1:0", "--config"]);
     command.arg(file).arg("--data").arg(front.path("data"));
     let server = Program::start(&mut command);
-    server.said("started");
+    server.wait_for_error_line("started");
     let text = snippet("The admin interface", "nginx");
-    let text = put(&text, "/run/h-realtime/admin.sock", &socket);
-    let text = put(
+    let text = replace(&text, "/run/h-realtime/admin.sock", &socket);
+    let text = replace(
         &text,
         "127.0.0.1:8080",
         &format!("127.0.0.1:{}", front.port),
@@ -311,9 +313,9 @@ fn nginx_in_front_of_the_admin_interface_keeps_other_pages_out() {
         let body = format!("{:x}\r\n{event}\r\n0\r\n\r\n", event.len());
         assert_eq!(ask("POST /events", &name, &fields, &body), 202);
     }
-    // Without that line it would let any page in.
+    // Without that line any page would be accepted.
     let line = "        proxy_set_header Host $http_host;\n";
-    let _nginx = nginx_alone(&front, &put(&text, line, ""));
+    let _nginx = nginx_alone(&front, &replace(&text, line, ""));
     eventually(PATIENCE, || TcpStream::connect(address).ok());
     assert_eq!(ask("GET /livez", &rebound, "", ""), 200);
 }
@@ -323,9 +325,9 @@ fn nginx_in_front_of_the_admin_interface_keeps_other_pages_out() {
 fn haproxy() {
     let (server, mut front) = (server(), Front::new());
     let text = snippet("HAProxy", "haproxy");
-    let text = put(&text, "127.0.0.1:5001", &server.address().to_string());
-    let text = put(&text, ":443 ssl", &format!("127.0.0.1:{} ssl", front.port));
-    let text = put(
+    let text = replace(&text, "127.0.0.1:5001", &server.address().to_string());
+    let text = replace(&text, ":443 ssl", &format!("127.0.0.1:{} ssl", front.port));
+    let text = replace(
         &text,
         "/etc/haproxy/realtime.example.org.pem",
         &front.path("both.pem"),
@@ -342,14 +344,14 @@ fn haproxy_with_tls_in_the_server() {
     let mut front = Front::new();
     let port = free_port();
     let whole = snippet("HAProxy, with TLS in the server", "toml");
-    let whole = put(&whole, "127.0.0.1:5443", &format!("127.0.0.1:{port}"));
+    let whole = replace(&whole, "127.0.0.1:5443", &format!("127.0.0.1:{port}"));
     let live = format!("/etc/letsencrypt/live/{NAME}");
-    let whole = put(
+    let whole = replace(
         &whole,
         &format!("{live}/fullchain.pem"),
         &front.path("cert.pem"),
     );
-    let whole = put(
+    let whole = replace(
         &whole,
         &format!("{live}/privkey.pem"),
         &front.path("key.pem"),
@@ -361,8 +363,8 @@ fn haproxy_with_tls_in_the_server() {
     let server = Server::launch(command, folder, &[]);
 
     let text = snippet("HAProxy, with TLS in the server", "haproxy");
-    let text = put(&text, "127.0.0.1:5443", &format!("127.0.0.1:{port}"));
-    let text = put(
+    let text = replace(&text, "127.0.0.1:5443", &format!("127.0.0.1:{port}"));
+    let text = replace(
         &text,
         "bind :443",
         &format!("bind 127.0.0.1:{}", front.port),
@@ -373,7 +375,7 @@ fn haproxy_with_tls_in_the_server() {
 
     let mut client = front.try_open([127, 0, 0, 3], "");
     assert!(client.head.starts_with("HTTP/1.1 101 "), "{}", client.head);
-    hears(&server, &mut client);
+    check_client(&server, &mut client);
     server.log_with("for 127.0.0.3, by the PROXY protocol");
 }
 
@@ -381,19 +383,19 @@ fn haproxy_with_tls_in_the_server() {
 #[ignore = "needs Caddy"]
 fn caddy() {
     if !Path::new("/usr/bin/caddy").exists() {
-        eprintln!("Caddy is not there: it is not tried");
+        eprintln!("Caddy is not installed: skipped");
         return;
     }
     let (server, mut front) = (server(), Front::new());
     let text = snippet("Caddy", "caddyfile");
     let address = server.address().to_string();
-    let text = put(&text, "127.0.0.1:5001", &address);
+    let text = replace(&text, "127.0.0.1:5001", &address);
     let certificate = format!("tls {} {}", front.path("cert.pem"), front.path("key.pem"));
     let site = format!("{NAME}:{} {{\nbind 127.0.0.1\n{certificate}\n", front.port);
-    let text = put(&text, &format!("{NAME} {{\n"), &site);
-    // As behind another proxy on this machine, which the clients here are.
+    let text = replace(&text, &format!("{NAME} {{\n"), &site);
+    // As behind another proxy on this machine, which the test's clients are.
     let block = format!("reverse_proxy {address} {{\n");
-    let text = put(
+    let text = replace(
         &text,
         &block,
         &format!("{block}trusted_proxies 127.0.0.1/32\n"),

@@ -1,5 +1,4 @@
-//! Python's `websockets` against the real server: what it is asked to do is in
-//! `tests/clients/websockets_client.py`.
+//! Python's `websockets` with the real server; the script is `tests/clients/websockets_client.py`.
 
 use serde_json::json;
 
@@ -7,7 +6,7 @@ use crate::support::{Server, python};
 
 #[test]
 #[ignore = "needs python3 with websockets: run tests/run"]
-fn pythons_websockets() {
+fn python_websockets() {
     let mut server = Server::start();
     let userid = "acct:joe.bloggs@example.org";
     let place = json!({

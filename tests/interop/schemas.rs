@@ -1,5 +1,5 @@
-//! The AsyncAPI document: its schemas against what was recorded from h, and against the real
-//! server, by `tests/clients/schemas.py`.
+//! Validates the schemas of the AsyncAPI document with data recorded from h and with the real
+//! server, using `tests/clients/schemas.py`.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::support::{Server, python};
 
 #[test]
 #[ignore = "needs python3 with jsonschema: run tests/run"]
-fn messages_are_as_the_schemas_say() {
+fn messages_match_the_schemas() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let server = Server::start();
     let userid = "acct:joe.bloggs@example.org";

@@ -1,5 +1,5 @@
-//! Memory of one large batch of events for many connections: bytes on the heap, counted by the
-//! allocator, over sockets that take everything.
+//! Memory of one large batch of events for many connections: heap bytes counted by the allocator,
+//! over sockets that accept all output.
 
 use std::io::{self, ErrorKind, IoSlice};
 
@@ -11,14 +11,14 @@ use h_realtime_engine::{Arrival, Config, Engine, ListenerId, Now, Readiness, Soc
 use crate::sim::api::{Api, Command, event};
 use crate::{HEAP, alone};
 
-/// A request to publish has up to 1 MiB: as many events as fit.
+/// A publish request has up to 1 MiB: as many events as fit.
 const EVENTS: usize = 7_500;
 const CONNECTIONS: usize = 4_000;
 
 // M13
 #[test]
-fn a_batch_of_millions_of_notifications_takes_a_few_megabytes() {
-    let name = "a_batch_of_millions_of_notifications_takes_a_few_megabytes";
+fn batch_of_millions_of_notifications_uses_a_few_megabytes() {
+    let name = "batch_of_millions_of_notifications_uses_a_few_megabytes";
     alone(module_path!(), name, publish_large_batch);
 }
 
@@ -44,19 +44,25 @@ fn publish_large_batch() {
         engine.begin_turn(at(0));
         engine.serve();
         engine.reap();
-        assert!(engine.timeout().is_zero(), "it sleeps, and events wait");
+        assert!(
+            engine.timeout().is_zero(),
+            "the engine sleeps while events are queued"
+        );
         assert!(engine.wants_commands());
     }
     let taken = HEAP.peak_usage().saturating_sub(base);
     assert!(taken < MOST, "{taken} bytes");
     let progress = &engine.handler().progress;
-    assert_eq!(progress.done, 0, "the publisher is answered too early");
+    assert_eq!(
+        progress.done, 0,
+        "the publisher receives its response too early"
+    );
     let most = progress.max_backlog;
-    assert!(most < 196_608 + CONNECTIONS, "{most} receivers wait");
+    assert!(most < 196_608 + CONNECTIONS, "{most} receivers are queued");
     assert!(engine.counters().messages_out > 100_000);
 }
 
-/// A socket that takes all output, with bytes that its peer has sent.
+/// A socket that accepts all output, with input sent by its peer.
 struct Sink {
     sent: Vec<u8>,
 }
@@ -116,8 +122,8 @@ const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n
     Sec-WebSocket-Version: 13\r\n\r\n";
 const FILTER: &[u8] = br#"{"filter": {"match_policy": "include_any", "actions": {},
     "clauses": [{"field": "/group", "value": "g"}]}}"#;
-/// Turns, of the thousands that the batch takes: by then as much waits as ever will.
+/// Turns, of the thousands that the batch takes: the queue has reached its maximum by then.
 const TURNS: usize = 100;
-/// Bytes that the batch may take besides its plans: 12 for each receiver that waits, twice that
-/// while a vector grows, and the engine's tables for a wave.
+/// Bytes that the batch may use besides its plans: 12 per queued receiver, twice that while a
+/// vector grows, and the engine's tables for a batch of deliveries.
 const MOST: usize = 6 << 20;

@@ -1,5 +1,5 @@
-//! What connections leave behind: bytes on the heap, counted by the allocator, over simulated
-//! sockets and a simulated clock.
+//! Memory retained by connections: heap bytes counted by the allocator, over simulated sockets and
+//! a simulated clock.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice};
@@ -17,97 +17,89 @@ use h_realtime_engine::{
 
 use crate::{HEAP, alone};
 
-/// What the tests themselves may have more or less of.
+/// The variation caused by the tests themselves.
 const NOISE: usize = 2048;
 
 // M1
 #[test]
-fn an_hour_of_heartbeats_takes_nothing() {
-    alone(
-        module_path!(),
-        "an_hour_of_heartbeats_takes_nothing",
-        || {
-            let mut world = World::new(Config::default());
-            world.crowd(1000);
-            world.play(Duration::from_secs(120));
-            let (before, pings) = (HEAP.current_usage(), world.pings);
-            world.play(Duration::from_secs(3600));
-            let after = HEAP.current_usage();
-            assert!(world.pings - pings > 100_000, "{}", world.pings - pings);
-            assert_eq!(world.engine.counters().open, 1000);
-            assert!(after <= before + NOISE, "from {before} to {after}");
-        },
-    );
+fn an_hour_of_pings_retains_no_memory() {
+    alone(module_path!(), "an_hour_of_pings_retains_no_memory", || {
+        let mut world = World::new(Config::default());
+        world.open_many(1000);
+        world.advance(Duration::from_secs(120));
+        let (before, pings) = (HEAP.current_usage(), world.pings);
+        world.advance(Duration::from_secs(3600));
+        let after = HEAP.current_usage();
+        assert!(world.pings - pings > 100_000, "{}", world.pings - pings);
+        assert_eq!(world.engine.counters().open, 1000);
+        assert!(after <= before + NOISE, "from {before} to {after}");
+    });
 }
 
 // M1
 #[test]
-fn a_large_message_leaves_nothing_with_either_side() {
-    alone(
-        module_path!(),
-        "a_large_message_leaves_nothing_with_either_side",
-        || {
-            let mut world = World::new(Config::default());
-            world.crowd(200);
-            // What the engine needs for it at all, it needs once.
-            world.echo_large(0);
-            world.play(Duration::from_secs(1));
-            let before = HEAP.current_usage();
-            for peer in 1..200 {
-                world.echo_large(peer);
-            }
-            world.play(Duration::from_secs(1));
-            let after = HEAP.current_usage();
-            assert_eq!(world.engine.counters().open, 200);
-            assert!(after <= before + NOISE, "from {before} to {after}");
-        },
-    );
+fn large_message_retains_no_memory() {
+    alone(module_path!(), "large_message_retains_no_memory", || {
+        let mut world = World::new(Config::default());
+        world.open_many(200);
+        // The engine's permanent buffers are allocated once.
+        world.echo_large(0);
+        world.advance(Duration::from_secs(1));
+        let before = HEAP.current_usage();
+        for peer in 1..200 {
+            world.echo_large(peer);
+        }
+        world.advance(Duration::from_secs(1));
+        let after = HEAP.current_usage();
+        assert_eq!(world.engine.counters().open, 200);
+        assert!(after <= before + NOISE, "from {before} to {after}");
+    });
 }
 
 // K5, M1
 #[test]
-fn a_crowd_that_has_left_leaves_nothing() {
+fn closed_connections_retain_no_memory() {
     alone(
         module_path!(),
-        "a_crowd_that_has_left_leaves_nothing",
+        "closed_connections_retain_no_memory",
         || {
             let mut world = World::new(Config {
                 max_per_ip: Some(10),
                 ..Config::default()
             });
-            world.crowd(1);
-            world.part();
+            world.open_many(1);
+            world.disconnect_all();
             let before = HEAP.current_usage();
-            world.crowd(5000);
+            world.open_many(5000);
             let with_all = HEAP.current_usage();
-            world.part();
+            world.disconnect_all();
             let after = HEAP.current_usage();
             assert!(with_all > before + 5000 * 70);
-            // Tables for a few hundred are kept.
+            // Tables for a few hundred connections are kept.
             assert!(after <= before + 32 * 1024, "from {before} to {after}");
         },
     );
 }
 
-/// A connection between its two ends.
+/// A connection between its two sides.
 #[derive(Default)]
 struct Wire {
     to_server: Vec<u8>,
     read: usize,
     from_server: Vec<u8>,
-    /// How much the kernel takes, `None` for anything.
+    /// The kernel's buffer space, `None` for unlimited.
     room: Option<usize>,
     has_ended: bool,
     number: usize,
 }
 
-/// The server's end, which notes whose peer has something to read.
-struct Line {
+/// The server's side, which records the peers with unread output.
+struct ServerSocket {
     wire: Rc<RefCell<Wire>>,
     written: Rc<RefCell<Vec<usize>>>,
 }
 
-impl Socket for Line {
+impl Socket for ServerSocket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let wire = &mut *self.wire.borrow_mut();
         let rest = &wire.to_server[wire.read..];
@@ -147,7 +139,7 @@ impl Socket for Line {
     }
 }
 
-/// Replies, and sends what is binary.
+/// Replies to text messages, and sends binary ones back.
 struct Echo;
 
 impl Handler for Echo {
@@ -184,12 +176,12 @@ struct Peer {
 }
 
 struct World {
-    engine: Engine<Line, Echo>,
+    engine: Engine<ServerSocket, Echo>,
     peers: Vec<Peer>,
     written: Rc<RefCell<Vec<usize>>>,
-    /// Milliseconds.
+    /// In milliseconds.
     clock: u64,
-    /// Answered.
+    /// Pings answered so far.
     pings: u64,
 }
 
@@ -204,15 +196,15 @@ impl World {
         }
     }
 
-    /// So many open WebSockets, each from an address of its own.
-    fn crowd(&mut self, count: usize) {
+    /// Opens `count` WebSockets, each from a different address.
+    fn open_many(&mut self, count: usize) {
         for number in 0..count {
             let wire = Rc::new(RefCell::new(Wire {
                 number,
                 ..Wire::default()
             }));
             let ip = Ipv4Addr::from(0x0a00_0000 + number as u32);
-            let socket = Line {
+            let socket = ServerSocket {
                 wire: Rc::clone(&wire),
                 written: Rc::clone(&self.written),
             };
@@ -223,9 +215,12 @@ impl World {
                 tls: None,
                 expects_proxy_header: false,
             };
-            let key = self.engine.accept(arrival).expect("it is let in");
+            let key = self
+                .engine
+                .accept(arrival)
+                .expect("the connection is accepted");
             self.peers.push(Peer { key, wire });
-            self.say(number, HANDSHAKE);
+            self.send(number, HANDSHAKE);
             self.turns();
             let answer = self.take(number);
             assert!(answer.starts_with(b"HTTP/1.1 101"));
@@ -233,19 +228,19 @@ impl World {
     }
 
     /// Sends a peer's bytes.
-    fn say(&mut self, number: usize, bytes: &[u8]) {
+    fn send(&mut self, number: usize, bytes: &[u8]) {
         let peer = &self.peers[number];
         peer.wire.borrow_mut().to_server.extend_from_slice(bytes);
         self.engine.ready(peer.key, edge(false));
     }
 
-    /// Takes what the server sent to a peer.
+    /// Takes the server's output to a peer.
     fn take(&mut self, number: usize) -> Vec<u8> {
         self.written.borrow_mut().retain(|&other| other != number);
         mem::take(&mut self.peers[number].wire.borrow_mut().from_server)
     }
 
-    /// A long message in fragments and many reads, and its echo in many writes.
+    /// Sends a long message in fragments and many reads, and receives its echo in many writes.
     fn echo_large(&mut self, number: usize) {
         let (mut message, payload) = (Vec::new(), vec![b'x'; LARGE / 2]);
         let opcode = [OpCode::Text, OpCode::Binary][number % 2];
@@ -254,7 +249,7 @@ impl World {
         encode_client_frame(true, rest, [5, 6, 7, 8], &payload, &mut message);
         self.peers[number].wire.borrow_mut().room = Some(0);
         for piece in message.chunks(7000) {
-            self.say(number, piece);
+            self.send(number, piece);
             self.turns();
         }
         let mut echoed = 0;
@@ -263,26 +258,26 @@ impl World {
             self.engine.ready(self.peers[number].key, edge(false));
             self.turns();
             let bytes = self.take(number).len();
-            assert!(bytes > 0, "{echoed} bytes came, and no more");
+            assert!(bytes > 0, "only {echoed} bytes were echoed");
             echoed += bytes;
         }
         self.peers[number].wire.borrow_mut().room = None;
     }
 
-    /// All peers leave at once.
-    fn part(&mut self) {
+    /// Disconnects all peers at once.
+    fn disconnect_all(&mut self) {
         for peer in self.peers.drain(..) {
             peer.wire.borrow_mut().has_ended = true;
             self.engine.ready(peer.key, edge(true));
         }
         self.turns();
         self.written.borrow_mut().clear();
-        self.play(Duration::from_secs(5));
+        self.advance(Duration::from_secs(5));
         assert_eq!(self.engine.counters().connections, 0);
     }
 
-    /// Lets time pass; heartbeats are answered.
-    fn play(&mut self, span: Duration) {
+    /// Advances the clock; pings are answered.
+    fn advance(&mut self, span: Duration) {
         let end = self.clock + span.as_millis() as u64;
         while self.clock < end {
             self.clock += self.engine.timeout().as_millis().max(1) as u64;
@@ -306,11 +301,11 @@ impl World {
         assert_eq!(ping[0], 0x80 | OpCode::Ping as u8);
         let mut pong = Vec::new();
         encode_client_frame(true, OpCode::Pong, [1, 2, 3, 4], &ping[2..], &mut pong);
-        self.say(number, &pong);
+        self.send(number, &pong);
         self.pings += 1;
     }
 
-    /// Turns until there is nothing more to do now.
+    /// Runs turns until the engine is idle.
     fn turns(&mut self) {
         loop {
             self.engine.begin_turn(at(self.clock));

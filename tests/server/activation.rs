@@ -1,5 +1,4 @@
-//! Socket activation: the server listens by sockets that it was started with, each for what its
-//! name says.
+//! Socket activation: the server listens on inherited sockets, whose names select their purpose.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -27,7 +26,7 @@ fn url(socket: &TcpListener) -> String {
     format!("ws://{}/ws", socket.local_addr().unwrap())
 }
 
-/// The server does not start; what it says.
+/// Asserts that the server does not start, and returns its error.
 fn refused(sockets: &[(&str, &dyn AsFd)], args: &[&str]) -> String {
     let folder = TempDir::new().unwrap();
     let (mut command, _kept) = activated(PROGRAM, sockets);
@@ -37,18 +36,18 @@ fn refused(sockets: &[(&str, &dyn AsFd)], args: &[&str]) -> String {
         .args(args)
         .output()
         .unwrap();
-    let said = String::from_utf8(stderr).unwrap();
-    assert_eq!(status.code(), Some(78), "{said}");
-    said
+    let printed = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(78), "{printed}");
+    printed
 }
 
 #[test]
-fn sockets_are_for_what_their_names_say() {
+fn sockets_are_assigned_by_name() {
     let (ws, another, admin) = (socket(), socket(), socket());
     let (command, kept) = activated(PROGRAM, &[("ws", &ws), ("admin", &admin), ("ws", &another)]);
     let mut server = Server::launch_as_is(command, folder(""), &[]);
     drop(kept);
-    // Without what is the default.
+    // Without the default listener.
     assert_eq!(server.listeners, [url(&ws), url(&another)]);
     assert_eq!(server.admin, admin.local_addr().unwrap());
     for socket in [&ws, &another] {
@@ -58,14 +57,14 @@ fn sockets_are_for_what_their_names_say() {
     server.wait_until_ready();
     server.signal(Signal::TERM);
     assert_eq!(server.wait().1, Some(0));
-    // The sockets are still there, for the next.
+    // The sockets stay open for the next server.
     for socket in [ws, another, admin] {
         TcpStream::connect(socket.local_addr().unwrap()).unwrap();
     }
 }
 
 #[test]
-fn what_is_configured_as_well_is_not_opened_twice() {
+fn inherited_addresses_are_not_opened_again() {
     let ws = socket();
     let other = free_port();
     let listen = format!("ws://{}", ws.local_addr().unwrap());
@@ -74,7 +73,7 @@ fn what_is_configured_as_well_is_not_opened_twice() {
     let server = Server::launch(command, folder(&config), &[]);
     let more = format!("ws://127.0.0.1:{other}/ws");
     assert_eq!(server.listeners, [url(&ws), more]);
-    // A reload does not take its sockets for a change of settings.
+    // A reload does not treat inherited sockets as a changed setting.
     server.signal(Signal::HUP);
     let log = server.log_with("reloaded");
     let told = log.lines().find(|line| line.contains("reloaded")).unwrap();
@@ -82,7 +81,7 @@ fn what_is_configured_as_well_is_not_opened_twice() {
 }
 
 #[test]
-fn unix_sockets_can_be_handed_over_and_stay_where_they_are() {
+fn inherited_unix_sockets_are_served_and_kept() {
     let folder = folder("");
     let path = folder.path().join("ws.sock");
     let ws = UnixListener::bind(&path).unwrap();
@@ -102,42 +101,48 @@ fn unix_sockets_can_be_handed_over_and_stay_where_they_are() {
 }
 
 #[test]
-fn names_that_say_nothing_are_refused() {
+fn unknown_socket_names_are_refused() {
     for name in ["h-realtime.socket", "unknown", "http", ""] {
-        let said = refused(&[("ws", &socket()), (name, &socket())], &[]);
+        let printed = refused(&[("ws", &socket()), (name, &socket())], &[]);
         let part = format!("inherited socket 2 has the unknown name {name:?}");
-        assert!(said.contains(&part), "{said}");
-        assert!(said.contains("FileDescriptorName="), "{said}");
+        assert!(printed.contains(&part), "{printed}");
+        assert!(printed.contains("FileDescriptorName="), "{printed}");
     }
 }
 
 #[test]
-fn what_contradicts_the_configuration_is_refused() {
+fn sockets_that_contradict_the_configuration_are_refused() {
     let (ws, admin) = (socket(), socket());
     let address = ws.local_addr().unwrap();
-    let said = refused(&[("admin", &admin)], &["--admin", "127.0.0.1:5002"]);
-    assert!(said.contains("remove the setting"), "{said}");
-    let said = refused(&[("admin", &admin), ("admin", &ws)], &[]);
-    assert!(said.contains("more than one inherited socket"), "{said}");
-    let said = refused(&[("wss", &ws)], &[]);
-    assert!(said.contains("requires tls.cert and tls.key"), "{said}");
+    let printed = refused(&[("admin", &admin)], &["--admin", "127.0.0.1:5002"]);
+    assert!(printed.contains("remove the setting"), "{printed}");
+    let printed = refused(&[("admin", &admin), ("admin", &ws)], &[]);
+    assert!(
+        printed.contains("more than one inherited socket"),
+        "{printed}"
+    );
+    let printed = refused(&[("wss", &ws)], &[]);
+    assert!(
+        printed.contains("requires tls.cert and tls.key"),
+        "{printed}"
+    );
     let tls = ["--tls-cert", "c", "--tls-key", "k", "--listen"];
-    let said = refused(
+    let printed = refused(
         &[("ws", &ws)],
         &[&tls[..], &[&format!("wss://{address}")]].concat(),
     );
     assert!(
-        said.contains("is named for a listener without TLS"),
-        "{said}"
+        printed.contains("is named for a listener without TLS"),
+        "{printed}"
     );
-    // The address is what counts, whoever has opened it.
+    // The address decides, regardless of which process opened the socket.
     let public = TcpListener::bind("0.0.0.0:0").unwrap();
-    let said = refused(&[("admin", &public)], &[]);
-    assert!(said.contains("admin_public = true"), "{said}");
+    let printed = refused(&[("admin", &public)], &[]);
+    assert!(printed.contains("admin_public = true"), "{printed}");
 }
 
 #[test]
-fn what_does_not_listen_is_refused() {
+fn sockets_that_do_not_listen_are_refused() {
     let folder = TempDir::new().unwrap();
     let datagrams = UnixDatagram::bind(folder.path().join("a")).unwrap();
     let (there, _) = UnixStream::pair().unwrap();
@@ -145,13 +150,16 @@ fn what_does_not_listen_is_refused() {
     let file = fs::File::open("Cargo.toml").unwrap();
     let sockets: [&dyn AsFd; 4] = [&datagrams, &there, &connected, &file];
     for socket in sockets {
-        let said = refused(&[("ws", socket)], &[]);
-        assert!(said.contains("must be a listening stream socket"), "{said}");
+        let printed = refused(&[("ws", socket)], &[]);
+        assert!(
+            printed.contains("must be a listening stream socket"),
+            "{printed}"
+        );
     }
 }
 
 #[test]
-fn sockets_of_another_process_are_none_of_ours() {
+fn sockets_of_another_process_are_ignored() {
     let mut command = Command::new(PROGRAM);
     command.envs([
         ("LISTEN_PID", "1"),
@@ -165,7 +173,7 @@ fn sockets_of_another_process_are_none_of_ours() {
 /// systemd's own activator starts the server with the first connection.
 #[test]
 #[ignore = "needs systemd-socket-activate"]
-fn systemds_activator_starts_it() {
+fn systemd_socket_activation_starts_the_server() {
     let folder = folder("");
     let (ws, admin) = (free_port(), free_port());
     let listen = |port: u16| format!("--listen=127.0.0.1:{port}");
@@ -177,7 +185,7 @@ fn systemds_activator_starts_it() {
             .arg(folder.path().join("data")),
     );
     let address = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    activator.said(&format!("Listening on {}", address(admin)));
+    activator.wait_for_error_line(&format!("Listening on {}", address(admin)));
     let mut client = Client::open(address(ws), "/ws", "");
     assert_eq!(client.drain(), []);
     let request = format!(
@@ -187,10 +195,10 @@ fn systemds_activator_starts_it() {
     assert_eq!(http(address(admin), request.as_bytes()).0, 200);
 }
 
-/// systemd understands the units, and finds little that they leave open.
+/// systemd accepts the units, and rates their exposure as low.
 #[test]
 #[ignore = "needs systemd-analyze"]
-fn the_units_are_right() {
+fn systemd_units_are_valid_and_sandboxed() {
     let folder = TempDir::new().unwrap();
     let mut analyze = Command::new("systemd-analyze");
     analyze.args(["verify", "--man=no"]);
@@ -204,8 +212,8 @@ fn the_units_are_right() {
         analyze.arg(copy);
     }
     let Output { status, stderr, .. } = analyze.output().unwrap();
-    let said = String::from_utf8_lossy(&stderr);
-    assert!(status.success() && said.is_empty(), "{said}");
+    let printed = String::from_utf8_lossy(&stderr);
+    assert!(status.success() && printed.is_empty(), "{printed}");
 
     // In tenths, of at most 100.
     let Output { status, stdout, .. } = Command::new("systemd-analyze")

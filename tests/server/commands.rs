@@ -1,4 +1,4 @@
-//! The command line of the real program: what it prints, what it writes where, and how it ends.
+//! The command line of the real program: its output, the files it writes, and its exit codes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,18 +10,18 @@ use tempfile::TempDir;
 
 use crate::support::{Client, PROGRAM, Program, Received, Server};
 
-/// Runs the program in a folder, and returns its exit code and what it said.
+/// Runs the program in a folder, and returns its exit code and its output.
 fn run(folder: &Path, args: &[&str]) -> (i32, String) {
     let output = Command::new(PROGRAM)
         .args(args)
         .current_dir(folder)
         .output()
         .unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    (output.status.code().unwrap(), said)
+    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code().unwrap(), printed)
 }
 
-/// Every file below a folder, with its permissions.
+/// Returns every file below a folder, with its permissions.
 fn files(folder: &Path) -> Vec<(PathBuf, u32)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -34,7 +34,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, u32)> {
     files
 }
 
-/// The lines of a banner that are to be typed.
+/// Returns the commands in a banner.
 fn commands(banner: &str) -> Vec<String> {
     let lines = banner.lines().skip_while(|line| !line.starts_with("Add "));
     lines
@@ -49,15 +49,15 @@ fn shell(command: &str, folder: &Path) -> Output {
     shell.output().unwrap()
 }
 
-/// What the banner says is to be typed works, and makes an event that a client hears.
+/// Checks that the commands in the banner work and cause an event that a client receives.
 fn works(banner: &str, folder: &Path, client: &mut Client) {
     let commands = commands(banner);
     assert_eq!(commands.len(), 3, "{banner}");
     let mut last = String::new();
     for command in &commands {
         let output = shell(command, folder);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command}: {said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {printed}");
         last = String::from_utf8(output.stdout).unwrap();
     }
     assert_eq!(last, "create AAAAAAAAAAAAAAAAAAAAAQ matched 1\n");
@@ -66,7 +66,7 @@ fn works(banner: &str, folder: &Path, client: &mut Client) {
 }
 
 #[test]
-fn the_banner_says_where_everything_is_and_its_commands_work() {
+fn banner_has_all_addresses_and_working_commands() {
     let folder = tempfile::Builder::new().prefix("it's a $(test) ").tempdir();
     let server = Server::in_folder(folder.unwrap(), &["--listen", "ws://127.0.0.1:0"], "");
     let database = server.data().join("h-realtime.sqlite");
@@ -83,9 +83,9 @@ fn the_banner_says_where_everything_is_and_its_commands_work() {
     works(&server.banner, Path::new("."), &mut client);
 }
 
-/// Without any argument but ports, in a folder of its own, and whatever the umask.
+/// Only the ports as arguments, in a folder of its own, and with any umask.
 #[test]
-fn files_are_in_the_data_directory_alone_and_for_their_owner_alone() {
+fn files_are_private_and_in_the_data_directory() {
     let folder = TempDir::new().unwrap();
     let home = TempDir::new().unwrap();
     let mut command = Command::new("sh");
@@ -121,7 +121,7 @@ fn files_are_in_the_data_directory_alone_and_for_their_owner_alone() {
 }
 
 #[test]
-fn how_each_command_ends() {
+fn commands_have_their_exit_codes_and_output() {
     let folder = TempDir::new().unwrap();
     let path = folder.path();
     fs::write(path.join("file"), "").unwrap();
@@ -186,9 +186,9 @@ fn how_each_command_ends() {
         (&["user", "list", "--data", "file"], 78, "file is not a directory"),
     ];
     for (args, code, part) in cases {
-        let (found, said) = run(path, args);
-        assert_eq!(found, *code, "{args:?}: {said}");
-        assert!(said.contains(part), "{args:?}: {said}");
+        let (found, printed) = run(path, args);
+        assert_eq!(found, *code, "{args:?}: {printed}");
+        assert!(printed.contains(part), "{args:?}: {printed}");
     }
 }
 
@@ -232,7 +232,7 @@ fn configuration_is_shown_as_json_without_secrets() {
 }
 
 #[test]
-fn a_bad_configuration_is_told_by_file_and_line_or_key() {
+fn configuration_errors_name_file_and_line_or_key() {
     let folder = TempDir::new().unwrap();
     for (text, parts) in [
         (
@@ -252,18 +252,18 @@ fn a_bad_configuration_is_told_by_file_and_line_or_key() {
         ("[limits", &["line 1"]),
     ] {
         fs::write(folder.path().join("bad.toml"), text).unwrap();
-        let (code, said) = run(folder.path(), &["serve", "--config", "bad.toml"]);
-        assert_eq!(code, 78, "{text}: {said}");
+        let (code, printed) = run(folder.path(), &["serve", "--config", "bad.toml"]);
+        assert_eq!(code, 78, "{text}: {printed}");
         for part in parts {
-            assert!(said.contains(part), "{text}: {said}");
+            assert!(printed.contains(part), "{text}: {printed}");
         }
     }
-    // Nothing was made of it.
+    // The invalid configuration has created nothing.
     assert!(!folder.path().join("h-realtime-data").exists());
 }
 
 #[test]
-fn an_address_in_use_is_named() {
+fn address_in_use_is_named() {
     let server = Server::start();
     let folder = TempDir::new().unwrap();
     let taken = server.address().to_string();
@@ -271,11 +271,11 @@ fn an_address_in_use_is_named() {
     let admin = server.admin.to_string();
     for (listen, admin, place) in [(&*taken, free, &taken), (free, &*admin, &admin)] {
         let url = format!("ws://{listen}");
-        let (code, said) = run(folder.path(), &["--listen", &url, "--admin", admin]);
-        assert_eq!(code, 69, "{said}");
-        assert!(said.contains(&**place), "{said}");
+        let (code, printed) = run(folder.path(), &["--listen", &url, "--admin", admin]);
+        assert_eq!(code, 69, "{printed}");
+        assert!(printed.contains(&**place), "{printed}");
     }
-    // The failed start has not taken the place of a running server's address.
+    // The failed start has not replaced the running server's address.
     let server_file = fs::read_to_string(server.data().join("admin.address")).unwrap();
     assert!(server_file.contains(&admin));
     let data = server.data();
@@ -296,7 +296,7 @@ fn an_address_in_use_is_named() {
 }
 
 #[test]
-fn a_token_is_the_last_line_and_is_kept_nowhere() {
+fn token_is_the_last_line_and_is_not_stored() {
     let server = Server::start();
     server.run(&["user", "add", "acct:me@example.org"]);
     let output = server.command(&["token", "create", "acct:me@example.org", "--expires", "30d"]);
@@ -326,9 +326,9 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 // CVE-2026-33247
-/// With all there is to log, on both sides, and every way to hand a token over.
+/// With maximum logging on both sides, and every way to pass a token.
 #[test]
-fn secrets_are_not_in_logs_nor_in_the_list_of_processes() {
+fn secrets_are_neither_logged_nor_in_the_process_list() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("config.toml"), "").unwrap();
     let mut command = Command::new(PROGRAM);
@@ -347,7 +347,7 @@ fn secrets_are_not_in_logs_nor_in_the_list_of_processes() {
         .arg(&file)
         .env("RUST_LOG", "trace");
     let mut listener = Program::start(&mut program);
-    let mut heard = vec![listener.said("connected as acct:me@example.org")];
+    let mut heard = vec![listener.wait_for_error_line("connected as acct:me@example.org")];
     let shown = fs::read(format!("/proc/{}/cmdline", listener.child.id())).unwrap();
     assert!(contains(&shown, "--token-file") && !contains(&shown, &token));
 
@@ -361,7 +361,7 @@ fn secrets_are_not_in_logs_nor_in_the_list_of_processes() {
     ] {
         Client::open(server.address(), &target, &fields).drain();
     }
-    // Also where they lead nowhere.
+    // Also in a request that is refused.
     Client::try_open(
         server.address(),
         &format!("/nowhere?access_token={token}"),
@@ -380,7 +380,7 @@ fn secrets_are_not_in_logs_nor_in_the_list_of_processes() {
     heard.push(String::from_utf8([output.stdout, output.stderr].concat()).unwrap());
     assert_eq!(listener.wait(), Some(0));
     heard.extend(std::iter::from_fn(|| listener.line()));
-    heard.extend(std::iter::from_fn(|| listener.word()));
+    heard.extend(std::iter::from_fn(|| listener.error_line()));
 
     let log = server.log_with("DEBUG");
     for (secret, what) in [

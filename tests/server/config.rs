@@ -1,5 +1,5 @@
-//! The configuration as an operator meets it: where it comes from, how it is checked and shown,
-//! and what is refused.
+//! The configuration from an operator's side: its sources, its validation and display, and rejected
+//! values.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,11 +11,11 @@ use tempfile::TempDir;
 
 use crate::support::{PROGRAM, Server};
 
-/// A command in a folder, with variables of the environment.
+/// Runs a command in a folder with environment variables.
 fn run(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
     let mut command = Command::new(PROGRAM);
     command.args(args).current_dir(folder);
-    // Whatever the machine itself has.
+    // Ignore variables of the machine.
     let others = SETTINGS.iter().filter_map(|setting| setting.variable);
     others.for_each(|name| {
         command.env_remove(name);
@@ -30,7 +30,7 @@ fn run(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> (i32, Stri
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
-/// What is missing for h's back end.
+/// The error of a build without h's back end.
 const NO_H: &str = match cfg!(feature = "h") {
     true => "DATABASE_URL",
     false => "this build does not include h's back end",
@@ -40,7 +40,7 @@ const NOT_CHECKED: &str = "not checked: whether the addresses are free, whether 
                            database can be opened, whether PostgreSQL and RabbitMQ are reachable, and \
                            credentials and sockets that systemd passes to the service only\n";
 
-/// The line that is shown of a setting.
+/// Returns the line of a setting in the output.
 fn shown<'a>(text: &'a str, setting: &str) -> &'a str {
     let start = format!("{setting} = ");
     let line = text
@@ -50,7 +50,7 @@ fn shown<'a>(text: &'a str, setting: &str) -> &'a str {
 }
 
 #[test]
-fn each_source_wins_over_the_next_and_is_named() {
+fn sources_have_precedence_and_are_named() {
     let folder = TempDir::new().unwrap();
     let text = "data = \"by-file\"\n[log]\nlevel = \"warn\"\n[limits]\nmessage = \"1KiB\"\n";
     fs::write(folder.path().join("c.toml"), text).unwrap();
@@ -68,8 +68,8 @@ fn each_source_wins_over_the_next_and_is_named() {
         "--listen",
         "ws://127.0.0.1:1",
     ];
-    let (code, out, said) = run(folder.path(), &args, &environment);
-    assert_eq!((code, &*said), (0, ""));
+    let (code, out, printed) = run(folder.path(), &args, &environment);
+    assert_eq!((code, &*printed), (0, ""));
     for (setting, value, provenance) in [
         ("data", "\"by-flag\"", "--data"),
         ("listen", "[\"ws://127.0.0.1:1\"]", "--listen"),
@@ -92,19 +92,19 @@ fn each_source_wins_over_the_next_and_is_named() {
         assert!(left.trim_end().ends_with(&format!(" = {value}")), "{line}");
         assert_eq!(right, provenance, "{line}");
     }
-    // Every setting is there.
+    // Every setting is listed.
     assert_eq!(out.lines().count(), SETTINGS.len());
-    // What `data` says counts for commands that work on it, too.
-    let (code, _, said) = run(folder.path(), &["user", "list", "--create"], &environment);
-    assert_eq!(code, 0, "{said}");
+    // `data` also applies to commands that use the data directory.
+    let (code, _, printed) = run(folder.path(), &["user", "list", "--create"], &environment);
+    assert_eq!(code, 0, "{printed}");
     assert!(folder.path().join("by-variable").is_dir());
-    let (_, _, said) = run(folder.path(), &["publish", "c.toml"], &environment[..1]);
-    assert!(said.contains("by-file"), "{said}");
+    let (_, _, printed) = run(folder.path(), &["publish", "c.toml"], &environment[..1]);
+    assert!(printed.contains("by-file"), "{printed}");
 }
 
 // CVE-2026-33247
 #[test]
-fn secrets_are_shown_by_no_command_and_taken_by_no_flag() {
+fn secrets_are_neither_shown_nor_accepted_as_flags() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("secret"), "amqp://u:hunter2@mq//\n").unwrap();
     let environment = [
@@ -112,8 +112,8 @@ fn secrets_are_shown_by_no_command_and_taken_by_no_flag() {
         ("H_REALTIME_AMQP__URL_FILE", "secret"),
     ];
     let args = ["config", "show", "--backend", "h"];
-    let (code, out, said) = run(folder.path(), &args, &environment);
-    assert_eq!((code, &*said), (0, ""));
+    let (code, out, printed) = run(folder.path(), &args, &environment);
+    assert_eq!((code, &*printed), (0, ""));
     assert!(!out.contains("hunter2"), "{out}");
     let line = shown(&out, "h.database_url");
     assert!(line.contains("\"***\""), "{line}");
@@ -133,32 +133,32 @@ fn secrets_are_shown_by_no_command_and_taken_by_no_flag() {
             assert!(!help.contains(&format!("--{word}")), "--{word}");
         }
     }
-    // Nor is what is wrong with them told by showing them.
+    // Errors in secrets do not contain the secrets either.
     let file = "[amqp]\nurl = \"amqp://u:hunter2@mq//\nevents = 5";
     fs::write(folder.path().join("c.toml"), file).unwrap();
-    let (code, _, said) = run(
+    let (code, _, printed) = run(
         folder.path(),
         &["config", "check", "--config", "c.toml"],
         &[],
     );
     assert_eq!(code, 78);
     assert!(
-        said.contains("line 2") && !said.contains("hunter2"),
-        "{said}"
+        printed.contains("line 2") && !printed.contains("hunter2"),
+        "{printed}"
     );
 }
 
 #[test]
-fn a_check_tells_all_that_is_wrong_and_starts_nothing() {
+fn check_reports_all_problems_and_starts_nothing() {
     let folder = TempDir::new().unwrap();
     let check = |text: &str, args: &[&str]| {
         fs::write(folder.path().join("c.toml"), text).unwrap();
         let args = [&["config", "check", "--config", "c.toml"], args].concat();
         run(folder.path(), &args, &[])
     };
-    let (code, out, said) = check("[limits]\nmessage = \"1KiB\"", &[]);
+    let (code, out, printed) = check("[limits]\nmessage = \"1KiB\"", &[]);
     assert_eq!(
-        (code, &*out, &*said),
+        (code, &*out, &*printed),
         (
             0,
             &*format!("c.toml: the configuration is valid\n{NOT_CHECKED}"),
@@ -169,7 +169,7 @@ fn a_check_tells_all_that_is_wrong_and_starts_nothing() {
 
     let bad =
         "lisen = []\n[limits]\nmesage = \"1KiB\"\nfragments = \"many\"\n[log]\nlevel = \"inof\"";
-    let (code, out, said) = check(bad, &[]);
+    let (code, out, printed) = check(bad, &[]);
     assert_eq!((code, &*out), (78, ""));
     for part in [
         "c.toml: line 1: unknown setting lisen; did you mean listen?",
@@ -177,7 +177,7 @@ fn a_check_tells_all_that_is_wrong_and_starts_nothing() {
         "c.toml: line 4: limits.fragments: expected an integer",
         "c.toml: line 6: log.level: \"inof\" is not one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"; did you mean \"info\"?",
     ] {
-        assert!(said.contains(part), "{said}");
+        assert!(printed.contains(part), "{printed}");
     }
     for (text, args, part) in [
         (
@@ -211,24 +211,27 @@ fn a_check_tells_all_that_is_wrong_and_starts_nothing() {
             "socket.group (c.toml, line 2): this host has no group \"no such\"",
         ),
     ] {
-        let (code, _, said) = check(text, args);
-        assert_eq!(code, 78, "{text} {args:?}: {said}");
-        assert!(said.contains(part), "{text} {args:?}: {said}");
-        assert!(!said.contains("Error"), "{said}");
+        let (code, _, printed) = check(text, args);
+        assert_eq!(code, 78, "{text} {args:?}: {printed}");
+        assert!(printed.contains(part), "{text} {args:?}: {printed}");
+        assert!(!printed.contains("Error"), "{printed}");
     }
-    // What would not start is refused by `serve` as well, before it does anything.
+    // `serve` refuses the same, before it does anything.
     let args = ["serve", "--admin", "0.0.0.0:0"];
-    let (code, _, said) = run(folder.path(), &args, &[]);
-    assert_eq!(code, 78, "{said}");
-    let (code, _, said) = run(folder.path(), &["serve"], &[("H_REALTIME_LISEN", "x")]);
-    assert_eq!(code, 78, "{said}");
-    assert!(said.contains("did you mean H_REALTIME_LISTEN?"), "{said}");
+    let (code, _, printed) = run(folder.path(), &args, &[]);
+    assert_eq!(code, 78, "{printed}");
+    let (code, _, printed) = run(folder.path(), &["serve"], &[("H_REALTIME_LISEN", "x")]);
+    assert_eq!(code, 78, "{printed}");
+    assert!(
+        printed.contains("did you mean H_REALTIME_LISTEN?"),
+        "{printed}"
+    );
     assert!(!folder.path().join("h-realtime-data").exists());
 }
 
 // GO-2026-4703
 #[test]
-fn what_is_dangerous_is_said_loudly() {
+fn insecure_settings_cause_warnings() {
     let folder = TempDir::new().unwrap();
     let text = "admin = \"0.0.0.0:0\"\nadmin_public = true\n[auth]\non_expiry = \"keep\"\n\
                 [h]\ndatabase_url = \"postgresql://u:p@db/h\"";
@@ -236,18 +239,18 @@ fn what_is_dangerous_is_said_loudly() {
     fs::write(&file, text).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let args = ["config", "check", "--config", "c.toml"];
-    let (code, _, said) = run(folder.path(), &args, &[]);
-    assert_eq!(code, 0, "{said}");
+    let (code, _, printed) = run(folder.path(), &args, &[]);
+    assert_eq!(code, 0, "{printed}");
     for part in [
         "warning: admin_public: ",
         "warning: auth.on_expiry = \"keep\": ",
         "warning: c.toml: all users of this host can read h.database_url",
     ] {
-        assert!(said.contains(part), "{said}");
+        assert!(printed.contains(part), "{printed}");
     }
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    let (_, _, said) = run(folder.path(), &args, &[]);
-    assert!(!said.contains("all users of this host"), "{said}");
+    let (_, _, printed) = run(folder.path(), &args, &[]);
+    assert!(!printed.contains("all users of this host"), "{printed}");
 
     let server = Server::configured("[auth]\non_expiry = \"keep\"");
     server.log_with("WARN");
@@ -260,7 +263,7 @@ fn what_is_dangerous_is_said_loudly() {
 }
 
 #[test]
-fn the_list_in_the_documents_is_what_the_program_prints() {
+fn documented_defaults_match_the_program() {
     let folder = TempDir::new().unwrap();
     let (code, out, _) = run(folder.path(), &["config", "default"], &[]);
     assert_eq!(code, 0);
@@ -271,20 +274,20 @@ fn the_list_in_the_documents_is_what_the_program_prints() {
         document.contains(&list),
         "the list in docs/operating.md should be:\n{list}"
     );
-    // And it is a file that can be used as it is.
+    // The list is also a usable configuration file.
     fs::write(folder.path().join("c.toml"), out).unwrap();
-    let (code, _, said) = run(
+    let (code, _, printed) = run(
         folder.path(),
         &["config", "check", "--config", "c.toml"],
         &[],
     );
-    assert_eq!((code, &*said), (0, ""));
+    assert_eq!((code, &*printed), (0, ""));
 }
 
-/// The package's configuration file names the package's data directory, so that commands need no
-/// `--data`.
+/// The package's configuration file names the package's data directory, so that commands do not
+/// need `--data`.
 #[test]
-fn the_package_has_a_configuration_that_names_its_data_directory() {
+fn packaged_configuration_names_its_data_directory() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let script = fs::read_to_string(root.join("docs/packaging/deb")).unwrap();
     let line = script
@@ -305,8 +308,8 @@ fn the_package_has_a_configuration_that_names_its_data_directory() {
     fs::write(&file, text).unwrap();
     let environment = [("H_REALTIME_CONFIG", file.to_str().unwrap())];
     let args = ["user", "list", "--create"];
-    let (code, _, said) = run(folder.path(), &args, &environment);
-    assert_eq!(code, 0, "{said}");
+    let (code, _, printed) = run(folder.path(), &args, &environment);
+    assert_eq!(code, 0, "{printed}");
     assert!(data.join("h-realtime.sqlite").is_file());
     let unit = fs::read_to_string(root.join("docs/systemd/h-realtime.service")).unwrap();
     assert!(unit.contains("StateDirectory=h-realtime\n"));

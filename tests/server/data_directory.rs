@@ -1,4 +1,4 @@
-//! The data directory: one server at a time, files for the right owner, and errors that name the
+//! The data directory: one server at a time, files with the right owner, and errors that name the
 //! file and the remedy.
 
 use std::fs;
@@ -17,20 +17,20 @@ use crate::support::{
 
 const JOE: &str = "acct:joe@example.org";
 
-/// Runs a command that must end by itself; its exit code and its output.
+/// Runs a command to its end; returns its exit code and its output.
 fn output(command: &mut Command) -> (i32, String) {
     let mut program = Program::start(command);
     let code = program.wait().unwrap_or(-1);
     let out: Vec<String> = std::iter::from_fn(|| program.line()).collect();
-    let words: Vec<String> = std::iter::from_fn(|| program.word()).collect();
-    (code, [out, words].concat().join("\n"))
+    let errors: Vec<String> = std::iter::from_fn(|| program.error_line()).collect();
+    (code, [out, errors].concat().join("\n"))
 }
 
 fn on(data: &Path, args: &[&str]) -> (i32, String) {
     output(Command::new(PROGRAM).args(args).arg("--data").arg(data))
 }
 
-/// The arguments of a server on ports that are free.
+/// Adds the arguments of a server on free ports.
 fn serve(mut command: Command, data: &Path) -> Command {
     command
         .args(["serve", "--listen", "ws://127.0.0.1:0", "--admin"])
@@ -39,7 +39,7 @@ fn serve(mut command: Command, data: &Path) -> Command {
     command
 }
 
-/// A program that can write no file that is longer than nothing, as on a full disk.
+/// Returns a command whose process cannot write any bytes to a file, as on a full disk.
 fn without_space(program: &Path) -> Command {
     let mut command = Command::new("sh");
     let script = r#"trap '' XFSZ; ulimit -f 0; exec "$0" "$@""#;
@@ -69,44 +69,44 @@ fn wait_for_address(server: &Server, address: &str) {
 }
 
 #[test]
-fn a_start_that_cannot_listen_creates_no_data_directory() {
+fn failed_listen_creates_no_data_directory() {
     let server = Server::start();
     let taken = server.address().to_string();
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");
     let mut command = Command::new(PROGRAM);
     command.args(["serve", "--listen", &format!("ws://{taken}"), "--admin"]);
-    let (code, said) = output(command.args(["127.0.0.1:0", "--data"]).arg(&data));
-    assert_eq!(code, 69, "{said}");
-    assert!(said.contains("reuse_port"), "{said}");
+    let (code, printed) = output(command.args(["127.0.0.1:0", "--data"]).arg(&data));
+    assert_eq!(code, 69, "{printed}");
+    assert!(printed.contains("reuse_port"), "{printed}");
     assert!(!data.exists());
-    // For the admin address that would not help.
+    // This remedy does not apply to the admin address.
     let mut command = Command::new(PROGRAM);
     command.args(["serve", "--listen", "ws://127.0.0.1:0", "--admin", &taken]);
-    let (code, said) = output(command.arg("--data").arg(&data));
-    assert_eq!(code, 69, "{said}");
+    let (code, printed) = output(command.arg("--data").arg(&data));
+    assert_eq!(code, 69, "{printed}");
     assert!(
-        said.contains("--admin") && !said.contains("reuse_port"),
-        "{said}"
+        printed.contains("--admin") && !printed.contains("reuse_port"),
+        "{printed}"
     );
     assert!(!data.exists());
 }
 
 // D7
 #[test]
-fn a_second_server_is_refused_and_leaves_the_first_as_it_was() {
+fn second_server_is_refused_without_effect_on_the_first() {
     let server = Server::start();
     let before = admin_address(&server);
-    let (code, said) = output(&mut serve(Command::new(PROGRAM), &server.data()));
-    assert_eq!(code, 69, "{said}");
+    let (code, printed) = output(&mut serve(Command::new(PROGRAM), &server.data()));
+    assert_eq!(code, 69, "{printed}");
     let data = server.data().display().to_string();
     assert!(
-        said.contains(&data) && said.contains("another server"),
-        "{said}"
+        printed.contains(&data) && printed.contains("another server"),
+        "{printed}"
     );
     if fs::read_to_string("/proc/locks").is_ok_and(|locks| locks.contains("FLOCK")) {
         let pid = format!("(process id {})", server.child.id());
-        assert!(said.contains(&pid), "{said}");
+        assert!(printed.contains(&pid), "{printed}");
     }
     assert_eq!(admin_address(&server), before);
     // The commands do not need the lock.
@@ -128,7 +128,7 @@ fn servers_with_reuse_port_share_the_directory_and_the_last_to_end_removes_the_a
         if next_ends_first {
             next.signal(Signal::TERM);
             assert_eq!(next.wait().1, Some(0));
-            // The server that is still there writes its own again.
+            // The remaining server writes its own address again.
             wait_for_address(&first, &before);
         } else {
             first.signal(Signal::TERM);
@@ -146,7 +146,7 @@ fn servers_with_reuse_port_share_the_directory_and_the_last_to_end_removes_the_a
 
 // D7
 #[test]
-fn the_address_is_never_that_of_a_server_that_has_ended() {
+fn address_file_never_names_a_stopped_server() {
     let config = "reuse_port = true\n[timeouts]\nclose = \"300ms\"\ndrain = \"300ms\"";
     let first = Server::configured(config);
     let before = admin_address(&first);
@@ -174,8 +174,8 @@ fn commands_create_no_data_directory_and_no_database() {
     fs::create_dir(&empty).unwrap();
     let backup = folder.path().join("backup");
     let filled = folder.path().join("filled");
-    let (code, said) = on(&filled, &["user", "add", JOE, "--create"]);
-    assert_eq!(code, 0, "{said}");
+    let (code, printed) = on(&filled, &["user", "add", JOE, "--create"]);
+    assert_eq!(code, 0, "{printed}");
     let file = backup.to_str().unwrap();
     assert_eq!(on(&filled, &["backup", file]).0, 0);
 
@@ -187,43 +187,53 @@ fn commands_create_no_data_directory_and_no_database() {
         &["restore", file],
         &["backup", "copy"],
     ] {
-        let (code, said) = on(&nowhere, args);
-        assert_eq!(code, 69, "{args:?}: {said}");
+        let (code, printed) = on(&nowhere, args);
+        assert_eq!(code, 69, "{args:?}: {printed}");
         let part = format!("{}: there is no such data directory", nowhere.display());
-        assert!(said.contains(&part), "{args:?}: {said}");
-        let (code, said) = on(&empty, args);
-        assert_eq!(code, 69, "{args:?}: {said}");
-        assert!(said.contains(empty.to_str().unwrap()), "{args:?}: {said}");
+        assert!(printed.contains(&part), "{args:?}: {printed}");
+        let (code, printed) = on(&empty, args);
+        assert_eq!(code, 69, "{args:?}: {printed}");
+        assert!(
+            printed.contains(empty.to_str().unwrap()),
+            "{args:?}: {printed}"
+        );
         assert!(!nowhere.exists());
         assert_eq!(fs::read_dir(&empty).unwrap().count(), 0, "{args:?}");
     }
     for args in [&["restore", file, "--create"][..], &["user", "list"]] {
-        let (code, said) = on(&nowhere, args);
-        assert_eq!(code, 0, "{said}");
+        let (code, printed) = on(&nowhere, args);
+        assert_eq!(code, 0, "{printed}");
     }
 }
 
 #[test]
-fn a_full_disk_prevents_no_start_and_every_failed_write_names_its_file() {
+fn full_disk_does_not_prevent_start_and_failed_writes_name_the_file() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");
     let program = Path::new(PROGRAM);
     // The first start has to write the key.
-    let (code, said) = output(&mut serve(without_space(program), &data));
-    assert_eq!(code, 74, "{said}");
+    let (code, printed) = output(&mut serve(without_space(program), &data));
+    assert_eq!(code, 74, "{printed}");
     let key = data.join("publish.key").display().to_string();
-    assert!(said.contains(&key) && said.contains("ulimit -f"), "{said}");
-    assert_eq!(fs::read_dir(&data).unwrap().count(), 0, "no draft is left");
+    assert!(
+        printed.contains(&key) && printed.contains("ulimit -f"),
+        "{printed}"
+    );
+    assert_eq!(
+        fs::read_dir(&data).unwrap().count(),
+        0,
+        "no temporary file is left"
+    );
 
     let mut server = Program::start(&mut serve(Command::new(PROGRAM), &data));
     wait_for_banner(&server);
     let pid = rustix::process::Pid::from_child(&server.child);
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
     server.wait();
-    // The killed server's address is no longer right.
+    // The killed server's address is outdated.
     assert!(data.join("admin.address").exists());
     let server = Program::start(&mut serve(without_space(program), &data));
-    let warning = server.said("admin.address: ");
+    let warning = server.wait_for_error_line("admin.address: ");
     assert!(warning.contains(" WARN "), "{warning}");
     let banner = wait_for_banner(&server);
     let admin = banner
@@ -234,17 +244,17 @@ fn a_full_disk_prevents_no_start_and_every_failed_write_names_its_file() {
     assert!(!data.join("admin.address").exists());
     fs::write(folder.path().join("events"), "").unwrap();
     let events = folder.path().join("events").display().to_string();
-    let (code, said) = on(&data, &["publish", &events, "--admin", admin]);
-    assert_eq!(code, 0, "{said}");
+    let (code, printed) = on(&data, &["publish", &events, "--admin", admin]);
+    assert_eq!(code, 0, "{printed}");
 
     let mut command = without_space(program);
     command.args(["user", "add", JOE, "--data"]).arg(&data);
-    let (code, said) = output(&mut command);
-    assert_eq!(code, 74, "{said}");
+    let (code, printed) = output(&mut command);
+    assert_eq!(code, 74, "{printed}");
     let database = data.join("h-realtime.sqlite").display().to_string();
     assert!(
-        said.contains(&database) && said.contains("ulimit -f"),
-        "{said}"
+        printed.contains(&database) && printed.contains("ulimit -f"),
+        "{printed}"
     );
     assert_eq!(on(&data, &["user", "list"]).0, 0);
 }
@@ -260,21 +270,24 @@ fn a_full_disk_leaves_no_empty_database_and_restore_names_the_database() {
     command
         .args(["restore", &path("backup"), "--data"])
         .arg(&data);
-    let (code, said) = output(&mut command);
-    assert_eq!(code, 74, "{said}");
+    let (code, printed) = output(&mut command);
+    assert_eq!(code, 74, "{printed}");
     let database = data.join("h-realtime.sqlite").display().to_string();
     assert!(
-        said.contains(&database) && said.contains("ulimit -f"),
-        "{said}"
+        printed.contains(&database) && printed.contains("ulimit -f"),
+        "{printed}"
     );
-    assert!(!said.contains(&path("backup")), "{said}");
+    assert!(!printed.contains(&path("backup")), "{printed}");
     assert_eq!(on(&data, &["restore", &path("backup")]).0, 0);
 
     let mut command = without_space(Path::new(PROGRAM));
     command.args(["user", "add", JOE, "--create", "--data", &path("new")]);
-    let (code, said) = output(&mut command);
-    assert_eq!(code, 74, "{said}");
-    assert!(said.contains(&path("new/h-realtime.sqlite")), "{said}");
+    let (code, printed) = output(&mut command);
+    assert_eq!(code, 74, "{printed}");
+    assert!(
+        printed.contains(&path("new/h-realtime.sqlite")),
+        "{printed}"
+    );
     assert_eq!(fs::read_dir(path("new")).unwrap().count(), 0);
 }
 
@@ -292,7 +305,7 @@ fn files_that_every_user_can_read_are_a_warning_with_the_remedy() {
 }
 
 #[test]
-fn drafts_that_a_killed_server_has_left_are_removed_by_the_next_start() {
+fn temporary_files_of_a_killed_server_are_removed() {
     let mut server = Server::start();
     let random = "x".repeat(43);
     let draft = server.data().join(format!("publish.key.{random}"));
@@ -302,7 +315,7 @@ fn drafts_that_a_killed_server_has_left_are_removed_by_the_next_start() {
     server.log_with(&format!("removed {}", draft.display()));
 }
 
-/// Every file in a directory, with its owner.
+/// Returns every file in a directory, with its owner.
 fn owners(data: &Path) -> Vec<(PathBuf, u32)> {
     let entries = fs::read_dir(data).unwrap().map(Result::unwrap);
     let owners = entries.map(|entry| (entry.path(), entry.metadata().unwrap().uid()));
@@ -322,8 +335,8 @@ fn files_that_root_creates_belong_to_the_owner_of_the_directory() {
     fs::create_dir(&data).unwrap();
     give(&data);
     let run = |args: &[&str]| {
-        let (code, said) = on(&data, args);
-        assert_eq!(code, 0, "{args:?}: {said}");
+        let (code, printed) = on(&data, args);
+        assert_eq!(code, 0, "{args:?}: {printed}");
         for (path, owner) in owners(&data) {
             assert_eq!(owner, OTHER_USER, "{args:?}: {path:?}");
         }
@@ -340,7 +353,7 @@ fn files_that_root_creates_belong_to_the_owner_of_the_directory() {
     run(&["restore", backup.to_str().unwrap()]);
     assert!(data.join("h-realtime.sqlite.damaged").exists());
     drop(server);
-    // Root starts a server by mistake; the next one runs as it should.
+    // Root starts a server by mistake; the next one runs normally.
     fs::remove_file(data.join("publish.key")).unwrap();
     let by_root = Program::start(&mut serve(Command::new(PROGRAM), &data));
     wait_for_banner(&by_root);
@@ -352,13 +365,13 @@ fn files_that_root_creates_belong_to_the_owner_of_the_directory() {
     wait_for_banner(&server);
 }
 
-/// A database that this process cannot use; the code and the remedy of the error.
+/// Asserts that a command cannot use the database, with this exit code and remedy.
 fn is_refused(data: &Path, args: &[&str], code: i32, remedy: &str) {
-    let (found, said) = on(data, args);
-    assert_eq!(found, code, "{args:?}: {said}");
+    let (found, printed) = on(data, args);
+    assert_eq!(found, code, "{args:?}: {printed}");
     let database = data.join("h-realtime.sqlite").display().to_string();
-    assert!(said.contains(&database), "{args:?}: {said}");
-    assert!(said.contains(remedy), "{args:?}: {said}");
+    assert!(printed.contains(&database), "{args:?}: {printed}");
+    assert!(printed.contains(remedy), "{args:?}: {printed}");
 }
 
 #[test]
@@ -424,13 +437,13 @@ fn a_database_of_another_user_is_a_permission_error_with_the_remedy() {
     ] {
         set(&data, directory);
         set(&database, file);
-        let (code, said) = as_other(&add);
-        assert_eq!(code, 77, "{directory:o} {file:o}: {said}");
-        assert!(said.contains(named.to_str().unwrap()), "{said}");
-        assert!(said.contains("as root"), "{said}");
+        let (code, printed) = as_other(&add);
+        assert_eq!(code, 77, "{directory:o} {file:o}: {printed}");
+        assert!(printed.contains(named.to_str().unwrap()), "{printed}");
+        assert!(printed.contains("as root"), "{printed}");
     }
-    let (code, said) = as_other(&["serve", "--listen", "ws://127.0.0.1:0"]);
-    assert_eq!(code, 77, "{said}");
-    assert!(said.contains(data.to_str().unwrap()), "{said}");
-    assert!(said.contains("as root"), "{said}");
+    let (code, printed) = as_other(&["serve", "--listen", "ws://127.0.0.1:0"]);
+    assert_eq!(code, 77, "{printed}");
+    assert!(printed.contains(data.to_str().unwrap()), "{printed}");
+    assert!(printed.contains("as root"), "{printed}");
 }

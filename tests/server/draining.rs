@@ -1,5 +1,5 @@
-//! The admin listener during a shutdown: health, metrics, and publishing go on until the last client
-//! is closed, and then the next server has the address.
+//! The admin listener during a shutdown: health, metrics, and publishing are available until the
+//! last client is closed, and then the next server takes over the address.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 const PAGE: &str = "https://example.org/page";
-/// The close frame waits for its answer, so that a client can hold a shutdown up.
+/// The server waits for the reply to its close frame, so that a client can delay a shutdown.
 const PATIENT: &str = "[timeouts]\nclose = \"1h\"\ndrain = \"0s\"";
 
 fn service_restart() -> Received {
@@ -37,7 +37,8 @@ fn is_refused(address: SocketAddr) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// A server that is shutting down, and a client that has yet to answer its close frame.
+/// Returns a server that is shutting down, and a client that has not replied to its close frame
+/// yet.
 fn draining(config: &str) -> (Server, Client) {
     let server = Server::configured(config);
     server.wait_until_ready();
@@ -49,7 +50,7 @@ fn draining(config: &str) -> (Server, Client) {
 
 #[test]
 fn events_reach_the_clients_that_are_still_connected() {
-    // 200 closes a second: the last is closed after two seconds.
+    // 200 closes per second: the last client is closed after two seconds.
     let mut server = Server::configured("[timeouts]\ndrain = \"1s\"");
     server.wait_until_ready();
     let before: Vec<Client> = (0..400).map(|_| server.anonymous()).collect();
@@ -64,8 +65,8 @@ fn events_reach_the_clients_that_are_still_connected() {
     let (status, answer) = server.publish(&event("create", json!({})).to_string());
     assert_eq!((status, &answer["matched"]), (202, &json!(1)));
     // Commands find it, too.
-    let said = server.run(&["publish", file.to_str().unwrap()]);
-    assert!(said.ends_with("matched 1"), "{said}");
+    let output = server.run(&["publish", file.to_str().unwrap()]);
+    assert!(output.ends_with("matched 1"), "{output}");
     let found = fs::read_to_string(server.data().join("admin.address")).unwrap();
     assert_eq!(found, address);
     for _ in 0..2 {
@@ -80,7 +81,7 @@ fn events_reach_the_clients_that_are_still_connected() {
 }
 
 #[test]
-fn health_and_metrics_are_served_while_the_last_client_is_waited_for() {
+fn health_and_metrics_are_served_until_the_last_client_has_closed() {
     let (mut server, mut client) = draining(PATIENT);
     assert!(is_refused(server.address()));
     assert_eq!(get(&server, "/livez").0, 200);
@@ -101,7 +102,7 @@ fn health_and_metrics_are_served_while_the_last_client_is_waited_for() {
 }
 
 #[test]
-fn a_pooled_admin_connection_is_served_once_more_and_then_closed() {
+fn pooled_admin_connection_gets_one_response_before_close() {
     let server = Server::configured(PATIENT);
     server.wait_until_ready();
     let mut client = server.anonymous();
@@ -119,7 +120,7 @@ fn a_pooled_admin_connection_is_served_once_more_and_then_closed() {
 }
 
 #[test]
-fn a_second_signal_takes_the_admin_listener_as_well() {
+fn second_signal_also_stops_the_admin_listener() {
     let (mut server, _client) = draining(PATIENT);
     assert_eq!(get(&server, "/livez").0, 200);
     server.signal(Signal::TERM);
@@ -128,7 +129,8 @@ fn a_second_signal_takes_the_admin_listener_as_well() {
     assert!(!server.data().join("admin.address").exists());
 }
 
-/// The next server, on the same addresses, its admin address included, as the first has ended.
+/// Starts the next server on the same addresses, including the admin address, as soon as the first
+/// has ended.
 fn next_at_once(server: &Server) -> Server {
     let admin = server.admin.to_string();
     let args = ["--admin", &admin, "--listen", &server.listeners[0]];
@@ -136,12 +138,12 @@ fn next_at_once(server: &Server) -> Server {
 }
 
 #[test]
-fn the_next_server_waits_for_the_admin_address_and_clients_wait_for_it() {
+fn next_server_and_its_clients_wait_for_the_admin_address() {
     let (mut server, mut client) = draining(PATIENT);
     let next = thread::scope(|scope| {
         let next = scope.spawn(|| next_at_once(&server));
         server.log_with("waiting for the admin address");
-        // It listens, and has the old one answer about itself.
+        // It already accepts clients, and the old server still responds on the admin address.
         let waiting = scope.spawn(|| server.anonymous());
         assert_eq!(get(&server, "/readyz").0, 503);
         client.close(1012, "");
@@ -154,7 +156,7 @@ fn the_next_server_waits_for_the_admin_address_and_clients_wait_for_it() {
         (next.admin, next.address()),
         (server.admin, server.address())
     );
-    // The first has not taken away what tells where the second is.
+    // The first server has not removed the second server's address file.
     let found = fs::read_to_string(next.data().join("admin.address")).unwrap();
     assert_eq!(found.trim(), format!("http://{}/", next.admin));
     next.wait_until_ready();
@@ -162,7 +164,7 @@ fn the_next_server_waits_for_the_admin_address_and_clients_wait_for_it() {
 }
 
 #[test]
-fn an_admin_address_that_something_else_has_is_an_error_at_once() {
+fn admin_address_of_another_program_is_an_immediate_error() {
     let server = Server::start();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     for taken in [server.admin, other.local_addr().unwrap()] {
@@ -174,13 +176,13 @@ fn an_admin_address_that_something_else_has_is_an_error_at_once() {
             .arg("--data")
             .arg(folder.path());
         let mut program = Program::start(&mut command);
-        program.said(&format!("cannot listen on {taken}"));
+        program.wait_for_error_line(&format!("cannot listen on {taken}"));
         assert_eq!(program.wait(), Some(69));
     }
 }
 
 #[test]
-fn an_admin_socket_of_systemd_is_served_to_the_end_and_left_to_the_next_server() {
+fn inherited_admin_socket_is_served_and_kept_for_the_next_server() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("config.toml"), PATIENT).unwrap();
     let [ws, admin] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
@@ -198,7 +200,7 @@ fn an_admin_socket_of_systemd_is_served_to_the_end_and_left_to_the_next_server()
     );
     // A new client waits for the next server.
     let mut early = Client::raw(crate::support::connect(server.address()));
-    early.ask_for_websocket("/ws", "");
+    early.request_websocket("/ws", "");
     client.close(1012, "");
     assert_eq!(server.wait().1, Some(0));
     let mut request = TcpStream::connect(server.admin).unwrap();
@@ -215,7 +217,7 @@ fn an_admin_socket_of_systemd_is_served_to_the_end_and_left_to_the_next_server()
     drop(next);
 }
 
-/// Sends a request to a unix socket; the response.
+/// Sends a request to a unix socket and returns the response.
 fn ask(path: &std::path::Path, host: &str) -> String {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -226,7 +228,7 @@ fn ask(path: &std::path::Path, host: &str) -> String {
     answer
 }
 
-/// A server whose admin interface is on a unix socket, once it serves.
+/// Starts a server whose admin interface is on a unix socket.
 fn on_unix_sockets(folder: &Arc<TempDir>) -> Program {
     let path = |name: &str| format!("unix:{}", folder.path().join(name).display());
     let mut command = Command::new(PROGRAM);
@@ -248,7 +250,7 @@ fn on_unix_sockets(folder: &Arc<TempDir>) -> Program {
 fn an_admin_interface_on_a_unix_socket_is_served_to_the_end() {
     let folder = Arc::new(TempDir::new().unwrap());
     let mut first = on_unix_sockets(&folder);
-    first.said("started");
+    first.wait_for_error_line("started");
     let (ws, admin) = (
         folder.path().join("ws.sock"),
         folder.path().join("admin.sock"),
@@ -256,7 +258,7 @@ fn an_admin_interface_on_a_unix_socket_is_served_to_the_end() {
     eventually(PATIENCE, || {
         ask(&admin, "localhost").contains(" 200 ").then_some(())
     });
-    // Of names only those that are listed are its own.
+    // Only configured host names are accepted.
     assert!(ask(&admin, "admin.example.org").starts_with("HTTP/1.1 200 "));
     let rebound = ask(&admin, "rebound.example.org");
     assert!(rebound.starts_with("HTTP/1.1 403 "), "{rebound}");
@@ -268,10 +270,10 @@ fn an_admin_interface_on_a_unix_socket_is_served_to_the_end() {
     assert_eq!(client.receive(), service_restart());
     assert!(ask(&admin, "localhost").contains(r#""error":"draining""#));
     let next = on_unix_sockets(&folder);
-    next.said("waiting for the admin address unix:");
+    next.wait_for_error_line("waiting for the admin address unix:");
     client.close(1012, "");
     assert_eq!(first.wait(), Some(0));
-    next.said("started");
+    next.wait_for_error_line("started");
     eventually(PATIENCE, || {
         ask(&admin, "localhost").contains(" 200 ").then_some(())
     });

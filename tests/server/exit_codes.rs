@@ -1,4 +1,4 @@
-//! Every exit code that docs/operating.md lists, by a command that ends with it.
+//! Every exit code that docs/operating.md lists, with a command that returns it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,14 +10,14 @@ use tempfile::TempDir;
 
 use crate::support::{PROGRAM, Program, Server};
 
-/// Runs a line of the shell in a folder, with the program as `$P`.
+/// Runs a shell command in a folder, with the program as `$P`.
 fn shell(line: &str, folder: &Path) -> Output {
     let mut shell = Command::new("sh");
     shell.args(["-c", line]).current_dir(folder);
     shell.env("P", PROGRAM).output().unwrap()
 }
 
-/// The codes in the first column of the table.
+/// Returns the codes in the first column of the table.
 fn documented() -> BTreeSet<i32> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md");
     let text = fs::read_to_string(path).unwrap();
@@ -27,7 +27,7 @@ fn documented() -> BTreeSet<i32> {
     codes.collect()
 }
 
-/// Lines of the shell, the exit code of each, and a part of what is said.
+/// Shell commands, their exit codes, and a part of their output.
 const LINES: &[(&str, i32, &str)] = &[
     ("$P --version", 0, "h-realtime"),
     ("$P --help", 0, "Usage"),
@@ -154,24 +154,24 @@ const LINES: &[(&str, i32, &str)] = &[
 ];
 
 #[test]
-fn every_documented_exit_code_is_that_of_a_command() {
+fn every_documented_exit_code_is_returned_by_a_command() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("event"), "{}").unwrap();
     let mut found: BTreeSet<i32> = LINES.iter().map(|line| line.1).collect();
     for (line, code, part) in LINES {
         let output = shell(line, folder.path());
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        assert_eq!(output.status.code(), Some(*code), "{line}: {said}");
-        assert!(said.contains(part), "{line}: {said}");
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed);
+        assert_eq!(output.status.code(), Some(*code), "{line}: {printed}");
+        assert!(printed.contains(part), "{line}: {printed}");
     }
-    // Those that need a server, in the other test and in tests/server/listen_ends.rs.
+    // The codes of servers are covered by the other test and by tests/server/listen_ends.rs.
     found.extend([77, 130, 143]);
     assert_eq!(found, documented());
 }
 
 #[test]
-fn rejected_keys_tokens_and_files_lead_to_77() {
+fn rejected_keys_tokens_and_files_return_77() {
     let server = Server::configured("[auth]\ninvalid_token = \"reject\"");
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("event"), "{}").unwrap();
@@ -189,7 +189,7 @@ fn rejected_keys_tokens_and_files_lead_to_77() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    // The superuser may open everything.
+    // The superuser may open every file.
     let others = "setpriv --reuid=65534 --regid=65534 --clear-groups";
     let program = folder.path().join("program");
     fs::copy(PROGRAM, &program).unwrap();
@@ -198,9 +198,9 @@ fn rejected_keys_tokens_and_files_lead_to_77() {
     for command in ["user list", "publish event", "backup copy"] {
         let line = format!("{others} ./program {command} --data {}", data.display());
         let output = shell(&line, folder.path());
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(77), "{line}: {said}");
-        assert!(said.contains("data"), "{line}: {said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(77), "{line}: {printed}");
+        assert!(printed.contains("data"), "{line}: {printed}");
     }
 }
 
@@ -235,7 +235,7 @@ fn servers_end_with_0_after_signals() {
         assert_eq!(server.wait().1, Some(0), "{signal:?}");
     }
     let mut listener = Program::start(Command::new(PROGRAM).args(["listen", "ws://127.0.0.1:1"]));
-    listener.said("reconnecting in ");
+    listener.wait_for_error_line("reconnecting in ");
     kill_process(Pid::from_child(&listener.child), Signal::INT).unwrap();
     assert_eq!(listener.wait(), Some(130));
 }

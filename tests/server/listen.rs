@@ -1,4 +1,4 @@
-//! `listen` and `publish`, the two commands that talk to a running server.
+//! `listen` and `publish`, the two commands that communicate with a running server.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -15,10 +15,10 @@ fn listen(url: &str, args: &[&str]) -> Program {
     Program::start(command.args(["listen", url]).args(args))
 }
 
-/// The next event that a listener prints.
-fn heard(listener: &Program) -> Value {
+/// Returns the next event that a listener prints.
+fn next_event(listener: &Program) -> Value {
     let line = listener.line().expect("an event");
-    serde_json::from_str(&line).unwrap_or_else(|_| panic!("no line of JSON: {line}"))
+    serde_json::from_str(&line).unwrap_or_else(|_| panic!("not a line of JSON: {line}"))
 }
 
 fn event(id: &str) -> Value {
@@ -37,28 +37,28 @@ fn publish(server: &Server, id: &str) {
 }
 
 #[test]
-fn it_prints_a_line_an_event_until_it_has_enough() {
+fn listen_prints_one_line_per_event_up_to_the_count() {
     let server = Server::start();
     let token = server.user(ME);
     let args = ["--uri", PAGE, "--token", &token, "--count", "3"];
     let mut listener = listen(&server.listeners[0], &args);
-    listener.said("connected as acct:me@example.org");
+    listener.wait_for_error_line("connected as acct:me@example.org");
     publish(&server, "A");
     publish(&server, "B");
     server.publish(&group_join().to_string());
     for id in ["A", "B"] {
-        let event = heard(&listener);
+        let event = next_event(&listener);
         assert_eq!(event["type"], "annotation-notification");
         assert_eq!(event["payload"][0]["id"], id);
         assert_eq!(event["payload"][0]["text"], "line\nbreak");
     }
-    assert_eq!(heard(&listener)["type"], "session-change");
+    assert_eq!(next_event(&listener)["type"], "session-change");
     assert_eq!(listener.line(), None);
     assert_eq!(listener.wait(), Some(0));
 }
 
 #[test]
-fn it_hears_what_any_of_its_options_asks_for() {
+fn listen_receives_events_matching_any_option() {
     let server = Server::start();
     let url = &server.listeners[0];
     let token = server.user(ME);
@@ -78,61 +78,61 @@ fn it_hears_what_any_of_its_options_asks_for() {
         (listen(url, &args), ids)
     });
     for (listener, _) in &listeners {
-        listener.said("connected as");
+        listener.wait_for_error_line("connected as");
     }
     publish(&server, "A");
     let mut reply = event("B");
     reply["annotation"]["references"] = json!(["A"]);
     server.publish(&reply.to_string());
-    // This all of them hear.
+    // All of them receive this one.
     server.publish(&group_join().to_string());
     for (listener, ids) in &listeners {
         for id in ids.chars() {
-            assert_eq!(heard(listener)["payload"][0]["id"], id.to_string());
+            assert_eq!(next_event(listener)["payload"][0]["id"], id.to_string());
         }
-        assert_eq!(heard(listener)["type"], "session-change");
+        assert_eq!(next_event(listener)["type"], "session-change");
     }
 }
 
 #[test]
-fn it_comes_back_when_the_server_does() {
+fn listen_reconnects_after_a_restart() {
     let mut server = Server::start();
     let listener = listen(&server.listeners[0], &["--uri", PAGE]);
-    listener.said("connected, anonymous");
+    listener.wait_for_error_line("connected, anonymous");
     publish(&server, "A");
-    assert_eq!(heard(&listener)["payload"][0]["id"], "A");
+    assert_eq!(next_event(&listener)["payload"][0]["id"], "A");
     server.restart();
-    listener.said("reconnecting in ");
-    listener.said("connected, anonymous");
+    listener.wait_for_error_line("reconnecting in ");
+    listener.wait_for_error_line("connected, anonymous");
     publish(&server, "B");
-    assert_eq!(heard(&listener)["payload"][0]["id"], "B");
+    assert_eq!(next_event(&listener)["payload"][0]["id"], "B");
 }
 
 #[test]
-fn how_it_ends_when_it_may_not_come_back() {
+fn listen_exits_if_it_must_not_reconnect() {
     let config = "[auth]\ninvalid_token = \"reject\"\n[timeouts]\ndrain = \"100ms\"";
     let mut server = Server::configured(config);
     let token = server.user(ME);
     let url = server.listeners[0].clone();
-    // A wrong token is no use the next time either.
+    // An invalid token stays invalid.
     let mut listener = listen(&url, &["--token", "hrt-wrong"]);
-    listener.said("401");
+    listener.wait_for_error_line("401");
     assert_eq!(listener.wait(), Some(77));
 
     let mut listener = listen(&url, &["--no-reconnect", "--token", &token]);
-    listener.said("connected as");
+    listener.wait_for_error_line("connected as");
     server.run(&["token", "revoke", "1"]);
-    listener.said("3000");
+    listener.wait_for_error_line("3000");
     assert_eq!(listener.wait(), Some(77));
 
     let mut done = listen(&url, &["--no-reconnect"]);
     let mut waiting = listen(&url, &["--no-reconnect", "--uri", PAGE, "--count", "1"]);
     for listener in [&done, &waiting] {
-        listener.said("connected, anonymous");
+        listener.wait_for_error_line("connected, anonymous");
     }
     server.signal(rustix::process::Signal::TERM);
     assert_eq!(done.wait(), Some(0));
-    waiting.said("1012");
+    waiting.wait_for_error_line("1012");
     assert_eq!(waiting.wait(), Some(69));
     assert_eq!(server.wait().1, Some(0));
     let mut listener = listen(&url, &["--no-reconnect"]);
@@ -140,11 +140,11 @@ fn how_it_ends_when_it_may_not_come_back() {
 }
 
 #[test]
-fn a_unix_socket_serves_the_same() {
+fn listen_and_publish_work_over_unix_sockets() {
     let folder = tempfile::TempDir::new().unwrap();
     let socket = folder.path().join("api.sock");
-    // What a killed server has left is no obstacle. It never listened: processes that other tests
-    // start have what we have open until their program runs.
+    // The stale socket of a killed server does not matter. It never listened: processes started by
+    // other tests inherit open sockets until exec.
     let left = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     left.bind(&SockAddr::unix(&socket).unwrap()).unwrap();
     drop(left);
@@ -162,14 +162,14 @@ fn a_unix_socket_serves_the_same() {
     let answer = client.ask(r#"{"type": "whoami", "id": 1}"#);
     assert!(answer.contains(ME), "{answer}");
     let listener = listen(&url, &["--uri", PAGE, "--token", &token]);
-    listener.said("connected as acct:me@example.org");
+    listener.wait_for_error_line("connected as acct:me@example.org");
     let tcp = listen(&server.listeners[1], &["--uri", PAGE]);
-    tcp.said("connected, anonymous");
+    tcp.wait_for_error_line("connected, anonymous");
 
     publish(&server, "A");
     assert!(matches!(&client.drain()[..], [Received::Text(_)]));
-    assert_eq!(heard(&listener)["payload"][0]["id"], "A");
-    assert_eq!(heard(&tcp)["payload"][0]["id"], "A");
+    assert_eq!(next_event(&listener)["payload"][0]["id"], "A");
+    assert_eq!(next_event(&tcp)["payload"][0]["id"], "A");
     server.signal(rustix::process::Signal::TERM);
     assert!(matches!(client.receive(), Received::Close(Some((1012, _)))));
     client.close(1012, "");
@@ -177,7 +177,7 @@ fn a_unix_socket_serves_the_same() {
     assert!(!socket.exists());
 }
 
-/// Runs `publish` with something on standard input.
+/// Runs `publish` with this standard input.
 fn run_publish(server: &Server, file: &Path, input: &str, key: Option<&str>) -> Output {
     let mut command = Command::new(PROGRAM);
     command
@@ -190,7 +190,7 @@ fn run_publish(server: &Server, file: &Path, input: &str, key: Option<&str>) -> 
     }
     let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = pipes.stderr(Stdio::piped()).spawn().unwrap();
-    // It may end before it has read all.
+    // The command may exit before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -213,8 +213,8 @@ fn publish_takes_files_and_pipes_in_any_layout() {
         std::fs::write(&file, &text).unwrap();
         for (path, input) in [(&*file, ""), (Path::new("-"), &*text)] {
             let output = run_publish(&server, path, input, None);
-            let said = String::from_utf8(output.stderr).unwrap();
-            assert_eq!((output.status.code(), &*said), (Some(0), ""), "{text}");
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), &*stderr), (Some(0), ""), "{text}");
             let line = |id| format!("create {id} matched 1\n");
             let expected: String = ids.chars().map(line).collect();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
@@ -224,7 +224,7 @@ fn publish_takes_files_and_pipes_in_any_layout() {
 }
 
 #[test]
-fn publish_ends_at_the_first_event_that_is_refused() {
+fn publish_stops_at_the_first_refused_event() {
     let server = Server::start();
     let mut bad = event("B");
     bad["annotation"]["user"] = json!("nobody");
@@ -247,11 +247,11 @@ fn publish_ends_at_the_first_event_that_is_refused() {
         (a.to_string(), Some("wrong-publish-key"), 77, "", "key"),
     ] {
         let output = run_publish(&server, Path::new("-"), &input, key);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{input}: {said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{input}: {stderr}");
         assert_eq!(String::from_utf8(output.stdout).unwrap(), printed);
-        assert!(said.contains(part), "{said}");
-        assert!(!said.contains("wrong-publish-key"), "{said}");
+        assert!(stderr.contains(part), "{stderr}");
+        assert!(!stderr.contains("wrong-publish-key"), "{stderr}");
     }
 }
 

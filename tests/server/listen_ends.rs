@@ -1,5 +1,5 @@
-//! `listen` against servers that end, refuse, or are not servers of this API, and against signals:
-//! what it says and its exit code.
+//! `listen` with servers that end, refuse, or do not implement this API, and with signals: its
+//! messages and exit codes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -18,11 +18,11 @@ fn listen(url: &str, args: &[&str]) -> Program {
     Program::start(command.args(["listen", url]).args(args))
 }
 
-/// Runs `listen` to its end: the exit code, and standard error.
+/// Runs `listen` to its end; returns the exit code and standard error.
 fn ended(url: &str, args: &[&str]) -> (Option<i32>, String) {
     let mut listener = listen(url, args);
     let code = listener.wait();
-    let lines: Vec<String> = std::iter::from_fn(|| listener.word()).collect();
+    let lines: Vec<String> = std::iter::from_fn(|| listener.error_line()).collect();
     (code, lines.join("\n"))
 }
 
@@ -30,7 +30,7 @@ fn signal(listener: &Program, signal: Signal) {
     kill_process(Pid::from_child(&listener.child), signal).unwrap();
 }
 
-/// Completes the handshake and reads the opening, up to `whoami`.
+/// Completes the handshake and reads the first messages up to `whoami`.
 fn accepted(mut stream: TcpStream, key: &str) -> WebSocket<TcpStream> {
     let answer = switching(key, "Upgrade", "");
     stream.write_all(answer.as_bytes()).unwrap();
@@ -48,15 +48,15 @@ fn upgrade_with_a_list_of_options_that_arrives_byte_by_byte_is_accepted() {
         stream.set_nodelay(true).unwrap();
         for byte in switching(&key, "keep-alive, upgrade", "X-Padding: 0123456789\r\n").bytes() {
             stream.write_all(&[byte]).unwrap();
-            // A segment each: what the client reads is what was written in one go.
+            // One segment each: every write is a separate read of the client.
             thread::sleep(Duration::from_millis(1));
         }
         let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
         socket.send(Message::text(EVENT)).unwrap();
         while socket.read().is_ok() {}
     });
-    let (code, said) = ended(&url, &["--group", "g", "--count", "1"]);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = ended(&url, &["--group", "g", "--count", "1"]);
+    assert_eq!(code, Some(0), "{output}");
     server.join().unwrap();
 }
 
@@ -69,14 +69,17 @@ fn extension_that_was_not_offered_is_refused() {
         stream.read_to_end(&mut rest).unwrap();
         rest
     });
-    let (code, said) = ended(&url, &["--group", "g"]);
-    assert_eq!(code, Some(69), "{said}");
-    assert!(said.contains("not offered: permessage-deflate"), "{said}");
+    let (code, output) = ended(&url, &["--group", "g"]);
+    assert_eq!(code, Some(69), "{output}");
+    assert!(
+        output.contains("not offered: permessage-deflate"),
+        "{output}"
+    );
     assert_eq!(server.join().unwrap(), b"", "no frame is sent");
 }
 
 #[test]
-fn servers_of_other_protocols_are_named_as_such() {
+fn servers_of_other_protocols_are_identified() {
     for (bytes, parts) in [
         (
             &b"\x15\x03\x03\x00\x02\x02\x46"[..],
@@ -87,10 +90,10 @@ fn servers_of_other_protocols_are_named_as_such() {
         let (url, server) = scripted(move |mut stream, _| {
             let _ = stream.write_all(bytes);
         });
-        let (code, said) = ended(&url, &["--group", "g"]);
-        assert_eq!(code, Some(69), "{said}");
+        let (code, output) = ended(&url, &["--group", "g"]);
+        assert_eq!(code, Some(69), "{output}");
         for part in parts {
-            assert!(said.contains(part), "{said}");
+            assert!(output.contains(part), "{output}");
         }
         server.join().unwrap();
     }
@@ -98,7 +101,7 @@ fn servers_of_other_protocols_are_named_as_such() {
 
 #[cfg(feature = "tls")]
 #[test]
-fn tls_and_plain_ports_that_are_mixed_up_are_told_apart() {
+fn swapped_tls_and_plain_ports_are_identified() {
     let tls = crate::support::TlsServer::start();
     let port = |url: &str| url.rsplit(':').next().unwrap().to_owned();
     let (secure, plain) = (
@@ -117,15 +120,15 @@ fn tls_and_plain_ports_that_are_mixed_up_are_told_apart() {
         ),
         (format!("ws://localhost:{secure}"), "use wss://".to_owned()),
     ] {
-        let (code, said) = ended(&url, &["--no-reconnect", "--ca-cert", ca, "--group", "g"]);
-        assert_eq!(code, Some(69), "{said}");
-        assert!(said.contains(&hint), "{said}");
+        let (code, output) = ended(&url, &["--no-reconnect", "--ca-cert", ca, "--group", "g"]);
+        assert_eq!(code, Some(69), "{output}");
+        assert!(output.contains(&hint), "{output}");
     }
 }
 
 #[cfg(feature = "tls")]
 #[test]
-fn certificates_that_are_not_accepted_are_described_in_words() {
+fn rejected_certificates_are_explained() {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
     type Change = fn(&mut CertificateParams);
@@ -145,20 +148,20 @@ fn certificates_that_are_not_accepted_are_described_in_words() {
         paths.map(|path| path.to_str().unwrap().to_owned())
     };
     let [other, _] = certified("other", |_| {});
-    let (code, said) = ended(&url, &["--ca-cert", &other, "--group", "g"]);
-    assert_eq!(code, Some(69), "{said}");
+    let (code, output) = ended(&url, &["--ca-cert", &other, "--group", "g"]);
+    assert_eq!(code, Some(69), "{output}");
     assert!(
-        said.contains("is not of a trusted CA; if you trust it"),
-        "{said}"
+        output.contains("is not of a trusted CA; if you trust it"),
+        "{output}"
     );
 
     let own = tls.cert.to_str().unwrap();
     let by_address = &tls.server.listeners[0];
-    let (code, said) = ended(by_address, &["--ca-cert", own, "--group", "g"]);
-    assert_eq!(code, Some(69), "{said}");
+    let (code, output) = ended(by_address, &["--ca-cert", own, "--group", "g"]);
+    assert_eq!(code, Some(69), "{output}");
     assert!(
-        said.contains("is for localhost, and not for 127.0.0.1"),
-        "{said}"
+        output.contains("is for localhost, and not for 127.0.0.1"),
+        "{output}"
     );
 
     let cases: [(&str, Change, &str); 2] = [
@@ -186,24 +189,24 @@ fn certificates_that_are_not_accepted_are_described_in_words() {
         let server = Server::with(&args, "");
         let url = server.listeners[0].replace("127.0.0.1", "localhost");
         let trusted = if name == "old" { &cert } else { &other };
-        let (code, said) = ended(&url, &["--ca-cert", trusted, "--group", "g"]);
-        assert_eq!(code, Some(69), "{said}");
-        assert!(said.contains(part), "{said}");
+        let (code, output) = ended(&url, &["--ca-cert", trusted, "--group", "g"]);
+        assert_eq!(code, Some(69), "{output}");
+        assert!(output.contains(part), "{output}");
     }
 }
 
 #[test]
-fn host_that_cannot_be_resolved_is_named_with_the_remedy() {
-    let (code, said) = ended(
+fn unresolvable_host_is_named_with_the_remedy() {
+    let (code, output) = ended(
         "ws://no-such-host.invalid/",
         &["--no-reconnect", "--group", "g"],
     );
-    assert_eq!(code, Some(69), "{said}");
+    assert_eq!(code, Some(69), "{output}");
     for part in [
         "cannot resolve the host no-such-host.invalid",
         "check the name",
     ] {
-        assert!(said.contains(part), "{said}");
+        assert!(output.contains(part), "{output}");
     }
 }
 
@@ -213,19 +216,19 @@ fn ended_token_ends_the_command_rather_than_making_it_anonymous() {
     let token = server.user(ME);
     let url = &server.listeners[0];
     let mut listener = listen(url, &["--group", "__world__", "--token", &token]);
-    listener.said("connected as");
+    listener.wait_for_error_line("connected as");
     server.run(&["token", "revoke", "1"]);
-    let said = listener.said("3000");
+    let output = listener.wait_for_error_line("3000");
     assert!(
-        said.contains("token revoked") && said.contains("get a new one"),
-        "{said}"
+        output.contains("token revoked") && output.contains("get a new one"),
+        "{output}"
     );
     assert_eq!(listener.wait(), Some(77));
-    // Neither does it begin as anonymous.
-    let (code, said) = ended(url, &["--group", "__world__", "--token", &token]);
-    assert_eq!(code, Some(77), "{said}");
-    assert!(said.contains("does not accept the token"), "{said}");
-    assert!(!said.contains("connected, anonymous"), "{said}");
+    // It does not connect anonymously either.
+    let (code, output) = ended(url, &["--group", "__world__", "--token", &token]);
+    assert_eq!(code, Some(77), "{output}");
+    assert!(output.contains("does not accept the token"), "{output}");
+    assert!(!output.contains("connected, anonymous"), "{output}");
 }
 
 #[test]
@@ -233,9 +236,12 @@ fn refused_filter_ends_the_command_with_the_text_of_the_server() {
     let server = Server::start();
     let values: Vec<String> = (0..201).map(|number| format!("--id=A{number}")).collect();
     let args: Vec<&str> = values.iter().map(String::as_str).collect();
-    let (code, said) = ended(&server.listeners[0], &args);
-    assert_eq!(code, Some(64), "{said}");
-    assert!(said.contains("filter has more than 200 values"), "{said}");
+    let (code, output) = ended(&server.listeners[0], &args);
+    assert_eq!(code, Some(64), "{output}");
+    assert!(
+        output.contains("filter has more than 200 values"),
+        "{output}"
+    );
 }
 
 #[test]
@@ -246,9 +252,9 @@ fn filter_that_is_too_long_ends_the_command() {
         .map(|number| format!("--uri={uri}{number}"))
         .collect();
     let args: Vec<&str> = values.iter().map(String::as_str).collect();
-    let (code, said) = ended(&server.listeners[0], &args);
-    assert_eq!(code, Some(64), "{said}");
-    assert!(said.contains("1009"), "{said}");
+    let (code, output) = ended(&server.listeners[0], &args);
+    assert_eq!(code, Some(64), "{output}");
+    assert!(output.contains("1009"), "{output}");
 }
 
 #[test]
@@ -257,7 +263,7 @@ fn ignored_signal_stays_ignored() {
     let mut command = Command::new("sh");
     let line = r#"trap "" INT; exec "$0" listen "$1" --group g"#;
     let mut listener = Program::start(command.args(["-c", line, PROGRAM, &server.listeners[0]]));
-    listener.said("connected, anonymous");
+    listener.wait_for_error_line("connected, anonymous");
     signal(&listener, Signal::INT);
     signal(&listener, Signal::TERM);
     // By SIGTERM: SIGINT would have led to 130.
@@ -283,32 +289,32 @@ fn signals_close_the_connection_and_lead_to_their_exit_codes() {
             close
         });
         let mut listener = listen(&url, &[&["--group", "g"], args].concat());
-        listener.said("connected, anonymous");
+        listener.wait_for_error_line("connected, anonymous");
         signal(&listener, number);
         assert_eq!(server.join().unwrap(), Some(1001), "{name}");
         assert_eq!(listener.wait(), Some(code), "{name} {args:?}");
-        assert_eq!(listener.word(), None);
+        assert_eq!(listener.error_line(), None);
     }
 }
 
 #[test]
-fn close_frame_that_is_not_answered_holds_no_signal_up() {
+fn unanswered_close_frame_does_not_delay_signals() {
     let (url, server) = scripted(|stream, key| {
         let mut socket = accepted(stream, &key);
         socket.send(Message::text(ANONYMOUS)).unwrap();
-        // The library answers a close frame with the next call, which does not come.
+        // The library only replies to a close frame in the next call, which is not made.
         while !socket.read().expect("a close frame").is_close() {}
         socket
     });
     let mut listener = listen(&url, &["--group", "g"]);
-    listener.said("connected, anonymous");
+    listener.wait_for_error_line("connected, anonymous");
     signal(&listener, Signal::INT);
     let _silent = server.join().unwrap();
     assert_eq!(listener.wait(), Some(130));
 }
 
 #[test]
-fn signals_end_a_command_that_is_not_connected_at_once() {
+fn signals_end_an_unconnected_command_at_once() {
     let (url, server) = scripted(|stream, _| stream);
     let mut listener = listen(&url, &["--group", "g"]);
     // The request has been read, and is never answered.
@@ -317,7 +323,7 @@ fn signals_end_a_command_that_is_not_connected_at_once() {
     assert_eq!(listener.wait(), Some(130));
 
     let mut listener = listen("ws://127.0.0.1:1/", &["--group", "g"]);
-    listener.said("reconnecting in ");
+    listener.wait_for_error_line("reconnecting in ");
     signal(&listener, Signal::TERM);
     assert_eq!(listener.wait(), Some(0));
 }
@@ -345,18 +351,18 @@ fn command_ends_when_its_output_is_closed_without_any_event() {
 }
 
 #[test]
-fn retry_after_of_a_refusal_is_waited_for() {
+fn retry_after_of_a_refusal_is_respected() {
     let (url, server) = scripted(|mut stream, _| {
         let answer = "HTTP/1.1 503 Busy\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n";
         let _ = stream.write_all(answer.as_bytes());
     });
     let listener = listen(&url, &["--group", "g"]);
-    let said = listener.said("reconnecting in ");
-    let delay = said.split(' ').nth(2).unwrap().parse::<f64>().unwrap();
-    assert!((600.0..760.0).contains(&delay), "{said}");
+    let output = listener.wait_for_error_line("reconnecting in ");
+    let delay = output.split(' ').nth(2).unwrap().parse::<f64>().unwrap();
+    assert!((600.0..760.0).contains(&delay), "{output}");
     assert!(
-        said.contains("responded with 503 Service Unavailable"),
-        "{said}"
+        output.contains("responded with 503 Service Unavailable"),
+        "{output}"
     );
     server.join().unwrap();
 }

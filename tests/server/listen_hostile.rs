@@ -1,5 +1,5 @@
-//! `listen` against servers that violate the protocol, send without an end, or do not read: memory
-//! is bounded, signals and the end of standard output are noticed, and the errors say what is wrong.
+//! `listen` with servers that violate the protocol, send endlessly, or do not read: memory is
+//! bounded, signals and the end of standard output are handled, and errors state the cause.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use crate::support::{PROGRAM, scripted, switching};
 
 const ANONYMOUS: &[u8] = br#"{"type":"whoyouare","userid":null,"ok":true,"reply_to":2}"#;
 
-/// Runs a script on a connection that has been upgraded.
+/// Runs a script on an upgraded connection.
 fn server<T: Send + 'static>(
     script: impl FnOnce(TcpStream) -> T + Send + 'static,
 ) -> (String, JoinHandle<T>) {
@@ -23,7 +23,7 @@ fn server<T: Send + 'static>(
     })
 }
 
-/// A frame of at most 65,535 bytes; `first` is its first byte.
+/// Returns a frame of at most 65,535 bytes; `first` is its first byte.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match u8::try_from(payload.len()) {
@@ -48,10 +48,11 @@ fn listen(url: &str, args: &[&str]) -> Child {
         .unwrap()
 }
 
-/// The exit code, standard output, and standard error of a run against a server that sends `bytes`.
+/// Returns the exit code, standard output, and standard error of a run with a server that sends
+/// `bytes`.
 fn ended(bytes: Vec<u8>, args: &[&str]) -> (Option<i32>, String, String) {
     let (url, server) = server(move |mut stream| {
-        // The client may end before it has read all.
+        // The client may exit before it has read everything.
         let _ = stream.write_all(&bytes);
         let _ = stream.read_to_end(&mut Vec::new());
     });
@@ -65,7 +66,7 @@ fn ended(bytes: Vec<u8>, args: &[&str]) -> (Option<i32>, String, String) {
     )
 }
 
-/// The largest resident size so far, in KiB.
+/// Returns the peak resident size in KiB.
 fn peak(child: &Child) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -73,13 +74,13 @@ fn peak(child: &Child) -> usize {
     size.parse().unwrap()
 }
 
-/// Servers that send the same without an end: what comes first, and what comes again and again.
+/// Servers that send endlessly: the first bytes, and the repeated ones.
 fn floods() -> [(&'static str, Vec<u8>, Vec<u8>); 3] {
     [
         (
             "empty fragments",
             frame(0x01, b""),
-            // So that the message stays below the limit while the test runs.
+            // Keeps the message below the limit while the test runs.
             frame(0x00, b"").repeat(16),
         ),
         ("pings", Vec::new(), frame(0x89, &[b'p'; 125]).repeat(100)),
@@ -87,8 +88,7 @@ fn floods() -> [(&'static str, Vec<u8>, Vec<u8>); 3] {
     ]
 }
 
-/// Runs `listen` against each of the floods, ends it by `end` once it is connected, and expects
-/// exit code 0.
+/// Runs `listen` with each flood, ends it with `end` once it is connected, and expects exit code 0.
 fn end_in_floods(end: impl Fn(&mut Child)) {
     for (name, first, again) in floods() {
         let (url, server) = server(move |mut stream| {
@@ -103,7 +103,7 @@ fn end_in_floods(end: impl Fn(&mut Child)) {
         let mut line = String::new();
         status.read_line(&mut line).unwrap();
         assert_eq!(line, "connected, anonymous\n", "{name}");
-        // What it says must not fill the pipe.
+        // Its messages must not fill the pipe.
         let rest = thread::spawn(move || std::io::copy(&mut status, &mut std::io::sink()));
         end(&mut child);
         assert_eq!(child.wait().unwrap().code(), Some(0), "{name}");
@@ -113,12 +113,12 @@ fn end_in_floods(end: impl Fn(&mut Child)) {
 }
 
 #[test]
-fn signal_ends_the_command_whatever_the_server_sends() {
+fn signal_ends_the_command_during_floods() {
     end_in_floods(|child| kill_process(Pid::from_child(child), Signal::TERM).unwrap());
 }
 
 #[test]
-fn closed_output_ends_the_command_whatever_the_server_sends() {
+fn closed_output_ends_the_command_during_floods() {
     end_in_floods(|child| drop(child.stdout.take()));
 }
 
@@ -139,7 +139,7 @@ fn closed_output_ends_the_command_while_it_waits_to_reconnect() {
 }
 
 #[test]
-fn pongs_that_are_not_read_take_bounded_memory() {
+fn unread_pongs_use_bounded_memory() {
     let (url, server) = server(|mut stream| {
         stream.write_all(&frame(0x81, ANONYMOUS)).unwrap();
         let pings = frame(0x89, &[b'p'; 125]).repeat(100);
@@ -153,7 +153,7 @@ fn pongs_that_are_not_read_take_bounded_memory() {
     let mut status = BufReader::new(child.stderr.take().unwrap());
     status.read_line(&mut line).unwrap();
     let before = peak(&child);
-    // All pings but those in the buffers of the kernel have been read: 32 MB of pongs.
+    // All pings but those in the kernel's buffers have been read: 32 MB of pongs.
     let _unread = server.join().unwrap();
     let grown = peak(&child) - before;
     assert!(grown < 8 * 1024, "{grown} KiB");
@@ -179,11 +179,11 @@ fn violations_of_the_protocol_are_named_as_the_servers_and_may_be_retried() {
         (frame(0x80, b"a"), ""),
         (b"\x81\x81aaaa\0".to_vec(), ""),
     ] {
-        let (code, _, said) = ended(bytes.clone(), &["--no-reconnect"]);
-        assert_eq!(code, Some(69), "{said}");
-        assert!(said.contains(&format!("{violates}{what}")), "{said}");
-        assert!(!said.contains("shorten them"), "{said}");
-        // It is not final.
+        let (code, _, printed) = ended(bytes.clone(), &["--no-reconnect"]);
+        assert_eq!(code, Some(69), "{printed}");
+        assert!(printed.contains(&format!("{violates}{what}")), "{printed}");
+        assert!(!printed.contains("shorten them"), "{printed}");
+        // The violation is retried.
         let (url, server) = server(move |mut stream| stream.write_all(&bytes).map(|()| stream));
         let mut child = listen(&url, &[]);
         let mut line = String::new();
@@ -202,9 +202,9 @@ fn violations_of_the_protocol_are_named_as_the_servers_and_may_be_retried() {
 #[test]
 fn close_code_1002_of_the_server_is_still_a_rejection() {
     let payload = [&1002u16.to_be_bytes()[..], b"no such frame"].concat();
-    let (code, _, said) = ended(frame(0x88, &payload), &[]);
-    assert_eq!(code, Some(64), "{said}");
-    assert!(said.contains("1002 no such frame"), "{said}");
+    let (code, _, printed) = ended(frame(0x88, &payload), &[]);
+    assert_eq!(code, Some(64), "{printed}");
+    assert!(printed.contains("1002 no such frame"), "{printed}");
 }
 
 #[test]
@@ -213,27 +213,30 @@ fn length_of_a_message_is_bounded_with_all_its_fragments() {
     let mut giant = vec![0x81, 127];
     giant.extend((1u64 << 40).to_be_bytes());
     for bytes in [long, giant] {
-        let (code, _, said) = ended(bytes, &["--no-reconnect"]);
-        assert_eq!(code, Some(69), "{said}");
-        assert!(said.contains("a message of more than 16 MiB"), "{said}");
+        let (code, _, printed) = ended(bytes, &["--no-reconnect"]);
+        assert_eq!(code, Some(69), "{printed}");
+        assert!(
+            printed.contains("a message of more than 16 MiB"),
+            "{printed}"
+        );
     }
     let empty = [frame(0x01, b""), frame(0x00, b"").repeat(9 << 20)].concat();
-    let (code, _, said) = ended(empty, &["--no-reconnect"]);
-    assert_eq!(code, Some(69), "{said}");
-    assert!(said.contains("an endless message"), "{said}");
+    let (code, _, printed) = ended(empty, &["--no-reconnect"]);
+    assert_eq!(code, Some(69), "{printed}");
+    assert!(printed.contains("an endless message"), "{printed}");
 }
 
 #[test]
-fn characters_that_change_the_order_are_escaped_for_people_and_kept_in_events() {
+fn bidirectional_controls_are_escaped_in_messages_and_kept_in_events() {
     let event = "{\"type\":\"session-change\",\"name\":\"a\u{202e}b\u{200b}c\u{9b}\"}";
     let identity = r#"{"type":"whoyouare","userid":"acct:\u202ejoe\u0085@example.org"}"#;
     let other = "{\"type\":\"pong\",\"text\":\"a\u{2066}b\"}";
     let frames = [identity, other, event].map(|text| frame(0x81, text.as_bytes()));
-    let (code, events, said) = ended(frames.concat(), &["--count", "1"]);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, events, printed) = ended(frames.concat(), &["--count", "1"]);
+    assert_eq!(code, Some(0), "{printed}");
     assert_eq!(events, format!("{event}\n"));
     assert_eq!(
-        said,
+        printed,
         "connected as acct:\\u{202e}joe @example.org\n\
          reply: {\"type\":\"pong\",\"text\":\"a\\u{2066}b\"}\n"
     );

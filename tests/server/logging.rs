@@ -1,4 +1,4 @@
-//! The log of a server: its forms, and that it holds nobody up.
+//! The server's log: its formats, and that logging never blocks.
 
 use std::fs::{self, OpenOptions};
 use std::io::Read;
@@ -21,7 +21,7 @@ fn nonsense(server: &Server) {
 }
 
 #[test]
-fn json_on_demand() {
+fn json_format_is_configurable() {
     let mut server = Server::configured("[log]\nformat = \"json\"\nlevel = \"debug\"");
     nonsense(&server);
     server.signal(Signal::TERM);
@@ -42,7 +42,7 @@ fn json_on_demand() {
 }
 
 #[test]
-fn priorities_where_systemd_says_that_it_is_the_journal() {
+fn journal_output_has_priorities() {
     let folder = TempDir::new().unwrap();
     fs::write(
         folder.path().join("config.toml"),
@@ -73,7 +73,7 @@ fn priorities_where_systemd_says_that_it_is_the_journal() {
 
 // M10
 #[test]
-fn what_nobody_takes_is_dropped_and_that_is_told() {
+fn unread_log_lines_are_dropped_and_counted() {
     let folder = TempDir::new().unwrap();
     fs::write(
         folder.path().join("config.toml"),
@@ -88,7 +88,7 @@ fn what_nobody_takes_is_dropped_and_that_is_told() {
             .unwrap()
             .success()
     );
-    // Open for both, or it would wait for who writes.
+    // Open for reading and writing, since opening it would otherwise wait for a writer.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let mut reader = OpenOptions::new()
         .read(true)
@@ -101,17 +101,17 @@ fn what_nobody_takes_is_dropped_and_that_is_told() {
         .args(["-c", r#"exec "$0" "$@" 2>"$PIPE""#, PROGRAM])
         .env("PIPE", &pipe);
     let server = Server::launch(command, folder, &["--listen", "ws://127.0.0.1:0"]);
-    let mut witness = server.anonymous();
+    let mut probe = server.anonymous();
     let dropped = || server.metric("h_realtime_log_lines_dropped_total");
     // The pipe holds 64 KiB, and the queue 1,024 lines.
-    let mut told = 0;
+    let mut sent = 0;
     while dropped() == 0.0 {
         (0..200).for_each(|_| nonsense(&server));
-        told += 200;
-        assert!(told < 20_000, "nothing is dropped");
+        sent += 200;
+        assert!(sent < 20_000, "no line was dropped");
     }
-    assert_eq!(witness.drain(), []);
-    // When somebody takes them again, it is said how many are missing.
+    assert_eq!(probe.drain(), []);
+    // Once the log is read again, the number of dropped lines is reported.
     let mut log = Vec::new();
     eventually(PATIENCE, || {
         let mut buffer = [0; 4096];
@@ -123,11 +123,11 @@ fn what_nobody_takes_is_dropped_and_that_is_told() {
             .then_some(())
     });
     nonsense(&server);
-    assert_eq!(witness.drain(), []);
+    assert_eq!(probe.drain(), []);
 }
 
 #[test]
-fn one_connection_is_logged_that_asks_for_it() {
+fn debug_connection_is_logged_in_detail() {
     let mut server = Server::start();
     let token = server.user("acct:joe@example.org");
     let target = format!("/ws?access_token={token}&debug=1");
@@ -154,13 +154,13 @@ fn one_connection_is_logged_that_asks_for_it() {
         "{log}"
     );
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("] #")).collect();
-    let told: Vec<&str> = lines
+    let dropped: Vec<&str> = lines
         .iter()
         .map(|line| line.split_once(": ").unwrap().1)
         .collect();
     let open = format!("opened peer={from} user=acct:joe@example.org");
     assert_eq!(
-        told,
+        dropped,
         [
             &*open,
             "message type=whoami",
@@ -189,7 +189,7 @@ fn one_connection_cannot_fill_the_log() {
     server.signal(Signal::TERM);
     let (log, _) = server.wait();
     let lines = log.lines().filter(|line| line.contains("] #")).count();
-    // Those at once, and ten a second: this took less than half a minute.
+    // The initial burst, and ten per second: this took less than half a minute.
     assert!((200..500).contains(&lines), "{lines}");
     assert!(
         log.contains(" lines about connections: more than 10 per second"),

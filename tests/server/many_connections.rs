@@ -1,4 +1,4 @@
-//! Ten thousand connections at once, and what happens when there may not be so many.
+//! Ten thousand connections at once, and the behavior at lower limits.
 
 use std::fs;
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{Client, PATIENCE, PROGRAM, Received, Server, eventually};
 
-/// A server started by a shell that sets a limit first.
+/// Starts a server from a shell that sets a limit first.
 fn limited(limit: &str) -> Server {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("config.toml"), "").unwrap();
@@ -32,7 +32,7 @@ fn is_refused(client: &Client) -> bool {
 }
 
 #[test]
-fn ten_thousand_at_once_idle_and_then_all_served() {
+fn ten_thousand_idle_connections_are_then_all_served() {
     let limit = raise_open_files();
     assert!(
         limit >= COUNT as u64 + 500,
@@ -71,7 +71,7 @@ fn ten_thousand_at_once_idle_and_then_all_served() {
 
 // A3
 #[test]
-fn the_soft_limit_on_open_files_is_raised_to_the_hard_one_and_told() {
+fn soft_limit_on_open_files_is_raised_and_reported() {
     let server = limited("-S -n 256");
     let path = format!("/proc/{}/limits", server.child.id());
     let limits = fs::read_to_string(path).unwrap();
@@ -101,7 +101,7 @@ fn the_soft_limit_on_open_files_is_raised_to_the_hard_one_and_told() {
 }
 
 #[test]
-fn the_surplus_is_told_so_and_gets_in_when_others_have_left() {
+fn connections_over_the_limit_get_503_until_others_close() {
     let server = limited("-n 100");
     let most = 36;
     let told = format!("  open files     100 (at most {most} connections)");
@@ -120,21 +120,21 @@ fn the_surplus_is_told_so_and_gets_in_when_others_have_left() {
             refused.head
         );
     }
-    // Those who are in notice nothing.
+    // Open connections are not affected.
     for client in &mut clients {
         assert_eq!(client.drain(), []);
     }
     clients[0].close(1000, "");
     assert!(matches!(clients[0].receive(), Received::Close(_)));
     clients.remove(0);
-    clients.push(let_in(&server));
+    clients.push(connect_until_accepted(&server));
     for client in &mut clients {
         assert_eq!(client.drain(), []);
     }
 }
 
-/// A client that comes back until there is room.
-fn let_in(server: &Server) -> Client {
+/// Reconnects until a connection is accepted.
+fn connect_until_accepted(server: &Server) -> Client {
     eventually(PATIENCE, || {
         let client = Client::try_open(server.address(), "/ws", "");
         client.head.starts_with("HTTP/1.1 101 ").then_some(client)
@@ -142,27 +142,27 @@ fn let_in(server: &Server) -> Client {
 }
 
 // A1
-/// With fewer descriptors than it would have kept free for itself.
+/// With fewer descriptors than the server's own reserve.
 #[test]
-fn without_descriptors_it_goes_on_and_takes_in_who_waits() {
+fn server_without_descriptors_accepts_waiting_clients_later() {
     let server = limited("-n 40");
     let mut first = server.anonymous();
-    // They wait to be accepted, or to be told that there is no room.
+    // They wait to be accepted, or to be refused.
     let waiting: Vec<TcpStream> = (0..60)
         .map(|_| TcpStream::connect(server.address()).unwrap())
         .collect();
     server.log_with("no connection can be accepted");
     assert_eq!(first.drain(), []);
     drop((first, waiting));
-    let mut next = let_in(&server);
+    let mut next = connect_until_accepted(&server);
     assert_eq!(next.drain(), []);
     drop(next);
-    assert_eq!(let_in(&server).drain(), []);
+    assert_eq!(connect_until_accepted(&server).drain(), []);
 }
 
-/// Clients on this machine are a proxy in front, as often as not.
+/// Clients on this machine are often a proxy in front of the server.
 #[test]
-fn the_limit_for_one_address_is_not_for_loopback() {
+fn address_limit_does_not_apply_to_loopback() {
     let server = Server::configured("[limits]\nconnections_per_ip = 1");
     let mut clients: Vec<Client> = (0..5).map(|_| server.anonymous()).collect();
     for client in &mut clients {

@@ -1,4 +1,4 @@
-//! What a service manager is told of a server, and what it is not told by one that hangs.
+//! Notifications to a service manager, and their absence when the server hangs.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{PATIENCE, PROGRAM, Received, Server};
 
-/// A service manager's ear.
+/// The receiving side of a service manager.
 struct Manager {
     socket: UnixDatagram,
     folder: Option<TempDir>,
@@ -36,8 +36,8 @@ impl Manager {
         Server::launch(command, folder, &["--listen", "ws://127.0.0.1:0"])
     }
 
-    /// The next message.
-    fn hear(&self, within: Duration) -> Option<String> {
+    /// Returns the next message.
+    fn receive(&self, within: Duration) -> Option<String> {
         let mut buffer = [0; 4096];
         self.socket.set_read_timeout(Some(within)).unwrap();
         match self.socket.recv(&mut buffer) {
@@ -49,22 +49,22 @@ impl Manager {
         }
     }
 
-    /// The next message that has this in it.
+    /// Returns the next message that contains `part`.
     fn expect(&self, part: &str) -> String {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
-            if let Some(text) = self.hear(PATIENCE)
+            if let Some(text) = self.receive(PATIENCE)
                 && text.contains(part)
             {
                 return text;
             }
         }
-        panic!("{part} was not said");
+        panic!("no message contains {part}");
     }
 
-    /// All that was said and not heard yet.
+    /// Returns all pending messages.
     fn drain(&self) -> Vec<String> {
-        std::iter::from_fn(|| self.hear(Duration::from_millis(1))).collect()
+        std::iter::from_fn(|| self.receive(Duration::from_millis(1))).collect()
     }
 }
 
@@ -74,17 +74,17 @@ fn micros() -> i128 {
 }
 
 #[test]
-fn start_reload_and_end_are_told() {
+fn start_reload_and_end_are_notified() {
     let (mut manager, command) = Manager::start("[timeouts]\ndrain = \"3s\"\nclose = \"3s\"");
     let mut server = manager.launch(command);
     assert_eq!(
-        manager.hear(PATIENCE).unwrap(),
+        manager.receive(PATIENCE).unwrap(),
         "READY=1\nSTATUS=0 connections"
     );
     let mut client = server.anonymous();
     manager.expect("STATUS=1 connections");
 
-    // Type=notify-reload: the time must be one after the signal.
+    // Type=notify-reload: the time must not precede the signal.
     let before = micros();
     server.signal(Signal::HUP);
     let told = manager.expect("RELOADING=1");
@@ -93,22 +93,22 @@ fn start_reload_and_end_are_told() {
         .find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
     let at: i128 = at.unwrap().parse().unwrap();
     assert!((before..=micros()).contains(&at), "{before} {at}");
-    assert_eq!(manager.hear(PATIENCE).unwrap(), "READY=1");
-    // One that fails has ended as well.
+    assert_eq!(manager.receive(PATIENCE).unwrap(), "READY=1");
+    // A failed reload has finished as well.
     let good = fs::read_to_string(server.folder().join("config.toml")).unwrap();
     fs::write(server.folder().join("config.toml"), "nonsense").unwrap();
     server.signal(Signal::HUP);
     manager.expect("RELOADING=1");
     let told = manager.expect("READY=1");
     assert!(told.contains("\nSTATUS=reload failed, "), "{told}");
-    assert!(!told.contains("WATCHDOG"), "nobody asked for it");
-    // The next good one takes the place of that message.
+    assert!(!told.contains("WATCHDOG"), "no message was expected");
+    // The next successful reload replaces that message.
     fs::write(server.folder().join("config.toml"), good).unwrap();
     server.signal(Signal::HUP);
     manager.expect("RELOADING=1");
     manager.expect("STATUS=1 connections");
 
-    // A client that does not answer takes a while.
+    // A client that does not reply delays the shutdown.
     server.signal(Signal::TERM);
     manager.expect("STOPPING=1");
     assert!(matches!(client.receive(), Received::Close(Some((1012, _)))));
@@ -129,7 +129,7 @@ fn start_reload_and_end_are_told() {
 }
 
 #[test]
-fn a_sign_of_life_comes_from_the_reactor_as_long_as_it_turns() {
+fn watchdog_messages_stop_when_the_reactor_hangs() {
     let (mut manager, mut command) = Manager::start("");
     command.env("WATCHDOG_USEC", "2000000");
     let server = manager.launch(command);
@@ -139,26 +139,26 @@ fn a_sign_of_life_comes_from_the_reactor_as_long_as_it_turns() {
         assert!(since.elapsed() < Duration::from_secs(2));
     }
     server.signal(Signal::STOP);
-    // What was under way.
+    // Messages in flight.
     manager.drain();
-    assert_eq!(manager.hear(Duration::from_millis(2500)), None);
+    assert_eq!(manager.receive(Duration::from_millis(2500)), None);
     server.signal(Signal::CONT);
     manager.expect("WATCHDOG=1");
 }
 
 #[test]
-fn a_watchdog_of_another_process_is_none_of_ours() {
+fn watchdog_of_another_process_is_ignored() {
     let (mut manager, mut command) = Manager::start("");
     command.envs([("WATCHDOG_USEC", "2000000"), ("WATCHDOG_PID", "1")]);
     let _server = manager.launch(command);
     manager.expect("READY=1");
-    while let Some(told) = manager.hear(Duration::from_millis(1500)) {
+    while let Some(told) = manager.receive(Duration::from_millis(1500)) {
         assert!(!told.contains("WATCHDOG"), "{told}");
     }
 }
 
 #[test]
-fn an_abstract_name_is_a_socket_too() {
+fn abstract_socket_names_work() {
     let (mut manager, mut command) = Manager::start("");
     let name = format!("h-realtime-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
@@ -169,14 +169,14 @@ fn an_abstract_name_is_a_socket_too() {
 }
 
 #[test]
-fn a_manager_that_is_not_there_or_does_not_listen_stops_nothing() {
+fn missing_or_blocked_manager_does_not_block_the_server() {
     let (mut manager, mut command) = Manager::start("");
     command.env("NOTIFY_SOCKET", "/nowhere/at/all");
     let server = manager.launch(command);
     server.log_with("NOTIFY_SOCKET");
     assert_eq!(server.anonymous().drain(), []);
 
-    // Its queue is full, and nobody takes anything out.
+    // Its queue is full, and is not read.
     let (mut manager, mut command) = Manager::start("[timeouts]\ndrain = \"100ms\"");
     command.env("WATCHDOG_USEC", "2000000");
     let mut server = manager.launch(command);

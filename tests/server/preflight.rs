@@ -1,5 +1,5 @@
-//! `config check` and `serve` run the same checks: what the one refuses the other refuses in the
-//! same words, and what the one accepts the other accepts.
+//! `config check` and `serve` run the same checks: they refuse the same configurations with the
+//! same messages, and accept the same.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::{PROGRAM, as_other_user, give, is_root, program_for_all};
 
-/// A command in a folder. Variables of the machine itself do not count.
+/// Runs a command in a folder, without the machine's own variables.
 fn run(folder: &Path, program: &str, args: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
     let mut command = Command::new(program);
     command.args(args).current_dir(folder);
@@ -26,15 +26,19 @@ fn run(folder: &Path, program: &str, args: &[&str], variables: &[(&str, &str)]) 
     (status.code().unwrap_or(-1), text.concat())
 }
 
-/// What both commands say of a configuration that both must refuse.
+/// Returns the output of both commands for a configuration that both must refuse.
 fn refused(folder: &Path, config: &str, variables: &[(&str, &str)]) -> (i32, String) {
     fs::write(folder.join("c.toml"), config).unwrap();
     let args = ["config", "check", "--config", "c.toml"];
-    let (code, said) = run(folder, PROGRAM, &args, variables);
+    let (code, printed) = run(folder, PROGRAM, &args, variables);
     let serve = run(folder, PROGRAM, &["serve", "--config", "c.toml"], variables);
-    assert_eq!((code, &said), (serve.0, &serve.1), "{config} {variables:?}");
-    assert_ne!(code, 0, "{config} {variables:?}: {said}");
-    (code, said)
+    assert_eq!(
+        (code, &printed),
+        (serve.0, &serve.1),
+        "{config} {variables:?}"
+    );
+    assert_ne!(code, 0, "{config} {variables:?}: {printed}");
+    (code, printed)
 }
 
 #[test]
@@ -134,15 +138,15 @@ fn check_and_serve_refuse_the_same_settings() {
             ],
         ),
     ] {
-        let (got, said) = refused(folder.path(), config, &[]);
-        assert_eq!(got, code, "{config}: {said}");
+        let (got, printed) = refused(folder.path(), config, &[]);
+        assert_eq!(got, code, "{config}: {printed}");
         for part in parts {
-            assert!(said.contains(part), "{config}: {part}: {said}");
+            assert!(printed.contains(part), "{config}: {part}: {printed}");
         }
     }
     let long = format!("listen = [\"unix:/tmp/{}\"]", "x".repeat(120));
-    let (_, said) = refused(folder.path(), &long, &[]);
-    assert!(said.contains("too long for a Unix socket"), "{said}");
+    let (_, printed) = refused(folder.path(), &long, &[]);
+    assert!(printed.contains("too long for a Unix socket"), "{printed}");
     assert!(!folder.path().join("h-realtime-data").exists());
 }
 
@@ -185,9 +189,9 @@ fn addresses_without_permission_are_refused() {
             run.args(command)
                 .args(["--config", "c.toml", "--data", "open/data"]);
             let output = run.current_dir(folder.path()).output().unwrap();
-            let said = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(77), "{config}: {said}");
-            assert!(said.contains(part), "{config}: {said}");
+            let printed = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(77), "{config}: {printed}");
+            assert!(printed.contains(part), "{config}: {printed}");
         }
     }
 }
@@ -198,7 +202,7 @@ fn every_problem_is_reported_in_one_run() {
     let config = "lisen = []\nadmin = \"0.0.0.0:1\"\ndata = \"/dev/null/x\"\n\
                   [tls]\ncert = \"no-cert\"\nkey = \"no-key\"\n\
                   [limits]\nfragments = \"many\"\nqueue_hard = \"1KiB\"\n";
-    let (code, said) = refused(folder.path(), config, &[]);
+    let (code, printed) = refused(folder.path(), config, &[]);
     assert_eq!(code, 78);
     let parts = [
         "did you mean listen?",
@@ -210,13 +214,13 @@ fn every_problem_is_reported_in_one_run() {
         "is required",
     ];
     for part in parts {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(printed.contains(part), "{part}: {printed}");
     }
-    assert_eq!(said.lines().count(), parts.len(), "{said}");
-    // A value that cannot be read has no consequences of its own.
+    assert_eq!(printed.lines().count(), parts.len(), "{printed}");
+    // A value that cannot be read causes no further errors.
     let config = "[tls]\ncert = 5\nkey = \"no-key\"\n";
-    let (_, said) = refused(folder.path(), config, &[]);
-    assert!(!said.contains("must be set together"), "{said}");
+    let (_, printed) = refused(folder.path(), config, &[]);
+    assert!(!printed.contains("must be set together"), "{printed}");
 }
 
 #[test]
@@ -228,14 +232,14 @@ fn more_connections_than_open_files_are_refused() {
         let text = format!("ulimit -n 1000 && exec {PROGRAM} {command} --config c.toml");
         run(folder.path(), "sh", &["-c", &text], &[])
     };
-    let (code, said) = script("config check");
-    assert_eq!((code, &said), (78, &script("serve").1));
+    let (code, printed) = script("config check");
+    assert_eq!((code, &printed), (78, &script("serve").1));
     for part in [
         "limits.connections (c.toml, line 2)",
         "1000 open files",
         "exceed the 827",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(printed.contains(part), "{part}: {printed}");
     }
 }
 
@@ -282,45 +286,45 @@ fn urls_of_servers_are_checked_with_all_their_options() {
         ),
     ] {
         let variables = [("DATABASE_URL", url), ("BROKER_URL", broker)];
-        let (code, said) = refused(folder.path(), "backend = \"h\"", &variables);
-        assert_eq!(code, 78, "{said}");
-        assert_eq!(said.lines().count(), parts.len(), "{said}");
+        let (code, printed) = refused(folder.path(), "backend = \"h\"", &variables);
+        assert_eq!(code, 78, "{printed}");
+        assert_eq!(printed.lines().count(), parts.len(), "{printed}");
         for part in parts {
-            assert!(said.contains(part), "{part}: {said}");
+            assert!(printed.contains(part), "{part}: {printed}");
         }
-        assert!(!said.contains("secret"), "{said}");
+        assert!(!printed.contains("secret"), "{printed}");
     }
-    let (_, said) = refused(folder.path(), "backend = \"h\"", &[]);
+    let (_, printed) = refused(folder.path(), "backend = \"h\"", &[]);
     assert!(
-        said.contains("h's back end requires DATABASE_URL"),
-        "{said}"
+        printed.contains("h's back end requires DATABASE_URL"),
+        "{printed}"
     );
     // An option without effect is a warning.
     let url = format!("{database}?krbsrvname=x");
     let args = ["config", "check", "--backend", "h"];
     let variables = [("DATABASE_URL", &*url)];
-    let (code, said) = run(folder.path(), PROGRAM, &args, &variables);
-    assert_eq!(code, 0, "{said}");
+    let (code, printed) = run(folder.path(), PROGRAM, &args, &variables);
+    assert_eq!(code, 0, "{printed}");
     let warning = "warning: h.database_url (DATABASE_URL): krbsrvname is ignored: ";
-    assert!(said.contains(warning), "{said}");
+    assert!(printed.contains(warning), "{printed}");
 }
 
 #[cfg(not(feature = "h"))]
 #[test]
-fn build_without_the_backend_says_so_first() {
+fn missing_backend_is_reported_first() {
     let folder = TempDir::new().unwrap();
-    let (code, said) = refused(folder.path(), "backend = \"h\"", &[]);
+    let (code, printed) = refused(folder.path(), "backend = \"h\"", &[]);
     assert_eq!(code, 78);
     assert!(
-        said.contains("this build does not include h's back end"),
-        "{said}"
+        printed.contains("this build does not include h's back end"),
+        "{printed}"
     );
-    assert!(!said.contains("DATABASE_URL"), "{said}");
+    assert!(!printed.contains("DATABASE_URL"), "{printed}");
 }
 
 #[cfg(feature = "tls")]
 #[test]
-fn certificates_that_clients_refuse_are_named_at_the_check_and_at_the_start() {
+fn certificates_that_clients_refuse_are_named_by_check_and_serve() {
     use crate::support::Server;
 
     let folder = TempDir::new().unwrap();
@@ -347,21 +351,21 @@ fn certificates_that_clients_refuse_are_named_at_the_check_and_at_the_start() {
         run(folder.path(), PROGRAM, &args, &[])
     };
     write(3000, 3001);
-    let (code, said) = check();
-    assert_eq!(code, 0, "{said}");
+    let (code, printed) = check();
+    assert_eq!(code, 0, "{printed}");
     assert!(
-        said.contains("is not valid before 3000-01-01T00:00:00Z"),
-        "{said}"
+        printed.contains("is not valid before 3000-01-01T00:00:00Z"),
+        "{printed}"
     );
     write(2020, 2021);
-    let (code, said) = check();
-    assert_eq!(code, 0, "{said}");
+    let (code, printed) = check();
+    assert_eq!(code, 0, "{printed}");
     let expired = "expired at 2021-01-01T00:00:00Z";
     assert!(
-        said.contains(&format!("warning: {cert}: certificate of ")),
-        "{said}"
+        printed.contains(&format!("warning: {cert}: certificate of ")),
+        "{printed}"
     );
-    assert!(said.contains(expired), "{said}");
+    assert!(printed.contains(expired), "{printed}");
     let server = Server::with(&listen, "");
     server.log_with(expired);
     let metric = "h_realtime_certificate_expiry_timestamp_seconds";
@@ -369,10 +373,10 @@ fn certificates_that_clients_refuse_are_named_at_the_check_and_at_the_start() {
     drop(server);
     // Errors name the file.
     fs::write(&key, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n").unwrap();
-    let (code, said) = check();
-    assert_eq!(code, 78, "{said}");
+    let (code, printed) = check();
+    assert_eq!(code, 78, "{printed}");
     assert!(
-        said.contains(&format!("{key}: the private key is encrypted")),
-        "{said}"
+        printed.contains(&format!("{key}: the private key is encrypted")),
+        "{printed}"
     );
 }

@@ -1,5 +1,5 @@
-//! SIGHUP: another configuration and another certificate for a server that runs, or none of it;
-//! nobody is disconnected.
+//! SIGHUP: a running server applies another configuration and another certificate, or nothing at
+//! all; no connection is closed.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::support::{Client, PATIENCE, Received, Server, connect, eventually};
 
-/// Signals the server, and waits until it has said what came of it: that line.
+/// Signals the server, waits until it logs the result, and returns that line.
 fn signal(server: &Server) -> String {
     let told = |log: &str| -> Vec<String> {
         let is_result = |line: &str| line.contains("reloaded") || line.contains("reload failed");
@@ -22,13 +22,13 @@ fn signal(server: &Server) -> String {
     eventually(PATIENCE, || told(&server.log()).into_iter().nth(before))
 }
 
-/// The same with another text in the file.
+/// Writes a configuration and reloads it.
 fn reload(server: &Server, config: &str) -> String {
     fs::write(server.folder().join("config.toml"), config).unwrap();
     signal(server)
 }
 
-/// The status that a page of this origin gets.
+/// Returns the status that a page of this origin receives.
 fn status(server: &Server, origin: &str) -> String {
     let fields = format!("Origin: {origin}\r\n");
     let client = Client::try_open(server.address(), "/ws", &fields);
@@ -40,29 +40,29 @@ fn reloads(server: &Server, result: &str) -> f64 {
 }
 
 #[test]
-fn limits_and_origins_change_and_who_is_connected_stays() {
+fn limits_and_origins_change_without_closing_connections() {
     let server = Server::configured("");
     let (mut first, mut second) = (server.anonymous(), server.anonymous());
     first.subscribe("/uri", "https://example.org/");
     assert_eq!(status(&server, "https://other.example"), "101");
 
-    let said = reload(
+    let output = reload(
         &server,
         "origins = [\"https://a.example\"]\n[limits]\nmessage = \"1KiB\"\nfilter_terms = 1",
     );
     assert!(
-        said.ends_with(
+        output.ends_with(
             "configuration reloaded: changed origins, limits.message, limits.filter_terms"
         ),
-        "{said}"
+        "{output}"
     );
     assert_eq!(status(&server, "https://other.example"), "403");
     assert_eq!(status(&server, "https://a.example"), "101");
-    // Those who were there are held to the new limits.
+    // The new limits apply to existing connections.
     let filter = r#"{"filter": {"match_policy": "include_any", "actions": {}, "clauses": [
         {"field": "/uri", "operator": "one_of", "value": ["https://b.example/", "https://c.example/"]}]}, "id": 1}"#;
     first.send(filter);
-    assert_eq!(first.drain().len(), 1, "it is refused");
+    assert_eq!(first.drain().len(), 1, "the filter is refused");
     second.send_frame(true, OpCode::Text, &[b' '; 2000]);
     assert!(matches!(second.receive(), Received::Close(Some((1009, _)))));
     assert_eq!(first.drain(), []);
@@ -71,16 +71,16 @@ fn limits_and_origins_change_and_who_is_connected_stays() {
         0.0
     );
 
-    let said = reload(&server, "");
+    let output = reload(&server, "");
     assert!(
-        said.ends_with("changed origins, limits.message, limits.filter_terms"),
-        "{said}"
+        output.ends_with("changed origins, limits.message, limits.filter_terms"),
+        "{output}"
     );
     assert_eq!(status(&server, "https://other.example"), "101");
     first.send(filter);
-    assert_eq!(first.drain(), [], "it is taken");
-    let said = signal(&server);
-    assert!(said.ends_with("no changes"), "{said}");
+    assert_eq!(first.drain(), [], "the filter is accepted");
+    let output = signal(&server);
+    assert!(output.ends_with("no changes"), "{output}");
     assert_eq!(
         (reloads(&server, "ok"), reloads(&server, "error")),
         (3.0, 0.0)
@@ -103,7 +103,7 @@ fn reload_that_no_longer_keeps_ended_credentials_closes_their_connections() {
     let [mut expired, mut ended, mut stays] =
         ["short", "revoked", "long"].map(|token| server.logged_in(token));
     store.revoke_token(token).unwrap();
-    // New connections with these tokens are anonymous, so the server has noticed.
+    // New connections with these tokens are anonymous, so the server has processed the change.
     let whoami = |client: &mut Client| client.ask(r#"{"type": "whoami", "id": 1}"#);
     for token in ["short", "revoked"] {
         eventually(PATIENCE, || {
@@ -122,7 +122,7 @@ fn reload_that_no_longer_keeps_ended_credentials_closes_their_connections() {
     assert_eq!(server.metric("h_realtime_credentials_ended_total"), 2.0);
 }
 
-/// What is missing for h's back end.
+/// The error of a build without h's back end.
 const NO_H: &str = match cfg!(feature = "h") {
     true => "DATABASE_URL",
     false => "this build does not include h's back end",
@@ -130,7 +130,7 @@ const NO_H: &str = match cfg!(feature = "h") {
 
 // CVE-2017-7652
 #[test]
-fn with_any_error_all_stays_as_it_was() {
+fn failed_reload_changes_nothing() {
     let good = "origins = [\"https://a.example\"]";
     let server = Server::configured(good);
     let mut client = server.anonymous();
@@ -142,7 +142,7 @@ fn with_any_error_all_stays_as_it_was() {
         ("origins = []\n[limits]\nmessage = \"much\"", "line 3"),
         ("origins = []\n[limits", "line 2"),
         ("origins = []\nadmin_hosts = 5", "admin_hosts"),
-        // Good for now, but not for the next start.
+        // Valid for the running server, but not for the next start.
         ("origins = []\nbackend = \"h\"", NO_H),
         (
             "origins = []\n[tls]\ncert = \"/nowhere\"\nkey = \"/nowhere\"",
@@ -154,19 +154,19 @@ fn with_any_error_all_stays_as_it_was() {
         ),
     ];
     for (number, (text, part)) in bad.iter().enumerate() {
-        let said = reload(&server, text);
+        let output = reload(&server, text);
         assert!(
-            said.contains("reload failed, keeping the configuration in effect: "),
-            "{said}"
+            output.contains("reload failed, keeping the configuration in effect: "),
+            "{output}"
         );
-        assert!(said.contains(part), "{said}");
+        assert!(output.contains(part), "{output}");
         assert_eq!(status(&server, "https://other.example"), "403", "{text}");
         assert_eq!(reloads(&server, "error"), (number + 1) as f64);
     }
-    // That the file has gone is no reason to go back to the defaults.
+    // A missing file must not reset the settings to their defaults.
     fs::remove_file(server.folder().join("config.toml")).unwrap();
-    let said = signal(&server);
-    assert!(said.contains("config.toml"), "{said}");
+    let output = signal(&server);
+    assert!(output.contains("config.toml"), "{output}");
     assert_eq!(status(&server, "https://other.example"), "403");
     assert_eq!(client.drain(), []);
     assert!(reload(&server, good).ends_with("no changes"));
@@ -174,7 +174,7 @@ fn with_any_error_all_stays_as_it_was() {
 
 // CVE-2017-7652
 #[test]
-fn without_descriptors_all_stays_as_it_was() {
+fn reload_without_descriptors_changes_nothing() {
     let server = Server::configured("origins = [\"https://a.example\"]");
     let config = server.folder().join("config.toml");
     fs::write(config, "").unwrap();
@@ -184,10 +184,10 @@ fn without_descriptors_all_stays_as_it_was() {
         ..getrlimit(Resource::Nofile)
     };
     let before = prlimit(pid, Resource::Nofile, none).unwrap();
-    let said = signal(&server);
+    let output = signal(&server);
     assert!(
-        said.contains("reload failed") && said.contains("Too many open files"),
-        "{said}"
+        output.contains("reload failed") && output.contains("Too many open files"),
+        "{output}"
     );
     prlimit(pid, Resource::Nofile, before).unwrap();
     assert_eq!(status(&server, "https://other.example"), "403");
@@ -196,7 +196,7 @@ fn without_descriptors_all_stays_as_it_was() {
 }
 
 #[test]
-fn what_needs_a_restart_is_named_until_there_is_one() {
+fn settings_that_need_a_restart_are_named_until_then() {
     let server = Server::configured("");
     for _ in 0..2 {
         let text = "reuse_port = true\nadmin_hosts = [\"a\"]\n[timeouts]\nping = \"1m\"";
@@ -216,16 +216,16 @@ fn what_needs_a_restart_is_named_until_there_is_one() {
 #[test]
 fn settings_that_need_a_restart_are_not_called_unchanged() {
     let server = Server::configured("");
-    let said = reload(&server, "reuse_port = true");
+    let output = reload(&server, "reuse_port = true");
     assert!(
-        said.ends_with("no changes in effect; restart to apply reuse_port"),
-        "{said}"
+        output.ends_with("no changes in effect; restart to apply reuse_port"),
+        "{output}"
     );
     assert!(reload(&server, "").ends_with("no changes"));
 }
 
 #[test]
-fn the_level_of_the_log_changes() {
+fn log_level_changes() {
     let server = Server::configured("");
     let nonsense = || {
         let mut client = Client::raw(connect(server.address()));
@@ -243,13 +243,13 @@ fn the_level_of_the_log_changes() {
     eventually(PATIENCE, || (told() == 1).then_some(()));
     reload(&server, "");
     nonsense();
-    // What came of this is logged behind whatever came of the nonsense.
+    // This result is logged after any line about the malformed request.
     signal(&server);
     assert_eq!(told(), 1, "{}", server.log());
 }
 
 #[test]
-fn signals_by_the_dozen_do_no_harm() {
+fn many_signals_cause_no_error() {
     let server = Server::configured("");
     let mut client = server.anonymous();
     for number in 0..50 {
@@ -257,7 +257,7 @@ fn signals_by_the_dozen_do_no_harm() {
         fs::write(server.folder().join("config.toml"), text).unwrap();
         server.signal(Signal::HUP);
     }
-    // The last one is not lost, whatever became of those before it.
+    // The last signal is not lost, whatever happened to earlier ones.
     eventually(PATIENCE, || {
         let mut client = server.anonymous();
         client.send_frame(true, OpCode::Text, &[b' '; 1500]);
@@ -268,12 +268,12 @@ fn signals_by_the_dozen_do_no_harm() {
 }
 
 #[test]
-fn shorter_heartbeats_reach_connections_that_are_idle() {
+fn shorter_ping_interval_reaches_idle_connections() {
     let server = Server::configured("[timeouts]\nping = \"5m\"\npong = \"5m\"\n");
     let mut answering: Vec<_> = (0..20).map(|_| server.anonymous()).collect();
     let silent: Vec<_> = (0..5).map(|_| server.anonymous()).collect();
-    let said = reload(&server, "[timeouts]\nping = \"1s\"\npong = \"1s\"\n");
-    assert!(said.ends_with("timeouts.ping, timeouts.pong"), "{said}");
+    let output = reload(&server, "[timeouts]\nping = \"1s\"\npong = \"1s\"\n");
+    assert!(output.ends_with("timeouts.ping, timeouts.pong"), "{output}");
     for client in &mut answering {
         assert_eq!(client.receive(), Received::Ping(Vec::new()));
         client.send_frame(true, OpCode::Pong, b"");
@@ -293,8 +293,8 @@ mod certificates {
 
     use super::*;
 
-    /// Puts another certificate in the place of the old one, as a client that renews them does;
-    /// what a client trusts that trusts it alone.
+    /// Replaces the certificate, as an ACME client does, and returns a configuration that trusts
+    /// only the new one.
     fn renew(tls: &TlsServer) -> Arc<ClientConfig> {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         for (name, text) in [
@@ -308,7 +308,7 @@ mod certificates {
         tls.config(&TLS13)
     }
 
-    /// Whether who trusts this is served.
+    /// Returns whether a client with this configuration connects.
     fn is_trusted(tls: &TlsServer, config: &Arc<ClientConfig>) -> bool {
         let name = "localhost".try_into().unwrap();
         let mut session = ClientConnection::new(Arc::clone(config), name).unwrap();
@@ -322,7 +322,7 @@ mod certificates {
     }
 
     #[test]
-    fn a_new_certificate_is_used_after_sighup_and_open_connections_stay() {
+    fn new_certificate_is_used_after_sighup_without_closing_connections() {
         let tls = TlsServer::start();
         let old = tls.config(&TLS13);
         let mut client = tls.connect(&old, "");
@@ -358,36 +358,39 @@ mod certificates {
         );
         tls.server.log_with(&kept);
         assert!(is_trusted(&tls, &in_use));
-        let said = signal(&tls.server);
+        let output = signal(&tls.server);
         assert!(
-            said.contains("keeping the configuration in effect"),
-            "{said}"
+            output.contains("keeping the configuration in effect"),
+            "{output}"
         );
-        assert!(said.contains(why), "{said}");
+        assert!(output.contains(why), "{output}");
         assert!(is_trusted(&tls, &in_use));
         assert_eq!(reloads(&tls.server, "error"), 2.0);
-        // A valid one is taken.
+        // A valid one is accepted.
         let new = renew(&tls);
         assert!(signal(&tls.server).contains("] configuration reloaded"));
         assert!(is_trusted(&tls, &new) && !is_trusted(&tls, &in_use));
     }
 
     #[test]
-    fn a_new_certificate_is_noticed_and_a_bad_one_is_not_used() {
+    fn changed_certificate_is_detected_and_an_invalid_one_ignored() {
         let tls = TlsServer::start();
         let old = tls.config(&TLS13);
         let mut client = tls.connect(&old, "");
         let new = renew(&tls);
-        let said = "certificate files changed: now using the new certificate";
-        eventually(PATIENCE, || tls.server.log().contains(said).then_some(()));
+        let line = "certificate files changed: now using the new certificate";
+        eventually(PATIENCE, || tls.server.log().contains(line).then_some(()));
         assert!(is_trusted(&tls, &new) && !is_trusted(&tls, &old));
 
         fs::write(tls.server.folder().join("key.pem"), "no key").unwrap();
-        let said = "keeping the certificate in use: ";
-        eventually(PATIENCE, || tls.server.log().contains(said).then_some(()));
+        let line = "keeping the certificate in use: ";
+        eventually(PATIENCE, || tls.server.log().contains(line).then_some(()));
         assert!(is_trusted(&tls, &new));
-        let said = signal(&tls.server);
-        assert!(said.contains("key.pem: there is no private key"), "{said}");
+        let output = signal(&tls.server);
+        assert!(
+            output.contains("key.pem: there is no private key"),
+            "{output}"
+        );
         assert!(is_trusted(&tls, &new));
         assert!(client.ask(r#"{"type":"ping","id":1}"#).contains("pong"));
         assert_eq!(

@@ -1,5 +1,5 @@
-//! One server in the place of another, without losing a client: all that were connected are back,
-//! and nobody was refused or cut off meanwhile.
+//! Replacing a server without losing a client: all clients reconnect, and none is refused or reset
+//! in between.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,12 +12,12 @@ use h_realtime_engine::raise_open_files;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::{Crowd, Newcomers, PROGRAM, Server, activated, eventually};
+use crate::support::{NewClients, PROGRAM, ReconnectingClients, Server, activated, eventually};
 
-/// Where each waits for the other, lest both take twice the time.
+/// Serializes the tests, which would otherwise slow each other down.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// As many as there are to be, or as the limit on open files allows; it is said if those are less.
+/// Returns the number of clients, limited by the limit on open files, with a note if it is reduced.
 fn count() -> usize {
     let possible = raise_open_files().saturating_sub(500) as usize;
     if possible < COUNT {
@@ -33,43 +33,46 @@ fn folder() -> TempDir {
     folder
 }
 
-fn gather(address: SocketAddr) -> Crowd {
+fn connect_clients(address: SocketAddr) -> ReconnectingClients {
     let count = count();
-    let mut crowd = Crowd::new(address, count);
-    crowd.run_until(PATIENCE, |crowd| crowd.open() == count);
-    crowd
+    let mut clients = ReconnectingClients::new(address, count);
+    clients.run_until(PATIENCE, |clients| clients.open() == count);
+    clients
 }
 
-/// Everybody is with this server, and came by the shortest way.
-fn all_are_back(crowd: &mut Crowd, server: &Server, since: Instant) {
+/// Asserts that all clients are connected to this server, and reconnected without a failure.
+fn expect_all_reconnected(clients: &mut ReconnectingClients, server: &Server, since: Instant) {
     let count = count();
-    crowd.run_until(PATIENCE, |crowd| {
-        crowd.told.len() == count && crowd.open() == count
+    clients.run_until(PATIENCE, |clients| {
+        clients.closes.len() == count && clients.open() == count
     });
-    println!("all are back after {:?}", since.elapsed());
-    assert_eq!(crowd.faults, [""; 0]);
+    println!("all clients have reconnected after {:?}", since.elapsed());
+    assert_eq!(clients.faults, [""; 0]);
     assert_eq!(
         server.metric("h_realtime_connections{state=\"open\"}"),
         count as f64
     );
-    is_even(&crowd.told);
+    expect_even_spread(&clients.closes);
 }
 
-/// In no second were many more told to go than in others: they come back together.
-fn is_even(told: &[Instant]) {
+/// Asserts that closes are spread evenly over the seconds, so that clients do not reconnect all at
+/// once.
+fn expect_even_spread(closes: &[Instant]) {
     for second in 0..5 {
         let span = Duration::from_secs(second)..Duration::from_secs(second + 1);
-        let of_it = told.iter().filter(|at| span.contains(&(**at - told[0])));
+        let of_it = closes
+            .iter()
+            .filter(|at| span.contains(&(**at - closes[0])));
         let seen = of_it.count();
-        println!("{seen} were told in second {second}");
-        assert!(seen < told.len() / 2, "{seen} of {}", told.len());
+        println!("{seen} were closed in second {second}");
+        assert!(seen < closes.len() / 2, "{seen} of {}", closes.len());
     }
 }
 
-/// As `systemctl restart` does with a socket unit: the new one starts when the old one has ended.
+/// Like `systemctl restart` with a socket unit: the new server starts when the old one has ended.
 #[test]
 #[ignore = "thousands of connections"]
-fn by_a_socket_that_stays_open() {
+fn restart_with_inherited_socket() {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -80,26 +83,26 @@ fn by_a_socket_that_stays_open() {
     let (command, kept) = activated(PROGRAM, &[("ws", &socket)]);
     let mut first = Server::launch(command, folder(), &[]);
     drop(kept);
-    let mut crowd = gather(address);
+    let mut clients = connect_clients(address);
 
-    let newcomers = Newcomers::start(address, 4);
+    let new_clients = NewClients::start(address, 4);
     let since = Instant::now();
     first.signal(Signal::TERM);
-    crowd.run_until(PATIENCE, |_| first.child.try_wait().unwrap().is_some());
+    clients.run_until(PATIENCE, |_| first.child.try_wait().unwrap().is_some());
     assert_eq!(first.wait().1, Some(0));
     let (command, _kept) = activated(PROGRAM, &[("ws", &socket)]);
     let next = first.beside(command, &[]);
-    crowd.run_until(PATIENCE, |crowd| crowd.open() == count());
-    let came = newcomers.end().unwrap();
-    assert!(came > 0);
-    left(&next, count());
-    all_are_back(&mut crowd, &next, since);
+    clients.run_until(PATIENCE, |clients| clients.open() == count());
+    let connected = new_clients.end().unwrap();
+    assert!(connected > 0);
+    wait_until_closed(&next, count());
+    expect_all_reconnected(&mut clients, &next, since);
 }
 
-/// With SO_REUSEPORT: the new one listens beside the old one, which then is told to end.
+/// With SO_REUSEPORT: the new server listens beside the old one, which is then terminated.
 #[test]
 #[ignore = "thousands of connections"]
-fn by_a_port_that_both_listen_on() {
+fn restart_with_reuse_port() {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut first = Server::launch(
         Command::new(PROGRAM),
@@ -107,27 +110,26 @@ fn by_a_port_that_both_listen_on() {
         &["--listen", "ws://127.0.0.1:0"],
     );
     let address = first.address();
-    let mut crowd = gather(address);
+    let mut clients = connect_clients(address);
 
-    let newcomers = Newcomers::start(address, 4);
+    let new_clients = NewClients::start(address, 4);
     let next = first.beside(Command::new(PROGRAM), &["--listen", &first.listeners[0]]);
     let since = Instant::now();
     first.signal(Signal::TERM);
-    crowd.run_until(PATIENCE, |_| first.child.try_wait().unwrap().is_some());
+    clients.run_until(PATIENCE, |_| first.child.try_wait().unwrap().is_some());
     assert_eq!(first.wait().1, Some(0));
-    let came = newcomers.end().unwrap();
-    println!("{came} came meanwhile");
-    assert!(came > 0);
-    crowd.run_until(PATIENCE, |crowd| crowd.open() == count());
-    left(&next, count());
-    all_are_back(&mut crowd, &next, since);
-    // What the new one said of itself is not gone with the old one.
-    let said = fs::read_to_string(next.data().join("admin.address")).unwrap();
-    assert_eq!(said.trim(), format!("http://{}/", next.admin));
+    let connected = new_clients.end().unwrap();
+    println!("{connected} clients connected meanwhile");
+    assert!(connected > 0);
+    clients.run_until(PATIENCE, |clients| clients.open() == count());
+    wait_until_closed(&next, count());
+    expect_all_reconnected(&mut clients, &next, since);
+    // The old server has not removed the new one's address file.
+    let address = fs::read_to_string(next.data().join("admin.address")).unwrap();
+    assert_eq!(address.trim(), format!("http://{}/", next.admin));
 }
 
-/// Clients that have connected and said what they want, and whom nobody has accepted yet: the
-/// server stands still.
+/// Connects clients that send a handshake and are not accepted yet, since the server is suspended.
 fn queue_up(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -142,8 +144,8 @@ fn queue_up(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(connect).collect()
 }
 
-/// Reads the answer, which must be a good one.
-fn is_let_in(stream: &mut TcpStream) {
+/// Reads a successful handshake response.
+fn expect_accepted(stream: &mut TcpStream) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -158,14 +160,14 @@ fn is_let_in(stream: &mut TcpStream) {
 }
 
 /// Reads a close frame with 1012.
-fn is_told_to_come_back(stream: &mut TcpStream) {
+fn expect_close_1012(stream: &mut TcpStream) {
     let mut frame = [0; 4];
     stream.read_exact(&mut frame).unwrap();
     assert_eq!((frame[0], frame[2], frame[3]), (0x88, 0x03, 0xf4));
 }
 
 #[test]
-fn who_waits_in_the_queue_of_a_server_that_ends_is_not_cut_off() {
+fn shutdown_does_not_reset_clients_in_the_accept_queue() {
     let config = "[timeouts]\nclose = \"300ms\"\ndrain = \"300ms\"";
     let mut server = Server::configured(config);
     server.signal(Signal::STOP);
@@ -173,14 +175,14 @@ fn who_waits_in_the_queue_of_a_server_that_ends_is_not_cut_off() {
     server.signal(Signal::TERM);
     server.signal(Signal::CONT);
     for stream in &mut waiting {
-        is_let_in(stream);
+        expect_accepted(stream);
     }
-    waiting.iter_mut().for_each(is_told_to_come_back);
+    waiting.iter_mut().for_each(expect_close_1012);
     assert_eq!(server.wait().1, Some(0));
 }
 
 #[test]
-fn who_waits_at_one_of_two_servers_on_a_port_is_not_cut_off_when_that_ends() {
+fn shutdown_of_one_of_two_servers_does_not_reset_its_accept_queue() {
     let config = "reuse_port = true\n[timeouts]\nclose = \"300ms\"\ndrain = \"300ms\"";
     let mut first = Server::configured(config);
     let next = first.successor();
@@ -188,17 +190,17 @@ fn who_waits_at_one_of_two_servers_on_a_port_is_not_cut_off_when_that_ends() {
     let mut waiting = queue_up(first.address(), 800);
     first.signal(Signal::TERM);
     first.signal(Signal::CONT);
-    waiting.iter_mut().for_each(is_let_in);
+    waiting.iter_mut().for_each(expect_accepted);
     assert_eq!(first.wait().1, Some(0));
     let served = next.metric("h_realtime_connects_total");
     assert!(
         (200.0..600.0).contains(&served),
-        "{served}: each has had some"
+        "{served}: each server had some"
     );
 }
 
-/// The server has noticed that the newcomers have left.
-fn left(server: &Server, count: usize) {
+/// Waits until the server has closed all short-lived connections.
+fn wait_until_closed(server: &Server, count: usize) {
     eventually(PATIENCE, || {
         let open = server.metric("h_realtime_connections{state=\"open\"}");
         (open as usize == count).then_some(())
@@ -206,5 +208,5 @@ fn left(server: &Server, count: usize) {
 }
 
 const COUNT: usize = 5000;
-/// For all of a way: each takes less than 10 s.
+/// For a whole restart, each of which takes less than 10 s.
 const PATIENCE: Duration = Duration::from_secs(25);

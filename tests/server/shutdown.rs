@@ -1,4 +1,4 @@
-//! The end of a server: everybody is told to come back, in their turn, and the next server can
+//! The shutdown of a server: all clients are closed with 1012 in turn, and the next server can
 //! start at once.
 
 use std::fs;
@@ -12,13 +12,13 @@ use serde_json::json;
 
 use crate::support::{Client, Received, Server, eventually};
 
-/// What everybody is sent.
+/// The close frame that all clients receive.
 fn service_restart() -> Received {
     Received::Close(Some((1012, "service restart".to_owned())))
 }
 
-/// The server has ended well, and what says that it runs is gone.
-fn ended_well(server: &mut Server) {
+/// Asserts that the server has exited successfully and removed its address file.
+fn expect_clean_exit(server: &mut Server) {
     let (log, code) = server.wait();
     assert_eq!(code, Some(0), "{log}");
     let names = fs::read_dir(server.data()).unwrap();
@@ -34,7 +34,7 @@ fn event() -> String {
 }
 
 #[test]
-fn both_signals_send_everybody_away_after_what_was_on_its_way() {
+fn both_signals_close_all_clients_after_queued_output() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut server = Server::start();
         let token = server.user("acct:me@example.org");
@@ -46,7 +46,7 @@ fn both_signals_send_everybody_away_after_what_was_on_its_way() {
         for client in &mut clients {
             client.subscribe("/group", "__world__");
         }
-        // Those who have not said what they want do not hold it up.
+        // Connections without a request do not delay the shutdown.
         let silent = TcpStream::connect(server.address()).unwrap();
         assert_eq!(server.publish(&event()).0, 202);
         let since = Instant::now();
@@ -57,37 +57,37 @@ fn both_signals_send_everybody_away_after_what_was_on_its_way() {
             client.close(1012, "");
             assert_eq!(client.receive(), Received::End);
         }
-        ended_well(&mut server);
-        // The time that a shutdown may take is only for those who need it.
+        expect_clean_exit(&mut server);
+        // The time limit of a shutdown is only used by clients that need it.
         assert!(since.elapsed() < Duration::from_secs(5));
         drop(silent);
     }
 }
 
 #[test]
-fn a_client_that_does_not_answer_is_waited_for_but_not_long() {
+fn shutdown_waits_for_an_unresponsive_client_for_a_limited_time() {
     let mut server = Server::configured("[timeouts]\nclose = \"300ms\"\ndrain = \"300ms\"");
     let mut client = server.anonymous();
     server.signal(Signal::TERM);
     assert_eq!(client.receive(), service_restart());
-    ended_well(&mut server);
+    expect_clean_exit(&mut server);
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn second_signal_ends_the_shutdown_at_once() {
     let mut server = Server::configured("[timeouts]\nclose = \"1h\"\ndrain = \"1h\"");
     let mut client = server.anonymous();
     server.signal(Signal::TERM);
     assert_eq!(client.receive(), service_restart());
     let since = Instant::now();
     server.signal(Signal::INT);
-    ended_well(&mut server);
+    expect_clean_exit(&mut server);
     assert!(since.elapsed() < Duration::from_secs(5));
     assert_eq!(client.receive(), Received::End);
 }
 
-/// When each client was told to go, in order, since the signal.
-fn farewells(server: &Server, clients: &mut [Client]) -> Vec<Duration> {
+/// Returns when each client was closed, in order, since the signal.
+fn close_times(server: &Server, clients: &mut [Client]) -> Vec<Duration> {
     let since = Instant::now();
     server.signal(Signal::TERM);
     let mut times: Vec<Duration> = thread::scope(|scope| {
@@ -102,7 +102,7 @@ fn farewells(server: &Server, clients: &mut [Client]) -> Vec<Duration> {
                 })
             })
             .collect();
-        // Meanwhile nobody else is let in, but for the operator.
+        // Meanwhile only the admin listener accepts connections.
         eventually(Duration::from_millis(400), || {
             let error = TcpStream::connect(server.address()).err()?;
             (error.kind() == ErrorKind::ConnectionRefused).then_some(())
@@ -116,22 +116,22 @@ fn farewells(server: &Server, clients: &mut [Client]) -> Vec<Duration> {
 }
 
 #[test]
-fn many_are_sent_away_in_their_turn() {
+fn many_clients_are_closed_in_turn() {
     let mut server = Server::configured("[timeouts]\ndrain = \"2s\"");
     let mut clients: Vec<Client> = (0..400).map(|_| server.anonymous()).collect();
-    let times = farewells(&server, &mut clients);
+    let times = close_times(&server, &mut clients);
     let (first, last) = (times[0], times[times.len() - 1]);
     assert!(first < Duration::from_millis(500), "{first:?}");
     let early = times.iter().filter(|time| time.as_millis() < 500).count();
     assert!(early <= 200, "{early} of 400 in the first 500 ms");
     let range = Duration::from_millis(1500)..Duration::from_millis(3500);
     assert!(range.contains(&last), "{last:?}");
-    ended_well(&mut server);
+    expect_clean_exit(&mut server);
 }
 
 // A6
 #[test]
-fn the_next_server_starts_on_the_same_port_at_once() {
+fn next_server_starts_on_the_same_port_at_once() {
     let mut server = Server::start();
     let mut clients = [server.anonymous(), server.anonymous()];
     let token = server.user("acct:me@example.org");
@@ -139,7 +139,7 @@ fn the_next_server_starts_on_the_same_port_at_once() {
     for client in &mut clients {
         assert_eq!(client.receive(), service_restart());
     }
-    // One has gone, the other is still being waited for.
+    // One client has closed, and the server waits for the other.
     clients[0].close(1012, "");
     assert_eq!(clients[0].receive(), Received::End);
     let next = server.successor();
@@ -149,12 +149,12 @@ fn the_next_server_starts_on_the_same_port_at_once() {
     clients[1].close(1012, "");
     assert_eq!(server.wait().1, Some(0));
 
-    // The end of the first has not taken anything from the second.
+    // The end of the first server has not removed the second one's file.
     let found = fs::read_to_string(next.data().join("admin.address")).unwrap();
     assert_eq!(found.trim(), format!("http://{}/", next.admin));
     let file = next.folder().join("event");
     fs::write(&file, event()).unwrap();
-    let said = next.run(&["publish", file.to_str().unwrap()]);
-    assert_eq!(said, "create A matched 1");
+    let output = next.run(&["publish", file.to_str().unwrap()]);
+    assert_eq!(output, "create A matched 1");
     assert_eq!(client.drain().len(), 1);
 }

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::support::{PATIENCE, PROGRAM, Program, Server, eventually};
 
-/// Whether the process has begun to work: it has turned huge pages off, which is the first thing
-/// it does apart from catching signals, or has a second thread, where the kernel does not say.
+/// Returns whether the process has started to work: it has disabled huge pages, which is its first
+/// action apart from catching signals, or has a second thread on kernels that do not report this.
 fn has_begun(child: &Child) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let is = |line: &str, value: &str| {
@@ -27,7 +27,7 @@ fn send(child: &Child, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-/// The server's command, on ports that are free.
+/// Returns the server's command, on free ports.
 fn serve(folder: &Path) -> Command {
     let mut command = Command::new(PROGRAM);
     command
@@ -38,7 +38,7 @@ fn serve(folder: &Path) -> Command {
 }
 
 #[test]
-fn sighup_during_the_start_does_not_end_the_server_and_is_not_lost() {
+fn sighup_during_startup_is_not_lost() {
     let folder = TempDir::new().unwrap();
     let mut program = Program::start(&mut serve(folder.path()));
     while !has_begun(&program.child) {}
@@ -48,13 +48,13 @@ fn sighup_during_the_start_does_not_end_the_server_and_is_not_lost() {
         is_serving = folder.path().join("data/admin.address").exists();
         assert_eq!(program.child.try_wait().unwrap(), None);
     }
-    program.said("configuration reloaded: no changes");
+    program.wait_for_error_line("configuration reloaded: no changes");
     send(&program.child, Signal::TERM);
     assert_eq!(program.wait(), Some(0));
 }
 
 #[test]
-fn sigterm_or_sigint_during_the_start_ends_the_server_with_exit_code_0() {
+fn sigterm_or_sigint_during_startup_exits_with_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let folder = TempDir::new().unwrap();
         let mut program = Program::start(&mut serve(folder.path()));
@@ -70,8 +70,8 @@ fn signals_without_a_meaning_are_ignored() {
     let mut server = Server::start();
     for signal in [Signal::USR1, Signal::USR2] {
         server.signal(signal);
-        let said = format!("signal {}: ignored", signal.as_raw());
-        eventually(PATIENCE, || server.log().contains(&said).then_some(()));
+        let line = format!("signal {}: ignored", signal.as_raw());
+        eventually(PATIENCE, || server.log().contains(&line).then_some(()));
     }
     server.signal(Signal::PIPE);
     let token = server.user("acct:me@example.org");
@@ -93,7 +93,7 @@ fn other_commands_are_ended_by_signals() {
             .stdout(Stdio::piped())
             .spawn();
         let mut child = child.unwrap();
-        // It waits for the next event after this one.
+        // The command waits for the next event after this one.
         let mut input = child.stdin.take().unwrap();
         writeln!(input, "{EVENT}").unwrap();
         let mut line = String::new();
@@ -101,7 +101,7 @@ fn other_commands_are_ended_by_signals() {
         output.read_line(&mut line).unwrap();
         assert_eq!(line, "create AAAAAAAAAAAAAAAAAAAAAQ matched 0\n");
         send(&child, signal);
-        // A signal that was ignored by the shell that started the tests, as by `nohup`, stays ignored.
+        // A signal ignored by the shell that started the tests, as with `nohup`, stays ignored.
         let status = eventually(PATIENCE, || child.try_wait().unwrap());
         assert_eq!(status.signal(), Some(signal.as_raw()));
     }

@@ -1,5 +1,5 @@
-//! Unix sockets of the server: the permissions and owners of their files, and commands that use
-//! the one of the admin interface.
+//! Unix sockets of the server: the permissions and owners of their files, and commands that use the
+//! admin socket.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -23,7 +23,7 @@ struct Site {
 const EVENT: &str = r#"{"topic":"annotation","action":"create","annotation":{"id":"A","user":"acct:a@example.org","uri":"https://example.org/","permissions":{"read":["group:__world__"]}}}"#;
 
 impl Site {
-    /// With this text in the section `[socket]`, and the umask of the shipped unit.
+    /// Starts a server with this text in the section `[socket]`, and the umask of the shipped unit.
     fn new(socket: &str) -> Site {
         let folder = TempDir::new().unwrap();
         let program = program_for_all(folder.path());
@@ -52,7 +52,7 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    /// Mode, user, and group of a socket's file.
+    /// Returns the mode, user, and group of a socket's file.
     fn file(&self, name: &str) -> (u32, u32, u32) {
         let metadata = fs::metadata(self.path(name)).unwrap();
         (
@@ -143,16 +143,16 @@ fn another_user_reaches_the_public_socket_and_not_the_admin_socket() {
         let output = command.args(["--admin", &address]).output().unwrap();
         (output, address)
     };
-    // Connected, but not to an admin listener.
+    // It connects, but not to an admin listener.
     let (output, _) = publish("ws.sock");
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(69), "{said}");
-    assert!(said.contains("check the admin address"), "{said}");
+    let printed = text(&output);
+    assert_eq!(output.status.code(), Some(69), "{printed}");
+    assert!(printed.contains("check the admin address"), "{printed}");
     let (output, address) = publish("admin.sock");
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(77), "{said}");
-    assert!(said.contains(&address), "{said}");
-    assert!(said.contains("socket.admin_group"), "{said}");
+    let printed = text(&output);
+    assert_eq!(output.status.code(), Some(77), "{printed}");
+    assert!(printed.contains(&address), "{printed}");
+    assert!(printed.contains("socket.admin_group"), "{printed}");
 }
 
 #[test]
@@ -172,8 +172,8 @@ fn a_socket_that_cannot_be_opened_is_named_with_the_remedy() {
                 .arg(&data),
         );
         let code = program.wait().unwrap();
-        let said: Vec<String> = std::iter::from_fn(|| program.word()).collect();
-        (code, said.join("\n"))
+        let printed: Vec<String> = std::iter::from_fn(|| program.error_line()).collect();
+        (code, printed.join("\n"))
     };
     fs::write(folder.path().join("file"), "").unwrap();
     let at = |name: &str| format!("unix:{}", folder.path().join(name).display());
@@ -181,28 +181,31 @@ fn a_socket_that_cannot_be_opened_is_named_with_the_remedy() {
         ("nowhere/s", "create the directory"),
         ("file", "not a socket"),
     ] {
-        let (code, said) = run(Command::new(PROGRAM), &at(name));
-        assert_eq!(code, 69, "{said}");
+        let (code, printed) = run(Command::new(PROGRAM), &at(name));
+        assert_eq!(code, 69, "{printed}");
         let part = format!("cannot listen on {}: ", at(name));
-        assert!(said.contains(&part) && said.contains(remedy), "{said}");
+        assert!(
+            printed.contains(&part) && printed.contains(remedy),
+            "{printed}"
+        );
     }
     if !is_root() {
         return;
     }
-    let (code, said) = run(as_other_user(&program), &at("s"));
-    assert_eq!(code, 77, "{said}");
-    assert!(said.contains("needs write access"), "{said}");
-    // A server can give its socket to none but its own groups.
+    let (code, printed) = run(as_other_user(&program), &at("s"));
+    assert_eq!(code, 77, "{printed}");
+    assert!(printed.contains("needs write access"), "{printed}");
+    // A server can give its socket only to its own groups.
     let open = folder.path().join("open");
     fs::create_dir(&open).unwrap();
     give(&open);
     let mut command = as_other_user(&program);
     command.env("H_REALTIME_SOCKET__USER", "0");
-    let (code, said) = run(command, &at("open/s"));
-    assert_eq!(code, 77, "{said}");
+    let (code, printed) = run(command, &at("open/s"));
+    assert_eq!(code, 77, "{printed}");
     assert!(
-        said.contains("cannot change the owner of the socket"),
-        "{said}"
+        printed.contains("cannot change the owner of the socket"),
+        "{printed}"
     );
     assert!(!open.join("s").exists());
     let mut command = as_other_user(&program);

@@ -1,5 +1,5 @@
-//! The whole Real Time API as the engine's handler, with nobody behind it: all clients are
-//! anonymous, and events come as commands.
+//! The whole Real Time API as the engine's handler, without a real back end: all clients are
+//! anonymous, and events are injected as commands.
 
 use h_realtime::model::{
     BackendHandle, BackendRequest, Busy, Candidates, Decision, EventKind, Field, MonoMillis, Plan,
@@ -10,8 +10,8 @@ use h_realtime_engine::http::{Request, Response, check_upgrade};
 use h_realtime_engine::testing::with_conn_cx;
 use h_realtime_engine::{ConnCx, ConnKey, Cx, Handler, Message, RequestCx, Verdict};
 
-/// The API, with hashes of a fixed key. Beside its own paths it has `/later` and `/slow`, which
-/// defer a handshake and another request, and `/body`, which reads a body.
+/// The API, with a fixed hash key. Beside its own paths it has `/later` and `/slow`, which defer a
+/// handshake and another request, and `/body`, which reads a body.
 pub struct Api {
     realtime: Realtime,
     events: EventQueue<usize>,
@@ -21,28 +21,28 @@ pub struct Api {
 /// Progress of batches of events.
 #[derive(Default)]
 pub struct Progress {
-    /// Sum of the sizes of batches of which all events have become deliveries.
+    /// Total size of the batches all of whose events have become deliveries.
     pub done: usize,
     /// The largest backlog of receivers at the end of a turn.
     pub max_backlog: usize,
 }
 
-/// What happens besides what sockets bring.
+/// Inputs of the handler that do not arrive on a socket.
 pub enum Command {
     /// An event.
     Event(Plan),
     /// A batch of events, and its size in units of the test.
     Batch(Vec<Plan>, usize),
-    /// The answer to a deferred request; whether it is a handshake.
+    /// The response to a deferred request; whether it is a handshake.
     Answer(ConnKey, bool),
-    /// A client's message, as if its frame had been decoded just now.
-    Said(ConnKey, &'static str),
+    /// A client's message, as if its frame had just been decoded.
+    Message(ConnKey, &'static str),
 }
 
 impl Api {
     pub fn new(settings: ApiSettings) -> Self {
         Api {
-            realtime: Realtime::new(Box::new(Nobody), settings, [1, 2, 3, 4]),
+            realtime: Realtime::new(Box::new(NoBackend), settings, [1, 2, 3, 4]),
             events: EventQueue::new(1, TurnLimits::default()),
             progress: Progress::default(),
         }
@@ -53,7 +53,7 @@ impl Api {
     }
 }
 
-/// An event for all clients that filter for this group.
+/// Returns an event for all clients that filter for this group.
 pub fn event(group: &str, text: impl Into<Box<str>>) -> Plan {
     let term = Term {
         field: Field::Group,
@@ -120,7 +120,7 @@ impl Handler for Api {
             Command::Answer(key, false) => {
                 cx.respond(key, Response::new(200, "text/plain", &b"late"[..]));
             }
-            Command::Said(key, text) => with_conn_cx(cx, key, |cx| {
+            Command::Message(key, text) => with_conn_cx(cx, key, |cx| {
                 self.realtime.on_client_message(cx, Message::Text(text));
             }),
         }
@@ -144,10 +144,10 @@ impl Handler for Api {
     }
 }
 
-/// A back end that nobody needs: all clients are anonymous.
-struct Nobody;
+/// A back end that receives no requests: all clients are anonymous.
+struct NoBackend;
 
-impl BackendHandle for Nobody {
+impl BackendHandle for NoBackend {
     fn send(&self, _: BackendRequest) -> Result<(), Busy> {
         Err(Busy)
     }

@@ -1,5 +1,5 @@
-//! The model handler: does what messages and commands tell it, and writes down what each
-//! client must therefore hear.
+//! The model handler: executes the commands in messages, and records the messages that each client
+//! must therefore receive.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
@@ -19,20 +19,20 @@ pub struct App {
     rng: Rng,
 }
 
-/// What the application has written down; shared with the simulation.
+/// The application's records, shared with the simulation.
 #[derive(Clone, Default)]
 pub struct Log(Rc<RefCell<Record>>);
 
 #[derive(Default)]
 pub struct Record {
     pub lives: HashMap<ConnKey, Life>,
-    /// Those that are open, in the order in which they opened.
+    /// Open connections, in the order in which they opened.
     pub open: Vec<ConnKey>,
-    /// Requests that wait for an answer, or did; whether each is a handshake.
+    /// Deferred requests, answered or not; whether each is a handshake.
     pub deferred: Vec<(ConnKey, bool)>,
-    /// Requests that are being acted on, so that they must not be refused.
+    /// Requests being processed, which must therefore not be refused.
     pub begun: Vec<ConnKey>,
-    /// Breaches of the order of calls.
+    /// Violations of the order of callbacks.
     pub breaches: Vec<String>,
     pub deliveries: u64,
     pub ticks: u64,
@@ -42,50 +42,50 @@ pub struct Record {
 #[derive(Default)]
 pub struct Life {
     pub is_over: bool,
-    /// Messages that came in.
-    pub inbox: Vec<Said>,
-    /// Replies to it, and what was sent to it alone.
-    pub replies: Vec<Said>,
-    /// What it was sent together with others, which takes its own time.
-    pub deliveries: Vec<Said>,
+    /// Messages received from the client.
+    pub inbox: Vec<Payload>,
+    /// Replies, and messages sent to this client alone.
+    pub replies: Vec<Payload>,
+    /// Messages sent to several clients, which are an independent stream.
+    pub deliveries: Vec<Payload>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum Payload {
     Text(String),
     Binary(Vec<u8>),
 }
 
-/// Knows its own connection, so that a session of another's is noticed.
+/// Contains the key of its own connection to detect mixed-up sessions.
 #[derive(Default)]
 pub struct Session {
     key: Option<ConnKey>,
 }
 
-/// What other threads ask for. Numbers choose among those there are.
+/// Commands from other threads. Numbers select among the existing connections.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Lets a deferred handshake go on or refuses it, or answers another deferred request.
+    /// Completes or refuses a deferred handshake, or answers another deferred request.
     Answer {
         pick: usize,
         accept: bool,
     },
-    /// The same for one connection, whether the application thinks that it waits or not.
+    /// The same for one connection, whether or not the application considers it deferred.
     AnswerTo {
         key: ConnKey,
         accept: bool,
     },
-    /// One message to about `percent` of those that are open.
+    /// Sends one message to about `percent` of the open connections.
     FanOut {
         percent: u32,
         size: usize,
     },
-    /// The same to these.
+    /// Sends one message to these connections.
     FanOutTo {
         keys: Vec<ConnKey>,
         size: usize,
     },
-    /// A message to one.
+    /// Sends a message to one connection.
     Send {
         pick: usize,
         size: usize,
@@ -102,7 +102,7 @@ pub enum Command {
         key: ConnKey,
         code: u16,
     },
-    /// Has no effect but a turn.
+    /// Has no effect except for a turn.
     Noop,
 }
 
@@ -123,10 +123,10 @@ impl App {
     }
 
     fn send(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, text: &str) {
-        if let Some(life) = self.log.get().living(key) {
+        if let Some(life) = self.log.get().open_life(key) {
             let text = format!("send {} {text}", life.replies.len());
             cx.send(key, Frame::text(&text));
-            life.replies.push(Said::Text(text));
+            life.replies.push(Payload::Text(text));
         }
     }
 
@@ -137,14 +137,15 @@ impl App {
         let variants = [0, 1].map(|variant| format!("event {number} {variant} {}", pad(size)));
         let mut to = Vec::new();
         for &key in keys {
-            // One for each, since the order of two would not be fixed.
+            // One variant per receiver, since the order of two is unspecified.
             let variant = (key.to_u64().wrapping_add(number) % 2) as usize;
             to.push((key, variant as u8));
-            if let Some(life) = log.living(key) {
-                life.deliveries.push(Said::Text(variants[variant].clone()));
+            if let Some(life) = log.open_life(key) {
+                life.deliveries
+                    .push(Payload::Text(variants[variant].clone()));
             }
         }
-        // In any order: sorting is the engine's.
+        // In any order: the engine sorts.
         self.rng.shuffle(&mut to);
         let frames = variants.iter().map(|text| Frame::text(text)).collect();
         let since = Some(cx.now().mono);
@@ -156,18 +157,18 @@ impl App {
         log.open.get(pick % log.open.len().max(1)).copied()
     }
 
-    fn some_of_the_open(&mut self, percent: u32) -> Vec<ConnKey> {
+    fn sample_open(&mut self, percent: u32) -> Vec<ConnKey> {
         let mut keys = self.log.get().open.clone();
         keys.retain(|_| self.rng.chance(percent));
         keys
     }
 
-    /// Does what the first word of a message says.
-    fn obey(&mut self, cx: &mut ConnCx<'_, Session>, key: ConnKey, text: &str) {
+    /// Executes the command in the first word of a message.
+    fn execute(&mut self, cx: &mut ConnCx<'_, Session>, key: ConnKey, text: &str) {
         let size = text.len();
         match text.split(' ').next().unwrap_or_default() {
             "echo" => self.reply(cx, key, text),
-            // As long as parsing tens of kilobytes.
+            // As expensive as parsing tens of kilobytes.
             "costly" => cx.charge(100_000),
             "twice" => {
                 self.reply(cx, key, text);
@@ -191,7 +192,7 @@ impl App {
                 cx.send(key, Frame::text("too late"));
             }
             "all" => {
-                let keys = self.some_of_the_open(70);
+                let keys = self.sample_open(70);
                 self.fan_out(cx, &keys, size);
             }
             "kill" => {
@@ -211,15 +212,15 @@ impl App {
     }
 
     fn reply(&mut self, cx: &mut ConnCx<'_, Session>, key: ConnKey, text: &str) {
-        if let Some(life) = self.log.get().living(key) {
+        if let Some(life) = self.log.get().open_life(key) {
             let text = format!("reply {} {text}", life.replies.len());
             cx.reply(Message::Text(&text));
-            life.replies.push(Said::Text(text));
+            life.replies.push(Payload::Text(text));
         }
     }
 }
 
-/// `size` letters.
+/// Returns `size` letters.
 pub fn pad(size: usize) -> String {
     "x".repeat(size)
 }
@@ -231,12 +232,12 @@ impl Log {
 }
 
 impl Record {
-    pub fn living(&mut self, key: ConnKey) -> Option<&mut Life> {
+    pub fn open_life(&mut self, key: ConnKey) -> Option<&mut Life> {
         self.lives.get_mut(&key).filter(|life| !life.is_over)
     }
 
-    fn breach(&mut self, key: ConnKey, what: &str) {
-        self.breaches.push(format!("{key:?}: {what}"));
+    fn breach(&mut self, key: ConnKey, message: &str) {
+        self.breaches.push(format!("{key:?}: {message}"));
     }
 }
 
@@ -251,12 +252,12 @@ impl Handler for App {
     ) -> Verdict<Session> {
         let key = cx.key();
         if self.log.get().lives.contains_key(&key) {
-            self.log.get().breach(key, "a request of a WebSocket");
-        }
-        if cx.session(key).is_some() {
             self.log
                 .get()
-                .breach(key, "has a session before it is open");
+                .breach(key, "on_request for an open WebSocket");
+        }
+        if cx.session(key).is_some() {
+            self.log.get().breach(key, "has a session before on_open");
         }
         let text = |status, body: String| {
             Verdict::Respond(Response::new(status, "text/plain", body.into_bytes()))
@@ -312,27 +313,27 @@ impl Handler for App {
         {
             self.log
                 .get()
-                .breach(key, "has not its own session in on_message");
+                .breach(key, "has another connection's session in on_message");
         }
-        let said = match message {
-            Message::Text(text) => Said::Text(text.to_owned()),
-            Message::Binary(data) => Said::Binary(data.to_vec()),
+        let payload = match message {
+            Message::Text(text) => Payload::Text(text.to_owned()),
+            Message::Binary(data) => Payload::Binary(data.to_vec()),
         };
-        match self.log.get().living(key) {
-            Some(life) => life.inbox.push(said),
+        match self.log.get().open_life(key) {
+            Some(life) => life.inbox.push(payload),
             None => {
                 return self
                     .log
                     .get()
-                    .breach(key, "a message of one that is not open");
+                    .breach(key, "on_message without an open WebSocket");
             }
         }
         match message {
-            Message::Text(text) => self.obey(cx, key, text),
+            Message::Text(text) => self.execute(cx, key, text),
             Message::Binary(data) => {
                 cx.reply(message);
-                if let Some(life) = self.log.get().living(key) {
-                    life.replies.push(Said::Binary(data.to_vec()));
+                if let Some(life) = self.log.get().open_life(key) {
+                    life.replies.push(Payload::Binary(data.to_vec()));
                 }
             }
         }
@@ -340,20 +341,20 @@ impl Handler for App {
 
     fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
         let mut log = self.log.get();
-        match log.living(key) {
+        match log.open_life(key) {
             Some(life) => life.is_over = true,
-            None => log.breach(key, "closed without being open"),
+            None => log.breach(key, "on_close without an open WebSocket"),
         }
         log.open.retain(|open| *open != key);
         if session.key != Some(key) {
-            log.breach(key, "was given back another's session");
+            log.breach(key, "on_close received another connection's session");
         }
         if cx.session(key).is_some() {
             log.breach(key, "still has a session in on_close");
         }
         drop(log);
         if self.rng.chance(20) {
-            let keys = self.some_of_the_open(20);
+            let keys = self.sample_open(20);
             self.fan_out(cx, &keys, 20);
         }
     }
@@ -375,7 +376,7 @@ impl Handler for App {
             }
             Command::AnswerTo { key, accept } => self.answer(cx, key, accept),
             Command::FanOut { percent, size } => {
-                let keys = self.some_of_the_open(percent);
+                let keys = self.sample_open(percent);
                 self.fan_out(cx, &keys, size);
             }
             Command::FanOutTo { keys, size } => self.fan_out(cx, &keys, size),
@@ -387,10 +388,10 @@ impl Handler for App {
             Command::SendTo { key, text } => self.send(cx, key, &text),
             Command::Close { pick, code } => {
                 if let Some(key) = self.pick_open(pick) {
-                    cx.close(key, CloseCode(code), "told to");
+                    cx.close(key, CloseCode(code), "expected");
                 }
             }
-            Command::CloseOne { key, code } => cx.close(key, CloseCode(code), "told to"),
+            Command::CloseOne { key, code } => cx.close(key, CloseCode(code), "expected"),
             Command::Noop => {}
         }
     }

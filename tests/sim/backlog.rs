@@ -1,28 +1,28 @@
-//! Connections that wait to be accepted, and the reactor's way with them where descriptors run
-//! out or a poller does not take a socket.
+//! Connections waiting to be accepted, and the reactor's retry policy when descriptors run out or
+//! the poller rejects a socket.
 
 use std::collections::VecDeque;
 
 /// A listener's backlog, and the descriptors of the process.
 pub struct Backlog<T> {
     waiting: VecDeque<T>,
-    /// Connections that there are descriptors for.
+    /// The number of connections for which there are descriptors.
     pub descriptors: usize,
-    /// How often a poller does not take a socket, in percent.
+    /// How often the poller rejects a socket, in percent.
     pub unregistered: u32,
-    /// When to try again after a failure: what waits makes no new edge.
+    /// When to retry after a failure, since waiting connections cause no new edge.
     retry: Option<u64>,
-    /// It was not for want of descriptors.
+    /// The failure was not a lack of descriptors.
     is_refused: bool,
 }
 
-/// What `accept` says.
+/// The result of `accept`.
 pub enum Accept<T> {
     One(T),
     /// EMFILE.
     NoDescriptor,
-    /// Nobody waits, or it is not tried now.
-    Nobody,
+    /// No connection is waiting, or the retry is not due.
+    Nothing,
 }
 
 impl<T> Backlog<T> {
@@ -40,10 +40,10 @@ impl<T> Backlog<T> {
         self.waiting.push_back(arrival);
     }
 
-    /// The next one, while so many connections have descriptors already.
+    /// Accepts the next connection if `connections` leave a free descriptor.
     pub fn accept(&mut self, clock: u64, connections: u64) -> Accept<T> {
         if self.retry.is_some_and(|at| clock < at) {
-            return Accept::Nobody;
+            return Accept::Nothing;
         }
         self.retry = None;
         self.is_refused = false;
@@ -51,10 +51,12 @@ impl<T> Backlog<T> {
             self.retry = Some(clock + RETRY);
             return Accept::NoDescriptor;
         }
-        self.waiting.pop_front().map_or(Accept::Nobody, Accept::One)
+        self.waiting
+            .pop_front()
+            .map_or(Accept::Nothing, Accept::One)
     }
 
-    /// The poller has not taken the one that was accepted last.
+    /// The poller has rejected the connection accepted last.
     pub fn refuse(&mut self, clock: u64) {
         self.retry = Some(clock + RETRY);
         self.is_refused = true;
@@ -65,13 +67,13 @@ impl<T> Backlog<T> {
         self.retry = None;
     }
 
-    /// From now on there are descriptors for everybody.
+    /// Removes the limit on descriptors.
     pub fn lift(&mut self) {
         self.descriptors = usize::MAX;
         self.retry = None;
     }
 
-    /// Milliseconds until it is tried again.
+    /// Returns the milliseconds until the next retry.
     pub fn timeout(&self, clock: u64) -> u64 {
         match self.retry {
             Some(at) => at.saturating_sub(clock),
@@ -80,15 +82,18 @@ impl<T> Backlog<T> {
         }
     }
 
-    /// All is quiet: nobody waits for whom there is a descriptor.
+    /// Checks at rest that no connection is waiting although there is a descriptor.
     pub fn check_quiet(&self, connections: u64) -> Result<(), String> {
         let is_right = self.is_refused || connections >= self.descriptors as u64;
         match self.waiting.is_empty() || is_right {
             true => Ok(()),
-            false => Err(format!("{} wait, and there is room", self.waiting.len())),
+            false => Err(format!(
+                "{} connections wait although there are descriptors",
+                self.waiting.len()
+            )),
         }
     }
 }
 
-/// The reactor's, in milliseconds.
+/// The reactor's interval, in milliseconds.
 const RETRY: u64 = 100;

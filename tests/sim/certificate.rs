@@ -1,5 +1,5 @@
-//! A certificate for the simulated server. Apart from the rest of the simulation, which fuzz
-//! targets use without TLS.
+//! A certificate for the simulated server. Separate from the simulation, which fuzz targets compile
+//! without TLS.
 
 use h_realtime_engine::tls::TlsConfig;
 use rustls::pki_types::CertificateDer;
@@ -8,7 +8,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 
-/// A server's certificate, and a client that trusts it.
+/// Returns the configuration of a server, and of a client that trusts its certificate.
 pub fn certificate_and_client() -> (TlsConfig, ClientConfig) {
     let folder = TempDir::new().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

@@ -1,58 +1,58 @@
-//! A model client: what it sends, how it behaves, and what it has heard.
+//! A model client: its input, its behavior, and the output it has received.
 
 use std::collections::VecDeque;
 
 use h_realtime_engine::ConnKey;
 
-use super::app::Said;
-use super::frames::{Ear, Heard, OFFER, client_frame, deflate, handshake_with};
+use super::app::Payload;
+use super::frames::{ClientEvent, FrameReader, OFFER, client_frame, deflate, handshake_with};
 use super::rng::Rng;
 use super::socket::{End, Wire};
 
 /// One client and its connection.
 pub struct Client {
     pub wire: Wire,
-    /// The server's name for the connection, once it is accepted.
+    /// The engine's key for the connection, once it is accepted.
     pub key: Option<ConnKey>,
-    pub conduct: Conduct,
-    /// All that it has heard.
-    pub heard: Vec<Heard>,
-    /// Of each that it has heard last, whether it came compressed.
-    pub squeezed: Vec<bool>,
-    /// The data messages that it has sent whole.
-    pub said: Vec<Said>,
-    /// Pings that no pong has answered.
+    pub behavior: Behavior,
+    /// Everything that it has received.
+    pub events: Vec<ClientEvent>,
+    /// For each received message, whether it was compressed.
+    pub compressed_flags: Vec<bool>,
+    /// The data messages that it has sent completely.
+    pub sent_messages: Vec<Payload>,
+    /// Pings without a pong.
     pub pings: Vec<Vec<u8>>,
-    /// The answers that are awaited: for each request those that are right.
+    /// For each outstanding request, the acceptable statuses.
     pub expected: VecDeque<&'static [u16]>,
     pub progress: Progress,
-    /// A test has sent a part of something by hand.
+    /// A test has sent an incomplete request or message by hand.
     pub has_begun: bool,
     /// Offers compression, and then compresses every other message.
     pub compresses: bool,
-    ear: Ear,
+    reader: FrameReader,
     part: Option<Part>,
     rng: Rng,
     pings_sent: u32,
 }
 
-/// How it behaves.
+/// The behavior of a client.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Conduct {
-    /// Sends and reads at once, whatever there is.
+pub struct Behavior {
+    /// Sends and reads whenever possible.
     pub is_eager: bool,
     /// Answers neither pings nor close frames.
     pub is_mute: bool,
-    /// Broke the protocol, or left without a word.
+    /// Violated the protocol, or vanished without a close frame.
     pub is_wrong: bool,
-    /// Ended its direction.
+    /// Closed its sending direction.
     pub has_finished: bool,
     pub has_sent_close: bool,
 }
 
-impl Conduct {
-    /// A client that sends and reads at once.
-    pub const EAGER: Conduct = Conduct {
+impl Behavior {
+    /// A client that sends and reads whenever possible.
+    pub const EAGER: Behavior = Behavior {
         is_eager: true,
         is_mute: false,
         is_wrong: false,
@@ -61,7 +61,7 @@ impl Conduct {
     };
 }
 
-/// What the oracle has ticked off.
+/// How far the oracle has matched the received messages.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
     pub is_open: bool,
@@ -74,7 +74,7 @@ pub struct Progress {
 
 /// A message of which some fragments have been sent.
 struct Part {
-    message: Said,
+    message: Payload,
     /// Its first byte, without FIN, and its bytes on the wire.
     first: u8,
     bytes: Vec<u8>,
@@ -82,33 +82,33 @@ struct Part {
 }
 
 impl Client {
-    pub fn new(wire: Wire, rng: Rng, conduct: Conduct) -> Self {
+    pub fn new(wire: Wire, rng: Rng, behavior: Behavior) -> Self {
         Client {
             wire,
             key: None,
-            conduct,
-            heard: Vec::new(),
-            squeezed: Vec::new(),
-            said: Vec::new(),
+            behavior,
+            events: Vec::new(),
+            compressed_flags: Vec::new(),
+            sent_messages: Vec::new(),
             pings: Vec::new(),
             expected: VecDeque::new(),
             progress: Progress::default(),
             has_begun: false,
             compresses: false,
-            ear: Ear::default(),
+            reader: FrameReader::default(),
             part: None,
             rng,
             pings_sent: 0,
         }
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub fn raw(&mut self, bytes: impl AsRef<[u8]>) {
         self.wire.state().peer_send(bytes.as_ref());
     }
 
-    /// Asks for a WebSocket.
-    pub fn shake(&mut self, path: &str) {
+    /// Sends a WebSocket handshake.
+    pub fn send_handshake(&mut self, path: &str) {
         self.expected.push_back(&[101, 403]);
         self.raw(handshake_with(
             path,
@@ -116,7 +116,7 @@ impl Client {
         ));
     }
 
-    /// Sends a request that is no handshake; these answers to it are right.
+    /// Sends a request that is not a handshake; `right` are the acceptable statuses.
     pub fn request(&mut self, request: impl AsRef<[u8]>, right: &'static [u16]) {
         self.expected.push_back(right);
         self.raw(request);
@@ -134,25 +134,25 @@ impl Client {
         }
     }
 
-    /// How many messages it has heard that were compressed.
+    /// Returns the number of compressed messages received.
     pub fn inflated(&self) -> usize {
-        self.ear.inflated
+        self.reader.inflated
     }
 
     pub fn text(&mut self, text: &str) {
         self.finish_part();
         self.message(0x81, text.as_bytes());
-        self.said.push(Said::Text(text.to_owned()));
+        self.sent_messages.push(Payload::Text(text.to_owned()));
     }
 
     pub fn binary(&mut self, data: &[u8]) {
         self.finish_part();
         self.message(0x82, data);
-        self.said.push(Said::Binary(data.to_vec()));
+        self.sent_messages.push(Payload::Binary(data.to_vec()));
     }
 
-    /// Begins a message of several frames, or goes on with it; true while it is not whole.
-    pub fn fragment(&mut self, message: impl FnOnce() -> Said, size: usize) -> bool {
+    /// Begins or continues a fragmented message. Returns true while it is incomplete.
+    pub fn fragment(&mut self, message: impl FnOnce() -> Payload, size: usize) -> bool {
         let mut part = match self.part.take() {
             Some(part) => part,
             None => self.begin(message()),
@@ -164,16 +164,16 @@ impl Client {
         self.frame(if is_last { 0x80 } else { 0 } | first, &fragment);
         part.sent = end;
         match is_last {
-            true => self.said.push(part.message),
+            true => self.sent_messages.push(part.message),
             false => self.part = Some(part),
         }
         !is_last
     }
 
-    fn begin(&mut self, message: Said) -> Part {
+    fn begin(&mut self, message: Payload) -> Part {
         let (opcode, bytes) = match &message {
-            Said::Text(text) => (1, text.as_bytes()),
-            Said::Binary(data) => (2, data.as_slice()),
+            Payload::Text(text) => (1, text.as_bytes()),
+            Payload::Binary(data) => (2, data.as_slice()),
         };
         let (first, bytes) = match self.compresses && self.rng.chance(50) {
             true => (opcode | 0x40, deflate(bytes)),
@@ -187,12 +187,12 @@ impl Client {
         }
     }
 
-    /// Sends the rest of a message that it has begun.
+    /// Sends the rest of a fragmented message.
     pub fn finish_part(&mut self) {
-        while self.part.is_some() && self.fragment(|| Said::Binary(Vec::new()), 1 << 20) {}
+        while self.part.is_some() && self.fragment(|| Payload::Binary(Vec::new()), 1 << 20) {}
     }
 
-    /// A ping of a payload of its own.
+    /// Sends a ping with a unique payload.
     pub fn ping(&mut self) {
         self.pings_sent += 1;
         let payload = format!("ping {}", self.pings_sent).into_bytes();
@@ -200,8 +200,8 @@ impl Client {
         self.pings.push(payload);
     }
 
-    /// Whether its newest ping has had its pong; older ones may have none.
-    pub fn has_its_pong(&self) -> bool {
+    /// Returns whether its newest ping has been answered; older ones may remain unanswered.
+    pub fn has_newest_pong(&self) -> bool {
         let newest = format!("ping {}", self.pings_sent);
         self.pings
             .last()
@@ -211,54 +211,54 @@ impl Client {
     pub fn close(&mut self, code: u16) {
         self.finish_part();
         self.frame(0x88, &code.to_be_bytes());
-        self.conduct.has_sent_close = true;
+        self.behavior.has_sent_close = true;
     }
 
-    /// Ends its direction.
+    /// Closes its sending direction.
     pub fn finish(&mut self) {
-        self.conduct.has_finished = true;
+        self.behavior.has_finished = true;
         self.wire.state().peer_finish();
     }
 
     pub fn reset(&mut self) {
-        self.conduct.is_wrong = true;
+        self.behavior.is_wrong = true;
         self.wire.state().peer_reset();
     }
 
-    /// From now on it neither sends nor reads, and nothing says so.
+    /// Stops sending and reading without a FIN or RST.
     pub fn vanish(&mut self) {
-        self.conduct.is_eager = false;
-        self.conduct.is_wrong = true;
-        self.conduct.is_mute = true;
+        self.behavior.is_eager = false;
+        self.behavior.is_wrong = true;
+        self.behavior.is_mute = true;
     }
 
-    /// Reads at most `max` bytes, reacts as it must, and returns what it heard.
-    pub fn listen(&mut self, max: usize) -> Result<Vec<Heard>, String> {
+    /// Reads at most `max` bytes, reacts as the protocol requires, and returns the received events.
+    pub fn listen(&mut self, max: usize) -> Result<Vec<ClientEvent>, String> {
         let bytes = self.wire.state().peer_take(max);
-        self.ear.feed(&bytes);
+        self.reader.feed(&bytes);
         let mut fresh = Vec::new();
-        self.squeezed.clear();
-        let mut inflated = self.ear.inflated;
-        while let Some(heard) = self.ear.next()? {
-            self.squeezed.push(self.ear.inflated > inflated);
-            inflated = self.ear.inflated;
-            if !self.conduct.is_mute {
-                self.react(&heard);
+        self.compressed_flags.clear();
+        let mut inflated = self.reader.inflated;
+        while let Some(event) = self.reader.next()? {
+            self.compressed_flags.push(self.reader.inflated > inflated);
+            inflated = self.reader.inflated;
+            if !self.behavior.is_mute {
+                self.react(&event);
             }
-            fresh.push(heard);
+            fresh.push(event);
         }
-        self.heard.extend_from_slice(&fresh);
-        if self.end() == End::Eof && self.conduct.is_eager && !self.conduct.has_finished {
+        self.events.extend_from_slice(&fresh);
+        if self.end() == End::Eof && self.behavior.is_eager && !self.behavior.has_finished {
             self.finish();
         }
         Ok(fresh)
     }
 
-    fn react(&mut self, heard: &Heard) {
-        match heard {
-            Heard::Ping(payload) => self.frame(0x8A, payload),
-            Heard::Close(close) if !self.conduct.has_sent_close => {
-                self.conduct.has_sent_close = true;
+    fn react(&mut self, event: &ClientEvent) {
+        match event {
+            ClientEvent::Ping(payload) => self.frame(0x8A, payload),
+            ClientEvent::Close(close) if !self.behavior.has_sent_close => {
+                self.behavior.has_sent_close = true;
                 let code = close.as_ref().map(|(code, _)| code.to_be_bytes());
                 let payload = code.as_ref().map_or(&[][..], |code| &code[..]);
                 self.frame(0x88, payload);
@@ -267,12 +267,12 @@ impl Client {
         }
     }
 
-    /// The server has dropped its socket, and there is nothing left to hear.
+    /// Returns whether the server has dropped its socket and all output has been read.
     pub fn is_over(&self) -> bool {
         self.progress.has_ended && self.wire.state().is_closed
     }
 
-    /// Nothing is on its way to it or from it.
+    /// Returns whether nothing is in flight in either direction.
     pub fn is_done(&self) -> bool {
         self.wire.state().is_quiet()
     }
@@ -281,33 +281,33 @@ impl Client {
         self.wire.state().peer_end()
     }
 
-    /// Whether it has sent a part of something only.
-    pub fn is_mid_word(&self) -> bool {
-        self.has_begun || self.part.is_some() || self.ear.is_mid_word()
+    /// Returns whether it has sent an incomplete request or message.
+    pub fn is_incomplete(&self) -> bool {
+        self.has_begun || self.part.is_some() || self.reader.is_incomplete()
     }
 
-    /// The code of the close frame that it has heard.
+    /// Returns the code of the received close frame.
     pub fn closed_with(&self) -> Option<u16> {
-        self.heard.iter().find_map(|heard| match heard {
-            Heard::Close(close) => Some(close.as_ref().map_or(1005, |(code, _)| *code)),
+        self.events.iter().find_map(|event| match event {
+            ClientEvent::Close(close) => Some(close.as_ref().map_or(1005, |(code, _)| *code)),
             _ => None,
         })
     }
 
-    /// The statuses of the answers that it has heard.
+    /// Returns the statuses of the received responses.
     pub fn statuses(&self) -> Vec<u16> {
-        let statuses = self.heard.iter().filter_map(|heard| match heard {
-            Heard::Response { status, .. } => Some(*status),
-            Heard::Open => Some(101),
+        let statuses = self.events.iter().filter_map(|event| match event {
+            ClientEvent::Response { status, .. } => Some(*status),
+            ClientEvent::Open => Some(101),
             _ => None,
         });
         statuses.collect()
     }
 
-    /// The text messages that it has heard.
+    /// Returns the received text messages.
     pub fn texts(&self) -> Vec<&str> {
-        let texts = self.heard.iter().filter_map(|heard| match heard {
-            Heard::Text(text) => Some(text.as_str()),
+        let texts = self.events.iter().filter_map(|event| match event {
+            ClientEvent::Text(text) => Some(text.as_str()),
             _ => None,
         });
         texts.collect()

@@ -1,5 +1,5 @@
-//! What readiness a socket shows in which situation: the table that the engine is built on,
-//! asked of a simulated connection and of a real one alike.
+//! The table of readiness events in each situation on which the engine is built, checked with a
+//! simulated connection and with a real one.
 
 use std::io;
 
@@ -8,13 +8,13 @@ use h_realtime_engine::{Readiness, Socket};
 use super::rng::Rng;
 use super::socket::{Limits, SimSocket, Wire};
 
-/// A connection whose server's end is registered for both directions, once.
+/// A connection whose server side is registered once for both directions.
 pub trait Pair {
-    /// The events that come, until none does.
+    /// Returns events until there are no more.
     fn events(&mut self) -> Vec<Readiness>;
-    /// The server's end.
+    /// Reads on the server side.
     fn read(&mut self, size: usize) -> io::Result<usize>;
-    /// The server's end; takes what it can of so many bytes.
+    /// Writes on the server side; returns how many of `size` bytes were accepted.
     fn write(&mut self, size: usize) -> io::Result<usize>;
     fn shut(&mut self);
     fn peer_send(&mut self, size: usize);
@@ -26,7 +26,7 @@ const R: u8 = 1;
 const W: u8 = 2;
 const CLOSED: u8 = 4;
 
-/// Goes through the table.
+/// Checks every row of the table.
 pub fn check(pair: &mut impl Pair) {
     expect(pair, "registered", &[W]);
     pair.write(2).unwrap();
@@ -41,15 +41,11 @@ pub fn check(pair: &mut impl Pair) {
     pair.peer_send(5);
     expect(
         pair,
-        "bytes behind a short read, which was enough to re-arm",
+        "bytes after a short read, which was enough to re-arm",
         &[R | W],
     );
     assert_eq!(pair.read(2).unwrap(), 2);
-    expect(
-        pair,
-        "part of the bytes read: who waits now waits for ever",
-        &[],
-    );
+    expect(pair, "part of the bytes read: no further edge comes", &[]);
     pair.peer_send(1);
     expect(
         pair,

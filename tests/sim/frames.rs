@@ -1,11 +1,11 @@
-//! The client's side of the wire: what it writes, and what it makes of the server's bytes.
+//! The client's side of the wire: encodes its input, and parses the server's output.
 //!
-//! Written apart from the crate's own codec, so that an error there is not made here too.
+//! Independent of the crate's codec, so that an error there is not repeated here.
 
-/// What a client has heard.
+/// An event received by a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// An answer that is no 101 and no 100.
+pub enum ClientEvent {
+    /// A response other than 101 and 100.
     Response {
         status: u16,
         body: Vec<u8>,
@@ -18,49 +18,49 @@ pub enum Heard {
     Binary(Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
-    /// With code and reason; `None` where the frame is empty.
+    /// With code and reason; `None` if the frame is empty.
     Close(Option<(u16, String)>),
 }
 
-/// Takes the server's bytes apart, strictly.
+/// Parses the server's output, strictly.
 #[derive(Default)]
-pub struct Ear {
+pub struct FrameReader {
     bytes: Vec<u8>,
     may_be_compressed: bool,
-    /// Messages that came compressed.
+    /// The number of compressed messages.
     pub inflated: usize,
     is_open: bool,
 }
 
-impl Ear {
+impl FrameReader {
     pub fn feed(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Whether something has begun and not ended.
-    pub fn is_mid_word(&self) -> bool {
+    /// Returns whether the buffered output is incomplete.
+    pub fn is_incomplete(&self) -> bool {
         !self.bytes.is_empty()
     }
 
-    /// The next thing that is whole.
-    pub fn next(&mut self) -> Result<Option<Heard>, String> {
+    /// Returns the next complete event.
+    pub fn next(&mut self) -> Result<Option<ClientEvent>, String> {
         let parsed = match self.is_open {
             true => self.parse_frame()?,
             false => parse_response(&self.bytes)?,
         };
-        let Some((heard, length)) = parsed else {
+        let Some((event, length)) = parsed else {
             return Ok(None);
         };
         let taken: Vec<u8> = self.bytes.drain(..length).collect();
-        if heard == Heard::Open {
+        if event == ClientEvent::Open {
             let extension = b"\r\nSec-WebSocket-Extensions: permessage-deflate; ";
             self.may_be_compressed = taken.windows(extension.len()).any(|at| at == extension);
         }
-        self.is_open |= heard == Heard::Open;
-        Ok(Some(heard))
+        self.is_open |= event == ClientEvent::Open;
+        Ok(Some(event))
     }
 
-    fn parse_frame(&mut self) -> Result<Option<(Heard, usize)>, String> {
+    fn parse_frame(&mut self) -> Result<Option<(ClientEvent, usize)>, String> {
         let bytes = &self.bytes;
         let &[first, second, ref rest @ ..] = bytes.as_slice() else {
             return Ok(None);
@@ -68,7 +68,7 @@ impl Ear {
         let is_compressed = first & 0x40 != 0 && self.may_be_compressed;
         if first & 0xF0 != if is_compressed { 0xC0 } else { 0x80 } || second & 0x80 != 0 {
             return Err(format!(
-                "no server's frame begins with {first:02x} {second:02x}"
+                "invalid start of a server frame: {first:02x} {second:02x}"
             ));
         }
         let (length, header) = match (second, rest) {
@@ -86,7 +86,9 @@ impl Ear {
             _ => 65_536,
         };
         if length < least {
-            return Err(format!("{length} in a header of {header} bytes"));
+            return Err(format!(
+                "length {length} is not minimal in a header of {header} bytes"
+            ));
         }
         let Some(payload) = bytes.get(header..header + length) else {
             return Ok(None);
@@ -97,34 +99,36 @@ impl Ear {
             }
             self.inflated += 1;
             let message = inflate(payload)?;
-            let heard = match first & 0x0F {
-                1 => Heard::Text(String::from_utf8(message).map_err(|_| "no text")?),
-                _ => Heard::Binary(message),
+            let event = match first & 0x0F {
+                1 => {
+                    ClientEvent::Text(String::from_utf8(message).map_err(|_| "text is not UTF-8")?)
+                }
+                _ => ClientEvent::Binary(message),
             };
-            return Ok(Some((heard, header + length)));
+            return Ok(Some((event, header + length)));
         }
         let text = |bytes: &[u8]| {
             String::from_utf8(bytes.to_vec()).map_err(|_| format!("{bytes:x?} is not UTF-8"))
         };
-        let heard = match (first & 0x0F, payload) {
-            (1, payload) => Heard::Text(text(payload)?),
-            (2, payload) => Heard::Binary(payload.to_vec()),
+        let event = match (first & 0x0F, payload) {
+            (1, payload) => ClientEvent::Text(text(payload)?),
+            (2, payload) => ClientEvent::Binary(payload.to_vec()),
             (8.., payload) if payload.len() > 125 => {
                 return Err("control frame too long".to_owned());
             }
-            (8, []) => Heard::Close(None),
+            (8, []) => ClientEvent::Close(None),
             (8, [high, low, reason @ ..]) => {
-                Heard::Close(Some((u16::from_be_bytes([*high, *low]), text(reason)?)))
+                ClientEvent::Close(Some((u16::from_be_bytes([*high, *low]), text(reason)?)))
             }
-            (9, payload) => Heard::Ping(payload.to_vec()),
-            (10, payload) => Heard::Pong(payload.to_vec()),
+            (9, payload) => ClientEvent::Ping(payload.to_vec()),
+            (10, payload) => ClientEvent::Pong(payload.to_vec()),
             (opcode, _) => return Err(format!("opcode {opcode}")),
         };
-        Ok(Some((heard, header + length)))
+        Ok(Some((event, header + length)))
     }
 }
 
-fn parse_response(bytes: &[u8]) -> Result<Option<(Heard, usize)>, String> {
+fn parse_response(bytes: &[u8]) -> Result<Option<(ClientEvent, usize)>, String> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
@@ -132,28 +136,28 @@ fn parse_response(bytes: &[u8]) -> Result<Option<(Heard, usize)>, String> {
     let status = head
         .strip_prefix("HTTP/1.1 ")
         .and_then(|rest| rest.get(..3)?.parse().ok())
-        .ok_or_else(|| format!("no response: {head:?}"))?;
+        .ok_or_else(|| format!("invalid response: {head:?}"))?;
     let field = |name: &str| {
         let mut lines = head.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(key, _)| *key == name).map(|(_, value)| value)
     };
     let body = end + 4;
     match status {
-        100 => Ok(Some((Heard::Continue, body))),
-        101 if field("Sec-WebSocket-Accept") == Some(ACCEPT) => Ok(Some((Heard::Open, body))),
+        100 => Ok(Some((ClientEvent::Continue, body))),
+        101 if field("Sec-WebSocket-Accept") == Some(ACCEPT) => Ok(Some((ClientEvent::Open, body))),
         101 => Err(format!("wrong accept value: {head:?}")),
         status => {
             let length = field("Content-Length").and_then(|value| value.parse::<usize>().ok());
             let length = length.ok_or_else(|| format!("no length: {head:?}"))?;
             Ok(bytes.get(body..body + length).map(|bytes| {
                 let body = bytes.to_vec();
-                (Heard::Response { status, body }, end + 4 + length)
+                (ClientEvent::Response { status, body }, end + 4 + length)
             }))
         }
     }
 }
 
-/// A frame as a client sends it, whatever its first byte says.
+/// Encodes a client's frame with any first byte.
 pub fn client_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut out = vec![first];
     match payload.len() {
@@ -177,15 +181,15 @@ pub fn client_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     out
 }
 
-/// A handshake as browsers send it.
+/// Returns a handshake as browsers send it.
 pub fn handshake(path: &str) -> Vec<u8> {
     handshake_with(path, "")
 }
 
-/// What browsers offer.
+/// The offer of compression that browsers send.
 pub const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
-/// A handshake with further fields, each with its CRLF.
+/// Returns a handshake with additional fields, each with its CRLF.
 pub fn handshake_with(path: &str, fields: &str) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -197,7 +201,7 @@ pub fn handshake_with(path: &str, fields: &str) -> Vec<u8> {
 /// The example of RFC 6455 §1.3.
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// The payload of a compressed message (RFC 7692 §7.2.1).
+/// Returns the payload of a compressed message (RFC 7692 §7.2.1).
 pub fn deflate(message: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * message.len() + 1024);
     let mut stream = flate2::Compress::new(flate2::Compression::best(), false);

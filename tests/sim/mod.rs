@@ -1,9 +1,9 @@
-//! A simulated network around the engine, the same for the same seed.
+//! A simulated network around the engine, deterministic for a seed.
 //!
-//! Owns: sockets with the readiness of mio on Linux, a clock, clients that behave well and
-//! badly, an application, and the oracles that judge what comes of it. A test either plays
-//! random operations ([`ops::run`]) or drives a [`World`] by hand. A [`Stage`] has the Real Time
-//! API in place of the application, and no oracles.
+//! Contains sockets with the readiness of mio on Linux, a clock, well-behaved and misbehaving
+//! clients, an application, and oracles that check the results. A test either runs random
+//! operations ([`ops::run`]) or drives a [`World`] step by step. A [`ApiHarness`] runs the Real Time API
+//! instead of the application, without oracles.
 #![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 
 pub mod api;
@@ -12,17 +12,17 @@ pub mod backlog;
 pub mod client;
 pub mod contract;
 pub mod frames;
+pub mod harness;
 pub mod ops;
 pub mod oracle;
 pub mod rng;
 pub mod seeds;
 pub mod socket;
-pub mod stage;
 pub mod world;
 
-pub use app::{Command, Said, pad};
-pub use client::{Client, Conduct};
-pub use frames::{Heard, OFFER, client_frame, deflate, handshake, handshake_with};
+pub use app::{Command, Payload, pad};
+pub use client::{Behavior, Client};
+pub use frames::{ClientEvent, OFFER, client_frame, deflate, handshake, handshake_with};
+pub use harness::ApiHarness;
 pub use socket::{Calls, End, Faults, Limits, ROOMY};
-pub use stage::Stage;
 pub use world::World;

@@ -1,4 +1,4 @@
-//! Random operations: made from a seed, or given as a list, and played in a [`World`].
+//! Random operations: generated from a seed, or given as a list, and executed in a [`World`].
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -6,98 +6,98 @@ use std::time::Duration;
 use h_realtime_engine::ws::CAN_DEFLATE;
 use h_realtime_engine::{Config, ListenerId};
 
-use super::app::{BODY_LIMIT, Command, Said, pad};
-use super::client::{Client, Conduct};
+use super::app::{BODY_LIMIT, Command, Payload, pad};
+use super::client::{Behavior, Client};
 use super::frames::{deflate, handshake};
 use super::rng::Rng;
 use super::socket::{Faults, Limits};
-use super::world::{Disorder, World};
+use super::world::{PollerFaults, World};
 
-/// One thing that happens. Numbers are taken modulo what there is to choose from, so that any
-/// sequence of any operations can be played.
+/// One operation. Numbers select among the existing choices with a modulo, so that any sequence of
+/// operations is valid.
 #[derive(Clone, Debug)]
 pub enum Op {
-    /// Somebody connects; the kind says with what in mind.
+    /// A client connects; the kind selects its first bytes.
     Connect {
         kind: u8,
         eager: bool,
         address: u8,
     },
-    /// The network brings bytes to the server.
+    /// The network delivers bytes to the server.
     Deliver {
-        who: u8,
+        client: u8,
         bytes: u16,
     },
     /// A client reads.
     Listen {
-        who: u8,
+        client: u8,
         bytes: u16,
     },
-    /// A client says something; the verb says what the application makes of it.
+    /// A client sends a message; the verb selects the command for the application.
     Say {
-        who: u8,
+        client: u8,
         verb: u8,
         size: u16,
     },
-    /// A client says more at once than it is read from in a row.
+    /// A client sends more messages at once than the engine processes in one turn.
     Burst {
-        who: u8,
+        client: u8,
     },
     /// A client sends a fragment of a message.
     Fragment {
-        who: u8,
+        client: u8,
         size: u16,
     },
     Ping {
-        who: u8,
+        client: u8,
     },
-    /// A client breaks the protocol.
+    /// A client violates the protocol.
     Violate {
-        who: u8,
+        client: u8,
         how: u8,
     },
     Close {
-        who: u8,
+        client: u8,
     },
     Finish {
-        who: u8,
+        client: u8,
     },
     Reset {
-        who: u8,
+        client: u8,
     },
     Vanish {
-        who: u8,
+        client: u8,
     },
     Command(Command),
-    /// More events at once than a connection is sent in a row.
+    /// More events at once than a connection is sent in one turn.
     Flood,
     Turn,
-    /// Everything comes to rest, but for the network.
+    /// Runs turns until the engine is idle, without network activity.
     Settle,
     Wait {
         ms: u16,
     },
-    /// The machine sleeps for an hour.
+    /// The machine is suspended for an hour.
     Jump,
-    /// The server stands still, for long enough that pings go out, and then again while they are
-    /// answered; afterwards the poller is slow to deliver events.
+    /// The server stalls for long enough that pings are due, and again while they are answered;
+    /// afterwards the poller delays events.
     Standstill {
         ms: u16,
     },
     Drain {
         ms: u16,
     },
-    /// The operator sets other limits and deadlines, which the number stands for.
+    /// Reloads with other limits and deadlines, derived from the seed.
     Reload {
         seed: u16,
     },
 }
 
-/// Plays operations, and what must follow them: everybody leaves, and nothing is left.
+/// Runs operations, then disconnects all clients and checks that no state is left.
 pub fn run(seed: u64, ops: impl IntoIterator<Item = Op>) {
     let mut rng = Rng::new(seed);
     let mut world = World::new(config(&mut rng), rng.next());
-    world.disorder = Disorder {
+    world.poller_faults = PollerFaults {
         delayed: rng.below(60) as u32,
         spurious: 10,
         repeated: 5,
@@ -108,9 +108,9 @@ pub fn run(seed: u64, ops: impl IntoIterator<Item = Op>) {
         world.backlog.descriptors = 3 + rng.below(20);
     }
     world.backlog.unregistered = if rng.chance(30) { 10 } else { 0 };
-    let is_told = std::env::var_os("TELL").is_some();
+    let is_verbose = std::env::var_os("TELL").is_some();
     for op in ops {
-        if is_told {
+        if is_verbose {
             eprintln!("{op:?}");
         }
         world.play(&op, &mut rng, faults);
@@ -118,13 +118,13 @@ pub fn run(seed: u64, ops: impl IntoIterator<Item = Op>) {
     world.finish();
 }
 
-/// Operations that a seed stands for.
+/// Returns the operations of a seed.
 pub fn random(seed: u64, count: usize) -> impl Iterator<Item = Op> {
     let mut rng = Rng::new(seed ^ 0x0905);
     (0..count).map(move |_| Op::random(&mut rng))
 }
 
-/// Small limits for most, so that they are met; the real ones for some.
+/// Mostly small limits, so that they are reached; sometimes the real ones.
 fn config(rng: &mut Rng) -> Config {
     let mut config = Config {
         max_connections: 12 + rng.below(24),
@@ -161,7 +161,7 @@ fn faults(rng: &mut Rng) -> Faults {
 
 impl Op {
     fn random(rng: &mut Rng) -> Op {
-        let who = rng.below(256) as u8;
+        let client = rng.below(256) as u8;
         let bytes = match rng.below(4) {
             0 => 1 + rng.below(8) as u16,
             1 => 1 + rng.below(200) as u16,
@@ -179,24 +179,24 @@ impl Op {
                 eager: rng.chance(50),
                 address: rng.below(6) as u8,
             },
-            40..180 => Op::Deliver { who, bytes },
-            180..320 => Op::Listen { who, bytes },
-            320..325 => Op::Burst { who },
+            40..180 => Op::Deliver { client, bytes },
+            180..320 => Op::Listen { client, bytes },
+            320..325 => Op::Burst { client },
             325..500 => Op::Say {
-                who,
+                client,
                 verb: rng.below(16) as u8,
                 size,
             },
-            500..530 => Op::Fragment { who, size },
-            530..560 => Op::Ping { who },
+            500..530 => Op::Fragment { client, size },
+            530..560 => Op::Ping { client },
             560..566 => Op::Violate {
-                who,
+                client,
                 how: rng.below(16) as u8,
             },
-            566..574 => Op::Close { who },
-            574..580 => Op::Finish { who },
-            580..586 => Op::Reset { who },
-            586..588 => Op::Vanish { who },
+            566..574 => Op::Close { client },
+            574..580 => Op::Finish { client },
+            580..586 => Op::Reset { client },
+            586..588 => Op::Vanish { client },
             588 => Op::Flood,
             589 => Op::Reload {
                 seed: rng.below(1 << 16) as u16,
@@ -242,7 +242,7 @@ impl World {
                 kind,
                 eager,
                 address,
-            } => self.play_connect(*kind, *eager, *address, rng, faults),
+            } => self.run_connect(*kind, *eager, *address, rng, faults),
             Op::Command(command) => self.command(command.clone()),
             Op::Flood => {
                 let (percent, size) = (80, 1000);
@@ -259,7 +259,7 @@ impl World {
                 self.clock += 3_600_000;
                 self.flow();
             }
-            Op::Standstill { ms } => self.play_standstill(u64::from(*ms)),
+            Op::Standstill { ms } => self.run_standstill(u64::from(*ms)),
             Op::Drain { ms } => self
                 .engine
                 .begin_drain(Duration::from_millis(u64::from(*ms))),
@@ -272,17 +272,17 @@ impl World {
                 (config.handshake_timeout, config.close_timeout) = (some(), some());
                 self.reload(config);
             }
-            Op::Listen { who, bytes } => {
-                if let Some(number) = self.choose(*who) {
+            Op::Listen { client, bytes } => {
+                if let Some(number) = self.choose(*client) {
                     self.listen(number, usize::from(*bytes));
                 }
             }
-            _ => self.play_client(op, rng),
+            _ => self.run_client_op(op, rng),
         }
     }
 
-    /// Faults that withhold input are put off: they stand for input that comes later.
-    fn play_standstill(&mut self, ms: u64) {
+    /// Faults that withhold input are postponed: they stand for input that arrives later.
+    fn run_standstill(&mut self, ms: u64) {
         let faults: Vec<_> = self.clients.iter().map(|c| c.wire.state().faults).collect();
         for client in &self.clients {
             let mut state = client.wire.state();
@@ -300,13 +300,13 @@ impl World {
         }
     }
 
-    /// Somebody of whom there is more to come.
-    fn choose(&self, who: u8) -> Option<usize> {
+    /// Selects an active client.
+    fn choose(&self, client: u8) -> Option<usize> {
         let count = self.active.len().max(1);
-        self.active.get(usize::from(who) % count).copied()
+        self.active.get(usize::from(client) % count).copied()
     }
 
-    fn play_connect(&mut self, kind: u8, eager: bool, address: u8, rng: &mut Rng, faults: Faults) {
+    fn run_connect(&mut self, kind: u8, eager: bool, address: u8, rng: &mut Rng, faults: Faults) {
         let peer = match address {
             0 => None,
             1 => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -318,43 +318,43 @@ impl World {
             send: sizes[rng.below(4)],
         };
         self.listener = ListenerId(u8::from(address == 5));
-        let conduct = Conduct {
+        let behavior = Behavior {
             is_eager: eager,
-            ..Conduct::default()
+            ..Behavior::default()
         };
-        let number = self.connect_from(peer, conduct);
+        let number = self.connect_from(peer, behavior);
         self.client(number).compresses = CAN_DEFLATE && rng.chance(30);
         let client = &mut self.clients[number];
         client.wire.state().faults = Faults {
-            // Only to those of whom nothing is expected.
+            // Only for clients without expectations.
             broken: if eager { 0 } else { faults.broken },
             ..faults
         };
         begin(client, kind);
     }
 
-    fn play_client(&mut self, op: &Op, rng: &mut Rng) {
-        let (Op::Deliver { who, .. }
-        | Op::Say { who, .. }
-        | Op::Burst { who }
-        | Op::Fragment { who, .. }
-        | Op::Ping { who }
-        | Op::Violate { who, .. }
-        | Op::Close { who }
-        | Op::Finish { who }
-        | Op::Reset { who }
-        | Op::Vanish { who }) = op
+    fn run_client_op(&mut self, op: &Op, rng: &mut Rng) {
+        let (Op::Deliver { client, .. }
+        | Op::Say { client, .. }
+        | Op::Burst { client }
+        | Op::Fragment { client, .. }
+        | Op::Ping { client }
+        | Op::Violate { client, .. }
+        | Op::Close { client }
+        | Op::Finish { client }
+        | Op::Reset { client }
+        | Op::Vanish { client }) = op
         else {
             return;
         };
-        let Some(number) = self.choose(*who) else {
+        let Some(number) = self.choose(*client) else {
             return;
         };
         let client = &mut self.clients[number];
         let may_speak = client.progress.is_open
-            && !client.conduct.has_sent_close
-            && !client.conduct.has_finished
-            && !client.conduct.is_wrong;
+            && !client.behavior.has_sent_close
+            && !client.behavior.has_finished
+            && !client.behavior.is_wrong;
         match op {
             Op::Deliver { bytes, .. } => drop(client.wire.state().deliver(usize::from(*bytes))),
             Op::Finish { .. } => client.finish(),
@@ -366,8 +366,8 @@ impl World {
             Op::Fragment { size, .. } if may_speak => {
                 let text = rng.chance(50);
                 let message = || match text {
-                    true => Said::Text(format!("echo é{}", pad(usize::from(*size)))),
-                    false => Said::Binary(vec![7; usize::from(*size)]),
+                    true => Payload::Text(format!("echo é{}", pad(usize::from(*size)))),
+                    false => Payload::Binary(vec![7; usize::from(*size)]),
                 };
                 client.fragment(message, 1 + usize::from(*size) / 3);
             }
@@ -382,39 +382,39 @@ impl World {
     }
 }
 
-/// What a client does first.
+/// Sends a client's first bytes.
 fn begin(client: &mut Client, kind: u8) {
     match kind {
-        0..8 => client.shake("/ws"),
-        8..11 => client.shake("/later"),
+        0..8 => client.send_handshake("/ws"),
+        8..11 => client.send_handshake("/later"),
         11 => ask(client, 0),
         12 => ask(client, 3),
         13 => {
-            client.conduct.is_wrong = true;
+            client.behavior.is_wrong = true;
             client.raw("GET / HTTP/1.1\nHost: sim\n\n");
         }
         14 => {
-            // The beginning of a handshake, and no end.
-            client.conduct.is_wrong = true;
+            // An incomplete handshake.
+            client.behavior.is_wrong = true;
             client.raw(&handshake("/ws")[..40]);
         }
         _ => {}
     }
 }
 
-/// One more request, behind those that were sent.
-fn ask(client: &mut Client, what: u8) {
+/// Sends another request after the ones already sent.
+fn ask(client: &mut Client, kind: u8) {
     let is_tunnel = client.expected.iter().any(|right| right.contains(&101));
-    if client.conduct.is_wrong || client.conduct.has_finished || is_tunnel {
+    if client.behavior.is_wrong || client.behavior.has_finished || is_tunnel {
         return;
     }
-    let body = BODY_LIMIT - 10 + usize::from(what);
+    let body = BODY_LIMIT - 10 + usize::from(kind);
     let with_body = |expect| {
         let head =
             format!("POST /body HTTP/1.1\r\nHost: sim\r\nContent-Length: {body}{expect}\r\n\r\n");
         head + &pad(body)
     };
-    // Every other body comes in chunks, two of them large.
+    // Every other body is chunked, with two large chunks.
     let in_chunks = |expect| {
         let head = format!("POST /body HTTP/1.1\r\nTransfer-Encoding: chunked{expect}\r\n\r\n");
         let (small, large) = (pad(body - 2900), pad(1450));
@@ -432,7 +432,7 @@ fn ask(client: &mut Client, what: u8) {
             with_body(expect)
         }
     };
-    match what {
+    match kind {
         5 => client.request("GET /key HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
         0..5 => client.request("GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
         6 => client.request("GET /big HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
@@ -441,9 +441,9 @@ fn ask(client: &mut Client, what: u8) {
         9 => client.request(with_body(""), &[200]),
         10 => client.request(with_body("\r\nExpect: 100-continue"), &[200]),
         11 => client.request(with_body(""), &[413]),
-        12 => client.shake("/later"),
+        12 => client.send_handshake("/later"),
         13 => client.request("GET /ws HTTP/1.1\r\nHost: sim\r\n\r\n", &[400]),
-        _ => client.shake("/ws"),
+        _ => client.send_handshake("/ws"),
     }
 }
 
@@ -464,28 +464,28 @@ fn say(client: &mut Client, verb: u8, size: usize) {
     client.text(&format!("{verb} {}", pad(size)));
 }
 
-/// Breaks the protocol in one of the ways there are.
+/// Violates the protocol in one of several ways.
 fn violate(client: &mut Client, how: u8) {
     client.finish_part();
-    client.conduct.is_wrong = true;
+    client.behavior.is_wrong = true;
     match how {
         0 => client.frame(0xC1, b"reserved bit"),
         1 => client.frame(0x83, b"unknown opcode"),
-        2 => client.frame(0x80, b"nothing to continue"),
+        2 => client.frame(0x80, b"unexpected continuation"),
         3 => client.raw([0x81, 2, b'h', b'i']),
         4 => client.frame(0x81, &[0xFF, 0xFE]),
         5 => client.frame(0x82, &vec![0; 20_000]),
         6 => client.frame(0x88, &[3]),
         7 => client.frame(0x88, &1005_u16.to_be_bytes()),
-        8 => client.frame(0x09, b"a ping in pieces"),
+        8 => client.frame(0x09, b"a fragmented ping"),
         9 => client.frame(0x89, &[0; 126]),
         10 => client.raw(b"GET / HTTP/1.1\r\n\r\n"),
-        // Data behind a close frame.
+        // Data after a close frame.
         11 => {
             client.close(1000);
             client.frame(0x81, b"echo too late");
         }
-        // A bomb, where it is not a reserved bit.
+        // A decompression bomb, or a reserved bit without compression.
         12 => client.frame(0xC2, &deflate(&vec![0; 1 << 17])),
         _ => client.frame(0x88, &[]),
     }

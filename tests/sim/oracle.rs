@@ -1,66 +1,73 @@
-//! What must be true whatever happens: of each thing a client hears, of each moment when all
-//! is quiet, and of the end.
+//! The invariants: for each received event, whenever the simulation is at rest, and at the end.
 
 use h_realtime_engine::{ConnKey, Interest};
 
-use super::app::{Life, Log, Said};
+use super::app::{Life, Log, Payload};
 use super::client::Client;
-use super::frames::Heard;
+use super::frames::ClientEvent;
 use super::socket::End;
 
-/// Ticks off what a client has heard.
-pub fn check_heard(client: &mut Client, heard: &Heard, log: &Log) -> Result<(), String> {
+/// Matches an event that a client has received with its expectations.
+pub fn check_event(client: &mut Client, event: &ClientEvent, log: &Log) -> Result<(), String> {
     let mut log = log.get();
     let life = client.key.and_then(|key| log.lives.get_mut(&key));
     if client.progress.is_closed {
-        return Err(format!("heard {heard:?} behind a close frame"));
+        return Err(format!("received {event:?} after a close frame"));
     }
-    match (heard, life) {
-        (Heard::Response { .. } | Heard::Continue | Heard::Open, _) => answered(client, heard),
-        (_, None) => Err(format!("heard {heard:?} and was never open")),
-        (Heard::Text(text), Some(life)) => said(client, life, &Said::Text(text.clone())),
-        (Heard::Binary(data), Some(life)) => said(client, life, &Said::Binary(data.clone())),
-        (Heard::Ping(_), Some(_)) => Ok(()),
-        (Heard::Pong(payload), Some(_)) => {
+    match (event, life) {
+        (ClientEvent::Response { .. } | ClientEvent::Continue | ClientEvent::Open, _) => {
+            answered(client, event)
+        }
+        (_, None) => Err(format!("received {event:?} without having been open")),
+        (ClientEvent::Text(text), Some(life)) => {
+            check_message(client, life, &Payload::Text(text.clone()))
+        }
+        (ClientEvent::Binary(data), Some(life)) => {
+            check_message(client, life, &Payload::Binary(data.clone()))
+        }
+        (ClientEvent::Ping(_), Some(_)) => Ok(()),
+        (ClientEvent::Pong(payload), Some(_)) => {
             let at = client.pings.iter().position(|ping| ping == payload);
             // Older ones may stay unanswered (RFC 6455 §5.5.3).
             at.map(|at| drop(client.pings.remove(at)))
-                .ok_or_else(|| format!("a pong that answers nothing: {payload:?}"))
+                .ok_or_else(|| format!("received a pong without a ping: {payload:?}"))
         }
-        (Heard::Close(close), Some(life)) => closed(client, life, close.as_ref().map(|c| c.0)),
+        (ClientEvent::Close(close), Some(life)) => {
+            closed(client, life, close.as_ref().map(|c| c.0))
+        }
     }
 }
 
-fn answered(client: &mut Client, heard: &Heard) -> Result<(), String> {
-    let status = match heard {
-        Heard::Response { status, .. } => *status,
-        Heard::Open => 101,
+fn answered(client: &mut Client, event: &ClientEvent) -> Result<(), String> {
+    let status = match event {
+        ClientEvent::Response { status, .. } => *status,
+        ClientEvent::Open => 101,
         _ => return Ok(()),
     };
     if client.progress.is_open {
-        return Err(format!("heard {heard:?} on a WebSocket"));
+        return Err(format!("received {event:?} on a WebSocket"));
     }
     client.progress.is_open = status == 101;
     match client.expected.pop_front() {
         Some(right) if right.contains(&status) || matches!(status, 408 | 503) => Ok(()),
         None if status >= 400 => Ok(()),
-        _ if client.conduct.is_wrong && status >= 400 => Ok(()),
-        right => Err(format!("heard {status} and expected {right:?}")),
+        _ if client.behavior.is_wrong && status >= 400 => Ok(()),
+        right => Err(format!("received {status}, expected {right:?}")),
     }
 }
 
 /// Each message is the next of its stream.
-fn said(client: &mut Client, life: &Life, message: &Said) -> Result<(), String> {
+fn check_message(client: &mut Client, life: &Life, message: &Payload) -> Result<(), String> {
     let progress = &mut client.progress;
     let (stream, seen) = match message {
-        Said::Text(text) if text.starts_with("event ") => {
+        Payload::Text(text) if text.starts_with("event ") => {
             (&life.deliveries, &mut progress.deliveries)
         }
         _ => (&life.replies, &mut progress.replies),
     };
     if stream.get(*seen) != Some(message) {
         let next = stream.get(*seen);
-        return Err(format!("heard {message:.60?}, and next is {next:.60?}"));
+        return Err(format!("received {message:.60?}, expected {next:.60?}"));
     }
     *seen += 1;
     Ok(())
@@ -72,17 +79,17 @@ fn closed(client: &mut Client, life: &Life, code: Option<u16>) -> Result<(), Str
     if !life.is_over {
         return Err(format!("was closed with {code:?} before on_close"));
     }
-    if !client.conduct.is_wrong && matches!(code, Some(1002 | 1007 | 1009)) {
-        return Err(format!("was closed with {code:?} for nothing"));
+    if !client.behavior.is_wrong && matches!(code, Some(1002 | 1007 | 1009)) {
+        return Err(format!("was closed with {code:?} without a reason"));
     }
-    // Everything that was said before comes before, save to one that does not read.
+    // All earlier messages come first, except for a client that does not read.
     if code != Some(1013) && progress.replies != life.replies.len() {
-        return Err(format!("was closed with {code:?} before it had heard all"));
+        return Err(format!("was closed with {code:?} before all output"));
     }
     Ok(())
 }
 
-/// What the application got is what the client said.
+/// The application has received exactly the messages that the client sent.
 pub fn check_inbox(client: &mut Client, log: &Log) -> Result<(), String> {
     let log = log.get();
     let Some(life) = client.key.and_then(|key| log.lives.get(&key)) else {
@@ -90,84 +97,92 @@ pub fn check_inbox(client: &mut Client, log: &Log) -> Result<(), String> {
     };
     let seen = client.progress.inbox;
     client.progress.inbox = life.inbox.len();
-    if life.inbox.get(seen..) != client.said.get(seen..life.inbox.len()) {
-        let (got, said) = (life.inbox.get(seen..), client.said.get(seen..));
-        return Err(format!("the application got {got:.80?} of {said:.80?}"));
+    if life.inbox.get(seen..) != client.sent_messages.get(seen..life.inbox.len()) {
+        let (got, sent) = (life.inbox.get(seen..), client.sent_messages.get(seen..));
+        return Err(format!(
+            "the application received {got:.80?} of {sent:.80?}"
+        ));
     }
     Ok(())
 }
 
-/// A client that did nothing wrong is not left without a word.
+/// A well-behaved client receives a close frame.
 pub fn check_end(client: &mut Client, may_shed: bool) -> Result<(), String> {
     let progress = &mut client.progress;
     if client.wire.state().peer_end() == End::Open || progress.has_ended {
         return Ok(());
     }
     progress.has_ended = true;
-    let conduct = &client.conduct;
-    let is_strict = conduct.is_eager && !conduct.is_wrong && !conduct.has_finished && !may_shed;
+    let behavior = &client.behavior;
+    let is_strict = behavior.is_eager && !behavior.is_wrong && !behavior.has_finished && !may_shed;
     if is_strict && progress.is_open && !progress.is_closed {
         return Err("was left without a close frame".to_owned());
     }
-    // Only a client that gets a close frame is cut with unread input.
-    if is_strict && conduct.has_sent_close && client.end() == End::Reset {
-        return Err("was reset although it has answered the close frame".to_owned());
+    // A connection with a close frame is only reset if it has unread input.
+    if is_strict && behavior.has_sent_close && client.end() == End::Reset {
+        return Err("was reset although it has replied to the close frame".to_owned());
     }
     Ok(())
 }
 
-/// The lost-wake-up detector: no edge is outstanding and the engine wants to sleep, so it must
-/// not owe this socket a read or a write.
+/// Detects lost wake-ups: no edge is outstanding and the engine wants to sleep, so it must not owe
+/// this socket a read or a write.
 pub fn check_quiet(client: &Client, interest: Interest) -> Result<(), String> {
     let state = client.wire.state();
     if interest.is_scheduled {
-        return Err(format!("is scheduled, and nobody is awake: {interest:?}"));
-    }
-    if state.is_unread() && !interest.is_deferred && !interest.is_choked {
         return Err(format!(
-            "has something to read that is not read: {interest:?}"
+            "is scheduled although the engine sleeps: {interest:?}"
         ));
     }
+    if state.is_unread() && !interest.is_deferred && !interest.is_choked {
+        return Err(format!("has unread input: {interest:?}"));
+    }
     if state.has_room() && interest.queued > 0 {
-        return Err(format!("has room for what is not written: {interest:?}"));
+        return Err(format!(
+            "has unwritten output and room for it: {interest:?}"
+        ));
     }
     if interest.queued == 0 && interest.is_to_be_shut {
-        return Err(format!("has all, and is not told so: {interest:?}"));
+        return Err(format!(
+            "has received all output without being shut down: {interest:?}"
+        ));
     }
     Ok(())
 }
 
-/// Nothing is on its way to or from this client, and its WebSocket is open: it has all that
-/// there was, and costs nothing.
+/// Nothing is in flight to or from this client, and its WebSocket is open: it must have received
+/// all output, and must hold no buffers.
 pub fn check_complete(client: &Client, interest: Interest, log: &Log) -> Result<(), String> {
     let mut log = log.get();
-    let life = client.key.and_then(|key| log.living(key));
+    let life = client.key.and_then(|key| log.open_life(key));
     let Some(life) = life else {
-        return Err("is open, and the application does not know".to_owned());
+        return Err("is open, but unknown to the application".to_owned());
     };
     let progress = &client.progress;
     let seen = (progress.replies, progress.deliveries);
     let all = (life.replies.len(), life.deliveries.len());
     if seen != all {
-        return Err(format!("heard {seen:?} of {all:?} replies and deliveries"));
+        return Err(format!(
+            "received {seen:?} of {all:?} replies and deliveries"
+        ));
     }
-    if life.inbox.len() != client.said.len() {
-        let (got, said) = (life.inbox.len(), client.said.len());
-        return Err(format!("the application got {got} of {said} messages"));
+    if life.inbox.len() != client.sent_messages.len() {
+        let (got, sent) = (life.inbox.len(), client.sent_messages.len());
+        return Err(format!("the application received {got} of {sent} messages"));
     }
-    if !client.has_its_pong() {
-        return Err("has no answer to its newest ping".to_owned());
+    if !client.has_newest_pong() {
+        return Err("has no pong for its newest ping".to_owned());
     }
-    if client.is_mid_word() {
+    if client.is_incomplete() {
         return Ok(());
     }
     match interest.is_idle {
         true => Ok(()),
-        false => Err(format!("is idle and has buffers: {interest:?}")),
+        false => Err(format!("is idle but holds buffers: {interest:?}")),
     }
 }
 
-/// Everybody who opened has closed, once; [`Life::is_over`] is set once only.
+/// Every opened connection has been closed once; [`Life::is_over`] is only set once.
 pub fn check_over(log: &Log) -> Result<(), String> {
     let log = log.get();
     let left: Vec<ConnKey> = log.open.clone();

@@ -1,4 +1,4 @@
-//! Random numbers that a seed repeats.
+//! Random numbers, reproducible from a seed.
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
@@ -17,12 +17,12 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`, or 0 where there is none.
+    /// Returns a number below `end`, or 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 
-    /// Whether something that happens `percent` times in a hundred happens.
+    /// Returns true in `percent` of the calls.
     pub fn chance(&mut self, percent: u32) -> bool {
         self.below(100) < percent as usize
     }
@@ -33,7 +33,7 @@ impl Rng {
         }
     }
 
-    /// Another sequence, for a part that must not disturb this one.
+    /// Returns an independent generator.
     pub fn fork(&mut self) -> Rng {
         Rng(self.next())
     }

@@ -1,12 +1,11 @@
-//! Many seeds, shared among the machine's cores; the one that failed is told so that it can be
-//! played again.
+//! Runs many seeds on all cores; reports a failing seed so that it can be reproduced.
 
 use std::panic::catch_unwind;
 use std::thread;
 
-/// Plays `SEED`, or `SEEDS` seeds from `FROM` (or 0) on, of `STEPS` operations each; the
-/// arguments say how many there are by default.
-pub fn play_all(test: &str, seeds: u64, steps: u64, play: fn(u64, usize)) {
+/// Runs `SEED`, or `SEEDS` seeds starting at `FROM` (or 0), of `STEPS` operations each; the
+/// arguments are the defaults.
+pub fn run_all(test: &str, seeds: u64, steps: u64, play: fn(u64, usize)) {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let steps = number("STEPS").unwrap_or(steps) as usize;
     if let Some(seed) = number("SEED") {

@@ -1,8 +1,8 @@
-//! A simulated connection: the server's socket, what the kernels hold, and the peer's end.
+//! A simulated connection: the server's socket, the buffers of the kernels, and the peer's side.
 //!
-//! Readiness is that of mio on Linux, which `tests/engine/edge_contract.rs` holds against the real
-//! one: an edge comes when bytes, a FIN or a RST arrive, and when room appears after a write
-//! was cut short; what it says is how things stand when it is collected.
+//! Readiness is that of mio on Linux, which `tests/engine/edge_contract.rs` compares with real sockets: an
+//! edge is raised when bytes, a FIN, or a RST arrive, and when there is room again after a partial
+//! write; its content is the state at the time it is collected.
 
 use std::cell::{RefCell, RefMut};
 use std::io::{self, ErrorKind, IoSlice};
@@ -12,36 +12,36 @@ use h_realtime_engine::{Readiness, Socket};
 
 use super::rng::Rng;
 
-/// The server's end, given to the engine.
+/// The server's side, owned by the engine.
 pub struct SimSocket(Wire);
 
-/// Both ends of one connection, shared by the simulation and the engine's socket.
+/// Both sides of one connection, shared by the simulation and the engine's socket.
 #[derive(Clone)]
 pub struct Wire(Rc<RefCell<State>>);
 
-/// What is in the kernels, and what has happened.
+/// The buffers of the kernels, and the state of the connection.
 pub struct State {
-    /// Sent by the peer, and not arrived.
+    /// Sent by the peer, not yet arrived.
     flight: Vec<u8>,
     fin: Fin,
-    /// Arrived, and not read by the server.
+    /// Arrived, not yet read by the server.
     received: Vec<u8>,
-    /// Written by the server, and not read by the peer.
+    /// Written by the server, not yet read by the peer.
     sending: Vec<u8>,
-    /// Bytes that the server has ever written, each write rounded up to a tenth of a kibibyte.
+    /// Total bytes written by the server, each write rounded up to a tenth of a kibibyte.
     pub written: usize,
-    /// A write was cut short: an edge will tell of room.
+    /// A write was partial: an edge will announce room.
     is_full: bool,
     reset: Reset,
     /// The server has read the end of the peer's stream.
     has_read_end: bool,
-    /// The server ended its direction.
+    /// The server has closed its direction.
     pub is_shut: bool,
-    /// The server dropped its socket.
+    /// The server has dropped its socket.
     pub is_closed: bool,
-    /// The server asked that the drop reset the connection.
+    /// The server has requested a reset on drop.
     pub is_aborted: bool,
-    /// The peer was sent a reset: what it had not read is gone.
+    /// The peer was sent a reset: its unread input is lost.
     pub peer_was_reset: bool,
     /// An edge that has not been collected.
     has_edge: bool,
@@ -58,20 +58,20 @@ pub struct Limits {
     pub send: usize,
 }
 
-/// How often calls do not do what was hoped for, in percent.
+/// How often calls fail or do less than requested, in percent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     pub interrupted: u32,
     /// `WouldBlock` in spite of bytes or room; an edge follows.
     pub would_block: u32,
-    /// Fewer bytes read than there are, as if the rest came right behind the call; an edge
+    /// Fewer bytes read than available, as if the rest arrived right after the call; an edge
     /// follows.
     pub short_read: u32,
     /// Fewer bytes written than there is room for; an edge follows.
     pub short_write: u32,
-    /// The connection breaks, in calls of ten thousand.
+    /// The connection breaks, per ten thousand calls.
     pub broken: u32,
-    /// Writes say that they took 0 bytes.
+    /// Writes return 0 bytes.
     pub zero_writes: bool,
 }
 
@@ -82,11 +82,11 @@ pub struct Calls {
     pub writes: usize,
 }
 
-/// What the peer is left with.
+/// The end of the stream as the peer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Open,
-    /// All was read, and no more will come.
+    /// All output was read, and no more follows.
     Eof,
     Reset,
 }
@@ -101,12 +101,12 @@ enum Fin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reset {
     No,
-    /// The next call is told, once.
+    /// The next call fails, once.
     Arrived,
     Told,
 }
 
-/// What a Linux TCP socket on loopback would hold at least.
+/// The minimum that a Linux TCP socket on loopback holds.
 pub const ROOMY: Limits = Limits {
     receive: 1 << 20,
     send: 1 << 20,
@@ -144,7 +144,7 @@ impl Wire {
     }
 }
 
-/// The peer's end, and the network between.
+/// The peer's side, and the network between.
 impl State {
     pub fn peer_send(&mut self, bytes: &[u8]) {
         if self.fin == Fin::No && self.reset == Reset::No {
@@ -152,14 +152,14 @@ impl State {
         }
     }
 
-    /// The peer ends its direction.
+    /// The peer closes its sending direction.
     pub fn peer_finish(&mut self) {
         if self.fin == Fin::No {
             self.fin = Fin::InFlight;
         }
     }
 
-    /// The peer resets the connection; that arrives at once.
+    /// The peer resets the connection; the RST arrives at once.
     pub fn peer_reset(&mut self) {
         self.flight.clear();
         self.sending.clear();
@@ -170,7 +170,7 @@ impl State {
         }
     }
 
-    /// Has at most `max` bytes arrive, and the FIN behind the last; says whether anything did.
+    /// Delivers at most `max` bytes, and the FIN after the last. Returns whether anything arrived.
     pub fn deliver(&mut self, max: usize) -> bool {
         if self.reset != Reset::No {
             return false;
@@ -178,7 +178,7 @@ impl State {
         let room = self.limits.receive.saturating_sub(self.received.len());
         let count = max.min(self.flight.len()).min(room);
         if self.is_closed {
-            // Nobody is there to take it: the kernel answers with a reset.
+            // The socket is closed: the kernel responds with a reset.
             let anything = max > 0 && !self.flight.is_empty();
             self.flight.clear();
             if anything {
@@ -196,7 +196,7 @@ impl State {
         count > 0 || fin
     }
 
-    /// Reads at most `max` bytes of what the server wrote.
+    /// Reads at most `max` bytes of the server's output.
     pub fn peer_take(&mut self, max: usize) -> Vec<u8> {
         let count = max.min(self.sending.len());
         let bytes = take_front(&mut self.sending, count);
@@ -217,7 +217,7 @@ impl State {
         }
     }
 
-    /// Nothing is on its way in either direction.
+    /// Returns whether nothing is in flight in either direction.
     pub fn is_quiet(&self) -> bool {
         self.flight.is_empty()
             && self.received.is_empty()
@@ -225,13 +225,13 @@ impl State {
             && self.fin != Fin::InFlight
     }
 
-    /// Bytes that the peer has sent and the server not read.
+    /// Returns the bytes sent by the peer and not yet read by the server.
     pub fn unread(&self) -> usize {
         self.flight.len() + self.received.len()
     }
 
-    /// Bytes that the server has written and the peer not read.
-    pub fn untaken(&self) -> usize {
+    /// Returns the bytes written by the server and not yet read by the peer.
+    pub fn unread_output(&self) -> usize {
         self.sending.len()
     }
 
@@ -241,9 +241,9 @@ impl State {
     }
 }
 
-/// The poller's view of the server's end.
+/// The poller's view of the server's side.
 impl State {
-    /// Registers the socket: the first edge says how things stand.
+    /// Registers the socket: the first edge reports its current state.
     pub fn register(&mut self) {
         self.has_edge = true;
     }
@@ -252,7 +252,7 @@ impl State {
         self.has_edge && !self.is_closed
     }
 
-    /// Collects the edge, if there is one and it still says anything.
+    /// Collects the edge, if there is one and it still reports anything.
     pub fn take_edge(&mut self) -> Option<Readiness> {
         let says = Readiness {
             readable: self.is_readable(),
@@ -263,23 +263,23 @@ impl State {
         (is_new && says != Readiness::default()).then_some(says)
     }
 
-    /// There are bytes, an end, or an error to read.
+    /// Returns whether there are bytes, an end, or an error to read.
     pub fn is_readable(&self) -> bool {
         !self.received.is_empty() || self.fin == Fin::Arrived || self.reset != Reset::No
     }
 
-    /// The same, and the server has not heard of it yet.
+    /// The same, unless the server has already read the end or error.
     pub fn is_unread(&self) -> bool {
         self.is_readable() && !self.has_read_end
     }
 
-    /// Linux tells of room only when a third of the buffer is free.
+    /// Linux reports room only when a third of the buffer is free.
     pub fn has_room(&self) -> bool {
         let room = self.limits.send.saturating_sub(self.sending.len());
         room > 0 && 2 * room >= self.sending.len()
     }
 
-    /// Whether the connection broke by a fault of the simulation.
+    /// Breaks the connection, as a fault of the simulation.
     pub fn break_now(&mut self) {
         self.peer_reset();
     }
@@ -309,8 +309,8 @@ impl State {
         self.fault()?;
         let mut count = buf.len().min(self.received.len());
         if count > 0 {
-            // Under edge triggering less than fits says that there is no more: what there is
-            // all the same must have come since, and makes an edge.
+            // With edge triggering, a short read means that the buffer is empty: any bytes left
+            // must have arrived since, and raise an edge.
             if self.rng.chance(self.faults.short_read) {
                 count = 1 + self.rng.below(count);
                 self.has_edge |= count < self.received.len();
@@ -374,7 +374,7 @@ impl State {
     }
 }
 
-/// Takes bytes off the front.
+/// Removes bytes from the front.
 fn take_front(bytes: &mut Vec<u8>, count: usize) -> Vec<u8> {
     let rest = bytes.split_off(count);
     std::mem::replace(bytes, rest)
@@ -404,8 +404,7 @@ impl Socket for SimSocket {
     }
 }
 
-/// To close a socket that has something unread resets the connection, and the peer may lose
-/// what it has not read yet.
+/// Closing a socket with unread input resets the connection, and the peer may lose unread output.
 impl Drop for SimSocket {
     fn drop(&mut self) {
         let mut state = self.0.state();

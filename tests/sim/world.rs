@@ -1,4 +1,4 @@
-//! The engine, its clients and the clock, a turn at a time.
+//! The engine, its clients, and the clock, one turn at a time.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,7 +8,7 @@ use h_realtime_engine::{Arrival, Config, ConnKey, Engine, Interest, ListenerId, 
 
 use super::app::{App, Command, Log};
 use super::backlog::{Accept, Backlog};
-use super::client::{Client, Conduct};
+use super::client::{Behavior, Client};
 use super::oracle;
 use super::rng::Rng;
 use super::socket::{Calls, End, Faults, Limits, ROOMY, SimSocket, Wire};
@@ -17,41 +17,41 @@ pub struct World {
     pub engine: Engine<SimSocket, App>,
     pub clients: Vec<Client>,
     pub log: Log,
-    pub disorder: Disorder,
-    /// Sizes of the kernel's buffers for those who connect.
+    pub poller_faults: PollerFaults,
+    /// Sizes of the kernel's buffers for new connections.
     pub limits: Limits,
-    /// Where clients connect.
+    /// The listener of new connections.
     pub listener: ListenerId,
-    /// Whether those who connect must begin with a header of the PROXY protocol.
+    /// Whether new connections must begin with a PROXY protocol header.
     pub expects_proxy_header: bool,
-    /// What those who connect must speak TLS with.
+    /// The TLS configuration of new connections.
     pub tls: Option<TlsConfig>,
-    /// Milliseconds.
+    /// In milliseconds.
     pub clock: u64,
-    /// Queues may grow so long together that those of closing connections are shed, too.
+    /// Whether queues may grow so long that even closing connections are shed.
     may_shed: bool,
     rng: Rng,
     pub backlog: Backlog<(usize, Arrival<SimSocket>)>,
     commands: VecDeque<Command>,
-    /// The clients of whom there is more to come.
+    /// The clients that are still connected.
     pub active: Vec<usize>,
 }
 
-/// What the poller does to events, in percent.
+/// Irregularities of the poller, in percent.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Disorder {
-    /// Left for a later turn.
+pub struct PollerFaults {
+    /// Events delayed to a later turn.
     pub delayed: u32,
-    /// Of nothing, in each turn.
+    /// Spurious events in each turn.
     pub spurious: u32,
-    /// Told twice.
+    /// Events reported twice.
     pub repeated: u32,
-    /// In any order.
+    /// In random order.
     pub shuffled: bool,
 }
 
 impl World {
-    /// A world in which nothing goes wrong by itself.
+    /// Creates a world without faults.
     pub fn new(config: Config, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let log = Log::default();
@@ -62,7 +62,7 @@ impl World {
             engine: Engine::new(config, app, rng.next(), at(clock)),
             clients: Vec::new(),
             log,
-            disorder: Disorder::default(),
+            poller_faults: PollerFaults::default(),
             limits: ROOMY,
             listener: ListenerId(0),
             expects_proxy_header: false,
@@ -80,12 +80,12 @@ impl World {
         World::new(Config::default(), 1)
     }
 
-    /// A client connects from this machine; it is accepted in the next turn.
+    /// Connects a client from this machine, which is accepted in the next turn.
     pub fn connect(&mut self) -> usize {
-        self.connect_from(Some(Ipv4Addr::LOCALHOST.into()), Conduct::EAGER)
+        self.connect_from(Some(Ipv4Addr::LOCALHOST.into()), Behavior::EAGER)
     }
 
-    pub fn connect_from(&mut self, peer: Option<IpAddr>, conduct: Conduct) -> usize {
+    pub fn connect_from(&mut self, peer: Option<IpAddr>, behavior: Behavior) -> usize {
         let wire = Wire::new(self.limits, self.rng.fork());
         let arrival = Arrival {
             socket: wire.socket(),
@@ -95,36 +95,42 @@ impl World {
             tls: self.tls.clone(),
         };
         let rng = self.rng.fork();
-        self.clients.push(Client::new(wire, rng, conduct));
+        self.clients.push(Client::new(wire, rng, behavior));
         let number = self.clients.len() - 1;
         self.active.push(number);
         self.backlog.push((number, arrival));
         number
     }
 
-    /// A client with an open WebSocket, from this machine.
+    /// Opens a WebSocket from this machine.
     pub fn open(&mut self) -> usize {
         let number = self.connect();
-        self.client(number).shake("/ws");
+        self.client(number).send_handshake("/ws");
         self.flow();
-        assert!(self.clients[number].progress.is_open, "it was not let in");
+        assert!(
+            self.clients[number].progress.is_open,
+            "the handshake failed"
+        );
         number
     }
 
-    /// The same of a client that compresses.
+    /// Opens a WebSocket with compression.
     pub fn open_compressing(&mut self) -> usize {
         let number = self.connect();
         self.client(number).compresses = true;
-        self.client(number).shake("/ws");
+        self.client(number).send_handshake("/ws");
         self.flow();
-        assert!(self.clients[number].progress.is_open, "it was not let in");
+        assert!(
+            self.clients[number].progress.is_open,
+            "the handshake failed"
+        );
         number
     }
 
-    /// A client with an open WebSocket, and from now on it reads and sends only when it is told to.
+    /// Opens a WebSocket; from then on, the client only reads and sends when told to.
     pub fn open_lazy(&mut self) -> usize {
         let number = self.open();
-        self.client(number).conduct.is_eager = false;
+        self.client(number).behavior.is_eager = false;
         number
     }
 
@@ -133,25 +139,27 @@ impl World {
     }
 
     pub fn key(&self, number: usize) -> ConnKey {
-        self.clients[number].key.expect("it was not accepted")
+        self.clients[number]
+            .key
+            .expect("the connection was not accepted")
     }
 
-    /// What the engine has in mind for a client; `None` when it is gone.
+    /// Returns the engine's interest in a client's socket; `None` after it is closed.
     pub fn interest(&self, number: usize) -> Option<Interest> {
         self.engine.interest(self.clients[number].key?)
     }
 
-    /// Has everything that a client sent arrive.
+    /// Delivers everything that a client has sent.
     pub fn deliver(&mut self, number: usize) {
         self.clients[number].wire.state().deliver(usize::MAX);
     }
 
-    /// The system calls made on a client's socket since they were last asked for.
+    /// Returns the system calls on a client's socket since the last call.
     pub fn calls(&mut self, number: usize) -> Calls {
         std::mem::take(&mut self.clients[number].wire.state().calls)
     }
 
-    /// What the application got of a client.
+    /// Returns the number of messages that the application received from a client.
     pub fn inbox(&self, number: usize) -> usize {
         let key = self.key(number);
         self.log
@@ -165,15 +173,15 @@ impl World {
         self.commands.push_back(command);
     }
 
-    /// Gives the engine other limits.
+    /// Reloads the engine's configuration.
     pub fn reload(&mut self, config: Config) {
         self.may_shed |= config.queue_total < 1 << 20;
         self.engine.reconfigure(config);
     }
 
-    /// One turn, in the order of the reactor's.
+    /// Runs one turn, in the order of the reactor.
     pub fn turn(&mut self) {
-        let events = self.poll(self.disorder.delayed);
+        let events = self.poll(self.poller_faults.delayed);
         self.turn_with(events);
     }
 
@@ -195,7 +203,7 @@ impl World {
         self.check();
     }
 
-    /// The events of a turn.
+    /// Returns the events of a turn.
     pub fn poll(&mut self, delayed: u32) -> Vec<(ConnKey, Readiness)> {
         let mut events = Vec::new();
         for &number in &self.active {
@@ -207,13 +215,13 @@ impl World {
                 && let Some(readiness) = state.take_edge()
             {
                 events.push((key, readiness));
-                if self.rng.chance(self.disorder.repeated) {
+                if self.rng.chance(self.poller_faults.repeated) {
                     events.push((key, readiness));
                 }
             }
         }
-        if self.rng.chance(self.disorder.spurious) && !self.clients.is_empty() {
-            // Of anybody who ever was here.
+        if self.rng.chance(self.poller_faults.spurious) && !self.clients.is_empty() {
+            // For any current or former client.
             let number = self.rng.below(self.clients.len());
             if let Some(key) = self.clients[number].key {
                 let readiness = Readiness {
@@ -224,7 +232,7 @@ impl World {
                 events.push((key, readiness));
             }
         }
-        if self.disorder.shuffled {
+        if self.poller_faults.shuffled {
             self.rng.shuffle(&mut events);
         }
         events
@@ -236,13 +244,13 @@ impl World {
             let (number, arrival) = match self.backlog.accept(self.clock, connections) {
                 Accept::One(arrival) => arrival,
                 Accept::NoDescriptor => return self.engine.count_accept_failure(),
-                Accept::Nobody => return,
+                Accept::Nothing => return,
             };
             let key = self.engine.accept(arrival);
             self.clients[number].key = key;
             let Some(key) = key else { continue };
             if self.rng.chance(self.backlog.unregistered) {
-                self.clients[number].conduct.is_wrong = true;
+                self.clients[number].behavior.is_wrong = true;
                 self.engine.abandon(key);
                 self.engine.count_accept_failure();
                 return self.backlog.refuse(self.clock);
@@ -251,10 +259,10 @@ impl World {
         }
     }
 
-    /// What holds after every turn.
+    /// The invariants after every turn.
     fn check(&mut self) {
-        if let Err(what) = self.engine.check_invariants() {
-            panic!("{what}");
+        if let Err(problem) = self.engine.check_invariants() {
+            panic!("{problem}");
         }
         let breaches = std::mem::take(&mut self.log.get().breaches);
         assert!(breaches.is_empty(), "{breaches:?}");
@@ -269,12 +277,12 @@ impl World {
     }
 
     fn judge(&self, number: usize, result: Result<(), String>) {
-        if let Err(what) = result {
+        if let Err(problem) = result {
             let client = &self.clients[number];
             let counters = self.engine.counters();
             panic!(
-                "client {number} ({:?}): {what}; {:?} {:?}",
-                client.key, client.conduct, counters.closed
+                "client {number} ({:?}): {problem}; {:?} {:?}",
+                client.key, client.behavior, counters.closed
             );
         }
     }
@@ -284,14 +292,14 @@ impl World {
         let result = self.clients[number].listen(max);
         let result = result.and_then(|fresh| {
             let client = &mut self.clients[number];
-            let mut heard = fresh.iter();
-            heard.try_for_each(|heard| oracle::check_heard(client, heard, &self.log))
+            let mut events = fresh.iter();
+            events.try_for_each(|event| oracle::check_event(client, event, &self.log))
         });
         self.judge(number, result);
     }
 
-    /// Turns until no edge is outstanding and the engine would sleep; nothing moves on the
-    /// network meanwhile.
+    /// Runs turns until no edge is outstanding and the engine would sleep, without network
+    /// activity.
     pub fn settle(&mut self) {
         for _ in 0..MAX_TURNS {
             let events = self.poll(0);
@@ -304,10 +312,13 @@ impl World {
                 return self.check_quiet();
             }
         }
-        panic!("the engine spins: {:?}", self.engine.counters());
+        panic!(
+            "the engine does not become idle: {:?}",
+            self.engine.counters()
+        );
     }
 
-    /// Milliseconds that the reactor would sleep.
+    /// Returns the milliseconds for which the reactor would sleep.
     fn timeout(&self) -> u64 {
         let engine = self.engine.timeout().as_millis() as u64;
         engine.min(self.backlog.timeout(self.clock))
@@ -315,8 +326,8 @@ impl World {
 
     fn check_quiet(&mut self) {
         let connections = self.engine.counters().connections;
-        if let Err(what) = self.backlog.check_quiet(connections) {
-            panic!("{what}");
+        if let Err(problem) = self.backlog.check_quiet(connections) {
+            panic!("{problem}");
         }
         for &number in &self.active {
             let client = &self.clients[number];
@@ -331,7 +342,7 @@ impl World {
         }
     }
 
-    /// Has everything of the eager clients reach its end.
+    /// Exchanges everything with the eager clients.
     pub fn flow(&mut self) {
         for _ in 0..MAX_TURNS {
             self.settle();
@@ -339,24 +350,25 @@ impl World {
                 return;
             }
         }
-        panic!("somebody never stops talking");
+        panic!("the exchange does not end");
     }
 
-    /// Moves what is on its way to and from eager clients, once; says whether anything was.
+    /// Moves everything in flight to and from eager clients, once. Returns whether there was
+    /// anything.
     pub fn exchange(&mut self) -> bool {
         let mut any = false;
         for number in self.active.clone() {
-            if !self.clients[number].conduct.is_eager {
+            if !self.clients[number].behavior.is_eager {
                 continue;
             }
-            let untaken = self.clients[number].wire.state().untaken();
+            let unread_output = self.clients[number].wire.state().unread_output();
             self.listen(number, usize::MAX);
-            any |= self.clients[number].wire.state().deliver(usize::MAX) || untaken > 0;
+            any |= self.clients[number].wire.state().deliver(usize::MAX) || unread_output > 0;
         }
         any
     }
 
-    /// Lets time pass, with the eager clients doing what they must.
+    /// Advances the clock while the eager clients keep reacting.
     pub fn wait(&mut self, ms: u64) {
         self.flow();
         let end = self.clock + ms;
@@ -366,27 +378,27 @@ impl World {
         }
     }
 
-    /// The server stands still, while the network and the eager clients go on.
+    /// Stalls the server while the network and the eager clients go on.
     pub fn stand_still(&mut self, ms: u64) {
         while self.exchange() {}
         self.clock += ms;
     }
 
-    /// A turn in which the poller delivers no event.
+    /// Runs a turn without poller events.
     pub fn turn_without_events(&mut self) {
         self.turn_with(Vec::new());
     }
 
-    /// Everybody leaves, time passes, and nothing must be left.
+    /// Disconnects all clients, advances the clock, and checks that no state is left.
     pub fn finish(&mut self) {
-        self.disorder = Disorder::default();
+        self.poller_faults = PollerFaults::default();
         self.backlog.lift();
         self.flow();
         for number in 0..self.clients.len() {
             let client = &mut self.clients[number];
-            // Room that comes of no reading would pass for a sign of life.
+            // Room without a read would count as activity.
             client.wire.state().faults = Faults::default();
-            match (client.conduct.is_eager, self.rng.below(3)) {
+            match (client.behavior.is_eager, self.rng.below(3)) {
                 (true, _) | (_, 0) => client.finish(),
                 (_, 1) => client.reset(),
                 _ => client.vanish(),
@@ -394,7 +406,7 @@ impl World {
         }
         self.wait(60_000);
         // A client may need a second for each kibibyte before it can answer a ping, for at most
-        // five minutes. Output that its kernel still takes from a queue is a sign of life as well,
+        // five minutes. Output that its kernel accepts from a queue counts as activity as well,
         // once.
         for second in 0..=360 {
             let mut left = false;
@@ -402,8 +414,8 @@ impl World {
                 if let Some(interest) = client.key.and_then(|key| self.engine.interest(key)) {
                     assert!(
                         client.wire.state().written / 1024 + 60 >= second,
-                        "client {number} is left after {second} s more, {:?}: {interest:?}",
-                        client.conduct
+                        "client {number} is still connected after {second} s, {:?}: {interest:?}",
+                        client.behavior
                     );
                     left = true;
                 }
@@ -430,5 +442,5 @@ fn at(clock: u64) -> Now {
     }
 }
 
-/// Turns in which everything must come to rest.
+/// The maximum number of turns until the engine is idle.
 const MAX_TURNS: usize = 20_000;

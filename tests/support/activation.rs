@@ -1,24 +1,24 @@
-//! Sockets that a program is started with, as systemd would.
+//! Starts a program with inherited sockets, as systemd does.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
-/// A command that starts `program` with these sockets, by their names. They stay open here until
-/// the second value is dropped.
+/// Returns a command that starts `program` with these named sockets. They stay open here until the
+/// second value is dropped.
 pub fn activated(program: &str, sockets: &[(&str, &dyn AsFd)]) -> (Command, Vec<OwnedFd>) {
     let mut script = String::new();
     let mut kept = Vec::new();
     for (number, (_, socket)) in sockets.iter().enumerate() {
-        // Above those that they become.
+        // Above the descriptor numbers used by the program.
         let copy = fcntl_dupfd_cloexec(socket, ABOVE).unwrap();
         fcntl_setfd(&copy, FdFlags::empty()).unwrap();
         let fd = copy.as_raw_fd();
         script.push_str(&format!("exec {}<&{fd} {fd}<&-; ", FIRST + number));
         kept.push(copy);
     }
-    // The number of the process is known only there; a shell that is replaced keeps it.
+    // The process id is only known in the shell, and exec keeps it.
     script.push_str(r#"export LISTEN_PID=$$; exec "$0" "$@""#);
     let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
     let mut command = Command::new("bash");

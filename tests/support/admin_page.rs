@@ -1,4 +1,4 @@
-//! The admin page in a browser: how tests open it, use it, and read it.
+//! The admin page in a browser: helpers to open, use, and read it.
 
 use serde_json::json;
 
@@ -23,7 +23,7 @@ pub fn set_filter(browser: &Browser, uri: &str) {
     fence(browser);
 }
 
-/// Waits until the server has answered all that the page has sent.
+/// Waits until the server has replied to everything that the page has sent.
 pub fn fence(browser: &Browser) {
     let pongs = format!("{}.filter((m) => m.type === 'pong').length", frames("in"));
     let before = browser.value(&pongs);
@@ -31,7 +31,7 @@ pub fn fence(browser: &Browser) {
     browser.until(&format!("{pongs} > {before}"));
 }
 
-/// Presses Tab until the focus is where it should be, and can be seen to be there.
+/// Presses Tab until the element has the focus, and checks that the focus is visible.
 pub fn tab_to(browser: &Browser, selector: &str) {
     for _ in 0..40 {
         browser.press(TAB);
@@ -41,7 +41,7 @@ pub fn tab_to(browser: &Browser, selector: &str) {
             return;
         }
     }
-    panic!("Tab does not lead to {selector}");
+    panic!("Tab does not reach {selector}");
 }
 
 pub fn text_of(selector: &str) -> String {
@@ -64,7 +64,7 @@ pub fn outcome_is(outcome: &str) -> String {
     format!("document.querySelector('#publish-result').dataset.outcome === {outcome:?}")
 }
 
-/// The messages in the log.
+/// Returns an expression for the messages in the log.
 pub fn frames(direction: &str) -> String {
     format!(
         "[...document.querySelectorAll('.frame[data-direction={direction}]')]\
@@ -72,7 +72,7 @@ pub fn frames(direction: &str) -> String {
     )
 }
 
-/// The first message `m` in the log for which this is true.
+/// Returns an expression for the first message `m` in the log that satisfies the condition.
 pub fn frame(direction: &str, condition: &str) -> String {
     format!("{}.find((m) => {condition})", frames(direction))
 }

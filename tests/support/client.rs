@@ -1,4 +1,4 @@
-//! A WebSocket client for tests: blocking, and free to break the rules.
+//! A WebSocket client for tests: blocking, and able to violate the protocol.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -10,21 +10,21 @@ use serde_json::{Value, json};
 
 use super::PATIENCE;
 
-/// One client over any stream.
+/// A client over any stream.
 pub struct Client<S = TcpStream> {
     pub stream: S,
-    /// Bytes that arrived and were not looked at yet.
+    /// Received bytes that have not been parsed yet.
     buffer: Vec<u8>,
-    /// The head of the answer to the handshake.
+    /// The head of the handshake response.
     pub head: String,
-    /// Whether the stream ended with a reset, by which what was sent before can be lost.
+    /// Whether the stream ended with a reset, which can discard earlier output.
     pub was_reset: bool,
-    /// Messages that came compressed.
+    /// The number of compressed messages.
     pub inflated: usize,
     fence: u64,
 }
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Answer {
     /// The status line and the fields.
@@ -43,7 +43,7 @@ impl Answer {
             .unwrap_or_else(|| panic!("{}", self.head))
     }
 
-    /// The value of a field, whose name may be in any case.
+    /// Returns the value of a field, ignoring the case of its name.
     pub fn field(&self, name: &str) -> Option<&str> {
         let fields = self
             .head
@@ -57,7 +57,7 @@ impl Answer {
     }
 }
 
-/// What a server says.
+/// A frame from the server, or the end of the stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Received {
     Text(String),
@@ -69,7 +69,7 @@ pub enum Received {
     End,
 }
 
-/// A connection that does not wait for ever.
+/// Connects with timeouts.
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -78,56 +78,56 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 }
 
 impl Client<TcpStream> {
-    /// Opens a WebSocket; `fields` are further header fields, each with its CRLF.
+    /// Opens a WebSocket; `fields` are additional header fields, each with its CRLF.
     pub fn open(address: SocketAddr, target: &str, fields: &str) -> Client {
         let client = Client::try_open(address, target, fields);
         assert!(client.head.starts_with("HTTP/1.1 101 "), "{}", client.head);
         client
     }
 
-    /// Asks for a WebSocket; the head of the answer says what came of it.
+    /// Requests a WebSocket; the response may be a refusal.
     pub fn try_open(address: SocketAddr, target: &str, fields: &str) -> Client {
         Client::over(connect(address), target, fields)
     }
 
-    /// Whether nothing has arrived, nor does for this long.
-    pub fn is_quiet(&self, long: Duration) -> bool {
+    /// Returns whether no input arrives for this duration.
+    pub fn is_quiet(&self, duration: Duration) -> bool {
         if !self.buffer.is_empty() {
             return false;
         }
-        self.stream.set_read_timeout(Some(long)).unwrap();
+        self.stream.set_read_timeout(Some(duration)).unwrap();
         let looked = self.stream.peek(&mut [0]);
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
         use io::ErrorKind::{TimedOut, WouldBlock};
         matches!(looked, Err(error) if matches!(error.kind(), TimedOut | WouldBlock))
     }
 
-    /// Ends this direction of the stream.
+    /// Closes the sending direction of the stream.
     pub fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 }
 
 impl<S: Read + Write> Client<S> {
-    /// Asks for a WebSocket over a stream that is connected already.
+    /// Requests a WebSocket over a connected stream.
     pub fn over(stream: S, target: &str, fields: &str) -> Self {
         Client::over_as(stream, "localhost", target, fields)
     }
 
-    /// The same of a server that has several names.
+    /// Requests a WebSocket from a server under a host name.
     pub fn over_as(stream: S, host: &str, target: &str, fields: &str) -> Self {
         let mut client = Client::raw(stream);
-        client.ask_as(host, target, fields);
+        client.request_as(host, target, fields);
         client.head = client.read_head();
         client
     }
 
-    /// Sends the request of a handshake.
-    pub fn ask_for_websocket(&mut self, target: &str, fields: &str) {
-        self.ask_as("localhost", target, fields);
+    /// Sends a handshake request.
+    pub fn request_websocket(&mut self, target: &str, fields: &str) {
+        self.request_as("localhost", target, fields);
     }
 
-    fn ask_as(&mut self, host: &str, target: &str, fields: &str) {
+    fn request_as(&mut self, host: &str, target: &str, fields: &str) {
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
@@ -135,7 +135,7 @@ impl<S: Read + Write> Client<S> {
         self.send_raw(request.as_bytes());
     }
 
-    /// A client that has said nothing yet.
+    /// Creates a client without sending anything.
     pub fn raw(stream: S) -> Self {
         Client {
             stream,
@@ -147,7 +147,7 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
@@ -162,12 +162,12 @@ impl<S: Read + Write> Client<S> {
         self.send_frame(true, OpCode::Text, text.as_bytes());
     }
 
-    /// Sends a message of one frame, compressed.
+    /// Sends a compressed message in one frame.
     pub fn send_compressed(&mut self, opcode: OpCode, message: &[u8]) {
         self.send_rsv1(opcode, &deflate(message));
     }
 
-    /// Sends a frame that says that its payload is compressed.
+    /// Sends a frame that is marked as compressed.
     pub fn send_rsv1(&mut self, opcode: OpCode, payload: &[u8]) {
         let mut bytes = Vec::new();
         encode_client_frame(true, opcode, [0x12, 0x34, 0x56, 0x78], payload, &mut bytes);
@@ -181,7 +181,7 @@ impl<S: Read + Write> Client<S> {
         self.send_frame(true, OpCode::Close, &payload);
     }
 
-    /// The next frame.
+    /// Returns the next frame.
     pub fn receive(&mut self) -> Received {
         match self.try_receive() {
             Ok(received) => received,
@@ -192,19 +192,19 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// The server must end the stream now, after all it had to say and without a reset.
+    /// Asserts that the server ends the stream after its queued output, without a reset.
     pub fn expect_end(&mut self) {
         assert_eq!(self.receive(), Received::End);
         assert!(
             self.buffer.is_empty(),
-            "the stream ended in a frame: {:?}",
+            "the stream ended within a frame: {:?}",
             self.buffer
         );
         assert!(!self.was_reset, "the stream was reset");
     }
 
-    /// The next HTTP answer; `None` when the stream has ended. `head_only` for the answer to a
-    /// `HEAD` request, whose length is not that of a body.
+    /// Returns the next HTTP response, or `None` at the end of the stream. `head_only` for the
+    /// response to a `HEAD` request, whose length is not that of a body.
     pub fn answer(&mut self, head_only: bool) -> Option<Answer> {
         let head = self.read_head();
         if head.is_empty() {
@@ -224,26 +224,26 @@ impl<S: Read + Write> Client<S> {
         Some(answer)
     }
 
-    /// The next text message, as JSON.
+    /// Returns the next text message as JSON.
     pub fn json(&mut self) -> Value {
-        match self.receive_beyond_heartbeats() {
+        match self.receive_non_ping() {
             Received::Text(text) => serde_json::from_str(&text).unwrap(),
-            other => panic!("wanted a text, got {other:?}"),
+            other => panic!("expected a text message, received {other:?}"),
         }
     }
 
-    /// Sends a message, and returns the text that comes next.
+    /// Sends a message and returns the next text message.
     pub fn ask(&mut self, message: &str) -> String {
         self.send(message);
-        match self.receive_beyond_heartbeats() {
+        match self.receive_non_ping() {
             Received::Text(text) => text,
-            other => panic!("{message}: got {other:?}"),
+            other => panic!("{message}: received {other:?}"),
         }
     }
 
-    /// What comes next that is no ping. Pings are answered, as every client does: on a busy machine
-    /// a test can take longer than a heartbeat.
-    fn receive_beyond_heartbeats(&mut self) -> Received {
+    /// Returns the next frame other than a ping. Pings are answered, since a test on a busy machine
+    /// can take longer than the ping interval.
+    fn receive_non_ping(&mut self) -> Received {
         loop {
             match self.receive() {
                 Received::Ping(payload) => self.send_frame(true, OpCode::Pong, &payload),
@@ -252,7 +252,7 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// All that arrives before the answer to a ping that is sent now.
+    /// Returns everything that arrives before the reply to a ping message sent now.
     pub fn drain(&mut self) -> Vec<Received> {
         self.fence += 1;
         let fence = self.fence;
@@ -284,8 +284,8 @@ impl<S: Read + Write> Client<S> {
             127 => u64::from_be_bytes(self.take()?),
             short => u64::from(short),
         };
-        assert_eq!(second & 0x80, 0, "a server's frames are not masked");
-        assert_eq!(first & 0xB0, 0x80, "a server's messages have one frame");
+        assert_eq!(second & 0x80, 0, "server frames are not masked");
+        assert_eq!(first & 0xB0, 0x80, "server messages have one frame");
         let mut payload = self.take_bytes(length as usize)?;
         if first & 0x40 != 0 {
             assert!(self.head.contains("permessage-deflate"), "{}", self.head);
@@ -329,10 +329,7 @@ impl<S: Read + Write> Client<S> {
 
     fn note_end(&mut self, error: &io::Error) {
         use io::ErrorKind::{TimedOut, WouldBlock};
-        assert!(
-            !matches!(error.kind(), TimedOut | WouldBlock),
-            "nothing came"
-        );
+        assert!(!matches!(error.kind(), TimedOut | WouldBlock), "timed out");
         self.was_reset = error.kind() == io::ErrorKind::ConnectionReset;
     }
 
@@ -354,7 +351,7 @@ impl<S: Read + Write> Client<S> {
     }
 }
 
-/// The payload of a compressed message (RFC 7692 §7.2.1).
+/// Returns the payload of a compressed message (RFC 7692 §7.2.1).
 pub fn deflate(message: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * message.len() + 1024);
     let mut stream = Compress::new(Compression::best(), false);
@@ -365,7 +362,7 @@ pub fn deflate(message: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The message of a compressed payload (§7.2.2).
+/// Returns the message of a compressed payload (§7.2.2).
 pub fn inflate(payload: &[u8]) -> Vec<u8> {
     let data = [payload, &[0, 0, 0xFF, 0xFF]].concat();
     let mut out = Vec::with_capacity(1 << 20);

@@ -1,9 +1,9 @@
-//! Events and filters, as tests write them.
+//! Builders for events and filters.
 
 use serde_json::{Value, json};
 
-/// An event of a public annotation by `acct:author@example.org` on `https://example.org/page`,
-/// with the annotation's members in `more` added or replaced.
+/// Returns an event of a public annotation by `acct:author@example.org` on
+/// `https://example.org/page`, with the members in `more` added or replaced.
 pub fn event(action: &str, more: Value) -> Value {
     let mut annotation = json!({
         "id": "AAAAAREREeaAAAAAAAAAAQ",
@@ -18,7 +18,7 @@ pub fn event(action: &str, more: Value) -> Value {
     json!({"topic": "annotation", "action": action, "annotation_id": id, "annotation": annotation})
 }
 
-/// A filter message, without an id, of these clauses.
+/// Returns a filter message with these clauses, without an id.
 pub fn filter(clauses: Value) -> Value {
     json!({"filter": {"match_policy": "include_any", "clauses": clauses, "actions": {}}})
 }

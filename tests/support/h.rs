@@ -1,17 +1,17 @@
-//! What an installation of h has around its websocket process: a database and a message queue.
+//! The environment of h's websocket process: a database and a message queue.
 
 use serde_json::{Value, json};
 
 use super::{Client, Postgres, Publisher, RabbitMq, Server, Transaction, sql};
 
-/// A database and a virtual host that no other test uses.
+/// A database and a virtual host of one test.
 pub struct Site {
     pub database: String,
     pub broker: String,
 }
 
 impl Site {
-    /// On the servers that all tests of this process share.
+    /// Creates them on the servers shared by all tests of this process.
     pub fn new() -> Site {
         Site::on(Postgres::shared(), RabbitMq::shared())
     }
@@ -23,12 +23,12 @@ impl Site {
         }
     }
 
-    /// A server with h's back end, on a port that is free.
+    /// Starts a server with h's back end on a free port.
     pub fn server(&self, config: &str) -> Server {
         self.server_at("ws://127.0.0.1:0", config)
     }
 
-    /// The same, at an address of the test's own.
+    /// Starts a server with h's back end at this address.
     pub fn server_at(&self, listen: &str, config: &str) -> Server {
         Server::of_h(&self.database, &self.broker, listen, config)
     }
@@ -37,29 +37,29 @@ impl Site {
         Publisher::new(&self.broker)
     }
 
-    /// Begins a transaction in the database, and runs statements in it.
+    /// Begins a transaction in the database and runs statements in it.
     pub fn begin(&self, statements: &str) -> Transaction {
         Transaction::begin(&self.database, statements)
     }
 
-    /// Changes the database.
+    /// Runs statements in the database.
     pub fn sql(&self, statements: &str) -> String {
         sql(&self.database, statements)
     }
 }
 
-/// An event about an annotation, as h publishes it.
+/// Returns an event about an annotation, as h publishes it.
 pub fn annotation_event(action: &str, id: &str) -> Value {
     json!({"action": action, "annotation_id": id, "src_client_id": null})
 }
 
-/// An event about a user, as h publishes it.
+/// Returns an event about a user, as h publishes it.
 pub fn user_event(kind: &str, userid: &str, group: &str) -> Value {
     let model = json!({"userid": userid, "groups": [], "features": {}, "preferences": {}});
     json!({"type": kind, "userid": userid, "group": group, "session_model": model})
 }
 
-/// The action of an annotation's notification, and which annotation it is about.
+/// Returns the action of an annotation's notification, and the annotation's id.
 pub fn heard(message: &Value) -> (&str, &str) {
     assert_eq!(message["type"], "annotation-notification", "{message}");
     let action = message["options"]["action"].as_str().unwrap();
@@ -67,15 +67,16 @@ pub fn heard(message: &Value) -> (&str, &str) {
 }
 
 impl Server {
-    /// A client that is logged in as a user of `seed.sql`.
+    /// Connects a client that is authenticated as a user of `seed.sql`.
     pub fn user_of_h(&self, name: &str) -> Client {
         self.logged_in(&format!("6879-{name}-developer-token"))
     }
 }
 
-/// Of `seed.sql`: an annotation by alice that everybody may read.
+/// An annotation by alice in `seed.sql` that everyone may read.
 pub const PUBLIC: &str = "AAAAAREREeaAAAAAAAAAAQ";
-/// Of `seed.sql`: one by alice that the members of `priv1234` may read: alice, bob, carol, dave.
+/// An annotation by alice in `seed.sql` that the members of `priv1234` may read: alice, bob, carol,
+/// and dave.
 pub const OF_GROUP: &str = "AAAAAxEREeaAAAAAAAAAAw";
-/// Of `seed.sql`: one in `lmsgrp12` that a checkpoint hides from students.
+/// An annotation in `lmsgrp12` in `seed.sql` that a checkpoint hides from students.
 pub const BEHIND_CHECKPOINT: &str = "AAAAKREREeaAAAAAAAAAKQ";

@@ -1,4 +1,4 @@
-//! Another user of this host, for tests that root runs.
+//! Another user of this host, for tests that run as root.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,19 +7,19 @@ use std::process::Command;
 
 use super::PROGRAM;
 
-/// A user without any rights; it needs no entry in `/etc/passwd`.
+/// A user without privileges; no entry in `/etc/passwd` is needed.
 pub const OTHER_USER: u32 = 54321;
 
-/// Whether this process may start programs as another user; if not, that is printed.
+/// Returns whether this process may start programs as another user; prints a note if not.
 pub fn is_root() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
-        println!("not tried: only root can start a program as another user");
+        println!("skipped: only root can start a program as another user");
     }
     is_root
 }
 
-/// A copy of the program in a folder where every user can start it.
+/// Copies the program to a location where every user can execute it.
 pub fn program_for_all(folder: &Path) -> PathBuf {
     let copy = folder.join("h-realtime");
     fs::copy(PROGRAM, &copy).unwrap();
@@ -29,7 +29,7 @@ pub fn program_for_all(folder: &Path) -> PathBuf {
     copy
 }
 
-/// A command that starts a program as the other user.
+/// Returns a command that starts a program as the other user.
 pub fn as_other_user(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     let user = OTHER_USER.to_string();
@@ -39,7 +39,7 @@ pub fn as_other_user(program: &Path) -> Command {
     command
 }
 
-/// Gives a file or directory to the other user.
+/// Changes the owner of a file or directory to the other user.
 pub fn give(path: &Path) {
     std::os::unix::fs::chown(path, Some(OTHER_USER), Some(OTHER_USER)).unwrap();
 }

@@ -1,5 +1,5 @@
-//! A PostgreSQL of the tests' own, from what Debian installs: in a temporary folder, on a port
-//! that is free, on loopback only.
+//! A PostgreSQL server for tests, from Debian's packages: in a temporary folder, on a free port, on
+//! loopback only.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -11,25 +11,25 @@ use std::sync::{Mutex, OnceLock};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::kept::{Kept, command_as, free_port, give_to};
+use super::process::{ManagedProcess, command_as, free_port, give_to};
 use super::{PATIENCE, eventually};
 
 /// A database server. It ends when this is dropped, and with the test's process.
 pub struct Postgres {
     port: u16,
-    running: Mutex<Option<Kept>>,
+    running: Mutex<Option<ManagedProcess>>,
     databases: AtomicU32,
     folder: TempDir,
 }
 
 impl Postgres {
-    /// A server that all tests of this process share; it must not be stopped.
+    /// Returns the server shared by all tests of this process; it must not be stopped.
     pub fn shared() -> &'static Postgres {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(Postgres::start)
     }
 
-    /// A server of one test's own.
+    /// Starts a server for one test.
     pub fn start() -> Postgres {
         let folder = TempDir::new().unwrap();
         give_to(USER, folder.path());
@@ -59,7 +59,8 @@ impl Postgres {
         postgres
     }
 
-    /// A new database with the tables of h and the rows of `tests/data/h/seed.sql`; its URL.
+    /// Creates a database with h's tables and the rows of `tests/data/h/seed.sql`, and returns its
+    /// URL.
     pub fn database(&self) -> String {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{number}");
@@ -70,16 +71,16 @@ impl Postgres {
         self.url(&name)
     }
 
-    /// Stops it at once: connections are cut, as in a crash.
+    /// Stops it immediately: connections are cut, as in a crash.
     pub fn stop(&self) {
         let running = self.running.lock().unwrap().take();
-        running.expect("it runs").end(Signal::QUIT);
+        running.expect("not running").end(Signal::QUIT);
     }
 
     /// Starts it again, with the same data on the same port.
     pub fn start_again(&self) {
         let mut running = self.running.lock().unwrap();
-        assert!(running.is_none(), "it is running already");
+        assert!(running.is_none(), "already running");
         let log = File::options()
             .create(true)
             .append(true)
@@ -96,7 +97,7 @@ impl Postgres {
             .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]))
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        let mut kept = Kept::start(&mut command, self.folder.path());
+        let mut kept = ManagedProcess::start(&mut command, self.folder.path());
         let url = self.url("postgres");
         eventually(PATIENCE, || {
             assert!(kept.is_running(), "{}", self.log());
@@ -106,7 +107,7 @@ impl Postgres {
         *running = Some(kept);
     }
 
-    /// What it has logged.
+    /// Returns its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
@@ -120,19 +121,19 @@ impl Postgres {
     }
 }
 
-/// Changes or reads any database that has a URL; returns the rows, a line each, with `|` between
+/// Runs statements in the database at this URL. Returns the rows, one per line, with `|` between
 /// the columns.
 pub fn sql(url: &str, statements: &str) -> String {
     psql(url, &["-c", statements])
 }
 
-/// An open transaction. Dropping it rolls it back.
+/// An open transaction, rolled back on drop.
 pub struct Transaction {
     psql: Child,
 }
 
 impl Transaction {
-    /// Begins it, and runs statements in it.
+    /// Begins a transaction and runs statements in it.
     pub fn begin(url: &str, statements: &str) -> Transaction {
         let mut psql = psql_command(url)
             .stdin(Stdio::piped())
@@ -165,7 +166,7 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        // Without its input psql ends, and with it the session.
+        // At the end of its input psql exits, and the session ends.
         drop(self.psql.stdin.take());
         let _ = self.psql.wait();
     }
@@ -173,8 +174,8 @@ impl Drop for Transaction {
 
 fn psql(url: &str, args: &[&str]) -> String {
     let output = ask(url, args);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {stderr}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -191,7 +192,8 @@ fn psql_command(url: &str) -> Command {
     command
 }
 
-/// A program of the newest PostgreSQL there is. Debian keeps them out of the `PATH`.
+/// Returns the path of a program of the newest installed PostgreSQL. Debian keeps them out of the
+/// `PATH`.
 fn program(name: &str) -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -210,12 +212,12 @@ fn data(file: &str) -> String {
     folder.join(file).to_str().unwrap().to_owned()
 }
 
-/// Whom Debian has made for this.
+/// The user that Debian creates for PostgreSQL.
 const USER: &str = "postgres";
 const TEMPLATE: &str = "seeded";
-/// Printed by psql when the statements before it have been run.
+/// Printed by psql after the preceding statements.
 const DONE: &str = "done";
-/// Nothing of it has to survive the machine.
+/// Durability is not needed.
 const SETTINGS: [&str; 6] = [
     "fsync=off",
     "full_page_writes=off",

@@ -1,4 +1,4 @@
-//! A command that runs beside the test.
+//! A command that runs during the test.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 
-/// A running command whose lines are read as they come; it is killed when the test ends.
+/// A running command whose output is read line by line; killed on drop.
 pub struct Program {
     pub child: Child,
     out: Receiver<String>,
-    words: Receiver<String>,
+    errors: Receiver<String>,
 }
 
 impl Program {
-    /// Starts it, with nothing to read.
+    /// Starts it without input.
     pub fn start(command: &mut Command) -> Program {
         let mut child = command
             .stdin(Stdio::null())
@@ -25,39 +25,39 @@ impl Program {
             .spawn()
             .unwrap();
         let out = lines(child.stdout.take().unwrap());
-        let words = lines(child.stderr.take().unwrap());
-        Program { child, out, words }
+        let errors = lines(child.stderr.take().unwrap());
+        Program { child, out, errors }
     }
 
-    /// The next line of standard output; `None` at its end.
+    /// Returns the next line of standard output, or `None` at its end.
     pub fn line(&self) -> Option<String> {
         next(&self.out)
     }
 
-    /// The next line of standard error; `None` at its end.
-    pub fn word(&self) -> Option<String> {
-        next(&self.words)
+    /// Returns the next line of standard error, or `None` at its end.
+    pub fn error_line(&self) -> Option<String> {
+        next(&self.errors)
     }
 
-    /// The next line of standard error, which may take so long to come: the error says whether
-    /// it took longer or was the end.
-    pub fn word_within(&self, patience: Duration) -> Result<String, RecvTimeoutError> {
-        self.words.recv_timeout(patience)
+    /// Returns the next line of standard error within `patience`. The error distinguishes a timeout
+    /// from the end of the output.
+    pub fn error_line_within(&self, patience: Duration) -> Result<String, RecvTimeoutError> {
+        self.errors.recv_timeout(patience)
     }
 
-    /// The next line of standard error that has this in it.
-    pub fn said(&self, part: &str) -> String {
+    /// Returns the next line of standard error that contains `part`.
+    pub fn wait_for_error_line(&self, part: &str) -> String {
         let mut others = Vec::new();
-        while let Some(line) = self.word() {
+        while let Some(line) = self.error_line() {
             if line.contains(part) {
                 return line;
             }
             others.push(line);
         }
-        panic!("{part:?} was not said: {others:?}");
+        panic!("no line contains {part:?}: {others:?}");
     }
 
-    /// Waits for it to end; its exit code.
+    /// Waits for the process to exit and returns its exit code.
     pub fn wait(&mut self) -> Option<i32> {
         eventually(PATIENCE, || self.child.try_wait().unwrap()).code()
     }
@@ -86,18 +86,21 @@ fn next(lines: &Receiver<String>) -> Option<String> {
     match lines.recv_timeout(PATIENCE) {
         Ok(line) => Some(line),
         Err(RecvTimeoutError::Disconnected) => None,
-        Err(RecvTimeoutError::Timeout) => panic!("no line came"),
+        Err(RecvTimeoutError::Timeout) => panic!("timed out waiting for a line"),
     }
 }
 
-/// Tries until there is something, but no longer than this.
+/// Calls `attempt` until it returns a value, for at most `within`.
 pub fn eventually<T>(within: Duration, mut attempt: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + within;
     loop {
         if let Some(result) = attempt() {
             return result;
         }
-        assert!(Instant::now() < end, "it did not happen within {within:?}");
+        assert!(
+            Instant::now() < end,
+            "the condition was not met within {within:?}"
+        );
         thread::sleep(Duration::from_millis(5));
     }
 }

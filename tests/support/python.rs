@@ -1,4 +1,4 @@
-//! Scripts in `tests/clients`, run by the Python that `tests/run` makes.
+//! Runs scripts in `tests/clients` with the Python environment that `tests/run` creates.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,19 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// The interpreter, with what `tests/clients/requirements.txt` lists. It is not in the target
-/// directory of the day: `tests/run` makes it at this place.
+/// Returns the interpreter that has the packages of `tests/clients/requirements.txt`. It is not in
+/// the current target directory: `tests/run` creates it at a fixed path.
 pub fn interpreter() -> PathBuf {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
     assert!(
         python.exists(),
-        "this test needs {} with what tests/clients/requirements.txt lists: tests/run makes it",
+        "this test needs {} with the packages of tests/clients/requirements.txt: run tests/run",
         python.display()
     );
     python
 }
 
-/// Runs a script that bounds its own time, with this on its standard input; it must succeed.
+/// Runs a script with this standard input; it must succeed. The script has its own time limit.
 pub fn python(script: &str, input: &Value) {
     let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     let mut child = Command::new(interpreter())

@@ -1,5 +1,5 @@
-//! A RabbitMQ of the tests' own, from what Debian installs: in a temporary folder, on ports that
-//! are free, on loopback only. And a publisher, as h's web application is one.
+//! A RabbitMQ broker for tests, from Debian's packages: in a temporary folder, on free ports, on
+//! loopback only. And a publisher that publishes as h's web application does.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -19,15 +19,15 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::eventually;
-use super::kept::{Kept, command_as, free_port, give_to};
+use super::process::{ManagedProcess, command_as, free_port, give_to};
 
 /// A message broker. It ends when this is dropped, and with the test's process.
 pub struct RabbitMq {
     ports: Ports,
-    running: Mutex<Option<Kept>>,
+    running: Mutex<Option<ManagedProcess>>,
     vhosts: AtomicUsize,
-    /// Erlang's port mapper, of this broker alone.
-    _epmd: Kept,
+    /// Erlang's port mapper, for this broker alone.
+    _epmd: ManagedProcess,
     folder: TempDir,
 }
 
@@ -39,13 +39,13 @@ struct Ports {
 }
 
 impl RabbitMq {
-    /// A broker that all tests of this process share; it must not be stopped.
+    /// Returns the broker shared by all tests of this process; it must not be stopped.
     pub fn shared() -> &'static RabbitMq {
         static SHARED: OnceLock<RabbitMq> = OnceLock::new();
         SHARED.get_or_init(RabbitMq::start)
     }
 
-    /// A broker of one test's own.
+    /// Starts a broker for one test.
     pub fn start() -> RabbitMq {
         let folder = TempDir::new().unwrap();
         let ports = Ports {
@@ -60,7 +60,7 @@ impl RabbitMq {
         let mut epmd = command_as(USER, "epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &port]);
         let broker = RabbitMq {
-            _epmd: Kept::start(&mut epmd, folder.path()),
+            _epmd: ManagedProcess::start(&mut epmd, folder.path()),
             ports,
             running: Mutex::new(None),
             vhosts: AtomicUsize::new(0),
@@ -70,14 +70,14 @@ impl RabbitMq {
         broker
     }
 
-    /// The URL of a virtual host that no other test uses.
+    /// Returns the URL of a virtual host of its own.
     pub fn vhost(&self) -> String {
         let number = self.vhosts.fetch_add(1, Ordering::Relaxed);
         assert!(number < VHOSTS, "there are only {VHOSTS} virtual hosts");
         format!("amqp://guest:guest@127.0.0.1:{}/v{number}", self.ports.amqp)
     }
 
-    /// The URL of another, where TLS is spoken. Who comes must show a certificate.
+    /// Returns the URL of another virtual host over TLS, which requires a client certificate.
     pub fn secure_vhost(&self) -> String {
         let url = self.vhost();
         let ports = (self.ports.amqp, self.ports.amqps);
@@ -88,21 +88,22 @@ impl RabbitMq {
         )
     }
 
-    /// What [`RabbitMq::secure_vhost`] needs as well: `ca.pem`, `client.pem`, `client.key`.
+    /// Returns the path of a file for [`RabbitMq::secure_vhost`]: `ca.pem`, `client.pem`, or
+    /// `client.key`.
     pub fn file(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Stops it at once: connections are cut, and what was not durable is gone.
+    /// Stops it immediately: connections are cut, and transient messages are lost.
     pub fn stop(&self) {
         let running = self.running.lock().unwrap().take();
-        running.expect("it runs").end(Signal::KILL);
+        running.expect("not running").end(Signal::KILL);
     }
 
     /// Starts it again, on the same ports.
     pub fn start_again(&self) {
         let mut running = self.running.lock().unwrap();
-        assert!(running.is_none(), "it is running already");
+        assert!(running.is_none(), "already running");
         let path = self.folder.path().join("out");
         let out = File::create(&path).unwrap();
         let mut command = command_as(USER, SCRIPT);
@@ -111,17 +112,17 @@ impl RabbitMq {
             .envs(environment(self.folder.path(), &self.ports))
             .stdout(out.try_clone().unwrap())
             .stderr(out);
-        let mut kept = Kept::start(&mut command, self.folder.path());
+        let mut kept = ManagedProcess::start(&mut command, self.folder.path());
         eventually(BOOT, || {
-            let said = fs::read_to_string(&path).unwrap();
-            assert!(kept.is_running(), "{said}");
-            said.contains("completed with").then_some(())
+            let output = fs::read_to_string(&path).unwrap();
+            assert!(kept.is_running(), "{output}");
+            output.contains("completed with").then_some(())
         });
         *running = Some(kept);
     }
 }
 
-/// What is the same at every start.
+/// Writes the configuration, which stays the same across restarts.
 fn configure(folder: &Path, ports: &Ports) {
     certify(folder);
     let definitions = folder.join("definitions.json");
@@ -149,7 +150,7 @@ fn configure(folder: &Path, ports: &Ports) {
     fs::write(definitions, made.to_string()).unwrap();
 }
 
-/// An authority, and what it vouches for: the server and a client.
+/// Creates a certificate authority, and certificates for the server and a client.
 fn certify(folder: &Path) {
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -167,7 +168,7 @@ fn certify(folder: &Path) {
     }
 }
 
-/// Everything that RabbitMQ and Erlang would else have in places that a machine has once.
+/// The environment that keeps RabbitMQ's and Erlang's files out of system-wide locations.
 fn environment(folder: &Path, ports: &Ports) -> Vec<(&'static str, String)> {
     let place = |name: &str| folder.join(name).display().to_string();
     vec![
@@ -182,7 +183,7 @@ fn environment(folder: &Path, ports: &Ports) -> Vec<(&'static str, String)> {
         ("RABBITMQ_MNESIA_BASE", place("mnesia")),
         ("RABBITMQ_LOG_BASE", place("log")),
         ("RABBITMQ_PID_FILE", place("pid")),
-        // The script then becomes the server instead of waiting for it.
+        // Makes the script exec the server instead of waiting for it.
         ("RABBITMQ_ALLOW_INPUT", "1".into()),
         (
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
@@ -191,7 +192,7 @@ fn environment(folder: &Path, ports: &Ports) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A connection by which events are published, to any broker that has a URL.
+/// A connection that publishes events to the broker at a URL.
 pub struct Publisher {
     runtime: Runtime,
     channel: Channel,
@@ -205,11 +206,11 @@ impl Publisher {
             .build()
             .unwrap();
         let opened = runtime.block_on(async {
-            // Nobody here would answer a heartbeat between two events.
+            // No heartbeat is processed between two events.
             let url = format!("{url}?heartbeat=0");
             let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
             let channel = connection.create_channel().await?;
-            // As h declares it: whoever comes first must, and all alike.
+            // The same declaration as h's: the first client creates the exchange.
             let options = ExchangeDeclareOptions::default();
             let (kind, table) = (ExchangeKind::Direct, FieldTable::default());
             channel
@@ -228,14 +229,14 @@ impl Publisher {
         }
     }
 
-    /// Publishes an event as h does, and waits until the broker has put it into a queue.
+    /// Publishes an event as h does, and waits until the broker has enqueued it.
     pub fn publish(&self, key: &str, event: &Value) {
         let body = event.to_string();
         let routed = self.publish_raw(key, body.as_bytes(), "application/json", "utf-8");
-        assert!(routed, "no queue takes {key}");
+        assert!(routed, "no queue is bound to {key}");
     }
 
-    /// Publishes events in a row, as fast as the broker takes them.
+    /// Publishes a sequence of events as fast as the broker accepts them.
     pub fn publish_all(&self, key: &str, events: impl IntoIterator<Item = Value>) {
         let options = BasicPublishOptions::default();
         let kind = "application/json";
@@ -261,7 +262,8 @@ impl Publisher {
         published.unwrap();
     }
 
-    /// Publishes anything; an empty type or encoding is left out. Returns whether any queue has it.
+    /// Publishes any message; an empty type or encoding is omitted. Returns whether it was routed
+    /// to a queue.
     pub fn publish_raw(&self, key: &str, body: &[u8], kind: &str, encoding: &str) -> bool {
         let mut properties = BasicProperties::default()
             .with_delivery_mode(1)
@@ -286,16 +288,16 @@ impl Publisher {
             );
             publish.await?.await
         });
-        // What cannot be routed comes back, and is confirmed all the same.
+        // Unroutable messages are returned and confirmed all the same.
         matches!(confirmed.unwrap(), Confirmation::Ack(None))
     }
 }
 
-/// Whom Debian has made for this.
+/// The user that Debian creates for RabbitMQ.
 const USER: &str = "rabbitmq";
-/// The script in the `PATH` is for the machine's own broker.
+/// The script in the `PATH` is for the system's own broker.
 const SCRIPT: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
-/// How many tests can have one of their own.
+/// The maximum number of tests with a virtual host.
 const VHOSTS: usize = 24;
-/// It takes five seconds of processor time to start.
+/// It takes five seconds of CPU time to start.
 const BOOT: std::time::Duration = std::time::Duration::from_secs(300);

@@ -8,7 +8,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::PATIENCE;
 
-/// Runs a script on the first connection, behind its request, with the request's
+/// Runs a script on the first connection after reading its request, with the request's
 /// `Sec-WebSocket-Key`. Returns the URL of the server, which accepts no other connection.
 pub fn scripted<T: Send + 'static>(
     script: impl FnOnce(TcpStream, String) -> T + Send + 'static,
@@ -34,7 +34,7 @@ pub fn scripted<T: Send + 'static>(
     (url, thread)
 }
 
-/// Returns a 101 for a key, with more header fields.
+/// Returns a 101 response for a key, with additional header fields.
 pub fn switching(key: &str, connection: &str, more: &str) -> String {
     let accept = derive_accept_key(key.as_bytes());
     format!(

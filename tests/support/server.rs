@@ -1,4 +1,4 @@
-//! A server process of the test's own.
+//! A server process of one test.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,10 +17,10 @@ use super::{Client, PATIENCE, eventually};
 /// The built program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_h-realtime");
 
-/// A running server; it is killed when the test ends.
+/// A running server, killed on drop.
 pub struct Server {
     pub child: Child,
-    /// Where WebSockets are served, each listener in the order given.
+    /// The addresses of the WebSocket listeners, in the order given.
     pub listeners: Vec<String>,
     pub admin: SocketAddr,
     pub banner: String,
@@ -28,22 +28,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with defaults, on ports that are free.
+    /// Starts a server with defaults, on free ports.
     pub fn start() -> Server {
         Server::with(&["--listen", "ws://127.0.0.1:0"], "")
     }
 
-    /// A server with a configuration file of this text.
+    /// Starts a server with this configuration file.
     pub fn configured(config: &str) -> Server {
         Server::with(&["--listen", "ws://127.0.0.1:0"], config)
     }
 
-    /// A server with these arguments and this configuration file.
+    /// Starts a server with these arguments and this configuration file.
     pub fn with(args: &[&str], config: &str) -> Server {
         Server::in_folder(TempDir::new().unwrap(), args, config)
     }
 
-    /// A server that logs all it can, to be read with [`Server::log`].
+    /// Starts a server with verbose logging, to be read with [`Server::log`].
     pub fn verbose(config: &str) -> Server {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
@@ -52,14 +52,15 @@ impl Server {
         Server::launch(command, folder, &["--listen", "ws://127.0.0.1:0"])
     }
 
-    /// A server in a folder of the test's own.
+    /// Starts a server in a folder of the test.
     pub fn in_folder(folder: TempDir, args: &[&str], config: &str) -> Server {
         let config_file = folder.path().join("config.toml");
         std::fs::write(config_file, config).unwrap();
         Server::launch(Command::new(PROGRAM), folder, args)
     }
 
-    /// A server with h's back end, on this database and this broker, which does its work.
+    /// Starts a server with h's back end on this database and this broker, and waits until it is
+    /// ready.
     pub fn of_h(database: &str, broker: &str, listen: &str, config: &str) -> Server {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
@@ -74,22 +75,22 @@ impl Server {
         server
     }
 
-    /// A server by a command of the test's own, which the arguments are added to. There must be
-    /// a `config.toml` in the folder.
+    /// Starts a server with a custom command, to which the arguments are added. There must be a
+    /// `config.toml` in the folder.
     pub fn launch(command: Command, folder: impl Into<Arc<TempDir>>, args: &[&str]) -> Server {
         let mut all = vec!["--admin", "127.0.0.1:0"];
         all.extend(args);
         Server::launch_as_is(command, folder, &all)
     }
 
-    /// The same, on an admin address that the arguments or the command see to.
+    /// The same, with the admin address left to the arguments or the command.
     pub fn launch_as_is(
         mut command: Command,
         folder: impl Into<Arc<TempDir>>,
         args: &[&str],
     ) -> Server {
         let folder = folder.into();
-        // A pipe that nobody reads would fill up, and stop the server.
+        // An unread pipe would fill up and block the server.
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -124,22 +125,22 @@ impl Server {
         }
     }
 
-    /// The data directory.
+    /// Returns the data directory.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// The folder around it, for files of the test's own.
+    /// Returns the parent folder, for files of the test.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The same, for another server on this data.
+    /// Returns the same folder, for another server on this data.
     pub fn shared_folder(&self) -> Arc<TempDir> {
         Arc::clone(&self.folder)
     }
 
-    /// The address of the first WebSocket listener.
+    /// Returns the address of the first WebSocket listener.
     pub fn address(&self) -> SocketAddr {
         let url = &self.listeners[0];
         let host = url
@@ -149,7 +150,7 @@ impl Server {
         host.trim_end_matches("/ws").parse().unwrap()
     }
 
-    /// The database, for what the commands do not do.
+    /// Opens the database, for changes that no command makes.
     pub fn store(&self) -> Store {
         let data = DataDir::open(&self.data()).unwrap();
         Store::open(&data.database()).unwrap()
@@ -165,45 +166,45 @@ impl Server {
             .unwrap()
     }
 
-    /// Runs a command that must succeed, and returns the last line it printed.
+    /// Runs a command that must succeed, and returns the last line of its output.
     pub fn run(&self, args: &[&str]) -> String {
         let output = self.command(args);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{args:?}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {stderr}");
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().last().unwrap_or("").to_owned()
     }
 
-    /// Adds a user, and returns a token of theirs.
+    /// Adds a user and returns a token of that user.
     pub fn user(&self, userid: &str) -> String {
         self.run(&["user", "add", userid]);
         self.run(&["token", "create", userid])
     }
 
-    /// An anonymous client.
+    /// Connects an anonymous client.
     pub fn anonymous(&self) -> Client {
         Client::open(self.address(), "/ws", "")
     }
 
-    /// A client that is logged in.
+    /// Connects an authenticated client.
     pub fn logged_in(&self, token: &str) -> Client {
         let fields = format!("Authorization: Bearer {token}\r\n");
         Client::open(self.address(), "/ws", &fields)
     }
 
-    /// The publish key.
+    /// Returns the publish key.
     pub fn publish_key(&self) -> String {
         let key = std::fs::read_to_string(self.data().join("publish.key")).unwrap();
         key.trim().to_owned()
     }
 
-    /// Publishes, and returns status and answer.
+    /// Publishes, and returns the status and the response.
     pub fn publish(&self, body: &str) -> (u16, Value) {
         let fields = format!("Authorization: Bearer {}\r\n", self.publish_key());
         self.post_events(&fields, body)
     }
 
-    /// `POST /events` with header fields of the test's own.
+    /// Sends `POST /events` with these header fields.
     pub fn post_events(&self, fields: &str, body: &str) -> (u16, Value) {
         let request = format!(
             "POST /events HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n{fields}\r\n{body}",
@@ -214,20 +215,20 @@ impl Server {
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
-    /// The status of `/readyz`.
+    /// Returns the status of `/readyz`.
     pub fn readiness(&self) -> u16 {
         let host = self.admin;
         let request = format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         http(host, request.as_bytes()).0
     }
 
-    /// Waits until its back end does its work. What that needs may just have come back, and the
-    /// server waits for some seconds before it tries again.
+    /// Waits until its back end is ready. A dependency may just have become available, and the
+    /// server waits for some seconds before it retries.
     pub fn wait_until_ready(&self) {
         eventually(3 * PATIENCE, || (self.readiness() == 200).then_some(()));
     }
 
-    /// The value of a metric, its labels summed up.
+    /// Returns the value of a metric, summed over its labels.
     pub fn metric(&self, name: &str) -> f64 {
         let request = format!(
             "GET /metrics HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {METRICS_KEY}\r\n\
@@ -254,44 +255,44 @@ impl Server {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for the process to end; what it wrote to standard error, and its exit code.
+    /// Waits for the process to exit; returns its standard error and its exit code.
     pub fn wait(&mut self) -> (String, Option<i32>) {
         let status = eventually(PATIENCE, || self.child.try_wait().unwrap());
         (self.log(), status.code())
     }
 
-    /// What the server has written to standard error.
+    /// Returns the server's standard error so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder().join("log")).unwrap()
     }
 
-    /// The same, once this is in it: a thread of its own writes it, behind what has happened.
+    /// Returns the log once it contains `part`: a separate thread writes it with a delay.
     pub fn log_with(&self, part: &str) -> String {
         eventually(PATIENCE, || {
             Some(self.log()).filter(|log| log.contains(part))
         })
     }
 
-    /// Kills the process, and starts another on the same data and in the same places.
+    /// Kills the process, and starts another with the same data and addresses.
     pub fn restart(&mut self) {
         let _ = self.child.kill();
         self.wait();
         *self = self.successor();
     }
 
-    /// Another server on the same data and in the same places, which this one must have left.
+    /// Starts another server with the same data and addresses, which this one must have released.
     pub fn successor(&self) -> Server {
         let listeners = self.listeners.iter();
         let args: Vec<&str> = listeners.flat_map(|url| ["--listen", url]).collect();
         Server::launch(Command::new(PROGRAM), Arc::clone(&self.folder), &args)
     }
 
-    /// Another server on the same data, by a command of the test's own.
+    /// Starts another server on the same data with a custom command.
     pub fn beside(&self, command: Command, args: &[&str]) -> Server {
         Server::launch(command, Arc::clone(&self.folder), args)
     }
 
-    /// Resident memory of the process, in bytes.
+    /// Returns the resident memory of the process, in bytes.
     pub fn resident(&self) -> u64 {
         let path = format!("/proc/{}/smaps_rollup", self.child.id());
         let text = std::fs::read_to_string(path).unwrap();
@@ -312,21 +313,21 @@ impl Drop for Server {
     }
 }
 
-/// The lines the server prints when it is ready.
+/// Reads the lines that the server prints when it is ready.
 fn read_banner(child: &mut Child, folder: &Path) -> String {
     let mut reader = BufReader::new(child.stdout.take().unwrap());
     let mut banner = String::new();
     while !banner.contains("Ctrl-C") {
         if reader.read_line(&mut banner).unwrap() == 0 {
-            let said = std::fs::read_to_string(folder.join("log"));
-            panic!("the server did not start: {said:?}");
+            let stderr = std::fs::read_to_string(folder.join("log"));
+            panic!("the server did not start: {stderr:?}");
         }
     }
     banner
 }
 
-/// Sends a request as it is, and returns status, head and body of the answer. The request
-/// must end the connection.
+/// Sends a request, and returns the status, head, and body of the response. The request must end
+/// the connection.
 pub fn http(address: SocketAddr, request: &[u8]) -> (u16, String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -342,10 +343,10 @@ pub fn http(address: SocketAddr, request: &[u8]) -> (u16, String, String) {
     (status.unwrap_or(0), head.to_owned(), body.to_owned())
 }
 
-/// The key for all metrics of every server.
+/// The metrics key of every server.
 pub const METRICS_KEY: &str = "the-metrics-key-of-the-tests";
 
-/// What else h's back end is told by its environment, in all tests.
+/// Further environment variables of h's back end in all tests.
 const OF_H: [(&str, &str); 3] = [
     ("AUTHORITY", "localhost"),
     ("APP_URL", "http://localhost:5000"),

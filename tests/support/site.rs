@@ -1,13 +1,13 @@
-//! A web site that is not the server's: one page, the same for every path.
+//! A third-party web site: one page, the same for every path.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-/// Serves a page until the test ends, and returns where.
+/// Serves a page until the test ends, and returns its address.
 pub fn serve_page(html: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    // A thread each: a browser may open a connection and send nothing on it.
+    // One thread per connection: a browser may open one without sending anything.
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             std::thread::spawn(move || answer(&stream, html));

@@ -1,4 +1,4 @@
-//! A server that speaks TLS, and its clients.
+//! A server with TLS, and its clients.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use super::{Client, PATIENCE, Server};
 
 type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
-/// A server with a certificate for `localhost`, beside one plain listener.
+/// A server with a certificate for `localhost`, and one plain listener.
 pub struct TlsServer {
     pub server: Server,
     pub cert: PathBuf,
@@ -27,7 +27,7 @@ impl TlsServer {
         TlsServer::configured("")
     }
 
-    /// The same, with a configuration file of this text.
+    /// Starts it with this configuration file.
     pub fn configured(config: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -53,7 +53,7 @@ impl TlsServer {
         }
     }
 
-    /// What a client of one version of TLS trusts.
+    /// Returns the configuration of a client for one version of TLS.
     pub fn config(&self, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots
@@ -63,7 +63,7 @@ impl TlsServer {
         Arc::new(config.with_root_certificates(roots).with_no_client_auth())
     }
 
-    /// A connection to the listener with TLS, on which nothing has been said.
+    /// Connects to the TLS listener without sending anything.
     pub fn tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(self.server.address()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -71,7 +71,7 @@ impl TlsServer {
         stream
     }
 
-    /// A WebSocket over TLS.
+    /// Opens a WebSocket over TLS.
     pub fn connect(&self, config: &Arc<ClientConfig>, fields: &str) -> Client<TlsStream> {
         let session = ClientConnection::new(Arc::clone(config), name()).unwrap();
         let client = Client::over(StreamOwned::new(session, self.tcp()), "/ws", fields);
@@ -79,7 +79,7 @@ impl TlsServer {
         client
     }
 
-    /// The same behind what a proxy says first, a byte at a time.
+    /// Opens a WebSocket over TLS after a proxy header, sent byte by byte.
     pub fn connect_behind(&self, config: &Arc<ClientConfig>, header: &[u8]) -> Client<TlsStream> {
         let mut stream = self.tcp();
         for byte in header {
@@ -89,12 +89,12 @@ impl TlsServer {
         Client::over(StreamOwned::new(session, stream), "/ws", "")
     }
 
-    /// A client of the plain listener.
+    /// Opens a WebSocket on the plain listener.
     pub fn plain(&self) -> Client {
         self.plain_at("/ws")
     }
 
-    /// The same, which asks for this.
+    /// Opens a WebSocket on the plain listener with this target.
     pub fn plain_at(&self, target: &str) -> Client {
         let url = &self.server.listeners[1];
         let address = url.trim_start_matches("ws://").trim_end_matches("/ws");
@@ -106,7 +106,7 @@ fn name() -> ServerName<'static> {
     ServerName::try_from("localhost").unwrap()
 }
 
-/// A client's session, and its first flight.
+/// Returns a client's session and its first flight.
 pub fn hello(config: &Arc<ClientConfig>) -> (ClientConnection, Vec<u8>) {
     let mut session = ClientConnection::new(Arc::clone(config), name()).unwrap();
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! A Chromium of the test's own, driven by the WebDriver protocol.
+//! A headless Chromium of one test, driven by the WebDriver protocol.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use ureq::Agent;
 
 use super::PATIENCE;
 
-/// A browser without a window, with a profile that nothing has used yet; it ends with the test.
+/// A headless browser with a fresh profile, terminated with the test.
 pub struct Browser {
     driver: Child,
     agent: Agent,
-    /// Where the session's commands go.
+    /// The URL of the session's commands.
     session: String,
-    /// Removed when the browser has ended.
+    /// Removed after the browser has exited.
     _profile: TempDir,
 }
 
@@ -61,33 +61,33 @@ impl Browser {
         self.post("/url", &json!({"url": url}));
     }
 
-    /// Loads the page again, as the browser's button does.
+    /// Reloads the page, as the browser's button does.
     pub fn reload(&self) {
         self.post("/refresh", &json!({}));
     }
 
-    /// How many tabs there are.
+    /// Returns the number of tabs.
     pub fn tabs(&self) -> usize {
         self.get("/window/handles").as_array().unwrap().len()
     }
 
-    /// What a function with this body returns; a promise is waited for.
+    /// Runs a function with this body and returns its result; a promise is awaited.
     pub fn run(&self, body: &str) -> Value {
         self.post("/execute/sync", &json!({"script": body, "args": []}))
     }
 
-    /// What this expression is now.
+    /// Returns the value of an expression.
     pub fn value(&self, expression: &str) -> Value {
         self.run(&format!("return ({expression})"))
     }
 
-    /// The text of the only element that the selector finds.
+    /// Returns the text of the only element that matches the selector.
     pub fn text(&self, selector: &str) -> String {
         let text = self.value(&format!("document.querySelector({selector:?}).textContent"));
         text.as_str().unwrap().to_owned()
     }
 
-    /// Waits until this expression is true, and returns what it is then.
+    /// Waits until an expression is true, and returns its value.
     pub fn until(&self, expression: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -105,7 +105,7 @@ impl Browser {
 
     /// Clicks on an element with the mouse.
     pub fn click(&self, selector: &str) {
-        // The driver would scroll it to an edge of the window, and so under what sticks there.
+        // The driver would scroll it to an edge of the window, below sticky elements.
         self.run(&format!(
             "document.querySelector({selector:?}).scrollIntoView({{block: 'center'}})"
         ));
@@ -113,14 +113,14 @@ impl Browser {
         self.post(&format!("/element/{element}/click"), &json!({}));
     }
 
-    /// Replaces what is in a field.
+    /// Replaces the content of a field.
     pub fn fill(&self, selector: &str, text: &str) {
         let element = self.element(selector);
         self.post(&format!("/element/{element}/clear"), &json!({}));
         self.post(&format!("/element/{element}/value"), &json!({"text": text}));
     }
 
-    /// Presses keys, wherever the focus is.
+    /// Presses keys, at the current focus.
     pub fn press(&self, keys: &str) {
         let press = |key: char| {
             ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key.to_string()}))
@@ -140,13 +140,13 @@ impl Browser {
         ]);
     }
 
-    /// A command of the DevTools protocol.
+    /// Sends a command of the DevTools protocol.
     pub fn devtools(&self, command: &str, params: &Value) -> Value {
         let body = json!({"cmd": command, "params": params});
         self.post("/goog/cdp/execute", &body)
     }
 
-    /// Makes the page's window this large, in CSS pixels: less than a real window may be, too.
+    /// Resizes the page's viewport, in CSS pixels; it may be smaller than a real window.
     pub fn resize(&self, width: u32, height: u32) {
         let size = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false,
@@ -154,7 +154,7 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", &size);
     }
 
-    /// Writes a picture of the window into `target/screenshots`.
+    /// Saves a screenshot of the window in `target/screenshots`.
     pub fn screenshot(&self, name: &str) -> PathBuf {
         let picture = self.get("/screenshot");
         let bytes = STANDARD.decode(picture.as_str().unwrap()).unwrap();
@@ -165,7 +165,7 @@ impl Browser {
         path
     }
 
-    /// What the browser has put on the console since this was asked last.
+    /// Returns the browser's console output since the last call.
     pub fn console(&self) -> Vec<String> {
         let entries = self.post("/se/log", &json!({"type": "browser"}));
         let line = |entry: &Value| format!("{} {}", entry["level"], entry["message"]);
@@ -180,7 +180,7 @@ impl Browser {
     fn element(&self, selector: &str) -> String {
         let wanted = json!({"using": "css selector", "value": selector});
         let found = self.post("/element", &wanted);
-        // The key is a constant of the protocol; there is no other.
+        // The key is a constant of the protocol, and the only one.
         let id = found.as_object().and_then(|found| found.values().next());
         id.and_then(Value::as_str).unwrap().to_owned()
     }
@@ -199,7 +199,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends the browser; without it the browser would stay.
+        // The driver ends the browser, which would otherwise keep running.
         let _ = self.agent.delete(&self.session).call();
         let _ = self.driver.kill();
         let _ = self.driver.wait();
@@ -220,13 +220,13 @@ fn answer(command: &str, response: Result<ureq::http::Response<ureq::Body>, ureq
     value
 }
 
-/// Starts the driver on a port that is free.
+/// Starts the driver on a free port.
 fn start_driver() -> (Child, u16) {
     let program = find("chromedriver");
-    // It takes a port that is free for IPv6 and ends where that is in use for IPv4: on a machine
-    // with many connections that happens.
+    // It picks a port that is free for IPv6 and exits if that is in use for IPv4, which happens on
+    // a machine with many connections.
     let mut tries = (0..30).filter_map(|_| try_start_driver(&program));
-    tries.next().expect("chromedriver does not start")
+    tries.next().expect("chromedriver did not start")
 }
 
 fn try_start_driver(program: &Path) -> Option<(Child, u16)> {
@@ -245,12 +245,12 @@ fn try_start_driver(program: &Path) -> Option<(Child, u16)> {
         let _ = driver.wait();
         return None;
     };
-    // Whatever it says later is taken from it, so that it does not wait for a reader.
+    // Drain its output so that it does not block.
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     Some((driver, port))
 }
 
-/// Where a program is.
+/// Returns the path of a program.
 fn find(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -259,7 +259,7 @@ fn find(program: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("this test needs {program}: tests/run installs it"))
 }
 
-/// What lets Chromium run as root and in a container, and keeps it from calling home.
+/// Flags that let Chromium run as root and in a container, without background network requests.
 const FLAGS: [&str; 11] = [
     "--headless",
     "--no-sandbox",

@@ -1,23 +1,23 @@
-//! What the parts of the server cost, without a network.
+//! The cost of the server's parts, without a network.
 //!
-//! The engine and the Real Time API are whole and as they run in the server; only the sockets and
-//! the clock are not real. Everything is the same from run to run: the keys of the hashes, the
-//! bytes, the time. So two runs of a program differ in nothing but what was built.
+//! The engine and the Real Time API run as in the server; only the sockets and the clock are
+//! simulated. Everything else is the same in every run: hash keys, bytes, and time. Two runs
+//! therefore differ only in the code that was built.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | `line` | a socket whose peer says what it is told to and counts what it gets |
-//! | `api` | the API as the engine's handler; the tests' own |
-//! | `stage` | the engine, its connections and the clock |
-//! | `words` | what clients and back ends say |
+//! | `socket` | a simulated socket with a scripted peer, which counts its output |
+//! | `api` | the API as the engine's handler, shared with the tests |
+//! | `harness` | the engine, its connections, and the clock |
+//! | `messages` | messages of clients and back ends |
 //! | `timers` | the engine's timer wheel alone |
-//! | `operations` | what instructions are counted of |
+//! | `operations` | the counted operations |
 
-// As the tests have it.
+// Shared with the tests.
 #[path = "../../../tests/sim/api.rs"]
 pub mod api;
-pub mod line;
+pub mod harness;
+pub mod messages;
 pub mod operations;
-pub mod stage;
+pub mod socket;
 pub mod timers;
-pub mod words;

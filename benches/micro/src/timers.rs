@@ -1,17 +1,17 @@
-//! The engine's timer wheel alone, over timers that are in nothing else.
+//! The engine's timer wheel alone, over standalone timers.
 
 use wheel::{Tick, Timer, Wheel};
 
-// Nothing outside of the engine may name it; so it is built here once more.
+// The module is private to the engine, so it is compiled here a second time.
 #[allow(dead_code, reason = "the engine uses all of it")]
 #[path = "../../../src/engine/engine/timer.rs"]
 mod wheel;
 
-/// A wheel and the timers that it is for.
+/// A wheel and its timers.
 pub struct Timers {
     wheel: Wheel,
     entries: Entries,
-    /// Those that have come due at once.
+    /// Timers that are due together.
     due: Vec<u32>,
 }
 
@@ -24,7 +24,7 @@ impl wheel::Timers for Entries {
 }
 
 impl Timers {
-    /// So many timers, none of them armed.
+    /// Creates `count` timers, none of them armed.
     pub fn new(count: usize) -> Self {
         Timers {
             wheel: Wheel::new(0),
@@ -33,7 +33,7 @@ impl Timers {
         }
     }
 
-    /// Arms a timer for a tick, in place of what it was armed for.
+    /// Arms or re-arms a timer for a tick.
     pub fn arm(&mut self, index: u32, deadline: u32) {
         let timer = &mut self.entries.0[index as usize];
         self.wheel.arm(timer, index, deadline as Tick);
@@ -44,12 +44,12 @@ impl Timers {
         self.wheel.disarm(&mut self.entries.0[index as usize]);
     }
 
-    /// What is done in every turn.
+    /// Does the maintenance of every turn.
     pub fn tidy(&mut self) {
         self.wheel.tidy(&mut self.entries);
     }
 
-    /// Moves on to a tick, and says how many timers have come due.
+    /// Advances to a tick and returns the number of timers that are due.
     pub fn advance(&mut self, now: u32) -> usize {
         self.wheel.advance(now as Tick);
         let mut count = 0;

@@ -1,4 +1,4 @@
-//! One connection of a transcript: says what a step has it say, and tells what comes back.
+//! One connection of a transcript: sends the input of its steps, and returns the server's output.
 
 use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr};
@@ -13,7 +13,7 @@ use crate::support::{Answer, Client, Received, connect};
 pub struct Connection {
     client: Client,
     phase: Phase,
-    /// For a server that keeps no order between an answer and a pong: how long to wait for more.
+    /// For a server without an order between responses and pongs: how long to wait for more.
     settle: Option<Duration>,
 }
 
@@ -21,7 +21,7 @@ pub struct Connection {
 enum Phase {
     Http,
     WebSocket,
-    /// The server's close frame is here, and the stream has not ended.
+    /// The server's close frame has arrived, and the stream has not ended.
     Closing,
     Ended,
 }
@@ -35,7 +35,7 @@ impl Connection {
         }
     }
 
-    /// Sends a request; the answer, and whatever follows it at once.
+    /// Sends a request. Returns the response, and any output that follows it at once.
     pub fn ask(&mut self, request: &[u8], head_only: bool) -> Vec<Value> {
         self.send(request);
         if let Some(settle) = self.settle
@@ -48,13 +48,13 @@ impl Connection {
         events
     }
 
-    /// Sends a part of a request, which nothing can answer.
+    /// Sends a part of a request, to which there is no response.
     pub fn begin(&mut self, part: &[u8]) -> Vec<Value> {
         self.send(part);
         Vec::new()
     }
 
-    /// Sends bytes or frames. What is no WebSocket (any more) is sent none, as by any client.
+    /// Sends bytes or frames. Like any client, sends no frames unless the WebSocket is open.
     pub fn say(&mut self, step: &Value) -> Vec<Value> {
         if !matches!(self.phase, Phase::WebSocket | Phase::Closing) {
             return Vec::new();
@@ -70,16 +70,16 @@ impl Connection {
         self.settle(op == "close" || expects_end(step))
     }
 
-    /// Ends the stream without a word.
+    /// Resets the stream without a close frame.
     pub fn cut(&mut self) -> Vec<Value> {
         self.client.stream.shutdown(Shutdown::Both).unwrap();
         self.phase = Phase::Ended;
         Vec::new()
     }
 
-    /// All that comes before the answer to something that is always answered, or before the end.
-    /// After a close frame nothing is answered any more: the end is only waited for where it
-    /// must come, because both sides have closed or h ended the stream there as well.
+    /// Returns everything that arrives before the reply to a fence, or before the end. After a
+    /// close frame there are no replies: the end is only awaited if it must come, because both
+    /// sides have closed or h ended the stream there as well.
     pub fn settle(&mut self, must_end: bool) -> Vec<Value> {
         let mut events = match self.phase {
             Phase::Http => {
@@ -102,7 +102,7 @@ impl Connection {
         events
     }
 
-    /// The same of a WebSocket; with no other is there anything to be waited for.
+    /// The same for a WebSocket only; other connections have no fence.
     pub fn settle_open(&mut self) -> Vec<Value> {
         match self.phase {
             Phase::Http => Vec::new(),
@@ -110,13 +110,13 @@ impl Connection {
         }
     }
 
-    /// All that comes until then. Pings are answered, as by any client, unless it is `silent`;
-    /// how many come in a row is not told.
+    /// Returns everything that arrives until then. Pings are answered, unless `silent`; consecutive
+    /// pings are reported as one.
     pub fn listen(&mut self, until: Instant, silent: bool) -> Vec<Value> {
         let mut events = Vec::new();
         while self.phase != Phase::Ended {
             let left = until.saturating_duration_since(Instant::now());
-            // Of nothing the system would make for ever.
+            // A timeout of zero would mean none.
             if self.client.is_quiet(left.max(Duration::from_millis(1))) {
                 break;
             }
@@ -135,8 +135,7 @@ impl Connection {
         events
     }
 
-    /// All that comes before the end, which must come. A close frame is answered, as by any
-    /// client.
+    /// Returns everything that arrives before the end, which must come. A close frame is answered.
     pub fn listen_to_end(&mut self) -> Vec<Value> {
         if self.phase == Phase::Http {
             return self.answer(false);
@@ -201,7 +200,7 @@ impl Connection {
         })
     }
 
-    /// The server may have ended the stream already; what it said before is still read.
+    /// The server may have ended the stream already; its earlier output is still read.
     fn send(&mut self, bytes: &[u8]) {
         let _ = self.client.stream.write_all(bytes);
     }
@@ -223,13 +222,13 @@ fn expects_end(step: &Value) -> bool {
     expected.is_some_and(|events| events.iter().any(|event| event == "eof"))
 }
 
-/// Whether the server has failed the connection, which it then also ends by itself. Other than
-/// that it waits for the client's close frame.
+/// Returns whether the server has failed the connection, which it then also ends. Otherwise it
+/// waits for the client's close frame.
 fn failed(events: &[Value]) -> bool {
     events.last().is_some_and(|event| event["close"][0] == 1002)
 }
 
-/// What of an answer counts.
+/// Returns the compared part of a response.
 fn http(answer: &Answer) -> Value {
     let of_handshake: &[&str] = match answer.status() {
         101 => &["Upgrade", "Connection", "Sec-WebSocket-Accept"],
@@ -251,7 +250,7 @@ fn http(answer: &Answer) -> Value {
     event
 }
 
-/// The bytes of a step that is not made of requests.
+/// Returns the bytes of a step that is not a request.
 fn frame(step: &Value, op: &str) -> Vec<u8> {
     let content = content(step);
     match op {
@@ -276,7 +275,7 @@ fn frame(step: &Value, op: &str) -> Vec<u8> {
     }
 }
 
-/// A masked frame with any first byte.
+/// Returns a masked frame with any first byte.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     encode_client_frame(true, OpCode::Text, [1, 2, 3, 4], payload, &mut frame);
@@ -284,7 +283,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What a step sends: as text, as hexadecimal digits, or generated.
+/// Returns the content of a step: given as text, as hexadecimal digits, or generated.
 pub fn content(step: &Value) -> Vec<u8> {
     for key in ["data", "raw"] {
         if let Some(text) = step[key].as_str() {
@@ -310,5 +309,5 @@ pub fn hex(digits: &str) -> Vec<u8> {
 }
 
 const FENCE: &[u8] = b"a fence";
-/// How long a server that may leave a request unanswered is given.
+/// The wait for a server that may leave a request unanswered.
 const UNANSWERED: Duration = Duration::from_secs(2);

@@ -1,12 +1,12 @@
-//! Where this server means to answer otherwise than h, and why.
+//! The intended differences from h, and their reasons.
 //!
-//! Each group says what comes here instead, in the steps that differ: the step's number, and the
-//! events in short. A transcript that is listed and comes out the same, or different in another
-//! way, fails the test as one that is not listed does.
+//! Each group gives the expected output in the steps that differ: the step's number, and the events
+//! in short. The test fails if a listed transcript does not differ, or differs in another way, as
+//! it does if an unlisted transcript differs.
 
 use std::collections::BTreeMap;
 
-/// What is meant to come, by the names of the transcripts.
+/// The expected output, by the names of the transcripts.
 pub type Listed = BTreeMap<&'static str, &'static str>;
 
 pub fn of_the_embedded_backend() -> Listed {
@@ -18,7 +18,7 @@ pub fn of_h() -> Listed {
     listed(&[DIFFERENCES, OF_EVENTS])
 }
 
-/// For a server from which only the same as from h is right.
+/// For a server that must not differ from h.
 #[cfg(feature = "h")]
 pub fn none() -> Listed {
     Listed::new()
@@ -37,15 +37,15 @@ fn listed(lists: &[&[Group]]) -> Listed {
 }
 
 struct Group {
-    /// Why it is meant to be so.
+    /// The reason for the difference.
     reason: &'static str,
     here: &'static str,
     transcripts: &'static [&'static str],
 }
 
-/// All who are in `deliver_*` hear of all that happens to an annotation.
+/// Every client in `deliver_*` receives every event of an annotation.
 #[cfg(feature = "h")]
-macro_rules! everybody {
+macro_rules! all_clients {
     ($id:literal) => {
         concat!(
             "2: alice anon bob carol dave luis mallory nogroups student1 student2 teacher: create ",
@@ -66,9 +66,9 @@ const DIFFERENCES: &[Group] = &[
         transcripts: &["hs_absolute_uri"],
     },
     Group {
-        reason: "RFC 6455 §4.2.1 asks for HTTP/1.1, Host, a list element `websocket`, a key of 16 \
-                 bytes and version 13; and a request that is a handshake and has a body is one \
-                 that two parsers could take apart differently",
+        reason: "RFC 6455 §4.2.1 requires HTTP/1.1, Host, a list element `websocket`, a key of \
+                 16 bytes, and version 13; two parsers could frame a handshake with a body \
+                 differently",
         here: "0: 400 bad_handshake, eof; 1: nothing",
         transcripts: &[
             "hs_get_body",
@@ -81,23 +81,24 @@ const DIFFERENCES: &[Group] = &[
         ],
     },
     Group {
-        reason: "a bad key is the client's fault, not the server's (h: 500)",
+        reason: "an invalid key is the client's error, not the server's (h: 500)",
         here: "0: 400 bad_handshake, eof",
         transcripts: &["hs_key_bad_padding"],
     },
     Group {
-        reason: "RFC 9112 §2.2, §5.1 and §5.2: what is no header field, or is folded over lines, may \
-                 be refused; intermediaries read it differently. No HTTP/1.2 was ever defined",
+        reason: "RFC 9112 §2.2, §5.1, and §5.2: invalid and folded header fields may be refused; \
+                 intermediaries parse them differently. HTTP/1.2 was never defined",
         here: "0: 400 bad_request, eof; 1: nothing",
         transcripts: &["hs_header_no_colon", "hs_http12", "hs_obs_fold"],
     },
     Group {
-        reason: "refused as by h, with a JSON body that says so (h: none)",
+        reason: "refused as by h, with a JSON body that gives the reason (h: none)",
         here: "0: 400 bad_request, eof",
         transcripts: &["hs_http20_line", "hs_http2_preface", "hs_leading_crlf"],
     },
     Group {
-        reason: "a head has 16 KiB, whatever part of it is long; h takes targets of up to 8 KiB",
+        reason: "the limit of a head is 16 KiB, for all of its parts together; h accepts targets \
+                 of up to 8 KiB",
         here: "0: 101; 1: 1 pong",
         transcripts: &["hs_uri_9k"],
     },
@@ -107,37 +108,37 @@ const DIFFERENCES: &[Group] = &[
         transcripts: &["hs_pipelined_frame"],
     },
     Group {
-        reason: "a query parameter that is no text and that nobody looks at does no harm (h: 500)",
+        reason: "an unused query parameter that is not valid text is ignored (h: 500)",
         here: "0: 101; 1: 1 pong",
         transcripts: &["hs_query_bad_utf8"],
     },
     // Credentials.
     Group {
-        reason: "an empty token is nobody's, even where one was stored",
+        reason: "an empty token is anonymous, even if one is stored",
         here: "1: 1 is null",
         transcripts: &["whoami_query_noequals"],
     },
     Group {
-        reason: "a token that cannot be is an unknown one, and served as anonymous (h: 500)",
+        reason: "a malformed token is unknown, and served as anonymous (h: 500)",
         here: "0: 101; 1: 1 is null",
         transcripts: &["whoami_query_nul"],
     },
     Group {
-        reason: "only `&` separates parameters, as everywhere today (WHATWG URL); a token after a \
-                 `;` is part of another parameter's value to every proxy on the way",
+        reason: "only `&` separates parameters (WHATWG URL); proxies treat a token after a `;` \
+                 as part of another parameter's value",
         here: "1: 1 is null",
         transcripts: &["whoami_query_semicolon"],
     },
     // Messages.
     Group {
-        reason: "RFC 6455 §7.4.1 has 1007 for a message that is not what it should be. After h's \
-                 1000 the official client would never come back",
+        reason: "RFC 6455 §7.4.1 specifies 1007 for an invalid message. After h's 1000 the \
+                 official client does not reconnect",
         here: "1: close 1007 invalid message format",
         transcripts: &["binary_latin1"],
     },
     Group {
-        reason: "the same, and §5.5.1: after the close frame the connection says nothing more (h \
-                 goes on serving it)",
+        reason: "the same, and §5.5.1: the connection sends nothing after the close frame (h \
+                 continues to serve it)",
         here: "1: close 1007 invalid message format; 2: nothing",
         transcripts: &[
             "json_bad_blank",
@@ -148,27 +149,28 @@ const DIFFERENCES: &[Group] = &[
             "json_bad_single_quotes",
             "json_bad_trailing_comma",
             "json_bad_truncated",
-            "json_nan", // `NaN` is no JSON (RFC 8259 §6), though Python's parser takes it.
+            "json_nan", // `NaN` is not JSON (RFC 8259 §6), although Python's parser accepts it.
         ],
     },
     Group {
-        reason: "`NaN` is no JSON",
+        reason: "`NaN` is not JSON",
         here: "6: close 1007 invalid message format; 7: nothing",
         transcripts: &["type_scalar"],
     },
     Group {
-        reason: "a boolean is no number (to Python it is one), and only a number is answered",
+        reason: "a boolean is not a number (in Python it is), and only a number is repeated in a \
+                 reply",
         here: "2: nothing",
         transcripts: &["ids_error_reply"],
     },
     Group {
-        reason: "a client id is a string, or null; h keeps any JSON",
+        reason: "a client id is a string or null; h accepts any JSON",
         here: r#"5: 4 "\"value\" must be a string or null"; 6: 5 "\"value\" must be a string or null""#,
         transcripts: &["client_id_reply"],
     },
     Group {
-        reason: "a filter that cannot be used is said to be so; h drops it in silence, or keeps it \
-                 and fails at events",
+        reason: "an unusable filter is reported; h ignores it silently, or keeps it and fails at \
+                 events",
         here: r#"1: 1 "failed to parse filter""#,
         transcripts: &[
             "filter_reply_clause_field_array",
@@ -186,8 +188,8 @@ const DIFFERENCES: &[Group] = &[
     },
     // Close frames.
     Group {
-        reason: "§7.4: a code that must not be sent breaks the protocol. h answers 1005, which must \
-                 not be sent either",
+        reason: "§7.4: a code that must not be sent violates the protocol. h answers with 1005, \
+                 which must not be sent either",
         here: "1: close 1002 invalid close code, eof",
         transcripts: &[
             "close_0",
@@ -212,12 +214,12 @@ const DIFFERENCES: &[Group] = &[
         transcripts: &["close_1014"],
     },
     Group {
-        reason: "a close frame without a code is answered by one without; h writes 1005, which §7.4.1 \
+        reason: "the reply to a close frame without a code has none; h sends 1005, which §7.4.1 \
                  forbids",
         here: "1: close without a code, eof",
         transcripts: &["close_empty"],
     },
-    // Frames: the same code, in our own words.
+    // Frames: the same code with our own reason.
     Group {
         reason: WORDS,
         here: "1: close 1007 close reason is not UTF-8, eof",
@@ -281,7 +283,7 @@ const DIFFERENCES: &[Group] = &[
         here: "1: close 1002 top bit of the length is set, eof",
         transcripts: &["big_length_msb"],
     },
-    // Frames: what h lets pass.
+    // Frames that h accepts.
     Group {
         reason: "§5.1: every frame from a client is masked, empty or not",
         here: "1: close 1002 frame is not masked, eof",
@@ -293,37 +295,36 @@ const DIFFERENCES: &[Group] = &[
         transcripts: &["length_not_minimal"],
     },
     Group {
-        reason: "a message has 64 KiB, which is said as soon as a header announces more; h runs out \
-                 of memory and drops the connection",
+        reason: "the limit of a message is 64 KiB, enforced as soon as a header announces more; \
+                 h runs out of memory and drops the connection",
         here: "1: close 1009 message is too big, eof",
         transcripts: &["big_length_lie"],
     },
 ];
 
-/// What has to do with events, h's database or its message queue.
+/// Transcripts with events, h's database, or its message queue.
 #[cfg(feature = "h")]
 const OF_EVENTS: &[Group] = &[
-    // What is delivered.
+    // Content of deliveries.
     Group {
-        reason: "an annotation without references, which h stores as none or as an empty list, is \
-                 no reply; h fails at none and loses the event",
-        here: everybody!("AAAAGxEREeaAAAAAAAAAGw"),
+        reason: "an annotation without references, which h stores as NULL or as an empty list, \
+                 is not a reply; h fails for NULL and loses the event",
+        here: all_clients!("AAAAGxEREeaAAAAAAAAAGw"),
         transcripts: &["deliver_refs_null"],
     },
     Group {
-        reason: "a URI that is none, or that cannot be taken apart, matches no filter on URIs; filters \
-                 on anything else match all the same. h fails, and loses the event for everybody",
-        here: everybody!("AAAAJREREeaAAAAAAAAAJQ"),
+        reason: "an invalid URI matches no filter on URIs; filters on other fields match all the \
+                 same. h fails, and loses the event for all clients",
+        here: all_clients!("AAAAJREREeaAAAAAAAAAJQ"),
         transcripts: &["deliver_uri_null"],
     },
     Group {
         reason: "the same",
-        here: everybody!("AAAAJhEREeaAAAAAAAAAJg"),
+        here: all_clients!("AAAAJhEREeaAAAAAAAAAJg"),
         transcripts: &["deliver_uri_bad"],
     },
     Group {
-        reason: "links are to where APP_URL says that h's pages are; in this one h names `localhost` \
-                 whatever APP_URL says",
+        reason: "links use APP_URL; in this one h uses `localhost` regardless of APP_URL",
         here: concat!(
             "2: alice anon bob carol dave luis mallory nogroups student1 student2 teacher: ",
             "create AAAAHBEREeaAAAAAAAAAHA with ",
@@ -337,16 +338,16 @@ const OF_EVENTS: &[Group] = &[
         transcripts: &["deliver_mention"],
     },
     Group {
-        reason: "`:all` is every version, and none, as it says; to h it is a version that no annotation \
-                 has",
+        reason: "`:all` matches every version and none; h treats it as a version that no \
+                 annotation has",
         here: "30: 06: create AAAAEREREeaAAAAAAAAAEQ; 31: 06: create AAAAEhEREeaAAAAAAAAAEg; \
                32: 06: create AAAAExEREeaAAAAAAAAAEw",
         transcripts: &["uri_versions"],
     },
-    // Whom an event passes over.
+    // Recipients of events.
     Group {
-        reason: "an event that no client caused passes nobody over; in h it does all who have said no \
-                 client id",
+        reason: "an event without an originating client is sent to all; h omits all clients \
+                 without a client id",
         here: "3: create AAAAAREREeaAAAAAAAAAAQ",
         transcripts: &["echo_client_null_sent"],
     },
@@ -360,16 +361,16 @@ const OF_EVENTS: &[Group] = &[
         ],
     },
     Group {
-        reason: "a filter that cannot be used is refused (see `filter_reply_value_list_of_objects`); \
-                 h keeps it, and then one client withholds events from others",
+        reason: "an unusable filter is refused (see `filter_reply_value_list_of_objects`); h \
+                 keeps it, and then one client prevents delivery to others",
         here: "3: 04 07 08 11 15: create AAAAAREREeaAAAAAAAAAAQ; \
                4: 04 07 08 11 15: create AAAAAREREeaAAAAAAAAAAQ",
         transcripts: &["match_poison_many"],
     },
     // Identity.
     Group {
-        reason: "who was removed from a group hears nothing more of it, as soon as that is known here: \
-                 the new handshake asks. In h it never is",
+        reason: "a user who was removed from a group receives no more of its events once the \
+                 removal is known: the new handshake reads it. h never reads it again",
         here: "7: nothing",
         transcripts: &["stale_membership_removed"],
     },
@@ -380,33 +381,34 @@ const OF_EVENTS: &[Group] = &[
         transcripts: &["send_after_invalid_json_close"],
     },
     Group {
-        reason: "a ping tells whether somebody is there; a pong that nobody asked for does not",
+        reason: "a ping detects whether the peer is alive; an unsolicited pong does not",
         here: "1: ping",
         transcripts: &["heartbeat"],
     },
     Group {
-        reason: "who answers no ping is gone: their place is given to others",
+        reason: "a client that does not answer pings is closed, and its slot is freed",
         here: "2: ping, eof; 3: nothing",
         transcripts: &["heartbeat_silent_client"],
     },
     Group {
-        reason: "who finds no place is told so, and may try another server; h leaves them waiting",
+        reason: "a client beyond the limit is refused and may try another server; h leaves it \
+                 waiting",
         here: "1: 503 full, eof",
         transcripts: &["ops_pool_full"],
     },
     Group {
-        reason: "clients are told that the server restarts, so that they come back; those who found no \
-                 place have been told already",
+        reason: "clients are closed with 1012 when the server restarts, so that they reconnect; \
+                 clients beyond the limit have already been refused",
         here: "1: 503 full, eof; 3: 04 05 06 07: close 1012 service restart, eof / \
                08 09 10 11: nothing",
         transcripts: &["ops_sigterm"],
     },
     Group {
-        reason: "pings are answered at once, and events arrive as soon as there is a queue for them \
+        reason: "pings are answered at once, and events arrive as soon as the queue exists \
                  again; h loses the first",
         here: "4: 1 pong; 5: a u: create AAAAAREREeaAAAAAAAAAAQ",
         transcripts: &["ops_rabbit_restart"],
     },
 ];
 
-const WORDS: &str = "the close code is the same; the words are our own, and say what is wrong";
+const WORDS: &str = "the close code is the same; the reason is our own, and more specific";

@@ -1,30 +1,31 @@
-//! All transcripts, with h's database and message queue: asked of h's back end, or of any server.
+//! All transcripts, with h's database and message queue: run against h's back end, or against any
+//! server.
 
 use std::env;
 use std::thread;
 use std::time::Duration;
 
 use super::differences;
-use super::surroundings::Surroundings;
+use super::environment::Environment;
 use super::tally::Tally;
 use super::transcript::{Transcript, read};
 use crate::support::{Postgres, RabbitMq};
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn the_backend_of_h() {
+fn backend_h_matches_transcripts() {
     match env::var("CONFORMANCE_SERVER") {
-        Ok(address) => of_another(&address),
-        Err(_) => of_our_own(),
+        Ok(address) => run_other_server(&address),
+        Err(_) => run_own_server(),
     }
 }
 
-/// The answers of a server, a database and a message broker of the test's own.
-fn of_our_own() {
+/// Runs them against a server, a database, and a message broker of the test.
+fn run_own_server() {
     let broker = thread::spawn(RabbitMq::start);
     let database = Postgres::start();
     let broker = broker.join().unwrap();
-    let start = |config: &str| Surroundings::of_the_test(&database, &broker, config);
+    let start = |config: &str| Environment::for_test(&database, &broker, config);
     let mut tally = Tally::new(differences::of_h());
     let transcripts = read(&ALL);
     thread::scope(|scope| {
@@ -45,8 +46,7 @@ fn of_our_own() {
             tally.count(transcript, player.join().unwrap());
         }
     });
-    // Nobody else may need the broker then, and it takes its time: too long for who answers no
-    // ping.
+    // Needs the broker exclusively, and enough time for clients that do not answer pings.
     let server = start(&format!("{UNSWEPT}\n[timeouts]\nping = \"1h\"")).with_time(0.0);
     for transcript in &transcripts {
         if transcript.name == RESTART {
@@ -56,23 +56,23 @@ fn of_our_own() {
     tally.finish();
 }
 
-/// The answers of any server.
-fn of_another(address: &str) {
+/// Runs them against any server.
+fn run_other_server(address: &str) {
     let only_the_same = env::var("CONFORMANCE_DIFFERENCES").is_ok_and(|which| which == "none");
     let settle = match env::var("CONFORMANCE_SETTLE") {
         Ok(seconds) => Some(seconds.parse().expect("seconds")),
         Err(_) => only_the_same.then_some(0.3),
     };
-    let server = Surroundings::of_another(address, settle.map(Duration::from_secs_f64));
+    let server = Environment::external(address, settle.map(Duration::from_secs_f64));
     let mut tally = Tally::new(match only_the_same {
         true => differences::none(),
         false => differences::of_h(),
     });
     for transcript in &read(&ALL) {
         if let Some(reason) = own(transcript).and_then(|own| own.reason) {
-            tally.leave_out(transcript, reason);
+            tally.skip(transcript, reason);
         } else if transcript.name == RESTART && !server.can_restart_broker() {
-            tally.leave_out(transcript, "CONFORMANCE_RESTART_BROKER is not set");
+            tally.skip(transcript, "CONFORMANCE_RESTART_BROKER is not set");
         } else {
             tally.count(transcript, server.play(transcript));
         }
@@ -80,13 +80,13 @@ fn of_another(address: &str) {
     tally.finish();
 }
 
-/// What a server of one transcript's own is like.
+/// The server of a single transcript.
 struct Own {
     transcript: &'static str,
     config: &'static str,
-    /// By what the times that were waited for h are multiplied.
+    /// The factor for the waiting times recorded with h.
     time: f64,
-    /// Why another server cannot be asked, if it cannot.
+    /// The reason to skip it for another server, if any.
     reason: Option<&'static str>,
 }
 
@@ -95,7 +95,7 @@ fn own(transcript: &Transcript) -> Option<&'static Own> {
 }
 
 const OWN: [Own; 5] = [
-    // A minute, at another pace.
+    // One minute, accelerated.
     Own {
         transcript: "heartbeat",
         config: "[timeouts]\nping = \"1s\"\npong = \"1s\"",
@@ -127,8 +127,7 @@ const OWN: [Own; 5] = [
         reason: Some("it ends the server"),
     },
 ];
-/// What the database says of those who are connected is asked again at events only: when else
-/// that happens would be chance here.
+/// Disables sweeps: identities are only read again at events, so that results are deterministic.
 const UNSWEPT: &str = "[auth]\nsweep = \"1h\"";
 const RESTART: &str = "ops_rabbit_restart";
 const ALL: [&str; 8] = [

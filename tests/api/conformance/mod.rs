@@ -1,28 +1,29 @@
-//! What h answered, asked again here.
+//! Replays recorded transcripts of h's server.
 //!
-//! `tests/data/transcripts` has what clients sent to h's own server, and what came back. The
-//! same is sent to this one. Each transcript must come out the same, or be listed, with the
-//! reason, in `differences.rs`. The last line that is printed counts them.
+//! `tests/data/transcripts` contains the input of clients of h's own server, and its output. The
+//! same input is sent to this server. The output of each transcript must be equal, or the
+//! difference must be listed with its reason in `differences.rs`. The last line of the output
+//! counts the transcripts.
 //!
-//! Of an answer to a request the status code, the body, `Content-Type` and what belongs to the
-//! WebSocket handshake are compared. Not compared is how the fields are ordered, nor these, in
-//! which all answers differ:
+//! In responses to requests, the status code, the body, `Content-Type`, and the fields of the
+//! WebSocket handshake are compared. The order of the fields is not compared, nor are these fields,
+//! which differ in all responses:
 //!
-//! - `Date`, which says when it was;
-//! - `Content-Length` and `Sec-WebSocket-Version` in a 101, which h adds: RFC 9110 §8.6 forbids
-//!   the one, and RFC 6455 §4.2.2 has the other only where a version is refused;
-//! - `Connection: close`, which is announced here wherever the connection ends, and by h not.
+//! - `Date`, which contains the time;
+//! - `Content-Length` and `Sec-WebSocket-Version` in a 101, which h adds: RFC 9110 §8.6 forbids the
+//!   former, and RFC 6455 §4.2.2 has the latter only when a version is refused;
+//! - `Connection: close`, which this server sends whenever the connection ends, and h does not.
 //!
-//! Notifications are compared as JSON, the order of their keys included: neither white space
-//! nor how a character is escaped makes a difference. Answers are compared as text.
+//! Notifications are compared as JSON including the order of their keys: whitespace and escapes are
+//! ignored. Replies are compared as text.
 //!
-//! The embedded back end is asked what needs neither h's database nor its message queue. All
-//! are asked of h's back end, which needs the feature `h` and a PostgreSQL and a RabbitMQ of the
-//! test's own (`tests/run` installs them).
+//! The embedded back end runs the transcripts that need neither h's database nor its message queue.
+//! h's back end runs all, which needs the feature `h`, and a PostgreSQL and a RabbitMQ of the test
+//! (`tests/run` installs them).
 //!
 //! # Another server
 //!
-//! With these in the environment, any server is asked, also h itself:
+//! With these environment variables, the transcripts run against any server, including h itself:
 //!
 //! ```text
 //! CONFORMANCE_SERVER=127.0.0.1:5001 \
@@ -31,23 +32,22 @@
 //!     cargo test --features h --test api conformance -- --ignored --nocapture
 //! ```
 //!
-//! The database must have the rows of `tests/data/h/seed.sql`. Of h nothing but the same is right
-//! (`CONFORMANCE_DIFFERENCES=none`), and it has no order between what the sockets and the message
-//! queue say: after each step all that comes within `CONFORMANCE_SETTLE` seconds is waited for
-//! (0.3 when this is not set and no differences are right).
-//! `CONFORMANCE_RESTART_BROKER` is a shell command; the transcript about that is left out without
-//! it. Those that need a server of their own are left out, too.
+//! The database must have the rows of `tests/data/h/seed.sql`. h itself must not differ
+//! (`CONFORMANCE_DIFFERENCES=none`), and it has no order between output caused by sockets and by
+//! the message queue: after each step the test waits for `CONFORMANCE_SETTLE` seconds (0.3 if this
+//! is not set and no differences are allowed). `CONFORMANCE_RESTART_BROKER` is a shell command; its
+//! transcript is skipped without it. Transcripts that need a server of their own are skipped, too.
 
 mod connection;
 mod differences;
 #[cfg(feature = "h")]
+mod environment;
+#[cfg(feature = "h")]
 mod h;
 mod player;
-#[cfg(feature = "h")]
-mod surroundings;
+mod summary;
 mod tally;
 mod transcript;
-mod words;
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ use tally::Tally;
 use crate::support::Server;
 
 #[test]
-fn the_embedded_backend() {
+fn embedded_backend_matches_transcripts() {
     let server = Server::start();
     add_users(&server);
     let mut tally = Tally::new(differences::of_the_embedded_backend());
@@ -70,10 +70,10 @@ fn the_embedded_backend() {
     tally.finish();
 }
 
-/// Those that need no database and no message queue of h's.
+/// Transcripts that need neither a database nor a message queue of h.
 const WITHOUT_H: [&str; 5] = ["handshakes", "credentials", "messages", "filters", "frames"];
 
-/// There is nothing but the server.
+/// A server without a database or message queue.
 struct Alone;
 
 impl World for Alone {
@@ -98,7 +98,7 @@ impl World for Alone {
     }
 }
 
-/// The users and tokens that the transcripts name. A user who is deleted in h is not there.
+/// Adds the users and tokens of the transcripts, except for users that are deleted in h.
 fn add_users(server: &Server) {
     let store = server.store();
     for &(userid, tokens) in USERS {
@@ -124,7 +124,7 @@ const USERS: &[(&str, Tokens)] = &[
             ("5768-alice-oauth-expired", Some(YEAR_2001)),
         ],
     ),
-    // The empty token would log in everybody who sends none.
+    // An empty token would authenticate every client without a token.
     (
         "acct:bob@localhost",
         &[("6879-bob-developer-token", None), ("", None)],

@@ -1,4 +1,4 @@
-//! Plays a transcript, and says what comes out differently.
+//! Replays a transcript and reports differences.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,28 +8,28 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::connection::{Connection, content, hex};
+use super::summary;
 use super::transcript::{Events, Step, Transcript, of_step};
-use super::words;
 
-/// What there is around the server.
+/// The environment of the server.
 pub trait World {
-    /// Publishes these one after the other, and waits until the server has dealt with all.
+    /// Publishes messages in order, and waits until the server has processed all.
     fn publish(&self, key: &str, messages: &[Message]);
 
     /// Changes the database.
     fn change(&self, sql: &str);
 
-    /// Stops the message broker, and starts it again.
+    /// Restarts the message broker.
     fn restart_broker(&self);
 
-    /// Tells the server to end.
+    /// Terminates the server.
     fn terminate(&self);
 
-    /// How long to wait where so many seconds were waited for h.
+    /// Scales a waiting time in seconds that was recorded with h.
     fn time(&self, seconds: f64) -> Duration;
 }
 
-/// What is published.
+/// A published message.
 #[cfg_attr(not(feature = "h"), allow(dead_code))]
 pub struct Message {
     pub body: Vec<u8>,
@@ -39,12 +39,12 @@ pub struct Message {
     pub encoding: String,
 }
 
-/// How a transcript came out differently; empty where it did not.
+/// The differences of a transcript; empty if there are none.
 #[derive(Default)]
 pub struct Found {
-    /// What came here in the steps that differ, in short.
+    /// The output here in the steps that differ, in short.
     pub here: String,
-    /// Both sides of these steps.
+    /// The output of both servers in these steps.
     pub both: String,
 }
 
@@ -57,7 +57,8 @@ pub struct Player<'w> {
 }
 
 impl<'w> Player<'w> {
-    /// `settle` is for a server that keeps no order: what comes within it belongs to a step.
+    /// `settle` is for a server without an order of its output: everything within this time belongs
+    /// to a step.
     pub fn new(address: SocketAddr, world: &'w dyn World, settle: Option<Duration>) -> Self {
         Player {
             address,
@@ -67,18 +68,18 @@ impl<'w> Player<'w> {
         }
     }
 
-    /// Plays all of it.
+    /// Replays the whole transcript.
     pub fn find(&mut self, transcript: &Transcript) -> Found {
         let mut found = Found::default();
         for (number, Step { asked, expected }) in transcript.steps.iter().enumerate() {
             let here = self.play(asked);
-            let Some(words) = words::difference(asked, expected, &here) else {
+            let Some(difference) = summary::difference(asked, expected, &here) else {
                 continue;
             };
             if !found.here.is_empty() {
                 found.here.push_str("; ");
             }
-            write!(found.here, "{number}: {words}").unwrap();
+            write!(found.here, "{number}: {difference}").unwrap();
             writeln!(found.both, "  {number} sent {asked}").unwrap();
             for (side, events) in [("h", expected), ("here", &here)] {
                 for (name, events) in events {
@@ -90,7 +91,7 @@ impl<'w> Player<'w> {
         found
     }
 
-    /// Does what a step says, and returns all that comes back before the next may begin.
+    /// Executes a step and returns all output before the next one.
     fn play(&mut self, step: &Value) -> Events {
         let connections = of_step(step);
         let op = step["op"].as_str().unwrap();
@@ -135,7 +136,7 @@ impl<'w> Player<'w> {
         }
     }
 
-    /// A step on one connection, the `index`th of those that the step is of.
+    /// Executes a step on one connection, the `index`th of the step.
     fn play_on(&mut self, name: &str, index: usize, op: &str, step: &Value) -> Vec<Value> {
         if op == "connect" || (op == "http" && step["reuse"] != true) {
             let connection = Connection::open(self.address, self.settle);
@@ -155,10 +156,10 @@ impl<'w> Player<'w> {
         }
     }
 
-    fn each(&mut self, mut what: impl FnMut(&mut Connection) -> Vec<Value>) -> Events {
+    fn each(&mut self, mut action: impl FnMut(&mut Connection) -> Vec<Value>) -> Events {
         let mut all = Events::new();
         for (name, connection) in &mut self.connections {
-            let events = what(connection);
+            let events = action(connection);
             if !events.is_empty() {
                 all.insert(name.clone(), events);
             }
@@ -184,7 +185,7 @@ fn handshake(step: &Value, index: usize) -> Vec<u8> {
     request.into_bytes()
 }
 
-/// What h itself would publish.
+/// Returns the messages that h itself would publish.
 fn events(step: &Value) -> Vec<Message> {
     let events = step["events"].as_array().unwrap().iter();
     let message = |event: &Value| Message {

@@ -1,4 +1,4 @@
-//! What came out the same, different as it is meant to be, and wrong.
+//! Counts transcripts that are equal, intentionally different, or wrong.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,12 +7,12 @@ use super::player::Found;
 use super::transcript::Transcript;
 
 pub struct Tally {
-    /// What is meant to come, by the names of the transcripts that were not played yet.
+    /// The expected output, by the names of the transcripts not run yet.
     listed: BTreeMap<&'static str, &'static str>,
     same: usize,
     intended: usize,
     wrong: usize,
-    /// Of those that came out wrong, both sides.
+    /// The output of both servers for wrong transcripts.
     report: String,
     left_out: Vec<String>,
 }
@@ -29,7 +29,7 @@ impl Tally {
         }
     }
 
-    /// One that was played.
+    /// Counts a transcript that was run.
     pub fn count(&mut self, transcript: &Transcript, found: Found) {
         let name = &transcript.name;
         match self.listed.remove(name.as_str()) {
@@ -37,7 +37,7 @@ impl Tally {
             Some(here) if found.here == here && !here.is_empty() => self.intended += 1,
             Some(_) if found.here.is_empty() => {
                 self.wrong += 1;
-                let line = format!("{name} is listed as different, and is the same\n");
+                let line = format!("{name} is listed as different, but is equal\n");
                 self.report.push_str(&line);
             }
             listed => {
@@ -48,20 +48,20 @@ impl Tally {
         }
     }
 
-    /// One that cannot be played here.
+    /// Counts a skipped transcript.
     #[cfg(feature = "h")]
-    pub fn leave_out(&mut self, transcript: &Transcript, reason: &str) {
+    pub fn skip(&mut self, transcript: &Transcript, reason: &str) {
         self.listed.remove(transcript.name.as_str());
         self.left_out.push(format!("{}: {reason}", transcript.name));
     }
 
-    /// Says how it went, and fails if anything went wrong.
+    /// Prints the result, and fails if any transcript was wrong.
     pub fn finish(self) {
         for line in &self.left_out {
-            println!("left out: {line}");
+            println!("skipped: {line}");
         }
         let (same, intended, wrong) = (self.same, self.intended, self.wrong);
-        println!("{same} the same, {intended} intended differences, {wrong} wrong");
+        println!("{same} equal, {intended} intended differences, {wrong} wrong");
         assert_eq!(wrong, 0, "\n\n{}", self.report);
         assert!(
             self.listed.is_empty(),

@@ -1,4 +1,4 @@
-//! Transcripts, as they are kept: see `tests/data/transcripts/README.md`.
+//! Parses transcripts: see `tests/data/transcripts/README.md`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,13 +11,13 @@ pub struct Transcript {
 }
 
 pub struct Step {
-    /// What is to be done.
+    /// The input of the step.
     pub asked: Value,
-    /// What came back from h.
+    /// The output of h.
     pub expected: Events,
 }
 
-/// What comes of a step, by the names of the connections; none has an empty list.
+/// The output of a step, by the names of the connections; never an empty list.
 pub type Events = BTreeMap<String, Vec<Value>>;
 
 /// Reads files of transcripts.
@@ -46,7 +46,7 @@ fn parse(line: &str) -> Transcript {
     }
 }
 
-/// The connections that a step, or an event, is of.
+/// Returns the connections of a step or an event.
 pub fn connections(of: &Value) -> Option<Vec<&str>> {
     match &of["conn"] {
         Value::Array(several) => Some(several.iter().map(|one| one.as_str().unwrap()).collect()),
@@ -54,7 +54,7 @@ pub fn connections(of: &Value) -> Option<Vec<&str>> {
     }
 }
 
-/// Those of a step, which is of the connection `a` where it names none.
+/// Returns the connections of a step, which is `a` if it names none.
 pub fn of_step(step: &Value) -> Vec<&str> {
     connections(step).unwrap_or_else(|| vec!["a"])
 }
@@ -71,7 +71,7 @@ fn expected(step: &Value, payloads: &Value) -> Events {
     events
 }
 
-/// An event as the player says it.
+/// Returns an event in the form of the player.
 fn plain(event: &Value, payloads: &Value) -> Value {
     if let Some(end) = event["end"].as_str() {
         return end.into();
@@ -93,8 +93,8 @@ fn plain(event: &Value, payloads: &Value) -> Value {
     event
 }
 
-/// A message that is compared as JSON: as its only compact text, in which the keys keep their
-/// order and numbers their digits.
+/// Returns a message that is compared as JSON: in its canonical compact text, in which keys keep
+/// their order and numbers their digits.
 pub fn notification(message: &Value) -> Value {
     json!({ "json": message.to_string() })
 }

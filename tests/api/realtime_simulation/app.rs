@@ -1,5 +1,4 @@
-//! The API as the engine's handler, and the back end that it asks. Every call is told to the
-//! model, too.
+//! The API as the engine's handler, and its back end. Every callback is reported to the model, too.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,14 +10,14 @@ use h_realtime::realtime::{ApiSession, ApiSettings, Completion, EventQueue, Real
 use h_realtime_engine::http::Request;
 use h_realtime_engine::{ConnCx, ConnKey, Cx, Handler, Message, RequestCx, Verdict};
 
-use super::matcher::Model;
+use super::model::Model;
 
 pub struct App {
     pub realtime: Realtime,
     events: EventQueue<usize>,
     limits: TurnLimits,
     model: Rc<RefCell<Model>>,
-    asked: Asked,
+    requests: RequestQueue,
 }
 
 pub enum Command {
@@ -26,9 +25,9 @@ pub enum Command {
     Deliver(Vec<Plan>),
 }
 
-/// A back end's end of the queue: the questions that wait, tickets and tokens.
+/// The back end's end of the request queue: outstanding tickets and tokens.
 #[derive(Clone, Default)]
-pub struct Asked {
+pub struct RequestQueue {
     pub questions: Rc<RefCell<Vec<(RequestId, String)>>>,
     pub is_busy: Rc<Cell<bool>>,
 }
@@ -36,22 +35,22 @@ pub struct Asked {
 impl App {
     pub fn new(
         model: Rc<RefCell<Model>>,
-        asked: Asked,
+        requests: RequestQueue,
         settings: ApiSettings,
         limits: TurnLimits,
         seed: u64,
     ) -> Self {
         let seed = [seed, 1, 2, 3];
         App {
-            realtime: Realtime::new(Box::new(asked.clone()), settings, seed),
+            realtime: Realtime::new(Box::new(requests.clone()), settings, seed),
             events: EventQueue::new(1, limits),
             limits,
             model,
-            asked,
+            requests,
         }
     }
 
-    /// Delivers some of the events that wait; the model decides about each at the same moment.
+    /// Delivers some of the queued events; the model decides about each at the same time.
     fn deliver(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
         let mut model = self.model.borrow_mut();
         let open = model.open().count();
@@ -60,27 +59,27 @@ impl App {
             Completion::Event(plan, got) => {
                 let want = model.deliver(plan, cx.now());
                 if got != want {
-                    let what = format!("{got} for {want} that must receive {plan:?}");
-                    model.breaches.push(what);
+                    let problem = format!("{got} deliveries, expected {want}, of {plan:?}");
+                    model.breaches.push(problem);
                 }
             }
             Completion::Batch(events, counts) => {
                 if counts.len() != events {
-                    let what = format!("{counts:?} for a batch of {events}");
-                    model.breaches.push(what);
+                    let problem = format!("{counts:?} for a batch of {events}");
+                    model.breaches.push(problem);
                 }
             }
         };
         let is_left = self.realtime.deliver_queued(cx, &mut self.events, done);
         if cx.backlog() >= self.limits.backlog + open.max(1) {
-            let what = format!("{} receivers wait of {open}", cx.backlog());
-            model.breaches.push(what);
+            let problem = format!("{} receivers are queued of {open}", cx.backlog());
+            model.breaches.push(problem);
         }
         is_left
     }
 }
 
-impl BackendHandle for Asked {
+impl BackendHandle for RequestQueue {
     fn send(&self, request: BackendRequest) -> Result<(), Busy> {
         if self.is_busy.get() {
             return Err(Busy);
@@ -107,7 +106,7 @@ impl Handler for App {
     ) -> Verdict<ApiSession> {
         let key = cx.key();
         let verdict = self.realtime.on_request(cx, key, request);
-        let is_busy = self.asked.is_busy.get();
+        let is_busy = self.requests.is_busy.get();
         self.model.borrow_mut().requested(key, &verdict, is_busy);
         verdict
     }
@@ -120,7 +119,7 @@ impl Handler for App {
 
     fn on_message(&mut self, cx: &mut ConnCx<'_, ApiSession>, message: Message<'_>) {
         let key = cx.key();
-        self.model.borrow_mut().heard(key, message);
+        self.model.borrow_mut().on_message(key, message);
         self.realtime.on_client_message(cx, message);
     }
 
@@ -142,7 +141,7 @@ impl Handler for App {
                     }
                     _ => None,
                 };
-                self.model.borrow_mut().told(key, &tell, cx.now());
+                self.model.borrow_mut().on_reply(key, &tell, cx.now());
                 self.realtime.on_backend_event(cx, tell);
             }
         }

@@ -1,28 +1,28 @@
-//! The whole API over simulated sockets, against a model that asks every connection about every
-//! event. `SEED=…` plays one seed, `SEEDS=…` so many, `STEPS=…` steps of each, and `TELL=1`
-//! tells each step.
+//! The whole API over simulated sockets, compared with a model that evaluates every event for every
+//! connection. `SEED=…` runs one seed, `SEEDS=…` that many, with `STEPS=…` steps each, and `TELL=1`
+//! prints each step.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | `says` | what clients say, with what it means |
+//! | `client_messages` | messages of clients, with their meaning |
 //! | `plans` | users, and random events for them |
-//! | `matcher` | the model: who is who, who must hear what |
-//! | `app` | the API, and the back end that it asks; every call is told to the model |
-//! | `oracle` | what a client hears, held against the model |
-//! | `world` | the engine, its clients and the clock |
-//! | `play` | what happens by chance |
+//! | `model` | the model: identities, filters, and the expected receivers |
+//! | `app` | the API and its back end; every callback is reported to the model |
+//! | `oracle` | compares the messages that a client receives with the model |
+//! | `world` | the engine, its clients, and the clock |
+//! | `steps` | the random steps |
 
 mod app;
-mod matcher;
+mod client_messages;
+mod model;
 mod oracle;
 mod plans;
-mod play;
-mod says;
+mod steps;
 mod world;
 
 #[test]
-fn everybody_hears_what_is_for_them_and_nothing_else() {
-    crate::sim::seeds::play_all("api realtime_simulation", SEEDS, STEPS, play::run);
+fn clients_receive_exactly_the_expected_messages() {
+    crate::sim::seeds::run_all("api realtime_simulation", SEEDS, STEPS, steps::run);
 }
 
 const SEEDS: u64 = 256;

@@ -1,4 +1,4 @@
-//! Users and what becomes of them, and random events: plans that no back end would make, too.
+//! Users and their memberships, and random events, including plans that no back end would produce.
 
 use h_realtime::model::{
     Candidates, Condition, Decision, DenyReason, EventKind, Field, Membership, Plan, Role, Rule,
@@ -8,17 +8,17 @@ use h_realtime::model::{
 use crate::sim::pad;
 use crate::sim::rng::Rng;
 
-use super::says::{CLIENT_IDS, GROUPS, IDS, PAGES, VERSIONS, page_key, pick, term};
+use super::client_messages::{CLIENT_IDS, GROUPS, IDS, PAGES, VERSIONS, page_key, pick, term};
 
-/// Userids, two of which differ in case only.
+/// Userids, two of which differ only in case.
 pub const USERS: &[&str] = &["acct:ann@x", "acct:Ann@x", "acct:bob@x", "acct:zoë@x"];
 
-/// A userid as Python writes it in JSON.
+/// Returns a userid as Python writes it in JSON.
 pub fn in_json(userid: &str) -> String {
     format!("\"{}\"", userid.replace('ë', "\\u00eb"))
 }
 
-/// Any memberships, in any order.
+/// Returns random memberships in random order.
 pub fn memberships(rng: &mut Rng) -> Vec<Membership> {
     let mut groups = GROUPS.to_vec();
     rng.shuffle(&mut groups);
@@ -31,7 +31,7 @@ pub fn memberships(rng: &mut Rng) -> Vec<Membership> {
     groups.into_iter().map(membership).collect()
 }
 
-/// Any event; `number` tells it from all others.
+/// Returns a random event, with a unique `number`.
 pub fn any(rng: &mut Rng, number: u64) -> Plan {
     let size = match rng.below(6) {
         0 => rng.below(6000),
@@ -66,7 +66,7 @@ pub fn any(rng: &mut Rng, number: u64) -> Plan {
     }
 }
 
-/// Stands in what only its receiver should know.
+/// Contained in texts that only a single user may receive.
 pub const PRIVATE: &str = "you alone";
 
 fn rules(rng: &mut Rng, kind: EventKind, variants: usize) -> Vec<Rule> {
@@ -110,7 +110,7 @@ fn rule(rng: &mut Rng, variants: usize) -> Rule {
     ];
     let then = match rng.below(10) {
         0..7 => Decision::Send(rng.below(variants)),
-        // There is no such variant.
+        // A variant that does not exist.
         7 if rng.chance(20) => Decision::Send(variants),
         _ => Decision::Deny(reasons[rng.below(reasons.len())]),
     };

@@ -1,4 +1,4 @@
-//! The engine with the API, its clients and the clocks, a turn at a time.
+//! The engine with the API, its clients, and the clocks, one turn at a time.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -12,34 +12,34 @@ use crate::sim::backlog::{Accept, Backlog};
 use crate::sim::oracle::check_quiet;
 use crate::sim::rng::Rng;
 use crate::sim::socket::{SimSocket, Wire};
-use crate::sim::world::Disorder;
-use crate::sim::{Client, Conduct, Faults, Limits, Said};
+use crate::sim::world::PollerFaults;
+use crate::sim::{Behavior, Client, Faults, Limits, Payload};
 
-use super::app::{App, Asked, Command};
-use super::matcher::{Life, Model, Wants};
+use super::app::{App, Command, RequestQueue};
+use super::client_messages::ClientMessage;
+use super::model::{Connection, Credentials, Model};
 use super::oracle;
-use super::says::Say;
 
 pub struct World {
     pub engine: Engine<SimSocket, App>,
     pub clients: Vec<Client>,
     pub model: Rc<RefCell<Model>>,
-    pub asked: Asked,
-    pub disorder: Disorder,
-    /// Milliseconds that have passed.
+    pub requests: RequestQueue,
+    pub poller_faults: PollerFaults,
+    /// Elapsed milliseconds.
     pub clock: u64,
-    /// Milliseconds of the wall clock at the beginning; it may be set anew.
+    /// The wall clock at the start, in milliseconds; it may be changed.
     pub wall: u64,
-    /// The clients of whom there is more to come.
+    /// The clients that are still connected.
     pub active: Vec<usize>,
     rng: Rng,
-    pub backlog: Backlog<(usize, Wants, Arrival<SimSocket>)>,
+    pub backlog: Backlog<(usize, Credentials, Arrival<SimSocket>)>,
     commands: VecDeque<Command>,
 }
 
-/// What a client begins with.
+/// The first bytes of a client.
 pub struct Hello {
-    pub wants: Wants,
+    pub credentials: Credentials,
     pub bytes: Vec<u8>,
     /// Whether it offers compression.
     pub compresses: bool,
@@ -57,10 +57,10 @@ impl World {
             rejects,
             ..Model::default()
         }));
-        let asked = Asked::default();
+        let requests = RequestQueue::default();
         let app = App::new(
             Rc::clone(&model),
-            asked.clone(),
+            requests.clone(),
             settings,
             limits,
             rng.next(),
@@ -74,8 +74,8 @@ impl World {
             engine: Engine::new(config, app, rng.next(), now),
             clients: Vec::new(),
             model,
-            asked,
-            disorder: Disorder::default(),
+            requests,
+            poller_faults: PollerFaults::default(),
             clock,
             wall,
             active: Vec::new(),
@@ -92,8 +92,8 @@ impl World {
         }
     }
 
-    /// A client connects; it is accepted in the next turn.
-    pub fn connect(&mut self, conduct: Conduct, limits: Limits, faults: Faults, hello: Hello) {
+    /// Connects a client, which is accepted in the next turn.
+    pub fn connect(&mut self, behavior: Behavior, limits: Limits, faults: Faults, hello: Hello) {
         let wire = Wire::new(limits, self.rng.fork());
         wire.state().faults = faults;
         let arrival = Arrival {
@@ -103,31 +103,31 @@ impl World {
             expects_proxy_header: false,
             tls: None,
         };
-        let mut client = Client::new(wire, self.rng.fork(), conduct);
+        let mut client = Client::new(wire, self.rng.fork(), behavior);
         client.compresses = hello.compresses;
         client.raw(hello.bytes);
         self.clients.push(client);
         let number = self.clients.len() - 1;
         self.active.push(number);
-        self.backlog.push((number, hello.wants, arrival));
+        self.backlog.push((number, hello.credentials, arrival));
     }
 
-    /// A client says something, in one frame or in several.
-    pub fn say(&mut self, number: usize, say: Say, fragment: Option<usize>) {
+    /// A client sends a message in one or more frames.
+    pub fn send(&mut self, number: usize, message: ClientMessage, fragment: Option<usize>) {
         let client = &mut self.clients[number];
         let Some(key) = client.key else { return };
-        let message = say.message.clone();
+        let payload = message.payload.clone();
         self.model
             .borrow_mut()
             .lives
             .entry(key)
             .or_default()
-            .said
-            .push_back(say);
-        match (message, fragment) {
-            (message, Some(size)) => while client.fragment(|| message.clone(), size) {},
-            (Said::Text(text), None) => client.text(&text),
-            (Said::Binary(data), None) => client.binary(&data),
+            .sent_messages
+            .push_back(message);
+        match (payload, fragment) {
+            (payload, Some(size)) => while client.fragment(|| payload.clone(), size) {},
+            (Payload::Text(text), None) => client.text(&text),
+            (Payload::Binary(data), None) => client.binary(&data),
         }
     }
 
@@ -135,9 +135,9 @@ impl World {
         self.commands.push_back(command);
     }
 
-    /// One turn, in the order of the reactor's.
+    /// Runs one turn, in the order of the reactor.
     pub fn turn(&mut self) {
-        let events = self.poll(self.disorder.delayed);
+        let events = self.poll(self.poller_faults.delayed);
         self.turn_with(events);
     }
 
@@ -159,7 +159,7 @@ impl World {
         self.check();
     }
 
-    /// The events of a turn.
+    /// Returns the events of a turn.
     fn poll(&mut self, delayed: u32) -> Vec<(ConnKey, Readiness)> {
         let mut events = Vec::new();
         for &number in &self.active {
@@ -170,12 +170,12 @@ impl World {
                 && !self.rng.chance(delayed)
                 && let Some(readiness) = state.take_edge()
             {
-                let times = 1 + usize::from(self.rng.chance(self.disorder.repeated));
+                let times = 1 + usize::from(self.rng.chance(self.poller_faults.repeated));
                 events.extend(std::iter::repeat_n((key, readiness), times));
             }
         }
         let number = self.rng.below(self.clients.len());
-        if self.rng.chance(self.disorder.spurious)
+        if self.rng.chance(self.poller_faults.spurious)
             && let Some(key) = self.clients.get(number).and_then(|client| client.key)
         {
             let readiness = Readiness {
@@ -185,7 +185,7 @@ impl World {
             };
             events.push((key, readiness));
         }
-        if self.disorder.shuffled {
+        if self.poller_faults.shuffled {
             self.rng.shuffle(&mut events);
         }
         events
@@ -194,41 +194,42 @@ impl World {
     fn accept(&mut self) {
         loop {
             let connections = self.engine.counters().connections;
-            let (number, wants, arrival) = match self.backlog.accept(self.clock, connections) {
+            let (number, credentials, arrival) = match self.backlog.accept(self.clock, connections)
+            {
                 Accept::One(arrival) => arrival,
                 Accept::NoDescriptor => return self.engine.count_accept_failure(),
-                Accept::Nobody => return,
+                Accept::Nothing => return,
             };
             let key = self.engine.accept(arrival);
             self.clients[number].key = key;
             let Some(key) = key else { continue };
             if self.rng.chance(self.backlog.unregistered) {
-                self.clients[number].conduct.is_wrong = true;
+                self.clients[number].behavior.is_wrong = true;
                 self.engine.abandon(key);
                 self.engine.count_accept_failure();
                 return self.backlog.refuse(self.clock);
             }
             self.clients[number].wire.state().register();
-            let life = Life {
-                wants,
-                ..Life::default()
+            let life = Connection {
+                credentials,
+                ..Connection::default()
             };
             self.model.borrow_mut().lives.insert(key, life);
         }
     }
 
-    /// What holds after every turn.
+    /// The invariants after every turn.
     fn check(&mut self) {
-        if let Err(what) = self.engine.check_invariants() {
-            panic!("{what}");
+        if let Err(problem) = self.engine.check_invariants() {
+            panic!("{problem}");
         }
         let model = self.model.borrow();
         assert!(model.breaches.is_empty(), "{:#?}", model.breaches);
         let realtime = &self.engine.handler().realtime;
         let result = oracle::check_counters(&model, &realtime.counters());
         let result = result.and_then(|()| oracle::check_tables(&model, realtime));
-        if let Err(what) = result {
-            panic!("{what}");
+        if let Err(problem) = result {
+            panic!("{problem}");
         }
         for (key, life) in model.open() {
             assert_eq!(life.closed, None, "{key:?} is still open");
@@ -245,11 +246,11 @@ impl World {
     }
 
     fn judge(&self, number: usize, result: Result<(), String>) {
-        if let Err(what) = result {
+        if let Err(problem) = result {
             let client = &self.clients[number];
             panic!(
-                "client {number} ({:?}, {:?}): {what}",
-                client.key, client.conduct
+                "client {number} ({:?}, {:?}): {problem}",
+                client.key, client.behavior
             );
         }
     }
@@ -262,22 +263,22 @@ impl World {
             let life = client.key.and_then(|key| model.lives.get_mut(&key));
             match life {
                 Some(life) => {
-                    let squeezed = client.squeezed.clone();
-                    let mut heard = fresh.iter().zip(squeezed);
-                    heard.try_for_each(|(heard, squeezed)| {
-                        oracle::check_form(client, heard, squeezed)?;
-                        oracle::check_heard(client, heard, life)
+                    let compressed_flags = client.compressed_flags.clone();
+                    let mut events = fresh.iter().zip(compressed_flags);
+                    events.try_for_each(|(event, is_compressed)| {
+                        oracle::check_form(client, event, is_compressed)?;
+                        oracle::check_event(client, event, life)
                     })
                 }
                 None if fresh.is_empty() => Ok(()),
-                None => Err(format!("heard {fresh:?} and was not accepted")),
+                None => Err(format!("received {fresh:?} without being accepted")),
             }
         });
         self.judge(number, result);
     }
 
-    /// Turns until no edge is outstanding and the engine would sleep; nothing moves on the
-    /// network meanwhile.
+    /// Runs turns until no edge is outstanding and the engine would sleep, without network
+    /// activity.
     pub fn settle(&mut self) {
         for _ in 0..MAX_TURNS {
             let events = self.poll(0);
@@ -290,10 +291,13 @@ impl World {
                 return self.check_quiet();
             }
         }
-        panic!("the engine spins: {:?}", self.engine.counters());
+        panic!(
+            "the engine does not become idle: {:?}",
+            self.engine.counters()
+        );
     }
 
-    /// Milliseconds that the reactor would sleep.
+    /// Returns the milliseconds for which the reactor would sleep.
     fn timeout(&self) -> u64 {
         let engine = self.engine.timeout().as_millis() as u64;
         engine.min(self.backlog.timeout(self.clock))
@@ -301,8 +305,8 @@ impl World {
 
     fn check_quiet(&mut self) {
         let connections = self.engine.counters().connections;
-        if let Err(what) = self.backlog.check_quiet(connections) {
-            panic!("{what}");
+        if let Err(problem) = self.backlog.check_quiet(connections) {
+            panic!("{problem}");
         }
         let model = self.model.borrow();
         for &number in &self.active {
@@ -318,12 +322,12 @@ impl World {
                 self.judge(number, result);
             }
         }
-        if let Err(what) = oracle::check_accounts(&model, self.engine.counters()) {
-            panic!("{what}");
+        if let Err(problem) = oracle::check_accounts(&model, self.engine.counters()) {
+            panic!("{problem}");
         }
     }
 
-    /// Has everything of the eager clients reach its end.
+    /// Exchanges everything with the eager clients.
     pub fn flow(&mut self) {
         for _ in 0..MAX_TURNS {
             self.settle();
@@ -331,24 +335,25 @@ impl World {
                 return;
             }
         }
-        panic!("somebody never stops talking");
+        panic!("the exchange does not end");
     }
 
-    /// Moves what is on its way to and from eager clients, once; says whether anything was.
+    /// Moves everything in flight to and from eager clients, once. Returns whether there was
+    /// anything.
     pub fn exchange(&mut self) -> bool {
         let mut any = false;
         for number in self.active.clone() {
-            if !self.clients[number].conduct.is_eager {
+            if !self.clients[number].behavior.is_eager {
                 continue;
             }
-            let untaken = self.clients[number].wire.state().untaken();
+            let unread_output = self.clients[number].wire.state().unread_output();
             self.listen(number, usize::MAX);
-            any |= self.clients[number].wire.state().deliver(usize::MAX) || untaken > 0;
+            any |= self.clients[number].wire.state().deliver(usize::MAX) || unread_output > 0;
         }
         any
     }
 
-    /// Lets time pass, with the eager clients doing what they must.
+    /// Advances the clock while the eager clients keep reacting.
     pub fn wait(&mut self, ms: u64) {
         self.flow();
         let end = self.clock + ms;
@@ -358,24 +363,24 @@ impl World {
         }
     }
 
-    /// Everybody leaves, time passes, and nothing must be left.
+    /// Disconnects all clients, advances the clock, and checks that no state is left.
     pub fn finish(&mut self) {
-        self.disorder = Disorder::default();
+        self.poller_faults = PollerFaults::default();
         self.backlog.lift();
         self.flow();
         for number in 0..self.clients.len() {
             let client = &mut self.clients[number];
-            // Room that comes of no reading would pass for a sign of life.
+            // Room without a read would count as activity.
             client.wire.state().faults = Faults::default();
-            match (client.conduct.is_eager, self.rng.below(3)) {
+            match (client.behavior.is_eager, self.rng.below(3)) {
                 (true, _) | (_, 0) => client.finish(),
                 (_, 1) => client.reset(),
                 _ => client.vanish(),
             }
         }
         self.wait(60_000);
-        // As in the engine's simulation: a second for each kibibyte, and once more for the output
-        // that a kernel takes of a queue.
+        // As in the engine's simulation: one second for each kibibyte, and one for the output that
+        // a kernel accepts from a queue.
         for second in 0..=360 {
             let is_left = |client: &Client| {
                 client
@@ -392,7 +397,7 @@ impl World {
             }
             for client in left {
                 let written = client.wire.state().written / 1024;
-                assert!(written + 60 >= second, "{second}: {:?}", client.conduct);
+                assert!(written + 60 >= second, "{second}: {:?}", client.behavior);
             }
             self.wait(1000);
         }
@@ -405,5 +410,5 @@ impl World {
     }
 }
 
-/// Turns in which everything must come to rest.
+/// The maximum number of turns until the engine is idle.
 const MAX_TURNS: usize = 20_000;

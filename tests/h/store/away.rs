@@ -1,4 +1,4 @@
-//! What is when the database does not answer, or is none of h.
+//! Behavior when the database is unavailable, or is not a database of h.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::support::{Postgres, sql};
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn what_the_server_refuses_to_say_can_be_asked_again() {
+fn denied_query_can_be_retried() {
     let world = World::new();
     world.sql(
         "DROP ROLE IF EXISTS guest; CREATE ROLE guest LOGIN;
@@ -28,7 +28,7 @@ fn what_the_server_refuses_to_say_can_be_asked_again() {
     let away = away.unwrap_err().to_string();
     assert!(away.contains("permission denied"), "{away}");
     assert!(!guest.store.is_connected());
-    // From now on it is known before an event is lost.
+    // From now on the problem is detected before an event is lost.
     for _ in 0..2 {
         let away = guest.runtime.block_on(guest.store.connect()).unwrap_err();
         let expected = "the role guest may not read flag: run GRANT SELECT ON flag TO guest";
@@ -84,7 +84,7 @@ fn every_missing_privilege_is_named_at_connect() {
     let expected = format!("run GRANT SELECT ON {} TO \"Reader\"", all.join(", "));
     let away = connect().unwrap_err();
     assert!(away.ends_with(&expected), "{away}");
-    // Privileges on these columns are enough for all that is read ...
+    // Privileges on these columns are sufficient ...
     let columns = COLUMNS
         .iter()
         .flat_map(|(table, columns)| columns.split(' ').map(move |column| (*table, column)));
@@ -101,7 +101,7 @@ fn every_missing_privilege_is_named_at_connect() {
     }
     assert!(reader.identity("alice").is_some());
     drop(reader);
-    // ... and no fewer.
+    // ... and each of them is necessary.
     for (table, column) in columns {
         world.sql(&format!(
             "REVOKE SELECT (\"{column}\") ON {table} FROM \"Reader\""
@@ -124,7 +124,7 @@ fn urls_with_options_and_several_hosts_connect() {
     let (login, place) = rest.split_once('@').unwrap();
     let (host, name) = place.split_once('/').unwrap();
     let port = host.rsplit(':').next().unwrap();
-    // Nobody listens on port 1.
+    // Nothing listens on port 1.
     for url in [
         format!(
             "postgresql+psycopg2://{login}@{host}/{name}?client_encoding=utf8&keepalives=1&keepalives_idle=30&keepalives_count=3&gssencmode=prefer&krbsrvname=x&sslsni=1&target_session_attrs=read-write"
@@ -152,7 +152,7 @@ fn urls_with_options_and_several_hosts_connect() {
             .unwrap_err()
             .to_string()
     };
-    // The server speaks no TLS, and is no standby.
+    // The server has no TLS and is not a standby.
     for query in [
         "sslmode=require",
         "sslmode=verify-full",
@@ -174,7 +174,7 @@ fn settings(url: &str) -> Settings {
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn a_database_that_stops_is_away_until_it_is_connected_to_again() {
+fn stopped_database_is_unavailable_until_reconnect() {
     let postgres = Postgres::start();
     let mut world = World::of(&postgres.database());
     world.update(0x01).unwrap();
@@ -199,10 +199,10 @@ fn a_database_that_stops_is_away_until_it_is_connected_to_again() {
     assert!(world.stats.database.is_up());
 }
 
-// It is told as soon as the connection's end is known, not when somebody asks.
+// The loss is reported when the connection ends, not at the next request.
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn a_connection_that_is_cut_is_known_to_be_lost() {
+fn lost_connection_is_detected_without_a_request() {
     let mut world = World::new();
     world.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'h-realtime' AND datname = current_database()");
     world.runtime.block_on(async {
@@ -219,7 +219,7 @@ fn a_connection_that_is_cut_is_known_to_be_lost() {
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn what_is_no_database_of_h_is_no_connection() {
+fn connecting_to_another_database_fails() {
     let url = Postgres::shared().database();
     sql(&url, "DROP TABLE checkpoint");
     let settings = Settings {

@@ -1,14 +1,14 @@
-//! What h was recorded to send to whom, against the plans that its tables make here.
+//! Recorded deliveries of h, compared with the plans that its tables yield here.
 
 use h_realtime::model::Field;
 use serde_json::{Value, json};
 
 use super::world::{World, received, values};
 
-// What h was recorded to send, to whom.
+// The recorded deliveries and their receivers.
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn each_annotation_goes_to_those_to_whom_h_sends_it_as_h_sends_it() {
+fn deliveries_match_recorded_deliveries_of_h() {
     let mut world = World::new();
     let recorded = include_str!("../../data/transcripts/deliveries.jsonl");
     let mut sent = 0;
@@ -68,12 +68,12 @@ fn each_annotation_goes_to_those_to_whom_h_sends_it_as_h_sends_it() {
     assert!(sent > 700, "only {sent} are compared");
 }
 
-/// In what this is not h's.
+/// Known differences from h.
 #[derive(Clone, Copy)]
 enum Difference {
-    /// h sends nothing to anybody.
+    /// h delivers nothing.
     Delivered,
-    /// h does not know its own address.
+    /// h does not know its own URL.
     Links,
 }
 

@@ -1,4 +1,4 @@
-//! What becomes of an event: who is found, who hears of it, and what it costs.
+//! The plan of an event: search terms, recipients, and the number of statements.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::world::{World, id, received, values};
 
-// However many hear of it.
+// Independent of the number of recipients.
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
 fn each_event_is_one_transaction_of_ten_statements() {
@@ -18,7 +18,7 @@ fn each_event_is_one_transaction_of_ten_statements() {
         world.update(number).unwrap();
         assert_eq!(world.statements() - before, 10, "{number:#x}");
     }
-    // What is not there needs less.
+    // An event about a missing row needs fewer.
     let before = world.statements();
     assert_eq!(world.update(0xffff), Err(Fate::Missing));
     assert_eq!(world.statements() - before, 3);
@@ -27,7 +27,7 @@ fn each_event_is_one_transaction_of_ten_statements() {
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn a_page_is_found_under_all_names_of_its_document() {
+fn page_matches_all_uris_of_its_document() {
     let mut world = World::new();
     let mut pages = |number: u32| {
         let plan = world.update(number).unwrap();
@@ -36,10 +36,10 @@ fn a_page_is_found_under_all_names_of_its_document() {
         plain.map(str::to_owned).collect::<Vec<_>>().join(" ")
     };
     for (number, expected) in [
-        (0x14, PAPER), // by its address
+        (0x14, PAPER), // by its URL
         (0x15, PAPER), // by its fingerprint
         (0x18, "httpx://nodocs.example/x?a=1&b=2"),
-        (0x17, "httpx://example.org/canon"), // annotated under its canonical address
+        (0x17, "httpx://example.org/canon"), // annotated under its canonical URL
         (
             0x16,
             "httpx://example.org/canon httpx://example.org/canon?ref=1",
@@ -54,8 +54,8 @@ fn a_page_is_found_under_all_names_of_its_document() {
         ),
         // Of the documents that have the page, the annotation's own.
         (0x32, "httpx://dup.example/a httpx://dup.example/shared"),
-        (0x35, ""), // the empty address, which h knows as a page
-        (0x25, ""), // no address
+        (0x35, ""), // the empty URL, which h treats as a page
+        (0x25, ""), // no URL
         (0x26, ""), // one without a normal form
     ] {
         assert_eq!(pages(number), expected, "{number:#x}");
@@ -79,7 +79,7 @@ fn filters_find_an_annotation_by_id_group_and_references() {
     );
     let without = world.update(0x1b).unwrap(); // NULL
     assert_eq!(values(&without, Field::References), BTreeSet::new());
-    // Another text of the same id.
+    // Another spelling of the same id.
     let event = |action: &str| {
         let same = format!("{}R", &id(0x01)[..21]);
         json!({"action": action, "annotation_id": same, "src_client_id": "c"})
@@ -102,7 +102,7 @@ fn filters_find_an_annotation_by_id_group_and_references() {
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn a_muted_authors_annotations_reach_only_the_author() {
+fn muted_authors_annotations_reach_only_the_author() {
     let mut world = World::new();
     for number in [0x0f, 0x10] {
         let plan = world.update(number).unwrap();
@@ -117,7 +117,7 @@ fn a_muted_authors_annotations_reach_only_the_author() {
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn of_what_is_deleted_only_the_end_is_told() {
+fn deleted_annotations_only_cause_delete_events() {
     let mut world = World::new();
     for number in [0x0c, 0x0d, 0x0e] {
         for action in ["create", "update"] {
@@ -135,14 +135,14 @@ fn of_what_is_deleted_only_the_end_is_told() {
     };
     assert_eq!(end(0x0c, &["nobody", "alice"]), [true, true]);
     assert_eq!(end(0x0e, &["nobody", "bob", "alice"]), [false, false, true]);
-    // Hidden by moderation: those who could see it till then.
+    // Hidden by moderation: recipients could see it before.
     let users = ["nobody", "dave", "alice", "bob", "carol"];
     assert_eq!(end(0x0d, &users), [false, false, true, true, true]);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn who_flagged_and_who_moderates_see_what_is_theirs() {
+fn flags_and_moderation_are_visible_to_their_users_only() {
     let mut world = World::new();
     let plan = world.update(0x1d).unwrap();
     let got = world.received(&plan, &["alice", "bob", "carol", "dave", "nobody"]);
@@ -165,7 +165,7 @@ fn who_flagged_and_who_moderates_see_what_is_theirs() {
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn a_checkpoint_hides_until_its_date() {
+fn checkpoint_hides_annotations_until_its_date() {
     let mut world = World::new();
     let (hidden, told) = (Err(DenyReason::Checkpoint), Ok(()));
     for (change, expected) in [
@@ -182,7 +182,7 @@ fn a_checkpoint_hides_until_its_date() {
         let got: Vec<_> = got.into_iter().map(|one| one.map(|_| ())).collect();
         assert_eq!(got, [expected, told, told], "{change}");
     }
-    // Whoever becomes an instructor sees it all.
+    // An instructor sees everything.
     world.sql("UPDATE user_group SET lms_role = 'lms_instructor' WHERE user_id = 10");
     let plan = world.update(0x29).unwrap();
     assert!(world.received(&plan, &["student2"])[0].is_ok());
@@ -190,7 +190,7 @@ fn a_checkpoint_hides_until_its_date() {
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn a_row_that_cannot_be_told_costs_only_its_own_event() {
+fn unreadable_row_only_fails_its_own_event() {
     let mut world = World::new();
     for damage in [
         "created = 'infinity'",
@@ -204,7 +204,7 @@ fn a_row_that_cannot_be_told_costs_only_its_own_event() {
         assert!(world.store.is_connected(), "{damage}");
         assert!(world.update(0x05).is_ok(), "{damage}");
     }
-    // An end is told all the same, of what can be read at all.
+    // A deletion is delivered all the same, if the row can be read at all.
     world.sql(
         "UPDATE annotation SET tags = '{a,NULL}', created = now() WHERE text = 'Nested reply'",
     );
@@ -217,7 +217,7 @@ fn a_row_that_cannot_be_told_costs_only_its_own_event() {
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn an_author_whose_name_is_no_userid_is_told_of_without_links_to_them() {
+fn author_without_valid_userid_has_no_links() {
     let mut world = World::new();
     let shown = received(&world.update(0x1f).unwrap(), None).unwrap();
     let payload = &shown["payload"][0];

@@ -1,5 +1,4 @@
-//! What is read from a real PostgreSQL with the tables of h: who a token is, and what becomes of
-//! an event.
+//! Reads a real PostgreSQL with h's tables: the identity of a token, and the plan of an event.
 #![cfg(feature = "h")]
 
 mod away;

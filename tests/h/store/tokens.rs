@@ -1,4 +1,4 @@
-//! Who tokens stand for, and which groups users belong to.
+//! The identities of tokens, and the groups of users.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::world::{NOW, World};
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn one_statement_says_who_many_tokens_are() {
+fn one_statement_resolves_many_tokens() {
     let mut world = World::new();
     let before = world.statements();
     let identities = world.identities(&[
@@ -71,13 +71,13 @@ fn one_statement_says_who_many_tokens_are() {
     assert_eq!(
         world.statements() - before,
         1,
-        "nobody's tokens are not asked for"
+        "empty lists of tokens are not queried"
     );
 }
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn a_token_ends_in_the_millisecond_that_it_says() {
+fn token_expiry_has_millisecond_precision() {
     let mut world = World::new();
     world.sql("UPDATE token SET expires = '2026-01-01 00:00:00.000900' WHERE id = 1");
     let end = 1_767_225_600_000;
@@ -94,7 +94,7 @@ fn a_token_ends_in_the_millisecond_that_it_says() {
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn the_groups_of_a_user_are_those_of_now() {
+fn memberships_are_current() {
     let mut world = World::new();
     let mut groups = |userid: &str| {
         let memberships = world.runtime.block_on(world.store.memberships(userid));
@@ -116,7 +116,7 @@ fn the_groups_of_a_user_are_those_of_now() {
         Some("priv1234 moderator, priv5678 owner, rest1234 admin")
     );
     assert_eq!(groups("acct:nogroups@localhost").as_deref(), Some(""));
-    // Dots and letters make no other name.
+    // Dots and letter case do not match another name.
     assert_eq!(groups("acct:LuisSilva@localhost").as_deref(), Some(""));
     for nobody in [
         "acct:erin@localhost",
@@ -131,7 +131,7 @@ fn the_groups_of_a_user_are_those_of_now() {
 
 #[test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-fn one_statement_says_what_has_become_of_many_tokens() {
+fn one_statement_checks_many_tokens() {
     let mut world = World::new();
     world.sql(
         "DELETE FROM token WHERE id = 2;

@@ -1,4 +1,4 @@
-//! A database of a test's own, and what is asked of it.
+//! A database of one test, and queries on it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Postgres, sql};
 
-/// A database of a test's own, asked over a connection.
+/// A database of one test, and a connection to it.
 pub struct World {
     pub url: String,
     pub store: Store,
@@ -75,12 +75,12 @@ impl World {
             .unwrap()
     }
 
-    /// The plan for a change of the annotation of a number.
+    /// Returns the plan for a change of the annotation with this number.
     pub fn update(&mut self, number: u32) -> Result<Plan, Fate> {
         self.event(&json!({"action": "update", "annotation_id": id(number), "src_client_id": null}))
     }
 
-    /// What each of these gets, or why they get nothing.
+    /// Returns the message for each user, or the reason for none.
     pub fn received(&mut self, plan: &Plan, users: &[&str]) -> Vec<Result<Value, DenyReason>> {
         let identities = users.iter().map(|user| self.identity(user));
         let identities: Vec<_> = identities.collect();
@@ -95,7 +95,7 @@ impl World {
     }
 }
 
-/// The id of the seed's annotation of a number.
+/// Returns the id of the seed's annotation with this number.
 pub fn id(number: u32) -> String {
     use base64::Engine as _;
     let uuid = format!("{number:08x}111111e68000{number:012x}");
@@ -103,7 +103,7 @@ pub fn id(number: u32) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(uuid)
 }
 
-/// What somebody gets of a plan: the first rule that holds decides.
+/// Returns the message for a recipient: the first matching rule decides.
 pub fn received(plan: &Plan, identity: Option<&Identity>) -> Result<Value, DenyReason> {
     let role = |group: &str| {
         let mut memberships = identity?.memberships.iter();
@@ -118,7 +118,7 @@ pub fn received(plan: &Plan, identity: Option<&Identity>) -> Result<Value, DenyR
         Condition::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
     };
     let rule = plan.rules.iter().find(|rule| rule.when.iter().all(holds));
-    match rule.expect("a rule for everybody").then {
+    match rule.expect("a rule for all recipients").then {
         Decision::Deny(reason) => Err(reason),
         Decision::Send(variant) => Ok(serde_json::from_str(&plan.variants[variant]).unwrap()),
     }

@@ -1,10 +1,9 @@
 //! Conformance: Autobahn's fuzzing client against the echo example, plain and over TLS.
 //!
-//! Every case is `OK`: none is `NON-STRICT` (allowed, but late or loose), none `UNIMPLEMENTED`.
-//! Three are `INFORMATIONAL` whatever a server does. The suite leaves it to a server whether it
-//! compresses what it sends; here it must, wherever it said that it may. The suite is Python's,
-//! and made to run by `prepare.py`; `fuzz.py` drives it, and says which of its cases it cuts
-//! short.
+//! Every case is `OK`: none is `NON-STRICT` (allowed, but late or imprecise), none `UNIMPLEMENTED`.
+//! Three are `INFORMATIONAL` for every server. The suite lets a server choose whether to compress;
+//! here it must, wherever it negotiated compression. The suite is written in Python and installed
+//! by `prepare.py`; `fuzz.py` runs it, and lists the cases that it shortens.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::support::Program;
 
-/// What is run, a client per row, all at the same time.
+/// The sections, one client per row, all in parallel.
 const SECTIONS: &[&[&str]] = &[
     &[
         "1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*",
@@ -29,21 +28,21 @@ const SECTIONS: &[&[&str]] = &[
     &["13.*"],
 ];
 
-/// What no case takes, even on a machine that has much else to do.
+/// A time limit that no case reaches, even on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A case, and what became of its messages and of its close.
+/// A case, with the verdicts on its messages and on its close.
 type Verdicts = BTreeMap<String, [String; 2]>;
 
 #[test]
 #[ignore = "needs python3 with autobahntestsuite: run tests/run"]
-fn every_case_is_strictly_passed() {
+fn every_case_passes_strictly() {
     assert_as_expected("ws", &[]);
 }
 
 #[test]
 #[ignore = "needs python3 with autobahntestsuite: run tests/run"]
-fn every_case_is_strictly_passed_over_tls() {
+fn every_case_passes_strictly_over_tls() {
     let folder = TempDir::new().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
@@ -54,7 +53,7 @@ fn every_case_is_strictly_passed_over_tls() {
 }
 
 #[test]
-fn nothing_less_than_ok_is_expected() {
+fn expected_verdicts_are_ok() {
     let informational = ["7.1.6", "7.13.1", "7.13.2"];
     for (case, verdicts) in expected() {
         let want = match informational.contains(&case.as_str()) {
@@ -90,8 +89,8 @@ fn assert_as_expected(scheme: &str, args: &[&Path]) {
         }
     });
     if let Some(status) = server.child.try_wait().unwrap() {
-        let words: Vec<String> = std::iter::from_fn(|| server.word()).collect();
-        panic!("the server ended, {status}: {}", words.join("\n"));
+        let lines: Vec<String> = std::iter::from_fn(|| server.error_line()).collect();
+        panic!("the server ended, {status}: {}", lines.join("\n"));
     }
     let want = expected();
     let differences: Vec<String> = want
@@ -107,29 +106,29 @@ fn assert_as_expected(scheme: &str, args: &[&Path]) {
     println!("{scheme}: {} cases as expected", want.len());
 }
 
-/// What the fuzzing client reports of each case.
+/// Returns the fuzzing client's report for each case.
 fn fuzz(url: &str, sections: &[&str]) -> BTreeMap<String, Value> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // Not the target directory of the day: tests/run makes it at this place.
+    // Not the current target directory: tests/run creates it at a fixed path.
     let suite = root.join("target/autobahn");
     assert!(
         fs::read(suite.join("made-by")).is_ok_and(|by| by == include_bytes!("prepare.py")),
-        "this test needs what prepare.py makes, in {}: tests/run makes it",
+        "this test needs the suite that prepare.py installs in {}: run tests/run",
         suite.display()
     );
     let mut command = Command::new(suite.join("python/bin/python"));
     command.arg(root.join("tests/interop/autobahn/fuzz.py"));
     let mut client = Program::start(command.arg(suite).arg(url).args(sections));
-    // It says something at each case: one that hangs is noticed by its silence.
-    let mut words = Vec::new();
+    // It prints a line for each case: silence indicates a hang.
+    let mut lines = Vec::new();
     loop {
-        match client.word_within(PATIENCE) {
-            Ok(word) => words.push(word),
+        match client.error_line_within(PATIENCE) {
+            Ok(line) => lines.push(line),
             Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => panic!("it hangs: {:?}", words.last()),
+            Err(RecvTimeoutError::Timeout) => panic!("the suite hangs: {:?}", lines.last()),
         }
     }
-    assert_eq!(client.wait(), Some(0), "{}", words.join("\n"));
+    assert_eq!(client.wait(), Some(0), "{}", lines.join("\n"));
     serde_json::from_str(&client.line().unwrap()).unwrap()
 }
 
@@ -137,8 +136,8 @@ fn verdicts_of(report: &Value) -> [String; 2] {
     ["behavior", "behaviorClose"].map(|key| report[key].as_str().unwrap_or_default().to_owned())
 }
 
-/// Whether messages come back compressed: not from a case whose messages are of 16 or of 64
-/// bytes, nor to a client that asked for a window of 2^9 bytes.
+/// Returns whether messages are compressed: not in cases with messages of 16 or 64 bytes, nor for a
+/// client that requested a window of 2^9 bytes.
 fn comes_compressed(case: &str) -> bool {
     let asks_for_small_window = ["13.3.*", "13.5.*", "13.7.*"];
     let is_short = case.ends_with(".1") || case.ends_with(".2");
@@ -154,7 +153,8 @@ fn is_in(case: &str, section: &str) -> bool {
     case.starts_with(section.trim_end_matches('*'))
 }
 
-/// The echo example, optimized: the cases of section 9 time it. Made where it is not up to date.
+/// Returns the echo example, built with optimization since section 9 measures time. Rebuilt if
+/// necessary.
 fn echo() -> &'static Path {
     static ECHO: OnceLock<PathBuf> = OnceLock::new();
     ECHO.get_or_init(|| {
@@ -163,8 +163,8 @@ fn echo() -> &'static Path {
             .args(["build", "--release", "--example", "echo", "--quiet"])
             .arg("--message-format=json-render-diagnostics")
             .current_dir(env!("CARGO_MANIFEST_DIR"));
-        // What cargo tells this test of its package: ring's build script runs anew, and with it
-        // everything is built anew, when that is not as it was.
+        // Without the package variables that cargo sets for this test: ring's build script would
+        // run again, and everything would be rebuilt.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
@@ -172,8 +172,8 @@ fn echo() -> &'static Path {
             }
         }
         let output = command.output().unwrap();
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
         String::from_utf8_lossy(&output.stdout)
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())

@@ -1,4 +1,4 @@
-//! The comparison: the memory allocated for peers and publishers is in the ledger, but for
+//! The comparison: the memory allocated for peers and publishers matches the ledger up to
 //! constants.
 
 use h_realtime_engine::Ledger;
@@ -21,7 +21,7 @@ fn play(tls: Option<Tls>) {
         let hold = HOLDS[seed as usize % HOLDS.len()];
         eprintln!("seed {seed}: {hold:?}");
         // Turns with many connections take longer.
-        let steps = if hold == Hold::Crowd {
+        let steps = if hold == Hold::ManyConnections {
             STEPS / 4
         } else {
             STEPS
@@ -30,9 +30,9 @@ fn play(tls: Option<Tls>) {
     }
 }
 
-/// The memory in use, and the accounts of it.
+/// The memory in use, and its accounts.
 pub struct Account {
-    /// Bytes that the engine and the API have allocated, beyond those while idle.
+    /// Bytes that the engine and the API have allocated beyond the idle state.
     pub allocated: i64,
     pub held: Ledger,
     /// Bytes of the index of filters.
@@ -53,7 +53,7 @@ impl Account {
         let excess = self.allocated - (counted + constant) as i64;
         assert!(
             excess <= 0,
-            "{excess} bytes are allocated and not counted: {} allocated; {:?}, {} of filters, {} of events; \
+            "{excess} allocated bytes are not counted: {} allocated; {:?}, {} of filters, {} of events; \
              {constant} allowed for {} connections, {} with TLS",
             self.allocated,
             self.held,
@@ -65,13 +65,13 @@ impl Account {
     }
 }
 
-/// Its slot and session, its entries in tables that may be twice as large as they need to be, the
-/// boxes around a partial or deferred request, and a ping that waits to be answered.
+/// The slot and session, entries in tables of up to twice the required size, the boxes around a
+/// partial or deferred request, and a ping without a pong.
 const PER_CONNECTION: usize = 320;
 /// The session of the TLS library during its handshake.
 const PER_TLS_CONNECTION: usize = 2048;
-/// Entries for which tables keep memory, and the buffer for replies.
+/// Retained capacity of tables, and the buffer for replies.
 const PER_REACTOR: usize = 64 * 1024;
-/// Twice each way of holding memory.
+/// Two seeds for each way of holding memory.
 const SEEDS: u64 = 28;
 const STEPS: usize = 100;

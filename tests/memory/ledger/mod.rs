@@ -1,4 +1,4 @@
-//! The ledger of memory against the allocator.
+//! Compares the ledger of memory with the allocator.
 
 mod account;
 mod peer;

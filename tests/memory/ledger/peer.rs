@@ -1,4 +1,4 @@
-//! A client: what it sends, what it withholds, and whether it reads.
+//! A client: its input, complete or partial, and whether it reads.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ pub struct Peer {
     pub key: ConnKey,
     pub is_open: bool,
     pub compresses: bool,
-    /// Its request waits for the application; whether it is a handshake.
+    /// Its request is deferred by the application; whether it is a handshake.
     pub deferred: Option<bool>,
-    /// Bytes that the kernels have no room for yet.
+    /// Bytes for which the kernel has no room yet.
     pending: Vec<u8>,
-    /// The end of a message, request or record of which the beginning has been sent.
+    /// The rest of a partially sent message, request, or record.
     withheld: Vec<u8>,
     tls: Option<Box<dyn Session>>,
 }
 
-/// A TLS session, the client's side.
+/// The client's side of a TLS session.
 pub trait Session {
-    /// Records with these bytes, and all records that had to be sent before.
+    /// Returns records with these bytes, preceded by all outstanding records.
     fn encrypt(&mut self, plain: &[u8]) -> Vec<u8>;
     /// Processes records of the server.
     fn receive(&mut self, records: &[u8]);
@@ -61,7 +61,7 @@ impl Peer {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    /// Sends bytes, behind all that was withheld.
+    /// Sends bytes after any withheld ones.
     pub fn send(&mut self, bytes: &[u8]) {
         self.pending.append(&mut self.withheld);
         match &mut self.tls {
@@ -89,13 +89,13 @@ impl Peer {
         self.push();
     }
 
-    /// Hands the kernels as much as they have room for.
+    /// Passes the kernel as much as it has room for.
     pub fn push(&mut self) {
         let count = self.wire.state().send(&self.pending);
         self.pending.drain(..count);
     }
 
-    /// Reads all there is.
+    /// Reads everything available.
     pub fn read(&mut self) {
         let bytes = self.wire.state().receive();
         if let Some(tls) = self.tls.as_mut().filter(|tls| tls.is_handshaking()) {

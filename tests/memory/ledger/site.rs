@@ -1,7 +1,7 @@
 //! The engine with the whole API, and clients that make it hold memory in every way.
 //!
-//! Owns: the meter of the memory that calls of the engine leave allocated. The memory of clients
-//! and sockets is not in it: it is allocated elsewhere, and sockets do not grow.
+//! Measures the memory that calls of the engine leave allocated. The memory of clients and sockets
+//! is not included: it is allocated elsewhere, and sockets do not grow.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct Site {
     peers: Vec<Peer>,
     rng: Rng,
     tls: Option<Tls>,
-    /// Milliseconds.
+    /// In milliseconds.
     clock: u64,
     /// Bytes that the engine and the API have allocated.
     allocated: usize,
@@ -31,7 +31,7 @@ pub struct Site {
     idle: usize,
     /// Bytes of all events published so far.
     published: usize,
-    /// The largest number of connections at once, and of those with TLS.
+    /// The largest number of connections at once, and of TLS connections.
     most: (usize, usize),
 }
 
@@ -50,8 +50,8 @@ pub enum Hold {
     PartialChunks,
     Deferred,
     Events,
-    /// Many connections, which large batches of events take several turns to reach.
-    Crowd,
+    /// Many connections, for which large batches of events take several turns.
+    ManyConnections,
     /// Output to clients with TLS.
     Records,
     PartialRecord,
@@ -69,7 +69,7 @@ pub const HOLDS: [Hold; 14] = [
     Hold::PartialChunks,
     Hold::Deferred,
     Hold::Events,
-    Hold::Crowd,
+    Hold::ManyConnections,
     Hold::Records,
     Hold::PartialRecord,
 ];
@@ -77,7 +77,7 @@ pub const HOLDS: [Hold; 14] = [
 impl Site {
     pub fn new(seed: u64, tls: Option<Tls>) -> Self {
         let config = Config {
-            max_connections: CROWD + CONNECTIONS,
+            max_connections: MANY + CONNECTIONS,
             ..Config::default()
         };
         let settings = ApiSettings {
@@ -102,9 +102,9 @@ impl Site {
         site
     }
 
-    /// Has the engine make the buffers that it keeps from then on.
+    /// Lets the engine allocate its permanent buffers.
     fn warm_up(&mut self) {
-        // Until then nothing is compared.
+        // Disables the comparison until then.
         self.idle = usize::MAX / 2;
         self.connect(false);
         self.connect(false);
@@ -127,16 +127,16 @@ impl Site {
         self.most = (0, 0);
     }
 
-    /// Plays random operations, most of them of one kind.
+    /// Runs random operations, most of them of one kind.
     pub fn play(&mut self, main: Hold, steps: usize) {
-        // Percent of steps with a new connection, and of these with TLS.
+        // The percentage of steps with a new connection, and of these with TLS.
         let (often, tls) = match main {
             Hold::Records | Hold::PartialRecord => (40, 90),
             Hold::PartialHead | Hold::Deferred => (100, 0),
             _ => (40, 5),
         };
-        if main == Hold::Crowd {
-            self.gather();
+        if main == Hold::ManyConnections {
+            self.connect_many();
         }
         for _ in 0..steps {
             let hold = match self.rng.chance(70) {
@@ -149,7 +149,7 @@ impl Site {
             }
             if !self.peers.is_empty() {
                 self.hold(hold);
-                self.change();
+                self.advance();
             }
             if self.rng.chance(70) {
                 self.turn();
@@ -158,7 +158,7 @@ impl Site {
         self.finish();
     }
 
-    /// All clients leave.
+    /// Disconnects all clients.
     fn finish(&mut self) {
         for peer in &self.peers {
             peer.wire.state().finish();
@@ -169,22 +169,22 @@ impl Site {
         assert_eq!((counters.connections, counters.ledger.total()), (0, 0));
     }
 
-    /// Many clients connect.
-    fn gather(&mut self) {
-        while self.peers.len() < CROWD {
+    /// Connects many clients.
+    fn connect_many(&mut self) {
+        while self.peers.len() < MANY {
             self.connect(false);
             self.open(self.peers.len() - 1, false);
         }
         (0..20).for_each(|_| self.turn());
     }
 
-    /// One client, or several, have the server hold more.
+    /// Makes the server hold more memory for one or more clients.
     fn hold(&mut self, hold: Hold) {
         let number = self.rng.below(self.peers.len());
         let size = self.rng.below(60_000);
         let head = format!("POST /body HTTP/1.1\r\nHost: sim\r\nContent-Length: {size}\r\n");
         match (hold, self.peers[number].is_open) {
-            (Hold::Crowd, _) => self.publish(40, 100),
+            (Hold::ManyConnections, _) => self.publish(40, 100),
             (Hold::Events, _) => {
                 let (count, size) = match self.rng.below(3) {
                     0 => (1, self.rng.below(200_000)),
@@ -229,7 +229,7 @@ impl Site {
         }
     }
 
-    /// One client with a WebSocket, or several, have the server hold more.
+    /// Makes the server hold more memory for one or more WebSocket clients.
     fn hold_by_messages(&mut self, hold: Hold, number: usize, size: usize) {
         match hold {
             Hold::Records => self.publish(1, 10_000 + size),
@@ -263,7 +263,7 @@ impl Site {
         }
     }
 
-    /// Several clients send more in a turn than their share of work.
+    /// Several clients send more than their share of a turn.
     fn burst(&mut self) {
         let more = pad(self.rng.below(2000));
         let text = format!(r#"{{"type":"ping","id":1,"more":"{more}"}}"#);
@@ -294,21 +294,21 @@ impl Site {
         }
     }
 
-    /// Events for all clients, in a batch.
+    /// Publishes events for all clients in a batch.
     fn publish(&mut self, count: usize, size: usize) {
         let before = HEAP.current_usage();
         let plans: Vec<_> = (0..count)
             .map(|number| event(EVERY, format!("{number} {}", pad(size))))
             .collect();
-        // The queue has an entry of its own for each event, to count its receivers.
+        // The queue has an entry for each event to count its receivers.
         let bytes = HEAP.current_usage() - before + count * size_of::<usize>();
         self.allocated += HEAP.current_usage() - before;
         self.published += bytes;
         self.metered(|engine| engine.command(Command::Batch(plans, bytes)));
     }
 
-    /// Something ends, or goes on.
-    fn change(&mut self) {
+    /// Ends or continues something.
+    fn advance(&mut self) {
         let number = self.rng.below(self.peers.len());
         match self.rng.below(60) {
             0 => self.peers[number].wire.state().finish(),
@@ -353,7 +353,7 @@ impl Site {
         }
     }
 
-    /// A handshake, and a filter for all events.
+    /// Sends a handshake, and a filter for all events.
     fn open(&mut self, number: usize, compresses: bool) {
         let peer = &mut self.peers[number];
         if peer.deferred.is_some() || peer.is_handshaking() {
@@ -439,7 +439,7 @@ impl Site {
     }
 }
 
-/// A filter of so many values.
+/// Returns a filter with this number of values.
 fn filter(group: &str, values: usize) -> Vec<u8> {
     let rest: String = (1..values).map(|n| format!(",\"{group} {n}\"")).collect();
     format!(
@@ -459,7 +459,7 @@ fn at(mono: u64) -> Now {
 const START: u64 = 1_000_000;
 const CONNECTIONS: usize = 64;
 const MAX_TERMS: usize = 1000;
-/// More connections than a turn serves with deliveries.
-const CROWD: usize = 600;
+/// More connections than one turn delivers to.
+const MANY: usize = 600;
 /// The group of the events.
 const EVERY: &str = "every";

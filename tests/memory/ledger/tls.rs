@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 
 use super::peer::{Session, Tls};
 
-/// A certificate, and clients that trust it.
+/// Returns a certificate, and clients that trust it.
 pub fn tls() -> Option<Tls> {
     let (server, client) = certificate::certificate_and_client();
     let client = Arc::new(client);

@@ -8,18 +8,18 @@ use std::rc::Rc;
 
 use h_realtime_engine::{Readiness, Socket};
 
-/// Both ends of a connection.
+/// Both sides of a connection.
 #[derive(Clone)]
 pub struct Wire(Rc<RefCell<State>>);
 
 pub struct State {
-    /// Sent by the client, and not read by the server.
+    /// Sent by the client, not yet read by the server.
     to_server: VecDeque<u8>,
-    /// Written by the server, and not read by the client.
+    /// Written by the server, not yet read by the client.
     to_client: VecDeque<u8>,
     /// Size of the kernels' buffers from the server to the client.
     send_buffer: usize,
-    /// A write was cut short: the next room is an edge.
+    /// A write was partial: the next room raises an edge.
     is_full: bool,
     has_edge: bool,
     has_finished: bool,
@@ -46,7 +46,7 @@ impl Wire {
 }
 
 impl State {
-    /// The client sends a prefix of the bytes, as much as there is room for; returns its length.
+    /// Sends a prefix of the bytes as far as there is room; returns its length.
     pub fn send(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(RECEIVE_BUFFER - self.to_server.len());
         self.to_server.extend(&bytes[..count]);
@@ -54,19 +54,19 @@ impl State {
         count
     }
 
-    /// The client reads all there is.
+    /// Reads everything available to the client.
     pub fn receive(&mut self) -> Vec<u8> {
         self.has_edge |= std::mem::take(&mut self.is_full);
         self.to_client.drain(..).collect()
     }
 
-    /// The client ends its direction.
+    /// Closes the client's direction.
     pub fn finish(&mut self) {
         self.has_finished = true;
         self.has_edge = true;
     }
 
-    /// The edge that a poller would report.
+    /// Returns the edge that a poller would report.
     pub fn take_edge(&mut self) -> Option<Readiness> {
         std::mem::take(&mut self.has_edge).then_some(Readiness {
             readable: self.has_finished || !self.to_server.is_empty(),
@@ -76,7 +76,7 @@ impl State {
     }
 }
 
-/// The server's end, which reports that it was dropped.
+/// The server's side, which records that it was dropped.
 pub struct ServerEnd(pub Wire);
 
 impl Socket for ServerEnd {

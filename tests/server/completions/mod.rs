@@ -1,4 +1,4 @@
-//! The completions of each shell, as the shell itself finds them.
+//! Tests the completions of each shell in the shell itself.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,8 +7,8 @@ use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_h-realtime");
 
-/// The words before the cursor, the last one being completed; completions that must be there, and
-/// some that must not.
+/// The words before the cursor, the last one being completed; required completions, and excluded
+/// ones.
 const CASES: &[(&[&str], &[&str], &[&str])] = &[
     (
         &[""],
@@ -59,7 +59,7 @@ const CASES: &[(&[&str], &[&str], &[&str])] = &[
     (&["man", "some-"], &["some-folder"], &[]),
 ];
 
-/// A folder with a file and a folder in it.
+/// Creates a folder with a file and a folder.
 fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("some-file"), "").unwrap();
@@ -72,7 +72,7 @@ fn script(name: &str) -> String {
     scripts.join(name).to_str().unwrap().to_owned()
 }
 
-/// The lines that a command prints in a folder.
+/// Returns the output lines of a command in a folder.
 fn lines(command: &mut Command, folder: &Path) -> Vec<String> {
     let output = command.current_dir(folder).env("HOME", folder).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}: run tests/run"));
@@ -80,7 +80,7 @@ fn lines(command: &mut Command, folder: &Path) -> Vec<String> {
     assert!(output.status.success(), "{command:?}: {errors}");
     assert_eq!(errors, "", "{command:?}");
     let out = String::from_utf8(output.stdout).unwrap();
-    // Folders have a slash at the end in some shells.
+    // Some shells append a slash to folders.
     out.lines()
         .map(|line| line.trim_end_matches('/').to_owned())
         .collect()

@@ -1,4 +1,4 @@
-//! Messages, filters, URIs and the index.
+//! Messages, filters, URIs, and the index.
 
 use std::hint::black_box;
 
@@ -7,14 +7,16 @@ use h_realtime::model::Field;
 use h_realtime::realtime::parts::{Digest, Digester, Index, parse_filter};
 use h_realtime::uri;
 use h_realtime_engine::{Config, ConnKey};
-use micro::stage::Stage;
-use micro::words::{CLIENT_ID, HANDSHAKE, PING, WHOAMI, criteria, filter as filter_message, page};
+use micro::harness::Harness;
+use micro::messages::{
+    CLIENT_ID, HANDSHAKE, PING, WHOAMI, criteria, filter as filter_message, page,
+};
 
-/// From a message's text to the reply, without socket and frame.
+/// From the text of a message to its reply, without socket and framing.
 pub fn dispatch(c: &mut Criterion) {
     let mut group = c.benchmark_group("dispatch");
-    let mut stage = Stage::new(Config::default());
-    stage.open(1, &[HANDSHAKE]);
+    let mut harness = Harness::new(Config::default());
+    harness.open(1, &[HANDSHAKE]);
     let filter: &str = filter_message(&[page(1)]).leak();
     for (name, text) in [
         ("ping", PING),
@@ -22,12 +24,12 @@ pub fn dispatch(c: &mut Criterion) {
         ("client_id", CLIENT_ID),
         ("filter of 1 page", filter),
     ] {
-        group.bench_function(name, |b| b.iter(|| stage.dispatch(0, black_box(text))));
+        group.bench_function(name, |b| b.iter(|| harness.dispatch(0, black_box(text))));
     }
     group.finish();
 }
 
-/// From a filter's JSON to what the index knows.
+/// From the JSON of a filter to its terms in the index.
 pub fn filter(c: &mut Criterion) {
     let mut group = c.benchmark_group("filter terms");
     let digester = Digester::new(SEED);
@@ -37,7 +39,7 @@ pub fn filter(c: &mut Criterion) {
         group.bench_function(format!("{count} pages"), |b| {
             b.iter(|| {
                 let parsed = parse_filter(black_box(&filter), 200, &digester, &mut 0);
-                parsed.expect("a good filter")
+                parsed.expect("a valid filter")
             });
         });
     }
@@ -58,7 +60,7 @@ pub fn uri(c: &mut Criterion) {
         ),
     ] {
         group.bench_function(name, |b| {
-            b.iter(|| uri::normalize(black_box(uri)).expect("a good URI"));
+            b.iter(|| uri::normalize(black_box(uri)).expect("a valid URI"));
         });
     }
     let page = page(1);
@@ -73,18 +75,20 @@ pub fn index(c: &mut Criterion) {
     let mut group = c.benchmark_group("index of 10,000");
     let digester = Digester::new(SEED);
     let digest = |page: &str| digester.term(Field::Uri, page);
-    let own: Vec<Digest> = (0..=CROWD as usize).map(|at| digest(&page(at))).collect();
+    let own: Vec<Digest> = (0..=CONNECTIONS as usize)
+        .map(|at| digest(&page(at)))
+        .collect();
     let common = digester.term(Field::Group, "__world__");
     let mut index = Index::default();
-    for number in 0..CROWD {
+    for number in 0..CONNECTIONS {
         index.replace(key(number), &[own[number as usize], common]);
     }
 
     let mut found = Vec::new();
     for (name, term, want) in [
         ("match 1", own[5000], 1),
-        ("match none", own[CROWD as usize], 0),
-        ("match all", common, CROWD as usize),
+        ("match none", own[CONNECTIONS as usize], 0),
+        ("match all", common, CONNECTIONS as usize),
     ] {
         group.bench_function(name, |b| {
             b.iter(|| {
@@ -94,10 +98,10 @@ pub fn index(c: &mut Criterion) {
             });
         });
     }
-    let filters = [[own[CROWD as usize], common], [own[5000], common]];
+    let filters = [[own[CONNECTIONS as usize], common], [own[5000], common]];
     let mut turns = filters.iter().cycle();
     group.bench_function("replace a filter of 2 terms", |b| {
-        b.iter(|| index.replace(key(5000), turns.next().expect("it has no end")));
+        b.iter(|| index.replace(key(5000), turns.next().expect("an infinite iterator")));
     });
     group.bench_function("remove, and add again", |b| {
         b.iter(|| {
@@ -113,4 +117,4 @@ fn key(number: u32) -> ConnKey {
 }
 
 const SEED: [u64; 4] = [1, 2, 3, 4];
-const CROWD: u32 = 10_000;
+const CONNECTIONS: u32 = 10_000;

@@ -1,6 +1,6 @@
-//! What the parts of the server cost in time, each alone: `cargo bench` in `benches/micro`, with
-//! a part of a name for only some. Times depend on the machine and on what else it does; compare
-//! those of one sitting. What criterion says has changed is since the last run.
+//! Time of individual parts of the server: `cargo bench` in `benches/micro`, optionally with a part
+//! of a benchmark's name. Times depend on the machine and its load; compare times of one session
+//! only. Criterion reports changes since its last run.
 
 mod api;
 mod http;

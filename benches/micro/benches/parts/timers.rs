@@ -1,4 +1,4 @@
-//! The timer wheel, with as many entries as there are connections.
+//! The timer wheel with one entry per connection.
 
 use std::hint::black_box;
 
@@ -7,19 +7,19 @@ use micro::timers::Timers;
 
 pub fn wheel(c: &mut Criterion) {
     let mut group = c.benchmark_group("wheel of 10,000");
-    let mut timers = crowd();
-    let mut numbers = (0..CROWD).cycle();
-    let mut next = move || numbers.next().expect("it has no end");
+    let mut timers = armed_timers();
+    let mut numbers = (0..TIMERS).cycle();
+    let mut next = move || numbers.next().expect("an infinite iterator");
     group.bench_function("arm again", |b| {
         b.iter(|| {
             let number = next();
             timers.arm(number, black_box(PERIOD + number % PERIOD));
         });
     });
-    let mut numbers = (0..CROWD).cycle();
+    let mut numbers = (0..TIMERS).cycle();
     group.bench_function("disarm and arm", |b| {
         b.iter(|| {
-            let number = numbers.next().expect("it has no end");
+            let number = numbers.next().expect("an infinite iterator");
             timers.disarm(number);
             timers.arm(number, black_box(1 + number % PERIOD));
             timers.tidy();
@@ -27,7 +27,7 @@ pub fn wheel(c: &mut Criterion) {
     });
     group.bench_function("advance by 300 ticks, in which all come due", |b| {
         b.iter_batched_ref(
-            crowd,
+            armed_timers,
             |timers| {
                 for now in 1..=PERIOD {
                     black_box(timers.advance(now));
@@ -39,15 +39,15 @@ pub fn wheel(c: &mut Criterion) {
     group.finish();
 }
 
-/// All armed, spread over the ticks of a heartbeat.
-fn crowd() -> Timers {
-    let mut timers = Timers::new(CROWD as usize);
-    for number in 0..CROWD {
+/// All timers armed, spread over the ticks of the ping interval.
+fn armed_timers() -> Timers {
+    let mut timers = Timers::new(TIMERS as usize);
+    for number in 0..TIMERS {
         timers.arm(number, 1 + number % PERIOD);
     }
     timers
 }
 
-const CROWD: u32 = 10_000;
+const TIMERS: u32 = 10_000;
 /// Ticks in 30 s.
 const PERIOD: u32 = 300;

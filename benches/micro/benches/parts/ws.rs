@@ -1,4 +1,4 @@
-//! Masks, frames and compression.
+//! Masking, framing, and compression.
 
 use std::hint::black_box;
 
@@ -6,7 +6,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use h_realtime_engine::ws::{
     Decoder, Deflater, Event, Inflater, Limits, OpCode, apply_mask, encode_frame,
 };
-use micro::words::{MASK, PING, frame, notification};
+use micro::messages::{MASK, PING, frame, notification};
 
 pub fn mask(c: &mut Criterion) {
     let mut group = c.benchmark_group("mask");
@@ -36,10 +36,10 @@ pub fn decode(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(text.len() as u64));
         let bytes = frame(&text);
         group.bench_function(name, |b| {
-            // It unmasks in place, so each time takes a frame of its own.
+            // Decoding unmasks in place, so each iteration needs a frame of its own.
             let fresh = || (Decoder::default(), bytes.clone());
             let decode = |(decoder, bytes): &mut (Decoder, Vec<u8>)| {
-                let (taken, event) = decoder.next(bytes, &limits).expect("a good frame");
+                let (taken, event) = decoder.next(bytes, &limits).expect("a valid frame");
                 assert!(matches!(event, Some(Event::Text(_))));
                 taken
             };
@@ -71,7 +71,7 @@ pub fn deflate(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(event.len() as u64));
     let mut deflater = Deflater::default();
     let deflated = deflater.deflate(event.as_bytes(), event.len());
-    let deflated = deflated.expect("that it shrinks").to_vec();
+    let deflated = deflated.expect("compressible text").to_vec();
     group.bench_function(BenchmarkId::new("deflate", "event of 600 B"), |b| {
         b.iter(|| {
             deflater
@@ -83,7 +83,7 @@ pub fn deflate(c: &mut Criterion) {
     group.bench_function(BenchmarkId::new("inflate", "event of 600 B"), |b| {
         b.iter(|| {
             let event = inflater.inflate(true, black_box(&deflated), 64 * 1024);
-            event.expect("what we compressed").size()
+            event.expect("valid compressed data").size()
         });
     });
     group.finish();

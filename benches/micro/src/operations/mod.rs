@@ -1,5 +1,5 @@
-//! What instructions are counted of: each a stage that is set up, and a round that is played on
-//! it as often as one likes.
+//! The operations whose instructions are counted: each sets up a harness and then runs any number
+//! of rounds on it.
 
 mod connections;
 mod events;
@@ -7,32 +7,32 @@ mod messages;
 
 use h_realtime_engine::Config;
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
-/// One kind of thing that a server does.
+/// A kind of operation of the server.
 pub struct Operation {
-    /// How it is called in the baseline.
+    /// Its name in the baseline.
     pub name: &'static str,
-    /// What it is, in a few words.
-    pub what: &'static str,
-    /// After so many rounds it is known what one costs.
+    /// A short description.
+    pub description: &'static str,
+    /// The number of rounds needed for a stable cost.
     pub rounds: u64,
-    /// Sets up what so many rounds need, at the most.
-    pub prepare: fn(rounds: u64) -> Scene,
+    /// Sets up the state that up to `rounds` rounds need.
+    pub prepare: fn(rounds: u64) -> Workload,
 }
 
-/// A stage that is ready for its rounds.
-pub struct Scene {
-    stage: Stage,
-    /// Plays one round, and says how often the operation was done in it.
-    round: Box<dyn FnMut(&mut Stage) -> u64>,
-    /// What peers are sent for each operation, in bytes: that it was really done shows here.
+/// A harness that is ready for its rounds.
+pub struct Workload {
+    harness: Harness,
+    /// Runs one round and returns the number of operations in it.
+    round: Box<dyn FnMut(&mut Harness) -> u64>,
+    /// The bytes sent to peers per operation, to verify that it was done.
     bytes: usize,
 }
 
-/// What was done in some rounds.
+/// The work done in some rounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Done {
+pub struct Work {
     pub operations: u64,
     pub reads: u64,
     pub writes: u64,
@@ -55,30 +55,35 @@ pub const OPERATIONS: &[Operation] = &[
     events::COMPRESSED,
 ];
 
-impl Scene {
-    fn new(stage: Stage, bytes: usize, round: impl FnMut(&mut Stage) -> u64 + 'static) -> Scene {
+impl Workload {
+    fn new(
+        harness: Harness,
+        bytes: usize,
+        round: impl FnMut(&mut Harness) -> u64 + 'static,
+    ) -> Workload {
         let round = Box::new(round);
-        Scene {
-            stage,
+        Workload {
+            harness,
             round,
             bytes,
         }
     }
 
-    /// Plays rounds.
+    /// Runs rounds.
     ///
     /// # Panics
-    /// When clients were not sent what they must be.
-    pub fn play(&mut self, rounds: u64) -> Done {
+    ///
+    /// Panics if clients were not sent the expected bytes.
+    pub fn run(&mut self, rounds: u64) -> Work {
         let before = self.done();
         let mut operations = 0;
         for _ in 0..rounds {
-            operations += (self.round)(&mut self.stage);
+            operations += (self.round)(&mut self.harness);
         }
         let after = self.done();
         let bytes = after.bytes - before.bytes;
         assert_eq!(bytes, operations * self.bytes as u64, "bytes sent");
-        Done {
+        Work {
             operations,
             reads: after.reads - before.reads,
             writes: after.writes - before.writes,
@@ -86,20 +91,20 @@ impl Scene {
         }
     }
 
-    fn done(&self) -> Done {
-        let tally = self.stage.tally();
-        Done {
+    fn done(&self) -> Work {
+        let counters = self.harness.counters();
+        Work {
             operations: 0,
-            reads: tally.reads.get(),
-            writes: tally.writes.get(),
-            bytes: tally.bytes.get(),
+            reads: counters.reads.get(),
+            writes: counters.writes.get(),
+            bytes: counters.bytes.get(),
         }
     }
 }
 
-/// A server that has room for everybody.
-fn stage() -> Stage {
-    Stage::new(config())
+/// A server without a limit on connections that matters here.
+fn harness() -> Harness {
+    Harness::new(config())
 }
 
 fn config() -> Config {

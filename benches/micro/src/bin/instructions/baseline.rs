@@ -1,4 +1,4 @@
-//! What was counted before, and what with.
+//! The baseline: earlier counts, and the environment in which they were made.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,22 +10,22 @@ use serde::{Deserialize, Serialize};
 use super::Result;
 use super::count::Count;
 
-/// The counts that are compared with.
+/// The counts to compare with.
 #[derive(Serialize, Deserialize)]
 pub struct Baseline {
     pub built: Built,
-    /// Of each operation, by its name.
+    /// By the name of the operation.
     pub instructions: BTreeMap<String, f64>,
 }
 
-/// What decides about the number of instructions besides our own sources and `Cargo.lock`.
+/// The factors besides our own sources and `Cargo.lock` that affect the number of instructions.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Built {
     rustc: String,
     target: String,
     /// Its `malloc` and `memcpy` are counted, too.
     libc: String,
-    /// The processor's features, as they are seen under valgrind.
+    /// The CPU features as detected under valgrind.
     cpu: String,
 }
 
@@ -55,21 +55,22 @@ impl Baseline {
 }
 
 impl Built {
-    /// As things are here and now.
+    /// Detects the current environment.
     pub fn now(cpu: String) -> Result<Self> {
-        let about = said("rustc", &["-vV"])?;
+        let about = output_of("rustc", &["-vV"])?;
         let mut lines = about.lines();
         let rustc = lines.next().unwrap_or_default().to_owned();
-        let target = lines.find_map(|line| line.strip_prefix("host: "));
+        let target = lines.find_map(|socket| socket.strip_prefix("host: "));
         Ok(Built {
             rustc,
             target: target.unwrap_or_default().to_owned(),
-            libc: said("getconf", &["GNU_LIBC_VERSION"]).unwrap_or_else(|_| "unknown".to_owned()),
+            libc: output_of("getconf", &["GNU_LIBC_VERSION"])
+                .unwrap_or_else(|_| "unknown".to_owned()),
             cpu,
         })
     }
 
-    /// What is different, each as words.
+    /// Describes the differences between both environments.
     pub fn differences(&self, now: &Built) -> Vec<String> {
         let pairs = [
             (&self.rustc, &now.rustc),
@@ -84,7 +85,7 @@ impl Built {
     }
 }
 
-fn said(program: &str, args: &[&str]) -> Result<String> {
+fn output_of(program: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(args)
         .output()

@@ -1,4 +1,4 @@
-//! Plays operations under valgrind, and counts.
+//! Runs operations under valgrind and counts instructions.
 
 use std::io::Write as _;
 use std::process::{Command, ExitCode, Output};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Result;
 
-/// What an operation takes, each time.
+/// The cost of one operation.
 pub struct Count {
     pub operation: &'static Operation,
     pub instructions: f64,
@@ -20,17 +20,17 @@ pub struct Count {
     pub writes: f64,
 }
 
-/// What a program that has played says of it.
+/// The report of a program that has run an operation.
 #[derive(Serialize, Deserialize)]
-struct Played {
+struct Report {
     operations: u64,
     reads: u64,
     writes: u64,
     cpu: String,
 }
 
-/// Counts each operation, and says what the processor can do that libraries look for. As many
-/// are counted at once as there are processors: that changes no count.
+/// Counts each operation, and returns the CPU features that libraries detect. Runs one count per
+/// CPU in parallel, which does not affect the counts.
 pub fn all(chosen: &[&'static Operation]) -> Result<(Vec<Count>, String)> {
     let rest = Mutex::new(chosen.iter().enumerate().rev().collect::<Vec<_>>());
     let counted = Mutex::new(Vec::new());
@@ -56,27 +56,27 @@ pub fn all(chosen: &[&'static Operation]) -> Result<(Vec<Count>, String)> {
     Ok((counts, cpu))
 }
 
-/// Plays rounds of an operation, and says what was done.
-pub fn play(name: &str, rounds: u64, prepared: u64) -> Result<ExitCode> {
+/// Runs rounds of an operation and prints a report.
+pub fn run(name: &str, rounds: u64, prepared: u64) -> Result<ExitCode> {
     let operation = OPERATIONS.iter().find(|operation| operation.name == name);
-    let operation = operation.ok_or("there is no such operation")?;
-    let mut scene = (operation.prepare)(prepared.max(rounds));
-    let done = scene.play(rounds);
-    let played = Played {
+    let operation = operation.ok_or("unknown operation")?;
+    let mut workload = (operation.prepare)(prepared.max(rounds));
+    let done = workload.run(rounds);
+    let report = Report {
         operations: done.operations,
         reads: done.reads,
         writes: done.writes,
         cpu: cpu(),
     };
-    println!("{}", serde_json::to_string(&played)?);
+    println!("{}", serde_json::to_string(&report)?);
     std::io::stdout().flush()?;
-    // To take it all down would cost what the rounds have built up.
+    // Skip destructors, whose cost depends on the number of rounds.
     std::process::exit(0);
 }
 
 fn one(operation: &'static Operation) -> Result<(Count, String)> {
-    let (once, few) = run(operation, operation.rounds)?;
-    let (twice, many) = run(operation, 2 * operation.rounds)?;
+    let (once, few) = run_under_valgrind(operation, operation.rounds)?;
+    let (twice, many) = run_under_valgrind(operation, 2 * operation.rounds)?;
     let operations = (many.operations - few.operations) as f64;
     let count = Count {
         operation,
@@ -87,44 +87,45 @@ fn one(operation: &'static Operation) -> Result<(Count, String)> {
     Ok((count, many.cpu))
 }
 
-/// The instructions of a whole program that plays so many rounds.
-fn run(operation: &Operation, rounds: u64) -> Result<(u64, Played)> {
+/// Counts the instructions of a whole program that runs `rounds` rounds.
+fn run_under_valgrind(operation: &Operation, rounds: u64) -> Result<(u64, Report)> {
     let output = Command::new("valgrind")
         .args(["--tool=cachegrind", "--cache-sim=no", "--branch-sim=no"])
         .arg("--cachegrind-out-file=/dev/null")
         .arg(std::env::current_exe()?)
-        .args(["play", operation.name, &rounds.to_string()])
+        .args(["run", operation.name, &rounds.to_string()])
         .args(["--prepared", &(2 * operation.rounds).to_string()])
         .env_clear()
         .output()
-        .map_err(|error| format!("valgrind cannot be run ({error}): is it installed?"))?;
+        .map_err(|error| format!("cannot run valgrind ({error}): is it installed?"))?;
     if !output.status.success() {
-        return Err(format!("it failed under valgrind\n{}", said(&output)).into());
+        return Err(format!("it failed under valgrind\n{}", stderr_of(&output)).into());
     }
-    let played = serde_json::from_slice(&output.stdout)?;
+    let report = serde_json::from_slice(&output.stdout)?;
     let instructions = instructions(&output);
-    let instructions = instructions.ok_or_else(|| format!("no count in\n{}", said(&output)))?;
-    Ok((instructions, played))
+    let instructions =
+        instructions.ok_or_else(|| format!("no count in\n{}", stderr_of(&output)))?;
+    Ok((instructions, report))
 }
 
-/// The count in a line like `==123== I   refs:      1,234,567`.
+/// Parses the count in a line such as `==123== I   refs:      1,234,567`.
 fn instructions(output: &Output) -> Option<u64> {
     let text = String::from_utf8_lossy(&output.stderr);
-    let mut counts = text.lines().filter_map(|line| {
-        let (label, count) = line.split_once("refs:")?;
+    let mut counts = text.lines().filter_map(|socket| {
+        let (label, count) = socket.split_once("refs:")?;
         let is_it = label.trim_end().ends_with(" I");
         is_it.then(|| count.trim().replace(',', ""))
     });
     counts.next()?.parse().ok()
 }
 
-fn said(output: &Output) -> String {
+fn stderr_of(output: &Output) -> String {
     let both = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8_lossy(&both).into_owned()
 }
 
-/// What libraries choose their code by when they run. Under valgrind it is less than what the
-/// processor has.
+/// Returns the CPU features by which libraries select code at run time. Valgrind offers fewer than
+/// the CPU.
 fn cpu() -> String {
     #[cfg(target_arch = "x86_64")]
     let features = [

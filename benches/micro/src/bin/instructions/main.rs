@@ -1,9 +1,8 @@
-//! Counts the instructions of whole operations of the server, and compares them with those that
-//! were counted before.
+//! Counts the instructions of whole server operations and compares them with a baseline.
 //!
-//! Each operation is played twice by valgrind, N rounds and 2N: the difference, over the
-//! operations in it, is what one takes, whatever the start and the setting up did.
-//! `benches/README.md` says how to read it.
+//! Valgrind runs each operation twice, with N rounds and with 2N: the difference divided by the
+//! number of operations is the cost of one, independent of startup and setup. `benches/README.md`
+//! explains how to read the results.
 
 mod baseline;
 mod count;
@@ -20,7 +19,7 @@ use baseline::{Baseline, Built};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Counts the instructions of whole operations of the server, over simulated sockets.
+/// Counts the instructions of whole server operations over simulated sockets.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -29,24 +28,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Counts, and compares with the baseline. Fails when any operation takes over 3 % more.
+    /// Counts and compares with the baseline. Fails if any operation takes over 3 % more.
     Compare {
         /// The baseline, as JSON.
         file: PathBuf,
-        /// Make what is counted now the baseline.
+        /// Make the new counts the baseline.
         #[arg(long)]
         renew: bool,
-        /// Only operations whose name contains this.
+        /// Only operations with this in their name.
         #[arg(long, value_name = "WORD", conflicts_with = "renew")]
         only: Option<String>,
     },
-    /// Plays rounds of one operation: what is counted, and what a profiler may look into.
-    Play {
-        /// The operation's name.
+    /// Runs rounds of one operation, for counting or for a profiler.
+    Run {
+        /// Name of the operation.
         name: String,
-        /// How many rounds.
+        /// Number of rounds.
         rounds: u64,
-        /// How many rounds to set up for; as many as are played, if not given.
+        /// Number of rounds to set up for; the same, if not given.
         #[arg(long, value_name = "ROUNDS")]
         prepared: Option<u64>,
     },
@@ -55,11 +54,11 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Compare { file, renew, only } => compare(&file, renew, only.as_deref()),
-        Command::Play {
+        Command::Run {
             name,
             rounds,
             prepared,
-        } => count::play(&name, rounds, prepared.unwrap_or(rounds)),
+        } => count::run(&name, rounds, prepared.unwrap_or(rounds)),
     };
     result.unwrap_or_else(|error| {
         println!("instructions: {error}");
@@ -73,7 +72,7 @@ fn compare(file: &Path, renew: bool, only: Option<&str>) -> Result<ExitCode> {
         .filter(|operation| only.is_none_or(|word| operation.name.contains(word)))
         .collect();
     if chosen.is_empty() {
-        return Err("there is no such operation".into());
+        return Err("unknown operation".into());
     }
     let before = match renew {
         true => None,
@@ -84,7 +83,7 @@ fn compare(file: &Path, renew: bool, only: Option<&str>) -> Result<ExitCode> {
     let passes = report::print(&counts, before.as_ref(), &built, only.is_none());
     if renew {
         Baseline::new(built, &counts).write(file)?;
-        println!("This is the baseline now: {}", file.display());
+        println!("New baseline: {}", file.display());
     }
     Ok(match passes {
         true => ExitCode::SUCCESS,

@@ -1,12 +1,13 @@
-//! Says what was counted, and whether that is still as it was.
+//! Prints the counts and compares them with the baseline.
 
 use super::baseline::{Baseline, Built};
 use super::count::Count;
 
-/// Prints the table and the verdict; whether it passes. Without a baseline it does.
+/// Prints the table and the verdict. Returns whether the comparison passes; without a baseline it
+/// does.
 pub fn print(counts: &[Count], before: Option<&Baseline>, built: &Built, is_all: bool) -> bool {
     println!(
-        "{:<22}{:>13}{:>13}{:>10}{:>7}{:>7}   which is",
+        "{:<22}{:>13}{:>13}{:>10}{:>7}{:>7}   description",
         "instructions for each", "now", "baseline", "change", "recv", "send"
     );
     let known = |count: &Count| before?.instructions.get(count.operation.name).copied();
@@ -22,7 +23,7 @@ pub fn print(counts: &[Count], before: Option<&Baseline>, built: &Built, is_all:
             change.map_or("-".to_owned(), |change| format!("{change:+.2} %")),
             count.reads,
             count.writes,
-            count.operation.what
+            count.operation.description
         );
         if change.is_some_and(|change| change > TOLERANCE) {
             worse.push(count.operation.name);
@@ -38,40 +39,40 @@ pub fn print(counts: &[Count], before: Option<&Baseline>, built: &Built, is_all:
         .instructions
         .keys()
         .filter(|name| is_all && !names.clone().any(|there| there == name.as_str()));
-    let odd: Vec<_> = new.into_iter().chain(gone.map(String::as_str)).collect();
-    judge(&worse, &odd, &before.built.differences(built))
+    let unmatched: Vec<_> = new.into_iter().chain(gone.map(String::as_str)).collect();
+    judge(&worse, &unmatched, &before.built.differences(built))
 }
 
-/// The verdict, in words.
-fn judge(worse: &[&str], odd: &[&str], differences: &[String]) -> bool {
+/// Prints the verdict.
+fn judge(worse: &[&str], unmatched: &[&str], differences: &[String]) -> bool {
     if !differences.is_empty() {
         println!(
-            "No verdict: the baseline was made with something else ({}), and counts differ by that alone.",
+            "No verdict: the baseline was made in another environment ({}), which changes counts.",
             differences.join("; ")
         );
         return true;
     }
-    if worse.is_empty() && odd.is_empty() {
-        println!("None takes over {TOLERANCE} % more than in the baseline.");
+    if worse.is_empty() && unmatched.is_empty() {
+        println!("No operation takes over {TOLERANCE} % more than in the baseline.");
         return true;
     }
     if !worse.is_empty() {
         println!(
-            "FAILED: over {TOLERANCE} % more than in the baseline: {}. Where they are spent, callgrind says:\n  \
-             valgrind --tool=callgrind {} play '{}' 1000",
+            "FAILED: over {TOLERANCE} % more than in the baseline: {}. To find the cause, run callgrind:\n  \
+             valgrind --tool=callgrind {} run '{}' 1000",
             worse.join(", "),
             program(),
             worse[0]
         );
     }
-    if !odd.is_empty() {
+    if !unmatched.is_empty() {
         println!(
             "FAILED: not in both the program and the baseline: {}.",
-            odd.join(", ")
+            unmatched.join(", ")
         );
     }
     println!(
-        "Where that has its reason, make it the baseline, and commit it:\n  \
+        "If the change is intended, renew the baseline and commit it:\n  \
          benches/instructions/run --renew"
     );
     false
@@ -82,7 +83,7 @@ fn program() -> String {
     path.map_or("instructions".to_owned(), |path| path.display().to_string())
 }
 
-/// A number with its thousands apart; what is small keeps a digit behind the point.
+/// Formats a number with thousands separators; small numbers keep one decimal.
 fn thousands(number: f64) -> String {
     if number < 1000.0 {
         return format!("{number:.1}");
@@ -98,5 +99,5 @@ fn thousands(number: f64) -> String {
     out
 }
 
-/// How much more an operation may take, in percent of the baseline.
+/// The maximum increase of an operation, in percent of the baseline.
 const TOLERANCE: f64 = 3.0;

@@ -1,19 +1,18 @@
-//! What clients say: texts, each with what it means, which is known because it was written
-//! from that.
+//! Messages of clients, each with its meaning, from which it was generated.
 
 use std::collections::BTreeSet;
 
 use h_realtime::model::{Field, Term};
 
-use crate::sim::Said;
+use crate::sim::Payload;
 use crate::sim::rng::Rng;
 
 /// A message of a client.
 #[derive(Clone, Debug)]
-pub struct Say {
-    pub message: Said,
+pub struct ClientMessage {
+    pub payload: Payload,
     pub meaning: Meaning,
-    /// The number that a reply carries; without one there is none.
+    /// The number repeated in the reply; without it there is no reply.
     pub id: Option<String>,
 }
 
@@ -23,16 +22,16 @@ pub enum Meaning {
     WhoAmI,
     ClientId(Option<String>),
     Filter(BTreeSet<Term>),
-    /// Refused: the error's type and description, as JSON has it.
+    /// Rejected: the error's type and description, as in JSON.
     Wrong(&'static str, String),
-    /// Neither done nor answered.
+    /// Ignored without a reply.
     Nothing,
     /// Ends the connection.
     NotJson,
 }
 
-/// Any message; a filter may have at most `max_terms` values.
-pub fn any(rng: &mut Rng, max_terms: usize) -> Say {
+/// Returns a random message; a filter may have at most `max_terms` values.
+pub fn any(rng: &mut Rng, max_terms: usize) -> ClientMessage {
     let id = (!rng.chance(10)).then(|| format!("{}", rng.below(1000)));
     let (body, meaning) = match rng.below(100) {
         0..12 => (r#""type": "ping""#.to_owned(), Meaning::Ping),
@@ -47,39 +46,39 @@ pub fn any(rng: &mut Rng, max_terms: usize) -> Say {
         Some(id) => format!(r#"{{{body},"id":{id}}}"#),
         None => format!(r#"{{{body},"id":"seven"}}"#),
     };
-    Say {
-        message: said(rng, text),
+    ClientMessage {
+        payload: encode(rng, text),
         meaning,
         id,
     }
 }
 
-/// A long message, which is a ping without a number.
-pub fn long() -> Say {
+/// Returns a long message, which is a ping without a number.
+pub fn long() -> ClientMessage {
     let text = format!(r#"{{"type": "ping", "pad": "{}"}}"#, "x".repeat(1000));
-    Say {
-        message: Said::Text(text),
+    ClientMessage {
+        payload: Payload::Text(text),
         meaning: Meaning::Ping,
         id: None,
     }
 }
 
-fn said(rng: &mut Rng, text: String) -> Said {
+fn encode(rng: &mut Rng, text: String) -> Payload {
     match rng.chance(20) {
-        true => Said::Binary(text.into_bytes()),
-        false => Said::Text(text),
+        true => Payload::Binary(text.into_bytes()),
+        false => Payload::Text(text),
     }
 }
 
-fn not_for_an_answer(rng: &mut Rng) -> Say {
+fn not_for_an_answer(rng: &mut Rng) -> ClientMessage {
     let (text, meaning) = match rng.below(4) {
         0 => ("{\"type\": \"whoami\", \"id\": 1", Meaning::NotJson),
         1 => ("", Meaning::NotJson),
         2 => ("[{\"type\": \"whoami\", \"id\": 1}]", Meaning::Nothing),
         _ => ("null", Meaning::Nothing),
     };
-    Say {
-        message: said(rng, text.to_owned()),
+    ClientMessage {
+        payload: encode(rng, text.to_owned()),
         meaning,
         id: None,
     }
@@ -130,7 +129,7 @@ fn filter(rng: &mut Rng, max_terms: usize) -> (String, Meaning) {
         true => r#""type":"filter","#,
         false => "",
     };
-    // With repetitions: these count, too.
+    // With duplicates, which count, too.
     let mut terms = Vec::new();
     let count = rng.below(5);
     let mut clauses: Vec<String> = (0..count).map(|_| clause(rng, &mut terms)).collect();
@@ -156,7 +155,7 @@ fn filter(rng: &mut Rng, max_terms: usize) -> (String, Meaning) {
     (body, meaning)
 }
 
-/// A clause, whose terms join the others.
+/// Returns a clause and adds its terms.
 fn clause(rng: &mut Rng, terms: &mut Vec<Term>) -> String {
     let (pointer, field, values) = match rng.below(9) {
         0..2 => ("/id", Field::Id, IDS),
@@ -182,7 +181,7 @@ fn uri_clause(rng: &mut Rng, terms: &mut Vec<Term>) -> String {
     format!(r#"{{"field":"/uri","operator":"one_of","value":{values:?},"case_sensitive":true}}"#)
 }
 
-/// One of many spellings of one of few pages.
+/// Returns one of many spellings of one of few pages.
 fn uri(rng: &mut Rng, terms: &mut Vec<Term>) -> String {
     let page = pick(rng, PAGES);
     let (uri, versions): (String, &[&str]) = match rng.below(6) {
@@ -200,7 +199,7 @@ fn uri(rng: &mut Rng, terms: &mut Vec<Term>) -> String {
     uri
 }
 
-/// Every term that a filter or an event may have.
+/// Returns every term that a filter or an event may have.
 pub fn all_terms() -> impl Iterator<Item = Term> {
     let by_id = IDS.iter().map(|id| term(Field::Id, id));
     let by_reference = IDS.iter().map(|id| term(Field::References, id));
@@ -212,7 +211,7 @@ pub fn all_terms() -> impl Iterator<Item = Term> {
     by_id.chain(by_reference).chain(by_group).chain(pages)
 }
 
-/// What annotations on a page are found by.
+/// Returns the key under which annotations on a page are found.
 pub fn page_key(page: &str, version: &str) -> String {
     format!("httpx://example.com/{page}{version}")
 }

@@ -1,5 +1,5 @@
-//! What the transcripts find around a server: h's database, its message queue, and a client
-//! that knows when an event has been dealt with.
+//! The environment of the transcripts: h's database, its message queue, and a client that detects
+//! when an event has been processed.
 
 use std::cell::RefCell;
 use std::env;
@@ -17,17 +17,17 @@ use crate::support::{
     Client, PATIENCE, Postgres, Publisher, RabbitMq, Received, Server, Site, eventually, sql,
 };
 
-pub struct Surroundings<'b> {
+pub struct Environment<'b> {
     address: SocketAddr,
     database: String,
     broker: String,
-    /// The server, where it is the test's own.
+    /// The server, if it belongs to the test.
     server: Option<Server>,
     restart: Restart<'b>,
     settle: Option<Duration>,
     time: f64,
     publisher: RefCell<Option<Publisher>>,
-    witness: RefCell<Option<Client>>,
+    observer: RefCell<Option<Client>>,
 }
 
 /// How to restart the message broker.
@@ -37,35 +37,35 @@ enum Restart<'b> {
     No,
 }
 
-impl<'b> Surroundings<'b> {
-    /// A server of the test's own, and a database and a virtual host of its own.
-    pub fn of_the_test(database: &Postgres, broker: &'b RabbitMq, config: &str) -> Self {
+impl<'b> Environment<'b> {
+    /// Creates a server, a database, and a virtual host for the test.
+    pub fn for_test(database: &Postgres, broker: &'b RabbitMq, config: &str) -> Self {
         let site = Site::on(database, broker);
         let server = site.server(config);
-        Surroundings {
+        Environment {
             address: server.address(),
             server: Some(server),
             restart: Restart::Own(broker),
-            ..Surroundings::new(site.database, site.broker)
+            ..Environment::new(site.database, site.broker)
         }
     }
 
-    /// Another server, and what the environment says is around it.
-    pub fn of_another(address: &str, settle: Option<Duration>) -> Self {
+    /// Connects to another server and its environment, given by environment variables.
+    pub fn external(address: &str, settle: Option<Duration>) -> Self {
         let variable = |name| env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
         let restart = env::var("CONFORMANCE_RESTART_BROKER");
         let at = variable("CONFORMANCE_DATABASE");
-        Surroundings {
+        Environment {
             address: address.parse().expect("HOST:PORT"),
             restart: restart.map_or(Restart::No, Restart::Command),
             settle,
-            ..Surroundings::new(at, variable("CONFORMANCE_BROKER"))
+            ..Environment::new(at, variable("CONFORMANCE_BROKER"))
         }
     }
 
     fn new(database: String, broker: String) -> Self {
-        sql(&database, WITNESSED);
-        Surroundings {
+        sql(&database, OBSERVED);
+        Environment {
             address: ([127, 0, 0, 1], 0).into(),
             database,
             broker,
@@ -74,13 +74,13 @@ impl<'b> Surroundings<'b> {
             settle: None,
             time: 1.0,
             publisher: RefCell::new(None),
-            witness: RefCell::new(None),
+            observer: RefCell::new(None),
         }
     }
 
-    /// The times that were waited for h are multiplied by this.
+    /// Sets the factor for the waiting times recorded with h.
     pub fn with_time(self, time: f64) -> Self {
-        Surroundings { time, ..self }
+        Environment { time, ..self }
     }
 
     pub fn can_restart_broker(&self) -> bool {
@@ -91,8 +91,8 @@ impl<'b> Surroundings<'b> {
         Player::new(self.address, self, self.settle).find(transcript)
     }
 
-    /// Publishes, on a connection that is made again where the broker was restarted. An event
-    /// that no queue gets is published again: the server has not made its own yet.
+    /// Publishes a message; reconnects after a restart of the broker. An unroutable event is
+    /// published again: the server has not created its queue yet.
     fn publish_one(&self, key: &str, message: &Message) {
         eventually(2 * PATIENCE, || {
             let mut publisher = self.publisher.borrow_mut();
@@ -108,26 +108,26 @@ impl<'b> Surroundings<'b> {
         });
     }
 
-    /// Waits until an event that comes after all others of its key has arrived. Nobody but the
-    /// witness gets it.
+    /// Waits until an event that follows all others of its key has arrived. Only the observer
+    /// receives it.
     fn fence(&self, key: &str) {
-        let mut witness = self.witness.borrow_mut();
-        let witness = witness.get_or_insert_with(|| self.new_witness());
+        let mut observer = self.observer.borrow_mut();
+        let observer = observer.get_or_insert_with(|| self.new_observer());
         let (event, kind) = match key {
             "user" => (
-                json!({"type": "group-join", "userid": WITNESS, "group": "open1234",
+                json!({"type": "group-join", "userid": OBSERVER, "group": "open1234",
                        "session_model": {}}),
                 "session-change",
             ),
             _ => (
-                json!({"action": "update", "annotation_id": WITNESSED_ID, "src_client_id": "fence"}),
+                json!({"action": "update", "annotation_id": OBSERVED_ID, "src_client_id": "fence"}),
                 "annotation-notification",
             ),
         };
         self.publish_one(key, &json(&event));
         let text = loop {
-            match witness.receive() {
-                Received::Ping(payload) => witness.send_frame(true, OpCode::Pong, &payload),
+            match observer.receive() {
+                Received::Ping(payload) => observer.send_frame(true, OpCode::Pong, &payload),
                 Received::Text(text) => break text,
                 other => panic!("{other:?}"),
             }
@@ -135,15 +135,15 @@ impl<'b> Surroundings<'b> {
         assert!(text.contains(kind), "{text}");
     }
 
-    fn new_witness(&self) -> Client {
-        let fields = format!("Authorization: Bearer {WITNESS_TOKEN}\r\n");
-        let mut witness = Client::open(self.address, "/ws", &fields);
-        witness.subscribe("/id", WITNESSED_ID);
-        witness
+    fn new_observer(&self) -> Client {
+        let fields = format!("Authorization: Bearer {OBSERVER_TOKEN}\r\n");
+        let mut observer = Client::open(self.address, "/ws", &fields);
+        observer.subscribe("/id", OBSERVED_ID);
+        observer
     }
 }
 
-impl World for Surroundings<'_> {
+impl World for Environment<'_> {
     fn publish(&self, key: &str, messages: &[Message]) {
         for message in messages {
             self.publish_one(key, message);
@@ -188,11 +188,11 @@ fn json(event: &Value) -> Message {
     }
 }
 
-/// A user of `seed.sql` whom no event of a transcript is sent to by name.
-const WITNESS: &str = "acct:student2@localhost";
-const WITNESS_TOKEN: &str = "6879-student2-developer-token";
-/// An annotation that only the witness may read.
-const WITNESSED: &str = "INSERT INTO annotation (id, userid, shared, target_uri, document_id)
+/// A user of `seed.sql` without a personal event in any transcript.
+const OBSERVER: &str = "acct:student2@localhost";
+const OBSERVER_TOKEN: &str = "6879-student2-developer-token";
+/// An annotation that only the observer may read.
+const OBSERVED: &str = "INSERT INTO annotation (id, userid, shared, target_uri, document_id)
     VALUES ('f0000000-1111-11e6-8000-0000000000f0', 'acct:student2@localhost', false,
-            'http://witness.example/', 4) ON CONFLICT DO NOTHING";
-const WITNESSED_ID: &str = "8AAAABEREeaAAAAAAAAA8A";
+            'http://observer.example/', 4) ON CONFLICT DO NOTHING";
+const OBSERVED_ID: &str = "8AAAABEREeaAAAAAAAAA8A";

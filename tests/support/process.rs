@@ -1,4 +1,4 @@
-//! A server program that a test needs beside its own, and that ends with the test.
+//! An auxiliary server process that ends with the test.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -13,24 +13,24 @@ use socket2::{Domain, Socket, Type};
 
 use super::{PATIENCE, eventually};
 
-/// A running program. It is killed when this is dropped, and also when the test's process ends
-/// in whatever way: what lives in a `static` is never dropped.
-pub struct Kept {
+/// A running program. It is killed when this is dropped, and also whenever the test's process ends,
+/// since a `static` is never dropped.
+pub struct ManagedProcess {
     child: Child,
     watcher: Child,
 }
 
-impl Kept {
+impl ManagedProcess {
     /// Starts a program. When the test's process ends, `folder` is removed, too.
-    pub fn start(command: &mut Command, folder: &Path) -> Kept {
-        // Ctrl-C at the terminal is for the test; its end is then seen by the watcher.
+    pub fn start(command: &mut Command, folder: &Path) -> ManagedProcess {
+        // Ctrl-C at the terminal must only reach the test; the watcher then detects the test's end.
         let child = command
             .process_group(0)
             .stdin(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let watcher = Command::new("sh")
-            .args(["-c", WATCH, "sh", &child.id().to_string()])
+            .args(["-c", WATCHER, "sh", &child.id().to_string()])
             .arg(folder)
             .process_group(0)
             .stdin(Stdio::piped())
@@ -38,24 +38,24 @@ impl Kept {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Kept { child, watcher }
+        ManagedProcess { child, watcher }
     }
 
-    /// Whether it runs.
+    /// Returns whether the process is running.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Sends a signal by which it ends, and waits until it has.
+    /// Sends a terminating signal and waits for the process to exit.
     pub fn end(mut self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         eventually(PATIENCE, || self.child.try_wait().unwrap());
     }
 }
 
-impl Drop for Kept {
+impl Drop for ManagedProcess {
     fn drop(&mut self) {
-        // The watcher first: the number of a process that has ended may become another's.
+        // First the watcher: the process id may be reused once the process has exited.
         let _ = self.watcher.kill();
         let _ = self.watcher.wait();
         let _ = self.child.kill();
@@ -63,8 +63,8 @@ impl Drop for Kept {
     }
 }
 
-/// A command for a program, run by this user where the test is run by root: PostgreSQL refuses
-/// to be.
+/// Returns a command that runs a program as `user` if the test runs as root, which PostgreSQL
+/// refuses.
 pub fn command_as(user: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
     if !geteuid().is_root() {
         return Command::new(program);
@@ -78,16 +78,19 @@ pub fn command_as(user: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// Gives a folder to the user whom [`command_as`] runs programs by.
+/// Changes the owner of a folder to the user of [`command_as`].
 pub fn give_to(user: &str, folder: &Path) {
     if geteuid().is_root() {
         let status = Command::new("chown").arg(user).arg(folder).status();
-        assert!(status.unwrap().success(), "{user} cannot have {folder:?}");
+        assert!(
+            status.unwrap().success(),
+            "cannot change the owner of {folder:?} to {user}"
+        );
     }
 }
 
-/// A TCP port that nobody listens on, below those that systems give to outgoing connections: a
-/// server that is stopped must find it free when it starts again.
+/// Returns a free TCP port below the ephemeral range, so that it is still free when a stopped
+/// server starts again.
 pub fn free_port() -> u16 {
     let is_free = |port: &u16| try_to_bind(*port).is_ok();
     let random = RandomState::new().hash_one(std::process::id());
@@ -96,16 +99,16 @@ pub fn free_port() -> u16 {
     from_there.find(is_free).expect("a free port")
 }
 
-/// Takes a port for a moment, without listening: a process that another thread starts meanwhile has
-/// the socket until its program runs, and would take connections that are meant for the server.
+/// Binds a port for a moment without listening: a process that another thread forks meanwhile
+/// inherits the socket until exec, and would accept connections meant for the server.
 fn try_to_bind(port: u16) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())
 }
 
-/// Linux begins to give ports at 32768.
+/// Linux's ephemeral ports begin at 32768.
 const PORTS: Range<u16> = 16_000..32_000;
-/// Reads until the test's process is there no more. A server may take a moment to end its own
+/// Reads until the test's process has ended. A server may need a moment to end its own child
 /// processes, which write into the folder.
-const WATCH: &str = r#"cat; kill -KILL "$1"; sleep 1; rm -rf "$2""#;
+const WATCHER: &str = r#"cat; kill -KILL "$1"; sleep 1; rm -rf "$2""#;

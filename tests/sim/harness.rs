@@ -1,4 +1,4 @@
-//! The whole API on simulated sockets: the engine, the Real Time API on it, and clients.
+//! The whole API on simulated sockets: the engine, the Real Time API, and clients.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,50 +8,50 @@ use h_realtime::realtime::ApiSettings;
 use h_realtime_engine::{Arrival, Config, ConnKey, Engine, ListenerId, Now};
 
 use super::api::{Api, Command};
-use super::frames::{Ear, Heard, client_frame, handshake};
+use super::frames::{ClientEvent, FrameReader, client_frame, handshake};
 use super::rng::Rng;
 use super::socket::{Calls, ROOMY, SimSocket, Wire};
 
-/// A server and its clients, at rest between two calls.
-pub struct Stage {
+/// A server and its clients, idle between two calls.
+pub struct ApiHarness {
     engine: Engine<SimSocket, Api>,
-    guests: Vec<Guest>,
+    clients: Vec<Client>,
     plans: VecDeque<Plan>,
-    /// Milliseconds. It stands still but in [`Stage::wait`].
+    /// In milliseconds. It only advances in [`ApiHarness::wait`].
     clock: u64,
 }
 
-struct Guest {
+struct Client {
     wire: Wire,
     key: ConnKey,
-    ear: Ear,
+    reader: FrameReader,
 }
 
-impl Stage {
+impl ApiHarness {
     /// `max_terms` as in [`ApiSettings`].
-    pub fn new(max_terms: usize) -> Stage {
+    pub fn new(max_terms: usize) -> ApiHarness {
         let settings = ApiSettings {
             max_terms,
             ..ApiSettings::default()
         };
-        Stage {
+        ApiHarness {
             engine: Engine::new(Config::default(), Api::new(settings), 1, at(START)),
-            guests: Vec::new(),
+            clients: Vec::new(),
             plans: VecDeque::new(),
             clock: START,
         }
     }
 
-    /// The number of a new client, whose WebSocket is open.
+    /// Opens a WebSocket and returns the client's number.
     pub fn open(&mut self) -> usize {
         let number = self.connect();
         self.say(number, &handshake("/ws"));
         self.settle();
-        assert_eq!(self.hear(number), [Heard::Open]);
+        assert_eq!(self.receive_events(number), [ClientEvent::Open]);
         number
     }
 
-    /// The number of a new client, which has said nothing yet.
+    /// Connects a client without sending anything and returns its number.
     pub fn connect(&mut self) -> usize {
         let wire = Wire::new(ROOMY, Rng::new(1));
         let arrival = Arrival {
@@ -63,30 +63,30 @@ impl Stage {
         };
         let key = self.engine.accept(arrival).expect("room");
         wire.state().register();
-        let ear = Ear::default();
-        self.guests.push(Guest { wire, key, ear });
-        self.guests.len() - 1
+        let reader = FrameReader::default();
+        self.clients.push(Client { wire, key, reader });
+        self.clients.len() - 1
     }
 
-    /// A client sends a frame, whose first byte is given, and everything takes its course.
+    /// Sends a frame with this first byte, and runs turns until the engine is idle.
     pub fn send(&mut self, number: usize, first: u8, payload: &[u8]) {
         self.say(number, &client_frame(first, payload, [5, 6, 7, 8]));
         self.settle();
     }
 
-    /// What a client sends arrives, and nothing is done about it yet.
+    /// Delivers bytes from a client without running a turn.
     pub fn say(&mut self, number: usize, bytes: &[u8]) {
-        let mut state = self.guests[number].wire.state();
+        let mut state = self.clients[number].wire.state();
         state.peer_send(bytes);
         state.deliver(usize::MAX);
     }
 
-    /// An event is published.
+    /// Publishes an event.
     pub fn publish(&mut self, plan: Plan) {
         self.publish_all([plan]);
     }
 
-    /// Events are published in the same turn.
+    /// Publishes events in the same turn.
     pub fn publish_all(&mut self, plans: impl IntoIterator<Item = Plan>) {
         self.plans.extend(plans);
         self.settle();
@@ -98,31 +98,37 @@ impl Stage {
         self.settle();
     }
 
-    /// The system calls made on a client's socket since they were last asked for.
+    /// Returns the system calls on a client's socket since the last call.
     pub fn calls(&mut self, number: usize) -> Calls {
-        std::mem::take(&mut self.guests[number].wire.state().calls)
+        std::mem::take(&mut self.clients[number].wire.state().calls)
     }
 
-    /// What a client has heard since it was last asked.
-    pub fn hear(&mut self, number: usize) -> Vec<Heard> {
-        let guest = &mut self.guests[number];
-        guest.ear.feed(&guest.wire.state().peer_take(usize::MAX));
-        let mut heard = Vec::new();
-        while let Some(next) = guest.ear.next().expect("the server keeps to the protocol") {
-            heard.push(next);
+    /// Returns the events that a client has received since the last call.
+    pub fn receive_events(&mut self, number: usize) -> Vec<ClientEvent> {
+        let client = &mut self.clients[number];
+        client
+            .reader
+            .feed(&client.wire.state().peer_take(usize::MAX));
+        let mut events = Vec::new();
+        while let Some(next) = client
+            .reader
+            .next()
+            .expect("the server follows the protocol")
+        {
+            events.push(next);
         }
-        assert!(!guest.ear.is_mid_word());
-        heard
+        assert!(!client.reader.is_incomplete());
+        events
     }
 
-    /// Everything takes its course, until the engine would sleep.
+    /// Runs turns until the engine would sleep.
     pub fn settle(&mut self) {
         for _ in 0..MAX_TURNS {
             self.engine.begin_turn(at(self.clock));
-            for guest in &self.guests {
-                let edge = guest.wire.state().take_edge();
+            for client in &self.clients {
+                let edge = client.wire.state().take_edge();
                 if let Some(readiness) = edge {
-                    self.engine.ready(guest.key, readiness);
+                    self.engine.ready(client.key, readiness);
                 }
             }
             while self.engine.wants_commands()
@@ -132,14 +138,14 @@ impl Stage {
             }
             self.engine.serve();
             self.engine.reap();
-            let mut guests = self.guests.iter();
-            let has_edge = guests.any(|guest| guest.wire.state().has_edge());
+            let mut clients = self.clients.iter();
+            let has_edge = clients.any(|client| client.wire.state().has_edge());
             if !has_edge && self.plans.is_empty() && self.engine.timeout() > Duration::ZERO {
                 assert_eq!(self.engine.check_invariants(), Ok(()));
                 return;
             }
         }
-        panic!("it never comes to rest");
+        panic!("the engine does not become idle");
     }
 }
 
@@ -151,5 +157,5 @@ fn at(clock: u64) -> Now {
 }
 
 const START: u64 = 1_000_000;
-/// Turns in which everything must come to rest.
+/// The maximum number of turns until the engine is idle.
 const MAX_TURNS: usize = 1000;

@@ -1,4 +1,4 @@
-//! What happens by chance.
+//! The random steps.
 
 use h_realtime::model::{
     AuthReply, BackendEvent, EndCause, Identity, InvalidToken, RequestId, TokenId, UnixMillis,
@@ -8,53 +8,53 @@ use h_realtime_engine::Config;
 use h_realtime_engine::ws::CAN_DEFLATE;
 
 use crate::sim::rng::Rng;
-use crate::sim::world::Disorder;
-use crate::sim::{Conduct, Faults, Limits, OFFER, deflate, frames::handshake_with};
+use crate::sim::world::PollerFaults;
+use crate::sim::{Behavior, Faults, Limits, OFFER, deflate, frames::handshake_with};
 
 use super::app::Command;
-use super::matcher::Wants;
+use super::client_messages::{self, pick};
+use super::model::Credentials;
 use super::plans::{self, USERS};
-use super::says::{self, pick};
 use super::world::{Hello, World};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Connect,
-    /// The network brings bytes to the server.
+    /// The network delivers bytes to the server.
     Bring,
     /// A client reads.
     Listen,
-    Say,
-    /// A client says more at once than it is read from in a row.
+    ClientMessage,
+    /// A client sends more messages at once than the engine processes in one turn.
     Burst,
     Ping,
-    /// A client goes away, in one of the ways there are.
+    /// A client disconnects in one of several ways.
     Leave,
-    /// The back end answers one of its questions.
+    /// The back end replies to a request.
     Answer,
-    /// It answers one that it has answered before.
+    /// The back end replies to a request again.
     AnswerAgain,
-    /// It forgets one.
+    /// The back end loses a request.
     Lose,
     /// A user's memberships change.
     Regroup,
     EndToken,
     EndUser,
-    /// The back end's queue is full, or not any more.
+    /// The back end's queue becomes full, or accepts requests again.
     Overload,
     Publish,
     Turn,
-    /// Everything comes to rest, but for the network.
+    /// Runs turns until the engine is idle, without network activity.
     Settle,
     Wait,
-    /// The machine sleeps for an hour.
+    /// The machine is suspended for an hour.
     Sleep,
-    /// The wall clock is set an hour forward or back.
+    /// The wall clock is set forward or back by an hour.
     SetClock,
 }
 
-/// A game: the world, and what the back end knows.
-struct Play {
+/// A run: the world, and the state of the back end.
+struct Run {
     world: World,
     rng: Rng,
     faults: Faults,
@@ -70,34 +70,34 @@ struct Token {
     has_ended: bool,
 }
 
-/// Plays so many steps, and what must follow them: everybody leaves, and nothing is left.
+/// Runs `steps` steps, then disconnects all clients and checks that no state is left.
 pub fn run(seed: u64, steps: usize) {
-    let mut play = Play::new(seed);
-    let is_told = std::env::var_os("TELL").is_some();
+    let mut run = Run::new(seed);
+    let is_verbose = std::env::var_os("TELL").is_some();
     let total: usize = STEPS.iter().map(|(weight, _)| weight).sum();
     for _ in 0..4 {
-        play.connect();
+        run.connect();
     }
     for _ in 0..steps {
-        let mut at = play.rng.below(total);
+        let mut at = run.rng.below(total);
         let step = STEPS.iter().find(|(weight, _)| {
             let is_it = at < *weight;
             at = at.saturating_sub(*weight);
             is_it
         });
         if let Some((_, step)) = step {
-            if is_told {
+            if is_verbose {
                 eprintln!("{step:?}");
             }
-            play.step(*step);
+            run.step(*step);
         }
     }
-    play.world.asked.is_busy.set(false);
-    play.answer();
-    play.world.finish();
+    run.world.requests.is_busy.set(false);
+    run.answer();
+    run.world.finish();
 }
 
-impl Play {
+impl Run {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let rejects = rng.chance(40);
@@ -113,7 +113,7 @@ impl Play {
         let config = config(&mut rng);
         let limits = turn_limits(&mut rng);
         let mut world = World::new(config, settings, limits, rejects, rng.fork());
-        world.disorder = Disorder {
+        world.poller_faults = PollerFaults {
             delayed: rng.below(60) as u32,
             spurious: 10,
             repeated: 5,
@@ -132,7 +132,7 @@ impl Play {
             broken: some(20),
             zero_writes: false,
         };
-        Play {
+        Run {
             world,
             rng,
             faults,
@@ -146,7 +146,12 @@ impl Play {
     fn step(&mut self, step: Step) {
         match step {
             Step::Connect => self.connect(),
-            Step::Bring | Step::Listen | Step::Say | Step::Burst | Step::Ping | Step::Leave => {
+            Step::Bring
+            | Step::Listen
+            | Step::ClientMessage
+            | Step::Burst
+            | Step::Ping
+            | Step::Leave => {
                 let at = self.rng.below(self.world.active.len());
                 if let Some(number) = self.world.active.get(at).copied() {
                     self.step_of(number, step);
@@ -155,7 +160,7 @@ impl Play {
             Step::Answer => self.answer(),
             Step::AnswerAgain => self.answer_again(),
             Step::Lose => {
-                let mut questions = self.world.asked.questions.borrow_mut();
+                let mut questions = self.world.requests.questions.borrow_mut();
                 let at = self.rng.below(questions.len());
                 if at < questions.len() {
                     questions.remove(at);
@@ -173,7 +178,7 @@ impl Play {
             Step::EndUser => self.end_user(),
             Step::Overload => {
                 let is_busy = self.rng.chance(25);
-                self.world.asked.is_busy.set(is_busy);
+                self.world.requests.is_busy.set(is_busy);
             }
             Step::Publish => self.publish(),
             Step::Turn => {
@@ -205,23 +210,23 @@ impl Play {
             _ => usize::MAX,
         };
         let client = &mut self.world.clients[number];
-        // Some do not wait for the answer to their handshake.
+        // Some clients send before the handshake response.
         let may_speak = client.key.is_some()
             && (client.progress.is_open || self.rng.chance(20))
-            && !client.conduct.has_sent_close
-            && !client.conduct.has_finished
-            && !client.conduct.is_wrong;
+            && !client.behavior.has_sent_close
+            && !client.behavior.has_finished
+            && !client.behavior.is_wrong;
         match step {
             Step::Bring => drop(client.wire.state().deliver(bytes)),
             Step::Listen => self.world.listen(number, bytes),
             Step::Ping if may_speak => client.ping(),
-            Step::Say if may_speak => {
-                let say = says::any(&mut self.rng, self.max_terms);
+            Step::ClientMessage if may_speak => {
+                let message = client_messages::any(&mut self.rng, self.max_terms);
                 let fragment = self.rng.chance(15).then(|| self.rng.below(30));
-                self.world.say(number, say, fragment);
+                self.world.send(number, message, fragment);
             }
             Step::Burst if may_speak => {
-                (0..100).for_each(|_| self.world.say(number, says::long(), None));
+                (0..100).for_each(|_| self.world.send(number, client_messages::long(), None));
                 let client = &mut self.world.clients[number];
                 client.wire.state().deliver(usize::MAX);
             }
@@ -231,11 +236,11 @@ impl Play {
                 3 => client.reset(),
                 4 => client.vanish(),
                 5 if may_speak => {
-                    client.conduct.is_wrong = true;
+                    client.behavior.is_wrong = true;
                     client.frame(0x83, b"unknown opcode");
                 }
                 6 if may_speak && client.compresses => {
-                    client.conduct.is_wrong = true;
+                    client.behavior.is_wrong = true;
                     client.finish_part();
                     client.frame(0xC1, &deflate(&vec![b' '; 1 << 17]));
                 }
@@ -247,9 +252,9 @@ impl Play {
 
     fn connect(&mut self) {
         let rng = &mut self.rng;
-        let conduct = Conduct {
+        let behavior = Behavior {
             is_eager: rng.chance(60),
-            ..Conduct::default()
+            ..Behavior::default()
         };
         let sizes = [300, 2000, 10_000, 200_000];
         let limits = Limits {
@@ -257,8 +262,8 @@ impl Play {
             send: sizes[rng.below(4)],
         };
         let faults = Faults {
-            // Only to those of whom nothing is expected.
-            broken: if conduct.is_eager {
+            // Only for clients without expectations.
+            broken: if behavior.is_eager {
                 0
             } else {
                 self.faults.broken
@@ -267,24 +272,27 @@ impl Play {
         };
         let compresses = CAN_DEFLATE && rng.chance(40);
         let offer = if compresses { OFFER } else { "" };
-        let (wants, bytes) = match rng.below(20) {
-            0..5 => (Wants::Anonymous, handshake_with("/ws", offer)),
-            5 => (Wants::Nobody, handshake_with("/ws?access_token=", offer)),
+        let (credentials, bytes) = match rng.below(20) {
+            0..5 => (Credentials::Anonymous, handshake_with("/ws", offer)),
+            5 => (
+                Credentials::EmptyToken,
+                handshake_with("/ws?access_token=", offer),
+            ),
             6 => (
-                Wants::Token,
+                Credentials::Token,
                 handshake_with("/ws?access_token=wrong", offer),
             ),
-            _ => (Wants::Token, self.handshake(offer)),
+            _ => (Credentials::Token, self.handshake(offer)),
         };
         let hello = Hello {
-            wants,
+            credentials,
             bytes,
             compresses,
         };
-        self.world.connect(conduct, limits, faults, hello);
+        self.world.connect(behavior, limits, faults, hello);
     }
 
-    /// A handshake with a token, old or new.
+    /// Returns a handshake with a new or a used token.
     fn handshake(&mut self, offer: &str) -> Vec<u8> {
         let mut at = self.rng.below(self.tokens.len());
         if self.tokens.is_empty() || self.rng.chance(30) {
@@ -304,9 +312,9 @@ impl Play {
         handshake_with("/ws", &fields)
     }
 
-    /// Answers one question, not always the oldest.
+    /// Replies to a request, not always the oldest.
     fn answer(&mut self) {
-        let count = self.world.asked.questions.borrow().len();
+        let count = self.world.requests.questions.borrow().len();
         if count == 0 {
             return;
         }
@@ -314,7 +322,7 @@ impl Play {
             true => 0,
             false => self.rng.below(count),
         };
-        let question = self.world.asked.questions.borrow_mut().remove(at);
+        let question = self.world.requests.questions.borrow_mut().remove(at);
         let reply = match self.rng.chance(5) {
             true => AuthReply::Unavailable,
             false => self.reply(&question.1),
@@ -324,7 +332,7 @@ impl Play {
         self.tell(BackendEvent::Authenticated { request_id, reply });
     }
 
-    /// Whose a token is now.
+    /// Returns the current owner of a token.
     fn reply(&mut self, token: &str) -> AuthReply {
         let number = token.strip_prefix('t').and_then(|rest| rest.parse().ok());
         let number: usize = number.unwrap_or(usize::MAX);
@@ -342,7 +350,7 @@ impl Play {
     fn answer_again(&mut self) {
         let at = self.rng.below(self.answered.len());
         if let Some((request_id, _)) = self.answered.get(at).cloned() {
-            // Somebody else's, even.
+            // Possibly of another user.
             let other = format!("t{}", self.rng.below(self.tokens.len() + 1));
             let reply = self.reply(&other);
             self.tell(BackendEvent::Authenticated { request_id, reply });
@@ -377,7 +385,7 @@ impl Play {
         self.world.command(Command::Deliver(plans));
     }
 
-    /// The first that is done when the clock has jumped.
+    /// Publishes an event, first of all after a clock jump.
     fn maybe_publish(&mut self) {
         for _ in 0..self.rng.below(4) {
             self.publish();
@@ -389,7 +397,7 @@ impl Play {
     }
 }
 
-/// Small limits for most, so that they are met; the real ones for some.
+/// Mostly small limits, so that they are reached; sometimes the real ones.
 fn config(rng: &mut Rng) -> Config {
     let mut config = Config {
         max_connections: 12 + rng.below(24),
@@ -402,7 +410,7 @@ fn config(rng: &mut Rng) -> Config {
     config
 }
 
-/// Limits on the events of a turn: small ones for most, so that batches wait.
+/// Limits on the events of a turn: mostly small ones, so that batches are split.
 fn turn_limits(rng: &mut Rng) -> TurnLimits {
     match rng.chance(70) {
         true => TurnLimits {
@@ -417,12 +425,12 @@ fn turn_limits(rng: &mut Rng) -> TurnLimits {
 
 const HOUR: u64 = 3_600_000;
 
-/// The steps, and how often each is taken.
+/// The steps, and the weight of each.
 const STEPS: &[(usize, Step)] = &[
     (70, Step::Connect),
     (130, Step::Bring),
     (130, Step::Listen),
-    (260, Step::Say),
+    (260, Step::ClientMessage),
     (5, Step::Burst),
     (20, Step::Ping),
     (16, Step::Leave),

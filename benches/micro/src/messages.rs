@@ -1,4 +1,4 @@
-//! What clients and back ends say: as browsers, the official client and h say it.
+//! Messages of clients and back ends, as browsers, the official client, and h send them.
 
 use h_realtime::model::{Candidates, Decision, EventKind, Field, Plan, Rule, Term};
 use h_realtime::uri;
@@ -7,7 +7,7 @@ use h_realtime_engine::ws::{
     Deflater, OpCode, encode_client_frame, encode_compressed, encode_frame,
 };
 
-/// A program's handshake, which offers no compression.
+/// The handshake of a program, without an offer of compression.
 pub const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\n\
     Host: localhost:5001\r\n\
     Upgrade: websocket\r\n\
@@ -15,7 +15,7 @@ pub const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
 
-/// A browser's, which does.
+/// The handshake of a browser, with an offer of compression.
 pub const BROWSER_HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\n\
     Host: h.example.org\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
@@ -40,36 +40,36 @@ pub const WHOAMI: &str = r#"{"type":"whoami","id":1}"#;
 pub const CLIENT_ID: &str =
     r#"{"messageType":"client_id","value":"6f32b1c5-6e1d-4b0a-8e7a-52b6b2b0f3d1"}"#;
 
-/// A client's frame that is a whole message, masked.
+/// Returns a complete message in one masked client frame.
 pub fn frame(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     encode_client_frame(true, OpCode::Text, MASK, text.as_bytes(), &mut out);
     out
 }
 
-/// A client's control frame.
+/// Returns a client's control frame.
 pub fn control(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     encode_client_frame(true, opcode, MASK, payload, &mut out);
     out
 }
 
-/// Bytes that live as long as the program.
+/// Leaks bytes to make them `'static`.
 pub fn keep(bytes: Vec<u8>) -> &'static [u8] {
     bytes.leak()
 }
 
-/// The address of a page.
+/// Returns the URL of a page.
 pub fn page(number: usize) -> String {
     format!("https://example.org/articles/2024/03/how-tides-work-{number}.html")
 }
 
-/// The message that asks for what is on these pages.
+/// Returns the message that subscribes to these pages.
 pub fn filter(pages: &[String]) -> String {
     format!(r#"{{"type":"filter","filter":{},"id":1}}"#, criteria(pages))
 }
 
-/// The filter itself.
+/// Returns the filter itself.
 pub fn criteria(pages: &[String]) -> String {
     let pages: Vec<_> = pages.iter().map(|page| format!("\"{page}\"")).collect();
     format!(
@@ -78,7 +78,7 @@ pub fn criteria(pages: &[String]) -> String {
     )
 }
 
-/// An annotation on a page that everybody may read, as a back end tells it: 600 bytes.
+/// Returns the event of a public annotation on a page, as a back end produces it: 600 bytes.
 pub fn event(page: &str) -> Plan {
     let mut terms = vec![
         term(Field::Group, "__world__"),
@@ -103,7 +103,7 @@ fn term(field: Field, value: &str) -> Term {
     Term { field, value }
 }
 
-/// The message of an event: 600 bytes.
+/// Returns the message of an event: 600 bytes.
 pub fn notification() -> String {
     let mut text = String::from(
         r#"{"type": "annotation-notification", "options": {"action": "create"}, "payload": [{"id": "AAAAAAAAAAAAAAAAAAAAAQ", "created": "2024-03-05T10:11:12.131415+00:00", "updated": "2024-03-05T10:11:12.131415+00:00", "user": "acct:joe.bloggs@example.org", "uri": "https://example.org/articles/2024/03/how-tides-work-1.html", "group": "__world__", "tags": ["tides", "moon"], "permissions": {"read": ["group:__world__"]}, "text": ""#,
@@ -117,33 +117,33 @@ pub fn notification() -> String {
     text
 }
 
-/// How many bytes a message takes on the way to a client.
+/// Returns the size of a message on the wire to a client.
 pub fn sent(text: &str) -> usize {
     let mut out = Vec::new();
     encode_frame(OpCode::Text, text.as_bytes(), &mut out);
     out.len()
 }
 
-/// The same compressed.
+/// Returns its compressed size.
 pub fn sent_compressed(text: &str) -> usize {
     let (mut deflater, mut out) = (Deflater::default(), Vec::new());
     let data = deflater.deflate(text.as_bytes(), text.len());
-    encode_compressed(OpCode::Text, data.expect("that it shrinks"), &mut out);
+    encode_compressed(OpCode::Text, data.expect("compressible text"), &mut out);
     out.len()
 }
 
-/// The answer to a handshake.
-pub fn answer(handshake: &[u8]) -> Vec<u8> {
+/// Returns the response to a handshake.
+pub fn response(handshake: &[u8]) -> Vec<u8> {
     let head = parse_head(handshake, handshake.len(), check_upgrade);
     let mut out = Vec::new();
     match head {
         Ok(Head::Complete(Ok(upgrade))) => upgrade.encode(&mut out),
-        _ => panic!("no good handshake"),
+        _ => panic!("invalid handshake"),
     }
     out
 }
 
-/// Bytes of the message of an event.
+/// The size of an event's message.
 pub const NOTIFICATION: usize = 600;
-/// What clients mask with.
+/// The clients' masking key.
 pub const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];

@@ -1,4 +1,4 @@
-//! A server under attack, and somebody who goes on using it.
+//! A server under attack, and a well-behaved client that must be served meanwhile.
 
 use std::fs;
 use std::net::{Shutdown, TcpStream};
@@ -9,91 +9,91 @@ use socket2::SockRef;
 
 use super::{Client, PATIENCE, Server, eventually};
 
-/// A server, a client that must be answered all the time, and what the server took before.
-pub struct Siege {
+/// A server, a client that must be served all the time, and the server's memory before the attack.
+pub struct LoadTest {
     pub server: Server,
-    witness: Client,
+    probe: Client,
     resident: u64,
 }
 
-impl Siege {
-    /// A siege of a server with this configuration.
-    pub fn new(config: &str) -> Siege {
+impl LoadTest {
+    /// Starts a server with this configuration.
+    pub fn new(config: &str) -> LoadTest {
         let server = Server::configured(config);
-        let witness = server.anonymous();
-        Siege::of(server, witness)
+        let probe = server.anonymous();
+        LoadTest::of(server, probe)
     }
 
-    /// A siege of this server, with this client to go on using it.
-    pub fn of(server: Server, mut witness: Client) -> Siege {
+    /// Wraps this server, with `probe` as the well-behaved client.
+    pub fn of(server: Server, mut probe: Client) -> LoadTest {
         raise_open_files();
-        witness.drain();
+        probe.drain();
         server.metric("h_realtime_accepts_total");
         let resident = server.resident();
-        Siege {
+        LoadTest {
             server,
-            witness,
+            probe,
             resident,
         }
     }
 
-    /// Asserts that the witness is answered, and measures the delay.
-    pub fn answer(&mut self) -> Delay {
+    /// Asserts that the well-behaved client is answered, and measures the delay.
+    pub fn ping(&mut self) -> Delay {
         let stopwatch = Stopwatch::start(&self.server);
-        assert_eq!(self.witness.drain(), []);
+        assert_eq!(self.probe.drain(), []);
         stopwatch.read(&self.server)
     }
 
-    /// The witness goes, and another must be let in.
-    pub fn relieve(&mut self) {
-        self.witness.stream.shutdown(Shutdown::Both).unwrap();
-        self.witness = eventually(PATIENCE, || {
+    /// Replaces the well-behaved client: a new one must be accepted.
+    pub fn replace_probe(&mut self) {
+        self.probe.stream.shutdown(Shutdown::Both).unwrap();
+        self.probe = eventually(PATIENCE, || {
             let client = Client::try_open(self.server.address(), "/ws", "");
             client.head.starts_with("HTTP/1.1 101 ").then_some(client)
         });
-        self.answer();
+        self.ping();
     }
 
-    /// What the server takes now beyond what it took before, in bytes.
+    /// Returns the growth of the server's memory in bytes.
     pub fn growth(&self) -> u64 {
         self.server.resident().saturating_sub(self.resident)
     }
 
-    /// Waits until the server has only the witness left.
-    pub fn wait_until_alone(&mut self) {
+    /// Waits until only the well-behaved client is connected.
+    pub fn wait_for_disconnects(&mut self) {
         eventually(PATIENCE, || {
-            self.answer();
-            // The one that asks is a connection, too.
+            self.ping();
+            // The metrics request is a connection, too.
             (self.server.metric("h_realtime_connections") <= 2.0).then_some(())
         });
     }
 
-    /// The attack is over: everybody else is gone, the witness has never been let down, what it
-    /// took is given back, and nothing is left to do.
-    pub fn lift(self) {
-        self.lift_but_for(SLACK);
+    /// Checks after the attack that all attackers are disconnected, the well-behaved client is
+    /// still served, memory is released, and the server is idle.
+    pub fn check_recovery(self) {
+        self.check_recovery_with(SLACK);
     }
 
-    /// The same where so many bytes may be kept.
-    pub fn lift_but_for(mut self, kept: u64) {
-        self.wait_until_alone();
+    /// The same, with `allowed` bytes of growth allowed.
+    pub fn check_recovery_with(mut self, allowed: u64) {
+        self.wait_for_disconnects();
         assert_eq!(self.server.metric("h_realtime_queued_bytes"), 0.0);
         assert_eq!(self.server.metric("h_realtime_unfinished_bytes"), 0.0);
         eventually(PATIENCE, || {
-            self.answer();
-            (self.growth() < kept).then_some(())
+            self.ping();
+            (self.growth() < allowed).then_some(())
         });
         eventually(PATIENCE, || {
             let before = cpu(&self.server);
             std::thread::sleep(Duration::from_millis(300));
             (cpu(&self.server) - before < Duration::from_millis(100)).then_some(())
         });
-        self.answer();
+        self.ping();
     }
 }
 
-/// A delay that a client has had, in which `work` is the processor time that the server used: that
-/// does not depend on the other processes of the machine.
+/// The delay of a reply. `work` is the CPU time that the server used, which does not depend on
+/// other processes of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Delay {
     pub work: Duration,
@@ -122,7 +122,7 @@ impl Stopwatch {
     }
 }
 
-/// Processor time of a server's reactor, as exactly as the scheduler knows it.
+/// Returns the CPU time of a server's reactor, with the scheduler's precision.
 fn scheduled(server: &Server) -> Duration {
     let path = format!("/proc/{}/schedstat", server.child.id());
     let text = fs::read_to_string(path).unwrap();
@@ -130,11 +130,11 @@ fn scheduled(server: &Server) -> Duration {
     Duration::from_nanos(nanos.parse().unwrap())
 }
 
-/// Processor time that a server has used.
+/// Returns the CPU time of a server.
 pub fn cpu(server: &Server) -> Duration {
     let path = format!("/proc/{}/stat", server.child.id());
     let text = fs::read_to_string(path).unwrap();
-    // The name, in parentheses, may hold spaces. Fields 14 and 15 are ticks of 10 ms.
+    // The name in parentheses may contain spaces. Fields 14 and 15 are ticks of 10 ms.
     let fields = text.rsplit(')').next().unwrap().split_whitespace();
     let ticks: u64 = fields
         .skip(11)
@@ -144,12 +144,13 @@ pub fn cpu(server: &Server) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Has the kernel reset the connection instead of ending it.
+/// Closes a connection with a reset.
 pub fn reset(stream: TcpStream) {
     SockRef::from(&stream)
         .set_linger(Some(Duration::ZERO))
         .unwrap();
 }
 
-/// What may be kept of an attack: buffers of the reactor's own, and pages of the allocator.
+/// The growth that is allowed after an attack: the reactor's own buffers, and pages of the
+/// allocator.
 const SLACK: u64 = 12 << 20;

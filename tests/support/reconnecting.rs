@@ -1,4 +1,5 @@
-//! Thousands of clients that come back as the official one does, in one thread; and newcomers.
+//! Thousands of clients on one thread that reconnect like the official client; and clients that
+//! connect for the first time.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -12,66 +13,70 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::PATIENCE;
 
-/// Clients that connect, wait to be closed, and come back.
-pub struct Crowd {
+/// Clients that connect, wait to be closed, and reconnect.
+pub struct ReconnectingClients {
     poll: Poll,
     events: Events,
     address: SocketAddr,
     members: Vec<Member>,
-    /// Since the beginning.
+    /// Total since the start.
     pub opened: usize,
-    /// Closes with 1012, and when they came.
-    pub told: Vec<Instant>,
-    /// What must not happen: connects refused or reset, handshakes cut, closes with other codes.
+    /// When closes with 1012 were received.
+    pub closes: Vec<Instant>,
+    /// Failures: refused or reset connects, interrupted handshakes, closes with other codes.
     pub faults: Vec<String>,
 }
 
 struct Member {
     state: State,
-    /// Failed tries since the last that went well.
+    /// Failed attempts since the last success.
     tries: u32,
 }
 
 enum State {
-    /// It tries again then.
-    Away(Instant),
-    /// What has come of the answer.
-    Shaking(TcpStream, bool, Vec<u8>),
-    /// What has come since.
+    /// Reconnects at this time.
+    Disconnected(Instant),
+    /// Handshake in progress, with the bytes received.
+    Handshaking(TcpStream, bool, Vec<u8>),
+    /// Open, with the bytes received.
     Open(TcpStream, Vec<u8>),
-    /// It has answered the close frame.
+    /// Has replied to the close frame.
     Closing(TcpStream),
 }
 
-impl Crowd {
-    /// So many, who all connect now, a few at a time.
-    pub fn new(address: SocketAddr, count: usize) -> Crowd {
+impl ReconnectingClients {
+    /// Connects `count` clients, a few at a time.
+    pub fn new(address: SocketAddr, count: usize) -> ReconnectingClients {
         let now = Instant::now();
         let arrives = |number: usize| now + Duration::from_micros(200 * number as u64);
-        Crowd {
+        ReconnectingClients {
             poll: Poll::new().unwrap(),
             events: Events::with_capacity(1024),
             address,
             members: (0..count)
                 .map(|number| Member {
-                    state: State::Away(arrives(number)),
+                    state: State::Disconnected(arrives(number)),
                     tries: 0,
                 })
                 .collect(),
             opened: 0,
-            told: Vec::new(),
+            closes: Vec::new(),
             faults: Vec::new(),
         }
     }
 
-    /// How many are connected now.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
         let is_open = |member: &&Member| matches!(member.state, State::Open(..));
         self.members.iter().filter(is_open).count()
     }
 
-    /// Goes on until this is so, which must not take longer than that.
-    pub fn run_until(&mut self, within: Duration, mut done: impl FnMut(&Crowd) -> bool) {
+    /// Serves the clients until `done` returns true, for at most `within`.
+    pub fn run_until(
+        &mut self,
+        within: Duration,
+        mut done: impl FnMut(&ReconnectingClients) -> bool,
+    ) {
         let end = Instant::now() + within;
         while !done(self) {
             assert!(
@@ -88,7 +93,7 @@ impl Crowd {
     fn turn(&mut self) {
         let now = Instant::now();
         for number in 0..self.members.len() {
-            if matches!(self.members[number].state, State::Away(at) if at <= now) {
+            if matches!(self.members[number].state, State::Disconnected(at) if at <= now) {
                 self.connect(number);
             }
         }
@@ -97,8 +102,8 @@ impl Crowd {
         self.poll.poll(&mut events, Some(wait)).unwrap();
         for event in &events {
             let number = event.token().0;
-            let now = std::mem::replace(&mut self.members[number].state, State::Away(now));
-            let next = self.go_on(number, now);
+            let now = std::mem::replace(&mut self.members[number].state, State::Disconnected(now));
+            let next = self.advance(number, now);
             self.members[number].state = next;
         }
         self.events = events;
@@ -109,45 +114,45 @@ impl Crowd {
         let both = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
         registry.register(&mut stream, Token(number), both).unwrap();
-        self.members[number].state = State::Shaking(stream, false, Vec::new());
+        self.members[number].state = State::Handshaking(stream, false, Vec::new());
     }
 
-    /// What becomes of a member whose socket has something to tell.
-    fn go_on(&mut self, number: usize, state: State) -> State {
+    /// Returns the next state of a client whose socket is ready.
+    fn advance(&mut self, number: usize, state: State) -> State {
         match state {
-            State::Away(at) => State::Away(at),
-            State::Shaking(stream, has_asked, bytes) => {
-                self.shake(number, stream, has_asked, bytes)
+            State::Disconnected(at) => State::Disconnected(at),
+            State::Handshaking(stream, has_sent_request, bytes) => {
+                self.handshake(number, stream, has_sent_request, bytes)
             }
             State::Open(mut stream, mut bytes) => match receive(&mut stream, &mut bytes) {
-                Ok(is_over) => self.hear(number, stream, bytes, is_over),
+                Ok(is_over) => self.on_input(number, stream, bytes, is_over),
                 Err(error) => self.fault(number, format!("while open: {error}")),
             },
-            // It is told that the connection has ended when the server has ended it.
+            // The server's end of stream is reported as an event.
             State::Closing(mut stream) => match receive(&mut stream, &mut Vec::new()) {
                 Ok(false) => State::Closing(stream),
-                Ok(true) | Err(_) => self.go_away(number),
+                Ok(true) | Err(_) => self.schedule_reconnect(number),
             },
         }
     }
 
-    fn shake(
+    fn handshake(
         &mut self,
         number: usize,
         mut stream: TcpStream,
-        has_asked: bool,
+        has_sent_request: bool,
         mut bytes: Vec<u8>,
     ) -> State {
-        if !has_asked {
+        if !has_sent_request {
             if let Some(error) = stream.take_error().unwrap() {
                 return self.fault(number, format!("connect: {error}"));
             }
             match stream.peer_addr() {
                 Ok(_) => {}
-                Err(_) => return State::Shaking(stream, false, bytes),
+                Err(_) => return State::Handshaking(stream, false, bytes),
             }
             let request = request(self.address);
-            // It fits an empty socket.
+            // The request fits an empty socket buffer.
             if let Err(error) = stream.write_all(request.as_bytes()) {
                 return self.fault(number, format!("handshake: {error}"));
             }
@@ -158,7 +163,7 @@ impl Crowd {
             Ok(false) => {}
         }
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-            return State::Shaking(stream, true, bytes);
+            return State::Handshaking(stream, true, bytes);
         };
         if !bytes.starts_with(b"HTTP/1.1 101 ") {
             let head = String::from_utf8_lossy(&bytes).into_owned();
@@ -167,45 +172,51 @@ impl Crowd {
         bytes.drain(..end + 4);
         self.opened += 1;
         self.members[number].tries = 0;
-        self.hear(number, stream, bytes, false)
+        self.on_input(number, stream, bytes, false)
     }
 
-    /// Nothing but a close frame is expected.
-    fn hear(&mut self, number: usize, mut stream: TcpStream, bytes: Vec<u8>, over: bool) -> State {
+    /// Expects nothing but a close frame.
+    fn on_input(
+        &mut self,
+        number: usize,
+        mut stream: TcpStream,
+        bytes: Vec<u8>,
+        over: bool,
+    ) -> State {
         match bytes[..] {
             [0x88, length, high, low, ..] if bytes.len() == usize::from(length) + 2 => {
                 let code = u16::from_be_bytes([high, low]);
                 if code != 1012 {
                     return self.fault(number, format!("closed with {code}"));
                 }
-                self.told.push(Instant::now());
+                self.closes.push(Instant::now());
                 // With a mask of zeros.
                 let answer = [0x88, 0x82, 0, 0, 0, 0, high, low];
                 match stream.write_all(&answer) {
-                    Ok(()) => self.go_on(number, State::Closing(stream)),
+                    Ok(()) => self.advance(number, State::Closing(stream)),
                     Err(error) => self.fault(number, format!("close: {error}")),
                 }
             }
             [] | [0x88, ..] if !over => State::Open(stream, bytes),
             _ if over => self.fault(number, "ended without a close frame".to_owned()),
-            _ => self.fault(number, format!("was sent {bytes:?}")),
+            _ => self.fault(number, format!("received {bytes:?}")),
         }
     }
 
-    fn fault(&mut self, number: usize, what: String) -> State {
-        self.faults.push(what);
+    fn fault(&mut self, number: usize, problem: String) -> State {
+        self.faults.push(problem);
         self.members[number].tries += 1;
-        self.go_away(number)
+        self.schedule_reconnect(number)
     }
 
-    /// 2 s, 4 s, 8 s …, as in the official client.
-    fn go_away(&mut self, number: usize) -> State {
+    /// Schedules a reconnect after 2 s, 4 s, 8 s …, as the official client does.
+    fn schedule_reconnect(&mut self, number: usize) -> State {
         let delay = Duration::from_secs(2 << self.members[number].tries.min(8));
-        State::Away(Instant::now() + delay)
+        State::Disconnected(Instant::now() + delay)
     }
 }
 
-/// Reads all that is there; whether the stream has ended.
+/// Reads all available bytes. Returns whether the stream has ended.
 fn receive(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<bool> {
     let mut buffer = [0; 4096];
     loop {
@@ -225,34 +236,34 @@ fn request(address: SocketAddr) -> String {
     )
 }
 
-/// Clients that were not there before: one after the other connects, is let in, and leaves.
-pub struct Newcomers {
+/// Clients that each connect once, complete the handshake, and close.
+pub struct NewClients {
     is_over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<io::Result<usize>>>,
 }
 
-impl Newcomers {
-    /// So many at a time.
-    pub fn start(address: SocketAddr, threads: usize) -> Newcomers {
+impl NewClients {
+    /// Starts this many threads.
+    pub fn start(address: SocketAddr, threads: usize) -> NewClients {
         let is_over = Arc::new(AtomicBool::new(false));
         let threads = (0..threads).map(|_| {
             let is_over = Arc::clone(&is_over);
             thread::spawn(move || {
                 let mut count = 0;
                 while !is_over.load(Ordering::Relaxed) {
-                    come_in(address)?;
+                    connect_once(address)?;
                     count += 1;
                 }
                 Ok(count)
             })
         });
-        Newcomers {
+        NewClients {
             threads: threads.collect(),
             is_over,
         }
     }
 
-    /// How many there were, if all were let in.
+    /// Stops the threads. Returns the number of clients if all handshakes succeeded.
     pub fn end(self) -> io::Result<usize> {
         self.is_over.store(true, Ordering::Relaxed);
         let counts = self.threads.into_iter();
@@ -260,7 +271,7 @@ impl Newcomers {
     }
 }
 
-fn come_in(address: SocketAddr) -> io::Result<()> {
+fn connect_once(address: SocketAddr) -> io::Result<()> {
     let mut stream = std::net::TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(request(address).as_bytes())?;

@@ -1,5 +1,5 @@
-//! The model: who is who and who asked for what, and the plainest way to find who must hear of
-//! an event: to go through everybody.
+//! The model: identities and filters, and the simplest way to find the receivers of an event, which
+//! is to check every connection.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -11,25 +11,25 @@ use h_realtime::realtime::ApiSession;
 use h_realtime::realtime::WithheldCounters;
 use h_realtime_engine::{ConnKey, Message, Now, Verdict};
 
-use crate::sim::Said;
+use crate::sim::Payload;
 
+use super::client_messages::{ClientMessage, Meaning};
 use super::plans::in_json;
-use super::says::{Meaning, Say};
 
 #[derive(Default)]
 pub struct Model {
-    pub lives: BTreeMap<ConnKey, Life>,
-    /// What was last said of each user, whether they were there or not.
+    pub lives: BTreeMap<ConnKey, Connection>,
+    /// The last known memberships of each user, connected or not.
     pub memberships: BTreeMap<Box<str>, Vec<Membership>>,
-    pub tally: Tally,
-    /// Whether a token that is nobody's is refused.
+    pub expected: ExpectedCounters,
+    /// Whether an invalid token is refused.
     pub rejects: bool,
     pub breaches: Vec<String>,
 }
 
-/// What must have been counted.
+/// The expected counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ExpectedCounters {
     pub matched: u64,
     pub sent: u64,
     pub withheld: WithheldCounters,
@@ -39,31 +39,31 @@ pub struct Tally {
 
 /// One connection.
 #[derive(Debug, Default)]
-pub struct Life {
-    pub wants: Wants,
+pub struct Connection {
+    pub credentials: Credentials,
     pub state: State,
-    /// Who it is, as soon as the back end has said so.
+    /// Its identity, once the back end has replied.
     pub login: Option<Login>,
     pub filter: BTreeSet<Term>,
     pub client: Option<String>,
-    /// What it has said, and the server not heard.
-    pub said: VecDeque<Say>,
-    /// What it must hear, and has not, in two streams that are each in order.
+    /// Messages that it has sent and the server has not received yet.
+    pub sent_messages: VecDeque<ClientMessage>,
+    /// Messages that it must still receive, in two streams that are each in order.
     pub replies: VecDeque<String>,
     pub events: VecDeque<String>,
-    /// How the API refused the handshake.
+    /// The status with which the API refused the handshake.
     pub refused: Option<u16>,
-    /// How the API closed it.
+    /// The code with which the API closed it.
     pub closed: Option<u16>,
 }
 
-/// Who a client says that it is.
+/// The identity that a client requests.
 #[derive(Clone, Debug, Default)]
-pub enum Wants {
+pub enum Credentials {
     #[default]
     Anonymous,
     /// By an empty token.
-    Nobody,
+    EmptyToken,
     Token,
 }
 
@@ -71,9 +71,9 @@ pub enum Wants {
 pub enum State {
     #[default]
     Begun,
-    /// The back end was asked.
-    Asked,
-    /// The back end has answered.
+    /// The back end has been asked.
+    Pending,
+    /// The back end has replied.
     Answered,
     Open,
     Over,
@@ -84,13 +84,13 @@ pub struct Login {
     pub userid: Box<str>,
     token: TokenId,
     expires: Option<UnixMillis>,
-    /// When the token has lasted for as long as it was to at the login, by the monotonic clock.
+    /// The expiry of the token as computed at login, on the monotonic clock.
     lasts_until: Option<u64>,
-    /// It stays so, also if the wall clock is set back.
+    /// Expiry is permanent, even if the wall clock is set back.
     has_expired: bool,
 }
 
-/// What becomes of an event for one connection.
+/// The outcome of an event for one connection.
 enum Fate {
     NotFor,
     Own,
@@ -99,15 +99,15 @@ enum Fate {
 }
 
 impl Model {
-    /// The connections that are open.
-    pub fn open(&self) -> impl Iterator<Item = (&ConnKey, &Life)> {
+    /// Returns the open connections.
+    pub fn open(&self) -> impl Iterator<Item = (&ConnKey, &Connection)> {
         let lives = self.lives.iter();
         lives.filter(|(_, life)| life.state == State::Open)
     }
 
-    pub fn breach(&mut self, key: ConnKey, what: impl Into<String>) {
-        let what = what.into();
-        self.breaches.push(format!("{key:?}: {what}"));
+    pub fn breach(&mut self, key: ConnKey, problem: impl Into<String>) {
+        let problem = problem.into();
+        self.breaches.push(format!("{key:?}: {problem}"));
     }
 
     pub fn requested(&mut self, key: ConnKey, verdict: &Verdict<ApiSession>, is_busy: bool) {
@@ -117,32 +117,32 @@ impl Model {
             Verdict::Respond(response) => Some(response.status.0),
             _ => None,
         };
-        let is_right = match (&life.wants, verdict) {
-            (Wants::Anonymous, Verdict::Upgrade(..)) => true,
-            (Wants::Nobody, Verdict::Upgrade(..)) => !rejects,
-            (Wants::Nobody, _) => rejects && status == Some(401),
-            (Wants::Token, Verdict::DeferUpgrade(..)) => {
-                life.state = State::Asked;
+        let is_right = match (&life.credentials, verdict) {
+            (Credentials::Anonymous, Verdict::Upgrade(..)) => true,
+            (Credentials::EmptyToken, Verdict::Upgrade(..)) => !rejects,
+            (Credentials::EmptyToken, _) => rejects && status == Some(401),
+            (Credentials::Token, Verdict::DeferUpgrade(..)) => {
+                life.state = State::Pending;
                 !is_busy
             }
-            (Wants::Token, _) => is_busy && status == Some(503),
+            (Credentials::Token, _) => is_busy && status == Some(503),
             _ => false,
         };
         life.refused = status;
         if !is_right {
-            self.breach(key, "was answered something else");
+            self.breach(key, "received another response");
         }
     }
 
     pub fn opened(&mut self, key: ConnKey) {
         let life = self.lives.entry(key).or_default();
-        let is_right = match (&life.wants, life.state) {
-            (Wants::Token, state) => state == State::Answered && life.refused.is_none(),
+        let is_right = match (&life.credentials, life.state) {
+            (Credentials::Token, state) => state == State::Answered && life.refused.is_none(),
             (_, state) => state == State::Begun && life.refused.is_none(),
         };
         life.state = State::Open;
         if !is_right {
-            self.breach(key, "was let in");
+            self.breach(key, "was accepted");
         }
     }
 
@@ -150,28 +150,31 @@ impl Model {
         let life = self.lives.entry(key).or_default();
         let was_open = std::mem::replace(&mut life.state, State::Over) == State::Open;
         if !was_open {
-            self.breach(key, "closed without being open");
+            self.breach(key, "closed without having been open");
         }
     }
 
-    /// The API hears a message.
-    pub fn heard(&mut self, key: ConnKey, message: Message<'_>) {
+    /// The API receives a message.
+    pub fn on_message(&mut self, key: ConnKey, message: Message<'_>) {
         let life = self.lives.entry(key).or_default();
-        let say = life.said.pop_front();
-        let is_same = match (say.as_ref().map(|say| &say.message), message) {
-            (Some(Said::Text(said)), Message::Text(text)) => said == text,
-            (Some(Said::Binary(said)), Message::Binary(data)) => said == data,
+        let sent = life.sent_messages.pop_front();
+        let is_same = match (sent.as_ref().map(|sent| &sent.payload), message) {
+            (Some(Payload::Text(payload)), Message::Text(text)) => payload == text,
+            (Some(Payload::Binary(payload)), Message::Binary(data)) => payload == data,
             _ => false,
         };
-        let Some(say) = say.filter(|_| is_same && life.state == State::Open) else {
-            return self.breach(key, "heard what was not said, or of one that is not open");
+        let Some(sent) = sent.filter(|_| is_same && life.state == State::Open) else {
+            return self.breach(
+                key,
+                "received an unsent message, or one on a connection that is not open",
+            );
         };
         let replies = life.replies.len();
-        life.answer(say);
-        self.tally.replies += (life.replies.len() - replies) as u64;
+        life.answer(sent);
+        self.expected.replies += (life.replies.len() - replies) as u64;
     }
 
-    pub fn told(&mut self, key: Option<ConnKey>, tell: &BackendEvent, now: Now) {
+    pub fn on_reply(&mut self, key: Option<ConnKey>, tell: &BackendEvent, now: Now) {
         match tell {
             BackendEvent::Authenticated { reply, .. } => {
                 if let Some(key) = key {
@@ -196,10 +199,10 @@ impl Model {
     fn authenticated(&mut self, key: ConnKey, reply: &AuthReply, now: Now) {
         let life = self.lives.entry(key).or_default();
         if life.state == State::Open {
-            // Who somebody is has been said before, and once is enough.
+            // The identity is already known, and the first reply decides.
             return;
         }
-        let is_first = life.state == State::Asked;
+        let is_first = life.state == State::Pending;
         if let AuthReply::Known(identity) = reply {
             let memberships = identity.memberships.clone();
             self.memberships
@@ -216,7 +219,7 @@ impl Model {
         }
     }
 
-    /// Those whose tokens have expired are closed.
+    /// Connections with expired tokens are closed.
     pub fn ticked(&mut self, now: Now) {
         self.expire(now);
         self.end(|_| false);
@@ -237,12 +240,12 @@ impl Model {
         for life in self.lives.values_mut() {
             if life.state == State::Open && life.login.as_ref().is_some_and(has_ended) {
                 life.closed = Some(3000);
-                self.tally.credentials_ended += 1;
+                self.expected.credentials_ended += 1;
             }
         }
     }
 
-    /// An event happens; says how many must hear of it.
+    /// Processes an event and returns the number of receivers.
     pub fn deliver(&mut self, plan: &Plan, now: Now) -> usize {
         self.expire(now);
         let mut count = 0;
@@ -250,8 +253,8 @@ impl Model {
             let memberships = life.login.as_ref();
             let memberships = memberships.and_then(|login| self.memberships.get(&login.userid));
             let fate = life.fate(plan, memberships.map_or(&[], Vec::as_slice));
-            self.tally.matched += u64::from(!matches!(fate, Fate::NotFor));
-            let withheld = &mut self.tally.withheld;
+            self.expected.matched += u64::from(!matches!(fate, Fate::NotFor));
+            let withheld = &mut self.expected.withheld;
             match fate {
                 Fate::NotFor => {}
                 Fate::Own => withheld.own += 1,
@@ -265,14 +268,14 @@ impl Model {
                 }
             }
         }
-        self.tally.sent += count as u64;
+        self.expected.sent += count as u64;
         count
     }
 }
 
-impl Life {
-    fn answer(&mut self, say: Say) {
-        let answer = match say.meaning {
+impl Connection {
+    fn answer(&mut self, message: ClientMessage) {
+        let answer = match message.meaning {
             Meaning::Ping => r#""type": "pong", "ok": true"#.to_owned(),
             Meaning::WhoAmI => {
                 let userid = self.login.as_ref().map(|login| in_json(&login.userid));
@@ -287,7 +290,7 @@ impl Life {
             Meaning::NotJson => return self.closed = Some(1007),
             Meaning::Nothing => return,
         };
-        if let Some(id) = say.id {
+        if let Some(id) = message.id {
             let reply = format!(r#"{{{answer}, "reply_to": {id}}}"#);
             self.replies.push_back(reply);
         }

@@ -1,4 +1,4 @@
-//! What came, in a few words: those that `differences.rs` is written in.
+//! Summarizes output in the short form of `differences.rs`.
 
 use std::collections::BTreeMap;
 
@@ -6,38 +6,43 @@ use serde_json::Value;
 
 use super::transcript::{Events, of_step};
 
-/// How what came of a step differs from what h said; `None` where it does not.
+/// Describes the difference between a step's output and h's; `None` if there is none.
 pub fn difference(step: &Value, h: &Events, here: &Events) -> Option<String> {
     let nothing = Vec::new();
-    let mut said: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut differing: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let names: std::collections::BTreeSet<&String> = h.keys().chain(here.keys()).collect();
     for name in names {
         let [h, here] = [h, here].map(|events| events.get(name).unwrap_or(&nothing));
         if h != here {
-            said.entry(of_connection(h, here)).or_default().push(name);
+            differing
+                .entry(of_connection(h, here))
+                .or_default()
+                .push(name);
         }
     }
-    // Where it is about the step's own connection, that needs no name.
+    // The step's own connection is not named.
     let own = of_step(step);
-    let words = said.into_iter().map(|(words, names)| match names == own {
-        true => words,
-        false => format!("{}: {words}", names.join(" ")),
-    });
-    let words: Vec<String> = words.collect();
-    (!words.is_empty()).then(|| words.join(" / "))
+    let parts = differing
+        .into_iter()
+        .map(|(parts, names)| match names == own {
+            true => parts,
+            false => format!("{}: {parts}", names.join(" ")),
+        });
+    let parts: Vec<String> = parts.collect();
+    (!parts.is_empty()).then(|| parts.join(" / "))
 }
 
 fn of_connection(h: &[Value], here: &[Value]) -> String {
-    let mut words = Vec::new();
+    let mut parts = Vec::new();
     for (at, event) in here.iter().enumerate() {
-        words.push(match (json(event), h.get(at).and_then(json)) {
+        parts.push(match (json(event), h.get(at).and_then(json)) {
             (Some(here), Some(h)) if here["type"] == h["type"] => change(&h, &here),
-            _ => in_words(event),
+            _ => summarize(event),
         });
     }
-    match words.is_empty() {
+    match parts.is_empty() {
         true => "nothing".to_owned(),
-        false => words.join(", "),
+        false => parts.join(", "),
     }
 }
 
@@ -46,7 +51,7 @@ fn json(event: &Value) -> Option<Value> {
     Some(serde_json::from_str(text).unwrap())
 }
 
-/// A notification, and what it has otherwise than h's.
+/// Describes a notification, and its differences from h's.
 fn change(h: &Value, here: &Value) -> String {
     let mut members = Vec::new();
     members_that_differ("", h, here, &mut members);
@@ -94,7 +99,7 @@ fn of_notification(message: &Value) -> String {
     }
 }
 
-fn in_words(event: &Value) -> String {
+fn summarize(event: &Value) -> String {
     if let Some(status) = event["status"].as_u64() {
         let body = event["body"]
             .as_str()
