@@ -1,4 +1,6 @@
 //! Rules that the source files and the packages follow.
 
+mod language;
 mod layers;
+mod lexer;
 mod packaging;
