@@ -93,7 +93,7 @@ fn row<S: Write>(
     let warm = count / 10;
     let mut crowd = Clients {
         streams: Vec::with_capacity(count),
-        said: Instant::now(),
+        last_sent: Instant::now(),
     };
     for number in 0..warm {
         crowd.add(connect(server.address, number)?)?;
@@ -114,16 +114,16 @@ fn row<S: Write>(
 struct Clients<S> {
     streams: Vec<S>,
     /// When they last sent a sign of life.
-    said: Instant,
+    last_sent: Instant,
 }
 
 impl<S: Write> Clients<S> {
     fn add(&mut self, stream: S) -> Result<()> {
         self.streams.push(stream);
-        if self.said.elapsed() < SIGN_OF_LIFE {
+        if self.last_sent.elapsed() < SIGN_OF_LIFE {
             return Ok(());
         }
-        self.said = Instant::now();
+        self.last_sent = Instant::now();
         let mut pong = Vec::new();
         encode_client_frame(true, OpCode::Pong, [1, 2, 3, 4], &[], &mut pong);
         for stream in &mut self.streams {

@@ -135,7 +135,7 @@ fn half_close_or_reset_around_tls_handshake_ends_the_connection() {
     let mut phases: Vec<(&str, Vec<TcpStream>)> = Vec::new();
     let close_notify = b"\x15\x03\x03\0\x02\x01\0";
     let parts: [(&str, &[u8]); 5] = [
-        ("nothing said", b""),
+        ("nothing sent", b""),
         ("half a hello", &hello[..hello.len() / 2]),
         ("a whole hello", &hello),
         ("close_notify at once", close_notify),

@@ -100,7 +100,7 @@ where
     let mut receiver = fan.subscribe();
     loop {
         tokio::select! {
-            said = socket.next() => match said.transpose()? {
+            message = socket.next() => match message.transpose()? {
                 None => return Ok(()),
                 Some(message) if message.is_text() || message.is_binary() => {
                     // There may be no other receivers.
