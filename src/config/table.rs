@@ -262,7 +262,7 @@ pub static SETTINGS: &[Setting] = &[
     set("limits.ipv6_prefix", ValueKind::Number { min: 1, max: 128 }, "64",
         "connections_per_ip counts IPv6 addresses that share this many bits as one"),
     set("limits.trusted_proxies", ValueKind::Proxies, "[]",
-        "proxies whose client addresses are trusted: \"10.0.0.0/8\", \"::1\", \"unix\""),
+        "proxies that are trusted to report client addresses: \"10.0.0.0/8\", \"::1\", \"unix\""),
     set("limits.forwarded_by", ValueKind::OneOf(&["x-forwarded-for", "forwarded", "nothing"]),
         r#""x-forwarded-for""#, "or \"forwarded\" (RFC 7239) or \"nothing\": header with the client's address"),
     set("limits.request_head", ValueKind::Size { min: 512 }, r#""16KiB""#, "maximum size of a request head"),

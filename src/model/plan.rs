@@ -103,7 +103,7 @@ pub struct Plan {
     /// The client that caused the event; connections with this client id are excluded. `None`
     /// excludes no connections.
     pub exclude_client: Option<Box<str>>,
-    /// The rules in order. The first one whose conditions all hold decides. If none does, the
+    /// The rules in order. The first rule with all conditions met decides. If none does, the
     /// message is withheld.
     pub rules: Vec<Rule>,
     /// The messages, as JSON text. Rules reference them by index. Each is encoded once, regardless
@@ -114,7 +114,7 @@ pub struct Plan {
 /// The candidate connections for a plan, before its rules are evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Candidates {
-    /// Connections whose filter contains any of these terms.
+    /// Connections with a filter that contains any of these terms.
     Terms(Vec<Term>),
     /// All connections of this user, regardless of their filter.
     User(Box<str>),

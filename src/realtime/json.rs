@@ -105,7 +105,7 @@ pub fn is_container(value: &str) -> bool {
     value.starts_with(['[', '{'])
 }
 
-/// Visits members whose keys are all valid Unicode.
+/// Visits members with keys that are valid Unicode.
 struct Members<F>(F);
 
 impl<'a, F: FnMut(&str, &'a str)> Visitor<'a> for Members<F> {
@@ -170,7 +170,7 @@ impl<'a> Visitor<'a> for Key {
     }
 }
 
-/// Visits members whose keys may contain lone surrogates.
+/// Visits members with keys that may contain lone surrogates.
 struct RawMembers<F>(F);
 
 impl<'a, F: FnMut(&str, &'a str)> Visitor<'a> for RawMembers<F> {

@@ -98,7 +98,7 @@ pub struct ApiSettings {
     pub max_terms: usize,
     /// The memory limit of the filters of all connections, in bytes. Small filters may exceed it.
     pub filters_total: usize,
-    /// The treatment of an open connection whose token has ended.
+    /// The treatment of an open connection after the end of its token.
     pub on_expiry: OnExpiry,
     /// The period in milliseconds over which closes are spread if many tokens end together, so that
     /// clients do not reconnect at once. 0 closes immediately.
@@ -126,7 +126,7 @@ pub struct Realtime {
     counters: ApiCounters,
 }
 
-/// A connection with a known identity whose WebSocket is about to open.
+/// A connection with a known identity, before its WebSocket opens.
 struct PendingOpen {
     /// Monotonic milliseconds.
     since: u64,
@@ -233,7 +233,7 @@ impl Realtime {
         self.expire(now);
         self.close_due(cx);
         self.sweep(now.mono);
-        // Remove identities whose connections closed before they opened.
+        // Remove identities of connections that closed before they opened.
         let principals = &mut self.principals;
         self.pending_opens.retain(|&key, pending| {
             let stays = now.mono.saturating_sub(pending.since) < PENDING_OPEN_LIFETIME;

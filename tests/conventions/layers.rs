@@ -69,6 +69,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
 
 /// The part of `net` that an application may use: not its sockets, nor mio's.
 const NET_FOR_APPLICATIONS: &[&str] = &[
+    "ConnCx",
     "ConnKey",
     "Counters",
     "Cx",
@@ -80,6 +81,7 @@ const NET_FOR_APPLICATIONS: &[&str] = &[
     "Now",
     "Overdue",
     "Refusal",
+    "RequestCx",
     "Sessions",
     "Verdict",
 ];

@@ -2,7 +2,7 @@
 
 use crate::ConnKey;
 
-/// A table of values whose keys are never reused.
+/// A table of values with keys that are never reused.
 ///
 /// Values are stored in pages of [`PAGE`] slots, so that growth moves no value. Insertion takes the
 /// lowest free slot, so that after a load peak the upper pages become empty and are freed. Pages

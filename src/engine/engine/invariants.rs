@@ -110,11 +110,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         equal("slow", counters.slow, sums.slow)?;
         equal("queued bytes", counters.queued_bytes, sums.queued_bytes)?;
         let noted = self.incomplete.len();
-        equal(
-            "in the account of what is unfinished",
-            noted,
-            sums.incomplete,
-        )?;
+        equal("in the account of incomplete input", noted, sums.incomplete)?;
         let bytes = counters.incomplete_bytes;
         equal("unfinished bytes", bytes, sums.incomplete_bytes)?;
         for delivery in self.fan_out.deliveries() {
@@ -208,7 +204,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             // A pong does not count.
             None if conn.queued() > self.config.queue_soft + MAX_CONTROL => {
-                return Err("is over its limit, and nobody minds".to_owned());
+                return Err("exceeds its limit without a consequence".to_owned());
             }
             _ => {}
         }

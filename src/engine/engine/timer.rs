@@ -57,7 +57,7 @@ pub(crate) struct Wheel {
     slots: [Vec<u32>; SLOTS],
     /// One bit per slot, set if it has entries.
     occupied: [u64; WORDS],
-    /// Entries whose tick has been reached, in descending order.
+    /// Entries that are due, in descending order of their ticks.
     due: Vec<u32>,
     /// Entries that have become due since `due` was sorted.
     coming: Vec<u32>,
@@ -123,7 +123,7 @@ impl Wheel {
         }
     }
 
-    /// Returns whether there are entries whose tick has been reached.
+    /// Returns whether any entry is due.
     pub(crate) fn has_due(&self) -> bool {
         !self.due.is_empty() || !self.coming.is_empty()
     }

@@ -230,7 +230,9 @@ impl<H: Handler> Reactor<H> {
                 continue;
             }
             if let Err(error) = listener.drop_new_syns() {
-                log::debug!("who connects cannot be turned away: {error}");
+                log::debug!(
+                    "cannot drop new SYNs on a shared port; clients that connect now may be reset: {error}"
+                );
             }
             until = Instant::now() + HANDOVER_GRACE;
         }
@@ -287,7 +289,7 @@ impl<H: Handler> Reactor<H> {
         if let Some(listener) = &mut self.listeners[number] {
             listener.pending = true;
             if let Err(error) = self.accept_from(number, MOST_WAITING) {
-                log::warn!("some who wait cannot be accepted: {error}");
+                log::warn!("cannot accept connections left in the accept queue: {error}");
             }
         }
         self.listeners[number] = None;
