@@ -16,6 +16,8 @@ pub mod h;
 #[cfg(any(feature = "amqp", feature = "sqlite"))]
 mod json;
 mod leftovers;
+#[cfg(any(feature = "h", feature = "sqlite"))]
+mod policy;
 mod secret;
 mod stats;
 

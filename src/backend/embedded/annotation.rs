@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::fields::{Fields, Refusal, objects, quoted};
 use super::time::{h_time, is_time};
 use super::userid::{is_userid, is_word};
+use crate::backend::policy::Variant;
 use crate::model::UnixMillis;
 
 /// A valid annotation, without the parts that depend on the receiver.
@@ -21,7 +22,7 @@ pub(super) struct Annotation {
     pub uri: String,
     pub group: String,
     /// The readers named by the annotation.
-    pub readers: Vec<Reader>,
+    pub readers: Vec<ReadPermission>,
     pub references: Vec<String>,
     /// Hidden by moderation.
     pub hidden: bool,
@@ -43,22 +44,13 @@ pub(super) struct Annotation {
 
 /// An entry of `permissions.read`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reader {
+pub(super) enum ReadPermission {
     /// `group:__world__`
     World,
     /// `group:ID`
     Group(String),
     /// `acct:NAME@AUTHORITY`
     User(String),
-}
-
-/// The view that a receiver has of an annotation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct View {
-    /// The receiver may moderate it.
-    pub moderates: bool,
-    /// The receiver is told that it is hidden. The author never is.
-    pub hidden: bool,
 }
 
 impl Annotation {
@@ -110,13 +102,6 @@ impl Annotation {
         self.further.get("version").and_then(Value::as_u64)
     }
 
-    /// Returns whether it can be read by anyone besides individual users: h's `shared`.
-    pub fn is_shared(&self) -> bool {
-        self.readers
-            .iter()
-            .any(|reader| !matches!(reader, Reader::User(_)))
-    }
-
     /// Adds the author's display name, unless the publisher provided one.
     pub fn name_author(&mut self, display_name: Option<String>) {
         self.user_info.get_or_insert_with(|| {
@@ -124,11 +109,11 @@ impl Annotation {
         });
     }
 
-    /// Returns the annotation in a receiver's view, for serialization.
-    pub fn shown(&self, view: View) -> impl Serialize + '_ {
+    /// Returns the annotation in a receiver's variant, for serialization.
+    pub fn shown(&self, variant: Variant) -> impl Serialize + '_ {
         Shown {
             annotation: self,
-            view,
+            variant,
         }
     }
 }
@@ -150,7 +135,7 @@ fn own_id(fields: &mut Fields, event: Option<String>) -> Result<String, Refusal>
 fn permissions(
     fields: &mut Fields,
     user: &str,
-) -> Result<(Map<String, Value>, Vec<Reader>), Refusal> {
+) -> Result<(Map<String, Value>, Vec<ReadPermission>), Refusal> {
     let given = fields
         .object("permissions")?
         .ok_or_else(|| fields.refusal("permissions.read", "is missing: who may read it?"))?;
@@ -180,11 +165,11 @@ fn permissions(
     Ok((permissions, readers))
 }
 
-fn reader(entry: &str) -> Option<Reader> {
+fn reader(entry: &str) -> Option<ReadPermission> {
     match entry.strip_prefix("group:") {
-        Some(WORLD) => Some(Reader::World),
-        Some(group) => is_word(group).then(|| Reader::Group(group.to_owned())),
-        None => is_userid(entry).then(|| Reader::User(entry.to_owned())),
+        Some(WORLD) => Some(ReadPermission::World),
+        Some(group) => is_word(group).then(|| ReadPermission::Group(group.to_owned())),
+        None => is_userid(entry).then(|| ReadPermission::User(entry.to_owned())),
     }
 }
 
@@ -198,16 +183,16 @@ fn bad_reader(permissions: &Fields, entry: &str) -> Refusal {
 
 /// Returns the group. If missing, it is the first group that `permissions.read` names, or the world
 /// group if the annotation is private.
-fn group(fields: &mut Fields, readers: &[Reader]) -> Result<String, Refusal> {
+fn group(fields: &mut Fields, readers: &[ReadPermission]) -> Result<String, Refusal> {
     match fields.string("group")? {
         Some(group) if is_word(&group) => Ok(group),
         Some(_) => Err(fields.refusal("group", "is no id of a group")),
         None => Ok(readers
             .iter()
             .find_map(|reader| match reader {
-                Reader::World => Some(WORLD.to_owned()),
-                Reader::Group(group) => Some(group.clone()),
-                Reader::User(_) => None,
+                ReadPermission::World => Some(WORLD.to_owned()),
+                ReadPermission::Group(group) => Some(group.clone()),
+                ReadPermission::User(_) => None,
             })
             .unwrap_or_else(|| WORLD.to_owned())),
     }
@@ -254,7 +239,7 @@ fn target(fields: &mut Fields, uri: &str) -> Result<Vec<Value>, Refusal> {
 
 struct Shown<'a> {
     annotation: &'a Annotation,
-    view: View,
+    variant: Variant,
 }
 
 impl Serialize for Shown<'_> {
@@ -262,7 +247,7 @@ impl Serialize for Shown<'_> {
     /// members.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let it = self.annotation;
-        let actions: &[&str] = if self.view.moderates {
+        let actions: &[&str] = if self.variant.moderates {
             &["moderate"]
         } else {
             &[]
@@ -293,10 +278,10 @@ impl Serialize for Shown<'_> {
         }
         // The database does not record flags.
         map.serialize_entry("flagged", &false)?;
-        if let Some(moderation) = it.moderation.as_ref().filter(|_| self.view.moderates) {
+        if let Some(moderation) = it.moderation.as_ref().filter(|_| self.variant.moderates) {
             map.serialize_entry("moderation", moderation)?;
         }
-        map.serialize_entry("hidden", &self.view.hidden)?;
+        map.serialize_entry("hidden", &self.variant.hidden)?;
         for (key, value) in &it.further {
             map.serialize_entry(key, value)?;
         }

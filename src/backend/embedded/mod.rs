@@ -8,12 +8,12 @@
 
 mod accounts;
 mod annotation;
-mod audience;
 mod backup;
 mod directory;
 mod fields;
 mod file;
 mod groups;
+mod policy_facts;
 mod publish;
 mod store;
 pub mod time;

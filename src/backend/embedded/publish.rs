@@ -6,11 +6,12 @@
 use serde_json::{Map, Value, json};
 
 use super::annotation::Annotation;
-use super::audience::audience;
 use super::directory::Directory;
 use super::fields::{Fields, Refusal, quoted};
+use super::policy_facts::policy_facts;
 use super::userid::is_userid;
 use crate::backend::json::without_lone_surrogates;
+use crate::backend::policy::access_rules;
 use crate::model::{
     Candidates, Condition, Decision, EventKind, Plan, PublishError, Rule, Term, UnixMillis,
 };
@@ -129,12 +130,17 @@ fn annotation_plan(
     let author = directory.author(&annotation.user)?;
     annotation.name_author(author.display_name);
     let deleted = kind == EventKind::Delete;
-    let audience = audience(&annotation, author.muted, deleted, directory)?;
-    let variants = audience.views.iter().map(|&view| {
+    let access = access_rules(&policy_facts(
+        &annotation,
+        author.muted,
+        deleted,
+        directory,
+    )?);
+    let variants = access.variants.iter().map(|&variant| {
         let payload = if deleted {
             serde_json::to_string(&json!([{ "id": annotation.id }]))
         } else {
-            serde_json::to_string(&[annotation.shown(view)])
+            serde_json::to_string(&[annotation.shown(variant)])
         };
         notification(&action, payload)
     });
@@ -143,7 +149,7 @@ fn annotation_plan(
         kind,
         candidates: Candidates::Terms(terms(&annotation, &uris)),
         exclude_client,
-        rules: audience.rules,
+        rules: access.rules,
         variants,
     })
 }

@@ -4,13 +4,14 @@
 
 use super::ids::Uuid;
 use super::time::PgTime;
+use crate::backend::policy::Visibility;
 
 /// All data, read in one transaction.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub annotation: Annotation,
-    /// The group with the annotation's `groupid`, if it exists.
-    pub group: Option<Group>,
+    /// The visibility of the group with the annotation's `groupid`, if it exists.
+    pub group: Option<Visibility>,
     /// The user with the annotation's `userid`, if it exists, including muted and deleted users.
     pub author: Option<Author>,
     /// The title of the document.
@@ -56,15 +57,6 @@ pub(super) struct Annotation {
     pub moderation_status: Option<String>,
     pub target_description: Option<String>,
     pub version: Option<i32>,
-}
-
-/// The readers of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Group {
-    World,
-    Members,
-    /// The column `readable_by` is null or has an unknown value.
-    Nobody,
 }
 
 /// The annotation's author, as a row of `user`.

@@ -14,6 +14,7 @@ mod links;
 mod payload;
 mod pending;
 mod plan;
+mod policy_facts;
 mod read;
 mod room;
 mod row;

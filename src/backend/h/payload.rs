@@ -1,34 +1,24 @@
 //! Serializes messages to clients: h's annotation JSON, key by key.
 //!
-//! Owns: the keys, their values, and their order. Must not know: which receiver gets which view.
+//! Owns: the keys, their values, and their order. Must not know: which receiver gets which variant.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::facts::{APPROVED, Annotation, Facts, Group, Mention, WORLD};
+use super::facts::{APPROVED, Annotation, Facts, Mention, WORLD};
 use super::links::{Linked, Site};
 use super::userid;
 use crate::backend::Fate;
-
-/// The view that a receiver has of an annotation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct View {
-    /// The receiver may moderate it.
-    pub moderates: bool,
-    /// The receiver has flagged it.
-    pub flagged: bool,
-    /// The receiver is told that it is hidden. The author never is.
-    pub hidden: bool,
-}
+use crate::backend::policy::{Variant, Visibility};
 
 /// Returns the message for a deleted annotation, with the id from h's event.
 pub(super) fn deletion(action: &str, id: &str) -> Box<str> {
     message(action, &json!({ "id": id }).to_string())
 }
 
-/// Returns the messages for an annotation, one for each view.
+/// Returns the messages for an annotation, one for each variant.
 ///
 /// # Errors
 /// [`Fate::Unreadable`] if a time is out of range, or a column is not valid JSON.
@@ -36,12 +26,12 @@ pub(super) fn notifications(
     action: &str,
     facts: &Facts,
     site: &Site,
-    views: &[View],
+    variants: &[Variant],
 ) -> Result<Vec<Box<str>>, Fate> {
     let body = Body::new(facts, site).ok_or(Fate::Unreadable)?;
-    let shown = views.iter().map(|&view| {
+    let shown = variants.iter().map(|&variant| {
         let body = &body;
-        let shown = serde_json::to_string(&Shown { body, view });
+        let shown = serde_json::to_string(&Shown { body, variant });
         let shown = shown.map_err(|_| Fate::Unreadable)?;
         Ok(message(action, &shown))
     });
@@ -56,7 +46,7 @@ fn message(action: &str, payload: &str) -> Box<str> {
     .into()
 }
 
-/// The parts that all views of an annotation share.
+/// The parts that all variants of an annotation share.
 struct Body<'a> {
     annotation: &'a Annotation,
     /// The custom members that clients may store with an annotation. They never replace any of h's
@@ -129,7 +119,7 @@ fn uri(annotation: &Annotation) -> &str {
 
 fn permissions(facts: &Facts) -> Value {
     let annotation = &facts.annotation;
-    let world_reads = facts.group == Some(Group::World) && !annotation.is_hidden();
+    let world_reads = facts.group == Some(Visibility::World) && !annotation.is_hidden();
     let read = if !annotation.shared {
         annotation.userid.clone()
     } else if annotation.groupid == WORLD || world_reads {
@@ -271,7 +261,7 @@ impl Serialize for Target<'_> {
 
 struct Shown<'a> {
     body: &'a Body<'a>,
-    view: View,
+    variant: Variant,
 }
 
 impl Serialize for Shown<'_> {
@@ -297,9 +287,9 @@ impl Serialize for Shown<'_> {
 }
 
 impl Shown<'_> {
-    /// Serializes the entry of one of h's keys, unless this view lacks it.
+    /// Serializes the entry of one of h's keys, unless this variant lacks it.
     fn entry<M: SerializeMap>(&self, map: &mut M, key: &str) -> Result<(), M::Error> {
-        let Shown { body, view } = *self;
+        let Shown { body, variant } = *self;
         let annotation = body.annotation;
         match key {
             "id" => map.serialize_entry(key, &body.id),
@@ -315,7 +305,7 @@ impl Shown<'_> {
             "target" => map.serialize_entry(key, &body.target),
             "document" => map.serialize_entry(key, &body.document),
             "links" => map.serialize_entry(key, &body.links),
-            "actions" if view.moderates => map.serialize_entry(key, &["moderate"]),
+            "actions" if variant.moderates => map.serialize_entry(key, &["moderate"]),
             "actions" => map.serialize_entry(key, &[(); 0]),
             "mentions" => map.serialize_entry(key, &body.mentions),
             "user_info" => match &body.user_info {
@@ -325,11 +315,11 @@ impl Shown<'_> {
             "references" if !body.references.is_empty() => {
                 map.serialize_entry(key, &body.references)
             }
-            "flagged" => map.serialize_entry(key, &view.flagged),
-            "moderation" if view.moderates => {
+            "flagged" => map.serialize_entry(key, &variant.flagged),
+            "moderation" if variant.moderates => {
                 map.serialize_entry(key, &json!({ "flagCount": body.flags }))
             }
-            "hidden" => map.serialize_entry(key, &view.hidden),
+            "hidden" => map.serialize_entry(key, &variant.hidden),
             _ => Ok(()),
         }
     }

@@ -5,10 +5,11 @@ use std::error::Error as StdError;
 use tokio_postgres::types::{FromSql, Type, accepts};
 use tokio_postgres::{Error, Row};
 
-use super::facts::{Annotation, Author, Group, Mention, Page};
+use super::facts::{Annotation, Author, Mention, Page};
 use super::ids::Uuid;
 use super::time::PgTime;
 use super::userid;
+use crate::backend::policy::Visibility;
 use crate::model::{Membership, Role, TokenId};
 
 type SqlResult<T> = Result<T, Box<dyn StdError + Sync + Send>>;
@@ -83,16 +84,16 @@ pub(super) fn annotation(id: Uuid, row: &Row) -> Result<Annotation, Error> {
     })
 }
 
-/// Returns the readers of an annotation's group, if the group exists.
-pub(super) fn group(row: &Row) -> Result<Option<Group>, Error> {
+/// Returns the visibility of an annotation's group, if the group exists.
+pub(super) fn group(row: &Row) -> Result<Option<Visibility>, Error> {
     let id: Option<i32> = row.try_get("group_id")?;
     let readable_by: Option<&str> = row.try_get("readable_by")?;
     Ok(id.map(|_| match readable_by {
-        Some("world") => Group::World,
-        Some("members") => Group::Members,
+        Some("world") => Visibility::World,
+        Some("members") => Visibility::Members,
         // An unknown value comes from a later version of h. Deny access, since its meaning is
         // unknown.
-        _ => Group::Nobody,
+        _ => Visibility::Unreadable,
     }))
 }
 

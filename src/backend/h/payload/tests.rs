@@ -15,14 +15,14 @@ fn site() -> Site {
     Site::new("example.org", "https://h.example.org", bouncer)
 }
 
-fn text(facts: &Facts, view: View) -> String {
-    let mut messages = notifications("create", facts, &site(), &[view]).unwrap();
+fn text(facts: &Facts, variant: Variant) -> String {
+    let mut messages = notifications("create", facts, &site(), &[variant]).unwrap();
     assert_eq!(messages.len(), 1);
     messages.remove(0).into()
 }
 
 fn payload(facts: &Facts) -> Value {
-    let message: Value = serde_json::from_str(&text(facts, View::default())).unwrap();
+    let message: Value = serde_json::from_str(&text(facts, Variant::default())).unwrap();
     message["payload"][0].clone()
 }
 
@@ -45,7 +45,7 @@ fn notification_has_hs_keys_in_hs_order() {
     facts.annotation.target_description = Some("words".to_owned());
     facts.annotation.target_selectors = Some(r#"[{"type": "Other"}]"#.to_owned());
     facts.annotation.extra = r#"{"b": 1, "a": {"c": 2.50}}"#.to_owned();
-    let view = View {
+    let variant = Variant {
         moderates: true,
         flagged: true,
         hidden: true,
@@ -64,7 +64,7 @@ fn notification_has_hs_keys_in_hs_order() {
         r#""mentions":[],"user_info":{"display_name":"Alice"},"references":["AQEBAQEBAQEBAQEBAQEBAQ"],"#,
         r#""flagged":true,"moderation":{"flagCount":2},"hidden":true}]}"#,
     );
-    assert_eq!(text(&facts, view), expected);
+    assert_eq!(text(&facts, variant), expected);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn permissions_read_names_the_readers() {
             .unwrap()
             .to_owned()
     };
-    let (world, members) = (Some(Group::World), Some(Group::Members));
+    let (world, members) = (Some(Visibility::World), Some(Visibility::Members));
     assert_eq!(read("g", members, true, None), "group:g");
     assert_eq!(read("g", world, true, None), "group:__world__");
     assert_eq!(read("g", world, true, Some("APPROVED")), "group:__world__");
@@ -152,7 +152,7 @@ fn extra_keys_do_not_override_own_keys() {
     let deep = format!("{}1{}", "[".repeat(2000), "]".repeat(2000));
     facts.annotation.extra =
         format!(r#"{{{forged}"zzz": {number}, "deep": {deep}, "foo": {{"id": "kept"}}}}"#);
-    let text = text(&facts, View::default());
+    let text = text(&facts, Variant::default());
     assert!(!text.contains("forged"));
     let tail =
         format!(r#","hidden":false,"zzz":{number},"deep":{deep},"foo":{{"id": "kept"}}}}]}}"#);
@@ -160,7 +160,7 @@ fn extra_keys_do_not_override_own_keys() {
     // As in h, such a key keeps its stored position and gets h's value.
     facts.annotation.extra = r#"{"text": 1, "user_info": {"x": 1}, "b": 2, "id": []}"#.to_owned();
     facts.author = known(None);
-    let text = super::tests::text(&facts, View::default());
+    let text = super::tests::text(&facts, Variant::default());
     let start = r#""payload":[{"text":"Hello","user_info":{"display_name":null},"b":2,"id":"AAAAAREREeaAAAAAAAAAAQ","created":"#;
     assert!(text.contains(start), "{text}");
     assert_eq!(text.matches("user_info").count(), 1);
@@ -245,7 +245,7 @@ fn mention_has_original_and_current_userid() {
 fn time_out_of_range_is_unreadable() {
     let mut facts = facts(USERID, "group");
     facts.annotation.updated = PgTime(i64::MAX);
-    let result = notifications("create", &facts, &site(), &[View::default()]);
+    let result = notifications("create", &facts, &site(), &[Variant::default()]);
     assert_eq!(result, Err(Fate::Unreadable));
 }
 
@@ -254,7 +254,7 @@ fn action_is_escaped_as_json_string() {
     let mut facts = facts(USERID, "group");
     facts.annotation.text = Some("a \"quoted\" \u{0} \u{2028} text".to_owned());
     let action = "a \"b\" \\ \n";
-    let messages = notifications(action, &facts, &site(), &[View::default()]).unwrap();
+    let messages = notifications(action, &facts, &site(), &[Variant::default()]).unwrap();
     let message: Value = serde_json::from_str(&messages[0]).unwrap();
     assert_eq!(message["options"]["action"], action);
     assert_eq!(

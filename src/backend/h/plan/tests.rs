@@ -6,7 +6,8 @@ use super::*;
 use crate::backend::h::facts::testing::facts;
 use crate::backend::h::facts::{Author, Page};
 use crate::backend::h::ids::Uuid;
-use crate::model::Field;
+use crate::backend::policy::Visibility;
+use crate::model::{Condition, Decision, DenyReason, Field, Rule};
 
 const AUTHOR: &str = "acct:author@example.org";
 const OTHER: &str = "acct:other@example.org";
@@ -94,7 +95,7 @@ fn outline(facts: &Facts, action: &str) -> String {
 /// flagged.
 fn shared() -> Facts {
     let mut facts = facts(AUTHOR, "group");
-    facts.group = Some(Group::Members);
+    facts.group = Some(Visibility::Members);
     facts.moderators = vec![MODERATOR.to_owned()];
     facts.flaggers = vec![MEMBER.to_owned()];
     facts
@@ -117,7 +118,7 @@ fn muted(mut facts: Facts) -> Facts {
 }
 
 fn open(mut facts: Facts) -> Facts {
-    facts.group = Some(Group::World);
+    facts.group = Some(Visibility::World);
     facts
 }
 
@@ -131,7 +132,7 @@ fn receivers_are_the_readers_of_the_group() {
     //                           anonymous, other, author, member, moderator, student
     assert_eq!(outline(&shared(), "create"), "p p - F M -");
     assert_eq!(outline(&open(shared()), "update"), "- - - F M -");
-    for group in [None, Some(Group::Nobody)] {
+    for group in [None, Some(Visibility::Unreadable)] {
         let mut facts = shared();
         facts.group = group;
         assert_eq!(outline(&facts, "create"), "p p p p p p");
