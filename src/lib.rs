@@ -22,11 +22,13 @@
 //! `examples/echo.rs` is the smallest such program.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-// A build without a back end has no `serve`, and uses only a part of the settings.
-#![cfg_attr(
-    not(any(feature = "sqlite", feature = "h")),
-    allow(dead_code, unused_imports)
-)]
+
+#[cfg(not(any(feature = "sqlite", feature = "h")))]
+compile_error!(
+    "h-realtime needs a backend: enable the feature `sqlite` (users, tokens, and groups in a file), \
+     `h` (the database and message queue of h), or both, for example with \
+     `--no-default-features --features sqlite`"
+);
 
 pub mod admin;
 pub mod backend;
@@ -38,7 +40,6 @@ pub mod logging;
 pub mod model;
 pub mod owner;
 pub mod realtime;
-#[cfg(any(feature = "sqlite", feature = "h"))]
 mod server;
 #[cfg(feature = "tls")]
 pub mod trust;

@@ -55,7 +55,6 @@ pub fn run(args: ConfigArgs) -> Result<(), Exit> {
     }
 }
 
-#[cfg(any(feature = "sqlite", feature = "h"))]
 fn check(args: ServeArgs) -> Result<(), Exit> {
     use crate::net::raise_open_files;
     use crate::server::preflight;
@@ -70,11 +69,6 @@ fn check(args: ServeArgs) -> Result<(), Exit> {
         None => "the configuration is valid (flags, environment, and defaults; no file)".to_owned(),
     };
     print(&format!("{good}\n{}\n", preflight::NOT_CHECKED))
-}
-
-#[cfg(not(any(feature = "sqlite", feature = "h")))]
-fn check(_: ServeArgs) -> Result<(), Exit> {
-    Err(super::serve::no_backend())
 }
 
 fn print(text: &str) -> Result<(), Exit> {

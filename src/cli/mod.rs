@@ -178,15 +178,11 @@ impl Cli {
 /// Catches the signals that the server handles, if the first argument is one of the server's. The
 /// signals end other commands. The arguments are parsed later.
 pub fn catch_signals(first: Option<&OsStr>) {
-    #[cfg(any(feature = "sqlite", feature = "h"))]
     if is_for_server(first) {
         crate::server::catch_signals();
     }
-    #[cfg(not(any(feature = "sqlite", feature = "h")))]
-    let _ = first;
 }
 
-#[cfg(any(feature = "sqlite", feature = "h"))]
 fn is_for_server(first: Option<&OsStr>) -> bool {
     first.is_none_or(|first| first == "serve" || first.as_encoded_bytes().starts_with(b"-"))
 }

@@ -109,25 +109,7 @@ impl ServeArgs {
 /// # Errors
 /// [`Exit`] with the code for the cause.
 pub fn run(args: ServeArgs) -> Result<(), Exit> {
-    serve(args.sources())
-}
-
-#[cfg(any(feature = "sqlite", feature = "h"))]
-fn serve(sources: Sources) -> Result<(), Exit> {
-    crate::server::run(sources)
-}
-
-#[cfg(not(any(feature = "sqlite", feature = "h")))]
-fn serve(_: Sources) -> Result<(), Exit> {
-    Err(no_backend())
-}
-
-#[cfg(not(any(feature = "sqlite", feature = "h")))]
-pub(super) fn no_backend() -> Exit {
-    Exit::new(
-        Exit::CONFIG,
-        "this build includes no back end; rebuild it with the feature sqlite or h",
-    )
+    crate::server::run(args.sources())
 }
 
 const AFTER_HELP: &str = "\
