@@ -1,6 +1,6 @@
 //! Backends, which know users, tokens, groups, and permissions.
 //!
-//! Owns: the thread of a backend, and the channel for requests to it. Must not know: sockets,
+//! Owns: the thread of a backend, and the interfaces to it. Must not know: sockets,
 //! connections, or WebSockets. Its interface to the rest is [`crate::model`].
 
 pub(crate) mod advice;
@@ -18,116 +18,94 @@ mod leftovers;
 // Each backend produces a part of the facts.
 #[cfg_attr(not(all(feature = "h", feature = "sqlite")), allow(dead_code))]
 mod policy;
+mod request_queue;
 mod secret;
 mod stats;
 
 pub use data_check::check_data_dir;
 pub use data_dir::{DataDir, DataDirError, FileMark};
 pub use data_lock::{DirLock, Locking, Sharing};
+pub use request_queue::{QUEUE_CAPACITY, RequestQueue, RequestSender, SenderWatch, request_queue};
 pub use secret::new_secret;
 pub use stats::{Fate, Link, Stats, Topic};
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::model::{BackendEvent, BackendHandle, BackendRequest, Busy, UnixMillis};
+use crate::model::{BackendEvent, BackendRequest, UnixMillis};
 
-/// A source of answers and news.
+/// Answers requests, and reports changes.
 pub trait Backend: Send + 'static {
-    /// Collects the changes since the last turn, and answers `questions` from the state after them,
-    /// so that news precede answers. Every request that expects an answer gets exactly one, even if
+    /// Collects the changes since the last turn, and answers `requests` from the state after them,
+    /// so that changes precede answers. Every request that expects an answer gets exactly one, even if
     /// the backend is unavailable.
-    fn turn(&mut self, questions: Vec<BackendRequest>, now: UnixMillis) -> Vec<BackendEvent>;
+    fn turn(&mut self, requests: Vec<BackendRequest>, now: UnixMillis) -> Vec<BackendEvent>;
 }
 
-/// The receiver of a backend's messages has been closed.
+/// The receiver of a backend's events has been closed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Closed;
+pub struct SinkClosed;
 
-/// The reason why a backend's message was not accepted.
+/// The reason why a backend's event was not accepted.
 #[derive(Debug)]
-pub enum Undelivered {
-    /// The mailbox is full. Returns the message.
+pub enum SinkError {
+    /// The mailbox is full. Returns the event.
     Full(BackendEvent),
     /// The receiver has been closed.
     Closed,
 }
 
-/// The sender of a backend's messages to the reactor.
-pub trait Way: Send + 'static {
-    /// Sends a message; waits while the mailbox is full.
-    fn tell(&self, tell: BackendEvent) -> Result<(), Closed>;
+/// The destination of a backend's events: the reactor.
+pub trait EventSink: Send + 'static {
+    /// Sends an event. Blocks while the mailbox is full.
+    fn send(&self, event: BackendEvent) -> Result<(), SinkClosed>;
 
-    /// Sends a message, or returns it if the mailbox is full: for threads that must not block.
-    fn try_tell(&self, tell: BackendEvent) -> Result<(), Undelivered>;
+    /// Sends an event, or returns it if the mailbox is full: for threads that must not block.
+    fn try_send(&self, event: BackendEvent) -> Result<(), SinkError>;
 }
 
-/// A handle to a backend's thread. It can be cloned.
-#[derive(Clone, Debug)]
-pub struct Asker {
-    questions: SyncSender<BackendRequest>,
-}
-
-/// The queue of unanswered requests.
-#[derive(Debug)]
-pub struct Questions(Receiver<BackendRequest>);
-
-#[cfg(all(test, feature = "amqp"))]
-impl Questions {
-    /// Returns the next request, if there is one.
-    pub(crate) fn try_next(&self) -> Option<BackendRequest> {
-        self.0.try_recv().ok()
-    }
-}
-
-/// Creates a request queue: a handle for callers, and the receiving end for the backend.
-/// [`BackendHandle::ask`] returns [`Busy`] while [`QUEUE`] requests are queued.
-pub fn questions() -> (Asker, Questions) {
-    let (questions, inbox) = sync_channel(QUEUE);
-    (Asker { questions }, Questions(inbox))
-}
-
-/// Starts the thread of a backend. It ends when all clones of the [`Asker`] have been dropped, or
-/// `way` returns [`Closed`].
+/// Starts the thread of a backend. It ends when all clones of the [`RequestSender`] have been
+/// dropped, or the receiver of `sink` has been closed.
 ///
 /// # Errors
 /// The system refuses a thread.
-pub fn start<B, C, W>(
+pub fn start<B, C, S>(
     mut backend: B,
-    questions: Questions,
+    requests: RequestQueue,
     clock: C,
-    way: W,
+    sink: S,
 ) -> io::Result<JoinHandle<()>>
 where
     B: Backend,
     C: Fn() -> UnixMillis + Send + 'static,
-    W: Way,
+    S: EventSink,
 {
     thread::Builder::new()
         .name("backend".to_owned())
         .spawn(move || {
             // The first turn has no requests, so that the backend reports its health at once.
             let mut batch = Some(Vec::new());
-            while let Some(asked) = batch {
-                for news in backend.turn(asked, clock()) {
-                    if way.tell(news).is_err() {
+            while let Some(requested) = batch {
+                for event in backend.turn(requested, clock()) {
+                    if sink.send(event).is_err() {
                         return;
                     }
                 }
-                batch = next_batch(&questions.0);
+                batch = next_batch(&requests);
             }
         })
 }
 
 /// Returns the requests for the next turn: an empty batch after [`POLL_PERIOD`] without requests,
-/// and `None` once all handles have been dropped.
-fn next_batch(inbox: &Receiver<BackendRequest>) -> Option<Vec<BackendRequest>> {
-    match inbox.recv_timeout(POLL_PERIOD) {
+/// and `None` once all senders have been dropped.
+fn next_batch(requests: &RequestQueue) -> Option<Vec<BackendRequest>> {
+    match requests.recv_timeout(POLL_PERIOD) {
         Ok(first) => {
             let mut batch = vec![first];
-            batch.extend(inbox.try_iter().take(BATCH - 1));
+            let further = std::iter::from_fn(|| requests.try_recv().ok());
+            batch.extend(further.take(BATCH - 1));
             Some(batch)
         }
         Err(RecvTimeoutError::Timeout) => Some(Vec::new()),
@@ -135,28 +113,6 @@ fn next_batch(inbox: &Receiver<BackendRequest>) -> Option<Vec<BackendRequest>> {
     }
 }
 
-impl Asker {
-    /// Like [`BackendHandle::ask`], but returns a request that was not accepted.
-    ///
-    /// # Errors
-    /// The request, if the queue is full or the backend has ended.
-    pub fn offer(&self, question: BackendRequest) -> Result<(), BackendRequest> {
-        self.questions
-            .try_send(question)
-            .map_err(|error| match error {
-                TrySendError::Full(question) | TrySendError::Disconnected(question) => question,
-            })
-    }
-}
-
-impl BackendHandle for Asker {
-    fn send(&self, request: BackendRequest) -> Result<(), Busy> {
-        self.offer(request).map_err(|_| Busy)
-    }
-}
-
-/// The capacity of a backend's request queue.
-pub const QUEUE: usize = 4096;
 /// The maximum batch of requests. All requests of a reconnect storm in a batch are answered from
 /// one view of the database.
 const BATCH: usize = 256;
@@ -166,24 +122,24 @@ const POLL_PERIOD: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
-    use crate::model::{AuthReply, RequestId, Secret};
+    use crate::model::{AuthReply, BackendHandle, Busy, RequestId, Secret};
 
     /// Answers every token with "unknown"; reports its health in the first turn.
     struct Echo {
-        told: bool,
+        has_reported: bool,
     }
 
     impl Backend for Echo {
-        fn turn(&mut self, questions: Vec<BackendRequest>, _now: UnixMillis) -> Vec<BackendEvent> {
-            let mut tells = Vec::new();
-            if !self.told {
-                self.told = true;
-                tells.push(BackendEvent::Health { ready: true });
+        fn turn(&mut self, requests: Vec<BackendRequest>, _now: UnixMillis) -> Vec<BackendEvent> {
+            let mut events = Vec::new();
+            if !self.has_reported {
+                self.has_reported = true;
+                events.push(BackendEvent::Health { ready: true });
             }
-            tells.extend(questions.into_iter().filter_map(|ask| match ask {
+            events.extend(requests.into_iter().filter_map(|request| match request {
                 BackendRequest::Authenticate { request_id, .. } => {
                     Some(BackendEvent::Authenticated {
                         request_id,
@@ -194,78 +150,82 @@ mod tests {
                 | BackendRequest::QueueEvent { .. }
                 | BackendRequest::Sweep { .. } => None,
             }));
-            tells
+            events
         }
     }
 
-    fn question(number: u64) -> BackendRequest {
+    fn request(number: u64) -> BackendRequest {
         BackendRequest::Authenticate {
             request_id: RequestId(number),
             token: Secret("t".to_owned()),
         }
     }
 
-    struct Told(Sender<BackendEvent>);
+    struct ChannelSink(Sender<BackendEvent>);
 
-    impl Way for Told {
-        fn tell(&self, tell: BackendEvent) -> Result<(), Closed> {
-            self.0.send(tell).map_err(|_| Closed)
+    impl EventSink for ChannelSink {
+        fn send(&self, event: BackendEvent) -> Result<(), SinkClosed> {
+            self.0.send(event).map_err(|_| SinkClosed)
         }
 
-        fn try_tell(&self, tell: BackendEvent) -> Result<(), Undelivered> {
-            self.tell(tell).map_err(|Closed| Undelivered::Closed)
+        fn try_send(&self, event: BackendEvent) -> Result<(), SinkError> {
+            self.send(event).map_err(|SinkClosed| SinkError::Closed)
         }
     }
 
-    /// Blocks every message, and returns an error when its other end is dropped.
-    struct Stuck(std::sync::Mutex<Receiver<()>>);
+    /// Blocks every event, and returns an error when its other end is dropped.
+    struct BlockedSink(std::sync::Mutex<Receiver<()>>);
 
-    impl Way for Stuck {
-        fn tell(&self, _: BackendEvent) -> Result<(), Closed> {
-            let hold = self.0.lock().map_err(|_| Closed)?;
-            hold.recv().map_err(|_| Closed)
+    impl EventSink for BlockedSink {
+        fn send(&self, _: BackendEvent) -> Result<(), SinkClosed> {
+            let blocked = self.0.lock().map_err(|_| SinkClosed)?;
+            blocked.recv().map_err(|_| SinkClosed)
         }
 
-        fn try_tell(&self, tell: BackendEvent) -> Result<(), Undelivered> {
-            Err(Undelivered::Full(tell))
+        fn try_send(&self, event: BackendEvent) -> Result<(), SinkError> {
+            Err(SinkError::Full(event))
         }
     }
 
     #[test]
     fn backend_reports_health_answers_in_order_and_ends_with_its_handles() {
-        let (sender, told) = channel();
-        let (asker, inbox) = questions();
-        let thread = start(Echo { told: false }, inbox, || 0, Told(sender)).unwrap();
-        assert!(matches!(
-            told.recv(),
-            Ok(BackendEvent::Health { ready: true })
-        ));
-        let other = asker.clone();
+        let (sink, events) = channel();
+        let (sender, requests) = request_queue();
+        let echo = Echo {
+            has_reported: false,
+        };
+        let thread = start(echo, requests, || 0, ChannelSink(sink)).unwrap();
+        let health = events.recv();
+        assert!(matches!(health, Ok(BackendEvent::Health { ready: true })));
+        let other = sender.clone();
         for number in 0..10 {
-            other.send(question(number)).unwrap();
+            other.send(request(number)).unwrap();
         }
         for number in 0..10 {
-            let Ok(BackendEvent::Authenticated { request_id, .. }) = told.recv() else {
+            let Ok(BackendEvent::Authenticated { request_id, .. }) = events.recv() else {
                 panic!("no answer");
             };
             assert_eq!(request_id, RequestId(number));
         }
-        drop((asker, other));
+        drop((sender, other));
         thread.join().unwrap();
     }
 
     #[test]
     fn full_queue_and_ended_backend_are_busy() {
-        let (held, hold) = channel::<()>();
-        let (asker, inbox) = questions();
-        let thread = start(Echo { told: false }, inbox, || 0, Stuck(hold.into())).unwrap();
+        let (unblock, blocked) = channel::<()>();
+        let (sender, requests) = request_queue();
+        let echo = Echo {
+            has_reported: false,
+        };
+        let thread = start(echo, requests, || 0, BlockedSink(blocked.into())).unwrap();
         // The thread is blocked sending its health, so the queue is not drained.
-        let taken = (0..=QUEUE as u64)
-            .take_while(|&number| asker.send(question(number)).is_ok())
+        let accepted = (0..=QUEUE_CAPACITY as u64)
+            .take_while(|&number| sender.send(request(number)).is_ok())
             .count();
-        assert_eq!(taken, QUEUE);
-        drop(held);
+        assert_eq!(accepted, QUEUE_CAPACITY);
+        drop(unblock);
         thread.join().unwrap();
-        assert_eq!(asker.send(question(0)), Err(Busy));
+        assert_eq!(sender.send(request(0)), Err(Busy));
     }
 }

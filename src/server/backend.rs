@@ -15,7 +15,8 @@ use super::no_amqp::{names, stats};
 use crate::backend::amqp::{self, Broker, Feed, Source};
 #[cfg(feature = "h")]
 use crate::backend::h::{self, Store};
-use crate::backend::{Closed, DataDir, DirLock, Stats, Undelivered, Way};
+use crate::backend::{DataDir, DirLock, EventSink, SinkClosed, SinkError, Stats};
+use crate::exit::Exit;
 #[cfg(feature = "amqp")]
 use crate::config::BrokerSettings;
 use crate::config::{BackendSettings, HSettings, ServerSettings, Values};
@@ -26,7 +27,7 @@ use crate::net::{self, Mailbox};
 /// A back end that has not been started.
 pub(super) struct PreparedBackend {
     /// Sends requests to the back end.
-    pub asker: Rc<dyn BackendHandle>,
+    pub handle: Rc<dyn BackendHandle>,
     /// The key that publishers need, if events arrive over HTTP.
     pub publish_key: Option<Secret>,
     /// The data directory, if users, tokens, and groups are stored locally.
@@ -131,18 +132,15 @@ impl Threads {
     }
 }
 
-/// Delivers back-end events to the reactor through its mailbox.
-struct ByMailbox(Mailbox<BackendEvent>);
-
-impl Way for ByMailbox {
-    fn tell(&self, tell: BackendEvent) -> Result<(), Closed> {
-        self.0.send(tell).map_err(|net::Closed| Closed)
+impl EventSink for Mailbox<BackendEvent> {
+    fn send(&self, event: BackendEvent) -> Result<(), SinkClosed> {
+        Mailbox::send(self, event).map_err(|net::Closed| SinkClosed)
     }
 
-    fn try_tell(&self, tell: BackendEvent) -> Result<(), Undelivered> {
-        self.0.try_send(tell).map_err(|error| match error {
-            net::Undelivered::Full(tell) => Undelivered::Full(tell),
-            net::Undelivered::Closed => Undelivered::Closed,
+    fn try_send(&self, event: BackendEvent) -> Result<(), SinkError> {
+        Mailbox::try_send(self, event).map_err(|error| match error {
+            net::Undelivered::Full(event) => SinkError::Full(event),
+            net::Undelivered::Closed => SinkError::Closed,
         })
     }
 }
@@ -164,21 +162,25 @@ fn embedded(settings: &ServerSettings, source: Option<Source>) -> Result<Prepare
     for warning in data.warnings() {
         log::warn!("{warning}");
     }
-    let (asker, questions) = backend::questions();
+    let (sender, requests) = backend::request_queue();
     let brokers = source.as_ref().map(names);
-    let feeding = asker.clone();
+    let feeding = sender.clone();
     let start = move |mailbox: &Mailbox<BackendEvent>| {
-        let way = ByMailbox(mailbox.clone());
         Ok(Threads {
-            answering: Some(backend::start(embedded, questions, unix_now, way)?),
+            answering: Some(backend::start(
+                embedded,
+                requests,
+                unix_now,
+                mailbox.clone(),
+            )?),
             feed: match source {
                 Some(source) => Some(Feed::start(source, feeding)?),
                 None => None,
             },
         })
     };
-    Ok(PreparedBackend {
-        asker: Rc::new(asker),
+    Ok(Backend {
+        handle: Rc::new(sender),
         publish_key: Some(publish_key),
         data: Some(data),
         lock,
@@ -332,7 +334,8 @@ fn draft_of_h(
 #[cfg(feature = "h")]
 fn of_h(draft: CheckedH) -> PreparedBackend {
     use crate::backend::h::Clocks;
-    use crate::model::unix_now;
+    use crate::backend::request_queue;
+    use crate::clock::unix_now;
 
     let CheckedH {
         store,
@@ -340,22 +343,21 @@ fn of_h(draft: CheckedH) -> PreparedBackend {
         stats,
     } = draft;
     let names = names_of(&events.brokers);
-    let (asker, questions) = h::questions();
+    let (sender, requests) = request_queue();
     let counted = Arc::clone(&stats);
     let start = move |mailbox: &Mailbox<BackendEvent>| {
-        let way = ByMailbox(mailbox.clone());
         let clocks = Clocks {
             unix: unix_now,
             mono: monotonic,
         };
-        let thread = h::start(store, events, questions, counted, clocks, way)?;
+        let thread = h::start(store, events, requests, counted, clocks, mailbox.clone())?;
         Ok(Threads {
             answering: Some(thread),
             ..Threads::default()
         })
     };
-    PreparedBackend {
-        asker: Rc::new(asker),
+    Backend {
+        handle: Rc::new(sender),
         publish_key: None,
         data: None,
         lock: None,

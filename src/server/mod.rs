@@ -188,7 +188,7 @@ fn reactor(
         insecure_settings,
     } = AppSettings::new(settings);
     let realtime = Realtime::new(
-        Box::new(Rc::clone(&backend.asker)),
+        Box::new(Rc::clone(&backend.handle)),
         realtime,
         random().map_err(random_failed)?,
     );
@@ -206,7 +206,7 @@ fn reactor(
         HostCheck::new(tcp_address(&bound.admin), settings.admin_hosts.clone()),
         keys,
         &bound.page_url(),
-        Box::new(Rc::clone(&backend.asker)),
+        Box::new(Rc::clone(&backend.handle)),
     );
     let app = App {
         realtime,

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::source::{Delivery, Source};
 use super::{random, runtime};
-use crate::backend::Asker;
+use crate::backend::RequestSender;
 use crate::model::BackendRequest;
 
 /// A thread that forwards events to the backend.
@@ -29,7 +29,7 @@ impl Feed {
     ///
     /// # Errors
     /// The system refuses a thread or a resource of the asynchronous runtime.
-    pub fn start(source: Source, asker: Asker) -> io::Result<Feed> {
+    pub fn start(source: Source, requests: RequestSender) -> io::Result<Feed> {
         let (stop, stopped) = oneshot::channel::<()>();
         let runtime = runtime()?;
         let thread = thread::Builder::new()
@@ -39,7 +39,7 @@ impl Feed {
                     let (sender, deliveries) = channel(HANDS);
                     let hand_over = async move {
                         tokio::select! {
-                            () = hand_over(deliveries, asker) => {}
+                            () = hand_over(deliveries, requests) => {}
                             _ = stopped => {}
                         }
                     };
@@ -64,13 +64,13 @@ impl Feed {
 
 /// Passes events to the backend one at a time. While the backend's queue is full, events stay with
 /// RabbitMQ.
-async fn hand_over(mut deliveries: Receiver<Delivery>, asker: Asker) {
+async fn hand_over(mut deliveries: Receiver<Delivery>, requests: RequestSender) {
     while let Some(delivery) = deliveries.recv().await {
-        let Some(mut question) = question(delivery) else {
+        let Some(mut request) = to_request(delivery) else {
             continue;
         };
-        while let Err(back) = asker.offer(question) {
-            question = back;
+        while let Err(returned) = requests.try_send(request) {
+            request = returned;
             sleep(RETRY).await;
         }
     }
@@ -78,7 +78,7 @@ async fn hand_over(mut deliveries: Receiver<Delivery>, asker: Asker) {
 
 /// Converts a delivery into the request that an event published over HTTP would make. The routing
 /// key determines the topic.
-fn question(delivery: Delivery) -> Option<BackendRequest> {
+fn to_request(delivery: Delivery) -> Option<BackendRequest> {
     let Delivery {
         topic,
         mut event,
@@ -107,7 +107,7 @@ const RETRY: Duration = Duration::from_millis(5);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::{Topic, questions};
+    use crate::backend::{QUEUE_CAPACITY, Topic, request_queue};
     use crate::model::{AckGuard, MonoMillis};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -136,7 +136,7 @@ mod tests {
             body,
             received: MonoMillis(7),
             ack,
-        }) = question(delivery(Topic::User, event, &handled))
+        }) = to_request(delivery(Topic::User, event, &handled))
         else {
             panic!("no question");
         };
@@ -148,23 +148,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn full_backend_gets_every_event_later_and_once() {
-        let (asker, inbox) = questions();
+        let (sender, queue) = request_queue();
         let handled = Arc::default();
-        let count = crate::backend::QUEUE + 10;
-        let (sender, deliveries) = channel(count);
+        let count = QUEUE_CAPACITY + 10;
+        let (events, deliveries) = channel(count);
         for number in 0..count {
             let event = serde_json::json!({ "number": number });
             let delivery = delivery(Topic::Annotation, event, &handled);
-            sender.try_send(delivery).unwrap();
+            events.try_send(delivery).unwrap();
         }
-        drop(sender);
-        let handing = tokio::spawn(hand_over(deliveries, asker));
+        drop(events);
+        let handing = tokio::spawn(hand_over(deliveries, sender));
         sleep(Duration::from_secs(1)).await;
         assert!(!handing.is_finished());
         assert_eq!(handled.load(Ordering::Relaxed), 0, "nothing was given up");
         let mut bodies = Vec::new();
         while bodies.len() < count {
-            while let Some(BackendRequest::QueueEvent { body, .. }) = inbox.try_next() {
+            while let Ok(BackendRequest::QueueEvent { body, .. }) = queue.try_recv() {
                 bodies.push(body);
             }
             sleep(RETRY).await;

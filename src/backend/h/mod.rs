@@ -32,4 +32,4 @@ pub use backlog::{Limits, MAX_EVENTS};
 pub use event::{AnnotationEvent, user_plan};
 pub use pending::Pending;
 pub use store::{Away, SWEPT, Settings, Standing, Store};
-pub use thread::{Asker, Clocks, Events, Questions, questions, start};
+pub use thread::{Clocks, Events, start};

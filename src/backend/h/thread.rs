@@ -1,46 +1,22 @@
-//! The thread of h's backend, and the handle to it.
+//! The thread of h's backend.
 //!
-//! Owns: the end of the thread: it stops when all handles have been dropped, even while it waits
-//! for something else.
+//! Owns: the end of the thread: it stops when all senders of requests have been dropped, even while
+//! it waits for something else.
 
-use std::convert::Infallible;
 use std::io;
 use std::thread::{self, JoinHandle};
 
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::{Receiver, channel};
 
 use super::backlog::Limits;
 use super::database::{Data, Database};
 use super::store::Store;
 use super::worker::Worker;
 use crate::backend::amqp::{Broker, Delivery, Source, random, runtime};
-use crate::backend::{QUEUE, Stats, Way};
-use crate::model::{BackendHandle, BackendRequest, Busy, MonoMillis, UnixMillis};
+use crate::backend::{EventSink, RequestQueue, SenderWatch, Stats};
+use crate::model::{MonoMillis, UnixMillis};
 
 use std::sync::Arc;
-
-/// A handle to the backend's thread. It can be cloned.
-#[derive(Clone, Debug)]
-pub struct Asker {
-    questions: Sender<BackendRequest>,
-    /// Signals the drop of the last handle at once, even while requests are queued.
-    _alive: Sender<Infallible>,
-}
-
-/// The queue of unanswered requests.
-#[derive(Debug)]
-pub struct Questions {
-    inbox: Receiver<BackendRequest>,
-    alive: Receiver<Infallible>,
-}
-
-/// Creates a request queue: a handle for callers, and the receiving end for the backend.
-/// [`BackendHandle::ask`] returns [`Busy`] while [`QUEUE`] requests are queued.
-pub fn questions() -> (Asker, Questions) {
-    let (questions, inbox) = channel(QUEUE);
-    let (_alive, alive) = channel(1);
-    (Asker { questions, _alive }, Questions { inbox, alive })
-}
 
 /// Sources of the current time.
 #[derive(Clone, Copy, Debug)]
@@ -62,21 +38,21 @@ pub struct Events {
     pub backlog: Limits,
 }
 
-/// Starts the thread, which queries `store` and processes `events`. It ends when all clones of the
-/// [`Asker`] have been dropped, or the receiver of `way` has been closed.
+/// Starts the thread, which queries `store` and processes `events`. It ends when all senders of
+/// requests have been dropped, or the receiver of `sink` has been closed.
 ///
 /// # Errors
 /// The system refuses a thread or a resource of the asynchronous runtime.
-pub fn start<W>(
+pub fn start<S>(
     store: Store,
     events: Events,
-    questions: Questions,
+    requests: RequestQueue,
     stats: Arc<Stats>,
     clocks: Clocks,
-    way: W,
+    sink: S,
 ) -> io::Result<JoinHandle<()>>
 where
-    W: Way,
+    S: EventSink,
 {
     let runtime = runtime()?;
     let source = Source {
@@ -90,27 +66,28 @@ where
         .name("backend".to_owned())
         .spawn(move || {
             runtime.block_on(async move {
+                let watch = requests.sender_watch();
                 let work = |deliveries| {
                     let database = Database::new(store, random);
                     let counted = (stats, events.backlog);
-                    Worker::new(database, way, clocks, counted, questions.inbox, deliveries)
+                    Worker::new(database, sink, clocks, counted, requests, deliveries)
                 };
-                run(work, source, questions.alive).await;
+                run(work, source, watch).await;
             });
             // Do not wait for a pending name resolution.
             runtime.shutdown_background();
         })
 }
 
-/// Runs until all handles have been dropped or the receiver has been closed. Then closes the
+/// Runs until all senders have been dropped or the receiver has been closed. Then closes the
 /// connection to the broker.
-async fn run<D, W>(
-    worker: impl FnOnce(Receiver<Delivery>) -> Worker<D, W>,
+async fn run<D, S>(
+    worker: impl FnOnce(Receiver<Delivery>) -> Worker<D, S>,
     source: Source,
-    mut alive: Receiver<Infallible>,
+    watch: SenderWatch,
 ) where
     D: Data,
-    W: Way,
+    S: EventSink,
 {
     let (sender, deliveries) = channel(HANDS);
     let worker = worker(deliveries);
@@ -118,16 +95,10 @@ async fn run<D, W>(
     let work = async move {
         tokio::select! {
             () = worker.run() => {}
-            _ = alive.recv() => {}
+            () = watch.all_dropped() => {}
         }
     };
     tokio::join!(source.consume(sender, random), work);
-}
-
-impl BackendHandle for Asker {
-    fn send(&self, request: BackendRequest) -> Result<(), Busy> {
-        self.questions.try_send(request).map_err(|_| Busy)
-    }
 }
 
 /// Capacity of the channel between the broker's connection and the worker.

@@ -7,10 +7,11 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 use tokio::sync::mpsc::Receiver;
-use tokio::sync::mpsc::error::TryRecvError;
+use tokio::task::coop::cooperative;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use super::backlog::{Backlog, Limits, Waiting};
@@ -23,17 +24,17 @@ use super::store::SWEPT;
 use super::thread::Clocks;
 use super::told::Told;
 use crate::backend::amqp::Delivery;
-use crate::backend::{BATCH, Closed, Fate, Stats, Topic, Undelivered, Way};
+use crate::backend::{BATCH, EventSink, Fate, RequestQueue, SinkClosed, SinkError, Stats, Topic};
 use crate::model::{
     AuthReply, BackendEvent, BackendRequest, Plan, PublishError, RequestId, Secret, TokenId,
 };
 
 /// The state of the thread.
-pub(super) struct Worker<D, W> {
+pub(super) struct Worker<D, S> {
     database: Database<D>,
-    way: W,
+    sink: S,
     clocks: Clocks,
-    questions: Receiver<BackendRequest>,
+    requests: RequestQueue,
     deliveries: Receiver<Delivery>,
     logins: Vec<(RequestId, Secret)>,
     sweep: Option<Sweep>,
@@ -55,24 +56,24 @@ struct Sweep {
     done: usize,
 }
 
-impl<D, W> Worker<D, W>
+impl<D, S> Worker<D, S>
 where
     D: Data,
-    W: Way,
+    S: EventSink,
 {
     pub fn new(
         database: Database<D>,
-        way: W,
+        sink: S,
         clocks: Clocks,
         (stats, limits): (Arc<Stats>, Limits),
-        questions: Receiver<BackendRequest>,
+        requests: RequestQueue,
         deliveries: Receiver<Delivery>,
     ) -> Self {
         Worker {
             database,
-            way,
+            sink,
             clocks,
-            questions,
+            requests,
             deliveries,
             logins: Vec::new(),
             sweep: None,
@@ -87,10 +88,10 @@ where
 
     /// Runs until the request queue or the reactor's mailbox is closed.
     pub async fn run(mut self) {
-        let Err(Closed) = self.work().await;
+        let Err(SinkClosed) = self.work().await;
     }
 
-    async fn work(&mut self) -> Result<Infallible, Closed> {
+    async fn work(&mut self) -> Result<Infallible, SinkClosed> {
         loop {
             if !self.database.is_up() {
                 self.wait_for_database().await?;
@@ -124,10 +125,10 @@ where
 
     /// Waits until the reactor has delivered enough plans, or there is other work. Further events
     /// stay with the broker.
-    async fn wait_for_room(&mut self) -> Result<(), Closed> {
+    async fn wait_for_room(&mut self) -> Result<(), SinkClosed> {
         tokio::select! {
             biased;
-            question = self.questions.recv() => self.sort(question.ok_or(Closed)?).await,
+            request = next_request(&self.requests) => self.sort(request?).await,
             () = self.room.wait() => Ok(()),
             () = sleep(LOOK_PERIOD) => {
                 self.database.look().await;
@@ -137,12 +138,12 @@ where
     }
 
     /// Waits for work.
-    async fn wait(&mut self) -> Result<(), Closed> {
+    async fn wait(&mut self) -> Result<(), SinkClosed> {
         let look = Instant::now() + LOOK_PERIOD;
         let until = self.pending.next_due().map_or(look, |due| due.min(look));
         tokio::select! {
             biased;
-            question = self.questions.recv() => self.sort(question.ok_or(Closed)?).await,
+            request = next_request(&self.requests) => self.sort(request?).await,
             Some(delivery) = self.deliveries.recv() => {
                 let dropped = self.events.push(delivery);
                 self.drops.overflow(dropped);
@@ -156,29 +157,29 @@ where
     }
 
     /// Takes a batch of requests that can be answered together.
-    async fn take_questions(&mut self) -> Result<(), Closed> {
+    async fn take_questions(&mut self) -> Result<(), SinkClosed> {
         while self.logins.len() < BATCH {
-            match self.questions.try_recv() {
-                Ok(question) => self.sort(question).await?,
+            match self.requests.try_recv() {
+                Ok(request) => self.sort(request).await?,
                 Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(Closed),
+                Err(TryRecvError::Disconnected) => return Err(SinkClosed),
             }
         }
         Ok(())
     }
 
-    async fn sort(&mut self, question: BackendRequest) -> Result<(), Closed> {
-        match question {
+    async fn sort(&mut self, request: BackendRequest) -> Result<(), SinkClosed> {
+        match request {
             BackendRequest::Authenticate { request_id, token } => {
                 self.logins.push((request_id, token))
             }
             BackendRequest::Sweep { tokens } => self.sweep = Some(Sweep { tokens, done: 0 }),
-            other => turn_away(&self.way, other).await?,
+            other => turn_away(&self.sink, other).await?,
         }
         Ok(())
     }
 
-    async fn answer_logins(&mut self) -> Result<(), Closed> {
+    async fn answer_logins(&mut self) -> Result<(), SinkClosed> {
         if self.logins.is_empty() {
             return Ok(());
         }
@@ -203,7 +204,11 @@ where
                 },
                 None => AuthReply::Unavailable,
             };
-            tell(&self.way, BackendEvent::Authenticated { request_id, reply }).await?;
+            send(
+                &self.sink,
+                BackendEvent::Authenticated { request_id, reply },
+            )
+            .await?;
         }
         Ok(())
     }
@@ -211,7 +216,7 @@ where
     /// Sweeps a part of the tokens, for changes without events: logins must not wait for the whole
     /// sweep. If the database is unavailable, the sweep is abandoned and the next one starts from
     /// the beginning.
-    async fn go_on_with(&mut self, mut sweep: Sweep) -> Result<(), Closed> {
+    async fn go_on_with(&mut self, mut sweep: Sweep) -> Result<(), SinkClosed> {
         let rest = &sweep.tokens[sweep.done..];
         let some = &rest[..rest.len().min(SWEPT)];
         let (now, read_at) = ((self.clocks.unix)(), Instant::now());
@@ -230,7 +235,7 @@ where
         }
         sweep.done += some.len();
         for news in self.told.news(found) {
-            tell(&self.way, news).await?;
+            send(&self.sink, news).await?;
         }
         if sweep.done < sweep.tokens.len() {
             self.sweep = Some(sweep);
@@ -252,7 +257,7 @@ where
     }
 
     /// Processes an event. Its receipt is passed on with the resulting plan.
-    async fn handle(&mut self, mut waiting: Waiting) -> Result<(), Closed> {
+    async fn handle(&mut self, mut waiting: Waiting) -> Result<(), SinkClosed> {
         let delivery = &waiting.delivery;
         let outcome = match delivery.topic {
             Topic::Annotation => self.annotation(delivery).await,
@@ -266,7 +271,7 @@ where
                     ack: self.room.admit(&plan, ack),
                     plans: vec![plan],
                 };
-                tell(&self.way, happened).await?;
+                send(&self.sink, happened).await?;
             }
             Some(Err(fate)) => self.drops.count(fate),
             // Events are not reordered, so one that repeatedly makes the database unavailable must
@@ -297,7 +302,10 @@ where
 
     /// Like [`Worker::annotation`], for an event on a user. Its membership change takes effect at
     /// once. All memberships are read again and reported before the plan.
-    async fn user(&mut self, delivery: &Delivery) -> Result<Option<Result<Plan, Fate>>, Closed> {
+    async fn user(
+        &mut self,
+        delivery: &Delivery,
+    ) -> Result<Option<Result<Plan, Fate>>, SinkClosed> {
         let (userid, plan) = match user_plan(&delivery.event) {
             Ok(read) => read,
             Err(fate) => return Ok(Some(Err(fate))),
@@ -311,12 +319,12 @@ where
         let Some((news, _)) = self.groups(&userid).await else {
             return Ok(None);
         };
-        tell(&self.way, news).await?;
+        send(&self.sink, news).await?;
         Ok(Some(Ok(plan)))
     }
 
     /// Reads the memberships that are due again. Returns whether all of them have been read.
-    async fn confirm(&mut self) -> Result<bool, Closed> {
+    async fn confirm(&mut self) -> Result<bool, SinkClosed> {
         for _ in 0..BATCH {
             let now = Instant::now();
             let Some(userid) = self.pending.due(now) else {
@@ -327,7 +335,7 @@ where
             };
             self.pending.checked(&userid, now);
             if is_new {
-                tell(&self.way, news).await?;
+                send(&self.sink, news).await?;
             }
         }
         Ok(false)
@@ -358,12 +366,12 @@ where
     }
 
     /// Waits for the database. Meanwhile requests are answered as unavailable, and events wait.
-    async fn wait_for_database(&mut self) -> Result<(), Closed> {
+    async fn wait_for_database(&mut self) -> Result<(), SinkClosed> {
         if std::mem::take(&mut self.ready) {
-            tell(&self.way, BackendEvent::Health { ready: false }).await?;
+            send(&self.sink, BackendEvent::Health { ready: false }).await?;
         }
         for (request_id, _) in self.logins.drain(..) {
-            tell(&self.way, unavailable(request_id)).await?;
+            send(&self.sink, unavailable(request_id)).await?;
         }
         let mut back = pin!(self.database.come_back());
         let mut flush = interval(LOOK_PERIOD);
@@ -371,8 +379,8 @@ where
             tokio::select! {
                 biased;
                 () = &mut back => break,
-                question = self.questions.recv() => {
-                    turn_away(&self.way, question.ok_or(Closed)?).await?;
+                request = next_request(&self.requests) => {
+                    turn_away(&self.sink, request?).await?;
                 }
                 Some(delivery) = self.deliveries.recv() => {
                     let dropped = self.events.push(delivery);
@@ -383,31 +391,39 @@ where
         }
         self.drops.finish_overflow();
         self.ready = true;
-        tell(&self.way, BackendEvent::Health { ready: true }).await
+        send(&self.sink, BackendEvent::Health { ready: true }).await
     }
 }
 
 /// Sends a message to the reactor, and retries while its mailbox is full. Only this task waits; the
 /// connections to the servers stay alive.
-async fn tell<W: Way>(way: &W, mut tell: BackendEvent) -> Result<(), Closed> {
+async fn send<S: EventSink>(sink: &S, mut event: BackendEvent) -> Result<(), SinkClosed> {
     loop {
-        match way.try_tell(tell) {
+        match sink.try_send(event) {
             Ok(()) => return Ok(()),
-            Err(Undelivered::Full(back)) => tell = back,
-            Err(Undelivered::Closed) => return Err(Closed),
+            Err(SinkError::Full(returned)) => event = returned,
+            Err(SinkError::Closed) => return Err(SinkClosed),
         }
         sleep(RETRY).await;
     }
 }
 
+/// Waits for the next request. Yields to the runtime from time to time, even if requests never
+/// cease.
+async fn next_request(requests: &RequestQueue) -> Result<BackendRequest, SinkClosed> {
+    cooperative(requests.recv()).await.ok_or(SinkClosed)
+}
+
 /// Answers a request that is not supported, or not possible now.
-async fn turn_away<W: Way>(way: &W, question: BackendRequest) -> Result<(), Closed> {
-    match question {
-        BackendRequest::Authenticate { request_id, .. } => tell(way, unavailable(request_id)).await,
+async fn turn_away<S: EventSink>(sink: &S, request: BackendRequest) -> Result<(), SinkClosed> {
+    match request {
+        BackendRequest::Authenticate { request_id, .. } => {
+            send(sink, unavailable(request_id)).await
+        }
         BackendRequest::Publish { request_id, .. } => {
             let reason = "events come from the message queue here".to_owned();
             let result = Err(PublishError { line: 0, reason });
-            tell(way, BackendEvent::Published { request_id, result }).await
+            send(sink, BackendEvent::Published { request_id, result }).await
         }
         BackendRequest::QueueEvent { .. } | BackendRequest::Sweep { .. } => Ok(()),
     }

@@ -449,7 +449,7 @@ async fn logins_do_not_wait_for_a_long_sweep() {
 #[tokio::test(start_paused = true)]
 async fn worker_ends_when_callers_or_receiver_are_gone() {
     for listens in [true, false] {
-        let (asker, questions) = channel(1);
+        let (requests, queue) = crate::backend::request_queue();
         let (_events, deliveries) = channel(1);
         let (sender, mail) = mpsc::sync_channel(8);
         let database = Database::new(Fake::default(), || 0);
@@ -459,7 +459,7 @@ async fn worker_ends_when_callers_or_receiver_are_gone() {
             way,
             CLOCKS,
             (Arc::default(), LIMITS),
-            questions,
+            queue,
             deliveries,
         );
         let question = BackendRequest::Publish {
@@ -467,10 +467,10 @@ async fn worker_ends_when_callers_or_receiver_are_gone() {
             body: Vec::new(),
         };
         match listens {
-            true => drop(asker),
+            true => drop(requests),
             false => {
                 drop(mail);
-                asker.try_send(question).unwrap();
+                requests.try_send(question).unwrap();
             }
         }
         // It ends without even connecting.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use super::super::*;
 use crate::backend::h::store::{Away, Standing};
+use crate::backend::{RequestSender, request_queue};
 use crate::model::{AckGuard, Identity, Membership, MonoMillis, Role, UnixMillis};
 
 /// The state of the simulated database.
@@ -145,15 +146,15 @@ pub const LIMITS: Limits = Limits {
 /// The reactor's mailbox.
 pub struct Mail(pub SyncSender<BackendEvent>);
 
-impl Way for Mail {
-    fn tell(&self, _: BackendEvent) -> Result<(), Closed> {
+impl EventSink for Mail {
+    fn send(&self, _: BackendEvent) -> Result<(), SinkClosed> {
         panic!("the thread must not block");
     }
 
-    fn try_tell(&self, tell: BackendEvent) -> Result<(), Undelivered> {
-        self.0.try_send(tell).map_err(|error| match error {
-            TrySendError::Full(tell) => Undelivered::Full(tell),
-            TrySendError::Disconnected(_) => Undelivered::Closed,
+    fn try_send(&self, event: BackendEvent) -> Result<(), SinkError> {
+        self.0.try_send(event).map_err(|error| match error {
+            TrySendError::Full(event) => SinkError::Full(event),
+            TrySendError::Disconnected(_) => SinkError::Closed,
         })
     }
 }
@@ -162,7 +163,7 @@ impl Way for Mail {
 pub struct Around {
     pub fake: Fake,
     pub stats: Arc<Stats>,
-    pub asker: Sender<BackendRequest>,
+    pub requests: RequestSender,
     pub events: Sender<Delivery>,
     pub mail: mpsc::Receiver<BackendEvent>,
     pub handled: Arc<AtomicUsize>,
@@ -170,13 +171,13 @@ pub struct Around {
 
 /// Runs a worker while `script` controls its environment.
 pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
-    let (asker, questions) = channel(4096);
+    let (requests, queue) = request_queue();
     let (events, deliveries) = channel(16);
     let (sender, mail) = mpsc::sync_channel(room);
     let mut around = Around {
         fake: Fake::default(),
         stats: Arc::default(),
-        asker,
+        requests,
         events,
         mail,
         handled: Arc::default(),
@@ -185,14 +186,7 @@ pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
     let database = Database::new(around.fake.clone(), || 0);
     let stats = Arc::clone(&around.stats);
     let counted = (stats, LIMITS);
-    let worker = Worker::new(
-        database,
-        Mail(sender),
-        CLOCKS,
-        counted,
-        questions,
-        deliveries,
-    );
+    let worker = Worker::new(database, Mail(sender), CLOCKS, counted, queue, deliveries);
     tokio::select! {
         // Poll in a fixed order to keep the tests deterministic.
         biased;
@@ -203,7 +197,7 @@ pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
 
 impl Around {
     pub fn ask(&self, ask: BackendRequest) {
-        self.asker.try_send(ask).unwrap();
+        self.requests.try_send(ask).unwrap();
     }
 
     pub fn log_in(&self, request_id: u64, token: &str) {
