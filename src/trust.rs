@@ -24,7 +24,7 @@ use rustls::{
 
 /// The verification of the server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Check {
+pub enum Verification {
     /// None: the connection is encrypted, but the server is not authenticated.
     Nothing,
     /// The certificate must be issued by a trusted CA.
@@ -44,14 +44,14 @@ pub enum Roots {
 
 /// Further options of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
+pub struct TlsOptions {
     /// PEM files of the client certificate chain and its key, if the server requests a client
     /// certificate.
     pub identity: Option<(PathBuf, PathBuf)>,
     /// The enabled versions of TLS.
     pub versions: Versions,
     /// Whether to omit the server name (SNI).
-    pub hides_name: bool,
+    pub omit_sni: bool,
     /// The protocol to negotiate by ALPN.
     pub protocol: Option<&'static str>,
 }
@@ -70,7 +70,7 @@ pub enum Versions {
 
 /// The reason why no certificates could be loaded, displayable to users.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Untrusting {
+pub enum TrustError {
     /// The system has no CA certificates.
     System,
     /// This file, for this reason.
@@ -79,66 +79,69 @@ pub enum Untrusting {
     Tls(String),
 }
 
-impl fmt::Display for Untrusting {
+impl fmt::Display for TrustError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Untrusting::System => f.write_str("the system has no CA certificates"),
-            Untrusting::File(file, why) => write!(f, "{}: {why}", file.display()),
-            Untrusting::Tls(why) => f.write_str(why),
+            TrustError::System => f.write_str("the system has no CA certificates"),
+            TrustError::File(file, why) => write!(f, "{}: {why}", file.display()),
+            TrustError::Tls(why) => f.write_str(why),
         }
     }
 }
 
-impl std::error::Error for Untrusting {}
+impl std::error::Error for TrustError {}
 
 /// Returns a TLS client configuration with the given verification.
 ///
 /// # Errors
 /// If there are no certificates to trust.
-pub fn client(check: &Check) -> Result<ClientConfig, Untrusting> {
-    client_on(check, &Terms::default())
+pub fn client_config(check: &Verification) -> Result<ClientConfig, TrustError> {
+    client_config_with(check, &TlsOptions::default())
 }
 
-/// Like [`client`], with options other than the defaults.
+/// Like [`client_config`], with options other than the defaults.
 ///
 /// # Errors
 /// If there are no certificates to trust, or the client certificate cannot be loaded.
-pub fn client_on(check: &Check, terms: &Terms) -> Result<ClientConfig, Untrusting> {
+pub fn client_config_with(
+    check: &Verification,
+    options: &TlsOptions,
+) -> Result<ClientConfig, TrustError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier::new(check, &provider)?;
-    let versions: &[_] = match terms.versions {
+    let versions: &[_] = match options.versions {
         Versions::All => &[&TLS13, &TLS12],
         Versions::Tls12 => &[&TLS12],
         Versions::Tls13 => &[&TLS13],
     };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
-        .map_err(|error| Untrusting::Tls(error.to_string()))?
+        .map_err(|error| TrustError::Tls(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    let mut config = match &terms.identity {
+    let mut config = match &options.identity {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
-            let unfit = |why: String| Untrusting::File(key.clone(), why);
+            let unusable = |why: String| TrustError::File(key.clone(), why);
             let chain = read(certificate)?;
             let read = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
                 pem::Error::NoItemsFound => {
-                    unfit("holds no private key in PEM form that is not encrypted".to_owned())
+                    unusable("holds no private key in PEM form that is not encrypted".to_owned())
                 }
-                error => unfit(error.to_string()),
+                error => unusable(error.to_string()),
             })?;
             builder
                 .with_client_auth_cert(chain, read)
                 .map_err(|error| {
-                    unfit(format!(
+                    unusable(format!(
                         "{error}; the certificate is {}",
                         certificate.display()
                     ))
                 })?
         }
     };
-    config.enable_sni = !terms.hides_name;
-    config.alpn_protocols = terms
+    config.enable_sni = !options.omit_sni;
+    config.alpn_protocols = options
         .protocol
         .iter()
         .map(|name| name.as_bytes().to_vec())
@@ -151,21 +154,21 @@ struct Verifier {
     provider: Arc<CryptoProvider>,
     /// `None` accepts any certificate.
     chain: Option<Arc<WebPkiServerVerifier>>,
-    name_counts: bool,
+    checks_name: bool,
     /// Certificates that are accepted as they are. A file with a self-signed certificate of the
     /// server itself is common, and the rules of the web PKI do not accept a CA certificate as a
     /// server certificate.
-    given: Vec<CertificateDer<'static>>,
+    pinned: Vec<CertificateDer<'static>>,
 }
 
 impl Verifier {
-    fn new(check: &Check, provider: &Arc<CryptoProvider>) -> Result<Verifier, Untrusting> {
-        let (roots, name_counts) = match check {
-            Check::Nothing => (None, false),
-            Check::Chain(roots) => (Some(roots), false),
-            Check::Name(roots) => (Some(roots), true),
+    fn new(check: &Verification, provider: &Arc<CryptoProvider>) -> Result<Verifier, TrustError> {
+        let (roots, checks_name) = match check {
+            Verification::Nothing => (None, false),
+            Verification::Chain(roots) => (Some(roots), false),
+            Verification::Name(roots) => (Some(roots), true),
         };
-        let mut given = Vec::new();
+        let mut pinned = Vec::new();
         let chain = match roots {
             None => None,
             Some(roots) => {
@@ -175,15 +178,15 @@ impl Verifier {
                         let found = rustls_native_certs::load_native_certs();
                         store.add_parsable_certificates(found.certs);
                         if store.is_empty() {
-                            return Err(Untrusting::System);
+                            return Err(TrustError::System);
                         }
                     }
                     Roots::File(file) => {
-                        given = read(file)?;
-                        for certificate in &given {
+                        pinned = read(file)?;
+                        for certificate in &pinned {
                             let added = store.add(certificate.clone());
                             added.map_err(|error| {
-                                Untrusting::File(file.clone(), error.to_string())
+                                TrustError::File(file.clone(), error.to_string())
                             })?;
                         }
                     }
@@ -193,26 +196,26 @@ impl Verifier {
                 Some(
                     built
                         .build()
-                        .map_err(|error| Untrusting::Tls(error.to_string()))?,
+                        .map_err(|error| TrustError::Tls(error.to_string()))?,
                 )
             }
         };
         Ok(Verifier {
             provider: Arc::clone(provider),
             chain,
-            name_counts,
-            given,
+            checks_name,
+            pinned,
         })
     }
 }
 
-fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, Untrusting> {
-    let unfit = |why: String| Untrusting::File(file.to_owned(), why);
+fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let unusable = |why: String| TrustError::File(file.to_owned(), why);
     let certificates = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unfit(error.to_string()))?;
+        .map_err(|error| unusable(error.to_string()))?;
     if certificates.is_empty() {
-        return Err(unfit("holds no certificate in PEM form".to_owned()));
+        return Err(unusable("holds no certificate in PEM form".to_owned()));
     }
     Ok(certificates)
 }
@@ -229,25 +232,25 @@ impl ServerCertVerifier for Verifier {
         let Some(chain) = &self.chain else {
             return Ok(ServerCertVerified::assertion());
         };
-        let verdict =
+        let result =
             chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match verdict {
+        match result {
             // The name is checked last, so everything else is valid at this point.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.name_counts => Ok(ServerCertVerified::assertion()),
+            )) if !self.checks_name => Ok(ServerCertVerified::assertion()),
             // `Other` includes a CA certificate used as a server certificate. The dates have been
             // checked at this point, the name has not.
             Err(Error::InvalidCertificate(CertificateError::Other(_)))
-                if self.given.contains(end_entity) =>
+                if self.pinned.contains(end_entity) =>
             {
-                if self.name_counts {
+                if self.checks_name {
                     let certificate = ParsedCertificate::try_from(end_entity)?;
                     rustls::client::verify_server_name(&certificate, server_name)?;
                 }
                 Ok(ServerCertVerified::assertion())
             }
-            verdict => verdict,
+            result => result,
         }
     }
 

@@ -27,7 +27,7 @@ pub use data_dir::{DataDir, DataDirError, FileMark};
 pub use data_lock::{DirLock, Locking, Sharing};
 pub use request_queue::{QUEUE_CAPACITY, RequestQueue, RequestSender, SenderWatch, request_queue};
 pub use secret::new_secret;
-pub use stats::{Fate, Link, Stats, Topic};
+pub use stats::{DropReason, Link, Stats, Topic};
 
 use std::io;
 use std::sync::mpsc::RecvTimeoutError;
@@ -39,8 +39,8 @@ use crate::model::{BackendEvent, BackendRequest, UnixMillis};
 /// Answers requests, and reports changes.
 pub trait Backend: Send + 'static {
     /// Collects the changes since the last turn, and answers `requests` from the state after them,
-    /// so that changes precede answers. Every request that expects an answer gets exactly one, even if
-    /// the backend is unavailable.
+    /// so that changes precede answers. Every request that expects an answer gets exactly one, even
+    /// if the backend is unavailable.
     fn turn(&mut self, requests: Vec<BackendRequest>, now: UnixMillis) -> Vec<BackendEvent>;
 }
 

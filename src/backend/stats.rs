@@ -13,13 +13,13 @@ pub struct Stats {
     /// Statements sent to the database server, `BEGIN` and `COMMIT` included.
     pub statements: AtomicU64,
     received: [AtomicU64; 2],
-    dropped: [AtomicU64; FATES.len()],
+    dropped: [AtomicU64; DROP_REASONS.len()],
 }
 
 /// A connection to another server, which is remade after a loss.
 #[derive(Debug, Default)]
 pub struct Link {
-    is_needed: bool,
+    is_required: bool,
     is_up: AtomicBool,
     connects: AtomicU64,
     losses: AtomicU64,
@@ -36,7 +36,7 @@ pub enum Topic {
 
 /// The reason why an event from a message queue was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum DropReason {
     /// It is not a JSON object of content type `application/json`.
     Undecodable,
     /// A required member is missing or has the wrong type.
@@ -53,10 +53,10 @@ pub enum Fate {
 
 impl Stats {
     /// Creates counters for a backend that requires these servers.
-    pub fn needing(broker: bool, database: bool) -> Self {
+    pub fn requiring(broker: bool, database: bool) -> Self {
         Stats {
-            broker: Link::needed(broker),
-            database: Link::needed(database),
+            broker: Link::required(broker),
+            database: Link::required(database),
             ..Stats::default()
         }
     }
@@ -65,7 +65,7 @@ impl Stats {
     pub fn is_connected(&self) -> bool {
         [&self.broker, &self.database]
             .into_iter()
-            .all(|link| link.is_up() || !link.is_needed)
+            .all(|link| link.is_up() || !link.is_required)
     }
 
     /// Counts a received event.
@@ -74,8 +74,8 @@ impl Stats {
     }
 
     /// Counts a dropped event.
-    pub fn count_dropped(&self, fate: Fate) {
-        self.dropped[fate as usize].fetch_add(1, Ordering::Relaxed);
+    pub fn count_dropped(&self, reason: DropReason) {
+        self.dropped[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns the number of received events.
@@ -84,15 +84,15 @@ impl Stats {
     }
 
     /// Returns the number of events dropped for this reason.
-    pub fn dropped(&self, fate: Fate) -> u64 {
-        self.dropped[fate as usize].load(Ordering::Relaxed)
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped[reason as usize].load(Ordering::Relaxed)
     }
 }
 
 impl Link {
-    fn needed(is_needed: bool) -> Self {
+    fn required(is_required: bool) -> Self {
         Link {
-            is_needed,
+            is_required,
             ..Link::default()
         }
     }
@@ -139,13 +139,13 @@ impl Topic {
 }
 
 /// All reasons, in the order of their discriminants.
-const FATES: [Fate; 6] = [
-    Fate::Undecodable,
-    Fate::Malformed,
-    Fate::Missing,
-    Fate::Unreadable,
-    Fate::TooLarge,
-    Fate::Overflow,
+const DROP_REASONS: [DropReason; 6] = [
+    DropReason::Undecodable,
+    DropReason::Malformed,
+    DropReason::Missing,
+    DropReason::Unreadable,
+    DropReason::TooLarge,
+    DropReason::Overflow,
 ];
 
 #[cfg(test)]
@@ -155,14 +155,14 @@ mod tests {
     #[test]
     fn counters_are_independent() {
         let stats = Stats::default();
-        for (number, fate) in FATES.into_iter().enumerate() {
-            assert_eq!(fate as usize, number);
+        for (number, reason) in DROP_REASONS.into_iter().enumerate() {
+            assert_eq!(reason as usize, number);
             for _ in 0..=number {
-                stats.count_dropped(fate);
+                stats.count_dropped(reason);
             }
         }
-        for (number, fate) in FATES.into_iter().enumerate() {
-            assert_eq!(stats.dropped(fate), number as u64 + 1, "{fate:?}");
+        for (number, reason) in DROP_REASONS.into_iter().enumerate() {
+            assert_eq!(stats.dropped(reason), number as u64 + 1, "{reason:?}");
         }
         stats.count_received(Topic::User);
         assert_eq!(Topic::ALL.map(|topic| stats.received(topic)), [0, 1]);
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn unneeded_links_may_be_down() {
         assert!(Stats::default().is_connected());
-        let stats = Stats::needing(true, false);
+        let stats = Stats::requiring(true, false);
         assert!(!stats.is_connected());
         stats.broker.connected();
         assert!(stats.is_connected());

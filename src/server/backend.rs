@@ -14,7 +14,7 @@ use super::no_amqp::{names, stats};
 #[cfg(feature = "amqp")]
 use crate::backend::amqp::{self, Broker, Feed, Source};
 #[cfg(feature = "h")]
-use crate::backend::h::{self, Store};
+use crate::backend::h::{self, DatabaseClient};
 use crate::backend::{DataDir, DirLock, EventSink, SinkClosed, SinkError, Stats};
 use crate::exit::Exit;
 #[cfg(feature = "amqp")]
@@ -61,7 +61,7 @@ pub(super) enum CheckedBackend {
 /// The parts of h's back end.
 #[cfg(feature = "h")]
 pub(super) struct CheckedH {
-    store: h::Store,
+    store: h::DatabaseClient,
     events: h::Events,
     stats: Arc<Stats>,
 }
@@ -152,7 +152,7 @@ fn embedded(settings: &ServerSettings, source: Option<Source>) -> Result<Prepare
 
     let stats = match &source {
         Some(source) => stats(source),
-        None => Arc::new(Stats::needing(false, false)),
+        None => Arc::new(Stats::requiring(false, false)),
     };
     let data = DataDir::open(&settings.data).map_err(Exit::from)?;
     let lock = lock(&data, settings.reuse_port)?;
@@ -179,7 +179,7 @@ fn embedded(settings: &ServerSettings, source: Option<Source>) -> Result<Prepare
             },
         })
     };
-    Ok(Backend {
+    Ok(PreparedBackend {
         handle: Rc::new(sender),
         publish_key: Some(publish_key),
         data: Some(data),
@@ -242,7 +242,7 @@ fn source(
         brokers: brokers(broker, values)?,
         prefetch: amqp::PREFETCH,
         max_event: settings.max_event,
-        stats: Arc::new(Stats::needing(true, false)),
+        stats: Arc::new(Stats::requiring(true, false)),
         clock: monotonic,
     })
 }
@@ -286,13 +286,9 @@ fn names_of(brokers: &[Broker]) -> String {
 }
 
 #[cfg(feature = "h")]
-fn draft_of_h(
-    h: &HSettings,
-    settings: &ServerSettings,
-    values: &Values,
-) -> Result<CheckedBackend, Vec<String>> {
-    let stats = Arc::new(Stats::needing(true, true));
-    let database = h::Settings {
+fn draft_of_h(h: &HSettings, settings: &Settings, values: &Values) -> Result<Draft, Vec<String>> {
+    let stats = Arc::new(Stats::requiring(true, true));
+    let database = h::DatabaseSettings {
         database_url: h.database_url.clone(),
         authority: h.authority.clone(),
         app_url: h.app_url.clone(),
@@ -307,8 +303,8 @@ fn draft_of_h(
     if h.database_url.is_empty() {
         return Err(problems);
     }
-    let store = Store::new(&database, Arc::clone(&stats)).map_err(|found| {
-        let setting = values.name_with_provenance("h.database_url");
+    let store = DatabaseClient::new(&database, Arc::clone(&stats)).map_err(|found| {
+        let place = values.place("h.database_url");
         problems.extend(
             found
                 .into_iter()
@@ -335,7 +331,7 @@ fn draft_of_h(
 fn of_h(draft: CheckedH) -> PreparedBackend {
     use crate::backend::h::Clocks;
     use crate::backend::request_queue;
-    use crate::clock::unix_now;
+    use crate::model::unix_now;
 
     let CheckedH {
         store,
@@ -356,7 +352,7 @@ fn of_h(draft: CheckedH) -> PreparedBackend {
             ..Threads::default()
         })
     };
-    Backend {
+    PreparedBackend {
         handle: Rc::new(sender),
         publish_key: None,
         data: None,

@@ -33,7 +33,7 @@ fn certificate(is_ca: IsCa, issuer: Option<&Issuer<'_, KeyPair>>) -> Own {
 }
 
 /// Performs one handshake with a server that has this certificate.
-fn shake(own: &Own, check: &Check, host: &'static str) -> Result<(), String> {
+fn shake(own: &Own, check: &Verification, host: &'static str) -> Result<(), String> {
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -50,7 +50,7 @@ fn shake(own: &Own, check: &Check, host: &'static str) -> Result<(), String> {
     });
     let name = ServerName::try_from(host).unwrap();
     let mut tls = ClientConnection::new(
-        Arc::new(client(check).map_err(|error| error.to_string())?),
+        Arc::new(client_config(check).map_err(|error| error.to_string())?),
         name,
     )
     .unwrap();
@@ -86,14 +86,21 @@ fn sslmode_determines_certificate_checks() {
         let (_trusted_file, trusted) = in_file(&pem);
         let (_strange_file, strange) = in_file(&stranger);
         for host in ["localhost", "127.0.0.1"] {
-            assert_eq!(shake(own, &Check::Nothing, host), Ok(()), "{name} {host}");
-            let chain = Check::Chain(trusted.clone());
+            assert_eq!(
+                shake(own, &Verification::Nothing, host),
+                Ok(()),
+                "{name} {host}"
+            );
+            let chain = Verification::Chain(trusted.clone());
             assert_eq!(shake(own, &chain, host), Ok(()), "{name} {host}");
-            for check in [Check::Chain(strange.clone()), Check::Name(strange.clone())] {
+            for check in [
+                Verification::Chain(strange.clone()),
+                Verification::Name(strange.clone()),
+            ] {
                 assert!(shake(own, &check, host).is_err(), "{name} {host}");
             }
         }
-        let full = Check::Name(trusted.clone());
+        let full = Verification::Name(trusted.clone());
         assert_eq!(shake(own, &full, "localhost"), Ok(()), "{name}");
         let error = shake(own, &full, "127.0.0.1").unwrap_err();
         assert!(error.contains("not valid for name"), "{name}: {error}");
@@ -104,8 +111,8 @@ fn sslmode_determines_certificate_checks() {
 fn a_file_without_a_certificate_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     for path in [file.path().to_str().unwrap(), "/nonexistent/ca.pem"] {
-        let check = Check::Chain(Roots::File(path.into()));
-        let error = client(&check).map(|_| ()).unwrap_err();
+        let check = Verification::Chain(Roots::File(path.into()));
+        let error = client_config(&check).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains(path), "{error}");
     }
 }
@@ -121,13 +128,13 @@ fn invalid_client_certificate_error_names_the_file() {
         std::fs::write(path(&format!("{name}.key")), key).unwrap();
     }
     let showing = |certificate: &str, key: &str| {
-        let terms = Terms {
+        let options = TlsOptions {
             identity: Some((path(certificate), path(key))),
-            hides_name: true,
+            omit_sni: true,
             protocol: Some("postgresql"),
-            ..Terms::default()
+            ..TlsOptions::default()
         };
-        client_on(&Check::Nothing, &terms).map_err(|error| error.to_string())
+        client_config_with(&Verification::Nothing, &options).map_err(|error| error.to_string())
     };
     let config = showing("one.pem", "one.key").unwrap();
     assert!(config.client_auth_cert_resolver.has_certs());
@@ -142,6 +149,6 @@ fn invalid_client_certificate_error_names_the_file() {
         let error = showing(certificate, key).unwrap_err();
         assert!(error.contains(named), "{certificate} {key}: {error}");
     }
-    let plain = client(&Check::Nothing).unwrap();
+    let plain = client_config(&Verification::Nothing).unwrap();
     assert!(plain.enable_sni && !plain.client_auth_cert_resolver.has_certs());
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use h_realtime::backend::amqp::{Broker, Delivery, Source};
-use h_realtime::backend::{Fate, Stats, Topic};
+use h_realtime::backend::{DropReason, Stats, Topic};
 use h_realtime::model::MonoMillis;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
@@ -26,7 +26,7 @@ struct Listening {
 
 impl Listening {
     fn to(urls: &[&str], prefetch: u16, name: u64) -> Listening {
-        let stats = Arc::new(Stats::needing(true, false));
+        let stats = Arc::new(Stats::requiring(true, false));
         let source = Source {
             brokers: urls.iter().map(|url| Broker::parse(url).unwrap()).collect(),
             prefetch,
@@ -42,14 +42,14 @@ impl Listening {
                 .unwrap();
             runtime.block_on(async move {
                 let (inner, mut arriving) = tokio::sync::mpsc::channel(1);
-                let hand_over = async move {
+                let forward_events = async move {
                     while let Some(delivery) = arriving.recv().await {
                         if sender.send(delivery).is_err() {
                             return;
                         }
                     }
                 };
-                tokio::join!(source.consume(inner, move || name), hand_over)
+                tokio::join!(source.consume(inner, move || name), forward_events)
             });
         });
         Listening {
@@ -163,8 +163,8 @@ fn invalid_messages_are_counted_and_do_not_block_others() {
     let mut heard = [listening.number(), listening.number()];
     heard.sort_by_key(|(_, n)| *n);
     assert_eq!(heard, [(Topic::Annotation, 1), (Topic::User, 2)]);
-    assert_eq!(listening.stats.dropped(Fate::Undecodable), 9);
-    assert_eq!(listening.stats.dropped(Fate::TooLarge), 1);
+    assert_eq!(listening.stats.dropped(DropReason::Undecodable), 9);
+    assert_eq!(listening.stats.dropped(DropReason::TooLarge), 1);
 }
 
 #[test]

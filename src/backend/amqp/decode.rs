@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::backend::Fate;
+use crate::backend::DropReason;
 use crate::backend::json::without_lone_surrogates;
 
 /// Decodes the event in a message of at most `max` bytes. Only messages marked as JSON are
@@ -15,17 +15,17 @@ pub(super) fn decode(
     content_encoding: Option<&str>,
     body: &[u8],
     max: usize,
-) -> Result<Map<String, Value>, Fate> {
+) -> Result<Map<String, Value>, DropReason> {
     if body.len() > max {
-        return Err(Fate::TooLarge);
+        return Err(DropReason::TooLarge);
     }
     // The comparison is exact: kombu treats `application/json` with a parameter as another type.
     if content_type != Some("application/json") || !is_readable(content_encoding, body) {
-        return Err(Fate::Undecodable);
+        return Err(DropReason::Undecodable);
     }
     match serde_json::from_slice(&without_lone_surrogates(body)) {
         Ok(Value::Object(event)) => Ok(event),
-        Ok(_) | Err(_) => Err(Fate::Undecodable),
+        Ok(_) | Err(_) => Err(DropReason::Undecodable),
     }
 }
 
@@ -47,7 +47,7 @@ mod tests {
         kind: Option<&str>,
         encoding: Option<&str>,
         body: &[u8],
-    ) -> Result<Map<String, Value>, Fate> {
+    ) -> Result<Map<String, Value>, DropReason> {
         super::decode(kind, encoding, body, MAX)
     }
 
@@ -77,11 +77,11 @@ mod tests {
         ] {
             assert_eq!(
                 decode(Some(kind), Some("utf-8"), b"{}"),
-                Err(Fate::Undecodable),
+                Err(DropReason::Undecodable),
                 "{kind}"
             );
         }
-        assert_eq!(decode(None, None, b"{}"), Err(Fate::Undecodable));
+        assert_eq!(decode(None, None, b"{}"), Err(DropReason::Undecodable));
         for body in [
             &b""[..],
             b"{",
@@ -96,7 +96,7 @@ mod tests {
         ] {
             assert_eq!(
                 decode(JSON, Some("utf-8"), body),
-                Err(Fate::Undecodable),
+                Err(DropReason::Undecodable),
                 "{body:?}"
             );
         }
@@ -118,12 +118,15 @@ mod tests {
             let body = "{\"a\":\"ä\"}".as_bytes();
             assert_eq!(
                 decode(JSON, Some(encoding), body),
-                Err(Fate::Undecodable),
+                Err(DropReason::Undecodable),
                 "{encoding}"
             );
         }
         let wide: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        assert_eq!(decode(JSON, Some("utf-16"), &wide), Err(Fate::Undecodable));
+        assert_eq!(
+            decode(JSON, Some("utf-16"), &wide),
+            Err(DropReason::Undecodable)
+        );
     }
 
     #[test]
@@ -132,6 +135,6 @@ mod tests {
         body.extend(b"{}");
         assert!(decode(JSON, None, &body).is_ok());
         body.push(b' ');
-        assert_eq!(decode(JSON, None, &body), Err(Fate::TooLarge));
+        assert_eq!(decode(JSON, None, &body), Err(DropReason::TooLarge));
     }
 }

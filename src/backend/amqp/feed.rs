@@ -36,14 +36,14 @@ impl Feed {
             .name("amqp".to_owned())
             .spawn(move || {
                 runtime.block_on(async move {
-                    let (sender, deliveries) = channel(HANDS);
-                    let hand_over = async move {
+                    let (sender, deliveries) = channel(DELIVERY_CAPACITY);
+                    let forward_events = async move {
                         tokio::select! {
-                            () = hand_over(deliveries, requests) => {}
+                            () = forward_events(deliveries, requests) => {}
                             _ = stopped => {}
                         }
                     };
-                    tokio::join!(source.consume(sender, random), hand_over)
+                    tokio::join!(source.consume(sender, random), forward_events)
                 });
                 // Do not wait for a pending name resolution.
                 runtime.shutdown_background();
@@ -64,7 +64,7 @@ impl Feed {
 
 /// Passes events to the backend one at a time. While the backend's queue is full, events stay with
 /// RabbitMQ.
-async fn hand_over(mut deliveries: Receiver<Delivery>, requests: RequestSender) {
+async fn forward_events(mut deliveries: Receiver<Delivery>, requests: RequestSender) {
     while let Some(delivery) = deliveries.recv().await {
         let Some(mut request) = to_request(delivery) else {
             continue;
@@ -100,7 +100,7 @@ fn to_request(delivery: Delivery) -> Option<BackendRequest> {
 /// not been handled. Events contain whole annotations, which may be large.
 pub const PREFETCH: u16 = 64;
 /// Capacity of the channel between the connection and the backend.
-const HANDS: usize = 4;
+const DELIVERY_CAPACITY: usize = 4;
 /// Delay before retrying while the backend's queue is full.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -158,9 +158,9 @@ mod tests {
             events.try_send(delivery).unwrap();
         }
         drop(events);
-        let handing = tokio::spawn(hand_over(deliveries, sender));
+        let forwarding = tokio::spawn(forward_events(deliveries, sender));
         sleep(Duration::from_secs(1)).await;
-        assert!(!handing.is_finished());
+        assert!(!forwarding.is_finished());
         assert_eq!(handled.load(Ordering::Relaxed), 0, "nothing was given up");
         let mut bodies = Vec::new();
         while bodies.len() < count {
@@ -174,6 +174,6 @@ mod tests {
             assert_eq!(body, expected.as_bytes());
         }
         assert_eq!(handled.load(Ordering::Relaxed), count);
-        handing.await.unwrap();
+        forwarding.await.unwrap();
     }
 }

@@ -8,9 +8,9 @@
 //! [`Link::losses`](super::Link::losses) counts these interruptions.
 
 pub(in crate::backend) mod connect_error;
+mod connection;
 mod decode;
 mod feed;
-mod session;
 mod source;
 mod url;
 

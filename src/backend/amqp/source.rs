@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, interval, sleep};
 
+use super::connection::{BrokerConnection, BrokerError, IncomingMessage};
 use super::decode::decode;
-use super::session::{Arrival, Failure, Session};
 use super::url::Broker;
-use crate::backend::{Fate, Stats, Topic};
+use crate::backend::{DropReason, Stats, Topic};
 use crate::backoff::Backoff;
 use crate::log_throttle::LogThrottle;
 use crate::model::{AckGuard, MonoMillis};
@@ -54,7 +54,7 @@ impl Source {
     /// once the receiver of `out` has been dropped. While `out` is full, or receipts are held,
     /// events stay with RabbitMQ; heartbeats continue.
     pub async fn consume(self, out: Sender<Delivery>, mut random: impl FnMut() -> u64) {
-        let mut state = State::new(self);
+        let mut state = SourceState::new(self);
         let mut backoff = Backoff::new(SHORTEST_DELAY, LONGEST_DELAY);
         while !out.is_closed() {
             let opened = tokio::select! {
@@ -62,13 +62,13 @@ impl Source {
                 () = out.closed() => return,
             };
             let lasted = match opened {
-                Some(mut session) => {
+                Some(mut connection) => {
                     let since = Instant::now();
                     let cause = tokio::select! {
-                        cause = state.serve(&mut session, &out) => Some(cause),
+                        cause = state.forward(&mut connection, &out) => Some(cause),
                         () = out.closed() => None,
                     };
-                    session.close().await;
+                    connection.close().await;
                     match cause {
                         Some(cause) => state.lost(&cause),
                         None => return,
@@ -86,35 +86,35 @@ impl Source {
 }
 
 /// State that outlives a connection.
-struct State {
+struct SourceState {
     source: Source,
     /// The broker to try first: the last one that accepted a connection.
     first: usize,
-    away: Option<Away>,
+    outage: Option<Outage>,
     started: Instant,
     undecodable: LogThrottle,
     too_large: LogThrottle,
 }
 
 /// No connection is open.
-struct Away {
+struct Outage {
     since: Instant,
     /// A connection had been open before.
     was_up: bool,
     /// The reason has been logged.
-    is_said: bool,
+    is_logged: bool,
 }
 
-impl State {
-    fn new(source: Source) -> State {
+impl SourceState {
+    fn new(source: Source) -> SourceState {
         let now = Instant::now();
-        State {
+        SourceState {
             source,
             first: 0,
-            away: Some(Away {
+            outage: Some(Outage {
                 since: now,
                 was_up: false,
-                is_said: false,
+                is_logged: false,
             }),
             started: now,
             undecodable: LogThrottle::default(),
@@ -123,23 +123,23 @@ impl State {
     }
 
     /// Tries each broker once.
-    async fn open(&mut self, random: &mut impl FnMut() -> u64) -> Option<Session> {
+    async fn open(&mut self, random: &mut impl FnMut() -> u64) -> Option<BrokerConnection> {
         let count = self.source.brokers.len();
         for step in 0..count {
             let at = (self.first + step) % count;
             let broker = &self.source.brokers[at];
-            match Session::open(broker, self.source.prefetch, random()).await {
-                Ok(session) => {
+            match BrokerConnection::open(broker, self.source.prefetch, random()).await {
+                Ok(connection) => {
                     self.first = at;
                     self.connected();
-                    return Some(session);
+                    return Some(connection);
                 }
                 Err(failure) => self.failed(at, &failure),
             }
         }
         // All brokers have been tried; further failures are repetitions.
-        if let Some(away) = &mut self.away {
-            away.is_said = true;
+        if let Some(outage) = &mut self.outage {
+            outage.is_logged = true;
         }
         None
     }
@@ -147,8 +147,8 @@ impl State {
     fn connected(&mut self) {
         self.source.stats.broker.connected();
         let broker = &self.source.brokers[self.first];
-        match self.away.take() {
-            Some(Away {
+        match self.outage.take() {
+            Some(Outage {
                 since,
                 was_up: true,
                 ..
@@ -161,47 +161,53 @@ impl State {
     }
 
     /// Logs the first failure of each broker at a higher level: an outage may last long.
-    fn failed(&self, at: usize, failure: &Failure) {
+    fn failed(&self, at: usize, failure: &BrokerError) {
         let broker = &self.source.brokers[at];
-        match self.away {
-            Some(Away { is_said: false, .. }) => {
+        match self.outage {
+            Some(Outage {
+                is_logged: false, ..
+            }) => {
                 warn!("the broker at {broker} cannot be used: {failure}; trying again");
             }
             _ => debug!("the broker at {broker} cannot be used: {failure}"),
         }
     }
 
-    fn lost(&mut self, cause: &Failure) {
+    fn lost(&mut self, cause: &BrokerError) {
         self.source.stats.broker.lost();
         let broker = &self.source.brokers[self.first];
         warn!(
             "the connection to the broker at {broker} is lost: {cause}; events are missed until \
              there is one again"
         );
-        self.away = Some(Away {
+        self.outage = Some(Outage {
             since: Instant::now(),
             was_up: true,
-            is_said: false,
+            is_logged: false,
         });
     }
 
     /// Sends received events to `out` until the connection is lost. Returns the cause.
-    async fn serve(&self, session: &mut Session, out: &Sender<Delivery>) -> Failure {
+    async fn forward(
+        &self,
+        connection: &mut BrokerConnection,
+        out: &Sender<Delivery>,
+    ) -> BrokerError {
         let (acks, mut handled) = unbounded_channel();
-        let mut waiting = None;
+        let mut pending = None;
         let mut flush = interval(FLUSH_PERIOD);
         loop {
             let done = tokio::select! {
                 biased;
-                tags = some(&mut handled) => acknowledge(session, tags).await,
-                permit = out.reserve(), if waiting.is_some() => {
-                    if let (Ok(permit), Some(delivery)) = (permit, waiting.take()) {
+                tags = some(&mut handled) => acknowledge(connection, tags).await,
+                permit = out.reserve(), if pending.is_some() => {
+                    if let (Ok(permit), Some(delivery)) = (permit, pending.take()) {
                         permit.send(delivery);
                     }
                     Ok(())
                 }
-                arrival = session.next(), if waiting.is_none() => {
-                    arrival.map(|arrival| waiting = self.receive(arrival, &acks))
+                message = connection.next(), if pending.is_none() => {
+                    message.map(|message| pending = self.receive(message, &acks))
                 }
                 _ = flush.tick() => {
                     self.flush();
@@ -215,8 +221,8 @@ impl State {
     }
 
     /// Decodes the event of a message, if it contains one.
-    fn receive(&self, arrival: Arrival, acks: &UnboundedSender<u64>) -> Option<Delivery> {
-        let Arrival { topic, message } = arrival;
+    fn receive(&self, message: IncomingMessage, acks: &UnboundedSender<u64>) -> Option<Delivery> {
+        let IncomingMessage { topic, message } = message;
         let (tag, acks) = (message.delivery_tag, acks.clone());
         let ack = AckGuard::new(move || {
             // The broker has already requeued or discarded the messages of a former connection.
@@ -236,22 +242,22 @@ impl State {
                 received: (self.source.clock)(),
                 ack,
             }),
-            Err(fate) => {
-                self.pass_over(topic, fate, message.data.len());
+            Err(reason) => {
+                self.drop_message(topic, reason, message.data.len());
                 None
             }
         }
     }
 
-    fn pass_over(&self, topic: Topic, fate: Fate, size: usize) {
-        self.source.stats.count_dropped(fate);
-        let (throttle, now) = match fate {
-            Fate::TooLarge => (&self.too_large, self.now()),
+    fn drop_message(&self, topic: Topic, reason: DropReason, size: usize) {
+        self.source.stats.count_dropped(reason);
+        let (throttle, now) = match reason {
+            DropReason::TooLarge => (&self.too_large, self.now()),
             _ => (&self.undecodable, self.now()),
         };
         if let Some(count) = throttle.count(1, now) {
             let latest = format!("; the latest: {size} bytes for {:?}", topic.as_str());
-            self.log_passed_over(fate, count, &latest);
+            self.log_dropped(reason, count, &latest);
         }
     }
 
@@ -259,17 +265,17 @@ impl State {
     fn flush(&self) {
         let now = self.now();
         if let Some(count) = self.too_large.poll(now) {
-            self.log_passed_over(Fate::TooLarge, count, "");
+            self.log_dropped(DropReason::TooLarge, count, "");
         }
         if let Some(count) = self.undecodable.poll(now) {
-            self.log_passed_over(Fate::Undecodable, count, "");
+            self.log_dropped(DropReason::Undecodable, count, "");
         }
     }
 
-    fn log_passed_over(&self, fate: Fate, count: u64, latest: &str) {
+    fn log_dropped(&self, reason: DropReason, count: u64, latest: &str) {
         let since = format!("{count} since the last such line{latest}");
-        match fate {
-            Fate::TooLarge => warn!(
+        match reason {
+            DropReason::TooLarge => warn!(
                 "dropped messages from the queue that are too large: {since} \
                  (limits.event = {}B)",
                 self.source.max_event
@@ -287,13 +293,13 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for SourceState {
     fn drop(&mut self) {
         if let Some(count) = self.too_large.finish() {
-            self.log_passed_over(Fate::TooLarge, count, "");
+            self.log_dropped(DropReason::TooLarge, count, "");
         }
         if let Some(count) = self.undecodable.finish() {
-            self.log_passed_over(Fate::Undecodable, count, "");
+            self.log_dropped(DropReason::Undecodable, count, "");
         }
     }
 }
@@ -305,9 +311,9 @@ async fn some(handled: &mut UnboundedReceiver<u64>) -> Vec<u64> {
     tags
 }
 
-async fn acknowledge(session: &Session, tags: Vec<u64>) -> Result<(), Failure> {
+async fn acknowledge(connection: &BrokerConnection, tags: Vec<u64>) -> Result<(), BrokerError> {
     for tag in tags {
-        session.acknowledge(tag).await?;
+        connection.acknowledge(tag).await?;
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ use log::{error, info, warn};
 use self::directory::{Credential, Directory, token_hash};
 use self::publish::Fault;
 use self::watch::{News, Watch};
-use super::{Backend, DataDir, Fate, Stats};
+use super::{Backend, DataDir, DropReason, Stats};
 use crate::log_throttle::LogThrottle;
 use crate::model::{
     AuthReply, BackendEvent, BackendRequest, PublishError, Secret, TokenId, UnixMillis,
@@ -193,7 +193,7 @@ impl Embedded {
 
     /// `reason` is our own text, except for short quotations of invalid input.
     fn pass_over(&self, reason: &str, now: UnixMillis) {
-        self.stats.count_dropped(Fate::Malformed);
+        self.stats.count_dropped(DropReason::Malformed);
         if let Some(count) = self.passed_over.count(1, now) {
             warn!(
                 "dropped malformed events from the queue: {count} since the last such line; the \
@@ -230,7 +230,7 @@ impl Embedded {
                 }),
             }),
             BackendRequest::QueueEvent { .. } => {
-                self.stats.count_dropped(Fate::Unreadable);
+                self.stats.count_dropped(DropReason::Unreadable);
                 Self::log_dropped(None, self.unreadable.count(1, now));
                 None
             }

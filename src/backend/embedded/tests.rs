@@ -168,7 +168,7 @@ fn queued_events_become_plans_or_are_counted() {
         panic!("{tells:?}");
     };
     assert_eq!(plans.len(), 1);
-    assert_eq!(stats.dropped(Fate::Malformed), 2);
+    assert_eq!(stats.dropped(DropReason::Malformed), 2);
     // The receipt of an event is held until its plan has been dropped.
     assert_eq!(acknowledged.load(Ordering::Relaxed), 2);
     drop(tells);

@@ -30,12 +30,12 @@ impl Limits {
 /// A queue of events in order of arrival.
 pub(super) struct Backlog {
     limits: Limits,
-    events: VecDeque<Waiting>,
+    events: VecDeque<QueuedEvent>,
     bytes: usize,
 }
 
 /// A waiting event.
-pub(super) struct Waiting {
+pub(super) struct QueuedEvent {
     pub delivery: Delivery,
     /// How often the database became unavailable while this event was being processed.
     pub failures: u8,
@@ -54,7 +54,7 @@ impl Backlog {
     /// Adds an event. Returns the number of events dropped to make room.
     pub fn push(&mut self, delivery: Delivery) -> usize {
         self.bytes += delivery.size;
-        self.events.push_back(Waiting {
+        self.events.push_back(QueuedEvent {
             delivery,
             failures: 0,
         });
@@ -68,16 +68,16 @@ impl Backlog {
     }
 
     /// Removes the oldest event.
-    pub fn pop(&mut self) -> Option<Waiting> {
-        let waiting = self.events.pop_front()?;
-        self.bytes -= waiting.delivery.size;
-        Some(waiting)
+    pub fn pop(&mut self) -> Option<QueuedEvent> {
+        let queued = self.events.pop_front()?;
+        self.bytes -= queued.delivery.size;
+        Some(queued)
     }
 
     /// Puts an event back to the front.
-    pub fn put_back(&mut self, waiting: Waiting) {
-        self.bytes += waiting.delivery.size;
-        self.events.push_front(waiting);
+    pub fn push_front(&mut self, queued: QueuedEvent) {
+        self.bytes += queued.delivery.size;
+        self.events.push_front(queued);
     }
 }
 
@@ -115,8 +115,8 @@ mod tests {
         }
     }
 
-    fn number(waiting: &Waiting) -> usize {
-        waiting.delivery.event["n"].as_u64().unwrap() as usize
+    fn number(queued: &QueuedEvent) -> usize {
+        queued.delivery.event["n"].as_u64().unwrap() as usize
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(handled.load(Ordering::Relaxed), 1);
         let first = backlog.pop().unwrap();
         assert_eq!(number(&first), 1);
-        backlog.put_back(first);
+        backlog.push_front(first);
         for n in 1..=LIMITS.events {
             assert_eq!(number(&backlog.pop().unwrap()), n);
         }
@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn prefetch_exceeds_the_events_that_may_wait() {
-        let others = super::super::thread::HANDS + super::super::room::MAX_PLANS + 1;
+        let others =
+            super::super::thread::DELIVERY_CAPACITY + super::super::in_flight::MAX_PLANS + 1;
         for events in [1, 4096, MAX_EVENTS] {
             let limits = Limits { events, ..LIMITS };
             assert!(usize::from(limits.prefetch()) > events + others, "{events}");

@@ -7,88 +7,88 @@ use std::time::Duration;
 use log::{error, info, warn};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::client::{DatabaseClient, TokenStatus, Unavailable};
 use super::event::AnnotationEvent;
 use super::pending::Pending;
-use super::store::{Away, Standing, Store};
-use crate::backend::Fate;
+use crate::backend::DropReason;
 use crate::backend::amqp::{LONGEST_DELAY, SHORTEST_DELAY};
 use crate::backoff::Backoff;
 use crate::model::{Identity, Membership, Plan, TokenId, UnixMillis};
 
-/// Queries on h's data. See the methods of [`Store`].
+/// Queries on h's data. See the methods of [`DatabaseClient`].
 #[allow(missing_docs)]
-pub(super) trait Data {
-    async fn connect(&mut self) -> Result<(), Away>;
+pub(super) trait Queries {
+    async fn connect(&mut self) -> Result<(), Unavailable>;
     fn is_connected(&self) -> bool;
     async fn identities(
         &mut self,
         tokens: &[&str],
         now: UnixMillis,
-    ) -> Result<Vec<Option<Identity>>, Away>;
-    async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Away>;
+    ) -> Result<Vec<Option<Identity>>, Unavailable>;
+    async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Unavailable>;
     async fn sweep(
         &mut self,
         tokens: &[TokenId],
         now: UnixMillis,
-    ) -> Result<Vec<(TokenId, Standing)>, Away>;
+    ) -> Result<Vec<(TokenId, TokenStatus)>, Unavailable>;
     async fn annotation(
         &mut self,
         event: &AnnotationEvent,
         pending: &Pending,
-    ) -> Result<Result<Plan, Fate>, Away>;
+    ) -> Result<Result<Plan, DropReason>, Unavailable>;
 }
 
-impl Data for Store {
-    async fn connect(&mut self) -> Result<(), Away> {
-        Store::connect(self).await
+impl Queries for DatabaseClient {
+    async fn connect(&mut self) -> Result<(), Unavailable> {
+        DatabaseClient::connect(self).await
     }
 
     fn is_connected(&self) -> bool {
-        Store::is_connected(self)
+        DatabaseClient::is_connected(self)
     }
 
     async fn identities(
         &mut self,
         tokens: &[&str],
         now: UnixMillis,
-    ) -> Result<Vec<Option<Identity>>, Away> {
-        Store::identities(self, tokens, now).await
+    ) -> Result<Vec<Option<Identity>>, Unavailable> {
+        DatabaseClient::identities(self, tokens, now).await
     }
 
-    async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Away> {
-        Store::memberships(self, userid).await
+    async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Unavailable> {
+        DatabaseClient::memberships(self, userid).await
     }
 
     async fn sweep(
         &mut self,
         tokens: &[TokenId],
         now: UnixMillis,
-    ) -> Result<Vec<(TokenId, Standing)>, Away> {
-        Store::sweep(self, tokens, now).await
+    ) -> Result<Vec<(TokenId, TokenStatus)>, Unavailable> {
+        DatabaseClient::sweep(self, tokens, now).await
     }
 
     async fn annotation(
         &mut self,
         event: &AnnotationEvent,
         pending: &Pending,
-    ) -> Result<Result<Plan, Fate>, Away> {
-        Store::annotation(self, event, pending).await
+    ) -> Result<Result<Plan, DropReason>, Unavailable> {
+        DatabaseClient::annotation(self, event, pending).await
     }
 }
 
 /// A database with its availability.
 pub(super) struct Database<D> {
     data: D,
-    state: State,
+    state: DatabaseState,
     backoff: Backoff,
     random: Box<dyn FnMut() -> u64>,
 }
 
-enum State {
+enum DatabaseState {
     Up {
         since: Instant,
     },
-    Away {
+    Down {
         since: Instant,
         /// The duration of the last connection.
         lasted: Duration,
@@ -99,12 +99,12 @@ enum State {
     },
 }
 
-impl<D: Data> Database<D> {
+impl<D: Queries> Database<D> {
     /// Creates a database without connecting to it.
     pub fn new(data: D, random: impl FnMut() -> u64 + 'static) -> Self {
         Database {
             data,
-            state: State::Away {
+            state: DatabaseState::Down {
                 since: Instant::now(),
                 lasted: Duration::ZERO,
                 is_first: true,
@@ -117,51 +117,56 @@ impl<D: Data> Database<D> {
 
     /// Returns whether the database is available.
     pub fn is_up(&self) -> bool {
-        matches!(self.state, State::Up { .. })
+        matches!(self.state, DatabaseState::Up { .. })
     }
 
     /// Runs a query, and returns `None` if the database is unavailable. A closed connection is
     /// often detected only when it is used, and the server may have restarted by then, so the query
     /// is retried once after a reconnect.
-    pub async fn ask<T>(&mut self, question: impl AsyncFn(&mut D) -> Result<T, Away>) -> Option<T> {
-        match question(&mut self.data).await {
+    pub async fn query<T>(
+        &mut self,
+        operation: impl AsyncFn(&mut D) -> Result<T, Unavailable>,
+    ) -> Option<T> {
+        match operation(&mut self.data).await {
             Ok(answer) => return Some(answer),
-            Err(away) => self.revive(away).await.ok()?,
+            Err(unavailable) => self.reconnect_once(unavailable).await.ok()?,
         }
-        match question(&mut self.data).await {
+        match operation(&mut self.data).await {
             Ok(answer) => Some(answer),
-            Err(away) => {
-                self.lost(&away);
+            Err(unavailable) => {
+                self.mark_unavailable(&unavailable);
                 None
             }
         }
     }
 
     /// Reconnects if the connection has ended while idle.
-    pub async fn look(&mut self) {
+    pub async fn probe(&mut self) {
         if !self.data.is_connected() {
             // The database is either unavailable or available again now.
-            let _ = self.revive(Away("the connection ended".into())).await;
+            let _ = self
+                .reconnect_once(Unavailable("the connection ended".into()))
+                .await;
         }
     }
 
     /// Reconnects once without delay. If that fails, the database is unavailable.
-    async fn revive(&mut self, lost: Away) -> Result<(), ()> {
-        match timeout(REVIVAL, self.data.connect()).await {
+    async fn reconnect_once(&mut self, lost: Unavailable) -> Result<(), ()> {
+        match timeout(RECONNECT_TIMEOUT, self.data.connect()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => {
-                self.lost(&lost);
+                self.mark_unavailable(&lost);
                 Err(())
             }
         }
     }
 
-    fn lost(&mut self, away: &Away) {
-        let State::Up { since } = self.state else {
+    fn mark_unavailable(&mut self, unavailable: &Unavailable) {
+        let DatabaseState::Up { since } = self.state else {
             return;
         };
-        warn!("the database is away: {away}; who comes with a token is told to come back later");
-        self.state = State::Away {
+        warn!("database unavailable: {unavailable}; rejecting authenticated handshakes with 503");
+        self.state = DatabaseState::Down {
             since: Instant::now(),
             lasted: since.elapsed(),
             is_first: false,
@@ -170,8 +175,8 @@ impl<D: Data> Database<D> {
     }
 
     /// Reconnects, and retries until that succeeds.
-    pub async fn come_back(&mut self) {
-        while let State::Away {
+    pub async fn reconnect(&mut self) {
+        while let DatabaseState::Down {
             since,
             lasted,
             is_first,
@@ -188,11 +193,11 @@ impl<D: Data> Database<D> {
                         info!("the database is there again, after {seconds:.1} s");
                     }
                     let since = Instant::now();
-                    self.state = State::Up { since };
+                    self.state = DatabaseState::Up { since };
                 }
-                Err(away) => {
+                Err(unavailable) => {
                     // An outage may last long; only a new reason is logged.
-                    let cause = away.to_string();
+                    let cause = unavailable.to_string();
                     if logged.as_ref() != Some(&cause) {
                         error!("the database cannot be reached: {cause}; trying again");
                         *logged = Some(cause);
@@ -205,4 +210,4 @@ impl<D: Data> Database<D> {
 }
 
 /// The timeout for reconnecting in place of a closed connection. Handshakes wait meanwhile.
-const REVIVAL: Duration = Duration::from_secs(2);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(2);

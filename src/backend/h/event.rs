@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::ids::Uuid;
-use crate::backend::Fate;
+use crate::backend::DropReason;
 use crate::model::{Candidates, Condition, Decision, EventKind, Plan, Rule};
 
 /// An event on an annotation.
@@ -22,16 +22,16 @@ impl AnnotationEvent {
     /// Parses an event with the routing key `annotation`.
     ///
     /// # Errors
-    /// [`Fate::Malformed`] if a member is missing, or the id is invalid.
-    pub fn parse(event: &Map<String, Value>) -> Result<AnnotationEvent, Fate> {
+    /// [`DropReason::Malformed`] if a member is missing, or the id is invalid.
+    pub fn parse(event: &Map<String, Value>) -> Result<AnnotationEvent, DropReason> {
         let annotation_id = string(event, "annotation_id")?;
-        let src_client_id = event.get("src_client_id").ok_or(Fate::Malformed)?;
+        let src_client_id = event.get("src_client_id").ok_or(DropReason::Malformed)?;
         Ok(AnnotationEvent {
             action: string(event, "action")?.to_owned(),
             annotation_id: annotation_id.to_owned(),
             // Client ids are strings here, so any other value matches no client.
             src_client_id: src_client_id.as_str().map(str::to_owned),
-            uuid: Uuid::from_url_safe(annotation_id).ok_or(Fate::Malformed)?,
+            uuid: Uuid::from_url_safe(annotation_id).ok_or(DropReason::Malformed)?,
         })
     }
 
@@ -49,13 +49,13 @@ impl AnnotationEvent {
 /// unchecked profile to the user's clients.
 ///
 /// # Errors
-/// [`Fate::Malformed`] if a member is missing.
-pub fn user_plan(event: &Map<String, Value>) -> Result<(Box<str>, Plan), Fate> {
+/// [`DropReason::Malformed`] if a member is missing.
+pub fn user_plan(event: &Map<String, Value>) -> Result<(Box<str>, Plan), DropReason> {
     let action = string(event, "type")?;
     let userid: Box<str> = string(event, "userid")?.into();
-    let model = event.get("session_model").ok_or(Fate::Malformed)?;
+    let model = event.get("session_model").ok_or(DropReason::Malformed)?;
     if !model.is_object() {
-        return Err(Fate::Malformed);
+        return Err(DropReason::Malformed);
     }
     let message = json!({ "type": "session-change", "action": action, "model": model });
     let plan = Plan {
@@ -71,11 +71,11 @@ pub fn user_plan(event: &Map<String, Value>) -> Result<(Box<str>, Plan), Fate> {
     Ok((userid, plan))
 }
 
-fn string<'a>(event: &'a Map<String, Value>, key: &str) -> Result<&'a str, Fate> {
+fn string<'a>(event: &'a Map<String, Value>, key: &str) -> Result<&'a str, DropReason> {
     event
         .get(key)
         .and_then(Value::as_str)
-        .ok_or(Fate::Malformed)
+        .ok_or(DropReason::Malformed)
 }
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ mod tests {
             event.remove(key);
             assert_eq!(
                 AnnotationEvent::parse(&event),
-                Err(Fate::Malformed),
+                Err(DropReason::Malformed),
                 "{key}"
             );
         }
@@ -144,7 +144,7 @@ mod tests {
             ),
         ] {
             let event = with(key, value);
-            assert_eq!(AnnotationEvent::parse(&event), Err(Fate::Malformed));
+            assert_eq!(AnnotationEvent::parse(&event), Err(DropReason::Malformed));
         }
     }
 
@@ -167,7 +167,7 @@ mod tests {
                 let mut event = event.clone();
                 event.remove(key);
                 event.extend(wrong.map(|wrong| (key.to_owned(), wrong)));
-                assert_eq!(user_plan(&event), Err(Fate::Malformed), "{key}");
+                assert_eq!(user_plan(&event), Err(DropReason::Malformed), "{key}");
             }
         }
     }

@@ -4,32 +4,32 @@
 //! plans. Must not know: connections, filters, and the delivery of plans. This module only reads; h
 //! alone writes.
 
+mod annotation_state;
 mod backlog;
+mod client;
+mod connection;
 mod database;
-mod drops;
+mod drop_log;
 mod event;
-mod facts;
 mod ids;
-mod links;
+mod in_flight;
 mod payload;
 mod pending;
 mod plan;
 mod policy_facts;
-mod read;
-mod room;
+mod read_state;
 mod row;
-mod session;
 mod sql;
-mod store;
+mod sweep_state;
 mod thread;
 mod time;
-mod told;
 mod url;
+mod urls;
 mod userid;
 mod worker;
 
 pub use backlog::{Limits, MAX_EVENTS};
+pub use client::{DatabaseClient, DatabaseSettings, SWEEP_BATCH, TokenStatus, Unavailable};
 pub use event::{AnnotationEvent, user_plan};
 pub use pending::Pending;
-pub use store::{Away, SWEPT, Settings, Standing, Store};
 pub use thread::{Clocks, Events, start};

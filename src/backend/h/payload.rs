@@ -7,10 +7,10 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::facts::{APPROVED, Annotation, Facts, Mention, WORLD};
-use super::links::{Linked, Site};
+use super::annotation_state::{APPROVED, Annotation, AnnotationState, Mention, WORLD};
+use super::urls::{UrlBuilder, UrlInputs};
 use super::userid;
-use crate::backend::Fate;
+use crate::backend::DropReason;
 use crate::backend::policy::{Variant, Visibility};
 
 /// Returns the message for a deleted annotation, with the id from h's event.
@@ -21,18 +21,18 @@ pub(super) fn deletion(action: &str, id: &str) -> Box<str> {
 /// Returns the messages for an annotation, one for each variant.
 ///
 /// # Errors
-/// [`Fate::Unreadable`] if a time is out of range, or a column is not valid JSON.
+/// [`DropReason::Unreadable`] if a time is out of range, or a column is not valid JSON.
 pub(super) fn notifications(
     action: &str,
-    facts: &Facts,
-    site: &Site,
+    state: &AnnotationState,
+    urls: &UrlBuilder,
     variants: &[Variant],
-) -> Result<Vec<Box<str>>, Fate> {
-    let body = Body::new(facts, site).ok_or(Fate::Unreadable)?;
+) -> Result<Vec<Box<str>>, DropReason> {
+    let body = Body::new(state, urls).ok_or(DropReason::Unreadable)?;
     let shown = variants.iter().map(|&variant| {
         let body = &body;
         let shown = serde_json::to_string(&Shown { body, variant });
-        let shown = shown.map_err(|_| Fate::Unreadable)?;
+        let shown = shown.map_err(|_| DropReason::Unreadable)?;
         Ok(message(action, &shown))
     });
     shown.collect()
@@ -57,7 +57,7 @@ struct Body<'a> {
     updated: String,
     tags: Vec<&'a str>,
     permissions: Value,
-    target: Vec<Target<'a>>,
+    spec: Vec<ConnectionSpec<'a>>,
     document: Value,
     links: Value,
     mentions: Vec<Value>,
@@ -68,8 +68,8 @@ struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    fn new(facts: &'a Facts, site: &Site) -> Option<Body<'a>> {
-        let annotation = &facts.annotation;
+    fn new(state: &'a AnnotationState, urls: &UrlBuilder) -> Option<Body<'a>> {
+        let annotation = &state.annotation;
         let references: Vec<String> = annotation.references().map(|id| id.to_url_safe()).collect();
         let id = annotation.id.to_url_safe();
         Some(Body {
@@ -83,23 +83,23 @@ impl<'a> Body<'a> {
                 .flatten()
                 .filter_map(|tag| tag.as_deref())
                 .collect(),
-            permissions: permissions(facts),
-            target: vec![Target {
+            permissions: permissions(state),
+            spec: vec![ConnectionSpec {
                 source: uri(annotation),
                 description: annotation.target_description.as_deref(),
                 selectors: selectors(annotation.target_selectors.as_deref()),
             }],
-            document: match facts.title.as_deref() {
+            document: match state.title.as_deref() {
                 Some(title) if !title.is_empty() => json!({ "title": [title] }),
                 _ => json!({}),
             },
-            links: links(facts, site, &id, references.first().unwrap_or(&id)),
-            mentions: facts.mentions.iter().map(|it| mention(it, site)).collect(),
-            user_info: facts
+            links: links(state, urls, &id, references.first().unwrap_or(&id)),
+            mentions: state.mentions.iter().map(|it| mention(it, urls)).collect(),
+            user_info: state
                 .author
                 .as_ref()
                 .map(|author| json!({ "display_name": author.display_name })),
-            flags: facts.flaggers.len(),
+            flags: state.flaggers.len(),
             references,
             id,
         })
@@ -117,9 +117,9 @@ fn uri(annotation: &Annotation) -> &str {
     annotation.target_uri.as_deref().unwrap_or_default()
 }
 
-fn permissions(facts: &Facts) -> Value {
-    let annotation = &facts.annotation;
-    let world_reads = facts.group == Some(Visibility::World) && !annotation.is_hidden();
+fn permissions(state: &AnnotationState) -> Value {
+    let annotation = &state.annotation;
+    let world_reads = state.group == Some(Visibility::World) && !annotation.is_hidden();
     let read = if !annotation.shared {
         annotation.userid.clone()
     } else if annotation.groupid == WORLD || world_reads {
@@ -131,18 +131,18 @@ fn permissions(facts: &Facts) -> Value {
     json!({ "read": [read], "admin": [own], "update": [own], "delete": [own] })
 }
 
-fn links(facts: &Facts, site: &Site, id: &str, root: &str) -> Value {
-    let of = Linked {
+fn links(state: &AnnotationState, urls: &UrlBuilder, id: &str, root: &str) -> Value {
+    let of = UrlInputs {
         id,
         root,
-        userid: &facts.annotation.userid,
-        uri: uri(&facts.annotation),
-        web_address: facts.web_address.as_deref(),
+        userid: &state.annotation.userid,
+        uri: uri(&state.annotation),
+        web_address: state.web_address.as_deref(),
     };
     let links = [
-        ("html", site.html(&of)),
-        ("incontext", site.incontext(&of)),
-        ("json", Some(site.json(&of))),
+        ("html", urls.html(&of)),
+        ("incontext", urls.incontext(&of)),
+        ("json", Some(urls.json(&of))),
     ];
     let links = links.into_iter();
     Value::Object(
@@ -152,7 +152,7 @@ fn links(facts: &Facts, site: &Site, id: &str, root: &str) -> Value {
     )
 }
 
-fn mention(mention: &Mention, site: &Site) -> Value {
+fn mention(mention: &Mention, urls: &UrlBuilder) -> Value {
     let Mention {
         username,
         authority,
@@ -163,7 +163,7 @@ fn mention(mention: &Mention, site: &Site) -> Value {
         "original_userid": userid::join(&mention.original_username, authority),
         "username": username,
         "display_name": mention.display_name,
-        "link": site.user(username, authority),
+        "link": urls.user(username, authority),
         "description": mention.description,
         "joined": mention.joined.and_then(|time| time.to_text()),
     })
@@ -239,13 +239,13 @@ impl Serialize for Entries {
     }
 }
 
-struct Target<'a> {
+struct ConnectionSpec<'a> {
     source: &'a str,
     description: Option<&'a str>,
     selectors: Vec<Box<RawValue>>,
 }
 
-impl Serialize for Target<'_> {
+impl Serialize for ConnectionSpec<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("source", self.source)?;
@@ -302,7 +302,7 @@ impl Shown<'_> {
             "group" => map.serialize_entry(key, &annotation.groupid),
             "moderation_status" => map.serialize_entry(key, &body.moderation_status()),
             "permissions" => map.serialize_entry(key, &body.permissions),
-            "target" => map.serialize_entry(key, &body.target),
+            "target" => map.serialize_entry(key, &body.spec),
             "document" => map.serialize_entry(key, &body.document),
             "links" => map.serialize_entry(key, &body.links),
             "actions" if variant.moderates => map.serialize_entry(key, &["moderate"]),

@@ -1,20 +1,20 @@
 //! The facts about an annotation of h's database for the authorization
 //! [`policy`](crate::backend::policy).
 
-use super::facts::Facts;
+use super::annotation_state::AnnotationState;
 use crate::backend::policy::{AnnotationFacts, Checkpoint, Moderators, Reader, Visibility};
 
 /// Returns the facts about an annotation.
 ///
 /// In h, an annotation has one reader: its group if it is shared, and its author otherwise
 /// (`READ_REALTIME_UPDATES` in `h/security/permission_map.py`).
-pub(super) fn policy_facts(facts: &Facts, is_deletion: bool) -> AnnotationFacts<'_> {
-    let annotation = &facts.annotation;
-    let author = facts.author.as_ref();
+pub(super) fn policy_facts(state: &AnnotationState, is_deletion: bool) -> AnnotationFacts<'_> {
+    let annotation = &state.annotation;
+    let author = state.author.as_ref();
     let reader = match annotation.shared {
         true => Reader::Group {
             id: &annotation.groupid,
-            visibility: facts.group.unwrap_or(Visibility::Unreadable),
+            visibility: state.group.unwrap_or(Visibility::Unreadable),
         },
         false => Reader::User(&annotation.userid),
     };
@@ -27,15 +27,15 @@ pub(super) fn policy_facts(facts: &Facts, is_deletion: bool) -> AnnotationFacts<
         // The list may therefore contain former members, who do not count.
         moderators: Moderators::Listed {
             group: &annotation.groupid,
-            userids: &facts.moderators,
+            userids: &state.moderators,
         },
-        flaggers: &facts.flaggers,
+        flaggers: &state.flaggers,
         checkpoint: Checkpoint {
-            students: &facts.students,
+            students: &state.students,
             // h compares userids exactly, in the spelling of the tables.
             author_is_instructor: author
                 .is_some_and(|author| author.instructs && author.userid == annotation.userid),
-            answered: annotation.references().next().map(|_| &*facts.parents),
+            answered: annotation.references().next().map(|_| &*state.parents),
         },
         is_deletion,
         permission_precedes_mute: true,

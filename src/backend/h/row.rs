@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use tokio_postgres::types::{FromSql, Type, accepts};
 use tokio_postgres::{Error, Row};
 
-use super::facts::{Annotation, Author, Mention, Page};
+use super::annotation_state::{Annotation, Author, Mention, Page};
 use super::ids::Uuid;
 use super::time::PgTime;
 use super::userid;

@@ -24,9 +24,9 @@ impl Statements {
     /// Prepares all statements in one batch.
     pub async fn prepare(client: &Client) -> Result<Statements, Error> {
         let (identities, memberships, sweep) = (
-            [IDENTITIES, OF_USER].concat(),
-            [MEMBERSHIPS, OF_USER, NAMED].concat(),
-            [SWEEP, OF_USER, AMONG].concat(),
+            [IDENTITIES, JOINED_MEMBERSHIPS].concat(),
+            [MEMBERSHIPS, JOINED_MEMBERSHIPS, WHERE_NAMED].concat(),
+            [SWEEP, JOINED_MEMBERSHIPS, WHERE_IN_LIST].concat(),
         );
         let prepared = tokio::try_join!(
             client.prepare(&identities),
@@ -67,7 +67,7 @@ pub(super) const SETTINGS: u64 = 3;
 
 /// Returns the tables that the role may not read, with the name of the role. `$1` and `$2` are
 /// [`READ`]. Privileges may be granted for a table or for its columns.
-pub(super) const WITHHELD: &str = r"
+pub(super) const MISSING_PRIVILEGES: &str = r"
 SELECT DISTINCT needed.name, quote_ident(current_user::text) AS role
 FROM unnest($1::text[], $2::text[]) AS needed(name, part)
 WHERE NOT has_column_privilege(needed.name, needed.part, 'SELECT')
@@ -144,7 +144,7 @@ SELECT token.id, token.expires, owner.username, owner.authority, owner.deleted, 
 FROM token
 JOIN "user" AS owner ON owner.id = token.user_id
 "#;
-const AMONG: &str = "WHERE token.id = ANY($1::int[])";
+const WHERE_IN_LIST: &str = "WHERE token.id = ANY($1::int[])";
 
 const MEMBERSHIPS: &str = r#"
 SELECT joined.*
@@ -152,7 +152,7 @@ FROM "user" AS owner
 "#;
 
 /// The memberships of `owner`: the ids of the groups, and the roles in the same order.
-const OF_USER: &str = r#"
+const JOINED_MEMBERSHIPS: &str = r#"
 CROSS JOIN LATERAL (
     SELECT array_agg("group".pubid) AS groups, array_agg(member.roles ->> 0) AS roles
     FROM user_group AS member JOIN "group" ON "group".id = member.group_id
@@ -161,7 +161,7 @@ CROSS JOIN LATERAL (
 "#;
 
 /// h treats usernames that differ only in dots and case as equal, and has an index for this.
-const NAMED: &str = r"
+const WHERE_NAMED: &str = r"
 WHERE lower(replace(owner.username, '.', '')) = lower(replace($1::text, '.', ''))
 AND owner.authority = $2::text AND NOT owner.deleted
 ";

@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::backlog::Limits;
-use super::database::{Data, Database};
-use super::store::Store;
+use super::client::DatabaseClient;
+use super::database::{Database, Queries};
 use super::worker::Worker;
 use crate::backend::amqp::{Broker, Delivery, Source, random, runtime};
 use crate::backend::{EventSink, RequestQueue, SenderWatch, Stats};
@@ -44,7 +44,7 @@ pub struct Events {
 /// # Errors
 /// The system refuses a thread or a resource of the asynchronous runtime.
 pub fn start<S>(
-    store: Store,
+    store: DatabaseClient,
     events: Events,
     requests: RequestQueue,
     stats: Arc<Stats>,
@@ -86,10 +86,10 @@ async fn run<D, S>(
     source: Source,
     watch: SenderWatch,
 ) where
-    D: Data,
+    D: Queries,
     S: EventSink,
 {
-    let (sender, deliveries) = channel(HANDS);
+    let (sender, deliveries) = channel(DELIVERY_CAPACITY);
     let worker = worker(deliveries);
     // The worker owns the receiver of deliveries. Dropping the worker therefore stops the source.
     let work = async move {
@@ -102,4 +102,4 @@ async fn run<D, S>(
 }
 
 /// Capacity of the channel between the broker's connection and the worker.
-pub(super) const HANDS: usize = 16;
+pub(super) const DELIVERY_CAPACITY: usize = 16;

@@ -15,25 +15,25 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use self::options::Options;
 use self::parameters::Parameters;
-use crate::trust::{Check, Terms};
+use crate::trust::{TlsOptions, Verification};
 
 /// The connection parameters.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(super) struct ConnectionSpec {
     pub config: Config,
     /// The SSL modes to try in turn until the server accepts one.
-    pub ways: Vec<SslMode>,
+    pub ssl_modes: Vec<SslMode>,
     /// The acceptable kinds of servers, in order of preference. All hosts are tried for each.
-    pub sessions: Vec<TargetSessionAttrs>,
+    pub server_kinds: Vec<TargetSessionAttrs>,
     /// The checks on the server's certificate.
-    pub check: Check,
+    pub verification: Verification,
     /// The other TLS options.
-    pub terms: Terms,
+    pub tls_options: TlsOptions,
     /// Options without effect, and the reasons, for the log.
     pub warnings: Vec<String>,
 }
 
-impl Target {
+impl ConnectionSpec {
     /// Returns the addresses of the database server, for messages.
     pub fn server(&self) -> String {
         let names = self.config.get_hosts().iter().map(|host| match host {
@@ -48,12 +48,12 @@ impl Target {
 
     /// Returns whether no connection uses TLS.
     pub fn is_without_tls(&self) -> bool {
-        self.ways == [SslMode::Disable]
+        self.ssl_modes == [SslMode::Disable]
     }
 
     /// Returns the timeout for connecting, including the preparation of statements. It is long
     /// enough to try each host even if none before it responds.
-    pub fn patience(&self) -> Duration {
+    pub fn connect_timeout(&self) -> Duration {
         let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
         let each = self.config.get_connect_timeout().copied();
         let each = each.unwrap_or(TCP_TIMEOUT).min(LONGEST_TIMEOUT);
@@ -77,9 +77,9 @@ struct Parts {
 ///
 /// # Errors
 /// All errors in the URL. They contain no part of it except the names of options and files.
-pub(super) fn parse(url: &str) -> Result<Target, Vec<String>> {
+pub(super) fn parse(url: &str) -> Result<ConnectionSpec, Vec<String>> {
     let mut errors = Vec::new();
-    let Some(mut parts) = take_apart(url, &mut errors) else {
+    let Some(mut parts) = split_url(url, &mut errors) else {
         return Err(errors);
     };
     // As in SQLAlchemy and libpq, a parameter takes precedence over the part before the question
@@ -129,12 +129,12 @@ pub(super) fn parse(url: &str) -> Result<Target, Vec<String>> {
         config.password(password);
     }
     match errors.is_empty() {
-        true => Ok(Target {
+        true => Ok(ConnectionSpec {
             config,
-            ways: options.ways,
-            sessions: options.sessions,
-            check: options.check,
-            terms: options.terms,
+            ssl_modes: options.ssl_modes,
+            server_kinds: options.server_kinds,
+            verification: options.verification,
+            tls_options: options.tls_options,
             warnings: options.warnings,
         }),
         false => Err(errors),
@@ -163,7 +163,7 @@ pub(super) fn unreadable_files(url: &str) -> Vec<String> {
 }
 
 /// Splits a URL into its parts. Returns `None` if it cannot be parsed any further.
-fn take_apart(url: &str, errors: &mut Vec<String>) -> Option<Parts> {
+fn split_url(url: &str, errors: &mut Vec<String>) -> Option<Parts> {
     let Some(rest) = without_scheme(url) else {
         errors.push("it does not begin with postgresql://".to_owned());
         return None;

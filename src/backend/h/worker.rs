@@ -14,17 +14,19 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::coop::cooperative;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
-use super::backlog::{Backlog, Limits, Waiting};
-use super::database::{Data, Database};
-use super::drops::Drops;
+use super::backlog::{Backlog, Limits, QueuedEvent};
+use super::client::SWEEP_BATCH;
+use super::database::{Database, Queries};
+use super::drop_log::DropLog;
 use super::event::{AnnotationEvent, user_plan};
+use super::in_flight::InFlight;
 use super::pending::{Change, Pending};
-use super::room::Room;
-use super::store::SWEPT;
+use super::sweep_state::SweepState;
 use super::thread::Clocks;
-use super::told::Told;
 use crate::backend::amqp::Delivery;
-use crate::backend::{BATCH, EventSink, Fate, RequestQueue, SinkClosed, SinkError, Stats, Topic};
+use crate::backend::{
+    BATCH, DropReason, EventSink, RequestQueue, SinkClosed, SinkError, Stats, Topic,
+};
 use crate::model::{
     AuthReply, BackendEvent, BackendRequest, Plan, PublishError, RequestId, Secret, TokenId,
 };
@@ -40,13 +42,13 @@ pub(super) struct Worker<D, S> {
     sweep: Option<Sweep>,
     events: Backlog,
     /// Limits the plans in the reactor.
-    room: Room,
-    told: Told,
+    in_flight: InFlight,
+    sweep_state: SweepState,
     /// Membership changes stated by events that the database does not have yet.
     pending: Pending,
     /// The health reported last.
     ready: bool,
-    drops: Drops,
+    drop_log: DropLog,
 }
 
 /// A sweep in progress.
@@ -58,7 +60,7 @@ struct Sweep {
 
 impl<D, S> Worker<D, S>
 where
-    D: Data,
+    D: Queries,
     S: EventSink,
 {
     pub fn new(
@@ -78,11 +80,11 @@ where
             logins: Vec::new(),
             sweep: None,
             events: Backlog::new(limits),
-            room: Room::default(),
-            told: Told::default(),
+            in_flight: InFlight::default(),
+            sweep_state: SweepState::default(),
             pending: Pending::default(),
             ready: false,
-            drops: Drops::new(stats, limits),
+            drop_log: DropLog::new(stats, limits),
         }
     }
 
@@ -96,27 +98,27 @@ where
             if !self.database.is_up() {
                 self.wait_for_database().await?;
             }
-            self.drops.flush();
-            self.take_questions().await?;
+            self.drop_log.flush();
+            self.receive_requests().await?;
             // Clients wait for logins and sweeps, so these overtake any number of waiting events.
             // Each batch of them is followed by one event.
             self.answer_logins().await?;
             if self.database.is_up()
                 && let Some(sweep) = self.sweep.take()
             {
-                self.go_on_with(sweep).await?;
+                self.continue_sweep(sweep).await?;
             }
             // Memberships that are due to be read again are read before the next event is
             // delivered.
-            if self.database.is_up() && self.confirm().await? {
+            if self.database.is_up() && self.recheck_memberships().await? {
                 let has_more = !self.logins.is_empty() || self.sweep.is_some();
-                match self.room.is_full() {
+                match self.in_flight.is_full() {
                     true if has_more => {}
-                    true => self.wait_for_room().await?,
+                    true => self.wait_for_capacity().await?,
                     false => match self.next_event() {
-                        Some(waiting) => self.handle(waiting).await?,
+                        Some(queued) => self.handle(queued).await?,
                         None if has_more => {}
-                        None => self.wait().await?,
+                        None => self.wait_for_work().await?,
                     },
                 }
             }
@@ -125,42 +127,42 @@ where
 
     /// Waits until the reactor has delivered enough plans, or there is other work. Further events
     /// stay with the broker.
-    async fn wait_for_room(&mut self) -> Result<(), SinkClosed> {
+    async fn wait_for_capacity(&mut self) -> Result<(), SinkClosed> {
         tokio::select! {
             biased;
-            request = next_request(&self.requests) => self.sort(request?).await,
-            () = self.room.wait() => Ok(()),
-            () = sleep(LOOK_PERIOD) => {
-                self.database.look().await;
+            request = next_request(&self.requests) => self.dispatch(request?).await,
+            () = self.in_flight.wait() => Ok(()),
+            () = sleep(PROBE_PERIOD) => {
+                self.database.probe().await;
                 Ok(())
             }
         }
     }
 
     /// Waits for work.
-    async fn wait(&mut self) -> Result<(), SinkClosed> {
-        let look = Instant::now() + LOOK_PERIOD;
-        let until = self.pending.next_due().map_or(look, |due| due.min(look));
+    async fn wait_for_work(&mut self) -> Result<(), SinkClosed> {
+        let probe = Instant::now() + PROBE_PERIOD;
+        let until = self.pending.next_due().map_or(probe, |due| due.min(probe));
         tokio::select! {
             biased;
-            request = next_request(&self.requests) => self.sort(request?).await,
+            request = next_request(&self.requests) => self.dispatch(request?).await,
             Some(delivery) = self.deliveries.recv() => {
                 let dropped = self.events.push(delivery);
-                self.drops.overflow(dropped);
+                self.drop_log.overflow(dropped);
                 Ok(())
             }
             () = sleep_until(until) => {
-                self.database.look().await;
+                self.database.probe().await;
                 Ok(())
             }
         }
     }
 
     /// Takes a batch of requests that can be answered together.
-    async fn take_questions(&mut self) -> Result<(), SinkClosed> {
+    async fn receive_requests(&mut self) -> Result<(), SinkClosed> {
         while self.logins.len() < BATCH {
             match self.requests.try_recv() {
-                Ok(request) => self.sort(request).await?,
+                Ok(request) => self.dispatch(request).await?,
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return Err(SinkClosed),
             }
@@ -168,13 +170,13 @@ where
         Ok(())
     }
 
-    async fn sort(&mut self, request: BackendRequest) -> Result<(), SinkClosed> {
+    async fn dispatch(&mut self, request: BackendRequest) -> Result<(), SinkClosed> {
         match request {
             BackendRequest::Authenticate { request_id, token } => {
                 self.logins.push((request_id, token))
             }
             BackendRequest::Sweep { tokens } => self.sweep = Some(Sweep { tokens, done: 0 }),
-            other => turn_away(&self.sink, other).await?,
+            other => reject(&self.sink, other).await?,
         }
         Ok(())
     }
@@ -188,7 +190,7 @@ where
         let (now, read_at) = ((self.clocks.unix)(), Instant::now());
         let identities = self
             .database
-            .ask(async |data| data.identities(&tokens, now).await)
+            .query(async |data| data.identities(&tokens, now).await)
             .await;
         let mut identities = identities.map(Vec::into_iter);
         for (request_id, _) in logins {
@@ -197,7 +199,7 @@ where
                     Some(mut identity) => {
                         let memberships = &mut identity.memberships;
                         self.pending.apply(&identity.userid, memberships, read_at);
-                        self.told.let_in(&identity);
+                        self.sweep_state.record_login(&identity);
                         AuthReply::Known(identity)
                     }
                     None => AuthReply::Unknown,
@@ -216,13 +218,13 @@ where
     /// Sweeps a part of the tokens, for changes without events: logins must not wait for the whole
     /// sweep. If the database is unavailable, the sweep is abandoned and the next one starts from
     /// the beginning.
-    async fn go_on_with(&mut self, mut sweep: Sweep) -> Result<(), SinkClosed> {
+    async fn continue_sweep(&mut self, mut sweep: Sweep) -> Result<(), SinkClosed> {
         let rest = &sweep.tokens[sweep.done..];
-        let some = &rest[..rest.len().min(SWEPT)];
+        let batch = &rest[..rest.len().min(SWEEP_BATCH)];
         let (now, read_at) = ((self.clocks.unix)(), Instant::now());
         let found = self
             .database
-            .ask(async |data| data.sweep(some, now).await)
+            .query(async |data| data.sweep(batch, now).await)
             .await;
         let Some(mut found) = found else {
             return Ok(());
@@ -233,55 +235,55 @@ where
         {
             self.pending.apply(userid, memberships, read_at);
         }
-        sweep.done += some.len();
-        for news in self.told.news(found) {
-            send(&self.sink, news).await?;
+        sweep.done += batch.len();
+        for event in self.sweep_state.changes(found) {
+            send(&self.sink, event).await?;
         }
         if sweep.done < sweep.tokens.len() {
             self.sweep = Some(sweep);
         } else {
-            self.told.forget_all_but(&sweep.tokens);
+            self.sweep_state.retain_swept(&sweep.tokens);
         }
         Ok(())
     }
 
-    fn next_event(&mut self) -> Option<Waiting> {
-        if let Some(waiting) = self.events.pop() {
-            return Some(waiting);
+    fn next_event(&mut self) -> Option<QueuedEvent> {
+        if let Some(queued) = self.events.pop() {
+            return Some(queued);
         }
         let delivery = self.deliveries.try_recv().ok()?;
-        Some(Waiting {
+        Some(QueuedEvent {
             delivery,
             failures: 0,
         })
     }
 
     /// Processes an event. Its receipt is passed on with the resulting plan.
-    async fn handle(&mut self, mut waiting: Waiting) -> Result<(), SinkClosed> {
-        let delivery = &waiting.delivery;
+    async fn handle(&mut self, mut queued: QueuedEvent) -> Result<(), SinkClosed> {
+        let delivery = &queued.delivery;
         let outcome = match delivery.topic {
             Topic::Annotation => self.annotation(delivery).await,
             Topic::User => self.user(delivery).await?,
         };
         match outcome {
             Some(Ok(plan)) => {
-                let Delivery { received, ack, .. } = waiting.delivery;
+                let Delivery { received, ack, .. } = queued.delivery;
                 let happened = BackendEvent::QueueEvents {
                     received,
-                    ack: self.room.admit(&plan, ack),
+                    ack: self.in_flight.admit(&plan, ack),
                     plans: vec![plan],
                 };
                 send(&self.sink, happened).await?;
             }
-            Some(Err(fate)) => self.drops.count(fate),
+            Some(Err(reason)) => self.drop_log.count(reason),
             // Events are not reordered, so one that repeatedly makes the database unavailable must
             // be dropped.
             None => {
-                waiting.failures += 1;
-                if waiting.failures < MAX_FAILURES {
-                    self.events.put_back(waiting);
+                queued.failures += 1;
+                if queued.failures < MAX_FAILURES {
+                    self.events.push_front(queued);
                 } else {
-                    self.drops.count(Fate::Unreadable);
+                    self.drop_log.count(DropReason::Unreadable);
                 }
             }
         }
@@ -289,14 +291,14 @@ where
     }
 
     /// Returns the plan of an event on an annotation, or `None` while the database is unavailable.
-    async fn annotation(&mut self, delivery: &Delivery) -> Option<Result<Plan, Fate>> {
+    async fn annotation(&mut self, delivery: &Delivery) -> Option<Result<Plan, DropReason>> {
         let event = match AnnotationEvent::parse(&delivery.event) {
             Ok(event) => event,
-            Err(fate) => return Some(Err(fate)),
+            Err(reason) => return Some(Err(reason)),
         };
         let pending = &self.pending;
         self.database
-            .ask(async |data| data.annotation(&event, pending).await)
+            .query(async |data| data.annotation(&event, pending).await)
             .await
     }
 
@@ -305,37 +307,37 @@ where
     async fn user(
         &mut self,
         delivery: &Delivery,
-    ) -> Result<Option<Result<Plan, Fate>>, SinkClosed> {
+    ) -> Result<Option<Result<Plan, DropReason>>, SinkClosed> {
         let (userid, plan) = match user_plan(&delivery.event) {
             Ok(read) => read,
-            Err(fate) => return Ok(Some(Err(fate))),
+            Err(reason) => return Ok(Some(Err(reason))),
         };
         if let Some(change) = Change::parse(&delivery.event) {
             let age = (self.clocks.mono)().since(delivery.received);
             if !self.pending.state(&userid, change, age, Instant::now()) {
-                self.drops.discard_statement();
+                self.drop_log.discard_statement();
             }
         }
-        let Some((news, _)) = self.groups(&userid).await else {
+        let Some((event, _)) = self.membership_update(&userid).await else {
             return Ok(None);
         };
-        send(&self.sink, news).await?;
+        send(&self.sink, event).await?;
         Ok(Some(Ok(plan)))
     }
 
     /// Reads the memberships that are due again. Returns whether all of them have been read.
-    async fn confirm(&mut self) -> Result<bool, SinkClosed> {
+    async fn recheck_memberships(&mut self) -> Result<bool, SinkClosed> {
         for _ in 0..BATCH {
             let now = Instant::now();
             let Some(userid) = self.pending.due(now) else {
                 return Ok(true);
             };
-            let Some((news, is_new)) = self.groups(&userid).await else {
+            let Some((event, is_new)) = self.membership_update(&userid).await else {
                 return Ok(false);
             };
             self.pending.checked(&userid, now);
             if is_new {
-                send(&self.sink, news).await?;
+                send(&self.sink, event).await?;
             }
         }
         Ok(false)
@@ -344,25 +346,25 @@ where
     /// Returns a report of a user's memberships, which combines the database with unconfirmed
     /// changes, and whether they differ from the last report. Returns `None` while the database is
     /// unavailable.
-    async fn groups(&mut self, userid: &str) -> Option<(BackendEvent, bool)> {
+    async fn membership_update(&mut self, userid: &str) -> Option<(BackendEvent, bool)> {
         let read_at = Instant::now();
         let found = self
             .database
-            .ask(async |data| data.memberships(userid).await)
+            .query(async |data| data.memberships(userid).await)
             .await?;
         let userid: Box<str> = userid.into();
         let Some(mut memberships) = found else {
             self.pending.forget(&userid);
-            self.told.gone(&userid);
+            self.sweep_state.record_deletion(&userid);
             return Some((BackendEvent::UserDeleted { userid }, true));
         };
         self.pending.apply(&userid, &mut memberships, read_at);
-        let is_new = self.told.memberships(&userid, &memberships);
-        let news = BackendEvent::Memberships {
+        let is_new = self.sweep_state.record_memberships(&userid, &memberships);
+        let event = BackendEvent::Memberships {
             userid,
             memberships,
         };
-        Some((news, is_new))
+        Some((event, is_new))
     }
 
     /// Waits for the database. Meanwhile requests are answered as unavailable, and events wait.
@@ -373,23 +375,23 @@ where
         for (request_id, _) in self.logins.drain(..) {
             send(&self.sink, unavailable(request_id)).await?;
         }
-        let mut back = pin!(self.database.come_back());
-        let mut flush = interval(LOOK_PERIOD);
+        let mut reconnected = pin!(self.database.reconnect());
+        let mut flush = interval(PROBE_PERIOD);
         loop {
             tokio::select! {
                 biased;
-                () = &mut back => break,
+                () = &mut reconnected => break,
                 request = next_request(&self.requests) => {
-                    turn_away(&self.sink, request?).await?;
+                    reject(&self.sink, request?).await?;
                 }
                 Some(delivery) = self.deliveries.recv() => {
                     let dropped = self.events.push(delivery);
-                    self.drops.overflow(dropped);
+                    self.drop_log.overflow(dropped);
                 }
-                _ = flush.tick() => self.drops.flush(),
+                _ = flush.tick() => self.drop_log.flush(),
             }
         }
-        self.drops.finish_overflow();
+        self.drop_log.finish_overflow();
         self.ready = true;
         send(&self.sink, BackendEvent::Health { ready: true }).await
     }
@@ -415,7 +417,7 @@ async fn next_request(requests: &RequestQueue) -> Result<BackendRequest, SinkClo
 }
 
 /// Answers a request that is not supported, or not possible now.
-async fn turn_away<S: EventSink>(sink: &S, request: BackendRequest) -> Result<(), SinkClosed> {
+async fn reject<S: EventSink>(sink: &S, request: BackendRequest) -> Result<(), SinkClosed> {
     match request {
         BackendRequest::Authenticate { request_id, .. } => {
             send(sink, unavailable(request_id)).await
@@ -439,7 +441,7 @@ fn unavailable(request_id: RequestId) -> BackendEvent {
 /// The delay before retrying to send to the reactor's mailbox.
 const RETRY: Duration = Duration::from_millis(5);
 /// How often an idle database connection is checked.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
 /// How often an event is tried if the database becomes unavailable while it is processed.
 const MAX_FAILURES: u8 = 3;
 

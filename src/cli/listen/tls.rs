@@ -14,7 +14,7 @@ use super::connect_error::{ConnectError, io_reason};
 use super::stream::{ClientStream, DeadlineStream};
 use crate::cli::sanitize::printable;
 use crate::exit::Exit;
-use crate::trust::{self, Check, Roots, Untrusting};
+use crate::trust::{self, Verification, Roots, TrustError};
 
 /// The loaded TLS configuration.
 pub(super) struct Trust(Arc<ClientConfig>);
@@ -23,14 +23,14 @@ impl Trust {
     /// Trusts the certificates in the PEM file `ca`, or else those of the system.
     pub(super) fn load(ca: Option<&Path>) -> Result<Self, Exit> {
         let roots = ca.map_or(Roots::System, |file| Roots::File(file.to_owned()));
-        match trust::client(&Check::Name(roots)) {
+        match trust::client_config(&Verification::Name(roots)) {
             Ok(config) => Ok(Trust(Arc::new(config))),
-            Err(error @ Untrusting::File(..)) => Err(Exit::new(Exit::NO_INPUT, error)),
-            Err(Untrusting::System) => {
+            Err(error @ TrustError::File(..)) => Err(Exit::new(Exit::NO_INPUT, error)),
+            Err(TrustError::System) => {
                 let message = "this host has no CA certificates: give one with --ca-cert";
                 Err(Exit::new(Exit::CONFIG, message))
             }
-            Err(error @ Untrusting::Tls(_)) => Err(Exit::new(Exit::CONFIG, error)),
+            Err(error @ TrustError::Tls(_)) => Err(Exit::new(Exit::CONFIG, error)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::admin::{Exposition, MetricKind};
-use crate::backend::{Fate, Topic};
+use crate::backend::{DropReason, Topic};
 use crate::config::InsecureSetting;
 use crate::logging;
 use crate::net;
@@ -57,18 +57,18 @@ pub(super) fn backend(out: &mut Exposition, backend: &BackendState<'_>) {
             (r#"topic="user""#, stats.received(Topic::User) as f64),
         ],
     );
-    let dropped = |fate: Fate| stats.dropped(fate) as f64;
+    let dropped = |reason: DropReason| stats.dropped(reason) as f64;
     out.family(
         "h_realtime_queue_events_dropped_total",
         MetricKind::Counter,
         "Events from the message queue that were dropped, by reason.",
         [
-            (r#"reason="undecodable""#, dropped(Fate::Undecodable)),
-            (r#"reason="malformed""#, dropped(Fate::Malformed)),
-            (r#"reason="missing""#, dropped(Fate::Missing)),
-            (r#"reason="unreadable""#, dropped(Fate::Unreadable)),
-            (r#"reason="too_large""#, dropped(Fate::TooLarge)),
-            (r#"reason="overflow""#, dropped(Fate::Overflow)),
+            (r#"reason="undecodable""#, dropped(DropReason::Undecodable)),
+            (r#"reason="malformed""#, dropped(DropReason::Malformed)),
+            (r#"reason="missing""#, dropped(DropReason::Missing)),
+            (r#"reason="unreadable""#, dropped(DropReason::Unreadable)),
+            (r#"reason="too_large""#, dropped(DropReason::TooLarge)),
+            (r#"reason="overflow""#, dropped(DropReason::Overflow)),
         ],
     );
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use h_realtime::backend::Stats;
-use h_realtime::backend::h::{AnnotationEvent, Pending, Settings, Store};
+use h_realtime::backend::h::{AnnotationEvent, DatabaseClient, DatabaseSettings, Pending};
 use serde_json::json;
 
 use super::world::{NOW, World, id};
@@ -74,8 +74,8 @@ fn every_missing_privilege_is_named_at_connect() {
     world.sql("DROP ROLE IF EXISTS \"Reader\"; CREATE ROLE \"Reader\" LOGIN");
     let url = world.url.replace("postgres@", "Reader@");
     let connect = || {
-        let stats = Arc::new(Stats::needing(false, true));
-        let mut store = Store::new(&settings(&url), stats).unwrap();
+        let stats = Arc::new(Stats::requiring(false, true));
+        let mut store = DatabaseClient::new(&settings(&url), stats).unwrap();
         let connected = world.runtime.block_on(store.connect());
         connected.map_err(|away| away.to_string())
     };
@@ -141,8 +141,8 @@ fn urls_with_options_and_several_hosts_connect() {
         drop(World::of(&url));
     }
     let refused = |query: &str| {
-        let stats = Arc::new(Stats::needing(false, true));
-        let mut store = Store::new(&settings(&format!("{url}?{query}")), stats).unwrap();
+        let stats = Arc::new(Stats::requiring(false, true));
+        let mut store = DatabaseClient::new(&settings(&format!("{url}?{query}")), stats).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -163,8 +163,8 @@ fn urls_with_options_and_several_hosts_connect() {
     assert!(refused("target_session_attrs=standby").contains("not read only"));
 }
 
-fn settings(url: &str) -> Settings {
-    Settings {
+fn settings(url: &str) -> DatabaseSettings {
+    DatabaseSettings {
         database_url: url.to_owned(),
         authority: "localhost".to_owned(),
         app_url: "http://localhost:5000".to_owned(),
@@ -222,14 +222,14 @@ fn lost_connection_is_detected_without_a_request() {
 fn connecting_to_another_database_fails() {
     let url = Postgres::shared().database();
     sql(&url, "DROP TABLE checkpoint");
-    let settings = Settings {
+    let settings = DatabaseSettings {
         database_url: url,
         authority: String::new(),
         app_url: String::new(),
         bouncer_url: None,
     };
-    let stats = Arc::new(Stats::needing(false, true));
-    let mut store = Store::new(&settings, Arc::clone(&stats)).unwrap();
+    let stats = Arc::new(Stats::requiring(false, true));
+    let mut store = DatabaseClient::new(&settings, Arc::clone(&stats)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

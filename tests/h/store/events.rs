@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use h_realtime::backend::Fate;
+use h_realtime::backend::DropReason;
 use h_realtime::model::{DenyReason, EventKind, Field};
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn each_event_is_one_transaction_of_ten_statements() {
     }
     // An event about a missing row needs fewer.
     let before = world.statements();
-    assert_eq!(world.update(0xffff), Err(Fate::Missing));
+    assert_eq!(world.update(0xffff), Err(DropReason::Missing));
     assert_eq!(world.statements() - before, 3);
     world.update(0x01).unwrap();
 }
@@ -123,7 +123,7 @@ fn deleted_annotations_only_cause_delete_events() {
         for action in ["create", "update"] {
             let event =
                 json!({"action": action, "annotation_id": id(number), "src_client_id": null});
-            assert_eq!(world.event(&event), Err(Fate::Missing), "{number:#x}");
+            assert_eq!(world.event(&event), Err(DropReason::Missing), "{number:#x}");
         }
     }
     let mut end = |number: u32, users: &[&str]| {
@@ -200,7 +200,7 @@ fn unreadable_row_only_fails_its_own_event() {
         world.sql(&format!(
             "UPDATE annotation SET {damage} WHERE text = 'Nested reply'"
         ));
-        assert_eq!(world.update(0x06), Err(Fate::Unreadable), "{damage}");
+        assert_eq!(world.update(0x06), Err(DropReason::Unreadable), "{damage}");
         assert!(world.store.is_connected(), "{damage}");
         assert!(world.update(0x05).is_ok(), "{damage}");
     }

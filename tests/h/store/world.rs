@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use h_realtime::backend::h::{AnnotationEvent, Pending, Settings, Store};
-use h_realtime::backend::{Fate, Stats};
+use h_realtime::backend::h::{AnnotationEvent, DatabaseClient, DatabaseSettings, Pending};
+use h_realtime::backend::{DropReason, Stats};
 use h_realtime::model::{
     Candidates, Condition, Decision, DenyReason, Field, Identity, Plan, Role, UnixMillis,
 };
@@ -16,7 +16,7 @@ use crate::support::{Postgres, sql};
 /// A database of one test, and a connection to it.
 pub struct World {
     pub url: String,
-    pub store: Store,
+    pub store: DatabaseClient,
     pub stats: Arc<Stats>,
     pub runtime: tokio::runtime::Runtime,
 }
@@ -31,14 +31,14 @@ impl World {
             .enable_all()
             .build()
             .unwrap();
-        let stats = Arc::new(Stats::needing(false, true));
-        let settings = Settings {
+        let stats = Arc::new(Stats::requiring(false, true));
+        let settings = DatabaseSettings {
             database_url: url.to_owned(),
             authority: "localhost".to_owned(),
             app_url: "http://localhost:5000".to_owned(),
             bouncer_url: Some("http://localhost:8000".to_owned()),
         };
-        let store = Store::new(&settings, Arc::clone(&stats)).unwrap();
+        let store = DatabaseClient::new(&settings, Arc::clone(&stats)).unwrap();
         let mut world = World {
             url: url.to_owned(),
             store,
@@ -68,7 +68,7 @@ impl World {
         self.identities(&[&token]).pop().unwrap()
     }
 
-    pub fn event(&mut self, event: &Value) -> Result<Plan, Fate> {
+    pub fn event(&mut self, event: &Value) -> Result<Plan, DropReason> {
         let event = AnnotationEvent::parse(event.as_object().unwrap())?;
         self.runtime
             .block_on(self.store.annotation(&event, &Pending::default()))
@@ -76,7 +76,7 @@ impl World {
     }
 
     /// Returns the plan for a change of the annotation with this number.
-    pub fn update(&mut self, number: u32) -> Result<Plan, Fate> {
+    pub fn update(&mut self, number: u32) -> Result<Plan, DropReason> {
         self.event(&json!({"action": "update", "annotation_id": id(number), "src_client_id": null}))
     }
 

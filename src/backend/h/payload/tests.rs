@@ -3,26 +3,26 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::backend::h::facts::testing::facts;
-use crate::backend::h::facts::{Author, Mention};
+use crate::backend::h::annotation_state::testing::state;
+use crate::backend::h::annotation_state::{Author, Mention};
 use crate::backend::h::ids::Uuid;
 use crate::backend::h::time::PgTime;
 
 const USERID: &str = "acct:alice@example.org";
 
-fn site() -> Site {
+fn urls() -> UrlBuilder {
     let bouncer = Some("https://hyp.is/");
-    Site::new("example.org", "https://h.example.org", bouncer)
+    UrlBuilder::new("example.org", "https://h.example.org", bouncer)
 }
 
-fn text(facts: &Facts, variant: Variant) -> String {
-    let mut messages = notifications("create", facts, &site(), &[variant]).unwrap();
+fn text(state: &AnnotationState, variant: Variant) -> String {
+    let mut messages = notifications("create", state, &urls(), &[variant]).unwrap();
     assert_eq!(messages.len(), 1);
     messages.remove(0).into()
 }
 
-fn payload(facts: &Facts) -> Value {
-    let message: Value = serde_json::from_str(&text(facts, Variant::default())).unwrap();
+fn payload(state: &AnnotationState) -> Value {
+    let message: Value = serde_json::from_str(&text(state, Variant::default())).unwrap();
     message["payload"][0].clone()
 }
 
@@ -37,14 +37,14 @@ fn known(display_name: Option<&str>) -> Option<Author> {
 
 #[test]
 fn notification_has_hs_keys_in_hs_order() {
-    let mut facts = facts(USERID, "group");
-    facts.author = known(Some("Alice"));
-    facts.title = Some("A page".to_owned());
-    facts.flaggers = vec![String::new(), String::new()];
-    facts.annotation.references = Some(vec![Some(Uuid([1; 16]))]);
-    facts.annotation.target_description = Some("words".to_owned());
-    facts.annotation.target_selectors = Some(r#"[{"type": "Other"}]"#.to_owned());
-    facts.annotation.extra = r#"{"b": 1, "a": {"c": 2.50}}"#.to_owned();
+    let mut state = state(USERID, "group");
+    state.author = known(Some("Alice"));
+    state.title = Some("A page".to_owned());
+    state.flaggers = vec![String::new(), String::new()];
+    state.annotation.references = Some(vec![Some(Uuid([1; 16]))]);
+    state.annotation.target_description = Some("words".to_owned());
+    state.annotation.target_selectors = Some(r#"[{"type": "Other"}]"#.to_owned());
+    state.annotation.extra = r#"{"b": 1, "a": {"c": 2.50}}"#.to_owned();
     let variant = Variant {
         moderates: true,
         flagged: true,
@@ -64,7 +64,7 @@ fn notification_has_hs_keys_in_hs_order() {
         r#""mentions":[],"user_info":{"display_name":"Alice"},"references":["AQEBAQEBAQEBAQEBAQEBAQ"],"#,
         r#""flagged":true,"moderation":{"flagCount":2},"hidden":true}]}"#,
     );
-    assert_eq!(text(&facts, variant), expected);
+    assert_eq!(text(&state, variant), expected);
 }
 
 #[test]
@@ -77,16 +77,16 @@ fn deletion_contains_the_id_as_sent() {
 
 #[test]
 fn null_columns_become_empty_or_absent_as_in_h() {
-    let mut facts = facts(USERID, "group");
-    let annotation = &mut facts.annotation;
+    let mut state = state(USERID, "group");
+    let annotation = &mut state.annotation;
     annotation.text = None;
     annotation.tags = None;
     annotation.references = None;
     annotation.target_selectors = None;
     annotation.target_uri = None;
     annotation.shared = false;
-    facts.title = Some(String::new());
-    let payload = payload(&facts);
+    state.title = Some(String::new());
+    let payload = payload(&state);
     for (key, value) in [
         ("text", json!("")),
         ("tags", json!([])),
@@ -103,19 +103,19 @@ fn null_columns_become_empty_or_absent_as_in_h() {
     for key in ["references", "moderation", "user_info"] {
         assert_eq!(payload.get(key), None, "{key}");
     }
-    facts.author = known(None);
+    state.author = known(None);
     let info = json!({"display_name": null});
-    assert_eq!(super::tests::payload(&facts)["user_info"], info);
+    assert_eq!(super::tests::payload(&state)["user_info"], info);
 }
 
 #[test]
 fn permissions_read_names_the_readers() {
     let read = |groupid: &str, group, shared, status: Option<&str>| {
-        let mut facts = facts(USERID, groupid);
-        facts.group = group;
-        facts.annotation.shared = shared;
-        facts.annotation.moderation_status = status.map(str::to_owned);
-        let payload = payload(&facts);
+        let mut state = state(USERID, groupid);
+        state.group = group;
+        state.annotation.shared = shared;
+        state.annotation.moderation_status = status.map(str::to_owned);
+        let payload = payload(&state);
         let shown_status = payload["moderation_status"].as_str().map(str::to_owned);
         assert_eq!(
             shown_status.as_deref(),
@@ -142,7 +142,7 @@ fn permissions_read_names_the_readers() {
 
 #[test]
 fn extra_keys_do_not_override_own_keys() {
-    let mut facts = facts(USERID, "group");
+    let mut state = state(USERID, "group");
     let forged: String = OWN_KEYS
         .iter()
         .map(|key| format!(r#""{key}": "forged", "#))
@@ -150,32 +150,32 @@ fn extra_keys_do_not_override_own_keys() {
     // The length and depth exceed common parser limits, but not PostgreSQL's.
     let number = format!("1{}", "0".repeat(300));
     let deep = format!("{}1{}", "[".repeat(2000), "]".repeat(2000));
-    facts.annotation.extra =
+    state.annotation.extra =
         format!(r#"{{{forged}"zzz": {number}, "deep": {deep}, "foo": {{"id": "kept"}}}}"#);
-    let text = text(&facts, Variant::default());
+    let text = text(&state, Variant::default());
     assert!(!text.contains("forged"));
     let tail =
         format!(r#","hidden":false,"zzz":{number},"deep":{deep},"foo":{{"id": "kept"}}}}]}}"#);
     assert!(text.ends_with(&tail), "{text}");
     // As in h, such a key keeps its stored position and gets h's value.
-    facts.annotation.extra = r#"{"text": 1, "user_info": {"x": 1}, "b": 2, "id": []}"#.to_owned();
-    facts.author = known(None);
-    let text = super::tests::text(&facts, Variant::default());
+    state.annotation.extra = r#"{"text": 1, "user_info": {"x": 1}, "b": 2, "id": []}"#.to_owned();
+    state.author = known(None);
+    let text = super::tests::text(&state, Variant::default());
     let start = r#""payload":[{"text":"Hello","user_info":{"display_name":null},"b":2,"id":"AAAAAREREeaAAAAAAAAAAQ","created":"#;
     assert!(text.contains(start), "{text}");
     assert_eq!(text.matches("user_info").count(), 1);
     for no_object in ["[1]", "null", "5", r#""text""#] {
-        facts.annotation.extra = no_object.to_owned();
-        assert!(payload(&facts).is_object(), "{no_object}");
+        state.annotation.extra = no_object.to_owned();
+        assert!(payload(&state).is_object(), "{no_object}");
     }
 }
 
 #[test]
 fn selectors_are_kept_and_nul_is_restored() {
     let selector = |json: &str| {
-        let mut facts = facts(USERID, "group");
-        facts.annotation.target_selectors = Some(json.to_owned());
-        payload(&facts)["target"][0].get("selector").cloned()
+        let mut state = state(USERID, "group");
+        state.annotation.target_selectors = Some(json.to_owned());
+        payload(&state)["target"][0].get("selector").cloned()
     };
     let quote = json!([
         {"type": "TextQuoteSelector", "exact": "a\0b", "prefix": "p\0", "suffix": null, "other": r"\u0000"},
@@ -188,9 +188,9 @@ fn selectors_are_kept_and_nul_is_restored() {
         {"exact": "a\\u0000b"}
     ]"#;
     assert_eq!(selector(stored), Some(quote));
-    let odd = r#"[{"type": "TextQuoteSelector", "exact": 5, "prefix": "\\u0000"}]"#;
+    let unexpected_row = r#"[{"type": "TextQuoteSelector", "exact": 5, "prefix": "\\u0000"}]"#;
     let odd_shown = json!([{"type": "TextQuoteSelector", "exact": 5, "prefix": "\0"}]);
-    assert_eq!(selector(odd), Some(odd_shown));
+    assert_eq!(selector(unexpected_row), Some(odd_shown));
     // The official client fails on a selector that is not an object.
     assert_eq!(
         selector(r#"[5, {"a": 1}, "b", null, []]"#),
@@ -203,7 +203,7 @@ fn selectors_are_kept_and_nul_is_restored() {
 
 #[test]
 fn mention_has_original_and_current_userid() {
-    let mut facts = facts(USERID, "group");
+    let mut state = state(USERID, "group");
     let mention = |username: &str, authority: &str| Mention {
         original_username: "old.name".to_owned(),
         username: username.to_owned(),
@@ -212,12 +212,12 @@ fn mention_has_original_and_current_userid() {
         description: Some("words".to_owned()),
         joined: (authority == "example.org").then_some(PgTime(0)),
     };
-    facts.mentions = vec![
+    state.mentions = vec![
         mention("Luis.Silva", "example.org"),
         mention("eve", "other"),
     ];
     assert_eq!(
-        payload(&facts)["mentions"],
+        payload(&state)["mentions"],
         json!([
             {
                 "userid": "acct:Luis.Silva@example.org",
@@ -243,18 +243,18 @@ fn mention_has_original_and_current_userid() {
 
 #[test]
 fn time_out_of_range_is_unreadable() {
-    let mut facts = facts(USERID, "group");
-    facts.annotation.updated = PgTime(i64::MAX);
-    let result = notifications("create", &facts, &site(), &[Variant::default()]);
-    assert_eq!(result, Err(Fate::Unreadable));
+    let mut state = state(USERID, "group");
+    state.annotation.updated = PgTime(i64::MAX);
+    let result = notifications("create", &state, &urls(), &[Variant::default()]);
+    assert_eq!(result, Err(DropReason::Unreadable));
 }
 
 #[test]
 fn action_is_escaped_as_json_string() {
-    let mut facts = facts(USERID, "group");
-    facts.annotation.text = Some("a \"quoted\" \u{0} \u{2028} text".to_owned());
+    let mut state = state(USERID, "group");
+    state.annotation.text = Some("a \"quoted\" \u{0} \u{2028} text".to_owned());
     let action = "a \"b\" \\ \n";
-    let messages = notifications(action, &facts, &site(), &[Variant::default()]).unwrap();
+    let messages = notifications(action, &state, &urls(), &[Variant::default()]).unwrap();
     let message: Value = serde_json::from_str(&messages[0]).unwrap();
     assert_eq!(message["options"]["action"], action);
     assert_eq!(

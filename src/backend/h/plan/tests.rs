@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::backend::h::facts::testing::facts;
-use crate::backend::h::facts::{Author, Page};
+use crate::backend::h::annotation_state::testing::state;
+use crate::backend::h::annotation_state::{Author, Page};
 use crate::backend::h::ids::Uuid;
 use crate::backend::policy::Visibility;
 use crate::model::{Condition, Decision, DenyReason, Field, Rule};
@@ -18,13 +18,13 @@ const STUDENT: &str = "acct:student@example.org";
 /// The members of the group: all users except [`OTHER`].
 const MEMBERS: [&str; 4] = [AUTHOR, MEMBER, MODERATOR, STUDENT];
 
-fn plan_for(action: &str, facts: &Facts) -> Result<Plan, Fate> {
+fn plan_for(action: &str, state: &AnnotationState) -> Result<Plan, DropReason> {
     let event = json!({
         "action": action, "annotation_id": "AAAAAREREeaAAAAAAAAAAQ", "src_client_id": "c",
     });
     let event = AnnotationEvent::parse(event.as_object().unwrap()).unwrap();
-    let site = Site::new("example.org", "https://h.example.org", None);
-    plan(&event, facts, &site)
+    let urls = UrlBuilder::new("example.org", "https://h.example.org", None);
+    plan(&event, state, &urls)
 }
 
 /// Returns what a user receives of a plan, or the reason why it is withheld: the first matching
@@ -60,8 +60,8 @@ fn received_among(
 
 /// Summarizes a plan, one word for each receiver: the view (`M` may moderate, `F` has flagged, `H`
 /// is told that it is hidden, `-` none of these), or the first letter of the reason in lower case.
-fn outline(facts: &Facts, action: &str) -> String {
-    let plan = plan_for(action, facts).unwrap();
+fn outline(state: &AnnotationState, action: &str) -> String {
+    let plan = plan_for(action, state).unwrap();
     let everybody = [None, Some(OTHER)].into_iter().chain(MEMBERS.map(Some));
     let outlines = everybody.map(|userid| match received(&plan, userid) {
         Err(reason) => match reason {
@@ -93,38 +93,38 @@ fn outline(facts: &Facts, action: &str) -> String {
 
 /// An annotation by [`AUTHOR`] in the group, which [`MODERATOR`] moderates and [`MEMBER`] has
 /// flagged.
-fn shared() -> Facts {
-    let mut facts = facts(AUTHOR, "group");
-    facts.group = Some(Visibility::Members);
-    facts.moderators = vec![MODERATOR.to_owned()];
-    facts.flaggers = vec![MEMBER.to_owned()];
-    facts
+fn shared() -> AnnotationState {
+    let mut state = state(AUTHOR, "group");
+    state.group = Some(Visibility::Members);
+    state.moderators = vec![MODERATOR.to_owned()];
+    state.flaggers = vec![MEMBER.to_owned()];
+    state
 }
 
-fn hidden() -> Facts {
-    let mut facts = shared();
-    facts.annotation.moderation_status = Some("DENIED".to_owned());
-    facts
+fn hidden() -> AnnotationState {
+    let mut state = shared();
+    state.annotation.moderation_status = Some("DENIED".to_owned());
+    state
 }
 
-fn muted(mut facts: Facts) -> Facts {
-    facts.author = Some(Author {
+fn muted(mut state: AnnotationState) -> AnnotationState {
+    state.author = Some(Author {
         userid: AUTHOR.to_owned(),
         display_name: None,
         muted: true,
         instructs: false,
     });
-    facts
+    state
 }
 
-fn open(mut facts: Facts) -> Facts {
-    facts.group = Some(Visibility::World);
-    facts
+fn open(mut state: AnnotationState) -> AnnotationState {
+    state.group = Some(Visibility::World);
+    state
 }
 
-fn private(mut facts: Facts) -> Facts {
-    facts.annotation.shared = false;
-    facts
+fn private(mut state: AnnotationState) -> AnnotationState {
+    state.annotation.shared = false;
+    state
 }
 
 #[test]
@@ -133,10 +133,10 @@ fn receivers_are_the_readers_of_the_group() {
     assert_eq!(outline(&shared(), "create"), "p p - F M -");
     assert_eq!(outline(&open(shared()), "update"), "- - - F M -");
     for group in [None, Some(Visibility::Unreadable)] {
-        let mut facts = shared();
-        facts.group = group;
-        assert_eq!(outline(&facts, "create"), "p p p p p p");
-        assert_eq!(outline(&facts, "delete"), "p p p p p p");
+        let mut state = shared();
+        state.group = group;
+        assert_eq!(outline(&state, "create"), "p p p p p p");
+        assert_eq!(outline(&state, "delete"), "p p p p p p");
     }
     assert_eq!(outline(&shared(), "delete"), "p p - - - -");
 }
@@ -144,8 +144,8 @@ fn receivers_are_the_readers_of_the_group() {
 #[test]
 fn former_member_does_not_moderate() {
     // The database does not have the transaction of the event yet.
-    let among = |facts: &Facts, action, members| {
-        received_among(&plan_for(action, facts).unwrap(), Some(MODERATOR), members)
+    let among = |state: &AnnotationState, action, members| {
+        received_among(&plan_for(action, state).unwrap(), Some(MODERATOR), members)
     };
     for action in ["update", "delete"] {
         assert!(among(&hidden(), action, &MEMBERS).is_ok());
@@ -168,12 +168,12 @@ fn private_annotation_is_sent_only_to_its_author() {
 #[test]
 fn hidden_annotation_is_sent_only_to_author_and_moderators() {
     for status in ["DENIED", "PENDING", "SPAM", "SOMETHING NEW"] {
-        let mut facts = open(shared());
-        facts.annotation.moderation_status = Some(status.to_owned());
-        assert_eq!(outline(&facts, "update"), "h h - h MH h", "{status}");
-        assert_eq!(outline(&facts, "delete"), "h h - h - h", "{status}");
-        facts.annotation.deleted = true;
-        assert_eq!(outline(&facts, "delete"), "h h - h - h", "{status}");
+        let mut state = open(shared());
+        state.annotation.moderation_status = Some(status.to_owned());
+        assert_eq!(outline(&state, "update"), "h h - h MH h", "{status}");
+        assert_eq!(outline(&state, "delete"), "h h - h - h", "{status}");
+        state.annotation.deleted = true;
+        assert_eq!(outline(&state, "delete"), "h h - h - h", "{status}");
     }
     let mut approved = shared();
     approved.annotation.moderation_status = Some("APPROVED".to_owned());
@@ -199,25 +199,25 @@ fn muted_author_reaches_only_the_author() {
 
 #[test]
 fn deleted_annotation_causes_only_a_deletion() {
-    let mut facts = shared();
-    facts.annotation.deleted = true;
+    let mut state = shared();
+    state.annotation.deleted = true;
     for action in ["create", "update", "else"] {
-        assert_eq!(plan_for(action, &facts), Err(Fate::Missing));
+        assert_eq!(plan_for(action, &state), Err(DropReason::Missing));
     }
-    assert_eq!(outline(&facts, "delete"), "p p - - - -");
+    assert_eq!(outline(&state, "delete"), "p p - - - -");
 }
 
 #[test]
 fn checkpoint_hides_other_users_annotations_from_students() {
-    let mut facts = shared();
-    facts.students = [STUDENT, AUTHOR, MODERATOR, OTHER]
+    let mut state = shared();
+    state.students = [STUDENT, AUTHOR, MODERATOR, OTHER]
         .map(str::to_owned)
         .into();
-    assert_eq!(outline(&facts, "create"), "p p - F c c");
-    assert_eq!(outline(&facts, "delete"), "p p - - c c");
-    assert_eq!(outline(&open(facts.clone()), "create"), "- c - F c c");
+    assert_eq!(outline(&state, "create"), "p p - F c c");
+    assert_eq!(outline(&state, "delete"), "p p - - c c");
+    assert_eq!(outline(&open(state.clone()), "create"), "- c - F c c");
     let mut hidden = hidden();
-    hidden.students = facts.students.clone();
+    hidden.students = state.students.clone();
     assert_eq!(outline(&hidden, "update"), "h h - h c h");
     hidden.students = vec![STUDENT.to_owned()];
     assert_eq!(outline(&hidden, "update"), "h h - h MH h");
@@ -225,9 +225,9 @@ fn checkpoint_hides_other_users_annotations_from_students() {
 
 #[test]
 fn checkpoint_hides_only_instructor_replies_to_other_students() {
-    let mut facts = shared();
-    facts.students = vec![STUDENT.to_owned(), MEMBER.to_owned()];
-    facts.flaggers.clear();
+    let mut state = shared();
+    state.students = vec![STUDENT.to_owned(), MEMBER.to_owned()];
+    state.flaggers.clear();
     let author = |userid: &str, instructs| {
         Some(Author {
             userid: userid.to_owned(),
@@ -236,30 +236,30 @@ fn checkpoint_hides_only_instructor_replies_to_other_students() {
             instructs,
         })
     };
-    facts.author = author(AUTHOR, true);
-    assert_eq!(outline(&facts, "create"), "p p - - M -");
-    facts.annotation.references = None;
-    assert_eq!(outline(&facts, "create"), "p p - - M -");
-    facts.annotation.references = Some(vec![Some(Uuid([1; 16]))]);
-    assert_eq!(outline(&facts, "create"), "p p - c M c");
-    facts.parents = vec![STUDENT.to_owned(), OTHER.to_owned()];
-    assert_eq!(outline(&facts, "create"), "p p - c M -");
+    state.author = author(AUTHOR, true);
+    assert_eq!(outline(&state, "create"), "p p - - M -");
+    state.annotation.references = None;
+    assert_eq!(outline(&state, "create"), "p p - - M -");
+    state.annotation.references = Some(vec![Some(Uuid([1; 16]))]);
+    assert_eq!(outline(&state, "create"), "p p - c M c");
+    state.parents = vec![STUDENT.to_owned(), OTHER.to_owned()];
+    assert_eq!(outline(&state, "create"), "p p - c M -");
     // A student's reply to a student, and an instructor with a different spelling.
     for not_an_instructor in [
         author(AUTHOR, false),
         author("acct:Author@example.org", true),
     ] {
-        facts.author = not_an_instructor;
-        assert_eq!(outline(&facts, "create"), "p p - c M c");
+        state.author = not_an_instructor;
+        assert_eq!(outline(&state, "create"), "p p - c M c");
     }
 }
 
 #[test]
 fn rules_omit_conditions_without_members() {
-    let mut facts = open(shared());
-    facts.moderators.clear();
-    facts.flaggers.clear();
-    let plan = plan_for("create", &facts).unwrap();
+    let mut state = open(shared());
+    state.moderators.clear();
+    state.flaggers.clear();
+    let plan = plan_for("create", &state).unwrap();
     assert_eq!(plan.variants.len(), 1);
     let send = Rule {
         when: Vec::new(),
@@ -270,8 +270,8 @@ fn rules_omit_conditions_without_members() {
     assert_eq!((plan.rules.len(), plan.variants.len()), (1, 1));
 }
 
-fn pages_of(facts: &Facts) -> Vec<String> {
-    let Candidates::Terms(terms) = plan_for("create", facts).unwrap().candidates else {
+fn pages_of(state: &AnnotationState) -> Vec<String> {
+    let Candidates::Terms(terms) = plan_for("create", state).unwrap().candidates else {
         panic!("no terms");
     };
     let pages = terms.into_iter().filter(|term| term.field == Field::Uri);
@@ -284,17 +284,17 @@ fn page_matches_all_addresses_of_its_document() {
         normalized: normalized.to_owned(),
         is_canonical,
     };
-    let mut facts = shared();
+    let mut state = shared();
     let own = ["httpx://example.com/a", "httpx://example.com/a__vall"];
-    assert_eq!(pages_of(&facts), own);
-    facts.pages = vec![page("httpx://example.com/a", false), page("urn:b", false)];
+    assert_eq!(pages_of(&state), own);
+    state.pages = vec![page("httpx://example.com/a", false), page("urn:b", false)];
     let all = [own[0], own[1], "urn:b", "urn:b__vall"];
-    assert_eq!(pages_of(&facts), all);
-    facts.annotation.version = Some(0);
-    assert_eq!(pages_of(&facts), all);
-    facts.annotation.version = Some(2);
+    assert_eq!(pages_of(&state), all);
+    state.annotation.version = Some(0);
+    assert_eq!(pages_of(&state), all);
+    state.annotation.version = Some(2);
     assert_eq!(
-        pages_of(&facts),
+        pages_of(&state),
         [
             "httpx://example.com/a__v2",
             own[1],
@@ -302,20 +302,20 @@ fn page_matches_all_addresses_of_its_document() {
             "urn:b__vall"
         ]
     );
-    facts.annotation.version = Some(-1);
-    assert_eq!(pages_of(&facts), [""; 0]);
-    facts.annotation.version = None;
-    facts.pages[0].is_canonical = true;
-    assert_eq!(pages_of(&facts), own);
+    state.annotation.version = Some(-1);
+    assert_eq!(pages_of(&state), [""; 0]);
+    state.annotation.version = None;
+    state.pages[0].is_canonical = true;
+    assert_eq!(pages_of(&state), own);
 }
 
 #[test]
 fn without_a_page_the_other_terms_remain() {
-    let mut facts = shared();
-    facts.annotation.references = Some(vec![Some(Uuid([1; 16])), None]);
+    let mut state = shared();
+    state.annotation.references = Some(vec![Some(Uuid([1; 16])), None]);
     for uri in [None, Some("http://[::1".to_owned())] {
-        facts.annotation.target_uri = uri;
-        let plan = plan_for("create", &facts).unwrap();
+        state.annotation.target_uri = uri;
+        let plan = plan_for("create", &state).unwrap();
         let term = |field, value: &str| Term {
             field,
             value: value.into(),
@@ -331,12 +331,12 @@ fn without_a_page_the_other_terms_remain() {
 
 #[test]
 fn notification_length_is_limited() {
-    let mut facts = shared();
-    facts.annotation.text = Some("a".repeat(MAX_NOTIFICATION));
-    assert_eq!(plan_for("create", &facts), Err(Fate::TooLarge));
-    assert!(plan_for("delete", &facts).is_ok());
-    facts.annotation.text = Some("a".repeat(MAX_NOTIFICATION - 2000));
-    assert!(plan_for("create", &facts).is_ok());
+    let mut state = shared();
+    state.annotation.text = Some("a".repeat(MAX_NOTIFICATION));
+    assert_eq!(plan_for("create", &state), Err(DropReason::TooLarge));
+    assert!(plan_for("delete", &state).is_ok());
+    state.annotation.text = Some("a".repeat(MAX_NOTIFICATION - 2000));
+    assert!(plan_for("create", &state).is_ok());
 }
 
 #[test]

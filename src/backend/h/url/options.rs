@@ -16,14 +16,14 @@ use tokio_postgres::config::{
 
 use super::parameters::Parameters;
 use super::{Endpoint, TCP_TIMEOUT};
-use crate::trust::{Check, Roots, Terms, Versions};
+use crate::trust::{Roots, TlsOptions, Verification, Versions};
 
 /// The parsed options, except those stored in the [`Config`].
 pub(super) struct Options {
-    pub ways: Vec<SslMode>,
-    pub sessions: Vec<TargetSessionAttrs>,
-    pub check: Check,
-    pub terms: Terms,
+    pub ssl_modes: Vec<SslMode>,
+    pub server_kinds: Vec<TargetSessionAttrs>,
+    pub verification: Verification,
+    pub tls_options: TlsOptions,
     pub passfile: Option<PathBuf>,
     pub warnings: Vec<String>,
 }
@@ -44,26 +44,26 @@ impl Options {
         reader.refuse();
         reader.connection(config);
         reader.sockets(config);
-        let sessions = reader.sessions(config);
+        let server_kinds = reader.server_kinds(config);
         let passfile = reader.parameters.take("passfile").map(PathBuf::from);
         reader.without_effect();
         let is_local = |endpoint: &Endpoint| matches!(endpoint.host, Host::Unix(_));
         // As in libpq, TLS is not used on Unix sockets.
         let all_local = !endpoints.is_empty() && endpoints.iter().all(is_local);
-        let (ways, check) = reader.security(all_local);
+        let (ssl_modes, verification) = reader.security(all_local);
         let has_names = endpoints.iter().all(|endpoint| {
             let address = endpoint.address.map(|address| address.to_string());
             !matches!((&endpoint.host, address), (Host::Tcp(name), Some(ip)) if *name == ip)
         });
-        if matches!(check, Check::Name(_)) && !has_names {
+        if matches!(verification, Verification::Name(_)) && !has_names {
             reader.error("sslmode=verify-full needs the name of the host, besides hostaddr");
         }
-        let terms = reader.terms(&ways, config);
+        let tls_options = reader.tls_options(&ssl_modes, config);
         Options {
-            ways,
-            sessions,
-            check,
-            terms,
+            ssl_modes,
+            server_kinds,
+            verification,
+            tls_options,
             passfile,
             warnings: reader.warnings,
         }
@@ -195,7 +195,7 @@ impl Reader<'_> {
 
     /// A primary accepts writes, and a standby does not. For these two, libpq checks for hot
     /// standby instead of writes; the results differ only if `default_transaction_read_only` is on.
-    fn sessions(&mut self, config: &mut Config) -> Vec<TargetSessionAttrs> {
+    fn server_kinds(&mut self, config: &mut Config) -> Vec<TargetSessionAttrs> {
         use TargetSessionAttrs::{Any, ReadOnly, ReadWrite};
         let words: [(&str, &[TargetSessionAttrs]); 6] = [
             ("any", &[Any]),
@@ -205,10 +205,10 @@ impl Reader<'_> {
             ("standby", &[ReadOnly]),
             ("prefer-standby", &[ReadOnly, Any]),
         ];
-        let sessions = self.choice("target_session_attrs", &words);
-        let sessions = sessions.unwrap_or(&[Any]).to_vec();
-        config.target_session_attrs(sessions[0]);
-        sessions
+        let server_kinds = self.choice("target_session_attrs", &words);
+        let server_kinds = server_kinds.unwrap_or(&[Any]).to_vec();
+        config.target_session_attrs(server_kinds[0]);
+        server_kinds
     }
 
     /// Takes options that have no effect here and do not weaken security.
@@ -238,7 +238,7 @@ impl Reader<'_> {
 
     /// Implements libpq's table, <https://www.postgresql.org/docs/current/libpq-ssl.html>: if there
     /// are trusted certificates, they are checked in every mode with TLS.
-    fn security(&mut self, is_local: bool) -> (Vec<SslMode>, Check) {
+    fn security(&mut self, is_local: bool) -> (Vec<SslMode>, Verification) {
         let words = [
             "disable",
             "allow",
@@ -264,45 +264,47 @@ impl Reader<'_> {
         if is_system && !matches!(mode, "verify-full" | "disable") {
             self.error("sslrootcert=system needs sslmode=verify-full");
         }
-        let chain = roots.clone().map_or(Check::Nothing, Check::Chain);
+        let chain = roots
+            .clone()
+            .map_or(Verification::Nothing, Verification::Chain);
         let trusted = roots.unwrap_or(Roots::System);
         match mode {
-            "disable" => (vec![SslMode::Disable], Check::Nothing),
+            "disable" => (vec![SslMode::Disable], Verification::Nothing),
             "allow" => (vec![SslMode::Disable, SslMode::Require], chain),
             "require" => (vec![SslMode::Require], chain),
-            "verify-ca" => (vec![SslMode::Require], Check::Chain(trusted)),
-            "verify-full" => (vec![SslMode::Require], Check::Name(trusted)),
+            "verify-ca" => (vec![SslMode::Require], Verification::Chain(trusted)),
+            "verify-full" => (vec![SslMode::Require], Verification::Name(trusted)),
             _ => (vec![SslMode::Prefer, SslMode::Disable], chain),
         }
     }
 
-    fn terms(&mut self, ways: &[SslMode], config: &mut Config) -> Terms {
-        let mut terms = Terms {
+    fn tls_options(&mut self, ssl_modes: &[SslMode], config: &mut Config) -> TlsOptions {
+        let mut tls_options = TlsOptions {
             versions: self.versions(),
-            ..Terms::default()
+            ..TlsOptions::default()
         };
         let certificate = self.parameters.take("sslcert");
         let key = self.parameters.take("sslkey");
         match (certificate, key) {
             (Some(certificate), Some(key)) => {
-                terms.identity = Some((certificate.into(), key.into()))
+                tls_options.identity = Some((certificate.into(), key.into()))
             }
             (None, None) => {}
             _ => self.error("sslcert and sslkey go together"),
         }
-        terms.hides_name = self.choice("sslsni", &[("1", false), ("0", true)]) == Some(true);
+        tls_options.omit_sni = self.choice("sslsni", &[("1", false), ("0", true)]) == Some(true);
         let negotiation = [("postgres", false), ("direct", true)];
         if self.choice("sslnegotiation", &negotiation) == Some(true) {
-            if ways == [SslMode::Disable] || ways.len() > 1 {
+            if ssl_modes == [SslMode::Disable] || ssl_modes.len() > 1 {
                 self.error("sslnegotiation=direct needs sslmode=require, verify-ca or verify-full");
             }
             config.ssl_negotiation(SslNegotiation::Direct);
-            terms.protocol = Some("postgresql");
+            tls_options.protocol = Some("postgresql");
         }
         // TLS options have no effect without TLS.
-        match ways == [SslMode::Disable] {
-            true => Terms::default(),
-            false => terms,
+        match ssl_modes == [SslMode::Disable] {
+            true => TlsOptions::default(),
+            false => tls_options,
         }
     }
 

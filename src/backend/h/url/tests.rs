@@ -8,10 +8,10 @@ use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation};
 use super::*;
 use crate::trust::{Roots, Versions};
 
-fn ways(query: &str) -> (Vec<SslMode>, Check) {
-    let target = parse(&format!("postgresql://u:p@db.example/h?{query}"));
-    let target = target.unwrap_or_else(|errors| panic!("{query}: {errors:?}"));
-    (target.ways, target.check)
+fn ssl_modes(query: &str) -> (Vec<SslMode>, Verification) {
+    let spec = parse(&format!("postgresql://u:p@db.example/h?{query}"));
+    let spec = spec.unwrap_or_else(|errors| panic!("{query}: {errors:?}"));
+    (spec.ssl_modes, spec.verification)
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn urls_of_sqlalchemy_and_libpq_are_parsed() {
         "postgresql+asyncpg",
     ] {
         let url = format!("{scheme}://us%65r:p%40ss@db.example:5433/h?connect_timeout=7");
-        let Target { config, .. } = parse(&url).unwrap();
+        let ConnectionSpec { config, .. } = parse(&url).unwrap();
         assert_eq!(config.get_user(), Some("user"));
         assert_eq!(config.get_password(), Some(&b"p@ss"[..]));
         assert_eq!(config.get_hosts(), [Host::Tcp("db.example".into())]);
@@ -48,14 +48,11 @@ fn server_name_omits_user_and_password() {
 
 #[test]
 fn missing_host_means_the_local_socket() {
-    let target = parse("postgresql:///h").unwrap();
-    assert_eq!(
-        target.config.get_hosts(),
-        [Host::Unix(LOCAL_SOCKETS.into())]
-    );
-    let target = parse("postgresql:///h?host=/tmp/pg&sslmode=require").unwrap();
-    assert_eq!(target.config.get_hosts(), [Host::Unix("/tmp/pg".into())]);
-    assert_eq!(target.ways, [SslMode::Disable]);
+    let spec = parse("postgresql:///h").unwrap();
+    assert_eq!(spec.config.get_hosts(), [Host::Unix(LOCAL_SOCKETS.into())]);
+    let spec = parse("postgresql:///h?host=/tmp/pg&sslmode=require").unwrap();
+    assert_eq!(spec.config.get_hosts(), [Host::Unix("/tmp/pg".into())]);
+    assert_eq!(spec.ssl_modes, [SslMode::Disable]);
 }
 
 #[test]
@@ -63,32 +60,35 @@ fn sslmode_has_libpq_semantics() {
     use SslMode::{Disable, Prefer, Require};
     let file = || Roots::File("/a b.pem".into());
     for (query, expected) in [
-        ("", (vec![Prefer, Disable], Check::Nothing)),
-        ("sslmode=disable", (vec![Disable], Check::Nothing)),
-        ("sslmode=allow", (vec![Disable, Require], Check::Nothing)),
-        ("sslmode=require", (vec![Require], Check::Nothing)),
+        ("", (vec![Prefer, Disable], Verification::Nothing)),
+        ("sslmode=disable", (vec![Disable], Verification::Nothing)),
+        (
+            "sslmode=allow",
+            (vec![Disable, Require], Verification::Nothing),
+        ),
+        ("sslmode=require", (vec![Require], Verification::Nothing)),
         (
             "sslmode=require&sslrootcert=%2Fa%20b.pem",
-            (vec![Require], Check::Chain(file())),
+            (vec![Require], Verification::Chain(file())),
         ),
         (
             "sslmode=verify-ca&sslrootcert=/a%20b.pem",
-            (vec![Require], Check::Chain(file())),
+            (vec![Require], Verification::Chain(file())),
         ),
         (
             "sslmode=verify-full&sslrootcert=/a%20b.pem",
-            (vec![Require], Check::Name(file())),
+            (vec![Require], Verification::Name(file())),
         ),
         (
             "sslmode=verify-full",
-            (vec![Require], Check::Name(Roots::System)),
+            (vec![Require], Verification::Name(Roots::System)),
         ),
         (
             "sslrootcert=system",
-            (vec![Require], Check::Name(Roots::System)),
+            (vec![Require], Verification::Name(Roots::System)),
         ),
     ] {
-        assert_eq!(ways(query), expected, "{query}");
+        assert_eq!(ssl_modes(query), expected, "{query}");
     }
 }
 
@@ -113,20 +113,18 @@ fn invalid_urls_are_refused_without_revealing_secrets() {
     }
 }
 
-fn target(query: &str) -> Target {
-    let target = parse(&format!("postgresql://u:p@db.example/h?{query}"));
-    target.unwrap_or_else(|errors| panic!("{query}: {errors:?}"))
+fn spec(query: &str) -> ConnectionSpec {
+    let spec = parse(&format!("postgresql://u:p@db.example/h?{query}"));
+    spec.unwrap_or_else(|errors| panic!("{query}: {errors:?}"))
 }
 
 fn hosts(url: &str) -> Vec<(String, u16)> {
-    let target = parse(url).unwrap_or_else(|errors| panic!("{url}: {errors:?}"));
-    let named = target.config.get_hosts().iter().map(|host| match host {
+    let spec = parse(url).unwrap_or_else(|errors| panic!("{url}: {errors:?}"));
+    let named = spec.config.get_hosts().iter().map(|host| match host {
         Host::Tcp(name) => name.clone(),
         Host::Unix(path) => path.display().to_string(),
     });
-    named
-        .zip(target.config.get_ports().iter().copied())
-        .collect()
+    named.zip(spec.config.get_ports().iter().copied()).collect()
 }
 
 // D10
@@ -212,9 +210,9 @@ fn credentials_are_decoded_and_parameters_take_precedence() {
 fn socket_options_have_libpq_units() {
     let query = "connect_timeout=7&keepalives=1&keepalives_idle=30&keepalives_interval=5\
                  &keepalives_count=3&tcp_user_timeout=2500&load_balance_hosts=random";
-    let Target {
+    let ConnectionSpec {
         config, warnings, ..
-    } = target(query);
+    } = spec(query);
     assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(7)));
     assert!(config.get_keepalives());
     assert_eq!(config.get_keepalives_idle(), Duration::from_secs(30));
@@ -227,19 +225,19 @@ fn socket_options_have_libpq_units() {
     assert_eq!(config.get_tcp_user_timeout(), timeout);
     assert_eq!(config.get_load_balance_hosts(), LoadBalanceHosts::Random);
     assert_eq!(warnings, [""; 0]);
-    assert!(!target("keepalives=0").config.get_keepalives());
+    assert!(!spec("keepalives=0").config.get_keepalives());
     assert_eq!(
-        target("connect_timeout=0").config.get_connect_timeout(),
+        spec("connect_timeout=0").config.get_connect_timeout(),
         Some(&TCP_TIMEOUT)
     );
 }
 
 #[test]
 fn timeout_allows_for_every_host() {
-    let patience = |url: &str| parse(url).unwrap().patience().as_secs();
-    assert_eq!(patience("postgresql://a/h"), 8);
-    assert_eq!(patience("postgresql://a,b,c/h"), 14);
-    assert_eq!(patience("postgresql://a,b/h?connect_timeout=10"), 25);
+    let connect_timeout = |url: &str| parse(url).unwrap().connect_timeout().as_secs();
+    assert_eq!(connect_timeout("postgresql://a/h"), 8);
+    assert_eq!(connect_timeout("postgresql://a,b,c/h"), 14);
+    assert_eq!(connect_timeout("postgresql://a,b/h?connect_timeout=10"), 25);
 }
 
 // D10: every option in libpq's documentation, with a value that an installation of h may use.
@@ -320,11 +318,11 @@ fn every_option_is_honored_or_named() {
     ];
     let name = |query: &str| query.split('=').next().unwrap().to_owned();
     for query in honored {
-        assert_eq!(target(query).warnings, [""; 0], "{query}");
+        assert_eq!(spec(query).warnings, [""; 0], "{query}");
     }
     for query in ignored {
         let expected = format!("{} is ignored: ", name(query));
-        let warnings = target(query).warnings.join("; ");
+        let warnings = spec(query).warnings.join("; ");
         assert!(warnings.starts_with(&expected), "{query}: {warnings}");
     }
     for query in refused {
@@ -349,17 +347,20 @@ fn every_option_is_honored_or_named() {
             "{known} is not documented"
         );
     }
-    let Target { config, .. } = parse(&format!("postgresql://u@a/h?{passfile}")).unwrap();
+    let ConnectionSpec { config, .. } = parse(&format!("postgresql://u@a/h?{passfile}")).unwrap();
     assert_eq!(config.get_password(), Some(&b"from-the-file"[..]));
 }
 
 // D10
 #[test]
 fn security_options_are_enforced() {
-    let Target { terms, .. } = target("sslcert=/c.pem&sslkey=/k.pem&sslsni=0");
-    assert_eq!(terms.identity, Some(("/c.pem".into(), "/k.pem".into())));
-    assert!(terms.hides_name);
-    let versions = |query: &str| target(query).terms.versions;
+    let ConnectionSpec { tls_options, .. } = spec("sslcert=/c.pem&sslkey=/k.pem&sslsni=0");
+    assert_eq!(
+        tls_options.identity,
+        Some(("/c.pem".into(), "/k.pem".into()))
+    );
+    assert!(tls_options.omit_sni);
+    let versions = |query: &str| spec(query).tls_options.versions;
     assert_eq!(versions(""), Versions::All);
     assert_eq!(
         versions("ssl_min_protocol_version=TLSv1.3"),
@@ -369,11 +370,11 @@ fn security_options_are_enforced() {
         versions("ssl_max_protocol_version=TLSv1.2"),
         Versions::Tls12
     );
-    let bound = target("channel_binding=require").config;
+    let bound = spec("channel_binding=require").config;
     assert_eq!(bound.get_channel_binding(), ChannelBinding::Require);
-    let direct = target("sslmode=verify-full&sslnegotiation=direct");
+    let direct = spec("sslmode=verify-full&sslnegotiation=direct");
     assert_eq!(direct.config.get_ssl_negotiation(), SslNegotiation::Direct);
-    assert_eq!(direct.terms.protocol, Some("postgresql"));
+    assert_eq!(direct.tls_options.protocol, Some("postgresql"));
     // No combination weakens it.
     for more in [
         "",
@@ -382,9 +383,13 @@ fn security_options_are_enforced() {
         "&sslsni=0",
         "&krbsrvname=x",
     ] {
-        let target = target(&format!("sslmode=verify-full{more}"));
-        assert_eq!(target.ways, [SslMode::Require], "{more}");
-        assert_eq!(target.check, Check::Name(Roots::System), "{more}");
+        let spec = spec(&format!("sslmode=verify-full{more}"));
+        assert_eq!(spec.ssl_modes, [SslMode::Require], "{more}");
+        assert_eq!(
+            spec.verification,
+            Verification::Name(Roots::System),
+            "{more}"
+        );
     }
 }
 

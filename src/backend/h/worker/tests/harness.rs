@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{Sender, channel};
 
 use super::super::*;
-use crate::backend::h::store::{Away, Standing};
+use crate::backend::h::client::{TokenStatus, Unavailable};
 use crate::backend::{RequestSender, request_queue};
 use crate::model::{AckGuard, Identity, Membership, MonoMillis, Role, UnixMillis};
 
 /// The state of the simulated database.
 #[derive(Default)]
-pub struct Shelf {
+pub struct FakeState {
     /// Whether connecting succeeds.
     pub reachable: bool,
     /// Whether the current connection works.
@@ -24,103 +24,103 @@ pub struct Shelf {
     pub latency: Duration,
     pub people: HashMap<String, Identity>,
     pub members: HashMap<String, Vec<Membership>>,
-    pub swept: VecDeque<Vec<(TokenId, Standing)>>,
+    pub swept: VecDeque<Vec<(TokenId, TokenStatus)>>,
     /// The annotation that always breaks the connection.
     pub poison: Option<String>,
     pub asked: Vec<String>,
 }
 
 #[derive(Clone, Default)]
-pub struct Fake(Arc<Mutex<Shelf>>);
+pub struct FakeDatabase(Arc<Mutex<FakeState>>);
 
-impl Fake {
-    pub fn shelf(&self) -> MutexGuard<'_, Shelf> {
+impl FakeDatabase {
+    pub fn state(&self) -> MutexGuard<'_, FakeState> {
         self.0.lock().unwrap()
     }
 
     pub fn has_token(&self, token: &str, identity: Identity) {
-        self.shelf().people.insert(token.into(), identity);
+        self.state().people.insert(token.into(), identity);
     }
 
     pub fn has_members(&self, userid: &str, groups: Vec<Membership>) {
-        self.shelf().members.insert(userid.into(), groups);
+        self.state().members.insert(userid.into(), groups);
     }
 
-    pub fn will_sweep(&self, found: Vec<(TokenId, Standing)>) {
-        self.shelf().swept.push_back(found);
+    pub fn will_sweep(&self, found: Vec<(TokenId, TokenStatus)>) {
+        self.state().swept.push_back(found);
     }
 
-    pub async fn ask(&self, what: String) -> Result<(), Away> {
-        let latency = self.shelf().latency;
+    pub async fn ask(&self, what: String) -> Result<(), Unavailable> {
+        let latency = self.state().latency;
         sleep(latency).await;
-        let mut shelf = self.shelf();
-        if !shelf.connected {
-            return Err(Away("cut".into()));
+        let mut state = self.state();
+        if !state.connected {
+            return Err(Unavailable("cut".into()));
         }
-        shelf.asked.push(what);
+        state.asked.push(what);
         Ok(())
     }
 
     /// Ends the server's connections; `reachable` tells whether connecting succeeds afterwards.
     pub fn restart(&self, reachable: bool) {
-        let mut shelf = self.shelf();
-        shelf.connected = false;
-        shelf.reachable = reachable;
+        let mut state = self.state();
+        state.connected = false;
+        state.reachable = reachable;
     }
 }
 
-impl Data for Fake {
-    async fn connect(&mut self) -> Result<(), Away> {
-        let mut shelf = self.shelf();
-        shelf.connected = shelf.reachable;
-        match shelf.reachable {
+impl Queries for FakeDatabase {
+    async fn connect(&mut self) -> Result<(), Unavailable> {
+        let mut state = self.state();
+        state.connected = state.reachable;
+        match state.reachable {
             true => Ok(()),
-            false => Err(Away("refused".into())),
+            false => Err(Unavailable("refused".into())),
         }
     }
 
     fn is_connected(&self) -> bool {
-        self.shelf().connected
+        self.state().connected
     }
 
     async fn identities(
         &mut self,
         tokens: &[&str],
         _: UnixMillis,
-    ) -> Result<Vec<Option<Identity>>, Away> {
+    ) -> Result<Vec<Option<Identity>>, Unavailable> {
         self.ask(format!("{} tokens", tokens.len())).await?;
-        let shelf = self.shelf();
-        let identities = tokens.iter().map(|token| shelf.people.get(*token).cloned());
+        let state = self.state();
+        let identities = tokens.iter().map(|token| state.people.get(*token).cloned());
         Ok(identities.collect())
     }
 
-    async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Away> {
+    async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Unavailable> {
         self.ask(userid.to_owned()).await?;
-        Ok(self.shelf().members.get(userid).cloned())
+        Ok(self.state().members.get(userid).cloned())
     }
 
     async fn sweep(
         &mut self,
         tokens: &[TokenId],
         _: UnixMillis,
-    ) -> Result<Vec<(TokenId, Standing)>, Away> {
+    ) -> Result<Vec<(TokenId, TokenStatus)>, Unavailable> {
         self.ask(format!("sweep of {}", tokens.len())).await?;
-        Ok(self.shelf().swept.pop_front().unwrap_or_default())
+        Ok(self.state().swept.pop_front().unwrap_or_default())
     }
 
     async fn annotation(
         &mut self,
         event: &AnnotationEvent,
         _: &Pending,
-    ) -> Result<Result<Plan, Fate>, Away> {
+    ) -> Result<Result<Plan, DropReason>, Unavailable> {
         self.ask(event.action.clone()).await?;
-        let mut shelf = self.shelf();
-        if shelf.poison.as_ref() == Some(&event.action) {
-            shelf.connected = false;
-            return Err(Away("crashed".into()));
+        let mut state = self.state();
+        if state.poison.as_ref() == Some(&event.action) {
+            state.connected = false;
+            return Err(Unavailable("crashed".into()));
         }
         if event.action == "missing" {
-            return Ok(Err(Fate::Missing));
+            return Ok(Err(DropReason::Missing));
         }
         let user = json!({"type": event.action, "userid": "acct:a@b", "session_model": {}});
         let Value::Object(user) = user else {
@@ -144,9 +144,9 @@ pub const LIMITS: Limits = Limits {
 };
 
 /// The reactor's mailbox.
-pub struct Mail(pub SyncSender<BackendEvent>);
+pub struct MailboxSink(pub SyncSender<BackendEvent>);
 
-impl EventSink for Mail {
+impl EventSink for MailboxSink {
     fn send(&self, _: BackendEvent) -> Result<(), SinkClosed> {
         panic!("the thread must not block");
     }
@@ -160,8 +160,8 @@ impl EventSink for Mail {
 }
 
 /// The environment of a worker.
-pub struct Around {
-    pub fake: Fake,
+pub struct Harness {
+    pub fake: FakeDatabase,
     pub stats: Arc<Stats>,
     pub requests: RequestSender,
     pub events: Sender<Delivery>,
@@ -170,32 +170,39 @@ pub struct Around {
 }
 
 /// Runs a worker while `script` controls its environment.
-pub async fn play(room: usize, script: impl AsyncFnOnce(&mut Around)) {
+pub async fn run_worker(in_flight: usize, script: impl AsyncFnOnce(&mut Harness)) {
     let (requests, queue) = request_queue();
     let (events, deliveries) = channel(16);
-    let (sender, mail) = mpsc::sync_channel(room);
-    let mut around = Around {
-        fake: Fake::default(),
+    let (sender, mail) = mpsc::sync_channel(in_flight);
+    let mut harness = Harness {
+        fake: FakeDatabase::default(),
         stats: Arc::default(),
         requests,
         events,
         mail,
         handled: Arc::default(),
     };
-    around.fake.restart(true);
-    let database = Database::new(around.fake.clone(), || 0);
-    let stats = Arc::clone(&around.stats);
+    harness.fake.restart(true);
+    let database = Database::new(harness.fake.clone(), || 0);
+    let stats = Arc::clone(&harness.stats);
     let counted = (stats, LIMITS);
-    let worker = Worker::new(database, Mail(sender), CLOCKS, counted, queue, deliveries);
+    let worker = Worker::new(
+        database,
+        MailboxSink(sender),
+        CLOCKS,
+        counted,
+        queue,
+        deliveries,
+    );
     tokio::select! {
         // Poll in a fixed order to keep the tests deterministic.
         biased;
         () = worker.run() => panic!("it ended"),
-        () = script(&mut around) => {}
+        () = script(&mut harness) => {}
     }
 }
 
-impl Around {
+impl Harness {
     pub fn ask(&self, ask: BackendRequest) {
         self.requests.try_send(ask).unwrap();
     }
@@ -263,14 +270,14 @@ impl Around {
     }
 
     /// Returns the messages to the reactor so far, in a short form.
-    pub fn told(&self) -> Vec<String> {
+    pub fn reported(&self) -> Vec<String> {
         self.mail.try_iter().map(short).collect()
     }
 
     /// Returns the messages to the reactor within this time.
-    pub async fn told_in(&self, millis: u64) -> Vec<String> {
+    pub async fn reported_in(&self, millis: u64) -> Vec<String> {
         sleep(Duration::from_millis(millis)).await;
-        self.told()
+        self.reported()
     }
 }
 

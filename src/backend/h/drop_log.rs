@@ -8,11 +8,11 @@ use log::warn;
 use tokio::time::Instant;
 
 use super::backlog::Limits;
-use crate::backend::{Fate, Stats};
+use crate::backend::{DropReason, Stats};
 use crate::log_throttle::LogThrottle;
 
 /// The counts that have not been logged yet.
-pub(super) struct Drops {
+pub(super) struct DropLog {
     stats: Arc<Stats>,
     limits: Limits,
     started: Instant,
@@ -22,9 +22,9 @@ pub(super) struct Drops {
     unreadable: LogThrottle,
 }
 
-impl Drops {
+impl DropLog {
     pub fn new(stats: Arc<Stats>, limits: Limits) -> Self {
-        Drops {
+        DropLog {
             stats,
             limits,
             started: Instant::now(),
@@ -36,12 +36,12 @@ impl Drops {
     }
 
     /// Counts a dropped event.
-    pub fn count(&self, fate: Fate) {
-        self.stats.count_dropped(fate);
-        match fate {
+    pub fn count(&self, reason: DropReason) {
+        self.stats.count_dropped(reason);
+        match reason {
             // The annotation was deleted soon after its creation, which is not an error.
-            Fate::Missing => {}
-            Fate::Malformed => self.log_malformed(self.malformed.count(1, self.now())),
+            DropReason::Missing => {}
+            DropReason::Malformed => self.log_malformed(self.malformed.count(1, self.now())),
             _ => self.log_unreadable(self.unreadable.count(1, self.now())),
         }
     }
@@ -54,7 +54,7 @@ impl Drops {
     /// Counts events dropped because too many wait for the database.
     pub fn overflow(&self, dropped: usize) {
         for _ in 0..dropped {
-            self.stats.count_dropped(Fate::Overflow);
+            self.stats.count_dropped(DropReason::Overflow);
         }
         if dropped > 0 {
             self.log_overflow(self.overflowed.count(dropped as u64, self.now()));
@@ -118,7 +118,7 @@ impl Drops {
     }
 }
 
-impl Drop for Drops {
+impl Drop for DropLog {
     fn drop(&mut self) {
         self.log_overflow(self.overflowed.finish());
         self.log_discarded(self.discarded.finish());

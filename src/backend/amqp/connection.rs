@@ -27,54 +27,54 @@ use super::url::{Broker, Tls};
 use crate::backend::Topic;
 
 /// A connection that consumes both queues.
-pub(super) struct Session {
+pub(super) struct BrokerConnection {
     connection: Connection,
     channel: Channel,
     /// Dropping a consumer's handle cancels it.
     _consumers: [Consumer; 2],
-    arrivals: UnboundedReceiver<Result<Arrival, Failure>>,
-    _cut: Cut,
+    incoming: UnboundedReceiver<Result<IncomingMessage, BrokerError>>,
+    _shutdown: ShutdownOnDrop,
 }
 
 /// A message from one of the queues. The channel that holds arrivals is unbounded, but the prefetch
 /// count limits its length.
-pub(super) struct Arrival {
+pub(super) struct IncomingMessage {
     pub topic: Topic,
     pub message: lapin::message::Delivery,
 }
 
-type Arrivals = UnboundedSender<Result<Arrival, Failure>>;
+type IncomingSender = UnboundedSender<Result<IncomingMessage, BrokerError>>;
 
 /// The reason why a connection failed, without credentials.
 #[derive(Debug)]
-pub(super) struct Failure(String);
+pub(super) struct BrokerError(String);
 
-impl Session {
+impl BrokerConnection {
     /// Connects, declares the exchange and queues, and starts to consume. RabbitMQ delivers at most
     /// `prefetch` unacknowledged messages from each queue. `random` makes the queue names unique.
     pub(super) async fn open(
         broker: &Broker,
         prefetch: u16,
         random: u64,
-    ) -> Result<Session, Failure> {
+    ) -> Result<BrokerConnection, BrokerError> {
         let opened = timeout(OPEN_TIMEOUT, async {
-            let (connection, cut) = connect(broker).await?;
-            declare(connection, cut, prefetch, random).await
+            let (connection, shutdown_guard) = connect(broker).await?;
+            declare(connection, shutdown_guard, prefetch, random).await
         });
         opened.await.unwrap_or_else(|_| {
             let seconds = OPEN_TIMEOUT.as_secs();
-            Err(Failure(format!("it did not answer within {seconds} s")))
+            Err(BrokerError(format!("it did not answer within {seconds} s")))
         })
     }
 
     /// Returns the next message, or the reason why the connection ended.
-    pub(super) async fn next(&mut self) -> Result<Arrival, Failure> {
-        let arrival = self.arrivals.recv().await;
-        arrival.unwrap_or_else(|| Err(Failure("it has ended".into())))
+    pub(super) async fn next(&mut self) -> Result<IncomingMessage, BrokerError> {
+        let message = self.incoming.recv().await;
+        message.unwrap_or_else(|| Err(BrokerError("it has ended".into())))
     }
 
     /// Acknowledges a message.
-    pub(super) async fn acknowledge(&self, tag: u64) -> Result<(), Failure> {
+    pub(super) async fn acknowledge(&self, tag: u64) -> Result<(), BrokerError> {
         let options = BasicAckOptions::default();
         Ok(self.channel.basic_ack(tag, options).await?)
     }
@@ -90,16 +90,16 @@ impl Session {
 
 /// Connects without declaring anything. The socket is created here rather than by lapin: after a
 /// timeout, lapin would leave the socket and its waiting thread behind.
-async fn connect(broker: &Broker) -> Result<(Connection, Cut), Failure> {
+async fn connect(broker: &Broker) -> Result<(Connection, ShutdownOnDrop), BrokerError> {
     let runtime = lapin::runtime::default_runtime()?;
     let mut uri = broker.uri.clone();
     let (host, port) = (uri.authority.host.clone(), uri.authority.port);
     let addresses = runtime.to_socket_addrs((host.clone(), port));
     let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
     let AsyncTcpStream::Plain(plain) = &stream else {
-        return Err(Failure("the socket is not a plain one".into()));
+        return Err(BrokerError("the socket is not a plain one".into()));
     };
-    let cut = Cut(plain.get_ref().as_fd().try_clone_to_owned()?);
+    let shutdown_guard = ShutdownOnDrop(plain.get_ref().as_fd().try_clone_to_owned()?);
     let stream = match &broker.tls {
         Some(tls) => stream.into_tls(&host, tls_config(tls)?.as_ref()).await?,
         None => stream,
@@ -112,18 +112,18 @@ async fn connect(broker: &Broker) -> Result<(Connection, Cut), Failure> {
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     // Called only once, since lapin reconnects only if configured to.
     let stream = Mutex::new(Some(stream));
-    let hand_over = async move |_, _| {
+    let connect_once = async move |_, _| {
         let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = || io::Error::from(io::ErrorKind::NotConnected).into();
         stream.take().ok_or_else(gone)
     };
-    let connection = Connection::connector(uri, runtime, hand_over, properties).await?;
-    Ok((connection, cut))
+    let connection = Connection::connector(uri, runtime, connect_once, properties).await?;
+    Ok((connection, shutdown_guard))
 }
 
-fn tls_config(tls: &Tls) -> Result<OwnedTLSConfig, Failure> {
+fn tls_config(tls: &Tls) -> Result<OwnedTLSConfig, BrokerError> {
     let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| Failure(format!("{}: {error}", path.display())))
+        std::fs::read(path).map_err(|error| BrokerError(format!("{}: {error}", path.display())))
     };
     let authorities = tls.authorities.as_deref().map(read).transpose()?;
     let identity = match &tls.identity {
@@ -143,10 +143,10 @@ fn tls_config(tls: &Tls) -> Result<OwnedTLSConfig, Failure> {
 /// redeclaration with different ones.
 async fn declare(
     connection: Connection,
-    cut: Cut,
+    shutdown_guard: ShutdownOnDrop,
     prefetch: u16,
     random: u64,
-) -> Result<Session, Failure> {
+) -> Result<BrokerConnection, BrokerError> {
     let channel = connection.create_channel().await?;
     let options = ExchangeDeclareOptions::default();
     let (kind, table) = (ExchangeKind::Direct, FieldTable::default());
@@ -157,18 +157,18 @@ async fn declare(
     channel
         .basic_qos(prefetch, BasicQosOptions::default())
         .await?;
-    let (sender, arrivals) = unbounded_channel();
+    let (sender, incoming) = unbounded_channel();
     let [annotation, user] = Topic::ALL;
     let consumers = [
         consume(&channel, annotation, random, &sender).await?,
         consume(&channel, user, random, &sender).await?,
     ];
-    Ok(Session {
+    Ok(BrokerConnection {
         connection,
         channel,
         _consumers: consumers,
-        arrivals,
-        _cut: cut,
+        incoming,
+        _shutdown: shutdown_guard,
     })
 }
 
@@ -177,8 +177,8 @@ async fn consume(
     channel: &Channel,
     topic: Topic,
     random: u64,
-    arrivals: &Arrivals,
-) -> Result<Consumer, Failure> {
+    incoming: &IncomingSender,
+) -> Result<Consumer, BrokerError> {
     let queue = format!("realtime-{}-{random:016x}", topic.as_str());
     let options = QueueDeclareOptions {
         auto_delete: true,
@@ -199,45 +199,45 @@ async fn consume(
         .await?;
     // The delegate is called for messages of both queues in order of arrival. Two separate streams
     // of messages could not be put back in order.
-    let arrivals = arrivals.clone();
+    let incoming = incoming.clone();
     consumer.set_delegate(move |result: DeliveryResult| {
-        let arrival = match result {
-            Ok(Some(message)) => Ok(Arrival { topic, message }),
-            Ok(None) => Err(Failure("it consumes for us no more".into())),
+        let message = match result {
+            Ok(Some(message)) => Ok(IncomingMessage { topic, message }),
+            Ok(None) => Err(BrokerError("it consumes for us no more".into())),
             Err(error) => Err(error.into()),
         };
         // If the receiver has been dropped, the connection is being closed.
-        let _ = arrivals.send(arrival);
+        let _ = incoming.send(message);
         std::future::ready(())
     });
     Ok(consumer)
 }
 
 /// Shuts the socket down when dropped, which unblocks any thread that reads from it.
-struct Cut(OwnedFd);
+struct ShutdownOnDrop(OwnedFd);
 
-impl Drop for Cut {
+impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
         // The peer may have closed the connection already.
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl From<lapin::Error> for Failure {
+impl From<lapin::Error> for BrokerError {
     fn from(error: lapin::Error) -> Self {
-        Failure(connect_error(&error, error.to_string(), "amqp.url"))
+        BrokerError(connect_error(&error, error.to_string(), "amqp.url"))
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for BrokerError {
     fn from(error: io::Error) -> Self {
-        Failure(connect_error(&error, error.to_string(), "amqp.url"))
+        BrokerError(connect_error(&error, error.to_string(), "amqp.url"))
     }
 }
 
@@ -284,7 +284,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("amqp://{}//", listener.local_addr().unwrap());
         let broker = Broker::parse(&url).unwrap();
-        let opening = tokio::spawn(async move { Session::open(&broker, 1, 0).await.err() });
+        let opening =
+            tokio::spawn(async move { BrokerConnection::open(&broker, 1, 0).await.err() });
         let silent = tokio::task::spawn_blocking(move || {
             let accepted = listener.accept().unwrap();
             until_waiting(1);
@@ -304,7 +305,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let url = format!("amqp://u:secret@{address}//?ssl_ca_certs=/nowhere/ca.pem");
-        let failure = Session::open(&Broker::parse(&url).unwrap(), 1, 0)
+        let failure = BrokerConnection::open(&Broker::parse(&url).unwrap(), 1, 0)
             .await
             .err();
         let failure = failure.unwrap().to_string();

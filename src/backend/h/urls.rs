@@ -6,7 +6,7 @@ use super::userid;
 
 /// The base URLs of an installation of h.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Site {
+pub(super) struct UrlBuilder {
     /// The authority of the installation's own users.
     authority: String,
     /// The base URL of its pages, without a trailing slash.
@@ -16,7 +16,7 @@ pub(super) struct Site {
 }
 
 /// The inputs for the links of an annotation.
-pub(super) struct Linked<'a> {
+pub(super) struct UrlInputs<'a> {
     pub id: &'a str,
     /// The id of the root annotation of the thread.
     pub root: &'a str,
@@ -27,23 +27,23 @@ pub(super) struct Linked<'a> {
     pub web_address: Option<&'a str>,
 }
 
-impl Site {
-    pub fn new(authority: &str, app_url: &str, bouncer_url: Option<&str>) -> Site {
-        Site {
+impl UrlBuilder {
+    pub fn new(authority: &str, app_url: &str, bouncer_url: Option<&str>) -> UrlBuilder {
+        UrlBuilder {
             authority: authority.to_owned(),
             app_url: app_url.trim_end_matches('/').to_owned(),
-            bouncer: bouncer_url.map(folder),
+            bouncer: bouncer_url.map(base_of),
         }
     }
 
     /// Returns the annotation's own page. h has no such pages for users of other authorities.
-    pub fn html(&self, of: &Linked<'_>) -> Option<String> {
+    pub fn html(&self, of: &UrlInputs<'_>) -> Option<String> {
         self.is_own(userid::split(of.userid)?.1)
             .then(|| format!("{}/a/{}", self.app_url, of.id))
     }
 
     /// Returns the link to the annotated page that displays the annotation.
-    pub fn incontext(&self, of: &Linked<'_>) -> Option<String> {
+    pub fn incontext(&self, of: &UrlInputs<'_>) -> Option<String> {
         let mut link = [self.bouncer.as_ref()?, of.root].concat();
         let uri = if of.uri.starts_with("urn:x-pdf:") {
             of.web_address.unwrap_or_default()
@@ -59,7 +59,7 @@ impl Site {
     }
 
     /// Returns the annotation's URL in the API.
-    pub fn json(&self, of: &Linked<'_>) -> String {
+    pub fn json(&self, of: &UrlInputs<'_>) -> String {
         format!("{}/api/annotations/{}", self.app_url, of.id)
     }
 
@@ -87,18 +87,18 @@ impl Site {
 
 /// Returns the base for relative references (RFC 3986, section 5.2.3): the URL up to the last slash
 /// of its path, without query and fragment.
-fn folder(url: &str) -> String {
+fn base_of(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let path = url.find("://").map_or(0, |scheme| {
         let authority = scheme + "://".len();
         let rest = url.get(authority..).unwrap_or_default();
         authority + rest.find('/').unwrap_or(rest.len())
     });
-    let (site, path) = url.split_at(path);
+    let (origin, path) = url.split_at(path);
     match path.rfind('/') {
-        Some(slash) => [site, path.get(..=slash).unwrap_or_default()].concat(),
-        None if site.is_empty() => String::new(),
-        None => [site, "/"].concat(),
+        Some(slash) => [origin, path.get(..=slash).unwrap_or_default()].concat(),
+        None if origin.is_empty() => String::new(),
+        None => [origin, "/"].concat(),
     }
 }
 
@@ -106,16 +106,16 @@ fn folder(url: &str) -> String {
 mod tests {
     use super::*;
 
-    fn site() -> Site {
-        Site::new(
+    fn urls() -> UrlBuilder {
+        UrlBuilder::new(
             "localhost",
             "http://localhost:5000",
             Some("http://localhost:8000"),
         )
     }
 
-    fn linked<'a>(userid: &'a str, uri: &'a str) -> Linked<'a> {
-        Linked {
+    fn linked<'a>(userid: &'a str, uri: &'a str) -> UrlInputs<'a> {
+        UrlInputs {
             id: "ID",
             root: "ROOT",
             userid,
@@ -126,25 +126,25 @@ mod tests {
 
     #[test]
     fn only_users_of_the_own_authority_have_pages() {
-        let site = site();
+        let urls = urls();
         let own = linked("acct:alice@localhost", "");
         assert_eq!(
-            site.html(&own).as_deref(),
+            urls.html(&own).as_deref(),
             Some("http://localhost:5000/a/ID")
         );
-        assert_eq!(site.json(&own), "http://localhost:5000/api/annotations/ID");
+        assert_eq!(urls.json(&own), "http://localhost:5000/api/annotations/ID");
         for other in ["acct:mallory@example.com", "acct:a@localhost@b", "alice"] {
-            assert_eq!(site.html(&linked(other, "")), None, "{other}");
+            assert_eq!(urls.html(&linked(other, "")), None, "{other}");
         }
         assert_eq!(
-            site.user("Luis.Silva", "localhost").as_deref(),
+            urls.user("Luis.Silva", "localhost").as_deref(),
             Some("http://localhost:5000/users/Luis.Silva")
         );
         assert_eq!(
-            site.user("a b?ü", "localhost").as_deref(),
+            urls.user("a b?ü", "localhost").as_deref(),
             Some("http://localhost:5000/users/a%20b%3F%C3%BC")
         );
-        assert_eq!(site.user("mallory", "example.com"), None);
+        assert_eq!(urls.user("mallory", "example.com"), None);
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
             ("", "ROOT"),
             ("urn:x-pdf:abc", "ROOT"),
         ] {
-            let made = site().incontext(&linked("", uri));
+            let made = urls().incontext(&linked("", uri));
             let made = made
                 .as_deref()
                 .and_then(|it| it.strip_prefix("http://localhost:8000/"));
@@ -166,10 +166,10 @@ mod tests {
         let mut pdf = linked("", "urn:x-pdf:abc");
         pdf.web_address = Some("http://example.com/paper.html");
         assert_eq!(
-            site().incontext(&pdf).as_deref(),
+            urls().incontext(&pdf).as_deref(),
             Some("http://localhost:8000/ROOT/example.com/paper.html")
         );
-        let without = Site::new("localhost", "http://localhost:5000", None);
+        let without = UrlBuilder::new("localhost", "http://localhost:5000", None);
         assert_eq!(without.incontext(&pdf), None);
     }
 
@@ -185,8 +185,8 @@ mod tests {
             ("https://hyp.is?d", "https://hyp.is/ROOT"),
             ("hyp.is", "ROOT"),
         ] {
-            let site = Site::new("", "", Some(bouncer));
-            assert_eq!(site.incontext(&linked("", "")).as_deref(), Some(link));
+            let urls = UrlBuilder::new("", "", Some(bouncer));
+            assert_eq!(urls.incontext(&linked("", "")).as_deref(), Some(link));
         }
     }
 }

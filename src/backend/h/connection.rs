@@ -19,54 +19,54 @@ use crate::backend::Stats;
 use crate::backend::amqp::connect_error::connect_error;
 
 /// A connection that is ready for queries.
-pub(super) struct Session {
+pub(super) struct DatabaseConnection {
     pub statements: Statements,
     client: Client,
     stats: Arc<Stats>,
-    _driver: Driver,
+    _driver: AbortOnDrop,
 }
 
 /// The reason why a connection failed.
-pub(super) struct Unopened {
+pub(super) struct ConnectError {
     /// For the log; contains no secrets.
     pub cause: String,
     /// Whether another SSL mode might succeed.
-    pub may_be_the_way: bool,
+    pub retry_in_other_ssl_mode: bool,
 }
 
-impl Session {
+impl DatabaseConnection {
     /// Connects, and prepares the statements.
     pub async fn open(
         config: &Config,
         tls: MakeRustlsConnect,
         stats: &Arc<Stats>,
-    ) -> Result<Session, Unopened> {
+    ) -> Result<DatabaseConnection, ConnectError> {
         let (client, connection) = config.connect(tls).await?;
         // Parameters are UTF-8. Another server encoding may lack characters, and a token with such
         // a character would fail the whole batch of tokens in the same query.
         let encoding = connection.parameter("server_encoding").unwrap_or_default();
         if encoding != "UTF8" {
             let cause = format!("the database's encoding is {encoding}, where h has UTF8");
-            return Err(Unopened {
+            return Err(ConnectError {
                 cause,
-                may_be_the_way: false,
+                retry_in_other_ssl_mode: false,
             });
         }
         let task = tokio::spawn(connection);
-        let driver = Driver(task.abort_handle());
+        let driver = AbortOnDrop(task.abort_handle());
         stats.statements.fetch_add(sql::SETTINGS, Ordering::Relaxed);
         let ((), statements) = tokio::try_join!(
             client.batch_execute(sql::SET_UP),
             Statements::prepare(&client)
         )?;
         if let Some(cause) = missing_privileges(&client, stats).await? {
-            return Err(Unopened {
+            return Err(ConnectError {
                 cause,
-                may_be_the_way: false,
+                retry_in_other_ssl_mode: false,
             });
         }
-        tokio::spawn(watch(task, Up::new(Arc::clone(stats))));
-        Ok(Session {
+        tokio::spawn(watch(task, UpGuard::new(Arc::clone(stats))));
+        Ok(DatabaseConnection {
             statements,
             client,
             stats: Arc::clone(stats),
@@ -90,7 +90,8 @@ impl Session {
         self.client.query(statement, &parameters).await
     }
 
-    /// Runs a command without parameters and rows. It is sent like those of [`Session::query`].
+    /// Runs a command without parameters and rows. It is sent like those of
+    /// [`DatabaseConnection::query`].
     pub async fn command(&self, statement: &str) -> Result<(), Error> {
         self.count();
         self.client.batch_execute(statement).await
@@ -112,7 +113,9 @@ async fn missing_privileges(client: &Client, stats: &Stats) -> Result<Option<Str
         }
     }
     stats.statements.fetch_add(1, Ordering::Relaxed);
-    let rows = client.query(sql::WITHHELD, &[&tables, &columns]).await?;
+    let rows = client
+        .query(sql::MISSING_PRIVILEGES, &[&tables, &columns])
+        .await?;
     let mut names: Vec<String> = Vec::new();
     let mut role = String::new();
     for row in &rows {
@@ -126,32 +129,32 @@ async fn missing_privileges(client: &Client, stats: &Stats) -> Result<Option<Str
 }
 
 /// Aborts the task of a connection when dropped.
-struct Driver(AbortHandle);
+struct AbortOnDrop(AbortHandle);
 
-impl Drop for Driver {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// Counts a connection as up in the metrics until dropped.
-struct Up(Arc<Stats>);
+struct UpGuard(Arc<Stats>);
 
-impl Up {
-    fn new(stats: Arc<Stats>) -> Up {
+impl UpGuard {
+    fn new(stats: Arc<Stats>) -> UpGuard {
         stats.database.connected();
-        Up(stats)
+        UpGuard(stats)
     }
 }
 
-impl Drop for Up {
+impl Drop for UpGuard {
     fn drop(&mut self) {
         self.0.database.lost();
     }
 }
 
 /// Waits for the end of a connection's task, and logs the cause.
-async fn watch(task: JoinHandle<Result<(), Error>>, _up: Up) {
+async fn watch(task: JoinHandle<Result<(), Error>>, _up: UpGuard) {
     match task.await {
         Ok(Err(error)) => warn!("the connection to the database ended: {}", cause(&error)),
         Ok(Ok(())) => info!("the connection to the database ended"),
@@ -160,7 +163,7 @@ async fn watch(task: JoinHandle<Result<(), Error>>, _up: Up) {
     }
 }
 
-impl From<Error> for Unopened {
+impl From<Error> for ConnectError {
     fn from(error: Error) -> Self {
         // A wrong password has another code.
         let refused = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
@@ -176,9 +179,9 @@ impl From<Error> for Unopened {
                  tables",
             );
         }
-        Unopened {
+        ConnectError {
             cause,
-            may_be_the_way: refused || is_tls,
+            retry_in_other_ssl_mode: refused || is_tls,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::backend::policy::Visibility;
 
 /// All data, read in one transaction.
 #[derive(Clone, Debug)]
-pub(super) struct Facts {
+pub(super) struct AnnotationState {
     pub annotation: Annotation,
     /// The visibility of the group with the annotation's `groupid`, if it exists.
     pub group: Option<Visibility>,
@@ -114,7 +114,7 @@ pub(super) mod testing {
     use super::*;
 
     /// Returns a minimal annotation.
-    pub fn facts(userid: &str, groupid: &str) -> Facts {
+    pub fn state(userid: &str, groupid: &str) -> AnnotationState {
         let annotation = Annotation {
             id: Uuid(0x0000_0001_1111_11e6_8000_0000_0000_0001_u128.to_be_bytes()),
             created: PgTime(0),
@@ -133,7 +133,7 @@ pub(super) mod testing {
             target_description: None,
             version: None,
         };
-        Facts {
+        AnnotationState {
             annotation,
             group: None,
             author: None,

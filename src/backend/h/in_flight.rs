@@ -13,27 +13,27 @@ use crate::model::{AckGuard, Plan};
 
 /// Counts the plans whose receipts have not been dropped.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Room(Arc<Taken>);
+pub(super) struct InFlight(Arc<Usage>);
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Usage {
     plans: AtomicUsize,
     /// The total length of the plans' messages.
     bytes: AtomicUsize,
     freed: Notify,
 }
 
-impl Room {
+impl InFlight {
     /// Counts a plan until the returned receipt has been dropped.
     pub fn admit(&self, plan: &Plan, ack: AckGuard) -> AckGuard {
         let bytes = plan.variants.iter().map(|text| text.len()).sum();
         self.0.plans.fetch_add(1, Ordering::Relaxed);
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let taken = Arc::clone(&self.0);
+        let usage = Arc::clone(&self.0);
         AckGuard::new(move || {
-            taken.plans.fetch_sub(1, Ordering::Relaxed);
-            taken.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            taken.freed.notify_one();
+            usage.plans.fetch_sub(1, Ordering::Relaxed);
+            usage.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            usage.freed.notify_one();
             drop(ack);
         })
     }
@@ -83,18 +83,18 @@ mod tests {
                 dropped.fetch_add(1, Ordering::Relaxed);
             })
         };
-        let room = Room::default();
-        let large = room.admit(&plan(MAX_BYTES), ack());
-        assert!(room.is_full());
+        let in_flight = InFlight::default();
+        let large = in_flight.admit(&plan(MAX_BYTES), ack());
+        assert!(in_flight.is_full());
         drop(large);
-        assert!(!room.is_full());
+        assert!(!in_flight.is_full());
         let mut small: Vec<_> = (0..MAX_PLANS)
-            .map(|_| room.admit(&plan(1), ack()))
+            .map(|_| in_flight.admit(&plan(1), ack()))
             .collect();
-        assert!(room.is_full());
+        assert!(in_flight.is_full());
         assert_eq!(dropped.load(Ordering::Relaxed), 1);
         small.pop();
-        assert!(!room.is_full());
+        assert!(!in_flight.is_full());
         assert_eq!(dropped.load(Ordering::Relaxed), 2);
     }
 }

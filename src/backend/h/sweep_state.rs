@@ -6,12 +6,12 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
-use super::store::Standing;
+use super::client::TokenStatus;
 use crate::model::{BackendEvent, EndCause, Identity, Membership, TokenId};
 
 /// Hashes of the state that the reactor knows.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct SweepState {
     hasher: RandomState,
     tokens: HashMap<TokenId, Known>,
     /// Maps the hash of a userid to that of the memberships, which belong to the user rather than
@@ -27,37 +27,37 @@ struct Known {
     is_new: bool,
 }
 
-impl Told {
+impl SweepState {
     /// Records a login that was reported.
-    pub fn let_in(&mut self, identity: &Identity) {
+    pub fn record_login(&mut self, identity: &Identity) {
         let user = self.hasher.hash_one(&identity.userid);
         let known = Known { user, is_new: true };
         self.tokens.insert(identity.token, known);
-        self.memberships(&identity.userid, &identity.memberships);
+        self.record_memberships(&identity.userid, &identity.memberships);
     }
 
     /// Records a user's memberships that were reported. Returns whether they differ from those
     /// reported before.
-    pub fn memberships(&mut self, userid: &str, memberships: &[Membership]) -> bool {
+    pub fn record_memberships(&mut self, userid: &str, memberships: &[Membership]) -> bool {
         let user = self.hasher.hash_one(userid);
         let hash = self.hash(memberships);
         self.users.insert(user, hash) != Some(hash)
     }
 
     /// Records that the deletion of a user was reported.
-    pub fn gone(&mut self, userid: &str) {
+    pub fn record_deletion(&mut self, userid: &str) {
         self.users.remove(&self.hasher.hash_one(userid));
     }
 
     /// Returns the changes in the results of a sweep, and marks them as reported.
-    pub fn news(&mut self, found: Vec<(TokenId, Standing)>) -> Vec<BackendEvent> {
-        let mut news = Vec::new();
+    pub fn changes(&mut self, found: Vec<(TokenId, TokenStatus)>) -> Vec<BackendEvent> {
+        let mut events = Vec::new();
         for (token, standing) in found {
             let (userid, memberships) = match standing {
                 Ok(holder) => holder,
                 Err(cause) => {
                     self.tokens.remove(&token);
-                    news.push(BackendEvent::TokenEnded { token, cause });
+                    events.push(BackendEvent::TokenEnded { token, cause });
                     continue;
                 }
             };
@@ -70,23 +70,23 @@ impl Told {
                 // The identity of a connection is fixed, so a renamed user must reconnect.
                 self.tokens.remove(&token);
                 let cause = EndCause::Revoked;
-                news.push(BackendEvent::TokenEnded { token, cause });
+                events.push(BackendEvent::TokenEnded { token, cause });
                 continue;
             }
             let hash = self.hash(&memberships);
             if self.users.insert(user, hash) != Some(hash) {
-                news.push(BackendEvent::Memberships {
+                events.push(BackendEvent::Memberships {
                     userid,
                     memberships,
                 });
             }
         }
-        news
+        events
     }
 
     /// Forgets the tokens that no connection has any more: those not in the completed sweep. A new
     /// token is only forgotten by the second sweep.
-    pub fn forget_all_but(&mut self, swept: &[TokenId]) {
+    pub fn retain_swept(&mut self, swept: &[TokenId]) {
         let swept: HashSet<TokenId> = swept.iter().copied().collect();
         self.tokens.retain(|token, known| {
             let stays = swept.contains(token) || known.is_new;
@@ -130,12 +130,12 @@ mod tests {
         }
     }
 
-    fn found(token: u64, userid: &str, names: &[&str]) -> (TokenId, Standing) {
+    fn found(token: u64, userid: &str, names: &[&str]) -> (TokenId, TokenStatus) {
         (TokenId(token), Ok((userid.into(), groups(names))))
     }
 
     /// Returns the reports in a short form.
-    fn told(news: Vec<BackendEvent>) -> Vec<String> {
+    fn outline(events: Vec<BackendEvent>) -> Vec<String> {
         let short = |tell| match tell {
             BackendEvent::TokenEnded { token, cause } => format!("{}: {}", token.0, cause.as_str()),
             BackendEvent::Memberships {
@@ -147,77 +147,83 @@ mod tests {
             }
             other => panic!("{other:?}"),
         };
-        news.into_iter().map(short).collect()
+        events.into_iter().map(short).collect()
     }
 
     #[test]
     fn changes_are_reported_once() {
-        let mut table = Told::default();
-        table.let_in(&identity(1, "a", &["g", "h"]));
-        table.let_in(&identity(2, "a", &["g", "h"]));
-        table.let_in(&identity(3, "b", &[]));
+        let mut state = SweepState::default();
+        state.record_login(&identity(1, "a", &["g", "h"]));
+        state.record_login(&identity(2, "a", &["g", "h"]));
+        state.record_login(&identity(3, "b", &[]));
         let same = || {
             let h_first = found(2, "a", &["h", "g"]);
             vec![found(1, "a", &["g", "h"]), h_first, found(3, "b", &[])]
         };
-        assert_eq!(told(table.news(same())), [""; 0]);
+        assert_eq!(outline(state.changes(same())), [""; 0]);
         let changed = || {
             let ended = (TokenId(3), Err(EndCause::UserDeleted));
             vec![found(1, "a", &["g"]), found(2, "a", &["g"]), ended]
         };
-        assert_eq!(told(table.news(changed())), ["a g", "3: user deleted"]);
+        assert_eq!(
+            outline(state.changes(changed())),
+            ["a g", "3: user deleted"]
+        );
         let changed = || vec![found(1, "a", &["g"]), found(2, "a", &["g"])];
-        assert_eq!(told(table.news(changed())), [""; 0]);
-        table.memberships("a", &groups(&["g", "i"]));
-        assert_eq!(told(table.news(vec![found(1, "a", &["g", "i"])])), [""; 0]);
-        assert_eq!(told(table.news(vec![found(1, "a", &["g"])])), ["a g"]);
+        assert_eq!(outline(state.changes(changed())), [""; 0]);
+        state.record_memberships("a", &groups(&["g", "i"]));
+        assert_eq!(
+            outline(state.changes(vec![found(1, "a", &["g", "i"])])),
+            [""; 0]
+        );
+        assert_eq!(outline(state.changes(vec![found(1, "a", &["g"])])), ["a g"]);
     }
 
     #[test]
     fn changed_role_is_reported() {
-        let mut table = Told::default();
-        table.let_in(&identity(1, "a", &["g"]));
+        let mut state = SweepState::default();
+        state.record_login(&identity(1, "a", &["g"]));
         let mut memberships = groups(&["g"]);
         memberships[0].role = Role::Owner;
         let found = vec![(TokenId(1), Ok(("a".into(), memberships)))];
-        assert_eq!(told(table.news(found)), ["a g"]);
+        assert_eq!(outline(state.changes(found)), ["a g"]);
     }
 
     #[test]
     fn token_of_a_renamed_user_ends() {
-        let mut table = Told::default();
-        table.let_in(&identity(1, "a", &[]));
+        let mut state = SweepState::default();
+        state.record_login(&identity(1, "a", &[]));
         assert_eq!(
-            told(table.news(vec![found(1, "b", &[])])),
+            outline(state.changes(vec![found(1, "b", &[])])),
             ["1: token revoked"]
         );
         // The connection may stay open for a while; the token has no recorded userid then.
-        assert_eq!(told(table.news(vec![found(1, "b", &[])])), ["b "]);
+        assert_eq!(outline(state.changes(vec![found(1, "b", &[])])), ["b "]);
     }
 
     #[test]
     fn closed_connections_are_forgotten_and_opening_ones_are_not() {
-        let mut table = Told::default();
-        table.let_in(&identity(1, "a", &[]));
-        table.let_in(&identity(2, "c", &[]));
-        table.forget_all_but(&[TokenId(2)]);
+        let mut state = SweepState::default();
+        state.record_login(&identity(1, "a", &[]));
+        state.record_login(&identity(2, "c", &[]));
+        state.retain_swept(&[TokenId(2)]);
         assert_eq!(
-            told(table.news(vec![found(1, "b", &[])])),
+            outline(state.changes(vec![found(1, "b", &[])])),
             ["1: token revoked"]
         );
-        table.let_in(&identity(1, "a", &[]));
-        table.forget_all_but(&[TokenId(2)]);
-        table.forget_all_but(&[TokenId(2)]);
-        assert_eq!((table.tokens.len(), table.users.len()), (1, 1));
-        table.forget_all_but(&[]);
-        assert!(table.tokens.is_empty() && table.users.is_empty());
+        state.record_login(&identity(1, "a", &[]));
+        state.retain_swept(&[TokenId(2)]);
+        state.retain_swept(&[TokenId(2)]);
+        assert_eq!((state.tokens.len(), state.users.len()), (1, 1));
+        state.retain_swept(&[]);
+        assert!(state.tokens.is_empty() && state.users.is_empty());
     }
 
     #[test]
     fn deleted_user_is_forgotten() {
-        let mut table = Told::default();
-        table.let_in(&identity(1, "a", &["g"]));
-        table.gone("a");
-        assert_eq!(told(table.news(vec![found(1, "a", &["g"])])), ["a g"]);
+        let mut state = SweepState::default();
+        state.record_login(&identity(1, "a", &["g"]));
+        state.record_deletion("a");
+        assert_eq!(outline(state.changes(vec![found(1, "a", &["g"])])), ["a g"]);
     }
 }

@@ -16,20 +16,20 @@ use tokio_postgres::Error;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::connection::{DatabaseConnection, cause};
 use super::event::AnnotationEvent;
-use super::links::Site;
 use super::pending::Pending;
-use super::session::{Session, cause};
 use super::time::PgTime;
-use super::url::{self, Target};
-use super::{plan, read, row, userid};
-use crate::backend::{Fate, Stats};
+use super::url::{self, ConnectionSpec};
+use super::urls::UrlBuilder;
+use super::{plan, read_state, row, userid};
+use crate::backend::{DropReason, Stats};
 use crate::model::{EndCause, Identity, Membership, Plan, TokenId, UnixMillis};
 use crate::trust;
 
 /// The location of h's database, and the settings of the installation.
 #[derive(Clone)]
-pub struct Settings {
+pub struct DatabaseSettings {
     /// The URL of the database, with credentials.
     pub database_url: String,
     /// The authority of the installation's own users.
@@ -42,102 +42,107 @@ pub struct Settings {
 
 /// The database is unavailable. Contains the cause, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Away(pub(super) String);
+pub struct Unavailable(pub(super) String);
 
 /// h's database.
-pub struct Store {
-    target: Target,
+pub struct DatabaseClient {
+    spec: ConnectionSpec,
     tls: MakeRustlsConnect,
-    site: Site,
+    urls: UrlBuilder,
     stats: Arc<Stats>,
     /// Taken out during a query, so that it is dropped if the query fails.
-    session: Option<Session>,
+    connection: Option<DatabaseConnection>,
 }
 
-impl Store {
+impl DatabaseClient {
     /// Reads the settings without connecting.
     ///
     /// # Errors
     /// All errors in the URL and the files that it names, without secrets.
-    pub fn new(settings: &Settings, stats: Arc<Stats>) -> Result<Store, Vec<String>> {
-        let target = url::parse(&settings.database_url);
+    pub fn new(
+        settings: &DatabaseSettings,
+        stats: Arc<Stats>,
+    ) -> Result<DatabaseClient, Vec<String>> {
+        let spec = url::parse(&settings.database_url);
         let unreadable = url::unreadable_files(&settings.database_url);
-        let target = match (target, unreadable.is_empty()) {
-            (Ok(target), true) => target,
-            (Ok(target), false) if target.is_without_tls() => target,
+        let spec = match (spec, unreadable.is_empty()) {
+            (Ok(spec), true) => spec,
+            (Ok(spec), false) if spec.is_without_tls() => spec,
             (Ok(_), false) => return Err(unreadable),
             (Err(mut errors), _) => {
                 errors.extend(unreadable);
                 return Err(errors);
             }
         };
-        let tls = trust::client_on(&target.check, &target.terms);
+        let tls = trust::client_config_with(&spec.verification, &spec.tls_options);
         let tls = tls.map_err(|error| vec![error.to_string()])?;
         let tls = MakeRustlsConnect::new(tls);
         let bouncer_url = settings.bouncer_url.as_deref();
-        Ok(Store {
-            target,
+        Ok(DatabaseClient {
+            spec,
             tls,
-            site: Site::new(&settings.authority, &settings.app_url, bouncer_url),
+            urls: UrlBuilder::new(&settings.authority, &settings.app_url, bouncer_url),
             stats,
-            session: None,
+            connection: None,
         })
     }
 
     /// Connects, and replaces any existing connection.
     ///
     /// # Errors
-    /// [`Away`] if no connection can be made, or the other end is not h's database.
-    pub async fn connect(&mut self) -> Result<(), Away> {
-        self.session = None;
-        let mut failed = Away("no way to connect".to_owned());
-        for sessions in self.target.sessions.clone() {
-            match self.connect_any_way(sessions).await {
+    /// [`Unavailable`] if no connection can be made, or the other end is not h's database.
+    pub async fn connect(&mut self) -> Result<(), Unavailable> {
+        self.connection = None;
+        let mut failed = Unavailable("no way to connect".to_owned());
+        for server_kinds in self.spec.server_kinds.clone() {
+            match self.connect_to(server_kinds).await {
                 Ok(()) => return Ok(()),
-                Err(away) => failed = away,
+                Err(unavailable) => failed = unavailable,
             }
         }
-        Err(Away(format!("{}: {failed}", self.target.server())))
+        Err(Unavailable(format!("{}: {failed}", self.spec.server())))
     }
 
     /// Returns the options of the URL that have no effect, with reasons.
     pub fn warnings(&self) -> &[String] {
-        &self.target.warnings
+        &self.spec.warnings
     }
 
-    async fn connect_any_way(&mut self, sessions: TargetSessionAttrs) -> Result<(), Away> {
-        let mut ways = self.target.ways.iter().peekable();
-        while let Some(&way) = ways.next() {
-            let mut config = self.target.config.clone();
-            config.ssl_mode(way).target_session_attrs(sessions);
-            let opened = Session::open(&config, self.tls.clone(), &self.stats);
-            match timeout(self.target.patience(), opened).await {
-                Ok(Ok(session)) => {
-                    self.session = Some(session);
+    async fn connect_to(&mut self, server_kinds: TargetSessionAttrs) -> Result<(), Unavailable> {
+        let mut ssl_modes = self.spec.ssl_modes.iter().peekable();
+        while let Some(&ssl_mode) = ssl_modes.next() {
+            let mut config = self.spec.config.clone();
+            config.ssl_mode(ssl_mode).target_session_attrs(server_kinds);
+            let opened = DatabaseConnection::open(&config, self.tls.clone(), &self.stats);
+            match timeout(self.spec.connect_timeout(), opened).await {
+                Ok(Ok(connection)) => {
+                    self.connection = Some(connection);
                     return Ok(());
                 }
-                Ok(Err(away)) if away.may_be_the_way && ways.peek().is_some() => {}
-                Ok(Err(away)) => return Err(Away(away.cause)),
-                Err(_) => return Err(Away("no connection in time".to_owned())),
+                Ok(Err(error)) if error.retry_in_other_ssl_mode && ssl_modes.peek().is_some() => {}
+                Ok(Err(error)) => return Err(Unavailable(error.cause)),
+                Err(_) => return Err(Unavailable("no connection in time".to_owned())),
             }
         }
-        Err(Away("no way to connect".to_owned()))
+        Err(Unavailable("no way to connect".to_owned()))
     }
 
     /// Returns whether there is an open connection.
     pub fn is_connected(&self) -> bool {
-        self.session.as_ref().is_some_and(Session::is_open)
+        self.connection
+            .as_ref()
+            .is_some_and(DatabaseConnection::is_open)
     }
 
     /// Returns the identities of tokens, in the same order, with a single statement.
     ///
     /// # Errors
-    /// [`Away`]
+    /// [`Unavailable`]
     pub async fn identities(
         &mut self,
         tokens: &[&str],
         now: UnixMillis,
-    ) -> Result<Vec<Option<Identity>>, Away> {
+    ) -> Result<Vec<Option<Identity>>, Unavailable> {
         // PostgreSQL's text cannot contain NUL, so no such token exists.
         let values = tokens.iter().map(|&token| match token.contains('\0') {
             true => "",
@@ -149,24 +154,24 @@ impl Store {
             return Ok(identities);
         }
         let rows = self
-            .ask(async |session| {
-                let statement = &session.statements.identities;
-                session.query(statement, [&values]).await
+            .run(async |connection| {
+                let statement = &connection.statements.identities;
+                connection.query(statement, [&values]).await
             })
             .await?;
         for row in &rows {
-            let place: i64 = row.try_get("place").map_err(odd)?;
+            let place: i64 = row.try_get("place").map_err(unexpected_row)?;
             let place = usize::try_from(place - 1).ok();
             let Some(identity) = place.and_then(|place| identities.get_mut(place)) else {
                 continue;
             };
-            let expires: Option<PgTime> = row.try_get("expires").map_err(odd)?;
+            let expires: Option<PgTime> = row.try_get("expires").map_err(unexpected_row)?;
             let expires = expires.and_then(PgTime::to_unix);
             if expires.is_none_or(|end| now < end) {
                 *identity = Some(Identity {
-                    userid: row::userid(row).map_err(odd)?.into(),
-                    memberships: row::memberships(row).map_err(odd)?,
-                    token: row::token(row).map_err(odd)?,
+                    userid: row::userid(row).map_err(unexpected_row)?.into(),
+                    memberships: row::memberships(row).map_err(unexpected_row)?,
+                    token: row::token(row).map_err(unexpected_row)?,
                     expires,
                 });
             }
@@ -177,71 +182,76 @@ impl Store {
     /// Returns the memberships of a user; `None` if the user does not exist or has been deleted.
     ///
     /// # Errors
-    /// [`Away`]
-    pub async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Away> {
+    /// [`Unavailable`]
+    pub async fn memberships(
+        &mut self,
+        userid: &str,
+    ) -> Result<Option<Vec<Membership>>, Unavailable> {
         let parts = userid::split(userid).filter(|_| !userid.contains('\0'));
         let Some((name, authority)) = parts else {
             return Ok(None);
         };
         let rows = self
-            .ask(async |session| {
-                let statement = &session.statements.memberships;
-                session.query(statement, [&name, &authority]).await
+            .run(async |connection| {
+                let statement = &connection.statements.memberships;
+                connection.query(statement, [&name, &authority]).await
             })
             .await?;
         let row = rows.first();
-        row.map(row::memberships).transpose().map_err(odd)
+        row.map(row::memberships)
+            .transpose()
+            .map_err(unexpected_row)
     }
 
     /// Returns the current status of tokens: the user and the memberships, or the reason why the
-    /// token has ended. Uses one statement for every [`SWEPT`] tokens.
+    /// token has ended. Uses one statement for every [`SWEEP_BATCH`] tokens.
     ///
     /// # Errors
-    /// [`Away`]
+    /// [`Unavailable`]
     pub async fn sweep(
         &mut self,
         tokens: &[TokenId],
         now: UnixMillis,
-    ) -> Result<Vec<(TokenId, Standing)>, Away> {
+    ) -> Result<Vec<(TokenId, TokenStatus)>, Unavailable> {
         let mut swept = Vec::with_capacity(tokens.len());
-        for some in tokens.chunks(SWEPT) {
-            self.sweep_some(some, now, &mut swept).await?;
+        for chunk in tokens.chunks(SWEEP_BATCH) {
+            self.sweep_chunk(chunk, now, &mut swept).await?;
         }
         Ok(swept)
     }
 
-    async fn sweep_some(
+    async fn sweep_chunk(
         &mut self,
         tokens: &[TokenId],
         now: UnixMillis,
-        swept: &mut Vec<(TokenId, Standing)>,
-    ) -> Result<(), Away> {
+        swept: &mut Vec<(TokenId, TokenStatus)>,
+    ) -> Result<(), Unavailable> {
         let ids = tokens
             .iter()
             .filter_map(|token| i32::try_from(token.0).ok());
         let ids: Vec<i32> = ids.collect();
         let rows = self
-            .ask(async |session| {
-                let statement = &session.statements.sweep;
-                session.query(statement, [&ids]).await
+            .run(async |connection| {
+                let statement = &connection.statements.sweep;
+                connection.query(statement, [&ids]).await
             })
             .await?;
         let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {
-            let expires: Option<PgTime> = row.try_get("expires").map_err(odd)?;
+            let expires: Option<PgTime> = row.try_get("expires").map_err(unexpected_row)?;
             let expires = expires.and_then(PgTime::to_unix);
-            let standing = if row.try_get("deleted").map_err(odd)? {
+            let status = if row.try_get("deleted").map_err(unexpected_row)? {
                 Err(EndCause::UserDeleted)
             } else if expires.is_some_and(|end| end <= now) {
                 Err(EndCause::Expired)
             } else {
-                let userid = row::userid(row).map_err(odd)?.into();
-                Ok((userid, row::memberships(row).map_err(odd)?))
+                let userid = row::userid(row).map_err(unexpected_row)?.into();
+                Ok((userid, row::memberships(row).map_err(unexpected_row)?))
             };
-            found.insert(row::token(row).map_err(odd)?, standing);
+            found.insert(row::token(row).map_err(unexpected_row)?, status);
         }
-        let mut standing = |token| found.remove(token).unwrap_or(Err(EndCause::Revoked));
-        swept.extend(tokens.iter().map(|token| (*token, standing(token))));
+        let mut status = |token| found.remove(token).unwrap_or(Err(EndCause::Revoked));
+        swept.extend(tokens.iter().map(|token| (*token, status(token))));
         Ok(())
     }
 
@@ -250,61 +260,61 @@ impl Store {
     /// database knows their role.
     ///
     /// # Errors
-    /// [`Away`], after which the event can be retried, or the [`Fate`] of a dropped event. An event
-    /// that takes too long to process can cause [`Away`] every time.
+    /// [`Unavailable`], after which the event can be retried, or the [`DropReason`] of a dropped
+    /// event. An event that takes too long to process can cause [`Unavailable`] every time.
     pub async fn annotation(
         &mut self,
         event: &AnnotationEvent,
         pending: &Pending,
-    ) -> Result<Result<Plan, Fate>, Away> {
-        let facts = self
-            .ask(async |session| read::facts(session, event).await)
+    ) -> Result<Result<Plan, DropReason>, Unavailable> {
+        let state = self
+            .run(async |connection| read_state::read_state(connection, event).await)
             .await?;
-        Ok(facts.and_then(|mut facts| {
-            if facts.has_checkpoint {
-                let joining = pending.joining(&facts.annotation.groupid);
-                facts.students.extend(joining.map(str::to_owned));
+        Ok(state.and_then(|mut state| {
+            if state.has_checkpoint {
+                let joining = pending.joining(&state.annotation.groupid);
+                state.students.extend(joining.map(str::to_owned));
             }
-            plan::plan(event, &facts, &self.site)
+            plan::plan(event, &state, &self.urls)
         }))
     }
 
     /// Runs a query on the connection, which is closed if the query fails.
-    async fn ask<T>(
+    async fn run<T>(
         &mut self,
-        work: impl AsyncFnOnce(&Session) -> Result<T, Error>,
-    ) -> Result<T, Away> {
-        let open = self.session.take().filter(Session::is_open);
-        let session = open.ok_or_else(|| Away("not connected".to_owned()))?;
-        let answer = timeout(ANSWER_TIMEOUT, work(&session)).await;
-        let answer = answer.map_err(|_| Away("no answer in time".to_owned()))?;
-        let answer = answer.map_err(|error| Away(cause(&error)))?;
-        self.session = Some(session);
+        work: impl AsyncFnOnce(&DatabaseConnection) -> Result<T, Error>,
+    ) -> Result<T, Unavailable> {
+        let open = self.connection.take().filter(DatabaseConnection::is_open);
+        let connection = open.ok_or_else(|| Unavailable("not connected".to_owned()))?;
+        let answer = timeout(ANSWER_TIMEOUT, work(&connection)).await;
+        let answer = answer.map_err(|_| Unavailable("no answer in time".to_owned()))?;
+        let answer = answer.map_err(|error| Unavailable(cause(&error)))?;
+        self.connection = Some(connection);
         Ok(answer)
     }
 }
 
 /// The current status of a token: userid and memberships, or the reason why it has ended.
-pub type Standing = Result<(Box<str>, Vec<Membership>), EndCause>;
+pub type TokenStatus = Result<(Box<str>, Vec<Membership>), EndCause>;
 
 /// An answer with unexpected types, which can only occur after the tables have changed.
-fn odd(error: Error) -> Away {
-    Away(cause(&error))
+fn unexpected_row(error: Error) -> Unavailable {
+    Unavailable(cause(&error))
 }
 
-impl fmt::Display for Away {
+impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Away {}
+impl std::error::Error for Unavailable {}
 
 // Both contain passwords.
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for DatabaseSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
+        f.debug_struct("DatabaseSettings")
             .field("authority", &self.authority)
             .field("app_url", &self.app_url)
             .field("bouncer_url", &self.bouncer_url)
@@ -312,10 +322,10 @@ impl fmt::Debug for Settings {
     }
 }
 
-impl fmt::Debug for Store {
+impl fmt::Debug for DatabaseClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("site", &self.site)
+        f.debug_struct("DatabaseClient")
+            .field("urls", &self.urls)
             .field("is_connected", &self.is_connected())
             .finish_non_exhaustive()
     }
@@ -324,5 +334,6 @@ impl fmt::Debug for Store {
 /// The timeout for all statements of a query together. Longer than the server's timeout for one
 /// statement, and shorter than that of handshakes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
-/// The number of tokens per statement in [`Store::sweep`]. Such a statement takes about 50 ms.
-pub const SWEPT: usize = 2000;
+/// The number of tokens per statement in [`DatabaseClient::sweep`]. Such a statement takes about 50
+/// ms.
+pub const SWEEP_BATCH: usize = 2000;
