@@ -6,6 +6,7 @@
 pub(crate) mod advice;
 #[cfg(feature = "amqp")]
 pub mod amqp;
+mod annotation_json;
 mod data_check;
 mod data_dir;
 mod data_lock;
@@ -21,6 +22,12 @@ mod policy;
 mod request_queue;
 mod secret;
 mod stats;
+// Each backend uses a part.
+#[cfg_attr(not(all(feature = "h", feature = "sqlite")), allow(dead_code))]
+pub mod time;
+// Each backend uses a part.
+#[cfg_attr(not(all(feature = "h", feature = "sqlite")), allow(dead_code))]
+mod userid;
 
 pub use data_check::check_data_dir;
 pub use data_dir::{DataDir, DataDirError, FileMark};

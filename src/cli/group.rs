@@ -7,7 +7,8 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::console::{Console, with_store};
 use super::json;
-use crate::backend::embedded::{GroupRow, ReadableBy, Store, time};
+use crate::backend::embedded::{GroupRow, ReadableBy, Store};
+use crate::backend::time;
 use crate::exit::Exit;
 use crate::model::{Role, UnixMillis};
 
@@ -191,7 +192,7 @@ fn show(group: &GroupRow, console: &mut Console<'_>) -> Result<(), Exit> {
     let mut lines = vec![
         ("id", group.id.clone()),
         ("readable by", group.readable_by.as_str().to_owned()),
-        ("added", time::for_people(group.created)),
+        ("added", time::format_human(group.created)),
     ];
     for (userid, role) in &group.members {
         lines.push(("member", format!("{userid}, {}", role.as_str())));

@@ -5,7 +5,8 @@
 use serde_json::{Value, json};
 
 use super::console::Console;
-use crate::backend::embedded::{GroupRow, TokenRow, UserRow, time};
+use crate::backend::embedded::{GroupRow, TokenRow, UserRow};
+use crate::backend::time;
 use crate::exit::Exit;
 use crate::model::{Role, UnixMillis};
 
@@ -27,7 +28,7 @@ pub(super) fn user(
         "userid": user.userid,
         "display_name": user.display_name,
         "muted": user.muted,
-        "created": time::for_programs(user.created),
+        "created": time::format_rfc3339(user.created),
         "tokens": tokens.map(|row| token(row, now)).collect::<Vec<_>>(),
         "groups": groups
             .iter()
@@ -41,8 +42,8 @@ pub(super) fn token(token: &TokenRow, now: UnixMillis) -> Value {
     json!({
         "id": token.id.0,
         "userid": token.userid,
-        "created": time::for_programs(token.created),
-        "expires": token.expires.map(time::for_programs),
+        "created": time::format_rfc3339(token.created),
+        "expires": token.expires.map(time::format_rfc3339),
         "expired": token.has_expired(now),
     })
 }
@@ -52,7 +53,7 @@ pub(super) fn group(group: &GroupRow) -> Value {
     json!({
         "id": group.id,
         "readable_by": group.readable_by.as_str(),
-        "created": time::for_programs(group.created),
+        "created": time::format_rfc3339(group.created),
         "members": group
             .members
             .iter()

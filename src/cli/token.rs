@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 
 use super::console::{Console, with_store};
 use super::json;
-use crate::backend::embedded::{Store, TokenRow, time};
+use crate::backend::embedded::{Store, TokenRow};
+use crate::backend::time;
 use crate::backend::new_secret;
 use crate::exit::Exit;
 use crate::model::{Secret, TokenId, UnixMillis};
@@ -129,9 +130,9 @@ fn prune(
     before: UnixMillis,
     yes: bool,
 ) -> Result<(), Exit> {
-    let clock = time::for_people(now);
+    let clock = time::format_human(now);
     write!(console.messages, "The time on this host is {clock}. ")?;
-    let before_shown = time::for_people(before);
+    let before_shown = time::format_human(before);
     if yes {
         writeln!(
             console.messages,
@@ -176,7 +177,7 @@ fn table(tokens: &[TokenRow], now: UnixMillis) -> Vec<Vec<String>> {
         vec![
             token.id.0.to_string(),
             token.userid.clone(),
-            time::for_people(token.created),
+            time::format_human(token.created),
             end(token, now),
         ]
     });
@@ -194,7 +195,7 @@ pub(super) fn end(token: &TokenRow, now: UnixMillis) -> String {
 }
 
 fn date(expires: Option<UnixMillis>) -> String {
-    expires.map_or_else(|| "never".to_owned(), time::for_people)
+    expires.map_or_else(|| "never".to_owned(), time::format_human)
 }
 
 /// Parses the lifetime of a token, in milliseconds.

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use super::console::{Console, with_store};
 use super::sanitize::escaped;
 use super::{json, token};
-use crate::backend::embedded::{Store, UserRow, time};
+use crate::backend::embedded::{Store, UserRow};
+use crate::backend::time;
 use crate::exit::Exit;
 use crate::model::UnixMillis;
 
@@ -165,7 +166,7 @@ fn show(
         ("userid", user.userid),
         ("display name", user.display_name.unwrap_or("-".to_owned())),
         ("muted", if user.muted { "yes" } else { "no" }.to_owned()),
-        ("added", time::for_people(user.created)),
+        ("added", time::format_human(user.created)),
     ];
     for token in &tokens {
         let (id, end) = (token.id.0, token::end(token, now));

@@ -7,7 +7,7 @@ use rusqlite::OptionalExtension as _;
 
 use super::directory::{from_millis, to_millis, token_hash, token_id};
 use super::store::{Store, StoreError};
-use super::userid::is_userid;
+use crate::backend::userid::is_userid;
 use crate::model::{Role, Secret, TokenId, UnixMillis};
 
 /// A user, for `user list`.

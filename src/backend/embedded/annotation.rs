@@ -4,13 +4,12 @@
 //! client stops showing any events. Such annotations are therefore rejected here. All other content
 //! is the publisher's responsibility and is passed on unchanged.
 
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, Refusal, objects, quoted};
-use super::time::{h_time, is_time};
-use super::userid::{is_userid, is_word};
-use crate::backend::policy::Variant;
+use crate::backend::annotation_json::{AnnotationJson, raw};
+use crate::backend::time::{format_as_h, is_date_time};
+use crate::backend::userid::{is_userid, is_word};
 use crate::model::UnixMillis;
 
 /// A valid annotation, without the parts that depend on the receiver.
@@ -109,12 +108,29 @@ impl Annotation {
         });
     }
 
-    /// Returns the annotation in a receiver's variant, for serialization.
-    pub fn shown(&self, variant: Variant) -> impl Serialize + '_ {
-        Shown {
-            annotation: self,
-            variant,
-        }
+    /// Returns the annotation as JSON, without the values that depend on the receiver.
+    pub fn to_json(&self) -> Result<AnnotationJson<'_>, serde_json::Error> {
+        Ok(AnnotationJson {
+            id: &self.id,
+            created: &self.created,
+            updated: &self.updated,
+            user: &self.user,
+            uri: &self.uri,
+            text: &self.text,
+            tags: self.tags.iter().map(String::as_str).collect(),
+            group: &self.group,
+            moderation_status: self.moderation_status.as_ref().map(raw).transpose()?,
+            permissions: raw(&self.permissions)?,
+            target: raw(&self.target)?,
+            document: raw(&self.document)?,
+            links: raw(&self.links)?,
+            mentions: raw(&self.mentions)?,
+            user_info: self.user_info.as_ref().map(raw).transpose()?,
+            references: &self.references,
+            moderation: self.moderation.as_ref().map(raw).transpose()?,
+            stored_members: &[],
+            published_members: Some(&self.further),
+        })
     }
 }
 
@@ -215,8 +231,8 @@ fn moderation(fields: &mut Fields) -> Result<(Option<Value>, bool), Refusal> {
 
 fn time(fields: &mut Fields, key: &str, now: UnixMillis) -> Result<String, Refusal> {
     match fields.string(key)? {
-        None => Ok(h_time(now)),
-        Some(text) if is_time(&text) => Ok(text),
+        None => Ok(format_as_h(now)),
+        Some(text) if is_date_time(&text) => Ok(text),
         Some(_) => Err(fields.refusal(key, "must look like 2024-01-02T03:04:05.678901+00:00")),
     }
 }
@@ -235,58 +251,6 @@ fn target(fields: &mut Fields, uri: &str) -> Result<Vec<Value>, Refusal> {
         }
     }
     Ok(target)
-}
-
-struct Shown<'a> {
-    annotation: &'a Annotation,
-    variant: Variant,
-}
-
-impl Serialize for Shown<'_> {
-    /// Serializes the members in h's order, which readers of logs are used to, followed by unknown
-    /// members.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let it = self.annotation;
-        let actions: &[&str] = if self.variant.moderates {
-            &["moderate"]
-        } else {
-            &[]
-        };
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("id", &it.id)?;
-        map.serialize_entry("created", &it.created)?;
-        map.serialize_entry("updated", &it.updated)?;
-        map.serialize_entry("user", &it.user)?;
-        map.serialize_entry("uri", &it.uri)?;
-        map.serialize_entry("text", &it.text)?;
-        map.serialize_entry("tags", &it.tags)?;
-        map.serialize_entry("group", &it.group)?;
-        if let Some(status) = &it.moderation_status {
-            map.serialize_entry("moderation_status", status)?;
-        }
-        map.serialize_entry("permissions", &it.permissions)?;
-        map.serialize_entry("target", &it.target)?;
-        map.serialize_entry("document", &it.document)?;
-        map.serialize_entry("links", &it.links)?;
-        map.serialize_entry("actions", actions)?;
-        map.serialize_entry("mentions", &it.mentions)?;
-        if let Some(user_info) = &it.user_info {
-            map.serialize_entry("user_info", user_info)?;
-        }
-        if !it.references.is_empty() {
-            map.serialize_entry("references", &it.references)?;
-        }
-        // The database does not record flags.
-        map.serialize_entry("flagged", &false)?;
-        if let Some(moderation) = it.moderation.as_ref().filter(|_| self.variant.moderates) {
-            map.serialize_entry("moderation", moderation)?;
-        }
-        map.serialize_entry("hidden", &self.variant.hidden)?;
-        for (key, value) in &it.further {
-            map.serialize_entry(key, value)?;
-        }
-        map.end()
-    }
 }
 
 /// The world group.

@@ -10,7 +10,7 @@ use super::ReadableBy;
 use super::annotation::WORLD;
 use super::directory::{from_millis, to_millis};
 use super::store::{Store, StoreError};
-use super::userid::is_word;
+use crate::backend::userid::is_word;
 use crate::model::{Role, UnixMillis};
 
 /// A group and its members, for `group list`.

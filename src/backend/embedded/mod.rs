@@ -16,8 +16,6 @@ mod groups;
 mod policy_facts;
 mod publish;
 mod store;
-pub mod time;
-mod userid;
 mod watch;
 
 pub use accounts::{TokenRow, UserRow};

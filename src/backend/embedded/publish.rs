@@ -9,9 +9,10 @@ use super::annotation::Annotation;
 use super::directory::Directory;
 use super::fields::{Fields, Refusal, quoted};
 use super::policy_facts::policy_facts;
-use super::userid::is_userid;
+use crate::backend::annotation_json::{self, notification};
 use crate::backend::json::without_lone_surrogates;
-use crate::backend::policy::access_rules;
+use crate::backend::policy::{Variant, access_rules};
+use crate::backend::userid::is_userid;
 use crate::model::{
     Candidates, Condition, Decision, EventKind, Plan, PublishError, Rule, Term, UnixMillis,
 };
@@ -136,15 +137,13 @@ fn annotation_plan(
         deleted,
         directory,
     )?);
-    let variants = access.variants.iter().map(|&variant| {
-        let payload = if deleted {
-            serde_json::to_string(&json!([{ "id": annotation.id }]))
-        } else {
-            serde_json::to_string(&[annotation.shown(variant)])
-        };
-        notification(&action, payload)
-    });
-    let variants = variants.collect::<Result<_, _>>()?;
+    let variants = if deleted {
+        let deletion = |_| annotation_json::deletion(&action, &annotation.id);
+        access.variants.iter().map(deletion).collect()
+    } else {
+        notifications(&action, &annotation, &access.variants)
+            .map_err(|error| Refusal(format!("cannot be written: {error}")))?
+    };
     Ok(Plan {
         kind,
         candidates: Candidates::Terms(terms(&annotation, &uris)),
@@ -154,16 +153,17 @@ fn annotation_plan(
     })
 }
 
-/// Returns the complete message.
-fn notification(
+/// Returns the messages for an annotation, one for each variant.
+fn notifications(
     action: &str,
-    payload: Result<String, serde_json::Error>,
-) -> Result<Box<str>, Refusal> {
-    let payload = payload.map_err(|error| Refusal(format!("cannot be written: {error}")))?;
-    Ok(format!(
-        r#"{{"type":"annotation-notification","options":{{"action":"{action}"}},"payload":{payload}}}"#
-    )
-    .into())
+    annotation: &Annotation,
+    variants: &[Variant],
+) -> Result<Vec<Box<str>>, serde_json::Error> {
+    let json = annotation.to_json()?;
+    let messages = variants
+        .iter()
+        .map(|variant| notification(action, &json, *variant));
+    messages.collect()
 }
 
 /// Returns the terms by which filters match this annotation.

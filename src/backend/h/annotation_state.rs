@@ -3,8 +3,8 @@
 //! Owns: only the types. [`plan`](super::plan) draws the conclusions.
 
 use super::ids::Uuid;
-use super::time::PgTime;
 use crate::backend::policy::Visibility;
+use crate::backend::time::PgTime;
 
 /// All data, read in one transaction.
 #[derive(Clone, Debug)]

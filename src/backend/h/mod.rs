@@ -22,10 +22,8 @@ mod row;
 mod sql;
 mod sweep_state;
 mod thread;
-mod time;
 mod url;
 mod urls;
-mod userid;
 mod worker;
 
 pub use backlog::{Limits, MAX_EVENTS};

@@ -1,6 +1,6 @@
-//! Serializes messages to clients: h's annotation JSON, key by key.
+//! Derives the values of h's annotation JSON from an annotation's state.
 //!
-//! Owns: the keys, their values, and their order. Must not know: which receiver gets which variant.
+//! Owns: the values. Must not know: their order, or which receiver gets which variant.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -9,14 +9,10 @@ use serde_json::{Value, json};
 
 use super::annotation_state::{APPROVED, Annotation, AnnotationState, Mention, WORLD};
 use super::urls::{UrlBuilder, UrlInputs};
-use super::userid;
 use crate::backend::DropReason;
+use crate::backend::annotation_json::{AnnotationJson, notification, raw};
 use crate::backend::policy::{Variant, Visibility};
-
-/// Returns the message for a deleted annotation, with the id from h's event.
-pub(super) fn deletion(action: &str, id: &str) -> Box<str> {
-    message(action, &json!({ "id": id }).to_string())
-}
+use crate::backend::userid;
 
 /// Returns the messages for an annotation, one for each variant.
 ///
@@ -28,87 +24,75 @@ pub(super) fn notifications(
     urls: &UrlBuilder,
     variants: &[Variant],
 ) -> Result<Vec<Box<str>>, DropReason> {
-    let body = Body::new(state, urls).ok_or(DropReason::Unreadable)?;
-    let shown = variants.iter().map(|&variant| {
-        let body = &body;
-        let shown = serde_json::to_string(&Shown { body, variant });
-        let shown = shown.map_err(|_| DropReason::Unreadable)?;
-        Ok(message(action, &shown))
-    });
-    shown.collect()
+    let annotation = &state.annotation;
+    let (created, updated) = (annotation.created.to_text(), annotation.updated.to_text());
+    let (Some(created), Some(updated)) = (created, updated) else {
+        return Err(DropReason::Unreadable);
+    };
+    let id = annotation.id.to_url_safe();
+    let references: Vec<String> = annotation.references().map(|id| id.to_url_safe()).collect();
+    let extra: Entries = serde_json::from_str(&annotation.extra).unwrap_or_default();
+    let root = references.first().unwrap_or(&id);
+    let tags = annotation.tags.iter().flatten();
+    let write = || -> Result<Vec<Box<str>>, serde_json::Error> {
+        let json = AnnotationJson {
+            id: &id,
+            created: &created,
+            updated: &updated,
+            user: &annotation.userid,
+            uri: uri(annotation),
+            text: annotation.text.as_deref().unwrap_or_default(),
+            tags: tags.filter_map(|tag| tag.as_deref()).collect(),
+            group: &annotation.groupid,
+            moderation_status: Some(raw(&moderation_status(annotation))?),
+            permissions: raw(&permissions(state))?,
+            target: raw(&[target(annotation)])?,
+            document: raw(&document(state))?,
+            links: raw(&links(state, urls, &id, root))?,
+            mentions: raw(&mentions(state, urls))?,
+            user_info: user_info(state).as_ref().map(raw).transpose()?,
+            references: &references,
+            moderation: Some(raw(&json!({ "flagCount": state.flaggers.len() }))?),
+            stored_members: &extra.0,
+            published_members: None,
+        };
+        let messages = variants
+            .iter()
+            .map(|variant| notification(action, &json, *variant));
+        messages.collect()
+    };
+    write().map_err(|_| DropReason::Unreadable)
 }
 
-fn message(action: &str, payload: &str) -> Box<str> {
-    let action = Value::from(action);
-    format!(
-        r#"{{"type":"annotation-notification","options":{{"action":{action}}},"payload":[{payload}]}}"#
-    )
-    .into()
+fn moderation_status(annotation: &Annotation) -> Option<&str> {
+    let default = annotation.shared.then_some(APPROVED);
+    annotation.moderation_status.as_deref().or(default)
 }
 
-/// The parts that all variants of an annotation share.
-struct Body<'a> {
-    annotation: &'a Annotation,
-    /// The custom members that clients may store with an annotation. They never replace any of h's
-    /// own keys, not even one that only some messages contain.
-    extra: Entries,
-    id: String,
-    created: String,
-    updated: String,
-    tags: Vec<&'a str>,
-    permissions: Value,
-    spec: Vec<ConnectionSpec<'a>>,
-    document: Value,
-    links: Value,
-    mentions: Vec<Value>,
-    /// Absent if the author is not in the database.
-    user_info: Option<Value>,
-    references: Vec<String>,
-    flags: usize,
-}
-
-impl<'a> Body<'a> {
-    fn new(state: &'a AnnotationState, urls: &UrlBuilder) -> Option<Body<'a>> {
-        let annotation = &state.annotation;
-        let references: Vec<String> = annotation.references().map(|id| id.to_url_safe()).collect();
-        let id = annotation.id.to_url_safe();
-        Some(Body {
-            annotation,
-            extra: serde_json::from_str(&annotation.extra).unwrap_or_default(),
-            created: annotation.created.to_text()?,
-            updated: annotation.updated.to_text()?,
-            tags: annotation
-                .tags
-                .iter()
-                .flatten()
-                .filter_map(|tag| tag.as_deref())
-                .collect(),
-            permissions: permissions(state),
-            spec: vec![ConnectionSpec {
-                source: uri(annotation),
-                description: annotation.target_description.as_deref(),
-                selectors: selectors(annotation.target_selectors.as_deref()),
-            }],
-            document: match state.title.as_deref() {
-                Some(title) if !title.is_empty() => json!({ "title": [title] }),
-                _ => json!({}),
-            },
-            links: links(state, urls, &id, references.first().unwrap_or(&id)),
-            mentions: state.mentions.iter().map(|it| mention(it, urls)).collect(),
-            user_info: state
-                .author
-                .as_ref()
-                .map(|author| json!({ "display_name": author.display_name })),
-            flags: state.flaggers.len(),
-            references,
-            id,
-        })
+fn target(annotation: &Annotation) -> Target<'_> {
+    Target {
+        source: uri(annotation),
+        description: annotation.target_description.as_deref(),
+        selectors: selectors(annotation.target_selectors.as_deref()),
     }
+}
 
-    fn moderation_status(&self) -> Option<&str> {
-        let default = self.annotation.shared.then_some(APPROVED);
-        self.annotation.moderation_status.as_deref().or(default)
+fn document(state: &AnnotationState) -> Value {
+    match state.title.as_deref() {
+        Some(title) if !title.is_empty() => json!({ "title": [title] }),
+        _ => json!({}),
     }
+}
+
+fn mentions(state: &AnnotationState, urls: &UrlBuilder) -> Vec<Value> {
+    let mentions = state.mentions.iter();
+    mentions.map(|one| mention(one, urls)).collect()
+}
+
+/// Returns `None` if the author is not in the database.
+fn user_info(state: &AnnotationState) -> Option<Value> {
+    let author = state.author.as_ref()?;
+    Some(json!({ "display_name": author.display_name }))
 }
 
 /// Returns the page's address. A missing one is shown as empty: h has annotations with empty
@@ -239,13 +223,13 @@ impl Serialize for Entries {
     }
 }
 
-struct ConnectionSpec<'a> {
+struct Target<'a> {
     source: &'a str,
     description: Option<&'a str>,
     selectors: Vec<Box<RawValue>>,
 }
 
-impl Serialize for ConnectionSpec<'_> {
+impl Serialize for Target<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("source", self.source)?;
@@ -259,96 +243,6 @@ impl Serialize for ConnectionSpec<'_> {
     }
 }
 
-struct Shown<'a> {
-    body: &'a Body<'a>,
-    variant: Variant,
-}
-
-impl Serialize for Shown<'_> {
-    /// Serializes the stored custom members first, and then h's keys. A stored member with one of
-    /// h's keys keeps its position, but gets h's value.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let extra = &self.body.extra.0;
-        let mut map = serializer.serialize_map(None)?;
-        for (key, value) in extra {
-            if OWN_KEYS.contains(&&**key) {
-                self.entry(&mut map, key)?;
-            } else {
-                map.serialize_entry(key, value)?;
-            }
-        }
-        for own in OWN_KEYS {
-            if !extra.iter().any(|(key, _)| key == own) {
-                self.entry(&mut map, own)?;
-            }
-        }
-        map.end()
-    }
-}
-
-impl Shown<'_> {
-    /// Serializes the entry of one of h's keys, unless this variant lacks it.
-    fn entry<M: SerializeMap>(&self, map: &mut M, key: &str) -> Result<(), M::Error> {
-        let Shown { body, variant } = *self;
-        let annotation = body.annotation;
-        match key {
-            "id" => map.serialize_entry(key, &body.id),
-            "created" => map.serialize_entry(key, &body.created),
-            "updated" => map.serialize_entry(key, &body.updated),
-            "user" => map.serialize_entry(key, &annotation.userid),
-            "uri" => map.serialize_entry(key, uri(annotation)),
-            "text" => map.serialize_entry(key, annotation.text.as_deref().unwrap_or_default()),
-            "tags" => map.serialize_entry(key, &body.tags),
-            "group" => map.serialize_entry(key, &annotation.groupid),
-            "moderation_status" => map.serialize_entry(key, &body.moderation_status()),
-            "permissions" => map.serialize_entry(key, &body.permissions),
-            "target" => map.serialize_entry(key, &body.spec),
-            "document" => map.serialize_entry(key, &body.document),
-            "links" => map.serialize_entry(key, &body.links),
-            "actions" if variant.moderates => map.serialize_entry(key, &["moderate"]),
-            "actions" => map.serialize_entry(key, &[(); 0]),
-            "mentions" => map.serialize_entry(key, &body.mentions),
-            "user_info" => match &body.user_info {
-                Some(user_info) => map.serialize_entry(key, user_info),
-                None => Ok(()),
-            },
-            "references" if !body.references.is_empty() => {
-                map.serialize_entry(key, &body.references)
-            }
-            "flagged" => map.serialize_entry(key, &variant.flagged),
-            "moderation" if variant.moderates => {
-                map.serialize_entry(key, &json!({ "flagCount": body.flags }))
-            }
-            "hidden" => map.serialize_entry(key, &variant.hidden),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// All keys of h's annotation JSON, in order. h uses `metadata` only in its API.
-const OWN_KEYS: [&str; 21] = [
-    "id",
-    "created",
-    "updated",
-    "user",
-    "uri",
-    "text",
-    "tags",
-    "group",
-    "moderation_status",
-    "permissions",
-    "target",
-    "document",
-    "links",
-    "actions",
-    "mentions",
-    "user_info",
-    "references",
-    "metadata",
-    "flagged",
-    "moderation",
-    "hidden",
-];
 const QUOTE_KEYS: [&str; 3] = ["prefix", "exact", "suffix"];
 const ESCAPED_NUL: &str = r"\u0000";
 const ESCAPED_NUL_AS_JSON: &str = r"\\u0000";

@@ -8,6 +8,7 @@ use super::payload;
 use super::policy_facts::policy_facts;
 use super::urls::UrlBuilder;
 use crate::backend::DropReason;
+use crate::backend::annotation_json;
 use crate::backend::policy::access_rules;
 use crate::model::{Candidates, EventKind, Plan, Term};
 use crate::uri;
@@ -29,7 +30,10 @@ pub(super) fn plan(
     let is_deletion = kind == EventKind::Delete;
     let access = access_rules(&policy_facts(state, is_deletion));
     let variants = if is_deletion {
-        vec![payload::deletion(&event.action, &event.annotation_id)]
+        vec![annotation_json::deletion(
+            &event.action,
+            &event.annotation_id,
+        )]
     } else {
         payload::notifications(&event.action, state, urls, &access.variants)?
     };

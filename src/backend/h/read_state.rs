@@ -11,8 +11,9 @@ use super::annotation_state::{Annotation, AnnotationState};
 use super::connection::{DatabaseConnection, cause};
 use super::event::AnnotationEvent;
 use super::ids::Uuid;
-use super::{row, sql, userid};
+use super::{row, sql};
 use crate::backend::DropReason;
+use crate::backend::userid;
 use crate::model::EventKind;
 use crate::uri;
 

@@ -7,9 +7,9 @@ use tokio_postgres::{Error, Row};
 
 use super::annotation_state::{Annotation, Author, Mention, Page};
 use super::ids::Uuid;
-use super::time::PgTime;
-use super::userid;
 use crate::backend::policy::Visibility;
+use crate::backend::time::PgTime;
+use crate::backend::userid;
 use crate::model::{Membership, Role, TokenId};
 
 type SqlResult<T> = Result<T, Box<dyn StdError + Sync + Send>>;

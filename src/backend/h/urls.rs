@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::userid;
+use crate::backend::userid;
 
 /// The base URLs of an installation of h.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::backend::annotation_json::{KEYS, deletion};
 use crate::backend::h::annotation_state::testing::state;
 use crate::backend::h::annotation_state::{Author, Mention};
 use crate::backend::h::ids::Uuid;
-use crate::backend::h::time::PgTime;
+use crate::backend::time::PgTime;
 
 const USERID: &str = "acct:alice@example.org";
 
@@ -143,7 +144,7 @@ fn permissions_read_names_the_readers() {
 #[test]
 fn extra_keys_do_not_override_own_keys() {
     let mut state = state(USERID, "group");
-    let forged: String = OWN_KEYS
+    let forged: String = KEYS
         .iter()
         .map(|key| format!(r#""{key}": "forged", "#))
         .collect();
