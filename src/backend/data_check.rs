@@ -56,7 +56,7 @@ fn can_be_written(directory: &Path) -> Result<(), DataDirError> {
     });
     match holds_no_files {
         true => {
-            let text = "no files can be made in this file system";
+            let text = "this file system does not support creating files";
             Err(refused(io::Error::new(io::ErrorKind::Unsupported, text)))
         }
         false => Ok(()),

@@ -96,7 +96,10 @@ impl DataDir {
             Locking::Locked(lock) => {
                 if lock.was_alone {
                     for path in leftovers::remove(&self.path, SystemTime::now()) {
-                        log::info!("removed {}: a killed process had left it", path.display());
+                        log::info!(
+                            "removed a draft of a killed process: path={}",
+                            path.display()
+                        );
                     }
                 }
                 Ok(Some(lock))
@@ -104,8 +107,8 @@ impl DataDir {
             Locking::Held(pid) => Err(DataDirError::InUse(self.path.clone(), pid)),
             Locking::Unsupported(error) => {
                 log::warn!(
-                    "{}: the directory cannot be locked: {error}; make sure that no other server \
-                     uses it",
+                    "{}: cannot lock the data directory: {error}; continuing without a lock, so \
+                     make sure that no other server uses it",
                     self.path.display()
                 );
                 Ok(None)
@@ -199,7 +202,7 @@ impl DataDir {
             Ok(text) => usable_key(&file, &text),
             Err(error) if error.kind() == io::ErrorKind::NotFound && file.is_symlink() => {
                 let text = "a symbolic link to a file that does not exist; create that file, or \
-                            remove the link and a new key is made";
+                            remove the link to have a new key created";
                 Err(DataDirError::Io(file, io::Error::new(error.kind(), text)))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_publish_key(&file),
@@ -317,14 +320,14 @@ impl fmt::Display for DataDirError {
             Self::NotADirectory(path) => write!(f, "{} is not a directory", path.display()),
             Self::BadKey(path) => write!(
                 f,
-                "{} holds no key of at least {MIN_KEY} visible characters; remove it and a new \
-                 one is made",
+                "{} contains no key of at least {MIN_KEY} visible characters; remove the file \
+                 to have a new key created",
                 path.display()
             ),
             Self::Missing(path) => write!(
                 f,
-                "{}: there is no such data directory; name the server's with --data, or create one \
-                 with --create",
+                "{}: the data directory does not exist; name the server's with --data, or create \
+                 one with --create",
                 path.display()
             ),
             Self::InUse(path, pid) => {
@@ -338,7 +341,7 @@ impl fmt::Display for DataDirError {
                 )
             }
             Self::Io(path, error) => f.write_str(&advice::about(path, error)),
-            Self::Random(error) => write!(f, "no randomness for a new key: {error}"),
+            Self::Random(error) => write!(f, "cannot generate a key: {error}"),
         }
     }
 }

@@ -83,13 +83,12 @@ fn certificate(error: &CertificateError) -> (String, bool) {
         CertificateError::NotValidYetContext { time, not_before } => {
             let ahead = not_before.as_secs().saturating_sub(time.as_secs());
             let ahead = span(ahead);
-            let predicate =
-                format!("is not valid yet, but in {ahead}; is this machine's clock right?");
+            let predicate = format!("is not valid yet, but in {ahead}; check this machine's clock");
             (predicate, false)
         }
         CertificateError::Revoked => ("has been revoked".to_owned(), false),
-        CertificateError::UnknownIssuer => ("is not of a trusted CA".to_owned(), true),
-        CertificateError::NotValidForName => ("is not for this host".to_owned(), false),
+        CertificateError::UnknownIssuer => ("is not issued by a trusted CA".to_owned(), true),
+        CertificateError::NotValidForName => ("is not valid for this host".to_owned(), false),
         CertificateError::NotValidForNameContext {
             expected,
             presented,
@@ -100,21 +99,21 @@ fn certificate(error: &CertificateError) -> (String, bool) {
                 .map(|name| bare(name))
                 .collect();
             let names = match names.is_empty() {
-                true => "no host at all".to_owned(),
+                true => "no host".to_owned(),
                 false => names.join(", "),
             };
             let expected = expected.to_str();
-            (format!("is for {names}, and not for {expected}"), false)
+            (format!("is for {names}, not for {expected}"), false)
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            ("is not for servers".to_owned(), false)
+            ("is not a server certificate".to_owned(), false)
         }
         CertificateError::BadEncoding => ("is damaged".to_owned(), false),
         // This includes a trusted CA that has the name of the issuer but another key.
         CertificateError::BadSignature => ("is not signed by the trusted CA".to_owned(), true),
         // The error of an indirect dependency, whose type cannot be named here.
         CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            ("is self-signed, or that of a CA".to_owned(), true)
+            ("is self-signed, or a CA certificate".to_owned(), true)
         }
         CertificateError::Other(other) => (format!("is not accepted: {other}"), false),
         other => {
@@ -183,7 +182,10 @@ mod tests {
     fn certificate_errors_are_described_in_words() {
         let name = ServerName::try_from("h.example").unwrap();
         for (error, reason) in [
-            (CertificateError::UnknownIssuer, "is not of a trusted CA"),
+            (
+                CertificateError::UnknownIssuer,
+                "is not issued by a trusted CA",
+            ),
             (
                 CertificateError::ExpiredContext {
                     time: at(10 * 86_400),
@@ -196,14 +198,14 @@ mod tests {
                     time: at(0),
                     not_before: at(3_600),
                 },
-                "is not valid yet, but in 1 hour; is this machine's clock right?",
+                "is not valid yet, but in 1 hour; check this machine's clock",
             ),
             (
                 CertificateError::NotValidForNameContext {
                     expected: name,
                     presented: vec!["DnsName(\"a.example\")".to_owned(), "b.example".to_owned()],
                 },
-                "is for a.example, b.example, and not for h.example",
+                "is for a.example, b.example, not for h.example",
             ),
             (
                 CertificateError::UnhandledCriticalExtension,

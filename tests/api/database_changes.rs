@@ -93,7 +93,7 @@ fn open_connections_follow_a_restored_backup_within_a_second() {
         assert_eq!(whoami(&mut kept), ME, "{way}");
         assert_eq!(whoami(&mut server.logged_in(&later)), Value::Null, "{way}");
         assert_eq!(server.readiness(), 200);
-        server.log_with("the change log does not continue");
+        server.log_with("change log does not continue");
         assert_eq!(server.log().matches("does not continue").count(), 1);
     }
 }

@@ -50,7 +50,7 @@ fn limits_on_queued_events_are_configurable_and_drops_are_logged() {
     let large = format!("{{\"a\": \"{}\"}}", "x".repeat(3000));
     let publisher = site.publisher();
     publisher.publish_raw("annotation", large.as_bytes(), "application/json", "utf-8");
-    server.log_with("dropped messages from the queue that are too large: 1 since");
+    server.log_with("dropped oversized messages from the queue: 1 since");
     server.log_with("(limits.event = 2048B)");
     assert_eq!(dropped("too_large"), 1.0);
 

@@ -149,7 +149,7 @@ fn commands_have_their_exit_codes_and_output() {
         (&["config", "check"], 0, "is valid"),
         (&["listen"], 64, "URL"),
         (&["listen", "http://127.0.0.1:1/"], 64, "ws://"),
-        (&["user", "list"], 69, "h-realtime-data: there is no such data directory"),
+        (&["user", "list"], 69, "h-realtime-data: the data directory does not exist"),
         (&["user", "list", "--create"], 0, "There are no users"),
         (&["user", "list"], 0, "There are no users"),
         (&["user", "add", joe], 0, "added"),

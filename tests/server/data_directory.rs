@@ -189,14 +189,11 @@ fn commands_create_no_data_directory_and_no_database() {
     ] {
         let (code, printed) = on(&nowhere, args);
         assert_eq!(code, 69, "{args:?}: {printed}");
-        let part = format!("{}: there is no such data directory", nowhere.display());
+        let part = format!("{}: the data directory does not exist", nowhere.display());
         assert!(printed.contains(&part), "{args:?}: {printed}");
         let (code, printed) = on(&empty, args);
         assert_eq!(code, 69, "{args:?}: {printed}");
-        assert!(
-            printed.contains(empty.to_str().unwrap()),
-            "{args:?}: {printed}"
-        );
+        assert!(printed.contains(empty.to_str().unwrap()), "{args:?}: {printed}");
         assert!(!nowhere.exists());
         assert_eq!(fs::read_dir(&empty).unwrap().count(), 0, "{args:?}");
     }

@@ -151,7 +151,7 @@ fn rejected_certificates_are_explained() {
     let (code, output) = ended(&url, &["--ca-cert", &other, "--group", "g"]);
     assert_eq!(code, Some(69), "{output}");
     assert!(
-        output.contains("is not of a trusted CA; if you trust it"),
+        output.contains("is not issued by a trusted CA; if you trust it"),
         "{output}"
     );
 
@@ -160,7 +160,7 @@ fn rejected_certificates_are_explained() {
     let (code, output) = ended(by_address, &["--ca-cert", own, "--group", "g"]);
     assert_eq!(code, Some(69), "{output}");
     assert!(
-        output.contains("is for localhost, and not for 127.0.0.1"),
+        output.contains("is for localhost, not for 127.0.0.1"),
         "{output}"
     );
 
@@ -168,7 +168,7 @@ fn rejected_certificates_are_explained() {
         (
             "ca",
             |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
-            "is self-signed, or that of a CA; if you trust it",
+            "is self-signed, or a CA certificate; if you trust it",
         ),
         (
             "old",

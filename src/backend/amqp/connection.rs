@@ -63,14 +63,14 @@ impl BrokerConnection {
         });
         opened.await.unwrap_or_else(|_| {
             let seconds = OPEN_TIMEOUT.as_secs();
-            Err(BrokerError(format!("it did not answer within {seconds} s")))
+            Err(BrokerError(format!("no answer within {seconds} s")))
         })
     }
 
     /// Returns the next message, or the reason why the connection ended.
     pub(super) async fn next(&mut self) -> Result<IncomingMessage, BrokerError> {
         let message = self.incoming.recv().await;
-        message.unwrap_or_else(|| Err(BrokerError("it has ended".into())))
+        message.unwrap_or_else(|| Err(BrokerError("the connection ended".into())))
     }
 
     /// Acknowledges a message.
@@ -83,7 +83,7 @@ impl BrokerConnection {
     pub(super) async fn close(self) {
         let goodbye = self.connection.close(REPLY_SUCCESS, "OK".into());
         if let Ok(Err(error)) = timeout(CLOSE_TIMEOUT, goodbye).await {
-            log::debug!("the connection to the broker ended badly: {error}");
+            log::debug!("broker connection not closed cleanly: {error}");
         }
     }
 }
@@ -97,7 +97,7 @@ async fn connect(broker: &Broker) -> Result<(Connection, ShutdownOnDrop), Broker
     let addresses = runtime.to_socket_addrs((host.clone(), port));
     let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
     let AsyncTcpStream::Plain(plain) = &stream else {
-        return Err(BrokerError("the socket is not a plain one".into()));
+        return Err(BrokerError("not a TCP socket".into()));
     };
     let shutdown_guard = ShutdownOnDrop(plain.get_ref().as_fd().try_clone_to_owned()?);
     let stream = match &broker.tls {
@@ -203,7 +203,7 @@ async fn consume(
     consumer.set_delegate(move |result: DeliveryResult| {
         let message = match result {
             Ok(Some(message)) => Ok(IncomingMessage { topic, message }),
-            Ok(None) => Err(BrokerError("it consumes for us no more".into())),
+            Ok(None) => Err(BrokerError("the broker cancelled the consumer".into())),
             Err(error) => Err(error.into()),
         };
         // If the receiver has been dropped, the connection is being closed.
@@ -295,7 +295,7 @@ mod tests {
         tokio::time::pause();
         tokio::time::advance(OPEN_TIMEOUT).await;
         let failure = opening.await.unwrap().unwrap().to_string();
-        assert_eq!(failure, "it did not answer within 10 s");
+        assert_eq!(failure, "no answer within 10 s");
         let ended = tokio::task::spawn_blocking(|| until_waiting(0));
         ended.await.unwrap();
     }

@@ -154,7 +154,7 @@ impl SourceState {
                 ..
             }) => {
                 let seconds = since.elapsed().as_secs_f64();
-                info!("connected to the broker at {broker} again, after {seconds:.1} s");
+                info!("reconnected to the broker at {broker}: outage={seconds:.1}s");
             }
             _ => info!("connected to the broker at {broker}"),
         }
@@ -167,9 +167,9 @@ impl SourceState {
             Some(Outage {
                 is_logged: false, ..
             }) => {
-                warn!("the broker at {broker} cannot be used: {failure}; trying again");
+                warn!("broker unavailable at {broker}: {failure}; retrying");
             }
-            _ => debug!("the broker at {broker} cannot be used: {failure}"),
+            _ => debug!("broker unavailable at {broker}: {failure}"),
         }
     }
 
@@ -177,8 +177,8 @@ impl SourceState {
         self.source.stats.broker.lost();
         let broker = &self.source.brokers[self.first];
         warn!(
-            "the connection to the broker at {broker} is lost: {cause}; events are missed until \
-             there is one again"
+            "lost the connection to the broker at {broker}: {cause}; reconnecting, and missing \
+             events meanwhile"
         );
         self.outage = Some(Outage {
             since: Instant::now(),
@@ -256,7 +256,7 @@ impl SourceState {
             _ => (&self.undecodable, self.now()),
         };
         if let Some(count) = throttle.count(1, now) {
-            let latest = format!("; the latest: {size} bytes for {:?}", topic.as_str());
+            let latest = format!("; latest: size={size}B queue={}", topic.as_str());
             self.log_dropped(reason, count, &latest);
         }
     }
@@ -276,12 +276,11 @@ impl SourceState {
         let since = format!("{count} since the last such line{latest}");
         match reason {
             DropReason::TooLarge => warn!(
-                "dropped messages from the queue that are too large: {since} \
-                 (limits.event = {}B)",
+                "dropped oversized messages from the queue: {since}; limits.event={}B",
                 self.source.max_event
             ),
             _ => warn!(
-                "dropped messages from the queue that are not a JSON object marked as \
+                "dropped messages from the queue that are not a JSON object of content type \
                  application/json: {since}"
             ),
         }

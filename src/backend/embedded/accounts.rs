@@ -61,7 +61,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         if !is_userid(userid) {
             return Err(StoreError::Invalid(format!(
-                "{userid:?} is no userid; they look like acct:joe.bloggs@example.org"
+                "{userid:?} is not a valid userid; userids look like acct:joe.bloggs@example.org"
             )));
         }
         check_display_name(display_name)?;
@@ -71,7 +71,7 @@ impl Store {
             (userid, display_name, from_millis(now)),
         )?;
         if added == 0 {
-            return Err(StoreError::Exists(format!("{userid} is there already")));
+            return Err(StoreError::Exists(format!("{userid} already exists")));
         }
         Ok(())
     }
@@ -226,7 +226,7 @@ impl Store {
             .execute("DELETE FROM token WHERE id = ?1", [token.0.cast_signed()])?;
         if deleted == 0 {
             return Err(StoreError::Missing(format!(
-                "there is no token {}",
+                "token {} does not exist",
                 token.0
             )));
         }
@@ -245,7 +245,7 @@ impl Store {
                 |row| row.get(0).map(token_id),
             )
             .optional()?
-            .ok_or_else(|| StoreError::Missing("there is no such token".to_owned()))
+            .ok_or_else(|| StoreError::Missing("no such token".to_owned()))
     }
 
     /// Deletes the tokens that expired before `time`, and returns their number.
@@ -262,10 +262,10 @@ impl Store {
 fn check_display_name(name: Option<&str>) -> Result<(), StoreError> {
     match name {
         Some(name) if name.trim().is_empty() => Err(StoreError::Invalid(
-            "a display name is not empty; without one, none is shown".to_owned(),
+            "the display name is empty; omit it to show none".to_owned(),
         )),
         Some(name) if name.contains(char::is_control) => Err(StoreError::Invalid(
-            "a display name has no control characters".to_owned(),
+            "the display name contains control characters".to_owned(),
         )),
         _ => Ok(()),
     }
@@ -280,7 +280,7 @@ fn some_user(changed: usize, userid: &str) -> Result<(), StoreError> {
 
 fn no_user(userid: &str) -> StoreError {
     StoreError::Missing(format!(
-        "there is no user {userid}; add them with: h-realtime user add {userid}"
+        "user {userid} does not exist; add it with: h-realtime user add {userid}"
     ))
 }
 

@@ -152,15 +152,15 @@ fn permissions(
     fields: &mut Fields,
     user: &str,
 ) -> Result<(Map<String, Value>, Vec<ReadPermission>), Refusal> {
-    let given = fields
-        .object("permissions")?
-        .ok_or_else(|| fields.refusal("permissions.read", "is missing: who may read it?"))?;
+    let given = fields.object("permissions")?.ok_or_else(|| {
+        fields.refusal("permissions.read", "is missing: it must name the readers")
+    })?;
     let mut given = Fields::new("annotation.permissions", given);
     let read = given
         .strings("read")?
-        .ok_or_else(|| given.refusal("read", "is missing: who may read it?"))?;
+        .ok_or_else(|| given.refusal("read", "is missing: it must name the readers"))?;
     if read.is_empty() {
-        return Err(given.refusal("read", "is empty: nobody could read it"));
+        return Err(given.refusal("read", "is empty: it must name at least one reader"));
     }
     if read.len() > MAX_READERS {
         let what = format!("has more than {MAX_READERS} entries");
@@ -202,7 +202,7 @@ fn bad_reader(permissions: &Fields, entry: &str) -> Refusal {
 fn group(fields: &mut Fields, readers: &[ReadPermission]) -> Result<String, Refusal> {
     match fields.string("group")? {
         Some(group) if is_word(&group) => Ok(group),
-        Some(_) => Err(fields.refusal("group", "is no id of a group")),
+        Some(_) => Err(fields.refusal("group", "is not a valid group id")),
         None => Ok(readers
             .iter()
             .find_map(|reader| match reader {
@@ -247,7 +247,7 @@ fn target(fields: &mut Fields, uri: &str) -> Result<Vec<Value>, Refusal> {
     let selectors = target.iter().filter_map(|target| target.get("selector"));
     for selector in selectors.filter(|selector| !selector.is_null()) {
         if objects(selector.clone()).is_none() {
-            return Err(fields.refusal("target", "has a selector that is no list of objects"));
+            return Err(fields.refusal("target", "has a selector that is not a list of objects"));
         }
     }
     Ok(target)

@@ -193,7 +193,7 @@ impl Store {
 }
 
 fn nothing_to_compare(database: &Path) -> StoreError {
-    let message = "there is no database that says which tokens were revoked";
+    let message = "no database exists that could tell which tokens were revoked";
     StoreError::Invalid(format!("{}: {message}", database.display()))
 }
 
@@ -275,7 +275,7 @@ fn check_tables(db: &Connection, path: &Path) -> Result<(), StoreError> {
                 .optional()
         };
         if of(db)? != of(model.db())? {
-            let reason = format!("it does not have the table {table} of h-realtime");
+            let reason = format!("the table {table} of h-realtime is missing or differs");
             return Err(StoreError::Unusable(path.to_owned(), reason));
         }
     }

@@ -39,7 +39,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         if !is_word(id) {
             return Err(StoreError::Invalid(format!(
-                "{id:?} is no id of a group; it has no white space or control characters"
+                "{id:?} is not a valid group id; group ids contain no white space or control \
+                 characters"
             )));
         }
         let added = self.db().execute(
@@ -50,9 +51,7 @@ impl Store {
             (id, readable_by.as_str(), from_millis(now)),
         )?;
         if added == 0 {
-            return Err(StoreError::Exists(format!(
-                "the group {id} is there already"
-            )));
+            return Err(StoreError::Exists(format!("group {id} already exists")));
         }
         Ok(())
     }
@@ -64,7 +63,7 @@ impl Store {
     pub fn set_readable_by(&self, id: &str, readable_by: ReadableBy) -> Result<(), StoreError> {
         if id == WORLD && readable_by != ReadableBy::World {
             return Err(StoreError::Invalid(format!(
-                "the group {WORLD} is readable by everybody, and stays so"
+                "group {WORLD} is always readable by everyone"
             )));
         }
         let changed = self.db().execute(
@@ -81,7 +80,7 @@ impl Store {
     pub fn delete_group(&self, id: &str, now: UnixMillis) -> Result<(), StoreError> {
         if id == WORLD {
             return Err(StoreError::Invalid(format!(
-                "the group {WORLD} is that of everybody, and cannot be deleted"
+                "group {WORLD} contains everyone and cannot be deleted"
             )));
         }
         let change = Transaction::new_unchecked(self.db(), TransactionBehavior::Immediate)?;
@@ -181,7 +180,7 @@ impl Store {
         )?;
         if removed == 0 {
             return Err(StoreError::Missing(format!(
-                "{userid} is no member of {group}"
+                "{userid} is not a member of {group}"
             )));
         }
         Ok(())
@@ -197,7 +196,7 @@ fn some_group(changed: usize, id: &str) -> Result<(), StoreError> {
 
 fn no_group(id: &str) -> StoreError {
     StoreError::Missing(format!(
-        "there is no group {id}; add it with: h-realtime group add {id}"
+        "group {id} does not exist; add it with: h-realtime group add {id}"
     ))
 }
 

@@ -194,7 +194,7 @@ impl Embedded {
         self.stats.count_dropped(DropReason::Malformed);
         if let Some(count) = self.passed_over.count(1, now) {
             warn!(
-                "dropped malformed events from the queue: {count} since the last such line; the \
+                "dropped malformed events from the queue: {count} since the last such line; \
                  latest: {reason}"
             );
         }
@@ -207,8 +207,8 @@ impl Embedded {
         }
         if let Some(count) = unreadable {
             warn!(
-                "dropped events from the queue, as the database is unavailable: {count} since the \
-                 last such line"
+                "dropped events from the queue while the database is unavailable: {count} since \
+                 the last such line"
             );
         }
     }
@@ -243,8 +243,8 @@ impl Embedded {
         let trouble = outcome.err().map(|cause| cause.about(path));
         if let Some(trouble) = trouble.as_ref().filter(|_| self.trouble != trouble) {
             error!(
-                "database unavailable: {trouble}; trying again, and until then answering handshakes \
-                 with a token and requests to publish with 503"
+                "database unavailable: {trouble}; retrying, and rejecting authenticated handshakes \
+                 and publish requests with 503"
             );
         }
         self.trouble = trouble;
@@ -253,7 +253,7 @@ impl Embedded {
             return;
         }
         if ready && self.ready.is_some() {
-            info!("database available again: {}", path.display());
+            info!("database available again: path={}", path.display());
         }
         self.ready = Some(ready);
         tells.push(BackendEvent::Health { ready });

@@ -55,7 +55,7 @@ fn events(body: &[u8]) -> Result<Vec<(usize, Value)>, PublishError> {
     let Some((start, first)) = lines().next() else {
         return Err(PublishError {
             line: 1,
-            reason: "there is no event".to_owned(),
+            reason: "the body contains no event".to_owned(),
         });
     };
     let whole = match serde_json::from_slice(body) {
@@ -125,7 +125,7 @@ fn annotation_plan(
     let uris = event.strings("uris")?.unwrap_or_default();
     let json = event
         .object("annotation")?
-        .ok_or_else(|| event.refusal("annotation", "is missing: it says who may hear of this"))?;
+        .ok_or_else(|| event.refusal("annotation", "is missing: it determines the receivers"))?;
     let mut annotation = Annotation::new(json, id, now)?;
 
     let author = directory.author(&annotation.user)?;

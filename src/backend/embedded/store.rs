@@ -303,12 +303,12 @@ impl fmt::Display for StoreError {
             Self::Invalid(text) | Self::Exists(text) | Self::Missing(text) => f.write_str(text),
             Self::Newer { found } => write!(
                 f,
-                "the database is of version {found}, and this program knows none after {}; use \
-                 the newer program",
+                "the database has schema version {found}, and this program supports versions up \
+                 to {}; use a newer version of the program",
                 MIGRATIONS.len()
             ),
             Self::Locked => f.write_str(
-                "the database is locked by another program; try again, or find the program with \
+                "the database is locked by another program; try again, or find that program with \
                  fuser",
             ),
             Self::File(path, error) if error.kind() == io::ErrorKind::NotFound => write!(

@@ -108,9 +108,9 @@ impl Watch {
         }
         if let Some(count) = news.rechecked {
             warn!(
-                "the change log does not continue at {}: the database was restored or replaced, \
-                 or changed more than 10000 times at once; rechecked {count} tokens that were \
-                 used to log in: {ended} have ended",
+                "change log does not continue at seq={}: the database was restored or replaced, or \
+                 changed more than 10000 times at once; rechecked all tokens that were used to \
+                 log in: checked={count} ended={ended}",
                 self.place.seq
             );
         }

@@ -94,7 +94,7 @@ impl DatabaseClient {
     /// [`Unavailable`] if no connection can be made, or the other end is not h's database.
     pub async fn connect(&mut self) -> Result<(), Unavailable> {
         self.connection = None;
-        let mut failed = Unavailable("no way to connect".to_owned());
+        let mut failed = Unavailable("no host to connect to".to_owned());
         for server_kinds in self.spec.server_kinds.clone() {
             match self.connect_to(server_kinds).await {
                 Ok(()) => return Ok(()),
@@ -122,10 +122,10 @@ impl DatabaseClient {
                 }
                 Ok(Err(error)) if error.retry_in_other_ssl_mode && ssl_modes.peek().is_some() => {}
                 Ok(Err(error)) => return Err(Unavailable(error.cause)),
-                Err(_) => return Err(Unavailable("no connection in time".to_owned())),
+                Err(_) => return Err(Unavailable("connecting timed out".to_owned())),
             }
         }
-        Err(Unavailable("no way to connect".to_owned()))
+        Err(Unavailable("no host to connect to".to_owned()))
     }
 
     /// Returns whether there is an open connection.
@@ -288,7 +288,7 @@ impl DatabaseClient {
         let open = self.connection.take().filter(DatabaseConnection::is_open);
         let connection = open.ok_or_else(|| Unavailable("not connected".to_owned()))?;
         let answer = timeout(ANSWER_TIMEOUT, work(&connection)).await;
-        let answer = answer.map_err(|_| Unavailable("no answer in time".to_owned()))?;
+        let answer = answer.map_err(|_| Unavailable("query timed out".to_owned()))?;
         let answer = answer.map_err(|error| Unavailable(cause(&error)))?;
         self.connection = Some(connection);
         Ok(answer)

@@ -46,7 +46,8 @@ impl DatabaseConnection {
         // a character would fail the whole batch of tokens in the same query.
         let encoding = connection.parameter("server_encoding").unwrap_or_default();
         if encoding != "UTF8" {
-            let cause = format!("the database's encoding is {encoding}, where h has UTF8");
+            let cause =
+                format!("the database has the encoding {encoding} instead of UTF8, which h uses");
             return Err(ConnectError {
                 cause,
                 retry_in_other_ssl_mode: false,
@@ -156,8 +157,11 @@ impl Drop for UpGuard {
 /// Waits for the end of a connection's task, and logs the cause.
 async fn watch(task: JoinHandle<Result<(), Error>>, _up: UpGuard) {
     match task.await {
-        Ok(Err(error)) => warn!("the connection to the database ended: {}", cause(&error)),
-        Ok(Ok(())) => info!("the connection to the database ended"),
+        Ok(Err(error)) => warn!(
+            "lost the connection to the database: {}; reconnecting",
+            cause(&error)
+        ),
+        Ok(Ok(())) => info!("closed the connection to the database"),
         // The connection was closed on purpose, which the caller logs.
         Err(_) => {}
     }

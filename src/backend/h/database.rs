@@ -190,7 +190,7 @@ impl<D: Queries> Database<D> {
                 Ok(()) => {
                     if !*is_first {
                         let seconds = since.elapsed().as_secs_f64();
-                        info!("the database is there again, after {seconds:.1} s");
+                        info!("database available again: outage={seconds:.1}s");
                     }
                     let since = Instant::now();
                     self.state = DatabaseState::Up { since };
@@ -199,7 +199,7 @@ impl<D: Queries> Database<D> {
                     // An outage may last long; only a new reason is logged.
                     let cause = unavailable.to_string();
                     if logged.as_ref() != Some(&cause) {
-                        error!("the database cannot be reached: {cause}; trying again");
+                        error!("cannot connect to the database: {cause}; retrying");
                         *logged = Some(cause);
                     }
                     (*lasted, *is_first) = (Duration::ZERO, false);

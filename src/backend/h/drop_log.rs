@@ -79,8 +79,8 @@ impl DropLog {
         if let Some(count) = due {
             let Limits { events, bytes } = self.limits;
             warn!(
-                "dropped events that waited for the database, the oldest first: {count} since the \
-                 last such line (limits.backlog_events = {events}, limits.backlog_total = {bytes}B)"
+                "dropped the oldest events that waited for the database: {count} since the last \
+                 such line; limits.backlog_events={events} limits.backlog_total={bytes}B"
             );
         }
     }
@@ -88,8 +88,8 @@ impl DropLog {
     fn log_discarded(&self, due: Option<u64>) {
         if let Some(count) = due {
             warn!(
-                "too many unconfirmed group-join and group-leave events: {count} since the last \
-                 such line count only once the database confirms them"
+                "discarded unconfirmed membership changes beyond the limit: {count} since the last \
+                 such line; they take effect when the database has them"
             );
         }
     }
@@ -97,8 +97,8 @@ impl DropLog {
     fn log_malformed(&self, due: Option<u64>) {
         if let Some(count) = due {
             warn!(
-                "dropped events from the queue that lack required fields: {count} since the last \
-                 such line"
+                "dropped malformed events from the queue: {count} since the last such line; a \
+                 required member is missing or has the wrong type"
             );
         }
     }

@@ -157,7 +157,10 @@ fn rows_or_failure(answer: Result<Vec<Row>, Error>) -> Result<Vec<Row>, ReadFail
 
 /// A failure caused by a value that cannot be decoded.
 fn unreadable(error: Error) -> ReadFailure {
-    debug!("an annotation cannot be read: {}", cause(&error));
+    debug!(
+        "cannot read an annotation: {}; dropping its event",
+        cause(&error)
+    );
     ReadFailure::Event(DropReason::Unreadable)
 }
 

@@ -257,7 +257,7 @@ fn invalid_events_are_refused_with_a_reason() {
         (&event, "/annotation", "uri", json!(null), "annotation.uri is missing"),
         (&event, "/annotation", "uri", json!(""), "annotation.uri is empty"),
         (&event, "/annotation", "uri", json!({}), "annotation.uri must be a string"),
-        (&event, "/annotation", "group", json!(""), "annotation.group is no id"),
+        (&event, "/annotation", "group", json!(""), "annotation.group is not a valid group id"),
         (&event, "/annotation", "group", json!(1), "annotation.group must be a string"),
         (&event, "/annotation", "permissions", json!(null), "annotation.permissions.read is missing"),
         (&event, "/annotation", "permissions", json!([]), "annotation.permissions must be an object"),
@@ -333,8 +333,8 @@ fn invalid_body_is_refused_with_line_and_reason() {
     let deep = "[".repeat(100_000);
     #[rustfmt::skip]
     let cases = [
-        (String::new(), 1, "there is no event"),
-        ("\n \r\n".to_owned(), 1, "there is no event"),
+        (String::new(), 1, "the body contains no event"),
+        ("\n \r\n".to_owned(), 1, "the body contains no event"),
         ("{".to_owned(), 1, "not JSON at column 1: EOF"),
         ("[]".to_owned(), 1, "not a JSON object"),
         ("\n42".to_owned(), 2, "not a JSON object"),
