@@ -108,7 +108,7 @@ impl From<StoreError> for Exit {
             StoreError::File(..) | StoreError::Sqlite(_) => of_io(error.io_kind()),
             StoreError::Locked | StoreError::Unusable(..) | StoreError::Replaced(_) => Exit::IO,
         };
-        let is_unnamed = error.is_unnamed();
+        let is_unnamed = error.lacks_file_name();
         Exit {
             is_unnamed,
             ..Exit::new(code, error)

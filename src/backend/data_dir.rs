@@ -12,8 +12,8 @@ use std::time::SystemTime;
 
 use rustix::fs::{Gid, Uid, fchown};
 
-use super::data_lock::{DirLock, Locking, Sharing};
-use super::{advice, leftovers, new_secret};
+use super::data_lock::{DirLock, LockAttempt, LockMode};
+use super::{advice, new_secret, stale_drafts};
 use crate::model::Secret;
 
 /// An existing data directory.
@@ -90,12 +90,12 @@ impl DataDir {
     /// # Errors
     /// [`DataDirError::InUse`] if another server holds the lock, or an error if the directory
     /// cannot be read.
-    pub fn lock(&self, sharing: Sharing) -> Result<Option<DirLock>, DataDirError> {
+    pub fn lock(&self, sharing: LockMode) -> Result<Option<DirLock>, DataDirError> {
         let attempt = DirLock::attempt(&self.path, sharing);
         match attempt.map_err(|error| DataDirError::Io(self.path.clone(), error))? {
-            Locking::Locked(lock) => {
-                if lock.was_alone {
-                    for path in leftovers::remove(&self.path, SystemTime::now()) {
+            LockAttempt::Locked(lock) => {
+                if lock.is_sole_holder {
+                    for path in stale_drafts::remove(&self.path, SystemTime::now()) {
                         log::info!(
                             "removed a draft of a killed process: path={}",
                             path.display()
@@ -104,8 +104,8 @@ impl DataDir {
                 }
                 Ok(Some(lock))
             }
-            Locking::Held(pid) => Err(DataDirError::InUse(self.path.clone(), pid)),
-            Locking::Unsupported(error) => {
+            LockAttempt::Held(pid) => Err(DataDirError::InUse(self.path.clone(), pid)),
+            LockAttempt::Unsupported(error) => {
                 log::warn!(
                     "{}: cannot lock the data directory: {error}; continuing without a lock, so \
                      make sure that no other server uses it",
@@ -411,10 +411,10 @@ mod tests {
         let data = DataDir::open(temp.path()).unwrap();
         let draft = temp.path().join(new_secret("publish.key.").unwrap());
         fs::write(&draft, "half a k").unwrap();
-        let lock = data.lock(Sharing::Exclusive).unwrap();
+        let lock = data.lock(LockMode::Exclusive).unwrap();
         assert!(lock.is_some() && !draft.exists());
         fs::write(&draft, "half a k").unwrap();
-        let error = data.lock(Sharing::Shared).unwrap_err();
+        let error = data.lock(LockMode::Shared).unwrap_err();
         assert!(matches!(&error, DataDirError::InUse(at, _) if at == temp.path()));
         assert!(error.to_string().contains("another server"), "{error}");
         assert!(draft.exists());

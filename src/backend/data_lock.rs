@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// The kind of lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
+pub enum LockMode {
     /// For this process only.
     Exclusive,
     /// Shared by all processes that request this kind.
@@ -22,12 +22,12 @@ pub enum Sharing {
 pub struct DirLock {
     _directory: File,
     /// Whether no other process held a lock on the directory.
-    pub was_alone: bool,
+    pub is_sole_holder: bool,
 }
 
 /// The result of an attempt to lock a directory.
 #[derive(Debug)]
-pub enum Locking {
+pub enum LockAttempt {
     /// The directory is locked.
     Locked(DirLock),
     /// Another process holds a conflicting lock. Contains its id, if known.
@@ -41,27 +41,27 @@ impl DirLock {
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn attempt(path: &Path, sharing: Sharing) -> io::Result<Locking> {
+    pub fn attempt(path: &Path, sharing: LockMode) -> io::Result<LockAttempt> {
         let directory = File::open(path)?;
-        let was_alone = match directory.try_lock() {
+        let is_sole_holder = match directory.try_lock() {
             Ok(()) => true,
             Err(TryLockError::WouldBlock) => false,
-            Err(TryLockError::Error(error)) => return Ok(Locking::Unsupported(error)),
+            Err(TryLockError::Error(error)) => return Ok(LockAttempt::Unsupported(error)),
         };
         let locked = match sharing {
-            Sharing::Exclusive => was_alone,
-            Sharing::Shared => match directory.try_lock_shared() {
+            LockMode::Exclusive => is_sole_holder,
+            LockMode::Shared => match directory.try_lock_shared() {
                 Ok(()) => true,
                 Err(TryLockError::WouldBlock) => false,
-                Err(TryLockError::Error(error)) => return Ok(Locking::Unsupported(error)),
+                Err(TryLockError::Error(error)) => return Ok(LockAttempt::Unsupported(error)),
             },
         };
         Ok(match locked {
-            true => Locking::Locked(DirLock {
+            true => LockAttempt::Locked(DirLock {
                 _directory: directory,
-                was_alone,
+                is_sole_holder,
             }),
-            false => Locking::Held(holder(path)),
+            false => LockAttempt::Held(holder(path)),
         })
     }
 }
@@ -98,44 +98,44 @@ fn holder_of(inode: u64, locks: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn attempt(path: &Path, sharing: Sharing) -> Locking {
+    fn attempt(path: &Path, sharing: LockMode) -> LockAttempt {
         DirLock::attempt(path, sharing).unwrap()
     }
 
     #[test]
     fn exclusive_lock_has_one_holder_and_is_released_on_drop() {
         let temp = tempfile::tempdir().unwrap();
-        let Locking::Locked(lock) = attempt(temp.path(), Sharing::Exclusive) else {
+        let LockAttempt::Locked(lock) = attempt(temp.path(), LockMode::Exclusive) else {
             panic!("not locked");
         };
-        assert!(lock.was_alone);
-        for sharing in [Sharing::Exclusive, Sharing::Shared] {
-            let Locking::Held(pid) = attempt(temp.path(), sharing) else {
+        assert!(lock.is_sole_holder);
+        for sharing in [LockMode::Exclusive, LockMode::Shared] {
+            let LockAttempt::Held(pid) = attempt(temp.path(), sharing) else {
                 panic!("locked twice");
             };
             assert!(pid.is_none_or(|pid| pid == std::process::id()), "{pid:?}");
         }
         drop(lock);
-        let again = attempt(temp.path(), Sharing::Exclusive);
-        assert!(matches!(again, Locking::Locked(_)));
+        let again = attempt(temp.path(), LockMode::Exclusive);
+        assert!(matches!(again, LockAttempt::Locked(_)));
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn shared_locks_exclude_only_exclusive_locks() {
         let temp = tempfile::tempdir().unwrap();
-        let Locking::Locked(first) = attempt(temp.path(), Sharing::Shared) else {
+        let LockAttempt::Locked(first) = attempt(temp.path(), LockMode::Shared) else {
             panic!("not locked");
         };
-        let Locking::Locked(second) = attempt(temp.path(), Sharing::Shared) else {
+        let LockAttempt::Locked(second) = attempt(temp.path(), LockMode::Shared) else {
             panic!("not locked");
         };
-        assert_eq!((first.was_alone, second.was_alone), (true, false));
-        let exclusive = attempt(temp.path(), Sharing::Exclusive);
-        assert!(matches!(exclusive, Locking::Held(_)));
+        assert_eq!((first.is_sole_holder, second.is_sole_holder), (true, false));
+        let exclusive = attempt(temp.path(), LockMode::Exclusive);
+        assert!(matches!(exclusive, LockAttempt::Held(_)));
         drop((first, second));
-        let exclusive = attempt(temp.path(), Sharing::Exclusive);
-        assert!(matches!(exclusive, Locking::Locked(_)));
+        let exclusive = attempt(temp.path(), LockMode::Exclusive);
+        assert!(matches!(exclusive, LockAttempt::Locked(_)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub mod embedded;
 #[cfg(feature = "h")]
 pub mod h;
 mod json;
-mod leftovers;
+mod stale_drafts;
 // Each backend produces a part of the facts.
 #[cfg_attr(not(all(feature = "h", feature = "sqlite")), allow(dead_code))]
 mod policy;
@@ -31,7 +31,7 @@ mod userid;
 
 pub use data_check::check_data_dir;
 pub use data_dir::{DataDir, DataDirError, FileMark};
-pub use data_lock::{DirLock, Locking, Sharing};
+pub use data_lock::{DirLock, LockAttempt, LockMode};
 pub use request_queue::{QUEUE_CAPACITY, RequestQueue, RequestSender, SenderWatch, request_queue};
 pub use secret::new_secret;
 pub use stats::{DropReason, Link, Stats, Topic};

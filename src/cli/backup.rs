@@ -8,7 +8,7 @@ use clap::Args;
 use super::console::{Console, open_store};
 use crate::backend::DataDir;
 use crate::backend::advice::about;
-use crate::backend::embedded::{Contents, Restored, Revoked, StoreError, restore};
+use crate::backend::embedded::{Contents, Restored, RevokedTokens, StoreError, restore};
 use crate::exit::Exit;
 use crate::exit::of_io;
 use crate::model::UnixMillis;
@@ -80,8 +80,8 @@ pub fn run_backup(args: &BackupArgs, data: &Path) -> Result<(), Exit> {
 /// errors from opening the database.
 pub fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
     let revoked = match args.keep_revocations {
-        true => Revoked::LeaveOut,
-        false => Revoked::Restore,
+        true => RevokedTokens::LeaveOut,
+        false => RevokedTokens::Restore,
     };
     let data = DataDir::existing(data)?;
     let database = data.database();
@@ -111,7 +111,7 @@ fn of_output(error: StoreError, file: &Path, database: &Path) -> Exit {
         StoreError::File(path, cause) if path == file => {
             Exit::new(of_io(cause.kind()), about(file, cause))
         }
-        _ if error.is_unnamed() => {
+        _ if error.lacks_file_name() => {
             let exit = Exit::from(error);
             let message = format!(
                 "{} to {}: {}",

@@ -194,11 +194,11 @@ fn embedded(settings: &ServerSettings, source: Option<Source>) -> Result<Prepare
 /// one, so this waits for the lock until the other server has had time to handle its signal.
 #[cfg(feature = "sqlite")]
 fn lock(data: &DataDir, is_shared: bool) -> Result<Option<DirLock>, Exit> {
-    use crate::backend::{DataDirError, Sharing};
+    use crate::backend::{DataDirError, LockMode};
 
     let sharing = match is_shared {
-        true => Sharing::Shared,
-        false => Sharing::Exclusive,
+        true => LockMode::Shared,
+        false => LockMode::Exclusive,
     };
     let end = std::time::Instant::now() + LOCK_PATIENCE;
     loop {

@@ -109,7 +109,7 @@ impl Store {
     pub fn user(&self, userid: &str, now: UnixMillis) -> Result<UserRow, StoreError> {
         let mut users = self.users(now)?.into_iter();
         let found = users.find(|user| user.userid == userid);
-        found.ok_or_else(|| no_user(userid))
+        found.ok_or_else(|| missing_user(userid))
     }
 
     /// Returns the groups of a user with the user's roles, sorted by group id.
@@ -118,7 +118,7 @@ impl Store {
     /// The user does not exist.
     pub fn groups_of(&self, userid: &str) -> Result<Vec<(String, Role)>, StoreError> {
         let memberships = self.directory().memberships(userid)?;
-        let memberships = memberships.ok_or_else(|| no_user(userid))?;
+        let memberships = memberships.ok_or_else(|| missing_user(userid))?;
         let groups = memberships.into_iter();
         Ok(groups.map(|at| (at.group.to_string(), at.role)).collect())
     }
@@ -133,7 +133,7 @@ impl Store {
             "UPDATE user SET display_name = ?2 WHERE userid = ?1",
             (userid, name),
         )?;
-        some_user(changed, userid)
+        require_user_change(changed, userid)
     }
 
     /// Mutes or unmutes a user (h's NIPSA).
@@ -145,7 +145,7 @@ impl Store {
             "UPDATE user SET muted = ?2 WHERE userid = ?1",
             (userid, muted),
         )?;
-        some_user(changed, userid)
+        require_user_change(changed, userid)
     }
 
     /// Deletes a user with all tokens and memberships.
@@ -156,7 +156,7 @@ impl Store {
         let deleted = self
             .db()
             .execute("DELETE FROM user WHERE userid = ?1", [userid])?;
-        some_user(deleted, userid)
+        require_user_change(deleted, userid)
     }
 
     pub(super) fn user_row(&self, userid: &str) -> Result<i64, StoreError> {
@@ -165,7 +165,7 @@ impl Store {
                 row.get(0)
             })
             .optional()?
-            .ok_or_else(|| no_user(userid))
+            .ok_or_else(|| missing_user(userid))
     }
 }
 
@@ -271,14 +271,14 @@ fn check_display_name(name: Option<&str>) -> Result<(), StoreError> {
     }
 }
 
-fn some_user(changed: usize, userid: &str) -> Result<(), StoreError> {
+fn require_user_change(changed: usize, userid: &str) -> Result<(), StoreError> {
     if changed == 0 {
-        return Err(no_user(userid));
+        return Err(missing_user(userid));
     }
     Ok(())
 }
 
-fn no_user(userid: &str) -> StoreError {
+fn missing_user(userid: &str) -> StoreError {
     StoreError::Missing(format!(
         "user {userid} does not exist; add it with: h-realtime user add {userid}"
     ))

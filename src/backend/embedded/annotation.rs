@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::fields::{Fields, Refusal, objects, quoted};
+use super::fields::{Fields, InvalidField, objects, quote};
 use crate::backend::annotation_json::{AnnotationJson, raw};
 use crate::backend::time::{format_as_h, is_date_time};
 use crate::backend::userid::{is_userid, is_word};
@@ -38,7 +38,7 @@ pub(super) struct Annotation {
     user_info: Option<Map<String, Value>>,
     moderation: Option<Map<String, Value>>,
     /// Unknown members, which are kept.
-    further: Map<String, Value>,
+    unknown_members: Map<String, Value>,
 }
 
 /// An entry of `permissions.read`.
@@ -58,14 +58,14 @@ impl Annotation {
         json: Map<String, Value>,
         id: Option<String>,
         now: UnixMillis,
-    ) -> Result<Annotation, Refusal> {
+    ) -> Result<Annotation, InvalidField> {
         let mut fields = Fields::new("annotation", json);
-        let id = own_id(&mut fields, id)?;
-        let user = fields.needed("user")?;
+        let id = annotation_id(&mut fields, id)?;
+        let user = fields.required("user")?;
         if !is_userid(&user) {
-            return Err(fields.refusal("user", "must look like acct:NAME@AUTHORITY"));
+            return Err(fields.invalid("user", "must look like acct:NAME@AUTHORITY"));
         }
-        let uri = fields.needed("uri")?;
+        let uri = fields.required("uri")?;
         let (permissions, readers) = permissions(&mut fields, &user)?;
         let group = group(&mut fields, &readers)?;
         let (moderation_status, hidden) = moderation(&mut fields)?;
@@ -84,7 +84,7 @@ impl Annotation {
             user_info: fields.object("user_info")?,
             references: fields.strings("references")?.unwrap_or_default(),
             moderation: fields.object("moderation")?,
-            further: fields.rest(),
+            unknown_members: fields.rest(),
             id,
             user,
             uri,
@@ -98,11 +98,11 @@ impl Annotation {
 
     /// Returns the version of the annotated page, if given.
     pub fn version(&self) -> Option<u64> {
-        self.further.get("version").and_then(Value::as_u64)
+        self.unknown_members.get("version").and_then(Value::as_u64)
     }
 
     /// Adds the author's display name, unless the publisher provided one.
-    pub fn name_author(&mut self, display_name: Option<String>) {
+    pub fn set_author_name(&mut self, display_name: Option<String>) {
         self.user_info.get_or_insert_with(|| {
             Map::from_iter([("display_name".to_owned(), Value::from(display_name))])
         });
@@ -129,20 +129,20 @@ impl Annotation {
             references: &self.references,
             moderation: self.moderation.as_ref().map(raw).transpose()?,
             stored_members: &[],
-            published_members: Some(&self.further),
+            published_members: Some(&self.unknown_members),
         })
     }
 }
 
 /// Returns the annotation's id, which may be given by the event instead.
-fn own_id(fields: &mut Fields, event: Option<String>) -> Result<String, Refusal> {
+fn annotation_id(fields: &mut Fields, event: Option<String>) -> Result<String, InvalidField> {
     match (fields.string("id")?, event) {
         (Some(own), Some(event)) if own != event => {
-            Err(fields.refusal("id", "is not the event's annotation_id"))
+            Err(fields.invalid("id", "is not the event's annotation_id"))
         }
         (Some(id), _) | (None, Some(id)) if !id.is_empty() => Ok(id),
-        (None, None) => Err(fields.refusal("id", "is missing")),
-        _ => Err(fields.refusal("id", "is empty")),
+        (None, None) => Err(fields.invalid("id", "is missing")),
+        _ => Err(fields.invalid("id", "is empty")),
     }
 }
 
@@ -151,20 +151,20 @@ fn own_id(fields: &mut Fields, event: Option<String>) -> Result<String, Refusal>
 fn permissions(
     fields: &mut Fields,
     user: &str,
-) -> Result<(Map<String, Value>, Vec<ReadPermission>), Refusal> {
+) -> Result<(Map<String, Value>, Vec<ReadPermission>), InvalidField> {
     let given = fields.object("permissions")?.ok_or_else(|| {
-        fields.refusal("permissions.read", "is missing: it must name the readers")
+        fields.invalid("permissions.read", "is missing: it must name the readers")
     })?;
     let mut given = Fields::new("annotation.permissions", given);
     let read = given
         .strings("read")?
-        .ok_or_else(|| given.refusal("read", "is missing: it must name the readers"))?;
+        .ok_or_else(|| given.invalid("read", "is missing: it must name the readers"))?;
     if read.is_empty() {
-        return Err(given.refusal("read", "is empty: it must name at least one reader"));
+        return Err(given.invalid("read", "is empty: it must name at least one reader"));
     }
     if read.len() > MAX_READERS {
         let what = format!("has more than {MAX_READERS} entries");
-        return Err(given.refusal("read", &what));
+        return Err(given.invalid("read", &what));
     }
     let readers = read
         .iter()
@@ -189,9 +189,9 @@ fn reader(entry: &str) -> Option<ReadPermission> {
     }
 }
 
-fn bad_reader(permissions: &Fields, entry: &str) -> Refusal {
-    let entry = quoted(entry);
-    permissions.refusal(
+fn bad_reader(permissions: &Fields, entry: &str) -> InvalidField {
+    let entry = quote(entry);
+    permissions.invalid(
         "read",
         &format!("has {entry}, which is neither group:ID nor acct:NAME@AUTHORITY"),
     )
@@ -199,10 +199,10 @@ fn bad_reader(permissions: &Fields, entry: &str) -> Refusal {
 
 /// Returns the group. If missing, it is the first group that `permissions.read` names, or the world
 /// group if the annotation is private.
-fn group(fields: &mut Fields, readers: &[ReadPermission]) -> Result<String, Refusal> {
+fn group(fields: &mut Fields, readers: &[ReadPermission]) -> Result<String, InvalidField> {
     match fields.string("group")? {
         Some(group) if is_word(&group) => Ok(group),
-        Some(_) => Err(fields.refusal("group", "is not a valid group id")),
+        Some(_) => Err(fields.invalid("group", "is not a valid group id")),
         None => Ok(readers
             .iter()
             .find_map(|reader| match reader {
@@ -216,7 +216,7 @@ fn group(fields: &mut Fields, readers: &[ReadPermission]) -> Result<String, Refu
 
 /// Returns the moderation status as given, and whether the annotation is hidden: by the member
 /// `hidden`, or, as in h, by any status except `APPROVED`.
-fn moderation(fields: &mut Fields) -> Result<(Option<Value>, bool), Refusal> {
+fn moderation(fields: &mut Fields) -> Result<(Option<Value>, bool), InvalidField> {
     let hidden = fields.boolean("hidden")?.unwrap_or(false);
     let status = fields.raw("moderation_status");
     match &status {
@@ -225,21 +225,21 @@ fn moderation(fields: &mut Fields) -> Result<(Option<Value>, bool), Refusal> {
             let hides = word != "APPROVED";
             Ok((status, hidden || hides))
         }
-        Some(_) => Err(fields.refusal("moderation_status", "must be a string")),
+        Some(_) => Err(fields.invalid("moderation_status", "must be a string")),
     }
 }
 
-fn time(fields: &mut Fields, key: &str, now: UnixMillis) -> Result<String, Refusal> {
+fn time(fields: &mut Fields, key: &str, now: UnixMillis) -> Result<String, InvalidField> {
     match fields.string(key)? {
         None => Ok(format_as_h(now)),
         Some(text) if is_date_time(&text) => Ok(text),
-        Some(_) => Err(fields.refusal(key, "must look like 2024-01-02T03:04:05.678901+00:00")),
+        Some(_) => Err(fields.invalid(key, "must look like 2024-01-02T03:04:05.678901+00:00")),
     }
 }
 
 /// Returns the targets. The client searches the selectors of each for a quote. As in h, an empty
 /// list becomes a target for the page; the client sends one for notes about a whole page.
-fn target(fields: &mut Fields, uri: &str) -> Result<Vec<Value>, Refusal> {
+fn target(fields: &mut Fields, uri: &str) -> Result<Vec<Value>, InvalidField> {
     let target = fields.objects("target")?.unwrap_or_default();
     if target.is_empty() {
         return Ok(vec![json!({ "source": uri })]);
@@ -247,7 +247,7 @@ fn target(fields: &mut Fields, uri: &str) -> Result<Vec<Value>, Refusal> {
     let selectors = target.iter().filter_map(|target| target.get("selector"));
     for selector in selectors.filter(|selector| !selector.is_null()) {
         if objects(selector.clone()).is_none() {
-            return Err(fields.refusal("target", "has a selector that is not a list of objects"));
+            return Err(fields.invalid("target", "has a selector that is not a list of objects"));
         }
     }
     Ok(target)

@@ -32,7 +32,7 @@ pub struct Contents {
 
 /// The treatment of tokens that are in a backup and no longer in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Revoked {
+pub enum RevokedTokens {
     /// They are restored like everything else, and become valid again.
     Restore,
     /// They are omitted.
@@ -62,16 +62,16 @@ pub struct Restored {
 pub fn restore(
     database: &Path,
     from: &Path,
-    revoked: Revoked,
+    revoked: RevokedTokens,
     now: UnixMillis,
 ) -> Result<Restored, StoreError> {
     let draft = stage(from, database)?;
-    if revoked == Revoked::LeaveOut && !database.exists() {
+    if revoked == RevokedTokens::LeaveOut && !database.exists() {
         return Err(nothing_to_compare(database));
     }
     let attempt = || Store::open(database)?.restore_from(&draft, revoked, now);
     match attempt() {
-        Err(error) if error.is_damage() && revoked == Revoked::Restore => {
+        Err(error) if error.is_damage() && revoked == RevokedTokens::Restore => {
             let damaged = set_aside(database)?;
             Ok(Restored {
                 damaged: Some(damaged),
@@ -89,10 +89,15 @@ impl Store {
     /// # Errors
     /// `to` exists, cannot be written, or is the database itself; or the copy is damaged.
     pub fn backup(&self, to: &Path, overwrite: bool) -> Result<Contents, StoreError> {
-        self.copy_to(to, overwrite, Owner::Process)
+        self.copy_to(to, overwrite, FileOwner::Process)
     }
 
-    fn copy_to(&self, to: &Path, overwrite: bool, owner: Owner) -> Result<Contents, StoreError> {
+    fn copy_to(
+        &self,
+        to: &Path,
+        overwrite: bool,
+        owner: FileOwner,
+    ) -> Result<Contents, StoreError> {
         if !overwrite && to.symlink_metadata().is_ok() {
             let message = format!("{} exists; --force replaces it", to.display());
             return Err(StoreError::Exists(message));
@@ -105,7 +110,7 @@ impl Store {
             let message = format!("{} is the database itself", to.display());
             return Err(StoreError::Invalid(message));
         }
-        let draft = Draft::beside(to, owner)?;
+        let draft = DraftFile::beside(to, owner)?;
         draft.fill_from(self.db())?;
         let copy = Connection::open(&draft.path)?;
         check_integrity(&copy, to)?;
@@ -118,23 +123,23 @@ impl Store {
     /// Replaces the contents of the database with those of a draft, which has the same schema.
     fn restore_from(
         &self,
-        draft: &Draft,
-        revoked: Revoked,
+        draft: &DraftFile,
+        revoked: RevokedTokens,
         now: UnixMillis,
     ) -> Result<Restored, StoreError> {
         let own = PathBuf::from(self.db().path().unwrap_or_default());
         let had_users = "SELECT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'user')";
         let had_users: bool = self.db().query_row(had_users, [], |row| row.get(0))?;
-        if !had_users && revoked == Revoked::LeaveOut {
+        if !had_users && revoked == RevokedTokens::LeaveOut {
             return Err(nothing_to_compare(&own));
         }
         let before = had_users.then(|| suffixed(&own, ".before-restore"));
         if let Some(before) = &before {
-            self.copy_to(before, true, Owner::OfDirectory)?;
+            self.copy_to(before, true, FileOwner::OfDirectory)?;
         }
         self.db()
             .execute("ATTACH ?1 AS draft", [text(&draft.path)?])?;
-        let revived = self.take_over(revoked, now);
+        let revived = self.replace_rows(revoked, now);
         self.db().execute("DETACH draft", [])?;
         let revived = revived?;
         Ok(Restored {
@@ -146,13 +151,17 @@ impl Store {
     }
 
     /// Replaces all rows with those of the attached database `draft`, which has the same schema.
-    fn take_over(&self, revoked: Revoked, now: UnixMillis) -> Result<Vec<TokenId>, StoreError> {
+    fn replace_rows(
+        &self,
+        revoked: RevokedTokens,
+        now: UnixMillis,
+    ) -> Result<Vec<TokenId>, StoreError> {
         let change = rusqlite::Transaction::new_unchecked(
             self.db(),
             rusqlite::TransactionBehavior::Immediate,
         )?;
         change.execute_batch("PRAGMA defer_foreign_keys = true")?;
-        if revoked == Revoked::LeaveOut {
+        if revoked == RevokedTokens::LeaveOut {
             let left_out =
                 "DELETE FROM draft.token WHERE hash NOT IN (SELECT hash FROM main.token)";
             change.execute(left_out, [])?;
@@ -200,7 +209,7 @@ fn nothing_to_compare(database: &Path) -> StoreError {
 /// Moves an unusable database file aside, together with SQLite's companion files, and returns its
 /// new path.
 fn set_aside(database: &Path) -> Result<PathBuf, StoreError> {
-    let aside = free_name(suffixed(database, ".damaged"));
+    let aside = unused_name(suffixed(database, ".damaged"));
     for beside in ["-journal", "-wal", "-shm"] {
         let moved = fs::rename(suffixed(database, beside), suffixed(&aside, beside));
         if let Err(error) = moved
@@ -216,7 +225,7 @@ fn set_aside(database: &Path) -> Result<PathBuf, StoreError> {
 }
 
 /// Returns `path` if it is unused, and otherwise the first unused one with a number appended.
-fn free_name(path: PathBuf) -> PathBuf {
+fn unused_name(path: PathBuf) -> PathBuf {
     let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
     let numbered = (2..=u32::MAX).map(|number| suffixed(&path, &format!(".{number}")));
     let mut names = std::iter::once(path.clone()).chain(numbered);
@@ -225,7 +234,7 @@ fn free_name(path: PathBuf) -> PathBuf {
 
 /// Copies a backup to a draft beside the database, checks it, and migrates it to this version's
 /// schema.
-fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
+fn stage(from: &Path, database: &Path) -> Result<DraftFile, StoreError> {
     let metadata = fs::metadata(from).and_then(|metadata| match metadata.is_dir() {
         true => Err(io::ErrorKind::IsADirectory.into()),
         false => Ok(metadata),
@@ -235,7 +244,7 @@ fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
         let message = format!("{} is the database itself", from.display());
         return Err(StoreError::Invalid(message));
     }
-    let draft = Draft::beside(database, Owner::OfDirectory)?;
+    let draft = DraftFile::beside(database, FileOwner::OfDirectory)?;
     let staged = || -> Result<(), StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         draft.fill_from(&Connection::open_with_flags(from, flags)?)?;
@@ -246,7 +255,7 @@ fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
     staged().map_err(|error| match error {
         StoreError::Unusable(_, reason) => StoreError::Unusable(from.to_owned(), reason),
         // Only the draft is written.
-        StoreError::Sqlite(cause) if is_of_writing(&cause) => StoreError::Sqlite(cause),
+        StoreError::Sqlite(cause) if is_write_error(&cause) => StoreError::Sqlite(cause),
         StoreError::Sqlite(cause) => StoreError::Unusable(from.to_owned(), cause.to_string()),
         error @ StoreError::Newer { .. } => {
             StoreError::Unusable(from.to_owned(), error.to_string())
@@ -257,10 +266,10 @@ fn stage(from: &Path, database: &Path) -> Result<Draft, StoreError> {
 }
 
 /// Returns whether writing failed, as on a full disk.
-fn is_of_writing(error: &rusqlite::Error) -> bool {
+fn is_write_error(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| match error.code {
         ErrorCode::DiskFull => true,
-        ErrorCode::SystemIoFailure => !OF_READING.contains(&error.extended_code),
+        ErrorCode::SystemIoFailure => !READ_ERRORS.contains(&error.extended_code),
         _ => false,
     })
 }
@@ -326,7 +335,7 @@ impl Contents {
 
 /// The owner of a new file that root creates.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
+enum FileOwner {
     /// Root.
     Process,
     /// The owner of the data directory, for files that the server's user must read.
@@ -335,23 +344,23 @@ enum Owner {
 
 /// A file that is being written under a temporary name. Dropping it deletes the file unless it was
 /// kept.
-struct Draft {
+struct DraftFile {
     path: PathBuf,
 }
 
-impl Draft {
+impl DraftFile {
     /// Creates an empty file with mode 0600 in the directory of `path`.
-    fn beside(path: &Path, owner: Owner) -> Result<Draft, StoreError> {
+    fn beside(path: &Path, owner: FileOwner) -> Result<DraftFile, StoreError> {
         let of_draft = |error| StoreError::File(path.to_owned(), error);
         let path = std::path::absolute(path).map_err(of_draft)?;
         let suffix = new_secret(".").map_err(io::Error::from).map_err(of_draft)?;
-        let draft = Draft {
+        let draft = DraftFile {
             path: suffixed(&path, &suffix),
         };
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let file = options.open(&draft.path).map_err(of_draft)?;
-        if owner == Owner::OfDirectory {
+        if owner == FileOwner::OfDirectory {
             adopt(&file, &draft.path).map_err(of_draft)?;
         }
         Ok(draft)
@@ -373,7 +382,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for DraftFile {
     fn drop(&mut self) {
         // After a rename, the file no longer exists under this name.
         for beside in ["", "-journal"] {
@@ -395,7 +404,7 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// SQLite's errors of reading a file.
-const OF_READING: [i32; 2] = [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ];
+const READ_ERRORS: [i32; 2] = [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ];
 
 #[cfg(test)]
 mod tests;

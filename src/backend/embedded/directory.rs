@@ -55,14 +55,14 @@ pub(super) struct Credential {
 /// A position in the change log: the sequence number and nonce of a row. A different log has a
 /// different nonce at the same number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct LogPosition {
     pub seq: i64,
     pub nonce: Option<i64>,
 }
 
 /// One row of the change log.
-pub(super) struct Change {
-    pub place: Place,
+pub(super) struct LogEntry {
+    pub position: LogPosition,
     pub kind: String,
     pub userid: Option<String>,
     pub token: Option<TokenId>,
@@ -183,24 +183,24 @@ impl<'a> Directory<'a> {
     }
 
     /// Returns the last position in the change log, or the default if the log is empty.
-    pub fn last_place(&self) -> Result<Place, rusqlite::Error> {
-        let place = self
+    pub fn last_position(&self) -> Result<LogPosition, rusqlite::Error> {
+        let position = self
             .db
             .prepare_cached("SELECT seq, nonce FROM change ORDER BY seq DESC LIMIT 1")?
-            .query_row([], place)
+            .query_row([], position)
             .optional()?;
-        Ok(place.unwrap_or_default())
+        Ok(position.unwrap_or_default())
     }
 
     /// Returns the remaining changes from sequence number `seq` onwards, in order.
-    pub fn changes_from(&self, seq: i64) -> Result<Vec<Change>, rusqlite::Error> {
+    pub fn changes_from(&self, seq: i64) -> Result<Vec<LogEntry>, rusqlite::Error> {
         self.db
             .prepare_cached(
                 "SELECT seq, nonce, kind, userid, token FROM change WHERE seq >= ?1 ORDER BY seq",
             )?
             .query_map([seq], |row| {
-                Ok(Change {
-                    place: place(row)?,
+                Ok(LogEntry {
+                    position: position(row)?,
                     kind: row.get(2)?,
                     userid: row.get(3)?,
                     token: row.get::<_, Option<i64>>(4)?.map(token_id),
@@ -210,8 +210,8 @@ impl<'a> Directory<'a> {
     }
 }
 
-fn place(row: &Row<'_>) -> Result<Place, rusqlite::Error> {
-    Ok(Place {
+fn position(row: &Row<'_>) -> Result<LogPosition, rusqlite::Error> {
+    Ok(LogPosition {
         seq: row.get(0)?,
         nonce: row.get(1)?,
     })

@@ -4,12 +4,12 @@ use serde_json::{Map, Value};
 
 /// The reason why a publication is rejected, as text for the publisher.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal(pub String);
+pub(super) struct InvalidField(pub String);
 
 /// The remaining members of an object. A member that is `null` counts as missing, since h's own
 /// tables contain such values.
 pub(super) struct Fields {
-    /// The object's name in a [`Refusal`]; empty for the event itself.
+    /// The object's name in a [`InvalidField`]; empty for the event itself.
     path: &'static str,
     map: Map<String, Value>,
 }
@@ -29,7 +29,7 @@ impl Fields {
         self.map.shift_remove(key)
     }
 
-    pub fn string(&mut self, key: &str) -> Result<Option<String>, Refusal> {
+    pub fn string(&mut self, key: &str) -> Result<Option<String>, InvalidField> {
         self.part(key, "a string", |value| match value {
             Value::String(text) => Some(text),
             _ => None,
@@ -37,19 +37,19 @@ impl Fields {
     }
 
     /// Takes a required, nonempty string.
-    pub fn needed(&mut self, key: &str) -> Result<String, Refusal> {
+    pub fn required(&mut self, key: &str) -> Result<String, InvalidField> {
         match self.string(key)? {
             Some(text) if !text.is_empty() => Ok(text),
-            Some(_) => Err(self.refusal(key, "is empty")),
-            None => Err(self.refusal(key, "is missing")),
+            Some(_) => Err(self.invalid(key, "is empty")),
+            None => Err(self.invalid(key, "is missing")),
         }
     }
 
-    pub fn boolean(&mut self, key: &str) -> Result<Option<bool>, Refusal> {
+    pub fn boolean(&mut self, key: &str) -> Result<Option<bool>, InvalidField> {
         self.part(key, "true or false", |value| value.as_bool())
     }
 
-    pub fn strings(&mut self, key: &str) -> Result<Option<Vec<String>>, Refusal> {
+    pub fn strings(&mut self, key: &str) -> Result<Option<Vec<String>>, InvalidField> {
         self.part(key, "a list of strings", |value| match value {
             Value::Array(items) => items
                 .into_iter()
@@ -62,22 +62,22 @@ impl Fields {
         })
     }
 
-    pub fn object(&mut self, key: &str) -> Result<Option<Map<String, Value>>, Refusal> {
+    pub fn object(&mut self, key: &str) -> Result<Option<Map<String, Value>>, InvalidField> {
         self.part(key, "an object", |value| match value {
             Value::Object(map) => Some(map),
             _ => None,
         })
     }
 
-    pub fn objects(&mut self, key: &str) -> Result<Option<Vec<Value>>, Refusal> {
+    pub fn objects(&mut self, key: &str) -> Result<Option<Vec<Value>>, InvalidField> {
         self.part(key, "a list of objects", objects)
     }
 
     /// Creates a refusal that names a member of this object.
-    pub fn refusal(&self, key: &str, what: &str) -> Refusal {
+    pub fn invalid(&self, key: &str, what: &str) -> InvalidField {
         match self.path {
-            "" => Refusal(format!("{key} {what}")),
-            path => Refusal(format!("{path}.{key} {what}")),
+            "" => InvalidField(format!("{key} {what}")),
+            path => InvalidField(format!("{path}.{key} {what}")),
         }
     }
 
@@ -86,12 +86,12 @@ impl Fields {
         key: &str,
         kind: &str,
         read: impl FnOnce(Value) -> Option<T>,
-    ) -> Result<Option<T>, Refusal> {
+    ) -> Result<Option<T>, InvalidField> {
         match self.map.shift_remove(key) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match read(value) {
                 Some(part) => Ok(Some(part)),
-                None => Err(self.refusal(key, &format!("must be {kind}"))),
+                None => Err(self.invalid(key, &format!("must be {kind}"))),
             },
         }
     }
@@ -106,7 +106,7 @@ pub(super) fn objects(value: Value) -> Option<Vec<Value>> {
 }
 
 /// Quotes published text, truncated to fit into a refusal.
-pub(super) fn quoted(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     match text.char_indices().nth(QUOTED) {
         Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),
         None => format!("{text:?}"),

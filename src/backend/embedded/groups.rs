@@ -70,7 +70,7 @@ impl Store {
             "UPDATE grp SET readable_by = ?2 WHERE id = ?1 AND deleted IS NULL",
             (id, readable_by.as_str()),
         )?;
-        some_group(changed, id)
+        require_group_change(changed, id)
     }
 
     /// Deletes a group and its memberships. From then on it has no readers.
@@ -89,7 +89,7 @@ impl Store {
              WHERE id = ?1 AND deleted IS NULL",
             (id, from_millis(now)),
         )?;
-        some_group(deleted, id)?;
+        require_group_change(deleted, id)?;
         change.execute("DELETE FROM membership WHERE group_id = ?1", [id])?;
         Ok(change.commit()?)
     }
@@ -108,7 +108,7 @@ impl Store {
     /// The group does not exist.
     pub fn group(&self, id: &str) -> Result<GroupRow, StoreError> {
         let found = self.groups_like(Some(id))?.into_iter().next();
-        found.ok_or_else(|| no_group(id))
+        found.ok_or_else(|| missing_group(id))
     }
 
     fn groups_like(&self, id: Option<&str>) -> Result<Vec<GroupRow>, StoreError> {
@@ -157,7 +157,7 @@ impl Store {
             )
             .optional()?;
         if is_there.is_none() {
-            return Err(no_group(group));
+            return Err(missing_group(group));
         }
         change.execute(
             "INSERT INTO membership (user_id, group_id, role) VALUES (?1, ?2, ?3)
@@ -187,14 +187,14 @@ impl Store {
     }
 }
 
-fn some_group(changed: usize, id: &str) -> Result<(), StoreError> {
+fn require_group_change(changed: usize, id: &str) -> Result<(), StoreError> {
     match changed {
-        0 => Err(no_group(id)),
+        0 => Err(missing_group(id)),
         _ => Ok(()),
     }
 }
 
-fn no_group(id: &str) -> StoreError {
+fn missing_group(id: &str) -> StoreError {
     StoreError::Missing(format!(
         "group {id} does not exist; add it with: h-realtime group add {id}"
     ))

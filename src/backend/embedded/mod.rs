@@ -9,6 +9,7 @@
 mod accounts;
 mod annotation;
 mod backup;
+mod change_log;
 mod directory;
 mod fields;
 mod file;
@@ -16,10 +17,9 @@ mod groups;
 mod policy_facts;
 mod publish;
 mod store;
-mod watch;
 
 pub use accounts::{TokenRow, UserRow};
-pub use backup::{Contents, Restored, Revoked, restore};
+pub use backup::{Contents, Restored, RevokedTokens, restore};
 pub use directory::ReadableBy;
 pub use groups::GroupRow;
 pub use store::{Store, StoreError};
@@ -29,9 +29,9 @@ use std::sync::Arc;
 
 use log::{error, info, warn};
 
+use self::change_log::{ChangeLogReader, Changes};
 use self::directory::{Credential, Directory, token_hash};
-use self::publish::Fault;
-use self::watch::{News, Watch};
+use self::publish::PublishFailure;
 use super::{Backend, DataDir, DropReason, Stats};
 use crate::log_throttle::LogThrottle;
 use crate::model::{
@@ -45,23 +45,23 @@ pub struct Embedded {
     path: Option<PathBuf>,
     /// `None` after an error, until the file has been reopened.
     store: Option<Store>,
-    watch: Watch,
+    change_log: ChangeLogReader,
     stats: Arc<Stats>,
     /// The health reported last; `None` before the first report.
     ready: Option<bool>,
     /// The error logged last while the database is unavailable.
-    trouble: Option<String>,
-    passed_over: LogThrottle,
+    last_error: Option<String>,
+    malformed: LogThrottle,
     /// Events that arrived while the database was unavailable.
     unreadable: LogThrottle,
 }
 
 /// The result of reading the database in one view.
-struct Reading {
-    news: News,
+struct ReadResult {
+    changes: Changes,
     answers: Vec<BackendEvent>,
     /// The tokens of successful logins.
-    let_in: Vec<(TokenId, Credential)>,
+    logins: Vec<(TokenId, Credential)>,
 }
 
 impl Embedded {
@@ -80,15 +80,15 @@ impl Embedded {
         path: Option<PathBuf>,
         stats: Arc<Stats>,
     ) -> Result<Embedded, StoreError> {
-        let watch = Watch::start(&store.directory())?;
+        let change_log = ChangeLogReader::start(&store.directory())?;
         Ok(Embedded {
             path,
             store: Some(store),
-            watch,
+            change_log,
             stats,
             ready: None,
-            trouble: None,
-            passed_over: LogThrottle::default(),
+            last_error: None,
+            malformed: LogThrottle::default(),
             unreadable: LogThrottle::default(),
         })
     }
@@ -97,30 +97,30 @@ impl Embedded {
     /// therefore never succeeds because of a state older than the news that would have rejected it.
     fn read(
         &mut self,
-        questions: &[BackendRequest],
+        requests: &[BackendRequest],
         now: UnixMillis,
-    ) -> Result<Reading, StoreError> {
-        let reading = self.read_once(questions, now);
+    ) -> Result<ReadResult, StoreError> {
+        let reading = self.read_once(requests, now);
         if !self.disconnect_after(&reading) {
             return reading;
         }
-        let reading = self.read_once(questions, now);
+        let reading = self.read_once(requests, now);
         self.disconnect_after(&reading);
         reading
     }
 
     /// Closes the connection after an error that a new connection might not have. Returns whether
     /// it did.
-    fn disconnect_after(&mut self, reading: &Result<Reading, StoreError>) -> bool {
+    fn disconnect_after(&mut self, reading: &Result<ReadResult, StoreError>) -> bool {
         let is_lasting = !matches!(reading, Ok(_) | Err(StoreError::Locked));
         is_lasting && self.path.is_some() && self.store.take().is_some()
     }
 
     fn read_once(
         &mut self,
-        questions: &[BackendRequest],
+        requests: &[BackendRequest],
         now: UnixMillis,
-    ) -> Result<Reading, StoreError> {
+    ) -> Result<ReadResult, StoreError> {
         if let (None, Some(path)) = (&self.store, &self.path) {
             self.store = Some(Store::open_existing(path)?);
         }
@@ -130,16 +130,15 @@ impl Embedded {
         store.leave_wal()?;
         let view = store.view()?;
         let directory = Directory::new(&view);
-        let mut reading = Reading {
-            news: self.watch.news(&directory)?,
-            answers: Vec::with_capacity(questions.len()),
-            let_in: Vec::new(),
+        let mut reading = ReadResult {
+            changes: self.change_log.unreported(&directory)?,
+            answers: Vec::with_capacity(requests.len()),
+            logins: Vec::new(),
         };
-        for question in questions {
-            let answer = self.answer(question, &directory, now)?;
-            if let (BackendRequest::Authenticate { token, .. }, Some(answer)) = (question, &answer)
-            {
-                reading.let_in.extend(credential(token, answer));
+        for request in requests {
+            let answer = self.answer(request, &directory, now)?;
+            if let (BackendRequest::Authenticate { token, .. }, Some(answer)) = (request, &answer) {
+                reading.logins.extend(credential(token, answer));
             }
             reading.answers.extend(answer);
         }
@@ -148,11 +147,11 @@ impl Embedded {
 
     fn answer(
         &self,
-        question: &BackendRequest,
+        request: &BackendRequest,
         directory: &Directory<'_>,
         now: UnixMillis,
     ) -> Result<Option<BackendEvent>, rusqlite::Error> {
-        Ok(Some(match question {
+        Ok(Some(match request {
             BackendRequest::Authenticate { request_id, token } => BackendEvent::Authenticated {
                 request_id: *request_id,
                 reply: match directory.identity(token, now)? {
@@ -164,8 +163,8 @@ impl Embedded {
                 request_id: *request_id,
                 result: match publish::plans(body, directory, now) {
                     Ok(plans) => Ok(plans),
-                    Err(Fault::Publisher(error)) => Err(error),
-                    Err(Fault::Database(error)) => return Err(error),
+                    Err(PublishFailure::Publisher(error)) => Err(error),
+                    Err(PublishFailure::Database(error)) => return Err(error),
                 },
             },
             BackendRequest::QueueEvent {
@@ -178,11 +177,11 @@ impl Embedded {
                     received: *received,
                     ack: ack.clone(),
                 },
-                Err(Fault::Publisher(error)) => {
-                    self.pass_over(&error.reason, now);
+                Err(PublishFailure::Publisher(error)) => {
+                    self.drop_malformed(&error.reason, now);
                     return Ok(None);
                 }
-                Err(Fault::Database(error)) => return Err(error),
+                Err(PublishFailure::Database(error)) => return Err(error),
             },
             // The change log already reports all changes.
             BackendRequest::Sweep { .. } => return Ok(None),
@@ -190,9 +189,9 @@ impl Embedded {
     }
 
     /// `reason` is our own text, except for short quotations of invalid input.
-    fn pass_over(&self, reason: &str, now: UnixMillis) {
+    fn drop_malformed(&self, reason: &str, now: UnixMillis) {
         self.stats.count_dropped(DropReason::Malformed);
-        if let Some(count) = self.passed_over.count(1, now) {
+        if let Some(count) = self.malformed.count(1, now) {
             warn!(
                 "dropped malformed events from the queue: {count} since the last such line; \
                  latest: {reason}"
@@ -214,8 +213,8 @@ impl Embedded {
     }
 
     /// The answer while the database is unavailable.
-    fn unavailable(&self, question: &BackendRequest, now: UnixMillis) -> Option<BackendEvent> {
-        match question {
+    fn unavailable(&self, request: &BackendRequest, now: UnixMillis) -> Option<BackendEvent> {
+        match request {
             BackendRequest::Authenticate { request_id, .. } => Some(BackendEvent::Authenticated {
                 request_id: *request_id,
                 reply: AuthReply::Unavailable,
@@ -238,16 +237,19 @@ impl Embedded {
 
     /// Reports the health if it differs from the last report. Logs each new reason for being
     /// unavailable.
-    fn health(&mut self, outcome: Result<(), &StoreError>, tells: &mut Vec<BackendEvent>) {
+    fn health(&mut self, outcome: Result<(), &StoreError>, events: &mut Vec<BackendEvent>) {
         let path = self.path.as_deref().unwrap_or(Path::new("(in memory)"));
-        let trouble = outcome.err().map(|cause| cause.about(path));
-        if let Some(trouble) = trouble.as_ref().filter(|_| self.trouble != trouble) {
+        let last_error = outcome.err().map(|cause| cause.about(path));
+        if let Some(last_error) = last_error
+            .as_ref()
+            .filter(|_| self.last_error != last_error)
+        {
             error!(
-                "database unavailable: {trouble}; retrying, and rejecting authenticated handshakes \
+                "database unavailable: {last_error}; retrying, and rejecting authenticated handshakes \
                  and publish requests with 503"
             );
         }
-        self.trouble = trouble;
+        self.last_error = last_error;
         let ready = outcome.is_ok();
         if self.ready == Some(ready) {
             return;
@@ -256,7 +258,7 @@ impl Embedded {
             info!("database available again: path={}", path.display());
         }
         self.ready = Some(ready);
-        tells.push(BackendEvent::Health { ready });
+        events.push(BackendEvent::Health { ready });
     }
 }
 
@@ -278,34 +280,34 @@ fn credential(token: &Secret, answer: &BackendEvent) -> Option<(TokenId, Credent
 }
 
 impl Backend for Embedded {
-    fn turn(&mut self, questions: Vec<BackendRequest>, now: UnixMillis) -> Vec<BackendEvent> {
-        let mut tells = Vec::new();
-        match self.read(&questions, now) {
+    fn turn(&mut self, requests: Vec<BackendRequest>, now: UnixMillis) -> Vec<BackendEvent> {
+        let mut events = Vec::new();
+        match self.read(&requests, now) {
             Ok(reading) => {
-                self.health(Ok(()), &mut tells);
-                tells.extend(self.watch.take(reading.news));
-                for (token, credential) in &reading.let_in {
-                    self.watch.let_in(*token, credential);
+                self.health(Ok(()), &mut events);
+                events.extend(self.change_log.commit(reading.changes));
+                for (token, credential) in &reading.logins {
+                    self.change_log.record_login(*token, credential);
                 }
-                tells.extend(reading.answers);
+                events.extend(reading.answers);
             }
             Err(cause) => {
-                self.health(Err(&cause), &mut tells);
-                tells.extend(
-                    questions
+                self.health(Err(&cause), &mut events);
+                events.extend(
+                    requests
                         .iter()
-                        .filter_map(|question| self.unavailable(question, now)),
+                        .filter_map(|request| self.unavailable(request, now)),
                 );
             }
         }
-        Self::log_dropped(self.passed_over.poll(now), self.unreadable.poll(now));
-        tells
+        Self::log_dropped(self.malformed.poll(now), self.unreadable.poll(now));
+        events
     }
 }
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        Self::log_dropped(self.passed_over.finish(), self.unreadable.finish());
+        Self::log_dropped(self.malformed.finish(), self.unreadable.finish());
     }
 }
 

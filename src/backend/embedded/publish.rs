@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::annotation::Annotation;
 use super::directory::Directory;
-use super::fields::{Fields, Refusal, quoted};
+use super::fields::{Fields, InvalidField, quote};
 use super::policy_facts::policy_facts;
 use crate::backend::annotation_json::{self, notification};
 use crate::backend::json::without_lone_surrogates;
@@ -20,7 +20,7 @@ use crate::uri;
 
 /// The reason why a body is rejected as a whole.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum PublishFailure {
     /// The body is invalid.
     Publisher(PublishError),
     /// The readers cannot be determined, since the database is unavailable.
@@ -33,13 +33,15 @@ pub(super) fn plans(
     body: &[u8],
     directory: &Directory<'_>,
     now: UnixMillis,
-) -> Result<Vec<Plan>, Fault> {
+) -> Result<Vec<Plan>, PublishFailure> {
     let mut plans = Vec::new();
     let body = without_lone_surrogates(body);
-    for (line, event) in events(&body).map_err(Fault::Publisher)? {
+    for (line, event) in events(&body).map_err(PublishFailure::Publisher)? {
         let plan = plan(event, directory, now).map_err(|error| match error {
-            EventError::Refused(Refusal(reason)) => Fault::Publisher(PublishError { line, reason }),
-            EventError::Database(error) => Fault::Database(error),
+            EventError::Refused(InvalidField(reason)) => {
+                PublishFailure::Publisher(PublishError { line, reason })
+            }
+            EventError::Database(error) => PublishFailure::Database(error),
         })?;
         plans.push(plan);
     }
@@ -86,21 +88,23 @@ fn not_json(line: usize, error: &serde_json::Error) -> PublishError {
 }
 
 enum EventError {
-    Refused(Refusal),
+    Refused(InvalidField),
     Database(rusqlite::Error),
 }
 
 fn plan(event: Value, directory: &Directory<'_>, now: UnixMillis) -> Result<Plan, EventError> {
     let Value::Object(event) = event else {
-        return Err(EventError::Refused(Refusal("not a JSON object".to_owned())));
+        return Err(EventError::Refused(InvalidField(
+            "not a JSON object".to_owned(),
+        )));
     };
     let mut event = Fields::new("", event);
-    match event.needed("topic")?.as_str() {
+    match event.required("topic")?.as_str() {
         "annotation" => annotation_plan(event, directory, now),
         "user" => Ok(user_plan(event)?),
         other => {
-            let what = format!("must be annotation or user, not {}", quoted(other));
-            Err(event.refusal("topic", &what).into())
+            let what = format!("must be annotation or user, not {}", quote(other));
+            Err(event.invalid("topic", &what).into())
         }
     }
 }
@@ -110,14 +114,14 @@ fn annotation_plan(
     directory: &Directory<'_>,
     now: UnixMillis,
 ) -> Result<Plan, EventError> {
-    let action = event.needed("action")?;
+    let action = event.required("action")?;
     let kind = match action.as_str() {
         "create" => EventKind::Create,
         "update" => EventKind::Update,
         "delete" => EventKind::Delete,
         other => {
-            let what = format!("must be create, update or delete, not {}", quoted(other));
-            return Err(event.refusal("action", &what).into());
+            let what = format!("must be create, update or delete, not {}", quote(other));
+            return Err(event.invalid("action", &what).into());
         }
     };
     let id = event.string("annotation_id")?;
@@ -125,11 +129,11 @@ fn annotation_plan(
     let uris = event.strings("uris")?.unwrap_or_default();
     let json = event
         .object("annotation")?
-        .ok_or_else(|| event.refusal("annotation", "is missing: it determines the receivers"))?;
+        .ok_or_else(|| event.invalid("annotation", "is missing: it determines the receivers"))?;
     let mut annotation = Annotation::new(json, id, now)?;
 
     let author = directory.author(&annotation.user)?;
-    annotation.name_author(author.display_name);
+    annotation.set_author_name(author.display_name);
     let deleted = kind == EventKind::Delete;
     let access = access_rules(&policy_facts(
         &annotation,
@@ -142,7 +146,7 @@ fn annotation_plan(
         access.variants.iter().map(deletion).collect()
     } else {
         notifications(&action, &annotation, &access.variants)
-            .map_err(|error| Refusal(format!("cannot be written: {error}")))?
+            .map_err(|error| InvalidField(format!("cannot be written: {error}")))?
     };
     Ok(Plan {
         kind,
@@ -178,19 +182,19 @@ fn terms(annotation: &Annotation, uris: &[String]) -> Vec<Term> {
 }
 
 /// The plan of a membership change: the user's clients receive their new profile.
-fn user_plan(mut event: Fields) -> Result<Plan, Refusal> {
-    let action = event.needed("type")?;
+fn user_plan(mut event: Fields) -> Result<Plan, InvalidField> {
+    let action = event.required("type")?;
     if action != "group-join" && action != "group-leave" {
-        let what = format!("must be group-join or group-leave, not {}", quoted(&action));
-        return Err(event.refusal("type", &what));
+        let what = format!("must be group-join or group-leave, not {}", quote(&action));
+        return Err(event.invalid("type", &what));
     }
-    let userid = event.needed("userid")?;
+    let userid = event.required("userid")?;
     if !is_userid(&userid) {
-        return Err(event.refusal("userid", "must look like acct:NAME@AUTHORITY"));
+        return Err(event.invalid("userid", "must look like acct:NAME@AUTHORITY"));
     }
     let model = event
         .object("session_model")?
-        .ok_or_else(|| event.refusal("session_model", "is missing"))?;
+        .ok_or_else(|| event.invalid("session_model", "is missing"))?;
     check_session_model(&model)?;
     let userid: Box<str> = userid.into();
     let message = json!({ "type": "session-change", "action": action, "model": model });
@@ -208,9 +212,9 @@ fn user_plan(mut event: Fields) -> Result<Plan, Refusal> {
 
 /// The client replaces its whole profile with the model, and fails without the members checked
 /// here.
-fn check_session_model(model: &Map<String, Value>) -> Result<(), Refusal> {
+fn check_session_model(model: &Map<String, Value>) -> Result<(), InvalidField> {
     let mut fields = Fields::new("session_model", model.clone());
-    fields.needed("userid")?;
+    fields.required("userid")?;
     let missing = if fields.objects("groups")?.is_none() {
         "groups"
     } else if fields.object("features")?.is_none() {
@@ -220,12 +224,12 @@ fn check_session_model(model: &Map<String, Value>) -> Result<(), Refusal> {
     } else {
         return Ok(());
     };
-    Err(fields.refusal(missing, "is missing"))
+    Err(fields.invalid(missing, "is missing"))
 }
 
-impl From<Refusal> for EventError {
-    fn from(refusal: Refusal) -> Self {
-        EventError::Refused(refusal)
+impl From<InvalidField> for EventError {
+    fn from(invalid: InvalidField) -> Self {
+        EventError::Refused(invalid)
     }
 }
 

@@ -223,7 +223,7 @@ impl StoreError {
     }
 
     /// Returns whether the text of the error is about the database but does not name its file.
-    pub fn is_unnamed(&self) -> bool {
+    pub fn lacks_file_name(&self) -> bool {
         matches!(self, Self::Newer { .. } | Self::Locked | Self::Sqlite(_))
     }
 

@@ -21,7 +21,7 @@ fn authenticate(number: u64, text: &str) -> BackendRequest {
 }
 
 /// Returns the answers to authentication requests, with their tickets.
-fn replies(tells: &[BackendEvent]) -> Vec<(u64, &AuthReply)> {
+fn replies(events: &[BackendEvent]) -> Vec<(u64, &AuthReply)> {
     let reply = |tell| match tell {
         &BackendEvent::Authenticated {
             request_id,
@@ -29,7 +29,7 @@ fn replies(tells: &[BackendEvent]) -> Vec<(u64, &AuthReply)> {
         } => Some((request_id.0, reply)),
         _ => None,
     };
-    tells.iter().filter_map(reply).collect()
+    events.iter().filter_map(reply).collect()
 }
 
 #[test]
@@ -51,25 +51,25 @@ fn tokens_authenticate_until_they_expire() {
             .map(|(n, text)| authenticate(n, text))
             .collect()
     };
-    let tells = backend.turn(ask(), 49);
-    assert!(matches!(tells[0], BackendEvent::Health { ready: true }));
+    let events = backend.turn(ask(), 49);
+    assert!(matches!(events[0], BackendEvent::Health { ready: true }));
     let [
         (0, AuthReply::Known(joe)),
         (1, AuthReply::Known(short)),
         (2, unknown),
         (3, empty),
-    ] = replies(&tells)[..]
+    ] = replies(&events)[..]
     else {
-        panic!("{tells:?}");
+        panic!("{events:?}");
     };
     assert_eq!((&*joe.userid, joe.token, joe.expires), (JOE, lasting, None));
     assert_eq!(&*joe.memberships[0].group, "g");
     assert_eq!(short.expires, Some(50));
     assert_eq!((unknown, empty), (&AuthReply::Unknown, &AuthReply::Unknown));
 
-    let tells = backend.turn(ask(), 50);
-    assert_eq!(tells.len(), 4, "the health is told once: {tells:?}");
-    assert_eq!(replies(&tells)[1], (1, &AuthReply::Unknown));
+    let events = backend.turn(ask(), 50);
+    assert_eq!(events.len(), 4, "the health is told once: {events:?}");
+    assert_eq!(replies(&events)[1], (1, &AuthReply::Unknown));
 }
 
 #[test]
@@ -87,9 +87,9 @@ fn news_precede_answers_in_a_turn() {
         request_id: RequestId(3),
         body: b"{}".to_vec(),
     };
-    let tells = backend.turn(vec![authenticate(2, "t"), publish], 0);
-    let [ended, unknown, refused] = &tells[..] else {
-        panic!("{tells:?}");
+    let events = backend.turn(vec![authenticate(2, "t"), publish], 0);
+    let [ended, unknown, refused] = &events[..] else {
+        panic!("{events:?}");
     };
     assert!(matches!(ended, BackendEvent::TokenEnded { token, .. } if *token == id));
     assert!(matches!(
@@ -118,11 +118,11 @@ fn unreadable_database_is_reported_and_every_request_answered() {
         request_id: RequestId(2),
         body: b"{}".to_vec(),
     };
-    let tells = backend.turn(vec![authenticate(1, "t"), publish()], 0);
-    assert!(matches!(tells[0], BackendEvent::Health { ready: false }));
-    assert_eq!(replies(&tells), [(1, &AuthReply::Unavailable)]);
+    let events = backend.turn(vec![authenticate(1, "t"), publish()], 0);
+    assert!(matches!(events[0], BackendEvent::Health { ready: false }));
+    assert_eq!(replies(&events), [(1, &AuthReply::Unavailable)]);
     assert!(
-        matches!(&tells[2], BackendEvent::Published { result: Err(error), .. } if error.line == 0)
+        matches!(&events[2], BackendEvent::Published { result: Err(error), .. } if error.line == 0)
     );
     assert!(backend.turn(Vec::new(), 0).is_empty());
 
@@ -131,9 +131,9 @@ fn unreadable_database_is_reported_and_every_request_answered() {
         .db()
         .execute_batch("ALTER TABLE away RENAME TO change")
         .unwrap();
-    let tells = backend.turn(vec![authenticate(1, "t")], 0);
-    assert!(matches!(tells[0], BackendEvent::Health { ready: true }));
-    assert_eq!(replies(&tells), [(1, &AuthReply::Unknown)]);
+    let events = backend.turn(vec![authenticate(1, "t")], 0);
+    assert!(matches!(events[0], BackendEvent::Health { ready: true }));
+    assert_eq!(replies(&events), [(1, &AuthReply::Unknown)]);
 }
 
 /// Events from a message queue get no answer. Invalid ones are counted.
@@ -155,7 +155,7 @@ fn queued_events_become_plans_or_are_counted() {
     };
     let good = r#"{"topic":"annotation","action":"create","annotation":{"id":"a","user":
         "acct:joe@example.org","uri":"http://a/","permissions":{"read":["group:__world__"]}}}"#;
-    let tells = backend.turn(vec![event("{}"), event(good), event("[")], 0);
+    let events = backend.turn(vec![event("{}"), event(good), event("[")], 0);
     let [
         BackendEvent::Health { ready: true },
         BackendEvent::QueueEvents {
@@ -163,15 +163,15 @@ fn queued_events_become_plans_or_are_counted() {
             received: MonoMillis(7),
             ..
         },
-    ] = &tells[..]
+    ] = &events[..]
     else {
-        panic!("{tells:?}");
+        panic!("{events:?}");
     };
     assert_eq!(plans.len(), 1);
     assert_eq!(stats.dropped(DropReason::Malformed), 2);
     // The receipt of an event is held until its plan has been dropped.
     assert_eq!(acknowledged.load(Ordering::Relaxed), 2);
-    drop(tells);
+    drop(events);
     assert_eq!(acknowledged.load(Ordering::Relaxed), 3);
 }
 
@@ -187,8 +187,8 @@ fn wrong_clock_at_start_deletes_no_token() {
         .unwrap();
     for (now, is_known) in [(1, true), (400 * day, false), (2, true)] {
         let mut backend = Embedded::open(&data, Arc::default()).unwrap();
-        let tells = backend.turn(vec![authenticate(1, "t")], now);
-        let known = matches!(replies(&tells)[..], [(1, AuthReply::Known(_))]);
+        let events = backend.turn(vec![authenticate(1, "t")], now);
+        let known = matches!(replies(&events)[..], [(1, AuthReply::Known(_))]);
         assert_eq!(known, is_known, "{now}");
     }
 }

@@ -106,7 +106,7 @@ fn restore_recovers_everything_and_lists_revived_tokens() {
     let later = store.add_token(ANN, &secret("c"), 6, None).unwrap();
     let now = dump(&path);
 
-    let restored = restore(&path, &backup, Revoked::Restore, 40).unwrap();
+    let restored = restore(&path, &backup, RevokedTokens::Restore, 40).unwrap();
     assert_eq!(dump(&path), then);
     assert_eq!(restored.revived, [TokenId(1), TokenId(2)]);
     let before = restored.before.unwrap();
@@ -116,11 +116,11 @@ fn restore_recovers_everything_and_lists_revived_tokens() {
     assert_eq!(next, TokenId(later.0 + 1));
 
     // Restore the previous state. The token that has expired meanwhile stays invalid.
-    let restored = restore(&path, &before, Revoked::Restore, 60).unwrap();
+    let restored = restore(&path, &before, RevokedTokens::Restore, 60).unwrap();
     assert_eq!(dump(&path), now);
     assert_eq!(restored.revived, [later]);
     assert_eq!(names(temp.path()), ["backup", "db", "db.before-restore"]);
-    let restored = restore(&path, &backup, Revoked::Restore, 60).unwrap();
+    let restored = restore(&path, &backup, RevokedTokens::Restore, 60).unwrap();
     assert_eq!(restored.revived, [TokenId(1)]);
 }
 
@@ -132,7 +132,7 @@ fn revoked_tokens_can_be_left_out_of_a_restore() {
     store.revoke_token(TokenId(1)).unwrap();
     store.add_token(JOE, &secret("c"), 6, None).unwrap();
     store.remove_member("g", JOE).unwrap();
-    let restored = restore(&path, &backup, Revoked::LeaveOut, 40).unwrap();
+    let restored = restore(&path, &backup, RevokedTokens::LeaveOut, 40).unwrap();
     assert!(restored.revived.is_empty());
     let ids: Vec<_> = store
         .tokens(None)
@@ -146,7 +146,7 @@ fn revoked_tokens_can_be_left_out_of_a_restore() {
     // Without a database that tells which tokens were revoked, nothing is restored.
     let other = temp.path().join("other");
     for _ in 0..2 {
-        let refused = restore(&other, &backup, Revoked::LeaveOut, 40).unwrap_err();
+        let refused = restore(&other, &backup, RevokedTokens::LeaveOut, 40).unwrap_err();
         assert!(matches!(refused, StoreError::Invalid(_)), "{refused:?}");
         drop(Store::open(&other));
     }
@@ -159,7 +159,7 @@ fn restore_creates_a_missing_database() {
     let backup = temp.path().join("backup");
     store.backup(&backup, false).unwrap();
     let other = temp.path().join("other");
-    let restored = restore(&other, &backup, Revoked::Restore, 0).unwrap();
+    let restored = restore(&other, &backup, RevokedTokens::Restore, 0).unwrap();
     assert_eq!(dump(&other), dump(&path));
     assert!(restored.revived.is_empty() && restored.before.is_none());
     // Ids continue after those of the backup.
@@ -202,7 +202,7 @@ fn invalid_backup_changes_nothing() {
     ];
     for (name, contents) in cases {
         fs::write(&backup, contents).unwrap();
-        let refused = restore(&path, &backup, Revoked::Restore, 0).unwrap_err();
+        let refused = restore(&path, &backup, RevokedTokens::Restore, 0).unwrap_err();
         assert!(
             matches!(&refused, StoreError::Unusable(at, _) if *at == backup),
             "{name}: {refused:?}"
@@ -211,7 +211,7 @@ fn invalid_backup_changes_nothing() {
     }
     fs::remove_file(&backup).unwrap();
     for missing in [&backup, &path] {
-        assert!(restore(&path, missing, Revoked::Restore, 0).is_err());
+        assert!(restore(&path, missing, RevokedTokens::Restore, 0).is_err());
     }
     assert_eq!(dump(&path), present);
     let left: Vec<_> = names(temp.path())
@@ -237,8 +237,8 @@ fn restores_move_damaged_databases_aside_under_unique_names() {
         &torn,
     ] {
         fs::write(&path, damage).unwrap();
-        assert!(restore(&path, &backup, Revoked::LeaveOut, 0).is_err());
-        let restored = restore(&path, &backup, Revoked::Restore, 0).unwrap();
+        assert!(restore(&path, &backup, RevokedTokens::LeaveOut, 0).is_err());
+        let restored = restore(&path, &backup, RevokedTokens::Restore, 0).unwrap();
         let damaged = restored.damaged.unwrap();
         assert_eq!(&fs::read(&damaged).unwrap(), damage);
         assert_eq!(dump(&path), dump(&backup));
@@ -265,7 +265,7 @@ fn backup_of_the_first_version_can_be_restored() {
     )
     .unwrap();
     drop(old);
-    let restored = restore(&path, &backup, Revoked::Restore, 0).unwrap();
+    let restored = restore(&path, &backup, RevokedTokens::Restore, 0).unwrap();
     assert_eq!(restored.contents.users, 1);
     assert_eq!(Store::open(&path).unwrap().users(0).unwrap()[0].userid, ANN);
 }

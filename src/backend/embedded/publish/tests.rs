@@ -18,8 +18,8 @@ fn store() -> Store {
 fn published(body: &str) -> Result<Vec<Plan>, PublishError> {
     match plans(body.as_bytes(), &store().directory(), NOW) {
         Ok(plans) => Ok(plans),
-        Err(Fault::Publisher(error)) => Err(error),
-        Err(Fault::Database(error)) => panic!("{error}"),
+        Err(PublishFailure::Publisher(error)) => Err(error),
+        Err(PublishFailure::Database(error)) => panic!("{error}"),
     }
 }
 
@@ -353,7 +353,7 @@ fn invalid_body_is_refused_with_line_and_reason() {
         assert!(error.reason.contains(reason), "{reason}: {}", error.reason);
     }
     let not_utf8 = [line.as_bytes(), b"\n{\"topic\":\"\xff\"}"].concat();
-    let Err(Fault::Publisher(error)) = plans(&not_utf8, &store().directory(), NOW) else {
+    let Err(PublishFailure::Publisher(error)) = plans(&not_utf8, &store().directory(), NOW) else {
         panic!("taken");
     };
     assert_eq!(error.line, 2);

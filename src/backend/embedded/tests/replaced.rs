@@ -52,16 +52,16 @@ impl Site {
 
     /// Runs a turn with a login; returns its messages.
     fn log_in(&mut self, text: &str) -> Vec<String> {
-        let tells = self.backend.turn(vec![authenticate(1, text)], 0);
-        tells.iter().map(short).collect()
+        let events = self.backend.turn(vec![authenticate(1, text)], 0);
+        events.iter().map(short).collect()
     }
 
     /// Runs a turn without requests; returns its messages, sorted.
-    fn news(&mut self) -> Vec<String> {
-        let tells = self.backend.turn(Vec::new(), 0);
-        let mut news: Vec<_> = tells.iter().map(short).collect();
-        news.sort();
-        news
+    fn changes(&mut self) -> Vec<String> {
+        let events = self.backend.turn(Vec::new(), 0);
+        let mut changes: Vec<_> = events.iter().map(short).collect();
+        changes.sort();
+        changes
     }
 
     /// Joe gets a second token, logs in with it, and joins the group.
@@ -117,8 +117,8 @@ fn restore_of_an_older_state_reports_everything_once() {
         let copy = site.copy("copy");
         site.go_on();
         replace(&copy, &site.path);
-        assert_eq!(site.news(), ["in 0 groups", "token 2 ended"], "{way}");
-        assert!(site.news().is_empty(), "{way}");
+        assert_eq!(site.changes(), ["in 0 groups", "token 2 ended"], "{way}");
+        assert!(site.changes().is_empty(), "{way}");
         assert_eq!(site.log_in("later"), ["unknown"], "{way}");
         assert_eq!(site.log_in("t"), ["known"], "{way}");
     }
@@ -138,8 +138,8 @@ fn older_state_with_equal_change_count_is_detected() {
         store.add_group("h", ReadableBy::Members, 0).unwrap();
         store.set_member("h", JOE, Role::Member).unwrap();
         drop(store);
-        assert_eq!(site.news(), ["in 1 groups", "token 2 ended"], "{way}");
-        assert!(site.news().is_empty(), "{way}");
+        assert_eq!(site.changes(), ["in 1 groups", "token 2 ended"], "{way}");
+        assert!(site.changes().is_empty(), "{way}");
         assert_eq!(site.log_in("later"), ["unknown"], "{way}");
         assert_eq!(site.log_in("other"), ["known"], "{way}");
     }
@@ -152,7 +152,7 @@ fn overwritten_file_with_equal_counters_is_reread() {
     let mut site = Site::new();
     let copy = site.copy("copy");
     site.store().set_muted(JOE, true).unwrap();
-    site.news();
+    site.changes();
     let muted = |site: &Site| {
         let store = site.backend.store.as_ref().unwrap();
         store.directory().author(JOE).unwrap().muted
@@ -162,7 +162,7 @@ fn overwritten_file_with_equal_counters_is_reread() {
     fs::write(&site.path, fs::read(copy).unwrap()).unwrap();
     let other = "acct:other@example.org";
     site.store().add_user(other, None, 0).unwrap();
-    assert!(site.news().is_empty());
+    assert!(site.changes().is_empty());
     assert!(!muted(&site));
 }
 
@@ -184,7 +184,7 @@ fn no_token_logs_in_without_a_database() {
     fs::rename(&site.path, &away).unwrap();
     assert_eq!(site.log_in("t"), ["not ready", "unavailable"]);
     assert_eq!(site.log_in("t"), ["unavailable"]);
-    assert!(site.news().is_empty());
+    assert!(site.changes().is_empty());
     assert!(!site.path.exists(), "the server makes no new one");
 
     // The file is changed under its other name and then moved back.
@@ -224,9 +224,9 @@ fn newer_database_is_not_read() {
     };
     set_version("99");
     assert_eq!(site.log_in("t"), ["not ready", "unavailable"]);
-    let trouble = site.backend.trouble.clone().unwrap();
-    assert!(trouble.contains("version 99"), "{trouble}");
-    assert!(trouble.contains("h-realtime.sqlite"), "{trouble}");
+    let last_error = site.backend.last_error.clone().unwrap();
+    assert!(last_error.contains("version 99"), "{last_error}");
+    assert!(last_error.contains("h-realtime.sqlite"), "{last_error}");
 }
 
 #[test]
@@ -238,18 +238,18 @@ fn restored_older_schema_is_migrated() {
     drop(old);
     (WAYS[0].1)(&site.beside("old"), &site.path);
     assert_eq!(site.log_in("t"), ["token 1 ended", "unknown"]);
-    assert!(site.news().is_empty());
+    assert!(site.changes().is_empty());
 }
 
 #[test]
 fn emptied_change_log_is_reported_once() {
     let mut site = Site::new();
     site.store().db().execute("DELETE FROM change", []).unwrap();
-    assert_eq!(site.news(), ["in 0 groups"]);
-    assert!(site.news().is_empty());
+    assert_eq!(site.changes(), ["in 0 groups"]);
+    assert!(site.changes().is_empty());
     site.store().set_member("g", JOE, Role::Member).unwrap();
-    assert_eq!(site.news(), ["in 1 groups"]);
-    assert!(site.news().is_empty());
+    assert_eq!(site.changes(), ["in 1 groups"]);
+    assert!(site.changes().is_empty());
 }
 
 #[test]
@@ -260,8 +260,8 @@ fn lock_of_another_program_is_waited_for() {
     let other = rusqlite::Connection::open(&site.path).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     assert_eq!(site.log_in("t"), ["not ready", "unavailable"]);
-    let trouble = site.backend.trouble.clone().unwrap();
-    assert!(trouble.contains("locked"), "{trouble}");
+    let last_error = site.backend.last_error.clone().unwrap();
+    assert!(last_error.contains("locked"), "{last_error}");
     other.execute_batch("COMMIT").unwrap();
     assert_eq!(site.log_in("t"), ["ready", "known"]);
 }

@@ -16,18 +16,16 @@ pub(super) fn remove(directory: &Path, now: SystemTime) -> Vec<PathBuf> {
     let entries = entries.filter_map(Result::ok);
     // While there is a journal, the super-journal decides whether its transaction is rolled back.
     let has_journal = directory.join(JOURNAL).symlink_metadata().is_ok();
-    let is_leftover = |entry: &fs::DirEntry| {
+    let is_stale = |entry: &fs::DirEntry| {
         let name = entry.file_name();
         let name = name.to_str().unwrap_or_default();
         let of = |files: &[&str]| draft_of(name).is_some_and(|file| files.contains(&file));
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        let of_command = of(OF_COMMANDS) || (is_super_journal(name) && !has_journal);
-        is_file && (of(OF_SERVERS) || (of_command && is_old(entry, now)))
+        let of_command = of(COMMAND_FILES) || (is_super_journal(name) && !has_journal);
+        is_file && (of(SERVER_FILES) || (of_command && is_old(entry, now)))
     };
-    let leftovers = entries.filter(is_leftover).map(|entry| entry.path());
-    leftovers
-        .filter(|path| fs::remove_file(path).is_ok())
-        .collect()
+    let stale = entries.filter(is_stale).map(|entry| entry.path());
+    stale.filter(|path| fs::remove_file(path).is_ok()).collect()
 }
 
 /// Returns the name of the file for which a draft was written.
@@ -54,8 +52,8 @@ fn is_old(entry: &fs::DirEntry, now: SystemTime) -> bool {
     age.is_some_and(|age| age > DAY)
 }
 
-const OF_SERVERS: &[&str] = &["publish.key", "admin.address"];
-const OF_COMMANDS: &[&str] = &["h-realtime.sqlite", "h-realtime.sqlite.before-restore"];
+const SERVER_FILES: &[&str] = &["publish.key", "admin.address"];
+const COMMAND_FILES: &[&str] = &["h-realtime.sqlite", "h-realtime.sqlite.before-restore"];
 const JOURNAL: &str = "h-realtime.sqlite-journal";
 const SUPER_JOURNAL: &str = "h-realtime.sqlite-mj";
 /// The number of characters that [`new_secret`](super::new_secret) generates.

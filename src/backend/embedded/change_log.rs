@@ -7,65 +7,65 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use log::warn;
 
-use super::directory::{Change, Credential, Directory, Place};
+use super::directory::{Credential, Directory, LogEntry, LogPosition};
 use crate::model::{BackendEvent, EndCause, TokenId};
 
 /// A reader of the change log.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct ChangeLogReader {
     /// The position of the last reported change.
-    place: Place,
+    position: LogPosition,
     hasher: RandomState,
     /// The tokens that have logged in, with a hash of their credential. They include all tokens
     /// that open connections may have, and are rechecked if the log does not continue at the last
     /// position. The table never has more entries than there are tokens.
-    let_in: HashMap<TokenId, u64>,
+    logins: HashMap<TokenId, u64>,
 }
 
 /// Unreported changes, and the position in the log after them.
 #[derive(Debug)]
-pub(super) struct News {
-    tells: Vec<BackendEvent>,
-    place: Place,
+pub(super) struct Changes {
+    events: Vec<BackendEvent>,
+    position: LogPosition,
     /// The number of rechecked tokens, if the log did not continue at the last position.
     rechecked: Option<usize>,
 }
 
-impl Watch {
+impl ChangeLogReader {
     /// Creates a reader that starts at the end of the log.
-    pub fn start(directory: &Directory<'_>) -> Result<Watch, rusqlite::Error> {
-        Ok(Watch {
-            place: directory.last_place()?,
+    pub fn start(directory: &Directory<'_>) -> Result<ChangeLogReader, rusqlite::Error> {
+        Ok(ChangeLogReader {
+            position: directory.last_position()?,
             hasher: RandomState::new(),
-            let_in: HashMap::new(),
+            logins: HashMap::new(),
         })
     }
 
     /// Records a login with this token.
-    pub fn let_in(&mut self, token: TokenId, credential: &Credential) {
-        self.let_in.insert(token, self.hasher.hash_one(credential));
+    pub fn record_login(&mut self, token: TokenId, credential: &Credential) {
+        self.logins.insert(token, self.hasher.hash_one(credential));
     }
 
     /// Returns the unreported news. Querying the log by its primary key is as cheap as asking
     /// SQLite whether there was any write.
-    pub fn news(&self, directory: &Directory<'_>) -> Result<News, rusqlite::Error> {
-        let mut changes = directory.changes_from(self.place.seq)?.into_iter();
-        let first = changes.next().map(|change| change.place);
-        if first.unwrap_or_default() != self.place {
-            return self.whatever_may_have_changed(directory);
+    pub fn unreported(&self, directory: &Directory<'_>) -> Result<Changes, rusqlite::Error> {
+        let mut changes = directory.changes_from(self.position.seq)?.into_iter();
+        let first = changes.next().map(|change| change.position);
+        if first.unwrap_or_default() != self.position {
+            return self.recheck_all(directory);
         }
 
-        let mut tells = Vec::new();
-        let mut place = self.place;
+        let mut events = Vec::new();
+        let mut position = self.position;
         // Reports contain the current memberships, so one report per user suffices.
-        let mut told = HashSet::new();
+        let mut reported = HashSet::new();
         for change in changes {
-            place = change.place;
-            tells.extend(news_of(change, directory, &mut told)?);
+            position = change.position;
+            events.extend(to_event(change, directory, &mut reported)?);
         }
-        Ok(News {
-            tells,
-            place,
+        Ok(Changes {
+            events,
+            position,
             rechecked: None,
         })
     }
@@ -73,49 +73,46 @@ impl Watch {
     /// Returns the news if the log does not continue at the last position: it was trimmed before it
     /// was read, or the database was replaced or restored. Reports the current state of all tokens
     /// that have logged in.
-    fn whatever_may_have_changed(
-        &self,
-        directory: &Directory<'_>,
-    ) -> Result<News, rusqlite::Error> {
-        let mut tells = Vec::new();
-        let mut told = HashSet::new();
-        for (&token, &hash) in &self.let_in {
+    fn recheck_all(&self, directory: &Directory<'_>) -> Result<Changes, rusqlite::Error> {
+        let mut events = Vec::new();
+        let mut reported = HashSet::new();
+        for (&token, &hash) in &self.logins {
             let credential = directory.credential(token)?;
             match credential.filter(|credential| self.hasher.hash_one(credential) == hash) {
                 // This includes deleted users, whose tokens are deleted with them.
-                None => tells.push(revoked(token)),
-                Some(Credential { userid, .. }) if told.insert(userid.clone()) => {
-                    tells.extend(memberships(directory, userid)?);
+                None => events.push(revoked(token)),
+                Some(Credential { userid, .. }) if reported.insert(userid.clone()) => {
+                    events.extend(memberships(directory, userid)?);
                 }
                 Some(_) => {}
             }
         }
-        Ok(News {
-            tells,
-            place: directory.last_place()?,
-            rechecked: Some(self.let_in.len()),
+        Ok(Changes {
+            events,
+            position: directory.last_position()?,
+            rechecked: Some(self.logins.len()),
         })
     }
 
     /// Marks the news as reported.
-    pub fn take(&mut self, news: News) -> Vec<BackendEvent> {
+    pub fn commit(&mut self, changes: Changes) -> Vec<BackendEvent> {
         let mut ended = 0;
-        for tell in &news.tells {
-            if let BackendEvent::TokenEnded { token, .. } = tell {
-                self.let_in.remove(token);
+        for event in &changes.events {
+            if let BackendEvent::TokenEnded { token, .. } = event {
+                self.logins.remove(token);
                 ended += 1;
             }
         }
-        if let Some(count) = news.rechecked {
+        if let Some(count) = changes.rechecked {
             warn!(
                 "change log does not continue at seq={}: the database was restored or replaced, or \
                  changed more than 10000 times at once; rechecked all tokens that were used to \
                  log in: checked={count} ended={ended}",
-                self.place.seq
+                self.position.seq
             );
         }
-        self.place = news.place;
-        news.tells
+        self.position = changes.position;
+        changes.events
     }
 }
 
@@ -125,17 +122,17 @@ fn revoked(token: TokenId) -> BackendEvent {
 }
 
 /// Converts one change into news. The memberships of a user are reported only once.
-fn news_of(
-    change: Change,
+fn to_event(
+    change: LogEntry,
     directory: &Directory<'_>,
-    told: &mut HashSet<String>,
+    reported: &mut HashSet<String>,
 ) -> Result<Option<BackendEvent>, rusqlite::Error> {
     Ok(match (change.kind.as_str(), change.userid, change.token) {
         ("token", _, Some(token)) => Some(revoked(token)),
         ("user", Some(userid), _) => Some(BackendEvent::UserDeleted {
             userid: userid.into(),
         }),
-        ("memberships", Some(userid), _) if told.insert(userid.clone()) => {
+        ("memberships", Some(userid), _) if reported.insert(userid.clone()) => {
             memberships(directory, userid)?
         }
         _ => None,
@@ -183,59 +180,65 @@ mod tests {
         (temp, writer, reader)
     }
 
-    fn let_in(watch: &mut Watch, reader: &Store, token: TokenId) {
+    fn record_login(change_log: &mut ChangeLogReader, reader: &Store, token: TokenId) {
         let credential = reader.directory().credential(token).unwrap().unwrap();
-        watch.let_in(token, &credential);
+        change_log.record_login(token, &credential);
     }
 
     /// Takes the news in a short form.
-    fn taken(watch: &mut Watch, reader: &Store) -> Vec<String> {
-        let news = watch.news(&reader.directory()).unwrap();
-        let short = watch.take(news).into_iter().map(|tell| match tell {
-            BackendEvent::TokenEnded { token, .. } => format!("token {}", token.0),
-            BackendEvent::UserDeleted { userid } => format!("gone {userid}"),
-            BackendEvent::Memberships {
-                userid,
-                memberships,
-            } => {
-                let groups: Vec<_> = memberships
-                    .iter()
-                    .map(|m| format!("{}={}", m.group, m.role.as_str()))
-                    .collect();
-                format!("{userid} {}", groups.join(","))
-            }
-            other => format!("{other:?}"),
-        });
+    fn taken(change_log: &mut ChangeLogReader, reader: &Store) -> Vec<String> {
+        let changes = change_log.unreported(&reader.directory()).unwrap();
+        let short = change_log
+            .commit(changes)
+            .into_iter()
+            .map(|event| match event {
+                BackendEvent::TokenEnded { token, .. } => format!("token {}", token.0),
+                BackendEvent::UserDeleted { userid } => format!("gone {userid}"),
+                BackendEvent::Memberships {
+                    userid,
+                    memberships,
+                } => {
+                    let groups: Vec<_> = memberships
+                        .iter()
+                        .map(|m| format!("{}={}", m.group, m.role.as_str()))
+                        .collect();
+                    format!("{userid} {}", groups.join(","))
+                }
+                other => format!("{other:?}"),
+            });
         short.collect()
     }
 
     #[test]
     fn changes_of_other_connections_are_reported_in_order() {
         let (_temp, writer, reader) = two_connections();
-        let mut watch = Watch::start(&reader.directory()).unwrap();
-        assert!(taken(&mut watch, &reader).is_empty());
+        let mut change_log = ChangeLogReader::start(&reader.directory()).unwrap();
+        assert!(taken(&mut change_log, &reader).is_empty());
 
         let token = writer.add_token(JOE, &secret("a"), 0, None).unwrap();
         writer.add_user("acct:new@example.org", None, 0).unwrap();
         writer.set_muted(JOE, true).unwrap();
-        assert!(taken(&mut watch, &reader).is_empty());
+        assert!(taken(&mut change_log, &reader).is_empty());
 
         writer.set_member("one", JOE, Role::Member).unwrap();
         writer.set_member("two", ANN, Role::Owner).unwrap();
         let expected = [format!("{JOE} one=member"), format!("{ANN} two=owner")];
-        assert_eq!(taken(&mut watch, &reader), expected);
-        assert!(taken(&mut watch, &reader).is_empty());
+        assert_eq!(taken(&mut change_log, &reader), expected);
+        assert!(taken(&mut change_log, &reader).is_empty());
 
         writer.set_member("one", JOE, Role::Admin).unwrap();
-        assert_eq!(taken(&mut watch, &reader), [format!("{JOE} one=admin")]);
+        assert_eq!(
+            taken(&mut change_log, &reader),
+            [format!("{JOE} one=admin")]
+        );
         // Setting the same role again changes nothing.
         writer.set_member("one", JOE, Role::Admin).unwrap();
-        assert!(taken(&mut watch, &reader).is_empty());
+        assert!(taken(&mut change_log, &reader).is_empty());
 
         writer.revoke_token(token).unwrap();
         writer.remove_member("one", JOE).unwrap();
         assert_eq!(
-            taken(&mut watch, &reader),
+            taken(&mut change_log, &reader),
             [format!("token {}", token.0), format!("{JOE} ")]
         );
     }
@@ -245,11 +248,11 @@ mod tests {
         let (_temp, writer, reader) = two_connections();
         writer.add_token(JOE, &secret("a"), 0, None).unwrap();
         writer.set_member("one", JOE, Role::Member).unwrap();
-        let mut watch = Watch::start(&reader.directory()).unwrap();
+        let mut change_log = ChangeLogReader::start(&reader.directory()).unwrap();
         writer.delete_user(JOE).unwrap();
-        assert_eq!(taken(&mut watch, &reader), [format!("gone {JOE}")]);
+        assert_eq!(taken(&mut change_log, &reader), [format!("gone {JOE}")]);
         writer.add_user(JOE, None, 0).unwrap();
-        assert!(taken(&mut watch, &reader).is_empty());
+        assert!(taken(&mut change_log, &reader).is_empty());
     }
 
     #[test]
@@ -257,7 +260,7 @@ mod tests {
         let (_temp, writer, reader) = two_connections();
         let token = writer.add_token(JOE, &secret("a"), 0, None).unwrap();
         writer.set_member("one", JOE, Role::Member).unwrap();
-        let mut watch = Watch::start(&reader.directory()).unwrap();
+        let mut change_log = ChangeLogReader::start(&reader.directory()).unwrap();
         writer
             .db()
             .execute_batch(
@@ -268,7 +271,7 @@ mod tests {
             .unwrap();
         // Joe has a new userid by now, under which no client is logged in yet.
         assert_eq!(
-            taken(&mut watch, &reader),
+            taken(&mut change_log, &reader),
             [format!("token {}", token.0), format!("gone {JOE}")]
         );
     }
@@ -279,9 +282,9 @@ mod tests {
         let kept = writer.add_token(JOE, &secret("a"), 0, None).unwrap();
         let ended = writer.add_token(JOE, &secret("b"), 0, None).unwrap();
         let of_deleted = writer.add_token(ANN, &secret("c"), 0, None).unwrap();
-        let mut watch = Watch::start(&reader.directory()).unwrap();
+        let mut change_log = ChangeLogReader::start(&reader.directory()).unwrap();
         for token in [kept, ended, of_deleted] {
-            let_in(&mut watch, &reader, token);
+            record_login(&mut change_log, &reader, token);
         }
         writer.set_member("one", JOE, Role::Member).unwrap();
         writer.revoke_token(ended).unwrap();
@@ -299,14 +302,14 @@ mod tests {
             .unwrap();
         assert_eq!(rows, 10_000);
 
-        let mut news = taken(&mut watch, &reader);
-        news.sort();
+        let mut changes = taken(&mut change_log, &reader);
+        changes.sort();
         let expected = [
             format!("{JOE} one=member"),
             format!("token {}", ended.0),
             format!("token {}", of_deleted.0),
         ];
-        assert_eq!(news, expected);
-        assert!(taken(&mut watch, &reader).is_empty());
+        assert_eq!(changes, expected);
+        assert!(taken(&mut change_log, &reader).is_empty());
     }
 }
