@@ -1,8 +1,8 @@
-//! How long to wait before connecting again. Knows neither clock nor chance: both are arguments.
+//! Exponential backoff with jitter for reconnecting. Time and randomness are arguments.
 
 use std::time::Duration;
 
-/// The connections that failed or ended soon, one after the other.
+/// The state of the backoff: the number of consecutive connections that failed or ended soon.
 #[derive(Debug)]
 pub struct Backoff {
     shortest_ms: u64,
@@ -11,7 +11,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays from `shortest`, doubled with every failure, up to `longest`.
+    /// Creates a backoff whose delays start at `shortest`, double with every failure, and end at
+    /// `longest`.
     pub fn new(shortest: Duration, longest: Duration) -> Self {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Backoff {
@@ -21,11 +22,11 @@ impl Backoff {
         }
     }
 
-    /// The delay after a connection that `lasted` so long (zero: it was never made), between
-    /// half of the current bound and all of it as `random` says. A server that restarts loses
-    /// all its clients in one moment and must not get them all back in one.
+    /// Returns the delay after a connection that `lasted` for this duration, or zero if connecting
+    /// failed. `random` selects a value between half of the current bound and the bound, since all
+    /// clients of a server that restarts would otherwise reconnect at the same time.
     pub fn next(&mut self, lasted: Duration, random: u64) -> Duration {
-        if lasted >= STEADY {
+        if lasted >= STABLE_AFTER {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
@@ -38,8 +39,8 @@ impl Backoff {
     }
 }
 
-/// A connection that lasted so long was a good one.
-const STEADY: Duration = Duration::from_secs(30);
+/// A connection that lasted for this duration resets the backoff.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_up_to_a_minute_and_are_spread() {
+    fn delays_double_up_to_the_maximum_and_are_jittered() {
         let bounds = [
             (1, 2),
             (2, 4),
@@ -76,15 +77,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_connection_that_lasted_starts_anew() {
+    fn only_lasting_connection_resets_the_backoff() {
         let mut backoff = backoff();
         for _ in 0..100 {
             backoff.next(Duration::ZERO, 0);
         }
         let short = Duration::from_millis(29_999);
         assert_eq!(backoff.next(short, 0), Duration::from_secs(30));
-        let steady = Duration::from_secs(30);
-        assert_eq!(backoff.next(steady, 0), Duration::from_secs(1));
+        let stable = Duration::from_secs(30);
+        assert_eq!(backoff.next(stable, 0), Duration::from_secs(1));
         assert_eq!(backoff.next(short, 0), Duration::from_secs(2));
     }
 }

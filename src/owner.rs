@@ -1,22 +1,22 @@
-//! Users and groups of this host by name: the owners of unix sockets.
+//! Resolves the owners of Unix sockets: users and groups of this host, by name.
 
 use crate::config::{ConfigError, ServerSettings, SocketSettings, Values};
 use crate::net::SocketFile;
 
-/// The files of the unix sockets that a server opens.
+/// The attributes of the files of a server's Unix sockets.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketFiles {
-    /// Those of `listen`.
+    /// For `listen`.
     pub listen: SocketFile,
-    /// That of `admin`.
+    /// For `admin`.
     pub admin: SocketFile,
 }
 
 impl SocketFiles {
-    /// Looks up the owners that the settings name.
+    /// Resolves the owners named in the settings.
     ///
     /// # Errors
-    /// When this host has no such user or group; the error names the setting and its source.
+    /// This host has no such user or group. The error names the setting and its source.
     pub fn of(settings: &ServerSettings, values: &Values) -> Result<Self, ConfigError> {
         let place = |name: &str| values.name_with_provenance(name);
         Ok(SocketFiles {

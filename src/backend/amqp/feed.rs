@@ -138,7 +138,7 @@ mod tests {
             ack,
         }) = to_request(delivery(Topic::User, event, &handled))
         else {
-            panic!("no question");
+            panic!("not an event");
         };
         assert_eq!(body, br#"{"topic":"user","type":"group-join"}"#);
         assert_eq!(handled.load(Ordering::Relaxed), 0);

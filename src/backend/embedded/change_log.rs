@@ -1,4 +1,4 @@
-//! Changes in the database since the last read, as news for open connections.
+//! Changes in the database since the last read, for open connections.
 //!
 //! Owns: the position in the change log up to which everything has been reported.
 
@@ -46,7 +46,7 @@ impl ChangeLogReader {
         self.logins.insert(token, self.hasher.hash_one(credential));
     }
 
-    /// Returns the unreported news. Querying the log by its primary key is as cheap as asking
+    /// Returns the unreported changes. Querying the log by its primary key is as cheap as asking
     /// SQLite whether there was any write.
     pub fn unreported(&self, directory: &Directory<'_>) -> Result<Changes, rusqlite::Error> {
         let mut changes = directory.changes_from(self.position.seq)?.into_iter();
@@ -70,7 +70,7 @@ impl ChangeLogReader {
         })
     }
 
-    /// Returns the news if the log does not continue at the last position: it was trimmed before it
+    /// Returns the changes if the log does not continue at the last position: it was trimmed before it
     /// was read, or the database was replaced or restored. Reports the current state of all tokens
     /// that have logged in.
     fn recheck_all(&self, directory: &Directory<'_>) -> Result<Changes, rusqlite::Error> {
@@ -94,7 +94,7 @@ impl ChangeLogReader {
         })
     }
 
-    /// Marks the news as reported.
+    /// Marks changes as reported.
     pub fn commit(&mut self, changes: Changes) -> Vec<BackendEvent> {
         let mut ended = 0;
         for event in &changes.events {
@@ -121,7 +121,7 @@ fn revoked(token: TokenId) -> BackendEvent {
     BackendEvent::TokenEnded { token, cause }
 }
 
-/// Converts one change into news. The memberships of a user are reported only once.
+/// Converts one log entry into a backend event. The memberships of a user are reported only once.
 fn to_event(
     change: LogEntry,
     directory: &Directory<'_>,
@@ -139,8 +139,8 @@ fn to_event(
     })
 }
 
-/// Returns a user's memberships as news; none if the user has been deleted, which is reported by
-/// other news.
+/// Returns a user's memberships as an event; none if the user has been deleted, which is reported by
+/// another event.
 fn memberships(
     directory: &Directory<'_>,
     userid: String,
@@ -185,7 +185,7 @@ mod tests {
         change_log.record_login(token, &credential);
     }
 
-    /// Takes the news in a short form.
+    /// Takes the changes in a short form.
     fn taken(change_log: &mut ChangeLogReader, reader: &Store) -> Vec<String> {
         let changes = change_log.unreported(&reader.directory()).unwrap();
         let short = change_log

@@ -93,8 +93,8 @@ impl Embedded {
         })
     }
 
-    /// Reads news and answers from one view of the database that is at its path now. A login
-    /// therefore never succeeds because of a state older than the news that would have rejected it.
+    /// Reads changes and answers from one view of the database that is at its path now. A login
+    /// therefore never succeeds because of a state older than the change that would have rejected it.
     fn read(
         &mut self,
         requests: &[BackendRequest],
