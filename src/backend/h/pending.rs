@@ -28,29 +28,29 @@ pub struct Pending {
 
 /// A membership change, as stated by an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(super) struct MembershipChange {
     pub group: Box<str>,
     pub joined: bool,
 }
 
 #[derive(Debug)]
 struct Statement {
-    change: Change,
+    change: MembershipChange,
     since: Instant,
     /// The number of [`CHECKS`] made so far.
     checks: usize,
 }
 
-impl Change {
+impl MembershipChange {
     /// Parses the change in an event with the routing key `user`, if it states one.
-    pub fn parse(event: &Map<String, Value>) -> Option<Change> {
+    pub fn parse(event: &Map<String, Value>) -> Option<MembershipChange> {
         let joined = match event.get("type")?.as_str()? {
             "group-join" => true,
             "group-leave" => false,
             _ => return None,
         };
         let group = event.get("group")?.as_str()?.into();
-        Some(Change { group, joined })
+        Some(MembershipChange { group, joined })
     }
 
     fn agrees(&self, memberships: &[Membership]) -> bool {
@@ -88,10 +88,10 @@ impl Pending {
     /// group. A statement that has waited for too long is not recorded: h's transaction is over,
     /// and the database may have a later state. Returns false if a statement had to be discarded
     /// because a limit was reached.
-    pub(super) fn state(
+    pub(super) fn record(
         &mut self,
         userid: &str,
-        change: Change,
+        change: MembershipChange,
         age: Duration,
         now: Instant,
     ) -> bool {
@@ -143,7 +143,7 @@ impl Pending {
     }
 
     /// Records that a user's memberships were read and passed through [`Pending::apply`].
-    pub(super) fn checked(&mut self, userid: &str, now: Instant) {
+    pub(super) fn record_check(&mut self, userid: &str, now: Instant) {
         self.edit(userid, |statements| {
             for statement in statements.iter_mut() {
                 while statement.next_check() <= now && statement.checks < CHECKS.len() {
@@ -214,9 +214,9 @@ mod tests {
 
     use super::*;
 
-    fn change(group: &str, joined: bool) -> Change {
+    fn change(group: &str, joined: bool) -> MembershipChange {
         let group = group.into();
-        Change { group, joined }
+        MembershipChange { group, joined }
     }
 
     fn member(group: &str, role: Role) -> Membership {
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn only_joins_and_leaves_with_a_group_are_changes() {
-        let parse = |event: Value| Change::parse(event.as_object().unwrap());
+        let parse = |event: Value| MembershipChange::parse(event.as_object().unwrap());
         let event = json!({"type": "group-join", "group": "g"});
         assert_eq!(parse(event), Some(change("g", true)));
         let event = json!({"type": "group-leave", "group": "g"});
@@ -259,8 +259,8 @@ mod tests {
     #[test]
     fn statement_overrides_reads_until_one_agrees() {
         let (mut pending, start) = (Pending::default(), Instant::now());
-        assert!(pending.state("a", change("g", false), Duration::ZERO, start));
-        assert!(pending.state("a", change("h", true), Duration::ZERO, start));
+        assert!(pending.record("a", change("g", false), Duration::ZERO, start));
+        assert!(pending.record("a", change("h", true), Duration::ZERO, start));
         assert_eq!(applied(&mut pending, &["g", "i"], start), "i,h");
         assert_eq!(applied(&mut pending, &["g", "i"], start), "i,h");
         assert_eq!(pending.joining("h").collect::<Vec<_>>(), ["a"]);
@@ -277,8 +277,8 @@ mod tests {
     #[test]
     fn newer_statement_on_the_same_group_replaces_the_older() {
         let (mut pending, start) = (Pending::default(), Instant::now());
-        pending.state("a", change("g", false), Duration::ZERO, start);
-        pending.state("a", change("g", true), Duration::ZERO, start + seconds(1));
+        pending.record("a", change("g", false), Duration::ZERO, start);
+        pending.record("a", change("g", true), Duration::ZERO, start + seconds(1));
         assert_eq!(pending.count, 1);
         assert_eq!(pending.next_due(), Some(start + seconds(2)));
         assert_eq!(applied(&mut pending, &[], start + seconds(1)), "g");
@@ -289,7 +289,7 @@ mod tests {
     fn unconfirmed_statements_are_checked_on_schedule_and_expire() {
         for (joined, read, life) in [(true, &[][..], 15), (false, &["g"][..], 60)] {
             let (mut pending, start) = (Pending::default(), Instant::now());
-            pending.state("a", change("g", joined), Duration::ZERO, start);
+            pending.record("a", change("g", joined), Duration::ZERO, start);
             let stated = if joined { "g" } else { "" };
             let mut checks = Vec::new();
             while let Some(at) = pending.next_due() {
@@ -304,7 +304,7 @@ mod tests {
                     stated.into()
                 };
                 assert_eq!(applied(&mut pending, read, at), expected);
-                pending.checked("a", at);
+                pending.record_check("a", at);
             }
             let expected: &[u64] = if joined {
                 &[1, 5, 15]
@@ -319,11 +319,11 @@ mod tests {
     #[test]
     fn late_check_is_made_once() {
         let (mut pending, start) = (Pending::default(), Instant::now());
-        pending.state("a", change("g", false), Duration::ZERO, start);
+        pending.record("a", change("g", false), Duration::ZERO, start);
         let late = start + seconds(20);
         assert_eq!(pending.due(late).as_deref(), Some("a"));
         assert_eq!(applied(&mut pending, &["g"], late), "");
-        pending.checked("a", late);
+        pending.record_check("a", late);
         assert_eq!(pending.next_due(), Some(start + seconds(30)));
     }
 
@@ -333,9 +333,9 @@ mod tests {
         let (mut pending, start) = (Pending::default(), Instant::now());
         for number in 0..MAX_STATEMENTS as u64 {
             let at = start + Duration::from_millis(number);
-            assert!(pending.state(&number.to_string(), change("g", false), Duration::ZERO, at));
+            assert!(pending.record(&number.to_string(), change("g", false), Duration::ZERO, at));
         }
-        assert!(!pending.state(
+        assert!(!pending.record(
             "new",
             change("g", false),
             Duration::ZERO,
@@ -343,7 +343,7 @@ mod tests {
         ));
         assert_eq!(pending.count, MAX_STATEMENTS);
         assert!(!pending.users.contains_key("0") && pending.users.contains_key("new"));
-        assert!(!pending.state(
+        assert!(!pending.record(
             &"u".repeat(MAX_LENGTH),
             change("g", false),
             Duration::ZERO,

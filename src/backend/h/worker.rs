@@ -20,7 +20,7 @@ use super::database::{Database, Queries};
 use super::drop_log::DropLog;
 use super::event::{AnnotationEvent, user_plan};
 use super::in_flight::InFlight;
-use super::pending::{Change, Pending};
+use super::pending::{MembershipChange, Pending};
 use super::sweep_state::SweepState;
 use super::thread::Clocks;
 use crate::backend::amqp::Delivery;
@@ -312,9 +312,9 @@ where
             Ok(read) => read,
             Err(reason) => return Ok(Some(Err(reason))),
         };
-        if let Some(change) = Change::parse(&delivery.event) {
+        if let Some(change) = MembershipChange::parse(&delivery.event) {
             let age = (self.clocks.mono)().since(delivery.received);
-            if !self.pending.state(&userid, change, age, Instant::now()) {
+            if !self.pending.record(&userid, change, age, Instant::now()) {
                 self.drop_log.discard_statement();
             }
         }
@@ -335,7 +335,7 @@ where
             let Some((event, is_new)) = self.membership_update(&userid).await else {
                 return Ok(false);
             };
-            self.pending.checked(&userid, now);
+            self.pending.record_check(&userid, now);
             if is_new {
                 send(&self.sink, event).await?;
             }
