@@ -121,7 +121,7 @@ impl InVariant<'_> {
             "text" => map.serialize_entry(key, it.text),
             "tags" => map.serialize_entry(key, &it.tags),
             "group" => map.serialize_entry(key, it.group),
-            "moderation_status" => optional(map, key, it.moderation_status.as_ref()),
+            "moderation_status" => optional(map, key, it.moderation_status.as_deref()),
             "permissions" => map.serialize_entry(key, &it.permissions),
             "target" => map.serialize_entry(key, &it.target),
             "document" => map.serialize_entry(key, &it.document),
@@ -129,10 +129,10 @@ impl InVariant<'_> {
             "actions" if variant.moderates => map.serialize_entry(key, &["moderate"]),
             "actions" => map.serialize_entry(key, &[(); 0]),
             "mentions" => map.serialize_entry(key, &it.mentions),
-            "user_info" => optional(map, key, it.user_info.as_ref()),
+            "user_info" => optional(map, key, it.user_info.as_deref()),
             "references" if !it.references.is_empty() => map.serialize_entry(key, it.references),
             "flagged" => map.serialize_entry(key, &variant.flagged),
-            "moderation" if variant.moderates => optional(map, key, it.moderation.as_ref()),
+            "moderation" if variant.moderates => optional(map, key, it.moderation.as_deref()),
             "hidden" => map.serialize_entry(key, &variant.hidden),
             _ => Ok(()),
         }
@@ -142,7 +142,7 @@ impl InVariant<'_> {
 fn optional<M: SerializeMap>(
     map: &mut M,
     key: &str,
-    value: Option<&Box<RawValue>>,
+    value: Option<&RawValue>,
 ) -> Result<(), M::Error> {
     match value {
         Some(value) => map.serialize_entry(key, value),

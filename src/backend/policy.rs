@@ -228,7 +228,8 @@ impl Builder {
 
     /// A hidden annotation: the author gets it without the hidden flag, and moderators with it.
     fn hidden(&mut self) {
-        self.send(&[vec![self.author.clone()]], false);
+        let author = vec![self.author.clone()];
+        self.send(std::slice::from_ref(&author), false);
         if self.is_muted {
             return self.deny(&[], DenyReason::Muted);
         }
@@ -236,7 +237,8 @@ impl Builder {
             if let Some(concealed) = self.concealed.clone() {
                 self.deny(&[moderator, concealed], DenyReason::Checkpoint);
             }
-            self.send(&[self.moderators.clone()], true);
+            let moderator = self.moderators.clone();
+            self.send(std::slice::from_ref(&moderator), true);
         }
         self.deny(&[], DenyReason::Hidden);
     }
@@ -250,7 +252,8 @@ impl Builder {
                 reader.insert(0, self.author.clone());
             }
             self.send(&readers, false);
-            self.deny(&[self.author.clone()], DenyReason::Permission);
+            let author = self.author.clone();
+            self.deny(std::slice::from_ref(&author), DenyReason::Permission);
             return self.deny(&[], DenyReason::Muted);
         }
         if let Some(concealed) = self.concealed.clone() {
