@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use super::console::{Console, with_store};
 use super::json;
 use crate::backend::embedded::{Store, TokenRow};
-use crate::backend::time;
 use crate::backend::new_secret;
+use crate::backend::time;
 use crate::exit::Exit;
 use crate::model::{Secret, TokenId, UnixMillis};
 

@@ -16,7 +16,6 @@ use crate::backend::amqp::{self, Broker, Feed, Source};
 #[cfg(feature = "h")]
 use crate::backend::h::{self, DatabaseClient};
 use crate::backend::{DataDir, DirLock, EventSink, SinkClosed, SinkError, Stats};
-use crate::exit::Exit;
 #[cfg(feature = "amqp")]
 use crate::config::BrokerSettings;
 use crate::config::{BackendSettings, HSettings, ServerSettings, Values};
@@ -286,7 +285,11 @@ fn names_of(brokers: &[Broker]) -> String {
 }
 
 #[cfg(feature = "h")]
-fn draft_of_h(h: &HSettings, settings: &Settings, values: &Values) -> Result<Draft, Vec<String>> {
+fn draft_of_h(
+    h: &HSettings,
+    settings: &ServerSettings,
+    values: &Values,
+) -> Result<CheckedBackend, Vec<String>> {
     let stats = Arc::new(Stats::requiring(true, true));
     let database = h::DatabaseSettings {
         database_url: h.database_url.clone(),
@@ -304,7 +307,7 @@ fn draft_of_h(h: &HSettings, settings: &Settings, values: &Values) -> Result<Dra
         return Err(problems);
     }
     let store = DatabaseClient::new(&database, Arc::clone(&stats)).map_err(|found| {
-        let place = values.place("h.database_url");
+        let setting = values.name_with_provenance("h.database_url");
         problems.extend(
             found
                 .into_iter()

@@ -309,7 +309,10 @@ fn temporary_files_of_a_killed_server_are_removed() {
     fs::write(&draft, "half a k").unwrap();
     server.restart();
     assert!(!draft.exists());
-    server.log_with(&format!("removed {}", draft.display()));
+    server.log_with(&format!(
+        "removed a draft of a killed process: path={}",
+        draft.display()
+    ));
 }
 
 /// Returns every file in a directory, with its owner.
@@ -394,7 +397,7 @@ fn errors_of_the_database_name_the_file_and_the_remedy() {
         .unwrap();
     other.pragma_update(None, "user_version", 99).unwrap();
     for args in [&["user", "list"][..], &server] {
-        is_refused(&data, args, 69, "use the newer program");
+        is_refused(&data, args, 69, "use a newer version of the program");
     }
     other.pragma_update(None, "user_version", version).unwrap();
     drop(other);

@@ -120,7 +120,7 @@ fn check_and_serve_refuse_the_same_settings() {
         (
             "data = \"/proc/data\"",
             74,
-            &["data (c.toml, line 1): /proc: no files"],
+            &["data (c.toml, line 1): /proc: this file system does not support creating files"],
         ),
         (
             "[timeouts]\nping = \"1ms\"",

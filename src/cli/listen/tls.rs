@@ -14,7 +14,7 @@ use super::connect_error::{ConnectError, io_reason};
 use super::stream::{ClientStream, DeadlineStream};
 use crate::cli::sanitize::printable;
 use crate::exit::Exit;
-use crate::trust::{self, Verification, Roots, TrustError};
+use crate::trust::{self, Roots, TrustError, Verification};
 
 /// The loaded TLS configuration.
 pub(super) struct Trust(Arc<ClientConfig>);
