@@ -36,7 +36,7 @@ Restores the state at the time of the backup: users, tokens, groups, and members
 are removed, and those removed since then are restored. That includes tokens revoked since then: the
 command prints their ids, and --keep-revocations omits them.
 
-A running server applies the change within a second, and closes connections whose tokens no longer
+A running server applies the change within a second, and closes connections of tokens that no longer
 exist.
 
 The previous state is kept as h-realtime.sqlite.before-restore in the data directory.")]

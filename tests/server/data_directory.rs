@@ -193,7 +193,10 @@ fn commands_create_no_data_directory_and_no_database() {
         assert!(printed.contains(&part), "{args:?}: {printed}");
         let (code, printed) = on(&empty, args);
         assert_eq!(code, 69, "{args:?}: {printed}");
-        assert!(printed.contains(empty.to_str().unwrap()), "{args:?}: {printed}");
+        assert!(
+            printed.contains(empty.to_str().unwrap()),
+            "{args:?}: {printed}"
+        );
         assert!(!nowhere.exists());
         assert_eq!(fs::read_dir(&empty).unwrap().count(), 0, "{args:?}");
     }

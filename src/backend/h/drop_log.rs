@@ -106,7 +106,7 @@ impl DropLog {
     fn log_unreadable(&self, due: Option<u64>) {
         if let Some(count) = due {
             warn!(
-                "dropped events whose annotation or user cannot be read from the database: {count} \
+                "dropped events because the database cannot read their annotation or user: {count} \
                  since the last such line"
             );
         }
