@@ -2,18 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::Duration;
 
 use mio::Waker;
 
+use super::wake_flag::WakeFlag;
 use crate::config::Reload;
 
 /// A sender of a bounded channel to the reactor. Sending wakes the reactor.
 pub struct Mailbox<C> {
     sender: SyncSender<Mail<C>>,
-    wake_flag: Arc<WakeFlag>,
+    wakeup: Arc<Wakeup>,
 }
 
 /// A message to the reactor.
@@ -75,7 +75,7 @@ impl<C> Mailbox<C> {
     pub fn try_send(&self, command: C) -> Result<(), Undelivered<C>> {
         match self.sender.try_send(Mail::Command(command)) {
             Ok(()) => {
-                self.wake_flag.ring();
+                self.wakeup.wake();
                 Ok(())
             }
             Err(TrySendError::Full(Mail::Command(command))) => Err(Undelivered::Full(command)),
@@ -102,7 +102,7 @@ impl<C> Mailbox<C> {
 
     fn put(&self, mail: Mail<C>) -> Result<(), Closed> {
         self.sender.send(mail).map_err(|_| Closed)?;
-        self.wake_flag.ring();
+        self.wakeup.wake();
         Ok(())
     }
 }
@@ -111,7 +111,7 @@ impl<C> Clone for Mailbox<C> {
     fn clone(&self) -> Self {
         Mailbox {
             sender: self.sender.clone(),
-            wake_flag: Arc::clone(&self.wake_flag),
+            wakeup: Arc::clone(&self.wakeup),
         }
     }
 }
@@ -119,7 +119,7 @@ impl<C> Clone for Mailbox<C> {
 /// The receiving side, in the reactor.
 pub(crate) struct Inbox<C> {
     receiver: Receiver<Mail<C>>,
-    wake_flag: Arc<WakeFlag>,
+    wakeup: Arc<Wakeup>,
     /// There may be more messages in the channel.
     pub pending: bool,
 }
@@ -139,22 +139,21 @@ impl<C> Inbox<C> {
     /// Clears the wake flag. Must be called before receiving, so that a message sent after the last
     /// receive wakes the reactor again.
     pub(crate) fn clear_wake_flag(&mut self) {
-        if self.wake_flag.rung.swap(false, Ordering::AcqRel) {
+        if self.wakeup.flag.clear() {
             self.pending = true;
         }
     }
 }
 
-/// Wakes the reactor once for any number of messages: wakeups coalesce anyway, and each costs a
-/// system call.
-struct WakeFlag {
-    rung: AtomicBool,
+/// Wakes the reactor when there are messages.
+struct Wakeup {
+    flag: WakeFlag,
     waker: Waker,
 }
 
-impl WakeFlag {
-    fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel)
+impl Wakeup {
+    fn wake(&self) {
+        if self.flag.set()
             && let Err(error) = self.waker.wake()
         {
             // The message waits for the next turn, which comes with the next tick at the latest.
@@ -166,17 +165,17 @@ impl WakeFlag {
 /// Creates a mailbox for `capacity` messages.
 pub(crate) fn mailbox<C>(capacity: usize, waker: Waker) -> (Mailbox<C>, Inbox<C>) {
     let (sender, receiver) = sync_channel(capacity);
-    let wake_flag = Arc::new(WakeFlag {
-        rung: AtomicBool::new(false),
+    let wakeup = Arc::new(Wakeup {
+        flag: WakeFlag::new(),
         waker,
     });
     let mailbox = Mailbox {
         sender,
-        wake_flag: Arc::clone(&wake_flag),
+        wakeup: Arc::clone(&wakeup),
     };
     let inbox = Inbox {
         receiver,
-        wake_flag,
+        wakeup,
         pending: false,
     };
     (mailbox, inbox)

@@ -11,6 +11,7 @@ pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod transport;
 pub(crate) mod unix_socket;
+mod wake_flag;
 
 #[cfg(feature = "tls")]
 pub mod tls;
