@@ -146,7 +146,7 @@ fn official_parser_accepts_all_metrics() {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("tests/run makes this environment");
+        .expect("tests/setup makes this environment");
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(text.as_bytes()).unwrap();
     drop(stdin);

@@ -1,4 +1,4 @@
-//! Runs scripts in `tests/clients` with the Python environment that `tests/run` creates.
+//! Runs scripts in `tests/clients` with the Python environment that `tests/setup` creates.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 /// Returns the interpreter that has the packages of `tests/clients/requirements.txt`. It is not in
-/// the current target directory: `tests/run` creates it at a fixed path.
+/// the current target directory: `tests/setup` creates it at a fixed path.
 pub fn interpreter() -> PathBuf {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
     assert!(
         python.exists(),
-        "this test needs {} with the packages of tests/clients/requirements.txt: run tests/run",
+        "this test needs {} with the packages of tests/clients/requirements.txt: run tests/setup",
         python.display()
     );
     python

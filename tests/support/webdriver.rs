@@ -256,7 +256,7 @@ fn find(program: &str) -> PathBuf {
     std::env::split_paths(&path)
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
-        .unwrap_or_else(|| panic!("this test needs {program}: tests/run installs it"))
+        .unwrap_or_else(|| panic!("this test needs {program}: tests/setup installs it"))
 }
 
 /// Flags that let Chromium run as root and in a container, without background network requests.

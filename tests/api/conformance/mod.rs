@@ -19,7 +19,7 @@
 //!
 //! The embedded back end runs the transcripts that need neither h's database nor its message queue.
 //! h's back end runs all, which needs the feature `h`, and a PostgreSQL and a RabbitMQ of the test
-//! (`tests/run` installs them).
+//! (`tests/setup` installs them).
 //!
 //! # Another server
 //!

@@ -109,11 +109,11 @@ fn assert_as_expected(scheme: &str, args: &[&Path]) {
 /// Returns the fuzzing client's report for each case.
 fn fuzz(url: &str, sections: &[&str]) -> BTreeMap<String, Value> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // Not the current target directory: tests/run creates it at a fixed path.
+    // Not the current target directory: tests/setup creates it at a fixed path.
     let suite = root.join("target/autobahn");
     assert!(
         fs::read(suite.join("made-by")).is_ok_and(|by| by == include_bytes!("prepare.py")),
-        "this test needs the suite that prepare.py installs in {}: run tests/run",
+        "this test needs the suite that prepare.py installs in {}: run tests/setup",
         suite.display()
     );
     let mut command = Command::new(suite.join("python/bin/python"));

@@ -75,7 +75,7 @@ fn script(name: &str) -> String {
 /// Returns the output lines of a command in a folder.
 fn lines(command: &mut Command, folder: &Path) -> Vec<String> {
     let output = command.current_dir(folder).env("HOME", folder).output();
-    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}: run tests/run"));
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}: run tests/setup"));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {errors}");
     assert_eq!(errors, "", "{command:?}");
@@ -126,7 +126,7 @@ fn bash_with_its_library_completes_at_every_level() {
     let library = "/usr/share/bash-completion/bash_completion";
     assert!(
         Path::new(library).exists(),
-        "{library} is missing: run tests/run"
+        "{library} is missing: run tests/setup"
     );
     check(|words, folder| bash(words, folder, Some(library)));
 }
