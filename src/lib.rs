@@ -20,8 +20,6 @@
 //!
 //! To embed the engine alone, implement [`net::Handler`] and give it to a [`net::Reactor`];
 //! `examples/echo.rs` is the smallest such program.
-#![forbid(unsafe_code)]
-#![warn(missing_docs)]
 
 #[cfg(not(any(feature = "sqlite", feature = "h")))]
 compile_error!(

@@ -1,5 +1,4 @@
 //! The `h-realtime` program: arguments in, exit code out.
-#![forbid(unsafe_code)]
 
 use std::io::Write;
 use std::process::ExitCode;

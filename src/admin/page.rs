@@ -10,19 +10,19 @@ use crate::http::Response;
 use super::response::uncached;
 
 /// Returns the text of the page. `ws_url` is the URL that it suggests to connect to.
-pub fn render(ws_url: &str) -> String {
+pub(super) fn render(ws_url: &str) -> String {
     PAGE.replace("{{WS_URL}}", &escape_attribute(ws_url))
 }
 
 /// Returns the response with the page.
-pub fn page(text: &str) -> Response {
+pub(super) fn page(text: &str) -> Response {
     file("text/html; charset=utf-8", text.as_bytes().to_vec())
         .with("Content-Security-Policy", PAGE_POLICY)
         .with("Referrer-Policy", "no-referrer")
 }
 
 /// Returns the response with a file of the page, if the path names one.
-pub fn asset(path: &str) -> Option<Response> {
+pub(super) fn asset(path: &str) -> Option<Response> {
     let (_, kind, text) = ASSETS.iter().find(|asset| asset.0 == path)?;
     Some(file(kind, text.as_bytes()))
 }

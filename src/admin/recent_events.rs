@@ -9,7 +9,7 @@ use crate::model::{Candidates, EventKind, Field, Plan, UnixMillis};
 
 /// The last [`CAPACITY`] events.
 #[derive(Debug, Default)]
-pub struct RecentEvents {
+pub(super) struct RecentEvents {
     events: VecDeque<EventRecord>,
     /// The number of events so far. Events are numbered from 1.
     last: u64,
@@ -27,7 +27,7 @@ struct EventRecord {
 
 impl RecentEvents {
     /// Records events, with the number of connections that each matched.
-    pub fn record(&mut self, time: UnixMillis, plans: &[Plan], matched: &[usize]) {
+    pub(super) fn record(&mut self, time: UnixMillis, plans: &[Plan], matched: &[usize]) {
         for (plan, &matched) in plans.iter().zip(matched) {
             if self.events.len() == CAPACITY {
                 self.events.pop_front();
@@ -46,7 +46,7 @@ impl RecentEvents {
 
     /// Returns the events after `number` as JSON. If `number` has not been reached yet, it belongs
     /// to another server, and all events are returned.
-    pub fn after(&self, number: u64) -> Value {
+    pub(super) fn after(&self, number: u64) -> Value {
         let number = if number > self.last { 0 } else { number };
         let events = self.events.iter().filter(|event| event.number > number);
         let events: Vec<Value> = events

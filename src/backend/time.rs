@@ -14,7 +14,7 @@ pub(super) struct PgTime(pub i64);
 impl PgTime {
     /// Formats the time as h does. Returns `None` for a time that h cannot format either: an
     /// infinite one, or one before the year 1.
-    pub fn to_text(self) -> Option<String> {
+    pub(super) fn to_text(self) -> Option<String> {
         let since = SignedDuration::from_micros(self.0);
         let time: DateTime = date(2000, 1, 1).at(0, 0, 0, 0).checked_add(since).ok()?;
         (time.year() > 0).then(|| in_h_form(time))
@@ -22,7 +22,7 @@ impl PgTime {
 
     /// Converts the time to whole milliseconds since 1970. Earlier times become 0, and `infinity`
     /// becomes `None`.
-    pub fn to_unix(self) -> Option<UnixMillis> {
+    pub(super) fn to_unix(self) -> Option<UnixMillis> {
         if self.0 == i64::MAX {
             return None;
         }

@@ -20,7 +20,7 @@ Example:
   h-realtime backup /var/backups/h-realtime.sqlite --force
 
 The backup does not contain the publish key, which is the file publish.key in the data directory.")]
-pub struct BackupArgs {
+pub(super) struct BackupArgs {
     /// The file to write, readable by its owner only
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -40,7 +40,7 @@ A running server applies the change within a second, and closes connections of t
 exist.
 
 The previous state is kept as h-realtime.sqlite.before-restore in the data directory.")]
-pub struct RestoreArgs {
+pub(super) struct RestoreArgs {
     /// A file written by `h-realtime backup`
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -54,7 +54,7 @@ pub struct RestoreArgs {
 /// # Errors
 /// [`Exit::USAGE`] for `-`, [`Exit::DATA`] for a file that exists already, and errors from writing
 /// the file and opening the database.
-pub fn run_backup(args: &BackupArgs, data: &Path) -> Result<(), Exit> {
+pub(super) fn run_backup(args: &BackupArgs, data: &Path) -> Result<(), Exit> {
     let database = DataDir::existing(data)?.database();
     if args.file == Path::new("-") {
         let message = "a backup cannot be written to standard output; for a file named -, use ./-";
@@ -78,7 +78,7 @@ pub fn run_backup(args: &BackupArgs, data: &Path) -> Result<(), Exit> {
 /// # Errors
 /// [`Exit::NO_INPUT`] for a backup that does not exist, [`Exit::DATA`] for an unusable one, and
 /// errors from opening the database.
-pub fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
+pub(super) fn run_restore(args: &RestoreArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
     let revoked = match args.keep_revocations {
         true => RevokedTokens::LeaveOut,
         false => RevokedTokens::Restore,

@@ -10,7 +10,7 @@ use crate::exit::Exit;
 
 /// Arguments of `config`.
 #[derive(Args)]
-pub struct ConfigArgs {
+pub(super) struct ConfigArgs {
     #[command(subcommand)]
     command: ConfigCommand,
 }
@@ -39,7 +39,7 @@ struct ShowArgs {
 ///
 /// # Errors
 /// The exit code of `serve`, with one line for each problem. 74 if the output cannot be written.
-pub fn run(args: ConfigArgs) -> Result<(), Exit> {
+pub(super) fn run(args: ConfigArgs) -> Result<(), Exit> {
     match args.command {
         ConfigCommand::Check(args) => check(args),
         ConfigCommand::Show(args) => {

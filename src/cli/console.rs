@@ -51,7 +51,7 @@ impl Console<'_> {
     /// Prints rows in aligned columns. The first row is the heading. If there is no other row,
     /// prints the message `none` instead. Names come from other people, so characters that control
     /// a terminal or are invisible are escaped.
-    pub fn table(&mut self, rows: &[Vec<String>], none: &str) -> Result<(), Exit> {
+    pub(super) fn table(&mut self, rows: &[Vec<String>], none: &str) -> Result<(), Exit> {
         if rows.len() < 2 {
             writeln!(self.messages, "{none}")?;
             return Ok(());
@@ -79,7 +79,7 @@ impl Console<'_> {
 
     /// Prints the fields of one object, one line each, with names padded to `width`. Values are
     /// escaped as in a table.
-    pub fn fields(&mut self, fields: &[(&str, String)], width: usize) -> Result<(), Exit> {
+    pub(super) fn fields(&mut self, fields: &[(&str, String)], width: usize) -> Result<(), Exit> {
         for (name, value) in fields {
             writeln!(self.out, "{name:width$}  {}", escaped(value))?;
         }

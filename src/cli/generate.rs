@@ -11,7 +11,7 @@ use crate::exit::Exit;
 
 /// Arguments of `man`.
 #[derive(Args)]
-pub struct ManArgs {
+pub(super) struct ManArgs {
     /// The directory to write the pages to; it must exist
     #[arg(value_name = "DIR")]
     #[arg(value_hint = clap::ValueHint::DirPath)]
@@ -21,7 +21,7 @@ pub struct ManArgs {
 /// Arguments of `completions`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct CompletionsArgs {
+pub(super) struct CompletionsArgs {
     /// The shell
     shell: Shell,
 }
@@ -30,7 +30,7 @@ pub struct CompletionsArgs {
 ///
 /// # Errors
 /// 74 if a file cannot be written.
-pub fn man(args: &ManArgs, command: Command) -> Result<(), Exit> {
+pub(super) fn man(args: &ManArgs, command: Command) -> Result<(), Exit> {
     clap_mangen::generate_to(command, &args.folder).map_err(|error| {
         let message = format!("{}: {error}", args.folder.display());
         Exit::new(Exit::IO, message)
@@ -41,7 +41,7 @@ pub fn man(args: &ManArgs, command: Command) -> Result<(), Exit> {
 ///
 /// # Errors
 /// 74 if the output cannot be written.
-pub fn print_completions(args: &CompletionsArgs, command: Command) -> Result<(), Exit> {
+pub(super) fn print_completions(args: &CompletionsArgs, command: Command) -> Result<(), Exit> {
     let text = completions::script(args.shell, command);
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

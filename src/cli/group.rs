@@ -14,7 +14,7 @@ use crate::model::{Role, UnixMillis};
 
 /// Add, show, change, and delete groups and their members.
 #[derive(Debug, Args)]
-pub struct GroupArgs {
+pub(super) struct GroupArgs {
     #[command(subcommand)]
     command: GroupCommand,
 }
@@ -131,7 +131,7 @@ fn roles() -> impl TypedValueParser<Value = Role> {
 /// # Errors
 /// [`Exit::NO_USER`] for a user, group, or membership that does not exist, [`Exit::DATA`] for an
 /// invalid ID or role or a group that exists already, and errors from opening the database.
-pub fn run(args: GroupArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
+pub(super) fn run(args: GroupArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
     with_store(data, |store, console| {
         run_on(args.command, store, console, now)
     })

@@ -56,7 +56,7 @@ use self::session::{ClientSession, Disconnect, SessionEnd};
 use crate::config::TOKEN_VARIABLE;
 use crate::exit::Exit;
 
-pub use self::args::ListenArgs;
+pub(super) use self::args::ListenArgs;
 
 /// Prints events until interrupted: see [`ListenArgs`].
 ///
@@ -64,7 +64,7 @@ pub use self::args::ListenArgs;
 /// 64 and 66 for invalid arguments and files, 77 and 69 for a server that rejects the client
 /// permanently. With `--no-reconnect`, also for a server that is unavailable or closes the
 /// connection.
-pub fn run(args: ListenArgs) -> Result<(), Exit> {
+pub(super) fn run(args: ListenArgs) -> Result<(), Exit> {
     // With `--count`, a SIGTERM before the last event is a failure: the command is incomplete.
     let on_term = args.count.map_or(0, |_| Exit::TERMINATED);
     let interrupts = Interrupts::catch(on_term).map_err(|error| {

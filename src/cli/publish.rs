@@ -29,7 +29,7 @@ use crate::exit::Exit;
 /// command stops; earlier events remain published.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct PublishArgs {
+pub(super) struct PublishArgs {
     /// The file that contains the events, or - for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -53,7 +53,7 @@ pub struct PublishArgs {
 /// 66 for unreadable input, 65 for an event that is not valid JSON or that the server rejects, 77
 /// for a key that is missing, unreadable, or wrong, 69 for a server that is unavailable or responds
 /// unexpectedly, 64 and 78 for an invalid address.
-pub fn run(args: PublishArgs) -> Result<(), Exit> {
+pub(super) fn run(args: PublishArgs) -> Result<(), Exit> {
     let input = open(&args.file)?;
     let key = std::env::var(KEY_VARIABLE).ok();
     let data = data_directory(args.data)?;

@@ -3,7 +3,7 @@
 /// Returns at most 300 characters of `text` on one line, without control characters and with
 /// invisible characters escaped. Text from a server must not be able to move the cursor, to forge
 /// lines of this program's output, or to change the direction of a line.
-pub fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(MAX_CHARS));
     for c in text.chars().take(MAX_CHARS) {
         match c {
@@ -21,7 +21,7 @@ pub fn printable(text: &str) -> String {
 /// Escapes the control and invisible characters of `text`, for the results of commands. Different
 /// texts stay distinguishable.
 #[cfg(any(test, feature = "sqlite"))]
-pub fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         match c.is_control() || is_invisible(c) {

@@ -11,7 +11,7 @@ use crate::exit::Exit;
 /// configuration file.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
-pub struct ServeArgs {
+pub(super) struct ServeArgs {
     /// The configuration file (TOML) [default: /etc/h-realtime/h-realtime.toml, if it exists].
     /// `h-realtime config default` prints a file with all settings
     #[arg(long, value_name = "FILE")]
@@ -53,7 +53,7 @@ pub struct ServeArgs {
 
 impl ServeArgs {
     /// Returns the sources of the settings.
-    pub fn sources(self) -> Sources {
+    pub(super) fn sources(self) -> Sources {
         let name = |value: Option<clap::builder::PossibleValue>| {
             value.map(|value| value.get_name().to_owned())
         };
@@ -108,7 +108,7 @@ impl ServeArgs {
 ///
 /// # Errors
 /// [`Exit`] with the code for the cause.
-pub fn run(args: ServeArgs) -> Result<(), Exit> {
+pub(super) fn run(args: ServeArgs) -> Result<(), Exit> {
     crate::server::run(args.sources())
 }
 

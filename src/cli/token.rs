@@ -15,7 +15,7 @@ use crate::model::{Secret, TokenId, UnixMillis};
 
 /// Create, list, revoke, and prune tokens.
 #[derive(Debug, Args)]
-pub struct TokenArgs {
+pub(super) struct TokenArgs {
     #[command(subcommand)]
     command: TokenCommand,
 }
@@ -76,7 +76,7 @@ Examples:
 /// # Errors
 /// [`Exit::NO_USER`] for a user or token that does not exist, [`Exit::DATA`] for an invalid ID, and
 /// errors from opening the database.
-pub fn run(args: TokenArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
+pub(super) fn run(args: TokenArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
     with_store(data, |store, console| {
         run_on(args.command, store, console, now)
     })

@@ -14,7 +14,7 @@ use crate::model::UnixMillis;
 
 /// Add, show, change, mute, and delete users.
 #[derive(Debug, Args)]
-pub struct UserArgs {
+pub(super) struct UserArgs {
     #[command(subcommand)]
     command: UserCommand,
 }
@@ -85,7 +85,7 @@ Example:
 /// # Errors
 /// [`Exit::NO_USER`] for a user who does not exist, [`Exit::DATA`] for an invalid userid or one
 /// that exists already, and errors from opening the database.
-pub fn run(args: UserArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
+pub(super) fn run(args: UserArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
     with_store(data, |store, console| {
         run_on(args.command, store, console, now)
     })

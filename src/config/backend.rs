@@ -9,7 +9,7 @@ use super::values::Values;
 
 /// The source of users, tokens, and groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum BackendKind {
+pub(crate) enum BackendKind {
     /// A local SQLite file.
     #[default]
     Embedded,
@@ -19,7 +19,7 @@ pub enum BackendKind {
 
 /// Additional source of events for the embedded back end, besides its HTTP endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum EventSource {
+pub(crate) enum EventSource {
     /// HTTP only.
     #[default]
     Http,

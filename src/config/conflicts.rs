@@ -12,7 +12,7 @@ pub(super) struct Conflicts<'a> {
 
 impl<'a> Conflicts<'a> {
     /// Returns an empty list.
-    pub fn new(values: &'a Values) -> Self {
+    pub(super) fn new(values: &'a Values) -> Self {
         Conflicts {
             values,
             lines: Vec::new(),
@@ -21,7 +21,7 @@ impl<'a> Conflicts<'a> {
 
     /// Adds a problem, followed by the values of the settings that it concerns and their sources.
     /// Ignored if one of these settings could not be read, since that has been reported already.
-    pub fn add(&mut self, settings: &[&str], text: impl Display) {
+    pub(super) fn add(&mut self, settings: &[&str], text: impl Display) {
         if self.values.are_readable(settings) {
             let described = settings.iter().map(|name| self.values.describe(name));
             let described = described.collect::<Vec<_>>().join(", ");
@@ -33,7 +33,7 @@ impl<'a> Conflicts<'a> {
     }
 
     /// Returns one line for each problem.
-    pub fn into_lines(self) -> Vec<String> {
+    pub(super) fn into_lines(self) -> Vec<String> {
         self.lines
     }
 }

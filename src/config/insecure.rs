@@ -15,7 +15,7 @@ use crate::net::Address;
 
 /// A dangerous configuration, by the setting that causes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InsecureSetting {
+pub(crate) enum InsecureSetting {
     /// The admin address is publicly reachable, as `admin_public` permits.
     AdminPublic,
     /// Connections stay open after their tokens have ended.
@@ -24,11 +24,11 @@ pub enum InsecureSetting {
 
 impl InsecureSetting {
     /// Every variant.
-    pub const ALL: [InsecureSetting; 2] =
+    pub(crate) const ALL: [InsecureSetting; 2] =
         [InsecureSetting::AdminPublic, InsecureSetting::OnExpiryKeep];
 
     /// Returns the name of the setting.
-    pub fn setting(self) -> &'static str {
+    pub(crate) fn setting(self) -> &'static str {
         match self {
             InsecureSetting::AdminPublic => "admin_public",
             InsecureSetting::OnExpiryKeep => "auth.on_expiry",
@@ -36,7 +36,7 @@ impl InsecureSetting {
     }
 
     /// Returns the text of the warning.
-    pub fn warning(self) -> &'static str {
+    pub(crate) fn warning(self) -> &'static str {
         match self {
             InsecureSetting::AdminPublic => {
                 "admin_public: every host that can reach the admin address can read the metrics \
@@ -51,7 +51,7 @@ impl InsecureSetting {
     }
 
     /// Returns whether the settings have this insecure.
-    pub fn applies_to(self, settings: &ServerSettings) -> bool {
+    pub(crate) fn applies_to(self, settings: &ServerSettings) -> bool {
         match self {
             InsecureSetting::AdminPublic => settings.admin_public && is_public(&settings.admin),
             InsecureSetting::OnExpiryKeep => settings.on_expiry == OnExpiry::Keep,
@@ -74,7 +74,7 @@ pub(super) fn reject(settings: &ServerSettings, conflicts: &mut Conflicts<'_>) {
 }
 
 /// Returns the warnings about these settings, one line each.
-pub fn warnings(settings: &ServerSettings, values: &Values) -> Vec<String> {
+pub(crate) fn warnings(settings: &ServerSettings, values: &Values) -> Vec<String> {
     let present = InsecureSetting::ALL
         .into_iter()
         .filter(|insecure| insecure.applies_to(settings));

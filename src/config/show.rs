@@ -7,7 +7,7 @@ use super::values::Values;
 
 /// Returns a configuration file with all settings, their defaults, and their descriptions. Reading
 /// it as the configuration file changes nothing.
-pub fn defaults() -> String {
+pub(crate) fn defaults() -> String {
     let mut out = String::new();
     for (section, about) in SECTIONS {
         if !section.is_empty() {
@@ -63,7 +63,7 @@ fn line(out: &mut String, text: &str, about: &str) {
 }
 
 /// Returns the effective settings, one line each, with value and source. Secrets are masked.
-pub fn effective(values: &Values) -> String {
+pub(crate) fn effective(values: &Values) -> String {
     let mut out = String::new();
     for setting in SETTINGS {
         let provenance = values.provenance(setting);

@@ -20,7 +20,7 @@ use super::values::{Layer, Provenance, Values, read_secret};
 /// All sources of settings.
 // No `Debug`: the environment may contain passwords.
 #[derive(Clone)]
-pub struct Sources {
+pub(crate) struct Sources {
     flags: Vec<Flag>,
     file: ConfigFile,
     environment: BTreeMap<String, OsString>,
@@ -29,7 +29,7 @@ pub struct Sources {
 
 /// A command-line flag.
 #[derive(Clone, Debug)]
-pub struct Flag {
+pub(crate) struct Flag {
     /// The flag as typed, such as `--listen`.
     pub flag: &'static str,
     /// The name of the setting.
@@ -50,7 +50,7 @@ enum ConfigFile {
 impl Sources {
     /// Returns the sources of this process. If `file` is `None`, the configuration file is the one
     /// that H_REALTIME_CONFIG names, or else [`DEFAULT_FILE`], if it exists.
-    pub fn of_process(flags: Vec<Flag>, file: Option<PathBuf>) -> Self {
+    pub(crate) fn of_process(flags: Vec<Flag>, file: Option<PathBuf>) -> Self {
         let environment =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
         Sources::new(flags, file, environment)
@@ -80,7 +80,7 @@ impl Sources {
     }
 
     /// Adds the sockets that the process inherited.
-    pub fn inherit(&mut self, inherited: InheritedAddresses) {
+    pub(crate) fn inherit(&mut self, inherited: InheritedAddresses) {
         self.inherited = inherited;
     }
 
@@ -89,7 +89,7 @@ impl Sources {
     ///
     /// # Errors
     /// [`ConfigError`] with one line for each problem and its location.
-    pub fn read(&self) -> Result<Values, ConfigError> {
+    pub(crate) fn read(&self) -> Result<Values, ConfigError> {
         let (values, errors) = self.read_all();
         match errors.is_empty() {
             true => Ok(values),
@@ -99,7 +99,7 @@ impl Sources {
 
     /// Like [`Sources::read`], but returns everything that can be read despite errors, so that
     /// problems of those values can be reported together with the errors.
-    pub fn read_all(&self) -> (Values, Vec<String>) {
+    pub(crate) fn read_all(&self) -> (Values, Vec<String>) {
         let mut errors = Vec::new();
         let mut values = Values::default();
         values.inherited = self.inherited.clone();
@@ -129,7 +129,7 @@ impl Sources {
 
     /// Requires from now on that the configuration file exists if it was read before: a file that
     /// disappears must not reset the settings to their defaults.
-    pub fn pin_file(&mut self, values: &Values) {
+    pub(crate) fn pin_file(&mut self, values: &Values) {
         if let Some(path) = &values.file {
             self.file = ConfigFile::Required(path.clone());
         }
@@ -274,7 +274,7 @@ fn unknown_variable(name: &str) -> String {
 ///
 /// # Errors
 /// [`ConfigError`] if a configuration exists but cannot be read.
-pub fn data_directory(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+pub(crate) fn data_directory(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
     if let Some(path) = named {
         return Ok(path);
     }
@@ -289,9 +289,9 @@ const CONFIG_VARIABLE: &str = "H_REALTIME_CONFIG";
 /// The directory where systemd puts the credentials of `LoadCredential=`.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 /// The token for the command `listen`.
-pub const TOKEN_VARIABLE: &str = "H_REALTIME_TOKEN";
+pub(crate) const TOKEN_VARIABLE: &str = "H_REALTIME_TOKEN";
 /// The key for the command `publish`.
-pub const KEY_VARIABLE: &str = "H_REALTIME_PUBLISH_KEY";
+pub(crate) const KEY_VARIABLE: &str = "H_REALTIME_PUBLISH_KEY";
 /// Variables with this program's prefix that are not settings. Kubernetes sets further ones in
 /// every container beside a service of that name: see [`is_reserved`].
 const OTHER_VARIABLES: &[&str] = &[CONFIG_VARIABLE, TOKEN_VARIABLE, KEY_VARIABLE];

@@ -2,7 +2,7 @@
 
 /// Returns the entry of `known` that is closest to `written`, provided that at most every third
 /// character is wrong, missing, superfluous, or swapped with the next.
-pub fn nearest(written: &str, known: impl Iterator<Item = String>) -> Option<String> {
+pub(super) fn nearest(written: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let max = written.chars().count().max(3) / 3;
     known
         .map(|name| (strsim::osa_distance(written, &name), name))

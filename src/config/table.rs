@@ -98,7 +98,7 @@ impl Setting {
 }
 
 /// Finds a setting by name. The flag is true if the name is that of the `_file` form.
-pub fn find(name: &str) -> Option<(&'static Setting, bool)> {
+pub(super) fn find(name: &str) -> Option<(&'static Setting, bool)> {
     let named = |name: &str| SETTINGS.iter().find(|setting| setting.name == name);
     let of_file = || name.strip_suffix(FILE).and_then(named);
     named(name)
@@ -107,7 +107,7 @@ pub fn find(name: &str) -> Option<(&'static Setting, bool)> {
 }
 
 /// Returns the error text for an unknown name.
-pub fn unknown(name: &str) -> String {
+pub(super) fn unknown(name: &str) -> String {
     let key = name.rsplit('.').next().unwrap_or(name);
     // Prefer the same key in another section to a similar key.
     let elsewhere = SETTINGS
@@ -124,25 +124,25 @@ pub fn unknown(name: &str) -> String {
 }
 
 /// Returns all accepted names, including the `_file` forms.
-pub fn all_names() -> impl Iterator<Item = String> {
+pub(super) fn all_names() -> impl Iterator<Item = String> {
     let forms = |setting: &Setting| [Some(setting.name.to_owned()), setting.file_form()];
     SETTINGS.iter().flat_map(forms).flatten()
 }
 
 /// Returns the environment variable for a name.
-pub fn variable(name: &str) -> String {
+pub(super) fn variable(name: &str) -> String {
     format!("{PREFIX}{}", name.to_uppercase().replace('.', "__"))
 }
 
 /// The default data directory.
-pub const DEFAULT_DATA: &str = "./h-realtime-data";
+pub(crate) const DEFAULT_DATA: &str = "./h-realtime-data";
 /// The prefix of this program's environment variables.
-pub const PREFIX: &str = "H_REALTIME_";
+pub(super) const PREFIX: &str = "H_REALTIME_";
 /// The suffix of the name that gives a file instead of the value.
 const FILE: &str = "_file";
 
 /// The sections in order, with their descriptions.
-pub static SECTIONS: &[(&str, &str)] = &[
+pub(super) static SECTIONS: &[(&str, &str)] = &[
     ("", ""),
     (
         "socket",

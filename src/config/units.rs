@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Parses `500ms`, `30s`, `5m`, `2h`, `30d`, or `4w`.
-pub fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let millis = match unit {
         "ms" => 1,
@@ -19,7 +19,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 
 /// Parses a number of bytes: `512`, `64KiB`, `1MiB`, `2GiB`, or with the decimal units `kB`, `MB`,
 /// `GB`.
-pub fn parse_size(text: &str) -> Option<usize> {
+pub(super) fn parse_size(text: &str) -> Option<usize> {
     let (number, unit) = split(text)?;
     let bytes = match unit {
         "" | "B" => 1,
@@ -35,7 +35,7 @@ pub fn parse_size(text: &str) -> Option<usize> {
 }
 
 /// Parses file permissions in octal: three digits, or four digits of which the first is 0.
-pub fn parse_mode(text: &str) -> Option<u32> {
+pub(super) fn parse_mode(text: &str) -> Option<u32> {
     let is_octal = text.bytes().all(|byte| (b'0'..b'8').contains(&byte));
     let mode = u32::from_str_radix(text, 8).ok()?;
     (is_octal && matches!(text.len(), 3 | 4) && mode <= 0o777).then_some(mode)

@@ -60,7 +60,7 @@ pub struct Values {
 impl Layer {
     /// Adds a value. With `is_file`, the value names the file that contains it. If there is an
     /// error, the setting is recorded as invalid instead.
-    pub fn put(
+    pub(super) fn put(
         &mut self,
         setting: &'static Setting,
         is_file: bool,
@@ -75,7 +75,7 @@ impl Layer {
     }
 
     /// Marks the whole source as unreadable.
-    pub fn mark_unreadable(&mut self) {
+    pub(super) fn mark_unreadable(&mut self) {
         self.is_unreadable = true;
     }
 

@@ -7,19 +7,19 @@
 
 /// A byte of a message. JSON is parsed in several passes, one for each level of a filter, and more
 /// if keys contain escapes. A typical message takes a fifth of this.
-pub const MESSAGE_BYTE: u64 = 10;
+pub(super) const MESSAGE_BYTE: u64 = 10;
 /// A clause of a filter, whose members are compared with the known keys.
-pub const CLAUSE: u64 = 200;
+pub(super) const CLAUSE: u64 = 200;
 /// A value of a filter, without its bytes.
-pub const VALUE: u64 = 300;
+pub(super) const VALUE: u64 = 300;
 /// A byte of a value: unescaping, normalization of a URI, and two hashes.
-pub const VALUE_BYTE: u64 = 5;
+pub(super) const VALUE_BYTE: u64 = 5;
 /// A parameter in the query of a URI, which is decoded and sorted.
-pub const PARAMETER: u64 = 150;
+pub(super) const PARAMETER: u64 = 150;
 /// A term: its hashes, its insertion into the index, and its later removal.
-pub const TERM: u64 = 400;
+pub(super) const TERM: u64 = 400;
 /// A lookup of a connection's identity.
-pub const LOOKUP: u64 = 200;
+pub(super) const LOOKUP: u64 = 200;
 /// A token: a request to the backend and its answer, the user's memberships, and the token's
 /// deadline.
-pub const LOGIN: u64 = 20_000;
+pub(super) const LOGIN: u64 = 20_000;

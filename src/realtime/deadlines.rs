@@ -10,18 +10,18 @@ use crate::net::{ConnKey, Now};
 
 /// Connections by deadline on one clock, in milliseconds.
 #[derive(Default)]
-pub struct Deadlines {
+pub(super) struct Deadlines {
     heap: BinaryHeap<Reverse<(u64, ConnKey)>>,
 }
 
 impl Deadlines {
     /// Adds a deadline.
-    pub fn push(&mut self, at: u64, key: ConnKey) {
+    pub(super) fn push(&mut self, at: u64, key: ConnKey) {
         self.heap.push(Reverse((at, key)));
     }
 
     /// Removes the earliest deadline if it is due.
-    pub fn pop_due(&mut self, now: u64) -> Option<ConnKey> {
+    pub(super) fn pop_due(&mut self, now: u64) -> Option<ConnKey> {
         let Reverse((at, key)) = *self.heap.peek()?;
         if at > now {
             return None;
@@ -31,12 +31,12 @@ impl Deadlines {
     }
 
     /// Returns the number of pending deadlines.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.heap.len()
     }
 
     /// Drops the entries for which `keeps` returns false, and their memory.
-    pub fn retain(&mut self, mut keeps: impl FnMut(ConnKey) -> bool) {
+    pub(super) fn retain(&mut self, mut keeps: impl FnMut(ConnKey) -> bool) {
         self.heap.retain(|Reverse((_, key))| keeps(*key));
         self.heap.shrink_to_fit();
     }
@@ -52,20 +52,20 @@ impl FromIterator<(u64, ConnKey)> for Deadlines {
 
 /// Detects forward steps of the wall clock. Without a step, its lead over the monotonic clock stays
 /// constant, up to a millisecond of rounding.
-pub struct WallClock {
+pub(super) struct WallClock {
     /// The smallest lead since the last detected step.
     lead: i64,
 }
 
 impl WallClock {
     /// Records the clocks at a moment after which a step matters.
-    pub fn record(&mut self, now: Now) {
+    pub(super) fn record(&mut self, now: Now) {
         self.lead = self.lead.min(lead(now));
     }
 
     /// Returns whether the wall clock has gained [`STEP`] or more since an earlier call, and
     /// reports each gain once. A resume after a suspend looks like such a step.
-    pub fn has_stepped_forward(&mut self, now: Now) -> bool {
+    pub(super) fn has_stepped_forward(&mut self, now: Now) -> bool {
         let has_stepped = lead(now).saturating_sub(self.lead) >= STEP;
         if has_stepped {
             self.lead = lead(now);

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 /// Returns the text without a byte order mark, or `None` if the bytes are invalid.
-pub fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
+pub(super) fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
     let (encoding, content) = detect(bytes);
     match encoding {
         Encoding::Utf8 => std::str::from_utf8(content).ok().map(Cow::Borrowed),
@@ -17,7 +17,7 @@ pub fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 /// Removes a byte order mark.
-pub fn strip_bom(text: &str) -> &str {
+pub(super) fn strip_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 

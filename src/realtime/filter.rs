@@ -68,7 +68,7 @@ pub fn parse(
 
 /// Returns the maximum number of clauses in a filter with at most `limit` values, including clauses
 /// with unknown fields.
-pub fn max_clauses(limit: usize) -> usize {
+pub(super) fn max_clauses(limit: usize) -> usize {
     limit.max(MIN_CLAUSE_LIMIT)
 }
 

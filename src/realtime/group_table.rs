@@ -12,7 +12,7 @@ use super::slab::{NONE, Slab};
 
 /// A table of groups and their members. Both are referenced by index.
 #[derive(Default)]
-pub struct GroupTable<G, M> {
+pub(super) struct GroupTable<G, M> {
     groups: Slab<GroupEntry<G>>,
     members: Slab<M>,
     /// Indices into `groups`, by hash.
@@ -20,7 +20,7 @@ pub struct GroupTable<G, M> {
 }
 
 /// A value that identifies a group.
-pub trait Group: Default {
+pub(super) trait Group: Default {
     /// Returns the hash of the key.
     fn table_hash(&self) -> u64;
 
@@ -29,7 +29,7 @@ pub trait Group: Default {
 }
 
 /// A value with its position in the list of a group.
-pub trait Member: Copy + Default {
+pub(super) trait Member: Copy + Default {
     /// Returns the position.
     fn links(&self) -> &Links;
 
@@ -40,7 +40,7 @@ pub trait Member: Copy + Default {
 /// The position of a member in the list of its group. It is part of the member rather than around
 /// it, so that both share their padding.
 #[derive(Clone, Copy)]
-pub struct Links {
+pub(super) struct Links {
     group: u32,
     next: u32,
     prev: u32,
@@ -54,27 +54,27 @@ struct GroupEntry<G> {
 
 impl<G: Group, M: Member> GroupTable<G, M> {
     /// The bytes of a member: itself, and the entry in the list of vacant slots once it is removed.
-    pub const MEMBER_BYTES: usize = size_of::<M>() + size_of::<u32>();
+    pub(super) const MEMBER_BYTES: usize = size_of::<M>() + size_of::<u32>();
     /// The bytes of a group: likewise, plus its share of the hash table, which has an index and a
     /// control byte for each slot, and up to 2 × 8/7 times as many slots as entries.
-    pub const GROUP_BYTES: usize = size_of::<GroupEntry<G>>() + size_of::<u32>() + 12;
+    pub(super) const GROUP_BYTES: usize = size_of::<GroupEntry<G>>() + size_of::<u32>() + 12;
 
     /// Adds a member to the front of a group, which is created if necessary. Returns the indices of
     /// the group and the member.
-    pub fn insert(&mut self, group: G, member: M) -> (u32, u32) {
+    pub(super) fn insert(&mut self, group: G, member: M) -> (u32, u32) {
         let group = self.intern(group);
         (group, self.push(group, member))
     }
 
     /// Removes a member, and its group if it was the last one.
-    pub fn remove(&mut self, at: u32) -> Option<M> {
+    pub(super) fn remove(&mut self, at: u32) -> Option<M> {
         let member = self.members.remove(at)?;
         self.unlink(*member.links());
         Some(member)
     }
 
     /// Returns the index of the group with a key.
-    pub fn find(&self, hash: u64, is_same: impl Fn(&G) -> bool) -> Option<u32> {
+    pub(super) fn find(&self, hash: u64, is_same: impl Fn(&G) -> bool) -> Option<u32> {
         let is_same = |&at: &u32| {
             let entry = self.groups.get(at);
             entry.is_some_and(|entry| is_same(&entry.group))
@@ -83,33 +83,33 @@ impl<G: Group, M: Member> GroupTable<G, M> {
     }
 
     /// Returns a group.
-    pub fn group(&self, at: u32) -> Option<&G> {
+    pub(super) fn group(&self, at: u32) -> Option<&G> {
         self.groups.get(at).map(|entry| &entry.group)
     }
 
     /// Returns a mutable reference to a group, whose key must not change.
-    pub fn group_mut(&mut self, at: u32) -> Option<&mut G> {
+    pub(super) fn group_mut(&mut self, at: u32) -> Option<&mut G> {
         self.groups.get_mut(at).map(|entry| &mut entry.group)
     }
 
     /// Returns a member.
-    pub fn member(&self, at: u32) -> Option<&M> {
+    pub(super) fn member(&self, at: u32) -> Option<&M> {
         self.members.get(at)
     }
 
     /// Returns a mutable reference to a member.
-    pub fn member_mut(&mut self, at: u32) -> Option<&mut M> {
+    pub(super) fn member_mut(&mut self, at: u32) -> Option<&mut M> {
         self.members.get_mut(at)
     }
 
     /// Returns all members.
-    pub fn members(&self) -> impl Iterator<Item = &M> {
+    pub(super) fn members(&self) -> impl Iterator<Item = &M> {
         let slots = self.members.slots();
         slots.filter(|member| member.links().group != NONE)
     }
 
     /// Returns the members of a group, the latest first.
-    pub fn members_of(&self, group: u32) -> impl Iterator<Item = &M> {
+    pub(super) fn members_of(&self, group: u32) -> impl Iterator<Item = &M> {
         let mut at = self.groups.get(group).map_or(NONE, |entry| entry.head);
         std::iter::from_fn(move || {
             let member = self.members.get(at)?;
@@ -119,35 +119,35 @@ impl<G: Group, M: Member> GroupTable<G, M> {
     }
 
     /// Returns the only member of a group, or `None` if it has several.
-    pub fn only_member(&self, group: u32) -> Option<&M> {
+    pub(super) fn only_member(&self, group: u32) -> Option<&M> {
         let head = self.groups.get(group).map_or(NONE, |entry| entry.head);
         let member = self.members.get(head);
         member.filter(|member| member.links().next == NONE)
     }
 
     /// Returns the number of members.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.members.len()
     }
 
     /// Returns the number of groups.
-    pub fn group_count(&self) -> usize {
+    pub(super) fn group_count(&self) -> usize {
         self.groups.len()
     }
 
     /// Returns the allocated bytes, without those that groups and members own.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.members.bytes() + self.groups.bytes() + self.table.allocation_size()
     }
 
     /// Returns whether the table is large and mostly vacant, so that rebuilding it pays off.
-    pub fn is_sparse(&self) -> bool {
+    pub(super) fn is_sparse(&self) -> bool {
         self.members.is_sparse() || self.groups.is_sparse()
     }
 
     /// Moves the groups and members into new, smaller tables. Calls `on_move` with each member and
     /// its new index.
-    pub fn rebuild(&mut self, mut on_move: impl FnMut(&M, u32)) {
+    pub(super) fn rebuild(&mut self, mut on_move: impl FnMut(&M, u32)) {
         let mut old = std::mem::take(self);
         for slot in 0..old.groups.slots().count() as u32 {
             let Some(entry) = old.groups.get_mut(slot).map(std::mem::take) else {
@@ -227,7 +227,7 @@ impl<G: Group, M: Member> GroupTable<G, M> {
 
 impl Links {
     /// Returns the index of the member's group.
-    pub fn group(self) -> u32 {
+    pub(super) fn group(self) -> u32 {
         self.group
     }
 }

@@ -25,7 +25,10 @@ pub struct JsonError;
 /// # Errors
 /// [`JsonError`] if the text is not a single JSON object. Some members may have been visited by
 /// then.
-pub fn members<'a>(object: &'a str, mut visit: impl FnMut(&str, &'a str)) -> Result<(), JsonError> {
+pub(super) fn members<'a>(
+    object: &'a str,
+    mut visit: impl FnMut(&str, &'a str),
+) -> Result<(), JsonError> {
     if fast_path::members(object, &mut visit).is_some() {
         return Ok(());
     }
@@ -52,7 +55,7 @@ fn read_members<'a>(
 /// # Errors
 /// The error of `visit`, or [`JsonError`] if the text is not a JSON array. Some elements may have
 /// been visited by then.
-pub fn elements<'a, E: From<JsonError>>(
+pub(super) fn elements<'a, E: From<JsonError>>(
     array: &'a str,
     mut visit: impl FnMut(&'a str) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -74,13 +77,13 @@ pub fn elements<'a, E: From<JsonError>>(
 }
 
 /// Returns whether the text is valid JSON of any type.
-pub fn is_json(text: &str) -> bool {
+pub(super) fn is_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
 /// Decodes a JSON string. Returns `None` if the value is not a string, or contains a lone
 /// surrogate, which JSON allows.
-pub fn string(value: &str) -> Option<Cow<'_, str>> {
+pub(super) fn string(value: &str) -> Option<Cow<'_, str>> {
     let content = string_content(value)?;
     if content.contains('\\') {
         serde_json::from_str(value).ok().map(Cow::Owned)
@@ -91,17 +94,17 @@ pub fn string(value: &str) -> Option<Cow<'_, str>> {
 
 /// Returns the raw text between the quotes of a JSON string, or `None` if the value is not a
 /// string.
-pub fn string_content(value: &str) -> Option<&str> {
+pub(super) fn string_content(value: &str) -> Option<&str> {
     value.strip_prefix('"')?.strip_suffix('"')
 }
 
 /// Returns whether a JSON value is a number.
-pub fn is_number(value: &str) -> bool {
+pub(super) fn is_number(value: &str) -> bool {
     value.starts_with(|c: char| c == '-' || c.is_ascii_digit())
 }
 
 /// Returns whether a JSON value is an array or an object.
-pub fn is_container(value: &str) -> bool {
+pub(super) fn is_container(value: &str) -> bool {
     value.starts_with(['[', '{'])
 }
 

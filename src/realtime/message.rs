@@ -7,7 +7,7 @@ use super::json;
 
 /// A message, borrowed from its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientMessage<'a> {
+pub(super) struct ClientMessage<'a> {
     /// The text of the number to repeat in the reply. Without one there is no reply.
     pub id: Option<&'a str>,
     /// The kind of message.
@@ -16,7 +16,7 @@ pub struct ClientMessage<'a> {
 
 /// The kind of message. The members are JSON texts, or `None` if missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageKind<'a> {
+pub(super) enum MessageKind<'a> {
     Ping,
     Whoami,
     ClientId {
@@ -33,7 +33,7 @@ pub enum MessageKind<'a> {
 
 impl MessageKind<'_> {
     /// Returns the name in the log.
-    pub fn as_str(&self) -> &'static str {
+    pub(super) fn as_str(&self) -> &'static str {
         match self {
             MessageKind::Ping => "ping",
             MessageKind::Whoami => "whoami",
@@ -46,7 +46,7 @@ impl MessageKind<'_> {
 
 /// The reason why a text is not a valid message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ParseError {
+pub(super) enum ParseError {
     /// Not JSON.
     NotJson,
     /// JSON, but not an object.
@@ -59,7 +59,7 @@ pub enum ParseError {
 ///
 /// # Errors
 /// [`ParseError`]. `NaN` and `Infinity`, which h's parser accepts, are not valid JSON here.
-pub fn parse(text: &str) -> Result<ClientMessage<'_>, ParseError> {
+pub(super) fn parse(text: &str) -> Result<ClientMessage<'_>, ParseError> {
     let mut members = Members::default();
     // As in Python, the last of duplicate keys wins.
     let object = json::members(text, |key, value| match key {
@@ -127,7 +127,7 @@ impl<'a> Members<'a> {
 
 /// The maximum length of a number in `id`, in bytes, since a reply repeats it. h repeats integers
 /// of up to 4,300 digits.
-pub const MAX_ID_LEN: usize = 256;
+pub(super) const MAX_ID_LEN: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use super::group_table::{Group, GroupTable, Links, Member};
 use super::slab::{ConnMap, NONE};
 
 /// The connected users.
-pub struct Principals {
+pub(super) struct Principals {
     digester: Rc<Digester>,
     /// The login of each connection.
     by_conn: ConnMap,
@@ -26,7 +26,7 @@ pub struct Principals {
 
 /// A user, shared by the user's connections.
 #[derive(Default)]
-pub struct Principal {
+pub(super) struct Principal {
     userid: Box<str>,
     /// Sorted by group.
     memberships: Box<[Membership]>,
@@ -47,12 +47,12 @@ struct Login {
 
 impl Principal {
     /// Returns the userid in the stored spelling.
-    pub fn userid(&self) -> &str {
+    pub(super) fn userid(&self) -> &str {
         &self.userid
     }
 
     /// Returns the membership in a group.
-    pub fn membership(&self, group: &str) -> Option<&Membership> {
+    pub(super) fn membership(&self, group: &str) -> Option<&Membership> {
         let at = self
             .memberships
             .binary_search_by(|membership| (*membership.group).cmp(group));
@@ -67,7 +67,7 @@ impl Principal {
 
 impl Principals {
     /// Creates an empty table.
-    pub fn new(digester: Rc<Digester>) -> Self {
+    pub(super) fn new(digester: Rc<Digester>) -> Self {
         Principals {
             digester,
             by_conn: ConnMap::default(),
@@ -78,7 +78,7 @@ impl Principals {
 
     /// Assigns an identity to a connection. It contains the newest data of the user, which also
     /// applies to the user's other connections.
-    pub fn log_in(&mut self, key: ConnKey, identity: Identity, now: Now) {
+    pub(super) fn log_in(&mut self, key: ConnKey, identity: Identity, now: Now) {
         // The answer may be late, with another connection in the same slot by now.
         if self.has_successor(key) {
             return self.set_memberships(&identity.userid, identity.memberships);
@@ -106,20 +106,20 @@ impl Principals {
     }
 
     /// Removes a connection's identity, if it has one.
-    pub fn log_out(&mut self, key: ConnKey) {
+    pub(super) fn log_out(&mut self, key: ConnKey) {
         if self.login(key).is_some() {
             self.remove_login(key);
         }
     }
 
     /// Returns the user of a connection; `None` is anonymous.
-    pub fn of(&self, key: ConnKey) -> Option<&Principal> {
+    pub(super) fn of(&self, key: ConnKey) -> Option<&Principal> {
         let login = self.login(key)?;
         self.table.group(login.links.group())
     }
 
     /// Replaces a user's memberships. Does nothing if the user is not connected.
-    pub fn set_memberships(&mut self, userid: &str, memberships: Vec<Membership>) {
+    pub(super) fn set_memberships(&mut self, userid: &str, memberships: Vec<Membership>) {
         let user = self.find(userid);
         if let Some(user) = user.and_then(|user| self.table.group_mut(user)) {
             user.set_memberships(memberships);
@@ -127,7 +127,7 @@ impl Principals {
     }
 
     /// Returns the connections of a user.
-    pub fn connections_of(&self, userid: &str) -> Vec<ConnKey> {
+    pub(super) fn connections_of(&self, userid: &str) -> Vec<ConnKey> {
         let user = self.find(userid).into_iter();
         user.flat_map(|user| self.table.members_of(user))
             .map(|login| login.key)
@@ -136,7 +136,7 @@ impl Principals {
 
     /// Returns the connections that logged in with a token. Scans all logins: revocations are rare,
     /// and another table would cost memory for every connection.
-    pub fn connections_with(&self, token: TokenId) -> Vec<ConnKey> {
+    pub(super) fn connections_with(&self, token: TokenId) -> Vec<ConnKey> {
         self.table
             .members()
             .filter(|login| login.token == token)
@@ -145,7 +145,7 @@ impl Principals {
     }
 
     /// Returns the tokens of all connections, without duplicates.
-    pub fn tokens(&self) -> Vec<TokenId> {
+    pub(super) fn tokens(&self) -> Vec<TokenId> {
         let mut tokens: Vec<_> = self.table.members().map(|login| login.token).collect();
         tokens.sort_unstable();
         tokens.dedup();
@@ -153,17 +153,17 @@ impl Principals {
     }
 
     /// Returns the number of logged-in connections.
-    pub fn logins(&self) -> usize {
+    pub(super) fn logins(&self) -> usize {
         self.table.len()
     }
 
     /// Returns the number of distinct users.
-    pub fn users(&self) -> usize {
+    pub(super) fn users(&self) -> usize {
         self.table.group_count()
     }
 
     /// Releases unused memory after many connections have closed.
-    pub fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         if self.table.is_sparse() {
             let mut by_conn = ConnMap::default();
             self.table.rebuild(|login, at| by_conn.set(login.key, at));
@@ -247,7 +247,7 @@ const _: () = assert!(size_of::<Login>() <= 40);
 mod token_status;
 mod verify;
 
-pub use token_status::EndAction;
+pub(super) use token_status::EndAction;
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use super::json;
 
 /// The reason why a message was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection<'a> {
+pub(super) enum Rejection<'a> {
     /// Unknown type; contains its JSON text.
     InvalidType(&'a str),
     /// `client_id` without `value`.
@@ -30,7 +30,7 @@ pub enum Rejection<'a> {
 
 impl Rejection<'_> {
     /// Returns the name in metrics and in the log.
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Rejection::InvalidType(_) => "invalid_type",
             Rejection::MissingValue | Rejection::InvalidValue | Rejection::MissingFilter => {
@@ -45,14 +45,14 @@ impl Rejection<'_> {
 }
 
 /// Writes the reply to `ping`.
-pub fn pong(out: &mut String, id: &str) {
+pub(super) fn pong(out: &mut String, id: &str) {
     out.push_str(r#"{"type": "pong", "ok": true, "reply_to": "#);
     out.push_str(id);
     out.push('}');
 }
 
 /// Writes the reply to `whoami`; `None` is anonymous.
-pub fn whoyouare(out: &mut String, userid: Option<&str>, id: &str) {
+pub(super) fn whoyouare(out: &mut String, userid: Option<&str>, id: &str) {
     out.push_str(r#"{"type": "whoyouare", "userid": "#);
     match userid {
         Some(userid) => push_string(out, userid),
@@ -64,7 +64,7 @@ pub fn whoyouare(out: &mut String, userid: Option<&str>, id: &str) {
 }
 
 /// Writes the reply to a rejected message.
-pub fn error(out: &mut String, rejection: Rejection<'_>, id: &str) {
+pub(super) fn error(out: &mut String, rejection: Rejection<'_>, id: &str) {
     let (kind, description) = match rejection {
         Rejection::InvalidType(type_) => {
             let mut description = String::from("invalid message type: ");

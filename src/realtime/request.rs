@@ -10,7 +10,7 @@ use crate::model::UnixMillis;
 
 /// The interpretation of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Route<'a> {
+pub(super) enum Route<'a> {
     /// A WebSocket handshake with these credentials.
     WebSocket(Upgrade, Credentials<'a>),
     /// An immediate response.
@@ -19,7 +19,7 @@ pub enum Route<'a> {
 
 /// The credentials in a request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Credentials<'a> {
+pub(super) enum Credentials<'a> {
     /// None.
     Anonymous,
     /// An invalid token: empty, or not text.
@@ -29,7 +29,7 @@ pub enum Credentials<'a> {
 }
 
 /// Interprets a request.
-pub fn route<'a>(request: &Request<'a>, now: UnixMillis) -> Route<'a> {
+pub(super) fn route<'a>(request: &Request<'a>, now: UnixMillis) -> Route<'a> {
     match &*percent_decode(request.path) {
         "/ws" => match check_upgrade(request) {
             Ok(upgrade) => Route::WebSocket(upgrade, credentials(request)),
@@ -43,7 +43,7 @@ pub fn route<'a>(request: &Request<'a>, now: UnixMillis) -> Route<'a> {
 /// Returns whether a handshake's origin is allowed. A request without an `Origin` field does not
 /// come from a web page, since browsers always send it. A repeated field and an invalid origin,
 /// such as `null`, are not allowed.
-pub fn is_origin_allowed(request: &Request<'_>, origins: &[Origin]) -> bool {
+pub(super) fn is_origin_allowed(request: &Request<'_>, origins: &[Origin]) -> bool {
     let mut fields = request.headers("origin");
     let Some(field) = fields.next().filter(|_| !origins.is_empty()) else {
         return true;
@@ -53,7 +53,7 @@ pub fn is_origin_allowed(request: &Request<'_>, origins: &[Origin]) -> bool {
 }
 
 /// Returns whether the request enables tracing of its connection, with h's words for true.
-pub fn requests_tracing(request: &Request<'_>) -> bool {
+pub(super) fn requests_tracing(request: &Request<'_>) -> bool {
     request.last_param("debug").is_some_and(|value| {
         let value = value.trim();
         let yes = ["true", "t", "yes", "y", "on", "1"];
@@ -62,7 +62,7 @@ pub fn requests_tracing(request: &Request<'_>) -> bool {
 }
 
 /// Returns the response to a page whose origin is not allowed.
-pub fn forbidden_origin() -> Response {
+pub(super) fn forbidden_origin() -> Response {
     let body = r#"{"ok": false, "error": "forbidden_origin", "reason": "Pages of this origin may not connect."}"#;
     // RFC 6455 §4.2.2: "If the server does not wish to accept this connection, it MUST return an
     // appropriate HTTP error code (e.g., 403 Forbidden)".
@@ -70,7 +70,7 @@ pub fn forbidden_origin() -> Response {
 }
 
 /// Returns the response to an invalid token, if these are rejected.
-pub fn unauthorized() -> Response {
+pub(super) fn unauthorized() -> Response {
     let body = r#"{"ok": false, "error": "invalid_token", "reason": "The access token is unknown or has ended."}"#;
     // RFC 6750 §3.1 defines the name of this error.
     Response::json(401, body)
@@ -80,7 +80,7 @@ pub fn unauthorized() -> Response {
 
 /// Returns the response while tokens cannot be checked. The client is not served as anonymous, even
 /// if invalid tokens are accepted: a valid user would wait for events that never come.
-pub fn unavailable() -> Response {
+pub(super) fn unavailable() -> Response {
     let body = r#"{"ok": false, "error": "unavailable", "reason": "The access token cannot be checked now. Please try again."}"#;
     Response::json(503, body)
         .with("Retry-After", RETRY_AFTER)

@@ -6,7 +6,7 @@ use super::principals::Principal;
 
 /// Returns the decision for a receiver; `None` is anonymous. If no rule matches, the message is
 /// withheld, so a plan without rules has no receivers.
-pub fn decide(rules: &[Rule], receiver: Option<&Principal>) -> Decision {
+pub(super) fn decide(rules: &[Rule], receiver: Option<&Principal>) -> Decision {
     rules
         .iter()
         .find(|rule| rule.when.iter().all(|condition| holds(condition, receiver)))

@@ -7,11 +7,11 @@
 use crate::net::ConnKey;
 
 /// The index that stands for no slot.
-pub const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 /// Values by index. A vacant slot holds `T::default()` until it is reused.
 #[derive(Default)]
-pub struct Slab<T> {
+pub(super) struct Slab<T> {
     entries: PagedVec<T>,
     vacant: Vec<u32>,
 }
@@ -19,7 +19,7 @@ pub struct Slab<T> {
 /// One index per connection, looked up by its slot in the engine's arena, which is dense. [`NONE`]
 /// stands for no index.
 #[derive(Default)]
-pub struct ConnMap {
+pub(super) struct ConnMap {
     indices: PagedVec<OptionalIndex>,
 }
 
@@ -34,7 +34,7 @@ struct OptionalIndex(u32);
 
 impl<T: Default> Slab<T> {
     /// Stores a value and returns its index.
-    pub fn insert(&mut self, entry: T) -> u32 {
+    pub(super) fn insert(&mut self, entry: T) -> u32 {
         if let Some(at) = self.vacant.pop()
             && let Some(slot) = self.entries.get_mut(at as usize)
         {
@@ -50,52 +50,52 @@ impl<T: Default> Slab<T> {
     }
 
     /// Removes a value. Its slot may be reused.
-    pub fn remove(&mut self, at: u32) -> Option<T> {
+    pub(super) fn remove(&mut self, at: u32) -> Option<T> {
         let entry = std::mem::take(self.entries.get_mut(at as usize)?);
         self.vacant.push(at);
         Some(entry)
     }
 
     /// Returns the value in a slot.
-    pub fn get(&self, at: u32) -> Option<&T> {
+    pub(super) fn get(&self, at: u32) -> Option<&T> {
         self.entries.get(at as usize)
     }
 
     /// Returns a mutable reference to the value in a slot.
-    pub fn get_mut(&mut self, at: u32) -> Option<&mut T> {
+    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
         self.entries.get_mut(at as usize)
     }
 
     /// Returns all slots in order, including vacant ones.
-    pub fn slots(&self) -> impl Iterator<Item = &T> {
+    pub(super) fn slots(&self) -> impl Iterator<Item = &T> {
         self.entries.iter()
     }
 
     /// Returns the number of values.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len - self.vacant.len()
     }
 
     /// Returns whether the table is large and mostly vacant, so that rebuilding it pays off.
-    pub fn is_sparse(&self) -> bool {
+    pub(super) fn is_sparse(&self) -> bool {
         self.entries.len > PAGE && self.len() < self.entries.len / 4
     }
 
     /// Returns the allocated bytes, without those that the values own.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.entries.bytes() + self.vacant.capacity() * size_of::<u32>()
     }
 }
 
 impl ConnMap {
     /// Returns the connection's index.
-    pub fn get(&self, key: ConnKey) -> u32 {
+    pub(super) fn get(&self, key: ConnKey) -> u32 {
         let index = self.indices.get(key.slot() as usize);
         index.map_or(NONE, |index| index.0)
     }
 
     /// Sets the connection's index.
-    pub fn set(&mut self, key: ConnKey, index: u32) {
+    pub(super) fn set(&mut self, key: ConnKey, index: u32) {
         let at = key.slot() as usize;
         while self.indices.len <= at {
             self.indices.push(OptionalIndex::default());
@@ -106,7 +106,7 @@ impl ConnMap {
     }
 
     /// Removes the connection's index and returns it.
-    pub fn take(&mut self, key: ConnKey) -> u32 {
+    pub(super) fn take(&mut self, key: ConnKey) -> u32 {
         let Some(slot) = self.indices.get_mut(key.slot() as usize) else {
             return NONE;
         };
@@ -116,13 +116,13 @@ impl ConnMap {
     }
 
     /// Returns the indices, in arena order.
-    pub fn iter(&self) -> impl Iterator<Item = u32> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
         let indices = self.indices.iter().map(|index| index.0);
         indices.filter(|&index| index != NONE)
     }
 
     /// Returns the allocated bytes.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.indices.bytes()
     }
 }

@@ -15,10 +15,10 @@ use crate::net::{ConnCx, ConnKey, Cx, Message, Now, Sessions, Verdict};
 use super::{ApiSession, ApiSettings, Realtime};
 
 /// A small generator (xorshift), so that a failing seed can be reproduced.
-pub struct Random(pub u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -27,11 +27,11 @@ impl Random {
     }
 }
 
-pub fn key(index: u32) -> ConnKey {
+pub(super) fn key(index: u32) -> ConnKey {
     ConnKey::new(index, 1)
 }
 
-pub fn identity(userid: &str, token: u64, groups: &[(&str, Role)]) -> Identity {
+pub(super) fn identity(userid: &str, token: u64, groups: &[(&str, Role)]) -> Identity {
     let membership = |&(group, role): &(&str, Role)| Membership {
         group: group.into(),
         role,
@@ -44,11 +44,11 @@ pub fn identity(userid: &str, token: u64, groups: &[(&str, Role)]) -> Identity {
     }
 }
 
-pub fn rule(when: Vec<Condition>, then: Decision) -> Rule {
+pub(super) fn rule(when: Vec<Condition>, then: Decision) -> Rule {
     Rule { when, then }
 }
 
-pub fn term(field: Field, value: &str) -> Term {
+pub(super) fn term(field: Field, value: &str) -> Term {
     Term {
         field,
         value: value.into(),
@@ -56,12 +56,12 @@ pub fn term(field: Field, value: &str) -> Term {
 }
 
 /// The remainder of a valid handshake after the target, without further fields and the empty line.
-pub const HANDSHAKE: &[u8] =
+pub(super) const HANDSHAKE: &[u8] =
     b" HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
 /// The API with a simulated engine and backend.
-pub struct TestApi {
+pub(super) struct TestApi {
     pub realtime: Realtime,
     pub now: Now,
     pub backend: FakeBackend,
@@ -73,7 +73,7 @@ pub struct TestApi {
 
 /// The effects of a call, in order, starting with replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub(super) enum Output {
     Reply(String),
     Deliver(Vec<(u32, String)>),
     Close(u32, u16, String),
@@ -83,7 +83,7 @@ pub enum Output {
 
 /// A backend that records requests: tickets and tokens.
 #[derive(Clone, Default)]
-pub struct FakeBackend {
+pub(super) struct FakeBackend {
     pub requests: Rc<RefCell<Vec<(u64, String)>>>,
     sweeps: Rc<RefCell<Vec<Vec<TokenId>>>>,
     pub busy: Rc<RefCell<bool>>,
@@ -108,7 +108,7 @@ impl BackendHandle for FakeBackend {
 
 impl FakeBackend {
     /// Returns the sweeps requested since the last call.
-    pub fn take_sweeps(&self) -> Vec<Vec<TokenId>> {
+    pub(super) fn take_sweeps(&self) -> Vec<Vec<TokenId>> {
         self.sweeps.take()
     }
 }
@@ -123,7 +123,7 @@ impl Sessions<ApiSession> for SessionMap {
 }
 
 impl TestApi {
-    pub fn new(settings: ApiSettings) -> Self {
+    pub(super) fn new(settings: ApiSettings) -> Self {
         let backend = FakeBackend::default();
         TestApi {
             realtime: Realtime::new(Box::new(backend.clone()), settings, [1, 2, 3, 4]),
@@ -136,7 +136,7 @@ impl TestApi {
     }
 
     /// Makes a call and returns its effects.
-    pub fn call<R>(
+    pub(super) fn call<R>(
         &mut self,
         call: impl FnOnce(&mut Realtime, &mut Cx<'_, ApiSession>) -> R,
     ) -> (R, Vec<Output>) {
@@ -146,7 +146,7 @@ impl TestApi {
     }
 
     /// Makes a call about an open connection, and returns its effects.
-    pub fn call_on(
+    pub(super) fn call_on(
         &mut self,
         index: u32,
         call: impl FnOnce(&mut Realtime, &mut ConnCx<'_, ApiSession>),
@@ -176,12 +176,12 @@ impl TestApi {
     }
 
     /// Returns the work charged since the last call.
-    pub fn take_work(&mut self) -> u64 {
+    pub(super) fn take_work(&mut self) -> u64 {
         self.recorder.take_work()
     }
 
     /// Returns the verdict on a handshake with this target and these additional fields.
-    pub fn request(
+    pub(super) fn request(
         &mut self,
         index: u32,
         target: &str,
@@ -207,52 +207,52 @@ impl TestApi {
     }
 
     /// Opens a connection as the engine does.
-    pub fn open(&mut self, index: u32) -> Vec<Output> {
+    pub(super) fn open(&mut self, index: u32) -> Vec<Output> {
         self.sessions.0.insert(key(index), ApiSession::default());
         self.call_on(index, |realtime, cx| realtime.on_open(cx))
     }
 
     /// Opens a logged-in connection.
-    pub fn open_as(&mut self, index: u32, identity: Identity) {
+    pub(super) fn open_as(&mut self, index: u32, identity: Identity) {
         let accepted = self.authenticated(index, AuthReply::Known(identity));
         assert_eq!(accepted, [Output::Accept(index)]);
         assert_eq!(self.open(index), []);
     }
 
-    pub fn close(&mut self, index: u32) {
+    pub(super) fn close(&mut self, index: u32) {
         let session = self.sessions.0.remove(&key(index)).expect("an open one");
         let (_, outputs) = self.call(|realtime, cx| realtime.on_close(cx, key(index), session));
         assert_eq!(outputs, []);
     }
 
-    pub fn authenticated(&mut self, index: u32, reply: AuthReply) -> Vec<Output> {
+    pub(super) fn authenticated(&mut self, index: u32, reply: AuthReply) -> Vec<Output> {
         let request_id = RequestId(key(index).to_u64());
         self.backend_event(BackendEvent::Authenticated { request_id, reply })
     }
 
-    pub fn backend_event(&mut self, event: BackendEvent) -> Vec<Output> {
+    pub(super) fn backend_event(&mut self, event: BackendEvent) -> Vec<Output> {
         self.call(|realtime, cx| realtime.on_backend_event(cx, event))
             .1
     }
 
-    pub fn tick(&mut self, now: Now) -> Vec<Output> {
+    pub(super) fn tick(&mut self, now: Now) -> Vec<Output> {
         self.now = now;
         self.call(|realtime, cx| realtime.on_tick(cx)).1
     }
 
-    pub fn message(&mut self, index: u32, message: Message<'_>) -> Vec<Output> {
+    pub(super) fn message(&mut self, index: u32, message: Message<'_>) -> Vec<Output> {
         self.call_on(index, |realtime, cx| {
             realtime.on_client_message(cx, message)
         })
     }
 
     /// Returns the effects of a text message.
-    pub fn text(&mut self, index: u32, text: &str) -> Vec<Output> {
+    pub(super) fn text(&mut self, index: u32, text: &str) -> Vec<Output> {
         self.message(index, Message::Text(text))
     }
 
     /// Sets a filter on values of a field.
-    pub fn filter(&mut self, index: u32, field: &str, values: &[&str]) {
+    pub(super) fn filter(&mut self, index: u32, field: &str, values: &[&str]) {
         let values: Vec<_> = values.iter().map(|value| format!("{value:?}")).collect();
         let text = format!(
             r#"{{"filter":{{"match_policy":"include_any","clauses":[{{"field":{field:?},"value":[{}]}}],"actions":{{}}}},"id":1}}"#,
@@ -261,7 +261,7 @@ impl TestApi {
         assert_eq!(self.text(index, &text), []);
     }
 
-    pub fn deliver(&mut self, plans: Vec<Plan>) -> (Vec<usize>, Vec<Output>) {
+    pub(super) fn deliver(&mut self, plans: Vec<Plan>) -> (Vec<usize>, Vec<Output>) {
         self.call(|realtime, cx| realtime.deliver(cx, &plans, MonoMillis::default()))
     }
 }

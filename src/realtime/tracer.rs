@@ -15,7 +15,7 @@ use crate::net::ConnKey;
 
 /// The traced connections, and the rate limit. Times are in monotonic milliseconds.
 #[derive(Default)]
-pub struct Tracer {
+pub(super) struct Tracer {
     /// Connections that have requested tracing and are not open yet, with the time of the request.
     requests: BTreeMap<ConnKey, u64>,
     /// The number of open traced connections.
@@ -32,31 +32,31 @@ pub struct Tracer {
 
 impl Tracer {
     /// Records a handshake that requests tracing of its connection.
-    pub fn request(&mut self, key: ConnKey, now: u64) {
+    pub(super) fn request(&mut self, key: ConnKey, now: u64) {
         if self.requests.len() < MAX_REQUESTS {
             self.requests.insert(key, now);
         }
     }
 
     /// Records that a connection has opened. Returns whether it requested tracing.
-    pub fn open(&mut self, key: ConnKey) -> bool {
+    pub(super) fn open(&mut self, key: ConnKey) -> bool {
         let is_traced = self.requests.remove(&key).is_some();
         self.traced += usize::from(is_traced);
         is_traced
     }
 
     /// Records that a traced connection has closed.
-    pub fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.traced -= 1;
     }
 
     /// Returns whether any connection may be traced. If not, callers can skip all lookups.
-    pub fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.traced > 0 || log_enabled!(Level::Debug)
     }
 
     /// Logs a line about a connection if it is traced, or all connections are.
-    pub fn log(&mut self, key: ConnKey, is_traced: bool, now: u64, line: Arguments<'_>) {
+    pub(super) fn log(&mut self, key: ConnKey, is_traced: bool, now: u64, line: Arguments<'_>) {
         let level = if is_traced { Level::Info } else { Level::Debug };
         if !log_enabled!(level) {
             return;
@@ -70,7 +70,7 @@ impl Tracer {
     }
 
     /// Drops the requests of failed handshakes, and logs the number of suppressed lines.
-    pub fn on_tick(&mut self, now: u64) {
+    pub(super) fn on_tick(&mut self, now: u64) {
         self.requests
             .retain(|_, since| now.saturating_sub(*since) < REQUEST_LIFETIME);
         let uncounted = std::mem::take(&mut self.uncounted);
@@ -80,7 +80,7 @@ impl Tracer {
     }
 
     /// Returns the number of suppressed lines.
-    pub fn suppressed(&self) -> u64 {
+    pub(super) fn suppressed(&self) -> u64 {
         self.suppressed
     }
 

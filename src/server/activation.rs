@@ -31,7 +31,7 @@ impl InheritedSockets {
     ///
     /// # Errors
     /// [`Exit`] if a socket has an unknown name or is not listening.
-    pub fn take() -> Result<Self, Exit> {
+    pub(super) fn take() -> Result<Self, Exit> {
         // The variables are meant for another process and were left in the environment.
         if env::var("LISTEN_PID").ok() != Some(process::id().to_string()) {
             return Ok(InheritedSockets::default());
@@ -58,7 +58,7 @@ impl InheritedSockets {
     }
 
     /// Returns the addresses that the sockets listen on.
-    pub fn addresses(&self) -> InheritedAddresses {
+    pub(super) fn addresses(&self) -> InheritedAddresses {
         let mut addresses = InheritedAddresses::default();
         for (role, address, _) in &self.0 {
             let address = address.clone();
@@ -71,7 +71,7 @@ impl InheritedSockets {
     }
 
     /// Removes and returns the socket that listens on `address`, if any.
-    pub fn take_listener(&mut self, address: &Address) -> Option<Listener> {
+    pub(super) fn take_listener(&mut self, address: &Address) -> Option<Listener> {
         let index = self.0.iter().position(|(_, there, _)| there == address)?;
         Some(self.0.swap_remove(index).2)
     }

@@ -31,12 +31,12 @@ pub(super) struct AddressFile {
 pub(super) struct SharedAddressFile(Arc<Mutex<Option<AddressFile>>>);
 
 impl SharedAddressFile {
-    pub fn new(file: Option<AddressFile>) -> Self {
+    pub(super) fn new(file: Option<AddressFile>) -> Self {
         SharedAddressFile(Arc::new(Mutex::new(file)))
     }
 
     /// Removes the file, unless it has been removed already.
-    pub fn remove(&self) {
+    pub(super) fn remove(&self) {
         drop(self.with(Option::take));
     }
 
@@ -45,7 +45,7 @@ impl SharedAddressFile {
     ///
     /// # Errors
     /// If the system cannot create the thread.
-    pub fn spawn_rewriter(&self) -> io::Result<()> {
+    pub(super) fn spawn_rewriter(&self) -> io::Result<()> {
         let file = self.clone();
         let rewrite =
             |file: &mut Option<AddressFile>| file.as_mut().map(AddressFile::replace_ended);
@@ -65,7 +65,7 @@ impl SharedAddressFile {
 
 impl AddressFile {
     /// Writes the file. Failure is not fatal: a full disk must not prevent startup.
-    pub fn write(data: &DataDir, admin: &Address) -> Self {
+    pub(super) fn write(data: &DataDir, admin: &Address) -> Self {
         let line = match admin {
             // Commands run in other directories, so the path must be absolute.
             Address::Unix(path) => {

@@ -70,7 +70,10 @@ impl CheckedBackend {
     ///
     /// # Errors
     /// Every problem of the settings, without credentials.
-    pub fn new(settings: &ServerSettings, values: &Values) -> Result<CheckedBackend, Vec<String>> {
+    pub(super) fn new(
+        settings: &ServerSettings,
+        values: &Values,
+    ) -> Result<CheckedBackend, Vec<String>> {
         match &settings.backend {
             BackendSettings::Embedded(None) => Ok(CheckedBackend::Embedded(None)),
             BackendSettings::Embedded(Some(broker)) => Ok(CheckedBackend::Embedded(Some(source(
@@ -81,7 +84,7 @@ impl CheckedBackend {
     }
 
     /// Returns warnings about settings that have no effect.
-    pub fn warnings(&self, values: &Values) -> Vec<String> {
+    pub(super) fn warnings(&self, values: &Values) -> Vec<String> {
         let warnings: &[String] = match self {
             CheckedBackend::Embedded(_) => &[],
             #[cfg(feature = "h")]
@@ -98,7 +101,7 @@ impl CheckedBackend {
     ///
     /// # Errors
     /// [`Exit`] if the data directory or the database cannot be opened.
-    pub fn prepare(self, settings: &ServerSettings) -> Result<PreparedBackend, Exit> {
+    pub(super) fn prepare(self, settings: &ServerSettings) -> Result<PreparedBackend, Exit> {
         match self {
             CheckedBackend::Embedded(source) => embedded(settings, source),
             #[cfg(feature = "h")]
@@ -109,7 +112,7 @@ impl CheckedBackend {
 
 impl PreparedBackend {
     /// Starts the back end.
-    pub fn start(self, mailbox: &Mailbox<BackendEvent>) -> Result<Threads, Exit> {
+    pub(super) fn start(self, mailbox: &Mailbox<BackendEvent>) -> Result<Threads, Exit> {
         (self.start)(mailbox).map_err(|error| {
             Exit::new(
                 Exit::OS,
@@ -121,7 +124,7 @@ impl PreparedBackend {
 
 impl Threads {
     /// Waits for the threads to end. Every sender must have been dropped.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         if let Some(feed) = self.feed {
             feed.finish();
         }

@@ -23,7 +23,7 @@ pub(super) struct Bound {
 impl Bound {
     /// Returns the URL that the admin page suggests to connect to: the first listener that a
     /// browser can reach. Empty if there is none.
-    pub fn page_url(&self) -> String {
+    pub(super) fn page_url(&self) -> String {
         let mut listeners = self.listeners.iter();
         let reachable = listeners.find(|(address, _)| tcp_address(address).is_some());
         reachable.map_or_else(String::new, |(address, tls)| ws_url(address, *tls))

@@ -45,7 +45,7 @@ impl Certificate {
     ///
     /// # Errors
     /// The reason reason the files are unusable.
-    pub fn read(
+    pub(super) fn read(
         cert: &Path,
         key: &Path,
         now: u64,
@@ -69,7 +69,7 @@ impl Certificate {
     /// Returns whether the files have changed and are stable, that is, the same as at the previous
     /// check. Otherwise they may be partially written, or the key may not yet match its
     /// certificate.
-    pub fn has_changed(&mut self) -> bool {
+    pub(super) fn has_changed(&mut self) -> bool {
         let now = stamps(&self.cert, &self.key);
         let differs = now != self.last_loaded;
         let is_stable = self.last_seen == Some(now);
@@ -82,7 +82,7 @@ impl Certificate {
     ///
     /// # Errors
     /// The reason reason the files are unusable, or worse than the certificate in use.
-    pub fn reload(&mut self, now: u64) -> Result<TlsConfig, String> {
+    pub(super) fn reload(&mut self, now: u64) -> Result<TlsConfig, String> {
         self.last_loaded = stamps(&self.cert, &self.key);
         self.last_seen = None;
         let config = TlsConfig::from_pem_files(&self.cert, &self.key);
@@ -97,7 +97,11 @@ impl Certificate {
     ///
     /// # Errors
     /// If the certificate in use is valid and the other one is not.
-    pub fn check_replacement(&self, next: &[CertificateInfo], now: u64) -> Result<(), String> {
+    pub(super) fn check_replacement(
+        &self,
+        next: &[CertificateInfo],
+        now: u64,
+    ) -> Result<(), String> {
         let is_valid = |chain: &[CertificateInfo]| {
             let own = chain.first();
             own.is_none_or(|own| own.validity(now).is_valid())
@@ -117,13 +121,13 @@ impl Certificate {
     }
 
     /// Returns the chain in use, for another object of the same certificate.
-    pub fn chain(&self) -> &[CertificateInfo] {
+    pub(super) fn chain(&self) -> &[CertificateInfo] {
         &self.chain
     }
 
     /// Returns the warnings about the dates of the certificate in use that are due: at every change
     /// of state, and once a day while a renewal is overdue.
-    pub fn due_warnings(&mut self, now: u64) -> Vec<String> {
+    pub(super) fn due_warnings(&mut self, now: u64) -> Vec<String> {
         let states = self.states(now);
         let is_due = self.reported.as_ref().is_none_or(|(at, before)| {
             *before != states || now.checked_sub(*at).is_none_or(|since| since >= DAY)

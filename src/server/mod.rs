@@ -68,13 +68,13 @@ use shared::{AppSettings, SharedState};
 use signals::{RunningServer, SignalThread};
 use urls::tcp_address;
 
-pub use signals::catch as catch_signals;
+pub(crate) use signals::catch as catch_signals;
 
 /// Reads the configuration, and runs the server until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// [`Exit`], with the code for the cause that prevents the server from starting or continuing.
-pub fn run(mut sources: Sources) -> Result<(), Exit> {
+pub(crate) fn run(mut sources: Sources) -> Result<(), Exit> {
     let signals = SignalThread::start()?;
     let inherited = InheritedSockets::take()?;
     sources.inherit(inherited.addresses());

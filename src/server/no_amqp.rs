@@ -33,11 +33,11 @@ pub(super) fn names(source: &Source) -> String {
 }
 
 impl Feed {
-    pub fn start(source: Source, _: impl BackendHandle) -> io::Result<Feed> {
+    pub(crate) fn start(source: Source, _: impl BackendHandle) -> io::Result<Feed> {
         match source {}
     }
 
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         match self {}
     }
 }

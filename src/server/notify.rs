@@ -31,7 +31,7 @@ pub(super) struct Notifier {
 
 impl Notifier {
     /// Returns the service manager that started this process, if any.
-    pub fn of_process() -> Self {
+    pub(super) fn of_process() -> Self {
         let name = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
         let socket = name.and_then(|name| {
             let connected = connect(&name);
@@ -46,12 +46,12 @@ impl Notifier {
     }
 
     /// Reports that the server is serving.
-    pub fn ready(&self) {
+    pub(super) fn ready(&self) {
         self.send_state("READY=1\nSTATUS=0 connections");
     }
 
     /// Reports that startup is waiting, and extends its timeout by [`EXTENSION`].
-    pub fn waiting(&self, resource: impl Display) {
+    pub(super) fn waiting(&self, resource: impl Display) {
         let micros = EXTENSION.as_micros();
         self.send_state(&format!(
             "STATUS=waiting for {resource}\nEXTEND_TIMEOUT_USEC={micros}"
@@ -59,14 +59,14 @@ impl Notifier {
     }
 
     /// Reports that a reload of the configuration begins now.
-    pub fn reloading(&self) {
+    pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
         self.send_state(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
     /// Reports the end of a reload. `failure` is the reason if the settings are unchanged.
-    pub fn reloaded(&self, failure: Option<&str>) {
+    pub(super) fn reloaded(&self, failure: Option<&str>) {
         match failure {
             None => {
                 self.is_status_stale.store(true, Ordering::Relaxed);
@@ -77,7 +77,7 @@ impl Notifier {
     }
 
     /// Reports that the server is shutting down.
-    pub fn stopping(&self) {
+    pub(super) fn stopping(&self) {
         self.send_state("STOPPING=1\nSTATUS=shutting down");
         self.is_stopping.store(true, Ordering::Relaxed);
     }
@@ -124,7 +124,7 @@ pub(super) struct Status {
 
 impl Heartbeat {
     /// Reads the watchdog interval from the environment.
-    pub fn new(notifier: Arc<Notifier>) -> Self {
+    pub(super) fn new(notifier: Arc<Notifier>) -> Self {
         let watchdog = watchdog();
         if watchdog.is_some_and(|period| period < 4 * TICK_PERIOD) {
             let least = Duration::from_millis(4 * TICK_PERIOD);
@@ -145,7 +145,7 @@ impl Heartbeat {
     }
 
     /// Sends the notifications that are due. Called by the reactor at every tick.
-    pub fn tick(&mut self, now: u64, status: Status) {
+    pub(super) fn tick(&mut self, now: u64, status: Status) {
         if self.notifier.socket.is_none() {
             return;
         }

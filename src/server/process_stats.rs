@@ -28,7 +28,7 @@ pub(super) struct Memory {
 
 impl ProcessStats {
     /// Returns the statistics of a process that starts now.
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         ProcessStats {
             started: unix_now(),
             others: Cell::new(None),
@@ -36,17 +36,17 @@ impl ProcessStats {
     }
 
     /// Returns the start time, in seconds since the Unix epoch.
-    pub fn started(&self) -> f64 {
+    pub(super) fn started(&self) -> f64 {
         self.started as f64 / 1e3
     }
 
     /// Returns the processor time of all threads, in seconds.
-    pub fn cpu_seconds(&self) -> f64 {
+    pub(super) fn cpu_seconds(&self) -> f64 {
         let time = clock_gettime(ClockId::ProcessCPUTime);
         time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
     }
 
-    pub fn memory(&self) -> Option<Memory> {
+    pub(super) fn memory(&self) -> Option<Memory> {
         let text = fs::read_to_string("/proc/self/statm").ok()?;
         let page = rustix::param::page_size() as u64;
         let mut pages = text
@@ -59,7 +59,7 @@ impl ProcessStats {
     }
 
     /// Returns the number of open files, including the given number of connections.
-    pub fn open_files(&self, connections: u64) -> Option<u64> {
+    pub(super) fn open_files(&self, connections: u64) -> Option<u64> {
         // Since Linux 6.2, the size of the directory is the number of files.
         match fs::metadata(FILES).ok()?.len() {
             0 => self.count_files(connections),
@@ -79,7 +79,7 @@ impl ProcessStats {
     }
 
     /// Returns the limit on open files. `None` means unlimited.
-    pub fn max_files(&self) -> Option<u64> {
+    pub(super) fn max_files(&self) -> Option<u64> {
         getrlimit(Resource::Nofile).current
     }
 }

@@ -54,7 +54,7 @@ struct CheckedReload {
 impl Reloader {
     /// Starts the thread. It reloads whenever a message is sent. A single pending message covers
     /// several requests.
-    pub fn start(mut self) -> io::Result<SyncSender<()>> {
+    pub(super) fn start(mut self) -> io::Result<SyncSender<()>> {
         let (sender, requests) = sync_channel(1);
         let run = move || {
             loop {

@@ -35,7 +35,7 @@ pub(super) struct AppSettings {
 }
 
 impl AppSettings {
-    pub fn new(settings: &ServerSettings) -> Self {
+    pub(super) fn new(settings: &ServerSettings) -> Self {
         let insecure_settings = InsecureSetting::ALL.into_iter();
         AppSettings {
             realtime: realtime_settings(settings),
@@ -47,7 +47,7 @@ impl AppSettings {
 }
 
 impl SharedState {
-    pub fn new(settings: &ServerSettings) -> Self {
+    pub(super) fn new(settings: &ServerSettings) -> Self {
         SharedState {
             pending: Mutex::new(None),
             drain: AtomicU64::new(millis(settings.drain)),
@@ -59,19 +59,19 @@ impl SharedState {
     }
 
     /// Stores reloaded settings for the application.
-    pub fn set_pending(&self, settings: AppSettings) {
+    pub(super) fn set_pending(&self, settings: AppSettings) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         *pending = Some(settings);
     }
 
     /// Returns the reloaded settings that the application has not taken yet.
-    pub fn take_pending(&self) -> Option<AppSettings> {
+    pub(super) fn take_pending(&self) -> Option<AppSettings> {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         pending.take()
     }
 
     /// Records the certificate that is in use from now on, if it has changed.
-    pub fn record_certificate(&self, tls: Option<&TlsConfig>) {
+    pub(super) fn record_certificate(&self, tls: Option<&TlsConfig>) {
         if let Some(tls) = tls {
             let expires = tls.chain().first().map_or(0, |own| own.not_after);
             self.certificate_expires.store(expires, Ordering::Relaxed);
@@ -79,12 +79,12 @@ impl SharedState {
     }
 
     /// Changes the time over which a later shutdown spreads its closes.
-    pub fn set_drain(&self, drain: Duration) {
+    pub(super) fn set_drain(&self, drain: Duration) {
         self.drain.store(millis(drain), Ordering::Relaxed);
     }
 
     /// Returns the time over which a shutdown that begins now spreads its closes.
-    pub fn drain(&self) -> Duration {
+    pub(super) fn drain(&self) -> Duration {
         Duration::from_millis(self.drain.load(Ordering::Relaxed))
     }
 }

@@ -22,7 +22,7 @@ use super::notify::Notifier;
 use super::shared::SharedState;
 
 /// Starts catching signals. They are handled as soon as `SignalThread::start` is called.
-pub fn catch() {
+pub(crate) fn catch() {
     // If this fails, startup retries it and reports the error.
     if let Ok(signals) = register() {
         *locked(&CAUGHT) = Some(signals);
@@ -65,7 +65,7 @@ impl SignalThread {
     ///
     /// # Errors
     /// If the system cannot register the signals or create the thread.
-    pub fn start() -> Result<Self, Exit> {
+    pub(super) fn start() -> Result<Self, Exit> {
         let caught = locked(&CAUGHT).take();
         let mut signals = match caught {
             Some(signals) => signals,
@@ -92,14 +92,14 @@ impl SignalThread {
 
     /// Hands over the lock on the data directory, and the file to remove if the process ends during
     /// startup.
-    pub fn set_resources(&self, address_file: SharedAddressFile, lock: Option<DirLock>) {
+    pub(super) fn set_resources(&self, address_file: SharedAddressFile, lock: Option<DirLock>) {
         let mut state = locked(&self.state);
         state.address_file = address_file;
         state.lock = lock;
     }
 
     /// Switches to the signal handling of a running server.
-    pub fn run(&self, running: RunningServer) {
+    pub(super) fn run(&self, running: RunningServer) {
         let mut state = locked(&self.state);
         if state.is_reload_pending {
             let _ = running.reload.try_send(());

@@ -33,7 +33,7 @@ pub(super) struct Privileges {
 
 impl Privileges {
     /// Returns the permissions of this process.
-    pub fn current() -> Self {
+    pub(super) fn current() -> Self {
         let has = |capability| match capabilities(None) {
             Ok(sets) => sets.effective.contains(capability),
             Err(_) => geteuid().is_root(),

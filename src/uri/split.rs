@@ -43,7 +43,7 @@ pub(super) fn strip_ignored(uri: &str) -> Cow<'_, str> {
 
 impl<'a> Parts<'a> {
     /// Splits a URI that has passed [`strip_ignored`].
-    pub fn parse(uri: &'a str) -> Result<Self, UriError> {
+    pub(super) fn parse(uri: &'a str) -> Result<Self, UriError> {
         let (scheme, rest) = match uri.split_once(':') {
             Some((scheme, rest)) if is_scheme(scheme) => (scheme, rest),
             _ => ("", uri),
@@ -71,7 +71,7 @@ impl<'a> Parts<'a> {
 
 impl<'a> Authority<'a> {
     /// Splits a netloc. As in Python, text directly before `[` or after `]` is discarded.
-    pub fn parse(netloc: &'a str) -> Self {
+    pub(super) fn parse(netloc: &'a str) -> Self {
         let (userinfo, hostinfo) = match netloc.rsplit_once('@') {
             Some((userinfo, hostinfo)) => (Some(userinfo), hostinfo),
             None => (None, netloc),
@@ -91,7 +91,7 @@ impl<'a> Authority<'a> {
     }
 
     /// Returns the port, or `None` if it is missing or empty.
-    pub fn port(&self) -> Result<Option<u16>, UriError> {
+    pub(super) fn port(&self) -> Result<Option<u16>, UriError> {
         if self.port.is_empty() {
             return Ok(None);
         }

@@ -1,4 +1,8 @@
 //! The Real Time API, over a server process or simulated sockets.
+#![allow(
+    unreachable_pub,
+    reason = "helpers are public to the modules of this binary"
+)]
 
 mod admin;
 mod attacks_ends;

@@ -1,4 +1,8 @@
 //! Rules that the source files and the packages follow.
+#![allow(
+    unreachable_pub,
+    reason = "helpers are public to the modules of this binary"
+)]
 
 mod language;
 mod layers;

@@ -1,4 +1,8 @@
 //! The engine over simulated sockets and a simulated clock.
+#![allow(
+    unreachable_pub,
+    reason = "helpers are public to the modules of this binary"
+)]
 
 mod chunked;
 mod closing;

@@ -1,4 +1,8 @@
 //! The back end of h, with a PostgreSQL and a RabbitMQ of the tests' own.
+#![allow(
+    unreachable_pub,
+    reason = "helpers are public to the modules of this binary"
+)]
 
 mod amqp_source;
 #[cfg(feature = "h")]

@@ -1,4 +1,8 @@
 //! Programs of others: browsers, Python clients, proxies, and the Autobahn test suite.
+#![allow(
+    unreachable_pub,
+    reason = "helpers are public to the modules of this binary"
+)]
 
 mod admin_page;
 mod admin_page_connection;

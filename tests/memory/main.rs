@@ -2,6 +2,10 @@
 //!
 //! There is one heap, which the test runner and the other tests use, too. Each test therefore runs in
 //! a process of its own: see [`alone`].
+#![allow(
+    unreachable_pub,
+    reason = "helpers are public to the modules of this binary"
+)]
 
 mod batch;
 mod ledger;

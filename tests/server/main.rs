@@ -1,4 +1,8 @@
 //! The program: commands, settings, signals, listening sockets, files, and logs.
+#![allow(
+    unreachable_pub,
+    reason = "helpers are public to the modules of this binary"
+)]
 
 mod activation;
 mod commands;

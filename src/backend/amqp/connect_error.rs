@@ -6,7 +6,7 @@ use crate::trust;
 
 /// Describes why the server configured by `setting` cannot be reached. `text` is the error message
 /// of the client library. The caller's message contains the address.
-pub fn connect_error(error: &(dyn Error + 'static), text: String, setting: &str) -> String {
+pub(crate) fn connect_error(error: &(dyn Error + 'static), text: String, setting: &str) -> String {
     if let Some(failure) = trust::tls_failure_within(error) {
         return failure.reason;
     }

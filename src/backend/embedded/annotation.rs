@@ -54,7 +54,7 @@ pub(super) enum ReadPermission {
 
 impl Annotation {
     /// Validates and completes a published annotation. `id` is the event's `annotation_id`.
-    pub fn new(
+    pub(super) fn new(
         json: Map<String, Value>,
         id: Option<String>,
         now: UnixMillis,
@@ -97,19 +97,19 @@ impl Annotation {
     }
 
     /// Returns the version of the annotated page, if given.
-    pub fn version(&self) -> Option<u64> {
+    pub(super) fn version(&self) -> Option<u64> {
         self.unknown_members.get("version").and_then(Value::as_u64)
     }
 
     /// Adds the author's display name, unless the publisher provided one.
-    pub fn set_author_name(&mut self, display_name: Option<String>) {
+    pub(super) fn set_author_name(&mut self, display_name: Option<String>) {
         self.user_info.get_or_insert_with(|| {
             Map::from_iter([("display_name".to_owned(), Value::from(display_name))])
         });
     }
 
     /// Returns the annotation as JSON, without the values that depend on the receiver.
-    pub fn to_json(&self) -> Result<AnnotationJson<'_>, serde_json::Error> {
+    pub(super) fn to_json(&self) -> Result<AnnotationJson<'_>, serde_json::Error> {
         Ok(AnnotationJson {
             id: &self.id,
             created: &self.created,

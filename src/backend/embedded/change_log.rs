@@ -33,7 +33,7 @@ pub(super) struct Changes {
 
 impl ChangeLogReader {
     /// Creates a reader that starts at the end of the log.
-    pub fn start(directory: &Directory<'_>) -> Result<ChangeLogReader, rusqlite::Error> {
+    pub(super) fn start(directory: &Directory<'_>) -> Result<ChangeLogReader, rusqlite::Error> {
         Ok(ChangeLogReader {
             position: directory.last_position()?,
             hasher: RandomState::new(),
@@ -42,13 +42,13 @@ impl ChangeLogReader {
     }
 
     /// Records a login with this token.
-    pub fn record_login(&mut self, token: TokenId, credential: &Credential) {
+    pub(super) fn record_login(&mut self, token: TokenId, credential: &Credential) {
         self.logins.insert(token, self.hasher.hash_one(credential));
     }
 
     /// Returns the unreported changes. Querying the log by its primary key is as cheap as asking
     /// SQLite whether there was any write.
-    pub fn unreported(&self, directory: &Directory<'_>) -> Result<Changes, rusqlite::Error> {
+    pub(super) fn unreported(&self, directory: &Directory<'_>) -> Result<Changes, rusqlite::Error> {
         let mut changes = directory.changes_from(self.position.seq)?.into_iter();
         let first = changes.next().map(|change| change.position);
         if first.unwrap_or_default() != self.position {
@@ -95,7 +95,7 @@ impl ChangeLogReader {
     }
 
     /// Marks changes as reported.
-    pub fn commit(&mut self, changes: Changes) -> Vec<BackendEvent> {
+    pub(super) fn commit(&mut self, changes: Changes) -> Vec<BackendEvent> {
         let mut ended = 0;
         for event in &changes.events {
             if let BackendEvent::TokenEnded { token, .. } = event {

@@ -69,12 +69,12 @@ pub(super) struct LogEntry {
 }
 
 impl<'a> Directory<'a> {
-    pub fn new(db: &'a Connection) -> Self {
+    pub(super) fn new(db: &'a Connection) -> Self {
         Directory { db }
     }
 
     /// Returns the identity of a token, or `None` if the token is unknown or has expired.
-    pub fn identity(
+    pub(super) fn identity(
         &self,
         token: &Secret,
         now: UnixMillis,
@@ -107,7 +107,10 @@ impl<'a> Directory<'a> {
     }
 
     /// Returns a user's memberships, sorted by group id; `None` if the user does not exist.
-    pub fn memberships(&self, userid: &str) -> Result<Option<Vec<Membership>>, rusqlite::Error> {
+    pub(super) fn memberships(
+        &self,
+        userid: &str,
+    ) -> Result<Option<Vec<Membership>>, rusqlite::Error> {
         let user = self
             .db
             .prepare_cached("SELECT id FROM user WHERE userid = ?1")?
@@ -133,7 +136,7 @@ impl<'a> Directory<'a> {
     }
 
     /// Returns the readers of a group; `None` if the group does not exist.
-    pub fn readable_by(&self, group: &str) -> Result<Option<ReadableBy>, rusqlite::Error> {
+    pub(super) fn readable_by(&self, group: &str) -> Result<Option<ReadableBy>, rusqlite::Error> {
         self.db
             .prepare_cached("SELECT readable_by = 'world' FROM grp WHERE id = ?1")?
             .query_row([group], |row| row.get(0).map(ReadableBy::of_world))
@@ -141,7 +144,7 @@ impl<'a> Directory<'a> {
     }
 
     /// Returns whether a group has at least one moderator.
-    pub fn is_moderated(&self, group: &str) -> Result<bool, rusqlite::Error> {
+    pub(super) fn is_moderated(&self, group: &str) -> Result<bool, rusqlite::Error> {
         self.db
             .prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM membership WHERE group_id = ?1 AND role <> 'member')",
@@ -150,7 +153,7 @@ impl<'a> Directory<'a> {
     }
 
     /// Returns the attributes of an author, or the defaults if the author has no row here.
-    pub fn author(&self, userid: &str) -> Result<Author, rusqlite::Error> {
+    pub(super) fn author(&self, userid: &str) -> Result<Author, rusqlite::Error> {
         let author = self
             .db
             .prepare_cached("SELECT display_name, muted FROM user WHERE userid = ?1")?
@@ -165,7 +168,7 @@ impl<'a> Directory<'a> {
     }
 
     /// Returns the identity of a token, expired or not; `None` if the token does not exist.
-    pub fn credential(&self, token: TokenId) -> Result<Option<Credential>, rusqlite::Error> {
+    pub(super) fn credential(&self, token: TokenId) -> Result<Option<Credential>, rusqlite::Error> {
         self.db
             .prepare_cached(
                 "SELECT user.userid, token.hash, token.expires
@@ -183,7 +186,7 @@ impl<'a> Directory<'a> {
     }
 
     /// Returns the last position in the change log, or the default if the log is empty.
-    pub fn last_position(&self) -> Result<LogPosition, rusqlite::Error> {
+    pub(super) fn last_position(&self) -> Result<LogPosition, rusqlite::Error> {
         let position = self
             .db
             .prepare_cached("SELECT seq, nonce FROM change ORDER BY seq DESC LIMIT 1")?
@@ -193,7 +196,7 @@ impl<'a> Directory<'a> {
     }
 
     /// Returns the remaining changes from sequence number `seq` onwards, in order.
-    pub fn changes_from(&self, seq: i64) -> Result<Vec<LogEntry>, rusqlite::Error> {
+    pub(super) fn changes_from(&self, seq: i64) -> Result<Vec<LogEntry>, rusqlite::Error> {
         self.db
             .prepare_cached(
                 "SELECT seq, nonce, kind, userid, token FROM change WHERE seq >= ?1 ORDER BY seq",

@@ -15,21 +15,21 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    pub fn new(path: &'static str, map: Map<String, Value>) -> Self {
+    pub(super) fn new(path: &'static str, map: Map<String, Value>) -> Self {
         Fields { path, map }
     }
 
     /// Returns the remaining members, in the publisher's order.
-    pub fn rest(self) -> Map<String, Value> {
+    pub(super) fn rest(self) -> Map<String, Value> {
         self.map
     }
 
     /// Takes a member unchecked, even if it is `null`.
-    pub fn raw(&mut self, key: &str) -> Option<Value> {
+    pub(super) fn raw(&mut self, key: &str) -> Option<Value> {
         self.map.shift_remove(key)
     }
 
-    pub fn string(&mut self, key: &str) -> Result<Option<String>, InvalidField> {
+    pub(super) fn string(&mut self, key: &str) -> Result<Option<String>, InvalidField> {
         self.part(key, "a string", |value| match value {
             Value::String(text) => Some(text),
             _ => None,
@@ -37,7 +37,7 @@ impl Fields {
     }
 
     /// Takes a required, nonempty string.
-    pub fn required(&mut self, key: &str) -> Result<String, InvalidField> {
+    pub(super) fn required(&mut self, key: &str) -> Result<String, InvalidField> {
         match self.string(key)? {
             Some(text) if !text.is_empty() => Ok(text),
             Some(_) => Err(self.invalid(key, "is empty")),
@@ -45,11 +45,11 @@ impl Fields {
         }
     }
 
-    pub fn boolean(&mut self, key: &str) -> Result<Option<bool>, InvalidField> {
+    pub(super) fn boolean(&mut self, key: &str) -> Result<Option<bool>, InvalidField> {
         self.part(key, "true or false", |value| value.as_bool())
     }
 
-    pub fn strings(&mut self, key: &str) -> Result<Option<Vec<String>>, InvalidField> {
+    pub(super) fn strings(&mut self, key: &str) -> Result<Option<Vec<String>>, InvalidField> {
         self.part(key, "a list of strings", |value| match value {
             Value::Array(items) => items
                 .into_iter()
@@ -62,19 +62,19 @@ impl Fields {
         })
     }
 
-    pub fn object(&mut self, key: &str) -> Result<Option<Map<String, Value>>, InvalidField> {
+    pub(super) fn object(&mut self, key: &str) -> Result<Option<Map<String, Value>>, InvalidField> {
         self.part(key, "an object", |value| match value {
             Value::Object(map) => Some(map),
             _ => None,
         })
     }
 
-    pub fn objects(&mut self, key: &str) -> Result<Option<Vec<Value>>, InvalidField> {
+    pub(super) fn objects(&mut self, key: &str) -> Result<Option<Vec<Value>>, InvalidField> {
         self.part(key, "a list of objects", objects)
     }
 
     /// Creates a refusal that names a member of this object.
-    pub fn invalid(&self, key: &str, what: &str) -> InvalidField {
+    pub(super) fn invalid(&self, key: &str, what: &str) -> InvalidField {
         match self.path {
             "" => InvalidField(format!("{key} {what}")),
             path => InvalidField(format!("{path}.{key} {what}")),

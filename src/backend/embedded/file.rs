@@ -44,7 +44,7 @@ struct State {
 
 impl DatabaseFile {
     /// Records the file at `path`, which is about to be opened.
-    pub fn at(path: &Path) -> io::Result<Self> {
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
         Ok(DatabaseFile {
             path: path.to_owned(),
             opened: Identity::of(&fs::metadata(path)?),
@@ -58,7 +58,7 @@ impl DatabaseFile {
     /// # Errors
     /// [`StoreError::Replaced`] if the file must be reopened, and [`StoreError::File`] if it is
     /// missing.
-    pub fn check(&self, db: &Connection) -> Result<(), StoreError> {
+    pub(super) fn check(&self, db: &Connection) -> Result<(), StoreError> {
         // The first statement acquires the lock that keeps writers out.
         let data_version = cookie(db, "PRAGMA data_version")?;
         let schema = cookie(db, "PRAGMA schema_version")?;

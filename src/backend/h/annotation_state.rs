@@ -92,14 +92,14 @@ pub(super) struct Mention {
 
 impl Annotation {
     /// Returns whether the annotation is hidden by moderation.
-    pub fn is_hidden(&self) -> bool {
+    pub(super) fn is_hidden(&self) -> bool {
         let status = self.moderation_status.as_deref();
         status.is_some_and(|status| status != APPROVED)
     }
 
     /// Returns the referenced annotations, starting with the root of the thread. An annotation
     /// without references is not a reply.
-    pub fn references(&self) -> impl Iterator<Item = Uuid> + '_ {
+    pub(super) fn references(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.references.iter().flatten().copied().flatten()
     }
 }
@@ -114,7 +114,7 @@ pub(super) mod testing {
     use super::*;
 
     /// Returns a minimal annotation.
-    pub fn state(userid: &str, groupid: &str) -> AnnotationState {
+    pub(crate) fn state(userid: &str, groupid: &str) -> AnnotationState {
         let annotation = Annotation {
             id: Uuid(0x0000_0001_1111_11e6_8000_0000_0000_0001_u128.to_be_bytes()),
             created: PgTime(0),

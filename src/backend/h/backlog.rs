@@ -43,7 +43,7 @@ pub(super) struct QueuedEvent {
 
 impl Backlog {
     /// Creates an empty queue.
-    pub fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Backlog {
             limits,
             events: VecDeque::new(),
@@ -52,7 +52,7 @@ impl Backlog {
     }
 
     /// Adds an event. Returns the number of events dropped to make room.
-    pub fn push(&mut self, delivery: Delivery) -> usize {
+    pub(super) fn push(&mut self, delivery: Delivery) -> usize {
         self.bytes += delivery.size;
         self.events.push_back(QueuedEvent {
             delivery,
@@ -68,14 +68,14 @@ impl Backlog {
     }
 
     /// Removes the oldest event.
-    pub fn pop(&mut self) -> Option<QueuedEvent> {
+    pub(super) fn pop(&mut self) -> Option<QueuedEvent> {
         let queued = self.events.pop_front()?;
         self.bytes -= queued.delivery.size;
         Some(queued)
     }
 
     /// Puts an event back to the front.
-    pub fn push_front(&mut self, queued: QueuedEvent) {
+    pub(super) fn push_front(&mut self, queued: QueuedEvent) {
         self.bytes += queued.delivery.size;
         self.events.push_front(queued);
     }

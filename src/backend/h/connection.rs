@@ -36,7 +36,7 @@ pub(super) struct ConnectError {
 
 impl DatabaseConnection {
     /// Connects, and prepares the statements.
-    pub async fn open(
+    pub(super) async fn open(
         config: &Config,
         tls: MakeRustlsConnect,
         stats: &Arc<Stats>,
@@ -76,13 +76,13 @@ impl DatabaseConnection {
     }
 
     /// Returns whether the connection is open.
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         !self.client.is_closed()
     }
 
     /// Runs a statement and returns its rows. It is sent when the future is first polled, so that
     /// statements can be pipelined.
-    pub async fn query<const N: usize>(
+    pub(super) async fn query<const N: usize>(
         &self,
         statement: &Statement,
         parameters: [&(dyn ToSql + Sync); N],
@@ -93,7 +93,7 @@ impl DatabaseConnection {
 
     /// Runs a command without parameters and rows. It is sent like those of
     /// [`DatabaseConnection::query`].
-    pub async fn command(&self, statement: &str) -> Result<(), Error> {
+    pub(super) async fn command(&self, statement: &str) -> Result<(), Error> {
         self.count();
         self.client.batch_execute(statement).await
     }

@@ -101,7 +101,7 @@ enum DatabaseState {
 
 impl<D: Queries> Database<D> {
     /// Creates a database without connecting to it.
-    pub fn new(data: D, random: impl FnMut() -> u64 + 'static) -> Self {
+    pub(super) fn new(data: D, random: impl FnMut() -> u64 + 'static) -> Self {
         Database {
             data,
             state: DatabaseState::Down {
@@ -116,14 +116,14 @@ impl<D: Queries> Database<D> {
     }
 
     /// Returns whether the database is available.
-    pub fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         matches!(self.state, DatabaseState::Up { .. })
     }
 
     /// Runs a query, and returns `None` if the database is unavailable. A closed connection is
     /// often detected only when it is used, and the server may have restarted by then, so the query
     /// is retried once after a reconnect.
-    pub async fn query<T>(
+    pub(super) async fn query<T>(
         &mut self,
         operation: impl AsyncFn(&mut D) -> Result<T, Unavailable>,
     ) -> Option<T> {
@@ -141,7 +141,7 @@ impl<D: Queries> Database<D> {
     }
 
     /// Reconnects if the connection has ended while idle.
-    pub async fn probe(&mut self) {
+    pub(super) async fn probe(&mut self) {
         if !self.data.is_connected() {
             // The database is either unavailable or available again now.
             let _ = self
@@ -175,7 +175,7 @@ impl<D: Queries> Database<D> {
     }
 
     /// Reconnects, and retries until that succeeds.
-    pub async fn reconnect(&mut self) {
+    pub(super) async fn reconnect(&mut self) {
         while let DatabaseState::Down {
             since,
             lasted,

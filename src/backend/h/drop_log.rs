@@ -23,7 +23,7 @@ pub(super) struct DropLog {
 }
 
 impl DropLog {
-    pub fn new(stats: Arc<Stats>, limits: Limits) -> Self {
+    pub(super) fn new(stats: Arc<Stats>, limits: Limits) -> Self {
         DropLog {
             stats,
             limits,
@@ -36,7 +36,7 @@ impl DropLog {
     }
 
     /// Counts a dropped event.
-    pub fn count(&self, reason: DropReason) {
+    pub(super) fn count(&self, reason: DropReason) {
         self.stats.count_dropped(reason);
         match reason {
             // The annotation was deleted soon after its creation, which is not an error.
@@ -47,12 +47,12 @@ impl DropLog {
     }
 
     /// Counts an unconfirmed membership change that was discarded.
-    pub fn discard_statement(&self) {
+    pub(super) fn discard_statement(&self) {
         self.log_discarded(self.discarded.count(1, self.now()));
     }
 
     /// Counts events dropped because too many wait for the database.
-    pub fn overflow(&self, dropped: usize) {
+    pub(super) fn overflow(&self, dropped: usize) {
         for _ in 0..dropped {
             self.stats.count_dropped(DropReason::Overflow);
         }
@@ -62,7 +62,7 @@ impl DropLog {
     }
 
     /// Logs the counts whose period has ended. Must be called about once a second.
-    pub fn flush(&self) {
+    pub(super) fn flush(&self) {
         let now = self.now();
         self.log_overflow(self.overflowed.poll(now));
         self.log_discarded(self.discarded.poll(now));
@@ -71,7 +71,7 @@ impl DropLog {
     }
 
     /// Logs the overflow so far, since the database is available again.
-    pub fn finish_overflow(&self) {
+    pub(super) fn finish_overflow(&self) {
         self.log_overflow(self.overflowed.finish());
     }
 

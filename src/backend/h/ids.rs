@@ -15,7 +15,7 @@ pub(super) struct Uuid(pub [u8; 16]);
 impl Uuid {
     /// Decodes an id of the API. As in h, the standard base64 alphabet is accepted as well, and
     /// excess bits of the last character are ignored, so that several texts denote the same id.
-    pub fn from_url_safe(text: &str) -> Option<Uuid> {
+    pub(super) fn from_url_safe(text: &str) -> Option<Uuid> {
         let text = text.replace('+', "-").replace('/', "_");
         let bytes = LAX.decode(text).ok()?;
         if let Ok(bytes) = <[u8; 16]>::try_from(&*bytes) {
@@ -37,7 +37,7 @@ impl Uuid {
     }
 
     /// Encodes the id for the API.
-    pub fn to_url_safe(self) -> String {
+    pub(super) fn to_url_safe(self) -> String {
         let nibbles = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
         let nibbles: Vec<u8> = nibbles.collect();
         if (nibbles[VERSION], nibbles[VARIANT]) != (FLAKE_VERSION, FLAKE_VARIANT) {
@@ -55,7 +55,7 @@ impl Uuid {
     }
 
     /// Returns the 32 hexadecimal digits, which PostgreSQL parses as a `uuid`.
-    pub fn to_hex(self) -> String {
+    pub(super) fn to_hex(self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.0))
     }
 }

@@ -25,7 +25,7 @@ struct Usage {
 
 impl InFlight {
     /// Counts a plan until the returned receipt has been dropped.
-    pub fn admit(&self, plan: &Plan, ack: AckGuard) -> AckGuard {
+    pub(super) fn admit(&self, plan: &Plan, ack: AckGuard) -> AckGuard {
         let bytes = plan.variants.iter().map(|text| text.len()).sum();
         self.0.plans.fetch_add(1, Ordering::Relaxed);
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -40,13 +40,13 @@ impl InFlight {
 
     /// Returns whether no further plan may be made. The last plan admitted may exceed the limit by
     /// any amount.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.0.plans.load(Ordering::Relaxed) >= MAX_PLANS
             || self.0.bytes.load(Ordering::Relaxed) >= MAX_BYTES
     }
 
     /// Waits until there is room.
-    pub async fn wait(&self) {
+    pub(super) async fn wait(&self) {
         while self.is_full() {
             // `Notify` stores a wakeup from between the check and this call.
             self.0.freed.notified().await;

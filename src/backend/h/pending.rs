@@ -43,7 +43,7 @@ struct Statement {
 
 impl MembershipChange {
     /// Parses the change in an event with the routing key `user`, if it states one.
-    pub fn parse(event: &Map<String, Value>) -> Option<MembershipChange> {
+    pub(super) fn parse(event: &Map<String, Value>) -> Option<MembershipChange> {
         let joined = match event.get("type")?.as_str()? {
             "group-join" => true,
             "group-leave" => false,

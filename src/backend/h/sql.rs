@@ -22,7 +22,7 @@ pub(super) struct Statements {
 
 impl Statements {
     /// Prepares all statements in one batch.
-    pub async fn prepare(client: &Client) -> Result<Statements, Error> {
+    pub(super) async fn prepare(client: &Client) -> Result<Statements, Error> {
         let (identities, memberships, sweep) = (
             [IDENTITIES, JOINED_MEMBERSHIPS].concat(),
             [MEMBERSHIPS, JOINED_MEMBERSHIPS, WHERE_NAMED].concat(),

@@ -29,7 +29,7 @@ struct Known {
 
 impl SweepState {
     /// Records a login that was reported.
-    pub fn record_login(&mut self, identity: &Identity) {
+    pub(super) fn record_login(&mut self, identity: &Identity) {
         let user = self.hasher.hash_one(&identity.userid);
         let known = Known { user, is_new: true };
         self.tokens.insert(identity.token, known);
@@ -38,19 +38,19 @@ impl SweepState {
 
     /// Records a user's memberships that were reported. Returns whether they differ from those
     /// reported before.
-    pub fn record_memberships(&mut self, userid: &str, memberships: &[Membership]) -> bool {
+    pub(super) fn record_memberships(&mut self, userid: &str, memberships: &[Membership]) -> bool {
         let user = self.hasher.hash_one(userid);
         let hash = self.hash(memberships);
         self.users.insert(user, hash) != Some(hash)
     }
 
     /// Records that the deletion of a user was reported.
-    pub fn record_deletion(&mut self, userid: &str) {
+    pub(super) fn record_deletion(&mut self, userid: &str) {
         self.users.remove(&self.hasher.hash_one(userid));
     }
 
     /// Returns the changes in the results of a sweep, and marks them as reported.
-    pub fn changes(&mut self, found: Vec<(TokenId, TokenStatus)>) -> Vec<BackendEvent> {
+    pub(super) fn changes(&mut self, found: Vec<(TokenId, TokenStatus)>) -> Vec<BackendEvent> {
         let mut events = Vec::new();
         for (token, standing) in found {
             let (userid, memberships) = match standing {
@@ -86,7 +86,7 @@ impl SweepState {
 
     /// Forgets the tokens that no connection has any more: those not in the completed sweep. A new
     /// token is only forgotten by the second sweep.
-    pub fn retain_swept(&mut self, swept: &[TokenId]) {
+    pub(super) fn retain_swept(&mut self, swept: &[TokenId]) {
         let swept: HashSet<TokenId> = swept.iter().copied().collect();
         self.tokens.retain(|token, known| {
             let stays = swept.contains(token) || known.is_new;

@@ -35,7 +35,7 @@ pub(super) struct ConnectionSpec {
 
 impl ConnectionSpec {
     /// Returns the addresses of the database server, for messages.
-    pub fn server(&self) -> String {
+    pub(super) fn server(&self) -> String {
         let names = self.config.get_hosts().iter().map(|host| match host {
             Host::Tcp(name) => name.clone(),
             Host::Unix(path) => path.display().to_string(),
@@ -47,13 +47,13 @@ impl ConnectionSpec {
     }
 
     /// Returns whether no connection uses TLS.
-    pub fn is_without_tls(&self) -> bool {
+    pub(super) fn is_without_tls(&self) -> bool {
         self.ssl_modes == [SslMode::Disable]
     }
 
     /// Returns the timeout for connecting, including the preparation of statements. It is long
     /// enough to try each host even if none before it responds.
-    pub fn connect_timeout(&self) -> Duration {
+    pub(super) fn connect_timeout(&self) -> Duration {
         let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
         let each = self.config.get_connect_timeout().copied();
         let each = each.unwrap_or(TCP_TIMEOUT).min(LONGEST_TIMEOUT);

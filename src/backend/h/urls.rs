@@ -28,7 +28,7 @@ pub(super) struct UrlInputs<'a> {
 }
 
 impl UrlBuilder {
-    pub fn new(authority: &str, app_url: &str, bouncer_url: Option<&str>) -> UrlBuilder {
+    pub(super) fn new(authority: &str, app_url: &str, bouncer_url: Option<&str>) -> UrlBuilder {
         UrlBuilder {
             authority: authority.to_owned(),
             app_url: app_url.trim_end_matches('/').to_owned(),
@@ -37,13 +37,13 @@ impl UrlBuilder {
     }
 
     /// Returns the annotation's own page. h has no such pages for users of other authorities.
-    pub fn html(&self, of: &UrlInputs<'_>) -> Option<String> {
+    pub(super) fn html(&self, of: &UrlInputs<'_>) -> Option<String> {
         self.is_own(userid::split(of.userid)?.1)
             .then(|| format!("{}/a/{}", self.app_url, of.id))
     }
 
     /// Returns the link to the annotated page that displays the annotation.
-    pub fn incontext(&self, of: &UrlInputs<'_>) -> Option<String> {
+    pub(super) fn incontext(&self, of: &UrlInputs<'_>) -> Option<String> {
         let mut link = [self.bouncer.as_ref()?, of.root].concat();
         let uri = if of.uri.starts_with("urn:x-pdf:") {
             of.web_address.unwrap_or_default()
@@ -59,12 +59,12 @@ impl UrlBuilder {
     }
 
     /// Returns the annotation's URL in the API.
-    pub fn json(&self, of: &UrlInputs<'_>) -> String {
+    pub(super) fn json(&self, of: &UrlInputs<'_>) -> String {
         format!("{}/api/annotations/{}", self.app_url, of.id)
     }
 
     /// Returns the page of a user. h has no such pages for users of other authorities.
-    pub fn user(&self, username: &str, authority: &str) -> Option<String> {
+    pub(super) fn user(&self, username: &str, authority: &str) -> Option<String> {
         if !self.is_own(authority) {
             return None;
         }

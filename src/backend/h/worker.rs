@@ -63,7 +63,7 @@ where
     D: Queries,
     S: EventSink,
 {
-    pub fn new(
+    pub(super) fn new(
         database: Database<D>,
         sink: S,
         clocks: Clocks,
@@ -89,7 +89,7 @@ where
     }
 
     /// Runs until the request queue or the reactor's mailbox is closed.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let Err(SinkClosed) = self.work().await;
     }
 

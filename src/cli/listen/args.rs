@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// exponential backoff and random jitter, until Ctrl-C; events in the meantime are lost.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ListenArgs {
+pub(crate) struct ListenArgs {
     /// The server: ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, or unix:/path/to.sock
     ///
     /// The default path is /ws. The default port is 80 for ws:// and 443 for wss://.

@@ -136,12 +136,12 @@ impl ResponseHead {
     }
 
     /// Returns the value of the first field with a name.
-    pub fn value(&self, name: &'static str) -> Option<&str> {
+    pub(super) fn value(&self, name: &'static str) -> Option<&str> {
         self.values(name).next()
     }
 
     /// Returns the standard reason phrase of the status code, or else the one in the status line.
-    pub fn reason(&self) -> &str {
+    pub(super) fn reason(&self) -> &str {
         let standard = tungstenite::http::StatusCode::from_u16(self.status).ok();
         let standard = standard.and_then(|status| status.canonical_reason());
         standard.unwrap_or(&self.reason)
@@ -149,7 +149,7 @@ impl ResponseHead {
 
     /// Validates a response with status 101 according to RFC 6455 section 4.1. The error describes
     /// the problem.
-    pub fn check_upgrade(&self, key: &str) -> Result<(), String> {
+    pub(super) fn check_upgrade(&self, key: &str) -> Result<(), String> {
         if !self.is_http_1_1 {
             return Err("the response 101 has an HTTP version below 1.1".to_owned());
         }

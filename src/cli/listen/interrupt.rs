@@ -28,7 +28,7 @@ pub(super) struct Interrupts {
 impl Interrupts {
     /// Returns an instance without handlers, for tests, which share their process.
     #[cfg(test)]
-    pub fn none() -> Self {
+    pub(super) fn none() -> Self {
         Interrupts {
             at_once: Arc::default(),
             last: Arc::default(),
@@ -38,7 +38,7 @@ impl Interrupts {
     }
 
     /// Installs the handlers. SIGINT leads to exit code 130, SIGTERM to `on_term`.
-    pub fn catch(on_term: u8) -> io::Result<Self> {
+    pub(super) fn catch(on_term: u8) -> io::Result<Self> {
         let at_once = Arc::new(AtomicBool::new(true));
         let last = Arc::new(AtomicUsize::new(0));
         let (pipe, writer) = UnixStream::pair()?;
@@ -64,7 +64,7 @@ impl Interrupts {
     }
 
     /// Lets the caller handle the next signal.
-    pub fn defer(&self) {
+    pub(super) fn defer(&self) {
         self.at_once.store(false, Ordering::SeqCst);
         // A signal between the last check and this line must not be lost.
         if self.received() {
@@ -73,17 +73,17 @@ impl Interrupts {
     }
 
     /// Makes every signal end the process again.
-    pub fn resume(&self) {
+    pub(super) fn resume(&self) {
         self.at_once.store(true, Ordering::SeqCst);
     }
 
     /// Returns whether a signal has been received.
-    pub fn received(&self) -> bool {
+    pub(super) fn received(&self) -> bool {
         self.last.load(Ordering::SeqCst) != 0
     }
 
     /// Returns the result of the command after a signal.
-    pub fn result(&self) -> Result<(), Exit> {
+    pub(super) fn result(&self) -> Result<(), Exit> {
         let sigterm = usize::try_from(SIGTERM).unwrap_or_default();
         let code = match self.last.load(Ordering::SeqCst) {
             last if last == sigterm => self.on_term,
@@ -96,7 +96,7 @@ impl Interrupts {
     }
 
     /// Returns a descriptor that becomes readable when a signal is received.
-    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 }

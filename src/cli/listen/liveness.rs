@@ -22,7 +22,7 @@ pub(super) enum LivenessAction {
 }
 
 impl Liveness {
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Liveness {
             last_activity: now,
             has_pinged: false,
@@ -30,13 +30,13 @@ impl Liveness {
         }
     }
 
-    pub fn on_activity(&mut self, now: Instant) {
+    pub(super) fn on_activity(&mut self, now: Instant) {
         self.last_activity = now;
         self.has_pinged = false;
     }
 
     /// Records the result of a write: the queue was flushed, or at least some bytes were written.
-    pub fn on_write(&mut self, now: Instant, is_flushed: bool, has_written: bool) {
+    pub(super) fn on_write(&mut self, now: Instant, is_flushed: bool, has_written: bool) {
         self.blocked_since = match (is_flushed, has_written) {
             (true, _) => None,
             (false, true) => Some(now),
@@ -45,7 +45,7 @@ impl Liveness {
     }
 
     /// Returns the action that is due. A ping is due once in a period of silence.
-    pub fn next(&mut self, now: Instant) -> LivenessAction {
+    pub(super) fn next(&mut self, now: Instant) -> LivenessAction {
         let blocked_since = self
             .blocked_since
             .map(|since| now.saturating_duration_since(since));
@@ -64,7 +64,7 @@ impl Liveness {
     }
 
     /// Returns the time until the next action may be due.
-    pub fn timeout(&self, now: Instant) -> Duration {
+    pub(super) fn timeout(&self, now: Instant) -> Duration {
         let due = match self.has_pinged {
             true => PING_INTERVAL + PONG_TIMEOUT,
             false => PING_INTERVAL,

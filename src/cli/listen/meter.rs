@@ -21,7 +21,7 @@ pub(super) struct MeteredStream<S = Box<dyn ClientStream>> {
 }
 
 impl<S> MeteredStream<S> {
-    pub fn new(stream: S) -> Self {
+    pub(super) fn new(stream: S) -> Self {
         MeteredStream {
             stream,
             left: READ_LIMIT,
@@ -32,7 +32,7 @@ impl<S> MeteredStream<S> {
     }
 
     /// Starts a turn: resets the limit and the flags of the previous turn.
-    pub fn begin_turn(&mut self) {
+    pub(super) fn begin_turn(&mut self) {
         self.left = READ_LIMIT;
         self.has_read = false;
         self.has_written = false;
@@ -40,46 +40,46 @@ impl<S> MeteredStream<S> {
 
     /// Returns whether this turn has reached its limit, so that more input may be available
     /// immediately. With TLS, this input may be in a buffer that `poll` does not see.
-    pub fn is_limit_reached(&self) -> bool {
+    pub(super) fn is_limit_reached(&self) -> bool {
         self.left == 0
     }
 
     /// Returns whether this turn has read anything.
-    pub fn has_read(&self) -> bool {
+    pub(super) fn has_read(&self) -> bool {
         self.has_read
     }
 
     /// Returns whether this turn has written anything.
-    pub fn has_written(&self) -> bool {
+    pub(super) fn has_written(&self) -> bool {
         self.has_written
     }
 
     /// Called when a message is complete.
-    pub fn message_ended(&mut self) {
+    pub(super) fn message_ended(&mut self) {
         self.incomplete = 0;
     }
 
     /// Called when a control frame with this payload length has been read. Control frames are not
     /// part of a message.
-    pub fn control_frame(&mut self, payload: usize) {
+    pub(super) fn control_frame(&mut self, payload: usize) {
         let frame = (CONTROL_HEADER + payload) as u64;
         self.incomplete = self.incomplete.saturating_sub(frame);
     }
 
     /// Returns whether a message of the server exceeds its maximum size.
-    pub fn is_message_too_large(&self) -> bool {
+    pub(super) fn is_message_too_large(&self) -> bool {
         self.incomplete > (MAX_MESSAGE + MAX_FRAME_HEADERS) as u64
     }
 }
 
 impl MeteredStream {
     /// Returns the socket, for `poll`.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.stream.descriptor()
     }
 
     /// Makes reads and writes non-blocking.
-    pub fn set_nonblocking(&self) -> io::Result<()> {
+    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
         self.stream.set_nonblocking()
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct ListenOptions {
 
 impl ListenOptions {
     /// Resolves the arguments. `variable` is the token in the environment.
-    pub fn new(args: ListenArgs, variable: Option<String>) -> Result<Self, Exit> {
+    pub(super) fn new(args: ListenArgs, variable: Option<String>) -> Result<Self, Exit> {
         let target = ServerUrl::parse(&args.url).map_err(|why| Exit::new(Exit::USAGE, why))?;
         let trust = match target.address {
             ServerAddress::Tls { .. } => Some(Trust::load(args.ca_cert.as_deref())?),
@@ -65,7 +65,7 @@ impl ListenOptions {
     }
 
     /// Returns whether the client presents a token.
-    pub fn has_token(&self) -> bool {
+    pub(super) fn has_token(&self) -> bool {
         self.token.is_some() || self.target.has_token
     }
 }

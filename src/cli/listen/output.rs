@@ -21,7 +21,7 @@ pub(super) struct ListenOutput<'a> {
 
 impl ListenOutput<'_> {
     /// Prints an event. Returns false if the reader has closed the output.
-    pub fn event(&mut self, line: &str) -> Result<bool, Exit> {
+    pub(super) fn event(&mut self, line: &str) -> Result<bool, Exit> {
         let written = writeln!(self.events, "{line}").and_then(|()| self.events.flush());
         match written {
             Ok(()) => Ok(true),
@@ -31,7 +31,7 @@ impl ListenOutput<'_> {
     }
 
     /// Waits for `delay`. Returns false as soon as the reader has closed the output.
-    pub fn wait(&self, delay: Duration) -> bool {
+    pub(super) fn wait(&self, delay: Duration) -> bool {
         let end = Instant::now() + delay;
         let Some(output) = self.output else {
             thread::sleep(delay);
@@ -55,7 +55,7 @@ impl ListenOutput<'_> {
     }
 
     /// Prints a status message. A closed standard error does not end the command.
-    pub fn status(&mut self, line: impl fmt::Display) {
+    pub(super) fn status(&mut self, line: impl fmt::Display) {
         let _ = writeln!(self.status, "{line}");
     }
 }

@@ -26,13 +26,13 @@ pub(super) fn retry_after(value: &str, now: UnixMillis) -> Option<Duration> {
 pub(super) struct Retry(Backoff);
 
 impl Retry {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Retry(Backoff::new(MIN_DELAY, MAX_DELAY))
     }
 
     /// Returns the delay after a connection that `lasted` this long and ended with a close code, or
     /// that failed (zero) and may be retried `after` some time.
-    pub fn next(
+    pub(super) fn next(
         &mut self,
         lasted: Duration,
         code: Option<u16>,

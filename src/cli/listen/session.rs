@@ -42,7 +42,7 @@ pub(super) struct Disconnect {
 }
 
 impl Disconnect {
-    pub fn broken(reason: String) -> Self {
+    pub(super) fn broken(reason: String) -> Self {
         Disconnect {
             reason,
             code: None,
@@ -90,7 +90,7 @@ impl ClientSession<'_, '_> {
     /// # Errors
     /// If another connection would not help: a rejected filter, an invalid token, or a failing
     /// standard output.
-    pub fn run(mut self) -> Result<SessionEnd, Exit> {
+    pub(super) fn run(mut self) -> Result<SessionEnd, Exit> {
         let result = match self.send_opening() {
             Ok(()) => self.run_open(),
             Err(error) => Ok(SessionEnd::Disconnect(Disconnect::broken(reason(&error)))),

@@ -6,7 +6,7 @@ use super::{Group, GroupTable, Member};
 
 impl<G: Group, M: Member> GroupTable<G, M> {
     /// Walks every list from both ends, and finds every group by its key.
-    pub fn verify(&self) -> Result<(), String> {
+    pub(crate) fn verify(&self) -> Result<(), String> {
         let (mut groups, mut members) = (0, 0);
         for (at, entry) in (0..).zip(self.groups.slots()) {
             if entry.head == NONE {

@@ -49,7 +49,7 @@ pub(super) enum CloseStage {
 
 /// The treatment of a connection after its credentials have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndAction {
+pub(crate) enum EndAction {
     /// It stays open.
     Keep,
     /// It is closed.
@@ -63,7 +63,7 @@ pub enum EndAction {
 
 impl TokenDeadlines {
     /// Records a login, which may expire.
-    pub fn log_in(&mut self, key: ConnKey, expires: UnixMillis, now: Now) {
+    pub(super) fn log_in(&mut self, key: ConnKey, expires: UnixMillis, now: Now) {
         self.wall.record(now);
         if expires != NEVER {
             let left = expires.saturating_sub(now.unix);
@@ -83,7 +83,7 @@ impl Login {
 impl Principals {
     /// Returns whether a connection must not receive events because its credentials have ended. A
     /// login that has expired by the wall-clock time `unix` counts as ended; 0 disables this check.
-    pub fn is_silenced(&self, key: ConnKey, unix: UnixMillis) -> bool {
+    pub(crate) fn is_silenced(&self, key: ConnKey, unix: UnixMillis) -> bool {
         self.login(key).is_some_and(|login| match login.status {
             TokenStatus::Valid => login.expires <= unix,
             TokenStatus::Ended(_, stage) => stage == CloseStage::Silenced,
@@ -91,7 +91,7 @@ impl Principals {
     }
 
     /// Ends the logins whose tokens have expired by now.
-    pub fn expire(&mut self, now: Now, end_action: impl Fn(ConnKey) -> EndAction) {
+    pub(crate) fn expire(&mut self, now: Now, end_action: impl Fn(ConnKey) -> EndAction) {
         if self.deadlines.wall.has_stepped_forward(now) {
             let expiring = self
                 .table
@@ -117,7 +117,7 @@ impl Principals {
 
     /// Ends a connection's credentials. If it is due to be closed already, that time stays. An
     /// expired login may still be revoked, and is then no longer served.
-    pub fn end(&mut self, key: ConnKey, cause: EndCause, end_action: EndAction) {
+    pub(crate) fn end(&mut self, key: ConnKey, cause: EndCause, end_action: EndAction) {
         let login = self.table.member_mut(self.by_conn.get(key));
         let Some(login) = login.filter(|login| login.key == key) else {
             return;
@@ -157,7 +157,7 @@ impl Principals {
 
     /// Returns a connection that is due to be closed because its credentials have ended, and the
     /// cause. Each is returned once, and keeps its identity until it is logged out.
-    pub fn next_to_close(&mut self, now: Now) -> Option<(ConnKey, EndCause)> {
+    pub(crate) fn next_to_close(&mut self, now: Now) -> Option<(ConnKey, EndCause)> {
         while let Some(key) = self.deadlines.closes.pop_due(now.mono) {
             if let Some(login) = self.login_mut(key)
                 && let TokenStatus::Ended(cause, CloseStage::Served | CloseStage::Silenced) =
@@ -171,7 +171,7 @@ impl Principals {
     }
 
     /// Returns the connections that stay open although their credentials have ended.
-    pub fn kept_open(&self) -> Vec<(ConnKey, EndCause)> {
+    pub(crate) fn kept_open(&self) -> Vec<(ConnKey, EndCause)> {
         let kept = self.table.members().filter_map(|login| match login.status {
             TokenStatus::Ended(cause, CloseStage::Open) => Some((login.key, cause)),
             _ => None,

@@ -6,7 +6,7 @@ use super::Principals;
 
 impl Principals {
     /// Walks every list. Returns the logged-in connections, or an error.
-    pub fn verify(&self) -> Result<Vec<ConnKey>, String> {
+    pub(crate) fn verify(&self) -> Result<Vec<ConnKey>, String> {
         self.table.verify()?;
         let mut keys = Vec::new();
         for login in self.table.members() {

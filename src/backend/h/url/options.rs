@@ -30,7 +30,7 @@ pub(super) struct Options {
 
 impl Options {
     /// Parses the remaining options, and stores those in `config` that it supports.
-    pub fn read(
+    pub(super) fn read(
         parameters: Parameters,
         endpoints: &[Endpoint],
         config: &mut Config,

@@ -15,7 +15,7 @@ pub(super) struct Parameters {
 
 impl Parameters {
     /// Parses the part behind the question mark as SQLAlchemy does: a plus is a space.
-    pub fn of_query(query: &str, errors: &mut Vec<String>) -> Self {
+    pub(super) fn of_query(query: &str, errors: &mut Vec<String>) -> Self {
         let mut parameters = Parameters::default();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let Some((name, value)) = parameter.split_once('=') else {
@@ -49,12 +49,12 @@ impl Parameters {
     }
 
     /// Removes an option, and returns its value.
-    pub fn take(&mut self, name: &str) -> Option<String> {
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
         self.others.remove(name)
     }
 
     /// Removes the hosts.
-    pub fn take_hosts(&mut self) -> Vec<String> {
+    pub(super) fn take_hosts(&mut self) -> Vec<String> {
         std::mem::take(&mut self.hosts)
     }
 }

@@ -24,10 +24,10 @@ impl Log for Keeper {
 }
 
 /// The captured lines of this thread.
-pub struct Lines(());
+pub(super) struct Lines(());
 
 /// Starts to capture this thread's lines.
-pub fn capture() -> Lines {
+pub(super) fn capture() -> Lines {
     // Another test may have installed the logger already.
     let _ = log::set_logger(&Keeper);
     log::set_max_level(LevelFilter::Trace);
@@ -37,7 +37,7 @@ pub fn capture() -> Lines {
 
 impl Lines {
     /// Returns the number that each line with `text` reports, which precedes the word `since`.
-    pub fn numbers(&self, text: &str) -> Vec<u64> {
+    pub(super) fn numbers(&self, text: &str) -> Vec<u64> {
         LINES.with_borrow(|lines| {
             let about = lines.iter().filter(|line| line.contains(text));
             let number = |line: &String| {

@@ -15,7 +15,7 @@ use crate::model::{AckGuard, Identity, Membership, MonoMillis, Role, UnixMillis}
 
 /// The state of the simulated database.
 #[derive(Default)]
-pub struct FakeState {
+pub(super) struct FakeState {
     /// Whether connecting succeeds.
     pub reachable: bool,
     /// Whether the current connection works.
@@ -31,26 +31,26 @@ pub struct FakeState {
 }
 
 #[derive(Clone, Default)]
-pub struct FakeDatabase(Arc<Mutex<FakeState>>);
+pub(super) struct FakeDatabase(Arc<Mutex<FakeState>>);
 
 impl FakeDatabase {
-    pub fn state(&self) -> MutexGuard<'_, FakeState> {
+    pub(super) fn state(&self) -> MutexGuard<'_, FakeState> {
         self.0.lock().unwrap()
     }
 
-    pub fn has_token(&self, token: &str, identity: Identity) {
+    pub(super) fn has_token(&self, token: &str, identity: Identity) {
         self.state().people.insert(token.into(), identity);
     }
 
-    pub fn has_members(&self, userid: &str, groups: Vec<Membership>) {
+    pub(super) fn has_members(&self, userid: &str, groups: Vec<Membership>) {
         self.state().members.insert(userid.into(), groups);
     }
 
-    pub fn will_sweep(&self, found: Vec<(TokenId, TokenStatus)>) {
+    pub(super) fn will_sweep(&self, found: Vec<(TokenId, TokenStatus)>) {
         self.state().swept.push_back(found);
     }
 
-    pub async fn ask(&self, what: String) -> Result<(), Unavailable> {
+    pub(super) async fn ask(&self, what: String) -> Result<(), Unavailable> {
         let latency = self.state().latency;
         sleep(latency).await;
         let mut state = self.state();
@@ -62,7 +62,7 @@ impl FakeDatabase {
     }
 
     /// Ends the server's connections; `reachable` tells whether connecting succeeds afterwards.
-    pub fn restart(&self, reachable: bool) {
+    pub(super) fn restart(&self, reachable: bool) {
         let mut state = self.state();
         state.connected = false;
         state.reachable = reachable;
@@ -131,20 +131,20 @@ impl Queries for FakeDatabase {
 }
 
 /// Constant clocks. As in a real process, they are unrelated.
-pub const CLOCKS: Clocks = Clocks {
+pub(super) const CLOCKS: Clocks = Clocks {
     unix: || 1_700_000_000_000,
     mono: || MONO,
 };
 const MONO: MonoMillis = MonoMillis(1_000_000);
 
 /// The limits on waiting events.
-pub const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     events: 4096,
     bytes: 16 << 20,
 };
 
 /// The reactor's mailbox.
-pub struct MailboxSink(pub SyncSender<BackendEvent>);
+pub(super) struct MailboxSink(pub SyncSender<BackendEvent>);
 
 impl EventSink for MailboxSink {
     fn send(&self, _: BackendEvent) -> Result<(), SinkClosed> {
@@ -160,7 +160,7 @@ impl EventSink for MailboxSink {
 }
 
 /// The environment of a worker.
-pub struct Harness {
+pub(super) struct Harness {
     pub fake: FakeDatabase,
     pub stats: Arc<Stats>,
     pub requests: RequestSender,
@@ -170,7 +170,7 @@ pub struct Harness {
 }
 
 /// Runs a worker while `script` controls its environment.
-pub async fn run_worker(in_flight: usize, script: impl AsyncFnOnce(&mut Harness)) {
+pub(super) async fn run_worker(in_flight: usize, script: impl AsyncFnOnce(&mut Harness)) {
     let (requests, queue) = request_queue();
     let (events, deliveries) = channel(16);
     let (sender, mail) = mpsc::sync_channel(in_flight);
@@ -203,23 +203,23 @@ pub async fn run_worker(in_flight: usize, script: impl AsyncFnOnce(&mut Harness)
 }
 
 impl Harness {
-    pub fn ask(&self, ask: BackendRequest) {
+    pub(super) fn ask(&self, ask: BackendRequest) {
         self.requests.try_send(ask).unwrap();
     }
 
-    pub fn log_in(&self, request_id: u64, token: &str) {
+    pub(super) fn log_in(&self, request_id: u64, token: &str) {
         self.ask(BackendRequest::Authenticate {
             request_id: RequestId(request_id),
             token: Secret(token.into()),
         });
     }
 
-    pub async fn event(&self, topic: Topic, event: Value) {
+    pub(super) async fn event(&self, topic: Topic, event: Value) {
         self.event_of_age(0, topic, event).await;
     }
 
     /// Sends an event that arrived `age` milliseconds ago.
-    pub async fn event_of_age(&self, age: u64, topic: Topic, event: Value) {
+    pub(super) async fn event_of_age(&self, age: u64, topic: Topic, event: Value) {
         let Value::Object(event) = event else {
             panic!("no object");
         };
@@ -238,29 +238,29 @@ impl Harness {
         self.events.send(delivery).await.unwrap();
     }
 
-    pub async fn annotation(&self, action: &str) {
+    pub(super) async fn annotation(&self, action: &str) {
         let id = "AAAAAREREeaAAAAAAAAAAQ";
         let event = json!({"action": action, "annotation_id": id, "src_client_id": null});
         self.event(Topic::Annotation, event).await;
     }
 
-    pub async fn user(&self, userid: &str) {
+    pub(super) async fn user(&self, userid: &str) {
         let event = json!({"type": "group-join", "userid": userid, "session_model": {}});
         self.event(Topic::User, event).await;
     }
 
     /// Sends an event on a group, which h publishes before it commits.
-    pub async fn change(&self, kind: &str, userid: &str, group: &str) {
+    pub(super) async fn change(&self, kind: &str, userid: &str, group: &str) {
         let event = json!({"type": kind, "userid": userid, "group": group, "session_model": {}});
         self.event(Topic::User, event).await;
     }
 
-    pub fn handled(&self) -> usize {
+    pub(super) fn handled(&self) -> usize {
         self.handled.load(Ordering::Relaxed)
     }
 
     /// Returns the next message to the reactor.
-    pub async fn next(&self) -> BackendEvent {
+    pub(super) async fn next(&self) -> BackendEvent {
         loop {
             match self.mail.try_recv() {
                 Ok(tell) => return tell,
@@ -270,18 +270,18 @@ impl Harness {
     }
 
     /// Returns the messages to the reactor so far, in a short form.
-    pub fn reported(&self) -> Vec<String> {
+    pub(super) fn reported(&self) -> Vec<String> {
         self.mail.try_iter().map(short).collect()
     }
 
     /// Returns the messages to the reactor within this time.
-    pub async fn reported_in(&self, millis: u64) -> Vec<String> {
+    pub(super) async fn reported_in(&self, millis: u64) -> Vec<String> {
         sleep(Duration::from_millis(millis)).await;
         self.reported()
     }
 }
 
-pub fn short(tell: BackendEvent) -> String {
+pub(super) fn short(tell: BackendEvent) -> String {
     match tell {
         BackendEvent::Health { ready } => format!("ready {ready}"),
         BackendEvent::Authenticated { request_id, reply } => match reply {
@@ -305,7 +305,7 @@ pub fn short(tell: BackendEvent) -> String {
     }
 }
 
-pub fn person(token: u64, userid: &str, groups: &[&str]) -> Identity {
+pub(super) fn person(token: u64, userid: &str, groups: &[&str]) -> Identity {
     Identity {
         userid: userid.into(),
         memberships: members(groups),
@@ -314,7 +314,7 @@ pub fn person(token: u64, userid: &str, groups: &[&str]) -> Identity {
     }
 }
 
-pub fn members(groups: &[&str]) -> Vec<Membership> {
+pub(super) fn members(groups: &[&str]) -> Vec<Membership> {
     let membership = |group: &&str| Membership {
         group: (*group).into(),
         role: Role::Member,
