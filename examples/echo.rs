@@ -67,15 +67,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => None,
     };
     // Conformance suites send messages of 16 MiB and want them back.
-    let config = Config {
-        max_connections: most_connections(raise_open_files()),
-        max_message: 64 << 20,
-        max_fragments: u32::MAX,
-        queue_soft: 64 << 20,
-        queue_hard: 128 << 20,
-        queue_total: 1 << 30,
-        ..Config::default()
-    };
+    let config = Config::default()
+        .max_connections(most_connections(raise_open_files()))
+        .max_message(64 << 20)
+        .max_fragments(u32::MAX)
+        .queue_soft(64 << 20)
+        .queue_hard(128 << 20)
+        .queue_total(1 << 30);
     let listener = Listener::open(&Address::Tcp(args.address), tls)?;
     println!("listening on {}", listener.address()?);
     let mut reactor = Reactor::new(config, Echo, 1)?;

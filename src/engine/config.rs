@@ -7,6 +7,17 @@ use crate::http::{ForwardedBy, Proxies};
 use crate::io::tls::TlsConfig;
 
 /// Limits and timeouts. The defaults suit many idle clients on a small host.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use h_realtime_engine::Config;
+///
+/// let config = Config::default()
+///     .max_message(1 << 20)
+///     .ping_interval(Duration::from_secs(60));
+/// assert_eq!(config.max_message, 1 << 20);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Maximum connections, in any phase. A connection over the limit replaces the HTTP connection
@@ -125,6 +136,50 @@ impl Default for Config {
             unfinished_total: 64 * 1024 * 1024,
         }
     }
+}
+
+/// Defines a method for each setting, which sets it.
+macro_rules! setters {
+    ($($name:ident: $type:ty,)*) => {
+        impl Config {
+            $(
+                #[doc = concat!("Sets [`Config::", stringify!($name), "`](Config#structfield.", stringify!($name), ").")]
+                #[must_use]
+                pub fn $name(mut self, value: $type) -> Self {
+                    self.$name = value;
+                    self
+                }
+            )*
+        }
+    };
+}
+
+setters! {
+    max_connections: usize,
+    reserved_listener: Option<ListenerId>,
+    max_reserved: usize,
+    max_per_ip: Option<u32>,
+    ipv6_prefix: u8,
+    trusted_proxies: Proxies,
+    forwarded_by: ForwardedBy,
+    max_head: usize,
+    max_message: usize,
+    max_fragments: u32,
+    deflate: bool,
+    handshake_timeout: Duration,
+    body_timeout: Duration,
+    message_timeout: Duration,
+    defer_timeout: Duration,
+    respond_timeout: Duration,
+    close_timeout: Duration,
+    linger_timeout: Duration,
+    ping_interval: Duration,
+    pong_timeout: Duration,
+    queue_soft: usize,
+    slow_timeout: Duration,
+    queue_hard: usize,
+    queue_total: usize,
+    unfinished_total: usize,
 }
 
 /// The default and recommended maximum of [`Config::max_reserved`]: enough for a publisher's pool

@@ -52,7 +52,7 @@ use crate::config::{ServerSettings, Sources};
 use crate::exit::{Exit, thread_failed};
 use crate::logging;
 use crate::model::Secret;
-use crate::net::{Config, Listener, ListenerId, Reactor, raise_open_files};
+use crate::net::{Listener, ListenerId, Reactor, raise_open_files};
 use crate::realtime::Realtime;
 
 use activation::InheritedSockets;
@@ -222,10 +222,7 @@ fn reactor(
         was_ready: None,
     };
     let [seed] = random().map_err(random_failed)?;
-    let config = Config {
-        reserved_listener: Some(ADMIN),
-        ..settings.engine.clone()
-    };
+    let config = settings.engine.clone().reserved_listener(Some(ADMIN));
     Reactor::new(config, app, seed).map_err(|error| Exit::new(Exit::OS, error))
 }
 

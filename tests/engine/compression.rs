@@ -55,10 +55,7 @@ fn event_is_compressed_once_for_all_receivers() {
 
 #[test]
 fn disabled_compression_is_not_negotiated() {
-    let config = Config {
-        deflate: false,
-        ..Config::default()
-    };
+    let config = Config::default().deflate(false);
     let mut world = World::new(config, 1);
     let number = world.open_compressing();
     world.command(Command::FanOut {

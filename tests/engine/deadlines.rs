@@ -45,10 +45,7 @@ fn idle_connection_is_pinged_after_about_30_seconds() {
 // ping.
 #[test]
 fn ping_interval_may_be_shorter_than_pong_timeout() {
-    let config = Config {
-        ping_interval: Duration::from_secs(5),
-        ..Config::default()
-    };
+    let config = Config::default().ping_interval(Duration::from_secs(5));
     let mut world = World::new(config, 1);
     let client = world.open();
     seconds_until(&mut world, |world| pings(world, client) == 1);
@@ -70,10 +67,7 @@ fn ping_interval_may_be_shorter_than_pong_timeout() {
 // Its pongs are late: it is pinged at the same interval as others.
 #[test]
 fn late_pongs_do_not_change_the_ping_interval() {
-    let config = Config {
-        ping_interval: Duration::from_secs(5),
-        ..Config::default()
-    };
+    let config = Config::default().ping_interval(Duration::from_secs(5));
     let mut world = World::new(config, 1);
     let client = world.open_lazy();
     for count in 1..6 {
@@ -132,10 +126,7 @@ fn vanished_client_with_queued_output_times_out() {
 // W17
 #[test]
 fn any_input_counts_as_activity() {
-    let config = Config {
-        message_timeout: Duration::from_secs(3600),
-        ..Config::default()
-    };
+    let config = Config::default().message_timeout(Duration::from_secs(3600));
     let mut world = World::new(config, 1);
     let client = world.open_lazy();
     // One frame, byte by byte.
@@ -263,11 +254,9 @@ fn clock_jump_only_closes_clients_without_pong() {
 // W19: the deadline of the pong counts from the ping, regardless of the idle time before it.
 #[test]
 fn late_pong_after_a_clock_jump_keeps_the_connection() {
-    let config = Config {
+    let config = Config::default()
         // The connection is checked several times while the pong is outstanding.
-        ping_interval: Duration::from_secs(5),
-        ..Config::default()
-    };
+        .ping_interval(Duration::from_secs(5));
     let mut world = World::new(config, 1);
     let client = world.open_lazy();
     world.clock += 3_600_000;
@@ -361,11 +350,9 @@ fn deferred_handshake_times_out_with_503() {
 
 #[test]
 fn deferred_request_without_upgrade_has_its_own_deadline() {
-    let config = Config {
-        defer_timeout: Duration::from_secs(1),
-        respond_timeout: Duration::from_secs(20),
-        ..Config::default()
-    };
+    let config = Config::default()
+        .defer_timeout(Duration::from_secs(1))
+        .respond_timeout(Duration::from_secs(20));
     let mut world = World::new(config, 1);
     let client = world.connect();
     world

@@ -11,11 +11,9 @@ const OK: &str = "GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n";
 
 /// Returns a world with a WebSocket client that does not reply to the close frame.
 fn draining() -> (World, usize) {
-    let config = Config {
-        reserved_listener: Some(RESERVED),
-        close_timeout: Duration::from_secs(60),
-        ..Config::default()
-    };
+    let config = Config::default()
+        .reserved_listener(Some(RESERVED))
+        .close_timeout(Duration::from_secs(60));
     let mut world = World::new(config, 1);
     let client = world.open();
     world.client(client).behavior.is_mute = true;

@@ -106,13 +106,7 @@ fn request_may_be_split_anywhere() {
 #[test]
 fn parsing_a_growing_head_takes_linear_time() {
     const PARTS: usize = 4;
-    let mut world = World::new(
-        Config {
-            max_head: 64 * 1024,
-            ..Config::default()
-        },
-        1,
-    );
+    let mut world = World::new(Config::default().max_head(64 * 1024), 1);
     let client = world.connect();
     let filler = format!("A: {}\r\n", "x".repeat(48 * 1024));
     let head = crate::sim::handshake_with("/ws", &filler);

@@ -14,10 +14,7 @@ fn ip(last: u8) -> Option<IpAddr> {
 
 #[test]
 fn connections_over_the_limit_get_503() {
-    let config = Config {
-        max_connections: 5,
-        ..Config::default()
-    };
+    let config = Config::default().max_connections(5);
     let mut world = World::new(config, 1);
     let first: Vec<_> = (0..5).map(|_| world.open()).collect();
     let surplus = world.connect();
@@ -48,11 +45,9 @@ fn connections_over_the_limit_get_503() {
 // A4
 #[test]
 fn addresses_are_limited_individually() {
-    let config = Config {
-        max_per_ip: Some(2),
-        trusted_proxies: Proxies::parse(["192.0.2.9"]).unwrap(),
-        ..Config::default()
-    };
+    let config = Config::default()
+        .max_per_ip(Some(2))
+        .trusted_proxies(Proxies::parse(["192.0.2.9"]).unwrap());
     let mut world = World::new(config, 1);
     let clients: Vec<_> = (0..3)
         .map(|_| world.connect_from(ip(1), Behavior::EAGER))
@@ -102,12 +97,10 @@ fn ipv6_networks_are_limited_individually() {
         (56, "2001:db8:0:ff::1", "2001:db8:0:100::1"),
         (128, "2001:db8:0:1::1", "2001:db8:0:1::2"),
     ] {
-        let config = Config {
-            max_per_ip: Some(2),
-            ipv6_prefix: prefix,
-            trusted_proxies: Proxies::parse(["2001:db8:0:1::53"]).unwrap(),
-            ..Config::default()
-        };
+        let config = Config::default()
+            .max_per_ip(Some(2))
+            .ipv6_prefix(prefix)
+            .trusted_proxies(Proxies::parse(["2001:db8:0:1::53"]).unwrap());
         let mut world = World::new(config, 1);
         let mut connect_client = |peer| {
             let client = world.connect_from(peer, Behavior::EAGER);
@@ -274,10 +267,7 @@ fn shutdown_completes_responses_in_progress() {
 // largest holders are shed first.
 #[test]
 fn incomplete_input_has_one_limit_for_all_connections() {
-    let config = Config {
-        unfinished_total: 1 << 20,
-        ..Config::default()
-    };
+    let config = Config::default().unfinished_total(1 << 20);
     let mut world = World::new(config, 1);
     let modest = world.open();
     world.client(modest).has_begun = true;

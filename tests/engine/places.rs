@@ -14,21 +14,16 @@ const KEY: &str = "GET /key HTTP/1.1\r\nHost: sim\r\n\r\n";
 const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: sim\r\n\r\n";
 
 fn with_slots(max_connections: usize) -> World {
-    let config = Config {
-        max_connections,
-        ..Config::default()
-    };
+    let config = Config::default().max_connections(max_connections);
     World::new(config, 1)
 }
 
 /// Returns a world in which clients connect to the reserved listener.
 fn reserved(max_reserved: usize) -> World {
-    let config = Config {
-        max_connections: 1,
-        reserved_listener: Some(RESERVED),
-        max_reserved,
-        ..Config::default()
-    };
+    let config = Config::default()
+        .max_connections(1)
+        .reserved_listener(Some(RESERVED))
+        .max_reserved(max_reserved);
     let mut world = World::new(config, 1);
     world.listener = RESERVED;
     world
@@ -169,10 +164,7 @@ fn lowered_limit_evicts_one_idle_connection_per_new_one() {
     for _ in 0..5 {
         ask(&mut world, OK);
     }
-    world.reload(Config {
-        max_connections: 3,
-        ..Config::default()
-    });
+    world.reload(Config::default().max_connections(3));
     assert_eq!(world.engine.counters().connections, 5);
     let statuses: Vec<_> = (0..3)
         .map(|_| {
@@ -190,11 +182,9 @@ fn ip(last: u8) -> Option<IpAddr> {
 
 #[test]
 fn an_idle_connection_yields_to_another_of_the_same_address() {
-    let config = Config {
-        max_per_ip: Some(2),
-        trusted_proxies: Proxies::parse(["192.0.2.9"]).unwrap(),
-        ..Config::default()
-    };
+    let config = Config::default()
+        .max_per_ip(Some(2))
+        .trusted_proxies(Proxies::parse(["192.0.2.9"]).unwrap());
     let header = "PROXY TCP4 192.0.2.1 192.0.2.9 1 2\r\n";
     let forwarded = handshake_with("/ws", "X-Forwarded-For: 192.0.2.1\r\n");
     // By its peer address, by the PROXY protocol, and by a header field of its handshake.

@@ -13,11 +13,9 @@ fn ip(last: u8) -> Option<IpAddr> {
 
 /// Returns a world with one slot per address, and the proxy 192.0.2.9.
 fn world() -> World {
-    let config = Config {
-        max_per_ip: Some(1),
-        trusted_proxies: Proxies::parse(["192.0.2.9"]).unwrap(),
-        ..Config::default()
-    };
+    let config = Config::default()
+        .max_per_ip(Some(1))
+        .trusted_proxies(Proxies::parse(["192.0.2.9"]).unwrap());
     World::new(config, 1)
 }
 
@@ -120,12 +118,12 @@ fn forwarding_fields_of_untrusted_peers_are_ignored() {
         let client = connect_client(&mut world, ip(9), b"", field, &[101]);
         assert!(is_open(&world, client));
     }
-    world.reload(Config {
-        max_per_ip: Some(1),
-        trusted_proxies: Proxies::parse(["192.0.2.9"]).unwrap(),
-        forwarded_by: ForwardedBy::Forwarded,
-        ..Config::default()
-    });
+    world.reload(
+        Config::default()
+            .max_per_ip(Some(1))
+            .trusted_proxies(Proxies::parse(["192.0.2.9"]).unwrap())
+            .forwarded_by(ForwardedBy::Forwarded),
+    );
     connect_client(&mut world, ip(9), b"", field, &[101]);
     connect_client(&mut world, ip(9), b"", field, &[429]);
     assert_eq!(world.engine.counters().refused_per_ip, 2);

@@ -8,10 +8,7 @@ use crate::sim::{Command, End, Faults, World, pad};
 
 /// Returns a world in which a client that does not read soon stops being read.
 fn throttled_world() -> World {
-    let config = Config {
-        queue_soft: 2000,
-        ..Config::default()
-    };
+    let config = Config::default().queue_soft(2000);
     let mut world = World::new(config, 1);
     world.limits.send = 4000;
     world
@@ -371,10 +368,7 @@ fn half_closed_client_gets_its_deferred_response() {
 // R10: the clock is checked again at least once per second, however far the next deadline is.
 #[test]
 fn no_sleep_is_longer_than_a_second() {
-    let config = Config {
-        ping_interval: Duration::from_secs(60 * 60 * 24 * 40),
-        ..Config::default()
-    };
+    let config = Config::default().ping_interval(Duration::from_secs(60 * 60 * 24 * 40));
     let mut world = World::new(config, 1);
     for _ in 0..2 {
         world.wait(1);

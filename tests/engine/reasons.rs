@@ -108,10 +108,7 @@ fn refused_bodies_are_counted_by_reason() {
 
 #[test]
 fn shed_input_is_counted_as_overload_in_every_phase() {
-    let config = Config {
-        unfinished_total: 3000,
-        ..Config::default()
-    };
+    let config = Config::default().unfinished_total(3000);
     let mut world = World::new(config, 1);
     let asker = world.connect();
     world.client(asker).behavior.is_wrong = true;
@@ -187,11 +184,7 @@ fn partial_request_after_a_response_is_incomplete() {
 
 #[test]
 fn client_that_does_not_read_its_responses_is_counted_as_slow() {
-    let config = Config {
-        queue_soft: 50_000,
-        queue_hard: 60_000,
-        ..Config::default()
-    };
+    let config = Config::default().queue_soft(50_000).queue_hard(60_000);
     let mut world = World::new(config, 1);
     world.limits.send = 1000;
     let client = world.connect();

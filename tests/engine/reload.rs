@@ -86,10 +86,7 @@ fn address_limit_only_counts_connections_accepted_under_it() {
 // P4
 #[test]
 fn a_changed_ipv6_prefix_counts_open_connections_again() {
-    let config = Config {
-        max_per_ip: Some(2),
-        ..Config::default()
-    };
+    let config = Config::default().max_per_ip(Some(2));
     let mut world = World::new(config, 1);
     let connect_client = |world: &mut World, peer: &str| {
         let client = world.connect_from(Some(peer.parse().unwrap()), Behavior::EAGER);
@@ -198,10 +195,7 @@ fn pings_per_tenth(world: &mut World, tenths: usize) -> Vec<u64> {
 
 #[test]
 fn shorter_ping_interval_is_spread_over_idle_connections() {
-    let config = Config {
-        ping_interval: Duration::from_secs(300),
-        ..Config::default()
-    };
+    let config = Config::default().ping_interval(Duration::from_secs(300));
     let mut world = World::new(config, 1);
     let clients: Vec<_> = (0..1000).map(|_| world.connect()).collect();
     for &client in &clients {
@@ -280,20 +274,14 @@ fn shorter_timeouts_apply_to_requests_and_closes_in_progress() {
 
 #[test]
 fn reload_of_many_connections_takes_several_turns() {
-    let config = Config {
-        ping_interval: Duration::from_secs(300),
-        ..Config::default()
-    };
+    let config = Config::default().ping_interval(Duration::from_secs(300));
     let mut world = World::new(config, 1);
     for _ in 0..9000 {
         let client = world.connect();
         world.client(client).send_handshake("/ws");
     }
     world.flow();
-    world.reload(Config {
-        ping_interval: Duration::from_secs(20),
-        ..Config::default()
-    });
+    world.reload(Config::default().ping_interval(Duration::from_secs(20)));
     world.turn();
     assert!(
         world.engine.timeout().is_zero(),

@@ -187,10 +187,7 @@ fn a_large_event_reaches_all_clients_that_read() {
 // M6
 #[test]
 fn clients_that_read_survive_events_that_fill_the_memory_of_clients_that_do_not() {
-    let config = Config {
-        queue_total: 8 << 20,
-        ..Config::default()
-    };
+    let config = Config::default().queue_total(8 << 20);
     let mut world = world(config);
     world.limits.send = 60_000;
     let readers: Vec<_> = (0..10).map(|_| world.open()).collect();
@@ -208,11 +205,7 @@ fn clients_that_read_survive_events_that_fill_the_memory_of_clients_that_do_not(
 
 #[test]
 fn replies_count_like_events() {
-    let config = Config {
-        queue_soft: 30_000,
-        queue_hard: 35_000,
-        ..Config::default()
-    };
+    let config = Config::default().queue_soft(30_000).queue_hard(35_000);
     let mut world = world(config);
     let client = world.open_lazy();
     // Within one share of work, before the client can be throttled.
@@ -285,10 +278,7 @@ fn client_that_never_reads_is_cut_five_seconds_after_close() {
 // M6
 #[test]
 fn stalled_connections_are_closed_to_hold_all_output_under_its_limit() {
-    let config = Config {
-        queue_total: 2000 * KIB,
-        ..Config::default()
-    };
+    let config = Config::default().queue_total(2000 * KIB);
     let mut world = world(config);
     let large: Vec<_> = (0..20).map(|_| world.open_lazy()).collect();
     let lean: Vec<_> = (0..20).map(|_| world.open_lazy()).collect();
@@ -370,10 +360,7 @@ fn slow_readers_of_large_messages_hold_back_further_events_for_seconds_only() {
 // M6
 #[test]
 fn several_large_messages_do_not_extend_the_deadline() {
-    let config = Config {
-        queue_total: 16 << 20,
-        ..Config::default()
-    };
+    let config = Config::default().queue_total(16 << 20);
     let mut world = world(config);
     world.limits.send = 60_000;
     let client = world.open_lazy();

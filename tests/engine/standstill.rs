@@ -36,10 +36,7 @@ fn ping_all(world: &mut World) {
 // R12
 #[test]
 fn unread_pongs_count_after_a_standstill() {
-    let config = Config {
-        pong_timeout: Duration::from_secs(40),
-        ..Config::default()
-    };
+    let config = Config::default().pong_timeout(Duration::from_secs(40));
     let mut world = World::new(config, 1);
     let clients: Vec<_> = (0..1500).map(|_| world.connect()).collect();
     for &client in &clients {
@@ -189,10 +186,7 @@ fn a_client_that_made_room_during_a_standstill_is_not_slow() {
 // M6
 #[test]
 fn a_client_that_made_room_during_a_standstill_is_not_closed_for_memory() {
-    let config = Config {
-        queue_total: 220 * KIB,
-        ..Config::default()
-    };
+    let config = Config::default().queue_total(220 * KIB);
     let mut world = World::new(config, 1);
     world.limits.send = 50 * KIB;
     let (reader, idler) = (world.open_lazy(), world.open_lazy());
@@ -291,10 +285,7 @@ fn handshake_in_progress_at_shutdown_survives_a_standstill() {
 /// A client is not read while its output is queued, so its silence proves nothing.
 #[test]
 fn throttled_client_is_not_considered_dead() {
-    let config = Config {
-        slow_timeout: Duration::from_secs(120),
-        ..Config::default()
-    };
+    let config = Config::default().slow_timeout(Duration::from_secs(120));
     let mut world = World::new(config, 1);
     world.limits.send = 20 * KIB;
     let client = world.open_lazy();

@@ -104,10 +104,7 @@ fn turn_limits_tls_handshake_steps_to_eight() {
 #[test]
 fn connections_that_are_ending_do_not_count_twice_in_the_limit_on_incomplete_input() {
     let limit = 256 * 1024;
-    let config = Config {
-        unfinished_total: limit,
-        ..Config::default()
-    };
+    let config = Config::default().unfinished_total(limit);
     let mut world = World::new(config, 1);
     let modest: Vec<_> = (0..20).map(|_| world.open()).collect();
     let frame = client_frame(0x82, &[0; 100], [9; 4]);
@@ -142,10 +139,7 @@ fn connections_that_are_ending_do_not_count_twice_in_the_limit_on_incomplete_inp
 // progress are closed first. CVE-2026-15565
 #[test]
 fn prompt_large_messages_are_not_shed_for_partial_tls_records() {
-    let config = Config {
-        unfinished_total: 4 << 20,
-        ..Config::default()
-    };
+    let config = Config::default().unfinished_total(4 << 20);
     let mut world = World::new(config, 1);
     let senders: Vec<_> = (0..20).map(|_| world.open()).collect();
     world.tls = Some(certificate_and_client().0);
@@ -221,10 +215,7 @@ fn a_turn_decrypts_a_limited_number_of_short_records() {
 #[test]
 fn connections_that_read_no_records_are_closed_to_free_memory() {
     let limit = 64 * 1024;
-    let config = Config {
-        queue_total: limit,
-        ..Config::default()
-    };
+    let config = Config::default().queue_total(limit);
     let mut world = World::new(config, 1);
     let (tls, client) = certificate_and_client();
     let client = Arc::new(client);

@@ -185,11 +185,7 @@ fn zero_length_write_breaks_the_connection() {
 // R1, W6: a connection has its share of a turn, and room that already existed raises no edge.
 #[test]
 fn long_queue_is_written_over_several_turns_without_edges() {
-    let config = Config {
-        queue_soft: 1 << 20,
-        queue_hard: 1 << 20,
-        ..Config::default()
-    };
+    let config = Config::default().queue_soft(1 << 20).queue_hard(1 << 20);
     let mut world = World::new(config, 1);
     world.limits.send = 1000;
     let client = world.open_lazy();

@@ -63,10 +63,7 @@ fn closed_connections_retain_no_memory() {
         module_path!(),
         "closed_connections_retain_no_memory",
         || {
-            let mut world = World::new(Config {
-                max_per_ip: Some(10),
-                ..Config::default()
-            });
+            let mut world = World::new(Config::default().max_per_ip(Some(10)));
             world.open_many(1);
             world.disconnect_all();
             let before = HEAP.current_usage();

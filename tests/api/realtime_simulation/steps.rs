@@ -399,10 +399,7 @@ impl Run {
 
 /// Mostly small limits, so that they are reached; sometimes the real ones.
 fn config(rng: &mut Rng) -> Config {
-    let mut config = Config {
-        max_connections: 12 + rng.below(24),
-        ..Config::default()
-    };
+    let mut config = Config::default().max_connections(12 + rng.below(24));
     if rng.chance(60) {
         config.queue_soft = 1 << (9 + rng.below(5));
         config.queue_hard = config.queue_soft * (2 + rng.below(4));

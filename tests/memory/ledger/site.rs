@@ -76,10 +76,7 @@ pub const HOLDS: [Hold; 14] = [
 
 impl Site {
     pub fn new(seed: u64, tls: Option<Tls>) -> Self {
-        let config = Config {
-            max_connections: MANY + CONNECTIONS,
-            ..Config::default()
-        };
+        let config = Config::default().max_connections(MANY + CONNECTIONS);
         let settings = ApiSettings {
             max_terms: MAX_TERMS,
             ..ApiSettings::default()

@@ -83,10 +83,7 @@ fn heartbeats() -> Workload {
 
 fn idle_ticks() -> Workload {
     // No ping is due within the measured time.
-    let mut harness = Harness::new(Config {
-        ping_interval: Duration::from_secs(7 * 86_400),
-        ..config()
-    });
+    let mut harness = Harness::new(config().ping_interval(Duration::from_secs(7 * 86_400)));
     harness.open(CONNECTIONS, &[HANDSHAKE, keep(frame(CLIENT_ID))]);
     Workload::new(harness, 0, |harness| {
         harness.wait();

@@ -108,8 +108,5 @@ fn harness() -> Harness {
 }
 
 fn config() -> Config {
-    Config {
-        max_connections: 1_000_000,
-        ..Config::default()
-    }
+    Config::default().max_connections(1_000_000)
 }
