@@ -165,50 +165,6 @@ pub struct CloseCounts {
     pub shutdown: u64,
 }
 
-/// The cause of a WebSocket's end, as counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CloseCause {
-    ByPeer,
-    ByApplication,
-    Protocol,
-    Lost,
-    TimedOut,
-    Slow,
-    Overload,
-    Shutdown,
-}
-
-impl CloseCause {
-    /// Returns the label used in metrics and logs.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            CloseCause::ByPeer => "client",
-            CloseCause::ByApplication => "server",
-            CloseCause::Protocol => "protocol",
-            CloseCause::Lost => "lost",
-            CloseCause::TimedOut => "timeout",
-            CloseCause::Slow => "slow",
-            CloseCause::Overload => "overload",
-            CloseCause::Shutdown => "shutdown",
-        }
-    }
-}
-
-impl CloseCounts {
-    pub(crate) fn count(&mut self, end: CloseCause) {
-        *match end {
-            CloseCause::ByPeer => &mut self.by_peer,
-            CloseCause::ByApplication => &mut self.by_application,
-            CloseCause::Protocol => &mut self.protocol,
-            CloseCause::Lost => &mut self.lost,
-            CloseCause::TimedOut => &mut self.timed_out,
-            CloseCause::Slow => &mut self.slow,
-            CloseCause::Overload => &mut self.overload,
-            CloseCause::Shutdown => &mut self.shutdown,
-        } += 1;
-    }
-}
-
 impl Counters {
     pub(crate) fn count_refusal(&mut self, refusal: Refusal) {
         let refusals = &mut self.refusals;

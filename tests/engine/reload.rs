@@ -295,3 +295,21 @@ fn reload_of_many_connections_takes_several_turns() {
     }
     assert_eq!(world.engine.counters().pings_sent, 9000);
 }
+
+#[test]
+fn reload_keeps_the_deadline_of_a_deferred_request_without_upgrade() {
+    let mut world = World::calm();
+    let client = world.connect();
+    let request = "GET /slow HTTP/1.1\r\n\r\n";
+    world.client(client).request(request, &[200]);
+    world.flow();
+    let key = world.key(client);
+    change(&mut world, |config| {
+        config.defer_timeout = Duration::from_secs(5);
+    });
+    world.wait(20_000);
+    assert_eq!(world.clients[client].events, []);
+    world.command(Command::AnswerTo { key, accept: true });
+    world.flow();
+    assert_eq!(world.clients[client].statuses(), [200]);
+}

@@ -1,13 +1,17 @@
 //! The state of one connection. Its size determines the memory used by idle connections.
 
+pub(crate) mod close_cause;
+pub(crate) mod keep_alive;
+pub(crate) mod lifecycle;
 pub(crate) mod pace;
+pub(crate) mod phase;
 pub(crate) mod queue;
 pub(crate) mod uptake;
 
 use std::net::SocketAddr;
 
+pub(crate) use crate::conn::phase::Phase;
 use crate::conn::queue::TxQueue;
-use crate::counters::CloseCause;
 use crate::engine::RecentWork;
 use crate::engine::arena::Arena;
 use crate::engine::timer::{Tick, Timer, Timers};
@@ -33,24 +37,6 @@ pub(crate) struct Conn<S, C> {
     pub listener: ListenerId,
     /// Recent work caused by this connection, as of `last_activity`.
     pub recent: RecentWork,
-}
-
-/// The phase of a connection, with the state that belongs to it.
-pub(crate) enum Phase<C> {
-    /// Expects a PROXY protocol header, which precedes TLS.
-    ProxyHeader(Box<ProxyHeader>),
-    /// HTTP: the TLS handshake, a request head, a request body, or the time between two requests.
-    Request(Option<Box<PartialRequest>>),
-    /// The handler has deferred its response. Nothing is read meanwhile.
-    Deferred(Box<Deferred<C>>),
-    /// The WebSocket is open.
-    Open(C),
-    /// We sent the first close frame and are waiting for the peer's.
-    Closing,
-    /// No more output will be queued: flush, shut down the write side, and discard input.
-    Linger,
-    /// Ended; freed at the end of the turn.
-    Dead,
 }
 
 /// A partial PROXY protocol header.
@@ -83,6 +69,8 @@ pub(crate) struct Deferred<C> {
     pub upgrade: Option<(Upgrade, C)>,
     pub keep_alive: bool,
     pub head_only: bool,
+    /// The peer's stream has ended.
+    pub has_ended: bool,
     /// Bytes received after the request.
     pub trailing: Vec<u8>,
 }
@@ -102,21 +90,16 @@ impl Flags {
     pub(crate) const QUEUED: Flags = Flags(1 << 3);
     /// In the list of connections to flush.
     pub(crate) const DIRTY: Flags = Flags(1 << 4);
-    /// A ping was sent, and there has been no activity since.
+    /// See [`Heartbeat::AwaitingPong`](keep_alive::Heartbeat::AwaitingPong).
     pub(crate) const AWAITING_PONG: Flags = Flags(1 << 5);
-    /// A read returned 0.
-    pub(crate) const EOF: Flags = Flags(1 << 6);
-    /// Our write side has been shut down.
-    pub(crate) const SHUT: Flags = Flags(1 << 7);
     /// Over the connection limit: accepted only to be answered with 503.
     pub(crate) const OVER_LIMIT: Flags = Flags(1 << 8);
     /// Counted for the limit of its IP address.
     pub(crate) const PER_IP: Flags = Flags(1 << 9);
     /// The client is authenticated: evicted last.
     pub(crate) const AUTHENTICATED: Flags = Flags(1 << 10);
-    /// Has not completed its first request. Once open: the first heartbeat, which comes sooner than
-    /// later ones, is still due.
-    pub(crate) const NEW: Flags = Flags(1 << 11);
+    /// See [`Heartbeat::First`](keep_alive::Heartbeat::First).
+    pub(crate) const FIRST_PING: Flags = Flags(1 << 11);
     /// Registered in the account of incomplete input.
     pub(crate) const INCOMPLETE: Flags = Flags(1 << 12);
     /// permessage-deflate was negotiated: the client may send compressed messages.
@@ -152,6 +135,7 @@ impl<C> Deferred<C> {
             upgrade,
             keep_alive,
             head_only,
+            has_ended: false,
             trailing: Vec::new(),
         }
     }
@@ -164,7 +148,10 @@ impl<S: Socket, C> Conn<S, C> {
         let kept = match &self.phase {
             Phase::Dead => return 0,
             Phase::ProxyHeader(proxy_header) => proxy_header.bytes.capacity(),
-            Phase::Request(Some(partial)) if partial.body.is_none() => partial.bytes.capacity(),
+            Phase::Request {
+                partial: Some(partial),
+                ..
+            } if partial.body.is_none() => partial.bytes.capacity(),
             Phase::Deferred(deferred) => deferred.trailing.capacity(),
             _ => 0,
         };
@@ -179,7 +166,10 @@ impl<S: Socket, C> Conn<S, C> {
     /// Returns the memory used for a request body, in bytes.
     pub(crate) fn body(&self) -> usize {
         match &self.phase {
-            Phase::Request(Some(partial)) if partial.body.is_some() => partial.bytes.capacity(),
+            Phase::Request {
+                partial: Some(partial),
+                ..
+            } if partial.body.is_some() => partial.bytes.capacity(),
             _ => 0,
         }
     }
@@ -187,17 +177,15 @@ impl<S: Socket, C> Conn<S, C> {
 
 impl<S, C> Conn<S, C> {
     pub(crate) fn new(transport: Transport<S>, listener: ListenerId, now: Tick) -> Self {
-        let mut flags = Flags::NEW;
-        // A new socket is writable, so there is no need to wait for its first edge.
-        flags.set(Flags::WRITABLE);
         Conn {
             transport,
-            phase: Phase::Request(None),
+            phase: Phase::first_request(),
             decoder: Decoder::default(),
             tx: None,
             timer: Timer::unarmed(),
             last_activity: now,
-            flags,
+            // A new socket is writable, so there is no need to wait for its first edge.
+            flags: Flags::WRITABLE,
             listener,
             recent: RecentWork::NEW,
         }
@@ -213,19 +201,17 @@ impl<S, C> Conn<S, C> {
     /// share of work.
     pub(crate) fn has_unread(&self) -> bool {
         match &self.phase {
-            Phase::Request(Some(partial)) => partial.is_unread,
+            Phase::Request {
+                partial: Some(partial),
+                ..
+            } => partial.is_unread,
             Phase::Open(_) | Phase::Closing => self.decoder.has_unread(),
             _ => false,
         }
     }
 
-    /// Returns whether the last request was answered, and nothing of another has arrived.
-    pub(crate) fn is_answered(&self) -> bool {
-        matches!(self.phase, Phase::Request(None)) && !self.flags.has(Flags::NEW)
-    }
-
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open(_))
+        self.phase.is_open()
     }
 
     /// Returns whether there is neither queued output nor incomplete input.
@@ -262,13 +248,6 @@ impl<S: Socket, C> Sessions<C> for Arena<Conn<S, C>> {
     fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
         self.get_mut(key)?.transport.socket_mut().peer()
     }
-}
-
-/// A close to be initiated by this side.
-pub(crate) struct CloseRequest<'a> {
-    pub code: crate::ws::CloseCode,
-    pub reason: &'a str,
-    pub end: CloseCause,
 }
 
 #[cfg(test)]

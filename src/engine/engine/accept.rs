@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::eviction::{Admitted, PoolId};
 use super::{Engine, floor_tick};
+use crate::conn::lifecycle::Event;
 use crate::conn::pace::Pace;
 use crate::conn::{Conn, Flags, Phase};
 use crate::handler::{Handler, Refusal};
@@ -73,7 +74,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Ends a connection that could not be registered with the poller.
     pub fn abandon(&mut self, key: ConnKey) {
-        self.drop_lost(key);
+        self.apply(key, Event::Lost);
     }
 
     /// Counts a failed `accept`.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Engine;
 use crate::ConnKey;
+use crate::conn::lifecycle::Event;
 use crate::conn::{Flags, Phase, ProxyHeader};
 use crate::handler::{Handler, Refusal};
 use crate::http::{Progress, Request, Source, client_address, parse_proxy};
@@ -89,13 +90,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Ok(Progress::Missing(_)) => {}
             Ok(Progress::Whole(source, length)) => {
                 debug_assert_eq!(length, proxy_header.bytes.len());
-                conn.phase = Phase::Request(None);
+                self.apply(key, Event::HeaderRead);
                 self.take_source(key, source);
             }
             Err(error) => {
                 log::debug!("{key:?}: the PROXY protocol: {}", error.0);
                 self.counters.proxy_failures += 1;
-                self.drop_lost(key);
+                self.apply(key, Event::Lost);
             }
         }
     }
@@ -121,7 +122,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Some(ip) if self.admit(ip) => self.count_address(key, ip),
             Some(_) => {
                 self.counters.refused_per_ip += 1;
-                self.drop_lost(key);
+                self.apply(key, Event::Lost);
             }
         }
     }

@@ -11,7 +11,8 @@ use super::read::Requeue;
 use super::work::Class;
 use super::{Engine, READ_SIZE, TICK_PERIOD, TLS_BUDGET, WRITE_BUDGET, floor_tick, millis};
 use crate::ConnKey;
-use crate::conn::{Conn, Flags, Phase};
+use crate::conn::phase::Extension;
+use crate::conn::{Flags, Phase};
 use crate::engine::timer::{TICK_MS, Tick};
 use crate::handler::Handler;
 use crate::io::socket::Socket;
@@ -50,7 +51,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get(key) else {
             return true;
         };
-        let timeout = self.phase_timeout(conn);
+        let timeout = conn.phase.timeout();
         let was_closing = matches!(conn.phase, Phase::Closing);
         // The response to a deferred request comes from another thread, which was paused as well.
         let is_deferred = matches!(conn.phase, Phase::Deferred(_));
@@ -66,12 +67,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             || conn.flags.has(Flags::READABLE)
                 && conn.transport.is_handshaking()
                 && self.tls_steps >= TLS_BUDGET;
-        let rest = match conn.phase {
-            // The peer's close frame had arrived.
-            Phase::Linger if was_closing => Some(self.config.linger_timeout),
-            _ if is_unread => Some(Duration::from_millis(TICK_MS)),
-            _ if has_progressed => self.time_lost(timeout),
-            _ => None,
+        let extension = conn.phase.extension(was_closing, is_unread, has_progressed);
+        let timeout = self.duration_of(timeout);
+        let rest = match extension {
+            Some(Extension::Linger) => Some(self.config.linger_timeout),
+            Some(Extension::NextTick) => Some(Duration::from_millis(TICK_MS)),
+            Some(Extension::Pause) => self.time_lost(timeout),
+            None => None,
         };
         if let Some(rest) = rest {
             self.arm(key, rest);
@@ -151,19 +153,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let left = self.pause.extends_to(timeout);
         let left = left.saturating_sub(self.now.mono);
         (left > 0).then(|| Duration::from_millis(left))
-    }
-
-    /// Returns the timeout of any phase other than an open WebSocket.
-    pub(super) fn phase_timeout(&self, conn: &Conn<S, H::Session>) -> Duration {
-        match &conn.phase {
-            Phase::Request(Some(partial)) if partial.body.is_some() => self.config.body_timeout,
-            Phase::ProxyHeader(_) | Phase::Request(_) => self.config.handshake_timeout,
-            Phase::Deferred(_) => self.config.defer_timeout,
-            Phase::Linger if conn.flags.has(Flags::SHUT) => self.config.linger_timeout,
-            Phase::Open(_) | Phase::Closing | Phase::Linger | Phase::Dead => {
-                self.config.close_timeout
-            }
-        }
     }
 }
 

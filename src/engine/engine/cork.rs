@@ -11,7 +11,7 @@ use super::work::WRITE_COST;
 use super::write::{emptied, gather_out};
 use super::{Engine, floor_tick};
 use crate::ConnKey;
-use crate::conn::{Conn, Flags, Phase};
+use crate::conn::{Conn, Flags};
 use crate::cx::Corked;
 use crate::frame::Frame;
 use crate::handler::Handler;
@@ -82,7 +82,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let mut sent = 0;
         loop {
             let conn = self.arena.get_mut(key)?;
-            if matches!(conn.phase, Phase::Dead) {
+            if conn.phase.is_dead() {
                 return None;
             }
             if parts.is_empty() || conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) {

@@ -3,13 +3,13 @@
 use std::mem;
 use std::time::Duration;
 
-use super::close::ABNORMAL;
 use super::{Engine, MESSAGE_BUDGET, RUN_BUDGET, TICK_PERIOD, TIMER_BUDGET, floor_tick, millis};
 use crate::ConnKey;
-use crate::conn::{Conn, Flags, Phase};
-use crate::counters::CloseCause;
+use crate::conn::keep_alive::{Beat, Lateness, Overdue};
+use crate::conn::lifecycle::Event;
+use crate::conn::{Conn, Flags};
 use crate::engine::timer::{TICK_MS, Tick};
-use crate::handler::{Handler, Refusal};
+use crate::handler::Handler;
 use crate::io::socket::Socket;
 use crate::ws::{self, OpCode};
 
@@ -35,6 +35,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Handles expired timers, within a budget.
+    #[inline(never)]
     fn serve_due(&mut self) {
         let mut due = mem::take(&mut self.due);
         let mut handled = 0;
@@ -49,6 +50,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             for index in due.drain(..) {
                 if let Some(key) = self.arena.key_at(index) {
                     self.on_timer(key);
+                    self.apply_effects();
                 }
             }
         }
@@ -74,28 +76,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if self.deadline_no_longer_applies(key) {
             return;
         }
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        match &conn.phase {
-            // An incomplete request is answered; silence is not.
-            Phase::Request(Some(_)) if !conn.transport.is_handshaking() => {
-                self.refuse(key, Refusal::Incomplete);
-            }
-            Phase::ProxyHeader(_) | Phase::Request(_) => {
-                self.counters.handshake_timeouts += u64::from(!conn.is_answered());
-                self.drop_lost(key);
-            }
-            Phase::Deferred(_) => self.refuse_overdue(key, Refusal::TimedOut),
-            Phase::Closing | Phase::Linger => {
-                // The timeout has passed: queued output is dropped. The kernel may still deliver
-                // output that it has accepted, including our FIN.
-                if !conn.flags.has(Flags::SHUT) {
-                    conn.transport.socket_mut().abort_on_drop();
-                }
-                self.mark_dead(key);
-            }
-            Phase::Open(_) | Phase::Dead => {}
+        if let Some(conn) = self.arena.get(key) {
+            let can_respond = !conn.transport.is_handshaking();
+            self.apply(key, Event::Deadline { can_respond });
         }
     }
 
@@ -122,7 +105,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         match self.time_lost(timeout).filter(|_| has_progressed) {
             Some(rest) => self.extend(key, rest),
-            None => self.enforce(key, overdue),
+            None => self.apply(key, overdue.event()),
         }
         false
     }
@@ -138,40 +121,24 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.arm(key, rest);
     }
 
-    /// Returns the deadline of an open connection that has passed, if any. While the output queue
-    /// exceeds the soft limit, nothing is read, so its input has no deadline.
+    /// Returns the deadline of an open connection that has passed, if any.
     fn overdue(&self, key: ConnKey) -> Option<Overdue> {
         let now = floor_tick(self.now);
         let conn = self.arena.get(key)?;
         let has_passed = |since: Tick, timeout| now >= since.saturating_add(ticks(timeout));
-        if let Some(tx) = &conn.tx
-            && let Some(since) = tx.over_soft_since
-        {
-            let (slow, large) = (self.config.slow_timeout, self.config.queue_hard);
-            let is_late = has_passed(since, slow) && !tx.keeps_pace(now, ticks(slow), large);
-            return is_late.then_some(Overdue::Queue);
-        }
-        // Received input is unprocessed: the delay is this server's.
-        if conn.has_unread() {
-            return None;
-        }
-        if conn.flags.has(Flags::INCOMPLETE) && self.time_to_complete(key) == Some(0) {
-            return Some(Overdue::Message);
-        }
+        let (slow, large) = (self.config.slow_timeout, self.config.queue_hard);
+        let tx = conn.tx.as_ref();
+        let queue = tx.and_then(|tx| tx.over_soft_since.map(|since| (tx, since)));
         let is_asked = conn.flags.has(Flags::AWAITING_PONG);
-        (is_asked && has_passed(conn.last_activity, self.config.pong_timeout))
-            .then_some(Overdue::Pong)
-    }
-
-    fn enforce(&mut self, key: ConnKey, overdue: Overdue) {
-        match overdue {
-            Overdue::Queue => self.evict(key),
-            Overdue::Message => self.time_out_message(key),
-            Overdue::Pong => {
-                self.end_session(key, CloseCause::TimedOut, ABNORMAL);
-                self.abort(key);
-            }
-        }
+        let lateness = Lateness {
+            queue: queue.map(|(tx, since)| {
+                has_passed(since, slow) && !tx.keeps_pace(now, ticks(slow), large)
+            }),
+            has_unread: conn.has_unread(),
+            message: conn.flags.has(Flags::INCOMPLETE) && self.time_to_complete(key) == Some(0),
+            pong: is_asked && has_passed(conn.last_activity, self.config.pong_timeout),
+        };
+        lateness.overdue()
     }
 
     /// Sends a ping to an open connection that has been idle for long, and arms its timer.
@@ -182,25 +149,26 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         let silent = u64::from(now.saturating_sub(conn.last_activity)) * TICK_MS;
         let interval = millis(self.config.ping_interval);
-        if conn.flags.has(Flags::AWAITING_PONG) {
-            let cut_at = conn
-                .last_activity
-                .saturating_add(ticks(self.config.pong_timeout));
-            // By then, the pong may have arrived, and the next ping may be due.
-            let mut next = self.spread(interval, 9, 11);
-            if cut_at > now {
-                next = next.min(u64::from(cut_at - now) * TICK_MS);
+        let (heartbeat, beat) = conn.flags.heartbeat().expire(silent, interval);
+        conn.flags.set_heartbeat(heartbeat);
+        let next = match beat {
+            Beat::Await => {
+                let cut_at = conn
+                    .last_activity
+                    .saturating_add(ticks(self.config.pong_timeout));
+                // By then, the pong may have arrived, and the next ping may be due.
+                let next = self.spread(interval, 9, 11);
+                match cut_at > now {
+                    true => next.min(u64::from(cut_at - now) * TICK_MS),
+                    false => next,
+                }
             }
-            return self.arm_open(key, next);
-        }
-        let tenths = if conn.flags.has(Flags::NEW) { 5 } else { 9 };
-        conn.flags.clear(Flags::NEW);
-        if silent >= interval / 10 * tenths {
-            let wait = self.ping(key);
-            let next = wait.min(self.spread(interval, 9, 11));
-            return self.arm_open(key, next);
-        }
-        let next = self.spread(interval, 9, 11).saturating_sub(silent);
+            Beat::Ping => {
+                let wait = self.ping(key);
+                wait.min(self.spread(interval, 9, 11))
+            }
+            Beat::Rest => self.spread(interval, 9, 11).saturating_sub(silent),
+        };
         self.arm_open(key, next);
     }
 
@@ -216,7 +184,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let is_leaving = conn.flags.has(Flags::WRITABLE);
         let queued = if is_leaving { conn.queued() } else { 0 };
         let lag = conn.transport.pace().lag(queued, now);
-        conn.flags.set(Flags::AWAITING_PONG);
         conn.note_activity(now);
         // From here on, `last_activity` is the latest time at which the ping has been read.
         conn.last_activity = now + lag;
@@ -284,17 +251,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let span = (interval / 10 * (to - from)).max(1);
         interval / 10 * from + self.jitter.draw() % span
     }
-}
-
-/// A deadline of an open connection that has passed.
-#[derive(Clone, Copy)]
-enum Overdue {
-    /// The output queue has exceeded the soft limit for too long.
-    Queue,
-    /// A message was not completed in time.
-    Message,
-    /// A ping was not answered in time.
-    Pong,
 }
 
 /// The longest lag ahead of a ping that needs no payload: one second.

@@ -6,12 +6,11 @@
 use std::time::Duration;
 
 use super::{Engine, floor_tick, millis};
-use crate::conn::{CloseRequest, Conn, Phase};
-use crate::counters::CloseCause;
+use crate::conn::close_cause::CloseCause;
+use crate::conn::lifecycle::Event;
 use crate::engine::timer::TICK_MS;
-use crate::handler::{Handler, Refusal};
+use crate::handler::Handler;
 use crate::io::socket::Socket;
-use crate::ws::CloseCode;
 use crate::{ConnKey, ListenerId};
 
 /// A shutdown in progress.
@@ -122,13 +121,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if !self.arena.get(key).is_some_and(|conn| conn.is_open()) {
             return false;
         }
-        // Not 1001: some clients treat it like 1000 and do not reconnect.
-        let close = CloseRequest {
-            code: CloseCode::SERVICE_RESTART,
-            reason: "service restart",
-            end: CloseCause::Shutdown,
-        };
-        self.start_close(key, close);
+        self.apply(key, Event::Close(CloseCause::Restart));
+        // Delivered one by one, so that the sessions of many connections do not pile up.
+        self.apply_effects();
         true
     }
 
@@ -154,35 +149,26 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    fn close_request_for_restart(&mut self, key: ConnKey, is_late: bool) {
+    fn close_request_for_restart(&mut self, key: ConnKey, is_over: bool) {
         let now = floor_tick(self.now);
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        let silent = u64::from(now.saturating_sub(conn.last_activity)) * TICK_MS;
-        match &conn.phase {
-            Phase::Request(_) if conn.tx.is_some() => self.linger(key),
-            Phase::ProxyHeader(_) | Phase::Request(_) if is_late || silent >= REQUEST_GRACE => {
-                self.close_late_for_restart(key)
-            }
-            Phase::Deferred(_) if is_late => self.refuse_overdue(key, Refusal::ShuttingDown),
-            _ => {}
+        if let Some(conn) = self.arena.get(key) {
+            let silent = u64::from(now.saturating_sub(conn.last_activity)) * TICK_MS;
+            let event = Event::Restart {
+                is_late: is_over || silent >= REQUEST_GRACE,
+                is_over,
+                has_output: conn.tx.is_some(),
+            };
+            self.apply(key, event);
         }
     }
 
     /// Ends a connection whose request is late, unless the missing input was already in the socket
     /// or the grace period was lost to a pause.
-    fn close_late_for_restart(&mut self, key: ConnKey) {
+    pub(super) fn catch_up_for_restart(&mut self, key: ConnKey) {
         let has_progressed = self.catch_up(key);
         let grace = Duration::from_millis(REQUEST_GRACE);
-        let conn = self.arena.get(key);
-        let is_under_way = conn
-            .is_some_and(|conn| matches!(conn.phase, Phase::ProxyHeader(_) | Phase::Request(_)));
-        if is_under_way && !(has_progressed && self.time_lost(grace).is_some()) {
-            if !conn.is_some_and(Conn::is_answered) {
-                self.counters.count_refusal(Refusal::ShuttingDown);
-            }
-            self.drop_lost(key);
+        if !(has_progressed && self.time_lost(grace).is_some()) {
+            self.apply(key, Event::RestartLate);
         }
     }
 }

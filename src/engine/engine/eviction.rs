@@ -11,6 +11,8 @@ use std::net::IpAddr;
 use super::deadlines::ticks;
 use super::shrink::shrink_target;
 use super::{Engine, floor_tick};
+use crate::conn::lifecycle::Event;
+use crate::conn::phase::Idleness;
 use crate::conn::{Conn, Flags, Phase};
 use crate::engine::timer::{TICK_MS, Tick};
 use crate::handler::Handler;
@@ -141,7 +143,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     fn evict_idle(&mut self, key: ConnKey) {
         log::debug!("{key:?}: ended while it waited for a request, to make room");
-        self.drop_lost(key);
+        self.apply(key, Event::Lost);
     }
 
     /// Counts a new connection.
@@ -212,27 +214,18 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if conn.flags.has(Flags::OVER_LIMIT) || (is_public && is_queued) {
             return None;
         }
-        let config = &self.config;
-        let (time, is_idle) = match &conn.phase {
-            Phase::Request(Some(partial)) if partial.body.is_some() => return None,
-            Phase::ProxyHeader(_) | Phase::Request(Some(_)) => (config.handshake_timeout, false),
-            Phase::Request(None) => {
-                let is_idle = !conn.flags.has(Flags::NEW) && conn.tx.is_none();
-                (config.handshake_timeout, is_idle)
-            }
-            // On public listeners, lingering ends soon enough by itself.
-            Phase::Linger if is_public => return None,
-            Phase::Linger if conn.flags.has(Flags::SHUT) => (config.linger_timeout, true),
-            Phase::Linger => (config.close_timeout, false),
-            Phase::Deferred(_) | Phase::Open(_) | Phase::Closing | Phase::Dead => return None,
-        };
-        let since = conn.timer.deadline()?.saturating_sub(ticks(time));
+        // On public listeners, lingering ends soon enough by itself.
+        let lingers = matches!(conn.phase, Phase::Linger { .. });
+        if lingers && is_public {
+            return None;
+        }
+        let is_idle = conn.phase.idleness(conn.tx.is_some())? == Idleness::Idle;
+        let timeout = self.duration_of(conn.phase.timeout());
+        let since = conn.timer.deadline()?.saturating_sub(ticks(timeout));
         let age = u64::from(floor_tick(self.now).saturating_sub(since)) * TICK_MS;
         let class = match conn.flags.has(Flags::AUTHENTICATED) {
             // The client would lose a response that has not been sent, or has not arrived.
-            true if is_queued || conn.tx.is_some() || matches!(conn.phase, Phase::Linger) => {
-                return None;
-            }
+            true if is_queued || conn.tx.is_some() || lingers => return None,
             true => Class::Authenticated,
             false if is_idle || age >= GRACE => Class::Idle,
             false => Class::Fresh,
@@ -244,7 +237,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let phase = self.arena.get(key).map(|conn| &conn.phase);
         matches!(
             phase,
-            Some(Phase::ProxyHeader(_) | Phase::Request(_) | Phase::Deferred(_) | Phase::Linger)
+            Some(
+                Phase::ProxyHeader(_)
+                    | Phase::Request { .. }
+                    | Phase::Deferred(_)
+                    | Phase::Linger { .. }
+            )
         )
     }
 
@@ -292,7 +290,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             let times = listed.get(key).copied().unwrap_or(0);
             // Connections that were WebSockets are not listed.
-            let may_be_absent = matches!(conn.phase, Phase::Linger);
+            let may_be_absent = matches!(conn.phase, Phase::Linger { .. });
             if self.speaks_http(*key) && times != 1 && !(may_be_absent && times == 0) {
                 return Err(format!("{key:?} is listed {times} times"));
             }

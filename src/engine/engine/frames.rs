@@ -5,11 +5,11 @@ use std::mem;
 use super::work::{FRAME_COST, INFLATE_COST, INFLATED_BYTE_COST, MESSAGE_BYTE_COST, SMALL_MESSAGE};
 use super::{CORK_SIZE, Engine};
 use crate::ConnKey;
-use crate::conn::{CloseRequest, Flags, Phase};
-use crate::counters::CloseCause;
+use crate::conn::close_cause::CloseCause;
+use crate::conn::{Flags, Phase, lifecycle};
 use crate::handler::{Handler, Message};
 use crate::io::socket::Socket;
-use crate::ws::{self, CloseCode, CloseFrame, Event, OpCode, ProtocolError};
+use crate::ws::{self, CloseCode, Event, OpCode, ProtocolError};
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Decodes frames until the input is exhausted, the WebSocket ends, or the connection has used
@@ -85,7 +85,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         match event {
             Event::Close(frame) => {
-                self.on_peer_close(key, frame);
+                self.apply_often(key, lifecycle::Event::PeerClosed(frame));
                 return Heard::Stop;
             }
             // After our close frame, only the peer's close frame matters.
@@ -182,52 +182,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// §5.5.1: "If an endpoint receives a Close frame and did not previously send a Close
-    /// frame, the endpoint MUST send a Close frame in response. (When sending a Close frame in
-    /// response, the endpoint typically echos the status code it received.)"
-    fn on_peer_close(&mut self, key: ConnKey, frame: Option<CloseFrame<'_>>) {
-        if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
-            let code = frame.map_or(NO_CODE, |frame| frame.code.0);
-            self.end_session(key, CloseCause::ByPeer, code);
-            self.queue_own(key, |out| ws::encode_close(frame, out));
-            self.arm(key, self.config.close_timeout);
-        }
-        self.linger(key);
-    }
-
-    /// §7.1.7 _Fail the WebSocket Connection_: "the endpoint SHOULD send a Close frame with an
-    /// appropriate status code … before proceeding to _Close the WebSocket Connection_".
-    pub(super) fn fail(&mut self, key: ConnKey, error: ProtocolError) {
-        self.fail_as(key, error, CloseCause::Protocol);
-    }
-
-    /// Fails the connection, and counts it as `end`.
-    pub(super) fn fail_as(&mut self, key: ConnKey, error: ProtocolError, end: CloseCause) {
-        log::debug!("{key:?}: {error}");
-        self.start_close(
-            key,
-            CloseRequest {
-                code: error.code,
-                reason: error.reason,
-                end,
-            },
-        );
-        self.linger(key);
-    }
-
-    /// Closes a connection on behalf of the application.
-    pub(super) fn close_by_application(&mut self, key: ConnKey, code: CloseCode, reason: &str) {
-        debug_assert!(code.may_be_sent());
-        if self.arena.get(key).is_some_and(|conn| conn.is_open()) {
-            self.start_close(
-                key,
-                CloseRequest {
-                    code,
-                    reason,
-                    end: CloseCause::ByApplication,
-                },
-            );
-        }
+    /// Fails the WebSocket, §7.1.7.
+    fn fail(&mut self, key: ConnKey, error: ProtocolError) {
+        self.apply(key, lifecycle::Event::Failed(CloseCause::Violation(error)));
     }
 }
 
@@ -255,7 +212,3 @@ enum Heard {
     /// The message is large and other connections are waiting: it has not been handled.
     PutBack,
 }
-
-/// RFC 6455 §7.1.5: if the close frame has no code, "_The WebSocket Connection Close Code_ is
-/// considered to be 1005".
-const NO_CODE: u16 = 1005;

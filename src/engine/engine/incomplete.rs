@@ -7,12 +7,11 @@ use std::collections::HashMap;
 use super::{Engine, floor_tick, millis};
 use crate::ConnKey;
 use crate::conn::Flags;
-use crate::counters::{CloseCause, Counters};
+use crate::counters::Counters;
 use crate::engine::timer::{TICK_MS, Tick};
 use crate::handler::Handler;
 use crate::io::socket::Socket;
 use crate::ledger::recount;
-use crate::ws::{CloseCode, ProtocolError};
 
 /// The account. Connections without incomplete input have no entry.
 #[derive(Default)]
@@ -109,13 +108,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let since = self.incomplete.since(key)?;
         let end = u64::from(since) * TICK_MS + millis(self.config.message_timeout);
         Some(end.saturating_sub(self.now.mono))
-    }
-
-    /// Closes an open connection whose message was not completed in time.
-    pub(super) fn time_out_message(&mut self, key: ConnKey) {
-        let reason = "message was not complete in time";
-        let error = ProtocolError::new(CloseCode::POLICY, reason);
-        self.fail_as(key, error, CloseCause::TimedOut);
     }
 }
 

@@ -69,15 +69,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let conn = self.arena.get(key)?;
         let queued = conn.queued();
         let is_partial = conn.decoder.is_mid_message()
-            || matches!(conn.phase, Phase::ProxyHeader(_) | Phase::Request(Some(_)));
-        let is_asking = matches!(conn.phase, Phase::Open(_) | Phase::Request(_));
+            || matches!(conn.phase, Phase::ProxyHeader(_))
+            || matches!(&conn.phase, Phase::Request { partial, .. } if partial.is_some());
+        let is_asking = matches!(conn.phase, Phase::Open(_) | Phase::Request { .. });
         Some(Interest {
             is_scheduled: conn.flags.has(Flags::QUEUED) || conn.flags.has(Flags::DIRTY),
             is_deferred: matches!(conn.phase, Phase::Deferred(_)),
             is_choked: is_asking && queued > 0,
             is_open: conn.is_open(),
             is_idle: conn.tx.is_none() && !is_partial,
-            is_to_be_shut: matches!(conn.phase, Phase::Linger) && !conn.flags.has(Flags::SHUT),
+            is_to_be_shut: matches!(conn.phase, Phase::Linger { is_shut: false, .. }),
             queued,
         })
     }
@@ -129,6 +130,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let per_ip: u32 = self.per_ip.values().sum();
         equal("counted by address", per_ip as usize, sums.per_ip)?;
         equal("counted addresses", self.counted_ips.len(), sums.per_ip)?;
+        equal("closes left", self.closed.len(), 0)?;
         equal("effects left", self.outbox.effects.len(), 0)?;
         equal("bytes left in the cork", self.outbox.corked(), 0)?;
         equal("current connection", self.current, None)
@@ -152,8 +154,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         check_wakeups(conn)?;
         self.check_deadline(key, conn)?;
         sums.open += u64::from(conn.is_open());
-        let is_closing = matches!(conn.phase, Phase::Closing | Phase::Linger);
-        sums.closing += u64::from(is_closing);
+        sums.closing += u64::from(conn.phase.is_closing());
         sums.slow += u64::from(conn.is_slow());
         sums.queued_bytes += conn.queued() as u64;
         if let Some(tx) = &conn.tx {
@@ -239,8 +240,8 @@ fn check_wakeups<S: Socket, C>(conn: &Conn<S, C>) -> Result<(), String> {
     let is_paused = match &conn.phase {
         Phase::Dead => return Ok(()),
         Phase::Deferred(deferred) => deferred.upgrade.is_none() || !has_gone,
-        Phase::Open(_) | Phase::Request(_) => conn.queued() > 0,
-        Phase::ProxyHeader(_) | Phase::Closing | Phase::Linger => false,
+        Phase::Open(_) | Phase::Request { .. } => conn.queued() > 0,
+        Phase::ProxyHeader(_) | Phase::Closing | Phase::Linger { .. } => false,
     };
     let has_input = flags.has(Flags::READABLE) || conn.has_unread();
     if has_input && !is_paused && !flags.has(Flags::QUEUED) {

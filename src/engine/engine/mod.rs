@@ -11,7 +11,6 @@ mod admission;
 pub(crate) mod arena;
 mod body;
 mod catch_up;
-mod close;
 mod coalesce;
 mod cork;
 mod deadlines;
@@ -22,6 +21,7 @@ mod fan_out;
 mod frames;
 mod incomplete;
 mod invariants;
+mod lifecycle;
 mod merge;
 mod read;
 mod reload;
@@ -34,7 +34,6 @@ mod work;
 mod write;
 
 use std::collections::{HashMap, VecDeque};
-use std::mem;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -79,13 +78,15 @@ pub struct Engine<S: Socket, H: Handler> {
     dirty: VecDeque<ConnKey>,
     /// Connections that ended in this turn.
     ended: Vec<ConnKey>,
-    /// Slots of the connections whose timers are being handled: a small batch.
+    /// WebSockets that are no longer open, until the handler has been told.
+    closed: VecDeque<lifecycle::Closed<H::Session>>,
+    /// Slots of the connections with timers being handled: a small batch.
     due: Vec<u32>,
     fan_out: fan_out::FanOut,
     coalesced: coalesce::CoalescedWrite,
     incomplete: incomplete::IncompleteInput,
     latencies: delivery_latency::TurnLatencies,
-    /// The connection whose output is being collected in the outbox's cork.
+    /// The connection with output in the outbox's cork.
     current: Option<ConnKey>,
     /// Indexed by [`eviction::PoolId`].
     pools: [eviction::Pool; 2],
@@ -145,6 +146,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             put_back: Vec::new(),
             dirty: VecDeque::new(),
             ended: Vec::new(),
+            closed: VecDeque::new(),
             due: Vec::new(),
             fan_out: fan_out::FanOut::default(),
             coalesced: coalesce::CoalescedWrite::default(),
@@ -289,6 +291,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub fn reap(&mut self) -> bool {
         let any = !self.ended.is_empty();
         if any {
+            // A slot is freed after `on_close`.
+            self.apply_effects();
             self.free_ended();
         }
         any
@@ -310,6 +314,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     #[inline(always)]
     pub fn timeout(&self) -> Duration {
         let has_output = !self.dirty.is_empty() || self.fan_out.backlog() > 0;
+        let has_output = has_output || !self.closed.is_empty();
         let has_work = self.reload.is_some() || (self.has_handler_work && self.has_room());
         if !self.run.is_empty() || has_output || has_work {
             return Duration::ZERO;
@@ -402,27 +407,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.outbox.serving = None;
     }
 
-    /// Applies recorded effects, including those recorded meanwhile.
+    /// Applies recorded effects and delivers closes, including those recorded meanwhile.
     #[inline]
     fn apply_effects(&mut self) {
         // Most handler calls record no effects.
-        if !self.outbox.effects.is_empty() {
+        if !self.outbox.effects.is_empty() || !self.closed.is_empty() {
             self.apply_all_effects();
         }
-    }
-
-    #[inline(never)]
-    fn apply_all_effects(&mut self) {
-        let mut effects = Vec::new();
-        while !self.outbox.effects.is_empty() {
-            mem::swap(&mut effects, &mut self.outbox.effects);
-            for effect in effects.drain(..) {
-                self.apply_effect(effect);
-            }
-        }
-        // Keep the memory for later effects, unless there were unusually many.
-        effects.shrink_to(KEPT_EFFECTS);
-        self.outbox.effects = effects;
     }
 
     #[inline]

@@ -12,6 +12,8 @@ use super::{
     BUSY_READ_SIZE, COMPRESSED_READ_SIZE, Engine, READ_SIZE, RUN_BUDGET, TLS_BUDGET, floor_tick,
 };
 use crate::ConnKey;
+use crate::conn::lifecycle::Event;
+use crate::conn::phase::Reading;
 use crate::conn::{Conn, Flags, Phase};
 use crate::handler::Handler;
 use crate::io::socket::{Fill, Socket};
@@ -74,6 +76,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.visit = Visit::new(class, is_busy);
         self.outbox.work = 0;
         let next = self.serve_reader(key);
+        self.apply_effects();
         self.charge(key, self.outbox.work);
         if let Some(rest) = next {
             self.enqueue_rest(key, rest);
@@ -175,23 +178,20 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             false if conn.flags.has(Flags::READABLE) => Source::Socket,
             false => return None,
         };
-        match &conn.phase {
-            // The client of this handshake has disconnected.
-            Phase::Deferred(deferred)
-                if deferred.upgrade.is_some() && conn.flags.has(Flags::READ_CLOSED) =>
-            {
-                self.drop_lost(key);
+        let is_choked = conn.queued() > self.config.queue_soft;
+        let is_gone = conn.flags.has(Flags::READ_CLOSED);
+        match conn.phase.reading(is_gone, is_choked) {
+            Reading::Gone => {
+                self.apply(key, Event::PeerGone);
                 None
             }
-            Phase::Deferred(_) | Phase::Dead => None,
-            // Backpressure: a client that does not read its responses is not read from.
-            Phase::Open(_) | Phase::Request(_) if conn.queued() > self.config.queue_soft => None,
-            Phase::ProxyHeader(_) => Some(source),
-            _ if conn.transport.is_handshaking() && self.tls_steps >= TLS_BUDGET => {
+            Reading::No => None,
+            Reading::Yes if matches!(conn.phase, Phase::ProxyHeader(_)) => Some(source),
+            Reading::Yes if conn.transport.is_handshaking() && self.tls_steps >= TLS_BUDGET => {
                 self.enqueue(key);
                 None
             }
-            _ => Some(source),
+            Reading::Yes => Some(source),
         }
     }
 
@@ -215,7 +215,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.outbox.work += READ_COST;
         let result = match conn.phase {
             Phase::ProxyHeader(_) => conn.transport.fill_before_tls(&mut self.scratch, limit),
-            Phase::Linger => conn.transport.discard(&mut self.scratch, limit),
+            Phase::Linger { .. } => conn.transport.discard(&mut self.scratch, limit),
             _ => conn.transport.fill(&mut self.scratch, limit),
         };
         let ledger = &mut self.counters.ledger;
@@ -254,21 +254,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             Err(error) => {
                 log::debug!("{key:?}: {error}");
-                if was_handshaking && self.is_before_linger(key) {
-                    self.counters.tls_failures += 1;
-                    // Our alert has been sent: let it arrive.
-                    self.linger(key);
-                } else {
-                    self.drop_lost(key);
-                }
+                let event = match was_handshaking {
+                    true => Event::TlsFailed,
+                    false => Event::Lost,
+                };
+                self.apply(key, event);
                 None
             }
         }
-    }
-
-    fn is_before_linger(&self, key: ConnKey) -> bool {
-        let phase = self.arena.get(key).map(|conn| &conn.phase);
-        matches!(phase, Some(Phase::Request(_)))
     }
 
     /// Processes newly read input. Returns whether a message was deferred.
@@ -327,7 +320,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn on_bytes(&mut self, key: ConnKey, bytes: &mut [u8]) -> bool {
         match self.arena.get(key).map(|conn| &conn.phase) {
             Some(Phase::ProxyHeader(_)) => self.on_proxy_header(key, bytes),
-            Some(Phase::Request(_)) => self.on_request_bytes(key, bytes),
+            Some(Phase::Request { .. }) => self.on_request_bytes(key, bytes),
             Some(Phase::Open(_) | Phase::Closing) => match self.on_frames(key, bytes) {
                 FramesEnd::Whole => {}
                 FramesEnd::Share(taken) => {
@@ -339,7 +332,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                     return true;
                 }
             },
-            Some(Phase::Deferred(_) | Phase::Linger | Phase::Dead) | None => {}
+            Some(Phase::Deferred(_) | Phase::Linger { .. } | Phase::Dead) | None => {}
         }
         false
     }
@@ -361,19 +354,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Handles the end of the peer's stream.
     fn on_eof(&mut self, key: ConnKey) {
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        conn.flags.set(Flags::EOF);
-        conn.flags.clear(Flags::READABLE);
-        match conn.phase {
-            // A deferred request that is not a handshake still gets its response.
-            Phase::Deferred(_) | Phase::Dead => {}
-            // A TCP health check.
-            Phase::ProxyHeader(_) => self.drop_lost(key),
-            // A half-closed client still gets its pending output. It can no longer send a close
-            // frame, so none is waited for.
-            _ => self.linger(key),
+        if let Some(conn) = self.arena.get_mut(key) {
+            conn.flags.clear(Flags::READABLE);
+            self.apply_often(key, Event::PeerEnded);
         }
     }
 }
@@ -420,7 +403,9 @@ fn read_size<S, C>(conn: &Conn<S, C>, max_head: usize) -> usize {
     match &conn.phase {
         Phase::ProxyHeader(proxy_header) => missing(proxy_header),
         Phase::Open(_) if conn.flags.has(Flags::DEFLATE) => COMPRESSED_READ_SIZE,
-        Phase::Request(partial) if partial.as_ref().is_none_or(|part| part.body.is_none()) => {
+        Phase::Request { partial, .. }
+            if partial.as_ref().is_none_or(|part| part.body.is_none()) =>
+        {
             max_head
         }
         _ => READ_SIZE,

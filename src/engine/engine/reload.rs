@@ -73,10 +73,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get(key) else {
             return;
         };
-        match conn.phase {
+        match &conn.phase {
             Phase::Open(_) => self.hold_open(key, walk),
             Phase::Dead => {}
-            _ => self.arm_sooner(key, self.phase_timeout(conn)),
+            phase => {
+                let after = self.duration_of(phase.timeout());
+                self.arm_sooner(key, after);
+            }
         }
     }
 

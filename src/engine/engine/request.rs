@@ -1,10 +1,10 @@
 //! The HTTP phase of a connection: heads, bodies, verdicts, and responses.
 
-use std::mem;
-
 use super::work::{Class, HEAD_BYTE_COST, REQUEST_COST};
 use super::{CORK_SIZE, Engine, millis};
 use crate::ConnKey;
+use crate::conn::keep_alive::Heartbeat;
+use crate::conn::lifecycle::Event;
 use crate::conn::{Conn, Deferred, Flags, PartialBody, PartialRequest, Phase};
 use crate::cx::{Cx, RequestCx};
 use crate::handler::{Handler, Overdue, Refusal, Verdict};
@@ -30,7 +30,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
-        let Phase::Request(partial) = &mut conn.phase else {
+        let Phase::Request { partial, .. } = &mut conn.phase else {
             return;
         };
         let Some(mut partial) = partial.take() else {
@@ -73,7 +73,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             && self
                 .arena
                 .get(key)
-                .is_some_and(|conn| matches!(conn.phase, Phase::Request(_)))
+                .is_some_and(|conn| matches!(conn.phase, Phase::Request { .. }))
         {
             match self.take_request(key, &mut bytes[used..], whole.take()) {
                 Some(count) => used += count,
@@ -84,8 +84,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 // Responses are longer than requests: a client that lets them pile up gets no more.
                 let queued = self.arena.get(key).map_or(0, Conn::queued);
                 if queued > self.config.queue_hard {
-                    self.counters.refusals.slow += 1;
-                    self.linger(key);
+                    self.apply(key, Event::Unread);
                 }
             }
         }
@@ -182,7 +181,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let is_unread = self.outbox.work >= self.visit.share;
         match self.arena.get_mut(key).map(|conn| &mut conn.phase) {
-            Some(Phase::Request(None)) => self.keep_partial(
+            Some(Phase::Request { partial: None, .. }) => self.keep_partial(
                 key,
                 Box::new(PartialRequest {
                     bytes: rest.to_vec(),
@@ -201,7 +200,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     pub(super) fn keep_partial(&mut self, key: ConnKey, partial: Box<PartialRequest>) {
         if let Some(conn) = self.arena.get_mut(key)
-            && let Phase::Request(place) = &mut conn.phase
+            && let Phase::Request { partial: place, .. } = &mut conn.phase
         {
             *place = Some(partial);
         }
@@ -219,14 +218,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.queue_own(key, |out| {
             response.encode(now, keep_alive.then_some(idle), head_only, out);
         });
-        if keep_alive {
-            if let Some(conn) = self.arena.get_mut(key) {
-                conn.flags.clear(Flags::NEW);
-            }
-            self.arm(key, self.config.handshake_timeout);
-        } else {
-            self.linger(key);
-        }
+        let event = match keep_alive {
+            true => Event::Answered,
+            false => Event::Finished,
+        };
+        self.apply_often(key, event);
     }
 
     /// Answers a request that the engine itself rejects, and ends the connection.
@@ -239,7 +235,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Switches protocols.
     fn open(&mut self, key: ConnKey, mut upgrade: Upgrade, session: H::Session) {
-        let first_ping = self.first_ping();
         if !self.config.deflate || !CAN_DEFLATE {
             upgrade.decline_deflate();
         }
@@ -247,24 +242,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if self.current == Some(key) {
             self.commit_cork();
         }
+        let first_ping = self.first_ping();
+        self.apply_often(key, Event::Opened(session));
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
+        if !conn.is_open() {
+            // The 101 could not be sent: the peer disconnected while the handler was deciding.
+            return;
+        }
         // RFC 6455 §4.1 requires the client to wait for the 101. For a client that does not wait,
         // no pong may overtake it, and no close frame may replace it.
         if let Some(tx) = conn.tx.as_mut() {
             tx.seal(&mut self.counters.ledger);
         }
-        if matches!(conn.phase, Phase::Dead) {
-            // The 101 could not be sent: the peer disconnected while the handler was deciding.
-            return;
-        }
-        conn.phase = Phase::Open(session);
-        self.clear_incomplete(key);
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        conn.flags.set(Flags::NEW);
+        conn.flags.set_heartbeat(Heartbeat::First);
         if let Some(deflate) = upgrade.deflate() {
             conn.flags.set(Flags::DEFLATE);
             if deflate.may_send() {
@@ -275,6 +267,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.counters.open += 1;
         self.counters.open_tls += u64::from(conn.transport.is_tls());
         let waits = conn.tx.is_some();
+        if conn.flags.has(Flags::INCOMPLETE) {
+            self.clear_incomplete(key);
+        }
         self.arm(key, first_ping);
         if waits {
             // Responses to earlier requests are still queued; from now on, the limits for slow
@@ -287,42 +282,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     fn defer(&mut self, key: ConnKey, deferred: Deferred<H::Session>) {
-        if let Some(conn) = self.arena.get_mut(key) {
-            conn.phase = Phase::Deferred(Box::new(deferred));
-        }
-        self.arm_deferred(key);
-    }
-
-    fn arm_deferred(&mut self, key: ConnKey) {
-        let Some(Phase::Deferred(deferred)) = self.arena.get(key).map(|conn| &conn.phase) else {
-            return;
-        };
-        let timeout = match deferred.upgrade {
-            Some(_) => self.config.defer_timeout,
-            None => self.config.respond_timeout,
-        };
-        self.arm(key, timeout);
+        self.apply(key, Event::Deferred(Box::new(deferred)));
     }
 
     /// Rejects a deferred request that is overdue, unless the handler is already acting on it.
     pub(super) fn refuse_overdue(&mut self, key: ConnKey, refusal: Refusal) {
         match self.with_handler(|handler, _| handler.on_overdue(key)) {
-            Overdue::Wait => self.arm_deferred(key),
+            Overdue::Wait => self.apply(key, Event::KeptWaiting),
             Overdue::Refuse => {
                 if self.take_deferred(key).is_some() {
                     self.refuse(key, refusal);
                 }
-            }
-        }
-    }
-
-    fn take_deferred(&mut self, key: ConnKey) -> Option<Box<Deferred<H::Session>>> {
-        let conn = self.arena.get_mut(key)?;
-        match mem::replace(&mut conn.phase, Phase::Request(None)) {
-            Phase::Deferred(deferred) => Some(deferred),
-            other => {
-                conn.phase = other;
-                None
             }
         }
     }
@@ -337,27 +307,31 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return self.refuse(key, Refusal::TimedOut);
         };
         self.open(key, upgrade, session);
-        self.resume(key, deferred.trailing);
+        self.resume(key, &mut deferred);
     }
 
     /// Answers a deferred request on behalf of the handler.
     pub(super) fn respond_deferred(&mut self, key: ConnKey, response: Response) {
-        if let Some(deferred) = self.take_deferred(key) {
+        if let Some(mut deferred) = self.take_deferred(key) {
             self.respond(key, &response, deferred.keep_alive, deferred.head_only);
-            self.resume(key, deferred.trailing);
+            self.resume(key, &mut deferred);
         }
     }
 
     /// Resumes a deferred connection: first with the input already read, then with its socket.
-    fn resume(&mut self, key: ConnKey, mut trailing: Vec<u8>) {
+    fn resume(&mut self, key: ConnKey, deferred: &mut Deferred<H::Session>) {
+        let trailing = &mut deferred.trailing;
         if !trailing.is_empty() {
             self.as_current(key, |engine| {
                 engine.metered(key, Class::FIRST, false, |engine| {
-                    engine.on_bytes(key, &mut trailing);
+                    engine.on_bytes(key, trailing);
                 });
             });
         }
         self.update_incomplete(key);
+        if deferred.has_ended {
+            return self.apply(key, Event::PeerEnded);
+        }
         self.read_again(key);
     }
 }

@@ -8,13 +8,12 @@
 use super::deadlines::ticks;
 use super::{Engine, floor_tick};
 use crate::ConnKey;
+use crate::conn::Conn;
+use crate::conn::lifecycle::Event;
 use crate::conn::uptake::PACE;
-use crate::conn::{Conn, Phase};
-use crate::counters::CloseCause;
 use crate::engine::timer::Tick;
-use crate::handler::{Handler, Refusal};
+use crate::handler::Handler;
 use crate::io::socket::Socket;
-use crate::ws::{CloseCode, ProtocolError};
 
 /// A connection with output that could be dropped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,21 +122,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// is short. Otherwise the connection is reset, because the close frame would have to wait for
     /// the very memory that is to be freed.
     fn drop_output(&mut self, key: ConnKey) {
-        let Some(conn) = self.arena.get(key) else {
-            return;
-        };
-        if !conn.is_open() {
-            let is_request = matches!(conn.phase, Phase::Request(_) | Phase::Deferred(_));
-            self.counters.refusals.slow += u64::from(is_request);
-            return self.drop_lost(key);
-        }
-        self.evict(key);
-        if self
-            .arena
-            .get(key)
-            .is_some_and(|conn| conn.queued() + conn.transport.records() > SHORT)
-        {
-            self.abort(key);
+        self.apply(key, Event::ShedOutput);
+        let conn = self.arena.get(key);
+        if conn.is_some_and(|conn| conn.queued() + conn.transport.records() > SHORT) {
+            self.apply(key, Event::Aborted);
         }
     }
 
@@ -162,7 +150,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             if self.counters.incomplete_bytes - ending <= shrink_target {
                 break;
             }
-            self.give_up(holder.key);
+            let conn = self.arena.get(holder.key);
+            let can_respond = conn.is_some_and(|conn| !conn.transport.is_handshaking());
+            self.apply(holder.key, Event::ShedInput { can_respond });
             let left = self.arena.get(holder.key).map_or(0, Conn::incomplete);
             ending += left as u64;
             going.push((left, holder.key));
@@ -172,7 +162,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             if self.counters.incomplete_bytes <= limit / 2 * 3 {
                 return;
             }
-            self.drop_lost(key);
+            self.apply(key, Event::Lost);
         }
     }
 
@@ -184,7 +174,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let (mut sum, mut squares) = (0_u128, 0_u128);
         for (bytes, since, key) in self.incomplete.iter() {
             let conn = self.arena.get(key);
-            if conn.is_some_and(|conn| matches!(conn.phase, Phase::Closing | Phase::Linger)) {
+            if conn.is_some_and(|conn| conn.phase.is_closing()) {
                 going.push((bytes, key));
                 continue;
             }
@@ -208,32 +198,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             holder.is_large = holder.bytes >= large;
         }
         (staying, going)
-    }
-
-    fn give_up(&mut self, key: ConnKey) {
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        match &mut conn.phase {
-            Phase::Open(_) => {
-                let reason = "too much is unfinished";
-                let error = ProtocolError::new(CloseCode::TRY_AGAIN_LATER, reason);
-                self.fail_as(key, error, CloseCause::Overload);
-            }
-            Phase::Request(_) if !conn.transport.is_handshaking() => {
-                self.refuse(key, Refusal::Overloaded);
-            }
-            phase @ Phase::Deferred(_) => {
-                *phase = Phase::Request(None);
-                self.refuse(key, Refusal::Overloaded);
-            }
-            // No response can be sent before the TLS handshake.
-            Phase::Request(_) | Phase::ProxyHeader(_) => {
-                self.counters.count_refusal(Refusal::Overloaded);
-                self.drop_lost(key);
-            }
-            Phase::Closing | Phase::Linger | Phase::Dead => self.drop_lost(key),
-        }
     }
 }
 

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use super::deadlines::ticks;
 use super::{CORK_SIZE, Engine, FLUSH_BUDGET, WRITE_BUDGET, floor_tick};
 use crate::ConnKey;
+use crate::conn::lifecycle::Event;
 use crate::conn::queue::TxQueue;
-use crate::conn::{CloseRequest, Conn, Flags, Phase};
-use crate::counters::CloseCause;
+use crate::conn::{Conn, Flags, Phase};
 use crate::engine::scratch::Scratch;
 use crate::engine::timer::Tick;
 use crate::frame::{Deflated, Frame};
@@ -17,7 +17,6 @@ use crate::handler::Handler;
 use crate::io::socket::Socket;
 use crate::io::transport::Transport;
 use crate::ledger::Ledger;
-use crate::ws::CloseCode;
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Sends the bytes written by `encode`, after any pending output of the connection.
@@ -209,7 +208,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
         let tx = self.arena.get(key).and_then(|conn| conn.tx.as_ref());
         if tx.is_some_and(|tx| is_too_long(tx, now, grace, self.config.queue_hard)) {
-            return self.evict(key);
+            return self.apply(key, Event::TooSlow);
         }
         // The rest may still exceed the soft limit without having been recorded.
         self.watch_queue(key, 0);
@@ -244,7 +243,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return;
             }
             if conn.tx.is_none() && !conn.transport.has_output() {
-                return self.on_flushed(key);
+                return self.apply_often(key, Event::Flushed);
             }
             if !conn.flags.has(Flags::WRITABLE) {
                 return;
@@ -274,36 +273,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// The kernel has accepted all output of the connection.
-    fn on_flushed(&mut self, key: ConnKey) {
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        if matches!(conn.phase, Phase::Linger) {
-            return self.shutdown_write(key);
-        }
-        // Backpressure may have stopped reading.
-        self.read_again(key);
-    }
-
     /// Handles a failed write: the connection is gone.
     pub(super) fn broken(&mut self, key: ConnKey, error: &io::Error) {
         log::debug!("{key:?}: {error}");
-        self.drop_lost(key);
-    }
-
-    /// Closes a connection that does not read its output. Messages not yet in transmission are
-    /// dropped; the close code tells the client that it has missed some.
-    pub(super) fn evict(&mut self, key: ConnKey) {
-        self.drop_queued(key, TxQueue::drop_unstarted);
-        self.start_close(
-            key,
-            CloseRequest {
-                code: CloseCode::TRY_AGAIN_LATER,
-                reason: "too slow in reading",
-                end: CloseCause::Slow,
-            },
-        );
+        self.apply(key, Event::Lost);
     }
 
     /// Drops queued output of a connection that has not been started, by `drop`.
