@@ -272,7 +272,7 @@ fn import_parser_expands_paths() {
 fn readiness_is_cleared_only_after_a_system_call() {
     for (flag, file, count) in [
         ("READABLE", "engine/read.rs", 2),
-        ("WRITABLE", "engine/write.rs", 1),
+        ("WRITABLE", "conn/output.rs", 1),
     ] {
         let clear = format!("clear(Flags::{flag})");
         for (path, text) in sources("engine") {

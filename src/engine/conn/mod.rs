@@ -3,6 +3,7 @@
 pub(crate) mod close_cause;
 pub(crate) mod keep_alive;
 pub(crate) mod lifecycle;
+pub(crate) mod output;
 pub(crate) mod pace;
 pub(crate) mod phase;
 pub(crate) mod queue;

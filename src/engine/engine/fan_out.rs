@@ -9,10 +9,10 @@ use std::rc::Rc;
 
 use super::merge::{MergeEntry, SlotBucket, bucket_of};
 use super::shrink::{KEPT_CAPACITY, beyond_kept, shrink_target, shrink_target_above};
-use super::write::MAX_SLICES;
 use super::{Engine, FAN_OUT_BUDGET};
 use crate::ConnKey;
 use crate::conn::Conn;
+use crate::conn::output::MAX_SLICES;
 use crate::conn::queue::TxQueue;
 use crate::frame::{Delivery, Frame};
 use crate::handler::Handler;

@@ -1,21 +1,21 @@
 //! The write path: frames, output queues, and the treatment of slow readers.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem;
 use std::rc::Rc;
 
+use super::coalesce::CoalescedWrite;
 use super::deadlines::ticks;
 use super::{CORK_SIZE, Engine, FLUSH_BUDGET, WRITE_BUDGET, floor_tick};
 use crate::ConnKey;
 use crate::conn::lifecycle::Event;
+use crate::conn::output::{Part, unsent};
 use crate::conn::queue::TxQueue;
 use crate::conn::{Conn, Flags, Phase};
-use crate::engine::scratch::Scratch;
 use crate::engine::timer::Tick;
 use crate::frame::{Deflated, Frame};
 use crate::handler::Handler;
 use crate::io::socket::Socket;
-use crate::io::transport::Transport;
 use crate::ledger::Ledger;
 
 impl<S: Socket, H: Handler> Engine<S, H> {
@@ -49,55 +49,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// were sent or queued. Frames sent compressed are replaced in the slice by their compressed
     /// twins.
     pub(super) fn send_shared(&mut self, key: ConnKey, frames: &mut [Rc<Frame>]) -> usize {
-        if self.fan_out.is_muted(key) {
+        if self.fan_out.is_muted(key) || frames.is_empty() {
             return 0;
         }
-        let conn = self.arena.get(key).filter(|conn| conn.is_open());
-        if conn.is_some_and(|conn| conn.flags.has(Flags::DEFLATE_OUT)) {
+        let Some(conn) = self.arena.get(key).filter(|conn| conn.is_open()) else {
+            return 0;
+        };
+        if conn.flags.has(Flags::DEFLATE_OUT) {
             frames.iter_mut().for_each(|frame| self.compress(frame));
         }
-        let mut rest = &*frames;
-        let mut sent = 0;
-        while let Some(conn) = self.arena.get_mut(key).filter(|conn| conn.is_open()) {
-            if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) || rest.is_empty() {
-                return frames.len() - rest.len() + self.queue_shared(key, rest, sent);
-            }
-            let coalesced = match rest {
-                [one] => Some(&one.bytes()[sent..]),
-                // The rest after a partial write is not worth copying.
-                many if sent == 0 => self.coalesced.bytes(many),
-                _ => None,
-            };
-            let result = match coalesced {
-                Some(bytes) => {
-                    let ledger = &mut self.counters.ledger;
-                    push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch, ledger)
-                }
-                None => {
-                    let parts = rest.iter().map(|frame| frame.bytes());
-                    let ledger = &mut self.counters.ledger;
-                    gather_out(conn, parts, sent, &mut self.scratch, ledger)
-                }
-            };
-            match result {
-                Ok(bytes) => {
-                    self.counters.bytes_out += bytes as u64;
-                    sent += bytes;
-                    while let Some(frame) = rest.first().filter(|f| f.bytes().len() <= sent) {
-                        sent -= frame.bytes().len();
-                        rest = &rest[1..];
-                    }
-                    if bytes == 0 {
-                        return frames.len() - rest.len() + self.queue_shared(key, rest, sent);
-                    }
-                }
-                Err(error) => {
-                    self.broken(key, &error);
-                    return frames.len() - rest.len();
-                }
-            }
-        }
-        0
+        self.write_or_queue(key, frames, 0)
     }
 
     /// Replaces a frame by its compressed twin, if it has one.
@@ -117,61 +78,94 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         *frame = twin;
     }
 
-    /// Queues frames, the first of which has been sent up to `sent`. Returns how many were queued
+    /// Writes private bytes, and queues the part that the kernel does not accept.
+    pub(super) fn write_own(&mut self, key: ConnKey, bytes: &[u8]) {
+        let Some(conn) = self.arena.get_mut(key).filter(|conn| !conn.phase.is_dead()) else {
+            return;
+        };
+        let mut sent = 0;
+        // The most frequent write: a reply to a connection without queued output.
+        if conn.may_write() && !bytes.is_empty() {
+            let (scratch, ledger) = (&mut self.scratch, &mut self.counters.ledger);
+            match conn.write_one(bytes, scratch, ledger) {
+                Ok(count) => sent = count,
+                Err(error) => return self.broken(key, &error),
+            }
+            self.counters.bytes_out += sent as u64;
+        }
+        if sent < bytes.len() {
+            self.write_or_queue(key, &[bytes], sent);
+        }
+    }
+
+    /// Writes parts, the first of which has been sent up to `sent`, and queues the rest that the
+    /// kernel does not accept. Returns the number of parts written or queued: fewer than given if
+    /// the connection ends or is closed meanwhile.
+    #[inline]
+    pub(super) fn write_or_queue<P: CoalescingPart>(
+        &mut self,
+        key: ConnKey,
+        parts: &[P],
+        mut sent: usize,
+    ) -> usize {
+        let mut rest = parts;
+        let is_broken = loop {
+            let Some(conn) = self.arena.get_mut(key).filter(|conn| !conn.phase.is_dead()) else {
+                break true;
+            };
+            if !conn.may_write() {
+                break false;
+            }
+            let (scratch, ledger) = (&mut self.scratch, &mut self.counters.ledger);
+            let joined = match rest {
+                [one] => Some(&one.bytes()[sent..]),
+                // The rest after a partial write is not worth copying.
+                many if sent == 0 => P::join(many, &mut self.coalesced),
+                _ => None,
+            };
+            let result = match joined {
+                Some(bytes) => conn.write_one(bytes, scratch, ledger),
+                None => conn.write_parts(rest, sent, scratch, ledger),
+            };
+            match result {
+                Ok(0) => break false,
+                Ok(bytes) => {
+                    self.counters.bytes_out += bytes as u64;
+                    (rest, sent) = unsent(rest, sent + bytes);
+                    if rest.is_empty() {
+                        return parts.len();
+                    }
+                }
+                Err(error) => {
+                    self.broken(key, &error);
+                    break true;
+                }
+            }
+        };
+        let written = parts.len() - rest.len();
+        match is_broken {
+            true => written,
+            false => written + self.queue_parts(key, rest, sent),
+        }
+    }
+
+    /// Queues parts, the first of which has been sent up to `sent`. Returns how many were queued
     /// before the connection was closed for exceeding a limit.
-    fn queue_shared(&mut self, key: ConnKey, frames: &[Rc<Frame>], mut sent: usize) -> usize {
+    fn queue_parts(&mut self, key: ConnKey, parts: &[impl Part], mut sent: usize) -> usize {
         let now = floor_tick(self.now);
-        for (count, frame) in frames.iter().enumerate() {
-            let Some(conn) = self.arena.get_mut(key).filter(|conn| conn.is_open()) else {
+        let was_open = self.arena.get(key).is_some_and(Conn::is_open);
+        for (count, part) in parts.iter().enumerate() {
+            let conn = self.arena.get_mut(key);
+            let Some(conn) = conn.filter(|conn| conn.is_open() || !was_open) else {
                 return count;
             };
+            let before = conn.queued();
             let tx = conn.tx.get_or_insert_default();
-            let before = tx.len();
-            let frame = Rc::clone(frame);
-            tx.push_shared(frame, mem::take(&mut sent), now, &mut self.counters.ledger);
+            part.queue(tx, mem::take(&mut sent), now, &mut self.counters.ledger);
             self.counters.queued_bytes += (tx.len() - before) as u64;
             self.watch_queue(key, before);
         }
-        frames.len()
-    }
-
-    /// Writes private bytes, and queues the part that the kernel does not accept.
-    pub(super) fn write_own(&mut self, key: ConnKey, mut bytes: &[u8]) {
-        let mut begun = false;
-        while !bytes.is_empty() {
-            let Some(conn) = self.arena.get_mut(key) else {
-                return;
-            };
-            if matches!(conn.phase, Phase::Dead) {
-                return;
-            }
-            if conn.tx.is_some() || !conn.flags.has(Flags::WRITABLE) {
-                return self.queue_rest(key, bytes, begun);
-            }
-            let ledger = &mut self.counters.ledger;
-            match push_out(conn, &[IoSlice::new(bytes)], &mut self.scratch, ledger) {
-                Ok(0) => return self.queue_rest(key, bytes, begun),
-                Ok(sent) => {
-                    self.counters.bytes_out += sent as u64;
-                    bytes = &bytes[sent..];
-                    begun = true;
-                }
-                Err(error) => return self.broken(key, &error),
-            }
-        }
-    }
-
-    /// Queues the rest of private bytes, some of which may have been sent.
-    fn queue_rest(&mut self, key: ConnKey, rest: &[u8], begun: bool) {
-        let Some(conn) = self.arena.get_mut(key) else {
-            return;
-        };
-        let before = conn.queued();
-        let now = floor_tick(self.now);
-        let tx = conn.tx.get_or_insert_default();
-        tx.push_owned(rest, begun, now, &mut self.counters.ledger);
-        self.counters.queued_bytes += rest.len() as u64;
-        self.watch_queue(key, before);
+        parts.len()
     }
 
     /// Handles growth of a queue from length `before`: schedules a flush, and enforces the limits.
@@ -252,7 +246,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return self.mark_dirty(key);
             }
             let was_slow = conn.is_slow();
-            match flush_once(conn, now, &mut self.scratch, &mut self.counters.ledger) {
+            match conn.write_queued(now, &mut self.scratch, &mut self.counters.ledger) {
                 Ok(0) if conn.tx.is_some() || conn.transport.has_output() => return,
                 Ok(sent) => {
                     share += sent;
@@ -323,94 +317,24 @@ pub(super) fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
     buffer
 }
 
-/// Writes to the transport. The only place that clears `WRITABLE`: the kernel has just shown that
-/// its buffer is full.
-fn push_out<S: Socket, C>(
-    conn: &mut Conn<S, C>,
-    slices: &[IoSlice<'_>],
-    scratch: &mut Scratch,
-    ledger: &mut Ledger,
-) -> io::Result<usize> {
-    push_slices(
-        &mut conn.transport,
-        &mut conn.flags,
-        slices,
-        scratch,
-        ledger,
-    )
+/// Parts that may be concatenated for one write.
+pub(super) trait CoalescingPart: Part + Sized {
+    /// Returns the concatenated bytes of several parts, if copying them is cheaper than a vectored
+    /// write.
+    fn join<'a>(parts: &'a [Self], coalesced: &'a mut CoalescedWrite) -> Option<&'a [u8]> {
+        let _ = (parts, coalesced);
+        None
+    }
 }
 
-/// Writes parts to the transport, the first of which has been sent up to `sent`.
-pub(super) fn gather_out<'a, S: Socket, C>(
-    conn: &mut Conn<S, C>,
-    parts: impl Iterator<Item = &'a [u8]>,
-    mut sent: usize,
-    scratch: &mut Scratch,
-    ledger: &mut Ledger,
-) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let mut count = 0;
-    for (slice, part) in slices.iter_mut().zip(parts) {
-        *slice = IoSlice::new(&part[mem::take(&mut sent)..]);
-        count += 1;
-    }
-    push_out(conn, &slices[..count], scratch, ledger)
-}
+impl CoalescingPart for &[u8] {}
 
-#[inline(always)]
-fn push_slices<S: Socket>(
-    transport: &mut Transport<S>,
-    flags: &mut Flags,
-    slices: &[IoSlice<'_>],
-    scratch: &mut Scratch,
-    ledger: &mut Ledger,
-) -> io::Result<usize> {
-    let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-    let sent = match transport.flush()? {
-        true if offered > 0 => transport.send(slices, scratch)?,
-        _ => 0,
-    };
-    transport.count(ledger, scratch.now);
-    // TLS accepts a limited amount per call: only buffered records mean that the socket is full.
-    let is_full = transport.has_output() || (sent < offered && !transport.is_tls());
-    if is_full || (sent == 0 && offered > 0) {
-        flags.clear(Flags::WRITABLE);
+impl CoalescingPart for Rc<Frame> {
+    fn join<'a>(parts: &'a [Self], coalesced: &'a mut CoalescedWrite) -> Option<&'a [u8]> {
+        coalesced.bytes(parts)
     }
-    Ok(sent)
-}
-
-/// Writes as much of the queue as one call accepts, and removes the queue if it becomes empty.
-fn flush_once<S: Socket, C>(
-    conn: &mut Conn<S, C>,
-    now: Tick,
-    scratch: &mut Scratch,
-    ledger: &mut Ledger,
-) -> io::Result<usize> {
-    let Conn {
-        tx,
-        transport,
-        flags,
-        ..
-    } = conn;
-    let Some(queue) = tx else {
-        return push_slices(transport, flags, &[], scratch, ledger);
-    };
-    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let count = queue.slices(&mut slices);
-    let sent = push_slices(transport, flags, &slices[..count], scratch, ledger)?;
-    queue.advance(sent, now, ledger);
-    if !flags.has(Flags::WRITABLE) {
-        queue.uptake.note_full(now);
-    }
-    if queue.len() == 0 {
-        queue.release(ledger);
-        *tx = None;
-    }
-    Ok(sent)
 }
 
 /// How long a queue may exceed the hard limit while the connection accepts none of it: one or two
 /// round trips, after which the kernel knows the capacity of the path to the peer.
 const HARD_GRACE: Tick = 10;
-/// Slices per system call. Linux allows 1,024; a client seldom has more than a few.
-pub(super) const MAX_SLICES: usize = 32;
