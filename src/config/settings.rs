@@ -288,51 +288,48 @@ impl Values {
     }
 
     fn engine(&self, conflicts: &mut Conflicts<'_>) -> Result<Config, ConfigError> {
-        let default = Config::default();
-        let config = Config {
-            max_connections: self
-                .number("limits.connections")
-                .map_or(default.max_connections, saturated),
-            reserved_listener: None,
-            max_reserved: default.max_reserved,
-            ipv6_prefix: self.integer("limits.ipv6_prefix")?,
-            max_per_ip: match self.number("limits.connections_per_ip") {
+        let default = Config::default().max_connections;
+        let config = Config::default()
+            .max_connections(self.number("limits.connections").map_or(default, saturated))
+            .ipv6_prefix(self.integer("limits.ipv6_prefix")?)
+            .max_per_ip(match self.number("limits.connections_per_ip") {
                 Some(_) => Some(self.integer("limits.connections_per_ip")?),
                 None => None,
-            },
-            trusted_proxies: Proxies::parse(
-                self.list("limits.trusted_proxies")
-                    .iter()
-                    .map(|item| &**item),
+            })
+            .trusted_proxies(
+                Proxies::parse(
+                    self.list("limits.trusted_proxies")
+                        .iter()
+                        .map(|item| &**item),
+                )
+                .map_err(|_| invalid("limits.trusted_proxies"))?,
             )
-            .map_err(|_| invalid("limits.trusted_proxies"))?,
-            forwarded_by: self.choice(
+            .forwarded_by(self.choice(
                 "limits.forwarded_by",
                 &[
                     ("x-forwarded-for", ForwardedBy::XForwardedFor),
                     ("forwarded", ForwardedBy::Forwarded),
                     ("nothing", ForwardedBy::Nothing),
                 ],
-            )?,
-            max_head: self.size("limits.request_head")?,
-            max_message: self.size("limits.message")?,
-            max_fragments: self.integer("limits.fragments")?,
-            deflate: self.boolean("compression.enabled")?,
-            queue_soft: self.size("limits.queue_soft")?,
-            queue_hard: self.size("limits.queue_hard")?,
-            queue_total: self.size("limits.queue_total")?,
-            unfinished_total: self.size("limits.unfinished_total")?,
-            handshake_timeout: self.duration("timeouts.handshake")?,
-            body_timeout: self.duration("timeouts.body")?,
-            message_timeout: self.duration("timeouts.message")?,
-            defer_timeout: self.duration("timeouts.auth")?,
-            respond_timeout: self.duration("timeouts.publish")?,
-            close_timeout: self.duration("timeouts.close")?,
-            linger_timeout: self.duration("timeouts.linger")?,
-            ping_interval: self.duration("timeouts.ping")?,
-            pong_timeout: self.duration("timeouts.pong")?,
-            slow_timeout: self.duration("timeouts.slow")?,
-        };
+            )?)
+            .max_head(self.size("limits.request_head")?)
+            .max_message(self.size("limits.message")?)
+            .max_fragments(self.integer("limits.fragments")?)
+            .deflate(self.boolean("compression.enabled")?)
+            .queue_soft(self.size("limits.queue_soft")?)
+            .queue_hard(self.size("limits.queue_hard")?)
+            .queue_total(self.size("limits.queue_total")?)
+            .unfinished_total(self.size("limits.unfinished_total")?)
+            .handshake_timeout(self.duration("timeouts.handshake")?)
+            .body_timeout(self.duration("timeouts.body")?)
+            .message_timeout(self.duration("timeouts.message")?)
+            .defer_timeout(self.duration("timeouts.auth")?)
+            .respond_timeout(self.duration("timeouts.publish")?)
+            .close_timeout(self.duration("timeouts.close")?)
+            .linger_timeout(self.duration("timeouts.linger")?)
+            .ping_interval(self.duration("timeouts.ping")?)
+            .pong_timeout(self.duration("timeouts.pong")?)
+            .slow_timeout(self.duration("timeouts.slow")?);
         if config.queue_soft > config.queue_hard || config.queue_hard > config.queue_total {
             let names = [
                 "limits.queue_soft",

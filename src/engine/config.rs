@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::ListenerId;
 use crate::http::{ForwardedBy, Proxies};
 use crate::io::tls::TlsConfig;
+use crate::ws::CloseCode;
 
 /// Limits and timeouts. The defaults suit many idle clients on a small host.
 ///
@@ -62,6 +63,11 @@ pub struct Config {
     pub respond_timeout: Duration,
     /// Timeout from our close frame to the end of the connection.
     pub close_timeout: Duration,
+    /// The close code with which a shutdown closes connections. Not 1001 by default: some clients
+    /// treat it like 1000 and do not reconnect.
+    pub restart_code: CloseCode,
+    /// The close reason of a shutdown, at most 123 bytes.
+    pub restart_reason: &'static str,
     /// How long input is read and discarded after our last output. Closing a socket with unread
     /// input makes the kernel reset the connection, and the reset can destroy output in flight.
     pub linger_timeout: Duration,
@@ -126,6 +132,8 @@ impl Default for Config {
             defer_timeout: Duration::from_secs(10),
             respond_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
+            restart_code: CloseCode::SERVICE_RESTART,
+            restart_reason: "service restart",
             linger_timeout: Duration::from_secs(2),
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(20),
@@ -172,6 +180,8 @@ setters! {
     defer_timeout: Duration,
     respond_timeout: Duration,
     close_timeout: Duration,
+    restart_code: CloseCode,
+    restart_reason: &'static str,
     linger_timeout: Duration,
     ping_interval: Duration,
     pong_timeout: Duration,

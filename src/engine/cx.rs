@@ -124,6 +124,12 @@ pub trait Sessions<C> {
     /// Returns `None` if the key is stale or its connection is not open.
     fn session(&mut self, key: ConnKey) -> Option<&mut C>;
 
+    /// Returns the length of a connection's output queue in bytes.
+    fn buffered(&mut self, key: ConnKey) -> usize {
+        let _ = key;
+        0
+    }
+
     /// Returns the address of a connection's peer, if it has one.
     fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
         let _ = key;
@@ -132,12 +138,15 @@ pub trait Sessions<C> {
 }
 
 /// How a WebSocket ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CloseInfo {
     /// The code in the first close frame: 1005 if it had none, 1006 if there was no close frame.
     pub code: u16,
     /// The cause, with the label used in metrics.
-    pub reason: &'static str,
+    pub cause: &'static str,
+    /// The reason in the first close frame, which is the peer's text if the cause is `client`.
+    pub reason: Box<str>,
 }
 
 /// Actions recorded by handler calls since the last time they were applied.
@@ -299,6 +308,15 @@ impl<'a, C> Cx<'a, C> {
         self.sessions.session(key)
     }
 
+    /// Returns the bytes of output that are queued for a connection because its socket is full. Output
+    /// that the kernel has accepted, and that this call has recorded, does not count.
+    ///
+    /// [`Handler::on_drain`](crate::Handler::on_drain) is called when they have been sent. A
+    /// connection over [`Config::queue_soft`](crate::Config::queue_soft) is closed after a while.
+    pub fn buffered(&mut self, key: ConnKey) -> usize {
+        self.sessions.buffered(key)
+    }
+
     /// Returns the address of a connection's peer, with a system call; `None` on a unix socket.
     pub fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
         self.sessions.peer(key)
@@ -312,8 +330,8 @@ impl<'a, C> Cx<'a, C> {
     }
 
     /// In [`Handler::on_close`](crate::Handler::on_close): returns how the WebSocket ended.
-    pub fn close_info(&self) -> Option<CloseInfo> {
-        self.outbox.close_info
+    pub fn close_info(&self) -> Option<&CloseInfo> {
+        self.outbox.close_info.as_ref()
     }
 
     /// Returns the time of the turn.

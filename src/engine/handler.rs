@@ -60,6 +60,12 @@ pub trait Handler {
     /// Called for each complete message; text has been validated as UTF-8.
     fn on_message(&mut self, cx: &mut ConnCx<'_, Self::Session>, message: Message<'_>);
 
+    /// Called when an open connection has sent all its queued output after its socket was full: the
+    /// peer reads again. See [`Cx::buffered`].
+    fn on_drain(&mut self, cx: &mut ConnCx<'_, Self::Session>) {
+        let _ = cx;
+    }
+
     /// Called when the WebSocket is no longer open. Returns ownership of the session to the
     /// handler.
     fn on_close(&mut self, cx: &mut Cx<'_, Self::Session>, key: ConnKey, session: Self::Session) {

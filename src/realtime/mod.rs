@@ -217,7 +217,7 @@ impl Realtime {
     /// Called when a WebSocket has closed.
     pub fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
         if let Some(info) = cx.close_info().filter(|_| self.tracer.is_on()) {
-            let line = format_args!("closed code={} by={}", info.code, info.reason);
+            let line = format_args!("closed code={} by={}", info.code, info.cause);
             self.tracer.log(key, session.is_traced, cx.now().mono, line);
         }
         if session.is_traced {

@@ -23,7 +23,7 @@ pub(crate) enum CloseCause<'a> {
     /// The connection broke, or ended without a close frame.
     Lost,
     /// The server is shutting down.
-    Restart,
+    Restart(CloseFrame<'a>),
 }
 
 /// A limit on the memory of open connections.
@@ -86,11 +86,7 @@ impl<'a> CloseCause<'a> {
                 (None, "timeout", |counts| &mut counts.timed_out)
             }
             CloseCause::Lost => (None, "lost", |counts| &mut counts.lost),
-            // Not 1001: some clients treat it like 1000 and do not reconnect.
-            CloseCause::Restart => {
-                let frame = sent(CloseCode::SERVICE_RESTART, "service restart");
-                (frame, "shutdown", |counts| &mut counts.shutdown)
-            }
+            CloseCause::Restart(frame) => (Some(frame), "shutdown", |counts| &mut counts.shutdown),
         };
         let without_code = match self {
             CloseCause::Peer(_) => NO_CODE,
@@ -143,7 +139,7 @@ mod tests {
             (CloseCause::Timeout(OpenTimeout::Message), 1008, "timeout"),
             (CloseCause::Timeout(OpenTimeout::Pong), 1006, "timeout"),
             (CloseCause::Lost, 1006, "lost"),
-            (CloseCause::Restart, 1012, "shutdown"),
+            (CloseCause::Restart(bye), 4001, "shutdown"),
         ] {
             let ending = cause.ending();
             assert_eq!((ending.code, ending.label), (code, label), "{cause:?}");

@@ -246,6 +246,10 @@ impl<S: Socket, C> Sessions<C> for Arena<Conn<S, C>> {
         }
     }
 
+    fn buffered(&mut self, key: ConnKey) -> usize {
+        self.get(key).map_or(0, Conn::queued)
+    }
+
     fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
         self.get_mut(key)?.transport.socket_mut().peer()
     }

@@ -114,6 +114,7 @@ impl<S: Socket, C> Conn<S, C> {
         queue.advance(sent, now, ledger);
         if !flags.has(Flags::WRITABLE) {
             queue.uptake.note_full(now);
+            queue.is_blocked = true;
         }
         if queue.len() == 0 {
             queue.release(ledger);

@@ -11,6 +11,7 @@ use crate::conn::lifecycle::Event;
 use crate::engine::timer::TICK_MS;
 use crate::handler::Handler;
 use crate::io::socket::Socket;
+use crate::ws::CloseFrame;
 use crate::{ConnKey, ListenerId};
 
 /// A shutdown in progress.
@@ -121,7 +122,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if !self.arena.get(key).is_some_and(|conn| conn.is_open()) {
             return false;
         }
-        self.apply(key, Event::Close(CloseCause::Restart));
+        let frame = CloseFrame {
+            code: self.config.restart_code,
+            reason: self.config.restart_reason,
+        };
+        self.apply(key, Event::Close(CloseCause::Restart(frame)));
         // Delivered one by one, so that the sessions of many connections do not pile up.
         self.apply_effects();
         true

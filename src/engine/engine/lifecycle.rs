@@ -145,7 +145,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             session,
             info: CloseInfo {
                 code: ending.code,
-                reason: ending.label,
+                cause: ending.label,
+                reason: ending.frame.map_or("", |frame| frame.reason).into(),
             },
         });
     }

@@ -80,6 +80,8 @@ pub struct Engine<S: Socket, H: Handler> {
     ended: Vec<ConnKey>,
     /// WebSockets that are no longer open, until the handler has been told.
     closed: VecDeque<lifecycle::Closed<H::Session>>,
+    /// Open connections that have sent their queued output.
+    drained: Vec<ConnKey>,
     /// Slots of the connections with timers being handled: a small batch.
     due: Vec<u32>,
     fan_out: fan_out::FanOut,
@@ -147,6 +149,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             dirty: VecDeque::new(),
             ended: Vec::new(),
             closed: VecDeque::new(),
+            drained: Vec::new(),
             due: Vec::new(),
             fan_out: fan_out::FanOut::default(),
             coalesced: coalesce::CoalescedWrite::default(),
@@ -268,6 +271,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.serve_drain();
         self.shed_load();
         self.shed_incomplete();
+        self.serve_drained();
         self.apply_effects();
     }
 

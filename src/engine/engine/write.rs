@@ -179,8 +179,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         }
         let Some(tx) = conn.tx.as_mut() else { return };
-        if conn.flags.has(Flags::WRITABLE) {
-            tx.uptake.note_room(now);
+        match conn.flags.has(Flags::WRITABLE) {
+            true => tx.uptake.note_room(now),
+            false => tx.is_blocked = true,
         }
         let hard = self.config.queue_hard;
         // Events arrive at the publishers' pace; the client must read them at a reasonable one.
@@ -225,6 +226,24 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
+    /// Calls the handler's `on_drain` for connections that have sent their queued output.
+    pub(super) fn serve_drained(&mut self) {
+        if self.drained.is_empty() {
+            return;
+        }
+        for key in mem::take(&mut self.drained) {
+            if self.arena.get(key).is_some_and(Conn::is_open) {
+                self.as_current(key, |engine| {
+                    engine.with_replies(key, |handler, cx| handler.on_drain(cx));
+                });
+            }
+        }
+        // Connections that have drained meanwhile are served in the next turn, without sleeping.
+        if let Some(key) = self.drained.first() {
+            self.mark_dirty(*key);
+        }
+    }
+
     /// Sends queued output until the kernel accepts no more or the connection's budget is used up.
     pub(super) fn flush(&mut self, key: ConnKey) {
         let now = floor_tick(self.now);
@@ -246,6 +265,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return self.mark_dirty(key);
             }
             let was_slow = conn.is_slow();
+            let was_blocked = conn.tx.as_ref().is_some_and(|tx| tx.is_blocked);
             match conn.write_queued(now, &mut self.scratch, &mut self.counters.ledger) {
                 Ok(0) if conn.tx.is_some() || conn.transport.has_output() => return,
                 Ok(sent) => {
@@ -254,6 +274,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                         && tx.len() <= self.config.queue_soft
                     {
                         tx.over_soft_since = None;
+                    }
+                    if was_blocked && conn.tx.is_none() && conn.is_open() {
+                        self.drained.push(key);
                     }
                     self.counters.slow -= u64::from(was_slow && !conn.is_slow());
                     self.counters.bytes_out += sent as u64;
