@@ -60,6 +60,10 @@ fn op([kind, client, high, low]: [u8; 4]) -> Op {
             1 => Op::Drain { ms: number % 5000 },
             2 => Op::Burst { client: low },
             3 => Op::Flood,
+            4 => Op::FailAccept {
+                listener: low % 3,
+                is_serious: high & 1 == 0,
+            },
             _ => Op::Turn,
         },
     }

@@ -20,8 +20,14 @@ impl Histogram {
 
     /// Counts a duration `count` times.
     pub(crate) fn observe_many(&mut self, took: Duration, count: u64) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.counts[BOUNDS.partition_point(|bound| *bound < micros)] += count;
+        let whole = took.as_secs().saturating_mul(1_000_000);
+        let micros = whole.saturating_add(u64::from(took.subsec_micros()));
+        // Most turns are short.
+        let bucket = match micros <= BOUNDS[0] {
+            true => 0,
+            false => BOUNDS.partition_point(|bound| *bound < micros),
+        };
+        self.counts[bucket] += count;
         self.sum = self.sum.saturating_add(micros.saturating_mul(count));
     }
 

@@ -27,13 +27,13 @@ pub use cx::{CloseInfo, ConnCx, Cx, RequestCx, Sessions};
 #[doc(hidden)]
 pub use engine::Interest;
 pub use engine::scratch::Scratch;
-pub use engine::{Arrival, Engine, Readiness};
+pub use engine::{Engine, Io, IoEvent, ListenerOptions, Readiness};
 pub use frame::{Delivery, Frame};
 pub use handler::{Handler, Message, Overdue, Refusal, Verdict};
 pub use histogram::Histogram;
 pub use io::certificate::{CertificateInfo, EXPIRY_WARNING, Validity};
-pub use io::listener::{Address, Listener};
-pub use io::mailbox::{Closed, Mailbox, Undelivered};
+pub use io::listener::{Address, Listener, SocketOwnership};
+pub use io::mailbox::{Closed, Mail, Mailbox, Undelivered};
 pub use io::nofile::{most_connections, raise_open_files, reserved_connections};
 pub use io::reactor::{Reactor, monotonic};
 pub use io::socket::{Fill, Socket};

@@ -46,6 +46,9 @@ impl LogThrottle {
     /// Returns the number of suppressed occurrences if there are any and their period has ended.
     /// A clock that was set back ends the period.
     pub fn poll(&self, now: u64) -> Option<u64> {
+        if self.suppressed.get() == 0 {
+            return None;
+        }
         let last_report = self.last_report.get();
         let elapsed = last_report.and_then(|last_report| now.checked_sub(last_report));
         if elapsed.is_some_and(|elapsed| elapsed < self.period) {

@@ -82,18 +82,3 @@ impl Recorder {
         mem::take(&mut self.outbox.work)
     }
 }
-
-/// Runs `call` in a context about the open connection `key`, within another call, and discards its
-/// replies. For measuring a handler apart from its connections.
-pub fn with_conn_cx<C, R>(
-    cx: &mut Cx<'_, C>,
-    key: ConnKey,
-    call: impl FnOnce(&mut ConnCx<'_, C>) -> R,
-) -> R {
-    let (bytes, replies) = (cx.outbox.cork.len(), cx.outbox.replies);
-    let inner = Cx::new(cx.now, cx.sessions, cx.outbox, cx.counters);
-    let result = call(&mut ConnCx { cx: inner, key });
-    cx.outbox.cork.truncate(bytes);
-    cx.outbox.replies = replies;
-    result
-}

@@ -376,14 +376,14 @@ fn deferred_request_that_has_taken_effect_waits_for_its_outcome() {
     let key = world.key(client);
     world.log.get().begun.push(key);
     world.wait(100_000);
-    world.engine.begin_drain(Duration::from_secs(1));
+    world.shut_down(Duration::from_secs(1));
     world.wait(10_000);
     assert_eq!(world.clients[client].events, []);
     world.command(Command::AnswerTo { key, accept: true });
     world.flow();
     assert_eq!(world.clients[client].statuses(), [200]);
     world.wait(3_000);
-    assert!(world.engine.is_drained());
+    assert!(world.has_ended());
 }
 
 // A4

@@ -31,7 +31,7 @@ fn the_reserved_listener_is_served_until_the_last_client_is_closed() {
     let [early, silent] = [world.connect(), world.connect()];
     world.client(early).request(OK, &[200]);
     world.flow();
-    world.engine.begin_drain(Duration::ZERO);
+    world.shut_down(Duration::ZERO);
     world.wait(5000);
     assert_eq!(world.clients[client].closed_with(), Some(1012));
     // Both an earlier connection and a new one are served.
@@ -46,29 +46,29 @@ fn the_reserved_listener_is_served_until_the_last_client_is_closed() {
         assert_eq!(world.clients[served].end(), End::Eof);
     }
     assert!(is_open(&world, silent));
-    assert!(!world.engine.is_public_drained() && !world.engine.is_drained());
+    assert!(world.environment.is_listening(RESERVED) && !world.has_ended());
     // Connections on other listeners are not accepted.
     world.listener = ListenerId(0);
     let public = world.connect();
     world.flow();
-    assert!(!is_open(&world, public));
-    assert_eq!(world.engine.counters().refusals.shutdown, 1);
+    assert!(!world.environment.is_listening(ListenerId(0)));
+    assert_eq!(world.clients[public].end(), End::Eof);
 
     world.client(client).close(1012);
     world.flow();
-    assert!(world.engine.is_public_drained() && !world.engine.is_drained());
-    world.engine.finish_drain();
+    world.turn();
+    assert!(!world.environment.is_listening(RESERVED));
     world.listener = RESERVED;
     let refused = world.connect();
     world.wait(1500);
     assert!(!is_open(&world, refused) && !is_open(&world, silent));
-    assert!(world.engine.is_drained());
+    assert!(world.has_ended());
 }
 
 #[test]
 fn requests_in_progress_at_the_end_of_a_shutdown_have_a_second() {
     let (mut world, client) = draining();
-    world.engine.begin_drain(Duration::ZERO);
+    world.shut_down(Duration::ZERO);
     world.wait(2000);
     world.listener = RESERVED;
     let [quick, late] = [world.connect(), world.connect()];
@@ -79,13 +79,13 @@ fn requests_in_progress_at_the_end_of_a_shutdown_have_a_second() {
     world.client(quick).expected.push_back(&[200]);
     world.client(client).close(1012);
     world.flow();
-    assert!(world.engine.is_public_drained());
-    world.engine.finish_drain();
+    world.turn();
+    assert!(!world.environment.is_listening(RESERVED));
     world.wait(500);
     world.client(quick).raw(&OK[20..]);
     world.flow();
     assert_eq!(world.clients[quick].statuses(), [200]);
     assert!(is_open(&world, late));
     world.wait(1000);
-    assert!(world.engine.is_drained());
+    assert!(world.has_ended());
 }

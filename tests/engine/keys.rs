@@ -132,15 +132,22 @@ fn deadline_of_stale_key_does_not_affect_reused_slot() {
 #[test]
 fn unregistered_connection_leaves_no_state() {
     let mut world = World::calm();
+    world.environment.unregistered = 100;
     let client = world.connect();
     world.turn();
     let key = world.key(client);
-    world.engine.abandon(key);
-    // Its poller, or its own edge, may report the same.
-    world.engine.abandon(key);
-    world.turn();
+    assert_eq!(world.interest(client), None);
+    // Its own edge may still be reported.
+    let readiness = Readiness {
+        readable: true,
+        writable: true,
+        read_closed: true,
+    };
+    world.turn_with(vec![(key, readiness)]);
     assert_eq!(world.interest(client), None);
     assert_eq!(world.engine.counters().connections, 0);
+    assert_eq!(world.engine.counters().accept_failures, 1);
+    world.environment.unregistered = 0;
     world.engine.check_invariants().unwrap();
     let next = world.open();
     assert!(world.interest(next).is_some());

@@ -152,7 +152,7 @@ fn shutdown_closes_all_with_1012_at_a_limited_rate() {
         .for_each(|&client| world.client(client).send_handshake("/ws"));
     world.flow();
     assert_eq!(world.engine.counters().open, 1200);
-    world.engine.begin_drain(Duration::from_secs(4));
+    world.shut_down(Duration::from_secs(4));
     world.flow();
     let at_once = world.engine.counters().closed.shutdown;
     assert!((1..=20).contains(&at_once), "{at_once}");
@@ -165,9 +165,9 @@ fn shutdown_closes_all_with_1012_at_a_limited_rate() {
             "{closed} after {second} s"
         );
     }
-    assert!(!world.engine.is_drained());
+    assert!(!world.has_ended());
     world.wait(1100);
-    assert!(world.engine.is_drained());
+    assert!(world.has_ended());
     let told = |&client: &usize| world.clients[client].closed_with() == Some(1012);
     assert!(clients.iter().all(told));
 }
@@ -176,9 +176,9 @@ fn shutdown_closes_all_with_1012_at_a_limited_rate() {
 fn shutdown_of_few_connections_does_not_use_all_the_time() {
     let mut world = World::calm();
     let clients: Vec<_> = (0..40).map(|_| world.open()).collect();
-    world.engine.begin_drain(Duration::from_secs(10));
+    world.shut_down(Duration::from_secs(10));
     world.wait(500);
-    assert!(world.engine.is_drained());
+    assert!(world.has_ended());
     assert!(
         clients
             .iter()
@@ -194,7 +194,7 @@ fn shutdown_accepts_no_connection_and_leaves_none_waiting() {
     let silent = world.connect();
     let deaf = world.open_lazy();
     world.flow();
-    world.engine.begin_drain(Duration::from_secs(1));
+    world.shut_down(Duration::from_secs(1));
     let late = world.connect();
     world.wait(1100);
     assert_eq!(world.clients[late].key, None);
@@ -203,7 +203,7 @@ fn shutdown_accepts_no_connection_and_leaves_none_waiting() {
     // It does not reply to our close frame.
     assert!(world.interest(deaf).is_some());
     world.wait(5000);
-    assert!(world.engine.is_drained());
+    assert!(world.has_ended());
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn handshake_during_shutdown_is_completed_and_closed_with_1012() {
     world.flow();
     let later = world.connect();
     world.flow();
-    world.engine.begin_drain(Duration::from_secs(4));
+    world.shut_down(Duration::from_secs(4));
     world.wait(100);
     world.client(late).send_handshake("/ws");
     world.client(later).send_handshake("/ws");
@@ -230,7 +230,7 @@ fn handshake_during_shutdown_is_completed_and_closed_with_1012() {
     for client in [late, later] {
         assert_eq!(world.clients[client].closed_with(), Some(1012));
     }
-    assert!(world.engine.is_drained());
+    assert!(world.has_ended());
 }
 
 #[test]
@@ -239,9 +239,9 @@ fn silent_connection_does_not_delay_shutdown() {
     let silent = world.connect();
     world.wait(1500);
     assert!(world.interest(silent).is_some());
-    world.engine.begin_drain(Duration::from_secs(10));
+    world.shut_down(Duration::from_secs(10));
     world.wait(100);
-    assert!(world.engine.is_drained());
+    assert!(world.has_ended());
 }
 
 #[test]
@@ -255,12 +255,12 @@ fn shutdown_completes_responses_in_progress() {
         .request("GET /big HTTP/1.1\r\n\r\n", &[200]);
     world.deliver(client);
     world.settle();
-    world.engine.begin_drain(Duration::ZERO);
+    world.shut_down(Duration::ZERO);
     world.settle();
     world.client(client).behavior.is_eager = true;
     world.flow();
     assert_eq!(world.clients[client].statuses(), [200]);
-    assert!(world.engine.is_drained());
+    assert!(world.has_ended());
 }
 
 // CVE-2026-15565: one limit applies to all connections together, authenticated or not, and the

@@ -27,4 +27,5 @@ mod slow_readers;
 mod standstill;
 mod system_calls;
 mod tls;
+mod turns;
 mod writing;

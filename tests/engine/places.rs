@@ -201,7 +201,9 @@ fn an_idle_connection_yields_to_another_of_the_same_address() {
         let socket = world.connect_from(ip(1), Behavior::EAGER);
         world.client(socket).send_handshake("/ws");
         world.flow();
-        world.expects_proxy_header = !before.is_empty();
+        if !before.is_empty() {
+            world.listen_proxied();
+        }
         let next = world.connect_from(peer, Behavior::EAGER);
         world.client(next).raw(before);
         world.client(next).request(&last, &[101]);
@@ -211,7 +213,7 @@ fn an_idle_connection_yields_to_another_of_the_same_address() {
         let counters = world.engine.counters();
         assert_eq!((counters.evicted.per_ip, counters.refused_per_ip), (1, 0));
         // WebSockets are never evicted.
-        world.expects_proxy_header = false;
+        world.listener = ListenerId(0);
         let more = world.connect_from(ip(1), Behavior::EAGER);
         world.flow();
         assert_eq!(world.clients[more].key, None);

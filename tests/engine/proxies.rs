@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use h_realtime_engine::Config;
 use h_realtime_engine::http::{ForwardedBy, Proxies};
+use h_realtime_engine::{Config, ListenerId};
 
 use crate::sim::{Behavior, World, handshake_with};
 
@@ -82,12 +82,12 @@ fn forwarded_ipv6_clients_are_counted_by_network() {
     let line = |host: u8| format!("PROXY TCP6 2001:db8:0:1::{host} 2001:db8::9 1 2\r\n");
     let field = |host: u8| format!("X-Forwarded-For: 2001:db8:0:1::{host}\r\n");
     let mut world = world();
-    world.expects_proxy_header = true;
+    world.listen_proxied();
     let first = connect_client(&mut world, ip(9), line(1).as_bytes(), "", &[101]);
     assert!(is_open(&world, first));
     let second = connect_client(&mut world, ip(9), line(2).as_bytes(), "", &[]);
     assert_eq!(world.interest(second), None);
-    world.expects_proxy_header = false;
+    world.listener = ListenerId(0);
     connect_client(&mut world, ip(9), b"", &field(3), &[429]);
     let itself = world.connect_from(
         Some("2001:db8:0:1::4".parse().unwrap()),
@@ -138,7 +138,7 @@ fn proxy_header_names_the_client_in_any_fragmentation() {
     binary.extend([192, 0, 2, 1, 192, 0, 2, 9, 0, 1, 0, 2]);
     for header in [&line[..], &binary] {
         let mut world = world();
-        world.expects_proxy_header = true;
+        world.listen_proxied();
         let first = connect_client(&mut world, ip(9), header, "", &[101]);
         assert!(is_open(&world, first));
         // A peer that is not a trusted proxy cannot set its own address.
@@ -185,7 +185,7 @@ fn proxy_header_names_the_client_in_any_fragmentation() {
 #[test]
 fn missing_proxy_header_times_out_with_the_handshake() {
     let mut world = world();
-    world.expects_proxy_header = true;
+    world.listen_proxied();
     let silent = world.connect_from(ip(9), Behavior::default());
     let slow = world.connect_from(ip(9), Behavior::default());
     world.client(slow).raw("PROXY TCP4 ");
@@ -205,7 +205,7 @@ fn missing_proxy_header_times_out_with_the_handshake() {
 #[test]
 fn shutdown_leaves_no_connection_without_proxy_header() {
     let mut world = world();
-    world.expects_proxy_header = true;
+    world.listen_proxied();
     let client = world.connect_from(
         ip(9),
         Behavior {
@@ -216,9 +216,9 @@ fn shutdown_leaves_no_connection_without_proxy_header() {
     );
     world.client(client).raw("PROXY ");
     world.flow();
-    world.engine.begin_drain(std::time::Duration::ZERO);
+    world.shut_down(std::time::Duration::ZERO);
     world.flow();
     world.wait(2_000);
     assert_eq!(world.interest(client), None);
-    assert!(world.engine.is_drained());
+    assert!(world.has_ended());
 }

@@ -141,10 +141,12 @@ fn connections_cut_by_shutdown_are_counted_as_shutdown() {
         .request("GET /ok HTTP/1.1\r\n\r\n", &[200]);
     let open = world.open();
     world.flow();
-    world.engine.begin_drain(Duration::from_secs(1));
-    let late = world.connect();
+    let queued = world.connect();
+    world.shut_down(Duration::from_secs(1));
+    assert!(world.interest(queued).is_some());
+    let refused = world.connect();
     world.wait(2000);
-    assert_eq!(world.clients[late].key, None);
+    assert_eq!(world.clients[refused].key, None);
     assert_eq!(world.clients[open].closed_with(), Some(1012));
     assert_eq!(ends(&world), [("shutdown", 1)]);
     // The deferred, the silent, and the late connection.

@@ -271,7 +271,7 @@ fn handshake_in_progress_at_shutdown_survives_a_standstill() {
     let (whole, half) = (world.connect(), world.connect());
     world.client(half).raw(&handshake("/ws")[..40]);
     world.flow();
-    world.engine.begin_drain(Duration::from_secs(60));
+    world.shut_down(Duration::from_secs(60));
     world.turn();
     world.client(whole).send_handshake("/ws");
     world.stand_still(5_000);

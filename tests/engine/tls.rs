@@ -67,7 +67,7 @@ fn turn_limits_tls_handshake_steps_to_eight() {
     session(&Arc::new(client)).write_tls(&mut hello).unwrap();
     let mut world = World::calm();
     let probe = world.open();
-    world.tls = Some(config);
+    world.listen_tls(config);
     let clients: Vec<_> = (0..50).map(|_| world.connect()).collect();
     for &client in &clients {
         world.client(client).behavior.is_eager = false;
@@ -116,7 +116,7 @@ fn connections_that_are_ending_do_not_count_twice_in_the_limit_on_incomplete_inp
     world.settle();
     let (tls, client) = certificate_and_client();
     let client = Arc::new(client);
-    world.tls = Some(tls);
+    world.listen_tls(tls);
     let mut record = vec![0; 16_000];
     record[..5].copy_from_slice(b"\x17\x03\x03\x40\x00");
     let mut greedy = Vec::new();
@@ -142,7 +142,7 @@ fn prompt_large_messages_are_not_shed_for_partial_tls_records() {
     let config = Config::default().unfinished_total(4 << 20);
     let mut world = World::new(config, 1);
     let senders: Vec<_> = (0..20).map(|_| world.open()).collect();
-    world.tls = Some(certificate_and_client().0);
+    world.listen_tls(certificate_and_client().0);
     // A handshake record of maximum length without its end.
     let mut record = vec![1; 16_000];
     record[..5].copy_from_slice(b"\x16\x03\x01\x40\x00");
@@ -183,7 +183,7 @@ fn a_turn_decrypts_a_limited_number_of_short_records() {
     let mut world = World::calm();
     let (tls, config) = certificate_and_client();
     let config = Arc::new(config);
-    world.tls = Some(tls);
+    world.listen_tls(tls);
     let mut clients: Vec<_> = (0..20).map(|_| open_session(&mut world, &config)).collect();
     let pongs = client_frame(0x8A, b"", [9; 4]).repeat(400);
     for (client, session) in &mut clients {
@@ -219,7 +219,7 @@ fn connections_that_read_no_records_are_closed_to_free_memory() {
     let mut world = World::new(config, 1);
     let (tls, client) = certificate_and_client();
     let client = Arc::new(client);
-    world.tls = Some(tls);
+    world.listen_tls(tls);
     let clients: Vec<_> = (0..60).map(|_| open(&mut world, &client)).collect();
     let reader = clients[0];
     for &client in &clients {

@@ -2,13 +2,18 @@
 //! over sockets that accept all output.
 
 use std::io::{self, ErrorKind, IoSlice};
+use std::time::Duration;
 
 use h_realtime::model::Plan;
 use h_realtime::realtime::ApiSettings;
 use h_realtime_engine::ws::{OpCode, encode_client_frame};
-use h_realtime_engine::{Arrival, Config, Engine, ListenerId, Now, Readiness, Socket};
+use h_realtime_engine::{
+    Config, Engine, ListenerId, ListenerOptions, Mail, Now, Readiness, Socket,
+};
 
 use crate::sim::api::{Api, Command, event};
+use crate::sim::environment::{Descriptive, Environment};
+use crate::sim::rng::Rng;
 use crate::{HEAP, alone};
 
 /// A publish request has up to 1 MiB: as many events as fit.
@@ -29,8 +34,10 @@ fn publish_large_batch() {
         1,
         at(0),
     );
+    let mut environment = Environment::new(Rng::new(1));
+    environment.listen(&mut engine, ListenerOptions::default());
     for _ in 0..CONNECTIONS {
-        open(&mut engine);
+        open(&mut engine, &mut environment);
     }
     assert_eq!(engine.counters().open, CONNECTIONS as u64);
     let plans: Vec<Plan> = (0..EVENTS)
@@ -38,17 +45,17 @@ fn publish_large_batch() {
         .collect();
     let base = HEAP.current_usage();
     HEAP.reset_peak_usage();
-    engine.begin_turn(at(0));
-    engine.command(Command::Batch(plans, 1));
+    environment.send(Mail::Command(Command::Batch(plans, 1)));
     for _ in 0..TURNS {
-        engine.begin_turn(at(0));
-        engine.serve();
-        engine.reap();
-        assert!(
-            engine.timeout().is_zero(),
+        environment.turn(&mut engine, at(0));
+        assert_eq!(
+            environment.wait(),
+            Some(Duration::ZERO),
             "the engine sleeps while events are queued"
         );
-        assert!(engine.wants_commands());
+        // Further messages are still handled.
+        assert_eq!(environment.mail(), 0);
+        environment.send(Mail::Command(Command::Batch(Vec::new(), 0)));
     }
     let taken = HEAP.peak_usage().saturating_sub(base);
     assert!(taken < MOST, "{taken} bytes");
@@ -87,27 +94,22 @@ impl Socket for Sink {
     }
 }
 
+impl Descriptive for Sink {}
+
 /// Opens a WebSocket that filters for the group of all events.
-fn open(engine: &mut Engine<Sink, Api>) {
+fn open(engine: &mut Engine<Sink, Api>, environment: &mut Environment<Sink, Command>) {
     let mut sent = HANDSHAKE.to_vec();
     encode_client_frame(true, OpCode::Text, [1, 2, 3, 4], FILTER, &mut sent);
-    let arrival = Arrival {
-        socket: Sink { sent },
-        listener: ListenerId(0),
-        peer: None,
-        tls: None,
-        expects_proxy_header: false,
-    };
-    engine.begin_turn(at(0));
-    let key = engine.accept(arrival).expect("room");
+    environment.connect(ListenerId(0), Sink { sent }, None);
+    environment.turn(engine, at(0));
+    let accepted = environment.take_accepted();
     let readiness = Readiness {
         readable: true,
         writable: true,
         read_closed: false,
     };
-    engine.ready(key, readiness);
-    engine.serve();
-    engine.reap();
+    environment.ready(accepted[0].key, readiness);
+    environment.turn(engine, at(0));
 }
 
 fn at(mono: u64) -> Now {

@@ -11,10 +11,12 @@ use std::time::Duration;
 use h_realtime_engine::http::{Request, Response, check_upgrade};
 use h_realtime_engine::ws::{OpCode, encode_client_frame};
 use h_realtime_engine::{
-    Arrival, Config, ConnCx, ConnKey, Cx, Engine, Frame, Handler, ListenerId, Message, Now,
+    Config, ConnCx, ConnKey, Cx, Engine, Frame, Handler, ListenerId, ListenerOptions, Message, Now,
     Readiness, RequestCx, Socket, Verdict,
 };
 
+use crate::sim::environment::{Descriptive, Environment};
+use crate::sim::rng::Rng;
 use crate::{HEAP, alone};
 
 /// The variation caused by the tests themselves.
@@ -167,6 +169,8 @@ impl Handler for Echo {
     fn on_command(&mut self, _: &mut Cx<'_, [u64; 3]>, (): ()) {}
 }
 
+impl Descriptive for ServerSocket {}
+
 struct Peer {
     key: ConnKey,
     wire: Rc<RefCell<Wire>>,
@@ -174,6 +178,7 @@ struct Peer {
 
 struct World {
     engine: Engine<ServerSocket, Echo>,
+    environment: Environment<ServerSocket, ()>,
     peers: Vec<Peer>,
     written: Rc<RefCell<Vec<usize>>>,
     /// In milliseconds.
@@ -184,8 +189,13 @@ struct World {
 
 impl World {
     fn new(config: Config) -> Self {
+        let mut engine = Engine::new(config, Echo, 1, at(0));
+        let mut environment = Environment::new(Rng::new(1));
+        environment.reserve(8192);
+        environment.listen(&mut engine, ListenerOptions::default());
         World {
-            engine: Engine::new(config, Echo, 1, at(0)),
+            engine,
+            environment,
             peers: Vec::with_capacity(8192),
             written: Rc::new(RefCell::new(Vec::with_capacity(8192))),
             clock: 0,
@@ -205,17 +215,10 @@ impl World {
                 wire: Rc::clone(&wire),
                 written: Rc::clone(&self.written),
             };
-            let arrival = Arrival {
-                socket,
-                listener: ListenerId(0),
-                peer: Some(IpAddr::V4(ip)),
-                tls: None,
-                expects_proxy_header: false,
-            };
-            let key = self
-                .engine
-                .accept(arrival)
-                .expect("the connection is accepted");
+            self.environment
+                .connect(ListenerId(0), socket, Some(IpAddr::V4(ip)));
+            self.turns();
+            let key = self.environment.take_accepted()[0].key;
             self.peers.push(Peer { key, wire });
             self.send(number, HANDSHAKE);
             self.turns();
@@ -228,7 +231,7 @@ impl World {
     fn send(&mut self, number: usize, bytes: &[u8]) {
         let peer = &self.peers[number];
         peer.wire.borrow_mut().to_server.extend_from_slice(bytes);
-        self.engine.ready(peer.key, edge(false));
+        self.environment.ready(peer.key, edge(false));
     }
 
     /// Takes the server's output to a peer.
@@ -252,7 +255,7 @@ impl World {
         let mut echoed = 0;
         while echoed < LARGE {
             self.peers[number].wire.borrow_mut().room = Some(9000);
-            self.engine.ready(self.peers[number].key, edge(false));
+            self.environment.ready(self.peers[number].key, edge(false));
             self.turns();
             let bytes = self.take(number).len();
             assert!(bytes > 0, "only {echoed} bytes were echoed");
@@ -265,7 +268,7 @@ impl World {
     fn disconnect_all(&mut self) {
         for peer in self.peers.drain(..) {
             peer.wire.borrow_mut().has_ended = true;
-            self.engine.ready(peer.key, edge(true));
+            self.environment.ready(peer.key, edge(true));
         }
         self.turns();
         self.written.borrow_mut().clear();
@@ -277,7 +280,7 @@ impl World {
     fn advance(&mut self, span: Duration) {
         let end = self.clock + span.as_millis() as u64;
         while self.clock < end {
-            self.clock += self.engine.timeout().as_millis().max(1) as u64;
+            self.clock += self.wait().as_millis().max(1) as u64;
             self.turns();
             while let Some(number) = self.next_written() {
                 self.answer_ping(number);
@@ -305,13 +308,15 @@ impl World {
     /// Runs turns until the engine is idle.
     fn turns(&mut self) {
         loop {
-            self.engine.begin_turn(at(self.clock));
-            self.engine.serve();
-            self.engine.reap();
-            if !self.engine.timeout().is_zero() {
+            self.environment.turn(&mut self.engine, at(self.clock));
+            if !self.wait().is_zero() {
                 return;
             }
         }
+    }
+
+    fn wait(&self) -> Duration {
+        self.environment.wait().expect("no shutdown")
     }
 }
 

@@ -7,7 +7,6 @@ use h_realtime::model::{
 };
 use h_realtime::realtime::{ApiSession, ApiSettings, Completion, EventQueue, Realtime, TurnLimits};
 use h_realtime_engine::http::{Request, Response, check_upgrade};
-use h_realtime_engine::testing::with_conn_cx;
 use h_realtime_engine::{ConnCx, ConnKey, Cx, Handler, Message, RequestCx, Verdict};
 
 /// The API, with a fixed hash key. Beside its own paths it has `/later` and `/slow`, which defer a
@@ -35,8 +34,6 @@ pub enum Command {
     Batch(Vec<Plan>, usize),
     /// The response to a deferred request; whether it is a handshake.
     Answer(ConnKey, bool),
-    /// A client's message, as if its frame had just been decoded.
-    Message(ConnKey, &'static str),
 }
 
 impl Api {
@@ -120,9 +117,6 @@ impl Handler for Api {
             Command::Answer(key, false) => {
                 cx.respond(key, Response::new(200, "text/plain", &b"late"[..]));
             }
-            Command::Message(key, text) => with_conn_cx(cx, key, |cx| {
-                self.realtime.on_client_message(cx, Message::Text(text));
-            }),
         }
     }
 

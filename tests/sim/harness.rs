@@ -1,13 +1,13 @@
 //! The whole API on simulated sockets: the engine, the Real Time API, and clients.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use h_realtime::model::Plan;
 use h_realtime::realtime::ApiSettings;
-use h_realtime_engine::{Arrival, Config, ConnKey, Engine, ListenerId, Now};
+use h_realtime_engine::{Config, ConnKey, Engine, ListenerId, ListenerOptions, Mail, Now};
 
 use super::api::{Api, Command};
+use super::environment::Environment;
 use super::frames::{ClientEvent, FrameReader, client_frame, handshake};
 use super::rng::Rng;
 use super::socket::{Calls, ROOMY, SimSocket, Wire};
@@ -15,15 +15,15 @@ use super::socket::{Calls, ROOMY, SimSocket, Wire};
 /// A server and its clients, idle between two calls.
 pub struct ApiHarness {
     engine: Engine<SimSocket, Api>,
+    environment: Environment<SimSocket, Command>,
     clients: Vec<Client>,
-    plans: VecDeque<Plan>,
     /// In milliseconds. It only advances in [`ApiHarness::wait`].
     clock: u64,
 }
 
 struct Client {
     wire: Wire,
-    key: ConnKey,
+    key: Option<ConnKey>,
     reader: FrameReader,
 }
 
@@ -34,10 +34,13 @@ impl ApiHarness {
             max_terms,
             ..ApiSettings::default()
         };
+        let mut engine = Engine::new(Config::default(), Api::new(settings), 1, at(START));
+        let mut environment = Environment::new(Rng::new(1));
+        environment.listen(&mut engine, ListenerOptions::default());
         ApiHarness {
-            engine: Engine::new(Config::default(), Api::new(settings), 1, at(START)),
+            engine,
+            environment,
             clients: Vec::new(),
-            plans: VecDeque::new(),
             clock: START,
         }
     }
@@ -54,17 +57,11 @@ impl ApiHarness {
     /// Connects a client without sending anything and returns its number.
     pub fn connect(&mut self) -> usize {
         let wire = Wire::new(ROOMY, Rng::new(1));
-        let arrival = Arrival {
-            socket: wire.socket(),
-            listener: ListenerId(0),
-            peer: None,
-            expects_proxy_header: false,
-            tls: None,
-        };
-        let key = self.engine.accept(arrival).expect("room");
-        wire.state().register();
+        self.environment.connect(ListenerId(0), wire.socket(), None);
         let reader = FrameReader::default();
+        let key = None;
         self.clients.push(Client { wire, key, reader });
+        self.settle();
         self.clients.len() - 1
     }
 
@@ -88,13 +85,15 @@ impl ApiHarness {
 
     /// Publishes events in the same turn.
     pub fn publish_all(&mut self, plans: impl IntoIterator<Item = Plan>) {
-        self.plans.extend(plans);
+        for plan in plans {
+            self.environment.send(Mail::Command(Command::Event(plan)));
+        }
         self.settle();
     }
 
     /// Sleeps for as long as the reactor would.
     pub fn wait(&mut self) {
-        self.clock += self.engine.timeout().as_millis() as u64;
+        self.clock += self.timeout().as_millis() as u64;
         self.settle();
     }
 
@@ -124,28 +123,32 @@ impl ApiHarness {
     /// Runs turns until the engine would sleep.
     pub fn settle(&mut self) {
         for _ in 0..MAX_TURNS {
-            self.engine.begin_turn(at(self.clock));
             for client in &self.clients {
-                let edge = client.wire.state().take_edge();
-                if let Some(readiness) = edge {
-                    self.engine.ready(client.key, readiness);
+                if let Some(key) = client.key
+                    && let Some(readiness) = client.wire.state().take_edge()
+                {
+                    self.environment.ready(key, readiness);
                 }
             }
-            while self.engine.wants_commands()
-                && let Some(plan) = self.plans.pop_front()
-            {
-                self.engine.command(Command::Event(plan));
+            self.environment.turn(&mut self.engine, at(self.clock));
+            for accepted in self.environment.take_accepted() {
+                let client = &mut self.clients[accepted.number];
+                client.key = Some(accepted.key);
+                client.wire.state().register();
             }
-            self.engine.serve();
-            self.engine.reap();
             let mut clients = self.clients.iter();
-            let has_edge = clients.any(|client| client.wire.state().has_edge());
-            if !has_edge && self.plans.is_empty() && self.engine.timeout() > Duration::ZERO {
+            let has_edge = self.environment.has_event()
+                || clients.any(|client| client.wire.state().has_edge());
+            if !has_edge && self.timeout() > Duration::ZERO {
                 assert_eq!(self.engine.check_invariants(), Ok(()));
                 return;
             }
         }
         panic!("the engine does not become idle");
+    }
+
+    fn timeout(&self) -> Duration {
+        self.environment.wait().expect("no shutdown")
     }
 }
 

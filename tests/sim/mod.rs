@@ -6,11 +6,12 @@
 //! instead of the application, without oracles.
 #![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 
+pub mod acts;
 pub mod api;
 pub mod app;
-pub mod backlog;
 pub mod client;
 pub mod contract;
+pub mod environment;
 pub mod frames;
 pub mod harness;
 pub mod ops;

@@ -1,14 +1,16 @@
 //! Random operations: generated from a seed, or given as a list, and executed in a [`World`].
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use h_realtime_engine::ws::CAN_DEFLATE;
-use h_realtime_engine::{Config, ListenerId};
+use h_realtime_engine::{Config, ListenerId, ListenerOptions, Mail, SocketOwnership};
 
-use super::app::{BODY_LIMIT, Command, Payload, pad};
-use super::client::{Behavior, Client};
-use super::frames::{deflate, handshake};
+use super::acts::{ask, begin, say, violate};
+use super::app::{Command, Payload, pad};
+use super::client::Behavior;
+use super::environment::EMFILE;
 use super::rng::Rng;
 use super::socket::{Faults, Limits};
 use super::world::{PollerFaults, World};
@@ -87,6 +89,11 @@ pub enum Op {
     Drain {
         ms: u16,
     },
+    /// `accept` fails, for one connection only or so that it is retried later.
+    FailAccept {
+        listener: u8,
+        is_serious: bool,
+    },
     /// Reloads with other limits and deadlines, derived from the seed.
     Reload {
         seed: u16,
@@ -103,11 +110,16 @@ pub fn run(seed: u64, ops: impl IntoIterator<Item = Op>) {
         repeated: 5,
         shuffled: true,
     };
+    // Without a random choice, so that seeds keep their meaning.
+    world.listen_with(ListenerOptions {
+        ownership: OWNERSHIPS[seed as usize % OWNERSHIPS.len()],
+        ..ListenerOptions::default()
+    });
     let faults = faults(&mut rng);
     if rng.chance(30) {
-        world.backlog.descriptors = 3 + rng.below(20);
+        world.environment.descriptors = 3 + rng.below(20);
     }
-    world.backlog.unregistered = if rng.chance(30) { 10 } else { 0 };
+    world.environment.unregistered = if rng.chance(30) { 10 } else { 0 };
     let is_verbose = std::env::var_os("TELL").is_some();
     for op in ops {
         if is_verbose {
@@ -202,7 +214,11 @@ impl Op {
                 seed: rng.below(1 << 16) as u16,
             },
             590..680 => Op::Command(Op::command(rng, size)),
-            680..898 => Op::Turn,
+            680..895 => Op::Turn,
+            895..898 => Op::FailAccept {
+                listener: rng.below(3) as u8,
+                is_serious: rng.chance(50),
+            },
             898..900 => Op::Standstill {
                 ms: rng.below(1 << 16) as u16,
             },
@@ -260,9 +276,24 @@ impl World {
                 self.flow();
             }
             Op::Standstill { ms } => self.run_standstill(u64::from(*ms)),
-            Op::Drain { ms } => self
-                .engine
-                .begin_drain(Duration::from_millis(u64::from(*ms))),
+            // The second time, it would end at once.
+            Op::Drain { .. } if self.is_draining => {}
+            Op::Drain { ms } => {
+                self.is_draining = true;
+                let over = Duration::from_millis(u64::from(*ms));
+                self.environment.send(Mail::Shutdown(over));
+            }
+            Op::FailAccept {
+                listener,
+                is_serious,
+            } => {
+                let listener = ListenerId(listener % 3);
+                if self.environment.is_listening(listener) {
+                    let code = if *is_serious { EMFILE } else { ECONNABORTED };
+                    let error = io::Error::from_raw_os_error(code);
+                    self.environment.fail_accept(listener, [error]);
+                }
+            }
             Op::Reload { seed } => {
                 let mut rng = Rng::new(u64::from(*seed));
                 let mut config = config(&mut rng);
@@ -317,7 +348,11 @@ impl World {
             receive: sizes[rng.below(4)],
             send: sizes[rng.below(4)],
         };
-        self.listener = ListenerId(u8::from(address == 5));
+        self.listener = match address {
+            5 => ListenerId(1),
+            4 => ListenerId(2),
+            _ => ListenerId(0),
+        };
         let behavior = Behavior {
             is_eager: eager,
             ..Behavior::default()
@@ -382,111 +417,10 @@ impl World {
     }
 }
 
-/// Sends a client's first bytes.
-fn begin(client: &mut Client, kind: u8) {
-    match kind {
-        0..8 => client.send_handshake("/ws"),
-        8..11 => client.send_handshake("/later"),
-        11 => ask(client, 0),
-        12 => ask(client, 3),
-        13 => {
-            client.behavior.is_wrong = true;
-            client.raw("GET / HTTP/1.1\nHost: sim\n\n");
-        }
-        14 => {
-            // An incomplete handshake.
-            client.behavior.is_wrong = true;
-            client.raw(&handshake("/ws")[..40]);
-        }
-        _ => {}
-    }
-}
-
-/// Sends another request after the ones already sent.
-fn ask(client: &mut Client, kind: u8) {
-    let is_tunnel = client.expected.iter().any(|right| right.contains(&101));
-    if client.behavior.is_wrong || client.behavior.has_finished || is_tunnel {
-        return;
-    }
-    let body = BODY_LIMIT - 10 + usize::from(kind);
-    let with_body = |expect| {
-        let head =
-            format!("POST /body HTTP/1.1\r\nHost: sim\r\nContent-Length: {body}{expect}\r\n\r\n");
-        head + &pad(body)
-    };
-    // Every other body is chunked, with two large chunks.
-    let in_chunks = |expect| {
-        let head = format!("POST /body HTTP/1.1\r\nTransfer-Encoding: chunked{expect}\r\n\r\n");
-        let (small, large) = (pad(body - 2900), pad(1450));
-        let small: String = small
-            .chars()
-            .map(|byte| format!("1\r\n{byte}\r\n"))
-            .collect();
-        head + &format!("5aa;a=b\r\n{large}\r\n{small}5AA\r\n{large}\r\n0\r\nA: b\r\n\r\n")
-    };
-    let is_odd = client.expected.len() % 2 == 1;
-    let with_body = |expect| {
-        if is_odd {
-            in_chunks(expect)
-        } else {
-            with_body(expect)
-        }
-    };
-    match kind {
-        5 => client.request("GET /key HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
-        0..5 => client.request("GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
-        6 => client.request("GET /big HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
-        7 => client.request("GET /none HTTP/1.1\r\nHost: sim\r\n\r\n", &[404]),
-        8 => client.request("GET /slow HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
-        9 => client.request(with_body(""), &[200]),
-        10 => client.request(with_body("\r\nExpect: 100-continue"), &[200]),
-        11 => client.request(with_body(""), &[413]),
-        12 => client.send_handshake("/later"),
-        13 => client.request("GET /ws HTTP/1.1\r\nHost: sim\r\n\r\n", &[400]),
-        _ => client.send_handshake("/ws"),
-    }
-}
-
-fn say(client: &mut Client, verb: u8, size: usize) {
-    let verb = match verb {
-        0..4 => "echo",
-        4 if size.is_multiple_of(4) => "mixed",
-        5 => "quiet",
-        6..8 => "twice",
-        8 => "self",
-        9..11 => "all",
-        11 => "let",
-        12 => return client.binary(&vec![verb; size]),
-        13 if size.is_multiple_of(8) => "bye",
-        14 if size.is_multiple_of(8) => "kill",
-        _ => "echo",
-    };
-    client.text(&format!("{verb} {}", pad(size)));
-}
-
-/// Violates the protocol in one of several ways.
-fn violate(client: &mut Client, how: u8) {
-    client.finish_part();
-    client.behavior.is_wrong = true;
-    match how {
-        0 => client.frame(0xC1, b"reserved bit"),
-        1 => client.frame(0x83, b"unknown opcode"),
-        2 => client.frame(0x80, b"unexpected continuation"),
-        3 => client.raw([0x81, 2, b'h', b'i']),
-        4 => client.frame(0x81, &[0xFF, 0xFE]),
-        5 => client.frame(0x82, &vec![0; 20_000]),
-        6 => client.frame(0x88, &[3]),
-        7 => client.frame(0x88, &1005_u16.to_be_bytes()),
-        8 => client.frame(0x09, b"a fragmented ping"),
-        9 => client.frame(0x89, &[0; 126]),
-        10 => client.raw(b"GET / HTTP/1.1\r\n\r\n"),
-        // Data after a close frame.
-        11 => {
-            client.close(1000);
-            client.frame(0x81, b"echo too late");
-        }
-        // A decompression bomb, or a reserved bit without compression.
-        12 => client.frame(0xC2, &deflate(&vec![0; 1 << 17])),
-        _ => client.frame(0x88, &[]),
-    }
-}
+/// The ownership of the third listener, by the seed.
+const OWNERSHIPS: [SocketOwnership; 3] = [
+    SocketOwnership::Owned,
+    SocketOwnership::ReusePort,
+    SocketOwnership::Inherited,
+];
+const ECONNABORTED: i32 = 103;

@@ -10,10 +10,11 @@ use std::rc::Rc;
 
 use h_realtime_engine::{Readiness, Socket};
 
+use super::environment::{Descriptive, Descriptor};
 use super::rng::Rng;
 
 /// The server's side, owned by the engine.
-pub struct SimSocket(Wire);
+pub struct SimSocket(Wire, Option<Descriptor>);
 
 /// Both sides of one connection, shared by the simulation and the engine's socket.
 #[derive(Clone)]
@@ -136,7 +137,7 @@ impl Wire {
     }
 
     pub fn socket(&self) -> SimSocket {
-        SimSocket(self.clone())
+        SimSocket(self.clone(), None)
     }
 
     pub fn state(&self) -> RefMut<'_, State> {
@@ -401,6 +402,12 @@ impl Socket for SimSocket {
 
     fn abort_on_drop(&mut self) {
         self.0.state().is_aborted = true;
+    }
+}
+
+impl Descriptive for SimSocket {
+    fn hold(&mut self, descriptor: Descriptor) {
+        self.1 = Some(descriptor);
     }
 }
 

@@ -1,38 +1,37 @@
 //! The engine, its clients, and the clock, one turn at a time.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use h_realtime_engine::tls::TlsConfig;
-use h_realtime_engine::{Arrival, Config, ConnKey, Engine, Interest, ListenerId, Now, Readiness};
+use h_realtime_engine::{
+    Config, ConnKey, Engine, Interest, ListenerId, ListenerOptions, Mail, Now, Readiness, Reload,
+};
 
 use super::app::{App, Command, Log};
-use super::backlog::{Accept, Backlog};
 use super::client::{Behavior, Client};
+use super::environment::Environment;
 use super::oracle;
 use super::rng::Rng;
 use super::socket::{Calls, End, Faults, Limits, ROOMY, SimSocket, Wire};
 
 pub struct World {
     pub engine: Engine<SimSocket, App>,
+    pub environment: Environment<SimSocket, Command>,
     pub clients: Vec<Client>,
     pub log: Log,
     pub poller_faults: PollerFaults,
     /// Sizes of the kernel's buffers for new connections.
     pub limits: Limits,
-    /// The listener of new connections.
+    /// The listener of new connections: 0, 1, or one of [`World::listen_with`].
     pub listener: ListenerId,
-    /// Whether new connections must begin with a PROXY protocol header.
-    pub expects_proxy_header: bool,
-    /// The TLS configuration of new connections.
-    pub tls: Option<TlsConfig>,
     /// In milliseconds.
     pub clock: u64,
     /// Whether queues may grow so long that even closing connections are shed.
     may_shed: bool,
+    /// Whether a shutdown was requested.
+    pub is_draining: bool,
     rng: Rng,
-    pub backlog: Backlog<(usize, Arrival<SimSocket>)>,
-    commands: VecDeque<Command>,
     /// The clients that are still connected.
     pub active: Vec<usize>,
 }
@@ -58,26 +57,52 @@ impl World {
         let app = App::new(log.clone(), rng.fork());
         let clock = 1_000_000;
         let may_shed = config.queue_total < 1 << 20;
+        let mut engine = Engine::new(config, app, rng.next(), at(clock));
+        // With random numbers of its own, so that seeds keep their meaning.
+        let mut environment = Environment::new(Rng::new(seed ^ 0xACCE));
+        for _ in 0..2 {
+            environment.listen(&mut engine, ListenerOptions::default());
+        }
         World {
-            engine: Engine::new(config, app, rng.next(), at(clock)),
+            engine,
+            environment,
             clients: Vec::new(),
             log,
             poller_faults: PollerFaults::default(),
             limits: ROOMY,
             listener: ListenerId(0),
-            expects_proxy_header: false,
-            tls: None,
             clock,
             may_shed,
+            is_draining: false,
             rng,
-            backlog: Backlog::new(),
-            commands: VecDeque::new(),
             active: Vec::new(),
         }
     }
 
     pub fn calm() -> Self {
         World::new(Config::default(), 1)
+    }
+
+    /// Adds a listener with these options, to which clients connect from then on.
+    pub fn listen_with(&mut self, options: ListenerOptions) -> ListenerId {
+        self.listener = self.environment.listen(&mut self.engine, options);
+        self.listener
+    }
+
+    /// Adds a TLS listener, to which clients connect from then on.
+    pub fn listen_tls(&mut self, tls: TlsConfig) -> ListenerId {
+        self.listen_with(ListenerOptions {
+            tls: Some(tls),
+            ..ListenerOptions::default()
+        })
+    }
+
+    /// Adds a listener that expects the PROXY protocol, to which clients connect from then on.
+    pub fn listen_proxied(&mut self) -> ListenerId {
+        self.listen_with(ListenerOptions {
+            expects_proxy_header: true,
+            ..ListenerOptions::default()
+        })
     }
 
     /// Connects a client from this machine, which is accepted in the next turn.
@@ -87,18 +112,11 @@ impl World {
 
     pub fn connect_from(&mut self, peer: Option<IpAddr>, behavior: Behavior) -> usize {
         let wire = Wire::new(self.limits, self.rng.fork());
-        let arrival = Arrival {
-            socket: wire.socket(),
-            listener: self.listener,
-            peer,
-            expects_proxy_header: self.expects_proxy_header,
-            tls: self.tls.clone(),
-        };
         let rng = self.rng.fork();
+        let number = self.environment.connect(self.listener, wire.socket(), peer);
+        assert_eq!(number, self.clients.len());
         self.clients.push(Client::new(wire, rng, behavior));
-        let number = self.clients.len() - 1;
         self.active.push(number);
-        self.backlog.push((number, arrival));
         number
     }
 
@@ -170,35 +188,46 @@ impl World {
     }
 
     pub fn command(&mut self, command: Command) {
-        self.commands.push_back(command);
+        self.environment.send(Mail::Command(command));
     }
 
-    /// Reloads the engine's configuration.
+    /// Reloads the engine's configuration in the next turn.
     pub fn reload(&mut self, config: Config) {
         self.may_shed |= config.queue_total < 1 << 20;
-        self.engine.reconfigure(config);
+        let reload = Reload { config, tls: None };
+        self.environment.send(Mail::Reload(Box::new(reload)));
     }
 
-    /// Runs one turn, in the order of the reactor.
+    /// Runs a turn in which the server is told to shut down.
+    pub fn shut_down(&mut self, over: Duration) {
+        self.environment.send(Mail::Shutdown(over));
+        self.turn();
+    }
+
+    /// Returns whether the server has ended.
+    pub fn has_ended(&self) -> bool {
+        self.environment.wait().is_none()
+    }
+
+    /// Runs one turn.
     pub fn turn(&mut self) {
         let events = self.poll(self.poller_faults.delayed);
         self.turn_with(events);
     }
 
     pub fn turn_with(&mut self, events: Vec<(ConnKey, Readiness)>) {
-        self.engine.begin_turn(at(self.clock));
+        let now = at(self.clock);
         for (key, readiness) in events {
-            self.engine.ready(key, readiness);
+            self.environment.ready(key, readiness);
         }
-        while self.engine.wants_commands()
-            && let Some(command) = self.commands.pop_front()
-        {
-            self.engine.command(command);
-        }
-        self.engine.serve();
-        self.accept();
-        if self.engine.reap() {
-            self.backlog.reaped();
+        self.environment.turn(&mut self.engine, now);
+        for accepted in self.environment.take_accepted() {
+            let client = &mut self.clients[accepted.number];
+            client.key = Some(accepted.key);
+            match accepted.is_registered {
+                true => client.wire.state().register(),
+                false => client.behavior.is_wrong = true,
+            }
         }
         self.check();
     }
@@ -236,27 +265,6 @@ impl World {
             self.rng.shuffle(&mut events);
         }
         events
-    }
-
-    fn accept(&mut self) {
-        loop {
-            let connections = self.engine.counters().connections;
-            let (number, arrival) = match self.backlog.accept(self.clock, connections) {
-                Accept::One(arrival) => arrival,
-                Accept::NoDescriptor => return self.engine.count_accept_failure(),
-                Accept::Nothing => return,
-            };
-            let key = self.engine.accept(arrival);
-            self.clients[number].key = key;
-            let Some(key) = key else { continue };
-            if self.rng.chance(self.backlog.unregistered) {
-                self.clients[number].behavior.is_wrong = true;
-                self.engine.abandon(key);
-                self.engine.count_accept_failure();
-                return self.backlog.refuse(self.clock);
-            }
-            self.clients[number].wire.state().register();
-        }
     }
 
     /// The invariants after every turn.
@@ -306,8 +314,8 @@ impl World {
             let is_quiet = events.is_empty();
             self.turn_with(events);
             let mut active = self.active.iter().map(|&number| &self.clients[number]);
-            let has_edge =
-                active.any(|client| client.key.is_some() && client.wire.state().has_edge());
+            let has_edge = self.environment.has_event()
+                || active.any(|client| client.key.is_some() && client.wire.state().has_edge());
             if is_quiet && !has_edge && self.timeout() > 0 {
                 return self.check_quiet();
             }
@@ -318,15 +326,14 @@ impl World {
         );
     }
 
-    /// Returns the milliseconds for which the reactor would sleep.
-    fn timeout(&self) -> u64 {
-        let engine = self.engine.timeout().as_millis() as u64;
-        engine.min(self.backlog.timeout(self.clock))
+    /// Returns the milliseconds for which the reactor would sleep: forever once it has ended.
+    pub fn timeout(&self) -> u64 {
+        let wait = self.environment.wait();
+        wait.map_or(u64::MAX, |wait| wait.as_millis() as u64)
     }
 
     fn check_quiet(&mut self) {
-        let connections = self.engine.counters().connections;
-        if let Err(problem) = self.backlog.check_quiet(connections) {
+        if let Err(problem) = self.environment.check_quiet() {
             panic!("{problem}");
         }
         for &number in &self.active {
@@ -392,7 +399,7 @@ impl World {
     /// Disconnects all clients, advances the clock, and checks that no state is left.
     pub fn finish(&mut self) {
         self.poller_faults = PollerFaults::default();
-        self.backlog.lift();
+        self.environment.lift();
         self.flow();
         for number in 0..self.clients.len() {
             let client = &mut self.clients[number];

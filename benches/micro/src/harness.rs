@@ -1,17 +1,26 @@
-//! The engine with its connections and the clock, one turn at a time, in the order of the reactor.
+//! The engine with its connections and the clock, one turn at a time.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 use h_realtime::realtime::ApiSettings;
-use h_realtime_engine::{Arrival, Config, ConnKey, Engine, ListenerId, Now, Readiness};
+use h_realtime_engine::{
+    Config, ConnKey, Engine, ListenerId, ListenerOptions, Mail, Now, Readiness,
+};
 
 use crate::api::{Api, Command};
+use crate::environment::{Descriptive, Environment};
+use crate::rng::Rng;
 use crate::socket::{IoCounters, SimSocket};
 
 /// A server and its clients, idle between two calls.
 pub struct Harness {
     engine: Engine<SimSocket, Api>,
-    clients: Vec<(ConnKey, SimSocket)>,
+    environment: Environment<SimSocket, Command>,
+    clients: Vec<(Option<ConnKey>, SimSocket)>,
+    /// The clients that have not been accepted, in the order in which they connected.
+    connecting: VecDeque<usize>,
     counters: Rc<IoCounters>,
     /// In milliseconds. It only advances in [`Harness::wait`].
     clock: u64,
@@ -19,33 +28,34 @@ pub struct Harness {
 
 impl Harness {
     pub fn new(config: Config) -> Self {
+        let mut engine = Engine::new(config, Api::new(ApiSettings::default()), 1, at(START));
+        let mut environment = Environment::new(Rng::new(1));
+        environment.listen(&mut engine, ListenerOptions::default());
         Harness {
-            engine: Engine::new(config, Api::new(ApiSettings::default()), 1, at(START)),
+            engine,
+            environment,
             clients: Vec::new(),
+            connecting: VecDeque::new(),
             counters: Rc::default(),
             clock: START,
         }
     }
 
-    /// Connects a client.
+    /// Connects a client, which is accepted in the next turn.
     pub fn connect(&mut self) -> usize {
         let number = self.clients.len();
         let socket = SimSocket::new(number, Rc::clone(&self.counters));
-        let arrival = Arrival {
-            socket: socket.clone(),
-            listener: ListenerId(0),
-            peer: None,
-            tls: None,
-            expects_proxy_header: false,
-        };
-        let key = self.engine.accept(arrival).expect("room");
-        self.clients.push((key, socket));
+        self.environment
+            .connect(ListenerId(0), socket.clone(), None);
+        self.clients.push((None, socket));
+        self.connecting.push_back(number);
         number
     }
 
     /// Opens WebSocket connections, sends the given messages, and reads the replies.
     pub fn open(&mut self, count: usize, messages: &[&'static [u8]]) {
         let numbers: Vec<_> = (0..count).map(|_| self.connect()).collect();
+        self.finish_turn();
         for message in messages {
             self.send(numbers.iter().copied(), message);
         }
@@ -54,49 +64,40 @@ impl Harness {
 
     /// Sends bytes from clients, all in the same turn, and processes them completely.
     pub fn send(&mut self, numbers: impl IntoIterator<Item = usize>, bytes: &'static [u8]) {
-        self.engine.begin_turn(at(self.clock));
         for number in numbers {
             let (key, socket) = &self.clients[number];
             socket.send(bytes);
-            self.engine.ready(*key, FRESH);
+            self.environment.ready(key.expect("it was accepted"), FRESH);
         }
         self.finish_turn();
     }
 
     /// Publishes events, all in the same turn.
     pub fn publish(&mut self, commands: impl IntoIterator<Item = Command>) {
-        self.engine.begin_turn(at(self.clock));
         for command in commands {
-            self.engine.command(command);
+            self.environment.send(Mail::Command(command));
         }
         self.finish_turn();
     }
 
-    /// Runs only the handler's part of a client's message.
-    pub fn dispatch(&mut self, number: usize, text: &'static str) {
-        let key = self.clients[number].0;
-        self.engine.command(Command::Message(key, text));
-    }
-
-    /// Ends a client's direction and removes the connection once it has ended.
+    /// Ends a client's direction, and removes the connection once it has ended. The last client
+    /// takes its number.
     pub fn disconnect(&mut self, number: usize) {
         let (key, socket) = self.clients.swap_remove(number);
-        assert_eq!(number, self.clients.len(), "the newest leaves");
         socket.finish();
-        self.engine.begin_turn(at(self.clock));
         let readiness = Readiness {
             read_closed: true,
             ..FRESH
         };
-        self.engine.ready(key, readiness);
+        self.environment.ready(key.expect("it was accepted"), readiness);
         self.finish_turn();
-        assert_eq!(self.engine.counters().connections, number as u64);
+        let connections = self.engine.counters().connections;
+        assert_eq!(connections, self.clients.len() as u64);
     }
 
     /// Sleeps for as long as the reactor would and runs a turn.
     pub fn wait(&mut self) {
-        self.clock += self.engine.timeout().as_millis() as u64;
-        self.engine.begin_turn(at(self.clock));
+        self.clock += self.timeout().as_millis() as u64;
         self.finish_turn();
     }
 
@@ -110,17 +111,28 @@ impl Harness {
         &self.counters
     }
 
-    /// Completes a turn and runs the turns that must follow at once.
-    fn finish_turn(&mut self) {
-        self.engine.serve();
-        self.engine.reap();
-        while self.engine.timeout().is_zero() {
-            self.engine.begin_turn(at(self.clock));
-            self.engine.serve();
-            self.engine.reap();
+    /// Runs a turn, and the turns that must follow at once.
+    pub fn finish_turn(&mut self) {
+        loop {
+            self.environment.turn(&mut self.engine, at(self.clock));
+            if !self.timeout().is_zero() {
+                break;
+            }
+        }
+        if !self.connecting.is_empty() {
+            for accepted in self.environment.take_accepted() {
+                let number = self.connecting.pop_front().expect("it connected");
+                self.clients[number].0 = Some(accepted.key);
+            }
         }
     }
+
+    fn timeout(&self) -> Duration {
+        self.environment.wait().expect("no shutdown")
+    }
 }
+
+impl Descriptive for SimSocket {}
 
 fn at(clock: u64) -> Now {
     Now {

@@ -1,50 +1,60 @@
 //! Admission of new connections, and their initial state.
 
+use std::io;
 use std::net::IpAddr;
 
 use super::eviction::{Admitted, PoolId};
+use super::turn::Io;
 use super::{Engine, floor_tick};
 use crate::conn::lifecycle::Event;
 use crate::conn::pace::Pace;
 use crate::conn::{Conn, Flags, Phase};
-use crate::handler::{Handler, Refusal};
+use crate::handler::Handler;
 use crate::io::socket::Socket;
 use crate::io::tls::{TlsConfig, TlsLink};
 use crate::io::transport::Transport;
 use crate::{ConnKey, ListenerId};
 
-/// A connection to be accepted.
-pub struct Arrival<S> {
-    /// The connected socket.
-    pub socket: S,
-    /// The listener that accepted it.
-    pub listener: ListenerId,
-    /// The peer's address; `None` on a unix socket.
-    pub peer: Option<IpAddr>,
-    /// Whether it must start with a PROXY protocol header.
-    pub expects_proxy_header: bool,
-    /// The TLS configuration, on TLS listeners.
-    pub tls: Option<TlsConfig>,
-}
-
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Accepts a new connection. Returns `None`, and drops the socket, if a limit does not even
-    /// allow an error response. The engine owns the connection from now on: if registering it with
-    /// the poller fails, the caller must call [`Engine::abandon`].
-    pub fn accept(&mut self, arrival: Arrival<S>) -> Option<ConnKey> {
+    /// Adds an accepted connection, and registers its socket with the poller. Drops the socket if a
+    /// limit does not even allow an error response.
+    ///
+    /// # Errors
+    /// If the poller does not accept the socket.
+    pub(super) fn accept(
+        &mut self,
+        listener: ListenerId,
+        socket: S,
+        peer: Option<IpAddr>,
+        io: &mut impl Io<Socket = S>,
+    ) -> io::Result<()> {
         self.counters.accepted += 1;
-        if !self.admits(arrival.listener) {
-            self.counters.count_refusal(Refusal::ShuttingDown);
-            return None;
-        }
-        let pool = self.pool_of(arrival.listener);
+        let Some(key) = self.add_connection(listener, socket, peer) else {
+            return Ok(());
+        };
+        let Some(conn) = self.arena.get_mut(key) else {
+            return Ok(());
+        };
+        let registered = io.register(conn.transport.socket_mut(), key);
+        registered.inspect_err(|_| self.apply(key, Event::Lost))
+    }
+
+    fn add_connection(
+        &mut self,
+        listener: ListenerId,
+        socket: S,
+        peer: Option<IpAddr>,
+    ) -> Option<ConnKey> {
+        let options = self.listeners.get(listener)?;
+        let (expects_proxy_header, tls) = (options.expects_proxy_header, options.tls.clone());
+        let pool = self.pool_of(listener);
         let is_reserved = pool == PoolId::Reserved;
-        let is_proxy = !is_reserved && self.config.trusted_proxies.trust(arrival.peer);
-        if arrival.expects_proxy_header && !is_proxy {
+        let is_proxy = !is_reserved && self.config.trusted_proxies.trust(peer);
+        if expects_proxy_header && !is_proxy {
             self.counters.refused_untrusted += 1;
             return None;
         }
-        let counts = arrival.peer.filter(|_| !is_reserved);
+        let counts = peer.filter(|_| !is_reserved);
         if counts.is_some_and(|ip| !self.admit(ip)) {
             self.counters.refused_per_ip += 1;
             return None;
@@ -52,12 +62,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let place = self.find_room(pool);
         self.counters.refused_full += u64::from(place != Some(Admitted::Own));
         let place = place?;
-        let transport = self.transport(arrival.socket, arrival.tls.as_ref())?;
-        let mut conn = Conn::new(transport, arrival.listener, floor_tick(self.now));
+        let transport = self.transport(socket, tls.as_ref())?;
+        let mut conn = Conn::new(transport, listener, floor_tick(self.now));
         if place == Admitted::OverLimit {
             conn.flags.set(Flags::OVER_LIMIT);
         }
-        if arrival.expects_proxy_header {
+        if expects_proxy_header {
             conn.phase = Phase::ProxyHeader(Box::default());
         } else if is_proxy {
             conn.flags.set(Flags::PROXIED);
@@ -70,16 +80,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         self.arm(key, self.config.handshake_timeout);
         Some(key)
-    }
-
-    /// Ends a connection that could not be registered with the poller.
-    pub fn abandon(&mut self, key: ConnKey) {
-        self.apply(key, Event::Lost);
-    }
-
-    /// Counts a failed `accept`.
-    pub fn count_accept_failure(&mut self) {
-        self.counters.accept_failures += 1;
     }
 
     fn transport(&mut self, socket: S, tls: Option<&TlsConfig>) -> Option<Transport<S>> {

@@ -26,16 +26,23 @@ impl TurnLatencies {
         }
     }
 
-    pub(super) fn clear(&mut self) {
+    fn clear(&mut self) {
         self.0.clear();
         self.0.shrink_to(KEPT);
     }
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
-    /// Ends a turn that took `took`, and records durations and latencies.
-    pub fn end_turn(&mut self, took: Duration) {
+    /// Records the duration of a turn, and the latencies of the messages written in it.
+    pub(super) fn record_latencies(&mut self, took: Duration) {
         self.counters.turns.observe(took);
+        if !self.latencies.0.is_empty() {
+            self.record_ages(took);
+        }
+    }
+
+    #[inline(never)]
+    fn record_ages(&mut self, took: Duration) {
         let now = Duration::from_millis(self.now.mono) + took;
         for &(since, count) in &self.latencies.0 {
             let age = now.saturating_sub(Duration::from_millis(since));

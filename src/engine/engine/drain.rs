@@ -40,7 +40,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Connections of the reserved listener are still accepted and served, for one request each,
     /// until [`Engine::finish_drain`]: operators and publishers must be able to reach the server as
     /// long as it has clients.
-    pub fn begin_drain(&mut self, over: Duration) {
+    pub(super) fn begin_drain(&mut self, over: Duration) {
         if self.drain.is_none() {
             let now = self.now.mono;
             let mut drain = Drain {
@@ -57,19 +57,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Returns whether a shutdown is in progress.
-    pub fn is_draining(&self) -> bool {
-        self.drain.is_some()
-    }
-
     /// Returns whether all connections except those of the reserved listener have ended.
-    pub fn is_public_drained(&self) -> bool {
+    pub(super) fn is_public_drained(&self) -> bool {
         self.drain.is_some() && self.arena.len() == self.reserved_connections()
     }
 
     /// Starts to close the connections of the reserved listener as well. Pending requests have one
     /// second to complete.
-    pub fn finish_drain(&mut self) {
+    pub(super) fn finish_drain(&mut self) {
         let now = self.now.mono;
         if let Some(drain) = &mut self.drain
             && drain.last.is_none()
@@ -81,18 +76,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Returns whether this is
     /// [`Config::reserved_listener`](crate::Config::reserved_listener).
-    pub fn is_reserved(&self, listener: ListenerId) -> bool {
+    pub(super) fn is_reserved(&self, listener: ListenerId) -> bool {
         Some(listener) == self.config.reserved_listener
     }
 
-    /// Returns whether new connections of this listener are accepted.
-    pub(super) fn admits(&self, listener: ListenerId) -> bool {
-        let drain = self.drain.as_ref();
-        drain.is_none_or(|drain| self.is_reserved(listener) && drain.last.is_none())
-    }
-
     /// Returns whether the shutdown is complete.
-    pub fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.drain.is_some() && self.arena.len() == 0
     }
 

@@ -1,10 +1,11 @@
 //! The engine: the connection state machine, independent of the socket type and the clock.
 //!
-//! Owns the connections and the order of work within a turn. It reads no clock and knows no poller:
-//! readiness, time, and sockets are supplied by the reactor or a simulation.
+//! Owns the connections and the order of work within a turn: [`Engine::turn`]. It reads no clock and
+//! knows no poller: readiness, time, and sockets are supplied by the reactor or a simulation, as
+//! [`Io`].
 //!
 //! Nothing is freed in the middle of a turn: ending a connection only marks it, and
-//! [`Engine::reap`] frees marked connections when no looked-up key is in use.
+//! marked connections are freed when no looked-up key is in use.
 
 mod accept;
 mod admission;
@@ -22,6 +23,7 @@ mod frames;
 mod incomplete;
 mod invariants;
 mod lifecycle;
+mod listeners;
 mod merge;
 mod read;
 mod reload;
@@ -30,6 +32,7 @@ pub(crate) mod scratch;
 mod shed;
 mod shrink;
 pub(crate) mod timer;
+mod turn;
 mod work;
 mod write;
 
@@ -37,10 +40,11 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use accept::Arrival;
 #[doc(hidden)]
 pub use invariants::Interest;
+pub use listeners::ListenerOptions;
 use read::Requeue;
+pub use turn::{Io, IoEvent, Readiness};
 pub(crate) use work::RecentWork;
 use work::{RunQueue, class_of};
 
@@ -115,17 +119,9 @@ pub struct Engine<S: Socket, H: Handler> {
     ping_mask: Tick,
     /// A reload that has not reached all connections yet.
     reload: Option<reload::Walk>,
-}
-
-/// The readiness of a socket, as reported by a poller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Readiness {
-    /// There may be bytes, an end of the stream, or an error to read.
-    pub readable: bool,
-    /// There may be buffer space.
-    pub writable: bool,
-    /// The peer shut down its write side, or the connection broke.
-    pub read_closed: bool,
+    listeners: listeners::Listeners,
+    /// There may be more messages in the mailbox than the turn has handled.
+    has_mail: bool,
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
@@ -171,6 +167,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             under_pressure_since: None,
             ping_mask: (seed >> 32) as Tick ^ seed as Tick,
             reload: None,
+            listeners: listeners::Listeners::default(),
+            has_mail: false,
             config,
         }
     }
@@ -185,13 +183,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         &self.counters
     }
 
-    /// Returns the socket of a connection, for registering it with a poller.
-    pub fn socket_mut(&mut self, key: ConnKey) -> Option<&mut S> {
-        Some(self.arena.get_mut(key)?.transport.socket_mut())
-    }
-
     /// Records readiness. Stale keys are ignored.
-    pub fn ready(&mut self, key: ConnKey, readiness: Readiness) {
+    fn ready(&mut self, key: ConnKey, readiness: Readiness) {
         let now = self.scratch.now;
         let Some(conn) = self.arena.get_mut(key) else {
             return;
@@ -220,113 +213,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.dirty.push_back(key);
             }
         }
-    }
-
-    /// Begins a turn, which takes place at the time `now`.
-    pub fn begin_turn(&mut self, now: Now) {
-        let before = self.now.mono;
-        self.now = Now {
-            mono: now.mono.max(before),
-            unix: now.unix,
-        };
-        self.pause.note(before, self.now.mono);
-        self.scratch.now = floor_tick(self.now);
-        self.handled = 0;
-        self.turn_work = 0;
-        self.tls_steps = 0;
-        let records = self.counters.ledger.records;
-        self.scratch
-            .limit_records(records, self.config.queue_total as u64);
-        self.rechecks = 0;
-        self.latencies.clear();
-    }
-
-    /// Returns whether the engine can take another command. If not, commands should stay in the
-    /// mailbox, so that senders get backpressure.
-    pub fn wants_commands(&self) -> bool {
-        self.fan_out.backlog() < MAX_BACKLOG
-    }
-
-    /// Passes a command to the handler.
-    pub fn command(&mut self, command: H::Command) {
-        self.with_handler(|handler, cx| handler.on_command(cx, command));
-        self.has_handler_work = true;
-        self.apply_effects();
-    }
-
-    /// Does the work of a turn, each part within a budget: input, deliveries, output, and timers.
-    pub fn serve(&mut self) {
-        self.serve_readers();
-        let backlog = self.fan_out.backlog();
-        self.serve_handler();
-        // While the handler keeps producing a burst of deliveries, they are gathered to be sent
-        // together.
-        let goes_on = self.has_handler_work && self.fan_out.backlog() > backlog;
-        if !goes_on || !self.fan_out.may_gather() {
-            self.serve_fan_out();
-        }
-        self.flush_dirty();
-        self.serve_reload();
-        self.serve_timers();
-        self.serve_drain();
-        self.shed_load();
-        self.shed_incomplete();
-        self.serve_drained();
-        self.apply_effects();
-    }
-
-    /// Lets the handler continue its own work, if it has any and there is memory for the output.
-    fn serve_handler(&mut self) {
-        if self.has_handler_work && self.has_room() {
-            self.has_handler_work = self.with_handler(|handler, cx| handler.on_turn(cx));
-            self.apply_effects();
-        }
-    }
-
-    /// Returns whether further events may be delivered: output uses less than half of its memory
-    /// limit.
-    fn has_room(&self) -> bool {
-        self.counters.ledger.output() < self.config.queue_total as u64 / 2
-    }
-
-    /// Frees the connections that ended. Returns whether there were any, which may allow a failed
-    /// `accept` to be retried.
-    #[inline]
-    pub fn reap(&mut self) -> bool {
-        let any = !self.ended.is_empty();
-        if any {
-            // A slot is freed after `on_close`.
-            self.apply_effects();
-            self.free_ended();
-        }
-        any
-    }
-
-    #[inline(never)]
-    fn free_ended(&mut self) {
-        while let Some(key) = self.ended.pop() {
-            if let Some(mut ended) = self.arena.remove(key) {
-                self.wheel.disarm(&mut ended.timer);
-                ended.transport.release(&mut self.counters.ledger);
-                self.leave_pool(&ended);
-            }
-            self.counters.connections -= 1;
-        }
-    }
-
-    /// Returns how long the poller may wait: zero if there is work left.
-    #[inline(always)]
-    pub fn timeout(&self) -> Duration {
-        let has_output = !self.dirty.is_empty() || self.fan_out.backlog() > 0;
-        let has_output = has_output || !self.closed.is_empty();
-        let has_work = self.reload.is_some() || (self.has_handler_work && self.has_room());
-        if !self.run.is_empty() || has_output || has_work {
-            return Duration::ZERO;
-        }
-        let wheel = self.wheel.next_tick().map(|tick| u64::from(tick) * TICK_MS);
-        let next = wheel.map_or(self.next_tick, |wheel| wheel.min(self.next_tick));
-        let drain = self.drain.as_ref().map_or(u64::MAX, |_| drain::DRAIN_STEP);
-        Duration::from_millis(next.saturating_sub(self.now.mono).min(drain))
     }
 
     /// Adds a connection to the run queue, unless it is already there.
@@ -455,7 +341,7 @@ const BUSY_READ_SIZE: usize = 8 * 1024;
 const COMPRESSED_READ_SIZE: usize = 4 * 1024;
 /// Connections served per turn.
 const RUN_BUDGET: usize = 256;
-/// Messages handled per turn for connections whose timer is due. Those of other connections are
+/// Messages handled per turn for connections with a due timer. Those of other connections are
 /// limited by their work.
 const MESSAGE_BUDGET: usize = 4096;
 /// TLS handshake steps per turn. A step costs as much as a hundred messages.

@@ -29,7 +29,7 @@ impl Walk {
 
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Applies a new configuration: see [`Reload`](crate::Reload).
-    pub fn reconfigure(&mut self, config: Config) {
+    pub(super) fn reconfigure(&mut self, config: Config) {
         let reserved_listener = self.config.reserved_listener;
         let old = mem::replace(
             &mut self.config,

@@ -11,6 +11,7 @@ use mio::{Interest, Registry, Token};
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Type};
 
+use crate::engine::ListenerOptions;
 use crate::io::stream::Stream;
 use crate::io::tls::TlsConfig;
 use crate::io::unix_socket;
@@ -37,14 +38,9 @@ impl fmt::Display for Address {
 /// A listening socket. Connections queue in its backlog until a reactor accepts them.
 pub struct Listener {
     socket: Socket,
-    ownership: SocketOwnership,
+    options: ListenerOptions,
     /// Called before the socket is closed.
     before_close: Option<Box<dyn FnOnce() + Send>>,
-    pub(crate) tls: Option<TlsConfig>,
-    /// Connections must start with a PROXY protocol header.
-    pub(crate) expects_proxy_header: bool,
-    /// There may be connections to accept: set by an edge, cleared by `WouldBlock`.
-    pub(crate) pending: bool,
 }
 
 enum Socket {
@@ -59,15 +55,16 @@ enum Socket {
 
 /// The ownership of a listening socket, which decides the fate of connections in its backlog when
 /// this process stops listening.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SocketOwnership {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SocketOwnership {
     /// Only this process has the socket: closing it loses the connections in the backlog.
-    Own,
+    #[default]
+    Owned,
     /// Other processes listen on the same port with sockets and backlogs of their own
     /// (`SO_REUSEPORT`).
-    Shared,
+    ReusePort,
     /// Other processes have the same socket: its backlog is left to them.
-    Lent,
+    Inherited,
 }
 
 impl Listener {
@@ -94,8 +91,8 @@ impl Listener {
             Address::Unix(path) => return Self::open_unix(path, SocketFile::default(), tls),
         };
         let ownership = match (&socket, shared) {
-            (Socket::Tcp(_), true) => SocketOwnership::Shared,
-            _ => SocketOwnership::Own,
+            (Socket::Tcp(_), true) => SocketOwnership::ReusePort,
+            _ => SocketOwnership::Owned,
         };
         Ok(Listener::new(socket, ownership, tls))
     }
@@ -112,7 +109,7 @@ impl Listener {
             path: path.to_owned(),
             _file: Some(file),
         };
-        Ok(Listener::new(socket, SocketOwnership::Own, tls))
+        Ok(Listener::new(socket, SocketOwnership::Owned, tls))
     }
 
     /// Uses a listening TCP socket that is shared with other processes. It keeps listening, and its
@@ -124,7 +121,7 @@ impl Listener {
         must_listen(&socket)?;
         socket.set_nonblocking(true)?;
         let socket = Socket::Tcp(TcpListener::from_std(socket));
-        Ok(Listener::new(socket, SocketOwnership::Lent, tls))
+        Ok(Listener::new(socket, SocketOwnership::Inherited, tls))
     }
 
     /// Like [`Listener::from_tcp`], for a unix socket. Its file is never removed.
@@ -143,24 +140,25 @@ impl Listener {
             path,
             _file: None,
         };
-        Ok(Listener::new(socket, SocketOwnership::Lent, tls))
+        Ok(Listener::new(socket, SocketOwnership::Inherited, tls))
     }
 
     fn new(socket: Socket, ownership: SocketOwnership, tls: Option<TlsConfig>) -> Self {
         Listener {
             socket,
-            ownership,
+            options: ListenerOptions {
+                ownership,
+                expects_proxy_header: false,
+                tls,
+            },
             before_close: None,
-            tls,
-            expects_proxy_header: false,
-            pending: true,
         }
     }
 
     /// Enables TLS if a certificate is given.
     #[must_use]
     pub fn with_tls(mut self, tls: Option<TlsConfig>) -> Self {
-        self.tls = tls;
+        self.options.tls = tls;
         self
     }
 
@@ -168,7 +166,7 @@ impl Listener {
     /// [`Config::trusted_proxies`](crate::Config::trusted_proxies) may connect then.
     #[must_use]
     pub fn with_proxy_protocol(mut self) -> Self {
-        self.expects_proxy_header = true;
+        self.options.expects_proxy_header = true;
         self
     }
 
@@ -198,8 +196,8 @@ impl Listener {
         }
     }
 
-    pub(crate) fn ownership(&self) -> SocketOwnership {
-        self.ownership
+    pub(crate) fn options(&self) -> &ListenerOptions {
+        &self.options
     }
 
     /// Makes the kernel drop new SYN packets, so that clients retry a second later, when this

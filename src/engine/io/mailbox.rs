@@ -16,8 +16,8 @@ pub struct Mailbox<C> {
     wakeup: Arc<Wakeup>,
 }
 
-/// A message to the reactor.
-pub(crate) enum Mail<C> {
+/// A message from another thread.
+pub enum Mail<C> {
     /// A command for the handler.
     Command(C),
     /// Shut down over this period; the second time, immediately.
@@ -121,12 +121,15 @@ pub(crate) struct Inbox<C> {
     receiver: Receiver<Mail<C>>,
     wakeup: Arc<Wakeup>,
     /// There may be more messages in the channel.
-    pub pending: bool,
+    pending: bool,
 }
 
 impl<C> Inbox<C> {
     /// Returns the next message, if any. [`Inbox::clear_wake_flag`] must be called first in each turn.
     pub(crate) fn take(&mut self) -> Option<Mail<C>> {
+        if !self.pending {
+            return None;
+        }
         match self.receiver.try_recv() {
             Ok(mail) => Some(mail),
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => {

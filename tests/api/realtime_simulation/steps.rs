@@ -120,9 +120,9 @@ impl Run {
             shuffled: true,
         };
         if rng.chance(30) {
-            world.backlog.descriptors = 3 + rng.below(20);
+            world.environment.descriptors = 3 + rng.below(20);
         }
-        world.backlog.unregistered = if rng.chance(30) { 10 } else { 0 };
+        world.environment.unregistered = if rng.chance(30) { 10 } else { 0 };
         let mut some = |percent: u32| if rng.chance(50) { percent } else { 0 };
         let faults = Faults {
             interrupted: some(10),

@@ -1,14 +1,15 @@
 //! The engine with the API, its clients, and the clocks, one turn at a time.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use h_realtime::realtime::{ApiSettings, TurnLimits};
-use h_realtime_engine::{Arrival, Config, ConnKey, Engine, ListenerId, Now, Readiness};
+use h_realtime_engine::{
+    Config, ConnKey, Engine, ListenerId, ListenerOptions, Mail, Now, Readiness,
+};
 
-use crate::sim::backlog::{Accept, Backlog};
+use crate::sim::environment::Environment;
 use crate::sim::oracle::check_quiet;
 use crate::sim::rng::Rng;
 use crate::sim::socket::{SimSocket, Wire};
@@ -22,6 +23,7 @@ use super::oracle;
 
 pub struct World {
     pub engine: Engine<SimSocket, App>,
+    pub environment: Environment<SimSocket, Command>,
     pub clients: Vec<Client>,
     pub model: Rc<RefCell<Model>>,
     pub requests: RequestQueue,
@@ -33,8 +35,8 @@ pub struct World {
     /// The clients that are still connected.
     pub active: Vec<usize>,
     rng: Rng,
-    pub backlog: Backlog<(usize, Credentials, Arrival<SimSocket>)>,
-    commands: VecDeque<Command>,
+    /// The credentials of each client.
+    credentials: Vec<Credentials>,
 }
 
 /// The first bytes of a client.
@@ -70,8 +72,13 @@ impl World {
             mono: clock,
             unix: wall + clock,
         };
+        let mut engine = Engine::new(config, app, rng.next(), now);
+        // With random numbers of its own, so that seeds keep their meaning.
+        let mut environment = Environment::new(rng.clone());
+        environment.listen(&mut engine, ListenerOptions::default());
         World {
-            engine: Engine::new(config, app, rng.next(), now),
+            engine,
+            environment,
             clients: Vec::new(),
             model,
             requests,
@@ -80,8 +87,7 @@ impl World {
             wall,
             active: Vec::new(),
             rng,
-            backlog: Backlog::new(),
-            commands: VecDeque::new(),
+            credentials: Vec::new(),
         }
     }
 
@@ -96,20 +102,15 @@ impl World {
     pub fn connect(&mut self, behavior: Behavior, limits: Limits, faults: Faults, hello: Hello) {
         let wire = Wire::new(limits, self.rng.fork());
         wire.state().faults = faults;
-        let arrival = Arrival {
-            socket: wire.socket(),
-            listener: ListenerId(0),
-            peer: Some(Ipv4Addr::LOCALHOST.into()),
-            expects_proxy_header: false,
-            tls: None,
-        };
+        let peer = Some(Ipv4Addr::LOCALHOST.into());
+        let number = self.environment.connect(ListenerId(0), wire.socket(), peer);
         let mut client = Client::new(wire, self.rng.fork(), behavior);
         client.compresses = hello.compresses;
         client.raw(hello.bytes);
+        assert_eq!(number, self.clients.len());
         self.clients.push(client);
-        let number = self.clients.len() - 1;
         self.active.push(number);
-        self.backlog.push((number, hello.credentials, arrival));
+        self.credentials.push(hello.credentials);
     }
 
     /// A client sends a message in one or more frames.
@@ -132,29 +133,37 @@ impl World {
     }
 
     pub fn command(&mut self, command: Command) {
-        self.commands.push_back(command);
+        self.environment.send(Mail::Command(command));
     }
 
-    /// Runs one turn, in the order of the reactor.
+    /// Runs one turn.
     pub fn turn(&mut self) {
         let events = self.poll(self.poller_faults.delayed);
         self.turn_with(events);
     }
 
     fn turn_with(&mut self, events: Vec<(ConnKey, Readiness)>) {
-        self.engine.begin_turn(self.now());
+        let now = self.now();
         for (key, readiness) in events {
-            self.engine.ready(key, readiness);
+            self.environment.ready(key, readiness);
         }
-        while self.engine.wants_commands()
-            && let Some(command) = self.commands.pop_front()
-        {
-            self.engine.command(command);
-        }
-        self.engine.serve();
-        self.accept();
-        if self.engine.reap() {
-            self.backlog.reaped();
+        self.environment.turn(&mut self.engine, now);
+        for accepted in self.environment.take_accepted() {
+            let client = &mut self.clients[accepted.number];
+            client.key = Some(accepted.key);
+            if !accepted.is_registered {
+                client.behavior.is_wrong = true;
+                continue;
+            }
+            client.wire.state().register();
+            let connection = Connection {
+                credentials: self.credentials[accepted.number].clone(),
+                ..Connection::default()
+            };
+            self.model
+                .borrow_mut()
+                .lives
+                .insert(accepted.key, connection);
         }
         self.check();
     }
@@ -189,33 +198,6 @@ impl World {
             self.rng.shuffle(&mut events);
         }
         events
-    }
-
-    fn accept(&mut self) {
-        loop {
-            let connections = self.engine.counters().connections;
-            let (number, credentials, arrival) = match self.backlog.accept(self.clock, connections)
-            {
-                Accept::One(arrival) => arrival,
-                Accept::NoDescriptor => return self.engine.count_accept_failure(),
-                Accept::Nothing => return,
-            };
-            let key = self.engine.accept(arrival);
-            self.clients[number].key = key;
-            let Some(key) = key else { continue };
-            if self.rng.chance(self.backlog.unregistered) {
-                self.clients[number].behavior.is_wrong = true;
-                self.engine.abandon(key);
-                self.engine.count_accept_failure();
-                return self.backlog.refuse(self.clock);
-            }
-            self.clients[number].wire.state().register();
-            let life = Connection {
-                credentials,
-                ..Connection::default()
-            };
-            self.model.borrow_mut().lives.insert(key, life);
-        }
     }
 
     /// The invariants after every turn.
@@ -285,8 +267,8 @@ impl World {
             let is_quiet = events.is_empty();
             self.turn_with(events);
             let mut active = self.active.iter().map(|&number| &self.clients[number]);
-            let has_edge =
-                active.any(|client| client.key.is_some() && client.wire.state().has_edge());
+            let has_edge = self.environment.has_event()
+                || active.any(|client| client.key.is_some() && client.wire.state().has_edge());
             if is_quiet && !has_edge && self.timeout() > 0 {
                 return self.check_quiet();
             }
@@ -299,13 +281,12 @@ impl World {
 
     /// Returns the milliseconds for which the reactor would sleep.
     fn timeout(&self) -> u64 {
-        let engine = self.engine.timeout().as_millis() as u64;
-        engine.min(self.backlog.timeout(self.clock))
+        let wait = self.environment.wait().expect("no shutdown");
+        wait.as_millis() as u64
     }
 
     fn check_quiet(&mut self) {
-        let connections = self.engine.counters().connections;
-        if let Err(problem) = self.backlog.check_quiet(connections) {
+        if let Err(problem) = self.environment.check_quiet() {
             panic!("{problem}");
         }
         let model = self.model.borrow();
@@ -366,7 +347,7 @@ impl World {
     /// Disconnects all clients, advances the clock, and checks that no state is left.
     pub fn finish(&mut self) {
         self.poller_faults = PollerFaults::default();
-        self.backlog.lift();
+        self.environment.lift();
         self.flow();
         for number in 0..self.clients.len() {
             let client = &mut self.clients[number];

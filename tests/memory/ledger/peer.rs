@@ -9,7 +9,10 @@ use super::wire::Wire;
 
 pub struct Peer {
     pub wire: Wire,
-    pub key: ConnKey,
+    /// Its number in the environment.
+    pub number: usize,
+    /// The server's key, once it is accepted.
+    pub key: Option<ConnKey>,
     pub is_open: bool,
     pub compresses: bool,
     /// Its request is deferred by the application; whether it is a handshake.
@@ -38,10 +41,11 @@ pub struct Tls {
 }
 
 impl Peer {
-    pub fn new(wire: Wire, key: ConnKey, tls: Option<Box<dyn Session>>) -> Self {
+    pub fn new(wire: Wire, number: usize, tls: Option<Box<dyn Session>>) -> Self {
         let mut peer = Peer {
             wire,
-            key,
+            number,
+            key: None,
             is_open: false,
             compresses: false,
             deferred: None,

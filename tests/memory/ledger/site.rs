@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use h_realtime::realtime::ApiSettings;
 use h_realtime_engine::ws::CAN_DEFLATE;
-use h_realtime_engine::{Arrival, Config, Engine, ListenerId, Now};
+use h_realtime_engine::{Config, Engine, ListenerId, ListenerOptions, Mail, Now};
 
 use crate::HEAP;
 use crate::sim::api::{Api, Command, event};
+use crate::sim::environment::Environment;
 use crate::sim::rng::Rng;
 use crate::sim::{OFFER, client_frame, deflate, handshake, handshake_with, pad};
 
@@ -20,6 +21,7 @@ use super::wire::{ServerEnd, Wire};
 
 pub struct Site {
     engine: Engine<ServerEnd, Api>,
+    environment: Environment<ServerEnd, Command>,
     peers: Vec<Peer>,
     rng: Rng,
     tls: Option<Tls>,
@@ -82,10 +84,19 @@ impl Site {
             ..ApiSettings::default()
         };
         let before = HEAP.current_usage();
-        let engine = Engine::new(config, Api::new(settings), seed, at(START));
+        let mut engine = Engine::new(config, Api::new(settings), seed, at(START));
         let allocated = HEAP.current_usage() - before;
+        let mut environment = Environment::new(Rng::new(seed));
+        for tls in [None, tls.as_ref().map(|tls| tls.server.clone())] {
+            let options = ListenerOptions {
+                tls,
+                ..ListenerOptions::default()
+            };
+            environment.listen(&mut engine, options);
+        }
         let mut site = Site {
             engine,
+            environment,
             peers: Vec::new(),
             rng: Rng::new(seed),
             tls,
@@ -301,7 +312,8 @@ impl Site {
         let bytes = HEAP.current_usage() - before + count * size_of::<usize>();
         self.allocated += HEAP.current_usage() - before;
         self.published += bytes;
-        self.metered(|engine| engine.command(Command::Batch(plans, bytes)));
+        let command = Command::Batch(plans, bytes);
+        self.environment.send(Mail::Command(command));
     }
 
     /// Ends or continues something.
@@ -323,8 +335,10 @@ impl Site {
         let peer = &mut self.peers[number];
         if let Some(is_handshake) = peer.deferred.take() {
             peer.is_open |= is_handshake;
-            let command = Command::Answer(peer.key, is_handshake);
-            self.metered(|engine| engine.command(command));
+            if let Some(key) = peer.key {
+                let command = Command::Answer(key, is_handshake);
+                self.environment.send(Mail::Command(command));
+            }
         }
     }
 
@@ -336,18 +350,11 @@ impl Site {
         let size = sizes[self.rng.below(3)];
         let wire = Wire::new(size);
         let tls = self.tls.clone().filter(|_| is_tls);
-        let arrival = Arrival {
-            socket: ServerEnd(wire.clone()),
-            listener: ListenerId(0),
-            peer: None,
-            expects_proxy_header: false,
-            tls: tls.as_ref().map(|tls| tls.server.clone()),
-        };
-        let key = self.metered(|engine| engine.accept(arrival));
-        if let Some(key) = key {
-            let session = tls.map(|tls| (tls.connect)());
-            self.peers.push(Peer::new(wire, key, session));
-        }
+        let listener = ListenerId(u8::from(is_tls));
+        let socket = ServerEnd(wire.clone());
+        let number = self.environment.connect(listener, socket, None);
+        let session = tls.map(|tls| (tls.connect)());
+        self.peers.push(Peer::new(wire, number, session));
     }
 
     /// Sends a handshake, and a filter for all events.
@@ -377,18 +384,10 @@ impl Site {
         });
     }
 
-    /// Runs a call of the engine, and adds the memory that it leaves allocated.
-    fn metered<R>(&mut self, call: impl FnOnce(&mut Engine<ServerEnd, Api>) -> R) -> R {
-        let before = HEAP.current_usage();
-        let result = call(&mut self.engine);
-        self.allocated = self.allocated + HEAP.current_usage() - before;
-        result
-    }
-
     fn wait(&mut self, ms: u64) {
         let end = self.clock + ms;
         while self.clock < end {
-            let timeout = self.engine.timeout();
+            let timeout = self.environment.wait().expect("nobody shuts it down");
             self.clock += timeout
                 .clamp(Duration::from_millis(1), Duration::from_millis(500))
                 .as_millis() as u64;
@@ -397,24 +396,26 @@ impl Site {
     }
 
     fn turn(&mut self) {
-        let mut edges = Vec::new();
         for peer in &mut self.peers {
             peer.push();
             if peer.is_handshaking() {
                 peer.read();
             }
-            let edge = peer.wire.state().take_edge();
-            edges.extend(edge.map(|readiness| (peer.key, readiness)));
+            let Some(key) = peer.key else { continue };
+            if let Some(readiness) = peer.wire.state().take_edge() {
+                self.environment.ready(key, readiness);
+            }
         }
         let now = at(self.clock);
-        self.metered(|engine| {
-            engine.begin_turn(now);
-            for &(key, readiness) in &edges {
-                engine.ready(key, readiness);
+        let before = HEAP.current_usage();
+        self.environment.turn(&mut self.engine, now);
+        self.allocated = self.allocated + HEAP.current_usage() - before;
+        for accepted in self.environment.take_accepted() {
+            let mut peers = self.peers.iter_mut();
+            if let Some(peer) = peers.find(|peer| peer.number == accepted.number) {
+                peer.key = Some(accepted.key);
             }
-            engine.serve();
-            engine.reap();
-        });
+        }
         let tls = self.peers.iter().filter(|peer| peer.is_tls()).count();
         self.most = (self.most.0.max(self.peers.len()), self.most.1.max(tls));
         self.check();

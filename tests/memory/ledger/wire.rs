@@ -8,6 +8,8 @@ use std::rc::Rc;
 
 use h_realtime_engine::{Readiness, Socket};
 
+use crate::sim::environment::Descriptive;
+
 /// Both sides of a connection.
 #[derive(Clone)]
 pub struct Wire(Rc<RefCell<State>>);
@@ -106,6 +108,8 @@ impl Socket for ServerEnd {
         Ok(())
     }
 }
+
+impl Descriptive for ServerEnd {}
 
 impl Drop for ServerEnd {
     fn drop(&mut self) {

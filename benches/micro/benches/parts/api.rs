@@ -5,18 +5,20 @@ use std::hint::black_box;
 use criterion::Criterion;
 use h_realtime::model::Field;
 use h_realtime::realtime::parts::{Digest, Digester, Index, parse_filter};
+use h_realtime::realtime::{ApiSession, ApiSettings};
 use h_realtime::uri;
-use h_realtime_engine::{Config, ConnKey};
-use micro::harness::Harness;
-use micro::messages::{
-    CLIENT_ID, HANDSHAKE, PING, WHOAMI, criteria, filter as filter_message, page,
-};
+use h_realtime_engine::testing::Recorder;
+use h_realtime_engine::{ConnKey, Handler, Message, Now, Sessions};
+use micro::api::Api;
+use micro::messages::{CLIENT_ID, PING, WHOAMI, criteria, filter as filter_message, page};
 
 /// From the text of a message to its reply, without socket and framing.
 pub fn dispatch(c: &mut Criterion) {
     let mut group = c.benchmark_group("dispatch");
-    let mut harness = Harness::new(Config::default());
-    harness.open(1, &[HANDSHAKE]);
+    let mut api = Api::new(ApiSettings::default());
+    let (mut recorder, mut sessions) = (Recorder::default(), Only(ApiSession::default()));
+    let now = Now::default();
+    api.on_open(&mut recorder.conn_cx(now, &mut sessions, key(0)));
     let filter: &str = filter_message(&[page(1)]).leak();
     for (name, text) in [
         ("ping", PING),
@@ -24,9 +26,24 @@ pub fn dispatch(c: &mut Criterion) {
         ("client_id", CLIENT_ID),
         ("filter of 1 page", filter),
     ] {
-        group.bench_function(name, |b| b.iter(|| harness.dispatch(0, black_box(text))));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let mut cx = recorder.conn_cx(now, &mut sessions, key(0));
+                api.on_message(&mut cx, Message::Text(black_box(text)));
+                recorder.take_replies()
+            });
+        });
     }
     group.finish();
+}
+
+/// The session of the only connection.
+struct Only(ApiSession);
+
+impl Sessions<ApiSession> for Only {
+    fn session(&mut self, _: ConnKey) -> Option<&mut ApiSession> {
+        Some(&mut self.0)
+    }
 }
 
 /// From the JSON of a filter to its terms in the index.

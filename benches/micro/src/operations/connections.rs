@@ -18,9 +18,13 @@ pub const UPGRADE: Operation = Operation {
     rounds: 500,
     prepare: |_| {
         let bytes = response(BROWSER_HANDSHAKE).len();
-        Workload::new(harness(), bytes, |harness| {
-            let number = harness.connect();
-            harness.send([number], BROWSER_HANDSHAKE);
+        let mut harness = harness();
+        harness.connect();
+        harness.finish_turn();
+        Workload::new(harness, bytes, |harness| {
+            // The next one is accepted in the turn in which the one before is answered.
+            let next = harness.connect();
+            harness.send([next - 1], BROWSER_HANDSHAKE);
             harness.take_written();
             1
         })
@@ -54,12 +58,16 @@ fn short_visits() -> Workload {
     let bytes = response(BROWSER_HANDSHAKE).len() + 2 + close_frame.len();
     let subscription = keep([frame(CLIENT_ID), frame(&filter(&[page(1)]))].concat());
     let close_frame = keep(control(OpCode::Close, &close_frame));
-    Workload::new(harness(), bytes, move |harness| {
-        let number = harness.connect();
-        harness.send([number], BROWSER_HANDSHAKE);
-        harness.send([number], subscription);
-        harness.send([number], close_frame);
-        harness.disconnect(number);
+    let mut harness = harness();
+    harness.connect();
+    harness.finish_turn();
+    Workload::new(harness, bytes, move |harness| {
+        // The next one is accepted in the turn in which this one is answered.
+        harness.connect();
+        harness.send([0], BROWSER_HANDSHAKE);
+        harness.send([0], subscription);
+        harness.send([0], close_frame);
+        harness.disconnect(0);
         harness.take_written();
         1
     })
