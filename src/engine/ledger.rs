@@ -14,7 +14,7 @@ pub struct Ledger {
     pub receivers: u64,
     /// Input that is incomplete or not yet processed.
     pub input: u64,
-    /// Request bodies that are being received.
+    /// Request bodies that are being received, with their heads.
     pub bodies: u64,
 }
 

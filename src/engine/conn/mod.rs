@@ -16,7 +16,7 @@ use crate::conn::queue::TxQueue;
 use crate::engine::RecentWork;
 use crate::engine::arena::Arena;
 use crate::engine::timer::{Tick, Timer, Timers};
-use crate::http::{ChunkedDecoder, Upgrade};
+use crate::http::{ChunkedDecoder, HeadLayout, Upgrade};
 use crate::io::socket::Socket;
 use crate::io::transport::Transport;
 use crate::ws::Decoder;
@@ -49,17 +49,23 @@ pub(crate) struct ProxyHeader {
 /// A partial request.
 pub(crate) struct PartialRequest {
     pub bytes: Vec<u8>,
-    /// The body framing, once the body has been requested.
+    /// The head and the body framing, once the body has been requested.
     pub body: Option<PartialBody>,
     /// The bytes may contain complete requests that were left because the connection had used up
     /// its share of work.
     pub is_unread: bool,
 }
 
+/// A partial body, after a head that has been parsed.
+pub(crate) struct PartialBody {
+    pub head: HeadLayout,
+    pub end: BodyEnd,
+}
+
 /// How the end of a partial body is determined.
-pub(crate) enum PartialBody {
+pub(crate) enum BodyEnd {
     /// Head and body together have this length.
-    Whole(usize),
+    At(usize),
     /// The body is chunked. Only its data is buffered.
     Chunked(ChunkedDecoder),
 }
@@ -170,7 +176,10 @@ impl<S: Socket, C> Conn<S, C> {
             Phase::Request {
                 partial: Some(partial),
                 ..
-            } if partial.body.is_some() => partial.bytes.capacity(),
+            } => partial
+                .body
+                .as_ref()
+                .map_or(0, |body| partial.bytes.capacity() + body.head.memory()),
             _ => 0,
         }
     }

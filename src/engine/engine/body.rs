@@ -5,12 +5,12 @@
 //! not stored.
 
 use super::Engine;
-use super::request::Taken;
+use super::request::{Taken, WholeRequest};
 use super::work::CHUNK_BYTE_COST;
 use crate::ConnKey;
-use crate::conn::{PartialBody, PartialRequest};
+use crate::conn::{BodyEnd, PartialBody, PartialRequest};
 use crate::handler::{Handler, Refusal};
-use crate::http::{ChunkedDecoder, ChunkedError, Decoded, Framing};
+use crate::http::{ChunkedDecoder, ChunkedError, Decoded, Framing, HeadLayout};
 use crate::io::socket::Socket;
 
 impl<S: Socket, H: Handler> Engine<S, H> {
@@ -22,8 +22,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         key: ConnKey,
         bytes: &mut [u8],
         limit: usize,
-        taken: &Taken<H::Session>,
+        taken: Taken<H::Session>,
     ) -> Option<usize> {
+        let Some(head) = taken.layout else {
+            // The handler has the body already.
+            self.refuse(key, Refusal::Malformed);
+            return None;
+        };
+        let expects_continue = taken.expects_continue;
         match taken.framing {
             // RFC 9110 §15.5.12: "The client MAY repeat the request if it adds a valid
             // Content-Length header field".
@@ -31,8 +37,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.refuse(key, Refusal::LengthRequired);
                 None
             }
-            Framing::Length(length) => self.begin_length(key, bytes, limit, taken, length),
-            Framing::Chunked => self.begin_chunks(key, bytes, limit, taken),
+            Framing::Length(length) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                if length > limit {
+                    self.refuse(key, Refusal::BodyTooLarge);
+                    return None;
+                }
+                self.begin_length(key, bytes, head, length, expects_continue)
+            }
+            Framing::Chunked => self.begin_chunks(key, bytes, head, limit, expects_continue),
         }
     }
 
@@ -40,20 +53,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         &mut self,
         key: ConnKey,
         bytes: &mut [u8],
-        limit: usize,
-        taken: &Taken<H::Session>,
-        length: u64,
+        head: HeadLayout,
+        length: usize,
+        expects_continue: bool,
     ) -> Option<usize> {
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > limit {
-            self.refuse(key, Refusal::BodyTooLarge);
-            return None;
+        let length = head.length() + length;
+        if bytes.len() >= length {
+            return self.take_request(key, bytes, Some(WholeRequest { head, length }));
         }
-        let whole = taken.head + length;
-        if bytes.len() >= whole {
-            return self.take_request(key, bytes, Some(whole));
-        }
-        self.await_body(key, bytes, PartialBody::Whole(whole), taken);
+        let end = BodyEnd::At(length);
+        self.await_body(key, bytes, PartialBody { head, end }, expects_continue);
         // All bytes have been buffered.
         Some(bytes.len())
     }
@@ -62,19 +71,22 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         &mut self,
         key: ConnKey,
         bytes: &mut [u8],
+        head: HeadLayout,
         limit: usize,
-        taken: &Taken<H::Session>,
+        expects_continue: bool,
     ) -> Option<usize> {
+        let offset = head.length();
         let mut decoder = ChunkedDecoder::new(limit);
-        let decoded = self.decode(key, &mut decoder, &mut bytes[taken.head..])?;
-        let whole = &mut bytes[..taken.head + decoded.written];
+        let decoded = self.decode(key, &mut decoder, &mut bytes[offset..])?;
+        let whole = &mut bytes[..offset + decoded.written];
         if decoder.is_done() {
-            let end = whole.len();
-            self.take_request(key, whole, Some(end))?;
+            let length = whole.len();
+            self.take_request(key, whole, Some(WholeRequest { head, length }))?;
         } else {
-            self.await_body(key, whole, PartialBody::Chunked(decoder), taken);
+            let end = BodyEnd::Chunked(decoder);
+            self.await_body(key, whole, PartialBody { head, end }, expects_continue);
         }
-        Some(taken.head + decoded.read)
+        Some(offset + decoded.read)
     }
 
     /// Buffers a partial request until the rest of its body arrives.
@@ -83,9 +95,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         key: ConnKey,
         bytes: &[u8],
         body: PartialBody,
-        taken: &Taken<H::Session>,
+        expects_continue: bool,
     ) {
-        if taken.expects_continue {
+        if expects_continue {
             self.queue_own(key, |out| out.extend_from_slice(CONTINUE));
         }
         self.arm(key, self.config.body_timeout);
@@ -107,7 +119,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         mut partial: Box<PartialRequest>,
         fresh: &mut [u8],
     ) {
-        let Some(PartialBody::Chunked(decoder)) = &mut partial.body else {
+        let Some(PartialBody {
+            end: BodyEnd::Chunked(decoder),
+            ..
+        }) = &mut partial.body
+        else {
             return;
         };
         let Some(decoded) = self.decode(key, decoder, fresh) else {
@@ -118,9 +134,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if !is_done {
             return self.keep_partial(key, partial);
         }
-        let mut bytes = partial.bytes;
-        let whole = bytes.len();
-        self.take_requests(key, &mut bytes, Some(whole));
+        let PartialRequest {
+            mut bytes, body, ..
+        } = *partial;
+        let length = bytes.len();
+        let whole = body.map(|PartialBody { head, .. }| WholeRequest { head, length });
+        self.take_requests(key, &mut bytes, whole);
         drop(bytes);
         let rest = &mut fresh[decoded.read..];
         let used = match self.outbox.work < self.visit.share {

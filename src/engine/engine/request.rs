@@ -2,25 +2,34 @@
 
 use super::work::{Class, HEAD_BYTE_COST, REQUEST_COST};
 use super::{CORK_SIZE, Engine, millis};
-use crate::ConnKey;
 use crate::conn::keep_alive::Heartbeat;
 use crate::conn::lifecycle::Event;
-use crate::conn::{Conn, Deferred, Flags, PartialBody, PartialRequest, Phase};
+use crate::conn::{BodyEnd, Conn, Deferred, Flags, PartialBody, PartialRequest, Phase};
 use crate::cx::{Cx, RequestCx};
 use crate::handler::{Handler, Overdue, Refusal, Verdict};
-use crate::http::{Framing, Head, HeadError, Request, Response, Upgrade, parse_head};
+use crate::http::{Framing, Head, HeadError, HeadLayout, Request, Response, Upgrade, parse_head};
 use crate::io::socket::Socket;
 use crate::ws::CAN_DEFLATE;
+use crate::{ConnKey, ListenerId};
 
 /// A parsed request, with the handler's verdict.
 pub(super) struct Taken<C> {
     verdict: Verdict<C>,
     /// The length of the head.
     pub head: usize,
+    /// The parsed head, if the verdict is to read the body.
+    pub layout: Option<HeadLayout>,
     pub framing: Framing,
     keep_alive: bool,
     head_only: bool,
     pub expects_continue: bool,
+}
+
+/// A request with its whole body, whose head has been parsed.
+pub(super) struct WholeRequest {
+    pub head: HeadLayout,
+    /// The length of head and body together.
+    pub length: usize,
 }
 
 impl<S: Socket, H: Handler> Engine<S, H> {
@@ -37,7 +46,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let used = self.take_requests(key, fresh, None);
             return self.keep_rest(key, &mut fresh[used..]);
         };
-        if matches!(partial.body, Some(PartialBody::Chunked(_))) {
+        let end = partial.body.as_ref().map(|body| &body.end);
+        if matches!(end, Some(BodyEnd::Chunked(_))) {
             return self.take_chunks(key, partial, fresh);
         }
         let before = partial.bytes.len();
@@ -51,7 +61,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             mut bytes, body, ..
         } = *partial;
         let whole = match body {
-            Some(PartialBody::Whole(whole)) => Some(whole),
+            Some(PartialBody {
+                head,
+                end: BodyEnd::At(length),
+            }) => Some(WholeRequest { head, length }),
             _ => None,
         };
         let used = self.take_requests(key, &mut bytes, whole);
@@ -59,12 +72,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Serves requests from the front of the input. Returns the number of bytes consumed. `whole`
-    /// is the length of the first request including its body, if the body was requested.
+    /// is the first request, if its body was requested.
     pub(super) fn take_requests(
         &mut self,
         key: ConnKey,
         bytes: &mut [u8],
-        whole: Option<usize>,
+        whole: Option<WholeRequest>,
     ) -> usize {
         let mut used = 0;
         let mut whole = whole;
@@ -96,12 +109,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         &mut self,
         key: ConnKey,
         bytes: &mut [u8],
-        whole: Option<usize>,
+        whole: Option<WholeRequest>,
     ) -> Option<usize> {
-        if whole.is_some_and(|whole| bytes.len() < whole) {
-            return None;
-        }
-        let taken = match self.ask_handler(key, bytes, whole) {
+        let asked = match &whole {
+            Some(whole) if bytes.len() < whole.length => return None,
+            Some(whole) => self.ask_with_body(key, bytes, whole),
+            None => self.ask_handler(key, bytes),
+        };
+        let taken = match asked {
             Ok(Head::Complete(taken)) => taken,
             Ok(Head::Partial) => return None,
             Err(error) => {
@@ -109,15 +124,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return None;
             }
         };
-        self.outbox.work += REQUEST_COST + taken.head as u64 * HEAD_BYTE_COST;
-        let end = whole.unwrap_or(taken.head);
+        let parsed = if whole.is_none() { taken.head } else { 0 };
+        self.outbox.work += REQUEST_COST + parsed as u64 * HEAD_BYTE_COST;
+        let end = whole.as_ref().map_or(taken.head, |whole| whole.length);
         // The next bytes on the connection are the unwanted body.
         let unread_body = whole.is_none() && taken.framing.has_body();
         let keep_alive = taken.keep_alive && !unread_body;
         match taken.verdict {
             Verdict::ReadBody { limit } => {
                 debug_assert!(whole.is_none(), "a handler asked twice for the same body");
-                return self.begin_body(key, bytes, limit, &taken);
+                return self.begin_body(key, bytes, limit, taken);
             }
             Verdict::Respond(response) => {
                 self.respond(key, &response, keep_alive, taken.head_only);
@@ -133,45 +149,63 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         Some(end)
     }
 
+    /// Parses a head, and asks the handler about the request.
     fn ask_handler(
         &mut self,
         key: ConnKey,
         bytes: &[u8],
-        whole: Option<usize>,
     ) -> Result<Head<Taken<H::Session>>, HeadError> {
-        let Some(conn) = self.arena.get(key) else {
-            return Ok(Head::Partial);
-        };
-        let (listener, is_surplus) = (conn.listener, conn.flags.has(Flags::OVER_LIMIT));
-        let max_head = self.config.max_head;
-        parse_head(bytes, max_head, |request| {
-            let mut request: Request<'_> = *request;
-            let head = request.length;
-            request.body = whole.map(|whole| &bytes[head..whole]);
-            let refusal = match is_surplus {
-                true => Some(Refusal::Full),
-                false => self.refuse_address(key, &request),
-            };
-            let verdict = match refusal {
-                Some(refusal) => Verdict::Respond(self.handler.on_refusal(refusal)),
-                None => {
-                    self.outbox.backlog = self.fan_out.backlog();
-                    let cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
-                    let mut cx = RequestCx { cx, key, listener };
-                    self.handler.on_request(&mut cx, &request)
-                }
-            };
-            Taken {
-                verdict,
-                head,
-                framing: request.framing,
-                keep_alive: request.keeps_alive() && refusal.is_none(),
-                head_only: request.method == "HEAD",
-                // RFC 9110 §10.1.1: a server "MUST ignore that expectation" in HTTP/1.0.
-                expects_continue: request.minor_version > 0
-                    && request.list_contains("expect", "100-continue"),
+        parse_head(bytes, self.config.max_head, |request| {
+            let mut taken = self.ask(key, request);
+            if matches!(taken.verdict, Verdict::ReadBody { .. }) {
+                taken.layout = HeadLayout::of(request, bytes);
             }
+            taken
         })
+    }
+
+    /// Asks the handler about a request again, with its body.
+    fn ask_with_body(
+        &mut self,
+        key: ConnKey,
+        bytes: &[u8],
+        whole: &WholeRequest,
+    ) -> Result<Head<Taken<H::Session>>, HeadError> {
+        let taken = whole.head.visit(bytes, |request| {
+            let mut request: Request<'_> = *request;
+            request.body = bytes.get(request.length..whole.length);
+            self.ask(key, &request)
+        });
+        taken.map(Head::Complete).ok_or(HeadError::Malformed)
+    }
+
+    fn ask(&mut self, key: ConnKey, request: &Request<'_>) -> Taken<H::Session> {
+        let conn = self.arena.get(key);
+        let listener = conn.map_or(ListenerId(0), |conn| conn.listener);
+        let refusal = match conn.is_some_and(|conn| conn.flags.has(Flags::OVER_LIMIT)) {
+            true => Some(Refusal::Full),
+            false => self.refuse_address(key, request),
+        };
+        let verdict = match refusal {
+            Some(refusal) => Verdict::Respond(self.handler.on_refusal(refusal)),
+            None => {
+                self.outbox.backlog = self.fan_out.backlog();
+                let cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
+                let mut cx = RequestCx { cx, key, listener };
+                self.handler.on_request(&mut cx, request)
+            }
+        };
+        Taken {
+            verdict,
+            head: request.length,
+            layout: None,
+            framing: request.framing,
+            keep_alive: request.keeps_alive() && refusal.is_none(),
+            head_only: request.method == "HEAD",
+            // RFC 9110 §10.1.1: a server "MUST ignore that expectation" in HTTP/1.0.
+            expects_continue: request.minor_version > 0
+                && request.list_contains("expect", "100-continue"),
+        }
     }
 
     /// Buffers the incomplete rest, or passes it to the phase that the last request led to.
@@ -350,8 +384,8 @@ impl From<HeadError> for Refusal {
 /// byte would take quadratic time.
 fn is_worth_parsing(partial: &PartialRequest, before: usize, max_head: usize) -> bool {
     let bytes = &partial.bytes;
-    match partial.body {
-        Some(PartialBody::Whole(whole)) => bytes.len() >= whole,
+    match partial.body.as_ref().map(|body| &body.end) {
+        Some(BodyEnd::At(length)) => bytes.len() >= *length,
         _ => {
             let fresh = &bytes[before.saturating_sub(3)..];
             bytes.len() >= max_head || fresh.windows(4).any(|window| window == b"\r\n\r\n")

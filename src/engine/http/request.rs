@@ -28,7 +28,7 @@ pub struct Request<'a> {
     pub length: usize,
     /// How the end of the body is determined.
     pub framing: Framing,
-    headers: &'a [httparse::Header<'a>],
+    pub(super) headers: &'a [httparse::Header<'a>],
 }
 
 /// Omits the query and the header values, because both may contain a token.

@@ -4,8 +4,8 @@ mod exploration;
 mod phases;
 
 use super::*;
-use crate::conn::PartialBody;
-use crate::http::{Head, Upgrade, check_upgrade, parse_head};
+use crate::conn::{BodyEnd, PartialBody};
+use crate::http::{Head, HeadLayout, Upgrade, check_upgrade, parse_head};
 use crate::ws::{CloseCode, ProtocolError};
 
 /// A phase without its data.
@@ -171,7 +171,10 @@ fn build(kind: Kind) -> Phase<()> {
                 partial: match partial {
                     Part::Nothing => None,
                     Part::Head => of(None),
-                    Part::Body => of(Some(PartialBody::Whole(1))),
+                    Part::Body => of(Some(PartialBody {
+                        head: head(),
+                        end: BodyEnd::At(1),
+                    })),
                 },
                 has_answered,
             }
@@ -400,4 +403,12 @@ fn session_and_deferred_request_are_handed_over() {
         panic!("no deferred request");
     };
     assert!(request.has_ended && request.upgrade.is_some());
+}
+
+fn head() -> HeadLayout {
+    let bytes = b"POST / HTTP/1.1\r\n\r\n";
+    match parse_head(bytes, 100, |request| HeadLayout::of(request, bytes)) {
+        Ok(Head::Complete(Some(head))) => head,
+        _ => panic!("the head is complete"),
+    }
 }
