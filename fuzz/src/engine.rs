@@ -1,4 +1,4 @@
-//! The engine in the simulation of `tests/sim`, with operations decoded from bytes.
+//! The engine in the simulation of `tests/kit`, with operations decoded from bytes.
 
 use crate::sim::Command;
 use crate::sim::ops::{self, Op};

@@ -21,8 +21,7 @@ mod proxy;
 mod small;
 mod uri;
 
-#[path = "../../tests/sim/mod.rs"]
-mod sim;
+use h_realtime_test_kit as sim;
 
 pub use api::client_message;
 pub use chunked::chunked_body;

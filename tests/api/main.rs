@@ -29,10 +29,10 @@ mod proxied;
 mod publishing;
 mod publishing_chunked;
 mod realtime_simulation;
-#[path = "../sim/mod.rs"]
-mod sim;
 mod slow_links;
 mod standstill;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls_server;
+
+use h_realtime_test_kit as sim;

@@ -5,7 +5,7 @@ use crate::sim::contract::{SimPair, check};
 
 #[test]
 fn simulated_sockets_have_the_expected_edges() {
-    check(&mut SimPair::new());
+    check(&mut SimPair::default());
 }
 
 #[cfg(target_os = "linux")]

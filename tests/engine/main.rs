@@ -19,8 +19,6 @@ mod proxies;
 mod readiness;
 mod reasons;
 mod reload;
-#[path = "../sim/mod.rs"]
-mod sim;
 mod simulation;
 mod slow_links;
 mod slow_readers;
@@ -29,3 +27,5 @@ mod system_calls;
 mod tls;
 mod turns;
 mod writing;
+
+use h_realtime_test_kit as sim;

@@ -1,7 +1,7 @@
 //! TLS in the engine: handshakes within a turn, and incomplete records.
 #![cfg(feature = "tls")]
 
-#[path = "../sim/certificate.rs"]
+#[path = "../support/certificate.rs"]
 mod certificate;
 use std::io::Write as _;
 use std::sync::Arc;

@@ -10,12 +10,11 @@
 mod batch;
 mod ledger;
 mod over_time;
-#[path = "../sim/mod.rs"]
-mod sim;
 
 use std::env;
 use std::process::Command;
 
+use h_realtime_test_kit as sim;
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]

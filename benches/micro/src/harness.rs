@@ -9,9 +9,9 @@ use h_realtime_engine::{
     Config, ConnKey, Engine, ListenerId, ListenerOptions, Mail, Now, Readiness,
 };
 
-use crate::api::{Api, Command};
-use crate::environment::{Descriptive, Environment};
-use crate::rng::Rng;
+use h_realtime_test_kit::api::{Api, Command};
+use h_realtime_test_kit::environment::{Descriptive, Environment};
+use h_realtime_test_kit::rng::Rng;
 use crate::socket::{IoCounters, SimSocket};
 
 /// A server and its clients, idle between two calls.

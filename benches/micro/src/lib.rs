@@ -7,22 +7,13 @@
 //! | file | contents |
 //! |---|---|
 //! | `socket` | a simulated socket with a scripted peer, which counts its output |
-//! | `api` | the API as the engine's handler, shared with the tests |
-//! | `environment`, `rng` | the engine's environment, shared with the tests |
 //! | `harness` | the engine, its connections, and the clock |
 //! | `messages` | messages of clients and back ends |
 //! | `timers` | the engine's timer wheel alone |
 //! | `operations` | the counted operations |
 
-// Shared with the tests.
-#[path = "../../../tests/sim/api.rs"]
-pub mod api;
-#[path = "../../../tests/sim/environment.rs"]
-pub mod environment;
 pub mod harness;
 pub mod messages;
 pub mod operations;
-#[path = "../../../tests/sim/rng.rs"]
-pub mod rng;
 pub mod socket;
 pub mod timers;

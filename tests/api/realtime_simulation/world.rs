@@ -65,14 +65,14 @@ impl World {
             requests.clone(),
             settings,
             limits,
-            rng.next(),
+            rng.next_u64(),
         );
         let (clock, wall) = (1_000_000, 1_700_000_000_000);
         let now = Now {
             mono: clock,
             unix: wall + clock,
         };
-        let mut engine = Engine::new(config, app, rng.next(), now);
+        let mut engine = Engine::new(config, app, rng.next_u64(), now);
         // With random numbers of its own, so that seeds keep their meaning.
         let mut environment = Environment::new(rng.clone());
         environment.listen(&mut engine, ListenerOptions::default());

@@ -1,6 +1,6 @@
 //! TLS for clients.
 
-#[path = "../../sim/certificate.rs"]
+#[path = "../../support/certificate.rs"]
 mod certificate;
 
 use std::io::Write as _;

@@ -9,7 +9,7 @@ use h_realtime::realtime::{ApiSession, ApiSettings};
 use h_realtime::uri;
 use h_realtime_engine::testing::Recorder;
 use h_realtime_engine::{ConnKey, Handler, Message, Now, Sessions};
-use micro::api::Api;
+use h_realtime_test_kit::api::Api;
 use micro::messages::{CLIENT_ID, PING, WHOAMI, criteria, filter as filter_message, page};
 
 /// From the text of a message to its reply, without socket and framing.

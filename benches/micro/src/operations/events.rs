@@ -2,7 +2,7 @@
 
 use h_realtime::model::Plan;
 
-use crate::api::Command;
+use h_realtime_test_kit::api::Command;
 use crate::harness::Harness;
 use crate::messages::{
     BROWSER_HANDSHAKE, HANDSHAKE, event, filter, frame, keep, notification, page, sent,

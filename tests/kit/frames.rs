@@ -43,7 +43,7 @@ impl FrameReader {
     }
 
     /// Returns the next complete event.
-    pub fn next(&mut self) -> Result<Option<ClientEvent>, String> {
+    pub fn next_event(&mut self) -> Result<Option<ClientEvent>, String> {
         let parsed = match self.is_open {
             true => self.parse_frame()?,
             false => parse_response(&self.bytes)?,

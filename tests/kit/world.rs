@@ -8,12 +8,12 @@ use h_realtime_engine::{
     Config, ConnKey, Engine, Interest, ListenerId, ListenerOptions, Mail, Now, Readiness, Reload,
 };
 
-use super::app::{App, Command, Log};
-use super::client::{Behavior, Client};
-use super::environment::Environment;
-use super::oracle;
-use super::rng::Rng;
-use super::socket::{Calls, End, Faults, Limits, ROOMY, SimSocket, Wire};
+use crate::app::{App, Command, Log};
+use crate::client::{Behavior, Client};
+use crate::environment::Environment;
+use crate::oracle;
+use crate::rng::Rng;
+use crate::socket::{Calls, Faults, Limits, ROOMY, SimSocket, Wire};
 
 pub struct World {
     pub engine: Engine<SimSocket, App>,
@@ -57,7 +57,7 @@ impl World {
         let app = App::new(log.clone(), rng.fork());
         let clock = 1_000_000;
         let may_shed = config.queue_total < 1 << 20;
-        let mut engine = Engine::new(config, app, rng.next(), at(clock));
+        let mut engine = Engine::new(config, app, rng.next_u64(), at(clock));
         // With random numbers of its own, so that seeds keep their meaning.
         let mut environment = Environment::new(Rng::new(seed ^ 0xACCE));
         for _ in 0..2 {

@@ -5,8 +5,8 @@ use std::io;
 
 use h_realtime_engine::{Readiness, Socket};
 
-use super::rng::Rng;
-use super::socket::{Limits, SimSocket, Wire};
+use crate::rng::Rng;
+use crate::socket::{Limits, SimSocket, Wire};
 
 /// A connection whose server side is registered once for both directions.
 pub trait Pair {
@@ -102,8 +102,8 @@ pub struct SimPair {
     socket: SimSocket,
 }
 
-impl SimPair {
-    pub fn new() -> Self {
+impl Default for SimPair {
+    fn default() -> Self {
         let wire = Wire::new(
             Limits {
                 receive: 1 << 16,

@@ -6,11 +6,11 @@ use h_realtime::model::Plan;
 use h_realtime::realtime::ApiSettings;
 use h_realtime_engine::{Config, ConnKey, Engine, ListenerId, ListenerOptions, Mail, Now};
 
-use super::api::{Api, Command};
-use super::environment::Environment;
-use super::frames::{ClientEvent, FrameReader, client_frame, handshake};
-use super::rng::Rng;
-use super::socket::{Calls, ROOMY, SimSocket, Wire};
+use crate::api::{Api, Command};
+use crate::environment::Environment;
+use crate::frames::{ClientEvent, FrameReader, client_frame, handshake};
+use crate::rng::Rng;
+use crate::socket::{Calls, ROOMY, SimSocket, Wire};
 
 /// A server and its clients, idle between two calls.
 pub struct ApiHarness {
@@ -111,7 +111,7 @@ impl ApiHarness {
         let mut events = Vec::new();
         while let Some(next) = client
             .reader
-            .next()
+            .next_event()
             .expect("the server follows the protocol")
         {
             events.push(next);

@@ -11,7 +11,7 @@ use h_realtime_engine::{
     ConnCx, ConnKey, Cx, Delivery, Frame, Handler, Message, Overdue, RequestCx, Verdict,
 };
 
-use super::rng::Rng;
+use crate::rng::Rng;
 
 /// The application.
 pub struct App {

@@ -2,10 +2,10 @@
 
 use h_realtime_engine::{ConnKey, Interest};
 
-use super::app::{Life, Log, Payload};
-use super::client::Client;
-use super::frames::ClientEvent;
-use super::socket::End;
+use crate::app::{Life, Log, Payload};
+use crate::client::Client;
+use crate::frames::ClientEvent;
+use crate::socket::End;
 
 /// Matches an event that a client has received with its expectations.
 pub fn check_event(client: &mut Client, event: &ClientEvent, log: &Log) -> Result<(), String> {

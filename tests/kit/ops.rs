@@ -7,13 +7,13 @@ use std::time::Duration;
 use h_realtime_engine::ws::CAN_DEFLATE;
 use h_realtime_engine::{Config, ListenerId, ListenerOptions, Mail, SocketOwnership};
 
-use super::acts::{ask, begin, say, violate};
-use super::app::{Command, Payload, pad};
-use super::client::Behavior;
-use super::environment::EMFILE;
-use super::rng::Rng;
-use super::socket::{Faults, Limits};
-use super::world::{PollerFaults, World};
+use crate::acts::{ask, begin, say, violate};
+use crate::app::{Command, Payload, pad};
+use crate::client::Behavior;
+use crate::environment::EMFILE;
+use crate::rng::Rng;
+use crate::socket::{Faults, Limits};
+use crate::world::{PollerFaults, World};
 
 /// One operation. Numbers select among the existing choices with a modulo, so that any sequence of
 /// operations is valid.
@@ -103,7 +103,7 @@ pub enum Op {
 /// Runs operations, then disconnects all clients and checks that no state is left.
 pub fn run(seed: u64, ops: impl IntoIterator<Item = Op>) {
     let mut rng = Rng::new(seed);
-    let mut world = World::new(config(&mut rng), rng.next());
+    let mut world = World::new(config(&mut rng), rng.next_u64());
     world.poller_faults = PollerFaults {
         delayed: rng.below(60) as u32,
         spurious: 10,

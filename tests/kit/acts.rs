@@ -1,8 +1,8 @@
 //! What a client does in a random operation: requests, messages, and violations of the protocol.
 
-use super::app::{BODY_LIMIT, pad};
-use super::client::Client;
-use super::frames::{deflate, handshake};
+use crate::app::{BODY_LIMIT, pad};
+use crate::client::Client;
+use crate::frames::{deflate, handshake};
 
 /// Sends a client's first bytes.
 pub fn begin(client: &mut Client, kind: u8) {

@@ -3,8 +3,10 @@
 //! Contains sockets with the readiness of mio on Linux, a clock, well-behaved and misbehaving
 //! clients, an application, and oracles that check the results. A test either runs random
 //! operations ([`ops::run`]) or drives a [`World`] step by step. A [`ApiHarness`] runs the Real Time API
-//! instead of the application, without oracles.
-#![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
+//! instead of the application, without oracles. All of them run their turns in an [`environment`].
+//!
+//! Embedders have no use for it: it belongs to the tests, fuzz targets, and benchmarks of this
+//! repository.
 
 pub mod acts;
 pub mod api;

@@ -16,7 +16,7 @@ use h_realtime_engine::{
     Socket,
 };
 
-use super::rng::Rng;
+use crate::rng::Rng;
 
 /// Everything around an engine except its connections.
 pub struct Environment<S, C> {

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use h_realtime_engine::ConnKey;
 
-use super::app::Payload;
-use super::frames::{ClientEvent, FrameReader, OFFER, client_frame, deflate, handshake_with};
-use super::rng::Rng;
-use super::socket::{End, Wire};
+use crate::app::Payload;
+use crate::frames::{ClientEvent, FrameReader, OFFER, client_frame, deflate, handshake_with};
+use crate::rng::Rng;
+use crate::socket::{End, Wire};
 
 /// One client and its connection.
 pub struct Client {
@@ -123,7 +123,7 @@ impl Client {
     }
 
     pub fn frame(&mut self, first: u8, payload: &[u8]) {
-        let mask = (self.rng.next() as u32).to_be_bytes();
+        let mask = (self.rng.next_u64() as u32).to_be_bytes();
         self.raw(client_frame(first, payload, mask));
     }
 
@@ -239,7 +239,7 @@ impl Client {
         let mut fresh = Vec::new();
         self.compressed_flags.clear();
         let mut inflated = self.reader.inflated;
-        while let Some(event) = self.reader.next()? {
+        while let Some(event) = self.reader.next_event()? {
             self.compressed_flags.push(self.reader.inflated > inflated);
             inflated = self.reader.inflated;
             if !self.behavior.is_mute {

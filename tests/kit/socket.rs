@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use h_realtime_engine::{Readiness, Socket};
 
-use super::environment::{Descriptive, Descriptor};
-use super::rng::Rng;
+use crate::environment::{Descriptive, Descriptor};
+use crate::rng::Rng;
 
 /// The server's side, owned by the engine.
 pub struct SimSocket(Wire, Option<Descriptor>);
