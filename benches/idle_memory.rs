@@ -147,12 +147,12 @@ fn echo(flags: &[&str]) -> Result<Server> {
         }
     }
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--quiet", "--example", "echo"])
+        .args(["build", "--release", "--quiet", "--example", "conformance"])
         .status()?;
     if !built.success() {
         return Err("the echo example does not build".into());
     }
-    let mut command = Command::new(target.join("examples/echo"));
+    let mut command = Command::new(target.join("examples/conformance"));
     command.arg("127.0.0.1:0").args(flags);
     start(command, "listening on ")
 }

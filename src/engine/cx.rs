@@ -4,6 +4,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::conn_set::ConnSet;
 use crate::counters::Counters;
@@ -195,6 +196,8 @@ pub enum Effect {
     MarkAuthenticated(ConnKey),
     /// [`Cx::respond`].
     Respond(ConnKey, Response),
+    /// [`Cx::shut_down`].
+    ShutDown(Duration),
 }
 
 impl Outbox {
@@ -295,6 +298,12 @@ impl<'a, C> Cx<'a, C> {
     /// Responds to a deferred request.
     pub fn respond(&mut self, key: ConnKey, response: Response) {
         self.outbox.effects.push(Effect::Respond(key, response));
+    }
+
+    /// Shuts the reactor down, as [`Mailbox::shut_down`](crate::Mailbox::shut_down) does: connections
+    /// are closed over the period `over`; the second call ends the reactor immediately.
+    pub fn shut_down(&mut self, over: Duration) {
+        self.outbox.effects.push(Effect::ShutDown(over));
     }
 
     /// Marks the client of a connection as authenticated. When a connection limit is reached,

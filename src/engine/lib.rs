@@ -1,7 +1,4 @@
-//! The WebSocket engine: a mio reactor with its connections, timers, queues, and TLS.
-//!
-//! Owns: all sockets, all buffered bytes, and the order of events. Must not know: JSON, filters,
-//! users, or backends. An application is a [`Handler`].
+#![doc = include_str!("README.md")]
 
 mod config;
 mod conn;

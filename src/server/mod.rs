@@ -223,7 +223,7 @@ fn reactor(
     };
     let [seed] = random().map_err(random_failed)?;
     let config = settings.engine.clone().reserved_listener(Some(ADMIN));
-    Reactor::new(config, app, seed).map_err(|error| Exit::new(Exit::OS, error))
+    Reactor::with_seed(config, app, seed).map_err(|error| Exit::new(Exit::OS, error))
 }
 
 fn random<const N: usize>() -> Result<[u64; N], getrandom::Error> {

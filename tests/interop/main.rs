@@ -8,6 +8,7 @@ mod admin_page;
 mod admin_page_connection;
 mod autobahn;
 mod browser_client;
+mod chat_example;
 mod client_examples;
 mod proxies;
 mod python_client;

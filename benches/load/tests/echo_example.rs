@@ -1,4 +1,4 @@
-//! The modes that an echo server supports, against `examples/echo.rs` of this repository.
+//! The modes that an echo server supports, against `examples/conformance.rs` of this repository.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -17,9 +17,9 @@ impl Drop for Server {
 
 fn start() -> (Server, String) {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-    let built = ["release", "debug"].map(|kind| target.join(kind).join("examples/echo"));
+    let built = ["release", "debug"].map(|kind| target.join(kind).join("examples/conformance"));
     let program = built.iter().find(|file| file.exists());
-    let program = program.expect("run `cargo build --example echo` first");
+    let program = program.expect("run `cargo build --example conformance` first");
     let mut child = Command::new(program)
         .arg("127.0.0.1:0")
         .stdout(Stdio::piped())

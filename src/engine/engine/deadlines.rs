@@ -28,6 +28,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let late = Duration::from_millis(self.now.mono - self.next_tick);
             self.counters.lag.observe(late);
             self.next_tick = self.now.mono + TICK_PERIOD;
+            self.flush_accept_log();
             self.with_handler(|handler, cx| handler.on_tick(cx));
             self.shrink();
         }

@@ -23,6 +23,9 @@ pub struct ListenerOptions {
     pub ownership: SocketOwnership,
     /// Connections must start with a PROXY protocol header.
     pub expects_proxy_header: bool,
+    /// Connections have limits of their own, and are served until the end of a shutdown: see
+    /// [`Config::reserved_listener`](crate::Config::reserved_listener).
+    pub is_reserved: bool,
     /// The TLS configuration, on TLS listeners.
     pub tls: Option<TlsConfig>,
 }
@@ -31,11 +34,15 @@ pub struct ListenerOptions {
 pub(super) struct Listeners {
     /// Indexed by listener ID; `None` once closed.
     list: Vec<Option<Listener>>,
+    /// Any listener may have connections to accept.
+    has_pending: bool,
     /// When to retry `accept` after a failure for lack of descriptors.
     pub(super) retry_at: Option<u64>,
     /// Accept failures that have not been logged yet.
     failures: LogThrottle,
     latest_failure: String,
+    /// A shutdown requested by the handler.
+    pub(super) requested: Option<Duration>,
     /// A shutdown that waits for TCP handshakes in progress.
     handover: Option<Handover>,
 }
@@ -58,9 +65,11 @@ impl Default for Listeners {
     fn default() -> Self {
         Listeners {
             list: Vec::new(),
+            has_pending: false,
             retry_at: None,
             failures: LogThrottle::every(LOG_EVERY),
             latest_failure: String::new(),
+            requested: None,
             handover: None,
         }
     }
@@ -77,15 +86,15 @@ impl Listeners {
     pub(super) fn mark_pending(&mut self, id: ListenerId) {
         if let Some(Some(listener)) = self.list.get_mut(usize::from(id.0)) {
             listener.is_pending = true;
+            self.has_pending = true;
         }
     }
 
     /// Returns the milliseconds until connections may be accepted or a handover ends.
     pub(super) fn wait(&self, now: u64) -> u64 {
-        let accept = match self.retry_at {
-            Some(at) => at.saturating_sub(now),
-            None if self.list.iter().flatten().any(|one| one.is_pending) => 0,
-            None => u64::MAX,
+        let accept = match self.has_pending {
+            true => self.retry_at.map_or(0, |at| at.saturating_sub(now)),
+            false => u64::MAX,
         };
         let handover = self.handover.map_or(u64::MAX, |handover| handover.until);
         accept.min(handover.saturating_sub(now))
@@ -111,37 +120,38 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// `None` if there are 256 listeners already.
     pub fn add_listener(&mut self, options: ListenerOptions) -> Option<ListenerId> {
         let id = u8::try_from(self.listeners.list.len()).ok()?;
+        if options.is_reserved {
+            self.config.reserved_listener = Some(ListenerId(id));
+        }
         self.listeners.list.push(Some(Listener {
             options,
             is_pending: true,
         }));
+        self.listeners.has_pending = true;
         Some(ListenerId(id))
     }
 
     /// Accepts connections from all listeners, a limited number from each.
+    #[inline]
     pub(super) fn accept_pending(&mut self, io: &mut impl Io<Socket = S>) {
-        if self.listeners.retry_at.is_some_and(|at| self.now.mono < at) {
-            return;
-        }
-        self.listeners.retry_at = None;
-        if self
-            .listeners
-            .list
-            .iter()
-            .flatten()
-            .any(|one| one.is_pending)
-        {
+        if self.listeners.has_pending {
             self.accept_all(io);
         }
     }
 
     #[inline(never)]
     fn accept_all(&mut self, io: &mut impl Io<Socket = S>) {
+        if self.listeners.retry_at.is_some_and(|at| self.now.mono < at) {
+            return;
+        }
+        self.listeners.retry_at = None;
         for id in self.listeners.ids() {
             if let Err(error) = self.accept_from(id, ACCEPT_BUDGET, io) {
                 return self.accept_failed(&error);
             }
         }
+        let mut open = self.listeners.list.iter().flatten();
+        self.listeners.has_pending = open.any(|listener| listener.is_pending);
     }
 
     /// Accepts at most `most` connections.

@@ -320,6 +320,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 }
             }
             Effect::Respond(key, response) => self.respond_deferred(key, response),
+            Effect::ShutDown(over) => {
+                self.listeners.requested = Some(over);
+                // The next turn begins at once, and starts the shutdown.
+                self.has_mail = true;
+            }
         }
     }
 }

@@ -102,9 +102,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return None;
         }
         // A shutdown in progress: first without new connections, then without the reserved listener.
-        self.serve_handover(io);
-        self.serve_reserved(io);
-        self.flush_accept_log();
+        if self.is_shutting_down() {
+            self.serve_handover(io);
+            self.serve_reserved(io);
+        }
         // Input, and the replies to it.
         self.serve_readers();
         // Deliveries of the handler, from its own queue of events to their receivers.
@@ -157,6 +158,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         io: &mut impl Io<Socket = S, Command = H::Command>,
     ) -> ControlFlow<()> {
         self.has_mail = true;
+        if let Some(over) = self.listeners.requested.take() {
+            match self.is_shutting_down() {
+                true => return ControlFlow::Break(()),
+                false => self.begin_shutdown(over, io),
+            }
+        }
         for _ in 0..MAIL_BUDGET {
             if !self.has_room_for_commands() {
                 break;

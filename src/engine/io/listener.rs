@@ -149,6 +149,7 @@ impl Listener {
             options: ListenerOptions {
                 ownership,
                 expects_proxy_header: false,
+                is_reserved: false,
                 tls,
             },
             before_close: None,
@@ -167,6 +168,15 @@ impl Listener {
     #[must_use]
     pub fn with_proxy_protocol(mut self) -> Self {
         self.options.expects_proxy_header = true;
+        self
+    }
+
+    /// Reserves the listener for operators: its connections have a limit of their own,
+    /// [`Config::max_reserved`](crate::Config::max_reserved), and are served until all others have
+    /// been closed by a shutdown. A reactor has at most one such listener.
+    #[must_use]
+    pub fn reserved(mut self) -> Self {
+        self.options.is_reserved = true;
         self
     }
 

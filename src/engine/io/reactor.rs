@@ -1,5 +1,6 @@
 //! The reactor: polls sockets with mio, and translates events for the engine.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -37,11 +38,21 @@ struct PollIo<C> {
 }
 
 impl<H: Handler> Reactor<H> {
-    /// Creates a reactor without listeners. `seed` randomizes heartbeats; it need not be secret.
+    /// Creates a reactor without listeners.
     ///
     /// # Errors
     /// If the system has no descriptors left.
-    pub fn new(config: Config, handler: H, seed: u64) -> io::Result<Self> {
+    pub fn new(config: Config, handler: H) -> io::Result<Self> {
+        // The keys of a hash map are random, and need not be secret here.
+        let seed = RandomState::new().hash_one(0);
+        Self::with_seed(config, handler, seed)
+    }
+
+    /// Like [`Reactor::new`], with a seed for the times of heartbeats.
+    ///
+    /// # Errors
+    /// If the system has no descriptors left.
+    pub fn with_seed(config: Config, handler: H, seed: u64) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let (mailbox, inbox) = mailbox(MAILBOX_SIZE, waker);
@@ -79,7 +90,7 @@ impl<H: Handler> Reactor<H> {
         self.mailbox.clone()
     }
 
-    /// Serves until it is shut down through the mailbox.
+    /// Serves until it is shut down through the mailbox or by [`Cx::shut_down`](crate::Cx::shut_down).
     ///
     /// # Errors
     /// If the poller fails.
@@ -87,6 +98,16 @@ impl<H: Handler> Reactor<H> {
         let mut events = Events::with_capacity(EVENTS);
         while self.turn(&mut events)? {}
         Ok(())
+    }
+
+    /// Waits for events, but no longer than `timeout`, and serves them, for a caller with a loop of
+    /// its own. Returns false once the reactor has been shut down.
+    ///
+    /// # Errors
+    /// If the poller fails.
+    pub fn poll_once(&mut self, timeout: Duration) -> io::Result<bool> {
+        self.wait = self.wait.min(timeout);
+        self.turn(&mut Events::with_capacity(EVENTS))
     }
 
     /// Waits for events, and runs one turn. Returns false after the last turn.
@@ -224,7 +245,7 @@ mod tests {
     #[test]
     fn a_turn_accepts_a_limited_number_of_connections() {
         const COUNT: usize = 150;
-        let mut reactor = Reactor::new(Config::default(), Silent, 1).unwrap();
+        let mut reactor = Reactor::new(Config::default(), Silent).unwrap();
         let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
         let listener = Listener::open(&any, None).unwrap();
         let Ok(Address::Tcp(address)) = listener.address() else {

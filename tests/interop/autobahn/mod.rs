@@ -160,7 +160,7 @@ fn echo() -> &'static Path {
     ECHO.get_or_init(|| {
         let mut command = Command::new(env!("CARGO"));
         command
-            .args(["build", "--release", "--example", "echo", "--quiet"])
+            .args(["build", "--release", "--example", "conformance", "--quiet"])
             .arg("--message-format=json-render-diagnostics")
             .current_dir(env!("CARGO_MANIFEST_DIR"));
         // Without the package variables that cargo sets for this test: ring's build script would

@@ -22,7 +22,7 @@ pub struct Spec {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Program {
-    /// The engine alone: `examples/echo.rs`.
+    /// The engine alone: `examples/conformance.rs`.
     #[default]
     Engine,
     /// `h-realtime serve`.
@@ -106,7 +106,7 @@ impl Places {
             vec![root.join("bin/python"), script, library]
         };
         match program {
-            Program::Engine => vec!["target/release/examples/echo".into()],
+            Program::Engine => vec!["target/release/examples/conformance".into()],
             Program::Api => vec!["target/release/h-realtime".into()],
             Program::Floor => built("floor"),
             Program::UWebSockets => built("uws"),

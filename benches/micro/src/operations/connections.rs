@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use h_realtime_engine::Config;
 use h_realtime_engine::ws::OpCode;
 
 use crate::harness::Harness;
