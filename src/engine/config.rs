@@ -20,6 +20,7 @@ use crate::ws::CloseCode;
 /// assert_eq!(config.max_message, 1 << 20);
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Maximum connections, in any phase. A connection over the limit replaces the HTTP connection
     /// that has been idle longest; if there is none, it is answered with 503.

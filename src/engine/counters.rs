@@ -6,6 +6,7 @@ use crate::ledger::Ledger;
 
 /// Counters since the start, which never decrease, and gauges, which are described as "current".
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Counters {
     /// Current connections, in any phase.
     pub connections: u64,
@@ -85,6 +86,7 @@ pub struct Counters {
 
 /// Evicted connections, by the limit that was reached.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Evictions {
     /// [`Config::max_connections`](crate::Config::max_connections).
     pub connections: u64,
@@ -97,6 +99,7 @@ pub struct Evictions {
 /// Requests rejected by the engine, and connections dropped before they became WebSockets, by
 /// reason.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Refusals {
     /// Not HTTP/1.1, or ambiguous.
     pub malformed: u64,
@@ -125,6 +128,7 @@ pub struct CloseCodes([u64; CLOSE_CODES.len() + 1]);
 
 /// Compression statistics of both directions. Sizes are those of payloads, in bytes.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Compression {
     /// Messages compressed, each once for all its receivers.
     pub deflated: u64,
@@ -146,6 +150,7 @@ pub struct Compression {
 
 /// Closed WebSockets, by cause.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct CloseCounts {
     /// The peer started the closing handshake.
     pub by_peer: u64,
@@ -183,6 +188,62 @@ impl Counters {
             Refusal::Overloaded => &mut refusals.overload,
             Refusal::ShuttingDown => &mut refusals.shutdown,
         } += 1;
+    }
+}
+
+impl CloseCounts {
+    /// Returns each count with the label of its cause, as in [`CloseInfo`](crate::CloseInfo).
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let CloseCounts {
+            by_peer,
+            by_application,
+            protocol,
+            lost,
+            timed_out,
+            slow,
+            overload,
+            shutdown,
+        } = *self;
+        let counts = [
+            ("client", by_peer),
+            ("server", by_application),
+            ("protocol", protocol),
+            ("lost", lost),
+            ("timeout", timed_out),
+            ("slow", slow),
+            ("overload", overload),
+            ("shutdown", shutdown),
+        ];
+        counts.into_iter()
+    }
+}
+
+impl Refusals {
+    /// Returns each count with its label.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let Refusals {
+            malformed,
+            too_large,
+            no_length,
+            coding,
+            incomplete,
+            unanswered,
+            slow,
+            overload,
+            shutdown,
+        } = *self;
+        let counts = [
+            ("malformed", malformed),
+            ("too_large", too_large),
+            ("no_length", no_length),
+            ("coding", coding),
+            ("incomplete", incomplete),
+            ("no_answer", unanswered),
+            ("slow", slow),
+            ("overload", overload),
+            ("shutdown", shutdown),
+        ];
+        counts.into_iter()
     }
 }
 

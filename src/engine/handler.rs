@@ -138,6 +138,7 @@ pub enum Overdue {
 
 /// Why the engine itself answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Refusal {
     /// Not HTTP/1.1, or ambiguous.
     Malformed,

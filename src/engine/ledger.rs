@@ -3,6 +3,7 @@
 /// Bytes currently held, by kind. Shared memory counts once, regardless of the number of
 /// connections that use it. A partially sent buffer counts in full as long as it is allocated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ledger {
     /// Private output: the queues of single connections, and replies in them.
     pub queues: u64,

@@ -149,6 +149,7 @@ impl Handler for App {
             Refusal::Full => ("full", "The server takes no more connections now."),
             Refusal::Overloaded => ("overloaded", "Too many requests are incomplete now."),
             Refusal::ShuttingDown => ("shutting_down", "The server is shutting down."),
+            _ => ("rejected", "The request was rejected."),
         };
         let body = format!(r#"{{"ok": false, "error": "{name}", "reason": "{reason}"}}"#);
         let response = Response::json(refusal.status(), body);

@@ -131,21 +131,13 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Api
 }
 
 fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realtime::ApiCounters) {
-    let ends = &engine.closed;
+    let by_reason = |(reason, count)| (format!("reason=\"{reason}\""), count as f64);
+    let ends: Vec<_> = engine.closed.iter().map(by_reason).collect();
     out.family(
         "h_realtime_disconnects_total",
         MetricKind::Counter,
         "WebSockets closed, by reason.",
-        counts(&[
-            (r#"reason="client""#, ends.by_peer),
-            (r#"reason="server""#, ends.by_application),
-            (r#"reason="protocol""#, ends.protocol),
-            (r#"reason="lost""#, ends.lost),
-            (r#"reason="timeout""#, ends.timed_out),
-            (r#"reason="slow""#, ends.slow),
-            (r#"reason="overload""#, ends.overload),
-            (r#"reason="shutdown""#, ends.shutdown),
-        ]),
+        ends.iter().map(|(label, count)| (&**label, *count)),
     );
     let codes = engine.close_codes.iter().map(|(code, count)| {
         let code = code.map_or("other".to_owned(), |code| code.to_string());
@@ -159,33 +151,28 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
          1006 is no frame.",
         codes.iter().map(|(label, count)| (&**label, *count)),
     );
+    let refusals: Vec<_> = engine.refusals.iter().map(by_reason).collect();
+    let refusals = refusals.iter().map(|(label, count)| (&**label, *count));
+    let others = counts(&[
+        (r#"reason="timeout""#, engine.handshake_timeouts),
+        (r#"reason="tls""#, engine.tls_failures),
+        (r#"reason="full""#, engine.refused_full),
+        (r#"reason="per_ip""#, engine.refused_per_ip),
+        (r#"reason="proxy_peer""#, engine.refused_untrusted),
+        (r#"reason="proxy_header""#, engine.proxy_failures),
+        (r#"reason="no_descriptors""#, engine.accept_failures),
+        (r#"reason="no_handshake""#, api.rejected.handshake),
+        (r#"reason="path""#, api.rejected.path),
+        (r#"reason="origin""#, api.rejected.origin),
+        (r#"reason="token""#, api.rejected.token),
+        (r#"reason="unavailable""#, api.auth.unavailable),
+    ]);
+    let failures = refusals.chain(others);
     out.family(
         "h_realtime_handshake_failures_total",
         MetricKind::Counter,
         "Connections and requests that did not result in a WebSocket, by reason.",
-        counts(&[
-            (r#"reason="malformed""#, engine.refusals.malformed),
-            (r#"reason="too_large""#, engine.refusals.too_large),
-            (r#"reason="no_length""#, engine.refusals.no_length),
-            (r#"reason="coding""#, engine.refusals.coding),
-            (r#"reason="incomplete""#, engine.refusals.incomplete),
-            (r#"reason="no_answer""#, engine.refusals.unanswered),
-            (r#"reason="slow""#, engine.refusals.slow),
-            (r#"reason="overload""#, engine.refusals.overload),
-            (r#"reason="shutdown""#, engine.refusals.shutdown),
-            (r#"reason="timeout""#, engine.handshake_timeouts),
-            (r#"reason="tls""#, engine.tls_failures),
-            (r#"reason="full""#, engine.refused_full),
-            (r#"reason="per_ip""#, engine.refused_per_ip),
-            (r#"reason="proxy_peer""#, engine.refused_untrusted),
-            (r#"reason="proxy_header""#, engine.proxy_failures),
-            (r#"reason="no_descriptors""#, engine.accept_failures),
-            (r#"reason="no_handshake""#, api.rejected.handshake),
-            (r#"reason="path""#, api.rejected.path),
-            (r#"reason="origin""#, api.rejected.origin),
-            (r#"reason="token""#, api.rejected.token),
-            (r#"reason="unavailable""#, api.auth.unavailable),
-        ]),
+        failures,
     );
     out.family(
         "h_realtime_authentications_total",

@@ -183,10 +183,7 @@ fn messages_before_a_second_shutdown_are_handled() {
     let mut world = World::calm();
     let client = world.open();
     world.environment.send(Mail::Shutdown(Duration::ZERO));
-    let config = Config {
-        ping_interval: Duration::from_secs(1),
-        ..Config::default()
-    };
+    let config = Config::default().ping_interval(Duration::from_secs(1));
     world.reload(config);
     world.environment.send(Mail::Shutdown(Duration::ZERO));
     world.command(Command::Noop);

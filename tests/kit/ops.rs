@@ -138,14 +138,12 @@ pub fn random(seed: u64, count: usize) -> impl Iterator<Item = Op> {
 
 /// Mostly small limits, so that they are reached; sometimes the real ones.
 fn config(rng: &mut Rng) -> Config {
-    let mut config = Config {
-        max_connections: 12 + rng.below(24),
-        max_per_ip: rng.chance(30).then_some(3),
-        reserved_listener: rng.chance(50).then_some(ListenerId(1)),
-        max_reserved: 2 + rng.below(6),
-        max_message: 16 * 1024,
-        ..Config::default()
-    };
+    let mut config = Config::default()
+        .max_connections(12 + rng.below(24))
+        .max_per_ip(rng.chance(30).then_some(3))
+        .reserved_listener(rng.chance(50).then_some(ListenerId(1)))
+        .max_reserved(2 + rng.below(6))
+        .max_message(16 * 1024);
     if rng.chance(60) {
         config.queue_soft = 1 << (9 + rng.below(6));
         config.queue_hard = config.queue_soft * (2 + rng.below(4));
