@@ -1,4 +1,4 @@
-//! Bodies of publish requests, parsed by the embedded back end.
+//! Bodies of publish requests, parsed by the embedded backend.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -52,8 +52,8 @@ fn publish(body: &[u8]) -> Result<Vec<Plan>, PublishError> {
     answer
 }
 
-/// Returns a back end with a user, a muted user, a group with a moderator, and an open group. The
-/// directory must outlive the back end.
+/// Returns a backend with a user, a muted user, a group with a moderator, and an open group. The
+/// directory must outlive the backend.
 fn open() -> (Embedded, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let data = DataDir::open(dir.path()).expect("a data directory");
@@ -67,7 +67,7 @@ fn open() -> (Embedded, TempDir) {
         store.set_member("closed", "acct:joe@example.org", Role::Owner)?;
         Embedded::open(&data, Default::default())
     };
-    (fill().expect("a back end"), dir)
+    (fill().expect("a backend"), dir)
 }
 
 fn check_plan(plan: &Plan) {

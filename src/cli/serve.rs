@@ -30,7 +30,7 @@ pub(super) struct ServeArgs {
     /// DATABASE_URL and BROKER_URL
     #[arg(long, value_name = "KIND")]
     backend: Option<BackendKind>,
-    /// Source of events for the embedded back end, besides POST /events; `amqp` is the RabbitMQ
+    /// Source of events for the embedded backend, besides POST /events; `amqp` is the RabbitMQ
     /// given by BROKER_URL
     #[arg(long, value_name = "SOURCE")]
     events: Option<EventSource>,

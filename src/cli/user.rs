@@ -1,4 +1,4 @@
-//! `h-realtime user`: users of the embedded back end.
+//! `h-realtime user`: users of the embedded backend.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Selection of the back end, and the addresses and credentials of its servers.
+//! Selection of the backend, and the addresses and credentials of its servers.
 //!
 //! The settings of the sections `[h]` and `[amqp]` can also be set by the environment variables
 //! that h itself reads: see the table.
@@ -17,7 +17,7 @@ pub(crate) enum BackendKind {
     H,
 }
 
-/// Additional source of events for the embedded back end, besides its HTTP endpoint.
+/// Additional source of events for the embedded backend, besides its HTTP endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum EventSource {
     /// HTTP only.
@@ -27,12 +27,12 @@ pub(crate) enum EventSource {
     Amqp,
 }
 
-/// Resolved settings of the back end.
+/// Resolved settings of the backend.
 #[derive(Clone, Debug)]
 pub enum BackendSettings {
-    /// The embedded back end, with the optional message queue that delivers events to it.
+    /// The embedded backend, with the optional message queue that delivers events to it.
     Embedded(Option<BrokerSettings>),
-    /// h's back end.
+    /// h's backend.
     H(HSettings),
 }
 
@@ -43,7 +43,7 @@ pub struct BrokerSettings {
     pub urls: Vec<String>,
 }
 
-/// Settings of h's back end.
+/// Settings of h's backend.
 #[derive(Clone)]
 pub struct HSettings {
     /// The URL of the database, with credentials.
@@ -61,11 +61,11 @@ pub struct HSettings {
 /// The optional features of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// The embedded back end.
+    /// The embedded backend.
     pub embedded: bool,
-    /// h's back end.
+    /// h's backend.
     pub h: bool,
-    /// Events from RabbitMQ for the embedded back end.
+    /// Events from RabbitMQ for the embedded backend.
     pub amqp: bool,
 }
 
@@ -84,7 +84,7 @@ impl Features {
     };
 }
 
-/// Resolves the settings of the back end. Checks first whether this build includes it.
+/// Resolves the settings of the backend. Checks first whether this build includes it.
 pub(super) fn resolve(
     values: &Values,
     features: Features,
@@ -100,7 +100,7 @@ pub(super) fn resolve(
     )?;
     let is_built = is_built(features, kind, events, conflicts);
     if kind == BackendKind::H && events == EventSource::Amqp {
-        let text = "events = \"amqp\" applies to the embedded back end only: h's events always arrive from \
+        let text = "events = \"amqp\" applies to the embedded backend only: h's events always arrive from \
                     RabbitMQ";
         conflicts.add(&["backend", "events"], text);
     }
@@ -120,7 +120,7 @@ pub(super) fn resolve(
     }
     let database_url = values.text("h.database_url").unwrap_or_default();
     if database_url.is_empty() && is_built {
-        let text = "h's back end requires DATABASE_URL or the setting h.database_url";
+        let text = "h's backend requires DATABASE_URL or the setting h.database_url";
         conflicts.add(&["backend", "h.database_url"], text);
     }
     for name in ["h.authority", "h.app_url"] {
@@ -138,7 +138,7 @@ pub(super) fn resolve(
     }))
 }
 
-/// Returns whether a build includes the configured back end and event source.
+/// Returns whether a build includes the configured backend and event source.
 fn is_built(
     features: Features,
     kind: BackendKind,
@@ -155,13 +155,13 @@ fn is_built(
         BackendKind::H => need(
             features.h,
             "backend",
-            "this build does not include h's back end; rebuild it with the feature h",
+            "this build does not include h's backend; rebuild it with the feature h",
         ),
         BackendKind::Embedded => {
             let has_embedded = need(
                 features.embedded,
                 "backend",
-                "this build does not include the embedded back end; rebuild it with the feature sqlite",
+                "this build does not include the embedded backend; rebuild it with the feature sqlite",
             );
             let has_events = need(
                 features.amqp || events == EventSource::Http,
@@ -250,7 +250,7 @@ mod tests {
             ..Features::ALL
         };
         resolve(&values, features, &mut conflicts).unwrap();
-        let expected = "this build does not include h's back end; rebuild it with the feature h: backend = \"h\" \
+        let expected = "this build does not include h's backend; rebuild it with the feature h: backend = \"h\" \
                         (file, line 1)";
         assert_eq!(conflicts.into_lines(), [expected]);
     }

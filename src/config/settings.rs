@@ -42,7 +42,7 @@ pub struct ServerSettings {
     pub origins: Vec<Origin>,
     /// Whether other processes may listen on the same TCP ports (`SO_REUSEPORT`).
     pub reuse_port: bool,
-    /// The data directory of the embedded back end.
+    /// The data directory of the embedded backend.
     pub data: PathBuf,
     /// The source of users, tokens, and groups, and of events.
     pub backend: BackendSettings,
@@ -55,7 +55,7 @@ pub struct ServerSettings {
     /// The time over which connections are closed if their tokens end together.
     pub expiry_spread: Duration,
     /// The interval between sweeps that check all connected users against h's database. `None` if
-    /// the back end reports changes itself.
+    /// the backend reports changes itself.
     pub sweep: Option<Duration>,
     /// Maximum number of values in the filter of one connection.
     pub filter_terms: usize,

@@ -149,7 +149,7 @@ fn every_setting_has_an_effect() {
         file::read(Path::new("one"), text, &mut layer, &mut errors);
         let mut values = Values::default();
         values.add(layer);
-        // Only h's back end uses these.
+        // Only h's backend uses these.
         let is_of_h = ["h.", "amqp.", "auth.sweep"]
             .iter()
             .any(|part| setting.starts_with(part));
@@ -175,7 +175,7 @@ fn every_setting_has_an_effect() {
         let other = OTHERS.iter().find(|(name, _)| *name == setting.name);
         let (name, value) = other.unwrap_or_else(|| panic!("{} is new", setting.name));
         if *name == "backend" {
-            continue; // Selects the back end, and so affects every comparison.
+            continue; // Selects the backend, and so affects every comparison.
         }
         let changed = in_force(name, &format!("{name} = {value}"));
         assert_ne!(

@@ -19,18 +19,18 @@ use super::process_stats::ProcessStats;
 use super::shared::SharedState;
 use super::{allocator, metrics};
 
-/// Dispatches engine and back-end events to the API and the admin interface.
+/// Dispatches engine and backend events to the API and the admin interface.
 pub(super) struct App {
     pub realtime: Realtime,
     /// Events that wait to be delivered. Their receivers are determined at delivery. All other
-    /// messages of the back end, such as a revoked token, overtake the events and take effect
+    /// messages of the backend, such as a revoked token, overtake the events and take effect
     /// immediately.
     pub events: EventQueue<BatchOrigin>,
     pub admin: Admin,
     pub admin_listener: ListenerId,
-    /// Whether the back end is working.
+    /// Whether the backend is working.
     pub ready: bool,
-    /// The counters of the back end.
+    /// The counters of the backend.
     pub stats: Arc<Stats>,
     /// Dangerous settings in effect.
     pub insecure_settings: Vec<InsecureSetting>,
@@ -140,7 +140,7 @@ impl Handler for App {
             Refusal::Incomplete => ("timeout", "The request was not complete in time."),
             Refusal::TimedOut => (
                 "unavailable",
-                "The back end did not answer in time; try again later.",
+                "The backend did not answer in time; try again later.",
             ),
             Refusal::TooMany => (
                 "too_many",
@@ -253,9 +253,9 @@ impl App {
     fn log_readiness(&mut self) {
         let is_ready = self.is_ready();
         match (self.was_ready, is_ready) {
-            (None, true) => log::info!("back end ready"),
-            (Some(true), false) => log::warn!("degraded: back end unavailable"),
-            (Some(false), true) => log::info!("recovered: back end ready"),
+            (None, true) => log::info!("backend ready"),
+            (Some(true), false) => log::warn!("degraded: backend unavailable"),
+            (Some(false), true) => log::info!("recovered: backend ready"),
             _ => return,
         }
         self.was_ready = Some(is_ready);

@@ -1,4 +1,4 @@
-//! The configured back end: prepared first, and started when the reactor's mailbox exists.
+//! The configured backend: prepared first, and started when the reactor's mailbox exists.
 
 use std::io;
 use std::rc::Rc;
@@ -23,9 +23,9 @@ use crate::exit::Exit;
 use crate::model::{BackendEvent, BackendHandle, Secret};
 use crate::net::{self, Mailbox};
 
-/// A back end that has not been started.
+/// A backend that has not been started.
 pub(super) struct PreparedBackend {
-    /// Sends requests to the back end.
+    /// Sends requests to the backend.
     pub handle: Rc<dyn BackendHandle>,
     /// The key that publishers need, if events arrive over HTTP.
     pub publish_key: Option<Secret>,
@@ -41,7 +41,7 @@ pub(super) struct PreparedBackend {
 
 type Start = Box<dyn FnOnce(&Mailbox<BackendEvent>) -> io::Result<Threads>>;
 
-/// The threads of a running back end.
+/// The threads of a running backend.
 #[derive(Default)]
 pub(super) struct Threads {
     /// The thread that processes requests. It ends when the last sender is dropped.
@@ -50,14 +50,14 @@ pub(super) struct Threads {
     feed: Option<Feed>,
 }
 
-/// A back end whose settings have been checked. Nothing has been opened or connected to.
+/// A backend whose settings have been checked. Nothing has been opened or connected to.
 pub(super) enum CheckedBackend {
     Embedded(Option<Source>),
     #[cfg(feature = "h")]
     H(Box<CheckedH>),
 }
 
-/// The parts of h's back end.
+/// The parts of h's backend.
 #[cfg(feature = "h")]
 pub(super) struct CheckedH {
     store: h::DatabaseClient,
@@ -66,7 +66,7 @@ pub(super) struct CheckedH {
 }
 
 impl CheckedBackend {
-    /// Checks the settings of the back end.
+    /// Checks the settings of the backend.
     ///
     /// # Errors
     /// Every problem of the settings, without credentials.
@@ -111,12 +111,12 @@ impl CheckedBackend {
 }
 
 impl PreparedBackend {
-    /// Starts the back end.
+    /// Starts the backend.
     pub(super) fn start(self, mailbox: &Mailbox<BackendEvent>) -> Result<Threads, Exit> {
         (self.start)(mailbox).map_err(|error| {
             Exit::new(
                 Exit::OS,
-                format!("cannot create a thread for the back end: {error}"),
+                format!("cannot create a thread for the backend: {error}"),
             )
         })
     }
@@ -224,7 +224,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 #[cfg(not(feature = "sqlite"))]
 fn embedded(_: &ServerSettings, _: Option<Source>) -> Result<PreparedBackend, Exit> {
     let message =
-        "this build does not include the embedded back end; rebuild it with the feature sqlite";
+        "this build does not include the embedded backend; rebuild it with the feature sqlite";
     Err(Exit::new(Exit::CONFIG, message))
 }
 
@@ -369,7 +369,7 @@ fn of_h(draft: CheckedH) -> PreparedBackend {
     }
 }
 
-// A build without h's back end is reported where the settings are read.
+// A build without h's backend is reported where the settings are read.
 #[cfg(not(feature = "h"))]
 fn draft_of_h(
     _: &HSettings,

@@ -22,7 +22,7 @@ pub(super) fn text(
     lines.push(format!("  admin          {}", admin_url(&bound.admin)));
     match &backend.data {
         Some(data) => lines.push(format!("  database       {}", data.database().display())),
-        None => lines.push("  back end       h's PostgreSQL and RabbitMQ".into()),
+        None => lines.push("  backend        h's PostgreSQL and RabbitMQ".into()),
     }
     if let Some(brokers) = &backend.brokers {
         lines.push(format!("  message queue  {brokers}"));

@@ -1,7 +1,7 @@
 //! The counters of all layers, under their Prometheus names.
 //!
 //! Owns: the names and help texts. Must not know how a value is counted. The metrics of connections
-//! and traffic are here, those of messages and events in `events`, those of the back end and the
+//! and traffic are here, those of messages and events in `events`, those of the backend and the
 //! process in `process`. `public` lists the metrics that require no key.
 //!
 //! To add a metric: write it in one of these files, and describe it in docs/operating.md. Add it to
@@ -21,7 +21,7 @@ use self::public::PUBLIC;
 use super::process_stats::ProcessStats;
 use super::shared::SharedState;
 
-/// The state of the back end.
+/// The state of the backend.
 pub(super) struct BackendState<'a> {
     pub ready: bool,
     pub stats: &'a Stats,

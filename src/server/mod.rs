@@ -1,4 +1,4 @@
-//! The server: builds the back end, the application, and the reactor, and runs them until shutdown.
+//! The server: builds the backend, the application, and the reactor, and runs them until shutdown.
 //!
 //! Owns: the order of startup and shutdown, reloads, and the interfaces between the process and its
 //! host: sockets, signals, the service manager, and metrics. Must not know the command line, the syntax of
@@ -11,7 +11,7 @@
 //! | `certificate` | the certificate files: loading, changes, and expiry |
 //! | `activation` | listening sockets inherited from systemd |
 //! | `bind`, `handover` | opening the listeners, and waiting for a server that is shutting down |
-//! | `backend`, `no_amqp` | the configured back end, from its settings to its threads |
+//! | `backend`, `no_amqp` | the configured backend, from its settings to its threads |
 //! | `app` | the application that the engine runs: the API and the admin interface |
 //! | `shared` | the state that threads share |
 //! | `reload` | the thread that reloads the configuration and the certificate |
@@ -95,7 +95,7 @@ pub(crate) fn run(mut sources: Sources) -> Result<(), Exit> {
     let (certificate, tls) = certificate.unzip();
     let shared = Arc::new(SharedState::new(&settings));
     shared.record_certificate(tls.as_ref());
-    // Bind before preparing the back end, so that a start that fails because of an address in use
+    // Bind before preparing the backend, so that a start that fails because of an address in use
     // creates no data directory.
     let (sockets, bound) = bind(&settings, &values, inherited, tls, &notifier)?;
     let mut backend = backend.prepare(&settings)?;

@@ -118,7 +118,7 @@ pub(super) struct Heartbeat {
 pub(super) struct Status {
     /// Open WebSockets.
     pub open: u64,
-    /// Whether the back end is working.
+    /// Whether the backend is working.
     pub is_ready: bool,
 }
 
@@ -163,7 +163,7 @@ impl Heartbeat {
         let sends_status = match is_stopping {
             _ if is_stale => true,
             true => now >= sent_at + STOPPING_PERIOD,
-            // Changes of the back end's availability are reported immediately.
+            // Changes of the backend's availability are reported immediately.
             false if last.is_ready != status.is_ready => true,
             false => last != status && now >= sent_at + STATUS_PERIOD,
         };
@@ -194,7 +194,7 @@ fn describe(text: &mut String, status: Status, is_stopping: bool) {
             EXTENSION.as_micros()
         ),
         (false, true) => writeln!(text, "STATUS={open} connections"),
-        (false, false) => writeln!(text, "STATUS={open} connections; back end unavailable"),
+        (false, false) => writeln!(text, "STATUS={open} connections; backend unavailable"),
     };
 }
 

@@ -17,7 +17,7 @@ fn get(server: &Server, path: &str) -> (u16, String, String) {
     request(server, &format!("GET {path}"), &host)
 }
 
-/// Starts a server and waits until its back end is ready, which it is right after the start.
+/// Starts a server and waits until its backend is ready, which it is right after the start.
 fn ready() -> Server {
     let server = Server::start();
     eventually(PATIENCE, || {

@@ -364,7 +364,7 @@ fn input_may_be_split_at_any_byte() {
     let with_token = HANDSHAKE.replace("/ws", &format!("/ws?access_token={token}"));
     for (handshake, userid) in [
         (HANDSHAKE, "null"),
-        // The frames are buffered while the back end resolves the token.
+        // The frames are buffered while the backend resolves the token.
         (&*with_token, "\"acct:joe@example.org\""),
     ] {
         let bytes = [

@@ -421,7 +421,7 @@ fn slow_ends(slow: &mut Client) -> usize {
     }
 }
 
-/// While the back end is busy with large requests, others time out.
+/// While the backend is busy with large requests, others time out.
 #[test]
 fn publisher_with_503_has_published_nothing() {
     let server = Server::configured("[timeouts]\npublish = \"100ms\"\nping = \"1h\"");
@@ -444,9 +444,9 @@ fn publisher_with_503_has_published_nothing() {
     });
     assert!(
         statuses.contains(&503),
-        "the back end was not busy: {statuses:?}"
+        "the backend was not busy: {statuses:?}"
     );
-    // The back end processes requests in order: once this one is answered, all are.
+    // The backend processes requests in order: once this one is answered, all are.
     crate::support::eventually(3 * PATIENCE, || {
         let (status, _) = server.publish(&event("end"));
         assert!([202, 503].contains(&status), "{status}");

@@ -1,4 +1,4 @@
-//! h's back end when its servers accept connections without responding, or are unreachable:
+//! h's backend when its servers accept connections without responding, or are unreachable:
 //! requests that need neither are served, authenticated handshakes are refused with a retry, and
 //! shutdown is prompt.
 #![cfg(feature = "h")]

@@ -1,4 +1,4 @@
-//! The back end of h, with a PostgreSQL and a RabbitMQ of the tests' own.
+//! The backend of h, with a PostgreSQL and a RabbitMQ of the tests' own.
 #![allow(
     unreachable_pub,
     reason = "helpers are public to the modules of this binary"

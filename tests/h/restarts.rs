@@ -137,8 +137,8 @@ fn wait_for_log_lines(server: &Server, line: &str, count: usize) {
     });
 }
 
-const DEGRADED: &str = "] degraded: back end unavailable";
-const RECOVERED: &str = "] recovered: back end ready";
+const DEGRADED: &str = "] degraded: backend unavailable";
+const RECOVERED: &str = "] recovered: backend ready";
 
 /// Half of them are authenticated.
 fn a_thousand(server: &Server) -> Vec<Client> {

@@ -1,4 +1,4 @@
-//! The whole Real Time API as the engine's handler, without a real back end: all clients are
+//! The whole Real Time API as the engine's handler, without a real backend: all clients are
 //! anonymous, and events are injected as commands.
 
 use h_realtime::model::{
@@ -138,7 +138,7 @@ impl Handler for Api {
     }
 }
 
-/// A back end that receives no requests: all clients are anonymous.
+/// A backend that receives no requests: all clients are anonymous.
 struct NoBackend;
 
 impl BackendHandle for NoBackend {

@@ -30,10 +30,10 @@ fn run(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> (i32, Stri
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
-/// The error of a build without h's back end.
+/// The error of a build without h's backend.
 const NO_H: &str = match cfg!(feature = "h") {
     true => "DATABASE_URL",
-    false => "this build does not include h's back end",
+    false => "this build does not include h's backend",
 };
 
 const NOT_CHECKED: &str = "not checked: whether the addresses are free, whether the embedded \

@@ -296,7 +296,7 @@ fn urls_of_servers_are_checked_with_all_their_options() {
     }
     let (_, printed) = refused(folder.path(), "backend = \"h\"", &[]);
     assert!(
-        printed.contains("h's back end requires DATABASE_URL"),
+        printed.contains("h's backend requires DATABASE_URL"),
         "{printed}"
     );
     // An option without effect is a warning.
@@ -316,7 +316,7 @@ fn missing_backend_is_reported_first() {
     let (code, printed) = refused(folder.path(), "backend = \"h\"", &[]);
     assert_eq!(code, 78);
     assert!(
-        printed.contains("this build does not include h's back end"),
+        printed.contains("this build does not include h's backend"),
         "{printed}"
     );
     assert!(!printed.contains("DATABASE_URL"), "{printed}");

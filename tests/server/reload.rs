@@ -122,10 +122,10 @@ fn reload_that_no_longer_keeps_ended_credentials_closes_their_connections() {
     assert_eq!(server.metric("h_realtime_credentials_ended_total"), 2.0);
 }
 
-/// The error of a build without h's back end.
+/// The error of a build without h's backend.
 const NO_H: &str = match cfg!(feature = "h") {
     true => "DATABASE_URL",
-    false => "this build does not include h's back end",
+    false => "this build does not include h's backend",
 };
 
 // CVE-2017-7652

@@ -23,12 +23,12 @@ impl Site {
         }
     }
 
-    /// Starts a server with h's back end on a free port.
+    /// Starts a server with h's backend on a free port.
     pub fn server(&self, config: &str) -> Server {
         self.server_at("ws://127.0.0.1:0", config)
     }
 
-    /// Starts a server with h's back end at this address.
+    /// Starts a server with h's backend at this address.
     pub fn server_at(&self, listen: &str, config: &str) -> Server {
         Server::of_h(&self.database, &self.broker, listen, config)
     }

@@ -59,7 +59,7 @@ impl Server {
         Server::launch(Command::new(PROGRAM), folder, args)
     }
 
-    /// Starts a server with h's back end on this database and this broker, and waits until it is
+    /// Starts a server with h's backend on this database and this broker, and waits until it is
     /// ready.
     pub fn of_h(database: &str, broker: &str, listen: &str, config: &str) -> Server {
         let folder = TempDir::new().unwrap();
@@ -222,7 +222,7 @@ impl Server {
         http(host, request.as_bytes()).0
     }
 
-    /// Waits until its back end is ready. A dependency may just have become available, and the
+    /// Waits until its backend is ready. A dependency may just have become available, and the
     /// server waits for some seconds before it retries.
     pub fn wait_until_ready(&self) {
         eventually(3 * PATIENCE, || (self.readiness() == 200).then_some(()));
@@ -346,7 +346,7 @@ pub fn http(address: SocketAddr, request: &[u8]) -> (u16, String, String) {
 /// The metrics key of every server.
 pub const METRICS_KEY: &str = "the-metrics-key-of-the-tests";
 
-/// Further environment variables of h's back end in all tests.
+/// Further environment variables of h's backend in all tests.
 const OF_H: [(&str, &str); 3] = [
     ("AUTHORITY", "localhost"),
     ("APP_URL", "http://localhost:5000"),

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `socket` | a simulated socket with a scripted peer, which counts its output |
 //! | `harness` | the engine, its connections, and the clock |
-//! | `messages` | messages of clients and back ends |
+//! | `messages` | messages of clients and backends |
 //! | `timers` | the engine's timer wheel alone |
 //! | `operations` | the counted operations |
 

@@ -1,4 +1,4 @@
-//! Messages of clients and back ends, as browsers, the official client, and h send them.
+//! Messages of clients and backends, as browsers, the official client, and h send them.
 
 use h_realtime::model::{Candidates, Decision, EventKind, Field, Plan, Rule, Term};
 use h_realtime::uri;
@@ -78,7 +78,7 @@ pub fn criteria(pages: &[String]) -> String {
     )
 }
 
-/// Returns the event of a public annotation on a page, as a back end produces it: 600 bytes.
+/// Returns the event of a public annotation on a page, as a backend produces it: 600 bytes.
 pub fn event(page: &str) -> Plan {
     let mut terms = vec![
         term(Field::Group, "__world__"),

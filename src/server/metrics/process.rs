@@ -1,4 +1,4 @@
-//! Metrics of the back end, the process, and its settings.
+//! Metrics of the backend, the process, and its settings.
 
 use std::sync::atomic::Ordering;
 
@@ -15,7 +15,7 @@ pub(super) fn backend(out: &mut Exposition, backend: &BackendState<'_>) {
     let flag = |is: bool| f64::from(u8::from(is));
     out.gauge(
         "h_realtime_backend_ready",
-        "Whether the back end is working.",
+        "Whether the backend is working.",
         flag(*ready),
     );
     let links = [
@@ -25,19 +25,19 @@ pub(super) fn backend(out: &mut Exposition, backend: &BackendState<'_>) {
     out.family(
         "h_realtime_backend_connected",
         MetricKind::Gauge,
-        "Whether the connection to a server that the back end requires is up.",
+        "Whether the connection to a server that the backend requires is up.",
         links.map(|(labels, link)| (labels, flag(link.is_up()))),
     );
     out.family(
         "h_realtime_backend_connects_total",
         MetricKind::Counter,
-        "Connections made to servers that the back end requires.",
+        "Connections made to servers that the backend requires.",
         links.map(|(labels, link)| (labels, link.connects() as f64)),
     );
     out.family(
         "h_realtime_backend_losses_total",
         MetricKind::Counter,
-        "Lost connections to servers that the back end requires; events may have been missed.",
+        "Lost connections to servers that the backend requires; events may have been missed.",
         links.map(|(labels, link)| (labels, link.losses() as f64)),
     );
     out.counter(

@@ -1,4 +1,4 @@
-//! All transcripts, with h's database and message queue: run against h's back end, or against any
+//! All transcripts, with h's database and message queue: run against h's backend, or against any
 //! server.
 
 use std::env;

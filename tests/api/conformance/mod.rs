@@ -17,8 +17,8 @@
 //! Notifications are compared as JSON including the order of their keys: whitespace and escapes are
 //! ignored. Replies are compared as text.
 //!
-//! The embedded back end runs the transcripts that need neither h's database nor its message queue.
-//! h's back end runs all, which needs the feature `h`, and a PostgreSQL and a RabbitMQ of the test
+//! The embedded backend runs the transcripts that need neither h's database nor its message queue.
+//! h's backend runs all, which needs the feature `h`, and a PostgreSQL and a RabbitMQ of the test
 //! (`tests/setup` installs them).
 //!
 //! # Another server

@@ -1,4 +1,4 @@
-//! The API as the engine's handler, and its back end. Every callback is reported to the model, too.
+//! The API as the engine's handler, and its backend. Every callback is reported to the model, too.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -25,7 +25,7 @@ pub enum Command {
     Deliver(Vec<Plan>),
 }
 
-/// The back end's end of the request queue: outstanding tickets and tokens.
+/// The backend's end of the request queue: outstanding tickets and tokens.
 #[derive(Clone, Default)]
 pub struct RequestQueue {
     pub questions: Rc<RefCell<Vec<(RequestId, String)>>>,

@@ -7,7 +7,7 @@
 //! | `client_messages` | messages of clients, with their meaning |
 //! | `plans` | users, and random events for them |
 //! | `model` | the model: identities, filters, and the expected receivers |
-//! | `app` | the API and its back end; every callback is reported to the model |
+//! | `app` | the API and its backend; every callback is reported to the model |
 //! | `oracle` | compares the messages that a client receives with the model |
 //! | `world` | the engine, its clients, and the clock |
 //! | `steps` | the random steps |

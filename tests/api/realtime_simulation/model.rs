@@ -42,7 +42,7 @@ pub struct ExpectedCounters {
 pub struct Connection {
     pub credentials: Credentials,
     pub state: State,
-    /// Its identity, once the back end has replied.
+    /// Its identity, once the backend has replied.
     pub login: Option<Login>,
     pub filter: BTreeSet<Term>,
     pub client: Option<String>,
@@ -71,9 +71,9 @@ pub enum Credentials {
 pub enum State {
     #[default]
     Begun,
-    /// The back end has been asked.
+    /// The backend has been asked.
     Pending,
-    /// The back end has replied.
+    /// The backend has replied.
     Answered,
     Open,
     Over,

@@ -1,4 +1,4 @@
-//! Users and their memberships, and random events, including plans that no back end would produce.
+//! Users and their memberships, and random events, including plans that no backend would produce.
 
 use h_realtime::model::{
     Candidates, Condition, Decision, DenyReason, EventKind, Field, Membership, Plan, Role, Rule,

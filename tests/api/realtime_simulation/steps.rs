@@ -30,17 +30,17 @@ enum Step {
     Ping,
     /// A client disconnects in one of several ways.
     Leave,
-    /// The back end replies to a request.
+    /// The backend replies to a request.
     Answer,
-    /// The back end replies to a request again.
+    /// The backend replies to a request again.
     AnswerAgain,
-    /// The back end loses a request.
+    /// The backend loses a request.
     Lose,
     /// A user's memberships change.
     Regroup,
     EndToken,
     EndUser,
-    /// The back end's queue becomes full, or accepts requests again.
+    /// The backend's queue becomes full, or accepts requests again.
     Overload,
     Publish,
     Turn,
@@ -53,7 +53,7 @@ enum Step {
     SetClock,
 }
 
-/// A run: the world, and the state of the back end.
+/// A run: the world, and the state of the backend.
 struct Run {
     world: World,
     rng: Rng,

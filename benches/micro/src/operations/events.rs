@@ -86,7 +86,7 @@ fn deliveries(
     bytes: usize,
 ) -> Workload {
     harness.take_written();
-    // Creating them is the back end's work and is not counted.
+    // Creating them is the backend's work and is not counted.
     let count = rounds as usize * burst;
     let mut plans: Vec<Plan> = (0..count).map(|_| event(&page(about))).collect();
     Workload::new(harness, bytes, move |harness| {
