@@ -33,7 +33,7 @@ pub struct Config {
     /// [`Cx::mark_authenticated`](crate::Cx::mark_authenticated).
     pub max_reserved: usize,
     /// Maximum connections from one IP address, or from one IPv6 network of `ipv6_prefix` bits;
-    /// `None` is unlimited. Loopback addresses, unix sockets, and `trusted_proxies` are exempt.
+    /// `None` is unlimited. Loopback addresses, Unix sockets, and `trusted_proxies` are exempt.
     pub max_per_ip: Option<u32>,
     /// Prefix length that identifies a client's IPv6 network, from 1 to 128 bits: `max_per_ip`
     /// counts all addresses with the same prefix as one.

@@ -326,7 +326,7 @@ impl<'a, C> Cx<'a, C> {
         self.sessions.buffered(key)
     }
 
-    /// Returns the address of a connection's peer, with a system call; `None` on a unix socket.
+    /// Returns the address of a connection's peer, with a system call; `None` on a Unix socket.
     pub fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
         self.sessions.peer(key)
     }

@@ -226,7 +226,7 @@ fn incomplete_input_of_2000_clients_stays_under_its_total() {
 fn two_thousand_slow_readers_do_not_delay_others() {
     let timeouts = "[timeouts]\nslow = \"2s\"\nclose = \"1s\"\nlinger = \"1s\"\n";
     let folder = TempDir::new().unwrap();
-    // A unix socket's buffer in the kernel is 200 KB rather than some MB.
+    // A Unix socket's buffer in the kernel is 200 KB rather than some MB.
     let socket = folder.path().join("socket");
     let url = format!("unix:{}", socket.display());
     let args = ["--listen", "ws://127.0.0.1:0", "--listen", &url];

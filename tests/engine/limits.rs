@@ -64,7 +64,7 @@ fn addresses_are_limited_individually() {
     let next = world.connect_from(ip(1), Behavior::EAGER);
     world.flow();
     assert!(is_in(&world, next));
-    // Loopback, unix sockets, and proxies are not limited by address.
+    // Loopback, Unix sockets, and proxies are not limited by address.
     let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
     for peer in [
         None,

@@ -188,7 +188,7 @@ fn nginx_over_a_unix_socket() {
         return;
     }
     let mut front = Front::new();
-    let section = "nginx, by a unix socket";
+    let section = "nginx, by a Unix socket";
     let folder = TempDir::new().unwrap();
     for path in [folder.path(), front.folder.path()] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();

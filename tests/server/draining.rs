@@ -217,7 +217,7 @@ fn inherited_admin_socket_is_served_and_kept_for_the_next_server() {
     drop(next);
 }
 
-/// Sends a request to a unix socket and returns the response.
+/// Sends a request to a Unix socket and returns the response.
 fn ask(path: &std::path::Path, host: &str) -> String {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -228,7 +228,7 @@ fn ask(path: &std::path::Path, host: &str) -> String {
     answer
 }
 
-/// Starts a server whose admin interface is on a unix socket.
+/// Starts a server whose admin interface is on a Unix socket.
 fn on_unix_sockets(folder: &Arc<TempDir>) -> Program {
     let path = |name: &str| format!("unix:{}", folder.path().join(name).display());
     let mut command = Command::new(PROGRAM);

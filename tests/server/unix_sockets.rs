@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{OTHER_USER, PROGRAM, Program, as_other_user, give, is_root, program_for_all};
 
-/// A server on two unix sockets.
+/// A server on two Unix sockets.
 struct Site {
     folder: TempDir,
     program: PathBuf,

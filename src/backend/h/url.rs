@@ -307,7 +307,7 @@ fn endpoints(
 fn host(name: String, has_address: bool) -> Result<Host, String> {
     match name.chars().next() {
         None => Err("a host is empty".to_owned()),
-        Some('@') => Err("abstract unix sockets are not supported as a host".to_owned()),
+        Some('@') => Err("abstract Unix sockets are not supported as a host".to_owned()),
         Some('/') if has_address => Err("with hostaddr, host must be a name".to_owned()),
         Some('/') => Ok(Host::Unix(name.into())),
         Some(_) => Ok(Host::Tcp(name)),

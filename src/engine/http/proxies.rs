@@ -22,7 +22,7 @@ struct Network {
 
 impl Proxies {
     /// Parses a list of IP addresses, networks such as `10.0.0.0/8`, and the word `unix`, which
-    /// stands for all peers on unix sockets.
+    /// stands for all peers on Unix sockets.
     ///
     /// # Errors
     /// The first item that is none of these.
@@ -37,7 +37,7 @@ impl Proxies {
         Ok(proxies)
     }
 
-    /// Returns whether a peer is trusted. `None` is a peer on a unix socket.
+    /// Returns whether a peer is trusted. `None` is a peer on a Unix socket.
     pub fn trust(&self, peer: Option<IpAddr>) -> bool {
         let Some(address) = peer else {
             return self.unix;

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub enum Source {
     /// The connection is proxied for a client with this address.
     Client(IpAddr),
-    /// The client's address is unusable: a unix socket, or an unknown address family.
+    /// The client's address is unusable: a Unix socket, or an unknown address family.
     Unknown,
     /// The connection is the proxy's own, such as a health check.
     Local,

@@ -22,7 +22,7 @@ use crate::io::unix_socket::{OwnFile, SocketFile};
 pub enum Address {
     /// A TCP address. With port 0, the system chooses a port.
     Tcp(SocketAddr),
-    /// The path of a unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -97,7 +97,7 @@ impl Listener {
         Ok(Listener::new(socket, ownership, tls))
     }
 
-    /// Opens a listening unix socket. Its file has the given mode and owner before any client can
+    /// Opens a listening Unix socket. Its file has the given mode and owner before any client can
     /// connect.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl Listener {
         Ok(Listener::new(socket, SocketOwnership::Inherited, tls))
     }
 
-    /// Like [`Listener::from_tcp`], for a unix socket. Its file is never removed.
+    /// Like [`Listener::from_tcp`], for a Unix socket. Its file is never removed.
     ///
     /// # Errors
     /// If the socket does not listen, or if its state cannot be determined.
@@ -242,7 +242,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // The file of a unix socket is removed after this.
+        // The file of a Unix socket is removed after this.
         if let Some(call) = self.before_close.take() {
             call();
         }

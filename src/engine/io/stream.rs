@@ -15,12 +15,12 @@ use crate::io::socket::Socket;
 pub enum Stream {
     /// A TCP socket.
     Tcp(TcpStream),
-    /// A unix socket.
+    /// A Unix socket.
     Unix(UnixStream),
 }
 
 impl Stream {
-    /// Returns the peer's IP address; `None` for a unix socket.
+    /// Returns the peer's IP address; `None` for a Unix socket.
     pub(crate) fn peer_ip(&self) -> Option<IpAddr> {
         self.peer().map(|peer| peer.ip())
     }

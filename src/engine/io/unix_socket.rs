@@ -1,4 +1,4 @@
-//! The file of a listening unix socket: its permissions, owner, and removal.
+//! The file of a listening Unix socket: its permissions, owner, and removal.
 //!
 //! Clients need write permission on the file to connect. The file never has more permissions than
 //! requested: it is created with its final mode, then its owner is changed, and only then does the
@@ -20,7 +20,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chmod, chownat
 use rustix::process::{geteuid, umask};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Permissions and owner of a unix socket's file.
+/// Permissions and owner of a Unix socket's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketFile {
     /// The permission bits, as for `chmod`; the umask is not applied.
