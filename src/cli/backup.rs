@@ -179,5 +179,5 @@ fn counts(contents: Contents) -> String {
     )
 }
 
-/// The maximum number of IDs to print.
+/// The maximum number of ids to print.
 const MOST_IDS: usize = 20;

@@ -1,4 +1,4 @@
-//! `h-realtime man` and `h-realtime completions`: man pages and completion scripts.
+//! `h-realtime man` and `h-realtime completions`: manual pages and completion scripts.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Writes a man page in section 1 for the program and for each command.
+/// Writes a manual page in section 1 for the program and for each command.
 ///
 /// # Errors
 /// 74 if a file cannot be written.

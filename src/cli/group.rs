@@ -130,7 +130,7 @@ fn roles() -> impl TypedValueParser<Value = Role> {
 ///
 /// # Errors
 /// [`Exit::NO_USER`] for a user, group, or membership that does not exist, [`Exit::DATA`] for an
-/// invalid ID or role or a group that exists already, and errors from opening the database.
+/// invalid id or role or a group that exists already, and errors from opening the database.
 pub(super) fn run(args: GroupArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
     with_store(data, |store, console| {
         run_on(args.command, store, console, now)

@@ -21,7 +21,7 @@
 //! | `output` | standard output and standard error |
 //!
 //! To add an option to this command: add a field to `ListenArgs` in `args`, and resolve it in
-//! `options`. Help, man page, and completions follow from the field.
+//! `options`. Help, manual page, and completions follow from the field.
 
 mod args;
 mod connect;

@@ -16,7 +16,7 @@
 //! | `console`, `json`, `sanitize` | input and output of commands |
 //!
 //! To add a command: add a variant to [`Command`], and a file with its arguments and a function that
-//! runs it. Help, man pages, and completions follow from the arguments.
+//! runs it. Help, manual pages, and completions follow from the arguments.
 
 #[cfg(feature = "sqlite")]
 mod backup;
@@ -86,10 +86,18 @@ enum Command {
     #[cfg(feature = "sqlite")]
     Restore(OnDatabase<backup::RestoreArgs>),
     /// Publish events, and print how many connections each one matches
+    ///
+    /// The input is a sequence of JSON objects, one for each event, for example one per line. Each
+    /// event is sent as soon as it is read, so the input may be an endless pipe. If the server
+    /// rejects an event, the command stops; earlier events remain published.
     Publish(publish::PublishArgs),
     /// Connect to a server, and print each event as a line of JSON
+    ///
+    /// Events (annotations created, updated, or deleted, and changes of your groups) go to standard
+    /// output, everything else to standard error. The command reconnects after a lost connection,
+    /// with exponential backoff and random jitter, until Ctrl-C; events in the meantime are lost.
     Listen(listen::ListenArgs),
-    /// Write the man pages to a directory
+    /// Write the manual pages to a directory
     Man(generate::ManArgs),
     /// Print the completion script of a shell
     Completions(generate::CompletionsArgs),

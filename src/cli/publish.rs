@@ -21,12 +21,7 @@ use super::sanitize::printable;
 use crate::config::{KEY_VARIABLE, data_directory};
 use crate::exit::Exit;
 
-/// Publishes events to a running server
-///
-/// The input is a sequence of JSON objects, one for each event, for example one per line. Each
-/// event is sent as soon as it is read, so the input may be an endless pipe. For each event, the
-/// command prints the number of connections that it matched. If the server rejects an event, the
-/// command stops; earlier events remain published.
+/// Arguments of `publish`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct PublishArgs {
@@ -37,7 +32,7 @@ pub(super) struct PublishArgs {
     /// The data directory of the server, instead of the configured one
     ///
     /// The command reads the admin address and the publish key from its files admin.address and
-    /// publish.key. The environment variable H_REALTIME_PUBLISH_KEY takes precedence over the key.
+    /// publish.key. The environment variable H_REALTIME_PUBLISH_KEY takes precedence over that key.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 
@@ -127,7 +122,7 @@ fn after(done: usize, exit: Exit) -> Exit {
     Exit::new(exit.code, message)
 }
 
-/// Returns the label of an event in the output: its action, and the ID or the user it concerns.
+/// Returns the label of an event in the output: its action, and the id or the user it concerns.
 fn label(event: &str) -> String {
     #[derive(Default, Deserialize)]
     struct Label {

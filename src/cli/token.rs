@@ -13,7 +13,7 @@ use crate::backend::time;
 use crate::exit::Exit;
 use crate::model::{Secret, TokenId, UnixMillis};
 
-/// Create, list, revoke, and prune tokens.
+/// Create, list, revoke, and prune access tokens.
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {
     #[command(subcommand)]
@@ -74,7 +74,7 @@ Examples:
 /// Runs `h-realtime token` on a data directory.
 ///
 /// # Errors
-/// [`Exit::NO_USER`] for a user or token that does not exist, [`Exit::DATA`] for an invalid ID, and
+/// [`Exit::NO_USER`] for a user or token that does not exist, [`Exit::DATA`] for an invalid id, and
 /// errors from opening the database.
 pub(super) fn run(args: TokenArgs, data: &Path, now: UnixMillis) -> Result<(), Exit> {
     with_store(data, |store, console| {

@@ -2,11 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Listens to a server and prints each event as one line of JSON
-///
-/// Events (annotations created, updated, or deleted, and changes of your groups) go to standard
-/// output, everything else to standard error. The command reconnects after a lost connection, with
-/// exponential backoff and random jitter, until Ctrl-C; events in the meantime are lost.
+/// Arguments of `listen`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ListenArgs {
@@ -26,7 +22,7 @@ pub(crate) struct ListenArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
 
-    /// Annotations of this document (may be repeated, as the next three options)
+    /// Annotations of this document (may be repeated, like the next three options)
     ///
     /// An annotation matches if any of these options matches it.
     #[arg(long, value_name = "URI")]
@@ -36,12 +32,12 @@ pub(crate) struct ListenArgs {
     #[arg(long, value_name = "GROUP")]
     pub(super) group: Vec<String>,
 
-    /// The annotation with this ID
-    // An ID may begin with a hyphen: it is base64 in its URL-safe alphabet.
+    /// The annotation with this id
+    // An id may begin with a hyphen: it is base64 in its URL-safe alphabet.
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pub(super) id: Vec<String>,
 
-    /// Replies to the annotation with this ID
+    /// Replies to the annotation with this id
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pub(super) references: Vec<String>,
 
@@ -53,7 +49,7 @@ pub(crate) struct ListenArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) count: Option<u64>,
 
-    /// The client ID; the server does not send events published with the same ID
+    /// The client id; the server does not send events published with the same id
     ///
     /// The default is 32 random hexadecimal digits, the same for all connections of the command.
     #[arg(long, value_name = "ID")]

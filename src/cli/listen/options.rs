@@ -99,7 +99,7 @@ pub(super) fn token(
     Ok(Some(header))
 }
 
-/// Returns a random number, for client IDs and reconnection delays.
+/// Returns a random number, for client ids and reconnection delays.
 pub(super) fn random() -> Result<u64, Exit> {
     getrandom::u64().map_err(|error| {
         Exit::new(

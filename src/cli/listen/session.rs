@@ -236,7 +236,7 @@ impl ClientSession<'_, '_> {
             Some(code) if !self.is_open && REJECTIONS.contains(&code) => {
                 let (name, reason) = (&self.options.target.name, &lost.reason);
                 let message = format!(
-                    "{name}: {reason}; the server rejected the client ID or the filter: shorten them"
+                    "{name}: {reason}; the server rejected the client id or the filter: shorten them"
                 );
                 Err(Exit::new(Exit::USAGE, message))
             }
