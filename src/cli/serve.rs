@@ -125,6 +125,6 @@ Examples:
   h-realtime serve --listen wss://0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
   DATABASE_URL=postgresql://h@db/h BROKER_URL=amqp://mq// h-realtime serve --backend h
 
-SIGTERM and Ctrl-C close all connections, so that clients reconnect later, and stop the server; a
-second one stops it at once. SIGHUP reloads the configuration and the certificate without closing
-connections.";
+SIGTERM and Ctrl-C stop the server: it closes all connections with code 1012, and clients reconnect.
+A second signal stops it immediately. SIGHUP reloads the configuration and the certificate without
+closing connections.";

@@ -77,8 +77,7 @@ The filter is active once the command prints \"connected as …\" or \"connected
 The command never continues with another identity: if the token expires or is revoked (close 3000),
 or the server does not accept it, the command exits with 77. It also exits when standard output is
 closed, and when the server rejects the filter. Ctrl-C and SIGTERM close the connection first; a
-second signal ends the command at once.
+second signal ends the command immediately.
 
 Exit codes: 0 success, 64 usage error or filter rejected, 66 file unreadable, 69 server unavailable,
-77 permission denied, 78 no CA certificates, 130 Ctrl-C. SIGTERM results in 0, or with --count in
-143.";
+77 permission denied, 78 no CA certificates, 130 Ctrl-C, 143 SIGTERM with --count (0 without).";
