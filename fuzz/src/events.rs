@@ -33,13 +33,13 @@ pub fn event_body(input: &[u8]) {
 
 fn publish(body: &[u8]) -> Result<Vec<Plan>, PublishError> {
     thread_local! {
-        static BACK_END: RefCell<Option<(Embedded, TempDir)>> = const { RefCell::new(None) };
+        static BACKEND: RefCell<Option<(Embedded, TempDir)>> = const { RefCell::new(None) };
     }
     let ask = BackendRequest::Publish {
         request_id: RequestId(1),
         body: body.to_vec(),
     };
-    let told = BACK_END.with_borrow_mut(|backend| {
+    let told = BACKEND.with_borrow_mut(|backend| {
         let (backend, _) = backend.get_or_insert_with(open);
         backend.turn(vec![ask], NOW)
     });

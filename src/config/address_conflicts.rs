@@ -21,7 +21,7 @@ pub(super) fn check(
     let listen: Vec<_> = settings.listen.iter().collect();
     for (index, one) in listen.iter().enumerate() {
         for other in &listen[index + 1..] {
-            // InheritedAddresses sockets are bound already and cannot fail here.
+            // Inherited sockets are bound already and cannot fail here.
             if inherited.listen.contains(one) && inherited.listen.contains(other) {
                 continue;
             }

@@ -35,7 +35,7 @@ impl ConnKey {
         self.generation
     }
 
-    /// Returns the key as one number, for epoll's user data and for tickets.
+    /// Returns the key as one number, for epoll's user data and for request ids.
     pub fn to_u64(self) -> u64 {
         (u64::from(self.generation) << 32) | u64::from(self.index)
     }

@@ -81,7 +81,7 @@ pub(super) enum Output {
     Respond(u32, u16, Option<String>),
 }
 
-/// A backend that records requests: tickets and tokens.
+/// A backend that records requests: ids and tokens.
 #[derive(Clone, Default)]
 pub(super) struct FakeBackend {
     pub requests: Rc<RefCell<Vec<(u64, String)>>>,

@@ -77,7 +77,7 @@ impl InheritedSockets {
     }
 }
 
-/// InheritedSockets that share a name share a role.
+/// Sockets that share a name share a role.
 fn role(name: &str) -> Option<Role> {
     match name {
         "ws" => Some(Role::WebSockets { tls: false }),

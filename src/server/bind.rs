@@ -31,7 +31,7 @@ impl Bound {
 }
 
 /// Opens the listening sockets. The admin interface comes first: the application knows it as
-/// listener 0. InheritedAddresses sockets are not opened again.
+/// listener 0. Inherited sockets are not opened again.
 ///
 /// If a server that is shutting down holds the admin address, clients wait in the accept queues of
 /// the other sockets until that server has ended.

@@ -51,7 +51,7 @@ pub(super) fn open_when_free(
     }
 }
 
-/// BackendHandle the server at the address whether it is shutting down. The whole exchange takes at most
+/// Asks the server at the address whether it is shutting down. The whole exchange takes at most
 /// `timeout`, regardless of how the other process behaves.
 fn is_draining(address: &Address, timeout: Duration) -> io::Result<bool> {
     let end = Instant::now() + timeout;

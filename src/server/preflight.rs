@@ -28,7 +28,7 @@ pub(crate) struct Preflight {
     pub(crate) warnings: Vec<String>,
 }
 
-/// CheckContext about the privileges.
+/// The context of a check: facts about the process and the time.
 #[derive(Clone, Copy)]
 pub(crate) struct CheckContext {
     /// The limit on open files.

@@ -184,9 +184,9 @@ fn five_thousand_reconnect_at_once() {
 fn five_thousand_closed_connections_leave_no_state() {
     let mut load = LoadTest::new("[timeouts]\nclose = \"1s\"\nlinger = \"1s\"\n");
     for _ in 0..10 {
-        let mut wave: Vec<Client> = (0..500).map(|_| load.server.anonymous()).collect();
+        let mut batch: Vec<Client> = (0..500).map(|_| load.server.anonymous()).collect();
         load.ping();
-        for (number, mut client) in wave.drain(..).enumerate() {
+        for (number, mut client) in batch.drain(..).enumerate() {
             match number % 4 {
                 0 => drop(client),
                 1 => client.close(1000, ""),

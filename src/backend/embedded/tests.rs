@@ -20,7 +20,7 @@ fn authenticate(number: u64, text: &str) -> BackendRequest {
     }
 }
 
-/// Returns the answers to authentication requests, with their tickets.
+/// Returns the answers to authentication requests, with their request ids.
 fn replies(events: &[BackendEvent]) -> Vec<(u64, &AuthReply)> {
     let reply = |tell| match tell {
         &BackendEvent::Authenticated {

@@ -41,7 +41,7 @@ impl Uptake {
         }
     }
 
-    /// Records that a first entry has coalesced an empty queue, at this time on the clock.
+    /// Records that a first entry has joined an empty queue, at this time on the clock.
     pub(crate) fn begin(&mut self, clock: Tick) {
         self.progressed = clock;
         self.first_since = clock;

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn wave_groups_frames_by_connection_in_push_order() {
+    fn batch_groups_frames_by_connection_in_push_order() {
         let ledger = &mut Ledger::default();
         let mut fan_out = FanOut::default();
         fan_out.push(delivery("a", &[3, 1, 2]), ledger);
@@ -340,7 +340,7 @@ mod tests {
 
     // Equivalent to a stable sort of all receivers by slot.
     #[test]
-    fn wave_order_is_a_stable_sort_by_slot() {
+    fn batch_order_is_a_stable_sort_by_slot() {
         let ledger = &mut Ledger::default();
         let mut state = 1_u64;
         let mut random = |below: u64| {
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn delivery_pushed_during_a_wave_joins_the_next() {
+    fn delivery_pushed_during_a_batch_joins_the_next() {
         let ledger = &mut Ledger::default();
         let mut fan_out = FanOut::default();
         fan_out.push(delivery("a", &[1, 5]), ledger);

@@ -126,7 +126,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Accounts for the end of a WebSocket. Its handler is told by `deliver_closes`.
+    /// Accounts for the end of a WebSocket. `deliver_close` calls its handler.
     #[inline(never)]
     fn end_session(&mut self, key: ConnKey, session: H::Session, ending: &Ending<'_>) {
         log::debug!("{key:?}: the WebSocket ended: {ending}");

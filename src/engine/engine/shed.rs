@@ -143,11 +143,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let mut ending: u64 = going.iter().map(|&(bytes, _)| bytes as u64).sum();
         staying.sort_unstable_by(|a, b| b.cmp(a));
         for holder in staying {
-            let shrink_target = match holder.is_late {
+            let threshold = match holder.is_late {
                 true => limit / 4 * 3,
                 false => limit / 8 * 7,
             };
-            if self.counters.incomplete_bytes - ending <= shrink_target {
+            if self.counters.incomplete_bytes - ending <= threshold {
                 break;
             }
             let conn = self.arena.get(holder.key);

@@ -42,8 +42,8 @@ pub(super) fn shrink_target_above(kept: usize, len: usize, capacity: usize) -> O
     if capacity <= 2 * kept {
         return None;
     }
-    let shrink_target = (2 * len).max(kept);
-    (capacity > 2 * shrink_target).then_some(shrink_target)
+    let target = (2 * len).max(kept);
+    (capacity > 2 * target).then_some(target)
 }
 
 /// Returns the capacity beyond that which even an empty table may keep. Only this part is counted

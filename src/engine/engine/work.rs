@@ -190,9 +190,9 @@ impl RunQueue {
         self.shrinks = self.shrinks.wrapping_add(1);
         let queue = &mut self.queues[usize::from(self.shrinks) % CLASSES];
         if queue.capacity() > 2 * KEPT_CAPACITY {
-            let shrink_target = (2 * queue.len()).max(KEPT_CAPACITY);
-            if queue.capacity() > 2 * shrink_target {
-                queue.shrink_to(shrink_target);
+            let capacity = (2 * queue.len()).max(KEPT_CAPACITY);
+            if queue.capacity() > 2 * capacity {
+                queue.shrink_to(capacity);
             }
         }
     }

@@ -25,7 +25,7 @@ pub enum Command {
     Deliver(Vec<Plan>),
 }
 
-/// The backend's end of the request queue: outstanding tickets and tokens.
+/// The backend's end of the request queue: outstanding request ids and tokens.
 #[derive(Clone, Default)]
 pub struct RequestQueue {
     pub questions: Rc<RefCell<Vec<(RequestId, String)>>>,

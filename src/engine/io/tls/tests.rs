@@ -176,25 +176,25 @@ fn much_data_passes_through_short_reads_and_writes() {
         pair.shake_hands();
         pair.wire.read_at_most(reads);
         pair.wire.write_at_most(writes);
-        let mut last_activity = Vec::new();
-        let mut said = 0;
+        let mut received = Vec::new();
+        let mut sent = 0;
         let mut echo = Vec::new();
         let mut echoed = 0;
-        while last_activity.len() < data.len() {
+        while received.len() < data.len() {
             // Small pieces, like a client's frames.
-            if said < data.len() {
-                let end = data.len().min(said + 5000);
-                pair.client_says(&data[said..end]);
-                said = end;
+            if sent < data.len() {
+                let end = data.len().min(sent + 5000);
+                pair.client_says(&data[sent..end]);
+                sent = end;
             }
             echo.extend(pair.fill_all());
             let (head, tail) = echo[echoed..].split_at((echo.len() - echoed) / 3);
             let slices = [IoSlice::new(head), IoSlice::new(&[]), IoSlice::new(tail)];
             echoed += pair.link.send(&slices, &mut pair.scratch).unwrap();
             pair.link.flush().unwrap();
-            last_activity.extend(pair.client_hears());
+            received.extend(pair.client_hears());
         }
-        assert!(last_activity == data);
+        assert!(received == data);
         pair.wire.read_at_most(&[]);
         pair.wire.write_at_most(&[]);
         assert!(pair.link.flush().unwrap());
