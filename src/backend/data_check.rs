@@ -120,9 +120,9 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere/at/all", &key).unwrap();
         let start = DataDir::open(temp.path()).unwrap().publish_key();
         for error in [check_data_dir(temp.path()).unwrap_err(), start.unwrap_err()] {
-            let said = error.to_string();
+            let message = error.to_string();
             let part = format!("{}: a symbolic link to a file", key.display());
-            assert!(said.contains(&part), "{said}");
+            assert!(message.contains(&part), "{message}");
         }
         assert!(key.is_symlink());
     }

@@ -86,8 +86,8 @@ fn holder_of(inode: u64, locks: &str) -> Option<u32> {
         }
         let pid = words.nth(2)?;
         let file = words.next()?;
-        let is_it = file.rsplit(':').next() == Some(&inode);
-        is_it
+        let is_same_inode = file.rsplit(':').next() == Some(&inode);
+        is_same_inode
             .then(|| pid.parse().ok())
             .flatten()
             .filter(|pid| *pid > 0)

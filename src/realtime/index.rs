@@ -53,13 +53,13 @@ impl Index {
     /// Returns whether [`Index::replace`] with these arguments leaves the footprint at `total`
     /// bytes or less, or does not increase it.
     pub fn has_room(&self, key: ConnKey, terms: &[Digest], total: usize) -> bool {
-        let now = self.footprint();
+        let before = self.footprint();
         // An upper bound, which is nearly always sufficient.
-        if now + terms.len() * (SUBSCRIPTION_BYTES + TERM_BYTES) <= total {
+        if before + terms.len() * (SUBSCRIPTION_BYTES + TERM_BYTES) <= total {
             return true;
         }
-        let then = self.footprint_with(key, terms);
-        then <= total || then <= now
+        let after = self.footprint_with(key, terms);
+        after <= total || after <= before
     }
 
     /// Returns the footprint after [`Index::replace`] with the same arguments.

@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 /// Allocates and frees a block that takes a whole page. This takes a microsecond, and the block is
 /// never written to.
-pub(super) fn nudge() {
+pub(super) fn trigger_purge() {
     if cfg!(feature = "mimalloc") {
         drop(black_box(Vec::<u8>::with_capacity(OWN_PAGE)));
     }

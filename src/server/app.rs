@@ -234,7 +234,7 @@ impl Handler for App {
     fn on_tick(&mut self, cx: &mut Cx<'_, ApiSession>) {
         self.realtime.on_tick(cx);
         self.log_readiness();
-        allocator::nudge();
+        allocator::trigger_purge();
         let status = Status {
             open: cx.counters().open,
             is_ready: self.is_ready(),

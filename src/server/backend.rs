@@ -45,7 +45,7 @@ type Start = Box<dyn FnOnce(&Mailbox<BackendEvent>) -> io::Result<Threads>>;
 #[derive(Default)]
 pub(super) struct Threads {
     /// The thread that processes requests. It ends when the last sender is dropped.
-    answering: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
     /// The thread that receives events from a message queue. It holds a sender, too.
     feed: Option<Feed>,
 }
@@ -128,7 +128,7 @@ impl Threads {
         if let Some(feed) = self.feed {
             feed.finish();
         }
-        if let Some(thread) = self.answering {
+        if let Some(thread) = self.thread {
             let _ = thread.join();
         }
     }
@@ -166,17 +166,17 @@ fn embedded(settings: &ServerSettings, source: Option<Source>) -> Result<Prepare
     }
     let (sender, requests) = backend::request_queue();
     let brokers = source.as_ref().map(names);
-    let feeding = sender.clone();
+    let feed_sender = sender.clone();
     let start = move |mailbox: &Mailbox<BackendEvent>| {
         Ok(Threads {
-            answering: Some(backend::start(
+            thread: Some(backend::start(
                 embedded,
                 requests,
                 unix_now,
                 mailbox.clone(),
             )?),
             feed: match source {
-                Some(source) => Some(Feed::start(source, feeding)?),
+                Some(source) => Some(Feed::start(source, feed_sender)?),
                 None => None,
             },
         })
@@ -202,7 +202,7 @@ fn lock(data: &DataDir, is_shared: bool) -> Result<Option<DirLock>, Exit> {
         true => LockMode::Shared,
         false => LockMode::Exclusive,
     };
-    let end = std::time::Instant::now() + LOCK_PATIENCE;
+    let end = std::time::Instant::now() + LOCK_TIMEOUT;
     loop {
         match data.lock(sharing) {
             Err(DataDirError::InUse(..)) if std::time::Instant::now() < end => {
@@ -215,7 +215,7 @@ fn lock(data: &DataDir, is_shared: bool) -> Result<Option<DirLock>, Exit> {
 
 /// How long to wait for the lock on the data directory.
 #[cfg(feature = "sqlite")]
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The interval between two attempts.
 #[cfg(feature = "sqlite")]
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -354,7 +354,7 @@ fn of_h(draft: CheckedH) -> PreparedBackend {
         };
         let thread = h::start(store, events, requests, counted, clocks, mailbox.clone())?;
         Ok(Threads {
-            answering: Some(thread),
+            thread: Some(thread),
             ..Threads::default()
         })
     };

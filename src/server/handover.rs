@@ -124,7 +124,7 @@ mod tests {
 
     /// Starts a server that sends the response one byte at a time, and stops when the peer has
     /// disconnected.
-    fn answering(pause: Duration) -> Address {
+    fn server_answering_after(pause: Duration) -> Address {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
@@ -144,13 +144,13 @@ mod tests {
     #[test]
     fn a_draining_server_is_recognized() {
         let timeout = Duration::from_secs(60);
-        assert!(is_draining(&answering(Duration::ZERO), timeout).unwrap());
+        assert!(is_draining(&server_answering_after(Duration::ZERO), timeout).unwrap());
     }
 
     #[test]
     fn deadline_covers_the_whole_response() {
         // A timeout for each read would never end this.
-        let address = answering(Duration::from_millis(50));
+        let address = server_answering_after(Duration::from_millis(50));
         let error = is_draining(&address, Duration::from_millis(200)).unwrap_err();
         let timeouts = [ErrorKind::TimedOut, ErrorKind::WouldBlock];
         assert!(timeouts.contains(&error.kind()), "{error}");

@@ -151,12 +151,12 @@ fn client_that_does_not_read_is_closed() {
     assert!(server.metric("h_realtime_queued_bytes") <= 256.0 * 1024.0);
     assert_eq!(server.publish(&event).1["matched"], 1);
     // Everything before the close frame is complete.
-    let mut heard = 0;
+    let mut received = 0;
     let close = loop {
         match slow.receive() {
             Received::Text(text) => {
                 assert!(text.ends_with("}]}"), "{text}");
-                heard += 1;
+                received += 1;
             }
             other => break other,
         }
@@ -165,7 +165,7 @@ fn client_that_does_not_read_is_closed() {
         close,
         Received::Close(Some((1013, "too slow in reading".to_owned())))
     );
-    assert!(heard < batches * 10);
+    assert!(received < batches * 10);
     slow.close(1013, "");
     slow.expect_end();
 }

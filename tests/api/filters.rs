@@ -146,7 +146,7 @@ fn filter_is_limited_to_200_values() {
     let versions: String = (1..=201).map(|n| format!(":v{n}")).collect();
     let last = event("create", json!({"id": "199"}));
     client.subscribe("/id", "199");
-    let mut heard = true;
+    let mut received = true;
     for (clauses, fits) in [
         (json!([{"field": "/id", "value": values(0..201)}]), false),
         (json!([{"field": "/id", "value": values(0..5_000)}]), false),
@@ -184,7 +184,7 @@ fn filter_is_limited_to_200_values() {
         let answers = client.drain();
         if fits {
             assert_eq!(answers, [], "{clauses}");
-            heard = clauses[0]["value"]
+            received = clauses[0]["value"]
                 .as_array()
                 .unwrap()
                 .contains(&json!("199"))
@@ -196,7 +196,7 @@ fn filter_is_limited_to_200_values() {
         // The previous filter stays after a refusal.
         assert_eq!(
             count_received(&server, &mut client, &last),
-            usize::from(heard),
+            usize::from(received),
             "{clauses}"
         );
     }
@@ -415,9 +415,9 @@ fn by_several() -> Vec<(Value, bool)> {
 fn count_received(server: &Server, client: &mut Client, event: &Value) -> usize {
     let (status, answer) = server.publish(&event.to_string());
     assert_eq!(status, 202, "{answer}");
-    let heard = client.drain();
-    assert_eq!(answer["matched"], heard.len(), "{heard:?}");
-    for message in &heard {
+    let received = client.drain();
+    assert_eq!(answer["matched"], received.len(), "{received:?}");
+    for message in &received {
         let Received::Text(text) = message else {
             panic!("{message:?}");
         };
@@ -426,7 +426,7 @@ fn count_received(server: &Server, client: &mut Client, event: &Value) -> usize 
             "{text}"
         );
     }
-    heard.len()
+    received.len()
 }
 
 fn bad_filters() -> Vec<Value> {

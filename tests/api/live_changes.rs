@@ -198,14 +198,14 @@ fn muted_author_only_reaches_the_author_until_unmuted() {
     let (mut me, mut author) = (member(&server, &token), member(&server, &author));
     let mut anonymous = server.anonymous();
     anonymous.subscribe("/group", "__world__");
-    for (command, heard) in [("mute", false), ("unmute", true), ("mute", false)] {
+    for (command, received) in [("mute", false), ("unmute", true), ("mute", false)] {
         server.run(&["user", command, AUTHOR]);
         assert_eq!(
             receive_event(&server, &mut me, "__world__").is_some(),
-            heard,
+            received,
             "{command}"
         );
-        assert_eq!(anonymous.drain().len(), usize::from(heard), "{command}");
+        assert_eq!(anonymous.drain().len(), usize::from(received), "{command}");
         assert_eq!(author.drain().len(), 1, "{command}");
     }
 }
@@ -243,10 +243,10 @@ fn changed_readability_takes_effect_at_once() {
     let mut me = member(&server, &token);
     let mut anonymous = server.anonymous();
     anonymous.subscribe("/group", "club");
-    for (readers, heard) in [("members", false), ("world", true), ("members", false)] {
+    for (readers, received) in [("members", false), ("world", true), ("members", false)] {
         server.run(&["group", "set", "club", "--readable-by", readers]);
-        assert_eq!(receive_event(&server, &mut me, "club").is_some(), heard);
-        assert_eq!(anonymous.drain().len(), usize::from(heard), "{readers}");
+        assert_eq!(receive_event(&server, &mut me, "club").is_some(), received);
+        assert_eq!(anonymous.drain().len(), usize::from(received), "{readers}");
     }
 }
 

@@ -51,9 +51,9 @@ fn burst_resumes_after_a_full_tls_buffer() {
     let burst: Vec<String> = (0..14).map(event).collect();
     assert_eq!(tls.server.publish(&burst.join("\n")).0, 202);
     for number in 0..14 {
-        let heard = client.json();
-        assert_eq!(heard["payload"][0]["id"], number.to_string());
-        assert_eq!(heard["payload"][0]["text"], text);
+        let received = client.json();
+        assert_eq!(received["payload"][0]["id"], number.to_string());
+        assert_eq!(received["payload"][0]["text"], text);
     }
     assert_eq!(client.drain(), []);
 }

@@ -83,8 +83,8 @@ impl Listening {
 
     fn is_silent(&self) -> bool {
         let deliveries = self.deliveries.as_ref().unwrap();
-        let heard = deliveries.recv_timeout(Duration::from_millis(300));
-        matches!(heard, Err(RecvTimeoutError::Timeout))
+        let received = deliveries.recv_timeout(Duration::from_millis(300));
+        matches!(received, Err(RecvTimeoutError::Timeout))
     }
 }
 
@@ -160,9 +160,9 @@ fn invalid_messages_are_counted_and_do_not_block_others() {
     publisher.publish_raw("user", &vec![b' '; 5 << 20], JSON, "utf-8");
     publisher.publish("annotation", &numbered(1));
     publisher.publish("user", &numbered(2));
-    let mut heard = [listening.number(), listening.number()];
-    heard.sort_by_key(|(_, n)| *n);
-    assert_eq!(heard, [(Topic::Annotation, 1), (Topic::User, 2)]);
+    let mut received = [listening.number(), listening.number()];
+    received.sort_by_key(|(_, n)| *n);
+    assert_eq!(received, [(Topic::Annotation, 1), (Topic::User, 2)]);
     assert_eq!(listening.stats.dropped(DropReason::Undecodable), 9);
     assert_eq!(listening.stats.dropped(DropReason::TooLarge), 1);
 }

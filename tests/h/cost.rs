@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use h_realtime_engine::raise_open_files;
 
 use crate::support::{
-    Client, OF_GROUP, PUBLIC, Publisher, Server, Site, annotation_event, heard, user_event,
+    Client, OF_GROUP, PUBLIC, Publisher, Server, Site, action_and_id, annotation_event, user_event,
 };
 
 #[test]
@@ -52,7 +52,7 @@ fn measure(server: &Server, publisher: &Publisher, clients: &mut [Client]) -> Ve
         costs.push(cost(server, clients, name, |clients| {
             publisher.publish("annotation", &annotation_event("update", id));
             for client in clients {
-                assert_eq!(heard(&client.json()), ("update", id));
+                assert_eq!(action_and_id(&client.json()), ("update", id));
             }
         }));
     }

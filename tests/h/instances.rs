@@ -1,7 +1,7 @@
 //! Several servers for one installation of h, on one port of one host.
 
 use crate::support::{
-    Client, PATIENCE, PUBLIC, Server, Site, annotation_event, eventually, free_port, heard,
+    Client, PATIENCE, PUBLIC, Server, Site, action_and_id, annotation_event, eventually, free_port,
     user_event,
 };
 
@@ -28,7 +28,7 @@ fn instances_share_a_port_and_each_client_receives_an_event_once() {
     let publisher = site.publisher();
     publisher.publish("annotation", &annotation_event("create", PUBLIC));
     for client in &mut clients {
-        assert_eq!(heard(&client.json()), ("create", PUBLIC));
+        assert_eq!(action_and_id(&client.json()), ("create", PUBLIC));
     }
     publisher.publish("user", &user_event("group-join", USERID, "open1234"));
     for client in &mut clients {
@@ -51,7 +51,7 @@ fn instances_share_a_port_and_each_client_receives_an_event_once() {
     }
     publisher.publish("annotation", &annotation_event("update", PUBLIC));
     for client in &mut clients {
-        assert_eq!(heard(&client.json()), ("update", PUBLIC));
+        assert_eq!(action_and_id(&client.json()), ("update", PUBLIC));
     }
     eventually(PATIENCE, || {
         let left: f64 = instances.iter().map(logged_in).sum();

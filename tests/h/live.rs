@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     BEHIND_CHECKPOINT, Client, OF_GROUP, PATIENCE, PUBLIC, Publisher, Received, Server, Site,
-    annotation_event, eventually, heard, user_event,
+    action_and_id, annotation_event, eventually, user_event,
 };
 
 #[test]
@@ -267,7 +267,7 @@ fn receives_group_event(publisher: &Publisher, client: &mut Client) -> bool {
     }
     let mut of_group = 0;
     loop {
-        match heard(&client.json()) {
+        match action_and_id(&client.json()) {
             (_, OF_GROUP) => of_group += 1,
             _ => return of_group > 0,
         }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use socket2::SockRef;
 
 use crate::support::{
-    Client, PATIENCE, PUBLIC, Received, Server, Site, annotation_event, connect, eventually, heard,
-    user_event,
+    Client, PATIENCE, PUBLIC, Received, Server, Site, action_and_id, annotation_event, connect,
+    eventually, user_event,
 };
 
 #[test]
@@ -122,7 +122,7 @@ fn read_all(mut client: Client) -> (Vec<String>, Vec<String>) {
         if message["type"] == "session-change" {
             sessions.push(message["action"].as_str().unwrap().to_owned());
         } else {
-            annotations.push(heard(&message).0.to_owned());
+            annotations.push(action_and_id(&message).0.to_owned());
         }
     }
     (annotations, sessions)

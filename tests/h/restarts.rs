@@ -6,8 +6,8 @@ use std::thread;
 use h_realtime_engine::raise_open_files;
 
 use crate::support::{
-    Client, PATIENCE, PUBLIC, Postgres, RabbitMq, Server, Site, annotation_event, eventually,
-    heard, http,
+    Client, PATIENCE, PUBLIC, Postgres, RabbitMq, Server, Site, action_and_id, annotation_event,
+    eventually, http,
 };
 
 #[test]
@@ -117,7 +117,7 @@ fn without_the_database(
         let mut waited = Vec::new();
         loop {
             let message = client.json();
-            match heard(&message).0 {
+            match action_and_id(&message).0 {
                 "after the database" => break,
                 action => waited.push(action.to_owned()),
             }
@@ -161,7 +161,7 @@ fn publish(site: &Site, action: &str) {
 
 fn expect_all_receive(clients: &mut [Client], action: &str) {
     for client in clients {
-        assert_eq!(heard(&client.json()).0, action);
+        assert_eq!(action_and_id(&client.json()).0, action);
     }
 }
 

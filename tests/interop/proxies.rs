@@ -144,8 +144,8 @@ fn check_client(server: &Server, client: &mut TlsClient) {
     assert_eq!(client.drain(), []);
     let (status, answer) = server.publish(&event("create", json!({})).to_string());
     assert_eq!(status, 202, "{answer}");
-    let heard: Value = client.json();
-    assert_eq!(heard["type"], "annotation-notification");
+    let received: Value = client.json();
+    assert_eq!(received["type"], "annotation-notification");
 }
 
 /// Checks a proxy that writes `X-Forwarded-For`, with this machine as a trusted proxy in front of

@@ -347,7 +347,7 @@ fn secrets_are_neither_logged_nor_in_the_process_list() {
         .arg(&file)
         .env("RUST_LOG", "trace");
     let mut listener = Program::start(&mut program);
-    let mut heard = vec![listener.wait_for_error_line("connected as acct:me@example.org")];
+    let mut received = vec![listener.wait_for_error_line("connected as acct:me@example.org")];
     let shown = fs::read(format!("/proc/{}/cmdline", listener.child.id())).unwrap();
     assert!(contains(&shown, "--token-file") && !contains(&shown, &token));
 
@@ -377,10 +377,10 @@ fn secrets_are_neither_logged_nor_in_the_process_list() {
     let sample = commands(&server.banner).remove(2);
     let output = shell(&format!("export RUST_LOG=trace; {sample}"), Path::new("."));
     assert!(output.status.success());
-    heard.push(String::from_utf8([output.stdout, output.stderr].concat()).unwrap());
+    received.push(String::from_utf8([output.stdout, output.stderr].concat()).unwrap());
     assert_eq!(listener.wait(), Some(0));
-    heard.extend(std::iter::from_fn(|| listener.line()));
-    heard.extend(std::iter::from_fn(|| listener.error_line()));
+    received.extend(std::iter::from_fn(|| listener.line()));
+    received.extend(std::iter::from_fn(|| listener.error_line()));
 
     let log = server.log_with("DEBUG");
     for (secret, what) in [
@@ -390,7 +390,7 @@ fn secrets_are_neither_logged_nor_in_the_process_list() {
     ] {
         assert!(!log.contains(secret), "{what} in the log");
         assert!(
-            !heard.iter().any(|text| text.contains(secret)),
+            !received.iter().any(|text| text.contains(secret)),
             "{what} said"
         );
     }

@@ -60,7 +60,7 @@ pub fn user_event(kind: &str, userid: &str, group: &str) -> Value {
 }
 
 /// Returns the action of an annotation's notification, and the annotation's id.
-pub fn heard(message: &Value) -> (&str, &str) {
+pub fn action_and_id(message: &Value) -> (&str, &str) {
     assert_eq!(message["type"], "annotation-notification", "{message}");
     let action = message["options"]["action"].as_str().unwrap();
     (action, message["payload"][0]["id"].as_str().unwrap())

@@ -29,7 +29,9 @@ pub use activation::activated;
 pub use client::{Answer, Client, Received, connect, deflate};
 pub use events::{event, filter};
 #[cfg(feature = "h")]
-pub use h::{BEHIND_CHECKPOINT, OF_GROUP, PUBLIC, Site, annotation_event, heard, user_event};
+pub use h::{
+    BEHIND_CHECKPOINT, OF_GROUP, PUBLIC, Site, action_and_id, annotation_event, user_event,
+};
 pub use load::{Delay, LoadTest, Stopwatch, cpu, reset};
 pub use other_user::{OTHER_USER, as_other_user, give, is_root, program_for_all};
 #[cfg(feature = "h")]

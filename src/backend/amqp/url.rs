@@ -282,8 +282,8 @@ mod tests {
             identity: Some(("/c.pem".into(), "/k.pem".into())),
         };
         assert!(tls(files) == Some(expected));
-        let said = parsed(files).check_files().unwrap_err().to_string();
-        assert!(said.starts_with("ssl_ca_certs: /ca.pem: "), "{said}");
+        let message = parsed(files).check_files().unwrap_err().to_string();
+        assert!(message.starts_with("ssl_ca_certs: /ca.pem: "), "{message}");
         assert!(parsed("amqps://a//").check_files().is_ok());
     }
 

@@ -75,11 +75,11 @@ impl Statement {
     }
 
     fn is_expired(&self, now: Instant) -> bool {
-        let life = match self.change.joined {
-            true => JOIN_LIFE,
-            false => LEAVE_LIFE,
+        let lifetime = match self.change.joined {
+            true => JOIN_LIFETIME,
+            false => LEAVE_LIFETIME,
         };
-        now >= self.since + life
+        now >= self.since + lifetime
     }
 }
 
@@ -193,16 +193,16 @@ fn earliest(statements: &[Statement]) -> Option<Instant> {
 const CHECKS: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
-    JOIN_LIFE,
+    JOIN_LIFETIME,
     Duration::from_secs(30),
-    LEAVE_LIFE,
+    LEAVE_LIFETIME,
 ];
 /// The lifetime of an unconfirmed join. It is short, since the user meanwhile has rights that the
 /// database does not grant.
-const JOIN_LIFE: Duration = Duration::from_secs(15);
+const JOIN_LIFETIME: Duration = Duration::from_secs(15);
 /// The lifetime of an unconfirmed leave. It exceeds the duration of requests to h, since a leave
 /// only withdraws rights.
-const LEAVE_LIFE: Duration = Duration::from_secs(60);
+const LEAVE_LIFETIME: Duration = Duration::from_secs(60);
 /// The maximum number of statements. A confirmed one lives for about a second.
 const MAX_STATEMENTS: usize = 10_000;
 /// The maximum length of a userid and a group together, in bytes. h's are far shorter.
@@ -287,7 +287,7 @@ mod tests {
     // D3
     #[test]
     fn unconfirmed_statements_are_checked_on_schedule_and_expire() {
-        for (joined, read, life) in [(true, &[][..], 15), (false, &["g"][..], 60)] {
+        for (joined, read, lifetime) in [(true, &[][..], 15), (false, &["g"][..], 60)] {
             let (mut pending, start) = (Pending::default(), Instant::now());
             pending.record("a", change("g", joined), Duration::ZERO, start);
             let stated = if joined { "g" } else { "" };
@@ -298,7 +298,7 @@ mod tests {
                 checks.push((at - start).as_secs());
                 let before = applied(&mut pending, read, at - Duration::from_millis(1));
                 assert_eq!(before, stated);
-                let expected = if checks.last() == Some(&life) {
+                let expected = if checks.last() == Some(&lifetime) {
                     read.concat()
                 } else {
                     stated.into()

@@ -18,28 +18,28 @@ pub(crate) enum Heartbeat {
     AwaitingPong,
 }
 
-/// What an expired timer leads to if no deadline has passed.
+/// The action when a timer expires and no deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Beat {
+pub(crate) enum TimerAction {
     /// A ping is sent.
     Ping,
-    /// Nothing: the pong is still awaited.
-    Await,
-    /// Nothing: there was activity.
-    Rest,
+    /// The pong is still awaited.
+    KeepWaiting,
+    /// There was activity: no ping is due.
+    Nothing,
 }
 
 impl Heartbeat {
     /// Handles an expired timer, after `silent` of `interval` milliseconds without activity.
-    pub(crate) fn expire(self, silent: u64, interval: u64) -> (Heartbeat, Beat) {
+    pub(crate) fn expire(self, silent: u64, interval: u64) -> (Heartbeat, TimerAction) {
         let tenths = match self {
-            Heartbeat::AwaitingPong => return (self, Beat::Await),
+            Heartbeat::AwaitingPong => return (self, TimerAction::KeepWaiting),
             Heartbeat::First => 5,
             Heartbeat::Quiet => 9,
         };
         match silent >= interval / 10 * tenths {
-            true => (Heartbeat::AwaitingPong, Beat::Ping),
-            false => (Heartbeat::Quiet, Beat::Rest),
+            true => (Heartbeat::AwaitingPong, TimerAction::Ping),
+            false => (Heartbeat::Quiet, TimerAction::Nothing),
         }
     }
 }
@@ -66,7 +66,7 @@ impl Flags {
     }
 }
 
-/// What an open connection is late with.
+/// The lateness of an open connection, for each of its deadlines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lateness {
     /// If the output queue exceeds the soft limit: whether it has for too long.
@@ -81,7 +81,7 @@ pub(crate) struct Lateness {
 
 /// A deadline of an open connection that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Overdue {
+pub(crate) enum PassedDeadline {
     /// The output queue has exceeded the soft limit for too long.
     Queue,
     /// A message was not completed in time.
@@ -92,26 +92,26 @@ pub(crate) enum Overdue {
 
 impl Lateness {
     /// Returns the deadline to enforce, if any.
-    pub(crate) fn overdue(self) -> Option<Overdue> {
+    pub(crate) fn passed_deadline(self) -> Option<PassedDeadline> {
         match self.queue {
             // While the queue exceeds the soft limit, nothing is read, so input has no deadline.
-            Some(is_late) => is_late.then_some(Overdue::Queue),
+            Some(is_late) => is_late.then_some(PassedDeadline::Queue),
             // The delay is this server's.
             None if self.has_unread => None,
-            None if self.message => Some(Overdue::Message),
-            None if self.pong => Some(Overdue::Pong),
+            None if self.message => Some(PassedDeadline::Message),
+            None if self.pong => Some(PassedDeadline::Pong),
             None => None,
         }
     }
 }
 
-impl Overdue {
+impl PassedDeadline {
     /// Returns the event of enforcing the deadline.
     pub(crate) fn event<C>(self) -> Event<'static, C> {
         match self {
-            Overdue::Queue => Event::TooSlow,
-            Overdue::Message => Event::Failed(CloseCause::Timeout(OpenTimeout::Message)),
-            Overdue::Pong => Event::PongOverdue,
+            PassedDeadline::Queue => Event::TooSlow,
+            PassedDeadline::Message => Event::Failed(CloseCause::Timeout(OpenTimeout::Message)),
+            PassedDeadline::Pong => Event::PongOverdue,
         }
     }
 }
@@ -123,15 +123,35 @@ mod tests {
     #[test]
     fn first_ping_comes_sooner_than_later_ones() {
         for (before, silent, after, beat) in [
-            (Heartbeat::First, 499, Heartbeat::Quiet, Beat::Rest),
-            (Heartbeat::First, 500, Heartbeat::AwaitingPong, Beat::Ping),
-            (Heartbeat::Quiet, 899, Heartbeat::Quiet, Beat::Rest),
-            (Heartbeat::Quiet, 900, Heartbeat::AwaitingPong, Beat::Ping),
+            (
+                Heartbeat::First,
+                499,
+                Heartbeat::Quiet,
+                TimerAction::Nothing,
+            ),
+            (
+                Heartbeat::First,
+                500,
+                Heartbeat::AwaitingPong,
+                TimerAction::Ping,
+            ),
+            (
+                Heartbeat::Quiet,
+                899,
+                Heartbeat::Quiet,
+                TimerAction::Nothing,
+            ),
+            (
+                Heartbeat::Quiet,
+                900,
+                Heartbeat::AwaitingPong,
+                TimerAction::Ping,
+            ),
             (
                 Heartbeat::AwaitingPong,
                 9000,
                 Heartbeat::AwaitingPong,
-                Beat::Await,
+                TimerAction::KeepWaiting,
             ),
         ] {
             assert_eq!(before.expire(silent, 1000), (after, beat));
@@ -155,13 +175,13 @@ mod tests {
                     message,
                     pong,
                 };
-                lateness.overdue()
+                lateness.passed_deadline()
             };
-            assert_eq!(of(Some(is_over)), is_over.then_some(Overdue::Queue));
+            assert_eq!(of(Some(is_over)), is_over.then_some(PassedDeadline::Queue));
             let want = match (has_unread, message, pong) {
                 (true, ..) | (_, false, false) => None,
-                (false, true, _) => Some(Overdue::Message),
-                (false, false, true) => Some(Overdue::Pong),
+                (false, true, _) => Some(PassedDeadline::Message),
+                (false, false, true) => Some(PassedDeadline::Pong),
             };
             assert_eq!(of(None), want);
         }

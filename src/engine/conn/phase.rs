@@ -1,7 +1,6 @@
 //! The phases of a connection, and their properties.
 //!
-//! Owns: the state of the current phase. Which phase follows is the business of
-//! [`lifecycle`](super::lifecycle).
+//! Owns: the state of the current phase. The transitions are in [`lifecycle`](super::lifecycle).
 
 use crate::conn::{Deferred, PartialRequest, ProxyHeader};
 
@@ -18,7 +17,7 @@ pub(crate) enum Phase<C> {
         /// The previous request, if any, was answered.
         has_answered: bool,
     },
-    /// The handler has deferred its response. Nothing is read meanwhile.
+    /// The handler has deferred its response. No input is read meanwhile.
     Deferred(Box<Deferred<C>>),
     /// The WebSocket is open.
     Open(C),
@@ -55,16 +54,16 @@ pub(crate) enum Timeout {
 pub(crate) enum Reading {
     Yes,
     No,
-    /// Nothing is read, and the peer has gone.
+    /// No input is read, and the peer has disconnected.
     Gone,
 }
 
-/// How a connection that may be evicted waits.
+/// The state of a connection that may be evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Idleness {
-    /// For a later request, or for the end of the peer's stream.
+    /// Waits for a later request, or for the end of the peer's stream.
     Idle,
-    /// For the rest of a request, or for its last output to be sent.
+    /// Waits for the rest of a request, or for its last output to be sent.
     Busy,
 }
 
@@ -140,8 +139,8 @@ impl<C> Phase<C> {
         }
     }
 
-    /// Returns whether the connection only waits for a request or for its end, so that it may be
-    /// evicted, and if so, whether nothing at all is expected to be under way.
+    /// Returns the idleness of a connection that may be evicted because it only waits for a request
+    /// or for its end. Returns `None` for any other connection.
     pub(crate) fn idleness(&self, has_output: bool) -> Option<Idleness> {
         match self {
             Phase::Request {
@@ -159,8 +158,8 @@ impl<C> Phase<C> {
         }
     }
 
-    /// Returns the extension of a passed deadline after the connection has been served once
-    /// more. `was_closing` means that it was waiting for the peer's close frame before.
+    /// Returns the extension of a passed deadline after the connection has been served once more.
+    /// `was_closing` means that it was waiting for the peer's close frame before.
     pub(crate) fn extension(
         &self,
         was_closing: bool,

@@ -30,7 +30,7 @@ pub(crate) struct TxQueue {
     pong: Option<Box<[u8]>>,
     /// The time since which the queue has exceeded the soft limit.
     pub over_soft_since: Option<Tick>,
-    /// The socket was full while this output waited: the handler is called when it has drained.
+    /// The socket was full while this output waited: the handler is called when it has been sent.
     pub is_blocked: bool,
     pub uptake: Uptake,
 }

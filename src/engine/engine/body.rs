@@ -157,8 +157,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         bytes: &mut [u8],
     ) -> Option<Decoded> {
         let result = decoder.decode(bytes);
-        let around = result.map_or(bytes.len(), |done| done.read - done.written);
-        self.outbox.work += around as u64 * CHUNK_BYTE_COST;
+        let overhead = result.map_or(bytes.len(), |done| done.read - done.written);
+        self.outbox.work += overhead as u64 * CHUNK_BYTE_COST;
         if let Err(error) = result {
             self.refuse(key, Refusal::from(error));
         }

@@ -47,7 +47,7 @@ impl Pause {
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Serves a connection that is not an open WebSocket once more. Returns whether its deadline no
     /// longer applies; its timer has been armed again then.
-    pub(super) fn deadline_no_longer_applies(&mut self, key: ConnKey) -> bool {
+    pub(super) fn extend_or_confirm_deadline(&mut self, key: ConnKey) -> bool {
         let Some(conn) = self.arena.get(key) else {
             return true;
         };
@@ -110,7 +110,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     #[cold]
     fn serve_late(&mut self, key: ConnKey) -> Option<Requeue> {
-        self.metered(key, Class::FIRST, true, |engine| engine.serve_reader(key))
+        self.serve_and_charge(key, Class::FIRST, true, |engine| engine.serve_reader(key))
     }
 
     fn has_output(&self, key: ConnKey) -> bool {

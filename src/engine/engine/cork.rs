@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::Engine;
 use super::work::WRITE_COST;
-use super::write::{CoalescingPart, emptied};
+use super::write::{CoalescingPart, clear_for_reuse};
 use crate::ConnKey;
 use crate::conn::Flags;
 use crate::conn::output::Part;
@@ -51,7 +51,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             self.current = Some(key);
         }
-        self.outbox.cork = emptied(own);
+        self.outbox.cork = clear_for_reuse(own);
     }
 
     /// Writes private frames interleaved with shared ones.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Engine, MESSAGE_BUDGET, RUN_BUDGET, TICK_PERIOD, TIMER_BUDGET, floor_tick, millis};
 use crate::ConnKey;
-use crate::conn::keep_alive::{Beat, Lateness, Overdue};
+use crate::conn::keep_alive::{Lateness, PassedDeadline, TimerAction};
 use crate::conn::lifecycle::Event;
 use crate::conn::{Conn, Flags};
 use crate::engine::timer::{TICK_MS, Tick};
@@ -74,7 +74,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             return;
         }
-        if self.deadline_no_longer_applies(key) {
+        if self.extend_or_confirm_deadline(key) {
             return;
         }
         if let Some(conn) = self.arena.get(key) {
@@ -86,27 +86,27 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Returns whether all deadlines of an open connection are met. A deadline that has passed is
     /// enforced only if it is still exceeded after the connection has been served once more.
     fn is_in_time(&mut self, key: ConnKey) -> bool {
-        self.overdue(key).is_none() || self.is_in_time_after_all(key)
+        self.passed_deadline(key).is_none() || self.recheck_deadline(key)
     }
 
     /// Like `is_in_time`, for a connection with a deadline that seems to have passed.
     #[cold]
-    fn is_in_time_after_all(&mut self, key: ConnKey) -> bool {
+    fn recheck_deadline(&mut self, key: ConnKey) -> bool {
         let has_progressed = self.catch_up(key);
         if !self.arena.get(key).is_some_and(Conn::is_open) {
             return false;
         }
-        let Some(overdue) = self.overdue(key) else {
+        let Some(passed_deadline) = self.passed_deadline(key) else {
             return true;
         };
-        let timeout = match overdue {
-            Overdue::Queue => self.config.slow_timeout,
-            Overdue::Message => self.config.message_timeout,
-            Overdue::Pong => self.config.pong_timeout,
+        let timeout = match passed_deadline {
+            PassedDeadline::Queue => self.config.slow_timeout,
+            PassedDeadline::Message => self.config.message_timeout,
+            PassedDeadline::Pong => self.config.pong_timeout,
         };
         match self.time_lost(timeout).filter(|_| has_progressed) {
             Some(rest) => self.extend(key, rest),
-            None => self.apply(key, overdue.event()),
+            None => self.apply(key, passed_deadline.event()),
         }
         false
     }
@@ -123,7 +123,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Returns the deadline of an open connection that has passed, if any.
-    fn overdue(&self, key: ConnKey) -> Option<Overdue> {
+    fn passed_deadline(&self, key: ConnKey) -> Option<PassedDeadline> {
         let now = floor_tick(self.now);
         let conn = self.arena.get(key)?;
         let has_passed = |since: Tick, timeout| now >= since.saturating_add(ticks(timeout));
@@ -139,7 +139,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             message: conn.flags.has(Flags::INCOMPLETE) && self.time_to_complete(key) == Some(0),
             pong: is_asked && has_passed(conn.last_activity, self.config.pong_timeout),
         };
-        lateness.overdue()
+        lateness.passed_deadline()
     }
 
     /// Sends a ping to an open connection that has been idle for long, and arms its timer.
@@ -150,25 +150,25 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         let silent = u64::from(now.saturating_sub(conn.last_activity)) * TICK_MS;
         let interval = millis(self.config.ping_interval);
-        let (heartbeat, beat) = conn.flags.heartbeat().expire(silent, interval);
+        let (heartbeat, action) = conn.flags.heartbeat().expire(silent, interval);
         conn.flags.set_heartbeat(heartbeat);
-        let next = match beat {
-            Beat::Await => {
-                let cut_at = conn
+        let next = match action {
+            TimerAction::KeepWaiting => {
+                let pong_deadline = conn
                     .last_activity
                     .saturating_add(ticks(self.config.pong_timeout));
                 // By then, the pong may have arrived, and the next ping may be due.
                 let next = self.spread(interval, 9, 11);
-                match cut_at > now {
-                    true => next.min(u64::from(cut_at - now) * TICK_MS),
+                match pong_deadline > now {
+                    true => next.min(u64::from(pong_deadline - now) * TICK_MS),
                     false => next,
                 }
             }
-            Beat::Ping => {
+            TimerAction::Ping => {
                 let wait = self.ping(key);
                 wait.min(self.spread(interval, 9, 11))
             }
-            Beat::Rest => self.spread(interval, 9, 11).saturating_sub(silent),
+            TimerAction::Nothing => self.spread(interval, 9, 11).saturating_sub(silent),
         };
         self.arm_open(key, next);
     }
@@ -211,22 +211,22 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Arms the timer of an open connection, in milliseconds, but no later than the deadline of its
     /// queue or incomplete message.
     fn arm_open(&mut self, key: ConnKey, after: u64) {
-        let sooner = self.wanted_within(key).map(millis);
+        let sooner = self.time_to_deadline(key).map(millis);
         self.arm_after(key, sooner.map_or(after, |sooner| sooner.min(after)));
     }
 
     /// Returns the time until the deadline of a connection's queue or incomplete message.
     #[inline]
-    pub(super) fn wanted_within(&self, key: ConnKey) -> Option<Duration> {
+    pub(super) fn time_to_deadline(&self, key: ConnKey) -> Option<Duration> {
         let conn = self.arena.get(key)?;
         if conn.is_at_rest() {
             return None;
         }
-        self.wanted_of(key, conn)
+        self.earliest_deadline(key, conn)
     }
 
     #[inline(never)]
-    fn wanted_of(&self, key: ConnKey, conn: &Conn<S, H::Session>) -> Option<Duration> {
+    fn earliest_deadline(&self, key: ConnKey, conn: &Conn<S, H::Session>) -> Option<Duration> {
         let over_soft_since = conn.tx.as_ref().and_then(|tx| tx.over_soft_since);
         let is_unfinished = conn.flags.has(Flags::INCOMPLETE);
         if over_soft_since.is_none() && !is_unfinished {

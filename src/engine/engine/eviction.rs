@@ -49,7 +49,7 @@ pub(super) enum Admitted {
 
 /// Classes of evictable connections, by increasing cost of the eviction.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
+enum EvictionClass {
     /// Has been answered, or has had [`GRACE`] to send a request.
     Idle,
     /// Has not sent its first request, or has not received its last response.
@@ -69,7 +69,7 @@ struct Candidates {
 }
 
 impl Candidates {
-    fn add(&mut self, class: Class, rank: Rank, key: ConnKey) {
+    fn add(&mut self, class: EvictionClass, rank: Rank, key: ConnKey) {
         let first = &mut self.first[class as usize];
         if first.is_none_or(|(best, _)| rank < best) {
             *first = Some((rank, key));
@@ -77,7 +77,7 @@ impl Candidates {
         self.counts[class as usize] += 1;
     }
 
-    fn first_of(&self, classes: &[Class]) -> Option<ConnKey> {
+    fn first_of(&self, classes: &[EvictionClass]) -> Option<ConnKey> {
         let mut first = classes.iter().map(|&class| self.first[class as usize]);
         first.find_map(|first| first.map(|(_, key)| key))
     }
@@ -197,17 +197,25 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         // Unauthenticated clients share a quarter of the reserved places, regardless of how many
         // the authenticated ones occupy; the rest is kept for authenticated clients.
         let share = self.config.max_reserved / 4;
-        let is_crowded = candidates.counts[Class::Fresh as usize] >= share;
+        let is_crowded = candidates.counts[EvictionClass::Fresh as usize] >= share;
         candidates.first_of(match id {
-            PoolId::Public => &[Class::Idle, Class::Authenticated],
-            PoolId::Reserved if is_crowded => &[Class::Idle, Class::Fresh, Class::Authenticated],
-            PoolId::Reserved => &[Class::Idle, Class::Authenticated, Class::Fresh],
+            PoolId::Public => &[EvictionClass::Idle, EvictionClass::Authenticated],
+            PoolId::Reserved if is_crowded => &[
+                EvictionClass::Idle,
+                EvictionClass::Fresh,
+                EvictionClass::Authenticated,
+            ],
+            PoolId::Reserved => &[
+                EvictionClass::Idle,
+                EvictionClass::Authenticated,
+                EvictionClass::Fresh,
+            ],
         })
     }
 
     /// Returns whether and in which order a connection may be evicted: never during a request. The
     /// waiting time is derived from the deadline, which received bytes do not extend.
-    fn rank(&self, key: ConnKey, id: PoolId) -> Option<(Class, Rank)> {
+    fn rank(&self, key: ConnKey, id: PoolId) -> Option<(EvictionClass, Rank)> {
         let conn = self.arena.get(key)?;
         let is_queued = conn.flags.has(Flags::QUEUED);
         let is_public = id == PoolId::Public;
@@ -226,9 +234,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let class = match conn.flags.has(Flags::AUTHENTICATED) {
             // The client would lose a response that has not been sent, or has not arrived.
             true if is_queued || conn.tx.is_some() || lingers => return None,
-            true => Class::Authenticated,
-            false if is_idle || age >= GRACE => Class::Idle,
-            false => Class::Fresh,
+            true => EvictionClass::Authenticated,
+            false if is_idle || age >= GRACE => EvictionClass::Idle,
+            false => EvictionClass::Fresh,
         };
         Some((class, (is_queued, since, key.generation)))
     }

@@ -32,7 +32,7 @@ pub(super) struct FanOut {
     waiting: Vec<Delivery>,
     batch: Vec<Progress>,
     /// A min-heap of the next bucket of each delivery in the batch, and the index of the delivery.
-    ahead: BinaryHeap<Reverse<(u32, u32)>>,
+    next_buckets: BinaryHeap<Reverse<(u32, u32)>>,
     /// The entries of the batch in the current bucket.
     bucket: SlotBucket,
     /// Receivers still to be served, summed over all deliveries.
@@ -104,12 +104,12 @@ impl FanOut {
     pub(super) fn verify(&self) -> Result<(), String> {
         let waiting: usize = self.waiting.iter().map(|delivery| delivery.to.len()).sum();
         let left = |progress: &Progress| progress.delivery.to.len().saturating_sub(progress.next);
-        let under_way: usize = self.batch.iter().map(left).sum();
-        let near = self.bucket.count();
-        match waiting + under_way + near == self.backlog {
+        let in_batch: usize = self.batch.iter().map(left).sum();
+        let in_bucket = self.bucket.count();
+        match waiting + in_batch + in_bucket == self.backlog {
             true => Ok(()),
             false => Err(format!(
-                "{waiting}, {under_way} and {near} are to be served, not {}",
+                "{waiting}, {in_batch} and {in_bucket} are to be served, not {}",
                 self.backlog
             )),
         }
@@ -130,7 +130,8 @@ impl FanOut {
     fn tables_memory(&self) -> usize {
         beyond_kept(KEPT_DELIVERIES, self.waiting.capacity()) * size_of::<Delivery>()
             + beyond_kept(KEPT_DELIVERIES, self.batch.capacity()) * size_of::<Progress>()
-            + beyond_kept(KEPT_CAPACITY, self.ahead.capacity()) * size_of::<Reverse<(u32, u32)>>()
+            + beyond_kept(KEPT_CAPACITY, self.next_buckets.capacity())
+                * size_of::<Reverse<(u32, u32)>>()
             + self.bucket.memory()
     }
 
@@ -154,8 +155,8 @@ impl FanOut {
         if let Some(target) = shrink_deliveries(self.batch.len(), self.batch.capacity()) {
             self.batch.shrink_to(target);
         }
-        if let Some(target) = shrink_target(self.ahead.len(), self.ahead.capacity()) {
-            self.ahead.shrink_to(target);
+        if let Some(target) = shrink_target(self.next_buckets.len(), self.next_buckets.capacity()) {
+            self.next_buckets.shrink_to(target);
         }
         self.count(ledger);
     }
@@ -164,28 +165,28 @@ impl FanOut {
     /// batch when the current one is complete.
     fn next(&mut self, conn_batch: &mut ConnBatch, ledger: &mut Ledger) -> Option<ConnKey> {
         let first = loop {
-            if let Some(due) = self.bucket.pop(None) {
-                break due;
+            if let Some(entry) = self.bucket.pop(None) {
+                break entry;
             }
-            if self.ahead.is_empty() {
+            if self.next_buckets.is_empty() {
                 self.begin_batch(ledger);
             }
-            let Reverse((bucket, _)) = *self.ahead.peek()?;
+            let Reverse((bucket, _)) = *self.next_buckets.peek()?;
             self.begin_bucket(bucket, ledger);
         };
-        self.give(first, conn_batch);
-        while let Some(due) = self.bucket.pop(Some(first.key)) {
-            self.give(due, conn_batch);
+        self.take_frame(first, conn_batch);
+        while let Some(entry) = self.bucket.pop(Some(first.key)) {
+            self.take_frame(entry, conn_batch);
         }
         Some(first.key)
     }
 
-    fn give(&mut self, due: MergeEntry, conn_batch: &mut ConnBatch) {
+    fn take_frame(&mut self, entry: MergeEntry, conn_batch: &mut ConnBatch) {
         self.backlog -= 1;
-        let Some(Progress { delivery, .. }) = self.batch.get(due.delivery as usize) else {
+        let Some(Progress { delivery, .. }) = self.batch.get(entry.delivery as usize) else {
             return;
         };
-        if let Some(frame) = delivery.frames.get(usize::from(due.variant)) {
+        if let Some(frame) = delivery.frames.get(usize::from(entry.variant)) {
             conn_batch.frames.push(Rc::clone(frame));
             conn_batch.since.push(delivery.since);
         }
@@ -204,7 +205,7 @@ impl FanOut {
             .extend(waiting.map(|delivery| Progress { delivery, next: 0 }));
         for (number, progress) in (0..).zip(&self.batch) {
             if let Some((key, _)) = progress.delivery.to.first() {
-                self.ahead.push(Reverse((bucket_of(*key), number)));
+                self.next_buckets.push(Reverse((bucket_of(*key), number)));
             }
         }
         self.count(ledger);
@@ -212,7 +213,7 @@ impl FanOut {
 
     /// Collects the entries of the batch in this bucket, one delivery after another.
     fn begin_bucket(&mut self, bucket: u32, ledger: &mut Ledger) {
-        while let Some(mut head) = self.ahead.peek_mut()
+        while let Some(mut head) = self.next_buckets.peek_mut()
             && head.0.0 == bucket
         {
             let number = head.0.1;
@@ -220,8 +221,8 @@ impl FanOut {
                 PeekMut::pop(head);
                 continue;
             };
-            let here = delivery.to[*next..].iter();
-            for &(key, variant) in here.take_while(|(key, _)| bucket_of(*key) == bucket) {
+            let in_this_bucket = delivery.to[*next..].iter();
+            for &(key, variant) in in_this_bucket.take_while(|(key, _)| bucket_of(*key) == bucket) {
                 *next += 1;
                 self.bucket.push(MergeEntry {
                     key,

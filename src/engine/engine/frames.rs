@@ -27,8 +27,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let mut decoder = mem::take(&mut conn.decoder);
         let (mut is_open, mut at, mut any_message) = (conn.is_open(), 0, false);
         let end = loop {
-            // After our close frame, frames are only skipped. Deferring them would delay the end of
-            // the connection.
+            // After our close frame, frames are only skipped. Postponing them would delay the end
+            // of the connection.
             if is_open && self.outbox.work >= self.visit.share && at < bytes.len() {
                 break FramesEnd::Share(at);
             }
@@ -42,17 +42,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 Ok((taken, Some(event))) => {
                     at += taken;
                     match self.on_event(key, event, is_open) {
-                        last_activity @ (Heard::Open | Heard::Closing) => {
-                            is_open = last_activity == Heard::Open;
+                        next @ (AfterEvent::Open | AfterEvent::Closing) => {
+                            is_open = next == AfterEvent::Open;
                             any_message |= !matches!(event, Event::Ping(_));
                             if at == bytes.len() && decoder.is_empty() {
                                 break FramesEnd::Whole;
                             }
                         }
-                        Heard::Stop => return FramesEnd::Whole,
-                        Heard::PutBack => {
-                            event.encode_again(&mut self.put_back);
-                            break FramesEnd::PutBack(at);
+                        AfterEvent::Stop => return FramesEnd::Whole,
+                        AfterEvent::Postponed => {
+                            event.encode_again(&mut self.postponed_message);
+                            break FramesEnd::Postponed(at);
                         }
                     }
                 }
@@ -79,22 +79,22 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Handles one event of the decoder. The connection is open, or else closing.
     #[inline(always)]
-    fn on_event(&mut self, key: ConnKey, event: Event<'_>, is_open: bool) -> Heard {
+    fn on_event(&mut self, key: ConnKey, event: Event<'_>, is_open: bool) -> AfterEvent {
         if is_open && self.visit.is_quick && event.size() > SMALL_MESSAGE {
-            return Heard::PutBack;
+            return AfterEvent::Postponed;
         }
         match event {
             Event::Close(frame) => {
-                self.apply_often(key, lifecycle::Event::PeerClosed(frame));
-                return Heard::Stop;
+                self.apply_inlined(key, lifecycle::Event::PeerClosed(frame));
+                return AfterEvent::Stop;
             }
             // After our close frame, only the peer's close frame matters.
             _ if !is_open => {}
             Event::Text(text) => self.on_message(key, Message::Text(text)),
             Event::Binary(data) => self.on_message(key, Message::Binary(data)),
             Event::Compressed { is_text, data } => {
-                if let Some(last_activity) = self.on_compressed(key, is_text, data) {
-                    return last_activity;
+                if let Some(next) = self.on_compressed(key, is_text, data) {
+                    return next;
                 }
             }
             Event::Ping(payload) => self.pong(key, payload),
@@ -104,21 +104,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.commit_cork();
         }
         match self.arena.get(key).map(|conn| &conn.phase) {
-            Some(Phase::Open(_)) => Heard::Open,
-            Some(Phase::Closing) => Heard::Closing,
-            _ => Heard::Stop,
+            Some(Phase::Open(_)) => AfterEvent::Open,
+            Some(Phase::Closing) => AfterEvent::Closing,
+            _ => AfterEvent::Stop,
         }
     }
 
     /// Decompresses and handles a message. Returns how to proceed if it was not handled.
-    fn on_compressed(&mut self, key: ConnKey, is_text: bool, data: &[u8]) -> Option<Heard> {
+    fn on_compressed(&mut self, key: ConnKey, is_text: bool, data: &[u8]) -> Option<AfterEvent> {
         let limit = match self.visit.is_quick {
             true => self.config.max_message.min(SMALL_MESSAGE),
             false => self.config.max_message,
         };
         // Moved out of `self`, so that its output can be borrowed while the engine works.
         let mut inflater = mem::take(&mut self.inflater);
-        let last_activity = match inflater.inflate(is_text, data, limit) {
+        let next = match inflater.inflate(is_text, data, limit) {
             Ok(event) => {
                 let size = event.size();
                 self.outbox.work += INFLATE_COST + size as u64 * INFLATED_BYTE_COST;
@@ -135,17 +135,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             Err(error) if error.code == CloseCode::TOO_BIG && limit < self.config.max_message => {
                 self.outbox.work += INFLATE_COST + limit as u64;
-                Some(Heard::PutBack)
+                Some(AfterEvent::Postponed)
             }
             Err(error) => {
                 self.counters.compression.failures += 1;
                 self.fail(key, error);
-                Some(Heard::Stop)
+                Some(AfterEvent::Stop)
             }
         };
         inflater.shrink();
         self.inflater = inflater;
-        last_activity
+        next
     }
 
     #[inline]
@@ -195,14 +195,14 @@ pub(super) enum FramesEnd {
     Whole,
     /// The connection used up its share of work after this many bytes.
     Share(usize),
-    /// A large message was deferred. It ends after this many bytes, and a frame that contains it is
-    /// in `Engine::put_back`.
-    PutBack(usize),
+    /// A large message was postponed. It ends after this many bytes, and a frame that contains it
+    /// is in `Engine::postponed_message`.
+    Postponed(usize),
 }
 
 /// How to proceed after an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Heard {
+enum AfterEvent {
     /// The WebSocket is open.
     Open,
     /// Our close frame has been sent: only the peer's close frame matters.
@@ -210,5 +210,5 @@ enum Heard {
     /// The connection accepts no further input.
     Stop,
     /// The message is large and other connections are waiting: it has not been handled.
-    PutBack,
+    Postponed,
 }

@@ -29,12 +29,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Makes the transition of a connection for an event, and performs its actions.
     #[inline(never)]
     pub(super) fn apply(&mut self, key: ConnKey, event: Event<'_, H::Session>) {
-        self.apply_often(key, event);
+        self.apply_inlined(key, event);
     }
 
-    /// Like `apply`, for the events that every connection has.
+    /// Like `apply`, inlined for the events that every connection has.
     #[inline(always)]
-    pub(super) fn apply_often(&mut self, key: ConnKey, event: Event<'_, H::Session>) {
+    pub(super) fn apply_inlined(&mut self, key: ConnKey, event: Event<'_, H::Session>) {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
@@ -151,29 +151,26 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         });
     }
 
+    /// Applies all recorded effects and delivers all closes.
     #[inline(never)]
-    pub(super) fn apply_all_effects(&mut self) {
+    pub(super) fn apply_all(&mut self) {
         loop {
             if !self.outbox.effects.is_empty() {
-                self.apply_recorded_effects();
+                let mut effects = Vec::new();
+                while !self.outbox.effects.is_empty() {
+                    mem::swap(&mut effects, &mut self.outbox.effects);
+                    for effect in effects.drain(..) {
+                        self.apply_effect(effect);
+                    }
+                }
+                // Keep the memory for later effects, unless there were unusually many.
+                effects.shrink_to(KEPT_EFFECTS);
+                self.outbox.effects = effects;
             }
             if !self.deliver_close() {
                 return;
             }
         }
-    }
-
-    fn apply_recorded_effects(&mut self) {
-        let mut effects = Vec::new();
-        while !self.outbox.effects.is_empty() {
-            mem::swap(&mut effects, &mut self.outbox.effects);
-            for effect in effects.drain(..) {
-                self.apply_effect(effect);
-            }
-        }
-        // Keep the memory for later effects, unless there were unusually many.
-        effects.shrink_to(KEPT_EFFECTS);
-        self.outbox.effects = effects;
     }
 
     /// Calls the handler's `on_close` for one closed WebSocket. Returns whether there was one.

@@ -77,7 +77,7 @@ pub struct Engine<S: Socket, H: Handler> {
     turn_work: u64,
     visit: read::Visit,
     /// A frame with a message that is to be handled later, until it is stored in its connection.
-    put_back: Vec<u8>,
+    postponed_message: Vec<u8>,
     /// Connections with output, in the order in which they were marked.
     dirty: VecDeque<ConnKey>,
     /// Connections that ended in this turn.
@@ -85,7 +85,7 @@ pub struct Engine<S: Socket, H: Handler> {
     /// WebSockets that are no longer open, until the handler has been told.
     closed: VecDeque<lifecycle::Closed<H::Session>>,
     /// Open connections that have sent their queued output.
-    drained: Vec<ConnKey>,
+    flushed: Vec<ConnKey>,
     /// Slots of the connections with timers being handled: a small batch.
     due: Vec<u32>,
     fan_out: fan_out::FanOut,
@@ -141,11 +141,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             run: RunQueue::default(),
             turn_work: 0,
             visit: read::Visit::default(),
-            put_back: Vec::new(),
+            postponed_message: Vec::new(),
             dirty: VecDeque::new(),
             ended: Vec::new(),
             closed: VecDeque::new(),
-            drained: Vec::new(),
+            flushed: Vec::new(),
             due: Vec::new(),
             fan_out: fan_out::FanOut::default(),
             coalesced: coalesce::CoalescedWrite::default(),
@@ -302,7 +302,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn apply_effects(&mut self) {
         // Most handler calls record no effects.
         if !self.outbox.effects.is_empty() || !self.closed.is_empty() {
-            self.apply_all_effects();
+            self.apply_all();
         }
     }
 

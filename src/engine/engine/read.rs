@@ -33,7 +33,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 continue;
             }
             while waiting > 0 && !self.is_turn_over(served) {
-                self.visit_next(class);
+                if let Some(key) = self.run.pop(class) {
+                    self.visit(key, class);
+                }
                 served += 1;
                 waiting -= 1;
             }
@@ -53,15 +55,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 break;
             }
             let before = self.turn_work;
-            self.visit_next(class);
+            if let Some(key) = self.run.pop(class) {
+                self.visit(key, class);
+            }
             self.run.spend(class, self.turn_work - before);
-        }
-    }
-
-    #[inline(always)]
-    fn visit_next(&mut self, class: Class) {
-        if let Some(key) = self.run.pop(class) {
-            self.visit(key, class);
         }
     }
 
@@ -95,7 +92,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Runs `serve`, and charges the connection for the work it causes. A privileged connection is
     /// served as if no others were waiting.
     #[inline]
-    pub(super) fn metered<R>(
+    pub(super) fn serve_and_charge<R>(
         &mut self,
         key: ConnKey,
         class: Class,
@@ -125,15 +122,15 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return Some(Requeue::Small);
             }
             if source == Source::Kept {
-                let put_back = self.process_unread(key);
+                let postponed = self.process_unread(key);
                 self.update_incomplete(key);
-                if put_back {
+                if postponed {
                     return Some(Requeue::Large);
                 }
                 continue;
             }
             let fill = self.fill(key)?;
-            let put_back = fill.bytes > 0 && self.process_input(key, fill.bytes);
+            let postponed = fill.bytes > 0 && self.process_input(key, fill.bytes);
             if !fill.eof && self.is_settled(key) {
                 return None;
             }
@@ -142,7 +139,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 self.on_eof(key);
                 return None;
             }
-            if put_back || (self.visit.is_quick && self.is_in_large_frame(key)) {
+            if postponed || (self.visit.is_quick && self.is_in_large_frame(key)) {
                 return Some(Requeue::Large);
             }
         }
@@ -205,9 +202,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             // In its class, a large message is read as a whole, so that few are buffered in part at
             // a time.
             false => {
-                let missing = usize::try_from(conn.decoder.missing()).unwrap_or(usize::MAX);
-                let most = if self.visit.is_quick { 0 } else { missing };
-                limit.min(BUSY_READ_SIZE.max(most))
+                let missing = match self.visit.is_quick {
+                    true => 0,
+                    false => usize::try_from(conn.decoder.missing()).unwrap_or(usize::MAX),
+                };
+                limit.min(BUSY_READ_SIZE.max(missing))
             }
         };
         let is_proxy_header = matches!(conn.phase, Phase::ProxyHeader(_));
@@ -223,7 +222,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if was_handshaking && !conn.transport.is_handshaking() {
             self.counters.tls_handshakes += 1;
         }
-        let would_block = |fill: &Fill| fill.bytes == 0 && !fill.eof && fill.drained;
+        let would_block = |fill: &Fill| fill.bytes == 0 && !fill.eof && fill.is_emptied;
         // A read without input is not a step.
         let is_step = was_handshaking && !result.as_ref().is_ok_and(would_block);
         if is_step {
@@ -232,13 +231,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         match result {
             Ok(fill) => {
-                let around = fill.received.saturating_sub(fill.bytes) as u64;
-                self.outbox.work += around * TLS_RECORD_BYTE_COST;
+                let overhead = fill.received.saturating_sub(fill.bytes) as u64;
+                self.outbox.work += overhead * TLS_RECORD_BYTE_COST;
                 self.outbox.work += fill.received as u64 / RECEIVED_BYTES;
                 // The only place that clears READABLE. A FIN can share an edge with the last bytes;
                 // no further edge announces the end of the stream then.
                 let would_block = would_block(&fill);
-                if would_block || (fill.drained && !conn.flags.has(Flags::READ_CLOSED)) {
+                if would_block || (fill.is_emptied && !conn.flags.has(Flags::READ_CLOSED)) {
                     conn.flags.clear(Flags::READABLE);
                 }
                 // Bytes of an incomplete TLS record count as activity, too.
@@ -264,19 +263,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Processes newly read input. Returns whether a message was deferred.
+    /// Processes newly read input. Returns whether a message was postponed.
     fn process_input(&mut self, key: ConnKey, count: usize) -> bool {
         // Moved out of `self`, so that the bytes can be borrowed while the engine works.
         let mut input = mem::take(&mut self.scratch.input);
         self.current = Some(key);
-        let put_back = self.on_bytes(key, &mut input[..count]);
+        let postponed = self.on_bytes(key, &mut input[..count]);
         self.commit_cork();
         self.current = None;
         self.scratch.input = input;
-        put_back
+        postponed
     }
 
-    /// Processes buffered input. Returns whether a message was deferred.
+    /// Processes buffered input. Returns whether a message was postponed.
     #[cold]
     fn process_unread(&mut self, key: ConnKey) -> bool {
         self.current = Some(key);
@@ -288,7 +287,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             conn.note_activity(now);
             unread = conn.decoder.take_unread();
         }
-        let put_back = match unread {
+        let postponed = match unread {
             Some(mut unread) => {
                 let end = self.on_frames(key, &mut unread.bytes[unread.at..]);
                 match end {
@@ -298,7 +297,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                         self.keep_unread(key, unread);
                         false
                     }
-                    FramesEnd::PutBack(taken) => {
+                    FramesEnd::Postponed(taken) => {
                         let rest = &unread.bytes[unread.at + taken..];
                         self.keep_message(key, rest);
                         true
@@ -312,10 +311,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         };
         self.commit_cork();
         self.current = None;
-        put_back
+        postponed
     }
 
-    /// Dispatches input by phase. Returns whether a message was deferred. Called again with the
+    /// Dispatches input by phase. Returns whether a message was postponed. Called again with the
     /// remainder if the phase changes partway.
     pub(super) fn on_bytes(&mut self, key: ConnKey, bytes: &mut [u8]) -> bool {
         match self.arena.get(key).map(|conn| &conn.phase) {
@@ -327,7 +326,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                     let bytes = bytes[taken..].to_vec();
                     self.keep_unread(key, Unread { bytes, at: 0 });
                 }
-                FramesEnd::PutBack(taken) => {
+                FramesEnd::Postponed(taken) => {
                     self.keep_message(key, &bytes[taken..]);
                     return true;
                 }
@@ -337,10 +336,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         false
     }
 
-    /// Buffers a deferred message and the input after it.
+    /// Buffers a postponed message and the input after it.
     #[cold]
     fn keep_message(&mut self, key: ConnKey, rest: &[u8]) {
-        let mut bytes = mem::take(&mut self.put_back);
+        let mut bytes = mem::take(&mut self.postponed_message);
         bytes.extend_from_slice(rest);
         self.keep_unread(key, Unread { bytes, at: 0 });
     }
@@ -356,7 +355,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn on_eof(&mut self, key: ConnKey) {
         if let Some(conn) = self.arena.get_mut(key) {
             conn.flags.clear(Flags::READABLE);
-            self.apply_often(key, Event::PeerEnded);
+            self.apply_inlined(key, Event::PeerEnded);
         }
     }
 }
@@ -374,7 +373,7 @@ enum Source {
 pub(super) enum Requeue {
     /// Handled in the class of the connection.
     Small,
-    /// A large message, which was deferred, comes next.
+    /// A postponed large message comes next.
     Large,
 }
 
@@ -383,7 +382,7 @@ pub(super) enum Requeue {
 pub(super) struct Visit {
     /// Work after which it goes to the back of the queue.
     pub share: u64,
-    /// Large messages are deferred, because other connections are waiting.
+    /// Large messages are postponed, because other connections are waiting.
     pub is_quick: bool,
 }
 

@@ -107,7 +107,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let after = self.first_ping();
             self.arm_sooner(key, after);
         }
-        if let Some(after) = self.wanted_within(key) {
+        if let Some(after) = self.time_to_deadline(key) {
             self.arm_sooner(key, after);
         }
     }

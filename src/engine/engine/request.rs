@@ -52,9 +52,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let before = partial.bytes.len();
         partial.bytes.extend_from_slice(fresh);
-        let is_worth_it =
-            partial.is_unread || is_worth_parsing(&partial, before, self.config.max_head);
-        if !is_worth_it {
+        if !(partial.is_unread || may_be_complete(&partial, before, self.config.max_head)) {
             return self.keep_partial(key, partial);
         }
         let PartialRequest {
@@ -256,7 +254,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             true => Event::Answered,
             false => Event::Finished,
         };
-        self.apply_often(key, event);
+        self.apply_inlined(key, event);
     }
 
     /// Answers a request that the engine itself rejects, and ends the connection.
@@ -277,7 +275,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             self.commit_cork();
         }
         let first_ping = self.first_ping();
-        self.apply_often(key, Event::Opened(session));
+        self.apply_inlined(key, Event::Opened(session));
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
@@ -357,7 +355,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let trailing = &mut deferred.trailing;
         if !trailing.is_empty() {
             self.as_current(key, |engine| {
-                engine.metered(key, Class::FIRST, false, |engine| {
+                engine.serve_and_charge(key, Class::FIRST, false, |engine| {
                     engine.on_bytes(key, trailing);
                 });
             });
@@ -380,9 +378,9 @@ impl From<HeadError> for Refusal {
     }
 }
 
-/// Returns whether the received bytes may complete a request. Parsing a growing head again for each
-/// byte would take quadratic time.
-fn is_worth_parsing(partial: &PartialRequest, before: usize, max_head: usize) -> bool {
+/// Returns whether the received bytes may contain a complete request. Parsing a growing head again
+/// for each byte would take quadratic time.
+fn may_be_complete(partial: &PartialRequest, before: usize, max_head: usize) -> bool {
     let bytes = &partial.bytes;
     match partial.body.as_ref().map(|body| &body.end) {
         Some(BodyEnd::At(length)) => bytes.len() >= *length,

@@ -17,7 +17,7 @@ use crate::io::socket::Socket;
 
 /// A connection with output that could be dropped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Debtor {
+struct OutputCandidate {
     /// The peer does not read at a reasonable pace.
     is_late: bool,
     /// Bytes that no other connection shares.
@@ -27,7 +27,7 @@ struct Debtor {
 
 /// A connection with incomplete input.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Holder {
+struct InputCandidate {
     /// The peer does not send at a reasonable pace.
     is_late: bool,
     /// Large enough to make a difference.
@@ -51,23 +51,23 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let now = floor_tick(self.now);
         let pressed = now.saturating_sub(*self.under_pressure_since.get_or_insert(now));
-        let mut debtors = self.debtors(pressed);
-        debtors.sort_unstable_by(|a, b| b.cmp(a));
-        for debtor in debtors {
+        let mut candidates = self.output_candidates(pressed);
+        candidates.sort_unstable_by(|a, b| b.cmp(a));
+        for candidate in candidates {
             let ledger = self.counters.ledger.output();
-            let is_needed = match debtor.is_late {
+            let is_needed = match candidate.is_late {
                 true => ledger > limit / 8 * 3,
-                false => ledger > limit / 2 * 3 && debtor.private >= MUCH,
+                false => ledger > limit / 2 * 3 && candidate.private >= LARGE_PRIVATE_OUTPUT,
             };
-            if is_needed && !(debtor.is_late && self.takes_after_standstill(debtor.key)) {
-                self.drop_output(debtor.key);
+            if is_needed && !(candidate.is_late && self.accepts_output_after_pause(candidate.key)) {
+                self.drop_output(candidate.key);
             }
         }
     }
 
     /// Returns whether a pause of this server explains late output: in the time given back after a
     /// pause, the kernel accepts more of it.
-    fn takes_after_standstill(&mut self, key: ConnKey) -> bool {
+    fn accepts_output_after_pause(&mut self, key: ConnKey) -> bool {
         if self.time_lost(self.config.slow_timeout).is_none() {
             return false;
         }
@@ -77,11 +77,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Returns the connections with output, after `pressed` ticks of memory pressure.
-    fn debtors(&self, pressed: Tick) -> Vec<Debtor> {
+    fn output_candidates(&self, pressed: Tick) -> Vec<OutputCandidate> {
         let now = floor_tick(self.now);
         let slow = ticks(self.config.slow_timeout);
         let (grace, stall) = (PRESSURE_GRACE.min(slow), STALL.min(slow));
-        let mut debtors = Vec::new();
+        let mut candidates = Vec::new();
         let mut behind = Vec::new();
         let mut from = 0;
         while let Some(key) = self.arena.next_key(from) {
@@ -92,7 +92,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let records = conn.transport.records();
             let Some(tx) = &conn.tx else {
                 if records > 0 {
-                    debtors.push(Debtor {
+                    candidates.push(OutputCandidate {
                         is_late: conn.transport.stalls(now, stall),
                         private: records,
                         key,
@@ -103,9 +103,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let is_late =
                 !tx.keeps_pace(now, grace, self.config.queue_hard) || tx.uptake.stalls(now, stall);
             if !is_late && tx.is_behind(now, grace) {
-                behind.push((debtors.len(), tx));
+                behind.push((candidates.len(), tx));
             }
-            debtors.push(Debtor {
+            candidates.push(OutputCandidate {
                 is_late,
                 private: tx.private() + records,
                 key,
@@ -113,9 +113,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         let pace = required_pace(pressed, behind.len());
         for (index, tx) in behind {
-            debtors[index].is_late = pace > PACE && !tx.uptake.keeps(pace, now, grace);
+            candidates[index].is_late = pace > PACE && !tx.uptake.keeps(pace, now, grace);
         }
-        debtors
+        candidates
     }
 
     /// Closes a connection and drops its output. A close frame is sent if the message in progress
@@ -124,7 +124,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn drop_output(&mut self, key: ConnKey) {
         self.apply(key, Event::ShedOutput);
         let conn = self.arena.get(key);
-        if conn.is_some_and(|conn| conn.queued() + conn.transport.records() > SHORT) {
+        if conn.is_some_and(|conn| conn.queued() + conn.transport.records() > SHORT_REMAINDER) {
             self.apply(key, Event::Aborted);
         }
     }
@@ -139,23 +139,23 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if self.counters.incomplete_bytes <= limit {
             return;
         }
-        let (mut staying, mut going) = self.holders();
+        let (mut staying, mut going) = self.input_candidates();
         let mut ending: u64 = going.iter().map(|&(bytes, _)| bytes as u64).sum();
         staying.sort_unstable_by(|a, b| b.cmp(a));
-        for holder in staying {
-            let threshold = match holder.is_late {
+        for candidate in staying {
+            let threshold = match candidate.is_late {
                 true => limit / 4 * 3,
                 false => limit / 8 * 7,
             };
             if self.counters.incomplete_bytes - ending <= threshold {
                 break;
             }
-            let conn = self.arena.get(holder.key);
+            let conn = self.arena.get(candidate.key);
             let can_respond = conn.is_some_and(|conn| !conn.transport.is_handshaking());
-            self.apply(holder.key, Event::ShedInput { can_respond });
-            let left = self.arena.get(holder.key).map_or(0, Conn::incomplete);
+            self.apply(candidate.key, Event::ShedInput { can_respond });
+            let left = self.arena.get(candidate.key).map_or(0, Conn::incomplete);
             ending += left as u64;
-            going.push((left, holder.key));
+            going.push((left, candidate.key));
         }
         going.sort_unstable_by(|a, b| b.cmp(a));
         for (_, key) in going {
@@ -168,7 +168,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Returns the connections with incomplete input, and separately the bytes and keys of those
     /// that are already ending.
-    fn holders(&self) -> (Vec<Holder>, Vec<(usize, ConnKey)>) {
+    fn input_candidates(&self) -> (Vec<InputCandidate>, Vec<(usize, ConnKey)>) {
         let now = floor_tick(self.now);
         let (mut staying, mut going) = (Vec::new(), Vec::new());
         let (mut sum, mut squares) = (0_u128, 0_u128);
@@ -184,7 +184,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let overtime = age.saturating_sub(PRESSURE_GRACE) as usize;
             sum += bytes as u128;
             squares += bytes as u128 * bytes as u128;
-            staying.push(Holder {
+            staying.push(InputCandidate {
                 is_late: !is_unread && bytes < overtime * PACE,
                 is_large: false,
                 age,
@@ -194,8 +194,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         // The mean over bytes, not over connections: many small inputs do not lower it.
         let large = (squares / sum.max(1) / 8) as usize;
-        for holder in &mut staying {
-            holder.is_large = holder.bytes >= large;
+        for candidate in &mut staying {
+            candidate.is_large = candidate.bytes >= large;
         }
         (staying, going)
     }
@@ -218,9 +218,9 @@ const PRESSURE_GRACE: Tick = 20;
 const STALL: Tick = 30;
 /// Private output in bytes above which a connection is closed even if it keeps pace. A connection
 /// that only receives events has almost none.
-const MUCH: usize = 16 * 1024;
+const LARGE_PRIVATE_OUTPUT: usize = 16 * 1024;
 /// Output in progress, in bytes, that an evicted connection may keep for the close frame after it.
-const SHORT: usize = 16 * 1024;
+const SHORT_REMAINDER: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -247,7 +247,7 @@ impl Wheel {
             .iter()
             .find(|&&index| timer(index).is_some_and(is_late))
         {
-            return Err(format!("{late} hangs behind its deadline"));
+            return Err(format!("{late} is scheduled after its deadline"));
         }
         match (entries, found.len()) == (self.entries, self.armed) {
             true => Ok(found.len()),

@@ -27,7 +27,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let mut bytes = mem::take(&mut self.scratch.own);
         encode(&mut bytes);
         self.write_own(key, &bytes);
-        self.scratch.own = emptied(bytes);
+        self.scratch.own = clear_for_reuse(bytes);
     }
 
     /// Sends one shared frame.
@@ -89,7 +89,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let (scratch, ledger) = (&mut self.scratch, &mut self.counters.ledger);
             match conn.write_one(bytes, scratch, ledger) {
                 Ok(count) => sent = count,
-                Err(error) => return self.broken(key, &error),
+                Err(error) => return self.on_write_error(key, &error),
             }
             self.counters.bytes_out += sent as u64;
         }
@@ -137,7 +137,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                     }
                 }
                 Err(error) => {
-                    self.broken(key, &error);
+                    self.on_write_error(key, &error);
                     break true;
                 }
             }
@@ -187,7 +187,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         // Events arrive at the publishers' pace; the client must read them at a reasonable one.
         let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
         if before > 0 && is_too_long(tx, now, grace, hard) {
-            return self.evict_unless_it_reads(key);
+            return self.close_unless_writable(key);
         }
         if tx.len() > self.config.queue_soft && tx.over_soft_since.is_none() {
             tx.over_soft_since = Some(now);
@@ -197,7 +197,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Closes a connection whose queue is too long, unless a write shows that the socket has room.
-    fn evict_unless_it_reads(&mut self, key: ConnKey) {
+    fn close_unless_writable(&mut self, key: ConnKey) {
         self.write_again(key);
         let now = floor_tick(self.now);
         let grace = HARD_GRACE.min(ticks(self.config.slow_timeout));
@@ -228,18 +228,18 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Calls the handler's `on_drain` for connections that have sent their queued output.
     pub(super) fn serve_drained(&mut self) {
-        if self.drained.is_empty() {
+        if self.flushed.is_empty() {
             return;
         }
-        for key in mem::take(&mut self.drained) {
+        for key in mem::take(&mut self.flushed) {
             if self.arena.get(key).is_some_and(Conn::is_open) {
                 self.as_current(key, |engine| {
                     engine.with_replies(key, |handler, cx| handler.on_drain(cx));
                 });
             }
         }
-        // Connections that have drained meanwhile are served in the next turn, without sleeping.
-        if let Some(key) = self.drained.first() {
+        // Connections flushed meanwhile are served in the next turn, without sleeping.
+        if let Some(key) = self.flushed.first() {
             self.mark_dirty(*key);
         }
     }
@@ -256,7 +256,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 return;
             }
             if conn.tx.is_none() && !conn.transport.has_output() {
-                return self.apply_often(key, Event::Flushed);
+                return self.apply_inlined(key, Event::Flushed);
             }
             if !conn.flags.has(Flags::WRITABLE) {
                 return;
@@ -276,14 +276,14 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                         tx.over_soft_since = None;
                     }
                     if was_blocked && conn.tx.is_none() && conn.is_open() {
-                        self.drained.push(key);
+                        self.flushed.push(key);
                     }
                     self.counters.slow -= u64::from(was_slow && !conn.is_slow());
                     self.counters.bytes_out += sent as u64;
                     self.counters.queued_bytes -= sent as u64;
                 }
                 Err(error) => {
-                    self.broken(key, &error);
+                    self.on_write_error(key, &error);
                     return;
                 }
             }
@@ -291,7 +291,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Handles a failed write: the connection is gone.
-    pub(super) fn broken(&mut self, key: ConnKey, error: &io::Error) {
+    pub(super) fn on_write_error(&mut self, key: ConnKey, error: &io::Error) {
         log::debug!("{key:?}: {error}");
         self.apply(key, Event::Lost);
     }
@@ -334,7 +334,7 @@ fn is_too_long(tx: &TxQueue, now: Tick, grace: Tick, hard: usize) -> bool {
 }
 
 /// Clears a buffer for reuse, and frees its memory if it is unusually large.
-pub(super) fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
+pub(super) fn clear_for_reuse(mut buffer: Vec<u8>) -> Vec<u8> {
     buffer.clear();
     buffer.shrink_to(4 * CORK_SIZE);
     buffer

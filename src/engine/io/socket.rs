@@ -36,7 +36,7 @@ pub struct Fill {
     pub received: usize,
     /// The read was short: with edge triggering, the socket is empty now, unless the peer has
     /// already shut down its write side.
-    pub drained: bool,
+    pub is_emptied: bool,
     /// The peer's stream has ended.
     pub eof: bool,
 }

@@ -159,13 +159,13 @@ pub(crate) fn read_once(socket: &mut impl Socket, buf: &mut [u8]) -> io::Result<
                 received: bytes,
                 // With epoll, a short read has emptied the socket, and the next byte to arrive
                 // causes a new edge.
-                drained: bytes < buf.len(),
+                is_emptied: bytes < buf.len(),
                 eof: bytes == 0,
             }),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Fill {
                 bytes: 0,
                 received: 0,
-                drained: true,
+                is_emptied: true,
                 eof: false,
             }),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -104,7 +104,7 @@ impl OwnFile {
         Ok((fd, own))
     }
 
-    fn is_it(&self, metadata: &Metadata) -> bool {
+    fn is_same_file(&self, metadata: &Metadata) -> bool {
         (metadata.dev(), metadata.ino()) == (self.device, self.inode)
     }
 }
@@ -135,7 +135,7 @@ impl Drop for OwnFile {
     fn drop(&mut self) {
         // Another process may have removed the file, and may be listening at the same path.
         let found = fs::symlink_metadata(&self.path);
-        if !found.is_ok_and(|metadata| self.is_it(&metadata)) {
+        if !found.is_ok_and(|metadata| self.is_same_file(&metadata)) {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {

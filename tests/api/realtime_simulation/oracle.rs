@@ -55,10 +55,11 @@ pub fn check_event(
 /// Messages above the threshold are compressed for clients that negotiated compression, except
 /// messages about a single user, whose length could leak their content.
 pub fn check_form(client: &Client, event: &ClientEvent, is_compressed: bool) -> Result<(), String> {
-    let is_worth_it = |text: &str| {
+    let is_compressible = |text: &str| {
         text.starts_with("{\"event\"") && !text.contains(PRIVATE) && text.len() >= WORTHWHILE
     };
-    let is_due = client.compresses && matches!(event, ClientEvent::Text(text) if is_worth_it(text));
+    let is_due =
+        client.compresses && matches!(event, ClientEvent::Text(text) if is_compressible(text));
     match is_due == is_compressed {
         true => Ok(()),
         false => Err(format!("compressed: {is_compressed}, for {event:?}")),

@@ -108,7 +108,7 @@ where
                 }
                 Some(_) => {}
             },
-            heard = receiver.recv() => match heard {
+            received = receiver.recv() => match received {
                 Ok((from, message)) if from != number => socket.send(message).await?,
                 Ok(_) => {}
                 Err(_) => return Ok(()),

@@ -63,7 +63,7 @@ fn decision(store: &Store, plan: &Plan, userid: Option<&str>) -> Decision {
         Condition::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
     };
     let rule = plan.rules.iter().find(|rule| rule.when.iter().all(holds));
-    rule.expect("a rule for everybody").then
+    rule.expect("a rule for all users").then
 }
 
 /// Returns the annotation that a user receives, or the reason why it is withheld.
@@ -84,16 +84,16 @@ type Case<'a> = (&'a str, &'a str, bool, bool, &'a [&'a str], DenyReason);
 #[test]
 fn receivers_and_views_match_permissions_and_moderation() {
     use DenyReason::{Hidden, Muted, Permission};
-    let everybody = ["anonymous", "other", "member", "moderator", "author"];
+    let all = ["anonymous", "other", "member", "moderator", "author"];
     #[rustfmt::skip]
     let cases: [Case<'_>; 16] = [
-        ("__world__", "group:__world__", false, false, &everybody, Permission),
-        ("open", "group:__world__", false, false, &everybody, Permission),
-        ("closed", "group:closed", false, false, &everybody[2..], Permission),
+        ("__world__", "group:__world__", false, false, &all, Permission),
+        ("open", "group:__world__", false, false, &all, Permission),
+        ("closed", "group:closed", false, false, &all[2..], Permission),
         ("closed", "AUTHOR", false, false, &["author"], Permission),
-        ("__world__", "group:__world__", true, false, &everybody[3..], Hidden),
-        ("open", "group:open", true, false, &everybody[3..], Hidden),
-        ("closed", "group:closed", true, false, &everybody[3..], Hidden),
+        ("__world__", "group:__world__", true, false, &all[3..], Hidden),
+        ("open", "group:open", true, false, &all[3..], Hidden),
+        ("closed", "group:closed", true, false, &all[3..], Hidden),
         ("closed", "AUTHOR", true, false, &["author"], Hidden),
         ("__world__", "group:__world__", false, true, &["author"], Muted),
         ("open", "group:open", false, true, &["author"], Muted),
@@ -105,14 +105,14 @@ fn receivers_and_views_match_permissions_and_moderation() {
         ("__world__", "AUTHOR", true, true, &["author"], Muted),
     ];
     let store = store();
-    for (group, read, hidden, muted, hear, reason) in cases {
+    for (group, read, hidden, muted, receivers, reason) in cases {
         for action in ["create", "update", "delete"] {
             let author = if muted { MUTED } else { AUTHOR };
             let reader = if read == "AUTHOR" { author } else { read };
             let mut annotation = annotation(author, group, &json!([reader]));
             annotation["hidden"] = json!(hidden);
             let plan = plan(&store, action, &annotation);
-            for name in everybody {
+            for name in all {
                 let userid = match name {
                     "anonymous" => None,
                     "other" => Some(OTHER),
@@ -123,11 +123,11 @@ fn receivers_and_views_match_permissions_and_moderation() {
                 let case = format!("{group} {read} {hidden} {muted} {action} {name}");
                 match received(&store, &plan, userid) {
                     Err(why) => {
-                        assert!(!hear.contains(&name), "{case}");
+                        assert!(!receivers.contains(&name), "{case}");
                         assert_eq!(why, reason, "{case}");
                     }
                     Ok(got) => {
-                        assert!(hear.contains(&name), "{case}");
+                        assert!(receivers.contains(&name), "{case}");
                         let moderates = name == "moderator" && read != "AUTHOR";
                         check_view(&got, action, hidden && name != "author", moderates, &case);
                     }
@@ -179,15 +179,15 @@ fn permissions_read_selects_receivers() {
         ),
     ];
     let store = store();
-    for &(group, read, hear) in cases {
+    for &(group, read, expected) in cases {
         let plan = plan(&store, "create", &annotation(AUTHOR, group, &json!(read)));
-        let hears = |userid: &&str| {
+        let is_receiver = |userid: &&str| {
             let userid = Some(*userid).filter(|userid| !userid.is_empty());
             received(&store, &plan, userid).is_ok()
         };
-        let everybody = ["", OTHER, MEMBER, MODERATOR, AUTHOR];
-        let heard: Vec<_> = everybody.into_iter().filter(hears).collect();
-        assert_eq!(heard, hear, "{group} {read:?}");
+        let all = ["", OTHER, MEMBER, MODERATOR, AUTHOR];
+        let receivers: Vec<_> = all.into_iter().filter(is_receiver).collect();
+        assert_eq!(receivers, expected, "{group} {read:?}");
     }
 }
 
@@ -217,8 +217,12 @@ fn moderating_author_gets_actions_without_hidden_flag() {
             let plan = plan(&store, "update", &annotation);
             let got = received(&store, &plan, Some(author)).unwrap();
             check_view(&got, "update", false, true, status);
-            let hears = received(&store, &plan, Some(MEMBER)).is_ok();
-            assert_eq!(hears, status == "APPROVED" && author == AUTHOR, "{status}");
+            let is_received = received(&store, &plan, Some(MEMBER)).is_ok();
+            assert_eq!(
+                is_received,
+                status == "APPROVED" && author == AUTHOR,
+                "{status}"
+            );
         }
     }
 }

@@ -49,7 +49,7 @@ fn received_among(
         Condition::OneOf(userids) => userid.is_some_and(|userid| userids.contains(userid)),
     };
     let rule = plan.rules.iter().find(|rule| rule.when.iter().all(holds));
-    match rule.expect("a rule for everybody").then {
+    match rule.expect("a rule for all users").then {
         Decision::Deny(reason) => Err(reason),
         Decision::Send(variant) => {
             let message: Value = serde_json::from_str(&plan.variants[variant]).unwrap();
@@ -62,8 +62,8 @@ fn received_among(
 /// is told that it is hidden, `-` none of these), or the first letter of the reason in lower case.
 fn outline(state: &AnnotationState, action: &str) -> String {
     let plan = plan_for(action, state).unwrap();
-    let everybody = [None, Some(OTHER)].into_iter().chain(MEMBERS.map(Some));
-    let outlines = everybody.map(|userid| match received(&plan, userid) {
+    let all = [None, Some(OTHER)].into_iter().chain(MEMBERS.map(Some));
+    let outlines = all.map(|userid| match received(&plan, userid) {
         Err(reason) => match reason {
             DenyReason::Permission => "p",
             DenyReason::Muted => "m",

@@ -52,7 +52,7 @@ enum Receiving {
 enum Sending {
     Open,
     /// No more data will be sent; the socket is shut down when the kernel has accepted `out`.
-    CloseInfo,
+    Closing,
     Ended,
 }
 
@@ -81,7 +81,7 @@ impl<S: Socket> TlsLink<S> {
     /// then at the start of the scratch input. Output of the session, such as handshake messages,
     /// tickets, and alerts, is sent or buffered ([`has_output`](Self::has_output)).
     ///
-    /// [`Fill::drained`] is set only together with plaintext, or if the socket would block.
+    /// [`Fill::is_emptied`] is set only together with plaintext, or if the socket would block.
     /// Otherwise the caller could not distinguish the latter from a read without plaintext, and
     /// would miss an end of the stream after it.
     ///
@@ -111,7 +111,7 @@ impl<S: Socket> TlsLink<S> {
             return Ok(Fill {
                 bytes: 0,
                 received: read.received,
-                drained: false,
+                is_emptied: false,
                 eof: self.receiving == Receiving::Ended,
             });
         }
@@ -122,7 +122,7 @@ impl<S: Socket> TlsLink<S> {
         Ok(Fill {
             bytes,
             received: read.received,
-            drained: read.drained && bytes > 0,
+            is_emptied: read.is_emptied && bytes > 0,
             eof: self.receiving == Receiving::Ended,
         })
     }
@@ -219,7 +219,7 @@ impl<S: Socket> TlsLink<S> {
         if self.out.is_some() {
             return Ok(false);
         }
-        if self.sending == Sending::CloseInfo {
+        if self.sending == Sending::Closing {
             self.sending = Sending::Ended;
             self.socket.shutdown_write()?;
         }
@@ -236,9 +236,9 @@ impl<S: Socket> TlsLink<S> {
         if self.sending != Sending::Open {
             return Ok(());
         }
-        let said = self.say_close(&mut scratch.cipher.outgoing);
-        self.sending = Sending::CloseInfo;
-        if said.and_then(|()| self.flush()).is_ok() {
+        let sent = self.send_close_notify(&mut scratch.cipher.outgoing);
+        self.sending = Sending::Closing;
+        if sent.and_then(|()| self.flush()).is_ok() {
             return Ok(());
         }
         self.out = None;
@@ -248,7 +248,7 @@ impl<S: Socket> TlsLink<S> {
         }
     }
 
-    fn say_close(&mut self, outgoing: &mut Vec<u8>) -> io::Result<()> {
+    fn send_close_notify(&mut self, outgoing: &mut Vec<u8>) -> io::Result<()> {
         // During the handshake, there are no keys for a close_notify yet, and the peer does not
         // expect one.
         if self.receiving == Receiving::Failed || self.is_handshaking() {

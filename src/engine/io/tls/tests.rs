@@ -22,13 +22,13 @@ const BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 fn both_versions_shake_hands_and_carry_data_both_ways() {
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
-        pair.shake_hands();
+        pair.complete_handshake();
         assert_eq!(pair.client.protocol_version(), Some(version.version));
         assert_eq!(pair.client.alpn_protocol(), Some(&b"http/1.1"[..]));
-        pair.client_says(b"hello");
+        pair.client_sends(b"hello");
         assert_eq!(pair.fill_all(), b"hello");
         assert_eq!(pair.send(b"welcome"), 7);
-        assert_eq!(pair.client_hears(), b"welcome");
+        assert_eq!(pair.client_receives(), b"welcome");
         pair.assert_idle();
     }
 }
@@ -43,14 +43,14 @@ fn each_suite_of_tls_1_3_carries_data_under_key_after_key() {
         let (server, _) = configs(&TLS13);
         let client = client_config(&TLS13, Some(suite));
         let mut pair = Pair::new(&(server, Arc::new(client)));
-        pair.shake_hands();
+        pair.complete_handshake();
         assert_eq!(pair.client.negotiated_cipher_suite(), Some(suite));
         for size in [0, 1, 15, 16, 17, 5_000, 16_384] {
             let data: Vec<u8> = (0..size).map(|at| at as u8).collect();
-            pair.client_says(&data);
+            pair.client_sends(&data);
             assert_eq!(pair.fill_all(), data);
             assert_eq!(pair.send(&data), data.len());
-            assert_eq!(pair.client_hears(), data);
+            assert_eq!(pair.client_receives(), data);
             pair.client.refresh_traffic_keys().unwrap();
         }
         pair.client_writes();
@@ -76,7 +76,7 @@ fn a_client_hello_may_be_split_anywhere() {
             assert!(pair.wire.sent() > 0, "split at {at}");
             assert!(pair.link.partial.is_none());
             if at % 32 == 1 {
-                pair.shake_hands();
+                pair.complete_handshake();
             }
         }
     }
@@ -88,8 +88,8 @@ fn input_may_arrive_byte_by_byte() {
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
         pair.wire.read_at_most(&[1]);
-        pair.shake_hands();
-        pair.client_says(b"hello");
+        pair.complete_handshake();
+        pair.client_sends(b"hello");
         assert_eq!(pair.fill_all(), b"hello");
         pair.assert_idle();
     }
@@ -105,8 +105,8 @@ fn a_client_hello_may_come_in_several_records() {
     for chunk in [1, 7, 64, 65, 200] {
         let mut pair = Pair::new(&configs);
         pair.wire.read_at_most(&[chunk]);
-        pair.shake_hands();
-        pair.client_says(&[b'x'; 300]);
+        pair.complete_handshake();
+        pair.client_sends(&[b'x'; 300]);
         assert_eq!(pair.fill_all(), [b'x'; 300]);
         pair.assert_idle();
     }
@@ -116,26 +116,26 @@ fn a_client_hello_may_come_in_several_records() {
 #[test]
 fn frames_in_one_record_and_in_many_arrive_together() {
     let mut pair = Pair::new(&configs(&TLS13));
-    pair.shake_hands();
+    pair.complete_handshake();
     let frames = [[b'f'; 12]; 20].concat();
-    pair.client_says(&frames);
+    pair.client_sends(&frames);
     assert_eq!(pair.fill_all(), frames);
     for frame in frames.chunks(12) {
-        pair.client_says(frame);
+        pair.client_sends(frame);
     }
     let fill = pair.fill().unwrap();
-    assert_eq!((fill.bytes, fill.drained, fill.eof), (240, true, false));
+    assert_eq!((fill.bytes, fill.is_emptied, fill.eof), (240, true, false));
     pair.assert_idle();
 }
 
 #[test]
 fn record_arrives_with_short_reads() {
     let mut pair = Pair::new(&configs(&TLS13));
-    pair.shake_hands();
+    pair.complete_handshake();
     let text = [b'x'; 16_000];
     for limit in [1000, 4096] {
-        pair.client_says(&text);
-        pair.client_says(b"short");
+        pair.client_sends(&text);
+        pair.client_sends(b"short");
         let mut plain = Vec::new();
         let mut fills = 0;
         while plain.len() < text.len() + 5 {
@@ -152,13 +152,13 @@ fn record_arrives_with_short_reads() {
 #[test]
 fn short_frames_share_a_record() {
     let mut pair = Pair::new(&configs(&TLS13));
-    pair.shake_hands();
+    pair.complete_handshake();
     let frames = [[b'f'; 100]; 20];
     let slices = frames.each_ref().map(|frame| IoSlice::new(frame));
     let taken = pair.link.send(&slices, &mut pair.scratch).unwrap();
     assert_eq!(taken, 2000);
     assert!(pair.wire.sent() < 2000 + 64, "more than one record");
-    assert_eq!(pair.client_hears(), frames.concat());
+    assert_eq!(pair.client_receives(), frames.concat());
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn much_data_passes_through_short_reads_and_writes() {
         (&TLS13, &data[..10_000], &[1, 0], &[1, 0]),
     ] {
         let mut pair = Pair::new(&configs(version));
-        pair.shake_hands();
+        pair.complete_handshake();
         pair.wire.read_at_most(reads);
         pair.wire.write_at_most(writes);
         let mut received = Vec::new();
@@ -184,7 +184,7 @@ fn much_data_passes_through_short_reads_and_writes() {
             // Small pieces, like a client's frames.
             if sent < data.len() {
                 let end = data.len().min(sent + 5000);
-                pair.client_says(&data[sent..end]);
+                pair.client_sends(&data[sent..end]);
                 sent = end;
             }
             echo.extend(pair.fill_all());
@@ -192,7 +192,7 @@ fn much_data_passes_through_short_reads_and_writes() {
             let slices = [IoSlice::new(head), IoSlice::new(&[]), IoSlice::new(tail)];
             echoed += pair.link.send(&slices, &mut pair.scratch).unwrap();
             pair.link.flush().unwrap();
-            received.extend(pair.client_hears());
+            received.extend(pair.client_receives());
         }
         assert!(received == data);
         pair.wire.read_at_most(&[]);
@@ -206,10 +206,10 @@ fn much_data_passes_through_short_reads_and_writes() {
 fn send_is_bounded_and_buffers_one_record() {
     let data = vec![b'd'; 200_000];
     let mut pair = Pair::new(&configs(&TLS13));
-    pair.shake_hands();
+    pair.complete_handshake();
     assert_eq!(pair.send(&data), 64 * 1024);
     assert!(!pair.link.has_output());
-    assert_eq!(pair.client_hears().len(), 64 * 1024);
+    assert_eq!(pair.client_receives().len(), 64 * 1024);
     // The kernel accepts the first record, a part of the second, and no more.
     pair.wire.write_at_most(&[20_000, 1000, 0]);
     assert_eq!(pair.send(&data), 32 * 1024);
@@ -222,7 +222,7 @@ fn send_is_bounded_and_buffers_one_record() {
     assert!(!pair.link.flush().unwrap());
     pair.wire.write_at_most(&[]);
     assert!(pair.link.flush().unwrap());
-    assert_eq!(pair.client_hears().len(), 48 * 1024);
+    assert_eq!(pair.client_receives().len(), 48 * 1024);
     assert!(pair.link.out.is_none());
 }
 
@@ -241,7 +241,7 @@ fn blocked_flight_is_completed_by_flush() {
         pair.wire.write_at_most(&[]);
         assert!(pair.link.flush().unwrap());
         assert!(!pair.link.has_output());
-        pair.shake_hands();
+        pair.complete_handshake();
         pair.assert_idle();
     }
 }
@@ -250,15 +250,15 @@ fn blocked_flight_is_completed_by_flush() {
 #[test]
 fn a_key_update_is_answered_before_the_next_data() {
     let mut pair = Pair::new(&configs(&TLS13));
-    pair.shake_hands();
+    pair.complete_handshake();
     for round in 0..40 {
         pair.client.refresh_traffic_keys().unwrap();
-        pair.client_says(b"new keys");
+        pair.client_sends(b"new keys");
         assert_eq!(pair.fill_all(), b"new keys");
         // RFC 8446 §4.6.3: the response is due "prior to sending its next Application Data record";
         // without it, the client could not decrypt the next record.
         assert_eq!(pair.send(b"mine too"), 8, "round {round}");
-        assert_eq!(pair.client_hears(), b"mine too");
+        assert_eq!(pair.client_receives(), b"mine too");
     }
     // Also on a connection that is otherwise idle.
     pair.client.refresh_traffic_keys().unwrap();
@@ -266,7 +266,7 @@ fn a_key_update_is_answered_before_the_next_data() {
     assert_eq!(pair.fill_all(), b"");
     pair.assert_idle();
     assert_eq!(pair.send(b"ping"), 4);
-    assert_eq!(pair.client_hears(), b"ping");
+    assert_eq!(pair.client_receives(), b"ping");
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn writing_is_safe_amid_a_fragmented_handshake_message() {
     let mut client = client_config(&TLS13, Some(TLS13_AES_128_GCM_SHA256));
     client.enable_secret_extraction = true;
     let mut pair = Pair::new(&(server, Arc::new(client)));
-    pair.shake_hands();
+    pair.complete_handshake();
     let Pair {
         wire,
         mut link,
@@ -311,13 +311,13 @@ fn sessions_resume_without_server_state() {
     for version in BOTH {
         let configs = configs(version);
         let mut first = Pair::new(&configs);
-        first.shake_hands();
-        first.client_hears();
+        first.complete_handshake();
+        first.client_receives();
         assert_eq!(first.client.handshake_kind(), Some(HandshakeKind::Full));
         let mut second = Pair::new(&configs);
-        second.shake_hands();
+        second.complete_handshake();
         assert_eq!(second.client.handshake_kind(), Some(HandshakeKind::Resumed));
-        second.client_says(b"again");
+        second.client_sends(b"again");
         assert_eq!(second.fill_all(), b"again");
     }
 }
@@ -326,8 +326,8 @@ fn sessions_resume_without_server_state() {
 fn interrupted_calls_are_repeated() {
     let mut pair = Pair::new(&configs(&TLS13));
     pair.wire.interrupt();
-    pair.shake_hands();
-    pair.client_says(b"hello");
+    pair.complete_handshake();
+    pair.client_sends(b"hello");
     assert_eq!(pair.fill_all(), b"hello");
 }
 
@@ -337,15 +337,15 @@ fn interrupted_calls_are_repeated() {
 fn idle_connection_keeps_only_its_session() {
     let configs = configs(&TLS13);
     let mut links = Vec::new();
-    Pair::new(&configs).shake_hands();
+    Pair::new(&configs).complete_handshake();
     let before = resident_bytes();
     for _ in 0..COUNT {
         let mut pair = Pair::new(&configs);
-        pair.shake_hands();
-        pair.client_says(b"hello");
+        pair.complete_handshake();
+        pair.client_sends(b"hello");
         assert_eq!(pair.fill_all(), b"hello");
         pair.send(b"welcome");
-        pair.client_hears();
+        pair.client_receives();
         pair.assert_idle();
         pair.wire.shrink();
         links.push(Box::new(pair.link));

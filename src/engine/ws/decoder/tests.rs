@@ -10,7 +10,7 @@ const LIMITS: Limits = Limits {
 };
 
 #[derive(Debug, PartialEq)]
-enum Said {
+enum Decoded {
     Text(String),
     Binary(Vec<u8>),
     Compressed(bool, Vec<u8>),
@@ -20,15 +20,15 @@ enum Said {
     Failed(u16),
 }
 
-impl From<Event<'_>> for Said {
+impl From<Event<'_>> for Decoded {
     fn from(event: Event<'_>) -> Self {
         match event {
-            Event::Text(text) => Said::Text(text.into()),
-            Event::Binary(data) => Said::Binary(data.into()),
-            Event::Compressed { is_text, data } => Said::Compressed(is_text, data.into()),
-            Event::Ping(data) => Said::Ping(data.into()),
-            Event::Pong(data) => Said::Pong(data.into()),
-            Event::Close(close) => Said::Close(close.map(|c| (c.code.0, c.reason.into()))),
+            Event::Text(text) => Decoded::Text(text.into()),
+            Event::Binary(data) => Decoded::Binary(data.into()),
+            Event::Compressed { is_text, data } => Decoded::Compressed(is_text, data.into()),
+            Event::Ping(data) => Decoded::Ping(data.into()),
+            Event::Pong(data) => Decoded::Pong(data.into()),
+            Event::Close(close) => Decoded::Close(close.map(|c| (c.code.0, c.reason.into()))),
         }
     }
 }
@@ -39,13 +39,13 @@ const COMPRESSION: Limits = Limits {
 };
 
 /// Returns the decoded events for input in pieces of these sizes (the last one repeats).
-fn decode(bytes: &[u8], sizes: &[usize]) -> (Vec<Said>, Decoder) {
+fn decode(bytes: &[u8], sizes: &[usize]) -> (Vec<Decoded>, Decoder) {
     decode_within(&LIMITS, bytes, sizes)
 }
 
-fn decode_within(limits: &Limits, bytes: &[u8], sizes: &[usize]) -> (Vec<Said>, Decoder) {
+fn decode_within(limits: &Limits, bytes: &[u8], sizes: &[usize]) -> (Vec<Decoded>, Decoder) {
     let mut decoder = Decoder::default();
-    let mut said = Vec::new();
+    let mut decoded = Vec::new();
     let mut rest = bytes.to_vec();
     let mut sizes = sizes.iter().chain(sizes.last());
     let mut size = sizes.next().copied().unwrap_or(1);
@@ -56,7 +56,7 @@ fn decode_within(limits: &Limits, bytes: &[u8], sizes: &[usize]) -> (Vec<Said>, 
             match decoder.next(&mut piece[at..], limits) {
                 Ok((taken, Some(event))) => {
                     at += taken;
-                    said.push(event.into());
+                    decoded.push(event.into());
                 }
                 Ok((taken, None)) => {
                     at += taken;
@@ -66,14 +66,14 @@ fn decode_within(limits: &Limits, bytes: &[u8], sizes: &[usize]) -> (Vec<Said>, 
                     assert!(taken > 0, "neither an event nor a fragment");
                 }
                 Err(error) => {
-                    said.push(Said::Failed(error.code.0));
-                    return (said, decoder);
+                    decoded.push(Decoded::Failed(error.code.0));
+                    return (decoded, decoder);
                 }
             }
         }
         size = sizes.next().copied().unwrap_or(size);
     }
-    (said, decoder)
+    (decoded, decoder)
 }
 
 /// FIN, opcode, payload.
@@ -94,11 +94,11 @@ fn frames(list: &[FrameParts<'_>]) -> Vec<u8> {
 }
 
 /// Asserts the events for the input split in two at every offset, and into pieces of every size.
-fn assert_says(bytes: &[u8], want: &[Said]) {
-    assert_says_within(&LIMITS, bytes, want);
+fn assert_decodes(bytes: &[u8], want: &[Decoded]) {
+    assert_decodes_within(&LIMITS, bytes, want);
 }
 
-fn assert_says_within(limits: &Limits, bytes: &[u8], want: &[Said]) {
+fn assert_decodes_within(limits: &Limits, bytes: &[u8], want: &[Decoded]) {
     // Miri is slow; one combination is enough.
     let (first, step) = match cfg!(miri) {
         true => (bytes.len().min(7), bytes.len()),
@@ -106,9 +106,9 @@ fn assert_says_within(limits: &Limits, bytes: &[u8], want: &[Said]) {
     };
     for cut in (first..=bytes.len()).step_by(step) {
         for sizes in [&[cut][..], &[cut, bytes.len()][..]] {
-            let (said, decoder) = decode_within(limits, bytes, sizes);
-            assert_eq!(said, want, "cut {sizes:?}");
-            let ended = matches!(want.last(), Some(Said::Failed(_)));
+            let (decoded, decoder) = decode_within(limits, bytes, sizes);
+            assert_eq!(decoded, want, "cut {sizes:?}");
+            let ended = matches!(want.last(), Some(Decoded::Failed(_)));
             assert!(
                 ended || !decoder.is_mid_message(),
                 "kept something, cut {sizes:?}"
@@ -151,16 +151,16 @@ fn messages_and_control_frames_between_their_fragments() {
         (true, OpCode::Close, b"\x03\xe8bye"),
     ]);
     let want = [
-        Said::Text("a κ".into()),
-        Said::Text(String::new()),
-        Said::Ping(b"hey".to_vec()),
-        Said::Pong(vec![]),
-        Said::Text("κb".into()),
-        Said::Binary(vec![0xFF; 300]),
-        Said::Binary(vec![]),
-        Said::Close(Some((1000, "bye".into()))),
+        Decoded::Text("a κ".into()),
+        Decoded::Text(String::new()),
+        Decoded::Ping(b"hey".to_vec()),
+        Decoded::Pong(vec![]),
+        Decoded::Text("κb".into()),
+        Decoded::Binary(vec![0xFF; 300]),
+        Decoded::Binary(vec![]),
+        Decoded::Close(Some((1000, "bye".into()))),
     ];
-    assert_says(&bytes, &want);
+    assert_decodes(&bytes, &want);
 }
 
 #[test]
@@ -181,10 +181,13 @@ fn protocol_violations_fail_the_connection() {
     ];
     for (list, code) in table {
         let mut bytes = frames(list);
-        assert_says(&bytes, &[Said::Failed(code)]);
+        assert_decodes(&bytes, &[Decoded::Failed(code)]);
         // Events before the violation are still delivered.
         bytes.splice(0..0, frames(&[(true, Ping, b"x")]));
-        assert_says(&bytes, &[Said::Ping(b"x".to_vec()), Said::Failed(code)]);
+        assert_decodes(
+            &bytes,
+            &[Decoded::Ping(b"x".to_vec()), Decoded::Failed(code)],
+        );
     }
 }
 
@@ -193,10 +196,10 @@ fn protocol_violations_fail_the_connection() {
 fn empty_fragments_are_counted() {
     let mut list = vec![(false, OpCode::Text, &b""[..])];
     list.extend([(false, OpCode::Continuation, &b""[..]); 3]);
-    let (said, _) = decode(&frames(&list), &[1]);
-    assert_eq!(said, []);
+    let (decoded, _) = decode(&frames(&list), &[1]);
+    assert_eq!(decoded, []);
     list.push((false, OpCode::Continuation, b""));
-    assert_says(&frames(&list), &[Said::Failed(1009)]);
+    assert_decodes(&frames(&list), &[Decoded::Failed(1009)]);
 }
 
 #[test]
@@ -204,7 +207,10 @@ fn invalid_text_fails_before_its_frame_is_complete() {
     let whole = frames(&[(true, OpCode::Text, b"ab\xf4\x90cdefgh")]);
     let header = whole.len() - 10;
     assert_eq!(decode(&whole[..header + 3], &[64]).0, []);
-    assert_eq!(decode(&whole[..header + 4], &[64]).0, [Said::Failed(1007)]);
+    assert_eq!(
+        decode(&whole[..header + 4], &[64]).0,
+        [Decoded::Failed(1007)]
+    );
 }
 
 // CVE-2022-35922
@@ -213,10 +219,10 @@ fn announced_length_reserves_no_memory() {
     let mut head = vec![0x82, 0xFF];
     head.extend_from_slice(&(1_u64 << 40).to_be_bytes());
     head.extend_from_slice(&[1, 2, 3, 4]);
-    assert_says(&head, &[Said::Failed(1009)]);
+    assert_decodes(&head, &[Decoded::Failed(1009)]);
     for len in [u64::MAX >> 1, (u64::MAX >> 1) - 5] {
         head[2..10].copy_from_slice(&len.to_be_bytes());
-        assert_says(&head, &[Said::Failed(1009)]);
+        assert_decodes(&head, &[Decoded::Failed(1009)]);
     }
 }
 
@@ -276,18 +282,18 @@ fn compressed_messages_are_returned_unchanged() {
         (true, OpCode::Close, b""),
     ];
     let want = [
-        Said::Compressed(true, b"\xf2\x48\xff".to_vec()),
-        Said::Text("plain".into()),
-        Said::Ping(b"hey".to_vec()),
-        Said::Pong(vec![]),
-        Said::Compressed(true, b"\xff\xfe".to_vec()),
-        Said::Compressed(false, vec![0xFF; 300]),
-        Said::Compressed(false, vec![]),
-        Said::Close(None),
+        Decoded::Compressed(true, b"\xf2\x48\xff".to_vec()),
+        Decoded::Text("plain".into()),
+        Decoded::Ping(b"hey".to_vec()),
+        Decoded::Pong(vec![]),
+        Decoded::Compressed(true, b"\xff\xfe".to_vec()),
+        Decoded::Compressed(false, vec![0xFF; 300]),
+        Decoded::Compressed(false, vec![]),
+        Decoded::Close(None),
     ];
     let bytes = with_rsv1(&list, &[0, 2, 7, 8]);
-    assert_says_within(&COMPRESSION, &bytes, &want);
-    assert_says(&bytes, &[Said::Failed(1002)]);
+    assert_decodes_within(&COMPRESSION, &bytes, &want);
+    assert_decodes(&bytes, &[Decoded::Failed(1002)]);
 }
 
 #[test]
@@ -305,14 +311,14 @@ fn misplaced_rsv1_fails_the_connection() {
         // Regardless of whether the message in progress is compressed.
         for marked in [&[0, 1][..], &[1]] {
             let bytes = with_rsv1(&[first, second], marked);
-            assert_says_within(&COMPRESSION, &bytes, &[Said::Failed(1002)]);
+            assert_decodes_within(&COMPRESSION, &bytes, &[Decoded::Failed(1002)]);
         }
     }
     // The other reserved bits still have no meaning.
     for bits in [0x20, 0x10, 0x60, 0x50, 0x70] {
         let mut bytes = frames(&[(true, Text, b"a")]);
         bytes[0] |= bits;
-        assert_says_within(&COMPRESSION, &bytes, &[Said::Failed(1002)]);
+        assert_decodes_within(&COMPRESSION, &bytes, &[Decoded::Failed(1002)]);
     }
 }
 
@@ -321,20 +327,24 @@ fn limits_apply_to_compressed_messages_as_received() {
     use OpCode::{Binary, Continuation};
     let half = vec![0; 600];
     let whole = vec![0; 1000];
-    let want = Said::Compressed(false, whole.clone());
+    let want = Decoded::Compressed(false, whole.clone());
     let bytes = with_rsv1(&[(true, Binary, &whole)], &[0]);
-    assert_says_within(&COMPRESSION, &bytes, &[want]);
+    assert_decodes_within(&COMPRESSION, &bytes, &[want]);
     let bytes = with_rsv1(&[(false, Binary, &half), (true, Continuation, &half)], &[0]);
-    assert_says_within(&COMPRESSION, &bytes, &[Said::Failed(1009)]);
+    assert_decodes_within(&COMPRESSION, &bytes, &[Decoded::Failed(1009)]);
     let mut list = vec![(false, Binary, &b""[..])];
     list.extend([(false, Continuation, &b""[..]); 4]);
-    assert_says_within(&COMPRESSION, &with_rsv1(&list, &[0]), &[Said::Failed(1009)]);
+    assert_decodes_within(
+        &COMPRESSION,
+        &with_rsv1(&list, &[0]),
+        &[Decoded::Failed(1009)],
+    );
 }
 
 #[test]
 fn plain_text_fails_early_with_deflate_negotiated() {
     let whole = frames(&[(true, OpCode::Text, b"ab\xf4\x90cdefgh")]);
     let cut = whole.len() - 10 + 4;
-    let (said, _) = decode_within(&COMPRESSION, &whole[..cut], &[64]);
-    assert_eq!(said, [Said::Failed(1007)]);
+    let (decoded, _) = decode_within(&COMPRESSION, &whole[..cut], &[64]);
+    assert_eq!(decoded, [Decoded::Failed(1007)]);
 }

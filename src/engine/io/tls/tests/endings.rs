@@ -28,7 +28,7 @@ fn corrupt_client_hello_bytes_are_harmless() {
             let hello = pair.client_flight();
             pair.wire.feed(&hello);
             assert_eq!(pair.fill_all(), b"");
-            assert_eq!(pair.client_hears(), b"");
+            assert_eq!(pair.client_receives(), b"");
             let mut flight = pair.client_flight();
             if let Some(byte) = flight.get_mut(at) {
                 *byte ^= 0x15;
@@ -58,7 +58,7 @@ fn garbage_after_a_partial_client_hello_is_an_error() {
 #[test]
 fn excessive_key_updates_are_an_error() {
     let mut pair = Pair::new(&configs(&TLS13));
-    pair.shake_hands();
+    pair.complete_handshake();
     for _ in 0..33 {
         pair.client.refresh_traffic_keys().unwrap();
         pair.client_writes();
@@ -72,7 +72,7 @@ fn a_failure_amid_a_fragmented_handshake_message_is_an_error() {
     let mut client = client_config(&TLS13, Some(TLS13_AES_128_GCM_SHA256));
     client.enable_secret_extraction = true;
     let mut pair = Pair::new(&(server, Arc::new(client)));
-    pair.shake_hands();
+    pair.complete_handshake();
     let Pair {
         wire,
         mut link,
@@ -103,7 +103,7 @@ fn plain_http_gets_an_alert_and_an_error() {
     // Later input is discarded, and the end of the stream is reported.
     pair.wire.feed(b"more of it");
     let fill = pair.fill().unwrap();
-    assert_eq!((fill.bytes, fill.drained, fill.eof), (0, false, false));
+    assert_eq!((fill.bytes, fill.is_emptied, fill.eof), (0, false, false));
     pair.wire.end();
     assert!(pair.fill().unwrap().eof);
     pair.link.shutdown_write(&mut pair.scratch).unwrap();
@@ -130,8 +130,8 @@ fn blocked_alert_is_sent_by_flush_before_shutdown() {
 fn a_broken_record_is_an_error_and_gets_an_alert() {
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
-        pair.shake_hands();
-        pair.client_says(b"hello");
+        pair.complete_handshake();
+        pair.client_sends(b"hello");
         pair.wire.corrupt_last_byte();
         assert_eq!(pair.fill_error(), ErrorKind::InvalidData);
         let client_error = pair.client_error();
@@ -143,7 +143,7 @@ fn a_broken_record_is_an_error_and_gets_an_alert() {
 #[test]
 fn a_record_that_is_too_long_is_an_error() {
     let mut pair = Pair::new(&configs(&TLS13));
-    pair.shake_hands();
+    pair.complete_handshake();
     // The library would wait for up to 18 KiB.
     pair.wire.feed(&[23, 3, 3, 0x47, 0xff]);
     pair.wire.feed(&[0; 16 * 1024]);
@@ -204,9 +204,9 @@ fn close_notify_in_a_handshake_ends_without_spinning() {
 fn eof_without_close_notify_is_an_end() {
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
-        pair.shake_hands();
-        pair.client_says(b"last words");
-        pair.client_says(b"cut");
+        pair.complete_handshake();
+        pair.client_sends(b"last words");
+        pair.client_sends(b"cut");
         pair.wire.forget_last_byte();
         pair.wire.end();
         let fill = pair.fill().unwrap();
@@ -216,7 +216,7 @@ fn eof_without_close_notify_is_an_end() {
         // The write side is still open, and closes in order.
         assert_eq!(pair.send(b"bye"), 3);
         pair.link.shutdown_write(&mut pair.scratch).unwrap();
-        assert_eq!(pair.client_hears(), b"bye");
+        assert_eq!(pair.client_receives(), b"bye");
     }
 }
 
@@ -227,7 +227,7 @@ fn eof_right_after_handshake_bytes_is_detected() {
     pair.wire.feed(&hello[..50]);
     pair.wire.end();
     let fill = pair.fill().unwrap();
-    assert_eq!((fill.bytes, fill.drained, fill.eof), (0, false, false));
+    assert_eq!((fill.bytes, fill.is_emptied, fill.eof), (0, false, false));
     assert!(pair.fill().unwrap().eof);
 }
 
@@ -235,8 +235,8 @@ fn eof_right_after_handshake_bytes_is_detected() {
 fn input_after_close_notify_is_dropped() {
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
-        pair.shake_hands();
-        pair.client_says(b"last words");
+        pair.complete_handshake();
+        pair.client_sends(b"last words");
         pair.client.send_close_notify();
         pair.client_writes();
         pair.wire.feed(&[0xff; 20_000]);
@@ -249,7 +249,7 @@ fn input_after_close_notify_is_dropped() {
         // Only the peer's write side has ended.
         assert_eq!(pair.send(b"bye"), 3);
         pair.link.shutdown_write(&mut pair.scratch).unwrap();
-        assert_eq!(pair.client_hears(), b"bye");
+        assert_eq!(pair.client_receives(), b"bye");
     }
 }
 
@@ -258,7 +258,7 @@ fn input_after_close_notify_is_dropped() {
 fn close_notify_is_sent_once_after_pending_output() {
     for version in BOTH {
         let mut pair = Pair::new(&configs(version));
-        pair.shake_hands();
+        pair.complete_handshake();
         pair.wire.write_at_most(&[10, 0, 0, 0]);
         assert_eq!(pair.send(b"our last words"), 14);
         pair.link.shutdown_write(&mut pair.scratch).unwrap();
@@ -269,10 +269,10 @@ fn close_notify_is_sent_once_after_pending_output() {
         pair.wire.write_at_most(&[]);
         assert!(pair.link.flush().unwrap());
         assert!(pair.wire.is_shut());
-        assert_eq!(pair.client_hears(), b"our last words");
+        assert_eq!(pair.client_receives(), b"our last words");
         assert!(pair.client_has_seen_close());
         // The read side is still open.
-        pair.client_says(b"yours");
+        pair.client_sends(b"yours");
         assert_eq!(pair.fill_all(), b"yours");
         pair.assert_idle();
     }
@@ -283,7 +283,7 @@ fn close_notify_is_sent_once_after_pending_output() {
 #[test]
 fn no_record_follows_close_notify() {
     let mut pair = Pair::new(&configs(&TLS13));
-    pair.shake_hands();
+    pair.complete_handshake();
     pair.wire.write_at_most(&[0]);
     pair.link.shutdown_write(&mut pair.scratch).unwrap();
     let queued = |pair: &Pair| pair.link.out.as_deref().map_or(0, <[u8]>::len);
@@ -302,7 +302,7 @@ fn no_record_follows_close_notify() {
 #[test]
 fn broken_socket_is_still_shut_down() {
     let mut pair = Pair::new(&configs(&TLS13));
-    pair.shake_hands();
+    pair.complete_handshake();
     pair.wire.break_writing();
     pair.link.shutdown_write(&mut pair.scratch).unwrap();
     assert!(pair.wire.is_shut());

@@ -222,12 +222,12 @@ impl Pair {
         flight
     }
 
-    pub(super) fn shake_hands(&mut self) {
+    pub(super) fn complete_handshake(&mut self) {
         for _ in 0..10 {
             self.client_writes();
             assert_eq!(self.fill_all(), b"");
             self.link.flush().unwrap();
-            assert_eq!(self.client_hears(), b"");
+            assert_eq!(self.client_receives(), b"");
             if !self.client.is_handshaking() && !self.link.is_handshaking() {
                 return;
             }
@@ -235,7 +235,7 @@ impl Pair {
         panic!("no end of the handshake");
     }
 
-    pub(super) fn client_says(&mut self, bytes: &[u8]) {
+    pub(super) fn client_sends(&mut self, bytes: &[u8]) {
         self.client.writer().write_all(bytes).unwrap();
         self.client_writes();
     }
@@ -246,7 +246,7 @@ impl Pair {
     }
 
     /// Returns the plaintext that the client decrypts from all of the server's output.
-    pub(super) fn client_hears(&mut self) -> Vec<u8> {
+    pub(super) fn client_receives(&mut self) -> Vec<u8> {
         let mut plain = Vec::new();
         let sent = self.wire.take_sent();
         let mut sent = &sent[..];
@@ -309,7 +309,7 @@ impl Pair {
     pub(super) fn fill_error(&mut self) -> ErrorKind {
         for _ in 0..100 {
             match self.fill() {
-                Ok(fill) => assert!(!fill.eof && !fill.drained, "no error"),
+                Ok(fill) => assert!(!fill.eof && !fill.is_emptied, "no error"),
                 Err(error) => return error.kind(),
             }
         }
