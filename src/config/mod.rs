@@ -27,10 +27,13 @@
 //! 1. Add a row to [`SETTINGS`] in `table`. The key of the file, the environment variable, the
 //!    syntax check, `config show`, `config default`, and reloads follow from the row. Mark the row
 //!    `.restart_only()` if a reload cannot apply the setting.
-//! 2. Add a field to [`ServerSettings`] in `settings` and compute it in `resolve_settings`, or, for
-//!    a setting of the engine, add a field to `net::Config` and compute it in `engine`. The
-//!    compiler then lists the code that must handle the field.
-//! 3. Copy the output of `h-realtime config default` to the list in docs/operating.md. A
+//! 2. Add a field to [`ServerSettings`] in `settings` and compute it in `resolve_settings`. The
+//!    compiler then lists the code that must handle the field. For a setting of the engine, add a
+//!    field to `net::Config`, with a line of `setters!` in `engine/config.rs`, and call its setter
+//!    in `engine`. The compiler does not detect a missing call.
+//! 3. Add another value than the default to `OTHERS` in `tests`. A test then fails if the setting
+//!    has no effect.
+//! 4. Copy the output of `h-realtime config default` to the list in docs/operating.md. A
 //!    test in tests/server/config.rs compares the two, and prints the expected list.
 //!
 //! A command-line flag is optional: add a field to `ServeArgs` and a line to its `sources` in
@@ -41,6 +44,8 @@
 //! Add a setting that names the listeners that have the option, as `proxy_protocol` does: its kind
 //! is `OptionalListenAddresses`, and `proxy_protocol` in `settings` shows the check that each
 //! address is one of `listen`. `server/bind.rs` applies the option when it opens the listener.
+//! A number that must be known when the socket is opened is a field of `OpenOptions` there, and an
+//! argument of the constructors of `net::Listener`.
 
 mod address;
 mod address_conflicts;

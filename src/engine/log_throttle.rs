@@ -44,7 +44,7 @@ impl LogThrottle {
     }
 
     /// Returns the number of suppressed occurrences if there are any and their period has ended.
-    /// A clock that was set backends the period.
+    /// A clock that was set back ends the period.
     pub fn poll(&self, now: u64) -> Option<u64> {
         if self.suppressed.get() == 0 {
             return None;

@@ -43,30 +43,30 @@ impl Digester {
     /// Returns the digest of a field's value.
     pub fn term(&self, field: Field, value: &str) -> Digest {
         let tag = match field {
-            Field::Id => 0,
-            Field::Group => 1,
+            Field::Id => Tag::Id,
+            Field::Group => Tag::Group,
             Field::Uri => {
                 let (page, version) = split_key(value);
                 return self.page(page).version(version);
             }
-            Field::References => 3,
+            Field::References => Tag::References,
         };
         self.digest(tag, value)
     }
 
     /// Hashes a page's address once for the scope keys of all its versions.
     pub fn page(&self, page: &str) -> PageDigest<'_> {
-        PageDigest(self.hash(URI_TAG, page))
+        PageDigest(self.hash(Tag::Uri, page))
     }
 
     /// Returns the digest of a client id.
     pub fn client_id(&self, value: &str) -> Digest {
-        self.digest(4, value)
+        self.digest(Tag::ClientId, value)
     }
 
     /// Returns the digest of a userid.
     pub fn userid(&self, value: &str) -> Digest {
-        self.digest(5, value)
+        self.digest(Tag::Userid, value)
     }
 
     /// Returns a pseudorandom number that depends only on `number`.
@@ -76,16 +76,16 @@ impl Digester {
         hasher.finish()
     }
 
-    fn digest(&self, tag: u8, value: &str) -> Digest {
+    fn digest(&self, tag: Tag, value: &str) -> Digest {
         finish(self.hash(tag, value))
     }
 
-    fn hash(&self, tag: u8, value: &str) -> [FoldHasher<'_>; 2] {
+    fn hash(&self, tag: Tag, value: &str) -> [FoldHasher<'_>; 2] {
         let [shared_a, shared_b] = &self.shared;
         let [a, b] = self.seeds;
         [(a, shared_a), (b, shared_b)].map(|(seed, shared)| {
             let mut hasher = FoldHasher::with_seed(seed, shared);
-            hasher.write_u8(tag);
+            hasher.write_u8(tag as u8);
             hasher.write(value.as_bytes());
             hasher
         })
@@ -112,8 +112,16 @@ fn finish([a, b]: [FoldHasher<'_>; 2]) -> Digest {
     Digest(a.finish(), b.finish())
 }
 
-/// The tag of [`Field::Uri`].
-const URI_TAG: u8 = 2;
+/// The kind of a text. It is hashed with the text, so that equal texts of different kinds differ.
+#[derive(Clone, Copy)]
+enum Tag {
+    Id,
+    Group,
+    Uri,
+    References,
+    ClientId,
+    Userid,
+}
 
 #[cfg(test)]
 mod tests {
