@@ -184,7 +184,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Records readiness. Stale keys are ignored.
-    fn ready(&mut self, key: ConnKey, readiness: Readiness) {
+    fn record_readiness(&mut self, key: ConnKey, readiness: Readiness) {
         let now = self.scratch.now;
         let Some(conn) = self.arena.get_mut(key) else {
             return;

@@ -93,7 +93,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         // Events only mark connections and listeners as ready.
         for event in events {
             match event {
-                IoEvent::Ready(key, readiness) => self.ready(key, readiness),
+                IoEvent::Ready(key, readiness) => self.record_readiness(key, readiness),
                 IoEvent::Acceptable(listener) => self.listeners.mark_pending(listener),
             }
         }
@@ -122,7 +122,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.shed_load();
         self.shed_incomplete();
         // Callbacks for connections that have sent their queued output.
-        self.serve_drained();
+        self.notify_flushed();
         self.apply_effects();
         // New connections, which are read from in the next turn.
         self.accept_pending(io);

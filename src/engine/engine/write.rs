@@ -227,7 +227,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Calls the handler's `on_drain` for connections that have sent their queued output.
-    pub(super) fn serve_drained(&mut self) {
+    pub(super) fn notify_flushed(&mut self) {
         if self.flushed.is_empty() {
             return;
         }
