@@ -9,10 +9,10 @@ use h_realtime_engine::{
     Config, ConnKey, Engine, ListenerId, ListenerOptions, Mail, Now, Readiness,
 };
 
+use crate::socket::{IoCounters, SimSocket};
 use h_realtime_test_kit::api::{Api, Command};
 use h_realtime_test_kit::environment::{Descriptive, Environment};
 use h_realtime_test_kit::rng::Rng;
-use crate::socket::{IoCounters, SimSocket};
 
 /// A server and its clients, idle between two calls.
 pub struct Harness {
@@ -89,7 +89,8 @@ impl Harness {
             read_closed: true,
             ..FRESH
         };
-        self.environment.ready(key.expect("it was accepted"), readiness);
+        self.environment
+            .ready(key.expect("it was accepted"), readiness);
         self.finish_turn();
         let connections = self.engine.counters().connections;
         assert_eq!(connections, self.clients.len() as u64);

@@ -2,12 +2,12 @@
 
 use h_realtime::model::Plan;
 
-use h_realtime_test_kit::api::Command;
 use crate::harness::Harness;
 use crate::messages::{
     BROWSER_HANDSHAKE, HANDSHAKE, event, filter, frame, keep, notification, page, sent,
     sent_compressed,
 };
+use h_realtime_test_kit::api::Command;
 
 use super::{Operation, Workload, harness};
 
