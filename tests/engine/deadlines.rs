@@ -231,7 +231,7 @@ fn clock_jump_only_closes_clients_without_pong() {
     world.flow();
     let vanished = clients[7];
     world.client(vanished).vanish();
-    let ticks = world.log.get().ticks;
+    let ticks = world.log().get().ticks;
     world.clock += 3_600_000;
     world.turn();
     let first = world.engine.counters().pings_sent;
@@ -242,7 +242,7 @@ fn clock_jump_only_closes_clients_without_pong() {
     world.flow();
     assert_eq!(world.engine.counters().pings_sent, 1500);
     assert!(
-        world.log.get().ticks - ticks <= 2,
+        world.log().get().ticks - ticks <= 2,
         "missed ticks are not caught up"
     );
     assert!(is_gone(&world, silent));
@@ -374,7 +374,7 @@ fn deferred_request_that_has_taken_effect_waits_for_its_outcome() {
         .request("GET /slow HTTP/1.1\r\n\r\n", &[200]);
     world.wait(100);
     let key = world.key(client);
-    world.log.get().begun.push(key);
+    world.log().get().begun.push(key);
     world.wait(100_000);
     world.shut_down(Duration::from_secs(1));
     world.wait(10_000);

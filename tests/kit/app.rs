@@ -36,6 +36,8 @@ pub struct Record {
     pub breaches: Vec<String>,
     pub deliveries: u64,
     pub ticks: u64,
+    /// Whether queues may grow so long that even closing connections are shed.
+    pub may_shed: bool,
 }
 
 /// One WebSocket, from `on_open` to `on_close`.
@@ -109,6 +111,10 @@ pub enum Command {
 impl App {
     pub fn new(log: Log, rng: Rng) -> Self {
         App { log, rng }
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     fn answer(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, accept: bool) {

@@ -12,8 +12,9 @@ use crate::app::{Command, Payload, pad};
 use crate::client::Behavior;
 use crate::environment::EMFILE;
 use crate::rng::Rng;
+use crate::sim::PollerFaults;
 use crate::socket::{Faults, Limits};
-use crate::world::{PollerFaults, World};
+use crate::world::World;
 
 /// One operation. Numbers select among the existing choices with a modulo, so that any sequence of
 /// operations is valid.

@@ -1,123 +1,73 @@
-//! The engine, its clients, and the clock, one turn at a time.
+//! The simulation of the test application, whose results the oracle checks.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use h_realtime_engine::{Config, Engine, Interest, ListenerOptions, Mail, Reload};
 
-use h_realtime_engine::tls::TlsConfig;
-use h_realtime_engine::{
-    Config, ConnKey, Engine, Interest, ListenerId, ListenerOptions, Mail, Now, Readiness, Reload,
-};
-
-use crate::app::{App, Command, Log};
-use crate::client::{Behavior, Client};
+use crate::app::{App, Log};
+use crate::client::Client;
 use crate::environment::Environment;
+use crate::frames::ClientEvent;
 use crate::oracle;
 use crate::rng::Rng;
-use crate::socket::{Calls, Faults, Limits, ROOMY, SimSocket, Wire};
+use crate::sim::{Checked, START, Sim};
+use crate::socket::SimSocket;
 
-pub struct World {
-    pub engine: Engine<SimSocket, App>,
-    pub environment: Environment<SimSocket, Command>,
-    pub clients: Vec<Client>,
-    pub log: Log,
-    pub poller_faults: PollerFaults,
-    /// Sizes of the kernel's buffers for new connections.
-    pub limits: Limits,
-    /// The listener of new connections: 0, 1, or one of [`World::listen_with`].
-    pub listener: ListenerId,
-    /// In milliseconds.
-    pub clock: u64,
-    /// Whether queues may grow so long that even closing connections are shed.
-    may_shed: bool,
-    /// Whether a shutdown was requested.
-    pub is_draining: bool,
-    rng: Rng,
-    /// The clients that are still connected.
-    pub active: Vec<usize>,
+/// The engine with the test application.
+pub type World = Sim<App>;
+
+impl Checked for App {
+    fn check_turn(engine: &Engine<SimSocket, App>) -> Result<(), String> {
+        let breaches = std::mem::take(&mut engine.handler().log().get().breaches);
+        match breaches.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{breaches:?}")),
+        }
+    }
+
+    fn check_client(&self, client: &mut Client) -> Result<(), String> {
+        oracle::check_inbox(client, self.log())?;
+        let may_shed = self.log().get().may_shed;
+        oracle::check_end(client, may_shed)
+    }
+
+    fn check_received(&self, client: &mut Client, received: &[ClientEvent]) -> Result<(), String> {
+        let mut events = received.iter();
+        events.try_for_each(|event| oracle::check_event(client, event, self.log()))
+    }
+
+    fn check_complete(&self, client: &Client, interest: Interest) -> Result<(), String> {
+        oracle::check_complete(client, interest, self.log())
+    }
+
+    fn check_over(&self) -> Result<(), String> {
+        oracle::check_over(self.log())
+    }
 }
 
-/// Irregularities of the poller, in percent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PollerFaults {
-    /// Events delayed to a later turn.
-    pub delayed: u32,
-    /// Spurious events in each turn.
-    pub spurious: u32,
-    /// Events reported twice.
-    pub repeated: u32,
-    /// In random order.
-    pub shuffled: bool,
-}
-
-impl World {
-    /// Creates a world without faults.
+impl Sim<App> {
+    /// Creates a simulation of the application without faults.
     pub fn new(config: Config, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let log = Log::default();
-        let app = App::new(log.clone(), rng.fork());
-        let clock = 1_000_000;
-        let may_shed = config.queue_total < 1 << 20;
-        let mut engine = Engine::new(config, app, rng.next_u64(), at(clock));
+        log.get().may_shed = may_shed(&config);
+        let app = App::new(log, rng.fork());
+        let engine = Engine::new(config, app, rng.next_u64(), START);
         // With random numbers of its own, so that seeds keep their meaning.
-        let mut environment = Environment::new(Rng::new(seed ^ 0xACCE));
+        let environment = Environment::new(Rng::new(seed ^ 0xACCE));
+        let mut sim = Sim::with_engine(engine, environment, rng);
         for _ in 0..2 {
-            environment.listen(&mut engine, ListenerOptions::default());
+            let options = ListenerOptions::default();
+            sim.environment.listen(&mut sim.engine, options);
         }
-        World {
-            engine,
-            environment,
-            clients: Vec::new(),
-            log,
-            poller_faults: PollerFaults::default(),
-            limits: ROOMY,
-            listener: ListenerId(0),
-            clock,
-            may_shed,
-            is_draining: false,
-            rng,
-            active: Vec::new(),
-        }
+        sim
     }
 
     pub fn calm() -> Self {
         World::new(Config::default(), 1)
     }
 
-    /// Adds a listener with these options, to which clients connect from then on.
-    pub fn listen_with(&mut self, options: ListenerOptions) -> ListenerId {
-        self.listener = self.environment.listen(&mut self.engine, options);
-        self.listener
-    }
-
-    /// Adds a TLS listener, to which clients connect from then on.
-    pub fn listen_tls(&mut self, tls: TlsConfig) -> ListenerId {
-        self.listen_with(ListenerOptions {
-            tls: Some(tls),
-            ..ListenerOptions::default()
-        })
-    }
-
-    /// Adds a listener that expects the PROXY protocol, to which clients connect from then on.
-    pub fn listen_proxied(&mut self) -> ListenerId {
-        self.listen_with(ListenerOptions {
-            expects_proxy_header: true,
-            ..ListenerOptions::default()
-        })
-    }
-
-    /// Connects a client from this machine, which is accepted in the next turn.
-    pub fn connect(&mut self) -> usize {
-        self.connect_from(Some(Ipv4Addr::LOCALHOST.into()), Behavior::EAGER)
-    }
-
-    pub fn connect_from(&mut self, peer: Option<IpAddr>, behavior: Behavior) -> usize {
-        let wire = Wire::new(self.limits, self.rng.fork());
-        let rng = self.rng.fork();
-        let number = self.environment.connect(self.listener, wire.socket(), peer);
-        assert_eq!(number, self.clients.len());
-        self.clients.push(Client::new(wire, rng, behavior));
-        self.active.push(number);
-        number
+    /// Returns the application's records.
+    pub fn log(&self) -> &Log {
+        self.engine.handler().log()
     }
 
     /// Opens a WebSocket from this machine.
@@ -152,302 +102,25 @@ impl World {
         number
     }
 
-    pub fn client(&mut self, number: usize) -> &mut Client {
-        &mut self.clients[number]
-    }
-
-    pub fn key(&self, number: usize) -> ConnKey {
-        self.clients[number]
-            .key
-            .expect("the connection was not accepted")
-    }
-
-    /// Returns the engine's interest in a client's socket; `None` after it is closed.
-    pub fn interest(&self, number: usize) -> Option<Interest> {
-        self.engine.interest(self.clients[number].key?)
-    }
-
-    /// Delivers everything that a client has sent.
-    pub fn deliver(&mut self, number: usize) {
-        self.clients[number].wire.state().deliver(usize::MAX);
-    }
-
-    /// Returns the system calls on a client's socket since the last call.
-    pub fn calls(&mut self, number: usize) -> Calls {
-        std::mem::take(&mut self.clients[number].wire.state().calls)
-    }
-
     /// Returns the number of messages that the application received from a client.
     pub fn inbox(&self, number: usize) -> usize {
         let key = self.key(number);
-        self.log
+        self.log()
             .get()
             .lives
             .get(&key)
             .map_or(0, |life| life.inbox.len())
     }
 
-    pub fn command(&mut self, command: Command) {
-        self.environment.send(Mail::Command(command));
-    }
-
     /// Reloads the engine's configuration in the next turn.
     pub fn reload(&mut self, config: Config) {
-        self.may_shed |= config.queue_total < 1 << 20;
+        self.log().get().may_shed |= may_shed(&config);
         let reload = Reload { config, tls: None };
         self.environment.send(Mail::Reload(Box::new(reload)));
     }
-
-    /// Runs a turn in which the server is told to shut down.
-    pub fn shut_down(&mut self, over: Duration) {
-        self.environment.send(Mail::Shutdown(over));
-        self.turn();
-    }
-
-    /// Returns whether the server has ended.
-    pub fn has_ended(&self) -> bool {
-        self.environment.wait().is_none()
-    }
-
-    /// Runs one turn.
-    pub fn turn(&mut self) {
-        let events = self.poll(self.poller_faults.delayed);
-        self.turn_with(events);
-    }
-
-    pub fn turn_with(&mut self, events: Vec<(ConnKey, Readiness)>) {
-        let now = at(self.clock);
-        for (key, readiness) in events {
-            self.environment.ready(key, readiness);
-        }
-        self.environment.turn(&mut self.engine, now);
-        for accepted in self.environment.take_accepted() {
-            let client = &mut self.clients[accepted.number];
-            client.key = Some(accepted.key);
-            match accepted.is_registered {
-                true => client.wire.state().register(),
-                false => client.behavior.is_wrong = true,
-            }
-        }
-        self.check();
-    }
-
-    /// Returns the events of a turn.
-    pub fn poll(&mut self, delayed: u32) -> Vec<(ConnKey, Readiness)> {
-        let mut events = Vec::new();
-        for &number in &self.active {
-            let client = &self.clients[number];
-            let mut state = client.wire.state();
-            if let Some(key) = client.key
-                && state.has_edge()
-                && !self.rng.chance(delayed)
-                && let Some(readiness) = state.take_edge()
-            {
-                events.push((key, readiness));
-                if self.rng.chance(self.poller_faults.repeated) {
-                    events.push((key, readiness));
-                }
-            }
-        }
-        if self.rng.chance(self.poller_faults.spurious) && !self.clients.is_empty() {
-            // For any current or former client.
-            let number = self.rng.below(self.clients.len());
-            if let Some(key) = self.clients[number].key {
-                let readiness = Readiness {
-                    readable: self.rng.chance(50),
-                    writable: self.rng.chance(50),
-                    read_closed: false,
-                };
-                events.push((key, readiness));
-            }
-        }
-        if self.poller_faults.shuffled {
-            self.rng.shuffle(&mut events);
-        }
-        events
-    }
-
-    /// The invariants after every turn.
-    fn check(&mut self) {
-        if let Err(problem) = self.engine.check_invariants() {
-            panic!("{problem}");
-        }
-        let breaches = std::mem::take(&mut self.log.get().breaches);
-        assert!(breaches.is_empty(), "{breaches:?}");
-        for number in self.active.clone() {
-            let client = &mut self.clients[number];
-            let result = oracle::check_inbox(client, &self.log);
-            let result = result.and_then(|()| oracle::check_end(client, self.may_shed));
-            self.judge(number, result);
-        }
-        let clients = &self.clients;
-        self.active.retain(|&number| !clients[number].is_over());
-    }
-
-    fn judge(&self, number: usize, result: Result<(), String>) {
-        if let Err(problem) = result {
-            let client = &self.clients[number];
-            let counters = self.engine.counters();
-            panic!(
-                "client {number} ({:?}): {problem}; {:?} {:?}",
-                client.key, client.behavior, counters.closed
-            );
-        }
-    }
-
-    /// A client reads at most `max` bytes.
-    pub fn listen(&mut self, number: usize, max: usize) {
-        let result = self.clients[number].listen(max);
-        let result = result.and_then(|fresh| {
-            let client = &mut self.clients[number];
-            let mut events = fresh.iter();
-            events.try_for_each(|event| oracle::check_event(client, event, &self.log))
-        });
-        self.judge(number, result);
-    }
-
-    /// Runs turns until no edge is outstanding and the engine would sleep, without network
-    /// activity.
-    pub fn settle(&mut self) {
-        for _ in 0..MAX_TURNS {
-            let events = self.poll(0);
-            let is_quiet = events.is_empty();
-            self.turn_with(events);
-            let mut active = self.active.iter().map(|&number| &self.clients[number]);
-            let has_edge = self.environment.has_event()
-                || active.any(|client| client.key.is_some() && client.wire.state().has_edge());
-            if is_quiet && !has_edge && self.timeout() > 0 {
-                return self.check_quiet();
-            }
-        }
-        panic!(
-            "the engine does not become idle: {:?}",
-            self.engine.counters()
-        );
-    }
-
-    /// Returns the milliseconds for which the reactor would sleep: forever once it has ended.
-    pub fn timeout(&self) -> u64 {
-        let wait = self.environment.wait();
-        wait.map_or(u64::MAX, |wait| wait.as_millis() as u64)
-    }
-
-    fn check_quiet(&mut self) {
-        if let Err(problem) = self.environment.check_quiet() {
-            panic!("{problem}");
-        }
-        for &number in &self.active {
-            let client = &self.clients[number];
-            if let Some(interest) = client.key.and_then(|key| self.engine.interest(key)) {
-                let result = oracle::check_quiet(client, interest);
-                let result = result.and_then(|()| match interest.is_open && client.is_done() {
-                    true => oracle::check_complete(client, interest, &self.log),
-                    false => Ok(()),
-                });
-                self.judge(number, result);
-            }
-        }
-    }
-
-    /// Exchanges everything with the eager clients.
-    pub fn flow(&mut self) {
-        for _ in 0..MAX_TURNS {
-            self.settle();
-            if !self.exchange() {
-                return;
-            }
-        }
-        panic!("the exchange does not end");
-    }
-
-    /// Moves everything in flight to and from eager clients, once. Returns whether there was
-    /// anything.
-    pub fn exchange(&mut self) -> bool {
-        let mut any = false;
-        for number in self.active.clone() {
-            if !self.clients[number].behavior.is_eager {
-                continue;
-            }
-            let unread_output = self.clients[number].wire.state().unread_output();
-            self.listen(number, usize::MAX);
-            any |= self.clients[number].wire.state().deliver(usize::MAX) || unread_output > 0;
-        }
-        any
-    }
-
-    /// Advances the clock while the eager clients keep reacting.
-    pub fn wait(&mut self, ms: u64) {
-        self.flow();
-        let end = self.clock + ms;
-        while self.clock < end {
-            self.clock = end.min(self.clock + self.timeout().clamp(1, 500));
-            self.flow();
-        }
-    }
-
-    /// Stalls the server while the network and the eager clients go on.
-    pub fn stand_still(&mut self, ms: u64) {
-        while self.exchange() {}
-        self.clock += ms;
-    }
-
-    /// Runs a turn without poller events.
-    pub fn turn_without_events(&mut self) {
-        self.turn_with(Vec::new());
-    }
-
-    /// Disconnects all clients, advances the clock, and checks that no state is left.
-    pub fn finish(&mut self) {
-        self.poller_faults = PollerFaults::default();
-        self.environment.lift();
-        self.flow();
-        for number in 0..self.clients.len() {
-            let client = &mut self.clients[number];
-            // Room without a read would count as activity.
-            client.wire.state().faults = Faults::default();
-            match (client.behavior.is_eager, self.rng.below(3)) {
-                (true, _) | (_, 0) => client.finish(),
-                (_, 1) => client.reset(),
-                _ => client.vanish(),
-            }
-        }
-        self.wait(60_000);
-        // A client may need a second for each kibibyte before it can answer a ping, for at most
-        // five minutes. Output that its kernel accepts from a queue counts as activity as well,
-        // once.
-        for second in 0..=360 {
-            let mut left = false;
-            for (number, client) in self.clients.iter().enumerate() {
-                if let Some(interest) = client.key.and_then(|key| self.engine.interest(key)) {
-                    assert!(
-                        client.wire.state().written / 1024 + 60 >= second,
-                        "client {number} is still connected after {second} s, {:?}: {interest:?}",
-                        client.behavior
-                    );
-                    left = true;
-                }
-            }
-            if !left {
-                break;
-            }
-            self.wait(1000);
-        }
-        let counters = self.engine.counters();
-        let left = (counters.connections, counters.open, counters.queued_bytes);
-        assert_eq!(left, (0, 0, 0), "connections, open, queued bytes");
-        let live = |client: &&Client| !client.wire.state().is_closed;
-        assert_eq!(self.clients.iter().filter(live).count(), 0, "sockets left");
-        let result = oracle::check_over(&self.log);
-        assert_eq!(result, Ok(()));
-    }
 }
 
-fn at(clock: u64) -> Now {
-    Now {
-        mono: clock,
-        unix: 1_700_000_000_000 + clock,
-    }
+/// Whether queues may grow so long that even closing connections are shed.
+fn may_shed(config: &Config) -> bool {
+    config.queue_total < 1 << 20
 }
-
-/// The maximum number of turns until the engine is idle.
-const MAX_TURNS: usize = 20_000;

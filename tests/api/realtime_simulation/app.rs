@@ -16,7 +16,7 @@ pub struct App {
     pub realtime: Realtime,
     events: EventQueue<usize>,
     limits: TurnLimits,
-    model: Rc<RefCell<Model>>,
+    pub model: Rc<RefCell<Model>>,
     requests: RequestQueue,
 }
 

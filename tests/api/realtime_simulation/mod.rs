@@ -9,7 +9,7 @@
 //! | `model` | the model: identities, filters, and the expected receivers |
 //! | `app` | the API and its backend; every callback is reported to the model |
 //! | `oracle` | compares the messages that a client receives with the model |
-//! | `world` | the engine, its clients, and the clock |
+//! | `world` | the simulation of the API, and its checks |
 //! | `steps` | the random steps |
 
 mod app;

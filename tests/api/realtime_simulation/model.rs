@@ -18,6 +18,8 @@ use super::plans::in_json;
 
 #[derive(Default)]
 pub struct Model {
+    /// The credentials of each client, by its number.
+    pub credentials: Vec<Credentials>,
     pub lives: BTreeMap<ConnKey, Connection>,
     /// The last known memberships of each user, connected or not.
     pub memberships: BTreeMap<Box<str>, Vec<Membership>>,

@@ -8,8 +8,7 @@ use h_realtime_engine::Config;
 use h_realtime_engine::ws::CAN_DEFLATE;
 
 use crate::sim::rng::Rng;
-use crate::sim::world::PollerFaults;
-use crate::sim::{Behavior, Faults, Limits, OFFER, deflate, frames::handshake_with};
+use crate::sim::{Behavior, Faults, Limits, OFFER, PollerFaults, deflate, frames::handshake_with};
 
 use super::app::Command;
 use super::client_messages::{self, pick};
@@ -94,7 +93,7 @@ pub fn run(seed: u64, steps: usize) {
     }
     run.world.requests.is_busy.set(false);
     run.answer();
-    run.world.finish();
+    run.world.sim.finish();
 }
 
 impl Run {
@@ -113,16 +112,16 @@ impl Run {
         let config = config(&mut rng);
         let limits = turn_limits(&mut rng);
         let mut world = World::new(config, settings, limits, rejects, rng.fork());
-        world.poller_faults = PollerFaults {
+        world.sim.poller_faults = PollerFaults {
             delayed: rng.below(60) as u32,
             spurious: 10,
             repeated: 5,
             shuffled: true,
         };
         if rng.chance(30) {
-            world.environment.descriptors = 3 + rng.below(20);
+            world.sim.environment.descriptors = 3 + rng.below(20);
         }
-        world.environment.unregistered = if rng.chance(30) { 10 } else { 0 };
+        world.sim.environment.unregistered = if rng.chance(30) { 10 } else { 0 };
         let mut some = |percent: u32| if rng.chance(50) { percent } else { 0 };
         let faults = Faults {
             interrupted: some(10),
@@ -152,8 +151,8 @@ impl Run {
             | Step::Burst
             | Step::Ping
             | Step::Leave => {
-                let at = self.rng.below(self.world.active.len());
-                if let Some(number) = self.world.active.get(at).copied() {
+                let at = self.rng.below(self.world.sim.active.len());
+                if let Some(number) = self.world.sim.active.get(at).copied() {
                     self.step_of(number, step);
                 }
             }
@@ -182,21 +181,21 @@ impl Run {
             }
             Step::Publish => self.publish(),
             Step::Turn => {
-                self.world.exchange();
-                self.world.turn();
+                self.world.sim.exchange();
+                self.world.sim.turn();
             }
-            Step::Settle => self.world.settle(),
-            Step::Wait => self.world.wait(self.rng.below(1500) as u64),
+            Step::Settle => self.world.sim.settle(),
+            Step::Wait => self.world.sim.wait(self.rng.below(1500) as u64),
             Step::Sleep => {
-                self.world.flow();
-                self.world.clock += HOUR;
+                self.world.sim.flow();
+                self.world.sim.clock += HOUR;
                 self.maybe_publish();
-                self.world.flow();
+                self.world.sim.flow();
             }
             Step::SetClock => {
                 match self.rng.chance(50) {
-                    true => self.world.wall += HOUR,
-                    false => self.world.wall -= HOUR,
+                    true => self.world.sim.wall += HOUR,
+                    false => self.world.sim.wall -= HOUR,
                 }
                 self.maybe_publish();
             }
@@ -209,7 +208,7 @@ impl Run {
             1 => 1 + self.rng.below(200),
             _ => usize::MAX,
         };
-        let client = &mut self.world.clients[number];
+        let client = &mut self.world.sim.clients[number];
         // Some clients send before the handshake response.
         let may_speak = client.key.is_some()
             && (client.progress.is_open || self.rng.chance(20))
@@ -218,7 +217,7 @@ impl Run {
             && !client.behavior.is_wrong;
         match step {
             Step::Bring => drop(client.wire.state().deliver(bytes)),
-            Step::Listen => self.world.listen(number, bytes),
+            Step::Listen => drop(self.world.sim.listen(number, bytes)),
             Step::Ping if may_speak => client.ping(),
             Step::ClientMessage if may_speak => {
                 let message = client_messages::any(&mut self.rng, self.max_terms);
@@ -227,7 +226,7 @@ impl Run {
             }
             Step::Burst if may_speak => {
                 (0..100).for_each(|_| self.world.send(number, client_messages::long(), None));
-                let client = &mut self.world.clients[number];
+                let client = &mut self.world.sim.clients[number];
                 client.wire.state().deliver(usize::MAX);
             }
             Step::Leave => match self.rng.below(7) {
@@ -298,7 +297,7 @@ impl Run {
         if self.tokens.is_empty() || self.rng.chance(30) {
             at = self.tokens.len();
             let life = [HOUR / 2, 1000 + self.rng.below(20_000) as u64][self.rng.below(2)];
-            let expires = self.world.now().unix + life;
+            let expires = self.world.sim.now().unix + life;
             self.tokens.push(Token {
                 userid: pick(&mut self.rng, USERS),
                 expires: self.rng.chance(50).then_some(expires),
@@ -382,7 +381,7 @@ impl Run {
         self.events += count;
         let plans = (first..self.events).map(|number| plans::any(&mut self.rng, number));
         let plans = plans.collect();
-        self.world.command(Command::Deliver(plans));
+        self.world.sim.command(Command::Deliver(plans));
     }
 
     /// Publishes an event, first of all after a clock jump.
@@ -393,7 +392,7 @@ impl Run {
     }
 
     fn tell(&mut self, tell: BackendEvent) {
-        self.world.command(Command::BackendEvent(tell));
+        self.world.sim.command(Command::BackendEvent(tell));
     }
 }
 
