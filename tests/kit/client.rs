@@ -254,6 +254,11 @@ impl Client {
         Ok(fresh)
     }
 
+    /// Returns whether it has received an incomplete response or frame.
+    pub fn has_partial_input(&self) -> bool {
+        self.reader.is_incomplete()
+    }
+
     fn react(&mut self, event: &ClientEvent) {
         match event {
             ClientEvent::Ping(payload) => self.frame(0x8A, payload),

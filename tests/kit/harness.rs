@@ -1,31 +1,25 @@
 //! The whole API on simulated sockets: the engine, the Real Time API, and clients.
 
-use std::time::Duration;
-
 use h_realtime::model::Plan;
 use h_realtime::realtime::ApiSettings;
-use h_realtime_engine::{Config, ConnKey, Engine, ListenerId, ListenerOptions, Mail, Now};
+use h_realtime_engine::{Config, Engine, ListenerOptions};
 
 use crate::api::{Api, Command};
+use crate::client::Behavior;
 use crate::environment::Environment;
-use crate::frames::{ClientEvent, FrameReader, client_frame, handshake};
+use crate::frames::{ClientEvent, client_frame, handshake};
 use crate::rng::Rng;
-use crate::socket::{Calls, ROOMY, SimSocket, Wire};
+use crate::sim::{Checked, START, Sim};
+use crate::socket::Calls;
 
-/// A server and its clients, idle between two calls.
+/// A server and its clients, idle between two calls. The clients only send what a test tells them
+/// to, and the clock only advances in [`ApiHarness::wait`].
 pub struct ApiHarness {
-    engine: Engine<SimSocket, Api>,
-    environment: Environment<SimSocket, Command>,
-    clients: Vec<Client>,
-    /// In milliseconds. It only advances in [`ApiHarness::wait`].
-    clock: u64,
+    sim: Sim<Api>,
 }
 
-struct Client {
-    wire: Wire,
-    key: Option<ConnKey>,
-    reader: FrameReader,
-}
+/// The tests themselves check what the clients receive.
+impl Checked for Api {}
 
 impl ApiHarness {
     /// `max_terms` as in [`ApiSettings`].
@@ -34,15 +28,10 @@ impl ApiHarness {
             max_terms,
             ..ApiSettings::default()
         };
-        let mut engine = Engine::new(Config::default(), Api::new(settings), 1, at(START));
-        let mut environment = Environment::new(Rng::new(1));
-        environment.listen(&mut engine, ListenerOptions::default());
-        ApiHarness {
-            engine,
-            environment,
-            clients: Vec::new(),
-            clock: START,
-        }
+        let engine = Engine::new(Config::default(), Api::new(settings), 1, START);
+        let mut sim = Sim::with_engine(engine, Environment::new(Rng::new(1)), Rng::new(1));
+        sim.listen_with(ListenerOptions::default());
+        ApiHarness { sim }
     }
 
     /// Opens a WebSocket and returns the client's number.
@@ -56,13 +45,13 @@ impl ApiHarness {
 
     /// Connects a client without sending anything and returns its number.
     pub fn connect(&mut self) -> usize {
-        let wire = Wire::new(ROOMY, Rng::new(1));
-        self.environment.connect(ListenerId(0), wire.socket(), None);
-        let reader = FrameReader::default();
-        let key = None;
-        self.clients.push(Client { wire, key, reader });
+        let behavior = Behavior {
+            is_mute: true,
+            ..Behavior::default()
+        };
+        let number = self.sim.connect_from(None, behavior);
         self.settle();
-        self.clients.len() - 1
+        number
     }
 
     /// Sends a frame with this first byte, and runs turns until the engine is idle.
@@ -73,9 +62,8 @@ impl ApiHarness {
 
     /// Delivers bytes from a client without running a turn.
     pub fn say(&mut self, number: usize, bytes: &[u8]) {
-        let mut state = self.clients[number].wire.state();
-        state.peer_send(bytes);
-        state.deliver(usize::MAX);
+        self.sim.client(number).raw(bytes);
+        self.sim.deliver(number);
     }
 
     /// Publishes an event.
@@ -86,79 +74,31 @@ impl ApiHarness {
     /// Publishes events in the same turn.
     pub fn publish_all(&mut self, plans: impl IntoIterator<Item = Plan>) {
         for plan in plans {
-            self.environment.send(Mail::Command(Command::Event(plan)));
+            self.sim.command(Command::Event(plan));
         }
         self.settle();
     }
 
     /// Sleeps for as long as the reactor would.
     pub fn wait(&mut self) {
-        self.clock += self.timeout().as_millis() as u64;
+        self.sim.clock += self.sim.timeout();
         self.settle();
     }
 
     /// Returns the system calls on a client's socket since the last call.
     pub fn calls(&mut self, number: usize) -> Calls {
-        std::mem::take(&mut self.clients[number].wire.state().calls)
+        self.sim.calls(number)
     }
 
     /// Returns the events that a client has received since the last call.
     pub fn receive_events(&mut self, number: usize) -> Vec<ClientEvent> {
-        let client = &mut self.clients[number];
-        client
-            .reader
-            .feed(&client.wire.state().peer_take(usize::MAX));
-        let mut events = Vec::new();
-        while let Some(next) = client
-            .reader
-            .next_event()
-            .expect("the server follows the protocol")
-        {
-            events.push(next);
-        }
-        assert!(!client.reader.is_incomplete());
+        let events = self.sim.listen(number, usize::MAX);
+        assert!(!self.sim.client(number).has_partial_input());
         events
     }
 
     /// Runs turns until the engine would sleep.
     pub fn settle(&mut self) {
-        for _ in 0..MAX_TURNS {
-            for client in &self.clients {
-                if let Some(key) = client.key
-                    && let Some(readiness) = client.wire.state().take_edge()
-                {
-                    self.environment.ready(key, readiness);
-                }
-            }
-            self.environment.turn(&mut self.engine, at(self.clock));
-            for accepted in self.environment.take_accepted() {
-                let client = &mut self.clients[accepted.number];
-                client.key = Some(accepted.key);
-                client.wire.state().register();
-            }
-            let mut clients = self.clients.iter();
-            let has_edge = self.environment.has_event()
-                || clients.any(|client| client.wire.state().has_edge());
-            if !has_edge && self.timeout() > Duration::ZERO {
-                assert_eq!(self.engine.check_invariants(), Ok(()));
-                return;
-            }
-        }
-        panic!("the engine does not become idle");
-    }
-
-    fn timeout(&self) -> Duration {
-        self.environment.wait().expect("no shutdown")
+        self.sim.settle();
     }
 }
-
-fn at(clock: u64) -> Now {
-    Now {
-        mono: clock,
-        unix: 1_700_000_000_000 + clock,
-    }
-}
-
-const START: u64 = 1_000_000;
-/// The maximum number of turns until the engine is idle.
-const MAX_TURNS: usize = 1000;
