@@ -51,7 +51,7 @@ fn limits_on_queued_events_are_configurable_and_drops_are_logged() {
     let publisher = site.publisher();
     publisher.publish_raw("annotation", large.as_bytes(), "application/json", "utf-8");
     server.log_with("dropped oversized messages from the queue: 1 since");
-    server.log_with("(limits.event = 2048B)");
+    server.log_with("limits.event=2048B");
     assert_eq!(dropped("too_large"), 1.0);
 
     database.stop();
@@ -64,9 +64,9 @@ fn limits_on_queued_events_are_configurable_and_drops_are_logged() {
     // The lines add up to all drops, although fewer than ten seconds may have passed.
     eventually(PATIENCE, || {
         let log = server.log();
-        let lines = log
-            .lines()
-            .filter_map(|line| line.split_once("the oldest first: "));
+        let lines = log.lines().filter_map(|line| {
+            line.split_once("dropped the oldest events that waited for the database: ")
+        });
         let numbers = lines.map(|(_, rest)| rest.split(' ').next().unwrap().parse::<u32>());
         (numbers.map(Result::unwrap).sum::<u32>() == 195).then_some(())
     });

@@ -82,7 +82,7 @@ fn unexpected_response_ends_the_run() {
         &format!("echo {url} -n 1 --seconds 1 --expect"),
         &["something else"],
     );
-    assert!(failed.unwrap_err().contains("not expected"));
+    assert!(failed.unwrap_err().contains("unexpected response"));
 }
 
 #[test]
