@@ -1,13 +1,14 @@
 //! h-realtime: the Hypothesis Real Time API as one small server.
 //!
-//! The modules, roughly from the lowest layer to the highest (tests/conventions/layers.rs lists the permitted
-//! dependencies):
+//! The engine is a crate of its own, [`h_realtime_engine`]: WebSocket, HTTP, TLS, and the reactor,
+//! without the application. Its documentation shows how to embed it. In this crate, it is named
+//! `net`, and its modules `ws` and `http`.
+//!
+//! The modules, roughly from the lowest layer to the highest (`tests/conventions/layers.rs` lists the
+//! permitted dependencies):
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`ws`] | RFC 6455 without a socket: bytes in, events out |
-//! | [`http`] | one request head, the upgrade, responses; also without a socket |
-//! | [`net`] | the engine: a mio reactor over `ws` and `http`; an application is a [`net::Handler`] |
 //! | [`model`] | the vocabulary that the modules below share |
 //! | [`uri`] | normalization of URIs as in h, and the keys by which filters match pages |
 //! | [`realtime`] | the API: messages, filters, the index, and the receivers of events |
@@ -15,11 +16,10 @@
 //! | [`backend`] | users, tokens, groups, and the processing of published events |
 //! | `trust` | verification of server certificates when this program is the client |
 //! | [`owner`] | users and groups of the host, by name |
-//! | `log_throttle` | a rate limit for log lines |
 //! | [`config`], [`logging`], [`cli`], [`server`] | settings, the log, commands, and the assembly of the server |
 //!
-//! To embed the engine alone, implement [`net::Handler`] and give it to a [`net::Reactor`];
-//! `examples/echo.rs` is the smallest such program.
+//! The main path of a message and of an event through these modules is described in
+//! `docs/ARCHITECTURE.md`, and at the top of [`realtime`].
 
 #[cfg(not(any(feature = "sqlite", feature = "h")))]
 compile_error!(
