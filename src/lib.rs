@@ -16,7 +16,7 @@
 //! | [`backend`] | users, tokens, groups, and the processing of published events |
 //! | `trust` | verification of server certificates when this program is the client |
 //! | [`owner`] | users and groups of the host, by name |
-//! | [`config`], [`logging`], [`cli`], [`server`] | settings, the log, commands, and the assembly of the server |
+//! | [`config`], [`logging`], [`cli`], `server` | settings, the log, commands, and the assembly of the server |
 //!
 //! The main path of a message and of an event through these modules is described in
 //! `docs/ARCHITECTURE.md`, and at the top of [`realtime`].

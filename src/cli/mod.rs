@@ -15,7 +15,7 @@
 //! | `generate`, `completions` | `man` and `completions` |
 //! | `console`, `json`, `sanitize` | input and output of commands |
 //!
-//! To add a command: add a variant to [`Command`], and a file with its arguments and a function that
+//! To add a command: add a variant to `Command`, and a file with its arguments and a function that
 //! runs it. Help, manual pages, and completions follow from the arguments.
 
 #[cfg(feature = "sqlite")]

@@ -5,8 +5,8 @@
 //! checks that need nothing but the settings. Must not know how a setting takes effect: `server`
 //! passes the resolved values on. No other module reads options or variables that are settings.
 //!
-//! There are three steps: [`Sources`] names the places that settings are read from, [`Values`]
-//! holds the values as written with the source of each, and [`ServerSettings`] holds the resolved
+//! There are three steps: `Sources` names the places that settings are read from, `Values`
+//! holds the values as written with the source of each, and `ServerSettings` holds the resolved
 //! and checked result.
 //!
 //! | file | holds |
@@ -27,7 +27,7 @@
 //! 1. Add a row to [`SETTINGS`] in `table`. The key of the file, the environment variable, the
 //!    syntax check, `config show`, `config default`, and reloads follow from the row. Mark the row
 //!    `.restart_only()` if a reload cannot apply the setting.
-//! 2. Add a field to [`ServerSettings`] in `settings` and compute it in `resolve_settings`. The
+//! 2. Add a field to `ServerSettings` in `settings` and compute it in `resolve_settings`. The
 //!    compiler then lists the code that must handle the field. For a setting of the engine, add a
 //!    field to `net::Config`, with a line of `setters!` in `engine/config.rs`, and call its setter
 //!    in `engine`. The compiler does not detect a missing call.

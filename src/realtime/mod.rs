@@ -27,7 +27,7 @@
 //!
 //! Inbound messages: [`Realtime::on_client_message`] decodes (`encoding`) and parses (`message`) a
 //! text, `dispatch` applies it (`filter` and `index` for a filter), and `reply` writes the reply,
-//! which goes to [`Cx::reply`].
+//! which goes to [`ConnCx::reply`](h_realtime_engine::ConnCx::reply).
 //!
 //! Outbound events: the server pushes a backend's plans into an [`EventQueue`].
 //! [`Realtime::deliver_queued`] takes as many as a turn allows. For each, `delivery` collects the
