@@ -201,7 +201,9 @@ impl Realtime {
     pub fn on_open(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
         let key = cx.key();
         let is_traced = self.tracer.open(key);
-        cx.session_mut().is_traced = is_traced;
+        if let Some(session) = cx.session(key) {
+            session.is_traced = is_traced;
+        }
         if self.tracer.is_on() {
             self.trace_open(cx, key, is_traced);
         }

@@ -290,6 +290,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         key: ConnKey,
         call: impl FnOnce(&mut H, &mut ConnCx<'_, H::Session>),
     ) {
+        debug_assert!(
+            self.arena.get(key).is_some_and(Conn::is_open),
+            "handlers may rely on the session of an open connection"
+        );
         self.outbox.serving = self.current;
         self.outbox.backlog = self.fan_out.backlog();
         let cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
