@@ -76,7 +76,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Returns whether this is
     /// [`Config::reserved_listener`](crate::Config::reserved_listener).
-    pub(super) fn is_reserved(&self, listener: ListenerId) -> bool {
+    pub(crate) fn is_reserved(&self, listener: ListenerId) -> bool {
         Some(listener) == self.config.reserved_listener
     }
 

@@ -238,7 +238,23 @@ mod tests {
 
         fn on_message(&mut self, _: &mut ConnCx<'_, ()>, _: Message<'_>) {}
 
-        fn on_command(&mut self, _: &mut Cx<'_, ()>, (): ()) {}
+        fn on_command(&mut self, cx: &mut Cx<'_, ()>, (): ()) {
+            cx.shut_down(Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn handler_shuts_down_a_reactor_in_a_loop_of_its_caller() {
+        let mut reactor = Reactor::new(Config::default(), Silent).unwrap();
+        let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let listener = Listener::open(&any, None).unwrap().reserved();
+        assert_eq!(reactor.listen(listener).unwrap(), ListenerId(0));
+        assert!(reactor.engine.is_reserved(ListenerId(0)));
+        assert!(reactor.poll_once(Duration::ZERO).unwrap());
+        reactor.mailbox().send(()).unwrap();
+        // One turn for the command, and the shutdown begins in the next one.
+        let turns = (0..10).position(|_| !reactor.poll_once(Duration::ZERO).unwrap());
+        assert!(turns.is_some_and(|turns| turns > 0), "{turns:?}");
     }
 
     // A4
