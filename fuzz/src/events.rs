@@ -25,8 +25,11 @@ pub fn event_body(input: &[u8]) {
         Err(error) => {
             // Line 0 would indicate a database error.
             let lines = input.iter().filter(|&&byte| byte == b'\n').count() + 1;
-            assert!((1..=lines).contains(&error.line), "{error:?}");
-            assert!(!error.reason.is_empty());
+            let PublishError::Invalid { line, reason } = &error else {
+                panic!("{error:?}");
+            };
+            assert!((1..=lines).contains(line), "{error:?}");
+            assert!(!reason.is_empty());
         }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use h_realtime::model::{Candidates, Decision, EventKind, Field, Plan, Rule, Term};
+use h_realtime::model::{
+    Candidates, Cause, Decision, EventKind, Field, Plan, Rule, Stamp, Subject, Term,
+};
 use h_realtime::uri;
 
 use crate::sim::{ApiHarness, ClientEvent};
@@ -173,6 +175,9 @@ fn plan(terms: &BTreeSet<(Field, String)>) -> Plan {
     });
     Plan {
         kind: EventKind::Create,
+        subject: Subject::Annotation("a".into()),
+        stamp: Stamp::default(),
+        cause: Cause::Event,
         candidates: Candidates::Terms(terms.collect()),
         exclude_client: None,
         rules: vec![Rule {

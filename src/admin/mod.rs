@@ -85,6 +85,8 @@ pub struct AdminCounters {
     pub busy: u64,
     /// Publish requests that the backend could not process because its database was unavailable.
     pub unavailable: u64,
+    /// Publish requests whose events could not be stored because the disk was full.
+    pub storage_full: u64,
     /// Publish requests that were canceled because the backend had not parsed them in time or
     /// before shutdown.
     pub cancelled: u64,

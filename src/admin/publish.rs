@@ -127,18 +127,21 @@ impl Admin {
                 self.counters.events_accepted += matched.len() as u64;
                 Response::json(202, accepted_body(matched, pending.detailed))
             }
-            // No line is at fault: the backend was unable to process the request.
-            Err(PublishError { line: 0, reason }) => {
+            Err(PublishError::Unavailable(reason)) => {
                 self.counters.unavailable += 1;
                 error(503, "unavailable", reason).with("Retry-After", "5")
             }
-            Err(refused) => {
+            Err(PublishError::StorageFull(reason)) => {
+                self.counters.storage_full += 1;
+                error(507, "storage_full", reason).with("Retry-After", "60")
+            }
+            Err(PublishError::Invalid { line, reason }) => {
                 self.counters.batches_refused += 1;
                 let body = serde_json::json!({
                     "ok": false,
                     "error": "invalid_event",
-                    "line": refused.line,
-                    "reason": refused.reason,
+                    "line": line,
+                    "reason": reason,
                 });
                 Response::json(400, body.to_string())
             }

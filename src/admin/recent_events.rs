@@ -86,7 +86,7 @@ const MAX_ID_CHARS: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Term;
+    use crate::model::{Cause, Stamp, Subject, Term};
 
     fn plan(kind: EventKind, terms: &[(Field, &str)]) -> Plan {
         let term = |&(field, value): &(Field, &str)| Term {
@@ -95,6 +95,9 @@ mod tests {
         };
         Plan {
             kind,
+            subject: Subject::Annotation("a".into()),
+            stamp: Stamp::default(),
+            cause: Cause::Event,
             candidates: Candidates::Terms(terms.iter().map(term).collect()),
             exclude_client: None,
             rules: Vec::new(),

@@ -6,6 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::history::HistoryEvent;
 use super::identity::{AuthReply, EndCause, Membership, Secret, TokenId};
 use super::plan::Plan;
 use super::time::MonoMillis;
@@ -128,6 +129,14 @@ pub enum BackendEvent {
         /// Must be dropped when all of them are on their way to their receivers.
         ack: AckGuard,
     },
+    /// Plans that replace earlier ones without an event, in order: see
+    /// [`Cause::RightsChange`](super::Cause::RightsChange). They are queued with events.
+    Replanned {
+        /// The plans.
+        plans: Vec<Plan>,
+    },
+    /// The start of the history, and its contents.
+    History(HistoryEvent),
     /// A user's memberships have changed.
     Memberships {
         /// The user.
@@ -154,11 +163,30 @@ pub enum BackendEvent {
     },
 }
 
-/// The reason why a publish request was rejected as a whole.
+/// The reason why a publish request was rejected as a whole. Each contains a text for the
+/// publisher.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublishError {
-    /// The line of the body, counted from 1; 0 if the backend is unavailable.
-    pub line: usize,
-    /// The error, as text for the publisher.
-    pub reason: String,
+pub enum PublishError {
+    /// The body is invalid.
+    Invalid {
+        /// The line of the body, counted from 1.
+        line: usize,
+        /// The error.
+        reason: String,
+    },
+    /// The backend is unavailable.
+    Unavailable(String),
+    /// The events cannot be stored, since the disk is full.
+    StorageFull(String),
+}
+
+impl PublishError {
+    /// Returns the text for the publisher.
+    pub fn reason(&self) -> &str {
+        match self {
+            PublishError::Invalid { reason, .. }
+            | PublishError::Unavailable(reason)
+            | PublishError::StorageFull(reason) => reason,
+        }
+    }
 }

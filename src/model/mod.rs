@@ -8,6 +8,7 @@
 //! | `time` | units of time, and the wall clock |
 //! | `identity` | tokens, users, memberships, and the treatment of tokens that are not valid |
 //! | `plan` | an event's messages, and the rules that select their receivers |
+//! | `history` | the start of the history, and its restored contents |
 //! | `backend` | requests to a backend ([`BackendRequest`]), and its events ([`BackendEvent`]) |
 //!
 //! A backend runs on its own thread. It expresses its knowledge of users, groups, and permissions
@@ -15,6 +16,7 @@
 //! connection.
 
 mod backend;
+mod history;
 mod identity;
 mod plan;
 mod time;
@@ -22,10 +24,12 @@ mod time;
 pub use backend::{
     AckGuard, BackendEvent, BackendHandle, BackendRequest, Busy, PublishError, RequestId,
 };
+pub use history::{EpochScope, HistoryEvent, HistoryStart};
 pub use identity::{
     AuthReply, EndCause, Identity, InvalidToken, Membership, OnExpiry, Role, Secret, TokenId,
 };
 pub use plan::{
-    Candidates, Condition, Decision, DenyReason, EventKind, Field, Plan, Rule, Term, Userids,
+    Candidates, Cause, Condition, Decision, DenyReason, EventKind, Field, PastState, Plan,
+    RestoredPlan, Rule, Stamp, Subject, Term, Userids,
 };
 pub use time::{MonoMillis, UnixMillis, unix_now};

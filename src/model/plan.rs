@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use super::time::UnixMillis;
+
 /// The fields that a filter may name: h's `/id`, `/group`, `/uri`, and `/references`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Field {
@@ -98,6 +100,12 @@ impl EventKind {
 pub struct Plan {
     /// The kind of event.
     pub kind: EventKind,
+    /// The object of the event. In the history, a plan replaces the previous one on the same object.
+    pub subject: Subject,
+    /// The place in the history.
+    pub stamp: Stamp,
+    /// The reason for the plan.
+    pub cause: Cause,
     /// The candidate connections.
     pub candidates: Candidates,
     /// The client that caused the event; connections with this client id are excluded. `None`
@@ -109,6 +117,58 @@ pub struct Plan {
     /// The messages, as JSON text. Rules reference them by index. Each is encoded once, regardless
     /// of the number of receivers.
     pub variants: Vec<Box<str>>,
+}
+
+/// The object of an event.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// The annotation with this id.
+    Annotation(Box<str>),
+    /// The user with this userid.
+    User(Box<str>),
+}
+
+/// A place in the history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// The position. A backend sends its plans in increasing order of positions, which may have
+    /// holes. 0 stands for a plan that is not kept in the history.
+    pub position: u64,
+    /// The time of the change by the backend's clock, or a later one.
+    pub time: UnixMillis,
+}
+
+/// The reason for a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cause {
+    /// An event was published.
+    #[default]
+    Event,
+    /// The receivers of an earlier event have changed, for example because its author was muted. Only
+    /// connections for which the decision changes are notified.
+    RightsChange,
+}
+
+/// A plan that is restored into the history when a backend starts. It is not delivered, but replayed
+/// to clients that resume from an earlier position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoredPlan {
+    /// The newest plan on its subject.
+    pub plan: Plan,
+    /// Earlier states of the subject, oldest first. Their receivers may have to be notified that the
+    /// annotation is no longer readable for them.
+    pub past: Vec<PastState>,
+}
+
+/// The receivers of a plan that another one on the same subject has replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastState {
+    /// The position of the plan that replaced it.
+    pub until: u64,
+    /// The terms of the plan.
+    pub candidates: Candidates,
+    /// The rules of the plan.
+    pub rules: Vec<Rule>,
 }
 
 /// The candidate connections for a plan, before its rules are evaluated.

@@ -26,7 +26,7 @@ impl Realtime {
         self.expire(cx.now());
         plans
             .iter()
-            .map(|plan| self.deliver_plan(cx, plan, received).sent)
+            .map(|plan| self.deliver_plan(cx, &Rc::new(plan.clone()), received).sent)
             .collect()
     }
 
@@ -54,7 +54,7 @@ impl Realtime {
     fn deliver_plan(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
-        plan: &Plan,
+        plan: &Rc<Plan>,
         received: MonoMillis,
     ) -> Cost {
         self.counters.events.count(plan.kind);

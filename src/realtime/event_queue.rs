@@ -6,20 +6,19 @@
 //! not know: the sources of batches, or the contents of events.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::vec;
 
 use crate::model::{MonoMillis, Plan};
 
-/// Batches of events, in lanes. The events of a lane are delivered in the order in which they were
-/// pushed, so that an annotation's earlier state never follows a later one. Lanes take turns, event
-/// by event, so that a long batch only delays its own lane.
+/// Batches of events. They are delivered in the order in which they were pushed, which is that of
+/// their positions in the history: an annotation's earlier state never follows a later one, and an
+/// event with a cursor follows all events before that cursor.
 ///
 /// `T` identifies the source of a batch, and is returned when all of it has been passed to the
 /// engine.
 pub struct EventQueue<T> {
-    lanes: Vec<VecDeque<Batch<T>>>,
-    /// The lane to serve next.
-    next: usize,
+    batches: VecDeque<Batch<T>>,
     limits: TurnLimits,
 }
 
@@ -64,19 +63,17 @@ pub(super) struct Cost {
 }
 
 impl<T> EventQueue<T> {
-    /// Creates an empty queue with `lanes` lanes.
-    pub fn new(lanes: usize, limits: TurnLimits) -> Self {
+    /// Creates an empty queue.
+    pub fn new(limits: TurnLimits) -> Self {
         EventQueue {
-            lanes: (0..lanes.max(1)).map(|_| VecDeque::new()).collect(),
-            next: 0,
+            batches: VecDeque::new(),
             limits,
         }
     }
 
-    /// Adds a batch of events, which arrived at `received`, to a lane.
-    pub fn push(&mut self, lane: usize, plans: Vec<Plan>, received: MonoMillis, tag: T) {
-        let lane = lane.min(self.lanes.len() - 1);
-        self.lanes[lane].push_back(Batch {
+    /// Adds a batch of events, which arrived at `received`.
+    pub fn push(&mut self, plans: Vec<Plan>, received: MonoMillis, tag: T) {
+        self.batches.push_back(Batch {
             sent: Vec::with_capacity(plans.len()),
             plans: plans.into_iter(),
             received,
@@ -86,13 +83,12 @@ impl<T> EventQueue<T> {
 
     /// Returns the number of waiting events.
     pub fn len(&self) -> usize {
-        let batches = self.lanes.iter().flatten();
-        batches.map(|batch| batch.plans.len()).sum()
+        self.batches.iter().map(|batch| batch.plans.len()).sum()
     }
 
     /// Returns whether the queue is empty.
     pub fn is_empty(&self) -> bool {
-        self.lanes.iter().all(VecDeque::is_empty)
+        self.batches.is_empty()
     }
 
     /// Delivers events with `deliver`, which returns the cost of each, until a limit is reached.
@@ -101,12 +97,12 @@ impl<T> EventQueue<T> {
         &mut self,
         context: &mut C,
         backlog: impl Fn(&C) -> usize,
-        mut deliver: impl FnMut(&mut C, &Plan, MonoMillis) -> Cost,
+        mut deliver: impl FnMut(&mut C, &Rc<Plan>, MonoMillis) -> Cost,
         mut on_complete: impl FnMut(&mut C, Completion<'_, T>),
     ) -> bool {
         let (mut events, mut matches, mut bytes) = (0, 0, 0);
         let limits = self.limits;
-        while let Some(lane) = self.next_lane() {
+        while let Some(batch) = self.batches.front_mut() {
             if events >= limits.events
                 || matches >= limits.matches
                 || bytes >= limits.bytes
@@ -114,11 +110,8 @@ impl<T> EventQueue<T> {
             {
                 return true;
             }
-            self.next = (lane + 1) % self.lanes.len();
-            let Some(batch) = self.lanes[lane].front_mut() else {
-                continue;
-            };
             if let Some(plan) = batch.plans.next() {
+                let plan = Rc::new(plan);
                 let cost = deliver(context, &plan, batch.received);
                 batch.sent.push(cost.sent);
                 events += 1;
@@ -129,24 +122,14 @@ impl<T> EventQueue<T> {
                 on_complete(context, Completion::Event(&plan, cost.sent));
             }
             if batch.plans.len() == 0
-                && let Some(batch) = self.lanes[lane].pop_front()
+                && let Some(batch) = self.batches.pop_front()
             {
                 on_complete(context, Completion::Batch(batch.tag, &batch.sent));
             }
         }
         // Release the memory of a long queue that has been drained.
-        for lane in &mut self.lanes {
-            lane.shrink_to(MIN_LANE_CAPACITY);
-        }
+        self.batches.shrink_to(MIN_CAPACITY);
         false
-    }
-
-    /// Returns the next nonempty lane.
-    fn next_lane(&self) -> Option<usize> {
-        let count = self.lanes.len();
-        let lanes = (self.next..self.next + count).map(|lane| lane % count);
-        let mut waiting = lanes.filter(|&lane| !self.lanes[lane].is_empty());
-        waiting.next()
     }
 }
 
@@ -161,8 +144,8 @@ impl Default for TurnLimits {
     }
 }
 
-/// The capacity in batches that an empty lane keeps.
-const MIN_LANE_CAPACITY: usize = 16;
+/// The capacity in batches that an empty queue keeps.
+const MIN_CAPACITY: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -106,6 +106,29 @@ pub struct ApiSettings {
     /// The interval in milliseconds at which the backend checks the tokens of connections for
     /// changes. `None` if the backend reports all changes by itself.
     pub sweep_period: Option<u64>,
+    /// The limits of the history.
+    pub history: HistorySettings,
+}
+
+/// The limits of the history, from which clients resume after an interruption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistorySettings {
+    /// The maximum memory of the history, in bytes. 0 disables it.
+    pub memory: usize,
+    /// The maximum age of an event in the history, in milliseconds.
+    pub window: u64,
+    /// The maximum number of clients that are remembered after their connections have closed.
+    pub clients: usize,
+}
+
+impl Default for HistorySettings {
+    fn default() -> Self {
+        HistorySettings {
+            memory: 16 << 20,
+            window: 7 * 24 * 3600 * 1000,
+            clients: 65_536,
+        }
+    }
 }
 
 /// The Real Time API on top of an engine. Its methods are those of a
@@ -268,8 +291,10 @@ impl Realtime {
                 let keys = self.principals.connections_of(&userid);
                 self.end_tokens(cx, keys, EndCause::UserDeleted);
             }
-            BackendEvent::Published { .. }
+            BackendEvent::History(_)
+            | BackendEvent::Published { .. }
             | BackendEvent::QueueEvents { .. }
+            | BackendEvent::Replanned { .. }
             | BackendEvent::Health { .. } => {}
         }
     }
@@ -313,6 +338,7 @@ impl Default for ApiSettings {
             on_expiry: OnExpiry::default(),
             expiry_spread: 0,
             sweep_period: None,
+            history: HistorySettings::default(),
         }
     }
 }

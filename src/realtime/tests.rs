@@ -3,8 +3,8 @@
 use super::testing::{Output, TestApi, identity, key, term};
 use super::*;
 use crate::model::{
-    AuthReply, Candidates, Condition, Decision, EndCause, EventKind, Field, Identity, Membership,
-    Plan, Role, Rule, TokenId,
+    AuthReply, Candidates, Cause, Condition, Decision, EndCause, EventKind, Field, Identity,
+    Membership, Plan, Role, Rule, Stamp, Subject, TokenId,
 };
 use crate::net::Now;
 
@@ -334,6 +334,9 @@ fn for_members(api: &mut TestApi, group: &str) -> usize {
     api.filter(0, "/id", &["x"]);
     let plan = Plan {
         kind: EventKind::Create,
+        subject: Subject::Annotation("a".into()),
+        stamp: Stamp::default(),
+        cause: Cause::Event,
         candidates: Candidates::Terms(vec![term(Field::Id, "x")]),
         exclude_client: None,
         rules: vec![Rule {

@@ -8,7 +8,7 @@ use crate::admin::{Admin, ServerState};
 use crate::backend::Stats;
 use crate::config::InsecureSetting;
 use crate::http::{Request, Response};
-use crate::model::{AckGuard, BackendEvent, RequestId};
+use crate::model::{AckGuard, BackendEvent, MonoMillis, RequestId};
 use crate::net::{
     ConnCx, ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, RequestCx, Verdict,
 };
@@ -51,15 +51,14 @@ pub(super) enum BatchOrigin {
     Publisher(RequestId),
     /// A message queue, which limits the number of unacknowledged events.
     Feed { _receipt: AckGuard },
+    /// The backend, because rights have changed.
+    Replan,
 }
 
-/// Returns an empty queue. Publishers and the message queue do not wait for each other's events.
+/// Returns an empty queue.
 pub(super) fn event_queue() -> EventQueue<BatchOrigin> {
-    EventQueue::new(2, TurnLimits::default())
+    EventQueue::new(TurnLimits::default())
 }
-
-const PUBLISHERS: usize = 0;
-const FEED: usize = 1;
 
 impl Handler for App {
     type Session = ApiSession;
@@ -182,7 +181,7 @@ impl Handler for App {
                     return;
                 };
                 let origin = BatchOrigin::Publisher(request_id);
-                self.events.push(PUBLISHERS, plans, received, origin);
+                self.events.push(plans, received, origin);
             }
             BackendEvent::Published {
                 request_id,
@@ -194,7 +193,11 @@ impl Handler for App {
                 ack,
             } => {
                 let origin = BatchOrigin::Feed { _receipt: ack };
-                self.events.push(FEED, plans, received, origin);
+                self.events.push(plans, received, origin);
+            }
+            BackendEvent::Replanned { plans } => {
+                let received = MonoMillis(cx.now().mono);
+                self.events.push(plans, received, BatchOrigin::Replan);
             }
             BackendEvent::Health { ready } => {
                 self.ready = ready;
@@ -218,7 +221,7 @@ impl Handler for App {
                 Completion::Batch(BatchOrigin::Publisher(request_id), counts) => {
                     admin.on_published(cx, request_id, Ok(counts));
                 }
-                Completion::Batch(BatchOrigin::Feed { .. }, _) => {}
+                Completion::Batch(BatchOrigin::Feed { .. } | BatchOrigin::Replan, _) => {}
             };
         self.realtime.deliver_queued(cx, &mut self.events, done)
     }

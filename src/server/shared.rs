@@ -98,6 +98,7 @@ fn realtime_settings(settings: &ServerSettings) -> realtime::ApiSettings {
         on_expiry: settings.on_expiry,
         expiry_spread: millis(settings.expiry_spread),
         sweep_period: settings.sweep.map(millis),
+        history: realtime::HistorySettings::default(),
     }
 }
 

@@ -2,8 +2,8 @@
 //! anonymous, and events are injected as commands.
 
 use h_realtime::model::{
-    BackendHandle, BackendRequest, Busy, Candidates, Decision, EventKind, Field, MonoMillis, Plan,
-    Rule, Term,
+    BackendHandle, BackendRequest, Busy, Candidates, Cause, Decision, EventKind, Field, MonoMillis,
+    Plan, Rule, Stamp, Subject, Term,
 };
 use h_realtime::realtime::{ApiSession, ApiSettings, Completion, EventQueue, Realtime, TurnLimits};
 use h_realtime_engine::http::{Request, Response, check_upgrade};
@@ -40,7 +40,7 @@ impl Api {
     pub fn new(settings: ApiSettings) -> Self {
         Api {
             realtime: Realtime::new(Box::new(NoBackend), settings, [1, 2, 3, 4]),
-            events: EventQueue::new(1, TurnLimits::default()),
+            events: EventQueue::new(TurnLimits::default()),
             progress: Progress::default(),
         }
     }
@@ -62,6 +62,9 @@ pub fn event(group: &str, text: impl Into<Box<str>>) -> Plan {
     };
     Plan {
         kind: EventKind::Create,
+        subject: Subject::Annotation("a".into()),
+        stamp: Stamp::default(),
+        cause: Cause::Event,
         candidates: Candidates::Terms(vec![term]),
         exclude_client: None,
         rules: vec![rule],
@@ -111,7 +114,7 @@ impl Handler for Api {
             }
             Command::Batch(plans, size) => {
                 let now = MonoMillis(cx.now().mono);
-                self.events.push(0, plans, now, size);
+                self.events.push(plans, now, size);
             }
             Command::Answer(key, true) => cx.accept(key),
             Command::Answer(key, false) => {

@@ -1,6 +1,8 @@
 //! Messages of clients and backends, as browsers, the official client, and h send them.
 
-use h_realtime::model::{Candidates, Decision, EventKind, Field, Plan, Rule, Term};
+use h_realtime::model::{
+    Candidates, Cause, Decision, EventKind, Field, Plan, Rule, Stamp, Subject, Term,
+};
 use h_realtime::uri;
 use h_realtime_engine::http::{Head, check_upgrade, parse_head};
 use h_realtime_engine::ws::{
@@ -88,6 +90,9 @@ pub fn event(page: &str) -> Plan {
     terms.extend(keys.iter().map(|key| term(Field::Uri, key)));
     Plan {
         kind: EventKind::Create,
+        subject: Subject::Annotation("a".into()),
+        stamp: Stamp::default(),
+        cause: Cause::Event,
         candidates: Candidates::Terms(terms),
         exclude_client: Some("0c9f7a52-98f7-4a46-b9f2-ec0ddc2d5b4b".into()),
         rules: vec![Rule {

@@ -178,7 +178,7 @@ impl Embedded {
                     ack: ack.clone(),
                 },
                 Err(PublishFailure::Publisher(error)) => {
-                    self.drop_malformed(&error.reason, now);
+                    self.drop_malformed(error.reason(), now);
                     return Ok(None);
                 }
                 Err(PublishFailure::Database(error)) => return Err(error),
@@ -221,10 +221,9 @@ impl Embedded {
             }),
             BackendRequest::Publish { request_id, .. } => Some(BackendEvent::Published {
                 request_id: *request_id,
-                result: Err(PublishError {
-                    line: 0,
-                    reason: "the database cannot be read now".to_owned(),
-                }),
+                result: Err(PublishError::Unavailable(
+                    "the database cannot be read now".to_owned(),
+                )),
             }),
             BackendRequest::QueueEvent { .. } => {
                 self.stats.count_dropped(DropReason::Unreadable);

@@ -14,7 +14,8 @@ use crate::backend::json::without_lone_surrogates;
 use crate::backend::policy::{Variant, access_rules};
 use crate::backend::userid::is_userid;
 use crate::model::{
-    Candidates, Condition, Decision, EventKind, Plan, PublishError, Rule, Term, UnixMillis,
+    Candidates, Cause, Condition, Decision, EventKind, Plan, PublishError, Rule, Stamp, Subject,
+    Term, UnixMillis,
 };
 use crate::uri;
 
@@ -39,7 +40,7 @@ pub(super) fn plans(
     for (line, event) in events(&body).map_err(PublishFailure::Publisher)? {
         let plan = plan(event, directory, now).map_err(|error| match error {
             EventError::Refused(InvalidField(reason)) => {
-                PublishFailure::Publisher(PublishError { line, reason })
+                PublishFailure::Publisher(PublishError::Invalid { line, reason })
             }
             EventError::Database(error) => PublishFailure::Database(error),
         })?;
@@ -55,7 +56,7 @@ fn events(body: &[u8]) -> Result<Vec<(usize, Value)>, PublishError> {
         lines.filter(|(_, text)| !text.trim_ascii().is_empty())
     };
     let Some((start, first)) = lines().next() else {
-        return Err(PublishError {
+        return Err(PublishError::Invalid {
             line: 1,
             reason: "the body contains no event".to_owned(),
         });
@@ -81,7 +82,7 @@ fn not_json(line: usize, error: &serde_json::Error) -> PublishError {
     let text = error.to_string();
     // Omit the parser's line number, which is relative to its own start.
     let what = text.split(" at line ").next().unwrap_or_default();
-    PublishError {
+    PublishError::Invalid {
         line,
         reason: format!("not JSON at column {}: {what}", error.column()),
     }
@@ -150,6 +151,9 @@ fn annotation_plan(
     };
     Ok(Plan {
         kind,
+        subject: Subject::Annotation(annotation.id.as_str().into()),
+        stamp: Stamp::default(),
+        cause: Cause::Event,
         candidates: Candidates::Terms(terms(&annotation, &uris)),
         exclude_client,
         rules: access.rules,
@@ -200,6 +204,9 @@ fn user_plan(mut event: Fields) -> Result<Plan, InvalidField> {
     let message = json!({ "type": "session-change", "action": action, "model": model });
     Ok(Plan {
         kind: EventKind::SessionChange,
+        subject: Subject::User(userid.clone()),
+        stamp: Stamp::default(),
+        cause: Cause::Event,
         candidates: Candidates::User(userid.clone()),
         exclude_client: None,
         rules: vec![Rule {

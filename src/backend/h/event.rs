@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::ids::Uuid;
 use crate::backend::DropReason;
-use crate::model::{Candidates, Condition, Decision, EventKind, Plan, Rule};
+use crate::model::{Candidates, Cause, Condition, Decision, EventKind, Plan, Rule, Stamp, Subject};
 
 /// An event on an annotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,9 @@ pub fn user_plan(event: &Map<String, Value>) -> Result<(Box<str>, Plan), DropRea
     let message = json!({ "type": "session-change", "action": action, "model": model });
     let plan = Plan {
         kind: EventKind::SessionChange,
+        subject: Subject::User(userid.clone()),
+        stamp: Stamp::default(),
+        cause: Cause::Event,
         candidates: Candidates::User(userid.clone()),
         exclude_client: None,
         rules: vec![Rule {

@@ -62,11 +62,14 @@ pub(super) const MAX_BYTES: usize = 4 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Candidates, EventKind};
+    use crate::model::{Candidates, Cause, EventKind, Stamp, Subject};
 
     fn plan(size: usize) -> Plan {
         Plan {
             kind: EventKind::Create,
+            subject: Subject::Annotation("a".into()),
+            stamp: Stamp::default(),
+            cause: Cause::Event,
             candidates: Candidates::User("acct:a@b".into()),
             exclude_client: None,
             rules: Vec::new(),

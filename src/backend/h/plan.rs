@@ -10,7 +10,7 @@ use super::urls::UrlBuilder;
 use crate::backend::DropReason;
 use crate::backend::annotation_json;
 use crate::backend::policy::access_rules;
-use crate::model::{Candidates, EventKind, Plan, Term};
+use crate::model::{Candidates, Cause, EventKind, Plan, Stamp, Subject, Term};
 use crate::uri;
 
 /// Returns the plan of an event, given the current data of its annotation.
@@ -45,6 +45,9 @@ pub(super) fn plan(
     }
     Ok(Plan {
         kind,
+        subject: Subject::Annotation(event.annotation_id.as_str().into()),
+        stamp: Stamp::default(),
+        cause: Cause::Event,
         candidates: Candidates::Terms(terms(state)),
         exclude_client: event.src_client_id.as_deref().map(Into::into),
         rules: access.rules,

@@ -424,7 +424,7 @@ async fn reject<S: EventSink>(sink: &S, request: BackendRequest) -> Result<(), S
         }
         BackendRequest::Publish { request_id, .. } => {
             let reason = "events come from the message queue here".to_owned();
-            let result = Err(PublishError { line: 0, reason });
+            let result = Err(PublishError::Unavailable(reason));
             send(sink, BackendEvent::Published { request_id, result }).await
         }
         BackendRequest::QueueEvent { .. } | BackendRequest::Sweep { .. } => Ok(()),

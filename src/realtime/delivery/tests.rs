@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    Candidates, Condition, Decision, DenyReason, EventKind, Field, Plan, Role, Rule, Term,
+    Candidates, Cause, Condition, Decision, DenyReason, EventKind, Field, Plan, Role, Rule, Stamp,
+    Subject, Term,
 };
 use crate::realtime::ApiSettings;
 use crate::realtime::testing::{Output, Random, TestApi, identity, rule, term};
@@ -15,6 +16,9 @@ fn for_all() -> Vec<Rule> {
 fn plan(terms: Vec<Term>, rules: Vec<Rule>) -> Plan {
     Plan {
         kind: EventKind::Create,
+        subject: Subject::Annotation("a".into()),
+        stamp: Stamp::default(),
+        cause: Cause::Event,
         candidates: Candidates::Terms(terms),
         exclude_client: None,
         rules,
@@ -193,6 +197,9 @@ fn user_event_reaches_all_connections_without_a_filter() {
     ] {
         let plan = Plan {
             kind: EventKind::SessionChange,
+            subject: Subject::Annotation("a".into()),
+            stamp: Stamp::default(),
+            cause: Cause::Event,
             candidates: Candidates::User(userid.into()),
             ..plan(vec![], for_all())
         };

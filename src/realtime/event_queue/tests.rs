@@ -1,9 +1,11 @@
 //! Queued events: their order, and the number delivered in a turn.
 
 use super::*;
+use std::rc::Rc;
+
 use crate::model::{
-    BackendEvent, Candidates, Condition, Decision, EndCause, EventKind, Field, Membership, Role,
-    TokenId,
+    BackendEvent, Candidates, Cause, Condition, Decision, EndCause, EventKind, Field, Membership,
+    Role, Stamp, Subject, TokenId,
 };
 use crate::net::Cx;
 use crate::realtime::testing::{Output, TestApi, identity, rule, term};
@@ -23,6 +25,9 @@ struct Engine {
 fn event(text: &str) -> Plan {
     Plan {
         kind: EventKind::Create,
+        subject: Subject::Annotation("a".into()),
+        stamp: Stamp::default(),
+        cause: Cause::Event,
         candidates: Candidates::Terms(vec![term(Field::Group, "g")]),
         exclude_client: None,
         rules: vec![rule(vec![], Decision::Send(0))],
@@ -37,7 +42,7 @@ fn events(texts: &[&str]) -> Vec<Plan> {
 /// Runs a turn in which each event has `receivers` receivers.
 fn turn(queue: &mut EventQueue<&'static str>, engine: &mut Engine, receivers: usize) -> bool {
     engine.turn += 1;
-    let deliver = |engine: &mut Engine, plan: &Plan, _| {
+    let deliver = |engine: &mut Engine, plan: &Rc<Plan>, _| {
         engine.backlog += receivers;
         let text = plan.variants[0].to_string();
         engine.delivered.push((engine.turn, text));
@@ -65,10 +70,10 @@ fn large_batch_keeps_the_backlog_bounded_in_every_turn() {
     const EVENTS: usize = 7_500;
     const RECEIVERS: usize = 4_000;
     let limits = TurnLimits::default();
-    let mut queue = EventQueue::new(1, limits);
+    let mut queue = EventQueue::new(limits);
     let texts: Vec<String> = (0..EVENTS).map(|n| n.to_string()).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    queue.push(0, events(&texts), MonoMillis(0), "all");
+    queue.push(events(&texts), MonoMillis(0), "all");
     let mut engine = Engine::default();
     let mut is_left = true;
     while is_left {
@@ -88,36 +93,34 @@ fn large_batch_keeps_the_backlog_bounded_in_every_turn() {
 }
 
 #[test]
-fn lanes_keep_their_order_and_take_turns() {
+fn batches_keep_their_order_across_turns() {
     let limits = TurnLimits {
         events: 3,
         ..TurnLimits::default()
     };
-    let mut queue = EventQueue::new(2, limits);
-    queue.push(
-        0,
-        events(&["a1", "a2", "a3", "a4", "a5"]),
-        MonoMillis(0),
-        "a",
-    );
-    queue.push(0, events(&["b1"]), MonoMillis(0), "b");
-    queue.push(1, events(&["x1"]), MonoMillis(0), "x");
-    queue.push(1, events(&["y1"]), MonoMillis(0), "y");
+    let mut queue = EventQueue::new(limits);
+    for (tag, texts) in [
+        ("a", &["a1", "a2", "a3", "a4"][..]),
+        ("empty", &[]),
+        ("b", &["b1"]),
+        ("c", &["c1", "c2"]),
+    ] {
+        queue.push(events(texts), MonoMillis(0), tag);
+    }
     let mut engine = Engine::default();
     while turn(&mut queue, &mut engine, 1) {}
     let expected = [
         (1, "a1"),
-        (1, "x1"),
         (1, "a2"),
-        (2, "y1"),
-        (2, "a3"),
+        (1, "a3"),
         (2, "a4"),
-        (3, "a5"),
-        (3, "b1"),
+        (2, "b1"),
+        (2, "c1"),
+        (3, "c2"),
     ];
     let expected = expected.map(|(turn, text)| (turn, text.to_owned()));
     assert_eq!(engine.delivered, expected);
-    assert_eq!(engine.batches, [("x", 1), ("y", 1), ("a", 5), ("b", 1)]);
+    assert_eq!(engine.batches, [("a", 4), ("empty", 0), ("b", 1), ("c", 2)]);
 }
 
 // M13
@@ -157,8 +160,8 @@ fn turn_ends_at_each_of_its_limits() {
         (limits, &"a".repeat(400), 0, 10),
         (limits, "a", 2_000, 1),
     ] {
-        let mut queue = EventQueue::new(1, limits);
-        queue.push(0, many(text), MonoMillis(0), "all");
+        let mut queue = EventQueue::new(limits);
+        queue.push(many(text), MonoMillis(0), "all");
         let mut engine = Engine::default();
         assert!(turn(&mut queue, &mut engine, receivers));
         assert_eq!(engine.delivered.len(), expected, "{limits:?} {receivers}");
@@ -186,10 +189,10 @@ fn revoked_rights_apply_to_the_rest_of_a_waiting_batch() {
         events: 1,
         ..TurnLimits::default()
     };
-    let mut queue = EventQueue::new(1, one);
+    let mut queue = EventQueue::new(one);
     let mut plan = event("text");
     plan.rules = vec![rule(vec![Condition::Member("g".into())], Decision::Send(0))];
-    queue.push(0, vec![plan; 4], MonoMillis(0), ());
+    queue.push(vec![plan; 4], MonoMillis(0), ());
     let to = |indices: &[u32]| {
         let receivers = indices.iter().map(|&index| (index, "text".to_owned()));
         [Output::Deliver(receivers.collect())]

@@ -89,6 +89,7 @@ pub(super) fn events(
             (r#"reason="origin""#, admin.forbidden as f64),
             (r#"reason="busy""#, admin.busy as f64),
             (r#"reason="unavailable""#, admin.unavailable as f64),
+            (r#"reason="storage_full""#, admin.storage_full as f64),
             (r#"reason="cancelled""#, admin.cancelled as f64),
         ],
     );

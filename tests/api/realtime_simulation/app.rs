@@ -43,7 +43,7 @@ impl App {
         let seed = [seed, 1, 2, 3];
         App {
             realtime: Realtime::new(Box::new(requests.clone()), settings, seed),
-            events: EventQueue::new(1, limits),
+            events: EventQueue::new(limits),
             limits,
             model,
             requests,
@@ -132,7 +132,7 @@ impl Handler for App {
         match command {
             Command::Deliver(plans) => {
                 let count = plans.len();
-                self.events.push(0, plans, MonoMillis(cx.now().mono), count);
+                self.events.push(plans, MonoMillis(cx.now().mono), count);
             }
             Command::BackendEvent(tell) => {
                 let key = match &tell {

@@ -194,6 +194,8 @@ impl Model {
             BackendEvent::UserDeleted { userid } => self.end(|login| login.userid == *userid),
             BackendEvent::Published { .. }
             | BackendEvent::QueueEvents { .. }
+            | BackendEvent::Replanned { .. }
+            | BackendEvent::History(_)
             | BackendEvent::Health { .. } => {}
         }
     }

@@ -1,8 +1,8 @@
 //! Users and their memberships, and random events, including plans that no backend would produce.
 
 use h_realtime::model::{
-    Candidates, Condition, Decision, DenyReason, EventKind, Field, Membership, Plan, Role, Rule,
-    Term,
+    Candidates, Cause, Condition, Decision, DenyReason, EventKind, Field, Membership, Plan, Role,
+    Rule, Stamp, Subject, Term,
 };
 
 use crate::sim::pad;
@@ -59,6 +59,9 @@ pub fn any(rng: &mut Rng, number: u64) -> Plan {
     };
     Plan {
         kind,
+        subject: Subject::Annotation("a".into()),
+        stamp: Stamp::default(),
+        cause: Cause::Event,
         candidates,
         exclude_client: rng.chance(30).then(|| pick(rng, CLIENT_IDS).into()),
         rules: rules(rng, kind, count),

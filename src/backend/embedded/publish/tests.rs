@@ -23,6 +23,14 @@ fn published(body: &str) -> Result<Vec<Plan>, PublishError> {
     }
 }
 
+/// Returns the line of an invalid body.
+fn line_of(error: &PublishError) -> usize {
+    match error {
+        PublishError::Invalid { line, .. } => *line,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The smallest annotation that is accepted.
 fn least() -> Value {
     json!({
@@ -150,7 +158,11 @@ fn nesting_is_limited_to_127_levels() {
     };
     assert_eq!(published(&nested(127)).map(|plans| plans.len()), Ok(1));
     let error = published(&nested(128)).unwrap_err();
-    assert!(error.reason.contains("recursion limit"), "{}", error.reason);
+    assert!(
+        error.reason().contains("recursion limit"),
+        "{}",
+        error.reason()
+    );
 }
 
 #[test]
@@ -302,8 +314,12 @@ fn invalid_events_are_refused_with_a_reason() {
     for (event, parent, key, value, reason) in cases {
         let body = with(event, parent, key, value).to_string();
         let error = published(&body).unwrap_err();
-        assert!(error.reason.contains(reason), "{reason}: {}", error.reason);
-        assert_eq!(error.line, 1);
+        assert!(
+            error.reason().contains(reason),
+            "{reason}: {}",
+            error.reason()
+        );
+        assert_eq!(line_of(&error), 1);
     }
 }
 
@@ -349,12 +365,16 @@ fn invalid_body_is_refused_with_line_and_reason() {
     ];
     for (body, line, reason) in cases {
         let error = published(&body).unwrap_err();
-        assert_eq!(error.line, line, "{} {reason}", error.reason);
-        assert!(error.reason.contains(reason), "{reason}: {}", error.reason);
+        assert_eq!(line_of(&error), line, "{} {reason}", error.reason());
+        assert!(
+            error.reason().contains(reason),
+            "{reason}: {}",
+            error.reason()
+        );
     }
     let not_utf8 = [line.as_bytes(), b"\n{\"topic\":\"\xff\"}"].concat();
     let Err(PublishFailure::Publisher(error)) = plans(&not_utf8, &store().directory(), NOW) else {
         panic!("taken");
     };
-    assert_eq!(error.line, 2);
+    assert_eq!(line_of(&error), 2);
 }

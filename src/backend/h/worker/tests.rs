@@ -144,7 +144,13 @@ async fn logins_are_refused_and_events_wait_during_an_outage() {
             request_id: RequestId(3),
             body: Vec::new(),
         });
-        assert_eq!(harness.reported_in(2).await, ["2 unavailable", "3 line 0"]);
+        assert_eq!(
+            harness.reported_in(2).await,
+            [
+                "2 unavailable",
+                "3 Unavailable(\"events come from the message queue here\")"
+            ]
+        );
         // This holds for an outage of any length.
         assert_eq!(harness.reported_in(600_000).await, [""; 0]);
         assert_eq!(harness.handled(), 0);

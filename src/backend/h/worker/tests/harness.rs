@@ -290,7 +290,7 @@ pub(super) fn short(tell: BackendEvent) -> String {
             AuthReply::Unavailable => format!("{} unavailable", request_id.0),
         },
         BackendEvent::Published { request_id, result } => {
-            format!("{} line {}", request_id.0, result.unwrap_err().line)
+            format!("{} {:?}", request_id.0, result.unwrap_err())
         }
         BackendEvent::QueueEvents { plans, .. } => {
             let message: Value = serde_json::from_str(&plans[0].variants[0]).unwrap();
@@ -302,6 +302,8 @@ pub(super) fn short(tell: BackendEvent) -> String {
         } => format!("{userid} in {}", memberships.len()),
         BackendEvent::UserDeleted { userid } => format!("{userid} gone"),
         BackendEvent::TokenEnded { token, .. } => format!("token {} ended", token.0),
+        BackendEvent::Replanned { plans } => format!("{} replanned", plans.len()),
+        BackendEvent::History(event) => format!("{event:?}"),
     }
 }
 
