@@ -15,7 +15,7 @@
 //! | `value`, `units`, `address` | kinds of values and their syntax |
 //! | `sources`, `file`, `rust_log` | the sources of values and their precedence |
 //! | `values` | the merged values, each with its source |
-//! | `settings`, `backend` | the resolved settings, and how each is computed |
+//! | `settings`, `backend`, `history` | the resolved settings, and how each is computed |
 //! | `conflicts`, `address_conflicts` | conflicts between settings, reported together |
 //! | `insecure` | settings that disable a protection: errors and warnings |
 //! | `show` | settings as text |
@@ -53,6 +53,7 @@ mod backend;
 mod conflicts;
 mod error;
 mod file;
+mod history;
 mod insecure;
 mod rust_log;
 mod settings;

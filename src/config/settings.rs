@@ -11,6 +11,7 @@ use super::address::{Listen, parse_admin, parse_listen};
 use super::backend::{self, BackendSettings, Features};
 use super::conflicts::Conflicts;
 use super::error::ConfigError;
+use super::history::HistoryConfig;
 use super::units::parse_mode;
 use super::values::Values;
 use super::{address_conflicts, insecure};
@@ -57,6 +58,8 @@ pub struct ServerSettings {
     /// The interval between sweeps that check all connected users against h's database. `None` if
     /// the backend reports changes itself.
     pub sweep: Option<Duration>,
+    /// The limits and the storage of the history.
+    pub history: HistoryConfig,
     /// Maximum number of values in the filter of one connection.
     pub filter_terms: usize,
     /// Maximum bytes of the filters of all connections together.
@@ -175,6 +178,7 @@ impl Values {
                 .optional_duration("auth.expiry_spread")
                 .unwrap_or(spread),
             sweep: is_h.then_some(sweep),
+            history: self.history()?,
             filter_terms: self.integer("limits.filter_terms")?,
             filters_total: self.size("limits.filters_total")?,
             connections: self.number("limits.connections").map(saturated),

@@ -156,6 +156,10 @@ pub(super) static SECTIONS: &[(&str, &str)] = &[
     ("tls", "certificate for wss://"),
     ("auth", ""),
     ("compression", ""),
+    (
+        "history",
+        "recent events, from which clients resume after an interruption",
+    ),
     ("limits", ""),
     ("timeouts", ""),
     ("log", ""),
@@ -254,6 +258,15 @@ pub static SETTINGS: &[Setting] = &[
 
     set("compression.enabled", ValueKind::Bool, "true",
         "permessage-deflate, for clients that offer it"),
+
+    set("history.memory", ANY_SIZE, r#""16MiB""#, "memory for recent events; 0 disables the history"),
+    set("history.window", TIME, r#""7d""#, "maximum age of these events"),
+    set("history.clients", ValueKind::Number { min: 0, max: 10_000_000 }, "65536",
+        "disconnected clients that are sent missed events when they return; 0 for none"),
+    set("history.disk", SIZE, r#""64MiB""#,
+        "maximum size of the history in the data directory (embedded)").restart_only(),
+    set("history.durability", ValueKind::OneOf(&["normal", "full"]), r#""normal""#,
+        "or \"full\": accepted events survive a power failure (embedded)").restart_only(),
 
     unset("limits.connections", ValueKind::Number { min: 1, max: u64::MAX },
         "the limit on open files minus 64 to 304", "maximum number of connections"),

@@ -47,3 +47,13 @@ pub enum EpochScope {
     /// those with a later time.
     Process,
 }
+
+/// The durability of an event that a backend with stored positions has accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The event survives a crash of the server. A power failure may lose the last events.
+    #[default]
+    Normal,
+    /// The event survives a power failure, too.
+    Full,
+}

@@ -24,7 +24,7 @@ mod time;
 pub use backend::{
     AckGuard, BackendEvent, BackendHandle, BackendRequest, Busy, PublishError, RequestId,
 };
-pub use history::{EpochScope, HistoryEvent, HistoryStart};
+pub use history::{Durability, EpochScope, HistoryEvent, HistoryStart};
 pub use identity::{
     AuthReply, EndCause, Identity, InvalidToken, Membership, OnExpiry, Role, Secret, TokenId,
 };

@@ -98,10 +98,28 @@ fn realtime_settings(settings: &ServerSettings) -> realtime::ApiSettings {
         on_expiry: settings.on_expiry,
         expiry_spread: millis(settings.expiry_spread),
         sweep_period: settings.sweep.map(millis),
-        history: realtime::HistorySettings::default(),
+        history: realtime::HistorySettings {
+            memory: settings.history.memory,
+            window: millis(settings.history.window),
+            clients: settings.history.clients,
+        },
     }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Features, Values};
+
+    #[test]
+    fn default_history_settings_equal_api_defaults() {
+        let (settings, conflicts) = Values::default().resolve(Features::ALL).unwrap();
+        assert_eq!(conflicts, [""; 0]);
+        let history = realtime_settings(&settings).history;
+        assert_eq!(history, realtime::HistorySettings::default());
+    }
 }
