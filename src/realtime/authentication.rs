@@ -151,6 +151,7 @@ impl Realtime {
     /// connection that is due to be closed still is, even if such connections are kept from now on:
     /// it may have missed events already.
     pub fn reconfigure(&mut self, cx: &mut Cx<'_, ApiSession>, settings: ApiSettings) {
+        self.clients.set_limit(settings.history.clients);
         self.settings = settings;
         if self.settings.on_expiry == OnExpiry::Close {
             for (key, cause) in self.principals.kept_open() {

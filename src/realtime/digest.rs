@@ -22,6 +22,25 @@ impl Digest {
     pub fn table_hash(self) -> u64 {
         self.0
     }
+
+    /// Returns the digest of a client together with its user, or without one. For one client, the
+    /// digests of different users differ, and vice versa.
+    #[must_use]
+    pub fn of_client(client: Digest, user: Option<Digest>) -> Digest {
+        let user = user.unwrap_or_default();
+        let mix = |client: u64, user: u64| client.rotate_left(32) ^ user;
+        Digest(mix(client.0, user.0), mix(client.1, user.1))
+    }
+
+    /// Returns the two halves, for storage.
+    pub fn to_words(self) -> [u64; 2] {
+        [self.0, self.1]
+    }
+
+    /// Returns the digest with these halves.
+    pub fn from_words([low, high]: [u64; 2]) -> Self {
+        Digest(low, high)
+    }
 }
 
 /// Computes [`Digest`]s.
@@ -128,6 +147,21 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn digest_of_client_depends_on_client_and_user() {
+        let digester = Digester::new([1, 2, 3, 4]);
+        let clients = ["", "a", "b"].map(|client| digester.client_id(client));
+        let users = ["", "a", "b"].map(|user| Some(digester.userid(user)));
+        let mut seen = HashSet::new();
+        for client in clients {
+            for user in users.into_iter().chain([None]) {
+                let digest = Digest::of_client(client, user);
+                assert!(seen.insert(digest));
+                assert_eq!(Digest::from_words(digest.to_words()), digest);
+            }
+        }
+    }
 
     #[test]
     fn version_of_a_hashed_page_has_the_digest_of_its_whole_key() {

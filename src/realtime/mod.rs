@@ -21,6 +21,8 @@
 //! | `index`, `digest` | the inverted index of filters |
 //! | `principals`, `deadlines` | the identities of connections, and their expiry |
 //! | `group_table`, `slab` | the tables below the index and the principals |
+//! | `clients`, `remembered` | the clients that are remembered after they have disconnected |
+//! | `client_log` | the format of the log from which they are restored |
 //! | `cost` | the cost of messages |
 //! | `counters`, `tracer` | counters, and log lines about single connections |
 //! | `invariants` | invariants between any two calls |
@@ -35,6 +37,8 @@
 //! with their receivers to [`Cx::fan_out`].
 
 mod authentication;
+mod client_log;
+mod clients;
 mod cost;
 mod counters;
 mod deadlines;
@@ -50,6 +54,7 @@ mod invariants;
 mod json;
 mod message;
 mod principals;
+mod remembered;
 mod reply;
 mod request;
 mod rules;
@@ -66,19 +71,27 @@ use crate::http::{Origin, Request};
 use crate::model::{BackendEvent, BackendHandle, EndCause, InvalidToken, OnExpiry};
 use crate::net::{ConnCx, ConnKey, Cx, Verdict};
 
+pub use client_log::{Decoder as ClientLogDecoder, Loaded as LoadedClients};
+pub use clients::{ClientLog, Clients};
 pub use counters::{
     ApiCounters, AuthCounters, ErrorCounters, EventCounters, MessageCounters, RejectedCounters,
     WithheldCounters,
 };
 pub use event_queue::{Completion, EventQueue, TurnLimits};
+pub use remembered::Received;
 pub use session::ApiSession;
 
 /// Parts that benchmarks measure separately.
 #[doc(hidden)]
 pub mod parts {
+    pub use super::client_log::{
+        Damage, HEADER as CLIENT_LOG_HEADER, RECORD as CLIENT_LOG_RECORD, Record,
+        decode as decode_client_log, start as start_client_log,
+    };
     pub use super::digest::{Digest, Digester};
     pub use super::filter::{FilterError, parse as parse_filter};
     pub use super::index::Index;
+    pub use super::remembered::Remembered;
 }
 
 use digest::Digester;
@@ -140,6 +153,7 @@ pub struct Realtime {
     index: Index,
     principals: Principals,
     pending_opens: BTreeMap<ConnKey, PendingOpen>,
+    clients: Clients,
     /// Buffers reused between calls: the text of a reply, and the receivers of an event.
     reply: String,
     receivers: Vec<ConnKey>,
@@ -164,6 +178,7 @@ impl Realtime {
         let digester = Rc::new(Digester::new(seed));
         Realtime {
             backend,
+            clients: Clients::new(settings.history.clients, seed),
             settings,
             index: Index::default(),
             principals: Principals::new(Rc::clone(&digester)),
@@ -269,6 +284,7 @@ impl Realtime {
         });
         self.index.shrink();
         self.principals.shrink();
+        self.clients.shrink();
         self.tracer.on_tick(now.mono);
     }
 

@@ -24,7 +24,7 @@ pub(super) struct ConnMap {
 }
 
 /// A vector in pages of [`PAGE`] values.
-struct PagedVec<T> {
+pub(super) struct PagedVec<T> {
     pages: Vec<Box<[T]>>,
     len: usize,
 }
@@ -128,7 +128,8 @@ impl ConnMap {
 }
 
 impl<T: Default> PagedVec<T> {
-    fn push(&mut self, value: T) {
+    /// Appends a value.
+    pub(super) fn push(&mut self, value: T) {
         if self.len == self.pages.len() * PAGE {
             let page = std::iter::repeat_with(T::default).take(PAGE).collect();
             self.pages.push(page);
@@ -139,14 +140,30 @@ impl<T: Default> PagedVec<T> {
         }
     }
 
-    fn get_mut(&mut self, at: usize) -> Option<&mut T> {
+    /// Removes the last value. Releases memory, except for a page that the next values may need.
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let last = self.len.checked_sub(1)?;
+        let value = self.get_mut(last).map(std::mem::take);
+        self.len = last;
+        self.pages.truncate(last.div_ceil(PAGE) + 1);
+        value
+    }
+
+    /// Returns a mutable reference to a value.
+    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
         let page = self.pages.get_mut(at / PAGE)?;
         page.get_mut(at % PAGE).filter(|_| at < self.len)
     }
 }
 
 impl<T> PagedVec<T> {
-    fn get(&self, at: usize) -> Option<&T> {
+    /// Returns the number of values.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns a value.
+    pub(super) fn get(&self, at: usize) -> Option<&T> {
         let page = self.pages.get(at / PAGE)?;
         page.get(at % PAGE).filter(|_| at < self.len)
     }
@@ -158,7 +175,8 @@ impl<T> PagedVec<T> {
             .take(self.len)
     }
 
-    fn bytes(&self) -> usize {
+    /// Returns the allocated bytes, without those that the values own.
+    pub(super) fn bytes(&self) -> usize {
         self.pages.len() * PAGE * size_of::<T>() + self.pages.capacity() * size_of::<Box<[T]>>()
     }
 }
