@@ -8,6 +8,7 @@
 
 mod api;
 mod chunked;
+mod clients;
 mod close;
 mod decoder;
 mod differential;
@@ -25,6 +26,7 @@ use h_realtime_test_kit as sim;
 
 pub use api::client_message;
 pub use chunked::chunked_body;
+pub use clients::client_log;
 pub use close::close_payload;
 pub use decoder::frame_decoder;
 pub use differential::frame_differential;
@@ -44,6 +46,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets.
 pub const TARGETS: &[Target] = &[
     ("chunked_body", chunked_body),
+    ("client_log", client_log),
     ("client_message", client_message),
     ("close_payload", close_payload),
     ("engine_ops", engine_ops),

@@ -50,6 +50,7 @@ macro_rules! corpora {
 
 corpora!(
     chunked_body,
+    client_log,
     client_message,
     close_payload,
     engine_ops,
