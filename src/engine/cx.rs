@@ -131,11 +131,26 @@ pub trait Sessions<C> {
         0
     }
 
+    /// Returns the last activity of an open connection.
+    fn last_activity(&mut self, key: ConnKey) -> Option<LastActivity> {
+        let _ = key;
+        None
+    }
+
     /// Returns the address of a connection's peer, if it has one.
     fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
         let _ = key;
         None
     }
+}
+
+/// The last activity of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastActivity {
+    /// The time, in monotonic milliseconds.
+    pub at: u64,
+    /// It was a ping to the peer, after a silence of up to the ping interval.
+    pub is_ping: bool,
 }
 
 /// How a WebSocket ended.
@@ -148,6 +163,8 @@ pub struct CloseInfo {
     pub cause: &'static str,
     /// The reason in the first close frame, which is the peer's text if the cause is `client`.
     pub reason: Box<str>,
+    /// See [`Cx::last_received`].
+    pub last_received: u64,
 }
 
 /// Actions recorded by handler calls since the last time they were applied.
@@ -170,6 +187,8 @@ pub(crate) struct Outbox {
     pub(crate) serving: Option<ConnKey>,
     /// Pending receivers of deliveries, including those of this call.
     pub(crate) backlog: usize,
+    /// The longest silence of a peer before it is sent a ping, in milliseconds.
+    pub(crate) ping_silence: u64,
 }
 
 /// The output collected for one connection, in order.
@@ -201,6 +220,22 @@ pub enum Effect {
 }
 
 impl Outbox {
+    /// Creates an empty outbox.
+    pub(crate) fn new(ping_silence: u64) -> Self {
+        Outbox {
+            ping_silence,
+            ..Outbox::default()
+        }
+    }
+
+    /// Returns the time of the last sign of life of a peer, or an earlier one.
+    pub(crate) fn last_received(&self, last: LastActivity) -> u64 {
+        match last.is_ping {
+            true => last.at.saturating_sub(self.ping_silence),
+            false => last.at,
+        }
+    }
+
     /// Returns the number of bytes collected.
     pub(crate) fn corked(&self) -> usize {
         self.cork.len() + self.shared_bytes
@@ -324,6 +359,14 @@ impl<'a, C> Cx<'a, C> {
     /// connection over [`Config::queue_soft`](crate::Config::queue_soft) is closed after a while.
     pub fn buffered(&mut self, key: ConnKey) -> usize {
         self.sessions.buffered(key)
+    }
+
+    /// Returns the time of the last sign of life of an open connection's peer, in monotonic
+    /// milliseconds, or an earlier time: messages that were sent after it may not have arrived.
+    /// `None` if the connection is not open.
+    pub fn last_received(&mut self, key: ConnKey) -> Option<u64> {
+        let last = self.sessions.last_activity(key)?;
+        Some(self.outbox.last_received(last))
     }
 
     /// Returns the address of a connection's peer, with a system call; `None` on a Unix socket.

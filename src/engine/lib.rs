@@ -20,7 +20,7 @@ pub mod ws;
 pub use config::{Config, RESERVED_CONNECTIONS, Reload};
 pub use conn_set::ConnSet;
 pub use counters::{CloseCodes, CloseCounts, Compression, Counters, Evictions, Refusals};
-pub use cx::{CloseInfo, ConnCx, Cx, RequestCx, Sessions};
+pub use cx::{CloseInfo, ConnCx, Cx, LastActivity, RequestCx, Sessions};
 #[doc(hidden)]
 pub use engine::Interest;
 pub use engine::scratch::Scratch;

@@ -155,6 +155,9 @@ pub enum Cause {
 pub struct RestoredPlan {
     /// The newest plan on its subject.
     pub plan: Plan,
+    /// The position of the last event on the subject: the plan's own, unless its cause is
+    /// [`Cause::RightsChange`].
+    pub event_position: u64,
     /// Earlier states of the subject, oldest first. Their receivers may have to be notified that the
     /// annotation is no longer readable for them.
     pub past: Vec<PastState>,

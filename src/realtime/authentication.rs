@@ -153,6 +153,7 @@ impl Realtime {
     pub fn reconfigure(&mut self, cx: &mut Cx<'_, ApiSession>, settings: ApiSettings) {
         self.clients.set_limit(settings.history.clients);
         self.settings = settings;
+        self.history.set_limits(self.settings.history);
         if self.settings.on_expiry == OnExpiry::Close {
             for (key, cause) in self.principals.kept_open() {
                 let end_action = end_action(&self.settings, &self.digester, cx.now(), cause, key);

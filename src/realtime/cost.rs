@@ -23,3 +23,5 @@ pub(super) const LOOKUP: u64 = 200;
 /// A token: a request to the backend and its answer, the user's memberships, and the token's
 /// deadline.
 pub(super) const LOGIN: u64 = 20_000;
+/// A cursor: its look-up in the history, and the start of a replay.
+pub(super) const RESUME: u64 = 5_000;

@@ -2,6 +2,8 @@
 
 use crate::model::{DenyReason, EventKind};
 
+use super::outgoing::Form;
+
 /// Totals since the start, and current values ("now"). Totals never decrease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ApiCounters {
@@ -23,6 +25,8 @@ pub struct ApiCounters {
     pub auth: AuthCounters,
     /// Rejected requests.
     pub rejected: RejectedCounters,
+    /// Resumptions, and the messages that they caused.
+    pub recovery: RecoveryCounters,
     /// Connections closed because their token or user ended.
     pub credentials_ended: u64,
     /// Subscriptions now: the sum of the terms of all filters.
@@ -75,6 +79,49 @@ pub struct ErrorCounters {
     pub filters_full: u64,
     /// An `id` with too many digits.
     pub long_id: u64,
+    /// An invalid cursor.
+    pub invalid_cursor: u64,
+}
+
+/// Resumptions, and the messages that they and changes of rights caused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryCounters {
+    /// Connections that resumed without missing events.
+    pub recovered: u64,
+    /// Connections that could not resume, and were notified of it.
+    pub gaps: u64,
+    /// Replays that ended because the history no longer contained the next event.
+    pub overruns: u64,
+    /// Replayed events, one per receiver.
+    pub replayed: u64,
+    /// Deletions sent because an annotation became unreadable for the receiver.
+    pub retractions: u64,
+    /// Replays in progress now, including those that wait for the history.
+    pub replays: u64,
+    /// Events in the history now.
+    pub entries: u64,
+    /// Accounted bytes of the history now.
+    pub bytes: u64,
+    /// The time of the oldest event in the history, in UNIX milliseconds; 0 if it is empty.
+    pub oldest: u64,
+    /// Remembered clients without an open connection now.
+    pub clients: u64,
+}
+
+impl RecoveryCounters {
+    pub(super) fn count_resume(&mut self, recovered: bool) {
+        match recovered {
+            true => self.recovered += 1,
+            false => self.gaps += 1,
+        }
+    }
+
+    pub(super) fn count(&mut self, form: Form) {
+        match form {
+            Form::Variant(_) | Form::Appearance(_) => self.replayed += 1,
+            Form::Retraction => self.retractions += 1,
+        }
+    }
 }
 
 /// Events by kind.

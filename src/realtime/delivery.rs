@@ -1,16 +1,21 @@
 //! Delivers events to their receivers.
 //!
-//! Owns: the evaluation of a plan for each candidate connection, and the frames of its messages.
-//! Must not know: the source of events, or the authorization policy that made the plan.
+//! Owns: the evaluation of a plan for each candidate connection, and the effects of a change of
+//! rights on connections that could read the annotation before. Must not know: the source of events,
+//! or the authorization policy that made the plan.
 
 use std::rc::Rc;
 
-use crate::model::{Candidates, Decision, DenyReason, EventKind, MonoMillis, Plan, UnixMillis};
-use crate::net::{ConnKey, Cx, Delivery, Frame};
+use crate::model::{
+    Candidates, Cause, Decision, DenyReason, EventKind, MonoMillis, Plan, Rule, Subject, UnixMillis,
+};
+use crate::net::{ConnKey, Cx};
 
 use super::digest::Digest;
 use super::event_queue::{Completion, Cost, EventQueue};
+use super::outgoing::{DeliveryBuilder, Form};
 use super::rules::decide;
+use super::session::SessionFlag;
 use super::{ApiSession, Realtime};
 
 impl Realtime {
@@ -26,7 +31,10 @@ impl Realtime {
         self.expire(cx.now());
         plans
             .iter()
-            .map(|plan| self.deliver_plan(cx, &Rc::new(plan.clone()), received).sent)
+            .map(|plan| {
+                let plan = Rc::new(plan.clone());
+                self.deliver_plan(cx, &plan, received).sent
+            })
             .collect()
     }
 
@@ -57,55 +65,192 @@ impl Realtime {
         plan: &Rc<Plan>,
         received: MonoMillis,
     ) -> Cost {
-        self.counters.events.count(plan.kind);
+        if plan.cause == Cause::Event {
+            self.counters.events.count(plan.kind);
+        }
+        let mut terms = std::mem::take(&mut self.terms);
+        self.digest_terms(&plan.candidates, &mut terms);
+        let subject = self.subject_digest(&plan.subject);
         let mut receivers = std::mem::take(&mut self.receivers);
-        let matches = self.collect(&plan.candidates, &mut receivers);
+        let former = self.former_state(plan, subject, &terms);
+        let mut matches = terms.len() + self.collect(plan, &terms, &mut receivers);
+
+        let evaluation = self.evaluation(cx, plan);
+        let cursor = self
+            .history
+            .cursor(plan.stamp.position.max(self.history.head()));
+        let mut builder = DeliveryBuilder::new(plan, cursor, Some(received.0));
+        match &former {
+            None if plan.cause == Cause::Event => {
+                for &key in &receivers {
+                    self.deliver_to(cx, key, &evaluation, &mut builder);
+                }
+            }
+            // A change of rights matters to those only who could or can read the annotation.
+            None => {}
+            Some(former) => {
+                matches +=
+                    self.deliver_transition(cx, former, &receivers, &evaluation, &mut builder);
+            }
+        }
+        let sent = builder.len();
+        if sent > 0 {
+            self.counters.sent += sent as u64;
+            cx.fan_out(builder.finish());
+        }
+        self.history.append(plan, subject, &terms, cx.now().mono);
+
+        receivers.clear();
+        receivers.shrink_to(RECEIVERS_BUFFER);
+        self.receivers = receivers;
+        terms.clear();
+        self.terms = terms;
+        Cost { sent, matches }
+    }
+
+    /// Adds a candidate to a delivery, if it may read the event.
+    #[inline]
+    fn deliver_to(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        evaluation: &Evaluation<'_>,
+        builder: &mut DeliveryBuilder<'_>,
+    ) {
+        let Some((decision, with_cursor)) = self.evaluate(cx, key, evaluation) else {
+            return;
+        };
+        let denied = match decision {
+            Decision::Send(variant) if builder.add(key, Form::Variant(variant), with_cursor) => {
+                if with_cursor {
+                    note_cursor(cx, key);
+                }
+                None
+            }
+            Decision::Send(_) => Some(DenyReason::Permission),
+            Decision::Deny(reason) => Some(reason),
+        };
+        if let Some(reason) = denied {
+            self.counters.withheld.count(reason);
+        }
+    }
+
+    /// Delivers a plan that replaces a state with other receivers. A connection that could read the
+    /// former state and may not read the new one is sent a deletion. Returns the number of
+    /// connections examined in addition to `receivers`.
+    fn deliver_transition(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        former: &FormerState,
+        receivers: &[ConnKey],
+        evaluation: &Evaluation<'_>,
+        builder: &mut DeliveryBuilder<'_>,
+    ) -> usize {
+        let mut readers = Vec::new();
+        for term in &*former.terms {
+            self.index.collect(*term, &mut readers);
+        }
+        readers.sort_unstable();
+        readers.dedup();
+        let is_event = evaluation.plan.cause == Cause::Event;
+        for &key in receivers {
+            let could_read = readers.binary_search(&key).is_ok()
+                && self.may_read(key, &former.plan.rules, evaluation);
+            // An event is sent to all that may read it, a change of rights only to those that could
+            // not before.
+            if self.may_read(key, &evaluation.plan.rules, evaluation) {
+                if is_event || !could_read {
+                    self.deliver_to(cx, key, evaluation, builder);
+                }
+            } else if could_read {
+                self.retract(cx, key, evaluation, builder);
+            } else if is_event {
+                self.deliver_to(cx, key, evaluation, builder);
+            }
+        }
+        // Connections whose filters match only the former state.
+        for &key in &readers {
+            let is_gone = evaluation.plan.kind == EventKind::Delete
+                || !self.may_read(key, &evaluation.plan.rules, evaluation);
+            if is_gone
+                && receivers.binary_search(&key).is_err()
+                && self.may_read(key, &former.plan.rules, evaluation)
+            {
+                self.retract(cx, key, evaluation, builder);
+            }
+        }
+        readers.len()
+    }
+
+    /// Sends the deletion of an annotation to a connection that could read it. The client that caused
+    /// the event knows its effect.
+    fn retract(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        evaluation: &Evaluation<'_>,
+        builder: &mut DeliveryBuilder<'_>,
+    ) {
+        if let Some((_, with_cursor)) = self.evaluate(cx, key, evaluation)
+            && builder.add(key, Form::Retraction, with_cursor)
+        {
+            self.counters.recovery.retractions += 1;
+            if with_cursor {
+                note_cursor(cx, key);
+            }
+        }
+    }
+
+    /// Returns whether a connection may read a state with these rules now.
+    fn may_read(&self, key: ConnKey, rules: &[Rule], evaluation: &Evaluation<'_>) -> bool {
+        let is_silenced = || self.principals.is_silenced(key, evaluation.expiry_limit);
+        let decision = match self.principals.of(key) {
+            Some(_) if is_silenced() => return false,
+            principal => decide(rules, principal),
+        };
+        matches!(decision, Decision::Send(_))
+    }
+
+    /// Returns the state that a plan replaces, if its receivers may differ.
+    fn former_state(&self, plan: &Plan, subject: Digest, terms: &[Digest]) -> Option<FormerState> {
+        let is_kept = plan.stamp.position > self.history.head();
+        let entry = self.history.of_subject(subject).filter(|_| is_kept)?;
+        let differs = entry.plan.rules != plan.rules || *entry.terms != *terms;
+        let is_annotation = matches!(plan.subject, Subject::Annotation(_));
+        (differs && is_annotation).then(|| FormerState {
+            plan: Rc::clone(&entry.plan),
+            terms: Rc::clone(&entry.terms),
+        })
+    }
+
+    /// Returns the parts of a plan's evaluation that are the same for all receivers.
+    pub(super) fn evaluation<'a>(&self, cx: &Cx<'_, ApiSession>, plan: &'a Plan) -> Evaluation<'a> {
         let excluded = plan.exclude_client.as_deref();
-        let evaluation = Evaluation {
+        let excluded = excluded.filter(|_| plan.cause == Cause::Event);
+        Evaluation {
             plan,
             excluded: excluded.map(|client| self.digester.client_id(client)),
             anonymous: decide(&plan.rules, None),
             expiry_limit: self.expiry_limit(cx.now()),
-        };
-        let mut builder = DeliveryBuilder::new(plan);
-        builder.delivery.since = Some(received.0);
-        for &key in &receivers {
-            let Some(decision) = self.evaluate(cx, key, &evaluation) else {
-                continue;
-            };
-            let denied = match decision {
-                Decision::Send(variant) if builder.add(key, variant) => None,
-                Decision::Send(_) => Some(DenyReason::Permission),
-                Decision::Deny(reason) => Some(reason),
-            };
-            if let Some(reason) = denied {
-                self.counters.withheld.count(reason);
-            }
         }
-        receivers.clear();
-        receivers.shrink_to(RECEIVERS_BUFFER);
-        self.receivers = receivers;
-
-        let sent = builder.delivery.to.len();
-        if sent > 0 {
-            self.counters.sent += sent as u64;
-            cx.fan_out(builder.delivery);
-        }
-        Cost { sent, matches }
     }
 
-    /// Returns the decision on a candidate. `None` if the connection is closed, or its client caused
-    /// the event.
+    /// Returns the decision on a candidate, and whether its messages carry cursors. `None` if the
+    /// connection is closed, its client caused the event, or a replay will send the event.
     #[inline]
     fn evaluate(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         evaluation: &Evaluation<'_>,
-    ) -> Option<Decision> {
+    ) -> Option<(Decision, bool)> {
         let session = cx.session(key)?;
+        if session.has(SessionFlag::Replaying) && evaluation.plan.stamp.position != 0 {
+            return None;
+        }
         self.counters.matched += 1;
-        let is_traced = session.is_traced;
+        let is_traced = session.has(SessionFlag::Traced);
+        let with_cursor = session.has(SessionFlag::Cursors);
         let kind = evaluation.plan.kind;
         // h compares null with null, and thus withholds events without a client from connections
         // without one. Here only the named client is excluded.
@@ -116,14 +261,7 @@ impl Realtime {
             }
             return None;
         }
-        let principal = self.principals.of(key);
-        let decision = match principal {
-            Some(_) if self.principals.is_silenced(key, evaluation.expiry_limit) => {
-                Decision::Deny(DenyReason::Permission)
-            }
-            Some(_) => decide(&evaluation.plan.rules, principal),
-            None => evaluation.anonymous,
-        };
+        let decision = self.decision(key, evaluation);
         if is_traced {
             let outcome = match decision {
                 Decision::Send(variant) => Ok(variant),
@@ -131,7 +269,19 @@ impl Realtime {
             };
             self.trace_decision(cx, key, kind, outcome);
         }
-        Some(decision)
+        Some((decision, with_cursor))
+    }
+
+    /// Returns the decision of a plan's rules on a connection, given its identity now.
+    #[inline]
+    pub(super) fn decision(&self, key: ConnKey, evaluation: &Evaluation<'_>) -> Decision {
+        match self.principals.of(key) {
+            Some(_) if self.principals.is_silenced(key, evaluation.expiry_limit) => {
+                Decision::Deny(DenyReason::Permission)
+            }
+            Some(principal) => decide(&evaluation.plan.rules, Some(principal)),
+            None => evaluation.anonymous,
+        }
     }
 
     /// Logs the decision on a traced connection: the variant to send, or the reason for sending
@@ -157,81 +307,67 @@ impl Realtime {
     }
 
     /// Collects the candidate connections without duplicates, in arena order, so that their slots
-    /// are visited sequentially. Returns the number of terms and connections examined.
-    fn collect(&self, candidates: &Candidates, receivers: &mut Vec<ConnKey>) -> usize {
-        let terms = match candidates {
-            Candidates::Terms(terms) => terms.len(),
-            Candidates::User(_) => 1,
-        };
-        match candidates {
-            Candidates::Terms(terms) => {
+    /// are visited sequentially. Returns the number of connections examined.
+    fn collect(&self, plan: &Plan, terms: &[Digest], receivers: &mut Vec<ConnKey>) -> usize {
+        match &plan.candidates {
+            Candidates::Terms(_) => {
                 for term in terms {
-                    let digest = self.digester.term(term.field, &term.value);
-                    self.index.collect(digest, receivers);
+                    self.index.collect(*term, receivers);
                 }
             }
             Candidates::User(userid) => receivers.extend(self.principals.connections_of(userid)),
         }
-        let matches = terms + receivers.len();
+        let matches = receivers.len();
         receivers.sort_unstable();
         receivers.dedup();
         matches
     }
+
+    /// Writes the digests of a plan's terms to `out`, sorted and without duplicates.
+    pub(super) fn digest_terms(&self, candidates: &Candidates, out: &mut Vec<Digest>) {
+        out.clear();
+        match candidates {
+            Candidates::Terms(terms) => {
+                let digest =
+                    |term: &crate::model::Term| self.digester.term(term.field, &term.value);
+                out.extend(terms.iter().map(digest));
+                out.sort_unstable();
+                out.dedup();
+            }
+            Candidates::User(userid) => out.push(self.digester.userid(userid)),
+        }
+    }
+
+    /// Returns the digest of the object of a plan.
+    pub(super) fn subject_digest(&self, subject: &Subject) -> Digest {
+        match subject {
+            Subject::Annotation(id) => self.digester.term(crate::model::Field::Id, id),
+            Subject::User(userid) => self.digester.userid(userid),
+        }
+    }
 }
 
 /// A plan, with the results that are the same for all receivers.
-struct Evaluation<'a> {
-    plan: &'a Plan,
+pub(super) struct Evaluation<'a> {
+    pub plan: &'a Plan,
     /// The digest of the client that caused the event.
-    excluded: Option<Digest>,
+    pub excluded: Option<Digest>,
     /// The decision on anonymous receivers.
     anonymous: Decision,
     /// The limit for [`Principals::is_silenced`](super::principals::Principals::is_silenced).
-    expiry_limit: UnixMillis,
+    pub expiry_limit: UnixMillis,
 }
 
-/// A delivery under construction. Each variant is encoded when its first receiver is added.
-struct DeliveryBuilder<'a> {
-    plan: &'a Plan,
-    /// The index of each variant's frame.
-    frames: Vec<Option<u8>>,
-    delivery: Delivery,
+/// A state that a plan replaces.
+struct FormerState {
+    plan: Rc<Plan>,
+    terms: Rc<[Digest]>,
 }
 
-impl<'a> DeliveryBuilder<'a> {
-    fn new(plan: &'a Plan) -> Self {
-        DeliveryBuilder {
-            plan,
-            frames: vec![None; plan.variants.len()],
-            delivery: Delivery::default(),
-        }
-    }
-
-    /// Adds a receiver. Returns false if the plan has no such variant. In that case nothing is sent
-    /// rather than a wrong message.
-    fn add(&mut self, key: ConnKey, variant: usize) -> bool {
-        let Some(frame) = self.frame(variant) else {
-            return false;
-        };
-        self.delivery.to.push((key, frame));
-        true
-    }
-
-    fn frame(&mut self, variant: usize) -> Option<u8> {
-        let known = self.frames.get_mut(variant)?;
-        if known.is_none() {
-            let text = self.plan.variants.get(variant)?;
-            *known = Some(u8::try_from(self.delivery.frames.len()).ok()?);
-            let frame: Rc<Frame> = match self.plan.kind {
-                // Not compressed: the message contains private data of the user, which its
-                // compressed length could leak (CRIME, BREACH). Annotations are the same for all
-                // their readers.
-                EventKind::SessionChange => Frame::uncompressed(text),
-                EventKind::Create | EventKind::Update | EventKind::Delete => Frame::text(text),
-            };
-            self.delivery.frames.push(frame);
-        }
-        *known
+/// Notes that a connection is sent a cursor.
+fn note_cursor(cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
+    if let Some(session) = cx.session(key) {
+        session.set(SessionFlag::Marked, true);
     }
 }
 

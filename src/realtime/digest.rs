@@ -5,7 +5,7 @@
 //! construct collisions. After a collision, a connection would be a candidate for an event that it
 //! did not subscribe to, and the rules of the audience, which compare strings, would still decide.
 
-use std::hash::Hasher as _;
+use std::hash::{BuildHasher, Hasher};
 
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
@@ -18,6 +18,15 @@ use crate::uri::split_key;
 pub struct Digest(u64, u64);
 
 impl Digest {
+    /// Returns the digest of a client with a user; `None` is anonymous.
+    pub(super) fn of_client(client: Digest, user: Option<Digest>) -> Digest {
+        let user = user.unwrap_or_default();
+        Digest(
+            client.0 ^ user.0.rotate_left(32),
+            client.1 ^ user.1.rotate_left(32),
+        )
+    }
+
     /// Returns one half of the digest, for a hash table.
     pub fn table_hash(self) -> u64 {
         self.0
@@ -40,6 +49,37 @@ impl Digest {
     /// Returns the digest with these halves.
     pub fn from_words([low, high]: [u64; 2]) -> Self {
         Digest(low, high)
+    }
+}
+
+/// A hasher for maps by digest, which uses a half of the digest as it is: digests are keyed hashes
+/// already.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DigestHasher {
+    hash: u64,
+}
+
+impl Hasher for DigestHasher {
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.hash = self.hash.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, half: u64) {
+        self.hash ^= half;
+    }
+}
+
+impl BuildHasher for DigestHasher {
+    type Hasher = DigestHasher;
+
+    fn build_hasher(&self) -> DigestHasher {
+        DigestHasher::default()
     }
 }
 

@@ -9,6 +9,8 @@ use crate::ws::CloseCode;
 use super::filter::{self, FilterError};
 use super::message::{self, MAX_ID_LEN, MessageKind, ParseError};
 use super::reply::{self, Rejection};
+use super::resume::{ResumePoint, Since, SinceError};
+use super::session::SessionFlag;
 use super::{ApiSession, Realtime, cost, encoding, json};
 
 impl Realtime {
@@ -66,9 +68,10 @@ impl Realtime {
                 self.counters.messages.client_id += 1;
                 self.set_client_id(cx, key, value).map(|()| None)
             }
-            MessageKind::Filter { filter } => {
+            MessageKind::Filter { filter, since } => {
                 self.counters.messages.filter += 1;
-                self.set_filter(cx, key, filter).map(|()| None)
+                let reply = self.set_filter(cx, key, filter, (since, message.id));
+                reply.map(|point| point.map(Reply::Filter))
             }
             MessageKind::Unknown { type_ } => {
                 self.counters.messages.unknown += 1;
@@ -88,6 +91,11 @@ impl Realtime {
         match outcome {
             Ok(None) => return,
             Ok(Some(Reply::Pong)) => reply::pong(&mut self.reply, id),
+            Ok(Some(Reply::Filter(point))) => {
+                let mut text = std::mem::take(&mut self.reply);
+                self.write_resumed(&mut text, point, id);
+                self.reply = text;
+            }
             Ok(Some(Reply::WhoYouAre)) => {
                 cx.charge(cost::LOOKUP);
                 let userid = self.principals.of(key).map(|principal| principal.userid());
@@ -113,7 +121,9 @@ impl Realtime {
         if !self.tracer.is_on() {
             return;
         }
-        let is_traced = cx.session(key).is_some_and(|session| session.is_traced);
+        let is_traced = cx
+            .session(key)
+            .is_some_and(|session| session.has(SessionFlag::Traced));
         let now = cx.now().mono;
         let (kind, prefix) = kind.map_or(("", ""), |kind| (kind, " type="));
         let mut log = |line| self.tracer.log(key, is_traced, now, line);
@@ -136,9 +146,7 @@ impl Realtime {
             let id = json::string(value).ok_or(Rejection::InvalidValue)?;
             Some(self.digester.client_id(&id))
         };
-        if let Some(session) = cx.session(key) {
-            session.set_client(client);
-        }
+        self.set_client(cx, key, client);
         Ok(())
     }
 
@@ -147,7 +155,8 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         filter: Option<&str>,
-    ) -> Result<(), Rejection<'static>> {
+        (since, id): (Option<&str>, Option<&str>),
+    ) -> Result<Option<ResumePoint>, Rejection<'static>> {
         let filter = filter.ok_or(Rejection::MissingFilter)?;
         let limit = self.settings.max_terms;
         let mut spent = 0;
@@ -169,11 +178,39 @@ impl Realtime {
                 at_most: SMALL_FILTER,
             });
         }
+        let resume = self.parse_since(cx, since);
+        let resume = resume.map_err(Rejection::InvalidCursor)?;
         self.index.replace(key, &terms);
-        Ok(())
+        if let Some(session) = cx.session(key) {
+            session.set(SessionFlag::Filter, true);
+        }
+        let point = match resume {
+            Some(resume) => self.resume_since(cx, key, resume, id),
+            None => None,
+        };
+        self.recognize(cx, key);
+        Ok(point)
     }
 
-    fn count_rejection(&mut self, rejection: Rejection<'_>) {
+    /// Parses `since`, and looks it up if the history is ready.
+    fn parse_since(
+        &self,
+        cx: &mut Cx<'_, ApiSession>,
+        since: Option<&str>,
+    ) -> Result<Option<(Since, Option<ResumePoint>)>, SinceError> {
+        let Some(since) = since.filter(|since| *since != "null") else {
+            return Ok(None);
+        };
+        cx.charge(cost::RESUME);
+        let since = Since::parse(since)?;
+        let point = match self.history.is_ready() {
+            true => Some(self.resume_point(since, cx.now().unix)?),
+            false => None,
+        };
+        Ok(Some((since, point)))
+    }
+
+    pub(super) fn count_rejection(&mut self, rejection: Rejection<'_>) {
         let errors = &mut self.counters.errors;
         *match rejection {
             Rejection::InvalidType(_) => &mut errors.invalid_type,
@@ -185,6 +222,7 @@ impl Realtime {
                 &mut errors.too_many_terms
             }
             Rejection::FiltersFull { .. } => &mut errors.filters_full,
+            Rejection::InvalidCursor(_) => &mut errors.invalid_cursor,
             Rejection::LongId { .. } => &mut errors.long_id,
         } += 1;
     }
@@ -195,6 +233,7 @@ impl Realtime {
 enum Reply {
     Pong,
     WhoYouAre,
+    Filter(ResumePoint),
 }
 
 /// The number of terms up to which filters are accepted even if `limits.filters_total` is reached,

@@ -94,6 +94,15 @@ impl Index {
         }
     }
 
+    /// Returns the terms of a connection.
+    pub fn terms_of(&self, key: ConnKey) -> Vec<Digest> {
+        let own = self.filter(self.heads.get(key));
+        own.filter(|subscription| subscription.key == key)
+            .filter_map(|subscription| self.table.group(subscription.links.group()))
+            .copied()
+            .collect()
+    }
+
     /// Returns the number of subscriptions: the sum of the terms of all connections.
     pub fn subscriptions(&self) -> usize {
         self.table.len()

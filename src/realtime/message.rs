@@ -24,6 +24,8 @@ pub(super) enum MessageKind<'a> {
     },
     Filter {
         filter: Option<&'a str>,
+        /// The cursor from which to resume.
+        since: Option<&'a str>,
     },
     /// The JSON text of an unknown type; `null` if the type is missing.
     Unknown {
@@ -68,6 +70,7 @@ pub(super) fn parse(text: &str) -> Result<ClientMessage<'_>, ParseError> {
         "messageType" => members.message_type = Some(value),
         "value" => members.value = Some(value),
         "filter" => members.filter = Some(value),
+        "since" => members.since = Some(value),
         _ => {}
     });
     match object {
@@ -85,6 +88,7 @@ struct Members<'a> {
     message_type: Option<&'a str>,
     value: Option<&'a str>,
     filter: Option<&'a str>,
+    since: Option<&'a str>,
 }
 
 impl<'a> Members<'a> {
@@ -104,6 +108,7 @@ impl<'a> Members<'a> {
         let client_id = MessageKind::ClientId { value: self.value };
         let filter = MessageKind::Filter {
             filter: self.filter,
+            since: self.since,
         };
         let type_ = self.type_.unwrap_or("null");
         if type_ == "null" {
@@ -137,7 +142,10 @@ mod tests {
     fn message_kinds_are_recognized() {
         let unknown = |type_| MessageKind::Unknown { type_ };
         let client_id = |value| MessageKind::ClientId { value };
-        let filter = |filter| MessageKind::Filter { filter };
+        let filter = |filter| MessageKind::Filter {
+            filter,
+            since: None,
+        };
         for (text, expected) in [
             (r#"{"type":"ping"}"#, MessageKind::Ping),
             (r#"{"type":"p\u0069ng"}"#, MessageKind::Ping),

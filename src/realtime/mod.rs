@@ -49,14 +49,18 @@ mod encoding;
 mod event_queue;
 mod filter;
 mod group_table;
+mod history;
 mod index;
 mod invariants;
 mod json;
 mod message;
+mod outgoing;
 mod principals;
 mod remembered;
+mod replay;
 mod reply;
 mod request;
+mod resume;
 mod rules;
 mod session;
 mod slab;
@@ -74,8 +78,8 @@ use crate::net::{ConnCx, ConnKey, Cx, Verdict};
 pub use client_log::{Decoder as ClientLogDecoder, Loaded as LoadedClients};
 pub use clients::{ClientLog, Clients};
 pub use counters::{
-    ApiCounters, AuthCounters, ErrorCounters, EventCounters, MessageCounters, RejectedCounters,
-    WithheldCounters,
+    ApiCounters, AuthCounters, ErrorCounters, EventCounters, MessageCounters, RecoveryCounters,
+    RejectedCounters, WithheldCounters,
 };
 pub use event_queue::{Completion, EventQueue, TurnLimits};
 pub use remembered::Received;
@@ -90,14 +94,19 @@ pub mod parts {
     };
     pub use super::digest::{Digest, Digester};
     pub use super::filter::{FilterError, parse as parse_filter};
+    pub use super::history::Cursor;
     pub use super::index::Index;
     pub use super::remembered::Remembered;
 }
 
-use digest::Digester;
+use digest::{Digest, Digester};
+use history::History;
 use index::Index;
 use principals::Principals;
+use replay::{Reconciles, Replays};
 use request::{Credentials, Route};
+use resume::Resumption;
+use session::SessionFlag;
 use tracer::Tracer;
 
 /// The configurable behavior of the API.
@@ -154,9 +163,14 @@ pub struct Realtime {
     principals: Principals,
     pending_opens: BTreeMap<ConnKey, PendingOpen>,
     clients: Clients,
-    /// Buffers reused between calls: the text of a reply, and the receivers of an event.
+    history: History,
+    replays: Replays,
+    reconciles: Reconciles,
+    resumption: Resumption,
+    /// Buffers reused between calls: the text of a reply, and the receivers and the terms of an event.
     reply: String,
     receivers: Vec<ConnKey>,
+    terms: Vec<Digest>,
     /// The time of the last sweep, in monotonic milliseconds.
     last_sweep: u64,
     tracer: Tracer,
@@ -179,6 +193,10 @@ impl Realtime {
         Realtime {
             backend,
             clients: Clients::new(settings.history.clients, seed),
+            history: History::new(settings.history),
+            replays: Replays::default(),
+            reconciles: Reconciles::default(),
+            resumption: Resumption::default(),
             settings,
             index: Index::default(),
             principals: Principals::new(Rc::clone(&digester)),
@@ -186,6 +204,7 @@ impl Realtime {
             pending_opens: BTreeMap::new(),
             reply: String::new(),
             receivers: Vec::new(),
+            terms: Vec::new(),
             last_sweep: 0,
             tracer: Tracer::default(),
             counters: ApiCounters::default(),
@@ -240,7 +259,7 @@ impl Realtime {
         let key = cx.key();
         let is_traced = self.tracer.open(key);
         if let Some(session) = cx.session(key) {
-            session.is_traced = is_traced;
+            session.set(SessionFlag::Traced, is_traced);
         }
         if self.tracer.is_on() {
             self.trace_open(cx, key, is_traced);
@@ -258,11 +277,15 @@ impl Realtime {
     pub fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
         if let Some(info) = cx.close_info().filter(|_| self.tracer.is_on()) {
             let line = format_args!("closed code={} by={}", info.code, info.cause);
-            self.tracer.log(key, session.is_traced, cx.now().mono, line);
+            let is_traced = session.has(SessionFlag::Traced);
+            self.tracer.log(key, is_traced, cx.now().mono, line);
         }
-        if session.is_traced {
+        if session.has(SessionFlag::Traced) {
             self.tracer.close();
         }
+        self.remember(cx, key, &session);
+        self.replays.remove(key);
+        self.reconciles.remove(key);
         self.index.remove(key);
         self.principals.log_out(key);
     }
@@ -285,7 +308,14 @@ impl Realtime {
         self.index.shrink();
         self.principals.shrink();
         self.clients.shrink();
+        self.history.on_tick(now.unix, now.mono);
+        self.send_marks(cx);
         self.tracer.on_tick(now.mono);
+    }
+
+    /// Called when the queued output of a connection has been sent.
+    pub fn on_drain(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
+        self.replays.wake(cx.key());
     }
 
     /// Handles a message from a backend. Ignores events ([`BackendEvent::Published`], [`BackendEvent::QueueEvents`]),
@@ -298,7 +328,11 @@ impl Realtime {
             BackendEvent::Memberships {
                 userid,
                 memberships,
-            } => self.principals.set_memberships(&userid, memberships),
+            } => {
+                self.principals.set_memberships(&userid, memberships);
+                self.queue_reconciles();
+            }
+            BackendEvent::History(event) => self.on_history(cx, event),
             BackendEvent::TokenEnded { token, cause } => {
                 let keys = self.principals.connections_with(token);
                 self.end_tokens(cx, keys, cause);
@@ -307,12 +341,16 @@ impl Realtime {
                 let keys = self.principals.connections_of(&userid);
                 self.end_tokens(cx, keys, EndCause::UserDeleted);
             }
-            BackendEvent::History(_)
-            | BackendEvent::Published { .. }
+            BackendEvent::Published { .. }
             | BackendEvent::QueueEvents { .. }
             | BackendEvent::Replanned { .. }
             | BackendEvent::Health { .. } => {}
         }
+    }
+
+    /// Records that all changes up to this time by the backend's clock have been delivered.
+    pub fn set_watermark(&mut self, time: crate::model::UnixMillis) {
+        self.history.set_watermark(time);
     }
 
     /// Returns the counters and current values.
@@ -325,6 +363,14 @@ impl Realtime {
             index_bytes: self.index.bytes() as u64,
             filter_bytes: self.index.footprint() as u64,
             suppressed_lines: self.tracer.suppressed(),
+            recovery: RecoveryCounters {
+                replays: (self.replays.len() + self.resumption.waiting()) as u64,
+                entries: self.history.len() as u64,
+                bytes: self.history.bytes() as u64,
+                oldest: self.history.oldest_time().unwrap_or_default(),
+                clients: self.clients.len() as u64,
+                ..self.counters.recovery
+            },
             ..self.counters
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Principals {
     /// The logins, grouped by user.
     table: GroupTable<Principal, Login>,
     deadlines: TokenDeadlines,
+    /// Connected users whose memberships have changed, as they were before.
+    changes: Vec<Principal>,
 }
 
 /// A user, shared by the user's connections.
@@ -59,9 +61,17 @@ impl Principal {
         self.memberships.get(at.ok()?)
     }
 
-    fn set_memberships(&mut self, mut memberships: Vec<Membership>) {
+    /// Replaces the memberships. Returns the user before, if they differ.
+    fn set_memberships(&mut self, mut memberships: Vec<Membership>) -> Option<Principal> {
         memberships.sort_unstable();
-        self.memberships = memberships.into();
+        if *self.memberships == *memberships {
+            return None;
+        }
+        Some(Principal {
+            userid: self.userid.clone(),
+            memberships: std::mem::replace(&mut self.memberships, memberships.into()),
+            hash: self.hash,
+        })
     }
 }
 
@@ -73,6 +83,7 @@ impl Principals {
             by_conn: ConnMap::default(),
             table: GroupTable::default(),
             deadlines: TokenDeadlines::default(),
+            changes: Vec::new(),
         }
     }
 
@@ -99,8 +110,10 @@ impl Principals {
         };
         let (user, login) = self.table.insert(user, login);
         self.by_conn.set(key, login);
+        let is_new = self.table.only_member(user).is_some();
         if let Some(user) = self.table.group_mut(user) {
-            user.set_memberships(identity.memberships);
+            let before = user.set_memberships(identity.memberships);
+            self.changes.extend(before.filter(|_| !is_new));
         }
         self.deadlines.log_in(key, expires, now);
     }
@@ -122,8 +135,13 @@ impl Principals {
     pub(super) fn set_memberships(&mut self, userid: &str, memberships: Vec<Membership>) {
         let user = self.find(userid);
         if let Some(user) = user.and_then(|user| self.table.group_mut(user)) {
-            user.set_memberships(memberships);
+            self.changes.extend(user.set_memberships(memberships));
         }
+    }
+
+    /// Takes the users whose memberships have changed since the last call, as they were before.
+    pub(super) fn take_changes(&mut self) -> Vec<Principal> {
+        std::mem::take(&mut self.changes)
     }
 
     /// Returns the connections of a user.

@@ -4,6 +4,7 @@
 //! the receiver of a reply, or how it is sent. Every function appends to `out`.
 
 use super::json;
+use super::resume::SinceError;
 
 /// The reason why a message was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(super) enum Rejection<'a> {
     TooManyClauses { limit: usize },
     /// A filter that exceeds the memory limit of all filters.
     FiltersFull { at_most: usize },
+    /// The cursor in `since` is invalid.
+    InvalidCursor(SinceError),
     /// A number in `id` with more characters than the limit. The reply does not repeat it.
     LongId { limit: usize },
 }
@@ -39,6 +42,7 @@ impl Rejection<'_> {
             Rejection::InvalidFilter => "invalid_filter",
             Rejection::TooManyTerms { .. } | Rejection::TooManyClauses { .. } => "too_many_terms",
             Rejection::FiltersFull { .. } => "filters_full",
+            Rejection::InvalidCursor(_) => "invalid_cursor",
             Rejection::LongId { .. } => "long_id",
         }
     }
@@ -61,6 +65,47 @@ pub(super) fn whoyouare(out: &mut String, userid: Option<&str>, id: &str) {
     out.push_str(r#", "ok": true, "reply_to": "#);
     out.push_str(id);
     out.push('}');
+}
+
+/// Writes the reply to a filter with `since`: the cursor from which the connection resumes, and the
+/// oldest possible one if events before it are missing.
+pub(super) fn filter(out: &mut String, cursor: &str, oldest: Option<&str>, id: &str) {
+    out.push_str(r#"{"type": "filter", "ok": true, "reply_to": "#);
+    out.push_str(id);
+    out.push_str(r#", "cursor": "#);
+    push_string(out, cursor);
+    match oldest {
+        None => out.push_str(r#", "recovered": true}"#),
+        Some(oldest) => {
+            out.push_str(r#", "recovered": false, "oldest": "#);
+            push_string(out, oldest);
+            out.push('}');
+        }
+    }
+}
+
+/// Writes the notice that events are missing, for a client that does not use cursors.
+pub(super) fn gap(out: &mut String, oldest: &str) {
+    out.push_str(r#"{"type": "recovery", "recovered": false, "oldest": "#);
+    push_string(out, oldest);
+    out.push('}');
+}
+
+/// Writes a cursor mark.
+pub(super) fn mark(out: &mut String, cursor: &str) {
+    out.push_str(r#"{"type": "cursor", "cursor": "#);
+    push_string(out, cursor);
+    out.push('}');
+}
+
+/// Writes the notification that an annotation has become unreadable: its deletion, in the format of
+/// events.
+pub(super) fn retraction(out: &mut String, id: &str) {
+    out.push_str(
+        r#"{"type":"annotation-notification","options":{"action":"delete"},"payload":[{"id":"#,
+    );
+    push_string(out, id);
+    out.push_str("}]}");
 }
 
 /// Writes the reply to a rejected message.
@@ -92,6 +137,14 @@ pub(super) fn error(out: &mut String, rejection: Rejection<'_>, id: &str) {
                 "no memory for this filter now: filters of all clients take too much; use at \
                  most {at_most} values, or try again later"
             ),
+        ),
+        Rejection::InvalidCursor(SinceError::Malformed) => (
+            "invalid_cursor",
+            "\"since\" must be a cursor from this server, an RFC 3339 time, or \"now\"".to_owned(),
+        ),
+        Rejection::InvalidCursor(SinceError::Future) => (
+            "invalid_cursor",
+            "\"since\" is later than all events of this server".to_owned(),
         ),
         Rejection::LongId { limit } => (
             "invalid_data",

@@ -11,22 +11,51 @@ pub struct ApiSession {
     /// The digest of the connection's client id. Client ids are only compared, so 16 bytes suffice
     /// for any length.
     client: Digest,
-    /// Whether the client id is set. A flag rather than an `Option`, so that the next field needs
-    /// no further space.
-    has_client: bool,
-    /// Whether the connection asked for tracing.
-    pub(super) is_traced: bool,
+    flags: u8,
+}
+
+/// A property of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum SessionFlag {
+    /// The client id is set.
+    Client = 1,
+    /// The connection asked for tracing.
+    Traced = 1 << 1,
+    /// A filter has been set.
+    Filter = 1 << 2,
+    /// The client id and a filter have been set, so that the client can be recognized when it
+    /// reconnects.
+    Registered = 1 << 3,
+    /// The connection uses cursors.
+    Cursors = 1 << 4,
+    /// A replay is in progress: the connection receives events from the history only.
+    Replaying = 1 << 5,
+    /// A message with a cursor has been sent since the last cursor mark.
+    Marked = 1 << 6,
 }
 
 impl ApiSession {
     /// Returns the digest of the client id, if it is set.
     pub(super) fn client(&self) -> Option<Digest> {
-        self.has_client.then_some(self.client)
+        self.has(SessionFlag::Client).then_some(self.client)
     }
 
     pub(super) fn set_client(&mut self, client: Option<Digest>) {
-        self.has_client = client.is_some();
+        self.set(SessionFlag::Client, client.is_some());
         self.client = client.unwrap_or_default();
+    }
+
+    #[inline]
+    pub(super) fn has(&self, flag: SessionFlag) -> bool {
+        self.flags & flag as u8 != 0
+    }
+
+    pub(super) fn set(&mut self, flag: SessionFlag, value: bool) {
+        match value {
+            true => self.flags |= flag as u8,
+            false => self.flags &= !(flag as u8),
+        }
     }
 }
 

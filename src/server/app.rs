@@ -8,7 +8,9 @@ use crate::admin::{Admin, ServerState};
 use crate::backend::Stats;
 use crate::config::InsecureSetting;
 use crate::http::{Request, Response};
-use crate::model::{AckGuard, BackendEvent, MonoMillis, RequestId};
+use crate::model::{
+    AckGuard, BackendEvent, Cause, HistoryEvent, MonoMillis, RequestId, UnixMillis,
+};
 use crate::net::{
     ConnCx, ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, RequestCx, Verdict,
 };
@@ -53,6 +55,8 @@ pub(super) enum BatchOrigin {
     Feed { _receipt: AckGuard },
     /// The backend, because rights have changed.
     Replan,
+    /// The backend, which has sent all changes up to this time. An empty batch.
+    Watermark(UnixMillis),
 }
 
 /// Returns an empty queue.
@@ -195,6 +199,12 @@ impl Handler for App {
                 let origin = BatchOrigin::Feed { _receipt: ack };
                 self.events.push(plans, received, origin);
             }
+            // Takes effect when all events before it have been delivered.
+            BackendEvent::History(HistoryEvent::Watermark(time)) => {
+                let received = MonoMillis(cx.now().mono);
+                let origin = BatchOrigin::Watermark(time);
+                self.events.push(Vec::new(), received, origin);
+            }
             BackendEvent::Replanned { plans } => {
                 let received = MonoMillis(cx.now().mono);
                 self.events.push(plans, received, BatchOrigin::Replan);
@@ -208,22 +218,14 @@ impl Handler for App {
     }
 
     fn on_turn(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
-        if self.events.is_empty() {
-            return false;
-        }
-        let admin = &mut self.admin;
-        let done =
-            |cx: &mut Cx<'_, ApiSession>, completion: Completion<'_, BatchOrigin>| match completion
-            {
-                Completion::Event(plan, count) => {
-                    admin.record_events(cx.now().unix, std::slice::from_ref(plan), &[count]);
-                }
-                Completion::Batch(BatchOrigin::Publisher(request_id), counts) => {
-                    admin.on_published(cx, request_id, Ok(counts));
-                }
-                Completion::Batch(BatchOrigin::Feed { .. } | BatchOrigin::Replan, _) => {}
-            };
-        self.realtime.deliver_queued(cx, &mut self.events, done)
+        // Replays follow live events, so that they never delay one by more than a turn.
+        let has_events = self.deliver_events(cx);
+        let has_replays = self.realtime.replay_queued(cx);
+        has_events || has_replays
+    }
+
+    fn on_drain(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
+        self.realtime.on_drain(cx);
     }
 
     fn on_reload(&mut self, cx: &mut Cx<'_, ApiSession>) {
@@ -247,6 +249,34 @@ impl Handler for App {
 }
 
 impl App {
+    /// Delivers queued events as far as the limits of a turn allow. Returns whether events remain.
+    fn deliver_events(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
+        if self.events.is_empty() {
+            return false;
+        }
+        let admin = &mut self.admin;
+        let mut watermark = None;
+        let done =
+            |cx: &mut Cx<'_, ApiSession>, completion: Completion<'_, BatchOrigin>| match completion
+            {
+                // A change of rights is not an event.
+                Completion::Event(plan, count) if plan.cause == Cause::Event => {
+                    admin.record_events(cx.now().unix, std::slice::from_ref(plan), &[count]);
+                }
+                Completion::Event(..) => {}
+                Completion::Batch(BatchOrigin::Publisher(request_id), counts) => {
+                    admin.on_published(cx, request_id, Ok(counts));
+                }
+                Completion::Batch(BatchOrigin::Watermark(time), _) => watermark = Some(time),
+                Completion::Batch(BatchOrigin::Feed { .. } | BatchOrigin::Replan, _) => {}
+            };
+        let has_more = self.realtime.deliver_queued(cx, &mut self.events, done);
+        if let Some(time) = watermark {
+            self.realtime.set_watermark(time);
+        }
+        has_more
+    }
+
     /// Returns whether the server can do all of its work.
     fn is_ready(&self) -> bool {
         self.ready && self.stats.is_connected()

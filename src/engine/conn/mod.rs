@@ -11,11 +11,13 @@ pub(crate) mod uptake;
 
 use std::net::SocketAddr;
 
+use crate::conn::pace::MAX_LAG;
 pub(crate) use crate::conn::phase::Phase;
 use crate::conn::queue::TxQueue;
+use crate::cx::LastActivity;
 use crate::engine::RecentWork;
 use crate::engine::arena::Arena;
-use crate::engine::timer::{Tick, Timer, Timers};
+use crate::engine::timer::{TICK_MS, Tick, Timer, Timers};
 use crate::http::{ChunkedDecoder, HeadLayout, Upgrade};
 use crate::io::socket::Socket;
 use crate::io::transport::Transport;
@@ -241,6 +243,24 @@ impl<S, C> Conn<S, C> {
     }
 }
 
+impl<S: Socket, C> Conn<S, C> {
+    /// Returns the last activity, or an earlier time.
+    pub(crate) fn last_activity(&self) -> LastActivity {
+        let is_ping = self.flags.has(Flags::AWAITING_PONG);
+        // The time of a ping over a slow link includes the time that it needs to arrive.
+        let before = self.last_activity.saturating_sub(1);
+        let is_slow = is_ping && self.transport.pace().lag(self.queued(), before) > 0;
+        let at = match is_slow {
+            true => before.saturating_sub(MAX_LAG),
+            false => self.last_activity,
+        };
+        LastActivity {
+            at: u64::from(at) * TICK_MS,
+            is_ping,
+        }
+    }
+}
+
 impl<S, C> Timers for Arena<Conn<S, C>> {
     fn timer(&mut self, index: u32) -> Option<&mut Timer> {
         self.at_mut(index).map(|conn| &mut conn.timer)
@@ -257,6 +277,11 @@ impl<S: Socket, C> Sessions<C> for Arena<Conn<S, C>> {
 
     fn buffered(&mut self, key: ConnKey) -> usize {
         self.get(key).map_or(0, Conn::queued)
+    }
+
+    fn last_activity(&mut self, key: ConnKey) -> Option<LastActivity> {
+        let conn = self.get(key).filter(|conn| conn.is_open())?;
+        Some(conn.last_activity())
     }
 
     fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {

@@ -133,6 +133,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
+        let last_activity = conn.last_activity();
         conn.flags.clear(Flags::AWAITING_PONG);
         let is_tls = conn.transport.is_tls();
         self.fan_out.unmute(key);
@@ -147,6 +148,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 code: ending.code,
                 cause: ending.label,
                 reason: ending.frame.map_or("", |frame| frame.reason).into(),
+                last_received: self.outbox.last_received(last_activity),
             },
         });
     }

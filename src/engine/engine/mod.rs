@@ -124,6 +124,13 @@ pub struct Engine<S: Socket, H: Handler> {
     has_mail: bool,
 }
 
+/// Returns the longest silence of a peer before it is sent a ping, in milliseconds: the interval with
+/// its spread, and a delay of this server.
+fn ping_silence(config: &Config) -> u64 {
+    let interval = u64::try_from(config.ping_interval.as_millis()).unwrap_or(u64::MAX);
+    interval.saturating_add(interval / 4).saturating_add(1000)
+}
+
 impl<S: Socket, H: Handler> Engine<S, H> {
     /// Creates an engine without connections. `seed` randomizes heartbeats; it need not be secret.
     pub fn new(config: Config, handler: H, seed: u64, now: Now) -> Self {
@@ -136,7 +143,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             scratch,
             deflater: Deflater::default(),
             inflater: Inflater::default(),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(ping_silence(&config)),
             counters: Counters::default(),
             run: RunQueue::default(),
             turn_work: 0,

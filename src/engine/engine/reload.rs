@@ -47,6 +47,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             is_pong_shorter: was(|walk| walk.is_pong_shorter)
                 || self.config.pong_timeout < old.pong_timeout,
         });
+        // Pings sent so far may have followed a longer silence.
+        let silence = super::ping_silence(&self.config);
+        self.outbox.ping_silence = self.outbox.ping_silence.max(silence);
         self.recount_addresses();
         self.with_handler(|handler, cx| handler.on_reload(cx));
         self.apply_effects();

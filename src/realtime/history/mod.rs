@@ -1,0 +1,406 @@
+//! The history: the newest plan on each subject, from which clients resume.
+//!
+//! Owns: the plans and the positions of recent events, their postings by term, and the limits on
+//! both. Must not know: connections. The reactor appends a plan when it is delivered, so that the
+//! history, the replays from it, and live delivery have one order.
+//!
+//! The history is compacted: a plan replaces the previous one on its subject. It is bounded by bytes
+//! and age. When an entry is evicted, the floor rises to its position: clients that resume from a
+//! position below the floor have missed events that are no longer known.
+
+mod cursor;
+mod past;
+mod postings;
+mod timeline;
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use crate::model::{Cause, EpochScope, HistoryStart, Plan};
+
+pub use cursor::Cursor;
+pub(super) use past::{Past, StateAt};
+
+use super::HistorySettings;
+use super::digest::{Digest, DigestHasher};
+use past::MAX_PAST;
+use postings::Postings;
+use timeline::{Reached, Timeline};
+
+/// The history of recent events.
+pub(super) struct History {
+    limits: HistorySettings,
+    phase: Phase,
+    start: HistoryStart,
+    /// The newest position.
+    head: u64,
+    /// The time of the newest entry, in UNIX milliseconds. Entries have increasing times, even if the
+    /// clock was set back.
+    last_time: u64,
+    /// All changes up to this time are in the history.
+    watermark: u64,
+    /// The entries by position.
+    entries: BTreeMap<u64, Entry>,
+    /// The position of the entry of each subject.
+    subjects: HashMap<Digest, u64, DigestHasher>,
+    postings: Postings,
+    timeline: Timeline,
+    /// The accounted bytes of all entries.
+    bytes: usize,
+}
+
+/// The progress of filling the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No backend has started it.
+    Unstarted,
+    /// Plans from before the start are being restored.
+    Filling,
+    Ready,
+}
+
+/// The newest plan on a subject.
+pub(super) struct Entry {
+    pub plan: Rc<Plan>,
+    /// The digest of the subject.
+    pub subject: Digest,
+    /// The digests of the plan's terms, sorted.
+    pub terms: Rc<[Digest]>,
+    /// The position of the last event, which is earlier than the entry's own if rights have changed
+    /// since.
+    pub event_position: u64,
+    /// Earlier states with other receivers, oldest first.
+    pub past: Vec<Past>,
+    time: u64,
+    bytes: usize,
+}
+
+/// The result of looking up a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// The history contains all events after this position.
+    Found(u64),
+    /// Events after the cursor are missing from the history.
+    Gap,
+    /// The cursor is later than all events.
+    Future,
+}
+
+impl History {
+    /// Creates a history that has not been started. Nothing is kept until then.
+    pub(super) fn new(limits: HistorySettings) -> Self {
+        History {
+            limits,
+            phase: Phase::Unstarted,
+            start: HistoryStart {
+                epoch: 0,
+                scope: EpochScope::Stored,
+                floor: 0,
+                floor_time: 0,
+                head: 0,
+            },
+            head: 0,
+            last_time: 0,
+            watermark: 0,
+            entries: BTreeMap::new(),
+            subjects: HashMap::default(),
+            postings: Postings::default(),
+            timeline: Timeline::default(),
+            bytes: 0,
+        }
+    }
+
+    /// Starts the history anew. All entries are dropped.
+    pub(super) fn begin(&mut self, start: HistoryStart) {
+        *self = History::new(self.limits);
+        self.phase = Phase::Filling;
+        self.head = start.head.max(start.floor);
+        self.last_time = start.floor_time;
+        self.watermark = start.floor_time;
+        self.start = start;
+    }
+
+    /// Marks the history as complete.
+    pub(super) fn set_ready(&mut self) {
+        self.phase = Phase::Ready;
+    }
+
+    /// Returns whether clients can resume.
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// Records that all changes up to a time are in the history.
+    pub(super) fn set_watermark(&mut self, time: u64) {
+        self.watermark = self.watermark.max(time);
+    }
+
+    /// Changes the limits. Takes effect with the next entry or tick.
+    pub(super) fn set_limits(&mut self, limits: HistorySettings) {
+        self.limits = limits;
+    }
+
+    /// Returns the newest position.
+    pub(super) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Returns the position after which the history contains all events.
+    pub(super) fn floor(&self) -> u64 {
+        self.start.floor
+    }
+
+    /// Returns the number of entries.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns the accounted bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the time of the oldest entry, in UNIX milliseconds.
+    pub(super) fn oldest_time(&self) -> Option<u64> {
+        self.entries.values().next().map(|entry| entry.time)
+    }
+
+    /// Returns the cursor of a position: all events up to it, and no others, precede the cursor.
+    pub(super) fn cursor(&self, position: u64) -> Cursor {
+        let reached = match self.start.scope {
+            EpochScope::Process => self.watermark,
+            EpochScope::Stored => self.last_time,
+        };
+        // No event after the position may be earlier than the time.
+        let next = match position < self.head {
+            true => self.entries.range(position + 1..).next(),
+            false => None,
+        };
+        Cursor {
+            epoch: self.start.epoch,
+            position,
+            time: match next {
+                Some((_, next)) => reached.min(next.time.saturating_sub(1)),
+                None => reached,
+            },
+        }
+    }
+
+    fn reached(&self) -> Reached {
+        Reached {
+            head: self.head,
+            time: self.cursor(self.head).time,
+        }
+    }
+
+    /// Returns the oldest cursor from which clients can resume.
+    pub(super) fn oldest_cursor(&self) -> Cursor {
+        Cursor {
+            time: self.start.floor_time,
+            ..self.cursor(self.start.floor)
+        }
+    }
+
+    /// Looks up a cursor. `now` is the wall clock in UNIX milliseconds.
+    pub(super) fn look_up(&self, cursor: Cursor, now: u64) -> Lookup {
+        if cursor.epoch == self.start.epoch {
+            return match cursor.position {
+                position if position > self.head => Lookup::Future,
+                position if position < self.start.floor => Lookup::Gap,
+                position => Lookup::Found(position),
+            };
+        }
+        match self.start.scope {
+            EpochScope::Stored => Lookup::Gap,
+            EpochScope::Process => self.look_up_time(cursor.time, now),
+        }
+    }
+
+    /// Looks up a time in UNIX milliseconds: the position before the first event after it.
+    pub(super) fn look_up_time(&self, time: u64, now: u64) -> Lookup {
+        if time > now.max(self.last_time) + CLOCK_TOLERANCE {
+            return Lookup::Future;
+        }
+        if time < self.start.floor_time {
+            return Lookup::Gap;
+        }
+        // Times increase with positions, so the entries can be searched from the newest one. Events
+        // after the time are replayed in any case, which costs more than to count them.
+        let later = self.entries.iter().rev();
+        let first = later.take_while(|(_, entry)| entry.time > time).last();
+        match first {
+            Some((position, _)) => Lookup::Found(position - 1),
+            None => Lookup::Found(self.head),
+        }
+    }
+
+    /// Returns the newest cursor of which is known that it was reached at a time by the monotonic
+    /// clock.
+    pub(super) fn cursor_at(&self, mono: u64) -> Cursor {
+        let Reached { head, time } = self.timeline.at(mono).unwrap_or_default();
+        Cursor {
+            epoch: self.start.epoch,
+            position: head,
+            time,
+        }
+    }
+
+    /// Returns the entry of a subject.
+    pub(super) fn of_subject(&self, subject: Digest) -> Option<&Entry> {
+        self.entries.get(self.subjects.get(&subject)?)
+    }
+
+    /// Returns the entry at a position.
+    pub(super) fn at(&self, position: u64) -> Option<&Entry> {
+        self.entries.get(&position)
+    }
+
+    /// Appends a plan, which replaces the entry of its subject. `terms` are the digests of its terms,
+    /// sorted. Ignores a plan without a position, and one that is not newer than all others.
+    pub(super) fn append(&mut self, plan: &Rc<Plan>, subject: Digest, terms: &[Digest], mono: u64) {
+        let position = plan.stamp.position;
+        if self.phase == Phase::Unstarted || position <= self.head {
+            return;
+        }
+        self.timeline.record(mono, self.reached());
+        self.head = position;
+        if self.limits.memory == 0 {
+            self.start.floor = position;
+            self.start.floor_time = self.start.floor_time.max(plan.stamp.time);
+            return;
+        }
+        let old = self.subjects.get(&subject).copied();
+        let old = old.and_then(|position| self.remove(position));
+        let terms: Rc<[Digest]> = match &old {
+            Some(old) if *old.terms == *terms => Rc::clone(&old.terms),
+            _ => terms.into(),
+        };
+        let event_position = match (plan.cause, &old) {
+            (Cause::RightsChange, Some(old)) => old.event_position,
+            (Cause::RightsChange, None) => 0,
+            (Cause::Event, _) => position,
+        };
+        let past = old.map(|old| old.into_past(position, plan, &terms));
+        self.insert(
+            position,
+            Entry {
+                plan: Rc::clone(plan),
+                subject,
+                terms,
+                event_position,
+                past: past.unwrap_or_default(),
+                time: 0,
+                bytes: 0,
+            },
+        );
+        self.evict_excess();
+    }
+
+    /// Restores a plan from before the start, with its earlier states.
+    pub(super) fn restore(
+        &mut self,
+        plan: &Rc<Plan>,
+        subject: Digest,
+        terms: Vec<Digest>,
+        event_position: u64,
+        mut past: Vec<Past>,
+    ) {
+        let position = plan.stamp.position;
+        if self.phase != Phase::Filling || self.limits.memory == 0 || position <= self.start.floor {
+            return;
+        }
+        if let Some(old) = self.subjects.get(&subject).copied() {
+            self.remove(old);
+        }
+        past.drain(..past.len().saturating_sub(MAX_PAST));
+        self.head = self.head.max(position);
+        self.insert(
+            position,
+            Entry {
+                plan: Rc::clone(plan),
+                subject,
+                terms: terms.into(),
+                event_position,
+                past,
+                time: 0,
+                bytes: 0,
+            },
+        );
+        self.evict_excess();
+    }
+
+    /// Evicts entries by age, and records the newest position. Called periodically.
+    pub(super) fn on_tick(&mut self, unix: u64, mono: u64) {
+        self.timeline.record(mono, self.reached());
+        let oldest = unix.saturating_sub(self.limits.window);
+        for _ in 0..MAX_EVICTIONS {
+            match self.entries.first_key_value() {
+                Some((_, entry)) if entry.time < oldest => self.evict(),
+                _ => break,
+            }
+        }
+        self.evict_excess();
+        self.postings.shrink();
+    }
+
+    /// Appends the positions after `after` of all entries that may match any of these terms, in
+    /// order and without duplicates, at most `limit`. An entry matches a term if its plan or an
+    /// earlier state has it.
+    pub(super) fn matches(&self, terms: &[Digest], after: u64, limit: usize, out: &mut Vec<u64>) {
+        for term in terms {
+            self.postings.after(*term, after, limit, out);
+            let of_subject = self.subjects.get(term).copied();
+            out.extend(of_subject.filter(|position| *position > after));
+        }
+        out.sort_unstable();
+        out.dedup();
+        out.truncate(limit);
+    }
+
+    fn insert(&mut self, position: u64, mut entry: Entry) {
+        self.last_time = self.last_time.max(entry.plan.stamp.time);
+        entry.time = self.last_time;
+        entry.bytes = entry.footprint();
+        self.bytes += entry.bytes;
+        for term in entry.all_terms() {
+            self.postings.push(term, position);
+        }
+        self.subjects.insert(entry.subject, position);
+        self.entries.insert(position, entry);
+    }
+
+    fn remove(&mut self, position: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&position)?;
+        for term in entry.all_terms() {
+            self.postings.remove(term, position);
+        }
+        self.subjects.remove(&entry.subject);
+        self.bytes -= entry.bytes;
+        Some(entry)
+    }
+
+    fn evict_excess(&mut self) {
+        while self.bytes > self.limits.memory && !self.entries.is_empty() {
+            self.evict();
+        }
+    }
+
+    /// Removes the oldest entry.
+    fn evict(&mut self) {
+        let Some((&position, _)) = self.entries.first_key_value() else {
+            return;
+        };
+        if let Some(entry) = self.remove(position) {
+            self.start.floor = self.start.floor.max(position);
+            self.start.floor_time = self.start.floor_time.max(entry.time);
+        }
+    }
+}
+
+/// How far a cursor's time may be ahead of this machine's clock, in milliseconds.
+const CLOCK_TOLERANCE: u64 = 60_000;
+/// The maximum number of entries that a tick evicts because of their age.
+const MAX_EVICTIONS: usize = 4096;
+
+#[cfg(test)]
+mod tests;

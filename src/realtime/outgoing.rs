@@ -1,0 +1,170 @@
+//! The messages of a plan in the forms in which receivers get them.
+//!
+//! Owns: the frames of a delivery, each encoded when its first receiver is added. Must not know: the
+//! selection of receivers.
+
+use std::rc::Rc;
+
+use crate::model::{Cause, EventKind, Plan, Subject};
+use crate::net::{ConnKey, Delivery, Frame};
+
+use super::history::Cursor;
+use super::reply;
+
+/// The form in which a receiver gets a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Form {
+    /// The plan's variant with this index.
+    Variant(usize),
+    /// The same, as the creation of the annotation: it has become readable for the receiver without
+    /// an event.
+    Appearance(usize),
+    /// The deletion of the annotation: it has become unreadable for the receiver.
+    Retraction,
+}
+
+/// A delivery under construction.
+pub(super) struct DeliveryBuilder<'a> {
+    plan: &'a Plan,
+    /// The cursor of the plan, for receivers that use cursors.
+    cursor: Cursor,
+    /// The forms that have been encoded, in the order of the delivery's frames. The flag is true for
+    /// messages with a cursor.
+    forms: Vec<(Form, bool)>,
+    delivery: Delivery,
+}
+
+impl<'a> DeliveryBuilder<'a> {
+    /// Creates a delivery without receivers. `since` is the arrival time of an event that is
+    /// delivered live.
+    pub(super) fn new(plan: &'a Plan, cursor: Cursor, since: Option<u64>) -> Self {
+        let mut delivery = Delivery::default();
+        delivery.since = since;
+        DeliveryBuilder {
+            plan,
+            cursor,
+            forms: Vec::new(),
+            delivery,
+        }
+    }
+
+    /// Adds a receiver. Returns false if the plan has no such variant. In that case nothing is sent
+    /// rather than a wrong message.
+    #[inline]
+    pub(super) fn add(&mut self, key: ConnKey, form: Form, with_cursor: bool) -> bool {
+        let wanted = (form, with_cursor);
+        let known = self.forms.iter().position(|known| *known == wanted);
+        let Some(frame) = known.or_else(|| self.encode(wanted)) else {
+            return false;
+        };
+        self.delivery.to.push((key, frame as u8));
+        true
+    }
+
+    /// Returns the number of receivers.
+    pub(super) fn len(&self) -> usize {
+        self.delivery.to.len()
+    }
+
+    /// Returns the delivery.
+    pub(super) fn finish(self) -> Delivery {
+        self.delivery
+    }
+
+    /// Encodes a message. Returns its index.
+    #[inline(never)]
+    fn encode(&mut self, (form, with_cursor): (Form, bool)) -> Option<usize> {
+        if self.forms.len() > usize::from(u8::MAX) {
+            return None;
+        }
+        let mut changed = String::new();
+        let mut text = match form {
+            Form::Variant(variant) | Form::Appearance(variant) => {
+                self.plan.variants.get(variant)?
+            }
+            Form::Retraction => {
+                let Subject::Annotation(id) = &self.plan.subject else {
+                    return None;
+                };
+                reply::retraction(&mut changed, id);
+                &*changed
+            }
+        };
+        let appearance;
+        if matches!(form, Form::Appearance(_)) {
+            appearance = as_creation(text);
+            text = &appearance;
+        }
+        let marked;
+        if with_cursor {
+            marked = with_member(text, &self.cursor.encode());
+            text = &marked;
+        }
+        let frame: Rc<Frame> = match self.plan.kind {
+            // Not compressed: the message contains private data of the user, which its
+            // compressed length could leak (CRIME, BREACH). Annotations are the same for all
+            // their readers.
+            EventKind::SessionChange => Frame::uncompressed(text),
+            EventKind::Create | EventKind::Update | EventKind::Delete => Frame::text(text),
+        };
+        self.delivery.frames.push(frame);
+        self.forms.push((form, with_cursor));
+        Some(self.forms.len() - 1)
+    }
+}
+
+/// Returns the form of a plan for a receiver that may read it, and has not been sent an event since
+/// it may.
+pub(super) fn first_sight(plan: &Plan, variant: usize) -> Form {
+    match plan.cause {
+        Cause::Event => Form::Appearance(variant),
+        // Its variants are creations already.
+        Cause::RightsChange => Form::Variant(variant),
+    }
+}
+
+/// Returns a notification with the action `create` instead of `update`.
+fn as_creation(text: &str) -> String {
+    match text.strip_prefix(UPDATE) {
+        Some(rest) => [CREATE, rest].concat(),
+        None => text.to_owned(),
+    }
+}
+
+/// Adds the member `cursor` to a JSON object.
+fn with_member(object: &str, cursor: &str) -> String {
+    match object.trim_end().strip_suffix('}') {
+        Some(members) => [members, r#","cursor":""#, cursor, r#""}"#].concat(),
+        None => object.to_owned(),
+    }
+}
+
+/// The beginning of notifications as backends write them.
+const UPDATE: &str = r#"{"type":"annotation-notification","options":{"action":"update"}"#;
+const CREATE: &str = r#"{"type":"annotation-notification","options":{"action":"create"}"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn update_becomes_a_creation() {
+        let rest = r#","payload":[{"text":"{\"action\":\"update\"}"}]}"#;
+        assert_eq!(
+            as_creation(&format!("{UPDATE}{rest}")),
+            format!("{CREATE}{rest}")
+        );
+        for other in [CREATE, "{}", ""] {
+            assert_eq!(as_creation(other), other);
+        }
+    }
+
+    #[test]
+    fn cursor_is_the_last_member() {
+        let object = r#"{"payload":[{"a":"}"}]}"#;
+        let expected = r#"{"payload":[{"a":"}"}],"cursor":"abc"}"#;
+        assert_eq!(with_member(object, "abc"), expected);
+        assert_eq!(with_member(&format!("{object}\n"), "abc"), expected);
+        assert_eq!(with_member("text", "abc"), "text");
+    }
+}

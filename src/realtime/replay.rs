@@ -1,0 +1,332 @@
+//! Replays: sends a connection the events after a position, from the history, in bounded steps.
+//!
+//! Owns: the replays in progress, and the decision on each event. Must not know: how the position was
+//! determined.
+//!
+//! A connection is sent no live events during its replay. The replay follows the history at its own
+//! pace, and ends when nothing is left: from then on, events are delivered live. Since the history
+//! grows by an event at the moment of its delivery, no event is lost or sent out of order in between.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use crate::model::{Cause, Decision, UnixMillis};
+use crate::net::{ConnKey, Cx};
+use crate::ws::CloseCode;
+
+use super::digest::Digest;
+use super::history::{Entry, StateAt};
+use super::outgoing::{DeliveryBuilder, Form, first_sight};
+use super::principals::Principal;
+use super::rules::decide;
+use super::session::SessionFlag;
+use super::{ApiSession, Realtime};
+
+/// The replays in progress.
+#[derive(Default)]
+pub(super) struct Replays {
+    jobs: HashMap<ConnKey, Job>,
+    /// The connections whose replays can proceed. The others wait until their output has been sent.
+    runnable: VecDeque<ConnKey>,
+}
+
+/// A replay in progress.
+struct Job {
+    /// The position from which the client resumes.
+    from: u64,
+    /// The position up to which everything has been sent.
+    position: u64,
+    is_queued: bool,
+}
+
+/// A message to one connection.
+struct Item {
+    /// The position of the entry.
+    position: u64,
+    /// The position of the message's cursor.
+    cursor: u64,
+    key: ConnKey,
+    form: Form,
+    with_cursor: bool,
+}
+
+/// The messages of one step.
+#[derive(Default)]
+struct Batch {
+    items: Vec<Item>,
+    /// The total length of the messages.
+    bytes: usize,
+    /// The number of entries and terms examined.
+    examined: usize,
+}
+
+/// A receiver of replayed events.
+struct Receiver<'a> {
+    key: ConnKey,
+    /// The terms of the filter, sorted.
+    filter: &'a [Digest],
+    principal: Option<&'a Principal>,
+    client: Option<Digest>,
+}
+
+impl Replays {
+    /// Returns the number of replays in progress.
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Returns the position up to which a connection in a replay has been sent everything.
+    pub(super) fn position(&self, key: ConnKey) -> Option<u64> {
+        self.jobs.get(&key).map(|job| job.position)
+    }
+
+    /// Ends the replay of a closed connection.
+    pub(super) fn remove(&mut self, key: ConnKey) {
+        self.jobs.remove(&key);
+    }
+
+    /// Lets the replay of a connection proceed, whose output has been sent.
+    pub(super) fn wake(&mut self, key: ConnKey) {
+        if let Some(job) = self.jobs.get_mut(&key)
+            && !job.is_queued
+        {
+            job.is_queued = true;
+            self.runnable.push_back(key);
+        }
+    }
+
+    /// Returns the connections in a replay.
+    pub(super) fn connections(&self) -> Vec<ConnKey> {
+        self.jobs.keys().copied().collect()
+    }
+}
+
+impl Realtime {
+    /// Starts the replay of all events after a position to a connection. Replaces one in progress.
+    pub(super) fn start_replay(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, from: u64) {
+        let Some(session) = cx.session(key) else {
+            return;
+        };
+        session.set(SessionFlag::Replaying, true);
+        let job = self.replays.jobs.entry(key).or_insert(Job {
+            from,
+            position: from,
+            is_queued: false,
+        });
+        (job.from, job.position) = (from, from);
+        self.replays.wake(key);
+    }
+
+    /// Continues the replays as far as the limits of a turn allow. Returns whether more can be sent
+    /// at once.
+    pub fn replay_queued(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
+        let has_reconciled = self.reconcile_queued(cx);
+        if self.replays.runnable.is_empty() {
+            return has_reconciled;
+        }
+        self.expire(cx.now());
+        let mut batch = Batch::default();
+        for _ in 0..self.replays.runnable.len() {
+            if batch.is_full() || cx.backlog() >= MAX_BACKLOG {
+                break;
+            }
+            if let Some(key) = self.replays.runnable.pop_front() {
+                self.step(cx, key, &mut batch);
+            }
+        }
+        self.send_batch(cx, batch.items);
+        has_reconciled || !self.replays.runnable.is_empty()
+    }
+
+    /// Adds the next messages of a connection's replay to a batch.
+    fn step(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, batch: &mut Batch) {
+        let Some(job) = self.replays.jobs.get_mut(&key) else {
+            return;
+        };
+        job.is_queued = false;
+        let (from, mut position) = (job.from, job.position);
+        if cx.buffered(key) > 0 {
+            return;
+        }
+        let Some(session) = cx.session(key) else {
+            return;
+        };
+        if position < self.history.floor() {
+            // The client reconnects, and is told which events are missing.
+            self.counters.recovery.overruns += 1;
+            return cx.close(key, CloseCode::TRY_AGAIN_LATER, "history overrun");
+        }
+        let with_cursor = session.has(SessionFlag::Cursors);
+        let client = session.client();
+        let filter = self.filter_of(key);
+        let mut positions = Vec::new();
+        self.history
+            .matches(&filter, position, MAX_ENTRIES, &mut positions);
+        batch.examined += filter.len() + positions.len();
+        let receiver = Receiver {
+            key,
+            filter: &filter,
+            principal: self.principals.of(key),
+            client,
+        };
+        let is_last = positions.len() < MAX_ENTRIES;
+        let (limit, mut bytes) = (self.expiry_limit(cx.now()), 0);
+        let mut is_complete = is_last;
+        for at in positions {
+            if bytes >= MAX_BYTES {
+                is_complete = false;
+                break;
+            }
+            position = at;
+            let Some(entry) = self.history.at(at) else {
+                continue;
+            };
+            if let Some(form) = self.replay_form(entry, from, &receiver, limit) {
+                bytes += message_len(entry, form);
+                batch.items.push(Item {
+                    position: at,
+                    cursor: at,
+                    key,
+                    form,
+                    with_cursor,
+                });
+            }
+        }
+        batch.bytes += bytes;
+        if is_complete {
+            self.finish_replay(cx, key);
+        } else if let Some(job) = self.replays.jobs.get_mut(&key) {
+            job.position = position;
+            self.replays.wake(key);
+        }
+    }
+
+    fn finish_replay(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
+        self.replays.remove(key);
+        if let Some(session) = cx.session(key) {
+            session.set(SessionFlag::Replaying, false);
+        }
+    }
+
+    /// Passes messages to the engine, in the order of their positions. Each message is encoded once
+    /// for all its receivers.
+    fn send_batch(&mut self, cx: &mut Cx<'_, ApiSession>, mut items: Vec<Item>) {
+        let place = |item: &Item| (item.position, item.cursor);
+        items.sort_by_key(place);
+        for items in items.chunk_by(|one, other| place(one) == place(other)) {
+            let Some((position, cursor)) = items.first().map(place) else {
+                continue;
+            };
+            let Some(plan) = self
+                .history
+                .at(position)
+                .map(|entry| Rc::clone(&entry.plan))
+            else {
+                continue;
+            };
+            let mut builder = DeliveryBuilder::new(&plan, self.history.cursor(cursor), None);
+            for item in items {
+                if builder.add(item.key, item.form, item.with_cursor) {
+                    self.counters.recovery.count(item.form);
+                }
+            }
+            if builder.len() > 0 {
+                self.counters.sent += builder.len() as u64;
+                cx.fan_out(builder.finish());
+            }
+        }
+    }
+
+    /// Returns the terms by which a connection receives events: those of its filter, and its user.
+    /// Sorted.
+    fn filter_of(&self, key: ConnKey) -> Vec<Digest> {
+        let mut filter = self.index.terms_of(key);
+        let user = self.principals.of(key);
+        filter.extend(user.map(|user| self.digester.userid(user.userid())));
+        filter.sort_unstable();
+        filter
+    }
+
+    /// Returns the form in which a receiver that resumes from a position gets an entry; `None` if it
+    /// gets nothing.
+    fn replay_form(
+        &self,
+        entry: &Entry,
+        from: u64,
+        receiver: &Receiver<'_>,
+        limit: UnixMillis,
+    ) -> Option<Form> {
+        let plan = &entry.plan;
+        if self.principals.is_silenced(receiver.key, limit) {
+            return None;
+        }
+        let is_own = || {
+            let author = plan.exclude_client.as_deref();
+            let author = author.map(|author| self.digester.client_id(author));
+            author.is_some() && author == receiver.client
+        };
+        if plan.cause == Cause::Event && is_own() {
+            return None;
+        }
+        let sent = receiver.decide(entry.state());
+        let mut past = entry.past_since(from).map(|state| receiver.decide(state));
+        let could_read = past.clone().any(|decision| decision.is_some());
+        match sent {
+            Some(variant) if entry.event_position > from => Some(Form::Variant(variant)),
+            // Only rights have changed since.
+            Some(variant) => match past.next() {
+                Some(None) => Some(first_sight(plan, variant)),
+                Some(Some(_)) | None => None,
+            },
+            None => could_read.then_some(Form::Retraction),
+        }
+    }
+}
+
+impl Receiver<'_> {
+    /// Returns the variant that the receiver gets of a state; `None` if the filter does not match or
+    /// the receiver may not read it.
+    fn decide(&self, state: StateAt<'_>) -> Option<usize> {
+        if !state.is_matched_by(self.filter) {
+            return None;
+        }
+        match decide(state.rules, self.principal) {
+            Decision::Send(variant) => Some(variant),
+            Decision::Deny(_) => None,
+        }
+    }
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.items.len() >= MAX_ITEMS || self.bytes >= MAX_BATCH || self.examined >= MAX_EXAMINED
+    }
+}
+
+/// Returns the approximate length of a message.
+fn message_len(entry: &Entry, form: Form) -> usize {
+    match form {
+        Form::Variant(variant) | Form::Appearance(variant) => {
+            let text = entry.plan.variants.get(variant);
+            text.map_or(0, |text| text.len())
+        }
+        Form::Retraction => 128,
+    }
+}
+
+mod reconcile;
+
+pub(super) use reconcile::Reconciles;
+
+/// The maximum number of entries that a connection is sent in a turn.
+const MAX_ENTRIES: usize = 64;
+/// The bytes of messages after which a connection is sent no more in a turn.
+const MAX_BYTES: usize = 64 * 1024;
+/// The number of messages after which a turn starts no further step.
+const MAX_ITEMS: usize = 2048;
+/// The bytes of messages after which a turn starts no further step.
+const MAX_BATCH: usize = 512 * 1024;
+/// The number of terms and entries examined after which a turn starts no further step.
+const MAX_EXAMINED: usize = 8192;
+/// The number of pending receivers in the engine at which replays pause.
+const MAX_BACKLOG: usize = 16_384;

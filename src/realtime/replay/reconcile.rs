@@ -1,0 +1,147 @@
+//! Reconciles open connections with the history after their user's memberships have changed.
+//!
+//! Owns: the connections to be reconciled, and their progress. An annotation that has become
+//! unreadable is sent as a deletion, and one that has become readable as a creation.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::model::Decision;
+use crate::net::{ConnKey, Cx};
+
+use super::{Item, MAX_BACKLOG, MAX_ENTRIES, MAX_EXAMINED, MAX_ITEMS};
+use crate::realtime::history::Entry;
+use crate::realtime::outgoing::{Form, first_sight};
+use crate::realtime::principals::Principal;
+use crate::realtime::rules::decide;
+use crate::realtime::session::SessionFlag;
+use crate::realtime::{ApiSession, Realtime};
+
+/// The connections to be reconciled, in order.
+#[derive(Default)]
+pub(in crate::realtime) struct Reconciles {
+    queue: VecDeque<Reconcile>,
+}
+
+struct Reconcile {
+    key: ConnKey,
+    /// The user before the change.
+    before: Rc<Principal>,
+    /// The position up to which the history has been examined.
+    position: u64,
+    /// The newest position at the time of the change. Later events have been delivered by the new
+    /// memberships.
+    end: u64,
+}
+
+impl Reconciles {
+    /// Forgets a closed connection.
+    pub(in crate::realtime) fn remove(&mut self, key: ConnKey) {
+        if !self.queue.is_empty() {
+            self.queue.retain(|reconcile| reconcile.key != key);
+        }
+    }
+
+    /// Adds a connection, unless it is waiting already: then it is compared with the user before the
+    /// first change.
+    fn push(&mut self, reconcile: Reconcile) {
+        let is_waiting = |other: &Reconcile| other.key == reconcile.key && other.position == 0;
+        match self.queue.iter_mut().find(|other| is_waiting(other)) {
+            Some(other) => other.end = reconcile.end,
+            None => self.queue.push_back(reconcile),
+        }
+    }
+}
+
+impl Realtime {
+    /// Queues the connections of all users whose memberships have changed since the last call.
+    pub(in crate::realtime) fn queue_reconciles(&mut self) {
+        for before in self.principals.take_changes() {
+            if self.history.len() == 0 {
+                continue;
+            }
+            let before = Rc::new(before);
+            for key in self.principals.connections_of(before.userid()) {
+                self.reconciles.push(Reconcile {
+                    key,
+                    before: Rc::clone(&before),
+                    position: 0,
+                    end: self.history.head(),
+                });
+            }
+        }
+    }
+
+    /// Continues to reconcile connections as far as the limits of a turn allow. Returns whether any
+    /// are left.
+    pub(super) fn reconcile_queued(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
+        if self.reconciles.queue.is_empty() {
+            return false;
+        }
+        let mut items = Vec::new();
+        let mut examined = 0;
+        while items.len() < MAX_ITEMS && examined < MAX_EXAMINED && cx.backlog() < MAX_BACKLOG {
+            let Some(mut reconcile) = self.reconciles.queue.pop_front() else {
+                break;
+            };
+            let (count, is_complete) = self.reconcile(cx, &mut reconcile, &mut items);
+            examined += count;
+            if !is_complete {
+                self.reconciles.queue.push_front(reconcile);
+            }
+        }
+        self.send_batch(cx, items);
+        !self.reconciles.queue.is_empty()
+    }
+
+    /// Examines the next entries for a connection. Returns their number, and whether all have been
+    /// examined.
+    fn reconcile(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        reconcile: &mut Reconcile,
+        items: &mut Vec<Item>,
+    ) -> (usize, bool) {
+        let key = reconcile.key;
+        let Some(session) = cx.session(key) else {
+            return (1, true);
+        };
+        let with_cursor = session.has(SessionFlag::Cursors);
+        let filter = self.filter_of(key);
+        let mut positions = Vec::new();
+        let after = reconcile.position;
+        self.history
+            .matches(&filter, after, MAX_ENTRIES, &mut positions);
+        let is_complete = positions.len() < MAX_ENTRIES;
+        let examined = filter.len() + positions.len() + 1;
+        // Everything up to here has been sent to the connection.
+        let cursor = self.replays.position(key).unwrap_or(self.history.head());
+        let limit = self.expiry_limit(cx.now());
+        let is_silenced = self.principals.is_silenced(key, limit);
+        for position in positions {
+            reconcile.position = position;
+            let entry = self.history.at(position).filter(|_| !is_silenced);
+            let is_match = |entry: &&Entry| entry.state().is_matched_by(&filter);
+            let Some(entry) = entry.filter(is_match) else {
+                continue;
+            };
+            let after = self.principals.of(key);
+            let before = decide(&entry.plan.rules, Some(&reconcile.before));
+            let form = match (before, decide(&entry.plan.rules, after)) {
+                (Decision::Send(_), Decision::Deny(_)) => Form::Retraction,
+                (Decision::Deny(_), Decision::Send(variant)) if position <= reconcile.end => {
+                    first_sight(&entry.plan, variant)
+                }
+                _ => continue,
+            };
+            items.push(Item {
+                position,
+                cursor,
+                key,
+                form,
+                with_cursor,
+            });
+        }
+        (examined, is_complete)
+    }
+}

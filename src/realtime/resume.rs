@@ -1,0 +1,447 @@
+//! Resumption: determines the position from which a connection is sent the events that it missed.
+//!
+//! Owns: cursors in filters, the recognition of clients that do not use cursors by their client id
+//! and user, and cursor marks. Must not know: how missed events are sent.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::model::{HistoryEvent, RestoredPlan, UnixMillis};
+use crate::net::{ConnKey, Cx, Delivery, Frame};
+
+use super::digest::{Digest, DigestHasher};
+use super::history::{Cursor, Lookup, Past};
+use super::remembered::{Received, Remembered};
+use super::session::SessionFlag;
+use super::{ApiSession, Realtime, json, reply};
+
+/// The connections that wait for the history, the clients that can be recognized, and the connections
+/// that get cursor marks.
+pub(super) struct Resumption {
+    /// The connections that resume as soon as the history is ready.
+    waiting: HashMap<ConnKey, Waiting>,
+    /// The open connection of each client.
+    live: HashMap<Digest, ConnKey, DigestHasher>,
+    /// Clients without an open connection.
+    pub(super) remembered: Remembered,
+    /// The connections that use cursors, by the time at which a mark is due.
+    marks: VecDeque<Mark>,
+}
+
+/// A connection that waits for the history.
+enum Waiting {
+    /// It has set a filter with this `since`, and the reply needs this `id`.
+    Cursor { since: Since, id: Option<Box<str>> },
+    /// It was recognized.
+    Client(Received),
+}
+
+/// The value of `since`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    /// `"now"`
+    Now,
+    /// A cursor.
+    Cursor(Cursor),
+    /// A time, in UNIX milliseconds.
+    Time(UnixMillis),
+}
+
+/// The reason why `since` is rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SinceError {
+    /// It is neither a cursor, a time, nor `"now"`.
+    Malformed,
+    /// It is later than all events.
+    Future,
+}
+
+/// The position from which a connection resumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ResumePoint {
+    /// The position.
+    pub from: u64,
+    /// Whether the history contains all events since.
+    pub recovered: bool,
+}
+
+/// A connection that uses cursors.
+struct Mark {
+    /// When the next mark is due, in monotonic milliseconds.
+    due: u64,
+    key: ConnKey,
+    /// The position of the last mark.
+    position: u64,
+}
+
+impl Since {
+    /// Parses the JSON text of `since`.
+    pub(super) fn parse(value: &str) -> Result<Since, SinceError> {
+        let text = json::string(value).ok_or(SinceError::Malformed)?;
+        if text == "now" {
+            return Ok(Since::Now);
+        }
+        if let Some(cursor) = Cursor::parse(&text) {
+            return Ok(Since::Cursor(cursor));
+        }
+        let time: jiff::Timestamp = text.parse().map_err(|_| SinceError::Malformed)?;
+        Ok(Since::Time(
+            u64::try_from(time.as_millisecond()).unwrap_or_default(),
+        ))
+    }
+}
+
+impl Resumption {
+    pub(super) fn new(clients: usize) -> Self {
+        Resumption {
+            waiting: HashMap::new(),
+            live: HashMap::default(),
+            remembered: Remembered::new(clients),
+            marks: VecDeque::new(),
+        }
+    }
+
+    /// Returns the number of connections that wait for the history.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+impl Realtime {
+    /// Handles a message about the history.
+    pub(super) fn on_history(&mut self, cx: &mut Cx<'_, ApiSession>, event: HistoryEvent) {
+        match event {
+            HistoryEvent::Start(start) => {
+                // The clients reconnect, and are told that their positions are unknown.
+                for key in self.replays.connections() {
+                    cx.close(
+                        key,
+                        crate::ws::CloseCode::TRY_AGAIN_LATER,
+                        "history overrun",
+                    );
+                }
+                self.history.begin(start);
+            }
+            HistoryEvent::Restored(plans) => plans.into_iter().for_each(|plan| self.restore(plan)),
+            HistoryEvent::Ready => {
+                self.history.set_ready();
+                let waiting = std::mem::take(&mut self.resumption.waiting);
+                for (key, waiting) in waiting {
+                    self.resume_waiting(cx, key, waiting);
+                }
+            }
+            HistoryEvent::Watermark(time) => self.history.set_watermark(time),
+        }
+    }
+
+    fn restore(&mut self, restored: RestoredPlan) {
+        let mut terms = Vec::new();
+        let past = restored.past.into_iter().map(|past| {
+            self.digest_terms(&past.candidates, &mut terms);
+            Past {
+                until: past.until,
+                terms: terms.as_slice().into(),
+                rules: past.rules.into(),
+            }
+        });
+        let past = past.collect();
+        self.digest_terms(&restored.plan.candidates, &mut terms);
+        let subject = self.subject_digest(&restored.plan.subject);
+        let plan = std::rc::Rc::new(restored.plan);
+        self.history
+            .restore(&plan, subject, terms, restored.event_position, past);
+    }
+
+    /// Returns the position at which a client resumes.
+    ///
+    /// # Errors
+    /// [`SinceError::Future`]
+    pub(super) fn resume_point(
+        &self,
+        since: Since,
+        now: UnixMillis,
+    ) -> Result<ResumePoint, SinceError> {
+        let found = match since {
+            Since::Now => Lookup::Found(self.history.head()),
+            Since::Cursor(cursor) => self.history.look_up(cursor, now),
+            // Events at the time itself are included.
+            Since::Time(time) => self.history.look_up_time(time.saturating_sub(1), now),
+        };
+        match found {
+            Lookup::Found(from) => Ok(ResumePoint {
+                from,
+                recovered: true,
+            }),
+            Lookup::Gap => Ok(ResumePoint {
+                from: self.history.head(),
+                recovered: false,
+            }),
+            Lookup::Future => Err(SinceError::Future),
+        }
+    }
+
+    /// Lets a connection whose filter has been set resume, now or as soon as the history is ready.
+    /// Returns the position for the reply, if it is known now.
+    pub(super) fn resume_since(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        (since, point): (Since, Option<ResumePoint>),
+        id: Option<&str>,
+    ) -> Option<ResumePoint> {
+        if let Some(session) = cx.session(key)
+            && !session.has(SessionFlag::Cursors)
+        {
+            session.set(SessionFlag::Cursors, true);
+            let due = cx.now().mono + MARK_PERIOD;
+            let position = self.history.head();
+            self.resumption.marks.push_back(Mark { due, key, position });
+        }
+        match point {
+            Some(point) => {
+                self.counters.recovery.count_resume(point.recovered);
+                self.start_replay(cx, key, point.from);
+            }
+            None => {
+                let id = id.map(Into::into);
+                self.wait_for_history(cx, key, Waiting::Cursor { since, id });
+            }
+        }
+        point
+    }
+
+    fn wait_for_history(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, waiting: Waiting) {
+        if let Some(session) = cx.session(key) {
+            session.set(SessionFlag::Replaying, true);
+            self.resumption.waiting.insert(key, waiting);
+        }
+    }
+
+    fn resume_waiting(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, waiting: Waiting) {
+        let (since, id) = match waiting {
+            Waiting::Client(received) => return self.resume_client(cx, key, received),
+            Waiting::Cursor { since, id } => (since, id),
+        };
+        let mut text = String::new();
+        match self.resume_point(since, cx.now().unix) {
+            Ok(point) => {
+                self.counters.recovery.count_resume(point.recovered);
+                if let Some(id) = &id {
+                    self.write_resumed(&mut text, point, id);
+                }
+                send(cx, key, &text);
+                self.start_replay(cx, key, point.from);
+            }
+            Err(_) => {
+                let rejection = reply::Rejection::InvalidCursor(SinceError::Future);
+                self.count_rejection(rejection);
+                self.index.remove(key);
+                if let Some(session) = cx.session(key) {
+                    session.set(SessionFlag::Replaying, false);
+                }
+                if let Some(id) = &id {
+                    reply::error(&mut text, rejection, id);
+                }
+                send(cx, key, &text);
+            }
+        }
+    }
+
+    /// Writes the reply to a filter with `since`.
+    pub(super) fn write_resumed(&self, out: &mut String, point: ResumePoint, id: &str) {
+        let cursor = self.history.cursor(point.from).encode();
+        let oldest = (!point.recovered).then(|| self.history.oldest_cursor().encode());
+        reply::filter(out, &cursor, oldest.as_deref(), id);
+    }
+
+    /// Sets the client id of a connection.
+    pub(super) fn set_client(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        client: Option<Digest>,
+    ) {
+        let Some(session) = cx.session(key) else {
+            return;
+        };
+        let before = session.client();
+        if before == client {
+            return self.recognize(cx, key);
+        }
+        session.set_client(client);
+        let was_registered = session.has(SessionFlag::Registered);
+        session.set(SessionFlag::Registered, false);
+        if let Some(before) = before.filter(|_| was_registered) {
+            let before = self.client_key(key, before);
+            if self.resumption.live.get(&before) == Some(&key) {
+                self.resumption.live.remove(&before);
+            }
+        }
+        self.recognize(cx, key);
+    }
+
+    /// Recognizes the client of a connection once both its client id and its filter have been set,
+    /// and sends it the events that it has missed since its last connection.
+    pub(super) fn recognize(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
+        let Some(session) = cx.session(key) else {
+            return;
+        };
+        let Some(client) = session
+            .client()
+            .filter(|_| session.has(SessionFlag::Filter))
+        else {
+            return;
+        };
+        if session.has(SessionFlag::Registered) || self.settings.history.clients == 0 {
+            return;
+        }
+        session.set(SessionFlag::Registered, true);
+        let uses_cursors = session.has(SessionFlag::Cursors);
+        let client = self.client_key(key, client);
+        let other = self.resumption.live.insert(client, key);
+        // The server may not have noticed yet that the client's last connection is dead.
+        let other = other.filter(|other| *other != key && cx.session(*other).is_some());
+        let received = match other {
+            Some(other) => {
+                let last = cx.last_received(other).unwrap_or_default();
+                Some(self.received(other, last))
+            }
+            None => self.resumption.remembered.take(client),
+        };
+        if let Some(received) = received
+            && !uses_cursors
+        {
+            match self.history.is_ready() {
+                true => self.resume_client(cx, key, received),
+                false => self.wait_for_history(cx, key, Waiting::Client(received)),
+            }
+        }
+    }
+
+    fn resume_client(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, received: Received) {
+        let cursor = Cursor {
+            epoch: received.epoch,
+            position: received.position,
+            time: received.time,
+        };
+        match self.history.look_up(cursor, cx.now().unix) {
+            Lookup::Found(from) => {
+                self.counters.recovery.count_resume(true);
+                self.start_replay(cx, key, from);
+            }
+            Lookup::Gap | Lookup::Future => {
+                self.counters.recovery.count_resume(false);
+                let mut text = String::new();
+                reply::gap(&mut text, &self.history.oldest_cursor().encode());
+                send(cx, key, &text);
+                self.start_replay(cx, key, self.history.head());
+            }
+        }
+    }
+
+    /// Remembers the client of a connection that has closed.
+    pub(super) fn remember(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        session: &ApiSession,
+    ) {
+        let waiting = self.resumption.waiting.remove(&key);
+        let Some(client) = session
+            .client()
+            .filter(|_| session.has(SessionFlag::Registered))
+        else {
+            return;
+        };
+        let client = self.client_key(key, client);
+        if self.resumption.live.get(&client) != Some(&key) {
+            return;
+        }
+        self.resumption.live.remove(&client);
+        let last = cx.close_info().map_or(0, |info| info.last_received);
+        let received = match waiting {
+            Some(Waiting::Client(received)) => received,
+            _ => self.received(key, last),
+        };
+        self.resumption.remembered.insert(client, received);
+    }
+
+    /// Returns the extent of what a client has certainly received on a connection, given the time of
+    /// its last sign of life.
+    fn received(&self, key: ConnKey, last: u64) -> Received {
+        let known = self.history.cursor_at(last.saturating_sub(IN_FLIGHT));
+        let replayed = self.replays.position(key);
+        let cursor = match replayed.filter(|replayed| *replayed < known.position) {
+            Some(replayed) => self.history.cursor(replayed),
+            None => known,
+        };
+        Received {
+            epoch: cursor.epoch,
+            position: cursor.position,
+            time: cursor.time,
+        }
+    }
+
+    fn client_key(&self, key: ConnKey, client: Digest) -> Digest {
+        let user = self.principals.of(key);
+        let user = user.map(|user| self.digester.userid(user.userid()));
+        Digest::of_client(client, user)
+    }
+
+    /// Sends the newest cursor to connections that have been sent none for a while, if the position
+    /// has moved.
+    pub(super) fn send_marks(&mut self, cx: &mut Cx<'_, ApiSession>) {
+        let (now, head) = (cx.now().mono, self.history.head());
+        let mut receivers = Vec::new();
+        while let Some(mark) = self.resumption.marks.pop_front() {
+            if mark.due > now {
+                self.resumption.marks.push_front(mark);
+                break;
+            }
+            let Some(session) = cx.session(mark.key) else {
+                continue;
+            };
+            let mut position = mark.position;
+            let is_quiet = !session.has(SessionFlag::Marked);
+            session.set(SessionFlag::Marked, false);
+            if is_quiet && head > position && !session.has(SessionFlag::Replaying) {
+                receivers.push((mark.key, 0));
+                position = head;
+            }
+            self.resumption.marks.push_back(Mark {
+                due: now + MARK_PERIOD,
+                key: mark.key,
+                position,
+            });
+        }
+        if receivers.is_empty() {
+            return;
+        }
+        let mut text = String::new();
+        reply::mark(&mut text, &self.history.cursor(head).encode());
+        let mut delivery = Delivery::default();
+        delivery.frames.push(Frame::uncompressed(&text));
+        delivery.to = receivers;
+        cx.fan_out(delivery);
+    }
+}
+
+/// Sends a text to a connection, after everything that has been passed to the engine for it.
+fn send(cx: &mut Cx<'_, ApiSession>, key: ConnKey, text: &str) {
+    if text.is_empty() {
+        return;
+    }
+    let mut delivery = Delivery::default();
+    delivery.frames.push(Frame::uncompressed(text));
+    delivery.to.push((key, 0));
+    cx.fan_out(delivery);
+}
+
+/// How long before a client's last sign of life a message may have been sent and not arrived, in
+/// milliseconds. A client acknowledges what it has received with everything that it sends, so this
+/// covers the way to the client and retransmissions.
+const IN_FLIGHT: u64 = 20_000;
+/// The minimum interval between cursor marks to a connection, in milliseconds.
+const MARK_PERIOD: u64 = 30_000;
+
+#[cfg(test)]
+mod tests;
