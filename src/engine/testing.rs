@@ -24,7 +24,7 @@ use std::mem;
 
 use crate::counters::Counters;
 pub use crate::cx::Effect;
-use crate::cx::{ConnCx, Cx, Outbox, RequestCx, Sessions};
+use crate::cx::{CloseInfo, ConnCx, Cx, Outbox, RequestCx, Sessions};
 use crate::{ConnKey, ListenerId, Now};
 
 /// Records the effects of handler calls instead of applying them.
@@ -65,6 +65,17 @@ impl Recorder {
     ) -> RequestCx<'a, C> {
         let cx = self.cx(now, sessions);
         RequestCx { cx, key, listener }
+    }
+
+    /// Sets the result of [`Cx::close_info`] for the next calls: a connection that was lost, with the
+    /// last sign of life at this time.
+    pub fn set_lost(&mut self, last_received: u64) {
+        self.outbox.close_info = Some(CloseInfo {
+            code: 1006,
+            cause: "lost",
+            reason: "".into(),
+            last_received,
+        });
     }
 
     /// Returns the replies since the last call: concatenated WebSocket frames.

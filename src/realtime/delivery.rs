@@ -86,7 +86,7 @@ impl Realtime {
                     self.deliver_to(cx, key, &evaluation, &mut builder);
                 }
             }
-            // A change of rights matters to those only who could or can read the annotation.
+            // A change of rights only concerns current and former readers.
             None => {}
             Some(former) => {
                 matches +=
@@ -168,7 +168,7 @@ impl Realtime {
                 self.deliver_to(cx, key, evaluation, builder);
             }
         }
-        // Connections whose filters match only the former state.
+        // Connections with filters that match only the former state.
         for &key in &readers {
             let is_gone = evaluation.plan.kind == EventKind::Delete
                 || !self.may_read(key, &evaluation.plan.rules, evaluation);

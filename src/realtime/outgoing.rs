@@ -38,13 +38,14 @@ impl<'a> DeliveryBuilder<'a> {
     /// Creates a delivery without receivers. `since` is the arrival time of an event that is
     /// delivered live.
     pub(super) fn new(plan: &'a Plan, cursor: Cursor, since: Option<u64>) -> Self {
-        let mut delivery = Delivery::default();
-        delivery.since = since;
         DeliveryBuilder {
             plan,
             cursor,
             forms: Vec::new(),
-            delivery,
+            delivery: Delivery {
+                since,
+                ..Delivery::default()
+            },
         }
     }
 

@@ -22,7 +22,7 @@ pub(super) struct Principals {
     /// The logins, grouped by user.
     table: GroupTable<Principal, Login>,
     deadlines: TokenDeadlines,
-    /// Connected users whose memberships have changed, as they were before.
+    /// The former states of connected users after changes of memberships.
     changes: Vec<Principal>,
 }
 
@@ -139,7 +139,7 @@ impl Principals {
         }
     }
 
-    /// Takes the users whose memberships have changed since the last call, as they were before.
+    /// Takes the former states of users after changes of memberships since the last call.
     pub(super) fn take_changes(&mut self) -> Vec<Principal> {
         std::mem::take(&mut self.changes)
     }

@@ -26,7 +26,7 @@ use super::{ApiSession, Realtime};
 #[derive(Default)]
 pub(super) struct Replays {
     jobs: HashMap<ConnKey, Job>,
-    /// The connections whose replays can proceed. The others wait until their output has been sent.
+    /// The connections with replays that can proceed. The others wait until their output has been sent.
     runnable: VecDeque<ConnKey>,
 }
 
@@ -85,7 +85,7 @@ impl Replays {
         self.jobs.remove(&key);
     }
 
-    /// Lets the replay of a connection proceed, whose output has been sent.
+    /// Lets the replay of a connection proceed after its output has been sent.
     pub(super) fn wake(&mut self, key: ConnKey) {
         if let Some(job) = self.jobs.get_mut(&key)
             && !job.is_queued

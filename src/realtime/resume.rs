@@ -365,8 +365,8 @@ impl Realtime {
         self.resumption.remembered.insert(client, received);
     }
 
-    /// Returns the extent of what a client has certainly received on a connection, given the time of
-    /// its last sign of life.
+    /// Returns the position up to which a client has certainly received everything on a connection,
+    /// given the time of its last sign of life.
     fn received(&self, key: ConnKey, last: u64) -> Received {
         let known = self.history.cursor_at(last.saturating_sub(IN_FLIGHT));
         let replayed = self.replays.position(key);

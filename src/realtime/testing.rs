@@ -219,6 +219,29 @@ impl TestApi {
         assert_eq!(self.open(index), []);
     }
 
+    /// Closes a connection whose last sign of life was at `last_received`.
+    pub(super) fn lose(&mut self, index: u32, last_received: u64) {
+        self.recorder.set_lost(last_received);
+        self.close(index);
+    }
+
+    /// Runs replays to their end, and returns the messages to each connection in order.
+    pub(super) fn replay(&mut self) -> Vec<(u32, String)> {
+        let mut messages = Vec::new();
+        loop {
+            let (has_more, outputs) = self.call(|realtime, cx| realtime.replay_queued(cx));
+            for output in outputs {
+                let Output::Deliver(to) = output else {
+                    panic!("{output:?}");
+                };
+                messages.extend(to);
+            }
+            if !has_more {
+                return messages;
+            }
+        }
+    }
+
     pub(super) fn close(&mut self, index: u32) {
         let session = self.sessions.0.remove(&key(index)).expect("an open one");
         let (_, outputs) = self.call(|realtime, cx| realtime.on_close(cx, key(index), session));

@@ -26,7 +26,15 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     (
         "realtime",
         &["model", "uri", "net", "http", "ws", "log_throttle"],
-        &["serde", "serde_json", "foldhash", "hashbrown", "log"],
+        &[
+            "serde",
+            "serde_json",
+            "foldhash",
+            "hashbrown",
+            "log",
+            "base64",
+            "jiff",
+        ],
     ),
     (
         "backend",

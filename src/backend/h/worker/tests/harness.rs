@@ -290,7 +290,7 @@ pub(super) fn short(tell: BackendEvent) -> String {
             AuthReply::Unavailable => format!("{} unavailable", request_id.0),
         },
         BackendEvent::Published { request_id, result } => {
-            format!("{} {:?}", request_id.0, result.unwrap_err())
+            format!("{} refused: {}", request_id.0, result.is_err())
         }
         BackendEvent::QueueEvents { plans, .. } => {
             let message: Value = serde_json::from_str(&plans[0].variants[0]).unwrap();
