@@ -187,6 +187,8 @@ pub(crate) struct Outbox {
     pub(crate) serving: Option<ConnKey>,
     /// Pending receivers of deliveries, including those of this call.
     pub(crate) backlog: usize,
+    /// The handler has requested a turn.
+    pub(crate) wants_turn: bool,
     /// The longest silence of a peer before it is sent a ping, in milliseconds.
     pub(crate) ping_silence: u64,
 }
@@ -298,6 +300,12 @@ impl<'a, C> Cx<'a, C> {
     /// Sends a message to all connections of a set, a slice of them in each turn.
     pub fn broadcast(&mut self, to: &ConnSet, frame: Rc<Frame>) {
         self.fan_out(to.delivery(frame, None));
+    }
+
+    /// Requests a call of [`Handler::on_turn`](crate::Handler::on_turn), in this turn if it is still
+    /// due, and otherwise in the next one, which then follows at once.
+    pub fn request_turn(&mut self) {
+        self.outbox.wants_turn = true;
     }
 
     /// Returns the number of pending receivers, summed over all deliveries, including those of this

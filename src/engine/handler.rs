@@ -77,7 +77,7 @@ pub trait Handler {
         let _ = (cx, command);
     }
 
-    /// Called in the turn of a command and in each turn after it until it returns false, for work
+    /// Called in the turn of a command or of [`Cx::request_turn`], and in each turn after it until it returns false, for work
     /// that is done in slices, after input and before deliveries. Returns whether any work is left;
     /// the engine does not sleep then. It is not called while output takes half of
     /// [`Config::queue_total`](crate::Config::queue_total) or more.

@@ -18,15 +18,6 @@ use crate::uri::split_key;
 pub struct Digest(u64, u64);
 
 impl Digest {
-    /// Returns the digest of a client with a user; `None` is anonymous.
-    pub(super) fn of_client(client: Digest, user: Option<Digest>) -> Digest {
-        let user = user.unwrap_or_default();
-        Digest(
-            client.0 ^ user.0.rotate_left(32),
-            client.1 ^ user.1.rotate_left(32),
-        )
-    }
-
     /// Returns one half of the digest, for a hash table.
     pub fn table_hash(self) -> u64 {
         self.0

@@ -141,6 +141,9 @@ pub struct HistorySettings {
     pub window: u64,
     /// The maximum number of clients that are remembered after their connections have closed.
     pub clients: usize,
+    /// The longest time for which an open connection may have received nothing, in milliseconds:
+    /// until a ping is answered or the connection is closed.
+    pub silence: u64,
 }
 
 impl Default for HistorySettings {
@@ -149,6 +152,7 @@ impl Default for HistorySettings {
             memory: 16 << 20,
             window: 7 * 24 * 3600 * 1000,
             clients: 65_536,
+            silence: 358_500,
         }
     }
 }
@@ -310,12 +314,15 @@ impl Realtime {
         self.clients.shrink();
         self.history.on_tick(now.unix, now.mono);
         self.send_marks(cx);
+        self.record_alive(now.mono);
+        self.flush_clients(now.mono);
         self.tracer.on_tick(now.mono);
     }
 
     /// Called when the queued output of a connection has been sent.
     pub fn on_drain(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
         self.replays.wake(cx.key());
+        cx.request_turn();
     }
 
     /// Handles a message from a backend. Ignores events ([`BackendEvent::Published`], [`BackendEvent::QueueEvents`]),
@@ -331,6 +338,7 @@ impl Realtime {
             } => {
                 self.principals.set_memberships(&userid, memberships);
                 self.queue_reconciles();
+                cx.request_turn();
             }
             BackendEvent::History(event) => self.on_history(cx, event),
             BackendEvent::TokenEnded { token, cause } => {

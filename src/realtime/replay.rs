@@ -115,11 +115,18 @@ impl Realtime {
         });
         (job.from, job.position) = (from, from);
         self.replays.wake(key);
+        cx.request_turn();
     }
 
     /// Continues the replays as far as the limits of a turn allow. Returns whether more can be sent
     /// at once.
     pub fn replay_queued(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
+        let has_more = self.replay_some(cx);
+        self.flush_clients(cx.now().mono);
+        has_more
+    }
+
+    fn replay_some(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
         let has_reconciled = self.reconcile_queued(cx);
         if self.replays.runnable.is_empty() {
             return has_reconciled;
@@ -206,6 +213,7 @@ impl Realtime {
         if let Some(session) = cx.session(key) {
             session.set(SessionFlag::Replaying, false);
         }
+        self.record_connected(cx, key);
     }
 
     /// Passes messages to the engine, in the order of their positions. Each message is encoded once

@@ -10,21 +10,22 @@ use crate::net::{ConnKey, Cx, Delivery, Frame};
 
 use super::digest::{Digest, DigestHasher};
 use super::history::{Cursor, Lookup, Past};
-use super::remembered::{Received, Remembered};
+use super::remembered::Received;
 use super::session::SessionFlag;
 use super::{ApiSession, Realtime, json, reply};
 
 /// The connections that wait for the history, the clients that can be recognized, and the connections
 /// that get cursor marks.
+#[derive(Default)]
 pub(super) struct Resumption {
     /// The connections that resume as soon as the history is ready.
     waiting: HashMap<ConnKey, Waiting>,
     /// The open connection of each client.
     live: HashMap<Digest, ConnKey, DigestHasher>,
-    /// Clients without an open connection.
-    pub(super) remembered: Remembered,
     /// The connections that use cursors, by the time at which a mark is due.
     marks: VecDeque<Mark>,
+    /// When the last position of all connected clients was recorded, in monotonic milliseconds.
+    last_alive: u64,
 }
 
 /// A connection that waits for the history.
@@ -90,16 +91,17 @@ impl Since {
     }
 }
 
-impl Resumption {
-    pub(super) fn new(clients: usize) -> Self {
-        Resumption {
-            waiting: HashMap::new(),
-            live: HashMap::default(),
-            remembered: Remembered::new(clients),
-            marks: VecDeque::new(),
+impl From<Cursor> for Received {
+    fn from(cursor: Cursor) -> Received {
+        Received {
+            epoch: cursor.epoch,
+            position: cursor.position,
+            time: cursor.time,
         }
     }
+}
 
+impl Resumption {
     /// Returns the number of connections that wait for the history.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
@@ -269,11 +271,18 @@ impl Realtime {
         }
         session.set_client(client);
         let was_registered = session.has(SessionFlag::Registered);
+        let was_connected = session.has(SessionFlag::Connected);
         session.set(SessionFlag::Registered, false);
+        session.set(SessionFlag::Connected, false);
         if let Some(before) = before.filter(|_| was_registered) {
             let before = self.client_key(key, before);
             if self.resumption.live.get(&before) == Some(&key) {
                 self.resumption.live.remove(&before);
+                if was_connected {
+                    let last = cx.last_received(key).unwrap_or_default();
+                    let received = self.received(key, last);
+                    self.clients.close(before, received);
+                }
             }
         }
         self.recognize(cx, key);
@@ -291,30 +300,44 @@ impl Realtime {
         else {
             return;
         };
-        if session.has(SessionFlag::Registered) || self.settings.history.clients == 0 {
+        // Clients with cursors need not be recognized.
+        if session.has(SessionFlag::Registered) || session.has(SessionFlag::Cursors) {
             return;
         }
         session.set(SessionFlag::Registered, true);
-        let uses_cursors = session.has(SessionFlag::Cursors);
         let client = self.client_key(key, client);
         let other = self.resumption.live.insert(client, key);
         // The server may not have noticed yet that the client's last connection is dead.
-        let other = other.filter(|other| *other != key && cx.session(*other).is_some());
-        let received = match other {
-            Some(other) => {
-                let last = cx.last_received(other).unwrap_or_default();
-                Some(self.received(other, last))
-            }
-            None => self.resumption.remembered.take(client),
-        };
-        if let Some(received) = received
-            && !uses_cursors
+        let other = other.filter(|other| *other != key);
+        if let Some(other) = other
+            && let Some(session) = cx.session(other)
+            && session.has(SessionFlag::Connected)
         {
-            match self.history.is_ready() {
-                true => self.resume_client(cx, key, received),
-                false => self.wait_for_history(cx, key, Waiting::Client(received)),
-            }
+            let last = cx.last_received(other).unwrap_or_default();
+            let received = self.received(other, last);
+            self.clients.close(client, received);
         }
+        match self.clients.position(client) {
+            Some(received) if self.history.is_ready() => self.resume_client(cx, key, received),
+            Some(received) => self.wait_for_history(cx, key, Waiting::Client(received)),
+            None => self.record_connected(cx, key),
+        }
+    }
+
+    /// Records that the client of a connection has been sent all events up to now, if it can be
+    /// recognized when it reconnects.
+    pub(super) fn record_connected(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
+        let Some(session) = cx.session(key) else {
+            return;
+        };
+        let is_new = session.has(SessionFlag::Registered) && !session.has(SessionFlag::Connected);
+        let Some(client) = session.client().filter(|_| is_new) else {
+            return;
+        };
+        session.set(SessionFlag::Connected, true);
+        let received = self.history.cursor(self.history.head()).into();
+        self.clients.connect(self.client_key(key, client), received);
+        cx.request_turn();
     }
 
     fn resume_client(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, received: Received) {
@@ -338,18 +361,17 @@ impl Realtime {
         }
     }
 
-    /// Remembers the client of a connection that has closed.
+    /// Remembers the client of a connection that has closed. If it was in the midst of a replay, the
+    /// position at which that began is still known.
     pub(super) fn remember(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         session: &ApiSession,
     ) {
-        let waiting = self.resumption.waiting.remove(&key);
-        let Some(client) = session
-            .client()
-            .filter(|_| session.has(SessionFlag::Registered))
-        else {
+        self.resumption.waiting.remove(&key);
+        let is_registered = session.has(SessionFlag::Registered);
+        let Some(client) = session.client().filter(|_| is_registered) else {
             return;
         };
         let client = self.client_key(key, client);
@@ -357,12 +379,12 @@ impl Realtime {
             return;
         }
         self.resumption.live.remove(&client);
-        let last = cx.close_info().map_or(0, |info| info.last_received);
-        let received = match waiting {
-            Some(Waiting::Client(received)) => received,
-            _ => self.received(key, last),
-        };
-        self.resumption.remembered.insert(client, received);
+        if session.has(SessionFlag::Connected) {
+            let last = cx.close_info().map_or(0, |info| info.last_received);
+            let received = self.received(key, last);
+            self.clients.close(client, received);
+            cx.request_turn();
+        }
     }
 
     /// Returns the position up to which a client has certainly received everything on a connection,
@@ -374,11 +396,29 @@ impl Realtime {
             Some(replayed) => self.history.cursor(replayed),
             None => known,
         };
-        Received {
-            epoch: cursor.epoch,
-            position: cursor.position,
-            time: cursor.time,
+        cursor.into()
+    }
+
+    /// Writes the records about clients of this turn.
+    pub(super) fn flush_clients(&mut self, now: u64) {
+        let (live, history) = (&self.resumption.live, &self.history);
+        let received = history.cursor_at(now.saturating_sub(self.silence())).into();
+        self.clients
+            .flush(|record| live.keys().for_each(|client| record(*client, received)));
+    }
+
+    /// Records a position up to which all connected clients have received everything.
+    pub(super) fn record_alive(&mut self, now: u64) {
+        if now.saturating_sub(self.resumption.last_alive) >= ALIVE_PERIOD {
+            self.resumption.last_alive = now;
+            let received = self.history.cursor_at(now.saturating_sub(self.silence()));
+            self.clients.alive(received.into());
         }
+    }
+
+    /// Returns the time for which an open connection may have received nothing, in milliseconds.
+    fn silence(&self) -> u64 {
+        self.settings.history.silence.saturating_add(IN_FLIGHT)
     }
 
     fn client_key(&self, key: ConnKey, client: Digest) -> Digest {
@@ -440,6 +480,9 @@ fn send(cx: &mut Cx<'_, ApiSession>, key: ConnKey, text: &str) {
 /// milliseconds. A client acknowledges what it has received with everything that it sends, so this
 /// covers the way to the client and retransmissions.
 const IN_FLIGHT: u64 = 20_000;
+/// The interval at which a position that all connected clients have received is recorded, in
+/// milliseconds.
+const ALIVE_PERIOD: u64 = 5_000;
 /// The minimum interval between cursor marks to a connection, in milliseconds.
 const MARK_PERIOD: u64 = 30_000;
 

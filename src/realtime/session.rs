@@ -33,6 +33,8 @@ pub(super) enum SessionFlag {
     Replaying = 1 << 5,
     /// A message with a cursor has been sent since the last cursor mark.
     Marked = 1 << 6,
+    /// The client has been sent all events up to now, and is recorded as connected.
+    Connected = 1 << 7,
 }
 
 impl ApiSession {

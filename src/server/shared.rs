@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::config::{InsecureSetting, ServerSettings};
+use crate::net::Config;
 use crate::net::tls::TlsConfig;
 use crate::realtime;
 
@@ -102,9 +103,21 @@ fn realtime_settings(settings: &ServerSettings) -> realtime::ApiSettings {
             memory: settings.history.memory,
             window: millis(settings.history.window),
             clients: settings.history.clients,
+            silence: longest_silence(&settings.engine),
         },
     }
 }
+
+/// Returns the longest time for which an open connection may have received nothing, in milliseconds:
+/// a ping is sent after the interval with its spread, and the time for the pong is extended by the
+/// time that slow links need for queued output.
+fn longest_silence(config: &Config) -> u64 {
+    let ping = config.ping_interval + config.ping_interval / 4 + Duration::from_secs(1);
+    millis(ping + config.pong_timeout + SLOW_LINK)
+}
+
+/// The longest time that the engine grants a slow link for queued output.
+const SLOW_LINK: Duration = Duration::from_secs(300);
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

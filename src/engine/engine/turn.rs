@@ -4,6 +4,7 @@
 //! a poller with sockets (the reactor), or a simulation of both.
 
 use std::io;
+use std::mem;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -197,6 +198,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// deliveries, they are gathered to be sent together.
     fn serve_handler(&mut self) {
         let backlog = self.fan_out.backlog();
+        self.has_handler_work |= mem::take(&mut self.outbox.wants_turn);
         if self.has_handler_work && self.has_room() {
             self.has_handler_work = self.with_handler(|handler, cx| handler.on_turn(cx));
             self.apply_effects();
@@ -243,7 +245,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn wait(&self) -> Duration {
         let has_output = !self.dirty.is_empty() || self.fan_out.backlog() > 0;
         let has_output = has_output || !self.closed.is_empty();
-        let has_work = self.reload.is_some() || (self.has_handler_work && self.has_room());
+        let wants_turn = self.has_handler_work || self.outbox.wants_turn;
+        let has_work = self.reload.is_some() || (wants_turn && self.has_room());
         let has_mail = self.has_mail && self.has_room_for_commands();
         if !self.run.is_empty() || has_output || has_work || has_mail {
             return Duration::ZERO;
