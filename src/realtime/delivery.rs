@@ -25,16 +25,13 @@ impl Realtime {
     pub fn deliver(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
-        plans: &[Plan],
+        plans: impl IntoIterator<Item = Plan>,
         received: MonoMillis,
     ) -> Vec<usize> {
         self.expire(cx.now());
+        let plans = plans.into_iter();
         plans
-            .iter()
-            .map(|plan| {
-                let plan = Rc::new(plan.clone());
-                self.deliver_plan(cx, &plan, received).sent
-            })
+            .map(|plan| self.deliver_plan(cx, &Rc::new(plan), received).sent)
             .collect()
     }
 
@@ -109,7 +106,7 @@ impl Realtime {
     }
 
     /// Adds a candidate to a delivery, if it may read the event.
-    #[inline]
+    #[inline(always)]
     fn deliver_to(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
@@ -121,10 +118,11 @@ impl Realtime {
             return;
         };
         let denied = match decision {
-            Decision::Send(variant) if builder.add(key, Form::Variant(variant), with_cursor) => {
-                if with_cursor {
-                    note_cursor(cx, key);
-                }
+            Decision::Send(variant) if !with_cursor && builder.add_plain(key, variant) => None,
+            Decision::Send(variant)
+                if with_cursor && builder.add(key, Form::Variant(variant), true) =>
+            {
+                note_cursor(cx, key);
                 None
             }
             Decision::Send(_) => Some(DenyReason::Permission),
@@ -230,6 +228,7 @@ impl Realtime {
         Evaluation {
             plan,
             excluded: excluded.map(|client| self.digester.client_id(client)),
+            is_kept: plan.stamp.position > self.history.head(),
             anonymous: decide(&plan.rules, None),
             expiry_limit: self.expiry_limit(cx.now()),
         }
@@ -237,7 +236,7 @@ impl Realtime {
 
     /// Returns the decision on a candidate, and whether its messages carry cursors. `None` if the
     /// connection is closed, its client caused the event, or a replay will send the event.
-    #[inline]
+    #[inline(always)]
     fn evaluate(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
@@ -245,12 +244,15 @@ impl Realtime {
         evaluation: &Evaluation<'_>,
     ) -> Option<(Decision, bool)> {
         let session = cx.session(key)?;
-        if session.has(SessionFlag::Replaying) && evaluation.plan.stamp.position != 0 {
-            return None;
-        }
+        let (is_traced, with_cursor) = match session.is_ordinary() {
+            true => (false, false),
+            false if session.has(SessionFlag::Replaying) && evaluation.is_kept => return None,
+            false => (
+                session.has(SessionFlag::Traced),
+                session.has(SessionFlag::Cursors),
+            ),
+        };
         self.counters.matched += 1;
-        let is_traced = session.has(SessionFlag::Traced);
-        let with_cursor = session.has(SessionFlag::Cursors);
         let kind = evaluation.plan.kind;
         // h compares null with null, and thus withholds events without a client from connections
         // without one. Here only the named client is excluded.
@@ -273,7 +275,7 @@ impl Realtime {
     }
 
     /// Returns the decision of a plan's rules on a connection, given its identity now.
-    #[inline]
+    #[inline(always)]
     pub(super) fn decision(&self, key: ConnKey, evaluation: &Evaluation<'_>) -> Decision {
         match self.principals.of(key) {
             Some(_) if self.principals.is_silenced(key, evaluation.expiry_limit) => {
@@ -352,6 +354,8 @@ pub(super) struct Evaluation<'a> {
     pub plan: &'a Plan,
     /// The digest of the client that caused the event.
     pub excluded: Option<Digest>,
+    /// Whether the history gets the plan, so that replays send it.
+    is_kept: bool,
     /// The decision on anonymous receivers.
     anonymous: Decision,
     /// The limit for [`Principals::is_silenced`](super::principals::Principals::is_silenced).

@@ -28,9 +28,10 @@ pub(super) struct DeliveryBuilder<'a> {
     plan: &'a Plan,
     /// The cursor of the plan, for receivers that use cursors.
     cursor: Cursor,
-    /// The forms that have been encoded, in the order of the delivery's frames. The flag is true for
-    /// messages with a cursor.
-    forms: Vec<(Form, bool)>,
+    /// The frame of each variant as it is, which most receivers get.
+    plain: Vec<Option<u8>>,
+    /// The frames of other forms. The flag is true for messages with a cursor.
+    forms: Vec<((Form, bool), u8)>,
     delivery: Delivery,
 }
 
@@ -41,6 +42,7 @@ impl<'a> DeliveryBuilder<'a> {
         DeliveryBuilder {
             plan,
             cursor,
+            plain: vec![None; plan.variants.len()],
             forms: Vec::new(),
             delivery: Delivery {
                 since,
@@ -51,14 +53,43 @@ impl<'a> DeliveryBuilder<'a> {
 
     /// Adds a receiver. Returns false if the plan has no such variant. In that case nothing is sent
     /// rather than a wrong message.
-    #[inline]
     pub(super) fn add(&mut self, key: ConnKey, form: Form, with_cursor: bool) -> bool {
+        if let (Form::Variant(variant), false) = (form, with_cursor) {
+            return self.add_plain(key, variant);
+        }
         let wanted = (form, with_cursor);
-        let known = self.forms.iter().position(|known| *known == wanted);
-        let Some(frame) = known.or_else(|| self.encode(wanted)) else {
+        let mut known = self.forms.iter();
+        let frame = match known.find(|(known, _)| *known == wanted) {
+            Some((_, frame)) => Some(*frame),
+            None => self.encode(wanted),
+        };
+        let Some(frame) = frame else {
             return false;
         };
-        self.delivery.to.push((key, frame as u8));
+        if self.forms.iter().all(|(known, _)| *known != wanted) {
+            self.forms.push((wanted, frame));
+        }
+        self.delivery.to.push((key, frame));
+        true
+    }
+
+    /// Adds a receiver of a variant as it is.
+    #[inline]
+    pub(super) fn add_plain(&mut self, key: ConnKey, variant: usize) -> bool {
+        let Some(known) = self.plain.get(variant) else {
+            return false;
+        };
+        let frame = match *known {
+            Some(frame) => frame,
+            None => {
+                let Some(frame) = self.encode((Form::Variant(variant), false)) else {
+                    return false;
+                };
+                self.plain[variant] = Some(frame);
+                frame
+            }
+        };
+        self.delivery.to.push((key, frame));
         true
     }
 
@@ -74,10 +105,8 @@ impl<'a> DeliveryBuilder<'a> {
 
     /// Encodes a message. Returns its index.
     #[inline(never)]
-    fn encode(&mut self, (form, with_cursor): (Form, bool)) -> Option<usize> {
-        if self.forms.len() > usize::from(u8::MAX) {
-            return None;
-        }
+    fn encode(&mut self, (form, with_cursor): (Form, bool)) -> Option<u8> {
+        let index = u8::try_from(self.delivery.frames.len()).ok()?;
         let mut changed = String::new();
         let mut text = match form {
             Form::Variant(variant) | Form::Appearance(variant) => {
@@ -109,8 +138,7 @@ impl<'a> DeliveryBuilder<'a> {
             EventKind::Create | EventKind::Update | EventKind::Delete => Frame::text(text),
         };
         self.delivery.frames.push(frame);
-        self.forms.push((form, with_cursor));
-        Some(self.forms.len() - 1)
+        Some(index)
     }
 }
 

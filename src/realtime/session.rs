@@ -53,6 +53,14 @@ impl ApiSession {
         self.flags & flag as u8 != 0
     }
 
+    /// Returns whether messages to the connection need no special treatment.
+    #[inline]
+    pub(super) fn is_ordinary(&self) -> bool {
+        const SPECIAL: u8 =
+            SessionFlag::Traced as u8 | SessionFlag::Cursors as u8 | SessionFlag::Replaying as u8;
+        self.flags & SPECIAL == 0
+    }
+
     pub(super) fn set(&mut self, flag: SessionFlag, value: bool) {
         match value {
             true => self.flags |= flag as u8,

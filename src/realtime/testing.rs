@@ -285,7 +285,7 @@ impl TestApi {
     }
 
     pub(super) fn deliver(&mut self, plans: Vec<Plan>) -> (Vec<usize>, Vec<Output>) {
-        self.call(|realtime, cx| realtime.deliver(cx, &plans, MonoMillis::default()))
+        self.call(|realtime, cx| realtime.deliver(cx, plans, MonoMillis::default()))
     }
 }
 

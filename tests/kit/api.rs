@@ -2,8 +2,8 @@
 //! anonymous, and events are injected as commands.
 
 use h_realtime::model::{
-    BackendHandle, BackendRequest, Busy, Candidates, Cause, Decision, EventKind, Field, MonoMillis,
-    Plan, Rule, Stamp, Subject, Term,
+    BackendEvent, BackendHandle, BackendRequest, Busy, Candidates, Cause, Decision, EpochScope,
+    EventKind, Field, HistoryEvent, HistoryStart, MonoMillis, Plan, Rule, Stamp, Subject, Term,
 };
 use h_realtime::realtime::{ApiSession, ApiSettings, Completion, EventQueue, Realtime, TurnLimits};
 use h_realtime_engine::http::{Request, Response, check_upgrade};
@@ -14,6 +14,8 @@ use h_realtime_engine::{ConnCx, ConnKey, Cx, Handler, Message, RequestCx, Verdic
 pub struct Api {
     realtime: Realtime,
     events: EventQueue<usize>,
+    /// The position of the last event in the history.
+    position: u64,
     pub progress: Progress,
 }
 
@@ -41,7 +43,23 @@ impl Api {
         Api {
             realtime: Realtime::new(Box::new(NoBackend), settings, [1, 2, 3, 4]),
             events: EventQueue::new(TurnLimits::default()),
+            position: 0,
             progress: Progress::default(),
+        }
+    }
+
+    /// Starts the history before the first event, and returns a stamp for the next one.
+    fn stamp(&mut self, cx: &mut Cx<'_, ApiSession>) -> Stamp {
+        if self.position == 0 {
+            for event in [HistoryEvent::Start(HISTORY), HistoryEvent::Ready] {
+                let event = BackendEvent::History(event);
+                self.realtime.on_backend_event(cx, event);
+            }
+        }
+        self.position += 1;
+        Stamp {
+            position: self.position,
+            time: cx.now().unix,
         }
     }
 
@@ -108,11 +126,15 @@ impl Handler for Api {
 
     fn on_command(&mut self, cx: &mut Cx<'_, ApiSession>, command: Command) {
         match command {
-            Command::Event(plan) => {
+            Command::Event(mut plan) => {
+                plan.stamp = self.stamp(cx);
                 let now = MonoMillis(cx.now().mono);
-                self.realtime.deliver(cx, &[plan], now);
+                self.realtime.deliver(cx, [plan], now);
             }
-            Command::Batch(plans, size) => {
+            Command::Batch(mut plans, size) => {
+                for plan in &mut plans {
+                    plan.stamp = self.stamp(cx);
+                }
                 let now = MonoMillis(cx.now().mono);
                 self.events.push(plans, now, size);
             }
@@ -133,13 +155,27 @@ impl Handler for Api {
                 }
             });
         progress.max_backlog = progress.max_backlog.max(cx.backlog());
-        is_left
+        let has_replays = self.realtime.replay_queued(cx);
+        is_left || has_replays
+    }
+
+    fn on_drain(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
+        self.realtime.on_drain(cx);
     }
 
     fn on_tick(&mut self, cx: &mut Cx<'_, ApiSession>) {
         self.realtime.on_tick(cx);
     }
 }
+
+/// An empty history with the first epoch.
+const HISTORY: HistoryStart = HistoryStart {
+    epoch: 1,
+    scope: EpochScope::Stored,
+    floor: 0,
+    floor_time: 0,
+    head: 0,
+};
 
 /// A backend that receives no requests: all clients are anonymous.
 struct NoBackend;

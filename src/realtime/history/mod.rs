@@ -362,18 +362,16 @@ impl History {
         entry.time = self.last_time;
         entry.bytes = entry.footprint();
         self.bytes += entry.bytes;
-        for term in entry.all_terms() {
-            self.postings.push(term, position);
-        }
+        let postings = &mut self.postings;
+        entry.for_each_term(|term| postings.push(term, position));
         self.subjects.insert(entry.subject, position);
         self.entries.insert(position, entry);
     }
 
     fn remove(&mut self, position: u64) -> Option<Entry> {
         let entry = self.entries.remove(&position)?;
-        for term in entry.all_terms() {
-            self.postings.remove(term, position);
-        }
+        let postings = &mut self.postings;
+        entry.for_each_term(|term| postings.remove(term, position));
         self.subjects.remove(&entry.subject);
         self.bytes -= entry.bytes;
         Some(entry)

@@ -71,19 +71,21 @@ impl Entry {
         past
     }
 
-    /// Returns the terms of all states, without duplicates and without the subject's own.
-    pub(super) fn all_terms(&self) -> Vec<Digest> {
-        let mut terms = Vec::with_capacity(self.terms.len());
-        terms.extend_from_slice(&self.terms);
-        if !self.past.is_empty() {
-            for past in &self.past {
-                terms.extend_from_slice(&past.terms);
-            }
-            terms.sort_unstable();
-            terms.dedup();
+    /// Calls `visit` with each term of all states, without duplicates and without the subject's own.
+    pub(super) fn for_each_term(&self, mut visit: impl FnMut(Digest)) {
+        let is_other = |term: &&Digest| **term != self.subject;
+        if self.past.is_empty() {
+            return self
+                .terms
+                .iter()
+                .filter(is_other)
+                .for_each(|term| visit(*term));
         }
-        terms.retain(|term| *term != self.subject);
-        terms
+        let past = self.past.iter().flat_map(|past| past.terms.iter());
+        let mut terms: Vec<Digest> = self.terms.iter().chain(past).copied().collect();
+        terms.sort_unstable();
+        terms.dedup();
+        terms.iter().filter(is_other).for_each(|term| visit(*term));
     }
 
     /// Returns an upper bound of the memory that the entry and its postings take, in bytes.

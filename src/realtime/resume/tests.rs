@@ -383,7 +383,7 @@ fn events_without_a_history_are_delivered_without_resumption() {
     plan.stamp = Stamp::default();
     let (counts, _) = server
         .api
-        .call(|realtime, cx| realtime.deliver(cx, &[plan], MonoMillis::default()));
+        .call(|realtime, cx| realtime.deliver(cx, [plan], MonoMillis::default()));
     assert_eq!(counts, [1]);
 }
 
