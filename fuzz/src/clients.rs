@@ -1,9 +1,11 @@
 //! The log of clients, compared with a search through its records.
 
 use h_realtime::realtime::parts::{
-    CLIENT_LOG_HEADER, CLIENT_LOG_RECORD, Digest, Record, decode_client_log, start_client_log,
+    CLIENT_LOG_HEADER, Record, decode_client_log, start_client_log,
 };
-use h_realtime::realtime::{ClientLogDecoder, LoadedClients, Received};
+use h_realtime::realtime::{
+    CLIENT_RECORD_BYTES, ClientLogDecoder, Digest, LoadedClients, Received,
+};
 
 /// Input: the size of pieces, a limit, a choice, and either a log or records of three bytes each.
 ///
@@ -30,10 +32,10 @@ pub fn client_log(input: &[u8]) {
         assert!(loaded.seed.is_none() && loaded.clients.is_empty());
         return;
     };
-    let complete = bytes / CLIENT_LOG_RECORD;
+    let complete = bytes / CLIENT_RECORD_BYTES;
     assert_eq!(
         loaded.damage.is_some(),
-        !bytes.is_multiple_of(CLIENT_LOG_RECORD)
+        !bytes.is_multiple_of(CLIENT_RECORD_BYTES)
     );
     let expected = search(&records[..complete]);
     let skipped = expected.len().saturating_sub(limit);

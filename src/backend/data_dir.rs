@@ -130,6 +130,7 @@ impl DataDir {
         let files = [
             (self.publish_key_file(), "the publish key"),
             (self.database(), "the database"),
+            (self.client_log(1), "the log of clients"),
         ];
         let open = files.iter().filter(|(path, _)| has(path, OTHERS_READ));
         open.map(|(path, content)| {
@@ -187,6 +188,15 @@ impl DataDir {
         self.path.join("admin.address")
     }
 
+    /// Returns the path of the log of clients of one of the servers that share the directory,
+    /// counted from 1.
+    pub fn client_log(&self, number: usize) -> PathBuf {
+        self.path.join(match number {
+            1 => "clients".to_owned(),
+            number => format!("clients-{number}"),
+        })
+    }
+
     /// Returns the path of the publish key file.
     pub fn publish_key_file(&self) -> PathBuf {
         self.path.join("publish.key")
@@ -236,18 +246,28 @@ impl DataDir {
 }
 
 /// Syncs the directory of a file, so that its entry there is durable.
-pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// The directory cannot be opened or synced.
+pub fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
-/// Writes a new file that only its owner can read from the moment of its creation.
-fn write_private(path: &Path, line: &str) -> io::Result<File> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+/// Creates a file that only its owner can read from the moment of its creation. Bytes are appended
+/// to it.
+///
+/// # Errors
+/// The file exists, or cannot be created.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create_new(true).mode(0o600);
+    let file = options.open(path)?;
     adopt(&file, path)?;
+    Ok(file)
+}
+
+fn write_private(path: &Path, line: &str) -> io::Result<File> {
+    let mut file = create_private(path)?;
     writeln!(file, "{line}")?;
     file.sync_all()?;
     Ok(file)

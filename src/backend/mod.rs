@@ -30,7 +30,7 @@ pub mod time;
 mod userid;
 
 pub use data_check::check_data_dir;
-pub use data_dir::{DataDir, DataDirError, FileMark};
+pub use data_dir::{DataDir, DataDirError, FileMark, create_private, sync_directory_of};
 pub use data_lock::{DirLock, LockAttempt, LockMode};
 pub use request_queue::{QUEUE_CAPACITY, RequestQueue, RequestSender, SenderWatch, request_queue};
 pub use secret::new_secret;

@@ -81,6 +81,17 @@ pub fn start(seed: [u64; 4], out: &mut Vec<u8>) {
     words.iter().for_each(|word| out.extend(word.to_le_bytes()));
 }
 
+/// Returns the shortest log of clients that are disconnected.
+pub fn encode(
+    seed: [u64; 4],
+    clients: impl ExactSizeIterator<Item = (Digest, Received)>,
+) -> Vec<u8> {
+    let mut log = Vec::with_capacity(HEADER + clients.len() * RECORD);
+    start(seed, &mut log);
+    clients.for_each(|(client, received)| Record::Closed(client, received).encode(&mut log));
+    log
+}
+
 impl Record {
     /// Appends the record to a log.
     pub fn encode(&self, out: &mut Vec<u8>) {

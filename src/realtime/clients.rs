@@ -65,8 +65,7 @@ impl Clients {
     /// kept.
     pub fn restore(&mut self, clients: Vec<(Digest, Received)>) {
         for (client, received) in clients {
-            let known = self.table.get(client).unwrap_or(received);
-            self.table.insert(client, received.or_later(known));
+            self.table.merge(client, received);
         }
     }
 
@@ -101,8 +100,7 @@ impl Clients {
     /// and a position up to which it has certainly received everything.
     pub fn flush(&mut self, for_each_open: impl FnOnce(&mut dyn FnMut(Digest, Received))) {
         self.append();
-        let wants_rewrite = |log: &Box<dyn ClientLog>| log.wants_rewrite();
-        if self.log.as_ref().is_some_and(wants_rewrite) {
+        if self.wants_rewrite() {
             let log = self.encode(for_each_open);
             self.replace(log);
         }
@@ -145,6 +143,10 @@ impl Clients {
         }
     }
 
+    fn wants_rewrite(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.wants_rewrite())
+    }
+
     fn replace(&mut self, all: Vec<u8>) {
         if let Some(log) = &mut self.log {
             log.replace(all);
@@ -170,9 +172,8 @@ impl Drop for Clients {
     /// Writes the last records.
     fn drop(&mut self) {
         self.append();
-        let wants_rewrite = |log: &Box<dyn ClientLog>| log.wants_rewrite();
         // Otherwise, the positions of the open connections are unknown here.
-        if self.open == 0 && self.log.as_ref().is_some_and(wants_rewrite) {
+        if self.open == 0 && self.wants_rewrite() {
             let log = self.encode(|_| {});
             self.replace(log);
         }
@@ -180,11 +181,17 @@ impl Drop for Clients {
 }
 
 impl Realtime {
-    /// Sets the storage of the log of clients, and adds the clients from it. Must precede the first
-    /// connection.
-    pub fn restore_clients(&mut self, clients: Vec<(Digest, Received)>, log: Box<dyn ClientLog>) {
+    /// Adds the clients from a log, and sets its storage, which contains them already. Must precede
+    /// the first connection.
+    pub fn restore_clients(
+        &mut self,
+        clients: Vec<(Digest, Received)>,
+        log: Option<Box<dyn ClientLog>>,
+    ) {
         self.clients.restore(clients);
-        self.clients.set_log(log);
+        if let Some(log) = log {
+            self.clients.set_log(log);
+        }
     }
 }
 

@@ -41,6 +41,10 @@ pub struct ApiCounters {
     pub index_bytes: u64,
     /// The footprint of filters now, which [`ApiSettings::filters_total`](super::ApiSettings) limits.
     pub filter_bytes: u64,
+    /// Disconnected clients that are remembered now.
+    pub remembered_clients: u64,
+    /// Bytes allocated for remembered clients now.
+    pub remembered_bytes: u64,
     /// Log lines about single connections that were suppressed by the rate limit.
     pub suppressed_lines: u64,
 }

@@ -75,28 +75,31 @@ use crate::http::{Origin, Request};
 use crate::model::{BackendEvent, BackendHandle, EndCause, InvalidToken, OnExpiry};
 use crate::net::{ConnCx, ConnKey, Cx, Verdict};
 
-pub use client_log::{Decoder as ClientLogDecoder, Loaded as LoadedClients};
+pub use client_log::{
+    Decoder as ClientLogDecoder, Loaded as LoadedClients, RECORD as CLIENT_RECORD_BYTES,
+    encode as encode_client_log,
+};
 pub use clients::{ClientLog, Clients};
 pub use counters::{
     ApiCounters, AuthCounters, ErrorCounters, EventCounters, MessageCounters, RecoveryCounters,
     RejectedCounters, WithheldCounters,
 };
+pub use digest::Digest;
 pub use event_queue::{Completion, EventQueue, TurnLimits};
-pub use remembered::Received;
+pub use remembered::{Received, Remembered};
 pub use session::ApiSession;
 
 /// Parts that benchmarks measure separately.
 #[doc(hidden)]
 pub mod parts {
     pub use super::client_log::{
-        Damage, HEADER as CLIENT_LOG_HEADER, RECORD as CLIENT_LOG_RECORD, Record,
-        decode as decode_client_log, start as start_client_log,
+        Damage, HEADER as CLIENT_LOG_HEADER, Record, decode as decode_client_log,
+        start as start_client_log,
     };
-    pub use super::digest::{Digest, Digester};
+    pub use super::digest::Digester;
     pub use super::filter::{FilterError, parse as parse_filter};
     pub use super::history::Cursor;
     pub use super::index::Index;
-    pub use super::remembered::Remembered;
 }
 
 use digest::{Digest, Digester};
@@ -370,6 +373,8 @@ impl Realtime {
             principals: self.principals.users() as u64,
             index_bytes: self.index.bytes() as u64,
             filter_bytes: self.index.footprint() as u64,
+            remembered_clients: self.clients.len() as u64,
+            remembered_bytes: self.clients.bytes() as u64,
             suppressed_lines: self.tracer.suppressed(),
             recovery: RecoveryCounters {
                 replays: (self.replays.len() + self.resumption.waiting()) as u64,

@@ -109,6 +109,12 @@ impl Remembered {
         self.link_newest(at);
     }
 
+    /// Inserts a client, which becomes the newest one. Of two positions, the later one is kept.
+    pub fn merge(&mut self, client: Digest, received: Received) {
+        let known = self.get(client).unwrap_or(received);
+        self.insert(client, received.or_later(known));
+    }
+
     /// Returns the position of a client.
     pub fn get(&self, client: Digest) -> Option<Received> {
         let at = self.find(client)?;
@@ -139,11 +145,6 @@ impl Remembered {
     /// Returns whether no client is remembered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Returns the maximum number of clients.
-    pub fn limit(&self) -> usize {
-        self.limit
     }
 
     /// Returns the allocated bytes.

@@ -67,6 +67,7 @@ pub(super) fn render(
         backend.events_waiting as f64,
     );
     process::backend(&mut out, backend);
+    process::client_log(&mut out, process);
     process::settings(&mut out, process, api.suppressed_lines);
     process::process_stats(&mut out, process, engine);
     out.family(

@@ -12,6 +12,7 @@
 //! | `activation` | listening sockets inherited from systemd |
 //! | `bind`, `handover` | opening the listeners, and waiting for a server that is shutting down |
 //! | `backend`, `no_amqp` | the configured backend, from its settings to its threads |
+//! | `client_log` | the log of clients in the data directory |
 //! | `app` | the application that the engine runs: the API and the admin interface |
 //! | `shared` | the state that threads share |
 //! | `reload` | the thread that reloads the configuration and the certificate |
@@ -30,6 +31,7 @@ mod backend;
 mod banner;
 mod bind;
 mod certificate;
+mod client_log;
 mod handover;
 mod metrics;
 #[cfg(not(feature = "amqp"))]
@@ -60,6 +62,7 @@ use address_file::{AddressFile, SharedAddressFile};
 use app::App;
 use backend::PreparedBackend;
 use bind::{Bound, bind};
+use client_log::RestoredClients;
 use notify::{Heartbeat, Notifier};
 use preflight::{Preflight, check_context};
 use process_stats::ProcessStats;
@@ -100,7 +103,10 @@ pub(crate) fn run(mut sources: Sources) -> Result<(), Exit> {
     let (sockets, bound) = bind(&settings, &values, inherited, tls, &notifier)?;
     let mut backend = backend.prepare(&settings)?;
     let heartbeat = Heartbeat::new(Arc::clone(&notifier));
-    let mut reactor = reactor(&settings, &backend, &bound, &shared, heartbeat)?;
+    let seed = random().map_err(random_failed)?;
+    let mut clients = client_log::open(&settings, seed, &shared.dropped_client_records);
+    let client_log_thread = clients.thread.take();
+    let mut reactor = reactor(&settings, &backend, &bound, &shared, clients, heartbeat)?;
     let address_file = write_address_file(&settings, &backend, &bound)?;
     signals.set_resources(address_file.clone(), backend.lock.take());
     listen(&mut reactor, sockets, address_file)?;
@@ -131,6 +137,9 @@ pub(crate) fn run(mut sources: Sources) -> Result<(), Exit> {
     let result = reactor.run();
     drop(reactor);
     threads.finish();
+    if let Some(thread) = client_log_thread {
+        thread.finish();
+    }
     result.map_err(|error| Exit::new(Exit::OS, format!("poll: {error}")))?;
     log::info!("stopped");
     Ok(())
@@ -181,17 +190,15 @@ fn reactor(
     backend: &PreparedBackend,
     bound: &Bound,
     shared: &Arc<SharedState>,
+    clients: RestoredClients,
     heartbeat: Heartbeat,
 ) -> Result<Reactor<App>, Exit> {
     let AppSettings {
         realtime,
         insecure_settings,
     } = AppSettings::new(settings);
-    let realtime = Realtime::new(
-        Box::new(Rc::clone(&backend.handle)),
-        realtime,
-        random().map_err(random_failed)?,
-    );
+    let mut realtime = Realtime::new(Box::new(Rc::clone(&backend.handle)), realtime, clients.seed);
+    realtime.restore_clients(clients.clients, clients.log);
     let keys = AdminKeys {
         publish: backend.publish_key.clone(),
         metrics: settings.metrics_key.clone().map(|key| Secret(key.0)),

@@ -4,7 +4,7 @@
 //! [`realtime`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::config::{InsecureSetting, ServerSettings};
@@ -27,6 +27,8 @@ pub(super) struct SharedState {
     /// When the certificate in use expires, in seconds since the Unix epoch. 0 without a
     /// certificate.
     pub certificate_expires: AtomicU64,
+    /// Records about clients that were not written to the data directory.
+    pub dropped_client_records: Arc<AtomicU64>,
 }
 
 /// The reloaded settings of the application.
@@ -56,6 +58,7 @@ impl SharedState {
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             certificate_expires: AtomicU64::new(0),
+            dropped_client_records: Arc::default(),
         }
     }
 

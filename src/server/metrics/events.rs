@@ -60,6 +60,16 @@ pub(super) fn messages(out: &mut Exposition, api: &realtime::ApiCounters) {
         "Current size of all filters, limited by limits.filters_total.",
         api.filter_bytes as f64,
     );
+    out.gauge(
+        "h_realtime_remembered_clients",
+        "Current disconnected clients that are sent missed events when they return.",
+        api.remembered_clients as f64,
+    );
+    out.gauge(
+        "h_realtime_remembered_clients_bytes",
+        "Current memory of these clients.",
+        api.remembered_bytes as f64,
+    );
 }
 
 pub(super) fn events(

@@ -73,6 +73,18 @@ pub(super) fn backend(out: &mut Exposition, backend: &BackendState<'_>) {
     );
 }
 
+/// Writes the metrics of the log of clients.
+pub(super) fn client_log(out: &mut Exposition, process: &ProcessState<'_>) {
+    out.counter(
+        "h_realtime_client_log_dropped_records_total",
+        "Records about clients that were not written to the data directory.",
+        process
+            .shared
+            .dropped_client_records
+            .load(Ordering::Relaxed),
+    );
+}
+
 /// Writes the metrics of settings and reloads.
 pub(super) fn settings(out: &mut Exposition, process: &ProcessState<'_>, suppressed_lines: u64) {
     let shared = process.shared;

@@ -1,0 +1,251 @@
+//! The thread that writes the log of clients.
+//!
+//! Owns: the queue to the thread, and the recovery from failed and slow writes. The reactor never
+//! waits for the disk: records beyond [`MAX_QUEUED`] bytes are dropped. Since no record may be
+//! omitted between others, all further ones are dropped as well, until the reactor replaces the log.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::describe;
+use super::files::OwnFile;
+use crate::realtime::{CLIENT_RECORD_BYTES, ClientLog};
+
+/// The reactor's end of the queue.
+pub(super) struct QueuedLog {
+    queue: Sender<Item>,
+    state: Arc<QueueState>,
+    /// The length of the log with all queued records.
+    length: u64,
+    /// The length of the log when it was replaced.
+    compact: u64,
+    /// Records have been dropped since then.
+    is_behind: bool,
+    path: PathBuf,
+}
+
+/// The thread that writes.
+pub(crate) struct WriterThread(JoinHandle<()>);
+
+/// An operation on the log.
+pub(super) enum Item {
+    /// Append records.
+    Append(Vec<u8>),
+    /// Replace the log.
+    Replace(Vec<u8>),
+}
+
+/// The state that both ends of the queue share.
+struct QueueState {
+    /// Bytes in the queue, including those being written.
+    queued: AtomicUsize,
+    /// Set by the thread when a write fails, and cleared by the reactor when it replaces the log.
+    has_failed: AtomicBool,
+    /// The thread is ready to write again after a failure.
+    may_retry: AtomicBool,
+    /// Records that were dropped.
+    dropped: Arc<AtomicU64>,
+}
+
+/// Starts the thread. `length` is that of the log, or `None` if it must be replaced first.
+///
+/// # Errors
+/// The system cannot create the thread.
+pub(super) fn start(
+    file: OwnFile,
+    length: Option<u64>,
+    dropped: Arc<AtomicU64>,
+) -> io::Result<(QueuedLog, WriterThread)> {
+    let (log, writer, items) = QueuedLog::with_writer(file, length, dropped);
+    let thread = thread::Builder::new().name("clients".into());
+    let thread = thread.spawn(move || writer.run(&items))?;
+    Ok((log, WriterThread(thread)))
+}
+
+impl ClientLog for QueuedLog {
+    fn append(&mut self, records: &[u8]) {
+        let has_failed = self.state.has_failed.load(Ordering::Acquire);
+        let queued = self.state.queued.load(Ordering::Acquire);
+        if !self.is_behind && !has_failed && queued + records.len() > MAX_QUEUED {
+            log::warn!(
+                "{}: dropping records of clients because the disk is too slow; the log is rewritten \
+                 when it keeps up again",
+                self.path.display()
+            );
+            self.is_behind = true;
+        }
+        if self.is_behind || has_failed {
+            self.is_behind = true;
+            self.state.count_dropped(records);
+            return;
+        }
+        self.length += records.len() as u64;
+        self.send(Item::Append(records.to_vec()), records.len());
+    }
+
+    fn wants_rewrite(&self) -> bool {
+        let is_behind = self.is_behind || self.state.has_failed.load(Ordering::Acquire);
+        let is_long = self.length > MIN_REWRITE.max(GROWTH * self.compact);
+        let is_idle = || {
+            self.state.queued.load(Ordering::Acquire) == 0
+                && self.state.may_retry.load(Ordering::Acquire)
+        };
+        (is_behind || is_long) && is_idle()
+    }
+
+    fn replace(&mut self, log: Vec<u8>) {
+        self.is_behind = false;
+        self.length = log.len() as u64;
+        self.compact = self.length;
+        // The queue is empty, so the thread sets this again only if it fails to write this log.
+        self.state.has_failed.store(false, Ordering::Release);
+        let bytes = log.len();
+        self.send(Item::Replace(log), bytes);
+    }
+}
+
+impl QueuedLog {
+    /// Creates both ends of the queue, and the writer.
+    pub(super) fn with_writer(
+        file: OwnFile,
+        length: Option<u64>,
+        dropped: Arc<AtomicU64>,
+    ) -> (QueuedLog, Writer, Receiver<Item>) {
+        let has_failed = length.is_none();
+        let length = length.unwrap_or_default();
+        let state = Arc::new(QueueState {
+            queued: AtomicUsize::new(0),
+            has_failed: AtomicBool::new(has_failed),
+            may_retry: AtomicBool::new(!has_failed),
+            dropped,
+        });
+        let (queue, items) = channel();
+        let log = QueuedLog {
+            queue,
+            state: Arc::clone(&state),
+            length,
+            compact: length,
+            is_behind: false,
+            path: file.path().to_owned(),
+        };
+        let writer = Writer {
+            file,
+            state,
+            has_failed,
+        };
+        (log, writer, items)
+    }
+
+    fn send(&mut self, item: Item, bytes: usize) {
+        self.state.queued.fetch_add(bytes, Ordering::AcqRel);
+        if self.queue.send(item).is_err() {
+            // The thread has panicked, and nothing can be written any more.
+            self.is_behind = true;
+        }
+    }
+}
+
+impl QueueState {
+    fn count_dropped(&self, records: &[u8]) {
+        let count = records.len() / CLIENT_RECORD_BYTES;
+        self.dropped.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+impl WriterThread {
+    /// Waits until everything has been written. The log must have been dropped.
+    pub(crate) fn finish(self) {
+        let _ = self.0.join();
+    }
+}
+
+/// The thread's end of the queue.
+pub(super) struct Writer {
+    file: OwnFile,
+    state: Arc<QueueState>,
+    /// The last write has failed. Unlike the shared flag, this one is cleared when the log has been
+    /// replaced.
+    has_failed: bool,
+}
+
+impl Writer {
+    fn run(mut self, items: &Receiver<Item>) {
+        loop {
+            let item = match self.has_failed {
+                false => items.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                true => items.recv_timeout(RETRY),
+            };
+            match item {
+                Ok(item) => self.write(item),
+                Err(RecvTimeoutError::Timeout) => self.allow_retry(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if let Err(error) = self.file.sync() {
+            self.fail(&error);
+        }
+    }
+
+    /// Lets the reactor replace the log after a failure.
+    pub(super) fn allow_retry(&self) {
+        self.state.may_retry.store(true, Ordering::Release);
+    }
+
+    pub(super) fn write(&mut self, item: Item) {
+        let bytes = match item {
+            Item::Append(records) => {
+                match self.has_failed {
+                    true => self.state.count_dropped(&records),
+                    false => {
+                        if let Err(error) = self.file.append(&records) {
+                            self.state.count_dropped(&records);
+                            self.fail(&error);
+                        }
+                    }
+                }
+                records.len()
+            }
+            Item::Replace(log) => {
+                match self.file.replace(&log) {
+                    Ok(()) if self.has_failed => {
+                        self.has_failed = false;
+                        let path = self.file.path().display();
+                        log::info!("{path}: recovered: the log of clients is complete again");
+                    }
+                    Ok(()) => {}
+                    Err(error) => self.fail(&error),
+                }
+                log.len()
+            }
+        };
+        self.state.queued.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        if !self.has_failed {
+            log::warn!(
+                "{}; retrying every {} s: until then, a crash causes clients without cursors to be \
+                 sent events again",
+                describe(self.file.path(), error),
+                RETRY.as_secs()
+            );
+        }
+        self.has_failed = true;
+        self.state.may_retry.store(false, Ordering::Release);
+        self.state.has_failed.store(true, Ordering::Release);
+    }
+}
+
+/// The maximum number of bytes in the queue, besides one whole log.
+pub(super) const MAX_QUEUED: usize = 4 << 20;
+/// The length of a log from which on it is replaced...
+pub(super) const MIN_REWRITE: u64 = 4 << 20;
+/// ...if it has grown by this factor.
+const GROWTH: u64 = 4;
+/// The interval between attempts to write after a failure.
+const RETRY: Duration = Duration::from_secs(10);
