@@ -176,31 +176,39 @@ impl Decoder {
     }
 
     /// Returns the contents of the log.
-    pub fn finish(self) -> Loaded {
-        let Decoder {
-            pending,
-            offset,
-            mut loaded,
-            clients,
-            connected,
-            alive,
-            ..
-        } = self;
-        if !pending.is_empty() && loaded.damage.is_none() {
-            let is_header = loaded.seed.is_none();
-            loaded.damage = Some(match is_header {
+    pub fn finish(mut self) -> Loaded {
+        if !self.pending.is_empty() && self.loaded.damage.is_none() {
+            let is_header = self.loaded.seed.is_none();
+            self.loaded.damage = Some(match is_header {
                 true => Damage::Header,
-                false => Damage::Record(offset),
+                false => Damage::Record(self.offset),
             });
         }
-        let current = |(client, received): (Digest, Received)| {
-            let since = connected.get(&client);
-            let later = since.and_then(|since| alive.iter().find(|(number, _)| number > since));
-            let received = later.map_or(received, |(_, alive)| received.or_later(*alive));
-            (client, received)
-        };
-        loaded.clients = clients.iter().map(current).collect();
-        loaded
+        let clients = self.clients.iter();
+        let clients = clients.map(|(client, at)| (client, self.current(client, at)));
+        let clients = clients.collect();
+        Loaded {
+            clients,
+            ..self.loaded
+        }
+    }
+
+    /// Returns the key of the digests, if the header has been decoded.
+    pub fn seed(&self) -> Option<[u64; 4]> {
+        self.loaded.seed
+    }
+
+    /// Returns the position of a client by the records so far.
+    pub fn position(&self, client: Digest) -> Option<Received> {
+        let received = self.clients.get(client)?;
+        Some(self.current(client, received))
+    }
+
+    /// Returns the position of a client whose last record has this one.
+    fn current(&self, client: Digest, received: Received) -> Received {
+        let since = self.connected.get(&client);
+        let later = since.and_then(|since| self.alive.iter().find(|(number, _)| number > since));
+        later.map_or(received, |(_, alive)| received.or_later(*alive))
     }
 
     /// Returns the size of the next unit: the header, or a record.

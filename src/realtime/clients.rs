@@ -21,6 +21,9 @@ pub trait ClientLog {
 
     /// Replaces the log. Never blocks.
     fn replace(&mut self, log: Vec<u8>);
+
+    /// Returns the position of a client by the logs of other running servers.
+    fn position_elsewhere(&self, client: Digest) -> Option<Received>;
 }
 
 /// The disconnected clients, and the log of all clients.
@@ -69,9 +72,15 @@ impl Clients {
         }
     }
 
-    /// Returns the position of a disconnected client.
+    /// Returns the position of a client that is disconnected here. It may be connected to another
+    /// server, or seem to be.
     pub fn position(&self, client: Digest) -> Option<Received> {
-        self.table.get(client)
+        let log = self.log.as_ref();
+        let elsewhere = log.and_then(|log| log.position_elsewhere(client));
+        match (self.table.get(client), elsewhere) {
+            (Some(here), Some(elsewhere)) => Some(here.or_later(elsewhere)),
+            (here, elsewhere) => here.or(elsewhere),
+        }
     }
 
     /// Called when a client has connected and has received everything up to a position, from which
@@ -212,6 +221,8 @@ mod tests {
         log: Vec<u8>,
         appends: usize,
         wants_rewrite: bool,
+        /// The position of client 4 elsewhere.
+        elsewhere: Option<Received>,
     }
 
     #[derive(Clone, Default)]
@@ -232,6 +243,11 @@ mod tests {
             let mut memory = self.0.borrow_mut();
             memory.log = log;
             memory.wants_rewrite = false;
+        }
+
+        fn position_elsewhere(&self, client: Digest) -> Option<Received> {
+            let is_known = client == self::client(4);
+            self.0.borrow().elsewhere.filter(|_| is_known)
         }
     }
 
@@ -293,6 +309,19 @@ mod tests {
         clients.restore(vec![(client(1), at(4)), (client(2), at(7))]);
         assert_eq!(clients.position(client(1)), Some(at(5)));
         assert_eq!(clients.position(client(2)), Some(at(7)));
+    }
+
+    #[test]
+    fn later_position_at_another_server_is_used() {
+        let (mut clients, log) = clients(10);
+        log.0.borrow_mut().elsewhere = Some(at(5));
+        clients.restore(vec![(client(3), at(1))]);
+        for (own, expected) in [(None, 5), (Some(4), 5), (Some(6), 6)] {
+            clients.restore(own.map(|own| (client(4), at(own))).into_iter().collect());
+            assert_eq!(clients.position(client(4)), Some(at(expected)));
+        }
+        assert_eq!(clients.position(client(3)), Some(at(1)));
+        assert_eq!(clients.position(client(5)), None);
     }
 
     #[test]

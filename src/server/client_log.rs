@@ -5,12 +5,14 @@
 //! | file | holds |
 //! |---|---|
 //! | `files` | the choice of a file, and reading all of them at startup |
+//! | `others` | following the files of other running servers |
 //! | `writer` | the thread that writes, and its handle in the reactor |
 //!
 //! A log that cannot be read or written never prevents a start: clients are then remembered in
 //! memory only.
 
 mod files;
+mod others;
 mod writer;
 
 use std::io;
@@ -52,12 +54,13 @@ pub(super) fn open(
     if settings.history.memory == 0 || limit == 0 {
         return restored;
     }
-    let opened = DataDir::open(&settings.data).and_then(|data| files::open(&data, limit, seed));
+    let opened = DataDir::open(&settings.data)
+        .and_then(|data| files::open(&data, limit, seed, settings.reuse_port));
     match opened {
-        Ok(opened) => {
+        Ok(mut opened) => {
             restored.seed = opened.seed;
-            restored.clients = opened.clients;
-            match writer::start(opened.file, opened.length, Arc::clone(dropped)) {
+            restored.clients = std::mem::take(&mut opened.clients);
+            match writer::start(opened, Arc::clone(dropped)) {
                 Ok((log, thread)) => {
                     restored.log = Some(Box::new(log));
                     restored.thread = Some(thread);

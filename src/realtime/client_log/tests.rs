@@ -25,6 +25,13 @@ fn log(records: &[Record]) -> Vec<u8> {
 
 fn positions(log: &[u8]) -> Vec<(Digest, u64)> {
     let loaded = decode(log, 100);
+    // Single positions are the same.
+    let mut decoder = Decoder::new(100);
+    decoder.feed(log);
+    assert_eq!(decoder.seed(), loaded.seed);
+    for (client, received) in &loaded.clients {
+        assert_eq!(decoder.position(*client), Some(*received));
+    }
     let positions = loaded.clients.into_iter();
     positions
         .map(|(client, at)| (client, at.position))

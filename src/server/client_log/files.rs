@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::others::OtherLogs;
 use super::{describe, failed};
 use crate::backend::{DataDir, DataDirError, create_private, sync_directory_of};
 use crate::realtime::{
@@ -28,6 +29,8 @@ pub(super) struct OpenedLog {
     pub file: OwnFile,
     /// The length of the log. `None` if it could not be written.
     pub length: Option<u64>,
+    /// The logs of other servers, if there may be any.
+    pub others: Option<OtherLogs>,
 }
 
 /// The file that this server writes.
@@ -45,7 +48,8 @@ struct OtherFile {
     has_ended: bool,
 }
 
-/// Takes a file, reads all files, and writes the result to the file.
+/// Takes a file, reads all files, and writes the result to the file. `is_shared` states that other
+/// servers may use the directory at the same time.
 ///
 /// # Errors
 /// No file can be created or locked.
@@ -53,10 +57,12 @@ pub(super) fn open(
     data: &DataDir,
     limit: usize,
     new_seed: [u64; 4],
+    is_shared: bool,
 ) -> Result<OpenedLog, DataDirError> {
     let (own_number, mut file) = take(data)?;
     let mut logs = Vec::new();
     let mut ended = Vec::new();
+    let mut is_followed = is_shared;
     for number in 1..=MAX_FILES {
         if number == own_number {
             logs.push((
@@ -71,8 +77,9 @@ pub(super) fn open(
             }
             let loaded = load(&mut other.file, limit);
             logs.push((other.path.clone(), loaded, modified(&other.file)));
-            if other.has_ended {
-                ended.push(other);
+            match other.has_ended {
+                true => ended.push(other),
+                false => is_followed = true,
             }
         }
     }
@@ -88,6 +95,7 @@ pub(super) fn open(
         clients,
         length: written.is_ok().then_some(log.len() as u64),
         file,
+        others: is_followed.then(|| OtherLogs::new(data, own_number, seed, limit)),
     })
 }
 
@@ -257,18 +265,26 @@ fn merge(
 fn load(file: &mut File, limit: usize) -> LoadedClients {
     let mut decoder = ClientLogDecoder::new(limit);
     let mut buffer = vec![0; BUFFER];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => decoder.feed(buffer.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                log::warn!("cannot read the log of clients to its end: {error}");
-                break;
-            }
-        }
+    if let Err(error) = read_all(file, &mut buffer, |bytes| decoder.feed(bytes)) {
+        log::warn!("cannot read the log of clients to its end: {error}");
     }
     decoder.finish()
+}
+
+/// Reads a file to its end.
+pub(super) fn read_all(
+    file: &mut File,
+    buffer: &mut [u8],
+    mut on_bytes: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    loop {
+        match file.read(buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => on_bytes(buffer.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Returns the path of the draft for a file.
@@ -279,7 +295,7 @@ fn draft_of(path: &Path) -> PathBuf {
 }
 
 /// Fails if there is something else than a regular file: opening it might block.
-fn check_kind(path: &Path) -> io::Result<()> {
+pub(super) fn check_kind(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => Err(io::Error::other("not a regular file")),
         _ => Ok(()),
@@ -300,11 +316,12 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// The maximum number of servers that share a directory.
-const MAX_FILES: usize = 64;
+pub(super) const MAX_FILES: usize = 64;
 /// The number of times that a file may be replaced by others while it is being opened.
 const ATTEMPTS: usize = 100;
 /// How long to wait for the header of another server's log.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The interval between two attempts.
 const HEADER_PAUSE: Duration = Duration::from_millis(5);
-const BUFFER: usize = 64 << 10;
+/// The number of bytes that are read at once.
+pub(super) const BUFFER: usize = 64 << 10;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::files::{OpenedLog, OwnFile};
-use super::writer::{MAX_QUEUED, MIN_REWRITE, QueuedLog};
+use super::writer::{MAX_QUEUED, MIN_REWRITE, QueuedLog, RETRY};
 use super::*;
 use crate::realtime::{CLIENT_RECORD_BYTES, Clients};
 
@@ -28,7 +28,7 @@ fn at(position: u64) -> Received {
 }
 
 fn open_in(folder: &Path) -> OpenedLog {
-    files::open(&DataDir::open(folder).unwrap(), LIMIT, SEED).unwrap()
+    files::open(&DataDir::open(folder).unwrap(), LIMIT, SEED, false).unwrap()
 }
 
 /// A server as far as the log is concerned.
@@ -39,11 +39,15 @@ struct Server {
 
 impl Server {
     fn start(folder: &Path, seed: [u64; 4]) -> Server {
+        Server::with(folder, seed, false)
+    }
+
+    fn with(folder: &Path, seed: [u64; 4], is_shared: bool) -> Server {
         let data = DataDir::open(folder).unwrap();
-        let opened = files::open(&data, LIMIT, seed).unwrap();
-        let (log, thread) = writer::start(opened.file, opened.length, Arc::default()).unwrap();
+        let opened = files::open(&data, LIMIT, seed, is_shared).unwrap();
         let mut clients = Clients::new(LIMIT, opened.seed);
-        clients.restore(opened.clients);
+        clients.restore(opened.clients.clone());
+        let (log, thread) = writer::start(opened, Arc::default()).unwrap();
         clients.set_log(Box::new(log));
         Server { clients, thread }
     }
@@ -180,7 +184,7 @@ fn servers_that_start_together_use_one_key() {
             let folder = temp.path();
             scope.spawn(move || {
                 let data = DataDir::open(folder).unwrap();
-                files::open(&data, LIMIT, [number; 4]).unwrap()
+                files::open(&data, LIMIT, [number; 4], true).unwrap()
             })
         };
         let threads: Vec<_> = (1..=8).map(start).collect();
@@ -213,7 +217,10 @@ fn unusable_file_is_an_error_that_names_it() {
     let path = temp.path().join("clients");
     fs::create_dir(&path).unwrap();
     let data = DataDir::open(temp.path()).unwrap();
-    let error = files::open(&data, LIMIT, SEED).err().unwrap().to_string();
+    let error = files::open(&data, LIMIT, SEED, false)
+        .err()
+        .unwrap()
+        .to_string();
     assert_eq!(error, format!("{}: not a regular file", path.display()));
     assert!(path.is_dir());
 }
@@ -250,8 +257,11 @@ fn records_after_a_failed_write_are_dropped_until_the_log_is_replaced() {
     let path = temp.path().join("clients");
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let dropped: Arc<AtomicU64> = Arc::default();
-    let file = OwnFile::of(full, &path);
-    let (mut log, mut writer, items) = QueuedLog::with_writer(file, Some(64), Arc::clone(&dropped));
+    let opened = OpenedLog {
+        file: OwnFile::of(full, &path),
+        ..open_in(temp.path())
+    };
+    let (mut log, mut writer, items) = QueuedLog::with_writer(opened, Arc::clone(&dropped));
     let mut write_all = || items.try_iter().for_each(|item| writer.write(item));
     let records = [0; 3 * CLIENT_RECORD_BYTES];
     log.append(&records);
@@ -260,7 +270,7 @@ fn records_after_a_failed_write_are_dropped_until_the_log_is_replaced() {
     write_all();
     assert_eq!(dropped.load(Ordering::Relaxed), 6);
     assert!(!log.wants_rewrite(), "not before the pause has passed");
-    writer.allow_retry();
+    writer.on_time(Instant::now() + RETRY);
     assert!(log.wants_rewrite());
     log.replace(vec![1; 100]);
     log.append(&records);
@@ -275,8 +285,7 @@ fn records_beyond_the_queue_are_dropped_until_the_log_is_replaced() {
     let temp = tempfile::tempdir().unwrap();
     let opened = open_in(temp.path());
     let dropped: Arc<AtomicU64> = Arc::default();
-    let (mut log, mut writer, items) =
-        QueuedLog::with_writer(opened.file, opened.length, Arc::clone(&dropped));
+    let (mut log, mut writer, items) = QueuedLog::with_writer(opened, Arc::clone(&dropped));
     let record = [0; CLIENT_RECORD_BYTES];
     let fitting = MAX_QUEUED / CLIENT_RECORD_BYTES;
     for _ in 0..fitting {
@@ -307,8 +316,7 @@ fn failed_replacement_is_retried_after_a_pause() {
     let folder = temp.path().join("data");
     let opened = open_in(&folder);
     let dropped: Arc<AtomicU64> = Arc::default();
-    let (mut log, mut writer, items) =
-        QueuedLog::with_writer(opened.file, opened.length, Arc::clone(&dropped));
+    let (mut log, mut writer, items) = QueuedLog::with_writer(opened, Arc::clone(&dropped));
     let away = temp.path().join("away");
     fs::rename(&folder, &away).unwrap();
     log.replace(vec![1; 100]);
@@ -320,7 +328,7 @@ fn failed_replacement_is_retried_after_a_pause() {
         "not appended to the old log"
     );
     assert!(!log.wants_rewrite(), "not before the pause has passed");
-    writer.allow_retry();
+    writer.on_time(Instant::now() + RETRY);
     assert!(log.wants_rewrite());
     fs::rename(&away, &folder).unwrap();
     log.replace(vec![1; 100]);
@@ -329,4 +337,48 @@ fn failed_replacement_is_retried_after_a_pause() {
     assert_eq!(dropped.load(Ordering::Relaxed), 1);
     let length = fs::metadata(folder.join("clients")).unwrap().len();
     assert_eq!(length, 100 + CLIENT_RECORD_BYTES as u64);
+}
+
+#[test]
+fn client_of_another_running_server_is_known() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut first = Server::with(temp.path(), SEED, true);
+    let mut second = Server::with(temp.path(), SEED, true);
+    first.serve(1, 10);
+    wait_until(|| second.clients.position(client(1)) == Some(at(10)));
+    // A client that seems to be connected has the position of its last sign of life.
+    first.clients.connect(client(2), at(15));
+    first.clients.alive(at(20));
+    first.clients.flush(|_| {});
+    wait_until(|| second.clients.position(client(2)) == Some(at(20)));
+    second.serve(3, 30);
+    wait_until(|| first.clients.position(client(3)) == Some(at(30)));
+    // Replaced logs are read again.
+    for position in 40..100_000 {
+        first.clients.alive(at(position));
+    }
+    first.clients.close(client(2), at(100_000));
+    first.clients.flush(|_| {});
+    first.serve(1, 100_001);
+    wait_until(|| second.clients.position(client(1)) == Some(at(100_001)));
+    assert_eq!(second.clients.position(client(2)), Some(at(100_000)));
+    // A new server takes over the log of the ended one.
+    first.stop();
+    let mut third = Server::with(temp.path(), SEED, true);
+    third.serve(4, 100_002);
+    wait_until(|| second.clients.position(client(4)) == Some(at(100_002)));
+    assert_eq!(second.clients.position(client(2)), Some(at(100_000)));
+    second.stop();
+    third.stop();
+}
+
+#[test]
+fn server_that_starts_during_the_shutdown_of_another_follows_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut old = Server::start(temp.path(), SEED);
+    let new = Server::start(temp.path(), SEED);
+    old.serve(1, 10);
+    old.stop();
+    wait_until(|| new.clients.position(client(1)) == Some(at(10)));
+    new.stop();
 }

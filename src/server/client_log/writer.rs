@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::describe;
-use super::files::OwnFile;
-use crate::realtime::{CLIENT_RECORD_BYTES, ClientLog};
+use super::files::{OpenedLog, OwnFile};
+use super::others::{OtherClients, OtherLogs};
+use crate::realtime::{CLIENT_RECORD_BYTES, ClientLog, Digest, Received};
 
 /// The reactor's end of the queue.
 pub(super) struct QueuedLog {
@@ -27,6 +28,7 @@ pub(super) struct QueuedLog {
     /// Records have been dropped since then.
     is_behind: bool,
     path: PathBuf,
+    others: Option<OtherClients>,
 }
 
 /// The thread that writes.
@@ -52,16 +54,15 @@ struct QueueState {
     dropped: Arc<AtomicU64>,
 }
 
-/// Starts the thread. `length` is that of the log, or `None` if it must be replaced first.
+/// Starts the thread.
 ///
 /// # Errors
 /// The system cannot create the thread.
 pub(super) fn start(
-    file: OwnFile,
-    length: Option<u64>,
+    opened: OpenedLog,
     dropped: Arc<AtomicU64>,
 ) -> io::Result<(QueuedLog, WriterThread)> {
-    let (log, writer, items) = QueuedLog::with_writer(file, length, dropped);
+    let (log, writer, items) = QueuedLog::with_writer(opened, dropped);
     let thread = thread::Builder::new().name("clients".into());
     let thread = thread.spawn(move || writer.run(&items))?;
     Ok((log, WriterThread(thread)))
@@ -107,15 +108,24 @@ impl ClientLog for QueuedLog {
         let bytes = log.len();
         self.send(Item::Replace(log), bytes);
     }
+
+    fn position_elsewhere(&self, client: Digest) -> Option<Received> {
+        self.others.as_ref()?.position(client)
+    }
 }
 
 impl QueuedLog {
-    /// Creates both ends of the queue, and the writer.
+    /// Creates both ends of the queue. A log that could not be written must be replaced first.
     pub(super) fn with_writer(
-        file: OwnFile,
-        length: Option<u64>,
+        opened: OpenedLog,
         dropped: Arc<AtomicU64>,
     ) -> (QueuedLog, Writer, Receiver<Item>) {
+        let OpenedLog {
+            file,
+            length,
+            others,
+            ..
+        } = opened;
         let has_failed = length.is_none();
         let length = length.unwrap_or_default();
         let state = Arc::new(QueueState {
@@ -132,11 +142,16 @@ impl QueuedLog {
             compact: length,
             is_behind: false,
             path: file.path().to_owned(),
+            others: others.as_ref().map(OtherLogs::clients),
         };
+        let now = Instant::now();
         let writer = Writer {
             file,
             state,
             has_failed,
+            retry_at: now + RETRY,
+            others,
+            poll_at: now,
         };
         (log, writer, items)
     }
@@ -171,18 +186,19 @@ pub(super) struct Writer {
     /// The last write has failed. Unlike the shared flag, this one is cleared when the log has been
     /// replaced.
     has_failed: bool,
+    /// When the reactor may replace the log after a failure.
+    retry_at: Instant,
+    others: Option<OtherLogs>,
+    /// When to read the other logs next.
+    poll_at: Instant,
 }
 
 impl Writer {
     fn run(mut self, items: &Receiver<Item>) {
         loop {
-            let item = match self.has_failed {
-                false => items.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                true => items.recv_timeout(RETRY),
-            };
-            match item {
+            match items.recv_timeout(self.on_time(Instant::now())) {
                 Ok(item) => self.write(item),
-                Err(RecvTimeoutError::Timeout) => self.allow_retry(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -191,9 +207,22 @@ impl Writer {
         }
     }
 
-    /// Lets the reactor replace the log after a failure.
-    pub(super) fn allow_retry(&self) {
-        self.state.may_retry.store(true, Ordering::Release);
+    /// Does the work that is due, and returns the time until the next.
+    pub(super) fn on_time(&mut self, now: Instant) -> Duration {
+        let mut pause = Duration::MAX;
+        if let Some(others) = &mut self.others {
+            if now >= self.poll_at {
+                others.poll();
+                self.poll_at = now + POLL;
+            }
+            pause = self.poll_at.saturating_duration_since(now);
+        }
+        if self.has_failed && now >= self.retry_at {
+            self.state.may_retry.store(true, Ordering::Release);
+        } else if self.has_failed {
+            pause = pause.min(self.retry_at.saturating_duration_since(now));
+        }
+        pause
     }
 
     pub(super) fn write(&mut self, item: Item) {
@@ -236,6 +265,7 @@ impl Writer {
             );
         }
         self.has_failed = true;
+        self.retry_at = Instant::now() + RETRY;
         self.state.may_retry.store(false, Ordering::Release);
         self.state.has_failed.store(true, Ordering::Release);
     }
@@ -248,4 +278,6 @@ pub(super) const MIN_REWRITE: u64 = 4 << 20;
 /// ...if it has grown by this factor.
 const GROWTH: u64 = 4;
 /// The interval between attempts to write after a failure.
-const RETRY: Duration = Duration::from_secs(10);
+pub(super) const RETRY: Duration = Duration::from_secs(10);
+/// The interval between readings of other servers' logs.
+const POLL: Duration = Duration::from_millis(200);
