@@ -5,6 +5,7 @@
 )]
 
 mod activation;
+mod client_log;
 mod commands;
 mod completions;
 mod config;

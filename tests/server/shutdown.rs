@@ -24,7 +24,7 @@ fn expect_clean_exit(server: &mut Server) {
     let names = fs::read_dir(server.data()).unwrap();
     let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["h-realtime.sqlite", "publish.key"]);
+    assert_eq!(names, ["clients", "h-realtime.sqlite", "publish.key"]);
 }
 
 fn event() -> String {
