@@ -102,7 +102,7 @@ pub mod parts {
     pub use super::index::Index;
 }
 
-use digest::{Digest, Digester};
+use digest::Digester;
 use history::History;
 use index::Index;
 use principals::Principals;
