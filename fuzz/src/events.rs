@@ -8,7 +8,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
-use h_realtime::backend::embedded::{Embedded, ReadableBy, Store};
+use h_realtime::backend::embedded::{Embedded, HistoryOptions, ReadableBy, Store};
 use h_realtime::backend::{Backend, DataDir};
 use h_realtime::model::{
     BackendEvent, BackendRequest, Candidates, Decision, EventKind, Plan, PublishError, RequestId,
@@ -68,7 +68,11 @@ fn open() -> (Embedded, TempDir) {
         store.add_group("open", ReadableBy::World, NOW)?;
         store.add_group("closed", ReadableBy::Members, NOW)?;
         store.set_member("closed", "acct:joe@example.org", Role::Owner)?;
-        Embedded::open(&data, Default::default())
+        let history = HistoryOptions {
+            memory: 0,
+            ..HistoryOptions::default()
+        };
+        Embedded::open(&data, history, Default::default())
     };
     (fill().expect("a backend"), dir)
 }

@@ -131,6 +131,7 @@ impl DataDir {
             (self.publish_key_file(), "the publish key"),
             (self.database(), "the database"),
             (self.client_log(1), "the log of clients"),
+            (self.history(), "the history"),
         ];
         let open = files.iter().filter(|(path, _)| has(path, OTHERS_READ));
         open.map(|(path, content)| {
@@ -181,6 +182,11 @@ impl DataDir {
     /// Returns the path of the embedded backend's database.
     pub fn database(&self) -> PathBuf {
         self.path.join("h-realtime.sqlite")
+    }
+
+    /// Returns the path of the embedded backend's history of events.
+    pub fn history(&self) -> PathBuf {
+        self.path.join("history.db")
     }
 
     /// Returns the path of the admin address file, which exists while a server runs.

@@ -149,7 +149,8 @@ impl EventSink for Mailbox<BackendEvent> {
 
 #[cfg(feature = "sqlite")]
 fn embedded(settings: &ServerSettings, source: Option<Source>) -> Result<PreparedBackend, Exit> {
-    use crate::backend::{self, embedded::Embedded};
+    use crate::backend;
+    use crate::backend::embedded::{Embedded, HistoryOptions};
     use crate::model::unix_now;
 
     let stats = match &source {
@@ -159,7 +160,7 @@ fn embedded(settings: &ServerSettings, source: Option<Source>) -> Result<Prepare
     let data = DataDir::open(&settings.data).map_err(Exit::from)?;
     let lock = lock(&data, settings.reuse_port)?;
     let publish_key = data.publish_key().map_err(Exit::from)?;
-    let embedded = Embedded::open(&data, Arc::clone(&stats));
+    let embedded = Embedded::open(&data, HistoryOptions::default(), Arc::clone(&stats));
     let embedded = embedded.map_err(|error| Exit::from(error).in_database(&data.database()))?;
     for warning in data.warnings() {
         log::warn!("{warning}");

@@ -22,10 +22,23 @@ pub(super) struct ChangeLogReader {
     logins: HashMap<TokenId, u64>,
 }
 
+/// A change of the rights on annotations that were published before.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Affected {
+    /// The annotations of the author.
+    Author(String),
+    /// The annotations in the group, or readable by it.
+    Group(String),
+    /// Any annotation.
+    All,
+}
+
 /// Unreported changes, and the position in the log after them.
 #[derive(Debug)]
 pub(super) struct Changes {
     events: Vec<BackendEvent>,
+    /// The annotations whose readers may have changed.
+    pub affected: Vec<Affected>,
     position: LogPosition,
     /// The number of rechecked tokens, if the log did not continue at the last position.
     rechecked: Option<usize>,
@@ -55,16 +68,19 @@ impl ChangeLogReader {
             return self.recheck_all(directory);
         }
 
-        let mut events = Vec::new();
+        let (mut events, mut affected) = (Vec::new(), Vec::new());
         let mut position = self.position;
         // Reports contain the current memberships, so one report per user suffices.
         let mut reported = HashSet::new();
-        for change in changes {
+        for mut change in changes {
             position = change.position;
+            affected.extend(change.author.take().map(Affected::Author));
+            affected.extend(change.group.take().map(Affected::Group));
             events.extend(to_event(change, directory, &mut reported)?);
         }
         Ok(Changes {
             events,
+            affected,
             position,
             rechecked: None,
         })
@@ -89,6 +105,7 @@ impl ChangeLogReader {
         }
         Ok(Changes {
             events,
+            affected: vec![Affected::All],
             position: directory.last_position()?,
             rechecked: Some(self.logins.len()),
         })

@@ -66,6 +66,10 @@ pub(super) struct LogEntry {
     pub kind: String,
     pub userid: Option<String>,
     pub token: Option<TokenId>,
+    /// The author whose annotations may have other readers.
+    pub author: Option<String>,
+    /// The group whose annotations may have other readers.
+    pub group: Option<String>,
 }
 
 impl<'a> Directory<'a> {
@@ -152,7 +156,8 @@ impl<'a> Directory<'a> {
             .query_row([group], |row| row.get(0))
     }
 
-    /// Returns the attributes of an author, or the defaults if the author has no row here.
+    /// Returns the attributes of an author, or the defaults if the author has no row here. A deleted
+    /// user stays muted.
     pub(super) fn author(&self, userid: &str) -> Result<Author, rusqlite::Error> {
         let author = self
             .db
@@ -164,7 +169,17 @@ impl<'a> Directory<'a> {
                 })
             })
             .optional()?;
-        Ok(author.unwrap_or_default())
+        if let Some(author) = author {
+            return Ok(author);
+        }
+        let muted = self
+            .db
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM muted_author WHERE userid = ?1)")?
+            .query_row([userid], |row| row.get(0))?;
+        Ok(Author {
+            display_name: None,
+            muted,
+        })
     }
 
     /// Returns the identity of a token, expired or not; `None` if the token does not exist.
@@ -199,7 +214,8 @@ impl<'a> Directory<'a> {
     pub(super) fn changes_from(&self, seq: i64) -> Result<Vec<LogEntry>, rusqlite::Error> {
         self.db
             .prepare_cached(
-                "SELECT seq, nonce, kind, userid, token FROM change WHERE seq >= ?1 ORDER BY seq",
+                "SELECT seq, nonce, kind, userid, token, author, grp FROM change
+                 WHERE seq >= ?1 ORDER BY seq",
             )?
             .query_map([seq], |row| {
                 Ok(LogEntry {
@@ -207,6 +223,8 @@ impl<'a> Directory<'a> {
                     kind: row.get(2)?,
                     userid: row.get(3)?,
                     token: row.get::<_, Option<i64>>(4)?.map(token_id),
+                    author: row.get(5)?,
+                    group: row.get(6)?,
                 })
             })?
             .collect()

@@ -1,19 +1,23 @@
 //! The embedded backend: users, tokens, and groups in one SQLite file, and events over HTTP.
 //!
-//! Owns: the file and its schema, the lookup of tokens, and the conversion of published events into
-//! plans. Must not know: how events arrive and how notifications are sent.
+//! Owns: the file and its schema, the lookup of tokens, the conversion of published events into
+//! plans, and the history of these events. Must not know: how events arrive and how notifications
+//! are sent.
 //!
-//! The server's thread only reads. Only commands write, each in a process of its own, and the
-//! server finds their changes in the change log that the schema's triggers write.
+//! The server's thread only reads the users' database. Only commands write to it, each in a process
+//! of its own, and the server finds their changes in the change log that the schema's triggers
+//! write. The history is a file of its own, which only servers write.
 
 mod accounts;
 mod annotation;
+mod answer;
 mod backup;
 mod change_log;
 mod directory;
 mod fields;
 mod file;
 mod groups;
+mod history;
 mod policy_facts;
 mod publish;
 mod store;
@@ -22,6 +26,7 @@ pub use accounts::{TokenRow, UserRow};
 pub use backup::{Contents, Restored, RevokedTokens, restore};
 pub use directory::ReadableBy;
 pub use groups::GroupRow;
+pub use history::{Durability, HistoryOptions};
 pub use store::{Store, StoreError};
 
 use std::path::{Path, PathBuf};
@@ -29,14 +34,13 @@ use std::sync::Arc;
 
 use log::{error, info, warn};
 
+use self::answer::Answers;
 use self::change_log::{ChangeLogReader, Changes};
-use self::directory::{Credential, Directory, token_hash};
-use self::publish::PublishFailure;
+use self::directory::{Credential, Directory};
+use self::history::{History, TurnError};
 use super::{Backend, DataDir, DropReason, Stats};
 use crate::log_throttle::LogThrottle;
-use crate::model::{
-    AuthReply, BackendEvent, BackendRequest, PublishError, Secret, TokenId, UnixMillis,
-};
+use crate::model::{AuthReply, BackendEvent, BackendRequest, PublishError, TokenId, UnixMillis};
 
 /// The embedded backend, for [`start`](super::start).
 #[derive(Debug)]
@@ -46,14 +50,16 @@ pub struct Embedded {
     /// `None` after an error, until the file has been reopened.
     store: Option<Store>,
     change_log: ChangeLogReader,
+    history: History,
+    /// Events from the message queue that could not be stored. They are not acknowledged, so that
+    /// the queue limits their number.
+    deferred: Vec<BackendRequest>,
     stats: Arc<Stats>,
     /// The health reported last; `None` before the first report.
     ready: Option<bool>,
     /// The error logged last while the database is unavailable.
     last_error: Option<String>,
     malformed: LogThrottle,
-    /// Events that arrived while the database was unavailable.
-    unreadable: LogThrottle,
 }
 
 /// The result of reading the database in one view.
@@ -62,22 +68,46 @@ struct ReadResult {
     answers: Vec<BackendEvent>,
     /// The tokens of successful logins.
     logins: Vec<(TokenId, Credential)>,
+    /// The reasons why events from the message queue were dropped.
+    malformed: Vec<String>,
+    /// The indices of the requests whose events could not be stored, and must be repeated.
+    repeated: Vec<usize>,
+}
+
+/// The reason why a view was not read.
+enum ReadError {
+    Store(StoreError),
+    /// The history needs another view.
+    Again,
+}
+
+impl<E: Into<StoreError>> From<E> for ReadError {
+    fn from(error: E) -> Self {
+        ReadError::Store(error.into())
+    }
 }
 
 impl Embedded {
-    /// Opens the database of a data directory, and creates it if it does not exist.
+    /// Opens the database and the history of a data directory, and creates them if they do not
+    /// exist.
     ///
     /// # Errors
-    /// See [`Store::open`].
-    pub fn open(data: &DataDir, stats: Arc<Stats>) -> Result<Embedded, StoreError> {
+    /// See [`Store::open`]; the same for the history.
+    pub fn open(
+        data: &DataDir,
+        history: HistoryOptions,
+        stats: Arc<Stats>,
+    ) -> Result<Embedded, StoreError> {
         let path = data.database();
         let store = Store::open(&path)?;
-        Embedded::with_store(store, Some(path), stats)
+        let history = History::open(data.history(), history)?;
+        Embedded::with_store(store, Some(path), history, stats)
     }
 
     fn with_store(
         store: Store,
         path: Option<PathBuf>,
+        history: History,
         stats: Arc<Stats>,
     ) -> Result<Embedded, StoreError> {
         let change_log = ChangeLogReader::start(&store.directory())?;
@@ -85,11 +115,12 @@ impl Embedded {
             path,
             store: Some(store),
             change_log,
+            history,
+            deferred: Vec::new(),
             stats,
             ready: None,
             last_error: None,
             malformed: LogThrottle::default(),
-            unreadable: LogThrottle::default(),
         })
     }
 
@@ -124,68 +155,59 @@ impl Embedded {
         if let (None, Some(path)) = (&self.store, &self.path) {
             self.store = Some(Store::open_existing(path)?);
         }
-        let Some(store) = &self.store else {
-            return Err(StoreError::Missing("there is no database".to_owned()));
+        let is_event = |request: &BackendRequest| match request {
+            BackendRequest::Publish { .. } | BackendRequest::QueueEvent { .. } => true,
+            BackendRequest::Authenticate { .. } | BackendRequest::Sweep { .. } => false,
+        };
+        let has_events = requests.iter().any(is_event);
+        for _ in 0..MOST_VIEWS {
+            self.history.begin(has_events);
+            let read = self.read_view(requests, now);
+            self.history.end();
+            match read {
+                Err(ReadError::Again) => {}
+                Err(ReadError::Store(error)) => return Err(error),
+                Ok(result) => return Ok(result),
+            }
+        }
+        Err(StoreError::Locked)
+    }
+
+    /// Reads a view of the database within a turn of the history, which is the older one.
+    fn read_view(
+        &mut self,
+        requests: &[BackendRequest],
+        now: UnixMillis,
+    ) -> Result<ReadResult, ReadError> {
+        let Some(store) = self.store.as_ref() else {
+            return Err(StoreError::Missing("there is no database".to_owned()).into());
         };
         store.leave_wal()?;
         let view = store.view()?;
         let directory = Directory::new(&view);
-        let mut reading = ReadResult {
-            changes: self.change_log.unreported(&directory)?,
-            answers: Vec::with_capacity(requests.len()),
-            logins: Vec::new(),
-        };
-        for request in requests {
-            let answer = self.answer(request, &directory, now)?;
-            if let (BackendRequest::Authenticate { token, .. }, Some(answer)) = (request, &answer) {
-                reading.logins.extend(credential(token, answer));
+        let changes = self.change_log.unreported(&directory)?;
+        self.history.add_affected(&changes.affected);
+        let mut answers = Answers::new(requests, &directory, now)?;
+        let logins = std::mem::take(&mut answers.logins);
+        let malformed = std::mem::take(&mut answers.malformed);
+        let worked = self.history.work(&directory, &mut answers.incoming, now);
+        let (answers, repeated) = match worked {
+            Ok(messages) => {
+                let (mut events, after) = (messages.before, messages.after);
+                events.extend(answers.stored().into_iter().chain(after));
+                (events, Vec::new())
             }
-            reading.answers.extend(answer);
-        }
-        Ok(reading)
-    }
-
-    fn answer(
-        &self,
-        request: &BackendRequest,
-        directory: &Directory<'_>,
-        now: UnixMillis,
-    ) -> Result<Option<BackendEvent>, rusqlite::Error> {
-        Ok(Some(match request {
-            BackendRequest::Authenticate { request_id, token } => BackendEvent::Authenticated {
-                request_id: *request_id,
-                reply: match directory.identity(token, now)? {
-                    Some(identity) => AuthReply::Known(identity),
-                    None => AuthReply::Unknown,
-                },
-            },
-            BackendRequest::Publish { request_id, body } => BackendEvent::Published {
-                request_id: *request_id,
-                result: match publish::plans(body, directory, now) {
-                    Ok(plans) => Ok(plans),
-                    Err(PublishFailure::Publisher(error)) => Err(error),
-                    Err(PublishFailure::Database(error)) => return Err(error),
-                },
-            },
-            BackendRequest::QueueEvent {
-                body,
-                received,
-                ack,
-            } => match publish::plans(body, directory, now) {
-                Ok(plans) => BackendEvent::QueueEvents {
-                    plans,
-                    received: *received,
-                    ack: ack.clone(),
-                },
-                Err(PublishFailure::Publisher(error)) => {
-                    self.drop_malformed(error.reason(), now);
-                    return Ok(None);
-                }
-                Err(PublishFailure::Database(error)) => return Err(error),
-            },
-            // The change log already reports all changes.
-            BackendRequest::Sweep { .. } => return Ok(None),
-        }))
+            Err(TurnError::Refused(error)) => answers.refused(&error),
+            Err(TurnError::Users(error)) => return Err(error.into()),
+            Err(TurnError::Again) => return Err(ReadError::Again),
+        };
+        Ok(ReadResult {
+            changes,
+            answers,
+            logins,
+            malformed,
+            repeated,
+        })
     }
 
     /// `reason` is our own text, except for short quotations of invalid input.
@@ -200,20 +222,14 @@ impl Embedded {
     }
 
     /// Logs the dropped events that have no log line of their own.
-    fn log_dropped(malformed: Option<u64>, unreadable: Option<u64>) {
+    fn log_dropped(malformed: Option<u64>) {
         if let Some(count) = malformed {
             warn!("dropped malformed events from the queue: {count} since the last such line");
-        }
-        if let Some(count) = unreadable {
-            warn!(
-                "dropped events from the queue while the database is unavailable: {count} since \
-                 the last such line"
-            );
         }
     }
 
     /// The answer while the database is unavailable.
-    fn unavailable(&self, request: &BackendRequest, now: UnixMillis) -> Option<BackendEvent> {
+    fn unavailable(request: &BackendRequest) -> Option<BackendEvent> {
         match request {
             BackendRequest::Authenticate { request_id, .. } => Some(BackendEvent::Authenticated {
                 request_id: *request_id,
@@ -225,13 +241,18 @@ impl Embedded {
                     "the database cannot be read now".to_owned(),
                 )),
             }),
-            BackendRequest::QueueEvent { .. } => {
-                self.stats.count_dropped(DropReason::Unreadable);
-                Self::log_dropped(None, self.unreadable.count(1, now));
-                None
-            }
-            BackendRequest::Sweep { .. } => None,
+            // It is repeated until the database is available.
+            BackendRequest::QueueEvent { .. } | BackendRequest::Sweep { .. } => None,
         }
+    }
+
+    /// Keeps the events from the message queue that must be processed again.
+    fn defer(&mut self, requests: Vec<BackendRequest>, is_repeated: impl Fn(usize) -> bool) {
+        let requests = requests.into_iter().enumerate();
+        let events = requests.filter(|(index, request)| {
+            is_repeated(*index) && matches!(request, BackendRequest::QueueEvent { .. })
+        });
+        self.deferred.extend(events.map(|(_, request)| request));
     }
 
     /// Reports the health if it differs from the last report. Logs each new reason for being
@@ -261,54 +282,45 @@ impl Embedded {
     }
 }
 
-/// Returns the credential of a successful login.
-fn credential(token: &Secret, answer: &BackendEvent) -> Option<(TokenId, Credential)> {
-    let BackendEvent::Authenticated {
-        reply: AuthReply::Known(identity),
-        ..
-    } = answer
-    else {
-        return None;
-    };
-    let credential = Credential {
-        userid: identity.userid.to_string(),
-        hash: token_hash(token),
-        expires: identity.expires,
-    };
-    Some((identity.token, credential))
-}
-
 impl Backend for Embedded {
     fn turn(&mut self, requests: Vec<BackendRequest>, now: UnixMillis) -> Vec<BackendEvent> {
         let mut events = Vec::new();
-        match self.read(&requests, now) {
+        let mut all = std::mem::take(&mut self.deferred);
+        all.extend(requests);
+        match self.read(&all, now) {
             Ok(reading) => {
                 self.health(Ok(()), &mut events);
                 events.extend(self.change_log.commit(reading.changes));
                 for (token, credential) in &reading.logins {
                     self.change_log.record_login(*token, credential);
                 }
+                for reason in &reading.malformed {
+                    self.drop_malformed(reason, now);
+                }
                 events.extend(reading.answers);
+                self.defer(all, |index| reading.repeated.contains(&index));
             }
             Err(cause) => {
                 self.health(Err(&cause), &mut events);
-                events.extend(
-                    requests
-                        .iter()
-                        .filter_map(|request| self.unavailable(request, now)),
-                );
+                events.extend(all.iter().filter_map(Self::unavailable));
+                self.defer(all, |_| true);
             }
         }
-        Self::log_dropped(self.malformed.poll(now), self.unreadable.poll(now));
+        self.history.maintain(now);
+        Self::log_dropped(self.malformed.poll(now));
         events
     }
 }
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        Self::log_dropped(self.malformed.finish(), self.unreadable.finish());
+        Self::log_dropped(self.malformed.finish());
     }
 }
+
+/// The number of views that a turn reads at most. Another one is needed if the history is damaged, or
+/// if rights have changed.
+const MOST_VIEWS: usize = 4;
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,12 @@
 //! Converts the body of a publish request into plans.
 //!
 //! The events are those of h's message queue. They include the data that h would read from its own
-//! tables: the annotation, and the other URIs of the same document.
+//! tables: the annotation, and the other URIs of the same document. A stored event is converted again
+//! when the rights that its plan depends on may have changed.
 
 use serde_json::{Map, Value, json};
 
-use super::annotation::Annotation;
+use super::annotation::{Annotation, ReadPermission};
 use super::directory::Directory;
 use super::fields::{Fields, InvalidField, quote};
 use super::policy_facts::policy_facts;
@@ -28,29 +29,66 @@ pub(super) enum PublishFailure {
     Database(rusqlite::Error),
 }
 
+/// An event with its plan.
+#[derive(Debug)]
+pub(super) struct PlannedEvent {
+    pub plan: Plan,
+    pub basis: Basis,
+    /// The event as JSON, from which the plan can be made again.
+    pub body: Vec<u8>,
+}
+
+/// The objects in the database on which the rules of a plan depend.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Basis {
+    /// The author's userid.
+    pub author: Option<String>,
+    /// The annotation's group.
+    pub group: Option<String>,
+    /// Other groups that the annotation names as readers.
+    pub other_groups: Vec<String>,
+}
+
 /// Returns the plans of all events in a body: either one JSON object on any number of lines, or one
 /// object per line. If one event is invalid, all are rejected.
 pub(super) fn plans(
     body: &[u8],
     directory: &Directory<'_>,
     now: UnixMillis,
-) -> Result<Vec<Plan>, PublishFailure> {
+) -> Result<Vec<PlannedEvent>, PublishFailure> {
     let mut plans = Vec::new();
     let body = without_lone_surrogates(body);
-    for (line, event) in events(&body).map_err(PublishFailure::Publisher)? {
-        let plan = plan(event, directory, now).map_err(|error| match error {
-            EventError::Refused(InvalidField(reason)) => {
-                PublishFailure::Publisher(PublishError::Invalid { line, reason })
-            }
-            EventError::Database(error) => PublishFailure::Database(error),
-        })?;
-        plans.push(plan);
+    for (line, text, event) in events(&body).map_err(PublishFailure::Publisher)? {
+        let (plan, basis) =
+            plan(event, directory, now, Cause::Event).map_err(|error| error.on_line(line))?;
+        plans.push(PlannedEvent {
+            plan,
+            basis,
+            body: text.to_vec(),
+        });
     }
     Ok(plans)
 }
 
-/// Returns the JSON values of a body, each with the line on which it starts.
-fn events(body: &[u8]) -> Result<Vec<(usize, Value)>, PublishError> {
+/// Makes the plan of a stored event again, with the rights of now. `time` is the time at which it was
+/// published.
+pub(super) fn replan(
+    body: Vec<u8>,
+    directory: &Directory<'_>,
+    time: UnixMillis,
+    cause: Cause,
+) -> Result<PlannedEvent, PublishFailure> {
+    let event = serde_json::from_slice(&body)
+        .map_err(|error| PublishFailure::Publisher(not_json(1, &error)))?;
+    let (plan, basis) = plan(event, directory, time, cause).map_err(|error| error.on_line(1))?;
+    Ok(PlannedEvent { plan, basis, body })
+}
+
+/// An event of a body: the line on which it starts, its text, and its value.
+type ParsedEvent<'a> = (usize, &'a [u8], Value);
+
+/// Returns the events of a body.
+fn events(body: &[u8]) -> Result<Vec<ParsedEvent<'_>>, PublishError> {
     let lines = || {
         let lines = (1..).zip(body.split(|&byte| byte == b'\n'));
         lines.filter(|(_, text)| !text.trim_ascii().is_empty())
@@ -62,7 +100,7 @@ fn events(body: &[u8]) -> Result<Vec<(usize, Value)>, PublishError> {
         });
     };
     let whole = match serde_json::from_slice(body) {
-        Ok(event) => return Ok(vec![(start, event)]),
+        Ok(event) => return Ok(vec![(start, body.trim_ascii(), event)]),
         Err(error) => error,
     };
     // If the first line is an incomplete value, the body is one value that spans several lines.
@@ -72,7 +110,7 @@ fn events(body: &[u8]) -> Result<Vec<(usize, Value)>, PublishError> {
     }
     lines()
         .map(|(line, text)| match serde_json::from_slice(text) {
-            Ok(event) => Ok((line, event)),
+            Ok(event) => Ok((line, text.trim_ascii(), event)),
             Err(error) => Err(not_json(line, &error)),
         })
         .collect()
@@ -93,7 +131,23 @@ enum EventError {
     Database(rusqlite::Error),
 }
 
-fn plan(event: Value, directory: &Directory<'_>, now: UnixMillis) -> Result<Plan, EventError> {
+impl EventError {
+    fn on_line(self, line: usize) -> PublishFailure {
+        match self {
+            EventError::Refused(InvalidField(reason)) => {
+                PublishFailure::Publisher(PublishError::Invalid { line, reason })
+            }
+            EventError::Database(error) => PublishFailure::Database(error),
+        }
+    }
+}
+
+fn plan(
+    event: Value,
+    directory: &Directory<'_>,
+    now: UnixMillis,
+    cause: Cause,
+) -> Result<(Plan, Basis), EventError> {
     let Value::Object(event) = event else {
         return Err(EventError::Refused(InvalidField(
             "not a JSON object".to_owned(),
@@ -101,8 +155,8 @@ fn plan(event: Value, directory: &Directory<'_>, now: UnixMillis) -> Result<Plan
     };
     let mut event = Fields::new("", event);
     match event.required("topic")?.as_str() {
-        "annotation" => annotation_plan(event, directory, now),
-        "user" => Ok(user_plan(event)?),
+        "annotation" => annotation_plan(event, directory, now, cause),
+        "user" => Ok((user_plan(event)?, Basis::default())),
         other => {
             let what = format!("must be annotation or user, not {}", quote(other));
             Err(event.invalid("topic", &what).into())
@@ -114,10 +168,13 @@ fn annotation_plan(
     mut event: Fields,
     directory: &Directory<'_>,
     now: UnixMillis,
-) -> Result<Plan, EventError> {
+    cause: Cause,
+) -> Result<(Plan, Basis), EventError> {
     let action = event.required("action")?;
     let kind = match action.as_str() {
         "create" => EventKind::Create,
+        // Receivers of a changed right see the annotation for the first time.
+        "update" if cause == Cause::RightsChange => EventKind::Create,
         "update" => EventKind::Update,
         "delete" => EventKind::Delete,
         other => {
@@ -127,6 +184,8 @@ fn annotation_plan(
     };
     let id = event.string("annotation_id")?;
     let exclude_client = event.string("src_client_id")?.map(Into::into);
+    // The client did not cause the change of rights, and may have lost the annotation before it.
+    let exclude_client = exclude_client.filter(|_| cause == Cause::Event);
     let uris = event.strings("uris")?.unwrap_or_default();
     let json = event
         .object("annotation")?
@@ -143,22 +202,42 @@ fn annotation_plan(
         directory,
     )?);
     let variants = if deleted {
-        let deletion = |_| annotation_json::deletion(&action, &annotation.id);
+        let deletion = |_| annotation_json::deletion(kind.as_str(), &annotation.id);
         access.variants.iter().map(deletion).collect()
     } else {
-        notifications(&action, &annotation, &access.variants)
+        notifications(kind.as_str(), &annotation, &access.variants)
             .map_err(|error| InvalidField(format!("cannot be written: {error}")))?
     };
-    Ok(Plan {
+    let plan = Plan {
         kind,
         subject: Subject::Annotation(annotation.id.as_str().into()),
         stamp: Stamp::default(),
-        cause: Cause::Event,
+        cause,
         candidates: Candidates::Terms(terms(&annotation, &uris)),
         exclude_client,
         rules: access.rules,
         variants,
-    })
+    };
+    Ok((plan, Basis::of(annotation)))
+}
+
+impl Basis {
+    fn of(annotation: Annotation) -> Basis {
+        let readers = annotation.readers.into_iter();
+        let mut other_groups: Vec<String> = readers
+            .filter_map(|reader| match reader {
+                ReadPermission::Group(group) if group != annotation.group => Some(group),
+                _ => None,
+            })
+            .collect();
+        other_groups.sort_unstable();
+        other_groups.dedup();
+        Basis {
+            author: Some(annotation.user),
+            group: Some(annotation.group),
+            other_groups,
+        }
+    }
 }
 
 /// Returns the messages for an annotation, one for each variant.

@@ -52,6 +52,13 @@ pub enum StoreError {
     Unusable(PathBuf, String),
     /// The path leads to another file now, or the file was overwritten. It must be reopened.
     Replaced(PathBuf),
+    /// A later version of this program has written the history.
+    NewerHistory {
+        /// The file.
+        path: PathBuf,
+        /// The version of its schema.
+        found: i64,
+    },
     /// SQLite returned an error.
     Sqlite(rusqlite::Error),
 }
@@ -189,7 +196,7 @@ impl Store {
 /// Waits for a lock of another process for as long as a commit may take. SQLite's own busy handler
 /// backs off up to 100 ms, so that a reader can miss the gaps between the commits of a script for
 /// more than a second.
-fn wait_for_lock(attempts: i32) -> bool {
+pub(super) fn wait_for_lock(attempts: i32) -> bool {
     let is_patient = attempts < MOST_ATTEMPTS;
     if is_patient {
         thread::sleep(PAUSE);
@@ -323,6 +330,13 @@ impl fmt::Display for StoreError {
                 "{}: {reason}; restore a backup with: h-realtime restore FILE",
                 path.display()
             ),
+            Self::NewerHistory { path, found } => write!(
+                f,
+                "{}: the history has schema version {found}, and this program supports version {}; \
+                 use a newer version of the program, or remove the file to start a new history",
+                path.display(),
+                super::history::SCHEMA_VERSION
+            ),
             Self::Replaced(path) => {
                 write!(f, "{} was replaced; try again", path.display())
             }
@@ -341,6 +355,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
 ];
 /// The delay before a lock is retried.
 const PAUSE: Duration = Duration::from_millis(1);

@@ -20,6 +20,17 @@ fn authenticate(number: u64, text: &str) -> BackendRequest {
     }
 }
 
+/// Runs a turn; returns its messages except those about the history.
+fn turn(
+    backend: &mut Embedded,
+    requests: Vec<BackendRequest>,
+    now: UnixMillis,
+) -> Vec<BackendEvent> {
+    let mut events = backend.turn(requests, now);
+    events.retain(|event| !matches!(event, BackendEvent::History(_)));
+    events
+}
+
 /// Returns the answers to authentication requests, with their request ids.
 fn replies(events: &[BackendEvent]) -> Vec<(u64, &AuthReply)> {
     let reply = |tell| match tell {
@@ -42,7 +53,8 @@ fn tokens_authenticate_until_they_expire() {
         .unwrap();
     let lasting = store.add_token(JOE, &token("lasting"), 0, None).unwrap();
     store.add_token(JOE, &token("short"), 0, Some(50)).unwrap();
-    let mut backend = Embedded::with_store(store, None, Arc::default()).unwrap();
+    let mut backend =
+        Embedded::with_store(store, None, History::counted().unwrap(), Arc::default()).unwrap();
 
     let ask = || {
         let texts = ["lasting", "short", "unknown", ""];
@@ -51,7 +63,7 @@ fn tokens_authenticate_until_they_expire() {
             .map(|(n, text)| authenticate(n, text))
             .collect()
     };
-    let events = backend.turn(ask(), 49);
+    let events = turn(&mut backend, ask(), 49);
     assert!(matches!(events[0], BackendEvent::Health { ready: true }));
     let [
         (0, AuthReply::Known(joe)),
@@ -67,7 +79,7 @@ fn tokens_authenticate_until_they_expire() {
     assert_eq!(short.expires, Some(50));
     assert_eq!((unknown, empty), (&AuthReply::Unknown, &AuthReply::Unknown));
 
-    let events = backend.turn(ask(), 50);
+    let events = turn(&mut backend, ask(), 50);
     assert_eq!(events.len(), 4, "the health is told once: {events:?}");
     assert_eq!(replies(&events)[1], (1, &AuthReply::Unknown));
 }
@@ -79,15 +91,15 @@ fn news_precede_answers_in_a_turn() {
     let writer = Store::open(&data.database()).unwrap();
     writer.add_user(JOE, None, 0).unwrap();
     let id = writer.add_token(JOE, &token("t"), 0, None).unwrap();
-    let mut backend = Embedded::open(&data, Arc::default()).unwrap();
-    assert_eq!(backend.turn(vec![authenticate(1, "t")], 0).len(), 2);
+    let mut backend = Embedded::open(&data, HistoryOptions::default(), Arc::default()).unwrap();
+    assert_eq!(turn(&mut backend, vec![authenticate(1, "t")], 0).len(), 2);
 
     writer.revoke_token(id).unwrap();
     let publish = BackendRequest::Publish {
         request_id: RequestId(3),
         body: b"{}".to_vec(),
     };
-    let events = backend.turn(vec![authenticate(2, "t"), publish], 0);
+    let events = turn(&mut backend, vec![authenticate(2, "t"), publish], 0);
     let [ended, unknown, refused] = &events[..] else {
         panic!("{events:?}");
     };
@@ -111,8 +123,9 @@ fn news_precede_answers_in_a_turn() {
 #[test]
 fn unreadable_database_is_reported_and_every_request_answered() {
     let store = Store::in_memory().unwrap();
-    let mut backend = Embedded::with_store(store, None, Arc::default()).unwrap();
-    backend.turn(Vec::new(), 0);
+    let mut backend =
+        Embedded::with_store(store, None, History::counted().unwrap(), Arc::default()).unwrap();
+    turn(&mut backend, Vec::new(), 0);
     let store = backend.store.as_ref().unwrap();
     store
         .db()
@@ -122,7 +135,7 @@ fn unreadable_database_is_reported_and_every_request_answered() {
         request_id: RequestId(2),
         body: b"{}".to_vec(),
     };
-    let events = backend.turn(vec![authenticate(1, "t"), publish()], 0);
+    let events = turn(&mut backend, vec![authenticate(1, "t"), publish()], 0);
     assert!(matches!(events[0], BackendEvent::Health { ready: false }));
     assert_eq!(replies(&events), [(1, &AuthReply::Unavailable)]);
     assert!(matches!(
@@ -132,14 +145,14 @@ fn unreadable_database_is_reported_and_every_request_answered() {
             ..
         }
     ));
-    assert!(backend.turn(Vec::new(), 0).is_empty());
+    assert!(turn(&mut backend, Vec::new(), 0).is_empty());
 
     let store = backend.store.as_ref().unwrap();
     store
         .db()
         .execute_batch("ALTER TABLE away RENAME TO change")
         .unwrap();
-    let events = backend.turn(vec![authenticate(1, "t")], 0);
+    let events = turn(&mut backend, vec![authenticate(1, "t")], 0);
     assert!(matches!(events[0], BackendEvent::Health { ready: true }));
     assert_eq!(replies(&events), [(1, &AuthReply::Unknown)]);
 }
@@ -149,7 +162,8 @@ fn unreadable_database_is_reported_and_every_request_answered() {
 fn queued_events_become_plans_or_are_counted() {
     let stats = Arc::new(Stats::default());
     let store = Store::in_memory().unwrap();
-    let mut backend = Embedded::with_store(store, None, Arc::clone(&stats)).unwrap();
+    let mut backend =
+        Embedded::with_store(store, None, History::counted().unwrap(), Arc::clone(&stats)).unwrap();
     let acknowledged = Arc::new(AtomicUsize::new(0));
     let event = |body: &str| {
         let acknowledged = Arc::clone(&acknowledged);
@@ -163,7 +177,7 @@ fn queued_events_become_plans_or_are_counted() {
     };
     let good = r#"{"topic":"annotation","action":"create","annotation":{"id":"a","user":
         "acct:joe@example.org","uri":"http://a/","permissions":{"read":["group:__world__"]}}}"#;
-    let events = backend.turn(vec![event("{}"), event(good), event("[")], 0);
+    let events = turn(&mut backend, vec![event("{}"), event(good), event("[")], 0);
     let [
         BackendEvent::Health { ready: true },
         BackendEvent::QueueEvents {
@@ -194,8 +208,8 @@ fn wrong_clock_at_start_deletes_no_token() {
         .add_token(JOE, &token("t"), 0, Some(30 * day))
         .unwrap();
     for (now, is_known) in [(1, true), (400 * day, false), (2, true)] {
-        let mut backend = Embedded::open(&data, Arc::default()).unwrap();
-        let events = backend.turn(vec![authenticate(1, "t")], now);
+        let mut backend = Embedded::open(&data, HistoryOptions::default(), Arc::default()).unwrap();
+        let events = turn(&mut backend, vec![authenticate(1, "t")], now);
         let known = matches!(replies(&events)[..], [(1, AuthReply::Known(_))]);
         assert_eq!(known, is_known, "{now}");
     }

@@ -38,7 +38,7 @@ fn plan(store: &Store, action: &str, annotation: &Value) -> Plan {
     let body = event.to_string();
     let mut plans = plans(body.as_bytes(), &store.directory(), 0).unwrap();
     assert_eq!(plans.len(), 1);
-    plans.remove(0)
+    plans.remove(0).plan
 }
 
 fn annotation(author: &str, group: &str, read: &Value) -> Value {

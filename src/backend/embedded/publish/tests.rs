@@ -17,7 +17,7 @@ fn store() -> Store {
 
 fn published(body: &str) -> Result<Vec<Plan>, PublishError> {
     match plans(body.as_bytes(), &store().directory(), NOW) {
-        Ok(plans) => Ok(plans),
+        Ok(planned) => Ok(planned.into_iter().map(|one| one.plan).collect()),
         Err(PublishFailure::Publisher(error)) => Err(error),
         Err(PublishFailure::Database(error)) => panic!("{error}"),
     }

@@ -28,7 +28,7 @@ impl Site {
         let mut site = Site {
             _temp: temp,
             path,
-            backend: Embedded::open(&data, Arc::default()).unwrap(),
+            backend: Embedded::open(&data, HistoryOptions::default(), Arc::default()).unwrap(),
         };
         assert_eq!(site.log_in("t"), ["ready", "known"]);
         site
@@ -52,13 +52,13 @@ impl Site {
 
     /// Runs a turn with a login; returns its messages.
     fn log_in(&mut self, text: &str) -> Vec<String> {
-        let events = self.backend.turn(vec![authenticate(1, text)], 0);
+        let events = turn(&mut self.backend, vec![authenticate(1, text)], 0);
         events.iter().map(short).collect()
     }
 
     /// Runs a turn without requests; returns its messages, sorted.
     fn changes(&mut self) -> Vec<String> {
-        let events = self.backend.turn(Vec::new(), 0);
+        let events = turn(&mut self.backend, Vec::new(), 0);
         let mut changes: Vec<_> = events.iter().map(short).collect();
         changes.sort();
         changes

@@ -1,0 +1,242 @@
+//! The history file: opens it, creates its schema, checks it, and moves a damaged one aside.
+//!
+//! Unlike the users' database, it has a write-ahead log: every published event is a commit, which
+//! then takes no sync of the disk. A synced checkpoint follows within a second.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::HistoryError;
+use super::{Durability, SCHEMA_VERSION};
+use crate::backend::data_dir::{adopt, sync_directory_of};
+use crate::backend::embedded::store::wait_for_lock;
+
+/// An open history file.
+#[derive(Debug)]
+pub(super) struct HistoryFile {
+    pub db: Connection,
+    path: PathBuf,
+    /// The database and its write-ahead log.
+    opened: [Option<FileId>; 2],
+}
+
+/// The device and the inode of a file.
+pub(super) type FileId = (u64, u64);
+
+impl HistoryFile {
+    /// Opens the file, and creates it with mode 0600 if it does not exist.
+    pub(super) fn open(path: &Path, durability: Durability) -> Result<HistoryFile, HistoryError> {
+        create(path).map_err(|error| io_error(&error))?;
+        let database = file_id(path);
+        let flags = OpenFlags::default() - OpenFlags::SQLITE_OPEN_CREATE;
+        let mut db = Connection::open_with_flags(path, flags)?;
+        db.busy_handler(Some(wait_for_lock))?;
+        db.set_prepared_statement_cache_capacity(STATEMENTS);
+        check_format(&db)?;
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        // If the file system does not support shared memory, the mode stays a rollback journal.
+        db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        db.pragma_update(None, "journal_size_limit", LOG_SIZE)?;
+        db.pragma_update(None, "foreign_keys", true)?;
+        db.pragma_update(None, "synchronous", durability.pragma())?;
+        create_schema(&db)?;
+        let opened = [database, file_id(&log_of(path))];
+        let path = path.to_owned();
+        let file = HistoryFile { db, path, opened };
+        file.check_pages()?;
+        Ok(file)
+    }
+
+    /// Checks the structure of the database, in time linear in its size.
+    fn check_pages(&self) -> Result<(), HistoryError> {
+        let query = "PRAGMA quick_check(1)";
+        let found: String = self.db.query_row(query, [], |row| row.get(0))?;
+        match found.as_str() {
+            "ok" => Ok(()),
+            _ => Err(HistoryError::Damaged(found)),
+        }
+    }
+
+    /// Returns the identity of the database file.
+    pub(super) fn id(&self) -> Option<FileId> {
+        self.opened[0]
+    }
+
+    /// Checks that the paths still lead to the files that were opened.
+    pub(super) fn check_paths(&self) -> Result<(), HistoryError> {
+        let [database, log] = self.opened;
+        let is_same = |opened: Option<FileId>, path: &Path| {
+            opened.is_none_or(|opened| file_id(path) == Some(opened))
+        };
+        match is_same(database, &self.path) && is_same(log, &log_of(&self.path)) {
+            true => Ok(()),
+            false => Err(HistoryError::Replaced),
+        }
+    }
+
+    /// Returns the number of bytes in use.
+    pub(super) fn used(&self) -> Result<u64, HistoryError> {
+        let free = self.pragma("PRAGMA freelist_count")? * self.pragma("PRAGMA page_size")?;
+        Ok(self.size()?.saturating_sub(free.unsigned_abs()))
+    }
+
+    /// Returns the size of the database in bytes.
+    pub(super) fn size(&self) -> Result<u64, HistoryError> {
+        let size = self.pragma("PRAGMA page_count")? * self.pragma("PRAGMA page_size")?;
+        Ok(size.unsigned_abs())
+    }
+
+    fn pragma(&self, pragma: &str) -> Result<i64, HistoryError> {
+        Ok(self
+            .db
+            .prepare_cached(pragma)?
+            .query_row([], |row| row.get(0))?)
+    }
+
+    /// Returns free pages to the file system, a limited number of them.
+    pub(super) fn release_pages(&self) -> Result<(), HistoryError> {
+        let mut vacuum = self
+            .db
+            .prepare_cached(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        let mut rows = vacuum.query([])?;
+        // Each step frees a page.
+        while rows.next()?.is_some() {}
+        Ok(())
+    }
+
+    /// Copies the write-ahead log to the database, and syncs both.
+    pub(super) fn checkpoint(&self) -> Result<(), HistoryError> {
+        let query = "PRAGMA wal_checkpoint(PASSIVE)";
+        Ok(self.db.query_row(query, [], |_| Ok(()))?)
+    }
+
+    /// Makes commits durable before they return, or as the setting says.
+    pub(super) fn set_durability(&self, durability: Durability) -> Result<(), HistoryError> {
+        Ok(self
+            .db
+            .pragma_update(None, "synchronous", durability.pragma())?)
+    }
+}
+
+/// Creates an empty file, whose permissions SQLite gives to its companion files. SQLite removes a
+/// write-ahead log beside an empty database.
+fn create(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    match options.write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => adopt(&file, path).and_then(|()| sync_directory_of(path)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Checks that a file is empty or a history of this version, before anything is written to it.
+fn check_format(db: &Connection) -> Result<(), HistoryError> {
+    let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (version, application) = (pragma("user_version")?, pragma("application_id")?);
+    let query = "SELECT count(*) FROM sqlite_schema";
+    let tables: i64 = db.query_row(query, [], |row| row.get(0))?;
+    match (application, version, tables) {
+        (0, 0, 0) | (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(()),
+        (APPLICATION_ID, version, _) if version > SCHEMA_VERSION => {
+            Err(HistoryError::Newer(version))
+        }
+        _ => {
+            let cause = "the file is not a history of h-realtime".to_owned();
+            Err(HistoryError::Damaged(cause))
+        }
+    }
+}
+
+fn create_schema(db: &Connection) -> Result<(), HistoryError> {
+    let version =
+        |db: &Connection| db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    if version(db)? == SCHEMA_VERSION {
+        return Ok(());
+    }
+    // Check again with the write lock held, since two processes may have started at once.
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    let create = || -> Result<(), rusqlite::Error> {
+        if version(db)? != SCHEMA_VERSION {
+            db.execute_batch(include_str!("schema.sql"))?;
+            db.pragma_update(None, "application_id", APPLICATION_ID)?;
+            db.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        }
+        db.execute_batch("COMMIT")
+    };
+    let created = create();
+    if created.is_err() && !db.is_autocommit() {
+        let _ = db.execute_batch("ROLLBACK");
+    }
+    Ok(created?)
+}
+
+/// Moves a damaged file with its companions aside, over an earlier damaged one. Does nothing if the
+/// path leads to another file than `damaged` by now, which another process has started.
+pub(super) fn set_aside(path: &Path, damaged: Option<FileId>) -> io::Result<Option<PathBuf>> {
+    let Some(found) = file_id(path) else {
+        return Ok(None);
+    };
+    if damaged.is_some_and(|damaged| damaged != found) {
+        return Ok(None);
+    }
+    let aside = suffixed(path, ".damaged");
+    // The database comes last: while it exists, no process creates companions of a new one.
+    for beside in ["-wal", "-shm", ""] {
+        let _ = fs::remove_file(suffixed(&aside, beside));
+        match fs::rename(suffixed(path, beside), suffixed(&aside, beside)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    sync_directory_of(path)?;
+    Ok(Some(aside))
+}
+
+/// Returns the identity of the file at a path, if there is one.
+pub(super) fn file_id(path: &Path) -> Option<FileId> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+fn log_of(path: &Path) -> PathBuf {
+    suffixed(path, "-wal")
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn io_error(error: &io::Error) -> HistoryError {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded => HistoryError::Full(error.to_string()),
+        _ => HistoryError::Other(error.to_string()),
+    }
+}
+
+impl Durability {
+    fn pragma(self) -> &'static str {
+        match self {
+            Durability::Normal => "NORMAL",
+            Durability::Full => "FULL",
+        }
+    }
+}
+
+/// Identifies the file as a history: "hRTh".
+const APPLICATION_ID: i64 = 0x6852_5468;
+/// The size of the write-ahead log, in pages of 4 KiB, at which it is copied to the database.
+const CHECKPOINT_PAGES: i64 = 2000;
+/// The size to which the file of the write-ahead log is truncated, in bytes.
+const LOG_SIZE: i64 = 4096 * CHECKPOINT_PAGES;
+/// The number of pages that are returned to the file system at a time.
+const VACUUM_PAGES: u32 = 64;
+/// The number of prepared statements, more than there are.
+const STATEMENTS: usize = 64;

@@ -1,0 +1,325 @@
+//! The rows of the history, within a transaction.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use sha2::{Digest as _, Sha256};
+
+use super::error::HistoryError;
+use super::state;
+use crate::backend::embedded::directory::{from_millis, to_millis};
+use crate::backend::embedded::publish::PlannedEvent;
+use crate::model::{Cause, PastState, Subject, UnixMillis};
+
+/// The row of the history as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Meta {
+    pub epoch: i64,
+    pub last: i64,
+    pub last_time: UnixMillis,
+    pub floor: i64,
+    pub floor_time: UnixMillis,
+}
+
+/// The newest event of a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StoredEvent {
+    pub seq: i64,
+    pub time: UnixMillis,
+    pub subject: String,
+    pub cause: Cause,
+    pub author: Option<String>,
+    pub group: Option<String>,
+    pub origin: i64,
+    pub state: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+impl Meta {
+    /// Returns the row, or `None` in a new history.
+    pub(super) fn read(db: &Connection) -> Result<Option<Meta>, HistoryError> {
+        let meta = db
+            .prepare_cached("SELECT epoch, last, last_time, floor, floor_time FROM meta")?
+            .query_row([], |row| {
+                Ok(Meta {
+                    epoch: row.get(0)?,
+                    last: row.get(1)?,
+                    last_time: to_millis(row.get(2)?),
+                    floor: row.get(3)?,
+                    floor_time: to_millis(row.get(4)?),
+                })
+            })
+            .optional()?;
+        Ok(meta)
+    }
+
+    pub(super) fn write(&self, db: &Connection) -> Result<(), HistoryError> {
+        db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![
+                self.epoch,
+                self.last,
+                from_millis(self.last_time),
+                self.floor,
+                from_millis(self.floor_time)
+            ])?;
+        Ok(())
+    }
+
+    /// Assigns the next position. Times do not decrease, unless the clock was wrong before.
+    fn advance(&mut self, now: UnixMillis) -> (i64, UnixMillis) {
+        let is_plausible = self.last_time.saturating_sub(now) <= CLOCK_TOLERANCE;
+        self.last_time = if is_plausible {
+            self.last_time.max(now)
+        } else {
+            now
+        };
+        self.last = self.last.saturating_add(1);
+        (self.last, self.last_time)
+    }
+}
+
+impl StoredEvent {
+    fn checksum(&self) -> i64 {
+        let mut hash = Sha256::new();
+        for number in [
+            self.seq,
+            from_millis(self.time),
+            cause_tag(self.cause),
+            self.origin,
+        ] {
+            hash.update(number.to_be_bytes());
+        }
+        let names = [
+            Some(&self.subject),
+            self.author.as_ref(),
+            self.group.as_ref(),
+        ];
+        let names = names.map(|name| name.map(String::as_bytes));
+        for part in names
+            .into_iter()
+            .chain([Some(&*self.state), Some(&*self.body)])
+        {
+            // A missing name differs from an empty one.
+            let len = part.map_or(u64::MAX, |part| part.len() as u64);
+            hash.update(len.to_be_bytes());
+            hash.update(part.unwrap_or_default());
+        }
+        truncated(hash)
+    }
+
+    fn from_row(row: &Row<'_>) -> Result<(StoredEvent, i64), rusqlite::Error> {
+        let stored = StoredEvent {
+            seq: row.get(0)?,
+            time: to_millis(row.get(1)?),
+            subject: row.get(2)?,
+            cause: match row.get::<_, i64>(3)? {
+                0 => Cause::Event,
+                _ => Cause::RightsChange,
+            },
+            author: row.get(4)?,
+            group: row.get(5)?,
+            origin: row.get(6)?,
+            state: row.get(8)?,
+            body: row.get(9)?,
+        };
+        Ok((stored, row.get(7)?))
+    }
+
+    /// Returns the events of a query in `EVENT_COLUMNS`.
+    pub(super) fn query(
+        db: &Connection,
+        condition: &str,
+        parameters: &[&dyn rusqlite::ToSql],
+    ) -> Result<Vec<StoredEvent>, HistoryError> {
+        let mut query =
+            db.prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM event {condition}"))?;
+        let rows = query.query_map(parameters, StoredEvent::from_row)?;
+        rows.map(|row| {
+            let (stored, checksum) = row?;
+            match stored.checksum() == checksum {
+                true => Ok(stored),
+                false => Err(invalid_row(stored.seq, "its checksum is wrong")),
+            }
+        })
+        .collect()
+    }
+}
+
+/// Returns an error that names a row.
+pub(super) fn invalid_row(seq: i64, cause: impl std::fmt::Display) -> HistoryError {
+    HistoryError::Damaged(format!("the event at position {seq} is damaged: {cause}"))
+}
+
+/// Stores an event as the newest one of its subject, and sets its stamp. The previous one remains as
+/// a past state if it had other receivers. Returns the number of bytes stored.
+pub(super) fn insert(
+    db: &Connection,
+    meta: &mut Meta,
+    planned: &mut PlannedEvent,
+    origin: i64,
+    now: UnixMillis,
+) -> Result<usize, HistoryError> {
+    let (seq, time) = meta.advance(now);
+    let plan = &mut planned.plan;
+    let stored = StoredEvent {
+        seq,
+        time,
+        subject: subject_key(&plan.subject),
+        cause: plan.cause,
+        author: planned.basis.author.clone(),
+        group: planned.basis.group.clone(),
+        origin,
+        state: state::encode(&plan.candidates, &plan.rules),
+        body: planned.body.clone(),
+    };
+    retire(db, &stored, meta.floor)?;
+    db.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
+        .execute(params![
+            seq,
+            from_millis(time),
+            stored.subject,
+            cause_tag(stored.cause),
+            stored.author,
+            stored.group,
+            origin,
+            stored.checksum(),
+            stored.state,
+            stored.body
+        ])?;
+    for group in &planned.basis.other_groups {
+        db.prepare_cached("INSERT INTO reader_group VALUES (?1, ?2)")?
+            .execute(params![group, seq])?;
+    }
+    plan.stamp.position = seq.unsigned_abs();
+    plan.stamp.time = time;
+    Ok(stored.body.len() + stored.state.len())
+}
+
+/// Removes the previous event of a subject, or makes it a past state if its receivers differ.
+fn retire(db: &Connection, next: &StoredEvent, floor: i64) -> Result<(), HistoryError> {
+    let previous: Option<(i64, Vec<u8>)> = db
+        .prepare_cached("SELECT seq, state FROM event WHERE subject = ?1")?
+        .query_row([&next.subject], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((seq, state)) = previous else {
+        return Ok(());
+    };
+    db.prepare_cached("DELETE FROM event WHERE seq = ?1")?
+        .execute([seq])?;
+    if state == next.state {
+        return Ok(());
+    }
+    // Clients that resume from before both have the same receivers' earlier state.
+    db.prepare_cached("DELETE FROM past WHERE subject = ?1 AND (state = ?2 OR until <= ?3)")?
+        .execute(params![next.subject, state, floor])?;
+    db.prepare_cached("INSERT INTO past VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            next.subject,
+            next.seq,
+            past_checksum(&next.subject, next.seq, &state),
+            state
+        ])?;
+    db.prepare_cached(
+        "DELETE FROM past WHERE subject = ?1 AND until NOT IN
+             (SELECT until FROM past WHERE subject = ?1 ORDER BY until DESC LIMIT ?2)",
+    )?
+    .execute(params![next.subject, PAST_STATES])?;
+    Ok(())
+}
+
+/// Returns the past states of a subject, oldest first.
+pub(super) fn past(
+    db: &Connection,
+    subject: &str,
+    floor: i64,
+) -> Result<Vec<PastState>, HistoryError> {
+    let mut query = db.prepare_cached(
+        "SELECT until, checksum, state FROM past WHERE subject = ?1 AND until > ?2 ORDER BY until",
+    )?;
+    let mut rows = query.query(params![subject, floor])?;
+    let mut past = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (until, checksum): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let state: Vec<u8> = row.get(2)?;
+        if checksum != past_checksum(subject, until, &state) {
+            return Err(invalid_row(until, "the checksum of a past state is wrong"));
+        }
+        let state = state::decode(&state).map_err(|error| invalid_row(until, error))?;
+        past.push(PastState {
+            until: until.unsigned_abs(),
+            candidates: state.candidates,
+            rules: state.rules,
+        });
+    }
+    Ok(past)
+}
+
+/// Returns whether another process has recently stored the same event from a message queue, and
+/// records it otherwise.
+pub(super) fn is_stored_by_other(
+    db: &Connection,
+    body: &[u8],
+    origin: i64,
+    now: UnixMillis,
+) -> Result<bool, HistoryError> {
+    let digest = Sha256::digest(body);
+    let digest = digest.as_slice().get(..DIGEST).unwrap_or_default();
+    let is_stored = db
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM queued WHERE digest = ?1 AND origin <> ?2 AND time >= ?3)",
+        )?
+        .query_row(
+            params![digest, origin, from_millis(now.saturating_sub(QUEUE_LAG))],
+            |row| row.get(0),
+        )?;
+    if is_stored {
+        return Ok(true);
+    }
+    db.prepare_cached("INSERT INTO queued (time, origin, digest) VALUES (?1, ?2, ?3)")?
+        .execute(params![from_millis(now), origin, digest])?;
+    db.prepare_cached("DELETE FROM queued WHERE id <= ?1")?
+        .execute([db.last_insert_rowid() - QUEUED])?;
+    Ok(false)
+}
+
+/// Returns the stored name of a subject.
+pub(super) fn subject_key(subject: &Subject) -> String {
+    match subject {
+        Subject::Annotation(id) => format!("a{id}"),
+        Subject::User(userid) => format!("u{userid}"),
+    }
+}
+
+fn past_checksum(subject: &str, until: i64, state: &[u8]) -> i64 {
+    let mut hash = Sha256::new();
+    hash.update(until.to_be_bytes());
+    hash.update((subject.len() as u64).to_be_bytes());
+    hash.update(subject);
+    hash.update(state);
+    truncated(hash)
+}
+
+fn truncated(hash: Sha256) -> i64 {
+    let hash = hash.finalize();
+    let first = hash.as_slice().first_chunk().copied().unwrap_or_default();
+    i64::from_be_bytes(first)
+}
+
+fn cause_tag(cause: Cause) -> i64 {
+    match cause {
+        Cause::Event => 0,
+        Cause::RightsChange => 1,
+    }
+}
+
+const EVENT_COLUMNS: &str =
+    "seq, time, event.subject, cause, author, event.grp, origin, checksum, state, body";
+/// The number of past states of a subject.
+const PAST_STATES: i64 = 4;
+/// The maximum by which the time of the last event may be ahead of the clock, in milliseconds. Beyond
+/// it, the clock was wrong.
+const CLOCK_TOLERANCE: UnixMillis = 3_600_000;
+/// The number of recorded events from a message queue.
+const QUEUED: i64 = 16_384;
+/// The time within which all processes receive an event from a message queue, in milliseconds.
+const QUEUE_LAG: UnixMillis = 60_000;
+/// The length of a digest, in bytes.
+const DIGEST: usize = 16;
