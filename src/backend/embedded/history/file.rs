@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::HistoryError;
+use super::log_check::has_skipped_commit;
 use super::{Durability, SCHEMA_VERSION};
 use crate::backend::data_dir::{adopt, sync_directory_of};
 use crate::backend::embedded::store::wait_for_lock;
@@ -32,6 +33,15 @@ impl HistoryFile {
     pub(super) fn open(path: &Path, durability: Durability) -> Result<HistoryFile, HistoryError> {
         create(path).map_err(|error| io_error(&error))?;
         let database = file_id(path);
+        if has_skipped_commit(&log_of(path)).map_err(|error| io_error(&error))? {
+            let cause = "the write-ahead log history.db-wal is damaged";
+            return Err(HistoryError::Damaged(cause.to_owned()));
+        }
+        // SQLite takes a file that is shorter than a header for an empty one.
+        let len = fs::metadata(path).map_err(|error| io_error(&error))?.len();
+        if (1..HEADER).contains(&len) {
+            return Err(HistoryError::Damaged("the file is truncated".to_owned()));
+        }
         let flags = OpenFlags::default() - OpenFlags::SQLITE_OPEN_CREATE;
         let mut db = Connection::open_with_flags(path, flags)?;
         db.busy_handler(Some(wait_for_lock))?;
@@ -52,13 +62,24 @@ impl HistoryFile {
         Ok(file)
     }
 
-    /// Checks the structure of the database, in time linear in its size.
+    /// Checks the structure of the database and of its indexes, in time linear in its size.
     fn check_pages(&self) -> Result<(), HistoryError> {
-        let query = "PRAGMA quick_check(1)";
+        let query = "PRAGMA integrity_check(1)";
         let found: String = self.db.query_row(query, [], |row| row.get(0))?;
         match found.as_str() {
             "ok" => Ok(()),
             _ => Err(HistoryError::Damaged(found)),
+        }
+    }
+
+    /// Removes the log if it is that of this file and the path leads to another database. SQLite would
+    /// apply it to that one.
+    pub(super) fn remove_stale_log(&self) {
+        let [database, log] = self.opened;
+        let path = log_of(&self.path);
+        if log.is_some() && file_id(&path) == log && file_id(&self.path) != database {
+            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(suffixed(&self.path, "-shm"));
         }
     }
 
@@ -232,6 +253,8 @@ impl Durability {
 
 /// Identifies the file as a history: "hRTh".
 const APPLICATION_ID: i64 = 0x6852_5468;
+/// The minimum size of a database that is not empty, in bytes.
+const HEADER: u64 = 512;
 /// The size of the write-ahead log, in pages of 4 KiB, at which it is copied to the database.
 const CHECKPOINT_PAGES: i64 = 2000;
 /// The size to which the file of the write-ahead log is truncated, in bytes.

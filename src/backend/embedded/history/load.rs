@@ -25,6 +25,7 @@ pub(super) fn start_meta(
         Some(meta) => meta,
         None => new_meta(db, epoch, now)?,
     };
+    meta.check_digest(db)?;
     let next = (meta.last / STEP).saturating_add(1).saturating_mul(STEP);
     // If the file is an older copy of itself, positions of a later state are below the clock's.
     let base = next.max(clock.min(MAX_BASE));
@@ -49,6 +50,7 @@ fn new_meta(db: &Connection, epoch: i64, now: UnixMillis) -> Result<Meta, Histor
             last_time: now,
             floor: 0,
             floor_time: now,
+            digest: 0,
         }),
     }
 }

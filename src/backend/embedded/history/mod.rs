@@ -11,6 +11,7 @@
 mod error;
 mod file;
 mod load;
+mod log_check;
 mod prune;
 mod rights;
 mod rows;

@@ -1,5 +1,7 @@
 //! The limits on the age and the size of the stored history.
 
+use rusqlite::params;
+
 use super::HistoryOptions;
 use super::error::HistoryError;
 use super::file::HistoryFile;
@@ -15,20 +17,29 @@ pub(super) fn prune(
     most: usize,
     now: UnixMillis,
 ) -> Result<bool, HistoryError> {
-    let limit = now.saturating_sub(options.window);
-    let by_age = delete_oldest(file, meta, Some(limit), most)?;
-    if by_age == most {
-        return Ok(true);
-    }
-    let mut deleted = by_age;
-    while file.used()? > options.disk {
-        let count = delete_oldest(file, meta, None, BATCH.min(most - deleted))?;
-        deleted += count;
-        if count == 0 {
-            return Ok(deleted == most);
+    let oldest = now.saturating_sub(options.window);
+    let is_old = |row: &OldRow, _| row.time < from_millis(oldest);
+    let mut deleted = delete_oldest(file, meta, is_old, most)?;
+    loop {
+        let excess = file.used()?.saturating_sub(options.disk);
+        if excess == 0 || deleted >= most {
+            return Ok(excess > 0 || deleted >= most);
+        }
+        let is_needed = |_: &OldRow, freed| freed < excess;
+        match delete_oldest(file, meta, is_needed, BATCH.min(most - deleted))? {
+            0 => return Ok(false),
+            count => deleted += count,
         }
     }
-    Ok(false)
+}
+
+/// A row that may be deleted.
+struct OldRow {
+    seq: i64,
+    time: i64,
+    subject: String,
+    /// Approximately, in bytes.
+    size: u64,
 }
 
 /// Returns whether events are beyond the limits. Returns free pages to the file system if the file is
@@ -51,28 +62,42 @@ pub(super) fn is_beyond_limits(
     Ok(is_old || file.used()? > options.disk)
 }
 
-/// Deletes up to `most` of the oldest events; with `before`, only earlier ones. Raises the floor.
+/// Deletes up to `most` of the oldest events, as long as `is_due` returns true for an event and the
+/// number of bytes freed before it. Raises the floor.
 fn delete_oldest(
     file: &HistoryFile,
     meta: &mut Meta,
-    before: Option<UnixMillis>,
+    is_due: impl Fn(&OldRow, u64) -> bool,
     most: usize,
 ) -> Result<usize, HistoryError> {
     let db = &file.db;
     let limit = i64::try_from(most).unwrap_or(i64::MAX);
-    let oldest: Vec<(i64, i64, String)> = db
-        .prepare_cached("SELECT seq, time, subject FROM event ORDER BY seq LIMIT ?1")?
-        .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+    let oldest: Vec<OldRow> = db
+        .prepare_cached(
+            "SELECT seq, time, subject, length(state) + length(body) FROM event
+             ORDER BY seq LIMIT ?1",
+        )?
+        .query_map([limit], |row| {
+            Ok(OldRow {
+                seq: row.get(0)?,
+                time: row.get(1)?,
+                subject: row.get(2)?,
+                size: row.get::<_, i64>(3)?.unsigned_abs(),
+            })
+        })?
         .collect::<Result<_, _>>()?;
-    let is_old = |time: i64| before.is_none_or(|before| time < from_millis(before));
-    let mut count = 0;
-    for (seq, time, subject) in oldest.into_iter().take_while(|row| is_old(row.1)) {
-        db.prepare_cached("DELETE FROM event WHERE seq = ?1")?
-            .execute([seq])?;
-        db.prepare_cached("DELETE FROM past WHERE subject = ?1")?
-            .execute([subject])?;
-        meta.floor = meta.floor.max(seq);
-        meta.floor_time = meta.floor_time.max(to_millis(time));
+    let (mut count, mut freed) = (0, 0);
+    for row in oldest {
+        if !is_due(&row, freed) {
+            break;
+        }
+        let delete = "DELETE FROM event WHERE seq = ?1 RETURNING checksum";
+        meta.delete(db, delete, params![row.seq])?;
+        let delete = "DELETE FROM past WHERE subject = ?1 RETURNING checksum";
+        meta.delete(db, delete, params![row.subject])?;
+        meta.floor = meta.floor.max(row.seq);
+        meta.floor_time = meta.floor_time.max(to_millis(row.time));
+        freed += row.size;
         count += 1;
     }
     Ok(count)

@@ -17,6 +17,8 @@ pub(super) struct Meta {
     pub last_time: UnixMillis,
     pub floor: i64,
     pub floor_time: UnixMillis,
+    /// The exclusive or of the checksums of all events and past states: shows missing rows.
+    pub digest: i64,
 }
 
 /// The newest event of a subject.
@@ -37,7 +39,7 @@ impl Meta {
     /// Returns the row, or `None` in a new history.
     pub(super) fn read(db: &Connection) -> Result<Option<Meta>, HistoryError> {
         let meta = db
-            .prepare_cached("SELECT epoch, last, last_time, floor, floor_time FROM meta")?
+            .prepare_cached("SELECT epoch, last, last_time, floor, floor_time, digest FROM meta")?
             .query_row([], |row| {
                 Ok(Meta {
                     epoch: row.get(0)?,
@@ -45,6 +47,7 @@ impl Meta {
                     last_time: to_millis(row.get(2)?),
                     floor: row.get(3)?,
                     floor_time: to_millis(row.get(4)?),
+                    digest: row.get(5)?,
                 })
             })
             .optional()?;
@@ -52,14 +55,44 @@ impl Meta {
     }
 
     pub(super) fn write(&self, db: &Connection) -> Result<(), HistoryError> {
-        db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3, ?4, ?5)")?
+        db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)")?
             .execute(params![
                 self.epoch,
                 self.last,
                 from_millis(self.last_time),
                 self.floor,
-                from_millis(self.floor_time)
+                from_millis(self.floor_time),
+                self.digest
             ])?;
+        Ok(())
+    }
+
+    /// Checks that no row is missing.
+    pub(super) fn check_digest(&self, db: &Connection) -> Result<(), HistoryError> {
+        let mut query =
+            db.prepare("SELECT checksum FROM event UNION ALL SELECT checksum FROM past")?;
+        let checksums = query.query_map([], |row| row.get::<_, i64>(0))?;
+        let mut digest = 0;
+        for checksum in checksums {
+            digest ^= checksum?;
+        }
+        match digest == self.digest {
+            true => Ok(()),
+            false => Err(HistoryError::Damaged("rows are missing".to_owned())),
+        }
+    }
+
+    /// Deletes rows by a statement that returns their checksums.
+    pub(super) fn delete(
+        &mut self,
+        db: &Connection,
+        statement: &str,
+        parameters: &[&dyn rusqlite::ToSql],
+    ) -> Result<(), HistoryError> {
+        let mut delete = db.prepare_cached(statement)?;
+        for checksum in delete.query_map(parameters, |row| row.get::<_, i64>(0))? {
+            self.digest ^= checksum?;
+        }
         Ok(())
     }
 
@@ -170,7 +203,9 @@ pub(super) fn insert(
         state: state::encode(&plan.candidates, &plan.rules),
         body: planned.body.clone(),
     };
-    retire(db, &stored, meta.floor)?;
+    retire(db, meta, &stored)?;
+    let checksum = stored.checksum();
+    meta.digest ^= checksum;
     db.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
         .execute(params![
             seq,
@@ -180,7 +215,7 @@ pub(super) fn insert(
             stored.author,
             stored.group,
             origin,
-            stored.checksum(),
+            checksum,
             stored.state,
             stored.body
         ])?;
@@ -194,35 +229,34 @@ pub(super) fn insert(
 }
 
 /// Removes the previous event of a subject, or makes it a past state if its receivers differ.
-fn retire(db: &Connection, next: &StoredEvent, floor: i64) -> Result<(), HistoryError> {
+fn retire(db: &Connection, meta: &mut Meta, next: &StoredEvent) -> Result<(), HistoryError> {
+    let subject = &next.subject;
     let previous: Option<(i64, Vec<u8>)> = db
         .prepare_cached("SELECT seq, state FROM event WHERE subject = ?1")?
-        .query_row([&next.subject], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([subject], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((seq, state)) = previous else {
         return Ok(());
     };
-    db.prepare_cached("DELETE FROM event WHERE seq = ?1")?
-        .execute([seq])?;
+    let delete = "DELETE FROM event WHERE seq = ?1 RETURNING checksum";
+    meta.delete(db, delete, params![seq])?;
     if state == next.state {
         return Ok(());
     }
-    // Clients that resume from before both have the same receivers' earlier state.
-    db.prepare_cached("DELETE FROM past WHERE subject = ?1 AND (state = ?2 OR until <= ?3)")?
-        .execute(params![next.subject, state, floor])?;
+    // Of equal states, the last one suffices: clients that have seen an earlier one resume from
+    // before its end, too.
+    let delete = "DELETE FROM past WHERE subject = ?1 AND (state = ?2 OR until <= ?3)
+                  RETURNING checksum";
+    let floor = meta.floor;
+    meta.delete(db, delete, params![subject, state, floor])?;
+    let checksum = past_checksum(subject, next.seq, &state);
+    meta.digest ^= checksum;
     db.prepare_cached("INSERT INTO past VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![
-            next.subject,
-            next.seq,
-            past_checksum(&next.subject, next.seq, &state),
-            state
-        ])?;
-    db.prepare_cached(
-        "DELETE FROM past WHERE subject = ?1 AND until NOT IN
-             (SELECT until FROM past WHERE subject = ?1 ORDER BY until DESC LIMIT ?2)",
-    )?
-    .execute(params![next.subject, PAST_STATES])?;
-    Ok(())
+        .execute(params![subject, next.seq, checksum, state])?;
+    let delete = "DELETE FROM past WHERE subject = ?1 AND until NOT IN
+                      (SELECT until FROM past WHERE subject = ?1 ORDER BY until DESC LIMIT ?2)
+                  RETURNING checksum";
+    meta.delete(db, delete, params![subject, PAST_STATES])
 }
 
 /// Returns the past states of a subject, oldest first.

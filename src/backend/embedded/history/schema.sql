@@ -7,7 +7,8 @@ CREATE TABLE meta (
     last       INTEGER NOT NULL, -- the last position, which is never assigned again
     last_time  INTEGER NOT NULL, -- the time of the last event
     floor      INTEGER NOT NULL, -- all events after this position are stored
-    floor_time INTEGER NOT NULL  -- the time of the floor
+    floor_time INTEGER NOT NULL, -- the time of the floor
+    digest     INTEGER NOT NULL  -- of the checksums of all events and past states
 ) STRICT;
 
 -- The newest event of each subject.

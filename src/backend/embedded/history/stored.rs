@@ -337,7 +337,9 @@ impl StoredHistory {
         match error {
             HistoryError::Replaced => {
                 warn!("{about}; reopening the history");
-                self.file = None;
+                if let Some(file) = self.file.take() {
+                    file.remove_stale_log();
+                }
                 None
             }
             HistoryError::Damaged(_) => {

@@ -91,18 +91,10 @@ fn altered_bytes_give_the_same_events_or_a_new_epoch() {
             drop(file);
             let (mut server, restored) = site.started();
             match restored.start.epoch == epoch {
-                // Frames after a damaged one in the log were never committed, as after a power
-                // failure.
-                true if with_log => {
-                    same += 1;
-                    let known = |one: &RestoredPlan| {
-                        one.plan.stamp.position <= plans[39].plan.stamp.position
-                    };
-                    assert!(restored.plans.iter().all(known));
-                }
                 true => {
                     same += 1;
-                    assert_eq!(restored.plans, plans);
+                    let differs = (restored.plans.iter().zip(&plans)).position(|(a, b)| a != b);
+                    assert_eq!((restored.plans.len(), differs), (plans.len(), None));
                 }
                 false => {
                     lost += 1;
@@ -112,8 +104,9 @@ fn altered_bytes_give_the_same_events_or_a_new_epoch() {
             }
             server.publish(&create("new"));
         }
-        assert!(same > 0, "{name} {same} {lost}");
-        assert!(lost > 0 || with_log, "{name} {same} {lost}");
+        // Every byte of the log is covered by a checksum.
+        assert!(same > 0 || with_log, "{name} {same} {lost}");
+        assert!(lost > 0, "{name} {same} {lost}");
     }
 }
 
@@ -181,13 +174,15 @@ fn file_of_a_later_version_stops_the_start_and_is_unchanged() {
 #[test]
 fn altered_row_is_detected_by_its_checksum() {
     for change in [
-        "UPDATE event SET body = replace(body, 'http:', 'xttp:')",
+        "UPDATE event SET body = CAST(replace(CAST(body AS TEXT), 'http:', 'xttp:') AS BLOB)",
         "UPDATE event SET time = time + 1",
         "UPDATE event SET subject = 'a' || subject",
-        "UPDATE event SET state = state || x'00'",
-        "UPDATE event SET seq = seq + 1",
+        "UPDATE event SET state = CAST(state || 'x' AS BLOB)",
+        "UPDATE event SET seq = seq + 1 WHERE seq IN (SELECT max(seq) FROM event)",
         "UPDATE event SET author = NULL",
         "UPDATE past SET until = until + 1",
+        "DELETE FROM past WHERE until IN (SELECT max(until) FROM past)",
+        "DELETE FROM event WHERE seq IN (SELECT min(seq) FROM event)",
         "DELETE FROM meta",
     ] {
         let site = Site::new();

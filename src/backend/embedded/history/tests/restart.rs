@@ -52,19 +52,44 @@ fn clock_that_was_years_ahead_is_not_followed() {
     assert_eq!(plans[0].stamp.time, NOW);
 }
 
-/// A power failure may undo the last commits, but none from before the start.
+/// A power failure may undo the commits after the last sync, which is that of the start.
 #[test]
 fn positions_that_were_lost_are_not_assigned_again() {
     let site = Site::new();
-    drop(site.started());
-    let copy = fs::read(site.path()).unwrap();
-    let mut server = site.server();
+    let (mut server, _) = site.started();
+    let copies = ["history.db", "history.db-wal"].map(|name| {
+        let path = site.path().with_file_name(name);
+        let bytes = fs::read(&path).unwrap();
+        (path, bytes)
+    });
     let lost = server.publish(&create("a"))[0].stamp.position;
     drop(server);
-    fs::write(site.path(), copy).unwrap();
+    for (path, bytes) in copies {
+        fs::write(path, bytes).unwrap();
+    }
     let (mut server, restored) = site.started();
     assert!(restored.plans.is_empty());
     assert!(server.publish(&create("b"))[0].stamp.position > lost);
+}
+
+#[test]
+fn positions_continue_after_the_clock_in_an_older_copy() {
+    let site = Site::new();
+    drop(site.started());
+    let copy = fs::read(site.path()).unwrap();
+    let mut lost = 0;
+    for _ in 0..3 {
+        lost = site.server().publish(&create("a"))[0].stamp.position;
+    }
+    fs::write(site.path(), copy).unwrap();
+    let mut server = site.server();
+    let hour = 3_600_000;
+    assert!(
+        server.publish_at(&create("b"), NOW + hour)[0]
+            .stamp
+            .position
+            > lost
+    );
 }
 
 #[test]
