@@ -160,7 +160,14 @@ fn embedded(settings: &ServerSettings, source: Option<Source>) -> Result<Prepare
     let data = DataDir::open(&settings.data).map_err(Exit::from)?;
     let lock = lock(&data, settings.reuse_port)?;
     let publish_key = data.publish_key().map_err(Exit::from)?;
-    let embedded = Embedded::open(&data, HistoryOptions::default(), Arc::clone(&stats));
+    let history = settings.history;
+    let options = HistoryOptions {
+        memory: history.memory,
+        disk: history.disk as u64,
+        window: u64::try_from(history.window.as_millis()).unwrap_or(u64::MAX),
+        durability: history.durability,
+    };
+    let embedded = Embedded::open(&data, options, Arc::clone(&stats));
     let embedded = embedded.map_err(|error| Exit::from(error).in_database(&data.database()))?;
     for warning in data.warnings() {
         log::warn!("{warning}");

@@ -26,7 +26,7 @@ pub use accounts::{TokenRow, UserRow};
 pub use backup::{Contents, Restored, RevokedTokens, restore};
 pub use directory::ReadableBy;
 pub use groups::GroupRow;
-pub use history::{Durability, HistoryOptions};
+pub use history::HistoryOptions;
 pub use store::{Store, StoreError};
 
 use std::path::{Path, PathBuf};

@@ -82,7 +82,11 @@ pub(super) fn load(
             if restate(db, directory, meta, row.clone(), origin, now)?.is_none() {
                 let past = past(db, &row.subject, floor)?;
                 let plan = rebuild(directory, row, None)?.plan;
-                chunk.push(RestoredPlan { plan, past });
+                chunk.push(RestoredPlan {
+                    event_position: plan.stamp.position,
+                    plan,
+                    past,
+                });
             }
         }
         chunks.push(chunk);

@@ -27,6 +27,7 @@ use super::change_log::Affected;
 use super::directory::Directory;
 use super::publish::PlannedEvent;
 use super::store::StoreError;
+use crate::model::Durability;
 use crate::model::{
     BackendEvent, EpochScope, HistoryEvent, HistoryStart, PublishError, UnixMillis,
 };
@@ -42,16 +43,6 @@ pub struct HistoryOptions {
     pub window: UnixMillis,
     /// The durability of accepted events.
     pub durability: Durability,
-}
-
-/// The durability of an event at the time at which it is accepted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// It survives the end of the process. A power failure may undo the last second.
-    #[default]
-    Normal,
-    /// It survives a power failure.
-    Full,
 }
 
 impl Default for HistoryOptions {
