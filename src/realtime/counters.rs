@@ -108,8 +108,6 @@ pub struct RecoveryCounters {
     pub bytes: u64,
     /// The time of the oldest event in the history, in UNIX milliseconds; 0 if it is empty.
     pub oldest: u64,
-    /// Remembered clients without an open connection now.
-    pub clients: u64,
 }
 
 impl RecoveryCounters {

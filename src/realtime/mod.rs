@@ -381,7 +381,6 @@ impl Realtime {
                 entries: self.history.len() as u64,
                 bytes: self.history.bytes() as u64,
                 oldest: self.history.oldest_time().unwrap_or_default(),
-                clients: self.clients.len() as u64,
                 ..self.counters.recovery
             },
             ..self.counters

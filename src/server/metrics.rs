@@ -1,19 +1,21 @@
 //! The counters of all layers, under their Prometheus names.
 //!
 //! Owns: the names and help texts. Must not know how a value is counted. The metrics of connections
-//! and traffic are here, those of messages and events in `events`, those of the backend and the
-//! process in `process`. `public` lists the metrics that require no key.
+//! and traffic are here, those of messages and events in `events`, those of the history in `history`,
+//! and those of the backend and the process in `process`. `public` lists the metrics that require no key.
 //!
 //! To add a metric: write it in one of these files, and describe it in docs/operating.md. Add it to
 //! `public` only if it does not depend on events.
 
 mod events;
+mod history;
 mod process;
 mod public;
 
 use crate::admin::{AdminCounters, Exposition, Histogram, MetricKind, MetricScope};
 use crate::backend::Stats;
 use crate::config::InsecureSetting;
+use crate::model::unix_now;
 use crate::net;
 use crate::realtime;
 
@@ -61,6 +63,7 @@ pub(super) fn render(
     compression(&mut out, &engine.compression);
     events::messages(&mut out, &api);
     events::events(&mut out, engine, &api, admin);
+    history::history(&mut out, &api, unix_now());
     out.gauge(
         "h_realtime_events_waiting",
         "Events currently queued for delivery.",

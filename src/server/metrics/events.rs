@@ -33,6 +33,7 @@ pub(super) fn messages(out: &mut Exposition, api: &realtime::ApiCounters) {
             (r#"reason="too_many_terms""#, errors.too_many_terms as f64),
             (r#"reason="filters_full""#, errors.filters_full as f64),
             (r#"reason="long_id""#, errors.long_id as f64),
+            (r#"reason="invalid_cursor""#, errors.invalid_cursor as f64),
         ],
     );
     out.counter(
