@@ -41,6 +41,8 @@ impl Exit {
     pub const OS: u8 = 71;
     /// Reading or writing failed.
     pub const IO: u8 = 74;
+    /// The server does not accept a cursor.
+    pub const INVALID_CURSOR: u8 = 76;
     /// Permission denied.
     pub const NO_PERMISSION: u8 = 77;
     /// The configuration is invalid.

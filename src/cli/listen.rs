@@ -19,6 +19,8 @@
 //! | `retry` | reconnection delays |
 //! | `interrupt` | SIGINT and SIGTERM |
 //! | `output` | standard output and standard error |
+//! | `resume`, `state_file` | the position in the server's history, and its file |
+//! | `recovery` | the replies about cursors and gaps |
 //!
 //! To add an option to this command: add a field to `ListenArgs` in `args`, and resolve it in
 //! `options`. Help, manual page, and completions follow from the field.
@@ -33,9 +35,12 @@ mod messages;
 mod meter;
 mod options;
 mod output;
+mod recovery;
+mod resume;
 mod retry;
 mod server_url;
 mod session;
+mod state_file;
 mod stream;
 #[cfg(not(feature = "tls"))]
 #[path = "listen/no_tls.rs"]
@@ -51,6 +56,7 @@ use self::connect_error::ConnectError;
 use self::interrupt::Interrupts;
 use self::options::{ListenOptions, random};
 use self::output::ListenOutput;
+use self::resume::Resume;
 use self::retry::Retry;
 use self::session::{ClientSession, Disconnect, SessionEnd};
 use crate::config::TOKEN_VARIABLE;
@@ -61,7 +67,7 @@ pub(super) use self::args::ListenArgs;
 /// Prints events until interrupted: see [`ListenArgs`].
 ///
 /// # Errors
-/// 64 and 66 for invalid arguments and files, 77 and 69 for a server that rejects the client
+/// 64, 65, and 66 for invalid arguments and files, 76 for an invalid cursor, 77 and 69 for a server that rejects the client
 /// permanently. With `--no-reconnect`, also for a server that is unavailable or closes the
 /// connection.
 pub(super) fn run(args: ListenArgs) -> Result<(), Exit> {
@@ -93,22 +99,28 @@ fn listen(
     for warning in &options.warnings {
         output.status(format_args!("warning: {warning}"));
     }
+    let mut resume = Resume::start(options.since.as_deref(), options.state.as_deref())?;
     let mut left = options.count;
     let mut retry = Retry::new();
     // A server that has accepted a connection before may do so again.
     let mut has_connected = false;
     loop {
-        let (lost, lasted) = match connect::connect(options) {
+        let opening = options.opening(resume.since());
+        let (lost, lasted) = match connect::connect(options, &opening) {
             Ok(socket) => {
                 has_connected = true;
                 let since = Instant::now();
                 let session = ClientSession {
                     socket,
                     options,
+                    opening: &opening,
+                    resume: &mut resume,
                     left: &mut left,
                     output: &mut output,
                     interrupts,
                     is_open: false,
+                    has_cursors: false,
+                    reply_due: None,
                 };
                 interrupts.defer();
                 let end = session.run();

@@ -65,6 +65,11 @@ const LINES: &[(&str, i32, &str)] = &[
     ("$P token revoke x", 65, "not the id"),
     ("$P backup event", 65, "--force"),
     ("$P restore event", 65, "not a database"),
+    (
+        "$P listen ws://127.0.0.1:1 --state event",
+        65,
+        "event: not a state file of listen, or damaged",
+    ),
     ("$P publish missing", 66, "missing: No such file"),
     ("$P restore missing", 66, "missing: No such file"),
     (
@@ -151,6 +156,11 @@ const LINES: &[(&str, i32, &str)] = &[
     ("$P user list --json > /dev/full", 74, "No space left"),
     ("$P completions bash > /dev/full", 74, "No space left"),
     ("$P man missing", 74, "missing: No such file"),
+    (
+        "$P listen ws://127.0.0.1:1 --state missing/state",
+        74,
+        "missing/state.lock: cannot lock the state file: No such file",
+    ),
     ("$P backup missing/copy", 74, "missing/copy: No such file"),
     ("$P config check --config missing", 78, "missing"),
     ("$P serve --listen ftp://127.0.0.1", 78, "listen"),
@@ -169,8 +179,9 @@ fn every_documented_exit_code_is_returned_by_a_command() {
         assert_eq!(output.status.code(), Some(*code), "{line}: {printed}");
         assert!(printed.contains(part), "{line}: {printed}");
     }
-    // The codes of servers are covered by the other test and by tests/server/listen_ends.rs.
-    found.extend([77, 130, 143]);
+    // The codes of servers are covered by the other test, tests/server/listen_ends.rs, and
+    // tests/server/listen_state.rs.
+    found.extend([76, 77, 130, 143]);
     assert_eq!(found, documented());
 }
 

@@ -42,7 +42,7 @@ pub use python::{interpreter, python};
 #[cfg(feature = "amqp")]
 pub use rabbitmq::{Publisher, RabbitMq};
 pub use reconnecting::{NewClients, ReconnectingClients};
-pub use scripted::{scripted, switching};
+pub use scripted::{Script, scripted, scripted_in_turn, switching};
 pub use server::{METRICS_KEY, PROGRAM, Server, http};
 pub use site::serve_page;
 #[cfg(feature = "tls")]

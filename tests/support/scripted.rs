@@ -16,22 +16,44 @@ pub fn scripted<T: Send + 'static>(
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/ws", listener.local_addr().unwrap());
     let thread = thread::spawn(move || {
-        let stream = listener.accept().unwrap().0;
+        let (stream, key) = request_on(&listener);
         drop(listener);
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        let mut key = String::new();
-        for line in BufReader::new(&stream).lines().map_while(Result::ok) {
-            match line.split_once(": ") {
-                Some(("Sec-WebSocket-Key", value)) => key = value.to_owned(),
-                Some(_) => {}
-                None if line.is_empty() => break,
-                None => {}
-            }
-        }
         script(stream, key)
     });
     (url, thread)
+}
+
+/// A script for one connection of [`scripted_in_turn`].
+pub type Script = Box<dyn FnOnce(TcpStream, String) + Send>;
+
+/// Runs each script on one connection, one after the other.
+pub fn scripted_in_turn(scripts: Vec<Script>) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    let thread = thread::spawn(move || {
+        for script in scripts {
+            let (stream, key) = request_on(&listener);
+            script(stream, key);
+        }
+    });
+    (url, thread)
+}
+
+/// Accepts a connection and reads its request. Returns the connection, and the key in the request.
+fn request_on(listener: &TcpListener) -> (TcpStream, String) {
+    let stream = listener.accept().unwrap().0;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let mut key = String::new();
+    for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+        match line.split_once(": ") {
+            Some(("Sec-WebSocket-Key", value)) => key = value.to_owned(),
+            Some(_) => {}
+            None if line.is_empty() => break,
+            None => {}
+        }
+    }
+    (stream, key)
 }
 
 /// Returns a 101 response for a key, with additional header fields.

@@ -41,6 +41,23 @@ pub(crate) struct ListenArgs {
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pub(super) references: Vec<String>,
 
+    /// Start after this position: now, a cursor, or a time such as 2026-01-02T03:04:05Z
+    ///
+    /// Each event then has a cursor, its position in the server's history, as the member "cursor".
+    /// After a reconnect, the server sends the matching events that the command has missed. A gap,
+    /// if the history does not reach back far enough, is reported on standard error.
+    // A cursor may begin with a hyphen: it is base64 in its URL-safe alphabet.
+    #[arg(long, value_name = "CURSOR|now|TIME", allow_hyphen_values = true)]
+    pub(super) since: Option<String>,
+
+    /// Keep the newest cursor in FILE, and continue there at the next start
+    ///
+    /// If FILE does not exist, the command starts with --since, or now. FILE is written after the
+    /// events have been written to standard output: after a crash, some events are repeated, and
+    /// none is lost. FILE.lock keeps other processes from using FILE.
+    #[arg(long, value_name = "FILE")]
+    pub(super) state: Option<PathBuf>,
+
     /// Trust this CA or self-signed certificate (PEM) instead of the system's CAs
     #[arg(long, value_name = "FILE")]
     pub(super) ca_cert: Option<PathBuf>,
@@ -69,6 +86,8 @@ Examples:
   As a user, the texts of annotations in two groups (with jq):
     H_REALTIME_TOKEN=… h-realtime listen wss://h.example.org/ws --group g1 --group g2 |
       jq -r '.payload[]?.text'
+  All annotations of a group, without a loss across restarts of this command and of the server:
+    h-realtime listen ws://127.0.0.1:5001/ws --group __world__ --state world.cursor >> world.jsonl
   Wait for the next reply to an annotation:
     h-realtime listen ws://127.0.0.1:5001/ws --references ID --count 1
 
@@ -79,5 +98,6 @@ or the server does not accept it, the command exits with 77. It also exits when 
 closed, and when the server rejects the filter. Ctrl-C and SIGTERM close the connection first; a
 second signal ends the command immediately.
 
-Exit codes: 0 success, 64 usage error or filter rejected, 66 file unreadable, 69 server unavailable,
+Exit codes: 0 success, 64 usage error or filter rejected, 65 damaged state file, 66 file unreadable,
+69 server unavailable or state file in use, 74 state file not writable, 76 cursor rejected,
 77 permission denied, 78 no CA certificates, 130 Ctrl-C, 143 SIGTERM with --count (0 without).";

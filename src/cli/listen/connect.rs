@@ -25,8 +25,8 @@ use crate::model::unix_now;
 /// A connection after its handshake.
 pub(super) type Socket = WebSocket<MeteredStream>;
 
-/// Makes one attempt to connect.
-pub(super) fn connect(options: &ListenOptions) -> Result<Socket, ConnectError> {
+/// Makes one attempt to connect. The messages `opening` must fit the write buffer.
+pub(super) fn connect(options: &ListenOptions, opening: &[String]) -> Result<Socket, ConnectError> {
     let stream: Box<dyn ClientStream> = match &options.target.address {
         ServerAddress::Unix(path) => match UnixStream::connect(path) {
             Ok(stream) => Box::new(stream),
@@ -51,7 +51,7 @@ pub(super) fn connect(options: &ListenOptions) -> Result<Socket, ConnectError> {
             )?
         }
     };
-    let socket = upgrade(options, stream)?;
+    let socket = upgrade(options, opening, stream)?;
     let quick = socket.get_ref().set_nonblocking();
     quick.map_err(|error| ConnectError::temporary(io_reason(&error)))?;
     Ok(socket)
@@ -90,6 +90,7 @@ fn connect_failed(endpoint: &dyn std::fmt::Display, error: &io::Error) -> String
 
 fn upgrade(
     options: &ListenOptions,
+    opening: &[String],
     mut stream: Box<dyn ClientStream>,
 ) -> Result<Socket, ConnectError> {
     let key = generate_key();
@@ -113,7 +114,7 @@ fn upgrade(
         MeteredStream::new(stream),
         rest,
         Role::Client,
-        Some(limits(&options.opening)),
+        Some(limits(opening)),
     ))
 }
 

@@ -39,18 +39,27 @@ impl FilterArgs {
     }
 }
 
-/// The `id` of the filter message, which an error repeats.
+/// The `id` of the filter message, which its reply repeats.
 const FILTER: u64 = 1;
 
 /// Returns the messages to send on a new connection, in order. `whoami` comes last: messages are
-/// handled in order, so its reply shows that the filter is in place.
-pub(super) fn opening(client_id: &str, filter_args: &FilterArgs) -> Vec<String> {
+/// handled in order, so its reply shows that the filter is in place. With `since`, the filter is sent
+/// even without clauses, since events of the user have cursors, too.
+pub(super) fn opening(
+    client_id: &str,
+    filter_args: &FilterArgs,
+    since: Option<&str>,
+) -> Vec<String> {
     let mut messages = vec![json!({"type": "client_id", "value": client_id}).to_string()];
     let clauses = filter_args.clauses();
-    if !clauses.is_empty() {
+    if !clauses.is_empty() || since.is_some() {
         let actions = json!({"create": true, "update": true, "delete": true});
         let filter = json!({"match_policy": "include_any", "clauses": clauses, "actions": actions});
-        messages.push(json!({"type": "filter", "filter": filter, "id": FILTER}).to_string());
+        let mut message = json!({"type": "filter", "filter": filter, "id": FILTER});
+        if let (Some(since), Some(members)) = (since, message.as_object_mut()) {
+            members.insert("since".to_owned(), since.into());
+        }
+        messages.push(message.to_string());
     }
     messages.push(json!({"type": "whoami", "id": 2}).to_string());
     messages
@@ -59,34 +68,71 @@ pub(super) fn opening(client_id: &str, filter_args: &FilterArgs) -> Vec<String> 
 /// A classified text message.
 #[derive(Debug, PartialEq)]
 pub(super) enum ServerMessage<'a> {
-    /// An event, as the line to print.
-    Event(Cow<'a, str>),
+    /// An event, as the line to print, and its cursor.
+    Event(Cow<'a, str>, Option<Cow<'a, str>>),
+    /// The position has moved without an event.
+    Mark(Cow<'a, str>),
+    /// The filter is in place, on a connection that uses cursors.
+    FilterSet(FilterReply),
+    /// The history does not reach back to the last event of the client id. Contains the oldest
+    /// possible cursor.
+    Gap(Option<String>),
     /// The reply to `whoami`: the userid, or `None` if anonymous.
     Identity(Option<String>),
     /// The server rejected the filter, with this description. No annotations would be sent.
     FilterRejected(String),
+    /// The server cannot resume from the cursor, for this reason.
+    CursorRejected(String),
     /// Anything else, as a line for the user.
     Other(String),
 }
 
+/// The reply to a filter with `since`.
+#[derive(Debug, Default, Deserialize, PartialEq)]
+pub(super) struct FilterReply {
+    pub cursor: Option<String>,
+    pub recovered: bool,
+    /// The oldest possible cursor, if there is a gap.
+    pub oldest: Option<String>,
+}
+
 /// Classifies `text`.
 pub(super) fn classify(text: &str) -> ServerMessage<'_> {
-    let Ok(Envelope { kind }) = serde_json::from_str(text) else {
-        return ServerMessage::Other(format!("unrecognized message: {}", printable(text)));
+    let unrecognized =
+        || ServerMessage::Other(format!("unrecognized message: {}", printable(text)));
+    let Ok(Envelope { kind, cursor }) = serde_json::from_str(text) else {
+        return unrecognized();
     };
-    match kind.as_ref() {
-        "annotation-notification" | "session-change" => ServerMessage::Event(one_line(text)),
-        "whoyouare" => match serde_json::from_str(text) {
-            Ok(Identity { userid }) => ServerMessage::Identity(userid),
-            Err(_) => ServerMessage::Other(format!("unrecognized message: {}", printable(text))),
+    match (kind.as_ref(), cursor) {
+        ("annotation-notification" | "session-change", cursor) => {
+            ServerMessage::Event(one_line(text), cursor)
+        }
+        ("cursor", Some(cursor)) => ServerMessage::Mark(cursor),
+        ("filter", _) => match serde_json::from_str(text) {
+            Ok(reply) => ServerMessage::FilterSet(reply),
+            Err(_) => unrecognized(),
         },
-        "error" => match serde_json::from_str(text) {
+        ("recovery", _) => match serde_json::from_str(text) {
+            Ok(FilterReply {
+                recovered: false,
+                oldest,
+                ..
+            }) => ServerMessage::Gap(oldest),
+            _ => unrecognized(),
+        },
+        ("whoyouare", _) => match serde_json::from_str(text) {
+            Ok(Identity { userid }) => ServerMessage::Identity(userid),
+            Err(_) => unrecognized(),
+        },
+        ("error", _) => match serde_json::from_str(text) {
             Ok(ErrorReply { error, reply_to }) => {
                 let description = printable(&error.description);
                 match reply_to {
-                    Value::Number(id) if id.as_u64() == Some(FILTER) => {
-                        ServerMessage::FilterRejected(description)
-                    }
+                    Value::Number(id) if id.as_u64() == Some(FILTER) => match error.kind.as_deref()
+                    {
+                        Some("invalid_cursor") => ServerMessage::CursorRejected(description),
+                        _ => ServerMessage::FilterRejected(description),
+                    },
                     _ => ServerMessage::Other(format!("error: {description}")),
                 }
             }
@@ -110,6 +156,8 @@ fn one_line(json: &str) -> Cow<'_, str> {
 struct Envelope<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    cursor: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -126,6 +174,8 @@ struct ErrorReply {
 
 #[derive(Deserialize)]
 struct Description {
+    #[serde(rename = "type", default)]
+    kind: Option<String>,
     description: String,
 }
 
@@ -156,11 +206,14 @@ mod tests {
             ),
             r#"{"type":"whoami","id":2}"#,
         ];
-        assert_eq!(opening("c0ffee", &filter_args), expected);
+        assert_eq!(opening("c0ffee", &filter_args, None), expected);
+        let resumed = opening("c0ffee", &filter_args, Some("-cursor"));
+        let since = expected[1].replace("\"id\":1}", "\"id\":1,\"since\":\"-cursor\"}");
+        assert_eq!(resumed[1], since);
     }
 
     #[test]
-    fn no_filter_is_sent_without_clauses() {
+    fn no_filter_is_sent_without_clauses_and_cursor() {
         let filter_args = FilterArgs {
             uri: vec![],
             group: vec![],
@@ -168,7 +221,9 @@ mod tests {
             references: vec![],
         };
         assert!(filter_args.is_empty());
-        assert_eq!(opening("x", &filter_args).len(), 2);
+        assert_eq!(opening("x", &filter_args, None).len(), 2);
+        let resumed = opening("x", &filter_args, Some("now"));
+        assert!(resumed[1].contains(r#""clauses":[]"#), "{resumed:?}");
     }
 
     #[test]
@@ -180,11 +235,51 @@ mod tests {
                 ServerMessage::Event(
                     "{\"type\": \"session-change\", \"userid\": 1,  \"model\": {\"a\": \"\\n\"}}"
                         .into(),
+                    None,
                 ),
             ),
             (
                 r#"{"payload":[],"type":"annotation-notification"}"#,
-                ServerMessage::Event(r#"{"payload":[],"type":"annotation-notification"}"#.into()),
+                ServerMessage::Event(
+                    r#"{"payload":[],"type":"annotation-notification"}"#.into(),
+                    None,
+                ),
+            ),
+            (
+                r#"{"type":"annotation-notification","payload":[{"cursor":"no"}],"cursor":"c1"}"#,
+                ServerMessage::Event(
+                    r#"{"type":"annotation-notification","payload":[{"cursor":"no"}],"cursor":"c1"}"#
+                        .into(),
+                    Some("c1".into()),
+                ),
+            ),
+            (
+                r#"{"type":"cursor","cursor":"c2"}"#,
+                ServerMessage::Mark("c2".into()),
+            ),
+            (
+                r#"{"type":"cursor"}"#,
+                other(r#"reply: {"type":"cursor"}"#),
+            ),
+            (
+                r#"{"type":"filter","ok":true,"reply_to":1,"cursor":"c3","recovered":true}"#,
+                ServerMessage::FilterSet(FilterReply {
+                    cursor: Some("c3".to_owned()),
+                    recovered: true,
+                    oldest: None,
+                }),
+            ),
+            (
+                r#"{"type":"filter","ok":true}"#,
+                other(r#"unrecognized message: {"type":"filter","ok":true}"#),
+            ),
+            (
+                r#"{"type":"recovery","recovered":false,"oldest":"c4"}"#,
+                ServerMessage::Gap(Some("c4".to_owned())),
+            ),
+            (
+                r#"{"type":"error","error":{"type":"invalid_cursor","description":"in the future"},"reply_to":1}"#,
+                ServerMessage::CursorRejected("in the future".to_owned()),
             ),
             (
                 r#"{"type":"whoyouare","userid":"acct:joe@example.org","ok":true}"#,

@@ -17,8 +17,12 @@ pub(super) struct ListenOptions {
     pub token: Option<HeaderValue>,
     /// Present for `wss://` only.
     pub trust: Option<Trust>,
-    /// The messages to send on each new connection, in order.
-    pub opening: Vec<String>,
+    client_id: String,
+    filter_args: FilterArgs,
+    /// The position to start from if there is no state file.
+    pub since: Option<String>,
+    /// The state file.
+    pub state: Option<PathBuf>,
     pub count: Option<u64>,
     pub reconnect: bool,
     /// Warnings to print at the start.
@@ -54,7 +58,10 @@ impl ListenOptions {
             warnings.push("the access_token in the URL takes precedence over the other token");
         }
         Ok(ListenOptions {
-            opening: messages::opening(&client_id, &filter_args),
+            client_id,
+            filter_args,
+            since: args.since,
+            state: args.state,
             target,
             token,
             trust,
@@ -62,6 +69,12 @@ impl ListenOptions {
             reconnect: !args.no_reconnect,
             warnings,
         })
+    }
+
+    /// Returns the messages to send on a new connection, in order. With `since`, the connection
+    /// resumes there.
+    pub(super) fn opening(&self, since: Option<&str>) -> Vec<String> {
+        messages::opening(&self.client_id, &self.filter_args, since)
     }
 
     /// Returns whether the client presents a token.

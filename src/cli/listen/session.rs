@@ -20,6 +20,7 @@ use super::messages::{self, ServerMessage};
 use super::meter::{MAX_FRAME_HEADERS, MAX_MESSAGE};
 use super::options::ListenOptions;
 use super::output::ListenOutput;
+use super::resume::Resume;
 use crate::cli::sanitize::printable;
 use crate::exit::Exit;
 
@@ -76,11 +77,18 @@ impl Disconnect {
 pub(super) struct ClientSession<'a, 'b> {
     pub socket: Socket,
     pub options: &'a ListenOptions,
+    /// The messages to send first.
+    pub opening: &'a [String],
+    pub resume: &'a mut Resume,
     pub left: &'a mut Option<u64>,
     pub output: &'a mut ListenOutput<'b>,
     pub interrupts: &'a Interrupts,
     /// The server has answered the last opening message.
     pub is_open: bool,
+    /// The server has replied to the filter: it supports cursors.
+    pub has_cursors: bool,
+    /// The time by which the server must have replied to the filter, if it supports cursors.
+    pub reply_due: Option<Instant>,
 }
 
 impl ClientSession<'_, '_> {
@@ -88,13 +96,15 @@ impl ClientSession<'_, '_> {
     /// arrives.
     ///
     /// # Errors
-    /// If another connection would not help: a rejected filter, an invalid token, or a failing
-    /// standard output.
+    /// If another connection would not help: a rejected filter or cursor, an invalid token, or a
+    /// failing standard output or state file.
     pub(super) fn run(mut self) -> Result<SessionEnd, Exit> {
         let result = match self.send_opening() {
             Ok(()) => self.run_open(),
             Err(error) => Ok(SessionEnd::Disconnect(Disconnect::broken(reason(&error)))),
         };
+        // Before the closing handshake, during which a second signal ends the process.
+        let saved = self.resume.save(Instant::now());
         match &result {
             Ok(SessionEnd::Disconnect(_)) => {
                 // The answer to a close frame is queued at this point. Sending it is best effort.
@@ -103,11 +113,11 @@ impl ClientSession<'_, '_> {
             Ok(SessionEnd::Interrupted) => self.close(CloseCode::Away),
             Ok(SessionEnd::Done) | Err(_) => self.close(CloseCode::Normal),
         }
-        result
+        result.and_then(|end| saved.map(|()| end))
     }
 
     fn send_opening(&mut self) -> Result<(), Error> {
-        for message in &self.options.opening {
+        for message in self.opening {
             let sent = self.socket.write(Message::text(message.as_str()));
             ignore_full_buffer(sent)?;
         }
@@ -122,6 +132,8 @@ impl ClientSession<'_, '_> {
             if let Some(end) = self.read_messages()? {
                 return Ok(end);
             }
+            self.resume.save_if_due(Instant::now())?;
+            self.check_reply(Instant::now());
             let is_flushed = match self.write_output(&mut liveness) {
                 Ok(is_flushed) => is_flushed,
                 Err(lost) => return Ok(SessionEnd::Disconnect(lost)),
@@ -137,7 +149,7 @@ impl ClientSession<'_, '_> {
             };
             let timeout = match meter.is_limit_reached() {
                 true => Duration::ZERO,
-                false => liveness.timeout(Instant::now()),
+                false => self.timeout(&liveness, Instant::now()),
             };
             let waited = self.wait(interest, timeout);
             readiness = waited.map_err(|error| Exit::new(Exit::OS, format!("poll: {error}")))?;
@@ -247,14 +259,23 @@ impl ClientSession<'_, '_> {
     /// Handles a message. Returns the end of the session, if the message causes it.
     fn on_text(&mut self, text: &str) -> Result<Option<SessionEnd>, Exit> {
         match messages::classify(text) {
-            ServerMessage::Event(line) => {
+            ServerMessage::Event(line, cursor) => {
                 if !self.output.event(&line)? {
                     return Ok(Some(SessionEnd::Done));
+                }
+                if let Some(cursor) = cursor {
+                    self.resume.advance(&cursor, Instant::now())?;
                 }
                 if let Some(left) = &mut self.left {
                     *left = left.saturating_sub(1);
                     return Ok((*left == 0).then_some(SessionEnd::Done));
                 }
+            }
+            ServerMessage::Mark(cursor) => self.resume.advance(&cursor, Instant::now())?,
+            ServerMessage::FilterSet(reply) => self.on_filter_set(&reply)?,
+            ServerMessage::Gap(oldest) => self.report_gap(None, oldest.as_deref()),
+            ServerMessage::CursorRejected(description) => {
+                return Err(self.cursor_rejected(&description));
             }
             ServerMessage::FilterRejected(description) => {
                 let reason = format!("the server rejected the filter: {description}");
@@ -265,7 +286,7 @@ impl ClientSession<'_, '_> {
                 return Err(Exit::new(Exit::USAGE, message));
             }
             ServerMessage::Identity(Some(userid)) => {
-                self.is_open = true;
+                self.on_open();
                 let userid = printable(&userid);
                 self.output.status(format_args!("connected as {userid}"));
             }
@@ -279,7 +300,7 @@ impl ClientSession<'_, '_> {
                 return Err(Exit::new(Exit::NO_PERMISSION, message));
             }
             ServerMessage::Identity(None) => {
-                self.is_open = true;
+                self.on_open();
                 self.output.status("connected, anonymous");
             }
             ServerMessage::Other(line) => self.output.status(line),

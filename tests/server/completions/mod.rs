@@ -56,6 +56,8 @@ const CASES: &[(&[&str], &[&str], &[&str])] = &[
     (&["completions", ""], &["bash", "zsh", "fish"], &["serve"]),
     (&["publish", "some-"], &["some-file"], &[]),
     (&["listen", "--token-file", "some-"], &["some-file"], &[]),
+    (&["listen", "--s"], &["--since", "--state"], &["--serve"]),
+    (&["listen", "--state", "some-"], &["some-file"], &[]),
     (&["man", "some-"], &["some-folder"], &[]),
 ];
 

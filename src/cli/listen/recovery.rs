@@ -1,0 +1,90 @@
+//! The part of a session that concerns cursors: the reply to a filter with `since`, gaps, rejected
+//! cursors, and servers without cursors.
+
+use std::time::{Duration, Instant};
+
+use super::liveness::Liveness;
+use super::messages::FilterReply;
+use super::session::ClientSession;
+use crate::cli::sanitize::printable;
+use crate::exit::Exit;
+
+impl ClientSession<'_, '_> {
+    /// Called when the server has answered the last opening message. A server that supports cursors
+    /// has replied to the filter before, or does so once it has loaded its history.
+    pub(super) fn on_open(&mut self) {
+        self.is_open = true;
+        if self.resume.since().is_some() && !self.has_cursors {
+            self.reply_due = Some(Instant::now() + REPLY_TIMEOUT);
+        }
+    }
+
+    /// Handles the reply to the filter.
+    pub(super) fn on_filter_set(&mut self, reply: &FilterReply) -> Result<(), Exit> {
+        self.has_cursors = true;
+        self.reply_due = None;
+        if !reply.recovered {
+            let since = self.resume.since().map(str::to_owned);
+            self.report_gap(since.as_deref(), reply.oldest.as_deref());
+        }
+        // Otherwise the events after `since` follow, each with a cursor. Until then, the position
+        // stays: adopting the cursor of the reply could skip these events.
+        let is_current = !reply.recovered || self.resume.is_from_now();
+        match &reply.cursor {
+            Some(cursor) if is_current => self.resume.advance(cursor, Instant::now()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reports that events may be missing. The session continues with live events.
+    pub(super) fn report_gap(&mut self, since: Option<&str>, oldest: Option<&str>) {
+        let after = match since {
+            Some(since) => format!("after {}", printable(since)),
+            None => "since the last connection".to_owned(),
+        };
+        let oldest = match oldest {
+            Some(oldest) => format!(" (the oldest possible cursor is {})", printable(oldest)),
+            None => String::new(),
+        };
+        self.output.status(format_args!(
+            "gap: the server no longer has all events {after}{oldest}; continuing from now"
+        ));
+    }
+
+    /// Returns the failure for a cursor that the server rejects.
+    pub(super) fn cursor_rejected(&self, description: &str) -> Exit {
+        let remedy = match self.resume.state_path() {
+            Some(path) => format!(
+                "remove {} to start with --since, or use it with the server that it belongs to",
+                path.display()
+            ),
+            None => "use --since with now, a time, or a cursor of this server".to_owned(),
+        };
+        let (name, since) = (&self.options.target.name, self.resume.since());
+        let since = printable(since.unwrap_or_default());
+        let message =
+            format!("{name}: the server rejected the cursor {since}: {description}; {remedy}");
+        Exit::new(Exit::INVALID_CURSOR, message)
+    }
+
+    /// Reports, once for each connection, a server that does not reply to the filter.
+    pub(super) fn check_reply(&mut self, now: Instant) {
+        if self.reply_due.is_some_and(|due| now >= due) {
+            self.reply_due = None;
+            self.output.status(
+                "the server does not support cursors: events during an interruption will be missed",
+            );
+        }
+    }
+
+    /// Returns the time until something is due.
+    pub(super) fn timeout(&self, liveness: &Liveness, now: Instant) -> Duration {
+        let reply = self.reply_due.map(|due| due.saturating_duration_since(now));
+        let due = [reply, self.resume.timeout(now)];
+        let silence = liveness.timeout(now);
+        due.into_iter().flatten().fold(silence, Duration::min)
+    }
+}
+
+/// The time that the reply to a filter with `since` may take after the reply to `whoami`.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);

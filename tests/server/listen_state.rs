@@ -1,0 +1,364 @@
+//! `listen` with cursors: `--since`, `--state`, reconnects, gaps, and servers without cursors.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tungstenite::protocol::Role;
+use tungstenite::protocol::frame::CloseFrame;
+use tungstenite::{Message, WebSocket};
+
+use crate::support::{PATIENCE, PROGRAM, Program, Script, eventually, scripted_in_turn, switching};
+
+type Socket = WebSocket<TcpStream>;
+
+/// A folder with the path of a state file that does not exist yet.
+fn state_file() -> (TempDir, PathBuf) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("state");
+    (folder, path)
+}
+
+/// Returns the stored cursor, or an empty string.
+fn stored(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    value["cursor"].as_str().unwrap_or_default().to_owned()
+}
+
+fn wait_for_stored(path: &Path, cursor: &str) {
+    eventually(PATIENCE, || (stored(path) == cursor).then_some(()));
+}
+
+fn listen(url: &str, args: &[&str]) -> Program {
+    let mut command = Command::new(PROGRAM);
+    Program::start(command.args(["listen", url, "--group", "g"]).args(args))
+}
+
+fn listen_with(url: &str, state: &Path) -> Program {
+    listen(url, &["--state", state.to_str().unwrap()])
+}
+
+/// Starts a server with a script for each connection. Also returns the `since` of each filter.
+fn server<F>(scripts: Vec<F>) -> (String, Receiver<Value>)
+where
+    F: FnOnce(&mut Socket) + Send + 'static,
+{
+    let (sender, filters) = channel();
+    let scripts = scripts.into_iter().map(|script| {
+        let sender: Sender<Value> = sender.clone();
+        let run = move |mut stream: TcpStream, key: String| {
+            let answer = switching(&key, "Upgrade", "");
+            stream.write_all(answer.as_bytes()).unwrap();
+            let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
+            loop {
+                let text = socket.read().unwrap().to_string();
+                let message: Value = serde_json::from_str(&text).unwrap();
+                if message["type"] == "filter" {
+                    assert_eq!(message["id"], 1);
+                    // Not every test reads it.
+                    let _ = sender.send(message["since"].clone());
+                }
+                if message["type"] == "whoami" {
+                    break;
+                }
+            }
+            script(&mut socket);
+            while socket.read().is_ok() {}
+        };
+        Box::new(run) as Script
+    });
+    (scripted_in_turn(scripts.collect()).0, filters)
+}
+
+fn say(socket: &mut Socket, message: &Value) {
+    socket.send(Message::text(message.to_string())).unwrap();
+}
+
+fn accept(socket: &mut Socket, cursor: &str) {
+    let reply = json!({"type": "filter", "ok": true, "reply_to": 1, "cursor": cursor,
+        "recovered": true});
+    say(socket, &reply);
+    identify(socket);
+}
+
+fn identify(socket: &mut Socket) {
+    say(
+        socket,
+        &json!({"type": "whoyouare", "userid": null, "ok": true, "reply_to": 2}),
+    );
+}
+
+fn event(cursor: &str) -> Value {
+    json!({"type": "annotation-notification", "options": {"action": "delete"},
+        "payload": [{"id": "A"}], "cursor": cursor})
+}
+
+fn restart(socket: &mut Socket) {
+    let (code, reason) = (1012.into(), "".into());
+    socket.close(Some(CloseFrame { code, reason })).unwrap();
+}
+
+fn signal(listener: &Program, signal: Signal) {
+    kill_process(Pid::from_child(&listener.child), signal).unwrap();
+}
+
+#[test]
+fn state_file_continues_at_the_last_printed_event() {
+    let (_folder, state) = state_file();
+    let (url, since) = server::<fn(&mut Socket)>(vec![
+        |socket| {
+            accept(socket, "c0");
+            say(socket, &event("c1"));
+            say(socket, &event("c2"));
+        },
+        |socket| accept(socket, "head"),
+    ]);
+    let mut listener = listen_with(&url, &state);
+    assert_eq!(since.recv_timeout(PATIENCE).unwrap(), "now");
+    for cursor in ["c1", "c2"] {
+        let line: Value = serde_json::from_str(&listener.line().unwrap()).unwrap();
+        assert_eq!(line, event(cursor));
+    }
+    signal(&listener, Signal::TERM);
+    assert_eq!(listener.wait(), Some(0));
+    assert_eq!(stored(&state), "c2");
+
+    let mut listener = listen_with(&url, &state);
+    assert_eq!(since.recv_timeout(PATIENCE).unwrap(), "c2");
+    listener.wait_for_error_line("connected, anonymous");
+    signal(&listener, Signal::INT);
+    assert_eq!(listener.wait(), Some(130));
+    // The events up to the cursor of the reply had not arrived.
+    assert_eq!(stored(&state), "c2");
+}
+
+#[test]
+fn first_cursor_and_marks_are_stored_without_any_event() {
+    let (_folder, state) = state_file();
+    let (url, since) = server::<fn(&mut Socket)>(vec![|socket| {
+        accept(socket, "c0");
+        // Requested by a pong: the test continues when the first cursor has been stored.
+        while !socket.read().unwrap().is_text() {}
+    }]);
+    let _listener = listen_with(&url, &state);
+    assert_eq!(since.recv_timeout(PATIENCE).unwrap(), "now");
+    wait_for_stored(&state, "c0");
+
+    let (_folder, state) = state_file();
+    let (url, _) = server::<fn(&mut Socket)>(vec![|socket| {
+        accept(socket, "c0");
+        say(socket, &json!({"type": "cursor", "cursor": "c9"}));
+    }]);
+    let listener = listen_with(&url, &state);
+    wait_for_stored(&state, "c9");
+    signal(&listener, Signal::TERM);
+    assert_eq!(listener.line(), None, "marks are not printed");
+}
+
+#[test]
+fn killed_command_repeats_events_and_loses_none() {
+    let (_folder, state) = state_file();
+    let (url, since) = server::<fn(&mut Socket)>(vec![
+        |socket| {
+            accept(socket, "0");
+            for number in 1..=5000 {
+                let message = Message::text(event(&number.to_string()).to_string());
+                if socket.send(message).is_err() {
+                    return;
+                }
+            }
+        },
+        |socket| accept(socket, "head"),
+    ]);
+    let mut listener = listen_with(&url, &state);
+    since.recv_timeout(PATIENCE).unwrap();
+    for _ in 0..250 {
+        listener.line().unwrap();
+    }
+    listener.child.kill().unwrap();
+    let printed = 250 + std::iter::from_fn(|| listener.line()).count();
+    let _listener = listen_with(&url, &state);
+    let resumed = since.recv_timeout(PATIENCE).unwrap();
+    let resumed: usize = resumed.as_str().unwrap().parse().unwrap();
+    // The process may have been killed between a write and the storage of its cursor, which is due
+    // once in 100 events.
+    assert!(resumed <= printed, "{resumed} > {printed}");
+    assert!(resumed + 100 >= printed, "{resumed} < {printed}");
+}
+
+#[test]
+fn reconnect_resumes_at_the_newest_cursor() {
+    for (args, first) in [
+        (&["--since", "-c0"][..], "-c0"),
+        (&["--since", "now"], "now"),
+    ] {
+        let (url, since) = server::<fn(&mut Socket)>(vec![
+            restart,
+            |socket| {
+                accept(socket, "c0");
+                say(socket, &event("c1"));
+                restart(socket);
+            },
+            |socket| {
+                accept(socket, "c2");
+                say(socket, &json!({"type": "cursor", "cursor": "c2"}));
+                restart(socket);
+            },
+            |socket| accept(socket, "c2"),
+        ]);
+        let _listener = listen(&url, args);
+        // The first connection ends before the server has replied.
+        for expected in [first, first, "c1", "c2"] {
+            assert_eq!(since.recv_timeout(PATIENCE).unwrap(), expected);
+        }
+    }
+}
+
+#[test]
+fn gap_is_reported_and_the_command_continues_from_now() {
+    let (_folder, state) = state_file();
+    fs::write(&state, r#"{"h_realtime_listen": 1, "cursor": "c1"}"#).unwrap();
+    let (url, since) = server::<fn(&mut Socket)>(vec![|socket| {
+        let reply = json!({"type": "filter", "ok": true, "reply_to": 1, "cursor": "c90",
+            "recovered": false, "oldest": "c50"});
+        say(socket, &reply);
+        identify(socket);
+        while !socket.read().unwrap().is_close() {}
+        let _ = socket.flush();
+    }]);
+    let mut listener = listen_with(&url, &state);
+    assert_eq!(since.recv_timeout(PATIENCE).unwrap(), "c1");
+    let line = listener.wait_for_error_line("gap: ");
+    assert!(
+        line.contains("after c1 (the oldest possible cursor is c50)"),
+        "{line}"
+    );
+    listener.wait_for_error_line("connected, anonymous");
+    wait_for_stored(&state, "c90");
+    signal(&listener, Signal::TERM);
+    assert_eq!(listener.wait(), Some(0));
+}
+
+#[test]
+fn gap_of_a_remembered_client_id_is_reported() {
+    let (url, _) = server::<fn(&mut Socket)>(vec![|socket| {
+        say(
+            socket,
+            &json!({"type": "recovery", "recovered": false, "oldest": "c50"}),
+        );
+        identify(socket);
+    }]);
+    let listener = listen(&url, &[]);
+    let line = listener.wait_for_error_line("gap: ");
+    assert!(
+        line.contains("since the last connection (the oldest possible cursor is c50)"),
+        "{line}"
+    );
+}
+
+#[test]
+fn rejected_cursor_ends_the_command_with_the_remedy() {
+    let (_folder, state) = state_file();
+    fs::write(&state, r#"{"h_realtime_listen": 1, "cursor": "c1"}"#).unwrap();
+    let refuse: fn(&mut Socket) = |socket| {
+        let error = json!({"type": "invalid_cursor", "description": "the cursor is in the future"});
+        say(
+            socket,
+            &json!({"type": "error", "error": error, "ok": false, "reply_to": 1}),
+        );
+    };
+    let (url, _) = server(vec![refuse]);
+    let mut listener = listen_with(&url, &state);
+    let line = listener.wait_for_error_line("rejected the cursor c1: the cursor is in the future");
+    assert!(
+        line.contains(&format!("remove {}", state.display())),
+        "{line}"
+    );
+    assert_eq!(listener.wait(), Some(76));
+    assert_eq!(stored(&state), "c1");
+
+    let (url, _) = server(vec![refuse]);
+    let mut listener = listen(&url, &["--since", "yesterday"]);
+    let line = listener.wait_for_error_line("rejected the cursor yesterday");
+    assert!(line.contains("use --since with now, a time"), "{line}");
+    assert_eq!(listener.wait(), Some(76));
+}
+
+#[test]
+fn server_without_cursors_is_reported_and_used() {
+    let (_folder, state) = state_file();
+    fs::write(&state, r#"{"h_realtime_listen": 1, "cursor": "c1"}"#).unwrap();
+    let plain = json!({"type": "annotation-notification", "options": {"action": "delete"},
+        "payload": [{"id": "A"}]});
+    let message = plain.clone();
+    let (url, _) = server(vec![move |socket: &mut Socket| {
+        identify(socket);
+        say(socket, &message);
+    }]);
+    let mut listener = listen_with(&url, &state);
+    assert_eq!(listener.line().unwrap(), plain.to_string());
+    listener.wait_for_error_line("the server does not support cursors");
+    signal(&listener, Signal::TERM);
+    assert_eq!(listener.wait(), Some(0));
+    assert_eq!(stored(&state), "c1");
+}
+
+#[test]
+fn cursor_of_an_event_that_was_not_written_is_not_stored() {
+    let (_folder, state) = state_file();
+    let (proceed, next) = channel::<()>();
+    let (url, _) = server(vec![move |socket: &mut Socket| {
+        accept(socket, "c0");
+        say(socket, &event("c1"));
+        next.recv_timeout(PATIENCE).unwrap();
+        // The client may have closed the connection already.
+        let _ = socket.send(Message::text(event("c2").to_string()));
+    }]);
+    let mut shell = Command::new("sh");
+    let line =
+        r#""$0" listen "$1" --group g --state "$2" | { read line; echo "$line"; }; echo end"#;
+    let shell = shell.args(["-c", line, PROGRAM, &url]).arg(&state);
+    let reader = Program::start(shell);
+    assert_eq!(reader.line().unwrap(), event("c1").to_string());
+    let _ = proceed.send(());
+    assert_eq!(reader.line().as_deref(), Some("end"));
+    assert_eq!(stored(&state), "c1");
+}
+
+#[test]
+fn state_file_in_use_is_refused() {
+    let (_folder, state) = state_file();
+    let (url, _) = server::<fn(&mut Socket)>(vec![|socket| accept(socket, "c0")]);
+    let first = listen_with(&url, &state);
+    first.wait_for_error_line("connected, anonymous");
+    let mut second = listen_with(&url, &state);
+    let line = second.wait_for_error_line("another process uses this state file");
+    assert!(line.contains(state.to_str().unwrap()), "{line}");
+    assert_eq!(second.wait(), Some(69));
+}
+
+#[test]
+fn unwritable_state_file_ends_the_command() {
+    let (folder, state) = state_file();
+    let (proceed, next) = channel::<()>();
+    let (url, _) = server(vec![move |socket: &mut Socket| {
+        accept(socket, "c0");
+        next.recv_timeout(PATIENCE).unwrap();
+        say(socket, &event("c1"));
+    }]);
+    let mut listener = listen_with(&url, &state);
+    wait_for_stored(&state, "c0");
+    drop(folder);
+    proceed.send(()).unwrap();
+    let line = listener.wait_for_error_line("cannot store the cursor");
+    assert!(line.contains(state.to_str().unwrap()), "{line}");
+    assert_eq!(listener.wait(), Some(74));
+    assert_eq!(listener.line().unwrap(), event("c1").to_string());
+}
