@@ -1,5 +1,5 @@
-//! A client that prints the events of one document's annotations, and reconnects whenever its
-//! connection ends.
+//! A client that prints the events of one document's annotations. Whenever its connection ends, it
+//! reconnects, and receives the events that it has missed.
 //!
 //! ```text
 //! cargo run --example client -- ws://127.0.0.1:5001/ws https://example.org/
@@ -33,10 +33,14 @@ fn main() -> Result<()> {
         return Err("usage: client URL DOCUMENT".into());
     };
     let client_id = random_id()?;
+    // The position in the server's history: the newest cursor, of which only the server knows the
+    // meaning.
+    let mut since = "now".to_owned();
     let mut delay = Duration::from_secs(1);
     loop {
         let began = Instant::now();
-        let ended = connect(&url).and_then(|socket| listen(socket, &document, &client_id));
+        let ended =
+            connect(&url).and_then(|socket| listen(socket, &document, &client_id, &mut since));
         if let Err(error) = &ended {
             eprintln!("{error}");
         }
@@ -68,18 +72,20 @@ fn connect(url: &str) -> Result<WebSocket<TcpStream>> {
     Ok(socket)
 }
 
-/// Listens until the connection ends, and returns the server's close code.
+/// Listens until the connection ends, and returns the server's close code. Keeps the cursor of the
+/// last message in `since`.
 fn listen(
     mut socket: WebSocket<TcpStream>,
     document: &str,
     client_id: &str,
+    since: &mut String,
 ) -> Result<Option<u16>> {
     // The order does not matter. A new connection has neither a filter nor a client id.
     let clause = json!({"field": "/uri", "operator": "one_of", "value": [document]});
     for message in [
         // Events with this client id (`X-Client-Id` in h's API) are not sent to this client.
         json!({"type": "client_id", "value": client_id}),
-        json!({"type": "filter", "id": 1, "filter":
+        json!({"type": "filter", "id": 1, "since": since, "filter":
             {"match_policy": "include_any", "actions": {}, "clauses": [clause]}}),
         json!({"type": "whoami", "id": 2}),
     ] {
@@ -88,7 +94,14 @@ fn listen(
     loop {
         // This also answers the server's pings.
         match socket.read()? {
-            Message::Text(text) => print(&serde_json::from_str(&text)?),
+            Message::Text(text) => {
+                let message: Value = serde_json::from_str(&text)?;
+                print(&message);
+                // A server without cursors sends none.
+                if let Some(cursor) = message["cursor"].as_str() {
+                    cursor.clone_into(since);
+                }
+            }
             Message::Close(frame) => return Ok(frame.map(|frame| frame.code.into())),
             _ => {}
         }
@@ -106,6 +119,8 @@ fn print(message: &Value) {
             }
         }
         Some("session-change") => println!("groups {}", message["model"]["groups"]),
+        // The server no longer has all events after the cursor, and continues with new ones.
+        Some("filter") if message["recovered"] == false => println!("gap {}", message["oldest"]),
         Some("error") => println!("error {}", message["error"]["description"]),
         // Future versions may add message types.
         _ => {}

@@ -1,33 +1,37 @@
 //! The clients in `examples`, started as documented: each receives the events of its document, and
-//! reconnects after a restart of the server.
+//! reconnects after a restart of the server. With cursors, it resumes and reports a gap.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{Browser, Program, Server, event, interpreter, serve_page};
+use crate::support::{
+    Browser, PATIENCE, Program, Server, Subscribed, event, interpreter, serve_page, subscribed,
+};
 
 const DOCUMENT: &str = "https://example.org/page";
 
 #[test]
 fn rust_example() {
-    let program = examples().join("client");
-    assert!(
-        program.exists(),
-        "this test needs {}: cargo test builds it, unless --test is given",
-        program.display()
-    );
-    check_example(Command::new(program));
+    check_example(rust_client());
+}
+
+#[test]
+fn rust_example_resumes_and_reports_a_gap() {
+    check_resuming(rust_client());
 }
 
 #[test]
 #[ignore = "needs python3 with websockets: run tests/run"]
 fn python_example() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut command = Command::new(interpreter());
-    command.arg(root.join("examples/client.py"));
-    check_example(command);
+    check_example(python_client());
+}
+
+#[test]
+#[ignore = "needs python3 with websockets: run tests/run"]
+fn python_example_resumes_and_reports_a_gap() {
+    check_resuming(python_client());
 }
 
 #[test]
@@ -68,6 +72,80 @@ fn browser_example() {
         "document.querySelector('[role=status]').textContent === \
          'The token has ended: get another one.'",
     );
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
+fn browser_example_resumes_and_reports_a_gap() {
+    let (url, since) = subscribed(scripts());
+    let site = serve_page(include_str!("../../examples/client.html"));
+    let browser = Browser::start();
+    browser.open(&format!("http://{site}/"));
+    browser.fill("[name=url]", &url);
+    browser.click("button");
+    for expected in CURSORS {
+        assert_eq!(since.recv_timeout(PATIENCE).unwrap(), expected);
+    }
+    assert_eq!(browser.text("li"), "create A Hello");
+    assert_eq!(browser.text("li + li"), "gap some events are missing");
+}
+
+/// The position in each filter of a client that is served by `scripts`.
+const CURSORS: [&str; 3] = ["now", "c1", "c9"];
+
+/// A server that sends an event, restarts, does not have the events after its cursor anymore, and
+/// restarts again.
+fn scripts() -> Vec<fn(&mut Subscribed)> {
+    vec![
+        |client| {
+            client.accept("c0");
+            let payload = json!([{"id": "A", "text": "Hello"}]);
+            client.say(
+                &json!({"type": "annotation-notification", "options": {"action": "create"},
+                "payload": payload, "cursor": "c1"}),
+            );
+            client.restart();
+        },
+        |client| {
+            client.accept_with_gap("c8", "c5");
+            client.say(&json!({"type": "cursor", "cursor": "c9"}));
+            client.restart();
+        },
+        |client| client.accept("c9"),
+    ]
+}
+
+fn check_resuming(mut command: Command) {
+    let (url, since) = subscribed(scripts());
+    let client = Program::start(command.args([&url, DOCUMENT]));
+    for expected in CURSORS {
+        assert_eq!(since.recv_timeout(PATIENCE).unwrap(), expected);
+    }
+    for line in [
+        "connected as null",
+        "create \"A\" \"Hello\"",
+        "gap \"c5\"",
+        "connected as null",
+    ] {
+        assert_eq!(client.line().as_deref(), Some(line));
+    }
+}
+
+fn rust_client() -> Command {
+    let program = examples().join("client");
+    assert!(
+        program.exists(),
+        "this test needs {}: cargo test builds it, unless --test is given",
+        program.display()
+    );
+    Command::new(program)
+}
+
+fn python_client() -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(interpreter());
+    command.arg(root.join("examples/client.py"));
+    command
 }
 
 /// Runs a command with the server and the document as arguments, and the token in its environment.

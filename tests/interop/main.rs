@@ -10,6 +10,7 @@ mod autobahn;
 mod browser_client;
 mod chat_example;
 mod client_examples;
+mod importer_example;
 mod proxies;
 mod python_client;
 mod schemas;

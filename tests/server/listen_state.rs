@@ -1,22 +1,16 @@
 //! `listen` with cursors: `--since`, `--state`, reconnects, gaps, and servers without cursors.
 
 use std::fs;
-use std::io::Write;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tungstenite::protocol::Role;
-use tungstenite::protocol::frame::CloseFrame;
-use tungstenite::{Message, WebSocket};
+use tungstenite::Message;
 
-use crate::support::{PATIENCE, PROGRAM, Program, Script, eventually, scripted_in_turn, switching};
-
-type Socket = WebSocket<TcpStream>;
+use crate::support::{PATIENCE, PROGRAM, Program, Subscribed, eventually, subscribed};
 
 /// A folder with the path of a state file that does not exist yet.
 fn state_file() -> (TempDir, PathBuf) {
@@ -45,64 +39,9 @@ fn listen_with(url: &str, state: &Path) -> Program {
     listen(url, &["--state", state.to_str().unwrap()])
 }
 
-/// Starts a server with a script for each connection. Also returns the `since` of each filter.
-fn server<F>(scripts: Vec<F>) -> (String, Receiver<Value>)
-where
-    F: FnOnce(&mut Socket) + Send + 'static,
-{
-    let (sender, filters) = channel();
-    let scripts = scripts.into_iter().map(|script| {
-        let sender: Sender<Value> = sender.clone();
-        let run = move |mut stream: TcpStream, key: String| {
-            let answer = switching(&key, "Upgrade", "");
-            stream.write_all(answer.as_bytes()).unwrap();
-            let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
-            loop {
-                let text = socket.read().unwrap().to_string();
-                let message: Value = serde_json::from_str(&text).unwrap();
-                if message["type"] == "filter" {
-                    assert_eq!(message["id"], 1);
-                    // Not every test reads it.
-                    let _ = sender.send(message["since"].clone());
-                }
-                if message["type"] == "whoami" {
-                    break;
-                }
-            }
-            script(&mut socket);
-            while socket.read().is_ok() {}
-        };
-        Box::new(run) as Script
-    });
-    (scripted_in_turn(scripts.collect()).0, filters)
-}
-
-fn say(socket: &mut Socket, message: &Value) {
-    socket.send(Message::text(message.to_string())).unwrap();
-}
-
-fn accept(socket: &mut Socket, cursor: &str) {
-    let reply = json!({"type": "filter", "ok": true, "reply_to": 1, "cursor": cursor,
-        "recovered": true});
-    say(socket, &reply);
-    identify(socket);
-}
-
-fn identify(socket: &mut Socket) {
-    say(
-        socket,
-        &json!({"type": "whoyouare", "userid": null, "ok": true, "reply_to": 2}),
-    );
-}
-
 fn event(cursor: &str) -> Value {
     json!({"type": "annotation-notification", "options": {"action": "delete"},
         "payload": [{"id": "A"}], "cursor": cursor})
-}
-
-fn restart(socket: &mut Socket) {
-    let (code, reason) = (1012.into(), "".into());
-    socket.close(Some(CloseFrame { code, reason })).unwrap();
 }
 
 fn signal(listener: &Program, signal: Signal) {
@@ -112,13 +51,13 @@ fn signal(listener: &Program, signal: Signal) {
 #[test]
 fn state_file_continues_at_the_last_printed_event() {
     let (_folder, state) = state_file();
-    let (url, since) = server::<fn(&mut Socket)>(vec![
+    let (url, since) = subscribed::<fn(&mut Subscribed)>(vec![
         |socket| {
-            accept(socket, "c0");
-            say(socket, &event("c1"));
-            say(socket, &event("c2"));
+            socket.accept("c0");
+            socket.say(&event("c1"));
+            socket.say(&event("c2"));
         },
-        |socket| accept(socket, "head"),
+        |socket| socket.accept("head"),
     ]);
     let mut listener = listen_with(&url, &state);
     assert_eq!(since.recv_timeout(PATIENCE).unwrap(), "now");
@@ -142,19 +81,17 @@ fn state_file_continues_at_the_last_printed_event() {
 #[test]
 fn first_cursor_and_marks_are_stored_without_any_event() {
     let (_folder, state) = state_file();
-    let (url, since) = server::<fn(&mut Socket)>(vec![|socket| {
-        accept(socket, "c0");
-        // Requested by a pong: the test continues when the first cursor has been stored.
-        while !socket.read().unwrap().is_text() {}
+    let (url, since) = subscribed::<fn(&mut Subscribed)>(vec![|socket| {
+        socket.accept("c0");
     }]);
     let _listener = listen_with(&url, &state);
     assert_eq!(since.recv_timeout(PATIENCE).unwrap(), "now");
     wait_for_stored(&state, "c0");
 
     let (_folder, state) = state_file();
-    let (url, _) = server::<fn(&mut Socket)>(vec![|socket| {
-        accept(socket, "c0");
-        say(socket, &json!({"type": "cursor", "cursor": "c9"}));
+    let (url, _) = subscribed::<fn(&mut Subscribed)>(vec![|socket| {
+        socket.accept("c0");
+        socket.say(&json!({"type": "cursor", "cursor": "c9"}));
     }]);
     let listener = listen_with(&url, &state);
     wait_for_stored(&state, "c9");
@@ -165,17 +102,17 @@ fn first_cursor_and_marks_are_stored_without_any_event() {
 #[test]
 fn killed_command_repeats_events_and_loses_none() {
     let (_folder, state) = state_file();
-    let (url, since) = server::<fn(&mut Socket)>(vec![
+    let (url, since) = subscribed::<fn(&mut Subscribed)>(vec![
         |socket| {
-            accept(socket, "0");
+            socket.accept("0");
             for number in 1..=5000 {
                 let message = Message::text(event(&number.to_string()).to_string());
-                if socket.send(message).is_err() {
+                if socket.0.send(message).is_err() {
                     return;
                 }
             }
         },
-        |socket| accept(socket, "head"),
+        |socket| socket.accept("head"),
     ]);
     let mut listener = listen_with(&url, &state);
     since.recv_timeout(PATIENCE).unwrap();
@@ -199,19 +136,19 @@ fn reconnect_resumes_at_the_newest_cursor() {
         (&["--since", "-c0"][..], "-c0"),
         (&["--since", "now"], "now"),
     ] {
-        let (url, since) = server::<fn(&mut Socket)>(vec![
-            restart,
+        let (url, since) = subscribed::<fn(&mut Subscribed)>(vec![
+            Subscribed::restart,
             |socket| {
-                accept(socket, "c0");
-                say(socket, &event("c1"));
-                restart(socket);
+                socket.accept("c0");
+                socket.say(&event("c1"));
+                socket.restart();
             },
             |socket| {
-                accept(socket, "c2");
-                say(socket, &json!({"type": "cursor", "cursor": "c2"}));
-                restart(socket);
+                socket.accept("c2");
+                socket.say(&json!({"type": "cursor", "cursor": "c2"}));
+                socket.restart();
             },
-            |socket| accept(socket, "c2"),
+            |socket| socket.accept("c2"),
         ]);
         let _listener = listen(&url, args);
         // The first connection ends before the server has replied.
@@ -225,13 +162,10 @@ fn reconnect_resumes_at_the_newest_cursor() {
 fn gap_is_reported_and_the_command_continues_from_now() {
     let (_folder, state) = state_file();
     fs::write(&state, r#"{"h_realtime_listen": 1, "cursor": "c1"}"#).unwrap();
-    let (url, since) = server::<fn(&mut Socket)>(vec![|socket| {
-        let reply = json!({"type": "filter", "ok": true, "reply_to": 1, "cursor": "c90",
-            "recovered": false, "oldest": "c50"});
-        say(socket, &reply);
-        identify(socket);
-        while !socket.read().unwrap().is_close() {}
-        let _ = socket.flush();
+    let (url, since) = subscribed::<fn(&mut Subscribed)>(vec![|socket| {
+        socket.accept_with_gap("c90", "c50");
+        while !socket.0.read().unwrap().is_close() {}
+        let _ = socket.0.flush();
     }]);
     let mut listener = listen_with(&url, &state);
     assert_eq!(since.recv_timeout(PATIENCE).unwrap(), "c1");
@@ -248,12 +182,9 @@ fn gap_is_reported_and_the_command_continues_from_now() {
 
 #[test]
 fn gap_of_a_remembered_client_id_is_reported() {
-    let (url, _) = server::<fn(&mut Socket)>(vec![|socket| {
-        say(
-            socket,
-            &json!({"type": "recovery", "recovered": false, "oldest": "c50"}),
-        );
-        identify(socket);
+    let (url, _) = subscribed::<fn(&mut Subscribed)>(vec![|socket| {
+        socket.say(&json!({"type": "recovery", "recovered": false, "oldest": "c50"}));
+        socket.identify();
     }]);
     let listener = listen(&url, &[]);
     let line = listener.wait_for_error_line("gap: ");
@@ -267,14 +198,11 @@ fn gap_of_a_remembered_client_id_is_reported() {
 fn rejected_cursor_ends_the_command_with_the_remedy() {
     let (_folder, state) = state_file();
     fs::write(&state, r#"{"h_realtime_listen": 1, "cursor": "c1"}"#).unwrap();
-    let refuse: fn(&mut Socket) = |socket| {
+    let refuse: fn(&mut Subscribed) = |socket| {
         let error = json!({"type": "invalid_cursor", "description": "the cursor is in the future"});
-        say(
-            socket,
-            &json!({"type": "error", "error": error, "ok": false, "reply_to": 1}),
-        );
+        socket.say(&json!({"type": "error", "error": error, "ok": false, "reply_to": 1}));
     };
-    let (url, _) = server(vec![refuse]);
+    let (url, _) = subscribed(vec![refuse]);
     let mut listener = listen_with(&url, &state);
     let line = listener.wait_for_error_line("rejected the cursor c1: the cursor is in the future");
     assert!(
@@ -284,7 +212,7 @@ fn rejected_cursor_ends_the_command_with_the_remedy() {
     assert_eq!(listener.wait(), Some(76));
     assert_eq!(stored(&state), "c1");
 
-    let (url, _) = server(vec![refuse]);
+    let (url, _) = subscribed(vec![refuse]);
     let mut listener = listen(&url, &["--since", "yesterday"]);
     let line = listener.wait_for_error_line("rejected the cursor yesterday");
     assert!(line.contains("use --since with now, a time"), "{line}");
@@ -298,9 +226,9 @@ fn server_without_cursors_is_reported_and_used() {
     let plain = json!({"type": "annotation-notification", "options": {"action": "delete"},
         "payload": [{"id": "A"}]});
     let message = plain.clone();
-    let (url, _) = server(vec![move |socket: &mut Socket| {
-        identify(socket);
-        say(socket, &message);
+    let (url, _) = subscribed(vec![move |socket: &mut Subscribed| {
+        socket.identify();
+        socket.say(&message);
     }]);
     let mut listener = listen_with(&url, &state);
     assert_eq!(listener.line().unwrap(), plain.to_string());
@@ -314,12 +242,12 @@ fn server_without_cursors_is_reported_and_used() {
 fn cursor_of_an_event_that_was_not_written_is_not_stored() {
     let (_folder, state) = state_file();
     let (proceed, next) = channel::<()>();
-    let (url, _) = server(vec![move |socket: &mut Socket| {
-        accept(socket, "c0");
-        say(socket, &event("c1"));
+    let (url, _) = subscribed(vec![move |socket: &mut Subscribed| {
+        socket.accept("c0");
+        socket.say(&event("c1"));
         next.recv_timeout(PATIENCE).unwrap();
         // The client may have closed the connection already.
-        let _ = socket.send(Message::text(event("c2").to_string()));
+        let _ = socket.0.send(Message::text(event("c2").to_string()));
     }]);
     let mut shell = Command::new("sh");
     let line =
@@ -335,7 +263,7 @@ fn cursor_of_an_event_that_was_not_written_is_not_stored() {
 #[test]
 fn state_file_in_use_is_refused() {
     let (_folder, state) = state_file();
-    let (url, _) = server::<fn(&mut Socket)>(vec![|socket| accept(socket, "c0")]);
+    let (url, _) = subscribed::<fn(&mut Subscribed)>(vec![|socket| socket.accept("c0")]);
     let first = listen_with(&url, &state);
     first.wait_for_error_line("connected, anonymous");
     let mut second = listen_with(&url, &state);
@@ -348,10 +276,10 @@ fn state_file_in_use_is_refused() {
 fn unwritable_state_file_ends_the_command() {
     let (folder, state) = state_file();
     let (proceed, next) = channel::<()>();
-    let (url, _) = server(vec![move |socket: &mut Socket| {
-        accept(socket, "c0");
+    let (url, _) = subscribed(vec![move |socket: &mut Subscribed| {
+        socket.accept("c0");
         next.recv_timeout(PATIENCE).unwrap();
-        say(socket, &event("c1"));
+        socket.say(&event("c1"));
     }]);
     let mut listener = listen_with(&url, &state);
     wait_for_stored(&state, "c0");

@@ -42,9 +42,9 @@ pub use python::{interpreter, python};
 #[cfg(feature = "amqp")]
 pub use rabbitmq::{Publisher, RabbitMq};
 pub use reconnecting::{NewClients, ReconnectingClients};
-pub use scripted::{Script, scripted, scripted_in_turn, switching};
+pub use scripted::{Subscribed, scripted, subscribed, switching};
 pub use server::{METRICS_KEY, PROGRAM, Server, http};
-pub use site::serve_page;
+pub use site::{serve_page, serve_pages};
 #[cfg(feature = "tls")]
 pub use tls::{TlsServer, hello};
 pub use webdriver::{Browser, CONTROL, ENTER, TAB};
