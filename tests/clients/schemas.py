@@ -27,6 +27,9 @@ FROM_SERVER = {
     "error": "error",
     NOTIFICATION: "annotationNotification",
     "session-change": "sessionChange",
+    "filter": "filterReply",
+    "cursor": "cursorMark",
+    "recovery": "recovery",
 }
 # A schema cannot express that a URI without a normal form is refused.
 NO_URI = "http://[::1"
