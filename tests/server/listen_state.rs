@@ -1,5 +1,6 @@
 //! `listen` with cursors: `--since`, `--state`, reconnects, gaps, and servers without cursors.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +11,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tungstenite::Message;
 
-use crate::support::{PATIENCE, PROGRAM, Program, Subscribed, eventually, subscribed};
+use crate::support::{
+    PATIENCE, PROGRAM, Program, Server, Subscribed, event as published_event, eventually,
+    subscribed,
+};
 
 /// A folder with the path of a state file that does not exist yet.
 fn state_file() -> (TempDir, PathBuf) {
@@ -289,4 +293,113 @@ fn unwritable_state_file_ends_the_command() {
     assert!(line.contains(state.to_str().unwrap()), "{line}");
     assert_eq!(listener.wait(), Some(74));
     assert_eq!(listener.line().unwrap(), event("c1").to_string());
+}
+
+/// Publishes a public annotation with a number as its id, in the group that `listen_to` names.
+fn publish(server: &Server, number: usize) {
+    let event = published_event("create", json!({"id": number.to_string()}));
+    let (status, answer) = server.publish(&event.to_string());
+    assert_eq!(status, 202, "{answer}");
+}
+
+fn listen_to(server: &Server, args: &[&str]) -> Program {
+    let mut command = Command::new(PROGRAM);
+    let url = &server.listeners[0];
+    Program::start(
+        command
+            .args(["listen", url, "--group", "__world__"])
+            .args(args),
+    )
+}
+
+/// Returns the number of the annotation in a printed event.
+fn number(line: &str) -> usize {
+    let event: Value = serde_json::from_str(line).unwrap();
+    event["payload"][0]["id"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn kills_of_command_and_server_lose_no_event() {
+    let (_folder, state) = state_file();
+    let args = ["--state", state.to_str().unwrap()];
+    let mut server = Server::start();
+    let mut listener = listen_to(&server, &args);
+    listener.wait_for_error_line("connected, anonymous");
+    eventually(PATIENCE, || (!stored(&state).is_empty()).then_some(()));
+    let (mut printed, mut published) = (BTreeSet::new(), 0);
+    for round in 0..6 {
+        for _ in 0..20 {
+            publish(&server, published);
+            published += 1;
+        }
+        match round % 3 {
+            0 => {
+                // Killed in the midst of the events.
+                printed.extend(listener.line().map(|line| number(&line)));
+                listener.child.kill().unwrap();
+                printed.extend(std::iter::from_fn(|| listener.line()).map(|line| number(&line)));
+                publish(&server, published);
+                published += 1;
+                listener = listen_to(&server, &args);
+            }
+            1 => server.restart(),
+            _ => {
+                listener.child.kill().unwrap();
+                printed.extend(std::iter::from_fn(|| listener.line()).map(|line| number(&line)));
+                server.restart();
+                listener = listen_to(&server, &args);
+            }
+        }
+    }
+    // Missing events would precede the last one.
+    publish(&server, published);
+    let last = published;
+    while !printed.contains(&last) {
+        printed.insert(number(&listener.line().expect("an event")));
+    }
+    let all: BTreeSet<usize> = (0..=last).collect();
+    assert_eq!(printed, all);
+    signal(&listener, Signal::TERM);
+    while let Some(line) = listener.error_line() {
+        assert!(!line.contains("gap"), "{line}");
+    }
+}
+
+#[test]
+fn time_selects_the_events_since() {
+    let server = Server::start();
+    publish(&server, 1);
+    // Events have times in milliseconds.
+    std::thread::sleep(std::time::Duration::from_millis(10));
+    let time = jiff::Timestamp::now().to_string();
+    publish(&server, 2);
+    let listener = listen_to(&server, &["--since", &time, "--count", "1"]);
+    assert_eq!(number(&listener.line().unwrap()), 2);
+}
+
+#[test]
+fn cursor_of_another_history_is_a_gap() {
+    let (_folder, state) = state_file();
+    let args = ["--state", state.to_str().unwrap()];
+    let first = Server::start();
+    let mut listener = listen_to(&first, &args);
+    eventually(PATIENCE, || (!stored(&state).is_empty()).then_some(()));
+    signal(&listener, Signal::TERM);
+    assert_eq!(listener.wait(), Some(0));
+    let old = stored(&state);
+    let second = Server::start();
+    let listener = listen_to(&second, &args);
+    let line = listener.wait_for_error_line("gap: ");
+    assert!(line.contains(&format!("after {old}")), "{line}");
+    listener.wait_for_error_line("connected, anonymous");
+    publish(&second, 1);
+    assert_eq!(number(&listener.line().unwrap()), 1);
+}
+
+#[test]
+fn text_that_is_neither_cursor_nor_time_is_rejected() {
+    let server = Server::start();
+    let mut listener = listen_to(&server, &["--since", "yesterday"]);
+    listener.wait_for_error_line("rejected the cursor yesterday");
+    assert_eq!(listener.wait(), Some(76));
 }
