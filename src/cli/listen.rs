@@ -120,7 +120,7 @@ fn listen(
                     interrupts,
                     is_open: false,
                     has_cursors: false,
-                    reply_due: None,
+                    unconfirmed: None,
                 };
                 interrupts.defer();
                 let end = session.run();

@@ -183,6 +183,36 @@ async def events(schemas, server):
             assert action == told.get("action", told.get("type"))
 
 
+async def cursors(schemas, server):
+    """Verifies the messages of a connection that resumes."""
+    event = schemas.document["components"]["messages"]["annotationEvent"]["examples"][0]["payload"]
+    clause = {"field": "/id", "operator": "equals", "value": event["annotation"]["id"]}
+    wanted = {"match_policy": "include_any", "clauses": [clause], "actions": {}}
+    since = "now"
+    for recovered, expected in ((True, "filter"), (True, "filter"), (False, "filter"), (None, "error")):
+        async with connect(server["url"]) as ws:
+            subscribe = {"type": "filter", "id": 1, "filter": wanted, "since": since}
+            schemas.check("filter", subscribe)
+            await ws.send(json.dumps(subscribe))
+            reply = json.loads(await ws.recv())
+            schemas.check_from_server(reply)
+            assert (reply["type"], reply.get("recovered")) == (expected, recovered), reply
+            if recovered is None:
+                assert reply["error"]["type"] == "invalid_cursor"
+            elif since == "now":
+                since = reply["cursor"]
+                await asyncio.to_thread(publish, server, event)
+                message = json.loads(await ws.recv())
+                schemas.check_from_server(message)
+                assert list(message)[-1] == "cursor"
+            elif recovered:
+                again = json.loads(await ws.recv())
+                assert again["payload"] == message["payload"], (again, message)
+                since = "1970-01-01T00:00:00Z"
+            else:
+                since = "2970-01-01T00:00:00Z"
+
+
 async def main():
     server = json.load(sys.stdin)
     schemas = Schemas(yaml.safe_load(pathlib.Path(server["document"]).read_text()))
@@ -196,6 +226,7 @@ async def main():
     async with asyncio.timeout(PATIENCE):
         await agrees_with_server(schemas, server)
         await events(schemas, server)
+        await cursors(schemas, server)
 
 
 # Ends the script if it hangs anywhere.

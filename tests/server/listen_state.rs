@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -253,14 +254,18 @@ fn cursor_of_an_event_that_was_not_written_is_not_stored() {
         // The client may have closed the connection already.
         let _ = socket.0.send(Message::text(event("c2").to_string()));
     }]);
-    let mut shell = Command::new("sh");
-    let line =
-        r#""$0" listen "$1" --group g --state "$2" | { read line; echo "$line"; }; echo end"#;
-    let shell = shell.args(["-c", line, PROGRAM, &url]).arg(&state);
-    let reader = Program::start(shell);
-    assert_eq!(reader.line().unwrap(), event("c1").to_string());
+    let mut child = Command::new(PROGRAM)
+        .args(["listen", &url, "--group", "g", "--state"])
+        .arg(&state)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), event("c1").to_string());
+    drop(lines);
     let _ = proceed.send(());
-    assert_eq!(reader.line().as_deref(), Some("end"));
+    let status = eventually(PATIENCE, || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
     assert_eq!(stored(&state), "c1");
 }
 

@@ -9,23 +9,37 @@ use super::session::ClientSession;
 use crate::cli::sanitize::printable;
 use crate::exit::Exit;
 
+/// An open connection without a reply to its filter.
+pub(super) struct Unconfirmed {
+    /// The line about the identity, to be printed when the filter is in place.
+    identity: String,
+    /// A server that supports cursors replies before this time.
+    due: Instant,
+}
+
 impl ClientSession<'_, '_> {
     /// Called when the server has answered the last opening message. A server that supports cursors
-    /// has replied to the filter before, or does so once it has loaded its history.
-    pub(super) fn on_open(&mut self) {
+    /// has replied to the filter before, or does so once it has loaded its history. The identity is
+    /// reported when the filter is in place.
+    pub(super) fn on_open(&mut self, identity: String) {
         self.is_open = true;
         if self.resume.since().is_some() && !self.has_cursors {
-            self.reply_due = Some(Instant::now() + REPLY_TIMEOUT);
+            let due = Instant::now() + REPLY_TIMEOUT;
+            self.unconfirmed = Some(Unconfirmed { identity, due });
+        } else {
+            self.output.status(identity);
         }
     }
 
     /// Handles the reply to the filter.
     pub(super) fn on_filter_set(&mut self, reply: &FilterReply) -> Result<(), Exit> {
         self.has_cursors = true;
-        self.reply_due = None;
         if !reply.recovered {
             let since = self.resume.since().map(str::to_owned);
             self.report_gap(since.as_deref(), reply.oldest.as_deref());
+        }
+        if let Some(unconfirmed) = self.unconfirmed.take() {
+            self.output.status(unconfirmed.identity);
         }
         // Otherwise the events after `since` follow, each with a cursor. Until then, the position
         // stays: adopting the cursor of the reply could skip these events.
@@ -69,8 +83,8 @@ impl ClientSession<'_, '_> {
 
     /// Reports, once for each connection, a server that does not reply to the filter.
     pub(super) fn check_reply(&mut self, now: Instant) {
-        if self.reply_due.is_some_and(|due| now >= due) {
-            self.reply_due = None;
+        if let Some(unconfirmed) = self.unconfirmed.take_if(|reply| now >= reply.due) {
+            self.output.status(unconfirmed.identity);
             self.output.status(
                 "the server does not support cursors: events during an interruption will be missed",
             );
@@ -79,7 +93,8 @@ impl ClientSession<'_, '_> {
 
     /// Returns the time until something is due.
     pub(super) fn timeout(&self, liveness: &Liveness, now: Instant) -> Duration {
-        let reply = self.reply_due.map(|due| due.saturating_duration_since(now));
+        let reply = self.unconfirmed.as_ref();
+        let reply = reply.map(|reply| reply.due.saturating_duration_since(now));
         let due = [reply, self.resume.timeout(now)];
         let silence = liveness.timeout(now);
         due.into_iter().flatten().fold(silence, Duration::min)

@@ -20,6 +20,7 @@ use super::messages::{self, ServerMessage};
 use super::meter::{MAX_FRAME_HEADERS, MAX_MESSAGE};
 use super::options::ListenOptions;
 use super::output::ListenOutput;
+use super::recovery::Unconfirmed;
 use super::resume::Resume;
 use crate::cli::sanitize::printable;
 use crate::exit::Exit;
@@ -87,8 +88,8 @@ pub(super) struct ClientSession<'a, 'b> {
     pub is_open: bool,
     /// The server has replied to the filter: it supports cursors.
     pub has_cursors: bool,
-    /// The time by which the server must have replied to the filter, if it supports cursors.
-    pub reply_due: Option<Instant>,
+    /// Present while the reply to the filter is missing on an open connection.
+    pub unconfirmed: Option<Unconfirmed>,
 }
 
 impl ClientSession<'_, '_> {
@@ -286,9 +287,7 @@ impl ClientSession<'_, '_> {
                 return Err(Exit::new(Exit::USAGE, message));
             }
             ServerMessage::Identity(Some(userid)) => {
-                self.on_open();
-                let userid = printable(&userid);
-                self.output.status(format_args!("connected as {userid}"));
+                self.on_open(format!("connected as {}", printable(&userid)));
             }
             ServerMessage::Identity(None) if self.options.has_token() => {
                 // Continuing would silently omit annotations that only the user may see.
@@ -300,8 +299,7 @@ impl ClientSession<'_, '_> {
                 return Err(Exit::new(Exit::NO_PERMISSION, message));
             }
             ServerMessage::Identity(None) => {
-                self.on_open();
-                self.output.status("connected, anonymous");
+                self.on_open("connected, anonymous".to_owned());
             }
             ServerMessage::Other(line) => self.output.status(line),
         }
