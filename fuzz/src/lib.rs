@@ -10,6 +10,7 @@ mod api;
 mod chunked;
 mod clients;
 mod close;
+mod cursor;
 mod decoder;
 mod differential;
 mod engine;
@@ -28,6 +29,7 @@ pub use api::client_message;
 pub use chunked::chunked_body;
 pub use clients::client_log;
 pub use close::close_payload;
+pub use cursor::cursor;
 pub use decoder::frame_decoder;
 pub use differential::frame_differential;
 pub use engine::engine_ops;
@@ -49,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     ("client_log", client_log),
     ("client_message", client_message),
     ("close_payload", close_payload),
+    ("cursor", cursor),
     ("engine_ops", engine_ops),
     ("event_body", event_body),
     ("extensions", extensions),

@@ -53,6 +53,7 @@ corpora!(
     client_log,
     client_message,
     close_payload,
+    cursor,
     engine_ops,
     event_body,
     extensions,
