@@ -211,7 +211,7 @@ pub static SETTINGS: &[Setting] = &[
     set("origins", ValueKind::Origins, "[]",
         "origins of pages that may connect, like \"https://example.org\"; empty allows all"),
     set("data", ValueKind::Path, r#""./h-realtime-data""#,
-        "the directory of the database and the publish key").restart_only(),
+        "the directory of the server's own files, such as the database").restart_only(),
     set("backend", ValueKind::OneOf(&["embedded", "h"]), r#""embedded""#,
         "or \"h\": h's database and message queue (feature h)").restart_only(),
     set("events", ValueKind::OneOf(&["http", "amqp"]), r#""http""#,

@@ -325,7 +325,7 @@ impl fmt::Display for Damage {
 const MAGIC: [u8; 8] = *b"hrt-clnt";
 /// The version of the format.
 const VERSION: u32 = 1;
-/// The text whose digest is in the header.
+/// The text with the digest in the header.
 const CHECK_TEXT: &str = "h-realtime";
 /// The size of the header: the magic number, the version, the checksum, and six words.
 pub const HEADER: usize = 64;

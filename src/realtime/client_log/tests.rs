@@ -58,6 +58,7 @@ fn records_have_fixed_sizes_and_decode_to_themselves() {
     assert_eq!((loaded.seed, loaded.damage), (Some(SEED), None));
 }
 
+// D11
 #[test]
 fn client_that_was_connected_has_the_position_of_the_last_sign_of_life() {
     let log = log(&[
@@ -139,6 +140,7 @@ fn every_prefix_of_a_log_loads_an_earlier_state() {
     }
 }
 
+// D11
 #[test]
 fn every_damaged_byte_is_detected() {
     let records = [1, 2, 3].map(|number| Closed(client(number), at(number)));

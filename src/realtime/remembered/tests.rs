@@ -90,6 +90,7 @@ fn random_operations_agree_with_model() {
     }
 }
 
+// M15
 #[test]
 fn oldest_insertion_is_evicted_first() {
     let mut map = Remembered::new(2);
@@ -104,6 +105,7 @@ fn oldest_insertion_is_evicted_first() {
     );
 }
 
+// M15
 #[test]
 fn client_takes_at_most_64_bytes() {
     let mut map = Remembered::new(65_536);

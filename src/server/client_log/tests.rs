@@ -225,6 +225,7 @@ fn unusable_file_is_an_error_that_names_it() {
     assert!(path.is_dir());
 }
 
+// M15
 #[test]
 fn long_log_is_rewritten_with_the_current_state() {
     let temp = tempfile::tempdir().unwrap();
@@ -251,6 +252,7 @@ fn long_log_is_rewritten_with_the_current_state() {
     assert_eq!(positions(temp.path()), [(client(1), position)]);
 }
 
+// D11
 #[test]
 fn records_after_a_failed_write_are_dropped_until_the_log_is_replaced() {
     let temp = tempfile::tempdir().unwrap();
@@ -280,6 +282,7 @@ fn records_after_a_failed_write_are_dropped_until_the_log_is_replaced() {
     assert_eq!(length, 100 + records.len() as u64);
 }
 
+// M15, D11
 #[test]
 fn records_beyond_the_queue_are_dropped_until_the_log_is_replaced() {
     let temp = tempfile::tempdir().unwrap();
