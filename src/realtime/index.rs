@@ -103,6 +103,18 @@ impl Index {
             .collect()
     }
 
+    /// Returns the connection in a slot, if it has a term.
+    pub fn in_slot(&self, slot: u32) -> Option<ConnKey> {
+        let head = self.heads.get(ConnKey::new(slot, 0));
+        self.table.member(head).map(|subscription| subscription.key)
+    }
+
+    /// Returns the connections that have a term.
+    pub fn connections(&self) -> impl Iterator<Item = ConnKey> {
+        let heads = self.heads.iter();
+        heads.filter_map(|head| self.table.member(head).map(|member| member.key))
+    }
+
     /// Returns the number of subscriptions: the sum of the terms of all connections.
     pub fn subscriptions(&self) -> usize {
         self.table.len()

@@ -53,6 +53,7 @@ mod history;
 mod index;
 mod invariants;
 mod json;
+mod live;
 mod message;
 mod outgoing;
 mod principals;
@@ -318,7 +319,7 @@ impl Realtime {
         self.history.on_tick(now.unix, now.mono);
         self.send_marks(cx);
         self.record_alive(now.mono);
-        self.flush_clients(now.mono);
+        self.flush_clients(cx);
         self.tracer.on_tick(now.mono);
     }
 

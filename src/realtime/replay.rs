@@ -122,7 +122,7 @@ impl Realtime {
     /// at once.
     pub fn replay_queued(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
         let has_more = self.replay_some(cx);
-        self.flush_clients(cx.now().mono);
+        self.flush_clients(cx);
         has_more
     }
 

@@ -8,11 +8,12 @@ use std::collections::{HashMap, VecDeque};
 use crate::model::{HistoryEvent, RestoredPlan, UnixMillis};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 
-use super::digest::{Digest, DigestHasher};
+use super::digest::Digest;
 use super::history::{Cursor, Lookup, Past};
+use super::live::LiveClients;
 use super::remembered::Received;
 use super::session::SessionFlag;
-use super::{ApiSession, Realtime, json, reply};
+use super::{ApiSession, Realtime, cost, json, reply};
 
 /// The connections that wait for the history, the clients that can be recognized, and the connections
 /// that get cursor marks.
@@ -20,8 +21,8 @@ use super::{ApiSession, Realtime, json, reply};
 pub(super) struct Resumption {
     /// The connections that resume as soon as the history is ready.
     waiting: HashMap<ConnKey, Waiting>,
-    /// The open connection of each client.
-    live: HashMap<Digest, ConnKey, DigestHasher>,
+    /// The open connections of recognized clients.
+    live: LiveClients,
     /// The connections that use cursors, by the time at which a mark is due.
     marks: VecDeque<Mark>,
     /// When the last position of all connected clients was recorded, in monotonic milliseconds.
@@ -270,20 +271,14 @@ impl Realtime {
             return self.recognize(cx, key);
         }
         session.set_client(client);
-        let was_registered = session.has(SessionFlag::Registered);
         let was_connected = session.has(SessionFlag::Connected);
         session.set(SessionFlag::Registered, false);
         session.set(SessionFlag::Connected, false);
-        if let Some(before) = before.filter(|_| was_registered) {
-            let before = self.client_key(key, before);
-            if self.resumption.live.get(&before) == Some(&key) {
-                self.resumption.live.remove(&before);
-                if was_connected {
-                    let last = cx.last_received(key).unwrap_or_default();
-                    let received = self.received(key, last);
-                    self.clients.close(before, received);
-                }
-            }
+        self.resumption.live.remove(key);
+        if let Some(before) = before.filter(|_| was_connected) {
+            let last = cx.last_received(key).unwrap_or_default();
+            let received = self.received(key, last);
+            self.clients.close(self.client_key(key, before), received);
         }
         self.recognize(cx, key);
     }
@@ -305,16 +300,12 @@ impl Realtime {
             return;
         }
         session.set(SessionFlag::Registered, true);
-        let client = self.client_key(key, client);
-        let other = self.resumption.live.insert(client, key);
+        cx.charge(cost::LIVE_CLIENT * self.resumption.live.len() as u64);
         // The server may not have noticed yet that the client's last connection is dead.
-        let other = other.filter(|other| *other != key);
-        if let Some(other) = other
-            && let Some(session) = cx.session(other)
-            && session.has(SessionFlag::Connected)
-        {
-            let last = cx.last_received(other).unwrap_or_default();
-            let received = self.received(other, last);
+        let received = self.received_on_another(cx, key, client);
+        self.resumption.live.insert(key, client);
+        let client = self.client_key(key, client);
+        if let Some(received) = received {
             self.clients.close(client, received);
         }
         match self.clients.position(client) {
@@ -322,6 +313,37 @@ impl Realtime {
             Some(received) => self.wait_for_history(cx, key, Waiting::Client(received)),
             None => self.record_connected(cx, key),
         }
+    }
+
+    /// Returns the position up to which a client has certainly received everything on another open
+    /// connection. That connection counts as disconnected from now on.
+    fn received_on_another(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        client: Digest,
+    ) -> Option<Received> {
+        for slot in self.resumption.live.candidates(client) {
+            let Some(other) = self.index.in_slot(slot).filter(|other| *other != key) else {
+                continue;
+            };
+            let user = |key| self.principals.of(key).map(|user| user.userid());
+            if user(other) != user(key) {
+                continue;
+            }
+            let Some(session) = cx.session(other) else {
+                // It is closing, and has not been remembered yet.
+                let last = cx.now().mono.saturating_sub(self.silence());
+                return Some(self.received(other, last));
+            };
+            if session.client() == Some(client) && session.has(SessionFlag::Connected) {
+                session.set(SessionFlag::Connected, false);
+                let last = cx.last_received(other).unwrap_or_default();
+                self.resumption.live.remove(other);
+                return Some(self.received(other, last));
+            }
+        }
+        None
     }
 
     /// Records that the client of a connection has been sent all events up to now, if it can be
@@ -370,19 +392,12 @@ impl Realtime {
         session: &ApiSession,
     ) {
         self.resumption.waiting.remove(&key);
-        let is_registered = session.has(SessionFlag::Registered);
-        let Some(client) = session.client().filter(|_| is_registered) else {
-            return;
-        };
-        let client = self.client_key(key, client);
-        if self.resumption.live.get(&client) != Some(&key) {
-            return;
-        }
-        self.resumption.live.remove(&client);
-        if session.has(SessionFlag::Connected) {
+        self.resumption.live.remove(key);
+        let is_connected = session.has(SessionFlag::Connected);
+        if let Some(client) = session.client().filter(|_| is_connected) {
             let last = cx.close_info().map_or(0, |info| info.last_received);
             let received = self.received(key, last);
-            self.clients.close(client, received);
+            self.clients.close(self.client_key(key, client), received);
             cx.request_turn();
         }
     }
@@ -400,11 +415,24 @@ impl Realtime {
     }
 
     /// Writes the records about clients of this turn.
-    pub(super) fn flush_clients(&mut self, now: u64) {
-        let (live, history) = (&self.resumption.live, &self.history);
-        let received = history.cursor_at(now.saturating_sub(self.silence())).into();
-        self.clients
-            .flush(|record| live.keys().for_each(|client| record(*client, received)));
+    pub(super) fn flush_clients(&mut self, cx: &mut Cx<'_, ApiSession>) {
+        let since = cx.now().mono.saturating_sub(self.silence());
+        let received = self.history.cursor_at(since).into();
+        let (principals, digester) = (&self.principals, &self.digester);
+        let connections = self.index.connections();
+        self.clients.flush(|record| {
+            for key in connections {
+                let Some(session) = cx.session(key) else {
+                    continue;
+                };
+                let is_connected = session.has(SessionFlag::Connected);
+                if let Some(client) = session.client().filter(|_| is_connected) {
+                    let user = principals.of(key);
+                    let user = user.map(|user| digester.userid(user.userid()));
+                    record(Digest::of_client(client, user), received);
+                }
+            }
+        });
     }
 
     /// Records a position up to which all connected clients have received everything.

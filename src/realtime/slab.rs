@@ -175,6 +175,18 @@ impl<T> PagedVec<T> {
             .take(self.len)
     }
 
+    /// Returns the values in pages, each with the index of its first value.
+    pub(super) fn pages(&self) -> impl Iterator<Item = (usize, &[T])> {
+        let pages = self.pages.iter().enumerate();
+        pages.map(|(number, page)| {
+            let first = number * PAGE;
+            (
+                first,
+                &page[..page.len().min(self.len.saturating_sub(first))],
+            )
+        })
+    }
+
     /// Returns the allocated bytes, without those that the values own.
     pub(super) fn bytes(&self) -> usize {
         self.pages.len() * PAGE * size_of::<T>() + self.pages.capacity() * size_of::<Box<[T]>>()
@@ -182,7 +194,8 @@ impl<T> PagedVec<T> {
 }
 
 impl<T: Default + PartialEq> PagedVec<T> {
-    fn truncate_empty(&mut self) {
+    /// Removes default values from the end, and their memory.
+    pub(super) fn truncate_empty(&mut self) {
         let empty = T::default();
         while self.len > 0 && self.get(self.len - 1) == Some(&empty) {
             self.len -= 1;
