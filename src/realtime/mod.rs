@@ -21,6 +21,11 @@
 //! | `index`, `digest` | the inverted index of filters |
 //! | `principals`, `deadlines` | the identities of connections, and their expiry |
 //! | `group_table`, `slab` | the tables below the index and the principals |
+//! | `history` | the newest event on each annotation, and cursors |
+//! | `resume`, `recognition` | the position from which a connection resumes |
+//! | `replay` | sends the events after a position, and reconciles changed memberships |
+//! | `outgoing` | the forms of a message |
+//! | `live` | the open connections of recognized clients |
 //! | `clients`, `remembered` | the clients that are remembered after they have disconnected |
 //! | `client_log` | the format of the log from which they are restored |
 //! | `cost` | the cost of messages |
@@ -57,6 +62,7 @@ mod live;
 mod message;
 mod outgoing;
 mod principals;
+mod recognition;
 mod remembered;
 mod replay;
 mod reply;

@@ -8,29 +8,28 @@ use std::collections::{HashMap, VecDeque};
 use crate::model::{HistoryEvent, RestoredPlan, UnixMillis};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 
-use super::digest::Digest;
 use super::history::{Cursor, Lookup, Past};
 use super::live::LiveClients;
 use super::remembered::Received;
 use super::session::SessionFlag;
-use super::{ApiSession, Realtime, cost, json, reply};
+use super::{ApiSession, Realtime, json, reply};
 
 /// The connections that wait for the history, the clients that can be recognized, and the connections
 /// that get cursor marks.
 #[derive(Default)]
 pub(super) struct Resumption {
     /// The connections that resume as soon as the history is ready.
-    waiting: HashMap<ConnKey, Waiting>,
+    pub(super) waiting: HashMap<ConnKey, Waiting>,
     /// The open connections of recognized clients.
-    live: LiveClients,
+    pub(super) live: LiveClients,
     /// The connections that use cursors, by the time at which a mark is due.
     marks: VecDeque<Mark>,
     /// When the last position of all connected clients was recorded, in monotonic milliseconds.
-    last_alive: u64,
+    pub(super) last_alive: u64,
 }
 
 /// A connection that waits for the history.
-enum Waiting {
+pub(super) enum Waiting {
     /// It has set a filter with this `since`, and the reply needs this `id`.
     Cursor { since: Since, id: Option<Box<str>> },
     /// It was recognized.
@@ -212,7 +211,12 @@ impl Realtime {
         point
     }
 
-    fn wait_for_history(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, waiting: Waiting) {
+    pub(super) fn wait_for_history(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        waiting: Waiting,
+    ) {
         if let Some(session) = cx.session(key) {
             session.set(SessionFlag::Replaying, true);
             self.resumption.waiting.insert(key, waiting);
@@ -256,113 +260,12 @@ impl Realtime {
         reply::filter(out, &cursor, oldest.as_deref(), id);
     }
 
-    /// Sets the client id of a connection.
-    pub(super) fn set_client(
+    pub(super) fn resume_client(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
-        client: Option<Digest>,
+        received: Received,
     ) {
-        let Some(session) = cx.session(key) else {
-            return;
-        };
-        let before = session.client();
-        if before == client {
-            return self.recognize(cx, key);
-        }
-        session.set_client(client);
-        let was_connected = session.has(SessionFlag::Connected);
-        session.set(SessionFlag::Registered, false);
-        session.set(SessionFlag::Connected, false);
-        self.resumption.live.remove(key);
-        if let Some(before) = before.filter(|_| was_connected) {
-            let last = cx.last_received(key).unwrap_or_default();
-            let received = self.received(key, last);
-            self.clients.close(self.client_key(key, before), received);
-        }
-        self.recognize(cx, key);
-    }
-
-    /// Recognizes the client of a connection once both its client id and its filter have been set,
-    /// and sends it the events that it has missed since its last connection.
-    pub(super) fn recognize(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
-        let Some(session) = cx.session(key) else {
-            return;
-        };
-        let Some(client) = session
-            .client()
-            .filter(|_| session.has(SessionFlag::Filter))
-        else {
-            return;
-        };
-        // Clients with cursors need not be recognized.
-        if session.has(SessionFlag::Registered) || session.has(SessionFlag::Cursors) {
-            return;
-        }
-        session.set(SessionFlag::Registered, true);
-        cx.charge(cost::LIVE_CLIENT * self.resumption.live.len() as u64);
-        // The server may not have noticed yet that the client's last connection is dead.
-        let received = self.received_on_another(cx, key, client);
-        self.resumption.live.insert(key, client);
-        let client = self.client_key(key, client);
-        if let Some(received) = received {
-            self.clients.close(client, received);
-        }
-        match self.clients.position(client) {
-            Some(received) if self.history.is_ready() => self.resume_client(cx, key, received),
-            Some(received) => self.wait_for_history(cx, key, Waiting::Client(received)),
-            None => self.record_connected(cx, key),
-        }
-    }
-
-    /// Returns the position up to which a client has certainly received everything on another open
-    /// connection. That connection counts as disconnected from now on.
-    fn received_on_another(
-        &mut self,
-        cx: &mut Cx<'_, ApiSession>,
-        key: ConnKey,
-        client: Digest,
-    ) -> Option<Received> {
-        for slot in self.resumption.live.candidates(client) {
-            let Some(other) = self.index.in_slot(slot).filter(|other| *other != key) else {
-                continue;
-            };
-            let user = |key| self.principals.of(key).map(|user| user.userid());
-            if user(other) != user(key) {
-                continue;
-            }
-            let Some(session) = cx.session(other) else {
-                // It is closing, and has not been remembered yet.
-                let last = cx.now().mono.saturating_sub(self.silence());
-                return Some(self.received(other, last));
-            };
-            if session.client() == Some(client) && session.has(SessionFlag::Connected) {
-                session.set(SessionFlag::Connected, false);
-                let last = cx.last_received(other).unwrap_or_default();
-                self.resumption.live.remove(other);
-                return Some(self.received(other, last));
-            }
-        }
-        None
-    }
-
-    /// Records that the client of a connection has been sent all events up to now, if it can be
-    /// recognized when it reconnects.
-    pub(super) fn record_connected(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
-        let Some(session) = cx.session(key) else {
-            return;
-        };
-        let is_new = session.has(SessionFlag::Registered) && !session.has(SessionFlag::Connected);
-        let Some(client) = session.client().filter(|_| is_new) else {
-            return;
-        };
-        session.set(SessionFlag::Connected, true);
-        let received = self.history.cursor(self.history.head()).into();
-        self.clients.connect(self.client_key(key, client), received);
-        cx.request_turn();
-    }
-
-    fn resume_client(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, received: Received) {
         let cursor = Cursor {
             epoch: received.epoch,
             position: received.position,
@@ -381,78 +284,6 @@ impl Realtime {
                 self.start_replay(cx, key, self.history.head());
             }
         }
-    }
-
-    /// Remembers the client of a connection that has closed. If it was in the midst of a replay, the
-    /// position at which that began is still known.
-    pub(super) fn remember(
-        &mut self,
-        cx: &mut Cx<'_, ApiSession>,
-        key: ConnKey,
-        session: &ApiSession,
-    ) {
-        self.resumption.waiting.remove(&key);
-        self.resumption.live.remove(key);
-        let is_connected = session.has(SessionFlag::Connected);
-        if let Some(client) = session.client().filter(|_| is_connected) {
-            let last = cx.close_info().map_or(0, |info| info.last_received);
-            let received = self.received(key, last);
-            self.clients.close(self.client_key(key, client), received);
-            cx.request_turn();
-        }
-    }
-
-    /// Returns the position up to which a client has certainly received everything on a connection,
-    /// given the time of its last sign of life.
-    fn received(&self, key: ConnKey, last: u64) -> Received {
-        let known = self.history.cursor_at(last.saturating_sub(IN_FLIGHT));
-        let replayed = self.replays.position(key);
-        let cursor = match replayed.filter(|replayed| *replayed < known.position) {
-            Some(replayed) => self.history.cursor(replayed),
-            None => known,
-        };
-        cursor.into()
-    }
-
-    /// Writes the records about clients of this turn.
-    pub(super) fn flush_clients(&mut self, cx: &mut Cx<'_, ApiSession>) {
-        let since = cx.now().mono.saturating_sub(self.silence());
-        let received = self.history.cursor_at(since).into();
-        let (principals, digester) = (&self.principals, &self.digester);
-        let connections = self.index.connections();
-        self.clients.flush(|record| {
-            for key in connections {
-                let Some(session) = cx.session(key) else {
-                    continue;
-                };
-                let is_connected = session.has(SessionFlag::Connected);
-                if let Some(client) = session.client().filter(|_| is_connected) {
-                    let user = principals.of(key);
-                    let user = user.map(|user| digester.userid(user.userid()));
-                    record(Digest::of_client(client, user), received);
-                }
-            }
-        });
-    }
-
-    /// Records a position up to which all connected clients have received everything.
-    pub(super) fn record_alive(&mut self, now: u64) {
-        if now.saturating_sub(self.resumption.last_alive) >= ALIVE_PERIOD {
-            self.resumption.last_alive = now;
-            let received = self.history.cursor_at(now.saturating_sub(self.silence()));
-            self.clients.alive(received.into());
-        }
-    }
-
-    /// Returns the time for which an open connection may have received nothing, in milliseconds.
-    fn silence(&self) -> u64 {
-        self.settings.history.silence.saturating_add(IN_FLIGHT)
-    }
-
-    fn client_key(&self, key: ConnKey, client: Digest) -> Digest {
-        let user = self.principals.of(key);
-        let user = user.map(|user| self.digester.userid(user.userid()));
-        Digest::of_client(client, user)
     }
 
     /// Sends the newest cursor to connections that have been sent none for a while, if the position
@@ -504,13 +335,6 @@ fn send(cx: &mut Cx<'_, ApiSession>, key: ConnKey, text: &str) {
     cx.fan_out(delivery);
 }
 
-/// How long before a client's last sign of life a message may have been sent and not arrived, in
-/// milliseconds. A client acknowledges what it has received with everything that it sends, so this
-/// covers the way to the client and retransmissions.
-const IN_FLIGHT: u64 = 20_000;
-/// The interval at which a position that all connected clients have received is recorded, in
-/// milliseconds.
-const ALIVE_PERIOD: u64 = 5_000;
 /// The minimum interval between cursor marks to a connection, in milliseconds.
 const MARK_PERIOD: u64 = 30_000;
 
